@@ -1,0 +1,44 @@
+/* How a call fails: a code, which is also the exit code of the program, and a message that says what, where and
+ * what to do.
+ *
+ *     elbo_error error = {0};
+ *     if (elbo_corpus_open(&corpus, "corpus/train", &error)) fprintf(stderr, "%s\n", error.message);
+ *
+ * Every call that can fail returns an elbo_status and takes a non-null `elbo_error *` last; it is written only when
+ * the call fails. */
+#ifndef ELBO_STATUS_H
+#define ELBO_STATUS_H
+
+typedef enum elbo_status {
+    ELBO_OK = 0,
+    ELBO_INTERNAL = 1,    /* a bug of ours, or something nobody thought of                    */
+    ELBO_USAGE = 2,       /* an option or argument is unknown, malformed or out of range      */
+    ELBO_INPUT = 3,       /* a file's content: empty, truncated, foreign, another version     */
+    ELBO_IO = 4,          /* the system refused: missing file, no permission, disk full       */
+    ELBO_MEMORY = 5,      /* memory: the message says how much was wanted for what            */
+    ELBO_BUSY = 6,        /* the run directory is in use by another process                   */
+    ELBO_DIVERGED = 7,    /* loss or gradient not finite, several steps in a row              */
+    ELBO_DEVICE = 8,      /* the device is missing or failed                                  */
+    ELBO_INTERRUPTED = 9, /* stopped by a signal after saving                                 */
+} elbo_status;
+
+typedef struct elbo_error {
+    elbo_status code;
+    char message[1024];
+} elbo_error;
+
+/* Fills `error` (printf style; truncated to fit, never overrun) and returns `code`, so that `return elbo_fail(...)`. */
+elbo_status elbo_fail(elbo_error *error, elbo_status code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Puts text in front of an error that is on its way up: "corpus/train: " + what happened. Returns the error's code. */
+elbo_status elbo_fail_in(elbo_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Leaves the function with the status of `call` unless it is ELBO_OK. */
+#define ELBO_TRY(call)                                                                                                 \
+    do {                                                                                                               \
+        elbo_status status_ = (call);                                                                                  \
+        if (status_ != ELBO_OK) return status_;                                                                        \
+    } while (0)
+
+#endif
