@@ -1,0 +1,85 @@
+/* Files: reading whole ones, mapping them, and writing them so that a crash leaves the old file or the new one.
+ *
+ *     struct file_writer writer;
+ *     ELBO_TRY(file_replace(&writer, "out/manifest.json", error));
+ *     elbo_status status = file_append(&writer, text, size, error);
+ *     if (status == ELBO_OK) status = file_commit(&writer, error);
+ *     file_abort(&writer);                    -- harmless after a commit
+ *
+ * A commit is: write, fsync, close, rename, fsync of the folder; each is checked. Every error names the path, what the
+ * system said, and what to do where that is known. */
+#ifndef BASE_FILES_H
+#define BASE_FILES_H
+
+#include "elbo/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { FILES_PATH = 4096 };
+
+/* ---- reading ---- */
+
+/* Reads a regular file of at most `limit` bytes; `*data` ends with a NUL that `*size` does not count; free() it. */
+elbo_status file_read(char **data, size_t *size, const char *path, size_t limit, elbo_error *error);
+
+/* Reads an open stream (a pipe, standard input) to its end. `name` is for messages. free() `*data`. */
+elbo_status file_read_descriptor(char **data, size_t *size, int descriptor, const char *name, elbo_error *error);
+
+struct file_map {
+    const unsigned char *data; /* null when the file is empty */
+    size_t size;               /* bytes                       */
+};
+
+/* Maps a regular file read-only; an empty one gives size 0. */
+elbo_status file_map_open(struct file_map *map, const char *path, elbo_error *error);
+void file_map_close(struct file_map *map);
+
+/* ---- writing ---- */
+
+struct file_writer {
+    int descriptor;           /* -1 once committed or aborted                    */
+    uint64_t written;         /* bytes appended                                  */
+    unsigned char *buffer;
+    size_t used;
+    char path[FILES_PATH];    /* where the bytes go                              */
+    char target[FILES_PATH];  /* its name after the commit; empty: keeps `path`  */
+};
+
+/* A new file that must not exist yet. */
+elbo_status file_create(struct file_writer *writer, const char *path, elbo_error *error);
+/* A file that takes the place of `path` at the commit. */
+elbo_status file_replace(struct file_writer *writer, const char *path, elbo_error *error);
+elbo_status file_append(struct file_writer *writer, const void *data, size_t size, elbo_error *error);
+/* Overwrites bytes that were appended before (a header whose sizes are known at the end). */
+elbo_status file_patch(struct file_writer *writer, uint64_t offset, const void *data, size_t size, elbo_error *error);
+elbo_status file_commit(struct file_writer *writer, elbo_error *error);
+void file_abort(struct file_writer *writer);
+
+/* The two above in one call: durable, atomic, replaces what was there. */
+elbo_status file_write(const char *path, const void *data, size_t size, elbo_error *error);
+/* Durable, must not exist yet. */
+elbo_status file_write_new(const char *path, const void *data, size_t size, elbo_error *error);
+
+/* ---- folders ---- */
+
+/* out = folder/name; fails when the result does not fit. */
+elbo_status file_join(char out[FILES_PATH], const char *folder, const char *name, elbo_error *error);
+/* fsync of a folder: makes the names in it durable. */
+elbo_status file_sync_folder(const char *path, elbo_error *error);
+/* Creates a folder and its missing parents, durably; one that exists is fine. */
+elbo_status file_make_folder(const char *path, elbo_error *error);
+/* Removes a folder that holds only files, `first` (may be null) before the others, so that an interrupted removal looks
+ * uncommitted. A sub-folder in it is refused. A folder that is not there is fine. */
+elbo_status file_remove_folder(const char *path, const char *first, elbo_error *error);
+/* Removes a file; one that is not there is fine. */
+elbo_status file_remove(const char *path, elbo_error *error);
+
+bool file_is_folder(const char *path);
+bool file_is_regular(const char *path);
+
+/* Fails with what errno says: "cannot VERB PATH: No space left on device; ...". */
+elbo_status file_fail(elbo_error *error, const char *verb, const char *path, int number);
+
+#endif
