@@ -4,6 +4,7 @@
 #define TRAIN_CONFIG_H
 
 #include "elbo/status.h"
+#include "base/options.h"
 #include "model/config.h"
 
 #include <stdint.h>
@@ -14,6 +15,25 @@ enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
 enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
 enum device_kind { DEVICE_CPU };
 enum determinism_kind { DETERMINISM_RUN_TO_RUN };
+enum posterior_kind { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
+enum encode_format { FORMAT_NPY, FORMAT_JSONL };
+
+/* Which commands take an option. */
+enum config_command {
+    COMMAND_PREPARE = 1 << 0,
+    COMMAND_INIT = 1 << 1,
+    COMMAND_TRAIN = 1 << 2,
+    COMMAND_EVAL = 1 << 3,
+    COMMAND_SAMPLE = 1 << 4,
+    COMMAND_RECONSTRUCT = 1 << 5,
+    COMMAND_INTERPOLATE = 1 << 6,
+    COMMAND_ENCODE = 1 << 7,
+    COMMAND_DECODE = 1 << 8,
+    COMMAND_TOKENIZE = 1 << 9,
+    COMMAND_PLAN = 1 << 10,
+    COMMAND_INFO = 1 << 11,
+    COMMAND_BENCH = 1 << 12,
+};
 
 struct objective_config {
     int beta_schedule;        /* enum beta_kind                                                       */
@@ -61,7 +81,7 @@ struct log_config {
 };
 
 struct prepare_config {
-    const char *out, *split, *tokenizer_from;
+    const char *split, *tokenizer_from;
     int tokenizer_kind;                    /* enum elbo_tokenizer_kind */
     size_t tokenizer_size;
     bool strict;
@@ -71,12 +91,14 @@ struct generate_config {
     size_t count, max_length, top_k, steps;
     double temperature, top_p;
     bool greedy, allow_unknown, posterior_mean;
-    const char *from, *to, *format, *out;
+    const char *from, *to;
+    int format;                            /* enum encode_format */
 };
 
 struct eval_config {
     size_t iwae_samples, sentences;
     size_t mi_sentences;                   /* sentences for the aggregate posterior */
+    int posterior;                         /* enum posterior_kind */
 };
 
 struct elbo_config {
@@ -85,6 +107,7 @@ struct elbo_config {
     size_t threads;                        /* 0: the processors this process may run on */
     bool json, decode, graph;              /* output switches of commands               */
     const char *run_dir, *resume;
+    const char *out;                       /* prepare: a folder; encode: a file; "" when not given */
     struct model_config model;
     struct objective_config objective;
     struct optimizer_config optimizer;
@@ -96,5 +119,12 @@ struct elbo_config {
     struct generate_config generate;
     struct eval_config eval;
 };
+
+/* THE table of options; its target is a struct elbo_config. */
+const struct option_table *elbo_config_table(void);
+
+/* Rules that tie several options together: heads divide widths, a slot holds the longest sentence, and so on. Checks the
+ * model, objective, optimizer and training parts; the message names the options and a value that would do. */
+elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *error);
 
 #endif

@@ -1,0 +1,310 @@
+/* The option engine: defaults, parsing of values, ranges, overrides, and suggestions for unknown keys. */
+#include "base/options_private.h"
+
+#include "base/utf8.h"
+
+#include <errno.h>
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct options_string {
+    struct options_string *next;
+    char text[];
+};
+
+static const char *keep(struct options *options, const char *text)
+{
+    size_t size = strlen(text);
+    struct options_string *string = malloc(sizeof *string + size + 1);
+    if (!string) return NULL;
+    memcpy(string->text, text, size + 1);
+    string->next = options->strings;
+    options->strings = string;
+    return string->text;
+}
+
+const struct option *options_find(const struct option_table *table, const char *key)
+{
+    for (size_t i = 0; i < table->count; i++)
+        if (!strcmp(table->rows[i].key, key)) return &table->rows[i];
+    return NULL;
+}
+
+/* ---- suggestions ---- */
+
+/* Damerau-Levenshtein distance (neighbours swapped count once), in three rows; words longer than 63 are not near. */
+static size_t edit_distance(const char *a, const char *b)
+{
+    enum { LONGEST = 64 };
+    size_t n = strlen(a), m = strlen(b);
+    if (n >= LONGEST || m >= LONGEST) return LONGEST;
+    size_t rows[3][LONGEST], *before = rows[0], *above = rows[1], *row = rows[2];
+    for (size_t j = 0; j <= m; j++) above[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
+            if (above[j] + 1 < best) best = above[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
+                best = before[j - 2] + 1;
+            row[j] = best;
+        }
+        size_t *spare = before;
+        before = above;
+        above = row;
+        row = spare;
+    }
+    return above[m];
+}
+
+static size_t near_enough(const char *word)
+{
+    size_t limit = strlen(word) / 3;
+    return limit < 1 ? 1 : limit > 4 ? 4 : limit;
+}
+
+const char *nearest_word(const char *word, const char *const *words, size_t count)
+{
+    const char *best = NULL;
+    size_t least = near_enough(word) + 1;
+    for (size_t i = 0; i < count; i++) {
+        size_t distance = edit_distance(word, words[i]);
+        if (distance < least) {
+            least = distance;
+            best = words[i];
+        }
+    }
+    return best;
+}
+
+static const char *last_part(const char *key)
+{
+    const char *dot = strrchr(key, '.');
+    return dot ? dot + 1 : key;
+}
+
+static elbo_status unknown_key(const struct option_table *table, const char *key, unsigned mask, const char *where,
+                               elbo_error *error)
+{
+    const char *best = NULL;
+    size_t least = near_enough(key) + 1;
+    char others[256] = "";
+    for (size_t i = 0; i < table->count; i++) {
+        const struct option *row = &table->rows[i];
+        if (!(row->commands & mask)) continue;
+        size_t distance = edit_distance(key, row->key);
+        if (distance < least) {
+            least = distance;
+            best = row->key;
+        }
+        /* the right name without its section, or in another one */
+        if (!strcmp(last_part(key), last_part(row->key)) && strlen(others) + strlen(row->key) + 6 < sizeof others)
+            snprintf(others + strlen(others), sizeof others - strlen(others), "%s%s", *others ? " or " : "", row->key);
+    }
+    if (best && least <= 2) others[0] = 0;
+    if (*others) best = others;
+    if (best) return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; did you mean %s?", where, key, best);
+    return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; `elbo help --reference` lists them all", where, key);
+}
+
+/* ---- values ---- */
+
+void options_describe(char *out, size_t size, const struct option *row)
+{
+    int n = 0;
+    switch (row->type) {
+    case OPTION_SIZE: n = snprintf(out, size, "a whole number from %.0f to %.0f", row->min, row->max); break;
+    case OPTION_SEED: n = snprintf(out, size, "a whole number from 0 to 18446744073709551615"); break;
+    case OPTION_DOUBLE: n = snprintf(out, size, "a number from %g to %g", row->min, row->max); break;
+    case OPTION_BOOL: n = snprintf(out, size, "true or false"); break;
+    case OPTION_STRING: n = snprintf(out, size, "text"); break;
+    case OPTION_CHOICE:
+        n = snprintf(out, size, "one of");
+        for (size_t i = 0; row->choices[i] && n >= 0 && (size_t)n < size; i++)
+            n += snprintf(out + n, size - (size_t)n, "%s %s", i ? " |" : "", row->choices[i]);
+        break;
+    }
+    if (row->unit && *row->unit && n >= 0 && (size_t)n < size) snprintf(out + n, size - (size_t)n, " (%s)", row->unit);
+}
+
+static elbo_status bad_value(const struct option *row, const char *value, const char *what, const char *where,
+                             elbo_error *error)
+{
+    char range[512];
+    options_describe(range, sizeof range, row);
+    return elbo_fail(error, ELBO_USAGE, "%s: %s = '%.200s' %s; %s takes %s", where, row->key, value, what, row->key,
+                     range);
+}
+
+/* Digits only: strtoull alone would take signs and blanks. */
+static bool parse_whole(uint64_t *out, const char *value)
+{
+    if (!*value || strspn(value, "0123456789") != strlen(value)) return false;
+    errno = 0;
+    *out = strtoull(value, NULL, 10);
+    return errno == 0;
+}
+
+static bool parse_double(double *out, const char *value)
+{
+    if (!*value || strspn(value, "0123456789+-.eE") != strlen(value)) return false;
+    char *end;
+    *out = strtod(value, &end);
+    return !*end && isfinite(*out);
+}
+
+static elbo_status set_row(struct options *options, const struct option *row, const char *value, const char *where,
+                           elbo_error *error)
+{
+    void *field = options->target + row->offset;
+    uint64_t whole;
+    double number;
+    switch (row->type) {
+    case OPTION_SIZE:
+        if (!parse_whole(&whole, value)) {
+            bool range = parse_double(&number, value) && number < 0;
+            return bad_value(row, value, range ? "is out of range" : "is not a whole number", where, error);
+        }
+        if ((double)whole < row->min || (double)whole > row->max || whole > SIZE_MAX)
+            return bad_value(row, value, "is out of range", where, error);
+        memcpy(field, &(size_t){(size_t)whole}, sizeof(size_t));
+        return ELBO_OK;
+    case OPTION_SEED:
+        if (!parse_whole(&whole, value)) return bad_value(row, value, "is not a whole number", where, error);
+        memcpy(field, &whole, sizeof whole);
+        return ELBO_OK;
+    case OPTION_DOUBLE:
+        if (!parse_double(&number, value)) return bad_value(row, value, "is not a number", where, error);
+        if (number < row->min || number > row->max) return bad_value(row, value, "is out of range", where, error);
+        memcpy(field, &number, sizeof number);
+        return ELBO_OK;
+    case OPTION_BOOL:
+        if (strcmp(value, "true") && strcmp(value, "false"))
+            return bad_value(row, value, "is not true or false", where, error);
+        memcpy(field, &(bool){value[0] == 't'}, sizeof(bool));
+        return ELBO_OK;
+    case OPTION_STRING: {
+        if (utf8_valid(value, strlen(value)) != strlen(value))
+            return bad_value(row, value, "is not valid UTF-8", where, error);
+        const char *text = keep(options, value);
+        if (!text) return elbo_fail(error, ELBO_MEMORY, "no memory for the value of %s", row->key);
+        memcpy(field, &text, sizeof text);
+        return ELBO_OK;
+    }
+    case OPTION_CHOICE: {
+        size_t count = 0;
+        for (; row->choices[count]; count++)
+            if (!strcmp(row->choices[count], value)) {
+                memcpy(field, &(int){(int)count}, sizeof(int));
+                return ELBO_OK;
+            }
+        const char *near = nearest_word(value, row->choices, count);
+        char what[128];
+        snprintf(what, sizeof what, near ? "is not known (did you mean %s?)" : "is not known", near);
+        return bad_value(row, value, what, where, error);
+    }
+    }
+    return elbo_fail(error, ELBO_INTERNAL, "the row of %s has no type", row->key);
+}
+
+elbo_status options_set(struct options *options, const char *key, const char *value, const char *where,
+                        elbo_error *error)
+{
+    const struct option *row = options_find(options->table, key);
+    if (!row) return unknown_key(options->table, key, ~0u, where, error);
+    ELBO_TRY(set_row(options, row, value, where, error));
+    const char *kept = keep(options, where);
+    if (!kept) return elbo_fail(error, ELBO_MEMORY, "no memory for the options");
+    options->where[row - options->table->rows] = kept;
+    return ELBO_OK;
+}
+
+/* ---- the object ---- */
+
+elbo_status options_open(struct options **out, const struct option_table *table, void *target, elbo_error *error)
+{
+    struct options *options = calloc(1, sizeof *options);
+    const char **where = calloc(table->count, sizeof *where);
+    if (!options || !where) {
+        free(options);
+        free(where);
+        return elbo_fail(error, ELBO_MEMORY, "no memory for the options");
+    }
+    *options = (struct options){.table = table, .target = target, .where = where};
+    for (size_t i = 0; i < table->count; i++) {
+        elbo_status status = set_row(options, &table->rows[i], table->rows[i].fallback, "default", error);
+        if (status != ELBO_OK) {
+            options_free(options);
+            return status;
+        }
+    }
+    *out = options;
+    return ELBO_OK;
+}
+
+void options_free(struct options *options)
+{
+    if (!options) return;
+    while (options->strings) {
+        struct options_string *next = options->strings->next;
+        free(options->strings);
+        options->strings = next;
+    }
+    free(options->where);
+    free(options);
+}
+
+const char *options_where(const struct options *options, const char *key)
+{
+    const struct option *row = options_find(options->table, key);
+    const char *where = row ? options->where[row - options->table->rows] : NULL;
+    return where ? where : "default";
+}
+
+bool options_given(const struct options *options, const char *key)
+{
+    const struct option *row = options_find(options->table, key);
+    return row && options->where[row - options->table->rows];
+}
+
+/* ---- the command line ---- */
+
+elbo_status options_read_argument(struct options *options, const char *argument, unsigned mask, elbo_error *error)
+{
+    const char *where = "the command line";
+    if (strncmp(argument, "--", 2) || !argument[2])
+        return elbo_fail(error, ELBO_USAGE, "%s: '%.200s' is not an option; options look like --section.key=value",
+                         where, argument);
+    const char *text = argument + 2, *equals = strchr(text, '=');
+    char key[128];
+    size_t size = equals ? (size_t)(equals - text) : strlen(text);
+    if (size >= sizeof key)
+        return elbo_fail(error, ELBO_USAGE, "%s: unknown option '--%.60s...'; `elbo help --reference` lists them all",
+                         where, text);
+    memcpy(key, text, size);
+    key[size] = 0;
+    const struct option *row = options_find(options->table, key);
+    if (!row) return unknown_key(options->table, key, mask, where, error);
+    if (!(row->commands & mask)) {
+        char takers[256] = "";
+        for (size_t i = 0; i < options->table->command_count; i++) {
+            const struct option_command *command = &options->table->commands[i];
+            if (row->commands & command->mask)
+                snprintf(takers + strlen(takers), sizeof takers - strlen(takers), "%s%s", *takers ? ", " : "",
+                         command->name);
+        }
+        return elbo_fail(error, ELBO_USAGE, "%s: this command does not take --%s; it belongs to: %s", where, key,
+                         takers);
+    }
+    if (!equals && row->type != OPTION_BOOL) {
+        char range[512];
+        options_describe(range, sizeof range, row);
+        return elbo_fail(error, ELBO_USAGE, "%s: --%s has no value; write --%s=VALUE, where VALUE is %s", where, key,
+                         key, range);
+    }
+    return options_set(options, key, equals ? equals + 1 : "true", where, error);
+}

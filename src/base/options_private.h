@@ -1,0 +1,24 @@
+/* What the three files of the option engine share. */
+#ifndef BASE_OPTIONS_PRIVATE_H
+#define BASE_OPTIONS_PRIVATE_H
+
+#include "base/options.h"
+
+struct options_string; /* an owned string; a list of them is freed with the options */
+
+struct options {
+    const struct option_table *table;
+    unsigned char *target;
+    struct options_string *strings;
+    const char **where; /* (count) null: default */
+};
+
+const struct option *options_find(const struct option_table *table, const char *key);
+
+/* A value as YAML; strings quoted. Writes at most `size` bytes to `out` like snprintf would, returns the length. */
+void options_print_value(FILE *out, const struct option *row, const void *target);
+
+/* "a whole number from 1 to 1000 (steps)" */
+void options_describe(char *out, size_t size, const struct option *row);
+
+#endif

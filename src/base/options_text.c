@@ -1,0 +1,176 @@
+/* What people read of the option table: effective and default YAML, --help, and the reference page. */
+#include "base/options_private.h"
+
+#include "base/utf8.h"
+
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The shortest decimal that reads back as the same double. */
+static void print_double(FILE *out, double value)
+{
+    char text[40];
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    fputs(text, out);
+}
+
+/* YAML's double-quoted style; what its reader would fold or refuse is escaped. */
+static void print_string(FILE *out, const char *text)
+{
+    fputc('"', out);
+    for (size_t size = strlen(text); size;) {
+        uint32_t code;
+        size_t n = utf8_next(&code, text, size);
+        if (!n) break;
+        if (code == '"' || code == '\\') fprintf(out, "\\%c", (int)code);
+        else if (code < 0x20 || (code >= 0x7f && code <= 0xa0)) fprintf(out, "\\x%02x", (unsigned)code);
+        else if (code == 0x2028 || code == 0x2029 || code == 0xfeff || code == 0xfffe || code == 0xffff)
+            fprintf(out, "\\u%04x", (unsigned)code);
+        else fwrite(text, 1, n, out);
+        text += n;
+        size -= n;
+    }
+    fputc('"', out);
+}
+
+void options_print_value(FILE *out, const struct option *row, const void *target)
+{
+    const void *field = (const unsigned char *)target + row->offset;
+    switch (row->type) {
+    case OPTION_SIZE: fprintf(out, "%zu", *(const size_t *)field); break;
+    case OPTION_SEED: fprintf(out, "%" PRIu64, *(const uint64_t *)field); break;
+    case OPTION_DOUBLE: print_double(out, *(const double *)field); break;
+    case OPTION_BOOL: fputs(*(const bool *)field ? "true" : "false", out); break;
+    case OPTION_STRING: print_string(out, *(const char *const *)field); break;
+    case OPTION_CHOICE: fputs(row->choices[*(const int *)field], out); break;
+    }
+}
+
+/* Length of "section" in "section.key"; 0 for a top-level key. */
+static size_t section_size(const char *key)
+{
+    const char *dot = strchr(key, '.');
+    return dot ? (size_t)(dot - key) : 0;
+}
+
+static bool same_section(const char *a, const char *b)
+{
+    size_t size = section_size(a);
+    return size == section_size(b) && !strncmp(a, b, size);
+}
+
+/* Walks the rows of `mask`: top-level keys first, then section by section in the table's order. `step` is called with
+ * the row, and whether a new section begins. */
+static void walk(const struct option_table *table, unsigned mask, FILE *out, const void *context,
+                 void (*step)(FILE *out, const struct option *row, bool begins, const void *context))
+{
+    const struct option *last = NULL;
+    for (int sections = 0; sections < 2; sections++)
+        for (size_t i = 0; i < table->count; i++) {
+            const struct option *row = &table->rows[i];
+            if (!(row->commands & mask) || !!section_size(row->key) != sections) continue;
+            step(out, row, !last || !same_section(last->key, row->key), context);
+            last = row;
+        }
+}
+
+static void yaml_row(FILE *out, const struct option *row, bool begins, const void *target)
+{
+    size_t size = section_size(row->key);
+    if (size && begins) fprintf(out, "%.*s:\n", (int)size, row->key);
+    fprintf(out, "%s%s: ", size ? "  " : "", row->key + size + !!size);
+    options_print_value(out, row, target);
+    fputc('\n', out);
+}
+
+static void commented_row(FILE *out, const struct option *row, bool begins, const void *unused)
+{
+    (void)unused;
+    char range[512];
+    options_describe(range, sizeof range, row);
+    size_t size = section_size(row->key);
+    const char *indent = size ? "  " : "";
+    if (size && begins) fprintf(out, "\n%.*s:\n", (int)size, row->key);
+    fprintf(out, "%s# %s: %s\n%s%s: ", indent, row->help, range, indent, row->key + size + !!size);
+    if (row->type == OPTION_STRING) print_string(out, row->fallback);
+    else fputs(row->fallback, out);
+    fputc('\n', out);
+}
+
+static void help_row(FILE *out, const struct option *row, bool begins, const void *unused)
+{
+    (void)unused;
+    char range[512], left[128];
+    options_describe(range, sizeof range, row);
+    if (begins) fputc('\n', out);
+    snprintf(left, sizeof left, row->type == OPTION_BOOL ? "--%s" : "--%s=%s", row->key,
+             *row->fallback ? row->fallback : "...");
+    fprintf(out, "  %-36s %s; %s%s%s\n", left, row->help, range, row->type == OPTION_BOOL ? "; default " : "",
+            row->type == OPTION_BOOL ? row->fallback : "");
+}
+
+static void reference_row(FILE *out, const struct option *row, bool begins, const void *context)
+{
+    const struct option_table *table = context;
+    char range[512];
+    options_describe(range, sizeof range, row);
+    if (begins) {
+        size_t size = section_size(row->key);
+        if (size) fprintf(out, "\n## `%.*s`\n", (int)size, row->key);
+        else fputs("\n## Without a section\n", out);
+        fputs("\n| option | default | takes | what | commands |\n|---|---|---|---|---|\n", out);
+    }
+    fprintf(out, "| `%s` | %s%s%s | ", row->key, *row->fallback ? "`" : "", row->fallback, *row->fallback ? "`" : "");
+    for (const char *c = range; *c; c++) fprintf(out, *c == '|' ? "\\|" : "%c", *c);
+    fprintf(out, " | %s | ", row->help);
+    const char *comma = "";
+    for (size_t i = 0; i < table->command_count; i++)
+        if (row->commands & table->commands[i].mask) {
+            fprintf(out, "%s%s", comma, table->commands[i].name);
+            comma = ", ";
+        }
+    fputs(" |\n", out);
+}
+
+static char *collect(const struct option_table *table, unsigned mask, const void *context,
+                     void (*step)(FILE *, const struct option *, bool, const void *))
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) return NULL;
+    walk(table, mask, out, context, step);
+    bool failed = ferror(out);
+    if (fclose(out) || failed) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+char *options_yaml(const struct options *options, unsigned mask)
+{
+    return collect(options->table, mask, options->target, yaml_row);
+}
+
+char *options_commented_yaml(const struct option_table *table, unsigned mask)
+{
+    return collect(table, mask, NULL, commented_row);
+}
+
+char *options_help(const struct option_table *table, unsigned mask)
+{
+    return collect(table, mask, NULL, help_row);
+}
+
+char *options_reference(const struct option_table *table)
+{
+    unsigned mask = 0;
+    for (size_t i = 0; i < table->command_count; i++) mask |= table->commands[i].mask;
+    return collect(table, mask, table, reference_row);
+}

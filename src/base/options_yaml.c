@@ -1,0 +1,184 @@
+/* Reading options from YAML by libyaml's events: nested maps become "section.key", values are scalars, and everything
+ * else that YAML can say (sequences, anchors, aliases, several documents, duplicate keys) is refused with its place. */
+#include "base/files.h"
+#include "base/options_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+
+enum { DEEPEST = 8, LARGEST = 1 << 20 };
+
+struct reader {
+    struct options *options;
+    const char *name;
+    yaml_parser_t parser;
+    char path[256];             /* "section." of the map that is being read */
+    size_t starts[DEEPEST];     /* length of `path` before each open map    */
+    size_t depth;
+    bool *seen;                 /* (rows) keys of this file                 */
+    char *sections;             /* every section seen, "\n"-separated       */
+    size_t sections_used;
+};
+
+static elbo_status fail_at(const struct reader *reader, yaml_mark_t mark, elbo_error *error, const char *what)
+{
+    return elbo_fail(error, ELBO_USAGE, "%s:%zu:%zu: %s", reader->name, mark.line + 1, mark.column + 1, what);
+}
+
+static elbo_status next_event(struct reader *reader, yaml_event_t *event, elbo_error *error)
+{
+    if (yaml_parser_parse(&reader->parser, event)) return ELBO_OK;
+    const yaml_parser_t *p = &reader->parser;
+    if (p->error == YAML_MEMORY_ERROR) return elbo_fail(error, ELBO_MEMORY, "no memory to read %s", reader->name);
+    if (p->error == YAML_READER_ERROR)
+        return elbo_fail(error, ELBO_USAGE, "%s: byte %zu: %s; a configuration is UTF-8 text", reader->name,
+                         p->problem_offset + 1, p->problem ? p->problem : "cannot be read");
+    char what[512];
+    snprintf(what, sizeof what, "malformed YAML: %s%s%s", p->problem ? p->problem : "cannot be read",
+             p->context ? " " : "", p->context ? p->context : "");
+    return fail_at(reader, p->problem_mark, error, what);
+}
+
+static elbo_status check_plain_node(const struct reader *reader, const yaml_event_t *event, elbo_error *error)
+{
+    const yaml_char_t *anchor = NULL;
+    switch (event->type) {
+    case YAML_ALIAS_EVENT:
+        return fail_at(reader, event->start_mark, error, "aliases are not accepted; write the value out");
+    case YAML_SEQUENCE_START_EVENT:
+        return fail_at(reader, event->start_mark, error, "a list is not accepted here; options are `key: value`");
+    case YAML_SCALAR_EVENT: anchor = event->data.scalar.anchor; break;
+    case YAML_MAPPING_START_EVENT: anchor = event->data.mapping_start.anchor; break;
+    default: break;
+    }
+    if (anchor) return fail_at(reader, event->start_mark, error, "anchors are not accepted; write the value out");
+    return ELBO_OK;
+}
+
+static elbo_status open_section(struct reader *reader, const char *key, yaml_mark_t mark, elbo_error *error)
+{
+    size_t used = strlen(reader->path), size = strlen(key);
+    if (reader->depth == DEEPEST) return fail_at(reader, mark, error, "maps are nested too deeply");
+    if (used + size + 2 > sizeof reader->path) return fail_at(reader, mark, error, "the key is too long");
+    reader->starts[reader->depth++] = used;
+    memcpy(reader->path + used, key, size);
+    memcpy(reader->path + used + size, ".", 2);
+    /* the same section twice is a duplicate key, although no single option is given twice */
+    size_t length = used + size + 1;
+    for (const char *at = reader->sections; at && (at = strstr(at, reader->path)); at++)
+        if ((at == reader->sections || at[-1] == '\n') && at[length] == '\n')
+            return fail_at(reader, mark, error, "this section stands twice; merge the two");
+    char *larger = realloc(reader->sections, reader->sections_used + length + 2);
+    if (!larger) return elbo_fail(error, ELBO_MEMORY, "no memory to read %s", reader->name);
+    reader->sections = larger;
+    reader->sections_used += (size_t)sprintf(larger + reader->sections_used, "%s\n", reader->path);
+    return ELBO_OK;
+}
+
+static elbo_status set_option(struct reader *reader, const char *key, const yaml_event_t *value, yaml_mark_t mark,
+                              elbo_error *error)
+{
+    char full[512], where[FILES_PATH + 64];
+    if (snprintf(full, sizeof full, "%s%s", reader->path, key) >= (int)sizeof full)
+        return fail_at(reader, mark, error, "the key is too long");
+    const struct option_table *table = reader->options->table;
+    const struct option *row = options_find(table, full);
+    if (row && reader->seen[row - table->rows]) {
+        char what[256];
+        snprintf(what, sizeof what, "%.100s stands twice; keep one", full);
+        return fail_at(reader, mark, error, what);
+    }
+    if (row) {
+        reader->seen[row - table->rows] = true;
+        mark = value->start_mark;
+    }
+    snprintf(where, sizeof where, "%s:%zu:%zu", reader->name, mark.line + 1, mark.column + 1);
+    const char *text = (const char *)value->data.scalar.value;
+    if (strlen(text) != value->data.scalar.length) return fail_at(reader, mark, error, "a value holds a NUL character");
+    return options_set(reader->options, full, text, where, error);
+}
+
+/* One `key: value` whose key event was read already. */
+static elbo_status read_entry(struct reader *reader, const yaml_event_t *key, elbo_error *error)
+{
+    ELBO_TRY(check_plain_node(reader, key, error));
+    if (key->type != YAML_SCALAR_EVENT) return fail_at(reader, key->start_mark, error, "a key must be a plain word");
+    const char *name = (const char *)key->data.scalar.value;
+    if (!*name || strlen(name) != key->data.scalar.length)
+        return fail_at(reader, key->start_mark, error, "a key must be a plain word");
+    yaml_event_t value;
+    ELBO_TRY(next_event(reader, &value, error));
+    elbo_status status = check_plain_node(reader, &value, error);
+    if (status == ELBO_OK) {
+        if (value.type == YAML_SCALAR_EVENT) status = set_option(reader, name, &value, key->start_mark, error);
+        else status = open_section(reader, name, key->start_mark, error);
+    }
+    yaml_event_delete(&value);
+    return status;
+}
+
+static elbo_status read_document(struct reader *reader, elbo_error *error)
+{
+    bool in_map = false, done = false, documents = false;
+    while (!done) {
+        yaml_event_t event;
+        ELBO_TRY(next_event(reader, &event, error));
+        elbo_status status = ELBO_OK;
+        switch (event.type) {
+        case YAML_STREAM_END_EVENT: done = true; break;
+        case YAML_DOCUMENT_START_EVENT:
+            if (documents) status = fail_at(reader, event.start_mark, error, "a second document; keep one");
+            documents = true;
+            break;
+        case YAML_MAPPING_START_EVENT:
+            if (in_map) status = read_entry(reader, &event, error);
+            else status = check_plain_node(reader, &event, error);
+            in_map = true;
+            break;
+        case YAML_MAPPING_END_EVENT:
+            if (reader->depth) reader->path[reader->starts[--reader->depth]] = 0;
+            break;
+        case YAML_SCALAR_EVENT:
+        case YAML_SEQUENCE_START_EVENT:
+        case YAML_ALIAS_EVENT:
+            if (in_map) status = read_entry(reader, &event, error);
+            /* a file of comments alone is an empty scalar to some writers */
+            else if (event.type != YAML_SCALAR_EVENT || event.data.scalar.length)
+                status = fail_at(reader, event.start_mark, error, "a configuration is a map of `key: value` lines");
+            break;
+        default: break;
+        }
+        yaml_event_delete(&event);
+        ELBO_TRY(status);
+    }
+    return ELBO_OK;
+}
+
+elbo_status options_read_yaml_text(struct options *options, const char *text, size_t size, const char *name,
+                                   elbo_error *error)
+{
+    struct reader reader = {.options = options, .name = name};
+    reader.seen = calloc(options->table->count, sizeof *reader.seen);
+    if (!reader.seen || !yaml_parser_initialize(&reader.parser)) {
+        free(reader.seen);
+        return elbo_fail(error, ELBO_MEMORY, "no memory to read %s", name);
+    }
+    yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, size);
+    elbo_status status = read_document(&reader, error);
+    yaml_parser_delete(&reader.parser);
+    free(reader.seen);
+    free(reader.sections);
+    return status;
+}
+
+elbo_status options_read_yaml(struct options *options, const char *path, elbo_error *error)
+{
+    char *text;
+    size_t size;
+    ELBO_TRY(file_read(&text, &size, path, LARGEST, error));
+    elbo_status status = options_read_yaml_text(options, text, size, path, error);
+    free(text);
+    return status;
+}

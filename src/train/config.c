@@ -1,0 +1,252 @@
+/* THE table of options: every key that `elbo` knows, with its type, default, range, unit, help and commands. */
+#include "train/config.h"
+
+#include <stdint.h>
+
+#define AT(field) offsetof(struct elbo_config, field)
+#define CHOICES(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* key, field, default[, min, max, unit], commands, help */
+#define SIZE(key, field, value, min, max, unit, commands, help)                                                        \
+    {key, OPTION_SIZE, AT(field), value, min, max, unit, help, commands, NULL}
+#define NUMBER(key, field, value, min, max, unit, commands, help)                                                      \
+    {key, OPTION_DOUBLE, AT(field), value, min, max, unit, help, commands, NULL}
+#define SWITCH(key, field, value, commands, help)                                                                      \
+    {key, OPTION_BOOL, AT(field), value, 0, 0, "", help, commands, NULL}
+#define TEXT(key, field, value, commands, help)                                                                        \
+    {key, OPTION_STRING, AT(field), value, 0, 0, "", help, commands, NULL}
+#define CHOICE(key, field, value, commands, help, ...)                                                                 \
+    {key, OPTION_CHOICE, AT(field), value, 0, 0, "", help, commands, CHOICES(__VA_ARGS__)}
+
+enum {
+    TRAINS = COMMAND_TRAIN | COMMAND_PLAN | COMMAND_INIT,
+    READS_TEXT = COMMAND_RECONSTRUCT | COMMAND_INTERPOLATE | COMMAND_ENCODE,
+    GENERATES = COMMAND_SAMPLE | COMMAND_RECONSTRUCT | COMMAND_INTERPOLATE | COMMAND_DECODE,
+    RUNS = COMMAND_EVAL | GENERATES | READS_TEXT,
+    ALL = COMMAND_PREPARE | TRAINS | RUNS | COMMAND_TOKENIZE | COMMAND_INFO | COMMAND_BENCH,
+};
+
+#define MANY 1e15 /* whole numbers up to here are exact in the double that holds a range */
+
+/* One Transformer stack under `name`. */
+#define STACK(name, field)                                                                                             \
+    CHOICE(name ".kind", field.kind, "transformer", TRAINS, "family of the stack", "transformer"),                    \
+    SIZE(name ".width", field.width, "256", 1, 65536, "D", TRAINS, "width of the residual stream"),                   \
+    SIZE(name ".layers", field.layers, "2", 1, 1024, "L", TRAINS, "blocks"),                                          \
+    SIZE(name ".heads", field.heads, "4", 1, 1024, "H", TRAINS, "attention heads; must divide the width"),            \
+    SIZE(name ".kv_heads", field.kv_heads, "0", 0, 1024, "", TRAINS,                                                  \
+         "heads of keys and values, must divide the heads; 0: as many"),                                              \
+    SIZE(name ".ff_width", field.ff_width, "0", 0, 1048576, "", TRAINS,                                               \
+         "inner width of the feed-forward part; 0: 4 times the width"),                                               \
+    CHOICE(name ".norm", field.norm, "layernorm", TRAINS, "normalization", "layernorm", "rmsnorm"),                   \
+    CHOICE(name ".norm_position", field.norm_position, "pre", TRAINS, "norm before a branch or after its residual",   \
+           "pre", "post"),                                                                                             \
+    CHOICE(name ".positions", field.positions, "learned", TRAINS, "position code", "learned", "rotary"),              \
+    CHOICE(name ".activation", field.activation, "gelu", TRAINS, "of the feed-forward part", "gelu", "swiglu"),       \
+    NUMBER(name ".dropout", field.dropout, "0", 0, 0.95, "", TRAINS, "share of activations dropped in training")
+
+static const struct option rows[] = {
+    SIZE("threads", threads, "0", 0, 1024, "", ALL & ~(COMMAND_PREPARE | COMMAND_TOKENIZE | COMMAND_INFO),
+         "threads; 0: the processors this process may run on"),
+    {"seed", OPTION_SEED, AT(seed), "1", 0, 0, "", "of everything random: weights, order, noise",
+     TRAINS | RUNS | COMMAND_BENCH, NULL},
+    CHOICE("device", device, "cpu", TRAINS | RUNS | COMMAND_BENCH, "where to compute", "cpu"),
+    CHOICE("determinism", determinism, "run_to_run", TRAINS | RUNS, "run_to_run: the same bits on the same machine",
+           "run_to_run"),
+    SWITCH("json", json, "false", ALL & ~COMMAND_INIT, "the result as JSON on standard output"),
+    TEXT("resume", resume, "auto", COMMAND_TRAIN | COMMAND_INIT,
+         "auto: go on from the newest checkpoint of run.dir if it has one; none: begin anew; or a checkpoint's path"),
+
+    TEXT("run.dir", run_dir, "", COMMAND_TRAIN | COMMAND_INIT,
+         "folder for the configuration, metrics and checkpoints"),
+
+    TEXT("data.train", data.train, "", TRAINS, "corpus to train on, as `elbo prepare` wrote it"),
+    TEXT("data.valid", data.valid, "", TRAINS, "corpus to evaluate on during training; empty: none"),
+    TEXT("data.test", data.test, "", COMMAND_EVAL, "corpus to evaluate on"),
+    SIZE("data.max_length", data.max_length, "100", 1, 1000000, "tokens without marks", TRAINS,
+         "longest sentence; see data.too_long"),
+    CHOICE("data.too_long", data.too_long, "truncate", TRAINS | COMMAND_EVAL, "what happens to longer sentences",
+           "truncate", "skip", "refuse"),
+
+    STACK("encoder", model.encoder),
+    CHOICE("encoder.pooling", model.encoder.pooling, "mean", TRAINS, "how a sentence's rows become one", "mean", "first",
+           "last", "attention"),
+    SWITCH("encoder.share_embedding", model.share_embedding, "true", TRAINS,
+           "the encoder reads the decoder's token table; needs equal widths"),
+    STACK("decoder", model.decoder),
+    SWITCH("decoder.tie_output", model.tie_output, "true", TRAINS,
+           "the output weights are the decoder's token table"),
+
+    CHOICE("latent.kind", model.latent.kind, "normal", TRAINS,
+           "normal: a standard normal prior; none: a language model without a latent", "normal", "none"),
+    SIZE("latent.width", model.latent.width, "32", 1, 65536, "Z", TRAINS, "dimensions of z"),
+    CHOICE("latent.injection", model.latent.injection, "both", TRAINS,
+           "how the decoder sees z: added to every input, as memory for attention, or both", "both", "memory",
+           "embedding"),
+    SIZE("latent.memory", model.latent.memory, "1", 1, 256, "M", TRAINS, "latent keys and values per layer"),
+    SWITCH("latent.sample", model.latent.sample, "true", TRAINS, "false: z = mu, a plain autoencoder"),
+
+    CHOICE("objective.beta_schedule", objective.beta_schedule, "linear", TRAINS, "how the weight of the KL moves",
+           "linear", "constant", "cyclical", "logistic"),
+    NUMBER("objective.beta", objective.beta, "1", 0, 1e6, "", TRAINS, "final weight of the KL"),
+    NUMBER("objective.beta_start", objective.beta_start, "0", 0, 1e6, "", TRAINS, "weight of the KL at the first step"),
+    NUMBER("objective.beta_warmup", objective.beta_warmup, "0.8", 0, 1, "share of the steps", TRAINS,
+           "how long beta rises; of each cycle when cyclical"),
+    SIZE("objective.beta_cycles", objective.beta_cycles, "4", 1, 1000000, "", TRAINS, "cycles of a cyclical beta"),
+    NUMBER("objective.lambda", objective.lambda, "1", 0, 1e6, "", TRAINS, "weight of the reconstruction"),
+    CHOICE("objective.free_bits_kind", objective.free_bits_kind, "dimension", TRAINS,
+           "what the free nats are counted for", "dimension", "total", "group"),
+    NUMBER("objective.free_bits", objective.free_bits, "0.25", 0, 1e6, "nats", TRAINS,
+           "KL that costs nothing; 0 switches it off"),
+    SIZE("objective.free_bits_groups", objective.free_bits_groups, "4", 1, 65536, "", TRAINS,
+         "groups of neighbouring dimensions, for free_bits_kind group"),
+    NUMBER("objective.word_dropout", objective.word_dropout, "0.3", 0, 1, "", TRAINS,
+           "share of the decoder's input words that become the unknown mark in training"),
+
+    CHOICE("optimizer.kind", optimizer.kind, "adamw", TRAINS, "update rule", "adamw", "sgd"),
+    NUMBER("optimizer.learning_rate", optimizer.learning_rate, "0.001", 0, 1000, "", TRAINS, "highest learning rate"),
+    NUMBER("optimizer.min_learning_rate_ratio", optimizer.min_learning_rate_ratio, "0.1", 0, 1, "", TRAINS,
+           "learning rate at the end, as a share of the highest"),
+    CHOICE("optimizer.schedule", optimizer.schedule, "cosine", TRAINS, "after the warm-up", "cosine", "linear",
+           "constant"),
+    SIZE("optimizer.warmup_steps", optimizer.warmup_steps, "100", 0, MANY, "steps", TRAINS,
+         "over which the learning rate rises"),
+    NUMBER("optimizer.beta1", optimizer.beta1, "0.9", 0, 0.999999, "", TRAINS, "decay of the first moment"),
+    NUMBER("optimizer.beta2", optimizer.beta2, "0.999", 0, 0.9999999, "", TRAINS, "decay of the second moment"),
+    NUMBER("optimizer.epsilon", optimizer.epsilon, "1e-08", 1e-30, 1, "", TRAINS, "added to the root"),
+    NUMBER("optimizer.weight_decay", optimizer.weight_decay, "0.01", 0, 100, "", TRAINS,
+           "decoupled; on matrices only"),
+    NUMBER("optimizer.momentum", optimizer.momentum, "0.9", 0, 0.999999, "", TRAINS, "of sgd"),
+    NUMBER("optimizer.clip", optimizer.clip, "1", 0, 1e9, "", TRAINS, "largest global gradient norm; 0: no limit"),
+    NUMBER("optimizer.encoder_factor", optimizer.encoder_factor, "1", 0, 1e6, "", TRAINS,
+           "of the encoder's learning rate; 0 freezes it"),
+    NUMBER("optimizer.latent_factor", optimizer.latent_factor, "1", 0, 1e6, "", TRAINS,
+           "of the latent head's learning rate; 0 freezes it"),
+    NUMBER("optimizer.decoder_factor", optimizer.decoder_factor, "1", 0, 1e6, "", TRAINS,
+           "of the decoder's learning rate; 0 freezes it"),
+
+    SIZE("train.steps", train.steps, "2000", 0, MANY, "steps", TRAINS, "length of the run"),
+    SIZE("train.stop_after", train.stop_after, "0", 0, MANY, "steps", TRAINS,
+         "save and stop after this many steps of a longer run; 0: run to the end"),
+    SIZE("train.slots", train.slots, "8", 1, 65536, "", TRAINS, "packed micro-batches in a global batch"),
+    SIZE("train.slot_tokens", train.slot_tokens, "512", 3, 16777216, "tokens with marks", TRAINS | COMMAND_EVAL,
+         "capacity of a slot, of each stream"),
+    SIZE("train.slot_sentences", train.slot_sentences, "0", 0, 16777216, "sentences", TRAINS | COMMAND_EVAL,
+         "capacity of a slot; 0: no limit but the tokens"),
+    SIZE("train.eval_every", train.eval_every, "500", 0, MANY, "steps", TRAINS,
+         "between evaluations on data.valid; 0: never"),
+    SIZE("train.eval_sentences", train.eval_sentences, "0", 0, MANY, "sentences", TRAINS,
+         "of data.valid to evaluate on; 0: all"),
+    SIZE("train.max_bad_steps", train.max_bad_steps, "5", 1, MANY, "steps", TRAINS,
+         "stop after this many steps in a row whose loss or gradient is not finite"),
+    SIZE("train.skip", train.skip, "0", 0, MANY, "step", TRAINS,
+         "leave out the update of this step, counted from 1; 0: of none"),
+    CHOICE("train.recompute", train.recompute, "none", TRAINS, "activations computed again instead of kept", "none",
+           "cheap", "block"),
+
+    SIZE("checkpoint.every", checkpoint.every, "500", 0, MANY, "steps", TRAINS, "between checkpoints; 0: at the end only"),
+    SIZE("checkpoint.keep", checkpoint.keep, "2", 1, 1000000, "", TRAINS, "newest checkpoints to keep"),
+    SIZE("log.every", log.every, "20", 1, MANY, "steps", TRAINS, "between lines on the console"),
+
+    TEXT("out", out, "", COMMAND_PREPARE | COMMAND_ENCODE, "prepare: folder of the corpus; encode: file to write"),
+    TEXT("split", prepare.split, "", COMMAND_PREPARE,
+         "percentages for out/train, out/valid and out/test by a hash of the sentence, such as 95/2.5/2.5"),
+    SWITCH("strict", prepare.strict, "false", COMMAND_PREPARE | COMMAND_TOKENIZE,
+           "refuse text that is not valid UTF-8 instead of replacing it by U+FFFD"),
+    CHOICE("tokenizer.kind", prepare.tokenizer_kind, "word", COMMAND_PREPARE, "what a token is", "byte", "word", "bpe"),
+    SIZE("tokenizer.size", prepare.tokenizer_size, "8000", 4, 16777216, "ids", COMMAND_PREPARE,
+         "largest vocabulary, the three marks included"),
+    TEXT("tokenizer.from", prepare.tokenizer_from, "", COMMAND_PREPARE,
+         "take the tokenizer of this corpus or model instead of making one"),
+
+    SIZE("eval.iwae_samples", eval.iwae_samples, "10", 0, 1000000, "samples", COMMAND_EVAL,
+         "per sentence for the importance-weighted likelihood; 0: leave it out"),
+    SIZE("eval.sentences", eval.sentences, "0", 0, MANY, "sentences", COMMAND_EVAL, "to evaluate on; 0: all"),
+    SIZE("eval.mi_sentences", eval.mi_sentences, "1000", 1, 1000000, "sentences", COMMAND_EVAL,
+         "for the mutual information"),
+    CHOICE("eval.posterior", eval.posterior, "sample", COMMAND_EVAL, "z that the reconstruction is measured with",
+           "sample", "mean"),
+
+    SIZE("count", generate.count, "5", 1, 1000000000, "sentences", COMMAND_SAMPLE, "how many to write"),
+    SIZE("steps", generate.steps, "7", 2, 1000000, "sentences", COMMAND_INTERPOLATE, "on the line, both ends included"),
+    TEXT("from", generate.from, "", COMMAND_INTERPOLATE, "sentence at the beginning of the line"),
+    TEXT("to", generate.to, "", COMMAND_INTERPOLATE, "sentence at its end"),
+    SIZE("max_length", generate.max_length, "0", 0, 1000000, "tokens", GENERATES,
+         "longest sentence to write; 0: as the model was trained"),
+    NUMBER("temperature", generate.temperature, "0.8", 0.0001, 1000, "", GENERATES, "divides the logits"),
+    NUMBER("top_p", generate.top_p, "0.9", 0.000001, 1, "", GENERATES,
+           "sample from the likeliest tokens that hold this probability"),
+    SIZE("top_k", generate.top_k, "0", 0, 16777216, "tokens", GENERATES, "sample from this many; 0: from all"),
+    SWITCH("greedy", generate.greedy, "false", GENERATES, "always take the likeliest token"),
+    SWITCH("allow_unknown", generate.allow_unknown, "false", GENERATES, "let the unknown mark be written"),
+    SWITCH("posterior_mean", generate.posterior_mean, "true", READS_TEXT, "encode to mu; false: to a sample of z"),
+    CHOICE("format", generate.format, "npy", COMMAND_ENCODE, "of the latents", "npy", "jsonl"),
+    SWITCH("decode", decode, "false", COMMAND_TOKENIZE, "from ids to text"),
+    SWITCH("graph", graph, "false", COMMAND_INFO, "the recorded ops with their bytes and FLOPs"),
+};
+
+static const struct option_command commands[] = {
+    {"prepare", COMMAND_PREPARE},         {"init", COMMAND_INIT},
+    {"train", COMMAND_TRAIN},             {"eval", COMMAND_EVAL},
+    {"sample", COMMAND_SAMPLE},           {"reconstruct", COMMAND_RECONSTRUCT},
+    {"interpolate", COMMAND_INTERPOLATE}, {"encode", COMMAND_ENCODE},
+    {"decode", COMMAND_DECODE},           {"tokenize", COMMAND_TOKENIZE},
+    {"plan", COMMAND_PLAN},               {"info", COMMAND_INFO},
+};
+
+const struct option_table *elbo_config_table(void)
+{
+    static const struct option_table table = {rows, sizeof rows / sizeof *rows, commands,
+                                              sizeof commands / sizeof *commands};
+    return &table;
+}
+
+/* ---- rules between options ---- */
+
+static elbo_status check_stack(const char *name, const struct stack_config *stack, elbo_error *error)
+{
+    if (stack->width % stack->heads)
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s.heads = %zu does not divide %s.width = %zu; choose a width that is a multiple of the heads",
+                         name, stack->heads, name, stack->width);
+    if (stack->kv_heads && stack->heads % stack->kv_heads)
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s.kv_heads = %zu does not divide %s.heads = %zu; choose a divisor, or 0 for as many", name,
+                         stack->kv_heads, name, stack->heads);
+    size_t head_width = stack->width / stack->heads;
+    if (stack->positions == POSITION_ROTARY && head_width % 2)
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s.positions = rotary turns pairs, but %s.width / %s.heads = %zu is odd; choose an even head "
+                         "width, or positions learned", name, name, name, head_width);
+    return ELBO_OK;
+}
+
+elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *error)
+{
+    const struct model_config *model = &config->model;
+    bool latent = model->latent.kind != LATENT_NONE;
+    ELBO_TRY(check_stack("decoder", &model->decoder, error));
+    if (latent) {
+        ELBO_TRY(check_stack("encoder", &model->encoder, error));
+        if (model->share_embedding && model->encoder.width != model->decoder.width)
+            return elbo_fail(error, ELBO_USAGE,
+                             "encoder.share_embedding needs equal widths, but encoder.width = %zu and decoder.width = "
+                             "%zu; make them equal or set encoder.share_embedding=false",
+                             model->encoder.width, model->decoder.width);
+        const struct objective_config *objective = &config->objective;
+        if (objective->free_bits_kind == FREE_BITS_GROUP && model->latent.width % objective->free_bits_groups)
+            return elbo_fail(error, ELBO_USAGE,
+                             "objective.free_bits_groups = %zu does not divide latent.width = %zu; choose a divisor",
+                             objective->free_bits_groups, model->latent.width);
+    }
+    if (config->train.slot_tokens < config->data.max_length + 2)
+        return elbo_fail(error, ELBO_USAGE,
+                         "train.slot_tokens = %zu cannot hold a sentence of data.max_length = %zu tokens and its two "
+                         "marks; set train.slot_tokens to at least %zu, or data.max_length to at most %zu",
+                         config->train.slot_tokens, config->data.max_length, config->data.max_length + 2,
+                         config->train.slot_tokens - 2);
+    if (config->train.skip > config->train.steps)
+        return elbo_fail(error, ELBO_USAGE, "train.skip = %zu is beyond train.steps = %zu; steps count from 1",
+                         config->train.skip, config->train.steps);
+    return ELBO_OK;
+}
