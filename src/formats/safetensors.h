@@ -1,0 +1,82 @@
+/* safetensors: named tensors in one file, as the ecosystem reads them.
+ *
+ *   0      8   N, u64 little-endian, at most 100,000,000
+ *   8      N   JSON {"__metadata__": {text: text}, "name": {"dtype", "shape", "data_offsets": [begin, end)}, ...},
+ *              padded with spaces so that the tensors start on 8 bytes
+ *   8 + N      the tensors' bytes, little-endian, row-major, no holes, no overlap, nothing after
+ *
+ * The writer orders tensors as the reference implementation does (widest element first, then by name). The reader
+ * trusts nothing: it accepts what the reference accepts, but for element types narrower than a byte and ranks above
+ * SAFETENSORS_MOST_DIMENSIONS. */
+#ifndef FORMATS_SAFETENSORS_H
+#define FORMATS_SAFETENSORS_H
+
+#include "elbo/status.h"
+#include "formats/sink.h"
+
+#include <stddef.h>
+
+enum { SAFETENSORS_MOST_DIMENSIONS = 8 };
+
+/* In the reference's order: the writer puts the last first. */
+enum safetensors_dtype {
+    SAFETENSORS_BOOL,
+    SAFETENSORS_U8,
+    SAFETENSORS_I8,
+    SAFETENSORS_F8_E5M2,
+    SAFETENSORS_F8_E4M3,
+    SAFETENSORS_I16,
+    SAFETENSORS_U16,
+    SAFETENSORS_F16,
+    SAFETENSORS_BF16,
+    SAFETENSORS_I32,
+    SAFETENSORS_U32,
+    SAFETENSORS_F32,
+    SAFETENSORS_F64,
+    SAFETENSORS_I64,
+    SAFETENSORS_U64,
+    SAFETENSORS_DTYPES
+};
+
+struct safetensors_tensor {
+    const char *name; /* UTF-8 */
+    enum safetensors_dtype dtype;
+    size_t rank; /* 0: a scalar */
+    size_t shape[SAFETENSORS_MOST_DIMENSIONS];
+    const void *data; /* written from here; when read: into the file's bytes, perhaps unaligned */
+};
+
+struct safetensors_note {
+    const char *key, *value;
+};
+
+const char *safetensors_dtype_name(enum safetensors_dtype dtype);
+size_t safetensors_dtype_bytes(enum safetensors_dtype dtype);
+
+/* Bytes of a tensor of ours, whose shape is known to fit. */
+size_t safetensors_bytes(const struct safetensors_tensor *tensor);
+
+/* Writes a whole file, in pieces: the header, then each tensor's bytes. `notes` become __metadata__. Fails with
+ * ELBO_INTERNAL on two tensors of one name, ELBO_MEMORY, or what the sink fails with. */
+elbo_status safetensors_write(const struct sink *sink, const struct safetensors_tensor *tensors, size_t count,
+                              const struct safetensors_note *notes, size_t note_count, elbo_error *error);
+
+/* ---- reading ---- */
+
+struct safetensors;
+
+/* Checks the whole header and keeps pointers into `bytes`, which must outlive the result. ELBO_INPUT says what is
+ * wrong, with the tensor's name and the offset. */
+elbo_status safetensors_parse(struct safetensors **out, const void *bytes, size_t size, elbo_error *error);
+void safetensors_free(struct safetensors *file);
+
+size_t safetensors_count(const struct safetensors *file);
+const struct safetensors_tensor *safetensors_at(const struct safetensors *file, size_t index); /* in file order */
+const struct safetensors_tensor *safetensors_find(const struct safetensors *file, const char *name); /* or NULL */
+const char *safetensors_note(const struct safetensors *file, const char *key);                       /* or NULL */
+
+/* Copies the tensor `wanted` names into `out`, if it is there with just that dtype and shape (wanted->data unused). */
+elbo_status safetensors_copy(const struct safetensors *file, void *out, const struct safetensors_tensor *wanted,
+                             elbo_error *error);
+
+#endif
