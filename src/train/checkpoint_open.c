@@ -1,0 +1,362 @@
+/* Opening a checkpoint. Folders and files are opened relative to one another with O_NOFOLLOW, and only names of the
+ * manifest are ever opened; a file is read once with pread to verify its checksums (an I/O error is then an error and not
+ * a signal) and mapped only when it proved to be what the manifest says. */
+#include "train/checkpoint.h"
+
+#include "base/files.h"
+#include "train/manifest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { READ_BUFFER = 1 << 20 };
+
+struct mapping {
+    void *bytes; /* NULL when the file is empty */
+    size_t size;
+};
+
+struct checkpoint {
+    char path[FILES_PATH];
+    struct manifest manifest;
+    struct mapping *files; /* (manifest.count) */
+};
+
+static const char empty_file[1]; /* what an empty file's bytes point to */
+
+/* ---- one file ---- */
+
+/* Opens a regular file below `folder`, "name" or "sub/name", following no link. */
+static elbo_status open_inside(int *out, uint64_t *size, int folder, const char *name, elbo_error *error)
+{
+    char first[MANIFEST_MOST_NAME + 1];
+    const char *slash = strchr(name, '/'), *last = slash ? slash + 1 : name;
+    int parent = folder;
+    if (slash) {
+        snprintf(first, sizeof first, "%.*s", (int)(slash - name), name);
+        parent = openat(folder, first, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (parent < 0) return file_fail(error, "open the folder", first, errno);
+    }
+    /* O_NONBLOCK: opening a pipe must not wait before fstat can refuse it */
+    int fd = openat(parent, last, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK), number = errno;
+    if (slash) close(parent);
+    if (fd < 0) return file_fail(error, "open", name, number);
+    struct stat about;
+    if (fstat(fd, &about) || !S_ISREG(about.st_mode)) {
+        close(fd);
+        return elbo_fail(error, ELBO_INPUT, "%s is not a regular file", name);
+    }
+    *out = fd;
+    *size = (uint64_t)about.st_size;
+    return ELBO_OK;
+}
+
+static elbo_status read_exactly(int fd, void *buffer, size_t size, uint64_t offset, const char *name, elbo_error *error)
+{
+    char *to = buffer;
+    while (size > 0) {
+        ssize_t got = pread(fd, to, size, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return file_fail(error, "read", name, errno);
+        if (got == 0) return elbo_fail(error, ELBO_INPUT, "%s ended at byte %" PRIu64 " while it was read", name, offset);
+        to += got;
+        size -= (size_t)got;
+        offset += (uint64_t)got;
+    }
+    return ELBO_OK;
+}
+
+static elbo_status compare_sums(const struct manifest_file *found, const struct manifest_file *wanted, elbo_error *error)
+{
+    for (size_t i = 0; i < wanted->chunk_count; i++) {
+        if (found->chunks[i] == wanted->chunks[i]) continue;
+        uint64_t from = (uint64_t)i * MANIFEST_CHUNK, to = from + MANIFEST_CHUNK;
+        if (to > wanted->bytes) to = wanted->bytes;
+        return elbo_fail(error, ELBO_INPUT, "%s is damaged between byte %" PRIu64 " and byte %" PRIu64, wanted->name, from, to);
+    }
+    if (found->xxh3 != wanted->xxh3) return elbo_fail(error, ELBO_INPUT, "%s does not match its checksum", wanted->name);
+    return ELBO_OK;
+}
+
+static elbo_status verify_bytes(int fd, const struct manifest_file *wanted, elbo_error *error)
+{
+    struct checksums *sums;
+    ELBO_TRY(checksums_begin(&sums, error));
+    unsigned char *buffer = malloc(READ_BUFFER);
+    elbo_status status = buffer ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to read %s", wanted->name);
+    for (uint64_t offset = 0; status == ELBO_OK && offset < wanted->bytes;) {
+        size_t part = wanted->bytes - offset < READ_BUFFER ? (size_t)(wanted->bytes - offset) : READ_BUFFER;
+        status = read_exactly(fd, buffer, part, offset, wanted->name, error);
+        if (status == ELBO_OK) status = checksums_update(sums, buffer, part, error);
+        offset += part;
+    }
+    free(buffer);
+    if (status) {
+        checksums_abort(sums);
+        return status;
+    }
+    struct manifest_file found = {0};
+    ELBO_TRY(checksums_end(&found, sums, error));
+    status = compare_sums(&found, wanted, error);
+    free(found.chunks);
+    return status;
+}
+
+static elbo_status open_file(struct mapping *out, int folder, const struct manifest_file *wanted, elbo_error *error)
+{
+    int fd;
+    uint64_t size;
+    ELBO_TRY(open_inside(&fd, &size, folder, wanted->name, error));
+    elbo_status status = ELBO_OK;
+    if (size != wanted->bytes || size > SIZE_MAX / 2)
+        status = elbo_fail(error, ELBO_INPUT, "%s has %" PRIu64 " bytes, the manifest says %" PRIu64 ": it is %s", wanted->name,
+                           size, wanted->bytes, size < wanted->bytes ? "truncated" : "not the file that was saved");
+    if (status == ELBO_OK) status = verify_bytes(fd, wanted, error);
+    if (status == ELBO_OK && size > 0) {
+        out->bytes = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (out->bytes == MAP_FAILED) {
+            out->bytes = NULL;
+            status = file_fail(error, "map", wanted->name, errno);
+        } else {
+            out->size = (size_t)size;
+        }
+    }
+    close(fd);
+    return status;
+}
+
+/* ---- one checkpoint ---- */
+
+static elbo_status open_manifest(struct manifest *out, int folder, elbo_error *error)
+{
+    int fd;
+    uint64_t size;
+    ELBO_TRY(open_inside(&fd, &size, folder, CHECKPOINT_MANIFEST, error));
+    char *text = NULL;
+    elbo_status status = ELBO_OK;
+    if (size > MANIFEST_MOST_BYTES)
+        status = elbo_fail(error, ELBO_INPUT, "has %" PRIu64 " bytes, at most %d are possible", size, MANIFEST_MOST_BYTES);
+    else if (!(text = malloc((size_t)size + 1)))
+        status = elbo_fail(error, ELBO_MEMORY, "no memory for the manifest's %" PRIu64 " bytes", size);
+    if (status == ELBO_OK) status = read_exactly(fd, text, (size_t)size, 0, CHECKPOINT_MANIFEST, error);
+    if (status == ELBO_OK) status = manifest_parse(out, text, (size_t)size, error);
+    if (status == ELBO_INPUT) elbo_fail_in(error, CHECKPOINT_MANIFEST " ");
+    free(text);
+    close(fd);
+    return status;
+}
+
+static elbo_status open_all(struct checkpoint *checkpoint, int folder, elbo_error *error)
+{
+    ELBO_TRY(open_manifest(&checkpoint->manifest, folder, error));
+    size_t count = checkpoint->manifest.count;
+    checkpoint->files = calloc(count + 1, sizeof *checkpoint->files);
+    if (!checkpoint->files) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu files", count);
+    for (size_t i = 0; i < count; i++)
+        ELBO_TRY(open_file(&checkpoint->files[i], folder, &checkpoint->manifest.files[i], error));
+    return ELBO_OK;
+}
+
+/* `folder` is open at `path`; `step` is what its name claims, NULL when the name claims nothing. */
+static elbo_status open_checkpoint(struct checkpoint **out, int folder, const char *path, const uint64_t *step,
+                                   elbo_error *error)
+{
+    struct checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
+    if (!checkpoint) return elbo_fail(error, ELBO_MEMORY, "no memory to open %s", path);
+    snprintf(checkpoint->path, sizeof checkpoint->path, "%s", path);
+    elbo_status status = open_all(checkpoint, folder, error);
+    if (status == ELBO_OK && step && *step != checkpoint->manifest.step)
+        status = elbo_fail(error, ELBO_INPUT, "holds step %" PRIu64 ", which its name does not say", checkpoint->manifest.step);
+    if (status) {
+        checkpoint_close(checkpoint);
+        return elbo_fail_in(error, "%s: ", path);
+    }
+    *out = checkpoint;
+    return ELBO_OK;
+}
+
+/* ---- a run directory ---- */
+
+struct search {
+    int checkpoints; /* descriptor of RUN/checkpoints */
+    const char *path; /* of it */
+    checkpoint_warning warn;
+    void *context;
+    size_t refused;
+    elbo_error first; /* why the first one was refused */
+};
+
+static void warn_of(struct search *search, const elbo_error *reason)
+{
+    if (search->refused++ == 0) search->first = *reason;
+    if (search->warn) search->warn(search->context, reason->message);
+}
+
+/* True when the search is over: *out is set, or `error` is one that trying another will not mend. */
+static bool try_step(struct checkpoint **out, struct search *search, uint64_t step, elbo_status *status, elbo_error *error)
+{
+    char name[CHECKPOINT_NAME], path[FILES_PATH];
+    checkpoint_name(name, step);
+    *status = file_join(path, search->path, name, error);
+    if (*status) return true;
+    int folder = openat(search->checkpoints, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder < 0) {
+        if (errno == ENOTDIR || errno == ELOOP)
+            *status = elbo_fail(error, ELBO_INPUT, "%s is not a folder (symbolic links are not followed)", path);
+        else
+            *status = file_fail(error, "open the folder", path, errno);
+    } else {
+        *status = open_checkpoint(out, folder, path, &step, error);
+        close(folder);
+    }
+    if (*status == ELBO_OK || *status == ELBO_MEMORY) return true;
+    warn_of(search, error);
+    return false;
+}
+
+/* What `latest` names; false, with a warning unless it is merely missing, when that is nothing. */
+static bool read_latest(uint64_t *step, struct search *search)
+{
+    char text[CHECKPOINT_NAME + 1] = {0};
+    elbo_error error;
+    int fd;
+    uint64_t size;
+    if (faccessat(search->checkpoints, "latest", F_OK, AT_SYMLINK_NOFOLLOW) && errno == ENOENT) return false;
+    elbo_status status = open_inside(&fd, &size, search->checkpoints, "latest", &error);
+    if (status == ELBO_OK) {
+        if (size >= sizeof text || size < 2) size = 0;
+        if (size) status = read_exactly(fd, text, (size_t)size, 0, "latest", &error);
+        close(fd);
+    }
+    size_t length = strlen(text);
+    if (length && text[length - 1] == '\n') text[length - 1] = 0;
+    if (status == ELBO_OK && checkpoint_parse_name(step, text)) return true;
+    if (status == ELBO_OK) elbo_fail(&error, ELBO_INPUT, "%s/latest does not name a checkpoint", search->path);
+    if (search->warn) search->warn(search->context, error.message);
+    return false;
+}
+
+static elbo_status open_best(struct checkpoint **out, struct search *search, elbo_error *error)
+{
+    elbo_status status;
+    uint64_t latest = 0, *steps;
+    bool named = read_latest(&latest, search);
+    if (named && try_step(out, search, latest, &status, error)) return status;
+    size_t count;
+    bool done = false;
+    ELBO_TRY(checkpoint_list(&steps, &count, search->path, error));
+    for (size_t i = 0; i < count && !done; i++)
+        if (!named || steps[i] != latest) done = try_step(out, search, steps[i], &status, error);
+    free(steps);
+    if (done) return status;
+    if (search->refused == 0)
+        return elbo_fail(error, ELBO_INPUT, "%s holds no checkpoint; train first, or give another run", search->path);
+    *error = search->first;
+    return elbo_fail_in(error, "no checkpoint can be used (%zu tried). ", search->refused);
+}
+
+elbo_status checkpoint_open(struct checkpoint **out, const char *path, checkpoint_warning warn, void *context,
+                            elbo_error *error)
+{
+    *out = NULL;
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return file_fail(error, "open the run or checkpoint", path, errno);
+    elbo_status status;
+    if (faccessat(folder, CHECKPOINT_MANIFEST, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        status = open_checkpoint(out, folder, path, NULL, error);
+        close(folder);
+        return status;
+    }
+    /* The one link that is followed: people keep `checkpoints` on another disk. */
+    int checkpoints = openat(folder, CHECKPOINT_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = errno;
+    close(folder);
+    if (checkpoints < 0 && number == ENOENT)
+        return elbo_fail(error, ELBO_INPUT, "%s is neither a run directory (it has no %s/) nor a checkpoint (it has no %s)", path,
+                         CHECKPOINT_FOLDER, CHECKPOINT_MANIFEST);
+    if (checkpoints < 0) return file_fail(error, "open the checkpoints of", path, number);
+    char inside[FILES_PATH];
+    struct search search = {.checkpoints = checkpoints, .path = inside, .warn = warn, .context = context};
+    status = file_join(inside, path, CHECKPOINT_FOLDER, error);
+    if (status == ELBO_OK) status = open_best(out, &search, error);
+    close(checkpoints);
+    return status;
+}
+
+void checkpoint_close(struct checkpoint *checkpoint)
+{
+    if (!checkpoint) return;
+    for (size_t i = 0; checkpoint->files && i < checkpoint->manifest.count; i++)
+        if (checkpoint->files[i].bytes) munmap(checkpoint->files[i].bytes, checkpoint->files[i].size);
+    free(checkpoint->files);
+    manifest_free(&checkpoint->manifest);
+    free(checkpoint);
+}
+
+/* ---- what is in it ---- */
+
+const char *checkpoint_path(const struct checkpoint *checkpoint)
+{
+    return checkpoint->path;
+}
+
+uint64_t checkpoint_step(const struct checkpoint *checkpoint)
+{
+    return checkpoint->manifest.step;
+}
+
+const char *checkpoint_config_hash(const struct checkpoint *checkpoint)
+{
+    return checkpoint->manifest.config_hash;
+}
+
+const char *checkpoint_program(const struct checkpoint *checkpoint)
+{
+    return checkpoint->manifest.program;
+}
+
+json_t *checkpoint_counters(const struct checkpoint *checkpoint)
+{
+    return checkpoint->manifest.counters;
+}
+
+static bool find(size_t *index, const struct checkpoint *checkpoint, const char *name)
+{
+    for (*index = 0; *index < checkpoint->manifest.count; ++*index)
+        if (!strcmp(checkpoint->manifest.files[*index].name, name)) return true;
+    return false;
+}
+
+bool checkpoint_has(const struct checkpoint *checkpoint, const char *name)
+{
+    size_t index;
+    return find(&index, checkpoint, name);
+}
+
+elbo_status checkpoint_bytes(const void **bytes, size_t *size, const struct checkpoint *checkpoint, const char *name,
+                             elbo_error *error)
+{
+    size_t index;
+    if (!find(&index, checkpoint, name))
+        return elbo_fail(error, ELBO_INPUT, "%s: its manifest does not name %s", checkpoint->path, name);
+    const struct mapping *file = &checkpoint->files[index];
+    *bytes = file->bytes ? file->bytes : empty_file;
+    *size = file->size;
+    return ELBO_OK;
+}
+
+elbo_status checkpoint_tensors(struct safetensors **out, const struct checkpoint *checkpoint, const char *name,
+                               elbo_error *error)
+{
+    const void *bytes;
+    size_t size;
+    ELBO_TRY(checkpoint_bytes(&bytes, &size, checkpoint, name, error));
+    if (safetensors_parse(out, bytes, size, error)) return elbo_fail_in(error, "%s/%s: ", checkpoint->path, name);
+    return ELBO_OK;
+}
