@@ -15,6 +15,7 @@
 #include <stdbool.h>
 
 struct elbo_corpus;
+struct text_marks;
 
 struct slot_stream {
     size_t tokens;           /* N rows in use                                               */
@@ -34,7 +35,10 @@ struct slot {
     uint64_t *sample;                    /* (S) global sample index: epoch * corpus sentences + index   */
     uint64_t *source;                    /* (S) sentence's number in the corpus                         */
     int32_t *by_length;                  /* (S) sentences by falling decoder length, stable             */
-    size_t words, bytes;                 /* of the text in this slot; words count one end mark each     */
+    size_t words, bytes;                 /* of the text in this slot; words count one end mark each; a
+                                            cut sentence counts its share; 0 when filled by hand        */
+    void *memory;                        /* all of the above and the scratch for sorting, one block     */
+    int32_t *scratch;
 };
 
 struct slot_batch {
@@ -54,7 +58,7 @@ struct slot_options {
     size_t encoder_tokens;        /* capacity of a slot; 0: no encoder stream                        */
     size_t decoder_tokens;        /* capacity of a slot                                              */
     size_t sentences;             /* capacity of a slot; 0: bounded by the tokens alone              */
-    size_t max_length;            /* longest sentence in tokens without marks; see `too_long`        */
+    size_t max_length;            /* longest sentence in tokens without marks; see `too_long`; 0: any */
     enum slot_too_long too_long;
     bool shuffle;                 /* an order that depends on (seed, epoch); else the corpus's order */
     bool single_pass;             /* evaluation: each sentence once, then a batch with last = true   */
@@ -64,13 +68,19 @@ struct slot_options {
     double word_dropout;          /* decoder inputs but the start mark become the unknown mark       */
 };
 
+/* Place `index` of epoch `epoch` holds this sentence: a permutation of 0 .. sentences - 1 that follows from (seed,
+ * epoch) alone and takes no memory. */
+uint64_t slot_order(uint64_t seed, uint64_t epoch, uint64_t index, uint64_t sentences);
+
 struct slot_loader;
 
-/* Starts the background thread. The corpus must outlive the loader. */
+/* Starts the background thread. The corpus must outlive the loader. Fails when a sentence cannot fit a slot, when none
+ * is left under SLOT_SKIP, and for the first one that is too long under SLOT_REFUSE. */
 elbo_status slot_loader_open(struct slot_loader **loader, const struct elbo_corpus *corpus,
                              const struct slot_options *options, elbo_error *error);
 
-/* The next batch; valid until the following call. Waits for the background thread; allocates nothing. */
+/* The next batch; valid until the following call. Waits for the background thread; allocates nothing. After a batch with
+ * last = true, only empty ones follow. */
 elbo_status slot_loader_next(struct slot_loader *loader, const struct slot_batch **batch, elbo_error *error);
 
 void slot_loader_close(struct slot_loader *loader);
@@ -79,9 +89,10 @@ void slot_loader_close(struct slot_loader *loader);
 size_t slot_sentence_capacity(const struct slot_options *options);
 
 /* One slot filled by hand from token lists without marks (encode, reconstruct, tests): `tokens[i]` has `lengths[i]`. The
- * slot must be freed with slot_free. Fails when they do not fit the capacities. `sample[i]` = first_sample + i. */
+ * slot must be freed with slot_free. Fails when they do not fit the capacities. `sample[i]` = first_sample + i, and
+ * `source[i]` = i. Word dropout is applied if the options ask for it, with options->seed and options->step. */
 elbo_status slot_allocate(struct slot *slot, const struct slot_options *options, elbo_error *error);
-elbo_status slot_fill(struct slot *slot, const struct slot_options *options, const struct elbo_corpus *marks,
+elbo_status slot_fill(struct slot *slot, const struct slot_options *options, const struct text_marks *marks,
                       const uint32_t *const *tokens, const size_t *lengths, size_t sentences, uint64_t first_sample,
                       elbo_error *error);
 void slot_free(struct slot *slot);

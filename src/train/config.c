@@ -113,7 +113,7 @@ static const struct option rows[] = {
          "over which the learning rate rises"),
     NUMBER("optimizer.beta1", optimizer.beta1, "0.9", 0, 0.999999, "", TRAINS, "decay of the first moment"),
     NUMBER("optimizer.beta2", optimizer.beta2, "0.999", 0, 0.9999999, "", TRAINS, "decay of the second moment"),
-    NUMBER("optimizer.epsilon", optimizer.epsilon, "1e-08", 1e-30, 1, "", TRAINS, "added to the root"),
+    NUMBER("optimizer.epsilon", optimizer.epsilon, "1e-8", 1e-30, 1, "", TRAINS, "added to the root"),
     NUMBER("optimizer.weight_decay", optimizer.weight_decay, "0.01", 0, 100, "", TRAINS,
            "decoupled; on matrices only"),
     NUMBER("optimizer.momentum", optimizer.momentum, "0.9", 0, 0.999999, "", TRAINS, "of sgd"),

@@ -1,0 +1,88 @@
+/* A corpus: sentences as token ids, memory-mapped, with the tokenizer that made them.
+ *
+ *     elbo_corpus *corpus;
+ *     elbo_corpus_open(&corpus, "corpus/train", &error);
+ *     for (size_t i = 0; i < elbo_corpus_sentences(corpus); i++)
+ *         size_t length = elbo_corpus_length(corpus, ELBO_STREAM_DECODER, i);   -- tokens without marks
+ *
+ * A folder with corpus.bin (docs/formats.md), tokenizer.json and manifest.json, which is written last and holds the
+ * hashes of the others. A corpus has one stream of tokens that encoder and decoder share, or two aligned ones. */
+#ifndef ELBO_CORPUS_H
+#define ELBO_CORPUS_H
+
+#include "elbo/status.h"
+#include "elbo/tokenizer.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct elbo_corpus;
+typedef struct elbo_corpus elbo_corpus;
+
+enum elbo_stream { ELBO_STREAM_ENCODER, ELBO_STREAM_DECODER };
+
+/* Opens a corpus and checks all of it: hashes, sizes, offsets, ids. ELBO_IO: missing; ELBO_INPUT: truncated, foreign,
+ * damaged, or of another version. */
+elbo_status elbo_corpus_open(struct elbo_corpus **corpus, const char *folder, elbo_error *error);
+void elbo_corpus_close(struct elbo_corpus *corpus);
+
+size_t elbo_corpus_sentences(const struct elbo_corpus *corpus);
+size_t elbo_corpus_tokens(const struct elbo_corpus *corpus, enum elbo_stream stream);     /* without marks           */
+size_t elbo_corpus_words(const struct elbo_corpus *corpus);                               /* without end marks       */
+size_t elbo_corpus_bytes(const struct elbo_corpus *corpus);                               /* one line end each       */
+size_t elbo_corpus_longest(const struct elbo_corpus *corpus, enum elbo_stream stream);    /* tokens without marks    */
+size_t elbo_corpus_unknown(const struct elbo_corpus *corpus, enum elbo_stream stream);    /* unknown marks in it     */
+size_t elbo_corpus_vocabulary(const struct elbo_corpus *corpus, enum elbo_stream stream); /* V                       */
+bool elbo_corpus_shares_stream(const struct elbo_corpus *corpus);                         /* one stream for both     */
+const struct text_marks *elbo_corpus_marks(const struct elbo_corpus *corpus, enum elbo_stream stream);
+struct elbo_tokenizer *elbo_corpus_tokenizer(const struct elbo_corpus *corpus, enum elbo_stream stream);
+const char *elbo_corpus_folder(const struct elbo_corpus *corpus);
+/* XXH3 of corpus.bin and of tokenizer.json, 16 hexadecimal digits each: "the same data", "the same vocabulary". */
+const char *elbo_corpus_hash(const struct elbo_corpus *corpus);
+const char *elbo_corpus_tokenizer_hash(const struct elbo_corpus *corpus);
+
+/* Of sentence i < sentences. `read` copies min(length, capacity) ids from the beginning and returns that number. */
+size_t elbo_corpus_length(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i);
+size_t elbo_corpus_read(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i, uint32_t *ids,
+                        size_t capacity);
+size_t elbo_corpus_sentence_words(const struct elbo_corpus *corpus, size_t i); /* without the end mark */
+size_t elbo_corpus_sentence_bytes(const struct elbo_corpus *corpus, size_t i); /* with the line end    */
+
+/* ---- making one ---- */
+
+struct elbo_prepare_options {
+    const char *const *inputs;               /* (input_count) files, a sentence a line; "-" is standard input       */
+    size_t input_count;
+    const char *out;                         /* folder to make or to replace                                        */
+    const char *split;                       /* "95/2.5/2.5": out/train, out/valid, out/test; null or "": one corpus */
+    enum elbo_tokenizer_kind tokenizer_kind;
+    size_t tokenizer_size;                   /* largest V                                                           */
+    const char *tokenizer_from;              /* takes this tokenizer instead; null or "": makes one                 */
+    bool strict;                             /* refuse invalid UTF-8 instead of replacing it                        */
+};
+
+enum { ELBO_PREPARE_PARTS = 3 };
+
+struct elbo_prepare_part {
+    char name[8];                            /* "train", "valid", "test"; "" for the whole corpus */
+    size_t sentences, tokens, words, bytes, unknown, longest;
+};
+
+struct elbo_prepare_report {
+    size_t lines, blank_lines;
+    size_t replaced, replaced_lines;         /* ill-formed parts of UTF-8, and lines that held any */
+    size_t vocabulary;
+    size_t part_count;
+    struct elbo_prepare_part parts[ELBO_PREPARE_PARTS];
+};
+
+/* Called now and then with the share of the work done, 0 .. 1. */
+typedef void (*elbo_prepare_progress)(void *context, double share, const char *what);
+
+/* The vocabulary comes from the train part alone. A line's CR before its LF and a byte order mark at a file's beginning
+ * are dropped; lines without a word are skipped and counted. `progress` may be null. */
+elbo_status elbo_prepare(const struct elbo_prepare_options *options, struct elbo_prepare_report *report,
+                         elbo_prepare_progress progress, void *context, elbo_error *error);
+
+#endif

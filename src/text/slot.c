@@ -1,0 +1,208 @@
+/* One slot: its block of memory, putting sentences into it, and the orders that are derived when it is full. */
+#include "text/slots.h"
+#include "text/slots_private.h"
+
+#include "base/checked.h"
+#include "base/philox.h"
+#include "elbo/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+size_t slot_sentence_capacity(const struct slot_options *options)
+{
+    /* an empty sentence takes two rows of the encoder and one of the decoder */
+    size_t capacity = options->decoder_tokens;
+    if (options->encoder_tokens && options->encoder_tokens / 2 < capacity) capacity = options->encoder_tokens / 2;
+    if (options->sentences && options->sentences < capacity) capacity = options->sentences;
+    return capacity;
+}
+
+/* ---- memory ---- */
+
+struct layout {
+    unsigned char *base; /* null while measuring */
+    size_t used;
+    bool overflow;
+};
+
+static void *take(struct layout *layout, size_t count, size_t size)
+{
+    size_t bytes, at = layout->used;
+    if (!checked_mul(&bytes, count, size) || !checked_add(&layout->used, at, bytes) ||
+        !checked_align(&layout->used, layout->used, 64))
+        layout->overflow = true;
+    return layout->base && !layout->overflow ? layout->base + at : NULL;
+}
+
+static void take_stream(struct layout *layout, struct slot_stream *stream, size_t tokens, size_t sentences, bool labels)
+{
+    int32_t **const columns[] = {&stream->ids, &stream->sentence, &stream->position, &stream->id_order,
+                                 &stream->position_order};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) *columns[i] = take(layout, tokens, sizeof(int32_t));
+    stream->labels = labels ? take(layout, tokens, sizeof(int32_t)) : NULL;
+    stream->offsets = take(layout, sentences + 1, sizeof(int32_t));
+}
+
+static void take_slot(struct layout *layout, struct slot *slot, const struct slot_options *options)
+{
+    size_t sentences = slot_sentence_capacity(options);
+    size_t tokens = options->encoder_tokens > options->decoder_tokens ? options->encoder_tokens : options->decoder_tokens;
+    take_stream(layout, &slot->encoder, options->encoder_tokens, sentences, false);
+    take_stream(layout, &slot->decoder, options->decoder_tokens, sentences, true);
+    slot->sample = take(layout, sentences, sizeof(uint64_t));
+    slot->source = take(layout, sentences, sizeof(uint64_t));
+    slot->by_length = take(layout, sentences, sizeof(int32_t));
+    slot->scratch = take(layout, 2 * tokens, sizeof(int32_t));
+}
+
+elbo_status slot_allocate(struct slot *slot, const struct slot_options *options, elbo_error *error)
+{
+    *slot = (struct slot){0};
+    struct layout layout = {0};
+    if (options->encoder_tokens > INT32_MAX / 2 || options->decoder_tokens > INT32_MAX / 2)
+        return elbo_fail(error, ELBO_USAGE, "a slot of %zu tokens is too large; at most %d", options->decoder_tokens,
+                         INT32_MAX / 2);
+    take_slot(&layout, slot, options);
+    void *memory = layout.overflow ? NULL : calloc(1, layout.used + 64);
+    if (!memory)
+        return elbo_fail(error, ELBO_MEMORY, "no memory for a slot of %zu tokens (%zu bytes); lower train.slot_tokens",
+                         options->decoder_tokens, layout.used);
+    layout = (struct layout){.base = memory};
+    take_slot(&layout, slot, options);
+    slot->memory = memory;
+    return ELBO_OK;
+}
+
+void slot_free(struct slot *slot)
+{
+    free(slot->memory);
+    *slot = (struct slot){0};
+}
+
+/* ---- filling ---- */
+
+void slot_clear(struct slot *slot)
+{
+    slot->sentences = slot->words = slot->bytes = 0;
+    struct slot_stream *const streams[] = {&slot->encoder, &slot->decoder};
+    for (int i = 0; i < 2; i++) {
+        streams[i]->tokens = streams[i]->longest = 0;
+        streams[i]->offsets[0] = 0;
+    }
+}
+
+bool slot_has_room(const struct slot *slot, const struct slot_options *options, size_t encoder_length,
+                   size_t decoder_length)
+{
+    if (slot->sentences == slot_sentence_capacity(options)) return false;
+    if (options->encoder_tokens && encoder_length + 2 > options->encoder_tokens - slot->encoder.tokens) return false;
+    return decoder_length + 1 <= options->decoder_tokens - slot->decoder.tokens;
+}
+
+/* Appends `rows` rows of sentence S whose ids stand in stream->ids already. */
+static void add_rows(struct slot_stream *stream, size_t sentence, size_t rows)
+{
+    size_t first = stream->tokens;
+    for (size_t i = 0; i < rows; i++) {
+        stream->sentence[first + i] = (int32_t)sentence;
+        stream->position[first + i] = (int32_t)i;
+    }
+    stream->tokens = first + rows;
+    stream->offsets[sentence + 1] = (int32_t)stream->tokens;
+    if (rows > stream->longest) stream->longest = rows;
+}
+
+/* Inputs become the unknown mark where the noise says so; the start mark at position 0 never does. */
+static void drop_words(int32_t *ids, size_t rows, const struct slot_options *options, uint64_t step, uint64_t sample,
+                       int32_t unknown)
+{
+    if (options->word_dropout <= 0) return;
+    uint64_t limit = (uint64_t)(options->word_dropout * 0x1p32);
+    struct noise_key key = noise_key(options->seed, noise_purpose("data.word_dropout"), step);
+    for (size_t t = 0; t < rows; t += 4) {
+        struct philox_block block = noise_block(key, sample, 0, (uint32_t)(t / 4));
+        for (size_t i = 0; i < 4 && t + i < rows; i++)
+            if (t + i && block.word[i] < limit) ids[t + i] = unknown;
+    }
+}
+
+void slot_add(struct slot *slot, const struct slot_options *options, const struct text_marks *encoder_marks,
+              const struct text_marks *decoder_marks, const uint32_t *encoder_ids, size_t encoder_length,
+              const uint32_t *decoder_ids, size_t decoder_length, uint64_t step, uint64_t sample, uint64_t source)
+{
+    size_t s = slot->sentences++;
+    slot->sample[s] = sample;
+    slot->source[s] = source;
+    if (options->encoder_tokens) {
+        int32_t *ids = slot->encoder.ids + slot->encoder.tokens;
+        *ids++ = (int32_t)encoder_marks->start;
+        for (size_t i = 0; i < encoder_length; i++) *ids++ = (int32_t)encoder_ids[i];
+        *ids = (int32_t)encoder_marks->end;
+        add_rows(&slot->encoder, s, encoder_length + 2);
+    } else {
+        slot->encoder.offsets[s + 1] = 0;
+    }
+    int32_t *ids = slot->decoder.ids + slot->decoder.tokens, *labels = slot->decoder.labels + slot->decoder.tokens;
+    ids[0] = (int32_t)decoder_marks->start;
+    for (size_t i = 0; i < decoder_length; i++) ids[i + 1] = labels[i] = (int32_t)decoder_ids[i];
+    labels[decoder_length] = (int32_t)decoder_marks->end;
+    drop_words(ids, decoder_length + 1, options, step, sample, (int32_t)decoder_marks->unknown);
+    add_rows(&slot->decoder, s, decoder_length + 1);
+}
+
+/* ---- orders ---- */
+
+/* order = 0 .. n - 1 by rising key, stable: radix sort by bytes, least significant first. `scratch` has n. */
+static void order_by(int32_t *order, const int32_t *key, size_t n, int32_t *scratch)
+{
+    int32_t largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        order[i] = (int32_t)i;
+        if (key[i] > largest) largest = key[i];
+    }
+    int32_t *from = order, *to = scratch;
+    for (int shift = 0; shift < 32 && largest >> shift; shift += 8) {
+        size_t start[257] = {0};
+        for (size_t i = 0; i < n; i++) start[(key[i] >> shift & 255) + 1]++;
+        for (size_t digit = 0; digit < 256; digit++) start[digit + 1] += start[digit];
+        for (size_t i = 0; i < n; i++) to[start[key[from[i]] >> shift & 255]++] = from[i];
+        int32_t *spare = from;
+        from = to;
+        to = spare;
+    }
+    if (from != order && n) memcpy(order, from, n * sizeof *order);
+}
+
+void slot_finish(struct slot *slot)
+{
+    struct slot_stream *const streams[] = {&slot->encoder, &slot->decoder};
+    for (int i = 0; i < 2; i++) {
+        struct slot_stream *stream = streams[i];
+        order_by(stream->id_order, stream->ids, stream->tokens, slot->scratch);
+        order_by(stream->position_order, stream->position, stream->tokens, slot->scratch);
+    }
+    /* falling length: rising distance from the longest; S <= N, so the keys fit behind the scratch of the sort */
+    const struct slot_stream *decoder = &slot->decoder;
+    int32_t *key = slot->scratch + slot->sentences;
+    for (size_t s = 0; s < slot->sentences; s++)
+        key[s] = (int32_t)decoder->longest - (decoder->offsets[s + 1] - decoder->offsets[s]);
+    order_by(slot->by_length, key, slot->sentences, slot->scratch);
+}
+
+elbo_status slot_fill(struct slot *slot, const struct slot_options *options, const struct text_marks *marks,
+                      const uint32_t *const *tokens, const size_t *lengths, size_t sentences, uint64_t first_sample,
+                      elbo_error *error)
+{
+    slot_clear(slot);
+    for (size_t i = 0; i < sentences; i++) {
+        if (!slot_has_room(slot, options, lengths[i], lengths[i]))
+            return elbo_fail(error, ELBO_INPUT, "sentence %zu of %zu tokens does not fit a slot of %zu tokens and %zu "
+                             "sentences that holds %zu sentences", i, lengths[i], options->decoder_tokens,
+                             slot_sentence_capacity(options), slot->sentences);
+        slot_add(slot, options, marks, marks, tokens[i], lengths[i], tokens[i], lengths[i], options->step,
+                 first_sample + i, i);
+    }
+    slot_finish(slot);
+    return ELBO_OK;
+}

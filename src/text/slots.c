@@ -1,0 +1,281 @@
+/* The loader: a background thread fills one of two batches while the other is in use.
+ *
+ * The data order is a Feistel network over the sentence numbers, walked until it lands inside their range, with
+ * addressed noise as its round function: any place of any epoch is found at once, so resuming needs only a cursor. */
+#include "text/slots.h"
+#include "text/slots_private.h"
+
+#include "base/philox.h"
+#include "elbo/corpus.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCHES = 2, ROUNDS = 6 };
+
+struct slot_loader {
+    const struct elbo_corpus *corpus;
+    struct slot_options options;
+    struct slot_batch batches[BATCHES];
+    uint32_t *ids[2];          /* (longest) a sentence of each stream              */
+    uint64_t cursor, end;      /* of the background thread; end: of a single pass  */
+    uint64_t step;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    size_t filled, handed;     /* batches filled and handed out since the beginning */
+    bool stop;
+};
+
+/* ---- the data order ---- */
+
+static uint64_t order_of(struct noise_key key, uint64_t index, uint64_t sentences)
+{
+    unsigned half = 1;
+    while (half < 32 && (uint64_t)1 << (2 * half) < sentences) half++;
+    uint64_t mask = ((uint64_t)1 << half) - 1, x = index;
+    do { /* at most 4 values per sentence, so about 4 walks at worst on average */
+        uint64_t left = x >> half, right = x & mask;
+        for (uint32_t round = 0; round < ROUNDS; round++) {
+            uint64_t mixed = left ^ (noise_bits(key, right, round, 0) & mask);
+            left = right;
+            right = mixed;
+        }
+        x = left << half | right;
+    } while (x >= sentences);
+    return x;
+}
+
+uint64_t slot_order(uint64_t seed, uint64_t epoch, uint64_t index, uint64_t sentences)
+{
+    return order_of(noise_key(seed, noise_purpose("data.shuffle"), epoch), index, sentences);
+}
+
+static uint64_t source_of(const struct slot_loader *loader, uint64_t sample)
+{
+    uint64_t sentences = elbo_corpus_sentences(loader->corpus), index = sample % sentences;
+    return loader->options.shuffle ? slot_order(loader->options.seed, sample / sentences, index, sentences) : index;
+}
+
+/* ---- filling a batch ---- */
+
+static size_t length_of(const struct slot_loader *loader, enum elbo_stream stream, uint64_t source)
+{
+    return elbo_corpus_length(loader->corpus, stream, source);
+}
+
+static bool too_long(const struct slot_loader *loader, uint64_t source)
+{
+    size_t limit = loader->options.max_length;
+    return limit && (length_of(loader, ELBO_STREAM_DECODER, source) > limit ||
+                     (loader->options.encoder_tokens && length_of(loader, ELBO_STREAM_ENCODER, source) > limit));
+}
+
+/* The sentence under the cursor, past those that are left out; false at the end of a single pass. */
+static bool find_sentence(struct slot_loader *loader, struct slot_batch *batch, uint64_t *source)
+{
+    while (!loader->options.single_pass || loader->cursor < loader->end) {
+        *source = source_of(loader, loader->cursor);
+        if (loader->options.too_long != SLOT_SKIP || !too_long(loader, *source)) return true;
+        batch->shortened++;
+        loader->cursor++;
+    }
+    return false;
+}
+
+static size_t cut(const struct slot_loader *loader, size_t length)
+{
+    size_t limit = loader->options.max_length;
+    return limit && length > limit ? limit : length;
+}
+
+/* A cut sentence's words and bytes: its share of them, rounded. */
+static size_t share(size_t whole, size_t kept, size_t length)
+{
+    if (kept == length) return whole;
+    return (size_t)((double)whole * (double)kept / (double)length + 0.5);
+}
+
+static bool add_sentence(struct slot_loader *loader, struct slot_batch *batch, struct slot *slot, uint64_t source)
+{
+    const struct elbo_corpus *corpus = loader->corpus;
+    size_t whole = length_of(loader, ELBO_STREAM_DECODER, source);
+    size_t encoder = cut(loader, length_of(loader, ELBO_STREAM_ENCODER, source)), decoder = cut(loader, whole);
+    if (!slot_has_room(slot, &loader->options, encoder, decoder)) return false;
+    bool shared = elbo_corpus_shares_stream(corpus);
+    elbo_corpus_read(corpus, ELBO_STREAM_DECODER, source, loader->ids[1], decoder);
+    if (!shared) elbo_corpus_read(corpus, ELBO_STREAM_ENCODER, source, loader->ids[0], encoder);
+    slot_add(slot, &loader->options, elbo_corpus_marks(corpus, ELBO_STREAM_ENCODER),
+             elbo_corpus_marks(corpus, ELBO_STREAM_DECODER), loader->ids[shared], encoder, loader->ids[1], decoder,
+             batch->step, loader->cursor, source);
+    slot->words += share(elbo_corpus_sentence_words(corpus, source), decoder, whole) + 1;
+    slot->bytes += share(elbo_corpus_sentence_bytes(corpus, source), decoder, whole);
+    batch->sentences++;
+    batch->shortened += too_long(loader, source);
+    return true;
+}
+
+static void fill_batch(struct slot_loader *loader, struct slot_batch *batch)
+{
+    batch->step = loader->step++;
+    batch->first = loader->cursor;
+    batch->sentences = batch->count = batch->shortened = 0;
+    uint64_t source;
+    bool more = true;
+    while (more && batch->count < loader->options.slots) {
+        struct slot *slot = &batch->slots[batch->count];
+        slot_clear(slot);
+        while ((more = find_sentence(loader, batch, &source)) && add_sentence(loader, batch, slot, source))
+            loader->cursor++;
+        if (!slot->sentences) break;
+        slot_finish(slot);
+        batch->count++;
+    }
+    /* sentences left out at the very end belong to this batch, so that it knows to be the last */
+    batch->last = loader->options.single_pass && !(more && find_sentence(loader, batch, &source));
+    batch->next = loader->cursor;
+}
+
+/* ---- the background thread ---- */
+
+static void *run(void *argument)
+{
+    struct slot_loader *loader = argument;
+    pthread_mutex_lock(&loader->mutex);
+    for (;;) {
+        /* the batch handed out last is in use: with two, one may be ahead */
+        while (!loader->stop && loader->filled > loader->handed) pthread_cond_wait(&loader->changed, &loader->mutex);
+        if (loader->stop) break;
+        struct slot_batch *batch = &loader->batches[loader->filled % BATCHES];
+        pthread_mutex_unlock(&loader->mutex);
+        fill_batch(loader, batch);
+        pthread_mutex_lock(&loader->mutex);
+        loader->filled++;
+        pthread_cond_broadcast(&loader->changed);
+    }
+    pthread_mutex_unlock(&loader->mutex);
+    return NULL;
+}
+
+elbo_status slot_loader_next(struct slot_loader *loader, const struct slot_batch **batch, elbo_error *error)
+{
+    (void)error; /* what can fail was checked at opening; a source that streams will need it */
+    pthread_mutex_lock(&loader->mutex);
+    while (loader->filled <= loader->handed) pthread_cond_wait(&loader->changed, &loader->mutex);
+    *batch = &loader->batches[loader->handed++ % BATCHES];
+    pthread_cond_broadcast(&loader->changed);
+    pthread_mutex_unlock(&loader->mutex);
+    return ELBO_OK;
+}
+
+/* ---- opening ---- */
+
+static elbo_status check_lengths(const struct slot_loader *loader, elbo_error *error)
+{
+    const struct elbo_corpus *corpus = loader->corpus;
+    const struct slot_options *options = &loader->options;
+    const char *folder = elbo_corpus_folder(corpus);
+    size_t longest = 0, usable = 0, sentences = elbo_corpus_sentences(corpus);
+    for (size_t i = 0; i < sentences; i++) {
+        size_t length = length_of(loader, ELBO_STREAM_DECODER, i);
+        bool over = too_long(loader, i);
+        if (over && options->too_long == SLOT_REFUSE)
+            return elbo_fail(error, ELBO_INPUT, "sentence %zu of %s has %zu tokens and data.max_length is %zu; raise it, "
+                             "or set data.too_long to truncate or skip", i + 1, folder, length, options->max_length);
+        usable += !over || options->too_long != SLOT_SKIP;
+        if (options->encoder_tokens && length_of(loader, ELBO_STREAM_ENCODER, i) > length)
+            length = length_of(loader, ELBO_STREAM_ENCODER, i);
+        if (length > longest) longest = length;
+    }
+    if (!usable)
+        return elbo_fail(error, ELBO_INPUT, "no sentence of %s is within data.max_length = %zu tokens; raise it, or set "
+                         "data.too_long=truncate", folder, options->max_length);
+    longest = cut(loader, longest);
+    size_t capacity = options->decoder_tokens - 1;
+    if (options->encoder_tokens && options->encoder_tokens - 2 < capacity) capacity = options->encoder_tokens - 2;
+    if (longest > capacity)
+        return elbo_fail(error, ELBO_USAGE, "a sentence of %s has %zu tokens and a slot has room for %zu between its "
+                         "marks; raise train.slot_tokens to %zu, or lower data.max_length", folder, longest, capacity,
+                         longest + 2);
+    return ELBO_OK;
+}
+
+static elbo_status allocate(struct slot_loader *loader, elbo_error *error)
+{
+    const struct slot_options *options = &loader->options;
+    size_t longest = elbo_corpus_longest(loader->corpus, ELBO_STREAM_ENCODER);
+    if (elbo_corpus_longest(loader->corpus, ELBO_STREAM_DECODER) > longest)
+        longest = elbo_corpus_longest(loader->corpus, ELBO_STREAM_DECODER);
+    longest = cut(loader, longest);
+    for (int i = 0; i < 2; i++) {
+        loader->ids[i] = calloc(longest + 1, sizeof *loader->ids[i]);
+        if (!loader->ids[i]) return elbo_fail(error, ELBO_MEMORY, "no memory for a sentence of %zu tokens", longest);
+    }
+    for (int b = 0; b < BATCHES; b++) {
+        loader->batches[b].slots = calloc(options->slots, sizeof(struct slot));
+        if (!loader->batches[b].slots) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu slots", options->slots);
+        for (size_t i = 0; i < options->slots; i++)
+            ELBO_TRY(slot_allocate(&loader->batches[b].slots[i], options, error));
+    }
+    return ELBO_OK;
+}
+
+static void release(struct slot_loader *loader)
+{
+    for (int b = 0; b < BATCHES; b++) {
+        for (size_t i = 0; loader->batches[b].slots && i < loader->options.slots; i++)
+            slot_free(&loader->batches[b].slots[i]);
+        free(loader->batches[b].slots);
+    }
+    free(loader->ids[0]);
+    free(loader->ids[1]);
+    free(loader);
+}
+
+elbo_status slot_loader_open(struct slot_loader **out, const struct elbo_corpus *corpus,
+                             const struct slot_options *options, elbo_error *error)
+{
+    if (!options->slots || options->decoder_tokens < 1 || (options->encoder_tokens && options->encoder_tokens < 2))
+        return elbo_fail(error, ELBO_USAGE, "a batch of %zu slots of %zu tokens holds no sentence; raise train.slots or "
+                         "train.slot_tokens", options->slots, options->decoder_tokens);
+    struct slot_loader *loader = calloc(1, sizeof *loader);
+    if (!loader) return elbo_fail(error, ELBO_MEMORY, "no memory for the data loader");
+    uint64_t sentences = elbo_corpus_sentences(corpus);
+    loader->corpus = corpus;
+    loader->options = *options;
+    loader->cursor = options->first;
+    loader->end = (options->first / sentences + 1) * sentences;
+    loader->step = options->step;
+    elbo_status status = check_lengths(loader, error);
+    if (status == ELBO_OK) status = allocate(loader, error);
+    if (status != ELBO_OK) {
+        release(loader);
+        return status;
+    }
+    pthread_mutex_init(&loader->mutex, NULL);
+    pthread_cond_init(&loader->changed, NULL);
+    int number = pthread_create(&loader->thread, NULL, run, loader);
+    if (number) {
+        pthread_cond_destroy(&loader->changed);
+        pthread_mutex_destroy(&loader->mutex);
+        release(loader);
+        return elbo_fail(error, ELBO_MEMORY, "cannot start the data loader's thread: %s", strerror(number));
+    }
+    *out = loader;
+    return ELBO_OK;
+}
+
+void slot_loader_close(struct slot_loader *loader)
+{
+    if (!loader) return;
+    pthread_mutex_lock(&loader->mutex);
+    loader->stop = true;
+    pthread_cond_broadcast(&loader->changed);
+    pthread_mutex_unlock(&loader->mutex);
+    pthread_join(loader->thread, NULL);
+    pthread_cond_destroy(&loader->changed);
+    pthread_mutex_destroy(&loader->mutex);
+    release(loader);
+}

@@ -1,0 +1,19 @@
+/* Filling a slot sentence by sentence: what slot.c does for the loader in slots.c. */
+#ifndef TEXT_SLOTS_PRIVATE_H
+#define TEXT_SLOTS_PRIVATE_H
+
+#include "text/slots.h"
+
+struct text_marks;
+
+void slot_clear(struct slot *slot);
+/* Would a sentence of these lengths, in tokens without marks, fit? */
+bool slot_has_room(const struct slot *slot, const struct slot_options *options, size_t encoder_length,
+                   size_t decoder_length);
+void slot_add(struct slot *slot, const struct slot_options *options, const struct text_marks *encoder_marks,
+              const struct text_marks *decoder_marks, const uint32_t *encoder_ids, size_t encoder_length,
+              const uint32_t *decoder_ids, size_t decoder_length, uint64_t step, uint64_t sample, uint64_t source);
+/* Derives the orders when nothing more is added. */
+void slot_finish(struct slot *slot);
+
+#endif

@@ -1,0 +1,297 @@
+/* The tokenizer that everybody sees: dispatch over the kinds, growing buffers, and the frame of tokenizer.json. */
+#include "text/tokenizer.h"
+
+#include "base/files.h"
+#include "base/utf8.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define FORMAT "elbo-tokenizer"
+enum { VERSION = 1 };
+static const size_t largest_file = (size_t)1 << 30;
+
+static const struct tokenizer_ops *const kinds[] = {&tokenizer_byte, &tokenizer_word, &tokenizer_bpe};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+struct elbo_tokenizer {
+    const struct tokenizer_ops *ops;
+    void *self;
+    struct text_marks marks;
+};
+
+struct elbo_tokenizer_trainer {
+    const struct tokenizer_ops *ops;
+    void *training;
+};
+
+/* ---- buffers ---- */
+
+elbo_status ids_append(struct elbo_ids *ids, uint32_t id, elbo_error *error)
+{
+    if (ids->count == ids->capacity) {
+        size_t capacity = ids->capacity ? 2 * ids->capacity : 64;
+        uint32_t *larger = capacity > SIZE_MAX / sizeof *larger ? NULL : realloc(ids->ids, capacity * sizeof *larger);
+        if (!larger) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu token ids", capacity);
+        ids->ids = larger;
+        ids->capacity = capacity;
+    }
+    ids->ids[ids->count++] = id;
+    return ELBO_OK;
+}
+
+elbo_status text_append(struct elbo_text *text, const void *data, size_t size, elbo_error *error)
+{
+    if (size >= text->capacity - text->size) {
+        size_t capacity = text->capacity ? text->capacity : 64;
+        while (size >= capacity - text->size) {
+            if (capacity > SIZE_MAX / 2) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu bytes of text", size);
+            capacity *= 2;
+        }
+        char *larger = realloc(text->text, capacity);
+        if (!larger) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu bytes of text", capacity);
+        text->text = larger;
+        text->capacity = capacity;
+    }
+    if (size) memcpy(text->text + text->size, data, size);
+    text->size += size;
+    text->text[text->size] = 0;
+    return ELBO_OK;
+}
+
+void elbo_ids_free(struct elbo_ids *ids)
+{
+    free(ids->ids);
+    *ids = (struct elbo_ids){0};
+}
+
+void elbo_text_free(struct elbo_text *text)
+{
+    free(text->text);
+    *text = (struct elbo_text){0};
+}
+
+elbo_status elbo_text_repair(struct elbo_text *out, size_t *replaced, size_t *first_bad, const char *text, size_t size,
+                             elbo_error *error)
+{
+    out->size = 0;
+    *replaced = 0;
+    *first_bad = size;
+    ELBO_TRY(text_append(out, "", 0, error));
+    for (size_t at = 0; at < size;) {
+        size_t good = utf8_valid(text + at, size - at);
+        ELBO_TRY(text_append(out, text + at, good, error));
+        at += good;
+        if (at == size) break;
+        if (!(*replaced)++) *first_bad = at;
+        ELBO_TRY(text_append(out, "\xef\xbf\xbd", 3, error));
+        at += utf8_bad(text + at, size - at);
+    }
+    return ELBO_OK;
+}
+
+size_t elbo_text_words(const char *text, size_t size)
+{
+    size_t words = 0;
+    bool inside = false;
+    for (size_t i = 0; i < size; i++) {
+        bool space = is_space(text[i]);
+        words += !space && !inside;
+        inside = !space;
+    }
+    return words;
+}
+
+/* ---- use ---- */
+
+elbo_status elbo_tokenizer_encode(struct elbo_tokenizer *tokenizer, struct elbo_ids *ids, const char *text, size_t size,
+                                  elbo_error *error)
+{
+    ids->count = 0;
+    return tokenizer->ops->encode(tokenizer->self, ids, text, size, error);
+}
+
+elbo_status elbo_tokenizer_decode(const struct elbo_tokenizer *tokenizer, struct elbo_text *text, const uint32_t *ids,
+                                  size_t count, elbo_error *error)
+{
+    text->size = 0;
+    ELBO_TRY(text_append(text, "", 0, error));
+    size_t vocabulary = elbo_tokenizer_vocabulary(tokenizer);
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] >= vocabulary)
+            return elbo_fail(error, ELBO_INPUT,
+                             "token id %u at position %zu is outside the vocabulary of %zu; was it made with another "
+                             "tokenizer?",
+                             ids[i], i, vocabulary);
+    return tokenizer->ops->decode(tokenizer->self, text, ids, count, error);
+}
+
+size_t elbo_tokenizer_vocabulary(const struct elbo_tokenizer *tokenizer)
+{
+    return tokenizer->ops->vocabulary(tokenizer->self);
+}
+
+const struct text_marks *elbo_tokenizer_marks(const struct elbo_tokenizer *tokenizer)
+{
+    return &tokenizer->marks;
+}
+
+enum elbo_tokenizer_kind elbo_tokenizer_kind(const struct elbo_tokenizer *tokenizer)
+{
+    return tokenizer->ops->kind;
+}
+
+const char *elbo_tokenizer_kind_name(enum elbo_tokenizer_kind kind)
+{
+    return kinds[kind]->name;
+}
+
+void elbo_tokenizer_close(struct elbo_tokenizer *tokenizer)
+{
+    if (!tokenizer) return;
+    tokenizer->ops->close(tokenizer->self);
+    free(tokenizer);
+}
+
+/* Takes `self`, also when it fails. */
+static elbo_status wrap(struct elbo_tokenizer **out, const struct tokenizer_ops *ops, void *self, elbo_error *error)
+{
+    struct elbo_tokenizer *tokenizer = malloc(sizeof *tokenizer);
+    if (!tokenizer) {
+        ops->close(self);
+        return elbo_fail(error, ELBO_MEMORY, "no memory for a tokenizer");
+    }
+    *tokenizer = (struct elbo_tokenizer){ops, self, {MARK_START, MARK_END, MARK_UNKNOWN}};
+    *out = tokenizer;
+    return ELBO_OK;
+}
+
+/* ---- training ---- */
+
+elbo_status elbo_tokenizer_trainer_open(struct elbo_tokenizer_trainer **out, enum elbo_tokenizer_kind kind, size_t size,
+                                        elbo_error *error)
+{
+    const struct tokenizer_ops *ops = kinds[kind];
+    if (kind != ELBO_TOKENIZER_BYTE && (size < ops->smallest || size > (size_t)1 << 30))
+        return elbo_fail(error, ELBO_USAGE,
+                         "tokenizer.size = %zu is out of range for tokenizer.kind %s; it takes %zu to %zu ids, the three "
+                         "marks included",
+                         size, ops->name, ops->smallest, (size_t)1 << 30);
+    struct elbo_tokenizer_trainer *trainer = malloc(sizeof *trainer);
+    if (!trainer) return elbo_fail(error, ELBO_MEMORY, "no memory for a tokenizer");
+    trainer->ops = ops;
+    elbo_status status = ops->train_open(&trainer->training, size, error);
+    if (status == ELBO_OK) *out = trainer;
+    else free(trainer);
+    return status;
+}
+
+elbo_status elbo_tokenizer_trainer_add(struct elbo_tokenizer_trainer *trainer, const char *text, size_t size,
+                                       elbo_error *error)
+{
+    if (utf8_valid(text, size) != size)
+        return elbo_fail(error, ELBO_INPUT, "text to train a tokenizer on is not valid UTF-8; repair it first");
+    return trainer->ops->train_add(trainer->training, text, size, error);
+}
+
+elbo_status elbo_tokenizer_trainer_finish(struct elbo_tokenizer_trainer *trainer, struct elbo_tokenizer **tokenizer,
+                                          elbo_error *error)
+{
+    void *self = NULL;
+    ELBO_TRY(trainer->ops->train_finish(trainer->training, &self, error));
+    return wrap(tokenizer, trainer->ops, self, error);
+}
+
+void elbo_tokenizer_trainer_close(struct elbo_tokenizer_trainer *trainer)
+{
+    if (!trainer) return;
+    trainer->ops->train_close(trainer->training);
+    free(trainer);
+}
+
+/* ---- files ---- */
+
+static elbo_status write_json(const char *path, json_t *object, elbo_error *error)
+{
+    char *text = json_dumps(object, JSON_INDENT(1));
+    if (!text) return elbo_fail(error, ELBO_MEMORY, "no memory to write %s", path);
+    elbo_status status = file_write(path, text, strlen(text), error);
+    free(text);
+    return status;
+}
+
+elbo_status elbo_tokenizer_save(const struct elbo_tokenizer *tokenizer, const char *path, elbo_error *error)
+{
+    json_t *object = json_pack("{s:s, s:i, s:s, s:I, s:{s:i, s:i, s:i}}", "format", FORMAT, "version", VERSION, "kind",
+                               tokenizer->ops->name, "vocabulary",
+                               (json_int_t)tokenizer->ops->vocabulary(tokenizer->self), "marks", "start", MARK_START,
+                               "end", MARK_END, "unknown", MARK_UNKNOWN);
+    if (!object) return elbo_fail(error, ELBO_MEMORY, "no memory to write %s", path);
+    elbo_status status = tokenizer->ops->save(tokenizer->self, object, error);
+    if (status == ELBO_OK) status = write_json(path, object, error);
+    json_decref(object);
+    return status;
+}
+
+static elbo_status read_object(void **self, const struct tokenizer_ops **ops, const json_t *object, elbo_error *error)
+{
+    const char *format = json_string_value(json_object_get(object, "format"));
+    const json_t *version = json_object_get(object, "version"), *marks = json_object_get(object, "marks");
+    if (!format || strcmp(format, FORMAT))
+        return elbo_fail(error, ELBO_INPUT, "is not a tokenizer of elbo (no \"format\": \"" FORMAT "\")");
+    if (!json_is_integer(version) || json_integer_value(version) != VERSION)
+        return elbo_fail(error, ELBO_INPUT,
+                         "has version %lld of the format; this program reads version %d: prepare the corpus again",
+                         (long long)json_integer_value(version), VERSION);
+    const char *name = json_string_value(json_object_get(object, "kind"));
+    *ops = NULL;
+    for (size_t i = 0; name && i < KINDS; i++)
+        if (!strcmp(kinds[i]->name, name)) *ops = kinds[i];
+    if (!*ops) return elbo_fail(error, ELBO_INPUT, "has the unknown kind '%.40s'", name ? name : "");
+    const char *const mark_names[MARKS] = {"start", "end", "unknown"};
+    for (int i = 0; i < MARKS; i++) {
+        const json_t *mark = json_object_get(marks, mark_names[i]);
+        if (!json_is_integer(mark) || json_integer_value(mark) != i)
+            return elbo_fail(error, ELBO_INPUT, "is damaged: the mark %s must be %d", mark_names[i], i);
+    }
+    ELBO_TRY((*ops)->load(self, object, error));
+    const json_t *vocabulary = json_object_get(object, "vocabulary");
+    if (!json_is_integer(vocabulary) || json_integer_value(vocabulary) != (json_int_t)(*ops)->vocabulary(*self)) {
+        size_t real = (*ops)->vocabulary(*self);
+        (*ops)->close(*self);
+        return elbo_fail(error, ELBO_INPUT, "is damaged: it says %lld ids and holds %zu",
+                         (long long)json_integer_value(vocabulary), real);
+    }
+    return ELBO_OK;
+}
+
+elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error)
+{
+    char *text;
+    size_t size;
+    ELBO_TRY(file_read(&text, &size, path, largest_file, error));
+    json_error_t json_error;
+    json_t *object = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &json_error);
+    free(text);
+    if (!object)
+        return elbo_fail(error, ELBO_INPUT, "%s:%d:%d: %s; the file is truncated or not a tokenizer", path,
+                         json_error.line, json_error.column, json_error.text);
+    void *self = NULL;
+    const struct tokenizer_ops *ops = NULL;
+    elbo_status status = read_object(&self, &ops, object, error);
+    json_decref(object);
+    if (status != ELBO_OK) return elbo_fail_in(error, "%s ", path);
+    return wrap(tokenizer, ops, self, error);
+}
+
+elbo_status elbo_tokenizer_find(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error)
+{
+    if (!file_is_folder(path)) return elbo_tokenizer_load(tokenizer, path, error);
+    const char *const places[] = {"tokenizer.json", "train/tokenizer.json", "checkpoints/latest/tokenizer.json"};
+    char inside[FILES_PATH];
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        ELBO_TRY(file_join(inside, path, places[i], error));
+        if (file_is_regular(inside)) return elbo_tokenizer_load(tokenizer, inside, error);
+    }
+    return elbo_fail(error, ELBO_IO, "%s holds no tokenizer.json; give a corpus, a model, or the file itself", path);
+}
