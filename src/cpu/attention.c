@@ -1,0 +1,300 @@
+/* Attention within packed sentences: one tile per (sentence, key/value head). Keys (and values, in the backward pass) are
+ * laid out transposed and padded to the vector width, so that a query's scores are one pass over whole vectors. */
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+#include "ops/attention.h"
+
+#include <math.h>
+
+struct heads {
+    size_t heads, kv, width, memory, group, row; /* row: width of qkv */
+    bool causal;
+    float scale;
+};
+
+static struct heads heads_of(const struct call *c)
+{
+    const int64_t *i = c->attr->i;
+    struct heads h = {.heads = (size_t)i[ATTENTION_HEADS], .kv = (size_t)i[ATTENTION_KV_HEADS],
+                      .width = (size_t)i[ATTENTION_HEAD_WIDTH], .memory = (size_t)i[ATTENTION_MEMORY],
+                      .causal = i[ATTENTION_CAUSAL]};
+    h.group = h.heads / h.kv;
+    h.row = (h.heads + 2 * h.kv) * h.width;
+    h.scale = 1.0f / sqrtf((float)h.width);
+    return h;
+}
+
+static size_t padded(size_t n)
+{
+    return (n + VL - 1) / VL * VL;
+}
+
+/* Key (which = 0) or value (1) j of a sentence: latent ones first. */
+static const float *kv_row(const struct heads *h, const float *qkv, const float *memory, size_t begin, size_t sentence,
+                           size_t head, size_t j, unsigned which)
+{
+    if (j < h->memory) return memory + ((sentence * h->memory + j) * 2 + which) * h->kv * h->width + head * h->width;
+    return qkv + (begin + j - h->memory) * h->row + (h->heads + which * h->kv + head) * h->width;
+}
+
+/* out[d][j] = row j's column d, zeros up to the padding. */
+static void transpose_rows(float *out, const struct heads *h, const float *qkv, const float *memory, size_t begin,
+                           size_t sentence, size_t head, size_t keys, size_t pad, unsigned which)
+{
+    for (size_t j = 0; j < keys; j++) {
+        const float *row = kv_row(h, qkv, memory, begin, sentence, head, j, which);
+        for (size_t d = 0; d < h->width; d++) out[d * pad + j] = row[d];
+    }
+    for (size_t j = keys; j < pad; j++)
+        for (size_t d = 0; d < h->width; d++) out[d * pad + j] = 0;
+}
+
+/* s[j] = scale * sum_d x[d] t[d][j] over `n` (a multiple of the vector width). */
+static inline void scores(float *restrict s, const float *restrict x, const float *restrict t, size_t width, size_t pad,
+                          size_t n, float scale)
+{
+    for (size_t j0 = 0; j0 < n; j0 += VL) {
+        float sum[VL] = {0};
+        for (size_t d = 0; d < width; d++) {
+            float xd = x[d];
+            SIMD for (size_t j = 0; j < VL; j++) sum[j] += xd * t[d * pad + j0 + j];
+        }
+        SIMD for (size_t j = 0; j < VL; j++) s[j0 + j] = sum[j] * scale;
+    }
+}
+
+/* ---- forward ---- */
+
+static size_t longest_keys(const struct call *c, unsigned rows)
+{
+    return padded(c->size.in[rows][0] + (size_t)c->attr->i[ATTENTION_MEMORY]) + VL;
+}
+
+void CPU(attention_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)shared;
+    struct heads h = heads_of(c);
+    *per_worker = longest_keys(c, 0) * (h.width + 1) * sizeof(float);
+}
+
+static void forward(void *argument, size_t tile, size_t worker)
+{
+    const struct call *c = argument;
+    struct heads h = heads_of(c);
+    const float *qkv = c->in[0], *memory = c->in[2];
+    const int32_t *offsets = c->in[1];
+    float *out = c->out[0], *lse = c->out[1];
+    size_t sentence = tile / h.kv, head = tile % h.kv;
+    size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin;
+    size_t keys = length + h.memory, pad = padded(keys);
+    float *kt = cpu_scratch(c, worker), *p = kt + pad * h.width;
+    transpose_rows(kt, &h, qkv, memory, begin, sentence, head, keys, pad, 0);
+    for (size_t q = head * h.group; q < (head + 1) * h.group; q++)
+        for (size_t i = 0; i < length; i++) {
+            size_t seen = h.causal ? h.memory + i + 1 : keys, n = padded(seen);
+            scores(p, qkv + (begin + i) * h.row + q * h.width, kt, h.width, pad, n, h.scale);
+            float top = -INFINITY, sum = 0;
+            for (size_t j = seen; j < n; j++) p[j] = -INFINITY;
+            SIMD_MAX(top) for (size_t j = 0; j < n; j++) top = p[j] > top ? p[j] : top;
+            SIMD_SUM(sum) for (size_t j = 0; j < n; j++)
+            {
+                p[j] = cpu_exp(p[j] - top);
+                sum += p[j];
+            }
+            lse[(begin + i) * h.heads + q] = top + logf(sum);
+            float *y = out + (begin + i) * h.heads * h.width + q * h.width, scale = 1.0f / sum;
+            memset(y, 0, h.width * sizeof *y);
+            for (size_t j = 0; j < seen; j++) {
+                const float *v = kv_row(&h, qkv, memory, begin, sentence, head, j, 1);
+                float w = p[j] * scale;
+                SIMD for (size_t d = 0; d < h.width; d++) y[d] += w * v[d];
+            }
+        }
+}
+
+void CPU(attention)(const struct call *c)
+{
+    size_t sentences = c->size.in[1][0] - 1;
+    cpu_run(c, sentences * (size_t)c->attr->i[ATTENTION_KV_HEADS], forward, c);
+}
+
+/* ---- backward ---- */
+
+void CPU(attention_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)shared;
+    struct heads h = heads_of(c);
+    *per_worker = longest_keys(c, 1) * (4 * h.width + 2) * sizeof(float);
+}
+
+static void put(float *to, const float *from, size_t n, bool add)
+{
+    if (!add)
+        memcpy(to, from, n * sizeof *to);
+    else
+        for (size_t i = 0; i < n; i++) to[i] += from[i];
+}
+
+static void backward(void *argument, size_t tile, size_t worker)
+{
+    const struct call *c = argument;
+    struct heads h = heads_of(c);
+    const float *dout = c->in[0], *qkv = c->in[1], *memory = c->in[3], *out = c->in[4], *lse = c->in[5];
+    const int32_t *offsets = c->in[2];
+    float *dqkv = c->out[0], *dmemory = c->out[1];
+    size_t sentence = tile / h.kv, head = tile % h.kv;
+    size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin;
+    size_t keys = length + h.memory, pad = padded(keys);
+    float *kt = cpu_scratch(c, worker), *vt = kt + pad * h.width, *dk = vt + pad * h.width, *dv = dk + pad * h.width;
+    float *p = dv + pad * h.width, *ds = p + pad;
+    transpose_rows(kt, &h, qkv, memory, begin, sentence, head, keys, pad, 0);
+    transpose_rows(vt, &h, qkv, memory, begin, sentence, head, keys, pad, 1);
+    memset(dk, 0, 2 * pad * h.width * sizeof *dk);
+    for (size_t q = head * h.group; q < (head + 1) * h.group; q++)
+        for (size_t i = 0; i < length; i++) {
+            size_t seen = h.causal ? h.memory + i + 1 : keys, n = padded(seen), at = begin + i;
+            const float *query = qkv + at * h.row + q * h.width;
+            const float *dy = dout + at * h.heads * h.width + q * h.width, *y = out + at * h.heads * h.width + q * h.width;
+            float shift = lse[at * h.heads + q], level = 0;
+            SIMD_SUM(level) for (size_t d = 0; d < h.width; d++) level += dy[d] * y[d];
+            scores(p, query, kt, h.width, pad, n, h.scale);
+            scores(ds, dy, vt, h.width, pad, n, 1.0f);
+            SIMD for (size_t j = 0; j < n; j++)
+            {
+                p[j] = cpu_exp(p[j] - shift);
+                ds[j] = p[j] * (ds[j] - level) * h.scale;
+            }
+            float *to = dqkv ? dqkv + at * h.row + q * h.width : NULL;
+            if (to && !c->add[0]) memset(to, 0, h.width * sizeof *to);
+            for (size_t j = 0; j < seen; j++) {
+                const float *k = kv_row(&h, qkv, memory, begin, sentence, head, j, 0);
+                float sj = ds[j], pj = p[j];
+                float *dkj = dk + j * h.width, *dvj = dv + j * h.width;
+                if (to) {
+                    SIMD for (size_t d = 0; d < h.width; d++) to[d] += sj * k[d];
+                }
+                SIMD for (size_t d = 0; d < h.width; d++)
+                {
+                    dkj[d] += sj * query[d];
+                    dvj[d] += pj * dy[d];
+                }
+            }
+        }
+    size_t kv_width = h.kv * h.width;
+    for (size_t j = 0; j < h.memory && dmemory; j++) {
+        float *to = dmemory + (sentence * h.memory + j) * 2 * kv_width + head * h.width;
+        put(to, dk + j * h.width, h.width, c->add[1]);
+        put(to + kv_width, dv + j * h.width, h.width, c->add[1]);
+    }
+    for (size_t j = 0; j < length && dqkv; j++) {
+        float *to = dqkv + (begin + j) * h.row + (h.heads + head) * h.width;
+        put(to, dk + (h.memory + j) * h.width, h.width, c->add[0]);
+        put(to + kv_width, dv + (h.memory + j) * h.width, h.width, c->add[0]);
+    }
+}
+
+void CPU(attention_backward)(const struct call *c)
+{
+    size_t sentences = c->size.in[2][0] - 1;
+    cpu_run(c, sentences * (size_t)c->attr->i[ATTENTION_KV_HEADS], backward, c);
+}
+
+/* ---- one new token per row ---- */
+
+void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)shared;
+    *per_worker = (padded(c->size.out[1][1] + (size_t)c->attr->i[ATTENTION_MEMORY]) + VL) * sizeof(float);
+}
+
+static void cached(void *argument, size_t tile, size_t worker)
+{
+    const struct call *c = argument;
+    struct heads h = heads_of(c);
+    size_t row = tile / h.kv, head = tile % h.kv, room = c->size.out[1][1], kv_width = h.kv * h.width;
+    const float *qkv = (const float *)c->in[0] + row * h.row;
+    const float *memory = c->in[2] ? (const float *)c->in[2] + row * h.memory * 2 * kv_width : NULL;
+    size_t at = (size_t)((const int32_t *)c->in[1])[row];
+    float *cache = (float *)c->out[1] + row * room * 2 * kv_width + head * h.width;
+    for (unsigned which = 0; which < 2; which++)
+        memcpy(cache + (at * 2 + which) * kv_width, qkv + (h.heads + which * h.kv + head) * h.width,
+               h.width * sizeof(float));
+    size_t keys = h.memory + at + 1, n = padded(keys);
+    float *p = cpu_scratch(c, worker);
+    for (size_t q = head * h.group; q < (head + 1) * h.group; q++) {
+        const float *query = qkv + q * h.width;
+        float *y = (float *)c->out[0] + row * h.heads * h.width + q * h.width;
+        float top = -INFINITY, sum = 0;
+        for (size_t j = 0; j < n; j++) p[j] = -INFINITY;
+        for (size_t j = 0; j < keys; j++) {
+            const float *k = j < h.memory ? memory + j * 2 * kv_width + head * h.width : cache + (j - h.memory) * 2 * kv_width;
+            float s = 0;
+            SIMD_SUM(s) for (size_t d = 0; d < h.width; d++) s += query[d] * k[d];
+            p[j] = s * h.scale;
+            top = p[j] > top ? p[j] : top;
+        }
+        SIMD_SUM(sum) for (size_t j = 0; j < n; j++)
+        {
+            p[j] = cpu_exp(p[j] - top);
+            sum += p[j];
+        }
+        memset(y, 0, h.width * sizeof *y);
+        for (size_t j = 0; j < keys; j++) {
+            const float *v = j < h.memory ? memory + (j * 2 + 1) * kv_width + head * h.width
+                                          : cache + ((j - h.memory) * 2 + 1) * kv_width;
+            float w = p[j] / sum;
+            SIMD for (size_t d = 0; d < h.width; d++) y[d] += w * v[d];
+        }
+    }
+}
+
+void CPU(attention_cached)(const struct call *c)
+{
+    cpu_run(c, c->size.in[0][0] * (size_t)c->attr->i[ATTENTION_KV_HEADS], cached, c);
+}
+
+/* ---- rotary ---- */
+
+enum { ROWS = 16 };
+
+void CPU(rotary_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)shared;
+    *per_worker = (size_t)c->attr->i[ROTARY_HEAD_WIDTH] * sizeof(float);
+}
+
+static void rotate(void *argument, size_t tile, size_t worker)
+{
+    const struct call *c = argument;
+    const int32_t *position = c->in[1];
+    size_t heads = (size_t)c->attr->i[ROTARY_HEADS], width = (size_t)c->attr->i[ROTARY_HEAD_WIDTH], half = width / 2;
+    size_t row = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
+    float direction = (float)c->attr->i[ROTARY_DIRECTION];
+    float *cosine = cpu_scratch(c, worker), *sine = cosine + half;
+    bool add = c->add[0];
+    for (size_t n = tile * ROWS; n < end; n++) {
+        const float *x = (const float *)c->in[0] + n * row;
+        float *y = (float *)c->out[0] + n * row;
+        for (size_t i = 0; i < half; i++) {
+            double angle = position[n] * pow(10000.0, -2.0 * (double)i / (double)width);
+            cosine[i] = (float)cos(angle);
+            sine[i] = direction * (float)sin(angle);
+        }
+        for (size_t h = 0; h < heads; h++) {
+            const float *a = x + h * width, *b = a + half;
+            float *ya = y + h * width, *yb = ya + half;
+            SIMD for (size_t i = 0; i < half; i++)
+            {
+                float u = a[i] * cosine[i] - b[i] * sine[i], v = b[i] * cosine[i] + a[i] * sine[i];
+                ya[i] = add ? ya[i] + u : u;
+                yb[i] = add ? yb[i] + v : v;
+            }
+        }
+        for (size_t i = heads * width; i < row; i++) y[i] = add ? y[i] + x[i] : x[i];
+    }
+}
+
+void CPU(rotary)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), rotate, c);
+}

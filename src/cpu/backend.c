@@ -1,0 +1,117 @@
+/* The CPU backend: memory, scratch, and the choice of the table of kernels by what the processor can do. */
+#include "cpu/cpu.h"
+#include "graph/backends.h"
+#include "ops/list.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+extern const struct kernel cpu_table_generic[OP_COUNT];
+extern const struct kernel cpu_table_avx2[OP_COUNT];
+extern const struct kernel cpu_table_avx512[OP_COUNT];
+
+enum { CACHE_LINE = 64 };
+
+static size_t rounded(size_t bytes)
+{
+    return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+}
+
+static elbo_status allocate(struct backend *b, void **memory, size_t bytes, const char *what, elbo_error *error)
+{
+    (void)b;
+    size_t size = rounded(bytes ? bytes : 1);
+    *memory = bytes <= SIZE_MAX - CACHE_LINE ? aligned_alloc(CACHE_LINE, size) : NULL;
+    if (!*memory)
+        return elbo_fail(error, ELBO_MEMORY, "no memory for %s: %.1f MiB wanted; lower train.slot_tokens or the widths",
+                         what, (double)bytes / 1048576.0);
+    memset(*memory, 0, size);
+    return ELBO_OK;
+}
+
+static void release(struct backend *b, void *memory)
+{
+    (void)b;
+    free(memory);
+}
+
+static void copy(struct backend *b, void *to, const void *from, size_t bytes)
+{
+    (void)b;
+    memcpy(to, from, bytes);
+}
+
+static elbo_status reserve(struct backend *b, size_t shared, size_t per_worker, elbo_error *error)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    if (shared > cpu->shared_bytes) {
+        free(cpu->shared);
+        cpu->shared_bytes = 0;
+        ELBO_TRY(allocate(b, (void **)&cpu->shared, shared, "scratch shared by the threads", error));
+        cpu->shared_bytes = rounded(shared);
+    }
+    if (per_worker > cpu->worker_bytes) {
+        free(cpu->workers);
+        cpu->worker_bytes = 0;
+        size_t each = rounded(per_worker);
+        ELBO_TRY(allocate(b, (void **)&cpu->workers, each * pool_threads(cpu->pool), "scratch of the threads", error));
+        cpu->worker_bytes = each;
+    }
+    return ELBO_OK;
+}
+
+static void destroy(struct backend *b)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    if (cpu->pool) pool_destroy(cpu->pool);
+    free(cpu->shared);
+    free(cpu->workers);
+    free(cpu);
+}
+
+size_t backend_threads(const struct backend *b)
+{
+    return pool_threads(((const struct cpu_backend *)b)->pool);
+}
+
+static bool has(const char *wanted, const char *name)
+{
+    if (wanted) return !strcmp(wanted, name);
+#ifdef CPU_HAS_X86_VARIANTS
+    __builtin_cpu_init();
+    if (!strcmp(name, "avx512"))
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma");
+    if (!strcmp(name, "avx2"))
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+#endif
+    return !strcmp(name, "generic");
+}
+
+elbo_status cpu_backend_create(struct backend **backend, size_t threads, const char *variant, elbo_error *error)
+{
+    const char *name = "generic";
+    const struct kernel *table = cpu_table_generic;
+#ifdef CPU_HAS_X86_VARIANTS
+    if (has(variant, "avx512"))
+        name = "avx512", table = cpu_table_avx512;
+    else if (has(variant, "avx2"))
+        name = "avx2", table = cpu_table_avx2;
+#endif
+    if (variant && strcmp(variant, name))
+        return elbo_fail(error, ELBO_DEVICE, "this build has no CPU kernels for %s", variant);
+    struct cpu_backend *cpu = calloc(1, sizeof *cpu);
+    if (!cpu) return elbo_fail(error, ELBO_MEMORY, "no memory for the CPU backend");
+    cpu->base = (struct backend){.name = "cpu", .detail = cpu->detail, .kernels = table, .allocate = allocate,
+                                 .release = release, .upload = copy, .download = copy, .reserve = reserve,
+                                 .destroy = destroy};
+    elbo_status status = pool_create(&cpu->pool, threads, error);
+    if (status) {
+        free(cpu);
+        return status;
+    }
+    snprintf(cpu->detail, sizeof cpu->detail, "%s, %zu thread%s", name, pool_threads(cpu->pool),
+             pool_threads(cpu->pool) == 1 ? "" : "s");
+    *backend = &cpu->base;
+    return ELBO_OK;
+}

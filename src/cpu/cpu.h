@@ -1,0 +1,114 @@
+/* The CPU backend, as its kernels see it. Every file here but backend.c is compiled once per instruction set; CPU(name)
+ * gives each copy its own symbol, and backend.c chooses a table at run time.
+ *
+ * Tiles split outputs, never a reduction, and their sizes depend on shapes only: results have the same bits for any
+ * number of threads. */
+#ifndef CPU_CPU_H
+#define CPU_CPU_H
+
+#include "base/pool.h"
+#include "graph/execute.h"
+
+#include <string.h>
+
+#define CPU_JOIN_(a, b) a##_##b
+#define CPU_JOIN(a, b)  CPU_JOIN_(a, b)
+#define CPU(name)       CPU_JOIN(cpu_##name, CPU_VARIANT)
+
+#if defined(__AVX512F__)
+#define VL 16
+#elif defined(__AVX2__)
+#define VL 8
+#else
+#define VL 4
+#endif
+
+#define SIMD             _Pragma("omp simd")
+#define SIMD_SUM(...)    _Pragma(CPU_TEXT(omp simd reduction(+ : __VA_ARGS__)))
+#define SIMD_MAX(v)      _Pragma(CPU_TEXT(omp simd reduction(max : v)))
+#define CPU_TEXT(...)    #__VA_ARGS__
+
+struct cpu_backend {
+    struct backend base;
+    struct pool *pool;
+    char detail[64];
+    char *shared, *workers;              /* scratch */
+    size_t shared_bytes, worker_bytes;
+};
+
+static inline struct cpu_backend *cpu_of(const struct call *c)
+{
+    return (struct cpu_backend *)c->backend;
+}
+
+static inline void cpu_run(const struct call *c, size_t tiles, pool_tile run, const void *argument)
+{
+    pool_run(cpu_of(c)->pool, tiles, run, (void *)argument);
+}
+
+static inline float *cpu_shared(const struct call *c)
+{
+    return (float *)cpu_of(c)->shared;
+}
+
+static inline float *cpu_scratch(const struct call *c, size_t worker)
+{
+    return (float *)(cpu_of(c)->workers + worker * cpu_of(c)->worker_bytes);
+}
+
+static inline size_t tiles_of(size_t n, size_t tile)
+{
+    return (n + tile - 1) / tile;
+}
+
+static inline size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ---- arithmetic that vectorizes ---- */
+
+/* exp by 2^n * polynomial (Cody-Waite reduction, degree 6): about 1 ulp; exp(-104) and below is 0. */
+static inline float cpu_exp(float x)
+{
+    x = x < -104.0f ? -104.0f : x;
+    x = x > 88.7f ? 88.7f : x;
+    float n = __builtin_floorf(x * 1.44269504088896341f + 0.5f);
+    float r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    /* Two factors, so that results down to the subnormals and up to the largest float come out right. */
+    int k = (int)n, half = k / 2;
+    union {
+        uint32_t i;
+        float f;
+    } a = {(uint32_t)(half + 127) << 23}, b = {(uint32_t)(k - half + 127) << 23};
+    return p * a.f * b.f;
+}
+
+/* A NaN stays a NaN in cpu_exp's callers: comparisons with it are false and r is NaN. */
+
+static inline float cpu_sigmoid(float x)
+{
+    return 1.0f / (1.0f + cpu_exp(-x));
+}
+
+/* GELU, tanh form: tanh(u) = 1 - 2 / (1 + exp(2u)), so x (1 + tanh u) / 2 = x sigmoid(2u). */
+static inline float cpu_gelu(float x)
+{
+    return x * cpu_sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x));
+}
+
+static inline float cpu_gelu_slope(float x)
+{
+    float s = cpu_sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x));
+    return s + x * s * (1.0f - s) * (1.5957691216057308f + 0.21406859f * x * x);
+}
+
+#endif

@@ -1,0 +1,145 @@
+/* Elementwise ops, in blocks of elements or rows. */
+#include "base/philox.h"
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+
+enum { ELEMENTS = 1 << 14, ROWS = 16 };
+
+static size_t elements_of(const size_t dim[MAX_RANK])
+{
+    size_t n = 1;
+    for (unsigned d = 0; d < MAX_RANK && (d == 0 || dim[d]); d++) n *= dim[d];
+    return n;
+}
+
+static size_t elements(const struct call *c)
+{
+    return elements_of(c->size.out[0]);
+}
+
+#define RANGE                                                                                                          \
+    const struct call *c = argument;                                                                                   \
+    (void)worker;                                                                                                      \
+    size_t from = tile * ELEMENTS, n = least(elements(c), from + ELEMENTS) - from
+
+static void add(void *argument, size_t tile, size_t worker)
+{
+    RANGE;
+    const float *a = (const float *)c->in[0] + from, *b = c->in[1] ? (const float *)c->in[1] + from : NULL;
+    float *y = (float *)c->out[0] + from;
+    bool into = c->add[0];
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        float v = b ? a[i] + b[i] : a[i];
+        y[i] = into ? y[i] + v : v;
+    }
+}
+
+void CPU(add)(const struct call *c)
+{
+    cpu_run(c, tiles_of(elements(c), ELEMENTS), add, c);
+}
+
+static void gelu(void *argument, size_t tile, size_t worker)
+{
+    RANGE;
+    const float *x = (const float *)c->in[0] + from;
+    float *y = (float *)c->out[0] + from;
+    SIMD for (size_t i = 0; i < n; i++) y[i] = cpu_gelu(x[i]);
+}
+
+void CPU(gelu)(const struct call *c)
+{
+    cpu_run(c, tiles_of(elements(c), ELEMENTS), gelu, c);
+}
+
+static void gelu_backward(void *argument, size_t tile, size_t worker)
+{
+    RANGE;
+    const float *dy = (const float *)c->in[0] + from, *x = (const float *)c->in[1] + from;
+    float *dx = (float *)c->out[0] + from;
+    bool into = c->add[0];
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        float v = dy[i] * cpu_gelu_slope(x[i]);
+        dx[i] = into ? dx[i] + v : v;
+    }
+}
+
+void CPU(gelu_backward)(const struct call *c)
+{
+    cpu_run(c, tiles_of(elements(c), ELEMENTS), gelu_backward, c);
+}
+
+static void swiglu(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t f = c->size.out[0][1], end = least(c->size.out[0][0], (tile + 1) * ROWS);
+    for (size_t n = tile * ROWS; n < end; n++) {
+        const float *gate = (const float *)c->in[0] + n * 2 * f, *up = gate + f;
+        float *y = (float *)c->out[0] + n * f;
+        SIMD for (size_t i = 0; i < f; i++) y[i] = gate[i] * cpu_sigmoid(gate[i]) * up[i];
+    }
+}
+
+void CPU(swiglu)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.out[0][0], ROWS), swiglu, c);
+}
+
+static void swiglu_backward(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t f = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
+    bool into = c->add[0];
+    for (size_t n = tile * ROWS; n < end; n++) {
+        const float *dy = (const float *)c->in[0] + n * f, *gate = (const float *)c->in[1] + n * 2 * f, *up = gate + f;
+        float *dgate = (float *)c->out[0] + n * 2 * f, *dup = dgate + f;
+        SIMD for (size_t i = 0; i < f; i++)
+        {
+            float s = cpu_sigmoid(gate[i]), silu = gate[i] * s;
+            float a = dy[i] * up[i] * (s + silu * (1.0f - s)), b = dy[i] * silu;
+            dgate[i] = into ? dgate[i] + a : a;
+            dup[i] = into ? dup[i] + b : b;
+        }
+    }
+}
+
+void CPU(swiglu_backward)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), swiglu_backward, c);
+}
+
+/* An element is kept when its 32 bits are at least p 2^32. */
+static void dropout(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const int32_t *sentence = c->in[1], *position = c->in[2];
+    const uint64_t *sample = c->in[3];
+    size_t width = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
+    struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
+    double threshold = c->attr->f[0] * 0x1p32;
+    uint32_t least_kept = threshold >= 0x1p32 ? UINT32_MAX : (uint32_t)threshold;
+    float scale = (float)(1.0 / (1.0 - c->attr->f[0]));
+    bool into = c->add[0];
+    for (size_t n = tile * ROWS; n < end; n++) {
+        const float *x = (const float *)c->in[0] + n * width;
+        float *y = (float *)c->out[0] + n * width;
+        uint64_t first = (uint64_t)position[n] * width, at = sample[sentence[n]];
+        struct philox_block block = {{0}};
+        for (size_t i = 0; i < width; i++) {
+            uint64_t coordinate = first + i;
+            if (i == 0 || coordinate % 4 == 0) block = noise_block(key, at, c->draw, (uint32_t)(coordinate / 4));
+            float v = block.word[coordinate % 4] >= least_kept ? x[i] * scale : 0.0f;
+            y[i] = into ? y[i] + v : v;
+        }
+    }
+}
+
+void CPU(dropout)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), dropout, c);
+}

@@ -1,0 +1,63 @@
+/* Embedding: y = table[ids] (+ add). The gradient walks the rows sorted by id: each id's rows are summed in row order by
+ * the tile in which they begin. */
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+
+enum { ROWS = 32, SORTED = 64, ZEROS = 1 << 16 };
+
+static void forward(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *table = c->in[0], *add = c->in[3];
+    const int32_t *ids = c->in[1];
+    float *y = c->out[0];
+    size_t d = c->size.out[0][1], end = least(c->size.out[0][0], (tile + 1) * ROWS);
+    for (size_t n = tile * ROWS; n < end; n++) {
+        const float *from = table + (size_t)ids[n] * d;
+        if (!add) {
+            memcpy(y + n * d, from, d * sizeof *y);
+            continue;
+        }
+        SIMD for (size_t i = 0; i < d; i++) y[n * d + i] = from[i] + add[n * d + i];
+    }
+}
+
+void CPU(embedding)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.out[0][0], ROWS), forward, c);
+}
+
+static void zero(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t total = c->size.out[0][0] * c->size.out[0][1], from = tile * ZEROS;
+    memset((float *)c->out[0] + from, 0, (least(total, from + ZEROS) - from) * sizeof(float));
+}
+
+static void backward(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *dy = c->in[0];
+    const int32_t *ids = c->in[1], *order = c->in[2];
+    float *table = c->out[0];
+    size_t rows = c->size.in[0][0], d = c->size.in[0][1];
+    size_t k = tile * SORTED, end = least(rows, k + SORTED);
+    while (k && k < end && ids[order[k]] == ids[order[k - 1]]) k++; /* begun in an earlier tile */
+    while (k < end) {
+        int32_t id = ids[order[k]];
+        float *to = table + (size_t)id * d;
+        for (; k < rows && ids[order[k]] == id; k++) {
+            const float *from = dy + (size_t)order[k] * d;
+            SIMD for (size_t i = 0; i < d; i++) to[i] += from[i];
+        }
+    }
+}
+
+void CPU(embedding_backward)(const struct call *c)
+{
+    if (!c->add[0]) cpu_run(c, tiles_of(c->size.out[0][0] * c->size.out[0][1], ZEROS), zero, c);
+    cpu_run(c, tiles_of(c->size.in[0][0], SORTED), backward, c);
+}

@@ -1,0 +1,245 @@
+/* Matrix product by packed panels and a register-blocked micro-kernel.
+ *
+ *   for columns of B in blocks of NC, for k in blocks of KC:   pack B (KC x NC) into panels of NR columns
+ *     for rows of A in blocks of MB:                           pack A (MB x KC) into panels of MR rows
+ *       tiles of MT x NT of C, in parallel:                    micro-kernel MR x NR over the KC block
+ *
+ * Each element of C is one chain of fused multiply-adds along k per KC block, added block after block: its bits depend on
+ * K alone, not on M, N, the tile or the thread. A few rows against weights stored along k take the dot-product path,
+ * which packs nothing. */
+#include "cpu/gemm.h"
+
+typedef float vec __attribute__((vector_size(VL * 4)));
+typedef float vec_u __attribute__((vector_size(VL * 4), aligned(4)));
+typedef int veci __attribute__((vector_size(VL * 4)));
+
+#if VL == 16
+enum { MR = 14, NRV = 2 };
+#define LOW  {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}
+#define HIGH {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}
+#elif VL == 8
+enum { MR = 6, NRV = 2 };
+#define LOW  {0, 8, 1, 9, 2, 10, 3, 11}
+#define HIGH {4, 12, 5, 13, 6, 14, 7, 15}
+#else
+enum { MR = 4, NRV = 2 };
+#define LOW  {0, 4, 1, 5}
+#define HIGH {2, 6, 3, 7}
+#endif
+
+enum { NR = NRV * VL, KC = 384, NC = 2048, MT = 8 * MR, NT = 256, MB = 16 * MT };
+
+size_t CPU(gemm_scratch)(void)
+{
+    return ((size_t)MB * KC + (size_t)NC * KC + 64) * sizeof(float);
+}
+
+/* Transposes a VL x VL block: log2(VL) rounds of perfect interleaving. */
+static inline void transpose(vec r[VL])
+{
+    static const veci low = LOW, high = HIGH;
+    vec t[VL];
+    for (int round = VL; round > 1; round /= 2) {
+        for (int i = 0; i < VL / 2; i++) {
+            t[2 * i] = __builtin_shuffle(r[i], r[i + VL / 2], low);
+            t[2 * i + 1] = __builtin_shuffle(r[i], r[i + VL / 2], high);
+        }
+        for (int i = 0; i < VL; i++) r[i] = t[i];
+    }
+}
+
+static inline vec load(const float *p)
+{
+    return *(const vec_u *)p;
+}
+
+static inline void store(float *p, vec v)
+{
+    *(vec_u *)p = v;
+}
+
+/* One panel: out[k][w] = x(i, k) for i < w, zeros where i >= valid. x(i, k) = data[i * lane + k * along]. The rows of the
+ * out panel are `w` wide; stores may run past a row into the next one, which is written later. */
+static void pack_panel(float *out, const float *data, size_t lane, size_t along, size_t w, size_t valid, size_t k)
+{
+    if (along == 1 && lane != 1) {
+        size_t p = 0;
+        for (; p + VL <= k; p += VL)
+            for (size_t i0 = 0; i0 < w; i0 += VL) {
+                vec r[VL];
+                for (size_t i = 0; i < VL; i++) r[i] = i0 + i < valid ? load(data + (i0 + i) * lane + p) : (vec){0};
+                transpose(r);
+                if (i0 + VL <= w)
+                    for (size_t q = 0; q < VL; q++) store(out + (p + q) * w + i0, r[q]);
+                else
+                    for (size_t q = 0; q < VL; q++) memcpy(out + (p + q) * w + i0, &r[q], (w - i0) * sizeof(float));
+            }
+        for (; p < k; p++)
+            for (size_t i = 0; i < w; i++) out[p * w + i] = i < valid ? data[i * lane + p] : 0.0f;
+        return;
+    }
+    for (size_t p = 0; p < k; p++) {
+        const float *row = data + p * along;
+        if (lane == 1 && valid == w)
+            memcpy(out + p * w, row, w * sizeof(float));
+        else
+            for (size_t i = 0; i < w; i++) out[p * w + i] = i < valid ? row[i * lane] : 0.0f;
+    }
+}
+
+/* acc = a (k, MR)^T b (k, NR); then C = acc (+ bias), or C += acc. */
+static void micro(size_t k, const float *restrict a, const float *restrict b, float *restrict c, size_t ldc, bool add,
+                  const float *bias)
+{
+    vec acc[MR][NRV];
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < NRV; j++) acc[i][j] = (vec){0};
+    for (size_t p = 0; p < k; p++) {
+        vec bv[NRV];
+#pragma GCC unroll 2
+        for (int j = 0; j < NRV; j++) bv[j] = load(b + j * VL);
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; i++)
+#pragma GCC unroll 2
+            for (int j = 0; j < NRV; j++) acc[i][j] += a[i] * bv[j];
+        a += MR;
+        b += NR;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < NRV; j++) {
+            float *to = c + (size_t)i * ldc + j * VL;
+            vec v = acc[i][j];
+            if (add) v += load(to);
+            if (bias) v += load(bias + j * VL);
+            store(to, v);
+        }
+}
+
+struct stage {
+    const struct call *call;
+    const struct product *p;
+    float *apack, *bpack;
+    size_t jc, nc, pc, kc, ic, mc;
+    bool last;
+};
+
+static void pack_b(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct stage *s = argument;
+    const struct matrix *b = &s->p->b;
+    size_t j = tile * NR, valid = least(NR, s->nc - j);
+    pack_panel(s->bpack + j * s->kc, b->data + s->pc * b->row + (s->jc + j) * b->col, b->col, b->row, NR, valid, s->kc);
+}
+
+static void pack_a(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct stage *s = argument;
+    const struct matrix *a = &s->p->a;
+    size_t i = tile * MR, valid = least(MR, s->mc - i);
+    pack_panel(s->apack + i * s->kc, a->data + (s->ic + i) * a->row + s->pc * a->col, a->row, a->col, MR, valid, s->kc);
+}
+
+static void pack_both(void *argument, size_t tile, size_t worker)
+{
+    const struct stage *s = argument;
+    size_t b_tiles = s->ic == 0 ? tiles_of(s->nc, NR) : 0;
+    if (tile < b_tiles)
+        pack_b(argument, tile, worker);
+    else
+        pack_a(argument, tile - b_tiles, worker);
+}
+
+static void compute(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct stage *s = argument;
+    const struct product *p = s->p;
+    size_t columns = tiles_of(s->nc, NT), i0 = tile / columns * MT, j0 = tile % columns * NT;
+    size_t i1 = least(i0 + MT, s->mc), j1 = least(j0 + NT, s->nc);
+    bool add = p->add || s->pc > 0;
+    for (size_t j = j0; j < j1; j += NR)
+        for (size_t i = i0; i < i1; i += MR) {
+            const float *a = s->apack + i * s->kc, *b = s->bpack + j * s->kc;
+            float *c = p->c + (s->ic + i) * p->ldc + s->jc + j;
+            const float *bias = p->bias && s->pc == 0 ? p->bias + s->jc + j : NULL;
+            if (i + MR <= i1 && j + NR <= j1) {
+                micro(s->kc, a, b, c, p->ldc, add, bias);
+                continue;
+            }
+            float edge[MR * NR] __attribute__((aligned(64)));
+            micro(s->kc, a, b, edge, NR, false, NULL);
+            for (size_t r = 0; r < least(MR, i1 - i); r++)
+                for (size_t q = 0; q < least(NR, j1 - j); q++) {
+                    float v = edge[r * NR + q];
+                    if (add) v += c[r * p->ldc + q];
+                    if (bias) v += bias[q];
+                    c[r * p->ldc + q] = v;
+                }
+        }
+    if (!p->gelu || !s->last) return;
+    for (size_t i = i0; i < i1; i++) {
+        const float *pre = p->c + (s->ic + i) * p->ldc + s->jc;
+        float *y = p->gelu + (s->ic + i) * p->ldc + s->jc;
+        SIMD for (size_t j = j0; j < j1; j++) y[j] = cpu_gelu(pre[j]);
+    }
+}
+
+/* ---- a few rows against weights stored along k ---- */
+
+enum { FEW = 8, DOT_TILE = 32 };
+
+static void dots(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct product *p = argument;
+    for (size_t j = tile * DOT_TILE; j < least(p->n, (tile + 1) * DOT_TILE); j++) {
+        const float *b = p->b.data + j * p->b.col;
+        for (size_t i = 0; i < p->m; i++) {
+            const float *a = p->a.data + i * p->a.row;
+            vec s0 = {0}, s1 = {0};
+            size_t k = 0;
+            for (; k + 2 * VL <= p->k; k += 2 * VL) {
+                s0 += load(a + k) * load(b + k);
+                s1 += load(a + k + VL) * load(b + k + VL);
+            }
+            s0 += s1;
+            float sum = 0;
+            for (; k < p->k; k++) sum += a[k] * b[k];
+            for (int l = 0; l < VL; l++) sum += s0[l];
+            float *c = p->c + i * p->ldc + j;
+            if (p->bias) sum += p->bias[j];
+            *c = p->add ? *c + sum : sum;
+            if (p->gelu) p->gelu[i * p->ldc + j] = cpu_gelu(*c);
+        }
+    }
+}
+
+void CPU(gemm)(const struct call *call, const struct product *p)
+{
+    if (!p->m || !p->n) return;
+    if (p->m <= FEW && p->a.col == 1 && p->b.row == 1) {
+        cpu_run(call, tiles_of(p->n, DOT_TILE), dots, p);
+        return;
+    }
+    struct stage s = {.call = call, .p = p};
+    s.bpack = cpu_shared(call);
+    s.apack = s.bpack + (size_t)NC * KC;
+    /* K = 0 still writes: one empty block. */
+    for (s.jc = 0; s.jc < p->n; s.jc += NC)
+        for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += KC) {
+            s.nc = least(NC, p->n - s.jc);
+            s.kc = least(KC, p->k - s.pc);
+            s.last = s.pc + KC >= p->k;
+            for (s.ic = 0; s.ic < p->m; s.ic += MB) {
+                s.mc = least(MB, p->m - s.ic);
+                cpu_run(call, (s.ic == 0 ? tiles_of(s.nc, NR) : 0) + tiles_of(s.mc, MR), pack_both, &s);
+                cpu_run(call, tiles_of(s.mc, MT) * tiles_of(s.nc, NT), compute, &s);
+            }
+        }
+}

@@ -1,0 +1,26 @@
+/* C (M, N) = A (M, K) B (K, N), f32, any strides for A and B. */
+#ifndef CPU_GEMM_H
+#define CPU_GEMM_H
+
+#include "cpu/cpu.h"
+
+struct matrix {
+    const float *data;
+    size_t row, col; /* element (i, j) = data[i * row + j * col] */
+};
+
+struct product {
+    size_t m, n, k;
+    struct matrix a, b;
+    float *c;            /* row-major, leading dimension ldc                          */
+    size_t ldc;
+    bool add;            /* +=                                                        */
+    const float *bias;   /* (N) or null                                               */
+    float *gelu;         /* gelu(C) goes here too, same layout; null: no activation   */
+};
+
+/* Scratch is taken from the front of the call's shared block: gemm_scratch_floats() of it. */
+void CPU(gemm)(const struct call *call, const struct product *p);
+size_t CPU(gemm_scratch)(void); /* bytes */
+
+#endif

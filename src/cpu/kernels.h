@@ -1,0 +1,36 @@
+/* Every kernel's declaration, from the list of ops, and the scratch that some want. */
+#ifndef CPU_KERNELS_H
+#define CPU_KERNELS_H
+
+#include "cpu/cpu.h"
+#include "ops/list.h"
+
+#define CPU_DECLARE(name) void CPU(name)(const struct call *c);
+ELBO_OPS(CPU_DECLARE)
+#undef CPU_DECLARE
+
+#define CPU_WORKSPACES(X)                                                                                              \
+    X(linear, linear)                                                                                                  \
+    X(linear_backward_input, linear)                                                                                   \
+    X(linear_backward_weight, linear)                                                                                  \
+    X(norm_backward, norm_backward)                                                                                    \
+    X(attention, attention)                                                                                            \
+    X(attention_backward, attention_backward)                                                                          \
+    X(attention_cached, attention_cached)                                                                              \
+    X(rotary, rotary)                                                                                                  \
+    X(pool_backward, pool_backward)                                                                                    \
+    X(linear_cross_entropy, linear_cross_entropy)                                                                      \
+    X(linear_cross_entropy_train, linear_cross_entropy)                                                                \
+    X(squared_norm, squared_norm)
+
+void CPU(linear_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(norm_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(attention_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(attention_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(rotary_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(pool_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(linear_cross_entropy_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(squared_norm_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+
+#endif

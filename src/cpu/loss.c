@@ -1,0 +1,149 @@
+/* The reconstruction loss, in chunks of rows: a chunk's logits are one product, turned in place into their gradient, which
+ * two further products consume. The chunk is bounded by memory, so that an (N, V) tensor never exists. */
+#include "cpu/gemm.h"
+#include "cpu/kernels.h"
+#include "ops/ops.h"
+
+#include <math.h>
+
+enum { CHUNK_FLOATS = 4 << 20, LEAST_ROWS = 16, ROWS = 4 };
+
+/* Rows per chunk for N rows of V logits: as many as fit, spread evenly. */
+static size_t chunk_rows(size_t n, size_t v)
+{
+    size_t most = CHUNK_FLOATS / (v ? v : 1);
+    if (most < LEAST_ROWS) most = LEAST_ROWS;
+    if (!n) return LEAST_ROWS;
+    return tiles_of(n, tiles_of(n, most));
+}
+
+static float *chunk_of(const struct call *c)
+{
+    return (float *)((char *)cpu_shared(c) + CPU(gemm_scratch)());
+}
+
+void CPU(linear_cross_entropy_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    size_t v = c->size.in[1][0], most = CHUNK_FLOATS / (v ? v : 1);
+    if (most < LEAST_ROWS) most = LEAST_ROWS;
+    *shared = CPU(gemm_scratch)() + least(c->size.in[0][0], most) * v * sizeof(float);
+}
+
+struct chunk {
+    const struct call *c;
+    size_t from, rows, vocabulary;
+    const float *dnll; /* null: forward only */
+};
+
+static void softmax(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct chunk *k = argument;
+    const int32_t *labels = k->c->in[2];
+    float *nll = k->c->out[0];
+    size_t v = k->vocabulary, end = least(k->rows, (tile + 1) * ROWS);
+    for (size_t r = tile * ROWS; r < end; r++) {
+        float *x = chunk_of(k->c) + r * v, top = -INFINITY, sum = 0;
+        size_t n = k->from + r, label = (size_t)labels[n];
+        float target = x[label];
+        SIMD_MAX(top) for (size_t i = 0; i < v; i++) top = x[i] > top ? x[i] : top;
+        if (!k->dnll) {
+            SIMD_SUM(sum) for (size_t i = 0; i < v; i++) sum += cpu_exp(x[i] - top);
+            nll[n] = top + logf(sum) - target;
+            continue;
+        }
+        SIMD_SUM(sum) for (size_t i = 0; i < v; i++)
+        {
+            x[i] = cpu_exp(x[i] - top);
+            sum += x[i];
+        }
+        nll[n] = top + logf(sum) - target;
+        float scale = k->dnll[n] / sum;
+        SIMD for (size_t i = 0; i < v; i++) x[i] *= scale;
+        x[label] -= k->dnll[n];
+    }
+}
+
+static void run(const struct call *c, const float *dnll, float *dy, float *dw)
+{
+    const float *y = c->in[0], *w = c->in[1];
+    size_t n = c->size.in[0][0], d = c->size.in[0][1], v = c->size.in[1][0], rows = chunk_rows(n, v);
+    for (size_t from = 0; from < n || from == 0; from += rows) {
+        struct chunk k = {.c = c, .from = from, .rows = least(rows, n - from), .vocabulary = v, .dnll = dnll};
+        struct product logits = {.m = k.rows, .n = v, .k = d, .c = chunk_of(c), .ldc = v};
+        logits.a = (struct matrix){y + from * d, d, 1};
+        logits.b = (struct matrix){w, 1, d};
+        CPU(gemm)(c, &logits);
+        cpu_run(c, tiles_of(k.rows, ROWS), softmax, &k);
+        if (dy) {
+            struct product p = {.m = k.rows, .n = d, .k = v, .c = dy + from * d, .ldc = d, .add = c->add[1]};
+            p.a = (struct matrix){chunk_of(c), v, 1};
+            p.b = (struct matrix){w, d, 1};
+            CPU(gemm)(c, &p);
+        }
+        if (dw) {
+            struct product p = {.m = v, .n = d, .k = k.rows, .c = dw, .ldc = d, .add = c->add[2] || from > 0};
+            p.a = (struct matrix){chunk_of(c), 1, v};
+            p.b = (struct matrix){y + from * d, d, 1};
+            CPU(gemm)(c, &p);
+        }
+    }
+}
+
+void CPU(linear_cross_entropy)(const struct call *c)
+{
+    run(c, NULL, NULL, NULL);
+}
+
+void CPU(linear_cross_entropy_train)(const struct call *c)
+{
+    run(c, c->in[3], c->out[1], c->out[2]);
+}
+
+/* ---- the ELBO: a few thousand numbers, one thread, double sums ---- */
+
+static double mean_kl(const struct call *c, size_t group, size_t groups)
+{
+    const float *kl = c->in[c->node->backward ? 0 : 1];
+    size_t sentences = c->size.in[c->node->backward ? 0 : 1][0], width = c->size.in[c->node->backward ? 0 : 1][1];
+    size_t each = width / groups;
+    double sum = 0;
+    for (size_t s = 0; s < sentences; s++)
+        for (size_t j = group * each; j < (group + 1) * each; j++) sum += kl[s * width + j];
+    return sentences ? sum / (double)sentences : 0;
+}
+
+void CPU(elbo)(const struct call *c)
+{
+    const float *nll = c->in[0], *kl = c->in[1], *weights = c->in[2];
+    float *parts = c->out[0], *kl_dim = c->out[1];
+    double sum_nll = 0, sum_kl = 0, sum_free = 0;
+    size_t sentences = c->size.in[1][0], width = c->size.in[1][1], groups = (size_t)c->attr->i[0];
+    for (size_t n = 0; n < c->size.in[0][0]; n++) sum_nll += nll[n];
+    for (size_t j = 0; j < width && kl; j++) {
+        double sum = 0;
+        for (size_t s = 0; s < sentences; s++) sum += kl[s * width + j];
+        kl_dim[j] = (float)sum;
+        sum_kl += sum;
+    }
+    for (size_t k = 0; k < groups && kl; k++) sum_free += (double)sentences * fmax(c->attr->f[0], mean_kl(c, k, groups));
+    parts[ELBO_LOSS] = (float)(weights[ELBO_WEIGHT_NLL] * sum_nll + weights[ELBO_WEIGHT_KL] * sum_free);
+    parts[ELBO_NLL] = (float)sum_nll;
+    parts[ELBO_KL] = (float)sum_kl;
+    parts[ELBO_KL_FREE] = (float)sum_free;
+}
+
+void CPU(elbo_backward)(const struct call *c)
+{
+    const float *weights = c->in[1];
+    float *dnll = c->out[0], *dkl = c->out[1];
+    for (size_t n = 0; dnll && n < c->size.out[0][0]; n++) dnll[n] = weights[ELBO_WEIGHT_NLL];
+    if (!dkl) return;
+    size_t sentences = c->size.in[0][0], width = c->size.in[0][1], groups = (size_t)c->attr->i[0], each = width / groups;
+    for (size_t k = 0; k < groups; k++) {
+        float d = mean_kl(c, k, groups) > c->attr->f[0] ? weights[ELBO_WEIGHT_KL] : 0.0f;
+        for (size_t s = 0; s < sentences; s++)
+            for (size_t j = k * each; j < (k + 1) * each; j++) dkl[s * width + j] = d;
+    }
+}

@@ -1,0 +1,115 @@
+/* Norm with fused residual. The gradients of gamma and beta are summed per block of rows, then over the blocks in order. */
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+#include "ops/ops.h"
+
+#include <math.h>
+
+enum { ROWS = 32, COLUMNS = 64 };
+
+static void forward(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    bool rms = c->attr->i[ATTR_NORM_RMS];
+    const float *residual = c->in[1], *gamma = c->in[2], *beta = c->in[3];
+    float *stats = c->out[2];
+    size_t d = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
+    for (size_t n = tile * ROWS; n < end; n++) {
+        const float *s = (const float *)c->in[0] + n * d;
+        float *y = (float *)c->out[0] + n * d;
+        if (residual) {
+            const float *r = residual + n * d;
+            float *sum = (float *)c->out[1] + n * d;
+            SIMD for (size_t i = 0; i < d; i++) sum[i] = s[i] + r[i];
+            s = sum;
+        }
+        float mean = 0, square = 0;
+        if (!rms) {
+            SIMD_SUM(mean) for (size_t i = 0; i < d; i++) mean += s[i];
+            mean /= (float)d;
+        }
+        SIMD_SUM(square) for (size_t i = 0; i < d; i++) square += (s[i] - mean) * (s[i] - mean);
+        float scale = 1.0f / sqrtf(square / (float)d + 1e-5f);
+        stats[2 * n] = mean;
+        stats[2 * n + 1] = scale;
+        if (beta) {
+            SIMD for (size_t i = 0; i < d; i++) y[i] = (s[i] - mean) * scale * gamma[i] + beta[i];
+        } else {
+            SIMD for (size_t i = 0; i < d; i++) y[i] = (s[i] - mean) * scale * gamma[i];
+        }
+    }
+}
+
+void CPU(norm)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), forward, c);
+}
+
+void CPU(norm_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = tiles_of(c->size.in[2][0], ROWS) * 2 * c->size.in[2][1] * sizeof(float);
+}
+
+static void backward(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    bool rms = c->attr->i[ATTR_NORM_RMS];
+    const float *gamma = c->in[3], *stats = c->in[4];
+    size_t d = c->size.in[2][1], end = least(c->size.in[2][0], (tile + 1) * ROWS);
+    float *dgamma = cpu_shared(c) + tile * 2 * d, *dbeta = dgamma + d;
+    memset(dgamma, 0, 2 * d * sizeof *dgamma);
+    for (size_t n = tile * ROWS; n < end; n++) {
+        const float *dy = (const float *)c->in[0] + n * d, *s = (const float *)c->in[2] + n * d;
+        float mean = stats[2 * n], scale = stats[2 * n + 1], along = 0, level = 0;
+        for (size_t i = 0; i < d; i += COLUMNS) {
+            size_t stop = least(d, i + COLUMNS);
+            SIMD_SUM(along, level) for (size_t j = i; j < stop; j++)
+            {
+                float hat = (s[j] - mean) * scale, g = dy[j] * gamma[j];
+                along += g * hat;
+                level += g;
+                dgamma[j] += dy[j] * hat;
+                dbeta[j] += dy[j];
+            }
+        }
+        if (!c->out[0]) continue;
+        float *ds = (float *)c->out[0] + n * d;
+        const float *dsum = c->in[1] ? (const float *)c->in[1] + n * d : NULL;
+        along /= (float)d;
+        level = rms ? 0 : level / (float)d;
+        bool add = c->add[0];
+        SIMD for (size_t j = 0; j < d; j++)
+        {
+            float hat = (s[j] - mean) * scale;
+            float v = scale * (dy[j] * gamma[j] - level - hat * along);
+            if (dsum) v += dsum[j];
+            ds[j] = add ? ds[j] + v : v;
+        }
+    }
+}
+
+static void combine(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t d = c->size.in[2][1], blocks = tiles_of(c->size.in[2][0], ROWS);
+    size_t end = least(d, (tile + 1) * COLUMNS);
+    for (unsigned which = 0; which < 2; which++) {
+        float *out = c->out[1 + which];
+        if (!out) continue;
+        for (size_t j = tile * COLUMNS; j < end; j++) {
+            float sum = 0;
+            for (size_t b = 0; b < blocks; b++) sum += cpu_shared(c)[(2 * b + which) * d + j];
+            out[j] = c->add[1 + which] ? out[j] + sum : sum;
+        }
+    }
+}
+
+void CPU(norm_backward)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[2][0], ROWS), backward, c);
+    cpu_run(c, tiles_of(c->size.in[2][1], COLUMNS), combine, c);
+}

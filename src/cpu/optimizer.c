@@ -1,0 +1,87 @@
+/* The update. The squared norm is summed in blocks of 1,024 elements, then over the blocks in order. */
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+#include "ops/ops.h"
+
+#include <math.h>
+
+enum { BLOCK = 1024, BLOCKS = 32, ELEMENTS = 1 << 15 };
+
+void CPU(squared_norm_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = (tiles_of(c->size.in[0][0], BLOCK) + 1) * sizeof(double);
+}
+
+static void blocks(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t n = c->size.in[0][0], end = least(tiles_of(n, BLOCK), (tile + 1) * BLOCKS);
+    for (size_t b = tile * BLOCKS; b < end; b++) {
+        const float *g = (const float *)c->in[0] + b * BLOCK;
+        size_t count = least(BLOCK, n - b * BLOCK);
+        double sum = 0;
+        SIMD_SUM(sum) for (size_t i = 0; i < count; i++) sum += (double)g[i] * (double)g[i];
+        ((double *)cpu_shared(c))[b] = sum;
+    }
+}
+
+void CPU(squared_norm)(const struct call *c)
+{
+    size_t n = tiles_of(c->size.in[0][0], BLOCK), bad = 0;
+    cpu_run(c, tiles_of(n, BLOCKS), blocks, c);
+    double sum = 0;
+    for (size_t b = 0; b < n; b++) {
+        sum += ((const double *)cpu_shared(c))[b];
+        bad += !isfinite(((const double *)cpu_shared(c))[b]);
+    }
+    float *record = c->out[0];
+    record[NORM_SQUARED] = (float)sum;
+    record[NORM_NOT_FINITE] = (float)bad;
+}
+
+static void adamw(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *s = c->in[1];
+    size_t from = tile * ELEMENTS, n = least(c->size.in[0][0], from + ELEMENTS) - from;
+    const float *g = (const float *)c->in[0] + from;
+    float *w = (float *)c->out[0] + from, *m = (float *)c->out[1] + from, *v = (float *)c->out[2] + from;
+    float rate = s[STEP_LEARNING_RATE], scale = s[STEP_GRADIENT_SCALE], decay = s[STEP_DECAY], b1 = s[STEP_BETA1];
+    float b2 = s[STEP_BETA2], epsilon = s[STEP_EPSILON], c1 = s[STEP_CORRECTION1], c2 = s[STEP_CORRECTION2];
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        float gi = g[i] * scale;
+        m[i] = b1 * m[i] + (1.0f - b1) * gi;
+        v[i] = b2 * v[i] + (1.0f - b2) * gi * gi;
+        w[i] -= rate * (m[i] * c1 / (sqrtf(v[i] * c2) + epsilon) + decay * w[i]);
+    }
+}
+
+void CPU(adamw)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], ELEMENTS), adamw, c);
+}
+
+static void sgd(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *s = c->in[1];
+    size_t from = tile * ELEMENTS, n = least(c->size.in[0][0], from + ELEMENTS) - from;
+    const float *g = (const float *)c->in[0] + from;
+    float *w = (float *)c->out[0] + from, *m = (float *)c->out[1] + from;
+    float rate = s[STEP_LEARNING_RATE], scale = s[STEP_GRADIENT_SCALE], decay = s[STEP_DECAY], b = s[STEP_MOMENTUM];
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        m[i] = b * m[i] + g[i] * scale;
+        w[i] -= rate * (m[i] + decay * w[i]);
+    }
+}
+
+void CPU(sgd)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], ELEMENTS), sgd, c);
+}

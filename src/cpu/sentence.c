@@ -1,0 +1,148 @@
+/* Between one row per token and one row per sentence. A sentence's rows are summed in order by one tile. */
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+#include "ops/ops.h"
+
+#include <math.h>
+
+enum { ROWS = 32, COLUMNS = 64, SENTENCES = 4 };
+
+static void put(float *to, float v, bool add)
+{
+    *to = add ? *to + v : v;
+}
+
+static float dot(const float *a, const float *b, size_t n)
+{
+    float sum = 0;
+    SIMD_SUM(sum) for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+static void pool(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *x = c->in[0], *query = c->in[2];
+    const int32_t *offsets = c->in[1];
+    float *weights = c->out[1];
+    size_t d = c->size.in[0][1], end = least(c->size.out[0][0], (tile + 1) * SENTENCES);
+    for (size_t s = tile * SENTENCES; s < end; s++) {
+        float *y = (float *)c->out[0] + s * d;
+        size_t from = (size_t)offsets[s], to = (size_t)offsets[s + 1];
+        memset(y, 0, d * sizeof *y);
+        if (from == to) continue;
+        if (c->attr->i[0] == POOL_FIRST || c->attr->i[0] == POOL_LAST) {
+            memcpy(y, x + (c->attr->i[0] == POOL_FIRST ? from : to - 1) * d, d * sizeof *y);
+            continue;
+        }
+        float top = -INFINITY, sum = 0;
+        for (size_t n = from; n < to && query; n++) {
+            weights[n] = dot(x + n * d, query, d);
+            top = weights[n] > top ? weights[n] : top;
+        }
+        for (size_t n = from; n < to && query; n++) sum += weights[n] = cpu_exp(weights[n] - top);
+        for (size_t n = from; n < to; n++) {
+            float w = query ? (weights[n] /= sum) : 1.0f / (float)(to - from);
+            SIMD for (size_t i = 0; i < d; i++) y[i] += w * x[n * d + i];
+        }
+    }
+}
+
+void CPU(pool)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.out[0][0], SENTENCES), pool, c);
+}
+
+/* dx = w dy + dscore query;  dscore = w (dy . x - sum over the sentence of w dy . x);  dquery = sum of dscore x. */
+void CPU(pool_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = (c->size.in[4][0] + 1) * sizeof(float);
+}
+
+static void pool_backward(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *query = c->in[2], *x = c->in[3], *weights = c->in[4];
+    const int32_t *offsets = c->in[1];
+    size_t d = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    float *score = cpu_shared(c), *dx = c->out[0];
+    bool add = c->add[0];
+    for (size_t s = tile * SENTENCES; s < end; s++) {
+        const float *dy = (const float *)c->in[0] + s * d;
+        size_t from = (size_t)offsets[s], to = (size_t)offsets[s + 1];
+        size_t one = c->attr->i[0] == POOL_FIRST ? from : to - 1;
+        float level = 0;
+        for (size_t n = from; n < to && query; n++) level += weights[n] * (score[n] = dot(dy, x + n * d, d));
+        for (size_t n = from; n < to && query; n++) score[n] = weights[n] * (score[n] - level);
+        for (size_t n = from; n < to && dx; n++) {
+            float w = query ? weights[n] : c->attr->i[0] == POOL_MEAN ? 1.0f / (float)(to - from) : n == one ? 1.0f : 0.0f;
+            if (query) {
+                SIMD for (size_t i = 0; i < d; i++) put(&dx[n * d + i], w * dy[i] + score[n] * query[i], add);
+            } else {
+                SIMD for (size_t i = 0; i < d; i++) put(&dx[n * d + i], w * dy[i], add);
+            }
+        }
+    }
+}
+
+static void query_backward(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *x = c->in[3], *score = cpu_shared(c);
+    size_t rows = c->size.in[3][0], d = c->size.in[3][1], from = tile * COLUMNS, width = least(COLUMNS, d - from);
+    float sum[COLUMNS] = {0}, *out = c->out[1];
+    for (size_t n = 0; n < rows; n++) {
+        const float *row = x + n * d + from;
+        SIMD for (size_t i = 0; i < width; i++) sum[i] += score[n] * row[i];
+    }
+    for (size_t i = 0; i < width; i++) put(&out[from + i], sum[i], c->add[1]);
+}
+
+void CPU(pool_backward)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), pool_backward, c);
+    if (c->out[1]) cpu_run(c, tiles_of(c->size.in[3][1], COLUMNS), query_backward, c);
+}
+
+static void broadcast(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const int32_t *sentence = c->in[2];
+    size_t d = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
+    for (size_t n = tile * ROWS; n < end; n++) {
+        const float *x = (const float *)c->in[0] + n * d, *v = (const float *)c->in[1] + (size_t)sentence[n] * d;
+        float *y = (float *)c->out[0] + n * d;
+        SIMD for (size_t i = 0; i < d; i++) y[i] = x[i] + v[i];
+    }
+}
+
+void CPU(broadcast_add)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), broadcast, c);
+}
+
+static void segment(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const int32_t *offsets = c->in[1];
+    size_t d = c->size.in[0][1] ? c->size.in[0][1] : 1, end = least(c->size.out[0][0], (tile + 1) * SENTENCES);
+    for (size_t s = tile * SENTENCES; s < end; s++) {
+        float *y = (float *)c->out[0] + s * d;
+        if (!c->add[0]) memset(y, 0, d * sizeof *y);
+        for (int32_t n = offsets[s]; n < offsets[s + 1]; n++) {
+            const float *x = (const float *)c->in[0] + (size_t)n * d;
+            SIMD for (size_t i = 0; i < d; i++) y[i] += x[i];
+        }
+    }
+}
+
+void CPU(segment_sum)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.out[0][0], SENTENCES), segment, c);
+}

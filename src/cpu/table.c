@@ -1,0 +1,8 @@
+/* The table of this instruction set: one kernel per op. */
+#include "cpu/kernels.h"
+
+extern const struct kernel CPU(table)[OP_COUNT];
+
+#define CPU_RUN(name) [OP_##name].run = CPU(name),
+#define CPU_WORKSPACE(name, what) [OP_##name].workspace = CPU(what##_workspace),
+const struct kernel CPU(table)[OP_COUNT] = {ELBO_OPS(CPU_RUN) CPU_WORKSPACES(CPU_WORKSPACE)};

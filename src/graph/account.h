@@ -1,0 +1,19 @@
+/* The account: floating-point operations and bytes of each node, derived from the recording. */
+#ifndef GRAPH_ACCOUNT_H
+#define GRAPH_ACCOUNT_H
+
+#include "graph/graph.h"
+
+struct account {
+    double flops; /* multiply and add count 2                       */
+    double bytes; /* each input read once, each output written once */
+};
+
+struct account account_node(const struct graph *g, const struct node *n, const size_t count[DIM_KINDS]);
+struct account account_graph(const struct graph *g, const size_t count[DIM_KINDS]);
+
+/* One line per scheduled node: name, op, shapes, FLOPs, bytes. */
+void account_print(const struct graph *g, const size_t count[DIM_KINDS], void (*line)(void *context, const char *text),
+                   void *context);
+
+#endif

@@ -1,0 +1,246 @@
+#include "graph/autodiff.h"
+#include "graph/parameters.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct autodiff {
+    struct graph *g;
+    size_t forward_nodes, forward_values;
+    enum recompute_policy policy;
+    const struct op_type *add;
+    bool *wanted;       /* (values) some wanted parameter lies below               */
+    value *gradient;    /* (values) buffer that holds the gradient so far          */
+    bool *shared;       /* (values) that buffer is also another value's gradient   */
+    bool *dropped;      /* (values) not kept for the backward pass                 */
+    value *again;       /* (values) its recomputed stand-in, this block            */
+    size_t *ready;
+    int block;          /* recompute block the walk is in                          */
+    const struct node *at;
+};
+
+struct graph *autodiff_graph(struct autodiff *ad)
+{
+    return ad->g;
+}
+
+bool autodiff_wants(struct autodiff *ad, value v)
+{
+    return v.index && v.index < ad->forward_values && ad->wanted[v.index];
+}
+
+value autodiff_output(struct autodiff *ad, const struct node *n, unsigned k)
+{
+    return n->out[k].index ? ad->gradient[n->out[k].index] : NO_VALUE;
+}
+
+struct node *autodiff_node(struct autodiff *ad, const struct op_type *type, const struct node *n)
+{
+    struct node *b = graph_node(ad->g, type);
+    if (!b) return NULL;
+    b->attr = n->attr;
+    b->name = n->name;
+    b->block = n->block;
+    b->backward = true;
+    return b;
+}
+
+static value like(struct autodiff *ad, const struct value_info *info)
+{
+    return graph_activation(ad->g, info->name, DTYPE_F32, info->rank, info->dim);
+}
+
+/* A parameter's gradient lies in the gradient arena; its first contribution of a step's first slot overwrites. */
+static value gradient_target(struct autodiff *ad, value v, bool *first)
+{
+    const struct value_info info = *graph_value(ad->g, v);
+    *first = !ad->gradient[v.index].index;
+    if (!*first) return ad->gradient[v.index];
+    return info.class == VALUE_PARAMETER ? graph_gradient(ad->g, info.binding) : like(ad, &info);
+}
+
+static void emit_add(struct autodiff *ad, value into, value a, value b, enum write_mode mode)
+{
+    struct node *add = autodiff_node(ad, ad->add, ad->at);
+    node_in(ad->g, add, 0, a);
+    node_in(ad->g, add, 1, b);
+    node_out_into(ad->g, add, 0, into, mode);
+}
+
+void autodiff_write(struct autodiff *ad, struct node *b, unsigned slot, value v)
+{
+    if (!b || !autodiff_wants(ad, v)) return;
+    const struct value_info info = *graph_value(ad->g, v);
+    bool parameter = info.class == VALUE_PARAMETER, first;
+    if (parameter && ad->ready) ad->ready[info.binding] = graph_nodes(ad->g);
+    if (ad->shared[v.index]) {
+        /* The buffer so far belongs to another value too: the sum gets one of its own. */
+        value part = like(ad, &info), sum = like(ad, &info);
+        node_out_into(ad->g, b, slot, part, WRITE);
+        emit_add(ad, sum, ad->gradient[v.index], part, WRITE);
+        ad->gradient[v.index] = sum;
+        ad->shared[v.index] = false;
+        return;
+    }
+    value target = gradient_target(ad, v, &first);
+    enum write_mode mode = !first ? WRITE_ADD : parameter ? WRITE_ADD_LATER_SLOTS : WRITE;
+    ad->gradient[v.index] = target;
+    if (mode == WRITE || (b->type->accumulates >> slot & 1)) {
+        node_out_into(ad->g, b, slot, target, mode);
+        return;
+    }
+    value part = like(ad, &info);
+    node_out_into(ad->g, b, slot, part, WRITE);
+    emit_add(ad, target, part, NO_VALUE, mode);
+}
+
+void autodiff_pass(struct autodiff *ad, value v, value d)
+{
+    if (!autodiff_wants(ad, v)) return;
+    const struct value_info info = *graph_value(ad->g, v);
+    if (info.class != VALUE_PARAMETER && !ad->gradient[v.index].index) {
+        ad->gradient[v.index] = d;
+        ad->shared[v.index] = true;
+        return;
+    }
+    if (ad->shared[v.index]) {
+        value sum = like(ad, &info);
+        emit_add(ad, sum, ad->gradient[v.index], d, WRITE);
+        ad->gradient[v.index] = sum;
+        ad->shared[v.index] = false;
+        return;
+    }
+    bool first;
+    value target = gradient_target(ad, v, &first);
+    ad->gradient[v.index] = target;
+    emit_add(ad, target, d, NO_VALUE,
+             !first ? WRITE_ADD : info.class == VALUE_PARAMETER ? WRITE_ADD_LATER_SLOTS : WRITE);
+    if (info.class == VALUE_PARAMETER && ad->ready) ad->ready[info.binding] = graph_nodes(ad->g);
+}
+
+void autodiff_replace(struct autodiff *ad, const struct node *n, struct node *b, unsigned output, unsigned slot)
+{
+    for (size_t i = 0; i < ad->forward_nodes; i++)
+        if (graph_node_at(ad->g, i) == n) graph_node_at(ad->g, i)->replaced = true;
+    if (b) {
+        b->out[slot] = n->out[output];
+        b->mode[slot] = WRITE;
+    }
+}
+
+value autodiff_read(struct autodiff *ad, value v)
+{
+    if (!v.index || v.index >= ad->forward_values || !ad->dropped[v.index]) return v;
+    if (ad->again[v.index].index) return ad->again[v.index];
+    struct node *n = graph_node_at(ad->g, graph_value(ad->g, v)->producer - 1);
+    unsigned k = 0;
+    while (n->out[k].index != v.index) k++;
+    if (n->type->recompute) {
+        value r = n->type->recompute(ad, n, k);
+        if (r.index) return ad->again[v.index] = r;
+    }
+    value in[MAX_INPUTS];
+    for (unsigned i = 0; i < MAX_INPUTS; i++) in[i] = autodiff_read(ad, n->in[i]);
+    struct node *clone = autodiff_node(ad, n->type, n);
+    if (!clone) return NO_VALUE;
+    for (unsigned i = 0; i < MAX_INPUTS; i++) node_in(ad->g, clone, i, in[i]);
+    for (unsigned o = 0; o < MAX_OUTPUTS; o++) {
+        if (!n->out[o].index) continue;
+        const struct value_info info = *graph_value(ad->g, n->out[o]);
+        value fresh = node_out(ad->g, clone, o, info.name, info.dtype, info.rank, info.dim);
+        if (ad->dropped[n->out[o].index]) ad->again[n->out[o].index] = fresh;
+    }
+    return ad->again[v.index];
+}
+
+/* A value is dropped when the policy says so and it can be computed again from what is kept. */
+static void choose_dropped(struct autodiff *ad)
+{
+    if (ad->policy == KEEP_ALL) return;
+    for (size_t i = 0; i < ad->forward_nodes; i++) {
+        const struct node *n = graph_node_at(ad->g, i);
+        bool drop = ad->policy == RECOMPUTE_CHEAP_OPS ? n->type->cheap || n->type->recompute : n->block >= 0;
+        for (unsigned k = 0; k < MAX_OUTPUTS && drop; k++)
+            if (n->out[k].index && !graph_value(ad->g, n->out[k])->kept)
+                ad->dropped[n->out[k].index] = ad->policy == RECOMPUTE_BLOCKS || n->type->cheap || k == 0;
+    }
+    if (ad->policy != RECOMPUTE_BLOCKS) return;
+    /* What another block reads, or no block, is a boundary and stays. */
+    for (size_t i = 0; i < ad->forward_nodes; i++) {
+        const struct node *n = graph_node_at(ad->g, i);
+        for (unsigned k = 0; k < MAX_INPUTS; k++) {
+            uint32_t producer = n->in[k].index ? graph_value(ad->g, n->in[k])->producer : 0;
+            if (producer && graph_node_at(ad->g, producer - 1)->block != n->block) ad->dropped[n->in[k].index] = false;
+        }
+    }
+}
+
+static void mark_wanted(struct autodiff *ad, unsigned wanted)
+{
+    const struct parameters *parameters = graph_parameters(ad->g);
+    for (uint32_t i = 1; i < ad->forward_values; i++) {
+        const struct value_info *info = graph_value(ad->g, (value){i});
+        if (info->class != VALUE_PARAMETER) continue;
+        const struct parameter *p = parameters_get(parameters, info->binding);
+        unsigned group = 2 * (unsigned)p->part + (p->decay ? 0 : 1);
+        ad->wanted[i] = wanted >> group & 1;
+    }
+    for (size_t i = 0; i < ad->forward_nodes; i++) {
+        const struct node *n = graph_node_at(ad->g, i);
+        bool any = false;
+        for (unsigned k = 0; k < MAX_INPUTS; k++) any = any || (n->in[k].index && ad->wanted[n->in[k].index]);
+        if (!any || !n->type->gradient) continue;
+        for (unsigned k = 0; k < MAX_OUTPUTS; k++)
+            if (n->out[k].index) ad->wanted[n->out[k].index] = true;
+    }
+}
+
+static bool has_gradient(struct autodiff *ad, const struct node *n)
+{
+    for (unsigned k = 0; k < MAX_OUTPUTS; k++)
+        if (n->out[k].index && ad->gradient[n->out[k].index].index) return true;
+    return false;
+}
+
+elbo_status graph_differentiate(struct graph *g, value loss, const struct autodiff_options *options, elbo_error *error)
+{
+    ELBO_TRY(graph_check(g, error));
+    size_t values = graph_values(g);
+    struct autodiff ad = {.g = g, .policy = options->policy, .ready = options->ready, .add = options->add, .block = -1};
+    ad.forward_nodes = graph_nodes(g);
+    ad.forward_values = values;
+    ad.wanted = calloc(values, sizeof *ad.wanted);
+    ad.gradient = calloc(values, sizeof *ad.gradient);
+    ad.shared = calloc(values, sizeof *ad.shared);
+    ad.dropped = calloc(values, sizeof *ad.dropped);
+    ad.again = calloc(values, sizeof *ad.again);
+    elbo_status status = ELBO_OK;
+    if (!ad.wanted || !ad.gradient || !ad.shared || !ad.dropped || !ad.again)
+        status = elbo_fail(error, ELBO_MEMORY, "no memory to differentiate the graph");
+    if (!status) {
+        mark_wanted(&ad, options->wanted);
+        choose_dropped(&ad);
+        for (size_t i = ad.forward_nodes; i-- > 0;) {
+            const struct node *n = graph_node_at(g, i);
+            bool is_loss = n->out[0].index == loss.index;
+            if (!n->type->gradient || (!is_loss && !has_gradient(&ad, n))) continue;
+            bool any = false;
+            for (unsigned k = 0; k < MAX_INPUTS; k++) any = any || autodiff_wants(&ad, n->in[k]);
+            if (!any) continue;
+            if (ad.policy == RECOMPUTE_BLOCKS && n->block != ad.block) {
+                memset(ad.again, 0, values * sizeof *ad.again);
+                ad.block = n->block;
+            }
+            ad.at = n;
+            n->type->gradient(&ad, n);
+        }
+        graph_defer_replaced(g);
+        status = graph_check(g, error);
+    }
+    free(ad.wanted);
+    free(ad.gradient);
+    free(ad.shared);
+    free(ad.dropped);
+    free(ad.again);
+    return status;
+}

@@ -1,0 +1,53 @@
+/* Reverse-mode differentiation of a recording: walks the nodes backwards, asks each op for its gradient, and appends
+ * the backward nodes to the same graph.
+ *
+ * Wanted groups: only parameters of a wanted group get gradients; what no wanted parameter depends on is pruned (no
+ * node, no buffer). Recompute: values that the policy does not keep are computed again just before the backward nodes
+ * that read them, once per block. */
+#ifndef GRAPH_AUTODIFF_H
+#define GRAPH_AUTODIFF_H
+
+#include "graph/graph.h"
+
+enum recompute_policy { KEEP_ALL, RECOMPUTE_CHEAP_OPS, RECOMPUTE_BLOCKS };
+
+struct autodiff_options {
+    unsigned wanted;             /* bit g: parameter group g (graph/parameters.h)                              */
+    enum recompute_policy policy;
+    size_t *ready;               /* null, or (parameters): receives when each gradient is finished             */
+    const struct op_type *add;   /* the op that sums contributions: out = a (+ b)                              */
+};
+
+enum { WANT_ALL = ~0 };
+
+/* `loss` is a scalar; its gradient is 1. */
+elbo_status graph_differentiate(struct graph *g, value loss, const struct autodiff_options *options, elbo_error *error);
+
+/* ---- for the gradient rules of ops ---- */
+
+struct graph *autodiff_graph(struct autodiff *ad);
+
+/* Gradient of the node's output k; NO_VALUE when nothing depends on it. */
+value autodiff_output(struct autodiff *ad, const struct node *n, unsigned k);
+
+/* Does anything want the gradient of this forward value? */
+bool autodiff_wants(struct autodiff *ad, value v);
+
+/* The forward value to read in the backward pass: itself, or computed again. */
+value autodiff_read(struct autodiff *ad, value v);
+
+/* A backward node of the forward node `n`. */
+struct node *autodiff_node(struct autodiff *ad, const struct op_type *type, const struct node *n);
+
+/* Output `slot` of backward node `b` is (a contribution to) the gradient of forward value v; nothing when unwanted.
+ * Where the op cannot add in place, the contribution goes through a temporary and an ordered add. Call after the
+ * node's inputs are set, once per slot. */
+void autodiff_write(struct autodiff *ad, struct node *b, unsigned slot, value v);
+
+/* The gradient `d`, unchanged, is a contribution to the gradient of v: no copy is made where none is needed. */
+void autodiff_pass(struct autodiff *ad, value v, value d);
+
+/* Backward node `b` computes the forward node's outputs too: the forward node does not run. */
+void autodiff_replace(struct autodiff *ad, const struct node *n, struct node *b, unsigned output, unsigned slot);
+
+#endif

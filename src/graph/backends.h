@@ -1,0 +1,14 @@
+/* The backends that a program may ask for: each makes a `struct backend` (execute.h). */
+#ifndef GRAPH_BACKENDS_H
+#define GRAPH_BACKENDS_H
+
+#include "graph/execute.h"
+
+/* The CPU with the best instruction set it has; threads = 0 takes the processors of this process. `variant` null: the
+ * best; else "generic", "avx2" or "avx512" (tests). */
+elbo_status cpu_backend_create(struct backend **backend, size_t threads, const char *variant, elbo_error *error);
+
+/* Threads that work for the backend, and its pool for host work between executions. */
+size_t backend_threads(const struct backend *backend);
+
+#endif

@@ -1,0 +1,107 @@
+#include "graph/execute.h"
+#include "graph/parameters.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void node_sizes(struct shape_view *s, const struct graph *g, const struct node *n, const size_t count[DIM_KINDS])
+{
+    *s = (struct shape_view){0};
+    for (unsigned k = 0; k < MAX_INPUTS; k++)
+        for (size_t d = 0; n->in[k].index && d < graph_value(g, n->in[k])->rank; d++)
+            s->in[k][d] = graph_dim(g, n->in[k], d, count);
+    for (unsigned k = 0; k < MAX_OUTPUTS; k++)
+        for (size_t d = 0; n->out[k].index && d < graph_value(g, n->out[k])->rank; d++)
+            s->out[k][d] = graph_dim(g, n->out[k], d, count);
+}
+
+void *executor_pointer(const struct executor *e, value v)
+{
+    if (!v.index) return NULL;
+    const struct value_info *info = graph_value(e->graph, v);
+    const struct parameters *p = graph_parameters(e->graph);
+    switch (info->class) {
+    case VALUE_INPUT: return (void *)e->inputs[info->binding];
+    case VALUE_PARAMETER: return (void *)(e->weights + parameters_get(p, info->binding)->offset);
+    case VALUE_GRADIENT: return e->gradients + parameters_get(p, info->binding)->offset;
+    case VALUE_STATE: return e->states[info->binding];
+    case VALUE_ACTIVATION: break;
+    }
+    return e->arena + e->plan.offset[v.index];
+}
+
+elbo_status executor_create(struct executor *e, const struct graph *g, struct backend *backend, elbo_error *error)
+{
+    *e = (struct executor){.graph = g, .backend = backend};
+    ELBO_TRY(graph_check(g, error));
+    const uint32_t *order;
+    size_t steps = graph_schedule(g, &order);
+    for (size_t s = 0; s < steps; s++) {
+        const struct node *n = graph_node_get(g, order[s]);
+        const struct kernel *kernel = &backend->kernels[n->type->index];
+        if (!kernel->run)
+            return elbo_fail(error, ELBO_DEVICE, "the backend %s has no kernel for the op %s (%s)", backend->name,
+                             n->type->name, n->name);
+        if (!kernel->workspace) continue;
+        struct call call = {.backend = backend, .node = n, .attr = &n->attr};
+        node_sizes(&call.size, g, n, graph_capacity(g)->count);
+        for (unsigned k = 0; k < MAX_OUTPUTS; k++) call.out[k] = n->out[k].index ? &call : NULL;
+        for (unsigned k = 0; k < MAX_INPUTS; k++) call.in[k] = n->in[k].index ? &call : NULL;
+        size_t shared = 0, per_worker = 0;
+        kernel->workspace(&call, &shared, &per_worker);
+        if (shared > e->workspace_shared) e->workspace_shared = shared;
+        if (per_worker > e->workspace_worker) e->workspace_worker = per_worker;
+    }
+    e->inputs = calloc(graph_inputs(g) + 1, sizeof *e->inputs);
+    if (!e->inputs) return elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
+    return plan_create(&e->plan, g, error);
+}
+
+void executor_free(struct executor *e)
+{
+    plan_free(&e->plan);
+    free(e->inputs);
+    *e = (struct executor){0};
+}
+
+elbo_status executor_bind(struct executor *e, void *arena, const float *weights, float *gradients, void **states,
+                          elbo_error *error)
+{
+    e->arena = arena;
+    e->weights = weights;
+    e->gradients = gradients;
+    e->states = states;
+    return e->backend->reserve(e->backend, e->workspace_shared, e->workspace_worker, error);
+}
+
+elbo_status executor_run(struct executor *e, const struct execution *run, elbo_error *error)
+{
+    const struct graph *g = e->graph;
+    static const char *const kinds[DIM_KINDS] = {"fixed", "encoder tokens", "decoder tokens", "sentences", "draws"};
+    for (unsigned k = DIM_ENC_TOKENS; k < DIM_KINDS; k++)
+        if (run->count[k] > graph_capacity(g)->count[k])
+            return elbo_fail(error, ELBO_INTERNAL, "%zu %s exceed the recording's capacity of %zu", run->count[k], kinds[k],
+                             graph_capacity(g)->count[k]);
+    const uint32_t *order;
+    size_t steps = graph_schedule(g, &order);
+    for (size_t s = 0; s < steps; s++) {
+        const struct node *n = graph_node_get(g, order[s]);
+        struct call call = {.backend = e->backend, .node = n, .attr = &n->attr,
+                            .seed = run->seed, .step = run->step, .draw = run->draw};
+        node_sizes(&call.size, g, n, run->count);
+        for (unsigned k = 0; k < MAX_INPUTS; k++) {
+            call.in[k] = executor_pointer(e, n->in[k]);
+            if (n->in[k].index && !call.in[k])
+                return elbo_fail(error, ELBO_INTERNAL, "%s: the input %s is not bound", n->name,
+                                 graph_value(g, n->in[k])->name);
+        }
+        for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
+            call.out[k] = executor_pointer(e, n->out[k]);
+            call.add[k] = n->mode[k] == WRITE_ADD || (n->mode[k] == WRITE_ADD_LATER_SLOTS && !run->first_slot);
+        }
+        if (e->hook) e->hook(e->hook_context, &call, false);
+        e->backend->kernels[n->type->index].run(&call);
+        if (e->hook) e->hook(e->hook_context, &call, true);
+    }
+    return ELBO_OK;
+}

@@ -1,0 +1,178 @@
+/* The recording: values, nodes, and how a model is written down.
+ *
+ *     struct graph *g;                      graph_create(&g, "train", parameters, capacities)
+ *     value x = graph_input(g, "ids", ...)  op_embedding(g, ...) ...       (ops/ops.h)
+ *     graph_differentiate(g, loss, ...)     (autodiff.h)
+ *     plan, execute, account                (plan.h, execute.h, account.h)
+ *
+ * A value is a dense tensor, row-major. Its first dimension may be of a counted kind: the recording then holds a
+ * capacity and each execution a count. Errors while recording are sticky: the first one is kept and reported by
+ * graph_check, so that a model reads as a list of equations. */
+#ifndef GRAPH_GRAPH_H
+#define GRAPH_GRAPH_H
+
+#include "elbo/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { MAX_RANK = 4, MAX_INPUTS = 8, MAX_OUTPUTS = 4 };
+
+enum dim_kind {
+    DIM_FIXED,
+    DIM_ENC_TOKENS, /* packed tokens that the encoder reads                    */
+    DIM_DEC_TOKENS, /* packed tokens that the decoder predicts                 */
+    DIM_SENTENCES,
+    DIM_DRAWS,      /* sentences x samples of z; one sample each in training   */
+    DIM_KINDS
+};
+
+enum dtype { DTYPE_F32, DTYPE_I32, DTYPE_U64 };
+
+struct dim {
+    enum dim_kind kind;
+    size_t size; /* DIM_FIXED: the size; else added to the count (1 for the S + 1 offsets) */
+};
+
+/* Index of a value in its graph; 0 is "none". */
+typedef struct value {
+    uint32_t index;
+} value;
+
+#define NO_VALUE ((value){0})
+
+enum value_class {
+    VALUE_ACTIVATION, /* computed and planned                                   */
+    VALUE_INPUT,      /* bound by the caller at each execution                  */
+    VALUE_PARAMETER,  /* a weight: belongs to the model                         */
+    VALUE_GRADIENT,   /* gradient of a weight                                   */
+    VALUE_STATE       /* persists between executions; written only by ops that say so */
+};
+
+struct value_info {
+    enum value_class class;
+    enum dtype dtype;
+    size_t rank;
+    struct dim dim[MAX_RANK];
+    const char *name;
+    uint32_t producer;  /* 1 + node that writes it first; 0: none            */
+    uint32_t binding;   /* input, parameter or state number                  */
+    bool kept;          /* the host reads it after the execution             */
+};
+
+/* How an output is written. */
+enum write_mode {
+    WRITE,                  /* =                                             */
+    WRITE_ADD,              /* +=                                            */
+    WRITE_ADD_LATER_SLOTS   /* = in a step's first slot, += in later ones    */
+};
+
+/* What an op is told beyond its inputs; each op family names the fields that it uses. */
+struct attributes {
+    int64_t i[8];
+    double f[4];
+    uint64_t purpose; /* of its noise: hash of the op's stable name (base/philox.h) */
+};
+
+struct op_type;
+
+struct node {
+    const struct op_type *type;
+    value in[MAX_INPUTS];
+    value out[MAX_OUTPUTS];
+    enum write_mode mode[MAX_OUTPUTS];
+    struct attributes attr;
+    const char *name;   /* stable: decoder.1.attention                       */
+    int block;          /* recompute block it belongs to; -1: none           */
+    bool replaced;      /* computed by a later, fused node                   */
+    bool backward;
+};
+
+struct graph;
+struct autodiff;
+struct shape_view;
+
+/* One entry per op; ops/ holds them. */
+struct op_type {
+    const char *name;
+    unsigned index;        /* its place in a backend's table                                              */
+    unsigned accumulates;  /* bit k: output k may be written with +=                                      */
+    bool cheap;            /* little arithmetic: recomputed under `recompute: cheap`                      */
+    /* Emits the backward nodes of `n`; null: not differentiable.                                         */
+    void (*gradient)(struct autodiff *ad, const struct node *n);
+    /* Emits what gives output k again from other kept values; null: the node itself is repeated.         */
+    value (*recompute)(struct autodiff *ad, const struct node *n, unsigned k);
+    /* Floating-point operations with the given sizes (multiply and add count 2); null: elements written. */
+    double (*flops)(const struct shape_view *s, const struct attributes *attr);
+};
+
+/* Sizes of one node's values under given counts. */
+struct shape_view {
+    size_t in[MAX_INPUTS][MAX_RANK];
+    size_t out[MAX_OUTPUTS][MAX_RANK];
+};
+
+struct parameters;
+
+struct graph_capacities {
+    size_t count[DIM_KINDS];
+};
+
+elbo_status graph_create(struct graph **g, const char *name, struct parameters *parameters,
+                         const struct graph_capacities *capacities, elbo_error *error);
+void graph_free(struct graph *g);
+
+/* First error of the recording, if any. */
+elbo_status graph_check(const struct graph *g, elbo_error *error);
+
+/* Sticky failure from an op's recording function; returns NO_VALUE. */
+value graph_fail(struct graph *g, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- values ---- */
+value graph_input(struct graph *g, const char *name, enum dtype dtype, size_t rank, const struct dim *dim);
+value graph_state(struct graph *g, const char *name, enum dtype dtype, size_t rank, const struct dim *dim);
+value graph_activation(struct graph *g, const char *name, enum dtype dtype, size_t rank, const struct dim *dim);
+value graph_parameter(struct graph *g, size_t parameter);
+value graph_gradient(struct graph *g, size_t parameter);
+void graph_keep(struct graph *g, value v);
+
+const struct value_info *graph_value(const struct graph *g, value v);
+size_t graph_values(const struct graph *g);
+size_t graph_inputs(const struct graph *g);
+size_t graph_states(const struct graph *g);
+value graph_input_named(const struct graph *g, const char *name);  /* NO_VALUE when absent */
+struct parameters *graph_parameters(const struct graph *g);
+const struct graph_capacities *graph_capacity(const struct graph *g);
+
+/* Size of dimension `d`, and elements and bytes of the whole, under the counts (or the capacities). */
+size_t graph_dim(const struct graph *g, value v, size_t d, const size_t count[DIM_KINDS]);
+size_t graph_elements(const struct graph *g, value v, const size_t count[DIM_KINDS]);
+size_t graph_bytes(const struct graph *g, value v, const size_t count[DIM_KINDS]);
+/* Width of the last dimension (fixed). */
+size_t graph_width(const struct graph *g, value v);
+
+/* ---- nodes ---- */
+/* Scope that names the nodes recorded from here on: graph_scope(g, "decoder.%zu.attention", l). */
+void graph_scope(struct graph *g, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Recompute block of the nodes recorded from here on; -1 ends it. */
+void graph_block(struct graph *g, int block);
+uint64_t graph_purpose(const struct graph *g, const char *what); /* hash of "scope.what" */
+
+struct node *graph_node(struct graph *g, const struct op_type *type);
+void node_in(struct graph *g, struct node *n, unsigned slot, value v);
+/* A fresh activation as output `slot`. */
+value node_out(struct graph *g, struct node *n, unsigned slot, const char *name, enum dtype dtype, size_t rank,
+               const struct dim *dim);
+/* An existing value as output: gradients, state, a forward value that a fused node writes later. */
+void node_out_into(struct graph *g, struct node *n, unsigned slot, value v, enum write_mode mode);
+
+size_t graph_nodes(const struct graph *g);
+struct node *graph_node_at(struct graph *g, size_t i);
+const struct node *graph_node_get(const struct graph *g, size_t i);
+
+/* The order of execution: node numbers. Recorded order until autodiff defers what a fused node computes later. */
+size_t graph_schedule(const struct graph *g, const uint32_t **order);
+void graph_defer_replaced(struct graph *g);
+
+#endif

@@ -1,0 +1,58 @@
+/* The model's parameters: declared once by name, then laid out in one contiguous arena per class (weights, gradients,
+ * moments). Order in the arena: by group (encoder | latent | decoder x decay | no decay), then in the order in which
+ * the backward pass finishes their gradients; each starts at a multiple of 1,024 elements, with zeros between. */
+#ifndef GRAPH_PARAMETERS_H
+#define GRAPH_PARAMETERS_H
+
+#include "elbo/status.h"
+#include "graph/graph.h"
+
+enum parameter_part { PART_ENCODER, PART_LATENT, PART_DECODER, PARTS };
+enum { GROUPS = 2 * PARTS, PARAMETER_ALIGNMENT = 1024 };
+
+struct parameter_init {
+    enum { INIT_NORMAL, INIT_CONSTANT } kind;
+    double mean, std; /* INIT_CONSTANT: value in `mean` */
+};
+
+struct parameter {
+    const char *name;
+    size_t rank, shape[MAX_RANK];
+    size_t elements;
+    enum parameter_part part;
+    bool decay;
+    struct parameter_init init;
+    struct parameter_init init_tail; /* of the rows from `tail` on, when tail > 0 */
+    size_t tail;
+    size_t offset; /* in elements, in every arena */
+};
+
+struct parameter_group {
+    size_t offset, elements; /* range of the arena, padding included */
+    enum parameter_part part;
+    bool decay;
+};
+
+struct parameters;
+
+elbo_status parameters_create(struct parameters **p, elbo_error *error);
+void parameters_free(struct parameters *p);
+
+/* Declares a parameter, or finds it when the name was declared before. A second declaration with another shape fails. */
+elbo_status parameters_declare(struct parameters *p, size_t *index, const struct parameter *description, elbo_error *error);
+
+size_t parameters_count(const struct parameters *p);
+const struct parameter *parameters_get(const struct parameters *p, size_t index);
+bool parameters_find(const struct parameters *p, const char *name, size_t *index);
+
+/* Lays out the arena. `ready[i]`: when the gradient of parameter i is finished; null: declaration order. */
+elbo_status parameters_layout(struct parameters *p, const size_t *ready, elbo_error *error);
+
+size_t parameters_arena_elements(const struct parameters *p); /* padding included */
+size_t parameters_total(const struct parameters *p);          /* without padding  */
+const struct parameter_group *parameters_groups(const struct parameters *p); /* (GROUPS) */
+
+/* Initial weights into an arena of parameters_arena_elements floats; noise addressed by (seed, parameter's name). */
+void parameters_initialize(const struct parameters *p, float *weights, uint64_t seed);
+
+#endif

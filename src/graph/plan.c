@@ -1,0 +1,87 @@
+/* Largest value first, each at the lowest offset where nothing that lives at the same time lies. */
+#include "graph/plan.h"
+#include "base/checked.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct lifetime {
+    size_t value, bytes, first, last, offset;
+};
+
+static int larger_first(const void *a, const void *b)
+{
+    const struct lifetime *x = a, *y = b;
+    if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
+    return x->value < y->value ? -1 : 1;
+}
+
+static int lower_first(const void *a, const void *b)
+{
+    const struct lifetime *const *x = a, *const *y = b;
+    return (*x)->offset < (*y)->offset ? -1 : (*x)->offset > (*y)->offset;
+}
+
+static size_t collect(const struct graph *g, struct lifetime *lives)
+{
+    const uint32_t *order;
+    size_t steps = graph_schedule(g, &order), values = graph_values(g), n = 0;
+    for (size_t v = 0; v < values; v++) lives[v] = (struct lifetime){.value = v, .first = SIZE_MAX};
+    for (size_t s = 0; s < steps; s++) {
+        const struct node *node = graph_node_get(g, order[s]);
+        for (unsigned k = 0; k < MAX_INPUTS + MAX_OUTPUTS; k++) {
+            uint32_t v = k < MAX_INPUTS ? node->in[k].index : node->out[k - MAX_INPUTS].index;
+            if (!v) continue;
+            if (lives[v].first == SIZE_MAX) lives[v].first = s;
+            lives[v].last = s;
+        }
+    }
+    for (size_t v = 1; v < values; v++) {
+        const struct value_info *info = graph_value(g, (value){(uint32_t)v});
+        if (info->class != VALUE_ACTIVATION || lives[v].first == SIZE_MAX) continue;
+        lives[v].bytes = align_up(graph_bytes(g, (value){(uint32_t)v}, graph_capacity(g)->count), PLAN_ALIGNMENT);
+        if (info->kept) lives[v].last = steps;
+        lives[n++] = lives[v];
+    }
+    return n;
+}
+
+elbo_status plan_create(struct plan *plan, const struct graph *g, elbo_error *error)
+{
+    size_t values = graph_values(g);
+    *plan = (struct plan){.offset = calloc(values, sizeof(size_t))};
+    struct lifetime *lives = malloc(values * sizeof *lives);
+    struct lifetime **meeting = malloc(values * sizeof *meeting);
+    if (!plan->offset || !lives || !meeting) {
+        free(lives);
+        free(meeting);
+        plan_free(plan);
+        return elbo_fail(error, ELBO_MEMORY, "no memory to plan %zu values", values);
+    }
+    size_t n = collect(g, lives);
+    qsort(lives, n, sizeof *lives, larger_first);
+    for (size_t i = 0; i < n; i++) {
+        struct lifetime *l = &lives[i];
+        size_t m = 0;
+        for (size_t j = 0; j < i; j++)
+            if (lives[j].first <= l->last && l->first <= lives[j].last) meeting[m++] = &lives[j];
+        qsort(meeting, m, sizeof *meeting, lower_first);
+        for (size_t j = 0; j < m; j++) {
+            if (meeting[j]->offset >= l->offset + l->bytes) break;
+            size_t end = meeting[j]->offset + meeting[j]->bytes;
+            if (end > l->offset) l->offset = end;
+        }
+        plan->offset[l->value] = l->offset;
+        plan->sum += l->bytes;
+        if (l->offset + l->bytes > plan->bytes) plan->bytes = l->offset + l->bytes;
+    }
+    free(lives);
+    free(meeting);
+    return ELBO_OK;
+}
+
+void plan_free(struct plan *plan)
+{
+    free(plan->offset);
+    *plan = (struct plan){0};
+}

@@ -1,0 +1,129 @@
+#include "model/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+elbo_status model_declare(struct parameters **parameters, const struct model_config *config, elbo_error *error)
+{
+    /* A training recording declares every parameter and tells in which order gradients become ready. */
+    struct graph_capacities least = {{[DIM_ENC_TOKENS] = 2, [DIM_DEC_TOKENS] = 1, [DIM_SENTENCES] = 1, [DIM_DRAWS] = 1}};
+    struct train_recording options = {.wanted = (unsigned)WANT_ALL};
+    struct recording recording = {0};
+    ELBO_TRY(parameters_create(parameters, error));
+    size_t room = 64 + 16 * (config->encoder.layers + config->decoder.layers);
+    size_t *ready = calloc(room, sizeof *ready);
+    elbo_status status = ready ? record_train(&recording, config, *parameters, &least, &options, ready, error)
+                               : elbo_fail(error, ELBO_MEMORY, "no memory to declare the model");
+    if (!status) status = parameters_layout(*parameters, ready, error);
+    recording_free(&recording, NULL);
+    free(ready);
+    if (status) {
+        parameters_free(*parameters);
+        *parameters = NULL;
+    }
+    return status;
+}
+
+elbo_status model_create(struct model *m, const struct model_config *config, struct backend *backend, elbo_error *error)
+{
+    *m = (struct model){.config = *config, .backend = backend};
+    ELBO_TRY(model_declare(&m->parameters, config, error));
+    return backend->allocate(backend, (void **)&m->weights, parameters_arena_elements(m->parameters) * sizeof(float),
+                             "weights", error);
+}
+
+void model_free(struct model *m)
+{
+    if (m->weights) m->backend->release(m->backend, m->weights);
+    if (m->arena) m->backend->release(m->backend, m->arena);
+    parameters_free(m->parameters);
+    *m = (struct model){0};
+}
+
+void recording_free(struct recording *r, struct backend *backend)
+{
+    if (r->g && r->state)
+        for (size_t i = 0; i < graph_states(r->g); i++) backend->release(backend, r->state[i]);
+    free(r->state);
+    free(r->caches);
+    if (r->planned) executor_free(&r->executor);
+    graph_free(r->g);
+    *r = (struct recording){0};
+}
+
+static elbo_status allocate_state(struct model *m, struct recording *r, elbo_error *error)
+{
+    if (r->state || !graph_states(r->g)) return ELBO_OK;
+    r->state = calloc(graph_states(r->g), sizeof *r->state);
+    if (!r->state) return elbo_fail(error, ELBO_MEMORY, "no memory for the key/value caches");
+    for (uint32_t v = 1; v < graph_values(r->g); v++) {
+        const struct value_info *info = graph_value(r->g, (value){v});
+        if (info->class != VALUE_STATE) continue;
+        size_t bytes = graph_bytes(r->g, (value){v}, graph_capacity(r->g)->count);
+        ELBO_TRY(m->backend->allocate(m->backend, &r->state[info->binding], bytes, "the key/value cache", error));
+    }
+    return ELBO_OK;
+}
+
+elbo_status model_bind(struct model *m, struct recording *const *recordings, size_t count, float *gradients,
+                       elbo_error *error)
+{
+    size_t bytes = m->arena_bytes;
+    for (size_t i = 0; i < count; i++) {
+        struct recording *r = recordings[i];
+        if (!r->planned) {
+            ELBO_TRY(executor_create(&r->executor, r->g, m->backend, error));
+            r->planned = true;
+        }
+        ELBO_TRY(allocate_state(m, r, error));
+        if (r->executor.plan.bytes > bytes) bytes = r->executor.plan.bytes;
+    }
+    if (bytes > m->arena_bytes || !m->arena) {
+        if (m->arena) m->backend->release(m->backend, m->arena);
+        m->arena = NULL;
+        m->arena_bytes = 0;
+        ELBO_TRY(m->backend->allocate(m->backend, &m->arena, bytes, "activations", error));
+        m->arena_bytes = bytes;
+    }
+    for (size_t i = 0; i < count; i++)
+        ELBO_TRY(executor_bind(&recordings[i]->executor, m->arena, m->weights, gradients, recordings[i]->state, error));
+    return ELBO_OK;
+}
+
+bool recording_bind_input(struct recording *r, const char *name, const void *data)
+{
+    value v = graph_input_named(r->g, name);
+    if (v.index) r->executor.inputs[graph_value(r->g, v)->binding] = data;
+    return v.index != 0;
+}
+
+static void bind_stream(struct recording *r, const char *name, const struct slot_stream *s)
+{
+    const struct {
+        const char *name;
+        const void *data;
+    } inputs[] = {{"ids", s->ids},           {"id_order", s->id_order}, {"position", s->position},
+                  {"position_order", s->position_order}, {"sentence", s->sentence}, {"offsets", s->offsets},
+                  {"labels", s->labels}};
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+        char full[64];
+        snprintf(full, sizeof full, "%s.%s", name, inputs[i].name);
+        recording_bind_input(r, full, inputs[i].data);
+    }
+}
+
+void recording_bind_slot(struct recording *r, const struct slot *slot, struct execution *run)
+{
+    bind_stream(r, "encoder", &slot->encoder);
+    bind_stream(r, "decoder", &slot->decoder);
+    recording_bind_input(r, "sample", slot->sample);
+    run->count[DIM_ENC_TOKENS] = graph_capacity(r->g)->count[DIM_ENC_TOKENS] ? slot->encoder.tokens : 0;
+    run->count[DIM_DEC_TOKENS] = graph_capacity(r->g)->count[DIM_DEC_TOKENS] ? slot->decoder.tokens : 0;
+    run->count[DIM_SENTENCES] = run->count[DIM_DRAWS] = slot->sentences;
+}
+
+void recording_read(const struct recording *r, value v, void *to, const size_t count[DIM_KINDS])
+{
+    r->executor.backend->download(r->executor.backend, to, executor_pointer(&r->executor, v), graph_bytes(r->g, v, count));
+}

@@ -1,0 +1,79 @@
+/* A model: its parameters on a backend, and the recordings that share them.
+ *
+ *   train   slot (encoder + decoder stream) -> loss parts, KL per dimension, moments of the posterior
+ *   encode  encoder stream -> stats (S, 2Z)
+ *   score   z (S, Z) + decoder stream -> nll (S) nats per sentence
+ *   step    one new token per row + z, with a key/value cache -> logits (R, V)
+ *
+ * All recordings of a model share its weights and one activation arena, as large as the largest needs. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include "graph/autodiff.h"
+#include "graph/execute.h"
+#include "graph/parameters.h"
+#include "model/config.h"
+#include "ops/ops.h"
+#include "text/slots.h"
+
+struct model {
+    struct model_config config;
+    struct parameters *parameters;
+    struct backend *backend;
+    float *weights;
+    void *arena;
+    size_t arena_bytes;
+};
+
+/* Declares and lays out the parameters and allocates the weights (all zero). */
+elbo_status model_create(struct model *m, const struct model_config *config, struct backend *backend, elbo_error *error);
+void model_free(struct model *m);
+
+/* Only the table of parameters: for plans, on machines that could not hold the weights. */
+elbo_status model_declare(struct parameters **parameters, const struct model_config *config, elbo_error *error);
+
+struct recording {
+    struct graph *g;
+    struct executor executor;
+    bool planned;
+    value loss, kl_dim, moments; /* train          */
+    value stats;                 /* encode         */
+    value nll;                   /* score          */
+    value logits;                /* step           */
+    value *caches;               /* step, (layers) */
+    void **state;
+};
+
+struct train_recording {
+    struct free_bits free_bits;
+    enum recompute_policy recompute;
+    unsigned wanted;
+};
+
+/* Recording functions; `parameters` may be declared by them. The result is not yet bound to memory. */
+elbo_status record_train(struct recording *out, const struct model_config *config, struct parameters *parameters,
+                         const struct graph_capacities *capacities, const struct train_recording *options, size_t *ready,
+                         elbo_error *error);
+elbo_status record_encode(struct recording *out, const struct model_config *config, struct parameters *parameters,
+                          const struct graph_capacities *capacities, elbo_error *error);
+elbo_status record_score(struct recording *out, const struct model_config *config, struct parameters *parameters,
+                         const struct graph_capacities *capacities, elbo_error *error);
+/* `room`: positions of the cache; rows are counted by DIM_DRAWS. */
+elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters, size_t rows,
+                        size_t room, elbo_error *error);
+void recording_free(struct recording *r, struct backend *backend);
+
+/* Plans `r`, makes the model's arena large enough for it and binds it. Other recordings of the model that were bound
+ * before are bound again through `others`. Gradients may be null without a backward pass. */
+elbo_status model_bind(struct model *m, struct recording *const *recordings, size_t count, float *gradients,
+                       elbo_error *error);
+
+/* Points the recording's inputs at a slot's arrays (what it does not read is left out) and sets its counts. */
+void recording_bind_slot(struct recording *r, const struct slot *slot, struct execution *run);
+/* Binds one named input; false when the recording has none of that name. */
+bool recording_bind_input(struct recording *r, const char *name, const void *data);
+
+/* Copies a kept value to the host. */
+void recording_read(const struct recording *r, value v, void *to, const size_t count[DIM_KINDS]);
+
+#endif

@@ -1,0 +1,72 @@
+#include "model/recorder.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim_kind rows, value sample)
+{
+    char name[64];
+    struct dim n[] = {{rows, 0}}, offsets[] = {{DIM_SENTENCES, 1}};
+    struct sequence s = {.sample = sample};
+    const struct {
+        const char *name;
+        value *to;
+        const struct dim *dim;
+    } inputs[] = {{"ids", &s.ids, n},           {"id_order", &s.id_order, n}, {"position", &s.position, n},
+                  {"position_order", &s.position_order, n}, {"sentence", &s.sentence, n}, {"offsets", &s.offsets, offsets}};
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+        snprintf(name, sizeof name, "%s.%s", stream, inputs[i].name);
+        *inputs[i].to = graph_input(r->g, name, DTYPE_I32, 1, inputs[i].dim);
+    }
+    return s;
+}
+
+static value declare(struct recorder *r, const struct parameter *p)
+{
+    size_t index;
+    elbo_error error = {0};
+    if (parameters_declare(r->parameters, &index, p, &error)) return graph_fail(r->g, "%s", error.message);
+    return graph_parameter(r->g, index);
+}
+
+value recorder_parameter(struct recorder *r, enum parameter_part part, struct parameter_init init, size_t rank, size_t rows,
+                         size_t columns, const char *format, ...)
+{
+    char name[128];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    return declare(r, &(struct parameter){.name = name, .rank = rank, .shape = {rows, columns}, .part = part,
+                                          .decay = rank > 1, .init = init});
+}
+
+value recorder_linear(struct recorder *r, enum parameter_part part, value x, size_t width, double std, bool bias, bool gelu,
+                      const char *name)
+{
+    value w = recorder_parameter(r, part, init_normal(std), 2, width, graph_width(r->g, x), "%s.weight", name);
+    value b = bias ? recorder_parameter(r, part, init_constant(0), 1, width, 0, "%s.bias", name) : NO_VALUE;
+    return gelu ? op_linear_gelu(r->g, x, w, b) : op_linear(r->g, x, w, b);
+}
+
+value recorder_token_table(struct recorder *r, const char *stack)
+{
+    bool encoder = !strcmp(stack, "encoder") && !r->config->share_embedding;
+    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, init_normal(0.02), 2, r->config->vocabulary,
+                              encoder ? r->config->encoder.width : r->config->decoder.width, "%s.embedding.token.weight",
+                              encoder ? "encoder" : "decoder");
+}
+
+/* The head starts informative: mu rows N(0, 0.1^2), logvar rows N(0, 0.02^2) with bias -3. */
+value latent_head_record(struct recorder *r, value h)
+{
+    size_t z = r->config->latent.width;
+    graph_scope(r->g, "latent.head");
+    value w = declare(r, &(struct parameter){.name = "latent.head.weight", .rank = 2,
+                                             .shape = {2 * z, r->config->encoder.width}, .part = PART_LATENT, .decay = true,
+                                             .init = init_normal(0.1), .tail = z, .init_tail = init_normal(0.02)});
+    value b = declare(r, &(struct parameter){.name = "latent.head.bias", .rank = 1, .shape = {2 * z}, .part = PART_LATENT,
+                                             .init = init_constant(0), .tail = z, .init_tail = init_constant(-3)});
+    return op_linear(r->g, h, w, b);
+}

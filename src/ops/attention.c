@@ -1,0 +1,123 @@
+/* Attention within packed sentences, with latent keys and values; cached for one new token per row; rotary positions.
+ *
+ *   p = softmax(q k^T / sqrt(W)), out = p v;   lse (N, H) is kept instead of p
+ *   dv = p^T dout;  ds = p (dout v^T - rowsum(dout out));  dq = ds k / sqrt(W);  dk = ds^T q / sqrt(W)            */
+#include "graph/autodiff.h"
+#include "ops/attention.h"
+#include "ops/ops.h"
+
+static bool check(struct graph *g, value qkv, value memory, const struct attention_config *c)
+{
+    if (!c->heads || !c->kv_heads || c->heads % c->kv_heads || !c->head_width)
+        return graph_fail(g, "attention: %zu key/value heads must divide %zu heads", c->kv_heads, c->heads), false;
+    size_t width = (c->heads + 2 * c->kv_heads) * c->head_width;
+    if (graph_width(g, qkv) != width)
+        return graph_fail(g, "attention: qkv has width %zu, expected %zu", graph_width(g, qkv), width), false;
+    if (memory.index && graph_width(g, memory) != c->memory * 2 * c->kv_heads * c->head_width)
+        return graph_fail(g, "attention: the latent memory has width %zu", graph_width(g, memory)), false;
+    return true;
+}
+
+static void set(struct node *n, const struct attention_config *c)
+{
+    n->attr.i[ATTENTION_HEADS] = (int64_t)c->heads;
+    n->attr.i[ATTENTION_KV_HEADS] = (int64_t)c->kv_heads;
+    n->attr.i[ATTENTION_HEAD_WIDTH] = (int64_t)c->head_width;
+    n->attr.i[ATTENTION_CAUSAL] = c->causal;
+    n->attr.i[ATTENTION_MEMORY] = (int64_t)c->memory;
+}
+
+value op_attention(struct graph *g, value qkv, value offsets, value memory, const struct attention_config *c)
+{
+    if (!check(g, qkv, memory, c)) return NO_VALUE;
+    struct node *n = graph_node(g, &op_attention_type);
+    if (!n) return NO_VALUE;
+    set(n, c);
+    if (!memory.index) n->attr.i[ATTENTION_MEMORY] = 0;
+    node_in(g, n, 0, qkv);
+    node_in(g, n, 1, offsets);
+    node_in(g, n, 2, memory);
+    struct dim rows = op_rows(g, qkv);
+    value out = node_out(g, n, 0, "attention", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, c->heads * c->head_width}});
+    node_out(g, n, 1, "attention.lse", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, c->heads}});
+    return out;
+}
+
+value op_attention_cached(struct graph *g, value qkv, value position, value memory, value cache,
+                          const struct attention_config *c)
+{
+    if (!check(g, qkv, memory, c)) return NO_VALUE;
+    struct node *n = graph_node(g, &op_attention_cached_type);
+    if (!n) return NO_VALUE;
+    set(n, c);
+    if (!memory.index) n->attr.i[ATTENTION_MEMORY] = 0;
+    node_in(g, n, 0, qkv);
+    node_in(g, n, 1, position);
+    node_in(g, n, 2, memory);
+    node_out_into(g, n, 1, cache, WRITE);
+    return node_out(g, n, 0, "attention", DTYPE_F32, 2,
+                    (struct dim[]){op_rows(g, qkv), {DIM_FIXED, c->heads * c->head_width}});
+}
+
+value op_rotary(struct graph *g, value x, value position, size_t heads, size_t head_width)
+{
+    if (head_width % 2) return graph_fail(g, "rotary positions need an even head width, not %zu", head_width);
+    struct node *n = graph_node(g, &op_rotary_type);
+    if (!n) return NO_VALUE;
+    n->attr.i[ROTARY_HEADS] = (int64_t)heads;
+    n->attr.i[ROTARY_HEAD_WIDTH] = (int64_t)head_width;
+    n->attr.i[ROTARY_DIRECTION] = 1;
+    node_in(g, n, 0, x);
+    node_in(g, n, 1, position);
+    const struct value_info info = *graph_value(g, x);
+    return node_out(g, n, 0, "rotary", DTYPE_F32, info.rank, info.dim);
+}
+
+static void gradient(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value qkv = autodiff_read(ad, n->in[0]), memory = autodiff_read(ad, n->in[2]);
+    value out = autodiff_read(ad, n->out[0]), lse = autodiff_read(ad, n->out[1]);
+    struct node *b = autodiff_node(ad, &op_attention_backward_type, n);
+    node_in(g, b, 0, autodiff_output(ad, n, 0));
+    node_in(g, b, 1, qkv);
+    node_in(g, b, 2, n->in[1]);
+    node_in(g, b, 3, memory);
+    node_in(g, b, 4, out);
+    node_in(g, b, 5, lse);
+    autodiff_write(ad, b, 0, n->in[0]);
+    autodiff_write(ad, b, 1, n->in[2]);
+}
+
+static void gradient_rotary(struct autodiff *ad, const struct node *n)
+{
+    struct node *b = autodiff_node(ad, &op_rotary_type, n);
+    if (b) b->attr.i[ROTARY_DIRECTION] = -n->attr.i[ROTARY_DIRECTION];
+    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
+    node_in(autodiff_graph(ad), b, 1, n->in[1]);
+    autodiff_write(ad, b, 0, n->in[0]);
+}
+
+/* Sentence lengths are not known here: as if all had the mean length, which is a lower bound. */
+static double products(const struct shape_view *s, unsigned rows, unsigned offsets, const struct attributes *a, double each)
+{
+    double tokens = (double)s->in[rows][0], sentences = (double)(s->in[offsets][0] ? s->in[offsets][0] - 1 : 0);
+    double keys = (sentences > 0 ? tokens / sentences : 0) * (a->i[ATTENTION_CAUSAL] ? 0.5 : 1) + (double)a->i[ATTENTION_MEMORY];
+    return each * tokens * keys * (double)(a->i[ATTENTION_HEADS] * a->i[ATTENTION_HEAD_WIDTH]);
+}
+
+static double flops(const struct shape_view *s, const struct attributes *a)
+{
+    return products(s, 0, 1, a, 4);
+}
+
+static double flops_backward(const struct shape_view *s, const struct attributes *a)
+{
+    return products(s, 1, 2, a, 10);
+}
+
+const struct op_type op_attention_type = {.name = "attention", .index = OP_attention, .gradient = gradient, .flops = flops};
+const struct op_type op_attention_backward_type = {.name = "attention_backward", .index = OP_attention_backward, .accumulates = 3,
+                                                   .flops = flops_backward};
+const struct op_type op_attention_cached_type = {.name = "attention_cached", .index = OP_attention_cached};
+const struct op_type op_rotary_type = {.name = "rotary", .index = OP_rotary, .accumulates = 1, .cheap = true, .gradient = gradient_rotary};

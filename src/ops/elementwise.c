@@ -1,0 +1,89 @@
+/* Elementwise ops: add, GELU, SwiGLU, dropout. */
+#include "graph/autodiff.h"
+#include "ops/ops.h"
+
+static value like(struct graph *g, struct node *n, const char *name, value x)
+{
+    const struct value_info info = *graph_value(g, x);
+    return node_out(g, n, 0, name, DTYPE_F32, info.rank, info.dim);
+}
+
+value op_add(struct graph *g, value a, value b)
+{
+    if (!op_same_rows(g, a, b) || graph_width(g, a) != graph_width(g, b)) return graph_fail(g, "add: shapes differ");
+    struct node *n = graph_node(g, &op_add_type);
+    node_in(g, n, 0, a);
+    node_in(g, n, 1, b);
+    return like(g, n, "add", a);
+}
+
+static void gradient_add(struct autodiff *ad, const struct node *n)
+{
+    value dy = autodiff_output(ad, n, 0);
+    autodiff_pass(ad, n->in[0], dy);
+    autodiff_pass(ad, n->in[1], dy);
+}
+
+value op_gelu(struct graph *g, value x)
+{
+    struct node *n = graph_node(g, &op_gelu_type);
+    node_in(g, n, 0, x);
+    return like(g, n, "gelu", x);
+}
+
+value op_swiglu(struct graph *g, value x)
+{
+    if (graph_width(g, x) % 2) return graph_fail(g, "swiglu: width %zu is not gate | up", graph_width(g, x));
+    struct node *n = graph_node(g, &op_swiglu_type);
+    node_in(g, n, 0, x);
+    return node_out(g, n, 0, "swiglu", DTYPE_F32, 2, (struct dim[]){op_rows(g, x), {DIM_FIXED, graph_width(g, x) / 2}});
+}
+
+static void unary(struct autodiff *ad, const struct node *n, const struct op_type *type)
+{
+    value x = autodiff_read(ad, n->in[0]);
+    struct node *b = autodiff_node(ad, type, n);
+    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
+    node_in(autodiff_graph(ad), b, 1, x);
+    autodiff_write(ad, b, 0, n->in[0]);
+}
+
+static void gradient_gelu(struct autodiff *ad, const struct node *n)
+{
+    unary(ad, n, &op_gelu_backward_type);
+}
+
+static void gradient_swiglu(struct autodiff *ad, const struct node *n)
+{
+    unary(ad, n, &op_swiglu_backward_type);
+}
+
+value op_dropout(struct graph *g, value x, const struct token_rows *rows, double p, const char *what)
+{
+    if (p <= 0) return x;
+    struct node *n = graph_node(g, &op_dropout_type);
+    if (!n) return NO_VALUE;
+    n->attr.f[0] = p;
+    n->attr.purpose = graph_purpose(g, what);
+    node_in(g, n, 0, x);
+    node_in(g, n, 1, rows->sentence);
+    node_in(g, n, 2, rows->position);
+    node_in(g, n, 3, rows->sample);
+    return like(g, n, "dropout", x);
+}
+
+static void gradient_dropout(struct autodiff *ad, const struct node *n)
+{
+    struct node *b = autodiff_node(ad, &op_dropout_type, n);
+    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
+    for (unsigned k = 1; k < 4; k++) node_in(autodiff_graph(ad), b, k, n->in[k]);
+    autodiff_write(ad, b, 0, n->in[0]);
+}
+
+const struct op_type op_add_type = {.name = "add", .index = OP_add, .accumulates = 1, .cheap = true, .gradient = gradient_add};
+const struct op_type op_gelu_type = {.name = "gelu", .index = OP_gelu, .cheap = true, .gradient = gradient_gelu};
+const struct op_type op_gelu_backward_type = {.name = "gelu_backward", .index = OP_gelu_backward, .accumulates = 1};
+const struct op_type op_swiglu_type = {.name = "swiglu", .index = OP_swiglu, .cheap = true, .gradient = gradient_swiglu};
+const struct op_type op_swiglu_backward_type = {.name = "swiglu_backward", .index = OP_swiglu_backward, .accumulates = 1};
+const struct op_type op_dropout_type = {.name = "dropout", .index = OP_dropout, .accumulates = 1, .cheap = true,
+                                        .gradient = gradient_dropout};

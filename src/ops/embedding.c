@@ -1,0 +1,33 @@
+/* Embedding: y = table[ids] (+ add);  dtable = sum of dy over the rows of each id, in row order;  dadd = dy. */
+#include "graph/autodiff.h"
+#include "ops/ops.h"
+
+value op_embedding(struct graph *g, value table, value ids, value order, value add)
+{
+    if (!table.index || !ids.index) return graph_fail(g, "embedding lacks its table or ids");
+    size_t width = graph_width(g, table);
+    if (add.index && graph_width(g, add) != width)
+        return graph_fail(g, "embedding of width %zu is added to width %zu", width, graph_width(g, add));
+    struct node *n = graph_node(g, &op_embedding_type);
+    node_in(g, n, 0, table);
+    node_in(g, n, 1, ids);
+    node_in(g, n, 2, order);
+    node_in(g, n, 3, add);
+    return node_out(g, n, 0, "embedding", DTYPE_F32, 2, (struct dim[]){op_rows(g, ids), {DIM_FIXED, width}});
+}
+
+static void gradient(struct autodiff *ad, const struct node *n)
+{
+    value dy = autodiff_output(ad, n, 0);
+    if (autodiff_wants(ad, n->in[0])) {
+        struct node *b = autodiff_node(ad, &op_embedding_backward_type, n);
+        node_in(autodiff_graph(ad), b, 0, dy);
+        node_in(autodiff_graph(ad), b, 1, n->in[1]);
+        node_in(autodiff_graph(ad), b, 2, n->in[2]);
+        autodiff_write(ad, b, 0, n->in[0]);
+    }
+    autodiff_pass(ad, n->in[3], dy);
+}
+
+const struct op_type op_embedding_type = {.name = "embedding", .index = OP_embedding, .cheap = true, .gradient = gradient};
+const struct op_type op_embedding_backward_type = {.name = "embedding_backward", .index = OP_embedding_backward, .accumulates = 1};

@@ -1,0 +1,97 @@
+/* Linear: y = x W^T + b;  dx = dy W;  dW = dy^T x;  db = column sums of dy. With GELU: dy goes through its slope first. */
+#include "graph/autodiff.h"
+#include "ops/ops.h"
+
+static struct node *record(struct graph *g, value x, value w, value b)
+{
+    if (!x.index || !w.index || graph_width(g, x) != graph_width(g, w)) {
+        graph_fail(g, "linear: x has width %zu, the weight reads %zu", graph_width(g, x), graph_width(g, w));
+        return NULL;
+    }
+    struct node *n = graph_node(g, &op_linear_type);
+    node_in(g, n, 0, x);
+    node_in(g, n, 1, w);
+    node_in(g, n, 2, b);
+    return n;
+}
+
+static value out(struct graph *g, struct node *n, unsigned slot, const char *name, value x, value w)
+{
+    return node_out(g, n, slot, name, DTYPE_F32, 2,
+                    (struct dim[]){op_rows(g, x), {DIM_FIXED, graph_value(g, w)->dim[0].size}});
+}
+
+value op_linear(struct graph *g, value x, value w, value b)
+{
+    struct node *n = record(g, x, w, b);
+    return n ? out(g, n, 0, "linear", x, w) : NO_VALUE;
+}
+
+value op_linear_gelu(struct graph *g, value x, value w, value b)
+{
+    struct node *n = record(g, x, w, b);
+    if (!n) return NO_VALUE;
+    out(g, n, 1, "linear.pre", x, w);
+    return out(g, n, 0, "linear.gelu", x, w);
+}
+
+static void gradient(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value dy = autodiff_output(ad, n, 0), x = n->in[0], w = n->in[1], b = n->in[2];
+    if (n->out[1].index) {
+        struct node *a = autodiff_node(ad, &op_gelu_backward_type, n);
+        const struct value_info info = *graph_value(g, n->out[1]);
+        node_in(g, a, 0, dy);
+        node_in(g, a, 1, autodiff_read(ad, n->out[1]));
+        dy = node_out(g, a, 0, "linear.dpre", DTYPE_F32, info.rank, info.dim);
+    }
+    if (autodiff_wants(ad, w) || autodiff_wants(ad, b)) {
+        struct node *d = autodiff_node(ad, &op_linear_backward_weight_type, n);
+        node_in(g, d, 0, dy);
+        node_in(g, d, 1, autodiff_read(ad, x));
+        autodiff_write(ad, d, 0, w);
+        autodiff_write(ad, d, 1, b);
+    }
+    if (autodiff_wants(ad, x)) {
+        struct node *d = autodiff_node(ad, &op_linear_backward_input_type, n);
+        node_in(g, d, 0, dy);
+        node_in(g, d, 1, w);
+        autodiff_write(ad, d, 0, x);
+    }
+}
+
+/* The activation is cheap to repeat from the kept sum; the product is not. */
+static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
+{
+    if (k != 0 || !n->out[1].index) return NO_VALUE;
+    struct graph *g = autodiff_graph(ad);
+    struct node *a = autodiff_node(ad, &op_gelu_type, n);
+    const struct value_info info = *graph_value(g, n->out[0]);
+    node_in(g, a, 0, autodiff_read(ad, n->out[1]));
+    return node_out(g, a, 0, info.name, DTYPE_F32, info.rank, info.dim);
+}
+
+static double flops(const struct shape_view *s, const struct attributes *a)
+{
+    (void)a;
+    return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][0];
+}
+
+static double flops_input(const struct shape_view *s, const struct attributes *a)
+{
+    (void)a;
+    return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][1];
+}
+
+static double flops_weight(const struct shape_view *s, const struct attributes *a)
+{
+    (void)a;
+    return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][1];
+}
+
+const struct op_type op_linear_type = {.name = "linear", .index = OP_linear, .gradient = gradient, .recompute = recompute, .flops = flops};
+const struct op_type op_linear_backward_input_type = {.name = "linear_backward_input", .index = OP_linear_backward_input, .accumulates = 1,
+                                                      .flops = flops_input};
+const struct op_type op_linear_backward_weight_type = {.name = "linear_backward_weight", .index = OP_linear_backward_weight,
+                                                       .accumulates = 3, .flops = flops_weight};

@@ -1,0 +1,54 @@
+/* The list of ops: the one place that names them all. It makes the enumeration, the table of types and every backend's
+ * table, so an op without an entry somewhere does not build. */
+#ifndef OPS_LIST_H
+#define OPS_LIST_H
+
+#include "graph/graph.h"
+
+#define ELBO_OPS(X)                                                                                                    \
+    X(embedding)                                                                                                       \
+    X(embedding_backward)                                                                                              \
+    X(linear)                                                                                                          \
+    X(linear_backward_input)                                                                                           \
+    X(linear_backward_weight)                                                                                          \
+    X(norm)                                                                                                            \
+    X(norm_backward)                                                                                                   \
+    X(attention)                                                                                                       \
+    X(attention_backward)                                                                                              \
+    X(attention_cached)                                                                                                \
+    X(rotary)                                                                                                          \
+    X(pool)                                                                                                            \
+    X(pool_backward)                                                                                                   \
+    X(broadcast_add)                                                                                                   \
+    X(segment_sum)                                                                                                     \
+    X(latent)                                                                                                          \
+    X(latent_backward)                                                                                                 \
+    X(column_moments)                                                                                                  \
+    X(linear_cross_entropy)                                                                                            \
+    X(linear_cross_entropy_train)                                                                                      \
+    X(elbo)                                                                                                            \
+    X(elbo_backward)                                                                                                   \
+    X(add)                                                                                                             \
+    X(gelu)                                                                                                            \
+    X(gelu_backward)                                                                                                   \
+    X(swiglu)                                                                                                          \
+    X(swiglu_backward)                                                                                                 \
+    X(dropout)                                                                                                         \
+    X(squared_norm)                                                                                                    \
+    X(adamw)                                                                                                           \
+    X(sgd)
+
+enum op_index {
+#define OP_INDEX(name) OP_##name,
+    ELBO_OPS(OP_INDEX)
+#undef OP_INDEX
+        OP_COUNT
+};
+
+#define OP_DECLARE(name) extern const struct op_type op_##name##_type;
+ELBO_OPS(OP_DECLARE)
+#undef OP_DECLARE
+
+extern const struct op_type *const op_types[OP_COUNT];
+
+#endif

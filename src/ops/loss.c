@@ -1,0 +1,82 @@
+/* The reconstruction loss and the ELBO.
+ *
+ * nll_n = logsumexp(y_n W^T) - y_n . W[label_n].  Its weight in the loss does not depend on it (op_elbo's gradient reads
+ * the step's scalars only), so in training one fused op, placed at the head of the backward pass, computes nll, dy and dW
+ * from one set of logits per chunk of rows; the forward node does not run and what reads nll runs after the fused op. */
+#include "graph/autodiff.h"
+#include "ops/ops.h"
+
+value op_linear_cross_entropy(struct graph *g, value y, value w, value labels)
+{
+    if (graph_width(g, y) != graph_width(g, w))
+        return graph_fail(g, "loss: y has width %zu, the output weights %zu", graph_width(g, y), graph_width(g, w));
+    struct node *n = graph_node(g, &op_linear_cross_entropy_type);
+    node_in(g, n, 0, y);
+    node_in(g, n, 1, w);
+    node_in(g, n, 2, labels);
+    return node_out(g, n, 0, "nll", DTYPE_F32, 1, (struct dim[]){op_rows(g, y)});
+}
+
+static void gradient_cross_entropy(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value y = autodiff_read(ad, n->in[0]);
+    struct node *b = autodiff_node(ad, &op_linear_cross_entropy_train_type, n);
+    node_in(g, b, 0, y);
+    node_in(g, b, 1, n->in[1]);
+    node_in(g, b, 2, n->in[2]);
+    node_in(g, b, 3, autodiff_output(ad, n, 0));
+    autodiff_replace(ad, n, b, 0, 0);
+    autodiff_write(ad, b, 1, n->in[0]);
+    autodiff_write(ad, b, 2, n->in[1]);
+}
+
+struct elbo_value op_elbo(struct graph *g, value nll, value kl, value weights, const struct free_bits *f)
+{
+    struct elbo_value out = {NO_VALUE, NO_VALUE};
+    size_t width = kl.index ? graph_width(g, kl) : 0;
+    size_t groups = f->kind == FREE_TOTAL ? 1 : f->kind == FREE_PER_GROUP ? f->groups : width;
+    if (width && (!groups || width % groups)) {
+        graph_fail(g, "free bits: %zu groups do not divide %zu latent dimensions", groups, width);
+        return out;
+    }
+    struct node *n = graph_node(g, &op_elbo_type);
+    if (!n) return out;
+    n->attr.i[0] = width ? (int64_t)groups : 1;
+    n->attr.f[0] = f->nats;
+    node_in(g, n, 0, nll);
+    node_in(g, n, 1, kl);
+    node_in(g, n, 2, weights);
+    out.loss = node_out(g, n, 0, "elbo", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}});
+    if (width) out.kl_dim = node_out(g, n, 1, "kl_dim", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, width}});
+    return out;
+}
+
+static void gradient_elbo(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value kl = autodiff_read(ad, n->in[1]);
+    struct node *b = autodiff_node(ad, &op_elbo_backward_type, n);
+    node_in(g, b, 0, kl);
+    node_in(g, b, 1, n->in[2]);
+    autodiff_write(ad, b, 0, n->in[0]);
+    autodiff_write(ad, b, 1, n->in[1]);
+}
+
+static double flops(const struct shape_view *s, const struct attributes *a)
+{
+    (void)a;
+    return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][0];
+}
+
+static double flops_train(const struct shape_view *s, const struct attributes *a)
+{
+    return 3 * flops(s, a);
+}
+
+const struct op_type op_linear_cross_entropy_type = {.name = "linear_cross_entropy", .index = OP_linear_cross_entropy,
+                                                     .gradient = gradient_cross_entropy, .flops = flops};
+const struct op_type op_linear_cross_entropy_train_type = {.name = "linear_cross_entropy_train", .index = OP_linear_cross_entropy_train,
+                                                           .accumulates = 6, .flops = flops_train};
+const struct op_type op_elbo_type = {.name = "elbo", .index = OP_elbo, .gradient = gradient_elbo};
+const struct op_type op_elbo_backward_type = {.name = "elbo_backward", .index = OP_elbo_backward};

@@ -1,0 +1,61 @@
+/* Norm with fused residual: s = x + residual;  layer: y = (s - mean) rstd gamma + beta;  rms: y = s rms^-1 gamma.
+ *
+ *   stats (N, 2) mean | reciprocal deviation      dsum = norm's gradient + what arrives at `sum` itself           */
+#include "graph/autodiff.h"
+#include "ops/ops.h"
+
+struct normed op_norm(struct graph *g, value x, value residual, value gamma, value beta, bool rms)
+{
+    struct normed none = {NO_VALUE, NO_VALUE};
+    size_t width = graph_width(g, x);
+    if (graph_width(g, gamma) != width || (residual.index && graph_width(g, residual) != width)) {
+        graph_fail(g, "norm of width %zu has gamma or residual of another width", width);
+        return none;
+    }
+    struct node *n = graph_node(g, &op_norm_type);
+    if (!n) return none;
+    n->attr.i[ATTR_NORM_RMS] = rms;
+    node_in(g, n, 0, x);
+    node_in(g, n, 1, residual);
+    node_in(g, n, 2, gamma);
+    node_in(g, n, 3, beta);
+    struct dim rows = op_rows(g, x), dim[] = {rows, {DIM_FIXED, width}};
+    struct normed out = {.sum = x};
+    out.y = node_out(g, n, 0, "norm", DTYPE_F32, 2, dim);
+    if (residual.index) out.sum = node_out(g, n, 1, "residual", DTYPE_F32, 2, dim);
+    node_out(g, n, 2, "norm.stats", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, 2}});
+    return out;
+}
+
+static void gradient(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value x = n->in[0], residual = n->in[1], sum = residual.index ? n->out[1] : x;
+    value dy = autodiff_output(ad, n, 0), dsum = residual.index ? autodiff_output(ad, n, 1) : NO_VALUE;
+    if (!dy.index) { /* only the sum is used */
+        autodiff_pass(ad, x, dsum);
+        autodiff_pass(ad, residual, dsum);
+        return;
+    }
+    value read = autodiff_read(ad, sum), stats = autodiff_read(ad, n->out[2]);
+    struct node *b = autodiff_node(ad, &op_norm_backward_type, n);
+    node_in(g, b, 0, dy);
+    node_in(g, b, 1, dsum);
+    node_in(g, b, 2, read);
+    node_in(g, b, 3, n->in[2]);
+    node_in(g, b, 4, stats);
+    autodiff_write(ad, b, 1, n->in[2]);
+    autodiff_write(ad, b, 2, n->in[3]);
+    if (!residual.index) {
+        autodiff_write(ad, b, 0, x);
+        return;
+    }
+    if (!autodiff_wants(ad, x) && !autodiff_wants(ad, residual)) return;
+    const struct value_info info = *graph_value(g, sum);
+    value d = node_out(g, b, 0, "norm.dsum", DTYPE_F32, info.rank, info.dim);
+    autodiff_pass(ad, x, d);
+    autodiff_pass(ad, residual, d);
+}
+
+const struct op_type op_norm_type = {.name = "norm", .index = OP_norm, .cheap = true, .gradient = gradient};
+const struct op_type op_norm_backward_type = {.name = "norm_backward", .index = OP_norm_backward, .accumulates = 7};

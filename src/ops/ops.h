@@ -1,0 +1,143 @@
+/* What a model may record. One function per op; each returns its first output, checks shapes (errors are sticky in the
+ * graph) and names no backend. N tokens, S sentences, D width, Z latent, V vocabulary, H heads, Hk key/value heads,
+ * W head width, M latent keys per layer. Everything is f32 unless said. */
+#ifndef OPS_OPS_H
+#define OPS_OPS_H
+
+#include "graph/graph.h"
+#include "ops/list.h"
+
+/* ---- embedding ---- */
+
+/* y (N, D) = table[ids] (+ add). table (rows, D); ids (N) i32; order (N) i32: rows by rising id (the gradient's order);
+ * add (N, D) optional. Ids must lie in the table. */
+value op_embedding(struct graph *g, value table, value ids, value order, value add);
+
+/* ---- linear ---- */
+
+/* y (N, O) = x W^T (+ b). x (N, I), w (O, I), b (O) optional. */
+value op_linear(struct graph *g, value x, value w, value b);
+
+/* y (N, O) = gelu(x W^T (+ b)), one op: the sum before the activation is kept for the gradient. */
+value op_linear_gelu(struct graph *g, value x, value w, value b);
+
+/* ---- norm ---- */
+
+enum { ATTR_NORM_RMS = 0 };
+
+struct normed {
+    value y;   /* (N, D)                                 */
+    value sum; /* (N, D) x + residual; x without one     */
+};
+
+/* Layer norm (Ba et al. 2016), or RMS norm without bias (Zhang and Sennrich 2019), epsilon 1e-5, of x (+ residual). */
+struct normed op_norm(struct graph *g, value x, value residual, value gamma, value beta, bool rms);
+
+/* ---- attention ---- */
+
+struct attention_config {
+    size_t heads, kv_heads, head_width;
+    bool causal;
+    size_t memory; /* M */
+};
+
+/* out (N, H W) = softmax(q k^T / sqrt(W)) v within each sentence (Vaswani et al. 2017). qkv (N, (H + 2 Hk) W): queries,
+ * keys, values; query head h reads key head h / (H / Hk). offsets (S + 1) i32. memory (S, M, 2, Hk W) optional: keys
+ * and values in front of the sentence's own, visible to every query. */
+value op_attention(struct graph *g, value qkv, value offsets, value memory, const struct attention_config *config);
+
+/* The same for one new token per row: appends its key and value to the cache at `position` and attends to all up to it.
+ * qkv (R, (H + 2 Hk) W), position (R) i32, cache (R, T, 2, Hk W) state. */
+value op_attention_cached(struct graph *g, value qkv, value position, value memory, value cache,
+                          const struct attention_config *config);
+
+/* Rotary positions (Su et al. 2021), halves split as in Llama: the first heads * head_width columns of x are rotated by
+ * position / 10000^(2i / W), the others copied. */
+value op_rotary(struct graph *g, value x, value position, size_t heads, size_t head_width);
+
+/* ---- one row per sentence <-> one row per token ---- */
+
+enum pool_kind { POOL_MEAN, POOL_FIRST, POOL_LAST, POOL_ATTENTION };
+
+/* y (S, D) from x (N, D). POOL_ATTENTION: softmax over the sentence of x . query, query (D). */
+value op_pool(struct graph *g, value x, value offsets, value query, enum pool_kind kind);
+
+/* y (N, D) = x + v[sentence], v (S, D). */
+value op_broadcast_add(struct graph *g, value x, value v, value sentence, value offsets);
+
+/* y (S, D) or (S) = sum of the sentence's rows. */
+value op_segment_sum(struct graph *g, value x, value offsets, enum dim_kind rows);
+
+/* ---- latent ---- */
+
+struct latent_sample {
+    value z;  /* (draws, Z)                                              */
+    value kl; /* (S, Z) nats per dimension of KL(q(z|x) || N(0, 1))      */
+};
+
+/* stats (S, 2Z) = mu | logvar. z = mu + exp(logvar / 2) eps (Kingma and Welling 2014, reparameterization and appendix B
+ * for the KL). eps by address: sample (S) u64, coordinate = dimension. sample_z false: z = mu. */
+struct latent_sample op_latent(struct graph *g, value stats, value sample, bool sample_z);
+
+/* (C, 2) sums and sums of squares of the columns of x (S, C). Not differentiable. */
+value op_column_moments(struct graph *g, value x);
+
+/* ---- loss ---- */
+
+/* nll (N) = -log softmax(y w^T)[label] in nats, no (N, V) tensor. y (N, D), w (V, D), labels (N) i32. In training one
+ * fused op computes it together with both gradients (the logits of a chunk are overwritten by their gradient). */
+value op_linear_cross_entropy(struct graph *g, value y, value w, value labels);
+
+/* Step scalars that the loss reads: an input of ELBO_WEIGHTS f32. */
+enum { ELBO_WEIGHT_NLL, ELBO_WEIGHT_KL, ELBO_WEIGHTS };
+/* What op_elbo reports, sums over the slot in nats. */
+enum { ELBO_LOSS, ELBO_NLL, ELBO_KL, ELBO_KL_FREE, ELBO_PARTS };
+
+struct free_bits {
+    enum { FREE_PER_DIMENSION, FREE_TOTAL, FREE_PER_GROUP } kind;
+    double nats;
+    size_t groups;
+};
+
+struct elbo_value {
+    value loss;   /* (ELBO_PARTS); [ELBO_LOSS] is what is minimized                    */
+    value kl_dim; /* (Z) sums of the true KL over the slot's sentences; none without z */
+};
+
+/* loss = weight[NLL] sum nll + weight[KL] S sum_j max(f, mean over the slot's sentences of the KL of part j), where a
+ * part is a dimension, a group of neighbours, or the whole (free bits: Kingma et al. 2016). kl may be none. */
+struct elbo_value op_elbo(struct graph *g, value nll, value kl, value weights, const struct free_bits *free_bits);
+
+/* ---- elementwise ---- */
+
+value op_add(struct graph *g, value a, value b);
+value op_gelu(struct graph *g, value x);   /* tanh form, Hendrycks and Gimpel 2016 */
+value op_swiglu(struct graph *g, value x); /* (N, 2F) gate | up -> (N, F) silu(gate) * up, Shazeer 2020 */
+
+struct token_rows {
+    value sentence, position, sample; /* (N) i32 row -> sentence, row -> position; (S) u64 global sample index */
+};
+
+/* Inverted dropout by addressed noise: coordinate = position * width + column. p = 0 records nothing. */
+value op_dropout(struct graph *g, value x, const struct token_rows *rows, double p, const char *what);
+
+/* ---- optimizer: ranges of the arenas, bound as inputs of an update graph ---- */
+
+enum { NORM_SQUARED, NORM_NOT_FINITE, NORM_RECORD };
+/* record (NORM_RECORD) = sum of squares in a fixed order over blocks of 1,024, and the number of values not finite. */
+value op_squared_norm(struct graph *g, value gradient);
+
+/* Step scalars of one group. */
+enum { STEP_LEARNING_RATE, STEP_GRADIENT_SCALE, STEP_DECAY, STEP_BETA1, STEP_BETA2, STEP_EPSILON, STEP_CORRECTION1,
+       STEP_CORRECTION2, STEP_MOMENTUM, STEP_SCALARS };
+/* AdamW (Loshchilov and Hutter 2019): decay is the learning rate times the weight decay, decoupled. */
+void op_adamw(struct graph *g, value weights, value moment1, value moment2, value gradient, value scalars);
+void op_sgd(struct graph *g, value weights, value moment, value gradient, value scalars);
+
+/* ---- for the rules themselves ---- */
+
+/* A dimension as recorded, and a check that two are the same. */
+struct dim op_rows(const struct graph *g, value v);
+bool op_same_rows(const struct graph *g, value a, value b);
+
+#endif
