@@ -96,7 +96,9 @@ static void commented_row(FILE *out, const struct option *row, bool begins, cons
     size_t size = section_size(row->key);
     const char *indent = size ? "  " : "";
     if (size && begins) fprintf(out, "\n%.*s:\n", (int)size, row->key);
-    fprintf(out, "%s# %s: %s\n%s%s: ", indent, row->help, range, indent, row->key + size + !!size);
+    fprintf(out, "%s# %s", indent, row->help);
+    if (row->type != OPTION_STRING) fprintf(out, " [%s]", range);
+    fprintf(out, "\n%s%s: ", indent, row->key + size + !!size);
     if (row->type == OPTION_STRING) print_string(out, row->fallback);
     else fputs(row->fallback, out);
     fputc('\n', out);
@@ -110,8 +112,10 @@ static void help_row(FILE *out, const struct option *row, bool begins, const voi
     if (begins) fputc('\n', out);
     snprintf(left, sizeof left, row->type == OPTION_BOOL ? "--%s" : "--%s=%s", row->key,
              *row->fallback ? row->fallback : "...");
-    fprintf(out, "  %-36s %s; %s%s%s\n", left, row->help, range, row->type == OPTION_BOOL ? "; default " : "",
-            row->type == OPTION_BOOL ? row->fallback : "");
+    fprintf(out, "  %-36s %s", left, row->help);
+    if (row->type == OPTION_BOOL) fprintf(out, " [default %s]", row->fallback);
+    else if (row->type != OPTION_STRING) fprintf(out, " [%s]", range);
+    fputc('\n', out);
 }
 
 static void reference_row(FILE *out, const struct option *row, bool begins, const void *context)

@@ -1,0 +1,57 @@
+/* What the commands share. A command is one file with one function, and one row in main.c. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "base/log.h"
+#include "base/options.h"
+#include "elbo/status.h"
+#include "train/config.h"
+
+#include <stddef.h>
+
+struct cli {
+    struct elbo_config config;    /* defaults, then the configuration file, then the command line */
+    struct options *options;      /* owns the strings of `config`                                 */
+    const char *const *arguments; /* (argument_count) what is not an option                       */
+    size_t argument_count;
+    const char *const *overrides; /* (override_count) the --key=value of the command line, in order, already applied */
+    size_t override_count;
+    unsigned mask;                /* the command's bit, enum config_command                       */
+    struct log log;               /* standard error                                               */
+};
+
+typedef elbo_status (*cli_function)(struct cli *cli, elbo_error *error);
+
+struct cli_command {
+    const char *name;
+    const char *arguments; /* as --help shows them: "RUN", "[CONFIG.yaml]"                     */
+    const char *help;      /* one line                                                         */
+    unsigned mask;         /* enum config_command: which options it takes                      */
+    size_t fewest, most;   /* arguments                                                        */
+    bool reads_config;     /* its argument is a configuration, read before the overrides       */
+    cli_function run;
+    const char *example;
+};
+
+/* The rows of main.c, for help and completion. */
+const struct cli_command *cli_commands(size_t *count);
+
+/* help.c */
+elbo_status cli_help(struct cli *cli, elbo_error *error);              /* elbo help [COMMAND | --reference] */
+elbo_status cli_help_command(const char *name, elbo_error *error);     /* elbo COMMAND --help               */
+elbo_status cli_completion(struct cli *cli, elbo_error *error);        /* elbo completion bash              */
+
+/* one file each */
+elbo_status cli_init(struct cli *cli, elbo_error *error);
+elbo_status cli_prepare(struct cli *cli, elbo_error *error);
+elbo_status cli_tokenize(struct cli *cli, elbo_error *error);
+elbo_status cli_info(struct cli *cli, elbo_error *error);
+
+/* ---- small things ---- */
+
+/* Reads a line of standard input, without its end, into `line`; *more is false at the end of the input. Ill-formed
+ * UTF-8 is replaced by U+FFFD and added to `*replaced`. */
+struct elbo_text;
+elbo_status cli_read_line(bool *more, struct elbo_text *line, size_t *replaced, elbo_error *error);
+
+#endif

@@ -1,0 +1,146 @@
+/* Help, the reference page (docs/reference.md) and shell completion, all from the table of commands and the table of
+ * options: what is not built does not appear. */
+#include "cli/cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct exit_code {
+    elbo_status status;
+    const char *name, *meaning;
+};
+
+static const struct exit_code exit_codes[] = {
+    {ELBO_OK, "ok", "everything was done"},
+    {ELBO_INTERNAL, "internal", "a bug, please report it"},
+    {ELBO_USAGE, "usage", "an option or argument is unknown, malformed or out of range"},
+    {ELBO_INPUT, "input", "a file's content is empty, truncated, foreign or of another version"},
+    {ELBO_IO, "io", "the system refused: missing file, no permission, disk full"},
+    {ELBO_MEMORY, "memory", "not enough memory; the message says for what"},
+    {ELBO_BUSY, "busy", "the run directory is in use by another process"},
+    {ELBO_DIVERGED, "diverged", "loss or gradient not finite, several steps in a row"},
+    {ELBO_DEVICE, "device", "the device is missing or failed"},
+    {ELBO_INTERRUPTED, "interrupted", "stopped by a signal, after saving"},
+};
+enum { EXIT_CODES = sizeof exit_codes / sizeof *exit_codes };
+
+/* The table of options reduced to the commands that exist. `names` has room for all of its commands. */
+static struct option_table built_table(struct option_command *names)
+{
+    struct option_table table = *elbo_config_table();
+    size_t count, built = 0;
+    const struct cli_command *commands = cli_commands(&count);
+    for (size_t i = 0; i < count; i++)
+        if (commands[i].mask) names[built++] = (struct option_command){commands[i].name, commands[i].mask};
+    table.commands = names;
+    table.command_count = built;
+    return table;
+}
+
+static elbo_status put_text(char *text, elbo_error *error)
+{
+    if (!text) return elbo_fail(error, ELBO_MEMORY, "no memory for the help text");
+    fputs(text, stdout);
+    free(text);
+    return ELBO_OK;
+}
+
+static void overview(void)
+{
+    size_t count;
+    const struct cli_command *commands = cli_commands(&count);
+    puts("elbo trains text variational autoencoders.\n\n"
+         "usage: elbo COMMAND [ARGUMENT ...] [--section.key=value ...]\n");
+    for (size_t i = 0; i < count; i++) printf("  %-12s %s\n", commands[i].name, commands[i].help);
+    puts("\n`elbo COMMAND --help` explains a command, `elbo --version` prints the version.\n\nexit codes:");
+    for (int i = 0; i < EXIT_CODES; i++)
+        printf("  %d  %-12s %s\n", (int)exit_codes[i].status, exit_codes[i].name, exit_codes[i].meaning);
+}
+
+elbo_status cli_help_command(const char *name, elbo_error *error)
+{
+    if (!name) {
+        overview();
+        return ELBO_OK;
+    }
+    size_t count;
+    const struct cli_command *commands = cli_commands(&count);
+    for (size_t i = 0; i < count; i++) {
+        const struct cli_command *command = &commands[i];
+        if (strcmp(command->name, name)) continue;
+        printf("elbo %s: %s\n\nusage: elbo %s %s%s\n  for example: %s\n", name, command->help, name, command->arguments,
+               command->mask ? " [--section.key=value ...]" : "", command->example);
+        return command->mask ? put_text(options_help(elbo_config_table(), command->mask), error) : ELBO_OK;
+    }
+    return elbo_fail(error, ELBO_USAGE, "unknown command '%.60s'; `elbo --help` lists them", name);
+}
+
+static elbo_status reference(elbo_error *error)
+{
+    size_t count;
+    const struct cli_command *commands = cli_commands(&count);
+    struct option_command *names = calloc(count, sizeof *names);
+    if (!names) return elbo_fail(error, ELBO_MEMORY, "no memory for the reference page");
+    struct option_table table = built_table(names);
+    puts("# Reference\n\nMade by `elbo help --reference` from the tables in `src/cli/main.c` and `src/train/config.c`.\n"
+         "\nOptions come from their defaults, then from a YAML file (`section:` maps of `key: value`), then from the\n"
+         "command line (`--section.key=value`; `--key` alone means true).\n\n## Commands\n\n| command | what |\n|---|---|");
+    for (size_t i = 0; i < count; i++) {
+        printf("| `elbo %s ", commands[i].name);
+        for (const char *c = commands[i].arguments; *c; c++) printf(*c == '|' ? "\\|" : "%c", *c);
+        printf("` | %s |\n", commands[i].help);
+    }
+    puts("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|");
+    for (int i = 0; i < EXIT_CODES; i++)
+        printf("| %d | %s | %s |\n", (int)exit_codes[i].status, exit_codes[i].name, exit_codes[i].meaning);
+    elbo_status status = put_text(options_reference(&table), error);
+    free(names);
+    return status;
+}
+
+elbo_status cli_help(struct cli *cli, elbo_error *error)
+{
+    if (cli->override_count) {
+        if (!strcmp(cli->overrides[0], "--reference")) return reference(error);
+        return elbo_fail(error, ELBO_USAGE, "elbo help does not take '%.60s'; it takes a command or --reference",
+                         cli->overrides[0]);
+    }
+    return cli_help_command(cli->argument_count ? cli->arguments[0] : NULL, error);
+}
+
+elbo_status cli_completion(struct cli *cli, elbo_error *error)
+{
+    if (strcmp(cli->arguments[0], "bash"))
+        return elbo_fail(error, ELBO_USAGE, "no completion for '%.60s'; there is one for bash", cli->arguments[0]);
+    size_t count;
+    const struct cli_command *commands = cli_commands(&count);
+    const struct option_table *table = elbo_config_table();
+    puts("_elbo() {\n    local word=${COMP_WORDS[COMP_CWORD]} words=\n    if [ \"$COMP_CWORD\" -eq 1 ]; then");
+    printf("        words='");
+    for (size_t i = 0; i < count; i++) printf("%s ", commands[i].name);
+    puts("--help --version'\n    else case ${COMP_WORDS[1]} in");
+    for (size_t i = 0; i < count; i++) {
+        printf("    %s) words='--help", commands[i].name);
+        for (size_t r = 0; r < table->count; r++) {
+            const struct option *row = &table->rows[r];
+            if (!(row->commands & commands[i].mask)) continue;
+            printf(" --%s%s", row->key, row->type == OPTION_BOOL ? "" : "=");
+            for (size_t c = 0; row->choices && row->choices[c]; c++) printf(" --%s=%s", row->key, row->choices[c]);
+        }
+        puts("' ;;");
+    }
+    puts("    esac fi\n"
+         "    # readline breaks words at '=': what is offered begins after it\n"
+         "    local head=\n"
+         "    if [ \"$word\" = = ]; then head=${COMP_WORDS[COMP_CWORD-1]}=; word=\n"
+         "    elif [ \"${COMP_WORDS[COMP_CWORD-1]}\" = = ]; then head=${COMP_WORDS[COMP_CWORD-2]}=; fi\n"
+         "    COMPREPLY=()\n"
+         "    local candidate\n"
+         "    for candidate in $words; do\n"
+         "        case $candidate in \"$head$word\"*) COMPREPLY+=(\"${candidate#\"$head\"}\") ;; esac\n"
+         "    done\n"
+         "    [ \"${#COMPREPLY[@]}\" -eq 1 ] && [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n"
+         "}\n"
+         "complete -o default -F _elbo elbo");
+    return ELBO_OK;
+}

@@ -1,0 +1,93 @@
+/* elbo tokenize: lines of text to lines of ids, or back. */
+#include "cli/cli.h"
+
+#include "elbo/tokenizer.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct work {
+    struct elbo_tokenizer *tokenizer;
+    struct elbo_text line, text;
+    struct elbo_ids ids;
+    size_t number; /* of the line */
+};
+
+/* One line of ids "5 17 3" to work->ids. */
+static elbo_status parse_ids(struct work *work, elbo_error *error)
+{
+    work->ids.count = 0;
+    for (char *at = work->line.text;;) {
+        at += strspn(at, " \t");
+        if (!*at) return ELBO_OK;
+        size_t digits = strspn(at, "0123456789"), word = strcspn(at, " \t");
+        if (digits != word || digits > 10)
+            return elbo_fail(error, ELBO_INPUT, "line %zu: '%.*s' is not a token id; --decode reads whole numbers with "
+                             "spaces between", work->number, (int)(word < 40 ? word : 40), at);
+        uint64_t id = strtoull(at, NULL, 10);
+        if (work->ids.count == work->ids.capacity) {
+            size_t capacity = work->ids.capacity ? 2 * work->ids.capacity : 64;
+            uint32_t *larger = realloc(work->ids.ids, capacity * sizeof *larger);
+            if (!larger) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu token ids", capacity);
+            work->ids.ids = larger;
+            work->ids.capacity = capacity;
+        }
+        work->ids.ids[work->ids.count++] = id > UINT32_MAX ? UINT32_MAX : (uint32_t)id;
+        at += word;
+    }
+}
+
+static elbo_status from_ids(struct work *work, bool json, elbo_error *error)
+{
+    ELBO_TRY(parse_ids(work, error));
+    elbo_status status = elbo_tokenizer_decode(work->tokenizer, &work->text, work->ids.ids, work->ids.count, error);
+    if (status != ELBO_OK) return elbo_fail_in(error, "line %zu: ", work->number);
+    if (!json) {
+        fwrite(work->text.text, 1, work->text.size, stdout);
+        putchar('\n');
+        return ELBO_OK;
+    }
+    size_t replaced, first; /* JSON is UTF-8; ids can spell bytes that are not */
+    ELBO_TRY(elbo_text_repair(&work->line, &replaced, &first, work->text.text, work->text.size, error));
+    json_t *text = json_stringn(work->line.text, work->line.size);
+    json_dumpf(text, stdout, JSON_ENCODE_ANY);
+    json_decref(text);
+    putchar('\n');
+    return ELBO_OK;
+}
+
+static elbo_status to_ids(struct work *work, bool json, elbo_error *error)
+{
+    ELBO_TRY(elbo_tokenizer_encode(work->tokenizer, &work->ids, work->line.text, work->line.size, error));
+    if (json) putchar('[');
+    for (size_t i = 0; i < work->ids.count; i++)
+        printf("%s%" PRIu32, !i ? "" : json ? ", " : " ", work->ids.ids[i]);
+    puts(json ? "]" : "");
+    return ELBO_OK;
+}
+
+elbo_status cli_tokenize(struct cli *cli, elbo_error *error)
+{
+    struct work work = {0};
+    size_t replaced = 0;
+    bool more = false;
+    elbo_status status = elbo_tokenizer_find(&work.tokenizer, cli->arguments[0], error);
+    while (status == ELBO_OK && (status = cli_read_line(&more, &work.line, &replaced, error)) == ELBO_OK && more) {
+        work.number++;
+        if (replaced && cli->config.prepare.strict)
+            status = elbo_fail(error, ELBO_INPUT, "standard input:%zu: not valid UTF-8; correct it, or leave out "
+                               "--strict to replace it by U+FFFD", work.number);
+        else
+            status = cli->config.decode ? from_ids(&work, cli->config.json, error)
+                                        : to_ids(&work, cli->config.json, error);
+    }
+    if (status == ELBO_OK && replaced)
+        log_warning(&cli->log, "%zu ill-formed parts of UTF-8 became U+FFFD; --strict refuses them", replaced);
+    elbo_tokenizer_close(work.tokenizer);
+    elbo_text_free(&work.line);
+    elbo_text_free(&work.text);
+    elbo_ids_free(&work.ids);
+    return status;
+}
