@@ -16,7 +16,8 @@ elbo_status npy_write_header(const struct sink *sink, size_t rows, size_t width,
     unsigned char header[192];
     memset(header, ' ', sizeof header);
     char text[160];
-    int length = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows, width);
+    int length =
+        snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows, width);
     size_t total = align_up(10 + (size_t)length + 1, 64); /* with the newline that ends the header */
     memcpy(header, magic, sizeof magic);
     header[6] = 1;
@@ -71,17 +72,21 @@ static elbo_status parse_dictionary(struct npy *out, struct cursor c, elbo_error
     while (good && !take(&c, "}")) {
         if (!descr && take(&c, "'descr'")) {
             descr = take(&c, ":");
-            if (!take(&c, "'<f4'")) return elbo_fail(error, ELBO_INPUT, "npy: the elements are not '<f4' (f32); convert with .astype('float32')");
+            if (!take(&c, "'<f4'"))
+                return elbo_fail(error, ELBO_INPUT,
+                                 "npy: the elements are not '<f4' (f32); convert with .astype('float32')");
         } else if (!order && take(&c, "'fortran_order'")) {
             order = take(&c, ":");
-            if (!take(&c, "False")) return elbo_fail(error, ELBO_INPUT, "npy: the array is in Fortran order; save it in C order");
+            if (!take(&c, "False"))
+                return elbo_fail(error, ELBO_INPUT, "npy: the array is in Fortran order; save it in C order");
         } else if (!shape && take(&c, "'shape'")) {
             shape = take(&c, ":") && take(&c, "(") && take_number(&c, &out->rows) && take(&c, ",");
             out->width = 1;
             if (shape && !take(&c, ")")) {
                 shape = take_number(&c, &out->width);
                 take(&c, ",");
-                if (!take(&c, ")")) return elbo_fail(error, ELBO_INPUT, "npy: the array does not have 1 or 2 dimensions");
+                if (!take(&c, ")"))
+                    return elbo_fail(error, ELBO_INPUT, "npy: the array does not have 1 or 2 dimensions");
             }
             good = shape;
         } else {
@@ -108,7 +113,8 @@ elbo_status npy_parse(struct npy *out, const void *bytes, size_t size, elbo_erro
         start = 12;
         length |= (size_t)b[10] << 16 | (size_t)b[11] << 24;
     } else if (b[6] != 1) {
-        return elbo_fail(error, ELBO_INPUT, "npy: version %d.%d is not one this program reads (1.0 to 3.0)", b[6], b[7]);
+        return elbo_fail(error, ELBO_INPUT, "npy: version %d.%d is not one this program reads (1.0 to 3.0)", b[6],
+                         b[7]);
     }
     if (length > size - start) return elbo_fail(error, ELBO_INPUT, "npy: truncated in its header");
     ELBO_TRY(parse_dictionary(out, (struct cursor){(const char *)b + start, (const char *)b + start + length}, error));

@@ -1,5 +1,5 @@
-/* NumPy's .npy, version 1.0, for matrices of f32: "\x93NUMPY", version, u16 header length, a Python dictionary padded to
- * 64 bytes, then the rows. numpy.load reads what is written here; the reader takes 1 or 2 dimensions of '<f4' in C
+/* NumPy's .npy, version 1.0, for matrices of f32: "\x93NUMPY", version, u16 header length, a Python dictionary padded
+ * to 64 bytes, then the rows. numpy.load reads what is written here; the reader takes 1 or 2 dimensions of '<f4' in C
  * order. */
 #ifndef FORMATS_NPY_H
 #define FORMATS_NPY_H

@@ -76,7 +76,8 @@ static json_t *tensor_entry(const struct safetensors_tensor *tensor, size_t begi
 {
     json_t *shape = json_array();
     int failed = !shape;
-    for (size_t i = 0; i < tensor->rank; i++) failed |= json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
+    for (size_t i = 0; i < tensor->rank; i++)
+        failed |= json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
     if (failed) {
         json_decref(shape);
         return NULL;
@@ -126,8 +127,7 @@ static elbo_status write_sorted(const struct sink *sink, const struct safetensor
     ELBO_TRY(sink_write(sink, n, sizeof n, error));
     ELBO_TRY(sink_write(sink, json, length, error));
     ELBO_TRY(sink_write(sink, spaces, padded - length, error));
-    for (size_t i = 0; i < count; i++)
-        ELBO_TRY(sink_write(sink, sorted[i]->data, safetensors_bytes(sorted[i]), error));
+    for (size_t i = 0; i < count; i++) ELBO_TRY(sink_write(sink, sorted[i]->data, safetensors_bytes(sorted[i]), error));
     return ELBO_OK;
 }
 
@@ -175,7 +175,8 @@ static elbo_status read_entry(struct spot *spot, const char *name, const json_t 
     const char *type = json_string_value(json_object_get(entry, "dtype"));
     const json_t *shape = json_object_get(entry, "shape"), *offsets = json_object_get(entry, "data_offsets");
     if (!type || !json_is_array(shape) || !json_is_array(offsets) || json_array_size(offsets) != 2)
-        return elbo_fail(error, ELBO_INPUT, "tensor %.200s: the header needs a dtype, a shape and two data_offsets", name);
+        return elbo_fail(error, ELBO_INPUT, "tensor %.200s: the header needs a dtype, a shape and two data_offsets",
+                         name);
     struct safetensors_tensor *tensor = &spot->tensor;
     tensor->name = name;
     tensor->dtype = 0;
@@ -184,11 +185,12 @@ static elbo_status read_entry(struct spot *spot, const char *name, const json_t 
         return elbo_fail(error, ELBO_INPUT, "tensor %.200s: dtype %.40s is not one this program reads", name, type);
     tensor->rank = json_array_size(shape);
     if (tensor->rank > SAFETENSORS_MOST_DIMENSIONS)
-        return elbo_fail(error, ELBO_INPUT, "tensor %.200s: has %zu dimensions, at most %d are read", name, tensor->rank,
-                         SAFETENSORS_MOST_DIMENSIONS);
+        return elbo_fail(error, ELBO_INPUT, "tensor %.200s: has %zu dimensions, at most %d are read", name,
+                         tensor->rank, SAFETENSORS_MOST_DIMENSIONS);
     for (size_t i = 0; i < tensor->rank; i++)
         if (!integer_in_range(&tensor->shape[i], json_array_get(shape, i)))
-            return elbo_fail(error, ELBO_INPUT, "tensor %.200s: dimension %zu is not an integer from 0 to 2^48 - 1", name, i);
+            return elbo_fail(error, ELBO_INPUT, "tensor %.200s: dimension %zu is not an integer from 0 to 2^48 - 1",
+                             name, i);
     if (!integer_in_range(&spot->begin, json_array_get(offsets, 0)) ||
         !integer_in_range(&spot->end, json_array_get(offsets, 1)))
         return elbo_fail(error, ELBO_INPUT, "tensor %.200s: data_offsets are not integers from 0 to 2^48 - 1", name);
@@ -220,14 +222,14 @@ static elbo_status check_places(const struct spot *spots, size_t count, size_t s
         if (!tensor_bytes(&bytes, &spot->tensor))
             return elbo_fail(error, ELBO_INPUT, "tensor %.200s: the product of its dimensions overflows", name);
         if (spot->end - spot->begin != bytes)
-            return elbo_fail(error, ELBO_INPUT, "tensor %.200s: offsets %zu to %zu hold %zu bytes, its shape needs %zu", name,
-                             spot->begin, spot->end, spot->end - spot->begin, bytes);
+            return elbo_fail(error, ELBO_INPUT, "tensor %.200s: offsets %zu to %zu hold %zu bytes, its shape needs %zu",
+                             name, spot->begin, spot->end, spot->end - spot->begin, bytes);
         end = spot->end;
     }
     size_t expected;
     if (!checked_add(&expected, start, end) || expected != size)
-        return elbo_fail(error, ELBO_INPUT, "the tensors end at offset %zu of %zu bytes: the file is %s", end, size - start,
-                         end > size - start ? "truncated" : "longer than its tensors");
+        return elbo_fail(error, ELBO_INPUT, "the tensors end at offset %zu of %zu bytes: the file is %s", end,
+                         size - start, end > size - start ? "truncated" : "longer than its tensors");
     return ELBO_OK;
 }
 
@@ -236,12 +238,14 @@ static elbo_status read_header(struct safetensors *file, struct spot *spots, con
 {
     const char *name;
     json_t *entry;
-    json_object_foreach(file->header, name, entry) {
+    json_object_foreach(file->header, name, entry)
+    {
         if (!json_is_object(entry)) return elbo_fail(error, ELBO_INPUT, "header entry %.200s is not an object", name);
         if (!strcmp(name, "__metadata__")) {
             const char *key;
             json_t *value;
-            json_object_foreach(entry, key, value) {
+            json_object_foreach(entry, key, value)
+            {
                 if (!json_is_string(value))
                     return elbo_fail(error, ELBO_INPUT, "__metadata__ entry %.200s is not a string", key);
             }
@@ -272,12 +276,14 @@ elbo_status safetensors_parse(struct safetensors **out, const void *bytes, size_
     uint64_t n = 0;
     for (size_t i = 0; i < 8; i++) n |= (uint64_t)b[i] << (8 * i);
     if (n > most_header_bytes)
-        return elbo_fail(error, ELBO_INPUT, "the header claims %llu bytes, at most %zu are allowed: not a safetensors file",
+        return elbo_fail(error, ELBO_INPUT,
+                         "the header claims %llu bytes, at most %zu are allowed: not a safetensors file",
                          (unsigned long long)n, most_header_bytes);
     if (n > size - 8)
         return elbo_fail(error, ELBO_INPUT, "the header claims %llu bytes, the file has %zu: it is truncated",
                          (unsigned long long)n, size - 8);
-    if (n == 0 || b[8] != '{') return elbo_fail(error, ELBO_INPUT, "the header does not start with {: not a safetensors file");
+    if (n == 0 || b[8] != '{')
+        return elbo_fail(error, ELBO_INPUT, "the header does not start with {: not a safetensors file");
 
     struct safetensors *file = calloc(1, sizeof *file);
     struct spot *spots = NULL;

@@ -71,7 +71,7 @@ elbo_status safetensors_parse(struct safetensors **out, const void *bytes, size_
 void safetensors_free(struct safetensors *file);
 
 size_t safetensors_count(const struct safetensors *file);
-const struct safetensors_tensor *safetensors_at(const struct safetensors *file, size_t index); /* in file order */
+const struct safetensors_tensor *safetensors_at(const struct safetensors *file, size_t index);       /* in file order */
 const struct safetensors_tensor *safetensors_find(const struct safetensors *file, const char *name); /* or NULL */
 const char *safetensors_note(const struct safetensors *file, const char *key);                       /* or NULL */
 

@@ -1,5 +1,5 @@
-/* Checkpoints: RUN/checkpoints/step-00001000/, saved so that a crash at any moment leaves the one before or the new one,
- * and opened only when every byte verifies.
+/* Checkpoints: RUN/checkpoints/step-00001000/, saved so that a crash at any moment leaves the one before or the new
+ * one, and opened only when every byte verifies.
  *
  *     struct checkpoint_file files[] = {
  *         {.name = "model.safetensors", .tensors = weights, .tensor_count = n},
@@ -13,8 +13,8 @@
  *     status = checkpoint_tensors(&weights, checkpoint, "model.safetensors", &error);
  *
  * Saving: write aside into step-N.tmp (each file new, fsynced), manifest last, rename, fsync of the parent; only then
- * `latest` is moved (a small file that holds the folder's name); only then old ones are deleted. A save that fails loses
- * nothing: report it and go on. */
+ * `latest` is moved (a small file that holds the folder's name); only then old ones are deleted. A save that fails
+ * loses nothing: report it and go on. */
 #ifndef TRAIN_CHECKPOINT_H
 #define TRAIN_CHECKPOINT_H
 
@@ -29,12 +29,12 @@
 /* ---- saving ---- */
 
 struct checkpoint_file {
-    const char *name;                         /* at most one folder deep: "state/optimizer.safetensors"  */
-    const struct safetensors_tensor *tensors; /* written as safetensors when not NULL ...                */
+    const char *name;                         /* at most one folder deep: "state/optimizer.safetensors" */
+    const struct safetensors_tensor *tensors; /* written as safetensors when not NULL ...               */
     size_t tensor_count;
-    const struct safetensors_note *notes;     /* (with this __metadata__)                                */
+    const struct safetensors_note *notes; /* (with this __metadata__)                                   */
     size_t note_count;
-    const void *bytes;                        /* ... else these bytes as they are                        */
+    const void *bytes; /* ... else these bytes as they are                                              */
     size_t size;
 };
 
@@ -48,7 +48,8 @@ struct checkpoint_contents {
 
 /* Saves, moves `latest`, then deletes all but this one and the `keep - 1` newest before it (keep = 0: deletes none).
  * A checkpoint of the same step is replaced atomically. The caller holds the run directory's lock. */
-elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_contents *contents, size_t keep, elbo_error *error);
+elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_contents *contents, size_t keep,
+                            elbo_error *error);
 
 /* Whether the run directory has anything that claims to be a checkpoint, good or damaged: if not, `resume: auto` starts
  * afresh. */
@@ -62,8 +63,8 @@ struct checkpoint;
 typedef void (*checkpoint_warning)(void *context, const char *message);
 
 /* `path` is one checkpoint, which must verify, or a run directory: then what `latest` names is tried first, then all
- * others, newest first. `warn` may be NULL. No symbolic link inside is followed. ELBO_INPUT: damaged, foreign, of another
- * version (with file and byte range), or none found; ELBO_IO: not there, not readable. */
+ * others, newest first. `warn` may be NULL. No symbolic link inside is followed. ELBO_INPUT: damaged, foreign, of
+ * another version (with file and byte range), or none found; ELBO_IO: not there, not readable. */
 elbo_status checkpoint_open(struct checkpoint **out, const char *path, checkpoint_warning warn, void *context,
                             elbo_error *error);
 void checkpoint_close(struct checkpoint *checkpoint);
@@ -85,11 +86,11 @@ elbo_status checkpoint_tensors(struct safetensors **out, const struct checkpoint
 /* ---- shared by the two halves ---- */
 
 enum { CHECKPOINT_NAME = 32 };
-#define CHECKPOINT_FOLDER "checkpoints"
+#define CHECKPOINT_FOLDER   "checkpoints"
 #define CHECKPOINT_MANIFEST "manifest.json"
 
-void checkpoint_name(char out[CHECKPOINT_NAME], uint64_t step);  /* step-00001000 */
-bool checkpoint_parse_name(uint64_t *step, const char *name);    /* exactly such a name */
+void checkpoint_name(char out[CHECKPOINT_NAME], uint64_t step); /* step-00001000 */
+bool checkpoint_parse_name(uint64_t *step, const char *name);   /* exactly such a name */
 
 /* The steps that have a folder of such a name in `folder`, newest first; free() them. A missing folder has none. */
 elbo_status checkpoint_list(uint64_t **steps, size_t *count, const char *folder, elbo_error *error);

@@ -1,6 +1,6 @@
 /* Opening a checkpoint. Folders and files are opened relative to one another with O_NOFOLLOW, and only names of the
- * manifest are ever opened; a file is read once with pread to verify its checksums (an I/O error is then an error and not
- * a signal) and mapped only when it proved to be what the manifest says. */
+ * manifest are ever opened; a file is read once with pread to verify its checksums (an I/O error is then an error and
+ * not a signal) and mapped only when it proved to be what the manifest says. */
 #include "train/checkpoint.h"
 
 #include "base/files.h"
@@ -65,7 +65,8 @@ static elbo_status read_exactly(int fd, void *buffer, size_t size, uint64_t offs
         ssize_t got = pread(fd, to, size, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return file_fail(error, "read", name, errno);
-        if (got == 0) return elbo_fail(error, ELBO_INPUT, "%s ended at byte %" PRIu64 " while it was read", name, offset);
+        if (got == 0)
+            return elbo_fail(error, ELBO_INPUT, "%s ended at byte %" PRIu64 " while it was read", name, offset);
         to += got;
         size -= (size_t)got;
         offset += (uint64_t)got;
@@ -73,15 +74,18 @@ static elbo_status read_exactly(int fd, void *buffer, size_t size, uint64_t offs
     return ELBO_OK;
 }
 
-static elbo_status compare_sums(const struct manifest_file *found, const struct manifest_file *wanted, elbo_error *error)
+static elbo_status compare_sums(const struct manifest_file *found, const struct manifest_file *wanted,
+                                elbo_error *error)
 {
     for (size_t i = 0; i < wanted->chunk_count; i++) {
         if (found->chunks[i] == wanted->chunks[i]) continue;
         uint64_t from = (uint64_t)i * MANIFEST_CHUNK, to = from + MANIFEST_CHUNK;
         if (to > wanted->bytes) to = wanted->bytes;
-        return elbo_fail(error, ELBO_INPUT, "%s is damaged between byte %" PRIu64 " and byte %" PRIu64, wanted->name, from, to);
+        return elbo_fail(error, ELBO_INPUT, "%s is damaged between byte %" PRIu64 " and byte %" PRIu64, wanted->name,
+                         from, to);
     }
-    if (found->xxh3 != wanted->xxh3) return elbo_fail(error, ELBO_INPUT, "%s does not match its checksum", wanted->name);
+    if (found->xxh3 != wanted->xxh3)
+        return elbo_fail(error, ELBO_INPUT, "%s does not match its checksum", wanted->name);
     return ELBO_OK;
 }
 
@@ -116,8 +120,9 @@ static elbo_status open_file(struct mapping *out, int folder, const struct manif
     ELBO_TRY(open_inside(&fd, &size, folder, wanted->name, error));
     elbo_status status = ELBO_OK;
     if (size != wanted->bytes || size > SIZE_MAX / 2)
-        status = elbo_fail(error, ELBO_INPUT, "%s has %" PRIu64 " bytes, the manifest says %" PRIu64 ": it is %s", wanted->name,
-                           size, wanted->bytes, size < wanted->bytes ? "truncated" : "not the file that was saved");
+        status = elbo_fail(error, ELBO_INPUT, "%s has %" PRIu64 " bytes, the manifest says %" PRIu64 ": it is %s",
+                           wanted->name, size, wanted->bytes,
+                           size < wanted->bytes ? "truncated" : "not the file that was saved");
     if (status == ELBO_OK) status = verify_bytes(fd, wanted, error);
     if (status == ELBO_OK && size > 0) {
         out->bytes = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -142,7 +147,8 @@ static elbo_status open_manifest(struct manifest *out, int folder, elbo_error *e
     char *text = NULL;
     elbo_status status = ELBO_OK;
     if (size > MANIFEST_MOST_BYTES)
-        status = elbo_fail(error, ELBO_INPUT, "has %" PRIu64 " bytes, at most %d are possible", size, MANIFEST_MOST_BYTES);
+        status =
+            elbo_fail(error, ELBO_INPUT, "has %" PRIu64 " bytes, at most %d are possible", size, MANIFEST_MOST_BYTES);
     else if (!(text = malloc((size_t)size + 1)))
         status = elbo_fail(error, ELBO_MEMORY, "no memory for the manifest's %" PRIu64 " bytes", size);
     if (status == ELBO_OK) status = read_exactly(fd, text, (size_t)size, 0, CHECKPOINT_MANIFEST, error);
@@ -173,7 +179,8 @@ static elbo_status open_checkpoint(struct checkpoint **out, int folder, const ch
     snprintf(checkpoint->path, sizeof checkpoint->path, "%s", path);
     elbo_status status = open_all(checkpoint, folder, error);
     if (status == ELBO_OK && step && *step != checkpoint->manifest.step)
-        status = elbo_fail(error, ELBO_INPUT, "holds step %" PRIu64 ", which its name does not say", checkpoint->manifest.step);
+        status = elbo_fail(error, ELBO_INPUT, "holds step %" PRIu64 ", which its name does not say",
+                           checkpoint->manifest.step);
     if (status) {
         checkpoint_close(checkpoint);
         return elbo_fail_in(error, "%s: ", path);
@@ -185,7 +192,7 @@ static elbo_status open_checkpoint(struct checkpoint **out, int folder, const ch
 /* ---- a run directory ---- */
 
 struct search {
-    int checkpoints; /* descriptor of RUN/checkpoints */
+    int checkpoints;  /* descriptor of RUN/checkpoints */
     const char *path; /* of it */
     checkpoint_warning warn;
     void *context;
@@ -200,7 +207,8 @@ static void warn_of(struct search *search, const elbo_error *reason)
 }
 
 /* True when the search is over: *out is set, or `error` is one that trying another will not mend. */
-static bool try_step(struct checkpoint **out, struct search *search, uint64_t step, elbo_status *status, elbo_error *error)
+static bool try_step(struct checkpoint **out, struct search *search, uint64_t step, elbo_status *status,
+                     elbo_error *error)
 {
     char name[CHECKPOINT_NAME], path[FILES_PATH];
     checkpoint_name(name, step);
@@ -278,7 +286,8 @@ elbo_status checkpoint_open(struct checkpoint **out, const char *path, checkpoin
     int checkpoints = openat(folder, CHECKPOINT_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = errno;
     close(folder);
     if (checkpoints < 0 && number == ENOENT)
-        return elbo_fail(error, ELBO_INPUT, "%s is neither a run directory (it has no %s/) nor a checkpoint (it has no %s)", path,
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s is neither a run directory (it has no %s/) nor a checkpoint (it has no %s)", path,
                          CHECKPOINT_FOLDER, CHECKPOINT_MANIFEST);
     if (checkpoints < 0) return file_fail(error, "open the checkpoints of", path, number);
     char inside[FILES_PATH];

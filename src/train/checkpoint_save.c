@@ -1,11 +1,13 @@
 /* Saving a checkpoint. The order of the system calls is the point of this file:
  *
- *   mkdir step-N.tmp (0700) -> files: create new, write, fsync, close, fsync of the folder -> the manifest in the same way
+ *   mkdir step-N.tmp (0700) -> files: create new, write, fsync, close, fsync of the folder -> the manifest in the same
+ * way
  *   -> rename to step-N, never onto another one -> fsync of the parent -> `latest` (aside, fsync, rename, fsync)
  *   -> old ones: rename to .tmp, manifest removed first, then the rest.
  *
- * So a folder without .tmp is complete, and what an interrupted save or delete leaves ends in .tmp; the next save clears
- * it away. With several ranks, each writes its own files between begin and commit, and one commits after a barrier. */
+ * So a folder without .tmp is complete, and what an interrupted save or delete leaves ends in .tmp; the next save
+ * clears it away. With several ranks, each writes its own files between begin and commit, and one commits after a
+ * barrier. */
 #include "train/checkpoint.h"
 
 #include "base/files.h"
@@ -130,7 +132,8 @@ static elbo_status clear_leftovers(const char *checkpoints, elbo_error *error)
     for (struct dirent *entry; status == ELBO_OK && (entry = readdir(entries));) {
         const char *name = entry->d_name;
         size_t length = strlen(name);
-        if (length < 4 || strcmp(name + length - 4, ".tmp") || (strncmp(name, "step-", 5) && strncmp(name, "latest.", 7)))
+        if (length < 4 || strcmp(name + length - 4, ".tmp") ||
+            (strncmp(name, "step-", 5) && strncmp(name, "latest.", 7)))
             continue;
         char path[FILES_PATH];
         status = file_join(path, checkpoints, name, error);
@@ -221,7 +224,8 @@ static elbo_status add_file(struct manifest_file *entry, const struct save *save
 
 static elbo_status begin(struct save *save, const char *run_dir, uint64_t step, elbo_error *error)
 {
-    if (step > 9999999999999999999u / 10) return elbo_fail(error, ELBO_INTERNAL, "step %" PRIu64 " is out of range", step);
+    if (step > 9999999999999999999u / 10)
+        return elbo_fail(error, ELBO_INTERNAL, "step %" PRIu64 " is out of range", step);
     ELBO_TRY(file_join(save->checkpoints, run_dir, CHECKPOINT_FOLDER, error));
     ELBO_TRY(file_make_folder(save->checkpoints, error));
     ELBO_TRY(clear_leftovers(save->checkpoints, error));
@@ -233,8 +237,8 @@ static elbo_status begin(struct save *save, const char *run_dir, uint64_t step, 
     return ELBO_OK;
 }
 
-/* Gives step-N.tmp its name. One of that name is there after a fallback to an earlier step (it was damaged, or is about to
- * be computed anew): the two change names in one system call, so that at no moment there is neither. */
+/* Gives step-N.tmp its name. One of that name is there after a fallback to an earlier step (it was damaged, or is about
+ * to be computed anew): the two change names in one system call, so that at no moment there is neither. */
 static elbo_status rename_into_place(const struct save *save, elbo_error *error)
 {
     if (renameat2(AT_FDCWD, save->aside, AT_FDCWD, save->target, RENAME_NOREPLACE) == 0) return ELBO_OK;
@@ -249,7 +253,8 @@ static elbo_status rename_into_place(const struct save *save, elbo_error *error)
     char old[FILES_PATH];
     if ((size_t)snprintf(old, sizeof old, "%s.old.tmp", save->target) >= sizeof old)
         return elbo_fail(error, ELBO_IO, "the path %.200s... is too long", save->target);
-    if (lstat(save->target, &about) == 0 && rename(save->target, old)) return file_fail(error, "rename", save->target, errno);
+    if (lstat(save->target, &about) == 0 && rename(save->target, old))
+        return file_fail(error, "rename", save->target, errno);
     if (rename(save->aside, save->target)) return file_fail(error, "rename to", save->target, errno);
     return ELBO_OK;
 }
@@ -275,7 +280,8 @@ static elbo_status write_manifest(const struct save *save, const struct checkpoi
     return status;
 }
 
-static elbo_status write_all_files(const struct save *save, const struct checkpoint_contents *contents, elbo_error *error)
+static elbo_status write_all_files(const struct save *save, const struct checkpoint_contents *contents,
+                                   elbo_error *error)
 {
     struct manifest_file *entries = calloc(contents->file_count + 1, sizeof *entries);
     if (!entries) return elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", contents->file_count);
@@ -296,7 +302,8 @@ static elbo_status move_latest(const struct save *save, elbo_error *error)
     return file_write(path, text, (size_t)size, error);
 }
 
-elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_contents *contents, size_t keep, elbo_error *error)
+elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_contents *contents, size_t keep,
+                            elbo_error *error)
 {
     struct save save;
     elbo_status status = begin(&save, run_dir, contents->step, error);
@@ -311,9 +318,11 @@ elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_content
     status = file_sync_folder(save.checkpoints, error);
     if (status == ELBO_OK) status = move_latest(&save, error);
     if (status)
-        return elbo_fail_in(error, "checkpoint of step %" PRIu64 " is written, but perhaps not durable: ", contents->step);
+        return elbo_fail_in(error,
+                            "checkpoint of step %" PRIu64 " is written, but perhaps not durable: ", contents->step);
     status = clear_leftovers(save.checkpoints, error); /* the one it replaced */
     if (status == ELBO_OK) status = rotate(save.checkpoints, contents->step, keep, error);
-    if (status) return elbo_fail_in(error, "checkpoint of step %" PRIu64 " is saved, but old ones stay: ", contents->step);
+    if (status)
+        return elbo_fail_in(error, "checkpoint of step %" PRIu64 " is saved, but old ones stay: ", contents->step);
     return ELBO_OK;
 }

@@ -99,7 +99,8 @@ bool manifest_name_is_good(const char *name)
             if (first || ++slashes > 1) return false;
         } else if (c == '.') {
             if (first) return false;
-        } else if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_' && c != '-') {
+        } else if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_' &&
+                   c != '-') {
             return false;
         }
     }
@@ -144,7 +145,8 @@ static json_t *body(const struct manifest *manifest)
                                  : json_object_set_new(root, "counters", json_object());
     failed |= json_object_set_new(root, "chunk_bytes", json_integer(MANIFEST_CHUNK));
     failed |= json_object_set_new(root, "files", files);
-    for (size_t i = 0; i < manifest->count; i++) failed |= json_array_append_new(files, file_entry(&manifest->files[i]));
+    for (size_t i = 0; i < manifest->count; i++)
+        failed |= json_array_append_new(files, file_entry(&manifest->files[i]));
     if (!failed) return root;
     json_decref(root);
     return NULL;
@@ -234,10 +236,12 @@ static elbo_status read_body(struct manifest *out, elbo_error *error)
     json_t *root = out->owner;
     const char *kind = json_string_value(json_object_get(root, "elbo"));
     uint64_t version, chunk, ranks;
-    if (!kind || strcmp(kind, "checkpoint")) return elbo_fail(error, ELBO_INPUT, "is not the manifest of an elbo checkpoint");
+    if (!kind || strcmp(kind, "checkpoint"))
+        return elbo_fail(error, ELBO_INPUT, "is not the manifest of an elbo checkpoint");
     out->program = json_string_value(json_object_get(root, "program"));
     if (!read_count(&version, json_object_get(root, "version")) || version != MANIFEST_VERSION)
-        return elbo_fail(error, ELBO_INPUT, "has format version %" PRId64 " (written by elbo %.40s); this program reads version %d",
+        return elbo_fail(error, ELBO_INPUT,
+                         "has format version %" PRId64 " (written by elbo %.40s); this program reads version %d",
                          (int64_t)json_integer_value(json_object_get(root, "version")),
                          out->program ? out->program : "unknown", MANIFEST_VERSION);
     out->config_hash = json_string_value(json_object_get(root, "config_hash"));

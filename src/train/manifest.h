@@ -19,7 +19,7 @@
 
 enum {
     MANIFEST_VERSION = 1,
-    MANIFEST_CHUNK = 16 << 20,     /* bytes */
+    MANIFEST_CHUNK = 16 << 20, /* bytes */
     MANIFEST_MOST_BYTES = 64 << 20,
     MANIFEST_MOST_NAME = 128,
 };

@@ -1,4 +1,5 @@
-/* The run directory's lock, by flock: it belongs to the open file, so a crash releases it and there is nothing to clean. */
+/* The run directory's lock, by flock: it belongs to the open file, so a crash releases it and there is nothing to
+ * clean. */
 #include "train/run_lock.h"
 
 #include "base/files.h"
@@ -46,8 +47,9 @@ elbo_status run_directory_lock(struct run_lock *lock, const char *run_dir, elbo_
         describe_owner(owner, sizeof owner, fd);
         close(fd);
         if (number != EWOULDBLOCK) return file_fail(error, "lock", path, number);
-        return elbo_fail(error, ELBO_BUSY, "%s is in use by another process%s; wait for it to end, or choose another --run.dir",
-                         run_dir, owner);
+        return elbo_fail(error, ELBO_BUSY,
+                         "%s is in use by another process%s; wait for it to end, or choose another --run.dir", run_dir,
+                         owner);
     }
     elbo_status status = write_owner(fd, path, error);
     if (status) {

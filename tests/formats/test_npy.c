@@ -1,4 +1,5 @@
-/* .npy: numpy.load reads what is written (when NumPy is there), the reader reads it back, and headers that lie are refused. */
+/* .npy: numpy.load reads what is written (when NumPy is there), the reader reads it back, and headers that lie are
+ * refused. */
 #include "formats/npy.h"
 
 #include <fcntl.h>
@@ -61,7 +62,8 @@ static void numpy_reads_it(void **state)
     assert_int_equal(npy_write(&sink, data, 2, 3, &error), ELBO_OK);
     assert_int_equal(close(target.fd), 0);
     snprintf(command, sizeof command,
-             "/usr/bin/python3 -c \"import numpy; assert numpy.load('%s').tolist() == [[1, 2, 3], [4, -5, 6.5]]\"", path);
+             "/usr/bin/python3 -c \"import numpy; assert numpy.load('%s').tolist() == [[1, 2, 3], [4, -5, 6.5]]\"",
+             path);
     assert_int_equal(system(command), 0);
     unlink(path);
 }
@@ -86,10 +88,16 @@ static void headers_that_lie_are_refused(void **state)
     elbo_error error = {0};
     assert_int_equal(parse_text("{'fortran_order': False, 'shape': (2,), 'descr': '<f4'}\n", 8, &error), ELBO_OK);
     const char *bad[] = {
-        "", "{", "{}", "{'descr': '<f4'}", "{'descr': '<f8', 'fortran_order': False, 'shape': (2,)}",
-        "{'descr': '<f4', 'fortran_order': True, 'shape': (2,)}", "{'descr': '<f4', 'fortran_order': False, 'shape': ()}",
+        "",
+        "{",
+        "{}",
+        "{'descr': '<f4'}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (2,)}",
+        "{'descr': '<f4', 'fortran_order': True, 'shape': (2,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': ()}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 1)}",
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}", "{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999999,)}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4)}",
         "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2,)}",

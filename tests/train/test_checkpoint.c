@@ -2,7 +2,8 @@
  * refused by name, with the one before used instead; and saving, rotating and replacing never leave nothing.
  *
  * The program is also the driver of test_checkpoint_crash.py:
- *     train_test_checkpoint save RUN STEP KEEP      train_test_checkpoint open RUN     prints the step, verifies the contents */
+ *     train_test_checkpoint save RUN STEP KEEP      train_test_checkpoint open RUN     prints the step, verifies the
+ * contents */
 #include "train/checkpoint.h"
 #include "train/manifest.h"
 #include "train/run_lock.h"
@@ -63,7 +64,8 @@ static const char *contents_fault(const struct checkpoint *checkpoint)
     uint64_t step = checkpoint_step(checkpoint), draws[2];
     struct safetensors *model, *state;
     float weights[WEIGHTS];
-    const struct safetensors_tensor encoder = {.name = "encoder.w", .dtype = SAFETENSORS_F32, .rank = 2, .shape = {8, 4}};
+    const struct safetensors_tensor encoder = {
+        .name = "encoder.w", .dtype = SAFETENSORS_F32, .rank = 2, .shape = {8, 4}};
     const struct safetensors_tensor decoder = {.name = "decoder.w", .dtype = SAFETENSORS_F32, .rank = 1, .shape = {32}};
     const struct safetensors_tensor drawn = {.name = "draws", .dtype = SAFETENSORS_U64, .rank = 1, .shape = {2}};
     if (checkpoint_tensors(&model, checkpoint, "model.safetensors", &error)) return "model";
@@ -147,7 +149,8 @@ static void must_open(void **state, uint64_t step, struct warnings *warnings)
     elbo_error error = {0};
     struct checkpoint *checkpoint = NULL;
     *warnings = (struct warnings){0};
-    if (checkpoint_open(&checkpoint, ((struct fixture *)*state)->run, collect, warnings, &error)) fail_msg("%s", error.message);
+    if (checkpoint_open(&checkpoint, ((struct fixture *)*state)->run, collect, warnings, &error))
+        fail_msg("%s", error.message);
     assert_int_equal(checkpoint_step(checkpoint), step);
     const char *fault = contents_fault(checkpoint);
     if (fault) fail_msg("%s of step %d", fault, (int)step);
@@ -203,7 +206,8 @@ static void round_trip(void **state)
     assert_int_equal(warnings.count, 0);
 
     struct checkpoint *checkpoint; /* one checkpoint's own folder may stand where the run may */
-    assert_int_equal(checkpoint_open(&checkpoint, inside(path, state, "checkpoints/step-00000007"), NULL, NULL, &error), 0);
+    assert_int_equal(checkpoint_open(&checkpoint, inside(path, state, "checkpoints/step-00000007"), NULL, NULL, &error),
+                     0);
     assert_null(contents_fault(checkpoint));
     assert_string_equal(checkpoint_path(checkpoint), path);
     assert_true(checkpoint_has(checkpoint, "config.json"));
@@ -218,7 +222,8 @@ static void round_trip(void **state)
     assert_int_equal(about.st_mode & 0777, 0700);
 }
 
-static const char *const saved_files[] = {"manifest.json", "model.safetensors", "config.json", "state/optimizer.safetensors"};
+static const char *const saved_files[] = {"manifest.json", "model.safetensors", "config.json",
+                                          "state/optimizer.safetensors"};
 
 static void any_flipped_byte_is_found_and_the_one_before_is_used(void **state)
 {
@@ -354,8 +359,8 @@ static void a_failed_save_loses_nothing(void **state)
     pid_t child = fork();
     if (child == 0) { /* as on a full disk: files may not exceed 200 bytes */
         char command[PATH];
-        snprintf(command, sizeof command, "ulimit -f 0; trap '' XFSZ; exec /proc/%d/exe save '%s' 2 1 2>/dev/null", (int)getppid(),
-                 ((struct fixture *)*state)->run);
+        snprintf(command, sizeof command, "ulimit -f 0; trap '' XFSZ; exec /proc/%d/exe save '%s' 2 1 2>/dev/null",
+                 (int)getppid(), ((struct fixture *)*state)->run);
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(99);
     }
