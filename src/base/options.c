@@ -105,7 +105,7 @@ static elbo_status unknown_key(const struct option_table *table, const char *key
         if (!strcmp(last_part(key), last_part(row->key)) && strlen(others) + strlen(row->key) + 6 < sizeof others)
             snprintf(others + strlen(others), sizeof others - strlen(others), "%s%s", *others ? " or " : "", row->key);
     }
-    if (best && least <= 2) others[0] = 0;
+    if (best && least <= 1) others[0] = 0;
     if (*others) best = others;
     if (best) return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; did you mean %s?", where, key, best);
     return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; `elbo help --reference` lists them all", where, key);

@@ -155,19 +155,38 @@ static elbo_status read_document(struct reader *reader, elbo_error *error)
     return ELBO_OK;
 }
 
+/* Walks the whole file without taking anything from it: malformed YAML is called that, whatever its keys look like. */
+static elbo_status check_syntax(struct reader *reader, elbo_error *error)
+{
+    for (bool done = false; !done;) {
+        yaml_event_t event;
+        ELBO_TRY(next_event(reader, &event, error));
+        done = event.type == YAML_STREAM_END_EVENT;
+        yaml_event_delete(&event);
+    }
+    return ELBO_OK;
+}
+
+static elbo_status with_parser(struct reader *reader, const char *text, size_t size,
+                               elbo_status (*walk)(struct reader *reader, elbo_error *error), elbo_error *error)
+{
+    if (!yaml_parser_initialize(&reader->parser))
+        return elbo_fail(error, ELBO_MEMORY, "no memory to read %s", reader->name);
+    yaml_parser_set_encoding(&reader->parser, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(&reader->parser, (const unsigned char *)text, size);
+    elbo_status status = walk(reader, error);
+    yaml_parser_delete(&reader->parser);
+    return status;
+}
+
 elbo_status options_read_yaml_text(struct options *options, const char *text, size_t size, const char *name,
                                    elbo_error *error)
 {
     struct reader reader = {.options = options, .name = name};
     reader.seen = calloc(options->table->count, sizeof *reader.seen);
-    if (!reader.seen || !yaml_parser_initialize(&reader.parser)) {
-        free(reader.seen);
-        return elbo_fail(error, ELBO_MEMORY, "no memory to read %s", name);
-    }
-    yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, size);
-    elbo_status status = read_document(&reader, error);
-    yaml_parser_delete(&reader.parser);
+    if (!reader.seen) return elbo_fail(error, ELBO_MEMORY, "no memory to read %s", name);
+    elbo_status status = with_parser(&reader, text, size, check_syntax, error);
+    if (status == ELBO_OK) status = with_parser(&reader, text, size, read_document, error);
     free(reader.seen);
     free(reader.sections);
     return status;

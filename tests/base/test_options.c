@@ -1,0 +1,221 @@
+/* One table: values arrive exactly, wrong ones are refused with the place, the range and a suggestion, and what is
+ * written reads back the same. */
+#include "base/options.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+struct target {
+    size_t steps, width;
+    uint64_t seed;
+    double rate;
+    bool json, fast;
+    const char *name;
+    int kind;
+};
+
+enum { ONE = 1, TWO = 2 };
+static const char *const kinds[] = {"alpha", "beta", NULL};
+
+static const struct option rows[] = {
+    {"seed", OPTION_SEED, offsetof(struct target, seed), "1", 0, 0, "", "of the noise", ONE | TWO, NULL},
+    {"json", OPTION_BOOL, offsetof(struct target, json), "false", 0, 0, "", "as JSON", ONE | TWO, NULL},
+    {"train.steps", OPTION_SIZE, offsetof(struct target, steps), "200", 1, 1000, "steps", "length", ONE, NULL},
+    {"train.rate", OPTION_DOUBLE, offsetof(struct target, rate), "0.001", 0, 10, "", "rate", ONE, NULL},
+    {"train.fast", OPTION_BOOL, offsetof(struct target, fast), "true", 0, 0, "", "fast", ONE, NULL},
+    {"model.width", OPTION_SIZE, offsetof(struct target, width), "8", 0, 64, "", "width", ONE, NULL},
+    {"model.name", OPTION_STRING, offsetof(struct target, name), "none", 0, 0, "", "name", TWO, NULL},
+    {"model.kind", OPTION_CHOICE, offsetof(struct target, kind), "beta", 0, 0, "", "kind", ONE, kinds},
+};
+static const struct option_command commands[] = {{"one", ONE}, {"two", TWO}};
+static const struct option_table table = {rows, sizeof rows / sizeof *rows, commands, 2};
+
+struct fixture {
+    struct target target;
+    struct options *options;
+    elbo_error error;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    *state = f;
+    return options_open(&f->options, &table, &f->target, &f->error);
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    options_free(f->options);
+    free(f);
+    return 0;
+}
+
+static elbo_status yaml(struct fixture *f, const char *text)
+{
+    return options_read_yaml_text(f->options, text, strlen(text), "c.yaml", &f->error);
+}
+
+static void assert_says(const struct fixture *f, const char *part)
+{
+    if (!strstr(f->error.message, part)) fail_msg("'%s' is not in: %s", part, f->error.message);
+}
+
+static void defaults(void **state)
+{
+    const struct target *t = &((struct fixture *)*state)->target;
+    assert_int_equal(t->seed, 1);
+    assert_int_equal(t->steps, 200);
+    assert_int_equal(t->width, 8);
+    assert_true(t->rate == 0.001 && t->fast && !t->json);
+    assert_string_equal(t->name, "none");
+    assert_int_equal(t->kind, 1);
+}
+
+static void later_readers_win(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(yaml(f, "# a comment\nseed: 18446744073709551615\ntrain:\n  steps: 7\n  rate: 1e-3\nmodel: {kind: "
+                             "alpha, name: \"a: b\"}\n"), ELBO_OK);
+    assert_int_equal(f->target.steps, 7);
+    assert_true(f->target.seed == UINT64_MAX);
+    assert_int_equal(f->target.kind, 0);
+    assert_string_equal(f->target.name, "a: b");
+    assert_string_equal(options_where(f->options, "train.steps"), "c.yaml:4:10");
+    assert_int_equal(options_read_argument(f->options, "--train.steps=9", ONE, &f->error), ELBO_OK);
+    assert_int_equal(options_read_argument(f->options, "--json", ONE, &f->error), ELBO_OK);
+    assert_int_equal(options_read_argument(f->options, "--train.fast=false", ONE, &f->error), ELBO_OK);
+    assert_int_equal(options_read_argument(f->options, "--model.name=x=y", TWO, &f->error), ELBO_OK);
+    assert_int_equal(f->target.steps, 9);
+    assert_true(f->target.json && !f->target.fast);
+    assert_string_equal(f->target.name, "x=y");
+    assert_true(options_given(f->options, "train.steps"));
+    assert_false(options_given(f->options, "model.width"));
+}
+
+static void wrong_values_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    const char *const wrong[][2] = {
+        {"--train.steps=0", "out of range"},       {"--train.steps=1001", "from 1 to 1000 (steps)"},
+        {"--train.steps=-1", "out of range"},      {"--train.steps=1.5", "not a whole number"},
+        {"--train.steps= 5", "not a whole"},       {"--train.steps=", "not a whole number"},
+        {"--train.steps=99999999999999999999", "not a whole"}, {"--train.rate=fast", "not a number"},
+        {"--train.rate=nan", "not a number"},      {"--train.rate=inf", "not a number"},
+        {"--train.rate=1e999", "not a number"},    {"--train.rate=0x1", "not a number"},
+        {"--train.rate=11", "from 0 to 10"},       {"--train.fast=yes", "true or false"},
+        {"--model.kind=alpa", "did you mean alpha?"}, {"--model.kind=zzz", "one of alpha | beta"},
+        {"--seed=18446744073709551616", "not a whole number"}, {"--seed=+1", "not a whole number"},
+        {"--train.steps", "has no value"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct target before = f->target;
+        if (options_read_argument(f->options, wrong[i][0], ~0u, &f->error) != ELBO_USAGE) fail_msg("%s", wrong[i][0]);
+        assert_says(f, wrong[i][1]);
+        assert_memory_equal(&before, &f->target, sizeof before);
+    }
+    assert_int_equal(options_read_argument(f->options, "--model.name=\xff", ~0u, &f->error), ELBO_USAGE);
+    assert_says(f, "UTF-8");
+}
+
+static void unknown_keys_get_a_suggestion(void **state)
+{
+    struct fixture *f = *state;
+    const char *const unknown[][2] = {
+        {"--train.setps=3", "did you mean train.steps?"}, {"--steps=3", "did you mean train.steps?"},
+        {"--model.rate=3", "did you mean train.rate?"},   {"--sed=3", "did you mean seed?"},
+        {"--qqqqqq=3", "unknown option 'qqqqqq'"},
+    };
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+        assert_int_equal(options_read_argument(f->options, unknown[i][0], ~0u, &f->error), ELBO_USAGE);
+        assert_says(f, unknown[i][1]);
+    }
+    assert_null(strstr(f->error.message, "did you mean"));
+    assert_int_equal(options_read_argument(f->options, "--model.name=a", ONE, &f->error), ELBO_USAGE);
+    assert_says(f, "belongs to: two");
+}
+
+static void malformed_yaml_has_a_place(void **state)
+{
+    struct fixture *f = *state;
+    const char *const wrong[][2] = {
+        {"seed: 1\ntrain: a: b\n", "c.yaml:2:9: malformed YAML"},
+        {"train:\n  steps: [1, 2]\n", "c.yaml:2:10: a list"},
+        {"seed: 1\nseed: 2\n", "c.yaml:2:1: seed stands twice"},
+        {"train:\n  rate: 1\nmodel:\n  width: 1\ntrain:\n  steps: 1\n", "c.yaml:5:1: this section stands twice"},
+        {"seed: &a 1\n", "c.yaml:1:7: anchors"},
+        {"seed: *a\n", "c.yaml:1:7: aliases"},
+        {"train:\n  stepz: 1\n", "c.yaml:2:3: unknown option 'train.stepz'; did you mean train.steps?"},
+        {"train:\n  steps: many\n", "c.yaml:2:10: train.steps = 'many' is not a whole number"},
+        {"a: {a: {a: {a: {a: {a: {a: {a: {a: {a: 1}}}}}}}}}\n", "nested too deeply"},
+        {"- seed\n", "c.yaml:1:1: a configuration is a map"},
+        {"seed: 1\n---\nseed: 2\n", "second document"},
+        {"seed: \"1\n", "malformed YAML"},
+        {"model: {name: \"a\\0b\"}\n", "NUL"},
+        {"seed: 1\n\xff\n", "UTF-8"},
+        {"[a]: 1\n", "a list is not accepted"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        if (yaml(f, wrong[i][0]) != ELBO_USAGE) fail_msg("accepted: %s", wrong[i][0]);
+        assert_says(f, wrong[i][1]);
+    }
+    assert_int_equal(yaml(f, ""), ELBO_OK);
+    assert_int_equal(yaml(f, "# nothing\n"), ELBO_OK);
+    assert_int_equal(options_read_yaml(f->options, "/no/such.yaml", &f->error), ELBO_IO);
+}
+
+static void what_is_written_reads_back(void **state)
+{
+    struct fixture *f = *state;
+    const char *const names[] = {"", "plain", "true", "a: b # c", "\"quoted\" \\ back", "tab\tline\nreturn\r\x01\x7f",
+                                 "\xc2\x85\xe2\x80\xa8\xef\xbb\xbf", " \xe6\x97\xa5\xf0\x9f\x98\x80 ", "%TAG", "'"};
+    const double rates[] = {0, 0.1, 1.0 / 3, 1e-300, 5e-324, 9.999999999999998, 2.2250738585072014e-308};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_int_equal(options_set(f->options, "model.name", names[i], "test", &f->error), ELBO_OK);
+        f->target.rate = rates[i % 7];
+        f->target.seed = UINT64_MAX - i;
+        f->target.fast = i % 2;
+        char *text = options_yaml(f->options, ONE | TWO);
+        struct target copy;
+        memset(&copy, 0, sizeof copy); /* padding is compared too */
+        struct options *options;
+        assert_int_equal(options_open(&options, &table, &copy, &f->error), ELBO_OK);
+        if (options_read_yaml_text(options, text, strlen(text), "copy", &f->error)) fail_msg("%s", f->error.message);
+        assert_string_equal(copy.name, names[i]);
+        copy.name = f->target.name;
+        assert_memory_equal(&copy, &f->target, sizeof copy);
+        options_free(options);
+        free(text);
+    }
+}
+
+static void texts_show_the_rows(void **state)
+{
+    (void)state;
+    char *help = options_help(&table, TWO), *page = options_reference(&table);
+    assert_non_null(strstr(help, "--model.name=none"));
+    assert_null(strstr(help, "train.steps")); /* belongs to another command */
+    assert_non_null(strstr(page, "| `train.steps` | `200` | a whole number from 1 to 1000 (steps) | length | one |"));
+    assert_non_null(strstr(page, "one of alpha \\| beta"));
+    free(help);
+    free(page);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(defaults),
+        TEST(later_readers_win),
+        TEST(wrong_values_are_refused),
+        TEST(unknown_keys_get_a_suggestion),
+        TEST(malformed_yaml_has_a_place),
+        TEST(what_is_written_reads_back),
+        TEST(texts_show_the_rows),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
