@@ -69,11 +69,6 @@ static void destroy(struct backend *b)
     free(cpu);
 }
 
-size_t backend_threads(const struct backend *b)
-{
-    return pool_threads(((const struct cpu_backend *)b)->pool);
-}
-
 static bool has(const char *wanted, const char *name)
 {
     if (wanted) return !strcmp(wanted, name);
@@ -112,6 +107,7 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
     }
     snprintf(cpu->detail, sizeof cpu->detail, "%s, %zu thread%s", name, pool_threads(cpu->pool),
              pool_threads(cpu->pool) == 1 ? "" : "s");
+    cpu->base.pool = cpu->pool;
     *backend = &cpu->base;
     return ELBO_OK;
 }

@@ -8,7 +8,9 @@
  * best; else "generic", "avx2" or "avx512" (tests). */
 elbo_status cpu_backend_create(struct backend **backend, size_t threads, const char *variant, elbo_error *error);
 
-/* Threads that work for the backend, and its pool for host work between executions. */
+/* Host work between executions on the backend's threads: tiles as in base/pool.h. */
+void backend_host_run(struct backend *backend, size_t tiles, void (*run)(void *argument, size_t tile, size_t worker),
+                      void *argument);
 size_t backend_threads(const struct backend *backend);
 
 #endif

@@ -9,6 +9,7 @@
 #include "graph/plan.h"
 
 struct backend;
+struct pool;
 
 /* One node with its pointers and sizes, as a kernel sees it. */
 struct call {
@@ -37,6 +38,7 @@ struct backend {
     void (*upload)(struct backend *, void *to, const void *from, size_t bytes);
     void (*download)(struct backend *, void *to, const void *from, size_t bytes);
     elbo_status (*reserve)(struct backend *, size_t shared, size_t per_worker, elbo_error *error); /* scratch */
+    struct pool *pool;               /* host threads, for work between executions      */
     void (*destroy)(struct backend *);
 };
 

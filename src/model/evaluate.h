@@ -1,0 +1,49 @@
+/* Evaluation: what a text VAE is worth, in nats per sentence, by estimators with their bounds.
+ *
+ *   neg_elbo        mean of reconstruction + KL at beta = lambda = 1, without free bits; one posterior sample
+ *   iwae_nll        -log (1/K) sum_k p(x|z_k) p(z_k) / q(z_k|x), z_k from the posterior (Burda et al. 2016)
+ *   active units    dimensions with Var_x(E_q[z]) above a threshold (Burda et al. 2016)
+ *   mutual information   E[KL] - KL(q(z) || p(z)), the aggregate posterior over a set of n sentences (Hoffman and Johnson
+ *                   2016); each z ~ q(z|x_i) is scored under all n posteriors, so it cannot exceed log n
+ *   own_z_gain      mean NLL of x under the z of another random sentence, less that under its own               */
+#ifndef MODEL_EVALUATE_H
+#define MODEL_EVALUATE_H
+
+#include "model/model.h"
+#include "text/slots.h"
+
+struct elbo_corpus;
+
+struct evaluate_options {
+    struct slot_options slots;  /* capacities, max_length, too_long; the rest is set here */
+    size_t sentences;           /* the corpus's first ones; 0: all                        */
+    size_t iwae_samples;        /* 0: no IWAE                                             */
+    size_t mi_sentences;        /* 0: no mutual information                               */
+    bool own_z;                 /* measure own_z_gain                                     */
+    bool posterior_mean;        /* reconstruct from mu: no bound on the likelihood then   */
+    uint64_t seed;
+};
+
+struct evaluation {
+    double neg_elbo, reconstruction, kl;
+    double *kl_dim;             /* (Z), freed by evaluation_free                          */
+    size_t latent_width;
+    size_t active_units, active_units_tenth; /* thresholds 0.01 and 0.1                   */
+    double mutual_information, mutual_information_bound;
+    size_t mutual_information_sentences;
+    double iwae_nll;            /* equals neg_elbo's estimator at K = 1                   */
+    size_t iwae_samples;
+    double own_z_gain;
+    double neg_elbo_error, iwae_error; /* standard errors of the means                    */
+    double ppl_token, ppl_word, bits_per_byte; /* from iwae_nll when measured, else neg_elbo */
+    double unknown_share;       /* of the predicted tokens                                */
+    size_t sentences, tokens, words, bytes, shortened;
+};
+
+/* Evaluates the model on a corpus. Recordings are made, bound and freed here; recordings of the model that were bound
+ * before must be bound again afterwards. */
+elbo_status evaluate(struct evaluation *out, struct model *m, const struct elbo_corpus *corpus,
+                     const struct evaluate_options *options, elbo_error *error);
+void evaluation_free(struct evaluation *e);
+
+#endif

@@ -1,0 +1,27 @@
+/* Generation: z to sentences, token by token, with a key/value cache; and sentences to posteriors. */
+#ifndef MODEL_GENERATE_H
+#define MODEL_GENERATE_H
+
+#include "elbo/tokenizer.h"
+#include "model/model.h"
+
+struct generate_options {
+    size_t max_length;      /* tokens without marks; bounded by the positions the model was trained on */
+    double temperature;     /* 0: greedy                                                               */
+    double top_p;           /* keep the likeliest tokens that hold this share; 1: all                  */
+    size_t top_k;           /* keep this many; 0: all                                                  */
+    bool greedy, allow_unknown;
+    uint64_t seed;
+};
+
+/* One sentence (ids without marks) per row of z (rows, Z); z is null for a model without a latent. Tokens are drawn by
+ * address (seed, row, position): row i is the same however many rows there are. `out` (rows) must begin as {0}. */
+elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size_t rows,
+                     const struct generate_options *options, const struct text_marks *marks, elbo_error *error);
+
+/* stats (rows, 2Z) of sentences given as ids without marks; `slots` gives the capacities, and what is too long follows
+ * slots->too_long. */
+elbo_status encode_sentences(struct model *m, float *stats, const struct elbo_ids *sentences, size_t rows,
+                             const struct slot_options *slots, const struct text_marks *marks, elbo_error *error);
+
+#endif

@@ -1,0 +1,109 @@
+#include "train/memory.h"
+#include "graph/account.h"
+#include "graph/backends.h"
+#include "model/model.h"
+#include "train/optimizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+struct slot_options slot_options_of(const struct elbo_config *c)
+{
+    return (struct slot_options){.slots = c->train.slots,
+                                 .encoder_tokens = c->model.latent.kind == LATENT_NONE ? 0 : c->train.slot_tokens,
+                                 .decoder_tokens = c->train.slot_tokens,
+                                 .sentences = c->train.slot_sentences,
+                                 .max_length = c->data.max_length,
+                                 .too_long = (enum slot_too_long)c->data.too_long,
+                                 .shuffle = true,
+                                 .seed = c->seed,
+                                 .word_dropout = c->objective.word_dropout};
+}
+
+static elbo_status measure(struct memory_table *t, const struct elbo_config *c, struct parameters *p, struct backend *backend,
+                           elbo_error *error)
+{
+    struct slot_options s = slot_options_of(c);
+    size_t sentences = slot_sentence_capacity(&s);
+    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,
+                                           [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
+    struct train_recording options = {.wanted = optimizer_wanted(&c->optimizer),
+                                      .recompute = (enum recompute_policy)c->train.recompute};
+    struct recording r = {0};
+    ELBO_TRY(record_train(&r, &c->model, p, &capacities, &options, NULL, error));
+    elbo_status status = executor_create(&r.executor, r.g, backend, error);
+    r.planned = true;
+    if (!status) {
+        struct account a = account_graph(r.g, capacities.count);
+        const uint32_t *order;
+        t->flops = a.flops;
+        t->bytes_moved = a.bytes;
+        t->ops = graph_schedule(r.g, &order);
+        t->activations = r.executor.plan.bytes;
+        t->unshared = r.executor.plan.sum;
+        t->workspace = r.executor.workspace_shared + backend_threads(backend) * r.executor.workspace_worker;
+    }
+    recording_free(&r, backend);
+    size_t arena = parameters_arena_elements(p) * sizeof(float);
+    t->parameters = parameters_total(p);
+    t->weights = arena;
+    t->gradients = arena;
+    t->moments = arena * (c->optimizer.kind == OPTIMIZER_ADAMW ? 2 : 1);
+    /* Two batches of slots: six i32 arrays per token and stream, and a few per sentence. */
+    t->slots = 2 * s.slots * ((s.encoder_tokens + s.decoder_tokens) * 6 * 4 + sentences * (8 + 8 + 4 + 8));
+    t->total = t->weights + t->gradients + t->moments + t->activations + t->workspace + t->slots;
+    return status;
+}
+
+elbo_status memory_plan(struct memory_table *t, const struct elbo_config *c, elbo_error *error)
+{
+    *t = (struct memory_table){0};
+    struct parameters *p = NULL;
+    struct backend *backend = NULL;
+    elbo_status status = model_declare(&p, &c->model, error);
+    if (!status) status = cpu_backend_create(&backend, c->threads, NULL, error);
+    if (!status) status = measure(t, c, p, backend, error);
+    if (backend) backend->destroy(backend);
+    parameters_free(p);
+    return status;
+}
+
+size_t memory_available(void)
+{
+    size_t available = 0, kib;
+    FILE *f = fopen("/proc/meminfo", "r");
+    char line[256];
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1) available = kib * 1024;
+    if (f) fclose(f);
+    struct rlimit limit;
+    if (!getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY && (!available || limit.rlim_cur < available))
+        available = (size_t)limit.rlim_cur;
+    return available;
+}
+
+void memory_print(char *text, size_t size, const struct memory_table *t)
+{
+    const struct {
+        const char *name;
+        size_t bytes;
+    } rows[] = {{"weights", t->weights},         {"gradients", t->gradients}, {"optimizer", t->moments},
+                {"activations", t->activations}, {"workspace", t->workspace}, {"slots", t->slots},
+                {"total", t->total}};
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && at < size; i++)
+        at += (size_t)snprintf(text + at, size - at, "  %-12s %12.1f MiB\n", rows[i].name, (double)rows[i].bytes / 1048576.0);
+}
+
+elbo_status memory_check(const struct memory_table *t, size_t available, elbo_error *error)
+{
+    if (!available || t->total <= available) return ELBO_OK;
+    char table[512];
+    memory_print(table, sizeof table, t);
+    return elbo_fail(error, ELBO_MEMORY,
+                     "this run needs %.1f MiB and the machine has %.1f MiB left:\n%slower train.slot_tokens or "
+                     "train.slot_sentences (activations), the widths or layers (weights, gradients, optimizer), or set "
+                     "train.recompute=block",
+                     (double)t->total / 1048576.0, (double)available / 1048576.0, table);
+}

@@ -1,0 +1,27 @@
+#include "train/schedule.h"
+
+#include <math.h>
+
+double schedule_learning_rate(const struct optimizer_config *c, size_t update, size_t steps)
+{
+    if (update < c->warmup_steps) return (double)(update + 1) / (double)c->warmup_steps;
+    if (c->schedule == SCHEDULE_CONSTANT || steps <= c->warmup_steps) return 1.0;
+    double t = (double)(update - c->warmup_steps) / (double)(steps - c->warmup_steps);
+    if (t > 1) t = 1;
+    double share = c->schedule == SCHEDULE_COSINE ? 0.5 * (1.0 + cos(3.14159265358979323846 * t)) : 1.0 - t;
+    return c->min_learning_rate_ratio + (1.0 - c->min_learning_rate_ratio) * share;
+}
+
+double schedule_beta(const struct objective_config *c, size_t update, size_t steps)
+{
+    double period = (double)steps, at = (double)update;
+    if (c->beta_schedule == BETA_CONSTANT) return c->beta;
+    if (c->beta_schedule == BETA_CYCLICAL) {
+        period /= (double)(c->beta_cycles ? c->beta_cycles : 1);
+        at = period > 0 ? fmod(at, period) : 0;
+    }
+    double rise = c->beta_warmup * period, t = rise > 0 ? at / rise : 1.0;
+    double share = t > 1 ? 1 : t;
+    if (c->beta_schedule == BETA_LOGISTIC) share = 1.0 / (1.0 + exp(-12.0 * (t - 0.5)));
+    return c->beta_start + (c->beta - c->beta_start) * share;
+}

@@ -1,0 +1,197 @@
+/* A checkpoint's content: model.safetensors (weights by name), state/optimizer.safetensors (moments by name, running
+ * statistics), config.yaml, tokenizer.json, and counters in the manifest. */
+#include "train/state.h"
+#include "base/files.h"
+#include "train/checkpoint.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+static struct safetensors_tensor describe(const struct parameter *p, const char *name, const float *arena)
+{
+    struct safetensors_tensor t = {.name = name, .dtype = SAFETENSORS_F32, .rank = p->rank, .data = arena + p->offset};
+    memcpy(t.shape, p->shape, p->rank * sizeof *p->shape);
+    return t;
+}
+
+static const char *const moment_names[] = {"moment1", "moment2"};
+
+struct bundle {
+    struct safetensors_tensor *weights, *state;
+    char (*names)[160];
+    float *copy; /* arenas on the host: weights, moment1, moment2 */
+    size_t count, state_count;
+};
+
+static void bundle_free(struct bundle *b)
+{
+    free(b->weights);
+    free(b->state);
+    free(b->names);
+    free(b->copy);
+}
+
+/* Gathers what is saved. Arenas are copied from the device first. */
+static elbo_status bundle_make(struct bundle *b, struct trainer *t, bool download, elbo_error *error)
+{
+    const struct parameters *p = t->model.parameters;
+    size_t n = parameters_count(p), arena = parameters_arena_elements(p), z = t->model_config.latent.width;
+    const float *sources[] = {t->model.weights, t->optimizer.moment1, t->optimizer.moment2};
+    b->weights = calloc(n + 1, sizeof *b->weights);
+    b->state = calloc(2 * n + 1, sizeof *b->state);
+    b->names = calloc(2 * n + 1, sizeof *b->names);
+    b->copy = malloc(3 * arena * sizeof *b->copy + 1);
+    if (!b->weights || !b->state || !b->names || !b->copy)
+        return elbo_fail(error, ELBO_MEMORY, "no memory to gather a checkpoint of %zu parameters", n);
+    for (size_t k = 0; k < 3 && download; k++)
+        if (sources[k]) t->backend->download(t->backend, b->copy + k * arena, sources[k], arena * sizeof(float));
+    for (size_t i = 0; i < n; i++) {
+        const struct parameter *own = parameters_get(p, i);
+        b->weights[b->count++] = describe(own, own->name, b->copy);
+        for (size_t k = 0; k < 2 && sources[1 + k]; k++) {
+            snprintf(b->names[b->state_count], sizeof *b->names, "%s.%s", moment_names[k], own->name);
+            b->state[b->state_count] = describe(own, b->names[b->state_count], b->copy + (1 + k) * arena);
+            b->state_count++;
+        }
+    }
+    b->state[b->state_count++] = (struct safetensors_tensor){.name = "posterior.moments", .dtype = SAFETENSORS_F64,
+                                                             .rank = 1, .shape = {2 * z + 1}, .data = t->moments};
+    return ELBO_OK;
+}
+
+static json_t *counters(const struct trainer *t)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "draws", (json_int_t)t->draws, "updates",
+                     (json_int_t)t->optimizer.updates, "next", (json_int_t)t->next, "skipped", (json_int_t)t->skipped,
+                     "bad", (json_int_t)t->bad, "vocabulary", (json_int_t)t->model_config.vocabulary, "positions",
+                     (json_int_t)t->model_config.positions, "corpus", elbo_corpus_hash(t->train), "tokenizer",
+                     elbo_corpus_tokenizer_hash(t->train));
+}
+
+static elbo_status write_all(struct trainer *t, const struct bundle *b, const char *yaml, const char *tokenizer,
+                             size_t tokenizer_size, elbo_error *error)
+{
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)XXH3_64bits(yaml, strlen(yaml)));
+    const struct safetensors_note note = {"format", "pt"};
+    struct checkpoint_file files[] = {
+        {.name = "model.safetensors", .tensors = b->weights, .tensor_count = b->count, .notes = &note, .note_count = 1},
+        {.name = "state/optimizer.safetensors", .tensors = b->state, .tensor_count = b->state_count},
+        {.name = "config.yaml", .bytes = yaml, .size = strlen(yaml)},
+        {.name = "tokenizer.json", .bytes = tokenizer, .size = tokenizer_size},
+    };
+    json_t *numbers = counters(t);
+    if (!numbers) return elbo_fail(error, ELBO_MEMORY, "no memory for the counters of a checkpoint");
+    struct checkpoint_contents contents = {.step = t->draws, .config_hash = hash, .counters = numbers, .files = files,
+                                           .file_count = sizeof files / sizeof *files};
+    elbo_status status = checkpoint_save(t->config->run_dir, &contents, t->config->checkpoint.keep, error);
+    json_decref(numbers);
+    return status;
+}
+
+elbo_status state_save(struct trainer *t, elbo_error *error)
+{
+    struct bundle b = {0};
+    char path[FILES_PATH], *tokenizer = NULL, *yaml = options_yaml(t->options, COMMAND_TRAIN);
+    size_t size = 0;
+    elbo_status status = yaml ? metrics_sync(t->metrics, error) : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
+    if (!status) status = file_join(path, elbo_corpus_folder(t->train), "tokenizer.json", error);
+    if (!status) status = file_read(&tokenizer, &size, path, (size_t)1 << 30, error);
+    if (!status) status = bundle_make(&b, t, true, error);
+    if (!status) status = write_all(t, &b, yaml, tokenizer, size, error);
+    bundle_free(&b);
+    free(tokenizer);
+    free(yaml);
+    return status;
+}
+
+/* ---- loading ---- */
+
+elbo_status state_load_weights(struct model *m, const struct checkpoint *c, elbo_error *error)
+{
+    struct safetensors *file;
+    ELBO_TRY(checkpoint_tensors(&file, c, "model.safetensors", error));
+    size_t arena = parameters_arena_elements(m->parameters);
+    float *host = calloc(arena + 1, sizeof *host);
+    elbo_status status = host ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to load the weights");
+    for (size_t i = 0; i < parameters_count(m->parameters) && !status; i++) {
+        const struct parameter *p = parameters_get(m->parameters, i);
+        struct safetensors_tensor wanted = describe(p, p->name, host);
+        status = safetensors_copy(file, host + p->offset, &wanted, error);
+    }
+    if (!status) m->backend->upload(m->backend, m->weights, host, arena * sizeof *host);
+    if (status) elbo_fail_in(error, "%s: ", checkpoint_path(c));
+    free(host);
+    safetensors_free(file);
+    return status;
+}
+
+static elbo_status load_state(struct trainer *t, const struct checkpoint *c, elbo_error *error)
+{
+    struct safetensors *file;
+    struct bundle b = {0};
+    ELBO_TRY(checkpoint_tensors(&file, c, "state/optimizer.safetensors", error));
+    elbo_status status = bundle_make(&b, t, false, error);
+    size_t arena = parameters_arena_elements(t->model.parameters);
+    if (!status) memset(b.copy, 0, 3 * arena * sizeof *b.copy);
+    for (size_t i = 0; i < b.state_count && !status; i++)
+        status = safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);
+    float *to[] = {t->optimizer.moment1, t->optimizer.moment2};
+    for (size_t k = 0; k < 2 && !status; k++)
+        if (to[k]) t->backend->upload(t->backend, to[k], b.copy + (1 + k) * arena, arena * sizeof(float));
+    bundle_free(&b);
+    safetensors_free(file);
+    return status;
+}
+
+static void warn(void *context, const char *message)
+{
+    struct trainer *t = context;
+    if (t->report.warning) t->report.warning(t->report.context, message);
+}
+
+static elbo_status counter(const json_t *counters, const char *name, uint64_t *to, elbo_error *error)
+{
+    const json_t *v = json_object_get(counters, name);
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter %s is missing or negative", name);
+    *to = (uint64_t)json_integer_value(v);
+    return ELBO_OK;
+}
+
+static elbo_status load_from(struct trainer *t, const struct checkpoint *c, elbo_error *error)
+{
+    const json_t *numbers = checkpoint_counters(c);
+    uint64_t vocabulary;
+    ELBO_TRY(counter(numbers, "vocabulary", &vocabulary, error));
+    if (vocabulary != t->model_config.vocabulary)
+        return elbo_fail(error, ELBO_INPUT, "%s was trained with %llu token types, data.train has %zu; give the corpus it was "
+                         "trained on", checkpoint_path(c), (unsigned long long)vocabulary, t->model_config.vocabulary);
+    ELBO_TRY(state_load_weights(&t->model, c, error));
+    ELBO_TRY(load_state(t, c, error));
+    ELBO_TRY(counter(numbers, "draws", &t->draws, error));
+    ELBO_TRY(counter(numbers, "updates", &t->optimizer.updates, error));
+    ELBO_TRY(counter(numbers, "next", &t->next, error));
+    ELBO_TRY(counter(numbers, "skipped", &t->skipped, error));
+    ELBO_TRY(counter(numbers, "bad", &t->bad, error));
+    const char *corpus = json_string_value(json_object_get(numbers, "corpus"));
+    if (!corpus || strcmp(corpus, elbo_corpus_hash(t->train)))
+        warn(t, "data.train is not the corpus that this run began with: the run goes on, but not with the same bits");
+    return ELBO_OK;
+}
+
+elbo_status state_load(struct trainer *t, const char *path, elbo_error *error)
+{
+    struct checkpoint *c;
+    ELBO_TRY(checkpoint_open(&c, path, warn, t, error));
+    elbo_status status = load_from(t, c, error);
+    if (!status && t->report.line) {
+        char text[FILES_PATH + 64];
+        snprintf(text, sizeof text, "resuming from %s", checkpoint_path(c));
+        t->report.line(t->report.context, text);
+    }
+    checkpoint_close(c);
+    return status;
+}

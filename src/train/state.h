@@ -1,0 +1,59 @@
+/* What a run is made of, and its way to a checkpoint and back. Private to the trainer. */
+#ifndef TRAIN_STATE_H
+#define TRAIN_STATE_H
+
+#include "elbo/corpus.h"
+#include "model/model.h"
+#include "text/slots.h"
+#include "train/config.h"
+#include "train/metrics.h"
+#include "train/optimizer.h"
+#include "train/run_lock.h"
+#include "train/trainer.h"
+
+#include <signal.h>
+
+struct trainer {
+    const struct elbo_config *config;
+    const struct options *options;
+    struct train_report report;
+    struct model_config model_config;
+    struct run_lock lock;
+    bool locked, signals_blocked;
+    sigset_t old_signals;
+    struct elbo_corpus *train, *valid;
+    struct backend *backend;
+    struct model model;
+    struct optimizer optimizer;
+    struct recording recording;
+    struct slot_loader *loader;
+    struct metrics *metrics;
+    float weights[ELBO_WEIGHTS]; /* the loss's step scalars */
+
+    /* ---- the state that a checkpoint holds beside weights and moments ---- */
+    uint64_t draws;              /* training forward passes: the noise's step   */
+    uint64_t next;               /* data cursor                                 */
+    uint64_t skipped;            /* updates left out, in all                    */
+    uint64_t bad;                /* steps in a row that were not finite         */
+    double *moments;             /* (2 Z + 1) running mean of mu, of mu^2, and their weight: active units */
+
+    /* ---- of the last step ---- */
+    double loss, reconstruction, kl, kl_free, gradient_norm, beta, learning_rate;
+    bool step_skipped;
+    size_t sentences, tokens, words, shortened;
+    double *kl_dim;              /* (Z) sums over the batch                     */
+    double *sums;                /* (2 Z) sums of mu and mu^2 over the batch    */
+    float *read;                 /* (4 Z + ELBO_PARTS) what is read back        */
+    double begun, step_began, save_seconds;
+    uint64_t first_draw, tokens_since;
+};
+
+elbo_status state_save(struct trainer *t, elbo_error *error);
+/* From `path`: a run directory or a checkpoint. */
+elbo_status state_load(struct trainer *t, const char *path, elbo_error *error);
+
+/* Weights of a checkpoint into a model whose parameters are laid out. */
+struct checkpoint;
+elbo_status state_load_weights(struct model *m, const struct checkpoint *c, elbo_error *error);
+
+#endif

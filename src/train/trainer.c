@@ -1,0 +1,453 @@
+#include "train/trainer.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "graph/backends.h"
+#include "model/evaluate.h"
+#include "train/checkpoint.h"
+#include "train/memory.h"
+#include "train/schedule.h"
+#include "train/state.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void say(struct trainer *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void say(struct trainer *t, const char *format, ...)
+{
+    char text[640];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (t->report.line) t->report.line(t->report.context, text);
+}
+
+/* ---- opening ---- */
+
+/* Signals wait until a step is over: they are blocked in all threads and asked for between steps. */
+static void block_signals(struct trainer *t)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGUSR1);
+    t->signals_blocked = !pthread_sigmask(SIG_BLOCK, &set, &t->old_signals);
+}
+
+static int pending_signal(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGUSR1);
+    int number = sigtimedwait(&set, NULL, &(struct timespec){0});
+    return number > 0 ? number : 0;
+}
+
+static elbo_status open_data(struct trainer *t, elbo_error *error)
+{
+    const struct elbo_config *c = t->config;
+    if (!*c->data.train)
+        return elbo_fail(error, ELBO_USAGE, "--data.train is missing: a corpus made by `elbo prepare`");
+    if (!*c->run_dir) return elbo_fail(error, ELBO_USAGE, "--run.dir is missing: a folder for this run");
+    ELBO_TRY(elbo_corpus_open(&t->train, c->data.train, error));
+    if (*c->data.valid) {
+        ELBO_TRY(elbo_corpus_open(&t->valid, c->data.valid, error));
+        if (strcmp(elbo_corpus_tokenizer_hash(t->train), elbo_corpus_tokenizer_hash(t->valid)))
+            return elbo_fail(error, ELBO_INPUT, "%s and %s have different tokenizers; prepare the second with "
+                             "--tokenizer.from=%s", c->data.train, c->data.valid, c->data.train);
+    }
+    t->model_config = c->model;
+    t->model_config.vocabulary = elbo_corpus_vocabulary(t->train, ELBO_STREAM_DECODER);
+    t->model_config.positions = c->data.max_length + 2;
+    return ELBO_OK;
+}
+
+static elbo_status open_run_directory(struct trainer *t, bool *resume, elbo_error *error)
+{
+    const char *dir = t->config->run_dir, *how = t->config->resume;
+    ELBO_TRY(file_make_folder(dir, error));
+    ELBO_TRY(run_directory_lock(&t->lock, dir, error));
+    t->locked = true;
+    bool any = checkpoint_any(dir);
+    *resume = any;
+    if (strcmp(how, "auto") && strcmp(how, "none")) *resume = true;
+    if (!strcmp(how, "none") && any)
+        return elbo_fail(error, ELBO_USAGE, "%s already holds checkpoints and resume is none; take another --run.dir, or "
+                         "--resume=auto to go on from them", dir);
+    return ELBO_OK;
+}
+
+static elbo_status build(struct trainer *t, elbo_error *error)
+{
+    struct elbo_config planned = *t->config;
+    planned.model = t->model_config;
+    struct memory_table table;
+    ELBO_TRY(memory_plan(&table, &planned, error));
+    ELBO_TRY(memory_check(&table, memory_available(), error));
+    ELBO_TRY(cpu_backend_create(&t->backend, t->config->threads, NULL, error));
+    ELBO_TRY(model_create(&t->model, &t->model_config, t->backend, error));
+    ELBO_TRY(optimizer_create(&t->optimizer, &t->config->optimizer, t->model.parameters, t->model.weights, t->backend, error));
+    const struct objective_config *o = &t->config->objective;
+    struct slot_options s = slot_options_of(&planned);
+    size_t sentences = slot_sentence_capacity(&s), z = t->model_config.latent.width;
+    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,
+                                           [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
+    struct train_recording recording = {.free_bits = {.nats = o->free_bits, .groups = o->free_bits_groups},
+                                        .recompute = (enum recompute_policy)t->config->train.recompute,
+                                        .wanted = optimizer_wanted(&t->config->optimizer)};
+    recording.free_bits.kind = o->free_bits_kind == FREE_BITS_TOTAL   ? FREE_TOTAL
+                               : o->free_bits_kind == FREE_BITS_GROUP ? FREE_PER_GROUP
+                                                                      : FREE_PER_DIMENSION;
+    ELBO_TRY(record_train(&t->recording, &t->model_config, t->model.parameters, &capacities, &recording, NULL, error));
+    ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
+    t->moments = calloc(2 * z + 1, sizeof *t->moments);
+    t->kl_dim = calloc(z + 1, sizeof *t->kl_dim);
+    t->sums = calloc(2 * z + 1, sizeof *t->sums);
+    t->read = calloc(4 * z + ELBO_PARTS, sizeof *t->read);
+    if (!t->moments || !t->kl_dim || !t->sums || !t->read) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
+    say(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB", (double)table.parameters / 1e6,
+        t->backend->name, t->backend->detail, (double)table.total / 1048576.0, (double)table.activations / 1048576.0);
+    return ELBO_OK;
+}
+
+static elbo_status initialize(struct trainer *t, elbo_error *error)
+{
+    size_t n = parameters_arena_elements(t->model.parameters);
+    float *host = malloc(n * sizeof *host + 1);
+    if (!host) return elbo_fail(error, ELBO_MEMORY, "no memory to initialize %zu weights", n);
+    parameters_initialize(t->model.parameters, host, t->config->seed);
+    t->backend->upload(t->backend, t->model.weights, host, n * sizeof *host);
+    free(host);
+    return ELBO_OK;
+}
+
+static elbo_status open_loader(struct trainer *t, elbo_error *error)
+{
+    struct slot_options s = slot_options_of(t->config);
+    s.first = t->next;
+    s.step = t->draws;
+    return slot_loader_open(&t->loader, t->train, &s, error);
+}
+
+static elbo_status open_all(struct trainer *t, elbo_error *error)
+{
+    bool resume = false;
+    ELBO_TRY(elbo_config_check(t->config, error));
+    ELBO_TRY(open_data(t, error));
+    ELBO_TRY(open_run_directory(t, &resume, error));
+    block_signals(t);
+    ELBO_TRY(build(t, error));
+    if (resume) {
+        const char *how = t->config->resume;
+        ELBO_TRY(state_load(t, strcmp(how, "auto") ? how : t->config->run_dir, error));
+    } else {
+        ELBO_TRY(initialize(t, error));
+        char path[FILES_PATH], *yaml = options_yaml(t->options, COMMAND_TRAIN);
+        elbo_status status = yaml ? file_join(path, t->config->run_dir, "config.yaml", error)
+                                  : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
+        if (!status) status = file_write(path, yaml, strlen(yaml), error);
+        free(yaml);
+        ELBO_TRY(status);
+    }
+    ELBO_TRY(metrics_open(&t->metrics, t->config->run_dir, t->draws, error));
+    return open_loader(t, error);
+}
+
+elbo_status trainer_open(struct trainer **out, const struct elbo_config *config, const struct options *options,
+                         const struct train_report *report, elbo_error *error)
+{
+    struct trainer *t = calloc(1, sizeof *t);
+    if (!t) return elbo_fail(error, ELBO_MEMORY, "no memory for the trainer");
+    t->config = config;
+    t->options = options;
+    if (report) t->report = *report;
+    elbo_status status = open_all(t, error);
+    if (status) {
+        trainer_close(t);
+        return status;
+    }
+    t->first_draw = t->draws;
+    *out = t;
+    return ELBO_OK;
+}
+
+void trainer_close(struct trainer *t)
+{
+    if (!t) return;
+    if (t->loader) slot_loader_close(t->loader);
+    metrics_close(t->metrics);
+    recording_free(&t->recording, t->backend);
+    if (t->optimizer.backend) optimizer_free(&t->optimizer);
+    if (t->model.backend) model_free(&t->model);
+    if (t->backend) t->backend->destroy(t->backend);
+    if (t->train) elbo_corpus_close(t->train);
+    if (t->valid) elbo_corpus_close(t->valid);
+    if (t->locked) run_directory_unlock(&t->lock);
+    if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
+    free(t->moments);
+    free(t->kl_dim);
+    free(t->sums);
+    free(t->read);
+    free(t);
+}
+
+/* ---- a step ---- */
+
+static void read_slot(struct trainer *t, const struct execution *run, float *sums)
+{
+    size_t z = t->model_config.latent.width;
+    float *parts = t->read, *kl_dim = parts + ELBO_PARTS;
+    recording_read(&t->recording, t->recording.loss, parts, run->count);
+    t->loss += parts[ELBO_LOSS];
+    t->reconstruction += parts[ELBO_NLL];
+    t->kl += parts[ELBO_KL];
+    t->kl_free += parts[ELBO_KL_FREE];
+    if (!t->recording.kl_dim.index) return;
+    recording_read(&t->recording, t->recording.kl_dim, kl_dim, run->count);
+    for (size_t j = 0; j < z; j++) t->kl_dim[j] += kl_dim[j];
+    recording_read(&t->recording, t->recording.moments, sums, run->count);
+}
+
+/* Running moments of mu, for the active units of the console line: a mean over about fifty steps. */
+static void update_moments(struct trainer *t, const double *batch)
+{
+    size_t z = t->model_config.latent.width;
+    const double keep = 0.98;
+    for (size_t j = 0; j < 2 * z; j++) t->moments[j] = keep * t->moments[j] + (1 - keep) * batch[j] / (double)t->sentences;
+    t->moments[2 * z] = keep * t->moments[2 * z] + (1 - keep);
+}
+
+static size_t active_units(const struct trainer *t)
+{
+    size_t z = t->model_config.latent.kind == LATENT_NONE ? 0 : t->model_config.latent.width, active = 0;
+    double weight = t->moments[2 * t->model_config.latent.width];
+    for (size_t j = 0; j < z && weight > 0; j++) {
+        double mean = t->moments[j] / weight;
+        active += t->moments[z + j] / weight - mean * mean >= 0.01;
+    }
+    return active;
+}
+
+static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, elbo_error *error)
+{
+    size_t z = t->model_config.latent.width;
+    double *sums = t->sums;
+    memset(sums, 0, 2 * z * sizeof *sums);
+    t->weights[ELBO_WEIGHT_NLL] = (float)(t->config->objective.lambda / (double)batch->sentences);
+    t->weights[ELBO_WEIGHT_KL] = (float)(t->beta / (double)batch->sentences);
+    recording_bind_input(&t->recording, "weights", t->weights);
+    t->loss = t->reconstruction = t->kl = t->kl_free = 0;
+    t->tokens = t->words = 0;
+    memset(t->kl_dim, 0, (z + 1) * sizeof *t->kl_dim);
+    for (size_t i = 0; i < batch->count; i++) {
+        const struct slot *slot = &batch->slots[i];
+        struct execution run = {.first_slot = i == 0, .seed = t->config->seed, .step = batch->step};
+        recording_bind_slot(&t->recording, slot, &run);
+        ELBO_TRY(executor_run(&t->recording.executor, &run, error));
+        float *moments = t->read + ELBO_PARTS; /* (2 Z, 2): mu's first */
+        read_slot(t, &run, moments);
+        for (size_t j = 0; j < z && t->recording.moments.index; j++) {
+            sums[j] += moments[2 * j];
+            sums[z + j] += moments[2 * j + 1];
+        }
+        t->tokens += slot->decoder.tokens;
+        t->words += slot->words;
+    }
+    t->sentences = batch->sentences;
+    t->reconstruction /= (double)batch->sentences;
+    t->kl /= (double)batch->sentences;
+    t->kl_free /= (double)batch->sentences;
+    if (isfinite(t->loss) && t->recording.moments.index) update_moments(t, sums);
+    return ELBO_OK;
+}
+
+static elbo_status step(struct trainer *t, const struct slot_batch **batch, elbo_error *error)
+{
+    const struct elbo_config *c = t->config;
+    ELBO_TRY(slot_loader_next(t->loader, batch, error));
+    t->beta = schedule_beta(&c->objective, t->optimizer.updates, c->train.steps);
+    t->learning_rate = c->optimizer.learning_rate * schedule_learning_rate(&c->optimizer, t->optimizer.updates, c->train.steps);
+    ELBO_TRY(run_slots(t, *batch, error));
+    ELBO_TRY(optimizer_norm(&t->optimizer, &t->gradient_norm, error));
+    bool finite = isfinite(t->loss) && isfinite(t->gradient_norm);
+    t->bad = finite ? 0 : t->bad + 1;
+    t->step_skipped = !finite || t->draws + 1 == c->train.skip;
+    if (t->step_skipped)
+        t->skipped++;
+    else
+        ELBO_TRY(optimizer_update(&t->optimizer, t->learning_rate, t->gradient_norm, error));
+    t->shortened += (*batch)->shortened;
+    t->tokens_since += t->tokens;
+    t->next = (*batch)->next;
+    t->draws++;
+    return ELBO_OK;
+}
+
+/* ---- a step that is not finite ---- */
+
+struct culprit {
+    char name[192];
+};
+
+static void look_for_culprit(void *context, const struct call *call, bool after)
+{
+    struct culprit *c = context;
+    if (!after || c->name[0]) return;
+    for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
+        if (!call->out[k] || call->size.out[k][0] == 0) continue;
+        size_t n = 1;
+        for (unsigned d = 0; d < MAX_RANK && (d == 0 || call->size.out[k][d]); d++) n *= call->size.out[k][d];
+        const float *x = call->out[k];
+        for (size_t i = 0; i < n; i++)
+            if (!isfinite(x[i])) {
+                snprintf(c->name, sizeof c->name, "%s (%s, output %u)", call->node->name, call->node->type->name, k);
+                return;
+            }
+    }
+}
+
+/* Runs the batch again and names the first output that is not finite. */
+static elbo_status diverged(struct trainer *t, const struct slot_batch *batch, elbo_error *error)
+{
+    struct culprit culprit = {{0}};
+    t->recording.executor.hook = look_for_culprit;
+    t->recording.executor.hook_context = &culprit;
+    elbo_status status = run_slots(t, batch, error);
+    t->recording.executor.hook = NULL;
+    ELBO_TRY(status);
+    return elbo_fail(error, ELBO_DIVERGED,
+                     "loss or gradient was not finite in %llu steps in a row, up to step %llu; first in %s. The weights "
+                     "are those of the last good update. Lower optimizer.learning_rate, or optimizer.clip, and resume",
+                     (unsigned long long)t->bad, (unsigned long long)t->draws,
+                     culprit.name[0] ? culprit.name : "the norm of the gradient");
+}
+
+/* ---- what is told ---- */
+
+static double memory_mib(void)
+{
+    size_t pages = 0, unused;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f && fscanf(f, "%zu %zu", &unused, &pages) != 2) pages = 0;
+    if (f) fclose(f);
+    return (double)pages * (double)sysconf(_SC_PAGESIZE) / 1048576.0;
+}
+
+static elbo_status tell(struct trainer *t, elbo_error *error)
+{
+    double now = clock_seconds(), seconds = now - t->step_began;
+    double rate = seconds > 0 ? (double)t->tokens_since / seconds : 0, mib = memory_mib();
+    double done = (double)(t->draws - t->first_draw), left = 0;
+    if (done > 0) left = (now - t->begun) / done * (double)(t->config->train.steps - t->draws);
+    size_t active = active_units(t), z = t->model_config.latent.kind == LATENT_NONE ? 0 : t->model_config.latent.width;
+    say(t, "step %llu/%zu  loss %.3f  reconstruction %.3f  kl %.3f  beta %.3f  active %zu/%zu  |g| %.3f  %.1fk tok/s  "
+        "%.0f MiB  %.0fm%02.0fs left%s",
+        (unsigned long long)t->draws, t->config->train.steps, t->loss, t->reconstruction, t->kl, t->beta, active, z,
+        t->gradient_norm, rate / 1e3, mib, floor(left / 60), floor(fmod(left, 60)), t->step_skipped ? "  (update skipped)" : "");
+    json_t *row = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:b, s:I}", "step", (json_int_t)t->draws,
+                            "reconstruction", isfinite(t->reconstruction) ? t->reconstruction : 0.0, "kl",
+                            isfinite(t->kl) ? t->kl : 0.0, "kl_free", isfinite(t->kl_free) ? t->kl_free : 0.0, "beta", t->beta,
+                            "learning_rate", t->learning_rate, "lambda", t->config->objective.lambda, "active_units",
+                            (int)active, "sentences", (json_int_t)t->sentences, "tokens", (json_int_t)t->tokens, "words",
+                            (json_int_t)t->words, "skipped", t->step_skipped, "shortened", (json_int_t)t->shortened);
+    json_t *wall = json_pack("{s:f, s:f, s:f}", "seconds", now - t->begun, "tokens_per_second", rate, "memory_mib", mib);
+    json_t *dims = json_array();
+    for (size_t j = 0; j < z; j++) {
+        double kl = t->kl_dim[j] / (double)t->sentences;
+        json_array_append_new(dims, isfinite(kl) ? json_real(kl) : json_null());
+    }
+    elbo_status status = row && wall && dims ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for a row of metrics");
+    if (!status) {
+        /* JSON has no NaN: null says that the number was not finite. */
+        json_object_set_new(row, "loss", isfinite(t->loss) ? json_real(t->loss) : json_null());
+        json_object_set_new(row, "gradient_norm", isfinite(t->gradient_norm) ? json_real(t->gradient_norm) : json_null());
+        json_object_set(row, "kl_per_dim", dims);
+        json_object_set(row, "wall", wall);
+        status = metrics_write(t->metrics, row, error);
+    }
+    json_decref(row);
+    json_decref(wall);
+    json_decref(dims);
+    t->step_began = now;
+    t->tokens_since = 0;
+    return status;
+}
+
+static elbo_status validate(struct trainer *t, elbo_error *error)
+{
+    const struct elbo_config *c = t->config;
+    struct evaluate_options o = {.slots = slot_options_of(c), .sentences = c->train.eval_sentences, .own_z = true,
+                                 .seed = c->seed};
+    struct evaluation e;
+    double before = clock_seconds();
+    ELBO_TRY(evaluate(&e, &t->model, t->valid, &o, error));
+    ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
+    double seconds = clock_seconds() - before;
+    say(t, "valid at %llu: neg_elbo %.3f  reconstruction %.3f  kl %.3f  active %zu/%zu  own z %.2f  (%zu sentences, %.1f s)",
+        (unsigned long long)t->draws, e.neg_elbo, e.reconstruction, e.kl, e.active_units, e.latent_width, e.own_z_gain,
+        e.sentences, seconds);
+    json_t *row = json_pack("{s:I, s:{s:f, s:f, s:f, s:I, s:f, s:f, s:I}, s:{s:f}}", "step", (json_int_t)t->draws, "valid",
+                            "neg_elbo", e.neg_elbo, "reconstruction", e.reconstruction, "kl", e.kl, "active_units",
+                            (json_int_t)e.active_units, "own_z_gain", e.own_z_gain, "ppl_word", e.ppl_word, "sentences",
+                            (json_int_t)e.sentences, "wall", "seconds", seconds);
+    evaluation_free(&e);
+    if (!row) return elbo_fail(error, ELBO_MEMORY, "no memory for a row of metrics");
+    elbo_status status = metrics_write(t->metrics, row, error);
+    json_decref(row);
+    t->step_began += seconds;
+    return status;
+}
+
+/* A save that fails is told, nothing is lost, and training goes on; the next one is due as before. */
+static void save(struct trainer *t)
+{
+    elbo_error error = {0};
+    double before = clock_seconds();
+    if (state_save(t, &error)) {
+        char text[sizeof error.message + 96];
+        snprintf(text, sizeof text, "the checkpoint of step %llu was not saved: %s", (unsigned long long)t->draws, error.message);
+        if (t->report.warning) t->report.warning(t->report.context, text);
+    }
+    t->save_seconds = clock_seconds() - before;
+    t->step_began += t->save_seconds;
+}
+
+static bool due(size_t every, uint64_t step)
+{
+    return every && step % every == 0;
+}
+
+elbo_status trainer_run(struct trainer *t, elbo_error *error)
+{
+    const struct elbo_config *c = t->config;
+    t->begun = t->step_began = clock_seconds();
+    size_t last = c->train.steps;
+    if (c->train.stop_after && c->train.stop_after < last) last = c->train.stop_after;
+    if (t->draws >= last) {
+        say(t, "nothing to do: step %llu of %zu is done", (unsigned long long)t->draws, last);
+        return ELBO_OK;
+    }
+    bool saved = false;
+    int signal = 0;
+    while (t->draws < last && !signal) {
+        const struct slot_batch *batch;
+        ELBO_TRY(step(t, &batch, error));
+        if (due(c->log.every, t->draws) || t->draws == c->train.steps || t->step_skipped) ELBO_TRY(tell(t, error));
+        if (t->bad > c->train.max_bad_steps) return diverged(t, batch, error);
+        if (t->valid && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps)) ELBO_TRY(validate(t, error));
+        saved = due(c->checkpoint.every, t->draws);
+        if (saved) save(t);
+        signal = pending_signal();
+    }
+    if (!saved) save(t);
+    if (!signal) return ELBO_OK;
+    return elbo_fail(error, ELBO_INTERRUPTED, "stopped by signal %d (%s) after step %llu, saved in %s; the same command goes on",
+                     signal, strsignal(signal), (unsigned long long)t->draws, c->run_dir);
+}

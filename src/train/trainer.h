@@ -1,0 +1,34 @@
+/* The trainer: one run, from the first step or from a checkpoint, to its end or to a signal.
+ *
+ *     struct trainer *t;
+ *     trainer_open(&t, &config, options, &report, &error);     -- data, model, optimizer, resume
+ *     trainer_run(t, &error);                                  -- trains, logs, evaluates, saves
+ *     trainer_close(t);
+ *
+ * A step: every slot of the batch runs forward and backward, gradients accumulate; the norm is taken; a loss or gradient
+ * that is not finite skips the update (data cursor and draw counter advance, nothing else does); else clip and update. */
+#ifndef TRAIN_TRAINER_H
+#define TRAIN_TRAINER_H
+
+#include "base/options.h"
+#include "train/config.h"
+
+struct trainer;
+
+/* What the trainer tells: lines for the console (progress, warnings). May be null functions. */
+struct train_report {
+    void (*line)(void *context, const char *text);
+    void (*warning)(void *context, const char *text);
+    void *context;
+};
+
+/* `options` gives the text of the configuration that is saved. ELBO_BUSY when another process trains there. */
+elbo_status trainer_open(struct trainer **t, const struct elbo_config *config, const struct options *options,
+                         const struct train_report *report, elbo_error *error);
+
+/* ELBO_INTERRUPTED after a signal (SIGTERM, SIGINT, SIGUSR1), when all is saved; ELBO_DIVERGED after
+ * train.max_bad_steps steps that were not finite. */
+elbo_status trainer_run(struct trainer *t, elbo_error *error);
+void trainer_close(struct trainer *t);
+
+#endif
