@@ -103,7 +103,9 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
                          folder, header->streams, remedy);
     if (!header->sentences) return elbo_fail(error, ELBO_INPUT, "%s has no sentences; %s", folder, remedy);
     const struct corpus_stream_header *stream = &header->stream[0];
-    struct corpus_header expected = *header;
+    struct corpus_header expected = *header; /* with every place computed again, and zero where nothing is said */
+    memset(&expected.stream[1], 0, sizeof expected.stream[1]);
+    expected.stream[0].reserved = 0;
     if (stream->token_bytes != (stream->vocabulary <= 65536 ? 2 : 4) || stream->vocabulary > UINT32_MAX ||
         !corpus_lay_out(&expected) || memcmp(&expected, header, sizeof expected) ||
         header->file_bytes != corpus->map.size)

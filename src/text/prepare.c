@@ -313,6 +313,7 @@ static elbo_status write_parts(struct preparation *p, elbo_error *error)
 {
     size_t count = p->report->part_count;
     char path[FILES_PATH];
+    ELBO_TRY(file_make_folder(p->options->out, error));
     /* a corpus that lay where the parts go now is gone with its manifest */
     ELBO_TRY(file_join(path, p->options->out, CORPUS_MANIFEST, error));
     ELBO_TRY(file_remove(path, error));

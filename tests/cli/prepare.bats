@@ -1,0 +1,147 @@
+#!/usr/bin/env bats
+# The command line on text and corpora: what it prints, and for bad input the message and the documented exit code.
+
+setup() {
+    cd "$BATS_TEST_TMPDIR" || return
+    printf 'the cat sat\nthe dog sat\n\na cat and a dog\n' > text.txt
+}
+
+# refused CODE PART ... -- COMMAND: exit code, and every part stands on standard error, nothing on standard output
+refused() {
+    local code=$1 parts=() part
+    shift
+    while [ "$1" != -- ]; do parts+=("$1"); shift; done
+    shift
+    local got=0
+    "$@" > product 2> message || got=$?
+    [ "$got" -eq "$code" ] || { echo "exit code $got: $(cat message)"; return 1; }
+    for part in "${parts[@]}"; do
+        grep -qF -- "$part" message || { echo "'$part' is not in: $(cat message)"; return 1; }
+    done
+    [ ! -s product ] || { echo "on standard output: $(cat product)"; return 1; }
+}
+
+@test "text becomes a corpus, and info says what it holds" {
+    "$ELBO" prepare text.txt --out=corpus --tokenizer.kind=word --tokenizer.size=100 > said
+    grep -q '^corpus: 3 sentences, 11 tokens' said
+    "$ELBO" info corpus --json > info.json
+    grep -q '"vocabulary": 9' info.json
+    grep -q '"words": 11' info.json
+    [ -z "$(find corpus -name '*.tmp')" ]
+}
+
+@test "the same text gives the same bytes" {
+    "$ELBO" prepare text.txt --out=one
+    cat text.txt | "$ELBO" prepare - --out=two
+    cmp one/corpus.bin two/corpus.bin
+    cmp one/tokenizer.json two/tokenizer.json
+    cmp one/manifest.json two/manifest.json
+}
+
+@test "tokenize and back, through pipes" {
+    for kind in byte bpe; do
+        "$ELBO" prepare text.txt --out=$kind --tokenizer.kind=$kind --tokenizer.size=300
+        printf 'a new line, caf\303\251\n\n  x\n' > lines
+        "$ELBO" tokenize $kind < lines | "$ELBO" tokenize $kind --decode > back
+        cmp lines back
+    done
+    "$ELBO" prepare text.txt --out=word
+    [ "$(echo 'the zebra sat' | "$ELBO" tokenize word --json)" = "[7, 2, 6]" ] ||
+        { echo 'the zebra sat' | "$ELBO" tokenize word --json; false; }
+    refused 3 'token id 99' 'vocabulary of' -- bash -c 'echo 3 99 | "$ELBO" tokenize word --decode'
+    refused 3 "line 1: 'x' is not a token id" -- bash -c 'echo x | "$ELBO" tokenize word --decode'
+}
+
+@test "a corpus is replaced, and an interrupted one is no corpus" {
+    "$ELBO" prepare text.txt --out=corpus
+    echo other words > other.txt
+    "$ELBO" prepare other.txt --out=corpus
+    "$ELBO" info corpus | grep -q 'sentences *1$'
+    rm corpus/manifest.json
+    refused 4 'not a finished corpus' -- "$ELBO" info corpus
+}
+
+@test "missing, empty and unreadable text" {
+    refused 4 'missing.txt' 'No such file' -- "$ELBO" prepare missing.txt --out=corpus
+    : > empty.txt
+    refused 3 'empty.txt is empty' -- "$ELBO" prepare empty.txt --out=corpus
+    refused 3 'standard input is empty' -- "$ELBO" prepare - --out=corpus < /dev/null
+    printf '\n \n' > blank.txt
+    refused 3 'holds no sentences' -- "$ELBO" prepare blank.txt --out=corpus
+    refused 4 'a folder' -- "$ELBO" prepare . --out=corpus
+    refused 2 '--out is missing' -- "$ELBO" prepare text.txt
+    refused 2 'needs TEXT' -- "$ELBO" prepare --out=corpus
+    refused 4 'cannot create the folder' -- "$ELBO" prepare text.txt --out=text.txt/corpus
+    [ ! -e corpus ]
+}
+
+@test "invalid UTF-8 is counted and replaced, or refused" {
+    printf 'good\nbad \377\376 bytes\n' > latin.txt
+    "$ELBO" prepare latin.txt --out=corpus 2> message
+    grep -q '2 ill-formed parts of UTF-8 in 1 lines' message
+    refused 3 'latin.txt:2:5' '0xff' '--strict' -- "$ELBO" prepare latin.txt --out=corpus2 --strict
+}
+
+@test "unknown options and commands get a suggestion" {
+    refused 2 'did you mean tokenizer.size?' -- "$ELBO" prepare text.txt --out=c --tokenizer.sise=9
+    refused 2 'did you mean prepare?' -- "$ELBO" prepair text.txt
+    refused 2 'this command does not take --train.steps' -- "$ELBO" prepare text.txt --out=c --train.steps=9
+    refused 2 'options look like --section.key=value' -- "$ELBO" prepare text.txt -o c
+    refused 2 'does not take' -- "$ELBO" info a b
+    [ ! -e c ]
+}
+
+@test "values of the wrong type or out of range" {
+    refused 2 "tokenizer.size = 'many' is not a whole number" 'from 4 to' -- \
+        "$ELBO" prepare text.txt --out=c --tokenizer.size=many
+    refused 2 'out of range' 'from 4 to' -- "$ELBO" prepare text.txt --out=c --tokenizer.size=0
+    refused 2 'takes 259 to' -- "$ELBO" prepare text.txt --out=c --tokenizer.kind=bpe --tokenizer.size=100
+    refused 2 'did you mean word?' 'byte | word | bpe' -- "$ELBO" prepare text.txt --out=c --tokenizer.kind=wrod
+    refused 2 'true or false' -- "$ELBO" prepare text.txt --out=c --strict=maybe
+    refused 2 'has no value' -- "$ELBO" prepare text.txt --out
+    refused 2 '95/2.5/2.5' -- "$ELBO" prepare text.txt --out=c --split=90/20/5
+    refused 3 'leaves no sentence' -- "$ELBO" prepare text.txt --out=c --split=98/1/1
+    [ ! -e c ]
+}
+
+@test "a damaged, foreign or other-version corpus" {
+    "$ELBO" prepare text.txt --out=good
+    cp -r good cut && truncate -s -8 cut/corpus.bin
+    refused 3 'cut/corpus.bin' 'damaged' 'prepare the corpus again' -- "$ELBO" info cut
+    cp -r good foreign && cp text.txt foreign/corpus.bin
+    refused 3 'foreign/corpus.bin' 'is truncated' -- "$ELBO" info foreign
+    cp -r good text && head -c 5000 /dev/zero > text/corpus.bin
+    refused 3 'text/corpus.bin is not a corpus' -- "$ELBO" info text
+    cp -r good newer && printf '\002' | dd of=newer/corpus.bin bs=1 seek=8 conv=notrunc status=none
+    refused 3 'version 2' 'this program reads version 1' -- "$ELBO" info newer
+    cp -r good flipped && printf '\007' | dd of=flipped/corpus.bin bs=1 seek=194 conv=notrunc status=none
+    refused 3 'its hash is' -- "$ELBO" info flipped
+    refused 4 'is not there' -- "$ELBO" info nothing
+    "$ELBO" info good
+}
+
+@test "help, version, reference, completion and the default configuration" {
+    "$ELBO" --version | grep -q '^elbo [0-9]'
+    "$ELBO" --help | grep -q 'exit codes'
+    "$ELBO" prepare --help | grep -q -- '--tokenizer.size=8000'
+    "$ELBO" help --reference | grep -q '^| `tokenizer.size` | `8000` |'
+    "$ELBO" init > printed
+    "$ELBO" init written.yaml
+    cmp printed written.yaml
+    refused 4 'exists already' -- "$ELBO" init written.yaml
+    "$ELBO" completion bash > completion
+    # shellcheck disable=SC1091
+    source completion
+    COMP_WORDS=(elbo prepare --tokenizer.ki) COMP_CWORD=2
+    _elbo || true
+    [[ " ${COMPREPLY[*]} " == *" --tokenizer.kind="* ]]
+    refused 2 'no command given' -- bash -c '"$ELBO" > /dev/null'
+}
+
+@test "a full disk or a closed pipe is an error, not a success" {
+    [ -e /dev/full ] || skip
+    local got=0
+    "$ELBO" help --reference > /dev/full 2> message || got=$?
+    [ "$got" -eq 4 ]
+    grep -q 'standard output' message
+}

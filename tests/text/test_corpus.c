@@ -1,0 +1,296 @@
+/* A corpus holds what the text held; a damaged, foreign or unfinished one is refused, whichever byte is wrong; a split
+ * puts every sentence in one part and learns its vocabulary from the train part. */
+#include "elbo/corpus.h"
+#include "text/corpus_format.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <inttypes.h>
+#include <xxhash.h>
+
+#include "temporary.h"
+
+struct fixture {
+    struct temporary folder;
+    char text[512], out[512];
+    elbo_error error;
+    struct elbo_prepare_report report;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    f->folder = temporary_open();
+    temporary_path(f->text, &f->folder, "text.txt");
+    temporary_path(f->out, &f->folder, "corpus");
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    temporary_remove(f->folder.path);
+    free(f);
+    return 0;
+}
+
+static elbo_status prepare(struct fixture *f, const char *text, size_t size, struct elbo_prepare_options options)
+{
+    const char *input = f->text;
+    temporary_write(f->text, text, size);
+    options.inputs = &input;
+    options.input_count = 1;
+    options.out = f->out;
+    if (!options.tokenizer_size) options.tokenizer_size = 300;
+    return elbo_prepare(&options, &f->report, NULL, NULL, &f->error);
+}
+
+#define WORD ((struct elbo_prepare_options){.tokenizer_kind = ELBO_TOKENIZER_WORD})
+static const char sample[] = "\xef\xbb\xbfthe cat sat\n\n  \t\nthe dog\r\nbad \xff byte\nthe end";
+
+static void holds_what_the_text_held(void **state)
+{
+    struct fixture *f = *state;
+    if (prepare(f, sample, sizeof sample - 1, WORD)) fail_msg("%s", f->error.message);
+    assert_int_equal(f->report.lines, 6);
+    assert_int_equal(f->report.blank_lines, 2);
+    assert_int_equal(f->report.replaced, 1);
+    struct elbo_corpus *corpus;
+    if (elbo_corpus_open(&corpus, f->out, &f->error)) fail_msg("%s", f->error.message);
+    const char *const lines[] = {"the cat sat", "the dog", "bad \xef\xbf\xbd byte", "the end"};
+    assert_int_equal(elbo_corpus_sentences(corpus), 4);
+    assert_int_equal(elbo_corpus_words(corpus), 10);
+    assert_int_equal(elbo_corpus_tokens(corpus, ELBO_STREAM_ENCODER), 10);
+    assert_int_equal(elbo_corpus_longest(corpus, ELBO_STREAM_DECODER), 3);
+    assert_int_equal(elbo_corpus_unknown(corpus, ELBO_STREAM_DECODER), 0);
+    assert_int_equal(elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER), 3 + 8);
+    size_t bytes = 0;
+    for (size_t i = 0; i < 4; i++) {
+        uint32_t ids[8];
+        struct elbo_text back = {0};
+        size_t length = elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 8);
+        assert_int_equal(length, elbo_corpus_length(corpus, ELBO_STREAM_DECODER, i));
+        assert_int_equal(elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 1), 1);
+        elbo_tokenizer_decode(elbo_corpus_tokenizer(corpus, ELBO_STREAM_DECODER), &back, ids, length, &f->error);
+        assert_string_equal(back.text, lines[i]);
+        assert_int_equal(elbo_corpus_sentence_words(corpus, i), elbo_text_words(lines[i], strlen(lines[i])));
+        assert_int_equal(elbo_corpus_sentence_bytes(corpus, i), strlen(lines[i]) + 1);
+        bytes += strlen(lines[i]) + 1;
+        elbo_text_free(&back);
+    }
+    assert_int_equal(elbo_corpus_bytes(corpus), bytes);
+    elbo_corpus_close(corpus);
+}
+
+static void wide_ids(void **state)
+{
+    struct fixture *f = *state;
+    enum { TYPES = 70000 };
+    char *text = malloc(TYPES * 9), *end = text;
+    for (int i = 0; i < TYPES; i++) end += sprintf(end, "w%d%c", i, i % 7 == 6 ? '\n' : ' ');
+    struct elbo_prepare_options options = WORD;
+    options.tokenizer_size = 100000;
+    if (prepare(f, text, (size_t)(end - text), options)) fail_msg("%s", f->error.message);
+    struct elbo_corpus *corpus;
+    if (elbo_corpus_open(&corpus, f->out, &f->error)) fail_msg("%s", f->error.message);
+    assert_int_equal(elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER), TYPES + 3);
+    char *seen = calloc(TYPES + 3, 1);
+    for (size_t i = 0; i < elbo_corpus_sentences(corpus); i++) {
+        uint32_t ids[7];
+        size_t length = elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 7);
+        for (size_t t = 0; t < length; t++) assert_int_equal(seen[ids[t]]++, 0);
+    }
+    elbo_corpus_close(corpus);
+    free(seen);
+    free(text);
+}
+
+static void bad_text_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(prepare(f, "", 0, WORD), ELBO_INPUT);
+    assert_non_null(strstr(f->error.message, "is empty"));
+    assert_int_equal(prepare(f, "\n \n", 3, WORD), ELBO_INPUT);
+    assert_non_null(strstr(f->error.message, "holds no sentences: all 2 lines are blank"));
+    struct elbo_prepare_options strict = WORD;
+    strict.strict = true;
+    assert_int_equal(prepare(f, sample, sizeof sample - 1, strict), ELBO_INPUT);
+    assert_non_null(strstr(f->error.message, "text.txt:5:5: the byte 0xff"));
+    const char *const splits[] = {"90/5", "90/5/5/0", "a/b/c", "90/5/6", "0/50/50", "-10/60/50", "90/5/5 ", "nan/5/5"};
+    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+        struct elbo_prepare_options options = WORD;
+        options.split = splits[i];
+        if (prepare(f, "a b\n", 4, options) != ELBO_USAGE) fail_msg("accepted --split=%s", splits[i]);
+    }
+    struct elbo_prepare_options options = WORD;
+    options.split = "98/1/1";
+    assert_int_equal(prepare(f, "a b\n", 4, options), ELBO_INPUT);
+    assert_non_null(strstr(f->error.message, "leaves no sentence"));
+    unlink(f->text);
+    const char *input = f->text;
+    options = WORD;
+    options.inputs = &input, options.input_count = 1, options.out = f->out, options.tokenizer_size = 10;
+    assert_int_equal(elbo_prepare(&options, &f->report, NULL, NULL, &f->error), ELBO_IO);
+    assert_non_null(strstr(f->error.message, "text.txt"));
+}
+
+static void refused(struct fixture *f, elbo_status status, const char *part)
+{
+    struct elbo_corpus *corpus = NULL;
+    elbo_status got = elbo_corpus_open(&corpus, f->out, &f->error);
+    if (got != status) fail_msg("status %d: %s", got, got ? f->error.message : "accepted");
+    if (!strstr(f->error.message, part)) fail_msg("'%s' is not in: %s", part, f->error.message);
+}
+
+/* Writes corpus.bin and a manifest that agrees with it, so that only the content can be wrong. */
+static void rewrite(struct fixture *f, const char *data, size_t size)
+{
+    char bin[600], manifest[600];
+    snprintf(bin, sizeof bin, "%s/" CORPUS_FILE, f->out);
+    snprintf(manifest, sizeof manifest, "%s/" CORPUS_MANIFEST, f->out);
+    temporary_write(bin, data, size);
+    size_t length;
+    char *text = temporary_read(manifest, &length), *entry = strstr(strstr(text, "\"files\""), CORPUS_FILE), *rest;
+    rest = strchr(entry, '}');
+    FILE *file = fopen(manifest, "wb");
+    fprintf(file, "%.*s" CORPUS_FILE "\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"%s", (int)(entry - text), text, size,
+            (uint64_t)XXH3_64bits(data, size), rest);
+    fclose(file);
+    free(text);
+}
+
+static void damage_is_found(void **state)
+{
+    struct fixture *f = *state;
+    if (prepare(f, sample, sizeof sample - 1, WORD)) fail_msg("%s", f->error.message);
+    char bin[600], tokenizer[600], manifest[600];
+    snprintf(bin, sizeof bin, "%s/" CORPUS_FILE, f->out);
+    snprintf(tokenizer, sizeof tokenizer, "%s/" CORPUS_TOKENIZER, f->out);
+    snprintf(manifest, sizeof manifest, "%s/" CORPUS_MANIFEST, f->out);
+    size_t size;
+    char *good = temporary_read(bin, &size), *data = malloc(size + 64);
+    /* every byte, and every length */
+    for (size_t i = 0; i < size; i++) {
+        memcpy(data, good, size);
+        data[i] ^= 1;
+        temporary_write(bin, data, size);
+        refused(f, ELBO_INPUT, f->out);
+        temporary_write(bin, good, i);
+        refused(f, ELBO_INPUT, f->out);
+    }
+    /* the same with a manifest that agrees: nothing may be read out of bounds, and structure must be refused */
+    rewrite(f, good, size);
+    struct elbo_corpus *corpus;
+    if (elbo_corpus_open(&corpus, f->out, &f->error)) fail_msg("%s", f->error.message);
+    elbo_corpus_close(corpus);
+    for (size_t i = 0; i < sizeof(struct corpus_header); i++)
+        for (int bit = 0; bit < 8; bit++) {
+            memcpy(data, good, size);
+            data[i] ^= (char)(1 << bit);
+            rewrite(f, data, size);
+            refused(f, ELBO_INPUT, f->out);
+        }
+    struct corpus_header header;
+    memcpy(&header, good, sizeof header);
+    struct { size_t at; const char *part; } places[] = {
+        {header.stream[0].tokens_at + 1, "the vocabulary has 11"},  /* an id above 255 */
+        {header.stream[0].offsets_at + 8 + 6, "do not fit its tokens"},
+        {header.stream[0].offsets_at + 8 * header.sentences, "do not fit its tokens"},
+        {header.words_at, "do not fit"}, {header.bytes_at + 2, "do not fit"},
+        {0, "is not a corpus"}, {8, "this program reads version 1"}, {12, "streams"},
+    };
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        memcpy(data, good, size);
+        data[places[i].at] ^= 2;
+        rewrite(f, data, size);
+        refused(f, ELBO_INPUT, places[i].part);
+    }
+    memcpy(data, good, size);
+    memset(data + size, 0, 64); /* trailing bytes */
+    rewrite(f, data, size + 64);
+    refused(f, ELBO_INPUT, "does not fit");
+    rewrite(f, good, 100);
+    refused(f, ELBO_INPUT, "truncated");
+    rewrite(f, good, size);
+    /* the other files */
+    size_t length;
+    char *text = temporary_read(tokenizer, &length);
+    temporary_write(tokenizer, text, length - 1);
+    refused(f, ELBO_INPUT, "tokenizer.json has");
+    temporary_write(tokenizer, text, length);
+    free(text);
+    text = temporary_read(manifest, &length);
+    temporary_write(manifest, text, length / 2);
+    refused(f, ELBO_INPUT, "truncated or foreign");
+    char *version = strstr(text, "\"version\": 1");
+    version[11] = '7';
+    temporary_write(manifest, text, length);
+    refused(f, ELBO_INPUT, "version 7");
+    temporary_write(manifest, "{}", 2);
+    refused(f, ELBO_INPUT, "not the manifest");
+    unlink(manifest);
+    refused(f, ELBO_IO, "not a finished corpus");
+    temporary_remove(f->out);
+    refused(f, ELBO_IO, "is not there");
+    free(text);
+    free(good);
+    free(data);
+}
+
+static void a_split_is_by_content(void **state)
+{
+    struct fixture *f = *state;
+    enum { LINES = 4000 };
+    char *text = malloc(LINES * 40), *end = text;
+    for (int i = 0; i < LINES; i++) end += sprintf(end, "sentence %d twice\nsentence %d twice\n", i, i);
+    struct elbo_prepare_options options = WORD;
+    options.split = "80/12.5/7.5";
+    options.tokenizer_size = 100000;
+    if (prepare(f, text, (size_t)(end - text), options)) fail_msg("%s", f->error.message);
+    refused(f, ELBO_IO, "name one of its parts");
+    assert_int_equal(f->report.part_count, 3);
+    const double shares[] = {0.8, 0.125, 0.075};
+    size_t sum = 0;
+    for (int i = 0; i < 3; i++) {
+        char part[600];
+        struct elbo_corpus *corpus;
+        const struct elbo_prepare_part *report = &f->report.parts[i];
+        snprintf(part, sizeof part, "%s/%s", f->out, report->name);
+        if (elbo_corpus_open(&corpus, part, &f->error)) fail_msg("%s", f->error.message);
+        size_t n = elbo_corpus_sentences(corpus);
+        assert_int_equal(n, report->sentences);
+        assert_int_equal(n % 2, 0); /* copies stay together */
+        sum += n;
+        double expected = shares[i] * 2 * LINES;
+        assert_true(n > 0.8 * expected && n < 1.2 * expected);
+        /* numbers of valid and test are unknown: the vocabulary saw the train part only */
+        size_t unknown = elbo_corpus_unknown(corpus, ELBO_STREAM_DECODER);
+        assert_int_equal(unknown, i == 0 ? 0 : n);
+        elbo_corpus_close(corpus);
+    }
+    assert_int_equal(sum, 2 * LINES);
+    /* the tokenizer of a split corpus can be reused */
+    char other[512];
+    temporary_path(other, &f->folder, "other");
+    options = (struct elbo_prepare_options){.tokenizer_from = f->out, .out = other, .input_count = 1,
+                                            .inputs = (const char *const[]){f->text}};
+    struct elbo_prepare_report report;
+    size_t vocabulary = f->report.vocabulary;
+    if (elbo_prepare(&options, &report, NULL, NULL, &f->error)) fail_msg("%s", f->error.message);
+    assert_int_equal(report.vocabulary, vocabulary);
+    free(text);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(holds_what_the_text_held), TEST(wide_ids),        TEST(bad_text_is_refused),
+        TEST(damage_is_found),          TEST(a_split_is_by_content),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

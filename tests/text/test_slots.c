@@ -1,0 +1,381 @@
+/* Slot records: the data order is a pure function of (seed, epoch, index), resuming continues it exactly, every sentence
+ * comes once an epoch, capacities hold, the derived orders are sorted and stable, and word dropout drops its share. */
+#include "text/slots.h"
+
+#include "elbo/corpus.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <math.h>
+#include <cmocka.h>
+
+#include "temporary.h"
+
+enum { SENTENCES = 500, LONGEST_WORDS = 30 };
+
+struct fixture {
+    struct temporary folder;
+    struct elbo_corpus *corpus;
+    elbo_error error;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    f->folder = temporary_open();
+    char text[512], out[512];
+    FILE *file = fopen(temporary_path(text, &f->folder, "text.txt"), "w");
+    unsigned random = 1;
+    for (int i = 0; i < SENTENCES; i++) {
+        int words = 1 + (int)((random = random * 1664525u + 1013904223u) >> 24) % LONGEST_WORDS;
+        fprintf(file, "s%d", i); /* each sentence can be told apart by its first word */
+        for (int w = 1; w < words; w++) fprintf(file, " w%u", (random = random * 1664525u + 1013904223u) >> 27);
+        fputc('\n', file);
+    }
+    fclose(file);
+    const char *input = text;
+    struct elbo_prepare_options options = {.inputs = &input, .input_count = 1, .out = temporary_path(out, &f->folder, "c"),
+                                           .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 10000};
+    struct elbo_prepare_report report;
+    if (elbo_prepare(&options, &report, NULL, NULL, &f->error)) fail_msg("%s", f->error.message);
+    if (elbo_corpus_open(&f->corpus, out, &f->error)) fail_msg("%s", f->error.message);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    elbo_corpus_close(f->corpus);
+    temporary_remove(f->folder.path);
+    free(f);
+    return 0;
+}
+
+static const struct slot_options usual = {.slots = 3, .encoder_tokens = 100, .decoder_tokens = 90, .max_length = 40,
+                                          .shuffle = true, .seed = 5};
+
+static struct slot_loader *open_loader(struct fixture *f, struct slot_options options)
+{
+    struct slot_loader *loader;
+    if (slot_loader_open(&loader, f->corpus, &options, &f->error)) fail_msg("%s", f->error.message);
+    return loader;
+}
+
+static const struct slot_batch *next(struct fixture *f, struct slot_loader *loader)
+{
+    const struct slot_batch *batch;
+    if (slot_loader_next(loader, &batch, &f->error)) fail_msg("%s", f->error.message);
+    return batch;
+}
+
+static void the_order_is_a_permutation(void **state)
+{
+    (void)state;
+    const uint64_t sizes[] = {1, 2, 3, 4, 5, 17, 64, 65, 1000, 4097};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        uint64_t n = sizes[k];
+        size_t moved = 0, same = 0;
+        for (uint64_t epoch = 0; epoch < 3; epoch++) {
+            char *seen = calloc(n, 1);
+            for (uint64_t i = 0; i < n; i++) {
+                uint64_t at = slot_order(9, epoch, i, n);
+                assert_true(at < n);
+                assert_int_equal(seen[at]++, 0);
+                moved += at != i;
+                same += at == slot_order(9, epoch + 1, i, n);
+            }
+            free(seen);
+        }
+        if (n >= 64) { /* about one fixed point in an epoch, one coincidence between two */
+            assert_true(moved > 3 * n - 20);
+            assert_true(same < 20);
+        }
+    }
+    /* where sentence 0 goes is spread evenly over seeds: chi square of 16 cells, 5 sigma */
+    double cells[16] = {0}, chi = 0;
+    for (uint64_t seed = 0; seed < 3200; seed++) cells[slot_order(seed, 0, 0, 1600) / 100]++;
+    for (int i = 0; i < 16; i++) chi += (cells[i] - 200) * (cells[i] - 200) / 200;
+    assert_true(chi < 15 + 5 * sqrt(30));
+}
+
+static void assert_sorted(const int32_t *order, const int32_t *key, size_t n)
+{
+    char *seen = calloc(n + 1, 1);
+    for (size_t i = 0; i < n; i++) {
+        assert_true(order[i] >= 0 && (size_t)order[i] < n);
+        assert_int_equal(seen[order[i]]++, 0);
+        if (!i) continue;
+        int32_t before = key[order[i - 1]], here = key[order[i]];
+        assert_true(before < here || (before == here && order[i - 1] < order[i]));
+    }
+    free(seen);
+}
+
+static void check_stream(const struct slot_stream *stream, size_t sentences)
+{
+    size_t longest = 0;
+    assert_int_equal(stream->offsets[0], 0);
+    assert_int_equal(stream->offsets[sentences], stream->tokens);
+    for (size_t s = 0; s < sentences; s++) {
+        size_t first = (size_t)stream->offsets[s], end = (size_t)stream->offsets[s + 1];
+        if (end - first > longest) longest = end - first;
+        for (size_t row = first; row < end; row++) {
+            assert_int_equal(stream->sentence[row], s);
+            assert_int_equal(stream->position[row], row - first);
+        }
+    }
+    assert_int_equal(stream->longest, longest);
+    assert_sorted(stream->id_order, stream->ids, stream->tokens);
+    assert_sorted(stream->position_order, stream->position, stream->tokens);
+}
+
+static void check_slot(struct fixture *f, const struct slot *slot, const struct slot_options *options)
+{
+    const struct text_marks *marks = elbo_corpus_marks(f->corpus, ELBO_STREAM_DECODER);
+    const struct slot_stream *encoder = &slot->encoder, *decoder = &slot->decoder;
+    assert_true(slot->sentences > 0 && slot->sentences <= slot_sentence_capacity(options));
+    assert_true(encoder->tokens <= options->encoder_tokens && decoder->tokens <= options->decoder_tokens);
+    check_stream(decoder, slot->sentences);
+    if (options->encoder_tokens) check_stream(encoder, slot->sentences);
+    else assert_int_equal(encoder->tokens, 0);
+    size_t words = 0, bytes = 0;
+    for (size_t s = 0; s < slot->sentences; s++) {
+        uint32_t ids[LONGEST_WORDS];
+        size_t i = slot->source[s], length = elbo_corpus_read(f->corpus, ELBO_STREAM_DECODER, i, ids, LONGEST_WORDS);
+        words += elbo_corpus_sentence_words(f->corpus, i) + 1;
+        bytes += elbo_corpus_sentence_bytes(f->corpus, i);
+        const int32_t *in = decoder->ids + decoder->offsets[s], *out = decoder->labels + decoder->offsets[s];
+        assert_int_equal(decoder->offsets[s + 1] - decoder->offsets[s], length + 1);
+        assert_int_equal(in[0], marks->start);
+        assert_int_equal(out[length], marks->end);
+        for (size_t t = 0; t < length; t++) {
+            if (options->word_dropout == 0) assert_int_equal(in[t + 1], ids[t]);
+            assert_int_equal(out[t], ids[t]);
+        }
+        if (!options->encoder_tokens) continue;
+        const int32_t *whole = encoder->ids + encoder->offsets[s];
+        assert_int_equal(encoder->offsets[s + 1] - encoder->offsets[s], length + 2);
+        assert_int_equal(whole[0], marks->start);
+        assert_int_equal(whole[length + 1], marks->end);
+        for (size_t t = 0; t < length; t++) assert_int_equal(whole[t + 1], ids[t]);
+    }
+    assert_int_equal(slot->words, words);
+    assert_int_equal(slot->bytes, bytes);
+    int32_t *falling = calloc(slot->sentences, sizeof *falling);
+    for (size_t s = 0; s < slot->sentences; s++) falling[s] = -(decoder->offsets[s + 1] - decoder->offsets[s]);
+    assert_sorted(slot->by_length, falling, slot->sentences);
+    free(falling);
+}
+
+/* Slots are closed only because the next sentence does not fit. */
+static void records_are_what_the_corpus_holds(void **state)
+{
+    struct fixture *f = *state;
+    struct slot_options variants[] = {usual, usual, usual};
+    variants[1].encoder_tokens = 0;
+    variants[2].sentences = 2;
+    for (int v = 0; v < 3; v++) {
+        const struct slot_options *options = &variants[v];
+        struct slot_loader *loader = open_loader(f, *options);
+        uint64_t sample = 0;
+        for (int b = 0; b < 60; b++) { /* a few epochs */
+            const struct slot_batch *batch = next(f, loader);
+            size_t sentences = 0;
+            assert_int_equal(batch->step, b);
+            assert_int_equal(batch->first, sample);
+            assert_int_equal(batch->count, options->slots);
+            assert_false(batch->last);
+            for (size_t i = 0; i < batch->count; i++) {
+                const struct slot *slot = &batch->slots[i];
+                check_slot(f, slot, options);
+                for (size_t s = 0; s < slot->sentences; s++, sample++) {
+                    assert_int_equal(slot->sample[s], sample);
+                    assert_int_equal(slot->source[s],
+                                     slot_order(options->seed, sample / SENTENCES, sample % SENTENCES, SENTENCES));
+                }
+                sentences += slot->sentences;
+                uint64_t after = slot_order(options->seed, sample / SENTENCES, sample % SENTENCES, SENTENCES);
+                size_t length = elbo_corpus_length(f->corpus, ELBO_STREAM_DECODER, after);
+                assert_true(slot->sentences == slot_sentence_capacity(options) ||
+                            slot->decoder.tokens + length + 1 > options->decoder_tokens ||
+                            (options->encoder_tokens && slot->encoder.tokens + length + 2 > options->encoder_tokens));
+            }
+            assert_int_equal(batch->sentences, sentences);
+            assert_int_equal(batch->next, sample);
+        }
+        slot_loader_close(loader);
+    }
+}
+
+static void resuming_continues_the_order(void **state)
+{
+    struct fixture *f = *state;
+    struct slot_options options = usual;
+    options.word_dropout = 0.3;
+    struct slot_loader *whole = open_loader(f, options);
+    for (int b = 0; b < 40; b++) {
+        const struct slot_batch *one = next(f, whole);
+        struct slot_options from = options;
+        from.first = one->first;
+        from.step = one->step;
+        struct slot_loader *resumed = open_loader(f, from);
+        const struct slot_batch *two = next(f, resumed);
+        assert_int_equal(one->next, two->next);
+        assert_int_equal(one->step, two->step);
+        for (size_t i = 0; i < one->count; i++) {
+            const struct slot *a = &one->slots[i], *b2 = &two->slots[i];
+            assert_int_equal(a->sentences, b2->sentences);
+            assert_int_equal(a->decoder.tokens, b2->decoder.tokens);
+            assert_memory_equal(a->source, b2->source, a->sentences * sizeof *a->source);
+            assert_memory_equal(a->decoder.ids, b2->decoder.ids, a->decoder.tokens * sizeof(int32_t));
+            assert_memory_equal(a->decoder.id_order, b2->decoder.id_order, a->decoder.tokens * sizeof(int32_t));
+        }
+        slot_loader_close(resumed);
+    }
+    slot_loader_close(whole);
+}
+
+static void a_single_pass_sees_each_sentence_once(void **state)
+{
+    struct fixture *f = *state;
+    for (int shuffle = 0; shuffle < 2; shuffle++) {
+        struct slot_options options = usual;
+        options.shuffle = shuffle;
+        options.single_pass = true;
+        struct slot_loader *loader = open_loader(f, options);
+        char seen[SENTENCES] = {0};
+        size_t total = 0, words = 0;
+        for (bool last = false; !last;) {
+            const struct slot_batch *batch = next(f, loader);
+            last = batch->last;
+            assert_true(batch->sentences > 0);
+            for (size_t i = 0; i < batch->count; i++) {
+                check_slot(f, &batch->slots[i], &options);
+                words += batch->slots[i].words;
+                for (size_t s = 0; s < batch->slots[i].sentences; s++, total++) {
+                    if (!shuffle) assert_int_equal(batch->slots[i].source[s], total);
+                    assert_int_equal(seen[batch->slots[i].source[s]]++, 0);
+                }
+            }
+        }
+        assert_int_equal(total, SENTENCES);
+        assert_int_equal(words, elbo_corpus_words(f->corpus) + SENTENCES);
+        const struct slot_batch *after = next(f, loader);
+        assert_true(after->last && !after->count && !after->sentences);
+        slot_loader_close(loader);
+    }
+}
+
+static void long_sentences_follow_the_policy(void **state)
+{
+    struct fixture *f = *state;
+    enum { LIMIT = 10 };
+    size_t over = 0;
+    for (size_t i = 0; i < SENTENCES; i++) over += elbo_corpus_length(f->corpus, ELBO_STREAM_DECODER, i) > LIMIT;
+    assert_true(over > 100 && over < SENTENCES);
+    for (int policy = SLOT_TRUNCATE; policy <= SLOT_SKIP; policy++) {
+        struct slot_options options = usual;
+        options.single_pass = true;
+        options.max_length = LIMIT;
+        options.too_long = policy;
+        options.encoder_tokens = options.decoder_tokens = LIMIT + 2;
+        struct slot_loader *loader = open_loader(f, options);
+        size_t shortened = 0, sentences = 0;
+        for (bool last = false; !last;) {
+            const struct slot_batch *batch = next(f, loader);
+            last = batch->last;
+            shortened += batch->shortened;
+            sentences += batch->sentences;
+            for (size_t i = 0; i < batch->count; i++) {
+                const struct slot *slot = &batch->slots[i];
+                assert_true(slot->decoder.longest <= LIMIT + 1);
+                /* words are tokens here, so a cut sentence's share is exact */
+                assert_int_equal(slot->words, slot->decoder.tokens);
+            }
+        }
+        assert_int_equal(shortened, over);
+        assert_int_equal(sentences, policy == SLOT_SKIP ? SENTENCES - over : SENTENCES);
+        slot_loader_close(loader);
+    }
+    struct slot_loader *loader;
+    struct slot_options options = usual;
+    options.max_length = LIMIT;
+    options.too_long = SLOT_REFUSE;
+    assert_int_equal(slot_loader_open(&loader, f->corpus, &options, &f->error), ELBO_INPUT);
+    assert_non_null(strstr(f->error.message, "data.max_length is 10"));
+    options = usual;
+    options.decoder_tokens = 20;
+    assert_int_equal(slot_loader_open(&loader, f->corpus, &options, &f->error), ELBO_USAGE);
+    assert_non_null(strstr(f->error.message, "raise train.slot_tokens"));
+}
+
+static void word_dropout_drops_its_share(void **state)
+{
+    struct fixture *f = *state;
+    const double rates[] = {0.3, 1, 0.05};
+    for (int r = 0; r < 3; r++) {
+        struct slot_options options = usual;
+        options.word_dropout = rates[r];
+        struct slot_loader *loader = open_loader(f, options);
+        const int32_t unknown = (int32_t)elbo_corpus_marks(f->corpus, ELBO_STREAM_DECODER)->unknown;
+        double dropped = 0, inputs = 0;
+        for (int b = 0; b < 200; b++) {
+            const struct slot_batch *batch = next(f, loader);
+            for (size_t i = 0; i < batch->count; i++) {
+                const struct slot *slot = &batch->slots[i];
+                check_slot(f, slot, &options); /* labels, marks and the encoder are untouched */
+                for (size_t row = 0; row < slot->decoder.tokens; row++) {
+                    if (slot->decoder.position[row] == 0) continue;
+                    dropped += slot->decoder.ids[row] == unknown;
+                    inputs++;
+                }
+            }
+        }
+        double sigma = sqrt(rates[r] * (1 - rates[r]) / inputs);
+        assert_true(fabs(dropped / inputs - rates[r]) <= 5 * sigma);
+        slot_loader_close(loader);
+    }
+}
+
+static void filling_by_hand(void **state)
+{
+    struct fixture *f = *state;
+    const struct text_marks marks = {0, 1, 2};
+    struct slot_options options = {.encoder_tokens = 12, .decoder_tokens = 12, .slots = 1};
+    struct slot slot;
+    if (slot_allocate(&slot, &options, &f->error)) fail_msg("%s", f->error.message);
+    const uint32_t a[] = {7, 300, 70000}, b[] = {5};
+    const uint32_t *const tokens[] = {a, b, b};
+    /* one of them empty: legal */
+    if (slot_fill(&slot, &options, &marks, tokens, (const size_t[]){3, 0, 1}, 3, 40, &f->error))
+        fail_msg("%s", f->error.message);
+    const int32_t encoder[] = {0, 7, 300, 70000, 1, 0, 1, 0, 5, 1}, labels[] = {7, 300, 70000, 1, 1, 5, 1};
+    assert_int_equal(slot.encoder.tokens, 10);
+    assert_memory_equal(slot.encoder.ids, encoder, sizeof encoder);
+    assert_int_equal(slot.decoder.tokens, 7);
+    assert_memory_equal(slot.decoder.labels, labels, sizeof labels);
+    assert_int_equal(slot.sample[2], 42);
+    const int32_t by_length[] = {0, 2, 1};
+    assert_memory_equal(slot.by_length, by_length, sizeof by_length);
+    check_stream(&slot.encoder, 3);
+    check_stream(&slot.decoder, 3);
+    const uint32_t *const longer[] = {a, a, a};
+    assert_int_equal(slot_fill(&slot, &options, &marks, longer, (const size_t[]){3, 3, 3}, 3, 0, &f->error), ELBO_INPUT);
+    slot_free(&slot);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_order_is_a_permutation),
+        cmocka_unit_test(records_are_what_the_corpus_holds),
+        cmocka_unit_test(resuming_continues_the_order),
+        cmocka_unit_test(a_single_pass_sees_each_sentence_once),
+        cmocka_unit_test(long_sentences_follow_the_policy),
+        cmocka_unit_test(word_dropout_drops_its_share),
+        cmocka_unit_test(filling_by_hand),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
