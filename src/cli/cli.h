@@ -46,6 +46,14 @@ elbo_status cli_init(struct cli *cli, elbo_error *error);
 elbo_status cli_prepare(struct cli *cli, elbo_error *error);
 elbo_status cli_tokenize(struct cli *cli, elbo_error *error);
 elbo_status cli_info(struct cli *cli, elbo_error *error);
+elbo_status cli_train(struct cli *cli, elbo_error *error);
+elbo_status cli_eval(struct cli *cli, elbo_error *error);
+elbo_status cli_sample(struct cli *cli, elbo_error *error);
+elbo_status cli_reconstruct(struct cli *cli, elbo_error *error);
+elbo_status cli_interpolate(struct cli *cli, elbo_error *error);
+elbo_status cli_encode_command(struct cli *cli, elbo_error *error);
+elbo_status cli_decode(struct cli *cli, elbo_error *error);
+elbo_status cli_plan(struct cli *cli, elbo_error *error);
 
 /* ---- small things ---- */
 

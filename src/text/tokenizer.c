@@ -287,7 +287,7 @@ elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *p
 elbo_status elbo_tokenizer_find(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error)
 {
     if (!file_is_folder(path)) return elbo_tokenizer_load(tokenizer, path, error);
-    const char *const places[] = {"tokenizer.json", "train/tokenizer.json", "checkpoints/latest/tokenizer.json"};
+    const char *const places[] = {"tokenizer.json", "train/tokenizer.json"};
     char inside[FILES_PATH];
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         ELBO_TRY(file_join(inside, path, places[i], error));

@@ -154,8 +154,8 @@ static const struct option rows[] = {
     SWITCH("strict", prepare.strict, "false", COMMAND_PREPARE | COMMAND_TOKENIZE,
            "refuse text that is not valid UTF-8 instead of replacing it by U+FFFD"),
     CHOICE("tokenizer.kind", prepare.tokenizer_kind, "word", COMMAND_PREPARE, "what a token is", "byte", "word", "bpe"),
-    SIZE("tokenizer.size", prepare.tokenizer_size, "8000", 4, 16777216, "ids", COMMAND_PREPARE,
-         "largest vocabulary, the three marks included"),
+    SIZE("tokenizer.size", prepare.tokenizer_size, "8000", 4, 16777216, "ids", COMMAND_PREPARE | COMMAND_PLAN,
+         "largest vocabulary, the three marks included; plan: V where no data.train is given"),
     TEXT("tokenizer.from", prepare.tokenizer_from, "", COMMAND_PREPARE,
          "take the tokenizer of this corpus or model instead of making one"),
 

@@ -128,6 +128,19 @@ static elbo_status initialize(struct trainer *t, elbo_error *error)
     return ELBO_OK;
 }
 
+/* The run directory names its configuration and tokenizer from the first moment on. */
+static elbo_status write_beginning(struct trainer *t, elbo_error *error)
+{
+    char path[FILES_PATH], *yaml = options_yaml(t->options, COMMAND_TRAIN);
+    elbo_status status = yaml ? file_join(path, t->config->run_dir, "config.yaml", error)
+                              : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
+    if (!status) status = file_write(path, yaml, strlen(yaml), error);
+    if (!status) status = file_join(path, t->config->run_dir, "tokenizer.json", error);
+    if (!status) status = elbo_tokenizer_save(elbo_corpus_tokenizer(t->train, ELBO_STREAM_DECODER), path, error);
+    free(yaml);
+    return status;
+}
+
 static elbo_status open_loader(struct trainer *t, elbo_error *error)
 {
     struct slot_options s = slot_options_of(t->config);
@@ -149,12 +162,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
         ELBO_TRY(state_load(t, strcmp(how, "auto") ? how : t->config->run_dir, error));
     } else {
         ELBO_TRY(initialize(t, error));
-        char path[FILES_PATH], *yaml = options_yaml(t->options, COMMAND_TRAIN);
-        elbo_status status = yaml ? file_join(path, t->config->run_dir, "config.yaml", error)
-                                  : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
-        if (!status) status = file_write(path, yaml, strlen(yaml), error);
-        free(yaml);
-        ELBO_TRY(status);
+        ELBO_TRY(write_beginning(t, error));
     }
     ELBO_TRY(metrics_open(&t->metrics, t->config->run_dir, t->draws, error));
     return open_loader(t, error);

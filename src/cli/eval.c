@@ -1,0 +1,86 @@
+/* elbo eval: measures a model on a corpus. */
+#include "cli/run.h"
+
+#include "elbo/corpus.h"
+#include "model/evaluate.h"
+#include "train/memory.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+static json_t *to_json(const struct evaluation *e, const struct elbo_config *c)
+{
+    json_t *dims = json_array();
+    for (size_t j = 0; j < e->latent_width; j++) json_array_append_new(dims, json_real(e->kl_dim[j]));
+    json_t *all = json_pack(
+        "{s:f, s:f, s:f, s:f, s:o, s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:s}",
+        "neg_elbo", e->neg_elbo, "neg_elbo_standard_error", e->neg_elbo_error, "reconstruction", e->reconstruction, "kl", e->kl,
+        "kl_per_dim", dims, "active_units", (json_int_t)e->active_units, "active_units_0.1", (json_int_t)e->active_units_tenth,
+        "mutual_information", e->mutual_information, "mutual_information_bound", e->mutual_information_bound,
+        "mutual_information_sentences", (json_int_t)e->mutual_information_sentences, "own_z_gain", e->own_z_gain, "ppl_token",
+        e->ppl_token, "ppl_word", e->ppl_word, "bits_per_byte", e->bits_per_byte, "unknown_share", e->unknown_share, "sentences",
+        (json_int_t)e->sentences, "tokens", (json_int_t)e->tokens, "words", (json_int_t)e->words, "bytes", (json_int_t)e->bytes,
+        "shortened", (json_int_t)e->shortened, "posterior", c->eval.posterior == POSTERIOR_MEAN ? "mean" : "sample");
+    if (!all) return NULL;
+    /* Without samples there is no importance-weighted estimate; null says so. */
+    json_object_set_new(all, "iwae_nll", e->iwae_samples ? json_real(e->iwae_nll) : json_null());
+    json_object_set_new(all, "iwae_standard_error", e->iwae_samples ? json_real(e->iwae_error) : json_null());
+    json_object_set_new(all, "iwae_samples", json_integer((json_int_t)e->iwae_samples));
+    return all;
+}
+
+static void to_text(const struct evaluation *e)
+{
+    printf("neg_elbo             %10.3f nats a sentence (standard error %.3f)\n", e->neg_elbo, e->neg_elbo_error);
+    printf("  reconstruction     %10.3f\n  kl                 %10.3f\n", e->reconstruction, e->kl);
+    if (e->iwae_samples)
+        printf("iwae_nll             %10.3f with %zu samples (standard error %.3f)\n", e->iwae_nll, e->iwae_samples, e->iwae_error);
+    printf("active units         %6zu of %zu above 0.01, %zu above 0.1\n", e->active_units, e->latent_width, e->active_units_tenth);
+    if (e->mutual_information_sentences)
+        printf("mutual information   %10.3f over %zu sentences (bound %.2f)\n", e->mutual_information,
+               e->mutual_information_sentences, e->mutual_information_bound);
+    printf("own z gain           %10.3f nats: what a sentence's own z is worth against another's\n", e->own_z_gain);
+    printf("perplexity           %10.2f per token, %.2f per word (end marks counted)\n", e->ppl_token, e->ppl_word);
+    printf("bits per byte        %10.3f\n", e->bits_per_byte);
+    printf("unknown share        %10.4f of %zu predicted tokens, %zu sentences, %zu words\n", e->unknown_share, e->tokens,
+           e->sentences, e->words);
+}
+
+static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_corpus *corpus, elbo_error *error)
+{
+    const struct elbo_config *c = &cli->config;
+    if (elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER) != run->model.config.vocabulary)
+        return elbo_fail(error, ELBO_INPUT, "%s has %zu ids, the model %zu; prepare it with --tokenizer.from=%s", c->data.test,
+                         elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER), run->model.config.vocabulary, cli->arguments[0]);
+    struct evaluate_options o = {.slots = slot_options_of(c), .sentences = c->eval.sentences,
+                                 .iwae_samples = c->eval.iwae_samples, .mi_sentences = c->eval.mi_sentences, .own_z = true,
+                                 .posterior_mean = c->eval.posterior == POSTERIOR_MEAN, .seed = c->seed};
+    struct evaluation e;
+    ELBO_TRY(evaluate(&e, &run->model, corpus, &o, error));
+    if (e.shortened) log_warning(&cli->log, "%zu sentences were cut to %zu tokens: the figures are of what was left", e.shortened,
+                                 c->data.max_length);
+    json_t *all = c->json ? to_json(&e, c) : NULL;
+    if (all) {
+        json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        putchar('\n');
+        json_decref(all);
+    } else {
+        to_text(&e);
+    }
+    evaluation_free(&e);
+    return ELBO_OK;
+}
+
+elbo_status cli_eval(struct cli *cli, elbo_error *error)
+{
+    struct run run;
+    struct elbo_corpus *corpus = NULL;
+    ELBO_TRY(cli_open_run(&run, cli, error));
+    elbo_status status = *cli->config.data.test ? elbo_corpus_open(&corpus, cli->config.data.test, error)
+                                                : elbo_fail(error, ELBO_USAGE, "--data.test is missing: a corpus to evaluate on");
+    if (!status) status = measure(cli, &run, corpus, error);
+    if (corpus) elbo_corpus_close(corpus);
+    run_close(&run);
+    return status;
+}

@@ -1,0 +1,42 @@
+/* elbo plan: what a run will hold in memory and compute, from its recording alone. */
+#include "cli/cli.h"
+
+#include "elbo/corpus.h"
+#include "train/memory.h"
+
+#include <jansson.h>
+
+elbo_status cli_plan(struct cli *cli, elbo_error *error)
+{
+    struct elbo_config *c = &cli->config;
+    struct memory_table t;
+    c->model.vocabulary = c->prepare.tokenizer_size;
+    c->model.positions = c->data.max_length + 2;
+    if (*c->data.train) {
+        struct elbo_corpus *corpus;
+        ELBO_TRY(elbo_corpus_open(&corpus, c->data.train, error));
+        c->model.vocabulary = elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER);
+        elbo_corpus_close(corpus);
+    }
+    ELBO_TRY(elbo_config_check(c, error));
+    ELBO_TRY(memory_plan(&t, c, error));
+    if (!c->json) {
+        char text[512];
+        memory_print(text, sizeof text, &t);
+        printf("%.3f M parameters, %zu token types\n%s", (double)t.parameters / 1e6, c->model.vocabulary, text);
+        printf("a slot at its capacities: %zu ops, %.2f GFLOP, %.1f MiB moved; activations unshared %.1f MiB\n", t.ops,
+               t.flops / 1e9, t.bytes_moved / 1048576.0, (double)t.unshared / 1048576.0);
+        return ELBO_OK;
+    }
+    json_t *all = json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:f, s:f}", "parameters",
+                            (json_int_t)t.parameters, "vocabulary", (json_int_t)c->model.vocabulary, "bytes", "weights",
+                            (json_int_t)t.weights, "gradients", (json_int_t)t.gradients, "optimizer", (json_int_t)t.moments,
+                            "activations", (json_int_t)t.activations, "workspace", (json_int_t)t.workspace, "slots",
+                            (json_int_t)t.slots, "total", (json_int_t)t.total, "activations_unshared", (json_int_t)t.unshared,
+                            "ops", (json_int_t)t.ops, "slot_flops", t.flops, "slot_bytes_moved", t.bytes_moved);
+    if (!all) return elbo_fail(error, ELBO_MEMORY, "no memory for the plan as JSON");
+    json_dumpf(all, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(all);
+    return ELBO_OK;
+}

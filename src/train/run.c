@@ -1,0 +1,57 @@
+#include "train/run.h"
+#include "base/files.h"
+#include "graph/backends.h"
+#include "train/state.h"
+
+static elbo_status counter(const struct run *r, const char *name, size_t *to, elbo_error *error)
+{
+    const json_t *v = json_object_get(checkpoint_counters(r->checkpoint), name);
+    if (!json_is_integer(v) || json_integer_value(v) < 1)
+        return elbo_fail(error, ELBO_INPUT, "%s: the counter %s is missing or not positive", checkpoint_path(r->checkpoint), name);
+    *to = (size_t)json_integer_value(v);
+    return ELBO_OK;
+}
+
+static elbo_status open_all(struct run *r, struct options *options, elbo_status (*reapply)(void *, elbo_error *), void *context,
+                            elbo_error *error)
+{
+    const void *yaml;
+    size_t size;
+    char name[FILES_PATH];
+    ELBO_TRY(file_join(name, checkpoint_path(r->checkpoint), "config.yaml", error));
+    ELBO_TRY(checkpoint_bytes(&yaml, &size, r->checkpoint, "config.yaml", error));
+    ELBO_TRY(options_read_yaml_text(options, yaml, size, name, error));
+    ELBO_TRY(reapply(context, error));
+    ELBO_TRY(file_join(name, checkpoint_path(r->checkpoint), "tokenizer.json", error));
+    ELBO_TRY(elbo_tokenizer_load(&r->tokenizer, name, error));
+    r->marks = *elbo_tokenizer_marks(r->tokenizer);
+    struct model_config model = r->config->model;
+    ELBO_TRY(counter(r, "vocabulary", &model.vocabulary, error));
+    ELBO_TRY(counter(r, "positions", &model.positions, error));
+    if (model.vocabulary != elbo_tokenizer_vocabulary(r->tokenizer))
+        return elbo_fail(error, ELBO_INPUT, "%s: its tokenizer has %zu ids, its weights %zu", checkpoint_path(r->checkpoint),
+                         elbo_tokenizer_vocabulary(r->tokenizer), model.vocabulary);
+    ELBO_TRY(elbo_config_check(r->config, error));
+    ELBO_TRY(cpu_backend_create(&r->backend, r->config->threads, NULL, error));
+    ELBO_TRY(model_create(&r->model, &model, r->backend, error));
+    return state_load_weights(&r->model, r->checkpoint, error);
+}
+
+elbo_status run_open(struct run *r, const char *path, struct options *options, const struct elbo_config *config,
+                     elbo_status (*reapply)(void *, elbo_error *), checkpoint_warning warn, void *context, elbo_error *error)
+{
+    *r = (struct run){.config = config};
+    ELBO_TRY(checkpoint_open(&r->checkpoint, path, warn, context, error));
+    elbo_status status = open_all(r, options, reapply, context, error);
+    if (status) run_close(r);
+    return status;
+}
+
+void run_close(struct run *r)
+{
+    if (r->model.backend) model_free(&r->model);
+    if (r->backend) r->backend->destroy(r->backend);
+    if (r->tokenizer) elbo_tokenizer_close(r->tokenizer);
+    if (r->checkpoint) checkpoint_close(r->checkpoint);
+    *r = (struct run){0};
+}

@@ -1,0 +1,26 @@
+/* A trained model, opened from a run directory or from one of its checkpoints, ready to use. */
+#ifndef TRAIN_RUN_H
+#define TRAIN_RUN_H
+
+#include "elbo/tokenizer.h"
+#include "model/model.h"
+#include "train/checkpoint.h"
+#include "train/config.h"
+
+struct run {
+    const struct elbo_config *config;
+    struct checkpoint *checkpoint;
+    struct backend *backend;
+    struct model model;
+    struct elbo_tokenizer *tokenizer;
+    struct text_marks marks;
+};
+
+/* Reads the run's configuration into `options`, whose target is `config` (so that overrides can be read again on top
+ * by `reapply`), then its tokenizer and weights. `warn` is told of checkpoints that were passed over. */
+elbo_status run_open(struct run *r, const char *path, struct options *options, const struct elbo_config *config,
+                     elbo_status (*reapply)(void *context, elbo_error *error), checkpoint_warning warn, void *context,
+                     elbo_error *error);
+void run_close(struct run *r);
+
+#endif
