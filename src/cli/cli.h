@@ -53,6 +53,7 @@ elbo_status cli_reconstruct(struct cli *cli, elbo_error *error);
 elbo_status cli_interpolate(struct cli *cli, elbo_error *error);
 elbo_status cli_encode_command(struct cli *cli, elbo_error *error);
 elbo_status cli_decode(struct cli *cli, elbo_error *error);
+elbo_status cli_bench(struct cli *cli, elbo_error *error);
 elbo_status cli_plan(struct cli *cli, elbo_error *error);
 
 /* ---- small things ---- */

@@ -29,6 +29,8 @@ static const struct cli_command commands[] = {
      "elbo decode runs/a < z.jsonl"},
     {"plan", "[CONFIG.yaml]", "say what a run will hold in memory and compute", COMMAND_PLAN, 0, 1, true, cli_plan,
      "elbo plan config.yaml --json"},
+    {"bench", "step", "time a training step, op by op, against the machine's measured peak", COMMAND_BENCH, 1, 1, false,
+     cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --decoder.width=512 --json"},
     {"tokenize", "CORPUS|RUN", "turn lines of standard input into token ids, or back with --decode", COMMAND_TOKENIZE, 1,
      1, false, cli_tokenize, "elbo tokenize corpus < text.txt"},
     {"info", "CORPUS|RUN", "say what a corpus or a run holds", COMMAND_INFO, 1, 1, false, cli_info,

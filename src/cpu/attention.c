@@ -53,13 +53,15 @@ static void transpose_rows(float *out, const struct heads *h, const float *qkv, 
 static inline void scores(float *restrict s, const float *restrict x, const float *restrict t, size_t width, size_t pad,
                           size_t n, float scale)
 {
-    for (size_t j0 = 0; j0 < n; j0 += VL) {
-        float sum[VL] = {0};
-        for (size_t d = 0; d < width; d++) {
-            float xd = x[d];
-            SIMD for (size_t j = 0; j < VL; j++) sum[j] += xd * t[d * pad + j0 + j];
+    for (size_t j = 0; j < n; j += VL) {
+        vec even = {0}, odd = {0};
+        size_t d = 0;
+        for (; d + 2 <= width; d += 2) {
+            even += x[d] * load(t + d * pad + j);
+            odd += x[d + 1] * load(t + (d + 1) * pad + j);
         }
-        SIMD for (size_t j = 0; j < VL; j++) s[j0 + j] = sum[j] * scale;
+        if (d < width) even += x[d] * load(t + d * pad + j);
+        store(s + j, (even + odd) * scale);
     }
 }
 

@@ -10,6 +10,10 @@ extern const struct kernel cpu_table_generic[OP_COUNT];
 extern const struct kernel cpu_table_avx2[OP_COUNT];
 extern const struct kernel cpu_table_avx512[OP_COUNT];
 
+double cpu_peak_flops_generic(struct pool *pool);
+double cpu_peak_flops_avx2(struct pool *pool);
+double cpu_peak_flops_avx512(struct pool *pool);
+
 enum { CACHE_LINE = 64 };
 
 static size_t rounded(size_t bytes)
@@ -60,6 +64,16 @@ static elbo_status reserve(struct backend *b, size_t shared, size_t per_worker, 
     return ELBO_OK;
 }
 
+static double peak_flops(struct backend *b)
+{
+    const struct cpu_backend *cpu = (const struct cpu_backend *)b;
+#ifdef CPU_HAS_X86_VARIANTS
+    if (b->kernels == cpu_table_avx512) return cpu_peak_flops_avx512(cpu->pool);
+    if (b->kernels == cpu_table_avx2) return cpu_peak_flops_avx2(cpu->pool);
+#endif
+    return cpu_peak_flops_generic(cpu->pool);
+}
+
 static void destroy(struct backend *b)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
@@ -99,7 +113,7 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
     if (!cpu) return elbo_fail(error, ELBO_MEMORY, "no memory for the CPU backend");
     cpu->base = (struct backend){.name = "cpu", .detail = cpu->detail, .kernels = table, .allocate = allocate,
                                  .release = release, .upload = copy, .download = copy, .reserve = reserve,
-                                 .destroy = destroy};
+                                 .peak_flops = peak_flops, .destroy = destroy};
     elbo_status status = pool_create(&cpu->pool, threads, error);
     if (status) {
         free(cpu);

@@ -28,6 +28,19 @@
 #define SIMD_MAX(v)      _Pragma(CPU_TEXT(omp simd reduction(max : v)))
 #define CPU_TEXT(...)    #__VA_ARGS__
 
+typedef float vec __attribute__((vector_size(VL * 4)));
+typedef float vec_unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+static inline vec load(const float *p)
+{
+    return *(const vec_unaligned *)p;
+}
+
+static inline void store(float *p, vec v)
+{
+    *(vec_unaligned *)p = v;
+}
+
 struct cpu_backend {
     struct backend base;
     struct pool *pool;
@@ -84,7 +97,7 @@ static inline float cpu_exp(float x)
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     /* Two factors, so that results down to the subnormals and up to the largest float come out right. */
-    int k = (int)n, half = k / 2;
+    int k = (int)n, half = k >> 1;
     union {
         uint32_t i;
         float f;

@@ -58,11 +58,10 @@ static void gelu_backward(void *argument, size_t tile, size_t worker)
     RANGE;
     const float *dy = (const float *)c->in[0] + from, *x = (const float *)c->in[1] + from;
     float *dx = (float *)c->out[0] + from;
-    bool into = c->add[0];
-    SIMD for (size_t i = 0; i < n; i++)
-    {
-        float v = dy[i] * cpu_gelu_slope(x[i]);
-        dx[i] = into ? dx[i] + v : v;
+    if (c->add[0]) {
+        SIMD for (size_t i = 0; i < n; i++) dx[i] += dy[i] * cpu_gelu_slope(x[i]);
+    } else {
+        SIMD for (size_t i = 0; i < n; i++) dx[i] = dy[i] * cpu_gelu_slope(x[i]);
     }
 }
 

@@ -9,8 +9,6 @@
  * which packs nothing. */
 #include "cpu/gemm.h"
 
-typedef float vec __attribute__((vector_size(VL * 4)));
-typedef float vec_u __attribute__((vector_size(VL * 4), aligned(4)));
 typedef int veci __attribute__((vector_size(VL * 4)));
 
 #if VL == 16
@@ -46,16 +44,6 @@ static inline void transpose(vec r[VL])
         }
         for (int i = 0; i < VL; i++) r[i] = t[i];
     }
-}
-
-static inline vec load(const float *p)
-{
-    return *(const vec_u *)p;
-}
-
-static inline void store(float *p, vec v)
-{
-    *(vec_u *)p = v;
 }
 
 /* One panel: out[k][w] = x(i, k) for i < w, zeros where i >= valid. x(i, k) = data[i * lane + k * along]. The rows of the

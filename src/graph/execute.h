@@ -38,6 +38,7 @@ struct backend {
     void (*upload)(struct backend *, void *to, const void *from, size_t bytes);
     void (*download)(struct backend *, void *to, const void *from, size_t bytes);
     elbo_status (*reserve)(struct backend *, size_t shared, size_t per_worker, elbo_error *error); /* scratch */
+    double (*peak_flops)(struct backend *); /* measured now: f32 operations a second   */
     struct pool *pool;               /* host threads, for work between executions      */
     void (*destroy)(struct backend *);
 };

@@ -19,7 +19,7 @@
     {key, OPTION_CHOICE, AT(field), value, 0, 0, "", help, commands, CHOICES(__VA_ARGS__)}
 
 enum {
-    TRAINS = COMMAND_TRAIN | COMMAND_PLAN | COMMAND_INIT,
+    TRAINS = COMMAND_TRAIN | COMMAND_PLAN | COMMAND_INIT | COMMAND_BENCH,
     READS_TEXT = COMMAND_RECONSTRUCT | COMMAND_INTERPOLATE | COMMAND_ENCODE,
     GENERATES = COMMAND_SAMPLE | COMMAND_RECONSTRUCT | COMMAND_INTERPOLATE | COMMAND_DECODE,
     RUNS = COMMAND_EVAL | GENERATES | READS_TEXT,
@@ -192,6 +192,7 @@ static const struct option_command commands[] = {
     {"interpolate", COMMAND_INTERPOLATE}, {"encode", COMMAND_ENCODE},
     {"decode", COMMAND_DECODE},           {"tokenize", COMMAND_TOKENIZE},
     {"plan", COMMAND_PLAN},               {"info", COMMAND_INFO},
+    {"bench", COMMAND_BENCH},
 };
 
 const struct option_table *elbo_config_table(void)
