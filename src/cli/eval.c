@@ -3,13 +3,14 @@
 
 #include "elbo/corpus.h"
 #include "model/evaluate.h"
+#include "text/ngram.h"
 #include "train/memory.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <string.h>
 
-static json_t *to_json(const struct evaluation *e, const struct elbo_config *c)
+static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *b, const struct elbo_config *c)
 {
     json_t *dims = json_array();
     for (size_t j = 0; j < e->latent_width; j++) json_array_append_new(dims, json_real(e->kl_dim[j]));
@@ -27,10 +28,14 @@ static json_t *to_json(const struct evaluation *e, const struct elbo_config *c)
     json_object_set_new(all, "iwae_nll", e->iwae_samples ? json_real(e->iwae_nll) : json_null());
     json_object_set_new(all, "iwae_standard_error", e->iwae_samples ? json_real(e->iwae_error) : json_null());
     json_object_set_new(all, "iwae_samples", json_integer((json_int_t)e->iwae_samples));
+    if (*c->eval.baseline) {
+        json_object_set_new(all, "unigram_nll", json_real(b->unigram));
+        json_object_set_new(all, "bigram_nll", json_real(b->bigram));
+    }
     return all;
 }
 
-static void to_text(const struct evaluation *e)
+static void to_text(const struct evaluation *e, const struct ngram_baseline *b)
 {
     printf("neg_elbo             %10.3f nats a sentence (standard error %.3f)\n", e->neg_elbo, e->neg_elbo_error);
     printf("  reconstruction     %10.3f\n  kl                 %10.3f\n", e->reconstruction, e->kl);
@@ -45,6 +50,19 @@ static void to_text(const struct evaluation *e)
     printf("bits per byte        %10.3f\n", e->bits_per_byte);
     printf("unknown share        %10.4f of %zu predicted tokens, %zu sentences, %zu words\n", e->unknown_share, e->tokens,
            e->sentences, e->words);
+    if (b->unigram > 0)
+        printf("baselines            %10.3f nats a sentence from word counts (neg_elbo is %.1f %% below), %.3f from word pairs\n",
+               b->unigram, 100 * (1 - e->neg_elbo / b->unigram), b->bigram);
+}
+
+static elbo_status baselines(struct ngram_baseline *b, const char *folder, const struct elbo_corpus *test, elbo_error *error)
+{
+    if (!*folder) return ELBO_OK;
+    struct elbo_corpus *train;
+    ELBO_TRY(elbo_corpus_open(&train, folder, error));
+    elbo_status status = ngram_baseline(b, train, test, error);
+    elbo_corpus_close(train);
+    return status;
 }
 
 static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_corpus *corpus, elbo_error *error)
@@ -53,20 +71,26 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
     if (elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER) != run->model.config.vocabulary)
         return elbo_fail(error, ELBO_INPUT, "%s has %zu ids, the model %zu; prepare it with --tokenizer.from=%s", c->data.test,
                          elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER), run->model.config.vocabulary, cli->arguments[0]);
+    const char *hash = json_string_value(json_object_get(checkpoint_counters(run->checkpoint), "tokenizer"));
+    if (hash && strcmp(hash, elbo_corpus_tokenizer_hash(corpus)))
+        return elbo_fail(error, ELBO_INPUT, "%s has another tokenizer than the model; prepare it with --tokenizer.from=%s",
+                         c->data.test, cli->arguments[0]);
     struct evaluate_options o = {.slots = slot_options_of(c), .sentences = c->eval.sentences,
                                  .iwae_samples = c->eval.iwae_samples, .mi_sentences = c->eval.mi_sentences, .own_z = true,
                                  .posterior_mean = c->eval.posterior == POSTERIOR_MEAN, .seed = c->seed};
     struct evaluation e;
+    struct ngram_baseline b = {0};
+    ELBO_TRY(baselines(&b, c->eval.baseline, corpus, error));
     ELBO_TRY(evaluate(&e, &run->model, corpus, &o, error));
     if (e.shortened) log_warning(&cli->log, "%zu sentences were cut to %zu tokens: the figures are of what was left", e.shortened,
                                  c->data.max_length);
-    json_t *all = c->json ? to_json(&e, c) : NULL;
+    json_t *all = c->json ? to_json(&e, &b, c) : NULL;
     if (all) {
         json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
         putchar('\n');
         json_decref(all);
     } else {
-        to_text(&e);
+        to_text(&e, &b);
     }
     evaluation_free(&e);
     return ELBO_OK;

@@ -27,6 +27,8 @@ static struct posterior_noise noise_of(const struct work *w, size_t draw)
     return (struct posterior_noise){w->o->seed, noise_purpose("evaluate.posterior"), 0, (uint32_t)draw};
 }
 
+static elbo_status visit_own(struct work *w, const struct slot *slot, size_t draw, elbo_error *error);
+
 /* Calls `visit` for each slot of a single pass over the sentences under evaluation. */
 static elbo_status each_slot(struct work *w, elbo_status (*visit)(struct work *, const struct slot *, size_t, elbo_error *),
                              size_t draw, elbo_error *error)
@@ -46,7 +48,7 @@ static elbo_status each_slot(struct work *w, elbo_status (*visit)(struct work *,
         const struct slot_batch *batch;
         status = slot_loader_next(loader, &batch, error);
         if (status) break;
-        w->e->shortened += draw == 0 ? batch->shortened : 0;
+        if (visit == visit_own && draw == 0) w->e->shortened += batch->shortened; /* once, of several passes */
         for (size_t i = 0; i < batch->count && !status; i++) {
             const struct slot *slot = &batch->slots[i];
             if (slot->sentences && slot->source[0] >= w->sentences)

@@ -31,7 +31,7 @@ enum {
 /* One Transformer stack under `name`. */
 #define STACK(name, field)                                                                                             \
     CHOICE(name ".kind", field.kind, "transformer", TRAINS, "family of the stack", "transformer"),                    \
-    SIZE(name ".width", field.width, "256", 1, 65536, "D", TRAINS, "width of the residual stream"),                   \
+    SIZE(name ".width", field.width, "128", 1, 65536, "D", TRAINS, "width of the residual stream"),                   \
     SIZE(name ".layers", field.layers, "2", 1, 1024, "L", TRAINS, "blocks"),                                          \
     SIZE(name ".heads", field.heads, "4", 1, 1024, "H", TRAINS, "attention heads; must divide the width"),            \
     SIZE(name ".kv_heads", field.kv_heads, "0", 0, 1024, "", TRAINS,                                                  \
@@ -104,7 +104,7 @@ static const struct option rows[] = {
            "share of the decoder's input words that become the unknown mark in training"),
 
     CHOICE("optimizer.kind", optimizer.kind, "adamw", TRAINS, "update rule", "adamw", "sgd"),
-    NUMBER("optimizer.learning_rate", optimizer.learning_rate, "0.001", 0, 1000, "", TRAINS, "highest learning rate"),
+    NUMBER("optimizer.learning_rate", optimizer.learning_rate, "0.002", 0, 1000, "", TRAINS, "highest learning rate"),
     NUMBER("optimizer.min_learning_rate_ratio", optimizer.min_learning_rate_ratio, "0.1", 0, 1, "", TRAINS,
            "learning rate at the end, as a share of the highest"),
     CHOICE("optimizer.schedule", optimizer.schedule, "cosine", TRAINS, "after the warm-up", "cosine", "linear",
@@ -125,7 +125,7 @@ static const struct option rows[] = {
     NUMBER("optimizer.decoder_factor", optimizer.decoder_factor, "1", 0, 1e6, "", TRAINS,
            "of the decoder's learning rate; 0 freezes it"),
 
-    SIZE("train.steps", train.steps, "2000", 0, MANY, "steps", TRAINS, "length of the run"),
+    SIZE("train.steps", train.steps, "1000", 0, MANY, "steps", TRAINS, "length of the run"),
     SIZE("train.stop_after", train.stop_after, "0", 0, MANY, "steps", TRAINS,
          "save and stop after this many steps of a longer run; 0: run to the end"),
     SIZE("train.slots", train.slots, "8", 1, 65536, "", TRAINS, "packed micro-batches in a global batch"),
@@ -166,6 +166,8 @@ static const struct option rows[] = {
          "for the mutual information"),
     CHOICE("eval.posterior", eval.posterior, "sample", COMMAND_EVAL, "z that the reconstruction is measured with",
            "sample", "mean"),
+    TEXT("eval.baseline", eval.baseline, "", COMMAND_EVAL,
+         "training corpus: also report what its word and word-pair counts alone pay"),
 
     SIZE("count", generate.count, "5", 1, 1000000000, "sentences", COMMAND_SAMPLE, "how many to write"),
     SIZE("steps", generate.steps, "7", 2, 1000000, "sentences", COMMAND_INTERPOLATE, "on the line, both ends included"),

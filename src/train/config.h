@@ -99,6 +99,7 @@ struct eval_config {
     size_t iwae_samples, sentences;
     size_t mi_sentences;                   /* sentences for the aggregate posterior */
     int posterior;                         /* enum posterior_kind */
+    const char *baseline;                  /* corpus whose counts give the n-gram baselines */
 };
 
 struct elbo_config {

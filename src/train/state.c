@@ -63,9 +63,9 @@ static elbo_status bundle_make(struct bundle *b, struct trainer *t, bool downloa
 
 static json_t *counters(const struct trainer *t)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "draws", (json_int_t)t->draws, "updates",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "draws", (json_int_t)t->draws, "updates",
                      (json_int_t)t->optimizer.updates, "next", (json_int_t)t->next, "skipped", (json_int_t)t->skipped,
-                     "bad", (json_int_t)t->bad, "vocabulary", (json_int_t)t->model_config.vocabulary, "positions",
+                     "bad", (json_int_t)t->bad, "shortened", (json_int_t)t->shortened, "vocabulary", (json_int_t)t->model_config.vocabulary, "positions",
                      (json_int_t)t->model_config.positions, "corpus", elbo_corpus_hash(t->train), "tokenizer",
                      elbo_corpus_tokenizer_hash(t->train));
 }
@@ -169,6 +169,10 @@ static elbo_status load_from(struct trainer *t, const struct checkpoint *c, elbo
     if (vocabulary != t->model_config.vocabulary)
         return elbo_fail(error, ELBO_INPUT, "%s was trained with %llu token types, data.train has %zu; give the corpus it was "
                          "trained on", checkpoint_path(c), (unsigned long long)vocabulary, t->model_config.vocabulary);
+    const char *tokenizer = json_string_value(json_object_get(numbers, "tokenizer"));
+    if (!tokenizer || strcmp(tokenizer, elbo_corpus_tokenizer_hash(t->train)))
+        return elbo_fail(error, ELBO_INPUT, "%s was trained with another tokenizer than data.train has; give the corpus it was "
+                         "trained on, or prepare one with --tokenizer.from=%s", checkpoint_path(c), checkpoint_path(c));
     ELBO_TRY(state_load_weights(&t->model, c, error));
     ELBO_TRY(load_state(t, c, error));
     ELBO_TRY(counter(numbers, "draws", &t->draws, error));
@@ -176,6 +180,7 @@ static elbo_status load_from(struct trainer *t, const struct checkpoint *c, elbo
     ELBO_TRY(counter(numbers, "next", &t->next, error));
     ELBO_TRY(counter(numbers, "skipped", &t->skipped, error));
     ELBO_TRY(counter(numbers, "bad", &t->bad, error));
+    ELBO_TRY(counter(numbers, "shortened", &t->shortened, error));
     const char *corpus = json_string_value(json_object_get(numbers, "corpus"));
     if (!corpus || strcmp(corpus, elbo_corpus_hash(t->train)))
         warn(t, "data.train is not the corpus that this run began with: the run goes on, but not with the same bits");

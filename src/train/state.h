@@ -35,12 +35,13 @@ struct trainer {
     uint64_t next;               /* data cursor                                 */
     uint64_t skipped;            /* updates left out, in all                    */
     uint64_t bad;                /* steps in a row that were not finite         */
+    uint64_t shortened;          /* sentences cut or left out, in all           */
     double *moments;             /* (2 Z + 1) running mean of mu, of mu^2, and their weight: active units */
 
     /* ---- of the last step ---- */
     double loss, reconstruction, kl, kl_free, gradient_norm, beta, learning_rate;
     bool step_skipped;
-    size_t sentences, tokens, words, shortened;
+    size_t sentences, tokens, words;
     double *kl_dim;              /* (Z) sums over the batch                     */
     double *sums;                /* (2 Z) sums of mu and mu^2 over the batch    */
     float *read;                 /* (4 Z + ELBO_PARTS) what is read back        */

@@ -141,6 +141,13 @@ static elbo_status write_beginning(struct trainer *t, elbo_error *error)
     return status;
 }
 
+static bool any_beginning(const struct trainer *t)
+{
+    char path[FILES_PATH];
+    elbo_error unused;
+    return !file_join(path, t->config->run_dir, "config.yaml", &unused) && file_is_regular(path);
+}
+
 static elbo_status open_loader(struct trainer *t, elbo_error *error)
 {
     struct slot_options s = slot_options_of(t->config);
@@ -162,8 +169,8 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
         ELBO_TRY(state_load(t, strcmp(how, "auto") ? how : t->config->run_dir, error));
     } else {
         ELBO_TRY(initialize(t, error));
-        ELBO_TRY(write_beginning(t, error));
     }
+    if (!t->draws || !any_beginning(t)) ELBO_TRY(write_beginning(t, error));
     ELBO_TRY(metrics_open(&t->metrics, t->config->run_dir, t->draws, error));
     return open_loader(t, error);
 }
@@ -272,7 +279,6 @@ static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, 
     t->reconstruction /= (double)batch->sentences;
     t->kl /= (double)batch->sentences;
     t->kl_free /= (double)batch->sentences;
-    if (isfinite(t->loss) && t->recording.moments.index) update_moments(t, sums);
     return ELBO_OK;
 }
 
@@ -287,15 +293,38 @@ static elbo_status step(struct trainer *t, const struct slot_batch **batch, elbo
     bool finite = isfinite(t->loss) && isfinite(t->gradient_norm);
     t->bad = finite ? 0 : t->bad + 1;
     t->step_skipped = !finite || t->draws + 1 == c->train.skip;
-    if (t->step_skipped)
+    if (t->step_skipped) {
         t->skipped++;
-    else
+    } else {
         ELBO_TRY(optimizer_update(&t->optimizer, t->learning_rate, t->gradient_norm, error));
+        if (t->recording.moments.index) update_moments(t, t->sums);
+    }
     t->shortened += (*batch)->shortened;
     t->tokens_since += t->tokens;
     t->next = (*batch)->next;
     t->draws++;
     return ELBO_OK;
+}
+
+/* ---- saving ---- */
+
+static elbo_status save(struct trainer *t, elbo_error *error)
+{
+    double before = clock_seconds();
+    elbo_status status = state_save(t, error);
+    if (status) elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->draws);
+    t->save_seconds = clock_seconds() - before;
+    t->step_began += t->save_seconds;
+    return status;
+}
+
+/* A save on the way that fails is told, nothing is lost, and training goes on; the next one is due as before. */
+static bool save_on_the_way(struct trainer *t)
+{
+    elbo_error error = {0};
+    if (!save(t, &error)) return true;
+    if (t->report.warning) t->report.warning(t->report.context, error.message);
+    return false;
 }
 
 /* ---- a step that is not finite ---- */
@@ -321,20 +350,22 @@ static void look_for_culprit(void *context, const struct call *call, bool after)
     }
 }
 
-/* Runs the batch again and names the first output that is not finite. */
+/* Saves what the last good update left, runs the batch again and names the first output that is not finite. */
 static elbo_status diverged(struct trainer *t, const struct slot_batch *batch, elbo_error *error)
 {
     struct culprit culprit = {{0}};
+    bool saved = save_on_the_way(t);
     t->recording.executor.hook = look_for_culprit;
     t->recording.executor.hook_context = &culprit;
     elbo_status status = run_slots(t, batch, error);
     t->recording.executor.hook = NULL;
     ELBO_TRY(status);
     return elbo_fail(error, ELBO_DIVERGED,
-                     "loss or gradient was not finite in %llu steps in a row, up to step %llu; first in %s. The weights "
-                     "are those of the last good update. Lower optimizer.learning_rate, or optimizer.clip, and resume",
+                     "loss or gradient was not finite in %llu steps in a row, up to step %llu; first in %s. %s %s. Lower "
+                     "optimizer.learning_rate, or set or lower optimizer.clip, and resume",
                      (unsigned long long)t->bad, (unsigned long long)t->draws,
-                     culprit.name[0] ? culprit.name : "the norm of the gradient");
+                     culprit.name[0] ? culprit.name : "the norm of the gradient",
+                     saved ? "The weights of the last good update are saved in" : "Nothing new was saved in", t->config->run_dir);
 }
 
 /* ---- what is told ---- */
@@ -413,20 +444,6 @@ static elbo_status validate(struct trainer *t, elbo_error *error)
     return status;
 }
 
-/* A save that fails is told, nothing is lost, and training goes on; the next one is due as before. */
-static void save(struct trainer *t)
-{
-    elbo_error error = {0};
-    double before = clock_seconds();
-    if (state_save(t, &error)) {
-        char text[sizeof error.message + 96];
-        snprintf(text, sizeof text, "the checkpoint of step %llu was not saved: %s", (unsigned long long)t->draws, error.message);
-        if (t->report.warning) t->report.warning(t->report.context, text);
-    }
-    t->save_seconds = clock_seconds() - before;
-    t->step_began += t->save_seconds;
-}
-
 static bool due(size_t every, uint64_t step)
 {
     return every && step % every == 0;
@@ -448,13 +465,12 @@ elbo_status trainer_run(struct trainer *t, elbo_error *error)
         const struct slot_batch *batch;
         ELBO_TRY(step(t, &batch, error));
         if (due(c->log.every, t->draws) || t->draws == c->train.steps || t->step_skipped) ELBO_TRY(tell(t, error));
-        if (t->bad > c->train.max_bad_steps) return diverged(t, batch, error);
+        if (t->bad >= c->train.max_bad_steps) return diverged(t, batch, error);
         if (t->valid && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps)) ELBO_TRY(validate(t, error));
-        saved = due(c->checkpoint.every, t->draws);
-        if (saved) save(t);
+        saved = due(c->checkpoint.every, t->draws) && save_on_the_way(t);
         signal = pending_signal();
     }
-    if (!saved) save(t);
+    if (!saved) ELBO_TRY(save(t, error)); /* the last one is the run's product */
     if (!signal) return ELBO_OK;
     return elbo_fail(error, ELBO_INTERRUPTED, "stopped by signal %d (%s) after step %llu, saved in %s; the same command goes on",
                      signal, strsignal(signal), (unsigned long long)t->draws, c->run_dir);

@@ -1,0 +1,17 @@
+/* Count-based baselines: what a model without any learning would pay, in nats per sentence, end mark counted. */
+#ifndef TEXT_NGRAM_H
+#define TEXT_NGRAM_H
+
+#include "elbo/corpus.h"
+
+struct ngram_baseline {
+    double unigram; /* p(w) = (count(w) + 1) / (tokens + V) over words and end marks of the training corpus          */
+    double bigram;  /* p(w | v) interpolated with the unigram by Witten and Bell (1991): the share of the unigram is
+                     * types(v) / (types(v) + count(v)), where types(v) is the number of different words after v        */
+};
+
+/* Counts in `train`, measured on `test`; both have the same tokenizer. ELBO_INPUT when they do not. */
+elbo_status ngram_baseline(struct ngram_baseline *out, const struct elbo_corpus *train, const struct elbo_corpus *test,
+                           elbo_error *error);
+
+#endif
