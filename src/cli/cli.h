@@ -46,6 +46,7 @@ elbo_status cli_init(struct cli *cli, elbo_error *error);
 elbo_status cli_prepare(struct cli *cli, elbo_error *error);
 elbo_status cli_tokenize(struct cli *cli, elbo_error *error);
 elbo_status cli_info(struct cli *cli, elbo_error *error);
+elbo_status cli_dump(struct cli *cli, elbo_error *error);
 elbo_status cli_train(struct cli *cli, elbo_error *error);
 elbo_status cli_eval(struct cli *cli, elbo_error *error);
 elbo_status cli_sample(struct cli *cli, elbo_error *error);

@@ -33,6 +33,7 @@ static const struct cli_command commands[] = {
      cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --decoder.width=512 --json"},
     {"tokenize", "CORPUS|RUN", "turn lines of standard input into token ids, or back with --decode", COMMAND_TOKENIZE, 1,
      1, false, cli_tokenize, "elbo tokenize corpus < text.txt"},
+    {"dump", "CORPUS", "write a corpus's sentences as text", 0, 1, 1, false, cli_dump, "elbo dump corpus/test"},
     {"info", "CORPUS|RUN", "say what a corpus or a run holds", COMMAND_INFO, 1, 1, false, cli_info,
      "elbo info corpus/train --json"},
     {"help", "[COMMAND]", "explain a command; --reference prints every option as Markdown", 0, 0, 1, false, cli_help,
