@@ -22,7 +22,8 @@ static int lower_first(const void *a, const void *b)
     return (*x)->offset < (*y)->offset ? -1 : (*x)->offset > (*y)->offset;
 }
 
-static size_t collect(const struct graph *g, struct lifetime *lives)
+/* `unwritten` becomes the first activation that would be read before anything has written it. */
+static size_t collect(const struct graph *g, struct lifetime *lives, value *unwritten)
 {
     const uint32_t *order;
     size_t steps = graph_schedule(g, &order), values = graph_values(g), n = 0;
@@ -32,7 +33,11 @@ static size_t collect(const struct graph *g, struct lifetime *lives)
         for (unsigned k = 0; k < MAX_INPUTS + MAX_OUTPUTS; k++) {
             uint32_t v = k < MAX_INPUTS ? node->in[k].index : node->out[k - MAX_INPUTS].index;
             if (!v) continue;
-            if (lives[v].first == SIZE_MAX) lives[v].first = s;
+            if (lives[v].first == SIZE_MAX) {
+                lives[v].first = s;
+                bool activation = graph_value(g, (value){v})->class == VALUE_ACTIVATION;
+                if (k < MAX_INPUTS && activation && !unwritten->index) unwritten->index = v;
+            }
             lives[v].last = s;
         }
     }
@@ -58,7 +63,15 @@ elbo_status plan_create(struct plan *plan, const struct graph *g, elbo_error *er
         plan_free(plan);
         return elbo_fail(error, ELBO_MEMORY, "no memory to plan %zu values", values);
     }
-    size_t n = collect(g, lives);
+    value unwritten = NO_VALUE;
+    size_t n = collect(g, lives, &unwritten);
+    if (unwritten.index) {
+        elbo_fail(error, ELBO_INTERNAL, "the graph reads %s before it is computed", graph_value(g, unwritten)->name);
+        free(lives);
+        free(meeting);
+        plan_free(plan);
+        return error->code;
+    }
     qsort(lives, n, sizeof *lives, larger_first);
     for (size_t i = 0; i < n; i++) {
         struct lifetime *l = &lives[i];

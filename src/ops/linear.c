@@ -40,16 +40,18 @@ static void gradient(struct autodiff *ad, const struct node *n)
     struct graph *g = autodiff_graph(ad);
     value dy = autodiff_output(ad, n, 0), x = n->in[0], w = n->in[1], b = n->in[2];
     if (n->out[1].index) {
+        value pre = autodiff_read(ad, n->out[1]); /* before the node: what computes it again must come first */
         struct node *a = autodiff_node(ad, &op_gelu_backward_type, n);
         const struct value_info info = *graph_value(g, n->out[1]);
         node_in(g, a, 0, dy);
-        node_in(g, a, 1, autodiff_read(ad, n->out[1]));
+        node_in(g, a, 1, pre);
         dy = node_out(g, a, 0, "linear.dpre", DTYPE_F32, info.rank, info.dim);
     }
     if (autodiff_wants(ad, w) || autodiff_wants(ad, b)) {
+        value read = autodiff_read(ad, x);
         struct node *d = autodiff_node(ad, &op_linear_backward_weight_type, n);
         node_in(g, d, 0, dy);
-        node_in(g, d, 1, autodiff_read(ad, x));
+        node_in(g, d, 1, read);
         autodiff_write(ad, d, 0, w);
         autodiff_write(ad, d, 1, b);
     }
@@ -66,9 +68,10 @@ static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
 {
     if (k != 0 || !n->out[1].index) return NO_VALUE;
     struct graph *g = autodiff_graph(ad);
+    value pre = autodiff_read(ad, n->out[1]);
     struct node *a = autodiff_node(ad, &op_gelu_type, n);
     const struct value_info info = *graph_value(g, n->out[0]);
-    node_in(g, a, 0, autodiff_read(ad, n->out[1]));
+    node_in(g, a, 0, pre);
     return node_out(g, a, 0, info.name, DTYPE_F32, info.rank, info.dim);
 }
 
