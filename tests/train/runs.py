@@ -1,0 +1,102 @@
+"""Small runs for the tests of the trainer: a scratch folder in memory, a corpus, a tiny model with every kind of noise, and
+what two runs must share to be called the same: the bytes of the weights and of the optimizer's state, and the rows of
+metrics.jsonl but their object `wall`."""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+SOURCE = pathlib.Path(os.environ.get("ELBO_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
+ELBO = os.environ.get("ELBO", str(SOURCE / "build" / "release" / "elbo"))
+
+# Dropout, word dropout and posterior noise; three slots a step; a sentence limit that cuts some; evaluations and checkpoints
+# that do not divide each other.
+TINY = {
+    "encoder.width": 8, "decoder.width": 8, "encoder.heads": 2, "decoder.heads": 2, "encoder.layers": 1, "decoder.layers": 2,
+    "encoder.ff_width": 16, "decoder.ff_width": 16, "encoder.dropout": 0.1, "decoder.dropout": 0.1, "latent.width": 3,
+    "train.slots": 3, "train.slot_tokens": 24, "data.max_length": 9, "train.steps": 60, "log.every": 1,
+    "train.eval_every": 7, "checkpoint.every": 11, "optimizer.warmup_steps": 10, "threads": 1,
+}
+
+
+class Scratch:
+    """A folder that goes away, in memory where there is one: these tests write thousands of small files."""
+
+    def __enter__(self):
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="elbo-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+        return self.path
+
+    def __exit__(self, *unused):
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def elbo(*words, code=0, stdin=None, **keywords):
+    """Runs the program; its exit code must be `code` (None: any)."""
+    answer = subprocess.run([ELBO, *map(str, words)], input=stdin, capture_output=True, text=True, check=False, **keywords)
+    if code is not None and answer.returncode != code:
+        sys.exit(f"elbo {' '.join(map(str, words))}\nended with {answer.returncode}, not {code}:\n{answer.stderr}")
+    return answer
+
+
+def options(given):
+    return [f"--{key}={value}" for key, value in given.items()]
+
+
+def grammar(out, sentences, seed, toy=False):
+    """Text of the grammar and its figures."""
+    words = [SOURCE / "scripts" / "grammar-text", f"--sentences={sentences}", f"--seed={seed}", f"--out={out}",
+             f"--entropy={out}.json"]
+    subprocess.run(words + ["--toy"] * toy, check=True)
+    return json.loads(pathlib.Path(f"{out}.json").read_text(encoding="ascii"))
+
+
+def corpus(scratch, sentences=50):
+    """A corpus that sixty steps of TINY pass more than twice."""
+    grammar(scratch / "text", sentences, 1)
+    elbo("prepare", scratch / "text", f"--out={scratch / 'corpus'}")
+    return scratch / "corpus"
+
+
+def train(run, data, code=0, given=None, **keywords):
+    return elbo("train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}",
+                *options({**TINY, **(given or {})}), code=code, **keywords)
+
+
+def checkpoints(run):
+    return sorted((pathlib.Path(run) / "checkpoints").glob("step-*"))
+
+
+def bits(run, metrics=True, step=None):
+    """Everything of a run that must not depend on how it came about."""
+    last = pathlib.Path(run) / "checkpoints" / f"step-{step:08d}" if step else checkpoints(run)[-1]
+    found = {name: (last / name).read_bytes() for name in ("model.safetensors", "state/optimizer.safetensors")}
+    counters = json.loads((last / "manifest.json").read_text(encoding="utf-8"))
+    found["counters"] = counters.get("counters")
+    if metrics:
+        found["metrics"] = rows(run)
+    return found
+
+
+def rows(run):
+    lines = (pathlib.Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "wall"} for line in lines]
+
+
+def same(a, b, what):
+    for key, value in ((key, a[key]) for key in a if key in b):
+        if value == b[key]:
+            continue
+        if key == "metrics":
+            for left, right in zip(value, b[key]):
+                if left != right:
+                    sys.exit(f"{what}: rows of metrics differ:\n{left}\n{right}")
+            sys.exit(f"{what}: {len(value)} rows of metrics and {len(b[key])}")
+        sys.exit(f"{what}: {key} differs" + (f": {value} {b[key]}" if key == "counters" else ""))
+
+
+def differ(a, b, what):
+    if a["model.safetensors"] == b["model.safetensors"]:
+        sys.exit(f"{what}: the weights are the same")
