@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-enum { CHUNK_FLOATS = 4 << 20, LEAST_ROWS = 16, ROWS = 4 };
+enum { CHUNK_FLOATS = 4 << 20, LEAST_ROWS = 16, ROWS = 4, SUM_BLOCK = 1024 };
 
 /* Rows per chunk for N rows of V logits: as many as fit, spread evenly. */
 static size_t chunk_rows(size_t n, size_t v)
@@ -36,6 +36,28 @@ struct chunk {
     const float *dnll; /* null: forward only */
 };
 
+/* Sum of exp(x[i] - top), and exp(x[i] - top) in place when `keep`. In blocks: one float that grows over a hundred thousand
+ * small terms would lose their last digits. */
+static double exponentials(float *x, size_t n, float top, bool keep)
+{
+    double sum = 0;
+    for (size_t from = 0; from < n; from += SUM_BLOCK) {
+        size_t end = least(n, from + SUM_BLOCK);
+        float part = 0;
+        if (keep) {
+            SIMD_SUM(part) for (size_t i = from; i < end; i++)
+            {
+                x[i] = cpu_exp(x[i] - top);
+                part += x[i];
+            }
+        } else {
+            SIMD_SUM(part) for (size_t i = from; i < end; i++) part += cpu_exp(x[i] - top);
+        }
+        sum += part;
+    }
+    return sum;
+}
+
 static void softmax(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
@@ -44,22 +66,14 @@ static void softmax(void *argument, size_t tile, size_t worker)
     float *nll = k->c->out[0];
     size_t v = k->vocabulary, end = least(k->rows, (tile + 1) * ROWS);
     for (size_t r = tile * ROWS; r < end; r++) {
-        float *x = chunk_of(k->c) + r * v, top = -INFINITY, sum = 0;
+        float *x = chunk_of(k->c) + r * v, top = -INFINITY;
         size_t n = k->from + r, label = (size_t)labels[n];
         float target = x[label];
         SIMD_MAX(top) for (size_t i = 0; i < v; i++) top = x[i] > top ? x[i] : top;
-        if (!k->dnll) {
-            SIMD_SUM(sum) for (size_t i = 0; i < v; i++) sum += cpu_exp(x[i] - top);
-            nll[n] = top + logf(sum) - target;
-            continue;
-        }
-        SIMD_SUM(sum) for (size_t i = 0; i < v; i++)
-        {
-            x[i] = cpu_exp(x[i] - top);
-            sum += x[i];
-        }
-        nll[n] = top + logf(sum) - target;
-        float scale = k->dnll[n] / sum;
+        double sum = exponentials(x, v, top, k->dnll);
+        nll[n] = (float)(top + log(sum) - target);
+        if (!k->dnll) continue;
+        float scale = (float)(k->dnll[n] / sum);
         SIMD for (size_t i = 0; i < v; i++) x[i] *= scale;
         x[label] -= k->dnll[n];
     }
