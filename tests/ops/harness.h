@@ -1,0 +1,139 @@
+/* One harness for every op: a trial names an op's inputs, records it, and gives its mathematics as naive loops in double.
+ *
+ * A trial is recorded as   parameters -> op -> weighted sum of its outputs   and differentiated, so the gradient rules
+ * are tested and not only the kernels. It runs on every instruction set of the machine with 1, 2, 3 and 8 threads:
+ *
+ *   same bits with any number of threads; outputs and gradients close to the double reference (tests/tolerances.h);
+ *   a step's first slot overwrites a gradient arena of NaN, a later one adds; the op recorded twice adds in place;
+ *   activations, scratch and unused capacity hold NaN beforehand, the gaps between gradients are left alone.
+ *
+ * The reference gradient is the central difference in double of every element, or an exact one, itself checked against
+ * differences of some elements. */
+#ifndef TESTS_OPS_HARNESS_H
+#define TESTS_OPS_HARNESS_H
+
+#include "graph/autodiff.h"
+#include "graph/backends.h"
+#include "graph/execute.h"
+#include "graph/parameters.h"
+#include "ops/ops.h"
+#include "tolerances.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+enum { MOST_OPERANDS = 4, MOST_RESULTS = 2, MOST_TOKENS = 2048, MOST_SENTENCES = 64, MOST_DEVICES = 16 };
+
+/* ---- sentences ---- */
+
+struct batch {
+    size_t sentences, tokens;
+    int32_t offsets[MOST_SENTENCES + 1], sentence[MOST_TOKENS], position[MOST_TOKENS];
+    int32_t ids[MOST_TOKENS], order[MOST_TOKENS], labels[MOST_TOKENS];
+    uint64_t sample[MOST_SENTENCES];
+    float weights[ELBO_WEIGHTS];
+};
+
+/* Ragged lengths, between them: one token, one sentence, empty sentences, none at all, sums around the tile edges. */
+struct ragged {
+    size_t sentences, length[12];
+};
+extern const struct ragged harness_ragged[];
+extern const size_t harness_ragged_count;
+
+struct batch *batch_of(const struct ragged *lengths); /* ids and labels are 0; freed by the caller */
+struct batch *batch_rows(size_t rows);                /* one sentence                              */
+/* ids and labels in 0 .. vocabulary - 1, with repetitions, and the order of the ids */
+void batch_words(struct batch *b, size_t vocabulary, uint64_t seed);
+
+/* ---- trials ---- */
+
+struct operand {
+    enum dim_kind kind; /* DIM_FIXED: a parameter; else rows looked up in one */
+    size_t rows, width; /* width 0: rank 1                                    */
+    double mean, deviation;
+};
+
+struct trial {
+    const char *name;
+    const struct batch *batch;
+    size_t tail;                                     /* capacity beyond the counts */
+    struct operand in[MOST_OPERANDS];
+    size_t inputs;
+    long option[4];
+    double real[2];
+    bool forward_only;                               /* counted inputs of rank 1 are graph inputs then          */
+    bool is_loss;                                    /* out[0][0] is what is minimized; the op is not repeated  */
+    bool large;                                      /* fewer thread counts                                     */
+    void (*record)(struct graph *g, const struct trial *t, const value *in, value *out);
+    void (*reference)(const struct trial *t, double *const *in, double *const *out);
+    /* din = the gradient given dout; null: central differences of every element. A null din[k] is not wanted. */
+    void (*gradient)(const struct trial *t, double *const *in, double *const *dout, double *const *din);
+};
+
+enum { HARNESS_SEED = 12345, HARNESS_STEP = 7, HARNESS_DRAW = 2 };
+#define HARNESS_SCOPE "test.op"
+
+void harness_try(const struct trial *t);
+/* An integer or scalar input of the batch by its field's name. */
+value harness_input(struct graph *g, const char *name);
+
+/* ---- what else tests of graphs use ---- */
+
+struct device {
+    struct backend *backend;
+    const char *variant;
+    size_t threads;
+};
+extern struct device harness_device[MOST_DEVICES];
+extern size_t harness_devices;
+
+/* loss = sum of coefficient * value over up to four pairs: the test's own op, in every device's table. */
+value harness_loss(struct graph *g, const value *values, const value *coefficients, size_t count);
+/* The same, but its gradient cannot be added in place. */
+value harness_loss_apart(struct graph *g, const value *values, const value *coefficients, size_t count);
+
+double harness_error(const double *a, const double *b, size_t n, double floor);
+double harness_error_f32(const float *a, const double *b, size_t n, double floor);
+double harness_norm(const double *a, size_t n);
+void harness_close_to(const char *what, double error, double tolerance);
+/* Normal values by address; rounded to f32, as the kernels will see them. */
+void harness_normal(double *to, size_t n, double mean, double deviation, uint64_t seed);
+/* Runs `e` and counts the ops for harness_covers. Fails the test on an error. */
+void harness_run(struct executor *e, const struct execution *run);
+void *harness_memory(size_t bytes); /* filled with NaN */
+
+/* ---- programs ---- */
+
+enum family {
+    FAMILY_EMBEDDING,
+    FAMILY_LINEAR,
+    FAMILY_NORM,
+    FAMILY_ATTENTION,
+    FAMILY_SENTENCE,
+    FAMILY_LATENT,
+    FAMILY_LOSS,
+    FAMILY_ELEMENTWISE,
+    FAMILY_OPTIMIZER,
+    FAMILY_NONE
+};
+
+int harness_open(void **state);
+int harness_close(void **state);
+/* Every op that the table in harness.c gives to this program's family was run. An op without an entry there does not
+ * compile. */
+void harness_covers(void **state);
+extern enum family harness_family;
+
+#define HARNESS_MAIN(family, ...)                                                                                      \
+    int main(void)                                                                                                     \
+    {                                                                                                                  \
+        const struct CMUnitTest tests[] = {__VA_ARGS__, cmocka_unit_test(harness_covers)};                             \
+        harness_family = family;                                                                                       \
+        return cmocka_run_group_tests(tests, harness_open, harness_close);                                             \
+    }
+
+#endif

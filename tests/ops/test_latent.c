@@ -1,0 +1,95 @@
+/* latent:  z = mu + exp(logvar / 2) eps,  KL(q || N(0, 1)) per dimension; eps from its address in base/philox.h, here by
+ * Box-Muller in double from the same integers. Column moments. */
+#include "ops/harness.h"
+#include "base/philox.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { SAMPLE, READ }; /* READ: 1 z, 2 kl, 3 both */
+
+static void record(struct graph *g, const struct trial *t, const value *in, value *out)
+{
+    struct latent_sample l = op_latent(g, in[0], harness_input(g, "sample"), t->option[SAMPLE]);
+    if (t->option[READ] & 1) out[0] = l.z;
+    if (t->option[READ] & 2) out[1] = l.kl;
+}
+
+static double noise(const struct trial *t, size_t s, size_t j)
+{
+    struct noise_key key = noise_key(HARNESS_SEED, noise_purpose(HARNESS_SCOPE ".noise"), HARNESS_STEP);
+    uint64_t pair = j / 2 * 2, sample = t->batch->sample[s];
+    double u = noise_uniform(noise_bits(key, sample, HARNESS_DRAW, pair)), v = noise_uniform(noise_bits(key, sample, HARNESS_DRAW, pair + 1));
+    double r = sqrt(-2 * log(u));
+    return j % 2 ? r * cos(2 * M_PI * v) : r * sin(2 * M_PI * v);
+}
+
+static void reference(const struct trial *t, double *const *in, double *const *out)
+{
+    size_t width = t->in[0].width / 2;
+    for (size_t s = 0; s < t->batch->sentences; s++)
+        for (size_t j = 0; j < width; j++) {
+            double mu = in[0][s * 2 * width + j], logvar = in[0][s * 2 * width + width + j];
+            if (t->option[READ] & 1)
+                out[0][s * width + j] = mu + (t->option[SAMPLE] ? exp(logvar / 2) * noise(t, s, j) : 0);
+            if (t->option[READ] & 2) out[1][s * width + j] = (mu * mu + exp(logvar) - 1 - logvar) / 2;
+        }
+}
+
+static const size_t shapes[][2] = {{1, 1}, {1, 2}, {1, 3}, {2, 4}, {3, 5}, {5, 7}, {15, 8}, {16, 9}, {17, 3}, {31, 2},
+                                   {32, 16}, {33, 17}, {48, 6}, {2, 64}, {1, 129}, {64, 11}};
+
+static void latent(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (long option = 0; option < 6; option++) {
+            char name[64];
+            struct batch *b = batch_rows(0);
+            b->sentences = shapes[i][0];
+            for (size_t s = 0; s < b->sentences; s++) b->sample[s] = 0xfffffffcu + 3 * s; /* across the low word's end */
+            snprintf(name, sizeof name, "latent %zu x %zu, option %ld", shapes[i][0], shapes[i][1], option);
+            struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = 1, .option = {option % 2, 1 + option / 2},
+                              .record = record, .reference = reference};
+            t.in[0] = (struct operand){DIM_SENTENCES, b->sentences, 2 * shapes[i][1], -0.3, 1};
+            harness_try(&t);
+            free(b);
+        }
+}
+
+static void record_moments(struct graph *g, const struct trial *t, const value *in, value *out)
+{
+    (void)t;
+    out[0] = op_column_moments(g, in[0]);
+}
+
+static void moments_reference(const struct trial *t, double *const *in, double *const *out)
+{
+    size_t width = t->in[0].width;
+    for (size_t i = 0; i < width; i++) {
+        out[0][2 * i] = out[0][2 * i + 1] = 0;
+        for (size_t s = 0; s < t->in[0].rows; s++) {
+            out[0][2 * i] += in[0][s * width + i];
+            out[0][2 * i + 1] += in[0][s * width + i] * in[0][s * width + i];
+        }
+    }
+}
+
+static void column_moments(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        char name[64];
+        struct batch *b = batch_rows(0);
+        b->sentences = shapes[i][0];
+        snprintf(name, sizeof name, "moments %zu x %zu", shapes[i][0], shapes[i][1]);
+        struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = 1, .record = record_moments,
+                          .reference = moments_reference, .forward_only = true};
+        t.in[0] = (struct operand){DIM_SENTENCES, b->sentences, shapes[i][1], 0.5, 1};
+        harness_try(&t);
+        free(b);
+    }
+}
+
+HARNESS_MAIN(FAMILY_LATENT, cmocka_unit_test(latent), cmocka_unit_test(column_moments))

@@ -1,0 +1,201 @@
+/* The update: 20 steps of AdamW and of SGD with momentum against double precision; the squared norm with what is not finite;
+ * the same bits with any number of threads. */
+#include "ops/harness.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STEPS = 20, ARENAS = 3 };
+
+static const size_t sizes[] = {1, 3, 15, 16, 17, 100, 1023, 1024, 1025, 2048, 4097, 32767, 32768, 32769, 70001, 131072};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+struct update {
+    size_t n;
+    float *arena[ARENAS], *gradient, scalars[STEP_SCALARS]; /* weights, moments */
+    double *wide[ARENAS];
+    struct graph *g;
+    struct executor e;
+};
+
+static void open_update(struct update *u, size_t n, bool adam, struct backend *backend)
+{
+    static const char *const names[] = {"weights", "moment1", "moment2", "gradient"};
+    elbo_error error = {0};
+    struct graph_capacities capacities = {{0}};
+    value v[4];
+    *u = (struct update){.n = n};
+    assert_int_equal(graph_create(&u->g, "update", NULL, &capacities, &error), ELBO_OK);
+    for (int i = 0; i < 4; i++) v[i] = graph_input(u->g, names[i], DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, n}});
+    value scalars = graph_input(u->g, "scalars", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, STEP_SCALARS}});
+    if (adam)
+        op_adamw(u->g, v[0], v[1], v[2], v[3], scalars);
+    else
+        op_sgd(u->g, v[0], v[1], v[3], scalars);
+    assert_int_equal(executor_create(&u->e, u->g, backend, &error), ELBO_OK);
+    assert_int_equal(executor_bind(&u->e, NULL, NULL, NULL, NULL, &error), ELBO_OK);
+    for (int i = 0; i < ARENAS; i++) {
+        u->arena[i] = calloc(n, sizeof(float));
+        u->wide[i] = calloc(n, sizeof(double));
+        u->e.inputs[graph_value(u->g, v[i])->binding] = u->arena[i];
+    }
+    u->gradient = calloc(n, sizeof(float));
+    u->e.inputs[graph_value(u->g, v[3])->binding] = u->gradient;
+    u->e.inputs[graph_value(u->g, scalars)->binding] = u->scalars;
+    harness_normal(u->wide[0], n, 0, 0.5, 1);
+    for (size_t i = 0; i < n; i++) u->arena[0][i] = (float)u->wide[0][i];
+}
+
+static void close_update(struct update *u)
+{
+    for (int i = 0; i < ARENAS; i++) free(u->arena[i]), free(u->wide[i]);
+    free(u->gradient);
+    executor_free(&u->e);
+    graph_free(u->g);
+}
+
+static double s(const struct update *u, int i)
+{
+    return u->scalars[i];
+}
+
+static void step(struct update *u, int t, bool adam)
+{
+    double *g = malloc(u->n * sizeof *g);
+    harness_normal(g, u->n, 0.1, 1, 100 + (uint64_t)t);
+    for (size_t i = 0; i < u->n; i++) u->gradient[i] = (float)g[i];
+    u->scalars[STEP_LEARNING_RATE] = 0.01f / (float)t;
+    u->scalars[STEP_GRADIENT_SCALE] = 0.7f;
+    u->scalars[STEP_DECAY] = 0.1f;
+    u->scalars[STEP_BETA1] = 0.9f;
+    u->scalars[STEP_BETA2] = 0.99f;
+    u->scalars[STEP_EPSILON] = 1e-6f;
+    u->scalars[STEP_CORRECTION1] = (float)(1 / (1 - pow(0.9, t)));
+    u->scalars[STEP_CORRECTION2] = (float)(1 / (1 - pow(0.99, t)));
+    u->scalars[STEP_MOMENTUM] = 0.8f;
+    harness_run(&u->e, &(struct execution){.first_slot = true});
+    for (size_t i = 0; i < u->n; i++) {
+        double x = g[i] * s(u, STEP_GRADIENT_SCALE), *w = u->wide[0], *m = u->wide[1], *v = u->wide[2];
+        double move;
+        if (adam) {
+            m[i] = s(u, STEP_BETA1) * m[i] + (1 - s(u, STEP_BETA1)) * x;
+            v[i] = s(u, STEP_BETA2) * v[i] + (1 - s(u, STEP_BETA2)) * x * x;
+            move = m[i] * s(u, STEP_CORRECTION1) / (sqrt(v[i] * s(u, STEP_CORRECTION2)) + s(u, STEP_EPSILON));
+        } else {
+            move = m[i] = s(u, STEP_MOMENTUM) * m[i] + x;
+        }
+        w[i] -= s(u, STEP_LEARNING_RATE) * (move + s(u, STEP_DECAY) * w[i]);
+    }
+    free(g);
+}
+
+static void update(bool adam)
+{
+    for (size_t k = 0; k < SIZES; k++) {
+        float *first[ARENAS] = {NULL};
+        for (size_t d = 0; d < harness_devices; d++) {
+            struct update u;
+            char what[96];
+            open_update(&u, sizes[k], adam, harness_device[d].backend);
+            for (int t = 1; t <= (sizes[k] < 5000 ? STEPS : 3); t++) step(&u, t, adam);
+            for (int i = 0; i < (adam ? 3 : 2); i++) {
+                snprintf(what, sizeof what, "%s of %zu, arena %d, %s, %zu threads", adam ? "adamw" : "sgd", sizes[k], i,
+                         harness_device[d].variant, harness_device[d].threads);
+                harness_close_to(what, harness_error_f32(u.arena[i], u.wide[i], u.n, 0), TOLERANCE_OPTIMIZER);
+                if (harness_device[d].threads == 1) {
+                    free(first[i]);
+                    first[i] = malloc(u.n * sizeof(float));
+                    memcpy(first[i], u.arena[i], u.n * sizeof(float));
+                }
+                if (memcmp(first[i], u.arena[i], u.n * sizeof(float))) fail_msg("%s: other bits than with 1 thread", what);
+            }
+            close_update(&u);
+        }
+        for (int i = 0; i < ARENAS; i++) free(first[i]);
+    }
+}
+
+static void adamw(void **state)
+{
+    (void)state;
+    update(true);
+}
+
+static void sgd(void **state)
+{
+    (void)state;
+    update(false);
+}
+
+/* ---- squared norm ---- */
+
+static void norm_of(float record[NORM_RECORD], const float *x, size_t n, struct backend *backend)
+{
+    elbo_error error = {0};
+    struct graph *g;
+    struct executor e;
+    struct graph_capacities capacities = {{0}};
+    assert_int_equal(graph_create(&g, "norm", NULL, &capacities, &error), ELBO_OK);
+    value v = graph_input(g, "gradient", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, n}}), r = op_squared_norm(g, v);
+    graph_keep(g, r);
+    assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
+    void *arena = harness_memory(e.plan.bytes);
+    assert_int_equal(executor_bind(&e, arena, NULL, NULL, NULL, &error), ELBO_OK);
+    e.inputs[graph_value(g, v)->binding] = x;
+    harness_run(&e, &(struct execution){.first_slot = true});
+    memcpy(record, executor_pointer(&e, r), NORM_RECORD * sizeof *record);
+    free(arena);
+    executor_free(&e);
+    graph_free(g);
+}
+
+static void squared_norm(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < SIZES; k++) {
+        size_t n = sizes[k];
+        double *wide = malloc(n * sizeof *wide);
+        float *x = malloc(n * sizeof *x), first[NORM_RECORD] = {0};
+        harness_normal(wide, n, 0.2, 1, k);
+        for (size_t i = 0; i < n; i++) x[i] = (float)wide[i];
+        for (size_t d = 0; d < harness_devices; d++) {
+            float record[NORM_RECORD];
+            double norm = pow(harness_norm(wide, n), 2);
+            norm_of(record, x, n, harness_device[d].backend);
+            harness_close_to("squared norm", harness_error_f32(record, &norm, 1, 0), TOLERANCE_FORWARD);
+            assert_true(record[NORM_NOT_FINITE] == 0);
+            if (harness_device[d].threads == 1) memcpy(first, record, sizeof first);
+            assert_memory_equal(first, record, sizeof first);
+        }
+        free(wide);
+        free(x);
+    }
+}
+
+/* One value that is not finite, wherever it stands, is found; the square of a large finite one is no false alarm. */
+static void squared_norm_finds_what_is_not_finite(void **state)
+{
+    (void)state;
+    static const size_t n = 5000, places[] = {0, 1, 1023, 1024, 4095, 4096, 4999};
+    const float bad[] = {INFINITY, -INFINITY, NAN};
+    float *x = malloc(n * sizeof *x), record[NORM_RECORD];
+    for (size_t d = 0; d < harness_devices; d++) {
+        for (size_t p = 0; p < sizeof places / sizeof *places; p++)
+            for (size_t b = 0; b < 3; b++) {
+                for (size_t i = 0; i < n; i++) x[i] = 0.5f;
+                x[places[p]] = bad[b];
+                norm_of(record, x, n, harness_device[d].backend);
+                assert_true(record[NORM_NOT_FINITE] > 0);
+            }
+        x[4999] = x[0] = 3e38f;
+        x[4096] = x[1] = 0.5f;
+        norm_of(record, x, n, harness_device[d].backend);
+        assert_true(record[NORM_NOT_FINITE] == 0);
+    }
+    free(x);
+}
+
+HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(squared_norm),
+             cmocka_unit_test(squared_norm_finds_what_is_not_finite))
