@@ -1,0 +1,117 @@
+"""Runs that are interrupted from outside end with the bits of the one that was not.
+
+  SIGTERM, SIGINT, SIGUSR1   the step is finished, all is saved, the exit code is 9, and the same command completes the run
+  SIGKILL                    the run goes on from the last checkpoint; rows of metrics after it are written again
+  busy                       a second process on the same run is refused with exit code 6, by the first one's id"""
+import signal
+import subprocess
+import sys
+import time
+
+from runs import ELBO, Scratch, bits, checkpoints, corpus, options, rows, same, train, TINY
+
+# Long enough for signals to fall inside.
+LONG = {"train.steps": 1500, "checkpoint.every": 250, "train.eval_every": 400}
+
+
+def start(run, data):
+    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}", *options({**TINY, **LONG})]
+    said = open(run.with_suffix(".said"), "w+", encoding="utf-8")  # not a pipe: nobody reads along
+    process = subprocess.Popen(words, stderr=said)
+    process.said = said
+    return process
+
+
+def end(process):
+    """What it said, when it is over."""
+    process.wait(timeout=30)
+    process.said.seek(0)
+    with process.said as said:
+        return said.read()
+
+
+def wait_for(process, run, step):
+    """Until the run has logged that step."""
+    metrics, late = run / "metrics.jsonl", time.monotonic() + 30
+    while time.monotonic() < late:
+        if process.poll() is not None:
+            sys.exit(f"the run ended too early, with {process.returncode}: {end(process)}")
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= step:
+            return
+        time.sleep(0.002)
+    sys.exit(f"step {step} never came")
+
+
+def check_signal(scratch, data, whole, number, at):
+    run = scratch / number.name
+    process = start(run, data)
+    wait_for(process, run, at)
+    process.send_signal(number)
+    said = end(process)
+    assert process.returncode == 9, (number, process.returncode, said)
+    last = checkpoints(run)[-1]
+    step = int(last.name[5:])
+    assert at <= step < LONG["train.steps"] and step == rows(run)[-1]["step"], (at, step)
+    message = said.splitlines()[-1]
+    assert f"after step {step}" in message and "the same command goes on" in message, message
+    train(run, data, given=LONG)
+    same(whole, bits(run), f"stopped by {number.name} after step {step}")
+
+
+def check_twice(scratch, data, whole):
+    """Two signals in one run, the second in what goes on."""
+    run = scratch / "twice"
+    for number, at in ((signal.SIGTERM, 60), (signal.SIGINT, 700)):
+        process = start(run, data)
+        wait_for(process, run, at)
+        process.send_signal(number)
+        end(process)
+        assert process.returncode == 9
+    train(run, data, given=LONG)
+    same(whole, bits(run), "stopped twice")
+
+
+def check_killed(scratch, data, whole):
+    for at in (20, 300, 800):  # before the first checkpoint, and after it
+        run = scratch / f"killed-{at}"
+        process = start(run, data)
+        wait_for(process, run, at)
+        process.kill()
+        end(process)
+        assert process.returncode == -signal.SIGKILL
+        saved = [int(path.name[5:]) for path in checkpoints(run) if path.suffix != ".tmp"]
+        assert bool(saved) == (at > 250), (at, saved)
+        said = train(run, data, given=LONG).stderr
+        assert ("resuming from" in said) == bool(saved)
+        same(whole, bits(run), f"killed at step {at}")
+
+
+def check_busy(scratch, data):
+    run = scratch / "busy"
+    process = start(run, data)
+    wait_for(process, run, 10)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        said = train(run, data, code=6, given=LONG).stderr
+        assert f"process {process.pid}" in said and "in use" in said and "--run.dir" in said, said
+    finally:
+        process.kill()
+        end(process)
+
+
+def main():
+    with Scratch() as scratch:
+        data = corpus(scratch)
+        train(scratch / "whole", data, given=LONG)
+        whole = bits(scratch / "whole")
+        for number, at in ((signal.SIGTERM, 40), (signal.SIGINT, 200), (signal.SIGUSR1, 600)):
+            check_signal(scratch, data, whole, number, at)
+        check_twice(scratch, data, whole)
+        check_killed(scratch, data, whole)
+        check_busy(scratch, data)
+    print("interrupted runs end with the same bits")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
