@@ -5,8 +5,7 @@
  *       tiles of MT x NT of C, in parallel:                    micro-kernel MR x NR over the KC block
  *
  * Each element of C is one chain of fused multiply-adds along k per KC block, added block after block: its bits depend on
- * K alone, not on M, N, the tile or the thread. A few rows against weights stored along k take the dot-product path,
- * which packs nothing. */
+ * K alone, not on M, N, the tile or the thread. */
 #include "cpu/gemm.h"
 
 typedef int veci __attribute__((vector_size(VL * 4)));
@@ -178,32 +177,81 @@ static void compute(void *argument, size_t tile, size_t worker)
     }
 }
 
-/* ---- a few rows against weights stored along k ---- */
+/* ---- a few rows against weights stored along k ----
+ *
+ * Packing would cost more than the product. Blocks of the weights are transposed in registers instead, and each element is
+ * the same chain of multiply-adds as above: a row has the same bits alone and among others. */
 
-enum { FEW = 8, DOT_TILE = 32 };
+enum { FEW = 8, FEW_TILE = 4 * VL };
 
-static void dots(void *argument, size_t tile, size_t worker)
+/* r[q] = weights of columns j .. j + VL at k = q, zeros past the edges. */
+static inline void columns_along_k(vec r[VL], const struct matrix *b, size_t j, size_t columns, size_t k, size_t depth)
+{
+    for (size_t i = 0; i < VL; i++) {
+        const float *from = b->data + (j + i) * b->col + k;
+        if (i >= columns) {
+            r[i] = (vec){0};
+        } else if (depth == VL) {
+            r[i] = load(from);
+        } else {
+            r[i] = (vec){0};
+            memcpy(&r[i], from, depth * sizeof(float));
+        }
+    }
+    transpose(r);
+}
+
+/* Columns j .. j + columns of C; `m` is a constant where this is inlined, so that the sums stay in registers. */
+static inline __attribute__((always_inline)) void few_block(const struct product *p, size_t j, size_t columns, const size_t m)
+{
+    for (size_t pc = 0; pc < p->k || pc == 0; pc += KC) {
+        vec acc[FEW] = {{0}};
+        size_t stop = least(p->k, pc + KC);
+        for (size_t k = pc; k < stop; k += VL) {
+            vec r[VL];
+            size_t depth = least(VL, stop - k);
+            columns_along_k(r, &p->b, j, columns, k, depth);
+            const float *a = p->a.data + k;
+            if (depth == VL) {
+#pragma GCC unroll 16
+                for (size_t q = 0; q < VL; q++)
+#pragma GCC unroll 8
+                    for (size_t i = 0; i < m; i++) acc[i] += a[i * p->a.row + q] * r[q];
+            } else {
+                for (size_t q = 0; q < depth; q++)
+#pragma GCC unroll 8
+                    for (size_t i = 0; i < m; i++) acc[i] += a[i * p->a.row + q] * r[q];
+            }
+        }
+#pragma GCC unroll 8
+        for (size_t i = 0; i < m; i++)
+            for (size_t q = 0; q < columns; q++) {
+                float *c = p->c + i * p->ldc + j + q, v = acc[i][q];
+                if (p->add || pc > 0) v += *c;
+                if (p->bias && pc == 0) v += p->bias[j + q];
+                *c = v;
+            }
+    }
+    for (size_t i = 0; i < m && p->gelu; i++)
+        for (size_t q = 0; q < columns; q++) p->gelu[i * p->ldc + j + q] = cpu_gelu(p->c[i * p->ldc + j + q]);
+}
+
+static void few_rows(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct product *p = argument;
-    for (size_t j = tile * DOT_TILE; j < least(p->n, (tile + 1) * DOT_TILE); j++) {
-        const float *b = p->b.data + j * p->b.col;
-        for (size_t i = 0; i < p->m; i++) {
-            const float *a = p->a.data + i * p->a.row;
-            vec s0 = {0}, s1 = {0};
-            size_t k = 0;
-            for (; k + 2 * VL <= p->k; k += 2 * VL) {
-                s0 += load(a + k) * load(b + k);
-                s1 += load(a + k + VL) * load(b + k + VL);
-            }
-            s0 += s1;
-            float sum = 0;
-            for (; k < p->k; k++) sum += a[k] * b[k];
-            for (int l = 0; l < VL; l++) sum += s0[l];
-            float *c = p->c + i * p->ldc + j;
-            if (p->bias) sum += p->bias[j];
-            *c = p->add ? *c + sum : sum;
-            if (p->gelu) p->gelu[i * p->ldc + j] = cpu_gelu(*c);
+    size_t end = least(p->n, (tile + 1) * FEW_TILE);
+    for (size_t j = tile * FEW_TILE; j < end; j += VL) {
+        size_t columns = least(VL, end - j);
+        switch (p->m) {
+        case 1: few_block(p, j, columns, 1); break;
+        case 2: few_block(p, j, columns, 2); break;
+        case 3: few_block(p, j, columns, 3); break;
+        case 4: few_block(p, j, columns, 4); break;
+        case 5: few_block(p, j, columns, 5); break;
+        case 6: few_block(p, j, columns, 6); break;
+        case 7: few_block(p, j, columns, 7); break;
+        default: few_block(p, j, columns, 8); break;
         }
     }
 }
@@ -212,7 +260,7 @@ void CPU(gemm)(const struct call *call, const struct product *p)
 {
     if (!p->m || !p->n) return;
     if (p->m <= FEW && p->a.col == 1 && p->b.row == 1) {
-        cpu_run(call, tiles_of(p->n, DOT_TILE), dots, p);
+        cpu_run(call, tiles_of(p->n, FEW_TILE), few_rows, p);
         return;
     }
     struct stage s = {.call = call, .p = p};

@@ -1,0 +1,63 @@
+/* A trained model, and training one: what a program needs that links libelbo.
+ *
+ *     elbo_error error = {0};
+ *     elbo_run *run;
+ *     if (elbo_run_open(&run, "runs/a", 0, &error)) return fail(&error);
+ *     size_t z = elbo_run_latent_width(run);
+ *     float mu[z], logvar[z];
+ *     const char *text[] = {"a small bird"};
+ *     elbo_run_encode(run, mu, logvar, text, 1, &error);
+ *     struct elbo_text back = {0};
+ *     elbo_run_decode(run, &back, mu, 1, &(struct elbo_decode_options){0}, &error);
+ *     puts(back.text);
+ *     elbo_text_free(&back);
+ *     elbo_run_close(run);
+ *
+ * A run may be used by one thread at a time. */
+#ifndef ELBO_RUN_H
+#define ELBO_RUN_H
+
+#include "elbo/status.h"
+#include "elbo/tokenizer.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct elbo_run elbo_run;
+
+/* `path`: a run directory (its newest checkpoint that verifies) or one checkpoint. threads = 0: the processors of this
+ * process. ELBO_INPUT: damaged, foreign, another version; ELBO_IO: not there; ELBO_MEMORY. */
+elbo_status elbo_run_open(elbo_run **run, const char *path, size_t threads, elbo_error *error);
+void elbo_run_close(elbo_run *run);
+
+size_t elbo_run_latent_width(const elbo_run *run); /* Z; 0 for a language model without a latent */
+uint64_t elbo_run_step(const elbo_run *run);       /* training steps behind it                   */
+struct elbo_tokenizer *elbo_run_tokenizer(const elbo_run *run); /* borrowed */
+
+/* mu and logvar (count, Z) of the posteriors of `count` sentences (UTF-8). A sentence longer than the model was trained for
+ * is cut. ELBO_USAGE for a model without a latent. */
+elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, size_t count,
+                            elbo_error *error);
+
+/* All zero: the likeliest token at each step, as long as the model was trained for, never the unknown mark. */
+struct elbo_decode_options {
+    double temperature; /* above 0: sample                                                  */
+    double top_p;       /* above 0: from the likeliest tokens that hold this probability    */
+    size_t top_k;       /* above 0: from this many                                          */
+    size_t max_length;  /* tokens; 0: as trained                                            */
+    bool allow_unknown;
+    uint64_t seed;      /* row i depends on (seed, i) and z alone                           */
+};
+
+/* One sentence per row of z (count, Z), or `count` of a model without a latent (z is null). texts (count) begin as {0}. */
+elbo_status elbo_run_decode(elbo_run *run, struct elbo_text *texts, const float *z, size_t count,
+                            const struct elbo_decode_options *options, elbo_error *error);
+
+/* Trains, or goes on with, a run. `config` is a YAML file or null; `overrides` are "--section.key=value" as on the command
+ * line (docs/reference.md). `line` (may be null) is told what the console would show. ELBO_INTERRUPTED after SIGTERM, SIGINT
+ * or SIGUSR1, which are blocked meanwhile, when all is saved. */
+elbo_status elbo_train(const char *config, const char *const *overrides, size_t override_count,
+                       void (*line)(void *context, const char *text), void *context, elbo_error *error);
+
+#endif

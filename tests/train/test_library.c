@@ -1,0 +1,81 @@
+/* The public interface, as a program would use it: prepare, train, open, encode, decode. */
+#include "elbo/corpus.h"
+#include "elbo/run.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static void count_lines(void *context, const char *text)
+{
+    (void)text;
+    ++*(size_t *)context;
+}
+
+static void test_prepare_train_use(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/elbo-library-XXXXXX", text[64], corpus[64], train[96], run_dir[96];
+    assert_non_null(mkdtemp(folder));
+    snprintf(text, sizeof text, "%s/text.txt", folder);
+    snprintf(corpus, sizeof corpus, "%s/corpus", folder);
+    FILE *f = fopen(text, "w");
+    for (int i = 0; i < 200; i++) fprintf(f, "the %s bird sees %s trees\n", i % 2 ? "small" : "large", i % 3 ? "two" : "three");
+    fclose(f);
+
+    elbo_error error = {0};
+    const char *inputs[] = {text};
+    struct elbo_prepare_options prepare = {.inputs = inputs, .input_count = 1, .out = corpus,
+                                           .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 50};
+    struct elbo_prepare_report report;
+    assert_int_equal(elbo_prepare(&prepare, &report, NULL, NULL, &error), ELBO_OK);
+
+    snprintf(train, sizeof train, "--data.train=%s", corpus);
+    snprintf(run_dir, sizeof run_dir, "--run.dir=%s/run", folder);
+    const char *overrides[] = {train, run_dir, "--train.steps=30", "--train.slots=1", "--train.slot_tokens=128",
+                               "--encoder.width=32", "--decoder.width=32", "--latent.width=8", "--log.every=10",
+                               "--data.max_length=20"};
+    size_t lines = 0;
+    assert_int_equal(elbo_train(NULL, overrides, sizeof overrides / sizeof *overrides, count_lines, &lines, &error), ELBO_OK);
+    assert_true(lines >= 3);
+
+    elbo_run *run;
+    assert_int_equal(elbo_run_open(&run, run_dir + strlen("--run.dir="), 2, &error), ELBO_OK);
+    assert_int_equal(elbo_run_latent_width(run), 8);
+    assert_int_equal(elbo_run_step(run), 30);
+    float mu[16], logvar[16], alone[8], unused[8];
+    const char *sentences[] = {"the small bird sees two trees", "the large bird"};
+    assert_int_equal(elbo_run_encode(run, mu, logvar, sentences, 2, &error), ELBO_OK);
+    assert_int_equal(elbo_run_encode(run, alone, unused, sentences + 1, 1, &error), ELBO_OK);
+    assert_memory_equal(alone, mu + 8, sizeof alone); /* a sentence's posterior does not depend on its neighbours */
+    for (int i = 0; i < 16; i++) assert_true(isfinite(mu[i]) && isfinite(logvar[i]));
+    struct elbo_text first[2] = {{0}}, again[2] = {{0}};
+    struct elbo_decode_options options = {.temperature = 1, .seed = 3};
+    assert_int_equal(elbo_run_decode(run, first, mu, 2, &options, &error), ELBO_OK);
+    assert_int_equal(elbo_run_decode(run, again, mu, 2, &options, &error), ELBO_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_non_null(first[i].text);
+        assert_string_equal(first[i].text, again[i].text);
+        elbo_text_free(&first[i]);
+        elbo_text_free(&again[i]);
+    }
+    elbo_run_close(run);
+
+    assert_int_equal(elbo_run_open(&run, "/nowhere/at/all", 1, &error), ELBO_IO);
+    assert_non_null(strstr(error.message, "/nowhere/at/all"));
+    char command[96];
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_prepare_train_use)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
