@@ -105,7 +105,8 @@ static void loss_gradient_apart(struct autodiff *ad, const struct node *n)
 }
 
 static const struct op_type loss_type = {.name = "test_loss", .index = OP_TEST_LOSS, .gradient = loss_gradient};
-static const struct op_type loss_apart_type = {.name = "test_loss", .index = OP_TEST_LOSS, .gradient = loss_gradient_apart};
+static const struct op_type loss_apart_type = {
+    .name = "test_loss", .index = OP_TEST_LOSS, .gradient = loss_gradient_apart};
 
 static value record_loss(struct graph *g, const struct op_type *type, const value *values, const value *coefficients,
                          size_t count)
@@ -197,9 +198,23 @@ void harness_run(struct executor *e, const struct execution *run)
 /* ---- sentences ---- */
 
 const struct ragged harness_ragged[] = {
-    {1, {1}},          {1, {5}},         {3, {1, 1, 1}},      {2, {0, 3}},  {2, {3, 0}},         {1, {0}},
-    {4, {0, 2, 0, 7}}, {2, {15, 16}},    {2, {16, 16}},       {2, {17, 16}}, {5, {2, 9, 1, 4, 3}}, {1, {31}},
-    {1, {33}},         {3, {0, 0, 0}},   {9, {1, 2, 3, 4, 5, 6, 7, 8, 9}}, {1, {64}}, {6, {11, 13, 0, 17, 1, 23}},
+    {1, {1}},
+    {1, {5}},
+    {3, {1, 1, 1}},
+    {2, {0, 3}},
+    {2, {3, 0}},
+    {1, {0}},
+    {4, {0, 2, 0, 7}},
+    {2, {15, 16}},
+    {2, {16, 16}},
+    {2, {17, 16}},
+    {5, {2, 9, 1, 4, 3}},
+    {1, {31}},
+    {1, {33}},
+    {3, {0, 0, 0}},
+    {9, {1, 2, 3, 4, 5, 6, 7, 8, 9}},
+    {1, {64}},
+    {6, {11, 13, 0, 17, 1, 23}},
 };
 const size_t harness_ragged_count = sizeof harness_ragged / sizeof *harness_ragged;
 
@@ -282,7 +297,8 @@ static void *some(size_t n, size_t size)
 static value operand_value(struct built *b, const struct trial *t, const struct reference *r, size_t k)
 {
     static const char *const names[MOST_OPERANDS] = {"a", "b", "c", "d"};
-    static const char *const rows[DIM_KINDS] = {"", "identity.enc", "identity.dec", "identity.sentences", "identity.draws"};
+    static const char *const rows[DIM_KINDS] = {"", "identity.enc", "identity.dec", "identity.sentences",
+                                                "identity.draws"};
     const struct operand *o = &t->in[k];
     elbo_error error = {0};
     bool counted = o->kind != DIM_FIXED;
@@ -372,7 +388,8 @@ static float *weights_of(const struct built *b, const struct trial *t, const str
     float *w = harness_memory(parameters_arena_elements(b->parameters) * sizeof *w);
     for (size_t k = 0; k < t->inputs; k++)
         if (!b->raw[k])
-            memcpy(w + parameters_get(b->parameters, b->parameter[k])->offset, r->in_f32[k], r->in_elements[k] * sizeof *w);
+            memcpy(w + parameters_get(b->parameters, b->parameter[k])->offset, r->in_f32[k],
+                   r->in_elements[k] * sizeof *w);
     return w;
 }
 
@@ -421,8 +438,8 @@ static void reference_gradient(const struct trial *t, struct reference *r)
             size_t i = samples == n ? s : (s * 2654435761u + 17) % n;
             double d = difference(t, r, out, k, i), scale = fmax(fabs(d), whole(t, r) + 1e-3);
             if (!(fabs(d - r->din[k][i]) / scale <= TOLERANCE_ANALYTIC))
-                fail_msg("%s: the reference's own gradient of input %zu at %zu is %g, differences say %g", t->name, k, i,
-                         r->din[k][i], d);
+                fail_msg("%s: the reference's own gradient of input %zu at %zu is %g, differences say %g", t->name, k,
+                         i, r->din[k][i], d);
         }
     }
     for (unsigned k = 0; k < MOST_RESULTS; k++) free(out[k]);
@@ -504,7 +521,8 @@ static void run_on(const struct device *d, const struct trial *t, struct built *
     if (executor_bind(&e, arena, weights, gradients, NULL, &error)) fail_msg("%s", error.message);
     bind(&e, b, t, r);
     for (unsigned slot = 0; slot < (t->forward_only ? 1u : 2u); slot++) {
-        struct execution run = {.first_slot = slot == 0, .seed = HARNESS_SEED, .step = HARNESS_STEP, .draw = HARNESS_DRAW};
+        struct execution run = {
+            .first_slot = slot == 0, .seed = HARNESS_SEED, .step = HARNESS_STEP, .draw = HARNESS_DRAW};
         memcpy(run.count, r->count, sizeof run.count);
         harness_run(&e, &run);
         struct outcome o = {.data = all.data + all.size};

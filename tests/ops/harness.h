@@ -1,4 +1,5 @@
-/* One harness for every op: a trial names an op's inputs, records it, and gives its mathematics as naive loops in double.
+/* One harness for every op: a trial names an op's inputs, records it, and gives its mathematics as naive loops in
+ * double.
  *
  * A trial is recorded as   parameters -> op -> weighted sum of its outputs   and differentiated, so the gradient rules
  * are tested and not only the kernels. It runs on every instruction set of the machine with 1, 2, 3 and 8 threads:
@@ -60,14 +61,14 @@ struct operand {
 struct trial {
     const char *name;
     const struct batch *batch;
-    size_t tail;                                     /* capacity beyond the counts */
+    size_t tail; /* capacity beyond the counts */
     struct operand in[MOST_OPERANDS];
     size_t inputs;
     long option[4];
     double real[2];
-    bool forward_only;                               /* counted inputs of rank 1 are graph inputs then          */
-    bool is_loss;                                    /* out[0][0] is what is minimized; the op is not repeated  */
-    bool large;                                      /* fewer thread counts                                     */
+    bool forward_only; /* counted inputs of rank 1 are graph inputs then          */
+    bool is_loss;      /* out[0][0] is what is minimized; the op is not repeated  */
+    bool large;        /* fewer thread counts                                     */
     void (*record)(struct graph *g, const struct trial *t, const value *in, value *out);
     void (*reference)(const struct trial *t, double *const *in, double *const *out);
     /* din = the gradient given dout; null: central differences of every element. A null din[k] is not wanted. */

@@ -1,5 +1,5 @@
-/* attention: softmax(q k^T / sqrt(W)) v within each sentence, causal or not, grouped heads, latent keys in front; the same
- * with a cache, one row at a time; rotary positions. */
+/* attention: softmax(q k^T / sqrt(W)) v within each sentence, causal or not, grouped heads, latent keys in front; the
+ * same with a cache, one row at a time; rotary positions. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -27,7 +27,8 @@ static const double *kv(const struct trial *t, double *const *in, size_t s, size
     struct attention_config c = config_of(t);
     size_t row = (c.heads + 2 * c.kv_heads) * c.head_width;
     if (j < c.memory) return in[1] + ((s * c.memory + j) * 2 + which) * c.kv_heads * c.head_width + h * c.head_width;
-    return in[0] + ((size_t)t->batch->offsets[s] + j - c.memory) * row + (c.heads + which * c.kv_heads + h) * c.head_width;
+    return in[0] + ((size_t)t->batch->offsets[s] + j - c.memory) * row +
+           (c.heads + which * c.kv_heads + h) * c.head_width;
 }
 
 static void reference(const struct trial *t, double *const *in, double *const *out)
@@ -36,7 +37,8 @@ static void reference(const struct trial *t, double *const *in, double *const *o
     size_t row = (c.heads + 2 * c.kv_heads) * c.head_width;
     for (size_t n = 0; n < t->batch->tokens; n++)
         for (size_t h = 0; h < c.heads; h++) {
-            size_t s = (size_t)t->batch->sentence[n], length = (size_t)(t->batch->offsets[s + 1] - t->batch->offsets[s]);
+            size_t s = (size_t)t->batch->sentence[n],
+                   length = (size_t)(t->batch->offsets[s + 1] - t->batch->offsets[s]);
             size_t keys = c.memory + (c.causal ? (size_t)t->batch->position[n] + 1 : length);
             double p[256], sum = 0, *y = out[0] + (n * c.heads + h) * c.head_width;
             for (size_t j = 0; j < keys; j++) {
@@ -52,14 +54,21 @@ static void reference(const struct trial *t, double *const *in, double *const *o
         }
 }
 
-static void try(const struct ragged *lengths, size_t heads, size_t kv_heads, size_t width, bool causal, size_t memory, size_t tail)
+static void try(const struct ragged *lengths, size_t heads, size_t kv_heads, size_t width, bool causal, size_t memory,
+                size_t tail)
 {
     char name[128];
     struct batch *b = batch_of(lengths);
-    snprintf(name, sizeof name, "attention, %zu sentences, %zu tokens, %zu/%zu heads of %zu, memory %zu%s", b->sentences,
-             b->tokens, heads, kv_heads, width, memory, causal ? ", causal" : "");
-    struct trial t = {.name = name, .batch = b, .tail = tail, .inputs = memory ? 2 : 1, .record = record, .reference = reference,
-                      .option = {(long)heads, (long)kv_heads, (long)width, causal}, .real = {(double)memory}};
+    snprintf(name, sizeof name, "attention, %zu sentences, %zu tokens, %zu/%zu heads of %zu, memory %zu%s",
+             b->sentences, b->tokens, heads, kv_heads, width, memory, causal ? ", causal" : "");
+    struct trial t = {.name = name,
+                      .batch = b,
+                      .tail = tail,
+                      .inputs = memory ? 2 : 1,
+                      .record = record,
+                      .reference = reference,
+                      .option = {(long)heads, (long)kv_heads, (long)width, causal},
+                      .real = {(double)memory}};
     t.in[0] = (struct operand){DIM_DEC_TOKENS, b->tokens, (heads + 2 * kv_heads) * width, 0, 1};
     t.in[1] = (struct operand){DIM_SENTENCES, b->sentences, memory * 2 * kv_heads * width, 0, 1};
     harness_try(&t);
@@ -74,7 +83,8 @@ static void every(bool causal)
         try(&harness_ragged[i], heads[i % 7][0], heads[i % 7][1], heads[i % 7][2], causal, memory[i % 3], i % 4 * 9);
     /* every kind of heads with every memory */
     for (size_t h = 0; h < 7; h++)
-        for (size_t m = 0; m < 3; m++) try(&(struct ragged){3, {2, 5, 1}}, heads[h][0], heads[h][1], heads[h][2], causal, memory[m], 5);
+        for (size_t m = 0; m < 3; m++)
+            try(&(struct ragged){3, {2, 5, 1}}, heads[h][0], heads[h][1], heads[h][2], causal, memory[m], 5);
 }
 
 static void bidirectional(void **state)
@@ -112,7 +122,8 @@ static void packed(float *out, const struct shape *s, const struct batch *b, con
     struct graph_capacities capacities = {{0, 0, b->tokens, b->sentences, b->sentences}};
     struct attention_config c = {s->heads, s->kv_heads, s->width, true, s->memory};
     assert_int_equal(graph_create(&g, "packed", NULL, &capacities, &error), ELBO_OK);
-    value x = graph_input(g, "qkv", DTYPE_F32, 2, (struct dim[]){{DIM_DEC_TOKENS, 0}, {DIM_FIXED, row_of(s)}}), m = NO_VALUE;
+    value x = graph_input(g, "qkv", DTYPE_F32, 2, (struct dim[]){{DIM_DEC_TOKENS, 0}, {DIM_FIXED, row_of(s)}}),
+          m = NO_VALUE;
     if (s->memory)
         m = graph_input(g, "memory", DTYPE_F32, 2,
                         (struct dim[]){{DIM_SENTENCES, 0}, {DIM_FIXED, s->memory * 2 * s->kv_heads * s->width}});
@@ -146,12 +157,14 @@ static void one_by_one(float *out, const struct shape *s, const struct batch *b,
     struct dim n = {DIM_DRAWS, 0};
     value x = graph_input(g, "qkv", DTYPE_F32, 2, (struct dim[]){n, {DIM_FIXED, row}}), m = NO_VALUE;
     value position = graph_input(g, "position", DTYPE_I32, 1, &n);
-    value cache = graph_state(g, "cache", DTYPE_F32, 4, (struct dim[]){n, {DIM_FIXED, ROOM}, {DIM_FIXED, 2}, {DIM_FIXED, kv}});
+    value cache =
+        graph_state(g, "cache", DTYPE_F32, 4, (struct dim[]){n, {DIM_FIXED, ROOM}, {DIM_FIXED, 2}, {DIM_FIXED, kv}});
     if (s->memory) m = graph_input(g, "memory", DTYPE_F32, 2, (struct dim[]){n, {DIM_FIXED, s->memory * 2 * kv}});
     value y = op_attention_cached(g, x, position, m, cache, &c);
     graph_keep(g, y);
     assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
-    void *arena = harness_memory(e.plan.bytes), *state[] = {harness_memory((SENTENCES + 2) * ROOM * 2 * kv * sizeof(float))};
+    void *arena = harness_memory(e.plan.bytes),
+         *state[] = {harness_memory((SENTENCES + 2) * ROOM * 2 * kv * sizeof(float))};
     assert_int_equal(executor_bind(&e, arena, NULL, NULL, state, &error), ELBO_OK);
     float *rows = harness_memory(SENTENCES * row * sizeof *rows);
     int32_t at[SENTENCES];
@@ -180,7 +193,8 @@ static void one_by_one(float *out, const struct shape *s, const struct batch *b,
 static void cached_equals_packed(void **state)
 {
     (void)state;
-    static const struct shape shapes[] = {{1, 1, 1, 0}, {2, 1, 3, 1}, {2, 2, 4, 0}, {1, 1, 5, 3}, {4, 2, 2, 1}, {3, 1, 7, 0}, {1, 1, 17, 1}, {2, 2, 16, 3}};
+    static const struct shape shapes[] = {{1, 1, 1, 0}, {2, 1, 3, 1}, {2, 2, 4, 0},  {1, 1, 5, 3},
+                                          {4, 2, 2, 1}, {3, 1, 7, 0}, {1, 1, 17, 1}, {2, 2, 16, 3}};
     struct batch *b = batch_of(&(struct ragged){SENTENCES, {7, 1, 20}});
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const struct shape *s = &shapes[i];
@@ -192,7 +206,8 @@ static void cached_equals_packed(void **state)
         for (size_t k = 0; k < n + m; k++) x[k] = (float)wide[k];
         for (size_t d = 0; d < harness_devices; d++) {
             char what[96];
-            snprintf(what, sizeof what, "cached attention %zu, %s, %zu threads", i, harness_device[d].variant, harness_device[d].threads);
+            snprintf(what, sizeof what, "cached attention %zu, %s, %zu threads", i, harness_device[d].variant,
+                     harness_device[d].threads);
             packed(a, s, b, x, x + n, harness_device[d].backend);
             one_by_one(c, s, b, x, x + n, harness_device[d].backend);
             for (size_t k = 0; k < outs; k++) wide[k] = a[k];
@@ -244,8 +259,13 @@ static void rotary(void **state)
         const size_t *h = heads[i % 6];
         struct batch *b = batch_of(&harness_ragged[i]);
         snprintf(name, sizeof name, "rotary, sentences %zu, %zu heads of %zu, %zu copied", i, h[0], h[1], h[2]);
-        struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = 1, .option = {(long)h[0], 0, (long)h[1]},
-                          .record = record_rotary, .reference = rotary_reference};
+        struct trial t = {.name = name,
+                          .batch = b,
+                          .tail = i % 3 * 20,
+                          .inputs = 1,
+                          .option = {(long)h[0], 0, (long)h[1]},
+                          .record = record_rotary,
+                          .reference = rotary_reference};
         t.in[0] = (struct operand){DIM_DEC_TOKENS, b->tokens, h[0] * h[1] + h[2], 0, 1};
         harness_try(&t);
         free(b);
@@ -292,5 +312,5 @@ static void rotary_sees_distances(void **state)
     free(b);
 }
 
-HARNESS_MAIN(FAMILY_ATTENTION, cmocka_unit_test(bidirectional), cmocka_unit_test(causal), cmocka_unit_test(cached_equals_packed),
-             cmocka_unit_test(rotary), cmocka_unit_test(rotary_sees_distances))
+HARNESS_MAIN(FAMILY_ATTENTION, cmocka_unit_test(bidirectional), cmocka_unit_test(causal),
+             cmocka_unit_test(cached_equals_packed), cmocka_unit_test(rotary), cmocka_unit_test(rotary_sees_distances))

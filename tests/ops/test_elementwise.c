@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const size_t shapes[][2] = {{0, 4},  {1, 1},  {1, 17},  {2, 3},   {5, 8},    {15, 7},  {16, 16}, {17, 15}, {31, 9},
-                                   {33, 5}, {48, 2}, {3, 129}, {64, 33}, {129, 13}, {1, 300}, {700, 25}};
+static const size_t shapes[][2] = {{0, 4},  {1, 1},  {1, 17}, {2, 3},   {5, 8},   {15, 7},   {16, 16}, {17, 15},
+                                   {31, 9}, {33, 5}, {48, 2}, {3, 129}, {64, 33}, {129, 13}, {1, 300}, {700, 25}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 static void try(const char *name, struct trial t, size_t i, size_t inputs, size_t factor, double deviation)
@@ -118,7 +118,8 @@ static void swiglu_gradient(const struct trial *t, double *const *in, double *co
     size_t f = t->in[0].width / 2;
     for (size_t n = 0; n < t->in[0].rows; n++)
         for (size_t i = 0; i < f; i++) {
-            double gate = in[0][n * 2 * f + i], up = in[0][n * 2 * f + f + i], s = 1 / (1 + exp(-gate)), d = dout[0][n * f + i];
+            double gate = in[0][n * 2 * f + i], up = in[0][n * 2 * f + f + i], s = 1 / (1 + exp(-gate)),
+                   d = dout[0][n * f + i];
             din[0][n * 2 * f + i] = d * up * s * (1 + gate * (1 - s));
             din[0][n * 2 * f + f + i] = d * gate * s;
         }
@@ -147,8 +148,8 @@ static double kept(const struct trial *t, size_t n, size_t i)
 {
     const struct batch *b = t->batch;
     struct noise_key key = noise_key(HARNESS_SEED, noise_purpose(HARNESS_SCOPE ".dropout"), HARNESS_STEP);
-    uint32_t bits = noise_bits(key, b->sample[b->sentence[n]], HARNESS_DRAW,
-                               (uint64_t)b->position[n] * t->in[0].width + i);
+    uint32_t bits =
+        noise_bits(key, b->sample[b->sentence[n]], HARNESS_DRAW, (uint64_t)b->position[n] * t->in[0].width + i);
     return (double)bits >= floor(t->real[0] * 4294967296.0) ? 1 / (1 - t->real[0]) : 0;
 }
 
@@ -170,7 +171,8 @@ static void dropout(void **state)
     (void)state;
     static const double shares[] = {0.1, 0.5, 0.9};
     static const size_t widths[] = {1, 3, 4, 7, 16, 33};
-    struct trial t = {.record = record_dropout, .reference = dropout_reference, .gradient = dropout_gradient, .inputs = 1};
+    struct trial t = {
+        .record = record_dropout, .reference = dropout_reference, .gradient = dropout_gradient, .inputs = 1};
     for (size_t i = 0; i < harness_ragged_count; i++) {
         char name[64];
         size_t width = widths[i % 6];
@@ -259,4 +261,5 @@ static void dropout_does_not_see_the_batch(void **state)
 }
 
 HARNESS_MAIN(FAMILY_ELEMENTWISE, cmocka_unit_test(add), cmocka_unit_test(gelu_all), cmocka_unit_test(swiglu),
-             cmocka_unit_test(dropout), cmocka_unit_test(dropout_keeps_its_share), cmocka_unit_test(dropout_does_not_see_the_batch))
+             cmocka_unit_test(dropout), cmocka_unit_test(dropout_keeps_its_share),
+             cmocka_unit_test(dropout_does_not_see_the_batch))

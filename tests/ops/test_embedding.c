@@ -8,7 +8,8 @@ enum { ADD };
 
 static void record(struct graph *g, const struct trial *t, const value *in, value *out)
 {
-    out[0] = op_embedding(g, in[0], harness_input(g, "ids"), harness_input(g, "order"), t->option[ADD] ? in[1] : NO_VALUE);
+    out[0] =
+        op_embedding(g, in[0], harness_input(g, "ids"), harness_input(g, "order"), t->option[ADD] ? in[1] : NO_VALUE);
 }
 
 static void reference(const struct trial *t, double *const *in, double *const *out)
@@ -16,7 +17,8 @@ static void reference(const struct trial *t, double *const *in, double *const *o
     size_t width = t->in[0].width;
     for (size_t n = 0; n < t->batch->tokens; n++)
         for (size_t i = 0; i < width; i++)
-            out[0][n * width + i] = in[0][(size_t)t->batch->ids[n] * width + i] + (t->option[ADD] ? in[1][n * width + i] : 0);
+            out[0][n * width + i] =
+                in[0][(size_t)t->batch->ids[n] * width + i] + (t->option[ADD] ? in[1][n * width + i] : 0);
 }
 
 static void gradient(const struct trial *t, double *const *in, double *const *dout, double *const *din)
@@ -36,8 +38,14 @@ static void try(size_t rows, size_t vocabulary, size_t width, bool add, size_t t
     snprintf(name, sizeof name, "embedding %zu of %zu x %zu%s", rows, vocabulary, width, add ? ", add" : "");
     struct batch *b = batch_rows(rows);
     batch_words(b, vocabulary, rows + width);
-    struct trial t = {.name = name, .batch = b, .tail = tail, .inputs = add ? 2 : 1, .option = {add}, .record = record,
-                      .reference = reference, .gradient = gradient};
+    struct trial t = {.name = name,
+                      .batch = b,
+                      .tail = tail,
+                      .inputs = add ? 2 : 1,
+                      .option = {add},
+                      .record = record,
+                      .reference = reference,
+                      .gradient = gradient};
     t.in[0] = (struct operand){DIM_FIXED, vocabulary, width, 0, 1};
     t.in[1] = (struct operand){DIM_DEC_TOKENS, rows, width, 0, 1};
     harness_try(&t);
@@ -47,9 +55,10 @@ static void try(size_t rows, size_t vocabulary, size_t width, bool add, size_t t
 static void embedding(void **state)
 {
     (void)state;
-    static const size_t shapes[][3] = {{0, 3, 4},    {1, 1, 1},   {1, 9, 5},   {3, 2, 7},    {17, 40, 3},  {31, 5, 16},
-                                       {32, 5, 15},  {33, 5, 17}, {63, 1, 4},  {64, 2, 8},   {65, 1, 5},   {129, 2, 3},
-                                       {200, 3, 31}, {200, 900, 2}, {300, 50, 33}, {64, 70000, 1}, {1000, 7, 6}};
+    static const size_t shapes[][3] = {{0, 3, 4},      {1, 1, 1},   {1, 9, 5},    {3, 2, 7},     {17, 40, 3},
+                                       {31, 5, 16},    {32, 5, 15}, {33, 5, 17},  {63, 1, 4},    {64, 2, 8},
+                                       {65, 1, 5},     {129, 2, 3}, {200, 3, 31}, {200, 900, 2}, {300, 50, 33},
+                                       {64, 70000, 1}, {1000, 7, 6}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         try(shapes[i][0], shapes[i][1], shapes[i][2], false, i % 3 * 20);
         try(shapes[i][0], shapes[i][1], shapes[i][2], true, i % 2 * 7);

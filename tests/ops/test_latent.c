@@ -1,5 +1,5 @@
-/* latent:  z = mu + exp(logvar / 2) eps,  KL(q || N(0, 1)) per dimension; eps from its address in base/philox.h, here by
- * Box-Muller in double from the same integers. Column moments. */
+/* latent:  z = mu + exp(logvar / 2) eps,  KL(q || N(0, 1)) per dimension; eps from its address in base/philox.h, here
+ * by Box-Muller in double from the same integers. Column moments. */
 #include "ops/harness.h"
 #include "base/philox.h"
 
@@ -20,7 +20,8 @@ static double noise(const struct trial *t, size_t s, size_t j)
 {
     struct noise_key key = noise_key(HARNESS_SEED, noise_purpose(HARNESS_SCOPE ".noise"), HARNESS_STEP);
     uint64_t pair = j / 2 * 2, sample = t->batch->sample[s];
-    double u = noise_uniform(noise_bits(key, sample, HARNESS_DRAW, pair)), v = noise_uniform(noise_bits(key, sample, HARNESS_DRAW, pair + 1));
+    double u = noise_uniform(noise_bits(key, sample, HARNESS_DRAW, pair)),
+           v = noise_uniform(noise_bits(key, sample, HARNESS_DRAW, pair + 1));
     double r = sqrt(-2 * log(u));
     return j % 2 ? r * cos(2 * M_PI * v) : r * sin(2 * M_PI * v);
 }
@@ -37,8 +38,8 @@ static void reference(const struct trial *t, double *const *in, double *const *o
         }
 }
 
-static const size_t shapes[][2] = {{1, 1}, {1, 2}, {1, 3}, {2, 4}, {3, 5}, {5, 7}, {15, 8}, {16, 9}, {17, 3}, {31, 2},
-                                   {32, 16}, {33, 17}, {48, 6}, {2, 64}, {1, 129}, {64, 11}};
+static const size_t shapes[][2] = {{1, 1},  {1, 2},  {1, 3},   {2, 4},   {3, 5},  {5, 7},  {15, 8},  {16, 9},
+                                   {17, 3}, {31, 2}, {32, 16}, {33, 17}, {48, 6}, {2, 64}, {1, 129}, {64, 11}};
 
 static void latent(void **state)
 {
@@ -48,10 +49,16 @@ static void latent(void **state)
             char name[64];
             struct batch *b = batch_rows(0);
             b->sentences = shapes[i][0];
-            for (size_t s = 0; s < b->sentences; s++) b->sample[s] = 0xfffffffcu + 3 * s; /* across the low word's end */
+            for (size_t s = 0; s < b->sentences; s++)
+                b->sample[s] = 0xfffffffcu + 3 * s; /* across the low word's end */
             snprintf(name, sizeof name, "latent %zu x %zu, option %ld", shapes[i][0], shapes[i][1], option);
-            struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = 1, .option = {option % 2, 1 + option / 2},
-                              .record = record, .reference = reference};
+            struct trial t = {.name = name,
+                              .batch = b,
+                              .tail = i % 3 * 20,
+                              .inputs = 1,
+                              .option = {option % 2, 1 + option / 2},
+                              .record = record,
+                              .reference = reference};
             t.in[0] = (struct operand){DIM_SENTENCES, b->sentences, 2 * shapes[i][1], -0.3, 1};
             harness_try(&t);
             free(b);
@@ -84,8 +91,13 @@ static void column_moments(void **state)
         struct batch *b = batch_rows(0);
         b->sentences = shapes[i][0];
         snprintf(name, sizeof name, "moments %zu x %zu", shapes[i][0], shapes[i][1]);
-        struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = 1, .record = record_moments,
-                          .reference = moments_reference, .forward_only = true};
+        struct trial t = {.name = name,
+                          .batch = b,
+                          .tail = i % 3 * 20,
+                          .inputs = 1,
+                          .record = record_moments,
+                          .reference = moments_reference,
+                          .forward_only = true};
         t.in[0] = (struct operand){DIM_SENTENCES, b->sentences, shapes[i][1], 0.5, 1};
         harness_try(&t);
         free(b);

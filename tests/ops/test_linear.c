@@ -1,7 +1,7 @@
 /* linear:  y = x W^T (+ b), with or without GELU;  dx = dy W, dW = dy^T x, db = column sums.
  *
- * Shapes stand around the edges of the product: vector widths 4, 8, 16, register tiles of 4, 6 and 14 rows, tiles of 112
- * rows, blocks of 384 along K, of 2,048 columns and 1,792 rows, and the path for at most 8 rows. */
+ * Shapes stand around the edges of the product: vector widths 4, 8, 16, register tiles of 4, 6 and 14 rows, tiles of
+ * 112 rows, blocks of 384 along K, of 2,048 columns and 1,792 rows, and the path for at most 8 rows. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -36,7 +36,8 @@ static void reference(const struct trial *t, double *const *in, double *const *o
     for (size_t n = 0; n < rows; n++)
         for (size_t o = 0; o < outs; o++) {
             double x = before_gelu(t, in, n, o);
-            out[0][n * outs + o] = t->option[GELU] ? 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))) : x;
+            out[0][n * outs + o] =
+                t->option[GELU] ? 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))) : x;
         }
 }
 
@@ -57,10 +58,18 @@ static void gradient(const struct trial *t, double *const *in, double *const *do
 static void try(size_t rows, size_t in, size_t out, bool gelu, bool bias, size_t tail)
 {
     char name[64];
-    snprintf(name, sizeof name, "linear %zu x %zu -> %zu%s%s", rows, in, out, gelu ? ", gelu" : "", bias ? ", bias" : "");
+    snprintf(name, sizeof name, "linear %zu x %zu -> %zu%s%s", rows, in, out, gelu ? ", gelu" : "",
+             bias ? ", bias" : "");
     struct batch *b = batch_rows(rows);
-    struct trial t = {.name = name, .batch = b, .tail = tail, .inputs = bias ? 3 : 2, .option = {gelu, bias},
-                      .record = record, .reference = reference, .gradient = gradient, .large = rows * in * out > 2000000};
+    struct trial t = {.name = name,
+                      .batch = b,
+                      .tail = tail,
+                      .inputs = bias ? 3 : 2,
+                      .option = {gelu, bias},
+                      .record = record,
+                      .reference = reference,
+                      .gradient = gradient,
+                      .large = rows * in * out > 2000000};
     t.in[0] = (struct operand){DIM_DEC_TOKENS, rows, in, 0.1, 1};
     t.in[1] = (struct operand){DIM_FIXED, out, in, 0, 1 / sqrt((double)in)};
     t.in[2] = (struct operand){DIM_FIXED, out, 0, 0, 1};
@@ -72,9 +81,10 @@ static void linear(void **state)
 {
     (void)state;
     static const size_t shapes[][3] = {
-        {0, 5, 7},    {1, 1, 1},    {1, 7, 5},     {3, 385, 257}, {7, 384, 300}, {8, 16, 32},  {8, 33, 65},   {9, 17, 31},
-        {13, 31, 15}, {14, 32, 16}, {15, 33, 17},  {31, 32, 33},  {32, 31, 32},  {33, 33, 31}, {111, 5, 3},   {112, 64, 16},
-        {113, 65, 15}, {14, 383, 31}, {29, 384, 33}, {33, 385, 7}, {20, 769, 40}, {9, 3, 2049}, {1793, 2, 3}, {257, 40, 255},
+        {0, 5, 7},     {1, 1, 1},    {1, 7, 5},     {3, 385, 257}, {7, 384, 300}, {8, 16, 32},
+        {8, 33, 65},   {9, 17, 31},  {13, 31, 15},  {14, 32, 16},  {15, 33, 17},  {31, 32, 33},
+        {32, 31, 32},  {33, 33, 31}, {111, 5, 3},   {112, 64, 16}, {113, 65, 15}, {14, 383, 31},
+        {29, 384, 33}, {33, 385, 7}, {20, 769, 40}, {9, 3, 2049},  {1793, 2, 3},  {257, 40, 255},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         try(shapes[i][0], shapes[i][1], shapes[i][2], false, i % 2, i % 3 * 20);
@@ -84,8 +94,9 @@ static void linear_gelu(void **state)
 {
     (void)state;
     static const size_t shapes[][3] = {
-        {0, 5, 7},    {1, 1, 1},    {1, 7, 5},    {4, 385, 33},  {8, 16, 32},   {8, 33, 65},   {9, 17, 31}, {15, 33, 17},
-        {31, 32, 33}, {33, 33, 31}, {111, 5, 3},  {112, 16, 64}, {113, 15, 65}, {33, 385, 7}, {29, 384, 33}, {257, 3, 255},
+        {0, 5, 7},     {1, 1, 1},    {1, 7, 5},     {4, 385, 33},  {8, 16, 32}, {8, 33, 65},
+        {9, 17, 31},   {15, 33, 17}, {31, 32, 33},  {33, 33, 31},  {111, 5, 3}, {112, 16, 64},
+        {113, 15, 65}, {33, 385, 7}, {29, 384, 33}, {257, 3, 255},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         try(shapes[i][0], shapes[i][1], shapes[i][2], true, i % 2 == 0, i % 3 * 20);

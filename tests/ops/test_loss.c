@@ -1,5 +1,5 @@
-/* linear_cross_entropy:  nll = logsumexp(y w^T) - y . w[label], forward alone and fused with both gradients, in one chunk of
- * rows and in several. elbo: the loss and its parts with the three kinds of free bits. */
+/* linear_cross_entropy:  nll = logsumexp(y w^T) - y . w[label], forward alone and fused with both gradients, in one
+ * chunk of rows and in several. elbo: the loss and its parts with the three kinds of free bits. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -60,9 +60,17 @@ static void try(size_t rows, size_t width, size_t vocabulary, double size, size_
     char name[64];
     struct batch *b = batch_rows(rows);
     batch_words(b, vocabulary, rows);
-    snprintf(name, sizeof name, "cross-entropy %zu x %zu of %zu%s", rows, width, vocabulary, forward_only ? ", forward" : "");
-    struct trial t = {.name = name, .batch = b, .tail = tail, .inputs = 2, .record = record, .reference = reference,
-                      .gradient = gradient, .forward_only = forward_only, .large = vocabulary > 10000};
+    snprintf(name, sizeof name, "cross-entropy %zu x %zu of %zu%s", rows, width, vocabulary,
+             forward_only ? ", forward" : "");
+    struct trial t = {.name = name,
+                      .batch = b,
+                      .tail = tail,
+                      .inputs = 2,
+                      .record = record,
+                      .reference = reference,
+                      .gradient = gradient,
+                      .forward_only = forward_only,
+                      .large = vocabulary > 10000};
     t.in[0] = (struct operand){DIM_DEC_TOKENS, rows, width, 0, size};
     t.in[1] = (struct operand){DIM_FIXED, vocabulary, width, 0, 1};
     harness_try(&t);
@@ -72,9 +80,9 @@ static void try(size_t rows, size_t width, size_t vocabulary, double size, size_
 static void cross_entropy(void **state)
 {
     (void)state;
-    static const size_t shapes[][3] = {{0, 3, 5},   {1, 1, 2},   {1, 5, 17},  {2, 3, 31},  {3, 4, 16},   {8, 7, 33},
-                                       {9, 8, 100}, {15, 3, 15}, {17, 33, 7}, {31, 6, 65}, {32, 16, 32}, {33, 5, 257},
-                                       {64, 3, 9},  {113, 4, 31}, {5, 385, 12}, {130, 2, 500}};
+    static const size_t shapes[][3] = {
+        {0, 3, 5},   {1, 1, 2},   {1, 5, 17},   {2, 3, 31},   {3, 4, 16}, {8, 7, 33},   {9, 8, 100},  {15, 3, 15},
+        {17, 33, 7}, {31, 6, 65}, {32, 16, 32}, {33, 5, 257}, {64, 3, 9}, {113, 4, 31}, {5, 385, 12}, {130, 2, 500}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         try(shapes[i][0], shapes[i][1], shapes[i][2], 1, i % 3 * 20, false);
         try(shapes[i][0], shapes[i][1], shapes[i][2], 1, i % 3 * 20, true);
@@ -103,7 +111,8 @@ enum { KIND, GROUPS_OF, WITHOUT_Z };
 
 static void record_elbo(struct graph *g, const struct trial *t, const value *in, value *out)
 {
-    struct free_bits f = {.kind = (unsigned)t->option[KIND], .nats = t->real[0], .groups = (size_t)t->option[GROUPS_OF]};
+    struct free_bits f = {
+        .kind = (unsigned)t->option[KIND], .nats = t->real[0], .groups = (size_t)t->option[GROUPS_OF]};
     struct elbo_value e = op_elbo(g, in[0], t->option[WITHOUT_Z] ? NO_VALUE : in[1], harness_input(g, "weights"), &f);
     out[0] = e.loss;
     out[1] = e.kl_dim;
@@ -113,7 +122,9 @@ static void elbo_reference(const struct trial *t, double *const *in, double *con
 {
     double nll = 0, kl = 0, free_kl = 0;
     size_t sentences = t->batch->sentences, width = t->option[WITHOUT_Z] ? 0 : t->in[1].width;
-    size_t parts = t->option[KIND] == FREE_TOTAL ? 1 : t->option[KIND] == FREE_PER_GROUP ? (size_t)t->option[GROUPS_OF] : width;
+    size_t parts = t->option[KIND] == FREE_TOTAL       ? 1
+                   : t->option[KIND] == FREE_PER_GROUP ? (size_t)t->option[GROUPS_OF]
+                                                       : width;
     for (size_t n = 0; n < t->in[0].rows; n++) nll += in[0][n];
     for (size_t j = 0; j < width; j++) {
         out[1][j] = 0;
@@ -125,7 +136,8 @@ static void elbo_reference(const struct trial *t, double *const *in, double *con
         for (size_t j = k * (width / parts); j < (k + 1) * (width / parts); j++) mean += out[1][j] / (double)sentences;
         free_kl += (double)sentences * fmax(t->real[0], mean);
     }
-    out[0][ELBO_LOSS] = (double)t->batch->weights[ELBO_WEIGHT_NLL] * nll + (double)t->batch->weights[ELBO_WEIGHT_KL] * free_kl;
+    out[0][ELBO_LOSS] =
+        (double)t->batch->weights[ELBO_WEIGHT_NLL] * nll + (double)t->batch->weights[ELBO_WEIGHT_KL] * free_kl;
     out[0][ELBO_NLL] = nll;
     out[0][ELBO_KL] = kl;
     out[0][ELBO_KL_FREE] = free_kl;
@@ -133,16 +145,22 @@ static void elbo_reference(const struct trial *t, double *const *in, double *con
 
 static void elbo_of(long kind, size_t groups, double nats, bool without_z)
 {
-    static const size_t shapes[][2] = {{1, 6}, {1, 12}, {2, 6}, {3, 18}, {5, 6}, {7, 24}, {16, 6}, {17, 12}, {33, 6}, {64, 12},
-                                       {4, 30}, {6, 36}, {9, 54}, {11, 6}, {2, 132}};
+    static const size_t shapes[][2] = {{1, 6},  {1, 12},  {2, 6},  {3, 18}, {5, 6},  {7, 24}, {16, 6}, {17, 12},
+                                       {33, 6}, {64, 12}, {4, 30}, {6, 36}, {9, 54}, {11, 6}, {2, 132}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         char name[96];
         struct batch *b = batch_rows(3 * shapes[i][0] + 1);
         b->sentences = shapes[i][0];
         snprintf(name, sizeof name, "elbo %zu x %zu, kind %ld, %g nats%s", shapes[i][0], shapes[i][1], kind, nats,
                  without_z ? ", no z" : "");
-        struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = without_z ? 1 : 2, .is_loss = true,
-                          .option = {kind, (long)groups, without_z}, .real = {nats}, .record = record_elbo,
+        struct trial t = {.name = name,
+                          .batch = b,
+                          .tail = i % 3 * 20,
+                          .inputs = without_z ? 1 : 2,
+                          .is_loss = true,
+                          .option = {kind, (long)groups, without_z},
+                          .real = {nats},
+                          .record = record_elbo,
                           .reference = elbo_reference};
         t.in[0] = (struct operand){DIM_DEC_TOKENS, b->tokens, 1, 4, 1};
         t.in[1] = (struct operand){DIM_SENTENCES, b->sentences, shapes[i][1], 0.5, 0.4};
@@ -158,8 +176,8 @@ static void elbo(void **state)
     elbo_of(FREE_PER_DIMENSION, 0, 0, false);
     elbo_of(FREE_PER_GROUP, 3, 1.2, false);
     elbo_of(FREE_PER_GROUP, 6, 0.9, false);
-    elbo_of(FREE_TOTAL, 0, 2, false);           /* above it */
-    elbo_of(FREE_TOTAL, 0, 200, false);         /* below it: no gradient reaches the KL */
+    elbo_of(FREE_TOTAL, 0, 2, false);   /* above it */
+    elbo_of(FREE_TOTAL, 0, 200, false); /* below it: no gradient reaches the KL */
     elbo_of(FREE_PER_DIMENSION, 0, 0.5, true);
 }
 

@@ -1,5 +1,5 @@
-/* norm:  s = x (+ residual);  layer: y = (s - mean) / sqrt(var + 1e-5) gamma + beta;  rms: y = s / sqrt(mean s^2 + 1e-5) gamma.
- * Both outputs, y and s, are read in turn or together. */
+/* norm:  s = x (+ residual);  layer: y = (s - mean) / sqrt(var + 1e-5) gamma + beta;  rms: y = s / sqrt(mean s^2 +
+ * 1e-5) gamma. Both outputs, y and s, are read in turn or together. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -29,7 +29,8 @@ static void reference(const struct trial *t, double *const *in, double *const *o
             square += pow(in[0][n * width + i] + (residual ? residual[n * width + i] : 0) - mean, 2) / (double)width;
         for (size_t i = 0; i < width; i++) {
             double s = in[0][n * width + i] + (residual ? residual[n * width + i] : 0);
-            if (t->option[READ] & 1) out[0][n * width + i] = (s - mean) / sqrt(square + 1e-5) * in[1][i] + (rms ? 0 : in[2][i]);
+            if (t->option[READ] & 1)
+                out[0][n * width + i] = (s - mean) / sqrt(square + 1e-5) * in[1][i] + (rms ? 0 : in[2][i]);
             if (t->option[READ] & 2) out[1][n * width + i] = s;
         }
     }
@@ -38,13 +39,18 @@ static void reference(const struct trial *t, double *const *in, double *const *o
 static void try(size_t rows, size_t width, bool rms, bool residual, long read, size_t tail)
 {
     char name[64];
-    snprintf(name, sizeof name, "norm %zu x %zu%s%s, reading %ld", rows, width, rms ? ", rms" : "", residual ? ", residual" : "",
-             read);
+    snprintf(name, sizeof name, "norm %zu x %zu%s%s, reading %ld", rows, width, rms ? ", rms" : "",
+             residual ? ", residual" : "", read);
     struct batch *b = batch_rows(rows);
-    struct trial t = {.name = name, .batch = b, .tail = tail, .inputs = 3u - rms + residual, .option = {rms, residual, read},
-                      .record = record, .reference = reference};
-    /* One or two columns are all but a sign when they are large: of the size of sqrt(epsilon), y depends on x. One column
-     * less its mean is zero always, and so is its gradient: only forward. */
+    struct trial t = {.name = name,
+                      .batch = b,
+                      .tail = tail,
+                      .inputs = 3u - rms + residual,
+                      .option = {rms, residual, read},
+                      .record = record,
+                      .reference = reference};
+    /* One or two columns are all but a sign when they are large: of the size of sqrt(epsilon), y depends on x. One
+     * column less its mean is zero always, and so is its gradient: only forward. */
     double size = width <= 2 ? 0.002 : 1;
     t.forward_only = width == 1 && !rms;
     t.in[0] = (struct operand){DIM_DEC_TOKENS, rows, width, 0.3 * size, size};
@@ -55,8 +61,9 @@ static void try(size_t rows, size_t width, bool rms, bool residual, long read, s
     free(b);
 }
 
-static const size_t shapes[][2] = {{0, 4},  {1, 1},  {1, 2},   {1, 16},  {1, 33},  {2, 7},   {5, 64},  {17, 5},  {31, 9},
-                                   {32, 15}, {33, 17}, {63, 3}, {65, 31}, {3, 129}, {2, 255}, {1, 300}, {40, 48}};
+static const size_t shapes[][2] = {{0, 4},   {1, 1},   {1, 2},   {1, 16},  {1, 33},  {2, 7},
+                                   {5, 64},  {17, 5},  {31, 9},  {32, 15}, {33, 17}, {63, 3},
+                                   {65, 31}, {3, 129}, {2, 255}, {1, 300}, {40, 48}};
 
 static void every(bool rms)
 {
@@ -85,8 +92,13 @@ static void keeps_digits_far_from_zero(void **state)
 {
     (void)state;
     struct batch *b = batch_rows(9);
-    struct trial t = {.name = "norm around 100", .batch = b, .inputs = 3, .option = {false, false, 1}, .forward_only = true,
-                      .record = record, .reference = reference};
+    struct trial t = {.name = "norm around 100",
+                      .batch = b,
+                      .inputs = 3,
+                      .option = {false, false, 1},
+                      .forward_only = true,
+                      .record = record,
+                      .reference = reference};
     t.in[0] = (struct operand){DIM_DEC_TOKENS, 9, 40, 64, 1};
     t.in[1] = (struct operand){DIM_FIXED, 40, 0, 1, 0.3};
     t.in[2] = (struct operand){DIM_FIXED, 40, 0, 0, 0.5};
@@ -94,4 +106,5 @@ static void keeps_digits_far_from_zero(void **state)
     free(b);
 }
 
-HARNESS_MAIN(FAMILY_NORM, cmocka_unit_test(layer_norm), cmocka_unit_test(rms_norm), cmocka_unit_test(keeps_digits_far_from_zero))
+HARNESS_MAIN(FAMILY_NORM, cmocka_unit_test(layer_norm), cmocka_unit_test(rms_norm),
+             cmocka_unit_test(keeps_digits_far_from_zero))

@@ -1,5 +1,5 @@
-/* The update: 20 steps of AdamW and of SGD with momentum against double precision; the squared norm with what is not finite;
- * the same bits with any number of threads. */
+/* The update: 20 steps of AdamW and of SGD with momentum against double precision; the squared norm with what is not
+ * finite; the same bits with any number of threads. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -109,7 +109,8 @@ static void update(bool adam)
                     first[i] = malloc(u.n * sizeof(float));
                     memcpy(first[i], u.arena[i], u.n * sizeof(float));
                 }
-                if (memcmp(first[i], u.arena[i], u.n * sizeof(float))) fail_msg("%s: other bits than with 1 thread", what);
+                if (memcmp(first[i], u.arena[i], u.n * sizeof(float)))
+                    fail_msg("%s: other bits than with 1 thread", what);
             }
             close_update(&u);
         }

@@ -1,4 +1,5 @@
-/* Between one row per token and one row per sentence: pooling of four kinds, broadcast, segment sums; empty sentences. */
+/* Between one row per token and one row per sentence: pooling of four kinds, broadcast, segment sums; empty sentences.
+ */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -11,7 +12,8 @@ static const size_t widths[] = {1, 3, 8, 17, 33, 5};
 
 static void record_pool(struct graph *g, const struct trial *t, const value *in, value *out)
 {
-    out[0] = op_pool(g, in[0], harness_input(g, "offsets"), t->inputs > 1 ? in[1] : NO_VALUE, (enum pool_kind)t->option[0]);
+    out[0] =
+        op_pool(g, in[0], harness_input(g, "offsets"), t->inputs > 1 ? in[1] : NO_VALUE, (enum pool_kind)t->option[0]);
 }
 
 static void pool_reference(const struct trial *t, double *const *in, double *const *out)
@@ -22,8 +24,11 @@ static void pool_reference(const struct trial *t, double *const *in, double *con
         double weight[128], sum = 0;
         for (size_t n = from; n < to; n++) {
             double score = 0;
-            for (size_t i = 0; i < width && t->option[0] == POOL_ATTENTION; i++) score += in[0][n * width + i] * in[1][i];
-            weight[n - from] = t->option[0] == POOL_FIRST ? n == from : t->option[0] == POOL_LAST ? n == to - 1 : exp(score);
+            for (size_t i = 0; i < width && t->option[0] == POOL_ATTENTION; i++)
+                score += in[0][n * width + i] * in[1][i];
+            weight[n - from] = t->option[0] == POOL_FIRST  ? n == from
+                               : t->option[0] == POOL_LAST ? n == to - 1
+                                                           : exp(score);
             sum += weight[n - from];
         }
         for (size_t i = 0; i < width; i++) {
@@ -39,10 +44,16 @@ static void pool_of(enum pool_kind kind)
         char name[64];
         struct batch *b = batch_of(&harness_ragged[i]);
         snprintf(name, sizeof name, "pool %d, sentences %zu, width %zu", kind, i, widths[i % 6]);
-        struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = kind == POOL_ATTENTION ? 2 : 1, .option = {kind},
-                          .record = record_pool, .reference = pool_reference};
+        struct trial t = {.name = name,
+                          .batch = b,
+                          .tail = i % 3 * 20,
+                          .inputs = kind == POOL_ATTENTION ? 2 : 1,
+                          .option = {kind},
+                          .record = record_pool,
+                          .reference = pool_reference};
         t.in[0] = (struct operand){DIM_DEC_TOKENS, b->tokens, widths[i % 6], 0, 1};
-        t.in[1] = (struct operand){DIM_FIXED, widths[i % 6], 0, 0, 1 / sqrt((double)widths[i % 6])}; /* no weight near 1 */
+        t.in[1] =
+            (struct operand){DIM_FIXED, widths[i % 6], 0, 0, 1 / sqrt((double)widths[i % 6])}; /* no weight near 1 */
         harness_try(&t);
         free(b);
     }
@@ -95,7 +106,11 @@ static void broadcast_add(void **state)
         char name[64];
         struct batch *b = batch_of(&harness_ragged[i]);
         snprintf(name, sizeof name, "broadcast, sentences %zu, width %zu", i, widths[i % 6]);
-        struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = 2, .record = record_broadcast,
+        struct trial t = {.name = name,
+                          .batch = b,
+                          .tail = i % 3 * 20,
+                          .inputs = 2,
+                          .record = record_broadcast,
                           .reference = broadcast_reference};
         t.in[0] = (struct operand){DIM_DEC_TOKENS, b->tokens, widths[i % 6], 0, 1};
         t.in[1] = (struct operand){DIM_SENTENCES, b->sentences, widths[i % 6], 0, 1};
@@ -131,8 +146,13 @@ static void segment_sum(void **state)
             char name[64];
             struct batch *b = batch_of(&harness_ragged[i]);
             snprintf(name, sizeof name, "segment sum, sentences %zu, rank %zu", i, rank);
-            struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = 1, .record = record_sum,
-                              .reference = sum_reference, .forward_only = true};
+            struct trial t = {.name = name,
+                              .batch = b,
+                              .tail = i % 3 * 20,
+                              .inputs = 1,
+                              .record = record_sum,
+                              .reference = sum_reference,
+                              .forward_only = true};
             t.in[0] = (struct operand){DIM_DEC_TOKENS, b->tokens, rank == 2 ? widths[i % 6] : 0, 0.5, 1};
             harness_try(&t);
             free(b);
