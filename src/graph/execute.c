@@ -1,4 +1,5 @@
 #include "graph/execute.h"
+#include "base/redzone.h"
 #include "graph/parameters.h"
 
 #include <stdlib.h>
@@ -74,6 +75,18 @@ elbo_status executor_bind(struct executor *e, void *arena, const float *weights,
     return e->backend->reserve(e->backend, e->workspace_shared, e->workspace_worker, error);
 }
 
+/* Under the sanitizer an op may touch its own values, at their counts, and nothing else of the arena. */
+static void guard_arena(const struct executor *e, const struct node *n, const size_t count[DIM_KINDS])
+{
+    if (!REDZONE_BYTES) return;
+    redzone_close(e->arena, e->plan.bytes);
+    for (unsigned k = 0; k < MAX_INPUTS + MAX_OUTPUTS; k++) {
+        value v = k < MAX_INPUTS ? n->in[k] : n->out[k - MAX_INPUTS];
+        if (v.index && graph_value(e->graph, v)->class == VALUE_ACTIVATION)
+            redzone_open(e->arena + e->plan.offset[v.index], graph_bytes(e->graph, v, count));
+    }
+}
+
 elbo_status executor_run(struct executor *e, const struct execution *run, elbo_error *error)
 {
     const struct graph *g = e->graph;
@@ -99,9 +112,11 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
             call.out[k] = executor_pointer(e, n->out[k]);
             call.add[k] = n->mode[k] == WRITE_ADD || (n->mode[k] == WRITE_ADD_LATER_SLOTS && !run->first_slot);
         }
+        guard_arena(e, n, run->count);
         if (e->hook) e->hook(e->hook_context, &call, false);
         e->backend->kernels[n->type->index].run(&call);
         if (e->hook) e->hook(e->hook_context, &call, true);
     }
+    if (REDZONE_BYTES) redzone_open(e->arena, e->plan.bytes);
     return ELBO_OK;
 }

@@ -1,6 +1,7 @@
 /* Largest value first, each at the lowest offset where nothing that lives at the same time lies. */
 #include "graph/plan.h"
 #include "base/checked.h"
+#include "base/redzone.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,7 @@ static size_t collect(const struct graph *g, struct lifetime *lives, value *unwr
     for (size_t v = 1; v < values; v++) {
         const struct value_info *info = graph_value(g, (value){(uint32_t)v});
         if (info->class != VALUE_ACTIVATION || lives[v].first == SIZE_MAX) continue;
-        lives[v].bytes = align_up(graph_bytes(g, (value){(uint32_t)v}, graph_capacity(g)->count), PLAN_ALIGNMENT);
+        lives[v].bytes = align_up(graph_bytes(g, (value){(uint32_t)v}, graph_capacity(g)->count), PLAN_ALIGNMENT) + REDZONE_BYTES;
         if (info->kept) lives[v].last = steps;
         lives[n++] = lives[v];
     }
