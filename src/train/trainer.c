@@ -2,29 +2,16 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "graph/backends.h"
-#include "model/evaluate.h"
 #include "train/checkpoint.h"
 #include "train/memory.h"
 #include "train/schedule.h"
+#include "train/report.h"
 #include "train/state.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-static void say(struct trainer *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void say(struct trainer *t, const char *format, ...)
-{
-    char text[640];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    if (t->report.line) t->report.line(t->report.context, text);
-}
 
 /* ---- opening ---- */
 
@@ -112,7 +99,7 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     t->sums = calloc(2 * z + 1, sizeof *t->sums);
     t->read = calloc(4 * z + ELBO_PARTS, sizeof *t->read);
     if (!t->moments || !t->kl_dim || !t->sums || !t->read) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
-    say(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB", (double)table.parameters / 1e6,
+    report_line(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB", (double)table.parameters / 1e6,
         t->backend->name, t->backend->detail, (double)table.total / 1048576.0, (double)table.activations / 1048576.0);
     return ELBO_OK;
 }
@@ -239,17 +226,6 @@ static void update_moments(struct trainer *t, const double *batch)
     t->moments[2 * z] = keep * t->moments[2 * z] + (1 - keep);
 }
 
-static size_t active_units(const struct trainer *t)
-{
-    size_t z = t->model_config.latent.kind == LATENT_NONE ? 0 : t->model_config.latent.width, active = 0;
-    double weight = t->moments[2 * t->model_config.latent.width];
-    for (size_t j = 0; j < z && weight > 0; j++) {
-        double mean = t->moments[j] / weight;
-        active += t->moments[z + j] / weight - mean * mean >= 0.01;
-    }
-    return active;
-}
-
 static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, elbo_error *error)
 {
     size_t z = t->model_config.latent.width;
@@ -368,81 +344,7 @@ static elbo_status diverged(struct trainer *t, const struct slot_batch *batch, e
                      saved ? "The weights of the last good update are saved in" : "Nothing new was saved in", t->config->run_dir);
 }
 
-/* ---- what is told ---- */
-
-static double memory_mib(void)
-{
-    size_t pages = 0, unused;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (f && fscanf(f, "%zu %zu", &unused, &pages) != 2) pages = 0;
-    if (f) fclose(f);
-    return (double)pages * (double)sysconf(_SC_PAGESIZE) / 1048576.0;
-}
-
-static elbo_status tell(struct trainer *t, elbo_error *error)
-{
-    double now = clock_seconds(), seconds = now - t->step_began;
-    double rate = seconds > 0 ? (double)t->tokens_since / seconds : 0, mib = memory_mib();
-    double done = (double)(t->draws - t->first_draw), left = 0;
-    if (done > 0) left = (now - t->begun) / done * (double)(t->config->train.steps - t->draws);
-    size_t active = active_units(t), z = t->model_config.latent.kind == LATENT_NONE ? 0 : t->model_config.latent.width;
-    say(t, "step %llu/%zu  loss %.3f  reconstruction %.3f  kl %.3f  beta %.3f  active %zu/%zu  |g| %.3f  %.1fk tok/s  "
-        "%.0f MiB  %.0fm%02.0fs left%s",
-        (unsigned long long)t->draws, t->config->train.steps, t->loss, t->reconstruction, t->kl, t->beta, active, z,
-        t->gradient_norm, rate / 1e3, mib, floor(left / 60), floor(fmod(left, 60)), t->step_skipped ? "  (update skipped)" : "");
-    json_t *row = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:b, s:I}", "step", (json_int_t)t->draws,
-                            "reconstruction", isfinite(t->reconstruction) ? t->reconstruction : 0.0, "kl",
-                            isfinite(t->kl) ? t->kl : 0.0, "kl_free", isfinite(t->kl_free) ? t->kl_free : 0.0, "beta", t->beta,
-                            "learning_rate", t->learning_rate, "lambda", t->config->objective.lambda, "active_units",
-                            (int)active, "sentences", (json_int_t)t->sentences, "tokens", (json_int_t)t->tokens, "words",
-                            (json_int_t)t->words, "skipped", t->step_skipped, "shortened", (json_int_t)t->shortened);
-    json_t *wall = json_pack("{s:f, s:f, s:f}", "seconds", now - t->begun, "tokens_per_second", rate, "memory_mib", mib);
-    json_t *dims = json_array();
-    for (size_t j = 0; j < z; j++) {
-        double kl = t->kl_dim[j] / (double)t->sentences;
-        json_array_append_new(dims, isfinite(kl) ? json_real(kl) : json_null());
-    }
-    elbo_status status = row && wall && dims ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for a row of metrics");
-    if (!status) {
-        /* JSON has no NaN: null says that the number was not finite. */
-        json_object_set_new(row, "loss", isfinite(t->loss) ? json_real(t->loss) : json_null());
-        json_object_set_new(row, "gradient_norm", isfinite(t->gradient_norm) ? json_real(t->gradient_norm) : json_null());
-        json_object_set(row, "kl_per_dim", dims);
-        json_object_set(row, "wall", wall);
-        status = metrics_write(t->metrics, row, error);
-    }
-    json_decref(row);
-    json_decref(wall);
-    json_decref(dims);
-    t->step_began = now;
-    t->tokens_since = 0;
-    return status;
-}
-
-static elbo_status validate(struct trainer *t, elbo_error *error)
-{
-    const struct elbo_config *c = t->config;
-    struct evaluate_options o = {.slots = slot_options_of(c), .sentences = c->train.eval_sentences, .own_z = true,
-                                 .seed = c->seed};
-    struct evaluation e;
-    double before = clock_seconds();
-    ELBO_TRY(evaluate(&e, &t->model, t->valid, &o, error));
-    ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
-    double seconds = clock_seconds() - before;
-    say(t, "valid at %llu: neg_elbo %.3f  reconstruction %.3f  kl %.3f  active %zu/%zu  own z %.2f  (%zu sentences, %.1f s)",
-        (unsigned long long)t->draws, e.neg_elbo, e.reconstruction, e.kl, e.active_units, e.latent_width, e.own_z_gain,
-        e.sentences, seconds);
-    json_t *row = json_pack("{s:I, s:{s:f, s:f, s:f, s:I, s:f, s:f, s:I}, s:{s:f}}", "step", (json_int_t)t->draws, "valid",
-                            "neg_elbo", e.neg_elbo, "reconstruction", e.reconstruction, "kl", e.kl, "active_units",
-                            (json_int_t)e.active_units, "own_z_gain", e.own_z_gain, "ppl_word", e.ppl_word, "sentences",
-                            (json_int_t)e.sentences, "wall", "seconds", seconds);
-    evaluation_free(&e);
-    if (!row) return elbo_fail(error, ELBO_MEMORY, "no memory for a row of metrics");
-    elbo_status status = metrics_write(t->metrics, row, error);
-    json_decref(row);
-    t->step_began += seconds;
-    return status;
-}
+/* ---- the loop ---- */
 
 static bool due(size_t every, uint64_t step)
 {
@@ -456,7 +358,7 @@ elbo_status trainer_run(struct trainer *t, elbo_error *error)
     size_t last = c->train.steps;
     if (c->train.stop_after && c->train.stop_after < last) last = c->train.stop_after;
     if (t->draws >= last) {
-        say(t, "nothing to do: step %llu of %zu is done", (unsigned long long)t->draws, last);
+        report_line(t, "nothing to do: step %llu of %zu is done", (unsigned long long)t->draws, last);
         return ELBO_OK;
     }
     bool saved = false;
@@ -464,9 +366,9 @@ elbo_status trainer_run(struct trainer *t, elbo_error *error)
     while (t->draws < last && !signal) {
         const struct slot_batch *batch;
         ELBO_TRY(step(t, &batch, error));
-        if (due(c->log.every, t->draws) || t->draws == c->train.steps || t->step_skipped) ELBO_TRY(tell(t, error));
+        if (due(c->log.every, t->draws) || t->draws == c->train.steps || t->step_skipped) ELBO_TRY(report_step(t, error));
         if (t->bad >= c->train.max_bad_steps) return diverged(t, batch, error);
-        if (t->valid && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps)) ELBO_TRY(validate(t, error));
+        if (t->valid && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps)) ELBO_TRY(report_validation(t, error));
         saved = due(c->checkpoint.every, t->draws) && save_on_the_way(t);
         signal = pending_signal();
     }

@@ -62,11 +62,11 @@ static void rules_between_options(void **state)
 {
     (void)state;
     const char *const wrong[][3] = {
-        {"--decoder.heads=3", "", "decoder.heads = 3 does not divide decoder.width = 256"},
+        {"--decoder.heads=3", "", "decoder.heads = 3 does not divide decoder.width = 128"},
         {"--encoder.kv_heads=3", "", "encoder.kv_heads = 3 does not divide"},
-        {"--encoder.width=128", "", "encoder.share_embedding"},
+        {"--encoder.width=64", "", "encoder.share_embedding"},
         {"--train.slot_tokens=101", "", "at least 102"},
-        {"--decoder.heads=256", "--decoder.positions=rotary", "is odd"},
+        {"--decoder.heads=128", "--decoder.positions=rotary", "is odd"},
         {"--objective.free_bits_kind=group", "--objective.free_bits_groups=5", "free_bits_groups"},
         {"--train.steps=5", "--train.skip=6", "train.skip"},
     };

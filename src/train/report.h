@@ -1,0 +1,15 @@
+/* What a run says of itself. Private to the trainer. */
+#ifndef TRAIN_REPORT_H
+#define TRAIN_REPORT_H
+
+#include "train/state.h"
+
+void report_line(struct trainer *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The console line and the metrics row of the step just done. */
+elbo_status report_step(struct trainer *t, elbo_error *error);
+
+/* Evaluates on data.valid, tells it, and binds the training recording again. */
+elbo_status report_validation(struct trainer *t, elbo_error *error);
+
+#endif
