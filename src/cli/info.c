@@ -1,9 +1,15 @@
-/* elbo info: what a corpus holds. */
-#include "cli/cli.h"
+/* elbo info: what a corpus or a run holds; --graph: the ops of a run's training step with their FLOPs and bytes. */
+#include "cli/run.h"
 
+#include "base/files.h"
 #include "elbo/corpus.h"
+#include "graph/account.h"
+#include "train/memory.h"
+#include "train/optimizer.h"
 
 #include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
 
 static elbo_status corpus_json(const struct elbo_corpus *corpus, elbo_error *error)
 {
@@ -42,10 +48,162 @@ static void corpus_text(const struct elbo_corpus *corpus)
     printf("hash         %s (tokenizer %s)\n", elbo_corpus_hash(corpus), elbo_corpus_tokenizer_hash(corpus));
 }
 
+/* ---- a run ---- */
+
+/* The last row of metrics.jsonl of a run directory that has `key`; null when there is none. */
+static json_t *last_row(const char *folder, const char *key)
+{
+    char path[FILES_PATH], *text = NULL;
+    size_t size = 0;
+    elbo_error unused;
+    json_t *found = NULL;
+    if (file_join(path, folder, "metrics.jsonl", &unused) || !file_is_regular(path)) return NULL;
+    if (file_read(&text, &size, path, (size_t)1 << 34, &unused)) return NULL;
+    for (size_t end = size; end && !found;) {
+        size_t begin = end - 1;
+        while (begin && text[begin - 1] != '\n') begin--;
+        json_t *row = json_loadb(text + begin, end - begin, 0, NULL);
+        if (json_object_get(row, key)) found = json_incref(row);
+        json_decref(row);
+        end = begin;
+    }
+    free(text);
+    return found;
+}
+
+static json_t *stack_json(const struct stack_config *c)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "width", (json_int_t)c->width, "layers", (json_int_t)c->layers, "heads",
+                     (json_int_t)c->heads, "ff_width", (json_int_t)(c->ff_width ? c->ff_width : 4 * c->width));
+}
+
+/* What is known of the run, as one object; the text is made of it too. */
+static json_t *describe_run(const struct run *run, const char *folder)
+{
+    const struct model_config *m = &run->model.config;
+    bool latent = m->latent.kind != LATENT_NONE;
+    static const char *const injections[] = {"both", "memory", "embedding"};
+    json_t *all = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s}", "kind", "run", "checkpoint", checkpoint_path(run->checkpoint),
+                            "step", (json_int_t)checkpoint_step(run->checkpoint), "parameters",
+                            (json_int_t)parameters_total(run->model.parameters), "vocabulary", (json_int_t)m->vocabulary,
+                            "max_length", (json_int_t)run->config->data.max_length, "tokenizer",
+                            elbo_tokenizer_kind_name(elbo_tokenizer_kind(run->tokenizer)), "program",
+                            checkpoint_program(run->checkpoint));
+    if (!all) return NULL;
+    json_object_set_new(all, "steps", json_integer((json_int_t)run->config->train.steps));
+    json_object_set(all, "counters", checkpoint_counters(run->checkpoint));
+    json_object_set_new(all, "config_hash", json_string(checkpoint_config_hash(run->checkpoint)));
+    json_object_set_new(all, "encoder", latent ? stack_json(&m->encoder) : json_null());
+    json_object_set_new(all, "decoder", stack_json(&m->decoder));
+    json_object_set_new(all, "latent", latent ? json_pack("{s:I, s:s}", "width", (json_int_t)m->latent.width, "injection",
+                                                          injections[m->latent.injection]) : json_null());
+    json_t *row = last_row(folder, "loss"), *valid = last_row(folder, "valid");
+    json_object_set_new(all, "last", row ? row : json_null());
+    json_object_set_new(all, "last_valid", valid ? valid : json_null());
+    return all;
+}
+
+static void stack_text(const char *name, const json_t *stack)
+{
+    if (!json_is_object(stack)) return;
+    printf("%-12s", name);
+    const char *key;
+    json_t *v;
+    const char *separator = " ";
+    json_object_foreach((json_t *)stack, key, v) {
+        if (json_is_string(v)) printf("%s%s %s", separator, key, json_string_value(v));
+        else printf("%s%s %lld", separator, key, (long long)json_integer_value(v));
+        separator = ", ";
+    }
+    putchar('\n');
+}
+
+static double number(const json_t *row, const char *key)
+{
+    return json_number_value(json_object_get(row, key));
+}
+
+static void run_text(const json_t *all)
+{
+    const json_t *counters = json_object_get(all, "counters"), *row = json_object_get(all, "last");
+    const json_t *valid = json_object_get(json_object_get(all, "last_valid"), "valid");
+    printf("run          %s\n", json_string_value(json_object_get(all, "checkpoint")));
+    printf("step         %.0f of %.0f (%.0f updates, %.0f skipped)\n", number(all, "step"), number(all, "steps"),
+           number(counters, "updates"), number(counters, "skipped"));
+    printf("parameters   %.0f\n", number(all, "parameters"));
+    stack_text("encoder", json_object_get(all, "encoder"));
+    stack_text("decoder", json_object_get(all, "decoder"));
+    stack_text("latent", json_object_get(all, "latent"));
+    printf("tokenizer    %s, vocabulary %.0f, sentences of up to %.0f tokens\n", json_string_value(json_object_get(all, "tokenizer")),
+           number(all, "vocabulary"), number(all, "max_length"));
+    const char *corpus = json_string_value(json_object_get(counters, "corpus"));
+    printf("corpus       %s\n", corpus ? corpus : "unknown");
+    if (json_is_object(row))
+        printf("last row     step %.0f: loss %.3f, reconstruction %.3f, kl %.3f, beta %.3f\n", number(row, "step"),
+               number(row, "loss"), number(row, "reconstruction"), number(row, "kl"), number(row, "beta"));
+    if (json_is_object(valid))
+        printf("last valid   step %.0f: neg_elbo %.3f, kl %.3f, %.0f active units, own z gain %.2f\n",
+               number(json_object_get(all, "last_valid"), "step"), number(valid, "neg_elbo"), number(valid, "kl"),
+               number(valid, "active_units"), number(valid, "own_z_gain"));
+}
+
+static void graph_line(void *context, const char *text)
+{
+    (void)context;
+    puts(text);
+}
+
+/* The training step's recording at its capacities. */
+static elbo_status print_graph(const struct run *run, elbo_error *error)
+{
+    struct slot_options s = slot_options_of(run->config);
+    size_t sentences = slot_sentence_capacity(&s);
+    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,
+                                           [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
+    struct train_recording options = {.wanted = optimizer_wanted(&run->config->optimizer),
+                                      .recompute = (enum recompute_policy)run->config->train.recompute};
+    struct recording r = {0};
+    ELBO_TRY(record_train(&r, &run->model.config, run->model.parameters, &capacities, &options, NULL, error));
+    account_print(r.g, capacities.count, graph_line, NULL);
+    struct account all = account_graph(r.g, capacities.count);
+    printf("a slot of %zu tokens and %zu sentences: %.3f GFLOP, %.3f MB\n", s.decoder_tokens, sentences, all.flops / 1e9,
+           all.bytes / 1e6);
+    recording_free(&r, run->backend);
+    return ELBO_OK;
+}
+
+static bool is_run(const char *path)
+{
+    char inside[FILES_PATH];
+    elbo_error unused;
+    if (!file_join(inside, path, "model.safetensors", &unused) && file_is_regular(inside)) return true;
+    return !file_join(inside, path, CHECKPOINT_FOLDER, &unused) && file_is_folder(inside);
+}
+
+static elbo_status info_run(struct cli *cli, elbo_error *error)
+{
+    struct run run;
+    ELBO_TRY(cli_open_run(&run, cli, error));
+    elbo_status status = ELBO_OK;
+    json_t *all = cli->config.graph ? NULL : describe_run(&run, cli->arguments[0]);
+    if (cli->config.graph) status = print_graph(&run, error);
+    else if (!all) status = elbo_fail(error, ELBO_MEMORY, "no memory for the result");
+    else if (!cli->config.json) run_text(all);
+    else {
+        json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        putchar('\n');
+    }
+    json_decref(all);
+    run_close(&run);
+    return status;
+}
+
 elbo_status cli_info(struct cli *cli, elbo_error *error)
 {
     struct elbo_corpus *corpus;
     elbo_status status = ELBO_OK;
+    if (is_run(cli->arguments[0])) return info_run(cli, error);
+    if (cli->config.graph) return elbo_fail(error, ELBO_USAGE, "--graph shows the ops of a run; %s is none", cli->arguments[0]);
     ELBO_TRY(elbo_corpus_open(&corpus, cli->arguments[0], error));
     if (cli->config.json) status = corpus_json(corpus, error);
     else corpus_text(corpus);

@@ -109,8 +109,10 @@ static elbo_status visit_own(struct work *w, const struct slot *slot, size_t dra
             w->nll[s] = nll;
             w->iwae[s] = log_weight;
             w->e->tokens += (size_t)(d->offsets[i + 1] - d->offsets[i]);
-            w->e->words += elbo_corpus_sentence_words(w->corpus, s) + 1;
-            w->e->bytes += elbo_corpus_sentence_bytes(w->corpus, s);
+            size_t kept = (size_t)(d->offsets[i + 1] - d->offsets[i]) - 1; /* without the end mark */
+            size_t whole = elbo_corpus_length(w->corpus, ELBO_STREAM_DECODER, s);
+            w->e->words += slot_share(elbo_corpus_sentence_words(w->corpus, s), kept, whole) + 1;
+            w->e->bytes += slot_share(elbo_corpus_sentence_bytes(w->corpus, s), kept, whole);
             uint32_t unknown = elbo_corpus_marks(w->corpus, ELBO_STREAM_DECODER)->unknown;
             for (int32_t t = d->offsets[i]; t < d->offsets[i + 1]; t++)
                 w->e->unknown_share += d->labels[t] == (int32_t)unknown;

@@ -91,8 +91,7 @@ static size_t cut(const struct slot_loader *loader, size_t length)
     return limit && length > limit ? limit : length;
 }
 
-/* A cut sentence's words and bytes: its share of them, rounded. */
-static size_t share(size_t whole, size_t kept, size_t length)
+size_t slot_share(size_t whole, size_t kept, size_t length)
 {
     if (kept == length) return whole;
     return (size_t)((double)whole * (double)kept / (double)length + 0.5);
@@ -110,8 +109,8 @@ static bool add_sentence(struct slot_loader *loader, struct slot_batch *batch, s
     slot_add(slot, &loader->options, elbo_corpus_marks(corpus, ELBO_STREAM_ENCODER),
              elbo_corpus_marks(corpus, ELBO_STREAM_DECODER), loader->ids[shared], encoder, loader->ids[1], decoder,
              batch->step, loader->cursor, source);
-    slot->words += share(elbo_corpus_sentence_words(corpus, source), decoder, whole) + 1;
-    slot->bytes += share(elbo_corpus_sentence_bytes(corpus, source), decoder, whole);
+    slot->words += slot_share(elbo_corpus_sentence_words(corpus, source), decoder, whole) + 1;
+    slot->bytes += slot_share(elbo_corpus_sentence_bytes(corpus, source), decoder, whole);
     batch->sentences++;
     batch->shortened += too_long(loader, source);
     return true;

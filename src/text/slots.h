@@ -72,6 +72,9 @@ struct slot_options {
  * epoch) alone and takes no memory. */
 uint64_t slot_order(uint64_t seed, uint64_t epoch, uint64_t index, uint64_t sentences);
 
+/* A cut sentence's words or bytes: its share of them by tokens, rounded. */
+size_t slot_share(size_t whole, size_t kept, size_t length);
+
 struct slot_loader;
 
 /* Starts the background thread. The corpus must outlive the loader. Fails when a sentence cannot fit a slot, when none
