@@ -79,6 +79,7 @@ enum { HARNESS_SEED = 12345, HARNESS_STEP = 7, HARNESS_DRAW = 2 };
 #define HARNESS_SCOPE "test.op"
 
 void harness_try(const struct trial *t);
+void harness_report(void); /* worst errors of all trials so far */
 /* An integer or scalar input of the batch by its field's name. */
 value harness_input(struct graph *g, const char *name);
 
