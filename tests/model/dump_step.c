@@ -222,7 +222,8 @@ int main(int count, char **arguments)
         {#s ".heads", &c.s.heads, NULL, NULL}, {#s ".kv_heads", &c.s.kv_heads, NULL, NULL},                            \
         {#s ".ff_width", &c.s.ff_width, NULL, NULL}, {#s ".norm", NULL, &c.s.norm, NULL},                              \
         {#s ".norm_position", NULL, &c.s.norm_position, NULL}, {#s ".positions", NULL, &c.s.positions, NULL},          \
-        {#s ".activation", NULL, &c.s.activation, NULL}, {#s ".pooling", NULL, &c.s.pooling, NULL}
+        {#s ".activation", NULL, &c.s.activation, NULL}, {#s ".pooling", NULL, &c.s.pooling, NULL},                    \
+        {#s ".dropout", NULL, NULL, &c.s.dropout}
         STACK(encoder),
         STACK(decoder),
         {"latent.kind", NULL, &c.latent.kind, NULL},

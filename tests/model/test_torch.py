@@ -315,6 +315,14 @@ class WholeModel(unittest.TestCase):
 
     # ---- what must hold besides ----
 
+    def test_dropout_is_for_training_alone(self):
+        """Masks change the gradients of a training step, and nothing in the recordings of evaluation and generation."""
+        kept, dropped = self.dump(), self.dump(encoder__dropout=0.2, decoder__dropout=0.2)
+        for name in ("0.stats", "0.nll", "0.logits", "1.z"):
+            self.assertEqual(kept[name].tobytes(), dropped[name].tobytes(), name)
+        for name in ("0.parts", "g.decoder.1.feed_forward.input.weight", "g.encoder.embedding.token.weight"):
+            self.assertNotEqual(kept[name].tobytes(), dropped[name].tobytes(), name)
+
     def test_gradients_that_are_zero(self):
         """A bias on all keys shifts all scores of a query: no gradient, unless latent keys stand beside or rotation turns it."""
         t, wanted, whole = self.compare()
@@ -327,7 +335,8 @@ class WholeModel(unittest.TestCase):
     def test_recompute_has_the_same_bits(self):
         for config in ({}, dict(encoder__norm_position=POST, decoder__norm_position=POST),
                        dict(encoder__activation=SWIGLU, decoder__positions=ROTARY, tie_output=1, share_embedding=1),
-                       dict(encoder__layers=4, decoder__layers=4, encoder__pooling=ATTENTION)):
+                       dict(encoder__layers=4, decoder__layers=4, encoder__pooling=ATTENTION),
+                       dict(encoder__dropout=0.2, decoder__dropout=0.3, encoder__layers=4)):
             kept = self.dump(**config)
             for policy in (CHEAP, BLOCK):
                 with self.subTest(policy=policy, **config):
