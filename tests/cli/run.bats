@@ -1,0 +1,141 @@
+#!/usr/bin/env bats
+# The happy path of every command on a trained run, in the forms that people's scripts rely on: keys, formats, what the
+# seed decides, and what goes round in a circle.
+
+load common.bash
+
+setup_file() { make_run; }
+
+setup() { cd "$BATS_FILE_TMPDIR" || return; }
+
+# json FILE EXPRESSION: a Python expression on the object `x` holds
+json() {
+    /usr/bin/python3 -c "import json, math, sys; x = json.load(open(sys.argv[1])); assert $2, x" "$1"
+}
+
+@test "train leaves a run directory, and says how it goes" {
+    [ -f run/config.yaml ] && [ -f run/tokenizer.json ] && [ -f run/metrics.jsonl ]
+    [ -f run/checkpoints/step-00000040/model.safetensors ]
+    for part in 'step 40/40' loss reconstruction kl beta active '|g|' 'tok/s' MiB left 'neg_elbo'; do grep -qF "$part" said; done
+    # the saved configuration makes the same run again
+    "$ELBO" train run/config.yaml --run.dir=again 2> /dev/null
+    cmp {run,again}/checkpoints/step-00000040/model.safetensors
+}
+
+@test "eval has its keys" {
+    "$ELBO" eval run --data.test=test --eval.iwae_samples=3 --json > eval.json
+    for key in neg_elbo reconstruction kl kl_per_dim active_units active_units_0.1 mutual_information \
+        mutual_information_bound iwae_nll own_z_gain ppl_token ppl_word bits_per_byte unknown_share sentences tokens words; do
+        json eval.json "'$key' in x"
+    done
+    json eval.json 'x["neg_elbo"] > 0 and abs(x["neg_elbo"] - x["reconstruction"] - x["kl"]) < 1e-6'
+    json eval.json 'len(x["kl_per_dim"]) == 4 and x["sentences"] == 40 and 0 < x["unknown_share"] < 1'
+    json eval.json "x['words'] == $(wc -w < fresh.txt) + 40 and x['bytes'] == $(wc -c < fresh.txt)"
+    json eval.json 'abs(x["ppl_token"] - math.exp(x["iwae_nll"] * x["sentences"] / x["tokens"])) < 1e-3'
+    json eval.json 'abs(x["bits_per_byte"] - x["iwae_nll"] * x["sentences"] / math.log(2) / x["bytes"]) < 1e-6'
+    "$ELBO" eval run/checkpoints/step-00000040 --data.test=test --eval.iwae_samples=3 --json > other.json
+    cmp eval.json other.json
+    "$ELBO" eval run --data.test=test | grep -q '^neg_elbo'
+    "$ELBO" eval run --data.test=test --eval.sentences=7 --json > seven.json
+    json seven.json 'x["sentences"] == 7'
+}
+
+@test "sample: the seed decides, the count does not" {
+    "$ELBO" sample run --count=40 --seed=1 > one
+    "$ELBO" sample run --count=40 --seed=1 --threads=2 > same
+    "$ELBO" sample run --count=40 --seed=2 > other
+    [ "$(wc -l < one)" -eq 40 ]
+    cmp one same
+    differs one other
+    for count in 1 7 33; do
+        "$ELBO" sample run --count="$count" --seed=1 > fewer
+        head -n "$count" one | cmp - fewer
+    done
+    "$ELBO" sample run --count=3 --seed=1 --json > rows
+    head -n 1 rows > row && json row 'set(x) == {"text"}'
+    [ "$("$ELBO" sample run --count=1 --seed=1 --max_length=2 | wc -w)" -le 2 ]
+}
+
+@test "sample: one token to choose from is greedy, and the unknown mark is written only when asked for" {
+    "$ELBO" sample run --count=30 --top_k=1 --seed=3 > one
+    "$ELBO" sample run --count=30 --greedy --seed=3 > greedy
+    cmp one greedy
+    "$ELBO" sample run --count=30 --top_p=0.000001 --seed=3 | cmp - greedy
+    unknown=$(echo zebra | "$ELBO" tokenize corpus | "$ELBO" tokenize corpus --decode)
+    "$ELBO" sample run --count=300 --temperature=2 --top_p=1 > never
+    lacks never "$unknown"
+    "$ELBO" sample run --count=300 --temperature=2 --top_p=1 --allow_unknown > asked
+    grep -qF -- "$unknown" asked
+}
+
+@test "encode, decode and reconstruct go round" {
+    "$ELBO" encode run --format=jsonl < fresh.txt > z.jsonl
+    [ "$(wc -l < z.jsonl)" -eq 40 ]
+    head -n 1 z.jsonl > row
+    json row 'set(x) == {"text", "mu", "logvar", "z"} and len(x["z"]) == 4 and x["z"] == x["mu"]'
+    "$ELBO" decode run < z.jsonl > decoded
+    "$ELBO" reconstruct run < fresh.txt > reconstructed
+    cmp decoded reconstructed
+    [ "$(wc -l < decoded)" -eq 40 ]
+    "$ELBO" encode run --format=npy --out=z.npy < fresh.txt
+    "$ELBO" encode run --format=npy < fresh.txt | cmp - z.npy
+    /usr/bin/python3 -c '
+import json, numpy
+z = numpy.load("z.npy")
+rows = numpy.array([json.loads(line)["z"] for line in open("z.jsonl")], numpy.float32)
+assert z.dtype == numpy.float32 and z.shape == (40, 4) and (z == rows).all(), (z, rows)
+print("\n".join(json.dumps([float(x) for x in row]) for row in z))' > arrays.jsonl
+    "$ELBO" decode run < arrays.jsonl | cmp - decoded
+    "$ELBO" encode run --format=jsonl --posterior_mean=false < fresh.txt | head -n 1 > row
+    json row 'x["z"] != x["mu"]'
+    "$ELBO" reconstruct run --json < fresh.txt | head -n 1 > row
+    json row 'set(x) == {"text", "source"}'
+}
+
+@test "interpolate begins and ends with the sentences' own" {
+    from=$(sed -n 1p fresh.txt) to=$(sed -n 2p fresh.txt)
+    "$ELBO" interpolate run --from="$from" --to="$to" --steps=5 > line
+    [ "$(wc -l < line)" -eq 5 ]
+    printf '%s\n%s\n' "$from" "$to" | "$ELBO" reconstruct run > ends
+    (sed -n 1p line; sed -n 5p line) | cmp - ends
+}
+
+@test "tokenize, plan and info" {
+    [ "$("$ELBO" tokenize run < fresh.txt | "$ELBO" tokenize run --decode | wc -l)" -eq 40 ]
+    "$ELBO" tokenize run < fresh.txt > ids
+    "$ELBO" tokenize corpus < fresh.txt | cmp - ids
+    "$ELBO" plan "${tiny[@]}" --data.train=corpus --json > plan.json
+    json plan.json 'x["bytes"]["total"] == sum(v for k, v in x["bytes"].items() if k != "total") and x["vocabulary"] == 60'
+    "$ELBO" plan run/config.yaml --json | cmp - plan.json
+    "$ELBO" plan | grep -q activations
+    "$ELBO" info run --json > info.json
+    json info.json 'x["kind"] == "run" and x["step"] == 40 and x["vocabulary"] == 60 and x["latent"]["width"] == 4'
+    json info.json 'x["last"]["step"] == 40 and x["last_valid"]["valid"]["neg_elbo"] > 0 and x["counters"]["updates"] == 40'
+    "$ELBO" info corpus --json > corpus.json
+    [ "$(/usr/bin/python3 -c 'import json; print(json.load(open("corpus.json"))["hash"])')" = \
+        "$(/usr/bin/python3 -c 'import json; print(json.load(open("info.json"))["counters"]["corpus"])')" ]
+    [ "$(/usr/bin/python3 -c 'import json; print(json.load(open("plan.json"))["parameters"])')" = \
+        "$(/usr/bin/python3 -c 'import json; print(json.load(open("info.json"))["parameters"])')" ]
+    "$ELBO" info run | grep -q '^step *40 of 40'
+    "$ELBO" info run --graph > graph
+    grep -q 'linear_cross_entropy' graph
+    grep -q 'MFLOP.*backward' graph
+    refused 2 'shows the ops of a run' -- "$ELBO" info corpus --graph
+}
+
+@test "a language model without a latent trains, is measured and writes" {
+    train lm --latent.kind=none 2> /dev/null
+    "$ELBO" eval lm --data.test=test --json > lm.json
+    json lm.json 'x["kl"] == 0 and x["kl_per_dim"] == [] and x["neg_elbo"] == x["reconstruction"]'
+    [ "$("$ELBO" sample lm --count=3 | wc -l)" -eq 3 ]
+    refused 2 'without a latent' -- "$ELBO" encode lm --format=jsonl
+    refused 2 'without a latent' -- "$ELBO" reconstruct lm
+}
+
+@test "the other tokenizers train and write" {
+    for kind in byte bpe; do
+        "$ELBO" prepare text.txt --out=$kind --tokenizer.kind=$kind --tokenizer.size=300 > /dev/null
+        "$ELBO" train --data.train=$kind --run.dir=run-$kind "${tiny[@]}" --data.max_length=98 --train.steps=10 2> /dev/null
+        [ "$("$ELBO" sample run-$kind --count=3 --json | wc -l)" -eq 3 ]
+    done
+}
