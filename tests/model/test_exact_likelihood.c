@@ -83,7 +83,7 @@ static void randomize(struct toy *t, uint64_t seed)
         if (!strcmp(p->name, "latent.head.bias"))
             for (size_t j = t->z; j < 2 * t->z; j++) w[j] = -0.25f;
         else if (p->rank >= 2)
-            for (size_t j = 0; j < p->elements; j++) w[j] *= strcmp(p->name, "latent.head.weight") ? 12 : t->z == 1 ? ? 3 : 2;
+            for (size_t j = 0; j < p->elements; j++) w[j] *= strcmp(p->name, "latent.head.weight") ? 12 : t->z == 1 ? 3 : 2;
     }
 }
 
