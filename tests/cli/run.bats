@@ -30,7 +30,12 @@ json() {
     done
     json eval.json 'x["neg_elbo"] > 0 and abs(x["neg_elbo"] - x["reconstruction"] - x["kl"]) < 1e-6'
     json eval.json 'len(x["kl_per_dim"]) == 4 and x["sentences"] == 40 and 0 < x["unknown_share"] < 1'
-    json eval.json "x['words'] == $(wc -w < fresh.txt) + 40 and x['bytes'] == $(wc -c < fresh.txt)"
+    json eval.json "x['words'] == $(awk '{ n += 1 + (NF < 12 ? NF : 12) } END { print n }' fresh.txt)" # cut at 12
+    awk 'NF <= 12' fresh.txt > short.txt
+    "$ELBO" prepare short.txt --out=short --tokenizer.from=run > /dev/null
+    "$ELBO" eval run --data.test=short --json > short.json
+    json short.json "x['words'] == $(wc -wl < short.txt | awk '{ print $1 + $2 }') and x['bytes'] == $(wc -c < short.txt)"
+    json short.json 'x["shortened"] == 0'
     json eval.json 'abs(x["ppl_token"] - math.exp(x["iwae_nll"] * x["sentences"] / x["tokens"])) < 1e-3'
     json eval.json 'abs(x["bits_per_byte"] - x["iwae_nll"] * x["sentences"] / math.log(2) / x["bytes"]) < 1e-6'
     "$ELBO" eval run/checkpoints/step-00000040 --data.test=test --eval.iwae_samples=3 --json > other.json
