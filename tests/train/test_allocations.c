@@ -1,5 +1,5 @@
-/* A training step allocates nothing: malloc and its family, mmap and brk are counted in the whole process, in all threads,
- * from the second step's first op to the hundredth step's, over batches of varying sizes. Seeded: a hook that allocates
+/* A training step allocates nothing: malloc and its family and mmap are counted in the whole process, in all threads,
+ * from the second step's first op to the hundredth step's first, over batches of varying sizes. Seeded: a hook that allocates
  * once is counted once.
  *
  * The program's own malloc takes the place of the C library's for every library it loads. */
@@ -26,12 +26,12 @@ enum { FIRST = 1, LAST = 99, STEPS = 101 }; /* steps of the noise begin at 0 */
 static atomic_bool counting;
 static atomic_size_t calls;
 
+#if COUNTED
 static void count(void)
 {
     if (atomic_load(&counting)) atomic_fetch_add(&calls, 1);
 }
 
-#if COUNTED
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *memory, size_t size);
