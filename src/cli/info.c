@@ -83,11 +83,11 @@ static json_t *describe_run(const struct run *run, const char *folder)
     const struct model_config *m = &run->model.config;
     bool latent = m->latent.kind != LATENT_NONE;
     static const char *const injections[] = {"both", "memory", "embedding"};
-    json_t *all = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s}", "kind", "run", "checkpoint", checkpoint_path(run->checkpoint),
-                            "step", (json_int_t)checkpoint_step(run->checkpoint), "parameters",
-                            (json_int_t)parameters_total(run->model.parameters), "vocabulary", (json_int_t)m->vocabulary,
-                            "max_length", (json_int_t)run->config->data.max_length, "tokenizer",
-                            elbo_tokenizer_kind_name(elbo_tokenizer_kind(run->tokenizer)), "program",
+    json_t *all = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s}", "kind", "run", "checkpoint",
+                            checkpoint_path(run->checkpoint), "step", (json_int_t)checkpoint_step(run->checkpoint),
+                            "parameters", (json_int_t)parameters_total(run->model.parameters), "vocabulary",
+                            (json_int_t)m->vocabulary, "max_length", (json_int_t)run->config->data.max_length,
+                            "tokenizer", elbo_tokenizer_kind_name(elbo_tokenizer_kind(run->tokenizer)), "program",
                             checkpoint_program(run->checkpoint));
     if (!all) return NULL;
     json_object_set_new(all, "steps", json_integer((json_int_t)run->config->train.steps));
@@ -95,8 +95,10 @@ static json_t *describe_run(const struct run *run, const char *folder)
     json_object_set_new(all, "config_hash", json_string(checkpoint_config_hash(run->checkpoint)));
     json_object_set_new(all, "encoder", latent ? stack_json(&m->encoder) : json_null());
     json_object_set_new(all, "decoder", stack_json(&m->decoder));
-    json_object_set_new(all, "latent", latent ? json_pack("{s:I, s:s}", "width", (json_int_t)m->latent.width, "injection",
-                                                          injections[m->latent.injection]) : json_null());
+    json_object_set_new(all, "latent",
+                        latent ? json_pack("{s:I, s:s}", "width", (json_int_t)m->latent.width, "injection",
+                                           injections[m->latent.injection])
+                               : json_null());
     json_t *row = last_row(folder, "loss"), *valid = last_row(folder, "valid");
     json_object_set_new(all, "last", row ? row : json_null());
     json_object_set_new(all, "last_valid", valid ? valid : json_null());
@@ -110,9 +112,12 @@ static void stack_text(const char *name, const json_t *stack)
     const char *key;
     json_t *v;
     const char *separator = " ";
-    json_object_foreach((json_t *)stack, key, v) {
-        if (json_is_string(v)) printf("%s%s %s", separator, key, json_string_value(v));
-        else printf("%s%s %lld", separator, key, (long long)json_integer_value(v));
+    json_object_foreach((json_t *)stack, key, v)
+    {
+        if (json_is_string(v))
+            printf("%s%s %s", separator, key, json_string_value(v));
+        else
+            printf("%s%s %lld", separator, key, (long long)json_integer_value(v));
         separator = ", ";
     }
     putchar('\n');
@@ -134,8 +139,8 @@ static void run_text(const json_t *all)
     stack_text("encoder", json_object_get(all, "encoder"));
     stack_text("decoder", json_object_get(all, "decoder"));
     stack_text("latent", json_object_get(all, "latent"));
-    printf("tokenizer    %s, vocabulary %.0f, sentences of up to %.0f tokens\n", json_string_value(json_object_get(all, "tokenizer")),
-           number(all, "vocabulary"), number(all, "max_length"));
+    printf("tokenizer    %s, vocabulary %.0f, sentences of up to %.0f tokens\n",
+           json_string_value(json_object_get(all, "tokenizer")), number(all, "vocabulary"), number(all, "max_length"));
     const char *corpus = json_string_value(json_object_get(counters, "corpus"));
     printf("corpus       %s\n", corpus ? corpus : "unknown");
     if (json_is_object(row))
@@ -158,16 +163,18 @@ static elbo_status print_graph(const struct run *run, elbo_error *error)
 {
     struct slot_options s = slot_options_of(run->config);
     size_t sentences = slot_sentence_capacity(&s);
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,
-                                           [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
+    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens,
+                                           [DIM_DEC_TOKENS] = s.decoder_tokens,
+                                           [DIM_SENTENCES] = sentences,
+                                           [DIM_DRAWS] = sentences}};
     struct train_recording options = {.wanted = optimizer_wanted(&run->config->optimizer),
                                       .recompute = (enum recompute_policy)run->config->train.recompute};
     struct recording r = {0};
     ELBO_TRY(record_train(&r, &run->model.config, run->model.parameters, &capacities, &options, NULL, error));
     account_print(r.g, capacities.count, graph_line, NULL);
     struct account all = account_graph(r.g, capacities.count);
-    printf("a slot of %zu tokens and %zu sentences: %.3f GFLOP, %.3f MB\n", s.decoder_tokens, sentences, all.flops / 1e9,
-           all.bytes / 1e6);
+    printf("a slot of %zu tokens and %zu sentences: %.3f GFLOP, %.3f MB\n", s.decoder_tokens, sentences,
+           all.flops / 1e9, all.bytes / 1e6);
     recording_free(&r, run->backend);
     return ELBO_OK;
 }
@@ -186,9 +193,12 @@ static elbo_status info_run(struct cli *cli, elbo_error *error)
     ELBO_TRY(cli_open_run(&run, cli, error));
     elbo_status status = ELBO_OK;
     json_t *all = cli->config.graph ? NULL : describe_run(&run, cli->arguments[0]);
-    if (cli->config.graph) status = print_graph(&run, error);
-    else if (!all) status = elbo_fail(error, ELBO_MEMORY, "no memory for the result");
-    else if (!cli->config.json) run_text(all);
+    if (cli->config.graph)
+        status = print_graph(&run, error);
+    else if (!all)
+        status = elbo_fail(error, ELBO_MEMORY, "no memory for the result");
+    else if (!cli->config.json)
+        run_text(all);
     else {
         json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
         putchar('\n');
@@ -203,10 +213,13 @@ elbo_status cli_info(struct cli *cli, elbo_error *error)
     struct elbo_corpus *corpus;
     elbo_status status = ELBO_OK;
     if (is_run(cli->arguments[0])) return info_run(cli, error);
-    if (cli->config.graph) return elbo_fail(error, ELBO_USAGE, "--graph shows the ops of a run; %s is none", cli->arguments[0]);
+    if (cli->config.graph)
+        return elbo_fail(error, ELBO_USAGE, "--graph shows the ops of a run; %s is none", cli->arguments[0]);
     ELBO_TRY(elbo_corpus_open(&corpus, cli->arguments[0], error));
-    if (cli->config.json) status = corpus_json(corpus, error);
-    else corpus_text(corpus);
+    if (cli->config.json)
+        status = corpus_json(corpus, error);
+    else
+        corpus_text(corpus);
     elbo_corpus_close(corpus);
     return status;
 }

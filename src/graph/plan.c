@@ -45,7 +45,8 @@ static size_t collect(const struct graph *g, struct lifetime *lives, value *unwr
     for (size_t v = 1; v < values; v++) {
         const struct value_info *info = graph_value(g, (value){(uint32_t)v});
         if (info->class != VALUE_ACTIVATION || lives[v].first == SIZE_MAX) continue;
-        lives[v].bytes = align_up(graph_bytes(g, (value){(uint32_t)v}, graph_capacity(g)->count), PLAN_ALIGNMENT) + REDZONE_BYTES;
+        lives[v].bytes =
+            align_up(graph_bytes(g, (value){(uint32_t)v}, graph_capacity(g)->count), PLAN_ALIGNMENT) + REDZONE_BYTES;
         if (info->kept) lives[v].last = steps;
         lives[n++] = lives[v];
     }

@@ -1,4 +1,5 @@
-/* Linear: y = x W^T + b;  dx = dy W;  dW = dy^T x;  db = column sums of dy. With GELU: dy goes through its slope first. */
+/* Linear: y = x W^T + b;  dx = dy W;  dW = dy^T x;  db = column sums of dy. With GELU: dy goes through its slope first.
+ */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -93,8 +94,9 @@ static double flops_weight(const struct shape_view *s, const struct attributes *
     return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][1];
 }
 
-const struct op_type op_linear_type = {.name = "linear", .index = OP_linear, .gradient = gradient, .recompute = recompute, .flops = flops};
-const struct op_type op_linear_backward_input_type = {.name = "linear_backward_input", .index = OP_linear_backward_input, .accumulates = 1,
-                                                      .flops = flops_input};
-const struct op_type op_linear_backward_weight_type = {.name = "linear_backward_weight", .index = OP_linear_backward_weight,
-                                                       .accumulates = 3, .flops = flops_weight};
+const struct op_type op_linear_type = {
+    .name = "linear", .index = OP_linear, .gradient = gradient, .recompute = recompute, .flops = flops};
+const struct op_type op_linear_backward_input_type = {
+    .name = "linear_backward_input", .index = OP_linear_backward_input, .accumulates = 1, .flops = flops_input};
+const struct op_type op_linear_backward_weight_type = {
+    .name = "linear_backward_weight", .index = OP_linear_backward_weight, .accumulates = 3, .flops = flops_weight};

@@ -1,13 +1,12 @@
-/* A toy model whose likelihood is known: p(x) = integral of p(x|z) N(z; 0, I) dz, by the trapezoidal rule on a grid of z,
- * with p(x|z) from the model's own score recording. The rule is nearly exact here: the integrand is smooth and
- * gone at the ends; a coarser grid gives the same to 1e-5.
+/* A toy model whose likelihood is known: p(x) = integral of p(x|z) N(z; 0, I) dz, by the trapezoidal rule on a grid of
+ * z, with p(x|z) from the model's own score recording. The rule is nearly exact here: the integrand is smooth and gone
+ * at the ends; a coarser grid gives the same to 1e-5.
  *
- *   everything adds up   the p(x) of all sentences of up to L tokens and the rest (L tokens and no end mark yet) sum to 1
- *   the bounds           neg_elbo is KL + E_q[-log p(x|z)], both known here; neg_elbo >= IWAE_k >= -log p(x); IWAE falls
- *                        with k, and is as near to -log p(x) as its weights' variance v allows (v / 2k); all within
- *                        standard errors, for evaluate() on corpora that repeat one sentence
- *   the sign             the same weights with log p(z) and log q(z|x) swapped, or without them, are caught by the same
- *                        checks                                                                                         */
+ *   everything adds up   the p(x) of all sentences of up to L tokens and the rest (L tokens and no end mark yet) sum to
+ * 1 the bounds           neg_elbo is KL + E_q[-log p(x|z)], both known here; neg_elbo >= IWAE_k >= -log p(x); IWAE
+ * falls with k, and is as near to -log p(x) as its weights' variance v allows (v / 2k); all within standard errors, for
+ * evaluate() on corpora that repeat one sentence the sign             the same weights with log p(z) and log q(z|x)
+ * swapped, or without them, are caught by the same checks */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,10 +23,10 @@
 #include "train/config.h"
 
 enum {
-    LONGEST = 3,        /* L: tokens of the longest sentence summed over    */
-    ROWS = 341,         /* of a slot: every sentence of up to L, and the rest's 4^(L + 1) */
-    REPEATS = 1000,     /* of a sentence in a corpus                        */
-    CHECKED = 3,        /* sentences                                        */
+    LONGEST = 3,    /* L: tokens of the longest sentence summed over    */
+    ROWS = 341,     /* of a slot: every sentence of up to L, and the rest's 4^(L + 1) */
+    REPEATS = 1000, /* of a sentence in a corpus                        */
+    CHECKED = 3,    /* sentences                                        */
     Z_MOST = 2,
 };
 
@@ -65,8 +64,11 @@ static void prepare(struct toy *t, struct elbo_corpus **corpus, const char *name
     for (size_t i = 0; i < repeats; i++) fprintf(file, "%s\n", line);
     fclose(file);
     const char *input = text;
-    struct elbo_prepare_options o = {.inputs = &input, .input_count = 1, .out = temporary_path(out, &t->folder, name),
-                                     .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 100};
+    struct elbo_prepare_options o = {.inputs = &input,
+                                     .input_count = 1,
+                                     .out = temporary_path(out, &t->folder, name),
+                                     .tokenizer_kind = ELBO_TOKENIZER_WORD,
+                                     .tokenizer_size = 100};
     if (strcmp(name, "first")) o.tokenizer_from = temporary_path(first, &t->folder, "first");
     struct elbo_prepare_report report;
     CHECK(elbo_prepare(&o, &report, NULL, NULL, &t->error));
@@ -83,7 +85,8 @@ static void randomize(struct toy *t, uint64_t seed)
         if (!strcmp(p->name, "latent.head.bias"))
             for (size_t j = t->z; j < 2 * t->z; j++) w[j] = -0.25f;
         else if (p->rank >= 2)
-            for (size_t j = 0; j < p->elements; j++) w[j] *= strcmp(p->name, "latent.head.weight") ? 12 : t->z == 1 ? 3 : 2;
+            for (size_t j = 0; j < p->elements; j++)
+                w[j] *= strcmp(p->name, "latent.head.weight") ? 12 : t->z == 1 ? 3 : 2;
     }
 }
 
@@ -108,9 +111,16 @@ static void open_toy(struct toy *t, size_t width, const char *injection, uint64_
     char inject[64], z[64];
     snprintf(inject, sizeof inject, "--latent.injection=%s", injection);
     snprintf(z, sizeof z, "--latent.width=%zu", width);
-    const char *const arguments[] = {"--encoder.width=8", "--decoder.width=8", "--encoder.heads=2", "--decoder.heads=2",
-                                     "--encoder.layers=1", "--decoder.layers=1", "--encoder.ff_width=16",
-                                     "--decoder.ff_width=16", inject, z};
+    const char *const arguments[] = {"--encoder.width=8",
+                                     "--decoder.width=8",
+                                     "--encoder.heads=2",
+                                     "--decoder.heads=2",
+                                     "--encoder.layers=1",
+                                     "--decoder.layers=1",
+                                     "--encoder.ff_width=16",
+                                     "--decoder.ff_width=16",
+                                     inject,
+                                     z};
     CHECK(options_open(&t->options, elbo_config_table(), &t->config, &t->error));
     for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++)
         CHECK(options_read_argument(t->options, arguments[i], COMMAND_TRAIN, &t->error));
@@ -119,10 +129,15 @@ static void open_toy(struct toy *t, size_t width, const char *injection, uint64_
     CHECK(cpu_backend_create(&t->backend, 2, NULL, &t->error));
     CHECK(model_create(&t->model, &t->config.model, t->backend, &t->error));
     randomize(t, seed);
-    t->slots = (struct slot_options){.slots = 1, .encoder_tokens = ROWS * (LONGEST + 2), .decoder_tokens = ROWS * (LONGEST + 1),
-                                     .sentences = ROWS, .max_length = 6};
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = t->slots.encoder_tokens, [DIM_DEC_TOKENS] = t->slots.decoder_tokens,
-                                           [DIM_SENTENCES] = ROWS, [DIM_DRAWS] = ROWS}};
+    t->slots = (struct slot_options){.slots = 1,
+                                     .encoder_tokens = ROWS * (LONGEST + 2),
+                                     .decoder_tokens = ROWS * (LONGEST + 1),
+                                     .sentences = ROWS,
+                                     .max_length = 6};
+    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = t->slots.encoder_tokens,
+                                           [DIM_DEC_TOKENS] = t->slots.decoder_tokens,
+                                           [DIM_SENTENCES] = ROWS,
+                                           [DIM_DRAWS] = ROWS}};
     CHECK(record_encode(&t->encode, &t->model.config, t->model.parameters, &capacities, &t->error));
     CHECK(record_score(&t->score, &t->model.config, t->model.parameters, &capacities, &t->error));
     CHECK(slot_allocate(&t->slot, &t->slots, &t->error));
@@ -170,8 +185,8 @@ static void posterior(struct toy *t, float *stats)
 
 /* ---- everything adds up ---- */
 
-/* Sentences over every id but the end mark: of up to L tokens, and then prefixes of L + 1, whose last token stands where
- * the end mark is predicted. */
+/* Sentences over every id but the end mark: of up to L tokens, and then prefixes of L + 1, whose last token stands
+ * where the end mark is predicted. */
 static double total_mass(struct toy *t, double step, double *whole_sentences)
 {
     uint32_t letters[4], tokens[ROWS][LONGEST + 1];
@@ -229,9 +244,9 @@ static void all_sentences_add_up_to_one(void **state)
 /* ---- the bounds ---- */
 
 struct exact {
-    double nll;      /* -log p(x)                                  */
-    double neg_elbo; /* KL(q||p) + E_q[-log p(x|z)]                */
-    double variance; /* of p(x|z) p(z) / q(z|x) / p(x) under q     */
+    double nll;       /* -log p(x)                                  */
+    double neg_elbo;  /* KL(q||p) + E_q[-log p(x|z)]                */
+    double variance;  /* of p(x|z) p(z) / q(z|x) / p(x) under q     */
     double deviation; /* of -log p(x|z) under q                    */
     float stats[2 * Z_MOST];
 };
@@ -276,7 +291,8 @@ static void integrate(struct toy *t, struct exact *e, size_t which, double step)
     e->deviation = sqrt(q_square - q_nll * q_nll);
 }
 
-/* Whether an importance-weighted figure of k samples can be one: between the bounds, and as near as its weights allow. */
+/* Whether an importance-weighted figure of k samples can be one: between the bounds, and as near as its weights allow.
+ */
 static bool plausible(const struct exact *e, double figure, double error, size_t k)
 {
     double near = 1.5 * e->variance / (2 * (double)k); /* the first term of the bias, and half of it for the others */
@@ -324,7 +340,8 @@ static void bounds(size_t width, const char *injection, uint64_t seed)
         integrate(t, &coarse, which, 0.1);
         assert_true(fabs(e.nll - coarse.nll) < QUADRATURE);
         double gap = e.neg_elbo - e.nll, last = INFINITY;
-        print_message("z of %zu, sentence %zu: -log p %.5f, variance of the weights %.3f;", width, which, e.nll, e.variance);
+        print_message("z of %zu, sentence %zu: -log p %.5f, variance of the weights %.3f;", width, which, e.nll,
+                      e.variance);
         assert_true(gap > 0 && e.variance < 20);
         static const size_t samples[] = {50, 5, 1};
         struct evaluation v[3];

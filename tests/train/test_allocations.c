@@ -1,6 +1,6 @@
 /* A training step allocates nothing: malloc and its family and mmap are counted in the whole process, in all threads,
- * from the second step's first op to the hundredth step's first, over batches of varying sizes. Seeded: a hook that allocates
- * once is counted once.
+ * from the second step's first op to the hundredth step's first, over batches of varying sizes. Seeded: a hook that
+ * allocates once is counted once.
  *
  * The program's own malloc takes the place of the C library's for every library it loads. */
 #include <setjmp.h>
@@ -133,9 +133,15 @@ static void a_step_allocates_nothing(void **state)
     (void)state;
     if (!COUNTED) skip();
     const char *const usual[] = {"--train.steps=101", "--log.every=1000000", NULL};
-    const char *const others[] = {"--train.steps=101",           "--log.every=1000000",        "--train.recompute=block",
-                                  "--optimizer.kind=sgd",        "--decoder.positions=rotary", "--decoder.activation=swiglu",
-                                  "--encoder.pooling=attention", "--threads=3",                NULL};
+    const char *const others[] = {"--train.steps=101",
+                                  "--log.every=1000000",
+                                  "--train.recompute=block",
+                                  "--optimizer.kind=sgd",
+                                  "--decoder.positions=rotary",
+                                  "--decoder.activation=swiglu",
+                                  "--encoder.pooling=attention",
+                                  "--threads=3",
+                                  NULL};
     assert_int_equal(allocations(usual, true), 1); /* the counter counts */
     assert_int_equal(allocations(usual, false), 0);
     assert_int_equal(allocations(others, false), 0);

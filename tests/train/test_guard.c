@@ -1,11 +1,10 @@
 /* The guard against numbers that are not finite.
  *
- *   train.skip=K   leaves weights, moments, running statistics and the update count as they were; cursor and draws advance
- *   planted        a NaN or infinity planted in the loss or in one gradient of step K, in any slot, ends with the same bits
- *                  and counters as the run with train.skip=K, whose other rows of metrics are the same too
- *   in a row       fewer than max_bad_steps are survived; that many end the run: the error names step, place and remedy, and
- *                  the checkpoint holds the finite weights of the last good update
- *   divergence     a real one, by an absurd learning rate without clipping                                              */
+ *   train.skip=K   leaves weights, moments, running statistics and the update count as they were; cursor and draws
+ * advance planted        a NaN or infinity planted in the loss or in one gradient of step K, in any slot, ends with the
+ * same bits and counters as the run with train.skip=K, whose other rows of metrics are the same too in a row fewer than
+ * max_bad_steps are survived; that many end the run: the error names step, place and remedy, and the checkpoint holds
+ * the finite weights of the last good update divergence     a real one, by an absurd learning rate without clipping */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,9 +53,17 @@ static void *copy(const void *from, size_t size)
 static struct snapshot take(const struct trainer *t)
 {
     size_t n = parameters_arena_elements(t->model.parameters), z = t->model_config.latent.width;
-    return (struct snapshot){n, z, copy(t->model.weights, n * 4), copy(t->optimizer.moment1, n * 4),
-                             copy(t->optimizer.moment2, n * 4), copy(t->moments, (2 * z + 1) * 8), t->draws,
-                             t->optimizer.updates, t->next, t->skipped, t->bad};
+    return (struct snapshot){n,
+                             z,
+                             copy(t->model.weights, n * 4),
+                             copy(t->optimizer.moment1, n * 4),
+                             copy(t->optimizer.moment2, n * 4),
+                             copy(t->moments, (2 * z + 1) * 8),
+                             t->draws,
+                             t->optimizer.updates,
+                             t->next,
+                             t->skipped,
+                             t->bad};
 }
 
 static void drop(struct snapshot *s)
@@ -80,13 +87,13 @@ static void assert_same_bits(const struct snapshot *a, const struct snapshot *b)
 /* ---- planting ---- */
 
 struct plant {
-    const char *op;     /* in the output of ops of this kind    */
+    const char *op; /* in the output of ops of this kind    */
     unsigned output;
-    uint64_t first, last;   /* steps, from 0                    */
-    unsigned slot;      /* of the step                          */
+    uint64_t first, last; /* steps, from 0                    */
+    unsigned slot;        /* of the step                          */
     float what;
     uint64_t step;
-    unsigned seen;      /* of the op in this step               */
+    unsigned seen; /* of the op in this step               */
     size_t planted;
 };
 
@@ -262,8 +269,9 @@ static void too_many_in_a_row_end_the_run(void **state)
 static void a_real_divergence_is_named(void **state)
 {
     struct fixture *f = *state;
-    const char *const absurd[] = {"--optimizer.kind=sgd", "--optimizer.learning_rate=1000", "--optimizer.clip=0",
-                                  "--optimizer.warmup_steps=0", "--train.steps=200", NULL};
+    const char *const absurd[] = {"--optimizer.kind=sgd", "--optimizer.learning_rate=1000",
+                                  "--optimizer.clip=0",   "--optimizer.warmup_steps=0",
+                                  "--train.steps=200",    NULL};
     struct job job;
     job_open(&job, &f->folder, "absurd", absurd);
     assert_int_equal(trainer_run(job.trainer, &job.error), ELBO_DIVERGED);
