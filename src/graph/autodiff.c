@@ -159,7 +159,9 @@ static void choose_dropped(struct autodiff *ad)
     if (ad->policy == KEEP_ALL) return;
     for (size_t i = 0; i < ad->forward_nodes; i++) {
         const struct node *n = graph_node_at(ad->g, i);
-        bool drop = ad->policy == RECOMPUTE_CHEAP_OPS ? n->type->cheap || n->type->recompute : n->block >= 0;
+        /* Of an op that is not cheap, only what it can give again from another output of its own. */
+        bool cheap = n->type->cheap || (n->type->recompute && n->out[1].index);
+        bool drop = ad->policy == RECOMPUTE_CHEAP_OPS ? cheap : n->block >= 0;
         for (unsigned k = 0; k < MAX_OUTPUTS && drop; k++)
             if (n->out[k].index && !graph_value(ad->g, n->out[k])->kept)
                 ad->dropped[n->out[k].index] = ad->policy == RECOMPUTE_BLOCKS || n->type->cheap || k == 0;
