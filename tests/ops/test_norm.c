@@ -92,14 +92,14 @@ static void keeps_digits_far_from_zero(void **state)
 {
     (void)state;
     struct batch *b = batch_rows(9);
-    struct trial t = {.name = "norm around 100",
+    struct trial t = {.name = "norm around 32",
                       .batch = b,
                       .inputs = 3,
                       .option = {false, false, 1},
                       .forward_only = true,
                       .record = record,
                       .reference = reference};
-    t.in[0] = (struct operand){DIM_DEC_TOKENS, 9, 40, 64, 1};
+    t.in[0] = (struct operand){DIM_DEC_TOKENS, 9, 40, 32, 1};
     t.in[1] = (struct operand){DIM_FIXED, 40, 0, 1, 0.3};
     t.in[2] = (struct operand){DIM_FIXED, 40, 0, 0, 0.5};
     harness_try(&t);
