@@ -10,6 +10,7 @@
 #include "train/optimizer.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,7 +48,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     c->model.vocabulary = elbo_corpus_vocabulary(b->corpus, ELBO_STREAM_DECODER);
     c->model.positions = c->data.max_length + 2;
     ELBO_TRY(elbo_config_check(c, error));
-    ELBO_TRY(cpu_backend_create(&b->backend, c->threads, NULL, error));
+    ELBO_TRY(backend_open(&b->backend, c->device, c->threads, error));
     ELBO_TRY(model_create(&b->model, &c->model, b->backend, error));
     ELBO_TRY(optimizer_create(&b->optimizer, &c->optimizer, b->model.parameters, b->model.weights, b->backend, error));
     struct slot_options s = slot_options_of(c);
@@ -60,7 +61,12 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     ELBO_TRY(model_bind(&b->model, (struct recording *[]){&b->recording}, 1, b->optimizer.gradients, error));
     b->recording.executor.hook = b->optimizer.norm.hook = b->optimizer.update.hook = hook;
     b->recording.executor.hook_context = b->optimizer.norm.hook_context = b->optimizer.update.hook_context = b;
-    parameters_initialize(b->model.parameters, b->model.weights, c->seed);
+    size_t n = parameters_arena_elements(b->model.parameters);
+    float *host = malloc(n * sizeof *host);
+    if (!host) return elbo_fail(error, ELBO_MEMORY, "no memory to initialize %zu weights", n);
+    parameters_initialize(b->model.parameters, host, c->seed);
+    b->backend->upload(b->backend, b->model.weights, host, n * sizeof *host);
+    free(host);
     return slot_loader_open(&b->loader, b->corpus, &s, error);
 }
 
@@ -107,7 +113,7 @@ static void report(const struct bench *b, const double *steps, double flops, dou
 
 static elbo_status measure(struct bench *b, elbo_error *error)
 {
-    double steps[STEPS], flops = 0, tokens = 0, peak = b->backend->peak_flops(b->backend);
+    double steps[STEPS], flops = 0, tokens = 0, peak = b->backend->peak_flops ? b->backend->peak_flops(b->backend) : NAN;
     float weights[ELBO_WEIGHTS];
     for (int i = -WARM_UP; i < STEPS; i++) {
         const struct slot_batch *batch;
@@ -128,7 +134,7 @@ static elbo_status measure(struct bench *b, elbo_error *error)
         ELBO_TRY(optimizer_update(&b->optimizer, 1e-4, norm, error));
         if (i >= 0) steps[i] = clock_seconds() - began;
     }
-    double again = b->backend->peak_flops(b->backend);
+    double again = b->backend->peak_flops ? b->backend->peak_flops(b->backend) : NAN;
     report(b, steps, flops, tokens, again > peak ? again : peak);
     return ELBO_OK;
 }

@@ -41,11 +41,12 @@ static void to_text(const struct evaluation *e, const struct ngram_baseline *b)
     printf("  reconstruction     %10.3f\n  kl                 %10.3f\n", e->reconstruction, e->kl);
     if (e->iwae_samples)
         printf("iwae_nll             %10.3f with %zu samples (standard error %.3f)\n", e->iwae_nll, e->iwae_samples, e->iwae_error);
-    printf("active units         %6zu of %zu above 0.01, %zu above 0.1\n", e->active_units, e->latent_width, e->active_units_tenth);
+    if (e->latent_width)
+        printf("active units         %6zu of %zu above 0.01, %zu above 0.1\n", e->active_units, e->latent_width, e->active_units_tenth);
     if (e->mutual_information_sentences)
         printf("mutual information   %10.3f over %zu sentences (bound %.2f)\n", e->mutual_information,
                e->mutual_information_sentences, e->mutual_information_bound);
-    printf("own z gain           %10.3f nats: what a sentence's own z is worth against another's\n", e->own_z_gain);
+    if (e->latent_width) printf("own z gain           %10.3f nats: what a sentence's own z is worth against another's\n", e->own_z_gain);
     printf("perplexity           %10.2f per token, %.2f per word (end marks counted)\n", e->ppl_token, e->ppl_word);
     printf("bits per byte        %10.3f\n", e->bits_per_byte);
     printf("unknown share        %10.4f of %zu predicted tokens, %zu sentences, %zu words\n", e->unknown_share, e->tokens,

@@ -19,7 +19,7 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
         elbo_corpus_close(corpus);
     }
     ELBO_TRY(elbo_config_check(c, error));
-    ELBO_TRY(memory_plan(&t, c, error));
+    ELBO_TRY(memory_plan(&t, c, NULL, error));
     if (!c->json) {
         char text[512];
         memory_print(text, sizeof text, &t);

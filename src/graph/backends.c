@@ -1,6 +1,24 @@
 #include "graph/backends.h"
 #include "base/pool.h"
 
+#include <stdlib.h>
+#include <string.h>
+
+elbo_status backend_open(struct backend **backend, const char *device, size_t threads, elbo_error *error)
+{
+    if (!strcmp(device, "cpu")) return cpu_backend_create(backend, threads, NULL, error);
+    if (!strcmp(device, "auto")) {
+        if (!cuda_backend_create(backend, 0, threads, error)) return ELBO_OK;
+        return cpu_backend_create(backend, threads, NULL, error);
+    }
+    if (!strcmp(device, "cuda")) return cuda_backend_create(backend, 0, threads, error);
+    char *end;
+    long number = strncmp(device, "cuda:", 5) ? -1 : strtol(device + 5, &end, 10);
+    if (number < 0 || number > 1023 || !device[5] || *end)
+        return elbo_fail(error, ELBO_USAGE, "--device=%.60s: a device is cpu, cuda, cuda:1 or auto", device);
+    return cuda_backend_create(backend, (int)number, threads, error);
+}
+
 void backend_host_run(struct backend *backend, size_t tiles, void (*run)(void *argument, size_t tile, size_t worker),
                       void *argument)
 {

@@ -8,6 +8,12 @@
  * best; else "generic", "avx2" or "avx512" (tests). */
 elbo_status cpu_backend_create(struct backend **backend, size_t threads, const char *variant, elbo_error *error);
 
+/* A GPU; `threads` work for the host. ELBO_DEVICE says why none can be used, also in a program built without CUDA. */
+elbo_status cuda_backend_create(struct backend **backend, int device, size_t threads, elbo_error *error);
+
+/* By name: "cpu", "cuda", "cuda:1", or "auto": a GPU if one can be used, else the CPU. */
+elbo_status backend_open(struct backend **backend, const char *device, size_t threads, elbo_error *error);
+
 /* Host work between executions on the backend's threads: tiles as in base/pool.h. */
 void backend_host_run(struct backend *backend, size_t tiles, void (*run)(void *argument, size_t tile, size_t worker),
                       void *argument);

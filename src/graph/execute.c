@@ -22,7 +22,8 @@ void *executor_pointer(const struct executor *e, value v)
     const struct value_info *info = graph_value(e->graph, v);
     const struct parameters *p = graph_parameters(e->graph);
     switch (info->class) {
-    case VALUE_INPUT: return (void *)e->inputs[info->binding];
+    case VALUE_INPUT:
+        return e->staged && e->staged[info->binding] ? e->staged[info->binding] : (void *)e->inputs[info->binding];
     case VALUE_PARAMETER: return (void *)(e->weights + parameters_get(p, info->binding)->offset);
     case VALUE_GRADIENT: return e->gradients + parameters_get(p, info->binding)->offset;
     case VALUE_STATE: return e->states[info->binding];
@@ -60,9 +61,37 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
 
 void executor_free(struct executor *e)
 {
+    for (size_t i = 0; e->staged && i < graph_inputs(e->graph); i++)
+        if (e->staged[i]) e->backend->release(e->backend, e->staged[i]);
+    free(e->staged);
     plan_free(&e->plan);
     free(e->inputs);
     *e = (struct executor){0};
+}
+
+/* Room for the inputs in the backend's memory, at their capacities. */
+static elbo_status stage_inputs(struct executor *e, elbo_error *error)
+{
+    const struct graph *g = e->graph;
+    e->staged = calloc(graph_inputs(g) + 1, sizeof *e->staged);
+    if (!e->staged) return elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
+    for (uint32_t v = 1; v < graph_values(g); v++) {
+        const struct value_info *info = graph_value(g, (value){v});
+        if (info->class != VALUE_INPUT || info->resident) continue;
+        ELBO_TRY(e->backend->allocate(e->backend, &e->staged[info->binding],
+                                      graph_bytes(g, (value){v}, graph_capacity(g)->count), info->name, error));
+    }
+    return ELBO_OK;
+}
+
+static void copy_inputs(struct executor *e, const size_t count[DIM_KINDS])
+{
+    const struct graph *g = e->graph;
+    for (uint32_t v = 1; e->staged && v < graph_values(g); v++) {
+        const struct value_info *info = graph_value(g, (value){v});
+        if (info->class == VALUE_INPUT && e->staged[info->binding] && e->inputs[info->binding])
+            e->backend->upload(e->backend, e->staged[info->binding], e->inputs[info->binding], graph_bytes(g, (value){v}, count));
+    }
 }
 
 elbo_status executor_bind(struct executor *e, void *arena, const float *weights, float *gradients, void **states,
@@ -72,13 +101,14 @@ elbo_status executor_bind(struct executor *e, void *arena, const float *weights,
     e->weights = weights;
     e->gradients = gradients;
     e->states = states;
+    if (e->backend->separate_memory && !e->staged) ELBO_TRY(stage_inputs(e, error));
     return e->backend->reserve(e->backend, e->workspace_shared, e->workspace_worker, error);
 }
 
 /* Under the sanitizer an op may touch its own values, at their counts, and nothing else of the arena. */
 static void guard_arena(const struct executor *e, const struct node *n, const size_t count[DIM_KINDS])
 {
-    if (!REDZONE_BYTES) return;
+    if (!REDZONE_BYTES || e->backend->separate_memory) return;
     redzone_close(e->arena, e->plan.bytes);
     for (unsigned k = 0; k < MAX_INPUTS + MAX_OUTPUTS; k++) {
         value v = k < MAX_INPUTS ? n->in[k] : n->out[k - MAX_INPUTS];
@@ -95,6 +125,7 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
         if (run->count[k] > graph_capacity(g)->count[k])
             return elbo_fail(error, ELBO_INTERNAL, "%zu %s exceed the recording's capacity of %zu", run->count[k], kinds[k],
                              graph_capacity(g)->count[k]);
+    copy_inputs(e, run->count);
     const uint32_t *order;
     size_t steps = graph_schedule(g, &order);
     for (size_t s = 0; s < steps; s++) {
@@ -117,6 +148,6 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
         e->backend->kernels[n->type->index].run(&call);
         if (e->hook) e->hook(e->hook_context, &call, true);
     }
-    if (REDZONE_BYTES) redzone_open(e->arena, e->plan.bytes);
-    return ELBO_OK;
+    if (REDZONE_BYTES && !e->backend->separate_memory) redzone_open(e->arena, e->plan.bytes);
+    return e->backend->check ? e->backend->check(e->backend, error) : ELBO_OK;
 }

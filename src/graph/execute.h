@@ -38,6 +38,8 @@ struct backend {
     void (*upload)(struct backend *, void *to, const void *from, size_t bytes);
     void (*download)(struct backend *, void *to, const void *from, size_t bytes);
     elbo_status (*reserve)(struct backend *, size_t shared, size_t per_worker, elbo_error *error); /* scratch */
+    elbo_status (*check)(struct backend *, elbo_error *error); /* of what was launched; null: nothing can fail */
+    bool separate_memory;            /* the host cannot read it: inputs are copied      */
     double (*peak_flops)(struct backend *); /* measured now: f32 operations a second   */
     struct pool *pool;               /* host threads, for work between executions      */
     void (*destroy)(struct backend *);
@@ -56,6 +58,7 @@ struct executor {
     float *gradients;
     void **states;
     const void **inputs;          /* (inputs) bound by the caller before each run    */
+    void **staged;                /* (inputs) their copies in separate memory        */
     execute_hook hook;
     void *hook_context;
 };

@@ -59,6 +59,7 @@ struct value_info {
     uint32_t producer;  /* 1 + node that writes it first; 0: none            */
     uint32_t binding;   /* input, parameter or state number                  */
     bool kept;          /* the host reads it after the execution             */
+    bool resident;      /* an input that lies in the backend's memory already */
 };
 
 /* How an output is written. */
@@ -136,6 +137,8 @@ value graph_activation(struct graph *g, const char *name, enum dtype dtype, size
 value graph_parameter(struct graph *g, size_t parameter);
 value graph_gradient(struct graph *g, size_t parameter);
 void graph_keep(struct graph *g, value v);
+/* The input will be bound to the backend's own memory (an arena), not to the host's. */
+void graph_resident(struct graph *g, value v);
 
 const struct value_info *graph_value(const struct graph *g, value v);
 size_t graph_values(const struct graph *g);

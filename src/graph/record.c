@@ -182,6 +182,11 @@ void graph_keep(struct graph *g, value v)
     g->values[v.index].kept = true;
 }
 
+void graph_resident(struct graph *g, value v)
+{
+    g->values[v.index].resident = true;
+}
+
 const struct value_info *graph_value(const struct graph *g, value v)
 {
     return &g->values[v.index];

@@ -13,7 +13,6 @@ enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
 enum beta_kind { BETA_LINEAR, BETA_CONSTANT, BETA_CYCLICAL, BETA_LOGISTIC };
 enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
 enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
-enum device_kind { DEVICE_CPU };
 enum determinism_kind { DETERMINISM_RUN_TO_RUN };
 enum posterior_kind { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum encode_format { FORMAT_NPY, FORMAT_JSONL };
@@ -104,7 +103,8 @@ struct eval_config {
 
 struct elbo_config {
     uint64_t seed;
-    int device, determinism;
+    const char *device;                    /* cpu, cuda, cuda:1, auto */
+    int determinism;
     size_t threads;                        /* 0: the processors this process may run on */
     bool json, decode, graph;              /* output switches of commands               */
     const char *run_dir, *resume;

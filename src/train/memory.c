@@ -56,15 +56,16 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
     return status;
 }
 
-elbo_status memory_plan(struct memory_table *t, const struct elbo_config *c, elbo_error *error)
+elbo_status memory_plan(struct memory_table *t, const struct elbo_config *c, struct backend *given, elbo_error *error)
 {
     *t = (struct memory_table){0};
     struct parameters *p = NULL;
-    struct backend *backend = NULL;
+    struct backend *backend = given;
     elbo_status status = model_declare(&p, &c->model, error);
-    if (!status) status = cpu_backend_create(&backend, c->threads, NULL, error);
+    if (!status && !backend) status = backend_open(&backend, c->device, c->threads, error);
+    if (status == ELBO_DEVICE) status = cpu_backend_create(&backend, c->threads, NULL, error);
     if (!status) status = measure(t, c, p, backend, error);
-    if (backend) backend->destroy(backend);
+    if (backend && !given) backend->destroy(backend);
     parameters_free(p);
     return status;
 }

@@ -15,8 +15,11 @@ struct memory_table {
     size_t ops;
 };
 
-/* `config->model.vocabulary` and `.positions` must be set. */
-elbo_status memory_plan(struct memory_table *t, const struct elbo_config *config, elbo_error *error);
+struct backend;
+
+/* `config->model.vocabulary` and `.positions` must be set. `backend` null: the configuration's, or the CPU where it cannot be
+ * used here. */
+elbo_status memory_plan(struct memory_table *t, const struct elbo_config *config, struct backend *backend, elbo_error *error);
 
 /* Slot capacities of a training configuration. */
 struct slot_options slot_options_of(const struct elbo_config *config);

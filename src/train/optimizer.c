@@ -23,7 +23,9 @@ static value range(struct graph *g, const char *what, unsigned group, size_t ele
 {
     char name[32];
     snprintf(name, sizeof name, "%s.%u", what, group);
-    return graph_input(g, name, DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, elements}});
+    value v = graph_input(g, name, DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, elements}});
+    graph_resident(g, v);
+    return v;
 }
 
 static elbo_status bind(struct executor *e, struct graph *g, struct optimizer *o, float *weights, elbo_error *error)
@@ -69,7 +71,9 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
         graph_keep(o->norm_graph, o->record[k]);
         struct graph *g = o->update_graph;
         value w = range(g, "weights", k, n), m = range(g, "moment1", k, n), d = range(g, "gradient", k, n);
-        value s = range(g, "scalars", k, STEP_SCALARS);
+        char scalars[32];
+        snprintf(scalars, sizeof scalars, "scalars.%u", k);
+        value s = graph_input(g, scalars, DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, STEP_SCALARS}});
         if (config->kind == OPTIMIZER_ADAMW)
             op_adamw(g, w, m, range(g, "moment2", k, n), d, s);
         else

@@ -32,7 +32,7 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
         return elbo_fail(error, ELBO_INPUT, "%s: its tokenizer has %zu ids, its weights %zu", checkpoint_path(r->checkpoint),
                          elbo_tokenizer_vocabulary(r->tokenizer), model.vocabulary);
     ELBO_TRY(elbo_config_check(r->config, error));
-    ELBO_TRY(cpu_backend_create(&r->backend, r->config->threads, NULL, error));
+    ELBO_TRY(backend_open(&r->backend, r->config->device, r->config->threads, error));
     ELBO_TRY(model_create(&r->model, &model, r->backend, error));
     return state_load_weights(&r->model, r->checkpoint, error);
 }

@@ -76,9 +76,9 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     struct elbo_config planned = *t->config;
     planned.model = t->model_config;
     struct memory_table table;
-    ELBO_TRY(memory_plan(&table, &planned, error));
-    ELBO_TRY(memory_check(&table, memory_available(), error));
-    ELBO_TRY(cpu_backend_create(&t->backend, t->config->threads, NULL, error));
+    ELBO_TRY(backend_open(&t->backend, t->config->device, t->config->threads, error));
+    ELBO_TRY(memory_plan(&table, &planned, t->backend, error));
+    if (!t->backend->separate_memory) ELBO_TRY(memory_check(&table, memory_available(), error));
     ELBO_TRY(model_create(&t->model, &t->model_config, t->backend, error));
     ELBO_TRY(optimizer_create(&t->optimizer, &t->config->optimizer, t->model.parameters, t->model.weights, t->backend, error));
     const struct objective_config *o = &t->config->objective;
@@ -317,12 +317,14 @@ static void look_for_culprit(void *context, const struct call *call, bool after)
         if (!call->out[k] || call->size.out[k][0] == 0) continue;
         size_t n = 1;
         for (unsigned d = 0; d < MAX_RANK && (d == 0 || call->size.out[k][d]); d++) n *= call->size.out[k][d];
-        const float *x = call->out[k];
-        for (size_t i = 0; i < n; i++)
-            if (!isfinite(x[i])) {
+        float *x = malloc(n * sizeof *x);
+        if (!x) return;
+        call->backend->download(call->backend, x, call->out[k], n * sizeof *x);
+        for (size_t i = 0; i < n && !c->name[0]; i++)
+            if (!isfinite(x[i]))
                 snprintf(c->name, sizeof c->name, "%s (%s, output %u)", call->node->name, call->node->type->name, k);
-                return;
-            }
+        free(x);
+        if (c->name[0]) return;
     }
 }
 
