@@ -14,7 +14,8 @@
     X(OPTIMIZER, 1e-5, "20 updates in f32 against double: one rounding per operation and step")                        \
     X(MODEL, 1e-5, "a whole model's loss and gradients in f32 against PyTorch in double")                              \
     X(ZERO, 1e-5, "a gradient that is exactly zero in the mathematics, against the whole gradient's norm")             \
-    X(CACHED, 1e-5, "one row with a cache against the packed rows: the same sums in another order")
+    X(CACHED, 1e-5, "one row with a cache against the packed rows: the same sums in another order")                    \
+    X(BF16_RATIO, 2, "a bf16 result against its double reference, in units of that reference rounded once to bf16")
 
 #define TOLERANCE_ENTRY(name, value, reason) static const double TOLERANCE_##name __attribute__((unused)) = value;
 TOLERANCES(TOLERANCE_ENTRY)

@@ -1,0 +1,264 @@
+/* attention.cu: attention within ragged sentences with latent keys in front, both ways; with a cache; rotary positions;
+ * against double. */
+#include "kernels/trial.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct context {
+    struct sentences s;
+    struct kernel_attention shape;
+    bool add[2];
+    size_t room;
+    int out, lse, qkv, offsets, memory, dqkv, dmemory, scratch, dout, cache, position;
+    size_t width, rotated_heads;
+    int direction;
+};
+
+static int forward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return attention_forward_cuda(at(t, c->out), at(t, c->lse), at(t, c->qkv), at(t, c->offsets), at(t, c->memory), &c->shape,
+                                  t->type, NULL);
+}
+
+static int backward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return attention_backward_cuda(at(t, c->dqkv), at(t, c->dmemory), at(t, c->scratch), at(t, c->dout), at(t, c->qkv),
+                                   at(t, c->offsets), at(t, c->memory), at(t, c->out), at(t, c->lse), &c->shape, c->add,
+                                   t->type, NULL);
+}
+
+static int cached(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return attention_cached_cuda(at(t, c->out), at(t, c->cache), at(t, c->qkv), at(t, c->position), at(t, c->memory),
+                                 c->shape.sentences, c->room, &c->shape, t->type, NULL);
+}
+
+static int rotary(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return rotary_cuda(at(t, c->out), at(t, c->qkv), at(t, c->position), c->s.tokens, c->width, c->rotated_heads,
+                       c->shape.head_width, c->direction, c->add[0], t->type, NULL);
+}
+
+/* Where key (which 0) or value (1) j of a sentence lies: in memory (*latent) or in qkv. */
+static size_t kv_at(const struct kernel_attention *a, size_t begin, size_t sentence, size_t kv, size_t j, size_t which,
+                    bool *latent)
+{
+    *latent = j < a->memory;
+    if (*latent) return (((sentence * a->memory + j) * 2 + which) * a->kv_heads + kv) * a->head_width;
+    return ((begin + j - a->memory) * (a->heads + 2 * a->kv_heads) + a->heads + which * a->kv_heads + kv) * a->head_width;
+}
+
+/* Forward where dout is null; else the gradients too, given out and lse. */
+static void reference(const struct context *c, const double *qkv, const double *memory, double *out, double *lse,
+                      const double *dout, double *dqkv, double *dmemory)
+{
+    const struct kernel_attention *a = &c->shape;
+    size_t W = a->head_width, row = (a->heads + 2 * a->kv_heads) * W;
+    double *p = calloc(c->s.longest + a->memory + 1, sizeof *p), scale = 1 / sqrt((double)W);
+    for (size_t n = 0; n < c->s.tokens; n++)
+        for (size_t h = 0; h < a->heads; h++) {
+            size_t s = (size_t)c->s.sentence[n], begin = (size_t)c->s.offsets[s], kv = h / (a->heads / a->kv_heads);
+            size_t count = a->memory + (a->causal ? n - begin + 1 : (size_t)c->s.offsets[s + 1] - begin);
+            double top = -INFINITY, sum = 0, level = 0;
+            const double *q = qkv + n * row + h * W, *d = dout ? dout + (n * a->heads + h) * W : NULL;
+            bool latent;
+            for (size_t j = 0; j < count; j++) {
+                size_t k = kv_at(a, begin, s, kv, j, 0, &latent);
+                const double *key = (latent ? memory : qkv) + k;
+                p[j] = 0;
+                for (size_t i = 0; i < W; i++) p[j] += q[i] * key[i] * scale;
+                top = fmax(top, p[j]);
+            }
+            for (size_t j = 0; j < count; j++) sum += exp(p[j] - top);
+            double norm = top + log(sum);
+            for (size_t j = 0; j < count; j++) p[j] = exp(p[j] - norm);
+            if (lse) lse[n * a->heads + h] = norm;
+            for (size_t j = 0; j < count; j++) {
+                size_t v = kv_at(a, begin, s, kv, j, 1, &latent);
+                const double *value = (latent ? memory : qkv) + v;
+                double *dvalue = latent ? dmemory : dqkv;
+                for (size_t i = 0; i < W; i++) {
+                    if (out) out[(n * a->heads + h) * W + i] += p[j] * value[i];
+                    if (d) level += p[j] * value[i] * d[i];
+                    if (d && dvalue) dvalue[v + i] += p[j] * d[i];
+                }
+            }
+            for (size_t j = 0; j < count && d; j++) {
+                size_t v = kv_at(a, begin, s, kv, j, 1, &latent), k = kv_at(a, begin, s, kv, j, 0, &latent);
+                const double *value = (latent ? memory : qkv) + v, *key = (latent ? memory : qkv) + k;
+                double ds = -level, *dkey = latent ? dmemory : dqkv;
+                for (size_t i = 0; i < W; i++) ds += value[i] * d[i];
+                ds *= p[j] * scale;
+                for (size_t i = 0; i < W; i++) {
+                    if (dqkv) dqkv[n * row + h * W + i] += ds * key[i];
+                    if (dkey) dkey[k + i] += ds * q[i];
+                }
+            }
+        }
+    free(p);
+}
+
+static void put_values(struct trial *t, int array, const double *values)
+{
+    struct array *a = &t->arrays[array];
+    for (size_t i = 0; i < a->count; i++) {
+        a->value[i] = trial_round(values[i], a->type);
+        if (a->type == ARRAY_F32)
+            ((float *)a->initial)[i] = (float)a->value[i];
+        else {
+            float v = (float)a->value[i];
+            memcpy((char *)a->initial + 2 * i, (char *)&v + 2, 2); /* exact: it was rounded */
+        }
+    }
+}
+
+struct shape {
+    size_t sentences, longest, heads, kv_heads, width, memory;
+};
+
+static void try(enum kernel_type type, const struct shape *shape, bool causal, bool add, unsigned wanted)
+{
+    struct trial t;
+    struct context c = {.add = {add, !add}, .memory = -1, .dqkv = -1, .dmemory = -1};
+    trial_sentences(&c.s, shape->sentences, shape->longest, shape->longest * 7 + shape->width);
+    c.shape = (struct kernel_attention){.sentences = c.s.sentences, .tokens = c.s.tokens, .longest = c.s.longest,
+                                        .heads = shape->heads, .kv_heads = shape->kv_heads, .head_width = shape->width,
+                                        .memory = shape->memory, .causal = causal};
+    size_t H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W;
+    size_t latents = c.s.sentences * shape->memory * 2 * Hk * W;
+    trial_begin(&t, type, "attention %zu x %zu, %zu/%zu heads of %zu, memory %zu%s", c.s.sentences, shape->longest, H, Hk,
+                W, shape->memory, causal ? ", causal" : "");
+    enum array_type T = trial_t(&t);
+    c.qkv = trial_normal(&t, T, c.s.tokens * row, 0, 1);
+    c.offsets = trial_integers(&t, c.s.offsets, c.s.sentences + 1);
+    if (shape->memory) c.memory = trial_normal(&t, T, latents, 0, 1);
+    c.out = trial_output(&t, T, c.s.tokens * H * W);
+    c.lse = trial_output(&t, ARRAY_F32, c.s.tokens * H);
+    double *out = calloc(c.s.tokens * H * W + 1, sizeof *out), *lse = calloc(c.s.tokens * H + 1, sizeof *lse);
+    const double *memory = shape->memory ? trial_value(&t, c.memory) : NULL;
+    reference(&c, trial_value(&t, c.qkv), memory, trial_expect(&t, c.out), trial_expect(&t, c.lse), NULL, NULL, NULL);
+    trial_run(&t, forward, &c);
+
+    trial_begin(&t, type, "attention backward %zu x %zu, %zu/%zu heads of %zu, memory %zu%s%s, wanted %u", c.s.sentences,
+                shape->longest, H, Hk, W, shape->memory, causal ? ", causal" : "", add ? ", add" : "", wanted);
+    c.qkv = trial_normal(&t, T, c.s.tokens * row, 0, 1);
+    c.dout = trial_normal(&t, T, c.s.tokens * H * W, 0, 1);
+    c.offsets = trial_integers(&t, c.s.offsets, c.s.sentences + 1);
+    if (shape->memory) c.memory = trial_normal(&t, T, latents, 0, 1);
+    c.out = trial_normal(&t, T, c.s.tokens * H * W, 0, 0);
+    c.lse = trial_normal(&t, ARRAY_F32, c.s.tokens * H, 0, 0);
+    c.scratch = trial_scratch(&t, ARRAY_F32, attention_scratch_floats(&c.shape));
+    if (wanted & 1) c.dqkv = trial_sum(&t, T, c.s.tokens * row, c.add[0]);
+    if (shape->memory && wanted & 2) c.dmemory = trial_sum(&t, T, latents, c.add[1]);
+    memory = shape->memory ? trial_value(&t, c.memory) : NULL;
+    double *dqkv = c.dqkv < 0 ? NULL : trial_expect(&t, c.dqkv), *dmemory = c.dmemory < 0 ? NULL : trial_expect(&t, c.dmemory);
+    reference(&c, trial_value(&t, c.qkv), memory, out, lse, trial_value(&t, c.dout), dqkv, dmemory);
+    put_values(&t, c.out, out);
+    put_values(&t, c.lse, lse);
+    trial_run(&t, backward, &c);
+    free(out);
+    free(lse);
+}
+
+static const struct shape shapes[] = {
+    {1, 1, 1, 1, 8, 0},   {3, 5, 2, 1, 16, 1},  {5, 17, 4, 2, 12, 2}, {4, 40, 2, 2, 33, 0},
+    {2, 70, 3, 1, 64, 1}, {6, 33, 1, 1, 48, 3}, {1, 20, 2, 2, 200, 1},
+};
+
+static void packed(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (int causal = 0; causal < 2; causal++)
+                try((enum kernel_type)type, &shapes[i], causal, (i + (size_t)causal) % 2,
+                    shapes[i].memory && i % 3 == 2 ? 2u + (unsigned)causal : 3u);
+}
+
+/* One row per sentence with a cache: the last row of that sentence, computed packed. */
+static void try_cached(enum kernel_type type, const struct shape *shape, size_t room)
+{
+    struct trial t;
+    struct context c = {.room = room, .memory = -1};
+    size_t R = shape->sentences, H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W, kvw = Hk * W;
+    int32_t *position = calloc(R, sizeof *position);
+    for (size_t r = 0; r < R; r++) position[r] = (int32_t)(r == 0 ? room - 1 : r * 3 % room);
+    trial_begin(&t, type, "cached attention, %zu rows of %zu, %zu/%zu heads of %zu, memory %zu", R, room, H, Hk, W, shape->memory);
+    enum array_type T = trial_t(&t);
+    c.shape = (struct kernel_attention){.sentences = R, .tokens = R, .longest = 1, .heads = H, .kv_heads = Hk,
+                                        .head_width = W, .memory = shape->memory, .causal = true};
+    c.qkv = trial_normal(&t, T, R * row, 0, 1);
+    c.cache = trial_normal(&t, T, R * room * 2 * kvw, 0, 1);
+    c.position = trial_integers(&t, position, R);
+    if (shape->memory) c.memory = trial_normal(&t, T, R * shape->memory * 2 * kvw, 0, 1);
+    c.out = trial_output(&t, T, R * H * W);
+    double *out = trial_expect(&t, c.out), *cache = trial_expect_new(&t, c.cache);
+    for (size_t r = 0; r < R; r++) {
+        struct context one = {.shape = c.shape};
+        size_t length = (size_t)position[r] + 1;
+        double *qkv = calloc(length * row, sizeof *qkv), *all = calloc(length * H * W, sizeof *all);
+        memcpy(cache + r * room * 2 * kvw, trial_value(&t, c.cache) + r * room * 2 * kvw, room * 2 * kvw * sizeof *cache);
+        memcpy(cache + (r * room + length - 1) * 2 * kvw, trial_value(&t, c.qkv) + r * row + H * W, 2 * kvw * sizeof *cache);
+        for (size_t j = 0; j < length; j++)
+            memcpy(qkv + j * row + H * W, cache + (r * room + j) * 2 * kvw, 2 * kvw * sizeof *qkv);
+        memcpy(qkv + (length - 1) * row, trial_value(&t, c.qkv) + r * row, H * W * sizeof *qkv);
+        one.s = (struct sentences){.sentences = 1, .tokens = length, .longest = length, .offsets = {0, (int32_t)length}};
+        reference(&one, qkv, shape->memory ? trial_value(&t, c.memory) + r * shape->memory * 2 * kvw : NULL, all, NULL, NULL,
+                  NULL, NULL);
+        memcpy(out + r * H * W, all + (length - 1) * H * W, H * W * sizeof *out);
+        free(qkv);
+        free(all);
+    }
+    free(position);
+    trial_run(&t, cached, &c);
+}
+
+static void with_a_cache(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            try_cached((enum kernel_type)type, &shapes[i], i * 11 % 50 + 1);
+}
+
+static void try_rotary(enum kernel_type type, const struct shape *shape, int direction, bool add)
+{
+    struct trial t;
+    struct context c = {.add = {add}, .direction = direction};
+    size_t W = shape->width / 2 * 2, half = W / 2;
+    trial_sentences(&c.s, shape->sentences, shape->longest, shape->width);
+    c.rotated_heads = shape->heads + shape->kv_heads;
+    c.width = (shape->heads + 2 * shape->kv_heads) * W;
+    c.shape.head_width = W;
+    trial_begin(&t, type, "rotary %zu x %zu, %zu heads of %zu%s", c.s.tokens, c.width, c.rotated_heads, W, add ? ", add" : "");
+    c.qkv = trial_normal(&t, trial_t(&t), c.s.tokens * c.width, 0, 1);
+    c.position = trial_integers(&t, c.s.position, c.s.tokens);
+    c.out = trial_sum(&t, trial_t(&t), c.s.tokens * c.width, add);
+    double *y = trial_expect(&t, c.out);
+    for (size_t i = 0; i < c.s.tokens * c.width; i++) {
+        const double *x = trial_value(&t, c.qkv) + i;
+        size_t column = i % c.width, within = column % W;
+        double angle = c.s.position[i / c.width] * pow(10000, -2.0 * (double)(within % half) / (double)W) * direction;
+        y[i] = column >= c.rotated_heads * W ? x[0]
+               : within < half               ? x[0] * cos(angle) - x[half] * sin(angle)
+                                             : x[0] * cos(angle) + *(x - half) * sin(angle);
+    }
+    trial_run(&t, rotary, &c);
+}
+
+static void rotated(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (int option = 0; option < 2; option++)
+                try_rotary((enum kernel_type)type, &shapes[i], option ? -1 : 1, option);
+}
+
+TRIAL_MAIN(cmocka_unit_test(packed), cmocka_unit_test(with_a_cache), cmocka_unit_test(rotated))

@@ -1,0 +1,190 @@
+/* elementwise.cu: add, GELU, SwiGLU, dropout, casts, bias rows and their column sums, against double. */
+#include "kernels/trial.h"
+#include "base/philox.h"
+
+#include <math.h>
+
+struct context {
+    size_t rows, width;
+    bool add;
+    uint32_t threshold;
+    float scale;
+    struct kernel_noise noise;
+    enum kernel_type from;
+    int y, a, b, c, d, e;
+};
+
+#define LAUNCH(name, ...)                                                                                              \
+    static int launch_##name(const struct trial *t, const void *context)                                               \
+    {                                                                                                                  \
+        const struct context *c = context;                                                                             \
+        return __VA_ARGS__;                                                                                            \
+    }
+
+LAUNCH(add, add_cuda(at(t, c->y), at(t, c->a), at(t, c->b), c->rows, c->add, t->type, NULL))
+LAUNCH(gelu, gelu_forward_cuda(at(t, c->y), at(t, c->a), c->rows, t->type, NULL))
+LAUNCH(gelu_backward, gelu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->add, t->type, NULL))
+LAUNCH(swiglu, swiglu_forward_cuda(at(t, c->y), at(t, c->a), c->rows, c->width, t->type, NULL))
+LAUNCH(swiglu_backward,
+       swiglu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
+LAUNCH(dropout, dropout_cuda(at(t, c->y), at(t, c->a), at(t, c->b), at(t, c->c), at(t, c->d), c->rows, c->width,
+                             c->threshold, c->scale, c->add, c->noise, t->type, NULL))
+LAUNCH(cast, cast_cuda(at(t, c->y), at(t, c->a), c->rows, t->type, c->from, NULL))
+LAUNCH(bias, bias_forward_cuda(at(t, c->y), at(t, c->a), at(t, c->b), c->rows, c->width, t->type, NULL))
+LAUNCH(bias_in_place, bias_forward_cuda(at(t, c->y), at(t, c->y), at(t, c->b), c->rows, c->width, t->type, NULL))
+LAUNCH(bias_backward, bias_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
+
+static const size_t counts[] = {1, 7, 256, 1000, 2048, 4099};
+static const size_t shapes[][2] = {{1, 1}, {3, 5}, {64, 17}, {65, 64}, {130, 33}, {7, 520}};
+enum { COUNTS = sizeof counts / sizeof *counts, SHAPES = sizeof shapes / sizeof *shapes };
+
+static double gelu_of(double x, double *slope)
+{
+    double u = sqrt(2 / M_PI) * (x + 0.044715 * x * x * x), th = tanh(u);
+    *slope = 0.5 * (1 + th) + 0.5 * x * (1 - th * th) * sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
+    return 0.5 * x * (1 + th);
+}
+
+static void try_flat(enum kernel_type type, size_t n, bool option)
+{
+    struct trial t;
+    struct context c = {.rows = n, .add = option};
+    double *y, slope;
+    for (int two = 0; two < 2; two++) {
+        trial_begin(&t, type, "add %zu%s%s", n, option ? ", add" : "", two ? "" : ", one operand");
+        c.a = trial_normal(&t, trial_t(&t), n, 0, 1);
+        c.b = two ? trial_normal(&t, trial_t(&t), n, 0, 1) : -1;
+        c.y = trial_sum(&t, trial_t(&t), n, option);
+        y = trial_expect(&t, c.y);
+        for (size_t i = 0; i < n; i++) y[i] = trial_value(&t, c.a)[i] + (two ? trial_value(&t, c.b)[i] : 0);
+        trial_run(&t, launch_add, &c);
+    }
+    trial_begin(&t, type, "gelu %zu", n);
+    c.a = trial_normal(&t, trial_t(&t), n, 0, 2);
+    c.y = trial_output(&t, trial_t(&t), n);
+    y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < n; i++) y[i] = gelu_of(trial_value(&t, c.a)[i], &slope);
+    trial_run(&t, launch_gelu, &c);
+
+    trial_begin(&t, type, "gelu backward %zu%s", n, option ? ", add" : "");
+    c.a = trial_normal(&t, trial_t(&t), n, 0.5, 2); /* a lone element not at the slope's zero, which is ill-conditioned */
+    c.b = trial_normal(&t, trial_t(&t), n, 0, 1);
+    c.y = trial_sum(&t, trial_t(&t), n, option);
+    y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < n; i++) {
+        gelu_of(trial_value(&t, c.a)[i], &slope);
+        y[i] = trial_value(&t, c.b)[i] * slope;
+    }
+    trial_run(&t, launch_gelu_backward, &c);
+
+    trial_begin(&t, type, "cast %zu from %s", n, option ? "bf16" : "f32");
+    c.from = option ? KERNEL_BF16 : KERNEL_F32;
+    c.a = trial_normal(&t, option ? ARRAY_BF16 : ARRAY_F32, n, 0, 10);
+    c.y = trial_output(&t, trial_t(&t), n);
+    y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < n; i++) y[i] = trial_round(trial_value(&t, c.a)[i], trial_t(&t));
+    t.tolerance = 0; /* one rounding: exactly the same */
+    trial_run(&t, launch_cast, &c);
+}
+
+static void flat(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < COUNTS; i++)
+            for (int option = 0; option < 2; option++) try_flat((enum kernel_type)type, counts[i], option);
+}
+
+static void try_swiglu(enum kernel_type type, size_t rows, size_t width, bool add)
+{
+    struct trial t;
+    struct context c = {.rows = rows, .width = width, .add = add};
+    for (int back = 0; back < 2; back++) {
+        trial_begin(&t, type, "swiglu%s %zu x %zu%s", back ? " backward" : "", rows, width, add ? ", add" : "");
+        c.a = trial_normal(&t, trial_t(&t), rows * 2 * width, 0, 1.5);
+        if (back) c.b = trial_normal(&t, trial_t(&t), rows * width, 0, 1);
+        c.y = back ? trial_sum(&t, trial_t(&t), rows * 2 * width, add) : trial_output(&t, trial_t(&t), rows * width);
+        double *y = trial_expect(&t, c.y);
+        for (size_t i = 0; i < rows * width; i++) {
+            size_t at_gate = i / width * 2 * width + i % width;
+            double gate = trial_value(&t, c.a)[at_gate], up = trial_value(&t, c.a)[at_gate + width];
+            double s = 1 / (1 + exp(-gate)), d = back ? trial_value(&t, c.b)[i] : 0;
+            if (!back) {
+                y[i] = gate * s * up;
+            } else {
+                y[at_gate] = d * up * (s + gate * s * (1 - s));
+                y[at_gate + width] = d * gate * s;
+            }
+        }
+        trial_run(&t, back ? launch_swiglu_backward : launch_swiglu, &c);
+    }
+}
+
+static void try_bias(enum kernel_type type, size_t rows, size_t width, bool option)
+{
+    struct trial t;
+    struct context c = {.rows = rows, .width = width, .add = option};
+    trial_begin(&t, type, "bias %zu x %zu%s", rows, width, option ? ", in place" : "");
+    c.b = trial_normal(&t, trial_t(&t), width, 0, 1);
+    c.a = trial_normal(&t, trial_t(&t), rows * width, 0, 1);
+    c.y = trial_sum(&t, trial_t(&t), rows * width, option); /* in place: it adds to what is there */
+    double *y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < rows * width; i++)
+        y[i] = trial_value(&t, c.b)[i % width] + (option ? 0 : trial_value(&t, c.a)[i]);
+    trial_run(&t, option ? launch_bias_in_place : launch_bias, &c);
+
+    trial_begin(&t, type, "bias backward %zu x %zu%s", rows, width, option ? ", add" : "");
+    c.a = trial_normal(&t, trial_t(&t), rows * width, 0.2, 1);
+    c.b = trial_scratch(&t, ARRAY_F32, bias_scratch_floats(rows, width));
+    c.y = trial_sum(&t, ARRAY_F32, width, option);
+    y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < rows * width; i++) y[i % width] += trial_value(&t, c.a)[i];
+    trial_run(&t, launch_bias_backward, &c);
+}
+
+static void rows(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < SHAPES; i++)
+            for (int option = 0; option < 2; option++) {
+                try_swiglu((enum kernel_type)type, shapes[i][0], shapes[i][1], option);
+                try_bias((enum kernel_type)type, shapes[i][0], shapes[i][1], option);
+            }
+    try_bias(KERNEL_F32, 0, 9, false);
+}
+
+static void try_dropout(enum kernel_type type, size_t count, size_t longest, size_t width, bool add)
+{
+    struct trial t;
+    struct sentences s;
+    trial_sentences(&s, count, longest, width);
+    double p = 0.3;
+    struct context c = {.rows = s.tokens, .width = width, .add = add, .threshold = (uint32_t)(p * 4294967296.0),
+                        .scale = (float)(1 / (1 - p)), .noise = {{0x1234567u, 0x89abcdefu}, 3}};
+    trial_begin(&t, type, "dropout %zu x %zu%s", s.tokens, width, add ? ", add" : "");
+    c.a = trial_normal(&t, trial_t(&t), s.tokens * width, 0, 1);
+    c.b = trial_integers(&t, s.sentence, s.tokens);
+    c.c = trial_integers(&t, s.position, s.tokens);
+    c.d = trial_samples(&t, count);
+    c.y = trial_sum(&t, trial_t(&t), s.tokens * width, add);
+    double *y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < s.tokens * width; i++) {
+        uint64_t sample = (uint64_t)trial_value(&t, c.d)[s.sentence[i / width]];
+        uint64_t coordinate = (uint64_t)s.position[i / width] * width + i % width;
+        struct noise_key key = {{c.noise.key[0], c.noise.key[1]}};
+        if (noise_bits(key, sample, 3, coordinate) >= c.threshold) y[i] = trial_value(&t, c.a)[i] * (double)c.scale;
+    }
+    trial_run(&t, launch_dropout, &c);
+}
+
+static void dropout_is_addressed(void **state)
+{
+    static const size_t some[][3] = {{1, 1, 1}, {2, 5, 3}, {5, 9, 4}, {9, 20, 33}, {12, 30, 62}, {4, 8, 257}};
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sizeof some / sizeof *some; i++)
+            for (int add = 0; add < 2; add++) try_dropout((enum kernel_type)type, some[i][0], some[i][1], some[i][2], add);
+}
+
+TRIAL_MAIN(cmocka_unit_test(flat), cmocka_unit_test(rows), cmocka_unit_test(dropout_is_addressed))

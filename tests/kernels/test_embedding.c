@@ -1,0 +1,78 @@
+/* embedding.cu: rows of a table with and without an addend; the gradient over rows sorted by id, against double. */
+#include "kernels/trial.h"
+
+#include <stdlib.h>
+
+struct context {
+    size_t rows, table, width;
+    bool add;
+    int y, values, ids, order, addend;
+};
+
+static int forward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return embedding_forward_cuda(at(t, c->y), at(t, c->values), at(t, c->ids), at(t, c->addend), c->rows, c->width,
+                                  t->type, NULL);
+}
+
+static int backward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return embedding_backward_cuda(at(t, c->y), at(t, c->values), at(t, c->ids), at(t, c->order), c->rows, c->table,
+                                   c->width, c->add, t->type, NULL);
+}
+
+static void draw(int32_t *ids, int32_t *order, size_t rows, size_t table)
+{
+    uint64_t seed = rows * 31 + table;
+    size_t n = 0;
+    for (size_t i = 0; i < rows; i++) ids[i] = (int32_t)(trial_random(&seed) % table);
+    for (size_t id = 0; id < table; id++)
+        for (size_t i = 0; i < rows; i++)
+            if (ids[i] == (int32_t)id) order[n++] = (int32_t)i;
+}
+
+static void try(enum kernel_type type, size_t rows, size_t table, size_t width, bool option)
+{
+    struct trial t;
+    struct context c = {.rows = rows, .table = table, .width = width, .addend = -1, .add = option};
+    int32_t *ids = calloc(rows + 1, sizeof *ids), *order = calloc(rows + 1, sizeof *order);
+    draw(ids, order, rows, table);
+
+    trial_begin(&t, type, "embedding %zu of %zu x %zu%s", rows, table, width, option ? ", add" : "");
+    c.values = trial_normal(&t, trial_t(&t), table * width, 0, 1);
+    c.ids = trial_integers(&t, ids, rows);
+    if (option) c.addend = trial_normal(&t, trial_t(&t), rows * width, 0, 1);
+    c.y = trial_output(&t, trial_t(&t), rows * width);
+    double *y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < rows * width; i++)
+        y[i] = trial_value(&t, c.values)[(size_t)ids[i / width] * width + i % width] +
+               (option ? trial_value(&t, c.addend)[i] : 0);
+    trial_run(&t, forward, &c);
+
+    trial_begin(&t, type, "embedding backward %zu of %zu x %zu%s", rows, table, width, option ? ", add" : "");
+    c.values = trial_normal(&t, trial_t(&t), rows * width, 0, 1);
+    c.ids = trial_integers(&t, ids, rows);
+    c.order = trial_integers(&t, order, rows);
+    c.y = trial_sum(&t, ARRAY_F32, table * width, option);
+    y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < rows * width; i++)
+        y[(size_t)ids[i / width] * width + i % width] += trial_value(&t, c.values)[i];
+    trial_run(&t, backward, &c);
+    free(ids);
+    free(order);
+}
+
+static void matches(void **state)
+{
+    static const size_t shapes[][3] = {{1, 1, 1},   {3, 7, 5},    {40, 3, 16},  {129, 50, 64},
+                                       {64, 9, 260}, {17, 200, 8}, {31, 12, 1032}, {0, 4, 8}};
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (int option = 0; option < 2; option++)
+                try((enum kernel_type)type, shapes[i][0], shapes[i][1], shapes[i][2], option);
+}
+
+TRIAL_MAIN(cmocka_unit_test(matches))

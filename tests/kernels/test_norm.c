@@ -1,0 +1,142 @@
+/* norm.cu: layer and RMS norm with fused residual, both ways, against double. */
+#include "kernels/trial.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct context {
+    size_t rows, width;
+    bool rms, add[3];
+    int y, sum, stats, x, residual, gamma, beta, dinput, dgamma, dbeta, scratch, dy, dsum;
+};
+
+static int forward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return norm_forward_cuda(at(t, c->y), at(t, c->sum), at(t, c->stats), at(t, c->x), at(t, c->residual),
+                             at(t, c->gamma), at(t, c->beta), c->rows, c->width, c->rms, t->type, NULL);
+}
+
+static int backward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return norm_backward_cuda(at(t, c->dinput), at(t, c->dgamma), at(t, c->dbeta), at(t, c->scratch), at(t, c->dy),
+                              at(t, c->dsum), at(t, c->x), at(t, c->gamma), at(t, c->stats), c->rows, c->width, c->rms,
+                              c->add, t->type, NULL);
+}
+
+static void moments(const double *s, size_t width, bool rms, double *mean, double *scale)
+{
+    double square = 0;
+    *mean = 0;
+    for (size_t i = 0; i < width && !rms; i++) *mean += s[i] / (double)width;
+    for (size_t i = 0; i < width; i++) square += pow(s[i] - *mean, 2) / (double)width;
+    *scale = 1 / sqrt(square + 1e-5);
+}
+
+static void try_forward(enum kernel_type type, size_t rows, size_t width, bool rms, bool residual)
+{
+    struct trial t;
+    struct context c = {.rows = rows, .width = width, .rms = rms, .residual = -1, .sum = -1, .beta = -1};
+    trial_begin(&t, type, "norm forward %zu x %zu%s%s", rows, width, rms ? ", rms" : "", residual ? ", residual" : "");
+    enum array_type T = trial_t(&t);
+    c.x = trial_normal(&t, T, rows * width, 0.3, 1);
+    c.gamma = trial_normal(&t, T, width, 1, 0.3);
+    if (!rms) c.beta = trial_normal(&t, T, width, 0, 0.5);
+    if (residual) {
+        c.residual = trial_normal(&t, T, rows * width, -0.2, 0.7);
+        c.sum = trial_output(&t, T, rows * width);
+    }
+    c.y = trial_output(&t, T, rows * width);
+    c.stats = trial_output(&t, ARRAY_F32, rows * 2);
+    double *y = trial_expect(&t, c.y), *stats = trial_expect(&t, c.stats);
+    double *sum = residual ? trial_expect(&t, c.sum) : NULL, *s = malloc(width * sizeof *s);
+    for (size_t r = 0; r < rows; r++) {
+        double mean, scale;
+        for (size_t i = 0; i < width; i++) {
+            s[i] = trial_value(&t, c.x)[r * width + i];
+            if (!residual) continue;
+            sum[r * width + i] = s[i] + trial_value(&t, c.residual)[r * width + i];
+            s[i] = trial_round(sum[r * width + i], T); /* the residual stream is T */
+        }
+        moments(s, width, rms, &mean, &scale);
+        for (size_t i = 0; i < width; i++)
+            y[r * width + i] = (s[i] - mean) * scale * trial_value(&t, c.gamma)[i] +
+                               (rms ? 0 : trial_value(&t, c.beta)[i]);
+        stats[2 * r] = mean;
+        stats[2 * r + 1] = scale;
+    }
+    free(s);
+    trial_run(&t, forward, &c);
+}
+
+static void try_backward(enum kernel_type type, size_t rows, size_t width, bool rms, bool dsum, bool add, unsigned wanted)
+{
+    struct trial t;
+    struct context c = {.rows = rows, .width = width, .rms = rms, .add = {add, add, !add && !rms}, .dsum = -1,
+                        .dinput = -1, .dgamma = -1, .dbeta = -1};
+    trial_begin(&t, type, "norm backward %zu x %zu%s%s%s, wanted %u", rows, width, rms ? ", rms" : "",
+                dsum ? ", dsum" : "", add ? ", add" : "", wanted);
+    enum array_type T = trial_t(&t);
+    c.x = trial_normal(&t, T, rows * width, 0.3, 1);
+    c.gamma = trial_normal(&t, T, width, 1, 0.3);
+    c.dy = trial_normal(&t, T, rows * width, 0.1, 1);
+    if (dsum) c.dsum = trial_normal(&t, T, rows * width, 0, 1);
+    c.stats = trial_normal(&t, ARRAY_F32, rows * 2, 0, 1);
+    float *stats = t.arrays[c.stats].initial;
+    c.scratch = trial_scratch(&t, ARRAY_F32, norm_scratch_floats(rows, width));
+    if (wanted & 1) c.dinput = trial_sum(&t, T, rows * width, c.add[0]);
+    if (wanted & 2) c.dgamma = trial_sum(&t, ARRAY_F32, width, c.add[1]);
+    if (wanted & 4) c.dbeta = trial_sum(&t, ARRAY_F32, width, c.add[2]);
+    double *dinput = wanted & 1 ? trial_expect(&t, c.dinput) : NULL;
+    double *dgamma = wanted & 2 ? trial_expect(&t, c.dgamma) : NULL;
+    double *dbeta = wanted & 4 ? trial_expect(&t, c.dbeta) : NULL;
+    for (size_t r = 0; r < rows; r++) {
+        const double *x = trial_value(&t, c.x) + r * width, *dy = trial_value(&t, c.dy) + r * width;
+        const double *gamma = trial_value(&t, c.gamma);
+        double mean, scale, along = 0, level = 0;
+        moments(x, width, rms, &mean, &scale);
+        stats[2 * r] = (float)mean;
+        stats[2 * r + 1] = (float)scale;
+        mean = (double)stats[2 * r];
+        scale = (double)stats[2 * r + 1];
+        for (size_t i = 0; i < width; i++) {
+            double hat = (x[i] - mean) * scale;
+            along += dy[i] * gamma[i] * hat / (double)width;
+            level += rms ? 0 : dy[i] * gamma[i] / (double)width;
+            if (dgamma) dgamma[i] += dy[i] * hat;
+            if (dbeta) dbeta[i] += dy[i];
+        }
+        for (size_t i = 0; i < width && dinput; i++)
+            dinput[r * width + i] = scale * (dy[i] * gamma[i] - level - (x[i] - mean) * scale * along) +
+                                    (dsum ? trial_value(&t, c.dsum)[r * width + i] : 0);
+    }
+    for (size_t i = 0; i < 2 * rows; i++) t.arrays[c.stats].value[i] = (double)stats[i];
+    trial_run(&t, backward, &c);
+}
+
+static const size_t shapes[][2] = {{1, 16}, {1, 33}, {5, 64}, {17, 300}, {33, 257}, {65, 31}, {3, 1030}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static void forward_matches(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < SHAPES; i++)
+            for (int option = 0; option < 4; option++)
+                try_forward((enum kernel_type)type, shapes[i][0], shapes[i][1], option & 1, option & 2);
+}
+
+static void backward_matches(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < SHAPES; i++) {
+            try_backward((enum kernel_type)type, shapes[i][0], shapes[i][1], false, i % 2, i % 3 == 1, 7);
+            try_backward((enum kernel_type)type, shapes[i][0], shapes[i][1], true, i % 2 == 0, i % 3 == 0, 3);
+            try_backward((enum kernel_type)type, shapes[i][0], shapes[i][1], i % 2, false, i % 2, (unsigned)i % 7 + 1);
+        }
+    try_backward(KERNEL_F32, 0, 40, false, false, false, 6); /* no rows: gradients of zero */
+}
+
+TRIAL_MAIN(cmocka_unit_test(forward_matches), cmocka_unit_test(backward_matches))

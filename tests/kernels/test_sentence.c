@@ -1,0 +1,173 @@
+/* sentence.cu: pooling of every kind both ways, broadcast, sums over sentences, against double; ragged sentences with
+ * empty ones between them. */
+#include "kernels/trial.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { MEAN, FIRST, LAST, ATTENTION, KINDS }; /* enum pool_kind */
+
+struct context {
+    struct sentences s;
+    size_t width;
+    int kind;
+    bool add[2];
+    int y, x, v, offsets, sentence, query, weights, scratch, dx, dquery, dy;
+};
+
+static int pool(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return pool_forward_cuda(at(t, c->y), at(t, c->weights), at(t, c->x), at(t, c->offsets), at(t, c->query),
+                             c->s.sentences, c->width, c->kind, t->type, NULL);
+}
+
+static int pool_backward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return pool_backward_cuda(at(t, c->dx), at(t, c->dquery), at(t, c->scratch), at(t, c->dy), at(t, c->offsets),
+                              at(t, c->query), at(t, c->x), at(t, c->weights), c->s.tokens, c->s.sentences, c->width,
+                              c->kind, c->add, t->type, NULL);
+}
+
+static int broadcast(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return broadcast_add_cuda(at(t, c->y), at(t, c->x), at(t, c->v), at(t, c->sentence), c->s.tokens, c->width, t->type,
+                              NULL);
+}
+
+static int segment_sum(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return segment_sum_cuda(at(t, c->y), at(t, c->x), at(t, c->offsets), c->s.sentences, c->width, c->add[0], t->type,
+                            NULL);
+}
+
+/* Weight of every row in its sentence's y. */
+static void weigh(const struct context *c, const double *x, const double *query, double *w)
+{
+    for (size_t s = 0; s < c->s.sentences; s++) {
+        size_t from = (size_t)c->s.offsets[s], to = (size_t)c->s.offsets[s + 1];
+        double sum = 0;
+        for (size_t n = from; n < to; n++) {
+            double score = 0;
+            for (size_t i = 0; i < c->width && c->kind == ATTENTION; i++) score += x[n * c->width + i] * query[i];
+            w[n] = c->kind == FIRST ? n == from : c->kind == LAST ? n == to - 1 : exp(score);
+            sum += w[n];
+        }
+        for (size_t n = from; n < to; n++) w[n] /= sum;
+    }
+}
+
+static void try_pool(enum kernel_type type, size_t count, size_t longest, size_t width, int kind, bool add, unsigned wanted)
+{
+    struct trial t;
+    struct context c = {.width = width, .kind = kind, .add = {add, !add}, .query = -1, .weights = -1, .dx = -1, .dquery = -1};
+    trial_sentences(&c.s, count, longest, width + (size_t)kind);
+    size_t tokens = c.s.tokens;
+    bool attends = kind == ATTENTION;
+    double *w = calloc(tokens + 1, sizeof *w);
+
+    trial_begin(&t, type, "pool %d, %zu sentences x %zu", kind, count, width);
+    enum array_type T = trial_t(&t);
+    c.x = trial_normal(&t, T, tokens * width, 0.1, 1);
+    c.offsets = trial_integers(&t, c.s.offsets, count + 1);
+    if (attends) c.query = trial_normal(&t, T, width, 0, 1 / sqrt((double)width));
+    if (attends) c.weights = trial_output(&t, ARRAY_F32, tokens);
+    c.y = trial_output(&t, T, count * width);
+    weigh(&c, trial_value(&t, c.x), attends ? trial_value(&t, c.query) : NULL, w);
+    double *y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < tokens * width; i++)
+        y[(size_t)c.s.sentence[i / width] * width + i % width] += w[i / width] * trial_value(&t, c.x)[i];
+    if (attends) {
+        double *weights = trial_expect(&t, c.weights);
+        for (size_t n = 0; n < tokens; n++) weights[n] = w[n];
+    }
+    trial_run(&t, pool, &c);
+
+    trial_begin(&t, type, "pool backward %d, %zu sentences x %zu%s, wanted %u", kind, count, width, add ? ", add" : "", wanted);
+    c.x = trial_normal(&t, T, tokens * width, 0.1, 1);
+    c.dy = trial_normal(&t, T, count * width, 0, 1);
+    c.offsets = trial_integers(&t, c.s.offsets, count + 1);
+    if (attends) {
+        c.query = trial_normal(&t, T, width, 0, 1 / sqrt((double)width));
+        c.weights = trial_normal(&t, ARRAY_F32, tokens, 0, 1);
+    }
+    weigh(&c, trial_value(&t, c.x), attends ? trial_value(&t, c.query) : NULL, w);
+    for (size_t n = 0; n < tokens && attends; n++) {
+        ((float *)t.arrays[c.weights].initial)[n] = (float)w[n];
+        t.arrays[c.weights].value[n] = w[n] = (double)(float)w[n];
+    }
+    c.scratch = trial_scratch(&t, ARRAY_F32, tokens + pool_scratch_floats(count, width));
+    if (wanted & 1) c.dx = trial_sum(&t, T, tokens * width, c.add[0]);
+    if (attends && wanted & 2) c.dquery = trial_sum(&t, ARRAY_F32, width, c.add[1]);
+    double *dx = c.dx < 0 ? NULL : trial_expect(&t, c.dx), *dquery = c.dquery < 0 ? NULL : trial_expect(&t, c.dquery);
+    for (size_t s = 0; s < count; s++) {
+        const double *dy = trial_value(&t, c.dy) + s * width;
+        double level = 0;
+        for (int pass = 0; pass < 2; pass++)
+            for (size_t n = (size_t)c.s.offsets[s]; n < (size_t)c.s.offsets[s + 1]; n++) {
+                const double *x = trial_value(&t, c.x) + n * width;
+                double along = 0;
+                for (size_t i = 0; i < width; i++) along += dy[i] * x[i];
+                if (!pass) level += w[n] * along;
+                double score = attends ? w[n] * (along - level) : 0;
+                for (size_t i = 0; i < width && pass; i++) {
+                    if (dx) dx[n * width + i] = w[n] * dy[i] + (attends ? score * trial_value(&t, c.query)[i] : 0);
+                    if (dquery) dquery[i] += score * x[i];
+                }
+            }
+    }
+    trial_run(&t, pool_backward, &c);
+    free(w);
+}
+
+static const size_t shapes[][3] = {{1, 1, 1}, {2, 5, 16}, {7, 9, 33}, {19, 20, 64}, {40, 12, 130}, {4, 200, 24}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static void pooling_matches(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < SHAPES; i++)
+            for (int kind = 0; kind < KINDS; kind++)
+                try_pool((enum kernel_type)type, shapes[i][0], shapes[i][1], shapes[i][2], kind, (i + (size_t)kind) % 2,
+                         kind == ATTENTION ? (unsigned)i % 3 + 1 : 1);
+}
+
+static void try_rows(enum kernel_type type, size_t count, size_t longest, size_t width, bool add)
+{
+    struct trial t;
+    struct context c = {.width = width, .add = {add}};
+    trial_sentences(&c.s, count, longest, width);
+    trial_begin(&t, type, "broadcast add, %zu sentences x %zu", count, width);
+    c.x = trial_normal(&t, trial_t(&t), c.s.tokens * width, 0, 1);
+    c.v = trial_normal(&t, trial_t(&t), count * width, 0, 1);
+    c.sentence = trial_integers(&t, c.s.sentence, c.s.tokens);
+    c.y = trial_output(&t, trial_t(&t), c.s.tokens * width);
+    double *y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < c.s.tokens * width; i++)
+        y[i] = trial_value(&t, c.x)[i] + trial_value(&t, c.v)[(size_t)c.s.sentence[i / width] * width + i % width];
+    trial_run(&t, broadcast, &c);
+
+    trial_begin(&t, type, "segment sum, %zu sentences x %zu%s", count, width, add ? ", add" : "");
+    c.x = trial_normal(&t, trial_t(&t), c.s.tokens * width, 0.3, 1);
+    c.offsets = trial_integers(&t, c.s.offsets, count + 1);
+    c.y = trial_sum(&t, trial_t(&t), count * width, add);
+    y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < c.s.tokens * width; i++)
+        y[(size_t)c.s.sentence[i / width] * width + i % width] += trial_value(&t, c.x)[i];
+    trial_run(&t, segment_sum, &c);
+}
+
+static void rows_match(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < SHAPES; i++)
+            for (int add = 0; add < 2; add++)
+                try_rows((enum kernel_type)type, shapes[i][0], shapes[i][1], shapes[i][2], add);
+}
+
+TRIAL_MAIN(cmocka_unit_test(pooling_matches), cmocka_unit_test(rows_match))

@@ -1,0 +1,99 @@
+/* One harness for every launcher of kernels/: a trial names a launcher's arrays, calls it, and gives its mathematics in
+ * double. It runs on the emulated device in three warp orders:
+ *
+ *   the same bits in every order; inputs untouched; outputs close to the double reference (tests/tolerances.h);
+ *   every array is an allocation of its own, so an access past its end faults; outputs hold NaN beforehand, or the values
+ *   to add to.
+ *
+ * Inputs are rounded to their type before the reference sees them. A bf16 result may err at most twice as much as the
+ * reference rounded once to bf16; f32 results of bf16 inputs are held to the f32 tolerance. */
+#ifndef TESTS_KERNELS_TRIAL_H
+#define TESTS_KERNELS_TRIAL_H
+
+#include "kernels/kernels.h"
+#include "tolerances.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+enum array_type { ARRAY_F32, ARRAY_BF16, ARRAY_F64, ARRAY_I32, ARRAY_U64 };
+enum { MOST_ARRAYS = 16 };
+
+struct array {
+    enum array_type type;
+    size_t count;
+    double *value;  /* before the launch, rounded; null: NaN          */
+    double *expect; /* after it; null: an input, or not looked at     */
+    void *initial;  /* the bytes of value                             */
+    void *device;   /* while the launcher runs                        */
+    void *first;    /* what the first order left                      */
+    bool scratch;   /* need not be the same in every order        */
+    size_t skipped; /* first elements that are not compared       */
+    bool replaced;  /* expect stands for itself, nothing is added */
+};
+
+struct trial {
+    char name[160];
+    enum kernel_type type; /* T, as the launchers' */
+    struct array arrays[MOST_ARRAYS];
+    size_t count;
+    uint64_t seed;
+    double tolerance; /* of f32 outputs */
+};
+
+void trial_begin(struct trial *t, enum kernel_type type, const char *format, ...) __attribute__((format(printf, 3, 4)));
+enum array_type trial_t(const struct trial *t); /* T as an array's type */
+
+/* Arrays are numbered from 0 in the order in which they are made; each returns its number. */
+int trial_normal(struct trial *t, enum array_type type, size_t count, double mean, double deviation);
+int trial_integers(struct trial *t, const int32_t *values, size_t count);
+int trial_samples(struct trial *t, size_t count); /* (S) u64, some beyond 32 bits */
+int trial_output(struct trial *t, enum array_type type, size_t count);
+int trial_scratch(struct trial *t, enum array_type type, size_t count);
+/* An array that the launcher adds to where `add`, else overwrites. */
+int trial_sum(struct trial *t, enum array_type type, size_t count, bool add);
+
+static inline const double *trial_value(const struct trial *t, int array)
+{
+    return t->arrays[array].value;
+}
+
+/* What the launcher must leave there. Of a sum, the reference of what is added: trial_run adds the values before. */
+double *trial_expect(struct trial *t, int array);
+/* The same for an array that is read and overwritten: the new values themselves. */
+double *trial_expect_new(struct trial *t, int array);
+
+/* The device's pointer, for launchers; null for -1 and for empty arrays. */
+static inline void *at(const struct trial *t, int array)
+{
+    return array < 0 ? NULL : t->arrays[array].device;
+}
+
+/* Runs the launcher in every order and compares. Frees the trial's memory. */
+void trial_run(struct trial *t, int (*launch)(const struct trial *t, const void *context), const void *context);
+
+double trial_round(double v, enum array_type type);
+
+/* Ragged sentences of some total: lengths from the seed with empty ones and ones of a single token between them. */
+struct sentences {
+    size_t sentences, tokens, longest;
+    int32_t offsets[65], sentence[2048], position[2048];
+};
+void trial_sentences(struct sentences *s, size_t sentences, size_t longest, uint64_t seed);
+uint64_t trial_random(uint64_t *seed);
+
+/* Runs the tests, then says the worst errors. */
+#define TRIAL_MAIN(...)                                                                                                \
+    int main(void)                                                                                                     \
+    {                                                                                                                  \
+        const struct CMUnitTest tests[] = {__VA_ARGS__};                                                               \
+        int failed = cmocka_run_group_tests(tests, NULL, NULL);                                                        \
+        trial_report();                                                                                                \
+        return failed;                                                                                                 \
+    }
+void trial_report(void);
+
+#endif
