@@ -47,7 +47,7 @@ static fiber scheduler;
 static const void *scheduler_stack;
 static size_t scheduler_bytes;
 #endif
-static std::vector<fiber *> idle;
+static std::vector<fiber *> &idle = *new std::vector<fiber *>; /* to the end of the process */
 
 #ifdef SIM_TSAN
 const bool fiber_reuse = false;

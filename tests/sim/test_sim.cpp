@@ -295,8 +295,8 @@ static void accesses_outside_are_reported(void **)
     assert_true(o.said.find("past_kernel") != std::string::npos);
     o = in_child([=] { fprintf(stderr, "%g", (double)*static_cast<volatile float *>(y)); });
     assert_true(o.status != 0);
-#ifndef __SANITIZE_ADDRESS__ /* which words it otherwise */
     says(o, {"host code touches device memory"});
+#ifndef __SANITIZE_ADDRESS__ /* which words it otherwise */
     says(in_child([=] { KERNEL_LAUNCH(overrun_kernel, 1, 1, 32, nullptr, y, 0u); }), {"overrun_kernel", "dynamic shared array"});
 #endif
     ok(cudaFree(y));
