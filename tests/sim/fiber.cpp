@@ -5,6 +5,7 @@
 #include "private.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <sys/mman.h>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #endif
 #ifdef SIM_TSAN
 #include <sanitizer/tsan_interface.h>
+extern "C" void AnnotateNewMemory(const char *file, int line, const volatile void *memory, unsigned long bytes);
 #endif
 #ifdef SIM_ASAN
 #include <sanitizer/common_interface_defs.h>
@@ -197,6 +199,17 @@ void fiber_acquire(void *point)
     __tsan_acquire(point);
 #else
     (void)point;
+#endif
+}
+
+void fiber_fresh(void *memory, size_t bytes)
+{
+#ifdef SIM_TSAN
+    volatile unsigned char *each = static_cast<volatile unsigned char *>(memory); /* memset would be watched */
+    for (size_t i = 0; i < bytes; i++) each[i] = 0xff;
+    AnnotateNewMemory(__FILE__, __LINE__, memory, bytes);
+#else
+    memset(memory, 0xff, bytes);
 #endif
 }
 

@@ -61,6 +61,8 @@ void fiber_main(fiber *self); /* schedule.cpp: runs bodies for ever */
 /* Order that the thread sanitizer should know of: what was before release(p) happens before what follows acquire(p). */
 void fiber_release(void *point);
 void fiber_acquire(void *point);
+/* NaN patterns into memory that no other block has ever seen, as far as a sanitizer should know. */
+void fiber_fresh(void *memory, size_t bytes);
 extern const bool fiber_reuse; /* may serve several threads of one block */
 
 /* ---- schedule.cpp ---- */

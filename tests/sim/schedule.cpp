@@ -15,7 +15,7 @@ struct sim_place sim_place;
 namespace sim
 {
 
-enum { WARP = 32, MOST_THREADS = 1024, REDZONE = 64, STATIC_LIMIT = 48 << 10 };
+enum { MASKS = 64, WARP = 32, MOST_THREADS = 1024, REDZONE = 64, STATIC_LIMIT = 48 << 10 };
 enum lane_state { FRESH, READY, AT_WARP, AT_BLOCK, DONE };
 
 struct lane {
@@ -28,6 +28,7 @@ struct lane {
     unsigned mask;
     int source;
     uint64_t bits, result;
+    unsigned char barriers, operations[MASKS]; /* passed so far, the latter by mask; for the thread sanitizer */
 };
 
 struct shared_array {
@@ -44,7 +45,9 @@ static uint64_t dice;
 alignas(128) static unsigned char shared[SHARED_LIMIT + 64 * 1024];
 static size_t shared_used, shared_total, shared_static;
 static std::vector<shared_array> arrays;
-static char start_point, end_point, block_point, warp_point[MOST_THREADS / WARP];
+/* Points of order alternate: who leaves one barrier early and comes to the next must not be taken to be before those who
+ * have yet to leave the first. */
+static char start_point, end_point, block_point[2], warp_point[MOST_THREADS / WARP][MASKS][2];
 
 static uint64_t roll()
 {
@@ -195,7 +198,7 @@ static size_t place(size_t bytes)
 {
     size_t at = shared_used, room = (bytes + 15) / 16 * 16;
     if (at + room + REDZONE > sizeof shared) report("more shared memory than a block may have");
-    memset(shared + at, 0xff, room + REDZONE);
+    fiber_fresh(shared + at, room + REDZONE);
     shared_used = at + room + REDZONE;
     SIM_CLOSE(shared + at + bytes, shared_used - at - bytes);
     return at;
@@ -233,6 +236,10 @@ static void run_block(const launch &l)
     threads = l.block.x * l.block.y * l.block.z;
     for (unsigned i = 0; i < threads; i++) {
         lanes[i].state = FRESH;
+        if (!fiber_reuse) {
+            lanes[i].barriers = 0;
+            memset(lanes[i].operations, 0, sizeof lanes[i].operations);
+        }
         lanes[i].index = {i % l.block.x, i / l.block.x % l.block.y, i / l.block.x / l.block.y};
     }
     open_shared(l);
@@ -287,9 +294,10 @@ void sim_block_barrier(const char *file, int line)
     self->state = AT_BLOCK;
     self->file = file;
     self->line = line;
-    fiber_release(&block_point);
+    char *point = &block_point[self->barriers++ % 2];
+    fiber_release(point);
     fiber_leave(self->fiber);
-    fiber_acquire(&block_point);
+    fiber_acquire(point);
 }
 
 uint64_t sim_warp_operation(sim_operation operation, unsigned mask, uint64_t bits, int source, const char *file, int line)
@@ -304,9 +312,11 @@ uint64_t sim_warp_operation(sim_operation operation, unsigned mask, uint64_t bit
     self->bits = bits;
     self->source = source;
     if (!(mask >> number % WARP & 1)) report("%s and is not in its own mask %08x", whereabouts(*self).c_str(), mask);
-    fiber_release(&warp_point[number / WARP]);
+    unsigned slot = mask * 0x9e3779b9u >> 26;
+    char *point = &warp_point[number / WARP][slot][self->operations[slot]++ % 2];
+    fiber_release(point);
     fiber_leave(self->fiber);
-    fiber_acquire(&warp_point[number / WARP]);
+    fiber_acquire(point);
     return self->result;
 }
 
