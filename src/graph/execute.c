@@ -1,9 +1,12 @@
 #include "graph/execute.h"
+#include "base/checked.h"
 #include "base/redzone.h"
 #include "graph/parameters.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { STAGE_ALIGNMENT = 256 };
 
 void node_sizes(struct shape_view *s, const struct graph *g, const struct node *n, const size_t count[DIM_KINDS])
 {
@@ -23,7 +26,7 @@ void *executor_pointer(const struct executor *e, value v)
     const struct parameters *p = graph_parameters(e->graph);
     switch (info->class) {
     case VALUE_INPUT:
-        return e->staged && e->staged[info->binding] ? e->staged[info->binding] : (void *)e->inputs[info->binding];
+        return e->staged && !info->resident ? e->staged + e->staged_at[info->binding] : (void *)e->inputs[info->binding];
     case VALUE_PARAMETER: return (void *)(e->weights + parameters_get(p, info->binding)->offset);
     case VALUE_GRADIENT: return e->gradients + parameters_get(p, info->binding)->offset;
     case VALUE_STATE: return e->states[info->binding];
@@ -61,9 +64,8 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
 
 void executor_free(struct executor *e)
 {
-    for (size_t i = 0; e->staged && i < graph_inputs(e->graph); i++)
-        if (e->staged[i]) e->backend->release(e->backend, e->staged[i]);
-    free(e->staged);
+    if (e->staged) e->backend->release(e->backend, e->staged);
+    free(e->staged_at);
     plan_free(&e->plan);
     free(e->inputs);
     *e = (struct executor){0};
@@ -73,15 +75,16 @@ void executor_free(struct executor *e)
 static elbo_status stage_inputs(struct executor *e, elbo_error *error)
 {
     const struct graph *g = e->graph;
-    e->staged = calloc(graph_inputs(g) + 1, sizeof *e->staged);
-    if (!e->staged) return elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
+    size_t bytes = 0;
+    e->staged_at = malloc((graph_inputs(g) + 1) * sizeof *e->staged_at);
+    if (!e->staged_at) return elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
     for (uint32_t v = 1; v < graph_values(g); v++) {
         const struct value_info *info = graph_value(g, (value){v});
         if (info->class != VALUE_INPUT || info->resident) continue;
-        ELBO_TRY(e->backend->allocate(e->backend, &e->staged[info->binding],
-                                      graph_bytes(g, (value){v}, graph_capacity(g)->count), info->name, error));
+        e->staged_at[info->binding] = bytes;
+        bytes = align_up(bytes + graph_bytes(g, (value){v}, graph_capacity(g)->count), STAGE_ALIGNMENT);
     }
-    return ELBO_OK;
+    return e->backend->allocate(e->backend, (void **)&e->staged, bytes, "the inputs of a step", error);
 }
 
 static void copy_inputs(struct executor *e, const size_t count[DIM_KINDS])
@@ -89,8 +92,8 @@ static void copy_inputs(struct executor *e, const size_t count[DIM_KINDS])
     const struct graph *g = e->graph;
     for (uint32_t v = 1; e->staged && v < graph_values(g); v++) {
         const struct value_info *info = graph_value(g, (value){v});
-        if (info->class == VALUE_INPUT && e->staged[info->binding] && e->inputs[info->binding])
-            e->backend->upload(e->backend, e->staged[info->binding], e->inputs[info->binding], graph_bytes(g, (value){v}, count));
+        const void *from = info->class == VALUE_INPUT && !info->resident ? e->inputs[info->binding] : NULL;
+        if (from) e->backend->upload(e->backend, e->staged + e->staged_at[info->binding], from, graph_bytes(g, (value){v}, count));
     }
 }
 
@@ -117,6 +120,12 @@ static void guard_arena(const struct executor *e, const struct node *n, const si
     }
 }
 
+static bool bound(const struct executor *e, value v)
+{
+    const struct value_info *info = graph_value(e->graph, v);
+    return info->class != VALUE_INPUT || e->inputs[info->binding];
+}
+
 elbo_status executor_run(struct executor *e, const struct execution *run, elbo_error *error)
 {
     const struct graph *g = e->graph;
@@ -135,7 +144,7 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
         node_sizes(&call.size, g, n, run->count);
         for (unsigned k = 0; k < MAX_INPUTS; k++) {
             call.in[k] = executor_pointer(e, n->in[k]);
-            if (n->in[k].index && !call.in[k])
+            if (n->in[k].index && (!call.in[k] || !bound(e, n->in[k])))
                 return elbo_fail(error, ELBO_INTERNAL, "%s: the input %s is not bound", n->name,
                                  graph_value(g, n->in[k])->name);
         }

@@ -58,7 +58,8 @@ struct executor {
     float *gradients;
     void **states;
     const void **inputs;          /* (inputs) bound by the caller before each run    */
-    void **staged;                /* (inputs) their copies in separate memory        */
+    char *staged;                 /* their copies in separate memory, one block ...  */
+    size_t *staged_at;            /* ... (inputs) offsets of those not resident     */
     execute_hook hook;
     void *hook_context;
 };

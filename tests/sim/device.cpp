@@ -184,7 +184,7 @@ extern "C" cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int dev
     p->sharedMemPerBlock = 48 << 10;
     p->sharedMemPerBlockOptin = SHARED_LIMIT;
     p->sharedMemPerMultiprocessor = 228 << 10;
-    p->major = 9;
+    p->major = 8;
     p->multiProcessorCount = 4;
     p->warpSize = 32;
     p->maxThreadsPerBlock = 1024;

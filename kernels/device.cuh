@@ -1,0 +1,151 @@
+/* What every kernel file shares: the launch and shared-memory macros (the only things that the emulation replaces), types,
+ * 128-bit loads, warp and block reductions in a fixed order, addressed noise. */
+#ifndef KERNELS_DEVICE_CUH
+#define KERNELS_DEVICE_CUH
+
+#include "kernels/kernels.h"
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <curand_kernel.h>
+#include <math.h>
+
+#ifndef KERNEL_LAUNCH /* the emulation defines its own */
+#define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define KERNEL_SHARED(type, name, count) __shared__ type name[count]
+#define KERNEL_DYNAMIC_SHARED(type, name)                                                                              \
+    extern __shared__ __align__(16) unsigned char name##_bytes[];                                                      \
+    type *name = reinterpret_cast<type *>(name##_bytes)
+#endif
+
+typedef __nv_bfloat16 bf16;
+
+enum { WARP = 32 };
+static constexpr unsigned FULL_WARP = 0xffffffffu;
+
+/* Runs `body` with T as float or bf16. */
+#define KERNEL_DISPATCH(type, ...)                                                                                     \
+    do {                                                                                                               \
+        if ((type) == KERNEL_BF16) {                                                                                   \
+            using T = bf16;                                                                                            \
+            __VA_ARGS__;                                                                                               \
+        } else {                                                                                                       \
+            using T = float;                                                                                           \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+    } while (0)
+
+static __device__ __forceinline__ float to_float(float x)
+{
+    return x;
+}
+
+static __device__ __forceinline__ float to_float(bf16 x)
+{
+    return __bfloat162float(x);
+}
+
+template <typename T> static __device__ __forceinline__ T from_float(float x);
+
+template <> __device__ __forceinline__ float from_float<float>(float x)
+{
+    return x;
+}
+
+template <> __device__ __forceinline__ bf16 from_float<bf16>(float x)
+{
+    return __float2bfloat16(x);
+}
+
+template <typename T> static __device__ __forceinline__ void put(T *to, float v, bool add)
+{
+    *to = from_float<T>(add ? to_float(*to) + v : v);
+}
+
+/* P neighbouring elements, moved by one access; P = 16 bytes' worth where widths and pointers allow it, else 1. */
+template <typename T, int P> struct __align__(sizeof(T) * P) pack {
+    T v[P];
+};
+
+template <typename T, int P> static __device__ __forceinline__ pack<T, P> load_pack(const T *p)
+{
+    return *reinterpret_cast<const pack<T, P> *>(p);
+}
+
+template <typename T, int P> static __device__ __forceinline__ void store_pack(T *p, const pack<T, P> &x)
+{
+    *reinterpret_cast<pack<T, P> *>(p) = x;
+}
+
+static inline bool packs(const void *p)
+{
+    return (uintptr_t)p % 16 == 0;
+}
+
+/* Runs `body` with P = 16 bytes of T when `fits`, else 1. */
+#define KERNEL_PACKED(fits, T, ...)                                                                                    \
+    do {                                                                                                               \
+        if (fits) {                                                                                                    \
+            constexpr int P = 16 / (int)sizeof(T);                                                                     \
+            __VA_ARGS__;                                                                                               \
+        } else {                                                                                                       \
+            constexpr int P = 1;                                                                                       \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+    } while (0)
+
+static inline unsigned blocks_for(size_t n, size_t each)
+{
+    return (unsigned)((n + each - 1) / each);
+}
+
+/* Butterfly: every lane ends with the same sum, in the same order. */
+static __device__ __forceinline__ float warp_sum(float v)
+{
+    for (int o = WARP / 2; o; o /= 2) v += __shfl_xor_sync(FULL_WARP, v, o);
+    return v;
+}
+
+static __device__ __forceinline__ double warp_sum(double v)
+{
+    for (int o = WARP / 2; o; o /= 2) v += __shfl_xor_sync(FULL_WARP, v, o);
+    return v;
+}
+
+static __device__ __forceinline__ float warp_max(float v)
+{
+    for (int o = WARP / 2; o; o /= 2) v = fmaxf(v, __shfl_xor_sync(FULL_WARP, v, o));
+    return v;
+}
+
+/* Sum over a block of whole warps; `scratch` holds 32. All threads get it; safe to call again with the same scratch. */
+template <typename A> static __device__ __forceinline__ A block_sum(A v, A *scratch)
+{
+    v = warp_sum(v);
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    __syncthreads();
+    if (lane == 0) scratch[warp] = v;
+    __syncthreads();
+    v = lane < warps ? scratch[lane] : A(0);
+    return warp_sum(v);
+}
+
+static __device__ __forceinline__ float block_max(float v, float *scratch)
+{
+    v = warp_max(v);
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    __syncthreads();
+    if (lane == 0) scratch[warp] = v;
+    __syncthreads();
+    v = lane < warps ? scratch[lane] : -INFINITY;
+    return warp_max(v);
+}
+
+/* The four words at coordinates 4 block .. 4 block + 3 of a sample (base/philox.h). */
+static __device__ __forceinline__ uint4 noise_words(struct kernel_noise n, unsigned long long sample, unsigned block)
+{
+    uint4 counter = make_uint4(block, n.draw, (unsigned)sample, (unsigned)(sample >> 32));
+    return curand_Philox4x32_10(counter, make_uint2(n.key[0], n.key[1]));
+}
+
+#endif

@@ -1,0 +1,269 @@
+/* Elementwise ops: add, GELU (tanh form), SwiGLU, dropout by addressed noise, casts; bias rows.
+ *
+ *   gelu'(x) = s + x s (1 - s) (2u)',  s = sigmoid(2u), 2u = 1.59577 (x + 0.044715 x^3)
+ *   swiglu: y = silu(gate) up;  dgate = dy up silu'(gate), dup = dy silu(gate)                                    */
+#include "kernels/device.cuh"
+
+enum { THREADS = 256, COLUMN_ROWS = 64 };
+
+static __device__ __forceinline__ float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+static __device__ __forceinline__ float gelu_sigmoid(float x)
+{
+    return sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x));
+}
+
+static __device__ __forceinline__ float gelu_slope(float x)
+{
+    float s = gelu_sigmoid(x);
+    return s + x * s * (1.0f - s) * (1.5957691216057308f + 0.21406859f * x * x);
+}
+
+template <typename T, int P>
+static __global__ void add_kernel(T *y, const T *a, const T *b, size_t count, bool add)
+{
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * P;
+    if (i >= count) return;
+    pack<T, P> x = load_pack<T, P>(a + i), z, o;
+    if (b) z = load_pack<T, P>(b + i);
+    if (add) o = load_pack<T, P>(y + i);
+    for (int k = 0; k < P; k++) {
+        float v = to_float(x.v[k]);
+        if (b) v += to_float(z.v[k]);
+        if (add) v += to_float(o.v[k]);
+        x.v[k] = from_float<T>(v);
+    }
+    store_pack<T, P>(y + i, x);
+}
+
+template <typename T, int P> static __global__ void gelu_forward_kernel(T *__restrict__ y, const T *__restrict__ x, size_t count)
+{
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * P;
+    if (i >= count) return;
+    pack<T, P> p = load_pack<T, P>(x + i);
+    for (int k = 0; k < P; k++) {
+        float v = to_float(p.v[k]);
+        p.v[k] = from_float<T>(v * gelu_sigmoid(v));
+    }
+    store_pack<T, P>(y + i, p);
+}
+
+template <typename T, int P>
+static __global__ void gelu_backward_kernel(T *dx, const T *dy, const T *__restrict__ x, size_t count, bool add)
+{
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * P;
+    if (i >= count) return;
+    pack<T, P> p = load_pack<T, P>(x + i), d = load_pack<T, P>(dy + i), o;
+    if (add) o = load_pack<T, P>(dx + i);
+    for (int k = 0; k < P; k++) {
+        float v = to_float(d.v[k]) * gelu_slope(to_float(p.v[k]));
+        d.v[k] = from_float<T>(add ? to_float(o.v[k]) + v : v);
+    }
+    store_pack<T, P>(dx + i, d);
+}
+
+template <typename T>
+static __global__ void swiglu_forward_kernel(T *__restrict__ y, const T *__restrict__ x, size_t width, size_t total)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= total) return;
+    size_t row = i / width, column = i % width;
+    float gate = to_float(x[row * 2 * width + column]), up = to_float(x[(row * 2 + 1) * width + column]);
+    y[i] = from_float<T>(gate * sigmoid(gate) * up);
+}
+
+template <typename T>
+static __global__ void swiglu_backward_kernel(T *__restrict__ dx, const T *__restrict__ dy, const T *__restrict__ x, size_t width,
+                                       size_t total, bool add)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= total) return;
+    size_t row = i / width, column = i % width, at = row * 2 * width + column;
+    float gate = to_float(x[at]), up = to_float(x[at + width]), d = to_float(dy[i]), s = sigmoid(gate), silu = gate * s;
+    put(&dx[at], d * up * (s + silu * (1.0f - s)), add);
+    put(&dx[at + width], d * silu, add);
+}
+
+/* A thread per block of four coordinates of one row; rows need not begin on a multiple of four. */
+template <typename T>
+static __global__ void dropout_kernel(T *y, const T *x, const int32_t *__restrict__ sentence, const int32_t *__restrict__ position,
+                               const unsigned long long *__restrict__ sample, size_t rows, size_t width,
+                               size_t blocks_per_row, unsigned threshold, float scale, bool add, struct kernel_noise noise)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * blocks_per_row) return;
+    size_t row = i / blocks_per_row;
+    unsigned long long first = (unsigned long long)position[row] * width, last = first + width;
+    unsigned long long block = first / 4 + i % blocks_per_row;
+    if (block * 4 >= last) return;
+    uint4 w = noise_words(noise, sample[sentence[row]], (unsigned)block);
+    unsigned words[4] = {w.x, w.y, w.z, w.w};
+    for (int k = 0; k < 4; k++) {
+        unsigned long long coordinate = block * 4 + k;
+        if (coordinate < first || coordinate >= last) continue;
+        size_t at = row * width + (size_t)(coordinate - first);
+        put(&y[at], words[k] >= threshold ? to_float(x[at]) * scale : 0.0f, add);
+    }
+}
+
+template <typename A, typename B> static __global__ void cast_kernel(A *__restrict__ to, const B *__restrict__ from, size_t count)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) to[i] = from_float<A>(to_float(from[i]));
+}
+
+template <typename T>
+static __global__ void bias_forward_kernel(T *y, const T *x, const T *__restrict__ bias, size_t width, size_t total)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < total) y[i] = from_float<T>(to_float(x[i]) + to_float(bias[i % width]));
+}
+
+/* Column sums in two stages: blocks of COLUMN_ROWS rows, then the blocks in order. */
+template <typename T>
+static __global__ void bias_partial_kernel(float *__restrict__ partial, const T *__restrict__ dy, size_t rows, size_t width)
+{
+    size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= width) return;
+    size_t row = (size_t)blockIdx.y * COLUMN_ROWS, end = row + COLUMN_ROWS < rows ? row + COLUMN_ROWS : rows;
+    float sum = 0;
+    for (; row < end; row++) sum += to_float(dy[row * width + column]);
+    partial[(size_t)blockIdx.y * width + column] = sum;
+}
+
+static __global__ void bias_combine_kernel(float *__restrict__ out, const float *__restrict__ partial, size_t blocks, size_t width,
+                                    bool add)
+{
+    size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= width) return;
+    float sum = 0;
+    for (size_t b = 0; b < blocks; b++) sum += partial[b * width + column];
+    put(&out[column], sum, add);
+}
+
+/* ---- launchers ---- */
+
+extern "C" int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type type,
+                        kernel_stream stream)
+{
+    if (!elements) return 0;
+    KERNEL_DISPATCH(type, {
+        bool fits = elements % (16 / sizeof(T)) == 0 && packs(y) && packs(a) && packs(b);
+        KERNEL_PACKED(fits, T, {
+            KERNEL_LAUNCH((add_kernel<T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, (T *)y, (const T *)a,
+                          (const T *)b, elements, add);
+        });
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int gelu_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream)
+{
+    if (!elements) return 0;
+    KERNEL_DISPATCH(type, {
+        bool fits = elements % (16 / sizeof(T)) == 0 && packs(y) && packs(x);
+        KERNEL_PACKED(fits, T, {
+            KERNEL_LAUNCH((gelu_forward_kernel<T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, (T *)y,
+                          (const T *)x, elements);
+        });
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements, bool add, enum kernel_type type,
+                                  kernel_stream stream)
+{
+    if (!elements) return 0;
+    KERNEL_DISPATCH(type, {
+        bool fits = elements % (16 / sizeof(T)) == 0 && packs(dx) && packs(dy) && packs(x);
+        KERNEL_PACKED(fits, T, {
+            KERNEL_LAUNCH((gelu_backward_kernel<T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, (T *)dx,
+                          (const T *)dy, (const T *)x, elements, add);
+        });
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int swiglu_forward_cuda(void *y, const void *x, size_t rows, size_t width, enum kernel_type type,
+                                   kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(swiglu_forward_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
+                      width, rows * width);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int swiglu_backward_cuda(void *dx, const void *dy, const void *x, size_t rows, size_t width, bool add,
+                                    enum kernel_type type, kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(swiglu_backward_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)dx,
+                      (const T *)dy, (const T *)x, width, rows * width, add);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int dropout_cuda(void *y, const void *x, const int32_t *sentence, const int32_t *position, const uint64_t *sample,
+                            size_t rows, size_t width, uint32_t threshold, float scale, bool add, struct kernel_noise noise,
+                            enum kernel_type type, kernel_stream stream)
+{
+    if (!rows) return 0;
+    size_t blocks_per_row = width / 4 + 2; /* a row may begin and end inside a block of four */
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(dropout_kernel<T>, blocks_for(rows * blocks_per_row, THREADS), THREADS, 0, stream, (T *)y,
+                      (const T *)x, sentence, position, (const unsigned long long *)sample, rows, width, blocks_per_row,
+                      threshold, scale, add, noise);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int cast_cuda(void *to, const void *from, size_t elements, enum kernel_type to_type, enum kernel_type from_type,
+                         kernel_stream stream)
+{
+    if (!elements) return 0;
+    unsigned blocks = blocks_for(elements, THREADS);
+    if (to_type == KERNEL_BF16)
+        KERNEL_DISPATCH(from_type, {
+            KERNEL_LAUNCH((cast_kernel<bf16, T>), blocks, THREADS, 0, stream, (bf16 *)to, (const T *)from, elements);
+        });
+    else
+        KERNEL_DISPATCH(from_type, {
+            KERNEL_LAUNCH((cast_kernel<float, T>), blocks, THREADS, 0, stream, (float *)to, (const T *)from, elements);
+        });
+    return cudaGetLastError();
+}
+
+extern "C" int bias_forward_cuda(void *y, const void *x, const void *bias, size_t rows, size_t width, enum kernel_type type,
+                                 kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(bias_forward_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
+                      (const T *)bias, width, rows * width);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" size_t bias_scratch_floats(size_t rows, size_t width)
+{
+    return (size_t)blocks_for(rows, COLUMN_ROWS) * width;
+}
+
+extern "C" int bias_backward_cuda(float *dbias, float *scratch, const void *dy, size_t rows, size_t width, bool add,
+                                  enum kernel_type type, kernel_stream stream)
+{
+    unsigned blocks = blocks_for(rows, COLUMN_ROWS), columns = blocks_for(width, THREADS);
+    if (blocks)
+        KERNEL_DISPATCH(type, {
+            KERNEL_LAUNCH(bias_partial_kernel<T>, dim3(columns, blocks), THREADS, 0, stream, scratch, (const T *)dy, rows,
+                          width);
+        });
+    KERNEL_LAUNCH(bias_combine_kernel, columns, THREADS, 0, stream, dbias, scratch, (size_t)blocks, width, add);
+    return cudaGetLastError();
+}

@@ -1,0 +1,76 @@
+/* Embedding: y (N, D) = table[ids] (+ add);  dtable (rows, D) (+)= sums of dy over the rows of each id.
+ *
+ * Backward: rows come sorted by id (stable). A block owns a run of equal ids from its first row on, one thread per pack of
+ * columns, and adds its rows in order: no atomics, and the same order for any launch. */
+#include "kernels/device.cuh"
+
+enum { THREADS = 128 };
+
+template <typename T, int P>
+static __global__ void embedding_forward_kernel(T *__restrict__ y, const T *__restrict__ table, const int32_t *__restrict__ ids,
+                                         const T *__restrict__ add, size_t packs_per_row, size_t total)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= total) return;
+    size_t row = i / packs_per_row, column = i % packs_per_row;
+    pack<T, P> x = load_pack<T, P>(table + ((size_t)ids[row] * packs_per_row + column) * P);
+    if (add) {
+        pack<T, P> a = load_pack<T, P>(add + i * P);
+        for (int k = 0; k < P; k++) x.v[k] = from_float<T>(to_float(x.v[k]) + to_float(a.v[k]));
+    }
+    store_pack<T, P>(y + i * P, x);
+}
+
+template <typename T, int P>
+static __global__ void embedding_backward_kernel(float *__restrict__ dtable, const T *__restrict__ dy,
+                                          const int32_t *__restrict__ ids, const int32_t *__restrict__ order, size_t rows,
+                                          size_t packs_per_row)
+{
+    size_t first = blockIdx.x;
+    int32_t id = ids[order[first]];
+    if (first && ids[order[first - 1]] == id) return; /* begun by an earlier block */
+    for (size_t column = threadIdx.x; column < packs_per_row; column += blockDim.x) {
+        float sum[P] = {0};
+        for (size_t k = first; k < rows && ids[order[k]] == id; k++) {
+            pack<T, P> d = load_pack<T, P>(dy + ((size_t)order[k] * packs_per_row + column) * P);
+            for (int q = 0; q < P; q++) sum[q] += to_float(d.v[q]);
+        }
+        float *to = dtable + ((size_t)id * packs_per_row + column) * P;
+        for (int q = 0; q < P; q++) to[q] += sum[q];
+    }
+}
+
+/* ---- launchers ---- */
+
+extern "C" int embedding_forward_cuda(void *y, const void *table, const int32_t *ids, const void *add, size_t rows,
+                                      size_t width, enum kernel_type type, kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_DISPATCH(type, {
+        bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(table) && packs(add);
+        KERNEL_PACKED(fits, T, {
+            size_t total = rows * (width / P);
+            KERNEL_LAUNCH((embedding_forward_kernel<T, P>), blocks_for(total, THREADS), THREADS, 0, stream, (T *)y,
+                          (const T *)table, ids, (const T *)add, width / P, total);
+        });
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int embedding_backward_cuda(float *dtable, const void *dy, const int32_t *ids, const int32_t *order, size_t rows,
+                                       size_t table_rows, size_t width, bool add, enum kernel_type type, kernel_stream stream)
+{
+    if (!add) {
+        int e = cudaMemsetAsync(dtable, 0, table_rows * width * sizeof *dtable, stream);
+        if (e) return e;
+    }
+    if (!rows) return 0;
+    KERNEL_DISPATCH(type, {
+        bool fits = width % (16 / sizeof(T)) == 0 && packs(dy);
+        KERNEL_PACKED(fits, T, {
+            KERNEL_LAUNCH((embedding_backward_kernel<T, P>), (unsigned)rows, THREADS, 0, stream, dtable, (const T *)dy, ids,
+                          order, rows, width / P);
+        });
+    });
+    return cudaGetLastError();
+}

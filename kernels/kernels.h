@@ -1,0 +1,145 @@
+/* The launchers of kernels/: plain pointers, sizes and a stream, callable from C. Each returns the cudaError_t of its
+ * launches. Pointers are device memory; sizes are counts, not capacities; offsets are size_t inside.
+ *
+ *   T  f32 or bf16 by `type`: activations, their gradients, working weights
+ *   f  always f32: statistics, latent head output, z, KL, losses, weight gradients, masters, moments
+ *
+ * An `add` flag says += instead of =. No float atomics: every sum has an order that depends on shapes only. */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum kernel_type { KERNEL_F32, KERNEL_BF16 };
+
+typedef struct CUstream_st *kernel_stream;
+
+/* Address of noise: key of (seed, purpose, step) and the draw (base/philox.h). */
+struct kernel_noise {
+    uint32_t key[2];
+    uint32_t draw;
+};
+
+/* ---- embedding ---- */
+/* y (N, D) T = table[ids] (+ add (N, D) T); table (rows, D) T, ids (N). */
+int embedding_forward_cuda(void *y, const void *table, const int32_t *ids, const void *add, size_t rows, size_t width,
+                           enum kernel_type type, kernel_stream stream);
+/* dtable (table_rows, D) f (+)= sum of dy (N, D) T over the rows of each id; order (N): rows by rising id, stable. */
+int embedding_backward_cuda(float *dtable, const void *dy, const int32_t *ids, const int32_t *order, size_t rows,
+                            size_t table_rows, size_t width, bool add, enum kernel_type type, kernel_stream stream);
+
+/* ---- linear: what the products leave ---- */
+/* y (N, D) T += bias (D) T; y = x + bias where x is not y. */
+int bias_forward_cuda(void *y, const void *x, const void *bias, size_t rows, size_t width, enum kernel_type type,
+                      kernel_stream stream);
+/* dbias (D) f (+)= column sums of dy (N, D) T; scratch: bias_scratch_floats(rows, width) f. */
+int bias_backward_cuda(float *dbias, float *scratch, const void *dy, size_t rows, size_t width, bool add,
+                       enum kernel_type type, kernel_stream stream);
+size_t bias_scratch_floats(size_t rows, size_t width);
+
+/* ---- norm ---- */
+/* sum (N, D) T = x + residual (residual and sum may be null); y T; stats (N, 2) f mean | reciprocal deviation; beta may be
+ * null; epsilon 1e-5. */
+int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const void *residual, const void *gamma,
+                      const void *beta, size_t rows, size_t width, bool rms, enum kernel_type type, kernel_stream stream);
+/* dinput (N, D) T (+)= norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=; any of the outputs may be null.
+ * input: what was normed. scratch: norm_scratch_floats(rows, width) f. */
+int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, float *scratch, const void *dy, const void *dsum,
+                       const void *input, const void *gamma, const float *stats, size_t rows, size_t width, bool rms,
+                       const bool add[3], enum kernel_type type, kernel_stream stream);
+size_t norm_scratch_floats(size_t rows, size_t width);
+
+/* ---- attention ---- */
+struct kernel_attention {
+    size_t sentences, tokens, longest; /* longest: rows of the longest sentence, for the choice of launch */
+    size_t heads, kv_heads, head_width, memory;
+    bool causal;
+};
+/* out (N, H W) T, lse (N, H) f from qkv (N, (H + 2 Hk) W) T, offsets (S + 1), memory (S, M, 2, Hk W) T or null. */
+int attention_forward_cuda(void *out, float *lse, const void *qkv, const int32_t *offsets, const void *memory,
+                           const struct kernel_attention *shape, enum kernel_type type, kernel_stream stream);
+/* dqkv, dmemory (may be null) T (+)=. scratch: attention_scratch_floats(shape) f. */
+int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch, const void *dout, const void *qkv,
+                            const int32_t *offsets, const void *memory, const void *out, const float *lse,
+                            const struct kernel_attention *shape, const bool add[2], enum kernel_type type,
+                            kernel_stream stream);
+size_t attention_scratch_floats(const struct kernel_attention *shape);
+/* One new token per row: appends to cache (R, room, 2, Hk W) T at position (R), attends to all up to it. */
+int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position, const void *memory, size_t rows,
+                          size_t room, const struct kernel_attention *shape, enum kernel_type type, kernel_stream stream);
+/* Halves rotated by direction * position / 10000^(2i/W) in the first heads * W columns; the others copied. */
+int rotary_cuda(void *y, const void *x, const int32_t *position, size_t rows, size_t width, size_t heads, size_t head_width,
+                int direction, bool add, enum kernel_type type, kernel_stream stream);
+
+/* ---- one row per sentence <-> one row per token ---- */
+/* kind as enum pool_kind; weights (N) f only for attention pooling, which has query (D) T. */
+int pool_forward_cuda(void *y, float *weights, const void *x, const int32_t *offsets, const void *query, size_t sentences,
+                      size_t width, int kind, enum kernel_type type, kernel_stream stream);
+/* scratch: N + pool_scratch_floats(sentences, width) f. dquery (D) f. */
+int pool_backward_cuda(void *dx, float *dquery, float *scratch, const void *dy, const int32_t *offsets, const void *query,
+                       const void *x, const float *weights, size_t tokens, size_t sentences, size_t width, int kind,
+                       const bool add[2], enum kernel_type type, kernel_stream stream);
+size_t pool_scratch_floats(size_t sentences, size_t width);
+int broadcast_add_cuda(void *y, const void *x, const void *v, const int32_t *sentence, size_t rows, size_t width,
+                       enum kernel_type type, kernel_stream stream);
+/* y (S, D) T or f by `type` (+)= sums of the sentence's rows of x; width 1 for a vector. */
+int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, size_t sentences, size_t width, bool add,
+                     enum kernel_type type, kernel_stream stream);
+
+/* ---- latent: all f32, one launch each way ---- */
+int latent_forward_cuda(float *z, float *kl, const float *stats, const uint64_t *sample, size_t sentences, size_t width,
+                        bool sample_z, struct kernel_noise noise, kernel_stream stream);
+/* dz, dkl may be null. */
+int latent_backward_cuda(float *dstats, const float *dz, const float *dkl, const float *stats, const uint64_t *sample,
+                         size_t sentences, size_t width, bool sample_z, bool add, struct kernel_noise noise,
+                         kernel_stream stream);
+/* out (C, 2) f: sums and sums of squares of the columns of x (S, C) f. */
+int column_moments_cuda(float *out, const float *x, size_t rows, size_t columns, kernel_stream stream);
+
+/* ---- loss ---- */
+/* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. With dnll (R) f the logits are
+ * overwritten by dnll (softmax - onehot), columns V .. stride by 0; null: they are only read. */
+int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows, size_t vocabulary,
+                      size_t stride, enum kernel_type type, kernel_stream stream);
+/* parts (4) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. One block. */
+int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights, size_t tokens,
+                      size_t sentences, size_t width, size_t groups, float free_nats, kernel_stream stream);
+int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights, size_t tokens, size_t sentences,
+                       size_t width, size_t groups, float free_nats, kernel_stream stream);
+
+/* ---- elementwise ---- */
+int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type type, kernel_stream stream);
+int gelu_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream);
+int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements, bool add, enum kernel_type type,
+                       kernel_stream stream);
+int swiglu_forward_cuda(void *y, const void *x, size_t rows, size_t width, enum kernel_type type, kernel_stream stream);
+int swiglu_backward_cuda(void *dx, const void *dy, const void *x, size_t rows, size_t width, bool add, enum kernel_type type,
+                         kernel_stream stream);
+/* Kept where the 32 bits at (sample, position * width + column) are at least threshold; kept ones times scale. */
+int dropout_cuda(void *y, const void *x, const int32_t *sentence, const int32_t *position, const uint64_t *sample,
+                 size_t rows, size_t width, uint32_t threshold, float scale, bool add, struct kernel_noise noise,
+                 enum kernel_type type, kernel_stream stream);
+int cast_cuda(void *to, const void *from, size_t elements, enum kernel_type to_type, enum kernel_type from_type,
+              kernel_stream stream);
+
+/* ---- optimizer ---- */
+/* record (2) f: sum of squares over blocks of 1,024 in order, and the number of blocks that are not finite. scratch:
+ * ceil(elements / 1024) doubles. */
+int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements, kernel_stream stream);
+/* scalars (STEP_SCALARS) f on the device; bf16 working weights may be null. */
+int adamw_cuda(float *weights, float *moment1, float *moment2, void *working, const float *gradient, const float *scalars,
+               size_t elements, kernel_stream stream);
+int sgd_cuda(float *weights, float *moment, void *working, const float *gradient, const float *scalars, size_t elements,
+             kernel_stream stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

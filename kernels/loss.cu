@@ -1,0 +1,131 @@
+/* The softmax reconstruction loss of one chunk of logits, and the ELBO.
+ *
+ *   nll_r = logsumexp(x_r) - x_r[label];   with dnll: x_r <- dnll_r (softmax(x_r) - onehot), columns past V <- 0
+ *
+ * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient. */
+#include "kernels/device.cuh"
+
+enum { THREADS = 256, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3 };
+
+/* Maximum and sum of exponentials over a row; every thread of the block gets both. */
+template <typename T>
+static __device__ void row_softmax(float *top_out, float *sum_out, const T *x, size_t vocabulary, float *scratch)
+{
+    float top = -INFINITY, sum = 0;
+    for (size_t i = threadIdx.x; i < vocabulary; i += blockDim.x) {
+        float v = to_float(x[i]);
+        if (v > top) {
+            sum = sum * expf(top - v) + 1.0f;
+            top = v;
+        } else {
+            sum += expf(v - top);
+        }
+    }
+    float all = block_max(top, scratch);
+    sum = top == -INFINITY ? 0.0f : sum * expf(top - all);
+    *sum_out = block_sum(sum, scratch);
+    *top_out = all;
+}
+
+template <typename T>
+static __global__ void softmax_loss_kernel(float *__restrict__ nll, T *logits, const int32_t *__restrict__ labels,
+                                    const float *__restrict__ dnll, size_t vocabulary, size_t stride)
+{
+    KERNEL_SHARED(float, scratch, WARP);
+    size_t row = blockIdx.x;
+    T *x = logits + row * stride;
+    float top, sum, target = to_float(x[labels[row]]);
+    row_softmax(&top, &sum, x, vocabulary, scratch);
+    if (threadIdx.x == 0) nll[row] = top + logf(sum) - target;
+    if (!dnll) return;
+    float d = dnll[row], scale = d / sum;
+    __syncthreads(); /* every thread has read its target before it is overwritten */
+    for (size_t i = threadIdx.x; i < stride; i += blockDim.x) {
+        float v = i < vocabulary ? scale * expf(to_float(x[i]) - top) : 0.0f;
+        if (i == (size_t)labels[row]) v -= d;
+        x[i] = from_float<T>(v);
+    }
+}
+
+/* Mean over the sentences of one group's KL; every thread of the block gets it. */
+static __device__ double group_mean(const float *kl, size_t sentences, size_t width, size_t first, size_t each, double *scratch)
+{
+    double sum = 0;
+    for (size_t i = threadIdx.x; i < sentences * each; i += blockDim.x) sum += kl[i / each * width + first + i % each];
+    sum = block_sum(sum, scratch);
+    return sentences ? sum / (double)sentences : 0;
+}
+
+static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__restrict__ kl_dim, const float *__restrict__ nll,
+                                    const float *__restrict__ kl, const float *__restrict__ weights, size_t tokens,
+                                    size_t sentences, size_t width, size_t groups, float free_nats)
+{
+    KERNEL_SHARED(double, scratch, WARP);
+    double sum_nll = 0, sum_kl = 0, sum_free = 0;
+    for (size_t n = threadIdx.x; n < tokens; n += blockDim.x) sum_nll += nll[n];
+    sum_nll = block_sum(sum_nll, scratch);
+    if (kl) {
+        for (size_t j = threadIdx.x; j < width; j += blockDim.x) {
+            double sum = 0;
+            for (size_t s = 0; s < sentences; s++) sum += kl[s * width + j];
+            kl_dim[j] = (float)sum;
+            sum_kl += sum;
+        }
+        sum_kl = block_sum(sum_kl, scratch);
+        for (size_t k = 0; k < groups; k++)
+            sum_free += (double)sentences * fmax((double)free_nats, group_mean(kl, sentences, width, k * (width / groups), width / groups, scratch));
+    }
+    if (threadIdx.x == 0) {
+        parts[LOSS] = (float)(weights[0] * sum_nll + weights[1] * sum_free);
+        parts[NLL] = (float)sum_nll;
+        parts[KL] = (float)sum_kl;
+        parts[KL_FREE] = (float)sum_free;
+    }
+}
+
+/* Blocks 0 .. groups - 1 write their group's columns of dkl; all blocks share the rows of dnll. */
+static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__restrict__ dkl, const float *__restrict__ kl,
+                                     const float *__restrict__ weights, size_t tokens, size_t sentences, size_t width,
+                                     size_t groups, float free_nats)
+{
+    KERNEL_SHARED(double, scratch, WARP);
+    for (size_t n = (size_t)blockIdx.x * blockDim.x + threadIdx.x; dnll && n < tokens; n += (size_t)gridDim.x * blockDim.x)
+        dnll[n] = weights[0];
+    if (!dkl || blockIdx.x >= groups) return;
+    size_t each = width / groups, first = blockIdx.x * each;
+    float d = group_mean(kl, sentences, width, first, each, scratch) > (double)free_nats ? weights[1] : 0.0f;
+    for (size_t i = threadIdx.x; i < sentences * each; i += blockDim.x) dkl[i / each * width + first + i % each] = d;
+}
+
+/* ---- launchers ---- */
+
+extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows,
+                                 size_t vocabulary, size_t stride, enum kernel_type type, kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(softmax_loss_kernel<T>, (unsigned)rows, THREADS, 0, stream, nll, (T *)logits, labels, dnll, vocabulary,
+                      stride);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights,
+                                 size_t tokens, size_t sentences, size_t width, size_t groups, float free_nats,
+                                 kernel_stream stream)
+{
+    KERNEL_LAUNCH(elbo_forward_kernel, 1, THREADS, 0, stream, parts, kl_dim, nll, kl, weights, tokens, sentences, width, groups,
+                  free_nats);
+    return cudaGetLastError();
+}
+
+extern "C" int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights, size_t tokens,
+                                  size_t sentences, size_t width, size_t groups, float free_nats, kernel_stream stream)
+{
+    unsigned blocks = blocks_for(tokens, THREADS);
+    if (dkl && blocks < groups) blocks = (unsigned)groups;
+    if (!blocks) return 0;
+    KERNEL_LAUNCH(elbo_backward_kernel, blocks, THREADS, 0, stream, dnll, dkl, kl, weights, tokens, sentences, width, groups,
+                  free_nats);
+    return cudaGetLastError();
+}

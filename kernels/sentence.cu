@@ -1,0 +1,197 @@
+/* Between one row per token and one row per sentence: pooling (mean, first, last, attention), broadcast, segment sums. A
+ * sentence's rows are summed in order by one thread per column. */
+#include "kernels/device.cuh"
+
+enum { THREADS = 128, SENTENCES_PER_BLOCK = 16, MEAN = 0, FIRST = 1, LAST = 2, ATTENTION = 3 };
+
+/* Attention pooling's weights: a block per sentence; softmax over its rows of x . query. */
+template <typename T>
+static __global__ void pool_weights_kernel(float *__restrict__ weights, const T *__restrict__ x, const int32_t *__restrict__ offsets,
+                                    const T *__restrict__ query, size_t width)
+{
+    KERNEL_SHARED(float, scratch, WARP);
+    int32_t from = offsets[blockIdx.x], to = offsets[blockIdx.x + 1];
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    for (int32_t n = from + (int32_t)warp; n < to; n += (int32_t)warps) {
+        float s = 0;
+        for (size_t i = lane; i < width; i += WARP) s += to_float(x[(size_t)n * width + i]) * to_float(query[i]);
+        s = warp_sum(s);
+        if (lane == 0) weights[n] = s;
+    }
+    __syncthreads();
+    float top = -INFINITY, sum = 0;
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) top = fmaxf(top, weights[n]);
+    top = block_max(top, scratch);
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) sum += expf(weights[n] - top);
+    sum = block_sum(sum, scratch);
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) weights[n] = expf(weights[n] - top) / sum;
+}
+
+template <typename T>
+static __global__ void pool_forward_kernel(T *__restrict__ y, const float *__restrict__ weights, const T *__restrict__ x,
+                                    const int32_t *__restrict__ offsets, size_t width, int kind)
+{
+    size_t s = blockIdx.x;
+    int32_t from = offsets[s], to = offsets[s + 1];
+    for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
+        float sum = 0;
+        if (from < to && (kind == FIRST || kind == LAST)) sum = to_float(x[(size_t)(kind == FIRST ? from : to - 1) * width + i]);
+        if (kind == MEAN || kind == ATTENTION)
+            for (int32_t n = from; n < to; n++)
+                sum += (kind == ATTENTION ? weights[n] : 1.0f / (float)(to - from)) * to_float(x[(size_t)n * width + i]);
+        y[s * width + i] = from_float<T>(sum);
+    }
+}
+
+/* score (N) = w (dy . x - sum of w dy . x over the sentence): a block per sentence. */
+template <typename T>
+static __global__ void pool_score_kernel(float *__restrict__ score, const T *__restrict__ dy, const int32_t *__restrict__ offsets,
+                                  const T *__restrict__ x, const float *__restrict__ weights, size_t width)
+{
+    KERNEL_SHARED(float, scratch, WARP);
+    size_t s = blockIdx.x;
+    int32_t from = offsets[s], to = offsets[s + 1];
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    for (int32_t n = from + (int32_t)warp; n < to; n += (int32_t)warps) {
+        float d = 0;
+        for (size_t i = lane; i < width; i += WARP) d += to_float(dy[s * width + i]) * to_float(x[(size_t)n * width + i]);
+        d = warp_sum(d);
+        if (lane == 0) score[n] = d;
+    }
+    __syncthreads();
+    float level = 0;
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) level += weights[n] * score[n];
+    level = block_sum(level, scratch);
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x)
+        score[n] = weights[n] * (score[n] - level);
+}
+
+template <typename T>
+static __global__ void pool_backward_kernel(T *dx, const T *__restrict__ dy, const int32_t *__restrict__ offsets,
+                                     const T *__restrict__ query, const float *__restrict__ weights,
+                                     const float *__restrict__ score, size_t width, int kind, bool add)
+{
+    size_t s = blockIdx.x;
+    int32_t from = offsets[s], to = offsets[s + 1], one = kind == FIRST ? from : to - 1;
+    for (int32_t n = from; n < to; n++) {
+        float w = kind == ATTENTION ? weights[n] : kind == MEAN ? 1.0f / (float)(to - from) : n == one ? 1.0f : 0.0f;
+        for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
+            float v = w * to_float(dy[s * width + i]);
+            if (kind == ATTENTION) v += score[n] * to_float(query[i]);
+            put(&dx[(size_t)n * width + i], v, add);
+        }
+    }
+}
+
+/* dquery in two stages: blocks of sentences, then the blocks in order. */
+template <typename T>
+static __global__ void pool_query_partial_kernel(float *__restrict__ partial, const T *__restrict__ x,
+                                          const int32_t *__restrict__ offsets, const float *__restrict__ score,
+                                          size_t sentences, size_t width)
+{
+    size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= width) return;
+    size_t first = (size_t)blockIdx.y * SENTENCES_PER_BLOCK, last = first + SENTENCES_PER_BLOCK;
+    if (last > sentences) last = sentences;
+    float sum = 0;
+    for (int32_t n = offsets[first]; n < offsets[last]; n++) sum += score[n] * to_float(x[(size_t)n * width + column]);
+    partial[(size_t)blockIdx.y * width + column] = sum;
+}
+
+static __global__ void pool_query_combine_kernel(float *__restrict__ dquery, const float *__restrict__ partial, size_t blocks,
+                                          size_t width, bool add)
+{
+    size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= width) return;
+    float sum = 0;
+    for (size_t b = 0; b < blocks; b++) sum += partial[b * width + column];
+    put(&dquery[column], sum, add);
+}
+
+template <typename T>
+static __global__ void broadcast_add_kernel(T *__restrict__ y, const T *__restrict__ x, const T *__restrict__ v,
+                                     const int32_t *__restrict__ sentence, size_t width, size_t total)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= total) return;
+    size_t row = i / width, column = i % width;
+    y[i] = from_float<T>(to_float(x[i]) + to_float(v[(size_t)sentence[row] * width + column]));
+}
+
+template <typename T>
+static __global__ void segment_sum_kernel(T *y, const T *__restrict__ x, const int32_t *__restrict__ offsets, size_t width,
+                                   size_t total, bool add)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= total) return;
+    size_t s = i / width, column = i % width;
+    float sum = 0;
+    for (int32_t n = offsets[s]; n < offsets[s + 1]; n++) sum += to_float(x[(size_t)n * width + column]);
+    put(&y[i], sum, add);
+}
+
+/* ---- launchers ---- */
+
+extern "C" int pool_forward_cuda(void *y, float *weights, const void *x, const int32_t *offsets, const void *query,
+                                 size_t sentences, size_t width, int kind, enum kernel_type type, kernel_stream stream)
+{
+    if (!sentences) return 0;
+    KERNEL_DISPATCH(type, {
+        if (kind == ATTENTION)
+            KERNEL_LAUNCH(pool_weights_kernel<T>, (unsigned)sentences, THREADS, 0, stream, weights, (const T *)x, offsets,
+                          (const T *)query, width);
+        KERNEL_LAUNCH(pool_forward_kernel<T>, (unsigned)sentences, THREADS, 0, stream, (T *)y, weights, (const T *)x, offsets,
+                      width, kind);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" size_t pool_scratch_floats(size_t sentences, size_t width)
+{
+    return (size_t)blocks_for(sentences, SENTENCES_PER_BLOCK) * width;
+}
+
+extern "C" int pool_backward_cuda(void *dx, float *dquery, float *scratch, const void *dy, const int32_t *offsets,
+                                  const void *query, const void *x, const float *weights, size_t tokens, size_t sentences,
+                                  size_t width, int kind, const bool add[2], enum kernel_type type, kernel_stream stream)
+{
+    float *score = scratch, *partial = scratch + tokens;
+    unsigned blocks = blocks_for(sentences, SENTENCES_PER_BLOCK), columns = blocks_for(width, THREADS);
+    if (sentences)
+        KERNEL_DISPATCH(type, {
+            if (kind == ATTENTION)
+                KERNEL_LAUNCH(pool_score_kernel<T>, (unsigned)sentences, THREADS, 0, stream, score, (const T *)dy, offsets,
+                              (const T *)x, weights, width);
+            if (dx)
+                KERNEL_LAUNCH(pool_backward_kernel<T>, (unsigned)sentences, THREADS, 0, stream, (T *)dx, (const T *)dy,
+                              offsets, (const T *)query, weights, score, width, kind, add[0]);
+            if (dquery)
+                KERNEL_LAUNCH(pool_query_partial_kernel<T>, dim3(columns, blocks), THREADS, 0, stream, partial, (const T *)x,
+                              offsets, score, sentences, width);
+        });
+    if (dquery)
+        KERNEL_LAUNCH(pool_query_combine_kernel, columns, THREADS, 0, stream, dquery, partial, (size_t)blocks, width, add[1]);
+    return cudaGetLastError();
+}
+
+extern "C" int broadcast_add_cuda(void *y, const void *x, const void *v, const int32_t *sentence, size_t rows, size_t width,
+                                  enum kernel_type type, kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(broadcast_add_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
+                      (const T *)v, sentence, width, rows * width);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, size_t sentences, size_t width, bool add,
+                                enum kernel_type type, kernel_stream stream)
+{
+    if (!sentences) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(segment_sum_kernel<T>, blocks_for(sentences * width, THREADS), THREADS, 0, stream, (T *)y,
+                      (const T *)x, offsets, width, sentences * width, add);
+    });
+    return cudaGetLastError();
+}

@@ -1,0 +1,132 @@
+/* The CUDA backend: the device, its memory, one stream, and the errors that launches leave. */
+#include "cuda/cuda.h"
+#include "base/pool.h"
+#include "graph/backends.h"
+#include "ops/list.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What cuBLAS itself takes by default: 32 MiB from Hopper on, 4 MiB before. */
+enum { WORKSPACE_HOPPER = 32 << 20, WORKSPACE_BEFORE = 4 << 20 };
+
+void cuda_keep(struct cuda_backend *b, int error, const char *what)
+{
+    if (!error || b->error) return;
+    b->error = error;
+    if (error >= 10000) snprintf(b->what, sizeof b->what, "%s failed with cuBLAS status %d", what, error - 10000);
+    else snprintf(b->what, sizeof b->what, "%s failed: %s", what, cudaGetErrorString((cudaError_t)error));
+}
+
+static elbo_status allocate(struct backend *base, void **memory, size_t bytes, const char *what, elbo_error *error)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    *memory = NULL;
+    size_t free_bytes = 0, total = 0;
+    int e = cudaMalloc(memory, bytes ? bytes : 1);
+    if (!e) {
+        e = cudaMemsetAsync(*memory, 0, bytes ? bytes : 1, b->stream);
+        if (!e) e = cudaStreamSynchronize(b->stream);
+        return e ? elbo_fail(error, ELBO_DEVICE, "%s cannot clear %s: %s", b->detail, what, cudaGetErrorString((cudaError_t)e)) : ELBO_OK;
+    }
+    cudaGetLastError(); /* out of memory is not a lasting failure */
+    cudaMemGetInfo(&free_bytes, &total);
+    return elbo_fail(error, e == cudaErrorMemoryAllocation ? ELBO_MEMORY : ELBO_DEVICE,
+                     "%s: no memory for %s: %.1f MiB wanted, %.1f of %.1f MiB free (%s); lower train.slot_tokens or the widths, or "
+                     "set train.recompute=block; `elbo plan` prints what goes where", b->detail, what, (double)bytes / 1048576.0,
+                     (double)free_bytes / 1048576.0, (double)total / 1048576.0, cudaGetErrorString((cudaError_t)e));
+}
+
+static void release(struct backend *base, void *memory)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    cudaStreamSynchronize(b->stream);
+    cudaFree(memory);
+}
+
+static void upload(struct backend *base, void *to, const void *from, size_t bytes)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    if (bytes) cuda_keep(b, cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, b->stream), "a copy to the device");
+}
+
+static void download(struct backend *base, void *to, const void *from, size_t bytes)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    if (bytes) cuda_keep(b, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, b->stream), "a copy to the host");
+    cuda_keep(b, cudaStreamSynchronize(b->stream), "the stream");
+}
+
+static elbo_status reserve(struct backend *base, size_t shared, size_t per_worker, elbo_error *error)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    (void)per_worker;
+    if (shared <= b->scratch_bytes) return ELBO_OK;
+    if (b->scratch) release(base, b->scratch);
+    b->scratch = NULL;
+    b->scratch_bytes = 0;
+    ELBO_TRY(allocate(base, &b->scratch, shared, "scratch", error));
+    b->scratch_bytes = shared;
+    return ELBO_OK;
+}
+
+static elbo_status check(struct backend *base, elbo_error *error)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    cuda_keep(b, cudaGetLastError(), "a launch");
+    return b->error ? elbo_fail(error, ELBO_DEVICE, "%s: %s", b->detail, b->what) : ELBO_OK;
+}
+
+static void destroy(struct backend *base)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    if (b->stream) cudaStreamSynchronize(b->stream);
+    if (b->handle) b->lt.cublasLtDestroy(b->handle);
+    cublaslt_close(&b->lt);
+    if (b->scratch) cudaFree(b->scratch);
+    if (b->workspace) cudaFree(b->workspace);
+    if (b->stream) cudaStreamDestroy(b->stream);
+    if (b->base.pool) pool_destroy(b->base.pool);
+    free(b);
+}
+
+static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *error)
+{
+    int count = 0, e = cudaGetDeviceCount(&count);
+    if (e || count <= 0)
+        return elbo_fail(error, ELBO_DEVICE, "no GPU can be used: %s; check the driver with nvidia-smi, or use --device=cpu",
+                         e ? cudaGetErrorString((cudaError_t)e) : "the driver reports none");
+    if (device >= count)
+        return elbo_fail(error, ELBO_DEVICE, "there is no device cuda:%d, the driver reports %d; use cuda:0 to cuda:%d", device, count,
+                         count - 1);
+    struct cudaDeviceProp properties;
+    e = cudaSetDevice(device);
+    if (!e) e = cudaGetDeviceProperties(&properties, device);
+    if (!e) e = cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking);
+    if (e) return elbo_fail(error, ELBO_DEVICE, "cuda:%d cannot be used: %s", device, cudaGetErrorString((cudaError_t)e));
+    snprintf(b->detail, sizeof b->detail, "cuda:%d (%s)", device, properties.name);
+    ELBO_TRY(cublaslt_open(&b->lt, error));
+    cublasStatus_t s = b->lt.cublasLtCreate(&b->handle);
+    if (s) return elbo_fail(error, ELBO_DEVICE, "%s: cublasLtCreate failed with status %d", b->detail, (int)s);
+    b->workspace_bytes = properties.major >= 9 ? WORKSPACE_HOPPER : WORKSPACE_BEFORE;
+    return allocate(&b->base, &b->workspace, b->workspace_bytes, "the workspace of the products", error);
+}
+
+elbo_status cuda_backend_create(struct backend **backend, int device, size_t threads, elbo_error *error)
+{
+    struct cuda_backend *b = calloc(1, sizeof *b);
+    if (!b) return elbo_fail(error, ELBO_MEMORY, "no memory for the CUDA backend");
+    b->device = device;
+    b->base = (struct backend){.name = "cuda", .detail = b->detail, .kernels = cuda_table, .allocate = allocate, .release = release,
+                               .upload = upload, .download = download, .reserve = reserve, .check = check, .separate_memory = true,
+                               .destroy = destroy};
+    elbo_status status = pool_create(&b->base.pool, threads, error);
+    if (!status) status = open_device(b, device, error);
+    if (status) {
+        destroy(&b->base);
+        return status;
+    }
+    *backend = &b->base;
+    return ELBO_OK;
+}

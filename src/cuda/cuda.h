@@ -1,0 +1,66 @@
+/* The CUDA backend, as its files see it: one stream, cuBLASLt for the products, the launchers of kernels/ for the rest.
+ *
+ * Errors are sticky: the first one that a launch or a product reports is kept and told when the execution ends. */
+#ifndef CUDA_CUDA_H
+#define CUDA_CUDA_H
+
+#include "graph/execute.h"
+#include "kernels/kernels.h"
+#include "cuda/libraries.h"
+
+#include <cuda_runtime.h>
+
+enum { CUDA_ALGORITHMS = 512 };
+
+/* One product's choice, made once and kept. */
+struct algorithm {
+    size_t m, n, k, lda, ldb, ldc;
+    bool ta, tb, add, bias, known;
+    cublasLtMatmulAlgo_t algo;
+};
+
+struct cuda_backend {
+    struct backend base;
+    int device;
+    cudaStream_t stream;
+    struct cublaslt lt;
+    cublasLtHandle_t handle;
+    void *workspace;             /* cuBLASLt's                                     */
+    size_t workspace_bytes;
+    void *scratch;               /* of the ops, shared                             */
+    size_t scratch_bytes;
+    int error;                   /* first cudaError_t or cublas status that failed */
+    char what[160];
+    char detail[288];
+    struct algorithm algorithms[CUDA_ALGORITHMS];
+};
+
+static inline struct cuda_backend *cuda_of(const struct call *c)
+{
+    return (struct cuda_backend *)c->backend;
+}
+
+/* Keeps the first failure. */
+void cuda_keep(struct cuda_backend *b, int error, const char *what);
+
+/* C (M, N) row-major = A (M, K) B (K, N) (+ C) (+ bias (N) on every row); element (i, j) of A = data[i * row + j * col], one
+ * of the strides 1. */
+struct cuda_matrix {
+    const void *data;
+    size_t row, col;
+};
+
+struct cuda_product {
+    size_t m, n, k;
+    struct cuda_matrix a, b;
+    void *c;
+    size_t ldc;
+    bool add;
+    const void *bias;
+};
+
+void cuda_product(struct cuda_backend *b, const struct cuda_product *p);
+
+extern const struct kernel cuda_table[];
+
+#endif

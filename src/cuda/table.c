@@ -1,0 +1,349 @@
+/* The table of the CUDA backend: each op's call becomes launches of kernels/, and products. f32. */
+#include "cuda/cuda.h"
+#include "base/philox.h"
+#include "ops/attention.h"
+#include "ops/ops.h"
+
+enum { CHUNK_BYTES = 512 << 20, LEAST_ROWS = 16, VOCABULARY_ALIGNMENT = 128 };
+static const enum kernel_type F32 = KERNEL_F32; /* the activations of this table */
+
+static kernel_stream stream_of(const struct call *c)
+{
+    return (kernel_stream)cuda_of(c)->stream;
+}
+
+static float *scratch_of(const struct call *c)
+{
+    return cuda_of(c)->scratch;
+}
+
+static void keep(const struct call *c, int error)
+{
+    cuda_keep(cuda_of(c), error, c->node->type->name);
+}
+
+static struct kernel_noise noise_of(const struct call *c)
+{
+    struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
+    return (struct kernel_noise){{key.word[0], key.word[1]}, c->draw};
+}
+
+static size_t elements(const size_t dim[MAX_RANK])
+{
+    size_t n = 1;
+    for (unsigned d = 0; d < MAX_RANK && (d == 0 || dim[d]); d++) n *= dim[d];
+    return n;
+}
+
+/* ---- embedding ---- */
+
+static void embedding(const struct call *c)
+{
+    keep(c, embedding_forward_cuda(c->out[0], c->in[0], c->in[1], c->in[3], c->size.out[0][0], c->size.out[0][1], F32, stream_of(c)));
+}
+
+static void embedding_backward(const struct call *c)
+{
+    keep(c, embedding_backward_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[0][0], c->size.in[0][1],
+                                    c->add[0], F32, stream_of(c)));
+}
+
+/* ---- linear ---- */
+
+static void linear(const struct call *c)
+{
+    size_t n = c->size.in[0][0], in = c->size.in[0][1], out = c->size.in[1][0];
+    struct cuda_product p = {.m = n, .n = out, .k = in, .ldc = out, .bias = c->in[2]};
+    p.a = (struct cuda_matrix){c->in[0], in, 1};
+    p.b = (struct cuda_matrix){c->in[1], 1, in};
+    p.c = c->out[1] ? c->out[1] : c->out[0];
+    cuda_product(cuda_of(c), &p);
+    if (c->out[1]) keep(c, gelu_forward_cuda(c->out[0], c->out[1], n * out, F32, stream_of(c)));
+}
+
+static void linear_backward_input(const struct call *c)
+{
+    size_t n = c->size.in[0][0], out = c->size.in[0][1], in = c->size.in[1][1];
+    struct cuda_product p = {.m = n, .n = in, .k = out, .ldc = in, .c = c->out[0], .add = c->add[0]};
+    p.a = (struct cuda_matrix){c->in[0], out, 1};
+    p.b = (struct cuda_matrix){c->in[1], in, 1};
+    cuda_product(cuda_of(c), &p);
+}
+
+static void linear_backward_weight(const struct call *c)
+{
+    size_t n = c->size.in[0][0], out = c->size.in[0][1], in = c->size.in[1][1];
+    if (c->out[0]) {
+        struct cuda_product p = {.m = out, .n = in, .k = n, .ldc = in, .c = c->out[0], .add = c->add[0]};
+        p.a = (struct cuda_matrix){c->in[0], 1, out};
+        p.b = (struct cuda_matrix){c->in[1], in, 1};
+        cuda_product(cuda_of(c), &p);
+    }
+    if (c->out[1]) keep(c, bias_backward_cuda(c->out[1], scratch_of(c), c->in[0], n, out, c->add[1], F32, stream_of(c)));
+}
+
+static void linear_backward_weight_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = bias_scratch_floats(c->size.in[0][0], c->size.in[0][1]) * sizeof(float);
+}
+
+/* ---- norm ---- */
+
+static void norm(const struct call *c)
+{
+    keep(c, norm_forward_cuda(c->out[0], c->out[1], c->out[2], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0],
+                              c->size.in[0][1], c->attr->i[ATTR_NORM_RMS], F32, stream_of(c)));
+}
+
+static void norm_backward(const struct call *c)
+{
+    keep(c, norm_backward_cuda(c->out[0], c->out[1], c->out[2], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
+                               c->size.in[2][0], c->size.in[2][1], c->attr->i[ATTR_NORM_RMS], c->add, F32, stream_of(c)));
+}
+
+static void norm_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = norm_scratch_floats(c->size.in[2][0], c->size.in[2][1]) * sizeof(float);
+}
+
+/* ---- attention ---- */
+
+static struct kernel_attention attention_of(const struct call *c, unsigned rows, unsigned offsets)
+{
+    const int64_t *i = c->attr->i;
+    return (struct kernel_attention){.sentences = offsets == MAX_INPUTS ? 0 : c->size.in[offsets][0] - 1,
+                                     .tokens = c->size.in[rows][0],
+                                     .longest = c->size.in[rows][0],
+                                     .heads = (size_t)i[ATTENTION_HEADS],
+                                     .kv_heads = (size_t)i[ATTENTION_KV_HEADS],
+                                     .head_width = (size_t)i[ATTENTION_HEAD_WIDTH],
+                                     .memory = (size_t)i[ATTENTION_MEMORY],
+                                     .causal = i[ATTENTION_CAUSAL]};
+}
+
+static void attention(const struct call *c)
+{
+    struct kernel_attention a = attention_of(c, 0, 1);
+    keep(c, attention_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], &a, F32, stream_of(c)));
+}
+
+static void attention_backward(const struct call *c)
+{
+    struct kernel_attention a = attention_of(c, 1, 2);
+    keep(c, attention_backward_cuda(c->out[0], c->out[1], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5],
+                                    &a, c->add, F32, stream_of(c)));
+}
+
+static void attention_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    struct kernel_attention a = attention_of(c, 1, 2);
+    *shared = attention_scratch_floats(&a) * sizeof(float);
+}
+
+static void attention_cached(const struct call *c)
+{
+    struct kernel_attention a = attention_of(c, 0, MAX_INPUTS);
+    keep(c, attention_cached_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[1][1], &a, F32,
+                                  stream_of(c)));
+}
+
+static void rotary(const struct call *c)
+{
+    keep(c, rotary_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1], (size_t)c->attr->i[ROTARY_HEADS],
+                        (size_t)c->attr->i[ROTARY_HEAD_WIDTH], (int)c->attr->i[ROTARY_DIRECTION], c->add[0], F32, stream_of(c)));
+}
+
+/* ---- sentences ---- */
+
+static void pool(const struct call *c)
+{
+    keep(c, pool_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->size.out[0][0], c->size.in[0][1],
+                              (int)c->attr->i[0], F32, stream_of(c)));
+}
+
+static void pool_backward(const struct call *c)
+{
+    keep(c, pool_backward_cuda(c->out[0], c->out[1], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
+                               c->size.in[4][0], c->size.in[0][0], c->size.in[0][1], (int)c->attr->i[0], c->add, F32, stream_of(c)));
+}
+
+static void pool_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = (c->size.in[4][0] + pool_scratch_floats(c->size.in[0][0], c->size.in[0][1])) * sizeof(float);
+}
+
+static void broadcast_add(const struct call *c)
+{
+    keep(c, broadcast_add_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.in[0][1], F32, stream_of(c)));
+}
+
+static void segment_sum(const struct call *c)
+{
+    size_t width = c->size.in[0][1] ? c->size.in[0][1] : 1;
+    keep(c, segment_sum_cuda(c->out[0], c->in[0], c->in[1], c->size.out[0][0], width, c->add[0], F32, stream_of(c)));
+}
+
+/* ---- latent ---- */
+
+static void latent(const struct call *c)
+{
+    keep(c, latent_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1] / 2, c->attr->i[0],
+                                noise_of(c), stream_of(c)));
+}
+
+static void latent_backward(const struct call *c)
+{
+    keep(c, latent_backward_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[2][0], c->size.in[2][1] / 2,
+                                 c->attr->i[0], c->add[0], noise_of(c), stream_of(c)));
+}
+
+static void column_moments(const struct call *c)
+{
+    keep(c, column_moments_cuda(c->out[0], c->in[0], c->size.in[0][0], c->size.in[0][1], stream_of(c)));
+}
+
+/* ---- loss: chunks of rows, the vocabulary padded so that the products run at full speed ---- */
+
+static size_t padded(size_t vocabulary)
+{
+    return (vocabulary + VOCABULARY_ALIGNMENT - 1) / VOCABULARY_ALIGNMENT * VOCABULARY_ALIGNMENT;
+}
+
+static size_t chunk_rows(size_t rows, size_t vocabulary)
+{
+    size_t most = CHUNK_BYTES / sizeof(float) / padded(vocabulary);
+    if (most < LEAST_ROWS) most = LEAST_ROWS;
+    if (rows <= most) return rows ? rows : 1;
+    size_t chunks = (rows + most - 1) / most;
+    return (rows + chunks - 1) / chunks;
+}
+
+static void cross_entropy(const struct call *c, const float *dnll, float *dy, float *dw)
+{
+    const float *y = c->in[0], *w = c->in[1];
+    const int32_t *labels = c->in[2];
+    float *nll = c->out[0], *logits = scratch_of(c);
+    size_t n = c->size.in[0][0], d = c->size.in[0][1], v = c->size.in[1][0], stride = padded(v), rows = chunk_rows(n, v);
+    for (size_t from = 0; from < n || from == 0; from += rows) {
+        size_t count = n - from < rows ? n - from : rows;
+        struct cuda_product p = {.m = count, .n = v, .k = d, .c = logits, .ldc = stride};
+        p.a = (struct cuda_matrix){y + from * d, d, 1};
+        p.b = (struct cuda_matrix){w, 1, d};
+        cuda_product(cuda_of(c), &p);
+        keep(c, softmax_loss_cuda(nll + from, logits, labels + from, dnll ? dnll + from : NULL, count, v, stride, F32, stream_of(c)));
+        if (dy) {
+            struct cuda_product q = {.m = count, .n = d, .k = v, .c = dy + from * d, .ldc = d, .add = c->add[1]};
+            q.a = (struct cuda_matrix){logits, stride, 1};
+            q.b = (struct cuda_matrix){w, d, 1};
+            cuda_product(cuda_of(c), &q);
+        }
+        if (dw) {
+            struct cuda_product q = {.m = v, .n = d, .k = count, .c = dw, .ldc = d, .add = c->add[2] || from > 0};
+            q.a = (struct cuda_matrix){logits, 1, stride};
+            q.b = (struct cuda_matrix){y + from * d, d, 1};
+            cuda_product(cuda_of(c), &q);
+        }
+    }
+}
+
+static void linear_cross_entropy(const struct call *c)
+{
+    cross_entropy(c, NULL, NULL, NULL);
+}
+
+static void linear_cross_entropy_train(const struct call *c)
+{
+    cross_entropy(c, c->in[3], c->out[1], c->out[2]);
+}
+
+static void linear_cross_entropy_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = chunk_rows(c->size.in[0][0], c->size.in[1][0]) * padded(c->size.in[1][0]) * sizeof(float);
+}
+
+static void elbo(const struct call *c)
+{
+    keep(c, elbo_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.in[1][0],
+                              c->size.in[1][1], (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
+}
+
+static void elbo_backward(const struct call *c)
+{
+    keep(c, elbo_backward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->size.out[0][0], c->size.in[0][0], c->size.in[0][1],
+                               (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
+}
+
+/* ---- elementwise ---- */
+
+static void add(const struct call *c)
+{
+    keep(c, add_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], F32, stream_of(c)));
+}
+
+static void gelu(const struct call *c)
+{
+    keep(c, gelu_forward_cuda(c->out[0], c->in[0], elements(c->size.out[0]), F32, stream_of(c)));
+}
+
+static void gelu_backward(const struct call *c)
+{
+    keep(c, gelu_backward_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], F32, stream_of(c)));
+}
+
+static void swiglu(const struct call *c)
+{
+    keep(c, swiglu_forward_cuda(c->out[0], c->in[0], c->size.out[0][0], c->size.out[0][1], F32, stream_of(c)));
+}
+
+static void swiglu_backward(const struct call *c)
+{
+    keep(c, swiglu_backward_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1], c->add[0], F32, stream_of(c)));
+}
+
+static void dropout(const struct call *c)
+{
+    double threshold = c->attr->f[0] * 0x1p32;
+    keep(c, dropout_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0], c->size.in[0][1],
+                         threshold >= 0x1p32 ? UINT32_MAX : (uint32_t)threshold, (float)(1.0 / (1.0 - c->attr->f[0])), c->add[0],
+                         noise_of(c), F32, stream_of(c)));
+}
+
+/* ---- optimizer ---- */
+
+static void squared_norm(const struct call *c)
+{
+    keep(c, squared_norm_cuda(c->out[0], (double *)cuda_of(c)->scratch, c->in[0], c->size.in[0][0], stream_of(c)));
+}
+
+static void squared_norm_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = (c->size.in[0][0] / 1024 + 1) * sizeof(double);
+}
+
+static void adamw(const struct call *c)
+{
+    keep(c, adamw_cuda(c->out[0], c->out[1], c->out[2], NULL, c->in[0], c->in[1], c->size.in[0][0], stream_of(c)));
+}
+
+static void sgd(const struct call *c)
+{
+    keep(c, sgd_cuda(c->out[0], c->out[1], NULL, c->in[0], c->in[1], c->size.in[0][0], stream_of(c)));
+}
+
+#define CUDA_RUN(name) [OP_##name].run = name,
+#define CUDA_WORKSPACE(name, what) [OP_##name].workspace = what##_workspace
+const struct kernel cuda_table[OP_COUNT] = {
+    ELBO_OPS(CUDA_RUN) CUDA_WORKSPACE(linear_backward_weight, linear_backward_weight),
+    CUDA_WORKSPACE(norm_backward, norm_backward),
+    CUDA_WORKSPACE(attention_backward, attention_backward),
+    CUDA_WORKSPACE(pool_backward, pool_backward),
+    CUDA_WORKSPACE(linear_cross_entropy, linear_cross_entropy),
+    CUDA_WORKSPACE(linear_cross_entropy_train, linear_cross_entropy),
+    CUDA_WORKSPACE(squared_norm, squared_norm),
+};
