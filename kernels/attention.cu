@@ -198,7 +198,9 @@ static __global__ void attention_dkv_kernel(T *dqkv, T *dmemory, const float *__
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     for (size_t first = 0; first < count; first += GROUP) {
         float dk[PER_WARP][CHUNKS], dv[PER_WARP][CHUNKS];
+        KERNEL_UNROLL
         for (int k = 0; k < PER_WARP; k++)
+            KERNEL_UNROLL
             for (int c = 0; c < CHUNKS; c++) dk[k][c] = dv[k][c] = 0;
         __syncthreads();
         for (size_t i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
@@ -217,6 +219,7 @@ static __global__ void attention_dkv_kernel(T *dqkv, T *dmemory, const float *__
                     douts[at] = q < length ? to_float(dout[((begin + q) * a.heads + head) * a.width + d]) : 0.0f;
                 }
                 __syncthreads();
+                KERNEL_UNROLL
                 for (int k = 0; k < PER_WARP; k++) {
                     size_t slot = warp * PER_WARP + k, j = first + slot, query = from + lane;
                     if (j >= count) continue;
@@ -228,6 +231,7 @@ static __global__ void attention_dkv_kernel(T *dqkv, T *dmemory, const float *__
                     }
                     for (int i = 0; i < WARP; i++) {
                         float pi = __shfl_sync(FULL_WARP, p, i), di = __shfl_sync(FULL_WARP, ds, i);
+                        KERNEL_UNROLL
                         for (int c = 0; c < CHUNKS; c++) {
                             size_t d = lane + (size_t)c * WARP;
                             if (d >= a.width) continue;
@@ -237,9 +241,11 @@ static __global__ void attention_dkv_kernel(T *dqkv, T *dmemory, const float *__
                     }
                 }
             }
+        KERNEL_UNROLL
         for (int k = 0; k < PER_WARP; k++) {
             size_t j = first + warp * PER_WARP + k;
             if (j >= count) continue;
+            KERNEL_UNROLL
             for (int c = 0; c < CHUNKS; c++) {
                 size_t d = lane + (size_t)c * WARP;
                 if (d >= a.width) continue;

@@ -11,6 +11,7 @@
 #include <math.h>
 
 #ifndef KERNEL_LAUNCH /* the emulation defines its own */
+#define KERNEL_UNROLL _Pragma("unroll")
 #define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #define KERNEL_SHARED(type, name, count) __shared__ type name[count]
 #define KERNEL_DYNAMIC_SHARED(type, name)                                                                              \

@@ -1,24 +1,11 @@
 #!/usr/bin/env bats
 # The command line on text and corpora: what it prints, and for bad input the message and the documented exit code.
 
+load common
+
 setup() {
     cd "$BATS_TEST_TMPDIR" || return
     printf 'the cat sat\nthe dog sat\n\na cat and a dog\n' > text.txt
-}
-
-# refused CODE PART ... -- COMMAND: exit code, and every part stands on standard error, nothing on standard output
-refused() {
-    local code=$1 parts=() part
-    shift
-    while [ "$1" != -- ]; do parts+=("$1"); shift; done
-    shift
-    local got=0
-    "$@" > product 2> message || got=$?
-    [ "$got" -eq "$code" ] || { echo "exit code $got: $(cat message)"; return 1; }
-    for part in "${parts[@]}"; do
-        grep -qF -- "$part" message || { echo "'$part' is not in: $(cat message)"; return 1; }
-    done
-    [ ! -s product ] || { echo "on standard output: $(cat product)"; return 1; }
 }
 
 @test "text becomes a corpus, and info says what it holds" {
