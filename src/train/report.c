@@ -40,6 +40,12 @@ static double memory_mib(void)
     return (double)pages * (double)sysconf(_SC_PAGESIZE) / 1048576.0;
 }
 
+/* JSON has no NaN: null says that the number was not finite. */
+static json_t *number(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
 elbo_status report_step(struct trainer *t, elbo_error *error)
 {
     double now = clock_seconds(), seconds = now - t->step_began;
@@ -51,23 +57,19 @@ elbo_status report_step(struct trainer *t, elbo_error *error)
         "%.0f MiB  %.0fm%02.0fs left%s",
         (unsigned long long)t->draws, t->config->train.steps, t->loss, t->reconstruction, t->kl, t->beta, active, z,
         t->gradient_norm, rate / 1e3, mib, floor(left / 60), floor(fmod(left, 60)), t->step_skipped ? "  (update skipped)" : "");
-    json_t *row = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:b, s:I}", "step", (json_int_t)t->draws,
-                            "reconstruction", isfinite(t->reconstruction) ? t->reconstruction : 0.0, "kl",
-                            isfinite(t->kl) ? t->kl : 0.0, "kl_free", isfinite(t->kl_free) ? t->kl_free : 0.0, "beta", t->beta,
-                            "learning_rate", t->learning_rate, "lambda", t->config->objective.lambda, "active_units",
+    json_t *row = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:b, s:I}", "step",
+                            (json_int_t)t->draws, "loss", number(t->loss), "reconstruction", number(t->reconstruction), "kl",
+                            number(t->kl), "kl_free", number(t->kl_free), "gradient_norm", number(t->gradient_norm), "beta",
+                            t->beta, "learning_rate", t->learning_rate, "lambda", t->config->objective.lambda, "active_units",
                             (int)active, "sentences", (json_int_t)t->sentences, "tokens", (json_int_t)t->tokens, "words",
                             (json_int_t)t->words, "skipped", t->step_skipped, "shortened", (json_int_t)t->shortened);
     json_t *wall = json_pack("{s:f, s:f, s:f}", "seconds", now - t->begun, "tokens_per_second", rate, "memory_mib", mib);
     json_t *dims = json_array();
     for (size_t j = 0; j < z; j++) {
-        double kl = t->kl_dim[j] / (double)t->sentences;
-        json_array_append_new(dims, isfinite(kl) ? json_real(kl) : json_null());
+        json_array_append_new(dims, number(t->kl_dim[j] / (double)t->sentences));
     }
     elbo_status status = row && wall && dims ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for a row of metrics");
     if (!status) {
-        /* JSON has no NaN: null says that the number was not finite. */
-        json_object_set_new(row, "loss", isfinite(t->loss) ? json_real(t->loss) : json_null());
-        json_object_set_new(row, "gradient_norm", isfinite(t->gradient_norm) ? json_real(t->gradient_norm) : json_null());
         json_object_set(row, "kl_per_dim", dims);
         json_object_set(row, "wall", wall);
         status = metrics_write(t->metrics, row, error);
