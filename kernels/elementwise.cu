@@ -1,8 +1,10 @@
-/* Elementwise ops: add, GELU (tanh form), SwiGLU, dropout by addressed noise, casts; bias rows.
+/* Elementwise ops: add, GELU (tanh form), SwiGLU, dropout by addressed noise, columns of bias gradients.
  *
  *   gelu'(x) = s + x s (1 - s) (2u)',  s = sigmoid(2u), 2u = 1.59577 (x + 0.044715 x^3)
  *   swiglu: y = silu(gate) up;  dgate = dy up silu'(gate), dup = dy silu(gate)                                    */
 #include "kernels/device.cuh"
+
+#include <type_traits>
 
 enum { THREADS = 256, COLUMN_ROWS = 64 };
 
@@ -22,21 +24,23 @@ static __device__ __forceinline__ float gelu_slope(float x)
     return s + x * s * (1.0f - s) * (1.5957691216057308f + 0.21406859f * x * x);
 }
 
-template <typename T, int P>
-static __global__ void add_kernel(T *y, const T *a, const T *b, size_t count, bool add)
+/* Y and T may differ: with a alone it is a cast. P elements of the wider type are 16 bytes. */
+template <typename Y, typename T, int P>
+static __global__ void add_kernel(Y *y, const T *a, const T *b, size_t count, bool add)
 {
     size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * P;
     if (i >= count) return;
-    pack<T, P> x = load_pack<T, P>(a + i), z, o;
+    pack<T, P> x = load_pack<T, P>(a + i), z;
+    pack<Y, P> o;
     if (b) z = load_pack<T, P>(b + i);
-    if (add) o = load_pack<T, P>(y + i);
+    if (add) o = load_pack<Y, P>(y + i);
     for (int k = 0; k < P; k++) {
         float v = to_float(x.v[k]);
         if (b) v += to_float(z.v[k]);
         if (add) v += to_float(o.v[k]);
-        x.v[k] = from_float<T>(v);
+        o.v[k] = from_float<Y>(v);
     }
-    store_pack<T, P>(y + i, x);
+    store_pack<Y, P>(y + i, o);
 }
 
 template <typename T, int P> static __global__ void gelu_forward_kernel(T *__restrict__ y, const T *__restrict__ x, size_t count)
@@ -109,19 +113,6 @@ static __global__ void dropout_kernel(T *y, const T *x, const int32_t *__restric
     }
 }
 
-template <typename A, typename B> static __global__ void cast_kernel(A *__restrict__ to, const B *__restrict__ from, size_t count)
-{
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) to[i] = from_float<A>(to_float(from[i]));
-}
-
-template <typename T>
-static __global__ void bias_forward_kernel(T *y, const T *x, const T *__restrict__ bias, size_t width, size_t total)
-{
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < total) y[i] = from_float<T>(to_float(x[i]) + to_float(bias[i % width]));
-}
-
 /* Column sums in two stages: blocks of COLUMN_ROWS rows, then the blocks in order. */
 template <typename T>
 static __global__ void bias_partial_kernel(float *__restrict__ partial, const T *__restrict__ dy, size_t rows, size_t width)
@@ -146,16 +137,23 @@ static __global__ void bias_combine_kernel(float *__restrict__ out, const float 
 
 /* ---- launchers ---- */
 
-extern "C" int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type type,
-                        kernel_stream stream)
+template <typename Y, typename T>
+static void launch_add(Y *y, const T *a, const T *b, size_t elements, bool add, kernel_stream stream)
+{
+    using wider = typename std::conditional<(sizeof(Y) > sizeof(T)), Y, T>::type;
+    bool fits = elements % (16 / sizeof(wider)) == 0 && packs(y) && packs(a) && packs(b);
+    KERNEL_PACKED(fits, wider, {
+        KERNEL_LAUNCH((add_kernel<Y, T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, y, a, b, elements, add);
+    });
+}
+
+extern "C" int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type y_type,
+                        enum kernel_type type, kernel_stream stream)
 {
     if (!elements) return 0;
     KERNEL_DISPATCH(type, {
-        bool fits = elements % (16 / sizeof(T)) == 0 && packs(y) && packs(a) && packs(b);
-        KERNEL_PACKED(fits, T, {
-            KERNEL_LAUNCH((add_kernel<T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, (T *)y, (const T *)a,
-                          (const T *)b, elements, add);
-        });
+        if (y_type == KERNEL_BF16) launch_add((bf16 *)y, (const T *)a, (const T *)b, elements, add, stream);
+        else launch_add((float *)y, (const T *)a, (const T *)b, elements, add, stream);
     });
     return cudaGetLastError();
 }
@@ -219,33 +217,6 @@ extern "C" int dropout_cuda(void *y, const void *x, const int32_t *sentence, con
         KERNEL_LAUNCH(dropout_kernel<T>, blocks_for(rows * blocks_per_row, THREADS), THREADS, 0, stream, (T *)y,
                       (const T *)x, sentence, position, (const unsigned long long *)sample, rows, width, blocks_per_row,
                       threshold, scale, add, noise);
-    });
-    return cudaGetLastError();
-}
-
-extern "C" int cast_cuda(void *to, const void *from, size_t elements, enum kernel_type to_type, enum kernel_type from_type,
-                         kernel_stream stream)
-{
-    if (!elements) return 0;
-    unsigned blocks = blocks_for(elements, THREADS);
-    if (to_type == KERNEL_BF16)
-        KERNEL_DISPATCH(from_type, {
-            KERNEL_LAUNCH((cast_kernel<bf16, T>), blocks, THREADS, 0, stream, (bf16 *)to, (const T *)from, elements);
-        });
-    else
-        KERNEL_DISPATCH(from_type, {
-            KERNEL_LAUNCH((cast_kernel<float, T>), blocks, THREADS, 0, stream, (float *)to, (const T *)from, elements);
-        });
-    return cudaGetLastError();
-}
-
-extern "C" int bias_forward_cuda(void *y, const void *x, const void *bias, size_t rows, size_t width, enum kernel_type type,
-                                 kernel_stream stream)
-{
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(bias_forward_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
-                      (const T *)bias, width, rows * width);
     });
     return cudaGetLastError();
 }

@@ -35,9 +35,6 @@ int embedding_backward_cuda(float *dtable, const void *dy, const int32_t *ids, c
                             size_t table_rows, size_t width, bool add, enum kernel_type type, kernel_stream stream);
 
 /* ---- linear: what the products leave ---- */
-/* y (N, D) T += bias (D) T; y = x + bias where x is not y. */
-int bias_forward_cuda(void *y, const void *x, const void *bias, size_t rows, size_t width, enum kernel_type type,
-                      kernel_stream stream);
 /* dbias (D) f (+)= column sums of dy (N, D) T; scratch: bias_scratch_floats(rows, width) f. */
 int bias_backward_cuda(float *dbias, float *scratch, const void *dy, size_t rows, size_t width, bool add,
                        enum kernel_type type, kernel_stream stream);
@@ -114,7 +111,9 @@ int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *we
                        size_t width, size_t groups, float free_nats, kernel_stream stream);
 
 /* ---- elementwise ---- */
-int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type type, kernel_stream stream);
+/* y (y_type) = a + b (+ y); a and b (type), b may be null: a cast. */
+int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type y_type, enum kernel_type type,
+             kernel_stream stream);
 int gelu_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream);
 int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements, bool add, enum kernel_type type,
                        kernel_stream stream);
@@ -125,8 +124,6 @@ int swiglu_backward_cuda(void *dx, const void *dy, const void *x, size_t rows, s
 int dropout_cuda(void *y, const void *x, const int32_t *sentence, const int32_t *position, const uint64_t *sample,
                  size_t rows, size_t width, uint32_t threshold, float scale, bool add, struct kernel_noise noise,
                  enum kernel_type type, kernel_stream stream);
-int cast_cuda(void *to, const void *from, size_t elements, enum kernel_type to_type, enum kernel_type from_type,
-              kernel_stream stream);
 
 /* ---- optimizer ---- */
 /* record (2) f: sum of squares over blocks of 1,024 in order, and the number of blocks that are not finite. scratch:

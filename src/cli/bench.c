@@ -50,7 +50,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     ELBO_TRY(elbo_config_check(c, error));
     ELBO_TRY(backend_open(&b->backend, c->device, c->threads, error));
     ELBO_TRY(model_create(&b->model, &c->model, b->backend, error));
-    ELBO_TRY(optimizer_create(&b->optimizer, &c->optimizer, b->model.parameters, b->model.weights, b->backend, error));
+    ELBO_TRY(optimizer_create(&b->optimizer, &c->optimizer, b->model.parameters, model_weights(&b->model), b->backend, error));
     struct slot_options s = slot_options_of(c);
     size_t sentences = slot_sentence_capacity(&s);
     struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,
@@ -61,12 +61,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     ELBO_TRY(model_bind(&b->model, (struct recording *[]){&b->recording}, 1, b->optimizer.gradients, error));
     b->recording.executor.hook = b->optimizer.norm.hook = b->optimizer.update.hook = hook;
     b->recording.executor.hook_context = b->optimizer.norm.hook_context = b->optimizer.update.hook_context = b;
-    size_t n = parameters_arena_elements(b->model.parameters);
-    float *host = malloc(n * sizeof *host);
-    if (!host) return elbo_fail(error, ELBO_MEMORY, "no memory to initialize %zu weights", n);
-    parameters_initialize(b->model.parameters, host, c->seed);
-    b->backend->upload(b->backend, b->model.weights, host, n * sizeof *host);
-    free(host);
+    ELBO_TRY(model_initialize(&b->model, c->seed, error));
     return slot_loader_open(&b->loader, b->corpus, &s, error);
 }
 

@@ -119,7 +119,7 @@ elbo_status cuda_backend_create(struct backend **backend, int device, size_t thr
     if (!b) return elbo_fail(error, ELBO_MEMORY, "no memory for the CUDA backend");
     b->device = device;
     b->base = (struct backend){.name = "cuda", .detail = b->detail, .kernels = cuda_table, .allocate = allocate, .release = release,
-                               .upload = upload, .download = download, .reserve = reserve, .check = check, .separate_memory = true,
+                               .upload = upload, .download = download, .reserve = reserve, .check = check, .bf16 = true, .separate_memory = true,
                                .destroy = destroy};
     elbo_status status = pool_create(&b->base.pool, threads, error);
     if (!status) status = open_device(b, device, error);

@@ -15,7 +15,9 @@ enum { CUDA_ALGORITHMS = 512 };
 /* One product's choice, made once and kept. */
 struct algorithm {
     size_t m, n, k, lda, ldb, ldc;
-    bool ta, tb, add, bias, known;
+    bool ta, tb, add, bias, gelu, known, unfused;
+    enum kernel_type type, out;
+    uint32_t align[3]; /* of A, B, C in bytes, as the library sees them */
     cublasLtMatmulAlgo_t algo;
 };
 
@@ -56,7 +58,9 @@ struct cuda_product {
     void *c;
     size_t ldc;
     bool add;
-    const void *bias;
+    const void *bias;           /* of C's type                 */
+    void *before_gelu;          /* not null: receives the sums, C their GELU (tanh form) */
+    enum kernel_type type, out; /* of A and B; of C. Sums: f32 */
 };
 
 void cuda_product(struct cuda_backend *b, const struct cuda_product *p);

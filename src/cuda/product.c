@@ -1,6 +1,6 @@
 /* Dense products by cuBLASLt. It thinks in columns, so a row-major C = A B is asked for as C^T = B^T A^T; a transposed operand
- * is the same memory with the other flag. Accumulation is f32, also into C (beta = 1). The library's first choice per shape is
- * kept for the run. */
+ * is the same memory with the other flag. Accumulation is f32, also into C (beta = 1). The library's first choice per shape and
+ * alignment is kept for the run. GELU joins the product where the library has it so, and follows as a kernel where not. */
 #include "cuda/cuda.h"
 
 #include <string.h>
@@ -10,17 +10,20 @@ struct operand {
     bool transposed;
 };
 
-/* X (R, C) by strides, wanted as X^T: column-major memory of a row-major X is X^T already. */
+/* X (R, C) by strides, wanted as X^T: column-major memory of a row-major X is X^T already. One row with both strides 1 is not
+ * row-major: its leading dimension would be less than its length. */
 static struct operand transpose_of(const struct cuda_matrix *x, size_t rows, size_t columns)
 {
-    if (x->col == 1) return (struct operand){columns, rows, x->row, false};
+    if (x->col == 1 && x->row >= columns) return (struct operand){columns, rows, x->row, false};
     return (struct operand){rows, columns, x->col, true};
 }
 
 static bool same(const struct algorithm *a, const struct algorithm *b)
 {
     return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
-           a->ta == b->ta && a->tb == b->tb && a->add == b->add && a->bias == b->bias;
+           a->ta == b->ta && a->tb == b->tb && a->add == b->add && a->bias == b->bias && a->gelu == b->gelu &&
+           a->type == b->type && a->out == b->out &&
+           !memcmp(a->align, b->align, sizeof a->align);
 }
 
 static struct algorithm *find(struct cuda_backend *b, const struct algorithm *key)
@@ -35,27 +38,49 @@ static struct algorithm *find(struct cuda_backend *b, const struct algorithm *ke
     return slot;
 }
 
+static cudaDataType_t data_type(enum kernel_type type)
+{
+    return type == KERNEL_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
 struct handles {
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c;
 };
 
+static cublasStatus_t set(const struct cublaslt *lt, cublasLtMatmulDesc_t op, cublasLtMatmulDescAttributes_t attribute, const void *to,
+                          size_t bytes)
+{
+    return lt->cublasLtMatmulDescSetAttribute(op, attribute, to, bytes);
+}
+
+static cublasStatus_t describe_epilogue(const struct cublaslt *lt, cublasLtMatmulDesc_t op, const struct cuda_product *p, bool gelu)
+{
+    if (!p->bias && !gelu) return CUBLAS_STATUS_SUCCESS;
+    cublasLtEpilogue_t epilogue = !gelu     ? CUBLASLT_EPILOGUE_BIAS
+                                  : p->bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS
+                                            : CUBLASLT_EPILOGUE_GELU_AUX;
+    int64_t ld = (int64_t)p->ldc;
+    cublasStatus_t s = set(lt, op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (!s && p->bias) s = set(lt, op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
+    if (!s && gelu) s = set(lt, op, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &p->before_gelu, sizeof p->before_gelu);
+    if (!s && gelu) s = set(lt, op, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld, sizeof ld);
+    return s;
+}
+
 static cublasStatus_t describe(struct cuda_backend *be, struct handles *h, const struct operand *first, const struct operand *second,
-                               const struct cuda_product *p)
+                               const struct cuda_product *p, bool gelu)
 {
     const struct cublaslt *lt = &be->lt;
     cublasOperation_t ta = first->transposed ? CUBLAS_OP_T : CUBLAS_OP_N, tb = second->transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    *h = (struct handles){0};
     cublasStatus_t s = lt->cublasLtMatmulDescCreate(&h->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
-    if (!s) s = lt->cublasLtMatmulDescSetAttribute(h->op, CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta);
-    if (!s) s = lt->cublasLtMatmulDescSetAttribute(h->op, CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb);
-    if (!s && p->bias) {
-        cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-        s = lt->cublasLtMatmulDescSetAttribute(h->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
-        if (!s) s = lt->cublasLtMatmulDescSetAttribute(h->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
-    }
-    if (!s) s = lt->cublasLtMatrixLayoutCreate(&h->a, CUDA_R_32F, first->rows, first->columns, (int64_t)first->ld);
-    if (!s) s = lt->cublasLtMatrixLayoutCreate(&h->b, CUDA_R_32F, second->rows, second->columns, (int64_t)second->ld);
-    if (!s) s = lt->cublasLtMatrixLayoutCreate(&h->c, CUDA_R_32F, p->n, p->m, (int64_t)p->ldc);
+    if (!s) s = set(lt, h->op, CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta);
+    if (!s) s = set(lt, h->op, CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb);
+    if (!s) s = describe_epilogue(lt, h->op, p, gelu);
+    if (!s) s = lt->cublasLtMatrixLayoutCreate(&h->a, data_type(p->type), first->rows, first->columns, (int64_t)first->ld);
+    if (!s) s = lt->cublasLtMatrixLayoutCreate(&h->b, data_type(p->type), second->rows, second->columns, (int64_t)second->ld);
+    if (!s) s = lt->cublasLtMatrixLayoutCreate(&h->c, data_type(p->out), p->n, p->m, (int64_t)p->ldc);
     return s;
 }
 
@@ -74,9 +99,14 @@ static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, co
     cublasLtMatmulHeuristicResult_t result;
     size_t bytes = be->workspace_bytes;
     int found = 0;
+    static const cublasLtMatmulPreferenceAttributes_t alignment[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     cublasStatus_t s = lt->cublasLtMatmulPreferenceCreate(&preference);
     if (s) return s;
     s = lt->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes);
+    for (unsigned k = 0; k < 4 && !s; k++)
+        s = lt->cublasLtMatmulPreferenceSetAttribute(preference, alignment[k], &slot->align[k < 2 ? k : 2], sizeof *slot->align);
     if (!s) s = lt->cublasLtMatmulAlgoGetHeuristic(be->handle, h->op, h->a, h->b, h->c, h->c, preference, 1, &result, &found);
     lt->cublasLtMatmulPreferenceDestroy(preference);
     if (!s && !found) s = CUBLAS_STATUS_NOT_SUPPORTED;
@@ -84,29 +114,54 @@ static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, co
     return s;
 }
 
+/* What the library may assume of a pointer: the largest power of two up to 256 that divides it. */
+static uint32_t alignment_of(const void *p)
+{
+    uint32_t align = 256;
+    while ((uintptr_t)p % align) align /= 2;
+    return align;
+}
+
+static void unfused_gelu(struct cuda_backend *be, struct cuda_product p)
+{
+    void *y = p.c;
+    p.c = p.before_gelu;
+    p.before_gelu = NULL;
+    cuda_product(be, &p);
+    cuda_keep(be, gelu_forward_cuda(y, p.c, p.m * p.n, p.out, (kernel_stream)be->stream), "gelu");
+}
+
 void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
 {
     if (!p->m || !p->n) return;
     if (!p->k) { /* an empty sum: nothing to add, or zeros */
         if (!p->add && p->ldc == p->n)
-            cuda_keep(be, cudaMemsetAsync(p->c, 0, p->m * p->n * sizeof(float), be->stream), "cudaMemsetAsync");
+            cuda_keep(be, cudaMemsetAsync(p->c, 0, p->m * p->n * (p->out == KERNEL_BF16 ? 2 : 4), be->stream), "cudaMemsetAsync");
         return;
     }
+    bool gelu = p->before_gelu;
     struct operand first = transpose_of(&p->b, p->k, p->n), second = transpose_of(&p->a, p->m, p->k);
-    struct algorithm key = {.m = p->m, .n = p->n, .k = p->k, .lda = first.ld, .ldb = second.ld, .ldc = p->ldc,
-                            .ta = first.transposed, .tb = second.transposed, .add = p->add, .bias = p->bias};
+    struct algorithm key = {.m = p->m, .n = p->n, .k = p->k, .lda = first.ld, .ldb = second.ld, .ldc = p->ldc, .ta = first.transposed,
+                            .tb = second.transposed, .add = p->add, .bias = p->bias, .gelu = gelu, .type = p->type, .out = p->out,
+                            .align = {alignment_of(p->b.data), alignment_of(p->a.data), alignment_of(p->c)}};
     struct handles h = {0};
     float one = 1, beta = p->add ? 1 : 0;
-    cublasStatus_t s = describe(be, &h, &first, &second, p);
     struct algorithm *slot = find(be, &key);
+    if (gelu && ((slot->known && slot->unfused) || p->n % 8 || alignment_of(p->before_gelu) < 16)) {
+        unfused_gelu(be, *p);
+        return;
+    }
+    cublasStatus_t s = describe(be, &h, &first, &second, p, gelu);
     if (!s && !slot->known) {
         *slot = key;
         s = choose(be, slot, &h);
-        slot->known = !s;
+        slot->unfused = gelu && s == CUBLAS_STATUS_NOT_SUPPORTED;
+        slot->known = !s || slot->unfused;
     }
     if (!s)
         s = be->lt.cublasLtMatmul(be->handle, h.op, &one, p->b.data, h.a, p->a.data, h.b, &beta, p->c, h.c, p->c, h.c, &slot->algo,
                                   be->workspace, be->workspace_bytes, be->stream);
     release(&be->lt, &h);
-    cuda_keep(be, s ? 10000 + (int)s : 0, "cublasLtMatmul");
+    if (gelu && slot->known && slot->unfused) unfused_gelu(be, *p);
+    else cuda_keep(be, s ? 10000 + (int)s : 0, "cublasLtMatmul");
 }

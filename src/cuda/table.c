@@ -1,11 +1,26 @@
-/* The table of the CUDA backend: each op's call becomes launches of kernels/, and products. f32. */
+/* The table of the CUDA backend: each op's call becomes launches of kernels/, and products. */
 #include "cuda/cuda.h"
 #include "base/philox.h"
 #include "ops/attention.h"
 #include "ops/ops.h"
 
 enum { CHUNK_BYTES = 512 << 20, LEAST_ROWS = 16, VOCABULARY_ALIGNMENT = 128 };
-static const enum kernel_type F32 = KERNEL_F32; /* the activations of this table */
+
+static enum kernel_type kernel_type(enum dtype dtype)
+{
+    return dtype == DTYPE_BF16 ? KERNEL_BF16 : KERNEL_F32;
+}
+
+/* The T of a launcher: of the call's input or output k. */
+static enum kernel_type in_type(const struct call *c, unsigned k)
+{
+    return kernel_type(c->in_type[k]);
+}
+
+static enum kernel_type out_type(const struct call *c, unsigned k)
+{
+    return kernel_type(c->out_type[k]);
+}
 
 static kernel_stream stream_of(const struct call *c)
 {
@@ -39,13 +54,13 @@ static size_t elements(const size_t dim[MAX_RANK])
 
 static void embedding(const struct call *c)
 {
-    keep(c, embedding_forward_cuda(c->out[0], c->in[0], c->in[1], c->in[3], c->size.out[0][0], c->size.out[0][1], F32, stream_of(c)));
+    keep(c, embedding_forward_cuda(c->out[0], c->in[0], c->in[1], c->in[3], c->size.out[0][0], c->size.out[0][1], out_type(c, 0), stream_of(c)));
 }
 
 static void embedding_backward(const struct call *c)
 {
     keep(c, embedding_backward_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[0][0], c->size.in[0][1],
-                                    c->add[0], F32, stream_of(c)));
+                                    c->add[0], in_type(c, 0), stream_of(c)));
 }
 
 /* ---- linear ---- */
@@ -53,18 +68,19 @@ static void embedding_backward(const struct call *c)
 static void linear(const struct call *c)
 {
     size_t n = c->size.in[0][0], in = c->size.in[0][1], out = c->size.in[1][0];
-    struct cuda_product p = {.m = n, .n = out, .k = in, .ldc = out, .bias = c->in[2]};
+    struct cuda_product p = {.m = n, .n = out, .k = in, .ldc = out, .bias = c->in[2], .type = in_type(c, 0), .out = out_type(c, 0)};
     p.a = (struct cuda_matrix){c->in[0], in, 1};
     p.b = (struct cuda_matrix){c->in[1], 1, in};
-    p.c = c->out[1] ? c->out[1] : c->out[0];
+    p.c = c->out[0];
+    p.before_gelu = c->out[1];
     cuda_product(cuda_of(c), &p);
-    if (c->out[1]) keep(c, gelu_forward_cuda(c->out[0], c->out[1], n * out, F32, stream_of(c)));
 }
 
 static void linear_backward_input(const struct call *c)
 {
     size_t n = c->size.in[0][0], out = c->size.in[0][1], in = c->size.in[1][1];
-    struct cuda_product p = {.m = n, .n = in, .k = out, .ldc = in, .c = c->out[0], .add = c->add[0]};
+    struct cuda_product p = {.m = n, .n = in, .k = out, .ldc = in, .c = c->out[0], .add = c->add[0], .type = in_type(c, 0),
+                             .out = out_type(c, 0)};
     p.a = (struct cuda_matrix){c->in[0], out, 1};
     p.b = (struct cuda_matrix){c->in[1], in, 1};
     cuda_product(cuda_of(c), &p);
@@ -74,12 +90,12 @@ static void linear_backward_weight(const struct call *c)
 {
     size_t n = c->size.in[0][0], out = c->size.in[0][1], in = c->size.in[1][1];
     if (c->out[0]) {
-        struct cuda_product p = {.m = out, .n = in, .k = n, .ldc = in, .c = c->out[0], .add = c->add[0]};
+        struct cuda_product p = {.m = out, .n = in, .k = n, .ldc = in, .c = c->out[0], .add = c->add[0], .type = in_type(c, 0)};
         p.a = (struct cuda_matrix){c->in[0], 1, out};
         p.b = (struct cuda_matrix){c->in[1], in, 1};
         cuda_product(cuda_of(c), &p);
     }
-    if (c->out[1]) keep(c, bias_backward_cuda(c->out[1], scratch_of(c), c->in[0], n, out, c->add[1], F32, stream_of(c)));
+    if (c->out[1]) keep(c, bias_backward_cuda(c->out[1], scratch_of(c), c->in[0], n, out, c->add[1], in_type(c, 0), stream_of(c)));
 }
 
 static void linear_backward_weight_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -93,13 +109,13 @@ static void linear_backward_weight_workspace(const struct call *c, size_t *share
 static void norm(const struct call *c)
 {
     keep(c, norm_forward_cuda(c->out[0], c->out[1], c->out[2], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0],
-                              c->size.in[0][1], c->attr->i[ATTR_NORM_RMS], F32, stream_of(c)));
+                              c->size.in[0][1], c->attr->i[ATTR_NORM_RMS], in_type(c, 0), stream_of(c)));
 }
 
 static void norm_backward(const struct call *c)
 {
     keep(c, norm_backward_cuda(c->out[0], c->out[1], c->out[2], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
-                               c->size.in[2][0], c->size.in[2][1], c->attr->i[ATTR_NORM_RMS], c->add, F32, stream_of(c)));
+                               c->size.in[2][0], c->size.in[2][1], c->attr->i[ATTR_NORM_RMS], c->add, in_type(c, 2), stream_of(c)));
 }
 
 static void norm_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -126,14 +142,14 @@ static struct kernel_attention attention_of(const struct call *c, unsigned rows,
 static void attention(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 0, 1);
-    keep(c, attention_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], &a, F32, stream_of(c)));
+    keep(c, attention_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], &a, in_type(c, 0), stream_of(c)));
 }
 
 static void attention_backward(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 1, 2);
     keep(c, attention_backward_cuda(c->out[0], c->out[1], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5],
-                                    &a, c->add, F32, stream_of(c)));
+                                    &a, c->add, in_type(c, 1), stream_of(c)));
 }
 
 static void attention_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -146,14 +162,14 @@ static void attention_backward_workspace(const struct call *c, size_t *shared, s
 static void attention_cached(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 0, MAX_INPUTS);
-    keep(c, attention_cached_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[1][1], &a, F32,
+    keep(c, attention_cached_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[1][1], &a, in_type(c, 0),
                                   stream_of(c)));
 }
 
 static void rotary(const struct call *c)
 {
     keep(c, rotary_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1], (size_t)c->attr->i[ROTARY_HEADS],
-                        (size_t)c->attr->i[ROTARY_HEAD_WIDTH], (int)c->attr->i[ROTARY_DIRECTION], c->add[0], F32, stream_of(c)));
+                        (size_t)c->attr->i[ROTARY_HEAD_WIDTH], (int)c->attr->i[ROTARY_DIRECTION], c->add[0], in_type(c, 0), stream_of(c)));
 }
 
 /* ---- sentences ---- */
@@ -161,13 +177,13 @@ static void rotary(const struct call *c)
 static void pool(const struct call *c)
 {
     keep(c, pool_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->size.out[0][0], c->size.in[0][1],
-                              (int)c->attr->i[0], F32, stream_of(c)));
+                              (int)c->attr->i[0], in_type(c, 0), stream_of(c)));
 }
 
 static void pool_backward(const struct call *c)
 {
     keep(c, pool_backward_cuda(c->out[0], c->out[1], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
-                               c->size.in[4][0], c->size.in[0][0], c->size.in[0][1], (int)c->attr->i[0], c->add, F32, stream_of(c)));
+                               c->size.in[4][0], c->size.in[0][0], c->size.in[0][1], (int)c->attr->i[0], c->add, in_type(c, 0), stream_of(c)));
 }
 
 static void pool_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -178,13 +194,13 @@ static void pool_backward_workspace(const struct call *c, size_t *shared, size_t
 
 static void broadcast_add(const struct call *c)
 {
-    keep(c, broadcast_add_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.in[0][1], F32, stream_of(c)));
+    keep(c, broadcast_add_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.in[0][1], in_type(c, 0), stream_of(c)));
 }
 
 static void segment_sum(const struct call *c)
 {
     size_t width = c->size.in[0][1] ? c->size.in[0][1] : 1;
-    keep(c, segment_sum_cuda(c->out[0], c->in[0], c->in[1], c->size.out[0][0], width, c->add[0], F32, stream_of(c)));
+    keep(c, segment_sum_cuda(c->out[0], c->in[0], c->in[1], c->size.out[0][0], width, c->add[0], in_type(c, 0), stream_of(c)));
 }
 
 /* ---- latent ---- */
@@ -213,38 +229,39 @@ static size_t padded(size_t vocabulary)
     return (vocabulary + VOCABULARY_ALIGNMENT - 1) / VOCABULARY_ALIGNMENT * VOCABULARY_ALIGNMENT;
 }
 
-static size_t chunk_rows(size_t rows, size_t vocabulary)
+static size_t chunk_rows(size_t rows, size_t vocabulary, size_t element)
 {
-    size_t most = CHUNK_BYTES / sizeof(float) / padded(vocabulary);
+    size_t most = CHUNK_BYTES / element / padded(vocabulary);
     if (most < LEAST_ROWS) most = LEAST_ROWS;
     if (rows <= most) return rows ? rows : 1;
     size_t chunks = (rows + most - 1) / most;
     return (rows + chunks - 1) / chunks;
 }
 
-static void cross_entropy(const struct call *c, const float *dnll, float *dy, float *dw)
+static void cross_entropy(const struct call *c, const float *dnll, void *dy, float *dw)
 {
-    const float *y = c->in[0], *w = c->in[1];
+    enum kernel_type type = in_type(c, 0);
+    size_t element = dtype_bytes(c->in_type[0]), d = c->size.in[0][1], v = c->size.in[1][0], stride = padded(v);
+    size_t n = c->size.in[0][0], rows = chunk_rows(n, v, element);
+    const char *y = c->in[0];
     const int32_t *labels = c->in[2];
-    float *nll = c->out[0], *logits = scratch_of(c);
-    size_t n = c->size.in[0][0], d = c->size.in[0][1], v = c->size.in[1][0], stride = padded(v), rows = chunk_rows(n, v);
+    float *nll = c->out[0];
+    void *logits = scratch_of(c);
     for (size_t from = 0; from < n || from == 0; from += rows) {
         size_t count = n - from < rows ? n - from : rows;
-        struct cuda_product p = {.m = count, .n = v, .k = d, .c = logits, .ldc = stride};
-        p.a = (struct cuda_matrix){y + from * d, d, 1};
-        p.b = (struct cuda_matrix){w, 1, d};
+        struct cuda_matrix chunk = {y + from * d * element, d, 1};
+        struct cuda_product p = {.m = count, .n = v, .k = d, .a = chunk, .b = {c->in[1], 1, d}, .c = logits, .ldc = stride,
+                                 .type = type, .out = type};
         cuda_product(cuda_of(c), &p);
-        keep(c, softmax_loss_cuda(nll + from, logits, labels + from, dnll ? dnll + from : NULL, count, v, stride, F32, stream_of(c)));
+        keep(c, softmax_loss_cuda(nll + from, logits, labels + from, dnll ? dnll + from : NULL, count, v, stride, type, stream_of(c)));
         if (dy) {
-            struct cuda_product q = {.m = count, .n = d, .k = v, .c = dy + from * d, .ldc = d, .add = c->add[1]};
-            q.a = (struct cuda_matrix){logits, stride, 1};
-            q.b = (struct cuda_matrix){w, d, 1};
+            struct cuda_product q = {.m = count, .n = d, .k = v, .a = {logits, stride, 1}, .b = {c->in[1], d, 1},
+                                     .c = (char *)dy + from * d * element, .ldc = d, .add = c->add[1], .type = type, .out = type};
             cuda_product(cuda_of(c), &q);
         }
         if (dw) {
-            struct cuda_product q = {.m = v, .n = d, .k = count, .c = dw, .ldc = d, .add = c->add[2] || from > 0};
-            q.a = (struct cuda_matrix){logits, 1, stride};
-            q.b = (struct cuda_matrix){y + from * d, d, 1};
+            struct cuda_product q = {.m = v, .n = d, .k = count, .a = {logits, 1, stride}, .b = chunk, .c = dw, .ldc = d,
+                                     .add = c->add[2] || from > 0, .type = type};
             cuda_product(cuda_of(c), &q);
         }
     }
@@ -263,7 +280,8 @@ static void linear_cross_entropy_train(const struct call *c)
 static void linear_cross_entropy_workspace(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)per_worker;
-    *shared = chunk_rows(c->size.in[0][0], c->size.in[1][0]) * padded(c->size.in[1][0]) * sizeof(float);
+    size_t element = dtype_bytes(c->in_type[0]), v = c->size.in[1][0];
+    *shared = chunk_rows(c->size.in[0][0], v, element) * padded(v) * element;
 }
 
 static void elbo(const struct call *c)
@@ -282,27 +300,27 @@ static void elbo_backward(const struct call *c)
 
 static void add(const struct call *c)
 {
-    keep(c, add_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], F32, stream_of(c)));
+    keep(c, add_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], out_type(c, 0), in_type(c, 0), stream_of(c)));
 }
 
 static void gelu(const struct call *c)
 {
-    keep(c, gelu_forward_cuda(c->out[0], c->in[0], elements(c->size.out[0]), F32, stream_of(c)));
+    keep(c, gelu_forward_cuda(c->out[0], c->in[0], elements(c->size.out[0]), in_type(c, 0), stream_of(c)));
 }
 
 static void gelu_backward(const struct call *c)
 {
-    keep(c, gelu_backward_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], F32, stream_of(c)));
+    keep(c, gelu_backward_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], in_type(c, 1), stream_of(c)));
 }
 
 static void swiglu(const struct call *c)
 {
-    keep(c, swiglu_forward_cuda(c->out[0], c->in[0], c->size.out[0][0], c->size.out[0][1], F32, stream_of(c)));
+    keep(c, swiglu_forward_cuda(c->out[0], c->in[0], c->size.out[0][0], c->size.out[0][1], in_type(c, 0), stream_of(c)));
 }
 
 static void swiglu_backward(const struct call *c)
 {
-    keep(c, swiglu_backward_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1], c->add[0], F32, stream_of(c)));
+    keep(c, swiglu_backward_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1], c->add[0], in_type(c, 1), stream_of(c)));
 }
 
 static void dropout(const struct call *c)
@@ -310,7 +328,7 @@ static void dropout(const struct call *c)
     double threshold = c->attr->f[0] * 0x1p32;
     keep(c, dropout_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0], c->size.in[0][1],
                          threshold >= 0x1p32 ? UINT32_MAX : (uint32_t)threshold, (float)(1.0 / (1.0 - c->attr->f[0])), c->add[0],
-                         noise_of(c), F32, stream_of(c)));
+                         noise_of(c), in_type(c, 0), stream_of(c)));
 }
 
 /* ---- optimizer ---- */
@@ -328,12 +346,12 @@ static void squared_norm_workspace(const struct call *c, size_t *shared, size_t 
 
 static void adamw(const struct call *c)
 {
-    keep(c, adamw_cuda(c->out[0], c->out[1], c->out[2], NULL, c->in[0], c->in[1], c->size.in[0][0], stream_of(c)));
+    keep(c, adamw_cuda(c->out[0], c->out[1], c->out[2], c->out[3], c->in[0], c->in[1], c->size.in[0][0], stream_of(c)));
 }
 
 static void sgd(const struct call *c)
 {
-    keep(c, sgd_cuda(c->out[0], c->out[1], NULL, c->in[0], c->in[1], c->size.in[0][0], stream_of(c)));
+    keep(c, sgd_cuda(c->out[0], c->out[1], c->out[3], c->in[0], c->in[1], c->size.in[0][0], stream_of(c)));
 }
 
 #define CUDA_RUN(name) [OP_##name].run = name,

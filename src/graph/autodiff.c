@@ -47,7 +47,8 @@ struct node *autodiff_node(struct autodiff *ad, const struct op_type *type, cons
 
 static value like(struct autodiff *ad, const struct value_info *info)
 {
-    return graph_activation(ad->g, info->name, DTYPE_F32, info->rank, info->dim);
+    return graph_activation(ad->g, info->name, info->wide_gradient ? DTYPE_F32 : info->dtype, info->rank,
+                            info->dim);
 }
 
 /* A parameter's gradient lies in the gradient arena; its first contribution of a step's first slot overwrites. */
@@ -98,14 +99,16 @@ void autodiff_pass(struct autodiff *ad, value v, value d)
 {
     if (!autodiff_wants(ad, v)) return;
     const struct value_info info = *graph_value(ad->g, v);
-    if (info.class != VALUE_PARAMETER && !ad->gradient[v.index].index) {
+    bool same = graph_value(ad->g, d)->dtype == (info.wide_gradient ? DTYPE_F32 : info.dtype);
+    if (info.class != VALUE_PARAMETER && !ad->gradient[v.index].index && same) {
         ad->gradient[v.index] = d;
         ad->shared[v.index] = true;
         return;
     }
     if (ad->shared[v.index]) {
         value sum = like(ad, &info);
-        emit_add(ad, sum, ad->gradient[v.index], d, WRITE);
+        emit_add(ad, sum, ad->gradient[v.index], same ? d : NO_VALUE, WRITE);
+        if (!same) emit_add(ad, sum, d, NO_VALUE, WRITE_ADD);
         ad->gradient[v.index] = sum;
         ad->shared[v.index] = false;
         return;

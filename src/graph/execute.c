@@ -19,6 +19,12 @@ void node_sizes(struct shape_view *s, const struct graph *g, const struct node *
             s->out[k][d] = graph_dim(g, n->out[k], d, count);
 }
 
+static void node_types(struct call *call, const struct graph *g, const struct node *n)
+{
+    for (unsigned k = 0; k < MAX_INPUTS; k++) call->in_type[k] = graph_value(g, n->in[k])->dtype;
+    for (unsigned k = 0; k < MAX_OUTPUTS; k++) call->out_type[k] = graph_value(g, n->out[k])->dtype;
+}
+
 void *executor_pointer(const struct executor *e, value v)
 {
     if (!v.index) return NULL;
@@ -27,7 +33,10 @@ void *executor_pointer(const struct executor *e, value v)
     switch (info->class) {
     case VALUE_INPUT:
         return e->staged && !info->resident ? e->staged + e->staged_at[info->binding] : (void *)e->inputs[info->binding];
-    case VALUE_PARAMETER: return (void *)(e->weights + parameters_get(p, info->binding)->offset);
+    case VALUE_PARAMETER: {
+        size_t offset = parameters_get(p, info->binding)->offset;
+        return info->dtype == DTYPE_BF16 ? (char *)e->weights.working + offset * sizeof(uint16_t) : (char *)(e->weights.master + offset);
+    }
     case VALUE_GRADIENT: return e->gradients + parameters_get(p, info->binding)->offset;
     case VALUE_STATE: return e->states[info->binding];
     case VALUE_ACTIVATION: break;
@@ -47,8 +56,9 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
         if (!kernel->run)
             return elbo_fail(error, ELBO_DEVICE, "the backend %s has no kernel for the op %s (%s)", backend->name,
                              n->type->name, n->name);
-        if (!kernel->workspace) continue;
         struct call call = {.backend = backend, .node = n, .attr = &n->attr};
+        node_types(&call, g, n);
+        if (!kernel->workspace) continue;
         node_sizes(&call.size, g, n, graph_capacity(g)->count);
         for (unsigned k = 0; k < MAX_OUTPUTS; k++) call.out[k] = n->out[k].index ? &call : NULL;
         for (unsigned k = 0; k < MAX_INPUTS; k++) call.in[k] = n->in[k].index ? &call : NULL;
@@ -97,9 +107,13 @@ static void copy_inputs(struct executor *e, const size_t count[DIM_KINDS])
     }
 }
 
-elbo_status executor_bind(struct executor *e, void *arena, const float *weights, float *gradients, void **states,
+elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas weights, float *gradients, void **states,
                           elbo_error *error)
 {
+    for (uint32_t v = 1; v < graph_values(e->graph) && !e->backend->bf16; v++)
+        if (graph_value(e->graph, (value){v})->dtype == DTYPE_BF16)
+            return elbo_fail(error, ELBO_DEVICE, "the backend %s computes in f32 only; set precision=f32, or train on a GPU "
+                             "(--device=cuda)", e->backend->name);
     e->arena = arena;
     e->weights = weights;
     e->gradients = gradients;
@@ -141,6 +155,7 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
         const struct node *n = graph_node_get(g, order[s]);
         struct call call = {.backend = e->backend, .node = n, .attr = &n->attr,
                             .seed = run->seed, .step = run->step, .draw = run->draw};
+        node_types(&call, g, n);
         node_sizes(&call.size, g, n, run->count);
         for (unsigned k = 0; k < MAX_INPUTS; k++) {
             call.in[k] = executor_pointer(e, n->in[k]);

@@ -19,6 +19,7 @@ struct call {
     const void *in[MAX_INPUTS];  /* null: input not given            */
     void *out[MAX_OUTPUTS];      /* null: output not wanted          */
     bool add[MAX_OUTPUTS];       /* += instead of =                  */
+    enum dtype in_type[MAX_INPUTS], out_type[MAX_OUTPUTS];
     struct shape_view size;
     uint64_t seed, step;         /* of the noise                     */
     uint32_t draw;
@@ -35,10 +36,11 @@ struct backend {
     const struct kernel *kernels;    /* by op_type.index                                */
     elbo_status (*allocate)(struct backend *, void **memory, size_t bytes, const char *what, elbo_error *error);
     void (*release)(struct backend *, void *memory);
-    void (*upload)(struct backend *, void *to, const void *from, size_t bytes);
+    void (*upload)(struct backend *, void *to, const void *from, size_t bytes); /* `from` may change on return */
     void (*download)(struct backend *, void *to, const void *from, size_t bytes);
     elbo_status (*reserve)(struct backend *, size_t shared, size_t per_worker, elbo_error *error); /* scratch */
     elbo_status (*check)(struct backend *, elbo_error *error); /* of what was launched; null: nothing can fail */
+    bool bf16;                       /* computes in it                                  */
     bool separate_memory;            /* the host cannot read it: inputs are copied      */
     double (*peak_flops)(struct backend *); /* measured now: f32 operations a second   */
     struct pool *pool;               /* host threads, for work between executions      */
@@ -48,13 +50,19 @@ struct backend {
 /* Called before (after = false) and after each op: timers, traces, the search for the first non-finite output. */
 typedef void (*execute_hook)(void *context, const struct call *call, bool after);
 
+/* The same elements at the same places, in two types. */
+struct weight_arenas {
+    const float *master;
+    const void *working; /* bf16; null in f32 */
+};
+
 struct executor {
     const struct graph *graph;
     struct backend *backend;
     struct plan plan;
     size_t workspace_shared, workspace_worker;
     char *arena;                  /* activations; may be shared with other executors */
-    const float *weights;
+    struct weight_arenas weights;
     float *gradients;
     void **states;
     const void **inputs;          /* (inputs) bound by the caller before each run    */
@@ -76,7 +84,7 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
 void executor_free(struct executor *e);
 
 /* `arena` holds at least plan.bytes; weights and gradients are laid out by graph_parameters. */
-elbo_status executor_bind(struct executor *e, void *arena, const float *weights, float *gradients, void **states,
+elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas weights, float *gradients, void **states,
                           elbo_error *error);
 
 /* Fails when a count exceeds its capacity or an input is unbound. */

@@ -28,7 +28,7 @@ enum dim_kind {
     DIM_KINDS
 };
 
-enum dtype { DTYPE_F32, DTYPE_I32, DTYPE_U64 };
+enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_I32, DTYPE_U64 };
 
 struct dim {
     enum dim_kind kind;
@@ -59,6 +59,7 @@ struct value_info {
     uint32_t producer;  /* 1 + node that writes it first; 0: none            */
     uint32_t binding;   /* input, parameter or state number                  */
     bool kept;          /* the host reads it after the execution             */
+    bool wide_gradient; /* its gradient is f32 whatever its own type        */
     bool resident;      /* an input that lies in the backend's memory already */
 };
 
@@ -124,6 +125,10 @@ elbo_status graph_create(struct graph **g, const char *name, struct parameters *
                          const struct graph_capacities *capacities, elbo_error *error);
 void graph_free(struct graph *g);
 
+/* Type in which weights are read (those marked `master` as f32 always), and so of the activations; f32 at first. Before
+ * the first value is recorded. */
+void graph_precision(struct graph *g, enum dtype precision);
+
 /* First error of the recording, if any. */
 elbo_status graph_check(const struct graph *g, elbo_error *error);
 
@@ -137,6 +142,7 @@ value graph_activation(struct graph *g, const char *name, enum dtype dtype, size
 value graph_parameter(struct graph *g, size_t parameter);
 value graph_gradient(struct graph *g, size_t parameter);
 void graph_keep(struct graph *g, value v);
+void graph_wide_gradient(struct graph *g, value v);
 /* The input will be bound to the backend's own memory (an arena), not to the host's. */
 void graph_resident(struct graph *g, value v);
 
@@ -152,6 +158,7 @@ const struct graph_capacities *graph_capacity(const struct graph *g);
 size_t graph_dim(const struct graph *g, value v, size_t d, const size_t count[DIM_KINDS]);
 size_t graph_elements(const struct graph *g, value v, const size_t count[DIM_KINDS]);
 size_t graph_bytes(const struct graph *g, value v, const size_t count[DIM_KINDS]);
+size_t dtype_bytes(enum dtype dtype);
 /* Width of the last dimension (fixed). */
 size_t graph_width(const struct graph *g, value v);
 

@@ -21,6 +21,7 @@ struct parameter {
     size_t elements;
     enum parameter_part part;
     bool decay;
+    bool master;   /* read in f32 whatever the precision of the graph */
     struct parameter_init init;
     struct parameter_init init_tail; /* of the rows from `tail` on, when tail > 0 */
     size_t tail;

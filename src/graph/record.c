@@ -25,6 +25,7 @@ struct graph {
     size_t inputs, states;
     const char *scope;
     int block;
+    enum dtype precision;
     elbo_error error;
 };
 
@@ -84,6 +85,11 @@ void graph_free(struct graph *g)
     free(g->gradient_value);
     free(g->name);
     free(g);
+}
+
+void graph_precision(struct graph *g, enum dtype precision)
+{
+    g->precision = precision;
 }
 
 elbo_status graph_check(const struct graph *g, elbo_error *error)
@@ -159,7 +165,8 @@ static value parameter_slot(struct graph *g, size_t p, bool gradient)
         const struct parameter *info = parameters_get(g->parameters, p);
         struct dim dim[MAX_RANK];
         for (size_t d = 0; d < info->rank; d++) dim[d] = (struct dim){DIM_FIXED, info->shape[d]};
-        value v = add_value(g, gradient ? VALUE_GRADIENT : VALUE_PARAMETER, info->name, DTYPE_F32, info->rank, dim);
+        enum dtype dtype = gradient || info->master ? DTYPE_F32 : g->precision;
+        value v = add_value(g, gradient ? VALUE_GRADIENT : VALUE_PARAMETER, info->name, dtype, info->rank, dim);
         if (!v.index) return v;
         g->values[v.index].binding = (uint32_t)p;
         *slot = v.index;
@@ -180,6 +187,11 @@ value graph_gradient(struct graph *g, size_t p)
 void graph_keep(struct graph *g, value v)
 {
     g->values[v.index].kept = true;
+}
+
+void graph_wide_gradient(struct graph *g, value v)
+{
+    g->values[v.index].wide_gradient = true;
 }
 
 void graph_resident(struct graph *g, value v)
@@ -237,9 +249,14 @@ size_t graph_elements(const struct graph *g, value v, const size_t count[DIM_KIN
     return n;
 }
 
+size_t dtype_bytes(enum dtype dtype)
+{
+    return dtype == DTYPE_U64 ? 8 : dtype == DTYPE_BF16 ? 2 : 4;
+}
+
 size_t graph_bytes(const struct graph *g, value v, const size_t count[DIM_KINDS])
 {
-    return graph_elements(g, v, count) * (g->values[v.index].dtype == DTYPE_U64 ? 8 : 4);
+    return graph_elements(g, v, count) * dtype_bytes(g->values[v.index].dtype);
 }
 
 size_t graph_width(const struct graph *g, value v)

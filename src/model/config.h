@@ -13,6 +13,7 @@ enum pooling_kind { POOLING_MEAN, POOLING_FIRST, POOLING_LAST, POOLING_ATTENTION
 enum stack_kind { STACK_TRANSFORMER }; /* encoder.kind, decoder.kind: further families join here */
 enum latent_kind { LATENT_NORMAL, LATENT_NONE };
 enum injection_kind { INJECTION_BOTH, INJECTION_MEMORY, INJECTION_EMBEDDING };
+enum precision_kind { PRECISION_F32, PRECISION_BF16 };
 enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
 
 /* One Transformer stack; the encoder and the decoder are each one. */
@@ -45,6 +46,7 @@ struct model_config {
     bool share_embedding;   /* encoder reads the decoder's token table (same vocabulary and width) */
     bool tie_output;        /* output weights are the decoder's token table                        */
     size_t vocabulary;      /* V, from the corpus: not an option                                   */
+    int precision;          /* enum precision_kind: of activations and working weights; the weights' values are f32 */
     size_t positions;       /* rows of a learned position table: data.max_length + 2               */
 };
 

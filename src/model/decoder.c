@@ -6,6 +6,7 @@ value decoder_record(struct recorder *r, const struct sequence *target, value z)
 {
     const struct model_config *m = r->config;
     value embedded = NO_VALUE, memory = NO_VALUE;
+    if (z.index) z = op_cast(r->g, z, r->precision);
     if (z.index && m->latent.injection != INJECTION_MEMORY) {
         graph_scope(r->g, "decoder.latent");
         embedded = recorder_linear(r, PART_DECODER, z, m->decoder.width, 0.02, false, false, "decoder.latent.embedding");

@@ -29,13 +29,52 @@ elbo_status model_create(struct model *m, const struct model_config *config, str
 {
     *m = (struct model){.config = *config, .backend = backend};
     ELBO_TRY(model_declare(&m->parameters, config, error));
-    return backend->allocate(backend, (void **)&m->weights, parameters_arena_elements(m->parameters) * sizeof(float),
-                             "weights", error);
+    size_t n = parameters_arena_elements(m->parameters);
+    ELBO_TRY(backend->allocate(backend, (void **)&m->weights, n * sizeof(float), "weights", error));
+    if (model_dtype(config) == DTYPE_F32) return ELBO_OK;
+    return backend->allocate(backend, &m->working, n * dtype_bytes(DTYPE_BF16), "the working weights in bf16", error);
+}
+
+/* One cast over the whole arena, as a graph of its own. */
+elbo_status model_refresh(struct model *m, elbo_error *error)
+{
+    if (!m->working) return ELBO_OK;
+    struct graph *g;
+    struct executor e = {0};
+    struct graph_capacities none = {{0}};
+    struct dim dim[] = {{DIM_FIXED, parameters_arena_elements(m->parameters)}};
+    ELBO_TRY(graph_create(&g, "working", m->parameters, &none, error));
+    value from = graph_input(g, "weights", DTYPE_F32, 1, dim), to = graph_input(g, "working", DTYPE_BF16, 1, dim);
+    graph_resident(g, from);
+    graph_resident(g, to);
+    op_cast_into(g, to, from);
+    elbo_status status = executor_create(&e, g, m->backend, error);
+    if (!status) {
+        e.inputs[graph_value(g, from)->binding] = m->weights;
+        e.inputs[graph_value(g, to)->binding] = m->working;
+        status = executor_bind(&e, NULL, model_weights(m), NULL, NULL, error);
+    }
+    if (!status) status = executor_run(&e, &(struct execution){0}, error);
+    executor_free(&e);
+    graph_free(g);
+    return status;
+}
+
+elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error)
+{
+    size_t n = parameters_arena_elements(m->parameters);
+    float *host = malloc(n * sizeof *host + 1);
+    if (!host) return elbo_fail(error, ELBO_MEMORY, "no memory to initialize %zu weights", n);
+    parameters_initialize(m->parameters, host, seed);
+    m->backend->upload(m->backend, m->weights, host, n * sizeof *host);
+    free(host);
+    return model_refresh(m, error);
 }
 
 void model_free(struct model *m)
 {
     if (m->weights) m->backend->release(m->backend, m->weights);
+    if (m->working) m->backend->release(m->backend, m->working);
     if (m->arena) m->backend->release(m->backend, m->arena);
     parameters_free(m->parameters);
     *m = (struct model){0};
@@ -87,7 +126,8 @@ elbo_status model_bind(struct model *m, struct recording *const *recordings, siz
         m->arena_bytes = bytes;
     }
     for (size_t i = 0; i < count; i++)
-        ELBO_TRY(executor_bind(&recordings[i]->executor, m->arena, m->weights, gradients, recordings[i]->state, error));
+        ELBO_TRY(executor_bind(&recordings[i]->executor, m->arena, model_weights(m), gradients,
+                               recordings[i]->state, error));
     return ELBO_OK;
 }
 

@@ -16,11 +16,18 @@
 #include "ops/ops.h"
 #include "text/slots.h"
 
+/* Type of activations and working weights. */
+static inline enum dtype model_dtype(const struct model_config *config)
+{
+    return config->precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
 struct model {
     struct model_config config;
     struct parameters *parameters;
     struct backend *backend;
-    float *weights;
+    float *weights;       /* f32, the only truth                                  */
+    void *working;        /* the same in bf16 where the precision says so, or null */
     void *arena;
     size_t arena_bytes;
 };
@@ -28,6 +35,17 @@ struct model {
 /* Declares and lays out the parameters and allocates the weights (all zero). */
 elbo_status model_create(struct model *m, const struct model_config *config, struct backend *backend, elbo_error *error);
 void model_free(struct model *m);
+
+static inline struct weight_arenas model_weights(const struct model *m)
+{
+    return (struct weight_arenas){m->weights, m->working};
+}
+
+/* Initial weights, by address (parameters_initialize). */
+elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error);
+
+/* Makes the working weights anew from the f32 ones; after the latter were written by anything but the optimizer. */
+elbo_status model_refresh(struct model *m, elbo_error *error);
 
 /* Only the table of parameters: for plans, on machines that could not hold the weights. */
 elbo_status model_declare(struct parameters **parameters, const struct model_config *config, elbo_error *error);

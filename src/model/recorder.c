@@ -58,15 +58,15 @@ value recorder_token_table(struct recorder *r, const char *stack)
                               encoder ? "encoder" : "decoder");
 }
 
-/* The head starts informative: mu rows N(0, 0.1^2), logvar rows N(0, 0.02^2) with bias -3. */
+/* The head computes in f32 in every precision. It starts informative: mu rows N(0, 0.1^2), logvar rows N(0, 0.02^2) with bias -3. */
 value latent_head_record(struct recorder *r, value h)
 {
     size_t z = r->config->latent.width;
     graph_scope(r->g, "latent.head");
     value w = declare(r, &(struct parameter){.name = "latent.head.weight", .rank = 2,
-                                             .shape = {2 * z, r->config->encoder.width}, .part = PART_LATENT, .decay = true,
+                                             .shape = {2 * z, r->config->encoder.width}, .part = PART_LATENT, .decay = true, .master = true,
                                              .init = init_normal(0.1), .tail = z, .init_tail = init_normal(0.02)});
-    value b = declare(r, &(struct parameter){.name = "latent.head.bias", .rank = 1, .shape = {2 * z}, .part = PART_LATENT,
+    value b = declare(r, &(struct parameter){.name = "latent.head.bias", .rank = 1, .shape = {2 * z}, .part = PART_LATENT, .master = true,
                                              .init = init_constant(0), .tail = z, .init_tail = init_constant(-3)});
-    return op_linear(r->g, h, w, b);
+    return op_linear(r->g, op_cast(r->g, h, DTYPE_F32), w, b);
 }

@@ -14,6 +14,7 @@ struct recorder {
     struct graph *g;
     struct parameters *parameters;
     const struct model_config *config;
+    enum dtype precision; /* of the stacks */
     bool training; /* dropout, word dropout and noise are on */
 };
 

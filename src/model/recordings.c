@@ -10,7 +10,8 @@ static elbo_status begin(struct recorder *r, struct recording *out, const char *
 {
     *out = (struct recording){0};
     ELBO_TRY(graph_create(&out->g, name, parameters, capacities, error));
-    *r = (struct recorder){.g = out->g, .parameters = parameters, .config = config};
+    *r = (struct recorder){.g = out->g, .parameters = parameters, .config = config, .precision = model_dtype(config)};
+    graph_precision(out->g, r->precision);
     return ELBO_OK;
 }
 
@@ -119,12 +120,12 @@ elbo_status record_step(struct recording *out, const struct model_config *config
         return elbo_fail(error, ELBO_MEMORY, "no memory for the key/value caches");
     }
     for (size_t l = 0; l < d->layers; l++)
-        out->caches[l] = graph_state(r.g, "cache", DTYPE_F32, 4,
+        out->caches[l] = graph_state(r.g, "cache", r.precision, 4,
                                      (struct dim[]){n[0], {DIM_FIXED, room}, {DIM_FIXED, 2}, {DIM_FIXED, kv}});
     s.cache = out->caches;
     value y = decoder_record(&r, &s, z);
     graph_scope(r.g, "decoder.output");
-    out->logits = op_linear(r.g, y, decoder_output_weights(&r), NO_VALUE);
+    out->logits = op_cast(r.g, op_linear(r.g, y, decoder_output_weights(&r), NO_VALUE), DTYPE_F32);
     graph_keep(r.g, out->logits);
     return finish(out, error);
 }

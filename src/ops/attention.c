@@ -38,7 +38,7 @@ value op_attention(struct graph *g, value qkv, value offsets, value memory, cons
     node_in(g, n, 1, offsets);
     node_in(g, n, 2, memory);
     struct dim rows = op_rows(g, qkv);
-    value out = node_out(g, n, 0, "attention", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, c->heads * c->head_width}});
+    value out = node_out(g, n, 0, "attention", graph_value(g, qkv)->dtype, 2, (struct dim[]){rows, {DIM_FIXED, c->heads * c->head_width}});
     node_out(g, n, 1, "attention.lse", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, c->heads}});
     return out;
 }
@@ -55,7 +55,7 @@ value op_attention_cached(struct graph *g, value qkv, value position, value memo
     node_in(g, n, 1, position);
     node_in(g, n, 2, memory);
     node_out_into(g, n, 1, cache, WRITE);
-    return node_out(g, n, 0, "attention", DTYPE_F32, 2,
+    return node_out(g, n, 0, "attention", graph_value(g, qkv)->dtype, 2,
                     (struct dim[]){op_rows(g, qkv), {DIM_FIXED, c->heads * c->head_width}});
 }
 
@@ -70,7 +70,7 @@ value op_rotary(struct graph *g, value x, value position, size_t heads, size_t h
     node_in(g, n, 0, x);
     node_in(g, n, 1, position);
     const struct value_info info = *graph_value(g, x);
-    return node_out(g, n, 0, "rotary", DTYPE_F32, info.rank, info.dim);
+    return node_out(g, n, 0, "rotary", info.dtype, info.rank, info.dim);
 }
 
 static void gradient(struct autodiff *ad, const struct node *n)

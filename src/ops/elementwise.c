@@ -5,7 +5,7 @@
 static value like(struct graph *g, struct node *n, const char *name, value x)
 {
     const struct value_info info = *graph_value(g, x);
-    return node_out(g, n, 0, name, DTYPE_F32, info.rank, info.dim);
+    return node_out(g, n, 0, name, info.dtype, info.rank, info.dim);
 }
 
 value op_add(struct graph *g, value a, value b)
@@ -15,6 +15,24 @@ value op_add(struct graph *g, value a, value b)
     node_in(g, n, 0, a);
     node_in(g, n, 1, b);
     return like(g, n, "add", a);
+}
+
+void op_cast_into(struct graph *g, value to, value x)
+{
+    struct node *n = graph_node(g, &op_add_type);
+    node_in(g, n, 0, x);
+    node_out_into(g, n, 0, to, WRITE);
+}
+
+value op_cast(struct graph *g, value x, enum dtype dtype)
+{
+    const struct value_info info = *graph_value(g, x);
+    if (info.dtype == dtype) return x;
+    struct node *n = graph_node(g, &op_add_type);
+    node_in(g, n, 0, x);
+    value y = node_out(g, n, 0, "cast", dtype, info.rank, info.dim);
+    if (info.dtype == DTYPE_F32) graph_wide_gradient(g, y);
+    return y;
 }
 
 static void gradient_add(struct autodiff *ad, const struct node *n)
@@ -36,7 +54,8 @@ value op_swiglu(struct graph *g, value x)
     if (graph_width(g, x) % 2) return graph_fail(g, "swiglu: width %zu is not gate | up", graph_width(g, x));
     struct node *n = graph_node(g, &op_swiglu_type);
     node_in(g, n, 0, x);
-    return node_out(g, n, 0, "swiglu", DTYPE_F32, 2, (struct dim[]){op_rows(g, x), {DIM_FIXED, graph_width(g, x) / 2}});
+    return node_out(g, n, 0, "swiglu", graph_value(g, x)->dtype, 2,
+                    (struct dim[]){op_rows(g, x), {DIM_FIXED, graph_width(g, x) / 2}});
 }
 
 static void unary(struct autodiff *ad, const struct node *n, const struct op_type *type)

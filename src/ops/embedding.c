@@ -13,7 +13,7 @@ value op_embedding(struct graph *g, value table, value ids, value order, value a
     node_in(g, n, 1, ids);
     node_in(g, n, 2, order);
     node_in(g, n, 3, add);
-    return node_out(g, n, 0, "embedding", DTYPE_F32, 2, (struct dim[]){op_rows(g, ids), {DIM_FIXED, width}});
+    return node_out(g, n, 0, "embedding", graph_value(g, table)->dtype, 2, (struct dim[]){op_rows(g, ids), {DIM_FIXED, width}});
 }
 
 static void gradient(struct autodiff *ad, const struct node *n)

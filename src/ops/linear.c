@@ -18,7 +18,7 @@ static struct node *record(struct graph *g, value x, value w, value b)
 
 static value out(struct graph *g, struct node *n, unsigned slot, const char *name, value x, value w)
 {
-    return node_out(g, n, slot, name, DTYPE_F32, 2,
+    return node_out(g, n, slot, name, graph_value(g, x)->dtype, 2,
                     (struct dim[]){op_rows(g, x), {DIM_FIXED, graph_value(g, w)->dim[0].size}});
 }
 
@@ -46,7 +46,7 @@ static void gradient(struct autodiff *ad, const struct node *n)
         const struct value_info info = *graph_value(g, n->out[1]);
         node_in(g, a, 0, dy);
         node_in(g, a, 1, pre);
-        dy = node_out(g, a, 0, "linear.dpre", DTYPE_F32, info.rank, info.dim);
+        dy = node_out(g, a, 0, "linear.dpre", info.dtype, info.rank, info.dim);
     }
     if (autodiff_wants(ad, w) || autodiff_wants(ad, b)) {
         value read = autodiff_read(ad, x);
@@ -73,7 +73,7 @@ static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
     struct node *a = autodiff_node(ad, &op_gelu_type, n);
     const struct value_info info = *graph_value(g, n->out[0]);
     node_in(g, a, 0, pre);
-    return node_out(g, a, 0, info.name, DTYPE_F32, info.rank, info.dim);
+    return node_out(g, a, 0, info.name, info.dtype, info.rank, info.dim);
 }
 
 static double flops(const struct shape_view *s, const struct attributes *a)

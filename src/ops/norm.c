@@ -21,8 +21,8 @@ struct normed op_norm(struct graph *g, value x, value residual, value gamma, val
     node_in(g, n, 3, beta);
     struct dim rows = op_rows(g, x), dim[] = {rows, {DIM_FIXED, width}};
     struct normed out = {.sum = x};
-    out.y = node_out(g, n, 0, "norm", DTYPE_F32, 2, dim);
-    if (residual.index) out.sum = node_out(g, n, 1, "residual", DTYPE_F32, 2, dim);
+    out.y = node_out(g, n, 0, "norm", graph_value(g, x)->dtype, 2, dim);
+    if (residual.index) out.sum = node_out(g, n, 1, "residual", graph_value(g, x)->dtype, 2, dim);
     node_out(g, n, 2, "norm.stats", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, 2}});
     return out;
 }
@@ -52,7 +52,7 @@ static void gradient(struct autodiff *ad, const struct node *n)
     }
     if (!autodiff_wants(ad, x) && !autodiff_wants(ad, residual)) return;
     const struct value_info info = *graph_value(g, sum);
-    value d = node_out(g, b, 0, "norm.dsum", DTYPE_F32, info.rank, info.dim);
+    value d = node_out(g, b, 0, "norm.dsum", info.dtype, info.rank, info.dim);
     autodiff_pass(ad, x, d);
     autodiff_pass(ad, residual, d);
 }

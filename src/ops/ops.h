@@ -1,6 +1,9 @@
 /* What a model may record. One function per op; each returns its first output, checks shapes (errors are sticky in the
  * graph) and names no backend. N tokens, S sentences, D width, Z latent, V vocabulary, H heads, Hk key/value heads,
- * W head width, M latent keys per layer. Everything is f32 unless said. */
+ * W head width, M latent keys per layer.
+ *
+ * Everything is f32 unless said. In a graph of bf16 precision the weights read as bf16, and an op's output has the type of
+ * its first operand; statistics (of norm, softmax, latent, loss) and gradients of weights are f32 always. */
 #ifndef OPS_OPS_H
 #define OPS_OPS_H
 
@@ -111,6 +114,9 @@ struct elbo_value op_elbo(struct graph *g, value nll, value kl, value weights, c
 /* ---- elementwise ---- */
 
 value op_add(struct graph *g, value a, value b);
+/* x rounded to another type; x itself where it has it. The gradient of what became bf16 is summed in f32. */
+value op_cast(struct graph *g, value x, enum dtype dtype);
+void op_cast_into(struct graph *g, value to, value x);
 value op_gelu(struct graph *g, value x);   /* tanh form, Hendrycks and Gimpel 2016 */
 value op_swiglu(struct graph *g, value x); /* (N, 2F) gate | up -> (N, F) silu(gate) * up, Shazeer 2020 */
 
@@ -130,9 +136,10 @@ value op_squared_norm(struct graph *g, value gradient);
 /* Step scalars of one group. */
 enum { STEP_LEARNING_RATE, STEP_GRADIENT_SCALE, STEP_DECAY, STEP_BETA1, STEP_BETA2, STEP_EPSILON, STEP_CORRECTION1,
        STEP_CORRECTION2, STEP_MOMENTUM, STEP_SCALARS };
-/* AdamW (Loshchilov and Hutter 2019): decay is the learning rate times the weight decay, decoupled. */
-void op_adamw(struct graph *g, value weights, value moment1, value moment2, value gradient, value scalars);
-void op_sgd(struct graph *g, value weights, value moment, value gradient, value scalars);
+/* AdamW (Loshchilov and Hutter 2019): decay is the learning rate times the weight decay, decoupled. `working`: the weights
+ * again in bf16, optional. */
+void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars);
+void op_sgd(struct graph *g, value weights, value working, value moment, value gradient, value scalars);
 
 /* ---- for the rules themselves ---- */
 

@@ -9,7 +9,7 @@ value op_squared_norm(struct graph *g, value gradient)
     return node_out(g, n, 0, "norm", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, NORM_RECORD}});
 }
 
-void op_adamw(struct graph *g, value weights, value moment1, value moment2, value gradient, value scalars)
+void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars)
 {
     struct node *n = graph_node(g, &op_adamw_type);
     node_in(g, n, 0, gradient);
@@ -17,15 +17,17 @@ void op_adamw(struct graph *g, value weights, value moment1, value moment2, valu
     node_out_into(g, n, 0, weights, WRITE);
     node_out_into(g, n, 1, moment1, WRITE);
     node_out_into(g, n, 2, moment2, WRITE);
+    node_out_into(g, n, 3, working, WRITE);
 }
 
-void op_sgd(struct graph *g, value weights, value moment, value gradient, value scalars)
+void op_sgd(struct graph *g, value weights, value working, value moment, value gradient, value scalars)
 {
     struct node *n = graph_node(g, &op_sgd_type);
     node_in(g, n, 0, gradient);
     node_in(g, n, 1, scalars);
     node_out_into(g, n, 0, weights, WRITE);
     node_out_into(g, n, 1, moment, WRITE);
+    node_out_into(g, n, 3, working, WRITE);
 }
 
 const struct op_type op_squared_norm_type = {.name = "squared_norm", .index = OP_squared_norm};

@@ -14,7 +14,7 @@ value op_pool(struct graph *g, value x, value offsets, value query, enum pool_ki
     node_in(g, n, 1, offsets);
     if (kind == POOL_ATTENTION) node_in(g, n, 2, query);
     struct dim rows = {op_rows(g, offsets).kind, 0};
-    value y = node_out(g, n, 0, "pool", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, width}});
+    value y = node_out(g, n, 0, "pool", graph_value(g, x)->dtype, 2, (struct dim[]){rows, {DIM_FIXED, width}});
     if (kind == POOL_ATTENTION) node_out(g, n, 1, "pool.weights", DTYPE_F32, 1, (struct dim[]){op_rows(g, x)});
     return y;
 }
@@ -44,7 +44,7 @@ value op_broadcast_add(struct graph *g, value x, value v, value sentence, value 
     node_in(g, n, 2, sentence);
     node_in(g, n, 3, offsets);
     const struct value_info info = *graph_value(g, x);
-    return node_out(g, n, 0, "broadcast", DTYPE_F32, info.rank, info.dim);
+    return node_out(g, n, 0, "broadcast", info.dtype, info.rank, info.dim);
 }
 
 static void gradient_broadcast(struct autodiff *ad, const struct node *n)
@@ -66,7 +66,7 @@ value op_segment_sum(struct graph *g, value x, value offsets, enum dim_kind rows
     node_in(g, n, 1, offsets);
     const struct value_info info = *graph_value(g, x);
     struct dim dim[2] = {{rows, 0}, info.dim[1]};
-    return node_out(g, n, 0, "segment_sum", DTYPE_F32, info.rank, dim);
+    return node_out(g, n, 0, "segment_sum", info.dtype, info.rank, dim);
 }
 
 const struct op_type op_pool_type = {.name = "pool", .index = OP_pool, .gradient = gradient_pool};

@@ -47,7 +47,7 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
     recording_free(&r, backend);
     size_t arena = parameters_arena_elements(p) * sizeof(float);
     t->parameters = parameters_total(p);
-    t->weights = arena;
+    t->weights = arena + (c->model.precision == PRECISION_BF16 ? arena / 2 : 0);
     t->gradients = arena;
     t->moments = arena * (c->optimizer.kind == OPTIMIZER_ADAMW ? 2 : 1);
     /* Two batches of slots: six i32 arrays per token and stream, and a few per sentence. */

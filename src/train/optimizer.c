@@ -19,16 +19,16 @@ unsigned optimizer_wanted(const struct optimizer_config *c)
     return wanted;
 }
 
-static value range(struct graph *g, const char *what, unsigned group, size_t elements)
+static value range(struct graph *g, const char *what, enum dtype dtype, unsigned group, size_t elements)
 {
     char name[32];
     snprintf(name, sizeof name, "%s.%u", what, group);
-    value v = graph_input(g, name, DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, elements}});
+    value v = graph_input(g, name, dtype, 1, (struct dim[]){{DIM_FIXED, elements}});
     graph_resident(g, v);
     return v;
 }
 
-static elbo_status bind(struct executor *e, struct graph *g, struct optimizer *o, float *weights, elbo_error *error)
+static elbo_status bind(struct executor *e, struct graph *g, struct optimizer *o, struct weight_arenas weights, elbo_error *error)
 {
     ELBO_TRY(executor_create(e, g, o->backend, error));
     const struct parameter_group *groups = parameters_groups(o->parameters);
@@ -36,7 +36,8 @@ static elbo_status bind(struct executor *e, struct graph *g, struct optimizer *o
         const struct {
             const char *what;
             void *data;
-        } ranges[] = {{"gradient", o->gradients + groups[k].offset}, {"weights", weights + groups[k].offset},
+        } ranges[] = {{"gradient", o->gradients + groups[k].offset}, {"weights", (float *)weights.master + groups[k].offset},
+                      {"working", weights.working ? (uint16_t *)weights.working + groups[k].offset : NULL},
                       {"moment1", o->moment1 + groups[k].offset},
                       {"moment2", o->moment2 ? o->moment2 + groups[k].offset : NULL}, {"scalars", o->scalars[k]}};
         for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
@@ -50,7 +51,7 @@ static elbo_status bind(struct executor *e, struct graph *g, struct optimizer *o
 }
 
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
-                             float *weights, struct backend *backend, elbo_error *error)
+                             struct weight_arenas weights, struct backend *backend, elbo_error *error)
 {
     *o = (struct optimizer){.config = *config, .parameters = parameters, .backend = backend};
     size_t bytes = parameters_arena_elements(parameters) * sizeof(float);
@@ -67,17 +68,19 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
         o->factor[k] = part_factor(config, groups[k].part);
         o->trained[k] = n && o->factor[k] > 0;
         if (!o->trained[k]) continue;
-        o->record[k] = op_squared_norm(o->norm_graph, range(o->norm_graph, "gradient", k, n));
+        o->record[k] = op_squared_norm(o->norm_graph, range(o->norm_graph, "gradient", DTYPE_F32, k, n));
         graph_keep(o->norm_graph, o->record[k]);
         struct graph *g = o->update_graph;
-        value w = range(g, "weights", k, n), m = range(g, "moment1", k, n), d = range(g, "gradient", k, n);
+        value w = range(g, "weights", DTYPE_F32, k, n), m = range(g, "moment1", DTYPE_F32, k, n);
+        value d = range(g, "gradient", DTYPE_F32, k, n);
+        value working = weights.working ? range(g, "working", DTYPE_BF16, k, n) : NO_VALUE;
         char scalars[32];
         snprintf(scalars, sizeof scalars, "scalars.%u", k);
         value s = graph_input(g, scalars, DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, STEP_SCALARS}});
         if (config->kind == OPTIMIZER_ADAMW)
-            op_adamw(g, w, m, range(g, "moment2", k, n), d, s);
+            op_adamw(g, w, working, m, range(g, "moment2", DTYPE_F32, k, n), d, s);
         else
-            op_sgd(g, w, m, d, s);
+            op_sgd(g, w, working, m, d, s);
     }
     ELBO_TRY(bind(&o->norm, o->norm_graph, o, weights, error));
     ELBO_TRY(bind(&o->update, o->update_graph, o, weights, error));

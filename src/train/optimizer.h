@@ -24,7 +24,7 @@ struct optimizer {
 
 /* `wanted` receives the set of groups for autodiff: those with a factor above 0. */
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
-                             float *weights, struct backend *backend, elbo_error *error);
+                             struct weight_arenas weights, struct backend *backend, elbo_error *error);
 void optimizer_free(struct optimizer *o);
 unsigned optimizer_wanted(const struct optimizer_config *config);
 

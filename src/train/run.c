@@ -26,6 +26,7 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     ELBO_TRY(elbo_tokenizer_load(&r->tokenizer, name, error));
     r->marks = *elbo_tokenizer_marks(r->tokenizer);
     struct model_config model = r->config->model;
+    model.precision = PRECISION_F32; /* what is measured or written is computed from the f32 weights */
     ELBO_TRY(counter(r, "vocabulary", &model.vocabulary, error));
     ELBO_TRY(counter(r, "positions", &model.positions, error));
     if (model.vocabulary != elbo_tokenizer_vocabulary(r->tokenizer))

@@ -122,6 +122,7 @@ elbo_status state_load_weights(struct model *m, const struct checkpoint *c, elbo
         status = safetensors_copy(file, host + p->offset, &wanted, error);
     }
     if (!status) m->backend->upload(m->backend, m->weights, host, arena * sizeof *host);
+    if (!status) status = model_refresh(m, error);
     if (status) elbo_fail_in(error, "%s: ", checkpoint_path(c));
     free(host);
     safetensors_free(file);

@@ -80,7 +80,7 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     ELBO_TRY(memory_plan(&table, &planned, t->backend, error));
     if (!t->backend->separate_memory) ELBO_TRY(memory_check(&table, memory_available(), error));
     ELBO_TRY(model_create(&t->model, &t->model_config, t->backend, error));
-    ELBO_TRY(optimizer_create(&t->optimizer, &t->config->optimizer, t->model.parameters, t->model.weights, t->backend, error));
+    ELBO_TRY(optimizer_create(&t->optimizer, &t->config->optimizer, t->model.parameters, model_weights(&t->model), t->backend, error));
     const struct objective_config *o = &t->config->objective;
     struct slot_options s = slot_options_of(&planned);
     size_t sentences = slot_sentence_capacity(&s), z = t->model_config.latent.width;
@@ -101,17 +101,6 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     if (!t->moments || !t->kl_dim || !t->sums || !t->read) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
     report_line(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB", (double)table.parameters / 1e6,
         t->backend->name, t->backend->detail, (double)table.total / 1048576.0, (double)table.activations / 1048576.0);
-    return ELBO_OK;
-}
-
-static elbo_status initialize(struct trainer *t, elbo_error *error)
-{
-    size_t n = parameters_arena_elements(t->model.parameters);
-    float *host = malloc(n * sizeof *host + 1);
-    if (!host) return elbo_fail(error, ELBO_MEMORY, "no memory to initialize %zu weights", n);
-    parameters_initialize(t->model.parameters, host, t->config->seed);
-    t->backend->upload(t->backend, t->model.weights, host, n * sizeof *host);
-    free(host);
     return ELBO_OK;
 }
 
@@ -155,7 +144,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
         const char *how = t->config->resume;
         ELBO_TRY(state_load(t, strcmp(how, "auto") ? how : t->config->run_dir, error));
     } else {
-        ELBO_TRY(initialize(t, error));
+        ELBO_TRY(model_initialize(&t->model, t->config->seed, error));
     }
     if (!t->draws || !any_beginning(t)) ELBO_TRY(write_beginning(t, error));
     ELBO_TRY(metrics_open(&t->metrics, t->config->run_dir, t->draws, error));
@@ -315,14 +304,17 @@ static void look_for_culprit(void *context, const struct call *call, bool after)
     if (!after || c->name[0]) return;
     for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
         if (!call->out[k] || call->size.out[k][0] == 0) continue;
+        bool narrow = call->out_type[k] == DTYPE_BF16;
         size_t n = 1;
         for (unsigned d = 0; d < MAX_RANK && (d == 0 || call->size.out[k][d]); d++) n *= call->size.out[k][d];
-        float *x = malloc(n * sizeof *x);
+        uint32_t *x = malloc(n * sizeof *x);
         if (!x) return;
-        call->backend->download(call->backend, x, call->out[k], n * sizeof *x);
-        for (size_t i = 0; i < n && !c->name[0]; i++)
-            if (!isfinite(x[i]))
+        call->backend->download(call->backend, x, call->out[k], n * dtype_bytes(call->out_type[k]));
+        for (size_t i = 0; i < n && !c->name[0]; i++) {
+            uint32_t exponent = narrow ? (uint32_t)((const uint16_t *)x)[i] << 16 : x[i];
+            if ((exponent & 0x7f800000u) == 0x7f800000u) /* infinite, or not a number */
                 snprintf(c->name, sizeof c->name, "%s (%s, output %u)", call->node->name, call->node->type->name, k);
+        }
         free(x);
         if (c->name[0]) return;
     }

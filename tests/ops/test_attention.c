@@ -131,7 +131,7 @@ static void packed(float *out, const struct shape *s, const struct batch *b, con
     graph_keep(g, y);
     assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
     void *arena = harness_memory(e.plan.bytes);
-    assert_int_equal(executor_bind(&e, arena, NULL, NULL, NULL, &error), ELBO_OK);
+    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){0}, NULL, NULL, &error), ELBO_OK);
     e.inputs[graph_value(g, x)->binding] = qkv;
     e.inputs[graph_value(g, offsets)->binding] = b->offsets;
     if (m.index) e.inputs[graph_value(g, m)->binding] = memory;
@@ -165,7 +165,7 @@ static void one_by_one(float *out, const struct shape *s, const struct batch *b,
     assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
     void *arena = harness_memory(e.plan.bytes),
          *state[] = {harness_memory((SENTENCES + 2) * ROOM * 2 * kv * sizeof(float))};
-    assert_int_equal(executor_bind(&e, arena, NULL, NULL, state, &error), ELBO_OK);
+    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){0}, NULL, state, &error), ELBO_OK);
     float *rows = harness_memory(SENTENCES * row * sizeof *rows);
     int32_t at[SENTENCES];
     e.inputs[graph_value(g, x)->binding] = rows;
@@ -291,7 +291,7 @@ static void rotary_sees_distances(void **state)
         graph_keep(g, r);
         assert_int_equal(executor_create(&e, g, harness_device[0].backend, &error), ELBO_OK);
         void *arena = harness_memory(e.plan.bytes);
-        assert_int_equal(executor_bind(&e, arena, NULL, NULL, NULL, &error), ELBO_OK);
+        assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){0}, NULL, NULL, &error), ELBO_OK);
         for (int i = 0; i < 48; i++) in[i] = (float)x[i];
         for (int i = 0; i < 6; i++) b->position[i] = i + 11 * shift;
         e.inputs[graph_value(g, v)->binding] = in;

@@ -203,7 +203,7 @@ static float *mask(const struct batch *b, size_t width, double p, uint64_t step)
     graph_keep(g, y);
     assert_int_equal(executor_create(&e, g, harness_device[0].backend, &error), ELBO_OK);
     void *arena = harness_memory(e.plan.bytes);
-    assert_int_equal(executor_bind(&e, arena, NULL, NULL, NULL, &error), ELBO_OK);
+    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){0}, NULL, NULL, &error), ELBO_OK);
     size_t n = b->tokens * width;
     float *ones = malloc((n + 1) * sizeof *ones), *out = malloc((n + 1) * sizeof *out);
     for (size_t i = 0; i < n; i++) ones[i] = 1;

@@ -31,11 +31,11 @@ static void open_update(struct update *u, size_t n, bool adam, struct backend *b
     for (int i = 0; i < 4; i++) v[i] = graph_input(u->g, names[i], DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, n}});
     value scalars = graph_input(u->g, "scalars", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, STEP_SCALARS}});
     if (adam)
-        op_adamw(u->g, v[0], v[1], v[2], v[3], scalars);
+        op_adamw(u->g, v[0], NO_VALUE, v[1], v[2], v[3], scalars);
     else
-        op_sgd(u->g, v[0], v[1], v[3], scalars);
+        op_sgd(u->g, v[0], NO_VALUE, v[1], v[3], scalars);
     assert_int_equal(executor_create(&u->e, u->g, backend, &error), ELBO_OK);
-    assert_int_equal(executor_bind(&u->e, NULL, NULL, NULL, NULL, &error), ELBO_OK);
+    assert_int_equal(executor_bind(&u->e, NULL, (struct weight_arenas){0}, NULL, NULL, &error), ELBO_OK);
     for (int i = 0; i < ARENAS; i++) {
         u->arena[i] = calloc(n, sizeof(float));
         u->wide[i] = calloc(n, sizeof(double));
@@ -143,7 +143,7 @@ static void norm_of(float record[NORM_RECORD], const float *x, size_t n, struct 
     graph_keep(g, r);
     assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
     void *arena = harness_memory(e.plan.bytes);
-    assert_int_equal(executor_bind(&e, arena, NULL, NULL, NULL, &error), ELBO_OK);
+    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){0}, NULL, NULL, &error), ELBO_OK);
     e.inputs[graph_value(g, v)->binding] = x;
     harness_run(&e, &(struct execution){.first_slot = true});
     memcpy(record, executor_pointer(&e, r), NORM_RECORD * sizeof *record);

@@ -19,7 +19,19 @@ struct cublasLtMatmulDescOpaque {
     cublasOperation_t ta, tb;
     cublasLtEpilogue_t epilogue;
     const void *bias;
+    void *aux; /* of the result's type: what GELU was given */
+    int64_t aux_ld;
 };
+
+static bool has_bias(const cublasLtMatmulDescOpaque *desc)
+{
+    return desc->epilogue == CUBLASLT_EPILOGUE_BIAS || desc->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+}
+
+static bool has_gelu(const cublasLtMatmulDescOpaque *desc)
+{
+    return desc->epilogue == CUBLASLT_EPILOGUE_GELU_AUX || desc->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+}
 
 struct cublasLtMatrixLayoutOpaque {
     cudaDataType_t type;
@@ -87,8 +99,11 @@ static void multiply(const product &p, size_t batch)
         for (size_t i = 0; i < m; i++) {
             float v = p.alpha * sums[i];
             if (p.beta != 0) v += p.beta * load(p.pc, p.c.type, oc + j * (size_t)p.c.ld + i);
-            if (p.desc.epilogue == CUBLASLT_EPILOGUE_BIAS)
-                v += load(p.desc.bias, p.desc.bias_typed ? p.desc.bias_type : p.d.type, i);
+            if (has_bias(&p.desc)) v += load(p.desc.bias, p.desc.bias_typed ? p.desc.bias_type : p.d.type, i);
+            if (has_gelu(&p.desc)) {
+                store(p.desc.aux, p.d.type, j * (size_t)p.desc.aux_ld + i, v);
+                v /= 1.0f + expf(-1.5957691216057308f * (v + 0.044715f * v * v * v));
+            }
             store(p.pd, p.d.type, od + j * (size_t)p.d.ld + i, v);
         }
     }
@@ -104,7 +119,9 @@ static bool supported(const cublasLtMatmulDescOpaque *desc, const layout *a, con
     return a->type == b->type && c->type == d->type && m == d->rows && n == d->columns && k == kb && c->rows == d->rows &&
            c->columns == d->columns && m && n && k &&
            (d->type == CUDA_R_32F || a->type == CUDA_R_16BF) && desc->scale == CUDA_R_32F &&
-           (desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT || desc->epilogue == CUBLASLT_EPILOGUE_BIAS);
+           (desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT || has_bias(desc) || has_gelu(desc)) &&
+           (!has_gelu(desc) || (desc->aux && desc->aux_ld % 8 == 0 && desc->aux_ld >= (int64_t)d->rows && d->batch == 1 &&
+                                reinterpret_cast<uintptr_t>(desc->aux) % 16 == 0));
 }
 
 extern "C" {
@@ -138,7 +155,7 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType_t scale)
 {
     *desc = new cublasLtMatmulDescOpaque{compute, scale, CUDA_R_32F, false, CUBLAS_OP_N, CUBLAS_OP_N,
-                                         CUBLASLT_EPILOGUE_DEFAULT, nullptr};
+                                         CUBLASLT_EPILOGUE_DEFAULT, nullptr, nullptr, 0};
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -159,6 +176,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasL
     case CUBLASLT_MATMUL_DESC_TRANSB: return put(&desc->tb, sizeof desc->tb, value, bytes);
     case CUBLASLT_MATMUL_DESC_EPILOGUE: return put(&desc->epilogue, sizeof desc->epilogue, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return put(&desc->bias, sizeof desc->bias, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER: return put(&desc->aux, sizeof desc->aux, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD: return put(&desc->aux_ld, sizeof desc->aux_ld, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
         desc->bias_typed = true;
         return put(&desc->bias_type, sizeof desc->bias_type, value, bytes);
@@ -240,10 +259,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (!handle || (algo && algo->data[0] != 0x51ab)) return CUBLAS_STATUS_INVALID_VALUE;
     if (!supported(desc, la, lb, lc, ld)) return CUBLAS_STATUS_NOT_SUPPORTED;
     product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *static_cast<const float *>(alpha), *static_cast<const float *>(beta)};
-    bool bias = desc->epilogue == CUBLASLT_EPILOGUE_BIAS;
+    size_t aux = ((ld->columns - 1) * (size_t)desc->aux_ld + ld->rows) * element(ld->type);
     if (!fits(la, a, "product, A") || !fits(lb, b, "product, B") || !fits(ld, d, "product, D") ||
         (p.beta != 0 && !fits(lc, c, "product, C")) || (workspace_bytes && !sim::owns(workspace, workspace_bytes, "workspace")) ||
-        (bias && !sim::owns(desc->bias, ld->rows * element(desc->bias_typed ? desc->bias_type : ld->type), "product, bias")))
+        (has_gelu(desc) && !sim::owns(desc->aux, aux, "product, GELU's input")) ||
+        (has_bias(desc) && !sim::owns(desc->bias, ld->rows * element(desc->bias_typed ? desc->bias_type : ld->type), "product, bias")))
         return CUBLAS_STATUS_INVALID_VALUE;
     cudaError_t e = sim::enqueue(stream, [p, workspace, workspace_bytes] {
         sim::open_device open;

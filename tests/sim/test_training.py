@@ -1,16 +1,19 @@
 """Whole trainings on the emulated GPU beside the CPU: the CUDA backend's host code, its kernels and its products.
 
-20 steps of a tiny VAE, every injection and both block families, dropout and noise on: the losses agree within 1e-4
-relative, in three warp orders the checkpoints are identical bytes, and a run resumed on the other backend goes on."""
+20 steps of a tiny VAE, every injection and both block families, dropout and noise on: the losses agree (tests/tolerances.h),
+in f32 and in bf16; in three warp orders the checkpoints are identical bytes, and a run resumed on the other backend goes on."""
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
 import runs  # noqa: E402
 
+TOLERANCE = {name: float(value) for name, value in
+             re.findall(r"X\((\w+), ([0-9.e-]+),", (pathlib.Path(__file__).resolve().parents[1] / "tolerances.h").read_text())}
 SIM = str(pathlib.Path(runs.ELBO).with_name("elbo-sim"))
 WIDE = {"encoder.width": 16, "decoder.width": 16, "train.steps": 20, "train.eval_every": 0, "checkpoint.every": 0}
 VARIANTS = {
@@ -39,7 +42,7 @@ def weights(run):
 
 
 def main():
-    worst = 0.0
+    worst = worst_narrow = 0.0
     if not pathlib.Path(SIM).exists():
         print(f"{SIM} was not built")
         sys.exit(77)
@@ -53,10 +56,21 @@ def main():
                 for key in ("loss", "reconstruction", "gradient_norm"):
                     error = abs(a[key] - b[key]) / max(abs(a[key]), 1e-6)
                     worst = max(worst, error)
-                    assert error <= 1e-4, f"{name}, step {a['step']}: {key} {a[key]} on the CPU, {b[key]} emulated"
+                    assert error <= TOLERANCE["BACKENDS"], f"{name}, step {a['step']}: {key} {a[key]} on the CPU, {b[key]} emulated"
+            narrow = train(SIM, corpus, scratch / f"{name}-bf16", {**changes, "precision": "bf16"}, "cuda")
+            for a, b in zip(cpu, narrow):
+                error = abs(a["loss"] - b["loss"]) / abs(a["loss"])
+                worst_narrow = max(worst_narrow, error)
+                assert error <= TOLERANCE["BACKENDS_BF16"], f"{name}, step {a['step']}: loss {a['loss']} in f32, {b['loss']} in bf16"
         for order in ("reversed", "random"):
-            train(SIM, corpus, scratch / f"both-{order}", VARIANTS["both"], "cuda", order)
-            assert weights(scratch / f"both-{order}") == weights(scratch / "both-sim"), f"other bits in {order} order"
+            for kind, changes in (("sim", {}), ("bf16", {"precision": "bf16"})):
+                train(SIM, corpus, scratch / f"both-{kind}-{order}", {**VARIANTS["both"], **changes}, "cuda", order)
+                assert weights(scratch / f"both-{kind}-{order}") == weights(scratch / f"both-{kind}"), f"other bits in {order} order"
+        # stopped and resumed in bf16: the same bits
+        half = {**VARIANTS["both"], "precision": "bf16"}
+        train(SIM, corpus, scratch / "halves", {**half, "train.stop_after": 9}, "cuda")
+        train(SIM, corpus, scratch / "halves", half, "cuda")
+        assert weights(scratch / "halves") == weights(scratch / "both-bf16"), "a resumed run has other bits in bf16"
         # what one backend saved, the other resumes and evaluates
         moved = {**VARIANTS["both"], "train.steps": 25, "resume": scratch / "both-sim"}
         rows = train(runs.ELBO, corpus, scratch / "moved", moved, "cpu")
@@ -73,7 +87,7 @@ def main():
             lines[device] = subprocess.run([program, "sample", str(scratch / "moved"), "--count=3", f"--device={device}"],
                                            capture_output=True, text=True, check=True).stdout
         assert lines["cpu"] == lines["cuda"], "generation differs"
-    print(f"worst relative difference of a loss or norm: {worst:.1e}")
+    print(f"worst relative difference of a loss or norm: {worst:.1e}; of a loss in bf16: {worst_narrow:.1e}")
 
 
 main()
