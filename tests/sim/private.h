@@ -73,6 +73,10 @@ struct launch {
 };
 void run_kernel(const launch &l, const std::function<void()> &body);
 
+/* ---- matrix.cpp ---- */
+/* A block's threads have exited: copies that were begun must have been waited for. */
+void copies_end(unsigned threads);
+
 /* ---- memory.cpp ---- */
 enum { SHARED_LIMIT = 227 << 10 };
 /* Device memory is readable while one of these lives. */

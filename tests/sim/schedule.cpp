@@ -28,6 +28,7 @@ struct lane {
     unsigned mask;
     int source;
     uint64_t bits, result;
+    void (*together)(void *const *lanes);
     unsigned char barriers, operations[MASKS]; /* passed so far, the latter by mask; for the thread sanitizer */
 };
 
@@ -71,7 +72,10 @@ static void arrange(std::vector<unsigned> &order, size_t count)
 static const char *operation_name(const lane &l)
 {
     if (l.state == AT_BLOCK) return "__syncthreads";
-    return l.operation == SIM_SYNCWARP ? "__syncwarp" : l.operation == SIM_SHUFFLE ? "a shuffle" : "a vote";
+    return l.operation == SIM_SYNCWARP  ? "__syncwarp"
+           : l.operation == SIM_SHUFFLE ? "a shuffle"
+           : l.operation == SIM_BALLOT  ? "a vote"
+                                        : "a matrix operation";
 }
 
 static std::string whereabouts(const lane &l)
@@ -102,6 +106,11 @@ static void finish(unsigned first, unsigned mask)
                 report("%s and reads lane %u, which is not in its mask %08x", whereabouts(l).c_str(), source, mask);
             l.result = lanes[first + source].bits;
         }
+    }
+    if (lanes[first].operation == SIM_TOGETHER) {
+        void *all[WARP];
+        for (unsigned i = 0; i < WARP; i++) all[i] = reinterpret_cast<void *>(lanes[first + i].bits);
+        lanes[first].together(all);
     }
     for (unsigned i = 0; i < WARP; i++)
         if (mask >> i & 1) lanes[first + i].state = READY;
@@ -249,6 +258,7 @@ static void run_block(const launch &l)
     } while (pass_barrier());
     if (!fiber_reuse)
         for (unsigned i = threads; i-- > 0;) fiber_give(lanes[i].fiber);
+    copies_end(threads);
     close_shared();
 }
 
@@ -318,6 +328,18 @@ uint64_t sim_warp_operation(sim_operation operation, unsigned mask, uint64_t bit
     fiber_leave(self->fiber);
     fiber_acquire(point);
     return self->result;
+}
+
+void sim_warp_together(void *mine, void (*together)(void *const *lanes), const char *file, int line)
+{
+    current->together = together;
+    sim_warp_operation(SIM_TOGETHER, 0xffffffffu, reinterpret_cast<uint64_t>(mine), -1, file, line);
+}
+
+void sim_check_shared(const void *p, const char *file, int line)
+{
+    size_t at = (size_t)((uintptr_t)p - (uintptr_t)shared);
+    if (at % 16 || at >= shared_used) report("%s:%d: 16 bytes at %p, which is not shared memory or not aligned", file, line, p);
 }
 
 void *sim_shared_array(const void *site, size_t bytes, const char *name)

@@ -3,6 +3,7 @@
 #include "sim.h"
 
 #include <cuda_runtime.h>
+#include <kernels/ptx.cuh>
 #include <cublasLt.h>
 
 #include <csetjmp>
@@ -169,6 +170,58 @@ static __global__ void scale_kernel(float *y, float by)
     y[threadIdx.x] *= by;
 }
 
+/* y (16, 8) = a (16, 16) b (16, 8), where b lies by rows (transposed loads) or by columns, in rows of `pitch`. */
+enum { PITCH = 40 };
+static __global__ void product_kernel(float *y, const __nv_bfloat16 *a, const __nv_bfloat16 *b, bool by_rows, int pitch)
+{
+    KERNEL_SHARED(__nv_bfloat16, rows, 2 * 16 * PITCH);
+    __nv_bfloat16 *other = rows + 16 * pitch;
+    int lane = (int)threadIdx.x;
+    for (int i = lane; i < 256; i += 32) rows[i / 16 * pitch + i % 16] = a[i];
+    if (by_rows)
+        for (int i = lane; i < 256; i += 32) other[i / 16 * pitch + i % 16] = b[i / 16 * 8 + i % 8];
+    else
+        for (int i = lane; i < 256; i += 32) other[i / 16 * pitch + i % 16] = b[i % 16 * 8 + i / 16 % 8];
+    __syncwarp();
+    unsigned left[4], right[4];
+    float d[4] = {1, 1, 1, 1};
+    ldmatrix_x4(left, rows + lane % 16 * pitch + lane / 16 * 8);
+    if (by_rows)
+        ldmatrix_x4_trans(right, other + lane % 16 * pitch + lane / 16 * 8);
+    else
+        ldmatrix_x4(right, other + lane % 16 * pitch + lane / 16 * 8);
+    mma_m16n8k16(d, left, right[0], right[by_rows ? 1 : 2]);
+    for (int i = 0; i < 4; i++) y[(lane / 4 + i / 2 * 8) * 8 + 2 * (lane % 4) + i % 2] = d[i];
+}
+
+/* Two groups of copies, 64 times 16 bytes each, the first with zeros in its upper half; each thread reads what another one
+ * copied: of the first group into y, of the second behind it. */
+enum copy_fault { NO_FAULT, NO_COMMIT, NO_WAIT, NO_BARRIER, TOO_FEW, IN_USE, LEFT_BEHIND };
+static __global__ void copies_kernel(float *y, const float *x, copy_fault fault)
+{
+    KERNEL_SHARED(float, tile, 512);
+    unsigned i = threadIdx.x, other = 63 - i, second = fault == IN_USE ? 0 : 256;
+    cp_async_16(tile + 4 * i, x + 4 * i, i < 32);
+    cp_async_commit();
+    cp_async_16(tile + second + 4 * i, x + 256 + 4 * i, true);
+    if (fault != NO_COMMIT) cp_async_commit();
+    if (fault != NO_WAIT) cp_async_wait<1>();
+    if (fault != NO_BARRIER) __syncthreads();
+    y[i] = tile[4 * other];
+    __syncthreads();
+    if (fault != TOO_FEW && fault != LEFT_BEHIND) cp_async_wait<0>();
+    __syncthreads();
+    y[64 + i] = tile[second + 4 * other];
+    if (fault == NO_COMMIT) cp_async_commit();
+    if (fault != LEFT_BEHIND) cp_async_wait<0>();
+}
+
+static __global__ void misaligned_copy_kernel(const float *x)
+{
+    KERNEL_SHARED(float, tile, 8);
+    cp_async_16(tile + 1, x, true);
+}
+
 /* ---- order and barriers ---- */
 
 static std::vector<std::vector<float>> orders(const std::function<void(float *)> &launch, size_t count)
@@ -257,6 +310,51 @@ static void shuffles_move_what_they_should(void **)
         ok(cudaFree(y));
     }
     sim_set_order(SIM_FORWARD, 1);
+}
+
+static void products_of_matrices_are_right(void **)
+{
+    __nv_bfloat16 a[256], b[128];
+    for (int i = 0; i < 256; i++) a[i] = __float2bfloat16(sinf((float)i * 1.7f) * 3);
+    for (int i = 0; i < 128; i++) b[i] = __float2bfloat16(cosf((float)i * 2.3f));
+    auto *da = device(256, a), *db = device(128, b);
+    for (bool by_rows : {true, false})
+        for (int pitch : {24, 32}) {
+            struct sim_counts before, after;
+            sim_get_counts(&before);
+            auto all = orders([&](float *y) { KERNEL_LAUNCH(product_kernel, 1, 32, 0, nullptr, y, da, db, by_rows, pitch); }, 128);
+            sim_get_counts(&after);
+            assert_true((after.bank_conflicts > before.bank_conflicts) == (pitch == 32));
+            assert_true(same(all[0], all[1]) && same(all[0], all[2]));
+            for (int i = 0; i < 128; i++) {
+                double sum = 1;
+                for (int k = 0; k < 16; k++)
+                    sum += (double)__bfloat162float(a[i / 8 * 16 + k]) * (double)__bfloat162float(b[k * 8 + i % 8]);
+                assert_true(fabs(sum - (double)all[0][(size_t)i]) < 1e-5);
+            }
+        }
+    ok(cudaFree(da));
+    ok(cudaFree(db));
+}
+
+static void copies_come_when_they_were_waited_for(void **)
+{
+    float x[512];
+    for (int i = 0; i < 512; i++) x[i] = (float)(i + 1);
+    float *input = device(512, x);
+    for (int fault = NO_FAULT; fault <= IN_USE; fault++) {
+        auto all = orders([&](float *y) { KERNEL_LAUNCH(copies_kernel, 1, 64, 0, nullptr, y, input, (copy_fault)fault); }, 128);
+        bool right = true;
+        for (auto &each : all)
+            for (unsigned i = 0; i < 64; i++)
+                right = right && each[i] == (i < 32 ? 0.0f : x[4 * (63 - i)]) && each[64 + i] == x[256 + 4 * (63 - i)];
+        if (right != (fault == NO_FAULT)) fail_msg("fault %d %s", fault, right ? "does not show" : "shows");
+    }
+    says(in_child([=] { KERNEL_LAUNCH(copies_kernel, 1, 64, 0, nullptr, input, input, LEFT_BEHIND); }),
+         {"copies_kernel", "exits with asynchronous copies"});
+    says(in_child([=] { KERNEL_LAUNCH(misaligned_copy_kernel, 1, 1, 0, nullptr, input); }),
+         {"misaligned_copy_kernel", "test_sim.cpp:", "not aligned"});
+    ok(cudaFree(input));
 }
 
 static void every_thread_runs_once(void **)
@@ -520,6 +618,8 @@ int main()
         cmocka_unit_test(divergent_barriers_are_named),
         cmocka_unit_test(lost_lanes_are_named),
         cmocka_unit_test(shuffles_move_what_they_should),
+        cmocka_unit_test(products_of_matrices_are_right),
+        cmocka_unit_test(copies_come_when_they_were_waited_for),
         cmocka_unit_test(every_thread_runs_once),
         cmocka_unit_test(fresh_memory_is_nan),
         cmocka_unit_test(accesses_outside_are_reported),

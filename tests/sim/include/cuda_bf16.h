@@ -35,4 +35,10 @@ static inline __nv_bfloat16 __float2bfloat16(float value)
 
 #define __float2bfloat16_rn __float2bfloat16
 
+static inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y)
+{
+    __nv_bfloat162 pair = {__float2bfloat16(x), __float2bfloat16(y)};
+    return pair;
+}
+
 #endif

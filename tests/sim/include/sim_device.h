@@ -49,10 +49,12 @@ void *sim_shared_dynamic();
 #define KERNEL_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(sim_shared_dynamic())
 
 /* ---- barriers and warp operations ---- */
-enum sim_operation { SIM_SYNCWARP, SIM_SHUFFLE, SIM_BALLOT };
+enum sim_operation { SIM_SYNCWARP, SIM_SHUFFLE, SIM_BALLOT, SIM_TOGETHER };
 void sim_block_barrier(const char *file, int line);
 /* Waits for the lanes of `mask`; a shuffle returns what lane `source` gave (its own when source is -1). */
 uint64_t sim_warp_operation(sim_operation operation, unsigned mask, uint64_t bits, int source, const char *file, int line);
+/* Waits for the whole warp, for which `together` then works on what each lane gave. */
+void sim_warp_together(void *mine, void (*together)(void *const *lanes), const char *file, int line);
 
 #define SIM_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
