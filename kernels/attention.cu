@@ -7,41 +7,13 @@
  * Forward and dq: a block per (sentence, head), QUERIES queries at a time in registers, keys in tiles of a warp's width in
  * shared memory: lane j scores key j, then the lanes share the columns. dk, dv: a block per (sentence, key head), keys in
  * registers, queries in tiles. No atomics; every order depends on shapes only. */
-#include "kernels/device.cuh"
+#include "kernels/attention.cuh"
 
 enum { WARPS = 4, THREADS = WARPS * WARP, PER_WARP = 4, GROUP = WARPS * PER_WARP, MOST_WIDTH = 256, CHUNKS = MOST_WIDTH / WARP };
 
-struct shape {
-    size_t heads, kv_heads, width, memory, row; /* row: elements of a row of qkv */
-    float scale;
-    bool causal;
-};
-
-static inline struct shape shape_of(const struct kernel_attention *a)
-{
-    struct shape s;
-    s.heads = a->heads;
-    s.kv_heads = a->kv_heads;
-    s.width = a->head_width;
-    s.memory = a->memory;
-    s.row = (a->heads + 2 * a->kv_heads) * a->head_width;
-    s.scale = 1.0f / sqrtf((float)a->head_width);
-    s.causal = a->causal;
-    return s;
-}
-
-/* Key (which 0) or value (1) j of a sentence that begins at row `begin`; latent ones first. */
-template <typename T>
-static __device__ __forceinline__ const T *kv_row(const struct shape &a, const T *qkv, const T *memory, size_t begin, size_t sentence,
-                                           size_t head, size_t j, unsigned which)
-{
-    if (j < a.memory) return memory + (((sentence * a.memory + j) * 2 + which) * a.kv_heads + head) * a.width;
-    return qkv + (begin + j - a.memory) * a.row + (a.heads + which * a.kv_heads + head) * a.width;
-}
-
 /* Keys and values `from` .. `from + WARP` of a sentence into shared memory as floats, rows of width + 1; zeros past the end. */
 template <typename T>
-static __device__ void load_tile(float *keys, float *values, const struct shape &a, const T *qkv, const T *memory, size_t begin,
+static __device__ void load_tile(float *keys, float *values, const struct attention_shape &a, const T *qkv, const T *memory, size_t begin,
                           size_t sentence, size_t head, size_t from, size_t count)
 {
     for (size_t i = threadIdx.x; i < WARP * a.width; i += blockDim.x) {
@@ -61,7 +33,7 @@ static __device__ __forceinline__ float dot(const float *x, const float *y, size
 
 template <typename T>
 static __global__ void attention_forward_kernel(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ qkv,
-                                         const int32_t *__restrict__ offsets, const T *__restrict__ memory, struct shape a)
+                                         const int32_t *__restrict__ offsets, const T *__restrict__ memory, struct attention_shape a)
 {
     KERNEL_DYNAMIC_SHARED(float, shared);
     float *keys = shared, *values = keys + WARP * (a.width + 1), *queries = values + WARP * (a.width + 1);
@@ -133,7 +105,7 @@ static __global__ void attention_level_kernel(float *__restrict__ level, const T
 template <typename T>
 static __global__ void attention_dq_kernel(T *dqkv, const float *__restrict__ level, const T *__restrict__ dout,
                                     const T *__restrict__ qkv, const int32_t *__restrict__ offsets, const T *__restrict__ memory,
-                                    const float *__restrict__ lse, struct shape a, bool add)
+                                    const float *__restrict__ lse, struct attention_shape a, bool add)
 {
     KERNEL_DYNAMIC_SHARED(float, shared);
     float *keys = shared, *values = keys + WARP * (a.width + 1), *queries = values + WARP * (a.width + 1);
@@ -188,7 +160,7 @@ static __global__ void attention_dq_kernel(T *dqkv, const float *__restrict__ le
 template <typename T>
 static __global__ void attention_dkv_kernel(T *dqkv, T *dmemory, const float *__restrict__ level, const T *__restrict__ dout,
                                      const T *__restrict__ qkv, const int32_t *__restrict__ offsets, const T *__restrict__ memory,
-                                     const float *__restrict__ lse, struct shape a, bool add_qkv, bool add_memory)
+                                     const float *__restrict__ lse, struct attention_shape a, bool add_qkv, bool add_memory)
 {
     KERNEL_DYNAMIC_SHARED(float, shared);
     float *queries = shared, *douts = queries + WARP * (a.width + 1), *keys = douts + WARP * (a.width + 1);
@@ -264,84 +236,20 @@ static __global__ void attention_dkv_kernel(T *dqkv, T *dmemory, const float *__
     }
 }
 
-/* One new token per row: a block per (row, key head). Scores of all keys lie in shared memory. */
-template <typename T>
-static __global__ void attention_cached_kernel(T *__restrict__ out, T *cache, const T *__restrict__ qkv,
-                                        const int32_t *__restrict__ position, const T *__restrict__ memory, size_t room,
-                                        struct shape a)
-{
-    KERNEL_DYNAMIC_SHARED(float, scores);
-    KERNEL_SHARED(float, scratch, WARP);
-    size_t row = blockIdx.x, kv = blockIdx.y, kv_width = a.kv_heads * a.width, group = a.heads / a.kv_heads;
-    size_t at = (size_t)position[row], count = a.memory + at + 1;
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const T *own = qkv + row * a.row, *remembered = memory + row * a.memory * 2 * kv_width + kv * a.width;
-    T *kept = cache + row * room * 2 * kv_width + kv * a.width;
-    for (size_t d = threadIdx.x; d < a.width; d += blockDim.x) {
-        kept[at * 2 * kv_width + d] = own[(a.heads + kv) * a.width + d];
-        kept[(at * 2 + 1) * kv_width + d] = own[(a.heads + a.kv_heads + kv) * a.width + d];
-    }
-    __syncthreads();
-    for (size_t head = kv * group; head < (kv + 1) * group; head++) {
-        for (size_t j = warp; j < count; j += WARPS) {
-            const T *k = j < a.memory ? remembered + j * 2 * kv_width : kept + (j - a.memory) * 2 * kv_width;
-            float s = 0;
-            for (size_t d = lane; d < a.width; d += WARP) s += to_float(own[head * a.width + d]) * to_float(k[d]);
-            s = warp_sum(s);
-            if (lane == 0) scores[j] = s * a.scale;
-        }
-        __syncthreads();
-        float top = -INFINITY, sum = 0;
-        for (size_t j = threadIdx.x; j < count; j += blockDim.x) top = fmaxf(top, scores[j]);
-        top = block_max(top, scratch);
-        for (size_t j = threadIdx.x; j < count; j += blockDim.x) sum += scores[j] = expf(scores[j] - top);
-        sum = block_sum(sum, scratch);
-        for (size_t d = threadIdx.x; d < a.width; d += blockDim.x) {
-            float y = 0;
-            for (size_t j = 0; j < count; j++) {
-                const T *v = j < a.memory ? remembered + (j * 2 + 1) * kv_width : kept + ((j - a.memory) * 2 + 1) * kv_width;
-                y += scores[j] / sum * to_float(v[d]);
-            }
-            out[(row * a.heads + head) * a.width + d] = from_float<T>(y);
-        }
-        __syncthreads(); /* the next head overwrites the scores */
-    }
-}
-
-template <typename T>
-static __global__ void rotary_kernel(T *y, const T *x, const int32_t *__restrict__ position, size_t rows, size_t width,
-                              size_t rotated, size_t head_width, int direction, bool add)
-{
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * width) return;
-    size_t row = i / width, column = i % width, half = head_width / 2;
-    float v = to_float(x[i]);
-    if (column < rotated) {
-        size_t within = column % head_width, pair = within % half;
-        double angle = (double)position[row] * pow(10000.0, -2.0 * (double)pair / (double)head_width);
-        float c = (float)cos(angle), s = (float)direction * (float)sin(angle);
-        v = within < half ? v * c - to_float(x[i + half]) * s : v * c + to_float(x[i - half]) * s;
-    }
-    put(&y[i], v, add);
-}
-
 /* ---- launchers ---- */
 
-static size_t tile_bytes(const struct shape &a, size_t groups)
+static size_t tile_bytes(const struct attention_shape &a, size_t groups)
 {
     return (2 * WARP * (a.width + 1) + groups * GROUP * a.width) * sizeof(float);
-}
-
-template <typename K> static int allow_shared(K kernel, size_t bytes)
-{
-    return bytes > 48 << 10 ? (int)cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) : 0;
 }
 
 extern "C" int attention_forward_cuda(void *out, float *lse, const void *qkv, const int32_t *offsets, const void *memory,
                                       const struct kernel_attention *shape, enum kernel_type type, kernel_stream stream)
 {
-    struct shape a = shape_of(shape);
+    struct attention_shape a = attention_shape_of(shape);
     if (!shape->sentences) return 0;
+    if (attention_takes_mma(a, type) && packs(qkv) && packs(memory) && packs(out))
+        return attention_forward_mma((bf16 *)out, lse, (const bf16 *)qkv, offsets, (const bf16 *)memory, shape, stream);
     if (a.width > MOST_WIDTH) return cudaErrorInvalidValue;
     dim3 grid((unsigned)shape->sentences, (unsigned)a.heads);
     KERNEL_DISPATCH(type, {
@@ -363,8 +271,11 @@ extern "C" int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch
                                        const struct kernel_attention *shape, const bool add[2], enum kernel_type type,
                                        kernel_stream stream)
 {
-    struct shape a = shape_of(shape);
+    struct attention_shape a = attention_shape_of(shape);
     if (!shape->sentences) return 0;
+    if (attention_takes_mma(a, type) && packs(qkv) && packs(memory) && packs(out) && packs(dout) && packs(dqkv) && packs(dmemory))
+        return attention_backward_mma((bf16 *)dqkv, (bf16 *)dmemory, (const bf16 *)dout, (const bf16 *)qkv, offsets, (const bf16 *)memory,
+                                      (const bf16 *)out, lse, shape, add, stream);
     if (a.width > MOST_WIDTH) return cudaErrorInvalidValue;
     size_t pairs = shape->tokens * a.heads, bytes = tile_bytes(a, 2);
     KERNEL_DISPATCH(type, {
@@ -380,33 +291,6 @@ extern "C" int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch
         KERNEL_LAUNCH(attention_dkv_kernel<T>, dim3((unsigned)shape->sentences, (unsigned)a.kv_heads), THREADS, bytes, stream,
                       (T *)dqkv, (T *)dmemory, scratch, (const T *)dout, (const T *)qkv, offsets, (const T *)memory, lse, a,
                       add[0], add[1]);
-    });
-    return cudaGetLastError();
-}
-
-extern "C" int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position, const void *memory,
-                                     size_t rows, size_t room, const struct kernel_attention *shape, enum kernel_type type,
-                                     kernel_stream stream)
-{
-    struct shape a = shape_of(shape);
-    if (!rows) return 0;
-    size_t bytes = (room + a.memory) * sizeof(float);
-    KERNEL_DISPATCH(type, {
-        int e = allow_shared(attention_cached_kernel<T>, bytes);
-        if (e) return e;
-        KERNEL_LAUNCH(attention_cached_kernel<T>, dim3((unsigned)rows, (unsigned)a.kv_heads), THREADS, bytes, stream, (T *)out,
-                      (T *)cache, (const T *)qkv, position, (const T *)memory, room, a);
-    });
-    return cudaGetLastError();
-}
-
-extern "C" int rotary_cuda(void *y, const void *x, const int32_t *position, size_t rows, size_t width, size_t heads,
-                           size_t head_width, int direction, bool add, enum kernel_type type, kernel_stream stream)
-{
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(rotary_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y, (const T *)x, position,
-                      rows, width, heads * head_width, head_width, direction, add);
     });
     return cudaGetLastError();
 }

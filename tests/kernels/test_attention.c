@@ -1,6 +1,7 @@
-/* attention.cu: attention within ragged sentences with latent keys in front, both ways; with a cache; rotary positions;
- * against double. */
+/* attention*.cu: attention within ragged sentences with latent keys in front, both ways, by the general kernels and on tensor
+ * cores; with a cache; rotary positions; against double. */
 #include "kernels/trial.h"
+#include "sim.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -122,46 +123,59 @@ struct shape {
     size_t sentences, longest, heads, kv_heads, width, memory;
 };
 
-static void try(enum kernel_type type, const struct shape *shape, bool causal, bool add, unsigned wanted)
+/* The rows of capacity behind the last sentence stay as they are. */
+static double *expect_rows(struct trial *t, int array, size_t spare)
+{
+    double *expect = spare ? trial_expect_new(t, array) : trial_expect(t, array);
+    size_t count = t->arrays[array].count;
+    if (spare) memcpy(expect + count - spare, trial_value(t, array) + count - spare, spare * sizeof *expect);
+    return expect;
+}
+
+/* Forward and backward of the sentences of `c`, with `spare` rows behind them. */
+static void try_sentences(struct context *c, enum kernel_type type, const struct shape *shape, size_t longest, bool causal, bool add,
+                          unsigned wanted, size_t spare)
 {
     struct trial t;
-    struct context c = {.add = {add, !add}, .memory = -1, .dqkv = -1, .dmemory = -1};
-    trial_sentences(&c.s, shape->sentences, shape->longest, shape->longest * 7 + shape->width);
-    c.shape = (struct kernel_attention){.sentences = c.s.sentences, .tokens = c.s.tokens, .longest = c.s.longest,
-                                        .heads = shape->heads, .kv_heads = shape->kv_heads, .head_width = shape->width,
-                                        .memory = shape->memory, .causal = causal};
-    size_t H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W;
-    size_t latents = c.s.sentences * shape->memory * 2 * Hk * W;
-    trial_begin(&t, type, "attention %zu x %zu, %zu/%zu heads of %zu, memory %zu%s", c.s.sentences, shape->longest, H, Hk,
-                W, shape->memory, causal ? ", causal" : "");
+    size_t H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W, N = c->s.tokens, rows = N + spare;
+    size_t latents = c->s.sentences * shape->memory * 2 * Hk * W;
+    c->add[0] = add && !spare;
+    c->add[1] = !add;
+    c->memory = c->dqkv = c->dmemory = -1;
+    c->shape = (struct kernel_attention){.sentences = c->s.sentences, .tokens = rows, .longest = longest, .heads = H, .kv_heads = Hk,
+                                         .head_width = W, .memory = shape->memory, .causal = causal};
+    trial_begin(&t, type, "attention %zu x %zu, %zu/%zu heads of %zu, memory %zu%s", c->s.sentences, c->s.longest, H, Hk, W,
+                shape->memory, causal ? ", causal" : "");
     enum array_type T = trial_t(&t);
-    c.qkv = trial_normal(&t, T, c.s.tokens * row, 0, 1);
-    c.offsets = trial_integers(&t, c.s.offsets, c.s.sentences + 1);
-    if (shape->memory) c.memory = trial_normal(&t, T, latents, 0, 1);
-    c.out = trial_output(&t, T, c.s.tokens * H * W);
-    c.lse = trial_output(&t, ARRAY_F32, c.s.tokens * H);
-    double *out = calloc(c.s.tokens * H * W + 1, sizeof *out), *lse = calloc(c.s.tokens * H + 1, sizeof *lse);
-    const double *memory = shape->memory ? trial_value(&t, c.memory) : NULL;
-    reference(&c, trial_value(&t, c.qkv), memory, trial_expect(&t, c.out), trial_expect(&t, c.lse), NULL, NULL, NULL);
-    trial_run(&t, forward, &c);
+    c->qkv = trial_normal(&t, T, rows * row, 0, 1);
+    c->offsets = trial_integers(&t, c->s.offsets, c->s.sentences + 1);
+    if (shape->memory) c->memory = trial_normal(&t, T, latents, 0, 1);
+    c->out = trial_sum(&t, T, rows * H * W, spare);
+    c->lse = trial_sum(&t, ARRAY_F32, rows * H, spare);
+    double *out = calloc(rows * H * W + 1, sizeof *out), *lse = calloc(rows * H + 1, sizeof *lse);
+    const double *memory = shape->memory ? trial_value(&t, c->memory) : NULL;
+    reference(c, trial_value(&t, c->qkv), memory, expect_rows(&t, c->out, spare * H * W), expect_rows(&t, c->lse, spare * H), NULL,
+              NULL, NULL);
+    trial_run(&t, forward, c);
 
-    trial_begin(&t, type, "attention backward %zu x %zu, %zu/%zu heads of %zu, memory %zu%s%s, wanted %u", c.s.sentences,
-                shape->longest, H, Hk, W, shape->memory, causal ? ", causal" : "", add ? ", add" : "", wanted);
-    c.qkv = trial_normal(&t, T, c.s.tokens * row, 0, 1);
-    c.dout = trial_normal(&t, T, c.s.tokens * H * W, 0, 1);
-    c.offsets = trial_integers(&t, c.s.offsets, c.s.sentences + 1);
-    if (shape->memory) c.memory = trial_normal(&t, T, latents, 0, 1);
-    c.out = trial_normal(&t, T, c.s.tokens * H * W, 0, 0);
-    c.lse = trial_normal(&t, ARRAY_F32, c.s.tokens * H, 0, 0);
-    c.scratch = trial_scratch(&t, ARRAY_F32, attention_scratch_floats(&c.shape));
-    if (wanted & 1) c.dqkv = trial_sum(&t, T, c.s.tokens * row, c.add[0]);
-    if (shape->memory && wanted & 2) c.dmemory = trial_sum(&t, T, latents, c.add[1]);
-    memory = shape->memory ? trial_value(&t, c.memory) : NULL;
-    double *dqkv = c.dqkv < 0 ? NULL : trial_expect(&t, c.dqkv), *dmemory = c.dmemory < 0 ? NULL : trial_expect(&t, c.dmemory);
-    reference(&c, trial_value(&t, c.qkv), memory, out, lse, trial_value(&t, c.dout), dqkv, dmemory);
-    put_values(&t, c.out, out);
-    put_values(&t, c.lse, lse);
-    trial_run(&t, backward, &c);
+    trial_begin(&t, type, "attention backward %zu x %zu of at most %zu, %zu/%zu heads of %zu, memory %zu%s%s, wanted %u", c->s.sentences,
+                c->s.longest, longest, H, Hk, W, shape->memory, causal ? ", causal" : "", add ? ", add" : "", wanted);
+    c->qkv = trial_normal(&t, T, rows * row, 0, 1);
+    c->dout = trial_normal(&t, T, rows * H * W, 0, 1);
+    c->offsets = trial_integers(&t, c->s.offsets, c->s.sentences + 1);
+    if (shape->memory) c->memory = trial_normal(&t, T, latents, 0, 1);
+    c->out = trial_normal(&t, T, rows * H * W, 0, 0);
+    c->lse = trial_normal(&t, ARRAY_F32, rows * H, 0, 0);
+    c->scratch = trial_scratch(&t, ARRAY_F32, attention_scratch_floats(&c->shape));
+    if (wanted & 1) c->dqkv = trial_sum(&t, T, rows * row, c->add[0] || spare);
+    if (shape->memory && wanted & 2) c->dmemory = trial_sum(&t, T, latents, c->add[1]);
+    memory = shape->memory ? trial_value(&t, c->memory) : NULL;
+    double *dqkv = c->dqkv < 0 ? NULL : expect_rows(&t, c->dqkv, spare * row);
+    double *dmemory = c->dmemory < 0 ? NULL : trial_expect(&t, c->dmemory);
+    reference(c, trial_value(&t, c->qkv), memory, out, lse, trial_value(&t, c->dout), dqkv, dmemory);
+    put_values(&t, c->out, out);
+    put_values(&t, c->lse, lse);
+    trial_run(&t, backward, c);
     free(out);
     free(lse);
 }
@@ -176,9 +190,55 @@ static void packed(void **state)
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-            for (int causal = 0; causal < 2; causal++)
-                try((enum kernel_type)type, &shapes[i], causal, (i + (size_t)causal) % 2,
-                    shapes[i].memory && i % 3 == 2 ? 2u + (unsigned)causal : 3u);
+            for (int causal = 0; causal < 2; causal++) {
+                struct context c;
+                trial_sentences(&c.s, shapes[i].sentences, shapes[i].longest, shapes[i].longest * 7 + shapes[i].width);
+                try_sentences(&c, (enum kernel_type)type, &shapes[i], c.s.longest, causal, (i + (size_t)causal) % 2,
+                              shapes[i].memory && i % 3 == 2 ? 2u + (unsigned)causal : 3u, 0);
+            }
+}
+
+/* Tensor cores: lengths around the edges of their steps, by the launch for short sentences and by that for long ones. */
+static void tensor_cores(void **state)
+{
+    static const struct {
+        size_t heads, kv_heads, width, memory, lengths[8];
+    } cases[] = {
+        {2, 2, 16, 0, {1, 15, 16, 17, 0, 31, 33}},
+        {4, 2, 16, 17, {3, 0, 47, 48, 49, 16}},
+        {1, 1, 32, 1, {15, 16, 17, 63, 64, 65}},
+        {6, 1, 32, 2, {7, 32, 0, 33}},
+        {1, 1, 32, 0, {255, 1, 256, 2}},
+        {2, 1, 48, 1, {14, 15, 16, 46, 47, 48}},
+        {1, 1, 48, 17, {127, 0, 129}},
+        {1, 1, 64, 1, {127, 128, 129}},
+        {4, 2, 64, 2, {30, 31, 62, 1, 63}},
+        {1, 1, 64, 1, {254, 255}},
+        {1, 1, 64, 0, {255, 256, 257}},
+        {1, 1, 64, 17, {300, 5}},
+        {6, 1, 64, 0, {17, 2, 0, 20}},
+        {1, 1, 128, 1, {111, 112, 113}},
+        {1, 1, 128, 0, {127, 128, 129}},
+        {4, 2, 128, 17, {1, 15, 0, 16}},
+        {2, 1, 80, 1, {33, 64, 65}},
+    };
+    struct sim_counts counts;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int causal = 0; causal < 2; causal++)
+            for (int many = 0; many < 2; many++) {
+                struct shape shape = {.heads = cases[i].heads, .kv_heads = cases[i].kv_heads, .width = cases[i].width, .memory = cases[i].memory};
+                struct context c = {.s.sentences = sizeof cases->lengths / sizeof *cases->lengths};
+                for (size_t s = 0; s < c.s.sentences; s++) {
+                    for (size_t p = 0; p < cases[i].lengths[s]; p++) c.s.sentence[c.s.tokens++] = (int32_t)s;
+                    c.s.offsets[s + 1] = (int32_t)c.s.tokens;
+                    if (cases[i].lengths[s] > c.s.longest) c.s.longest = cases[i].lengths[s];
+                }
+                try_sentences(&c, KERNEL_BF16, &shape, many ? 600 : c.s.longest + i % 3 * 20, causal, (i + (size_t)causal) % 2,
+                              i % 4 == 1 ? 2u - (unsigned)causal : 3u, many && causal ? 5 : 0);
+            }
+    sim_get_counts(&counts);
+    assert_int_equal(counts.bank_conflicts, 0);
 }
 
 /* One row per sentence with a cache: the last row of that sentence, computed packed. */
@@ -261,4 +321,4 @@ static void rotated(void **state)
                 try_rotary((enum kernel_type)type, &shapes[i], option ? -1 : 1, option);
 }
 
-TRIAL_MAIN(cmocka_unit_test(packed), cmocka_unit_test(with_a_cache), cmocka_unit_test(rotated))
+TRIAL_MAIN(cmocka_unit_test(packed), cmocka_unit_test(tensor_cores), cmocka_unit_test(with_a_cache), cmocka_unit_test(rotated))

@@ -1,0 +1,53 @@
+/* What the files of attention share: the shape as kernels take it, and the tensor-core path behind the launchers. */
+#ifndef KERNELS_ATTENTION_CUH
+#define KERNELS_ATTENTION_CUH
+
+#include "kernels/device.cuh"
+
+struct attention_shape {
+    size_t heads, kv_heads, width, memory, row; /* row: elements of a row of qkv */
+    float scale;
+    bool causal;
+};
+
+static inline struct attention_shape attention_shape_of(const struct kernel_attention *a)
+{
+    struct attention_shape s;
+    s.heads = a->heads;
+    s.kv_heads = a->kv_heads;
+    s.width = a->head_width;
+    s.memory = a->memory;
+    s.row = (a->heads + 2 * a->kv_heads) * a->head_width;
+    s.scale = 1.0f / sqrtf((float)a->head_width);
+    s.causal = a->causal;
+    return s;
+}
+
+/* Key (which 0) or value (1) j of a sentence that begins at row `begin`; latent ones first. */
+template <typename T>
+static __device__ __forceinline__ const T *kv_row(const struct attention_shape &a, const T *qkv, const T *memory, size_t begin,
+                                                  size_t sentence, size_t head, size_t j, unsigned which)
+{
+    if (j < a.memory) return memory + (((sentence * a.memory + j) * 2 + which) * a.kv_heads + head) * a.width;
+    return qkv + (begin + j - a.memory) * a.row + (a.heads + which * a.kv_heads + head) * a.width;
+}
+
+template <typename K> static int allow_shared(K kernel, size_t bytes)
+{
+    return bytes > 48 << 10 ? (int)cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) : 0;
+}
+
+/* ---- attention_mma.cu: bf16, head widths that are multiples of 16 up to 128, pointers of whole 16 bytes ---- */
+
+static inline bool attention_takes_mma(const struct attention_shape &a, enum kernel_type type)
+{
+    return type == KERNEL_BF16 && a.width % 16 == 0 && a.width <= 128;
+}
+
+int attention_forward_mma(bf16 *out, float *lse, const bf16 *qkv, const int32_t *offsets, const bf16 *memory,
+                          const struct kernel_attention *shape, kernel_stream stream);
+int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets,
+                           const bf16 *memory, const bf16 *out, const float *lse, const struct kernel_attention *shape,
+                           const bool add[2], kernel_stream stream);
+
+#endif

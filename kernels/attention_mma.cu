@@ -1,0 +1,540 @@
+/* Attention of attention.cu in bf16 on tensor cores: the same shapes and mathematics.
+ *
+ * A sentence's keys are its M latent ones and then its tokens, in steps of 16, so latents cost a step only where T + M needs
+ * one more than T. Queries have slots: in causal attention M % 16 slots stand empty in front, so that the diagonal of every
+ * 16 x 16 step is the diagonal of the mask. Rows of a head lie in shared memory with 16 bytes between them: the eight rows
+ * of any 8 x 8 matrix are in different banks. Columns past the head's width are zeros.
+ *
+ * Forward: a warp per 16 queries, 64 keys at a time, online softmax in registers; all keys of a sentence of up to 256 lie in
+ * shared memory, those of a longer one in chunks. Backward: a warp per 16 keys has their dk and dv in registers and walks the
+ * queries, 32 at a time: p^T and ds^T need no other warp. Where one block holds all keys of a sentence, ds goes through shared
+ * memory and the same block makes dq; of longer sentences a second kernel does, a warp per 16 queries. p and ds are rounded
+ * to bf16 for the products; sums are f32. */
+#include "kernels/attention.cuh"
+#include "kernels/ptx.cuh"
+
+enum { STEP = 16, KEYS = 64, QUERIES = 32, DS_PITCH = QUERIES + 8, FORWARD_WARPS = 8, DQ_WARPS = 4 };
+static constexpr float LOG2E = 1.4426950408889634f;
+
+/* Of the backward kernel: FUSED has all keys of a sentence in one block. */
+template <int W, bool FUSED> static constexpr int backward_warps = (FUSED ? 16 : 8) / (W > 64 ? 2 : 1);
+
+struct span {
+    size_t sentence, begin;
+    int length, count, lead, slots; /* tokens, keys, empty slots in front of the queries, all slots */
+    bool causal;
+};
+
+static __device__ __forceinline__ struct span span_of(const int32_t *offsets, size_t sentence, const struct attention_shape &a)
+{
+    struct span s;
+    s.sentence = sentence;
+    s.begin = (size_t)offsets[sentence];
+    s.length = offsets[sentence + 1] - offsets[sentence];
+    s.count = s.length + (int)a.memory;
+    s.lead = a.causal ? (int)a.memory % STEP : 0;
+    s.slots = s.length ? s.lead + s.length : 0;
+    s.causal = a.causal;
+    return s;
+}
+
+/* Keys that the query in a slot sees. */
+static __device__ __forceinline__ int visible(const struct span &s, int slot)
+{
+    return s.causal ? min(s.count, slot + 1 + s.count - s.length - s.lead) : s.count;
+}
+
+/* The row of token `slot - lead`, or null. */
+static __device__ __forceinline__ const bf16 *slot_row(const struct span &s, const bf16 *rows, size_t row, int slot)
+{
+    return slot >= s.lead && slot < s.slots ? rows + (s.begin + (size_t)(slot - s.lead)) * row : nullptr;
+}
+
+/* `rows` rows of a head into shared memory; zeros where source(r) is null. */
+template <int W, typename F>
+static __device__ __forceinline__ void fetch_rows(bf16 *to, int rows, int thread, int threads, int width, const bf16 *anywhere, F source)
+{
+    for (int i = thread; i < rows * (W / 8); i += threads) {
+        int r = i / (W / 8), c = i % (W / 8) * 8;
+        const bf16 *from = source(r);
+        bool there = from && c < width;
+        cp_async_16(to + r * (W + 8) + c, there ? from + c : anywhere, there);
+    }
+}
+
+/* Keys and values `from` .. `from + rows` of a sentence, by the whole block. */
+template <int W>
+static __device__ void fetch_keys(bf16 *keys, bf16 *values, int from, int rows, const struct span &s, const struct attention_shape &a,
+                                  size_t kv, const bf16 *qkv, const bf16 *memory)
+{
+    for (unsigned which = 0; which < 2; which++)
+        fetch_rows<W>(which ? values : keys, rows, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) -> const bf16 * {
+            return from + r < s.count ? kv_row(a, qkv, memory, s.begin, s.sentence, kv, (size_t)(from + r), which) : nullptr;
+        });
+}
+
+/* level (rows) = rowsum(d o) of rows that this thread has itself fetched its part of. */
+template <int W>
+static __device__ void row_levels(float *level, const bf16 *d, const bf16 *o, int rows, int thread, int threads)
+{
+    for (int i = thread; i < rows * (W / 8); i += threads) {
+        int at = i / (W / 8) * (W + 8) + i % (W / 8) * 8;
+        pack<bf16, 8> x = load_pack<bf16, 8>(d + at), y = load_pack<bf16, 8>(o + at);
+        float sum = 0;
+        KERNEL_UNROLL
+        for (int e = 0; e < 8; e++) sum += to_float(x.v[e]) * to_float(y.v[e]);
+        for (int by = W / 16; by; by /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, by);
+        if (i % (W / 8) == 0) level[i / (W / 8)] = sum;
+    }
+}
+
+/* Where this lane points to for a 16 x 16 matrix in rows of `pitch`, see kernels/ptx.cuh. */
+static __device__ __forceinline__ const bf16 *quarters(const bf16 *matrix, int pitch)
+{
+    int lane = (int)threadIdx.x % WARP;
+    return matrix + lane % 16 * pitch + lane / 16 * 8;
+}
+
+static __device__ __forceinline__ unsigned pair(float x, float y)
+{
+    __nv_bfloat162 both = __floats2bfloat162_rn(x, y);
+    return *reinterpret_cast<unsigned *>(&both);
+}
+
+/* The left operand of a product from the accumulators of two neighbouring 16 x 8 products. */
+static __device__ __forceinline__ void as_left(unsigned (&left)[4], const float (&x)[4], const float (&y)[4])
+{
+    left[0] = pair(x[0], x[1]);
+    left[1] = pair(x[2], x[3]);
+    left[2] = pair(y[0], y[1]);
+    left[3] = pair(y[2], y[3]);
+}
+
+/* sums (16, 16) += left (16, W) rows^T (W, 16) */
+template <int W>
+static __device__ __forceinline__ void times_rows(float (&sums)[2][4], const unsigned (&left)[W / 16][4], const bf16 *rows)
+{
+    KERNEL_UNROLL
+    for (int k = 0; k < W / 16; k++) {
+        unsigned right[4];
+        ldmatrix_x4(right, quarters(rows + 16 * k, W + 8));
+        mma_m16n8k16(sums[0], left[k], right[0], right[2]);
+        mma_m16n8k16(sums[1], left[k], right[1], right[3]);
+    }
+}
+
+/* sums (16, W) += left (16, 16) rows (16, W) */
+template <int W>
+static __device__ __forceinline__ void times_columns(float (&sums)[W / 8][4], const unsigned (&left)[4], const bf16 *rows)
+{
+    KERNEL_UNROLL
+    for (int n = 0; n < W / 16; n++) {
+        unsigned right[4];
+        ldmatrix_x4_trans(right, quarters(rows + 16 * n, W + 8));
+        mma_m16n8k16(sums[2 * n], left, right[0], right[1]);
+        mma_m16n8k16(sums[2 * n + 1], left, right[2], right[3]);
+    }
+}
+
+struct target {
+    bf16 *row; /* null: nowhere */
+    bool add;
+};
+
+/* Sums of 16 rows and 8 N columns, times scale (rows g, rows g + 8), to where target(r) says, through shared memory that no
+ * other warp uses: whole 16 bytes go out, and what is added to is added in f32. */
+template <int N, typename F>
+static __device__ __forceinline__ void store_rows(bf16 *stage, int pitch, const float (&sums)[N][4], float low, float high, int width, bool add,
+                                                  F to)
+{
+    int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    __syncwarp();
+    if (add) {
+        for (int i = lane; i < 16 * N; i += WARP) {
+            struct target at = to(i / N);
+            pack<bf16, 8> old = {};
+            if (at.row && at.add && i % N * 8 < width) old = load_pack<bf16, 8>(at.row + i % N * 8);
+            store_pack(stage + i / N * pitch + i % N * 8, old);
+        }
+        __syncwarp();
+    }
+    KERNEL_UNROLL
+    for (int n = 0; n < N; n++)
+        KERNEL_UNROLL
+        for (int h = 0; h < 2; h++) {
+            bf16 *at = stage + (g + 8 * h) * pitch + 8 * n + 2 * t;
+            float by = h ? high : low, x = sums[n][2 * h] * by, y = sums[n][2 * h + 1] * by;
+            *reinterpret_cast<unsigned *>(at) = add ? pair(x + to_float(at[0]), y + to_float(at[1])) : pair(x, y);
+        }
+    __syncwarp();
+    for (int i = lane; i < 16 * N; i += WARP) {
+        struct target at = to(i / N);
+        if (at.row && i % N * 8 < width) store_pack(at.row + i % N * 8, load_pack<bf16, 8>(stage + i / N * pitch + i % N * 8));
+    }
+    __syncwarp(); /* before the rows are filled again */
+}
+
+template <int W>
+static __global__ void __launch_bounds__(FORWARD_WARPS *WARP, W > 64 ? 1 : 2)
+    attention_forward_mma_kernel(bf16 *__restrict__ out, float *__restrict__ lse, const bf16 *__restrict__ qkv,
+                                 const int32_t *__restrict__ offsets, const bf16 *__restrict__ memory, struct attention_shape a, int chunk)
+{
+    constexpr int PITCH = W + 8;
+    KERNEL_DYNAMIC_SHARED(bf16, shared);
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
+    bf16 *queries = shared + warp * STEP * PITCH, *keys = shared + rows * PITCH, *values = keys + chunk * PITCH;
+    size_t head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
+    struct span s = span_of(offsets, blockIdx.x / a.heads, a);
+    float by = a.scale * LOG2E;
+    int start = (int)blockIdx.y * rows;
+    for (int first = start; first < s.slots; first += (int)gridDim.y * rows) {
+        int slot = first + warp * STEP, seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
+        int all = s.count > chunk ? visible(s, first + rows - 1) : s.count; /* keys that this block needs */
+        float sums[W / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+        fetch_rows<W>(queries, STEP, lane, WARP, (int)a.width, qkv, [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
+        for (int from = 0; from < all; from += chunk) {
+            if (s.count > chunk || first == start) { /* else they are there already */
+                __syncthreads();                     /* the chunk before has been read */
+                fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv, memory);
+            }
+            cp_async_commit();
+            cp_async_wait<0>();
+            __syncthreads();
+            for (int j = from; j < min(from + chunk, seen); j += KEYS) {
+                float p[KEYS / STEP][2][4] = {};
+                unsigned q[W / 16][4];
+                KERNEL_UNROLL
+                for (int k = 0; k < W / 16; k++) ldmatrix_x4(q[k], quarters(queries + 16 * k, PITCH));
+                KERNEL_UNROLL
+                for (int u = 0; u < KEYS / STEP; u++)
+                    if (j + STEP * u < seen) times_rows<W>(p[u], q, keys + (j - from + STEP * u) * PITCH);
+                if (j + KEYS > visible(s, slot)) {
+                    int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
+                    KERNEL_UNROLL
+                    for (int i = 0; i < KEYS / 2; i++)
+                        if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2]) p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
+                }
+                KERNEL_UNROLL
+                for (int h = 0; h < 2; h++) {
+                    float next = top[h], keep;
+                    KERNEL_UNROLL
+                    for (int i = 0; i < KEYS / 4; i++) next = fmaxf(next, p[i / 4][i / 2 % 2][2 * h + i % 2]);
+                    next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 1));
+                    next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 2)); /* finite: every query sees the first key */
+                    keep = exp2f((top[h] - next) * by);
+                    top[h] = next;
+                    sum[h] *= keep;
+                    KERNEL_UNROLL
+                    for (int i = 0; i < KEYS / 4; i++) {
+                        float &each = p[i / 4][i / 2 % 2][2 * h + i % 2];
+                        each = exp2f(each * by - next * by);
+                        sum[h] += each;
+                    }
+                    KERNEL_UNROLL
+                    for (int n = 0; n < W / 8; n++) {
+                        sums[n][2 * h] *= keep;
+                        sums[n][2 * h + 1] *= keep;
+                    }
+                }
+                KERNEL_UNROLL
+                for (int u = 0; u < KEYS / STEP; u++) {
+                    unsigned left[4];
+                    if (j + STEP * u >= seen) continue;
+                    as_left(left, p[u][0], p[u][1]);
+                    times_columns<W>(sums, left, values + (j - from + STEP * u) * PITCH);
+                }
+            }
+        }
+        KERNEL_UNROLL
+        for (int h = 0; h < 2; h++) {
+            sum[h] += __shfl_xor_sync(FULL_WARP, sum[h], 1);
+            sum[h] += __shfl_xor_sync(FULL_WARP, sum[h], 2);
+            int n = slot + g + 8 * h;
+            if (t == 0 && n >= s.lead && n < s.slots)
+                lse[(s.begin + (size_t)(n - s.lead)) * a.heads + head] = top[h] * a.scale + logf(sum[h]);
+        }
+        store_rows<W / 8>(queries, PITCH, sums, 1.0f / sum[0], 1.0f / sum[1], (int)a.width, false, [&](int r) {
+            return target{const_cast<bf16 *>(slot_row(s, out + head * a.width, a.heads * a.width, slot + r)), false};
+        });
+    }
+}
+
+/* dk and dv of the block's keys; dq too where they are all keys of the sentence. A block per (sentence, key head, part of the
+ * keys). lse and level of the queries at hand lie in shared memory: +inf where there is no query, so p is 0. */
+template <int W, bool FUSED>
+static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
+    attention_backward_mma_kernel(bf16 *dqkv, bf16 *dmemory, const bf16 *__restrict__ dout, const bf16 *__restrict__ qkv,
+                                  const int32_t *__restrict__ offsets, const bf16 *__restrict__ memory, const bf16 *__restrict__ out,
+                                  const float *__restrict__ lse, struct attention_shape a, bool add_qkv, bool add_memory)
+{
+    constexpr int PITCH = W + 8, ARRAY = QUERIES * PITCH;
+    KERNEL_DYNAMIC_SHARED(float, shared);
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
+    float *levels = shared + 2 * QUERIES;                             /* (2, QUERIES) each, behind lse times log2(e) */
+    bf16 *keys = reinterpret_cast<bf16 *>(shared + 4 * QUERIES), *values = keys + rows * PITCH, *gradients = values + rows * PITCH;
+    bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0);         /* (1 or 2, q | dout | out, QUERIES) rows */
+    size_t kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
+    struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a);
+    int first = (int)blockIdx.y * rows, own = first + STEP * warp;    /* keys of the block, of the warp */
+    if (first >= s.count) return;
+    /* The first slot that sees any of these keys. */
+    int least = s.causal ? max(0, first - (s.count - s.length - s.lead)) / QUERIES * QUERIES : 0;
+    int tiles = max(0, s.slots - least + QUERIES - 1) / QUERIES, steps = tiles * (int)group;
+    float by = a.scale * LOG2E, dk[W / 8][4] = {}, dv[W / 8][4] = {};
+
+    auto fetch_queries = [&](int step) {
+        size_t head = kv * group + (size_t)(step / tiles);
+        bf16 *to = stages + step % 2 * 3 * ARRAY;
+        for (int which = 0; which < 3; which++) {
+            const bf16 *from = (which == 0 ? qkv : which == 1 ? dout : out) + head * a.width;
+            fetch_rows<W>(to + which * ARRAY, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) {
+                return slot_row(s, from, which == 0 ? a.row : a.heads * a.width, least + step % tiles * QUERIES + r);
+            });
+        }
+        cp_async_commit();
+    };
+    fetch_keys<W>(keys, values, first, rows, s, a, kv, qkv, memory);
+    cp_async_commit();
+    if (steps) fetch_queries(0);
+    for (int step = 0; step < steps; step++) {
+        size_t head = kv * group + (size_t)(step / tiles);
+        int slot = least + step % tiles * QUERIES;
+        bf16 *q = stages + step % 2 * 3 * ARRAY, *d = q + ARRAY, *o = d + ARRAY;
+        float *lse2 = shared + step % 2 * QUERIES, *level = levels + step % 2 * QUERIES;
+        for (int i = (int)threadIdx.x; i < QUERIES; i += (int)blockDim.x) {
+            bool there = slot + i >= s.lead && slot + i < s.slots;
+            lse2[i] = there ? lse[(s.begin + (size_t)(slot + i - s.lead)) * a.heads + head] * LOG2E : INFINITY;
+        }
+        cp_async_wait<0>();
+        row_levels<W>(level, d, o, QUERIES, (int)threadIdx.x, (int)blockDim.x);
+        __syncthreads(); /* and every warp is done with the other stage */
+        if (step + 1 < steps) fetch_queries(step + 1);
+        for (int u = 0; u < QUERIES / STEP; u++) {
+            int at = slot + STEP * u;
+            if (at >= s.slots || own >= visible(s, at + STEP - 1)) continue;
+            float p[2][4] = {}, ds[2][4] = {};
+            unsigned left[W / 16][4], rounded[4];
+            KERNEL_UNROLL
+            for (int k = 0; k < W / 16; k++) ldmatrix_x4(left[k], quarters(keys + STEP * warp * PITCH + 16 * k, PITCH));
+            times_rows<W>(p, left, q + STEP * u * PITCH);
+            KERNEL_UNROLL
+            for (int k = 0; k < W / 16; k++) ldmatrix_x4(left[k], quarters(values + STEP * warp * PITCH + 16 * k, PITCH));
+            times_rows<W>(ds, left, d + STEP * u * PITCH);
+            bool edge = own + STEP > visible(s, at);
+            KERNEL_UNROLL
+            for (int i = 0; i < 8; i++) {
+                int column = STEP * u + i / 4 * 8 + 2 * t + i % 2;
+                float &each = p[i / 4][i % 4];
+                each = exp2f(each * by - lse2[column]);
+                if (edge && own + g + i / 2 % 2 * 8 >= visible(s, slot + column)) each = 0;
+                ds[i / 4][i % 4] = each * (ds[i / 4][i % 4] - level[column]);
+            }
+            as_left(rounded, p[0], p[1]);
+            times_columns<W>(dv, rounded, d + STEP * u * PITCH);
+            as_left(rounded, ds[0], ds[1]);
+            times_columns<W>(dk, rounded, q + STEP * u * PITCH);
+            if (FUSED)
+                KERNEL_UNROLL
+                for (int i = 0; i < 4; i++)
+                    *reinterpret_cast<unsigned *>(gradients + (STEP * warp + g + i % 2 * 8) * DS_PITCH + STEP * u + i / 2 * 8 + 2 * t) = rounded[i];
+        }
+        if (!FUSED || !dqkv) continue;
+        __syncthreads();
+        /* dq = ds k: 16 queries and 16 columns at a time; the stage's q has been read and takes the result. */
+        for (int unit = warp; unit < QUERIES / STEP * (W / 16); unit += (int)blockDim.x / WARP) {
+            int u = unit / (W / 16), column = unit % (W / 16) * 16, at = slot + STEP * u;
+            if (at >= s.slots || column >= (int)a.width) continue;
+            float dq[2][4] = {};
+            for (int j = 0; j < visible(s, at + STEP - 1); j += STEP) {
+                unsigned x[4], right[4];
+                ldmatrix_x4_trans(x, quarters(gradients + j * DS_PITCH + STEP * u, DS_PITCH));
+                ldmatrix_x4_trans(right, quarters(keys + j * PITCH + column, PITCH));
+                unsigned left[4] = {x[0], x[2], x[1], x[3]};
+                mma_m16n8k16(dq[0], left, right[0], right[1]);
+                mma_m16n8k16(dq[1], left, right[2], right[3]);
+            }
+            store_rows<2>(q + STEP * u * PITCH + column, PITCH, dq, a.scale, a.scale, 16, add_qkv, [&](int r) {
+                return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width + column, a.row, at + r)), add_qkv};
+            });
+        }
+    }
+    cp_async_wait<0>();
+    __syncthreads(); /* other warps have read the keys, which take the result */
+    KERNEL_UNROLL
+    for (unsigned which = 0; which < 2; which++)
+        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? dv : dk, which ? 1.0f : a.scale, which ? 1.0f : a.scale,
+                          (int)a.width, add_qkv || add_memory, [&](int r) {
+                              bool latent = own + r < (int)a.memory;
+                              bf16 *base = latent ? dmemory : dqkv;
+                              if (!base || own + r >= s.count) return target{nullptr, false};
+                              /* kv_row counts from the two pointers it is given: of the gradients here */
+                              return target{const_cast<bf16 *>(kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv, (size_t)(own + r), which)),
+                                            latent ? add_memory : add_qkv};
+                          });
+}
+
+/* dq where the keys of a sentence are too many for one block: a warp per 16 queries, keys in chunks. */
+template <int W>
+static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
+    attention_dq_mma_kernel(bf16 *dqkv, const bf16 *__restrict__ dout, const bf16 *__restrict__ qkv, const int32_t *__restrict__ offsets,
+                            const bf16 *__restrict__ memory, const bf16 *__restrict__ out, const float *__restrict__ lse,
+                            struct attention_shape a, int chunk, bool add)
+{
+    constexpr int PITCH = W + 8, ARRAY = STEP * PITCH;
+    KERNEL_DYNAMIC_SHARED(float, shared);
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
+    float *level = shared + warp * STEP;
+    bf16 *keys = reinterpret_cast<bf16 *>(shared + rows), *values = keys + chunk * PITCH;
+    bf16 *queries = values + chunk * PITCH + warp * 3 * ARRAY, *d = queries + ARRAY, *o = d + ARRAY;
+    size_t head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
+    struct span s = span_of(offsets, blockIdx.x / a.heads, a);
+    int first = (int)blockIdx.y * rows, slot = first + warp * STEP, seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
+    if (first >= s.slots) return;
+    for (int which = 0; which < 3; which++) {
+        const bf16 *from = (which == 0 ? qkv : which == 1 ? dout : out) + head * a.width;
+        fetch_rows<W>(queries + which * ARRAY, STEP, lane, WARP, (int)a.width, qkv,
+                      [&](int r) { return slot_row(s, from, which == 0 ? a.row : a.heads * a.width, slot + r); });
+    }
+    float by = a.scale * LOG2E, lse2[2], sums[W / 8][4] = {};
+    for (int h = 0; h < 2; h++) {
+        int n = slot + g + 8 * h;
+        lse2[h] = n >= s.lead && n < s.slots ? lse[(s.begin + (size_t)(n - s.lead)) * a.heads + head] * LOG2E : INFINITY;
+    }
+    int all = visible(s, first + rows - 1);
+    for (int from = 0; from < all; from += chunk) {
+        __syncthreads(); /* the chunk before has been read */
+        fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv, memory);
+        cp_async_commit();
+        cp_async_wait<0>();
+        if (from == 0) row_levels<W>(level, d, o, STEP, lane, WARP);
+        __syncthreads();
+        unsigned left[W / 16][4], right[W / 16][4];
+        KERNEL_UNROLL
+        for (int k = 0; k < W / 16; k++) {
+            ldmatrix_x4(left[k], quarters(queries + 16 * k, PITCH));
+            ldmatrix_x4(right[k], quarters(d + 16 * k, PITCH));
+        }
+        for (int j = from; j < min(from + chunk, seen); j += STEP) {
+            float p[2][4] = {}, ds[2][4] = {};
+            unsigned rounded[4];
+            times_rows<W>(p, left, keys + (j - from) * PITCH);
+            times_rows<W>(ds, right, values + (j - from) * PITCH);
+            KERNEL_UNROLL
+            for (int i = 0; i < 8; i++) {
+                int h = i / 2 % 2, key = j + i / 4 * 8 + 2 * t + i % 2;
+                float each = key < visible(s, slot + g + 8 * h) ? exp2f(p[i / 4][i % 4] * by - lse2[h]) : 0.0f;
+                ds[i / 4][i % 4] = each * (ds[i / 4][i % 4] - level[g + 8 * h]);
+            }
+            as_left(rounded, ds[0], ds[1]);
+            times_columns<W>(sums, rounded, keys + (j - from) * PITCH);
+        }
+    }
+    store_rows<W / 8>(queries, PITCH, sums, a.scale, a.scale, (int)a.width, add, [&](int r) {
+        return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width, a.row, slot + r)), add};
+    });
+}
+
+/* ---- launchers ---- */
+
+/* Runs `body` with W = the width, or the next for which kernels are made. */
+#define ATTENTION_WIDTH(width, ...)                                                                                    \
+    do {                                                                                                               \
+        if ((width) <= 32) {                                                                                           \
+            constexpr int W = 32;                                                                                      \
+            __VA_ARGS__;                                                                                               \
+        } else if ((width) <= 64) {                                                                                    \
+            constexpr int W = 64;                                                                                      \
+            __VA_ARGS__;                                                                                               \
+        } else {                                                                                                       \
+            constexpr int W = 128;                                                                                     \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+    } while (0)
+
+static size_t least(size_t x, size_t y)
+{
+    return x < y ? x : y;
+}
+
+static size_t steps_of(size_t rows)
+{
+    return (rows + STEP - 1) / STEP;
+}
+
+static size_t shared_limit(void)
+{
+    int device = 0, bytes = 48 << 10;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    return (size_t)bytes;
+}
+
+/* Keys at a time: all where they and `others` (bytes) fit into the budget, else a multiple of 64 that does. */
+static size_t chunk_of(size_t keys, size_t others, size_t key_bytes, size_t budget)
+{
+    size_t all = steps_of(keys) * STEP, room = (least(budget, shared_limit()) - others) / key_bytes;
+    return all <= room ? all : room < KEYS ? (size_t)KEYS : room / KEYS * KEYS;
+}
+
+int attention_forward_mma(bf16 *out, float *lse, const bf16 *qkv, const int32_t *offsets, const bf16 *memory,
+                          const struct kernel_attention *shape, kernel_stream stream)
+{
+    struct attention_shape a = attention_shape_of(shape);
+    size_t longest = shape->longest, slots = longest + (a.causal ? a.memory % STEP : 0);
+    size_t warps = least(steps_of(slots), FORWARD_WARPS);
+    if (!longest) return 0;
+    ATTENTION_WIDTH(a.width, {
+        size_t row = (W + 8) * sizeof(bf16), queries = warps * STEP * row, chunk = chunk_of(longest + a.memory, queries, 2 * row, 112 << 10);
+        size_t bytes = queries + 2 * chunk * row, blocks = chunk < longest + a.memory ? (slots + warps * STEP - 1) / (warps * STEP) : 1;
+        int e = allow_shared(attention_forward_mma_kernel<W>, bytes);
+        if (e) return e;
+        KERNEL_LAUNCH(attention_forward_mma_kernel<W>, dim3((unsigned)(shape->sentences * a.heads), (unsigned)blocks), (unsigned)warps * WARP,
+                      bytes, stream, out, lse, qkv, offsets, memory, a, (int)chunk);
+    });
+    return cudaGetLastError();
+}
+
+template <int W, bool FUSED> static size_t backward_bytes(size_t warps, size_t steps)
+{
+    size_t rows = warps * STEP * (2 * (W + 8) + (FUSED ? DS_PITCH : 0)) + (steps > 1 ? 2 : 1) * 3 * QUERIES * (W + 8);
+    return 4 * QUERIES * sizeof(float) + rows * sizeof(bf16);
+}
+
+template <int W, bool FUSED>
+static int launch_backward(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets, const bf16 *memory,
+                           const bf16 *out, const float *lse, const struct kernel_attention *shape, size_t keys, size_t warps, size_t bytes,
+                           const bool add[2], kernel_stream stream)
+{
+    struct attention_shape a = attention_shape_of(shape);
+    dim3 grid((unsigned)(shape->sentences * a.kv_heads), (unsigned)((keys + warps * STEP - 1) / (warps * STEP)));
+    int e = allow_shared(attention_backward_mma_kernel<W, FUSED>, bytes);
+    if (e) return e;
+    KERNEL_LAUNCH((attention_backward_mma_kernel<W, FUSED>), grid, (unsigned)warps * WARP, bytes, stream, dqkv, dmemory, dout, qkv, offsets,
+                  memory, out, lse, a, add[0], add[1]);
+    return cudaGetLastError();
+}
+
+int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets, const bf16 *memory,
+                           const bf16 *out, const float *lse, const struct kernel_attention *shape, const bool add[2], kernel_stream stream)
+{
+    struct attention_shape a = attention_shape_of(shape);
+    size_t longest = shape->longest, slots = longest + (a.causal ? a.memory % STEP : 0);
+    size_t keys = longest + a.memory, steps = (slots + QUERIES - 1) / QUERIES * (a.heads / a.kv_heads);
+    if (!keys) return 0;
+    ATTENTION_WIDTH(a.width, {
+        size_t warps = steps_of(keys), bytes = backward_bytes<W, true>(warps, steps);
+        if (warps <= backward_warps<W, true> && bytes <= shared_limit())
+            return launch_backward<W, true>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps, bytes, add, stream);
+        warps = least(warps, backward_warps<W, false>);
+        bytes = backward_bytes<W, false>(warps, steps);
+        int e = launch_backward<W, false>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps, bytes, add, stream);
+        if (e || !dqkv || !longest) return e;
+        size_t row = (W + 8) * sizeof(bf16), others = DQ_WARPS * STEP * (3 * row + sizeof(float)), chunk = chunk_of(keys, others, 2 * row, 72 << 10);
+        bytes = others + 2 * chunk * row;
+        e = allow_shared(attention_dq_mma_kernel<W>, bytes);
+        if (e) return e;
+        KERNEL_LAUNCH(attention_dq_mma_kernel<W>, dim3((unsigned)(shape->sentences * a.heads), blocks_for(slots, DQ_WARPS * STEP)),
+                      DQ_WARPS * WARP, bytes, stream, dqkv, dout, qkv, offsets, memory, out, lse, a, (int)chunk, add[0]);
+    });
+    return cudaGetLastError();
+}
