@@ -32,11 +32,6 @@ static __device__ __forceinline__ const T *kv_row(const struct attention_shape &
     return qkv + (begin + j - a.memory) * a.row + (a.heads + which * a.kv_heads + head) * a.width;
 }
 
-template <typename K> static int allow_shared(K kernel, size_t bytes)
-{
-    return bytes > 48 << 10 ? (int)cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) : 0;
-}
-
 /* ---- attention_mma.cu: bf16, head widths that are multiples of 16 up to 128, pointers of whole 16 bytes ---- */
 
 static inline bool attention_takes_mma(const struct attention_shape &a, enum kernel_type type)

@@ -100,6 +100,13 @@ static inline unsigned blocks_for(size_t n, size_t each)
     return (unsigned)((n + each - 1) / each);
 }
 
+/* Before a launch with this much dynamic shared memory. */
+template <typename K> static int allow_shared(K kernel, size_t bytes)
+{
+    if (bytes <= 48 << 10) return 0;
+    return (int)cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
+
 /* Butterfly: every lane ends with the same sum, in the same order. */
 static __device__ __forceinline__ float warp_sum(float v)
 {

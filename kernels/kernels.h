@@ -42,7 +42,7 @@ size_t bias_scratch_floats(size_t rows, size_t width);
 
 /* ---- norm ---- */
 /* sum (N, D) T = x + residual (residual and sum may be null); y T; stats (N, 2) f mean | reciprocal deviation; beta may be
- * null; epsilon 1e-5. */
+ * null; epsilon 1e-5. D at most 7680, 3840 where rows are not whole 16 bytes, in both directions. */
 int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const void *residual, const void *gamma,
                       const void *beta, size_t rows, size_t width, bool rms, enum kernel_type type, kernel_stream stream);
 /* dinput (N, D) T (+)= norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=; any of the outputs may be null.

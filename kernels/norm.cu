@@ -2,97 +2,207 @@
  *
  *   stats (N, 2) mean | reciprocal deviation     dinput = rstd (g - mean(g) - hat mean(g hat)) + dsum,  g = dy gamma
  *
- * Forward: a block per row. Backward: a fixed number of blocks, each walks its share of the rows and keeps its columns' sums
- * of dgamma and dbeta in its slice of the scratch; a second launch adds the slices in order. */
+ * A team of whole warps has a row in registers, EACH columns a thread in packs of P: one warp where the row is narrow enough,
+ * the block where it is wide. Everything is read once and written once; a team past the last row works on no columns.
+ * Backward: a number of blocks that depends on shapes alone walks the rows; a team keeps its columns' sums of dgamma and dbeta
+ * in registers, a block's teams add theirs in order into its slice of the scratch, and a second launch adds the slices. */
 #include "kernels/device.cuh"
 
-enum { THREADS = 256, ROWS_PER_BLOCK = 32 };
+enum { MOST_THREADS = 480, THREADS = 256, MOST_BLOCKS = 256, GROUPS = 32 };
 
-template <typename T>
-static __global__ void norm_forward_kernel(T *__restrict__ y, T *__restrict__ sum, float *__restrict__ stats,
-                                    const T *__restrict__ x, const T *__restrict__ residual, const T *__restrict__ gamma,
-                                    const T *__restrict__ beta, size_t width, bool rms)
+/* A thread's packs of a row; zeros past its end. */
+template <typename T, int P, int N>
+static __device__ __forceinline__ void load_row(pack<T, P> (&to)[N], const T *row, unsigned thread, unsigned team, unsigned width)
 {
-    KERNEL_SHARED(float, scratch, WARP);
-    size_t row = blockIdx.x, at = row * width;
-    const T *s = x + at;
-    float total = 0, square = 0;
-    if (residual)
-        for (size_t i = threadIdx.x; i < width; i += blockDim.x)
-            sum[at + i] = from_float<T>(to_float(x[at + i]) + to_float(residual[at + i]));
-    if (residual) s = sum + at; /* each thread reads back what it wrote */
-    float mean = 0;
-    if (!rms) {
-        for (size_t i = threadIdx.x; i < width; i += blockDim.x) total += to_float(s[i]);
-        mean = block_sum(total, scratch) / (float)width;
+    KERNEL_UNROLL
+    for (unsigned i = 0; i < N; i++) {
+        unsigned column = (i * team + thread) * P;
+        if (column < width)
+            to[i] = load_pack<T, P>(row + column);
+        else
+            to[i] = {};
     }
-    for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
-        float d = to_float(s[i]) - mean;
+}
+
+/* Sum over a team, in the order of its warps; `scratch` holds one a warp of the block, all of which must come. */
+static __device__ __forceinline__ float team_sum(float v, unsigned team, float *scratch)
+{
+    unsigned warp = threadIdx.x / WARP, first = threadIdx.x / team * (team / WARP);
+    v = warp_sum(v);
+    if (team == WARP) return v;
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) scratch[warp] = v;
+    __syncthreads();
+    v = scratch[first];
+    for (unsigned w = 1; w < team / WARP; w++) v += scratch[first + w];
+    return v;
+}
+
+template <typename T, int P, int EACH>
+static __global__ void __launch_bounds__(MOST_THREADS, 1)
+    norm_forward_kernel(T *__restrict__ y, T *__restrict__ sum, float *__restrict__ stats, const T *__restrict__ x,
+                        const T *__restrict__ residual, const T *__restrict__ gamma, const T *__restrict__ beta, size_t rows,
+                        unsigned width, unsigned team, bool rms)
+{
+    constexpr int N = EACH / P;
+    KERNEL_SHARED(float, scratch, WARP);
+    unsigned thread = threadIdx.x % team;
+    size_t row = (size_t)blockIdx.x * (blockDim.x / team) + threadIdx.x / team, at = row * width;
+    unsigned columns = row < rows ? width : 0;
+    pack<T, P> s[N];
+    float mean = 0, square = 0;
+    load_row(s, x + at, thread, team, columns);
+    if (residual) {
+        pack<T, P> r[N];
+        load_row(r, residual + at, thread, team, columns);
+        KERNEL_UNROLL
+        for (unsigned i = 0; i < N; i++) {
+            unsigned column = (i * team + thread) * P;
+            KERNEL_UNROLL
+            for (int e = 0; e < P; e++) s[i].v[e] = from_float<T>(to_float(s[i].v[e]) + to_float(r[i].v[e]));
+            if (column < columns) store_pack(sum + at + column, s[i]);
+        }
+    }
+    if (!rms) {
+        KERNEL_UNROLL
+        for (int i = 0; i < EACH; i++) mean += to_float(s[i / P].v[i % P]);
+        mean = team_sum(mean, team, scratch) / (float)width;
+    }
+    KERNEL_UNROLL
+    for (int i = 0; i < EACH; i++) {
+        float d = ((unsigned)i / P * team + thread) * P < columns ? to_float(s[i / P].v[i % P]) - mean : 0.0f;
         square += d * d;
     }
-    float scale = rsqrtf(block_sum(square, scratch) / (float)width + 1e-5f);
-    if (threadIdx.x == 0) {
+    float scale = rsqrtf(team_sum(square, team, scratch) / (float)width + 1e-5f);
+    if (thread == 0 && columns) {
         stats[2 * row] = mean;
         stats[2 * row + 1] = scale;
     }
-    for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
-        float v = (to_float(s[i]) - mean) * scale * to_float(gamma[i]);
-        y[at + i] = from_float<T>(beta ? v + to_float(beta[i]) : v);
+    KERNEL_UNROLL
+    for (unsigned i = 0; i < N; i++) {
+        unsigned column = (i * team + thread) * P;
+        if (column >= columns) continue;
+        pack<T, P> by = load_pack<T, P>(gamma + column), level = {};
+        if (beta) level = load_pack<T, P>(beta + column);
+        KERNEL_UNROLL
+        for (int e = 0; e < P; e++)
+            s[i].v[e] = from_float<T>((to_float(s[i].v[e]) - mean) * scale * to_float(by.v[e]) + to_float(level.v[e]));
+        store_pack(y + at + column, s[i]);
     }
 }
 
-template <typename T>
-static __global__ void norm_backward_kernel(T *dinput, float *__restrict__ partial, const T *__restrict__ dy, const T *dsum,
-                                     const T *__restrict__ input, const T *__restrict__ gamma,
-                                     const float *__restrict__ stats, size_t rows, size_t width, bool rms, bool add)
+template <typename T, int P, int EACH>
+static __global__ void __launch_bounds__(MOST_THREADS, 1)
+    norm_backward_kernel(T *dinput, float *__restrict__ partial, const T *__restrict__ dy, const T *dsum, const T *__restrict__ input,
+                         const T *__restrict__ gamma, const float *__restrict__ stats, size_t rows, unsigned width, unsigned team,
+                         bool rms, bool add)
 {
+    constexpr int N = EACH / P;
     KERNEL_SHARED(float, scratch, WARP);
-    float *dgamma = partial + (size_t)blockIdx.x * 2 * width, *dbeta = dgamma + width;
-    for (size_t i = threadIdx.x; i < width; i += blockDim.x) dgamma[i] = dbeta[i] = 0;
-    size_t end = (size_t)(blockIdx.x + 1) * ROWS_PER_BLOCK;
-    if (end > rows) end = rows;
-    for (size_t row = (size_t)blockIdx.x * ROWS_PER_BLOCK; row < end; row++) {
-        size_t at = row * width;
-        float mean = stats[2 * row], scale = stats[2 * row + 1], along = 0, level = 0;
-        for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
-            float d = to_float(dy[at + i]), hat = (to_float(input[at + i]) - mean) * scale, g = d * to_float(gamma[i]);
+    KERNEL_DYNAMIC_SHARED(float, sums); /* (2, D): dgamma, dbeta of the block */
+    unsigned thread = threadIdx.x % team, teams = blockDim.x / team, own = threadIdx.x / team;
+    float dgamma[EACH] = {}, dbeta[EACH] = {};
+    pack<T, P> by[N];
+    load_row(by, gamma, thread, team, width);
+    for (size_t first = (size_t)blockIdx.x * teams; first < rows; first += (size_t)gridDim.x * teams) {
+        size_t row = first + own, at = row * width;
+        unsigned columns = row < rows ? width : 0;
+        pack<T, P> d[N], s[N], r[N] = {};
+        load_row(d, dy + at, thread, team, columns);
+        load_row(s, input + at, thread, team, columns);
+        if (dsum) load_row(r, dsum + at, thread, team, columns);
+        float mean = columns ? stats[2 * row] : 0.0f, scale = columns ? stats[2 * row + 1] : 0.0f, along = 0, level = 0;
+        KERNEL_UNROLL
+        for (int i = 0; i < EACH; i++) {
+            float dv = to_float(d[i / P].v[i % P]), hat = (to_float(s[i / P].v[i % P]) - mean) * scale;
+            float g = dv * to_float(by[i / P].v[i % P]);
             along += g * hat;
             level += g;
-            dgamma[i] += d * hat;
-            dbeta[i] += d;
+            dgamma[i] += dv * hat;
+            dbeta[i] += dv;
         }
-        along = block_sum(along, scratch) / (float)width;
-        level = block_sum(level, scratch) / (float)width;
         if (!dinput) continue;
-        if (rms) level = 0;
-        for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
-            float hat = (to_float(input[at + i]) - mean) * scale;
-            float v = scale * (to_float(dy[at + i]) * to_float(gamma[i]) - level - hat * along);
-            if (dsum) v += to_float(dsum[at + i]);
-            put(&dinput[at + i], v, add);
+        along = team_sum(along, team, scratch) / (float)width;
+        level = rms ? 0.0f : team_sum(level, team, scratch) / (float)width;
+        KERNEL_UNROLL
+        for (unsigned i = 0; i < N; i++) {
+            unsigned column = (i * team + thread) * P;
+            if (column >= columns) continue;
+            pack<T, P> to = {};
+            if (add) to = load_pack<T, P>(dinput + at + column);
+            KERNEL_UNROLL
+            for (int e = 0; e < P; e++) {
+                float hat = (to_float(s[i].v[e]) - mean) * scale, g = to_float(d[i].v[e]) * to_float(by[i].v[e]);
+                put(&to.v[e], scale * (g - level - hat * along) + to_float(r[i].v[e]), add);
+            }
+            store_pack(dinput + at + column, to);
         }
     }
+    if (!partial) return;
+    for (unsigned turn = 0; turn < teams; turn++) {
+        if (own == turn)
+            KERNEL_UNROLL
+            for (int i = 0; i < EACH; i++) {
+                unsigned column = ((unsigned)i / P * team + thread) * P + i % P;
+                if (column >= width) continue;
+                put(&sums[column], dgamma[i], turn > 0);
+                put(&sums[width + column], dbeta[i], turn > 0);
+            }
+        __syncthreads();
+    }
+    for (unsigned i = threadIdx.x; i < 2 * width; i += blockDim.x) partial[(size_t)blockIdx.x * 2 * width + i] = sums[i];
 }
 
-static __global__ void norm_combine_kernel(float *__restrict__ dgamma, float *__restrict__ dbeta, const float *__restrict__ partial,
-                                    size_t blocks, size_t width, bool add_gamma, bool add_beta)
+/* dgamma (blockIdx.y 0) and dbeta (1): a lane per column, GROUPS warps share the slices. */
+static __global__ void norm_combine_kernel(float *dgamma, float *dbeta, const float *__restrict__ partial, size_t blocks, size_t width,
+                                           bool add_gamma, bool add_beta)
 {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= width) return;
-    float gamma = 0, beta = 0;
-    for (size_t b = 0; b < blocks; b++) {
-        gamma += partial[b * 2 * width + i];
-        beta += partial[(b * 2 + 1) * width + i];
-    }
-    if (dgamma) put(&dgamma[i], gamma, add_gamma);
-    if (dbeta) put(&dbeta[i], beta, add_beta);
+    KERNEL_SHARED(float, sums, GROUPS *WARP);
+    float *to = blockIdx.y ? dbeta : dgamma, sum = 0;
+    size_t column = (size_t)blockIdx.x * WARP + threadIdx.x % WARP;
+    if (!to) return;
+    if (column < width)
+        for (size_t b = threadIdx.x / WARP; b < blocks; b += GROUPS) sum += partial[(2 * b + blockIdx.y) * width + column];
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.x >= WARP || column >= width) return;
+    for (int group = 1; group < GROUPS; group++) sum += sums[group * WARP + threadIdx.x];
+    put(&to[column], sum, blockIdx.y ? add_beta : add_gamma);
 }
 
 /* ---- launchers ---- */
 
+struct teams {
+    unsigned team, threads; /* of a row, of a block */
+};
+
+static struct teams teams_of(size_t width, size_t each)
+{
+    struct teams t;
+    t.team = blocks_for(width, each * WARP) * WARP;
+    t.threads = t.team < THREADS ? THREADS / t.team * t.team : t.team;
+    return t;
+}
+
+/* Runs `body` with P, EACH = columns of a thread and t = the teams. */
+#define NORM_PACKED(fits, T, width, ...)                                                                               \
+    KERNEL_PACKED(fits, T, {                                                                                           \
+        if (P == 1 || (width) <= 8 * WARP) {                                                                           \
+            constexpr int EACH = 8;                                                                                    \
+            struct teams t = teams_of(width, EACH);                                                                    \
+            if (t.threads > MOST_THREADS) return cudaErrorInvalidValue;                                                \
+            __VA_ARGS__;                                                                                               \
+        } else {                                                                                                       \
+            constexpr int EACH = P > 1 ? 16 : 8; /* P 1 does not come here */                                          \
+            struct teams t = teams_of(width, EACH);                                                                    \
+            if (t.threads > MOST_THREADS) return cudaErrorInvalidValue;                                                \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+    })
+
 extern "C" size_t norm_scratch_floats(size_t rows, size_t width)
 {
-    return (size_t)blocks_for(rows, ROWS_PER_BLOCK) * 2 * width;
+    return (rows < MOST_BLOCKS ? rows : (size_t)MOST_BLOCKS) * 2 * width;
 }
 
 extern "C" int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const void *residual, const void *gamma,
@@ -101,8 +211,12 @@ extern "C" int norm_forward_cuda(void *y, void *sum, float *stats, const void *x
 {
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(norm_forward_kernel<T>, (unsigned)rows, THREADS, 0, stream, (T *)y, (T *)sum, stats, (const T *)x,
-                      (const T *)residual, (const T *)gamma, (const T *)beta, width, rms);
+        bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(sum) && packs(x) && packs(residual) && packs(gamma) && packs(beta);
+        NORM_PACKED(fits, T, width, {
+            KERNEL_LAUNCH((norm_forward_kernel<T, P, EACH>), blocks_for(rows, t.threads / t.team), t.threads, 0, stream, (T *)y,
+                          (T *)sum, stats, (const T *)x, (const T *)residual, (const T *)gamma, (const T *)beta, rows,
+                          (unsigned)width, t.team, rms);
+        });
     });
     return cudaGetLastError();
 }
@@ -111,14 +225,23 @@ extern "C" int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, flo
                                   const void *input, const void *gamma, const float *stats, size_t rows, size_t width,
                                   bool rms, const bool add[3], enum kernel_type type, kernel_stream stream)
 {
-    unsigned blocks = blocks_for(rows, ROWS_PER_BLOCK);
-    if (blocks)
+    unsigned blocks = 0;
+    float *partial = dgamma || dbeta ? scratch : nullptr;
+    if (rows)
         KERNEL_DISPATCH(type, {
-            KERNEL_LAUNCH(norm_backward_kernel<T>, blocks, THREADS, 0, stream, (T *)dinput, scratch, (const T *)dy,
-                          (const T *)dsum, (const T *)input, (const T *)gamma, stats, rows, width, rms, add[0]);
+            bool fits = width % (16 / sizeof(T)) == 0 && packs(dinput) && packs(dy) && packs(dsum) && packs(input) && packs(gamma);
+            NORM_PACKED(fits, T, width, {
+                blocks = blocks_for(rows, t.threads / t.team);
+                if (blocks > MOST_BLOCKS) blocks = MOST_BLOCKS;
+                int e = allow_shared(norm_backward_kernel<T, P, EACH>, 2 * width * sizeof(float));
+                if (e) return e;
+                KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH>), blocks, t.threads, 2 * width * sizeof(float), stream, (T *)dinput, partial, (const T *)dy,
+                              (const T *)dsum, (const T *)input, (const T *)gamma, stats, rows, (unsigned)width, t.team, rms,
+                              add[0]);
+            });
         });
     if (dgamma || dbeta)
-        KERNEL_LAUNCH(norm_combine_kernel, blocks_for(width, THREADS), THREADS, 0, stream, dgamma, dbeta, scratch,
+        KERNEL_LAUNCH(norm_combine_kernel, dim3(blocks_for(width, WARP), 2), GROUPS * WARP, 0, stream, dgamma, dbeta, scratch,
                       (size_t)blocks, width, add[1], add[2]);
     return cudaGetLastError();
 }

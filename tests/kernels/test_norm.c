@@ -115,7 +115,8 @@ static void try_backward(enum kernel_type type, size_t rows, size_t width, bool 
     trial_run(&t, backward, &c);
 }
 
-static const size_t shapes[][2] = {{1, 16}, {1, 33}, {5, 64}, {17, 300}, {33, 257}, {65, 31}, {3, 1030}};
+static const size_t shapes[][2] = {{1, 16},   {1, 33},    {5, 64},   {17, 300}, {33, 257}, {65, 31},
+                                   {3, 1030}, {2100, 16}, {37, 768}, {5, 1024}, {3, 3848}, {2, 7680}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 static void forward_matches(void **state)

@@ -42,9 +42,9 @@ static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned 
 
 static inline void sim_load_matrices(unsigned (&r)[4], const void *row, bool transposed, const char *file, int line)
 {
-    struct sim_ldmatrix mine = {row, {}, transposed};
     sim_check_shared(row, file, line);
-    memcpy(mine.word, row, sizeof mine.word);
+    uint4 words = *static_cast<const uint4 *>(row);
+    struct sim_ldmatrix mine = {row, {words.x, words.y, words.z, words.w}, transposed};
     sim_warp_together(&mine, sim_ldmatrix_together, file, line);
     memcpy(r, mine.word, sizeof mine.word);
 }
@@ -61,10 +61,7 @@ static inline void ldmatrix_x4_trans(unsigned (&r)[4], const __nv_bfloat16 *row,
 
 static inline void sim_copy_do(const struct sim_copy &copy)
 {
-    if (copy.from)
-        memcpy(copy.to, copy.from, 16);
-    else
-        memset(copy.to, 0, 16);
+    *static_cast<uint4 *>(copy.to) = copy.from ? *static_cast<const uint4 *>(copy.from) : uint4{};
 }
 
 static inline void cp_async_16(void *shared, const void *global, bool there, SIM_CALLER)
