@@ -101,7 +101,8 @@ int column_moments_cuda(float *out, const float *x, size_t rows, size_t columns,
 
 /* ---- loss ---- */
 /* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. With dnll (R) f the logits are
- * overwritten by dnll (softmax - onehot), columns V .. stride by 0; null: they are only read. */
+ * overwritten by dnll (softmax - onehot), columns V .. stride by 0; null: they are only read. A row whose label is negative
+ * is masked: its nll is 0 and its gradient 0. */
 int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows, size_t vocabulary,
                       size_t stride, enum kernel_type type, kernel_stream stream);
 /* parts (4) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. One block. */

@@ -1,49 +1,72 @@
 /* The softmax reconstruction loss of one chunk of logits, and the ELBO.
  *
  *   nll_r = logsumexp(x_r) - x_r[label];   with dnll: x_r <- dnll_r (softmax(x_r) - onehot), columns past V <- 0
+ *   a row whose label is negative is masked: nll 0, gradient 0
  *
- * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient. */
+ * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient, from the end,
+ * which was read last. Both go by packs of P; columns past V count as -inf. */
 #include "kernels/device.cuh"
 
-enum { THREADS = 256, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3 };
+enum { THREADS = 256, ROW_THREADS = 512, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3 };
+static constexpr float LOG2E = 1.4426950408889634f;
 
 /* Maximum and sum of exponentials over a row; every thread of the block gets both. */
-template <typename T>
-static __device__ void row_softmax(float *top_out, float *sum_out, const T *x, size_t vocabulary, float *scratch)
+template <typename T, int P>
+static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_out, const T *x, size_t vocabulary, float *scratch)
 {
     float top = -INFINITY, sum = 0;
-    for (size_t i = threadIdx.x; i < vocabulary; i += blockDim.x) {
-        float v = to_float(x[i]);
-        if (v > top) {
-            sum = sum * expf(top - v) + 1.0f;
-            top = v;
-        } else {
-            sum += expf(v - top);
+    for (size_t i = (size_t)threadIdx.x * P; i < vocabulary; i += (size_t)blockDim.x * P) {
+        pack<T, P> v = load_pack<T, P>(x + i);
+        float each[P], next = top;
+        KERNEL_UNROLL
+        for (int e = 0; e < P; e++) {
+            each[e] = i + e < vocabulary ? to_float(v.v[e]) : -INFINITY;
+            next = fmaxf(next, each[e]);
         }
+        float level = next == -INFINITY ? 0.0f : next; /* -inf less itself is not 0; what is not a number must stay so */
+        sum *= exp2f((top - level) * LOG2E);
+        KERNEL_UNROLL
+        for (int e = 0; e < P; e++) sum += exp2f((each[e] - level) * LOG2E);
+        top = next;
     }
     float all = block_max(top, scratch);
-    sum = top == -INFINITY ? 0.0f : sum * expf(top - all);
-    *sum_out = block_sum(sum, scratch);
+    *sum_out = block_sum(sum * exp2f((top - all) * LOG2E), scratch);
     *top_out = all;
 }
 
-template <typename T>
-static __global__ void softmax_loss_kernel(float *__restrict__ nll, T *logits, const int32_t *__restrict__ labels,
-                                    const float *__restrict__ dnll, size_t vocabulary, size_t stride)
+template <typename T, int P>
+static __global__ void __launch_bounds__(ROW_THREADS)
+    softmax_loss_kernel(float *__restrict__ nll, T *logits, const int32_t *__restrict__ labels, const float *__restrict__ dnll,
+                        size_t vocabulary, size_t stride)
 {
     KERNEL_SHARED(float, scratch, WARP);
     size_t row = blockIdx.x;
     T *x = logits + row * stride;
-    float top, sum, target = to_float(x[labels[row]]);
-    row_softmax(&top, &sum, x, vocabulary, scratch);
-    if (threadIdx.x == 0) nll[row] = top + logf(sum) - target;
+    int32_t label = labels[row];
+    float top = 0, scale = 0, d = 0;
+    if (label < 0) {
+        if (threadIdx.x == 0) nll[row] = 0;
+    } else {
+        float sum, target = to_float(x[label]); /* before the barriers of the sums, behind which it is overwritten */
+        row_softmax<T, P>(&top, &sum, x, vocabulary, scratch);
+        if (threadIdx.x == 0) nll[row] = top + logf(sum) - target;
+        if (dnll) d = dnll[row];
+        scale = d / sum;
+    }
     if (!dnll) return;
-    float d = dnll[row], scale = d / sum;
-    __syncthreads(); /* every thread has read its target before it is overwritten */
-    for (size_t i = threadIdx.x; i < stride; i += blockDim.x) {
-        float v = i < vocabulary ? scale * expf(to_float(x[i]) - top) : 0.0f;
-        if (i == (size_t)labels[row]) v -= d;
-        x[i] = from_float<T>(v);
+    size_t packs_of_row = stride / P;
+    for (size_t k = threadIdx.x; k < packs_of_row; k += blockDim.x) {
+        size_t i = (packs_of_row - 1 - k) * P;
+        pack<T, P> v = {};
+        if (label >= 0 && i < vocabulary) {
+            v = load_pack<T, P>(x + i);
+            KERNEL_UNROLL
+            for (int e = 0; e < P; e++) {
+                float g = i + e < vocabulary ? scale * exp2f((to_float(v.v[e]) - top) * LOG2E) : 0.0f;
+                v.v[e] = from_float<T>(i + e == (size_t)label ? g - d : g);
+            }
+        }
+        store_pack(x + i, v);
     }
 }
 
@@ -104,8 +127,12 @@ extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels
 {
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(softmax_loss_kernel<T>, (unsigned)rows, THREADS, 0, stream, nll, (T *)logits, labels, dnll, vocabulary,
-                      stride);
+        KERNEL_PACKED(stride % (16 / sizeof(T)) == 0 && packs(logits), T, {
+            unsigned threads = blocks_for(vocabulary, P * WARP) * WARP;
+            if (threads > ROW_THREADS) threads = ROW_THREADS;
+            KERNEL_LAUNCH((softmax_loss_kernel<T, P>), (unsigned)rows, threads, 0, stream, nll, (T *)logits, labels, dnll,
+                          vocabulary, stride);
+        });
     });
     return cudaGetLastError();
 }
