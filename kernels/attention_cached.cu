@@ -5,47 +5,63 @@
 
 enum { WARPS = 4, THREADS = WARPS * WARP };
 
-/* One new token per row: a block per (row, key head). Scores of all keys lie in shared memory. */
-template <typename T>
-static __global__ void attention_cached_kernel(T *__restrict__ out, T *cache, const T *__restrict__ qkv,
-                                        const int32_t *__restrict__ position, const T *__restrict__ memory, size_t room,
-                                        struct attention_shape a)
+/* A block per (row, key head). `team` lanes, a power of two, share a key or a value by packs of P, so that a warp reads whole
+ * rows next to each other. Scores of all keys lie in shared memory; the teams' sums of values are added in their order. */
+template <typename T, int P>
+static __global__ void __launch_bounds__(THREADS, 1)
+    attention_cached_kernel(T *__restrict__ out, T *cache, const T *__restrict__ qkv, const int32_t *__restrict__ position,
+                            const T *__restrict__ memory, size_t room, struct attention_shape a, unsigned team)
 {
     KERNEL_DYNAMIC_SHARED(float, scores);
     KERNEL_SHARED(float, scratch, WARP);
-    size_t row = blockIdx.x, kv = blockIdx.y, kv_width = a.kv_heads * a.width, group = a.heads / a.kv_heads;
-    size_t at = (size_t)position[row], count = a.memory + at + 1;
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const T *own = qkv + row * a.row, *remembered = memory + row * a.memory * 2 * kv_width + kv * a.width;
+    KERNEL_SHARED(float, sums, THREADS *P);
+    size_t row = blockIdx.x, kv = blockIdx.y, kv_width = a.kv_heads * a.width, group = a.heads / a.kv_heads, each = a.width / P;
+    size_t at = (size_t)position[row], count = a.memory + at + 1, own = threadIdx.x / team, teams = THREADS / team, lane = threadIdx.x % team;
+    const T *query = qkv + row * a.row, *remembered = memory + row * a.memory * 2 * kv_width + kv * a.width;
     T *kept = cache + row * room * 2 * kv_width + kv * a.width;
-    for (size_t d = threadIdx.x; d < a.width; d += blockDim.x) {
-        kept[at * 2 * kv_width + d] = own[(a.heads + kv) * a.width + d];
-        kept[(at * 2 + 1) * kv_width + d] = own[(a.heads + a.kv_heads + kv) * a.width + d];
+    for (size_t c = threadIdx.x; c < 2 * each; c += THREADS) {
+        size_t which = c / each, d = c % each * P;
+        store_pack(kept + (at * 2 + which) * kv_width + d, load_pack<T, P>(query + (a.heads + which * a.kv_heads + kv) * a.width + d));
     }
     __syncthreads();
     for (size_t head = kv * group; head < (kv + 1) * group; head++) {
-        for (size_t j = warp; j < count; j += WARPS) {
+        for (size_t first = 0; first < count; first += teams) {
+            size_t j = first + own;
             const T *k = j < a.memory ? remembered + j * 2 * kv_width : kept + (j - a.memory) * 2 * kv_width;
             float s = 0;
-            for (size_t d = lane; d < a.width; d += WARP) s += to_float(own[head * a.width + d]) * to_float(k[d]);
-            s = warp_sum(s);
-            if (lane == 0) scores[j] = s * a.scale;
+            for (size_t c = lane; j < count && c < each; c += team) {
+                pack<T, P> x = load_pack<T, P>(query + head * a.width + c * P), y = load_pack<T, P>(k + c * P);
+                KERNEL_UNROLL
+                for (int e = 0; e < P; e++) s += to_float(x.v[e]) * to_float(y.v[e]);
+            }
+            for (unsigned by = team / 2; by; by /= 2) s += __shfl_xor_sync(FULL_WARP, s, (int)by);
+            if (lane == 0 && j < count) scores[j] = s * a.scale;
         }
         __syncthreads();
         float top = -INFINITY, sum = 0;
-        for (size_t j = threadIdx.x; j < count; j += blockDim.x) top = fmaxf(top, scores[j]);
+        for (size_t j = threadIdx.x; j < count; j += THREADS) top = fmaxf(top, scores[j]);
         top = block_max(top, scratch);
-        for (size_t j = threadIdx.x; j < count; j += blockDim.x) sum += scores[j] = expf(scores[j] - top);
-        sum = block_sum(sum, scratch);
-        for (size_t d = threadIdx.x; d < a.width; d += blockDim.x) {
-            float y = 0;
-            for (size_t j = 0; j < count; j++) {
+        for (size_t j = threadIdx.x; j < count; j += THREADS) sum += scores[j] = expf(scores[j] - top);
+        sum = block_sum(sum, scratch); /* and all scores have been replaced */
+        for (size_t first = 0; first < each; first += team) {
+            size_t d = (first + lane) * P;
+            float y[P] = {};
+            for (size_t j = own; j < count && d < a.width; j += teams) {
                 const T *v = j < a.memory ? remembered + (j * 2 + 1) * kv_width : kept + ((j - a.memory) * 2 + 1) * kv_width;
-                y += scores[j] / sum * to_float(v[d]);
+                pack<T, P> x = load_pack<T, P>(v + d);
+                KERNEL_UNROLL
+                for (int e = 0; e < P; e++) y[e] += scores[j] * to_float(x.v[e]);
             }
-            out[(row * a.heads + head) * a.width + d] = from_float<T>(y);
+            KERNEL_UNROLL
+            for (int e = 0; e < P; e++) sums[threadIdx.x * P + e] = y[e];
+            __syncthreads();
+            for (size_t i = threadIdx.x; i < team * P && first * P + i < a.width; i += THREADS) {
+                float all = 0;
+                for (size_t other = 0; other < teams; other++) all += sums[other * team * P + i];
+                out[(row * a.heads + head) * a.width + first * P + i] = from_float<T>(all / sum);
+            }
+            __syncthreads(); /* before the sums and the scores are overwritten */
         }
-        __syncthreads(); /* the next head overwrites the scores */
     }
 }
 
@@ -59,10 +75,14 @@ extern "C" int attention_cached_cuda(void *out, void *cache, const void *qkv, co
     if (!rows) return 0;
     size_t bytes = (room + a.memory) * sizeof(float);
     KERNEL_DISPATCH(type, {
-        int e = allow_shared(attention_cached_kernel<T>, bytes);
-        if (e) return e;
-        KERNEL_LAUNCH(attention_cached_kernel<T>, dim3((unsigned)rows, (unsigned)a.kv_heads), THREADS, bytes, stream, (T *)out,
-                      (T *)cache, (const T *)qkv, position, (const T *)memory, room, a);
+        KERNEL_PACKED(a.width % (16 / sizeof(T)) == 0 && packs(cache) && packs(qkv) && packs(memory), T, {
+            unsigned team = 1;
+            int e = allow_shared(attention_cached_kernel<T, P>, bytes);
+            if (e) return e;
+            while (team < WARP && team * P < a.width) team *= 2;
+            KERNEL_LAUNCH((attention_cached_kernel<T, P>), dim3((unsigned)rows, (unsigned)a.kv_heads), THREADS, bytes, stream,
+                          (T *)out, (T *)cache, (const T *)qkv, position, (const T *)memory, room, a, team);
+        });
     });
     return cudaGetLastError();
 }

@@ -293,6 +293,7 @@ static void try_rotary(enum kernel_type type, const struct shape *shape, int dir
     struct context c = {.add = {add}, .direction = direction};
     size_t W = shape->width / 2 * 2, half = W / 2;
     trial_sentences(&c.s, shape->sentences, shape->longest, shape->width);
+    for (size_t n = 0; n < c.s.tokens && direction < 0; n++) c.s.position[n] = (int32_t)(100000 - n * 7919 % 100001);
     c.rotated_heads = shape->heads + shape->kv_heads;
     c.width = (shape->heads + 2 * shape->kv_heads) * W;
     c.shape.head_width = W;

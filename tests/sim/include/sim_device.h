@@ -146,6 +146,11 @@ static inline float rsqrtf(float x)
 {
     return 1.0f / sqrtf(x);
 }
+static inline void sincospif(float x, float *sine, float *cosine)
+{
+    *sine = (float)sin(3.14159265358979323846 * (double)x);
+    *cosine = (float)cos(3.14159265358979323846 * (double)x);
+}
 static inline float __fdividef(float x, float y)
 {
     return x / y;
