@@ -31,9 +31,12 @@ LAUNCH(dropout, dropout_cuda(at(t, c->y), at(t, c->a), at(t, c->b), at(t, c->c),
                              c->threshold, c->scale, c->add, c->noise, t->type, NULL))
 LAUNCH(bias_backward, bias_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
 
-static const size_t counts[] = {1, 7, 256, 1000, 2048, 4099};
-static const size_t shapes[][2] = {{1, 1}, {3, 5}, {64, 17}, {65, 64}, {130, 33}, {7, 520}};
-enum { COUNTS = sizeof counts / sizeof *counts, SHAPES = sizeof shapes / sizeof *shapes };
+static const size_t counts[][1] = {{1}, {7}, {256}, {1000}, {2048}, {4099}};
+static const size_t rows_widths[][2] = {{1, 1}, {3, 5}, {64, 17}, {65, 64}, {130, 33}, {7, 520}};
+static const size_t sentences_longest_widths[][3] = {{1, 1, 1},   {2, 5, 3},    {5, 9, 4},
+                                                     {9, 20, 33}, {12, 30, 62}, {4, 8, 257}};
+static const struct sweep flat_shapes = SWEEP(counts, 1025, 1025), row_shapes = SWEEP(rows_widths, 40000, 1025, 1025),
+                          dropout_shapes = SWEEP(sentences_longest_widths, 40000, 33, 65, 1025);
 
 static double gelu_of(double x, double *slope)
 {
@@ -64,7 +67,8 @@ static void try_flat(enum kernel_type type, size_t n, bool option)
     trial_run(&t, launch_gelu, &c);
 
     trial_begin(&t, type, "gelu backward %zu%s", n, option ? ", add" : "");
-    c.a = trial_normal(&t, trial_t(&t), n, 0.5, 2); /* a lone element not at the slope's zero, which is ill-conditioned */
+    c.a =
+        trial_normal(&t, trial_t(&t), n, 0.5, 2); /* a lone element not at the slope's zero, which is ill-conditioned */
     c.b = trial_normal(&t, trial_t(&t), n, 0, 1);
     c.y = trial_sum(&t, trial_t(&t), n, option);
     y = trial_expect(&t, c.y);
@@ -91,8 +95,11 @@ static void flat(void **state)
 {
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < COUNTS; i++)
-            for (int option = 0; option < 2; option++) try_flat((enum kernel_type)type, counts[i], option);
+        for (size_t i = 0; i < sweep_count(&flat_shapes); i++) {
+            size_t n;
+            sweep_shape(&n, &flat_shapes, i);
+            for (int option = 0; option < 2; option++) try_flat((enum kernel_type)type, n, option);
+        }
 }
 
 static void try_swiglu(enum kernel_type type, size_t rows, size_t width, bool add)
@@ -137,11 +144,14 @@ static void rows(void **state)
 {
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < SHAPES; i++)
+        for (size_t i = 0; i < sweep_count(&row_shapes); i++) {
+            size_t n[2];
+            sweep_shape(n, &row_shapes, i);
             for (int option = 0; option < 2; option++) {
-                try_swiglu((enum kernel_type)type, shapes[i][0], shapes[i][1], option);
-                try_bias((enum kernel_type)type, shapes[i][0], shapes[i][1], option);
+                try_swiglu((enum kernel_type)type, n[0], n[1], option);
+                try_bias((enum kernel_type)type, n[0], n[1], option);
             }
+        }
     try_bias(KERNEL_F32, 0, 9, false);
 }
 
@@ -151,8 +161,12 @@ static void try_dropout(enum kernel_type type, size_t count, size_t longest, siz
     struct sentences s;
     trial_sentences(&s, count, longest, width);
     double p = 0.3;
-    struct context c = {.rows = s.tokens, .width = width, .add = add, .threshold = (uint32_t)(p * 4294967296.0),
-                        .scale = (float)(1 / (1 - p)), .noise = {{0x1234567u, 0x89abcdefu}, 3}};
+    struct context c = {.rows = s.tokens,
+                        .width = width,
+                        .add = add,
+                        .threshold = (uint32_t)(p * 4294967296.0),
+                        .scale = (float)(1 / (1 - p)),
+                        .noise = {{0x1234567u, 0x89abcdefu}, 3}};
     trial_begin(&t, type, "dropout %zu x %zu%s", s.tokens, width, add ? ", add" : "");
     c.a = trial_normal(&t, trial_t(&t), s.tokens * width, 0, 1);
     c.b = trial_integers(&t, s.sentence, s.tokens);
@@ -171,11 +185,13 @@ static void try_dropout(enum kernel_type type, size_t count, size_t longest, siz
 
 static void dropout_is_addressed(void **state)
 {
-    static const size_t some[][3] = {{1, 1, 1}, {2, 5, 3}, {5, 9, 4}, {9, 20, 33}, {12, 30, 62}, {4, 8, 257}};
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < sizeof some / sizeof *some; i++)
-            for (int add = 0; add < 2; add++) try_dropout((enum kernel_type)type, some[i][0], some[i][1], some[i][2], add);
+        for (size_t i = 0; i < sweep_count(&dropout_shapes); i++) {
+            size_t n[3];
+            sweep_shape(n, &dropout_shapes, i);
+            for (int add = 0; add < 2; add++) try_dropout((enum kernel_type)type, n[0], n[1], n[2], add);
+        }
 }
 
 TRIAL_MAIN(cmocka_unit_test(flat), cmocka_unit_test(rows), cmocka_unit_test(dropout_is_addressed))

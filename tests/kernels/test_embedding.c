@@ -66,13 +66,16 @@ static void try(enum kernel_type type, size_t rows, size_t table, size_t width, 
 
 static void matches(void **state)
 {
-    static const size_t shapes[][3] = {{1, 1, 1},   {3, 7, 5},    {40, 3, 16},  {129, 50, 64},
-                                       {64, 9, 260}, {17, 200, 8}, {31, 12, 1032}, {0, 4, 8}};
+    static const size_t given[][3] = {{1, 1, 1},    {3, 7, 5},    {40, 3, 16},    {129, 50, 64},
+                                      {64, 9, 260}, {17, 200, 8}, {31, 12, 1032}, {0, 4, 8}};
+    static const struct sweep shapes = SWEEP(given, 40000, 257, 129, 1025);
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-            for (int option = 0; option < 2; option++)
-                try((enum kernel_type)type, shapes[i][0], shapes[i][1], shapes[i][2], option);
+        for (size_t i = 0; i < sweep_count(&shapes); i++) {
+            size_t n[3];
+            sweep_shape(n, &shapes, i);
+            for (int option = 0; option < 2; option++) try((enum kernel_type)type, n[0], n[1], n[2], option);
+        }
 }
 
 TRIAL_MAIN(cmocka_unit_test(matches))

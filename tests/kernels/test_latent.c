@@ -44,8 +44,13 @@ static double noise_at(const struct context *c, const struct trial *t, size_t s,
 static void try(size_t sentences, size_t width, bool sample_z, bool add, unsigned given)
 {
     struct trial t;
-    struct context c = {.sentences = sentences, .width = width, .sample_z = sample_z, .add = add,
-                        .noise = {{77u, 0xfedcba98u}, 2}, .dz = -1, .dkl = -1};
+    struct context c = {.sentences = sentences,
+                        .width = width,
+                        .sample_z = sample_z,
+                        .add = add,
+                        .noise = {{77u, 0xfedcba98u}, 2},
+                        .dz = -1,
+                        .dkl = -1};
     trial_begin(&t, KERNEL_F32, "latent %zu x %zu%s", sentences, width, sample_z ? "" : ", z = mu");
     c.stats = trial_normal(&t, ARRAY_F32, sentences * 2 * width, -0.2, 1);
     c.sample = trial_samples(&t, sentences);
@@ -72,7 +77,8 @@ static void try(size_t sentences, size_t width, bool sample_z, bool add, unsigne
         double mu = trial_value(&t, c.stats)[at_mu], logvar = trial_value(&t, c.stats)[at_mu + width];
         double dz = given & 1 ? trial_value(&t, c.dz)[i] : 0, dkl = given & 2 ? trial_value(&t, c.dkl)[i] : 0;
         d[at_mu] = dz + dkl * mu;
-        d[at_mu + width] = dz * noise_at(&c, &t, i / width, i % width) * exp(logvar / 2) / 2 + dkl * (exp(logvar) - 1) / 2;
+        d[at_mu + width] =
+            dz * noise_at(&c, &t, i / width, i % width) * exp(logvar / 2) / 2 + dkl * (exp(logvar) - 1) / 2;
     }
     trial_run(&t, backward, &c);
 
@@ -90,11 +96,15 @@ static void try(size_t sentences, size_t width, bool sample_z, bool add, unsigne
 
 static void matches(void **state)
 {
-    static const size_t shapes[][2] = {{1, 1}, {2, 3}, {5, 4}, {17, 33}, {64, 32}, {9, 130}, {40, 7}};
+    static const size_t given[][2] = {{1, 1}, {2, 3}, {5, 4}, {17, 33}, {64, 32}, {9, 130}, {40, 7}};
+    static const struct sweep shapes = SWEEP(given, 40000, 1025, 1025);
     (void)state;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+    for (size_t i = 0; i < sweep_count(&shapes); i++) {
+        size_t n[2];
+        sweep_shape(n, &shapes, i);
         for (int option = 0; option < 4; option++)
-            try(shapes[i][0], shapes[i][1], option & 1, option & 2, (unsigned)(i + (size_t)option) % 3 + 1);
+            try(n[0], n[1], option & 1, option & 2, (unsigned)(i + (size_t)option) % 3 + 1);
+    }
 }
 
 TRIAL_MAIN(cmocka_unit_test(matches))

@@ -1,4 +1,5 @@
-/* optimizer.cu: the squared norm with its count of blocks that are not finite, AdamW and SGD with momentum, against double. */
+/* optimizer.cu: the squared norm with its count of blocks that are not finite, AdamW and SGD with momentum, against
+ * double. */
 #include "kernels/trial.h"
 
 #include <math.h>
@@ -73,21 +74,25 @@ static void try(size_t count, bool working, bool is_sgd)
         } else {
             m1[i] = s[BETA1] * trial_value(&t, c.moment1)[i] + (1 - s[BETA1]) * g;
             m2[i] = s[BETA2] * trial_value(&t, c.moment2)[i] + (1 - s[BETA2]) * g * g;
-            weights[i] = w - s[RATE] * (m1[i] * s[CORRECTION1] / (sqrt(m2[i] * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w);
+            weights[i] =
+                w - s[RATE] * (m1[i] * s[CORRECTION1] / (sqrt(m2[i] * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w);
         }
         if (working) copy[i] = weights[i];
     }
     trial_run(&t, is_sgd ? sgd : adamw, &c);
 }
 
-static const size_t counts[] = {1, 255, 1024, 1025, 3001, 9999};
-enum { COUNTS = sizeof counts / sizeof *counts };
+static const size_t counts[][1] = {{1}, {255}, {1024}, {1025}, {3001}, {9999}};
+static const struct sweep shapes = SWEEP(counts, 1025, 1025);
 
 static void updates_match(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < COUNTS; i++)
-        for (int option = 0; option < 4; option++) try(counts[i], option & 1, option & 2);
+    for (size_t i = 0; i < sweep_count(&shapes); i++) {
+        size_t n;
+        sweep_shape(&n, &shapes, i);
+        for (int option = 0; option < 4; option++) try(n, option & 1, option & 2);
+    }
 }
 
 static void try_norm(size_t count, size_t bad)
@@ -113,7 +118,11 @@ static void try_norm(size_t count, size_t bad)
 static void norm_matches(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < COUNTS; i++) try_norm(counts[i], 0);
+    for (size_t i = 0; i < sweep_count(&shapes); i++) {
+        size_t n;
+        sweep_shape(&n, &shapes, i);
+        try_norm(n, 0);
+    }
     try_norm(0, 0);
     try_norm(5000, 1);
     try_norm(5000, 3);

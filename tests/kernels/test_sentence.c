@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 enum { MEAN, FIRST, LAST, ATTENTION, KINDS }; /* enum pool_kind */
+static const char *const kind_names[KINDS] = {"mean", "first", "last", "attention"};
 
 struct context {
     struct sentences s;
@@ -60,16 +61,18 @@ static void weigh(const struct context *c, const double *x, const double *query,
     }
 }
 
-static void try_pool(enum kernel_type type, size_t count, size_t longest, size_t width, int kind, bool add, unsigned wanted)
+static void try_pool(enum kernel_type type, size_t count, size_t longest, size_t width, int kind, bool add,
+                     unsigned wanted)
 {
     struct trial t;
-    struct context c = {.width = width, .kind = kind, .add = {add, !add}, .query = -1, .weights = -1, .dx = -1, .dquery = -1};
+    struct context c = {
+        .width = width, .kind = kind, .add = {add, !add}, .query = -1, .weights = -1, .dx = -1, .dquery = -1};
     trial_sentences(&c.s, count, longest, width + (size_t)kind);
     size_t tokens = c.s.tokens;
     bool attends = kind == ATTENTION;
     double *w = calloc(tokens + 1, sizeof *w);
 
-    trial_begin(&t, type, "pool %d, %zu sentences x %zu", kind, count, width);
+    trial_begin(&t, type, "pool %s, %zu sentences x %zu", kind_names[kind], count, width);
     enum array_type T = trial_t(&t);
     c.x = trial_normal(&t, T, tokens * width, 0.1, 1);
     c.offsets = trial_integers(&t, c.s.offsets, count + 1);
@@ -86,7 +89,8 @@ static void try_pool(enum kernel_type type, size_t count, size_t longest, size_t
     }
     trial_run(&t, pool, &c);
 
-    trial_begin(&t, type, "pool backward %d, %zu sentences x %zu%s, wanted %u", kind, count, width, add ? ", add" : "", wanted);
+    trial_begin(&t, type, "pool backward %s, %zu sentences x %zu%s, wanted %u", kind_names[kind], count, width,
+                add ? ", add" : "", wanted);
     c.x = trial_normal(&t, T, tokens * width, 0.1, 1);
     c.dy = trial_normal(&t, T, count * width, 0, 1);
     c.offsets = trial_integers(&t, c.s.offsets, count + 1);
@@ -123,17 +127,20 @@ static void try_pool(enum kernel_type type, size_t count, size_t longest, size_t
     free(w);
 }
 
-static const size_t shapes[][3] = {{1, 1, 1}, {2, 5, 16}, {7, 9, 33}, {19, 20, 64}, {40, 12, 130}, {4, 200, 24}};
-enum { SHAPES = sizeof shapes / sizeof *shapes };
+static const size_t given[][3] = {{1, 1, 1}, {2, 5, 16}, {7, 9, 33}, {19, 20, 64}, {40, 12, 130}, {4, 200, 24}};
+static const struct sweep shapes = SWEEP(given, 40000, 64, 129, 1025);
 
 static void pooling_matches(void **state)
 {
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < SHAPES; i++)
+        for (size_t i = 0; i < sweep_count(&shapes); i++) {
+            size_t n[3];
+            sweep_shape(n, &shapes, i);
             for (int kind = 0; kind < KINDS; kind++)
-                try_pool((enum kernel_type)type, shapes[i][0], shapes[i][1], shapes[i][2], kind, (i + (size_t)kind) % 2,
+                try_pool((enum kernel_type)type, n[0], n[1], n[2], kind, (i + (size_t)kind) % 2,
                          kind == ATTENTION ? (unsigned)i % 3 + 1 : 1);
+        }
 }
 
 static void try_rows(enum kernel_type type, size_t count, size_t longest, size_t width, bool add)
@@ -165,9 +172,11 @@ static void rows_match(void **state)
 {
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < SHAPES; i++)
-            for (int add = 0; add < 2; add++)
-                try_rows((enum kernel_type)type, shapes[i][0], shapes[i][1], shapes[i][2], add);
+        for (size_t i = 0; i < sweep_count(&shapes); i++) {
+            size_t n[3];
+            sweep_shape(n, &shapes, i);
+            for (int add = 0; add < 2; add++) try_rows((enum kernel_type)type, n[0], n[1], n[2], add);
+        }
 }
 
 TRIAL_MAIN(cmocka_unit_test(pooling_matches), cmocka_unit_test(rows_match))

@@ -1,9 +1,9 @@
 /* One harness for every launcher of kernels/: a trial names a launcher's arrays, calls it, and gives its mathematics in
- * double. It runs on the emulated device in three warp orders:
+ * double. It runs on the emulated device in three warp orders, or on a real one several times (device.h):
  *
- *   the same bits in every order; inputs untouched; outputs close to the double reference (tests/tolerances.h);
- *   every array is an allocation of its own, so an access past its end faults; outputs hold NaN beforehand, or the values
- *   to add to.
+ *   the same bits in every run; inputs untouched; outputs close to the double reference (tests/tolerances.h);
+ *   every array is an allocation of its own, so an access past its end faults when emulated; outputs hold NaN
+ * beforehand, or the values to add to.
  *
  * Inputs are rounded to their type before the reference sees them. A bf16 result may err at most twice as much as the
  * reference rounded once to bf16; f32 results of bf16 inputs are held to the f32 tolerance. */
@@ -36,7 +36,7 @@ struct array {
 };
 
 struct trial {
-    char name[160];
+    char name[160];        /* the launcher in words, then its sizes and options */
     enum kernel_type type; /* T, as the launchers' */
     struct array arrays[MOST_ARRAYS];
     size_t count;
@@ -72,7 +72,7 @@ static inline void *at(const struct trial *t, int array)
     return array < 0 ? NULL : t->arrays[array].device;
 }
 
-/* Runs the launcher in every order and compares. Frees the trial's memory. */
+/* Runs the launcher as often as the device says, and compares. Frees the trial's memory. */
 void trial_run(struct trial *t, int (*launch)(const struct trial *t, const void *context), const void *context);
 
 double trial_round(double v, enum array_type type);
@@ -85,15 +85,46 @@ struct sentences {
 void trial_sentences(struct sentences *s, size_t sentences, size_t longest, uint64_t seed);
 uint64_t trial_random(uint64_t *seed);
 
-/* Runs the tests, then says the worst errors. */
+/* The shapes of a test: those given, and with ELBO_TEST_FULL=1 also SWEEP_SHAPES ragged ones. In these every dimension
+ * takes sizes at and beside the edges of tiles (1, 7, 8, 9, 15, 16, 17, 31, ... 1025) up to `most` of that dimension,
+ * each size with others of the other dimensions, and their product is at most `volume`.
+ *
+ *     static const size_t given[][2] = {{1, 1}, {3, 5}};
+ *     static const struct sweep shapes = SWEEP(given, 20000, 1025, 600);
+ *     for (size_t i = 0; i < sweep_count(&shapes); i++) {
+ *         size_t s[2];
+ *         sweep_shape(s, &shapes, i);
+ */
+enum { SWEEP_DIMENSIONS = 6, SWEEP_SHAPES = 24 };
+
+struct sweep {
+    const size_t *given;
+    size_t count, dimensions, volume;
+    size_t most[SWEEP_DIMENSIONS];
+};
+
+#define SWEEP(given, volume, ...)                                                                                      \
+    {                                                                                                                  \
+        &(given)[0][0], sizeof(given) / sizeof *(given), sizeof *(given) / sizeof(size_t), volume,                     \
+        {                                                                                                              \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
+size_t sweep_count(const struct sweep *sweep);
+void sweep_shape(size_t *shape, const struct sweep *sweep, size_t i);
+
+/* Runs the tests, then says the worst errors. A program that has no device ends with 77. */
 #define TRIAL_MAIN(...)                                                                                                \
     int main(void)                                                                                                     \
     {                                                                                                                  \
         const struct CMUnitTest tests[] = {__VA_ARGS__};                                                               \
+        if (trial_skips()) return 77;                                                                                  \
         int failed = cmocka_run_group_tests(tests, NULL, NULL);                                                        \
-        trial_report();                                                                                                \
-        return failed;                                                                                                 \
+        return trial_report() || failed;                                                                               \
     }
-void trial_report(void);
+bool trial_skips(void);
+/* Prints a line, and appends one per launcher and type to $ELBO_TEST_RESULTS. True when a launcher saw too few shapes.
+ */
+bool trial_report(void);
 
 #endif
