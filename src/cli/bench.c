@@ -71,6 +71,12 @@ static int by_seconds(const void *x, const void *y)
     return a < b ? -1 : a > b;
 }
 
+/* Null where it is not known: JSON has no NaN. */
+static json_t *figure(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
 static void report(const struct bench *b, const double *steps, double flops, double tokens, double peak)
 {
     double sorted[STEPS], total = 0, all_steps = 0;
@@ -85,13 +91,13 @@ static void report(const struct bench *b, const double *steps, double flops, dou
             if (b->calls[k])
                 json_object_set_new(ops, op_types[k]->name,
                                     json_pack("{s:I, s:f, s:f}", "calls", (json_int_t)b->calls[k] / STEPS, "seconds",
-                                              b->seconds[k] / STEPS, "gflops", b->flops[k] / b->seconds[k] / 1e9));
+                                              b->seconds[k] / STEPS, "gflops", b->seconds[k] > 0 ? b->flops[k] / b->seconds[k] / 1e9 : 0.0));
         json_t *raw = json_array();
         for (int i = 0; i < STEPS; i++) json_array_append_new(raw, json_real(steps[i]));
-        json_t *all = json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "device", b->backend->name, "detail",
+        json_t *all = json_pack("{s:s, s:s, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "device", b->backend->name, "detail",
                                 b->backend->detail, "step_seconds_median", median, "tokens_per_second", tokens / all_steps,
-                                "step_gflop", flops / STEPS / 1e9, "peak_gflops", peak / 1e9, "share_of_peak", share, "ops", ops,
-                                "step_seconds", raw);
+                                "step_gflop", flops / STEPS / 1e9, "peak_gflops", figure(peak / 1e9), "share_of_peak",
+                                figure(share), "ops", ops, "step_seconds", raw);
         json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
         putchar('\n');
         json_decref(all);

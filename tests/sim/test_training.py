@@ -14,7 +14,7 @@ import runs  # noqa: E402
 
 TOLERANCE = {name: float(value) for name, value in
              re.findall(r"X\((\w+), ([0-9.e-]+),", (pathlib.Path(__file__).resolve().parents[1] / "tolerances.h").read_text())}
-SIM = str(pathlib.Path(runs.ELBO).with_name("elbo-sim"))
+SIM = os.environ.get("ELBO_CUDA", str(pathlib.Path(runs.ELBO).with_name("elbo-sim"))) # scripts/gpu-check: a real device
 WIDE = {"encoder.width": 16, "decoder.width": 16, "train.steps": 20, "train.eval_every": 0, "checkpoint.every": 0}
 VARIANTS = {
     "both": {},
@@ -90,4 +90,5 @@ def main():
     print(f"worst relative difference of a loss or norm: {worst:.1e}; of a loss in bf16: {worst_narrow:.1e}")
 
 
-main()
+if __name__ == "__main__":
+    main()

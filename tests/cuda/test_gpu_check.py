@@ -1,0 +1,59 @@
+"""scripts/gpu-check through the emulated GPU: its parts run, its results hold the raw numbers, a report of a sanitizer and a
+step that fails are failures, a part that the program lacks is named."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+SOURCE = pathlib.Path(os.environ["ELBO_SOURCE"])
+BUILD = pathlib.Path(os.environ["ELBO"]).parent
+
+
+def check(part, *options, code=0, **environment):
+    """gpu-check's standard output, and what it wrote."""
+    with tempfile.TemporaryDirectory() as out:
+        answer = subprocess.run([sys.executable, str(SOURCE / "scripts" / "gpu-check"), part, f"--out={out}", *options],
+                                capture_output=True, text=True, check=False, env={**os.environ, **environment})
+        assert answer.returncode == code, f"gpu-check {part} ended with {answer.returncode}:\n{answer.stdout}{answer.stderr}"
+        found = pathlib.Path(out) / f"gpu-{part}.json"
+        if "--dry-run" in options:
+            assert not list(pathlib.Path(out).iterdir()), "a dry run wrote results"
+            return answer.stdout, None
+        assert (pathlib.Path(out) / f"gpu-{part}.md").read_text().startswith(f"Made by scripts/gpu-check {part}")
+        return answer.stdout, json.loads(found.read_text())
+
+
+def outcomes(found):
+    return {step["step"]: step["outcome"] for step in found["steps"]}
+
+
+def main():
+    if BUILD != SOURCE / "build" / "release" or not (BUILD / "elbo-sim").exists():
+        print("only the release build is looked at")
+        sys.exit(77)
+    for part, words in (("tests", "cuda"), ("sanitizers", "--tool=racecheck"), ("speed", "bench/peers/step.py")):
+        said, _ = check(part, "--dry-run")
+        assert words in said, said
+
+    _, found = check("sanitizers", "--emulate", "--only=latent")
+    assert list(outcomes(found).values()) == ["ok"] * 4, outcomes(found)
+    assert all(found[key] for key in ("commit", "driver", "device", "cuda", "date", "host")), found
+    _, found = check("sanitizers", "--emulate", "--only=latent", code=1, SANITIZER_PLANT="racecheck")
+    assert outcomes(found)["racecheck, kernels_test_latent"] == "failed" and found["failed"] == 1, outcomes(found)
+
+    _, found = check("speed", "--emulate")
+    steps = {step["step"]: step for step in found["steps"]}
+    ours, theirs = steps["elbo, f32, 18 tokens"], steps["PyTorch, f32, 18 tokens"]
+    assert len(ours["step_seconds"]) == 20 and min(ours["step_seconds"]) > 0
+    assert [row["mode"] for row in theirs["rows"]] == ["eager"] and min(theirs["rows"][0]["seconds"]) > 0
+    assert steps["elbo bench kernels"]["outcome"] in ("ok", "missing"), steps["elbo bench kernels"]
+    kernels = {row["kernel"] for row in steps["PyTorch's kernels"]["rows"]}
+    assert {"copy", "product", "norm backward", "adamw", "linear + loss"} <= kernels, kernels
+
+    _, found = check("speed", "--emulate", "--minutes=0.01")
+    assert set(outcomes(found).values()) == {"no time"}, outcomes(found)
+
+
+main()
