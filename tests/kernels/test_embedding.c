@@ -64,6 +64,40 @@ static void try(enum kernel_type type, size_t rows, size_t table, size_t width, 
     free(order);
 }
 
+/* Rows that could be moved in packs, but for an array that begins between two of them. */
+static void unaligned_arrays_match(void **state)
+{
+    enum { ROWS = 5, TABLE = 4, WIDTH = 16 };
+    int32_t ids[ROWS], order[ROWS];
+    (void)state;
+    draw(ids, order, ROWS, TABLE);
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (int shifted = 0; shifted < 4; shifted++) {
+            struct trial t;
+            struct context c = {.rows = ROWS, .table = TABLE, .width = WIDTH};
+            bool back = shifted == 3;
+            trial_begin(&t, (enum kernel_type)type, "embedding%s %d x %d, array %d unaligned", back ? " backward" : "",
+                        ROWS, WIDTH, shifted);
+            c.values = trial_normal(&t, trial_t(&t), (back ? ROWS : TABLE) * WIDTH, 0, 1);
+            c.ids = trial_integers(&t, ids, ROWS);
+            if (back)
+                c.order = trial_integers(&t, order, ROWS);
+            else
+                c.addend = trial_normal(&t, trial_t(&t), ROWS * WIDTH, 0, 1);
+            c.y = trial_output(&t, back ? ARRAY_F32 : trial_t(&t), (back ? TABLE : ROWS) * WIDTH);
+            trial_shift(&t, shifted == 1 ? c.y : shifted == 2 ? c.addend : c.values);
+            double *y = trial_expect(&t, c.y);
+            for (size_t i = 0; i < ROWS * WIDTH; i++) {
+                size_t cell = (size_t)ids[i / WIDTH] * WIDTH + i % WIDTH;
+                if (back)
+                    y[cell] += trial_value(&t, c.values)[i];
+                else
+                    y[i] = trial_value(&t, c.values)[cell] + trial_value(&t, c.addend)[i];
+            }
+            trial_run(&t, back ? backward : forward, &c);
+        }
+}
+
 static void matches(void **state)
 {
     static const size_t given[][3] = {{1, 1, 1},    {3, 7, 5},    {40, 3, 16},    {129, 50, 64},
@@ -78,4 +112,4 @@ static void matches(void **state)
         }
 }
 
-TRIAL_MAIN(cmocka_unit_test(matches))
+TRIAL_MAIN(cmocka_unit_test(matches), cmocka_unit_test(unaligned_arrays_match))

@@ -96,7 +96,7 @@ static void try(size_t sentences, size_t width, bool sample_z, bool add, unsigne
 
 static void matches(void **state)
 {
-    static const size_t given[][2] = {{1, 1}, {2, 3}, {5, 4}, {17, 33}, {64, 32}, {9, 130}, {40, 7}};
+    static const size_t given[][2] = {{0, 5}, {1, 1}, {2, 3}, {5, 4}, {17, 33}, {64, 32}, {9, 130}, {40, 7}};
     static const struct sweep shapes = SWEEP(given, 40000, 1025, 1025);
     (void)state;
     for (size_t i = 0; i < sweep_count(&shapes); i++) {

@@ -127,7 +127,8 @@ static void try_pool(enum kernel_type type, size_t count, size_t longest, size_t
     free(w);
 }
 
-static const size_t given[][3] = {{1, 1, 1}, {2, 5, 16}, {7, 9, 33}, {19, 20, 64}, {40, 12, 130}, {4, 200, 24}};
+static const size_t given[][3] = {{1, 1, 1},    {0, 1, 7},     {2, 5, 16},  {7, 9, 33},
+                                  {19, 20, 64}, {40, 12, 130}, {4, 200, 24}};
 static const struct sweep shapes = SWEEP(given, 40000, 64, 129, 1025);
 
 static void pooling_matches(void **state)

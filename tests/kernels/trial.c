@@ -334,14 +334,19 @@ static void compare(const struct trial *t, size_t index, const struct array *a, 
     if (a->type != ARRAY_BF16) seen->f32 = fmax(seen->f32, error);
 }
 
+enum { PATTERN_NAN = 0xff, PATTERN_HUGE = 0x7f };
+
 static void run_once(struct trial *t, int (*launch)(const struct trial *t, const void *context), const void *context,
-                     bool first)
+                     size_t run)
 {
+    bool first = run == 0;
     for (size_t i = 0; i < t->count; i++) {
         struct array *a = &t->arrays[i];
-        size_t bytes = a->count * element(a->type);
+        size_t bytes = a->count * element(a->type), shift = a->shifted ? element(a->type) : 0;
         a->device = NULL;
-        cuda(t, cudaMalloc(&a->device, bytes), "cudaMalloc");
+        if (!a->value) memset(a->initial, run % 2 ? PATTERN_HUGE : PATTERN_NAN, bytes);
+        cuda(t, cudaMalloc(&a->device, bytes + shift), "cudaMalloc");
+        if (shift) a->device = (char *)a->device + shift;
         cuda(t, cudaMemcpy(a->device, a->initial, bytes, cudaMemcpyHostToDevice), "copy to the device");
     }
     cuda(t, launch(t, context), "launch");
@@ -352,7 +357,7 @@ static void run_once(struct trial *t, int (*launch)(const struct trial *t, const
         void *after = malloc(bytes ? bytes : 1);
         assert_non_null(after);
         cuda(t, cudaMemcpy(after, a->device, bytes, cudaMemcpyDeviceToHost), "copy from the device");
-        cuda(t, cudaFree(a->device), "cudaFree");
+        cuda(t, cudaFree((char *)a->device - (a->shifted ? element(a->type) : 0)), "cudaFree");
         if (a->value && !a->expect && memcmp(after, a->initial, bytes))
             fail_msg("%s: input %zu was changed", t->name, i);
         if (!first && !a->scratch && memcmp(after, a->first, bytes))
@@ -374,7 +379,7 @@ void trial_run(struct trial *t, int (*launch)(const struct trial *t, const void 
     bool chosen = !seen->chosen && elements >= CHOSEN_ELEMENTS;
     seen->chosen |= chosen;
     for (; run < device_runs(chosen) && device_prepare(run, t->seed, now() - began); run++)
-        run_once(t, launch, context, run == 0);
+        run_once(t, launch, context, run);
     for (size_t i = 0; i < t->count; i++) {
         struct array *a = &t->arrays[i];
         if (a->expect) compare(t, i, a, seen);

@@ -2,8 +2,8 @@
  * double. It runs on the emulated device in three warp orders, or on a real one several times (device.h):
  *
  *   the same bits in every run; inputs untouched; outputs close to the double reference (tests/tolerances.h);
- *   every array is an allocation of its own, so an access past its end faults when emulated; outputs hold NaN
- * beforehand, or the values to add to.
+ *   every array is an allocation of its own, so an access past its end faults when emulated; beforehand outputs hold the
+ *   values to add to, else NaN, and in every second run huge numbers.
  *
  * Inputs are rounded to their type before the reference sees them. A bf16 result may err at most twice as much as the
  * reference rounded once to bf16; f32 results of bf16 inputs are held to the f32 tolerance. */
@@ -33,6 +33,7 @@ struct array {
     bool scratch;   /* need not be the same in every order        */
     size_t skipped; /* first elements that are not compared       */
     bool replaced;  /* expect stands for itself, nothing is added */
+    bool shifted;   /* begins one element behind an aligned address */
 };
 
 struct trial {
@@ -70,6 +71,12 @@ double *trial_expect_new(struct trial *t, int array);
 static inline void *at(const struct trial *t, int array)
 {
     return array < 0 ? NULL : t->arrays[array].device;
+}
+
+/* Takes an array's alignment from it: it begins one element further on. */
+static inline void trial_shift(struct trial *t, int array)
+{
+    t->arrays[array].shifted = true;
 }
 
 /* Runs the launcher as often as the device says, and compares. Frees the trial's memory. */

@@ -2,9 +2,10 @@
  * double.
  *
  * A trial is recorded as   parameters -> op -> weighted sum of its outputs   and differentiated, so the gradient rules
- * are tested and not only the kernels. It runs on every instruction set of the machine with 1, 2, 3 and 8 threads:
+ * are tested and not only the kernels. It runs on every instruction set of the machine with 1, 2, 3 and 8 threads, or with
+ * ELBO_TEST_DEVICE=cuda on a GPU:
  *
- *   same bits with any number of threads; outputs and gradients close to the double reference (tests/tolerances.h);
+ *   same bits with any number of threads and in every run; outputs and gradients close to the double reference (tests/tolerances.h);
  *   a step's first slot overwrites a gradient arena of NaN, a later one adds; the op recorded twice adds in place;
  *   activations, scratch and unused capacity hold NaN beforehand, the gaps between gradients are left alone.
  *
@@ -93,6 +94,13 @@ struct device {
 extern struct device harness_device[MOST_DEVICES];
 extern size_t harness_devices;
 
+/* Memory of a device: a copy of `from`, or NaN where that is null. */
+void *device_memory(const struct device *d, size_t bytes, const void *from);
+void device_read(const struct device *d, void *to, const void *from, size_t bytes);
+void device_release(const struct device *d, void *memory);
+/* For tests that hand memory of their own to an executor: those run on CPUs only. */
+bool harness_on_host(void);
+
 /* loss = sum of coefficient * value over up to four pairs: the test's own op, in every device's table. */
 value harness_loss(struct graph *g, const value *values, const value *coefficients, size_t count);
 /* The same, but its gradient cannot be added in place. */
@@ -123,6 +131,7 @@ enum family {
     FAMILY_NONE
 };
 
+bool harness_skips(void); /* says why when the wanted device is not there */
 int harness_open(void **state);
 int harness_close(void **state);
 /* Every op that the table in harness.c gives to this program's family was run. An op without an entry there does not
@@ -135,6 +144,7 @@ extern enum family harness_family;
     {                                                                                                                  \
         const struct CMUnitTest tests[] = {__VA_ARGS__, cmocka_unit_test(harness_covers)};                             \
         harness_family = family;                                                                                       \
+        if (harness_skips()) return 77;                                                                                \
         return cmocka_run_group_tests(tests, harness_open, harness_close);                                             \
     }
 

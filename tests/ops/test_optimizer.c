@@ -121,12 +121,14 @@ static void update(bool adam)
 static void adamw(void **state)
 {
     (void)state;
+    if (!harness_on_host()) skip();
     update(true);
 }
 
 static void sgd(void **state)
 {
     (void)state;
+    if (!harness_on_host()) skip();
     update(false);
 }
 
@@ -155,6 +157,7 @@ static void norm_of(float record[NORM_RECORD], const float *x, size_t n, struct 
 static void squared_norm(void **state)
 {
     (void)state;
+    if (!harness_on_host()) skip();
     for (size_t k = 0; k < SIZES; k++) {
         size_t n = sizes[k];
         double *wide = malloc(n * sizeof *wide);
@@ -179,6 +182,7 @@ static void squared_norm(void **state)
 static void squared_norm_finds_what_is_not_finite(void **state)
 {
     (void)state;
+    if (!harness_on_host()) skip();
     static const size_t n = 5000, places[] = {0, 1, 1023, 1024, 4095, 4096, 4999};
     const float bad[] = {INFINITY, -INFINITY, NAN};
     float *x = malloc(n * sizeof *x), record[NORM_RECORD];

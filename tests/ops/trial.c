@@ -198,9 +198,9 @@ struct outcome {
     size_t size;
 };
 
-static void take(struct outcome *o, const float *from, size_t n)
+static void take(struct outcome *o, const struct device *d, const float *from, size_t n)
 {
-    memcpy(o->data + o->size, from, n * sizeof *from);
+    device_read(d, o->data + o->size, from, n * sizeof *from);
     o->size += n;
 }
 
@@ -262,8 +262,10 @@ static void run_on(const struct device *d, const struct trial *t, struct built *
     if (executor_create(&e, b->g, d->backend, &error)) fail_msg("%s", error.message);
     size_t total = parameters_arena_elements(b->parameters), room = 4 * total + 64;
     for (unsigned k = 0; k < MOST_RESULTS; k++) room += 4 * r->out_elements[k];
-    float *weights = weights_of(b, t, r), *gradients = harness_memory(total * sizeof *gradients);
-    char *arena = harness_memory(e.plan.bytes + 256);
+    float *weights_here = weights_of(b, t, r), *gradients_here = harness_memory(total * sizeof *gradients_here);
+    float *weights = device_memory(d, total * sizeof *weights, weights_here);
+    float *gradients = device_memory(d, total * sizeof *gradients, NULL);
+    char *arena = device_memory(d, e.plan.bytes + 256, NULL), behind[256];
     struct outcome all = {.data = some(room, sizeof(float))};
     if (executor_bind(&e, arena, (struct weight_arenas){weights, NULL}, gradients, NULL, &error)) fail_msg("%s", error.message);
     bind(&e, b, t, r);
@@ -275,18 +277,20 @@ static void run_on(const struct device *d, const struct trial *t, struct built *
         struct outcome o = {.data = all.data + all.size};
         for (unsigned i = 0; i < times; i++)
             for (unsigned k = 0; k < MOST_RESULTS; k++)
-                if (b->out[i][k].index) take(&o, executor_pointer(&e, b->out[i][k]), r->out_elements[k]);
+                if (b->out[i][k].index) take(&o, d, executor_pointer(&e, b->out[i][k]), r->out_elements[k]);
         for (size_t k = 0; k < t->inputs && !t->forward_only; k++) {
             const struct parameter *p = parameters_get(b->parameters, b->parameter[k]);
-            take(&o, gradients + p->offset, p->elements);
+            take(&o, d, gradients + p->offset, p->elements);
         }
         double factor = (slot ? 2.0 : 1.0) * (times == 2 ? 1.5 : 1.0);
         if (!first->data) check_outcome(where, t, b, r, &o, times, factor);
         all.size += o.size;
     }
-    check_gaps(where, t, b, gradients);
-    for (size_t i = e.plan.bytes; i < e.plan.bytes + 256; i++)
-        if ((unsigned char)arena[i] != 0xff) fail_msg("%s, %s: wrote behind the arena", t->name, where);
+    device_read(d, gradients_here, gradients, total * sizeof *gradients);
+    check_gaps(where, t, b, gradients_here);
+    device_read(d, behind, arena + e.plan.bytes, sizeof behind);
+    for (size_t i = 0; i < sizeof behind; i++)
+        if ((unsigned char)behind[i] != 0xff) fail_msg("%s, %s: wrote behind the arena", t->name, where);
     if (!first->data) {
         *first = all;
     } else {
@@ -295,9 +299,11 @@ static void run_on(const struct device *d, const struct trial *t, struct built *
         free(all.data);
     }
     executor_free(&e);
-    free(weights);
-    free(gradients);
-    free(arena);
+    free(weights_here);
+    free(gradients_here);
+    device_release(d, weights);
+    device_release(d, gradients);
+    device_release(d, arena);
 }
 
 static void prepare(struct reference *r, const struct trial *t)

@@ -202,14 +202,14 @@ void fiber_acquire(void *point)
 #endif
 }
 
-void fiber_fresh(void *memory, size_t bytes)
+void fiber_fresh(void *memory, size_t bytes, unsigned char pattern)
 {
 #ifdef SIM_TSAN
     volatile unsigned char *each = static_cast<volatile unsigned char *>(memory); /* memset would be watched */
-    for (size_t i = 0; i < bytes; i++) each[i] = 0xff;
+    for (size_t i = 0; i < bytes; i++) each[i] = pattern;
     AnnotateNewMemory(__FILE__, __LINE__, memory, bytes);
 #else
-    memset(memory, 0xff, bytes);
+    memset(memory, pattern, bytes);
 #endif
 }
 

@@ -61,8 +61,9 @@ void fiber_main(fiber *self); /* schedule.cpp: runs bodies for ever */
 /* Order that the thread sanitizer should know of: what was before release(p) happens before what follows acquire(p). */
 void fiber_release(void *point);
 void fiber_acquire(void *point);
-/* NaN patterns into memory that no other block has ever seen, as far as a sanitizer should know. */
-void fiber_fresh(void *memory, size_t bytes);
+/* Patterns into memory that no other block has ever seen, as far as a sanitizer should know. */
+enum { PATTERN_NAN = 0xff, PATTERN_HUGE = 0x7f }; /* the latter is near the largest number of every floating-point type */
+void fiber_fresh(void *memory, size_t bytes, unsigned char pattern);
 extern const bool fiber_reuse; /* may serve several threads of one block */
 
 /* ---- schedule.cpp ---- */

@@ -202,12 +202,13 @@ static bool pass_barrier()
     return true;
 }
 
-/* Space for an array with a redzone behind it; NaN patterns everywhere. */
+/* Space for an array with a redzone behind it. Fresh memory is NaN, in random order huge: fmax and fmin hide a NaN. */
 static size_t place(size_t bytes)
 {
     size_t at = shared_used, room = (bytes + 15) / 16 * 16;
     if (at + room + REDZONE > sizeof shared) report("more shared memory than a block may have");
-    fiber_fresh(shared + at, room + REDZONE);
+    fiber_fresh(shared + at, bytes, the().order == SIM_RANDOM ? PATTERN_HUGE : PATTERN_NAN);
+    fiber_fresh(shared + at + bytes, room - bytes + REDZONE, PATTERN_NAN);
     shared_used = at + room + REDZONE;
     SIM_CLOSE(shared + at + bytes, shared_used - at - bytes);
     return at;
