@@ -149,11 +149,20 @@ static __device__ __forceinline__ float block_max(float v, float *scratch)
     return warp_max(v);
 }
 
+static __device__ __forceinline__ uint64_t mix64(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
 /* The four words at coordinates 4 block .. 4 block + 3 of a sample (base/philox.h). */
 static __device__ __forceinline__ uint4 noise_words(struct kernel_noise n, unsigned long long sample, unsigned block)
 {
-    uint4 counter = make_uint4(block, n.draw, (unsigned)sample, (unsigned)(sample >> 32));
-    return curand_Philox4x32_10(counter, make_uint2(n.key[0], n.key[1]));
+    uint64_t key = mix64(mix64(mix64(n.header->seed) ^ n.purpose) ^ n.header->step);
+    uint4 counter = make_uint4(block, (unsigned)n.header->draw, (unsigned)sample, (unsigned)(sample >> 32));
+    return curand_Philox4x32_10(counter, make_uint2((unsigned)key, (unsigned)(key >> 32)));
 }
 
 #endif

@@ -20,10 +20,17 @@ enum kernel_type { KERNEL_F32, KERNEL_BF16 };
 
 typedef struct CUstream_st *kernel_stream;
 
+/* What a launch reads from device memory, so that a captured one can be replayed with other numbers. */
+enum { HEADER_ENC_TOKENS = 1, HEADER_DEC_TOKENS, HEADER_SENTENCES, HEADER_DRAWS, HEADER_COUNTS };
+struct kernel_header {
+    uint64_t seed, step, draw;
+    uint64_t count[HEADER_COUNTS]; /* true counts: the rows behind them are padding */
+};
+
 /* Address of noise: key of (seed, purpose, step) and the draw (base/philox.h). */
 struct kernel_noise {
-    uint32_t key[2];
-    uint32_t draw;
+    uint64_t purpose;
+    const struct kernel_header *header;
 };
 
 /* ---- embedding ---- */
@@ -89,6 +96,10 @@ int broadcast_add_cuda(void *y, const void *x, const void *v, const int32_t *sen
 int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, size_t sentences, size_t width, bool add,
                      enum kernel_type type, kernel_stream stream);
 
+/* Rows of x (N, D) T from offsets[S] on become 0: those that belong to no sentence. */
+int clear_padding_cuda(void *x, const int32_t *offsets, size_t sentences, size_t rows, size_t width, enum kernel_type type,
+                       kernel_stream stream);
+
 /* ---- latent: all f32, one launch each way ---- */
 int latent_forward_cuda(float *z, float *kl, const float *stats, const uint64_t *sample, size_t sentences, size_t width,
                         bool sample_z, struct kernel_noise noise, kernel_stream stream);
@@ -96,8 +107,8 @@ int latent_forward_cuda(float *z, float *kl, const float *stats, const uint64_t 
 int latent_backward_cuda(float *dstats, const float *dz, const float *dkl, const float *stats, const uint64_t *sample,
                          size_t sentences, size_t width, bool sample_z, bool add, struct kernel_noise noise,
                          kernel_stream stream);
-/* out (C, 2) f: sums and sums of squares of the columns of x (S, C) f. */
-int column_moments_cuda(float *out, const float *x, size_t rows, size_t columns, kernel_stream stream);
+/* out (C, 2) f: sums and sums of squares of the columns of x (S, C) f over the true sentences. */
+int column_moments_cuda(float *out, const float *x, const struct kernel_header *header, size_t columns, kernel_stream stream);
 
 /* ---- loss ---- */
 /* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. With dnll (R) f the logits are
@@ -105,11 +116,13 @@ int column_moments_cuda(float *out, const float *x, size_t rows, size_t columns,
  * is masked: its nll is 0 and its gradient 0. */
 int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows, size_t vocabulary,
                       size_t stride, enum kernel_type type, kernel_stream stream);
-/* parts (4) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. One block. */
-int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights, size_t tokens,
-                      size_t sentences, size_t width, size_t groups, float free_nats, kernel_stream stream);
-int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights, size_t tokens, size_t sentences,
-                       size_t width, size_t groups, float free_nats, kernel_stream stream);
+/* parts (4) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. Sums over the
+ * true tokens and sentences. */
+int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights,
+                      const struct kernel_header *header, size_t width, size_t groups, float free_nats, kernel_stream stream);
+/* Both are 0 in the rows behind the true counts. */
+int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights, const struct kernel_header *header,
+                       size_t tokens, size_t sentences, size_t width, size_t groups, float free_nats, kernel_stream stream);
 
 /* ---- elementwise ---- */
 /* y (y_type) = a + b (+ y); a and b (type), b may be null: a cast. */
@@ -130,7 +143,13 @@ int dropout_cuda(void *y, const void *x, const int32_t *sentence, const int32_t 
 /* record (2) f: sum of squares over blocks of 1,024 in order, and the number of blocks that are not finite. scratch:
  * ceil(elements / 1024) doubles. */
 int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements, kernel_stream stream);
-/* scalars (STEP_SCALARS) f on the device; bf16 working weights may be null. */
+/* y (K) f = rows[control[0] != 0], rows (2, K). */
+int select_row_cuda(float *y, const float *rows, const float *control, size_t width, kernel_stream stream);
+/* As op_guard says; norms: `count` pointers to records, on the host. scalars (groups, STEP_SCALARS), rows (2, groups, ..). */
+enum { KERNEL_MOST_NORMS = 8 };
+int guard_cuda(float *scalars, float *control, const float *loss, const float *rows, const float *settings, const float *const *norms,
+               size_t count, size_t groups, kernel_stream stream);
+/* scalars (STEP_SCALARS) f on the device; nothing is written where STEP_APPLY is 0; bf16 working weights may be null. */
 int adamw_cuda(float *weights, float *moment1, float *moment2, void *working, const float *gradient, const float *scalars,
                size_t elements, kernel_stream stream);
 int sgd_cuda(float *weights, float *moment, void *working, const float *gradient, const float *scalars, size_t elements,

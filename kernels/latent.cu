@@ -68,8 +68,10 @@ static __global__ void latent_backward_kernel(float *dstats, const float *__rest
     }
 }
 
-static __global__ void column_moments_kernel(float *__restrict__ out, const float *__restrict__ x, size_t rows, size_t columns)
+static __global__ void column_moments_kernel(float *__restrict__ out, const float *__restrict__ x,
+                                      const struct kernel_header *__restrict__ header, size_t columns)
 {
+    size_t rows = header->count[HEADER_SENTENCES];
     size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= columns) return;
     float sum = 0, square = 0;
@@ -105,8 +107,9 @@ extern "C" int latent_backward_cuda(float *dstats, const float *dz, const float 
     return cudaGetLastError();
 }
 
-extern "C" int column_moments_cuda(float *out, const float *x, size_t rows, size_t columns, kernel_stream stream)
+extern "C" int column_moments_cuda(float *out, const float *x, const struct kernel_header *header, size_t columns,
+                                   kernel_stream stream)
 {
-    KERNEL_LAUNCH(column_moments_kernel, blocks_for(columns, THREADS), THREADS, 0, stream, out, x, rows, columns);
+    KERNEL_LAUNCH(column_moments_kernel, blocks_for(columns, THREADS), THREADS, 0, stream, out, x, header, columns);
     return cudaGetLastError();
 }

@@ -80,10 +80,12 @@ static __device__ double group_mean(const float *kl, size_t sentences, size_t wi
 }
 
 static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__restrict__ kl_dim, const float *__restrict__ nll,
-                                    const float *__restrict__ kl, const float *__restrict__ weights, size_t tokens,
-                                    size_t sentences, size_t width, size_t groups, float free_nats)
+                                    const float *__restrict__ kl, const float *__restrict__ weights,
+                                    const struct kernel_header *__restrict__ header, size_t width, size_t groups,
+                                    float free_nats)
 {
     KERNEL_SHARED(double, scratch, WARP);
+    size_t tokens = header->count[HEADER_DEC_TOKENS], sentences = header->count[HEADER_SENTENCES];
     double sum_nll = 0, sum_kl = 0, sum_free = 0;
     for (size_t n = threadIdx.x; n < tokens; n += blockDim.x) sum_nll += nll[n];
     sum_nll = block_sum(sum_nll, scratch);
@@ -108,16 +110,18 @@ static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__r
 
 /* Blocks 0 .. groups - 1 write their group's columns of dkl; all blocks share the rows of dnll. */
 static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__restrict__ dkl, const float *__restrict__ kl,
-                                     const float *__restrict__ weights, size_t tokens, size_t sentences, size_t width,
-                                     size_t groups, float free_nats)
+                                     const float *__restrict__ weights, const struct kernel_header *__restrict__ header,
+                                     size_t tokens, size_t sentences, size_t width, size_t groups, float free_nats)
 {
     KERNEL_SHARED(double, scratch, WARP);
+    size_t counted = header->count[HEADER_SENTENCES], true_tokens = header->count[HEADER_DEC_TOKENS];
     for (size_t n = (size_t)blockIdx.x * blockDim.x + threadIdx.x; dnll && n < tokens; n += (size_t)gridDim.x * blockDim.x)
-        dnll[n] = weights[0];
+        dnll[n] = n < true_tokens ? weights[0] : 0.0f;
     if (!dkl || blockIdx.x >= groups) return;
     size_t each = width / groups, first = blockIdx.x * each;
-    float d = group_mean(kl, sentences, width, first, each, scratch) > (double)free_nats ? weights[1] : 0.0f;
-    for (size_t i = threadIdx.x; i < sentences * each; i += blockDim.x) dkl[i / each * width + first + i % each] = d;
+    float d = group_mean(kl, counted, width, first, each, scratch) > (double)free_nats ? weights[1] : 0.0f;
+    for (size_t i = threadIdx.x; i < sentences * each; i += blockDim.x)
+        dkl[i / each * width + first + i % each] = i / each < counted ? d : 0.0f;
 }
 
 /* ---- launchers ---- */
@@ -138,21 +142,22 @@ extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels
 }
 
 extern "C" int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights,
-                                 size_t tokens, size_t sentences, size_t width, size_t groups, float free_nats,
+                                 const struct kernel_header *header, size_t width, size_t groups, float free_nats,
                                  kernel_stream stream)
 {
-    KERNEL_LAUNCH(elbo_forward_kernel, 1, THREADS, 0, stream, parts, kl_dim, nll, kl, weights, tokens, sentences, width, groups,
+    KERNEL_LAUNCH(elbo_forward_kernel, 1, THREADS, 0, stream, parts, kl_dim, nll, kl, weights, header, width, groups,
                   free_nats);
     return cudaGetLastError();
 }
 
-extern "C" int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights, size_t tokens,
-                                  size_t sentences, size_t width, size_t groups, float free_nats, kernel_stream stream)
+extern "C" int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights,
+                                  const struct kernel_header *header, size_t tokens, size_t sentences, size_t width,
+                                  size_t groups, float free_nats, kernel_stream stream)
 {
     unsigned blocks = blocks_for(tokens, THREADS);
     if (dkl && blocks < groups) blocks = (unsigned)groups;
     if (!blocks) return 0;
-    KERNEL_LAUNCH(elbo_backward_kernel, blocks, THREADS, 0, stream, dnll, dkl, kl, weights, tokens, sentences, width, groups,
+    KERNEL_LAUNCH(elbo_backward_kernel, blocks, THREADS, 0, stream, dnll, dkl, kl, weights, header, tokens, sentences, width, groups,
                   free_nats);
     return cudaGetLastError();
 }

@@ -130,7 +130,26 @@ static __global__ void segment_sum_kernel(T *y, const T *__restrict__ x, const i
     put(&y[i], sum, add);
 }
 
+template <typename T>
+static __global__ void clear_padding_kernel(T *x, const int32_t *__restrict__ offsets, size_t sentences, size_t total, size_t width)
+{
+    size_t first = (size_t)offsets[sentences] * width;
+    for (size_t i = first + (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (size_t)gridDim.x * blockDim.x)
+        x[i] = from_float<T>(0.0f);
+}
+
 /* ---- launchers ---- */
+
+extern "C" int clear_padding_cuda(void *x, const int32_t *offsets, size_t sentences, size_t rows, size_t width,
+                                  enum kernel_type type, kernel_stream stream)
+{
+    enum { BLOCKS = 64 };
+    if (!rows) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(clear_padding_kernel<T>, BLOCKS, THREADS, 0, stream, (T *)x, offsets, sentences, rows * width, width);
+    });
+    return cudaGetLastError();
+}
 
 extern "C" int pool_forward_cuda(void *y, float *weights, const void *x, const int32_t *offsets, const void *query,
                                  size_t sentences, size_t width, int kind, enum kernel_type type, kernel_stream stream)

@@ -59,8 +59,10 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
                                       .wanted = optimizer_wanted(&c->optimizer)};
     ELBO_TRY(record_train(&b->recording, &c->model, b->model.parameters, &capacities, &options, NULL, error));
     ELBO_TRY(model_bind(&b->model, (struct recording *[]){&b->recording}, 1, b->optimizer.gradients, error));
-    b->recording.executor.hook = b->optimizer.norm.hook = b->optimizer.update.hook = hook;
-    b->recording.executor.hook_context = b->optimizer.norm.hook_context = b->optimizer.update.hook_context = b;
+    b->recording.executor.hook = b->optimizer.executor.hook = hook;
+    b->recording.executor.hook_context = b->optimizer.executor.hook_context = b;
+    optimizer_watch(&b->optimizer, executor_pointer(&b->recording.executor, b->recording.sum_loss));
+    recording_bind_input(&b->recording, "control", b->optimizer.control);
     ELBO_TRY(model_initialize(&b->model, c->seed, error));
     return slot_loader_open(&b->loader, b->corpus, &s, error);
 }
@@ -115,14 +117,14 @@ static void report(const struct bench *b, const double *steps, double flops, dou
 static elbo_status measure(struct bench *b, elbo_error *error)
 {
     double steps[STEPS], flops = 0, tokens = 0, peak = b->backend->peak_flops ? b->backend->peak_flops(b->backend) : NAN;
-    float weights[ELBO_WEIGHTS];
+    float weights[2][ELBO_WEIGHTS];
     for (int i = -WARM_UP; i < STEPS; i++) {
         const struct slot_batch *batch;
         ELBO_TRY(slot_loader_next(b->loader, &batch, error));
-        weights[ELBO_WEIGHT_NLL] = weights[ELBO_WEIGHT_KL] = 1.0f / (float)batch->sentences;
+        for (unsigned k = 0; k < 2; k++) weights[k][ELBO_WEIGHT_NLL] = weights[k][ELBO_WEIGHT_KL] = 1.0f / (float)batch->sentences;
         recording_bind_input(&b->recording, "weights", weights);
         b->timing = i >= 0;
-        double began = clock_seconds(), norm;
+        double began = clock_seconds();
         for (size_t k = 0; k < batch->count; k++) {
             struct execution run = {.first_slot = k == 0, .seed = 1, .step = batch->step};
             recording_bind_slot(&b->recording, &batch->slots[k], &run);
@@ -131,8 +133,10 @@ static elbo_status measure(struct bench *b, elbo_error *error)
             flops += account_graph(b->recording.g, run.count).flops;
             tokens += (double)batch->slots[k].decoder.tokens;
         }
-        ELBO_TRY(optimizer_norm(&b->optimizer, &norm, error));
-        ELBO_TRY(optimizer_update(&b->optimizer, 1e-4, norm, error));
+        struct update u = {.learning_rate = {1e-4, 1e-4}, .number = {batch->step, batch->step}};
+        ELBO_TRY(optimizer_update(&b->optimizer, &u, error));
+        b->backend->mark(b->backend, 0);
+        ELBO_TRY(b->backend->wait(b->backend, 0, error));
         if (i >= 0) steps[i] = clock_seconds() - began;
     }
     double again = b->backend->peak_flops ? b->backend->peak_flops(b->backend) : NAN;

@@ -64,6 +64,25 @@ static elbo_status reserve(struct backend *b, size_t shared, size_t per_worker, 
     return ELBO_OK;
 }
 
+static elbo_status allocate_host(struct backend *b, void **memory, size_t bytes, elbo_error *error)
+{
+    return allocate(b, memory, bytes, "what is read back of a step", error);
+}
+
+static void mark(struct backend *b, unsigned which)
+{
+    (void)b;
+    (void)which;
+}
+
+static elbo_status wait(struct backend *b, unsigned which, elbo_error *error)
+{
+    (void)b;
+    (void)which;
+    (void)error;
+    return ELBO_OK;
+}
+
 static double peak_flops(struct backend *b)
 {
     const struct cpu_backend *cpu = (const struct cpu_backend *)b;
@@ -112,7 +131,8 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
     struct cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return elbo_fail(error, ELBO_MEMORY, "no memory for the CPU backend");
     cpu->base = (struct backend){.name = "cpu", .detail = cpu->detail, .kernels = table, .allocate = allocate,
-                                 .release = release, .upload = copy, .download = copy, .reserve = reserve,
+                                 .release = release, .upload = copy, .download = copy, .download_later = copy, .reserve = reserve,
+                                 .allocate_host = allocate_host, .release_host = release, .mark = mark, .wait = wait,
                                  .peak_flops = peak_flops, .destroy = destroy};
     elbo_status status = pool_create(&cpu->pool, threads, error);
     if (status) {

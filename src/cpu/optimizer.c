@@ -41,6 +41,36 @@ void CPU(squared_norm)(const struct call *c)
     record[NORM_NOT_FINITE] = (float)bad;
 }
 
+void CPU(select_row)(const struct call *c)
+{
+    const float *rows = c->in[0], *control = c->in[1];
+    size_t width = c->size.out[0][0];
+    memcpy(c->out[0], rows + (control[CONTROL_APPLIED] != 0 ? width : 0), width * sizeof *rows);
+}
+
+void CPU(guard)(const struct call *c)
+{
+    const float *loss = c->in[0], *settings = c->in[2];
+    float *scalars = c->out[0], *control = c->out[1];
+    size_t count = c->size.out[0][0] * STEP_SCALARS;
+    const float *row = (const float *)c->in[1] + (control[CONTROL_APPLIED] != 0 ? count : 0);
+    double sum = 0;
+    for (unsigned k = 4; k < MAX_INPUTS; k++) {
+        const float *norm = c->in[k];
+        if (norm) sum += norm[NORM_NOT_FINITE] > 0 ? (double)NAN : (double)norm[NORM_SQUARED];
+    }
+    double norm = sqrt(sum), clip = settings[GUARD_CLIP];
+    bool finite = isfinite(norm) && isfinite(loss[ELBO_LOSS]), applied = finite && settings[GUARD_SKIP] == 0;
+    for (size_t i = 0; i < count; i++) scalars[i] = row[i];
+    for (size_t i = 0; i < count; i += STEP_SCALARS) {
+        if (clip > 0 && norm > clip) scalars[i + STEP_GRADIENT_SCALE] *= (float)(clip / norm);
+        scalars[i + STEP_APPLY] = applied;
+    }
+    control[CONTROL_APPLIED] = applied;
+    control[CONTROL_NORM] = (float)norm;
+    control[CONTROL_FINITE] = finite;
+}
+
 static void adamw(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
@@ -62,6 +92,7 @@ static void adamw(void *argument, size_t tile, size_t worker)
 
 void CPU(adamw)(const struct call *c)
 {
+    if (((const float *)c->in[1])[STEP_APPLY] == 0) return;
     cpu_run(c, tiles_of(c->size.in[0][0], ELEMENTS), adamw, c);
 }
 
@@ -83,5 +114,6 @@ static void sgd(void *argument, size_t tile, size_t worker)
 
 void CPU(sgd)(const struct call *c)
 {
+    if (((const float *)c->in[1])[STEP_APPLY] == 0) return;
     cpu_run(c, tiles_of(c->size.in[0][0], ELEMENTS), sgd, c);
 }

@@ -66,6 +66,7 @@ static elbo_status reserve(struct backend *base, size_t shared, size_t per_worke
     if (b->scratch) release(base, b->scratch);
     b->scratch = NULL;
     b->scratch_bytes = 0;
+    b->scratch_generation++;
     ELBO_TRY(allocate(base, &b->scratch, shared, "scratch", error));
     b->scratch_bytes = shared;
     return ELBO_OK;
@@ -84,11 +85,21 @@ static void destroy(struct backend *base)
     if (b->stream) cudaStreamSynchronize(b->stream);
     if (b->handle) b->lt.cublasLtDestroy(b->handle);
     cublaslt_close(&b->lt);
+    cuda_transfer_close(b);
     if (b->scratch) cudaFree(b->scratch);
     if (b->workspace) cudaFree(b->workspace);
     if (b->stream) cudaStreamDestroy(b->stream);
     if (b->base.pool) pool_destroy(b->base.pool);
     free(b);
+}
+
+/* The sizes in which rows are computed: sixteen or fewer up to the capacity, so that few executions are captured and at most
+ * a sixteenth of a full slot is padding. */
+static size_t row_size(size_t count, size_t capacity)
+{
+    if (!count) return 0;
+    size_t step = ((capacity + 15) / 16 + 15) / 16 * 16, size = (count + step - 1) / step * step;
+    return size < capacity ? size : capacity;
 }
 
 static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *error)
@@ -106,6 +117,7 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
     if (!e) e = cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking);
     if (e) return elbo_fail(error, ELBO_DEVICE, "cuda:%d cannot be used: %s", device, cudaGetErrorString((cudaError_t)e));
     snprintf(b->detail, sizeof b->detail, "cuda:%d (%s)", device, properties.name);
+    ELBO_TRY(cuda_transfer_open(b, error));
     ELBO_TRY(cublaslt_open(&b->lt, error));
     cublasStatus_t s = b->lt.cublasLtCreate(&b->handle);
     if (s) return elbo_fail(error, ELBO_DEVICE, "%s: cublasLtCreate failed with status %d", b->detail, (int)s);
@@ -120,7 +132,10 @@ elbo_status cuda_backend_create(struct backend **backend, int device, size_t thr
     b->device = device;
     b->base = (struct backend){.name = "cuda", .detail = b->detail, .kernels = cuda_table, .allocate = allocate, .release = release,
                                .upload = upload, .download = download, .reserve = reserve, .check = check, .bf16 = true, .separate_memory = true,
-                               .destroy = destroy};
+                               .rows = row_size, .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send,
+                               .replay = cuda_replay, .capture = cuda_capture, .captured = cuda_captured, .forget = cuda_forget,
+                               .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host, .release_host = cuda_release_host,
+                               .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait, .destroy = destroy};
     elbo_status status = pool_create(&b->base.pool, threads, error);
     if (!status) status = open_device(b, device, error);
     if (status) {

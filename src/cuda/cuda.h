@@ -10,7 +10,7 @@
 
 #include <cuda_runtime.h>
 
-enum { CUDA_ALGORITHMS = 512 };
+enum { CUDA_ALGORITHMS = 512, CUDA_STAGES = 16, CUDA_MARKS = 2, CUDA_AHEAD = CUDA_MARKS - 1 };
 
 /* One product's choice, made once and kept. */
 struct algorithm {
@@ -31,6 +31,11 @@ struct cuda_backend {
     size_t workspace_bytes;
     void *scratch;               /* of the ops, shared                             */
     size_t scratch_bytes;
+    unsigned scratch_generation; /* captured executions hold its address           */
+    char *stages;                /* (CUDA_STAGES, stage_bytes) pinned              */
+    size_t stage_bytes;
+    unsigned stage;
+    cudaEvent_t stage_sent[CUDA_STAGES], marks[CUDA_MARKS];
     int error;                   /* first cudaError_t or cublas status that failed */
     char what[160];
     char detail[288];
@@ -64,6 +69,23 @@ struct cuda_product {
 };
 
 void cuda_product(struct cuda_backend *b, const struct cuda_product *p);
+
+/* ---- transfer.c, replay.c: entries of struct backend ---- */
+elbo_status cuda_transfer_open(struct cuda_backend *b, elbo_error *error);
+void cuda_transfer_close(struct cuda_backend *b);
+elbo_status cuda_allocate_host(struct backend *base, void **memory, size_t bytes, elbo_error *error);
+void cuda_release_host(struct backend *base, void *memory);
+elbo_status cuda_reserve_staging(struct backend *base, size_t bytes, elbo_error *error);
+void *cuda_stage(struct backend *base);
+void cuda_send(struct backend *base, void *to, size_t bytes);
+void cuda_download_later(struct backend *base, void *to, const void *from, size_t bytes);
+void cuda_mark(struct backend *base, unsigned which);
+elbo_status cuda_wait(struct backend *base, unsigned which, elbo_error *error);
+
+bool cuda_replay(struct backend *base, void **captures, const struct replay_key *key);
+bool cuda_capture(struct backend *base, void **captures, const struct replay_key *key);
+bool cuda_captured(struct backend *base, void **captures, const struct replay_key *key);
+void cuda_forget(struct backend *base, void **captures);
 
 extern const struct kernel cuda_table[];
 

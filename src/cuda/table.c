@@ -1,6 +1,5 @@
 /* The table of the CUDA backend: each op's call becomes launches of kernels/, and products. */
 #include "cuda/cuda.h"
-#include "base/philox.h"
 #include "ops/attention.h"
 #include "ops/ops.h"
 
@@ -37,10 +36,18 @@ static void keep(const struct call *c, int error)
     cuda_keep(cuda_of(c), error, c->node->type->name);
 }
 
+_Static_assert(sizeof(struct kernel_header) == sizeof(struct call_header) && (int)HEADER_SENTENCES == (int)DIM_SENTENCES &&
+                   (int)HEADER_COUNTS == (int)DIM_KINDS,
+               "kernels read the header that executions write");
+
+static const struct kernel_header *header_of(const struct call *c)
+{
+    return (const struct kernel_header *)c->header;
+}
+
 static struct kernel_noise noise_of(const struct call *c)
 {
-    struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
-    return (struct kernel_noise){{key.word[0], key.word[1]}, c->draw};
+    return (struct kernel_noise){c->attr->purpose, header_of(c)};
 }
 
 static size_t elements(const size_t dim[MAX_RANK])
@@ -131,7 +138,7 @@ static struct kernel_attention attention_of(const struct call *c, unsigned rows,
     const int64_t *i = c->attr->i;
     return (struct kernel_attention){.sentences = offsets == MAX_INPUTS ? 0 : c->size.in[offsets][0] - 1,
                                      .tokens = c->size.in[rows][0],
-                                     .longest = c->size.in[rows][0],
+                                     .longest = c->longest,
                                      .heads = (size_t)i[ATTENTION_HEADS],
                                      .kv_heads = (size_t)i[ATTENTION_KV_HEADS],
                                      .head_width = (size_t)i[ATTENTION_HEAD_WIDTH],
@@ -139,15 +146,23 @@ static struct kernel_attention attention_of(const struct call *c, unsigned rows,
                                      .causal = i[ATTENTION_CAUSAL]};
 }
 
+/* Rows that pad the batch belong to no sentence: what they hold goes through products later, so it must be zero. */
+static void clear(const struct call *c, void *x, unsigned offsets, size_t rows, size_t width, enum kernel_type type)
+{
+    if (x) keep(c, clear_padding_cuda(x, c->in[offsets], c->size.in[offsets][0] - 1, rows, width, type, stream_of(c)));
+}
+
 static void attention(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 0, 1);
+    clear(c, c->out[0], 1, a.tokens, a.heads * a.head_width, in_type(c, 0));
     keep(c, attention_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], &a, in_type(c, 0), stream_of(c)));
 }
 
 static void attention_backward(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 1, 2);
+    if (!c->add[0]) clear(c, c->out[0], 2, a.tokens, (a.heads + 2 * a.kv_heads) * a.head_width, in_type(c, 1));
     keep(c, attention_backward_cuda(c->out[0], c->out[1], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5],
                                     &a, c->add, in_type(c, 1), stream_of(c)));
 }
@@ -182,6 +197,7 @@ static void pool(const struct call *c)
 
 static void pool_backward(const struct call *c)
 {
+    if (!c->add[0]) clear(c, c->out[0], 1, c->size.out[0][0], c->size.in[0][1], in_type(c, 0));
     keep(c, pool_backward_cuda(c->out[0], c->out[1], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
                                c->size.in[4][0], c->size.in[0][0], c->size.in[0][1], (int)c->attr->i[0], c->add, in_type(c, 0), stream_of(c)));
 }
@@ -219,7 +235,7 @@ static void latent_backward(const struct call *c)
 
 static void column_moments(const struct call *c)
 {
-    keep(c, column_moments_cuda(c->out[0], c->in[0], c->size.in[0][0], c->size.in[0][1], stream_of(c)));
+    keep(c, column_moments_cuda(c->out[0], c->in[0], header_of(c), c->size.in[0][1], stream_of(c)));
 }
 
 /* ---- loss: chunks of rows, the vocabulary padded so that the products run at full speed ---- */
@@ -286,13 +302,13 @@ static void linear_cross_entropy_workspace(const struct call *c, size_t *shared,
 
 static void elbo(const struct call *c)
 {
-    keep(c, elbo_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.in[1][0],
-                              c->size.in[1][1], (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
+    keep(c, elbo_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], header_of(c), c->size.in[1][1],
+                              (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
 }
 
 static void elbo_backward(const struct call *c)
 {
-    keep(c, elbo_backward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->size.out[0][0], c->size.in[0][0], c->size.in[0][1],
+    keep(c, elbo_backward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], header_of(c), c->size.out[0][0], c->size.in[0][0], c->size.in[0][1],
                                (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
 }
 
@@ -342,6 +358,20 @@ static void squared_norm_workspace(const struct call *c, size_t *shared, size_t 
 {
     (void)per_worker;
     *shared = (c->size.in[0][0] / 1024 + 1) * sizeof(double);
+}
+
+static void select_row(const struct call *c)
+{
+    keep(c, select_row_cuda(c->out[0], c->in[0], c->in[1], c->size.out[0][0], stream_of(c)));
+}
+
+static void guard(const struct call *c)
+{
+    const float *norms[MOST_NORMS];
+    size_t count = 0;
+    for (unsigned k = 4; k < MAX_INPUTS; k++)
+        if (c->in[k]) norms[count++] = c->in[k];
+    keep(c, guard_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], norms, count, c->size.out[0][0], stream_of(c)));
 }
 
 static void adamw(const struct call *c)

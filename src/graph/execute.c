@@ -74,6 +74,7 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
 
 void executor_free(struct executor *e)
 {
+    if (e->captures) e->backend->forget(e->backend, &e->captures);
     if (e->staged) e->backend->release(e->backend, e->staged);
     free(e->staged_at);
     plan_free(&e->plan);
@@ -81,11 +82,11 @@ void executor_free(struct executor *e)
     *e = (struct executor){0};
 }
 
-/* Room for the inputs in the backend's memory, at their capacities. */
+/* Room for the header and the inputs in the backend's memory, at their capacities. */
 static elbo_status stage_inputs(struct executor *e, elbo_error *error)
 {
     const struct graph *g = e->graph;
-    size_t bytes = 0;
+    size_t bytes = align_up(sizeof(struct call_header), STAGE_ALIGNMENT);
     e->staged_at = malloc((graph_inputs(g) + 1) * sizeof *e->staged_at);
     if (!e->staged_at) return elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
     for (uint32_t v = 1; v < graph_values(g); v++) {
@@ -94,17 +95,41 @@ static elbo_status stage_inputs(struct executor *e, elbo_error *error)
         e->staged_at[info->binding] = bytes;
         bytes = align_up(bytes + graph_bytes(g, (value){v}, graph_capacity(g)->count), STAGE_ALIGNMENT);
     }
+    e->staged_bytes = bytes;
     return e->backend->allocate(e->backend, (void **)&e->staged, bytes, "the inputs of a step", error);
 }
 
-static void copy_inputs(struct executor *e, const size_t count[DIM_KINDS])
+/* Elements from..to of an input's copy, by its rule. Four-byte integers; other types are cleared. */
+static void pad(void *copy, const struct value_info *info, size_t from, size_t to, size_t element)
+{
+    int32_t *x = copy, most = 0;
+    if (from >= to) return;
+    if (info->pad == PAD_ZERO || info->dtype != DTYPE_I32) {
+        memset((char *)copy + from * element, 0, (to - from) * element);
+        return;
+    }
+    for (size_t i = 0; i < from && info->pad == PAD_MOST; i++) most = x[i] > most ? x[i] : most;
+    for (size_t i = from; i < to; i++)
+        x[i] = info->pad == PAD_MINUS_ONE ? -1 : info->pad == PAD_ROW ? (int32_t)i : info->pad == PAD_MOST ? most : from ? x[from - 1] : 0;
+}
+
+static void send_inputs(struct executor *e, const struct execution *run, const size_t padded[DIM_KINDS])
 {
     const struct graph *g = e->graph;
-    for (uint32_t v = 1; e->staged && v < graph_values(g); v++) {
+    char *copy = e->backend->stage(e->backend);
+    struct call_header header = {.seed = run->seed, .step = run->step, .draw = run->draw};
+    for (unsigned k = 0; k < DIM_KINDS; k++) header.count[k] = run->count[k];
+    memcpy(copy, &header, sizeof header);
+    for (uint32_t v = 1; v < graph_values(g); v++) {
         const struct value_info *info = graph_value(g, (value){v});
         const void *from = info->class == VALUE_INPUT && !info->resident ? e->inputs[info->binding] : NULL;
-        if (from) e->backend->upload(e->backend, e->staged + e->staged_at[info->binding], from, graph_bytes(g, (value){v}, count));
+        if (!from) continue;
+        char *to = copy + e->staged_at[info->binding];
+        size_t n = graph_elements(g, (value){v}, run->count), element = dtype_bytes(info->dtype);
+        memcpy(to, from, n * element);
+        pad(to, info, n, graph_elements(g, (value){v}, padded), element);
     }
+    e->backend->send(e->backend, e->staged, e->staged_bytes);
 }
 
 elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas weights, float *gradients, void **states,
@@ -114,11 +139,13 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
         if (graph_value(e->graph, (value){v})->dtype == DTYPE_BF16)
             return elbo_fail(error, ELBO_DEVICE, "the backend %s computes in f32 only; set precision=f32, or train on a GPU "
                              "(--device=cuda)", e->backend->name);
+    if (e->captures) e->backend->forget(e->backend, &e->captures); /* they hold the old addresses */
     e->arena = arena;
     e->weights = weights;
     e->gradients = gradients;
     e->states = states;
     if (e->backend->separate_memory && !e->staged) ELBO_TRY(stage_inputs(e, error));
+    if (e->staged) ELBO_TRY(e->backend->reserve_staging(e->backend, e->staged_bytes, error));
     return e->backend->reserve(e->backend, e->workspace_shared, e->workspace_worker, error);
 }
 
@@ -140,23 +167,34 @@ static bool bound(const struct executor *e, value v)
     return info->class != VALUE_INPUT || e->inputs[info->binding];
 }
 
-elbo_status executor_run(struct executor *e, const struct execution *run, elbo_error *error)
+/* Lengths for the choice of a launch: a power of two that holds the longest sentence. */
+static size_t length_bucket(size_t longest, size_t rows)
+{
+    size_t bucket = 32;
+    while (longest && bucket < longest) bucket *= 2;
+    return !longest || bucket > rows ? rows : bucket;
+}
+
+static size_t longest_of(const struct graph *g, const struct node *n, const struct replay_key *key)
+{
+    for (unsigned k = 0; k < MAX_INPUTS; k++) {
+        enum dim_kind kind = n->in[k].index ? graph_value(g, n->in[k])->dim[0].kind : DIM_FIXED;
+        if (kind == DIM_ENC_TOKENS || kind == DIM_DEC_TOKENS) return key->longest[kind];
+    }
+    return 0;
+}
+
+static elbo_status walk(struct executor *e, const struct execution *run, const struct replay_key *key, elbo_error *error)
 {
     const struct graph *g = e->graph;
-    static const char *const kinds[DIM_KINDS] = {"fixed", "encoder tokens", "decoder tokens", "sentences", "draws"};
-    for (unsigned k = DIM_ENC_TOKENS; k < DIM_KINDS; k++)
-        if (run->count[k] > graph_capacity(g)->count[k])
-            return elbo_fail(error, ELBO_INTERNAL, "%zu %s exceed the recording's capacity of %zu", run->count[k], kinds[k],
-                             graph_capacity(g)->count[k]);
-    copy_inputs(e, run->count);
     const uint32_t *order;
     size_t steps = graph_schedule(g, &order);
     for (size_t s = 0; s < steps; s++) {
         const struct node *n = graph_node_get(g, order[s]);
-        struct call call = {.backend = e->backend, .node = n, .attr = &n->attr,
-                            .seed = run->seed, .step = run->step, .draw = run->draw};
+        struct call call = {.backend = e->backend, .node = n, .attr = &n->attr, .seed = run->seed, .step = run->step, .draw = run->draw,
+                            .longest = longest_of(g, n, key), .header = (const struct call_header *)e->staged};
         node_types(&call, g, n);
-        node_sizes(&call.size, g, n, run->count);
+        node_sizes(&call.size, g, n, key->count);
         for (unsigned k = 0; k < MAX_INPUTS; k++) {
             call.in[k] = executor_pointer(e, n->in[k]);
             if (n->in[k].index && (!call.in[k] || !bound(e, n->in[k])))
@@ -165,13 +203,36 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
         }
         for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
             call.out[k] = executor_pointer(e, n->out[k]);
-            call.add[k] = n->mode[k] == WRITE_ADD || (n->mode[k] == WRITE_ADD_LATER_SLOTS && !run->first_slot);
+            call.add[k] = n->mode[k] == WRITE_ADD || (n->mode[k] == WRITE_ADD_LATER_SLOTS && !key->first_slot);
         }
-        guard_arena(e, n, run->count);
+        guard_arena(e, n, key->count);
         if (e->hook) e->hook(e->hook_context, &call, false);
         e->backend->kernels[n->type->index].run(&call);
         if (e->hook) e->hook(e->hook_context, &call, true);
     }
-    if (REDZONE_BYTES && !e->backend->separate_memory) redzone_open(e->arena, e->plan.bytes);
-    return e->backend->check ? e->backend->check(e->backend, error) : ELBO_OK;
+    return ELBO_OK;
+}
+
+elbo_status executor_run(struct executor *e, const struct execution *run, elbo_error *error)
+{
+    const struct graph *g = e->graph;
+    struct backend *backend = e->backend;
+    static const char *const kinds[DIM_KINDS] = {"fixed", "encoder tokens", "decoder tokens", "sentences", "draws"};
+    struct replay_key key = {.first_slot = run->first_slot};
+    for (unsigned k = DIM_ENC_TOKENS; k < DIM_KINDS; k++) {
+        size_t capacity = graph_capacity(g)->count[k];
+        if (run->count[k] > capacity)
+            return elbo_fail(error, ELBO_INTERNAL, "%zu %s exceed the recording's capacity of %zu", run->count[k], kinds[k], capacity);
+        key.count[k] = backend->rows ? backend->rows(run->count[k], capacity) : run->count[k];
+        key.longest[k] = length_bucket(run->longest[k], key.count[k]);
+    }
+    if (e->staged) send_inputs(e, run, key.count);
+    bool captures = backend->replay && !e->hook;
+    if (!captures || !backend->replay(backend, &e->captures, &key)) {
+        bool capturing = captures && backend->capture(backend, &e->captures, &key);
+        ELBO_TRY(walk(e, run, &key, error));
+        if (capturing && !backend->captured(backend, &e->captures, &key)) ELBO_TRY(walk(e, run, &key, error));
+    }
+    if (REDZONE_BYTES && !backend->separate_memory) redzone_open(e->arena, e->plan.bytes);
+    return backend->check ? backend->check(backend, error) : ELBO_OK;
 }

@@ -11,6 +11,12 @@
 struct backend;
 struct pool;
 
+/* What an execution tells its kernels in the backend's memory, so that a captured one can be replayed with other numbers. */
+struct call_header {
+    uint64_t seed, step, draw;   /* of the noise                     */
+    uint64_t count[DIM_KINDS];   /* the true ones                    */
+};
+
 /* One node with its pointers and sizes, as a kernel sees it. */
 struct call {
     struct backend *backend;
@@ -23,6 +29,14 @@ struct call {
     struct shape_view size;
     uint64_t seed, step;         /* of the noise                     */
     uint32_t draw;
+    size_t longest;              /* rows of the longest sentence in the packed rows that it reads, or an upper bound       */
+    const struct call_header *header; /* in separate memory; null elsewhere                                                */
+};
+
+/* What a captured execution depends on; nothing else may be baked into it. */
+struct replay_key {
+    size_t count[DIM_KINDS], longest[DIM_KINDS];
+    bool first_slot;
 };
 
 struct kernel {
@@ -42,6 +56,26 @@ struct backend {
     elbo_status (*check)(struct backend *, elbo_error *error); /* of what was launched; null: nothing can fail */
     bool bf16;                       /* computes in it                                  */
     bool separate_memory;            /* the host cannot read it: inputs are copied      */
+    /* A backend of separate memory computes rows in a few sizes; the inputs are padded up to them (enum pad_rule) and sent
+     * in one copy from staging memory that may be written while earlier copies are under way. */
+    size_t (*rows)(size_t count, size_t capacity);
+    elbo_status (*reserve_staging)(struct backend *, size_t bytes, elbo_error *error);
+    void *(*stage)(struct backend *);
+    void (*send)(struct backend *, void *to, size_t bytes);
+    /* Captured executions, by key; all null where there are none. replay: false when there is none for this key. capture:
+     * true when what follows is captured; captured: runs it, or says that it could not be and must be walked again. */
+    bool (*replay)(struct backend *, void **captures, const struct replay_key *key);
+    bool (*capture)(struct backend *, void **captures, const struct replay_key *key);
+    bool (*captured)(struct backend *, void **captures, const struct replay_key *key);
+    void (*forget)(struct backend *, void **captures);
+    /* Steps that may be launched before the first is waited for, beyond one; memory that copies can be read into
+     * later; a mark in the order of work, of 0 .. ahead, and the wait for it. */
+    unsigned ahead;
+    elbo_status (*allocate_host)(struct backend *, void **memory, size_t bytes, elbo_error *error);
+    void (*release_host)(struct backend *, void *memory);
+    void (*download_later)(struct backend *, void *to, const void *from, size_t bytes);
+    void (*mark)(struct backend *, unsigned which);
+    elbo_status (*wait)(struct backend *, unsigned which, elbo_error *error);
     double (*peak_flops)(struct backend *); /* measured now: f32 operations a second   */
     struct pool *pool;               /* host threads, for work between executions      */
     void (*destroy)(struct backend *);
@@ -66,14 +100,16 @@ struct executor {
     float *gradients;
     void **states;
     const void **inputs;          /* (inputs) bound by the caller before each run    */
-    char *staged;                 /* their copies in separate memory, one block ...  */
-    size_t *staged_at;            /* ... (inputs) offsets of those not resident     */
+    char *staged;                 /* their copies in separate memory, one block behind a call_header ... */
+    size_t *staged_at, staged_bytes; /* ... (inputs) offsets of those not resident  */
+    void *captures;               /* the backend's                                   */
     execute_hook hook;
     void *hook_context;
 };
 
 struct execution {
     size_t count[DIM_KINDS];
+    size_t longest[DIM_KINDS];    /* rows of the longest sentence; 0: not known      */
     bool first_slot;              /* WRITE_ADD_LATER_SLOTS overwrites                */
     uint64_t seed, step;
     uint32_t draw;

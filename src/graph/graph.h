@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MAX_RANK = 4, MAX_INPUTS = 8, MAX_OUTPUTS = 4 };
+enum { MAX_RANK = 4, MAX_INPUTS = 12, MAX_OUTPUTS = 4 };
 
 enum dim_kind {
     DIM_FIXED,
@@ -50,6 +50,15 @@ enum value_class {
     VALUE_STATE       /* persists between executions; written only by ops that say so */
 };
 
+/* What stands in the rows of an input between the count and the row size that a backend computes (execute.h). */
+enum pad_rule {
+    PAD_ZERO,
+    PAD_MINUS_ONE, /* labels: the row has no loss                                       */
+    PAD_MOST,      /* ids, positions: the largest so far, so that the order below holds */
+    PAD_ROW,       /* an order of rows: the row itself                                  */
+    PAD_LAST       /* offsets: the last one again, an empty sentence                    */
+};
+
 struct value_info {
     enum value_class class;
     enum dtype dtype;
@@ -59,6 +68,7 @@ struct value_info {
     uint32_t producer;  /* 1 + node that writes it first; 0: none            */
     uint32_t binding;   /* input, parameter or state number                  */
     bool kept;          /* the host reads it after the execution             */
+    enum pad_rule pad;  /* inputs                                           */
     bool wide_gradient; /* its gradient is f32 whatever its own type        */
     bool resident;      /* an input that lies in the backend's memory already */
 };
@@ -145,6 +155,7 @@ void graph_keep(struct graph *g, value v);
 void graph_wide_gradient(struct graph *g, value v);
 /* The input will be bound to the backend's own memory (an arena), not to the host's. */
 void graph_resident(struct graph *g, value v);
+void graph_pad(struct graph *g, value v, enum pad_rule rule);
 
 const struct value_info *graph_value(const struct graph *g, value v);
 size_t graph_values(const struct graph *g);

@@ -189,6 +189,11 @@ void graph_keep(struct graph *g, value v)
     g->values[v.index].kept = true;
 }
 
+void graph_pad(struct graph *g, value v, enum pad_rule rule)
+{
+    g->values[v.index].pad = rule;
+}
+
 void graph_wide_gradient(struct graph *g, value v)
 {
     g->values[v.index].wide_gradient = true;

@@ -95,12 +95,12 @@ static elbo_status allocate_state(struct model *m, struct recording *r, elbo_err
 {
     if (r->state || !graph_states(r->g)) return ELBO_OK;
     r->state = calloc(graph_states(r->g), sizeof *r->state);
-    if (!r->state) return elbo_fail(error, ELBO_MEMORY, "no memory for the key/value caches");
+    if (!r->state) return elbo_fail(error, ELBO_MEMORY, "no memory for the state of a recording");
     for (uint32_t v = 1; v < graph_values(r->g); v++) {
         const struct value_info *info = graph_value(r->g, (value){v});
         if (info->class != VALUE_STATE) continue;
         size_t bytes = graph_bytes(r->g, (value){v}, graph_capacity(r->g)->count);
-        ELBO_TRY(m->backend->allocate(m->backend, &r->state[info->binding], bytes, "the key/value cache", error));
+        ELBO_TRY(m->backend->allocate(m->backend, &r->state[info->binding], bytes, "the state of a recording", error));
     }
     return ELBO_OK;
 }
@@ -160,6 +160,8 @@ void recording_bind_slot(struct recording *r, const struct slot *slot, struct ex
     recording_bind_input(r, "sample", slot->sample);
     run->count[DIM_ENC_TOKENS] = graph_capacity(r->g)->count[DIM_ENC_TOKENS] ? slot->encoder.tokens : 0;
     run->count[DIM_DEC_TOKENS] = graph_capacity(r->g)->count[DIM_DEC_TOKENS] ? slot->decoder.tokens : 0;
+    run->longest[DIM_ENC_TOKENS] = slot->encoder.longest;
+    run->longest[DIM_DEC_TOKENS] = slot->decoder.longest;
     run->count[DIM_SENTENCES] = run->count[DIM_DRAWS] = slot->sentences;
 }
 

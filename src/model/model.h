@@ -54,7 +54,8 @@ struct recording {
     struct graph *g;
     struct executor executor;
     bool planned;
-    value loss, kl_dim, moments; /* train          */
+    value loss, kl_dim, moments; /* train: of one slot                    */
+    value sum_loss, sum_kl_dim, sum_moments; /* train: over a step's slots */
     value stats;                 /* encode         */
     value nll;                   /* score          */
     value logits;                /* step           */
@@ -68,7 +69,10 @@ struct train_recording {
     unsigned wanted;
 };
 
-/* Recording functions; `parameters` may be declared by them. The result is not yet bound to memory. */
+/* record_train's inputs beside a slot's arrays: "weights" (2, ELBO_WEIGHTS) f32, the loss's for both answers of "control"
+ * (CONTROL_SIZE) f32, which lies in the backend's memory (op_select_row).
+ *
+ * Recording functions; `parameters` may be declared by them. The result is not yet bound to memory. */
 elbo_status record_train(struct recording *out, const struct model_config *config, struct parameters *parameters,
                          const struct graph_capacities *capacities, const struct train_recording *options, size_t *ready,
                          elbo_error *error);

@@ -13,11 +13,17 @@ struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim
         const char *name;
         value *to;
         const struct dim *dim;
-    } inputs[] = {{"ids", &s.ids, n},           {"id_order", &s.id_order, n}, {"position", &s.position, n},
-                  {"position_order", &s.position_order, n}, {"sentence", &s.sentence, n}, {"offsets", &s.offsets, offsets}};
+        enum pad_rule pad;
+    } inputs[] = {{"ids", &s.ids, n, PAD_MOST},
+                  {"id_order", &s.id_order, n, PAD_ROW},
+                  {"position", &s.position, n, PAD_MOST},
+                  {"position_order", &s.position_order, n, PAD_ROW},
+                  {"sentence", &s.sentence, n, PAD_ZERO},
+                  {"offsets", &s.offsets, offsets, PAD_LAST}};
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         snprintf(name, sizeof name, "%s.%s", stream, inputs[i].name);
         *inputs[i].to = graph_input(r->g, name, DTYPE_I32, 1, inputs[i].dim);
+        graph_pad(r->g, *inputs[i].to, inputs[i].pad);
     }
     return s;
 }

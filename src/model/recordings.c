@@ -30,6 +30,16 @@ static value samples(struct recorder *r)
     return graph_input(r->g, "sample", DTYPE_U64, 1, (struct dim[]){{DIM_SENTENCES, 0}});
 }
 
+/* The sum of a value over a step's slots, in state. */
+static value accumulated(struct graph *g, value x)
+{
+    if (!x.index) return NO_VALUE;
+    const struct value_info info = *graph_value(g, x);
+    value sum = graph_state(g, info.name, DTYPE_F32, info.rank, info.dim);
+    op_accumulate(g, sum, x);
+    return sum;
+}
+
 elbo_status record_train(struct recording *out, const struct model_config *config, struct parameters *parameters,
                          const struct graph_capacities *capacities, const struct train_recording *options, size_t *ready,
                          elbo_error *error)
@@ -39,7 +49,11 @@ elbo_status record_train(struct recording *out, const struct model_config *confi
     r.training = true;
     struct graph *g = r.g;
     value sample = samples(&r), z = NO_VALUE, kl = NO_VALUE;
-    value weights = graph_input(g, "weights", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, ELBO_WEIGHTS}});
+    value rows = graph_input(g, "weights", DTYPE_F32, 2, (struct dim[]){{DIM_FIXED, 2}, {DIM_FIXED, ELBO_WEIGHTS}});
+    value control = graph_input(g, "control", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, CONTROL_SIZE}});
+    graph_resident(g, control);
+    graph_scope(g, "elbo.weights");
+    value weights = op_select_row(g, rows, control);
     if (config->latent.kind != LATENT_NONE) {
         struct sequence source = sequence_packed(&r, "encoder", DIM_ENC_TOKENS, sample);
         value stats = latent_head_record(&r, encoder_record(&r, &source));
@@ -53,6 +67,7 @@ elbo_status record_train(struct recording *out, const struct model_config *confi
     struct sequence target = sequence_packed(&r, "decoder", DIM_DEC_TOKENS, sample);
     value y = decoder_record(&r, &target, z);
     value labels = graph_input(g, "decoder.labels", DTYPE_I32, 1, (struct dim[]){{DIM_DEC_TOKENS, 0}});
+    graph_pad(g, labels, PAD_MINUS_ONE);
     graph_scope(g, "decoder.output");
     value nll = op_linear_cross_entropy(g, y, decoder_output_weights(&r), labels);
     graph_scope(g, "elbo");
@@ -62,6 +77,9 @@ elbo_status record_train(struct recording *out, const struct model_config *confi
     if (!graph_check(g, error)) {
         graph_keep(g, elbo.loss);
         if (elbo.kl_dim.index) graph_keep(g, elbo.kl_dim);
+        out->sum_loss = accumulated(g, elbo.loss);
+        out->sum_kl_dim = accumulated(g, elbo.kl_dim);
+        out->sum_moments = accumulated(g, out->moments);
         struct autodiff_options autodiff = {.wanted = options->wanted, .policy = options->recompute, .ready = ready,
                                             .add = &op_add_type};
         graph_differentiate(g, elbo.loss, &autodiff, error);
@@ -91,6 +109,7 @@ elbo_status record_score(struct recording *out, const struct model_config *confi
     struct sequence target = sequence_packed(&r, "decoder", DIM_DEC_TOKENS, NO_VALUE);
     value y = decoder_record(&r, &target, z);
     value labels = graph_input(r.g, "decoder.labels", DTYPE_I32, 1, (struct dim[]){{DIM_DEC_TOKENS, 0}});
+    graph_pad(r.g, labels, PAD_MINUS_ONE);
     graph_scope(r.g, "decoder.output");
     value nll = op_linear_cross_entropy(r.g, y, decoder_output_weights(&r), labels);
     out->nll = op_segment_sum(r.g, nll, target.offsets, DIM_SENTENCES);

@@ -17,6 +17,13 @@ value op_add(struct graph *g, value a, value b)
     return like(g, n, "add", a);
 }
 
+void op_accumulate(struct graph *g, value sum, value x)
+{
+    struct node *n = graph_node(g, &op_add_type);
+    node_in(g, n, 0, x);
+    node_out_into(g, n, 0, sum, WRITE_ADD_LATER_SLOTS);
+}
+
 void op_cast_into(struct graph *g, value to, value x)
 {
     struct node *n = graph_node(g, &op_add_type);

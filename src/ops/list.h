@@ -34,7 +34,9 @@
     X(swiglu)                                                                                                          \
     X(swiglu_backward)                                                                                                 \
     X(dropout)                                                                                                         \
+    X(select_row)                                                                                                      \
     X(squared_norm)                                                                                                    \
+    X(guard)                                                                                                           \
     X(adamw)                                                                                                           \
     X(sgd)
 

@@ -129,13 +129,29 @@ value op_dropout(struct graph *g, value x, const struct token_rows *rows, double
 
 /* ---- optimizer: ranges of the arenas, bound as inputs of an update graph ---- */
 
+/* What the last update decided, kept in the backend's memory as f32: so no step waits for the host to learn whether the one
+ * before it was applied. Whatever depends on the count of updates comes in two rows, for both answers. */
+enum { CONTROL_APPLIED, CONTROL_NORM, CONTROL_FINITE, CONTROL_SIZE };
+/* y (K) = row CONTROL_APPLIED of rows (2, K). */
+value op_select_row(struct graph *g, value rows, value control);
+
+/* sum += x over the slots of a step; the first one overwrites. sum: a state. */
+void op_accumulate(struct graph *g, value sum, value x);
+
 enum { NORM_SQUARED, NORM_NOT_FINITE, NORM_RECORD };
 /* record (NORM_RECORD) = sum of squares in a fixed order over blocks of 1,024, and the number of values not finite. */
 value op_squared_norm(struct graph *g, value gradient);
 
 /* Step scalars of one group. */
 enum { STEP_LEARNING_RATE, STEP_GRADIENT_SCALE, STEP_DECAY, STEP_BETA1, STEP_BETA2, STEP_EPSILON, STEP_CORRECTION1,
-       STEP_CORRECTION2, STEP_MOMENTUM, STEP_SCALARS };
+       STEP_CORRECTION2, STEP_MOMENTUM, STEP_APPLY, STEP_SCALARS };
+/* The guard: norm = square root of the sum of up to MOST_NORMS squared norms. The update is applied where it and `loss` are
+ * finite and settings[GUARD_SKIP] is 0. scalars (K, STEP_SCALARS) = the row of `rows` (2, K, STEP_SCALARS) that `control` as
+ * it was selects, each gradient scale times min(1, clip / norm) (no clip where GUARD_CLIP is 0), STEP_APPLY = applied;
+ * control = the new decision. */
+enum { GUARD_CLIP, GUARD_SKIP, GUARD_SETTINGS, MOST_NORMS = 8 };
+void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows, value settings);
+
 /* AdamW (Loshchilov and Hutter 2019): decay is the learning rate times the weight decay, decoupled. `working`: the weights
  * again in bf16, optional. */
 void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars);

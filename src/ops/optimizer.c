@@ -9,6 +9,30 @@ value op_squared_norm(struct graph *g, value gradient)
     return node_out(g, n, 0, "norm", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, NORM_RECORD}});
 }
 
+value op_select_row(struct graph *g, value rows, value control)
+{
+    struct node *n = graph_node(g, &op_select_row_type);
+    node_in(g, n, 0, rows);
+    node_in(g, n, 1, control);
+    return node_out(g, n, 0, "select", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, graph_width(g, rows)}});
+}
+
+void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows, value settings)
+{
+    struct node *n = count <= MOST_NORMS ? graph_node(g, &op_guard_type) : NULL;
+    if (!n) {
+        graph_fail(g, "the guard takes %d norms, not %zu", MOST_NORMS, count);
+        return;
+    }
+    node_in(g, n, 0, loss);
+    node_in(g, n, 1, rows);
+    node_in(g, n, 2, settings);
+    node_in(g, n, 3, control);
+    for (size_t k = 0; k < count; k++) node_in(g, n, 4 + (unsigned)k, norms[k]);
+    node_out_into(g, n, 0, scalars, WRITE);
+    node_out_into(g, n, 1, control, WRITE);
+}
+
 void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars)
 {
     struct node *n = graph_node(g, &op_adamw_type);
@@ -31,5 +55,7 @@ void op_sgd(struct graph *g, value weights, value working, value moment, value g
 }
 
 const struct op_type op_squared_norm_type = {.name = "squared_norm", .index = OP_squared_norm};
+const struct op_type op_select_row_type = {.name = "select_row", .index = OP_select_row};
+const struct op_type op_guard_type = {.name = "guard", .index = OP_guard};
 const struct op_type op_adamw_type = {.name = "adamw", .index = OP_adamw};
 const struct op_type op_sgd_type = {.name = "sgd", .index = OP_sgd};

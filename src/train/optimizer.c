@@ -1,10 +1,9 @@
 #include "train/optimizer.h"
-#include "ops/ops.h"
 
 #include <math.h>
 #include <stdio.h>
 
-_Static_assert(STEP_SCALARS <= 16, "room for the step's scalars");
+_Static_assert((int)GROUPS <= (int)MOST_NORMS, "the guard takes all groups");
 
 static double part_factor(const struct optimizer_config *c, enum parameter_part part)
 {
@@ -28,26 +27,68 @@ static value range(struct graph *g, const char *what, enum dtype dtype, unsigned
     return v;
 }
 
-static elbo_status bind(struct executor *e, struct graph *g, struct optimizer *o, struct weight_arenas weights, elbo_error *error)
+static void bind(struct optimizer *o, const char *name, const void *data)
 {
-    ELBO_TRY(executor_create(e, g, o->backend, error));
+    value v = graph_input_named(o->graph, name);
+    if (v.index) o->executor.inputs[graph_value(o->graph, v)->binding] = data;
+}
+
+static void bind_ranges(struct optimizer *o, struct weight_arenas weights)
+{
     const struct parameter_group *groups = parameters_groups(o->parameters);
     for (unsigned k = 0; k < GROUPS; k++) {
+        size_t at = groups[k].offset;
         const struct {
             const char *what;
-            void *data;
-        } ranges[] = {{"gradient", o->gradients + groups[k].offset}, {"weights", (float *)weights.master + groups[k].offset},
-                      {"working", weights.working ? (uint16_t *)weights.working + groups[k].offset : NULL},
-                      {"moment1", o->moment1 + groups[k].offset},
-                      {"moment2", o->moment2 ? o->moment2 + groups[k].offset : NULL}, {"scalars", o->scalars[k]}};
+            const void *data;
+        } ranges[] = {{"gradient", o->gradients + at},
+                      {"weights", weights.master + at},
+                      {"working", weights.working ? (const uint16_t *)weights.working + at : NULL},
+                      {"moment1", o->moment1 + at},
+                      {"moment2", o->moment2 ? o->moment2 + at : NULL},
+                      {"scalars", o->scalars + k * STEP_SCALARS}};
         for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
             char name[32];
             snprintf(name, sizeof name, "%s.%u", ranges[i].what, k);
-            value v = graph_input_named(g, name);
-            if (v.index) e->inputs[graph_value(g, v)->binding] = ranges[i].data;
+            bind(o, name, ranges[i].data);
         }
     }
-    return ELBO_OK;
+}
+
+static value small(struct graph *g, const char *name, size_t rank, const struct dim *dim, bool resident)
+{
+    value v = graph_input(g, name, DTYPE_F32, rank, dim);
+    if (resident) graph_resident(g, v);
+    return v;
+}
+
+/* Norms, guard, then each group's update. */
+static void record(struct optimizer *o, bool working)
+{
+    struct graph *g = o->graph;
+    const struct parameter_group *groups = parameters_groups(o->parameters);
+    value gradient[GROUPS] = {{0}}, norms[GROUPS];
+    size_t count = 0;
+    for (unsigned k = 0; k < GROUPS; k++) {
+        if (!o->trained[k]) continue;
+        gradient[k] = range(g, "gradient", DTYPE_F32, k, groups[k].elements);
+        norms[count++] = op_squared_norm(g, gradient[k]);
+    }
+    struct dim rows[] = {{DIM_FIXED, 2 * GROUPS}, {DIM_FIXED, STEP_SCALARS}}, of_groups[] = {{DIM_FIXED, GROUPS}, {DIM_FIXED, STEP_SCALARS}};
+    op_guard(g, small(g, "scalars", 2, of_groups, true), small(g, "control", 1, (struct dim[]){{DIM_FIXED, CONTROL_SIZE}}, true), norms,
+             count, small(g, "loss", 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}}, true), small(g, "rows", 2, rows, false),
+             small(g, "settings", 1, (struct dim[]){{DIM_FIXED, GUARD_SETTINGS}}, false));
+    for (unsigned k = 0; k < GROUPS; k++) {
+        size_t n = groups[k].elements;
+        if (!o->trained[k]) continue;
+        value w = range(g, "weights", DTYPE_F32, k, n), m = range(g, "moment1", DTYPE_F32, k, n);
+        value copy = working ? range(g, "working", DTYPE_BF16, k, n) : NO_VALUE;
+        value s = range(g, "scalars", DTYPE_F32, k, STEP_SCALARS);
+        if (o->config.kind == OPTIMIZER_ADAMW)
+            op_adamw(g, w, copy, m, range(g, "moment2", DTYPE_F32, k, n), gradient[k], s);
+        else
+            op_sgd(g, w, copy, m, gradient[k], s);
+    }
 }
 
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
@@ -59,82 +100,62 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     ELBO_TRY(backend->allocate(backend, (void **)&o->moment1, bytes, "the optimizer's first moments", error));
     if (config->kind == OPTIMIZER_ADAMW)
         ELBO_TRY(backend->allocate(backend, (void **)&o->moment2, bytes, "the optimizer's second moments", error));
+    ELBO_TRY(backend->allocate(backend, (void **)&o->control, CONTROL_SIZE * sizeof(float), "the guard's decision", error));
+    ELBO_TRY(backend->allocate(backend, (void **)&o->scalars, GROUPS * STEP_SCALARS * sizeof(float), "the step's scalars", error));
     struct graph_capacities none = {{0}};
-    ELBO_TRY(graph_create(&o->norm_graph, "norm", parameters, &none, error));
-    ELBO_TRY(graph_create(&o->update_graph, "update", parameters, &none, error));
+    ELBO_TRY(graph_create(&o->graph, "update", parameters, &none, error));
     const struct parameter_group *groups = parameters_groups(parameters);
     for (unsigned k = 0; k < GROUPS; k++) {
-        size_t n = groups[k].elements;
         o->factor[k] = part_factor(config, groups[k].part);
-        o->trained[k] = n && o->factor[k] > 0;
-        if (!o->trained[k]) continue;
-        o->record[k] = op_squared_norm(o->norm_graph, range(o->norm_graph, "gradient", DTYPE_F32, k, n));
-        graph_keep(o->norm_graph, o->record[k]);
-        struct graph *g = o->update_graph;
-        value w = range(g, "weights", DTYPE_F32, k, n), m = range(g, "moment1", DTYPE_F32, k, n);
-        value d = range(g, "gradient", DTYPE_F32, k, n);
-        value working = weights.working ? range(g, "working", DTYPE_BF16, k, n) : NO_VALUE;
-        char scalars[32];
-        snprintf(scalars, sizeof scalars, "scalars.%u", k);
-        value s = graph_input(g, scalars, DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, STEP_SCALARS}});
-        if (config->kind == OPTIMIZER_ADAMW)
-            op_adamw(g, w, working, m, range(g, "moment2", DTYPE_F32, k, n), d, s);
-        else
-            op_sgd(g, w, working, m, d, s);
+        o->trained[k] = groups[k].elements && o->factor[k] > 0;
     }
-    ELBO_TRY(bind(&o->norm, o->norm_graph, o, weights, error));
-    ELBO_TRY(bind(&o->update, o->update_graph, o, weights, error));
-    ELBO_TRY(backend->allocate(backend, &o->arena, o->norm.plan.bytes, "the norm's record", error));
-    ELBO_TRY(executor_bind(&o->norm, o->arena, weights, o->gradients, NULL, error));
-    return executor_bind(&o->update, o->arena, weights, o->gradients, NULL, error);
+    record(o, weights.working);
+    ELBO_TRY(executor_create(&o->executor, o->graph, backend, error));
+    bind_ranges(o, weights);
+    bind(o, "control", o->control);
+    bind(o, "scalars", o->scalars);
+    bind(o, "rows", o->rows);
+    bind(o, "settings", o->settings);
+    ELBO_TRY(backend->allocate(backend, &o->arena, o->executor.plan.bytes, "the norms", error));
+    return executor_bind(&o->executor, o->arena, weights, o->gradients, NULL, error);
 }
 
 void optimizer_free(struct optimizer *o)
 {
-    void *memory[] = {o->gradients, o->moment1, o->moment2, o->arena};
+    void *memory[] = {o->gradients, o->moment1, o->moment2, o->control, o->scalars, o->arena};
+    executor_free(&o->executor);
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i]) o->backend->release(o->backend, memory[i]);
-    executor_free(&o->norm);
-    executor_free(&o->update);
-    graph_free(o->norm_graph);
-    graph_free(o->update_graph);
+    graph_free(o->graph);
     *o = (struct optimizer){0};
 }
 
-elbo_status optimizer_norm(struct optimizer *o, double *norm, elbo_error *error)
+void optimizer_watch(struct optimizer *o, const void *loss)
 {
-    struct execution run = {.seed = 0};
-    ELBO_TRY(executor_run(&o->norm, &run, error));
-    double sum = 0;
-    for (unsigned k = 0; k < GROUPS; k++) {
-        if (!o->trained[k]) continue;
-        float record[NORM_RECORD];
-        o->backend->download(o->backend, record, executor_pointer(&o->norm, o->record[k]), sizeof record);
-        sum += record[NORM_NOT_FINITE] > 0 ? (double)NAN : (double)record[NORM_SQUARED];
-    }
-    *norm = sqrt(sum);
-    return ELBO_OK;
+    bind(o, "loss", loss);
 }
 
-elbo_status optimizer_update(struct optimizer *o, double learning_rate, double norm, elbo_error *error)
+elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_error *error)
 {
     const struct optimizer_config *c = &o->config;
     const struct parameter_group *groups = parameters_groups(o->parameters);
-    double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1.0, t = (double)(o->updates + 1);
-    for (unsigned k = 0; k < GROUPS; k++) {
-        float *s = o->scalars[k];
-        s[STEP_LEARNING_RATE] = (float)(learning_rate * o->factor[k]);
-        s[STEP_GRADIENT_SCALE] = (float)scale;
-        s[STEP_DECAY] = (float)(groups[k].decay ? c->weight_decay : 0);
-        s[STEP_BETA1] = (float)c->beta1;
-        s[STEP_BETA2] = (float)c->beta2;
-        s[STEP_EPSILON] = (float)c->epsilon;
-        s[STEP_CORRECTION1] = (float)(1.0 / (1.0 - pow(c->beta1, t)));
-        s[STEP_CORRECTION2] = (float)(1.0 / (1.0 - pow(c->beta2, t)));
-        s[STEP_MOMENTUM] = (float)c->momentum;
-    }
+    for (unsigned answer = 0; answer < 2; answer++)
+        for (unsigned k = 0; k < GROUPS; k++) {
+            float *s = o->rows[answer][k];
+            double t = (double)(u->number[answer] + 1);
+            s[STEP_LEARNING_RATE] = (float)(u->learning_rate[answer] * o->factor[k]);
+            s[STEP_GRADIENT_SCALE] = 1;
+            s[STEP_DECAY] = (float)(groups[k].decay ? c->weight_decay : 0);
+            s[STEP_BETA1] = (float)c->beta1;
+            s[STEP_BETA2] = (float)c->beta2;
+            s[STEP_EPSILON] = (float)c->epsilon;
+            s[STEP_CORRECTION1] = (float)(1.0 / (1.0 - pow(c->beta1, t)));
+            s[STEP_CORRECTION2] = (float)(1.0 / (1.0 - pow(c->beta2, t)));
+            s[STEP_MOMENTUM] = (float)c->momentum;
+            s[STEP_APPLY] = 0; /* the guard's to say */
+        }
+    o->settings[GUARD_CLIP] = (float)c->clip;
+    o->settings[GUARD_SKIP] = u->skip;
     struct execution run = {.seed = 0};
-    ELBO_TRY(executor_run(&o->update, &run, error));
-    o->updates++;
-    return ELBO_OK;
+    return executor_run(&o->executor, &run, error);
 }

@@ -1,37 +1,48 @@
-/* The optimizer: walks the parameter groups of one arena. Its work is two small graphs: `norm` (squared norm of each
- * trained group) and `update` (AdamW or SGD on each), so that they run, and are accounted for, like every other op. */
+/* The optimizer: walks the parameter groups of one arena. An update is one small graph (squared norm of each trained group,
+ * guard, AdamW or SGD on each), so that it runs, and is accounted for, like every other op, and waits for nothing. */
 #ifndef TRAIN_OPTIMIZER_H
 #define TRAIN_OPTIMIZER_H
 
 #include "graph/execute.h"
 #include "graph/parameters.h"
+#include "ops/ops.h"
 #include "train/config.h"
+
+/* What an update is told. Rates and counts come twice, for an update before it that was left out [0] and applied [1]. */
+struct update {
+    double learning_rate[2];
+    uint64_t number[2]; /* of updates applied before this one */
+    bool skip;
+};
 
 struct optimizer {
     struct optimizer_config config;
     struct parameters *parameters;
     struct backend *backend;
     bool trained[GROUPS];
-    double factor[GROUPS];             /* of the learning rate                             */
-    uint64_t updates;                  /* applied so far: the schedules' clock             */
-    float *gradients, *moment1, *moment2; /* arenas; moment2 is null with SGD              */
-    float scalars[GROUPS][16];
-    struct graph *norm_graph, *update_graph;
-    struct executor norm, update;
+    double factor[GROUPS];                /* of the learning rate                     */
+    uint64_t updates;                     /* known to be applied: the schedules' clock */
+    float *gradients, *moment1, *moment2; /* arenas; moment2 is null with SGD         */
+    float *control;                       /* (CONTROL_SIZE) on the backend            */
+    float *scalars;                       /* (GROUPS, STEP_SCALARS) on the backend    */
+    float rows[2][GROUPS][STEP_SCALARS], settings[GUARD_SETTINGS];
+    struct graph *graph;
+    struct executor executor;
     void *arena;
-    value record[GROUPS];
 };
 
-/* `wanted` receives the set of groups for autodiff: those with a factor above 0. */
+/* The set of groups for autodiff: those with a factor above 0. */
+unsigned optimizer_wanted(const struct optimizer_config *config);
+
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
                              struct weight_arenas weights, struct backend *backend, elbo_error *error);
 void optimizer_free(struct optimizer *o);
-unsigned optimizer_wanted(const struct optimizer_config *config);
 
-/* Global norm of the trained gradients; NaN or infinity when any is not finite. */
-elbo_status optimizer_norm(struct optimizer *o, double *norm, elbo_error *error);
+/* The loss that the guard looks at: ELBO_PARTS floats on the backend. Before the first update. */
+void optimizer_watch(struct optimizer *o, const void *loss);
 
-/* One update at this learning rate, gradients clipped to config.clip by the norm just measured. */
-elbo_status optimizer_update(struct optimizer *o, double learning_rate, double norm, elbo_error *error);
+/* Launches one update: applied where norm and loss are finite and it is not to be skipped, gradients clipped to config.clip.
+ * What was decided lies in `control` then. */
+elbo_status optimizer_update(struct optimizer *o, const struct update *update, elbo_error *error);
 
 #endif

@@ -50,15 +50,15 @@ elbo_status report_step(struct trainer *t, elbo_error *error)
 {
     double now = clock_seconds(), seconds = now - t->step_began;
     double rate = seconds > 0 ? (double)t->tokens_since / seconds : 0, mib = memory_mib();
-    double done = (double)(t->draws - t->first_draw), left = 0;
-    if (done > 0) left = (now - t->begun) / done * (double)(t->config->train.steps - t->draws);
+    double done = (double)(t->done - t->first_draw), left = 0;
+    if (done > 0) left = (now - t->begun) / done * (double)(t->config->train.steps - t->done);
     size_t active = active_units(t), z = t->model_config.latent.kind == LATENT_NONE ? 0 : t->model_config.latent.width;
     report_line(t, "step %llu/%zu  loss %.3f  reconstruction %.3f  kl %.3f  beta %.3f  active %zu/%zu  |g| %.3f  %.1fk tok/s  "
         "%.0f MiB  %.0fm%02.0fs left%s",
-        (unsigned long long)t->draws, t->config->train.steps, t->loss, t->reconstruction, t->kl, t->beta, active, z,
+        (unsigned long long)t->done, t->config->train.steps, t->loss, t->reconstruction, t->kl, t->beta, active, z,
         t->gradient_norm, rate / 1e3, mib, floor(left / 60), floor(fmod(left, 60)), t->step_skipped ? "  (update skipped)" : "");
     json_t *row = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:b, s:I}", "step",
-                            (json_int_t)t->draws, "loss", number(t->loss), "reconstruction", number(t->reconstruction), "kl",
+                            (json_int_t)t->done, "loss", number(t->loss), "reconstruction", number(t->reconstruction), "kl",
                             number(t->kl), "kl_free", number(t->kl_free), "gradient_norm", number(t->gradient_norm), "beta",
                             t->beta, "learning_rate", t->learning_rate, "lambda", t->config->objective.lambda, "active_units",
                             (int)active, "sentences", (json_int_t)t->sentences, "tokens", (json_int_t)t->tokens, "words",

@@ -13,6 +13,17 @@
 
 #include <signal.h>
 
+/* A step that was launched and whose figures are on their way. */
+struct pending {
+    bool live;
+    uint64_t step;               /* from 1                                       */
+    size_t sentences, tokens, words, shortened;
+    double beta[2], learning_rate[2]; /* for both answers of the step before     */
+    float *read;                 /* (ELBO_PARTS + Z + 4 Z + CONTROL_SIZE) in host memory that copies reach later */
+};
+
+enum { MOST_AHEAD = 2 };
+
 struct trainer {
     const struct elbo_config *config;
     const struct options *options;
@@ -28,7 +39,10 @@ struct trainer {
     struct recording recording;
     struct slot_loader *loader;
     struct metrics *metrics;
-    float weights[ELBO_WEIGHTS]; /* the loss's step scalars */
+    float weights[2][ELBO_WEIGHTS]; /* the loss's step scalars */
+    struct pending pending[MOST_AHEAD];
+    uint64_t done;               /* steps whose figures are known; draws: launched */
+    bool applied;                /* the update of step `done`                   */
 
     /* ---- the state that a checkpoint holds beside weights and moments ---- */
     uint64_t draws;              /* training forward passes: the noise's step   */
@@ -43,8 +57,6 @@ struct trainer {
     bool step_skipped;
     size_t sentences, tokens, words;
     double *kl_dim;              /* (Z) sums over the batch                     */
-    double *sums;                /* (2 Z) sums of mu and mu^2 over the batch    */
-    float *read;                 /* (4 Z + ELBO_PARTS) what is read back        */
     double begun, step_began, save_seconds;
     uint64_t first_draw, tokens_since;
 };

@@ -71,6 +71,12 @@ static elbo_status open_run_directory(struct trainer *t, bool *resume, elbo_erro
     return ELBO_OK;
 }
 
+/* What is read back of a step. */
+static size_t read_floats(size_t z)
+{
+    return ELBO_PARTS + 5 * z + CONTROL_SIZE;
+}
+
 static elbo_status build(struct trainer *t, elbo_error *error)
 {
     struct elbo_config planned = *t->config;
@@ -96,9 +102,11 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
     t->moments = calloc(2 * z + 1, sizeof *t->moments);
     t->kl_dim = calloc(z + 1, sizeof *t->kl_dim);
-    t->sums = calloc(2 * z + 1, sizeof *t->sums);
-    t->read = calloc(4 * z + ELBO_PARTS, sizeof *t->read);
-    if (!t->moments || !t->kl_dim || !t->sums || !t->read) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
+    if (!t->moments || !t->kl_dim) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
+    optimizer_watch(&t->optimizer, executor_pointer(&t->recording.executor, t->recording.sum_loss));
+    recording_bind_input(&t->recording, "control", t->optimizer.control);
+    for (unsigned i = 0; i <= t->backend->ahead; i++)
+        ELBO_TRY(t->backend->allocate_host(t->backend, (void **)&t->pending[i].read, read_floats(z) * sizeof(float), error));
     report_line(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB", (double)table.parameters / 1e6,
         t->backend->name, t->backend->detail, (double)table.total / 1048576.0, (double)table.activations / 1048576.0);
     return ELBO_OK;
@@ -164,7 +172,7 @@ elbo_status trainer_open(struct trainer **out, const struct elbo_config *config,
         trainer_close(t);
         return status;
     }
-    t->first_draw = t->draws;
+    t->first_draw = t->done = t->draws;
     *out = t;
     return ELBO_OK;
 }
@@ -173,6 +181,8 @@ void trainer_close(struct trainer *t)
 {
     if (!t) return;
     if (t->loader) slot_loader_close(t->loader);
+    for (unsigned i = 0; i < MOST_AHEAD; i++)
+        if (t->pending[i].read) t->backend->release_host(t->backend, t->pending[i].read);
     metrics_close(t->metrics);
     recording_free(&t->recording, t->backend);
     if (t->optimizer.backend) optimizer_free(&t->optimizer);
@@ -184,90 +194,121 @@ void trainer_close(struct trainer *t)
     if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
     free(t->moments);
     free(t->kl_dim);
-    free(t->sums);
-    free(t->read);
     free(t);
 }
 
-/* ---- a step ---- */
-
-static void read_slot(struct trainer *t, const struct execution *run, float *sums)
-{
-    size_t z = t->model_config.latent.width;
-    float *parts = t->read, *kl_dim = parts + ELBO_PARTS;
-    recording_read(&t->recording, t->recording.loss, parts, run->count);
-    t->loss += parts[ELBO_LOSS];
-    t->reconstruction += parts[ELBO_NLL];
-    t->kl += parts[ELBO_KL];
-    t->kl_free += parts[ELBO_KL_FREE];
-    if (!t->recording.kl_dim.index) return;
-    recording_read(&t->recording, t->recording.kl_dim, kl_dim, run->count);
-    for (size_t j = 0; j < z; j++) t->kl_dim[j] += kl_dim[j];
-    recording_read(&t->recording, t->recording.moments, sums, run->count);
-}
-
-/* Running moments of mu, for the active units of the console line: a mean over about fifty steps. */
-static void update_moments(struct trainer *t, const double *batch)
-{
-    size_t z = t->model_config.latent.width;
-    const double keep = 0.98;
-    for (size_t j = 0; j < 2 * z; j++) t->moments[j] = keep * t->moments[j] + (1 - keep) * batch[j] / (double)t->sentences;
-    t->moments[2 * z] = keep * t->moments[2 * z] + (1 - keep);
-}
+/* ---- a step: launched, and finished when its figures are there, at most backend->ahead steps later ---- */
 
 static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, elbo_error *error)
 {
-    size_t z = t->model_config.latent.width;
-    double *sums = t->sums;
-    memset(sums, 0, 2 * z * sizeof *sums);
-    t->weights[ELBO_WEIGHT_NLL] = (float)(t->config->objective.lambda / (double)batch->sentences);
-    t->weights[ELBO_WEIGHT_KL] = (float)(t->beta / (double)batch->sentences);
-    recording_bind_input(&t->recording, "weights", t->weights);
-    t->loss = t->reconstruction = t->kl = t->kl_free = 0;
-    t->tokens = t->words = 0;
-    memset(t->kl_dim, 0, (z + 1) * sizeof *t->kl_dim);
     for (size_t i = 0; i < batch->count; i++) {
-        const struct slot *slot = &batch->slots[i];
         struct execution run = {.first_slot = i == 0, .seed = t->config->seed, .step = batch->step};
-        recording_bind_slot(&t->recording, slot, &run);
+        recording_bind_slot(&t->recording, &batch->slots[i], &run);
         ELBO_TRY(executor_run(&t->recording.executor, &run, error));
-        float *moments = t->read + ELBO_PARTS; /* (2 Z, 2): mu's first */
-        read_slot(t, &run, moments);
-        for (size_t j = 0; j < z && t->recording.moments.index; j++) {
-            sums[j] += moments[2 * j];
-            sums[z + j] += moments[2 * j + 1];
-        }
-        t->tokens += slot->decoder.tokens;
-        t->words += slot->words;
     }
-    t->sentences = batch->sentences;
-    t->reconstruction /= (double)batch->sentences;
-    t->kl /= (double)batch->sentences;
-    t->kl_free /= (double)batch->sentences;
     return ELBO_OK;
 }
 
-static elbo_status step(struct trainer *t, const struct slot_batch **batch, elbo_error *error)
+/* Everything that depends on the count of updates, for both answers that the step before may have. */
+static struct update schedule(struct trainer *t, struct pending *p)
 {
     const struct elbo_config *c = t->config;
-    ELBO_TRY(slot_loader_next(t->loader, batch, error));
-    t->beta = schedule_beta(&c->objective, t->optimizer.updates, c->train.steps);
-    t->learning_rate = c->optimizer.learning_rate * schedule_learning_rate(&c->optimizer, t->optimizer.updates, c->train.steps);
-    ELBO_TRY(run_slots(t, *batch, error));
-    ELBO_TRY(optimizer_norm(&t->optimizer, &t->gradient_norm, error));
-    bool finite = isfinite(t->loss) && isfinite(t->gradient_norm);
-    t->bad = finite ? 0 : t->bad + 1;
-    t->step_skipped = !finite || t->draws + 1 == c->train.skip;
-    if (t->step_skipped) {
-        t->skipped++;
-    } else {
-        ELBO_TRY(optimizer_update(&t->optimizer, t->learning_rate, t->gradient_norm, error));
-        if (t->recording.moments.index) update_moments(t, t->sums);
+    struct update u = {.skip = t->draws + 1 == c->train.skip};
+    bool known = t->done == t->draws; /* then `updates` counts the step before already */
+    for (unsigned answer = 0; answer < 2; answer++) {
+        u.number[answer] = known ? t->optimizer.updates : t->optimizer.updates + answer;
+        p->beta[answer] = schedule_beta(&c->objective, u.number[answer], c->train.steps);
+        p->learning_rate[answer] = c->optimizer.learning_rate * schedule_learning_rate(&c->optimizer, u.number[answer], c->train.steps);
+        u.learning_rate[answer] = p->learning_rate[answer];
+        t->weights[answer][ELBO_WEIGHT_NLL] = (float)(c->objective.lambda / (double)p->sentences);
+        t->weights[answer][ELBO_WEIGHT_KL] = (float)(p->beta[answer] / (double)p->sentences);
     }
-    t->shortened += (*batch)->shortened;
-    t->tokens_since += t->tokens;
+    recording_bind_input(&t->recording, "weights", t->weights);
+    return u;
+}
+
+static void read_later(struct trainer *t, const struct pending *p)
+{
+    struct backend *b = t->backend;
+    size_t z = t->model_config.latent.width;
+    const struct {
+        const void *from;
+        size_t floats;
+    } parts[] = {{executor_pointer(&t->recording.executor, t->recording.sum_loss), ELBO_PARTS},
+                 {executor_pointer(&t->recording.executor, t->recording.sum_kl_dim), z},
+                 {executor_pointer(&t->recording.executor, t->recording.sum_moments), 4 * z},
+                 {t->optimizer.control, CONTROL_SIZE}};
+    float *to = p->read;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; to += parts[i++].floats)
+        if (parts[i].from) b->download_later(b, to, parts[i].from, parts[i].floats * sizeof *to);
+}
+
+static elbo_status launch(struct trainer *t, const struct slot_batch **batch, elbo_error *error)
+{
+    unsigned which = (unsigned)(t->draws % (t->backend->ahead + 1));
+    struct pending *p = &t->pending[which];
+    ELBO_TRY(slot_loader_next(t->loader, batch, error));
+    p->step = t->draws + 1;
+    p->sentences = (*batch)->sentences;
+    p->shortened = (*batch)->shortened;
+    p->tokens = p->words = 0;
+    for (size_t i = 0; i < (*batch)->count; i++) {
+        p->tokens += (*batch)->slots[i].decoder.tokens;
+        p->words += (*batch)->slots[i].words;
+    }
+    struct update u = schedule(t, p);
+    ELBO_TRY(run_slots(t, *batch, error));
+    ELBO_TRY(optimizer_update(&t->optimizer, &u, error));
+    read_later(t, p);
+    t->backend->mark(t->backend, which);
+    p->live = true;
     t->next = (*batch)->next;
     t->draws++;
+    return ELBO_OK;
+}
+
+/* Running moments of mu, for the active units of the console line: a mean over about fifty steps. */
+static void update_moments(struct trainer *t, const float *batch)
+{
+    size_t z = t->model_config.latent.width;
+    const double keep = 0.98;
+    for (size_t j = 0; j < 2 * z; j++) {
+        double sum = batch[j < z ? 2 * j : 2 * (j - z) + 1]; /* (2 Z, 2): mu's first, the sum before that of squares */
+        t->moments[j] = keep * t->moments[j] + (1 - keep) * sum / (double)t->sentences;
+    }
+    t->moments[2 * z] = keep * t->moments[2 * z] + (1 - keep);
+}
+
+/* The oldest step under way: its figures become the trainer's. */
+static elbo_status finish(struct trainer *t, elbo_error *error)
+{
+    unsigned which = (unsigned)(t->done % (t->backend->ahead + 1));
+    struct pending *p = &t->pending[which];
+    size_t z = t->model_config.latent.width;
+    ELBO_TRY(t->backend->wait(t->backend, which, error));
+    const float *parts = p->read, *kl_dim = parts + ELBO_PARTS, *moments = kl_dim + z, *control = moments + 4 * z;
+    double n = (double)p->sentences;
+    p->live = false;
+    t->done = p->step;
+    t->sentences = p->sentences;
+    t->tokens = p->tokens;
+    t->words = p->words;
+    t->beta = p->beta[t->applied];
+    t->learning_rate = p->learning_rate[t->applied];
+    t->loss = parts[ELBO_LOSS];
+    t->reconstruction = parts[ELBO_NLL] / n;
+    t->kl = parts[ELBO_KL] / n;
+    t->kl_free = parts[ELBO_KL_FREE] / n;
+    for (size_t j = 0; j < z; j++) t->kl_dim[j] = t->recording.sum_kl_dim.index ? kl_dim[j] : 0;
+    t->gradient_norm = control[CONTROL_NORM];
+    t->applied = control[CONTROL_APPLIED] != 0;
+    t->step_skipped = !t->applied;
+    t->bad = control[CONTROL_FINITE] != 0 ? 0 : t->bad + 1;
+    t->skipped += t->step_skipped;
+    t->optimizer.updates += t->applied;
+    if (t->applied && t->recording.sum_moments.index) update_moments(t, moments);
+    t->shortened += p->shortened;
+    t->tokens_since += p->tokens;
     return ELBO_OK;
 }
 
@@ -359,12 +400,21 @@ elbo_status trainer_run(struct trainer *t, elbo_error *error)
     int signal = 0;
     while (t->draws < last && !signal) {
         const struct slot_batch *batch;
-        ELBO_TRY(step(t, &batch, error));
-        if (due(c->log.every, t->draws) || t->draws == c->train.steps || t->step_skipped) ELBO_TRY(report_step(t, error));
-        if (t->bad >= c->train.max_bad_steps) return diverged(t, batch, error);
-        if (t->valid && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps)) ELBO_TRY(report_validation(t, error));
-        saved = due(c->checkpoint.every, t->draws) && save_on_the_way(t);
+        ELBO_TRY(launch(t, &batch, error));
         signal = pending_signal();
+        bool validate = t->valid && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps);
+        bool save_now = due(c->checkpoint.every, t->draws);
+        size_t ahead = signal || validate || save_now || t->draws == last ? 0 : t->backend->ahead;
+        while (t->draws - t->done > ahead) {
+            ELBO_TRY(finish(t, error));
+            if (due(c->log.every, t->done) || t->done == c->train.steps || t->step_skipped) ELBO_TRY(report_step(t, error));
+            if (t->bad >= c->train.max_bad_steps) {
+                while (t->done < t->draws) ELBO_TRY(finish(t, error));
+                return diverged(t, batch, error);
+            }
+        }
+        if (validate) ELBO_TRY(report_validation(t, error));
+        saved = save_now && save_on_the_way(t);
     }
     if (!saved) ELBO_TRY(save(t, error)); /* the last one is the run's product */
     if (!signal) return ELBO_OK;

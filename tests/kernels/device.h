@@ -18,6 +18,8 @@ size_t device_runs(bool chosen);
 const char *device_difference(void);
 /* Before run `run` of a trial that began `seconds` ago; false: no time is left for it. */
 bool device_prepare(size_t run, uint64_t seed, double seconds);
+/* Bank conflicts of matrix loads from shared memory so far; 0 where they are not counted. */
+size_t device_bank_conflicts(void);
 /* What is known about the last error beyond its name. */
 const char *device_message(void);
 

@@ -49,6 +49,11 @@ bool device_prepare(size_t run, uint64_t seed, double seconds)
     return run < REPEATS || seconds < number("ELBO_TEST_SECONDS", 30);
 }
 
+size_t device_bank_conflicts(void)
+{
+    return 0;
+}
+
 const char *device_message(void)
 {
     return "the CUDA runtime says no more; run it under compute-sanitizer";

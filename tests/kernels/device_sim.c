@@ -30,6 +30,13 @@ bool device_prepare(size_t run, uint64_t seed, double seconds)
     return true;
 }
 
+size_t device_bank_conflicts(void)
+{
+    struct sim_counts counts;
+    sim_get_counts(&counts);
+    return counts.bank_conflicts;
+}
+
 const char *device_message(void)
 {
     return sim_message();

@@ -1,7 +1,7 @@
 /* attention*.cu: attention within ragged sentences with latent keys in front, both ways, by the general kernels and on tensor
  * cores; with a cache; rotary positions; against double. */
 #include "kernels/trial.h"
-#include "sim.h"
+#include "kernels/device.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -222,7 +222,6 @@ static void tensor_cores(void **state)
         {4, 2, 128, 17, {1, 15, 0, 16}},
         {2, 1, 80, 1, {33, 64, 65}},
     };
-    struct sim_counts counts;
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int causal = 0; causal < 2; causal++)
@@ -237,8 +236,7 @@ static void tensor_cores(void **state)
                 try_sentences(&c, KERNEL_BF16, &shape, many ? 600 : c.s.longest + i % 3 * 20, causal, (i + (size_t)causal) % 2,
                               i % 4 == 1 ? 2u - (unsigned)causal : 3u, many && causal ? 5 : 0);
             }
-    sim_get_counts(&counts);
-    assert_int_equal(counts.bank_conflicts, 0);
+    assert_int_equal(device_bank_conflicts(), 0);
 }
 
 /* One row per sentence with a cache: the last row of that sentence, computed packed. */

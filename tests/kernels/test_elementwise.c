@@ -9,7 +9,7 @@ struct context {
     bool add;
     uint32_t threshold;
     float scale;
-    struct kernel_noise noise;
+    int header;
     enum kernel_type from;
     int y, a, b, c, d, e;
 };
@@ -28,7 +28,7 @@ LAUNCH(swiglu, swiglu_forward_cuda(at(t, c->y), at(t, c->a), c->rows, c->width, 
 LAUNCH(swiglu_backward,
        swiglu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
 LAUNCH(dropout, dropout_cuda(at(t, c->y), at(t, c->a), at(t, c->b), at(t, c->c), at(t, c->d), c->rows, c->width,
-                             c->threshold, c->scale, c->add, c->noise, t->type, NULL))
+                             c->threshold, c->scale, c->add, (struct kernel_noise){TRIAL_PURPOSE, at(t, c->header)}, t->type, NULL))
 LAUNCH(bias_backward, bias_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
 
 static const size_t counts[][1] = {{0}, {1}, {7}, {256}, {1000}, {2048}, {4099}};
@@ -116,7 +116,7 @@ static void unaligned_arrays_match(void **state)
         for (int k = 0; k < 3; k++)
             for (int shifted = 0; shifted < op[k].arrays; shifted++) {
                 struct trial t;
-                struct context c = {.rows = N, .b = -1};
+                struct context c = {.rows = N, .b = -1, .from = (enum kernel_type)type};
                 double slope;
                 trial_begin(&t, (enum kernel_type)type, "%s %d, array %d unaligned", op[k].name, N, shifted);
                 c.a = trial_normal(&t, trial_t(&t), N, 0, 2);
@@ -195,20 +195,20 @@ static void try_dropout(enum kernel_type type, size_t count, size_t longest, siz
                         .width = width,
                         .add = add,
                         .threshold = (uint32_t)(p * 4294967296.0),
-                        .scale = (float)(1 / (1 - p)),
-                        .noise = {{0x1234567u, 0x89abcdefu}, 3}};
+                        .scale = (float)(1 / (1 - p))};
     trial_begin(&t, type, "dropout %zu x %zu%s", s.tokens, width, add ? ", add" : "");
     c.a = trial_normal(&t, trial_t(&t), s.tokens * width, 0, 1);
     c.b = trial_integers(&t, s.sentence, s.tokens);
     c.c = trial_integers(&t, s.position, s.tokens);
     c.d = trial_samples(&t, count);
+    c.header = trial_header(&t, 0, count);
     c.y = trial_sum(&t, trial_t(&t), s.tokens * width, add);
     double *y = trial_expect(&t, c.y);
     for (size_t i = 0; i < s.tokens * width; i++) {
         uint64_t sample = (uint64_t)trial_value(&t, c.d)[s.sentence[i / width]];
         uint64_t coordinate = (uint64_t)s.position[i / width] * width + i % width;
-        struct noise_key key = {{c.noise.key[0], c.noise.key[1]}};
-        if (noise_bits(key, sample, 3, coordinate) >= c.threshold) y[i] = trial_value(&t, c.a)[i] * (double)c.scale;
+        struct noise_key key = noise_key(TRIAL_SEED, TRIAL_PURPOSE, TRIAL_STEP);
+        if (noise_bits(key, sample, TRIAL_DRAW, coordinate) >= c.threshold) y[i] = trial_value(&t, c.a)[i] * (double)c.scale;
     }
     trial_run(&t, launch_dropout, &c);
 }
@@ -218,19 +218,20 @@ static void the_threshold_is_kept(void **state)
 {
     (void)state;
     struct trial t;
-    struct context c = {.rows = 1, .width = 8, .scale = 2, .noise = {{5u, 6u}, 1}};
+    struct context c = {.rows = 1, .width = 8, .scale = 2};
     trial_begin(&t, KERNEL_F32, "dropout 1 x 8, the threshold met");
     c.a = trial_normal(&t, ARRAY_F32, 8, 1, 0.1);
     c.b = trial_integers(&t, (const int32_t[]){0}, 1);
     c.c = trial_integers(&t, (const int32_t[]){0}, 1);
     c.d = trial_samples(&t, 1);
+    c.header = trial_header(&t, 0, 1);
     c.y = trial_output(&t, ARRAY_F32, 8);
-    struct noise_key key = {{5u, 6u}};
+    struct noise_key key = noise_key(TRIAL_SEED, TRIAL_PURPOSE, TRIAL_STEP);
     uint64_t sample = (uint64_t)trial_value(&t, c.d)[0];
-    c.threshold = noise_bits(key, sample, 1, 3);
+    c.threshold = noise_bits(key, sample, TRIAL_DRAW, 3);
     double *y = trial_expect(&t, c.y);
     for (size_t i = 0; i < 8; i++)
-        if (noise_bits(key, sample, 1, i) >= c.threshold) y[i] = trial_value(&t, c.a)[i] * 2;
+        if (noise_bits(key, sample, TRIAL_DRAW, i) >= c.threshold) y[i] = trial_value(&t, c.a)[i] * 2;
     assert_true(y[3] != 0);
     trial_run(&t, launch_dropout, &c);
 }

@@ -1,14 +1,17 @@
-/* optimizer.cu: the squared norm with its count of blocks that are not finite, AdamW and SGD with momentum, against
- * double. */
+/* optimizer.cu: the squared norm with its count of blocks that are not finite, AdamW and SGD with momentum, the
+ * guard and what it selects, against double. */
 #include "kernels/trial.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { RATE, SCALE, DECAY, BETA1, BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, SCALARS }; /* of ops/ops.h */
+enum { RATE, SCALE, DECAY, BETA1, BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, APPLY, SCALARS }; /* of ops/ops.h */
+enum { APPLIED, NORM, FINITE, CONTROL };
 
 struct context {
     size_t count;
+    size_t groups, norms;
+    int y, rows, control, settings, loss, records[KERNEL_MOST_NORMS];
     int weights, moment1, moment2, working, gradient, scalars, record, scratch;
 };
 
@@ -32,15 +35,34 @@ static int sgd(const struct trial *t, const void *context)
                     c->count, NULL);
 }
 
-static int scalars_of(struct trial *t)
+static int select_row(const struct trial *t, const void *context)
 {
-    static const double values[SCALARS] = {1e-2, 0.5, 0.1, 0.9, 0.99, 1e-8, 1.25, 2.5, 0.8};
-    int index = trial_normal(t, ARRAY_F32, SCALARS, 0, 0);
-    for (int i = 0; i < SCALARS; i++) {
+    const struct context *c = context;
+    return select_row_cuda(at(t, c->y), at(t, c->rows), at(t, c->control), c->count, NULL);
+}
+
+static int guard(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    const float *norms[KERNEL_MOST_NORMS];
+    for (size_t k = 0; k < c->norms; k++) norms[k] = at(t, c->records[k]);
+    return guard_cuda(at(t, c->scalars), at(t, c->control), at(t, c->loss), at(t, c->rows), at(t, c->settings), norms, c->norms,
+                      c->groups, NULL);
+}
+
+static int floats(struct trial *t, const double *values, size_t count)
+{
+    int index = trial_normal(t, ARRAY_F32, count, 0, 0);
+    for (size_t i = 0; i < count; i++) {
         ((float *)t->arrays[index].initial)[i] = (float)values[i];
         t->arrays[index].value[i] = (double)(float)values[i];
     }
     return index;
+}
+
+static int scalars_of(struct trial *t, bool apply)
+{
+    return floats(t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.9, 0.99, 1e-8, 1.25, 2.5, 0.8, apply}, SCALARS);
 }
 
 static void absolute(struct trial *t, int array)
@@ -61,7 +83,7 @@ static void try(size_t count, bool working, bool is_sgd)
     c.moment2 = trial_normal(&t, ARRAY_F32, count, 0, 1);
     absolute(&t, c.moment2);
     c.gradient = trial_normal(&t, ARRAY_F32, count, 0, 1);
-    c.scalars = scalars_of(&t);
+    c.scalars = scalars_of(&t, true);
     if (working) c.working = trial_output(&t, ARRAY_BF16, count);
     double *weights = trial_expect_new(&t, c.weights), *m1 = trial_expect_new(&t, c.moment1);
     double *m2 = is_sgd ? NULL : trial_expect_new(&t, c.moment2), *copy = working ? trial_expect(&t, c.working) : NULL;
@@ -80,6 +102,83 @@ static void try(size_t count, bool working, bool is_sgd)
         if (working) copy[i] = weights[i];
     }
     trial_run(&t, is_sgd ? sgd : adamw, &c);
+}
+
+/* An update that is not applied changes nothing. */
+static void try_skipped(size_t count, bool is_sgd)
+{
+    struct trial t;
+    struct context c = {.count = count};
+    trial_begin(&t, KERNEL_F32, "%s %zu, not applied", is_sgd ? "sgd" : "adamw", count);
+    c.weights = trial_normal(&t, ARRAY_F32, count, 0, 1);
+    c.moment1 = trial_normal(&t, ARRAY_F32, count, 0, 1);
+    c.moment2 = trial_normal(&t, ARRAY_F32, count, 1, 0.1);
+    c.working = trial_normal(&t, ARRAY_BF16, count, 0, 1);
+    c.gradient = trial_normal(&t, ARRAY_F32, count, 0, 1);
+    c.scalars = scalars_of(&t, false);
+    trial_run(&t, is_sgd ? sgd : adamw, &c); /* without expectations: inputs that must not change */
+}
+
+static void try_select(size_t count, bool second)
+{
+    struct trial t;
+    struct context c = {.count = count};
+    trial_begin(&t, KERNEL_F32, "select row %d of width %zu", second, count);
+    c.rows = trial_normal(&t, ARRAY_F32, 2 * count, 0, 1);
+    c.control = floats(&t, (const double[CONTROL]){second, 7, 0}, CONTROL);
+    c.y = trial_output(&t, ARRAY_F32, count);
+    double *y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < count; i++) y[i] = trial_value(&t, c.rows)[second * count + i];
+    t.tolerance = 0;
+    trial_run(&t, select_row, &c);
+}
+
+static void try_guard(size_t groups, size_t norms, bool before, double clip, bool skip, double loss, double bad)
+{
+    struct trial t;
+    struct context c = {.groups = groups, .norms = norms};
+    size_t width = groups * SCALARS;
+    double sum = 0;
+    trial_begin(&t, KERNEL_F32, "guard of %zu groups, %zu norms, clip %g%s%s%s", groups, norms, clip, before ? ", applied before" : "",
+                skip ? ", skip" : "", bad > 0 || !isfinite(loss) ? ", not finite" : "");
+    for (size_t k = 0; k < norms; k++) {
+        c.records[k] = floats(&t, (const double[2]){1.5 + (double)k, k + 1 == norms ? bad : 0}, 2);
+        sum += trial_value(&t, c.records[k])[0];
+    }
+    c.loss = floats(&t, (const double[4]){loss, 1, 2, 3}, 4);
+    c.rows = trial_normal(&t, ARRAY_F32, 2 * width, 0.5, 0.3);
+    c.settings = floats(&t, (const double[2]){clip, skip}, 2);
+    c.control = floats(&t, (const double[CONTROL]){before, 3, 1}, CONTROL);
+    c.scalars = trial_output(&t, ARRAY_F32, width);
+    double *scalars = trial_expect(&t, c.scalars), *control = trial_expect_new(&t, c.control), norm = sqrt(sum);
+    bool finite = !(bad > 0) && isfinite(loss), applied = finite && !skip;
+    for (size_t i = 0; i < width; i++) {
+        scalars[i] = trial_value(&t, c.rows)[before * width + i];
+        if (i % SCALARS == SCALE && clip > 0 && norm > clip && !(bad > 0)) scalars[i] *= clip / norm;
+        if (i % SCALARS == APPLY) scalars[i] = applied;
+    }
+    control[APPLIED] = applied;
+    control[NORM] = norm;
+    control[FINITE] = finite;
+    if (bad > 0) t.arrays[c.control].skipped = 2; /* the norm is NaN, the decision is looked at with the scalars */
+    trial_run(&t, guard, &c);
+}
+
+static void decisions_match(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 5; i++)
+        for (int second = 0; second < 2; second++) try_select((const size_t[]){1, 2, 31, 256, 1025}[i], second);
+    for (int option = 0; option < 8; option++) {
+        double loss = option & 2 ? 3.5 : option & 4 ? INFINITY : NAN;
+        try_guard(6, 6, option & 1, 1.0, option == 3, loss, 0);
+        try_guard(1, 1, option & 1, 100, false, 2, option & 4 ? 1 : 0);
+        try_guard(40, 8, option & 1, 0, option & 2, -1, 0); /* more scalars than threads */
+        try_guard(3, 2, option & 1, 1.99, false, 0, 0);     /* the norm of 2 is just above */
+        try_guard(17, 5, option & 1, 0.5, false, 0, 0);
+    }
+    for (size_t i = 0; i < 5; i++)
+        for (int is_sgd = 0; is_sgd < 2; is_sgd++) try_skipped((const size_t[]){1, 255, 256, 257, 3001}[i], is_sgd);
 }
 
 static const size_t counts[][1] = {{0}, {1}, {255}, {1024}, {1025}, {3001}, {9999}};
@@ -127,4 +226,4 @@ static void norm_matches(void **state)
     try_norm(5000, 3);
 }
 
-TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(norm_matches))
+TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(decisions_match), cmocka_unit_test(norm_matches))

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MEAN, FIRST, LAST, ATTENTION, KINDS }; /* enum pool_kind */
 static const char *const kind_names[KINDS] = {"mean", "first", "last", "attention"};
@@ -131,6 +132,43 @@ static const size_t given[][3] = {{1, 1, 1},    {0, 1, 7},     {2, 5, 16},  {7, 
                                   {19, 20, 64}, {40, 12, 130}, {4, 200, 24}};
 static const struct sweep shapes = SWEEP(given, 40000, 64, 129, 1025);
 
+static int clear_padding(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return clear_padding_cuda(at(t, c->x), at(t, c->offsets), c->s.sentences, c->s.tokens, c->width, t->type, NULL);
+}
+
+/* Rows in front keep their bits; those that no sentence has, NaN among them, become 0. */
+static void try_clear(enum kernel_type type, size_t count, size_t longest, size_t width, size_t beyond)
+{
+    struct trial t;
+    struct context c = {.width = width};
+    trial_sentences(&c.s, count, longest, longest * 3 + width);
+    size_t tokens = c.s.tokens;
+    c.s.tokens += beyond;
+    trial_begin(&t, type, "clear %zu rows behind %zu x %zu", beyond, tokens, width);
+    c.offsets = trial_integers(&t, c.s.offsets, count + 1);
+    c.x = trial_normal(&t, trial_t(&t), c.s.tokens * width, 0, 1);
+    memset((char *)t.arrays[c.x].initial + tokens * width * (type == KERNEL_BF16 ? 2 : 4), 0xff,
+           beyond * width * (type == KERNEL_BF16 ? 2 : 4));
+    double *x = trial_expect_new(&t, c.x);
+    for (size_t i = 0; i < tokens * width; i++) x[i] = trial_value(&t, c.x)[i];
+    t.tolerance = 0;
+    trial_run(&t, clear_padding, &c);
+}
+
+static void padding_is_cleared(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++) {
+        try_clear((enum kernel_type)type, 1, 1, 1, 0);
+        try_clear((enum kernel_type)type, 3, 5, 7, 1);
+        try_clear((enum kernel_type)type, 5, 9, 33, 16);
+        try_clear((enum kernel_type)type, 0, 1, 64, 130);
+        try_clear((enum kernel_type)type, 17, 20, 129, 63);
+    }
+}
+
 static void pooling_matches(void **state)
 {
     (void)state;
@@ -180,4 +218,4 @@ static void rows_match(void **state)
         }
 }
 
-TRIAL_MAIN(cmocka_unit_test(pooling_matches), cmocka_unit_test(rows_match))
+TRIAL_MAIN(cmocka_unit_test(pooling_matches), cmocka_unit_test(padding_is_cleared), cmocka_unit_test(rows_match))

@@ -172,6 +172,16 @@ int trial_samples(struct trial *t, size_t count)
     return (int)t->count - 1;
 }
 
+int trial_header(struct trial *t, size_t tokens, size_t sentences)
+{
+    struct kernel_header h = {.seed = TRIAL_SEED, .step = TRIAL_STEP, .draw = TRIAL_DRAW, .count = {[HEADER_DEC_TOKENS] = tokens, [HEADER_SENTENCES] = sentences}};
+    size_t words = sizeof h / sizeof h.seed;
+    struct array *a = new_array(t, ARRAY_U64, words, true);
+    memcpy(a->initial, &h, sizeof h);
+    for (size_t i = 0; i < words; i++) a->value[i] = decode(a->initial, i, ARRAY_U64);
+    return (int)t->count - 1;
+}
+
 int trial_output(struct trial *t, enum array_type type, size_t count)
 {
     new_array(t, type, count, false);

@@ -52,6 +52,9 @@ enum array_type trial_t(const struct trial *t); /* T as an array's type */
 int trial_normal(struct trial *t, enum array_type type, size_t count, double mean, double deviation);
 int trial_integers(struct trial *t, const int32_t *values, size_t count);
 int trial_samples(struct trial *t, size_t count); /* (S) u64, some beyond 32 bits */
+/* The header of a launch: an address of noise, and how many tokens and sentences are true ones. */
+enum { TRIAL_SEED = 0x1234567, TRIAL_PURPOSE = 0x89abcde, TRIAL_STEP = 5, TRIAL_DRAW = 3 };
+int trial_header(struct trial *t, size_t tokens, size_t sentences);
 int trial_output(struct trial *t, enum array_type type, size_t count);
 int trial_scratch(struct trial *t, enum array_type type, size_t count);
 /* An array that the launcher adds to where `add`, else overwrites. */

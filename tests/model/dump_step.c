@@ -166,7 +166,7 @@ static void dump_others(struct model *m, const char *prefix, const struct slot *
 
 static void dump_train(struct model *m, const struct train_recording *options,
                        const struct graph_capacities *capacities, struct slot *slots, struct execution *run,
-                       const float weights[ELBO_WEIGHTS])
+                       const float weights[2][ELBO_WEIGHTS])
 {
     struct recording r, *list[] = {&r};
     size_t total = parameters_arena_elements(m->parameters);
@@ -175,7 +175,9 @@ static void dump_train(struct model *m, const struct train_recording *options,
     must(record_train(&r, &m->config, m->parameters, capacities, options, NULL, &error));
     must(model_bind(m, list, 1, gradients, &error));
     memset(m->arena, 0xff, m->arena_bytes);
+    const float control[CONTROL_SIZE] = {0};
     recording_bind_input(&r, "weights", weights);
+    recording_bind_input(&r, "control", control);
     for (int i = 0; i < SLOTS; i++) {
         char prefix[16];
         snprintf(prefix, sizeof prefix, "%d.", i);
@@ -274,8 +276,8 @@ int main(int count, char **arguments)
     struct graph_capacities capacities = {{0, CAPACITY, CAPACITY, 20, 20}};
     struct slot slots[SLOTS];
     struct execution run = {.seed = seed, .step = 11, .draw = 0};
-    const float weights[ELBO_WEIGHTS] = {(float)nll_weight, (float)kl_weight};
-    put_f32("", "weights", weights, ELBO_WEIGHTS, 0);
+    const float weights[2][ELBO_WEIGHTS] = {{(float)nll_weight, (float)kl_weight}}; /* of the first answer */
+    put_f32("", "weights", weights[0], ELBO_WEIGHTS, 0);
     for (size_t i = 0; i < SLOTS; i++) {
         must(slot_allocate(&slots[i], &options, &error));
         fill(&slots[i], &options, sentences + 2 * i, longest, c.vocabulary, seed, 100 * (i + 1));

@@ -38,7 +38,9 @@
 #define COVER_swiglu                     FAMILY_ELEMENTWISE
 #define COVER_swiglu_backward            FAMILY_ELEMENTWISE
 #define COVER_dropout                    FAMILY_ELEMENTWISE
+#define COVER_select_row                 FAMILY_OPTIMIZER
 #define COVER_squared_norm               FAMILY_OPTIMIZER
+#define COVER_guard                      FAMILY_OPTIMIZER
 #define COVER_adamw                      FAMILY_OPTIMIZER
 #define COVER_sgd                        FAMILY_OPTIMIZER
 
@@ -311,8 +313,14 @@ value harness_input(struct graph *g, const char *name)
     if (known.index) return known;
     if (!strcmp(name, "weights")) return graph_input(g, name, DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, ELBO_WEIGHTS}});
     if (!strcmp(name, "sample")) return graph_input(g, name, DTYPE_U64, 1, (struct dim[]){{DIM_SENTENCES, 0}});
-    if (!strcmp(name, "offsets")) return graph_input(g, name, DTYPE_I32, 1, (struct dim[]){{DIM_SENTENCES, 1}});
-    return graph_input(g, name, DTYPE_I32, 1, (struct dim[]){{DIM_DEC_TOKENS, 0}});
+    if (!strcmp(name, "offsets")) {
+        value v = graph_input(g, name, DTYPE_I32, 1, (struct dim[]){{DIM_SENTENCES, 1}});
+        graph_pad(g, v, PAD_LAST);
+        return v;
+    }
+    value v = graph_input(g, name, DTYPE_I32, 1, (struct dim[]){{DIM_DEC_TOKENS, 0}});
+    graph_pad(g, v, !strcmp(name, "labels") ? PAD_MINUS_ONE : !strcmp(name, "order") ? PAD_ROW : !strcmp(name, "sentence") ? PAD_ZERO : PAD_MOST);
+    return v;
 }
 
 /* ---- programs ---- */

@@ -75,6 +75,7 @@ static void step(struct update *u, int t, bool adam)
     u->scalars[STEP_CORRECTION1] = (float)(1 / (1 - pow(0.9, t)));
     u->scalars[STEP_CORRECTION2] = (float)(1 / (1 - pow(0.99, t)));
     u->scalars[STEP_MOMENTUM] = 0.8f;
+    u->scalars[STEP_APPLY] = 1;
     harness_run(&u->e, &(struct execution){.first_slot = true});
     for (size_t i = 0; i < u->n; i++) {
         double x = g[i] * s(u, STEP_GRADIENT_SCALE), *w = u->wide[0], *m = u->wide[1], *v = u->wide[2];
@@ -202,5 +203,94 @@ static void squared_norm_finds_what_is_not_finite(void **state)
     free(x);
 }
 
-HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(squared_norm),
+/* ---- the guard, and what its decision selects ---- */
+
+enum { GUARDED = 3 };
+
+struct guarded {
+    float rows[2][GUARDED][STEP_SCALARS], scalars[GUARDED][STEP_SCALARS], settings[GUARD_SETTINGS], control[CONTROL_SIZE];
+    float loss[ELBO_PARTS], gradient[2][2000], picked[GUARDED * STEP_SCALARS];
+};
+
+/* A graph of two norms, the guard, and a selection by the decision that it leaves. */
+static void run_guard(struct guarded *d, struct backend *backend)
+{
+    elbo_error error = {0};
+    struct graph *g;
+    struct executor e;
+    struct graph_capacities capacities = {{0}};
+    enum { K = GUARDED * STEP_SCALARS };
+    const size_t n = sizeof d->gradient[0] / sizeof(float);
+    assert_int_equal(graph_create(&g, "guard", NULL, &capacities, &error), ELBO_OK);
+    struct dim vector[] = {{DIM_FIXED, n}}, record[] = {{DIM_FIXED, CONTROL_SIZE}}, parts[] = {{DIM_FIXED, ELBO_PARTS}};
+    struct dim settings[] = {{DIM_FIXED, GUARD_SETTINGS}}, rows[] = {{DIM_FIXED, 2}, {DIM_FIXED, K}};
+    struct dim scalars[] = {{DIM_FIXED, GUARDED}, {DIM_FIXED, STEP_SCALARS}};
+    value in[] = {graph_input(g, "scalars", DTYPE_F32, 2, scalars), graph_input(g, "control", DTYPE_F32, 1, record),
+                  graph_input(g, "loss", DTYPE_F32, 1, parts),      graph_input(g, "rows", DTYPE_F32, 2, rows),
+                  graph_input(g, "settings", DTYPE_F32, 1, settings), graph_input(g, "a", DTYPE_F32, 1, vector),
+                  graph_input(g, "b", DTYPE_F32, 1, vector)};
+    const void *data[] = {d->scalars, d->control, d->loss, d->rows, d->settings, d->gradient[0], d->gradient[1]};
+    value norms[] = {op_squared_norm(g, in[5]), op_squared_norm(g, in[6])};
+    op_guard(g, in[0], in[1], norms, 2, in[2], in[3], in[4]);
+    value picked = op_select_row(g, in[3], in[1]);
+    graph_keep(g, picked);
+    assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
+    void *arena = harness_memory(e.plan.bytes);
+    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){0}, NULL, NULL, &error), ELBO_OK);
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++) e.inputs[graph_value(g, in[i])->binding] = data[i];
+    harness_run(&e, &(struct execution){.first_slot = true});
+    memcpy(d->picked, executor_pointer(&e, picked), sizeof d->picked);
+    free(arena);
+    executor_free(&e);
+    graph_free(g);
+}
+
+static void try_guard(float before, float clip, float skip, float loss, float planted)
+{
+    for (size_t at = 0; at < harness_devices; at++) {
+        struct guarded d = {.settings = {[GUARD_CLIP] = clip, [GUARD_SKIP] = skip}, .control = {before}, .loss = {loss}};
+        double sum = 0, wide[2000];
+        for (int k = 0; k < 2; k++) {
+            harness_normal(wide, 2000, 0, 1, 70 + (uint64_t)k);
+            for (int i = 0; i < 2000; i++) sum += pow((double)(d.gradient[k][i] = (float)wide[i]), 2);
+            for (int i = 0; i < GUARDED; i++)
+                for (int j = 0; j < STEP_SCALARS; j++) d.rows[k][i][j] = (float)(100 * k + 10 * i + j + 1);
+        }
+        if (planted != 0) d.gradient[1][1999] = planted;
+        run_guard(&d, harness_device[at].backend);
+        double norm = sqrt(sum), scale = clip > 0 && norm > clip ? clip / norm : 1;
+        bool finite = isfinite(loss) && planted == 0, applied = finite && skip == 0;
+        assert_true(d.control[CONTROL_APPLIED] == applied);
+        assert_true(d.control[CONTROL_FINITE] == finite);
+        if (planted == 0) harness_close_to("the norm", fabs((double)d.control[CONTROL_NORM] - norm) / norm, TOLERANCE_OPTIMIZER);
+        else assert_false(isfinite(d.control[CONTROL_NORM]));
+        for (int i = 0; i < GUARDED; i++)
+            for (int j = 0; j < STEP_SCALARS; j++) {
+                float row = d.rows[before != 0][i][j];
+                if (j == STEP_APPLY) assert_true(d.scalars[i][j] == applied);
+                else if (j != STEP_GRADIENT_SCALE) assert_true(d.scalars[i][j] == row);
+                else if (planted == 0)
+                    harness_close_to("the gradient's scale", fabs((double)d.scalars[i][j] - row * scale) / row, TOLERANCE_OPTIMIZER);
+            }
+        assert_memory_equal(d.picked, d.rows[applied], sizeof d.picked);
+    }
+}
+
+static void guard(void **state)
+{
+    (void)state;
+    if (!harness_on_host()) skip();
+    for (int before = 0; before < 2; before++) {
+        try_guard((float)before, 0, 0, 3, 0);
+        try_guard((float)before, 1e6f, 0, -2, 0);
+        try_guard((float)before, 1, 0, 0, 0);
+        try_guard((float)before, 5, 1, 1, 0);
+        try_guard((float)before, 5, 0, NAN, 0);
+        try_guard((float)before, 5, 0, INFINITY, 0);
+        try_guard((float)before, 5, 0, 1, NAN);
+        try_guard((float)before, 0, 1, 1, -INFINITY);
+    }
+}
+
+HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(squared_norm), cmocka_unit_test(guard),
              cmocka_unit_test(squared_norm_finds_what_is_not_finite))

@@ -41,6 +41,17 @@ static void *some(size_t n, size_t size)
     return memory;
 }
 
+static value identity(struct graph *g, const char *rows, const char *what, enum dim_kind kind, enum pad_rule pad)
+{
+    char name[48];
+    snprintf(name, sizeof name, "%s.%s", rows, what);
+    value v = graph_input_named(g, name);
+    if (v.index) return v;
+    v = graph_input(g, name, DTYPE_I32, 1, (struct dim[]){{kind, 0}});
+    graph_pad(g, v, pad);
+    return v;
+}
+
 static value operand_value(struct built *b, const struct trial *t, const struct reference *r, size_t k)
 {
     static const char *const names[MOST_OPERANDS] = {"a", "b", "c", "d"};
@@ -59,9 +70,9 @@ static value operand_value(struct built *b, const struct trial *t, const struct 
     if (parameters_declare(b->parameters, &b->parameter[k], &p, &error)) fail_msg("%s", error.message);
     value v = graph_parameter(b->g, b->parameter[k]);
     if (!counted) return v;
-    value ids = graph_input_named(b->g, rows[o->kind]);
-    if (!ids.index) ids = graph_input(b->g, rows[o->kind], DTYPE_I32, 1, (struct dim[]){{o->kind, 0}});
-    return op_embedding(b->g, v, ids, ids, NO_VALUE);
+    /* Two inputs of the same numbers: rows that a backend pads repeat the last one, and come last in the order. */
+    return op_embedding(b->g, v, identity(b->g, rows[o->kind], "ids", o->kind, PAD_MOST),
+                        identity(b->g, rows[o->kind], "order", o->kind, PAD_ROW), NO_VALUE);
 }
 
 static void build(struct built *b, const struct trial *t, const struct reference *r, unsigned times)

@@ -1,12 +1,5 @@
 # The op tests (tests/ops) once more with the CUDA backend over the emulated GPU: its table, its products, its kernels against the
 # same double references. What a real GPU runs of them is in ../cuda.
-add_library(elbo_sim_backend STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/src/cuda/backend.c ${PROJECT_SOURCE_DIR}/src/cuda/product.c
-            ${PROJECT_SOURCE_DIR}/src/cuda/table.c libraries.c $<TARGET_OBJECTS:elbo_host> ${CPU_OBJECTS})
-target_include_directories(elbo_sim_backend BEFORE PRIVATE include ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include
-                           ${PROJECT_SOURCE_DIR}/src)
-target_compile_definitions(elbo_sim_backend PRIVATE _GNU_SOURCE)
-target_link_libraries(elbo_sim_backend PUBLIC elbo_kernels_sim ${LIB_LINKS})
-
 add_library(tests_harness_sim STATIC EXCLUDE_FROM_ALL ../ops/harness.c ../ops/trial.c)
 target_include_directories(tests_harness_sim PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/tests)
 target_compile_definitions(tests_harness_sim PUBLIC _GNU_SOURCE)

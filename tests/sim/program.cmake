@@ -1,11 +1,16 @@
-# elbo-sim: the whole program with the CUDA backend over the emulated GPU (`--device=cuda`). It never ships.
-file(GLOB sim_program_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cli/*.c)
-foreach(stem backend product table)
-  list(APPEND sim_program_sources ${PROJECT_SOURCE_DIR}/src/cuda/${stem}.c)
-endforeach()
-add_executable(elbo-sim ${sim_program_sources} libraries.c $<TARGET_OBJECTS:elbo_host> ${CPU_OBJECTS})
-target_include_directories(elbo-sim BEFORE PRIVATE include ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include
+# The library with the CUDA backend over the emulated GPU, and elbo-sim: the whole program with it (`--device=cuda`). Neither
+# ever ships. What opens cuBLASLt at run time is replaced: here it is linked.
+file(GLOB sim_backend_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.c)
+list(FILTER sim_backend_sources EXCLUDE REGEX "/(absent|libraries)\\.c$")
+add_library(elbo_sim_backend STATIC EXCLUDE_FROM_ALL ${sim_backend_sources} libraries.c $<TARGET_OBJECTS:elbo_host> ${CPU_OBJECTS})
+target_include_directories(elbo_sim_backend BEFORE PRIVATE include ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include
                            ${PROJECT_SOURCE_DIR}/src)
+target_compile_definitions(elbo_sim_backend PRIVATE _GNU_SOURCE)
+target_link_libraries(elbo_sim_backend PUBLIC elbo_kernels_sim ${LIB_LINKS})
+
+file(GLOB sim_program_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cli/*.c)
+add_executable(elbo-sim ${sim_program_sources})
+target_include_directories(elbo-sim PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
 target_compile_definitions(elbo-sim PRIVATE _GNU_SOURCE ELBO_VERSION="${PROJECT_VERSION}")
-target_link_libraries(elbo-sim PRIVATE elbo_kernels_sim ${LIB_LINKS})
+target_link_libraries(elbo-sim PRIVATE elbo_sim_backend)
 set_target_properties(elbo-sim PROPERTIES LINKER_LANGUAGE CXX)

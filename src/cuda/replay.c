@@ -1,0 +1,89 @@
+/* Captured executions: a step of the same sizes is walked once eagerly (products choose their algorithms then), captured at
+ * its second turn and replayed from then on. Everything that changes between replays lies in device memory. */
+#include "cuda/cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_CAPTURES = 64 };
+
+struct capture {
+    struct replay_key key;
+    bool refused; /* could not be captured: walked every time */
+    unsigned scratch; /* generation of the scratch that it uses */
+    cudaGraphExec_t exec;
+};
+
+struct captures {
+    size_t count;
+    struct capture list[MOST_CAPTURES];
+};
+
+static struct capture *find(void *const *captures, const struct replay_key *key)
+{
+    struct captures *c = *captures;
+    for (size_t i = 0; c && i < c->count; i++)
+        if (!memcmp(&c->list[i].key, key, sizeof *key)) return &c->list[i];
+    return NULL;
+}
+
+static void drop(struct capture *c)
+{
+    if (c->exec) cudaGraphExecDestroy(c->exec);
+    c->exec = NULL;
+}
+
+bool cuda_replay(struct backend *base, void **captures, const struct replay_key *key)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    struct capture *c = find(captures, key);
+    if (!c || !c->exec) return false;
+    if (c->scratch != b->scratch_generation) {
+        drop(c);
+        return false;
+    }
+    cuda_keep(b, cudaGraphLaunch(c->exec, b->stream), "cudaGraphLaunch");
+    return true;
+}
+
+bool cuda_capture(struct backend *base, void **captures, const struct replay_key *key)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    struct captures *all = *captures;
+    struct capture *c = find(captures, key);
+    if (b->error) return false;
+    if (c) return !c->refused && !cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal);
+    if (!all) *captures = all = calloc(1, sizeof *all);
+    if (all && all->count < MOST_CAPTURES) all->list[all->count++] = (struct capture){.key = *key};
+    return false;
+}
+
+bool cuda_captured(struct backend *base, void **captures, const struct replay_key *key)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    struct capture *c = find(captures, key);
+    cudaGraph_t graph = NULL;
+    int e = cudaStreamEndCapture(b->stream, &graph);
+    if (!e) e = cudaGraphInstantiate(&c->exec, graph, 0);
+    if (graph) cudaGraphDestroy(graph);
+    if (e) {
+        c->exec = NULL;
+        c->refused = true;
+        cudaGetLastError();
+        return false;
+    }
+    c->scratch = b->scratch_generation;
+    cuda_keep(b, cudaGraphLaunch(c->exec, b->stream), "cudaGraphLaunch");
+    return true;
+}
+
+void cuda_forget(struct backend *base, void **captures)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    struct captures *c = *captures;
+    if (!c) return;
+    cudaStreamSynchronize(b->stream);
+    for (size_t i = 0; i < c->count; i++) drop(&c->list[i]);
+    free(c);
+    *captures = NULL;
+}
