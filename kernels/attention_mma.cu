@@ -2,177 +2,20 @@
  *
  * A sentence's keys are its M latent ones and then its tokens, in steps of 16, so latents cost a step only where T + M needs
  * one more than T. Queries have slots: in causal attention M % 16 slots stand empty in front, so that the diagonal of every
- * 16 x 16 step is the diagonal of the mask. Rows of a head lie in shared memory with 16 bytes between them: the eight rows
- * of any 8 x 8 matrix are in different banks. Columns past the head's width are zeros.
+ * 16 x 16 step is the diagonal of the mask. Columns past the head's width are zeros.
  *
  * Forward: a warp per 16 queries, 64 keys at a time, online softmax in registers; all keys of a sentence of up to 256 lie in
  * shared memory, those of a longer one in chunks. Backward: a warp per 16 keys has their dk and dv in registers and walks the
  * queries, 32 at a time: p^T and ds^T need no other warp. Where one block holds all keys of a sentence, ds goes through shared
  * memory and the same block makes dq; of longer sentences a second kernel does, a warp per 16 queries. p and ds are rounded
  * to bf16 for the products; sums are f32. */
-#include "kernels/attention.cuh"
-#include "kernels/ptx.cuh"
+#include "kernels/attention_mma.cuh"
 
-enum { STEP = 16, KEYS = 64, QUERIES = 32, DS_PITCH = QUERIES + 8, FORWARD_WARPS = 8, DQ_WARPS = 4 };
+enum { KEYS = 64, QUERIES = 32, DS_PITCH = QUERIES + 8, FORWARD_WARPS = 8, DQ_WARPS = 4 };
 static constexpr float LOG2E = 1.4426950408889634f;
 
 /* Of the backward kernel: FUSED has all keys of a sentence in one block. */
 template <int W, bool FUSED> static constexpr int backward_warps = (FUSED ? 16 : 8) / (W > 64 ? 2 : 1);
-
-struct span {
-    size_t sentence, begin;
-    int length, count, lead, slots; /* tokens, keys, empty slots in front of the queries, all slots */
-    bool causal;
-};
-
-static __device__ __forceinline__ struct span span_of(const int32_t *offsets, size_t sentence, const struct attention_shape &a)
-{
-    struct span s;
-    s.sentence = sentence;
-    s.begin = (size_t)offsets[sentence];
-    s.length = offsets[sentence + 1] - offsets[sentence];
-    s.count = s.length + (int)a.memory;
-    s.lead = a.causal ? (int)a.memory % STEP : 0;
-    s.slots = s.length ? s.lead + s.length : 0;
-    s.causal = a.causal;
-    return s;
-}
-
-/* Keys that the query in a slot sees. */
-static __device__ __forceinline__ int visible(const struct span &s, int slot)
-{
-    return s.causal ? min(s.count, slot + 1 + s.count - s.length - s.lead) : s.count;
-}
-
-/* The row of token `slot - lead`, or null. */
-static __device__ __forceinline__ const bf16 *slot_row(const struct span &s, const bf16 *rows, size_t row, int slot)
-{
-    return slot >= s.lead && slot < s.slots ? rows + (s.begin + (size_t)(slot - s.lead)) * row : nullptr;
-}
-
-/* `rows` rows of a head into shared memory; zeros where source(r) is null. */
-template <int W, typename F>
-static __device__ __forceinline__ void fetch_rows(bf16 *to, int rows, int thread, int threads, int width, const bf16 *anywhere, F source)
-{
-    for (int i = thread; i < rows * (W / 8); i += threads) {
-        int r = i / (W / 8), c = i % (W / 8) * 8;
-        const bf16 *from = source(r);
-        bool there = from && c < width;
-        cp_async_16(to + r * (W + 8) + c, there ? from + c : anywhere, there);
-    }
-}
-
-/* Keys and values `from` .. `from + rows` of a sentence, by the whole block. */
-template <int W>
-static __device__ void fetch_keys(bf16 *keys, bf16 *values, int from, int rows, const struct span &s, const struct attention_shape &a,
-                                  size_t kv, const bf16 *qkv, const bf16 *memory)
-{
-    for (unsigned which = 0; which < 2; which++)
-        fetch_rows<W>(which ? values : keys, rows, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) -> const bf16 * {
-            return from + r < s.count ? kv_row(a, qkv, memory, s.begin, s.sentence, kv, (size_t)(from + r), which) : nullptr;
-        });
-}
-
-/* level (rows) = rowsum(d o) of rows that this thread has itself fetched its part of. */
-template <int W>
-static __device__ void row_levels(float *level, const bf16 *d, const bf16 *o, int rows, int thread, int threads)
-{
-    for (int i = thread; i < rows * (W / 8); i += threads) {
-        int at = i / (W / 8) * (W + 8) + i % (W / 8) * 8;
-        pack<bf16, 8> x = load_pack<bf16, 8>(d + at), y = load_pack<bf16, 8>(o + at);
-        float sum = 0;
-        KERNEL_UNROLL
-        for (int e = 0; e < 8; e++) sum += to_float(x.v[e]) * to_float(y.v[e]);
-        for (int by = W / 16; by; by /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, by);
-        if (i % (W / 8) == 0) level[i / (W / 8)] = sum;
-    }
-}
-
-/* Where this lane points to for a 16 x 16 matrix in rows of `pitch`, see kernels/ptx.cuh. */
-static __device__ __forceinline__ const bf16 *quarters(const bf16 *matrix, int pitch)
-{
-    int lane = (int)threadIdx.x % WARP;
-    return matrix + lane % 16 * pitch + lane / 16 * 8;
-}
-
-static __device__ __forceinline__ unsigned pair(float x, float y)
-{
-    __nv_bfloat162 both = __floats2bfloat162_rn(x, y);
-    return *reinterpret_cast<unsigned *>(&both);
-}
-
-/* The left operand of a product from the accumulators of two neighbouring 16 x 8 products. */
-static __device__ __forceinline__ void as_left(unsigned (&left)[4], const float (&x)[4], const float (&y)[4])
-{
-    left[0] = pair(x[0], x[1]);
-    left[1] = pair(x[2], x[3]);
-    left[2] = pair(y[0], y[1]);
-    left[3] = pair(y[2], y[3]);
-}
-
-/* sums (16, 16) += left (16, W) rows^T (W, 16) */
-template <int W>
-static __device__ __forceinline__ void times_rows(float (&sums)[2][4], const unsigned (&left)[W / 16][4], const bf16 *rows)
-{
-    KERNEL_UNROLL
-    for (int k = 0; k < W / 16; k++) {
-        unsigned right[4];
-        ldmatrix_x4(right, quarters(rows + 16 * k, W + 8));
-        mma_m16n8k16(sums[0], left[k], right[0], right[2]);
-        mma_m16n8k16(sums[1], left[k], right[1], right[3]);
-    }
-}
-
-/* sums (16, W) += left (16, 16) rows (16, W) */
-template <int W>
-static __device__ __forceinline__ void times_columns(float (&sums)[W / 8][4], const unsigned (&left)[4], const bf16 *rows)
-{
-    KERNEL_UNROLL
-    for (int n = 0; n < W / 16; n++) {
-        unsigned right[4];
-        ldmatrix_x4_trans(right, quarters(rows + 16 * n, W + 8));
-        mma_m16n8k16(sums[2 * n], left, right[0], right[1]);
-        mma_m16n8k16(sums[2 * n + 1], left, right[2], right[3]);
-    }
-}
-
-struct target {
-    bf16 *row; /* null: nowhere */
-    bool add;
-};
-
-/* Sums of 16 rows and 8 N columns, times scale (rows g, rows g + 8), to where target(r) says, through shared memory that no
- * other warp uses: whole 16 bytes go out, and what is added to is added in f32. */
-template <int N, typename F>
-static __device__ __forceinline__ void store_rows(bf16 *stage, int pitch, const float (&sums)[N][4], float low, float high, int width, bool add,
-                                                  F to)
-{
-    int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    __syncwarp();
-    if (add) {
-        for (int i = lane; i < 16 * N; i += WARP) {
-            struct target at = to(i / N);
-            pack<bf16, 8> old = {};
-            if (at.row && at.add && i % N * 8 < width) old = load_pack<bf16, 8>(at.row + i % N * 8);
-            store_pack(stage + i / N * pitch + i % N * 8, old);
-        }
-        __syncwarp();
-    }
-    KERNEL_UNROLL
-    for (int n = 0; n < N; n++)
-        KERNEL_UNROLL
-        for (int h = 0; h < 2; h++) {
-            bf16 *at = stage + (g + 8 * h) * pitch + 8 * n + 2 * t;
-            float by = h ? high : low, x = sums[n][2 * h] * by, y = sums[n][2 * h + 1] * by;
-            *reinterpret_cast<unsigned *>(at) = add ? pair(x + to_float(at[0]), y + to_float(at[1])) : pair(x, y);
-        }
-    __syncwarp();
-    for (int i = lane; i < 16 * N; i += WARP) {
-        struct target at = to(i / N);
-        if (at.row && i % N * 8 < width) store_pack(at.row + i % N * 8, load_pack<bf16, 8>(stage + i / N * pitch + i % N * 8));
-    }
-    __syncwarp(); /* before the rows are filled again */
-}
 
 template <int W>
 static __global__ void __launch_bounds__(FORWARD_WARPS *WARP, W > 64 ? 1 : 2)
@@ -191,7 +34,8 @@ static __global__ void __launch_bounds__(FORWARD_WARPS *WARP, W > 64 ? 1 : 2)
         int slot = first + warp * STEP, seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
         int all = s.count > chunk ? visible(s, first + rows - 1) : s.count; /* keys that this block needs */
         float sums[W / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-        fetch_rows<W>(queries, STEP, lane, WARP, (int)a.width, qkv, [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
+        fetch_rows<W>(queries, STEP, lane, WARP, (int)a.width, qkv,
+                      [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
         for (int from = 0; from < all; from += chunk) {
             if (s.count > chunk || first == start) { /* else they are there already */
                 __syncthreads();                     /* the chunk before has been read */
@@ -335,8 +179,10 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
             times_columns<W>(dk, rounded, q + STEP * u * PITCH);
             if (FUSED)
                 KERNEL_UNROLL
-                for (int i = 0; i < 4; i++)
-                    *reinterpret_cast<unsigned *>(gradients + (STEP * warp + g + i % 2 * 8) * DS_PITCH + STEP * u + i / 2 * 8 + 2 * t) = rounded[i];
+                for (int i = 0; i < 4; i++) {
+                    bf16 *to = gradients + (STEP * warp + g + i % 2 * 8) * DS_PITCH + STEP * u + i / 2 * 8 + 2 * t;
+                    *reinterpret_cast<unsigned *>(to) = rounded[i];
+                }
         }
         if (!FUSED || !dqkv) continue;
         __syncthreads();
@@ -361,16 +207,16 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     cp_async_wait<0>();
     __syncthreads(); /* other warps have read the keys, which take the result */
     KERNEL_UNROLL
-    for (unsigned which = 0; which < 2; which++)
-        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? dv : dk, which ? 1.0f : a.scale, which ? 1.0f : a.scale,
-                          (int)a.width, add_qkv || add_memory, [&](int r) {
+    for (unsigned which = 0; which < 2; which++) {
+        float scale = which ? 1.0f : a.scale;
+        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? dv : dk, scale, scale, (int)a.width,
+                          add_qkv || add_memory, [&](int r) {
                               bool latent = own + r < (int)a.memory;
-                              bf16 *base = latent ? dmemory : dqkv;
-                              if (!base || own + r >= s.count) return target{nullptr, false};
-                              /* kv_row counts from the two pointers it is given: of the gradients here */
-                              return target{const_cast<bf16 *>(kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv, (size_t)(own + r), which)),
-                                            latent ? add_memory : add_qkv};
+                              if (!(latent ? dmemory : dqkv) || own + r >= s.count) return target{nullptr, false};
+                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv, (size_t)(own + r), which);
+                              return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
                           });
+    }
 }
 
 /* dq where the keys of a sentence are too many for one block: a warp per 16 queries, keys in chunks. */
@@ -484,8 +330,9 @@ int attention_forward_mma(bf16 *out, float *lse, const bf16 *qkv, const int32_t 
     size_t warps = least(steps_of(slots), FORWARD_WARPS);
     if (!longest) return 0;
     ATTENTION_WIDTH(a.width, {
-        size_t row = (W + 8) * sizeof(bf16), queries = warps * STEP * row, chunk = chunk_of(longest + a.memory, queries, 2 * row, 112 << 10);
-        size_t bytes = queries + 2 * chunk * row, blocks = chunk < longest + a.memory ? (slots + warps * STEP - 1) / (warps * STEP) : 1;
+        size_t row = (W + 8) * sizeof(bf16), queries = warps * STEP * row;
+        size_t chunk = chunk_of(longest + a.memory, queries, 2 * row, 112 << 10), bytes = queries + 2 * chunk * row;
+        size_t blocks = chunk < longest + a.memory ? (slots + warps * STEP - 1) / (warps * STEP) : 1;
         int e = allow_shared(attention_forward_mma_kernel<W>, bytes);
         if (e) return e;
         KERNEL_LAUNCH(attention_forward_mma_kernel<W>, dim3((unsigned)(shape->sentences * a.heads), (unsigned)blocks), (unsigned)warps * WARP,
@@ -529,7 +376,8 @@ int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf
         bytes = backward_bytes<W, false>(warps, steps);
         int e = launch_backward<W, false>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps, bytes, add, stream);
         if (e || !dqkv || !longest) return e;
-        size_t row = (W + 8) * sizeof(bf16), others = DQ_WARPS * STEP * (3 * row + sizeof(float)), chunk = chunk_of(keys, others, 2 * row, 72 << 10);
+        size_t row = (W + 8) * sizeof(bf16), others = DQ_WARPS * STEP * (3 * row + sizeof(float));
+        size_t chunk = chunk_of(keys, others, 2 * row, 72 << 10);
         bytes = others + 2 * chunk * row;
         e = allow_shared(attention_dq_mma_kernel<W>, bytes);
         if (e) return e;
