@@ -235,9 +235,9 @@ extern "C" int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, flo
                 if (blocks > MOST_BLOCKS) blocks = MOST_BLOCKS;
                 int e = allow_shared(norm_backward_kernel<T, P, EACH>, 2 * width * sizeof(float));
                 if (e) return e;
-                KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH>), blocks, t.threads, 2 * width * sizeof(float), stream, (T *)dinput, partial, (const T *)dy,
-                              (const T *)dsum, (const T *)input, (const T *)gamma, stats, rows, (unsigned)width, t.team, rms,
-                              add[0]);
+                KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH>), blocks, t.threads, 2 * width * sizeof(float), stream,
+                              (T *)dinput, partial, (const T *)dy, (const T *)dsum, (const T *)input, (const T *)gamma, stats,
+                              rows, (unsigned)width, t.team, rms, add[0]);
             });
         });
     if (dgamma || dbeta)
