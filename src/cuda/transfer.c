@@ -52,7 +52,10 @@ elbo_status cuda_reserve_staging(struct backend *base, size_t bytes, elbo_error 
 void *cuda_stage(struct backend *base)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
-    cuda_keep(b, cudaEventSynchronize(b->stage_sent[b->stage]), "a copy to the device");
+    cudaEvent_t sent = b->stage_sent[b->stage];
+    int e = cudaEventQuery(sent);
+    if (e == cudaErrorNotReady) e = cudaEventSynchronize(sent);
+    cuda_keep(b, e, "a copy to the device");
     return b->stages + b->stage * b->stage_bytes;
 }
 

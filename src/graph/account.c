@@ -18,6 +18,7 @@ struct account account_node(const struct graph *g, const struct node *n, const s
     }
     struct shape_view s;
     node_sizes(&s, g, n, count);
+    if (n->type->bytes) a.bytes = n->type->bytes(&s, a.bytes, (double)dtype_bytes(graph_value(g, n->in[0])->dtype));
     a.flops = n->type->flops ? n->type->flops(&s, &n->attr) : written;
     return a;
 }

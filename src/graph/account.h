@@ -6,7 +6,7 @@
 
 struct account {
     double flops; /* multiply and add count 2                       */
-    double bytes; /* each input read once, each output written once */
+    double bytes; /* each input read once, each output written once, but where an op says otherwise */
 };
 
 struct account account_node(const struct graph *g, const struct node *n, const size_t count[DIM_KINDS]);

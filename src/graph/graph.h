@@ -117,6 +117,8 @@ struct op_type {
     value (*recompute)(struct autodiff *ad, const struct node *n, unsigned k);
     /* Floating-point operations with the given sizes (multiply and add count 2); null: elements written. */
     double (*flops)(const struct shape_view *s, const struct attributes *attr);
+    /* Bytes moved, where they are not those of the inputs once and the outputs once (`plain`); `element`: of the first input. */
+    double (*bytes)(const struct shape_view *s, double plain, double element);
 };
 
 /* Sizes of one node's values under given counts. */

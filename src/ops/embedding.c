@@ -29,5 +29,22 @@ static void gradient(struct autodiff *ad, const struct node *n)
     autodiff_pass(ad, n->in[3], dy);
 }
 
-const struct op_type op_embedding_type = {.name = "embedding", .index = OP_embedding, .cheap = true, .gradient = gradient};
-const struct op_type op_embedding_backward_type = {.name = "embedding_backward", .index = OP_embedding_backward, .accumulates = 1};
+/* Of the table, the rows that are read. */
+static double bytes(const struct shape_view *s, double plain, double element)
+{
+    double table = (double)s->in[0][0] * (double)s->in[0][1], rows = (double)s->out[0][0] * (double)s->out[0][1];
+    return plain - (table - (rows < table ? rows : table)) * element;
+}
+
+/* Of the table's gradient, the rows that are added to; a step's first slot writes all of them once. */
+static double bytes_backward(const struct shape_view *s, double plain, double element)
+{
+    (void)element;
+    double table = (double)s->out[0][0] * (double)s->out[0][1], rows = (double)s->in[0][0] * (double)s->in[0][1];
+    return plain - 2 * (table - (rows < table ? rows : table)) * sizeof(float);
+}
+
+const struct op_type op_embedding_type = {.name = "embedding", .index = OP_embedding, .cheap = true, .gradient = gradient,
+                                          .bytes = bytes};
+const struct op_type op_embedding_backward_type = {.name = "embedding_backward", .index = OP_embedding_backward, .accumulates = 1,
+                                                   .bytes = bytes_backward};

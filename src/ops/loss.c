@@ -69,14 +69,28 @@ static double flops(const struct shape_view *s, const struct attributes *a)
     return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][0];
 }
 
+/* The logits of all chunks, of y's type, are written by their product and read by the softmax ... */
+static double bytes(const struct shape_view *s, double plain, double element)
+{
+    return plain + 2 * (double)s->in[0][0] * (double)s->in[1][0] * element;
+}
+
+/* ... which overwrites them by their gradient, and two more products read it, y and the weights. */
+static double bytes_train(const struct shape_view *s, double plain, double element)
+{
+    double n = (double)s->in[0][0], width = (double)s->in[0][1], vocabulary = (double)s->in[1][0];
+    return plain + (5 * n * vocabulary + n * width + vocabulary * width) * element;
+}
+
 static double flops_train(const struct shape_view *s, const struct attributes *a)
 {
     return 3 * flops(s, a);
 }
 
 const struct op_type op_linear_cross_entropy_type = {.name = "linear_cross_entropy", .index = OP_linear_cross_entropy,
-                                                     .gradient = gradient_cross_entropy, .flops = flops};
+                                                     .gradient = gradient_cross_entropy, .flops = flops, .bytes = bytes};
 const struct op_type op_linear_cross_entropy_train_type = {.name = "linear_cross_entropy_train", .index = OP_linear_cross_entropy_train,
-                                                           .accumulates = 6, .flops = flops_train};
+                                                           .accumulates = 6, .flops = flops_train,
+                                                           .bytes = bytes_train};
 const struct op_type op_elbo_type = {.name = "elbo", .index = OP_elbo, .gradient = gradient_elbo};
 const struct op_type op_elbo_backward_type = {.name = "elbo_backward", .index = OP_elbo_backward};

@@ -58,6 +58,11 @@ static bool fits(const layout *l, const void *memory, const char *what)
     return sim::owns(memory, last * element(l->type), what);
 }
 
+static size_t bytes(const layout &l)
+{
+    return (size_t)l.batch * l.rows * l.columns * element(l.type);
+}
+
 static float load(const void *memory, cudaDataType_t type, size_t i)
 {
     return type == CUDA_R_16BF ? __bfloat162float(static_cast<const __nv_bfloat16 *>(memory)[i])
@@ -268,6 +273,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     cudaError_t e = sim::enqueue(stream, [p, workspace, workspace_bytes] {
         sim::open_device open;
         sim::the().counts.products++;
+        sim::the().counts.bytes_of_products += bytes(p.a) + bytes(p.b) + bytes(p.d) * (p.beta != 0 ? 2 : 1) + (has_gelu(&p.desc) ? bytes(p.d) : 0);
         if (workspace_bytes) memset(workspace, 0xff, workspace_bytes < 4096 ? workspace_bytes : 4096);
         for (int32_t i = 0; i < p.d.batch; i++) multiply(p, (size_t)i);
         return cudaSuccess;

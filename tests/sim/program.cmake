@@ -2,11 +2,12 @@
 # ever ships. What opens cuBLASLt at run time is replaced: here it is linked.
 file(GLOB sim_backend_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.c)
 list(FILTER sim_backend_sources EXCLUDE REGEX "/(absent|libraries)\\.c$")
-add_library(elbo_sim_backend STATIC EXCLUDE_FROM_ALL ${sim_backend_sources} libraries.c $<TARGET_OBJECTS:elbo_host> ${CPU_OBJECTS})
-target_include_directories(elbo_sim_backend BEFORE PRIVATE include ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include
+add_library(elbo_sim_host STATIC EXCLUDE_FROM_ALL ${sim_backend_sources} libraries.c $<TARGET_OBJECTS:elbo_host> ${CPU_OBJECTS})
+target_include_directories(elbo_sim_host BEFORE PRIVATE include ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include
                            ${PROJECT_SOURCE_DIR}/src)
-target_compile_definitions(elbo_sim_backend PRIVATE _GNU_SOURCE)
-target_link_libraries(elbo_sim_backend PUBLIC elbo_kernels_sim ${LIB_LINKS})
+target_compile_definitions(elbo_sim_host PRIVATE _GNU_SOURCE)
+add_library(elbo_sim_backend INTERFACE)
+target_link_libraries(elbo_sim_backend INTERFACE elbo_sim_host elbo_kernels_sim ${LIB_LINKS})
 
 file(GLOB sim_program_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cli/*.c)
 add_executable(elbo-sim ${sim_program_sources})

@@ -46,6 +46,7 @@ struct sim_counts {
     size_t synchronizations;                           /* calls by which the host waits */
     size_t allocations;                                /* of device or pinned memory */
     size_t bytes_to_device, bytes_from_device;
+    size_t bytes_of_products;                          /* operands once, results once, twice where added to */
     size_t bank_conflicts; /* pairs of different rows of a loaded matrix that lie in the same banks of shared memory */
 };
 void sim_get_counts(struct sim_counts *counts);

@@ -1,0 +1,24 @@
+/* Device memory that kernels touch: for programs whose kernels are compiled with -fsanitize=kernel-address, whose checks
+ * count here instead (traffic.cpp). A word counts once per launch for reading and once for writing, as if the caches held
+ * all of a launch; matrix products are in sim_counts. */
+#ifndef SIM_TRAFFIC_H
+#define SIM_TRAFFIC_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct sim_traffic {
+    size_t read, written; /* bytes so far */
+};
+
+void sim_traffic_launch(void); /* a launch begins */
+void sim_get_traffic(struct sim_traffic *traffic);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
