@@ -15,6 +15,7 @@ import runs  # noqa: E402
 TOLERANCE = {name: float(value) for name, value in
              re.findall(r"X\((\w+), ([0-9.e-]+),", (pathlib.Path(__file__).resolve().parents[1] / "tolerances.h").read_text())}
 SIM = os.environ.get("ELBO_CUDA", str(pathlib.Path(runs.ELBO).with_name("elbo-sim"))) # scripts/gpu-check: a real device
+DIVERGED = 7
 WIDE = {"encoder.width": 16, "decoder.width": 16, "train.steps": 20, "train.eval_every": 0, "checkpoint.every": 0}
 VARIANTS = {
     "both": {},
@@ -71,6 +72,19 @@ def main():
         train(SIM, corpus, scratch / "halves", {**half, "train.stop_after": 9}, "cuda")
         train(SIM, corpus, scratch / "halves", half, "cuda")
         assert weights(scratch / "halves") == weights(scratch / "both-bf16"), "a resumed run has other bits in bf16"
+        # a step left out, known to the host one step late: the same rows as on the CPU, the same counters
+        skip = {**VARIANTS["both"], "train.skip": 7, "train.steps": 12}
+        cpu, sim = (train(program, corpus, scratch / f"skip-{device}", skip, device) for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")))
+        assert [row["skipped"] for row in sim] == [row["step"] == 7 for row in sim], "another step was left out"
+        for a, b in zip(cpu, sim):
+            for key in ("loss", "beta", "learning_rate", "gradient_norm"):
+                assert abs(a[key] - b[key]) <= TOLERANCE["BACKENDS"] * max(abs(a[key]), 1e-6), f"after a step left out: {key}, step {a['step']}"
+        # a real divergence ends the run with its own code and leaves finite weights
+        absurd = {**runs.TINY, **WIDE, "data.train": corpus, "run.dir": scratch / "absurd", "device": "cuda", "optimizer.kind": "sgd",
+                  "optimizer.learning_rate": 1000, "optimizer.clip": 0, "optimizer.warmup_steps": 0, "train.steps": 200}
+        answer = subprocess.run([SIM, "train", *runs.options(absurd)], capture_output=True, text=True, check=False)
+        assert answer.returncode == DIVERGED and "optimizer.learning_rate" in answer.stderr, (answer.returncode, answer.stderr[-500:])
+        assert subprocess.run([runs.ELBO, "sample", str(scratch / "absurd"), "--count=1", "--device=cpu"], check=False).returncode == 0
         # what one backend saved, the other resumes and evaluates
         moved = {**VARIANTS["both"], "train.steps": 25, "resume": scratch / "both-sim"}
         rows = train(runs.ELBO, corpus, scratch / "moved", moved, "cpu")
