@@ -11,7 +11,7 @@
  * registers, queries in tiles. No atomics; every order depends on shapes only. */
 #include "kernels/attention.cuh"
 
-enum { WARPS = 4, THREADS = WARPS * WARP, PER_WARP = 4, GROUP = WARPS * PER_WARP, MOST_WIDTH = 256, CHUNKS = MOST_WIDTH / WARP };
+enum { WARPS = 4, THREADS = WARPS * WARP, PER_WARP = 4, GROUP = WARPS * PER_WARP, CHUNKS = ATTENTION_MOST_WIDTH / WARP };
 
 /* Keys and values `from` .. `from + WARP` of a sentence into shared memory as floats, rows of width + 1; zeros past the end. */
 template <typename T>
@@ -252,7 +252,7 @@ extern "C" int attention_forward_cuda(void *out, float *lse, const void *qkv, co
     if (!shape->sentences) return 0;
     if (attention_takes_mma(a, type) && packs(qkv) && packs(memory) && packs(out))
         return attention_forward_mma((bf16 *)out, lse, (const bf16 *)qkv, offsets, (const bf16 *)memory, shape, stream);
-    if (a.width > MOST_WIDTH) return cudaErrorInvalidValue;
+    if (a.width > ATTENTION_MOST_WIDTH) return cudaErrorInvalidValue;
     dim3 grid((unsigned)shape->sentences, (unsigned)a.heads);
     KERNEL_DISPATCH(type, {
         int e = allow_shared(attention_forward_kernel<T>, tile_bytes(a, 1));
@@ -278,7 +278,7 @@ extern "C" int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch
     if (attention_takes_mma(a, type) && packs(qkv) && packs(memory) && packs(out) && packs(dout) && packs(dqkv) && packs(dmemory))
         return attention_backward_mma((bf16 *)dqkv, (bf16 *)dmemory, (const bf16 *)dout, (const bf16 *)qkv, offsets, (const bf16 *)memory,
                                       (const bf16 *)out, lse, shape, add, stream);
-    if (a.width > MOST_WIDTH) return cudaErrorInvalidValue;
+    if (a.width > ATTENTION_MOST_WIDTH) return cudaErrorInvalidValue;
     size_t pairs = shape->tokens * a.heads, bytes = tile_bytes(a, 2);
     KERNEL_DISPATCH(type, {
         int e = allow_shared(attention_dq_kernel<T>, bytes);

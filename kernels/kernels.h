@@ -48,8 +48,9 @@ int bias_backward_cuda(float *dbias, float *scratch, const void *dy, size_t rows
 size_t bias_scratch_floats(size_t rows, size_t width);
 
 /* ---- norm ---- */
+enum { NORM_MOST_WIDTH = 7680, NORM_MOST_UNALIGNED = 3840 }; /* the latter where a row is not whole 16 bytes */
 /* sum (N, D) T = x + residual (residual and sum may be null); y T; stats (N, 2) f mean | reciprocal deviation; beta may be
- * null; epsilon 1e-5. D at most 7680, 3840 where rows are not whole 16 bytes, in both directions. */
+ * null; epsilon 1e-5. D at most NORM_MOST_WIDTH in both directions. */
 int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const void *residual, const void *gamma,
                       const void *beta, size_t rows, size_t width, bool rms, enum kernel_type type, kernel_stream stream);
 /* dinput (N, D) T (+)= norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=; any of the outputs may be null.
@@ -60,6 +61,7 @@ int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, float *scratch
 size_t norm_scratch_floats(size_t rows, size_t width);
 
 /* ---- attention ---- */
+enum { ATTENTION_MOST_WIDTH = 256 }; /* of a head */
 struct kernel_attention {
     size_t sentences, tokens, longest; /* longest: rows of the longest sentence, for the choice of launch */
     size_t heads, kv_heads, head_width, memory;

@@ -51,6 +51,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     c->model.positions = c->data.max_length + 2;
     ELBO_TRY(elbo_config_check(c, error));
     ELBO_TRY(backend_open(&b->backend, c->device, c->threads, error));
+    b->backend->tf32 = c->tf32;
     ELBO_TRY(model_create(&b->model, &c->model, b->backend, error));
     ELBO_TRY(optimizer_create(&b->optimizer, &c->optimizer, b->model.parameters, model_weights(&b->model), b->backend, error));
     struct slot_options s = slot_options_of(c);

@@ -68,6 +68,11 @@ static void softmax(void *argument, size_t tile, size_t worker)
     for (size_t r = tile * ROWS; r < end; r++) {
         float *x = chunk_of(k->c) + r * v, top = -INFINITY;
         size_t n = k->from + r, label = (size_t)labels[n];
+        if (labels[n] < 0) { /* no loss, no gradient */
+            nll[n] = 0;
+            if (k->dnll) memset(x, 0, v * sizeof *x);
+            continue;
+        }
         float target = x[label];
         SIMD_MAX(top) for (size_t i = 0; i < v; i++) top = x[i] > top ? x[i] : top;
         double sum = exponentials(x, v, top, k->dnll);

@@ -121,8 +121,37 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
     ELBO_TRY(cublaslt_open(&b->lt, error));
     cublasStatus_t s = b->lt.cublasLtCreate(&b->handle);
     if (s) return elbo_fail(error, ELBO_DEVICE, "%s: cublasLtCreate failed with status %d", b->detail, (int)s);
-    b->workspace_bytes = properties.major >= 9 ? WORKSPACE_HOPPER : WORKSPACE_BEFORE;
+    b->workspace_bytes = b->base.own_bytes = properties.major >= 9 ? WORKSPACE_HOPPER : WORKSPACE_BEFORE;
     return allocate(&b->base, &b->workspace, b->workspace_bytes, "the workspace of the products", error);
+}
+
+static const struct backend table_of_cuda = {
+    .name = "cuda", .kernels = cuda_table, .allocate = allocate, .release = release, .upload = upload, .download = download,
+    .reserve = reserve, .check = check, .bf16 = true, .separate_memory = true, .rows = row_size, .own_bytes = WORKSPACE_HOPPER,
+    .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send, .replay = cuda_replay, .capture = cuda_capture,
+    .captured = cuda_captured, .forget = cuda_forget, .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host,
+    .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait, .destroy = destroy};
+
+static void destroy_plan(struct backend *base)
+{
+    pool_destroy(base->pool);
+    free(base);
+}
+
+elbo_status cuda_backend_plan(struct backend **backend, elbo_error *error)
+{
+    struct backend *b = malloc(sizeof *b);
+    if (!b) return elbo_fail(error, ELBO_MEMORY, "no memory for the CUDA backend");
+    *b = table_of_cuda;
+    b->detail = "planned, no device";
+    b->destroy = destroy_plan;
+    elbo_status status = pool_create(&b->pool, 1, error);
+    if (status) {
+        free(b);
+        return status;
+    }
+    *backend = b;
+    return ELBO_OK;
 }
 
 elbo_status cuda_backend_create(struct backend **backend, int device, size_t threads, elbo_error *error)
@@ -130,12 +159,8 @@ elbo_status cuda_backend_create(struct backend **backend, int device, size_t thr
     struct cuda_backend *b = calloc(1, sizeof *b);
     if (!b) return elbo_fail(error, ELBO_MEMORY, "no memory for the CUDA backend");
     b->device = device;
-    b->base = (struct backend){.name = "cuda", .detail = b->detail, .kernels = cuda_table, .allocate = allocate, .release = release,
-                               .upload = upload, .download = download, .reserve = reserve, .check = check, .bf16 = true, .separate_memory = true,
-                               .rows = row_size, .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send,
-                               .replay = cuda_replay, .capture = cuda_capture, .captured = cuda_captured, .forget = cuda_forget,
-                               .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host, .release_host = cuda_release_host,
-                               .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait, .destroy = destroy};
+    b->base = table_of_cuda;
+    b->base.detail = b->detail;
     elbo_status status = pool_create(&b->base.pool, threads, error);
     if (!status) status = open_device(b, device, error);
     if (status) {

@@ -73,8 +73,9 @@ static cublasStatus_t describe(struct cuda_backend *be, struct handles *h, const
 {
     const struct cublaslt *lt = &be->lt;
     cublasOperation_t ta = first->transposed ? CUBLAS_OP_T : CUBLAS_OP_N, tb = second->transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    bool tf32 = be->base.tf32 && p->type == KERNEL_F32;
     *h = (struct handles){0};
-    cublasStatus_t s = lt->cublasLtMatmulDescCreate(&h->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    cublasStatus_t s = lt->cublasLtMatmulDescCreate(&h->op, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!s) s = set(lt, h->op, CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta);
     if (!s) s = set(lt, h->op, CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb);
     if (!s) s = describe_epilogue(lt, h->op, p, gelu);

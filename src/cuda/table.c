@@ -384,6 +384,29 @@ static void sgd(const struct call *c)
     keep(c, sgd_cuda(c->out[0], c->out[1], c->out[3], c->in[0], c->in[1], c->size.in[0][0], stream_of(c)));
 }
 
+/* ---- what kernels cannot do ---- */
+
+static elbo_status refuse_width(const struct call *c, size_t width, elbo_error *error)
+{
+    size_t most = width * dtype_bytes(c->in_type[0]) % 16 ? NORM_MOST_UNALIGNED : NORM_MOST_WIDTH;
+    if (width <= most) return ELBO_OK;
+    return elbo_fail(error, ELBO_DEVICE, "%s: a norm of width %zu, at most %zu on a GPU (%d where a row is not whole 16 bytes); lower "
+                     "the width, or use --device=cpu", c->node->name, width, (size_t)NORM_MOST_WIDTH, (int)NORM_MOST_UNALIGNED);
+}
+
+static elbo_status norm_refuse(const struct call *c, elbo_error *error)
+{
+    return refuse_width(c, c->size.in[0][1], error);
+}
+
+static elbo_status attention_refuse(const struct call *c, elbo_error *error)
+{
+    size_t width = (size_t)c->attr->i[ATTENTION_HEAD_WIDTH];
+    if (width <= ATTENTION_MOST_WIDTH) return ELBO_OK;
+    return elbo_fail(error, ELBO_DEVICE, "%s: heads of width %zu, at most %d on a GPU; take more heads, or use --device=cpu",
+                     c->node->name, width, (int)ATTENTION_MOST_WIDTH);
+}
+
 #define CUDA_RUN(name) [OP_##name].run = name,
 #define CUDA_WORKSPACE(name, what) [OP_##name].workspace = what##_workspace
 const struct kernel cuda_table[OP_COUNT] = {
@@ -394,4 +417,8 @@ const struct kernel cuda_table[OP_COUNT] = {
     CUDA_WORKSPACE(linear_cross_entropy, linear_cross_entropy),
     CUDA_WORKSPACE(linear_cross_entropy_train, linear_cross_entropy),
     CUDA_WORKSPACE(squared_norm, squared_norm),
+    [OP_norm].refuse = norm_refuse,
+    [OP_norm_backward].refuse = norm_refuse,
+    [OP_attention].refuse = attention_refuse,
+    [OP_attention_backward].refuse = attention_refuse,
 };

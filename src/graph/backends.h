@@ -11,6 +11,10 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
 /* A GPU; `threads` work for the host. ELBO_DEVICE says why none can be used, also in a program built without CUDA. */
 elbo_status cuda_backend_create(struct backend **backend, int device, size_t threads, elbo_error *error);
 
+/* The CUDA backend's table without a device: for plans, on machines that have none. Nothing can be allocated or run on it.
+ * ELBO_DEVICE in a program built without CUDA. */
+elbo_status cuda_backend_plan(struct backend **backend, elbo_error *error);
+
 /* By name: "cpu", "cuda", "cuda:1", or "auto": a GPU if one can be used, else the CPU. */
 elbo_status backend_open(struct backend **backend, const char *device, size_t threads, elbo_error *error);
 

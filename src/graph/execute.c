@@ -58,8 +58,9 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
                              n->type->name, n->name);
         struct call call = {.backend = backend, .node = n, .attr = &n->attr};
         node_types(&call, g, n);
-        if (!kernel->workspace) continue;
         node_sizes(&call.size, g, n, graph_capacity(g)->count);
+        if (kernel->refuse) ELBO_TRY(kernel->refuse(&call, error));
+        if (!kernel->workspace) continue;
         for (unsigned k = 0; k < MAX_OUTPUTS; k++) call.out[k] = n->out[k].index ? &call : NULL;
         for (unsigned k = 0; k < MAX_INPUTS; k++) call.in[k] = n->in[k].index ? &call : NULL;
         size_t shared = 0, per_worker = 0;

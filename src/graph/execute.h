@@ -43,6 +43,8 @@ struct kernel {
     void (*run)(const struct call *call);
     /* Scratch bytes at these sizes: shared by the call, and for each worker. Null: none. */
     void (*workspace)(const struct call *call, size_t *shared, size_t *per_worker);
+    /* Fails in words when sizes are beyond what this kernel can do; asked before the first execution. Null: any will do. */
+    elbo_status (*refuse)(const struct call *call, elbo_error *error);
 };
 
 struct backend {
@@ -54,7 +56,9 @@ struct backend {
     void (*download)(struct backend *, void *to, const void *from, size_t bytes);
     elbo_status (*reserve)(struct backend *, size_t shared, size_t per_worker, elbo_error *error); /* scratch */
     elbo_status (*check)(struct backend *, elbo_error *error); /* of what was launched; null: nothing can fail */
+    bool tf32;                       /* f32 products may round their operands to 10 bits */
     bool bf16;                       /* computes in it                                  */
+    size_t own_bytes;                /* memory that it takes for itself, in plans       */
     bool separate_memory;            /* the host cannot read it: inputs are copied      */
     /* A backend of separate memory computes rows in a few sizes; the inputs are padded up to them (enum pad_rule) and sent
      * in one copy from staging memory that may be written while earlier copies are under way. */

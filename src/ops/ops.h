@@ -87,7 +87,8 @@ value op_column_moments(struct graph *g, value x);
 
 /* ---- loss ---- */
 
-/* nll (N) = -log softmax(y w^T)[label] in nats, no (N, V) tensor. y (N, D), w (V, D), labels (N) i32. In training one
+/* nll (N) = -log softmax(y w^T)[label] in nats, no (N, V) tensor. y (N, D), w (V, D), labels (N) i32; a row whose label is
+ * negative has no loss. In training one
  * fused op computes it together with both gradients (the logits of a chunk are overwritten by their gradient). */
 value op_linear_cross_entropy(struct graph *g, value y, value w, value labels);
 

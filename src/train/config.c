@@ -54,6 +54,7 @@ static const struct option rows[] = {
          "where to compute: cpu, cuda, cuda:1, or auto: a GPU if one can be used, else the CPU"),
     CHOICE("precision", model.precision, "f32", TRAINS, "of activations; bf16: weights, moments and losses stay f32; needs a GPU",
            "f32", "bf16"),
+    SWITCH("tf32", tf32, "false", TRAINS, "f32 products on a GPU round their operands to TF32: faster, 1e-3 instead of 1e-7"),
     CHOICE("determinism", determinism, "run_to_run", TRAINS | RUNS, "run_to_run: the same bits on the same machine",
            "run_to_run"),
     SWITCH("json", json, "false", ALL & ~COMMAND_INIT, "the result as JSON on standard output"),

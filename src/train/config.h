@@ -105,6 +105,7 @@ struct elbo_config {
     uint64_t seed;
     const char *device;                    /* cpu, cuda, cuda:1, auto */
     int determinism;
+    bool tf32;                             /* f32 products on a GPU */
     size_t threads;                        /* 0: the processors this process may run on */
     bool json, decode, graph;              /* output switches of commands               */
     const char *run_dir, *resume;

@@ -42,7 +42,7 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
         t->ops = graph_schedule(r.g, &order);
         t->activations = r.executor.plan.bytes;
         t->unshared = r.executor.plan.sum;
-        t->workspace = r.executor.workspace_shared + backend_threads(backend) * r.executor.workspace_worker;
+        t->workspace = backend->own_bytes + r.executor.workspace_shared + backend_threads(backend) * r.executor.workspace_worker;
     }
     recording_free(&r, backend);
     size_t arena = parameters_arena_elements(p) * sizeof(float);
@@ -63,6 +63,7 @@ elbo_status memory_plan(struct memory_table *t, const struct elbo_config *c, str
     struct backend *backend = given;
     elbo_status status = model_declare(&p, &c->model, error);
     if (!status && !backend) status = backend_open(&backend, c->device, c->threads, error);
+    if (status == ELBO_DEVICE) status = cuda_backend_plan(&backend, error); /* asked for, and not here */
     if (status == ELBO_DEVICE) status = cpu_backend_create(&backend, c->threads, NULL, error);
     if (!status) status = measure(t, c, p, backend, error);
     if (backend && !given) backend->destroy(backend);

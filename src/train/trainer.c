@@ -83,6 +83,7 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     planned.model = t->model_config;
     struct memory_table table;
     ELBO_TRY(backend_open(&t->backend, t->config->device, t->config->threads, error));
+    t->backend->tf32 = t->config->tf32;
     ELBO_TRY(memory_plan(&table, &planned, t->backend, error));
     if (!t->backend->separate_memory) ELBO_TRY(memory_check(&table, memory_available(), error));
     ELBO_TRY(model_create(&t->model, &t->model_config, t->backend, error));
