@@ -52,7 +52,13 @@ bool cuda_capture(struct backend *base, void **captures, const struct replay_key
     struct captures *all = *captures;
     struct capture *c = find(captures, key);
     if (b->error) return false;
-    if (c) return !c->refused && !cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal);
+    if (c && c->refused) return false;
+    if (c && !cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal)) return true;
+    if (c) {
+        c->refused = true;
+        cudaGetLastError();
+        return false;
+    }
     if (!all) *captures = all = calloc(1, sizeof *all);
     if (all && all->count < MOST_CAPTURES) all->list[all->count++] = (struct capture){.key = *key};
     return false;

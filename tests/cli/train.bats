@@ -42,6 +42,11 @@ setup() {
     [ ! -e r ]
 }
 
+@test "a precision that the device does not have" {
+    refused 8 'computes in f32 only' 'precision=f32' -- train r --precision=bf16 --device=cpu
+    refused 2 'did you mean bf16?' -- train r --precision=bf15
+}
+
 @test "malformed YAML, with line and column" {
     printf 'train:\n  steps: [1, 2\n' > open.yaml
     refused 2 'open.yaml:' -- "$ELBO" train open.yaml
