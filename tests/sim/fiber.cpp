@@ -18,7 +18,6 @@
 #endif
 #ifdef SIM_TSAN
 #include <sanitizer/tsan_interface.h>
-extern "C" void AnnotateNewMemory(const char *file, int line, const volatile void *memory, unsigned long bytes);
 #endif
 #ifdef SIM_ASAN
 #include <sanitizer/common_interface_defs.h>
@@ -202,12 +201,23 @@ void fiber_acquire(void *point)
 #endif
 }
 
+/* The sanitizer forgets who touched these pages: they are mapped anew. */
+void fiber_renew(void *pages, size_t bytes)
+{
+#ifdef SIM_TSAN
+    if (mmap(pages, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+        report("shared memory cannot be mapped anew");
+#else
+    (void)pages;
+    (void)bytes;
+#endif
+}
+
 void fiber_fresh(void *memory, size_t bytes, unsigned char pattern)
 {
 #ifdef SIM_TSAN
     volatile unsigned char *each = static_cast<volatile unsigned char *>(memory); /* memset would be watched */
     for (size_t i = 0; i < bytes; i++) each[i] = pattern;
-    AnnotateNewMemory(__FILE__, __LINE__, memory, bytes);
 #else
     memset(memory, pattern, bytes);
 #endif

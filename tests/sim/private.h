@@ -61,8 +61,10 @@ void fiber_main(fiber *self); /* schedule.cpp: runs bodies for ever */
 /* Order that the thread sanitizer should know of: what was before release(p) happens before what follows acquire(p). */
 void fiber_release(void *point);
 void fiber_acquire(void *point);
-/* Patterns into memory that no other block has ever seen, as far as a sanitizer should know. */
-enum { PATTERN_NAN = 0xff, PATTERN_HUGE = 0x7f }; /* the latter is near the largest number of every floating-point type */
+/* Whole pages as if no block had ever seen them, as far as a sanitizer should know. */
+void fiber_renew(void *pages, size_t bytes);
+/* A pattern into memory; the second is near the largest number of every floating-point type. */
+enum { PATTERN_NAN = 0xff, PATTERN_HUGE = 0x7f };
 void fiber_fresh(void *memory, size_t bytes, unsigned char pattern);
 extern const bool fiber_reuse; /* may serve several threads of one block */
 

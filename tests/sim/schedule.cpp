@@ -43,7 +43,7 @@ static unsigned threads;
 static lane *current;
 static const std::function<void()> *body;
 static uint64_t dice;
-alignas(128) static unsigned char shared[SHARED_LIMIT + 64 * 1024];
+alignas(4096) static unsigned char shared[SHARED_LIMIT + 65 * 1024];
 static size_t shared_used, shared_total, shared_static;
 static std::vector<shared_array> arrays;
 /* Points of order alternate: who leaves one barrier early and comes to the next must not be taken to be before those who
@@ -220,6 +220,7 @@ static void open_shared(const launch &l)
     shared_total = l.shared_bytes;
     shared_static = 0;
     arrays.clear();
+    fiber_renew(shared, sizeof shared);
     memset(shared, 0xff, REDZONE);
     SIM_CLOSE(shared, REDZONE);
     arrays.push_back({nullptr, "the dynamic shared array", place(l.shared_bytes), l.shared_bytes});
@@ -253,6 +254,7 @@ static void run_block(const launch &l)
         lanes[i].index = {i % l.block.x, i / l.block.x % l.block.y, i / l.block.x / l.block.y};
     }
     open_shared(l);
+    fiber_release(&start_point); /* of what the scheduler did: blocks are not ordered by it */
     do {
         arrange(order, (threads + WARP - 1) / WARP);
         for (unsigned w : order) run_warp(w);
