@@ -142,9 +142,10 @@ int dropout_cuda(void *y, const void *x, const int32_t *sentence, const int32_t 
                  enum kernel_type type, kernel_stream stream);
 
 /* ---- optimizer ---- */
-/* record (2) f: sum of squares over blocks of 1,024 in order, and the number of blocks that are not finite. scratch:
- * ceil(elements / 1024) doubles. */
+/* record (2) f: sum of squares in double over blocks of 1,024, then over the blocks in an order that depends on the length
+ * alone, and the number of blocks that are not finite. scratch: squared_norm_scratch_doubles(elements), aligned to 16 bytes. */
 int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements, kernel_stream stream);
+size_t squared_norm_scratch_doubles(size_t elements);
 /* y (K) f = rows[control[0] != 0], rows (2, K). */
 int select_row_cuda(float *y, const float *rows, const float *control, size_t width, kernel_stream stream);
 /* As op_guard says; norms: `count` pointers to records, on the host. scalars (groups, STEP_SCALARS), rows (2, groups, ..). */

@@ -4,27 +4,59 @@
  *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r (m c1 / (sqrt(v c2) + eps) + decay w),  g scaled by the clip */
 #include "kernels/device.cuh"
 
-enum { THREADS = 256, NORM_BLOCK = 1024 };
+enum { THREADS = 256, COMBINE_THREADS = 1024, FOUR = 4, PACKS = 2 };
+enum { NORM_BLOCK = 1024, NORM_BLOCKS = 32, NORM_SPAN = NORM_BLOCK * NORM_BLOCKS, NORM_FOURS = NORM_BLOCK / (FOUR * WARP) };
 enum { RATE, SCALE, DECAY, BETA1, BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, APPLY, SCALARS }; /* as op_adamw's */
 enum { APPLIED, NORM, FINITE };                                                                      /* as op_guard's */
 
-static __global__ void squared_norm_blocks_kernel(double *__restrict__ partial, const float *__restrict__ gradient, size_t count)
+/* Elements i .. i + 3, by one access where P is 4 and all four are there; zeros past the end. */
+template <int P> static __device__ __forceinline__ pack<float, FOUR> load_four(const float *x, size_t i, size_t count)
 {
-    KERNEL_SHARED(double, scratch, WARP);
-    size_t first = (size_t)blockIdx.x * NORM_BLOCK, end = first + NORM_BLOCK < count ? first + NORM_BLOCK : count;
-    double sum = 0;
-    for (size_t i = first + threadIdx.x; i < end; i += blockDim.x) sum += (double)gradient[i] * (double)gradient[i];
-    sum = block_sum(sum, scratch);
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+    pack<float, FOUR> four;
+    if (P == FOUR && i + FOUR <= count) return load_pack<float, FOUR>(x + i);
+    KERNEL_UNROLL
+    for (int e = 0; e < FOUR; e++) four.v[e] = i + e < count ? x[i + e] : 0.0f;
+    return four;
 }
 
-static __global__ void squared_norm_combine_kernel(float *__restrict__ record, const double *__restrict__ partial, size_t blocks)
+/* partial (blocks, 2): the sum of NORM_BLOCKS blocks, and how many of them are not finite. A warp sums a block, all of whose
+ * loads are under way at once; which element a lane adds when is the same for every P. */
+template <int P>
+static __global__ void __launch_bounds__(THREADS)
+    squared_norm_blocks_kernel(double *__restrict__ partial, const float *__restrict__ gradient, size_t count)
+{
+    KERNEL_SHARED(double, sums, NORM_BLOCKS);
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    for (unsigned b = warp; b < NORM_BLOCKS; b += THREADS / WARP) {
+        size_t first = (size_t)blockIdx.x * NORM_SPAN + (size_t)b * NORM_BLOCK + lane * FOUR;
+        pack<float, FOUR> g[NORM_FOURS];
+        double sum = 0;
+        KERNEL_UNROLL
+        for (unsigned k = 0; k < NORM_FOURS; k++) g[k] = load_four<P>(gradient, first + k * WARP * FOUR, count);
+        KERNEL_UNROLL
+        for (unsigned k = 0; k < NORM_FOURS; k++)
+            KERNEL_UNROLL
+            for (int e = 0; e < FOUR; e++) sum += (double)g[k].v[e] * (double)g[k].v[e];
+        sum = warp_sum(sum);
+        if (lane == 0) sums[b] = sum;
+    }
+    __syncthreads();
+    if (warp) return;
+    pack<double, 2> all = {{sums[lane], isfinite(sums[lane]) ? 0.0 : 1.0}};
+    KERNEL_UNROLL
+    for (int k = 0; k < 2; k++) all.v[k] = warp_sum(all.v[k]);
+    if (lane == 0) store_pack(partial + 2 * (size_t)blockIdx.x, all);
+}
+
+static __global__ void __launch_bounds__(COMBINE_THREADS)
+    squared_norm_combine_kernel(float *__restrict__ record, const double *__restrict__ partial, size_t blocks)
 {
     KERNEL_SHARED(double, scratch, WARP);
     double sum = 0, bad = 0;
     for (size_t b = threadIdx.x; b < blocks; b += blockDim.x) {
-        sum += partial[b];
-        bad += isfinite(partial[b]) ? 0 : 1;
+        pack<double, 2> each = load_pack<double, 2>(partial + 2 * b);
+        sum += each.v[0];
+        bad += each.v[1];
     }
     sum = block_sum(sum, scratch);
     bad = block_sum(bad, scratch);
@@ -66,40 +98,100 @@ static __global__ void guard_kernel(float *__restrict__ scalars, float *control,
     }
 }
 
-static __global__ void adamw_kernel(float *__restrict__ weights, float *__restrict__ moment1, float *__restrict__ moment2,
-                             bf16 *__restrict__ working, const float *__restrict__ gradient,
-                             const float *__restrict__ s, size_t count)
+/* A thread has PACKS packs of P elements, a block's width apart: their loads are all under way before the first is needed. */
+static __device__ __forceinline__ size_t pack_at(unsigned k, unsigned elements)
 {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count || s[APPLY] == 0.0f) return;
-    float g = gradient[i] * s[SCALE], w = weights[i];
-    float m = s[BETA1] * moment1[i] + (1.0f - s[BETA1]) * g, v = s[BETA2] * moment2[i] + (1.0f - s[BETA2]) * g * g;
-    moment1[i] = m;
-    moment2[i] = v;
-    w -= s[RATE] * (m * s[CORRECTION1] / (sqrtf(v * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w);
-    weights[i] = w;
-    if (working) working[i] = from_float<bf16>(w);
+    return ((size_t)blockIdx.x * PACKS * THREADS + k * THREADS + threadIdx.x) * elements;
 }
 
-static __global__ void sgd_kernel(float *__restrict__ weights, float *__restrict__ moment, bf16 *__restrict__ working,
-                           const float *__restrict__ gradient, const float *__restrict__ s, size_t count)
+template <int P> static __device__ __forceinline__ void store_working(bf16 *working, size_t i, const pack<float, P> &weights)
 {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count || s[APPLY] == 0.0f) return;
-    float m = s[MOMENTUM] * moment[i] + gradient[i] * s[SCALE], w = weights[i];
-    moment[i] = m;
-    w -= s[RATE] * (m + s[DECAY] * w);
-    weights[i] = w;
-    if (working) working[i] = from_float<bf16>(w);
+    pack<bf16, P> copy;
+    if (!working) return;
+    KERNEL_UNROLL
+    for (int e = 0; e < P; e++) copy.v[e] = from_float<bf16>(weights.v[e]);
+    store_pack(working + i, copy);
+}
+
+template <int P>
+static __global__ void __launch_bounds__(THREADS)
+    adamw_kernel(float *__restrict__ weights, float *__restrict__ moment1, float *__restrict__ moment2, bf16 *__restrict__ working,
+                 const float *__restrict__ gradient, const float *__restrict__ s, size_t count)
+{
+    pack<float, P> g[PACKS], w[PACKS], m[PACKS], v[PACKS];
+    if (s[APPLY] == 0.0f) return;
+    KERNEL_UNROLL
+    for (unsigned k = 0; k < PACKS; k++) {
+        size_t i = pack_at(k, P);
+        if (i >= count) continue;
+        g[k] = load_pack<float, P>(gradient + i);
+        w[k] = load_pack<float, P>(weights + i);
+        m[k] = load_pack<float, P>(moment1 + i);
+        v[k] = load_pack<float, P>(moment2 + i);
+    }
+    KERNEL_UNROLL
+    for (unsigned k = 0; k < PACKS; k++) {
+        size_t i = pack_at(k, P);
+        if (i >= count) continue;
+        KERNEL_UNROLL
+        for (int e = 0; e < P; e++) {
+            float x = g[k].v[e] * s[SCALE];
+            float m1 = s[BETA1] * m[k].v[e] + (1.0f - s[BETA1]) * x, m2 = s[BETA2] * v[k].v[e] + (1.0f - s[BETA2]) * x * x;
+            w[k].v[e] -= s[RATE] * (m1 * s[CORRECTION1] / (sqrtf(m2 * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w[k].v[e]);
+            m[k].v[e] = m1;
+            v[k].v[e] = m2;
+        }
+        store_pack(weights + i, w[k]);
+        store_pack(moment1 + i, m[k]);
+        store_pack(moment2 + i, v[k]);
+        store_working(working, i, w[k]);
+    }
+}
+
+template <int P>
+static __global__ void __launch_bounds__(THREADS)
+    sgd_kernel(float *__restrict__ weights, float *__restrict__ moment, bf16 *__restrict__ working, const float *__restrict__ gradient,
+               const float *__restrict__ s, size_t count)
+{
+    pack<float, P> g[PACKS], w[PACKS], m[PACKS];
+    if (s[APPLY] == 0.0f) return;
+    KERNEL_UNROLL
+    for (unsigned k = 0; k < PACKS; k++) {
+        size_t i = pack_at(k, P);
+        if (i >= count) continue;
+        g[k] = load_pack<float, P>(gradient + i);
+        w[k] = load_pack<float, P>(weights + i);
+        m[k] = load_pack<float, P>(moment + i);
+    }
+    KERNEL_UNROLL
+    for (unsigned k = 0; k < PACKS; k++) {
+        size_t i = pack_at(k, P);
+        if (i >= count) continue;
+        KERNEL_UNROLL
+        for (int e = 0; e < P; e++) {
+            m[k].v[e] = s[MOMENTUM] * m[k].v[e] + g[k].v[e] * s[SCALE];
+            w[k].v[e] -= s[RATE] * (m[k].v[e] + s[DECAY] * w[k].v[e]);
+        }
+        store_pack(weights + i, w[k]);
+        store_pack(moment + i, m[k]);
+        store_working(working, i, w[k]);
+    }
 }
 
 /* ---- launchers ---- */
 
+extern "C" size_t squared_norm_scratch_doubles(size_t elements)
+{
+    return 2 * (size_t)blocks_for(elements, NORM_SPAN);
+}
+
 extern "C" int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements, kernel_stream stream)
 {
-    unsigned blocks = blocks_for(elements, NORM_BLOCK);
-    if (blocks) KERNEL_LAUNCH(squared_norm_blocks_kernel, blocks, THREADS, 0, stream, scratch, gradient, elements);
-    KERNEL_LAUNCH(squared_norm_combine_kernel, 1, THREADS, 0, stream, record, scratch, (size_t)blocks);
+    unsigned blocks = blocks_for(elements, NORM_SPAN);
+    if (blocks)
+        KERNEL_PACKED(packs(gradient), float,
+                      KERNEL_LAUNCH(squared_norm_blocks_kernel<P>, blocks, THREADS, 0, stream, scratch, gradient, elements));
+    KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, record, scratch, (size_t)blocks);
     return cudaGetLastError();
 }
 
@@ -124,8 +216,10 @@ extern "C" int adamw_cuda(float *weights, float *moment1, float *moment2, void *
                           const float *scalars, size_t elements, kernel_stream stream)
 {
     if (!elements) return 0;
-    KERNEL_LAUNCH(adamw_kernel, blocks_for(elements, THREADS), THREADS, 0, stream, weights, moment1, moment2, (bf16 *)working,
-                  gradient, scalars, elements);
+    bool fits = elements % FOUR == 0 && packs(weights) && packs(moment1) && packs(moment2) && packs(working) && packs(gradient);
+    KERNEL_PACKED(fits, float,
+                  KERNEL_LAUNCH(adamw_kernel<P>, blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream, weights, moment1, moment2,
+                                (bf16 *)working, gradient, scalars, elements));
     return cudaGetLastError();
 }
 
@@ -133,7 +227,9 @@ extern "C" int sgd_cuda(float *weights, float *moment, void *working, const floa
                         size_t elements, kernel_stream stream)
 {
     if (!elements) return 0;
-    KERNEL_LAUNCH(sgd_kernel, blocks_for(elements, THREADS), THREADS, 0, stream, weights, moment, (bf16 *)working, gradient,
-                  scalars, elements);
+    bool fits = elements % FOUR == 0 && packs(weights) && packs(moment) && packs(working) && packs(gradient);
+    KERNEL_PACKED(fits, float,
+                  KERNEL_LAUNCH(sgd_kernel<P>, blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream, weights, moment,
+                                (bf16 *)working, gradient, scalars, elements));
     return cudaGetLastError();
 }

@@ -357,7 +357,7 @@ static void squared_norm(const struct call *c)
 static void squared_norm_workspace(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)per_worker;
-    *shared = (c->size.in[0][0] / 1024 + 1) * sizeof(double);
+    *shared = squared_norm_scratch_doubles(c->size.in[0][0]) * sizeof(double);
 }
 
 static void select_row(const struct call *c)

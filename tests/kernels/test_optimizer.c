@@ -73,11 +73,12 @@ static void absolute(struct trial *t, int array)
     }
 }
 
-static void try(size_t count, bool working, bool is_sgd)
+/* `shifted`: which of weights, moments, working copy and gradient begins beside a pack's edge; -1: none. */
+static void try(size_t count, bool working, bool is_sgd, int shifted)
 {
     struct trial t;
     struct context c = {.count = count, .working = -1};
-    trial_begin(&t, KERNEL_F32, "%s %zu%s", is_sgd ? "sgd" : "adamw", count, working ? ", working copy" : "");
+    trial_begin(&t, KERNEL_F32, "%s %zu%s%s", is_sgd ? "sgd" : "adamw", count, working ? ", working copy" : "", shifted < 0 ? "" : ", shifted");
     c.weights = trial_normal(&t, ARRAY_F32, count, 0, 1);
     c.moment1 = trial_normal(&t, ARRAY_F32, count, 0, 1);
     c.moment2 = trial_normal(&t, ARRAY_F32, count, 0, 1);
@@ -101,6 +102,8 @@ static void try(size_t count, bool working, bool is_sgd)
         }
         if (working) copy[i] = weights[i];
     }
+    const int arrays[] = {c.weights, c.moment1, c.moment2, c.gradient, c.working};
+    if (shifted >= 0) trial_shift(&t, arrays[shifted]);
     trial_run(&t, is_sgd ? sgd : adamw, &c);
 }
 
@@ -181,7 +184,7 @@ static void decisions_match(void **state)
         for (int is_sgd = 0; is_sgd < 2; is_sgd++) try_skipped((const size_t[]){1, 255, 256, 257, 3001}[i], is_sgd);
 }
 
-static const size_t counts[][1] = {{0}, {1}, {255}, {1024}, {1025}, {3001}, {9999}};
+static const size_t counts[][1] = {{0}, {1}, {255}, {1024}, {1025}, {3001}, {9999}, {8192}, {70004}};
 static const struct sweep shapes = SWEEP(counts, 1025, 1025);
 
 static void updates_match(void **state)
@@ -190,17 +193,19 @@ static void updates_match(void **state)
     for (size_t i = 0; i < sweep_count(&shapes); i++) {
         size_t n;
         sweep_shape(&n, &shapes, i);
-        for (int option = 0; option < 4; option++) try(n, option & 1, option & 2);
+        for (int option = 0; option < 4; option++) try(n, option & 1, option & 2, -1);
     }
+    for (int shifted = 0; shifted < 5; shifted++)
+        for (int is_sgd = 0; is_sgd < 2; is_sgd++) try(4100, true, is_sgd, shifted);
 }
 
-static void try_norm(size_t count, size_t bad)
+static void try_norm(size_t count, size_t bad, bool shifted)
 {
     struct trial t;
     struct context c = {.count = count};
     trial_begin(&t, KERNEL_F32, "squared norm %zu, %zu bad", count, bad);
     c.gradient = trial_normal(&t, ARRAY_F32, count, 0.1, 1);
-    c.scratch = trial_scratch(&t, ARRAY_F64, (count + 1023) / 1024);
+    c.scratch = trial_scratch(&t, ARRAY_F64, squared_norm_scratch_doubles(count));
     c.record = trial_output(&t, ARRAY_F32, 2);
     double *record = trial_expect(&t, c.record);
     for (size_t i = 0; i < count; i++) record[0] += pow(trial_value(&t, c.gradient)[i], 2);
@@ -211,6 +216,7 @@ static void try_norm(size_t count, size_t bad)
         t.arrays[c.record].expect[1] = (double)bad;
         t.arrays[c.record].skipped = 1;
     }
+    if (shifted) trial_shift(&t, c.gradient);
     trial_run(&t, squared_norm, &c);
 }
 
@@ -220,10 +226,11 @@ static void norm_matches(void **state)
     for (size_t i = 0; i < sweep_count(&shapes); i++) {
         size_t n;
         sweep_shape(&n, &shapes, i);
-        try_norm(n, 0);
+        try_norm(n, 0, false);
     }
-    try_norm(5000, 1);
-    try_norm(5000, 3);
+    try_norm(5000, 1, false);
+    try_norm(5000, 3, true);
+    try_norm(70001, 40, false);
 }
 
 TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(decisions_match), cmocka_unit_test(norm_matches))
