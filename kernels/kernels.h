@@ -2,7 +2,7 @@
  * launches. Pointers are device memory; sizes are counts, not capacities; offsets are size_t inside.
  *
  *   T  f32 or bf16 by `type`: activations, their gradients, working weights
- *   f  always f32: statistics, latent head output, z, KL, losses, weight gradients, masters, moments
+ *   f  always f32: statistics, latent head output, z, KL, losses, weight gradients, masters
  *
  * An `add` flag says += instead of =. No float atomics: every sum has an order that depends on shapes only. */
 #ifndef KERNELS_KERNELS_H
@@ -152,11 +152,14 @@ int select_row_cuda(float *y, const float *rows, const float *control, size_t wi
 enum { KERNEL_MOST_NORMS = 8 };
 int guard_cuda(float *scalars, float *control, const float *loss, const float *rows, const float *settings, const float *const *norms,
                size_t count, size_t groups, kernel_stream stream);
-/* scalars (STEP_SCALARS) f on the device; nothing is written where STEP_APPLY is 0; bf16 working weights may be null. */
-int adamw_cuda(float *weights, float *moment1, float *moment2, void *working, const float *gradient, const float *scalars,
-               size_t elements, kernel_stream stream);
-int sgd_cuda(float *weights, float *moment, void *working, const float *gradient, const float *scalars, size_t elements,
-             kernel_stream stream);
+/* scalars (STEP_SCALARS) f on the device; nothing is written where STEP_APPLY is 0; bf16 working weights may be null. Moments are
+ * of the type `moments`. Those in bf16 are rounded by the word of the noise that element `first` + i of the arena has (sample
+ * index >> 34, coordinate the rest of it): the lower half for moment1, the upper for moment2, added to the
+ * f32's bits before the lower 16 are dropped. Without bf16 moments the noise is not read. */
+int adamw_cuda(float *weights, void *moment1, void *moment2, void *working, const float *gradient, const float *scalars,
+               size_t elements, size_t first, struct kernel_noise noise, enum kernel_type moments, kernel_stream stream);
+int sgd_cuda(float *weights, void *moment, void *working, const float *gradient, const float *scalars, size_t elements,
+             size_t first, struct kernel_noise noise, enum kernel_type moments, kernel_stream stream);
 
 #ifdef __cplusplus
 }

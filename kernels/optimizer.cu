@@ -1,7 +1,10 @@
-/* The update: squared norm in blocks of 1,024 elements, AdamW, SGD with momentum. Masters and moments are f32; a bf16 working
- * copy of the weights is written in the same pass. The guard decides on the device whether and how the update is applied.
+/* The update: squared norm in blocks of 1,024 elements, AdamW, SGD with momentum. Masters are f32, moments f32 or bf16; a bf16
+ * working copy of the weights is written in the same pass. The guard decides on the device whether and how the update is applied.
  *
- *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r (m c1 / (sqrt(v c2) + eps) + decay w),  g scaled by the clip */
+ *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r (m c1 / (sqrt(v c2) + eps) + decay w),  g scaled by the clip
+ *
+ * The weights move by the moments in f32; bf16 ones are rounded up or down as they are stored, by noise whose address is the
+ * element's index in the arena (kernels.h): in the mean nothing is lost of steps that nearest rounding would drop. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, COMBINE_THREADS = 1024, FOUR = 4, PACKS = 2 };
@@ -113,12 +116,45 @@ template <int P> static __device__ __forceinline__ void store_working(bf16 *work
     store_pack(working + i, copy);
 }
 
-template <int P>
-static __global__ void __launch_bounds__(THREADS)
-    adamw_kernel(float *__restrict__ weights, float *__restrict__ moment1, float *__restrict__ moment2, bf16 *__restrict__ working,
-                 const float *__restrict__ gradient, const float *__restrict__ s, size_t count)
+/* The words of elements i .. i + P - 1 of a range that begins at `first` of the arena; zeros for moments in f32. */
+template <typename M, int P>
+static __device__ __forceinline__ void rounding_words(unsigned (&words)[P], struct kernel_noise noise, size_t first, size_t i)
 {
-    pack<float, P> g[PACKS], w[PACKS], m[PACKS], v[PACKS];
+    KERNEL_UNROLL
+    for (int e = 0; e < P; e++) words[e] = 0;
+    if (sizeof(M) == sizeof(float)) return;
+    size_t at = first + i;
+    uint4 four = noise_words(noise, at >> 34, (unsigned)(at / FOUR));
+    const unsigned all[FOUR] = {four.x, four.y, four.z, four.w};
+    KERNEL_UNROLL
+    for (int e = 0; e < FOUR; e++)
+        if (P == FOUR) words[e % P] = all[e];
+        else if (at % FOUR == (size_t)e) words[0] = all[e];
+}
+
+template <typename M> static __device__ __forceinline__ M stored_moment(float x, unsigned half);
+
+template <> __device__ __forceinline__ float stored_moment<float>(float x, unsigned half)
+{
+    (void)half;
+    return x;
+}
+
+/* The lower half of x decides with what share of the 65,536 halves it goes up. What is not finite only loses its lower half. */
+template <> __device__ __forceinline__ bf16 stored_moment<bf16>(float x, unsigned half)
+{
+    unsigned bits = __float_as_uint(x);
+    if ((bits & 0x7f800000u) != 0x7f800000u) bits += half & 0xffffu;
+    return __ushort_as_bfloat16((unsigned short)(bits >> 16));
+}
+
+template <typename M, int P>
+static __global__ void __launch_bounds__(THREADS)
+    adamw_kernel(float *__restrict__ weights, M *__restrict__ moment1, M *__restrict__ moment2, bf16 *__restrict__ working,
+                 const float *__restrict__ gradient, const float *__restrict__ s, size_t count, size_t first, struct kernel_noise noise)
+{
+    pack<float, P> g[PACKS], w[PACKS];
+    pack<M, P> m[PACKS], v[PACKS];
     if (s[APPLY] == 0.0f) return;
     KERNEL_UNROLL
     for (unsigned k = 0; k < PACKS; k++) {
@@ -126,20 +162,23 @@ static __global__ void __launch_bounds__(THREADS)
         if (i >= count) continue;
         g[k] = load_pack<float, P>(gradient + i);
         w[k] = load_pack<float, P>(weights + i);
-        m[k] = load_pack<float, P>(moment1 + i);
-        v[k] = load_pack<float, P>(moment2 + i);
+        m[k] = load_pack<M, P>(moment1 + i);
+        v[k] = load_pack<M, P>(moment2 + i);
     }
     KERNEL_UNROLL
     for (unsigned k = 0; k < PACKS; k++) {
         size_t i = pack_at(k, P);
+        unsigned words[P];
         if (i >= count) continue;
+        rounding_words<M, P>(words, noise, first, i);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) {
             float x = g[k].v[e] * s[SCALE];
-            float m1 = s[BETA1] * m[k].v[e] + (1.0f - s[BETA1]) * x, m2 = s[BETA2] * v[k].v[e] + (1.0f - s[BETA2]) * x * x;
+            float m1 = s[BETA1] * to_float(m[k].v[e]) + (1.0f - s[BETA1]) * x;
+            float m2 = s[BETA2] * to_float(v[k].v[e]) + (1.0f - s[BETA2]) * x * x;
             w[k].v[e] -= s[RATE] * (m1 * s[CORRECTION1] / (sqrtf(m2 * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w[k].v[e]);
-            m[k].v[e] = m1;
-            v[k].v[e] = m2;
+            m[k].v[e] = stored_moment<M>(m1, words[e]);
+            v[k].v[e] = stored_moment<M>(m2, words[e] >> 16);
         }
         store_pack(weights + i, w[k]);
         store_pack(moment1 + i, m[k]);
@@ -148,12 +187,13 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-template <int P>
+template <typename M, int P>
 static __global__ void __launch_bounds__(THREADS)
-    sgd_kernel(float *__restrict__ weights, float *__restrict__ moment, bf16 *__restrict__ working, const float *__restrict__ gradient,
-               const float *__restrict__ s, size_t count)
+    sgd_kernel(float *__restrict__ weights, M *__restrict__ moment, bf16 *__restrict__ working, const float *__restrict__ gradient,
+               const float *__restrict__ s, size_t count, size_t first, struct kernel_noise noise)
 {
-    pack<float, P> g[PACKS], w[PACKS], m[PACKS];
+    pack<float, P> g[PACKS], w[PACKS];
+    pack<M, P> m[PACKS];
     if (s[APPLY] == 0.0f) return;
     KERNEL_UNROLL
     for (unsigned k = 0; k < PACKS; k++) {
@@ -161,16 +201,19 @@ static __global__ void __launch_bounds__(THREADS)
         if (i >= count) continue;
         g[k] = load_pack<float, P>(gradient + i);
         w[k] = load_pack<float, P>(weights + i);
-        m[k] = load_pack<float, P>(moment + i);
+        m[k] = load_pack<M, P>(moment + i);
     }
     KERNEL_UNROLL
     for (unsigned k = 0; k < PACKS; k++) {
         size_t i = pack_at(k, P);
+        unsigned words[P];
         if (i >= count) continue;
+        rounding_words<M, P>(words, noise, first, i);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) {
-            m[k].v[e] = s[MOMENTUM] * m[k].v[e] + g[k].v[e] * s[SCALE];
-            w[k].v[e] -= s[RATE] * (m[k].v[e] + s[DECAY] * w[k].v[e]);
+            float m1 = s[MOMENTUM] * to_float(m[k].v[e]) + g[k].v[e] * s[SCALE];
+            w[k].v[e] -= s[RATE] * (m1 + s[DECAY] * w[k].v[e]);
+            m[k].v[e] = stored_moment<M>(m1, words[e]);
         }
         store_pack(weights + i, w[k]);
         store_pack(moment + i, m[k]);
@@ -212,24 +255,29 @@ extern "C" int guard_cuda(float *scalars, float *control, const float *loss, con
     return cudaGetLastError();
 }
 
-extern "C" int adamw_cuda(float *weights, float *moment1, float *moment2, void *working, const float *gradient,
-                          const float *scalars, size_t elements, kernel_stream stream)
+extern "C" int adamw_cuda(float *weights, void *moment1, void *moment2, void *working, const float *gradient, const float *scalars,
+                          size_t elements, size_t first, struct kernel_noise noise, enum kernel_type moments, kernel_stream stream)
 {
     if (!elements) return 0;
-    bool fits = elements % FOUR == 0 && packs(weights) && packs(moment1) && packs(moment2) && packs(working) && packs(gradient);
-    KERNEL_PACKED(fits, float,
-                  KERNEL_LAUNCH(adamw_kernel<P>, blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream, weights, moment1, moment2,
-                                (bf16 *)working, gradient, scalars, elements));
+    bool fits = elements % FOUR == 0 && first % FOUR == 0 && packs(weights) && packs(moment1) && packs(moment2) && packs(working) &&
+                packs(gradient);
+    KERNEL_DISPATCH(moments, {
+        KERNEL_PACKED(fits, float,
+                      KERNEL_LAUNCH((adamw_kernel<T, P>), blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream, weights,
+                                    (T *)moment1, (T *)moment2, (bf16 *)working, gradient, scalars, elements, first, noise));
+    });
     return cudaGetLastError();
 }
 
-extern "C" int sgd_cuda(float *weights, float *moment, void *working, const float *gradient, const float *scalars,
-                        size_t elements, kernel_stream stream)
+extern "C" int sgd_cuda(float *weights, void *moment, void *working, const float *gradient, const float *scalars, size_t elements,
+                        size_t first, struct kernel_noise noise, enum kernel_type moments, kernel_stream stream)
 {
     if (!elements) return 0;
-    bool fits = elements % FOUR == 0 && packs(weights) && packs(moment) && packs(working) && packs(gradient);
-    KERNEL_PACKED(fits, float,
-                  KERNEL_LAUNCH(sgd_kernel<P>, blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream, weights, moment,
-                                (bf16 *)working, gradient, scalars, elements));
+    bool fits = elements % FOUR == 0 && first % FOUR == 0 && packs(weights) && packs(moment) && packs(working) && packs(gradient);
+    KERNEL_DISPATCH(moments, {
+        KERNEL_PACKED(fits, float,
+                      KERNEL_LAUNCH((sgd_kernel<T, P>), blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream, weights,
+                                    (T *)moment, (bf16 *)working, gradient, scalars, elements, first, noise));
+    });
     return cudaGetLastError();
 }

@@ -129,7 +129,7 @@ static elbo_status step(struct bench *b, double *flops, double *tokens, elbo_err
         *flops += account_graph(b->recording.g, run.count).flops;
         *tokens += (double)batch->slots[k].decoder.tokens;
     }
-    struct update u = {.learning_rate = {1e-4, 1e-4}, .number = {batch->step, batch->step}};
+    struct update u = {.learning_rate = {1e-4, 1e-4}, .number = {batch->step, batch->step}, .seed = 1, .step = batch->step};
     ELBO_TRY(optimizer_update(&b->optimizer, &u, error));
     b->backend->mark(b->backend, 0);
     return b->backend->wait(b->backend, 0, error);

@@ -23,6 +23,11 @@ ELBO_OPS(CPU_DECLARE)
     X(linear_cross_entropy_train, linear_cross_entropy)                                                                \
     X(squared_norm, squared_norm)
 
+/* Outputs that may be bf16, bit k for output k: moments. Everything else here computes in f32. */
+#define CPU_BF16_OUTPUTS(X)                                                                                            \
+    X(adamw, 1u << 1 | 1u << 2)                                                                                        \
+    X(sgd, 1u << 1)
+
 void CPU(linear_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(norm_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(attention_workspace)(const struct call *c, size_t *shared, size_t *per_worker);

@@ -1,11 +1,13 @@
 /* The update. The squared norm is summed in blocks of 1,024 elements, then over the blocks in order. */
+#include "base/bf16.h"
+#include "base/philox.h"
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "ops/ops.h"
 
 #include <math.h>
 
-enum { BLOCK = 1024, BLOCKS = 32, ELEMENTS = 1 << 15 };
+enum { BLOCK = 1024, BLOCKS = 32, ELEMENTS = 1 << 15, CHUNK = 1024 };
 
 void CPU(squared_norm_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
@@ -71,14 +73,34 @@ void CPU(guard)(const struct call *c)
     control[CONTROL_FINITE] = finite;
 }
 
-static void adamw(void *argument, size_t tile, size_t worker)
+/* ---- moments in bf16: widened, computed in f32 and stored again, a chunk at a time ---- */
+
+/* The word of each element's noise: the lower half rounds its first moment, the upper its second. */
+static void rounding_words(uint32_t *words, const struct call *c, size_t from, size_t n)
 {
-    (void)worker;
-    const struct call *c = argument;
-    const float *s = c->in[1];
-    size_t from = tile * ELEMENTS, n = least(c->size.in[0][0], from + ELEMENTS) - from;
-    const float *g = (const float *)c->in[0] + from;
-    float *w = (float *)c->out[0] + from, *m = (float *)c->out[1] + from, *v = (float *)c->out[2] + from;
+    struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
+    struct philox_block block = {{0}};
+    for (size_t i = 0; i < n; i++) {
+        uint64_t at = (uint64_t)c->attr->i[ATTR_MOMENTS_FIRST] + from + i;
+        if (i == 0 || at % 4 == 0) block = noise_block(key, at >> 34, c->draw, (uint32_t)(at / 4));
+        words[i] = block.word[at % 4];
+    }
+}
+
+static void widen(float *to, const uint16_t *from, size_t n)
+{
+    for (size_t i = 0; i < n; i++) to[i] = bf16_widen(from[i]);
+}
+
+static void narrow(uint16_t *to, const float *from, const uint32_t *words, unsigned shift, size_t n)
+{
+    for (size_t i = 0; i < n; i++) to[i] = bf16_stochastic(from[i], words[i] >> shift);
+}
+
+/* ---- AdamW ---- */
+
+static void adamw_step(float *w, float *m, float *v, const float *g, const float *s, size_t n)
+{
     float rate = s[STEP_LEARNING_RATE], scale = s[STEP_GRADIENT_SCALE], decay = s[STEP_DECAY], b1 = s[STEP_BETA1];
     float b2 = s[STEP_BETA2], epsilon = s[STEP_EPSILON], c1 = s[STEP_CORRECTION1], c2 = s[STEP_CORRECTION2];
     SIMD for (size_t i = 0; i < n; i++)
@@ -90,25 +112,69 @@ static void adamw(void *argument, size_t tile, size_t worker)
     }
 }
 
+static void adamw(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t from = tile * ELEMENTS, end = least(c->size.in[0][0], from + ELEMENTS);
+    const float *g = c->in[0], *s = c->in[1];
+    float *w = c->out[0];
+    if (c->out_type[1] != DTYPE_BF16) {
+        adamw_step(w + from, (float *)c->out[1] + from, (float *)c->out[2] + from, g + from, s, end - from);
+        return;
+    }
+    for (size_t n; from < end; from += n) {
+        float m[CHUNK], v[CHUNK];
+        uint32_t words[CHUNK];
+        uint16_t *moment1 = (uint16_t *)c->out[1] + from, *moment2 = (uint16_t *)c->out[2] + from;
+        n = least(CHUNK, end - from);
+        widen(m, moment1, n);
+        widen(v, moment2, n);
+        adamw_step(w + from, m, v, g + from, s, n);
+        rounding_words(words, c, from, n);
+        narrow(moment1, m, words, 0, n);
+        narrow(moment2, v, words, 16, n);
+    }
+}
+
 void CPU(adamw)(const struct call *c)
 {
     if (((const float *)c->in[1])[STEP_APPLY] == 0) return;
     cpu_run(c, tiles_of(c->size.in[0][0], ELEMENTS), adamw, c);
 }
 
-static void sgd(void *argument, size_t tile, size_t worker)
+/* ---- SGD ---- */
+
+static void sgd_step(float *w, float *m, const float *g, const float *s, size_t n)
 {
-    (void)worker;
-    const struct call *c = argument;
-    const float *s = c->in[1];
-    size_t from = tile * ELEMENTS, n = least(c->size.in[0][0], from + ELEMENTS) - from;
-    const float *g = (const float *)c->in[0] + from;
-    float *w = (float *)c->out[0] + from, *m = (float *)c->out[1] + from;
     float rate = s[STEP_LEARNING_RATE], scale = s[STEP_GRADIENT_SCALE], decay = s[STEP_DECAY], b = s[STEP_MOMENTUM];
     SIMD for (size_t i = 0; i < n; i++)
     {
         m[i] = b * m[i] + g[i] * scale;
         w[i] -= rate * (m[i] + decay * w[i]);
+    }
+}
+
+static void sgd(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t from = tile * ELEMENTS, end = least(c->size.in[0][0], from + ELEMENTS);
+    const float *g = c->in[0], *s = c->in[1];
+    float *w = c->out[0];
+    if (c->out_type[1] != DTYPE_BF16) {
+        sgd_step(w + from, (float *)c->out[1] + from, g + from, s, end - from);
+        return;
+    }
+    for (size_t n; from < end; from += n) {
+        float m[CHUNK];
+        uint32_t words[CHUNK];
+        uint16_t *moment = (uint16_t *)c->out[1] + from;
+        n = least(CHUNK, end - from);
+        widen(m, moment, n);
+        sgd_step(w + from, m, g + from, s, n);
+        rounding_words(words, c, from, n);
+        narrow(moment, m, words, 0, n);
     }
 }
 

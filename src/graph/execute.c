@@ -133,11 +133,24 @@ static void send_inputs(struct executor *e, const struct execution *run, const s
     e->backend->send(e->backend, e->staged, e->staged_bytes);
 }
 
+/* The op has values in bf16 that its kernel cannot take. */
+static bool needs_bf16(const struct executor *e, const struct node *n)
+{
+    unsigned may = e->backend->kernels[n->type->index].bf16_outputs;
+    for (unsigned k = 0; k < MAX_INPUTS; k++)
+        if (graph_value(e->graph, n->in[k])->dtype == DTYPE_BF16) return true;
+    for (unsigned k = 0; k < MAX_OUTPUTS; k++)
+        if (graph_value(e->graph, n->out[k])->dtype == DTYPE_BF16 && !(may >> k & 1)) return true;
+    return false;
+}
+
 elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas weights, float *gradients, void **states,
                           elbo_error *error)
 {
-    for (uint32_t v = 1; v < graph_values(e->graph) && !e->backend->bf16; v++)
-        if (graph_value(e->graph, (value){v})->dtype == DTYPE_BF16)
+    const uint32_t *order;
+    size_t steps = graph_schedule(e->graph, &order);
+    for (size_t s = 0; s < steps && !e->backend->bf16; s++)
+        if (needs_bf16(e, graph_node_get(e->graph, order[s])))
             return elbo_fail(error, ELBO_DEVICE, "the backend %s computes in f32 only; set precision=f32, or train on a GPU "
                              "(--device=cuda)", e->backend->name);
     if (e->captures) e->backend->forget(e->backend, &e->captures); /* they hold the old addresses */

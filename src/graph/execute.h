@@ -45,6 +45,8 @@ struct kernel {
     void (*workspace)(const struct call *call, size_t *shared, size_t *per_worker);
     /* Fails in words when sizes are beyond what this kernel can do; asked before the first execution. Null: any will do. */
     elbo_status (*refuse)(const struct call *call, elbo_error *error);
+    /* Bit k: output k may be bf16 though the backend does not compute in it. */
+    unsigned bf16_outputs;
 };
 
 struct backend {

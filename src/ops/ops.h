@@ -154,9 +154,12 @@ enum { GUARD_CLIP, GUARD_SKIP, GUARD_SETTINGS, MOST_NORMS = 8 };
 void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows, value settings);
 
 /* AdamW (Loshchilov and Hutter 2019): decay is the learning rate times the weight decay, decoupled. `working`: the weights
- * again in bf16, optional. */
-void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars);
-void op_sgd(struct graph *g, value weights, value working, value moment, value gradient, value scalars);
+ * again in bf16, optional. Moments are f32 or bf16; the latter are stored with stochastic rounding: the 16 bits that a bf16
+ * lacks carry when noise of as many bits is added, so the mean over the noise is the f32 value. The noise is addressed by the
+ * run's seed, the step and the element's index in the arena, `first` being that of the range's first. */
+enum { ATTR_MOMENTS_FIRST = 0 };
+void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars, size_t first);
+void op_sgd(struct graph *g, value weights, value working, value moment, value gradient, value scalars, size_t first);
 
 /* ---- for the rules themselves ---- */
 

@@ -1,6 +1,7 @@
 /* The update: squared norm of a gradient range, AdamW, SGD with momentum. Weights and moments are inputs of the update
  * graph that the ops write. */
 #include "ops/ops.h"
+#include "base/philox.h"
 
 value op_squared_norm(struct graph *g, value gradient)
 {
@@ -33,9 +34,17 @@ void op_guard(struct graph *g, value scalars, value control, const value *norms,
     node_out_into(g, n, 1, control, WRITE);
 }
 
-void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars)
+static void place_moments(struct node *n, size_t first)
+{
+    if (!n) return;
+    n->attr.i[ATTR_MOMENTS_FIRST] = (int64_t)first;
+    n->attr.purpose = noise_purpose("optimizer.moments");
+}
+
+void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars, size_t first)
 {
     struct node *n = graph_node(g, &op_adamw_type);
+    place_moments(n, first);
     node_in(g, n, 0, gradient);
     node_in(g, n, 1, scalars);
     node_out_into(g, n, 0, weights, WRITE);
@@ -44,9 +53,10 @@ void op_adamw(struct graph *g, value weights, value working, value moment1, valu
     node_out_into(g, n, 3, working, WRITE);
 }
 
-void op_sgd(struct graph *g, value weights, value working, value moment, value gradient, value scalars)
+void op_sgd(struct graph *g, value weights, value working, value moment, value gradient, value scalars, size_t first)
 {
     struct node *n = graph_node(g, &op_sgd_type);
+    place_moments(n, first);
     node_in(g, n, 0, gradient);
     node_in(g, n, 1, scalars);
     node_out_into(g, n, 0, weights, WRITE);

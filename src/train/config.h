@@ -13,6 +13,7 @@ enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
 enum beta_kind { BETA_LINEAR, BETA_CONSTANT, BETA_CYCLICAL, BETA_LOGISTIC };
 enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
 enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
+enum moments_kind { MOMENTS_F32, MOMENTS_BF16 };
 enum determinism_kind { DETERMINISM_RUN_TO_RUN };
 enum posterior_kind { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum encode_format { FORMAT_NPY, FORMAT_JSONL };
@@ -54,6 +55,7 @@ struct optimizer_config {
     size_t warmup_steps;
     double beta1, beta2, epsilon, weight_decay, momentum;
     double clip;              /* global norm; 0: none               */
+    int moments;              /* enum moments_kind                  */
     double encoder_factor, latent_factor, decoder_factor; /* of the learning rate; 0 freezes the group */
 };
 

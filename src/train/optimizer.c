@@ -18,6 +18,11 @@ unsigned optimizer_wanted(const struct optimizer_config *c)
     return wanted;
 }
 
+enum dtype optimizer_moments(const struct optimizer_config *c)
+{
+    return c->moments == MOMENTS_BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
 static value range(struct graph *g, const char *what, enum dtype dtype, unsigned group, size_t elements)
 {
     char name[32];
@@ -36,6 +41,7 @@ static void bind(struct optimizer *o, const char *name, const void *data)
 static void bind_ranges(struct optimizer *o, struct weight_arenas weights)
 {
     const struct parameter_group *groups = parameters_groups(o->parameters);
+    size_t moment = dtype_bytes(optimizer_moments(&o->config));
     for (unsigned k = 0; k < GROUPS; k++) {
         size_t at = groups[k].offset;
         const struct {
@@ -44,8 +50,8 @@ static void bind_ranges(struct optimizer *o, struct weight_arenas weights)
         } ranges[] = {{"gradient", o->gradients + at},
                       {"weights", weights.master + at},
                       {"working", weights.working ? (const uint16_t *)weights.working + at : NULL},
-                      {"moment1", o->moment1 + at},
-                      {"moment2", o->moment2 ? o->moment2 + at : NULL},
+                      {"moment1", (const char *)o->moment1 + at * moment},
+                      {"moment2", o->moment2 ? (const char *)o->moment2 + at * moment : NULL},
                       {"scalars", o->scalars + k * STEP_SCALARS}};
         for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
             char name[32];
@@ -68,6 +74,7 @@ static void record(struct optimizer *o, bool working)
     struct graph *g = o->graph;
     const struct parameter_group *groups = parameters_groups(o->parameters);
     value gradient[GROUPS] = {{0}}, norms[GROUPS];
+    enum dtype moments = optimizer_moments(&o->config);
     size_t count = 0;
     for (unsigned k = 0; k < GROUPS; k++) {
         if (!o->trained[k]) continue;
@@ -81,13 +88,13 @@ static void record(struct optimizer *o, bool working)
     for (unsigned k = 0; k < GROUPS; k++) {
         size_t n = groups[k].elements;
         if (!o->trained[k]) continue;
-        value w = range(g, "weights", DTYPE_F32, k, n), m = range(g, "moment1", DTYPE_F32, k, n);
+        value w = range(g, "weights", DTYPE_F32, k, n), m = range(g, "moment1", moments, k, n);
         value copy = working ? range(g, "working", DTYPE_BF16, k, n) : NO_VALUE;
         value s = range(g, "scalars", DTYPE_F32, k, STEP_SCALARS);
         if (o->config.kind == OPTIMIZER_ADAMW)
-            op_adamw(g, w, copy, m, range(g, "moment2", DTYPE_F32, k, n), gradient[k], s);
+            op_adamw(g, w, copy, m, range(g, "moment2", moments, k, n), gradient[k], s, groups[k].offset);
         else
-            op_sgd(g, w, copy, m, gradient[k], s);
+            op_sgd(g, w, copy, m, gradient[k], s, groups[k].offset);
     }
 }
 
@@ -95,11 +102,11 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
                              struct weight_arenas weights, struct backend *backend, elbo_error *error)
 {
     *o = (struct optimizer){.config = *config, .parameters = parameters, .backend = backend};
-    size_t bytes = parameters_arena_elements(parameters) * sizeof(float);
-    ELBO_TRY(backend->allocate(backend, (void **)&o->gradients, bytes, "gradients", error));
-    ELBO_TRY(backend->allocate(backend, (void **)&o->moment1, bytes, "the optimizer's first moments", error));
+    size_t elements = parameters_arena_elements(parameters), bytes = elements * dtype_bytes(optimizer_moments(config));
+    ELBO_TRY(backend->allocate(backend, (void **)&o->gradients, elements * sizeof(float), "gradients", error));
+    ELBO_TRY(backend->allocate(backend, &o->moment1, bytes, "the optimizer's first moments", error));
     if (config->kind == OPTIMIZER_ADAMW)
-        ELBO_TRY(backend->allocate(backend, (void **)&o->moment2, bytes, "the optimizer's second moments", error));
+        ELBO_TRY(backend->allocate(backend, &o->moment2, bytes, "the optimizer's second moments", error));
     ELBO_TRY(backend->allocate(backend, (void **)&o->control, CONTROL_SIZE * sizeof(float), "the guard's decision", error));
     ELBO_TRY(backend->allocate(backend, (void **)&o->scalars, GROUPS * STEP_SCALARS * sizeof(float), "the step's scalars", error));
     struct graph_capacities none = {{0}};
@@ -156,6 +163,6 @@ elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_e
         }
     o->settings[GUARD_CLIP] = (float)c->clip;
     o->settings[GUARD_SKIP] = u->skip;
-    struct execution run = {.seed = 0};
+    struct execution run = {.seed = u->seed, .step = u->step};
     return executor_run(&o->executor, &run, error);
 }

@@ -13,6 +13,7 @@ struct update {
     double learning_rate[2];
     uint64_t number[2]; /* of updates applied before this one */
     bool skip;
+    uint64_t seed, step; /* of the noise that rounds moments in bf16: the run's, and the draw that this update is of */
 };
 
 struct optimizer {
@@ -22,7 +23,8 @@ struct optimizer {
     bool trained[GROUPS];
     double factor[GROUPS];                /* of the learning rate                     */
     uint64_t updates;                     /* known to be applied: the schedules' clock */
-    float *gradients, *moment1, *moment2; /* arenas; moment2 is null with SGD         */
+    float *gradients;                     /* arena                                    */
+    void *moment1, *moment2;              /* arenas; moment2 is null with SGD         */
     float *control;                       /* (CONTROL_SIZE) on the backend            */
     float *scalars;                       /* (GROUPS, STEP_SCALARS) on the backend    */
     float rows[2][GROUPS][STEP_SCALARS], settings[GUARD_SETTINGS];
@@ -33,6 +35,9 @@ struct optimizer {
 
 /* The set of groups for autodiff: those with a factor above 0. */
 unsigned optimizer_wanted(const struct optimizer_config *config);
+
+/* Type of the moments. */
+enum dtype optimizer_moments(const struct optimizer_config *config);
 
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
                              struct weight_arenas weights, struct backend *backend, elbo_error *error);

@@ -1,6 +1,7 @@
-/* A checkpoint's content: model.safetensors (weights by name), state/optimizer.safetensors (moments by name, running
+/* A checkpoint's content: model.safetensors (weights by name), state/optimizer.safetensors (moments by name in f32, running
  * statistics), config.yaml, tokenizer.json, and counters in the manifest. */
 #include "train/state.h"
+#include "base/bf16.h"
 #include "base/files.h"
 #include "train/checkpoint.h"
 
@@ -33,20 +34,48 @@ static void bundle_free(struct bundle *b)
     free(b->copy);
 }
 
+/* ---- moments in bf16, which a checkpoint holds in f32: exact both ways. In place: n of them at the front of n floats. ---- */
+
+static size_t moment_bytes(const struct trainer *t)
+{
+    return dtype_bytes(optimizer_moments(&t->optimizer.config));
+}
+
+static void widen(float *x, size_t n)
+{
+    for (size_t i = n; i-- > 0;) {
+        uint16_t half;
+        memcpy(&half, (const char *)x + i * sizeof half, sizeof half);
+        x[i] = bf16_widen(half);
+    }
+}
+
+static void narrow(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half = bf16_nearest(x[i]);
+        memcpy((char *)x + i * sizeof half, &half, sizeof half);
+    }
+}
+
 /* Gathers what is saved. Arenas are copied from the device first. */
 static elbo_status bundle_make(struct bundle *b, struct trainer *t, bool download, elbo_error *error)
 {
     const struct parameters *p = t->model.parameters;
     size_t n = parameters_count(p), arena = parameters_arena_elements(p), z = t->model_config.latent.width;
-    const float *sources[] = {t->model.weights, t->optimizer.moment1, t->optimizer.moment2};
+    const void *sources[] = {t->model.weights, t->optimizer.moment1, t->optimizer.moment2};
+    size_t element[] = {sizeof(float), moment_bytes(t), moment_bytes(t)};
     b->weights = calloc(n + 1, sizeof *b->weights);
     b->state = calloc(2 * n + 1, sizeof *b->state);
     b->names = calloc(2 * n + 1, sizeof *b->names);
     b->copy = malloc(3 * arena * sizeof *b->copy + 1);
     if (!b->weights || !b->state || !b->names || !b->copy)
         return elbo_fail(error, ELBO_MEMORY, "no memory to gather a checkpoint of %zu parameters", n);
-    for (size_t k = 0; k < 3 && download; k++)
-        if (sources[k]) t->backend->download(t->backend, b->copy + k * arena, sources[k], arena * sizeof(float));
+    for (size_t k = 0; k < 3 && download; k++) {
+        if (!sources[k]) continue;
+        t->backend->download(t->backend, b->copy + k * arena, sources[k], arena * element[k]);
+        if (element[k] == sizeof(uint16_t)) widen(b->copy + k * arena, arena);
+    }
     for (size_t i = 0; i < n; i++) {
         const struct parameter *own = parameters_get(p, i);
         b->weights[b->count++] = describe(own, own->name, b->copy);
@@ -139,9 +168,13 @@ static elbo_status load_state(struct trainer *t, const struct checkpoint *c, elb
     if (!status) memset(b.copy, 0, 3 * arena * sizeof *b.copy);
     for (size_t i = 0; i < b.state_count && !status; i++)
         status = safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);
-    float *to[] = {t->optimizer.moment1, t->optimizer.moment2};
-    for (size_t k = 0; k < 2 && !status; k++)
-        if (to[k]) t->backend->upload(t->backend, to[k], b.copy + (1 + k) * arena, arena * sizeof(float));
+    void *to[] = {t->optimizer.moment1, t->optimizer.moment2};
+    for (size_t k = 0; k < 2 && !status; k++) {
+        float *from = b.copy + (1 + k) * arena;
+        if (!to[k]) continue;
+        if (moment_bytes(t) == sizeof(uint16_t)) narrow(from, arena);
+        t->backend->upload(t->backend, to[k], from, arena * moment_bytes(t));
+    }
     bundle_free(&b);
     safetensors_free(file);
     return status;

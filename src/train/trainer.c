@@ -214,7 +214,7 @@ static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, 
 static struct update schedule(struct trainer *t, struct pending *p)
 {
     const struct elbo_config *c = t->config;
-    struct update u = {.skip = t->draws + 1 == c->train.skip};
+    struct update u = {.skip = p->step == c->train.skip, .seed = c->seed, .step = p->step};
     bool known = t->done == t->draws; /* then `updates` counts the step before already */
     for (unsigned answer = 0; answer < 2; answer++) {
         u.number[answer] = known ? t->optimizer.updates : t->optimizer.updates + answer;

@@ -113,6 +113,12 @@ print("\n".join(json.dumps([float(x) for x in row]) for row in z))' > arrays.jso
     json plan.json 'x["bytes"]["total"] == sum(v for k, v in x["bytes"].items() if k != "total") and x["vocabulary"] == 60'
     "$ELBO" plan run/config.yaml --json | cmp - plan.json
     "$ELBO" plan | grep -q activations
+    "$ELBO" plan "${tiny[@]}" --data.train=corpus --optimizer.moments=bf16 --json > narrow.json
+    for plan in plan narrow; do
+        /usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)["bytes"]["optimizer"])' < $plan.json > $plan.bytes
+    done
+    [ "$(cat plan.bytes)" -eq $((2 * $(cat narrow.bytes))) ] # half the bytes of f32 moments
+    [ "$(cat narrow.bytes)" -gt 0 ]
     "$ELBO" info run --json > info.json
     json info.json 'x["kind"] == "run" and x["step"] == 40 and x["vocabulary"] == 60 and x["latent"]["width"] == 4'
     json info.json 'x["last"]["step"] == 40 and x["last_valid"]["valid"]["neg_elbo"] > 0 and x["counters"]["updates"] == 40'

@@ -42,8 +42,11 @@ setup() {
     [ ! -e r ]
 }
 
-@test "a precision that the device does not have" {
-    refused 8 'computes in f32 only' 'precision=f32' -- train r --precision=bf16 --device=cpu
+@test "the CPU refuses activations in bf16, not moments" {
+    for moments in f32 bf16; do
+        refused 8 'the backend cpu computes in f32 only' 'precision=f32' -- train r --device=cpu --precision=bf16 --optimizer.moments=$moments
+    done
+    train narrow --device=cpu --optimizer.moments=bf16 --train.steps=2 2> said
     refused 2 'did you mean bf16?' -- train r --precision=bf15
 }
 

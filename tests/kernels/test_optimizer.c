@@ -1,6 +1,8 @@
 /* optimizer.cu: the squared norm with its count of blocks that are not finite, AdamW and SGD with momentum, the
  * guard and what it selects, against double. */
 #include "kernels/trial.h"
+#include "base/bf16.h"
+#include "base/philox.h"
 
 #include <math.h>
 #include <string.h>
@@ -12,7 +14,8 @@ struct context {
     size_t count;
     size_t groups, norms;
     int y, rows, control, settings, loss, records[KERNEL_MOST_NORMS];
-    int weights, moment1, moment2, working, gradient, scalars, record, scratch;
+    size_t first;
+    int weights, moment1, moment2, working, gradient, scalars, record, scratch, header;
 };
 
 static int squared_norm(const struct trial *t, const void *context)
@@ -21,18 +24,24 @@ static int squared_norm(const struct trial *t, const void *context)
     return squared_norm_cuda(at(t, c->record), at(t, c->scratch), at(t, c->gradient), c->count, NULL);
 }
 
+/* Moments are of the trial's type; f32 ones take no noise. */
+static struct kernel_noise noise_of(const struct trial *t, const struct context *c)
+{
+    return (struct kernel_noise){TRIAL_PURPOSE, t->type == KERNEL_BF16 ? at(t, c->header) : NULL};
+}
+
 static int adamw(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     return adamw_cuda(at(t, c->weights), at(t, c->moment1), at(t, c->moment2), at(t, c->working), at(t, c->gradient),
-                      at(t, c->scalars), c->count, NULL);
+                      at(t, c->scalars), c->count, c->first, noise_of(t, c), t->type, NULL);
 }
 
 static int sgd(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     return sgd_cuda(at(t, c->weights), at(t, c->moment1), at(t, c->working), at(t, c->gradient), at(t, c->scalars),
-                    c->count, NULL);
+                    c->count, c->first, noise_of(t, c), t->type, NULL);
 }
 
 static int select_row(const struct trial *t, const void *context)
@@ -104,6 +113,95 @@ static void try(size_t count, bool working, bool is_sgd, int shifted)
     }
     const int arrays[] = {c.weights, c.moment1, c.moment2, c.gradient, c.working};
     if (shifted >= 0) trial_shift(&t, arrays[shifted]);
+    trial_run(&t, is_sgd ? sgd : adamw, &c);
+}
+
+/* ---- moments in bf16 ---- */
+
+/* Twelve significant bits: with betas of a half all products of the moments are exact, so each is one sum rounded to f32 in any
+ * arithmetic, and what is stored of it can be said to the bit. */
+static void shorten(struct trial *t, int array)
+{
+    struct array *a = &t->arrays[array];
+    for (size_t i = 0; i < a->count; i++) {
+        uint32_t bits;
+        float *x = (float *)a->initial + i;
+        memcpy(&bits, x, sizeof bits);
+        bits &= 0xfffff000u;
+        memcpy(x, &bits, sizeof bits);
+        a->value[i] = (double)*x;
+    }
+}
+
+static void all_equal(struct trial *t, int array, float value)
+{
+    struct array *a = &t->arrays[array];
+    uint16_t narrow = bf16_nearest(value);
+    for (size_t i = 0; i < a->count; i++) {
+        if (a->type == ARRAY_F32) memcpy((float *)a->initial + i, &value, sizeof value);
+        else memcpy((uint16_t *)a->initial + i, &narrow, sizeof narrow);
+        a->value[i] = (double)value;
+    }
+}
+
+/* What the CPU stores, which must be a neighbour of the value. */
+static double stored(double value, uint32_t noise)
+{
+    uint16_t got = bf16_stochastic((float)value, noise);
+    uint32_t bits;
+    float narrow = (float)value;
+    memcpy(&bits, &narrow, sizeof bits);
+    assert_true(got == bits >> 16 || ((bits & 0xffff) && got == (bits >> 16) + 1));
+    return (double)bf16_widen(got);
+}
+
+/* The mean of what became of one value: within five deviations of it, that of a draw being at most half a spacing. */
+static void unbiased(const double *got, size_t count, double value)
+{
+    double mean = 0, spacing = ldexp(1, ilogb(value) - 7);
+    for (size_t i = 0; i < count; i++) mean += got[i] / (double)count;
+    assert_true(fabs(mean - value) <= 5 * spacing / 2 / sqrt((double)count));
+}
+
+static void try_narrow(size_t count, size_t first, bool is_sgd, bool constant)
+{
+    struct trial t;
+    struct context c = {.count = count, .first = first, .working = -1};
+    trial_begin(&t, KERNEL_BF16, "%s %zu from %zu%s", is_sgd ? "sgd" : "adamw", count, first, constant ? ", all equal" : "");
+    c.weights = trial_normal(&t, ARRAY_F32, count, 0, 1);
+    c.moment1 = trial_normal(&t, ARRAY_BF16, count, 0, 1);
+    c.moment2 = trial_normal(&t, ARRAY_BF16, count, 0, 1);
+    for (size_t i = 0; i < count; i++) {
+        ((uint16_t *)t.arrays[c.moment2].initial)[i] &= 0x7fff;
+        t.arrays[c.moment2].value[i] = fabs(t.arrays[c.moment2].value[i]);
+    }
+    c.gradient = trial_normal(&t, ARRAY_F32, count, 0, 1);
+    shorten(&t, c.gradient);
+    if (constant) {
+        all_equal(&t, c.moment1, 1.125f);
+        all_equal(&t, c.moment2, 0.75f);
+        all_equal(&t, c.gradient, 0x1.23p-6f);
+    }
+    c.scalars = floats(&t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.5, 0.5, 1e-8, 1.25, 2.5, 0.5, true}, SCALARS);
+    c.header = trial_header(&t, 0, 0);
+    double *weights = trial_expect_new(&t, c.weights), *m1 = trial_expect_new(&t, c.moment1);
+    double *m2 = is_sgd ? NULL : trial_expect_new(&t, c.moment2);
+    const double *s = trial_value(&t, c.scalars);
+    struct noise_key key = noise_key(TRIAL_SEED, TRIAL_PURPOSE, TRIAL_STEP);
+    double m = 0, v = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t where = first + i;
+        uint32_t word = noise_bits(key, where >> 34, TRIAL_DRAW, where & (((uint64_t)1 << 34) - 1));
+        double g = trial_value(&t, c.gradient)[i] * s[SCALE], w = trial_value(&t, c.weights)[i];
+        m = is_sgd ? s[MOMENTUM] * trial_value(&t, c.moment1)[i] + g : s[BETA1] * trial_value(&t, c.moment1)[i] + (1 - s[BETA1]) * g;
+        v = s[BETA2] * trial_value(&t, c.moment2)[i] + (1 - s[BETA2]) * g * g;
+        m1[i] = stored(m, word);
+        if (!is_sgd) m2[i] = stored(v, word >> 16);
+        weights[i] = w - s[RATE] * ((is_sgd ? m : m * s[CORRECTION1] / (sqrt(v * s[CORRECTION2]) + s[EPSILON])) + s[DECAY] * w);
+    }
+    t.arrays[c.moment1].exact = t.arrays[c.moment2].exact = true;
+    if (constant) unbiased(m1, count, m);
+    if (constant && !is_sgd) unbiased(m2, count, v);
     trial_run(&t, is_sgd ? sgd : adamw, &c);
 }
 
@@ -199,6 +297,22 @@ static void updates_match(void **state)
         for (int is_sgd = 0; is_sgd < 2; is_sgd++) try(4100, true, is_sgd, shifted);
 }
 
+static void narrow_moments_match(void **state)
+{
+    static const size_t beyond = ((size_t)1 << 34) - 2048;
+    (void)state;
+    for (size_t i = 0; i < sweep_count(&shapes); i++) {
+        size_t n;
+        sweep_shape(&n, &shapes, i);
+        for (int is_sgd = 0; is_sgd < 2; is_sgd++) try_narrow(n, i % 3 == 1 ? 5 + i : i * 1024, is_sgd, false);
+    }
+    for (int is_sgd = 0; is_sgd < 2; is_sgd++) {
+        try_narrow(4096, beyond, is_sgd, false);
+        try_narrow(4096, beyond + 1, is_sgd, false);
+        try_narrow(65536, 0, is_sgd, true);
+    }
+}
+
 static void try_norm(size_t count, size_t bad, bool shifted)
 {
     struct trial t;
@@ -233,4 +347,4 @@ static void norm_matches(void **state)
     try_norm(70001, 40, false);
 }
 
-TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(decisions_match), cmocka_unit_test(norm_matches))
+TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(narrow_moments_match), cmocka_unit_test(decisions_match), cmocka_unit_test(norm_matches))

@@ -339,6 +339,7 @@ static void compare(const struct trial *t, size_t index, const struct array *a, 
 {
     double floor, error = relative(a, a->first, &floor), limit = t->tolerance;
     if (a->type == ARRAY_BF16) limit = TOLERANCE_BF16_RATIO * floor + t->tolerance;
+    if (a->exact) limit = 0;
     if (!(error <= limit)) fail_msg("%s: array %zu is off by %.3g, at most %.3g", t->name, index, error, limit);
     if (a->type == ARRAY_BF16 && floor > 0) seen->bf16 = fmax(seen->bf16, error / floor);
     if (a->type != ARRAY_BF16) seen->f32 = fmax(seen->f32, error);

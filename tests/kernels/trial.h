@@ -32,6 +32,7 @@ struct array {
     void *first;    /* what the first order left                      */
     bool scratch;   /* need not be the same in every order        */
     size_t skipped; /* first elements that are not compared       */
+    bool exact;     /* no tolerance: expect is met to the bit     */
     bool replaced;  /* expect stands for itself, nothing is added */
     bool shifted;   /* begins one element behind an aligned address */
 };

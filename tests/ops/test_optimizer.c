@@ -1,6 +1,8 @@
 /* The update: 20 steps of AdamW and of SGD with momentum against double precision; the squared norm with what is not
- * finite; the same bits with any number of threads. */
+ * finite; moments in bf16 to the bit; the same bits with any number of threads. */
 #include "ops/harness.h"
+#include "base/bf16.h"
+#include "base/philox.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -20,7 +22,8 @@ struct update {
     struct executor e;
 };
 
-static void open_update(struct update *u, size_t n, bool adam, struct backend *backend)
+/* `first`: index of the range's first element in the arena. */
+static void open_update(struct update *u, size_t n, bool adam, enum dtype moments, size_t first, struct backend *backend)
 {
     static const char *const names[] = {"weights", "moment1", "moment2", "gradient"};
     elbo_error error = {0};
@@ -28,12 +31,12 @@ static void open_update(struct update *u, size_t n, bool adam, struct backend *b
     value v[4];
     *u = (struct update){.n = n};
     assert_int_equal(graph_create(&u->g, "update", NULL, &capacities, &error), ELBO_OK);
-    for (int i = 0; i < 4; i++) v[i] = graph_input(u->g, names[i], DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, n}});
+    for (int i = 0; i < 4; i++) v[i] = graph_input(u->g, names[i], i == 1 || i == 2 ? moments : DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, n}});
     value scalars = graph_input(u->g, "scalars", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, STEP_SCALARS}});
     if (adam)
-        op_adamw(u->g, v[0], NO_VALUE, v[1], v[2], v[3], scalars);
+        op_adamw(u->g, v[0], NO_VALUE, v[1], v[2], v[3], scalars, first);
     else
-        op_sgd(u->g, v[0], NO_VALUE, v[1], v[3], scalars);
+        op_sgd(u->g, v[0], NO_VALUE, v[1], v[3], scalars, first);
     assert_int_equal(executor_create(&u->e, u->g, backend, &error), ELBO_OK);
     assert_int_equal(executor_bind(&u->e, NULL, (struct weight_arenas){0}, NULL, NULL, &error), ELBO_OK);
     for (int i = 0; i < ARENAS; i++) {
@@ -99,7 +102,7 @@ static void update(bool adam)
         for (size_t d = 0; d < harness_devices; d++) {
             struct update u;
             char what[96];
-            open_update(&u, sizes[k], adam, harness_device[d].backend);
+            open_update(&u, sizes[k], adam, DTYPE_F32, 0, harness_device[d].backend);
             for (int t = 1; t <= (sizes[k] < 5000 ? STEPS : 3); t++) step(&u, t, adam);
             for (int i = 0; i < (adam ? 3 : 2); i++) {
                 snprintf(what, sizeof what, "%s of %zu, arena %d, %s, %zu threads", adam ? "adamw" : "sgd", sizes[k], i,
@@ -131,6 +134,60 @@ static void sgd(void **state)
     (void)state;
     if (!harness_on_host()) skip();
     update(false);
+}
+
+/* ---- moments in bf16 ---- */
+
+enum { SEED = 77, STEP = 12, FIRST = 3 * 1024 + 2 };
+
+/* One update of elements from .. from + n of an arena whose values depend on the index alone. Betas of a half and gradients of
+ * twelve bits: each moment is one sum rounded to f32, so what is stored is known to the bit. */
+static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t from, size_t n, bool adam, struct backend *backend)
+{
+    struct update u;
+    struct noise_key key = noise_key(SEED, noise_purpose("optimizer.moments"), STEP);
+    open_update(&u, n, adam, DTYPE_BF16, FIRST + from, backend);
+    uint16_t *m = (uint16_t *)u.arena[1], *v = (uint16_t *)u.arena[2];
+    for (size_t i = 0; i < n; i++) {
+        u.gradient[i] = (float)((int)(mix64(from + i) % 8191) - 4095) / 1024.0f;
+        m[i] = bf16_nearest((float)((double)(mix64(9 * (from + i)) % 1000) / 300 - 1.5));
+        v[i] = bf16_nearest((float)(mix64(7 * (from + i)) % 1000) / 250.0f);
+        u.wide[1][i] = 0.5 * (double)bf16_widen(m[i]) + (adam ? 0.25 : 0.5) * (double)u.gradient[i];
+        u.wide[2][i] = 0.5 * (double)bf16_widen(v[i]) + 0.125 * pow((double)u.gradient[i], 2);
+    }
+    memcpy(u.scalars, (float[STEP_SCALARS]){[STEP_LEARNING_RATE] = 0.01f, [STEP_GRADIENT_SCALE] = 0.5f, [STEP_BETA1] = 0.5f,
+                                            [STEP_BETA2] = 0.5f, [STEP_EPSILON] = 1e-6f, [STEP_CORRECTION1] = 2,
+                                            [STEP_CORRECTION2] = 2, [STEP_MOMENTUM] = 0.5f, [STEP_APPLY] = 1}, sizeof u.scalars);
+    harness_run(&u.e, &(struct execution){.first_slot = true, .seed = SEED, .step = STEP});
+    for (size_t i = 0; i < n; i++) {
+        uint32_t word = noise_bits(key, 0, 0, FIRST + from + i);
+        assert_int_equal(m[i], bf16_stochastic((float)u.wide[1][i], word));
+        if (adam) assert_int_equal(v[i], bf16_stochastic((float)u.wide[2][i], word >> 16));
+    }
+    memcpy(moment1, m, n * sizeof *m);
+    memcpy(moment2, v, n * sizeof *v);
+    close_update(&u);
+}
+
+/* By element: with any instruction set and threads, and however the arena is cut into ranges, the same bits. */
+static void narrow_moments(void **state)
+{
+    enum { N = 70001 };
+    (void)state;
+    if (!harness_on_host()) skip();
+    uint16_t *whole = calloc(2 * N, sizeof *whole), *cut = calloc(2 * N, sizeof *cut);
+    for (int adam = 0; adam < 2; adam++)
+        for (size_t d = 0; d < harness_devices; d++) {
+            struct backend *backend = harness_device[d].backend;
+            narrow_update(whole, whole + N, 0, N, adam, backend);
+            for (size_t at = 0, n; at < N; at += n) {
+                n = at == 0 ? 1 : at == 1 ? 1021 : N - at < 32770 ? N - at : 32770;
+                narrow_update(cut + at, cut + N + at, at, n, adam, backend);
+            }
+            assert_memory_equal(whole, cut, 2 * N * sizeof *whole);
+        }
+    free(whole);
+    free(cut);
 }
 
 /* ---- squared norm ---- */
@@ -292,5 +349,5 @@ static void guard(void **state)
     }
 }
 
-HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(squared_norm), cmocka_unit_test(guard),
+HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(narrow_moments), cmocka_unit_test(squared_norm), cmocka_unit_test(guard),
              cmocka_unit_test(squared_norm_finds_what_is_not_finite))

@@ -1,7 +1,7 @@
 """Whole trainings on the emulated GPU beside the CPU: the CUDA backend's host code, its kernels and its products.
 
 20 steps of a tiny VAE, every injection and both block families, dropout and noise on: the losses agree (tests/tolerances.h),
-in f32 and in bf16; in three warp orders the checkpoints are identical bytes, and a run resumed on the other backend goes on."""
+in f32, in bf16 and with moments in bf16; in three warp orders the checkpoints are identical bytes, and a run resumed on the other backend goes on."""
 import json
 import os
 import pathlib
@@ -27,6 +27,7 @@ VARIANTS = {
              "encoder.pooling": "last", "optimizer.kind": "sgd", "optimizer.learning_rate": 0.05},
     "none": {"latent.kind": "none"},
 }
+MOMENTS = {"optimizer.moments": "bf16"}
 
 
 def train(program, corpus, run, changes, device, order=None):
@@ -40,6 +41,47 @@ def train(program, corpus, run, changes, device, order=None):
 
 def weights(run):
     return max(pathlib.Path(run).glob("checkpoints/step-*")).joinpath("model.safetensors").read_bytes()
+
+
+def moments(run):
+    return max(pathlib.Path(run).glob("checkpoints/step-*")).joinpath("state", "optimizer.safetensors").read_bytes()
+
+
+def moments_by_name(run):
+    """Bytes of each array of moments in a checkpoint, all F32."""
+    data = moments(run)
+    length = int.from_bytes(data[:8], "little")
+    return {name: data[8 + length + about["data_offsets"][0]:8 + length + about["data_offsets"][1]]
+            for name, about in json.loads(data[8:8 + length]).items() if name.startswith("moment")}
+
+
+def rounded_moments(scratch, corpus):
+    """Moments in bf16, of AdamW and of SGD: beside f32 ones, the CPU beside the emulated GPU. Returns the worst error of a loss."""
+    worst = 0.0
+    for name in ("both", "post"):
+        changes = {**VARIANTS[name], **MOMENTS}
+        cpu = train(runs.ELBO, corpus, scratch / f"{name}-moments-cpu", changes, "cpu")
+        sim = train(SIM, corpus, scratch / f"{name}-moments-sim", changes, "cuda")
+        wide = [json.loads(line) for line in (scratch / f"{name}-cpu" / "metrics.jsonl").read_text().splitlines()]
+        for a, b, c in zip(cpu, sim, wide, strict=True):
+            for key in ("loss", "reconstruction", "gradient_norm"):
+                assert abs(a[key] - b[key]) <= TOLERANCE["BACKENDS"] * max(abs(a[key]), 1e-6), \
+                    f"{name}, moments in bf16, step {a['step']}: {key} {a[key]} on the CPU, {b[key]} emulated"
+            worst = max(worst, abs(a["loss"] - c["loss"]) / abs(c["loss"]))
+            assert worst <= TOLERANCE["MOMENTS_BF16"], f"{name}, step {a['step']}: loss {c['loss']} with f32 moments, {a['loss']} with bf16"
+        assert weights(scratch / f"{name}-moments-cpu") != weights(scratch / f"{name}-cpu"), f"{name}: the moments are still f32"
+        for kind in ("cpu", "sim"):
+            for array, data in moments_by_name(scratch / f"{name}-moments-{kind}").items():
+                assert not any(data[0::4]) and not any(data[1::4]) and any(data), f"{name} {kind}: {array} does not hold bf16"
+        one, other = (moments_by_name(scratch / f"{name}-moments-{kind}") for kind in ("cpu", "sim"))
+        same = sum(x == y for array in one for x, y in zip(words(one[array]), words(other[array])))
+        total = sum(len(data) // 4 for data in one.values())
+        assert same >= 0.9 * total, f"{name}: {same} of {total} moments are the same on both backends"
+    return worst
+
+
+def words(data):
+    return [data[i:i + 4] for i in range(0, len(data), 4)]
 
 
 def main():
@@ -63,15 +105,19 @@ def main():
                 error = abs(a["loss"] - b["loss"]) / abs(a["loss"])
                 worst_narrow = max(worst_narrow, error)
                 assert error <= TOLERANCE["BACKENDS_BF16"], f"{name}, step {a['step']}: loss {a['loss']} in f32, {b['loss']} in bf16"
+        worst_moments = rounded_moments(scratch, corpus)
         for order in ("reversed", "random"):
-            for kind, changes in (("sim", {}), ("bf16", {"precision": "bf16"})):
+            for kind, changes in (("sim", {}), ("bf16", {"precision": "bf16"}), ("moments-sim", MOMENTS)):
                 train(SIM, corpus, scratch / f"both-{kind}-{order}", {**VARIANTS["both"], **changes}, "cuda", order)
                 assert weights(scratch / f"both-{kind}-{order}") == weights(scratch / f"both-{kind}"), f"other bits in {order} order"
-        # stopped and resumed in bf16: the same bits
-        half = {**VARIANTS["both"], "precision": "bf16"}
-        train(SIM, corpus, scratch / "halves", {**half, "train.stop_after": 9}, "cuda")
-        train(SIM, corpus, scratch / "halves", half, "cuda")
-        assert weights(scratch / "halves") == weights(scratch / "both-bf16"), "a resumed run has other bits in bf16"
+        # stopped and resumed in bf16, of activations and of moments: the same bits
+        for program, device, changes, whole in ((SIM, "cuda", {"precision": "bf16"}, "both-bf16"), (SIM, "cuda", MOMENTS, "both-moments-sim"),
+                                                (runs.ELBO, "cpu", MOMENTS, "both-moments-cpu")):
+            half = {**VARIANTS["both"], **changes}
+            train(program, corpus, scratch / f"half-{whole}", {**half, "train.stop_after": 9}, device)
+            train(program, corpus, scratch / f"half-{whole}", half, device)
+            for read in (weights, moments):
+                assert read(scratch / f"half-{whole}") == read(scratch / whole), f"{whole}: a resumed run has other {read.__name__}"
         # a step left out, known to the host one step late: the same rows as on the CPU, the same counters
         skip = {**VARIANTS["both"], "train.skip": 7, "train.steps": 12}
         cpu, sim = (train(program, corpus, scratch / f"skip-{device}", skip, device) for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")))
@@ -101,7 +147,8 @@ def main():
             lines[device] = subprocess.run([program, "sample", str(scratch / "moved"), "--count=3", f"--device={device}"],
                                            capture_output=True, text=True, check=True).stdout
         assert lines["cpu"] == lines["cuda"], "generation differs"
-    print(f"worst relative difference of a loss or norm: {worst:.1e}; of a loss in bf16: {worst_narrow:.1e}")
+    print(f"worst relative difference of a loss or norm: {worst:.1e}; of a loss in bf16: {worst_narrow:.1e}; "
+          f"with moments in bf16: {worst_moments:.1e}")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ static inline __nv_bfloat16 __float2bfloat16(float value)
     return x;
 }
 
+static inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits)
+{
+    __nv_bfloat16 x = {bits};
+    return x;
+}
+
 #define __float2bfloat16_rn __float2bfloat16
 
 static inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y)
