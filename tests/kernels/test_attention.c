@@ -55,9 +55,9 @@ static size_t kv_at(const struct kernel_attention *a, size_t begin, size_t sente
     return ((begin + j - a->memory) * (a->heads + 2 * a->kv_heads) + a->heads + which * a->kv_heads + kv) * a->head_width;
 }
 
-/* Forward where dout is null; else the gradients too, given out and lse. */
+/* Forward where dout is null; else the gradients, with what the forward pass left in `given` (rounded to its type). */
 static void reference(const struct context *c, const double *qkv, const double *memory, double *out, double *lse,
-                      const double *dout, double *dqkv, double *dmemory)
+                      const double *dout, const double *given, double *dqkv, double *dmemory)
 {
     const struct kernel_attention *a = &c->shape;
     size_t W = a->head_width, row = (a->heads + 2 * a->kv_heads) * W;
@@ -69,6 +69,7 @@ static void reference(const struct context *c, const double *qkv, const double *
             double top = -INFINITY, sum = 0, level = 0;
             const double *q = qkv + n * row + h * W, *d = dout ? dout + (n * a->heads + h) * W : NULL;
             bool latent;
+            for (size_t i = 0; i < W && d; i++) level += d[i] * given[(n * a->heads + h) * W + i];
             for (size_t j = 0; j < count; j++) {
                 size_t k = kv_at(a, begin, s, kv, j, 0, &latent);
                 const double *key = (latent ? memory : qkv) + k;
@@ -86,7 +87,6 @@ static void reference(const struct context *c, const double *qkv, const double *
                 double *dvalue = latent ? dmemory : dqkv;
                 for (size_t i = 0; i < W; i++) {
                     if (out) out[(n * a->heads + h) * W + i] += p[j] * value[i];
-                    if (d) level += p[j] * value[i] * d[i];
                     if (d && dvalue) dvalue[v + i] += p[j] * d[i];
                 }
             }
@@ -155,7 +155,7 @@ static void try_sentences(struct context *c, enum kernel_type type, const struct
     double *out = calloc(rows * H * W + 1, sizeof *out), *lse = calloc(rows * H + 1, sizeof *lse);
     const double *memory = shape->memory ? trial_value(&t, c->memory) : NULL;
     reference(c, trial_value(&t, c->qkv), memory, expect_rows(&t, c->out, spare * H * W), expect_rows(&t, c->lse, spare * H), NULL,
-              NULL, NULL);
+              NULL, NULL, NULL);
     trial_run(&t, forward, c);
 
     trial_begin(&t, type, "attention backward %zu x %zu of at most %zu, %zu/%zu heads of %zu, memory %zu%s%s, wanted %u", c->s.sentences,
@@ -172,29 +172,40 @@ static void try_sentences(struct context *c, enum kernel_type type, const struct
     memory = shape->memory ? trial_value(&t, c->memory) : NULL;
     double *dqkv = c->dqkv < 0 ? NULL : expect_rows(&t, c->dqkv, spare * row);
     double *dmemory = c->dmemory < 0 ? NULL : trial_expect(&t, c->dmemory);
-    reference(c, trial_value(&t, c->qkv), memory, out, lse, trial_value(&t, c->dout), dqkv, dmemory);
+    reference(c, trial_value(&t, c->qkv), memory, out, lse, NULL, NULL, NULL, NULL);
     put_values(&t, c->out, out);
     put_values(&t, c->lse, lse);
+    reference(c, trial_value(&t, c->qkv), memory, NULL, NULL, trial_value(&t, c->dout), trial_value(&t, c->out), dqkv, dmemory);
     trial_run(&t, backward, c);
     free(out);
     free(lse);
 }
 
-static const struct shape shapes[] = {
-    {1, 1, 1, 1, 8, 0},   {3, 5, 2, 1, 16, 1},  {5, 17, 4, 2, 12, 2}, {4, 40, 2, 2, 33, 0},
-    {2, 70, 3, 1, 64, 1}, {6, 33, 1, 1, 48, 3}, {1, 20, 2, 2, 200, 1},
+/* Sentences, longest, query heads per head of keys, heads of keys, width, 1 + latent keys. */
+static const size_t given[][6] = {
+    {1, 1, 1, 1, 8, 1},   {3, 5, 2, 1, 16, 2},  {5, 17, 2, 2, 12, 3}, {4, 40, 1, 2, 33, 1},
+    {2, 70, 3, 1, 64, 2}, {6, 33, 1, 1, 48, 4}, {1, 20, 1, 2, 200, 2},
 };
+static const struct sweep shapes = SWEEP(given, 40000, 9, 129, 7, 2, 129, 9);
+
+static struct shape shape_of(size_t i)
+{
+    size_t n[6];
+    sweep_shape(n, &shapes, i);
+    return (struct shape){.sentences = n[0], .longest = n[1], .heads = n[2] * n[3], .kv_heads = n[3], .width = n[4], .memory = n[5] - 1};
+}
 
 static void packed(void **state)
 {
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (size_t i = 0; i < sweep_count(&shapes); i++)
             for (int causal = 0; causal < 2; causal++) {
                 struct context c;
-                trial_sentences(&c.s, shapes[i].sentences, shapes[i].longest, shapes[i].longest * 7 + shapes[i].width);
-                try_sentences(&c, (enum kernel_type)type, &shapes[i], c.s.longest, causal, (i + (size_t)causal) % 2,
-                              shapes[i].memory && i % 3 == 2 ? 2u + (unsigned)causal : 3u, 0);
+                struct shape shape = shape_of(i);
+                trial_sentences(&c.s, shape.sentences, shape.longest, shape.longest * 7 + shape.width);
+                try_sentences(&c, (enum kernel_type)type, &shape, c.s.longest, causal, (i + (size_t)causal) % 2,
+                              shape.memory && i % 3 == 2 ? 2u + (unsigned)causal : 3u, 0);
             }
 }
 
@@ -268,7 +279,7 @@ static void try_cached(enum kernel_type type, const struct shape *shape, size_t 
         memcpy(qkv + (length - 1) * row, trial_value(&t, c.qkv) + r * row, H * W * sizeof *qkv);
         one.s = (struct sentences){.sentences = 1, .tokens = length, .longest = length, .offsets = {0, (int32_t)length}};
         reference(&one, qkv, shape->memory ? trial_value(&t, c.memory) + r * shape->memory * 2 * kvw : NULL, all, NULL, NULL,
-                  NULL, NULL);
+                  NULL, NULL, NULL);
         memcpy(out + r * H * W, all + (length - 1) * H * W, H * W * sizeof *out);
         free(qkv);
         free(all);
@@ -281,15 +292,17 @@ static void with_a_cache(void **state)
 {
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-            try_cached((enum kernel_type)type, &shapes[i], i * 11 % 50 + 1);
+        for (size_t i = 0; i < sweep_count(&shapes); i++) {
+            struct shape shape = shape_of(i);
+            try_cached((enum kernel_type)type, &shape, i * 11 % 50 + 1);
+        }
 }
 
 static void try_rotary(enum kernel_type type, const struct shape *shape, int direction, bool add)
 {
     struct trial t;
     struct context c = {.add = {add}, .direction = direction};
-    size_t W = shape->width / 2 * 2, half = W / 2;
+    size_t W = (shape->width + 1) / 2 * 2, half = W / 2;
     trial_sentences(&c.s, shape->sentences, shape->longest, shape->width);
     for (size_t n = 0; n < c.s.tokens && direction < 0; n++) c.s.position[n] = (int32_t)(100000 - n * 7919 % 100001);
     c.rotated_heads = shape->heads + shape->kv_heads;
@@ -315,9 +328,11 @@ static void rotated(void **state)
 {
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-            for (int option = 0; option < 2; option++)
-                try_rotary((enum kernel_type)type, &shapes[i], option ? -1 : 1, option);
+        for (size_t i = 0; i < sweep_count(&shapes); i++)
+            for (int option = 0; option < 2; option++) {
+                struct shape shape = shape_of(i);
+                try_rotary((enum kernel_type)type, &shape, option ? -1 : 1, option);
+            }
 }
 
 TRIAL_MAIN(cmocka_unit_test(packed), cmocka_unit_test(tensor_cores), cmocka_unit_test(with_a_cache), cmocka_unit_test(rotated))

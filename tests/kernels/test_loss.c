@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct context {
     size_t rows, vocabulary, stride, tokens, sentences, width, groups;
@@ -31,7 +32,20 @@ static int elbo_backward(const struct trial *t, const void *context)
                               c->width, c->groups, c->free_nats, NULL);
 }
 
-static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, size_t stride, bool gradient, double level)
+/* Columns from `from` on are higher by `step`: -INFINITY takes the columns in front of it out. */
+static void raise_columns(struct trial *t, int array, size_t stride, size_t from, double step)
+{
+    struct array *a = &t->arrays[array];
+    for (size_t i = 0; i < a->count; i++) {
+        if ((i % stride < from) != isinf(step)) continue;
+        float v = (float)trial_round(isinf(step) ? step : a->value[i] + step, a->type);
+        a->value[i] = (double)v;
+        if (a->type == ARRAY_F32) memcpy((float *)a->initial + i, &v, sizeof v);
+        else memcpy((uint16_t *)a->initial + i, (char *)&v + 2, 2); /* exact: it was rounded */
+    }
+}
+
+static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, size_t stride, bool gradient, double level, double step)
 {
     struct trial t;
     struct context c = {.rows = rows, .vocabulary = vocabulary, .stride = stride, .dnll = -1};
@@ -39,9 +53,13 @@ static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, s
     int32_t *labels = calloc(rows, sizeof *labels);
     for (size_t r = 0; r < rows; r++)
         labels[r] = r % 7 == 2 ? -1 - (int32_t)r : (int32_t)(r == 0 ? vocabulary - 1 : r == 1 ? 0 : trial_random(&seed) % vocabulary);
-    trial_begin(&t, type, "softmax loss %zu x %zu of %zu%s around %g", rows, vocabulary, stride,
-                gradient ? ", gradient" : "", level);
-    c.logits = trial_normal(&t, trial_t(&t), rows * stride, level, 3);
+    for (size_t r = 0; r < rows && isinf(step); r++)
+        if (labels[r] >= 0) labels[r] = (int32_t)(vocabulary - 1 - r % 2); /* a column that is there */
+    trial_begin(&t, type, "softmax loss %zu x %zu of %zu%s around %g, step %g", rows, vocabulary, stride,
+                gradient ? ", gradient" : "", level, step);
+    /* Of few columns none stands out: an nll near 0 would have no digits to compare. */
+    c.logits = trial_normal(&t, trial_t(&t), rows * stride, level, vocabulary < 32 ? 0.5 : 3);
+    if (step < 0 || step > 0) raise_columns(&t, c.logits, stride, vocabulary / 2, step);
     c.labels = trial_integers(&t, labels, rows);
     if (gradient) c.dnll = trial_normal(&t, ARRAY_F32, rows, 1, 0.5);
     c.nll = trial_output(&t, ARRAY_F32, rows);
@@ -62,26 +80,62 @@ static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, s
 
 static void softmax_matches(void **state)
 {
-    static const size_t shapes[][3] = {{1, 2, 2}, {3, 31, 32}, {7, 257, 384}, {2, 1000, 1024}, {33, 65, 128}, {4, 4097, 4224}};
+    static const size_t given[][2] = {{1, 2}, {3, 31}, {7, 257}, {2, 1000}, {33, 65}, {4, 4097}, {0, 9}};
+    static const struct sweep shapes = SWEEP(given, 40000, 1025, 1025);
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-            try_softmax((enum kernel_type)type, shapes[i][0], shapes[i][1], shapes[i][2], true, i == 2 ? -40 : 0);
-            try_softmax((enum kernel_type)type, shapes[i][0], shapes[i][1], shapes[i][1], i % 2, 0);
-            try_softmax((enum kernel_type)type, shapes[i][0], shapes[i][1], shapes[i][2], false, 0);
+        for (size_t i = 0; i < sweep_count(&shapes); i++) {
+            size_t n[2];
+            sweep_shape(n, &shapes, i);
+            size_t stride = (n[1] + 127) / 128 * 128;
+            try_softmax((enum kernel_type)type, n[0], n[1], stride, true, i == 2 ? -40 : 0, 0);
+            try_softmax((enum kernel_type)type, n[0], n[1], n[1], i % 2, 0, 0);
+            try_softmax((enum kernel_type)type, n[0], n[1], stride, false, 0, 0);
         }
 }
 
-static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t groups, double nats, bool with_kl)
+/* A thread's later logit is far above or below its earlier ones, beyond where exp over- or underflows; or the first half of the
+ * columns is not there at all. A thread comes again to a row that is wider than the block is in packs. */
+static void softmax_of_steps(void **state)
+{
+    static const double steps[] = {-200, -95, 95, 200, -INFINITY};
+    static const size_t widths[] = {9000, 4097, 260};
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
+            for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+                try_softmax((enum kernel_type)type, 4, widths[w], (widths[w] + 127) / 128 * 128, true, 0, steps[i]);
+                try_softmax((enum kernel_type)type, 3, widths[w] + 1, widths[w] + 1, i % 2, 0, steps[i]);
+            }
+}
+
+/* What a trial of the ELBO leaves out, or has in a special way. */
+enum { NO_KL = 1, NO_DNLL = 2, AT_THE_EDGE = 4, NO_SENTENCE = 8 };
+
+/* The KL of a trial; at the edge each mean of a group is the free nats exactly. */
+static int kl_of(struct trial *t, const struct context *c, unsigned how)
+{
+    int kl = trial_normal(t, ARRAY_F32, c->sentences * c->width, 0.5, 0.4);
+    struct array *a = &t->arrays[kl];
+    float exact = c->free_nats / (float)(c->width / c->groups);
+    for (size_t i = 0; i < a->count && how & AT_THE_EDGE; i++) {
+        ((float *)a->initial)[i] = exact;
+        a->value[i] = (double)exact;
+    }
+    return kl;
+}
+
+static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t groups, double nats, unsigned how)
 {
     struct trial t;
-    size_t counted = sentences - sentences / 5, true_tokens = tokens - tokens / 7; /* the rows behind are padding */
+    bool with_kl = !(how & NO_KL), with_dnll = !(how & NO_DNLL);
+    size_t counted = how & NO_SENTENCE ? 0 : sentences - sentences / 5, true_tokens = tokens - tokens / 7; /* behind is padding */
     struct context c = {.tokens = tokens, .sentences = sentences, .width = width, .groups = groups,
                         .free_nats = (float)nats, .kl = -1, .kl_dim = -1, .dkl = -1};
     trial_begin(&t, KERNEL_F32, "elbo %zu tokens, %zu x %zu in %zu groups%s", tokens, sentences, width, groups,
                 with_kl ? "" : ", no kl");
     c.nll = trial_normal(&t, ARRAY_F32, tokens, 4, 1);
-    if (with_kl) c.kl = trial_normal(&t, ARRAY_F32, sentences * width, 0.5, 0.4);
+    if (with_kl) c.kl = kl_of(&t, &c, how);
     c.weights = trial_normal(&t, ARRAY_F32, 2, 0.5, 0.2);
     c.header = trial_header(&t, true_tokens, counted);
     c.parts = trial_output(&t, ARRAY_F32, 4);
@@ -92,7 +146,7 @@ static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t group
         kl_dim[i % width] += trial_value(&t, c.kl)[i];
         parts[2] += trial_value(&t, c.kl)[i];
     }
-    for (size_t k = 0; k < groups && with_kl; k++) {
+    for (size_t k = 0; k < groups && with_kl && counted; k++) {
         double mean = 0;
         for (size_t j = k * (width / groups); j < (k + 1) * (width / groups); j++) mean += kl_dim[j] / (double)counted;
         parts[3] += (double)counted * fmax((double)c.free_nats, mean);
@@ -100,36 +154,63 @@ static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t group
     parts[0] = trial_value(&t, c.weights)[0] * parts[1] + trial_value(&t, c.weights)[1] * parts[3];
     trial_run(&t, elbo, &c);
 
-    trial_begin(&t, KERNEL_F32, "elbo backward %zu tokens, %zu x %zu in %zu groups%s", tokens, sentences, width, groups,
-                with_kl ? "" : ", no kl");
-    if (with_kl) c.kl = trial_normal(&t, ARRAY_F32, sentences * width, 0.5, 0.4);
+    trial_begin(&t, KERNEL_F32, "elbo backward %zu tokens, %zu x %zu in %zu groups%s%s", tokens, sentences, width, groups,
+                with_kl ? "" : ", no kl", with_dnll ? "" : ", no dnll");
+    if (with_kl) c.kl = kl_of(&t, &c, how);
     c.weights = trial_normal(&t, ARRAY_F32, 2, 0.5, 0.2);
     c.header = trial_header(&t, true_tokens, counted);
-    c.dnll = trial_output(&t, ARRAY_F32, tokens);
+    c.dnll = with_dnll ? trial_output(&t, ARRAY_F32, tokens) : -1;
     if (with_kl) c.dkl = trial_output(&t, ARRAY_F32, sentences * width);
-    double *dnll = trial_expect(&t, c.dnll), *dkl = with_kl ? trial_expect(&t, c.dkl) : NULL;
-    for (size_t n = 0; n < tokens; n++) dnll[n] = n < true_tokens ? trial_value(&t, c.weights)[0] : 0;
+    double *dnll = with_dnll ? trial_expect(&t, c.dnll) : NULL, *dkl = with_kl ? trial_expect(&t, c.dkl) : NULL;
+    for (size_t n = 0; n < tokens && with_dnll; n++) dnll[n] = n < true_tokens ? trial_value(&t, c.weights)[0] : 0;
     for (size_t i = 0; i < sentences * width && with_kl; i++) {
         size_t each = width / groups, first = i % width / each * each;
-        double mean = 0;
+        double sum = 0;
         for (size_t s = 0; s < counted; s++)
-            for (size_t j = first; j < first + each; j++)
-                mean += trial_value(&t, c.kl)[s * width + j] / (double)counted;
-        dkl[i] = i / width < counted && mean > (double)c.free_nats ? trial_value(&t, c.weights)[1] : 0;
+            for (size_t j = first; j < first + each; j++) sum += trial_value(&t, c.kl)[s * width + j];
+        dkl[i] = i / width < counted && sum / (double)counted > (double)c.free_nats ? trial_value(&t, c.weights)[1] : 0;
     }
     trial_run(&t, elbo_backward, &c);
 }
 
 static void elbo_matches(void **state)
 {
+    static const size_t given[][4] = {{1, 1, 1, 1},     {10, 3, 8, 8},      {300, 17, 33, 1}, {1000, 40, 32, 4},
+                                      {257, 5, 300, 1}, {3, 2, 64, 64},     {600, 4, 1, 1},   {2, 9, 12, 3}};
+    static const struct sweep shapes = SWEEP(given, 100000, 1025, 129, 64, 7);
     (void)state;
-    try_elbo(1, 1, 1, 1, 0, true);
-    try_elbo(10, 3, 8, 8, 0.5, true);
-    try_elbo(300, 17, 33, 1, 20, true);
-    try_elbo(1000, 40, 32, 4, 4, true);
-    try_elbo(257, 5, 300, 300, 0.5, true);
-    try_elbo(3, 2, 64, 64, 0.45, true);
-    try_elbo(77, 0, 0, 1, 0, false);
+    for (size_t i = 0; i < sweep_count(&shapes); i++) {
+        size_t n[4];
+        sweep_shape(n, &shapes, i);
+        if (i >= sizeof given / sizeof *given) n[2] *= n[3]; /* whole groups */
+        double nats = i ? 0.5 * (double)(n[2] / n[3]) : 0;  /* about the mean: some groups lie above it, some below */
+        try_elbo(n[0], n[1], n[2], n[3], nats, 0);
+        try_elbo(n[0], n[1], n[2], n[3], nats, NO_DNLL);
+    }
 }
 
-TRIAL_MAIN(cmocka_unit_test(softmax_matches), cmocka_unit_test(elbo_matches))
+/* What may be missing: the KL though there is a width (or groups), tokens, gradients that are not wanted, every sentence. */
+static void elbo_without(void **state)
+{
+    (void)state;
+    try_elbo(77, 0, 0, 1, 0, NO_KL);
+    try_elbo(300, 3, 16, 4, 0.5, NO_KL);
+    try_elbo(40, 5, 8, 0, 0.5, NO_KL);
+    try_elbo(0, 5, 8, 2, 0.5, NO_KL);
+    try_elbo(0, 5, 8, 2, 0.5, 0);
+    try_elbo(0, 0, 0, 0, 0, NO_KL | NO_DNLL);
+    try_elbo(9, 3, 4, 2, 0.5, NO_KL | NO_DNLL);
+    try_elbo(30, 3, 8, 4, 0.5, NO_SENTENCE);
+}
+
+/* A KL of exactly the free nats costs nothing: its gradient is 0. */
+static void elbo_at_the_edge(void **state)
+{
+    (void)state;
+    try_elbo(5, 3, 8, 8, 0.5, AT_THE_EDGE);
+    try_elbo(5, 40, 32, 4, 2, AT_THE_EDGE);
+    try_elbo(5, 1, 16, 1, 4, AT_THE_EDGE);
+}
+
+TRIAL_MAIN(cmocka_unit_test(softmax_matches), cmocka_unit_test(softmax_of_steps), cmocka_unit_test(elbo_matches),
+           cmocka_unit_test(elbo_without), cmocka_unit_test(elbo_at_the_edge))

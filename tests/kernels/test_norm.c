@@ -115,27 +115,32 @@ static void try_backward(enum kernel_type type, size_t rows, size_t width, bool 
     trial_run(&t, backward, &c);
 }
 
-static const size_t shapes[][2] = {{1, 16},   {1, 33},    {5, 64},   {17, 300}, {33, 257}, {65, 31},
-                                   {3, 1030}, {2100, 16}, {37, 768}, {5, 1024}, {3, 3848}, {2, 7680}};
-enum { SHAPES = sizeof shapes / sizeof *shapes };
+static const size_t given[][2] = {{1, 16},   {1, 33},    {5, 64},   {17, 300}, {33, 257}, {65, 31},
+                                   {3, 1030}, {2100, 16}, {37, 768}, {5, 1024}, {3, 3848}, {2, 7680}, {0, 40}};
+static const struct sweep shapes = SWEEP(given, 40000, 1025, 1025);
 
 static void forward_matches(void **state)
 {
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < SHAPES; i++)
-            for (int option = 0; option < 4; option++)
-                try_forward((enum kernel_type)type, shapes[i][0], shapes[i][1], option & 1, option & 2);
+        for (size_t i = 0; i < sweep_count(&shapes); i++)
+            for (int option = 0; option < 4; option++) {
+                size_t n[2];
+                sweep_shape(n, &shapes, i);
+                try_forward((enum kernel_type)type, n[0], n[1], option & 1, option & 2);
+            }
 }
 
 static void backward_matches(void **state)
 {
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
-        for (size_t i = 0; i < SHAPES; i++) {
-            try_backward((enum kernel_type)type, shapes[i][0], shapes[i][1], false, i % 2, i % 3 == 1, 7);
-            try_backward((enum kernel_type)type, shapes[i][0], shapes[i][1], true, i % 2 == 0, i % 3 == 0, 3);
-            try_backward((enum kernel_type)type, shapes[i][0], shapes[i][1], i % 2, false, i % 2, (unsigned)i % 7 + 1);
+        for (size_t i = 0; i < sweep_count(&shapes); i++) {
+            size_t n[2];
+            sweep_shape(n, &shapes, i);
+            try_backward((enum kernel_type)type, n[0], n[1], false, i % 2, i % 3 == 1, 7);
+            try_backward((enum kernel_type)type, n[0], n[1], true, i % 2 == 0, i % 3 == 0, 3);
+            try_backward((enum kernel_type)type, n[0], n[1], i % 2, false, i % 2, (unsigned)i % 7 + 1);
         }
     try_backward(KERNEL_F32, 0, 40, false, false, false, 6); /* no rows: gradients of zero */
 }
