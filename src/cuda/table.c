@@ -376,14 +376,14 @@ static void guard(const struct call *c)
 
 static void adamw(const struct call *c)
 {
-    keep(c, adamw_cuda(c->out[0], c->out[1], c->out[2], c->out[3], c->in[0], c->in[1], c->size.in[0][0], (size_t)c->attr->i[ATTR_MOMENTS_FIRST],
-                       noise_of(c), out_type(c, 1), stream_of(c)));
+    keep(c, adamw_cuda(c->out[0], c->out[1], c->out[2], c->out[3], c->in[0], c->in[1], c->size.in[0][0],
+                       (size_t)c->attr->i[ATTR_MOMENTS_FIRST], noise_of(c), out_type(c, 1), stream_of(c)));
 }
 
 static void sgd(const struct call *c)
 {
-    keep(c, sgd_cuda(c->out[0], c->out[1], c->out[3], c->in[0], c->in[1], c->size.in[0][0], (size_t)c->attr->i[ATTR_MOMENTS_FIRST], noise_of(c),
-                     out_type(c, 1), stream_of(c)));
+    keep(c, sgd_cuda(c->out[0], c->out[1], c->out[3], c->in[0], c->in[1], c->size.in[0][0], (size_t)c->attr->i[ATTR_MOMENTS_FIRST],
+                     noise_of(c), out_type(c, 1), stream_of(c)));
 }
 
 /* ---- what kernels cannot do ---- */

@@ -49,7 +49,8 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
     t->parameters = parameters_total(p);
     t->weights = arena + (c->model.precision == PRECISION_BF16 ? arena / 2 : 0);
     t->gradients = arena;
-    t->moments = parameters_arena_elements(p) * dtype_bytes(optimizer_moments(&c->optimizer)) * (c->optimizer.kind == OPTIMIZER_ADAMW ? 2 : 1);
+    t->moments = parameters_arena_elements(p) * dtype_bytes(optimizer_moments(&c->optimizer));
+    if (c->optimizer.kind == OPTIMIZER_ADAMW) t->moments *= 2;
     /* Two batches of slots: six i32 arrays per token and stream, and a few per sentence. */
     t->slots = 2 * s.slots * ((s.encoder_tokens + s.decoder_tokens) * 6 * 4 + sentences * (8 + 8 + 4 + 8));
     t->total = t->weights + t->gradients + t->moments + t->activations + t->workspace + t->slots;

@@ -267,9 +267,15 @@ static void try_guard(size_t groups, size_t norms, bool before, double clip, boo
 
 static void decisions_match(void **state)
 {
+    static const size_t given[][2] = {{1, 1}, {2, 1}, {31, 2}, {256, 7}, {1025, 8}}; /* columns or groups, norms */
+    static const struct sweep sizes = SWEEP(given, 8200, 1025, KERNEL_MOST_NORMS);
     (void)state;
-    for (size_t i = 0; i < 5; i++)
-        for (int second = 0; second < 2; second++) try_select((const size_t[]){1, 2, 31, 256, 1025}[i], second);
+    for (size_t i = 0; i < sweep_count(&sizes); i++) {
+        size_t n[2];
+        sweep_shape(n, &sizes, i);
+        for (int second = 0; second < 2; second++) try_select(n[0], second);
+        if (i >= sizes.count) try_guard(n[0], n[1], i % 2, 1.0, i % 3 == 0, 2, i % 4 == 3 ? 1 : 0);
+    }
     for (int option = 0; option < 8; option++) {
         double loss = option & 2 ? 3.5 : option & 4 ? INFINITY : NAN;
         try_guard(6, 6, option & 1, 1.0, option == 3, loss, 0);

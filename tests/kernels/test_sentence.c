@@ -159,14 +159,15 @@ static void try_clear(enum kernel_type type, size_t count, size_t longest, size_
 
 static void padding_is_cleared(void **state)
 {
+    static const size_t cleared[][4] = {{1, 1, 1, 0}, {3, 5, 7, 1}, {5, 9, 33, 16}, {0, 1, 64, 130}, {17, 20, 129, 63}};
+    static const struct sweep sizes = SWEEP(cleared, 100000, 33, 33, 257, 257);
     (void)state;
-    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++) {
-        try_clear((enum kernel_type)type, 1, 1, 1, 0);
-        try_clear((enum kernel_type)type, 3, 5, 7, 1);
-        try_clear((enum kernel_type)type, 5, 9, 33, 16);
-        try_clear((enum kernel_type)type, 0, 1, 64, 130);
-        try_clear((enum kernel_type)type, 17, 20, 129, 63);
-    }
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sweep_count(&sizes); i++) {
+            size_t n[4];
+            sweep_shape(n, &sizes, i);
+            try_clear((enum kernel_type)type, n[0], n[1], n[2], n[3]);
+        }
 }
 
 static void pooling_matches(void **state)

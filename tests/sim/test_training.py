@@ -1,7 +1,7 @@
 """Whole trainings on the emulated GPU beside the CPU: the CUDA backend's host code, its kernels and its products.
 
-20 steps of a tiny VAE, every injection and both block families, dropout and noise on: the losses agree (tests/tolerances.h),
-in f32, in bf16 and with moments in bf16; in three warp orders the checkpoints are identical bytes, and a run resumed on the other backend goes on."""
+20 steps of a tiny VAE, every injection and both block families, dropout and noise on: the losses agree (tests/tolerances.h), in
+f32, in bf16 and with moments in bf16; in three warp orders the checkpoints are identical bytes, and a run resumed on the other backend goes on."""
 import json
 import os
 import pathlib
@@ -68,7 +68,8 @@ def rounded_moments(scratch, corpus):
                 assert abs(a[key] - b[key]) <= TOLERANCE["BACKENDS"] * max(abs(a[key]), 1e-6), \
                     f"{name}, moments in bf16, step {a['step']}: {key} {a[key]} on the CPU, {b[key]} emulated"
             worst = max(worst, abs(a["loss"] - c["loss"]) / abs(c["loss"]))
-            assert worst <= TOLERANCE["MOMENTS_BF16"], f"{name}, step {a['step']}: loss {c['loss']} with f32 moments, {a['loss']} with bf16"
+            assert worst <= TOLERANCE["MOMENTS_BF16"], \
+                f"{name}, step {a['step']}: loss {c['loss']} with f32 moments, {a['loss']} with bf16"
         assert weights(scratch / f"{name}-moments-cpu") != weights(scratch / f"{name}-cpu"), f"{name}: the moments are still f32"
         for kind in ("cpu", "sim"):
             for array, data in moments_by_name(scratch / f"{name}-moments-{kind}").items():
