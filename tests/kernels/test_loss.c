@@ -37,7 +37,7 @@ static void raise_columns(struct trial *t, int array, size_t stride, size_t from
 {
     struct array *a = &t->arrays[array];
     for (size_t i = 0; i < a->count; i++) {
-        if ((i % stride < from) != isinf(step)) continue;
+        if ((i % stride < from) != (isinf(step) != 0)) continue;
         float v = (float)trial_round(isinf(step) ? step : a->value[i] + step, a->type);
         a->value[i] = (double)v;
         if (a->type == ARRAY_F32) memcpy((float *)a->initial + i, &v, sizeof v);

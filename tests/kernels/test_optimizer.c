@@ -182,6 +182,13 @@ static void try_narrow(size_t count, size_t first, bool is_sgd, bool constant)
         all_equal(&t, c.moment2, 0.75f);
         all_equal(&t, c.gradient, 0x1.23p-6f);
     }
+    if (count > 1 && !constant) { /* what is not finite stays so; the weight beside it is worth nothing then */
+        const uint16_t infinite = 0x7f80;
+        memcpy(t.arrays[c.moment1].initial, &infinite, sizeof infinite);
+        memcpy(t.arrays[c.moment2].initial, &infinite, sizeof infinite);
+        t.arrays[c.moment1].value[0] = t.arrays[c.moment2].value[0] = INFINITY;
+        t.arrays[c.weights].skipped = 1;
+    }
     c.scalars = floats(&t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.5, 0.5, 1e-8, 1.25, 2.5, 0.5, true}, SCALARS);
     c.header = trial_header(&t, 0, 0);
     double *weights = trial_expect_new(&t, c.weights), *m1 = trial_expect_new(&t, c.moment1);
@@ -276,6 +283,9 @@ static void decisions_match(void **state)
         for (int second = 0; second < 2; second++) try_select(n[0], second);
         if (i >= sizes.count) try_guard(n[0], n[1], i % 2, 1.0, i % 3 == 0, 2, i % 4 == 3 ? 1 : 0);
     }
+    for (int second = 0; second < 2; second++) try_select(0, second);
+    const float *const too_many[KERNEL_MOST_NORMS + 1] = {NULL};
+    assert_int_not_equal(guard_cuda(NULL, NULL, NULL, NULL, NULL, too_many, KERNEL_MOST_NORMS + 1, 1, NULL), 0);
     for (int option = 0; option < 8; option++) {
         double loss = option & 2 ? 3.5 : option & 4 ? INFINITY : NAN;
         try_guard(6, 6, option & 1, 1.0, option == 3, loss, 0);

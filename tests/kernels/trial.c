@@ -337,9 +337,15 @@ static double relative(const struct array *a, const void *got, double *floor)
 
 static void compare(const struct trial *t, size_t index, const struct array *a, struct seen *seen)
 {
+    for (size_t i = a->skipped; i < a->count && a->exact; i++) {
+        unsigned char wanted[8];
+        encode(wanted, 0, a->type, a->expect[i]);
+        if (memcmp(wanted, (const char *)a->first + i * element(a->type), element(a->type)))
+            fail_msg("%s: array %zu, element %zu has other bits than %g", t->name, index, i, a->expect[i]);
+    }
+    if (a->exact) return;
     double floor, error = relative(a, a->first, &floor), limit = t->tolerance;
     if (a->type == ARRAY_BF16) limit = TOLERANCE_BF16_RATIO * floor + t->tolerance;
-    if (a->exact) limit = 0;
     if (!(error <= limit)) fail_msg("%s: array %zu is off by %.3g, at most %.3g", t->name, index, error, limit);
     if (a->type == ARRAY_BF16 && floor > 0) seen->bf16 = fmax(seen->bf16, error / floor);
     if (a->type != ARRAY_BF16) seen->f32 = fmax(seen->f32, error);
