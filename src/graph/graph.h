@@ -76,6 +76,7 @@ struct value_info {
 /* How an output is written. */
 enum write_mode {
     WRITE,                  /* =                                             */
+    WRITE_UPDATE,           /* read, and written in its place                */
     WRITE_ADD,              /* +=                                            */
     WRITE_ADD_LATER_SLOTS   /* = in a step's first slot, += in later ones    */
 };

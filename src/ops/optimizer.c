@@ -47,9 +47,9 @@ void op_adamw(struct graph *g, value weights, value working, value moment1, valu
     place_moments(n, first);
     node_in(g, n, 0, gradient);
     node_in(g, n, 1, scalars);
-    node_out_into(g, n, 0, weights, WRITE);
-    node_out_into(g, n, 1, moment1, WRITE);
-    node_out_into(g, n, 2, moment2, WRITE);
+    node_out_into(g, n, 0, weights, WRITE_UPDATE);
+    node_out_into(g, n, 1, moment1, WRITE_UPDATE);
+    node_out_into(g, n, 2, moment2, WRITE_UPDATE);
     node_out_into(g, n, 3, working, WRITE);
 }
 
@@ -59,8 +59,8 @@ void op_sgd(struct graph *g, value weights, value working, value moment, value g
     place_moments(n, first);
     node_in(g, n, 0, gradient);
     node_in(g, n, 1, scalars);
-    node_out_into(g, n, 0, weights, WRITE);
-    node_out_into(g, n, 1, moment, WRITE);
+    node_out_into(g, n, 0, weights, WRITE_UPDATE);
+    node_out_into(g, n, 1, moment, WRITE_UPDATE);
     node_out_into(g, n, 3, working, WRITE);
 }
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 PROGRAM = pathlib.Path(os.environ["ELBO_TESTS"]) / "sim_test_sim"
-PLANTED = {"reverse_kernel", "trailing_kernel"}
+PLANTED = {"reverse_kernel", "trailing_kernel", "copies_kernel", "sim_copy_do"} # the last: a copy done late, in copies_kernel
 
 
 def main():
