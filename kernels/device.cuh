@@ -78,6 +78,15 @@ template <typename T, int P> static __device__ __forceinline__ void store_pack(T
     *reinterpret_cast<pack<T, P> *>(p) = x;
 }
 
+template <typename T, int P> static __device__ __forceinline__ void put_pack(T *p, const float (&v)[P], bool add)
+{
+    pack<T, P> to = {};
+    if (add) to = load_pack<T, P>(p);
+    KERNEL_UNROLL
+    for (int e = 0; e < P; e++) put(&to.v[e], v[e], add);
+    store_pack(p, to);
+}
+
 static inline bool packs(const void *p)
 {
     return (uintptr_t)p % 16 == 0;
@@ -91,6 +100,18 @@ static inline bool packs(const void *p)
             __VA_ARGS__;                                                                                               \
         } else {                                                                                                       \
             constexpr int P = 1;                                                                                       \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+    } while (0)
+
+/* Runs `body` with NAME as a constant of the compiler. */
+#define KERNEL_FLAG(flag, NAME, ...)                                                                                   \
+    do {                                                                                                               \
+        if (flag) {                                                                                                    \
+            constexpr bool NAME = true;                                                                                \
+            __VA_ARGS__;                                                                                               \
+        } else {                                                                                                       \
+            constexpr bool NAME = false;                                                                               \
             __VA_ARGS__;                                                                                               \
         }                                                                                                              \
     } while (0)
@@ -157,12 +178,50 @@ static __device__ __forceinline__ uint64_t mix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* The four words at coordinates 4 block .. 4 block + 3 of a sample (base/philox.h). */
-static __device__ __forceinline__ uint4 noise_words(struct kernel_noise n, unsigned long long sample, unsigned block)
+/* The noise of one sample: what does not change from block to block. */
+struct sample_noise {
+    uint2 key;
+    uint4 counter; /* x: the block */
+};
+
+static __device__ __forceinline__ sample_noise noise_of(struct kernel_noise n, unsigned long long sample)
 {
     uint64_t key = mix64(mix64(mix64(n.header->seed) ^ n.purpose) ^ n.header->step);
-    uint4 counter = make_uint4(block, (unsigned)n.header->draw, (unsigned)sample, (unsigned)(sample >> 32));
-    return curand_Philox4x32_10(counter, make_uint2((unsigned)key, (unsigned)(key >> 32)));
+    return {make_uint2((unsigned)key, (unsigned)(key >> 32)),
+            make_uint4(0, (unsigned)n.header->draw, (unsigned)sample, (unsigned)(sample >> 32))};
+}
+
+/* The four words at coordinates 4 block .. 4 block + 3 of a sample (base/philox.h). */
+static __device__ __forceinline__ uint4 noise_words(sample_noise n, unsigned block)
+{
+    n.counter.x = block;
+    return curand_Philox4x32_10(n.counter, n.key);
+}
+
+static __device__ __forceinline__ uint4 noise_words(struct kernel_noise n, unsigned long long sample, unsigned block)
+{
+    return noise_words(noise_of(n, sample), block);
+}
+
+static __device__ __forceinline__ unsigned word_of(uint4 w, unsigned i)
+{
+    return i == 0 ? w.x : i == 1 ? w.y : i == 2 ? w.z : w.w;
+}
+
+/* Drops and scales P neighbouring elements, the first at `coordinate`, a multiple of four unless P is 1. */
+template <int P>
+static __device__ __forceinline__ void drop_elements(float (&v)[P], const kernel_dropout &d, const sample_noise &n,
+                                                     unsigned long long coordinate)
+{
+    KERNEL_UNROLL
+    for (int e = 0; e < P; e += 4) {
+        uint4 words = noise_words(n, (unsigned)((coordinate + e) / 4));
+        KERNEL_UNROLL
+        for (int k = 0; k < (P < 4 ? P : 4); k++) {
+            unsigned word = word_of(words, P == 1 ? (unsigned)(coordinate % 4) : (unsigned)k);
+            v[e + k] = word >= d.threshold ? v[e + k] * d.scale : 0.0f;
+        }
+    }
 }
 
 #endif

@@ -93,23 +93,20 @@ static __global__ void swiglu_backward_kernel(T *__restrict__ dx, const T *__res
 
 /* A thread per block of four coordinates of one row; rows need not begin on a multiple of four. */
 template <typename T>
-static __global__ void dropout_kernel(T *y, const T *x, const int32_t *__restrict__ sentence, const int32_t *__restrict__ position,
-                               const unsigned long long *__restrict__ sample, size_t rows, size_t width,
-                               size_t blocks_per_row, unsigned threshold, float scale, bool add, struct kernel_noise noise)
+static __global__ void dropout_kernel(T *y, const T *x, kernel_dropout d, size_t rows, size_t width, size_t blocks_per_row, bool add)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * blocks_per_row) return;
     size_t row = i / blocks_per_row;
-    unsigned long long first = (unsigned long long)position[row] * width, last = first + width;
+    unsigned long long first = (unsigned long long)d.position[row] * width, last = first + width;
     unsigned long long block = first / 4 + i % blocks_per_row;
     if (block * 4 >= last) return;
-    uint4 w = noise_words(noise, sample[sentence[row]], (unsigned)block);
-    unsigned words[4] = {w.x, w.y, w.z, w.w};
+    uint4 words = noise_words(d.noise, d.sample[d.sentence[row]], (unsigned)block);
     for (int k = 0; k < 4; k++) {
         unsigned long long coordinate = block * 4 + k;
         if (coordinate < first || coordinate >= last) continue;
         size_t at = row * width + (size_t)(coordinate - first);
-        put(&y[at], words[k] >= threshold ? to_float(x[at]) * scale : 0.0f, add);
+        put(&y[at], word_of(words, k) >= d.threshold ? to_float(x[at]) * d.scale : 0.0f, add);
     }
 }
 
@@ -207,16 +204,14 @@ extern "C" int swiglu_backward_cuda(void *dx, const void *dy, const void *x, siz
     return cudaGetLastError();
 }
 
-extern "C" int dropout_cuda(void *y, const void *x, const int32_t *sentence, const int32_t *position, const uint64_t *sample,
-                            size_t rows, size_t width, uint32_t threshold, float scale, bool add, struct kernel_noise noise,
+extern "C" int dropout_cuda(void *y, const void *x, const struct kernel_dropout *dropout, size_t rows, size_t width, bool add,
                             enum kernel_type type, kernel_stream stream)
 {
     if (!rows) return 0;
     size_t blocks_per_row = width / 4 + 2; /* a row may begin and end inside a block of four */
     KERNEL_DISPATCH(type, {
         KERNEL_LAUNCH(dropout_kernel<T>, blocks_for(rows * blocks_per_row, THREADS), THREADS, 0, stream, (T *)y,
-                      (const T *)x, sentence, position, (const unsigned long long *)sample, rows, width, blocks_per_row,
-                      threshold, scale, add, noise);
+                      (const T *)x, *dropout, rows, width, blocks_per_row, add);
     });
     return cudaGetLastError();
 }

@@ -33,6 +33,15 @@ struct kernel_noise {
     const struct kernel_header *header;
 };
 
+/* Dropout: kept where the 32 bits at (sample, position * width + column) are at least `threshold`; kept ones times `scale`. */
+struct kernel_dropout {
+    const int32_t *sentence, *position; /* (N) */
+    const uint64_t *sample;             /* (S) */
+    uint32_t threshold;
+    float scale;
+    struct kernel_noise noise;
+};
+
 /* ---- embedding ---- */
 /* y (N, D) T = table[ids] (+ add (N, D) T); table (rows, D) T, ids (N). */
 int embedding_forward_cuda(void *y, const void *table, const int32_t *ids, const void *add, size_t rows, size_t width,
@@ -49,15 +58,17 @@ size_t bias_scratch_floats(size_t rows, size_t width);
 
 /* ---- norm ---- */
 enum { NORM_MOST_WIDTH = 7680, NORM_MOST_UNALIGNED = 3840 }; /* the latter where a row is not whole 16 bytes */
-/* sum (N, D) T = x + residual (residual and sum may be null); y T; stats (N, 2) f mean | reciprocal deviation; beta may be
- * null; epsilon 1e-5. D at most NORM_MOST_WIDTH in both directions. */
-int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const void *residual, const void *gamma,
-                      const void *beta, size_t rows, size_t width, bool rms, enum kernel_type type, kernel_stream stream);
-/* dinput (N, D) T (+)= norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=; any of the outputs may be null.
- * input: what was normed. scratch: norm_scratch_floats(rows, width) f. */
-int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, float *scratch, const void *dy, const void *dsum,
-                       const void *input, const void *gamma, const float *stats, size_t rows, size_t width, bool rms,
-                       const bool add[3], enum kernel_type type, kernel_stream stream);
+/* sum (N, D) T = drop(x) + residual (residual and sum may be null, then nothing is dropped); y T; stats (N, 2) f mean |
+ * reciprocal deviation; beta may be null; epsilon 1e-5. D at most NORM_MOST_WIDTH in both directions. */
+int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const struct kernel_dropout *dropout, const void *residual,
+                      const void *gamma, const void *beta, size_t rows, size_t width, bool rms, enum kernel_type type,
+                      kernel_stream stream);
+/* dinput (N, D) T (+)= norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=; with `dropout` dx T (+)= drop of the
+ * same; any of the outputs may be null. input: what was normed. scratch: norm_scratch_floats(rows, width) f. */
+enum { NORM_DINPUT, NORM_DGAMMA, NORM_DBETA, NORM_DX, NORM_GRADIENTS };
+int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, void *dx, float *scratch, const void *dy, const void *dsum,
+                       const void *input, const void *gamma, const float *stats, const struct kernel_dropout *dropout, size_t rows,
+                       size_t width, bool rms, const bool add[NORM_GRADIENTS], enum kernel_type type, kernel_stream stream);
 size_t norm_scratch_floats(size_t rows, size_t width);
 
 /* ---- attention ---- */
@@ -136,9 +147,7 @@ int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements,
 int swiglu_forward_cuda(void *y, const void *x, size_t rows, size_t width, enum kernel_type type, kernel_stream stream);
 int swiglu_backward_cuda(void *dx, const void *dy, const void *x, size_t rows, size_t width, bool add, enum kernel_type type,
                          kernel_stream stream);
-/* Kept where the 32 bits at (sample, position * width + column) are at least threshold; kept ones times scale. */
-int dropout_cuda(void *y, const void *x, const int32_t *sentence, const int32_t *position, const uint64_t *sample,
-                 size_t rows, size_t width, uint32_t threshold, float scale, bool add, struct kernel_noise noise,
+int dropout_cuda(void *y, const void *x, const struct kernel_dropout *dropout, size_t rows, size_t width, bool add,
                  enum kernel_type type, kernel_stream stream);
 
 /* ---- optimizer ---- */

@@ -1,6 +1,8 @@
-/* Norm with fused residual: s = x + residual;  layer: y = (s - mean) rstd gamma + beta;  rms: y = s rms^-1 gamma.
+/* Norm with fused dropout and residual: s = drop(x) + residual
+ *   layer: y = (s - mean) rstd gamma + beta      rms: y = s rms^-1 gamma
  *
  *   stats (N, 2) mean | reciprocal deviation     dinput = rstd (g - mean(g) - hat mean(g hat)) + dsum,  g = dy gamma
+ *   dx = drop(dinput)
  *
  * A team of whole warps has a row in registers, EACH columns a thread in packs of P: one warp where the row is narrow enough,
  * the block where it is wide. Everything is read once and written once; a team past the last row works on no columns.
@@ -38,11 +40,22 @@ static __device__ __forceinline__ float team_sum(float v, unsigned team, float *
     return v;
 }
 
-template <typename T, int P, int EACH>
+/* The noise of a row's sample, and the coordinate of its first column. */
+struct row_noise {
+    sample_noise noise;
+    unsigned long long first;
+};
+
+static __device__ __forceinline__ row_noise noise_of_row(const kernel_dropout &d, size_t row, unsigned width)
+{
+    return {noise_of(d.noise, d.sample[d.sentence[row]]), (unsigned long long)d.position[row] * width};
+}
+
+template <typename T, int P, int EACH, bool DROPS>
 static __global__ void __launch_bounds__(MOST_THREADS, 1)
     norm_forward_kernel(T *__restrict__ y, T *__restrict__ sum, float *__restrict__ stats, const T *__restrict__ x,
-                        const T *__restrict__ residual, const T *__restrict__ gamma, const T *__restrict__ beta, size_t rows,
-                        unsigned width, unsigned team, bool rms)
+                        const T *__restrict__ residual, const T *__restrict__ gamma, const T *__restrict__ beta,
+                        kernel_dropout dropout, size_t rows, unsigned width, unsigned team, bool rms)
 {
     constexpr int N = EACH / P;
     KERNEL_SHARED(float, scratch, WARP);
@@ -54,12 +67,18 @@ static __global__ void __launch_bounds__(MOST_THREADS, 1)
     load_row(s, x + at, thread, team, columns);
     if (residual) {
         pack<T, P> r[N];
+        row_noise noise = {};
+        if (DROPS && columns) noise = noise_of_row(dropout, row, width);
         load_row(r, residual + at, thread, team, columns);
         KERNEL_UNROLL
         for (unsigned i = 0; i < N; i++) {
             unsigned column = (i * team + thread) * P;
+            float v[P];
             KERNEL_UNROLL
-            for (int e = 0; e < P; e++) s[i].v[e] = from_float<T>(to_float(s[i].v[e]) + to_float(r[i].v[e]));
+            for (int e = 0; e < P; e++) v[e] = to_float(s[i].v[e]);
+            if (DROPS && column < columns) drop_elements(v, dropout, noise.noise, noise.first + column);
+            KERNEL_UNROLL
+            for (int e = 0; e < P; e++) s[i].v[e] = from_float<T>(v[e] + to_float(r[i].v[e]));
             if (column < columns) store_pack(sum + at + column, s[i]);
         }
     }
@@ -91,11 +110,11 @@ static __global__ void __launch_bounds__(MOST_THREADS, 1)
     }
 }
 
-template <typename T, int P, int EACH>
+template <typename T, int P, int EACH, bool DROPS>
 static __global__ void __launch_bounds__(MOST_THREADS, 1)
-    norm_backward_kernel(T *dinput, float *__restrict__ partial, const T *__restrict__ dy, const T *dsum, const T *__restrict__ input,
-                         const T *__restrict__ gamma, const float *__restrict__ stats, size_t rows, unsigned width, unsigned team,
-                         bool rms, bool add)
+    norm_backward_kernel(T *dinput, T *dx, float *__restrict__ partial, const T *__restrict__ dy, const T *dsum,
+                         const T *__restrict__ input, const T *__restrict__ gamma, const float *__restrict__ stats,
+                         kernel_dropout dropout, size_t rows, unsigned width, unsigned team, bool rms, bool add, bool add_dx)
 {
     constexpr int N = EACH / P;
     KERNEL_SHARED(float, scratch, WARP);
@@ -110,7 +129,7 @@ static __global__ void __launch_bounds__(MOST_THREADS, 1)
         pack<T, P> d[N], s[N], r[N] = {};
         load_row(d, dy + at, thread, team, columns);
         load_row(s, input + at, thread, team, columns);
-        if (dsum) load_row(r, dsum + at, thread, team, columns);
+        if (dsum && !DROPS) load_row(r, dsum + at, thread, team, columns);
         float mean = columns ? stats[2 * row] : 0.0f, scale = columns ? stats[2 * row + 1] : 0.0f, along = 0, level = 0;
         KERNEL_UNROLL
         for (int i = 0; i < EACH; i++) {
@@ -121,21 +140,26 @@ static __global__ void __launch_bounds__(MOST_THREADS, 1)
             dgamma[i] += dv * hat;
             dbeta[i] += dv;
         }
-        if (!dinput) continue;
+        if (!dinput && !DROPS) continue;
         along = team_sum(along, team, scratch) / (float)width;
         level = rms ? 0.0f : team_sum(level, team, scratch) / (float)width;
+        row_noise noise = {};
+        if (DROPS && columns) noise = noise_of_row(dropout, row, width);
         KERNEL_UNROLL
         for (unsigned i = 0; i < N; i++) {
             unsigned column = (i * team + thread) * P;
             if (column >= columns) continue;
-            pack<T, P> to = {};
-            if (add) to = load_pack<T, P>(dinput + at + column);
+            if (dsum && DROPS) r[i] = load_pack<T, P>(dsum + at + column); /* as late: registers */
+            float v[P];
             KERNEL_UNROLL
             for (int e = 0; e < P; e++) {
                 float hat = (to_float(s[i].v[e]) - mean) * scale, g = to_float(d[i].v[e]) * to_float(by[i].v[e]);
-                put(&to.v[e], scale * (g - level - hat * along) + to_float(r[i].v[e]), add);
+                v[e] = scale * (g - level - hat * along) + to_float(r[i].v[e]);
             }
-            store_pack(dinput + at + column, to);
+            if (dinput) put_pack(dinput + at + column, v, add);
+            if (!DROPS) continue;
+            drop_elements(v, dropout, noise.noise, noise.first + column);
+            put_pack(dx + at + column, v, add_dx);
         }
     }
     if (!partial) return;
@@ -205,43 +229,45 @@ extern "C" size_t norm_scratch_floats(size_t rows, size_t width)
     return (rows < MOST_BLOCKS ? rows : (size_t)MOST_BLOCKS) * 2 * width;
 }
 
-extern "C" int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const void *residual, const void *gamma,
-                                 const void *beta, size_t rows, size_t width, bool rms, enum kernel_type type,
-                                 kernel_stream stream)
+extern "C" int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const struct kernel_dropout *dropout,
+                                 const void *residual, const void *gamma, const void *beta, size_t rows, size_t width, bool rms,
+                                 enum kernel_type type, kernel_stream stream)
 {
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
         bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(sum) && packs(x) && packs(residual) && packs(gamma) && packs(beta);
-        NORM_PACKED(fits, T, width, {
-            KERNEL_LAUNCH((norm_forward_kernel<T, P, EACH>), blocks_for(rows, t.threads / t.team), t.threads, 0, stream, (T *)y,
-                          (T *)sum, stats, (const T *)x, (const T *)residual, (const T *)gamma, (const T *)beta, rows,
-                          (unsigned)width, t.team, rms);
-        });
+        NORM_PACKED(fits, T, width, KERNEL_FLAG(dropout && residual, DROPS, {
+            KERNEL_LAUNCH((norm_forward_kernel<T, P, EACH, DROPS>), blocks_for(rows, t.threads / t.team), t.threads, 0, stream, (T *)y,
+                          (T *)sum, stats, (const T *)x, (const T *)residual, (const T *)gamma, (const T *)beta,
+                          DROPS ? *dropout : kernel_dropout{}, rows, (unsigned)width, t.team, rms);
+        }));
     });
     return cudaGetLastError();
 }
 
-extern "C" int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, float *scratch, const void *dy, const void *dsum,
-                                  const void *input, const void *gamma, const float *stats, size_t rows, size_t width,
-                                  bool rms, const bool add[3], enum kernel_type type, kernel_stream stream)
+extern "C" int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, void *dx, float *scratch, const void *dy,
+                                  const void *dsum, const void *input, const void *gamma, const float *stats,
+                                  const struct kernel_dropout *dropout, size_t rows, size_t width, bool rms,
+                                  const bool add[NORM_GRADIENTS], enum kernel_type type, kernel_stream stream)
 {
     unsigned blocks = 0;
     float *partial = dgamma || dbeta ? scratch : nullptr;
     if (rows)
         KERNEL_DISPATCH(type, {
-            bool fits = width % (16 / sizeof(T)) == 0 && packs(dinput) && packs(dy) && packs(dsum) && packs(input) && packs(gamma);
-            NORM_PACKED(fits, T, width, {
+            bool fits = width % (16 / sizeof(T)) == 0 && packs(dinput) && packs(dx) && packs(dy) && packs(dsum) && packs(input) && packs(gamma);
+            NORM_PACKED(fits, T, width, KERNEL_FLAG(dropout && dx, DROPS, {
                 blocks = blocks_for(rows, t.threads / t.team);
                 if (blocks > MOST_BLOCKS) blocks = MOST_BLOCKS;
-                int e = allow_shared(norm_backward_kernel<T, P, EACH>, 2 * width * sizeof(float));
+                int e = allow_shared(norm_backward_kernel<T, P, EACH, DROPS>, 2 * width * sizeof(float));
                 if (e) return e;
-                KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH>), blocks, t.threads, 2 * width * sizeof(float), stream,
-                              (T *)dinput, partial, (const T *)dy, (const T *)dsum, (const T *)input, (const T *)gamma, stats,
-                              rows, (unsigned)width, t.team, rms, add[0]);
-            });
+                KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH, DROPS>), blocks, t.threads, 2 * width * sizeof(float), stream,
+                              (T *)dinput, (T *)dx, partial, (const T *)dy, (const T *)dsum, (const T *)input, (const T *)gamma,
+                              stats, DROPS ? *dropout : kernel_dropout{}, rows, (unsigned)width, t.team, rms, add[NORM_DINPUT],
+                              add[NORM_DX]);
+            }));
         });
     if (dgamma || dbeta)
         KERNEL_LAUNCH(norm_combine_kernel, dim3(blocks_for(width, WARP), 2), GROUPS * WARP, 0, stream, dgamma, dbeta, scratch,
-                      (size_t)blocks, width, add[1], add[2]);
+                      (size_t)blocks, width, add[NORM_DGAMMA], add[NORM_DBETA]);
     return cudaGetLastError();
 }

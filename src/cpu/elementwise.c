@@ -1,6 +1,6 @@
 /* Elementwise ops, in blocks of elements or rows. */
-#include "base/philox.h"
 #include "cpu/cpu.h"
+#include "cpu/dropping.h"
 #include "cpu/kernels.h"
 
 enum { ELEMENTS = 1 << 14, ROWS = 16 };
@@ -111,29 +111,20 @@ void CPU(swiglu_backward)(const struct call *c)
     cpu_run(c, tiles_of(c->size.in[0][0], ROWS), swiglu_backward, c);
 }
 
-/* An element is kept when its 32 bits are at least p 2^32. */
 static void dropout(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const int32_t *sentence = c->in[1], *position = c->in[2];
-    const uint64_t *sample = c->in[3];
+    struct dropping_rows dropping = dropping_of(c, 1);
     size_t width = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
-    struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
-    double threshold = c->attr->f[0] * 0x1p32;
-    uint32_t least_kept = threshold >= 0x1p32 ? UINT32_MAX : (uint32_t)threshold;
-    float scale = (float)(1.0 / (1.0 - c->attr->f[0]));
     bool into = c->add[0];
     for (size_t n = tile * ROWS; n < end; n++) {
-        const float *x = (const float *)c->in[0] + n * width;
-        float *y = (float *)c->out[0] + n * width;
-        uint64_t first = (uint64_t)position[n] * width, at = sample[sentence[n]];
-        struct philox_block block = {{0}};
-        for (size_t i = 0; i < width; i++) {
-            uint64_t coordinate = first + i;
-            if (i == 0 || coordinate % 4 == 0) block = noise_block(key, at, c->draw, (uint32_t)(coordinate / 4));
-            float v = block.word[coordinate % 4] >= least_kept ? x[i] * scale : 0.0f;
-            y[i] = into ? y[i] + v : v;
+        for (size_t i = 0; i < width; i += DROPPING_COLUMNS) {
+            const float *x = (const float *)c->in[0] + n * width + i;
+            float *y = (float *)c->out[0] + n * width + i, v[DROPPING_COLUMNS];
+            size_t count = least(width - i, DROPPING_COLUMNS);
+            dropping_columns(into ? v : y, x, &dropping, n, i, count, width);
+            for (size_t j = 0; into && j < count; j++) y[j] += v[j];
         }
     }
 }

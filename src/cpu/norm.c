@@ -1,17 +1,20 @@
-/* Norm with fused residual. The gradients of gamma and beta are summed per block of rows, then over the blocks in order. */
+/* Norm with fused dropout and residual. The gradients of gamma and beta are summed per block of rows, then over the blocks in order. */
 #include "cpu/cpu.h"
+#include "cpu/dropping.h"
 #include "cpu/kernels.h"
 #include "ops/ops.h"
 
 #include <math.h>
 
-enum { ROWS = 32, COLUMNS = 64 };
+enum { ROWS = 32, COLUMNS = DROPPING_COLUMNS };
 
 static void forward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
     bool rms = c->attr->i[ATTR_NORM_RMS];
+    bool drops = c->attr->f[ATTR_DROPOUT] > 0;
+    struct dropping_rows dropping = drops ? dropping_of(c, 4) : (struct dropping_rows){0};
     const float *residual = c->in[1], *gamma = c->in[2], *beta = c->in[3];
     float *stats = c->out[2];
     size_t d = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
@@ -21,6 +24,11 @@ static void forward(void *argument, size_t tile, size_t worker)
         if (residual) {
             const float *r = residual + n * d;
             float *sum = (float *)c->out[1] + n * d;
+            if (drops) {
+                for (size_t i = 0; i < d; i += DROPPING_COLUMNS)
+                    dropping_columns(sum + i, s + i, &dropping, n, i, least(d - i, DROPPING_COLUMNS), d);
+                s = sum;
+            }
             SIMD for (size_t i = 0; i < d; i++) sum[i] = s[i] + r[i];
             s = sum;
         }
@@ -57,6 +65,8 @@ static void backward(void *argument, size_t tile, size_t worker)
     (void)worker;
     const struct call *c = argument;
     bool rms = c->attr->i[ATTR_NORM_RMS];
+    bool drops = c->attr->f[ATTR_DROPOUT] > 0 && c->out[3];
+    struct dropping_rows dropping = drops ? dropping_of(c, 5) : (struct dropping_rows){0};
     const float *gamma = c->in[3], *stats = c->in[4];
     size_t d = c->size.in[2][1], end = least(c->size.in[2][0], (tile + 1) * ROWS);
     float *dgamma = cpu_shared(c) + tile * 2 * d, *dbeta = dgamma + d;
@@ -75,18 +85,26 @@ static void backward(void *argument, size_t tile, size_t worker)
                 dbeta[j] += dy[j];
             }
         }
-        if (!c->out[0]) continue;
-        float *ds = (float *)c->out[0] + n * d;
+        if (!c->out[0] && !drops) continue;
+        float *ds = c->out[0] ? (float *)c->out[0] + n * d : NULL;
         const float *dsum = c->in[1] ? (const float *)c->in[1] + n * d : NULL;
         along /= (float)d;
         level = rms ? 0 : level / (float)d;
         bool add = c->add[0];
-        SIMD for (size_t j = 0; j < d; j++)
-        {
-            float hat = (s[j] - mean) * scale;
-            float v = scale * (dy[j] * gamma[j] - level - hat * along);
-            if (dsum) v += dsum[j];
-            ds[j] = add ? ds[j] + v : v;
+        for (size_t i = 0; i < d; i += COLUMNS) {
+            size_t count = least(d - i, COLUMNS);
+            float v[COLUMNS];
+            SIMD for (size_t j = 0; j < count; j++)
+            {
+                float hat = (s[i + j] - mean) * scale;
+                v[j] = scale * (dy[i + j] * gamma[i + j] - level - hat * along);
+                if (dsum) v[j] += dsum[i + j];
+            }
+            for (size_t j = 0; ds && j < count; j++) ds[i + j] = add ? ds[i + j] + v[j] : v[j];
+            if (!drops) continue;
+            dropping_columns(v, v, &dropping, n, i, count, d);
+            float *dx = (float *)c->out[3] + n * d + i;
+            for (size_t j = 0; j < count; j++) dx[j] = c->add[3] ? dx[j] + v[j] : v[j];
         }
     }
 }

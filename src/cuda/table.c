@@ -50,6 +50,23 @@ static struct kernel_noise noise_of(const struct call *c)
     return (struct kernel_noise){c->attr->purpose, header_of(c)};
 }
 
+static bool drops(const struct call *c)
+{
+    return c->attr->f[ATTR_DROPOUT] > 0;
+}
+
+/* `sentence` .. sentence + 2: the inputs that address the noise. */
+static struct kernel_dropout dropout_of(const struct call *c, unsigned sentence)
+{
+    double p = c->attr->f[ATTR_DROPOUT], threshold = p * 0x1p32;
+    return (struct kernel_dropout){.sentence = c->in[sentence],
+                                   .position = c->in[sentence + 1],
+                                   .sample = c->in[sentence + 2],
+                                   .threshold = threshold >= 0x1p32 ? UINT32_MAX : (uint32_t)threshold,
+                                   .scale = (float)(1.0 / (1.0 - p)),
+                                   .noise = noise_of(c)};
+}
+
 static size_t elements(const size_t dim[MAX_RANK])
 {
     size_t n = 1;
@@ -115,14 +132,17 @@ static void linear_backward_weight_workspace(const struct call *c, size_t *share
 
 static void norm(const struct call *c)
 {
-    keep(c, norm_forward_cuda(c->out[0], c->out[1], c->out[2], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0],
-                              c->size.in[0][1], c->attr->i[ATTR_NORM_RMS], in_type(c, 0), stream_of(c)));
+    struct kernel_dropout d = dropout_of(c, 4);
+    keep(c, norm_forward_cuda(c->out[0], c->out[1], c->out[2], c->in[0], drops(c) ? &d : NULL, c->in[1], c->in[2], c->in[3],
+                              c->size.in[0][0], c->size.in[0][1], c->attr->i[ATTR_NORM_RMS], in_type(c, 0), stream_of(c)));
 }
 
 static void norm_backward(const struct call *c)
 {
-    keep(c, norm_backward_cuda(c->out[0], c->out[1], c->out[2], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
-                               c->size.in[2][0], c->size.in[2][1], c->attr->i[ATTR_NORM_RMS], c->add, in_type(c, 2), stream_of(c)));
+    struct kernel_dropout d = dropout_of(c, 5);
+    keep(c, norm_backward_cuda(c->out[0], c->out[1], c->out[2], c->out[3], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3],
+                               c->in[4], drops(c) ? &d : NULL, c->size.in[2][0], c->size.in[2][1], c->attr->i[ATTR_NORM_RMS], c->add,
+                               in_type(c, 2), stream_of(c)));
 }
 
 static void norm_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -341,10 +361,8 @@ static void swiglu_backward(const struct call *c)
 
 static void dropout(const struct call *c)
 {
-    double threshold = c->attr->f[0] * 0x1p32;
-    keep(c, dropout_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0], c->size.in[0][1],
-                         threshold >= 0x1p32 ? UINT32_MAX : (uint32_t)threshold, (float)(1.0 / (1.0 - c->attr->f[0])), c->add[0],
-                         noise_of(c), in_type(c, 0), stream_of(c)));
+    struct kernel_dropout d = dropout_of(c, 1);
+    keep(c, dropout_cuda(c->out[0], c->in[0], &d, c->size.in[0][0], c->size.in[0][1], c->add[0], in_type(c, 0), stream_of(c)));
 }
 
 /* ---- optimizer ---- */

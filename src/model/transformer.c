@@ -18,21 +18,22 @@ struct stack {
     enum parameter_part part;
     value latent;
     bool causal, bias;
-    double residual_std; /* GPT-2: output layers of branches start smaller */
+    double residual_std;      /* GPT-2: output layers of branches start smaller            */
+    struct dropping dropping; /* of the branch recorded last: the norm behind it does it    */
 };
 
-static value dropout(struct stack *t, value x, const char *what)
+static struct dropping dropping(const struct stack *t)
 {
-    if (!t->r->training) return x;
     struct token_rows rows = {t->s->sentence, t->s->position, t->s->sample};
-    return op_dropout(t->r->g, x, &rows, t->c->dropout, what);
+    return op_dropping(t->r->g, &rows, t->r->training ? t->c->dropout : 0, "dropout");
 }
 
+/* Of x, or of a branch's end x, of which some is dropped, and the residual beside it. */
 static struct normed norm(struct stack *t, value x, value residual, const char *name)
 {
     value gamma = recorder_parameter(t->r, t->part, init_constant(1), 1, t->c->width, 0, "%s.weight", name);
     value beta = t->bias ? recorder_parameter(t->r, t->part, init_constant(0), 1, t->c->width, 0, "%s.bias", name) : NO_VALUE;
-    return op_norm(t->r->g, x, residual, gamma, beta, t->c->norm == NORM_RMSNORM);
+    return op_norm(t->r->g, x, &t->dropping, residual, gamma, beta, t->c->norm == NORM_RMSNORM);
 }
 
 static value linear(struct stack *t, value x, size_t width, double std, bool gelu, size_t layer, const char *what)
@@ -59,8 +60,8 @@ static value attention(struct stack *t, value x, size_t layer)
     }
     value out = t->s->cached ? op_attention_cached(g, qkv, t->s->position, memory, t->s->cache[layer], &config)
                              : op_attention(g, qkv, t->s->offsets, memory, &config);
-    out = linear(t, out, t->c->width, t->residual_std, false, layer, "attention.output");
-    return dropout(t, out, "dropout");
+    t->dropping = dropping(t);
+    return linear(t, out, t->c->width, t->residual_std, false, layer, "attention.output");
 }
 
 static value feed_forward(struct stack *t, value x, size_t layer)
@@ -70,8 +71,8 @@ static value feed_forward(struct stack *t, value x, size_t layer)
     graph_scope(t->r->g, "%s.%zu.feed_forward", t->name, layer);
     value h = linear(t, x, swiglu ? 2 * width : width, 0.02, !swiglu, layer, "feed_forward.input");
     if (swiglu) h = op_swiglu(t->r->g, h);
-    h = linear(t, h, t->c->width, t->residual_std, false, layer, "feed_forward.output");
-    return dropout(t, h, "dropout");
+    t->dropping = dropping(t);
+    return linear(t, h, t->c->width, t->residual_std, false, layer, "feed_forward.output");
 }
 
 static value embed(struct stack *t, value embedded)
@@ -86,7 +87,8 @@ static value embed(struct stack *t, value embedded)
     }
     if (embedded.index)
         x = t->s->cached ? op_add(g, x, embedded) : op_broadcast_add(g, x, embedded, t->s->sentence, t->s->offsets);
-    return dropout(t, x, "dropout");
+    struct dropping drop = dropping(t);
+    return op_dropout(g, x, &drop);
 }
 
 value transformer_record(struct recorder *r, const char *name, const struct stack_config *c, enum parameter_part part,

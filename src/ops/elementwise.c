@@ -84,17 +84,22 @@ static void gradient_swiglu(struct autodiff *ad, const struct node *n)
     unary(ad, n, &op_swiglu_backward_type);
 }
 
-value op_dropout(struct graph *g, value x, const struct token_rows *rows, double p, const char *what)
+struct dropping op_dropping(const struct graph *g, const struct token_rows *rows, double p, const char *what)
 {
-    if (p <= 0) return x;
+    return (struct dropping){.rows = *rows, .p = p, .purpose = graph_purpose(g, what)};
+}
+
+value op_dropout(struct graph *g, value x, const struct dropping *dropping)
+{
+    if (dropping->p <= 0) return x;
     struct node *n = graph_node(g, &op_dropout_type);
     if (!n) return NO_VALUE;
-    n->attr.f[0] = p;
-    n->attr.purpose = graph_purpose(g, what);
+    n->attr.f[ATTR_DROPOUT] = dropping->p;
+    n->attr.purpose = dropping->purpose;
     node_in(g, n, 0, x);
-    node_in(g, n, 1, rows->sentence);
-    node_in(g, n, 2, rows->position);
-    node_in(g, n, 3, rows->sample);
+    node_in(g, n, 1, dropping->rows.sentence);
+    node_in(g, n, 2, dropping->rows.position);
+    node_in(g, n, 3, dropping->rows.sample);
     return like(g, n, "dropout", x);
 }
 

@@ -1,10 +1,14 @@
-/* Norm with fused residual: s = x + residual;  layer: y = (s - mean) rstd gamma + beta;  rms: y = s rms^-1 gamma.
+/* Norm with fused dropout and residual: s = drop(x) + residual
+ *   layer: y = (s - mean) rstd gamma + beta      rms: y = s rms^-1 gamma
  *
- *   stats (N, 2) mean | reciprocal deviation      dsum = norm's gradient + what arrives at `sum` itself           */
+ *   stats (N, 2) mean | reciprocal deviation     dresidual = norm's gradient + what arrives at `sum` itself
+ *   dx = drop(dresidual), by the same noise                                                                       */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
-struct normed op_norm(struct graph *g, value x, value residual, value gamma, value beta, bool rms)
+enum { SENTENCE = 4, POSITION, SAMPLE }; /* inputs of the norm; in its gradient each stands one further */
+
+struct normed op_norm(struct graph *g, value x, const struct dropping *dropping, value residual, value gamma, value beta, bool rms)
 {
     struct normed none = {NO_VALUE, NO_VALUE};
     size_t width = graph_width(g, x);
@@ -19,6 +23,13 @@ struct normed op_norm(struct graph *g, value x, value residual, value gamma, val
     node_in(g, n, 1, residual);
     node_in(g, n, 2, gamma);
     node_in(g, n, 3, beta);
+    if (residual.index && dropping && dropping->p > 0) {
+        n->attr.f[ATTR_DROPOUT] = dropping->p;
+        n->attr.purpose = dropping->purpose;
+        node_in(g, n, SENTENCE, dropping->rows.sentence);
+        node_in(g, n, POSITION, dropping->rows.position);
+        node_in(g, n, SAMPLE, dropping->rows.sample);
+    }
     struct dim rows = op_rows(g, x), dim[] = {rows, {DIM_FIXED, width}};
     struct normed out = {.sum = x};
     out.y = node_out(g, n, 0, "norm", graph_value(g, x)->dtype, 2, dim);
@@ -32,8 +43,16 @@ static void gradient(struct autodiff *ad, const struct node *n)
     struct graph *g = autodiff_graph(ad);
     value x = n->in[0], residual = n->in[1], sum = residual.index ? n->out[1] : x;
     value dy = autodiff_output(ad, n, 0), dsum = residual.index ? autodiff_output(ad, n, 1) : NO_VALUE;
+    bool drops = n->attr.f[ATTR_DROPOUT] > 0;
     if (!dy.index) { /* only the sum is used */
-        autodiff_pass(ad, x, dsum);
+        if (drops) {
+            struct node *b = autodiff_node(ad, &op_dropout_type, n);
+            node_in(g, b, 0, dsum);
+            for (unsigned k = 0; k < 3; k++) node_in(g, b, 1 + k, n->in[SENTENCE + k]);
+            autodiff_write(ad, b, 0, x);
+        } else {
+            autodiff_pass(ad, x, dsum);
+        }
         autodiff_pass(ad, residual, dsum);
         return;
     }
@@ -50,12 +69,16 @@ static void gradient(struct autodiff *ad, const struct node *n)
         autodiff_write(ad, b, 0, x);
         return;
     }
-    if (!autodiff_wants(ad, x) && !autodiff_wants(ad, residual)) return;
+    if (drops) {
+        for (unsigned k = SENTENCE; k <= SAMPLE; k++) node_in(g, b, k + 1, n->in[k]);
+        autodiff_write(ad, b, 3, x);
+    }
+    if (!autodiff_wants(ad, residual) && (drops || !autodiff_wants(ad, x))) return;
     const struct value_info info = *graph_value(g, sum);
     value d = node_out(g, b, 0, "norm.dsum", info.dtype, info.rank, info.dim);
-    autodiff_pass(ad, x, d);
+    if (!drops) autodiff_pass(ad, x, d);
     autodiff_pass(ad, residual, d);
 }
 
 const struct op_type op_norm_type = {.name = "norm", .index = OP_norm, .cheap = true, .gradient = gradient};
-const struct op_type op_norm_backward_type = {.name = "norm_backward", .index = OP_norm_backward, .accumulates = 7};
+const struct op_type op_norm_backward_type = {.name = "norm_backward", .index = OP_norm_backward, .accumulates = 15};

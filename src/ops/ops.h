@@ -24,17 +24,38 @@ value op_linear(struct graph *g, value x, value w, value b);
 /* y (N, O) = gelu(x W^T (+ b)), one op: the sum before the activation is kept for the gradient. */
 value op_linear_gelu(struct graph *g, value x, value w, value b);
 
+/* ---- dropout ---- */
+
+struct token_rows {
+    value sentence, position, sample; /* (N) i32 row -> sentence, row -> position; (S) u64 global sample index */
+};
+
+/* Inverted dropout by addressed noise: coordinate = position * width + column. Its purpose is "scope.what", the scope being
+ * the one in which op_dropping is called. p = 0: none. */
+struct dropping {
+    struct token_rows rows;
+    double p;
+    uint64_t purpose;
+};
+
+enum { ATTR_DROPOUT = 0 }; /* p, among the attributes that are reals */
+
+struct dropping op_dropping(const struct graph *g, const struct token_rows *rows, double p, const char *what);
+/* x itself where p is 0. */
+value op_dropout(struct graph *g, value x, const struct dropping *dropping);
+
 /* ---- norm ---- */
 
 enum { ATTR_NORM_RMS = 0 };
 
 struct normed {
-    value y;   /* (N, D)                                 */
-    value sum; /* (N, D) x + residual; x without one     */
+    value y;   /* (N, D)                                      */
+    value sum; /* (N, D) dropout(x) + residual; x without one */
 };
 
-/* Layer norm (Ba et al. 2016), or RMS norm without bias (Zhang and Sennrich 2019), epsilon 1e-5, of x (+ residual). */
-struct normed op_norm(struct graph *g, value x, value residual, value gamma, value beta, bool rms);
+/* Layer norm (Ba et al. 2016), or RMS norm without bias (Zhang and Sennrich 2019), epsilon 1e-5: of x, or of dropout(x) +
+ * residual. Without a residual nothing is dropped; `dropping` may be null. */
+struct normed op_norm(struct graph *g, value x, const struct dropping *dropping, value residual, value gamma, value beta, bool rms);
 
 /* ---- attention ---- */
 
@@ -120,13 +141,6 @@ value op_cast(struct graph *g, value x, enum dtype dtype);
 void op_cast_into(struct graph *g, value to, value x);
 value op_gelu(struct graph *g, value x);   /* tanh form, Hendrycks and Gimpel 2016 */
 value op_swiglu(struct graph *g, value x); /* (N, 2F) gate | up -> (N, F) silu(gate) * up, Shazeer 2020 */
-
-struct token_rows {
-    value sentence, position, sample; /* (N) i32 row -> sentence, row -> position; (S) u64 global sample index */
-};
-
-/* Inverted dropout by addressed noise: coordinate = position * width + column. p = 0 records nothing. */
-value op_dropout(struct graph *g, value x, const struct token_rows *rows, double p, const char *what);
 
 /* ---- optimizer: ranges of the arenas, bound as inputs of an update graph ---- */
 

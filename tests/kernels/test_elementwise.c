@@ -27,8 +27,10 @@ LAUNCH(gelu_backward, gelu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), 
 LAUNCH(swiglu, swiglu_forward_cuda(at(t, c->y), at(t, c->a), c->rows, c->width, t->type, NULL))
 LAUNCH(swiglu_backward,
        swiglu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
-LAUNCH(dropout, dropout_cuda(at(t, c->y), at(t, c->a), at(t, c->b), at(t, c->c), at(t, c->d), c->rows, c->width,
-                             c->threshold, c->scale, c->add, (struct kernel_noise){TRIAL_PURPOSE, at(t, c->header)}, t->type, NULL))
+LAUNCH(dropout, dropout_cuda(at(t, c->y), at(t, c->a),
+                             &(struct kernel_dropout){at(t, c->b), at(t, c->c), at(t, c->d), c->threshold, c->scale,
+                                                      {TRIAL_PURPOSE, at(t, c->header)}},
+                             c->rows, c->width, c->add, t->type, NULL))
 LAUNCH(bias_backward, bias_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
 
 static const size_t counts[][1] = {{0}, {1}, {7}, {256}, {1000}, {2048}, {4099}};

@@ -1,4 +1,5 @@
-/* norm.cu: layer and RMS norm with fused residual, both ways, against double. */
+/* norm.cu: layer and RMS norm with fused dropout and residual, both ways, against double. */
+#include "base/philox.h"
 #include "kernels/trial.h"
 
 #include <math.h>
@@ -6,23 +7,65 @@
 
 struct context {
     size_t rows, width;
-    bool rms, add[3];
-    int y, sum, stats, x, residual, gamma, beta, dinput, dgamma, dbeta, scratch, dy, dsum;
+    bool rms, add[NORM_GRADIENTS], drops;
+    int y, sum, stats, x, residual, gamma, beta, dinput, dgamma, dbeta, dx, scratch, dy, dsum, sentence, position, sample, header;
 };
+
+enum { SENTENCE_ROWS = 5, FIRST_POSITION = 3 };
+static const double dropped = 0.5; /* scaled by 2, so that a sum is rounded to bf16 as the reference's is */
+
+static struct kernel_dropout dropout_of(const struct trial *t, const struct context *c)
+{
+    return (struct kernel_dropout){.sentence = at(t, c->sentence),
+                                   .position = at(t, c->position),
+                                   .sample = at(t, c->sample),
+                                   .threshold = (uint32_t)(dropped * 4294967296.0),
+                                   .scale = (float)(1 / (1 - dropped)),
+                                   .noise = {TRIAL_PURPOSE, at(t, c->header)}};
+}
+
+static void drop(struct trial *t, struct context *c)
+{
+    size_t sentences = (c->rows + SENTENCE_ROWS - 1) / SENTENCE_ROWS;
+    int32_t *sentence = malloc((c->rows + 1) * sizeof *sentence), *position = malloc((c->rows + 1) * sizeof *position);
+    for (size_t r = 0; r < c->rows; r++) {
+        sentence[r] = (int32_t)(r / SENTENCE_ROWS);
+        position[r] = (int32_t)(r % SENTENCE_ROWS) + FIRST_POSITION;
+    }
+    c->drops = true;
+    c->sentence = trial_integers(t, sentence, c->rows);
+    c->position = trial_integers(t, position, c->rows);
+    c->sample = trial_samples(t, sentences);
+    c->header = trial_header(t, c->rows, sentences);
+    free(sentence);
+    free(position);
+}
+
+/* What element i of row r is multiplied by. */
+static double kept(const struct trial *t, const struct context *c, size_t r, size_t i)
+{
+    if (!c->drops) return 1;
+    uint64_t sample = (uint64_t)trial_value(t, c->sample)[r / SENTENCE_ROWS];
+    struct noise_key key = noise_key(TRIAL_SEED, TRIAL_PURPOSE, TRIAL_STEP);
+    uint32_t bits = noise_bits(key, sample, TRIAL_DRAW, (r % SENTENCE_ROWS + FIRST_POSITION) * c->width + i);
+    return bits >= (uint32_t)(dropped * 4294967296.0) ? (double)(float)(1 / (1 - dropped)) : 0;
+}
 
 static int forward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return norm_forward_cuda(at(t, c->y), at(t, c->sum), at(t, c->stats), at(t, c->x), at(t, c->residual),
+    struct kernel_dropout d = dropout_of(t, c);
+    return norm_forward_cuda(at(t, c->y), at(t, c->sum), at(t, c->stats), at(t, c->x), c->drops ? &d : NULL, at(t, c->residual),
                              at(t, c->gamma), at(t, c->beta), c->rows, c->width, c->rms, t->type, NULL);
 }
 
 static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return norm_backward_cuda(at(t, c->dinput), at(t, c->dgamma), at(t, c->dbeta), at(t, c->scratch), at(t, c->dy),
-                              at(t, c->dsum), at(t, c->x), at(t, c->gamma), at(t, c->stats), c->rows, c->width, c->rms,
-                              c->add, t->type, NULL);
+    struct kernel_dropout d = dropout_of(t, c);
+    return norm_backward_cuda(at(t, c->dinput), at(t, c->dgamma), at(t, c->dbeta), at(t, c->dx), at(t, c->scratch), at(t, c->dy),
+                              at(t, c->dsum), at(t, c->x), at(t, c->gamma), at(t, c->stats), c->drops ? &d : NULL, c->rows,
+                              c->width, c->rms, c->add, t->type, NULL);
 }
 
 static void moments(const double *s, size_t width, bool rms, double *mean, double *scale)
@@ -34,11 +77,19 @@ static void moments(const double *s, size_t width, bool rms, double *mean, doubl
     *scale = 1 / sqrt(square + 1e-5);
 }
 
-static void try_forward(enum kernel_type type, size_t rows, size_t width, bool rms, bool residual)
+static const struct context nothing = {.residual = -1, .sum = -1, .beta = -1, .dinput = -1, .dgamma = -1, .dbeta = -1, .dx = -1,
+                                       .dsum = -1, .sentence = -1, .position = -1, .sample = -1, .header = -1};
+
+static void try_forward(enum kernel_type type, size_t rows, size_t width, bool rms, bool residual, bool drops)
 {
     struct trial t;
-    struct context c = {.rows = rows, .width = width, .rms = rms, .residual = -1, .sum = -1, .beta = -1};
-    trial_begin(&t, type, "norm forward %zu x %zu%s%s", rows, width, rms ? ", rms" : "", residual ? ", residual" : "");
+    struct context c = nothing;
+    c.rows = rows;
+    c.width = width;
+    c.rms = rms;
+    trial_begin(&t, type, "norm forward %zu x %zu%s%s%s", rows, width, rms ? ", rms" : "", residual ? ", residual" : "",
+                drops ? ", dropout" : "");
+    if (drops) drop(&t, &c);
     enum array_type T = trial_t(&t);
     c.x = trial_normal(&t, T, rows * width, 0.3, 1);
     c.gamma = trial_normal(&t, T, width, 1, 0.3);
@@ -56,7 +107,7 @@ static void try_forward(enum kernel_type type, size_t rows, size_t width, bool r
         for (size_t i = 0; i < width; i++) {
             s[i] = trial_value(&t, c.x)[r * width + i];
             if (!residual) continue;
-            sum[r * width + i] = s[i] + trial_value(&t, c.residual)[r * width + i];
+            sum[r * width + i] = s[i] * kept(&t, &c, r, i) + trial_value(&t, c.residual)[r * width + i];
             s[i] = trial_round(sum[r * width + i], T); /* the residual stream is T */
         }
         moments(s, width, rms, &mean, &scale);
@@ -70,11 +121,17 @@ static void try_forward(enum kernel_type type, size_t rows, size_t width, bool r
     trial_run(&t, forward, &c);
 }
 
+/* wanted: bit k, gradient k; that of NORM_DX drops. */
 static void try_backward(enum kernel_type type, size_t rows, size_t width, bool rms, bool dsum, bool add, unsigned wanted)
 {
     struct trial t;
-    struct context c = {.rows = rows, .width = width, .rms = rms, .add = {add, add, !add && !rms}, .dsum = -1,
-                        .dinput = -1, .dgamma = -1, .dbeta = -1};
+    struct context c = nothing;
+    c.rows = rows;
+    c.width = width;
+    c.rms = rms;
+    c.add[NORM_DINPUT] = c.add[NORM_DGAMMA] = add;
+    c.add[NORM_DBETA] = !add && !rms;
+    c.add[NORM_DX] = add != rms;
     trial_begin(&t, type, "norm backward %zu x %zu%s%s%s, wanted %u", rows, width, rms ? ", rms" : "",
                 dsum ? ", dsum" : "", add ? ", add" : "", wanted);
     enum array_type T = trial_t(&t);
@@ -88,9 +145,14 @@ static void try_backward(enum kernel_type type, size_t rows, size_t width, bool 
     if (wanted & 1) c.dinput = trial_sum(&t, T, rows * width, c.add[0]);
     if (wanted & 2) c.dgamma = trial_sum(&t, ARRAY_F32, width, c.add[1]);
     if (wanted & 4) c.dbeta = trial_sum(&t, ARRAY_F32, width, c.add[2]);
+    if (wanted & 8) {
+        c.dx = trial_sum(&t, T, rows * width, c.add[NORM_DX]);
+        drop(&t, &c);
+    }
     double *dinput = wanted & 1 ? trial_expect(&t, c.dinput) : NULL;
     double *dgamma = wanted & 2 ? trial_expect(&t, c.dgamma) : NULL;
     double *dbeta = wanted & 4 ? trial_expect(&t, c.dbeta) : NULL;
+    double *dx = wanted & 8 ? trial_expect(&t, c.dx) : NULL;
     for (size_t r = 0; r < rows; r++) {
         const double *x = trial_value(&t, c.x) + r * width, *dy = trial_value(&t, c.dy) + r * width;
         const double *gamma = trial_value(&t, c.gamma);
@@ -107,9 +169,12 @@ static void try_backward(enum kernel_type type, size_t rows, size_t width, bool 
             if (dgamma) dgamma[i] += dy[i] * hat;
             if (dbeta) dbeta[i] += dy[i];
         }
-        for (size_t i = 0; i < width && dinput; i++)
-            dinput[r * width + i] = scale * (dy[i] * gamma[i] - level - (x[i] - mean) * scale * along) +
-                                    (dsum ? trial_value(&t, c.dsum)[r * width + i] : 0);
+        for (size_t i = 0; i < width; i++) {
+            double d = scale * (dy[i] * gamma[i] - level - (x[i] - mean) * scale * along) +
+                       (dsum ? trial_value(&t, c.dsum)[r * width + i] : 0);
+            if (dinput) dinput[r * width + i] = d;
+            if (dx) dx[r * width + i] = d * kept(&t, &c, r, i);
+        }
     }
     for (size_t i = 0; i < 2 * rows; i++) t.arrays[c.stats].value[i] = (double)stats[i];
     trial_run(&t, backward, &c);
@@ -127,7 +192,8 @@ static void forward_matches(void **state)
             for (int option = 0; option < 4; option++) {
                 size_t n[2];
                 sweep_shape(n, &shapes, i);
-                try_forward((enum kernel_type)type, n[0], n[1], option & 1, option & 2);
+                try_forward((enum kernel_type)type, n[0], n[1], option & 1, option & 2, false);
+                if (option & 2) try_forward((enum kernel_type)type, n[0], n[1], option & 1, true, true);
             }
 }
 
@@ -141,6 +207,7 @@ static void backward_matches(void **state)
             try_backward((enum kernel_type)type, n[0], n[1], false, i % 2, i % 3 == 1, 7);
             try_backward((enum kernel_type)type, n[0], n[1], true, i % 2 == 0, i % 3 == 0, 3);
             try_backward((enum kernel_type)type, n[0], n[1], i % 2, false, i % 2, (unsigned)i % 7 + 1);
+            try_backward((enum kernel_type)type, n[0], n[1], i % 2, i % 3, i % 5 < 2, i % 4 ? 15 : 14);
         }
     try_backward(KERNEL_F32, 0, 40, false, false, false, 6); /* no rows: gradients of zero */
 }

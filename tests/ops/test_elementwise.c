@@ -140,7 +140,8 @@ static void swiglu(void **state)
 static void record_dropout(struct graph *g, const struct trial *t, const value *in, value *out)
 {
     struct token_rows rows = {harness_input(g, "sentence"), harness_input(g, "position"), harness_input(g, "sample")};
-    out[0] = op_dropout(g, in[0], &rows, t->real[0], "dropout");
+    struct dropping dropping = op_dropping(g, &rows, t->real[0], "dropout");
+    out[0] = op_dropout(g, in[0], &dropping);
 }
 
 /* The mask by its definition: the bits at (sample, position x width + column) are at least p 2^32. */
@@ -199,7 +200,8 @@ static float *mask(const struct batch *b, size_t width, double p, uint64_t step)
     graph_scope(g, HARNESS_SCOPE);
     value x = graph_input(g, "x", DTYPE_F32, 2, (struct dim[]){{DIM_DEC_TOKENS, 0}, {DIM_FIXED, width}});
     struct token_rows rows = {harness_input(g, "sentence"), harness_input(g, "position"), harness_input(g, "sample")};
-    value y = op_dropout(g, x, &rows, p, "dropout");
+    struct dropping dropping = op_dropping(g, &rows, p, "dropout");
+    value y = op_dropout(g, x, &dropping);
     graph_keep(g, y);
     assert_int_equal(executor_create(&e, g, harness_device[0].backend, &error), ELBO_OK);
     void *arena = harness_memory(e.plan.bytes);

@@ -1,52 +1,73 @@
-/* norm:  s = x (+ residual);  layer: y = (s - mean) / sqrt(var + 1e-5) gamma + beta;  rms: y = s / sqrt(mean s^2 +
+/* norm:  s = x, or drop(x) + residual;  layer: y = (s - mean) / sqrt(var + 1e-5) gamma + beta;  rms: y = s / sqrt(mean s^2 +
  * 1e-5) gamma. Both outputs, y and s, are read in turn or together. */
+#include "base/philox.h"
 #include "ops/harness.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RMS, RESIDUAL, READ }; /* READ: 1 y, 2 sum, 3 both */
+enum { RMS, RESIDUAL, READ }; /* READ: 1 y; 2 the sum, and y of another norm of x alone; 3 both */
+enum { MOST_WIDTH = 300 };
 
 static void record(struct graph *g, const struct trial *t, const value *in, value *out)
 {
     bool rms = t->option[RMS], residual = t->option[RESIDUAL];
-    struct normed n = op_norm(g, in[0], residual ? in[3 - rms] : NO_VALUE, in[1], rms ? NO_VALUE : in[2], rms);
-    if (t->option[READ] & 1) out[0] = n.y;
+    struct token_rows rows = {harness_input(g, "sentence"), harness_input(g, "position"), harness_input(g, "sample")};
+    struct dropping dropping = op_dropping(g, &rows, t->real[0], "dropout");
+    struct normed n = op_norm(g, in[0], t->real[0] > 0 ? &dropping : NULL, residual ? in[3 - rms] : NO_VALUE, in[1],
+                              rms ? NO_VALUE : in[2], rms);
+    if (t->option[READ] == 2) n.y = op_norm(g, in[0], NULL, NO_VALUE, in[1], rms ? NO_VALUE : in[2], rms).y;
+    out[0] = n.y;
     if (t->option[READ] & 2) out[1] = n.sum;
+}
+
+/* Row n of the sum. */
+static void sum_row(double *s, const struct trial *t, double *const *in, size_t n)
+{
+    const struct batch *b = t->batch;
+    size_t width = t->in[0].width;
+    struct noise_key key = noise_key(HARNESS_SEED, noise_purpose(HARNESS_SCOPE ".dropout"), HARNESS_STEP);
+    for (size_t i = 0; i < width; i++) {
+        s[i] = in[0][n * width + i];
+        if (!t->option[RESIDUAL]) continue;
+        if (t->real[0] > 0) {
+            uint32_t bits = noise_bits(key, b->sample[b->sentence[n]], HARNESS_DRAW, (uint64_t)b->position[n] * width + i);
+            s[i] = (double)bits >= floor(t->real[0] * 4294967296.0) ? s[i] / (1 - t->real[0]) : 0;
+        }
+        s[i] += in[3 - t->option[RMS]][n * width + i];
+    }
 }
 
 static void reference(const struct trial *t, double *const *in, double *const *out)
 {
     bool rms = t->option[RMS];
     size_t width = t->in[0].width;
-    const double *residual = t->option[RESIDUAL] ? in[3 - rms] : NULL;
     for (size_t n = 0; n < t->in[0].rows; n++) {
-        double mean = 0, square = 0;
-        for (size_t i = 0; i < width && !rms; i++)
-            mean += (in[0][n * width + i] + (residual ? residual[n * width + i] : 0)) / (double)width;
-        for (size_t i = 0; i < width; i++)
-            square += pow(in[0][n * width + i] + (residual ? residual[n * width + i] : 0) - mean, 2) / (double)width;
+        double sum[MOST_WIDTH], mean = 0, square = 0;
+        sum_row(sum, t, in, n);
+        const double *s = t->option[READ] == 2 ? in[0] + n * width : sum;
+        for (size_t i = 0; i < width && !rms; i++) mean += s[i] / (double)width;
+        for (size_t i = 0; i < width; i++) square += (s[i] - mean) * (s[i] - mean) / (double)width;
         for (size_t i = 0; i < width; i++) {
-            double s = in[0][n * width + i] + (residual ? residual[n * width + i] : 0);
-            if (t->option[READ] & 1)
-                out[0][n * width + i] = (s - mean) / sqrt(square + 1e-5) * in[1][i] + (rms ? 0 : in[2][i]);
-            if (t->option[READ] & 2) out[1][n * width + i] = s;
+            out[0][n * width + i] = (s[i] - mean) / sqrt(square + 1e-5) * in[1][i] + (rms ? 0 : in[2][i]);
+            if (t->option[READ] & 2) out[1][n * width + i] = sum[i];
         }
     }
 }
 
-static void try(size_t rows, size_t width, bool rms, bool residual, long read, size_t tail)
+static void try_on(struct batch *b, size_t width, bool rms, bool residual, double dropout, long read, size_t tail)
 {
-    char name[64];
-    snprintf(name, sizeof name, "norm %zu x %zu%s%s, reading %ld", rows, width, rms ? ", rms" : "",
-             residual ? ", residual" : "", read);
-    struct batch *b = batch_rows(rows);
+    char name[96];
+    size_t rows = b->tokens;
+    snprintf(name, sizeof name, "norm %zu x %zu%s%s, dropout %g, reading %ld", rows, width, rms ? ", rms" : "",
+             residual ? ", residual" : "", dropout, read);
     struct trial t = {.name = name,
                       .batch = b,
                       .tail = tail,
                       .inputs = 3u - rms + residual,
                       .option = {rms, residual, read},
+                      .real = {dropout},
                       .record = record,
                       .reference = reference};
     /* One or two columns are all but a sign when they are large: of the size of sqrt(epsilon), y depends on x. One
@@ -59,6 +80,11 @@ static void try(size_t rows, size_t width, bool rms, bool residual, long read, s
     t.in[rms ? 2 : 3] = (struct operand){DIM_DEC_TOKENS, rows, width, -0.2 * size, 0.7 * size};
     harness_try(&t);
     free(b);
+}
+
+static void try(size_t rows, size_t width, bool rms, bool residual, long read, size_t tail)
+{
+    try_on(batch_rows(rows), width, rms, residual, 0, read, tail);
 }
 
 static const size_t shapes[][2] = {{0, 4},   {1, 1},   {1, 2},   {1, 16},  {1, 33},  {2, 7},
@@ -87,6 +113,21 @@ static void rms_norm(void **state)
     every(true);
 }
 
+/* A branch of which some is dropped: y and the sum, each alone and both, whole blocks of four coordinates and not. */
+static void dropout_and_residual(void **state)
+{
+    (void)state;
+    static const double shares[] = {0.1, 0.5, 0.9};
+    static const size_t widths[] = {3, 4, 7, 16, 33, 64, 130};
+    for (size_t i = 0; i < harness_ragged_count; i++)
+        for (long read = 1; read <= 3; read++) {
+            struct batch *b = batch_of(&harness_ragged[i]);
+            size_t k = (i + (size_t)read) % 7;
+            while (b->tokens * widths[k] > 600) k--; /* differences of every element cost its square */
+            try_on(b, widths[k], i % 2, true, shares[i % 3], read, i % 3 * 20);
+        }
+}
+
 /* Far from zero, the variance is not a difference of two large sums. */
 static void keeps_digits_far_from_zero(void **state)
 {
@@ -106,5 +147,5 @@ static void keeps_digits_far_from_zero(void **state)
     free(b);
 }
 
-HARNESS_MAIN(FAMILY_NORM, cmocka_unit_test(layer_norm), cmocka_unit_test(rms_norm),
+HARNESS_MAIN(FAMILY_NORM, cmocka_unit_test(layer_norm), cmocka_unit_test(rms_norm), cmocka_unit_test(dropout_and_residual),
              cmocka_unit_test(keeps_digits_far_from_zero))

@@ -1,0 +1,53 @@
+/* Which elements of a row dropout keeps: those whose 32 bits at (sample, position * width + column) are at least p 2^32. */
+#ifndef CPU_DROPPING_H
+#define CPU_DROPPING_H
+
+#include "base/philox.h"
+#include "cpu/cpu.h"
+#include "ops/ops.h"
+
+enum { DROPPING_COLUMNS = 64 }; /* at a time */
+
+struct dropping_rows {
+    struct noise_key key;
+    const int32_t *sentence, *position; /* (N) */
+    const uint64_t *sample;             /* (S) */
+    uint32_t draw, least_kept;
+    float scale;
+};
+
+/* `sentence` .. sentence + 2: the call's inputs sentence, position, sample. */
+static inline struct dropping_rows dropping_of(const struct call *c, unsigned sentence)
+{
+    double p = c->attr->f[ATTR_DROPOUT], threshold = p * 0x1p32;
+    return (struct dropping_rows){.key = noise_key(c->seed, c->attr->purpose, c->step),
+                                  .sentence = c->in[sentence],
+                                  .position = c->in[sentence + 1],
+                                  .sample = c->in[sentence + 2],
+                                  .draw = c->draw,
+                                  .least_kept = threshold >= 0x1p32 ? UINT32_MAX : (uint32_t)threshold,
+                                  .scale = (float)(1.0 / (1.0 - p))};
+}
+
+/* to[i] = v[i] scaled, or 0 where it is dropped, for the `count` (at most DROPPING_COLUMNS) columns from `column` on of row n,
+ * a row having `width`. In place where to == v. */
+static inline void dropping_columns(float *to, const float *v, const struct dropping_rows *d, size_t n, size_t column, size_t count,
+                                    size_t width)
+{
+    enum { BLOCKS = DROPPING_COLUMNS / 4 };
+    uint32_t word[4 * BLOCKS + 4];
+    uint64_t first = (uint64_t)d->position[n] * width + column, sample = d->sample[d->sentence[n]];
+    uint32_t block = (uint32_t)(first / 4), offset = (uint32_t)(first % 4);
+    SIMD for (uint32_t k = 0; k < BLOCKS; k++)
+    {
+        struct philox_block b = noise_block(d->key, sample, d->draw, block + k);
+        for (unsigned w = 0; w < 4; w++) word[4 * k + w] = b.word[w];
+    }
+    if (offset) { /* the columns end in one block more */
+        struct philox_block b = noise_block(d->key, sample, d->draw, block + BLOCKS);
+        for (unsigned w = 0; w < 4; w++) word[4 * BLOCKS + w] = b.word[w];
+    }
+    SIMD for (size_t i = 0; i < count; i++) to[i] = word[offset + i] >= d->least_kept ? v[i] * d->scale : 0.0f;
+}
+
+#endif
