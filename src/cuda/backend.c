@@ -116,6 +116,7 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
     if (!e) e = cudaGetDeviceProperties(&properties, device);
     if (!e) e = cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking);
     if (e) return elbo_fail(error, ELBO_DEVICE, "cuda:%d cannot be used: %s", device, cudaGetErrorString((cudaError_t)e));
+    snprintf(b->device_name, sizeof b->device_name, "%.127s", properties.name);
     snprintf(b->detail, sizeof b->detail, "cuda:%d (%s)", device, properties.name);
     ELBO_TRY(cuda_transfer_open(b, error));
     ELBO_TRY(cublaslt_open(&b->lt, error));
@@ -130,7 +131,8 @@ static const struct backend table_of_cuda = {
     .reserve = reserve, .check = check, .bf16 = true, .separate_memory = true, .rows = row_size, .own_bytes = WORKSPACE_HOPPER,
     .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send, .replay = cuda_replay, .capture = cuda_capture,
     .captured = cuda_captured, .forget = cuda_forget, .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host,
-    .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait, .destroy = destroy};
+    .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait,
+    .save_choices = cuda_save_choices, .restore_choices = cuda_restore_choices, .destroy = destroy};
 
 static void destroy_plan(struct backend *base)
 {

@@ -15,7 +15,8 @@ enum { CUDA_ALGORITHMS = 512, CUDA_STAGES = 16, CUDA_MARKS = 2, CUDA_AHEAD = CUD
 /* One product's choice, made once and kept. */
 struct algorithm {
     size_t m, n, k, lda, ldb, ldc;
-    bool ta, tb, add, bias, gelu, known, unfused;
+    bool ta, tb, add, bias, gelu, tf32;
+    bool known, unfused, unchecked; /* unchecked: from a file, and the library has not been asked yet */
     enum kernel_type type, out;
     uint32_t align[3]; /* of A, B, C in bytes, as the library sees them */
     cublasLtMatmulAlgo_t algo;
@@ -38,7 +39,7 @@ struct cuda_backend {
     cudaEvent_t stage_sent[CUDA_STAGES], marks[CUDA_MARKS];
     int error;                   /* first cudaError_t or cublas status that failed */
     char what[160];
-    char detail[288];
+    char detail[288], device_name[128];
     struct algorithm algorithms[CUDA_ALGORITHMS];
 };
 
@@ -69,6 +70,11 @@ struct cuda_product {
 };
 
 void cuda_product(struct cuda_backend *b, const struct cuda_product *p);
+
+/* ---- algorithms.c: where the key's choice lies, or is to lie (not known), and entries of struct backend ---- */
+struct algorithm *cuda_algorithm(struct cuda_backend *b, const struct algorithm *key);
+size_t cuda_save_choices(struct backend *base, void *to);
+bool cuda_restore_choices(struct backend *base, const void *from, size_t bytes);
 
 /* ---- transfer.c, replay.c: entries of struct backend ---- */
 elbo_status cuda_transfer_open(struct cuda_backend *b, elbo_error *error);

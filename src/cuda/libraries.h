@@ -18,7 +18,9 @@
     X(cublasLtMatmulPreferenceCreate)                                                                                  \
     X(cublasLtMatmulPreferenceSetAttribute)                                                                            \
     X(cublasLtMatmulPreferenceDestroy)                                                                                 \
-    X(cublasLtMatmulAlgoGetHeuristic)
+    X(cublasLtMatmulAlgoGetHeuristic)                                                                                  \
+    X(cublasLtMatmulAlgoCheck)                                                                                         \
+    X(cublasLtGetVersion)
 
 struct cublaslt {
     void *library;

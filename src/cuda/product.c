@@ -1,6 +1,6 @@
 /* Dense products by cuBLASLt. It thinks in columns, so a row-major C = A B is asked for as C^T = B^T A^T; a transposed operand
  * is the same memory with the other flag. Accumulation is f32, also into C (beta = 1). The library's first choice per shape and
- * alignment is kept for the run. GELU joins the product where the library has it so, and follows as a kernel where not. */
+ * alignment is kept for the run (algorithms.c). GELU joins the product where the library has it so, and follows as a kernel where not. */
 #include "cuda/cuda.h"
 
 #include <string.h>
@@ -16,26 +16,6 @@ static struct operand transpose_of(const struct cuda_matrix *x, size_t rows, siz
 {
     if (x->col == 1 && x->row >= columns) return (struct operand){columns, rows, x->row, false};
     return (struct operand){rows, columns, x->col, true};
-}
-
-static bool same(const struct algorithm *a, const struct algorithm *b)
-{
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
-           a->ta == b->ta && a->tb == b->tb && a->add == b->add && a->bias == b->bias && a->gelu == b->gelu &&
-           a->type == b->type && a->out == b->out &&
-           !memcmp(a->align, b->align, sizeof a->align);
-}
-
-static struct algorithm *find(struct cuda_backend *b, const struct algorithm *key)
-{
-    size_t hash = key->m * 31 + key->n * 37 + key->k * 41 + key->ta * 3 + key->tb * 5 + key->add * 7 + key->bias * 11;
-    struct algorithm *slot = &b->algorithms[hash % CUDA_ALGORITHMS];
-    for (size_t i = 0; i < CUDA_ALGORITHMS; i++) {
-        struct algorithm *at = &b->algorithms[(hash + i) % CUDA_ALGORITHMS];
-        if (!at->known || same(at, key)) return at;
-    }
-    slot->known = false; /* full: the oldest at this place gives way */
-    return slot;
 }
 
 static cudaDataType_t data_type(enum kernel_type type)
@@ -115,6 +95,15 @@ static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, co
     return s;
 }
 
+/* Of a choice that a file gave: may the library run it here? */
+static bool still_runs(struct cuda_backend *be, struct algorithm *slot, const struct handles *h)
+{
+    cublasLtMatmulHeuristicResult_t result = {0};
+    slot->unchecked = false;
+    return !be->lt.cublasLtMatmulAlgoCheck(be->handle, h->op, h->a, h->b, h->c, h->c, &slot->algo, &result) && !result.state &&
+           result.workspaceSize <= be->workspace_bytes;
+}
+
 /* What the library may assume of a pointer: the largest power of two up to 256 that divides it. */
 static uint32_t alignment_of(const void *p)
 {
@@ -143,16 +132,18 @@ void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
     bool gelu = p->before_gelu;
     struct operand first = transpose_of(&p->b, p->k, p->n), second = transpose_of(&p->a, p->m, p->k);
     struct algorithm key = {.m = p->m, .n = p->n, .k = p->k, .lda = first.ld, .ldb = second.ld, .ldc = p->ldc, .ta = first.transposed,
-                            .tb = second.transposed, .add = p->add, .bias = p->bias, .gelu = gelu, .type = p->type, .out = p->out,
+                            .tb = second.transposed, .add = p->add, .bias = p->bias, .gelu = gelu,
+                            .tf32 = be->base.tf32 && p->type == KERNEL_F32, .type = p->type, .out = p->out,
                             .align = {alignment_of(p->b.data), alignment_of(p->a.data), alignment_of(p->c)}};
     struct handles h = {0};
     float one = 1, beta = p->add ? 1 : 0;
-    struct algorithm *slot = find(be, &key);
+    struct algorithm *slot = cuda_algorithm(be, &key);
     if (gelu && ((slot->known && slot->unfused) || p->n % 8 || alignment_of(p->before_gelu) < 16)) {
         unfused_gelu(be, *p);
         return;
     }
     cublasStatus_t s = describe(be, &h, &first, &second, p, gelu);
+    if (!s && slot->known && slot->unchecked) slot->known = still_runs(be, slot, &h);
     if (!s && !slot->known) {
         *slot = key;
         s = choose(be, slot, &h);

@@ -82,6 +82,10 @@ struct backend {
     void (*download_later)(struct backend *, void *to, const void *from, size_t bytes);
     void (*mark)(struct backend *, unsigned which);
     elbo_status (*wait)(struct backend *, unsigned which, elbo_error *error);
+    /* What it chose by itself and bits depend on, for checkpoints; null: nothing. Bytes written (with null: wanted), 0 when
+     * nothing was chosen yet. restore: false when the bytes are of another device or library, and nothing is taken. */
+    size_t (*save_choices)(struct backend *, void *to);
+    bool (*restore_choices)(struct backend *, const void *from, size_t bytes);
     double (*peak_flops)(struct backend *); /* measured now: f32 operations a second   */
     struct pool *pool;               /* host threads, for work between executions      */
     void (*destroy)(struct backend *);

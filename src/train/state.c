@@ -1,5 +1,6 @@
 /* A checkpoint's content: model.safetensors (weights by name), state/optimizer.safetensors (moments by name in f32, running
- * statistics), config.yaml, tokenizer.json, and counters in the manifest. */
+ * statistics), state/algorithms.bin (what the backend chose, if anything), config.yaml, tokenizer.json, and counters in the
+ * manifest. */
 #include "train/state.h"
 #include "base/bf16.h"
 #include "base/files.h"
@@ -17,13 +18,16 @@ static struct safetensors_tensor describe(const struct parameter *p, const char 
     return t;
 }
 
+#define ALGORITHMS "state/algorithms.bin"
+
 static const char *const moment_names[] = {"moment1", "moment2"};
 
 struct bundle {
     struct safetensors_tensor *weights, *state;
     char (*names)[160];
     float *copy; /* arenas on the host: weights, moment1, moment2 */
-    size_t count, state_count;
+    void *choices;
+    size_t count, state_count, choices_bytes;
 };
 
 static void bundle_free(struct bundle *b)
@@ -32,6 +36,7 @@ static void bundle_free(struct bundle *b)
     free(b->state);
     free(b->names);
     free(b->copy);
+    free(b->choices);
 }
 
 /* ---- moments in bf16, which a checkpoint holds in f32: exact both ways. In place: n of them at the front of n floats. ---- */
@@ -87,6 +92,11 @@ static elbo_status bundle_make(struct bundle *b, struct trainer *t, bool downloa
     }
     b->state[b->state_count++] = (struct safetensors_tensor){.name = "posterior.moments", .dtype = SAFETENSORS_F64,
                                                              .rank = 1, .shape = {2 * z + 1}, .data = t->moments};
+    if (!download || !t->backend->save_choices) return ELBO_OK;
+    b->choices_bytes = t->backend->save_choices(t->backend, NULL);
+    b->choices = malloc(b->choices_bytes + 1);
+    if (!b->choices) return elbo_fail(error, ELBO_MEMORY, "no memory to gather the algorithms of a checkpoint");
+    t->backend->save_choices(t->backend, b->choices);
     return ELBO_OK;
 }
 
@@ -110,11 +120,14 @@ static elbo_status write_all(struct trainer *t, const struct bundle *b, const ch
         {.name = "state/optimizer.safetensors", .tensors = b->state, .tensor_count = b->state_count},
         {.name = "config.yaml", .bytes = yaml, .size = strlen(yaml)},
         {.name = "tokenizer.json", .bytes = tokenizer, .size = tokenizer_size},
+        {.name = ALGORITHMS, .bytes = b->choices, .size = b->choices_bytes},
     };
+    size_t count = sizeof files / sizeof *files;
+    if (!b->choices_bytes) count--;
     json_t *numbers = counters(t);
     if (!numbers) return elbo_fail(error, ELBO_MEMORY, "no memory for the counters of a checkpoint");
     struct checkpoint_contents contents = {.step = t->draws, .config_hash = hash, .counters = numbers, .files = files,
-                                           .file_count = sizeof files / sizeof *files};
+                                           .file_count = count};
     elbo_status status = checkpoint_save(t->config->run_dir, &contents, t->config->checkpoint.keep, error);
     json_decref(numbers);
     return status;
@@ -186,6 +199,18 @@ static void warn(void *context, const char *message)
     if (t->report.warning) t->report.warning(t->report.context, message);
 }
 
+static elbo_status load_choices(struct trainer *t, const struct checkpoint *c, elbo_error *error)
+{
+    const void *bytes;
+    size_t size;
+    if (!t->backend->restore_choices || !checkpoint_has(c, ALGORITHMS)) return ELBO_OK;
+    ELBO_TRY(checkpoint_bytes(&bytes, &size, c, ALGORITHMS, error));
+    if (!t->backend->restore_choices(t->backend, bytes, size))
+        warn(t, "the checkpoint's algorithms are of another GPU or cuBLAS: they are chosen anew, so the run goes on, but not with the "
+                "same bits");
+    return ELBO_OK;
+}
+
 static elbo_status counter(const json_t *counters, const char *name, uint64_t *to, elbo_error *error)
 {
     const json_t *v = json_object_get(counters, name);
@@ -209,6 +234,7 @@ static elbo_status load_from(struct trainer *t, const struct checkpoint *c, elbo
                          "trained on, or prepare one with --tokenizer.from=%s", checkpoint_path(c), checkpoint_path(c));
     ELBO_TRY(state_load_weights(&t->model, c, error));
     ELBO_TRY(load_state(t, c, error));
+    ELBO_TRY(load_choices(t, c, error));
     ELBO_TRY(counter(numbers, "draws", &t->draws, error));
     ELBO_TRY(counter(numbers, "updates", &t->optimizer.updates, error));
     ELBO_TRY(counter(numbers, "next", &t->next, error));

@@ -83,7 +83,15 @@ struct product {
     const void *pa, *pb, *pc;
     void *pd;
     float alpha, beta;
+    bool backwards; /* of two algorithms the one that sums from the end: the same product with other bits */
 };
+
+enum { MARK = 0x51ab };
+
+static bool is_algorithm(const cublasLtMatmulAlgo_t *algo)
+{
+    return algo->data[0] == MARK && algo->data[1] <= 1;
+}
 
 static void multiply(const product &p, size_t batch)
 {
@@ -96,7 +104,8 @@ static void multiply(const product &p, size_t batch)
             a[l * m + i] = load(p.pa, p.a.type, oa + (p.desc.ta == CUBLAS_OP_N ? l * (size_t)p.a.ld + i : i * (size_t)p.a.ld + l));
     for (size_t j = 0; j < n; j++) {
         memset(sums.data(), 0, m * sizeof(float));
-        for (size_t l = 0; l < k; l++) {
+        for (size_t turn = 0; turn < k; turn++) {
+            size_t l = p.backwards ? k - 1 - turn : turn;
             float x = load(p.pb, p.b.type, ob + (p.desc.tb == CUBLAS_OP_N ? j * (size_t)p.b.ld + l : l * (size_t)p.b.ld + j));
             const float *column = &a[l * m];
             for (size_t i = 0; i < m; i++) sums[i] += column[i] * x;
@@ -249,9 +258,20 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     if (!handle || !preference || wanted < 1) return CUBLAS_STATUS_INVALID_VALUE;
     if (!supported(desc, a, b, c, d)) return CUBLAS_STATUS_NOT_SUPPORTED;
     memset(&results[0], 0, sizeof results[0]);
-    results[0].algo.data[0] = 0x51ab;
+    results[0].algo.data[0] = MARK;
+    results[0].algo.data[1] = getenv("ELBO_SIM_BACKWARDS") != nullptr; /* a library that chooses otherwise today */
     results[0].workspaceSize = preference->workspace;
     *found = 1;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *result)
+{
+    if (!handle || !is_algorithm(algo)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!supported(desc, a, b, c, d)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    memset(result, 0, sizeof *result);
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -261,9 +281,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes, cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> hold(sim::the().lock);
-    if (!handle || (algo && algo->data[0] != 0x51ab)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!handle || (algo && !is_algorithm(algo))) return CUBLAS_STATUS_INVALID_VALUE;
     if (!supported(desc, la, lb, lc, ld)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *static_cast<const float *>(alpha), *static_cast<const float *>(beta)};
+    product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *static_cast<const float *>(alpha), *static_cast<const float *>(beta),
+                 algo && algo->data[1]};
     size_t aux = ((ld->columns - 1) * (size_t)desc->aux_ld + ld->rows) * element(ld->type);
     if (!fits(la, a, "product, A") || !fits(lb, b, "product, B") || !fits(ld, d, "product, D") ||
         (p.beta != 0 && !fits(lc, c, "product, C")) || (workspace_bytes && !sim::owns(workspace, workspace_bytes, "workspace")) ||

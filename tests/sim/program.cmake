@@ -15,3 +15,12 @@ target_include_directories(elbo-sim PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJ
 target_compile_definitions(elbo-sim PRIVATE _GNU_SOURCE ELBO_VERSION="${PROJECT_VERSION}")
 target_link_libraries(elbo-sim PRIVATE elbo_sim_backend)
 set_target_properties(elbo-sim PROPERTIES LINKER_LANGUAGE CXX)
+
+# ---- tests of the backend's host code alone ----
+add_executable(sim_algorithms algorithms.c)
+target_include_directories(sim_algorithms PRIVATE include ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+target_compile_definitions(sim_algorithms PRIVATE _GNU_SOURCE)
+target_link_libraries(sim_algorithms PRIVATE elbo_sim_backend PkgConfig::CMOCKA)
+set_target_properties(sim_algorithms PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests LINKER_LANGUAGE CXX)
+add_test(NAME sim/algorithms COMMAND sim_algorithms)
+elbo_test_properties(sim/algorithms)

@@ -30,9 +30,9 @@ VARIANTS = {
 MOMENTS = {"optimizer.moments": "bf16"}
 
 
-def train(program, corpus, run, changes, device, order=None):
+def train(program, corpus, run, changes, device, order=None, environment=None):
     given = {**runs.TINY, **WIDE, "data.train": corpus, "run.dir": run, "device": device, **changes}
-    environment = dict(os.environ, **({"ELBO_SIM_ORDER": order} if order else {}))
+    environment = {**os.environ, **(environment or {}), **({"ELBO_SIM_ORDER": order} if order else {})}
     answer = subprocess.run([program, "train", *runs.options(given)], capture_output=True, text=True, check=False, env=environment)
     if answer.returncode:
         sys.exit(f"{program} train ended with {answer.returncode}:\n{answer.stderr}")
@@ -85,6 +85,18 @@ def words(data):
     return [data[i:i + 4] for i in range(0, len(data), 4)]
 
 
+def algorithms_are_kept(scratch, corpus):
+    """A library that chooses otherwise on the day of the resuming changes no bits; in a fresh run it does."""
+    whole, half = scratch / "both-bf16", scratch / "kept"
+    changes = {**VARIANTS["both"], "precision": "bf16"}
+    train(SIM, corpus, half, {**changes, "train.stop_after": 9}, "cuda")
+    other = {"ELBO_SIM_BACKWARDS": "1"}
+    fresh = train(SIM, corpus, scratch / "backwards", changes, "cuda", environment=other)
+    assert len(fresh) == 20 and weights(scratch / "backwards") != weights(whole), "the stand-in's algorithms have the same bits"
+    train(SIM, corpus, half, changes, "cuda", environment=other)
+    assert weights(half) == weights(whole), "a resumed run chose its algorithms anew"
+
+
 def main():
     worst = worst_narrow = 0.0
     if not pathlib.Path(SIM).exists():
@@ -119,6 +131,8 @@ def main():
             train(program, corpus, scratch / f"half-{whole}", half, device)
             for read in (weights, moments):
                 assert read(scratch / f"half-{whole}") == read(scratch / whole), f"{whole}: a resumed run has other {read.__name__}"
+        if "ELBO_CUDA" not in os.environ: # only the stand-in can be told to choose otherwise
+            algorithms_are_kept(scratch, corpus)
         # a step left out, known to the host one step late: the same rows as on the CPU, the same counters
         skip = {**VARIANTS["both"], "train.skip": 7, "train.steps": 12}
         cpu, sim = (train(program, corpus, scratch / f"skip-{device}", skip, device) for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")))
