@@ -1,46 +1,10 @@
-/* elbo bench step: whole training steps, then some op by op, with their share of the machine's measured f32 peak by the graph's own count
- * of operations. The optimizer's update is measured too. */
-#include "cli/cli.h"
+/* elbo bench: the model and the data that both benchmarks run. */
+#include "cli/bench.h"
 
-#include "elbo/corpus.h"
-#include "graph/account.h"
-#include "graph/backends.h"
-#include "model/model.h"
 #include "train/memory.h"
-#include "train/optimizer.h"
 
-#include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-enum { WARM_UP = 3, STEPS = 20, OP_STEPS = 5 };
-
-struct bench {
-    struct cli *cli;
-    struct elbo_corpus *corpus;
-    struct backend *backend;
-    struct model model;
-    struct optimizer optimizer;
-    struct recording recording;
-    struct slot_loader *loader;
-    double seconds[OP_COUNT], flops[OP_COUNT], began;
-    size_t calls[OP_COUNT];
-};
-
-static void hook(void *context, const struct call *call, bool after)
-{
-    struct bench *b = context;
-    elbo_error unused;
-    b->backend->mark(b->backend, 0); /* a GPU has done the op, or what came before it, when this returns */
-    b->backend->wait(b->backend, 0, &unused);
-    if (!after) b->began = clock_seconds();
-    if (!after) return;
-    unsigned op = call->node->type->index;
-    b->seconds[op] += clock_seconds() - b->began;
-    b->flops[op] += call->node->type->flops ? call->node->type->flops(&call->size, call->attr) : 0;
-    b->calls[op]++;
-}
 
 static elbo_status open_bench(struct bench *b, elbo_error *error)
 {
@@ -68,54 +32,13 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     return slot_loader_open(&b->loader, b->corpus, &s, error);
 }
 
-static int by_seconds(const void *x, const void *y)
+elbo_status bench_wait(struct bench *b, elbo_error *error)
 {
-    double a = *(const double *)x, b = *(const double *)y;
-    return a < b ? -1 : a > b;
+    b->backend->mark(b->backend, 0);
+    return b->backend->wait(b->backend, 0, error);
 }
 
-/* Null where it is not known: JSON has no NaN. */
-static json_t *figure(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
-static void report(const struct bench *b, const double *steps, double flops, double tokens, double peak)
-{
-    double sorted[STEPS], total = 0, all_steps = 0;
-    memcpy(sorted, steps, sizeof sorted);
-    qsort(sorted, STEPS, sizeof *sorted, by_seconds);
-    for (int i = 0; i < STEPS; i++) all_steps += steps[i];
-    for (unsigned k = 0; k < OP_COUNT; k++) total += b->seconds[k];
-    double share = flops / all_steps / peak, median = sorted[STEPS / 2];
-    if (b->cli->config.json) {
-        json_t *ops = json_object();
-        for (unsigned k = 0; k < OP_COUNT; k++)
-            if (b->calls[k])
-                json_object_set_new(ops, op_types[k]->name,
-                                    json_pack("{s:I, s:f, s:f}", "calls", (json_int_t)b->calls[k] / OP_STEPS, "seconds",
-                                              b->seconds[k] / OP_STEPS, "gflops", b->seconds[k] > 0 ? b->flops[k] / b->seconds[k] / 1e9 : 0.0));
-        json_t *raw = json_array();
-        for (int i = 0; i < STEPS; i++) json_array_append_new(raw, json_real(steps[i]));
-        json_t *all = json_pack("{s:s, s:s, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "device", b->backend->name, "detail",
-                                b->backend->detail, "step_seconds_median", median, "tokens_per_second", tokens / all_steps,
-                                "step_gflop", flops / STEPS / 1e9, "peak_gflops", figure(peak / 1e9), "share_of_peak",
-                                figure(share), "ops", ops, "step_seconds", raw);
-        json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-        putchar('\n');
-        json_decref(all);
-        return;
-    }
-    printf("%-28s %6s %10s %7s %9s\n", "op", "calls", "ms a step", "share", "GFLOP/s");
-    for (unsigned k = 0; k < OP_COUNT; k++)
-        if (b->calls[k])
-            printf("%-28s %6zu %10.3f %6.1f%% %9.1f\n", op_types[k]->name, b->calls[k] / OP_STEPS, b->seconds[k] / OP_STEPS * 1e3,
-                   100 * b->seconds[k] / total, b->flops[k] / b->seconds[k] / 1e9);
-    printf("step %.3f ms (median of %d), %.0f tokens/s, %.2f GFLOP; peak %.1f GFLOP/s (%s); share of peak %.3f\n", median * 1e3,
-           STEPS, tokens / all_steps, flops / STEPS / 1e9, peak / 1e9, b->backend->detail, share);
-}
-
-static elbo_status step(struct bench *b, double *flops, double *tokens, elbo_error *error)
+elbo_status bench_step(struct bench *b, double *flops, double *tokens, elbo_error *error)
 {
     const struct slot_batch *batch;
     float weights[2][ELBO_WEIGHTS];
@@ -131,35 +54,33 @@ static elbo_status step(struct bench *b, double *flops, double *tokens, elbo_err
     }
     struct update u = {.learning_rate = {1e-4, 1e-4}, .number = {batch->step, batch->step}, .seed = 1, .step = batch->step};
     ELBO_TRY(optimizer_update(&b->optimizer, &u, error));
-    b->backend->mark(b->backend, 0);
-    return b->backend->wait(b->backend, 0, error);
+    return bench_wait(b, error);
 }
 
-/* Whole steps as training runs them, replays where the backend has them; then a few more op by op. */
-static elbo_status measure(struct bench *b, elbo_error *error)
+void bench_hook(struct executor *e, execute_hook hook, void *context)
 {
-    double steps[STEPS], flops = 0, tokens = 0, unused = 0, peak = b->backend->peak_flops ? b->backend->peak_flops(b->backend) : NAN;
-    for (int i = 0; i < WARM_UP; i++) ELBO_TRY(step(b, &unused, &unused, error));
-    for (int i = 0; i < STEPS; i++) {
-        double began = clock_seconds();
-        ELBO_TRY(step(b, &flops, &tokens, error));
-        steps[i] = clock_seconds() - began;
-    }
-    double again = b->backend->peak_flops ? b->backend->peak_flops(b->backend) : NAN;
-    b->recording.executor.hook = b->optimizer.executor.hook = hook;
-    b->recording.executor.hook_context = b->optimizer.executor.hook_context = b;
-    for (int i = 0; i < OP_STEPS; i++) ELBO_TRY(step(b, &unused, &unused, error));
-    report(b, steps, flops, tokens, again > peak ? again : peak);
-    return ELBO_OK;
+    e->hook = hook;
+    e->hook_context = context;
+}
+
+json_t *bench_figure(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
 }
 
 elbo_status cli_bench(struct cli *cli, elbo_error *error)
 {
+    static const struct {
+        const char *name;
+        elbo_status (*run)(struct bench *b, elbo_error *error);
+    } known[] = {{"step", bench_steps}, {"kernels", bench_kernels}};
     struct bench b = {.cli = cli};
-    if (strcmp(cli->arguments[0], "step"))
-        return elbo_fail(error, ELBO_USAGE, "elbo bench knows 'step', not '%.60s'", cli->arguments[0]);
+    size_t k = 0;
+    while (k < sizeof known / sizeof *known && strcmp(cli->arguments[0], known[k].name)) k++;
+    if (k == sizeof known / sizeof *known)
+        return elbo_fail(error, ELBO_USAGE, "elbo bench knows 'step' and 'kernels', not '%.60s'", cli->arguments[0]);
     elbo_status status = open_bench(&b, error);
-    if (!status) status = measure(&b, error);
+    if (!status) status = known[k].run(&b, error);
     if (b.loader) slot_loader_close(b.loader);
     recording_free(&b.recording, b.backend);
     if (b.optimizer.backend) optimizer_free(&b.optimizer);

@@ -13,6 +13,7 @@ extern const struct kernel cpu_table_avx512[OP_COUNT];
 double cpu_peak_flops_generic(struct pool *pool);
 double cpu_peak_flops_avx2(struct pool *pool);
 double cpu_peak_flops_avx512(struct pool *pool);
+double cpu_peak_bytes_generic(struct pool *pool); /* a copy is the same in every table */
 
 enum { CACHE_LINE = 64 };
 
@@ -83,14 +84,20 @@ static elbo_status wait(struct backend *b, unsigned which, elbo_error *error)
     return ELBO_OK;
 }
 
-static double peak_flops(struct backend *b)
+static double peak_flops(struct backend *b, enum dtype type)
 {
+    (void)type; /* f32 alone */
     const struct cpu_backend *cpu = (const struct cpu_backend *)b;
 #ifdef CPU_HAS_X86_VARIANTS
     if (b->kernels == cpu_table_avx512) return cpu_peak_flops_avx512(cpu->pool);
     if (b->kernels == cpu_table_avx2) return cpu_peak_flops_avx2(cpu->pool);
 #endif
     return cpu_peak_flops_generic(cpu->pool);
+}
+
+static double peak_bytes(struct backend *b)
+{
+    return cpu_peak_bytes_generic(((const struct cpu_backend *)b)->pool);
 }
 
 static void destroy(struct backend *b)
@@ -133,7 +140,7 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
     cpu->base = (struct backend){.name = "cpu", .detail = cpu->detail, .kernels = table, .allocate = allocate,
                                  .release = release, .upload = copy, .download = copy, .download_later = copy, .reserve = reserve,
                                  .allocate_host = allocate_host, .release_host = release, .mark = mark, .wait = wait,
-                                 .peak_flops = peak_flops, .destroy = destroy};
+                                 .peak_flops = peak_flops, .peak_bytes = peak_bytes, .destroy = destroy};
     elbo_status status = pool_create(&cpu->pool, threads, error);
     if (status) {
         free(cpu);

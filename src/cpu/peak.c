@@ -3,9 +3,12 @@
 #include "cpu/cpu.h"
 #include "cpu/peak.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <time.h>
 
-enum { CHAINS = 14, ROUNDS = 400000 };
+enum { CHAINS = 14, ROUNDS = 400000, COPIES = 7 };
+static const size_t COPY_TILE = 1 << 20, COPY_TILES = 192; /* far beyond any cache */
 
 static double seconds(void)
 {
@@ -42,5 +45,27 @@ double CPU(peak_flops)(struct pool *pool)
         double rate = 2.0 * VL * CHAINS * ROUNDS * (double)tiles / (seconds() - t);
         best = rate > best ? rate : best;
     }
+    return best;
+}
+
+static void copy(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    char *from = argument;
+    memcpy(from + (COPY_TILES + tile) * COPY_TILE, from + tile * COPY_TILE, COPY_TILE);
+}
+
+double CPU(peak_bytes)(struct pool *pool)
+{
+    char *memory = malloc(2 * COPY_TILES * COPY_TILE);
+    double best = NAN;
+    if (!memory) return best;
+    memset(memory, 1, 2 * COPY_TILES * COPY_TILE);
+    for (int i = 0; i < COPIES; i++) {
+        double t = seconds();
+        pool_run(pool, COPY_TILES, copy, memory);
+        best = fmax(best, 2.0 * (double)(COPY_TILES * COPY_TILE) / (seconds() - t));
+    }
+    free(memory);
     return best;
 }

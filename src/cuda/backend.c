@@ -116,6 +116,7 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
     if (!e) e = cudaGetDeviceProperties(&properties, device);
     if (!e) e = cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking);
     if (e) return elbo_fail(error, ELBO_DEVICE, "cuda:%d cannot be used: %s", device, cudaGetErrorString((cudaError_t)e));
+    b->multiprocessors = properties.multiProcessorCount;
     snprintf(b->device_name, sizeof b->device_name, "%.127s", properties.name);
     snprintf(b->detail, sizeof b->detail, "cuda:%d (%s)", device, properties.name);
     ELBO_TRY(cuda_transfer_open(b, error));
@@ -132,7 +133,8 @@ static const struct backend table_of_cuda = {
     .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send, .replay = cuda_replay, .capture = cuda_capture,
     .captured = cuda_captured, .forget = cuda_forget, .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host,
     .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait,
-    .save_choices = cuda_save_choices, .restore_choices = cuda_restore_choices, .destroy = destroy};
+    .save_choices = cuda_save_choices, .restore_choices = cuda_restore_choices,
+    .peak_flops = cuda_peak_flops, .peak_bytes = cuda_peak_bytes, .destroy = destroy};
 
 static void destroy_plan(struct backend *base)
 {

@@ -40,6 +40,7 @@ struct cuda_backend {
     int error;                   /* first cudaError_t or cublas status that failed */
     char what[160];
     char detail[288], device_name[128];
+    int multiprocessors;
     struct algorithm algorithms[CUDA_ALGORITHMS];
 };
 
@@ -75,6 +76,10 @@ void cuda_product(struct cuda_backend *b, const struct cuda_product *p);
 struct algorithm *cuda_algorithm(struct cuda_backend *b, const struct algorithm *key);
 size_t cuda_save_choices(struct backend *base, void *to);
 bool cuda_restore_choices(struct backend *base, const void *from, size_t bytes);
+
+/* ---- peak.c: entries of struct backend ---- */
+double cuda_peak_flops(struct backend *base, enum dtype type);
+double cuda_peak_bytes(struct backend *base);
 
 /* ---- transfer.c, replay.c: entries of struct backend ---- */
 elbo_status cuda_transfer_open(struct cuda_backend *b, elbo_error *error);

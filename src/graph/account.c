@@ -4,23 +4,39 @@
 #include <stdio.h>
 #include <string.h>
 
-struct account account_node(const struct graph *g, const struct node *n, const size_t count[DIM_KINDS])
+static double elements(const size_t dim[MAX_RANK])
+{
+    double n = (double)dim[0];
+    for (unsigned d = 1; d < MAX_RANK && dim[d]; d++) n *= (double)dim[d];
+    return n;
+}
+
+struct account account_call(const struct call *c)
 {
     struct account a = {0};
     double written = 0;
-    for (unsigned k = 0; k < MAX_INPUTS; k++)
-        if (n->in[k].index) a.bytes += (double)graph_bytes(g, n->in[k], count);
+    for (unsigned k = 0; k < MAX_INPUTS; k++) a.bytes += elements(c->size.in[k]) * (double)dtype_bytes(c->in_type[k]);
     for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
-        if (!n->out[k].index) continue;
-        double bytes = (double)graph_bytes(g, n->out[k], count);
-        a.bytes += n->mode[k] == WRITE ? bytes : 2 * bytes;
-        written += (double)graph_elements(g, n->out[k], count);
+        double n = elements(c->size.out[k]);
+        a.bytes += n * (double)dtype_bytes(c->out_type[k]) * (c->add[k] ? 2 : 1);
+        written += n;
     }
-    struct shape_view s;
-    node_sizes(&s, g, n, count);
-    if (n->type->bytes) a.bytes = n->type->bytes(&s, a.bytes, (double)dtype_bytes(graph_value(g, n->in[0])->dtype));
-    a.flops = n->type->flops ? n->type->flops(&s, &n->attr) : written;
+    const struct op_type *type = c->node->type;
+    if (type->bytes) a.bytes = type->bytes(&c->size, a.bytes, (double)dtype_bytes(c->in_type[0]));
+    a.flops = type->flops ? type->flops(&c->size, &c->node->attr) : written;
     return a;
+}
+
+struct account account_node(const struct graph *g, const struct node *n, const size_t count[DIM_KINDS])
+{
+    struct call c = {.node = n};
+    node_sizes(&c.size, g, n, count);
+    for (unsigned k = 0; k < MAX_INPUTS; k++) c.in_type[k] = graph_value(g, n->in[k])->dtype;
+    for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
+        c.out_type[k] = graph_value(g, n->out[k])->dtype;
+        c.add[k] = n->mode[k] != WRITE;
+    }
+    return account_call(&c);
 }
 
 struct account account_graph(const struct graph *g, const size_t count[DIM_KINDS])

@@ -9,6 +9,8 @@ struct account {
     double bytes; /* each input read once, each output written once, but where an op says otherwise */
 };
 
+struct call;
+struct account account_call(const struct call *c);
 struct account account_node(const struct graph *g, const struct node *n, const size_t count[DIM_KINDS]);
 struct account account_graph(const struct graph *g, const size_t count[DIM_KINDS]);
 

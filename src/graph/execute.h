@@ -86,7 +86,10 @@ struct backend {
      * nothing was chosen yet. restore: false when the bytes are of another device or library, and nothing is taken. */
     size_t (*save_choices)(struct backend *, void *to);
     bool (*restore_choices)(struct backend *, const void *from, size_t bytes);
-    double (*peak_flops)(struct backend *); /* measured now: f32 operations a second   */
+    /* The device's limits, measured now, best of several runs; NaN where that failed: operations a second (of products, on a
+     * GPU; multiply-adds count two), and bytes read and written a second by a copy of memory far beyond the caches. */
+    double (*peak_flops)(struct backend *, enum dtype type);
+    double (*peak_bytes)(struct backend *);
     struct pool *pool;               /* host threads, for work between executions      */
     void (*destroy)(struct backend *);
 };

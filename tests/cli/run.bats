@@ -150,3 +150,16 @@ print("\n".join(json.dumps([float(x) for x in row]) for row in z))' > arrays.jso
         [ "$("$ELBO" sample run-$kind --count=3 --json | wc -l)" -eq 3 ]
     done
 }
+
+@test "bench: a step's time, and that of each kind of call in it, with shares of what the device was measured to do" {
+    "$ELBO" bench step --data.train=corpus "${tiny[@]}" --json > step.json
+    json step.json "x['step_seconds_median'] > 0 and len(x['step_seconds']) == 20 and 0 < x['share_of_peak'] < 1"
+    "$ELBO" bench kernels --data.train=corpus "${tiny[@]}" --json > kernels.json
+    json kernels.json "{k['op'] for k in x['kernels']} == set(json.load(open('step.json'))['ops'])"
+    json kernels.json "x['copy_bytes_per_second'] > 1e8 and x['f32_flops'] > 1e8 and x['bf16_flops'] is None and x['left_out'] == 0"
+    json kernels.json "all(k['seconds'] > 0 and k['calls'] > 0 and k['share_of_floor'] > 0 and k['raw_seconds'] for k in x['kernels'])"
+    # calls over both graphs are those of the step
+    json kernels.json "all(sum(k['calls'] for k in x['kernels'] if k['op'] == op) == o['calls'] for op, o in json.load(open('step.json'))['ops'].items())"
+    "$ELBO" bench kernels --data.train=corpus "${tiny[@]}" | grep -q '^limits measured here: copy'
+    refused 2 "knows 'step' and 'kernels'" -- "$ELBO" bench nothing --data.train=corpus
+}
