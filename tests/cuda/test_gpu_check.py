@@ -50,7 +50,9 @@ def main():
     ours, theirs = steps["elbo, f32, 18 tokens"], steps["PyTorch, f32, 18 tokens"]
     assert len(ours["step_seconds"]) == 20 and min(ours["step_seconds"]) > 0
     assert [row["mode"] for row in theirs["rows"]] == ["eager"] and min(theirs["rows"][0]["seconds"]) > 0
-    assert steps["elbo bench kernels"]["outcome"] in ("ok", "missing"), steps["elbo bench kernels"]
+    for precision in ("f32", "bf16"):
+        step = steps[f"elbo bench kernels, {precision}"]
+        assert step["outcome"] == "ok" and step["result"]["left_out"] == 0 and len(step["result"]["kernels"]) > 30, step
     kernels = {row["kernel"] for row in steps["PyTorch's kernels"]["rows"]}
     assert {"copy", "product", "norm backward", "adamw", "linear + loss"} <= kernels, kernels
 
