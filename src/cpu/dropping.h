@@ -2,11 +2,11 @@
 #ifndef CPU_DROPPING_H
 #define CPU_DROPPING_H
 
-#include "base/philox.h"
 #include "cpu/cpu.h"
+#include "cpu/noise.h"
 #include "ops/ops.h"
 
-enum { DROPPING_COLUMNS = 64 }; /* at a time */
+enum { DROPPING_COLUMNS = 4 * NOISE_BLOCKS }; /* at a time */
 
 struct dropping_rows {
     struct noise_key key;
@@ -34,18 +34,15 @@ static inline struct dropping_rows dropping_of(const struct call *c, unsigned se
 static inline void dropping_columns(float *to, const float *v, const struct dropping_rows *d, size_t n, size_t column, size_t count,
                                     size_t width)
 {
-    enum { BLOCKS = DROPPING_COLUMNS / 4 };
-    uint32_t word[4 * BLOCKS + 4];
+    uint32_t lanes[4][NOISE_BLOCKS], word[DROPPING_COLUMNS + 4];
     uint64_t first = (uint64_t)d->position[n] * width + column, sample = d->sample[d->sentence[n]];
     uint32_t block = (uint32_t)(first / 4), offset = (uint32_t)(first % 4);
-    SIMD for (uint32_t k = 0; k < BLOCKS; k++)
-    {
-        struct philox_block b = noise_block(d->key, sample, d->draw, block + k);
-        for (unsigned w = 0; w < 4; w++) word[4 * k + w] = b.word[w];
-    }
+    noise_blocks(lanes, d->key, sample, d->draw, block);
+    for (unsigned k = 0; k < NOISE_BLOCKS; k++)
+        for (unsigned w = 0; w < 4; w++) word[4 * k + w] = lanes[w][k];
     if (offset) { /* the columns end in one block more */
-        struct philox_block b = noise_block(d->key, sample, d->draw, block + BLOCKS);
-        for (unsigned w = 0; w < 4; w++) word[4 * BLOCKS + w] = b.word[w];
+        struct philox_block b = noise_block(d->key, sample, d->draw, block + NOISE_BLOCKS);
+        memcpy(word + DROPPING_COLUMNS, b.word, sizeof b.word);
     }
     SIMD for (size_t i = 0; i < count; i++) to[i] = word[offset + i] >= d->least_kept ? v[i] * d->scale : 0.0f;
 }
