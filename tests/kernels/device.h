@@ -12,7 +12,7 @@ const char *device_missing(void);
 const char *device_name(void);
 
 /* How often a trial runs; `chosen`: it is the one trial of its launcher and type that may be run again many times.
- * Emulated: once in each order of warps. Real: $ELBO_TEST_REPEATS times (3), chosen ones $ELBO_TEST_RERUNS times. */
+ * Emulated: once in each order of warps, or in the first $ELBO_TEST_REPEATS of them. Real: $ELBO_TEST_REPEATS times (3), chosen ones $ELBO_TEST_RERUNS times. */
 size_t device_runs(bool chosen);
 /* What a run of the trial differs in, in words for a message. */
 const char *device_difference(void);
@@ -20,6 +20,8 @@ const char *device_difference(void);
 bool device_prepare(size_t run, uint64_t seed, double seconds);
 /* Bank conflicts of matrix loads from shared memory so far; 0 where they are not counted. */
 size_t device_bank_conflicts(void);
+/* The kernel that ran last, without its template arguments; null where that is not known. */
+const char *device_kernel(void);
 /* What is known about the last error beyond its name. */
 const char *device_message(void);
 

@@ -54,6 +54,11 @@ size_t device_bank_conflicts(void)
     return 0;
 }
 
+const char *device_kernel(void)
+{
+    return NULL;
+}
+
 const char *device_message(void)
 {
     return "the CUDA runtime says no more; run it under compute-sanitizer";

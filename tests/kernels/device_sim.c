@@ -2,6 +2,17 @@
 #include "kernels/device.h"
 #include "sim.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
+static char kernel[64];
+
+static void launched(void *context, const struct sim_launch *launch)
+{
+    (void)context;
+    snprintf(kernel, sizeof kernel, "%s", launch->kernel);
+}
+
 const char *device_missing(void)
 {
     return NULL;
@@ -14,8 +25,10 @@ const char *device_name(void)
 
 size_t device_runs(bool chosen)
 {
+    const char *fewer = getenv("ELBO_TEST_REPEATS");
+    size_t runs = fewer && *fewer ? strtoul(fewer, NULL, 10) : 0;
     (void)chosen;
-    return SIM_ORDERS;
+    return runs && runs < SIM_ORDERS ? runs : SIM_ORDERS;
 }
 
 const char *device_difference(void)
@@ -27,6 +40,7 @@ bool device_prepare(size_t run, uint64_t seed, double seconds)
 {
     (void)seconds;
     sim_set_order((enum sim_order)run, seed | 1);
+    sim_on_launch(launched, NULL);
     return true;
 }
 
@@ -35,6 +49,11 @@ size_t device_bank_conflicts(void)
     struct sim_counts counts;
     sim_get_counts(&counts);
     return counts.bank_conflicts;
+}
+
+const char *device_kernel(void)
+{
+    return kernel;
 }
 
 const char *device_message(void)

@@ -45,7 +45,8 @@ static void raise_columns(struct trial *t, int array, size_t stride, size_t from
     }
 }
 
-static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, size_t stride, bool gradient, double level, double step)
+static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, size_t stride, bool gradient, double level,
+                        double step, bool shifted)
 {
     struct trial t;
     struct context c = {.rows = rows, .vocabulary = vocabulary, .stride = stride, .dnll = -1};
@@ -55,11 +56,12 @@ static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, s
         labels[r] = r % 7 == 2 ? -1 - (int32_t)r : (int32_t)(r == 0 ? vocabulary - 1 : r == 1 ? 0 : trial_random(&seed) % vocabulary);
     for (size_t r = 0; r < rows && isinf(step); r++)
         if (labels[r] >= 0) labels[r] = (int32_t)(vocabulary - 1 - r % 2); /* a column that is there */
-    trial_begin(&t, type, "softmax loss %zu x %zu of %zu%s around %g, step %g", rows, vocabulary, stride,
-                gradient ? ", gradient" : "", level, step);
+    trial_begin(&t, type, "softmax loss %zu x %zu of %zu%s around %g, step %g%s", rows, vocabulary, stride,
+                gradient ? ", gradient" : "", level, step, shifted ? ", shifted" : "");
     /* Of few columns none stands out: an nll near 0 would have no digits to compare. */
     c.logits = trial_normal(&t, trial_t(&t), rows * stride, level, vocabulary < 32 ? 0.5 : 3);
     if (step < 0 || step > 0) raise_columns(&t, c.logits, stride, vocabulary / 2, step);
+    if (shifted) trial_shift(&t, c.logits);
     c.labels = trial_integers(&t, labels, rows);
     if (gradient) c.dnll = trial_normal(&t, ARRAY_F32, rows, 1, 0.5);
     c.nll = trial_output(&t, ARRAY_F32, rows);
@@ -88,9 +90,10 @@ static void softmax_matches(void **state)
             size_t n[2];
             sweep_shape(n, &shapes, i);
             size_t stride = (n[1] + 127) / 128 * 128;
-            try_softmax((enum kernel_type)type, n[0], n[1], stride, true, i == 2 ? -40 : 0, 0);
-            try_softmax((enum kernel_type)type, n[0], n[1], n[1], i % 2, 0, 0);
-            try_softmax((enum kernel_type)type, n[0], n[1], stride, false, 0, 0);
+            try_softmax((enum kernel_type)type, n[0], n[1], stride, true, i == 2 ? -40 : 0, 0, false);
+            try_softmax((enum kernel_type)type, n[0], n[1], n[1], i % 2, 0, 0, false);
+            try_softmax((enum kernel_type)type, n[0], n[1], stride, false, 0, 0, false);
+            if (i < shapes.count) try_softmax((enum kernel_type)type, n[0], n[1], stride, i % 2, 0, 0, true);
         }
 }
 
@@ -104,8 +107,8 @@ static void softmax_of_steps(void **state)
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
             for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-                try_softmax((enum kernel_type)type, 4, widths[w], (widths[w] + 127) / 128 * 128, true, 0, steps[i]);
-                try_softmax((enum kernel_type)type, 3, widths[w] + 1, widths[w] + 1, i % 2, 0, steps[i]);
+                try_softmax((enum kernel_type)type, 4, widths[w], (widths[w] + 127) / 128 * 128, true, 0, steps[i], false);
+                try_softmax((enum kernel_type)type, 3, widths[w] + 1, widths[w] + 1, i % 2, 0, steps[i], false);
             }
 }
 

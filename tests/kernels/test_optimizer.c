@@ -182,12 +182,15 @@ static void try_narrow(size_t count, size_t first, bool is_sgd, bool constant)
         all_equal(&t, c.moment2, 0.75f);
         all_equal(&t, c.gradient, 0x1.23p-6f);
     }
-    if (count > 1 && !constant) { /* what is not finite stays so; the weight beside it is worth nothing then */
+    if (count > 2 && !constant) { /* what is not finite stays so; the weights beside it are worth nothing then */
         const uint16_t infinite = 0x7f80;
+        const uint32_t full = 0x7fffffff; /* what GPUs make of every NaN: anything added to it would wrap around */
         memcpy(t.arrays[c.moment1].initial, &infinite, sizeof infinite);
         memcpy(t.arrays[c.moment2].initial, &infinite, sizeof infinite);
         t.arrays[c.moment1].value[0] = t.arrays[c.moment2].value[0] = INFINITY;
-        t.arrays[c.weights].skipped = 1;
+        memcpy((float *)t.arrays[c.gradient].initial + 1, &full, sizeof full);
+        t.arrays[c.gradient].value[1] = (double)((float *)t.arrays[c.gradient].initial)[1];
+        t.arrays[c.weights].skipped = 2;
     }
     c.scalars = floats(&t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.5, 0.5, 1e-8, 1.25, 2.5, 0.5, true}, SCALARS);
     c.header = trial_header(&t, 0, 0);

@@ -1,0 +1,45 @@
+/* attention_mma.cu: the same on tensor cores, against double. */
+#include "kernels/attention.h"
+
+/* Tensor cores: lengths around the edges of their steps, by the launch for short sentences and by that for long ones. */
+static void tensor_cores(void **state)
+{
+    static const struct {
+        size_t heads, kv_heads, width, memory, lengths[8];
+    } cases[] = {
+        {2, 2, 16, 0, {1, 15, 16, 17, 0, 31, 33}},
+        {4, 2, 16, 17, {3, 0, 47, 48, 49, 16}},
+        {1, 1, 32, 1, {15, 16, 17, 63, 64, 65}},
+        {6, 1, 32, 2, {7, 32, 0, 33}},
+        {1, 1, 32, 0, {255, 1, 256, 2}},
+        {2, 1, 48, 1, {14, 15, 16, 46, 47, 48}},
+        {1, 1, 48, 17, {127, 0, 129}},
+        {1, 1, 64, 1, {127, 128, 129}},
+        {4, 2, 64, 2, {30, 31, 62, 1, 63}},
+        {1, 1, 64, 1, {254, 255}},
+        {1, 1, 64, 0, {255, 256, 257}},
+        {1, 1, 64, 17, {300, 5}},
+        {6, 1, 64, 0, {17, 2, 0, 20}},
+        {1, 1, 128, 1, {111, 112, 113}},
+        {1, 1, 128, 0, {127, 128, 129}},
+        {4, 2, 128, 17, {1, 15, 0, 16}},
+        {2, 1, 80, 1, {33, 64, 65}},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int causal = 0; causal < 2; causal++)
+            for (int many = 0; many < 2; many++) {
+                struct shape shape = {.heads = cases[i].heads, .kv_heads = cases[i].kv_heads, .width = cases[i].width, .memory = cases[i].memory};
+                struct context c = {.s.sentences = sizeof cases->lengths / sizeof *cases->lengths};
+                for (size_t s = 0; s < c.s.sentences; s++) {
+                    for (size_t p = 0; p < cases[i].lengths[s]; p++) c.s.sentence[c.s.tokens++] = (int32_t)s;
+                    c.s.offsets[s + 1] = (int32_t)c.s.tokens;
+                    if (cases[i].lengths[s] > c.s.longest) c.s.longest = cases[i].lengths[s];
+                }
+                try_sentences(&c, KERNEL_BF16, &shape, many ? 600 : c.s.longest + i % 3 * 20, causal, (i + (size_t)causal) % 2,
+                              i % 4 == 1 ? 2u - (unsigned)causal : 3u, many && causal ? 5 : 0);
+            }
+    assert_int_equal(device_bank_conflicts(), 0);
+}
+
+TRIAL_MAIN(cmocka_unit_test(tensor_cores))

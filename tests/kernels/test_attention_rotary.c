@@ -1,0 +1,48 @@
+/* attention_rotary.cu: rotary positions, against double. */
+#include "kernels/attention.h"
+
+static int rotary(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return rotary_cuda(at(t, c->out), at(t, c->qkv), at(t, c->position), c->s.tokens, c->width, c->rotated_heads,
+                       c->shape.head_width, c->direction, c->add[0], t->type, NULL);
+}
+
+static void try_rotary(enum kernel_type type, const struct shape *shape, int direction, bool add)
+{
+    struct trial t;
+    struct context c = {.add = {add}, .direction = direction};
+    size_t W = (shape->width + 1) / 2 * 2, half = W / 2;
+    trial_sentences(&c.s, shape->sentences, shape->longest, shape->width);
+    for (size_t n = 0; n < c.s.tokens && direction < 0; n++) c.s.position[n] = (int32_t)(100000 - n * 7919 % 100001);
+    c.rotated_heads = shape->heads + shape->kv_heads;
+    c.width = (shape->heads + 2 * shape->kv_heads) * W;
+    c.shape.head_width = W;
+    trial_begin(&t, type, "rotary %zu x %zu, %zu heads of %zu%s", c.s.tokens, c.width, c.rotated_heads, W, add ? ", add" : "");
+    c.qkv = trial_normal(&t, trial_t(&t), c.s.tokens * c.width, 0, 1);
+    c.position = trial_integers(&t, c.s.position, c.s.tokens);
+    c.out = trial_sum(&t, trial_t(&t), c.s.tokens * c.width, add);
+    double *y = trial_expect(&t, c.out);
+    for (size_t i = 0; i < c.s.tokens * c.width; i++) {
+        const double *x = trial_value(&t, c.qkv) + i;
+        size_t column = i % c.width, within = column % W;
+        double angle = c.s.position[i / c.width] * pow(10000, -2.0 * (double)(within % half) / (double)W) * direction;
+        y[i] = column >= c.rotated_heads * W ? x[0]
+               : within < half               ? x[0] * cos(angle) - x[half] * sin(angle)
+                                             : x[0] * cos(angle) + *(x - half) * sin(angle);
+    }
+    trial_run(&t, rotary, &c);
+}
+
+static void rotated(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sweep_count(&shapes); i++)
+            for (int option = 0; option < 2; option++) {
+                struct shape shape = shape_of(i);
+                try_rotary((enum kernel_type)type, &shape, option ? -1 : 1, option);
+            }
+}
+
+TRIAL_MAIN(cmocka_unit_test(rotated))
