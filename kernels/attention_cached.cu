@@ -10,7 +10,8 @@ enum { WARPS = 4, THREADS = WARPS * WARP };
 template <typename T, int P>
 static __global__ void __launch_bounds__(THREADS, 1)
     attention_cached_kernel(T *__restrict__ out, T *cache, const T *__restrict__ qkv, const int32_t *__restrict__ position,
-                            const T *__restrict__ memory, size_t room, struct attention_shape a, unsigned team)
+                            const T *__restrict__ memory, const int32_t *__restrict__ history, size_t room,
+                            struct attention_shape a, unsigned team)
 {
     KERNEL_DYNAMIC_SHARED(float, scores);
     KERNEL_SHARED(float, scratch, WARP);
@@ -19,6 +20,12 @@ static __global__ void __launch_bounds__(THREADS, 1)
     size_t at = (size_t)position[row], count = a.memory + at + 1, own = threadIdx.x / team, teams = THREADS / team, lane = threadIdx.x % team;
     const T *query = qkv + row * a.row, *remembered = memory + row * a.memory * 2 * kv_width + kv * a.width;
     T *kept = cache + row * room * 2 * kv_width + kv * a.width;
+    history = history ? history + row * room : nullptr;
+    /* Key (0) or value (1) of the row's position j: this row's part of the cache, or that of the row it was taken from. */
+    auto earlier = [=](size_t j, size_t which) {
+        const T *from = history && j < at ? cache + (size_t)history[j] * room * 2 * kv_width + kv * a.width : kept;
+        return from + (j * 2 + which) * kv_width;
+    };
     for (size_t c = threadIdx.x; c < 2 * each; c += THREADS) {
         size_t which = c / each, d = c % each * P;
         store_pack(kept + (at * 2 + which) * kv_width + d, load_pack<T, P>(query + (a.heads + which * a.kv_heads + kv) * a.width + d));
@@ -27,7 +34,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     for (size_t head = kv * group; head < (kv + 1) * group; head++) {
         for (size_t first = 0; first < count; first += teams) {
             size_t j = first + own;
-            const T *k = j < a.memory ? remembered + j * 2 * kv_width : kept + (j - a.memory) * 2 * kv_width;
+            const T *k = j < a.memory ? remembered + j * 2 * kv_width : j < count ? earlier(j - a.memory, 0) : kept;
             float s = 0;
             for (size_t c = lane; j < count && c < each; c += team) {
                 pack<T, P> x = load_pack<T, P>(query + head * a.width + c * P), y = load_pack<T, P>(k + c * P);
@@ -47,7 +54,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
             size_t d = (first + lane) * P;
             float y[P] = {};
             for (size_t j = own; j < count && d < a.width; j += teams) {
-                const T *v = j < a.memory ? remembered + (j * 2 + 1) * kv_width : kept + ((j - a.memory) * 2 + 1) * kv_width;
+                const T *v = j < a.memory ? remembered + (j * 2 + 1) * kv_width : earlier(j - a.memory, 1);
                 pack<T, P> x = load_pack<T, P>(v + d);
                 KERNEL_UNROLL
                 for (int e = 0; e < P; e++) y[e] += scores[j] * to_float(x.v[e]);
@@ -68,8 +75,8 @@ static __global__ void __launch_bounds__(THREADS, 1)
 /* ---- launchers ---- */
 
 extern "C" int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position, const void *memory,
-                                     size_t rows, size_t room, const struct kernel_attention *shape, enum kernel_type type,
-                                     kernel_stream stream)
+                                     const int32_t *history, size_t rows, size_t room, const struct kernel_attention *shape,
+                                     enum kernel_type type, kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
     if (!rows) return 0;
@@ -81,7 +88,7 @@ extern "C" int attention_cached_cuda(void *out, void *cache, const void *qkv, co
             if (e) return e;
             while (team < WARP && team * P < a.width) team *= 2;
             KERNEL_LAUNCH((attention_cached_kernel<T, P>), dim3((unsigned)rows, (unsigned)a.kv_heads), THREADS, bytes, stream,
-                          (T *)out, (T *)cache, (const T *)qkv, position, (const T *)memory, room, a, team);
+                          (T *)out, (T *)cache, (const T *)qkv, position, (const T *)memory, history, room, a, team);
         });
     });
     return cudaGetLastError();

@@ -87,9 +87,11 @@ int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch, const voi
                             const struct kernel_attention *shape, const bool add[2], enum kernel_type type,
                             kernel_stream stream);
 size_t attention_scratch_floats(const struct kernel_attention *shape);
-/* One new token per row: appends to cache (R, room, 2, Hk W) T at position (R), attends to all up to it. */
-int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position, const void *memory, size_t rows,
-                          size_t room, const struct kernel_attention *shape, enum kernel_type type, kernel_stream stream);
+/* One new token per row: appends to cache (R, room, 2, Hk W) T at position (R), attends to all up to it. history (R, room), may
+ * be null: the row of the cache that holds this row's position j, for j before its own. */
+int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position, const void *memory,
+                          const int32_t *history, size_t rows, size_t room, const struct kernel_attention *shape,
+                          enum kernel_type type, kernel_stream stream);
 /* Halves rotated by direction * position / 10000^(2i/W) in the first heads * W columns; the others copied. */
 int rotary_cuda(void *y, const void *x, const int32_t *position, size_t rows, size_t width, size_t heads, size_t head_width,
                 int direction, bool add, enum kernel_type type, kernel_stream stream);

@@ -111,7 +111,14 @@ elbo_status cli_generate(struct elbo_ids **out, const float *z, size_t rows, boo
     const struct generate_config *g = &cli->config.generate;
     struct generate_options o = {.max_length = g->max_length ? g->max_length : cli->config.data.max_length,
                                  .temperature = g->temperature, .top_p = g->top_p, .top_k = g->top_k,
-                                 .greedy = greedy || g->greedy, .allow_unknown = g->allow_unknown, .seed = cli->config.seed};
+                                 .greedy = greedy || g->greedy, .allow_unknown = g->allow_unknown, .seed = cli->config.seed,
+                                 .beam = g->beam, .length_penalty = g->length_penalty};
+    static const char *const drawing[] = {"temperature", "top_p", "top_k", "greedy"};
+    for (size_t i = 0; i < sizeof drawing / sizeof *drawing && g->beam; i++)
+        if (options_given(cli->options, drawing[i]))
+            return elbo_fail(error, ELBO_USAGE, "--beam=%zu searches and draws nothing: leave --%s away, or --beam", g->beam, drawing[i]);
+    if (!g->beam && options_given(cli->options, "length_penalty"))
+        return elbo_fail(error, ELBO_USAGE, "--length_penalty belongs to a search: give --beam too, say --beam=5");
     *out = calloc(rows + 1, sizeof **out);
     if (!*out) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu sentences", rows);
     elbo_status status = generate(&run->model, *out, z, rows, &o, &run->marks, error);

@@ -209,18 +209,26 @@ void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_
     *per_worker = (padded(c->size.out[1][1] + (size_t)c->attr->i[ATTENTION_MEMORY]) + VL) * sizeof(float);
 }
 
+/* All heads' keys (which 0) or values (1) of a row's position j: in its own part of the cache, or in that of the row it was taken
+ * from. */
+static float *kept(const struct call *c, size_t row, size_t at, size_t j, size_t which)
+{
+    const int32_t *history = c->in[3];
+    const size_t *dim = c->size.out[1]; /* (R, room, 2, Hk W) */
+    size_t from = history && j < at ? (size_t)history[row * dim[1] + j] : row;
+    return (float *)c->out[1] + ((from * dim[1] + j) * 2 + which) * dim[3];
+}
+
 static void cached(void *argument, size_t tile, size_t worker)
 {
     const struct call *c = argument;
     struct heads h = heads_of(c);
-    size_t row = tile / h.kv, head = tile % h.kv, room = c->size.out[1][1], kv_width = h.kv * h.width;
+    size_t row = tile / h.kv, head = tile % h.kv, kv_width = h.kv * h.width;
     const float *qkv = (const float *)c->in[0] + row * h.row;
     const float *memory = c->in[2] ? (const float *)c->in[2] + row * h.memory * 2 * kv_width : NULL;
     size_t at = (size_t)((const int32_t *)c->in[1])[row];
-    float *cache = (float *)c->out[1] + row * room * 2 * kv_width + head * h.width;
     for (unsigned which = 0; which < 2; which++)
-        memcpy(cache + (at * 2 + which) * kv_width, qkv + (h.heads + which * h.kv + head) * h.width,
-               h.width * sizeof(float));
+        memcpy(kept(c, row, at, at, which) + head * h.width, qkv + (h.heads + which * h.kv + head) * h.width, h.width * sizeof(float));
     size_t keys = h.memory + at + 1, n = padded(keys);
     float *p = cpu_scratch(c, worker);
     for (size_t q = head * h.group; q < (head + 1) * h.group; q++) {
@@ -229,7 +237,7 @@ static void cached(void *argument, size_t tile, size_t worker)
         float top = -INFINITY, sum = 0;
         for (size_t j = 0; j < n; j++) p[j] = -INFINITY;
         for (size_t j = 0; j < keys; j++) {
-            const float *k = j < h.memory ? memory + j * 2 * kv_width + head * h.width : cache + (j - h.memory) * 2 * kv_width;
+            const float *k = (j < h.memory ? memory + j * 2 * kv_width : kept(c, row, at, j - h.memory, 0)) + head * h.width;
             float s = 0;
             SIMD_SUM(s) for (size_t d = 0; d < h.width; d++) s += query[d] * k[d];
             p[j] = s * h.scale;
@@ -242,8 +250,7 @@ static void cached(void *argument, size_t tile, size_t worker)
         }
         memset(y, 0, h.width * sizeof *y);
         for (size_t j = 0; j < keys; j++) {
-            const float *v = j < h.memory ? memory + (j * 2 + 1) * kv_width + head * h.width
-                                          : cache + ((j - h.memory) * 2 + 1) * kv_width;
+            const float *v = (j < h.memory ? memory + (j * 2 + 1) * kv_width : kept(c, row, at, j - h.memory, 1)) + head * h.width;
             float w = p[j] / sum;
             SIMD for (size_t d = 0; d < h.width; d++) y[d] += w * v[d];
         }

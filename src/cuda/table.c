@@ -197,8 +197,8 @@ static void attention_backward_workspace(const struct call *c, size_t *shared, s
 static void attention_cached(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 0, MAX_INPUTS);
-    keep(c, attention_cached_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[1][1], &a, in_type(c, 0),
-                                  stream_of(c)));
+    keep(c, attention_cached_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0], c->size.out[1][1], &a,
+                                  in_type(c, 0), stream_of(c)));
 }
 
 static void rotary(const struct call *c)

@@ -37,6 +37,11 @@ static void sift(uint32_t *heap, size_t n, size_t i, const double *share)
     }
 }
 
+bool generate_may(const struct generate_options *o, const struct text_marks *marks, size_t token)
+{
+    return token != marks->start && (token != marks->unknown || o->allow_unknown);
+}
+
 static void choose(void *argument, size_t row, size_t worker)
 {
     (void)worker;
@@ -47,8 +52,7 @@ static void choose(void *argument, size_t row, size_t worker)
     uint32_t *heap = c->heap + row * v;
     size_t best = c->marks->end;
     for (size_t i = 0; i < v; i++) {
-        bool never = i == c->marks->start || (i == c->marks->unknown && !c->o->allow_unknown);
-        share[i] = never ? -INFINITY : logits[i];
+        share[i] = generate_may(c->o, c->marks, i) ? logits[i] : -INFINITY;
         if (share[i] > top) top = share[i], best = i;
     }
     c->chosen[row] = (int32_t)best;
@@ -79,7 +83,7 @@ static void choose(void *argument, size_t row, size_t worker)
 
 /* ---- the loop over positions ---- */
 
-static elbo_status append(struct elbo_ids *ids, uint32_t id, elbo_error *error)
+elbo_status generate_append(struct elbo_ids *ids, uint32_t id, elbo_error *error)
 {
     if (ids->count == ids->capacity) {
         size_t room = ids->capacity ? 2 * ids->capacity : 32;
@@ -120,7 +124,7 @@ static elbo_status some_rows(struct model *m, struct recording *step, struct cho
             if (ids[i] == (int32_t)c->marks->end)
                 done[i] = true, open--;
             else
-                status = append(&out[i], (uint32_t)ids[i], error);
+                status = generate_append(&out[i], (uint32_t)ids[i], error);
         }
     }
     free(logits);
@@ -133,10 +137,11 @@ elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size
     size_t longest = m->config.positions - 1, chunk = rows < MOST_ROWS ? rows : MOST_ROWS, v = m->config.vocabulary;
     if (options->max_length && options->max_length < longest) longest = options->max_length;
     if (!rows) return ELBO_OK;
+    if (options->beam) return generate_beam(m, out, z, rows, longest, options, marks, error);
     struct recording step = {0}, *list[] = {&step};
     int32_t chosen[MOST_ROWS];
     struct chooser c = {.o = options, .marks = marks, .vocabulary = v, .chosen = chosen};
-    ELBO_TRY(record_step(&step, &m->config, m->parameters, chunk, longest, error));
+    ELBO_TRY(record_step(&step, &m->config, m->parameters, chunk, longest, false, error));
     elbo_status status = model_bind(m, list, 1, NULL, error);
     c.share = malloc(chunk * v * sizeof *c.share);
     c.heap = malloc(chunk * v * sizeof *c.heap);

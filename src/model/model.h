@@ -80,9 +80,9 @@ elbo_status record_encode(struct recording *out, const struct model_config *conf
                           const struct graph_capacities *capacities, elbo_error *error);
 elbo_status record_score(struct recording *out, const struct model_config *config, struct parameters *parameters,
                          const struct graph_capacities *capacities, elbo_error *error);
-/* `room`: positions of the cache; rows are counted by DIM_DRAWS. */
+/* `room`: positions of the cache; rows are counted by DIM_DRAWS. history: with the input of op_attention_cached. */
 elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters, size_t rows,
-                        size_t room, elbo_error *error);
+                        size_t room, bool history, elbo_error *error);
 void recording_free(struct recording *r, struct backend *backend);
 
 /* Plans `r`, makes the model's arena large enough for it and binds it. Other recordings of the model that were bound

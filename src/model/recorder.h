@@ -25,6 +25,7 @@ struct sequence {
     value sentence, offsets;                      /* packed only                                */
     value sample;                                 /* (S) u64, packed only                       */
     const value *cache;                           /* (layers), cached only                      */
+    value history;                                /* (N, room) i32, cached only, optional       */
 };
 
 /* A packed sequence's inputs, named "<stream>.ids" and so on; `rows` is its token dimension. */

@@ -118,7 +118,7 @@ elbo_status record_score(struct recording *out, const struct model_config *confi
 }
 
 elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters, size_t rows,
-                        size_t room, elbo_error *error)
+                        size_t room, bool history, elbo_error *error)
 {
     struct recorder r;
     struct graph_capacities capacities = {{[DIM_DRAWS] = rows}};
@@ -128,6 +128,7 @@ elbo_status record_step(struct recording *out, const struct model_config *config
     struct sequence s = {.cached = true};
     s.ids = graph_input(r.g, "ids", DTYPE_I32, 1, n);
     s.position = graph_input(r.g, "position", DTYPE_I32, 1, n);
+    if (history) s.history = graph_input(r.g, "history", DTYPE_I32, 2, (struct dim[]){n[0], {DIM_FIXED, room}});
     value z = NO_VALUE;
     if (config->latent.kind != LATENT_NONE)
         z = graph_input(r.g, "z", DTYPE_F32, 2, (struct dim[]){n[0], {DIM_FIXED, config->latent.width}});

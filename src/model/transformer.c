@@ -58,7 +58,7 @@ static value attention(struct stack *t, value x, size_t layer)
                                      t->r->config->latent.width, "%s.%zu.attention.memory.weight", t->name, layer);
         memory = op_linear(g, t->latent, w, NO_VALUE);
     }
-    value out = t->s->cached ? op_attention_cached(g, qkv, t->s->position, memory, t->s->cache[layer], &config)
+    value out = t->s->cached ? op_attention_cached(g, qkv, t->s->position, memory, t->s->history, t->s->cache[layer], &config)
                              : op_attention(g, qkv, t->s->offsets, memory, &config);
     t->dropping = dropping(t);
     return linear(t, out, t->c->width, t->residual_std, false, layer, "attention.output");

@@ -43,7 +43,7 @@ value op_attention(struct graph *g, value qkv, value offsets, value memory, cons
     return out;
 }
 
-value op_attention_cached(struct graph *g, value qkv, value position, value memory, value cache,
+value op_attention_cached(struct graph *g, value qkv, value position, value memory, value history, value cache,
                           const struct attention_config *c)
 {
     if (!check(g, qkv, memory, c)) return NO_VALUE;
@@ -54,6 +54,7 @@ value op_attention_cached(struct graph *g, value qkv, value position, value memo
     node_in(g, n, 0, qkv);
     node_in(g, n, 1, position);
     node_in(g, n, 2, memory);
+    node_in(g, n, 3, history);
     node_out_into(g, n, 1, cache, WRITE);
     return node_out(g, n, 0, "attention", graph_value(g, qkv)->dtype, 2,
                     (struct dim[]){op_rows(g, qkv), {DIM_FIXED, c->heads * c->head_width}});

@@ -71,8 +71,9 @@ struct attention_config {
 value op_attention(struct graph *g, value qkv, value offsets, value memory, const struct attention_config *config);
 
 /* The same for one new token per row: appends its key and value to the cache at `position` and attends to all up to it.
- * qkv (R, (H + 2 Hk) W), position (R) i32, cache (R, T, 2, Hk W) state. */
-value op_attention_cached(struct graph *g, value qkv, value position, value memory, value cache,
+ * qkv (R, (H + 2 Hk) W), position (R) i32, cache (R, T, 2, Hk W) state. history (R, T) i32, optional: the row whose cache holds
+ * this row's position j, for every j before its own: so rows are continued by others without their caches being copied. */
+value op_attention_cached(struct graph *g, value qkv, value position, value memory, value history, value cache,
                           const struct attention_config *config);
 
 /* Rotary positions (Su et al. 2021), halves split as in Llama: the first heads * head_width columns of x are rotated by

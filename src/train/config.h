@@ -90,7 +90,8 @@ struct prepare_config {
 
 struct generate_config {
     size_t count, max_length, top_k, steps;
-    double temperature, top_p;
+    double temperature, top_p, length_penalty;
+    size_t beam;
     bool greedy, allow_unknown, posterior_mean;
     const char *from, *to;
     int format;                            /* enum encode_format */

@@ -73,6 +73,16 @@ json() {
     grep -qF -- "$unknown" asked
 }
 
+@test "sample and reconstruct: a search for the likeliest sentence draws nothing" {
+    "$ELBO" sample run --count=3 --beam=4 > one
+    "$ELBO" sample run --count=2 --beam=4 > fewer
+    head -n 2 one | cmp - fewer
+    "$ELBO" reconstruct run --beam=4 --length_penalty=1 < fresh.txt > written
+    [ "$(wc -l < written)" -eq 40 ]
+    refused 2 --beam=4 --temperature -- "$ELBO" sample run --beam=4 --temperature=1
+    refused 2 --length_penalty --beam=5 -- "$ELBO" sample run --length_penalty=1
+}
+
 @test "encode, decode and reconstruct go round" {
     "$ELBO" encode run --format=jsonl < fresh.txt > z.jsonl
     [ "$(wc -l < z.jsonl)" -eq 40 ]

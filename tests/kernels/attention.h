@@ -14,7 +14,7 @@ struct context {
     struct kernel_attention shape;
     bool add[2];
     size_t room;
-    int out, lse, qkv, offsets, memory, dqkv, dmemory, scratch, dout, cache, position;
+    int out, lse, qkv, offsets, memory, history, dqkv, dmemory, scratch, dout, cache, position;
     size_t width, rotated_heads;
     int direction;
     unsigned shifted; /* of try_sentences: bits of qkv, memory, out, dout, dqkv, dmemory */

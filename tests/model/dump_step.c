@@ -103,7 +103,7 @@ static void dump_logits(struct model *m, const char *prefix, const struct slot *
 {
     struct recording step, *list[] = {&step};
     size_t sentences = slot->sentences, room = slot->decoder.longest, v = m->config.vocabulary;
-    must(record_step(&step, &m->config, m->parameters, sentences + 1, room, &error));
+    must(record_step(&step, &m->config, m->parameters, sentences + 1, room, false, &error));
     must(model_bind(m, list, 1, NULL, &error));
     float *all = calloc(sentences * room * v, sizeof *all), *now = calloc(sentences * v, sizeof *now);
     int32_t ids[CAPACITY], position[CAPACITY];

@@ -143,8 +143,9 @@ static void packed(float *out, const struct shape *s, const struct batch *b, con
     graph_free(g);
 }
 
-/* One row per sentence at a time; sentences that are over repeat their last token, as generation does. */
-static void one_by_one(float *out, const struct shape *s, const struct batch *b, const float *qkv, const float *memory,
+/* One row per sentence at a time; sentences that are over repeat their last token, as generation does. `moving`: at each token a
+ * sentence takes the next row, and the history says where its earlier ones lie. */
+static void one_by_one(float *out, const struct shape *s, const struct batch *b, const float *qkv, const float *memory, bool moving,
                        struct backend *backend)
 {
     elbo_error error = {0};
@@ -160,30 +161,42 @@ static void one_by_one(float *out, const struct shape *s, const struct batch *b,
     value cache =
         graph_state(g, "cache", DTYPE_F32, 4, (struct dim[]){n, {DIM_FIXED, ROOM}, {DIM_FIXED, 2}, {DIM_FIXED, kv}});
     if (s->memory) m = graph_input(g, "memory", DTYPE_F32, 2, (struct dim[]){n, {DIM_FIXED, s->memory * 2 * kv}});
-    value y = op_attention_cached(g, x, position, m, cache, &c);
+    value history = moving ? graph_input(g, "history", DTYPE_I32, 2, (struct dim[]){n, {DIM_FIXED, ROOM}}) : NO_VALUE;
+    value y = op_attention_cached(g, x, position, m, history, cache, &c);
     graph_keep(g, y);
     assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
     void *arena = harness_memory(e.plan.bytes),
          *state[] = {harness_memory((SENTENCES + 2) * ROOM * 2 * kv * sizeof(float))};
     assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){0}, NULL, state, &error), ELBO_OK);
     float *rows = harness_memory(SENTENCES * row * sizeof *rows);
-    int32_t at[SENTENCES];
+    int32_t at[SENTENCES], from[SENTENCES][ROOM];
+    size_t m_width = s->memory * 2 * kv;
+    float *remembered = harness_memory(SENTENCES * m_width * sizeof *remembered);
     e.inputs[graph_value(g, x)->binding] = rows;
     e.inputs[graph_value(g, position)->binding] = at;
-    if (m.index) e.inputs[graph_value(g, m)->binding] = memory;
+    if (m.index) e.inputs[graph_value(g, m)->binding] = remembered;
+    if (moving) e.inputs[graph_value(g, history)->binding] = from;
     for (int32_t t = 0; t < ROOM; t++) {
-        for (size_t i = 0; i < SENTENCES; i++) {
+        for (size_t r = 0; r < SENTENCES; r++) {
+            size_t i = moving ? (r + (size_t)t) % SENTENCES : r;
             int32_t length = b->offsets[i + 1] - b->offsets[i];
-            at[i] = t < length ? t : length - 1;
-            memcpy(rows + i * row, qkv + (size_t)(b->offsets[i] + at[i]) * row, row * sizeof *rows);
+            int32_t token = t < length ? t : length - 1;
+            at[r] = moving ? t : token; /* a place in the cache is written once */
+            for (size_t j = 0; j < ROOM; j++) from[r][j] = (int32_t)((i + SENTENCES * ROOM - j) % SENTENCES);
+            memcpy(rows + r * row, qkv + (size_t)(b->offsets[i] + token) * row, row * sizeof *rows);
+            if (m_width) memcpy(remembered + r * m_width, memory + i * m_width, m_width * sizeof *memory);
         }
         struct execution run = {.count = {[DIM_DRAWS] = SENTENCES}};
         harness_run(&e, &run);
         const float *now = executor_pointer(&e, y);
-        for (size_t i = 0; i < SENTENCES; i++)
-            memcpy(out + (size_t)(b->offsets[i] + at[i]) * outs, now + i * outs, outs * sizeof *out);
+        for (size_t r = 0; r < SENTENCES; r++) {
+            size_t i = moving ? (r + (size_t)t) % SENTENCES : r;
+            if (b->offsets[i] + at[r] >= b->offsets[i + 1]) continue;
+            memcpy(out + (size_t)(b->offsets[i] + at[r]) * outs, now + r * outs, outs * sizeof *out);
+        }
     }
     free(rows);
+    free(remembered);
     free(arena);
     free(state[0]);
     executor_free(&e);
@@ -209,8 +222,11 @@ static void cached_equals_packed(void **state)
             char what[96];
             snprintf(what, sizeof what, "cached attention %zu, %s, %zu threads", i, harness_device[d].variant,
                      harness_device[d].threads);
+            one_by_one(c, s, b, x, x + n, true, harness_device[d].backend);
+            memcpy(a, c, outs * sizeof *a);
+            one_by_one(c, s, b, x, x + n, false, harness_device[d].backend);
+            assert_memory_equal(a, c, outs * sizeof *a); /* where the cache lies changes nothing */
             packed(a, s, b, x, x + n, harness_device[d].backend);
-            one_by_one(c, s, b, x, x + n, harness_device[d].backend);
             for (size_t k = 0; k < outs; k++) wide[k] = a[k];
             harness_close_to(what, harness_error_f32(c, wide, outs, 0), TOLERANCE_CACHED);
             if (harness_device[d].threads == 1) {

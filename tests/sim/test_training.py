@@ -157,11 +157,12 @@ def main():
             figures[device] = json.loads(answer.stdout)
         for key in ("neg_elbo", "iwae_nll", "own_z_gain", "kl"):
             assert abs(figures["cpu"][key] - figures["cuda"][key]) <= 1e-4 * abs(figures["cpu"][key]) + 1e-5, key
-        lines = {}
-        for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")):
-            lines[device] = subprocess.run([program, "sample", str(scratch / "moved"), "--count=3", f"--device={device}"],
-                                           capture_output=True, text=True, check=True).stdout
-        assert lines["cpu"] == lines["cuda"], "generation differs"
+        for how in ("--seed=1", "--beam=3"):
+            lines = {}
+            for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")):
+                lines[device] = subprocess.run([program, "sample", str(scratch / "moved"), "--count=3", how, f"--device={device}"],
+                                               capture_output=True, text=True, check=True).stdout
+            assert lines["cpu"] == lines["cuda"], f"generation differs, {how}"
     print(f"worst relative difference of a loss or norm: {worst:.1e}; of a loss in bf16: {worst_narrow:.1e}; "
           f"with moments in bf16: {worst_moments:.1e}")
 
