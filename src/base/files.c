@@ -263,7 +263,7 @@ static elbo_status sync_parent(const char *path, elbo_error *error)
     return file_sync_folder(folder, error);
 }
 
-elbo_status file_commit(struct file_writer *writer, elbo_error *error)
+elbo_status file_seal(struct file_writer *writer, elbo_error *error)
 {
     ELBO_TRY(flush(writer, error));
     /* a failed fsync is never retried on the same descriptor: the kernel may have dropped the pages */
@@ -277,6 +277,12 @@ elbo_status file_commit(struct file_writer *writer, elbo_error *error)
         unlink(writer->path);
         return file_fail(error, "close", writer->path, number);
     }
+    return ELBO_OK;
+}
+
+elbo_status file_commit(struct file_writer *writer, elbo_error *error)
+{
+    ELBO_TRY(file_seal(writer, error));
     if (writer->target[0] && rename(writer->path, writer->target)) {
         int number = errno;
         unlink(writer->path);
@@ -368,7 +374,7 @@ elbo_status file_remove(const char *path, elbo_error *error)
     return ELBO_OK;
 }
 
-elbo_status file_remove_folder(const char *path, const char *first, elbo_error *error)
+elbo_status file_remove_folder(const char *path, elbo_error *error)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) return errno == ENOENT ? ELBO_OK : file_fail(error, "open the folder", path, errno);
@@ -379,10 +385,6 @@ elbo_status file_remove_folder(const char *path, const char *first, elbo_error *
         return file_fail(error, "read the folder", path, number);
     }
     elbo_status status = ELBO_OK;
-    if (first) {
-        if (unlinkat(fd, first, 0) && errno != ENOENT) status = file_fail(error, "remove a file of", path, errno);
-        if (status == ELBO_OK && fsync(fd)) status = file_fail(error, "make durable the folder", path, errno);
-    }
     for (struct dirent *entry; status == ELBO_OK && (errno = 0, entry = readdir(folder));) {
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
         if (unlinkat(fd, entry->d_name, 0) && errno != ENOENT) {
@@ -394,9 +396,9 @@ elbo_status file_remove_folder(const char *path, const char *first, elbo_error *
                 status = error->code;
         }
     }
+    if (status == ELBO_OK && errno) status = file_fail(error, "read the folder", path, errno);
     closedir(folder);
     if (status == ELBO_OK && rmdir(path) && errno != ENOENT) status = file_fail(error, "remove the folder", path, errno);
-    if (status == ELBO_OK) status = sync_parent(path, error);
     return status;
 }
 

@@ -55,6 +55,9 @@ elbo_status file_append(struct file_writer *writer, const void *data, size_t siz
 /* Overwrites bytes that were appended before (a header whose sizes are known at the end). */
 elbo_status file_patch(struct file_writer *writer, uint64_t offset, const void *data, size_t size, elbo_error *error);
 elbo_status file_commit(struct file_writer *writer, elbo_error *error);
+/* Ends a file of file_create: its bytes are durable, its name only once its folder is synced. For several new files in
+ * one folder, which then takes one sync. */
+elbo_status file_seal(struct file_writer *writer, elbo_error *error);
 void file_abort(struct file_writer *writer);
 
 /* The two above in one call: durable, atomic, replaces what was there. */
@@ -70,9 +73,9 @@ elbo_status file_join(char out[FILES_PATH], const char *folder, const char *name
 elbo_status file_sync_folder(const char *path, elbo_error *error);
 /* Creates a folder and its missing parents, durably; one that exists is fine. */
 elbo_status file_make_folder(const char *path, elbo_error *error);
-/* Removes a folder that holds only files, `first` (may be null) before the others, so that an interrupted removal looks
- * uncommitted. A sub-folder in it is refused. A folder that is not there is fine. */
-elbo_status file_remove_folder(const char *path, const char *first, elbo_error *error);
+/* Removes a folder that holds only files; what of that is durable is left open. A sub-folder in it is refused. A folder
+ * that is not there is fine. */
+elbo_status file_remove_folder(const char *path, elbo_error *error);
 /* Removes a file; one that is not there is fine. */
 elbo_status file_remove(const char *path, elbo_error *error);
 

@@ -1,13 +1,12 @@
 /* Saving a checkpoint. The order of the system calls is the point of this file:
  *
- *   mkdir step-N.tmp (0700) -> files: create new, write, fsync, close, fsync of the folder -> the manifest in the same
- * way
- *   -> rename to step-N, never onto another one -> fsync of the parent -> `latest` (aside, fsync, rename, fsync)
- *   -> old ones: rename to .tmp, manifest removed first, then the rest.
+ *   mkdir step-N.tmp (0700) -> files: create new, write, fsync, close -> fsync of the folders inside -> the manifest in
+ *   the same way, fsync of step-N.tmp -> rename to step-N, never onto another one -> fsync of the parent
+ *   -> `latest` (aside, fsync, rename, fsync) -> old ones: rename to .tmp, fsync of the parent, then they are removed.
  *
- * So a folder without .tmp is complete, and what an interrupted save or delete leaves ends in .tmp; the next save
- * clears it away. With several ranks, each writes its own files between begin and commit, and one commits after a
- * barrier. */
+ * So a folder without .tmp is complete, and what an interrupted save or delete leaves ends in .tmp; nothing opens that,
+ * and the next save clears it away, which therefore needs no sync. With several ranks, each writes its own files between
+ * begin and commit, and one commits after a barrier. */
 #include "train/checkpoint.h"
 
 #include "base/files.h"
@@ -64,7 +63,7 @@ elbo_status checkpoint_list(uint64_t **out, size_t *count, const char *folder, e
     *count = 0;
     DIR *entries = opendir(folder);
     if (!entries) return errno == ENOENT ? ELBO_OK : file_fail(error, "read the folder", folder, errno);
-    for (struct dirent *entry; (entry = readdir(entries));) {
+    for (struct dirent *entry; (errno = 0, entry = readdir(entries));) {
         if (!checkpoint_parse_name(&step, entry->d_name)) continue;
         if (used == capacity) {
             capacity = 2 * capacity + 16;
@@ -78,7 +77,12 @@ elbo_status checkpoint_list(uint64_t **out, size_t *count, const char *folder, e
         }
         steps[used++] = step;
     }
+    int number = errno; /* a list that broke off is no list: a run could be taken for an empty one */
     closedir(entries);
+    if (number) {
+        free(steps);
+        return file_fail(error, "read the folder", folder, number);
+    }
     if (used) qsort(steps, used, sizeof *steps, newest_first);
     *out = steps;
     *count = used;
@@ -99,28 +103,26 @@ bool checkpoint_any(const char *run_dir)
 
 /* ---- removing ---- */
 
-/* A folder of ours and its sub-folders, one deep; the manifest first, so that what is left looks uncommitted. */
+/* A folder of ours that ends in .tmp and its sub-folders, one deep. */
 static elbo_status remove_tree(const char *path, elbo_error *error)
 {
     struct stat about;
     if (lstat(path, &about)) return errno == ENOENT ? ELBO_OK : file_fail(error, "inspect", path, errno);
     if (!S_ISDIR(about.st_mode)) return file_remove(path, error);
     char inside[FILES_PATH];
-    ELBO_TRY(file_join(inside, path, CHECKPOINT_MANIFEST, error));
-    ELBO_TRY(file_remove(inside, error));
-    ELBO_TRY(file_sync_folder(path, error));
     DIR *entries = opendir(path);
     if (!entries) return file_fail(error, "read the folder", path, errno);
     elbo_status status = ELBO_OK;
-    for (struct dirent *entry; status == ELBO_OK && (entry = readdir(entries));) {
+    for (struct dirent *entry; status == ELBO_OK && (errno = 0, entry = readdir(entries));) {
         if (entry->d_name[0] == '.') continue;
         status = file_join(inside, path, entry->d_name, error);
         if (status == ELBO_OK && lstat(inside, &about) == 0 && S_ISDIR(about.st_mode))
-            status = file_remove_folder(inside, NULL, error);
+            status = file_remove_folder(inside, error);
     }
+    if (status == ELBO_OK && errno) status = file_fail(error, "read the folder", path, errno);
     closedir(entries);
     ELBO_TRY(status);
-    return file_remove_folder(path, NULL, error);
+    return file_remove_folder(path, error);
 }
 
 /* What an interrupted save or delete left: step-*.tmp, latest.*.tmp. */
@@ -129,7 +131,7 @@ static elbo_status clear_leftovers(const char *checkpoints, elbo_error *error)
     DIR *entries = opendir(checkpoints);
     if (!entries) return file_fail(error, "read the folder", checkpoints, errno);
     elbo_status status = ELBO_OK;
-    for (struct dirent *entry; status == ELBO_OK && (entry = readdir(entries));) {
+    for (struct dirent *entry; status == ELBO_OK && (errno = 0, entry = readdir(entries));) {
         const char *name = entry->d_name;
         size_t length = strlen(name);
         if (length < 4 || strcmp(name + length - 4, ".tmp") ||
@@ -139,6 +141,7 @@ static elbo_status clear_leftovers(const char *checkpoints, elbo_error *error)
         status = file_join(path, checkpoints, name, error);
         if (status == ELBO_OK) status = remove_tree(path, error);
     }
+    if (status == ELBO_OK && errno) status = file_fail(error, "read the folder", checkpoints, errno);
     closedir(entries);
     return status;
 }
@@ -194,28 +197,41 @@ static elbo_status write_contents(struct hashed_file *file, const struct checkpo
     return sink_write(&sink, from->bytes, from->size, error);
 }
 
-/* Writes one file durably and fills its entry of the manifest. */
+/* Calls `each` for every folder inside that the files are in, once. */
+static elbo_status each_folder(const struct save *save, const struct checkpoint_contents *contents,
+                               elbo_status (*each)(const char *path, elbo_error *error), elbo_error *error)
+{
+    for (size_t i = 0; i < contents->file_count; i++) {
+        const char *name = contents->files[i].name, *slash = strchr(name, '/');
+        if (!slash) continue;
+        size_t length = (size_t)(slash - name), k = 0;
+        while (strncmp(contents->files[k].name, name, length + 1)) k++;
+        if (k < i) continue; /* done for that file */
+        char path[FILES_PATH];
+        ELBO_TRY(file_join(path, save->aside, name, error));
+        path[strlen(path) - strlen(slash)] = 0;
+        ELBO_TRY(each(path, error));
+    }
+    return ELBO_OK;
+}
+
+static elbo_status make_inside(const char *path, elbo_error *error)
+{
+    return mkdir(path, 0700) ? file_fail(error, "create the folder", path, errno) : ELBO_OK;
+}
+
+/* Writes one file, whose bytes are then durable, and fills its entry of the manifest. */
 static elbo_status add_file(struct manifest_file *entry, const struct save *save, const struct checkpoint_file *from,
                             elbo_error *error)
 {
-    if (!manifest_name_is_good(from->name))
-        return elbo_fail(error, ELBO_INTERNAL, "%s cannot be the name of a checkpoint's file", from->name);
     entry->name = from->name;
     char path[FILES_PATH];
     ELBO_TRY(file_join(path, save->aside, from->name, error));
-    char *slash = strchr(from->name, '/');
-    if (slash) {
-        char *end = path + strlen(path) - strlen(slash);
-        *end = 0;
-        if (mkdir(path, 0700) && errno != EEXIST) return file_fail(error, "create the folder", path, errno);
-        ELBO_TRY(file_sync_folder(save->aside, error));
-        *end = '/';
-    }
     struct hashed_file file = {.writer = {.descriptor = -1}};
     ELBO_TRY(checksums_begin(&file.sums, error));
     elbo_status status = file_create(&file.writer, path, error);
     if (status == ELBO_OK) status = write_contents(&file, from, error);
-    if (status == ELBO_OK) status = file_commit(&file.writer, error);
+    if (status == ELBO_OK) status = file_seal(&file.writer, error);
     file_abort(&file.writer);
     if (status == ELBO_OK) return checksums_end(entry, file.sums, error);
     checksums_abort(file.sums);
@@ -283,11 +299,17 @@ static elbo_status write_manifest(const struct save *save, const struct checkpoi
 static elbo_status write_all_files(const struct save *save, const struct checkpoint_contents *contents,
                                    elbo_error *error)
 {
+    for (size_t i = 0; i < contents->file_count; i++)
+        if (!manifest_name_is_good(contents->files[i].name))
+            return elbo_fail(error, ELBO_INTERNAL, "%s cannot be the name of a checkpoint's file",
+                             contents->files[i].name);
+    ELBO_TRY(each_folder(save, contents, make_inside, error));
     struct manifest_file *entries = calloc(contents->file_count + 1, sizeof *entries);
     if (!entries) return elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", contents->file_count);
     elbo_status status = ELBO_OK;
     for (size_t i = 0; i < contents->file_count && status == ELBO_OK; i++)
         status = add_file(&entries[i], save, &contents->files[i], error);
+    if (status == ELBO_OK) status = each_folder(save, contents, file_sync_folder, error);
     if (status == ELBO_OK) status = write_manifest(save, contents, entries, error);
     for (size_t i = 0; i < contents->file_count; i++) free(entries[i].chunks);
     free(entries);

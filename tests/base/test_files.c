@@ -165,11 +165,11 @@ static void folders_come_and_go(void **state)
     assert_int_equal(file_join(joined, deep, "file", &error), ELBO_OK);
     assert_string_equal(joined, inside);
     temporary_path(joined, &f->folder, "x/y");
-    assert_int_equal(file_remove_folder(joined, NULL, &error), ELBO_IO); /* holds a folder */
+    assert_int_equal(file_remove_folder(joined, &error), ELBO_IO); /* holds a folder */
     assert_true(file_is_regular(inside));
-    assert_int_equal(file_remove_folder(deep, "file", &error), ELBO_OK);
+    assert_int_equal(file_remove_folder(deep, &error), ELBO_OK);
     assert_false(file_is_folder(deep));
-    assert_int_equal(file_remove_folder(deep, "file", &error), ELBO_OK);
+    assert_int_equal(file_remove_folder(deep, &error), ELBO_OK);
     assert_int_equal(file_remove(inside, &error), ELBO_OK);
 }
 
