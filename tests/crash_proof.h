@@ -50,7 +50,8 @@ struct crash_total {
 };
 
 /* The place of a site in the table. */
-static inline size_t crash_site_of(struct crash_total *total, const struct crash_log *log, size_t call, const char *scene)
+static inline size_t crash_site_of(struct crash_total *total, const struct crash_log *log, size_t call,
+                                   const char *scene)
 {
     size_t i = 0;
     while (i < total->sites && total->site[i].site != log->calls[call].site) i++;
@@ -63,10 +64,12 @@ static inline size_t crash_site_of(struct crash_total *total, const struct crash
 }
 
 /* No state is bad. Then again with each place in the code that makes something durable away: is one found? */
-static inline void crash_prove(struct crash_fixture *f, const char *name, const char *(*fault)(void *, const char *, size_t), void *context,
-                 struct crash_total *total)
+static inline void crash_prove(struct crash_fixture *f, const char *name,
+                               const char *(*fault)(void *, const char *, size_t), void *context,
+                               struct crash_total *total)
 {
-    struct crash_search s = {.scratch = f->scratch, .fault = fault, .context = context, .random_states = crash_full(10, 80)};
+    struct crash_search s = {.scratch = f->scratch, .fault = fault, .context = context,
+                             .random_states = crash_full(10, 80)};
     crash_search(&f->log, 0, &s);
     if (s.bad) print_error("%s: %zu of %zu states are bad; %s\n", name, s.bad, s.distinct, s.first);
     total->states += s.states;
@@ -89,14 +92,15 @@ static inline void crash_prove(struct crash_fixture *f, const char *name, const 
     crash_free(&f->log);
 }
 
-/* Prints the figures and what was taken away and not missed; how many of those. */
-static inline size_t crash_report(const struct crash_total *total, const char *name)
+/* Prints the figures and what was taken away and not missed; how many of those. `why`: what makes it good, NULL: nothing. */
+static inline size_t crash_report(const struct crash_total *total, const char *name, const char *why)
 {
     size_t unnoticed = 0;
     for (size_t i = 0; i < total->sites; i++) {
         if (total->site[i].noticed) continue;
         unnoticed++;
-        print_error("taken away, and nothing was found: %s\n", total->site[i].text);
+        if (why) print_message("taken away, and %s: %s\n", why, total->site[i].text);
+        else print_error("taken away, and nothing was found: %s\n", total->site[i].text);
     }
     print_message("figure %s.states %zu\nfigure %s.distinct %zu\nfigure %s.bad %zu\n", name, total->states, name,
                   total->distinct, name, total->bad);

@@ -200,7 +200,7 @@ static void what_is_not_synced_may_go(void **state)
         }
     record_files(f);
     crash_prove(f, "files", files_fault, NULL, &total);
-    size_t unnoticed = crash_report(&total, "power");
+    size_t unnoticed = crash_report(&total, "power", NULL);
     assert_int_equal(total.bad, 0);
     assert_int_equal(unnoticed, 0);
     assert_true(total.distinct >= crash_full(900, 20000));
