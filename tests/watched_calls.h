@@ -144,11 +144,12 @@ static inline enum fate watch_fate(enum call_kind kind)
     }
 }
 
-static inline void watch_told(enum fate fate, struct system_call call)
+/* A call is over: the process may be, too; if it succeeded, it is told. */
+static inline void watch_told(enum fate fate, bool succeeded, struct system_call call)
 {
     int number = errno;
     if (fate == FATE_LAST) kill(getpid(), SIGKILL);
-    if (watch.record) watch.record(watch.context, &call);
+    if (watch.record && succeeded) watch.record(watch.context, &call);
     errno = number;
 }
 
@@ -173,10 +174,9 @@ static int watch_open(int folder, const char *path, int flags, mode_t mode)
     enum fate fate = watch_fate(kind);
     if (fate == FATE_FAIL) return -1;
     int fd = real(folder, path, flags, mode);
-    if (fd < 0) return fd;
     if (fd >= WATCH_DESCRIPTORS) abort();
-    memcpy(watch.paths[fd], whole, sizeof whole);
-    watch_told(fate, (struct system_call){.kind = kind, .path = whole, .flags = flags, .descriptor = fd});
+    if (fd >= 0) memcpy(watch.paths[fd], whole, sizeof whole);
+    watch_told(fate, fd >= 0, (struct system_call){.kind = kind, .path = whole, .flags = flags, .descriptor = fd});
     return fd;
 }
 
@@ -227,7 +227,7 @@ int close(int fd)
         errno = number;
         return -1;
     }
-    watch_told(fate, (struct system_call){.kind = CALL_CLOSE, .path = path, .descriptor = fd});
+    watch_told(fate, !result, (struct system_call){.kind = CALL_CLOSE, .path = path, .descriptor = fd});
     return result;
 }
 
@@ -245,9 +245,10 @@ static ssize_t watch_write(int fd, const void *bytes, size_t size, off_t offset)
         if ((fate == FATE_HALF || fate == FATE_LAST) && size > 1) size /= 2;
     }
     ssize_t result = offset < 0 ? plain(fd, bytes, size) : real(fd, bytes, size, offset);
-    if (result >= 0 && watch_descriptor(fd))
-        watch_told(fate, (struct system_call){.kind = CALL_WRITE, .path = watch.paths[fd], .descriptor = fd,
-                                              .bytes = bytes, .size = (size_t)result, .offset = offset});
+    if (watch_descriptor(fd))
+        watch_told(fate, result >= 0,
+                   (struct system_call){.kind = CALL_WRITE, .path = watch.paths[fd], .descriptor = fd,
+                                        .bytes = bytes, .size = result > 0 ? (size_t)result : 0, .offset = offset});
     return result;
 }
 
@@ -307,7 +308,7 @@ int fsync(int fd)
     enum fate fate = watch_fate(CALL_FSYNC);
     if (fate == FATE_FAIL) return -1;
     /* nothing here survives a real power failure anyway: the kernel is spared the work */
-    watch_told(fate, (struct system_call){.kind = CALL_FSYNC, .path = watch.paths[fd], .descriptor = fd});
+    watch_told(fate, true, (struct system_call){.kind = CALL_FSYNC, .path = watch.paths[fd], .descriptor = fd});
     return 0;
 }
 
@@ -323,9 +324,8 @@ static int watch_truncate(int fd, off_t size)
     enum fate fate = watch_fate(CALL_TRUNCATE);
     if (fate == FATE_FAIL) return -1;
     int result = real(fd, size);
-    if (!result)
-        watch_told(fate, (struct system_call){.kind = CALL_TRUNCATE, .path = watch.paths[fd], .descriptor = fd,
-                                              .size = (size_t)size});
+    watch_told(fate, !result, (struct system_call){.kind = CALL_TRUNCATE, .path = watch.paths[fd], .descriptor = fd,
+                                                   .size = (size_t)size});
     return result;
 }
 
@@ -349,7 +349,7 @@ int mkdirat(int folder, const char *path, mode_t mode)
     enum fate fate = watch_fate(CALL_MKDIR);
     if (fate == FATE_FAIL) return -1;
     int result = real(folder, path, mode);
-    if (!result) watch_told(fate, (struct system_call){.kind = CALL_MKDIR, .path = whole});
+    watch_told(fate, !result, (struct system_call){.kind = CALL_MKDIR, .path = whole});
     return result;
 }
 
@@ -366,9 +366,8 @@ int renameat2(int from, const char *a, int to, const char *b, unsigned flags)
     enum fate fate = watch_fate(CALL_RENAME);
     if (fate == FATE_FAIL) return -1;
     int result = real(from, a, to, b, flags);
-    if (!result)
-        watch_told(fate,
-                   (struct system_call){.kind = CALL_RENAME, .path = old, .other = new, .flags = (int)flags});
+    watch_told(fate, !result,
+               (struct system_call){.kind = CALL_RENAME, .path = old, .other = new, .flags = (int)flags});
     return result;
 }
 
@@ -391,7 +390,7 @@ int unlinkat(int folder, const char *path, int flags)
     enum fate fate = watch_fate(kind);
     if (fate == FATE_FAIL) return -1;
     int result = real(folder, path, flags);
-    if (!result) watch_told(fate, (struct system_call){.kind = kind, .path = whole});
+    watch_told(fate, !result, (struct system_call){.kind = kind, .path = whole});
     return result;
 }
 

@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MOST_BYTES_LOG2 = 34 };
 
 struct metrics {
     int descriptor;
+    bool torn; /* the last line is a part of a row that could not be taken back */
     char path[FILES_PATH];
 };
 
@@ -44,7 +46,7 @@ static elbo_status drop_later(const char *path, uint64_t last_step, elbo_error *
 
 elbo_status metrics_open(struct metrics **out, const char *run_dir, uint64_t last_step, elbo_error *error)
 {
-    struct metrics *m = malloc(sizeof *m);
+    struct metrics *m = calloc(1, sizeof *m);
     if (!m) return elbo_fail(error, ELBO_MEMORY, "no memory to open the log of metrics");
     elbo_status status = file_join(m->path, run_dir, "metrics.jsonl", error);
     if (!status && file_is_regular(m->path)) status = drop_later(m->path, last_step, error);
@@ -60,6 +62,23 @@ elbo_status metrics_open(struct metrics **out, const char *run_dir, uint64_t las
     return ELBO_OK;
 }
 
+/* All of it, or, where the system allows, nothing. */
+static elbo_status write_all(struct metrics *m, const char *text, size_t size, elbo_error *error)
+{
+    for (size_t at = 0; at < size;) {
+        ssize_t n = write(m->descriptor, text + at, size - at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            int number = n < 0 ? errno : EIO;
+            struct stat about;
+            if (at) m->torn = fstat(m->descriptor, &about) || ftruncate(m->descriptor, about.st_size - (off_t)at);
+            return file_fail(error, "write", m->path, number);
+        }
+        at += (size_t)n;
+    }
+    return ELBO_OK;
+}
+
 elbo_status metrics_write(struct metrics *m, const json_t *row, elbo_error *error)
 {
     char *text = json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(9));
@@ -67,11 +86,9 @@ elbo_status metrics_write(struct metrics *m, const json_t *row, elbo_error *erro
     size_t size = strlen(text);
     text[size] = '\n'; /* the terminator becomes the line's end: one write per row */
     elbo_status status = ELBO_OK;
-    for (size_t at = 0; at <= size && !status;) {
-        ssize_t n = write(m->descriptor, text + at, size + 1 - at);
-        if (n >= 0) at += (size_t)n;
-        else if (errno != EINTR) status = file_fail(error, "write", m->path, errno);
-    }
+    if (m->torn) status = write_all(m, "\n", 1, error);
+    if (!status) m->torn = false;
+    if (!status) status = write_all(m, text, size + 1, error);
     free(text);
     return status;
 }

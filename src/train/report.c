@@ -46,7 +46,21 @@ static json_t *number(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-elbo_status report_step(struct trainer *t, elbo_error *error)
+/* A row that cannot be written is lost and told, once until one can be written again: the log of metrics never ends a
+ * run. `row` may be NULL, for want of memory. */
+static void write_row(struct trainer *t, const json_t *row)
+{
+    elbo_error error;
+    elbo_status status = row ? metrics_write(t->metrics, row, &error)
+                             : elbo_fail(&error, ELBO_MEMORY, "no memory for a row of metrics");
+    if (status && !t->row_lost && t->report.warning) {
+        elbo_fail_in(&error, "metrics of step %llu are lost: ", (unsigned long long)t->done);
+        t->report.warning(t->report.context, error.message);
+    }
+    t->row_lost = status;
+}
+
+void report_step(struct trainer *t)
 {
     double now = clock_seconds(), seconds = now - t->step_began;
     double rate = seconds > 0 ? (double)t->tokens_since / seconds : 0, mib = memory_mib();
@@ -65,21 +79,14 @@ elbo_status report_step(struct trainer *t, elbo_error *error)
                             (json_int_t)t->words, "skipped", t->step_skipped, "shortened", (json_int_t)t->shortened);
     json_t *wall = json_pack("{s:f, s:f, s:f}", "seconds", now - t->begun, "tokens_per_second", rate, "memory_mib", mib);
     json_t *dims = json_array();
-    for (size_t j = 0; j < z; j++) {
-        json_array_append_new(dims, number(t->kl_dim[j] / (double)t->sentences));
-    }
-    elbo_status status = row && wall && dims ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for a row of metrics");
-    if (!status) {
-        json_object_set(row, "kl_per_dim", dims);
-        json_object_set(row, "wall", wall);
-        status = metrics_write(t->metrics, row, error);
-    }
+    int failed = 0;
+    for (size_t j = 0; j < z; j++) failed |= json_array_append_new(dims, number(t->kl_dim[j] / (double)t->sentences));
+    failed |= json_object_set_new(row, "kl_per_dim", dims);
+    failed |= json_object_set_new(row, "wall", wall);
+    write_row(t, failed ? NULL : row);
     json_decref(row);
-    json_decref(wall);
-    json_decref(dims);
     t->step_began = now;
     t->tokens_since = 0;
-    return status;
 }
 
 elbo_status report_validation(struct trainer *t, elbo_error *error)
@@ -89,8 +96,18 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
                                  .seed = c->seed};
     struct evaluation e;
     double before = clock_seconds();
-    ELBO_TRY(evaluate(&e, &t->model, t->valid, &o, error));
+    elbo_error reason;
+    elbo_status evaluated = evaluate(&e, &t->model, t->valid, &o, &reason);
     ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
+    if (evaluated == ELBO_MEMORY) { /* the next one may find more: no reason to end the run */
+        elbo_fail_in(&reason, "step %llu is not evaluated: ", (unsigned long long)t->draws);
+        if (t->report.warning) t->report.warning(t->report.context, reason.message);
+        return ELBO_OK;
+    }
+    if (evaluated) {
+        *error = reason;
+        return evaluated;
+    }
     double seconds = clock_seconds() - before;
     report_line(t, "valid at %llu: neg_elbo %.3f  reconstruction %.3f  kl %.3f  active %zu/%zu  own z %.2f  (%zu sentences, %.1f s)",
         (unsigned long long)t->draws, e.neg_elbo, e.reconstruction, e.kl, e.active_units, e.latent_width, e.own_z_gain,
@@ -100,9 +117,8 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
                             (json_int_t)e.active_units, "own_z_gain", e.own_z_gain, "ppl_word", e.ppl_word, "sentences",
                             (json_int_t)e.sentences, "wall", "seconds", seconds);
     evaluation_free(&e);
-    if (!row) return elbo_fail(error, ELBO_MEMORY, "no memory for a row of metrics");
-    elbo_status status = metrics_write(t->metrics, row, error);
+    write_row(t, row);
     json_decref(row);
     t->step_began += seconds;
-    return status;
+    return ELBO_OK;
 }

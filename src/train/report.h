@@ -7,7 +7,7 @@
 void report_line(struct trainer *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The console line and the metrics row of the step just done. */
-elbo_status report_step(struct trainer *t, elbo_error *error);
+void report_step(struct trainer *t);
 
 /* Evaluates on data.valid, tells it, and binds the training recording again. */
 elbo_status report_validation(struct trainer *t, elbo_error *error);

@@ -26,13 +26,13 @@ static void describe_owner(char *out, size_t size, int fd)
         snprintf(out, size, " (process %ld%s%s)", process, *host ? " on " : "", host);
 }
 
-static elbo_status write_owner(int fd, const char *path, elbo_error *error)
+/* A courtesy to whoever finds the lock taken: that it cannot be written is no reason not to train. */
+static void write_owner(int fd)
 {
     char text[128], host[64] = "";
     if (gethostname(host, sizeof host - 1)) *host = 0;
     int size = snprintf(text, sizeof text, "%ld %s\n", (long)getpid(), host);
-    if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)size, 0) != size) return file_fail(error, "write", path, errno);
-    return ELBO_OK;
+    if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)size, 0) != size) return;
 }
 
 elbo_status run_directory_lock(struct run_lock *lock, const char *run_dir, elbo_error *error)
@@ -51,11 +51,7 @@ elbo_status run_directory_lock(struct run_lock *lock, const char *run_dir, elbo_
                          "%s is in use by another process%s; wait for it to end, or choose another --run.dir", run_dir,
                          owner);
     }
-    elbo_status status = write_owner(fd, path, error);
-    if (status) {
-        close(fd);
-        return status;
-    }
+    write_owner(fd);
     lock->fd = fd;
     return ELBO_OK;
 }

@@ -138,7 +138,10 @@ elbo_status state_save(struct trainer *t, elbo_error *error)
     struct bundle b = {0};
     char path[FILES_PATH], *tokenizer = NULL, *yaml = options_yaml(t->options, COMMAND_TRAIN);
     size_t size = 0;
-    elbo_status status = yaml ? metrics_sync(t->metrics, error) : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
+    elbo_status status = yaml ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
+    elbo_error unsynced;
+    if (metrics_sync(t->metrics, &unsynced) && t->report.warning) /* rows may be lost: no reason to lose weights too */
+        t->report.warning(t->report.context, unsynced.message);
     if (!status) status = file_join(path, elbo_corpus_folder(t->train), "tokenizer.json", error);
     if (!status) status = file_read(&tokenizer, &size, path, (size_t)1 << 30, error);
     if (!status) status = bundle_make(&b, t, true, error);

@@ -54,7 +54,7 @@ struct trainer {
 
     /* ---- of the last step ---- */
     double loss, reconstruction, kl, kl_free, gradient_norm, beta, learning_rate;
-    bool step_skipped;
+    bool step_skipped, row_lost; /* row_lost: its metrics could not be written */
     size_t sentences, tokens, words;
     double *kl_dim;              /* (Z) sums over the batch                     */
     double begun, step_began, save_seconds;

@@ -408,7 +408,7 @@ elbo_status trainer_run(struct trainer *t, elbo_error *error)
         size_t ahead = signal || validate || save_now || t->draws == last ? 0 : t->backend->ahead;
         while (t->draws - t->done > ahead) {
             ELBO_TRY(finish(t, error));
-            if (due(c->log.every, t->done) || t->done == c->train.steps || t->step_skipped) ELBO_TRY(report_step(t, error));
+            if (due(c->log.every, t->done) || t->done == c->train.steps || t->step_skipped) report_step(t);
             if (t->bad >= c->train.max_bad_steps) {
                 while (t->done < t->draws) ELBO_TRY(finish(t, error));
                 return diverged(t, batch, error);

@@ -146,7 +146,7 @@ static void make_template(const struct fixture *f, const struct scene *s)
         killed.keep = 0; /* so that it deletes nothing: what is there stays what the scene says */
         killed.action = ACTION_SAVE;
         killed.step = s->step + 7;
-        killed_at(f, &killed, contents_save, EFFECT_TEAR, s->killed_before % 20);
+        killed_at(f, &killed, contents_save, EFFECT_TEAR, s->killed_before % 12); /* before its rename */
     }
     temporary_remove(f->template);
     copy_tree(f->run, f->template);

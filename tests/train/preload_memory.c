@@ -1,0 +1,114 @@
+/* Lets allocations of a program fail: loaded before it with LD_PRELOAD, told what to do by the environment. Allocations
+ * are counted from the beginning of main, in all threads and libraries: malloc and its family, mmap, and threads, which
+ * need a stack.
+ *
+ *   MEMORY_AT=17 [MEMORY_TIMES=1000000]    the 17th (from 0) fails, and so many from there on
+ *   MEMORY_LOG=FILE                        how many there were, written at the end */
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+static struct {
+    atomic_bool on;
+    atomic_size_t count;
+    size_t at, times;
+} memory;
+
+#define REAL(name, result, ...)                                                                                        \
+    static result (*real)(__VA_ARGS__);                                                                                \
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name)
+
+static bool fails(void)
+{
+    if (!atomic_load(&memory.on)) return false;
+    size_t n = atomic_fetch_add(&memory.count, 1);
+    if (n < memory.at || n - memory.at >= memory.times) return false;
+    errno = ENOMEM;
+    return true;
+}
+
+void *malloc(size_t size)
+{
+    REAL(malloc, void *, size_t);
+    return fails() ? NULL : real(size);
+}
+
+void *calloc(size_t count, size_t size)
+{
+    REAL(calloc, void *, size_t, size_t);
+    return fails() ? NULL : real(count, size);
+}
+
+void *realloc(void *old, size_t size)
+{
+    REAL(realloc, void *, void *, size_t);
+    return fails() ? NULL : real(old, size);
+}
+
+void *aligned_alloc(size_t alignment, size_t size)
+{
+    REAL(aligned_alloc, void *, size_t, size_t);
+    return fails() ? NULL : real(alignment, size);
+}
+
+void *memalign(size_t alignment, size_t size);
+void *memalign(size_t alignment, size_t size)
+{
+    REAL(memalign, void *, size_t, size_t);
+    return fails() ? NULL : real(alignment, size);
+}
+
+int posix_memalign(void **memory_out, size_t alignment, size_t size)
+{
+    REAL(posix_memalign, int, void **, size_t, size_t);
+    return fails() ? ENOMEM : real(memory_out, alignment, size);
+}
+
+void *mmap(void *at, size_t size, int protection, int flags, int file, off_t offset)
+{
+    REAL(mmap, void *, void *, size_t, int, int, int, off_t);
+    return fails() ? MAP_FAILED : real(at, size, protection, flags, file, offset);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument)
+{
+    REAL(pthread_create, int, pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    return fails() ? EAGAIN : real(thread, attributes, start, argument);
+}
+
+/* ---- from the beginning of main to its end ---- */
+
+typedef int main_function(int, char **, char **);
+static main_function *program;
+
+static int counted(int argc, char **argv, char **environment)
+{
+    const char *at = getenv("MEMORY_AT"), *times = getenv("MEMORY_TIMES");
+    memory.at = at ? strtoull(at, NULL, 10) : SIZE_MAX;
+    memory.times = times ? strtoull(times, NULL, 10) : 1;
+    atomic_store(&memory.on, true);
+    int code = program(argc, argv, environment);
+    atomic_store(&memory.on, false);
+    const char *log = getenv("MEMORY_LOG");
+    FILE *file = log ? fopen(log, "w") : NULL;
+    if (file) fprintf(file, "%zu\n", atomic_load(&memory.count));
+    if (file) fclose(file);
+    return code;
+}
+
+int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*loader)(void), void *stack);
+int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*loader)(void), void *stack)
+{
+    REAL(__libc_start_main, int, main_function *, int, char **, void (*)(void), void (*)(void), void (*)(void), void *);
+    program = main;
+    return real(counted, argc, argv, init, fini, loader, stack);
+}

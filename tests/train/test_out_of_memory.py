@@ -1,0 +1,150 @@
+"""The i-th allocation fails (preload_memory.c), alone or with all that follow, in every command: no crash and no hang. Either
+the command ends with exit code 5 and a message that says what memory was wanted for, or it does without and its product is
+the right one. A run that ended so goes on, by the same command, to the same weights.
+
+Seeded: a product that differs is told from the right one; a command whose exit code is another is not accepted. In the
+address sanitizer's build, nothing may leak either. ELBO_TEST_FULL=1 takes every i; otherwise some."""
+import collections
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from runs import ELBO, TINY, Scratch, checkpoints, corpus, options, train
+
+FULL = bool(os.environ.get("ELBO_TEST_FULL"))
+PRELOAD = pathlib.Path(os.environ.get("ELBO_TESTS", "build/release/tests")) / "train_preload_memory.so"
+SOME = 24
+GIVEN = {"train.steps": 4, "checkpoint.every": 2, "checkpoint.keep": 2, "train.eval_every": 3, "threads": 2}
+MEMORY = 5  # the exit code that --help documents
+LEAK = 77
+TRAIN = ["train", "--data.train={data}", "--data.valid={data}", "--run.dir={out}", *options({**TINY, **GIVEN})]
+SENTENCES = "the cat sat\non the mat\n"
+
+
+def weights(out):
+    last = [path for path in checkpoints(out) if path.suffix != ".tmp"][-1]
+    return [(last / name).read_bytes() for name in ("model.safetensors", "state/optimizer.safetensors")]
+
+
+def corpus_bytes(out):
+    return [(out / name).read_bytes() for name in ("corpus.bin", "tokenizer.json", "manifest.json")]
+
+
+# command: (words, files that it starts from, what it makes beside its output)
+COMMANDS = {
+    "prepare words": (["prepare", "{text}", "--out={out}"], None, corpus_bytes),
+    "prepare bpe": (["prepare", "{text}", "--out={out}", "--tokenizer.kind=bpe", "--tokenizer.size=270"], None, corpus_bytes),
+    "train": (TRAIN, None, weights),
+    "resume": (TRAIN, "half", weights),
+    "eval": (["eval", "{run}", "--data.test={data}", "--json"], None, None),
+    "sample": (["sample", "{run}", "--count=3", "--seed=1"], None, None),
+    "reconstruct": (["reconstruct", "{run}"], None, None),
+    "encode": (["encode", "{run}"], None, None),
+    "interpolate": (["interpolate", "{run}", "--from=the cat", "--to=a mat", "--steps=3"], None, None),
+    "info": (["info", "{run}", "--json"], None, None),
+    "tokenize": (["tokenize", "{data}"], None, None),
+    "plan": (["plan", "--data.train={data}", "--json"], None, None),
+}
+
+
+class Bench:
+    """One command, run in a folder of its own."""
+
+    def __init__(self, scratch, name):
+        self.scratch, self.name = scratch, name
+        self.words, self.begins_with, self.makes = COMMANDS[name]
+
+    def run(self, out, **memory):
+        if out.exists():
+            shutil.rmtree(out)
+        if self.begins_with:
+            shutil.copytree(self.scratch / self.begins_with, out)
+        return self.again(out, **memory)
+
+    def again(self, out, **memory):
+        places = {"text": self.scratch / "text", "data": self.scratch / "corpus", "run": self.scratch / "run", "out": out}
+        environment = {**os.environ, **{f"MEMORY_{key.upper()}": str(value) for key, value in memory.items()},
+                       "ASAN_OPTIONS": f"verify_asan_link_order=0:allocator_may_return_null=1:exitcode={LEAK}"}
+        if memory:
+            environment["LD_PRELOAD"] = str(PRELOAD)
+        return subprocess.run([ELBO, *(word.format(**places) for word in self.words)], env=environment, input=SENTENCES,
+                              capture_output=True, text=True, check=False, timeout=120)
+
+    def product(self, answer, out):
+        return answer.stdout.replace(str(out), "OUT"), self.makes(out) if self.makes else None
+
+
+
+def fault(bench, wanted, out, at, times):
+    """None, or what is wrong when `times` allocations from `at` on fail."""
+    try:
+        answer = bench.run(out, at=at, times=times)
+    except subprocess.TimeoutExpired:
+        return "it hangs"
+    said = answer.stderr.strip().splitlines()
+    if answer.returncode == 0:
+        return None if bench.product(answer, out) == wanted else "it succeeds with another product"
+    if answer.returncode != MEMORY:
+        return f"exit {answer.returncode}: {answer.stderr[-1500:]}"
+    if not said or "elbo: " not in said[-1] or not ("memory" in said[-1] or "thread" in said[-1]):
+        return f"the message does not say what was wanted: {said[-1:]}"
+    if bench.name in ("train", "resume") and (FULL or at % 3 == 0) and times == 1:
+        following = bench.again(out)
+        if following.returncode or bench.product(following, out)[1] != wanted[1]:
+            return f"the same command does not go on to the same weights: {following.stderr[-300:]}"
+    return None
+
+
+def check(scratch, name, pool):
+    bench, out = Bench(scratch, name), scratch / f"out-{name.replace(' ', '-')}"
+    answer = bench.run(out, log=scratch / "log")
+    assert answer.returncode == 0, f"{name}: {answer.stderr}"
+    wanted, count = bench.product(answer, out), int((scratch / "log").read_text(encoding="ascii"))
+    assert wanted == bench.product(bench.run(out), out), f"{name}: the product is not reproducible"
+    single = range(count) if FULL else sorted({i * count // SOME for i in range(SOME)})
+    points = [(at, 1) for at in single] + [(at, 10 ** 9) for at in (range(0, count, 5) if FULL else list(single)[::4])]
+
+    def one(number_and_point):
+        number, (at, times) = number_and_point
+        folder = scratch / f"{out.name}-{number}"
+        try:
+            return fault(bench, wanted, folder, at, times)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    faults = [(point, found) for point, found in zip(points, pool.map(one, enumerate(points))) if found]
+    kinds = collections.Counter(found[:60] for _, found in faults)
+    for kind, times in kinds.most_common(8):
+        example = next((point, found) for point, found in faults if found.startswith(kind))
+        print(f"{name}: {times} of {len(points)}: at {example[0][0]} x {example[0][1]} of {count}: {example[1]}")
+    return len(points), len(faults)
+
+
+def check_planted(scratch):
+    """A wrong product and a wrong exit code are found."""
+    bench, out = Bench(scratch, "sample"), scratch / "planted"
+    wanted = bench.product(bench.run(out, log=scratch / "log"), out)
+    assert fault(bench, ("other words", None), out, 10 ** 8, 1)
+    assert not fault(bench, wanted, out, 10 ** 8, 1)
+    bench.words = ["sample", "{run}", "--count=none"]
+    assert fault(bench, wanted, out, 10 ** 8, 1)
+
+
+def main():
+    names = sys.argv[1:] or list(COMMANDS)
+    with Scratch() as scratch, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        data = corpus(scratch, 20)
+        train(scratch / "run", data, given=GIVEN)
+        train(scratch / "half", data, given={**GIVEN, "train.stop_after": 2})
+        check_planted(scratch)
+        results = [check(scratch, name, pool) for name in names]
+    points, bad = map(sum, zip(*results))
+    print(f"figure memory.points {points}\nfigure memory.bad {bad}")
+    assert not bad
+
+
+if __name__ == "__main__":
+    main()
