@@ -3,9 +3,9 @@
 #include "cli/run.h"
 
 #include "base/files.h"
+#include "base/json.h"
 #include "formats/npy.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,8 +24,11 @@ static elbo_status to_stdout(void *context, const void *data, size_t size, elbo_
 static json_t *numbers(const float *x, size_t n)
 {
     json_t *array = json_array();
-    for (size_t i = 0; i < n; i++) json_array_append_new(array, json_real(x[i]));
-    return array;
+    int failed = 0;
+    for (size_t i = 0; i < n; i++) failed |= json_array_append_new(array, json_real(x[i]));
+    if (!failed) return array;
+    json_decref(array);
+    return NULL;
 }
 
 static elbo_status write_jsonl(const struct sink *sink, const struct cli_sentences *s, const float *z, const float *stats,
@@ -34,7 +37,7 @@ static elbo_status write_jsonl(const struct sink *sink, const struct cli_sentenc
     for (size_t i = 0; i < s->count; i++) {
         json_t *row = json_pack("{s:s, s:o, s:o, s:o}", "text", s->text[i], "mu", numbers(stats + i * 2 * width, width), "logvar",
                                 numbers(stats + (i * 2 + 1) * width, width), "z", numbers(z + i * width, width));
-        char *text = row ? json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+        char *text = json_text(row, JSON_COMPACT | JSON_REAL_PRECISION(9));
         elbo_status status = text ? sink->write(sink->context, text, strlen(text), error)
                                   : elbo_fail(error, ELBO_MEMORY, "no memory for a latent as JSON");
         if (!status) status = sink->write(sink->context, "\n", 1, error);

@@ -1,19 +1,20 @@
 /* elbo eval: measures a model on a corpus. */
 #include "cli/run.h"
+#include "base/json.h"
 
 #include "elbo/corpus.h"
 #include "model/evaluate.h"
 #include "text/ngram.h"
 #include "train/memory.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <string.h>
 
 static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *b, const struct elbo_config *c)
 {
     json_t *dims = json_array();
-    for (size_t j = 0; j < e->latent_width; j++) json_array_append_new(dims, json_real(e->kl_dim[j]));
+    int failed = 0;
+    for (size_t j = 0; j < e->latent_width; j++) failed |= json_array_append_new(dims, json_real(e->kl_dim[j]));
     json_t *all = json_pack(
         "{s:f, s:f, s:f, s:f, s:o, s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:s}",
         "neg_elbo", e->neg_elbo, "neg_elbo_standard_error", e->neg_elbo_error, "reconstruction", e->reconstruction, "kl", e->kl,
@@ -23,16 +24,17 @@ static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *
         e->ppl_token, "ppl_word", e->ppl_word, "bits_per_byte", e->bits_per_byte, "unknown_share", e->unknown_share, "sentences",
         (json_int_t)e->sentences, "tokens", (json_int_t)e->tokens, "words", (json_int_t)e->words, "bytes", (json_int_t)e->bytes,
         "shortened", (json_int_t)e->shortened, "posterior", c->eval.posterior == POSTERIOR_MEAN ? "mean" : "sample");
-    if (!all) return NULL;
     /* Without samples there is no importance-weighted estimate; null says so. */
-    json_object_set_new(all, "iwae_nll", e->iwae_samples ? json_real(e->iwae_nll) : json_null());
-    json_object_set_new(all, "iwae_standard_error", e->iwae_samples ? json_real(e->iwae_error) : json_null());
-    json_object_set_new(all, "iwae_samples", json_integer((json_int_t)e->iwae_samples));
+    failed |= json_object_set_new(all, "iwae_nll", e->iwae_samples ? json_real(e->iwae_nll) : json_null());
+    failed |= json_object_set_new(all, "iwae_standard_error", e->iwae_samples ? json_real(e->iwae_error) : json_null());
+    failed |= json_object_set_new(all, "iwae_samples", json_integer((json_int_t)e->iwae_samples));
     if (*c->eval.baseline) {
-        json_object_set_new(all, "unigram_nll", json_real(b->unigram));
-        json_object_set_new(all, "bigram_nll", json_real(b->bigram));
+        failed |= json_object_set_new(all, "unigram_nll", json_real(b->unigram));
+        failed |= json_object_set_new(all, "bigram_nll", json_real(b->bigram));
     }
-    return all;
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
 }
 
 static void to_text(const struct evaluation *e, const struct ngram_baseline *b)
@@ -85,16 +87,13 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
     ELBO_TRY(evaluate(&e, &run->model, corpus, &o, error));
     if (e.shortened) log_warning(&cli->log, "%zu sentences were cut to %zu tokens: the figures are of what was left", e.shortened,
                                  c->data.max_length);
-    json_t *all = c->json ? to_json(&e, &b, c) : NULL;
-    if (all) {
-        json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-        json_decref(all);
-    } else {
+    elbo_status status = ELBO_OK;
+    if (c->json)
+        status = json_print(stdout, to_json(&e, &b, c), JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the measurements", error);
+    else
         to_text(&e, &b);
-    }
     evaluation_free(&e);
-    return ELBO_OK;
+    return status;
 }
 
 elbo_status cli_eval(struct cli *cli, elbo_error *error)

@@ -1,10 +1,10 @@
 /* elbo sample, reconstruct, interpolate, decode: z to sentences, a line each. */
 #include "cli/run.h"
 
+#include "base/json.h"
 #include "base/philox.h"
 #include "model/posterior.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,10 +20,11 @@ static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool j
         size_t replaced, first;
         status = elbo_text_repair(&clean, &replaced, &first, text.text ? text.text : "", text.size, error);
         json_t *row = status ? NULL : json_pack("{s:s}", "text", clean.text ? clean.text : "");
-        if (row && key) json_object_set_new(row, key, json_string(other));
-        if (row) json_dumpf(row, stdout, JSON_COMPACT);
-        putchar('\n');
-        json_decref(row);
+        if (key && json_object_set_new(row, key, json_string(other))) {
+            json_decref(row);
+            row = NULL;
+        }
+        if (!status) status = json_print(stdout, row, JSON_COMPACT, "a sentence", error);
         elbo_text_free(&clean);
     }
     elbo_text_free(&text);
@@ -114,7 +115,9 @@ elbo_status cli_interpolate(struct cli *cli, elbo_error *error)
 static elbo_status read_latent(float *z, size_t width, const char *text, size_t size, size_t line, elbo_error *error)
 {
     json_error_t why;
-    json_t *row = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why), *array = row;
+    bool starved;
+    json_t *row = json_read(text, size, JSON_REJECT_DUPLICATES, &why, &starved), *array = row;
+    if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory for the latent of line %zu", line);
     if (json_is_object(row)) array = json_object_get(row, "z") ? json_object_get(row, "z") : json_object_get(row, "mu");
     elbo_status status = ELBO_OK;
     if (!row) status = elbo_fail(error, ELBO_INPUT, "line %zu, column %d: not JSON (%s)", line, why.column, why.text);

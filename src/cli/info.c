@@ -2,12 +2,12 @@
 #include "cli/run.h"
 
 #include "base/files.h"
+#include "base/json.h"
 #include "elbo/corpus.h"
 #include "graph/account.h"
 #include "train/memory.h"
 #include "train/optimizer.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,11 +23,7 @@ static elbo_status corpus_json(const struct elbo_corpus *corpus, elbo_error *err
         "tokenizer", kind, "vocabulary", (json_int_t)elbo_corpus_vocabulary(corpus, stream), "streams",
         elbo_corpus_shares_stream(corpus) ? 1 : 2, "hash", elbo_corpus_hash(corpus), "tokenizer_hash",
         elbo_corpus_tokenizer_hash(corpus));
-    if (!all) return elbo_fail(error, ELBO_MEMORY, "no memory for the result");
-    json_dumpf(all, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(all);
-    return ELBO_OK;
+    return json_print(stdout, all, JSON_INDENT(2), "what is known of the corpus", error);
 }
 
 static void corpus_text(const struct elbo_corpus *corpus)
@@ -50,25 +46,27 @@ static void corpus_text(const struct elbo_corpus *corpus)
 
 /* ---- a run ---- */
 
-/* The last row of metrics.jsonl of a run directory that has `key`; null when there is none. */
+/* The last row of metrics.jsonl of a run directory that has `key`; null when there is none; NULL for want of memory. */
 static json_t *last_row(const char *folder, const char *key)
 {
     char path[FILES_PATH], *text = NULL;
     size_t size = 0;
     elbo_error unused;
     json_t *found = NULL;
-    if (file_join(path, folder, "metrics.jsonl", &unused) || !file_is_regular(path)) return NULL;
-    if (file_read(&text, &size, path, (size_t)1 << 34, &unused)) return NULL;
-    for (size_t end = size; end && !found;) {
+    bool starved = false;
+    if (file_join(path, folder, "metrics.jsonl", &unused) || !file_is_regular(path)) return json_null();
+    elbo_status status = file_read(&text, &size, path, (size_t)1 << 34, &unused);
+    if (status) return status == ELBO_MEMORY ? NULL : json_null();
+    for (size_t end = size; end && !found && !starved;) {
         size_t begin = end - 1;
         while (begin && text[begin - 1] != '\n') begin--;
-        json_t *row = json_loadb(text + begin, end - begin, 0, NULL);
+        json_t *row = json_read(text + begin, end - begin, 0, NULL, &starved);
         if (json_object_get(row, key)) found = json_incref(row);
         json_decref(row);
         end = begin;
     }
     free(text);
-    return found;
+    return found || starved ? found : json_null();
 }
 
 static json_t *stack_json(const struct stack_config *c)
@@ -89,20 +87,20 @@ static json_t *describe_run(const struct run *run, const char *folder)
                             (json_int_t)m->vocabulary, "max_length", (json_int_t)run->config->data.max_length,
                             "tokenizer", elbo_tokenizer_kind_name(elbo_tokenizer_kind(run->tokenizer)), "program",
                             checkpoint_program(run->checkpoint));
-    if (!all) return NULL;
-    json_object_set_new(all, "steps", json_integer((json_int_t)run->config->train.steps));
-    json_object_set(all, "counters", checkpoint_counters(run->checkpoint));
-    json_object_set_new(all, "config_hash", json_string(checkpoint_config_hash(run->checkpoint)));
-    json_object_set_new(all, "encoder", latent ? stack_json(&m->encoder) : json_null());
-    json_object_set_new(all, "decoder", stack_json(&m->decoder));
-    json_object_set_new(all, "latent",
-                        latent ? json_pack("{s:I, s:s}", "width", (json_int_t)m->latent.width, "injection",
-                                           injections[m->latent.injection])
-                               : json_null());
-    json_t *row = last_row(folder, "loss"), *valid = last_row(folder, "valid");
-    json_object_set_new(all, "last", row ? row : json_null());
-    json_object_set_new(all, "last_valid", valid ? valid : json_null());
-    return all;
+    int failed = json_object_set_new(all, "steps", json_integer((json_int_t)run->config->train.steps));
+    failed |= json_object_set(all, "counters", checkpoint_counters(run->checkpoint));
+    failed |= json_object_set_new(all, "config_hash", json_string(checkpoint_config_hash(run->checkpoint)));
+    failed |= json_object_set_new(all, "encoder", latent ? stack_json(&m->encoder) : json_null());
+    failed |= json_object_set_new(all, "decoder", stack_json(&m->decoder));
+    failed |= json_object_set_new(all, "latent",
+                                  latent ? json_pack("{s:I, s:s}", "width", (json_int_t)m->latent.width, "injection",
+                                                     injections[m->latent.injection])
+                                         : json_null());
+    failed |= json_object_set_new(all, "last", last_row(folder, "loss"));
+    failed |= json_object_set_new(all, "last_valid", last_row(folder, "valid"));
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
 }
 
 static void stack_text(const char *name, const json_t *stack)
@@ -199,10 +197,9 @@ static elbo_status info_run(struct cli *cli, elbo_error *error)
         status = elbo_fail(error, ELBO_MEMORY, "no memory for the result");
     else if (!cli->config.json)
         run_text(all);
-    else {
-        json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-    }
+    else
+        status = json_print(stdout, json_incref(all), JSON_INDENT(2) | JSON_REAL_PRECISION(9), "what is known of the run",
+                            error);
     json_decref(all);
     run_close(&run);
     return status;

@@ -152,7 +152,8 @@ elbo_status cli_read_line(bool *more, struct elbo_text *line, size_t *replaced, 
     *more = size >= 0;
     elbo_status status = ELBO_OK;
     if (size < 0) {
-        if (ferror(stdin)) status = elbo_fail(error, ELBO_IO, "cannot read standard input: %s", strerror(errno));
+        if (errno == ENOMEM) status = elbo_fail(error, ELBO_MEMORY, "no memory for a line of standard input");
+        else if (ferror(stdin)) status = elbo_fail(error, ELBO_IO, "cannot read standard input: %s", strerror(errno));
     } else {
         if (size && raw[size - 1] == '\n') size--;
         if (size && raw[size - 1] == '\r') size--;

@@ -1,10 +1,10 @@
 /* elbo plan: what a run will hold in memory and compute, from its recording alone. */
 #include "cli/cli.h"
+#include "base/json.h"
 
 #include "elbo/corpus.h"
 #include "train/memory.h"
 
-#include <jansson.h>
 
 elbo_status cli_plan(struct cli *cli, elbo_error *error)
 {
@@ -34,9 +34,5 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
                             "activations", (json_int_t)t.activations, "workspace", (json_int_t)t.workspace, "slots",
                             (json_int_t)t.slots, "total", (json_int_t)t.total, "activations_unshared", (json_int_t)t.unshared,
                             "ops", (json_int_t)t.ops, "slot_flops", t.flops, "slot_bytes_moved", t.bytes_moved);
-    if (!all) return elbo_fail(error, ELBO_MEMORY, "no memory for the plan as JSON");
-    json_dumpf(all, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(all);
-    return ELBO_OK;
+    return json_print(stdout, all, JSON_INDENT(2), "the plan", error);
 }

@@ -1,9 +1,9 @@
 /* elbo prepare: text to corpus. */
 #include "cli/cli.h"
+#include "base/json.h"
 
 #include "elbo/corpus.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 
 static void show_progress(void *context, double share, const char *what)
@@ -14,9 +14,10 @@ static void show_progress(void *context, double share, const char *what)
 static elbo_status print_json(const struct elbo_prepare_report *report, elbo_error *error)
 {
     json_t *parts = json_array();
+    int failed = 0;
     for (size_t i = 0; i < report->part_count; i++) {
         const struct elbo_prepare_part *part = &report->parts[i];
-        json_array_append_new(
+        failed |= json_array_append_new(
             parts, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "part", part->name, "sentences",
                              (json_int_t)part->sentences, "tokens", (json_int_t)part->tokens, "words",
                              (json_int_t)part->words, "bytes", (json_int_t)part->bytes, "unknown",
@@ -26,11 +27,11 @@ static elbo_status print_json(const struct elbo_prepare_report *report, elbo_err
                             (json_int_t)report->blank_lines, "replaced", (json_int_t)report->replaced, "replaced_lines",
                             (json_int_t)report->replaced_lines, "vocabulary", (json_int_t)report->vocabulary, "parts",
                             parts);
-    if (!all) return elbo_fail(error, ELBO_MEMORY, "no memory for the result");
-    json_dumpf(all, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(all);
-    return ELBO_OK;
+    if (failed) {
+        json_decref(all);
+        all = NULL;
+    }
+    return json_print(stdout, all, JSON_INDENT(2), "the report", error);
 }
 
 elbo_status cli_prepare(struct cli *cli, elbo_error *error)

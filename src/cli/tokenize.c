@@ -1,10 +1,10 @@
 /* elbo tokenize: lines of text to lines of ids, or back. */
 #include "cli/cli.h"
+#include "base/json.h"
 
 #include "elbo/tokenizer.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,11 +51,7 @@ static elbo_status from_ids(struct work *work, bool json, elbo_error *error)
     }
     size_t replaced, first; /* JSON is UTF-8; ids can spell bytes that are not */
     ELBO_TRY(elbo_text_repair(&work->line, &replaced, &first, work->text.text, work->text.size, error));
-    json_t *text = json_stringn(work->line.text, work->line.size);
-    json_dumpf(text, stdout, JSON_ENCODE_ANY);
-    json_decref(text);
-    putchar('\n');
-    return ELBO_OK;
+    return json_print(stdout, json_stringn(work->line.text, work->line.size), JSON_ENCODE_ANY, "a sentence", error);
 }
 
 static elbo_status to_ids(struct work *work, bool json, elbo_error *error)

@@ -4,8 +4,9 @@
 #include "formats/safetensors.h"
 
 #include "base/checked.h"
+#include "base/json.h"
 
-#include <jansson.h>
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,10 +93,13 @@ static elbo_status build_header(json_t *header, const struct safetensors_tensor 
 {
     if (note_count > 0) {
         json_t *metadata = json_object();
+        errno = 0;
         int failed = json_object_set_new(header, "__metadata__", metadata);
         for (size_t i = 0; i < note_count; i++)
             failed |= json_object_set_new(metadata, notes[i].key, json_string(notes[i].value));
-        if (failed) return elbo_fail(error, ELBO_INTERNAL, "safetensors: the metadata is not UTF-8, or memory is out");
+        if (failed && (!metadata || errno == ENOMEM))
+            return elbo_fail(error, ELBO_MEMORY, "safetensors: no memory for the header's %zu notes", note_count);
+        if (failed) return elbo_fail(error, ELBO_INTERNAL, "safetensors: the metadata is not UTF-8");
     }
     size_t offset = 0;
     for (size_t i = 0; i < count; i++) {
@@ -146,7 +150,7 @@ elbo_status safetensors_write(const struct sink *sink, const struct safetensors_
     qsort(sorted, count, sizeof *sorted, reference_order);
     status = build_header(header, sorted, count, notes, note_count, error);
     if (status) goto done;
-    json = json_dumps(header, JSON_COMPACT);
+    json = json_text(header, JSON_COMPACT);
     if (!json) {
         status = elbo_fail(error, ELBO_MEMORY, "safetensors: no memory for the header of %zu tensors", count);
         goto done;
@@ -290,7 +294,12 @@ elbo_status safetensors_parse(struct safetensors **out, const void *bytes, size_
     if (!file) return elbo_fail(error, ELBO_MEMORY, "no memory for a safetensors header");
     elbo_status status;
     json_error_t reason;
-    file->header = json_loadb((const char *)b + 8, (size_t)n, JSON_REJECT_DUPLICATES, &reason);
+    bool starved;
+    file->header = json_read((const char *)b + 8, (size_t)n, JSON_REJECT_DUPLICATES, &reason, &starved);
+    if (starved) {
+        status = elbo_fail(error, ELBO_MEMORY, "no memory to read a header of %llu bytes", (unsigned long long)n);
+        goto failed;
+    }
     if (!json_is_object(file->header)) {
         status = elbo_fail(error, ELBO_INPUT, "the header is not valid: byte %d: %s", reason.position, reason.text);
         goto failed;

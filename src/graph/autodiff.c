@@ -219,9 +219,9 @@ elbo_status graph_differentiate(struct graph *g, value loss, const struct autodi
     ad.shared = calloc(values, sizeof *ad.shared);
     ad.dropped = calloc(values, sizeof *ad.dropped);
     ad.again = calloc(values, sizeof *ad.again);
-    elbo_status status = ELBO_OK;
-    if (!ad.wanted || !ad.gradient || !ad.shared || !ad.dropped || !ad.again)
-        status = elbo_fail(error, ELBO_MEMORY, "no memory to differentiate the graph");
+    /* sticky, so that a graph without its backward pass is never taken for a whole one */
+    if (!ad.wanted || !ad.gradient || !ad.shared || !ad.dropped || !ad.again) graph_starve(g, "to differentiate it");
+    elbo_status status = graph_check(g, error);
     if (!status) {
         mark_wanted(&ad, options->wanted);
         choose_dropped(&ad);

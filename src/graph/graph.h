@@ -147,6 +147,8 @@ elbo_status graph_check(const struct graph *g, elbo_error *error);
 
 /* Sticky failure from an op's recording function; returns NO_VALUE. */
 value graph_fail(struct graph *g, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same for want of memory: "to record a node". */
+value graph_starve(struct graph *g, const char *what);
 
 /* ---- values ---- */
 value graph_input(struct graph *g, const char *name, enum dtype dtype, size_t rank, const struct dim *dim);

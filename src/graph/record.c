@@ -36,7 +36,7 @@ static bool grow(struct graph *g, void *array, size_t *room, size_t count, size_
     void **slot = array;
     void *grown = realloc(*slot, next * size);
     if (!grown) {
-        graph_fail(g, "no memory to record another %zu bytes", next * size);
+        graph_starve(g, "for a longer list of the graph's values or nodes");
         return false;
     }
     *slot = grown;
@@ -49,7 +49,7 @@ static const char *intern(struct graph *g, const char *text)
     if (g->string_count && !strcmp(g->strings[g->string_count - 1], text)) return g->strings[g->string_count - 1];
     if (!grow(g, &g->strings, &g->string_room, g->string_count, sizeof *g->strings)) return "?";
     char *copy = strdup(text);
-    if (!copy) return graph_fail(g, "no memory to record a name"), "?";
+    if (!copy) return graph_starve(g, "to record a name"), "?";
     return g->strings[g->string_count++] = copy;
 }
 
@@ -98,17 +98,28 @@ elbo_status graph_check(const struct graph *g, elbo_error *error)
     return g->error.code;
 }
 
+static void stick(struct graph *g, elbo_status code, const char *what)
+{
+    if (!g->error.code)
+        elbo_fail(&g->error, code, "graph \"%s\", %s: %s", g->name ? g->name : "?", g->scope ? g->scope : "?", what);
+}
+
 value graph_fail(struct graph *g, const char *format, ...)
 {
-    if (!g->error.code) {
-        char what[512];
-        va_list args;
-        va_start(args, format);
-        vsnprintf(what, sizeof what, format, args);
-        va_end(args);
-        elbo_fail(&g->error, ELBO_INTERNAL, "graph \"%s\", %s: %s", g->name ? g->name : "?",
-                  g->scope ? g->scope : "?", what);
-    }
+    char what[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    stick(g, ELBO_INTERNAL, what);
+    return NO_VALUE;
+}
+
+value graph_starve(struct graph *g, const char *what)
+{
+    char text[256];
+    snprintf(text, sizeof text, "no memory %s", what);
+    stick(g, ELBO_MEMORY, text);
     return NO_VALUE;
 }
 
@@ -155,7 +166,7 @@ static value parameter_slot(struct graph *g, size_t p, bool gradient)
         if (values) g->parameter_value = values;
         uint32_t *gradients = realloc(g->gradient_value, room * sizeof *gradients);
         if (gradients) g->gradient_value = gradients;
-        if (!values || !gradients) return graph_fail(g, "no memory to record a parameter");
+        if (!values || !gradients) return graph_starve(g, "to record a parameter");
         memset(values + g->parameter_room, 0, (room - g->parameter_room) * sizeof *values);
         memset(gradients + g->parameter_room, 0, (room - g->parameter_room) * sizeof *gradients);
         g->parameter_room = room;
@@ -300,7 +311,7 @@ struct node *graph_node(struct graph *g, const struct op_type *type)
     bool room = n && grow(g, &g->nodes, &g->node_room, g->node_count, sizeof *g->nodes) &&
                 grow(g, &g->schedule, &g->schedule_room, g->schedule_count, sizeof *g->schedule);
     if (!room) {
-        graph_fail(g, "no memory to record a node");
+        graph_starve(g, "to record a node");
         free(n);
         return NULL;
     }
@@ -362,7 +373,7 @@ void graph_defer_replaced(struct graph *g)
     bool *late = calloc(g->value_count, sizeof *late);
     uint32_t *deferred = malloc((g->schedule_count + 1) * sizeof *deferred);
     if (!late || !deferred) {
-        graph_fail(g, "no memory to order the graph");
+        graph_starve(g, "to order the graph");
         free(late);
         free(deferred);
         return;

@@ -32,7 +32,9 @@ static value declare(struct recorder *r, const struct parameter *p)
 {
     size_t index;
     elbo_error error = {0};
-    if (parameters_declare(r->parameters, &index, p, &error)) return graph_fail(r->g, "%s", error.message);
+    elbo_status status = parameters_declare(r->parameters, &index, p, &error);
+    if (status == ELBO_MEMORY) return graph_starve(r->g, "for the table of parameters");
+    if (status) return graph_fail(r->g, "%s", error.message);
     return graph_parameter(r->g, index);
 }
 

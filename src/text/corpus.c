@@ -3,10 +3,11 @@
 #include "elbo/corpus.h"
 
 #include "base/files.h"
+#include "base/json.h"
+#include "base/sealed.h"
 #include "text/corpus_format.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -44,8 +45,12 @@ static elbo_status read_manifest(json_t **manifest, const char *folder, elbo_err
     }
     ELBO_TRY(file_read(&text, &size, path, largest_json, error));
     json_error_t problem;
-    *manifest = json_loadb(text, size, JSON_REJECT_DUPLICATES, &problem);
+    bool starved;
+    *manifest = json_read(text, size, JSON_REJECT_DUPLICATES, &problem, &starved);
+    elbo_error seal;
+    elbo_status sealed = sealed_check(text, size, &seal);
     free(text);
+    if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory to read the %zu bytes of %s", size, path);
     if (!*manifest)
         return elbo_fail(error, ELBO_INPUT, "%s:%d:%d: %s; the manifest is truncated or foreign: %s", path, problem.line,
                          problem.column, problem.text, remedy);
@@ -58,8 +63,25 @@ static elbo_status read_manifest(json_t **manifest, const char *folder, elbo_err
     else if (!json_is_integer(version) || json_integer_value(version) != CORPUS_VERSION)
         status = elbo_fail(error, ELBO_INPUT, "%s has version %lld of the format; this program reads version %d: %s",
                            path, (long long)json_integer_value(version), CORPUS_VERSION, remedy);
+    /* after the above: "another version" says more */
+    if (status == ELBO_OK && sealed) status = elbo_fail(error, ELBO_INPUT, "%s %.500s; %s", path, seal.message, remedy);
     if (status != ELBO_OK) json_decref(*manifest);
     return status;
+}
+
+/* The first chunk of a damaged file whose sum is not that of the manifest, as places in bytes. */
+static void find_damage(size_t *from, size_t *to, const json_t *chunks, const struct file_map *map)
+{
+    size_t i = 0;
+    for (*from = 0, *to = map->size; *from < map->size; *from += SEALED_CHUNK, i++) {
+        size_t size = map->size - *from < SEALED_CHUNK ? map->size - *from : SEALED_CHUNK;
+        uint64_t wanted;
+        *to = *from + size;
+        if (!sealed_read_hex(&wanted, json_string_value(json_array_get(chunks, i))) ||
+            XXH3_64bits(map->data + *from, size) != wanted)
+            return;
+    }
+    *from = 0; /* the manifest contradicts itself */
 }
 
 /* Size and hash of one of the corpus' files against the manifest. */
@@ -76,10 +98,11 @@ static elbo_status check_file(char hash[17], const json_t *manifest, const char 
                          "one that was written; %s", folder, name, map->size, (long long)json_integer_value(size),
                          remedy);
     snprintf(hash, 17, "%016" PRIx64, (uint64_t)XXH3_64bits(map->size ? (const void *)map->data : "", map->size));
-    if (strcmp(hash, expected))
-        return elbo_fail(error, ELBO_INPUT, "%s/%s is damaged: its hash is %s and the manifest says %.40s; %s", folder,
-                         name, hash, expected, remedy);
-    return ELBO_OK;
+    if (!strcmp(hash, expected)) return ELBO_OK;
+    size_t from, to;
+    find_damage(&from, &to, json_object_get(entry, "chunks"), map);
+    return elbo_fail(error, ELBO_INPUT, "%s/%s is damaged between byte %zu and byte %zu: its hash is %s and the manifest "
+                     "says %.40s; %s", folder, name, from, to, hash, expected, remedy);
 }
 
 /* ---- the binary file ---- */
@@ -109,8 +132,8 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
     if (stream->token_bytes != (stream->vocabulary <= 65536 ? 2 : 4) || stream->vocabulary > UINT32_MAX ||
         !corpus_lay_out(&expected) || memcmp(&expected, header, sizeof expected) ||
         header->file_bytes != corpus->map.size)
-        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: its header does not fit its %zu bytes; %s",
-                         folder, corpus->map.size, remedy);
+        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged between byte 0 and byte %zu: its header does "
+                         "not fit its %zu bytes; %s", folder, sizeof *header, corpus->map.size, remedy);
     return ELBO_OK;
 }
 

@@ -3,12 +3,12 @@
  * Tokens stream into corpus.bin; what is known per sentence (length, words, bytes: 12 bytes) stays in memory until the
  * end, when the header is filled in. The manifest is written last, so that a folder without one is not a corpus. */
 #include "base/files.h"
+#include "base/sealed.h"
 #include "elbo/corpus.h"
 #include "text/corpus_format.h"
 #include "text/lines.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -276,7 +276,14 @@ static elbo_status describe_file(json_t *files, const char *folder, const char *
     ELBO_TRY(file_join(path, folder, name, error));
     ELBO_TRY(file_map_open(&map, path, error));
     snprintf(hash, sizeof hash, "%016" PRIx64, (uint64_t)XXH3_64bits(map.size ? (const void *)map.data : "", map.size));
-    int failed = json_object_set_new(files, name, json_pack("{s:I, s:s}", "bytes", (json_int_t)map.size, "xxh3", hash));
+    json_t *chunks = json_array();
+    int failed = 0;
+    for (size_t at = 0; at < map.size; at += SEALED_CHUNK) {
+        size_t size = map.size - at < SEALED_CHUNK ? map.size - at : SEALED_CHUNK;
+        failed |= json_array_append_new(chunks, sealed_hex(XXH3_64bits(map.data + at, size)));
+    }
+    json_t *entry = json_pack("{s:I, s:s, s:o}", "bytes", (json_int_t)map.size, "xxh3", hash, "chunks", chunks);
+    failed |= json_object_set_new(files, name, entry);
     file_map_close(&map);
     return failed ? elbo_fail(error, ELBO_MEMORY, "no memory for the manifest of %s", folder) : ELBO_OK;
 }
@@ -301,10 +308,12 @@ static elbo_status write_manifest(struct preparation *p, struct part *part, elbo
         (json_int_t)report->longest, "unknown", (json_int_t)report->unknown, "vocabulary",
         (json_int_t)p->report->vocabulary, "tokenizer", kind, "blank_lines_of_all_parts",
         (json_int_t)p->report->blank_lines, "replaced_of_all_parts", (json_int_t)p->report->replaced, "files", files);
-    char *text = manifest ? json_dumps(manifest, JSON_INDENT(2)) : NULL;
+    char *text;
+    size_t size;
+    status = sealed_compose(&text, &size, manifest, "the manifest of a corpus", error);
     json_decref(manifest);
-    if (!text) return elbo_fail(error, ELBO_MEMORY, "no memory for the manifest of %s", part->folder);
-    status = file_write(path, text, strlen(text), error);
+    ELBO_TRY(status);
+    status = file_write(path, text, size, error);
     free(text);
     return status;
 }

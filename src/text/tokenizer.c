@@ -2,6 +2,7 @@
 #include "text/tokenizer.h"
 
 #include "base/files.h"
+#include "base/json.h"
 #include "base/utf8.h"
 
 #include <stdlib.h>
@@ -213,7 +214,7 @@ void elbo_tokenizer_trainer_close(struct elbo_tokenizer_trainer *trainer)
 
 static elbo_status write_json(const char *path, json_t *object, elbo_error *error)
 {
-    char *text = json_dumps(object, JSON_INDENT(1));
+    char *text = json_text(object, JSON_INDENT(1));
     if (!text) return elbo_fail(error, ELBO_MEMORY, "no memory to write %s", path);
     elbo_status status = file_write(path, text, strlen(text), error);
     free(text);
@@ -271,8 +272,10 @@ elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *p
     size_t size;
     ELBO_TRY(file_read(&text, &size, path, largest_file, error));
     json_error_t json_error;
-    json_t *object = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &json_error);
+    bool starved;
+    json_t *object = json_read(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &json_error, &starved);
     free(text);
+    if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory to read the %zu bytes of %s", size, path);
     if (!object)
         return elbo_fail(error, ELBO_INPUT, "%s:%d:%d: %s; the file is truncated or not a tokenizer", path,
                          json_error.line, json_error.column, json_error.text);

@@ -48,6 +48,8 @@ static elbo_status cutter_open(struct cutter *cutter, elbo_error *error)
     cutter->pattern = pcre2_compile((PCRE2_SPTR)pattern_text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &number,
                                     &place, NULL);
     cutter->match = cutter->pattern ? pcre2_match_data_create_from_pattern(cutter->pattern, NULL) : NULL;
+    if (!cutter->match && (cutter->pattern || number == PCRE2_ERROR_HEAP_FAILED))
+        return elbo_fail(error, ELBO_MEMORY, "no memory for the tokenizer's pattern");
     if (!cutter->match) return elbo_fail(error, ELBO_INTERNAL, "the tokenizer's pattern was refused (%d)", number);
     pcre2_jit_compile(cutter->pattern, PCRE2_JIT_COMPLETE); /* without it, matching is slower and the same */
     return ELBO_OK;
@@ -66,6 +68,7 @@ static elbo_status cut(const struct cutter *cutter, size_t *length, const char *
     int found = pcre2_match(cutter->pattern, (PCRE2_SPTR)text, size, at, PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK,
                             cutter->match, NULL);
     const PCRE2_SIZE *bounds = pcre2_get_ovector_pointer(cutter->match);
+    if (found == PCRE2_ERROR_NOMEMORY) return elbo_fail(error, ELBO_MEMORY, "no memory to find the words of a sentence");
     if (found < 0 || bounds[1] <= at)
         return elbo_fail(error, ELBO_INTERNAL, "the tokenizer found no word at byte %zu (%d)", at, found);
     *length = bounds[1] - at;
@@ -241,12 +244,13 @@ static elbo_status save(const void *self, json_t *object, elbo_error *error)
     return ELBO_OK;
 }
 
-/* The number of the piece that `entry` spells, or BPE_NONE. */
-static uint32_t piece_of(const struct bpe_rules *rules, const int16_t byte_of[512], const json_t *entry)
+/* The number of the piece that `entry` spells, or BPE_NONE; `*starved` when memory was wanting. */
+static uint32_t piece_of(bool *starved, const struct bpe_rules *rules, const int16_t byte_of[512], const json_t *entry)
 {
     const char *text = json_string_value(entry);
     size_t size = json_string_length(entry), used = 0;
     char *bytes = text ? malloc(size + 1) : NULL;
+    *starved |= text && !bytes;
     if (!bytes) return BPE_NONE;
     uint32_t number = BPE_NONE, code = 0;
     size_t at = 0;
@@ -269,8 +273,10 @@ static elbo_status load_merges(struct bpe_rules *rules, const json_t *list, elbo
     if (!json_is_array(list)) return elbo_fail(error, ELBO_INPUT, "is damaged: it has no list of merges");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *pair = json_array_get(list, i);
-        uint32_t left = piece_of(rules, byte_of, json_array_get(pair, 0));
-        uint32_t right = piece_of(rules, byte_of, json_array_get(pair, 1));
+        bool starved = false;
+        uint32_t left = piece_of(&starved, rules, byte_of, json_array_get(pair, 0));
+        uint32_t right = piece_of(&starved, rules, byte_of, json_array_get(pair, 1));
+        if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory to read merge %zu", i);
         if (json_array_size(pair) != 2 || left == BPE_NONE || right == BPE_NONE)
             return elbo_fail(error, ELBO_INPUT, "is damaged: merge %zu does not join two pieces made before it", i);
         ELBO_TRY(bpe_add_rule(rules, left, right, error));

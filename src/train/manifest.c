@@ -1,6 +1,8 @@
 /* The manifest's text, both ways, and the checksums in it. What is read here is untrusted until the checksum holds, and
  * validated even then: the checksum finds damage, not malice. */
 #include "train/manifest.h"
+#include "base/json.h"
+#include "base/sealed.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -109,24 +111,14 @@ bool manifest_name_is_good(const char *name)
 
 /* ---- composing ---- */
 
-static const char before_checksum[] = ",\n \"checksum\": \"", after_checksum[] = "\"\n}\n";
-enum { HEX = 16, TAIL = sizeof before_checksum - 1 + HEX + sizeof after_checksum - 1 };
-
-static json_t *hex_string(uint64_t value)
-{
-    char text[HEX + 1];
-    snprintf(text, sizeof text, "%016" PRIx64, value);
-    return json_string(text);
-}
-
 static json_t *file_entry(const struct manifest_file *file)
 {
     json_t *entry = json_object(), *chunks = json_array();
     int failed = json_object_set_new(entry, "name", json_string(file->name));
     failed |= json_object_set_new(entry, "bytes", json_integer((json_int_t)file->bytes));
-    failed |= json_object_set_new(entry, "xxh3", hex_string(file->xxh3));
+    failed |= json_object_set_new(entry, "xxh3", sealed_hex(file->xxh3));
     failed |= json_object_set_new(entry, "chunks", chunks);
-    for (size_t i = 0; i < file->chunk_count; i++) failed |= json_array_append_new(chunks, hex_string(file->chunks[i]));
+    for (size_t i = 0; i < file->chunk_count; i++) failed |= json_array_append_new(chunks, sealed_hex(file->chunks[i]));
     if (!failed) return entry;
     json_decref(entry);
     return NULL;
@@ -155,60 +147,18 @@ static json_t *body(const struct manifest *manifest)
 elbo_status manifest_compose(char **text, size_t *size, const struct manifest *manifest, elbo_error *error)
 {
     json_t *root = body(manifest);
-    /* 17 digits: a double comes back as the very same one */
-    char *json = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
+    elbo_status status = sealed_compose(text, size, root, "the manifest of a checkpoint", error);
     json_decref(root);
-    size_t length = json ? strlen(json) - 2 : 0; /* without the last "\n}" */
-    char *out = json ? malloc(length + TAIL + 1) : NULL;
-    if (!out) {
-        free(json);
-        return elbo_fail(error, ELBO_MEMORY, "no memory for the manifest of step %" PRIu64, manifest->step);
-    }
-    memcpy(out, json, length);
-    snprintf(out + length, TAIL + 1, "%s%016" PRIx64 "%s", before_checksum, (uint64_t)XXH3_64bits(json, length),
-             after_checksum);
-    free(json);
-    *text = out;
-    *size = length + TAIL;
-    return ELBO_OK;
+    return status;
 }
 
 /* ---- parsing ---- */
-
-/* Sixteen lower-case digits, nothing else. */
-static bool read_hex(uint64_t *out, const char *text)
-{
-    *out = 0;
-    if (!text || strlen(text) != HEX) return false;
-    for (size_t i = 0; i < HEX; i++) {
-        char c = text[i];
-        if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'f')) return false;
-        *out = *out << 4 | (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10);
-    }
-    return true;
-}
 
 static bool read_count(uint64_t *out, const json_t *value)
 {
     if (!json_is_integer(value) || json_integer_value(value) < 0) return false;
     *out = (uint64_t)json_integer_value(value);
     return true;
-}
-
-static elbo_status check_own_sum(const char *text, size_t size, elbo_error *error)
-{
-    char digits[HEX + 1] = {0};
-    uint64_t sum;
-    if (size <= TAIL) return elbo_fail(error, ELBO_INPUT, "is truncated (%zu bytes)", size);
-    const char *tail = text + size - TAIL;
-    memcpy(digits, tail + sizeof before_checksum - 1, HEX);
-    if (memcmp(tail, before_checksum, sizeof before_checksum - 1) ||
-        memcmp(tail + TAIL - (sizeof after_checksum - 1), after_checksum, sizeof after_checksum - 1) ||
-        !read_hex(&sum, digits))
-        return elbo_fail(error, ELBO_INPUT, "does not end with a checksum: truncated, or not a manifest of elbo");
-    if (XXH3_64bits(text, size - TAIL) != sum)
-        return elbo_fail(error, ELBO_INPUT, "does not match its own checksum: it is damaged");
-    return ELBO_OK;
 }
 
 static elbo_status read_file_entry(struct manifest_file *file, const json_t *entry, elbo_error *error)
@@ -219,14 +169,14 @@ static elbo_status read_file_entry(struct manifest_file *file, const json_t *ent
                          file->name ? file->name : "(none)");
     const json_t *chunks = json_object_get(entry, "chunks");
     if (!read_count(&file->bytes, json_object_get(entry, "bytes")) ||
-        !read_hex(&file->xxh3, json_string_value(json_object_get(entry, "xxh3"))) ||
+        !sealed_read_hex(&file->xxh3, json_string_value(json_object_get(entry, "xxh3"))) ||
         json_array_size(chunks) != file->bytes / MANIFEST_CHUNK + (file->bytes % MANIFEST_CHUNK != 0))
         return elbo_fail(error, ELBO_INPUT, "entry of %s: size or checksums are malformed", file->name);
     file->chunk_count = json_array_size(chunks);
     file->chunks = calloc(file->chunk_count + 1, sizeof *file->chunks);
     if (!file->chunks) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu checksums", file->chunk_count);
     for (size_t i = 0; i < file->chunk_count; i++)
-        if (!read_hex(&file->chunks[i], json_string_value(json_array_get(chunks, i))))
+        if (!sealed_read_hex(&file->chunks[i], json_string_value(json_array_get(chunks, i))))
             return elbo_fail(error, ELBO_INPUT, "entry of %s: checksum %zu is malformed", file->name, i);
     return ELBO_OK;
 }
@@ -267,9 +217,11 @@ static elbo_status read_body(struct manifest *out, elbo_error *error)
 elbo_status manifest_parse(struct manifest *out, const char *text, size_t size, elbo_error *error)
 {
     *out = (struct manifest){0};
-    ELBO_TRY(check_own_sum(text, size, error));
+    ELBO_TRY(sealed_check(text, size, error));
     json_error_t reason;
-    out->owner = json_loadb(text, size, JSON_REJECT_DUPLICATES, &reason);
+    bool starved;
+    out->owner = json_read(text, size, JSON_REJECT_DUPLICATES, &reason, &starved);
+    if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory to read the manifest's %zu bytes", size);
     elbo_status status = json_is_object(out->owner)
                              ? read_body(out, error)
                              : elbo_fail(error, ELBO_INPUT, "is not valid JSON: line %d: %s", reason.line, reason.text);

@@ -6,10 +6,11 @@
  *    "checksum": "<16 hex>"}
  *
  * xxh3 is XXH3-64 of the whole file, chunks those of each 16 MiB of it, so that damage is reported by its place.
- * `checksum`, always last, is XXH3-64 of the manifest's own bytes before the comma that precedes it. */
+ * `checksum`, always last, is that of the manifest itself (base/sealed.h). */
 #ifndef TRAIN_MANIFEST_H
 #define TRAIN_MANIFEST_H
 
+#include "base/sealed.h"
 #include "elbo/status.h"
 
 #include <jansson.h>
@@ -19,7 +20,7 @@
 
 enum {
     MANIFEST_VERSION = 1,
-    MANIFEST_CHUNK = 16 << 20, /* bytes */
+    MANIFEST_CHUNK = SEALED_CHUNK, /* bytes */
     MANIFEST_MOST_BYTES = 64 << 20,
     MANIFEST_MOST_NAME = 128,
 };

@@ -1,5 +1,6 @@
 #include "train/metrics.h"
 #include "base/files.h"
+#include "base/json.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +33,9 @@ static elbo_status drop_later(const char *path, uint64_t last_step, elbo_error *
         const char *end = memchr(text + at, '\n', size - at);
         if (!end) break;
         size_t length = (size_t)(end - text) - at;
-        json_t *row = json_loadb(text + at, length, 0, NULL), *step = json_object_get(row, "step");
+        bool starved;
+        json_t *row = json_read(text + at, length, 0, NULL, &starved), *step = json_object_get(row, "step");
+        if (starved) status = elbo_fail(error, ELBO_MEMORY, "no memory to read a row of %s", path);
         if (json_is_integer(step) && (uint64_t)json_integer_value(step) <= last_step)
             status = file_append(&w, text + at, length + 1, error);
         json_decref(row);
@@ -81,7 +84,7 @@ static elbo_status write_all(struct metrics *m, const char *text, size_t size, e
 
 elbo_status metrics_write(struct metrics *m, const json_t *row, elbo_error *error)
 {
-    char *text = json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    char *text = json_text(row, JSON_COMPACT | JSON_REAL_PRECISION(9));
     if (!text) return elbo_fail(error, ELBO_MEMORY, "no memory for a row of metrics");
     size_t size = strlen(text);
     text[size] = '\n'; /* the terminator becomes the line's end: one write per row */

@@ -1,6 +1,7 @@
 /* A corpus holds what the text held; a damaged, foreign or unfinished one is refused, whichever byte is wrong; a split
  * puts every sentence in one part and learns its vocabulary from the train part. */
 #include "elbo/corpus.h"
+#include "base/sealed.h"
 #include "text/corpus_format.h"
 
 #include <setjmp.h>
@@ -156,10 +157,16 @@ static void rewrite(struct fixture *f, const char *data, size_t size)
     size_t length;
     char *text = temporary_read(manifest, &length), *entry = strstr(strstr(text, "\"files\""), CORPUS_FILE), *rest;
     rest = strchr(entry, '}');
-    FILE *file = fopen(manifest, "wb");
-    fprintf(file, "%.*s" CORPUS_FILE "\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"%s", (int)(entry - text), text, size,
+    char *forged = malloc(length + 200);
+    sprintf(forged, "%.*s" CORPUS_FILE "\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"%s", (int)(entry - text), text, size,
             (uint64_t)XXH3_64bits(data, size), rest);
-    fclose(file);
+    json_t *root = json_loads(forged, 0, NULL);
+    json_object_del(root, "checksum");
+    free(text);
+    if (sealed_compose(&text, &length, root, "it", &f->error)) fail_msg("%s", f->error.message);
+    temporary_write(manifest, text, length);
+    json_decref(root);
+    free(forged);
     free(text);
 }
 

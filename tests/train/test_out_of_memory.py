@@ -26,7 +26,8 @@ SENTENCES = "the cat sat\non the mat\n"
 
 def weights(out):
     last = [path for path in checkpoints(out) if path.suffix != ".tmp"][-1]
-    return [(last / name).read_bytes() for name in ("model.safetensors", "state/optimizer.safetensors")]
+    config = (last / "config.yaml").read_bytes().replace(os.fsencode(out), b"OUT")
+    return [config] + [(last / name).read_bytes() for name in ("model.safetensors", "state/optimizer.safetensors")]
 
 
 def corpus_bytes(out):
@@ -71,7 +72,8 @@ class Bench:
         if memory:
             environment["LD_PRELOAD"] = str(PRELOAD)
         return subprocess.run([ELBO, *(word.format(**places) for word in self.words)], env=environment, input=SENTENCES,
-                              capture_output=True, text=True, check=False, timeout=120)
+                              capture_output=True, text=True, errors="backslashreplace", check=False,
+                              timeout=120)
 
     def product(self, answer, out):
         return answer.stdout.replace(str(out), "OUT"), self.makes(out) if self.makes else None
@@ -134,7 +136,8 @@ def check_planted(scratch):
 
 
 def main():
-    names = sys.argv[1:] or list(COMMANDS)
+    """With arguments, of one command: its name and points i to look at."""
+    names = sys.argv[1:2] or list(COMMANDS)
     with Scratch() as scratch, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         data = corpus(scratch, 20)
         train(scratch / "run", data, given=GIVEN)
