@@ -124,7 +124,8 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
     if (header->streams != 1)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " has %" PRIu32 " streams; this program reads 1: %s",
                          folder, header->streams, remedy);
-    if (!header->sentences) return elbo_fail(error, ELBO_INPUT, "%s has no sentences; %s", folder, remedy);
+    if (!header->sentences)
+        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " has no sentences; %s", folder, remedy);
     const struct corpus_stream_header *stream = &header->stream[0];
     struct corpus_header expected = *header; /* with every place computed again, and zero where nothing is said */
     memset(&expected.stream[1], 0, sizeof expected.stream[1]);
