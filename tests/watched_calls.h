@@ -54,6 +54,7 @@ enum call_effect {
     EFFECT_TEAR,  /* half of the write (all of any other call), then SIGKILL */
     EFFECT_ERROR, /* -1 and watch.number; a failing close closes */
     EFFECT_SHORT, /* half of the bytes are read or written   */
+    EFFECT_FULL,  /* as on a full disk: half of the first write, then watch.number for all that takes space */
 };
 
 struct system_call {
@@ -140,6 +141,11 @@ static inline enum fate watch_fate(enum call_kind kind)
     case EFFECT_KILL: kill(getpid(), SIGKILL); return FATE_FAIL;
     case EFFECT_TEAR: return FATE_LAST;
     case EFFECT_SHORT: return FATE_HALF;
+    case EFFECT_FULL:
+        if (n == watch.at && kind == CALL_WRITE) return FATE_HALF;
+        if (kind != CALL_CREATE && kind != CALL_WRITE && kind != CALL_MKDIR) return FATE_NORMAL;
+        errno = watch.number;
+        return FATE_FAIL;
     default: errno = watch.number; return FATE_FAIL;
     }
 }

@@ -70,7 +70,9 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
     }
     e->inputs = calloc(graph_inputs(g) + 1, sizeof *e->inputs);
     if (!e->inputs) return elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
-    return plan_create(&e->plan, g, error);
+    elbo_status status = plan_create(&e->plan, g, error);
+    if (status) executor_free(e);
+    return status;
 }
 
 void executor_free(struct executor *e)

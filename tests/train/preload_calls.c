@@ -1,7 +1,7 @@
 /* watched_calls.h for any program: loaded before it with LD_PRELOAD, told what to do by the environment.
  *
  *   WATCH_ROOT=/dev/shm/x/run                    calls on files below it are counted, from 0
- *   WATCH_EFFECT=kill|tear|error|short WATCH_AT=17 [WATCH_NUMBER=28] [WATCH_TIMES=1000000]
+ *   WATCH_EFFECT=kill|tear|error|short|full WATCH_AT=17 [WATCH_NUMBER=28] [WATCH_TIMES=1000000]
  *   WATCH_LOG=FILE                               a line for each call: number, kind, path */
 #include "watched_calls.h"
 
@@ -24,7 +24,7 @@ static size_t number(const char *name, size_t otherwise)
 
 __attribute__((constructor)) static void begin(void)
 {
-    static const char *const effects[] = {"none", "kill", "tear", "error", "short"};
+    static const char *const effects[] = {"none", "kill", "tear", "error", "short", "full"};
     const char *root = getenv("WATCH_ROOT"), *effect = getenv("WATCH_EFFECT"), *log = getenv("WATCH_LOG");
     if (!root) return;
     watch_begin(root, WATCH_OPENS);

@@ -3,7 +3,8 @@
  * need a stack.
  *
  *   MEMORY_AT=17 [MEMORY_TIMES=1000000]    the 17th (from 0) fails, and so many from there on
- *   MEMORY_LOG=FILE                        how many there were, written at the end */
+ *   MEMORY_LOG=FILE                        how many there were, written at the end
+ *   MEMORY_LEAK=1                          loses a block, for the leak checker to find */
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
@@ -93,6 +94,11 @@ static int counted(int argc, char **argv, char **environment)
     const char *at = getenv("MEMORY_AT"), *times = getenv("MEMORY_TIMES");
     memory.at = at ? strtoull(at, NULL, 10) : SIZE_MAX;
     memory.times = times ? strtoull(times, NULL, 10) : 1;
+    if (getenv("MEMORY_LEAK")) {
+        void *volatile lost = malloc(1000);
+        lost = NULL;
+        (void)lost;
+    }
     atomic_store(&memory.on, true);
     int code = program(argc, argv, environment);
     atomic_store(&memory.on, false);

@@ -2,7 +2,7 @@
 
   killed    SIGKILL instead of a call below the run's folder, or after half of a write: the same command goes on and ends
             with the bits of the run that was never killed; so does a run that is killed when it resumes
-  failing   ENOSPC, EDQUOT, EIO, EINTR or a short write at a call, or at all from there on: a save on the way is told and
+  failing   ENOSPC, EDQUOT, EIO, EINTR or a short write at a call, a disk full from there on: a save on the way is told and
             tried again when the next one is due, rows of metrics are told and lost, and training goes to its end, to the
             same weights; a failure at the beginning or of the last save ends with exit code 4 and names the file, and the
             same command then goes on to the same bits
@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 
-from runs import ELBO, TINY, Scratch, bits, checkpoints, corpus, elbo, options, same, train
+from runs import ELBO, TINY, Scratch, bits, checkpoints, corpus, elbo, options, rows, same, train
 
 FULL = bool(os.environ.get("ELBO_TEST_FULL"))
 PRELOAD = pathlib.Path(os.environ.get("ELBO_TESTS", "build/release/tests")) / "train_preload_calls.so"
@@ -83,12 +83,12 @@ def check_failing(scratch, data, whole, few):
     first_step = next(at for at, (kind, path) in calls.items() if kind == "write" and path.endswith("metrics.jsonl"))
     last_save = next(at for at, (kind, path) in calls.items() if f"step-{STEPS:08d}.tmp" in path)
     ways = [("error", errno.ENOSPC, 1), ("error", errno.ENOSPC, 10 ** 6), ("error", errno.EDQUOT, 1), ("error", errno.EIO, 1),
-            ("error", errno.EINTR, 1), ("short", 0, 1)]
+            ("error", errno.EINTR, 1), ("short", 0, 1), ("full", errno.ENOSPC, 2), ("full", errno.ENOSPC, 10 ** 6)]
     points, told, lost, ended = 0, 0, 0, 0
     for at in some(calls, few):
         for effect, number, times in ways:
             kind, path = calls[at]
-            if effect == "short" and kind != "write":
+            if effect in ("short", "full") and kind != "write":
                 continue
             what = f"{effect} {errno.errorcode.get(number, '')} x {times} at call {at} of {len(calls)}, {kind} {path}"
             fresh(run)
@@ -96,7 +96,7 @@ def check_failing(scratch, data, whole, few):
             assert code in (0, 4), f"{what}: exit {code}: {said}"
             if first_step <= at < last_save or effect == "short":
                 assert f"step {STEPS}/{STEPS}" in said, f"{what}: training did not go on: {said}"
-            if (first_step <= at < last_save and times == 1) or effect == "short":
+            if (first_step <= at < last_save - 1 and times < 3) or effect == "short":
                 assert code == 0, f"{what}: exit {code}: {said}"
             if code:
                 ended += 1
@@ -106,6 +106,8 @@ def check_failing(scratch, data, whole, few):
                         elbo("info", step)
             told += "was not saved" in said or "not durable" in said or "old ones stay" in said
             lost += ROW_LOST in said
+            if (run / "metrics.jsonl").exists():
+                rows(run)  # no line is torn
             if effect == "short" or (number == errno.EINTR and kind == "write"):
                 same(whole, bits(run), what)  # it was carried on with
             train(run, data, given=GIVEN)
