@@ -20,7 +20,8 @@ static elbo_status finish(struct recording *out, elbo_error *error)
     elbo_status status = graph_check(out->g, error);
     if (status) {
         graph_free(out->g);
-        out->g = NULL;
+        free(out->caches);
+        *out = (struct recording){0};
     }
     return status;
 }
