@@ -19,7 +19,7 @@ setup() {
     refused 4 'nowhere' -- "$ELBO" eval nowhere --data.test=test
     mkdir empty
     refused 3 'empty is neither a run directory' -- "$ELBO" sample empty
-    refused 3 'corpus' 'not a manifest' -- "$ELBO" sample corpus
+    refused 3 'corpus' 'not the manifest of an elbo checkpoint' -- "$ELBO" sample corpus
     refused 2 '--data.test is missing' -- "$ELBO" eval run
     refused 4 'nowhere is not there' -- "$ELBO" eval run --data.test=nowhere
     refused 2 'needs RUN' -- "$ELBO" sample
