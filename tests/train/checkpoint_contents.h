@@ -205,9 +205,10 @@ static inline const char *promise_fault(const struct promise *p, const char *run
         const char *fault = open_fault(&c, path, &warned);
         if (!fault && c.step != step) fault = "another step";
         if (fault) {
+            static char torn[1400]; /* `fault` may stand in another function's text */
+            snprintf(torn, sizeof torn, "%.250s is torn: %.1000s", entry->d_name, fault);
             closedir(list);
-            snprintf(text, sizeof text, "%.250s is torn: %.1000s", entry->d_name, fault);
-            return text;
+            return torn;
         }
         there.step[there.count++] = step;
     }

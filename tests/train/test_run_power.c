@@ -69,10 +69,11 @@ static const char *run_fault(void *context, const char *scratch, size_t marks)
     free(steps);
     uint64_t promised = marks * STEPS / 2; /* each part of the run ends with a save */
     if (!count) return promised ? "no checkpoint is left" : NULL;
-    struct checkpoint *checkpoint;
+    struct checkpoint *checkpoint = NULL;
     struct warned warned = {0};
     if (checkpoint_open(&checkpoint, run, count_warning, &warned, &error) || warned.count) {
         snprintf(text, sizeof text, "%.1000s", warned.count ? warned.first : error.message);
+        checkpoint_close(checkpoint);
         return text;
     }
     uint64_t step = checkpoint_step(checkpoint);
