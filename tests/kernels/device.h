@@ -20,6 +20,8 @@ const char *device_difference(void);
 bool device_prepare(size_t run, uint64_t seed, double seconds);
 /* Bank conflicts of matrix loads from shared memory so far; 0 where they are not counted. */
 size_t device_bank_conflicts(void);
+/* From now on a block has at most this much shared memory; 0: what it is by nature. Nothing on a real device. */
+void device_limit_shared(size_t bytes);
 /* The kernel that ran last, without its template arguments; null where that is not known. */
 const char *device_kernel(void);
 /* What is known about the last error beyond its name. */

@@ -54,6 +54,11 @@ size_t device_bank_conflicts(void)
     return 0;
 }
 
+void device_limit_shared(size_t bytes)
+{
+    (void)bytes;
+}
+
 const char *device_kernel(void)
 {
     return NULL;

@@ -51,6 +51,11 @@ size_t device_bank_conflicts(void)
     return counts.bank_conflicts;
 }
 
+void device_limit_shared(size_t bytes)
+{
+    sim_set_shared(bytes ? bytes : SIZE_MAX);
+}
+
 const char *device_kernel(void)
 {
     return kernel;

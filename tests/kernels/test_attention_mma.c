@@ -1,6 +1,13 @@
 /* attention_mma.cu: the same on tensor cores, against double. */
 #include "kernels/attention.h"
 
+/* Whether one block made all gradients of a sentence: another kernel would come behind it. */
+static void check_fused(bool fused)
+{
+    const char *kernel = device_kernel();
+    if (kernel) assert_string_equal(kernel, fused ? "attention_backward_mma_kernel" : "attention_dq_mma_kernel");
+}
+
 /* Tensor cores: lengths around the edges of their steps, by the launch for short sentences and by that for long ones. */
 static void tensor_cores(void **state)
 {
@@ -24,6 +31,9 @@ static void tensor_cores(void **state)
         {1, 1, 128, 0, {127, 128, 129}},
         {4, 2, 128, 17, {1, 15, 0, 16}},
         {2, 1, 80, 1, {33, 64, 65}},
+        {1, 1, 16, 300, {0}},
+        {2, 1, 16, 2, {0}},
+        {1, 1, 32, 0, {0}},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -36,10 +46,42 @@ static void tensor_cores(void **state)
                     c.s.offsets[s + 1] = (int32_t)c.s.tokens;
                     if (cases[i].lengths[s] > c.s.longest) c.s.longest = cases[i].lengths[s];
                 }
-                try_sentences(&c, KERNEL_BF16, &shape, many ? 600 : c.s.longest + i % 3 * 20, causal, (i + (size_t)causal) % 2,
-                              i % 4 == 1 ? 2u - (unsigned)causal : 3u, many && causal ? 5 : 0);
+                size_t longest = many ? 600 : c.s.longest ? c.s.longest + i % 3 * 20 : 0;
+                unsigned wanted = i % 4 == 1 ? 2u - (unsigned)causal : 3u;
+                try_sentences(&c, KERNEL_BF16, &shape, longest, causal, (i + (size_t)causal) % 2, wanted, many && causal ? 5 : 0);
+                if (c.s.tokens && wanted & 1) check_fused(longest + shape.memory <= (shape.width > 64 ? 128 : 256));
             }
     assert_int_equal(device_bank_conflicts(), 0);
 }
 
-TRIAL_MAIN(cmocka_unit_test(tensor_cores))
+/* A block that may have 99 KiB has no room for 256 keys; with as many bytes as they need it has. */
+static void little_shared_memory(void **state)
+{
+    static const struct {
+        size_t bytes, length;
+        bool fused;
+    } cases[] = {{99 << 10, 160, true}, {99 << 10, 256, false}, {122368, 256, true}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct shape shape = {.heads = 1, .kv_heads = 1, .width = 64};
+        struct context c = {0};
+        trial_sentences(&c.s, 1, cases[i].length, 1);
+        device_limit_shared(cases[i].bytes);
+        try_sentences(&c, KERNEL_BF16, &shape, cases[i].length, i % 2, i % 2, 3, 0);
+        check_fused(cases[i].fused);
+    }
+    device_limit_shared(0);
+}
+
+/* More parts of keys than a grid has rows: refused, and nothing else is launched. */
+static void too_many_keys(void **state)
+{
+    const struct kernel_attention shape = {.sentences = 1, .tokens = 1, .longest = 1, .heads = 1, .kv_heads = 1, .head_width = 16,
+                                           .memory = (size_t)1 << 25};
+    const bool add[2] = {false, false};
+    void *const some = (void *)4096; /* never looked at */
+    (void)state;
+    assert_int_not_equal(attention_backward_cuda(some, some, some, some, some, some, some, some, some, &shape, add, KERNEL_BF16, NULL), 0);
+}
+
+TRIAL_MAIN(cmocka_unit_test(tensor_cores), cmocka_unit_test(little_shared_memory), cmocka_unit_test(too_many_keys))

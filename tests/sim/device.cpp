@@ -182,7 +182,7 @@ extern "C" cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int dev
     snprintf(p->name, sizeof p->name, "sim");
     cudaMemGetInfo(&free_bytes, &p->totalGlobalMem);
     p->sharedMemPerBlock = 48 << 10;
-    p->sharedMemPerBlockOptin = SHARED_LIMIT;
+    p->sharedMemPerBlockOptin = the().shared_limit;
     p->sharedMemPerMultiprocessor = 228 << 10;
     p->major = 8;
     p->multiProcessorCount = 4;
@@ -201,7 +201,7 @@ extern "C" cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr at
     case cudaDevAttrMultiProcessorCount: *value = 4; break;
     case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
     case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = SHARED_LIMIT; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)the().shared_limit; break;
     default: return fail(cudaErrorInvalidValue, "no such attribute");
     }
     return device_error();

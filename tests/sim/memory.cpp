@@ -182,6 +182,12 @@ extern "C" void sim_set_memory(size_t bytes)
     total_bytes = bytes;
 }
 
+extern "C" void sim_set_shared(size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> hold(the().lock);
+    the().shared_limit = bytes < SHARED_LIMIT ? bytes : (size_t)SHARED_LIMIT;
+}
+
 extern "C" cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
 {
     std::lock_guard<std::recursive_mutex> hold(the().lock);

@@ -41,6 +41,7 @@ struct state {
     struct sim_counts counts = {};
     size_t breaks_after = SIZE_MAX; /* launches */
     bool broken = false;
+    size_t shared_limit = 227 << 10; /* of a block */
 };
 state &the();
 

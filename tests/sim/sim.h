@@ -27,6 +27,9 @@ void sim_set_lazy(bool lazy);
 /* Bytes of the device, of which cudaMalloc serves; 8 GiB at start. */
 void sim_set_memory(size_t bytes);
 
+/* Bytes of shared memory that a block may have; 227 KiB at start. */
+void sim_set_shared(size_t bytes);
+
 /* After `launches` more kernels every call fails as after an illegal address, until sim_repair. */
 void sim_break_after(size_t launches);
 void sim_repair(void);

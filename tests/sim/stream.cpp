@@ -193,8 +193,8 @@ extern "C" cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAtt
 {
     guard hold(the().lock);
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-    if (value < 0 || value > SHARED_LIMIT)
-        return fail(cudaErrorInvalidValue, "%d bytes of dynamic shared memory, at most %d", value, (int)SHARED_LIMIT);
+    if (value < 0 || (size_t)value > the().shared_limit)
+        return fail(cudaErrorInvalidValue, "%d bytes of dynamic shared memory, at most %zu", value, the().shared_limit);
     dynamic_shared[kernel] = value;
     return cudaSuccess;
 }
