@@ -64,8 +64,7 @@ static __global__ void attention_forward_kernel(T *__restrict__ out, float *__re
                 if (query >= length) continue; /* the same for the whole warp */
                 float s = from + lane < limit ? dot(queries + (warp * PER_WARP + q) * a.width, keys + lane * (a.width + 1), a.width)
                                               : -INFINITY;
-                float next = fmaxf(top[q], warp_max(s));
-                if (next == -INFINITY) continue; /* nothing seen yet in this tile, for the whole warp */
+                float next = fmaxf(top[q], warp_max(s)); /* finite: every query sees the first key */
                 float p = expf(s - next), keep = expf(top[q] - next);
                 sum[q] = sum[q] * keep + warp_sum(p);
                 top[q] = next;

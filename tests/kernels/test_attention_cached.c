@@ -9,7 +9,7 @@ static int cached(const struct trial *t, const void *context)
 }
 
 /* One row per sentence with a cache: the last row of that sentence, computed packed. */
-static void try_cached(enum kernel_type type, const struct shape *shape, size_t room, bool moved)
+static void try_cached(enum kernel_type type, const struct shape *shape, size_t room, bool moved, unsigned shifted)
 {
     struct trial t;
     struct context c = {.room = room, .memory = -1, .history = -1};
@@ -21,8 +21,8 @@ static void try_cached(enum kernel_type type, const struct shape *shape, size_t 
         size_t r = i / room, j = i % room, from = (r * 7 + j * 5) % R;
         history[i] = (int32_t)(moved && (int32_t)j != position[from] ? from : r); /* a place that is written now belongs to its row */
     }
-    trial_begin(&t, type, "cached attention, %zu rows of %zu, %zu/%zu heads of %zu, memory %zu%s", R, room, H, Hk, W, shape->memory,
-                moved ? ", moved" : "");
+    trial_begin(&t, type, "cached attention, %zu rows of %zu, %zu/%zu heads of %zu, memory %zu%s%s", R, room, H, Hk, W, shape->memory,
+                moved ? ", moved" : "", shifted ? ", shifted" : "");
     enum array_type T = trial_t(&t);
     c.shape = (struct kernel_attention){.sentences = R, .tokens = R, .longest = 1, .heads = H, .kv_heads = Hk,
                                         .head_width = W, .memory = shape->memory, .causal = true};
@@ -53,6 +53,7 @@ static void try_cached(enum kernel_type type, const struct shape *shape, size_t 
     }
     free(position);
     free(history);
+    shift(&t, shifted, (const int[]){c.qkv, c.cache, c.memory}, 3);
     trial_run(&t, cached, &c);
 }
 
@@ -62,9 +63,12 @@ static void with_a_cache(void **state)
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (size_t i = 0; i < sweep_count(&shapes); i++) {
             struct shape shape = shape_of(i);
-            try_cached((enum kernel_type)type, &shape, i * 11 % 50 + 1, false);
-            try_cached((enum kernel_type)type, &shape, i * 11 % 50 + 1, true);
+            try_cached((enum kernel_type)type, &shape, i * 11 % 50 + 1, false, 0);
+            try_cached((enum kernel_type)type, &shape, i * 11 % 50 + 1, true, 0);
         }
+    const struct shape even = {.sentences = 3, .heads = 2, .kv_heads = 1, .width = 16, .memory = 2};
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (unsigned bit = 0; bit < 3; bit++) try_cached((enum kernel_type)type, &even, 7, bit % 2, 1u << bit);
 }
 
 TRIAL_MAIN(cmocka_unit_test(with_a_cache))

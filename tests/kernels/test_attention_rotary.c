@@ -8,7 +8,8 @@ static int rotary(const struct trial *t, const void *context)
                        c->shape.head_width, c->direction, c->add[0], t->type, NULL);
 }
 
-static void try_rotary(enum kernel_type type, const struct shape *shape, int direction, bool add)
+/* `copied` columns lie behind those that are rotated. */
+static void try_rotary(enum kernel_type type, const struct shape *shape, size_t copied, int direction, bool add, int shifted)
 {
     struct trial t;
     struct context c = {.add = {add}, .direction = direction};
@@ -16,9 +17,10 @@ static void try_rotary(enum kernel_type type, const struct shape *shape, int dir
     trial_sentences(&c.s, shape->sentences, shape->longest, shape->width);
     for (size_t n = 0; n < c.s.tokens && direction < 0; n++) c.s.position[n] = (int32_t)(100000 - n * 7919 % 100001);
     c.rotated_heads = shape->heads + shape->kv_heads;
-    c.width = (shape->heads + 2 * shape->kv_heads) * W;
+    c.width = c.rotated_heads * W + copied;
     c.shape.head_width = W;
-    trial_begin(&t, type, "rotary %zu x %zu, %zu heads of %zu%s", c.s.tokens, c.width, c.rotated_heads, W, add ? ", add" : "");
+    trial_begin(&t, type, "rotary %zu x %zu, %zu heads of %zu%s%s", c.s.tokens, c.width, c.rotated_heads, W, add ? ", add" : "",
+                shifted ? ", shifted" : "");
     c.qkv = trial_normal(&t, trial_t(&t), c.s.tokens * c.width, 0, 1);
     c.position = trial_integers(&t, c.s.position, c.s.tokens);
     c.out = trial_sum(&t, trial_t(&t), c.s.tokens * c.width, add);
@@ -31,6 +33,7 @@ static void try_rotary(enum kernel_type type, const struct shape *shape, int dir
                : within < half               ? x[0] * cos(angle) - x[half] * sin(angle)
                                              : x[0] * cos(angle) + *(x - half) * sin(angle);
     }
+    if (shifted) trial_shift(&t, shifted == 1 ? c.qkv : c.out);
     trial_run(&t, rotary, &c);
 }
 
@@ -41,8 +44,21 @@ static void rotated(void **state)
         for (size_t i = 0; i < sweep_count(&shapes); i++)
             for (int option = 0; option < 2; option++) {
                 struct shape shape = shape_of(i);
-                try_rotary((enum kernel_type)type, &shape, option ? -1 : 1, option);
+                size_t W = (shape.width + 1) / 2 * 2;
+                try_rotary((enum kernel_type)type, &shape, shape.kv_heads * W, option ? -1 : 1, option, 0);
             }
 }
 
-TRIAL_MAIN(cmocka_unit_test(rotated))
+/* Fewer columns to copy than half a head has, packs or not; none; an array that is not aligned. */
+static void rotated_at_the_edge(void **state)
+{
+    static const struct shape shape = {.sentences = 3, .longest = 13, .heads = 2, .kv_heads = 1, .width = 64};
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (int add = 0; add < 2; add++) {
+            for (size_t i = 0; i < 4; i++) try_rotary((enum kernel_type)type, &shape, (const size_t[]){0, 3, 8, 32}[i], 1, add, 0);
+            for (int shifted = 1; shifted <= 2; shifted++) try_rotary((enum kernel_type)type, &shape, 64, -1, add, shifted);
+        }
+}
+
+TRIAL_MAIN(cmocka_unit_test(rotated), cmocka_unit_test(rotated_at_the_edge))
