@@ -118,6 +118,30 @@ static elbo_status build_header(json_t *header, const struct safetensors_tensor 
     return ELBO_OK;
 }
 
+static elbo_status write_source(const struct sink *sink, const struct safetensors_tensor *tensor, void *piece, elbo_error *error)
+{
+    size_t element = safetensors_dtype_bytes(tensor->dtype), left = safetensors_bytes(tensor) / element, at = tensor->at;
+    while (left) {
+        size_t n = left < SAFETENSORS_PIECE / element ? left : SAFETENSORS_PIECE / element;
+        ELBO_TRY(tensor->source->read(tensor->source, piece, at, n, error));
+        ELBO_TRY(sink_write(sink, piece, n * element, error));
+        at += n;
+        left -= n;
+    }
+    return ELBO_OK;
+}
+
+static elbo_status write_tensors(const struct sink *sink, const struct safetensors_tensor **sorted, size_t count, elbo_error *error)
+{
+    void *piece = malloc(SAFETENSORS_PIECE);
+    elbo_status status = piece ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "safetensors: no memory for a piece of %d bytes", SAFETENSORS_PIECE);
+    for (size_t i = 0; i < count && !status; i++)
+        status = sorted[i]->source ? write_source(sink, sorted[i], piece, error)
+                                   : sink_write(sink, sorted[i]->data, safetensors_bytes(sorted[i]), error);
+    free(piece);
+    return status;
+}
+
 static elbo_status write_sorted(const struct sink *sink, const struct safetensors_tensor **sorted, size_t count,
                                 const char *json, elbo_error *error)
 {
@@ -131,8 +155,7 @@ static elbo_status write_sorted(const struct sink *sink, const struct safetensor
     ELBO_TRY(sink_write(sink, n, sizeof n, error));
     ELBO_TRY(sink_write(sink, json, length, error));
     ELBO_TRY(sink_write(sink, spaces, padded - length, error));
-    for (size_t i = 0; i < count; i++) ELBO_TRY(sink_write(sink, sorted[i]->data, safetensors_bytes(sorted[i]), error));
-    return ELBO_OK;
+    return write_tensors(sink, sorted, count, error);
 }
 
 elbo_status safetensors_write(const struct sink *sink, const struct safetensors_tensor *tensors, size_t count,
@@ -374,7 +397,7 @@ static void describe(char *out, size_t size, const struct safetensors_tensor *te
     if (used < size) snprintf(out + used, size - used, ")");
 }
 
-elbo_status safetensors_copy(const struct safetensors *file, void *out, const struct safetensors_tensor *wanted,
+elbo_status safetensors_look(const void **data, const struct safetensors *file, const struct safetensors_tensor *wanted,
                              elbo_error *error)
 {
     const struct safetensors_tensor *found = safetensors_find(file, wanted->name);
@@ -388,6 +411,15 @@ elbo_status safetensors_copy(const struct safetensors *file, void *out, const st
         describe(wants, sizeof wants, wanted);
         return elbo_fail(error, ELBO_INPUT, "tensor %.200s is %s in the file, %s is wanted", wanted->name, has, wants);
     }
-    memcpy(out, found->data, safetensors_bytes(found));
+    *data = found->data;
+    return ELBO_OK;
+}
+
+elbo_status safetensors_copy(const struct safetensors *file, void *out, const struct safetensors_tensor *wanted,
+                             elbo_error *error)
+{
+    const void *data;
+    ELBO_TRY(safetensors_look(&data, file, wanted, error));
+    memcpy(out, data, safetensors_bytes(wanted));
     return ELBO_OK;
 }

@@ -44,7 +44,16 @@ struct safetensors_tensor {
     size_t rank; /* 0: a scalar */
     size_t shape[SAFETENSORS_MOST_DIMENSIONS];
     const void *data; /* written from here; when read: into the file's bytes, perhaps unaligned */
+    const struct safetensors_source *source; /* not null: written from here instead, ... */
+    size_t at;                               /* ... its elements from this one on        */
 };
+
+/* Elements that are not in the writer's reach as they are: in a device's memory, in another type. */
+struct safetensors_source {
+    elbo_status (*read)(const struct safetensors_source *source, void *to, size_t at, size_t elements, elbo_error *error);
+};
+
+enum { SAFETENSORS_PIECE = 1 << 20 }; /* bytes that are read of a source at a time */
 
 struct safetensors_note {
     const char *key, *value;
@@ -75,6 +84,9 @@ const struct safetensors_tensor *safetensors_at(const struct safetensors *file, 
 const struct safetensors_tensor *safetensors_find(const struct safetensors *file, const char *name); /* or NULL */
 const char *safetensors_note(const struct safetensors *file, const char *key);                       /* or NULL */
 
+/* The bytes of the tensor that `wanted` names, if it is there with just that dtype and shape (wanted->data unused). */
+elbo_status safetensors_look(const void **data, const struct safetensors *file, const struct safetensors_tensor *wanted,
+                             elbo_error *error);
 /* Copies the tensor `wanted` names into `out`, if it is there with just that dtype and shape (wanted->data unused). */
 elbo_status safetensors_copy(const struct safetensors *file, void *out, const struct safetensors_tensor *wanted,
                              elbo_error *error);

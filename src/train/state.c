@@ -11,11 +11,65 @@
 #include <string.h>
 #include <xxhash.h>
 
-static struct safetensors_tensor describe(const struct parameter *p, const char *name, const float *arena)
+/* An arena in the backend's memory, read for a file a piece at a time. What is bf16 there is f32 in the file: exact. */
+struct arena {
+    struct safetensors_source source; /* first */
+    struct backend *backend;
+    const char *memory; /* null: there is none */
+    enum dtype type;
+};
+
+static elbo_status read_arena(const struct safetensors_source *source, void *to, size_t at, size_t elements, elbo_error *error)
 {
-    struct safetensors_tensor t = {.name = name, .dtype = SAFETENSORS_F32, .rank = p->rank, .data = arena + p->offset};
+    const struct arena *a = (const struct arena *)source;
+    size_t each = dtype_bytes(a->type);
+    a->backend->download(a->backend, to, a->memory + at * each, elements * each);
+    if (a->backend->check) ELBO_TRY(a->backend->check(a->backend, error));
+    for (size_t i = elements; i-- > 0 && a->type == DTYPE_BF16;) { /* in place, from the end */
+        uint16_t half;
+        memcpy(&half, (const char *)to + i * sizeof half, sizeof half);
+        float wide = bf16_widen(half);
+        memcpy((char *)to + i * sizeof wide, &wide, sizeof wide);
+    }
+    return ELBO_OK;
+}
+
+/* Writes a file's f32 into the arena from element `at` on, as the arena has them. */
+static elbo_status write_arena(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
+{
+    enum { PIECE = 4096 };
+    size_t each = dtype_bytes(a->type);
+    char *to = (char *)a->memory + at * each;
+    if (a->type == DTYPE_F32) {
+        a->backend->upload(a->backend, to, data, elements * each);
+    } else {
+        for (size_t i = 0; i < elements; i += PIECE) {
+            uint16_t half[PIECE];
+            size_t n = elements - i < PIECE ? elements - i : PIECE;
+            for (size_t k = 0; k < n; k++) {
+                float wide;
+                memcpy(&wide, (const char *)data + (i + k) * sizeof wide, sizeof wide);
+                half[k] = bf16_nearest(wide);
+            }
+            a->backend->upload(a->backend, to + i * each, half, n * each);
+        }
+    }
+    return a->backend->check ? a->backend->check(a->backend, error) : ELBO_OK;
+}
+
+static struct safetensors_tensor describe(const struct parameter *p, const char *name, const struct arena *a)
+{
+    struct safetensors_tensor t = {.name = name, .dtype = SAFETENSORS_F32, .rank = p->rank, .source = &a->source, .at = p->offset};
     memcpy(t.shape, p->shape, p->rank * sizeof *p->shape);
     return t;
+}
+
+/* Finds the tensor in the file and puts it into its arena. */
+static elbo_status load_tensor(const struct safetensors *file, const struct safetensors_tensor *wanted, elbo_error *error)
+{
+    const void *data;
+    ELBO_TRY(safetensors_look(&data, file, wanted, error));
+    return write_arena((const struct arena *)wanted->source, wanted->at, data, safetensors_bytes(wanted) / sizeof(float), error);
 }
 
 #define ALGORITHMS "state/algorithms.bin"
@@ -25,7 +79,7 @@ static const char *const moment_names[] = {"moment1", "moment2"};
 struct bundle {
     struct safetensors_tensor *weights, *state;
     char (*names)[160];
-    float *copy; /* arenas on the host: weights, moment1, moment2 */
+    struct arena arena[3]; /* weights, moment1, moment2 */
     void *choices;
     size_t count, state_count, choices_bytes;
 };
@@ -35,64 +89,40 @@ static void bundle_free(struct bundle *b)
     free(b->weights);
     free(b->state);
     free(b->names);
-    free(b->copy);
     free(b->choices);
 }
 
-/* ---- moments in bf16, which a checkpoint holds in f32: exact both ways. In place: n of them at the front of n floats. ---- */
-
-static size_t moment_bytes(const struct trainer *t)
-{
-    return dtype_bytes(optimizer_moments(&t->optimizer.config));
-}
-
-static void widen(float *x, size_t n)
-{
-    for (size_t i = n; i-- > 0;) {
-        uint16_t half;
-        memcpy(&half, (const char *)x + i * sizeof half, sizeof half);
-        x[i] = bf16_widen(half);
-    }
-}
-
-static void narrow(float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint16_t half = bf16_nearest(x[i]);
-        memcpy((char *)x + i * sizeof half, &half, sizeof half);
-    }
-}
-
-/* Gathers what is saved. Arenas are copied from the device first. */
-static elbo_status bundle_make(struct bundle *b, struct trainer *t, bool download, elbo_error *error)
+/* Gathers what is saved. */
+static elbo_status bundle_make(struct bundle *b, struct trainer *t, elbo_error *error)
 {
     const struct parameters *p = t->model.parameters;
-    size_t n = parameters_count(p), arena = parameters_arena_elements(p), z = t->model_config.latent.width;
-    const void *sources[] = {t->model.weights, t->optimizer.moment1, t->optimizer.moment2};
-    size_t element[] = {sizeof(float), moment_bytes(t), moment_bytes(t)};
+    size_t n = parameters_count(p), z = t->model_config.latent.width;
+    enum dtype moments = optimizer_moments(&t->optimizer.config);
+    b->arena[0] = (struct arena){{read_arena}, t->backend, (const char *)t->model.weights, DTYPE_F32};
+    b->arena[1] = (struct arena){{read_arena}, t->backend, t->optimizer.moment1, moments};
+    b->arena[2] = (struct arena){{read_arena}, t->backend, t->optimizer.moment2, moments};
     b->weights = calloc(n + 1, sizeof *b->weights);
     b->state = calloc(2 * n + 1, sizeof *b->state);
     b->names = calloc(2 * n + 1, sizeof *b->names);
-    b->copy = malloc(3 * arena * sizeof *b->copy + 1);
-    if (!b->weights || !b->state || !b->names || !b->copy)
+    if (!b->weights || !b->state || !b->names)
         return elbo_fail(error, ELBO_MEMORY, "no memory to gather a checkpoint of %zu parameters", n);
-    for (size_t k = 0; k < 3 && download; k++) {
-        if (!sources[k]) continue;
-        t->backend->download(t->backend, b->copy + k * arena, sources[k], arena * element[k]);
-        if (element[k] == sizeof(uint16_t)) widen(b->copy + k * arena, arena);
-    }
     for (size_t i = 0; i < n; i++) {
         const struct parameter *own = parameters_get(p, i);
-        b->weights[b->count++] = describe(own, own->name, b->copy);
-        for (size_t k = 0; k < 2 && sources[1 + k]; k++) {
+        b->weights[b->count++] = describe(own, own->name, &b->arena[0]);
+        for (size_t k = 0; k < 2 && b->arena[1 + k].memory; k++) {
             snprintf(b->names[b->state_count], sizeof *b->names, "%s.%s", moment_names[k], own->name);
-            b->state[b->state_count] = describe(own, b->names[b->state_count], b->copy + (1 + k) * arena);
+            b->state[b->state_count] = describe(own, b->names[b->state_count], &b->arena[1 + k]);
             b->state_count++;
         }
     }
     b->state[b->state_count++] = (struct safetensors_tensor){.name = "posterior.moments", .dtype = SAFETENSORS_F64,
                                                              .rank = 1, .shape = {2 * z + 1}, .data = t->moments};
-    if (!download || !t->backend->save_choices) return ELBO_OK;
+    return ELBO_OK;
+}
+
+static elbo_status gather_choices(struct bundle *b, struct trainer *t, elbo_error *error)
+{
+    if (!t->backend->save_choices) return ELBO_OK;
     b->choices_bytes = t->backend->save_choices(t->backend, NULL);
     b->choices = malloc(b->choices_bytes + 1);
     if (!b->choices) return elbo_fail(error, ELBO_MEMORY, "no memory to gather the algorithms of a checkpoint");
@@ -144,7 +174,8 @@ elbo_status state_save(struct trainer *t, elbo_error *error)
         t->report.warning(t->report.context, unsynced.message);
     if (!status) status = file_join(path, elbo_corpus_folder(t->train), "tokenizer.json", error);
     if (!status) status = file_read(&tokenizer, &size, path, (size_t)1 << 30, error);
-    if (!status) status = bundle_make(&b, t, true, error);
+    if (!status) status = bundle_make(&b, t, error);
+    if (!status) status = gather_choices(&b, t, error);
     if (!status) status = write_all(t, &b, yaml, tokenizer, size, error);
     bundle_free(&b);
     free(tokenizer);
@@ -158,18 +189,15 @@ elbo_status state_load_weights(struct model *m, const struct checkpoint *c, elbo
 {
     struct safetensors *file;
     ELBO_TRY(checkpoint_tensors(&file, c, "model.safetensors", error));
-    size_t arena = parameters_arena_elements(m->parameters);
-    float *host = calloc(arena + 1, sizeof *host);
-    elbo_status status = host ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to load the weights");
+    struct arena arena = {{read_arena}, m->backend, (const char *)m->weights, DTYPE_F32};
+    elbo_status status = ELBO_OK;
     for (size_t i = 0; i < parameters_count(m->parameters) && !status; i++) {
         const struct parameter *p = parameters_get(m->parameters, i);
-        struct safetensors_tensor wanted = describe(p, p->name, host);
-        status = safetensors_copy(file, host + p->offset, &wanted, error);
+        struct safetensors_tensor wanted = describe(p, p->name, &arena);
+        status = load_tensor(file, &wanted, error);
     }
-    if (!status) m->backend->upload(m->backend, m->weights, host, arena * sizeof *host);
     if (!status) status = model_refresh(m, error);
     if (status) elbo_fail_in(error, "%s: ", checkpoint_path(c));
-    free(host);
     safetensors_free(file);
     return status;
 }
@@ -179,18 +207,10 @@ static elbo_status load_state(struct trainer *t, const struct checkpoint *c, elb
     struct safetensors *file;
     struct bundle b = {0};
     ELBO_TRY(checkpoint_tensors(&file, c, "state/optimizer.safetensors", error));
-    elbo_status status = bundle_make(&b, t, false, error);
-    size_t arena = parameters_arena_elements(t->model.parameters);
-    if (!status) memset(b.copy, 0, 3 * arena * sizeof *b.copy);
+    elbo_status status = bundle_make(&b, t, error);
     for (size_t i = 0; i < b.state_count && !status; i++)
-        status = safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);
-    void *to[] = {t->optimizer.moment1, t->optimizer.moment2};
-    for (size_t k = 0; k < 2 && !status; k++) {
-        float *from = b.copy + (1 + k) * arena;
-        if (!to[k]) continue;
-        if (moment_bytes(t) == sizeof(uint16_t)) narrow(from, arena);
-        t->backend->upload(t->backend, to[k], from, arena * moment_bytes(t));
-    }
+        status = b.state[i].source ? load_tensor(file, &b.state[i], error)
+                                   : safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);
     bundle_free(&b);
     safetensors_free(file);
     return status;
