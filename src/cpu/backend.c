@@ -17,6 +17,23 @@ double cpu_peak_bytes_generic(struct pool *pool); /* a copy is the same in every
 
 enum { CACHE_LINE = 64 };
 
+/* Zeroed memory on a cache line. The system clears pages as they are touched, so what a small input does not need of a large
+ * arena costs nothing. The word in front holds what calloc gave. */
+static void *zeroed(size_t bytes)
+{
+    char *given = bytes <= SIZE_MAX - 2 * CACHE_LINE ? calloc(1, bytes + 2 * CACHE_LINE) : NULL;
+    if (!given) return NULL;
+    char *aligned = given + 2 * CACHE_LINE - (uintptr_t)given % CACHE_LINE;
+    ((void **)(void *)aligned)[-1] = given;
+    return aligned;
+}
+
+static void release(struct backend *b, void *memory)
+{
+    (void)b;
+    if (memory) free(((void **)memory)[-1]);
+}
+
 static size_t rounded(size_t bytes)
 {
     return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
@@ -25,19 +42,11 @@ static size_t rounded(size_t bytes)
 static elbo_status allocate(struct backend *b, void **memory, size_t bytes, const char *what, elbo_error *error)
 {
     (void)b;
-    size_t size = rounded(bytes ? bytes : 1);
-    *memory = bytes <= SIZE_MAX - CACHE_LINE ? aligned_alloc(CACHE_LINE, size) : NULL;
+    *memory = zeroed(bytes);
     if (!*memory)
         return elbo_fail(error, ELBO_MEMORY, "no memory for %s: %.1f MiB wanted; lower train.slot_tokens or the widths",
                          what, (double)bytes / 1048576.0);
-    memset(*memory, 0, size);
     return ELBO_OK;
-}
-
-static void release(struct backend *b, void *memory)
-{
-    (void)b;
-    free(memory);
 }
 
 static void copy(struct backend *b, void *to, const void *from, size_t bytes)
@@ -50,13 +59,15 @@ static elbo_status reserve(struct backend *b, size_t shared, size_t per_worker, 
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
     if (shared > cpu->shared_bytes) {
-        free(cpu->shared);
+        release(b, cpu->shared);
+        cpu->shared = NULL;
         cpu->shared_bytes = 0;
         ELBO_TRY(allocate(b, (void **)&cpu->shared, shared, "scratch shared by the threads", error));
         cpu->shared_bytes = rounded(shared);
     }
     if (per_worker > cpu->worker_bytes) {
-        free(cpu->workers);
+        release(b, cpu->workers);
+        cpu->workers = NULL;
         cpu->worker_bytes = 0;
         size_t each = rounded(per_worker);
         ELBO_TRY(allocate(b, (void **)&cpu->workers, each * pool_threads(cpu->pool), "scratch of the threads", error));
@@ -104,8 +115,8 @@ static void destroy(struct backend *b)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
     if (cpu->pool) pool_destroy(cpu->pool);
-    free(cpu->shared);
-    free(cpu->workers);
+    release(b, cpu->shared);
+    release(b, cpu->workers);
     free(cpu);
 }
 

@@ -126,24 +126,22 @@ const struct parameter_group *parameters_groups(const struct parameters *p)
     return p->group;
 }
 
-void parameters_initialize(const struct parameters *p, float *weights, uint64_t seed)
+void parameters_initial(float *to, const struct parameter *own, size_t first, size_t count, uint64_t seed)
 {
-    memset(weights, 0, p->arena * sizeof *weights);
-    for (size_t i = 0; i < p->count; i++) {
-        const struct parameter *own = &p->list[i];
-        struct noise_key key = noise_key(seed, noise_purpose(own->name) ^ noise_purpose("initialize"), 0);
-        float *w = weights + own->offset;
-        size_t row = own->rank > 1 ? own->elements / (own->shape[0] ? own->shape[0] : 1) : 1;
-        for (size_t k = 0; k < own->elements; k++) {
-            const struct parameter_init *init = own->tail && k >= own->tail * row ? &own->init_tail : &own->init;
-            w[k] = (float)init->mean;
-            if (init->kind == INIT_NORMAL) {
-                /* The element's number is the address: its high part stands where a sample's number would. */
-                float normal[4];
-                noise_normal4(normal, noise_block(key, k >> 32, 0, (uint32_t)(k / 4)));
-                w[k] += (float)init->std * normal[k % 4];
-            }
-        }
+    struct noise_key key = noise_key(seed, noise_purpose(own->name) ^ noise_purpose("initialize"), 0);
+    size_t row = own->rank > 1 ? own->elements / (own->shape[0] ? own->shape[0] : 1) : 1;
+    float normal[4];
+    for (size_t k = first; k < first + count; k++) {
+        const struct parameter_init *init = own->tail && k >= own->tail * row ? &own->init_tail : &own->init;
+        /* The element's number is the address: its high part stands where a sample's number would. */
+        if (k == first || k % 4 == 0) noise_normal4(normal, noise_block(key, k >> 32, 0, (uint32_t)(k / 4)));
+        to[k - first] = (float)init->mean;
+        if (init->kind == INIT_NORMAL) to[k - first] += (float)init->std * normal[k % 4];
     }
 }
 
+void parameters_initialize(const struct parameters *p, float *weights, uint64_t seed)
+{
+    memset(weights, 0, p->arena * sizeof *weights);
+    for (size_t i = 0; i < p->count; i++) parameters_initial(weights + p->list[i].offset, &p->list[i], 0, p->list[i].elements, seed);
+}

@@ -55,5 +55,7 @@ const struct parameter_group *parameters_groups(const struct parameters *p); /* 
 
 /* Initial weights into an arena of parameters_arena_elements floats; noise addressed by (seed, parameter's name). */
 void parameters_initialize(const struct parameters *p, float *weights, uint64_t seed);
+/* The same of one parameter, `count` elements from its element `first` on. */
+void parameters_initial(float *to, const struct parameter *own, size_t first, size_t count, uint64_t seed);
 
 #endif

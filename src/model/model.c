@@ -62,11 +62,17 @@ elbo_status model_refresh(struct model *m, elbo_error *error)
 
 elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error)
 {
-    size_t n = parameters_arena_elements(m->parameters);
-    float *host = malloc(n * sizeof *host + 1);
-    if (!host) return elbo_fail(error, ELBO_MEMORY, "no memory to initialize %zu weights", n);
-    parameters_initialize(m->parameters, host, seed);
-    m->backend->upload(m->backend, m->weights, host, n * sizeof *host);
+    enum { PIECE = 1 << 18 };
+    float *host = malloc(PIECE * sizeof *host);
+    if (!host) return elbo_fail(error, ELBO_MEMORY, "no memory to initialize weights, %d at a time", PIECE);
+    for (size_t i = 0; i < parameters_count(m->parameters); i++) {
+        const struct parameter *p = parameters_get(m->parameters, i);
+        for (size_t k = 0; k < p->elements; k += PIECE) {
+            size_t n = p->elements - k < PIECE ? p->elements - k : PIECE;
+            parameters_initial(host, p, k, n, seed);
+            m->backend->upload(m->backend, m->weights + p->offset + k, host, n * sizeof *host);
+        }
+    }
     free(host);
     return model_refresh(m, error);
 }
