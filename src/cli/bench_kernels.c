@@ -5,6 +5,7 @@
  *
  * A step is run once, and every call of a kind not seen yet is repeated in its place, where its inputs are those of training.
  * A call whose data fits into a cache may be faster than its floor. Bytes and operations are the graph's account. */
+#include "base/json.h"
 #include "cli/bench.h"
 
 #include <math.h>
@@ -140,7 +141,7 @@ static double share_of(const struct kind *k, const struct limits *l)
     return floor / k->seconds;
 }
 
-static void report_json(const struct kinds *all, const struct limits *l)
+static elbo_status report_json(const struct kinds *all, const struct limits *l, elbo_error *error)
 {
     json_t *rows = json_array();
     for (size_t i = 0; i < all->count; i++) {
@@ -161,9 +162,7 @@ static void report_json(const struct kinds *all, const struct limits *l)
     json_t *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:I, s:o}", "device", b->name, "detail", b->detail, "copy_bytes_per_second",
                             bench_figure(l->bytes), "f32_flops", bench_figure(l->flops[0]), "bf16_flops", bench_figure(l->flops[1]),
                             "left_out", (json_int_t)all->left_out, "kernels", rows);
-    json_dumpf(out, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(out);
+    return json_print(stdout, out, JSON_INDENT(1) | JSON_REAL_PRECISION(6), "the kernels' figures", error);
 }
 
 static void report(const struct kinds *all, const struct limits *l)
@@ -196,7 +195,7 @@ elbo_status bench_kernels(struct bench *b, elbo_error *error)
     bench_hook(&b->optimizer.executor, in_update, &all);
     if (!status) status = bench_step(b, &unused, &unused, error);
     if (!status) status = all.status;
-    if (!status && b->cli->config.json) report_json(&all, &l);
+    if (!status && b->cli->config.json) status = report_json(&all, &l, error);
     else if (!status) report(&all, &l);
     free(all.kind);
     return status;

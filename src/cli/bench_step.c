@@ -1,5 +1,6 @@
 /* elbo bench step: whole training steps, then some op by op, with their share of the device's measured peak by the graph's own
  * count of operations. The optimizer's update is measured too. */
+#include "base/json.h"
 #include "cli/bench.h"
 
 #include <math.h>
@@ -33,7 +34,7 @@ static int by_seconds(const void *x, const void *y)
     return a < b ? -1 : a > b;
 }
 
-static void report(const struct times *t, const double *steps, double flops, double tokens, double peak)
+static elbo_status report(const struct times *t, const double *steps, double flops, double tokens, double peak, elbo_error *error)
 {
     const struct bench *b = t->b;
     double sorted[STEPS], total = 0, all_steps = 0;
@@ -55,10 +56,7 @@ static void report(const struct times *t, const double *steps, double flops, dou
                                 b->backend->detail, "step_seconds_median", median, "tokens_per_second", tokens / all_steps,
                                 "step_gflop", flops / STEPS / 1e9, "peak_gflops", bench_figure(peak / 1e9), "share_of_peak",
                                 bench_figure(share), "ops", ops, "step_seconds", raw);
-        json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-        putchar('\n');
-        json_decref(all);
-        return;
+        return json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(6), "the step's figures", error);
     }
     printf("%-28s %6s %10s %7s %9s\n", "op", "calls", "ms a step", "share", "GFLOP/s");
     for (unsigned k = 0; k < OP_COUNT; k++)
@@ -67,6 +65,7 @@ static void report(const struct times *t, const double *steps, double flops, dou
                    100 * t->seconds[k] / total, t->flops[k] / t->seconds[k] / 1e9);
     printf("step %.3f ms (median of %d), %.0f tokens/s, %.2f GFLOP; peak %.1f GFLOP/s (%s); share of peak %.3f\n", median * 1e3,
            STEPS, tokens / all_steps, flops / STEPS / 1e9, peak / 1e9, b->backend->detail, share);
+    return ELBO_OK;
 }
 
 /* Whole steps as training runs them, replays where the backend has them; then a few more op by op. */
@@ -84,6 +83,5 @@ elbo_status bench_steps(struct bench *b, elbo_error *error)
     bench_hook(&b->recording.executor, hook, &t);
     bench_hook(&b->optimizer.executor, hook, &t);
     for (int i = 0; i < OP_STEPS; i++) ELBO_TRY(bench_step(b, &unused, &unused, error));
-    report(&t, steps, flops, tokens, again > peak ? again : peak);
-    return ELBO_OK;
+    return report(&t, steps, flops, tokens, again > peak ? again : peak, error);
 }
