@@ -1,5 +1,5 @@
 /* The byte-level BPE tokenizer: id = MARKS + piece number. Text is cut into words by GPT-2's pattern, and each word is
- * merged on its own by the rules of bpe.h, through a heap, so that a word of a million letters takes n log n.
+ * merged on its own by the rules of bpe.h, through a queue, so that a word of a million letters takes n log n.
  *
  * In tokenizer.json the merges are pairs of strings in GPT-2's alphabet: the printable bytes of Latin-1 stand for
  * themselves, the other 68 for U+0100 and up, so that every byte string is valid text. */
@@ -7,6 +7,7 @@
 
 #include "base/utf8.h"
 #include "text/bpe.h"
+#include "text/merge_queue.h"
 #include "text/tokenizer.h"
 
 #include <pcre2.h>
@@ -19,6 +20,8 @@
 static const char pattern_text[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+"
                                    "|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+";
 
+#define LONGEST (UINT32_MAX / 8) /* bytes of a sentence: three merges for each, and their room, are numbered in 32 bits */
+
 struct cutter {
     pcre2_code *pattern;
     pcre2_match_data *match;
@@ -29,8 +32,8 @@ struct bpe {
     struct cutter cutter;
     /* scratch of one word, grown to the longest seen */
     size_t room;
-    uint32_t *symbol, *next, *before; /* (room)     */
-    uint64_t *heap;                   /* (3 room) rank << 32 | place */
+    uint32_t *symbol, *next, *before; /* (room) */
+    struct merge_queue queue;
 };
 
 struct training {
@@ -81,76 +84,66 @@ static elbo_status reserve(struct bpe *bpe, size_t size, elbo_error *error)
 {
     if (size <= bpe->room) return ELBO_OK;
     size_t room = bpe->room ? bpe->room : 256;
-    while (room < size) room *= 2;
-    free(bpe->symbol), free(bpe->next), free(bpe->before), free(bpe->heap);
+    while (room < size) room += room / 2;
+    free(bpe->symbol), free(bpe->next), free(bpe->before);
     bpe->room = 0;
     bpe->symbol = malloc(room * sizeof *bpe->symbol);
     bpe->next = malloc(room * sizeof *bpe->next);
     bpe->before = malloc(room * sizeof *bpe->before);
-    bpe->heap = malloc(3 * room * sizeof *bpe->heap);
-    if (!bpe->symbol || !bpe->next || !bpe->before || !bpe->heap)
+    if (!bpe->symbol || !bpe->next || !bpe->before)
         return elbo_fail(error, ELBO_MEMORY, "no memory for a word of %zu bytes", size);
+    ELBO_TRY(merge_queue_reserve(&bpe->queue, 3 * room, error)); /* a pair per byte, and two per merge */
     bpe->room = room;
     return ELBO_OK;
 }
 
-static void heap_push(uint64_t *heap, size_t *count, uint64_t key)
-{
-    size_t at = (*count)++;
-    for (; at && key < heap[(at - 1) / 2]; at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
-    heap[at] = key;
-}
-
-static uint64_t heap_pop(uint64_t *heap, size_t *count)
-{
-    uint64_t top = heap[0], last = heap[--*count];
-    size_t at = 0;
-    for (size_t child; (child = 2 * at + 1) < *count; at = child) {
-        if (child + 1 < *count && heap[child + 1] < heap[child]) child++;
-        if (heap[child] >= last) break;
-        heap[at] = heap[child];
-    }
-    heap[at] = last;
-    return top;
-}
-
-static void queue(struct bpe *bpe, size_t *count, uint32_t at)
+static elbo_status queue(struct bpe *bpe, uint32_t at, elbo_error *error)
 {
     uint32_t rank = bpe_rank(&bpe->rules, bpe->symbol[at], bpe->symbol[bpe->next[at]]);
-    if (rank != BPE_NONE) heap_push(bpe->heap, count, (uint64_t)rank << 32 | at);
+    return rank == BPE_NONE ? ELBO_OK : merge_queue_push(&bpe->queue, rank, at, error);
 }
 
-static elbo_status encode_word(struct bpe *bpe, struct elbo_ids *ids, const char *word, size_t size, elbo_error *error)
+static elbo_status merge_word(struct bpe *bpe, size_t size, elbo_error *error)
 {
-    ELBO_TRY(reserve(bpe, size, error));
-    uint32_t *symbol = bpe->symbol, *next = bpe->next, *before = bpe->before;
-    size_t queued = 0;
-    for (size_t i = 0; i < size; i++) {
-        symbol[i] = (unsigned char)word[i];
-        next[i] = i + 1 < size ? (uint32_t)i + 1 : BPE_NONE;
-        before[i] = i ? (uint32_t)i - 1 : BPE_NONE;
-    }
-    for (uint32_t i = 0; i + 1 < size; i++) queue(bpe, &queued, i);
-    while (queued) {
-        uint64_t top = heap_pop(bpe->heap, &queued);
-        const struct bpe_rule *rule = &bpe->rules.rules[top >> 32];
-        uint32_t at = (uint32_t)top, right = next[at];
+    uint32_t *symbol = bpe->symbol, *next = bpe->next, *before = bpe->before, rank, at;
+    for (uint32_t i = 0; i + 1 < size; i++) ELBO_TRY(queue(bpe, i, error));
+    while (merge_queue_pop(&bpe->queue, &rank, &at)) {
+        const struct bpe_rule *rule = &bpe->rules.rules[rank];
+        uint32_t right = next[at];
         if (symbol[at] != rule->left || right == BPE_NONE || symbol[right] != rule->right) continue; /* merged since */
         symbol[at] = rule->result;
         symbol[right] = BPE_NONE;
         next[at] = next[right];
         if (next[at] != BPE_NONE) before[next[at]] = at;
-        if (before[at] != BPE_NONE) queue(bpe, &queued, before[at]);
-        if (next[at] != BPE_NONE) queue(bpe, &queued, at);
+        if (before[at] != BPE_NONE) ELBO_TRY(queue(bpe, before[at], error));
+        if (next[at] != BPE_NONE) ELBO_TRY(queue(bpe, at, error));
     }
-    for (uint32_t at = 0; at != BPE_NONE; at = next[at]) ELBO_TRY(ids_append(ids, MARKS + symbol[at], error));
+    return ELBO_OK;
+}
+
+static elbo_status encode_word(struct bpe *bpe, struct elbo_ids *ids, const char *word, size_t size, elbo_error *error)
+{
+    ELBO_TRY(reserve(bpe, size, error));
+    for (size_t i = 0; i < size; i++) {
+        bpe->symbol[i] = (unsigned char)word[i];
+        bpe->next[i] = i + 1 < size ? (uint32_t)i + 1 : BPE_NONE;
+        bpe->before[i] = i ? (uint32_t)i - 1 : BPE_NONE;
+    }
+    elbo_status status = merge_word(bpe, size, error);
+    if (status != ELBO_OK) {
+        merge_queue_clear(&bpe->queue);
+        return status;
+    }
+    for (uint32_t at = 0; at != BPE_NONE; at = bpe->next[at]) ELBO_TRY(ids_append(ids, MARKS + bpe->symbol[at], error));
     return ELBO_OK;
 }
 
 static elbo_status encode(void *self, struct elbo_ids *ids, const char *text, size_t size, elbo_error *error)
 {
     struct bpe *bpe = self;
-    if (size >= BPE_NONE) return elbo_fail(error, ELBO_INPUT, "a sentence of %zu bytes is too long", size);
+    if (size > LONGEST)
+        return elbo_fail(error, ELBO_INPUT, "a sentence of %zu bytes is too long; at most %u are encoded: give a sentence a "
+                         "line", size, LONGEST);
     size_t good = utf8_valid(text, size);
     if (good != size)
         return elbo_fail(error, ELBO_INPUT, "byte %zu of the text is not valid UTF-8; repair the text first", good + 1);
@@ -188,7 +181,8 @@ static void close_bpe(void *self)
     if (!bpe) return;
     bpe_rules_free(&bpe->rules);
     cutter_close(&bpe->cutter);
-    free(bpe->symbol), free(bpe->next), free(bpe->before), free(bpe->heap);
+    free(bpe->symbol), free(bpe->next), free(bpe->before);
+    merge_queue_free(&bpe->queue);
     free(bpe);
 }
 
