@@ -1,7 +1,7 @@
 /* jansson does not look at what the growth of its buffers returns: json_dumps then leaves bytes out, and the reader reads
  * past a token's end. So text is written through json_text's own buffer, and the reader must never be told that an
  * allocation failed: while json_read runs, one that fails is served from a reserve that was set aside before, and the
- * text ends with the next piece that is asked for. A piece has 1,024 bytes at most, so after the failure jansson can take
+ * text ends with the next piece that is asked for. A piece has 128 bytes at most, so after the failure jansson can take
  * no more than the values in so many bytes, and one token of the whole text. */
 #include "base/json.h"
 
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 1024, VALUE = 512, ALIGNMENT = 16 };
+enum { PIECE = 128, VALUE = 512, ALIGNMENT = 16 };
 
 struct reading {
     const char *text;

@@ -35,16 +35,20 @@ const struct option *options_find(const struct option_table *table, const char *
 
 /* ---- suggestions ---- */
 
-/* Damerau-Levenshtein distance (neighbours swapped count once), in three rows; words longer than 63 are not near. */
+enum { MOST_EDITS = 4 }; /* beyond them no word is near */
+
+/* Damerau-Levenshtein distance (neighbours swapped count once), in three rows; words longer than 63 are not near, nor those
+ * that are more than MOST_EDITS away. */
 static size_t edit_distance(const char *a, const char *b)
 {
     enum { LONGEST = 64 };
     size_t n = strlen(a), m = strlen(b);
-    if (n >= LONGEST || m >= LONGEST) return LONGEST;
+    if (n >= LONGEST || m >= LONGEST || n > m + MOST_EDITS || m > n + MOST_EDITS) return LONGEST;
     size_t rows[3][LONGEST], *before = rows[0], *above = rows[1], *row = rows[2];
     for (size_t j = 0; j <= m; j++) above[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        row[0] = i;
+    for (size_t i = 1, least = 0, least_above; i <= n; i++) {
+        least_above = least;
+        least = row[0] = i;
         for (size_t j = 1; j <= m; j++) {
             size_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
             if (above[j] + 1 < best) best = above[j] + 1;
@@ -52,7 +56,9 @@ static size_t edit_distance(const char *a, const char *b)
             if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
                 best = before[j - 2] + 1;
             row[j] = best;
+            if (best < least) least = best;
         }
+        if (least > MOST_EDITS && least_above > MOST_EDITS) return LONGEST; /* it only grows from here */
         size_t *spare = before;
         before = above;
         above = row;
@@ -64,7 +70,7 @@ static size_t edit_distance(const char *a, const char *b)
 static size_t near_enough(const char *word)
 {
     size_t limit = strlen(word) / 3;
-    return limit < 1 ? 1 : limit > 4 ? 4 : limit;
+    return limit < 1 ? 1 : limit > MOST_EDITS ? MOST_EDITS : limit;
 }
 
 const char *nearest_word(const char *word, const char *const *words, size_t count)

@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "base/philox.h"
+#include "formats/latent_line.h"
 #include "model/posterior.h"
 
 #include <stdlib.h>
@@ -111,27 +112,6 @@ elbo_status cli_interpolate(struct cli *cli, elbo_error *error)
     return status;
 }
 
-/* A line is an array of Z numbers, or an object with one under "z" or "mu" (what encode writes). */
-static elbo_status read_latent(float *z, size_t width, const char *text, size_t size, size_t line, elbo_error *error)
-{
-    json_error_t why;
-    bool starved;
-    json_t *row = json_read(text, size, JSON_REJECT_DUPLICATES, &why, &starved), *array = row;
-    if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory for the latent of line %zu", line);
-    if (json_is_object(row)) array = json_object_get(row, "z") ? json_object_get(row, "z") : json_object_get(row, "mu");
-    elbo_status status = ELBO_OK;
-    if (!row) status = elbo_fail(error, ELBO_INPUT, "line %zu, column %d: not JSON (%s)", line, why.column, why.text);
-    else if (!json_is_array(array) || json_array_size(array) != width)
-        status = elbo_fail(error, ELBO_INPUT, "line %zu: expected an array of %zu numbers, or an object with one under \"z\"", line, width);
-    for (size_t j = 0; j < width && !status; j++) {
-        json_t *v = json_array_get(array, j);
-        if (!json_is_number(v)) status = elbo_fail(error, ELBO_INPUT, "line %zu: element %zu is not a number", line, j);
-        else z[j] = (float)json_number_value(v);
-    }
-    json_decref(row);
-    return status;
-}
-
 elbo_status cli_decode(struct cli *cli, elbo_error *error)
 {
     struct run run;
@@ -152,7 +132,7 @@ elbo_status cli_decode(struct cli *cli, elbo_error *error)
             }
             z = grown;
         }
-        status = read_latent(z + rows * width, width, text.text ? text.text : "", text.size, rows + 1, error);
+        status = latent_line_parse(z + rows * width, width, text.text ? text.text : "", text.size, rows + 1, error);
         rows++;
     }
     if (!status) status = put_all(&run, z, rows, greedy_by_default(cli), cli, NULL, error);

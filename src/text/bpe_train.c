@@ -94,7 +94,7 @@ static struct pair *probe(struct pair *pairs, size_t slots, uint64_t key)
 static elbo_status find_pair(struct trainer *t, struct pair **out, uint64_t key, elbo_error *error)
 {
     if (2 * (t->pair_count + 1) > t->pair_slots) {
-        size_t slots = t->pair_slots ? 2 * t->pair_slots : 1 << 14;
+        size_t slots = t->pair_slots ? 2 * t->pair_slots : 1 << 10;
         struct pair *larger = calloc(slots, sizeof *larger);
         if (!larger) return no_memory(error);
         for (size_t i = 0; i < t->pair_slots; i++)
@@ -123,7 +123,7 @@ static elbo_status pair_appears(struct trainer *t, uint32_t at, elbo_error *erro
     struct pair *pair;
     ELBO_TRY(find_pair(t, &pair, key_at(t, at), error));
     if (t->place_count == t->place_capacity) {
-        size_t capacity = t->place_capacity ? 2 * t->place_capacity : 1 << 14;
+        size_t capacity = t->place_capacity ? 2 * t->place_capacity : 1 << 10;
         struct place *larger = capacity >= BPE_NONE ? NULL : realloc(t->places, capacity * sizeof *larger);
         if (!larger) return no_memory(error);
         t->places = larger;

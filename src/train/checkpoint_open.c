@@ -93,7 +93,8 @@ static elbo_status verify_bytes(int fd, const struct manifest_file *wanted, elbo
 {
     struct checksums *sums;
     ELBO_TRY(checksums_begin(&sums, error));
-    unsigned char *buffer = malloc(READ_BUFFER);
+    size_t room = wanted->bytes < READ_BUFFER ? (size_t)wanted->bytes + 1 : READ_BUFFER;
+    unsigned char *buffer = malloc(room);
     elbo_status status = buffer ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to read %s", wanted->name);
     for (uint64_t offset = 0; status == ELBO_OK && offset < wanted->bytes;) {
         size_t part = wanted->bytes - offset < READ_BUFFER ? (size_t)(wanted->bytes - offset) : READ_BUFFER;

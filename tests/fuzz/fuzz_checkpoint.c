@@ -1,0 +1,73 @@
+/* A checkpoint's folder. The first byte says what the rest is: its manifest without the seal, beside a file of tensors; or the
+ * file of tensors, and the manifest has its sums. */
+#include "fuzz/harness.h"
+#include "fuzz/seal.h"
+#include "train/checkpoint.h"
+
+#include <stdlib.h>
+
+enum { MANIFEST, TENSORS, KINDS };
+
+static const char header[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}   ";
+enum { TENSORS_BYTES = 8 + sizeof header - 1 + 8 };
+
+static size_t tensors(unsigned char *out)
+{
+    memset(out, 0, TENSORS_BYTES);
+    out[0] = sizeof header - 1;
+    memcpy(out + 8, header, sizeof header - 1);
+    return TENSORS_BYTES;
+}
+
+static size_t compose(char *out, const void *bytes, size_t size)
+{
+    uint64_t sum = XXH3_64bits(bytes, size);
+    char chunk[24] = "";
+    if (size) sprintf(chunk, "\"%016" PRIx64 "\"", sum);
+    return (size_t)sprintf(out, "{\n \"elbo\": \"checkpoint\", \"version\": 1, \"program\": \"0.1.0\", \"step\": 3, \"ranks\": 1, "
+                           "\"config_hash\": \"x\", \"counters\": {\"n\": 1}, \"chunk_bytes\": 16777216, \"files\": [{\"name\": "
+                           "\"model.safetensors\", \"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\", \"chunks\": [%s]}]",
+                           size, sum, chunk);
+}
+
+int fuzz_one(const unsigned char *data, size_t size)
+{
+    static unsigned char file[FUZZ_LARGEST + 1024];
+    static char manifest[FUZZ_LARGEST + 1024], body[1024];
+    int kind = size ? data[0] % KINDS : 0;
+    size_t length = size ? size - 1 : 0, manifest_size;
+    if (length > FUZZ_LARGEST) return 1;
+    if (kind == MANIFEST) {
+        manifest_size = seal(manifest, data + 1, length);
+        length = tensors(file);
+    } else {
+        if (length) memcpy(file, data + 1, length);
+        manifest_size = seal(manifest, body, compose(body, file, length));
+    }
+    fuzz_put("model.safetensors", file, length);
+    fuzz_put("manifest.json", manifest, manifest_size);
+    struct checkpoint *checkpoint;
+    elbo_error error;
+    elbo_status status = checkpoint_open(&checkpoint, fuzz_folder(), NULL, NULL, &error);
+    if (status) return (int)status;
+    struct safetensors *opened;
+    status = checkpoint_tensors(&opened, checkpoint, "model.safetensors", &error);
+    if (status == ELBO_OK) {
+        FUZZ_PLANTED(safetensors_count(opened) == 0 || checkpoint_step(checkpoint) == 7);
+        safetensors_free(opened);
+    }
+    checkpoint_close(checkpoint);
+    return (int)status;
+}
+
+size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
+{
+    static char body[1024];
+    (void)room;
+    out[0] = (unsigned char)index;
+    if (index == TENSORS) return 1 + tensors(out + 1);
+    if (index != MANIFEST) return 0;
+    size_t length = compose(body, out + 1, tensors(out + 1));
+    memcpy(out + 1, body, length);
+    return length + 1;
+}

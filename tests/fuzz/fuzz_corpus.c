@@ -1,0 +1,116 @@
+/* A corpus. The first byte says what the rest is: corpus.bin as it is; with its places and its size set right, so that what it
+ * holds is reached; or the manifest without its seal. What is not fuzzed fits it, with the right hashes. */
+#include "elbo/corpus.h"
+#include "fuzz/harness.h"
+#include "fuzz/seal.h"
+#include "text/corpus_format.h"
+
+#include <stdlib.h>
+
+enum { AS_IT_IS, LAID_OUT, MANIFEST, KINDS };
+
+static const char tokenizer[] =
+    "{\"format\":\"elbo-tokenizer\",\"version\":1,\"kind\":\"word\",\"vocabulary\":6,\"marks\":{\"start\":0,\"end\":1,\"unknown\":2},"
+    "\"words\":[\"a\",\"b\",\"c\"]}";
+
+static size_t compose(char *out, const void *binary, size_t size)
+{
+    return (size_t)sprintf(out,
+                           "{\n \"format\": \"elbo-corpus\",\n \"version\": 1,\n \"files\": {\"corpus.bin\": {\"bytes\": %zu, "
+                           "\"xxh3\": \"%016" PRIx64 "\"}, \"tokenizer.json\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"}}",
+                           size, (uint64_t)XXH3_64bits(binary, size), sizeof tokenizer - 1,
+                           (uint64_t)XXH3_64bits(tokenizer, sizeof tokenizer - 1));
+}
+
+/* Three sentences: "a b", "", "c ?". */
+static size_t corpus(unsigned char *out)
+{
+    struct corpus_header header = {.magic = {'E', 'L', 'B', 'O', 'T', 'E', 'X', 'T'}, .version = CORPUS_VERSION, .streams = 1,
+                                   .sentences = 3, .words = 4, .bytes = 9};
+    header.stream[0] = (struct corpus_stream_header){.vocabulary = 6, .tokens = 4, .token_bytes = 2, .longest = 2, .unknown = 1};
+    corpus_lay_out(&header);
+    memset(out, 0, header.file_bytes);
+    memcpy(out, &header, sizeof header);
+    memcpy(out + header.stream[0].tokens_at, (uint16_t[]){3, 4, 5, 2}, 8);
+    memcpy(out + header.stream[0].offsets_at, (uint64_t[]){0, 2, 2, 4}, 32);
+    memcpy(out + header.words_at, (uint32_t[]){2, 0, 2}, 12);
+    memcpy(out + header.bytes_at, (uint32_t[]){4, 1, 4}, 12);
+    return header.file_bytes;
+}
+
+/* Places and size as the counts demand, where the bytes are enough for them. */
+static size_t lay_out(unsigned char *bytes, size_t size)
+{
+    struct corpus_header header;
+    if (size < sizeof header) return size;
+    memcpy(&header, bytes, sizeof header);
+    memcpy(header.magic, CORPUS_MAGIC, sizeof header.magic);
+    header.version = CORPUS_VERSION;
+    header.streams = 1;
+    header.sentences %= 64;
+    header.stream[0].tokens %= 512;
+    header.stream[0].token_bytes = header.stream[0].vocabulary <= 65536 ? 2 : 4;
+    header.stream[0].reserved = 0;
+    memset(&header.stream[1], 0, sizeof header.stream[1]);
+    if (!corpus_lay_out(&header) || header.file_bytes > size) return size;
+    memcpy(bytes, &header, sizeof header);
+    return header.file_bytes;
+}
+
+static void read_all(const struct elbo_corpus *opened)
+{
+    const enum elbo_stream stream = ELBO_STREAM_DECODER;
+    size_t tokens = 0, words = 0;
+    for (size_t i = 0; i < elbo_corpus_sentences(opened); i++) {
+        uint32_t ids[16];
+        size_t length = elbo_corpus_length(opened, stream, i), got = elbo_corpus_read(opened, stream, i, ids, 16);
+        FUZZ_CHECK(length <= elbo_corpus_longest(opened, stream) && got <= length && got <= 16);
+        for (size_t t = 0; t < got; t++) FUZZ_CHECK(ids[t] < elbo_corpus_vocabulary(opened, stream));
+        tokens += length;
+        words += elbo_corpus_sentence_words(opened, i);
+        FUZZ_PLANTED(length == 3);
+    }
+    FUZZ_CHECK(tokens == elbo_corpus_tokens(opened, stream) && words == elbo_corpus_words(opened));
+}
+
+int fuzz_one(const unsigned char *data, size_t size)
+{
+    static unsigned char binary[FUZZ_LARGEST + 1024];
+    static char manifest[FUZZ_LARGEST + 1024], body[1024];
+    int kind = size ? data[0] % KINDS : 0;
+    size_t length = size ? size - 1 : 0, manifest_size;
+    if (length > FUZZ_LARGEST) return 1;
+    if (kind == MANIFEST) {
+        manifest_size = seal(manifest, data + 1, length);
+        length = corpus(binary);
+    } else {
+        if (length) memcpy(binary, data + 1, length);
+        if (kind == LAID_OUT) length = lay_out(binary, length);
+        manifest_size = seal(manifest, body, compose(body, binary, length));
+    }
+    static bool there;
+    if (!there) fuzz_put("tokenizer.json", tokenizer, sizeof tokenizer - 1);
+    there = true;
+    fuzz_put("corpus.bin", binary, length);
+    fuzz_put("manifest.json", manifest, manifest_size);
+    struct elbo_corpus *opened;
+    elbo_error error;
+    elbo_status status = elbo_corpus_open(&opened, fuzz_folder(), &error);
+    if (status) return (int)status;
+    read_all(opened);
+    elbo_corpus_close(opened);
+    return 0;
+}
+
+size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
+{
+    static char body[1024];
+    size_t size = corpus(out + 1);
+    (void)room;
+    out[0] = (unsigned char)index;
+    if (index < MANIFEST) return size + 1;
+    if (index > MANIFEST) return 0;
+    size_t length = compose(body, out + 1, size);
+    memcpy(out + 1, body, length);
+    return length + 1;
+}
