@@ -17,6 +17,11 @@ double cpu_peak_bytes_generic(struct pool *pool); /* a copy is the same in every
 
 enum { CACHE_LINE = 64 };
 
+static size_t rounded(size_t bytes)
+{
+    return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+}
+
 /* Zeroed memory on a cache line. The system clears pages as they are touched, so what a small input does not need of a large
  * arena costs nothing. The word in front holds what calloc gave. */
 static void *zeroed(size_t bytes)
@@ -34,15 +39,10 @@ static void release(struct backend *b, void *memory)
     if (memory) free(((void **)memory)[-1]);
 }
 
-static size_t rounded(size_t bytes)
-{
-    return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-}
-
 static elbo_status allocate(struct backend *b, void **memory, size_t bytes, const char *what, elbo_error *error)
 {
     (void)b;
-    *memory = zeroed(bytes);
+    *memory = bytes <= SIZE_MAX - CACHE_LINE ? zeroed(rounded(bytes)) : NULL;
     if (!*memory)
         return elbo_fail(error, ELBO_MEMORY, "no memory for %s: %.1f MiB wanted; lower train.slot_tokens or the widths",
                          what, (double)bytes / 1048576.0);
