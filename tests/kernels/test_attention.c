@@ -15,10 +15,11 @@ static void packed(void **state)
             }
 }
 
-/* The last widths of tensor cores, the one behind them, the last of all, and one too many. */
+/* Rows shorter than what lies behind them in shared memory; the last widths of tensor cores, the one behind them, the last of all,
+ * and one too many. */
 static void widths_at_the_edge(void **state)
 {
-    static const size_t widths[] = {112, 128, 144, 256};
+    static const size_t widths[] = {1, 2, 112, 128, 144, 256};
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
