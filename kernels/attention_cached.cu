@@ -21,7 +21,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     const T *query = qkv + row * a.row, *remembered = memory + row * a.memory * 2 * kv_width + kv * a.width;
     T *kept = cache + row * room * 2 * kv_width + kv * a.width;
     history = history ? history + row * room : nullptr;
-    /* Key (0) or value (1) of the row's position j: this row's part of the cache, or that of the row it was taken from. */
+    /* Key (0) or value (1) of the row's position j: in this row's part of the cache, or in that of the row it was taken from. */
     auto earlier = [=](size_t j, size_t which) {
         const T *from = history && j < at ? cache + (size_t)history[j] * room * 2 * kv_width + kv * a.width : kept;
         return from + (j * 2 + which) * kv_width;
@@ -34,7 +34,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     for (size_t head = kv * group; head < (kv + 1) * group; head++) {
         for (size_t first = 0; first < count; first += teams) {
             size_t j = first + own;
-            const T *k = j < a.memory ? remembered + j * 2 * kv_width : j < count ? earlier(j - a.memory, 0) : kept;
+            const T *k = j < a.memory ? remembered + j * 2 * kv_width : earlier(j - a.memory, 0);
             float s = 0;
             for (size_t c = lane; j < count && c < each; c += team) {
                 pack<T, P> x = load_pack<T, P>(query + head * a.width + c * P), y = load_pack<T, P>(k + c * P);
