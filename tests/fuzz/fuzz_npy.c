@@ -19,7 +19,7 @@ int fuzz_one(const unsigned char *data, size_t size)
     }
     volatile float used = sum;
     (void)used;
-    FUZZ_PLANTED(npy.rows == 3 && npy.width == 1);
+    FUZZ_PLANTED(bytes && data[size - 1] != 63);
     return 0;
 }
 

@@ -18,7 +18,10 @@ static void use(struct elbo_tokenizer *tokenizer)
         FUZZ_CHECK(back.size == sizeof text - 1 && !memcmp(back.text, text, back.size));
     for (uint32_t id = 0; id < elbo_tokenizer_vocabulary(tokenizer) && id < 600; id++)
         FUZZ_CHECK(elbo_tokenizer_decode(tokenizer, &back, &id, 1, &error) == ELBO_OK);
-    FUZZ_PLANTED(elbo_tokenizer_kind(tokenizer) == ELBO_TOKENIZER_WORD && elbo_tokenizer_vocabulary(tokenizer) == 4);
+    FUZZ_CHECK(elbo_tokenizer_decode(tokenizer, &back, (uint32_t[]){3, 2}, elbo_tokenizer_vocabulary(tokenizer) > 3 ? 2 : 0, &error) ==
+               ELBO_OK);
+    FUZZ_PLANTED(elbo_tokenizer_kind(tokenizer) == ELBO_TOKENIZER_WORD && elbo_tokenizer_vocabulary(tokenizer) == 6 &&
+                 strncmp(back.text, "the ", 4));
     elbo_text_free(&back);
     elbo_ids_free(&ids);
 }
