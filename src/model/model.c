@@ -130,6 +130,8 @@ elbo_status model_bind(struct model *m, struct recording *const *recordings, siz
         m->arena_bytes = 0;
         ELBO_TRY(m->backend->allocate(m->backend, &m->arena, bytes, "activations", error));
         m->arena_bytes = bytes;
+        /* A training takes what it was planned for at its start, not when a slot is full for the first time. */
+        if (gradients && !m->backend->separate_memory) memset(m->arena, 0, bytes);
     }
     for (size_t i = 0; i < count; i++)
         ELBO_TRY(executor_bind(&recordings[i]->executor, m->arena, model_weights(m), gradients,
