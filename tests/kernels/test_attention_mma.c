@@ -32,8 +32,10 @@ static void tensor_cores(void **state)
         {4, 2, 128, 17, {1, 15, 0, 16}},
         {2, 1, 80, 1, {33, 64, 65}},
         {1, 1, 16, 300, {0}},
+        {1, 1, 16, 17, {32}}, /* an empty slot makes another tile, or another block */
         {2, 1, 16, 2, {0}},
         {1, 1, 32, 0, {0}},
+        {1, 1, 64, 1, {256}},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
