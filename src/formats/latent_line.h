@@ -1,4 +1,4 @@
-/* A latent as a line of JSON, which `elbo encode --encode.format=jsonl` writes and `elbo decode` reads: an array of Z numbers,
+/* A latent as a line of JSON, which `elbo encode --format=jsonl` writes and `elbo decode` reads: an array of Z numbers,
  * or an object with one under "z" or "mu". */
 #ifndef FORMATS_LATENT_LINE_H
 #define FORMATS_LATENT_LINE_H
