@@ -20,6 +20,7 @@ typedef enum elbo_status {
     ELBO_DIVERGED = 7,    /* loss or gradient not finite, several steps in a row              */
     ELBO_DEVICE = 8,      /* the device is missing or failed                                  */
     ELBO_INTERRUPTED = 9, /* stopped by a signal after saving                                 */
+    ELBO_PEER = 10,       /* another rank died, hung or is not one of this job                */
 } elbo_status;
 
 typedef struct elbo_error {

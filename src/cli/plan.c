@@ -28,11 +28,11 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
                t.flops / 1e9, t.bytes_moved / 1048576.0, (double)t.unshared / 1048576.0);
         return ELBO_OK;
     }
-    json_t *all = json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:f, s:f}", "parameters",
+    json_t *all = json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:f, s:f}", "parameters",
                             (json_int_t)t.parameters, "vocabulary", (json_int_t)c->model.vocabulary, "bytes", "weights",
                             (json_int_t)t.weights, "gradients", (json_int_t)t.gradients, "optimizer", (json_int_t)t.moments,
                             "activations", (json_int_t)t.activations, "workspace", (json_int_t)t.workspace, "slots",
-                            (json_int_t)t.slots, "total", (json_int_t)t.total, "activations_unshared", (json_int_t)t.unshared,
+                            (json_int_t)t.slots, "sums", (json_int_t)t.sums, "total", (json_int_t)t.total, "activations_unshared", (json_int_t)t.unshared,
                             "ops", (json_int_t)t.ops, "slot_flops", t.flops, "slot_bytes_moved", t.bytes_moved);
     return json_print(stdout, all, JSON_INDENT(2), "the plan", error);
 }

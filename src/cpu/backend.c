@@ -55,6 +55,49 @@ static void copy(struct backend *b, void *to, const void *from, size_t bytes)
     memcpy(to, from, bytes);
 }
 
+/* ---- arenas, a tile at a time ---- */
+
+enum { TILE = 1 << 16 };
+
+struct arenas {
+    float *to;
+    const float *from;
+    size_t elements;
+};
+
+static size_t tile_of(const struct arenas *a, size_t tile)
+{
+    return a->elements - tile * TILE < TILE ? a->elements - tile * TILE : TILE;
+}
+
+static void copy_tile(void *argument, size_t tile, size_t worker)
+{
+    const struct arenas *a = argument;
+    (void)worker;
+    memcpy(a->to + tile * TILE, a->from + tile * TILE, tile_of(a, tile) * sizeof *a->to);
+}
+
+static void add_tile(void *argument, size_t tile, size_t worker)
+{
+    const struct arenas *a = argument;
+    float *restrict to = a->to + tile * TILE;
+    const float *restrict from = a->from + tile * TILE;
+    (void)worker;
+    for (size_t i = 0, n = tile_of(a, tile); i < n; i++) to[i] += from[i];
+}
+
+static void copy_within(struct backend *b, void *to, const void *from, size_t bytes)
+{
+    struct arenas a = {to, from, bytes / sizeof(float)};
+    pool_run(b->pool, (a.elements + TILE - 1) / TILE, copy_tile, &a);
+    memcpy((char *)to + a.elements * sizeof(float), (const char *)from + a.elements * sizeof(float), bytes % sizeof(float));
+}
+
+static void accumulate(struct backend *b, float *to, const float *from, size_t elements)
+{
+    pool_run(b->pool, (elements + TILE - 1) / TILE, add_tile, &(struct arenas){to, from, elements});
+}
+
 static elbo_status reserve(struct backend *b, size_t shared, size_t per_worker, elbo_error *error)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
@@ -149,7 +192,8 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
     struct cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return elbo_fail(error, ELBO_MEMORY, "no memory for the CPU backend");
     cpu->base = (struct backend){.name = "cpu", .detail = cpu->detail, .kernels = table, .allocate = allocate,
-                                 .release = release, .upload = copy, .download = copy, .download_later = copy, .reserve = reserve,
+                                 .release = release, .upload = copy, .download = copy, .download_later = copy, .copy = copy_within,
+                                 .accumulate = accumulate, .reserve = reserve,
                                  .allocate_host = allocate_host, .release_host = release, .mark = mark, .wait = wait,
                                  .peak_flops = peak_flops, .peak_bytes = peak_bytes, .destroy = destroy};
     elbo_status status = pool_create(&cpu->pool, threads, error);

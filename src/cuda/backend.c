@@ -58,6 +58,18 @@ static void download(struct backend *base, void *to, const void *from, size_t by
     cuda_keep(b, cudaStreamSynchronize(b->stream), "the stream");
 }
 
+static void copy(struct backend *base, void *to, const void *from, size_t bytes)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    if (bytes) cuda_keep(b, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, b->stream), "a copy on the device");
+}
+
+static void accumulate(struct backend *base, float *to, const float *from, size_t elements)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    cuda_keep(b, add_cuda(to, from, NULL, elements, true, KERNEL_F32, KERNEL_F32, b->stream), "add");
+}
+
 static elbo_status reserve(struct backend *base, size_t shared, size_t per_worker, elbo_error *error)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
@@ -129,7 +141,7 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
 
 static const struct backend table_of_cuda = {
     .name = "cuda", .kernels = cuda_table, .allocate = allocate, .release = release, .upload = upload, .download = download,
-    .reserve = reserve, .check = check, .bf16 = true, .separate_memory = true, .rows = row_size, .own_bytes = WORKSPACE_HOPPER,
+    .copy = copy, .accumulate = accumulate, .reserve = reserve, .check = check, .bf16 = true, .separate_memory = true, .rows = row_size, .own_bytes = WORKSPACE_HOPPER,
     .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send, .replay = cuda_replay, .capture = cuda_capture,
     .captured = cuda_captured, .forget = cuda_forget, .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host,
     .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait,

@@ -56,6 +56,8 @@ struct backend {
     void (*release)(struct backend *, void *memory);
     void (*upload)(struct backend *, void *to, const void *from, size_t bytes); /* `from` may change on return */
     void (*download)(struct backend *, void *to, const void *from, size_t bytes);
+    void (*copy)(struct backend *, void *to, const void *from, size_t bytes);            /* within its memory */
+    void (*accumulate)(struct backend *, float *to, const float *from, size_t elements); /* to += from        */
     elbo_status (*reserve)(struct backend *, size_t shared, size_t per_worker, elbo_error *error); /* scratch */
     elbo_status (*check)(struct backend *, elbo_error *error); /* of what was launched; null: nothing can fail */
     bool tf32;                       /* f32 products may round their operands to 10 bits */

@@ -1,4 +1,5 @@
 #include "model/model.h"
+#include "base/checked.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,7 +89,7 @@ void model_free(struct model *m)
 
 void recording_free(struct recording *r, struct backend *backend)
 {
-    if (r->g && r->state)
+    if (r->g && r->state && !r->state_given)
         for (size_t i = 0; i < graph_states(r->g); i++) backend->release(backend, r->state[i]);
     free(r->state);
     free(r->caches);
@@ -107,6 +108,35 @@ static elbo_status allocate_state(struct model *m, struct recording *r, elbo_err
         if (info->class != VALUE_STATE) continue;
         size_t bytes = graph_bytes(r->g, (value){v}, graph_capacity(r->g)->count);
         ELBO_TRY(m->backend->allocate(m->backend, &r->state[info->binding], bytes, "the state of a recording", error));
+    }
+    return ELBO_OK;
+}
+
+/* Each begins where the widest loads can. */
+static size_t state_room(const struct recording *r, uint32_t v)
+{
+    enum { APART = 4 };
+    return align_up(graph_elements(r->g, (value){v}, graph_capacity(r->g)->count), APART);
+}
+
+size_t recording_state_elements(const struct recording *r)
+{
+    size_t elements = 0;
+    for (uint32_t v = 1; v < graph_values(r->g); v++)
+        if (graph_value(r->g, (value){v})->class == VALUE_STATE) elements += state_room(r, v);
+    return elements;
+}
+
+elbo_status recording_place_state(struct recording *r, float *memory, elbo_error *error)
+{
+    r->state = calloc(graph_states(r->g) + 1, sizeof *r->state);
+    if (!r->state) return elbo_fail(error, ELBO_MEMORY, "no memory for the state of a recording");
+    r->state_given = true;
+    for (uint32_t v = 1; v < graph_values(r->g); v++) {
+        const struct value_info *info = graph_value(r->g, (value){v});
+        if (info->class != VALUE_STATE) continue;
+        r->state[info->binding] = memory;
+        memory += state_room(r, v);
     }
     return ELBO_OK;
 }

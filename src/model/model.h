@@ -61,6 +61,7 @@ struct recording {
     value logits;                /* step           */
     value *caches;               /* step, (layers) */
     void **state;
+    bool state_given;            /* recording_place_state */
 };
 
 struct train_recording {
@@ -89,6 +90,10 @@ void recording_free(struct recording *r, struct backend *backend);
  * before are bound again through `others`. Gradients may be null without a backward pass. */
 elbo_status model_bind(struct model *m, struct recording *const *recordings, size_t count, float *gradients,
                        elbo_error *error);
+
+/* Elements of a recording's state, all of it f32; and its place in memory that belongs to the caller. Before model_bind. */
+size_t recording_state_elements(const struct recording *r);
+elbo_status recording_place_state(struct recording *r, float *memory, elbo_error *error);
 
 /* Points the recording's inputs at a slot's arrays (what it does not read is left out) and sets its counts. */
 void recording_bind_slot(struct recording *r, const struct slot *slot, struct execution *run);

@@ -55,8 +55,9 @@ static const struct option rows[] = {
     CHOICE("precision", model.precision, "f32", TRAINS, "of activations; bf16: weights and losses stay f32; needs a GPU",
            "f32", "bf16"),
     SWITCH("tf32", tf32, "false", TRAINS, "f32 products on a GPU round their operands to TF32: faster, 1e-3 instead of 1e-7"),
-    CHOICE("determinism", determinism, "run_to_run", TRAINS | RUNS, "run_to_run: the same bits on the same machine",
-           "run_to_run"),
+    CHOICE("determinism", determinism, "run_to_run", TRAINS | RUNS,
+           "run_to_run: the same bits on the same machine with as many ranks; world_invariant: the same bits on any number of ranks; fast: "
+           "ranks may add in any order", "fast", "run_to_run", "world_invariant"),
     SWITCH("json", json, "false", ALL & ~COMMAND_INIT, "the result as JSON on standard output"),
     TEXT("resume", resume, "auto", COMMAND_TRAIN | COMMAND_INIT,
          "auto: go on from the newest checkpoint of run.dir if it has one; none: begin anew; or a checkpoint's path"),
@@ -153,6 +154,14 @@ static const struct option rows[] = {
     SIZE("checkpoint.every", checkpoint.every, "500", 0, MANY, "steps", TRAINS, "between checkpoints; 0: at the end only"),
     SIZE("checkpoint.keep", checkpoint.keep, "2", 1, 1000000, "", TRAINS, "newest checkpoints to keep"),
     SIZE("log.every", log.every, "20", 1, MANY, "steps", TRAINS, "between lines on the console"),
+
+    SIZE("parallel.lanes", parallel.lanes, "0", 0, 65536, "", TRAINS,
+         "of determinism world_invariant: sums that are added along one tree on any number of ranks; 0: the smaller of 8 and train.slots"),
+    SIZE("parallel.bucket", parallel.bucket, "32", 1, 1 << 20, "MiB", TRAINS, "gradients that travel between ranks at once"),
+    NUMBER("parallel.timeout", parallel.timeout, "300", 0.1, 1e6, "seconds", TRAINS,
+           "that a rank waits for another one before it gives up; more than the longest save takes"),
+    SIZE("parallel.check_every", parallel.check_every, "500", 0, MANY, "steps", TRAINS,
+         "between comparisons of the ranks' weights; 0: never"),
 
     TEXT("out", out, "", COMMAND_PREPARE | COMMAND_ENCODE, "prepare: folder of the corpus; encode: file to write"),
     TEXT("split", prepare.split, "", COMMAND_PREPARE,
@@ -258,6 +267,9 @@ elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *erro
                          "marks; set train.slot_tokens to at least %zu, or data.max_length to at most %zu",
                          config->train.slot_tokens, config->data.max_length, config->data.max_length + 2,
                          config->train.slot_tokens - 2);
+    if (config->parallel.lanes > config->train.slots)
+        return elbo_fail(error, ELBO_USAGE, "parallel.lanes = %zu exceeds train.slots = %zu, and a lane needs a slot; lower the one or raise "
+                         "the other", config->parallel.lanes, config->train.slots);
     if (config->train.skip > config->train.steps)
         return elbo_fail(error, ELBO_USAGE, "train.skip = %zu is beyond train.steps = %zu; steps count from 1",
                          config->train.skip, config->train.steps);

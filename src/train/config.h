@@ -14,7 +14,7 @@ enum beta_kind { BETA_LINEAR, BETA_CONSTANT, BETA_CYCLICAL, BETA_LOGISTIC };
 enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
 enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
 enum moments_kind { MOMENTS_F32, MOMENTS_BF16 };
-enum determinism_kind { DETERMINISM_RUN_TO_RUN };
+enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WORLD_INVARIANT };
 enum posterior_kind { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum encode_format { FORMAT_NPY, FORMAT_JSONL };
 
@@ -77,6 +77,13 @@ struct checkpoint_config {
     size_t every, keep;                    /* steps; 0: at the end only */
 };
 
+struct parallel_config {
+    size_t lanes;                          /* of determinism world_invariant; 0: the smaller of 8 and the slots */
+    size_t bucket;                         /* MiB of gradients that travel at once */
+    double timeout;                        /* seconds that a rank waits for another */
+    size_t check_every;                    /* steps between comparisons of the ranks' weights; 0: never */
+};
+
 struct log_config {
     size_t every;                          /* steps between console lines */
 };
@@ -120,6 +127,7 @@ struct elbo_config {
     struct data_config data;
     struct checkpoint_config checkpoint;
     struct log_config log;
+    struct parallel_config parallel;
     struct prepare_config prepare;
     struct generate_config generate;
     struct eval_config eval;

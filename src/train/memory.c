@@ -1,8 +1,10 @@
 #include "train/memory.h"
 #include "graph/account.h"
 #include "graph/backends.h"
+#include "base/checked.h"
 #include "model/model.h"
 #include "train/optimizer.h"
+#include "train/team.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -44,16 +46,19 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
         t->unshared = r.executor.plan.sum;
         t->workspace = backend->own_bytes + r.executor.workspace_shared + backend_threads(backend) * r.executor.workspace_worker;
     }
+    size_t figures = align_up(recording_state_elements(&r), PARAMETER_ALIGNMENT), ranks = 1, rank = 0;
     recording_free(&r, backend);
     size_t arena = parameters_arena_elements(p) * sizeof(float);
     t->parameters = parameters_total(p);
     t->weights = arena + (c->model.precision == PRECISION_BF16 ? arena / 2 : 0);
-    t->gradients = arena;
+    t->gradients = arena + figures * sizeof(float);
+    t->sums = reduction_bytes(t->gradients / sizeof(float), team_lanes(c, ranks), ranks, rank, c->determinism != DETERMINISM_FAST,
+                              c->parallel.bucket << 18);
     t->moments = parameters_arena_elements(p) * dtype_bytes(optimizer_moments(&c->optimizer));
     if (c->optimizer.kind == OPTIMIZER_ADAMW) t->moments *= 2;
     /* Two batches of slots: six i32 arrays per token and stream, and a few per sentence. */
     t->slots = 2 * s.slots * ((s.encoder_tokens + s.decoder_tokens) * 6 * 4 + sentences * (8 + 8 + 4 + 8));
-    t->total = t->weights + t->gradients + t->moments + t->activations + t->workspace + t->slots;
+    t->total = t->weights + t->gradients + t->moments + t->activations + t->workspace + t->slots + t->sums;
     return status;
 }
 
@@ -93,7 +98,7 @@ void memory_print(char *text, size_t size, const struct memory_table *t)
         size_t bytes;
     } rows[] = {{"weights", t->weights},         {"gradients", t->gradients}, {"optimizer", t->moments},
                 {"activations", t->activations}, {"workspace", t->workspace}, {"slots", t->slots},
-                {"total", t->total}};
+                {"sums", t->sums},               {"total", t->total}};
     size_t at = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows && at < size; i++)
         at += (size_t)snprintf(text + at, size - at, "  %-12s %12.1f MiB\n", rows[i].name, (double)rows[i].bytes / 1048576.0);

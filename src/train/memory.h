@@ -9,7 +9,7 @@
 
 struct memory_table {
     size_t parameters;  /* without padding                                          */
-    size_t weights, gradients, moments, activations, workspace, slots, total; /* bytes */
+    size_t weights, gradients, moments, activations, workspace, slots, sums, total; /* bytes; sums: of lanes and other ranks */
     size_t unshared;    /* activations, had each its own memory: what sharing saves */
     double flops, bytes_moved; /* of one slot at its capacities, forward and backward */
     size_t ops;

@@ -99,11 +99,11 @@ static void record(struct optimizer *o, bool working)
 }
 
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
-                             struct weight_arenas weights, struct backend *backend, elbo_error *error)
+                             struct weight_arenas weights, size_t figures, struct backend *backend, elbo_error *error)
 {
     *o = (struct optimizer){.config = *config, .parameters = parameters, .backend = backend};
     size_t elements = parameters_arena_elements(parameters), bytes = elements * dtype_bytes(optimizer_moments(config));
-    ELBO_TRY(backend->allocate(backend, (void **)&o->gradients, elements * sizeof(float), "gradients", error));
+    ELBO_TRY(backend->allocate(backend, (void **)&o->gradients, (elements + figures) * sizeof(float), "gradients", error));
     ELBO_TRY(backend->allocate(backend, &o->moment1, bytes, "the optimizer's first moments", error));
     if (config->kind == OPTIMIZER_ADAMW)
         ELBO_TRY(backend->allocate(backend, &o->moment2, bytes, "the optimizer's second moments", error));

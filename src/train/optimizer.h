@@ -39,8 +39,9 @@ unsigned optimizer_wanted(const struct optimizer_config *config);
 /* Type of the moments. */
 enum dtype optimizer_moments(const struct optimizer_config *config);
 
+/* `figures`: elements behind the gradients in their arena, for what is summed with them. */
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
-                             struct weight_arenas weights, struct backend *backend, elbo_error *error);
+                             struct weight_arenas weights, size_t figures, struct backend *backend, elbo_error *error);
 void optimizer_free(struct optimizer *o);
 
 /* The loss that the guard looks at: ELBO_PARTS floats on the backend. Before the first update. */

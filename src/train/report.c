@@ -51,6 +51,7 @@ static json_t *number(double x)
 static void write_row(struct trainer *t, const json_t *row)
 {
     elbo_error error;
+    if (!t->metrics) return; /* rank 0's to write */
     elbo_status status = row ? metrics_write(t->metrics, row, &error)
                              : elbo_fail(&error, ELBO_MEMORY, "no memory for a row of metrics");
     if (status && !t->row_lost && t->report.warning) {

@@ -270,7 +270,7 @@ static elbo_status load_from(struct trainer *t, const struct checkpoint *c, elbo
     return ELBO_OK;
 }
 
-elbo_status state_load(struct trainer *t, const char *path, elbo_error *error)
+elbo_status state_load(struct trainer *t, char path[FILES_PATH], elbo_error *error)
 {
     struct checkpoint *c;
     ELBO_TRY(checkpoint_open(&c, path, warn, t, error));
@@ -280,6 +280,7 @@ elbo_status state_load(struct trainer *t, const char *path, elbo_error *error)
         snprintf(text, sizeof text, "resuming from %s", checkpoint_path(c));
         t->report.line(t->report.context, text);
     }
+    snprintf(path, FILES_PATH, "%s", checkpoint_path(c));
     checkpoint_close(c);
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef TRAIN_STATE_H
 #define TRAIN_STATE_H
 
+#include "base/files.h"
 #include "elbo/corpus.h"
 #include "model/model.h"
 #include "text/slots.h"
@@ -9,6 +10,7 @@
 #include "train/metrics.h"
 #include "train/optimizer.h"
 #include "train/run_lock.h"
+#include "train/team.h"
 #include "train/trainer.h"
 
 #include <signal.h>
@@ -19,6 +21,10 @@ struct pending {
     uint64_t step;               /* from 1                                       */
     size_t sentences, tokens, words, shortened;
     double beta[2], learning_rate[2]; /* for both answers of the step before     */
+    int signal;                  /* that came to a rank                          */
+    double seconds;              /* of this rank's own work                      */
+    size_t straggler;            /* the slowest rank ...                         */
+    double straggles;            /* ... and its time over the middle one's       */
     float *read;                 /* (ELBO_PARTS + Z + 4 Z + CONTROL_SIZE) in host memory that copies reach later */
 };
 
@@ -36,6 +42,7 @@ struct trainer {
     struct backend *backend;
     struct model model;
     struct optimizer optimizer;
+    struct team team;
     struct recording recording;
     struct slot_loader *loader;
     struct metrics *metrics;
@@ -58,12 +65,16 @@ struct trainer {
     size_t sentences, tokens, words;
     double *kl_dim;              /* (Z) sums over the batch                     */
     double begun, step_began, save_seconds;
+    int signal;                  /* after which the run stops                   */
+    elbo_status ended;           /* how; ELBO_OK as well where every rank knows */
+    size_t straggler;
+    double straggles;
     uint64_t first_draw, tokens_since;
 };
 
 elbo_status state_save(struct trainer *t, elbo_error *error);
-/* From `path`: a run directory or a checkpoint. */
-elbo_status state_load(struct trainer *t, const char *path, elbo_error *error);
+/* From `path`: a run directory or a checkpoint; it names the checkpoint that was taken then. */
+elbo_status state_load(struct trainer *t, char path[FILES_PATH], elbo_error *error);
 
 /* Weights of a checkpoint into a model whose parameters are laid out. */
 struct checkpoint;

@@ -1,4 +1,5 @@
 #include "train/trainer.h"
+#include "base/checked.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "graph/backends.h"
@@ -56,15 +57,22 @@ static elbo_status open_data(struct trainer *t, elbo_error *error)
     return ELBO_OK;
 }
 
-static elbo_status open_run_directory(struct trainer *t, bool *resume, elbo_error *error)
+static elbo_status copy_path(char to[FILES_PATH], const char *from, elbo_error *error)
+{
+    if (snprintf(to, FILES_PATH, "%s", from) >= FILES_PATH) return elbo_fail(error, ELBO_USAGE, "the path %s is too long", from);
+    return ELBO_OK;
+}
+
+/* Rank 0's; `from`: where to resume from, or empty. */
+static elbo_status open_run_directory(struct trainer *t, char from[FILES_PATH], elbo_error *error)
 {
     const char *dir = t->config->run_dir, *how = t->config->resume;
     ELBO_TRY(file_make_folder(dir, error));
     ELBO_TRY(run_directory_lock(&t->lock, dir, error));
     t->locked = true;
     bool any = checkpoint_any(dir);
-    *resume = any;
-    if (strcmp(how, "auto") && strcmp(how, "none")) *resume = true;
+    if (strcmp(how, "auto") && strcmp(how, "none")) return copy_path(from, how, error);
+    if (any) ELBO_TRY(copy_path(from, dir, error));
     if (!strcmp(how, "none") && any)
         return elbo_fail(error, ELBO_USAGE, "%s already holds checkpoints and resume is none; take another --run.dir, or "
                          "--resume=auto to go on from them", dir);
@@ -77,20 +85,11 @@ static size_t read_floats(size_t z)
     return ELBO_PARTS + 5 * z + CONTROL_SIZE;
 }
 
-static elbo_status build(struct trainer *t, elbo_error *error)
+static elbo_status record(struct trainer *t, elbo_error *error)
 {
-    struct elbo_config planned = *t->config;
-    planned.model = t->model_config;
-    struct memory_table table;
-    ELBO_TRY(backend_open(&t->backend, t->config->device, t->config->threads, error));
-    t->backend->tf32 = t->config->tf32;
-    ELBO_TRY(memory_plan(&table, &planned, t->backend, error));
-    if (!t->backend->separate_memory) ELBO_TRY(memory_check(&table, memory_available(), error));
-    ELBO_TRY(model_create(&t->model, &t->model_config, t->backend, error));
-    ELBO_TRY(optimizer_create(&t->optimizer, &t->config->optimizer, t->model.parameters, model_weights(&t->model), t->backend, error));
     const struct objective_config *o = &t->config->objective;
-    struct slot_options s = slot_options_of(&planned);
-    size_t sentences = slot_sentence_capacity(&s), z = t->model_config.latent.width;
+    struct slot_options s = slot_options_of(t->config);
+    size_t sentences = slot_sentence_capacity(&s);
     struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,
                                            [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
     struct train_recording recording = {.free_bits = {.nats = o->free_bits, .groups = o->free_bits_groups},
@@ -99,7 +98,34 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     recording.free_bits.kind = o->free_bits_kind == FREE_BITS_TOTAL   ? FREE_TOTAL
                                : o->free_bits_kind == FREE_BITS_GROUP ? FREE_PER_GROUP
                                                                       : FREE_PER_DIMENSION;
-    ELBO_TRY(record_train(&t->recording, &t->model_config, t->model.parameters, &capacities, &recording, NULL, error));
+    return record_train(&t->recording, &t->model_config, t->model.parameters, &capacities, &recording, NULL, error);
+}
+
+/* The arena of gradients, the step's figures behind them, and the sum of both over lanes and ranks. */
+static elbo_status build_sums(struct trainer *t, elbo_error *error)
+{
+    const struct elbo_config *c = t->config;
+    size_t gradients = parameters_arena_elements(t->model.parameters);
+    size_t figures = align_up(recording_state_elements(&t->recording), PARAMETER_ALIGNMENT);
+    ELBO_TRY(optimizer_create(&t->optimizer, &c->optimizer, t->model.parameters, model_weights(&t->model), figures, t->backend, error));
+    ELBO_TRY(recording_place_state(&t->recording, t->optimizer.gradients + gradients, error));
+    struct reduction_options options = {.backend = t->backend, .collectives = t->team.collectives, .arena = t->optimizer.gradients,
+                                        .elements = gradients + figures, .lanes = team_lanes(c, t->team.ranks),
+                                        .ordered = c->determinism != DETERMINISM_FAST, .bucket = c->parallel.bucket << 18};
+    return reduction_create(&t->team.reduction, &options, error);
+}
+
+static elbo_status build(struct trainer *t, elbo_error *error)
+{
+    struct elbo_config planned = *t->config;
+    planned.model = t->model_config;
+    struct memory_table table;
+    ELBO_TRY(memory_plan(&table, &planned, t->backend, error));
+    if (!t->backend->separate_memory) ELBO_TRY(memory_check(&table, memory_available(), error));
+    ELBO_TRY(model_create(&t->model, &t->model_config, t->backend, error));
+    ELBO_TRY(record(t, error));
+    ELBO_TRY(build_sums(t, error));
+    size_t z = t->model_config.latent.width;
     ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
     t->moments = calloc(2 * z + 1, sizeof *t->moments);
     t->kl_dim = calloc(z + 1, sizeof *t->kl_dim);
@@ -141,23 +167,46 @@ static elbo_status open_loader(struct trainer *t, elbo_error *error)
     return slot_loader_open(&t->loader, t->train, &s, error);
 }
 
+static elbo_status open_inputs(struct trainer *t, char from[FILES_PATH], elbo_error *error)
+{
+    ELBO_TRY(open_data(t, error));
+    return t->team.rank ? ELBO_OK : open_run_directory(t, from, error);
+}
+
+/* Rank 0 finds the checkpoint; the others take the one that it took. */
+static elbo_status resume(struct trainer *t, char from[FILES_PATH], elbo_error *error)
+{
+    elbo_status status = t->team.rank || !*from ? ELBO_OK : state_load(t, from, error);
+    ELBO_TRY(team_agree(t, status, error));
+    if (t->team.collectives) ELBO_TRY(collectives_share(t->team.collectives, from, FILES_PATH, error));
+    if (!*from) return model_initialize(&t->model, t->config->seed, error);
+    return t->team.rank ? state_load(t, from, error) : ELBO_OK;
+}
+
+static elbo_status open_outputs(struct trainer *t, elbo_error *error)
+{
+    if (t->team.rank) return ELBO_OK;
+    if (!t->draws || !any_beginning(t)) ELBO_TRY(write_beginning(t, error));
+    return metrics_open(&t->metrics, t->config->run_dir, t->draws, error);
+}
+
+/* In parts that fail on every rank where they fail on one. */
 static elbo_status open_all(struct trainer *t, elbo_error *error)
 {
-    bool resume = false;
+    char from[FILES_PATH] = "";
     ELBO_TRY(elbo_config_check(t->config, error));
-    ELBO_TRY(open_data(t, error));
-    ELBO_TRY(open_run_directory(t, &resume, error));
-    block_signals(t);
-    ELBO_TRY(build(t, error));
-    if (resume) {
-        const char *how = t->config->resume;
-        ELBO_TRY(state_load(t, strcmp(how, "auto") ? how : t->config->run_dir, error));
-    } else {
-        ELBO_TRY(model_initialize(&t->model, t->config->seed, error));
-    }
-    if (!t->draws || !any_beginning(t)) ELBO_TRY(write_beginning(t, error));
-    ELBO_TRY(metrics_open(&t->metrics, t->config->run_dir, t->draws, error));
-    return open_loader(t, error);
+    block_signals(t); /* in this thread and in those that it starts, the libraries' too */
+    ELBO_TRY(backend_open(&t->backend, t->config->device, t->config->threads, error));
+    t->backend->tf32 = t->config->tf32;
+    ELBO_TRY(team_open(t, error));
+    if (t->team.rank) t->report = (struct train_report){0};
+    ELBO_TRY(team_agree(t, open_inputs(t, from, error), error));
+    ELBO_TRY(team_compare(t, error));
+    ELBO_TRY(team_agree(t, build(t, error), error));
+    ELBO_TRY(resume(t, from, error));
+    elbo_status status = open_outputs(t, error);
+    if (!status) status = open_loader(t, error);
+    return team_agree(t, status, error);
 }
 
 elbo_status trainer_open(struct trainer **out, const struct elbo_config *config, const struct options *options,
@@ -170,10 +219,11 @@ elbo_status trainer_open(struct trainer **out, const struct elbo_config *config,
     if (report) t->report = *report;
     elbo_status status = open_all(t, error);
     if (status) {
+        t->ended = status;
         trainer_close(t);
         return status;
     }
-    t->first_draw = t->done = t->draws;
+    t->first_draw = t->done = t->team.checked = t->draws;
     *out = t;
     return ELBO_OK;
 }
@@ -182,6 +232,7 @@ void trainer_close(struct trainer *t)
 {
     if (!t) return;
     if (t->loader) slot_loader_close(t->loader);
+    team_close(t, t->ended);
     for (unsigned i = 0; i < MOST_AHEAD; i++)
         if (t->pending[i].read) t->backend->release_host(t->backend, t->pending[i].read);
     metrics_close(t->metrics);
@@ -200,12 +251,19 @@ void trainer_close(struct trainer *t)
 
 /* ---- a step: launched, and finished when its figures are there, at most backend->ahead steps later ---- */
 
+/* This rank's lanes: each is the sum of its slots. */
 static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, elbo_error *error)
 {
-    for (size_t i = 0; i < batch->count; i++) {
-        struct execution run = {.first_slot = i == 0, .seed = t->config->seed, .step = batch->step};
-        recording_bind_slot(&t->recording, &batch->slots[i], &run);
-        ELBO_TRY(executor_run(&t->recording.executor, &run, error));
+    size_t lanes = team_lanes(t->config, t->team.ranks);
+    struct lane_run own = reduction_own(t->team.reduction);
+    for (size_t lane = own.first; lane < own.first + own.count; lane++) {
+        struct lane_run slots = lane_run_of(batch->count, lanes, lane);
+        for (size_t i = slots.first; i < slots.first + slots.count; i++) {
+            struct execution run = {.first_slot = i == slots.first, .seed = t->config->seed, .step = batch->step};
+            recording_bind_slot(&t->recording, &batch->slots[i], &run);
+            ELBO_TRY(executor_run(&t->recording.executor, &run, error));
+        }
+        reduction_lane(t->team.reduction, lane);
     }
     return ELBO_OK;
 }
@@ -258,7 +316,13 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
         p->words += (*batch)->slots[i].words;
     }
     struct update u = schedule(t, p);
+    double before = clock_seconds();
     ELBO_TRY(run_slots(t, *batch, error));
+    p->seconds = t->backend->separate_memory ? 0 : clock_seconds() - before;
+    p->signal = pending_signal();
+    if (!t->team.collectives) t->signal = p->signal;
+    ELBO_TRY(team_tell(t, which, p, error));
+    ELBO_TRY(reduction_finish(t->team.reduction, error));
     ELBO_TRY(optimizer_update(&t->optimizer, &u, error));
     read_later(t, p);
     t->backend->mark(t->backend, which);
@@ -287,6 +351,7 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     struct pending *p = &t->pending[which];
     size_t z = t->model_config.latent.width;
     ELBO_TRY(t->backend->wait(t->backend, which, error));
+    ELBO_TRY(team_hear(t, which, p, error));
     const float *parts = p->read, *kl_dim = parts + ELBO_PARTS, *moments = kl_dim + z, *control = moments + 4 * z;
     double n = (double)p->sentences;
     p->live = false;
@@ -310,6 +375,9 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     if (t->applied && t->recording.sum_moments.index) update_moments(t, moments);
     t->shortened += p->shortened;
     t->tokens_since += p->tokens;
+    if (p->signal) t->signal = p->signal;
+    t->straggler = p->straggler;
+    t->straggles = p->straggles;
     return ELBO_OK;
 }
 
@@ -318,7 +386,7 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
 static elbo_status save(struct trainer *t, elbo_error *error)
 {
     double before = clock_seconds();
-    elbo_status status = state_save(t, error);
+    elbo_status status = t->team.rank ? ELBO_OK : state_save(t, error);
     if (status) elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->draws);
     t->save_seconds = clock_seconds() - before;
     t->step_began += t->save_seconds;
@@ -371,7 +439,8 @@ static elbo_status diverged(struct trainer *t, const struct slot_batch *batch, e
     t->recording.executor.hook_context = &culprit;
     elbo_status status = run_slots(t, batch, error);
     t->recording.executor.hook = NULL;
-    ELBO_TRY(status);
+    ELBO_TRY(team_agree(t, status, error));
+    ELBO_TRY(team_first_word(t, culprit.name, sizeof culprit.name, error));
     return elbo_fail(error, ELBO_DIVERGED,
                      "loss or gradient was not finite in %llu steps in a row, up to step %llu; first in %s. %s %s. Lower "
                      "optimizer.learning_rate, or set or lower optimizer.clip, and resume",
@@ -387,7 +456,17 @@ static bool due(size_t every, uint64_t step)
     return every && step % every == 0;
 }
 
-elbo_status trainer_run(struct trainer *t, elbo_error *error)
+static elbo_status finish_one(struct trainer *t, const struct slot_batch *batch, elbo_error *error)
+{
+    const struct elbo_config *c = t->config;
+    ELBO_TRY(finish(t, error));
+    if (due(c->log.every, t->done) || t->done == c->train.steps || t->step_skipped) report_step(t);
+    if (t->bad < c->train.max_bad_steps) return ELBO_OK;
+    while (t->done < t->draws) ELBO_TRY(finish(t, error));
+    return diverged(t, batch, error);
+}
+
+static elbo_status run(struct trainer *t, elbo_error *error)
 {
     const struct elbo_config *c = t->config;
     t->begun = t->step_began = clock_seconds();
@@ -398,27 +477,35 @@ elbo_status trainer_run(struct trainer *t, elbo_error *error)
         return ELBO_OK;
     }
     bool saved = false;
-    int signal = 0;
-    while (t->draws < last && !signal) {
+    while (t->draws < last && !t->signal) {
         const struct slot_batch *batch;
         ELBO_TRY(launch(t, &batch, error));
-        signal = pending_signal();
         bool validate = t->valid && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps);
-        bool save_now = due(c->checkpoint.every, t->draws);
-        size_t ahead = signal || validate || save_now || t->draws == last ? 0 : t->backend->ahead;
+        bool save_now = due(c->checkpoint.every, t->draws), check_now = due(c->parallel.check_every, t->draws);
+        size_t ahead = t->signal || validate || save_now || check_now || t->draws == last ? 0 : t->backend->ahead;
         while (t->draws - t->done > ahead) {
-            ELBO_TRY(finish(t, error));
-            if (due(c->log.every, t->done) || t->done == c->train.steps || t->step_skipped) report_step(t);
-            if (t->bad >= c->train.max_bad_steps) {
-                while (t->done < t->draws) ELBO_TRY(finish(t, error));
-                return diverged(t, batch, error);
-            }
+            ELBO_TRY(finish_one(t, batch, error));
+            if (t->signal) ahead = 0;
         }
+        if (check_now) ELBO_TRY(team_check_weights(t, error));
         if (validate) ELBO_TRY(report_validation(t, error));
         saved = save_now && save_on_the_way(t);
     }
-    if (!saved) ELBO_TRY(save(t, error)); /* the last one is the run's product */
-    if (!signal) return ELBO_OK;
+    if (!saved) ELBO_TRY(team_agree(t, save(t, error), error)); /* the last one is the run's product */
+    if (!t->signal) return ELBO_OK;
     return elbo_fail(error, ELBO_INTERRUPTED, "stopped by signal %d (%s) after step %llu, saved in %s; the same command goes on",
-                     signal, strsignal(signal), (unsigned long long)t->draws, c->run_dir);
+                     t->signal, strsignal(t->signal), (unsigned long long)t->draws, c->run_dir);
+}
+
+/* How a run ends that every rank ends. */
+static bool agreed(elbo_status status)
+{
+    return status == ELBO_OK || status == ELBO_INTERRUPTED || status == ELBO_DIVERGED;
+}
+
+elbo_status trainer_run(struct trainer *t, elbo_error *error)
+{
+    elbo_status status = run(t, error);
+    t->ended = agreed(status) ? ELBO_OK : status;
+    return status;
 }

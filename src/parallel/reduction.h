@@ -1,0 +1,42 @@
+/* The sum of a step's gradients, and of the figures behind them, over lanes and ranks: one arena of f32 in the backend's memory.
+ *
+ *     reduction_create(&r, &options, &error);
+ *     for (lane of reduction_own(r)) { slots of the lane: the first overwrites the arena, later ones add; reduction_lane(r, lane); }
+ *     reduction_finish(r, &error);                       -- the arena holds the sum on every rank
+ *
+ * Ordered: lanes are added along their tree (parallel/lanes.h), so the bits do not depend on the number of ranks. Each rank owns a
+ * piece of every bucket, in blocks of 1,024 elements; it gets the other ranks' roots of its piece, adds them in the order of the
+ * tree, and sends the sum back. Not ordered: the collectives' own sum. Nothing is allocated after creation. */
+#ifndef PARALLEL_REDUCTION_H
+#define PARALLEL_REDUCTION_H
+
+#include "graph/execute.h"
+#include "parallel/collectives.h"
+#include "parallel/lanes.h"
+
+struct reduction;
+
+struct reduction_options {
+    struct backend *backend;
+    struct collectives *collectives; /* null: one rank                              */
+    float *arena;
+    size_t elements;                 /* a multiple of PARAMETER_ALIGNMENT           */
+    size_t lanes;                    /* at least as many as ranks                   */
+    bool ordered;
+    size_t bucket;                   /* elements, a multiple of PARAMETER_ALIGNMENT */
+};
+
+elbo_status reduction_create(struct reduction **r, const struct reduction_options *options, elbo_error *error);
+void reduction_free(struct reduction *r);
+
+/* The lanes of this rank. */
+struct lane_run reduction_own(const struct reduction *r);
+
+/* The arena holds the sum of this lane of the rank's; lanes come in order. */
+void reduction_lane(struct reduction *r, size_t lane);
+elbo_status reduction_finish(struct reduction *r, elbo_error *error);
+
+/* Bytes of memory that a reduction takes beside the arena, for plans. */
+size_t reduction_bytes(size_t elements, size_t lanes, size_t ranks, size_t rank, bool ordered, size_t bucket);
+
+#endif

@@ -1,0 +1,47 @@
+/* The ranks of one run: who they are, that they do the same, and what they tell each other at every step. A run of one rank is a
+ * team too, which tells nobody anything.
+ *
+ * Rank 0 writes: the run directory, checkpoints, metrics, the console. */
+#ifndef TRAIN_TEAM_H
+#define TRAIN_TEAM_H
+
+#include "parallel/collectives.h"
+#include "parallel/reduction.h"
+#include "train/config.h"
+
+struct trainer;
+struct pending;
+
+struct team {
+    struct collectives *collectives; /* null: alone */
+    struct reduction *reduction;
+    size_t ranks, rank;
+    uint64_t checked;                /* step at which all weights were last the same */
+    char *notes;                     /* (ranks) what was told of a step              */
+};
+
+/* Lanes of a configuration on so many ranks. */
+size_t team_lanes(const struct elbo_config *config, size_t ranks);
+
+/* Joins the other ranks; where there are none, nothing happens. */
+elbo_status team_open(struct trainer *t, elbo_error *error);
+/* `ended`: how the run did. After a failure of this rank alone the others are not waited for. */
+void team_close(struct trainer *t, elbo_status ended);
+
+/* Every rank calls it with how it did so far; fails everywhere if it failed anywhere. */
+elbo_status team_agree(struct trainer *t, elbo_status status, elbo_error *error);
+
+/* Refuses ranks that were given other options or another corpus. */
+elbo_status team_compare(struct trainer *t, elbo_error *error);
+
+/* A step's note: sent when the step was launched, read when its figures are. */
+elbo_status team_tell(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
+elbo_status team_hear(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
+
+/* The text of the first rank that has any reaches every rank. */
+elbo_status team_first_word(struct trainer *t, char *text, size_t size, elbo_error *error);
+
+/* Fails with rank and tensor where a rank's weights are not rank 0's. */
+elbo_status team_check_weights(struct trainer *t, elbo_error *error);
+
+#endif

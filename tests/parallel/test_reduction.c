@@ -1,0 +1,144 @@
+/* reduction: the sum over lanes along their tree, bit for bit, on any number of ranks, with any buckets; and what travels. */
+#include "base/philox.h"
+#include "graph/backends.h"
+#include "graph/parameters.h"
+#include "parallel/reduction.h"
+#include "parallel/threads.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+enum { BLOCK = PARAMETER_ALIGNMENT, MOST_LANES = 12 };
+
+/* Values of many magnitudes, so that another order of adding has other bits. */
+static float value_of(size_t lane, size_t i)
+{
+    struct philox_block b = noise_block(noise_key(7, 1, 0), lane, 0, (uint32_t)i);
+    return ((float)(int32_t)b.word[0] / 3e9f) * (float)(1u << b.word[1] % 12);
+}
+
+static float tree(size_t first, size_t count, size_t i)
+{
+    if (count == 1) return value_of(first, i);
+    size_t left = lanes_left(count);
+    return tree(first, left, i) + tree(first + left, count - left, i);
+}
+
+struct job {
+    struct thread_rank *rank;
+    size_t lanes, elements, bucket;
+    bool ordered;
+    float *got;
+    size_t bytes;
+};
+
+static void *reduce(void *argument)
+{
+    struct job *job = argument;
+    struct backend *backend = NULL;
+    struct reduction *r = NULL;
+    elbo_error error = {0};
+    if (cpu_backend_create(&backend, 1, NULL, &error)) return "no backend";
+    struct reduction_options o = {.backend = backend, .collectives = job->rank->base.ranks > 1 ? &job->rank->base : NULL, .arena = job->got,
+                                  .elements = job->elements, .lanes = job->lanes, .ordered = job->ordered, .bucket = job->bucket};
+    const char *failed = reduction_create(&r, &o, &error) ? "not created" : NULL;
+    for (int step = 0; step < 2 && !failed; step++) { /* the second one finds what the first left */
+        struct lane_run own = reduction_own(r);
+        for (size_t lane = own.first; lane < own.first + own.count; lane++) {
+            for (size_t i = 0; i < job->elements; i++) job->got[i] = value_of(lane, i);
+            reduction_lane(r, lane);
+        }
+        if (reduction_finish(r, &error)) failed = "not finished";
+    }
+    job->bytes = reduction_bytes(job->elements, job->lanes, job->rank->base.ranks, job->rank->base.rank, job->ordered, job->bucket);
+    reduction_free(r);
+    backend->destroy(backend);
+    return (void *)failed;
+}
+
+static void run(struct job *jobs, struct thread_rank *ranks, size_t count, size_t lanes, size_t elements, size_t bucket, bool ordered)
+{
+    struct thread_world world;
+    pthread_t threads[THREAD_RANKS];
+    thread_world_open(&world, ranks, count);
+    for (size_t r = 0; r < count; r++) {
+        jobs[r] = (struct job){&ranks[r], lanes, elements, bucket, ordered, calloc(elements, sizeof(float)), 0};
+        assert_int_equal(pthread_create(&threads[r], NULL, reduce, &jobs[r]), 0);
+    }
+    for (size_t r = 0; r < count; r++) {
+        void *failed;
+        pthread_join(threads[r], &failed);
+        if (failed) fail_msg("rank %zu: %s", r, (const char *)failed);
+    }
+    thread_world_close(&world);
+}
+
+static void the_tree_on_every_number_of_ranks(void **state)
+{
+    static const struct {
+        size_t elements, bucket;
+    } sizes[] = {{BLOCK, BLOCK}, {3 * BLOCK, 0}, {7 * BLOCK, 2 * BLOCK}, {16 * BLOCK, 5 * BLOCK}, {2 * BLOCK, 64 * BLOCK}};
+    (void)state;
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (size_t lanes = 1; lanes <= MOST_LANES; lanes += lanes < 9 ? 1 : 3) {
+            float *wanted = calloc(sizes[s].elements, sizeof *wanted);
+            for (size_t i = 0; i < sizes[s].elements; i++) wanted[i] = tree(0, lanes, i);
+            for (size_t ranks = 1; ranks <= lanes; ranks++) {
+                struct job jobs[THREAD_RANKS];
+                struct thread_rank members[THREAD_RANKS];
+                run(jobs, members, ranks, lanes, sizes[s].elements, sizes[s].bucket, true);
+                for (size_t r = 0; r < ranks; r++) {
+                    assert_memory_equal(jobs[r].got, wanted, sizes[s].elements * sizeof *wanted);
+                    free(jobs[r].got);
+                }
+            }
+            free(wanted);
+        }
+}
+
+/* A lane a rank: each sends its arena once, in pieces, and its piece of the sum to the others; as a reduce-scatter and all-gather. */
+static void what_travels(void **state)
+{
+    (void)state;
+    for (size_t ranks = 2; ranks <= 8; ranks *= 2) {
+        struct job jobs[THREAD_RANKS];
+        struct thread_rank members[THREAD_RANKS];
+        size_t elements = 64 * BLOCK, piece = elements / ranks * sizeof(float), steps = 2;
+        run(jobs, members, ranks, ranks, elements, 16 * BLOCK, true);
+        for (size_t r = 0; r < ranks; r++) {
+            assert_int_equal(members[r].sent, steps * 2 * (ranks - 1) * piece);
+            assert_int_equal(jobs[r].bytes, (ranks - 1) * 16 * BLOCK / ranks * sizeof(float));
+            free(jobs[r].got);
+        }
+    }
+}
+
+static void any_order(void **state)
+{
+    (void)state;
+    struct job jobs[THREAD_RANKS];
+    struct thread_rank members[THREAD_RANKS];
+    run(jobs, members, 3, 3, 4 * BLOCK, 0, false);
+    for (size_t r = 0; r < 3; r++) {
+        for (size_t i = 0; i < 4 * BLOCK; i++) {
+            double sum = 0, size = 0;
+            for (size_t lane = 0; lane < 3; lane++) {
+                sum += value_of(lane, i);
+                size += value_of(lane, i) < 0 ? -value_of(lane, i) : value_of(lane, i);
+            }
+            assert_true(jobs[r].got[i] - sum <= 1e-6 * size && sum - jobs[r].got[i] <= 1e-6 * size);
+        }
+        free(jobs[r].got);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_tree_on_every_number_of_ranks), cmocka_unit_test(what_travels),
+                                       cmocka_unit_test(any_order)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

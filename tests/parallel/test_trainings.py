@@ -1,0 +1,124 @@
+"""Trainings on several CPU ranks under mpirun, beside those of one.
+
+  world_invariant   1, 2, 3, 4 and 8 ranks, 100 steps, with all noise: weights, moments, counters and rows the same bits; also when
+                    stopped on one number of ranks and resumed on another
+  run_to_run, fast  4 ranks: the losses of one rank within 1e-4; run_to_run twice: the same bits
+  decisions         a NaN on one rank: every rank leaves out the step, as --train.skip does; a signal to one rank stops all in the same
+                    step, saved; options or corpora that differ, too few slots or lanes: refused with words
+"""
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
+from runs import ELBO, TINY, Scratch, bits, checkpoints, corpus, differ, options, rows, same
+
+GIVEN = {**TINY, "train.slots": 8, "train.steps": 100, "determinism": "world_invariant", "parallel.timeout": 20, "device": "cpu",
+         "train.eval_every": 33, "checkpoint.every": 27, "parallel.check_every": 10}
+MPI = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def command(ranks, run, data, given=None):
+    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}", *options({**GIVEN, **(given or {})})]
+    return words if ranks == 1 else ["mpirun", "--oversubscribe", "-n", str(ranks), *map(str, words)]
+
+
+def train(ranks, run, data, given=None, code=0, env=None, prefix=()):
+    words = command(ranks, run, data, given)
+    answer = subprocess.run([*prefix, *words], env={**MPI, **(env or {})}, capture_output=True, text=True, check=False, timeout=300)
+    if code is not None and answer.returncode != code:
+        sys.exit(f"{' '.join(map(str, words))}\nended with {answer.returncode}, not {code}:\n{answer.stderr[-3000:]}")
+    return answer
+
+
+def check_world_invariant(scratch, data):
+    train(1, scratch / "one", data)
+    whole = bits(scratch / "one")
+    for ranks in (2, 3, 4, 8):
+        train(ranks, scratch / f"on-{ranks}", data)
+        same(whole, bits(scratch / f"on-{ranks}"), f"{ranks} ranks")
+    train(1, scratch / "lanes", data, {"parallel.lanes": 4})
+    differ(whole, bits(scratch / "lanes"), "another number of lanes")
+    moved = scratch / "moved"
+    for ranks, stop in ((4, 13), (1, 30), (3, 55), (8, 80), (2, 0)):
+        train(ranks, moved, data, {"train.stop_after": stop})
+    same(whole, bits(moved), "resumed on 4, 1, 3, 8 and 2 ranks")
+    return whole
+
+
+def check_levels(scratch, data):
+    level = {"determinism": "run_to_run"}
+    train(1, scratch / "alone", data, level)
+    alone = [row["loss"] for row in rows(scratch / "alone") if "loss" in row]
+    for name in ("run_to_run", "again", "fast"):
+        train(4, scratch / name, data, {"determinism": "fast" if name == "fast" else "run_to_run"})
+        losses = [row["loss"] for row in rows(scratch / name) if "loss" in row]
+        worst = max(abs(a - b) / abs(a) for a, b in zip(alone, losses))
+        assert len(losses) == len(alone) == 100 and worst <= 1e-4, f"{name}: losses are off by {worst:.1e}"
+        print(f"{name}, 4 ranks: losses within {worst:.1e} of one rank's")
+    same(bits(scratch / "run_to_run"), bits(scratch / "again"), "run_to_run twice")
+
+
+def check_refused(scratch, data):
+    few = train(4, scratch / "few", data, {"train.slots": 3, "parallel.lanes": 3}, code=2).stderr
+    assert "train.slots = 3 are fewer than the 4 ranks" in few, few
+    lanes = train(4, scratch / "few", data, {"parallel.lanes": 2}, code=2).stderr
+    assert "2 lanes are fewer than the 4 ranks" in lanes, lanes
+    shell = 'exec "$@" --seed=$((1 + OMPI_COMM_WORLD_RANK))'
+    words = command(2, scratch / "other", data)
+    answer = subprocess.run([*words[:4], "sh", "-c", shell, "sh", *words[4:]], env=MPI, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2 and "rank 1 was started with other options" in answer.stderr, answer.stderr
+    absent = train(2, scratch / "absent", scratch / "nowhere", code=4).stderr
+    assert "nowhere is not there" in absent, absent
+
+
+def check_signal(scratch, data, whole):
+    """SIGUSR1 reaches one rank alone: both stop after the same step, saved."""
+    run = scratch / "signalled"
+    with subprocess.Popen(command(2, run, data, {"train.steps": 100}), env=MPI, stderr=subprocess.PIPE, text=True) as job:
+        for line in job.stderr:
+            if "step 5/" in line:
+                break
+        ranks = [pid for pid in os.listdir("/proc") if pid.isdigit() and is_rank(pid, run, "1")]
+        os.kill(int(ranks[0]), signal.SIGUSR1)
+        job.stderr.read()
+        code = job.wait(timeout=60)
+    assert code == 9, f"exit code {code}"
+    stopped = int(checkpoints(run)[-1].name[5:])
+    assert 5 <= stopped < 100, stopped
+    train(2, run, data)
+    same(whole, bits(run), f"stopped by a signal to rank 1 after step {stopped}")
+
+
+def is_rank(pid, run, rank):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environ = file.read().split(b"\0")
+    except OSError:
+        return False
+    return f"--run.dir={run}".encode() in words and words[0].endswith(b"elbo") and f"OMPI_COMM_WORLD_RANK={rank}".encode() in environ
+
+
+def main():
+    if not shutil.which("mpirun"):
+        print("SKIP: no mpirun")
+        sys.exit(77)
+    began = time.monotonic()
+    with Scratch() as scratch:
+        data = corpus(scratch)
+        whole = check_world_invariant(scratch, data)
+        check_levels(scratch, data)
+        check_refused(scratch, data)
+        check_signal(scratch, data, whole)
+    print(f"trainings on 1, 2, 3, 4 and 8 ranks: the same bits ({time.monotonic() - began:.0f} s)")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
