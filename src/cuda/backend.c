@@ -120,6 +120,8 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
     if (e || count <= 0)
         return elbo_fail(error, ELBO_DEVICE, "no GPU can be used: %s; check the driver with nvidia-smi, or use --device=cpu",
                          e ? cudaGetErrorString((cudaError_t)e) : "the driver reports none");
+    if (device < 0) device = (-1 - device) % count;
+    b->device = device;
     if (device >= count)
         return elbo_fail(error, ELBO_DEVICE, "there is no device cuda:%d, the driver reports %d; use cuda:0 to cuda:%d", device, count,
                          count - 1);
@@ -174,7 +176,6 @@ elbo_status cuda_backend_create(struct backend **backend, int device, size_t thr
 {
     struct cuda_backend *b = calloc(1, sizeof *b);
     if (!b) return elbo_fail(error, ELBO_MEMORY, "no memory for the CUDA backend");
-    b->device = device;
     b->base = table_of_cuda;
     b->base.detail = b->detail;
     elbo_status status = pool_create(&b->base.pool, threads, error);

@@ -6,6 +6,7 @@
 #include "elbo/status.h"
 #include "base/options.h"
 #include "model/config.h"
+#include "parallel/config.h"
 
 #include <stdint.h>
 
@@ -75,13 +76,6 @@ struct data_config {
 
 struct checkpoint_config {
     size_t every, keep;                    /* steps; 0: at the end only */
-};
-
-struct parallel_config {
-    size_t lanes;                          /* of determinism world_invariant; 0: the smaller of 8 and the slots */
-    size_t bucket;                         /* MiB of gradients that travel at once */
-    double timeout;                        /* seconds that a rank waits for another */
-    size_t check_every;                    /* steps between comparisons of the ranks' weights; 0: never */
 };
 
 struct log_config {

@@ -1,11 +1,13 @@
 #include "train/team.h"
 #include "base/log.h"
+#include "graph/backends.h"
 #include "train/report.h"
 #include "train/state.h"
 
-#include <stdio.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 /* What a rank says of a step. */
@@ -26,21 +28,48 @@ size_t team_lanes(const struct elbo_config *c, size_t ranks)
     return c->parallel.lanes ? c->parallel.lanes : least(8, c->train.slots);
 }
 
-static size_t from_environment(const char *name)
+/* Threads of a rank that was not told: its share of the host, unless its launcher gave it processors of its own. */
+static size_t threads_of(const struct ranks *who)
 {
-    const char *text = getenv(name);
-    return text ? strtoul(text, NULL, 10) : 0;
+    cpu_set_t mine;
+    long all = sysconf(_SC_NPROCESSORS_ONLN);
+    if (who->local_world < 2 || sched_getaffinity(0, sizeof mine, &mine) || CPU_COUNT(&mine) < all) return 0;
+    size_t share = (size_t)all / who->local_world;
+    return share ? share : 1;
 }
 
-elbo_status team_open(struct trainer *t, elbo_error *error)
+elbo_status team_detect(struct trainer *t, elbo_error *error)
+{
+    const struct elbo_config *c = t->config;
+    struct ranks *who = &t->team.who;
+    ELBO_TRY(ranks_detect(who, &c->parallel, ranks_environment, NULL, error));
+    t->team.ranks = who->world;
+    t->team.rank = who->rank;
+    size_t threads = c->threads ? c->threads : threads_of(who), local = who->local_world > 1 ? who->local_rank : 0;
+    return backend_open_local(&t->backend, c->device, local, threads, error);
+}
+
+static elbo_status join_on_cpu(struct team *team, double timeout, elbo_error *error)
+{
+    const struct ranks *who = &team->who;
+    if (who->source == RANKS_ELBO || who->source == RANKS_TORCHRUN || who->source == RANKS_GIVEN)
+        return elbo_fail(error, ELBO_USAGE, "ranks on CPUs speak through MPI, and %s does not start it; use `mpirun -n %zu elbo train ...`, or "
+                         "--device=cuda", ranks_source_name(who->source), who->world);
+    ELBO_TRY(mpi_collectives_open(&team->collectives, timeout, error));
+    size_t ranks = team->collectives->ranks, rank = team->collectives->rank;
+    if (ranks == who->world && rank == who->rank) return ELBO_OK;
+    return elbo_fail(error, ELBO_PEER, "MPI says rank %zu of %zu, and the environment of %s says rank %zu of %zu; start elbo with the launcher "
+                     "of the MPI that it was built with", rank, ranks, ranks_source_name(who->source), who->rank, who->world);
+}
+
+elbo_status team_join(struct trainer *t, elbo_error *error)
 {
     struct team *team = &t->team;
     const struct elbo_config *c = t->config;
-    team->ranks = 1;
-    if (from_environment("OMPI_COMM_WORLD_SIZE") > 1 || from_environment("PMI_SIZE") > 1) {
-        ELBO_TRY(mpi_collectives_open(&team->collectives, c->parallel.timeout, error));
-        team->ranks = team->collectives->ranks;
-        team->rank = team->collectives->rank;
+    if (team->ranks > 1) {
+        if (t->backend->separate_memory)
+            return elbo_fail(error, ELBO_DEVICE, "several ranks on GPUs are not built yet");
+        ELBO_TRY(join_on_cpu(team, c->parallel.timeout, error));
     }
     size_t lanes = team_lanes(c, team->ranks);
     if (c->train.slots < team->ranks)
@@ -71,8 +100,29 @@ elbo_status team_agree(struct trainer *t, elbo_status status, elbo_error *error)
 /* ---- the same run everywhere ---- */
 
 struct likeness {
-    uint64_t options, corpus, figures;
+    uint64_t options, corpus, device;
 };
+
+static bool starts(const char *line, const char *key)
+{
+    while (*line == ' ') line++;
+    return !strncmp(line, key, strlen(key));
+}
+
+/* Of the options that must be the same on every rank. */
+static uint64_t hash_options(const char *yaml)
+{
+    static const char *const own[] = {"rank:", "address:", "port:", "secret_file:", "device:", "threads:"};
+    XXH64_hash_t hash = 0;
+    for (const char *line = yaml, *end; *line; line = *end ? end + 1 : end) {
+        end = strchr(line, '\n');
+        if (!end) end = line + strlen(line);
+        bool differs = false;
+        for (size_t i = 0; i < sizeof own / sizeof *own; i++) differs |= starts(line, own[i]);
+        if (!differs) hash = XXH3_64bits_withSeed(line, (size_t)(end - line), hash);
+    }
+    return hash;
+}
 
 elbo_status team_compare(struct trainer *t, elbo_error *error)
 {
@@ -83,12 +133,14 @@ elbo_status team_compare(struct trainer *t, elbo_error *error)
     elbo_status status = yaml && all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to compare %zu ranks", c->ranks);
     if (!status) {
         const char *corpus = elbo_corpus_hash(t->train);
-        mine = (struct likeness){XXH3_64bits(yaml, strlen(yaml)), XXH3_64bits(corpus, strlen(corpus)), sizeof(struct note)};
+        mine = (struct likeness){hash_options(yaml), XXH3_64bits(corpus, strlen(corpus)), XXH3_64bits(t->backend->name, strlen(t->backend->name))};
     }
     status = collectives_agree(c, status, error);
     if (!status) status = collectives_gather(c, &mine, sizeof mine, all, error);
     for (size_t r = 1; r < c->ranks && !status; r++) {
-        if (all[r].options != all[0].options || all[r].figures != all[0].figures)
+        if (all[r].device != all[0].device)
+            status = elbo_fail(error, ELBO_USAGE, "rank %zu computes on another kind of device than rank 0; give --device=cuda or --device=cpu", r);
+        else if (all[r].options != all[0].options)
             status = elbo_fail(error, ELBO_USAGE, "rank %zu was started with other options than rank 0; give every rank the same", r);
         else if (all[r].corpus != all[0].corpus)
             status = elbo_fail(error, ELBO_INPUT, "rank %zu has another corpus than rank 0 in %s; give every rank the same", r,

@@ -6,6 +6,7 @@
 #define TRAIN_TEAM_H
 
 #include "parallel/collectives.h"
+#include "parallel/ranks.h"
 #include "parallel/reduction.h"
 #include "train/config.h"
 
@@ -13,6 +14,7 @@ struct trainer;
 struct pending;
 
 struct team {
+    struct ranks who;
     struct collectives *collectives; /* null: alone */
     struct reduction *reduction;
     size_t ranks, rank;
@@ -23,8 +25,10 @@ struct team {
 /* Lanes of a configuration on so many ranks. */
 size_t team_lanes(const struct elbo_config *config, size_t ranks);
 
+/* Who this rank is; opens its device. */
+elbo_status team_detect(struct trainer *t, elbo_error *error);
 /* Joins the other ranks; where there are none, nothing happens. */
-elbo_status team_open(struct trainer *t, elbo_error *error);
+elbo_status team_join(struct trainer *t, elbo_error *error);
 /* `ended`: how the run did. After a failure of this rank alone the others are not waited for. */
 void team_close(struct trainer *t, elbo_status ended);
 

@@ -190,16 +190,24 @@ static elbo_status open_outputs(struct trainer *t, elbo_error *error)
     return metrics_open(&t->metrics, t->config->run_dir, t->draws, error);
 }
 
+static void tell_ranks(struct trainer *t)
+{
+    char line[RANKS_LINE];
+    ranks_line(line, &t->team.who);
+    report_line(t, "%s, through %s", line, t->team.collectives->name);
+}
+
 /* In parts that fail on every rank where they fail on one. */
 static elbo_status open_all(struct trainer *t, elbo_error *error)
 {
     char from[FILES_PATH] = "";
     ELBO_TRY(elbo_config_check(t->config, error));
     block_signals(t); /* in this thread and in those that it starts, the libraries' too */
-    ELBO_TRY(backend_open(&t->backend, t->config->device, t->config->threads, error));
+    ELBO_TRY(team_detect(t, error));
     t->backend->tf32 = t->config->tf32;
-    ELBO_TRY(team_open(t, error));
+    ELBO_TRY(team_join(t, error));
     if (t->team.rank) t->report = (struct train_report){0};
+    if (t->team.ranks > 1) tell_ranks(t);
     ELBO_TRY(team_agree(t, open_inputs(t, from, error), error));
     ELBO_TRY(team_compare(t, error));
     ELBO_TRY(team_agree(t, build(t, error), error));
