@@ -148,7 +148,8 @@ static const struct backend table_of_cuda = {
     .captured = cuda_captured, .forget = cuda_forget, .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host,
     .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait,
     .save_choices = cuda_save_choices, .restore_choices = cuda_restore_choices,
-    .peak_flops = cuda_peak_flops, .peak_bytes = cuda_peak_bytes, .destroy = destroy};
+    .peak_flops = cuda_peak_flops, .peak_bytes = cuda_peak_bytes, .make_id = cuda_make_id, .join = cuda_join,
+    .destroy = destroy};
 
 static void destroy_plan(struct backend *base)
 {

@@ -39,6 +39,7 @@ struct cuda_backend {
     cudaEvent_t stage_sent[CUDA_STAGES], marks[CUDA_MARKS];
     int error;                   /* first cudaError_t or cublas status that failed */
     char what[160];
+    struct collectives *ranks;   /* nccl.c's, or null                              */
     char detail[288], device_name[128];
     int multiprocessors;
     struct algorithm algorithms[CUDA_ALGORITHMS];
@@ -76,6 +77,12 @@ void cuda_product(struct cuda_backend *b, const struct cuda_product *p);
 struct algorithm *cuda_algorithm(struct cuda_backend *b, const struct algorithm *key);
 size_t cuda_save_choices(struct backend *base, void *to);
 bool cuda_restore_choices(struct backend *base, const void *from, size_t bytes);
+
+/* ---- nccl.c: entries of struct backend, and the wait for an event where another rank may never let it come ---- */
+elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elbo_error *error);
+elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank, double timeout,
+                      struct collectives **out, elbo_error *error);
+elbo_status cuda_ranks_wait(struct cuda_backend *b, cudaEvent_t event, elbo_error *error);
 
 /* ---- peak.c: entries of struct backend ---- */
 double cuda_peak_flops(struct backend *base, enum dtype type);

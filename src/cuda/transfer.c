@@ -83,6 +83,7 @@ void cuda_mark(struct backend *base, unsigned which)
 elbo_status cuda_wait(struct backend *base, unsigned which, elbo_error *error)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
-    cuda_keep(b, cudaEventSynchronize(b->marks[which]), "the stream");
+    if (b->ranks) ELBO_TRY(cuda_ranks_wait(b, b->marks[which], error));
+    else cuda_keep(b, cudaEventSynchronize(b->marks[which]), "the stream");
     return base->check(base, error);
 }

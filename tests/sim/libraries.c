@@ -1,17 +1,31 @@
-/* cuBLASLt's functions in the emulated program: the stand-ins beside this file, without dlopen. */
+/* cuBLASLt's and NCCL's functions in the emulated program: the stand-ins beside this file, without dlopen. */
 #include "cuda/libraries.h"
+#include "cuda/nccl_library.h"
 
-elbo_status cublaslt_open(struct cublaslt *lt, elbo_error *error)
+#define TAKE(name) taken->name = name;
+
+elbo_status cublaslt_open(struct cublaslt *taken, elbo_error *error)
 {
     (void)error;
-    lt->library = NULL;
-#define CUBLASLT_TAKE(name) lt->name = name;
-    CUBLASLT_FUNCTIONS(CUBLASLT_TAKE)
-#undef CUBLASLT_TAKE
+    taken->library = NULL;
+    CUBLASLT_FUNCTIONS(TAKE)
     return ELBO_OK;
 }
 
 void cublaslt_close(struct cublaslt *lt)
 {
     (void)lt;
+}
+
+elbo_status nccl_open(struct nccl *taken, elbo_error *error)
+{
+    (void)error;
+    taken->library = NULL;
+    NCCL_FUNCTIONS(TAKE)
+    return ELBO_OK;
+}
+
+void nccl_close(struct nccl *nccl)
+{
+    (void)nccl;
 }

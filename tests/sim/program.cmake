@@ -1,7 +1,7 @@
 # The library with the CUDA backend over the emulated GPU, and elbo-sim: the whole program with it (`--device=cuda`). Neither
 # ever ships. What opens cuBLASLt at run time is replaced: here it is linked.
 file(GLOB sim_backend_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.c)
-list(FILTER sim_backend_sources EXCLUDE REGEX "/(absent|libraries)\\.c$")
+list(FILTER sim_backend_sources EXCLUDE REGEX "/(absent|libraries|nccl_absent|nccl_library)\\.c$")
 add_library(elbo_sim_host STATIC EXCLUDE_FROM_ALL ${sim_backend_sources} libraries.c ${HOST_OBJECTS} ${CPU_OBJECTS})
 target_include_directories(elbo_sim_host BEFORE PRIVATE include ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include
                            ${PROJECT_SOURCE_DIR}/src)

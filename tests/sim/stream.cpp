@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <thread>
 #include <vector>
 
 using work = std::function<cudaError_t()>;
@@ -75,16 +76,22 @@ static CUevent_st *find(cudaEvent_t e)
     return nullptr;
 }
 
-/* Runs a stream up to its piece of work `serial`. */
-static void drain(CUstream_st *s, uint64_t serial)
+/* Runs a stream up to its piece of work `serial`, and says whether it came there: work that another process holds up is not ready
+ * yet, and is waited for where `patient`. */
+static bool drain(CUstream_st *s, uint64_t serial, bool patient = true)
 {
     while (s->done < serial && !s->queue.empty()) {
-        work next = std::move(s->queue.front());
+        cudaError_t e = s->queue.front()();
+        if (e == cudaErrorNotReady) {
+            if (!patient) return false;
+            std::this_thread::sleep_for(std::chrono::microseconds(20));
+            continue;
+        }
         s->queue.pop_front();
         s->done++;
-        cudaError_t e = next();
         if (e && !late_error) late_error = e;
     }
+    return true;
 }
 
 static cudaError_t drain_all()
@@ -259,7 +266,7 @@ extern "C" cudaError_t cudaStreamQuery(cudaStream_t stream)
     if (!s) return cudaErrorInvalidResourceHandle;
     if (cudaError_t e = forbid_captured(s, "cudaStreamQuery")) return e;
     if (s->done == s->issued) return device_error();
-    drain(s, s->done + 1); /* a poll sees progress */
+    drain(s, s->done + 1, false); /* a poll sees progress */
     return cudaErrorNotReady;
 }
 
@@ -357,10 +364,7 @@ extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t even
     }
     CUstream_st *other = e->stream;
     uint64_t serial = e->serial;
-    return enqueue(stream, [other, serial] {
-        drain(other, serial);
-        return cudaSuccess;
-    });
+    return enqueue(stream, [other, serial] { return drain(other, serial, false) ? cudaSuccess : cudaErrorNotReady; });
 }
 
 extern "C" cudaError_t cudaEventSynchronize(cudaEvent_t event)
@@ -383,7 +387,7 @@ extern "C" cudaError_t cudaEventQuery(cudaEvent_t event)
     if (!e) return cudaErrorInvalidResourceHandle;
     if (e->within) return fail(cudaErrorCapturedEvent, "cudaEventQuery of a captured event");
     if (!e->stream || e->stream->done >= e->serial) return device_error();
-    drain(e->stream, e->stream->done + 1);
+    drain(e->stream, e->stream->done + 1, false);
     return cudaErrorNotReady;
 }
 
@@ -471,17 +475,21 @@ extern "C" cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream
 {
     guard hold(the().lock);
     if (!execs.count(exec)) return fail(cudaErrorInvalidValue, "no such graph");
-    return enqueue(stream, [list = exec->list] {
-        bool before = the().replaying;
+    struct place {
+        size_t at = 0;
         cudaError_t first = cudaSuccess;
+    };
+    return enqueue(stream, [list = exec->list, p = std::make_shared<place>()] {
+        bool before = the().replaying;
+        cudaError_t e = cudaSuccess;
         the().replaying = true;
-        the().counts.graphs++;
-        for (const work &next : list) {
-            cudaError_t e = next();
-            if (e && !first) first = e;
+        if (p->at == 0) the().counts.graphs++;
+        for (; p->at < list.size() && e != cudaErrorNotReady; p->at += e != cudaErrorNotReady) {
+            e = list[p->at]();
+            if (e && e != cudaErrorNotReady && !p->first) p->first = e;
         }
         the().replaying = before;
-        return first;
+        return e == cudaErrorNotReady ? e : p->first;
     });
 }
 
