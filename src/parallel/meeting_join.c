@@ -43,7 +43,7 @@ static enum joined hear(struct wire *wire, enum wire_kind due, size_t size, doub
     return as_joined(result);
 }
 
-static enum joined converse(void *bytes, struct wire *wire, struct wire_terms *terms, const unsigned char key[WIRE_KEY], double until)
+static enum joined meet(void *bytes, struct wire *wire, struct wire_terms *terms, const unsigned char key[WIRE_KEY], double until)
 {
     enum joined result;
     randombytes_buf(terms->nonce[0], WIRE_NONCE);
@@ -83,7 +83,7 @@ enum joined meeting_join(void *bytes, size_t size, int fd, const struct ranks *r
         return JOIN_NOBODY;
     }
     wire->fd = fd;
-    enum joined result = converse(bytes, wire, &terms, key, until);
+    enum joined result = meet(bytes, wire, &terms, key, until);
     free(wire);
     return result;
 }

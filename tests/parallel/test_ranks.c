@@ -35,7 +35,7 @@ static const struct parallel_config nothing = {.rank = "auto", .address = "", .s
     "TORCH_NCCL_ASYNC_ERROR_HANDLING=1", "OMP_NUM_THREADS=1"
 #define OPENMPI(rank, world, local, local_world)                                                                           \
     "OMPI_COMM_WORLD_RANK=" rank, "OMPI_COMM_WORLD_SIZE=" world, "OMPI_COMM_WORLD_LOCAL_RANK=" local,                      \
-    "OMPI_COMM_WORLD_LOCAL_SIZE=" local_world, "OMPI_COMM_WORLD_NODE_RANK=5", "OMPI_UNIVERSE_SIZE=2", "PMIX_RANK=" rank,   \
+    "OMPI_COMM_WORLD_LOCAL_SIZE=" local_world, "OMPI_COMM_WORLD_NODE_RANK=5", "OMPI_UNIVERSE_SIZE=32", "PMIX_RANK=" rank,   \
     "PMIX_NAMESPACE=2543714305"
 #define HYDRA(rank, world, local, local_world)                                                                             \
     "PMI_RANK=" rank, "PMI_SIZE=" world, "PMI_FD=9", "MPI_LOCALRANKID=" local, "MPI_LOCALNRANKS=" local_world
@@ -101,14 +101,19 @@ static const struct row rows[] = {
      RANKS_SINGLE, "127.0.0.1", 29511, true, 0},
 };
 
+static bool is_row(const struct ranks *got, const struct row *row)
+{
+    return got->world == row->world && got->rank == row->rank && got->local_world == row->local_world &&
+           got->local_rank == row->local_rank && got->nodes == row->nodes && got->node == row->node && got->source == row->source &&
+           !strcmp(got->address, row->address) && got->port == row->port && got->one_host == row->one_host && got->restart == row->restart;
+}
+
 static void check_row(const struct row *row)
 {
     struct ranks got;
     elbo_error error = {0};
     if (ranks_detect(&got, &nothing, look_up, (void *)row->variables, &error)) fail_msg("%s: %s", row->name, error.message);
-    if (got.world != row->world || got.rank != row->rank || got.local_world != row->local_world || got.local_rank != row->local_rank ||
-        got.nodes != row->nodes || got.node != row->node || got.source != row->source || strcmp(got.address, row->address) ||
-        got.port != row->port || got.one_host != row->one_host || got.restart != row->restart) {
+    if (!is_row(&got, row)) {
         char line[RANKS_LINE];
         ranks_line(line, &got);
         fail_msg("%s: %s; nodes %zu, node %zu, one host %d, restart %u", row->name, line, got.nodes, got.node, got.one_host, got.restart);
@@ -122,6 +127,40 @@ static void launchers_are_read(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) check_row(&rows[i]);
+}
+
+/* A program that takes one variable for another. */
+struct mistake {
+    const char *variable, *taken;
+    const char *const *words;
+};
+
+static const char *look_up_wrongly(void *context, const char *name)
+{
+    const struct mistake *m = context;
+    return look_up((void *)m->words, strcmp(name, m->variable) ? name : m->taken);
+}
+
+static void mistakes_with_variables_are_found(void **state)
+{
+    (void)state;
+    static const char *const mistakes[][2] = {
+        {"SLURM_STEP_ID", "SLURM_JOB_ID"},           {"SLURM_LOCALID", "SLURM_LOCAL_ID"},    {"SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"},
+        {"SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"}, {"LOCAL_RANK", "GROUP_RANK"}, {"LOCAL_RANK", "RANK"}, {"GROUP_RANK", "RANK"},
+        {"OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_NODE_RANK"}, {"OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_UNIVERSE_SIZE"},
+        {"MPI_LOCALRANKID", "PMI_RANK"}, {"MPI_LOCALNRANKS", "PMI_SIZE"}, {"ELBO_RANK", "SLURM_PROCID"}, {"ELBO_PORT", "MASTER_PORT"},
+        {"TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"}, {"MASTER_ADDR", "HOSTNAME"}, {"WORLD_SIZE", "LOCAL_WORLD_SIZE"},
+    };
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
+        size_t found = 0;
+        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+            struct mistake mistake = {mistakes[i][0], mistakes[i][1], rows[r].variables};
+            struct ranks got;
+            elbo_error error = {0};
+            found += ranks_detect(&got, &nothing, look_up_wrongly, &mistake, &error) || !is_row(&got, &rows[r]);
+        }
+        if (!found) fail_msg("no row tells %s from %s", mistakes[i][0], mistakes[i][1]);
+    }
 }
 
 /* ---- refusals ---- */
@@ -334,7 +373,8 @@ static void garbage_never_makes_a_wrong_rank(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(launchers_are_read), cmocka_unit_test(wrong_values_are_refused_by_name),
+        cmocka_unit_test(launchers_are_read), cmocka_unit_test(mistakes_with_variables_are_found),
+        cmocka_unit_test(wrong_values_are_refused_by_name),
         cmocka_unit_test(options_go_before_launchers), cmocka_unit_test(the_line_says_what_was_used),
         cmocka_unit_test(first_hosts), cmocka_unit_test(tasks_of_hosts), cmocka_unit_test(garbage_never_makes_a_wrong_rank),
     };

@@ -307,7 +307,7 @@ static void the_missing_are_named(void **state)
     unsigned port = free_ports(1);
     make_job(&job, 8, port);
     for (size_t r = 0; r < 8; r++) job.members[r].options.timeout = 0.4;
-    for (size_t r = 0; r < 8; r++) job.members[r].delay = r == 3 || r == 6 ? 0.45 : 0;
+    for (size_t r = 0; r < 8; r++) job.members[r].delay = r == 3 || r == 6 ? 0.7 : 0;
     run_job(&job);
     snprintf(part, sizeof part, "at 127.0.0.1:%u, but of 8 ranks 2 did not come: 3, 6.", port);
     assert_says(&job.members[0].error, ELBO_IO, part);
