@@ -1,6 +1,7 @@
 #include "train/team.h"
 #include "base/log.h"
 #include "graph/backends.h"
+#include "parallel/rendezvous.h"
 #include "train/report.h"
 #include "train/state.h"
 
@@ -49,17 +50,43 @@ elbo_status team_detect(struct trainer *t, elbo_error *error)
     return backend_open_local(&t->backend, c->device, local, threads, error);
 }
 
-static elbo_status join_on_cpu(struct team *team, double timeout, elbo_error *error)
+static bool brings_mpi(const struct ranks *who)
+{
+    return who->source == RANKS_OPENMPI || who->source == RANKS_HYDRA;
+}
+
+static elbo_status join_mpi(struct team *team, struct collectives **mpi, double timeout, elbo_error *error)
 {
     const struct ranks *who = &team->who;
     if (who->source == RANKS_ELBO || who->source == RANKS_TORCHRUN || who->source == RANKS_GIVEN)
         return elbo_fail(error, ELBO_USAGE, "ranks on CPUs speak through MPI, and %s does not start it; use `mpirun -n %zu elbo train ...`, or "
                          "--device=cuda", ranks_source_name(who->source), who->world);
-    ELBO_TRY(mpi_collectives_open(&team->collectives, timeout, error));
-    size_t ranks = team->collectives->ranks, rank = team->collectives->rank;
+    ELBO_TRY(mpi_collectives_open(mpi, timeout, error));
+    size_t ranks = (*mpi)->ranks, rank = (*mpi)->rank;
     if (ranks == who->world && rank == who->rank) return ELBO_OK;
     return elbo_fail(error, ELBO_PEER, "MPI says rank %zu of %zu, and the environment of %s says rank %zu of %zu; start elbo with the launcher "
                      "of the MPI that it was built with", rank, ranks, ranks_source_name(who->source), who->rank, who->world);
+}
+
+/* NCCL's id reaches every rank through MPI where mpirun started them, else over TCP. */
+static elbo_status join_devices(struct trainer *t, elbo_error *error)
+{
+    struct team *team = &t->team;
+    struct backend *b = t->backend;
+    const struct parallel_config *c = &t->config->parallel;
+    struct rendezvous_options options = rendezvous_here(c);
+    unsigned char id[BACKEND_ID] = {0};
+    elbo_status status = brings_mpi(&team->who) ? join_mpi(team, &team->host, c->timeout, error) : ELBO_OK;
+    ELBO_TRY(status);
+    if (!team->rank) status = b->make_id(b, id, error);
+    if (team->host) {
+        ELBO_TRY(collectives_agree(team->host, status, error));
+        ELBO_TRY(collectives_share(team->host, id, sizeof id, error));
+    } else {
+        ELBO_TRY(status);
+        ELBO_TRY(rendezvous_share(&team->who, &options, id, sizeof id, error));
+    }
+    return b->join(b, id, team->ranks, team->rank, c->timeout, &team->collectives, error);
 }
 
 elbo_status team_join(struct trainer *t, elbo_error *error)
@@ -67,9 +94,8 @@ elbo_status team_join(struct trainer *t, elbo_error *error)
     struct team *team = &t->team;
     const struct elbo_config *c = t->config;
     if (team->ranks > 1) {
-        if (t->backend->separate_memory)
-            return elbo_fail(error, ELBO_DEVICE, "several ranks on GPUs are not built yet");
-        ELBO_TRY(join_on_cpu(team, c->parallel.timeout, error));
+        if (t->backend->join) ELBO_TRY(join_devices(t, error));
+        else ELBO_TRY(join_mpi(team, &team->collectives, c->parallel.timeout, error));
     }
     size_t lanes = team_lanes(c, team->ranks);
     if (c->train.slots < team->ranks)
@@ -84,12 +110,14 @@ elbo_status team_join(struct trainer *t, elbo_error *error)
 
 void team_close(struct trainer *t, elbo_status ended)
 {
-    struct collectives *c = t->team.collectives;
+    struct collectives *all[] = {t->team.collectives, t->team.host};
     reduction_free(t->team.reduction);
     free(t->team.notes);
-    if (!c) return;
-    if (ended) c->broken = true;
-    c->destroy(c);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (!all[i]) continue;
+        if (ended) all[i]->broken = true;
+        all[i]->destroy(all[i]);
+    }
 }
 
 elbo_status team_agree(struct trainer *t, elbo_status status, elbo_error *error)

@@ -16,6 +16,7 @@ struct pending;
 struct team {
     struct ranks who;
     struct collectives *collectives; /* null: alone */
+    struct collectives *host;        /* MPI, where it only brought the GPUs' ranks together; or null */
     struct reduction *reduction;
     size_t ranks, rank;
     uint64_t checked;                /* step at which all weights were last the same */

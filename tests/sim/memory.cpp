@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <memory>
+#include <vector>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -120,6 +122,15 @@ static bool host_range(const void *p, size_t bytes, const char *what)
     return false;
 }
 
+static bool is_pinned(const void *p)
+{
+    char *at = static_cast<char *>(const_cast<void *>(p));
+    auto after = pinned.upper_bound(at);
+    if (after == pinned.begin()) return false;
+    auto &[base, size] = *std::prev(after);
+    return at < static_cast<char *>(base) + size;
+}
+
 /* Success, or why the copy may not be made. */
 static cudaError_t check_copy(const void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
 {
@@ -160,14 +171,18 @@ static cudaError_t copy_rows(void *to, size_t to_pitch, const void *from, size_t
     } else if (cudaError_t e = check()) {
         return e;
     }
+    std::shared_ptr<std::vector<char>> staged; /* pageable memory has been read when the call returns, whatever the stream does */
+    if (on_device(to) && !on_device(from) && !is_pinned(from))
+        staged = std::make_shared<std::vector<char>>(static_cast<const char *>(from), static_cast<const char *>(from) + from_bytes);
     return enqueue(stream, [=] {
-        if (cudaError_t e = check_copy(to, from, width, kind)) return e;
+        const void *source = staged ? staged->data() : from;
+        if (cudaError_t e = check_copy(to, source, width, kind)) return e;
         open_device open;
         the().counts.copies++;
-        if (on_device(to) && !on_device(from)) the().counts.bytes_to_device += width * height;
+        if (on_device(to) && !on_device(source)) the().counts.bytes_to_device += width * height;
         if (!on_device(to) && on_device(from)) the().counts.bytes_from_device += width * height;
         for (size_t i = 0; i < height && width; i++)
-            memcpy(static_cast<char *>(to) + i * to_pitch, static_cast<const char *>(from) + i * from_pitch, width);
+            memcpy(static_cast<char *>(to) + i * to_pitch, static_cast<const char *>(source) + i * from_pitch, width);
         return cudaSuccess;
     });
 }
