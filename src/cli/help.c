@@ -21,6 +21,7 @@ static const struct exit_code exit_codes[] = {
     {ELBO_DIVERGED, "diverged", "loss or gradient not finite, several steps in a row"},
     {ELBO_DEVICE, "device", "the device is missing or failed"},
     {ELBO_INTERRUPTED, "interrupted", "stopped by a signal, after saving"},
+    {ELBO_PEER, "peer", "another rank died, hung, or is not one of this job"},
 };
 enum { EXIT_CODES = sizeof exit_codes / sizeof *exit_codes };
 

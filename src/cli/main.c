@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The commands, in the order of --help. */
 static const struct cli_command commands[] = {
@@ -140,6 +141,10 @@ int main(int argc, char **argv)
     if ((fflush(stdout) || ferror(stdout)) && status == ELBO_OK)
         status = elbo_fail(&error, ELBO_IO, "cannot write to standard output: %s", strerror(errno));
     if (status != ELBO_OK) log_error(&cli.log, error.message);
+    if (status == ELBO_PEER) { /* libraries that wait for the lost rank at the end of a process would wait for ever */
+        fflush(NULL);
+        _exit((int)status);
+    }
     return (int)status;
 }
 

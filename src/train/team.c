@@ -111,7 +111,7 @@ elbo_status team_join(struct trainer *t, elbo_error *error)
 void team_close(struct trainer *t, elbo_status ended)
 {
     struct collectives *all[] = {t->team.collectives, t->team.host};
-    reduction_free(t->team.reduction);
+    if (!ended || !t->backend->separate_memory) reduction_free(t->team.reduction);
     free(t->team.notes);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!all[i]) continue;

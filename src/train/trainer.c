@@ -240,18 +240,20 @@ void trainer_close(struct trainer *t)
 {
     if (!t) return;
     if (t->loader) slot_loader_close(t->loader);
+    metrics_close(t->metrics);
+    if (t->locked) run_directory_unlock(&t->lock);
+    if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
+    bool left = t->ended && t->team.collectives && t->backend->separate_memory;
     team_close(t, t->ended);
+    if (left) return; /* what the device waits for may never come, and nothing that it uses can be released: the process ends next */
     for (unsigned i = 0; i < MOST_AHEAD; i++)
         if (t->pending[i].read) t->backend->release_host(t->backend, t->pending[i].read);
-    metrics_close(t->metrics);
     recording_free(&t->recording, t->backend);
     if (t->optimizer.backend) optimizer_free(&t->optimizer);
     if (t->model.backend) model_free(&t->model);
     if (t->backend) t->backend->destroy(t->backend);
     if (t->train) elbo_corpus_close(t->train);
     if (t->valid) elbo_corpus_close(t->valid);
-    if (t->locked) run_directory_unlock(&t->lock);
-    if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
     free(t->moments);
     free(t->kl_dim);
     free(t);

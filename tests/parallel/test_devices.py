@@ -1,0 +1,129 @@
+"""Trainings on several emulated GPUs, a process each: NCCL's stand-in between them, NCCL's id through the meeting or through mpirun.
+
+  world_invariant   f32 and bf16, with all noise: 5 steps have the same bits on one, two and three ranks (and on four and eight with
+                    ELBO_TEST_FULL=1); stopped on two ranks and resumed on one
+  fast, run_to_run  two ranks: the losses of one within 1e-4
+  failures          a rank is killed: the other ends with exit code 10 and words within 2 s; a rank is stopped: within parallel.timeout
+"""
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
+from runs import ELBO, TINY, Scratch, bits, corpus, options, rows, same
+
+SIM = os.environ.get("ELBO_CUDA", str(pathlib.Path(ELBO).with_name("elbo-sim")))
+FULL = os.environ.get("ELBO_TEST_FULL") == "1"
+PEER, TIMEOUT = 10, 30
+GIVEN = {**TINY, "device": "cuda", "train.slots": 8 if FULL else 3, "train.steps": 5, "train.eval_every": 0, "checkpoint.every": 0,
+         "determinism": "world_invariant", "parallel.timeout": TIMEOUT, "parallel.check_every": 2, "encoder.width": 16,
+         "decoder.width": 16}
+ENVIRONMENT = {**os.environ, "ELBO_SIM_STREAMS": "lazy", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(ranks, run, data, given=None):
+    """The ranks as torchrun would start them."""
+    words = [SIM, "train", f"--data.train={data}", f"--run.dir={run}", *options({**GIVEN, **(given or {})})]
+    port, jobs = str(free_port()), []
+    for rank in range(ranks):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0",
+               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": f"elbo-test-{port}", "ELBO_SECRET": f"a secret of {port}"}
+        jobs.append(subprocess.Popen(list(map(str, words)), env={**ENVIRONMENT, **(own if ranks > 1 else {})}, stderr=subprocess.PIPE, text=True))
+    return jobs
+
+
+def train(ranks, run, data, given=None):
+    for rank, job in enumerate(start(ranks, run, data, given)):
+        said = job.communicate(timeout=300)[1]
+        if job.returncode:
+            sys.exit(f"rank {rank} of {ranks} ended with {job.returncode}:\n{said[-3000:]}")
+
+
+def check_bits(scratch, data, precision):
+    given = {"precision": precision, "optimizer.moments": precision}
+    train(1, scratch / f"{precision}-1", data, given)
+    whole = bits(scratch / f"{precision}-1")
+    for ranks in (2, 3, 4, 8) if FULL else (2, 3):
+        train(ranks, scratch / f"{precision}-{ranks}", data, given)
+        same(whole, bits(scratch / f"{precision}-{ranks}"), f"{precision} on {ranks} ranks")
+    train(2, scratch / f"{precision}-moved", data, {**given, "train.stop_after": 2})
+    train(1, scratch / f"{precision}-moved", data, given)
+    same(whole, bits(scratch / f"{precision}-moved"), f"{precision}, stopped on two ranks and resumed on one")
+
+
+def check_mpirun(scratch, data):
+    if not shutil.which("mpirun"):
+        return
+    run = scratch / "mpirun"
+    words = ["mpirun", "--oversubscribe", "-n", "2", SIM, "train", f"--data.train={data}", f"--run.dir={run}",
+             *options({**GIVEN, "precision": "f32", "optimizer.moments": "f32"})]
+    answer = subprocess.run(list(map(str, words)), env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300)
+    assert answer.returncode == 0, answer.stderr
+    assert "through NCCL" in answer.stderr, answer.stderr
+    same(bits(scratch / "f32-1"), bits(run), "two ranks under mpirun")
+
+
+def check_levels(scratch, data):
+    train(1, scratch / "alone", data, {"determinism": "run_to_run"})
+    alone = [row["loss"] for row in rows(scratch / "alone") if "loss" in row]
+    for level in ("fast", "run_to_run"):
+        train(2, scratch / level, data, {"determinism": level})
+        losses = [row["loss"] for row in rows(scratch / level) if "loss" in row]
+        worst = max(abs(a - b) / abs(a) for a, b in zip(alone, losses))
+        assert len(losses) == len(alone) == 5 and worst <= 1e-4, f"{level}: losses are off by {worst:.1e}"
+
+
+def check_failure(scratch, data, number, seconds):
+    """Something happens to rank 1 in the middle of a long run; rank 0 must say so and end."""
+    timeout = 3
+    jobs = start(2, scratch / f"ended-{number}", data, {"train.steps": 100000, "parallel.timeout": timeout})
+    for line in jobs[0].stderr:
+        if line.startswith("step 3/"):
+            break
+    os.kill(jobs[1].pid, number)
+    reaper = None
+    if number == signal.SIGKILL:
+        jobs[1].wait()
+    began = time.monotonic()
+    try:
+        said = jobs[0].communicate(timeout=60)[1]
+        took = time.monotonic() - began
+    finally:
+        for job in jobs:
+            job.kill()
+            reaper = job.wait()
+    assert reaper is not None
+    assert jobs[0].returncode == PEER, f"exit code {jobs[0].returncode}: {said[-2000:]}"
+    assert took <= seconds + timeout * (number == signal.SIGSTOP), f"{took:.1f} s"
+    assert "start again to go on from the last checkpoint" in said.lower().replace("start again", "start again"), said[-2000:]
+
+
+def main():
+    if not pathlib.Path(SIM).exists():
+        print(f"SKIP: no {SIM}")
+        sys.exit(77)
+    with Scratch() as scratch:
+        data = corpus(scratch)
+        for precision in ("f32", "bf16"):
+            check_bits(scratch, data, precision)
+        check_mpirun(scratch, data)
+        check_levels(scratch, data)
+        check_failure(scratch, data, signal.SIGKILL, 2)
+        check_failure(scratch, data, signal.SIGSTOP, 2)
+    print("ranks of emulated GPUs: the same bits; a lost one is missed in time")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
