@@ -16,6 +16,7 @@ struct cli {
     size_t argument_count;
     const char *const *overrides; /* (override_count) the --key=value of the command line, in order, already applied */
     size_t override_count;
+    char **command;               /* of launch: the words after --, ended by null; null: no --      */
     unsigned mask;                /* the command's bit, enum config_command                       */
     struct log log;               /* standard error                                               */
 };
@@ -56,6 +57,7 @@ elbo_status cli_encode_command(struct cli *cli, elbo_error *error);
 elbo_status cli_decode(struct cli *cli, elbo_error *error);
 elbo_status cli_bench(struct cli *cli, elbo_error *error);
 elbo_status cli_plan(struct cli *cli, elbo_error *error);
+elbo_status cli_launch(struct cli *cli, elbo_error *error);
 
 /* ---- small things ---- */
 

@@ -32,6 +32,8 @@ static const struct cli_command commands[] = {
      "elbo plan config.yaml --json"},
     {"bench", "step|kernels", "time training steps, or each kind of call in one, against the device's measured limits", COMMAND_BENCH,
      1, 1, false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --decoder.width=512 --json"},
+    {"launch", "[-n N] [OPTIONS] -- COMMAND ...", "start N ranks of a command on this host, watch them, start them again when one dies",
+     COMMAND_LAUNCH, 0, 2, false, cli_launch, "elbo launch -n 4 --max-restarts=3 -- train config.yaml --run.dir=runs/a"},
     {"tokenize", "CORPUS|RUN", "turn lines of standard input into token ids, or back with --decode", COMMAND_TOKENIZE, 1,
      1, false, cli_tokenize, "elbo tokenize corpus < text.txt"},
     {"dump", "CORPUS", "write a corpus's sentences as text", 0, 1, 1, false, cli_dump, "elbo dump corpus/test"},
@@ -64,13 +66,14 @@ static const struct cli_command *find_command(const char *name, elbo_error *erro
 }
 
 /* Sorts the words of the command line into arguments and overrides; `words` has room for all of both. */
-static void sort_words(struct cli *cli, int argc, char **argv, const char **words)
+static void sort_words(struct cli *cli, int argc, char **argv, const char **words, bool takes_command)
 {
     bool options = true;
     size_t positional = 0;
     const char **overrides = words + argc;
-    for (int i = 2; i < argc; i++) {
-        if (options && !strcmp(argv[i], "--")) options = false;
+    for (int i = 2; i < argc && !cli->command; i++) {
+        if (options && !strcmp(argv[i], "--") && takes_command) cli->command = argv + i + 1;
+        else if (options && !strcmp(argv[i], "--")) options = false;
         else if (options && !strncmp(argv[i], "--", 2)) overrides[cli->override_count++] = argv[i];
         else words[positional++] = argv[i];
     }
@@ -81,7 +84,7 @@ static void sort_words(struct cli *cli, int argc, char **argv, const char **word
 
 static elbo_status check_arguments(const struct cli *cli, const struct cli_command *command, elbo_error *error)
 {
-    for (size_t i = 0; i < cli->argument_count; i++)
+    for (size_t i = 0; i < cli->argument_count && command->mask != COMMAND_LAUNCH; i++)
         if (cli->arguments[i][0] == '-' && cli->arguments[i][1])
             return elbo_fail(error, ELBO_USAGE, "'%.100s' is not an option; options look like --section.key=value",
                              cli->arguments[i]);
@@ -123,7 +126,7 @@ static elbo_status run(struct cli *cli, int argc, char **argv, elbo_error *error
     if (!command) return error->code;
     const char **words = calloc(2 * (size_t)argc, sizeof *words);
     if (!words) return elbo_fail(error, ELBO_MEMORY, "no memory for the command line");
-    sort_words(cli, argc, argv, words);
+    sort_words(cli, argc, argv, words, command->mask == COMMAND_LAUNCH);
     elbo_status status = options_open(&cli->options, elbo_config_table(), &cli->config, error);
     if (status == ELBO_OK) status = run_command(cli, command, error);
     options_free(cli->options);

@@ -18,8 +18,8 @@ static elbo_status take(struct secret *secret, const char *text, size_t size, co
 {
     static const char purpose[] = "elbo rendezvous";
     if (size < SECRET_LEAST || size > SECRET_MOST)
-        return elbo_fail(error, ELBO_USAGE, "%s holds a secret of %zu bytes; it takes %d to %d: `openssl rand -hex 32` makes one", from, size,
-                         SECRET_LEAST, SECRET_MOST);
+        return elbo_fail(error, ELBO_USAGE, "%s holds a secret of %zu bytes; it takes %d to %d: `openssl rand -hex 32` makes one", from,
+                         size, SECRET_LEAST, SECRET_MOST);
     _Static_assert(sizeof purpose - 1 < crypto_generichash_KEYBYTES_MIN, "padded to the shortest key");
     unsigned char pad[crypto_generichash_KEYBYTES_MIN] = {0};
     memcpy(pad, purpose, sizeof purpose);
@@ -62,7 +62,8 @@ static elbo_status read_file(struct secret *secret, const char *path, elbo_error
     char text[SECRET_MOST + 3];
     const char *wrong = exposed(fd, false);
     ssize_t size = wrong ? 0 : read_all(fd, text, sizeof text);
-    if (wrong) status = elbo_fail(error, ELBO_USAGE, "parallel.secret_file = %.200s: %s; chmod 0600 makes it this user's alone", path, wrong);
+    if (wrong)
+        status = elbo_fail(error, ELBO_USAGE, "parallel.secret_file = %.200s: %s; chmod 0600 makes it this user's alone", path, wrong);
     else if (size < 0) status = elbo_fail(error, ELBO_USAGE, "parallel.secret_file = %.200s: more than %d bytes", path, SECRET_MOST);
     close(fd);
     if (size > 0 && text[size - 1] == '\n') size--;

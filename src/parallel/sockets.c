@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -113,10 +114,25 @@ elbo_status sockets_listen(int fds[SOCKETS_MOST], size_t *count, unsigned *port,
     if (!number) return ELBO_OK;
     sockets_name(name, ranks->address, ranks->port);
     if (number == EADDRINUSE)
-        return elbo_fail(error, ELBO_IO, "rank 0 cannot listen at %s%s: another process does; choose another --parallel.port for every rank",
-                         name, ranks->ports > 1 ? " nor at the ports after it" : "");
+        return elbo_fail(error, ELBO_IO,
+                         "rank 0 cannot listen at %s%s: another process does; choose another --parallel.port for every rank", name,
+                         ranks->ports > 1 ? " nor at the ports after it" : "");
     return elbo_fail(error, ELBO_IO, "rank 0 cannot listen at %s: %s; --parallel.address and --parallel.port say where", name,
                      look_up ? gai_strerror(look_up) : strerror(number));
+}
+
+elbo_status sockets_free_port(unsigned *port, elbo_error *error)
+{
+    const union any_address loopback = {.v4 = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}}};
+    int number = EADDRINUSE;
+    for (int i = 0; i < 1000 && number == EADDRINUSE; i++) {
+        *port = 10000 + randombytes_uniform(20000);
+        int fd = listen_at(&loopback.any, *port, false);
+        number = fd < 0 ? errno : 0;
+        if (fd >= 0) close(fd);
+    }
+    if (!number) return ELBO_OK;
+    return elbo_fail(error, ELBO_IO, "cannot find a free port of the loopback: %s", strerror(number));
 }
 
 int sockets_accept(int listening)

@@ -21,6 +21,9 @@ int sockets_connect(const struct addrinfo *address, unsigned port);
 /* 0, or why there is no connection. */
 int sockets_connected(int fd);
 
+/* A port of the loopback where nobody listens, below those that the system gives to connections. */
+elbo_status sockets_free_port(unsigned *port, elbo_error *error);
+
 /* "host:port", with brackets around an IPv6 address. */
 void sockets_name(char out[RANKS_ADDRESS + 16], const char *host, unsigned port);
 

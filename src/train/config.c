@@ -214,6 +214,15 @@ static const struct option rows[] = {
     CHOICE("format", generate.format, "npy", COMMAND_ENCODE, "of the latents", "npy", "jsonl"),
     SWITCH("decode", decode, "false", COMMAND_TOKENIZE, "from ids to text"),
     SWITCH("graph", graph, "false", COMMAND_INFO, "the recorded ops with their bytes and FLOPs"),
+    SIZE("n", launch.n, "0", 0, 4096, "ranks", COMMAND_LAUNCH,
+         "started on this host, also as -n N; 0: the command is started once, as it is, and starts its ranks itself"),
+    SIZE("max-restarts", launch.max_restarts, "0", 0, 1000000, "", COMMAND_LAUNCH,
+         "starts again after a rank was killed or its device failed; training goes on from its last checkpoint"),
+    NUMBER("hang-timeout", launch.hang_timeout, "0", 0, 1e6, "seconds", COMMAND_LAUNCH,
+           "without a step until a rank counts as hung; longer than the start, an evaluation and a save; 0: never"),
+    NUMBER("grace", launch.grace, "1.5", 0, 1e6, "seconds", COMMAND_LAUNCH,
+           "between SIGTERM and SIGKILL for the ranks that are left when one has failed"),
+    NUMBER("pause", launch.pause, "1", 0, 30, "seconds", COMMAND_LAUNCH, "before the first restart; doubles with each, up to 30"),
 };
 
 static const struct option_command commands[] = {
@@ -223,7 +232,7 @@ static const struct option_command commands[] = {
     {"interpolate", COMMAND_INTERPOLATE}, {"encode", COMMAND_ENCODE},
     {"decode", COMMAND_DECODE},           {"tokenize", COMMAND_TOKENIZE},
     {"plan", COMMAND_PLAN},               {"info", COMMAND_INFO},
-    {"bench", COMMAND_BENCH},
+    {"bench", COMMAND_BENCH},             {"launch", COMMAND_LAUNCH},
 };
 
 const struct option_table *elbo_config_table(void)

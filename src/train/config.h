@@ -34,6 +34,7 @@ enum config_command {
     COMMAND_PLAN = 1 << 10,
     COMMAND_INFO = 1 << 11,
     COMMAND_BENCH = 1 << 12,
+    COMMAND_LAUNCH = 1 << 13,
 };
 
 struct objective_config {
@@ -105,6 +106,11 @@ struct eval_config {
     const char *baseline;                  /* corpus whose counts give the n-gram baselines */
 };
 
+struct launch_config {
+    size_t n, max_restarts;                /* n 0: the command starts its ranks itself */
+    double hang_timeout, grace, pause;     /* seconds                                  */
+};
+
 struct elbo_config {
     uint64_t seed;
     const char *device;                    /* cpu, cuda, cuda:1, auto */
@@ -125,6 +131,7 @@ struct elbo_config {
     struct prepare_config prepare;
     struct generate_config generate;
     struct eval_config eval;
+    struct launch_config launch;
 };
 
 /* THE table of options; its target is a struct elbo_config. */

@@ -62,8 +62,8 @@ static const struct row rows[] = {
      {"ELBO_RANK=2", "ELBO_WORLD_SIZE=4", "ELBO_LOCAL_RANK=2", "ELBO_LOCAL_WORLD_SIZE=4", "ELBO_ADDRESS=127.0.0.1", "ELBO_PORT=40123",
       "ELBO_RESTART=3", NULL},
      4, 2, 4, 2, 1, 0, RANKS_ELBO, "127.0.0.1", 40123, true, 3},
-    {"elbo launch inside a Slurm step", {"ELBO_RANK=1", "ELBO_WORLD_SIZE=2", "ELBO_PORT=40123", SRUN("0", "0", "0"), NULL}, 2, 1, 2, 1, 1, 0,
-     RANKS_ELBO, "127.0.0.1", 40123, true, 0},
+    {"elbo launch inside a Slurm step", {"ELBO_RANK=1", "ELBO_WORLD_SIZE=2", "ELBO_PORT=40123", SRUN("0", "0", "0"), NULL}, 2, 1, 2, 1, 1,
+     0, RANKS_ELBO, "127.0.0.1", 40123, true, 0},
     {"torchrun on one host: its store has 29500", {TORCHRUN("1", "2", "1", "2", "0", "1"), "MASTER_ADDR=myhost", "MASTER_PORT=29500",
       "TORCHELASTIC_RESTART_COUNT=2", NULL}, 2, 1, 2, 1, 1, 0, RANKS_TORCHRUN, "127.0.0.1", 29501, true, 2},
     {"torchrun on two hosts", {TORCHRUN("9", "16", "1", "8", "1", "2"), "MASTER_ADDR=node0.cluster", "MASTER_PORT=29400",
@@ -75,7 +75,8 @@ static const struct row rows[] = {
     {"torchrun under srun", {TORCHRUN("3", "8", "3", "4", "0", "2"), "MASTER_ADDR=gnode08", "MASTER_PORT=29500", SRUN("0", "0", "0"), NULL},
      8, 3, 4, 3, 2, 0, RANKS_TORCHRUN, "gnode08", 29501, false, 0},
     {"RANK alone is somebody else's", {"RANK=3", "WORLD_SIZE=8", NULL}, 1, 0, 1, 0, 1, 0, RANKS_SINGLE, "127.0.0.1", 29511, true, 0},
-    {"mpirun: node rank 5 is not a host", {OPENMPI("1", "2", "1", "2"), NULL}, 2, 1, 2, 1, 1, 0, RANKS_OPENMPI, "127.0.0.1", 11718, true, 0},
+    {"mpirun: node rank 5 is not a host", {OPENMPI("1", "2", "1", "2"), NULL}, 2, 1, 2, 1, 1, 0, RANKS_OPENMPI, "127.0.0.1", 11718,
+     true, 0},
     {"mpirun on two hosts, which it does not name", {OPENMPI("3", "4", "1", "2"), NULL}, 4, 3, 2, 1, 0, 0, RANKS_OPENMPI, "", 11718, false,
      0},
     {"elbo launch in front of mpirun", {OPENMPI("1", "2", "1", "2"), "ELBO_RESTART=1", "ELBO_SECRET=x", NULL}, 2, 1, 2, 1, 1, 0,
@@ -86,8 +87,8 @@ static const struct row rows[] = {
     {"Hydra whose proxies srun started", {HYDRA("3", "4", "1", "2"), SRUN("1", "0", "1"), NULL}, 4, 3, 2, 1, 0, 0, RANKS_HYDRA, "", 29511,
      false, 0},
     {"srun", {SRUN("5", "1", "1"), NULL}, 6, 5, 2, 1, 2, 1, RANKS_SLURM, "gnode08", 13458, false, 0},
-    {"srun with PMI-2", {SRUN("3", "3", "0"), "PMI_RANK=3", "PMI_SIZE=6", "PMI_FD=5", NULL}, 6, 3, 4, 3, 2, 0, RANKS_SLURM, "gnode08", 13458,
-     false, 0},
+    {"srun with PMI-2", {SRUN("3", "3", "0"), "PMI_RANK=3", "PMI_SIZE=6", "PMI_FD=5", NULL}, 6, 3, 4, 3, 2, 0, RANKS_SLURM, "gnode08",
+     13458, false, 0},
     {"srun on one host", {"SLURM_JOB_ID=40000", "SLURM_STEP_ID=0", "SLURM_PROCID=1", "SLURM_LOCALID=1", "SLURM_NODEID=0", "SLURM_NTASKS=2",
       "SLURM_NNODES=1", "SLURM_STEP_NODELIST=gnode1", NULL}, 2, 1, 2, 1, 1, 0, RANKS_SLURM, "127.0.0.1", 10000, true, 0},
     {"srun --ntasks-per-node, no list", {"SLURM_JOB_ID=1", "SLURM_STEP_ID=0", "SLURM_PROCID=3", "SLURM_LOCALID=1", "SLURM_NODEID=1",
@@ -206,7 +207,8 @@ static const struct refusal refusals[] = {
     {{SRUN("6", "1", "1"), NULL}, "SLURM_PROCID = 6, but SLURM_STEP_NUM_TASKS = 6"},
     {{SRUN("5", "2", "1"), NULL}, "SLURM_LOCALID = 2"},
     {{SRUN("5", "1", "2"), NULL}, "SLURM_NODEID = 2"},
-    {{"SLURM_STEP_ID=0", "SLURM_PROCID=0", "SLURM_NTASKS=4", "SLURM_NNODES=2", "SLURM_LOCALID=0", NULL}, "SLURM_STEP_TASKS_PER_NODE is not"},
+    {{"SLURM_STEP_ID=0", "SLURM_PROCID=0", "SLURM_NTASKS=4", "SLURM_NNODES=2", "SLURM_LOCALID=0", NULL},
+     "SLURM_STEP_TASKS_PER_NODE is not"},
     {{"SLURM_STEP_ID=0", "SLURM_PROCID=0", "SLURM_NTASKS=4", "SLURM_STEP_TASKS_PER_NODE=2(x3)", NULL}, "makes 6 tasks"},
     {{"SLURM_STEP_ID=0", "SLURM_PROCID=0", "SLURM_NTASKS=4", "SLURM_STEP_TASKS_PER_NODE=2(y2)", NULL}, "SLURM_STEP_TASKS_PER_NODE"},
     {{"SLURM_STEP_ID=x", "SLURM_PROCID=0", "SLURM_NTASKS=1", "SLURM_LOCALID=0", NULL}, "SLURM_STEP_ID"},
@@ -242,7 +244,8 @@ static void options_go_before_launchers(void **state)
 {
     (void)state;
     static const struct given_row table[] = {
-        {{.ranks = 4, .rank = "3", .address = ""}, {TORCHRUN("0", "2", "0", "2", "0", "1"), NULL}, NULL, 4, 3, 3, "127.0.0.1", 29511, 1, true},
+        {{.ranks = 4, .rank = "3", .address = ""}, {TORCHRUN("0", "2", "0", "2", "0", "1"), NULL}, NULL, 4, 3, 3, "127.0.0.1", 29511, 1,
+         true},
         {{.ranks = 4, .rank = "3", .address = "a.b", .port = 80}, {NULL}, NULL, 4, 3, 0, "a.b", 80, 1, false},
         {{.ranks = 4, .rank = "0", .address = "localhost"}, {NULL}, NULL, 4, 0, 0, "localhost", 29511, 1, true},
         {{.ranks = 2, .rank = "auto", .address = "", .port = 7}, {TORCHRUN("1", "2", "1", "2", "0", "1"), NULL}, NULL, 2, 1, 1, "127.0.0.1",
@@ -300,7 +303,8 @@ static void first_hosts(void **state)
 {
     (void)state;
     static const char *const good[][2] = {
-        {"gnode", "gnode"}, {"gnode1,gnode2", "gnode1"}, {"gnode[10,20-22]", "gnode10"}, {"gnode[007-012]", "gnode007"}, {"a-b_c.d", "a-b_c.d"},
+        {"gnode", "gnode"}, {"gnode1,gnode2", "gnode1"}, {"gnode[10,20-22]", "gnode10"}, {"gnode[007-012]", "gnode007"},
+        {"a-b_c.d", "a-b_c.d"},
         {"r[1-2]n[3-4]", "r1n3"}, {"n[2-3].x,m", "n2.x"}, {"a,b[", "a"},
     };
     static const char *const bad[] = {"", ",a", "n[", "n[]", "n[a]", "n]", "n[1", "n[1;2]", "n 1", "n[-1]", "n[1-2]/x"};
@@ -326,7 +330,8 @@ static void tasks_of_hosts(void **state)
     static const struct {
         const char *list;
         size_t node;
-    } bad[] = {{"", 0}, {"8", 1}, {"8(x2),4", 3}, {"8(x2", 0}, {"8(2)", 0}, {"8(x0)", 0}, {"a", 0}, {"8,", 1}, {"8;4", 0}, {",8", 1}, {"-8", 0},
+    } bad[] = {{"", 0}, {"8", 1}, {"8(x2),4", 3}, {"8(x2", 0}, {"8(2)", 0}, {"8(x0)", 0}, {"a", 0}, {"8,", 1}, {"8;4", 0}, {",8", 1},
+               {"-8", 0},
                {"99999999999999999999", 0}, {"4294967296(x4294967296)", 0}, {"1(x18446744073709551615),1", 0}};
     size_t tasks, total;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -342,7 +347,8 @@ static void tasks_of_hosts(void **state)
 static void garbage_never_makes_a_wrong_rank(void **state)
 {
     (void)state;
-    static const char *const garbage[] = {"-1", "a", "1.5", "0x10", "4294967296", "18446744073709551616", "1 ", "%s%n", "\xff\xfe", "9", "7,8",
+    static const char *const garbage[] = {"-1", "a", "1.5", "0x10", "4294967296", "18446744073709551616", "1 ", "%s%n", "\xff\xfe", "9",
+                                          "7,8",
                                           "4(x2)", "[[["};
     size_t refused = 0, taken = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
