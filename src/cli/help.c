@@ -56,6 +56,7 @@ static void overview(void)
     puts("\n`elbo COMMAND --help` explains a command, `elbo --version` prints the version.\n\nexit codes:");
     for (int i = 0; i < EXIT_CODES; i++)
         printf("  %d  %-12s %s\n", (int)exit_codes[i].status, exit_codes[i].name, exit_codes[i].meaning);
+    puts("elbo launch ends with the code of the rank that failed first, or 128 + the signal that killed it.");
 }
 
 elbo_status cli_help_command(const char *name, elbo_error *error)
@@ -70,7 +71,7 @@ elbo_status cli_help_command(const char *name, elbo_error *error)
         const struct cli_command *command = &commands[i];
         if (strcmp(command->name, name)) continue;
         printf("elbo %s: %s\n\nusage: elbo %s %s%s\n  for example: %s\n", name, command->help, name, command->arguments,
-               command->mask ? " [--section.key=value ...]" : "", command->example);
+               command->mask && command->mask != COMMAND_LAUNCH ? " [--section.key=value ...]" : "", command->example);
         return command->mask ? put_text(options_help(elbo_config_table(), command->mask), error) : ELBO_OK;
     }
     return elbo_fail(error, ELBO_USAGE, "unknown command '%.60s'; `elbo --help` lists them", name);
@@ -94,6 +95,7 @@ static elbo_status reference(elbo_error *error)
     puts("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|");
     for (int i = 0; i < EXIT_CODES; i++)
         printf("| %d | %s | %s |\n", (int)exit_codes[i].status, exit_codes[i].name, exit_codes[i].meaning);
+    puts("\n`elbo launch` ends with the code of the rank that failed first, or 128 + the number of the signal that killed it.");
     elbo_status status = put_text(options_reference(&table), error);
     free(names);
     return status;
