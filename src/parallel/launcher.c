@@ -94,9 +94,10 @@ static int code_of(int status)
 }
 
 /* Other launchers and shells say 128 + signal of what was killed. */
-static bool is_mendable(int code)
+static bool is_mendable(const struct job *j, int code)
 {
-    return code == ELBO_DEVICE || (code > 128 && code < 128 + NSIG);
+    if (!j->launch->ranks && code > ELBO_PEER) return true; /* not a code of elbo's: the launcher's, or its library's in a rank */
+    return code == ELBO_DEVICE || code == ELBO_PEER || (code > 128 && code < 128 + NSIG);
 }
 
 /* An end that is no failure: done, stopped after saving, or by a signal that was sent on. */
@@ -115,7 +116,7 @@ static void judge(struct job *j, size_t index, int status)
     snprintf(j->verdict.text, sizeof j->verdict.text, "%s %s", name, end);
     if (is_orderly(j, code)) return;
     j->verdict.failed = true;
-    j->verdict.mendable = is_mendable(code);
+    j->verdict.mendable = is_mendable(j, code);
     if (j->alive) say(j, "%s; ending the other%s", j->verdict.text, j->alive > 1 ? "s" : "");
     end_all(j);
 }

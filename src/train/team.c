@@ -6,6 +6,7 @@
 #include "train/state.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -94,6 +95,7 @@ elbo_status team_join(struct trainer *t, elbo_error *error)
     struct team *team = &t->team;
     const struct elbo_config *c = t->config;
     if (team->ranks > 1) {
+        signal(SIGPIPE, SIG_IGN); /* a connection that breaks is an error of the call that meets it */
         if (t->backend->join) ELBO_TRY(join_devices(t, error));
         else ELBO_TRY(join_mpi(team, &team->collectives, c->parallel.timeout, error));
     }

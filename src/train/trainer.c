@@ -3,6 +3,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "graph/backends.h"
+#include "parallel/heartbeat.h"
 #include "train/checkpoint.h"
 #include "train/memory.h"
 #include "train/schedule.h"
@@ -357,6 +358,7 @@ static void update_moments(struct trainer *t, const float *batch)
 /* The oldest step under way: its figures become the trainer's. */
 static elbo_status finish(struct trainer *t, elbo_error *error)
 {
+    launcher_heartbeat();
     unsigned which = (unsigned)(t->done % (t->backend->ahead + 1));
     struct pending *p = &t->pending[which];
     size_t z = t->model_config.latent.width;

@@ -80,15 +80,24 @@ static void moments(const double *s, size_t width, bool rms, double *mean, doubl
 static const struct context nothing = {.residual = -1, .sum = -1, .beta = -1, .dinput = -1, .dgamma = -1, .dbeta = -1, .dx = -1,
                                        .dsum = -1, .sentence = -1, .position = -1, .sample = -1, .header = -1};
 
-static void try_forward(enum kernel_type type, size_t rows, size_t width, bool rms, bool residual, bool drops)
+/* Takes its alignment from the k-th array of those that are there. */
+static void shift_one(struct trial *t, const int *arrays, size_t count, size_t k)
+{
+    if (k < count && arrays[k] >= 0) trial_shift(t, arrays[k]);
+}
+
+/* shifted: which array is not aligned; NONE of them. */
+enum { NONE = 99 };
+
+static void try_forward(enum kernel_type type, size_t rows, size_t width, bool rms, bool residual, bool drops, size_t shifted)
 {
     struct trial t;
     struct context c = nothing;
     c.rows = rows;
     c.width = width;
     c.rms = rms;
-    trial_begin(&t, type, "norm forward %zu x %zu%s%s%s", rows, width, rms ? ", rms" : "", residual ? ", residual" : "",
-                drops ? ", dropout" : "");
+    trial_begin(&t, type, "norm forward %zu x %zu%s%s%s%s", rows, width, rms ? ", rms" : "", residual ? ", residual" : "",
+                drops ? ", dropout" : "", shifted == NONE ? "" : ", unaligned");
     if (drops) drop(&t, &c);
     enum array_type T = trial_t(&t);
     c.x = trial_normal(&t, T, rows * width, 0.3, 1);
@@ -118,11 +127,14 @@ static void try_forward(enum kernel_type type, size_t rows, size_t width, bool r
         stats[2 * r + 1] = scale;
     }
     free(s);
+    shift_one(&t, (const int[]){c.y, c.sum, c.x, c.residual, c.gamma, c.beta}, 6, shifted);
     trial_run(&t, forward, &c);
 }
 
-/* wanted: bit k, gradient k; that of NORM_DX drops. */
-static void try_backward(enum kernel_type type, size_t rows, size_t width, bool rms, bool dsum, bool add, unsigned wanted)
+/* wanted: bit k, gradient k; that of NORM_DX drops. DROPPED: dropout is given though the gradient through it is not wanted. */
+enum { DROPPED = 16 };
+
+static void try_backward(enum kernel_type type, size_t rows, size_t width, bool rms, bool dsum, bool add, unsigned wanted, size_t shifted)
 {
     struct trial t;
     struct context c = nothing;
@@ -132,8 +144,8 @@ static void try_backward(enum kernel_type type, size_t rows, size_t width, bool 
     c.add[NORM_DINPUT] = c.add[NORM_DGAMMA] = add;
     c.add[NORM_DBETA] = !add && !rms;
     c.add[NORM_DX] = add != rms;
-    trial_begin(&t, type, "norm backward %zu x %zu%s%s%s, wanted %u", rows, width, rms ? ", rms" : "",
-                dsum ? ", dsum" : "", add ? ", add" : "", wanted);
+    trial_begin(&t, type, "norm backward %zu x %zu%s%s%s, wanted %u%s", rows, width, rms ? ", rms" : "",
+                dsum ? ", dsum" : "", add ? ", add" : "", wanted, shifted == NONE ? "" : ", unaligned");
     enum array_type T = trial_t(&t);
     c.x = trial_normal(&t, T, rows * width, 0.3, 1);
     c.gamma = trial_normal(&t, T, width, 1, 0.3);
@@ -141,14 +153,14 @@ static void try_backward(enum kernel_type type, size_t rows, size_t width, bool 
     if (dsum) c.dsum = trial_normal(&t, T, rows * width, 0, 1);
     c.stats = trial_normal(&t, ARRAY_F32, rows * 2, 0, 1);
     float *stats = t.arrays[c.stats].initial;
-    c.scratch = trial_scratch(&t, ARRAY_F32, norm_scratch_floats(rows, width));
+    c.scratch = wanted & 6 ? trial_scratch(&t, ARRAY_F32, norm_scratch_floats(rows, width)) : -1;
     if (wanted & 1) c.dinput = trial_sum(&t, T, rows * width, c.add[0]);
     if (wanted & 2) c.dgamma = trial_sum(&t, ARRAY_F32, width, c.add[1]);
     if (wanted & 4) c.dbeta = trial_sum(&t, ARRAY_F32, width, c.add[2]);
     if (wanted & 8) {
         c.dx = trial_sum(&t, T, rows * width, c.add[NORM_DX]);
-        drop(&t, &c);
     }
+    if (wanted & (8 | DROPPED)) drop(&t, &c);
     double *dinput = wanted & 1 ? trial_expect(&t, c.dinput) : NULL;
     double *dgamma = wanted & 2 ? trial_expect(&t, c.dgamma) : NULL;
     double *dbeta = wanted & 4 ? trial_expect(&t, c.dbeta) : NULL;
@@ -177,6 +189,7 @@ static void try_backward(enum kernel_type type, size_t rows, size_t width, bool 
         }
     }
     for (size_t i = 0; i < 2 * rows; i++) t.arrays[c.stats].value[i] = (double)stats[i];
+    shift_one(&t, (const int[]){c.dinput, c.dx, c.dy, c.dsum, c.x, c.gamma}, 6, shifted);
     trial_run(&t, backward, &c);
 }
 
@@ -192,8 +205,8 @@ static void forward_matches(void **state)
             for (int option = 0; option < 4; option++) {
                 size_t n[2];
                 sweep_shape(n, &shapes, i);
-                try_forward((enum kernel_type)type, n[0], n[1], option & 1, option & 2, false);
-                if (option & 2) try_forward((enum kernel_type)type, n[0], n[1], option & 1, true, true);
+                try_forward((enum kernel_type)type, n[0], n[1], option & 1, option & 2, false, NONE);
+                if (option & 2) try_forward((enum kernel_type)type, n[0], n[1], option & 1, true, true, NONE);
             }
 }
 
@@ -204,12 +217,32 @@ static void backward_matches(void **state)
         for (size_t i = 0; i < sweep_count(&shapes); i++) {
             size_t n[2];
             sweep_shape(n, &shapes, i);
-            try_backward((enum kernel_type)type, n[0], n[1], false, i % 2, i % 3 == 1, 7);
-            try_backward((enum kernel_type)type, n[0], n[1], true, i % 2 == 0, i % 3 == 0, 3);
-            try_backward((enum kernel_type)type, n[0], n[1], i % 2, false, i % 2, (unsigned)i % 7 + 1);
-            try_backward((enum kernel_type)type, n[0], n[1], i % 2, i % 3, i % 5 < 2, i % 4 ? 15 : 14);
+            try_backward((enum kernel_type)type, n[0], n[1], false, i % 2, i % 3 == 1, 7, NONE);
+            try_backward((enum kernel_type)type, n[0], n[1], true, i % 2 == 0, i % 3 == 0, 3, NONE);
+            try_backward((enum kernel_type)type, n[0], n[1], i % 2, false, i % 2, (unsigned)i % 7 + 1, NONE);
+            try_backward((enum kernel_type)type, n[0], n[1], i % 2, i % 3, i % 5 < 2, i % 4 ? 15 : 14, NONE);
         }
-    try_backward(KERNEL_F32, 0, 40, false, false, false, 6); /* no rows: gradients of zero */
+    try_backward(KERNEL_F32, 0, 40, false, false, false, 6, NONE); /* no rows: gradients of zero */
+    try_backward(KERNEL_F32, 7, 48, false, true, false, 7 | DROPPED, NONE);
 }
 
-TRIAL_MAIN(cmocka_unit_test(forward_matches), cmocka_unit_test(backward_matches))
+/* Rows whose width packs divide, and one array in which they do not begin at a pack. */
+static void unaligned(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t k = 0; k < 6; k++) {
+            try_forward((enum kernel_type)type, 3, 32, false, true, k % 2, k);
+            try_backward((enum kernel_type)type, 3, 32, false, true, false, 15, k);
+        }
+}
+
+/* Scratch is for the rows that there are, and for no more blocks than are launched. */
+static void scratch(void **state)
+{
+    (void)state;
+    assert_int_equal(norm_scratch_floats(3, 16), 3 * 2 * 16);
+    assert_int_equal(norm_scratch_floats(1000000, 16), norm_scratch_floats(1000001, 16));
+}
+
+TRIAL_MAIN(cmocka_unit_test(forward_matches), cmocka_unit_test(backward_matches), cmocka_unit_test(unaligned), cmocka_unit_test(scratch))
