@@ -4,8 +4,10 @@
                     stopped on one number of ranks and resumed on another
   run_to_run, fast  4 ranks: the losses of one rank within 1e-4; run_to_run twice: the same bits
   decisions         a NaN on one rank: every rank leaves out the step, as --train.skip does; a signal to one rank stops all in the same
-                    step, saved; options or corpora that differ, too few slots or lanes: refused with words
+                    step, saved; options that differ, too few slots or lanes: refused with words
+  replicas          a weight that changes on one rank is found, and rank and tensor are named
 """
+import json
 import os
 import pathlib
 import shutil
@@ -63,6 +65,21 @@ def check_levels(scratch, data):
     same(bits(scratch / "run_to_run"), bits(scratch / "again"), "run_to_run twice")
 
 
+def check_not_finite(scratch, data):
+    """Rank 1 sends a NaN among the gradients of step 7 (two sends a step on two ranks): as if that update had been left out."""
+    preload = {"LD_PRELOAD": str(pathlib.Path(os.environ.get("ELBO_TESTS", pathlib.Path(ELBO).parent / "tests")) / "parallel_preload_nan.so")}
+    shell = 'LD_PRELOAD="$ELBO_TEST_PRELOAD" exec "$@"' # of the ranks alone, not of mpirun
+    run, step = scratch / "nan", 7
+    words = command(2, run, data, {"train.steps": 20})
+    environment = {**MPI, "ELBO_TEST_NAN": str(2 * step - 1), "ELBO_TEST_PRELOAD": preload["LD_PRELOAD"]}
+    answer = subprocess.run([*words[:4], "sh", "-c", shell, "sh", *words[4:]], env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    skipped = [row["step"] for row in rows(run) if row.get("skipped")]
+    assert skipped == [step], f"skipped {skipped}"
+    train(1, scratch / "left-out", data, {"train.steps": 20, "train.skip": step})
+    same(bits(scratch / "left-out", metrics=False), bits(run, metrics=False), "a NaN on one rank")
+
+
 def check_refused(scratch, data):
     few = train(4, scratch / "few", data, {"train.slots": 3, "parallel.lanes": 3}, code=2).stderr
     assert "train.slots = 3 are fewer than the 4 ranks" in few, few
@@ -94,6 +111,53 @@ def check_signal(scratch, data, whole):
     same(whole, bits(run), f"stopped by a signal to rank 1 after step {stopped}")
 
 
+def tensor_of(path, prefix):
+    """Name and bytes of the largest tensor of a safetensors file whose name begins so."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    found = {name: about["data_offsets"] for name, about in json.loads(data[8:8 + length]).items() if name.startswith(prefix)}
+    name = max(found, key=lambda n: found[n][1] - found[n][0])
+    return name, data[8 + length + found[name][0]:8 + length + found[name][1]]
+
+
+def flip_in_memory(pid, pattern):
+    """A bit of every copy of the pattern in a process's memory; how many there were."""
+    flipped = 0
+    with open(f"/proc/{pid}/maps", encoding="ascii") as maps, open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        for line in maps:
+            area, rights = line.split()[:2]
+            begin, end = (int(part, 16) for part in area.split("-"))
+            if not rights.startswith("rw"):
+                continue
+            try:
+                memory.seek(begin)
+                at = memory.read(end - begin).find(pattern)
+            except (OSError, OverflowError):
+                continue
+            if at >= 0:
+                memory.seek(begin + at)
+                memory.write(bytes([pattern[0] ^ 1]))
+                flipped += 1
+    return flipped
+
+
+def check_drift(scratch, data):
+    """A bit of a frozen weight changes on rank 1: the next comparison names both."""
+    run = scratch / "drift"
+    given = {"train.steps": 1000000, "optimizer.encoder_factor": 0, "encoder.share_embedding": "false", "checkpoint.every": 20}
+    with subprocess.Popen(command(2, run, data, given), env=MPI, stderr=subprocess.PIPE, text=True) as job:
+        for line in job.stderr:
+            if "step 25/" in line:
+                break
+        name, content = tensor_of(checkpoints(run)[-1] / "model.safetensors", "encoder.")
+        ranks = [pid for pid in os.listdir("/proc") if pid.isdigit() and is_rank(pid, run, "1")]
+        flipped = flip_in_memory(ranks[0], content)
+        said = job.stderr.read()
+        code = job.wait(timeout=60)
+    assert flipped, f"{name} is not in the memory of rank 1"
+    assert code == 10 and f"rank 1 no longer has rank 0's weights: {name} differs" in said, f"exit code {code}: {said[-3000:]}"
+
+
 def is_rank(pid, run, rank):
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
@@ -114,8 +178,10 @@ def main():
         data = corpus(scratch)
         whole = check_world_invariant(scratch, data)
         check_levels(scratch, data)
+        check_not_finite(scratch, data)
         check_refused(scratch, data)
         check_signal(scratch, data, whole)
+        check_drift(scratch, data)
     print(f"trainings on 1, 2, 3, 4 and 8 ranks: the same bits ({time.monotonic() - began:.0f} s)")
     sys.exit(0)
 
