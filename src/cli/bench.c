@@ -76,9 +76,10 @@ elbo_status cli_bench(struct cli *cli, elbo_error *error)
     } known[] = {{"step", bench_steps}, {"kernels", bench_kernels}};
     struct bench b = {.cli = cli};
     size_t k = 0;
+    if (!strcmp(cli->arguments[0], "collectives")) return bench_collectives(cli, error);
     while (k < sizeof known / sizeof *known && strcmp(cli->arguments[0], known[k].name)) k++;
     if (k == sizeof known / sizeof *known)
-        return elbo_fail(error, ELBO_USAGE, "elbo bench knows 'step' and 'kernels', not '%.60s'", cli->arguments[0]);
+        return elbo_fail(error, ELBO_USAGE, "elbo bench knows 'step', 'kernels' and 'collectives', not '%.60s'", cli->arguments[0]);
     elbo_status status = open_bench(&b, error);
     if (!status) status = known[k].run(&b, error);
     if (b.loader) slot_loader_close(b.loader);

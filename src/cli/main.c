@@ -30,7 +30,7 @@ static const struct cli_command commands[] = {
      "elbo decode runs/a < z.jsonl"},
     {"plan", "[CONFIG.yaml]", "say what a run will hold in memory and compute", COMMAND_PLAN, 0, 1, true, cli_plan,
      "elbo plan config.yaml --json"},
-    {"bench", "step|kernels", "time training steps, or each kind of call in one, against the device's measured limits", COMMAND_BENCH,
+    {"bench", "step|kernels|collectives", "time training steps, each kind of call in one against the device's measured limits, or what ranks exchange", COMMAND_BENCH,
      1, 1, false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --decoder.width=512 --json"},
     {"launch", "[-n N] [--max-restarts=K ...] -- COMMAND ...",
      "start N ranks of a command on this host, watch them, start them again when one dies", COMMAND_LAUNCH, 0, 2, false, cli_launch,

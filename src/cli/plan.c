@@ -4,7 +4,16 @@
 
 #include "elbo/corpus.h"
 #include "train/memory.h"
+#include "train/team.h"
 
+static void print_ranks(const struct memory_table *t, const struct elbo_config *c)
+{
+    printf("each of %zu ranks; estimates: sends %.1f MiB a step and receives as much", t->ranks, t->wire / 1048576.0);
+    if (t->exposed > 0)
+        printf(", waits %.2f ms for it at %g GB/s and %g us\n", t->exposed * 1e3, c->parallel.bandwidth, c->parallel.latency);
+    else
+        puts("; parallel.bandwidth and parallel.latency say how long that takes");
+}
 
 elbo_status cli_plan(struct cli *cli, elbo_error *error)
 {
@@ -19,6 +28,7 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
         elbo_corpus_close(corpus);
     }
     ELBO_TRY(elbo_config_check(c, error));
+    ELBO_TRY(team_fits(c, c->parallel.ranks ? c->parallel.ranks : 1, error));
     ELBO_TRY(memory_plan(&t, c, NULL, error));
     if (!c->json) {
         char text[512];
@@ -26,6 +36,7 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
         printf("%.3f M parameters, %zu token types\n%s", (double)t.parameters / 1e6, c->model.vocabulary, text);
         printf("a slot at its capacities: %zu ops, %.2f GFLOP, %.1f MiB moved; activations unshared %.1f MiB\n", t.ops,
                t.flops / 1e9, t.bytes_moved / 1048576.0, (double)t.unshared / 1048576.0);
+        if (t.ranks > 1) print_ranks(&t, c);
         return ELBO_OK;
     }
     json_t *all = json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:f, s:f}", "parameters",
@@ -34,5 +45,12 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
                             "activations", (json_int_t)t.activations, "workspace", (json_int_t)t.workspace, "slots",
                             (json_int_t)t.slots, "sums", (json_int_t)t.sums, "total", (json_int_t)t.total, "activations_unshared", (json_int_t)t.unshared,
                             "ops", (json_int_t)t.ops, "slot_flops", t.flops, "slot_bytes_moved", t.bytes_moved);
+    json_t *ranks = json_pack("{s:I, s:f, s:b, s:o}", "ranks", (json_int_t)t.ranks, "wire_bytes_per_step", t.wire, "estimate", 1,
+                              "exposed_seconds_per_step", t.exposed > 0 ? json_real(t.exposed) : json_null());
+    if (t.ranks > 1 && json_object_set(all, "parallel", ranks)) {
+        json_decref(all);
+        all = NULL;
+    }
+    json_decref(ranks);
     return json_print(stdout, all, JSON_INDENT(2), "the plan", error);
 }

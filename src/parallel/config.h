@@ -12,6 +12,8 @@ struct parallel_config {
     double timeout;          /* seconds until a rank that does not come is missed */
     const char *secret_file; /* holds the job's secret; "": none                  */
     size_t lanes;            /* of determinism world_invariant; 0: the smaller of 8 and the slots */
+    double bandwidth;        /* GB/s that a rank sends, for plans; 0: not known   */
+    double latency;          /* microseconds of a message, for plans              */
     size_t bucket;           /* MiB of gradients that travel at once              */
     size_t check_every;      /* steps between comparisons of the ranks' weights; 0: never */
 };

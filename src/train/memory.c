@@ -6,6 +6,7 @@
 #include "train/optimizer.h"
 #include "train/team.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -21,6 +22,18 @@ struct slot_options slot_options_of(const struct elbo_config *c)
                                  .shuffle = true,
                                  .seed = c->seed,
                                  .word_dropout = c->objective.word_dropout};
+}
+
+/* Gradients go round once in pieces and once as sums; a rank with several roots of the tree of lanes sends each. */
+static void estimate_wire(struct memory_table *t, const struct elbo_config *c)
+{
+    double ranks = (double)t->ranks, bytes = (double)t->gradients, bucket = (double)c->parallel.bucket * 1048576.0;
+    size_t lanes = team_lanes(c, t->ranks);
+    double roots = c->determinism == DETERMINISM_FAST ? 1 : (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
+    t->wire = (1 + roots) * bytes * (ranks - 1) / ranks;
+    t->exposed = 0;
+    if (c->parallel.bandwidth > 0)
+        t->exposed = t->wire / (c->parallel.bandwidth * 1e9) + ceil(bytes / bucket) * 2 * (ranks - 1) * c->parallel.latency * 1e-6;
 }
 
 static elbo_status measure(struct memory_table *t, const struct elbo_config *c, struct parameters *p, struct backend *backend,
@@ -46,14 +59,16 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
         t->unshared = r.executor.plan.sum;
         t->workspace = backend->own_bytes + r.executor.workspace_shared + backend_threads(backend) * r.executor.workspace_worker;
     }
-    size_t figures = align_up(recording_state_elements(&r), PARAMETER_ALIGNMENT), ranks = 1, rank = 0;
+    size_t figures = align_up(recording_state_elements(&r), PARAMETER_ALIGNMENT);
     recording_free(&r, backend);
     size_t arena = parameters_arena_elements(p) * sizeof(float);
     t->parameters = parameters_total(p);
     t->weights = arena + (c->model.precision == PRECISION_BF16 ? arena / 2 : 0);
     t->gradients = arena + figures * sizeof(float);
-    t->sums = reduction_bytes(t->gradients / sizeof(float), team_lanes(c, ranks), ranks, rank, c->determinism != DETERMINISM_FAST,
+    t->ranks = c->parallel.ranks ? c->parallel.ranks : 1;
+    t->sums = reduction_bytes(t->gradients / sizeof(float), team_lanes(c, t->ranks), t->ranks, 0, c->determinism != DETERMINISM_FAST,
                               c->parallel.bucket << 18);
+    estimate_wire(t, c);
     t->moments = parameters_arena_elements(p) * dtype_bytes(optimizer_moments(&c->optimizer));
     if (c->optimizer.kind == OPTIMIZER_ADAMW) t->moments *= 2;
     /* Two batches of slots: six i32 arrays per token and stream, and a few per sentence. */

@@ -12,6 +12,9 @@ struct memory_table {
     size_t weights, gradients, moments, activations, workspace, slots, sums, total; /* bytes; sums: of lanes and other ranks */
     size_t unshared;    /* activations, had each its own memory: what sharing saves */
     double flops, bytes_moved; /* of one slot at its capacities, forward and backward */
+    size_t ranks;
+    double wire;        /* bytes that a rank sends in a step, and as many that it receives */
+    double exposed;     /* seconds a step of waiting for them, by parallel.bandwidth and latency: an estimate; 0: not known */
     size_t ops;
 };
 

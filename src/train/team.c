@@ -40,15 +40,14 @@ static size_t threads_of(const struct ranks *who)
     return share ? share : 1;
 }
 
-elbo_status team_detect(struct trainer *t, elbo_error *error)
+elbo_status team_detect(struct team *team, const struct elbo_config *c, struct backend **backend, elbo_error *error)
 {
-    const struct elbo_config *c = t->config;
-    struct ranks *who = &t->team.who;
+    struct ranks *who = &team->who;
     ELBO_TRY(ranks_detect(who, &c->parallel, ranks_environment, NULL, error));
-    t->team.ranks = who->world;
-    t->team.rank = who->rank;
+    team->ranks = who->world;
+    team->rank = who->rank;
     size_t threads = c->threads ? c->threads : threads_of(who), local = who->local_world > 1 ? who->local_rank : 0;
-    return backend_open_local(&t->backend, c->device, local, threads, error);
+    return backend_open_local(backend, c->device, local, threads, error);
 }
 
 static bool brings_mpi(const struct ranks *who)
@@ -70,11 +69,8 @@ static elbo_status join_mpi(struct team *team, struct collectives **mpi, double 
 }
 
 /* NCCL's id reaches every rank through MPI where mpirun started them, else over TCP. */
-static elbo_status join_devices(struct trainer *t, elbo_error *error)
+static elbo_status join_devices(struct team *team, const struct parallel_config *c, struct backend *b, elbo_error *error)
 {
-    struct team *team = &t->team;
-    struct backend *b = t->backend;
-    const struct parallel_config *c = &t->config->parallel;
     struct rendezvous_options options = rendezvous_here(c);
     unsigned char id[BACKEND_ID] = {0};
     elbo_status status = brings_mpi(&team->who) ? join_mpi(team, &team->host, c->timeout, error) : ELBO_OK;
@@ -90,31 +86,34 @@ static elbo_status join_devices(struct trainer *t, elbo_error *error)
     return b->join(b, id, team->ranks, team->rank, c->timeout, &team->collectives, error);
 }
 
-elbo_status team_join(struct trainer *t, elbo_error *error)
+elbo_status team_fits(const struct elbo_config *c, size_t ranks, elbo_error *error)
 {
-    struct team *team = &t->team;
-    const struct elbo_config *c = t->config;
+    size_t lanes = team_lanes(c, ranks);
+    if (c->train.slots < ranks)
+        return elbo_fail(error, ELBO_USAGE, "train.slots = %zu are fewer than the %zu ranks, and each needs one; raise train.slots, or start "
+                         "fewer ranks", c->train.slots, ranks);
+    if (lanes < ranks)
+        return elbo_fail(error, ELBO_USAGE, "%zu lanes are fewer than the %zu ranks, and each needs one; raise parallel.lanes (and "
+                         "train.slots), or start fewer ranks; more lanes are other sums, so other bits", lanes, ranks);
+    return ELBO_OK;
+}
+
+elbo_status team_join(struct team *team, const struct elbo_config *c, struct backend *backend, elbo_error *error)
+{
     if (team->ranks > 1) {
         signal(SIGPIPE, SIG_IGN); /* a connection that breaks is an error of the call that meets it */
-        if (t->backend->join) ELBO_TRY(join_devices(t, error));
+        if (backend->join) ELBO_TRY(join_devices(team, &c->parallel, backend, error));
         else ELBO_TRY(join_mpi(team, &team->collectives, c->parallel.timeout, error));
     }
-    size_t lanes = team_lanes(c, team->ranks);
-    if (c->train.slots < team->ranks)
-        return elbo_fail(error, ELBO_USAGE, "train.slots = %zu are fewer than the %zu ranks, and each needs one; raise train.slots, or start "
-                         "fewer ranks", c->train.slots, team->ranks);
-    if (lanes < team->ranks)
-        return elbo_fail(error, ELBO_USAGE, "%zu lanes are fewer than the %zu ranks, and each needs one; raise parallel.lanes (and "
-                         "train.slots), or start fewer ranks; more lanes are other sums, so other bits", lanes, team->ranks);
     team->notes = calloc(team->ranks, sizeof(struct note));
     return team->notes ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the notes of %zu ranks", team->ranks);
 }
 
-void team_close(struct trainer *t, elbo_status ended)
+void team_close(struct team *team, const struct backend *backend, elbo_status ended)
 {
-    struct collectives *all[] = {t->team.collectives, t->team.host};
-    if (!ended || !t->backend->separate_memory) reduction_free(t->team.reduction);
-    free(t->team.notes);
+    struct collectives *all[] = {team->collectives, team->host};
+    if (!ended || !backend || !backend->separate_memory) reduction_free(team->reduction);
+    free(team->notes);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!all[i]) continue;
         if (ended) all[i]->broken = true;

@@ -23,15 +23,16 @@ struct team {
     char *notes;                     /* (ranks) what was told of a step              */
 };
 
-/* Lanes of a configuration on so many ranks. */
+/* Lanes of a configuration on so many ranks; refuses fewer lanes or slots than ranks. */
 size_t team_lanes(const struct elbo_config *config, size_t ranks);
+elbo_status team_fits(const struct elbo_config *config, size_t ranks, elbo_error *error);
 
 /* Who this rank is; opens its device. */
-elbo_status team_detect(struct trainer *t, elbo_error *error);
+elbo_status team_detect(struct team *team, const struct elbo_config *config, struct backend **backend, elbo_error *error);
 /* Joins the other ranks; where there are none, nothing happens. */
-elbo_status team_join(struct trainer *t, elbo_error *error);
+elbo_status team_join(struct team *team, const struct elbo_config *config, struct backend *backend, elbo_error *error);
 /* `ended`: how the run did. After a failure of this rank alone the others are not waited for. */
-void team_close(struct trainer *t, elbo_status ended);
+void team_close(struct team *team, const struct backend *backend, elbo_status ended);
 
 /* Every rank calls it with how it did so far; fails everywhere if it failed anywhere. */
 elbo_status team_agree(struct trainer *t, elbo_status status, elbo_error *error);

@@ -204,9 +204,10 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     char from[FILES_PATH] = "";
     ELBO_TRY(elbo_config_check(t->config, error));
     block_signals(t); /* in this thread and in those that it starts, the libraries' too */
-    ELBO_TRY(team_detect(t, error));
+    ELBO_TRY(team_detect(&t->team, t->config, &t->backend, error));
     t->backend->tf32 = t->config->tf32;
-    ELBO_TRY(team_join(t, error));
+    ELBO_TRY(team_join(&t->team, t->config, t->backend, error));
+    ELBO_TRY(team_fits(t->config, t->team.ranks, error));
     if (t->team.rank) t->report = (struct train_report){0};
     if (t->team.ranks > 1) tell_ranks(t);
     ELBO_TRY(team_agree(t, open_inputs(t, from, error), error));
@@ -245,7 +246,7 @@ void trainer_close(struct trainer *t)
     if (t->locked) run_directory_unlock(&t->lock);
     if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
     bool left = t->ended && t->team.collectives && t->backend->separate_memory;
-    team_close(t, t->ended);
+    team_close(&t->team, t->backend, t->ended);
     if (left) return; /* what the device waits for may never come, and nothing that it uses can be released: the process ends next */
     for (unsigned i = 0; i < MOST_AHEAD; i++)
         if (t->pending[i].read) t->backend->release_host(t->backend, t->pending[i].read);

@@ -1,0 +1,116 @@
+/* elbo bench collectives: what ranks exchange, by size: the sum of gradients in the tree's order, as training adds them, and the
+ * collectives' own; from both ends of the table the latency and the bandwidth that `elbo plan` asks for. */
+#include "base/json.h"
+#include "cli/bench.h"
+#include "graph/parameters.h"
+#include "train/team.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WARM_UP = 2, MOST_TURNS = 200, SMALLEST = 1 << 12, LARGEST = 1 << 26, SIZES = 8 };
+
+struct measured {
+    size_t bytes;
+    double ordered, any; /* seconds, medians of the slowest rank's */
+};
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* All ranks begin together; the time is that of the slowest. */
+static elbo_status time_one(double *seconds, struct team *team, struct backend *backend, struct reduction *r, elbo_error *error)
+{
+    struct collectives *c = team->collectives;
+    double mine = 0, *all = malloc(c->ranks * sizeof *all);
+    if (!all) return elbo_fail(error, ELBO_MEMORY, "no memory for the times of %zu ranks", c->ranks);
+    elbo_status status = collectives_gather(c, &mine, 0, all, error);
+    double began = clock_seconds();
+    reduction_lane(r, reduction_own(r).first);
+    if (!status) status = reduction_finish(r, error);
+    backend->mark(backend, 0);
+    if (!status) status = backend->wait(backend, 0, error);
+    mine = clock_seconds() - began;
+    if (!status) status = collectives_gather(c, &mine, sizeof mine, all, error);
+    *seconds = 0;
+    for (size_t k = 0; k < c->ranks && !status; k++) *seconds = fmax(*seconds, all[k]);
+    free(all);
+    return status;
+}
+
+static elbo_status measure(double *median, struct team *team, struct backend *backend, float *arena, size_t bytes, bool ordered, size_t bucket,
+                           elbo_error *error)
+{
+    struct reduction *r;
+    struct reduction_options o = {.backend = backend, .collectives = team->collectives, .arena = arena, .elements = bytes / sizeof(float),
+                                  .lanes = team->ranks, .ordered = ordered, .bucket = bucket};
+    double times[MOST_TURNS], unused;
+    int turns = bytes > LARGEST / 8 ? 10 : bytes > LARGEST / 256 ? 40 : MOST_TURNS;
+    ELBO_TRY(reduction_create(&r, &o, error));
+    elbo_status status = ELBO_OK;
+    for (int i = 0; i < WARM_UP && !status; i++) status = time_one(&unused, team, backend, r, error);
+    for (int i = 0; i < turns && !status; i++) status = time_one(&times[i], team, backend, r, error);
+    reduction_free(r);
+    if (status) return status;
+    qsort(times, (size_t)turns, sizeof *times, by_value);
+    *median = times[turns / 2];
+    return ELBO_OK;
+}
+
+static elbo_status report(const struct bench *b, const struct team *team, const struct measured *m, elbo_error *error)
+{
+    double ranks = (double)team->ranks, wire = 2 * (ranks - 1) / ranks, messages = 2 * (ranks - 1);
+    double latency = m[0].ordered / messages * 1e6, bandwidth = wire * (double)m[SIZES - 1].bytes / m[SIZES - 1].ordered / 1e9;
+    if (b->cli->config.json) {
+        json_t *rows = json_array();
+        for (size_t i = 0; i < SIZES; i++)
+            json_array_append_new(rows, json_pack("{s:I, s:f, s:f}", "bytes", (json_int_t)m[i].bytes, "ordered_seconds", m[i].ordered,
+                                                  "any_order_seconds", m[i].any));
+        json_t *all = json_pack("{s:s, s:s, s:I, s:f, s:f, s:o}", "through", team->collectives->name, "device", b->backend->detail, "ranks",
+                                (json_int_t)team->ranks, "latency_us", latency, "bandwidth_gbs", bandwidth, "sizes", rows);
+        return json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(6), "the collectives' figures", error);
+    }
+    printf("%zu ranks through %s (%s)\n%12s %14s %14s %12s\n", team->ranks, team->collectives->name, b->backend->detail, "bytes", "in order, ms",
+           "any order, ms", "GB/s sent");
+    for (size_t i = 0; i < SIZES; i++)
+        printf("%12zu %14.3f %14.3f %12.3f\n", m[i].bytes, m[i].ordered * 1e3, m[i].any * 1e3, wire * (double)m[i].bytes / m[i].ordered / 1e9);
+    printf("--parallel.bandwidth=%.3g --parallel.latency=%.3g\n", bandwidth, latency);
+    return ELBO_OK;
+}
+
+static elbo_status run(struct bench *b, struct team *team, elbo_error *error)
+{
+    const struct elbo_config *c = &b->cli->config;
+    struct measured m[SIZES] = {{0}};
+    float *arena = NULL;
+    ELBO_TRY(team_detect(team, c, &b->backend, error));
+    ELBO_TRY(team_join(team, c, b->backend, error));
+    if (team->ranks < 2)
+        return elbo_fail(error, ELBO_USAGE, "collectives need several ranks: mpirun -n 4 elbo bench collectives, or elbo launch -n 4 -- bench "
+                         "collectives on GPUs");
+    elbo_status status = b->backend->allocate(b->backend, (void **)&arena, LARGEST, "what is exchanged", error);
+    status = collectives_agree(team->collectives, status, error);
+    for (size_t i = 0; i < SIZES && !status; i++) {
+        m[i].bytes = (size_t)SMALLEST << (2 * i);
+        if (m[i].bytes > LARGEST) m[i].bytes = LARGEST;
+        status = measure(&m[i].ordered, team, b->backend, arena, m[i].bytes, true, c->parallel.bucket << 18, error);
+        if (!status) status = measure(&m[i].any, team, b->backend, arena, m[i].bytes, false, 0, error);
+    }
+    if (arena && !status) b->backend->release(b->backend, arena);
+    if (status || team->rank) return status;
+    return report(b, team, m, error);
+}
+
+elbo_status bench_collectives(struct cli *cli, elbo_error *error)
+{
+    struct bench b = {.cli = cli};
+    struct team team = {0};
+    elbo_status status = run(&b, &team, error);
+    team_close(&team, b.backend, status);
+    if (b.backend && !(status && team.collectives)) b.backend->destroy(b.backend);
+    return status;
+}
