@@ -5,6 +5,7 @@
 #include "parallel/child.h"
 #include "parallel/prefix.h"
 #include "parallel/sockets.h"
+#include "parallel/told.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -18,7 +19,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { VARIABLES = 8, SECRET_BYTES = 32 };
 static const double never = 1e300;
 
 struct rank {
@@ -259,57 +259,25 @@ static void turn(struct job *j)
     }
 }
 
-static void random_secret(char *out, size_t room)
-{
-    unsigned char bytes[SECRET_BYTES];
-    randombytes_buf(bytes, sizeof bytes);
-    sodium_bin2hex(out, room, bytes, sizeof bytes);
-    sodium_memzero(bytes, sizeof bytes);
-}
-
-static size_t shared_variables(struct child_variable v[VARIABLES], const struct job *j, unsigned port)
-{
-    size_t n = 0;
-    v[n].name = "ELBO_RESTART";
-    snprintf(v[n++].value, sizeof v->value, "%u", j->restart);
-    if (!j->launch->ranks && getenv("ELBO_SECRET")) return n; /* ranks on other hosts have been given it */
-    v[n].name = "ELBO_SECRET";
-    random_secret(v[n++].value, sizeof v->value);
-    if (!j->launch->ranks) return n;
-    v[n++] = (struct child_variable){"ELBO_ADDRESS", "127.0.0.1"};
-    v[n].name = "ELBO_PORT";
-    snprintf(v[n++].value, sizeof v->value, "%u", port);
-    for (int k = 0; k < 2; k++) {
-        v[n].name = k ? "ELBO_LOCAL_WORLD_SIZE" : "ELBO_WORLD_SIZE";
-        snprintf(v[n++].value, sizeof v->value, "%zu", j->count);
-    }
-    return n;
-}
-
 static elbo_status start_all(struct job *j, elbo_error *error)
 {
-    struct child_variable variables[VARIABLES + 2];
+    struct child_variable variables[TOLD_MOST];
     const bool several = j->launch->ranks > 0;
-    unsigned port = 0;
-    if (several) ELBO_TRY(sockets_free_port(&port, error));
+    struct told told = {.restart = j->restart, .ranks = j->launch->ranks};
+    if (several) ELBO_TRY(sockets_free_port(&told.port, error));
+    told_secret(&told);
     struct child_plan plan = {
         .command = j->launch->command,
         .variables = variables,
-        .variable_count = shared_variables(variables, j, port),
         .own_errors = !several,
         .heartbeat = j->launch->hang_timeout > 0,
         .death_signal = several ? SIGKILL : SIGTERM, /* a launcher of its own ends its ranks itself */
         .mask = &j->old_mask,
     };
-    const size_t shared = plan.variable_count;
     elbo_status status = ELBO_OK;
     for (size_t i = 0; i < j->count && status == ELBO_OK; i++) {
         plan.own_output = !several || i == 0;
-        if (several) plan.variable_count = shared + 2;
-        for (size_t k = 0; k < 2 && several; k++) {
-            variables[shared + k].name = k ? "ELBO_LOCAL_RANK" : "ELBO_RANK";
-            snprintf(variables[shared + k].value, sizeof variables->value, "%zu", i);
-        }
+        plan.variable_count = told_variables(variables, &told, i);
         j->ranks[i].prefix.rank = i;
         j->ranks[i].prefix.used = 0;
         status = child_start(&j->ranks[i].child, &plan, error);
@@ -317,6 +285,7 @@ static elbo_status start_all(struct job *j, elbo_error *error)
         j->ranks[i].beaten = clock_seconds();
     }
     sodium_memzero(variables, sizeof variables);
+    sodium_memzero(&told, sizeof told);
     return status;
 }
 

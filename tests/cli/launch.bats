@@ -189,8 +189,8 @@ forwarded() {
 }
 
 @test "no process outlives the launcher: its children's children, who left their group, or when it is killed" {
-    launch 0 -n 2 -- sh -c 'sleep 60 & echo $! > a.$ELBO_RANK; setsid sleep 60 & sleep 0.1; pgrep -P $$ > b.$ELBO_RANK; exit 0'
-    [ "$(cat b.* | wc -l)" -eq 4 ]
+    launch 0 -n 2 -- sh -c 'sleep 60 & echo $! > a.$ELBO_RANK; setsid sleep 60 & sleep 0.1; cat /proc/$$/task/$$/children > b.$ELBO_RANK; exit 0'
+    [ "$(cat b.* | wc -w)" -eq 4 ]
     gone $(cat a.* b.*)
     "$ELBO" launch -n 2 -- sh -c 'echo $$ > pid.$ELBO_RANK; exec sleep 60' &
     there pid.0 pid.1
@@ -218,7 +218,7 @@ forwarded() {
     "$ELBO" train "${options[@]}" --run.dir=whole 2> /dev/null
     "$ELBO" launch -n 1 --max-restarts=1 --pause=0 -- train "${options[@]}" --run.dir=run 2> said &
     there run/checkpoints/step-00000040/model.safetensors
-    pkill -9 -P $!
+    kill -9 $(cat "/proc/$!/task/$!/children")
     wait $!
     says 'rank 0 was killed by signal 9 (Killed); restart 1 of 1'
     cmp {whole,run}/checkpoints/step-00000120/model.safetensors

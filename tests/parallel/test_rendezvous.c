@@ -67,6 +67,34 @@ static void names_and_ipv6_are_addresses(void **state)
     }
 }
 
+/* 127.0.0.2 is this host's too: whoever listens everywhere takes connections there. */
+static bool is_open_at_another_address(unsigned port)
+{
+    struct sockaddr_in at = at_port(port);
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool open = !connect(fd, (struct sockaddr *)&at, sizeof at);
+    close(fd);
+    return open;
+}
+
+static void one_host_listens_on_the_loopback_only(void **state)
+{
+    (void)state;
+    for (int several = 0; several < 2; several++) {
+        struct job job;
+        make_job(&job, 2, free_ports(1));
+        for (size_t r = 0; r < 2; r++) job.members[r].ranks.one_host = !several;
+        job.members[1].delay = 0.2;
+        begin_job(&job);
+        close(dial(job.members[0].ranks.port)); /* it listens */
+        bool open = is_open_at_another_address(job.members[0].ranks.port);
+        end_job(&job);
+        assert_met(&job);
+        assert_int_equal(open, several);
+    }
+}
+
 /* As on several hosts: rank 0 listens at more than the loopback. */
 static void several_hosts_meet_with_a_secret(void **state)
 {
@@ -338,7 +366,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_rank_has_the_bytes), cmocka_unit_test(ranks_may_come_late_and_in_any_order),
-        cmocka_unit_test(names_and_ipv6_are_addresses), cmocka_unit_test(several_hosts_meet_with_a_secret),
+        cmocka_unit_test(names_and_ipv6_are_addresses), cmocka_unit_test(one_host_listens_on_the_loopback_only),
+        cmocka_unit_test(several_hosts_meet_with_a_secret),
         cmocka_unit_test(a_taken_port_gives_way_to_the_next), cmocka_unit_test(one_meeting_follows_another_at_the_same_port),
         cmocka_unit_test(a_file_holds_the_secret), cmocka_unit_test(files_that_others_can_read_are_refused),
         cmocka_unit_test(what_is_no_secret_is_refused), cmocka_unit_test(rank_0_leaves_a_secret_for_its_user),
