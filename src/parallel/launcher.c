@@ -121,15 +121,6 @@ static void judge(struct job *j, size_t index, int status)
     end_all(j);
 }
 
-/* The next process that has ended, reaped; 0: none. What is left of its group is killed first, while its number is its own. */
-static pid_t reap_one(int *status)
-{
-    siginfo_t info = {0};
-    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) || !info.si_pid) return 0;
-    kill(-info.si_pid, SIGKILL);
-    return waitpid(info.si_pid, status, 0);
-}
-
 /* Is the second end a likelier cause of the job's than the first? Who was killed comes before who failed for lack of it. */
 static bool is_worse(const struct job *j, int before, int status)
 {
@@ -144,7 +135,7 @@ static void reap(struct job *j)
     size_t cause = j->count;
     int status, cause_status = 0;
     pid_t pid;
-    while ((pid = reap_one(&status)) > 0) {
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         size_t i = 0;
         while (i < j->count && j->ranks[i].child.pid != pid) i++;
         if (i == j->count) continue; /* a rank's own child, left to us */

@@ -107,7 +107,10 @@ wait $!
 kill "$b"
 END
     unshare -Urn bash hosts
-    for host in a b; do grep -q 'set the variable ELBO_SECRET' "$host.none" && [ "$(cat "$host.none.code")" -eq 2 ]; done
+    for host in a b; do
+        grep -q 'set the variable ELBO_SECRET' "$host.none"
+        [ "$(cat "$host.none.code")" -eq 2 ]
+    done
     cat a.good b.good > out
     met 2 'meeting at 10.9.8.1:23456'
     for host in a b; do [ "$(cat "$host.other.code")" -eq 4 ]; done

@@ -269,7 +269,7 @@ static void rank_0_leaves_a_secret_for_its_user(void **state)
     without_secret(&job, 4, free_ports(1), folder.path);
     job.members[0].delay = 0.2;
     snprintf(name, sizeof name, "elbo/%s-0", job.members[0].ranks.job);
-    temporary_write(temporary_path(inside, &folder, name), "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", 64);
+    temporary_write(temporary_path(inside, &folder, name), "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef, longer", 72);
     if (chmod(inside, 0600)) abort();
     run_job(&job);
     assert_met(&job);

@@ -47,6 +47,36 @@ static void who_does_not_know_the_secret_hears_nothing(void **state)
     if (!found) fail_msg("a host that takes any proof was not found out");
 }
 
+/* Every number and every nonce counts, and which way a proof goes: one changed, no proof holds and nothing opens. */
+static void a_proof_holds_for_its_own_terms_only(void **state)
+{
+    (void)state;
+    static const enum wire_kind kinds[] = {WIRE_PROOF, WIRE_CONTENT, WIRE_THANKS};
+    struct wire_terms terms = {1, 2, 0, ID, {{0}}};
+    unsigned char key[WIRE_KEY], mac[WIRE_MAC], body[WIRE_LARGEST], id[ID], out[ID];
+    key_of(key, SECRET);
+    fill(id, ID, 1);
+    fill(terms.nonce, sizeof terms.nonce, 2);
+    wire_seal(body, id, &terms, key);
+    assert_true(wire_open(out, body, &terms, key));
+    assert_memory_equal(out, id, ID);
+    for (size_t k = 0; k < 3; k++) {
+        wire_prove(mac, kinds[k], &terms, key);
+        for (size_t other = 0; other < 3; other++) assert_int_equal(wire_proved(mac, kinds[other], &terms, key), k == other);
+        for (size_t i = 0; i < sizeof terms; i++) { /* a struct without padding: every byte is a field's */
+            struct wire_terms wrong = terms;
+            ((unsigned char *)&wrong)[i] ^= 1;
+            if (wire_proved(mac, kinds[k], &wrong, key)) fail_msg("byte %zu of the terms does not count for frame %d", i, kinds[k]);
+            if (wrong.size == terms.size && wire_open(out, body, &wrong, key)) fail_msg("byte %zu does not count for the content", i);
+        }
+        for (size_t i = 0; i < WIRE_KEY; i++) {
+            key[i] ^= 1;
+            assert_false(wire_proved(mac, kinds[k], &terms, key));
+            key[i] ^= 1;
+        }
+    }
+}
+
 /* The real client, with what is not this job's. */
 static void ranks_of_other_jobs_are_not_served(void **state)
 {
@@ -66,6 +96,41 @@ static void ranks_of_other_jobs_are_not_served(void **state)
         assert_memory_equal(bytes, nothing, ID);
     }
     close_host(&h);
+}
+
+static void a_rank_counts_once_and_when_it_has_thanked(void **state)
+{
+    (void)state;
+    struct hosting h;
+    struct heard heard;
+    unsigned char bytes[ID] = {0}, nothing[ID] = {0}, thanks[WIRE_HEADER + WIRE_MAC];
+    struct terms_of t;
+    open_host(&h, meeting_serve, 3, 0, 10);
+    /* who knows the secret, and breaks off or thanks wrongly, has not been served */
+    for (int wrong = 0; wrong < 2; wrong++) {
+        int fd = dial(h.ranks.port);
+        say_hello(&t, &h.ranks, 5);
+        send_bytes(fd, t.hello, t.hello_size);
+        heard.size = receive_bytes(fd, heard.bytes, ONE_CHALLENGE, 2);
+        make_proof(&t, &heard, h.key);
+        send_bytes(fd, t.proof, t.proof_size);
+        assert_true(receive_bytes(fd, heard.bytes, WIRE_HEADER + wire_size(WIRE_CONTENT, ID), 2) > ID);
+        if (wrong) send_bytes(fd, thanks, frame(thanks, WIRE_THANKS, nothing));
+        if (wrong) receive_bytes(fd, heard.bytes, 1, 2); /* until the host has looked at it */
+        close(fd);
+    }
+    struct ranks ranks = h.ranks;
+    ranks.rank = 1;
+    assert_int_equal(join_as(bytes, &h, &ranks, h.key), JOIN_DONE);
+    memset(bytes, 0, ID);
+    usleep(20000); /* the thanks have arrived */
+    assert_int_equal(join_as(bytes, &h, &ranks, h.key), JOIN_CLOSED); /* a second process with its number */
+    assert_memory_equal(bytes, nothing, ID);
+    ranks.rank = 2;
+    assert_int_equal(join_as(bytes, &h, &ranks, h.key), JOIN_DONE);
+    pthread_join(h.thread, NULL);
+    close(h.listening);
+    assert_int_equal(h.status, ELBO_OK);
 }
 
 static void rank_0_names_what_came_instead(void **state)
@@ -190,8 +255,10 @@ static void a_recorded_conversation_opens_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(who_does_not_know_the_secret_hears_nothing), cmocka_unit_test(ranks_of_other_jobs_are_not_served),
-        cmocka_unit_test(rank_0_names_what_came_instead), cmocka_unit_test(a_recorded_conversation_opens_nothing),
+        cmocka_unit_test(who_does_not_know_the_secret_hears_nothing), cmocka_unit_test(a_proof_holds_for_its_own_terms_only),
+        cmocka_unit_test(ranks_of_other_jobs_are_not_served),
+        cmocka_unit_test(a_rank_counts_once_and_when_it_has_thanked), cmocka_unit_test(rank_0_names_what_came_instead),
+        cmocka_unit_test(a_recorded_conversation_opens_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
