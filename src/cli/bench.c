@@ -17,7 +17,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     ELBO_TRY(backend_open(&b->backend, c->device, c->threads, error));
     b->backend->tf32 = c->tf32;
     ELBO_TRY(model_create(&b->model, &c->model, b->backend, error));
-    ELBO_TRY(optimizer_create(&b->optimizer, &c->optimizer, b->model.parameters, model_weights(&b->model), 0, b->backend, error));
+    ELBO_TRY(optimizer_create(&b->optimizer, &c->optimizer, b->model.parameters, model_weights(&b->model), NULL, b->backend, error));
     struct slot_options s = slot_options_of(c);
     size_t sentences = slot_sentence_capacity(&s);
     struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,

@@ -15,6 +15,7 @@ struct parallel_config {
     double bandwidth;        /* GB/s that a rank sends, for plans; 0: not known   */
     double latency;          /* microseconds of a message, for plans              */
     size_t bucket;           /* MiB of gradients that travel at once              */
+    size_t zero;             /* 1: each rank keeps its share of the moments       */
     size_t check_every;      /* steps between comparisons of the ranks' weights; 0: never */
 };
 

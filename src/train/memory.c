@@ -24,12 +24,22 @@ struct slot_options slot_options_of(const struct elbo_config *c)
                                  .word_dropout = c->objective.word_dropout};
 }
 
+/* Elements of one moment on rank 0, which has the most. */
+static size_t moments_of(const struct elbo_config *c, const struct parameters *p)
+{
+    size_t elements = 0;
+    struct optimizer_share share = {c->parallel.zero && c->parallel.ranks ? c->parallel.ranks : 1, 0};
+    for (unsigned g = 0; g < GROUPS; g++) elements += optimizer_piece_of(&parameters_groups(p)[g], share).count;
+    return elements;
+}
+
 /* Gradients go round once in pieces and once as sums; a rank with several roots of the tree of lanes sends each. */
 static void estimate_wire(struct memory_table *t, const struct elbo_config *c)
 {
     double ranks = (double)t->ranks, bytes = (double)t->gradients, bucket = (double)c->parallel.bucket * 1048576.0;
     size_t lanes = team_lanes(c, t->ranks);
     double roots = c->determinism == DETERMINISM_FAST ? 1 : (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
+    if (c->parallel.zero) roots += (double)t->weights / bytes; /* and the weights once more */
     t->wire = (1 + roots) * bytes * (ranks - 1) / ranks;
     t->exposed = 0;
     if (c->parallel.bandwidth > 0)
@@ -69,7 +79,7 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
     t->sums = reduction_bytes(t->gradients / sizeof(float), team_lanes(c, t->ranks), t->ranks, 0, c->determinism != DETERMINISM_FAST,
                               c->parallel.bucket << 18);
     estimate_wire(t, c);
-    t->moments = parameters_arena_elements(p) * dtype_bytes(optimizer_moments(&c->optimizer));
+    t->moments = moments_of(c, p) * dtype_bytes(optimizer_moments(&c->optimizer));
     if (c->optimizer.kind == OPTIMIZER_ADAMW) t->moments *= 2;
     /* Two batches of slots: six i32 arrays per token and stream, and a few per sentence. */
     t->slots = 2 * s.slots * ((s.encoder_tokens + s.decoder_tokens) * 6 * 4 + sentences * (8 + 8 + 4 + 8));

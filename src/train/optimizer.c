@@ -23,6 +23,14 @@ enum dtype optimizer_moments(const struct optimizer_config *c)
     return c->moments == MOMENTS_BF16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
+struct optimizer_piece optimizer_piece_of(const struct parameter_group *group, struct optimizer_share share)
+{
+    size_t blocks = group->elements / PARAMETER_ALIGNMENT, ranks = share.ranks ? share.ranks : 1;
+    size_t first = blocks / ranks * share.rank + (share.rank < blocks % ranks ? share.rank : blocks % ranks);
+    size_t count = blocks / ranks + (share.rank < blocks % ranks);
+    return (struct optimizer_piece){group->offset + first * PARAMETER_ALIGNMENT, count * PARAMETER_ALIGNMENT};
+}
+
 static value range(struct graph *g, const char *what, enum dtype dtype, unsigned group, size_t elements)
 {
     char name[32];
@@ -43,15 +51,16 @@ static void bind_ranges(struct optimizer *o, struct weight_arenas weights)
     const struct parameter_group *groups = parameters_groups(o->parameters);
     size_t moment = dtype_bytes(optimizer_moments(&o->config));
     for (unsigned k = 0; k < GROUPS; k++) {
-        size_t at = groups[k].offset;
+        size_t at = optimizer_piece_of(&groups[k], o->share).first, own = o->moment_at[k];
         const struct {
             const char *what;
             const void *data;
-        } ranges[] = {{"gradient", o->gradients + at},
+        } ranges[] = {{"gradient", o->gradients + groups[k].offset},
+                      {"piece", o->gradients + at},
                       {"weights", weights.master + at},
                       {"working", weights.working ? (const uint16_t *)weights.working + at : NULL},
-                      {"moment1", (const char *)o->moment1 + at * moment},
-                      {"moment2", o->moment2 ? (const char *)o->moment2 + at * moment : NULL},
+                      {"moment1", (const char *)o->moment1 + own * moment},
+                      {"moment2", o->moment2 ? (const char *)o->moment2 + own * moment : NULL},
                       {"scalars", o->scalars + k * STEP_SCALARS}};
         for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
             char name[32];
@@ -86,23 +95,32 @@ static void record(struct optimizer *o, bool working)
              count, small(g, "loss", 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}}, true), small(g, "rows", 2, rows, false),
              small(g, "settings", 1, (struct dim[]){{DIM_FIXED, GUARD_SETTINGS}}, false));
     for (unsigned k = 0; k < GROUPS; k++) {
-        size_t n = groups[k].elements;
-        if (!o->trained[k]) continue;
+        struct optimizer_piece piece = optimizer_piece_of(&groups[k], o->share);
+        size_t n = piece.count;
+        if (!o->trained[k] || !n) continue;
+        value d = n == groups[k].elements ? gradient[k] : range(g, "piece", DTYPE_F32, k, n);
         value w = range(g, "weights", DTYPE_F32, k, n), m = range(g, "moment1", moments, k, n);
         value copy = working ? range(g, "working", DTYPE_BF16, k, n) : NO_VALUE;
         value s = range(g, "scalars", DTYPE_F32, k, STEP_SCALARS);
         if (o->config.kind == OPTIMIZER_ADAMW)
-            op_adamw(g, w, copy, m, range(g, "moment2", moments, k, n), gradient[k], s, groups[k].offset);
+            op_adamw(g, w, copy, m, range(g, "moment2", moments, k, n), d, s, piece.first);
         else
-            op_sgd(g, w, copy, m, gradient[k], s, groups[k].offset);
+            op_sgd(g, w, copy, m, d, s, piece.first);
     }
 }
 
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
-                             struct weight_arenas weights, size_t figures, struct backend *backend, elbo_error *error)
+                             struct weight_arenas weights, const struct optimizer_options *options, struct backend *backend, elbo_error *error)
 {
     *o = (struct optimizer){.config = *config, .parameters = parameters, .backend = backend};
-    size_t elements = parameters_arena_elements(parameters), bytes = elements * dtype_bytes(optimizer_moments(config));
+    if (options) o->share = options->share;
+    const struct parameter_group *groups = parameters_groups(parameters);
+    for (unsigned k = 0; k < GROUPS; k++) {
+        o->moment_at[k] = o->moments;
+        o->moments += optimizer_piece_of(&groups[k], o->share).count;
+    }
+    size_t elements = parameters_arena_elements(parameters), figures = options ? options->figures : 0;
+    size_t bytes = o->moments * dtype_bytes(optimizer_moments(config));
     ELBO_TRY(backend->allocate(backend, (void **)&o->gradients, (elements + figures) * sizeof(float), "gradients", error));
     ELBO_TRY(backend->allocate(backend, &o->moment1, bytes, "the optimizer's first moments", error));
     if (config->kind == OPTIMIZER_ADAMW)
@@ -111,7 +129,6 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     ELBO_TRY(backend->allocate(backend, (void **)&o->scalars, GROUPS * STEP_SCALARS * sizeof(float), "the step's scalars", error));
     struct graph_capacities none = {{0}};
     ELBO_TRY(graph_create(&o->graph, "update", parameters, &none, error));
-    const struct parameter_group *groups = parameters_groups(parameters);
     for (unsigned k = 0; k < GROUPS; k++) {
         o->factor[k] = part_factor(config, groups[k].part);
         o->trained[k] = groups[k].elements && o->factor[k] > 0;

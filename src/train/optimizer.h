@@ -16,15 +16,28 @@ struct update {
     uint64_t seed, step; /* of the noise that rounds moments in bf16: the run's, and the draw that this update is of */
 };
 
+/* Which part of every group this optimizer updates: the rank-th of `ranks` runs of blocks (ZeRO stage 1, Rajbhandari et al. 2020). It
+ * alone has moments here; norms are of whole gradients. ranks 0 or 1: all. */
+struct optimizer_share {
+    size_t ranks, rank;
+};
+
+/* Elements of the arenas. */
+struct optimizer_piece {
+    size_t first, count;
+};
+
 struct optimizer {
     struct optimizer_config config;
+    struct optimizer_share share;
     struct parameters *parameters;
     struct backend *backend;
     bool trained[GROUPS];
     double factor[GROUPS];                /* of the learning rate                     */
     uint64_t updates;                     /* known to be applied: the schedules' clock */
     float *gradients;                     /* arena                                    */
-    void *moment1, *moment2;              /* arenas; moment2 is null with SGD         */
+    void *moment1, *moment2;              /* arenas of the share's pieces, behind each other; moment2 is null with SGD */
+    size_t moments, moment_at[GROUPS];    /* their elements; where those of a group begin */
     float *control;                       /* (CONTROL_SIZE) on the backend            */
     float *scalars;                       /* (GROUPS, STEP_SCALARS) on the backend    */
     float rows[2][GROUPS][STEP_SCALARS], settings[GUARD_SETTINGS];
@@ -39,9 +52,17 @@ unsigned optimizer_wanted(const struct optimizer_config *config);
 /* Type of the moments. */
 enum dtype optimizer_moments(const struct optimizer_config *config);
 
-/* `figures`: elements behind the gradients in their arena, for what is summed with them. */
+/* A share's piece of a group. */
+struct optimizer_piece optimizer_piece_of(const struct parameter_group *group, struct optimizer_share share);
+
+struct optimizer_options {
+    size_t figures;                       /* elements behind the gradients in their arena, for what is summed with them */
+    struct optimizer_share share;
+};
+
+/* `options` null: none of them. */
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
-                             struct weight_arenas weights, size_t figures, struct backend *backend, elbo_error *error);
+                             struct weight_arenas weights, const struct optimizer_options *options, struct backend *backend, elbo_error *error);
 void optimizer_free(struct optimizer *o);
 
 /* The loss that the guard looks at: ELBO_PARTS floats on the backend. Before the first update. */

@@ -5,6 +5,7 @@
 #include "base/bf16.h"
 #include "base/files.h"
 #include "train/checkpoint.h"
+#include "train/sharded.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,13 +18,16 @@ struct arena {
     struct backend *backend;
     const char *memory; /* null: there is none */
     enum dtype type;
+    struct trainer *sharded; /* moments that ranks share out; null: all are here */
+    unsigned moment;
 };
 
 static elbo_status read_arena(const struct safetensors_source *source, void *to, size_t at, size_t elements, elbo_error *error)
 {
     const struct arena *a = (const struct arena *)source;
     size_t each = dtype_bytes(a->type);
-    a->backend->download(a->backend, to, a->memory + at * each, elements * each);
+    if (a->sharded) ELBO_TRY(sharded_read(a->sharded, a->moment, to, at, elements, error));
+    else a->backend->download(a->backend, to, a->memory + at * each, elements * each);
     if (a->backend->check) ELBO_TRY(a->backend->check(a->backend, error));
     for (size_t i = elements; i-- > 0 && a->type == DTYPE_BF16;) { /* in place, from the end */
         uint16_t half;
@@ -35,7 +39,7 @@ static elbo_status read_arena(const struct safetensors_source *source, void *to,
 }
 
 /* Writes a file's f32 into the arena from element `at` on, as the arena has them. */
-static elbo_status write_arena(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
+static elbo_status write_range(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
 {
     enum { PIECE = 4096 };
     size_t each = dtype_bytes(a->type);
@@ -55,6 +59,16 @@ static elbo_status write_arena(const struct arena *a, size_t at, const void *dat
         }
     }
     return a->backend->check ? a->backend->check(a->backend, error) : ELBO_OK;
+}
+
+static elbo_status write_arena(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
+{
+    struct sharded_part parts[GROUPS];
+    if (!a->sharded) return write_range(a, at, data, elements, error);
+    size_t n = sharded_parts(parts, &a->sharded->optimizer, at, elements);
+    for (size_t i = 0; i < n; i++)
+        ELBO_TRY(write_range(a, parts[i].at, (const char *)data + parts[i].from * sizeof(float), parts[i].count, error));
+    return ELBO_OK;
 }
 
 static struct safetensors_tensor describe(const struct parameter *p, const char *name, const struct arena *a)
@@ -98,9 +112,10 @@ static elbo_status bundle_make(struct bundle *b, struct trainer *t, elbo_error *
     const struct parameters *p = t->model.parameters;
     size_t n = parameters_count(p), z = t->model_config.latent.width;
     enum dtype moments = optimizer_moments(&t->optimizer.config);
-    b->arena[0] = (struct arena){{read_arena}, t->backend, (const char *)t->model.weights, DTYPE_F32};
-    b->arena[1] = (struct arena){{read_arena}, t->backend, t->optimizer.moment1, moments};
-    b->arena[2] = (struct arena){{read_arena}, t->backend, t->optimizer.moment2, moments};
+    struct trainer *shared = sharded(t) ? t : NULL;
+    b->arena[0] = (struct arena){{read_arena}, t->backend, (const char *)t->model.weights, DTYPE_F32, NULL, 0};
+    b->arena[1] = (struct arena){{read_arena}, t->backend, t->optimizer.moment1, moments, shared, 0};
+    b->arena[2] = (struct arena){{read_arena}, t->backend, t->optimizer.moment2, moments, shared, 1};
     b->weights = calloc(n + 1, sizeof *b->weights);
     b->state = calloc(2 * n + 1, sizeof *b->state);
     b->names = calloc(2 * n + 1, sizeof *b->names);
@@ -189,7 +204,7 @@ elbo_status state_load_weights(struct model *m, const struct checkpoint *c, elbo
 {
     struct safetensors *file;
     ELBO_TRY(checkpoint_tensors(&file, c, "model.safetensors", error));
-    struct arena arena = {{read_arena}, m->backend, (const char *)m->weights, DTYPE_F32};
+    struct arena arena = {{read_arena}, m->backend, (const char *)m->weights, DTYPE_F32, NULL, 0};
     elbo_status status = ELBO_OK;
     for (size_t i = 0; i < parameters_count(m->parameters) && !status; i++) {
         const struct parameter *p = parameters_get(m->parameters, i);

@@ -43,6 +43,7 @@ struct trainer {
     struct model model;
     struct optimizer optimizer;
     struct team team;
+    void *sharded_staging;       /* of sharded.c */
     struct recording recording;
     struct slot_loader *loader;
     struct metrics *metrics;

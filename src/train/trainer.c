@@ -7,6 +7,7 @@
 #include "train/checkpoint.h"
 #include "train/memory.h"
 #include "train/schedule.h"
+#include "train/sharded.h"
 #include "train/report.h"
 #include "train/state.h"
 
@@ -108,7 +109,8 @@ static elbo_status build_sums(struct trainer *t, elbo_error *error)
     const struct elbo_config *c = t->config;
     size_t gradients = parameters_arena_elements(t->model.parameters);
     size_t figures = align_up(recording_state_elements(&t->recording), PARAMETER_ALIGNMENT);
-    ELBO_TRY(optimizer_create(&t->optimizer, &c->optimizer, t->model.parameters, model_weights(&t->model), figures, t->backend, error));
+    struct optimizer_options updated = {.figures = figures, .share = sharded_share(t)};
+    ELBO_TRY(optimizer_create(&t->optimizer, &c->optimizer, t->model.parameters, model_weights(&t->model), &updated, t->backend, error));
     ELBO_TRY(recording_place_state(&t->recording, t->optimizer.gradients + gradients, error));
     struct reduction_options options = {.backend = t->backend, .collectives = t->team.collectives, .arena = t->optimizer.gradients,
                                         .elements = gradients + figures, .lanes = team_lanes(c, t->team.ranks),
@@ -120,6 +122,7 @@ static elbo_status build(struct trainer *t, elbo_error *error)
 {
     struct elbo_config planned = *t->config;
     planned.model = t->model_config;
+    planned.parallel.ranks = t->team.ranks;
     struct memory_table table;
     ELBO_TRY(memory_plan(&table, &planned, t->backend, error));
     if (!t->backend->separate_memory) ELBO_TRY(memory_check(&table, memory_available(), error));
@@ -251,6 +254,7 @@ void trainer_close(struct trainer *t)
     for (unsigned i = 0; i < MOST_AHEAD; i++)
         if (t->pending[i].read) t->backend->release_host(t->backend, t->pending[i].read);
     recording_free(&t->recording, t->backend);
+    if (t->sharded_staging) t->backend->release(t->backend, t->sharded_staging);
     if (t->optimizer.backend) optimizer_free(&t->optimizer);
     if (t->model.backend) model_free(&t->model);
     if (t->backend) t->backend->destroy(t->backend);
@@ -336,6 +340,7 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     ELBO_TRY(team_tell(t, which, p, error));
     ELBO_TRY(reduction_finish(t->team.reduction, error));
     ELBO_TRY(optimizer_update(&t->optimizer, &u, error));
+    ELBO_TRY(sharded_gather(t, error));
     read_later(t, p);
     t->backend->mark(t->backend, which);
     p->live = true;
@@ -400,6 +405,11 @@ static elbo_status save(struct trainer *t, elbo_error *error)
 {
     double before = clock_seconds();
     elbo_status status = t->team.rank ? ELBO_OK : state_save(t, error);
+    if (sharded(t)) {
+        elbo_error lost;
+        elbo_status told = t->team.rank ? sharded_serve(t, &lost) : sharded_done(t, &lost);
+        if (!status && told) *error = lost, status = told;
+    }
     if (status) elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->draws);
     t->save_seconds = clock_seconds() - before;
     t->step_began += t->save_seconds;

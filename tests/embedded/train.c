@@ -52,7 +52,7 @@ int main(void)
 
     MUST(cpu_backend_create(&backend, 2, NULL, &error));
     MUST(model_create(&model, &config, backend, &error));
-    MUST(optimizer_create(&optimizer, &how, model.parameters, model_weights(&model), 0, backend, &error));
+    MUST(optimizer_create(&optimizer, &how, model.parameters, model_weights(&model), NULL, backend, &error));
     struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = 256, [DIM_DEC_TOKENS] = 256, [DIM_SENTENCES] = SENTENCES, [DIM_DRAWS] = SENTENCES}};
     struct train_recording options = {.wanted = optimizer_wanted(&how)};
     MUST(record_train(&train, &config, model.parameters, &capacities, &options, NULL, &error));

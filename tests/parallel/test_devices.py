@@ -57,6 +57,8 @@ def check_bits(scratch, data, precision):
     for ranks in (2, 3, 4, 8) if FULL else (2, 3):
         train(ranks, scratch / f"{precision}-{ranks}", data, given)
         same(whole, bits(scratch / f"{precision}-{ranks}"), f"{precision} on {ranks} ranks")
+    train(3, scratch / f"{precision}-zero", data, {**given, "parallel.zero": 1})
+    same(whole, bits(scratch / f"{precision}-zero"), f"{precision}, ZeRO on three ranks")
     train(2, scratch / f"{precision}-moved", data, {**given, "train.stop_after": 2})
     train(1, scratch / f"{precision}-moved", data, given)
     same(whole, bits(scratch / f"{precision}-moved"), f"{precision}, stopped on two ranks and resumed on one")

@@ -2,6 +2,7 @@
 
   world_invariant   1, 2, 3, 4 and 8 ranks, 100 steps, with all noise: weights, moments, counters and rows the same bits; also when
                     stopped on one number of ranks and resumed on another
+  ZeRO              the same bits as with whole moments; checkpoints go to and fro between both
   run_to_run, fast  4 ranks: the losses of one rank within 1e-4; run_to_run twice: the same bits
   decisions         a NaN on one rank: every rank leaves out the step, as --train.skip does; a signal to one rank stops all in the same
                     step, saved; options that differ, too few slots or lanes: refused with words
@@ -50,6 +51,22 @@ def check_world_invariant(scratch, data):
         train(ranks, moved, data, {"train.stop_after": stop})
     same(whole, bits(moved), "resumed on 4, 1, 3, 8 and 2 ranks")
     return whole
+
+
+def check_zero(scratch, data, whole):
+    """Each rank keeps its share of the moments: the same bits, whatever the checkpoints were written and read with."""
+    for ranks in (2, 3, 4):
+        train(ranks, scratch / f"zero-{ranks}", data, {"parallel.zero": 1})
+        same(whole, bits(scratch / f"zero-{ranks}"), f"ZeRO on {ranks} ranks")
+    moved = scratch / "zero-moved"
+    for ranks, zero, stop in ((4, 1, 13), (1, 1, 30), (3, 1, 55), (3, 0, 80), (2, 1, 0)):
+        train(ranks, moved, data, {"train.stop_after": stop, "parallel.zero": zero})
+    same(whole, bits(moved), "resumed with shared and whole moments on 4, 1, 3, 3 and 2 ranks")
+    for given in ({"optimizer.kind": "sgd"}, {"optimizer.moments": "bf16"}, {"optimizer.encoder_factor": 0}):
+        name = "-".join(map(str, next(iter(given.items()))))
+        train(1, scratch / f"{name}-1", data, {**given, "train.steps": 30})
+        train(3, scratch / f"{name}-3", data, {**given, "train.steps": 30, "parallel.zero": 1})
+        same(bits(scratch / f"{name}-1"), bits(scratch / f"{name}-3"), f"ZeRO with {given}")
 
 
 def check_levels(scratch, data):
@@ -177,6 +194,7 @@ def main():
     with Scratch() as scratch:
         data = corpus(scratch)
         whole = check_world_invariant(scratch, data)
+        check_zero(scratch, data, whole)
         check_levels(scratch, data)
         check_not_finite(scratch, data)
         check_refused(scratch, data)

@@ -1,0 +1,28 @@
+/* Moments that ranks share out (parallel.zero): each rank updates its piece of every group of parameters, and then all have all weights
+ * again. Checkpoints hold whole tensors: rank 0 writes them and the others send their pieces as it comes to them. */
+#ifndef TRAIN_SHARDED_H
+#define TRAIN_SHARDED_H
+
+#include "train/state.h"
+
+/* The share of this rank. */
+struct optimizer_share sharded_share(const struct trainer *t);
+bool sharded(const struct trainer *t);
+
+/* After an update: the weights, and the working ones, of every rank's pieces. */
+elbo_status sharded_gather(struct trainer *t, elbo_error *error);
+
+/* Elements first .. first + count of the arena of moments (0 or 1), of the type that they have here, into host memory. Rank 0's, while
+ * the others are in sharded_serve. */
+elbo_status sharded_read(struct trainer *t, unsigned moment, void *to, size_t first, size_t count, elbo_error *error);
+/* The others send pieces until rank 0 says that it is done; `saved`: what it says of the save. */
+elbo_status sharded_serve(struct trainer *t, elbo_error *error);
+elbo_status sharded_done(struct trainer *t, elbo_error *error);
+
+/* Where elements first .. of the whole arena lie in this rank's moments: calls `put` for each part that is here. */
+struct sharded_part {
+    size_t from, at, count; /* element of the range, of this rank's arena, how many */
+};
+size_t sharded_parts(struct sharded_part parts[GROUPS], const struct optimizer *o, size_t first, size_t count);
+
+#endif
