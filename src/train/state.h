@@ -73,6 +73,23 @@ struct trainer {
     uint64_t first_draw, tokens_since;
 };
 
+/* What is read back of a step: floats. */
+static inline size_t trainer_read_floats(size_t z)
+{
+    return ELBO_PARTS + 5 * z + CONTROL_SIZE;
+}
+
+/* Those that a run stops for. */
+static inline sigset_t trainer_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGUSR1);
+    return set;
+}
+
 elbo_status state_save(struct trainer *t, elbo_error *error);
 /* From `path`: a run directory or a checkpoint; it names the checkpoint that was taken then. */
 elbo_status state_load(struct trainer *t, char path[FILES_PATH], elbo_error *error);

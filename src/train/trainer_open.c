@@ -1,0 +1,239 @@
+/* A run's beginning, in parts that fail on every rank where they fail on one, and its end. */
+#include "base/checked.h"
+#include "base/files.h"
+#include "graph/backends.h"
+#include "train/checkpoint.h"
+#include "train/memory.h"
+#include "train/report.h"
+#include "train/sharded.h"
+#include "train/state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Signals wait until a step is over: they are blocked in all threads and asked for between steps. */
+static void block_signals(struct trainer *t)
+{
+    sigset_t set = trainer_signals();
+    t->signals_blocked = !pthread_sigmask(SIG_BLOCK, &set, &t->old_signals);
+}
+
+static elbo_status open_data(struct trainer *t, elbo_error *error)
+{
+    const struct elbo_config *c = t->config;
+    if (!*c->data.train)
+        return elbo_fail(error, ELBO_USAGE, "--data.train is missing: a corpus made by `elbo prepare`");
+    if (!*c->run_dir) return elbo_fail(error, ELBO_USAGE, "--run.dir is missing: a folder for this run");
+    ELBO_TRY(elbo_corpus_open(&t->train, c->data.train, error));
+    if (*c->data.valid) {
+        ELBO_TRY(elbo_corpus_open(&t->valid, c->data.valid, error));
+        if (strcmp(elbo_corpus_tokenizer_hash(t->train), elbo_corpus_tokenizer_hash(t->valid)))
+            return elbo_fail(error, ELBO_INPUT, "%s and %s have different tokenizers; prepare the second with "
+                             "--tokenizer.from=%s", c->data.train, c->data.valid, c->data.train);
+    }
+    t->model_config = c->model;
+    t->model_config.vocabulary = elbo_corpus_vocabulary(t->train, ELBO_STREAM_DECODER);
+    t->model_config.positions = c->data.max_length + 2;
+    return ELBO_OK;
+}
+
+static elbo_status copy_path(char to[FILES_PATH], const char *from, elbo_error *error)
+{
+    if (snprintf(to, FILES_PATH, "%s", from) >= FILES_PATH) return elbo_fail(error, ELBO_USAGE, "the path %s is too long", from);
+    return ELBO_OK;
+}
+
+/* Rank 0's; `from`: where to resume from, or empty. */
+static elbo_status open_run_directory(struct trainer *t, char from[FILES_PATH], elbo_error *error)
+{
+    const char *dir = t->config->run_dir, *how = t->config->resume;
+    ELBO_TRY(file_make_folder(dir, error));
+    ELBO_TRY(run_directory_lock(&t->lock, dir, error));
+    t->locked = true;
+    bool any = checkpoint_any(dir);
+    if (strcmp(how, "auto") && strcmp(how, "none")) return copy_path(from, how, error);
+    if (any) ELBO_TRY(copy_path(from, dir, error));
+    if (!strcmp(how, "none") && any)
+        return elbo_fail(error, ELBO_USAGE, "%s already holds checkpoints and resume is none; take another --run.dir, or "
+                         "--resume=auto to go on from them", dir);
+    return ELBO_OK;
+}
+
+static elbo_status record(struct trainer *t, elbo_error *error)
+{
+    const struct objective_config *o = &t->config->objective;
+    struct slot_options s = slot_options_of(t->config);
+    size_t sentences = slot_sentence_capacity(&s);
+    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,
+                                           [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
+    struct train_recording recording = {.free_bits = {.nats = o->free_bits, .groups = o->free_bits_groups},
+                                        .recompute = (enum recompute_policy)t->config->train.recompute,
+                                        .wanted = optimizer_wanted(&t->config->optimizer)};
+    recording.free_bits.kind = o->free_bits_kind == FREE_BITS_TOTAL   ? FREE_TOTAL
+                               : o->free_bits_kind == FREE_BITS_GROUP ? FREE_PER_GROUP
+                                                                      : FREE_PER_DIMENSION;
+    return record_train(&t->recording, &t->model_config, t->model.parameters, &capacities, &recording, NULL, error);
+}
+
+/* The arena of gradients, the step's figures behind them, and the sum of both over lanes and ranks. */
+static elbo_status build_sums(struct trainer *t, elbo_error *error)
+{
+    const struct elbo_config *c = t->config;
+    size_t gradients = parameters_arena_elements(t->model.parameters);
+    size_t figures = align_up(recording_state_elements(&t->recording), PARAMETER_ALIGNMENT);
+    struct optimizer_options updated = {.figures = figures, .share = sharded_share(t)};
+    ELBO_TRY(optimizer_create(&t->optimizer, &c->optimizer, t->model.parameters, model_weights(&t->model), &updated, t->backend, error));
+    ELBO_TRY(recording_place_state(&t->recording, t->optimizer.gradients + gradients, error));
+    struct reduction_options options = {.backend = t->backend, .collectives = t->team.collectives, .arena = t->optimizer.gradients,
+                                        .elements = gradients + figures, .lanes = team_lanes(c, t->team.ranks),
+                                        .ordered = c->determinism != DETERMINISM_FAST, .bucket = c->parallel.bucket << 18};
+    return reduction_create(&t->team.reduction, &options, error);
+}
+
+static elbo_status build(struct trainer *t, elbo_error *error)
+{
+    struct elbo_config planned = *t->config;
+    planned.model = t->model_config;
+    planned.parallel.ranks = t->team.ranks;
+    struct memory_table table;
+    ELBO_TRY(memory_plan(&table, &planned, t->backend, error));
+    if (!t->backend->separate_memory) ELBO_TRY(memory_check(&table, memory_available(), error));
+    ELBO_TRY(model_create(&t->model, &t->model_config, t->backend, error));
+    ELBO_TRY(record(t, error));
+    ELBO_TRY(build_sums(t, error));
+    size_t z = t->model_config.latent.width;
+    ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
+    t->moments = calloc(2 * z + 1, sizeof *t->moments);
+    t->kl_dim = calloc(z + 1, sizeof *t->kl_dim);
+    if (!t->moments || !t->kl_dim) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
+    optimizer_watch(&t->optimizer, executor_pointer(&t->recording.executor, t->recording.sum_loss));
+    recording_bind_input(&t->recording, "control", t->optimizer.control);
+    for (unsigned i = 0; i <= t->backend->ahead; i++)
+        ELBO_TRY(t->backend->allocate_host(t->backend, (void **)&t->pending[i].read, trainer_read_floats(z) * sizeof(float), error));
+    report_line(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB", (double)table.parameters / 1e6,
+        t->backend->name, t->backend->detail, (double)table.total / 1048576.0, (double)table.activations / 1048576.0);
+    return ELBO_OK;
+}
+
+/* The run directory names its configuration and tokenizer from the first moment on. */
+static elbo_status write_beginning(struct trainer *t, elbo_error *error)
+{
+    char path[FILES_PATH], *yaml = options_yaml(t->options, COMMAND_TRAIN);
+    elbo_status status = yaml ? file_join(path, t->config->run_dir, "config.yaml", error)
+                              : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
+    if (!status) status = file_write(path, yaml, strlen(yaml), error);
+    if (!status) status = file_join(path, t->config->run_dir, "tokenizer.json", error);
+    if (!status) status = elbo_tokenizer_save(elbo_corpus_tokenizer(t->train, ELBO_STREAM_DECODER), path, error);
+    free(yaml);
+    return status;
+}
+
+static bool any_beginning(const struct trainer *t)
+{
+    char path[FILES_PATH];
+    elbo_error unused;
+    return !file_join(path, t->config->run_dir, "config.yaml", &unused) && file_is_regular(path);
+}
+
+static elbo_status open_loader(struct trainer *t, elbo_error *error)
+{
+    struct slot_options s = slot_options_of(t->config);
+    s.first = t->next;
+    s.step = t->draws;
+    return slot_loader_open(&t->loader, t->train, &s, error);
+}
+
+static elbo_status open_inputs(struct trainer *t, char from[FILES_PATH], elbo_error *error)
+{
+    ELBO_TRY(open_data(t, error));
+    return t->team.rank ? ELBO_OK : open_run_directory(t, from, error);
+}
+
+/* Rank 0 finds the checkpoint; the others take the one that it took. */
+static elbo_status resume(struct trainer *t, char from[FILES_PATH], elbo_error *error)
+{
+    elbo_status status = t->team.rank || !*from ? ELBO_OK : state_load(t, from, error);
+    ELBO_TRY(team_agree(t, status, error));
+    if (t->team.collectives) ELBO_TRY(collectives_share(t->team.collectives, from, FILES_PATH, error));
+    if (!*from) return model_initialize(&t->model, t->config->seed, error);
+    return t->team.rank ? state_load(t, from, error) : ELBO_OK;
+}
+
+static elbo_status open_outputs(struct trainer *t, elbo_error *error)
+{
+    if (t->team.rank) return ELBO_OK;
+    if (!t->draws || !any_beginning(t)) ELBO_TRY(write_beginning(t, error));
+    return metrics_open(&t->metrics, t->config->run_dir, t->draws, error);
+}
+
+static void tell_ranks(struct trainer *t)
+{
+    char line[RANKS_LINE];
+    ranks_line(line, &t->team.who);
+    report_line(t, "%s, through %s", line, t->team.collectives->name);
+}
+
+/* In parts that fail on every rank where they fail on one. */
+static elbo_status open_all(struct trainer *t, elbo_error *error)
+{
+    char from[FILES_PATH] = "";
+    ELBO_TRY(elbo_config_check(t->config, error));
+    block_signals(t); /* in this thread and in those that it starts, the libraries' too */
+    ELBO_TRY(team_detect(&t->team, t->config, &t->backend, error));
+    t->backend->tf32 = t->config->tf32;
+    ELBO_TRY(team_join(&t->team, t->config, t->backend, error));
+    ELBO_TRY(team_fits(t->config, t->team.ranks, error));
+    if (t->team.rank) t->report = (struct train_report){0};
+    if (t->team.ranks > 1) tell_ranks(t);
+    ELBO_TRY(team_agree(t, open_inputs(t, from, error), error));
+    ELBO_TRY(team_compare(t, error));
+    ELBO_TRY(team_agree(t, build(t, error), error));
+    ELBO_TRY(resume(t, from, error));
+    elbo_status status = open_outputs(t, error);
+    if (!status) status = open_loader(t, error);
+    return team_agree(t, status, error);
+}
+
+elbo_status trainer_open(struct trainer **out, const struct elbo_config *config, const struct options *options,
+                         const struct train_report *report, elbo_error *error)
+{
+    struct trainer *t = calloc(1, sizeof *t);
+    if (!t) return elbo_fail(error, ELBO_MEMORY, "no memory for the trainer");
+    t->config = config;
+    t->options = options;
+    if (report) t->report = *report;
+    elbo_status status = open_all(t, error);
+    if (status) {
+        t->ended = status;
+        trainer_close(t);
+        return status;
+    }
+    t->first_draw = t->done = t->team.checked = t->draws;
+    *out = t;
+    return ELBO_OK;
+}
+
+void trainer_close(struct trainer *t)
+{
+    if (!t) return;
+    if (t->loader) slot_loader_close(t->loader);
+    metrics_close(t->metrics);
+    if (t->locked) run_directory_unlock(&t->lock);
+    if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
+    bool left = t->ended && t->team.collectives && t->backend->separate_memory;
+    team_close(&t->team, t->backend, t->ended);
+    if (left) return; /* what the device waits for may never come, and nothing that it uses can be released: the process ends next */
+    for (unsigned i = 0; i < MOST_AHEAD; i++)
+        if (t->pending[i].read) t->backend->release_host(t->backend, t->pending[i].read);
+    recording_free(&t->recording, t->backend);
+    if (t->sharded_staging) t->backend->release(t->backend, t->sharded_staging);
+    if (t->optimizer.backend) optimizer_free(&t->optimizer);
+    if (t->model.backend) model_free(&t->model);
+    if (t->backend) t->backend->destroy(t->backend);
+    if (t->train) elbo_corpus_close(t->train);
+    if (t->valid) elbo_corpus_close(t->valid);
+    free(t->moments);
+    free(t->kl_dim);
+    free(t);
+}
