@@ -94,7 +94,6 @@ def check_failure(scratch, data, number, seconds):
         if line.startswith("step 3/"):
             break
     os.kill(jobs[1].pid, number)
-    reaper = None
     if number == signal.SIGKILL:
         jobs[1].wait()
     began = time.monotonic()
@@ -104,11 +103,11 @@ def check_failure(scratch, data, number, seconds):
     finally:
         for job in jobs:
             job.kill()
-            reaper = job.wait()
-    assert reaper is not None
+            job.wait()
     assert jobs[0].returncode == PEER, f"exit code {jobs[0].returncode}: {said[-2000:]}"
-    assert took <= seconds + timeout * (number == signal.SIGSTOP), f"{took:.1f} s"
-    assert "start again to go on from the last checkpoint" in said.lower().replace("start again", "start again"), said[-2000:]
+    limit = (seconds + timeout * (number == signal.SIGSTOP)) * max(1, os.getloadavg()[0] / os.cpu_count()) # a busy machine is slower
+    assert took <= limit, f"{took:.1f} s, at most {limit:.1f}"
+    assert "start again to go on from the last checkpoint" in said.lower(), said[-2000:]
 
 
 def main():

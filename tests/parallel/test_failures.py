@@ -121,8 +121,9 @@ def disturb(kind, scratch, data, undisturbed, number, how, rng):
         sys.exit(f"{what}: exit code {code}:\n{said[-3000:]}")
     if noticed is None or restarted is None:
         sys.exit(f"{what}: nobody noticed:\n" + "\n".join(line for line in said.splitlines() if not line.startswith("step"))[-3000:])
-    limit = 2 + (TIMEOUT if how != "kill" else 0)
-    if noticed > limit or restarted > limit + MPIRUN_ENDS:
+    busy = max(1, os.getloadavg()[0] / os.cpu_count())
+    limit = (2 + (TIMEOUT if how != "kill" else 0)) * busy
+    if noticed > limit or restarted > limit + MPIRUN_ENDS * busy:
         sys.exit(f"{what}: noticed after {noticed:.1f} s, ended after {restarted:.1f} s:\n{said[-3000:]}")
     if (resumed or 0) < seen - EVERY - 1:  # None: before the first checkpoint
         sys.exit(f"{what}: resumed from {resumed}:\n{said[-3000:]}")
