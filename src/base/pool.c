@@ -2,7 +2,10 @@
  *
  * A run opens a job, wakes the workers and starts on the tiles itself. Workers that wake while the job is open join it;
  * the caller closes the job when the counter is exhausted and waits only for those that joined. So a sleeping worker
- * never delays a run that was over before it woke, which on a busy machine is the common case for small ops. */
+ * never delays a run that was over before it woke, which on a busy machine is the common case for small ops.
+ *
+ * Both look for some microseconds before they sleep: a step is hundreds of short runs, and to wake a thread takes longer than
+ * many of them. Where there are more threads than processors nobody looks, for it would keep another from working. */
 #include "base/pool.h"
 
 #include <errno.h>
@@ -15,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { POOL_MOST_THREADS = 1024 };
+enum { POOL_MOST_THREADS = 1024, LOOKS = 500 };
 
 struct worker {
     struct pool *pool;
@@ -25,11 +28,12 @@ struct worker {
 
 struct pool {
     size_t threads;
-    pthread_mutex_t lock; /* guards what follows, but `next` */
+    unsigned looks;       /* before a thread sleeps               */
+    pthread_mutex_t lock; /* guards changes of all but `next`     */
     pthread_cond_t opened, left;
     bool open, stop;
-    size_t generation; /* of the job: a worker joins each one at most once */
-    size_t joined;     /* workers inside the open job                      */
+    atomic_size_t generation; /* of the job: a worker joins each one at most once */
+    atomic_size_t joined;     /* workers inside the open job                      */
     pool_tile run;
     void *argument;
     size_t tiles;
@@ -47,16 +51,32 @@ static void work(struct pool *pool, pool_tile run, void *argument, size_t tiles,
     }
 }
 
+/* Waits a little for *value to become other than (`differs`), or equal to, `than`. */
+static void look(const struct pool *pool, const atomic_size_t *value, size_t than, bool differs)
+{
+    for (unsigned i = 0; i < pool->looks; i++) {
+        if ((atomic_load_explicit(value, memory_order_relaxed) != than) == differs) return;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+}
+
 static void *worker_main(void *argument)
 {
     struct worker *self = argument;
     struct pool *pool = self->pool;
     size_t seen = 0;
-    pthread_mutex_lock(&pool->lock);
     for (;;) {
-        while (!pool->stop && !(pool->open && pool->generation != seen)) pthread_cond_wait(&pool->opened, &pool->lock);
+        look(pool, &pool->generation, seen, true);
+        pthread_mutex_lock(&pool->lock);
+        while (!pool->stop && pool->generation == seen) pthread_cond_wait(&pool->opened, &pool->lock);
         if (pool->stop) break;
         seen = pool->generation;
+        if (!pool->open) { /* over already */
+            pthread_mutex_unlock(&pool->lock);
+            continue;
+        }
         pool->joined++;
         pool_tile run = pool->run;
         void *job = pool->argument;
@@ -65,6 +85,7 @@ static void *worker_main(void *argument)
         work(pool, run, job, tiles, self->index);
         pthread_mutex_lock(&pool->lock);
         if (--pool->joined == 0) pthread_cond_signal(&pool->left);
+        pthread_mutex_unlock(&pool->lock);
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
@@ -93,6 +114,7 @@ elbo_status pool_create(struct pool **out, size_t threads, elbo_error *error)
     pthread_cond_init(&pool->opened, NULL);
     pthread_cond_init(&pool->left, NULL);
     pool->threads = 1;
+    pool->looks = threads <= processors() ? LOOKS : 0;
 
     /* Signals are for the thread that runs the program: workers block them all. */
     sigset_t all, before;
@@ -159,6 +181,9 @@ void pool_run(struct pool *pool, size_t tiles, pool_tile run, void *argument)
 
     pthread_mutex_lock(&pool->lock);
     pool->open = false;
+    pthread_mutex_unlock(&pool->lock);
+    look(pool, &pool->joined, 0, false);
+    pthread_mutex_lock(&pool->lock);
     while (pool->joined > 0) pthread_cond_wait(&pool->left, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
 }

@@ -1,4 +1,4 @@
-/* A small thread pool: one fixed list of tiles at a time, passive waiting.
+/* A small thread pool: one fixed list of tiles at a time; threads sleep soon when there is nothing to do.
  *
  * Tiles split outputs, never a reduction, so results do not depend on the number of threads. The calling thread works
  * too: a pool of n threads starts n - 1. */

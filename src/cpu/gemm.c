@@ -1,8 +1,8 @@
 /* Matrix product by packed panels and a register-blocked micro-kernel.
  *
- *   for columns of B in blocks of NC, for k in blocks of KC:   pack B (KC x NC) into panels of NR columns
- *     for rows of A in blocks of MB:                           pack A (MB x KC) into panels of MR rows
- *       tiles of MT x NT of C, in parallel:                    micro-kernel MR x NR over the KC block
+ *   for columns of B in blocks of NC, for k as far as scratch goes:   pack B, per block of KC, into panels of NR columns
+ *     for rows of A in blocks of MB:                                  pack A the same way into panels of MR rows
+ *       tiles of C, in parallel, block of k after block:              micro-kernel MR x NR over the KC block
  *
  * Each element of C is one chain of fused multiply-adds along k per KC block, added block after block: its bits depend on
  * K alone, not on M, N, the tile or the thread. */
@@ -24,7 +24,8 @@ enum { MR = 4, NRV = 2 };
 #define HIGH {2, 6, 3, 7}
 #endif
 
-enum { NR = NRV * VL, KC = 384, NC = 2048, MT = 8 * MR, NT = 256, MB = 16 * MT };
+enum { NR = NRV * VL, KC = 384, NC = 2048, MB = 128 * MR };
+enum { PANELS = 8, LEAST_TILES = 40, ALONE = 1 << 18 }; /* of a tile, either way; per run; multiply-adds that one thread does at once */
 
 size_t CPU(gemm_scratch)(void)
 {
@@ -106,61 +107,68 @@ static void micro(size_t k, const float *restrict a, const float *restrict b, fl
         }
 }
 
+/* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block of KC along k, which
+ * begins at k, the panels of B follow each other from bpack + k * columns on, those of A from apack + k * rows. */
 struct stage {
     const struct call *call;
     const struct product *p;
     float *apack, *bpack;
     size_t jc, nc, pc, kc, ic, mc;
+    size_t rows, columns;       /* mc, nc up to whole panels */
+    size_t tile_rows, tile_columns;
     bool last;
 };
 
-static void pack_b(void *argument, size_t tile, size_t worker)
+static void pack_b(const struct stage *s, size_t tile)
 {
-    (void)worker;
-    const struct stage *s = argument;
     const struct matrix *b = &s->p->b;
-    size_t j = tile * NR, valid = least(NR, s->nc - j);
-    pack_panel(s->bpack + j * s->kc, b->data + s->pc * b->row + (s->jc + j) * b->col, b->col, b->row, NR, valid, s->kc);
+    size_t panels = s->columns / NR, j = tile % panels * NR, k = tile / panels * KC, depth = least(KC, s->kc - k);
+    pack_panel(s->bpack + k * s->columns + j * depth, b->data + (s->pc + k) * b->row + (s->jc + j) * b->col, b->col, b->row, NR,
+               least(NR, s->nc - j), depth);
 }
 
-static void pack_a(void *argument, size_t tile, size_t worker)
+static void pack_a(const struct stage *s, size_t tile)
 {
-    (void)worker;
-    const struct stage *s = argument;
     const struct matrix *a = &s->p->a;
-    size_t i = tile * MR, valid = least(MR, s->mc - i);
-    pack_panel(s->apack + i * s->kc, a->data + (s->ic + i) * a->row + s->pc * a->col, a->row, a->col, MR, valid, s->kc);
+    size_t panels = s->rows / MR, i = tile % panels * MR, k = tile / panels * KC, depth = least(KC, s->kc - k);
+    pack_panel(s->apack + k * s->rows + i * depth, a->data + (s->ic + i) * a->row + (s->pc + k) * a->col, a->row, a->col, MR,
+               least(MR, s->mc - i), depth);
 }
 
-static void pack_both(void *argument, size_t tile, size_t worker)
+/* B's tiles, where this is the first block of rows, then A's. */
+static size_t pack_tiles_b(const struct stage *s)
 {
-    const struct stage *s = argument;
-    size_t b_tiles = s->ic == 0 ? tiles_of(s->nc, NR) : 0;
-    if (tile < b_tiles)
-        pack_b(argument, tile, worker);
-    else
-        pack_a(argument, tile - b_tiles, worker);
+    return s->ic == 0 ? s->columns / NR * tiles_of(s->kc, KC) : 0;
 }
 
-static void compute(void *argument, size_t tile, size_t worker)
+static void pack(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct stage *s = argument;
+    size_t b_tiles = pack_tiles_b(s);
+    if (tile < b_tiles)
+        pack_b(s, tile);
+    else
+        pack_a(s, tile - b_tiles);
+}
+
+/* Rows i0 .. i1, columns j0 .. j1 of what is packed, over one block of k. */
+static void compute_block(const struct stage *s, size_t i0, size_t i1, size_t j0, size_t j1, size_t k)
+{
     const struct product *p = s->p;
-    size_t columns = tiles_of(s->nc, NT), i0 = tile / columns * MT, j0 = tile % columns * NT;
-    size_t i1 = least(i0 + MT, s->mc), j1 = least(j0 + NT, s->nc);
-    bool add = p->add || s->pc > 0;
+    size_t depth = least(KC, s->kc - k);
+    bool first = s->pc + k == 0, add = p->add || !first;
     for (size_t j = j0; j < j1; j += NR)
         for (size_t i = i0; i < i1; i += MR) {
-            const float *a = s->apack + i * s->kc, *b = s->bpack + j * s->kc;
+            const float *a = s->apack + k * s->rows + i * depth, *b = s->bpack + k * s->columns + j * depth;
             float *c = p->c + (s->ic + i) * p->ldc + s->jc + j;
-            const float *bias = p->bias && s->pc == 0 ? p->bias + s->jc + j : NULL;
+            const float *bias = p->bias && first ? p->bias + s->jc + j : NULL;
             if (i + MR <= i1 && j + NR <= j1) {
-                micro(s->kc, a, b, c, p->ldc, add, bias);
+                micro(depth, a, b, c, p->ldc, add, bias);
                 continue;
             }
             float edge[MR * NR] __attribute__((aligned(64)));
-            micro(s->kc, a, b, edge, NR, false, NULL);
+            micro(depth, a, b, edge, NR, false, NULL);
             for (size_t r = 0; r < least(MR, i1 - i); r++)
                 for (size_t q = 0; q < least(NR, j1 - j); q++) {
                     float v = edge[r * NR + q];
@@ -169,12 +177,48 @@ static void compute(void *argument, size_t tile, size_t worker)
                     c[r * p->ldc + q] = v;
                 }
         }
+}
+
+static void compute(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct stage *s = argument;
+    const struct product *p = s->p;
+    size_t across = tiles_of(s->nc, s->tile_columns), i0 = tile / across * s->tile_rows, j0 = tile % across * s->tile_columns;
+    size_t i1 = least(i0 + s->tile_rows, s->mc), j1 = least(j0 + s->tile_columns, s->nc), k = 0;
+    do {
+        compute_block(s, i0, i1, j0, j1, k); /* of K = 0, an empty one that writes */
+        k += KC;
+    } while (k < s->kc);
     if (!p->gelu || !s->last) return;
     for (size_t i = i0; i < i1; i++) {
         const float *pre = p->c + (s->ic + i) * p->ldc + s->jc;
         float *y = p->gelu + (s->ic + i) * p->ldc + s->jc;
         SIMD for (size_t j = j0; j < j1; j++) y[j] = cpu_gelu(pre[j]);
     }
+}
+
+/* As large as a tile may be, but for enough of them to be shared evenly. */
+static size_t choose_tiles(struct stage *s)
+{
+    size_t high = PANELS, wide = PANELS;
+    while (tiles_of(s->rows, high * MR) * tiles_of(s->columns, wide * NR) < LEAST_TILES && (high > 1 || wide > 1))
+        if (wide >= high)
+            wide /= 2;
+        else
+            high /= 2;
+    s->tile_rows = high * MR;
+    s->tile_columns = wide * NR;
+    return tiles_of(s->mc, s->tile_rows) * tiles_of(s->nc, s->tile_columns);
+}
+
+static void run(const struct stage *s, size_t tiles, pool_tile tile)
+{
+    if (s->mc * s->nc * s->kc > ALONE) {
+        cpu_run(s->call, tiles, tile, s);
+        return;
+    }
+    for (size_t i = 0; i < tiles; i++) tile((void *)s, i, 0);
 }
 
 /* ---- a few rows against weights stored along k ----
@@ -265,17 +309,21 @@ void CPU(gemm)(const struct call *call, const struct product *p)
     }
     struct stage s = {.call = call, .p = p};
     s.bpack = cpu_shared(call);
-    s.apack = s.bpack + (size_t)NC * KC;
-    /* K = 0 still writes: one empty block. */
+    /* As much of k as the scratch of one block at the largest sizes holds. */
+    size_t rows = tiles_of(least(p->m, MB), MR) * MR, columns = tiles_of(least(p->n, NC), NR) * NR;
+    size_t deep = (size_t)(MB + NC) * KC / (rows + columns) / KC * KC;
     for (s.jc = 0; s.jc < p->n; s.jc += NC)
-        for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += KC) {
+        for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += deep) {
             s.nc = least(NC, p->n - s.jc);
-            s.kc = least(KC, p->k - s.pc);
-            s.last = s.pc + KC >= p->k;
+            s.kc = least(deep, p->k - s.pc);
+            s.last = s.pc + deep >= p->k;
+            s.columns = tiles_of(s.nc, NR) * NR;
+            s.apack = s.bpack + s.columns * s.kc;
             for (s.ic = 0; s.ic < p->m; s.ic += MB) {
                 s.mc = least(MB, p->m - s.ic);
-                cpu_run(call, (s.ic == 0 ? tiles_of(s.nc, NR) : 0) + tiles_of(s.mc, MR), pack_both, &s);
-                cpu_run(call, tiles_of(s.mc, MT) * tiles_of(s.nc, NT), compute, &s);
+                s.rows = tiles_of(s.mc, MR) * MR;
+                run(&s, pack_tiles_b(&s) + s.rows / MR * tiles_of(s.kc, KC), pack);
+                run(&s, choose_tiles(&s), compute);
             }
         }
 }
