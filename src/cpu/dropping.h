@@ -34,12 +34,10 @@ static inline struct dropping_rows dropping_of(const struct call *c, unsigned se
 static inline void dropping_columns(float *to, const float *v, const struct dropping_rows *d, size_t n, size_t column, size_t count,
                                     size_t width)
 {
-    uint32_t lanes[4][NOISE_BLOCKS], word[DROPPING_COLUMNS + 4];
+    uint32_t word[DROPPING_COLUMNS + 4];
     uint64_t first = (uint64_t)d->position[n] * width + column, sample = d->sample[d->sentence[n]];
     uint32_t block = (uint32_t)(first / 4), offset = (uint32_t)(first % 4);
-    noise_blocks(lanes, d->key, sample, d->draw, block);
-    for (unsigned k = 0; k < NOISE_BLOCKS; k++)
-        for (unsigned w = 0; w < 4; w++) word[4 * k + w] = lanes[w][k];
+    noise_blocks(word, d->key, sample, d->draw, block);
     if (offset) { /* the columns end in one block more */
         struct philox_block b = noise_block(d->key, sample, d->draw, block + NOISE_BLOCKS);
         memcpy(word + DROPPING_COLUMNS, b.word, sizeof b.word);

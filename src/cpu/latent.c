@@ -1,32 +1,41 @@
 /* Gaussian latent: noise drawn from its address in both passes and never stored. */
-#include "base/philox.h"
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
+#include "cpu/noise.h"
 
-enum { SENTENCES = 16, COLUMNS = 32 };
+enum { SENTENCES = 16, COLUMNS = 4 * NOISE_BLOCKS };
 
-/* eps of dimension j: word j % 4 of block j / 4 of the sentence's sample. */
-static void noise4(float eps[4], const struct call *c, size_t s, size_t block)
+/* eps of dimension j .. j + COLUMNS: word j % 4 of block j / 4 of the sentence's sample, and so on; zeros where none is asked for. */
+static void draw(float eps[COLUMNS], const struct call *c, struct noise_key key, size_t s, size_t j)
 {
-    struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
-    noise_normal4(eps, noise_block(key, ((const uint64_t *)c->in[c->in[3] ? 3 : 1])[s], c->draw, (uint32_t)block));
+    uint32_t word[COLUMNS];
+    if (!c->attr->i[0]) {
+        memset(eps, 0, COLUMNS * sizeof *eps);
+        return;
+    }
+    noise_blocks(word, key, ((const uint64_t *)c->in[c->in[3] ? 3 : 1])[s], c->draw, (uint32_t)(j / 4));
+    noise_normals(eps, word);
 }
 
 static void forward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
+    struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
     size_t width = c->size.in[0][1] / 2, end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
-    for (size_t s = tile * SENTENCES; s < end; s++) {
-        const float *mu = (const float *)c->in[0] + s * 2 * width, *logvar = mu + width;
-        float *z = (float *)c->out[0] + s * width, *kl = (float *)c->out[1] + s * width, eps[4] = {0};
-        for (size_t j = 0; j < width; j++) {
-            float half = cpu_exp(0.5f * logvar[j]);
-            if (j % 4 == 0 && c->attr->i[0]) noise4(eps, c, s, j / 4);
-            z[j] = mu[j] + half * eps[j % 4];
-            kl[j] = 0.5f * (mu[j] * mu[j] + half * half - 1.0f - logvar[j]);
+    for (size_t s = tile * SENTENCES; s < end; s++)
+        for (size_t from = 0; from < width; from += COLUMNS) {
+            const float *mu = (const float *)c->in[0] + s * 2 * width + from, *logvar = mu + width;
+            float *z = (float *)c->out[0] + s * width + from, *kl = (float *)c->out[1] + s * width + from, eps[COLUMNS];
+            size_t n = least(COLUMNS, width - from);
+            draw(eps, c, key, s, from);
+            SIMD for (size_t j = 0; j < n; j++)
+            {
+                float half = cpu_exp(0.5f * logvar[j]);
+                z[j] = mu[j] + half * eps[j];
+                kl[j] = 0.5f * (mu[j] * mu[j] + half * half - 1.0f - logvar[j]);
+            }
         }
-    }
 }
 
 void CPU(latent)(const struct call *c)
@@ -38,21 +47,27 @@ static void backward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
+    struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
+    const float zeros[COLUMNS] = {0};
     size_t width = c->size.in[2][1] / 2, end = least(c->size.in[2][0], (tile + 1) * SENTENCES);
-    for (size_t s = tile * SENTENCES; s < end; s++) {
-        const float *mu = (const float *)c->in[2] + s * 2 * width, *logvar = mu + width;
-        const float *dz = c->in[0] ? (const float *)c->in[0] + s * width : NULL;
-        const float *dkl = c->in[1] ? (const float *)c->in[1] + s * width : NULL;
-        float *dmu = (float *)c->out[0] + s * 2 * width, *dlogvar = dmu + width, eps[4] = {0};
-        for (size_t j = 0; j < width; j++) {
-            float half = cpu_exp(0.5f * logvar[j]), a = 0, b = 0;
-            if (j % 4 == 0 && c->attr->i[0]) noise4(eps, c, s, j / 4);
-            if (dz) a = dz[j], b = dz[j] * eps[j % 4] * half * 0.5f;
-            if (dkl) a += dkl[j] * mu[j], b += dkl[j] * 0.5f * (half * half - 1.0f);
-            dmu[j] = c->add[0] ? dmu[j] + a : a;
-            dlogvar[j] = c->add[0] ? dlogvar[j] + b : b;
+    bool add = c->add[0];
+    for (size_t s = tile * SENTENCES; s < end; s++)
+        for (size_t from = 0; from < width; from += COLUMNS) {
+            const float *mu = (const float *)c->in[2] + s * 2 * width + from, *logvar = mu + width;
+            const float *dz = c->in[0] ? (const float *)c->in[0] + s * width + from : zeros;
+            const float *dkl = c->in[1] ? (const float *)c->in[1] + s * width + from : zeros;
+            float *dmu = (float *)c->out[0] + s * 2 * width + from, *dlogvar = dmu + width, eps[COLUMNS];
+            size_t n = least(COLUMNS, width - from);
+            draw(eps, c, key, s, from);
+            SIMD for (size_t j = 0; j < n; j++)
+            {
+                float half = cpu_exp(0.5f * logvar[j]), a = dz[j], b = dz[j] * eps[j] * half * 0.5f;
+                a += dkl[j] * mu[j];
+                b += dkl[j] * 0.5f * (half * half - 1.0f);
+                dmu[j] = add ? dmu[j] + a : a;
+                dlogvar[j] = add ? dlogvar[j] + b : b;
+            }
         }
-    }
 }
 
 void CPU(latent_backward)(const struct call *c)

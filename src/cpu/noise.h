@@ -1,34 +1,125 @@
-/* Addressed noise (base/philox.h), many blocks at once. */
+/* Addressed noise (base/philox.h), many blocks at once: the same integers, and normals a few ulp from noise_normal4's. */
 #ifndef CPU_NOISE_H
 #define CPU_NOISE_H
 
 #include "base/philox.h"
 #include "cpu/cpu.h"
 
+#if VL > 4
+#include <immintrin.h>
+#endif
+
 enum { NOISE_BLOCKS = 16 };
 
-/* word[w][i]: word w of block first + i of a sample. Round by round over all blocks, so that it vectorizes. */
-static inline void noise_blocks(uint32_t word[4][NOISE_BLOCKS], struct noise_key key, uint64_t sample, uint32_t draw, uint32_t first)
+/* 64-bit lanes whose lower halves are words; what the upper halves hold does not matter. */
+typedef uint64_t lanes __attribute__((vector_size(VL * 4)));
+typedef uint64_t lanes_unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+/* Whole products of the lower halves. A compiler that is given 64-bit operands multiplies all of them, three times as slow. */
+static inline lanes noise_product(lanes a, uint32_t b)
 {
+#if VL == 16
+    return (lanes)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b));
+#elif VL == 8
+    return (lanes)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b));
+#else
+    return (a & 0xffffffffu) * b;
+#endif
+}
+
+#if VL == 16
+#define NOISE_LOW  {0, 8, 1, 9, 2, 10, 3, 11}
+#define NOISE_HIGH {4, 12, 5, 13, 6, 14, 7, 15}
+#define NOISE_COUNT {0, 1, 2, 3, 4, 5, 6, 7}
+#elif VL == 8
+#define NOISE_LOW  {0, 4, 1, 5}
+#define NOISE_HIGH {2, 6, 3, 7}
+#define NOISE_COUNT {0, 1, 2, 3}
+#else
+#define NOISE_LOW  {0, 2}
+#define NOISE_HIGH {1, 3}
+#define NOISE_COUNT {0, 1}
+#endif
+
+/* word[4 i + w]: word w of block first + i of a sample. All blocks go through a round together, so that none waits for its own
+ * products. */
+static inline void noise_blocks(uint32_t word[4 * NOISE_BLOCKS], struct noise_key key, uint64_t sample, uint32_t draw, uint32_t first)
+{
+    enum { LANES = VL / 2, VECTORS = NOISE_BLOCKS / LANES };
+    lanes c[4][VECTORS];
     uint32_t k0 = key.word[0], k1 = key.word[1];
-    SIMD for (uint32_t i = 0; i < NOISE_BLOCKS; i++)
-    {
-        word[0][i] = first + i;
-        word[1][i] = draw;
-        word[2][i] = (uint32_t)sample;
-        word[3][i] = (uint32_t)(sample >> 32);
+    for (int v = 0; v < VECTORS; v++) {
+        c[0][v] = (lanes)NOISE_COUNT + ((uint64_t)first + (uint64_t)(v * LANES));
+        c[1][v] = (lanes){0} + draw;
+        c[2][v] = (lanes){0} + (uint32_t)sample;
+        c[3][v] = (lanes){0} + (sample >> 32);
     }
     for (int round = 0; round < 10; round++) {
-        SIMD for (int i = 0; i < NOISE_BLOCKS; i++)
-        {
-            uint64_t p0 = (uint64_t)0xd2511f53u * word[0][i], p1 = (uint64_t)0xcd9e8d57u * word[2][i];
-            word[0][i] = (uint32_t)(p1 >> 32) ^ word[1][i] ^ k0;
-            word[2][i] = (uint32_t)(p0 >> 32) ^ word[3][i] ^ k1;
-            word[1][i] = (uint32_t)p1;
-            word[3][i] = (uint32_t)p0;
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) {
+            lanes p0 = noise_product(c[0][v], 0xd2511f53u), p1 = noise_product(c[2][v], 0xcd9e8d57u);
+            c[0][v] = p1 >> 32 ^ c[1][v] ^ (uint64_t)k0;
+            c[2][v] = p0 >> 32 ^ c[3][v] ^ (uint64_t)k1;
+            c[1][v] = p1;
+            c[3][v] = p0;
         }
         k0 += 0x9e3779b9u;
         k1 += 0xbb67ae85u;
+    }
+    for (int v = 0; v < VECTORS; v++) { /* two words a lane: little-endian, as every machine that this runs on */
+        lanes a = (c[0][v] & 0xffffffffu) | c[1][v] << 32, b = (c[2][v] & 0xffffffffu) | c[3][v] << 32;
+        lanes_unaligned *to = (lanes_unaligned *)(word + v * LANES * 4);
+        to[0] = __builtin_shuffle(a, b, (lanes)NOISE_LOW);
+        to[1] = __builtin_shuffle(a, b, (lanes)NOISE_HIGH);
+    }
+}
+
+/* log, sine and cosine by polynomials of the Cephes library's degrees (Moshier), a few ulp, without branches. */
+static inline float noise_log(float x) /* normal and positive */
+{
+    union {
+        float f;
+        int32_t i;
+    } bits = {x};
+    int32_t e = (bits.i - 0x3f3504f3) >> 23; /* x = m 2^e, m from the root of 1/2 to that of 2 */
+    bits.i -= e << 23;
+    float f = bits.f - 1.0f, n = (float)e, p = 7.0376836292e-2f;
+    p = p * f - 1.1514610310e-1f;
+    p = p * f + 1.1676998740e-1f;
+    p = p * f - 1.2420140846e-1f;
+    p = p * f + 1.4249322787e-1f;
+    p = p * f - 1.6668057665e-1f;
+    p = p * f + 2.0000714765e-1f;
+    p = p * f - 2.4999993993e-1f;
+    p = p * f + 3.3333331174e-1f;
+    return f + (p * f * f * f - n * 2.12194440e-4f - 0.5f * f * f) + n * 0.693359375f;
+}
+
+static inline void noise_turn(float *sine, float *cosine, float x) /* from 0 to 2 pi */
+{
+    int32_t quarter = (int32_t)(x * 0.63661977236758134f + 0.5f);
+    float n = (float)quarter, r = x - n * 1.5703125f;
+    r = r - n * 4.837512969970703125e-4f;
+    r = r - n * 7.549789948768648e-8f;
+    float q = r * r;
+    float s = r + r * q * (-1.6666654611e-1f + q * (8.3321608736e-3f - q * 1.9515295891e-4f));
+    float c = 1.0f - 0.5f * q + q * q * (4.166664568298827e-2f + q * (-1.388731625493765e-3f + q * 2.443315711809948e-5f));
+    float a = quarter & 1 ? c : s, b = quarter & 1 ? s : c;
+    *sine = quarter & 2 ? -a : a;
+    *cosine = (quarter + 1) & 2 ? -b : b;
+}
+
+/* noise_normal4 of all blocks. */
+static inline void noise_normals(float normal[4 * NOISE_BLOCKS], const uint32_t word[4 * NOISE_BLOCKS])
+{
+    SIMD for (int i = 0; i < 2 * NOISE_BLOCKS; i++)
+    {
+        float u = (float)word[2 * i] * 0x1p-32f + 0x1p-33f;
+        float v = (float)word[2 * i + 1] * (0x1p-32f * 6.2831855f) + (0x1p-33f * 6.2831855f);
+        float r = __builtin_sqrtf(-2.0f * noise_log(u)), sine, cosine;
+        noise_turn(&sine, &cosine, v);
+        normal[2 * i] = r * sine;
+        normal[2 * i + 1] = r * cosine;
     }
 }
 
