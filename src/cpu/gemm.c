@@ -24,12 +24,13 @@ enum { MR = 4, NRV = 2 };
 #define HIGH {2, 6, 3, 7}
 #endif
 
-enum { NR = NRV * VL, KC = 384, NC = 2048, MB = 128 * MR };
+enum { NR = NRV * VL, KC = 256, NC = 2048, MB = 128 * MR };
+enum { PACKED = 1 << 19 };     /* floats that lie packed at a time, where one block of k is not more: they stay in the second cache */
 enum { PANELS = 8, LEAST_TILES = 40, ALONE = 1 << 18 }; /* of a tile, either way; per run; multiply-adds that one thread does at once */
 
 size_t CPU(gemm_scratch)(void)
 {
-    return ((size_t)MB * KC + (size_t)NC * KC + 64) * sizeof(float);
+    return (size_t)(MB + NC) * KC * sizeof(float);
 }
 
 /* Transposes a VL x VL block: log2(VL) rounds of perfect interleaving. */
@@ -46,16 +47,28 @@ static inline void transpose(vec r[VL])
     }
 }
 
-/* One panel: out[k][w] = x(i, k) for i < w, zeros where i >= valid. x(i, k) = data[i * lane + k * along]. The rows of the
- * out panel are `w` wide; stores may run past a row into the next one, which is written later. */
-static void pack_panel(float *out, const float *data, size_t lane, size_t along, size_t w, size_t valid, size_t k)
+/* Panels of `w` rows each of x(i, p) = data[i * lane + p * along], i < valid, p < k, zeros up to whole panels: out[panel][p][i % w].
+ * `w` is a constant where this is inlined. */
+static inline __attribute__((always_inline)) void pack_panels(float *out, const float *data, size_t lane, size_t along, const size_t w,
+                                                              size_t valid, size_t k)
 {
-    if (along == 1 && lane != 1) {
-        size_t p = 0;
-        for (; p + VL <= k; p += VL)
+    if (lane == 1) { /* row after row of all panels: what lies together is read together */
+        size_t whole = valid / w * w;
+        for (size_t p = 0; p < k; p++) {
+            const float *row = data + p * along;
+            for (size_t i = 0; i < whole; i += w) memcpy(out + i * k + p * w, row + i, w * sizeof(float));
+            for (size_t i = whole; i < tiles_of(valid, w) * w; i++) out[whole * k + p * w + i - whole] = i < valid ? row[i] : 0.0f;
+        }
+        return;
+    }
+    for (size_t first = 0; first < valid; first += w, out += w * k) {
+        const float *from = data + first * lane;
+        size_t rows = least(w, valid - first), p = 0;
+        /* Blocks are transposed in registers. Stores may run past a row of the panel into the next one, which is written later. */
+        for (; along == 1 && p + VL <= k; p += VL)
             for (size_t i0 = 0; i0 < w; i0 += VL) {
                 vec r[VL];
-                for (size_t i = 0; i < VL; i++) r[i] = i0 + i < valid ? load(data + (i0 + i) * lane + p) : (vec){0};
+                for (size_t i = 0; i < VL; i++) r[i] = i0 + i < rows ? load(from + (i0 + i) * lane + p) : (vec){0};
                 transpose(r);
                 if (i0 + VL <= w)
                     for (size_t q = 0; q < VL; q++) store(out + (p + q) * w + i0, r[q]);
@@ -63,15 +76,7 @@ static void pack_panel(float *out, const float *data, size_t lane, size_t along,
                     for (size_t q = 0; q < VL; q++) memcpy(out + (p + q) * w + i0, &r[q], (w - i0) * sizeof(float));
             }
         for (; p < k; p++)
-            for (size_t i = 0; i < w; i++) out[p * w + i] = i < valid ? data[i * lane + p] : 0.0f;
-        return;
-    }
-    for (size_t p = 0; p < k; p++) {
-        const float *row = data + p * along;
-        if (lane == 1 && valid == w)
-            memcpy(out + p * w, row, w * sizeof(float));
-        else
-            for (size_t i = 0; i < w; i++) out[p * w + i] = i < valid ? row[i * lane] : 0.0f;
+            for (size_t i = 0; i < w; i++) out[p * w + i] = i < rows ? from[i * lane + p * along] : 0.0f;
     }
 }
 
@@ -119,26 +124,34 @@ struct stage {
     bool last;
 };
 
+enum { TOGETHER = 4 }; /* panels in a tile of packing */
+
 static void pack_b(const struct stage *s, size_t tile)
 {
     const struct matrix *b = &s->p->b;
-    size_t panels = s->columns / NR, j = tile % panels * NR, k = tile / panels * KC, depth = least(KC, s->kc - k);
-    pack_panel(s->bpack + k * s->columns + j * depth, b->data + (s->pc + k) * b->row + (s->jc + j) * b->col, b->col, b->row, NR,
-               least(NR, s->nc - j), depth);
+    size_t across = tiles_of(s->columns, TOGETHER * NR), j = tile % across * TOGETHER * NR, k = tile / across * KC;
+    size_t depth = least(KC, s->kc - k), valid = least(TOGETHER * NR, s->nc - j);
+    pack_panels(s->bpack + k * s->columns + j * depth, b->data + (s->pc + k) * b->row + (s->jc + j) * b->col, b->col, b->row, NR, valid,
+                depth);
 }
 
 static void pack_a(const struct stage *s, size_t tile)
 {
     const struct matrix *a = &s->p->a;
-    size_t panels = s->rows / MR, i = tile % panels * MR, k = tile / panels * KC, depth = least(KC, s->kc - k);
-    pack_panel(s->apack + k * s->rows + i * depth, a->data + (s->ic + i) * a->row + (s->pc + k) * a->col, a->row, a->col, MR,
-               least(MR, s->mc - i), depth);
+    size_t across = tiles_of(s->rows, TOGETHER * MR), i = tile % across * TOGETHER * MR, k = tile / across * KC;
+    size_t depth = least(KC, s->kc - k), valid = least(TOGETHER * MR, s->mc - i);
+    pack_panels(s->apack + k * s->rows + i * depth, a->data + (s->ic + i) * a->row + (s->pc + k) * a->col, a->row, a->col, MR, valid, depth);
 }
 
 /* B's tiles, where this is the first block of rows, then A's. */
+static size_t pack_tiles_a(const struct stage *s)
+{
+    return tiles_of(s->rows, TOGETHER * MR) * tiles_of(s->kc, KC);
+}
+
 static size_t pack_tiles_b(const struct stage *s)
 {
-    return s->ic == 0 ? s->columns / NR * tiles_of(s->kc, KC) : 0;
+    return s->ic == 0 ? tiles_of(s->columns, TOGETHER * NR) * tiles_of(s->kc, KC) : 0;
 }
 
 static void pack(void *argument, size_t tile, size_t worker)
@@ -309,9 +322,9 @@ void CPU(gemm)(const struct call *call, const struct product *p)
     }
     struct stage s = {.call = call, .p = p};
     s.bpack = cpu_shared(call);
-    /* As much of k as the scratch of one block at the largest sizes holds. */
     size_t rows = tiles_of(least(p->m, MB), MR) * MR, columns = tiles_of(least(p->n, NC), NR) * NR;
-    size_t deep = (size_t)(MB + NC) * KC / (rows + columns) / KC * KC;
+    size_t deep = PACKED / (rows + columns) / KC * KC;
+    if (deep < KC) deep = KC;
     for (s.jc = 0; s.jc < p->n; s.jc += NC)
         for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += deep) {
             s.nc = least(NC, p->n - s.jc);
@@ -322,7 +335,7 @@ void CPU(gemm)(const struct call *call, const struct product *p)
             for (s.ic = 0; s.ic < p->m; s.ic += MB) {
                 s.mc = least(MB, p->m - s.ic);
                 s.rows = tiles_of(s.mc, MR) * MR;
-                run(&s, pack_tiles_b(&s) + s.rows / MR * tiles_of(s.kc, KC), pack);
+                run(&s, pack_tiles_b(&s) + pack_tiles_a(&s), pack);
                 run(&s, choose_tiles(&s), compute);
             }
         }
