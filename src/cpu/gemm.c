@@ -27,6 +27,7 @@ enum { MR = 4, NRV = 2 };
 enum { NR = NRV * VL, KC = 256, NC = 2048, MB = 128 * MR };
 enum { PACKED = 1 << 19 };     /* floats that lie packed at a time, where one block of k is not more: they stay in the second cache */
 enum { PANELS = 8, LEAST_TILES = 40, ALONE = 1 << 18 }; /* of a tile, either way; per run; multiply-adds that one thread does at once */
+enum { DIRECT = 512 };         /* columns of B up to which packing rows of A along k does not pay */
 
 size_t CPU(gemm_scratch)(void)
 {
@@ -80,11 +81,15 @@ static inline __attribute__((always_inline)) void pack_panels(float *out, const 
     }
 }
 
-/* acc = a (k, MR)^T b (k, NR); then C = acc (+ bias), or C += acc. */
-static void micro(size_t k, const float *restrict a, const float *restrict b, float *restrict c, size_t ldc, bool add,
-                  const float *bias)
+/* acc = x^T b (k, NR), x (k, MR) being a panel or, `direct`, MR rows of A that are `row` bytes apart; then C = acc (+ bias), or
+ * C += acc. */
+static inline __attribute__((always_inline)) void micro(size_t k, const float *restrict a, const bool direct, size_t row,
+                                                        const float *restrict b, float *restrict c, size_t ldc, bool add, const float *bias)
 {
+    enum { EACH = 5, BASES = (MR + EACH - 1) / EACH }; /* rows that one register and a scaled one reach */
+    const char *base[BASES];
     vec acc[MR][NRV];
+    for (size_t i = 0; i < BASES; i++) base[i] = (const char *)a + i * EACH * row;
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 2
@@ -94,22 +99,34 @@ static void micro(size_t k, const float *restrict a, const float *restrict b, fl
 #pragma GCC unroll 2
         for (int j = 0; j < NRV; j++) bv[j] = load(b + j * VL);
 #pragma GCC unroll 16
-        for (int i = 0; i < MR; i++)
+        for (size_t i = 0; i < MR; i++) {
+            float x = direct ? *(const float *)(base[i / EACH] + i % EACH * row) : a[i];
 #pragma GCC unroll 2
-            for (int j = 0; j < NRV; j++) acc[i][j] += a[i] * bv[j];
+            for (int j = 0; j < NRV; j++) acc[i][j] += x * bv[j];
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < BASES; i++) base[i] += sizeof *a;
         a += MR;
         b += NR;
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 2
-        for (int j = 0; j < NRV; j++) {
-            float *to = c + (size_t)i * ldc + j * VL;
-            vec v = acc[i][j];
-            if (add) v += load(to);
-            if (bias) v += load(bias + j * VL);
-            store(to, v);
-        }
+#define EVERY(expression)                                                                                              \
+    _Pragma("GCC unroll 16") for (size_t i = 0; i < MR; i++)                                                           \
+        _Pragma("GCC unroll 2") for (size_t j = 0; j < NRV; j++) expression
+    if (add) EVERY(acc[i][j] += load(c + i * ldc + j * VL));
+    if (bias) EVERY(acc[i][j] += load(bias + j * VL));
+    EVERY(store(c + i * ldc + j * VL, acc[i][j]));
+#undef EVERY
+}
+
+static __attribute__((noinline)) void micro_packed(size_t k, const float *a, const float *b, float *c, size_t ldc, bool add, const float *bias)
+{
+    micro(k, a, false, 0, b, c, ldc, add, bias);
+}
+
+static __attribute__((noinline)) void micro_direct(size_t k, const float *a, size_t row, const float *b, float *c, size_t ldc, bool add,
+                                                   const float *bias)
+{
+    micro(k, a, true, row, b, c, ldc, add, bias);
 }
 
 /* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block of KC along k, which
@@ -121,7 +138,7 @@ struct stage {
     size_t jc, nc, pc, kc, ic, mc;
     size_t rows, columns;       /* mc, nc up to whole panels */
     size_t tile_rows, tile_columns;
-    bool last;
+    bool last, direct;          /* direct: whole panels of A are read where they lie, its rows being along k */
 };
 
 enum { TOGETHER = 4 }; /* panels in a tile of packing */
@@ -138,7 +155,8 @@ static void pack_b(const struct stage *s, size_t tile)
 static void pack_a(const struct stage *s, size_t tile)
 {
     const struct matrix *a = &s->p->a;
-    size_t across = tiles_of(s->rows, TOGETHER * MR), i = tile % across * TOGETHER * MR, k = tile / across * KC;
+    size_t across = s->direct ? 1 : tiles_of(s->rows, TOGETHER * MR), k = tile / across * KC;
+    size_t i = s->direct ? s->rows - MR : tile % across * TOGETHER * MR;
     size_t depth = least(KC, s->kc - k), valid = least(TOGETHER * MR, s->mc - i);
     pack_panels(s->apack + k * s->rows + i * depth, a->data + (s->ic + i) * a->row + (s->pc + k) * a->col, a->row, a->col, MR, valid, depth);
 }
@@ -146,7 +164,8 @@ static void pack_a(const struct stage *s, size_t tile)
 /* B's tiles, where this is the first block of rows, then A's. */
 static size_t pack_tiles_a(const struct stage *s)
 {
-    return tiles_of(s->rows, TOGETHER * MR) * tiles_of(s->kc, KC);
+    if (s->direct && s->mc == s->rows) return 0;
+    return (s->direct ? 1 : tiles_of(s->rows, TOGETHER * MR)) * tiles_of(s->kc, KC);
 }
 
 static size_t pack_tiles_b(const struct stage *s)
@@ -176,12 +195,16 @@ static void compute_block(const struct stage *s, size_t i0, size_t i1, size_t j0
             const float *a = s->apack + k * s->rows + i * depth, *b = s->bpack + k * s->columns + j * depth;
             float *c = p->c + (s->ic + i) * p->ldc + s->jc + j;
             const float *bias = p->bias && first ? p->bias + s->jc + j : NULL;
-            if (i + MR <= i1 && j + NR <= j1) {
-                micro(depth, a, b, c, p->ldc, add, bias);
-                continue;
-            }
+            bool whole = i + MR <= i1 && j + NR <= j1;
             float edge[MR * NR] __attribute__((aligned(64)));
-            micro(depth, a, b, edge, NR, false, NULL);
+            float *to = whole ? c : edge;
+            size_t ldc = whole ? p->ldc : NR;
+            if (s->direct && i + MR <= i1)
+                micro_direct(depth, p->a.data + (s->ic + i) * p->a.row + s->pc + k, p->a.row * sizeof *a, b, to, ldc, whole && add,
+                             whole ? bias : NULL);
+            else
+                micro_packed(depth, a, b, to, ldc, whole && add, whole ? bias : NULL);
+            if (whole) continue;
             for (size_t r = 0; r < least(MR, i1 - i); r++)
                 for (size_t q = 0; q < least(NR, j1 - j); q++) {
                     float v = edge[r * NR + q];
@@ -320,7 +343,7 @@ void CPU(gemm)(const struct call *call, const struct product *p)
         cpu_run(call, tiles_of(p->n, FEW_TILE), few_rows, p);
         return;
     }
-    struct stage s = {.call = call, .p = p};
+    struct stage s = {.call = call, .p = p, .direct = p->a.col == 1 && p->n <= DIRECT};
     s.bpack = cpu_shared(call);
     size_t rows = tiles_of(least(p->m, MB), MR) * MR, columns = tiles_of(least(p->n, NC), NR) * NR;
     size_t deep = PACKED / (rows + columns) / KC * KC;
