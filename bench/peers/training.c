@@ -1,11 +1,11 @@
 /* elbo's side of bench/peers/training: whole training steps on batches that both sides read, one when asked.
  *
- *     training BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS
+ *     training BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS RECOMPUTE
  *
  * BATCHES holds u32 numbers: how many batches; for each its number of sentences; for each of them its length and its ids, without
  * marks (0 start, 1 end, 2 unknown). A batch is one slot. The initial weights go to WEIGHTS (safetensors). First two lines written:
  * anonymous memory when main began, in bytes, and the number of parameters. Then every line read is the number of a batch, and a
- * step on it answers with its seconds and loss. */
+ * step on it answers with its seconds and loss. RECOMPUTE: none or cheap (train.recompute). */
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
 #include "graph/backends.h"
@@ -109,7 +109,7 @@ static void write_weights(const struct model *m, const char *path)
 
 int main(int count, char **arguments)
 {
-    if (count != 8) return fprintf(stderr, "see the head of bench/peers/training.c\n"), 2;
+    if (count != 9) return fprintf(stderr, "see the head of bench/peers/training.c\n"), 2;
     printf("%zu\n", anonymous_memory());
     size_t number[5];
     for (size_t i = 0; i < 5; i++) number[i] = strtoul(arguments[2 + i], NULL, 10);
@@ -132,7 +132,8 @@ int main(int count, char **arguments)
     must(optimizer_create(&optimizer, &how, model.parameters, model_weights(&model), backend, &error));
     struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = options.encoder_tokens, [DIM_DEC_TOKENS] = options.decoder_tokens,
                                            [DIM_SENTENCES] = options.sentences, [DIM_DRAWS] = options.sentences}};
-    struct train_recording recording = {.wanted = optimizer_wanted(&how)};
+    struct train_recording recording = {.wanted = optimizer_wanted(&how),
+                                        .recompute = !strcmp(arguments[8], "cheap") ? RECOMPUTE_CHEAP_OPS : KEEP_ALL};
     must(record_train(&train, &config, model.parameters, &capacities, &recording, NULL, &error));
     must(model_bind(&model, (struct recording *[]){&train}, 1, optimizer.gradients, &error));
     optimizer_watch(&optimizer, executor_pointer(&train.executor, train.sum_loss));
