@@ -82,10 +82,8 @@ static inline size_t least(size_t a, size_t b)
 /* ---- arithmetic that vectorizes ---- */
 
 /* exp by 2^n * polynomial (Cody-Waite reduction, degree 6): about 1 ulp; exp(-104) and below is 0. */
-static inline float cpu_exp(float x)
+static inline float cpu_exp_within(float x) /* from -104 to 88.7 */
 {
-    x = x < -104.0f ? -104.0f : x;
-    x = x > 88.7f ? 88.7f : x;
     float n = __builtin_floorf(x * 1.44269504088896341f + 0.5f);
     float r = x - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
@@ -105,11 +103,22 @@ static inline float cpu_exp(float x)
     return p * a.f * b.f;
 }
 
+static inline float cpu_exp(float x)
+{
+    x = x < -104.0f ? -104.0f : x;
+    x = x > 88.7f ? 88.7f : x;
+    return cpu_exp_within(x);
+}
+
 /* A NaN stays a NaN in cpu_exp's callers: comparisons with it are false and r is NaN. */
 
+/* Bounds of its own, beyond which it is 0 or 1 to 1e-26: gcc multiplies every lane by what comes of a bound, to keep it where the
+ * bound was met. After cpu_exp's bounds that is a denormal, and Intel's processors trap each such product in microcode. */
 static inline float cpu_sigmoid(float x)
 {
-    return 1.0f / (1.0f + cpu_exp(-x));
+    x = x < -60.0f ? -60.0f : x;
+    x = x > 60.0f ? 60.0f : x;
+    return 1.0f / (1.0f + cpu_exp_within(-x));
 }
 
 /* GELU, tanh form: tanh(u) = 1 - 2 / (1 + exp(2u)), so x (1 + tanh u) / 2 = x sigmoid(2u). */

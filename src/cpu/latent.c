@@ -56,16 +56,19 @@ static void backward(void *argument, size_t tile, size_t worker)
             const float *mu = (const float *)c->in[2] + s * 2 * width + from, *logvar = mu + width;
             const float *dz = c->in[0] ? (const float *)c->in[0] + s * width + from : zeros;
             const float *dkl = c->in[1] ? (const float *)c->in[1] + s * width + from : zeros;
-            float *dmu = (float *)c->out[0] + s * 2 * width + from, *dlogvar = dmu + width, eps[COLUMNS];
+            float *dmu = (float *)c->out[0] + s * 2 * width + from, *dlogvar = dmu + width;
+            float eps[COLUMNS], a[COLUMNS], b[COLUMNS];
             size_t n = least(COLUMNS, width - from);
             draw(eps, c, key, s, from);
             SIMD for (size_t j = 0; j < n; j++)
             {
-                float half = cpu_exp(0.5f * logvar[j]), a = dz[j], b = dz[j] * eps[j] * half * 0.5f;
-                a += dkl[j] * mu[j];
-                b += dkl[j] * 0.5f * (half * half - 1.0f);
-                dmu[j] = add ? dmu[j] + a : a;
-                dlogvar[j] = add ? dlogvar[j] + b : b;
+                float half = cpu_exp(0.5f * logvar[j]);
+                a[j] = dz[j] + dkl[j] * mu[j];
+                b[j] = 0.5f * (dz[j] * eps[j] * half + dkl[j] * (half * half - 1.0f));
+            }
+            for (size_t j = 0; j < n; j++) {
+                dmu[j] = add ? dmu[j] + a[j] : a[j];
+                dlogvar[j] = add ? dlogvar[j] + b[j] : b[j];
             }
         }
 }
