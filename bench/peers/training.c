@@ -5,7 +5,8 @@
  * BATCHES holds u32 numbers: how many batches; for each its number of sentences; for each of them its length and its ids, without
  * marks (0 start, 1 end, 2 unknown). A batch is one slot. The initial weights go to WEIGHTS (safetensors). First two lines written:
  * anonymous memory when main began, in bytes, and the number of parameters. Then every line read is the number of a batch, and a
- * step on it answers with its seconds and loss. RECOMPUTE: none or cheap (train.recompute). */
+ * step on it answers with its seconds and loss. RECOMPUTE: cheap, block,
+ * or anything else for neither (train.recompute). */
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
 #include "graph/backends.h"
@@ -133,7 +134,9 @@ int main(int count, char **arguments)
     struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = options.encoder_tokens, [DIM_DEC_TOKENS] = options.decoder_tokens,
                                            [DIM_SENTENCES] = options.sentences, [DIM_DRAWS] = options.sentences}};
     struct train_recording recording = {.wanted = optimizer_wanted(&how),
-                                        .recompute = !strcmp(arguments[8], "cheap") ? RECOMPUTE_CHEAP_OPS : KEEP_ALL};
+                                        .recompute = !strcmp(arguments[8], "cheap")   ? RECOMPUTE_CHEAP_OPS
+                                                     : !strcmp(arguments[8], "block") ? RECOMPUTE_BLOCKS
+                                                                                      : KEEP_ALL};
     must(record_train(&train, &config, model.parameters, &capacities, &recording, NULL, &error));
     must(model_bind(&model, (struct recording *[]){&train}, 1, optimizer.gradients, &error));
     optimizer_watch(&optimizer, executor_pointer(&train.executor, train.sum_loss));
