@@ -82,7 +82,7 @@ static inline float noise_log(float x) /* normal and positive */
         int32_t i;
     } bits = {x};
     int32_t e = (bits.i - 0x3f3504f3) >> 23; /* x = m 2^e, m from the root of 1/2 to that of 2 */
-    bits.i -= e << 23;
+    bits.i -= e * (1 << 23);
     float f = bits.f - 1.0f, n = (float)e, p = 7.0376836292e-2f;
     p = p * f - 1.1514610310e-1f;
     p = p * f + 1.1676998740e-1f;
