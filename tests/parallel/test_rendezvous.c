@@ -334,14 +334,14 @@ static void the_missing_are_named(void **state)
     char part[160];
     unsigned port = free_ports(1);
     make_job(&job, 8, port);
-    for (size_t r = 0; r < 8; r++) job.members[r].options.timeout = 0.4;
-    for (size_t r = 0; r < 8; r++) job.members[r].delay = r == 3 || r == 6 ? 0.7 : 0;
+    for (size_t r = 0; r < 8; r++) job.members[r].options.timeout = 0.8;
+    for (size_t r = 0; r < 8; r++) job.members[r].delay = r == 3 || r == 6 ? 1.2 : 0;
     run_job(&job);
     snprintf(part, sizeof part, "at 127.0.0.1:%u, but of 8 ranks 2 did not come: 3, 6.", port);
     assert_says(&job.members[0].error, ELBO_IO, part);
-    snprintf(part, sizeof part, "rank 3 did not meet rank 0 at 127.0.0.1:%u within 0.4 s: Connection refused", port);
+    snprintf(part, sizeof part, "rank 3 did not meet rank 0 at 127.0.0.1:%u within 0.8 s: Connection refused", port);
     assert_says(&job.members[3].error, ELBO_IO, part);
-    assert_true(job.members[0].seconds > 0.35 && job.members[0].seconds < 0.9);
+    assert_true(job.members[0].seconds > 0.7 && job.members[0].seconds < 2);
     for (size_t r = 1; r < 8; r++) assert_int_equal(job.members[r].status, r == 3 || r == 6 ? ELBO_IO : ELBO_OK);
     assert_int_equal(job.members[3].bytes[0], 0);
 }

@@ -138,7 +138,7 @@ static void rank_0_names_what_came_instead(void **state)
     (void)state;
     struct job job;
     make_job(&job, 4, free_ports(1));
-    for (size_t r = 0; r < 4; r++) job.members[r].options.timeout = 0.5;
+    for (size_t r = 0; r < 4; r++) job.members[r].options.timeout = 1;
     job.members[2].options.secret = "another secret, as long as it is";
     job.members[3].ranks.restart = 1;
     run_job(&job);
