@@ -6,6 +6,14 @@ load common.bash
 
 setup() { cd "$BATS_TEST_TMPDIR" || return; }
 
+# What a launcher that fails the tests leaves.
+teardown() {
+    local file
+    for file in "$BATS_TEST_TMPDIR"/pid.* "$BATS_TEST_TMPDIR"/faulty/pid.*; do
+        [ ! -s "$file" ] || kill -9 "$(cat "$file")" 2> /dev/null || true
+    done
+}
+
 # launch CODE WORDS ...: elbo launch WORDS; standard output and error go to `product` and `said`
 launch() {
     local code=$1 got=0
@@ -99,7 +107,7 @@ faulty() {
 # ended LAUNCHER ...: when rank 1 of 4 is killed, the others end within 2 s, whether they listen, do not, or are stopped
 ended() {
     local got=0
-    timeout 3 "$@" -n 4 -- sh -c 'echo $$ > pid.$ELBO_RANK; case $ELBO_RANK in
+    timeout -k 1 3 "$@" -n 4 -- sh -c 'echo $$ > pid.$ELBO_RANK; case $ELBO_RANK in
         1) sleep 0.3; kill -9 $$ ;;
         2) trap "" TERM; while :; do sleep 0.1; done ;;
         3) kill -STOP $$ ;;
@@ -122,7 +130,6 @@ ended() {
     [ -s saved.1.5 ]
     [ ! -s saved.0 ]
     wait "$fault"
-    kill -9 $(cat faulty/pid.*) 2> /dev/null || true
 }
 
 @test "what a restart can mend is started again, and counted" {
