@@ -1,10 +1,10 @@
 /* Matrix product by packed panels and a register-blocked micro-kernel.
  *
- *   for columns of B in blocks of NC, for k as far as scratch goes:   pack B, per block of KC, into panels of NR columns
+ *   for columns of B in blocks of NC, for k as far as scratch goes:   pack B, per block of about KC, into panels of NR columns
  *     for rows of A in blocks of MB:                                  pack A the same way into panels of MR rows
- *       tiles of C, in parallel, block of k after block:              micro-kernel MR x NR over the KC block
+ *       tiles of C, in parallel, block of k after block:              micro-kernel MR x NR over the block
  *
- * Each element of C is one chain of fused multiply-adds along k per KC block, added block after block: its bits depend on
+ * Each element of C is one chain of fused multiply-adds along k per block, added block after block: its bits depend on
  * K alone, not on M, N, the tile or the thread. */
 #include "cpu/gemm.h"
 
@@ -31,7 +31,14 @@ enum { DIRECT = 512 };         /* columns of B up to which packing rows of A alo
 
 size_t CPU(gemm_scratch)(void)
 {
-    return (size_t)(MB + NC) * KC * sizeof(float);
+    return (size_t)(MB + NC) * (KC + KC / 2) * sizeof(float);
+}
+
+/* Blocks along k of about KC, alike, so that none of a few steps reads and writes all of C: at most KC / 2 more. */
+static size_t block_of(size_t k)
+{
+    size_t blocks = k > KC ? (k + KC / 2) / KC : 1;
+    return k ? tiles_of(tiles_of(k, blocks), 16) * 16 : 16;
 }
 
 /* Transposes a VL x VL block: log2(VL) rounds of perfect interleaving. */
@@ -129,7 +136,7 @@ static __attribute__((noinline)) void micro_direct(size_t k, const float *a, siz
     micro(k, a, true, row, b, c, ldc, add, bias);
 }
 
-/* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block of KC along k, which
+/* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block along k, which
  * begins at k, the panels of B follow each other from bpack + k * columns on, those of A from apack + k * rows. */
 struct stage {
     const struct call *call;
@@ -137,6 +144,7 @@ struct stage {
     float *apack, *bpack;
     size_t jc, nc, pc, kc, ic, mc;
     size_t rows, columns;       /* mc, nc up to whole panels */
+    size_t block;               /* of k */
     size_t tile_rows, tile_columns;
     bool last, direct;          /* direct: whole panels of A are read where they lie, its rows being along k */
 };
@@ -146,8 +154,8 @@ enum { TOGETHER = 4 }; /* panels in a tile of packing */
 static void pack_b(const struct stage *s, size_t tile)
 {
     const struct matrix *b = &s->p->b;
-    size_t across = tiles_of(s->columns, TOGETHER * NR), j = tile % across * TOGETHER * NR, k = tile / across * KC;
-    size_t depth = least(KC, s->kc - k), valid = least(TOGETHER * NR, s->nc - j);
+    size_t across = tiles_of(s->columns, TOGETHER * NR), j = tile % across * TOGETHER * NR, k = tile / across * s->block;
+    size_t depth = least(s->block, s->kc - k), valid = least(TOGETHER * NR, s->nc - j);
     pack_panels(s->bpack + k * s->columns + j * depth, b->data + (s->pc + k) * b->row + (s->jc + j) * b->col, b->col, b->row, NR, valid,
                 depth);
 }
@@ -155,9 +163,9 @@ static void pack_b(const struct stage *s, size_t tile)
 static void pack_a(const struct stage *s, size_t tile)
 {
     const struct matrix *a = &s->p->a;
-    size_t across = s->direct ? 1 : tiles_of(s->rows, TOGETHER * MR), k = tile / across * KC;
+    size_t across = s->direct ? 1 : tiles_of(s->rows, TOGETHER * MR), k = tile / across * s->block;
     size_t i = s->direct ? s->rows - MR : tile % across * TOGETHER * MR;
-    size_t depth = least(KC, s->kc - k), valid = least(TOGETHER * MR, s->mc - i);
+    size_t depth = least(s->block, s->kc - k), valid = least(TOGETHER * MR, s->mc - i);
     pack_panels(s->apack + k * s->rows + i * depth, a->data + (s->ic + i) * a->row + (s->pc + k) * a->col, a->row, a->col, MR, valid, depth);
 }
 
@@ -165,12 +173,12 @@ static void pack_a(const struct stage *s, size_t tile)
 static size_t pack_tiles_a(const struct stage *s)
 {
     if (s->direct && s->mc == s->rows) return 0;
-    return (s->direct ? 1 : tiles_of(s->rows, TOGETHER * MR)) * tiles_of(s->kc, KC);
+    return (s->direct ? 1 : tiles_of(s->rows, TOGETHER * MR)) * tiles_of(s->kc, s->block);
 }
 
 static size_t pack_tiles_b(const struct stage *s)
 {
-    return s->ic == 0 ? tiles_of(s->columns, TOGETHER * NR) * tiles_of(s->kc, KC) : 0;
+    return s->ic == 0 ? tiles_of(s->columns, TOGETHER * NR) * tiles_of(s->kc, s->block) : 0;
 }
 
 static void pack(void *argument, size_t tile, size_t worker)
@@ -188,7 +196,7 @@ static void pack(void *argument, size_t tile, size_t worker)
 static void compute_block(const struct stage *s, size_t i0, size_t i1, size_t j0, size_t j1, size_t k)
 {
     const struct product *p = s->p;
-    size_t depth = least(KC, s->kc - k);
+    size_t depth = least(s->block, s->kc - k);
     bool first = s->pc + k == 0, add = p->add || !first;
     for (size_t j = j0; j < j1; j += NR)
         for (size_t i = i0; i < i1; i += MR) {
@@ -224,7 +232,7 @@ static void compute(void *argument, size_t tile, size_t worker)
     size_t i1 = least(i0 + s->tile_rows, s->mc), j1 = least(j0 + s->tile_columns, s->nc), k = 0;
     do {
         compute_block(s, i0, i1, j0, j1, k); /* of K = 0, an empty one that writes */
-        k += KC;
+        k += s->block;
     } while (k < s->kc);
     if (!p->gelu || !s->last) return;
     for (size_t i = i0; i < i1; i++) {
@@ -284,9 +292,10 @@ static inline void columns_along_k(vec r[VL], const struct matrix *b, size_t j, 
 /* Columns j .. j + columns of C; `m` is a constant where this is inlined, so that the sums stay in registers. */
 static inline __attribute__((always_inline)) void few_block(const struct product *p, size_t j, size_t columns, const size_t m)
 {
-    for (size_t pc = 0; pc < p->k || pc == 0; pc += KC) {
+    const size_t block = block_of(p->k);
+    for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
         vec acc[FEW] = {{0}};
-        size_t stop = least(p->k, pc + KC);
+        size_t stop = least(p->k, pc + block);
         for (size_t k = pc; k < stop; k += VL) {
             vec r[VL];
             size_t depth = least(VL, stop - k);
@@ -346,8 +355,9 @@ void CPU(gemm)(const struct call *call, const struct product *p)
     struct stage s = {.call = call, .p = p, .direct = p->a.col == 1 && p->n <= DIRECT};
     s.bpack = cpu_shared(call);
     size_t rows = tiles_of(least(p->m, MB), MR) * MR, columns = tiles_of(least(p->n, NC), NR) * NR;
-    size_t deep = PACKED / (rows + columns) / KC * KC;
-    if (deep < KC) deep = KC;
+    s.block = block_of(p->k);
+    size_t deep = PACKED / (rows + columns) / s.block * s.block;
+    if (deep < s.block) deep = s.block;
     for (s.jc = 0; s.jc < p->n; s.jc += NC)
         for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += deep) {
             s.nc = least(NC, p->n - s.jc);
