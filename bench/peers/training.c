@@ -130,7 +130,7 @@ int main(int count, char **arguments)
     struct slot slot;
     must(cpu_backend_create(&backend, number[4], NULL, &error));
     must(model_create(&model, &config, backend, &error));
-    must(optimizer_create(&optimizer, &how, model.parameters, model_weights(&model), backend, &error));
+    must(optimizer_create(&optimizer, &how, model.parameters, model_weights(&model), NULL, backend, &error));
     struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = options.encoder_tokens, [DIM_DEC_TOKENS] = options.decoder_tokens,
                                            [DIM_SENTENCES] = options.sentences, [DIM_DRAWS] = options.sentences}};
     struct train_recording recording = {.wanted = optimizer_wanted(&how),
