@@ -68,6 +68,16 @@ static elbo_status join_mpi(struct team *team, struct collectives **mpi, double 
                      "of the MPI that it was built with", rank, ranks, ranks_source_name(who->source), who->rank, who->world);
 }
 
+/* A signal ends the wait for the others at once: there is nothing to save yet. */
+static elbo_status meet(struct team *team, const struct rendezvous_options *options, unsigned char id[BACKEND_ID], elbo_error *error)
+{
+    sigset_t set = trainer_signals(), before;
+    pthread_sigmask(SIG_UNBLOCK, &set, &before);
+    elbo_status status = rendezvous_share(&team->who, options, id, BACKEND_ID, error);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return status;
+}
+
 /* NCCL's id reaches every rank through MPI where mpirun started them, else over TCP. */
 static elbo_status join_devices(struct team *team, const struct parallel_config *c, struct backend *b, elbo_error *error)
 {
@@ -81,7 +91,7 @@ static elbo_status join_devices(struct team *team, const struct parallel_config 
         ELBO_TRY(collectives_share(team->host, id, sizeof id, error));
     } else {
         ELBO_TRY(status);
-        ELBO_TRY(rendezvous_share(&team->who, &options, id, sizeof id, error));
+        ELBO_TRY(meet(team, &options, id, error));
     }
     return b->join(b, id, team->ranks, team->rank, c->timeout, &team->collectives, error);
 }
