@@ -31,6 +31,9 @@ static size_t active_units(const struct trainer *t)
     return active;
 }
 
+/* A rank that is told of: its time over that of the one in the middle. */
+static const double STRAGGLES = 1.5;
+
 static double memory_mib(void)
 {
     size_t pages = 0, unused;
@@ -81,6 +84,10 @@ void report_step(struct trainer *t)
     json_t *wall = json_pack("{s:f, s:f, s:f}", "seconds", now - t->begun, "tokens_per_second", rate, "memory_mib", mib);
     json_t *dims = json_array();
     int failed = 0;
+    if (t->team.collectives && t->straggles > 0)
+        failed |= json_object_update_new(wall, json_pack("{s:I, s:f}", "slowest_rank", (json_int_t)t->straggler, "slowest_over_middle", t->straggles));
+    if (t->straggles >= STRAGGLES)
+        report_line(t, "rank %zu took %.1f times as long for its work as the rank in the middle", t->straggler, t->straggles);
     for (size_t j = 0; j < z; j++) failed |= json_array_append_new(dims, number(t->kl_dim[j] / (double)t->sentences));
     failed |= json_object_set_new(row, "kl_per_dim", dims);
     failed |= json_object_set_new(row, "wall", wall);
