@@ -171,5 +171,5 @@ print("\n".join(json.dumps([float(x) for x in row]) for row in z))' > arrays.jso
     # calls over both graphs are those of the step
     json kernels.json "all(sum(k['calls'] for k in x['kernels'] if k['op'] == op) == o['calls'] for op, o in json.load(open('step.json'))['ops'].items())"
     "$ELBO" bench kernels --data.train=corpus "${tiny[@]}" | grep -q '^limits measured here: copy'
-    refused 2 "knows 'step' and 'kernels'" -- "$ELBO" bench nothing --data.train=corpus
+    refused 2 "knows 'step', 'kernels' and 'collectives'" -- "$ELBO" bench nothing --data.train=corpus
 }
