@@ -33,14 +33,14 @@ within() {
     [ "$took" -le "$(awk "BEGIN { print $limit * 1000000 }")" ] || { echo "took $took us"; return 1; }
 }
 
-# ended PID: it is not there, or waits for whoever adopted it to see that it has ended
-ended() { ! kill -0 "$1" 2> /dev/null || grep -qs '^State:[[:space:]]*Z' "/proc/$1/status"; }
+# dead PID: it is not there, or waits for whoever adopted it to see that it has ended
+dead() { ! kill -0 "$1" 2> /dev/null || grep -qs '^State:[[:space:]]*Z' "/proc/$1/status"; }
 
 # gone PID ...: none of the processes is there any more, within a second
 gone() {
     local pid i
     for pid in "$@"; do
-        for ((i = 0; i < 100; i++)); do if ended "$pid"; then break; fi; sleep 0.01; done
+        for ((i = 0; i < 100; i++)); do if dead "$pid"; then break; fi; sleep 0.01; done
         ((i < 100)) || { echo "process $pid is left: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; kill -9 "$pid"; return 1; }
     done
 }
