@@ -15,11 +15,11 @@ elbo_status sharded_gather(struct trainer *t, elbo_error *error);
 /* Elements first .. first + count of the arena of moments (0 or 1), of the type that they have here, into host memory. Rank 0's, while
  * the others are in sharded_serve. */
 elbo_status sharded_read(struct trainer *t, unsigned moment, void *to, size_t first, size_t count, elbo_error *error);
-/* The others send pieces until rank 0 says that it is done; `saved`: what it says of the save. */
+/* The others send pieces until rank 0 says, by sharded_done, that it is through. */
 elbo_status sharded_serve(struct trainer *t, elbo_error *error);
 elbo_status sharded_done(struct trainer *t, elbo_error *error);
 
-/* Where elements first .. of the whole arena lie in this rank's moments: calls `put` for each part that is here. */
+/* Where elements first .. first + count of the whole arena lie in this rank's moments; returns how many parts there are. */
 struct sharded_part {
     size_t from, at, count; /* element of the range, of this rank's arena, how many */
 };
