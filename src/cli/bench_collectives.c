@@ -45,16 +45,22 @@ static elbo_status time_one(double *seconds, struct team *team, struct backend *
 static elbo_status measure(double *median, struct team *team, struct backend *backend, float *arena, size_t bytes, bool ordered, size_t bucket,
                            elbo_error *error)
 {
+    struct buckets buckets;
     struct reduction *r;
+    ELBO_TRY(buckets_create_plain(&buckets, bytes / sizeof(float), bucket, error));
     struct reduction_options o = {.backend = backend, .collectives = team->collectives, .arena = arena, .elements = bytes / sizeof(float),
-                                  .lanes = team->ranks, .ordered = ordered, .bucket = bucket};
+                                  .lanes = team->ranks, .ordered = ordered, .buckets = &buckets};
     double times[MOST_TURNS], unused;
     int turns = bytes > LARGEST / 8 ? 10 : bytes > LARGEST / 256 ? 40 : MOST_TURNS;
-    ELBO_TRY(reduction_create(&r, &o, error));
-    elbo_status status = ELBO_OK;
+    elbo_status status = reduction_create(&r, &o, error);
+    if (status) {
+        buckets_free(&buckets);
+        return status;
+    }
     for (int i = 0; i < WARM_UP && !status; i++) status = time_one(&unused, team, backend, r, error);
     for (int i = 0; i < turns && !status; i++) status = time_one(&times[i], team, backend, r, error);
     reduction_free(r);
+    buckets_free(&buckets);
     if (status) return status;
     qsort(times, (size_t)turns, sizeof *times, by_value);
     *median = times[turns / 2];
@@ -97,7 +103,7 @@ static elbo_status run(struct bench *b, struct team *team, elbo_error *error)
     for (size_t i = 0; i < SIZES && !status; i++) {
         m[i].bytes = (size_t)SMALLEST << (2 * i);
         if (m[i].bytes > LARGEST) m[i].bytes = LARGEST;
-        status = measure(&m[i].ordered, team, b->backend, arena, m[i].bytes, true, c->parallel.bucket << 18, error);
+        status = measure(&m[i].ordered, team, b->backend, arena, m[i].bytes, true, team_bucket(c), error);
         if (!status) status = measure(&m[i].any, team, b->backend, arena, m[i].bytes, false, 0, error);
     }
     if (arena && !status) b->backend->release(b->backend, arena);

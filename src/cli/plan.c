@@ -10,7 +10,8 @@ static void print_ranks(const struct memory_table *t, const struct elbo_config *
 {
     printf("each of %zu ranks; estimates: sends %.1f MiB a step and receives as much", t->ranks, t->wire / 1048576.0);
     if (t->exposed > 0)
-        printf(", waits %.2f ms for it at %g GB/s and %g us\n", t->exposed * 1e3, c->parallel.bandwidth, c->parallel.latency);
+        printf(", %.2f ms at %g GB/s and %g us, beside the backward pass except the last bucket's %.2f ms\n", t->wire_seconds * 1e3,
+               c->parallel.bandwidth, c->parallel.latency, t->exposed * 1e3);
     else
         puts("; parallel.bandwidth and parallel.latency say how long that takes");
 }
@@ -45,8 +46,9 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
                             "activations", (json_int_t)t.activations, "workspace", (json_int_t)t.workspace, "slots",
                             (json_int_t)t.slots, "sums", (json_int_t)t.sums, "total", (json_int_t)t.total, "activations_unshared", (json_int_t)t.unshared,
                             "ops", (json_int_t)t.ops, "slot_flops", t.flops, "slot_bytes_moved", t.bytes_moved);
-    json_t *ranks = json_pack("{s:I, s:f, s:b, s:o}", "ranks", (json_int_t)t.ranks, "wire_bytes_per_step", t.wire, "estimate", 1,
-                              "exposed_seconds_per_step", t.exposed > 0 ? json_real(t.exposed) : json_null());
+    json_t *ranks = json_pack("{s:I, s:f, s:b, s:o, s:o}", "ranks", (json_int_t)t.ranks, "wire_bytes_per_step", t.wire, "estimate", 1,
+                              "exposed_seconds_per_step", t.exposed > 0 ? json_real(t.exposed) : json_null(), "wire_seconds_per_step",
+                              t.exposed > 0 ? json_real(t.wire_seconds) : json_null());
     if (t.ranks > 1 && json_object_set(all, "parallel", ranks)) {
         json_decref(all);
         all = NULL;

@@ -61,13 +61,13 @@ static void download(struct backend *base, void *to, const void *from, size_t by
 static void copy(struct backend *base, void *to, const void *from, size_t bytes)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
-    if (bytes) cuda_keep(b, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, b->stream), "a copy on the device");
+    if (bytes) cuda_keep(b, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream(b)), "a copy on the device");
 }
 
 static void accumulate(struct backend *base, float *to, const float *from, size_t elements)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
-    cuda_keep(b, add_cuda(to, from, NULL, elements, true, KERNEL_F32, KERNEL_F32, b->stream), "add");
+    cuda_keep(b, add_cuda(to, from, NULL, elements, true, KERNEL_F32, KERNEL_F32, cuda_stream(b)), "add");
 }
 
 static elbo_status reserve(struct backend *base, size_t shared, size_t per_worker, elbo_error *error)
@@ -98,6 +98,7 @@ static void destroy(struct backend *base)
     if (b->handle) b->lt.cublasLtDestroy(b->handle);
     cublaslt_close(&b->lt);
     cuda_transfer_close(b);
+    cuda_side_close(b);
     if (b->scratch) cudaFree(b->scratch);
     if (b->workspace) cudaFree(b->workspace);
     if (b->stream) cudaStreamDestroy(b->stream);
@@ -134,6 +135,7 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
     snprintf(b->device_name, sizeof b->device_name, "%.127s", properties.name);
     snprintf(b->detail, sizeof b->detail, "cuda:%d (%s)", device, properties.name);
     ELBO_TRY(cuda_transfer_open(b, error));
+    ELBO_TRY(cuda_side_open(b, error));
     ELBO_TRY(cublaslt_open(&b->lt, error));
     cublasStatus_t s = b->lt.cublasLtCreate(&b->handle);
     if (s) return elbo_fail(error, ELBO_DEVICE, "%s: cublasLtCreate failed with status %d", b->detail, (int)s);
@@ -147,6 +149,7 @@ static const struct backend table_of_cuda = {
     .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send, .replay = cuda_replay, .capture = cuda_capture,
     .captured = cuda_captured, .forget = cuda_forget, .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host,
     .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait,
+    .side_begin = cuda_side_begin, .side_end = cuda_side_end, .side_join = cuda_side_join, .side_seconds = cuda_side_seconds,
     .save_choices = cuda_save_choices, .restore_choices = cuda_restore_choices,
     .peak_flops = cuda_peak_flops, .peak_bytes = cuda_peak_bytes, .make_id = cuda_make_id, .join = cuda_join,
     .destroy = destroy};

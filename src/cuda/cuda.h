@@ -25,7 +25,9 @@ struct algorithm {
 struct cuda_backend {
     struct backend base;
     int device;
-    cudaStream_t stream;
+    cudaStream_t stream, side;   /* what ranks exchange beside the backward pass   */
+    bool aside;                  /* the side is what launches go to                */
+    bool joined;                 /* the side was waited for at least once          */
     struct cublaslt lt;
     cublasLtHandle_t handle;
     void *workspace;             /* cuBLASLt's                                     */
@@ -36,7 +38,7 @@ struct cuda_backend {
     char *stages;                /* (CUDA_STAGES, stage_bytes) pinned              */
     size_t stage_bytes;
     unsigned stage;
-    cudaEvent_t stage_sent[CUDA_STAGES], marks[CUDA_MARKS];
+    cudaEvent_t stage_sent[CUDA_STAGES], marks[CUDA_MARKS], fork, join, held[2];
     int error;                   /* first cudaError_t or cublas status that failed */
     char what[160];
     struct collectives *ranks;   /* nccl.c's, or null                              */
@@ -48,6 +50,11 @@ struct cuda_backend {
 static inline struct cuda_backend *cuda_of(const struct call *c)
 {
     return (struct cuda_backend *)c->backend;
+}
+
+static inline cudaStream_t cuda_stream(const struct cuda_backend *b)
+{
+    return b->aside ? b->side : b->stream;
 }
 
 /* Keeps the first failure. */
@@ -83,6 +90,14 @@ elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elb
 elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank, double timeout,
                       struct collectives **out, elbo_error *error);
 elbo_status cuda_ranks_wait(struct cuda_backend *b, cudaEvent_t event, elbo_error *error);
+
+/* ---- side.c: entries of struct backend ---- */
+elbo_status cuda_side_open(struct cuda_backend *b, elbo_error *error);
+void cuda_side_close(struct cuda_backend *b);
+void cuda_side_begin(struct backend *base);
+void cuda_side_end(struct backend *base);
+void cuda_side_join(struct backend *base);
+double cuda_side_seconds(struct backend *base);
 
 /* ---- peak.c: entries of struct backend ---- */
 double cuda_peak_flops(struct backend *base, enum dtype type);

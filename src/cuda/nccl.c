@@ -76,10 +76,10 @@ elbo_status cuda_ranks_wait(struct cuda_backend *b, cudaEvent_t event, elbo_erro
     }
 }
 
-static elbo_status exchange(struct collectives *c, const struct transfer *list, size_t count, elbo_error *error)
+static elbo_status begin(struct collectives *c, const struct transfer *list, size_t count, elbo_error *error)
 {
     struct nccl_ranks *n = (struct nccl_ranks *)c;
-    cudaStream_t stream = n->b->stream;
+    cudaStream_t stream = cuda_stream(n->b);
     ncclResult_t code = n->nccl.ncclGroupStart(), each = ncclSuccess;
     for (size_t i = 0; i < count && !code; i++) {
         int peer = (int)list[i].peer;
@@ -91,10 +91,25 @@ static elbo_status exchange(struct collectives *c, const struct transfer *list, 
     return settle(n, "an exchange between ranks", code ? code : each, error);
 }
 
-static elbo_status sum(struct collectives *c, float *x, size_t count, elbo_error *error)
+static elbo_status begin_sum(struct collectives *c, float *x, size_t count, elbo_error *error)
 {
     struct nccl_ranks *n = (struct nccl_ranks *)c;
-    return settle(n, "a sum over the ranks", n->nccl.ncclAllReduce(x, x, count, ncclFloat32, ncclSum, n->comm, n->b->stream), error);
+    return settle(n, "a sum over the ranks", n->nccl.ncclAllReduce(x, x, count, ncclFloat32, ncclSum, n->comm, cuda_stream(n->b)), error);
+}
+
+/* On the stream it is in its place already. */
+static elbo_status poll(struct collectives *c, bool *through, elbo_error *error)
+{
+    (void)error;
+    *through = c->ranks > 0;
+    return ELBO_OK;
+}
+
+static elbo_status wait(struct collectives *c, elbo_error *error)
+{
+    (void)c;
+    (void)error;
+    return ELBO_OK;
 }
 
 static elbo_status make_room(struct nccl_ranks *n, struct post *p, size_t bytes, elbo_error *error)
@@ -175,8 +190,8 @@ elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], 
     struct nccl_ranks *n = calloc(1, sizeof *n);
     if (!n) return elbo_fail(error, ELBO_MEMORY, "no memory for the ranks");
     n->b = b;
-    n->base = (struct collectives){.name = "NCCL", .ranks = ranks, .rank = rank, .timeout = timeout, .exchange = exchange, .sum = sum,
-                                   .post = post, .collect = collect, .destroy = destroy};
+    n->base = (struct collectives){.name = "NCCL", .ranks = ranks, .rank = rank, .timeout = timeout, .begin = begin, .begin_sum = begin_sum,
+                                   .poll = poll, .wait = wait, .post = post, .collect = collect, .destroy = destroy};
     ncclUniqueId given;
     memcpy(&given, id, sizeof given);
     elbo_status status = nccl_open(&n->nccl, error);

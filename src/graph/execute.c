@@ -200,6 +200,19 @@ static size_t longest_of(const struct graph *g, const struct node *n, const stru
     return 0;
 }
 
+void executor_ready(const struct graph *g, size_t *ready)
+{
+    const uint32_t *order;
+    size_t steps = graph_schedule(g, &order);
+    for (size_t s = 0; s < steps; s++) {
+        const struct node *n = graph_node_get(g, order[s]);
+        for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
+            const struct value_info *info = graph_value(g, n->out[k]);
+            if (n->out[k].index && info->class == VALUE_GRADIENT) ready[info->binding] = s;
+        }
+    }
+}
+
 static elbo_status walk(struct executor *e, const struct execution *run, const struct replay_key *key, elbo_error *error)
 {
     const struct graph *g = e->graph;
@@ -225,6 +238,7 @@ static elbo_status walk(struct executor *e, const struct execution *run, const s
         if (e->hook) e->hook(e->hook_context, &call, false);
         e->backend->kernels[n->type->index].run(&call);
         if (e->hook) e->hook(e->hook_context, &call, true);
+        if (run->progress) ELBO_TRY(run->progress(run->progress_context, s, steps, error));
     }
     return ELBO_OK;
 }
@@ -234,7 +248,7 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
     const struct graph *g = e->graph;
     struct backend *backend = e->backend;
     static const char *const kinds[DIM_KINDS] = {"fixed", "encoder tokens", "decoder tokens", "sentences", "draws"};
-    struct replay_key key = {.first_slot = run->first_slot};
+    struct replay_key key = {.first_slot = run->first_slot, .progress = run->progress};
     for (unsigned k = DIM_ENC_TOKENS; k < DIM_KINDS; k++) {
         size_t capacity = graph_capacity(g)->count[k];
         if (run->count[k] > capacity)

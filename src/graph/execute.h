@@ -39,7 +39,7 @@ struct call {
 /* What a captured execution depends on; nothing else may be baked into it. */
 struct replay_key {
     size_t count[DIM_KINDS], longest[DIM_KINDS];
-    bool first_slot;
+    bool first_slot, progress;
 };
 
 struct kernel {
@@ -87,6 +87,13 @@ struct backend {
     void (*download_later)(struct backend *, void *to, const void *from, size_t bytes);
     void (*mark)(struct backend *, unsigned which);
     elbo_status (*wait)(struct backend *, unsigned which, elbo_error *error);
+    /* Work beside the main order, null where there is none: between side_begin and side_end, copy, accumulate and what ranks do
+     * together run behind what was launched before, and beside what is launched later, until side_join, which everything later waits
+     * for. side_seconds: how long the last side_join held up the main order, when all is done; NaN while it is not known. */
+    void (*side_begin)(struct backend *);
+    void (*side_end)(struct backend *);
+    void (*side_join)(struct backend *);
+    double (*side_seconds)(struct backend *);
     /* What it chose by itself and bits depend on, for checkpoints; null: nothing. Bytes written (with null: wanted), 0 when
      * nothing was chosen yet. restore: false when the bytes are of another device or library, and nothing is taken. */
     size_t (*save_choices)(struct backend *, void *to);
@@ -105,6 +112,9 @@ struct backend {
 
 /* Called before (after = false) and after each op: timers, traces, the search for the first non-finite output. */
 typedef void (*execute_hook)(void *context, const struct call *call, bool after);
+
+/* Called after each step of a schedule: what it launches is part of the execution, and captured with it. */
+typedef elbo_status (*execute_progress)(void *context, size_t step, size_t steps, elbo_error *error);
 
 /* The same elements at the same places, in two types. */
 struct weight_arenas {
@@ -133,6 +143,8 @@ struct execution {
     size_t count[DIM_KINDS];
     size_t longest[DIM_KINDS];    /* rows of the longest sentence; 0: not known      */
     bool first_slot;              /* WRITE_ADD_LATER_SLOTS overwrites                */
+    execute_progress progress;    /* null: nobody asks                               */
+    void *progress_context;
     uint64_t seed, step;
     uint32_t draw;
 };
@@ -150,6 +162,9 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
 
 /* Where a value lies now (activations that are kept, inputs, parameters). */
 void *executor_pointer(const struct executor *e, value v);
+
+/* ready[i]: the last step of the schedule that writes the gradient of parameter i; 0 where none does. */
+void executor_ready(const struct graph *g, size_t *ready);
 
 /* Sizes of a node under the given counts. */
 void node_sizes(struct shape_view *s, const struct graph *g, const struct node *n, const size_t count[DIM_KINDS]);

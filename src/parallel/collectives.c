@@ -3,6 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+elbo_status collectives_exchange(struct collectives *c, const struct transfer *list, size_t count, elbo_error *error)
+{
+    ELBO_TRY(c->begin(c, list, count, error));
+    return c->wait(c, error);
+}
+
 elbo_status collectives_gather(struct collectives *c, const void *mine, size_t bytes, void *all, elbo_error *error)
 {
     ELBO_TRY(c->post(c, COLLECTIVES_NOW, mine, bytes, error));

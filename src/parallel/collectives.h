@@ -27,16 +27,21 @@ struct collectives {
     size_t ranks, rank;
     double timeout;     /* seconds */
     bool broken;        /* a call failed here, or the rank ends for another reason: the others are not waited for */
-    /* All pieces at once; complete, in the backend's order of work, when the call returns. */
-    elbo_status (*exchange)(struct collectives *, const struct transfer *list, size_t count, elbo_error *error);
-    /* x (count) f32 = the sum over the ranks, in whatever order. */
-    elbo_status (*sum)(struct collectives *, float *x, size_t count, elbo_error *error);
+    /* All pieces set out at once; and x (count) f32 = the sum over the ranks, in whatever order. What was begun is the collectives' own
+     * until poll says that all of it is through, or wait returns: complete in the backend's order of work. */
+    elbo_status (*begin)(struct collectives *, const struct transfer *list, size_t count, elbo_error *error);
+    elbo_status (*begin_sum)(struct collectives *, float *x, size_t count, elbo_error *error);
+    elbo_status (*poll)(struct collectives *, bool *through, elbo_error *error);
+    elbo_status (*wait)(struct collectives *, elbo_error *error);
     /* A few bytes of host memory from every rank to every rank. post: `bytes` are the same everywhere and may change on return;
      * collect: all of them, (ranks, bytes), waits. */
     elbo_status (*post)(struct collectives *, unsigned which, const void *mine, size_t bytes, elbo_error *error);
     elbo_status (*collect)(struct collectives *, unsigned which, void *all, elbo_error *error);
     void (*destroy)(struct collectives *);
 };
+
+/* begin and wait in one. */
+elbo_status collectives_exchange(struct collectives *c, const struct transfer *list, size_t count, elbo_error *error);
 
 /* post and collect in one: all (ranks, bytes). */
 elbo_status collectives_gather(struct collectives *c, const void *mine, size_t bytes, void *all, elbo_error *error);

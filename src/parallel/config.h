@@ -14,7 +14,7 @@ struct parallel_config {
     size_t lanes;            /* of determinism world_invariant; 0: the smaller of 8 and the slots */
     double bandwidth;        /* GB/s that a rank sends, for plans; 0: not known   */
     double latency;          /* microseconds of a message, for plans              */
-    size_t bucket;           /* MiB of gradients that travel at once              */
+    double bucket;           /* MiB of gradients that travel at once              */
     size_t zero;             /* 1: each rank keeps its share of the moments       */
     size_t check_every;      /* steps between comparisons of the ranks' weights; 0: never */
 };

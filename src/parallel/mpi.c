@@ -23,7 +23,7 @@ struct mpi {
     struct collectives base;
     MPI_Request *requests;
     size_t *peers;   /* of the requests */
-    size_t room;
+    size_t begun, room;
     struct post posts[COLLECTIVES_POSTS];
 };
 
@@ -58,26 +58,38 @@ static void rest(size_t *turns)
     else nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
 
-/* Requests 0 .. count - 1 of the table, or a time-out. */
-static elbo_status wait_all(struct mpi *m, size_t count, elbo_error *error)
+/* Of what was begun. */
+static elbo_status poll(struct collectives *c, bool *through, elbo_error *error)
 {
-    double deadline = clock_seconds() + m->base.timeout;
+    struct mpi *m = (struct mpi *)c;
+    int done = 1, code = m->begun ? MPI_Testall((int)m->begun, m->requests, &done, MPI_STATUSES_IGNORE) : 0;
+    if (code) return failed(m, "an exchange between ranks", code, error);
+    *through = done;
+    if (done) m->begun = 0;
+    return ELBO_OK;
+}
+
+static elbo_status wait(struct collectives *c, elbo_error *error)
+{
+    struct mpi *m = (struct mpi *)c;
+    double deadline = clock_seconds() + c->timeout;
     for (size_t turns = 0;; rest(&turns)) {
-        int done = 0, code = MPI_Testall((int)count, m->requests, &done, MPI_STATUSES_IGNORE);
-        if (code) return failed(m, "an exchange between ranks", code, error);
-        if (done) return ELBO_OK;
+        bool through;
+        ELBO_TRY(poll(c, &through, error));
+        if (through) return ELBO_OK;
         if (turns % 64 || clock_seconds() < deadline) continue;
         char missing[256] = "none by name";
-        name_missing(m, count, missing, sizeof missing);
-        m->base.broken = true;
+        name_missing(m, m->begun, missing, sizeof missing);
+        c->broken = true;
         return elbo_fail(error, ELBO_PEER, "rank %zu waited %.0f s in vain for rank %s: dead, stopped or in trouble there; start again to "
-                         "go on from the last checkpoint, or raise parallel.timeout if a step may take so long", m->base.rank,
-                         m->base.timeout, missing);
+                         "go on from the last checkpoint, or raise parallel.timeout if a step may take so long", c->rank, c->timeout, missing);
     }
 }
 
-static elbo_status make_room(struct mpi *m, size_t count, elbo_error *error)
+/* Room for `more` requests behind those that were begun. */
+static elbo_status make_room(struct mpi *m, size_t more, elbo_error *error)
 {
+    size_t count = m->begun + more;
     if (count <= m->room) return ELBO_OK;
     MPI_Request *requests = realloc(m->requests, count * sizeof *requests);
     if (requests) m->requests = requests;
@@ -88,10 +100,17 @@ static elbo_status make_room(struct mpi *m, size_t count, elbo_error *error)
     return ELBO_OK;
 }
 
-static elbo_status exchange(struct collectives *c, const struct transfer *list, size_t count, elbo_error *error)
+/* One message more is under way: what starts it gets the place of its request. */
+static MPI_Request *place(struct mpi *m, size_t peer)
+{
+    m->peers[m->begun] = peer;
+    return &m->requests[m->begun++];
+}
+
+static elbo_status begin(struct collectives *c, const struct transfer *list, size_t count, elbo_error *error)
 {
     struct mpi *m = (struct mpi *)c;
-    size_t messages = 0, n = 0;
+    size_t messages = 0;
     for (size_t i = 0; i < count; i++) messages += (list[i].bytes + LARGEST_MESSAGE - 1) / LARGEST_MESSAGE;
     ELBO_TRY(make_room(m, messages, error));
     for (size_t i = 0; i < count; i++)
@@ -99,33 +118,23 @@ static elbo_status exchange(struct collectives *c, const struct transfer *list, 
             size_t bytes = list[i].bytes - at < LARGEST_MESSAGE ? list[i].bytes - at : LARGEST_MESSAGE;
             char *data = (char *)list[i].data + at;
             int peer = (int)list[i].peer, code;
-            m->peers[n] = list[i].peer;
-            if (list[i].receive) code = MPI_Irecv(data, (int)bytes, MPI_BYTE, peer, 0, MPI_COMM_WORLD, &m->requests[n++]);
-            else code = MPI_Isend(data, (int)bytes, MPI_BYTE, peer, 0, MPI_COMM_WORLD, &m->requests[n++]);
+            MPI_Request *request = place(m, list[i].peer);
+            if (list[i].receive) code = MPI_Irecv(data, (int)bytes, MPI_BYTE, peer, 0, MPI_COMM_WORLD, request);
+            else code = MPI_Isend(data, (int)bytes, MPI_BYTE, peer, 0, MPI_COMM_WORLD, request);
             if (code) return failed(m, "an exchange between ranks", code, error);
         }
-    return wait_all(m, n, error);
+    return ELBO_OK;
 }
 
-static elbo_status wait_for_all_ranks(struct mpi *m, MPI_Request *request, elbo_error *error)
-{
-    ELBO_TRY(make_room(m, 1, error));
-    m->requests[0] = *request;
-    m->peers[0] = m->base.rank; /* a collective does not say who is late */
-    elbo_status status = wait_all(m, 1, error);
-    *request = m->requests[0];
-    return status;
-}
-
-static elbo_status sum(struct collectives *c, float *x, size_t count, elbo_error *error)
+static elbo_status begin_sum(struct collectives *c, float *x, size_t count, elbo_error *error)
 {
     struct mpi *m = (struct mpi *)c;
-    for (size_t at = 0; at < count; at += LARGEST_MESSAGE / sizeof *x) {
-        size_t n = count - at < LARGEST_MESSAGE / sizeof *x ? count - at : LARGEST_MESSAGE / sizeof *x;
-        MPI_Request request;
-        int code = MPI_Iallreduce(MPI_IN_PLACE, x + at, (int)n, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, &request);
+    const size_t most = LARGEST_MESSAGE / sizeof *x;
+    ELBO_TRY(make_room(m, (count + most - 1) / most, error));
+    for (size_t at = 0; at < count; at += most) {
+        size_t n = count - at < most ? count - at : most;
+        int code = MPI_Iallreduce(MPI_IN_PLACE, x + at, (int)n, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, place(m, c->rank)); /* who is late? */
         if (code) return failed(m, "a sum over the ranks", code, error);
-        ELBO_TRY(wait_for_all_ranks(m, &request, error));
     }
     return ELBO_OK;
 }
@@ -151,20 +160,16 @@ static elbo_status collect(struct collectives *c, unsigned which, void *all, elb
 {
     struct mpi *m = (struct mpi *)c;
     struct post *p = &m->posts[which];
-    size_t n = 0;
     ELBO_TRY(make_room(m, 2 * c->ranks, error));
     for (size_t r = 0; r < c->ranks; r++) {
         int code = 0, bytes = (int)p->bytes;
         if (r == c->rank) continue;
-        m->peers[n] = r;
-        code = MPI_Irecv(p->all + r * p->bytes, bytes, MPI_BYTE, (int)r, 1, MPI_COMM_WORLD, &m->requests[n++]);
-        if (code) return failed(m, "a note between ranks", code, error);
-        m->peers[n] = r;
-        code = MPI_Isend(p->mine, bytes, MPI_BYTE, (int)r, 1, MPI_COMM_WORLD, &m->requests[n++]);
+        code = MPI_Irecv(p->all + r * p->bytes, bytes, MPI_BYTE, (int)r, 1, MPI_COMM_WORLD, place(m, r));
+        if (!code) code = MPI_Isend(p->mine, bytes, MPI_BYTE, (int)r, 1, MPI_COMM_WORLD, place(m, r));
         if (code) return failed(m, "a note between ranks", code, error);
     }
     memcpy(p->all + c->rank * p->bytes, p->mine, p->bytes);
-    ELBO_TRY(wait_all(m, n, error));
+    ELBO_TRY(wait(c, error));
     memcpy(all, p->all, p->bytes * c->ranks);
     return ELBO_OK;
 }
@@ -196,8 +201,8 @@ elbo_status mpi_collectives_open(struct collectives **out, double timeout, elbo_
         free(m);
         return elbo_fail(error, ELBO_PEER, "MPI cannot begin (code %d)", code);
     }
-    m->base = (struct collectives){.name = "MPI", .ranks = (size_t)ranks, .rank = (size_t)rank, .timeout = timeout, .exchange = exchange,
-                                   .sum = sum, .post = post, .collect = collect, .destroy = destroy};
+    m->base = (struct collectives){.name = "MPI", .ranks = (size_t)ranks, .rank = (size_t)rank, .timeout = timeout, .begin = begin,
+                                   .begin_sum = begin_sum, .poll = poll, .wait = wait, .post = post, .collect = collect, .destroy = destroy};
     *out = &m->base;
     return ELBO_OK;
 }

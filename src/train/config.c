@@ -158,7 +158,7 @@ static const struct option rows[] = {
 
     SIZE("parallel.lanes", parallel.lanes, "0", 0, 65536, "", TRAINS,
          "of determinism world_invariant: sums that are added along one tree on any number of ranks; 0: the smaller of 8 and train.slots"),
-    SIZE("parallel.bucket", parallel.bucket, "32", 1, 1 << 20, "MiB", TRAINS, "gradients that travel between ranks at once"),
+    NUMBER("parallel.bucket", parallel.bucket, "32", 0.004, 1 << 20, "MiB", TRAINS, "gradients that travel between ranks at once"),
     SIZE("parallel.zero", parallel.zero, "0", 0, 1, "stage", TRAINS,
          "ZeRO: 1: each rank keeps and updates its share of the weights' moments; the same bits, more bytes between ranks"),
     SIZE("parallel.check_every", parallel.check_every, "500", 0, MANY, "steps", TRAINS,

@@ -34,16 +34,18 @@ static size_t moments_of(const struct elbo_config *c, const struct parameters *p
 }
 
 /* Gradients go round once in pieces and once as sums; a rank with several roots of the tree of lanes sends each. */
-static void estimate_wire(struct memory_table *t, const struct elbo_config *c)
+static void estimate_wire(struct memory_table *t, const struct elbo_config *c, const struct buckets *b)
 {
-    double ranks = (double)t->ranks, bytes = (double)t->gradients, bucket = (double)c->parallel.bucket * 1048576.0;
+    double ranks = (double)t->ranks, bytes = (double)t->gradients;
     size_t lanes = team_lanes(c, t->ranks);
     double roots = c->determinism == DETERMINISM_FAST ? 1 : (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
     if (c->parallel.zero) roots += (double)t->weights / bytes; /* and the weights once more */
     t->wire = (1 + roots) * bytes * (ranks - 1) / ranks;
-    t->exposed = 0;
-    if (c->parallel.bandwidth > 0)
-        t->exposed = t->wire / (c->parallel.bandwidth * 1e9) + ceil(bytes / bucket) * 2 * (ranks - 1) * c->parallel.latency * 1e-6;
+    t->wire_seconds = t->exposed = 0;
+    if (!(c->parallel.bandwidth > 0)) return;
+    double each = 2 * (ranks - 1) * c->parallel.latency * 1e-6, last = (double)b->list[b->count - 1].elements * sizeof(float) / bytes;
+    t->wire_seconds = t->wire / (c->parallel.bandwidth * 1e9) + (double)b->count * each;
+    t->exposed = last * t->wire / (c->parallel.bandwidth * 1e9) + each;
 }
 
 static elbo_status measure(struct memory_table *t, const struct elbo_config *c, struct parameters *p, struct backend *backend,
@@ -70,15 +72,19 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
         t->workspace = backend->own_bytes + r.executor.workspace_shared + backend_threads(backend) * r.executor.workspace_worker;
     }
     size_t figures = align_up(recording_state_elements(&r), PARAMETER_ALIGNMENT);
+    struct buckets buckets = {0};
+    if (!status) status = team_buckets(&buckets, c, r.g, p, figures, error);
     recording_free(&r, backend);
+    if (status) return status;
     size_t arena = parameters_arena_elements(p) * sizeof(float);
     t->parameters = parameters_total(p);
     t->weights = arena + (c->model.precision == PRECISION_BF16 ? arena / 2 : 0);
     t->gradients = arena + figures * sizeof(float);
     t->ranks = c->parallel.ranks ? c->parallel.ranks : 1;
     t->sums = reduction_bytes(t->gradients / sizeof(float), team_lanes(c, t->ranks), t->ranks, 0, c->determinism != DETERMINISM_FAST,
-                              c->parallel.bucket << 18);
-    estimate_wire(t, c);
+                              buckets_largest(&buckets));
+    estimate_wire(t, c, &buckets);
+    buckets_free(&buckets);
     t->moments = moments_of(c, p) * dtype_bytes(optimizer_moments(&c->optimizer));
     if (c->optimizer.kind == OPTIMIZER_ADAMW) t->moments *= 2;
     /* Two batches of slots: six i32 arrays per token and stream, and a few per sentence. */

@@ -14,7 +14,8 @@ struct memory_table {
     double flops, bytes_moved; /* of one slot at its capacities, forward and backward */
     size_t ranks;
     double wire;        /* bytes that a rank sends in a step, and as many that it receives */
-    double exposed;     /* seconds a step of waiting for them, by parallel.bandwidth and latency: an estimate; 0: not known */
+    double wire_seconds; /* that all of it takes, by parallel.bandwidth and latency: an estimate; 0: not known */
+    double exposed;     /* of them those of the last bucket, which no backward pass hides: an estimate */
     size_t ops;
 };
 

@@ -64,6 +64,14 @@ static void write_row(struct trainer *t, const json_t *row)
     t->row_lost = status;
 }
 
+void report_sums(struct trainer *t)
+{
+    if (!t->exposed_steps) return;
+    report_line(t, "sums over %zu ranks: %zu buckets of at most %.1f MiB; %.3f ms a step were left when the backward pass ended (mean of %llu)",
+                t->team.ranks, t->team.buckets.count, (double)buckets_largest(&t->team.buckets) * sizeof(float) / 1048576.0,
+                t->exposed_sum / (double)t->exposed_steps * 1e3, (unsigned long long)t->exposed_steps);
+}
+
 void report_step(struct trainer *t)
 {
     double now = clock_seconds(), seconds = now - t->step_began;
@@ -86,6 +94,7 @@ void report_step(struct trainer *t)
     int failed = 0;
     if (t->team.collectives && t->straggles > 0)
         failed |= json_object_update_new(wall, json_pack("{s:I, s:f}", "slowest_rank", (json_int_t)t->straggler, "slowest_over_middle", t->straggles));
+    if (t->exposed_steps) failed |= json_object_set_new(wall, "sum_exposed_seconds", number(t->exposed));
     if (t->straggles >= STRAGGLES)
         report_line(t, "rank %zu took %.1f times as long for its work as the rank in the middle", t->straggler, t->straggles);
     for (size_t j = 0; j < z; j++) failed |= json_array_append_new(dims, number(t->kl_dim[j] / (double)t->sentences));

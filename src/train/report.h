@@ -6,6 +6,8 @@
 
 void report_line(struct trainer *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Of several ranks, at the end: what their sums cost. */
+void report_sums(struct trainer *t);
 /* The console line and the metrics row of the step just done. */
 void report_step(struct trainer *t);
 

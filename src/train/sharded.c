@@ -63,7 +63,7 @@ static void list_add(struct list *l, size_t peer, const void *data, size_t bytes
 static elbo_status list_exchange(struct list *l, struct trainer *t, elbo_error *error)
 {
     struct collectives *c = t->team.collectives;
-    elbo_status status = c->exchange(c, l->all, l->count, error);
+    elbo_status status = collectives_exchange(c, l->all, l->count, error);
     free(l->all);
     return status;
 }

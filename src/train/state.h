@@ -70,6 +70,8 @@ struct trainer {
     elbo_status ended;           /* how; ELBO_OK as well where every rank knows */
     size_t straggler;
     double straggles;
+    double exposed, exposed_sum; /* seconds that the sum over ranks held up a step, behind its backward pass; NaN: not known */
+    uint64_t exposed_steps;
     uint64_t first_draw, tokens_since;
 };
 

@@ -1,4 +1,5 @@
 #include "train/team.h"
+#include "base/checked.h"
 #include "base/log.h"
 #include "graph/backends.h"
 #include "parallel/rendezvous.h"
@@ -48,6 +49,22 @@ elbo_status team_detect(struct team *team, const struct elbo_config *c, struct b
     team->rank = who->rank;
     size_t threads = c->threads ? c->threads : threads_of(who), local = who->local_world > 1 ? who->local_rank : 0;
     return backend_open_local(backend, c->device, local, threads, error);
+}
+
+size_t team_bucket(const struct elbo_config *c)
+{
+    return align_up((size_t)(c->parallel.bucket * (1 << 18)), PARAMETER_ALIGNMENT);
+}
+
+elbo_status team_buckets(struct buckets *b, const struct elbo_config *c, const struct graph *g, const struct parameters *p, size_t figures,
+                         elbo_error *error)
+{
+    size_t *ready = calloc(parameters_count(p) + 1, sizeof *ready);
+    if (!ready) return elbo_fail(error, ELBO_MEMORY, "no memory for the buckets of gradients");
+    executor_ready(g, ready);
+    elbo_status status = buckets_create(b, p, ready, figures, team_bucket(c), error);
+    free(ready);
+    return status;
 }
 
 static bool brings_mpi(const struct ranks *who)
@@ -123,6 +140,7 @@ void team_close(struct team *team, const struct backend *backend, elbo_status en
 {
     struct collectives *all[] = {team->collectives, team->host};
     if (!ended || !backend || !backend->separate_memory) reduction_free(team->reduction);
+    buckets_free(&team->buckets);
     free(team->notes);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!all[i]) continue;
@@ -230,6 +248,12 @@ elbo_status team_hear(struct trainer *t, unsigned which, struct pending *p, elbo
     for (size_t r = 0; r < c->ranks && !p->signal; r++) p->signal = notes[r].signal;
     name_straggler(t, notes, p);
     return ELBO_OK;
+}
+
+elbo_status team_progress(void *context, size_t step, size_t steps, elbo_error *error)
+{
+    struct team *team = context;
+    return step + 1 < steps ? reduction_step(team->reduction, step, error) : reduction_finish(team->reduction, error);
 }
 
 elbo_status team_first_word(struct trainer *t, char *text, size_t size, elbo_error *error)

@@ -17,6 +17,7 @@ struct team {
     struct ranks who;
     struct collectives *collectives; /* null: alone */
     struct collectives *host;        /* MPI, where it only brought the GPUs' ranks together; or null */
+    struct buckets buckets;
     struct reduction *reduction;
     size_t ranks, rank;
     uint64_t checked;                /* step at which all weights were last the same */
@@ -26,6 +27,12 @@ struct team {
 /* Lanes of a configuration on so many ranks; refuses fewer lanes or slots than ranks. */
 size_t team_lanes(const struct elbo_config *config, size_t ranks);
 elbo_status team_fits(const struct elbo_config *config, size_t ranks, elbo_error *error);
+
+/* Elements of a bucket, at most. */
+size_t team_bucket(const struct elbo_config *config);
+/* The buckets of a training graph's gradients, and of the figures behind them. */
+elbo_status team_buckets(struct buckets *b, const struct elbo_config *config, const struct graph *g, const struct parameters *p,
+                         size_t figures, elbo_error *error);
 
 /* Who this rank is; opens its device. */
 elbo_status team_detect(struct team *team, const struct elbo_config *config, struct backend **backend, elbo_error *error);
@@ -43,6 +50,10 @@ elbo_status team_compare(struct trainer *t, elbo_error *error);
 /* A step's note: sent when the step was launched, read when its figures are. */
 elbo_status team_tell(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
 elbo_status team_hear(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
+
+/* An execute_progress of the ranks' training graph; context: the team. Buckets that a step has finished set out, and at the end of the
+ * last slot all have arrived. */
+elbo_status team_progress(void *team, size_t step, size_t steps, elbo_error *error);
 
 /* The text of the first rank that has any reaches every rank. */
 elbo_status team_first_word(struct trainer *t, char *text, size_t size, elbo_error *error);

@@ -13,15 +13,17 @@
 
 /* ---- a step: launched, and finished when its figures are there, at most backend->ahead steps later ---- */
 
-/* This rank's lanes: each is the sum of its slots. */
-static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, elbo_error *error)
+/* This rank's lanes: each is the sum of its slots. The last one tells the sum over ranks how far it has come, where there will be one. */
+static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, bool summed, elbo_error *error)
 {
     size_t lanes = team_lanes(t->config, t->team.ranks);
     struct lane_run own = reduction_own(t->team.reduction);
     for (size_t lane = own.first; lane < own.first + own.count; lane++) {
         struct lane_run slots = lane_run_of(batch->count, lanes, lane);
         for (size_t i = slots.first; i < slots.first + slots.count; i++) {
+            bool last = summed && t->team.collectives && lane + 1 == own.first + own.count && i + 1 == slots.first + slots.count;
             struct execution run = {.first_slot = i == slots.first, .seed = t->config->seed, .step = batch->step};
+            if (last) run.progress = team_progress, run.progress_context = &t->team;
             recording_bind_slot(&t->recording, &batch->slots[i], &run);
             ELBO_TRY(executor_run(&t->recording.executor, &run, error));
         }
@@ -86,12 +88,12 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     }
     struct update u = schedule(t, p);
     double before = clock_seconds();
-    ELBO_TRY(run_slots(t, *batch, error));
-    p->seconds = t->backend->separate_memory ? 0 : clock_seconds() - before;
+    ELBO_TRY(run_slots(t, *batch, true, error));
+    double waited = reduction_waited(t->team.reduction);
+    p->seconds = t->backend->separate_memory ? 0 : clock_seconds() - before - waited;
     p->signal = pending_signal();
     if (!t->team.collectives) t->signal = p->signal;
     ELBO_TRY(team_tell(t, which, p, error));
-    ELBO_TRY(reduction_finish(t->team.reduction, error));
     ELBO_TRY(optimizer_update(&t->optimizer, &u, error));
     ELBO_TRY(sharded_gather(t, error));
     read_later(t, p);
@@ -112,6 +114,16 @@ static void update_moments(struct trainer *t, const float *batch)
         t->moments[j] = keep * t->moments[j] + (1 - keep) * sum / (double)t->sentences;
     }
     t->moments[2 * z] = keep * t->moments[2 * z] + (1 - keep);
+}
+
+/* What was left of the sum over ranks when a step's backward pass ended: known while no later step is on its way. */
+static void note_exposed(struct trainer *t)
+{
+    if (!t->team.collectives || t->draws != t->done) return;
+    t->exposed = reduction_exposed(t->team.reduction);
+    if (isnan(t->exposed)) return;
+    t->exposed_sum += t->exposed;
+    t->exposed_steps++;
 }
 
 /* The oldest step under way: its figures become the trainer's. */
@@ -149,6 +161,7 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     if (p->signal) t->signal = p->signal;
     t->straggler = p->straggler;
     t->straggles = p->straggles;
+    note_exposed(t);
     return ELBO_OK;
 }
 
@@ -213,7 +226,7 @@ static elbo_status diverged(struct trainer *t, const struct slot_batch *batch, e
     bool saved = save_on_the_way(t);
     t->recording.executor.hook = look_for_culprit;
     t->recording.executor.hook_context = &culprit;
-    elbo_status status = run_slots(t, batch, error);
+    elbo_status status = run_slots(t, batch, false, error);
     t->recording.executor.hook = NULL;
     ELBO_TRY(team_agree(t, status, error));
     ELBO_TRY(team_first_word(t, culprit.name, sizeof culprit.name, error));
@@ -268,6 +281,7 @@ static elbo_status run(struct trainer *t, elbo_error *error)
         saved = save_now && save_on_the_way(t);
     }
     if (!saved) ELBO_TRY(team_agree(t, save(t, error), error)); /* the last one is the run's product */
+    report_sums(t);
     if (!t->signal) return ELBO_OK;
     return elbo_fail(error, ELBO_INTERRUPTED, "stopped by signal %d (%s) after step %llu, saved in %s; the same command goes on",
                      t->signal, strsignal(t->signal), (unsigned long long)t->draws, c->run_dir);

@@ -21,7 +21,7 @@ SIM = os.environ.get("ELBO_CUDA", str(pathlib.Path(ELBO).with_name("elbo-sim")))
 FULL = os.environ.get("ELBO_TEST_FULL") == "1"
 PEER, TIMEOUT = 10, 30
 GIVEN = {**TINY, "device": "cuda", "train.slots": 8 if FULL else 3, "train.steps": 5, "train.eval_every": 0, "checkpoint.every": 0,
-         "determinism": "world_invariant", "parallel.timeout": TIMEOUT, "parallel.check_every": 2, "encoder.width": 16,
+         "determinism": "world_invariant", "parallel.timeout": TIMEOUT, "parallel.check_every": 2, "parallel.bucket": 0.02, "encoder.width": 16,
          "decoder.width": 16}
 ENVIRONMENT = {**os.environ, "ELBO_SIM_STREAMS": "lazy", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 

@@ -41,10 +41,12 @@ static void *reduce(void *argument)
     struct job *job = argument;
     struct backend *backend = NULL;
     struct reduction *r = NULL;
+    struct buckets buckets;
     elbo_error error = {0};
     if (cpu_backend_create(&backend, 1, NULL, &error)) return "no backend";
+    if (buckets_create_plain(&buckets, job->elements, job->bucket, &error)) return "no buckets";
     struct reduction_options o = {.backend = backend, .collectives = job->rank->base.ranks > 1 ? &job->rank->base : NULL, .arena = job->got,
-                                  .elements = job->elements, .lanes = job->lanes, .ordered = job->ordered, .bucket = job->bucket};
+                                  .elements = job->elements, .lanes = job->lanes, .ordered = job->ordered, .buckets = &buckets};
     const char *failed = reduction_create(&r, &o, &error) ? "not created" : NULL;
     for (int step = 0; step < 2 && !failed; step++) { /* the second one finds what the first left */
         struct lane_run own = reduction_own(r);
@@ -54,8 +56,9 @@ static void *reduce(void *argument)
         }
         if (reduction_finish(r, &error)) failed = "not finished";
     }
-    job->bytes = reduction_bytes(job->elements, job->lanes, job->rank->base.ranks, job->rank->base.rank, job->ordered, job->bucket);
+    job->bytes = reduction_bytes(job->elements, job->lanes, job->rank->base.ranks, job->rank->base.rank, job->ordered, buckets_largest(&buckets));
     reduction_free(r);
+    buckets_free(&buckets);
     backend->destroy(backend);
     return (void *)failed;
 }

@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
 from runs import ELBO, TINY, Scratch, bits, checkpoints, corpus, differ, options, rows, same
 
 GIVEN = {**TINY, "train.slots": 8, "train.steps": 100, "determinism": "world_invariant", "parallel.timeout": 20, "device": "cpu",
-         "train.eval_every": 33, "checkpoint.every": 27, "parallel.check_every": 10}
+         "train.eval_every": 33, "checkpoint.every": 27, "parallel.check_every": 10, "parallel.bucket": 0.008} # of two blocks: several
 MPI = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
@@ -42,7 +42,7 @@ def check_world_invariant(scratch, data):
     train(1, scratch / "one", data)
     whole = bits(scratch / "one")
     for ranks in (2, 3, 4, 8):
-        train(ranks, scratch / f"on-{ranks}", data)
+        train(ranks, scratch / f"on-{ranks}", data, {"parallel.bucket": 0.004 * 2 ** ranks}) # 8: all in one
         same(whole, bits(scratch / f"on-{ranks}"), f"{ranks} ranks")
     train(1, scratch / "lanes", data, {"parallel.lanes": 4})
     differ(whole, bits(scratch / "lanes"), "another number of lanes")
@@ -83,14 +83,21 @@ def check_levels(scratch, data):
 
 
 def check_not_finite(scratch, data):
-    """Rank 1 sends a NaN among the gradients of step 7 (two sends a step on two ranks): as if that update had been left out."""
+    """Rank 1 sends a NaN among the gradients of step 7: as if that update had been left out."""
     preload = {"LD_PRELOAD": str(pathlib.Path(os.environ.get("ELBO_TESTS", pathlib.Path(ELBO).parent / "tests")) / "parallel_preload_nan.so")}
     shell = 'LD_PRELOAD="$ELBO_TEST_PRELOAD" exec "$@"' # of the ranks alone, not of mpirun
-    run, step = scratch / "nan", 7
-    words = command(2, run, data, {"train.steps": 20})
-    environment = {**MPI, "ELBO_TEST_NAN": str(2 * step - 1), "ELBO_TEST_PRELOAD": preload["LD_PRELOAD"]}
-    answer = subprocess.run([*words[:4], "sh", "-c", shell, "sh", *words[4:]], env=environment, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
+    run, step, steps = scratch / "nan", 7, 20
+
+    def preloaded(to, nan):
+        words = command(2, to, data, {"train.steps": steps})
+        environment = {**MPI, "ELBO_TEST_NAN": str(nan), "ELBO_TEST_PRELOAD": preload["LD_PRELOAD"], "ELBO_TEST_SENT": str(scratch / "sent")}
+        answer = subprocess.run([*words[:4], "sh", "-c", shell, "sh", *words[4:]], env=environment, capture_output=True, text=True, check=False)
+        assert answer.returncode == 0, answer.stderr
+        return int((scratch / "sent").read_text())
+
+    sent = preloaded(scratch / "counted", 0)
+    assert sent % steps == 0, sent
+    preloaded(run, 1 + (step - 1) * sent // steps)
     skipped = [row["step"] for row in rows(run) if row.get("skipped")]
     assert skipped == [step], f"skipped {skipped}"
     train(1, scratch / "left-out", data, {"train.steps": 20, "train.skip": step})

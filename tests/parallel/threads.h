@@ -8,10 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { THREAD_RANKS = 16 };
+enum { THREAD_RANKS = 16, THREAD_TRANSFERS = 1024 };
 
 struct thread_world {
     size_t ranks;
+    bool late;               /* what was begun happens in wait, and poll does not see it */
     pthread_barrier_t barrier;
     const struct transfer *lists[THREAD_RANKS];
     size_t counts[THREAD_RANKS];
@@ -23,6 +24,8 @@ struct thread_rank {
     struct collectives base; /* first */
     struct thread_world *world;
     size_t sent, messages;   /* bytes and pieces that this rank sent */
+    struct transfer waiting[THREAD_TRANSFERS];
+    size_t waiting_count;
     char note[4096];
     size_t note_bytes;
 };
@@ -57,7 +60,7 @@ static elbo_status thread_exchange(struct collectives *c, const struct transfer 
     return status;
 }
 
-static elbo_status thread_sum(struct collectives *c, float *x, size_t count, elbo_error *error)
+static elbo_status thread_begin_sum(struct collectives *c, float *x, size_t count, elbo_error *error)
 {
     struct thread_world *w = ((struct thread_rank *)c)->world;
     float *out = malloc(count * sizeof *out);
@@ -72,6 +75,31 @@ static elbo_status thread_sum(struct collectives *c, float *x, size_t count, elb
     memcpy(x, out, count * sizeof *out);
     free(out);
     return ELBO_OK;
+}
+
+static elbo_status thread_begin(struct collectives *c, const struct transfer *list, size_t count, elbo_error *error)
+{
+    struct thread_rank *me = (struct thread_rank *)c;
+    if (!me->world->late) return thread_exchange(c, list, count, error);
+    if (count > THREAD_TRANSFERS || me->waiting_count) return elbo_fail(error, ELBO_INTERNAL, "too much is begun at once");
+    for (size_t i = 0; i < count; i++) me->waiting[i] = list[i];
+    me->waiting_count = count;
+    return ELBO_OK;
+}
+
+static elbo_status thread_poll(struct collectives *c, bool *through, elbo_error *error)
+{
+    (void)error;
+    *through = !((struct thread_rank *)c)->world->late;
+    return ELBO_OK;
+}
+
+static elbo_status thread_wait(struct collectives *c, elbo_error *error)
+{
+    struct thread_rank *me = (struct thread_rank *)c;
+    size_t count = me->waiting_count;
+    me->waiting_count = 0;
+    return me->world->late ? thread_exchange(c, me->waiting, count, error) : ELBO_OK;
 }
 
 static elbo_status thread_post(struct collectives *c, unsigned which, const void *mine, size_t bytes, elbo_error *error)
@@ -102,8 +130,8 @@ static inline void thread_world_open(struct thread_world *w, struct thread_rank 
     *w = (struct thread_world){.ranks = count};
     pthread_barrier_init(&w->barrier, NULL, (unsigned)count);
     for (size_t r = 0; r < count; r++)
-        ranks[r] = (struct thread_rank){.base = {.name = "threads", .ranks = count, .rank = r, .exchange = thread_exchange, .sum = thread_sum,
-                                                 .post = thread_post, .collect = thread_collect},
+        ranks[r] = (struct thread_rank){.base = {.name = "threads", .ranks = count, .rank = r, .begin = thread_begin, .begin_sum = thread_begin_sum,
+                                                 .poll = thread_poll, .wait = thread_wait, .post = thread_post, .collect = thread_collect},
                                         .world = w};
 }
 

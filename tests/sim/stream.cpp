@@ -336,6 +336,27 @@ extern "C" cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     return cudaSuccess;
 }
 
+/* External: a node of the graph that is captured, which records anew at each replay. */
+extern "C" cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
+{
+    guard hold(the().lock);
+    if (flags == cudaEventRecordDefault) return cudaEventRecord(event, stream);
+    CUevent_st *e = find(event);
+    CUstream_st *s = find(stream);
+    if (!e || !s) return cudaErrorInvalidResourceHandle;
+    if (!s->into) return fail(cudaErrorInvalidValue, "an external record outside a capture");
+    auto time = std::make_shared<clock_type::time_point>();
+    cudaError_t error = enqueue(stream, [time] {
+        *time = clock_type::now();
+        return cudaSuccess;
+    });
+    e->within.reset();
+    e->stream = s;
+    e->serial = 0;
+    e->time = time;
+    return error;
+}
+
 extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
     guard hold(the().lock);
@@ -345,9 +366,9 @@ extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t even
     if (!e->stream) return cudaSuccess; /* never recorded */
     if (e->within) {
         if (!s->into) {
-            if (s == &null_stream || s->done != s->issued) {
+            if (s == &null_stream) {
                 e->within->valid = false;
-                return fail(cudaErrorStreamCaptureUnsupported, "a stream with work of its own cannot join a capture");
+                return fail(cudaErrorStreamCaptureUnsupported, "the null stream cannot join a capture");
             }
             s->into = e->within;
             s->captured = 0;

@@ -1,0 +1,65 @@
+/* The side: a second stream for what ranks exchange, ordered with the first by events, so that a capture of the first takes it in. */
+#include "cuda/cuda.h"
+
+#include <limits.h>
+#include <math.h>
+
+elbo_status cuda_side_open(struct cuda_backend *b, elbo_error *error)
+{
+    /* Small pieces of work in front of large ones: the highest priority there is. */
+    int e = cudaStreamCreateWithPriority(&b->side, cudaStreamNonBlocking, INT_MIN);
+    if (!e) e = cudaEventCreateWithFlags(&b->fork, cudaEventDisableTiming);
+    if (!e) e = cudaEventCreateWithFlags(&b->join, cudaEventDisableTiming);
+    for (unsigned i = 0; i < 2 && !e; i++) e = cudaEventCreate(&b->held[i]);
+    return e ? elbo_fail(error, ELBO_DEVICE, "%s: no second stream: %s", b->detail, cudaGetErrorString((cudaError_t)e)) : ELBO_OK;
+}
+
+void cuda_side_close(struct cuda_backend *b)
+{
+    cudaEvent_t all[] = {b->fork, b->join, b->held[0], b->held[1]};
+    for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i]) cudaEventDestroy(all[i]);
+    if (b->side) cudaStreamDestroy(b->side);
+}
+
+void cuda_side_begin(struct backend *base)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    cuda_keep(b, cudaEventRecord(b->fork, b->stream), "an event");
+    cuda_keep(b, cudaStreamWaitEvent(b->side, b->fork, 0), "the side stream");
+    b->aside = true;
+}
+
+void cuda_side_end(struct backend *base)
+{
+    ((struct cuda_backend *)base)->aside = false;
+}
+
+/* The events around the wait are nodes of a captured graph: each replay records them anew. */
+static void record_held(struct cuda_backend *b, unsigned which)
+{
+    enum cudaStreamCaptureStatus captured = cudaStreamCaptureStatusNone;
+    cuda_keep(b, cudaStreamIsCapturing(b->stream, &captured), "the stream");
+    unsigned flags = captured == cudaStreamCaptureStatusNone ? cudaEventRecordDefault : cudaEventRecordExternal;
+    cuda_keep(b, cudaEventRecordWithFlags(b->held[which], b->stream, flags), "an event");
+}
+
+void cuda_side_join(struct backend *base)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    cuda_keep(b, cudaEventRecord(b->join, b->side), "an event");
+    record_held(b, 0);
+    cuda_keep(b, cudaStreamWaitEvent(b->stream, b->join, 0), "the side stream");
+    record_held(b, 1);
+    b->joined = true;
+}
+
+double cuda_side_seconds(struct backend *base)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    float milliseconds = 0;
+    int e = b->joined ? cudaEventElapsedTime(&milliseconds, b->held[0], b->held[1]) : cudaErrorNotReady;
+    if (!e) return milliseconds / 1e3;
+    cudaGetLastError();
+    return NAN;
+}
