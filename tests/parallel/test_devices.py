@@ -3,10 +3,12 @@
   world_invariant   f32 and bf16, with all noise: 5 steps have the same bits on one, two and three ranks (and on four and eight with
                     ELBO_TEST_FULL=1); stopped on two ranks and resumed on one
   fast, run_to_run  two ranks: the losses of one within 1e-4
+  trace             in the captured graph of a step every bucket but the last is summed before the backward pass ends
   failures          a rank is killed: the other ends with exit code 10 and words within 2 s; a rank is stopped: within parallel.timeout
 """
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -32,14 +34,14 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start(ranks, run, data, given=None):
+def start(ranks, run, data, given=None, environment=None):
     """The ranks as torchrun would start them."""
     words = [SIM, "train", f"--data.train={data}", f"--run.dir={run}", *options({**GIVEN, **(given or {})})]
     port, jobs = str(free_port()), []
     for rank in range(ranks):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0",
                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": f"elbo-test-{port}", "ELBO_SECRET": f"a secret of {port}"}
-        jobs.append(subprocess.Popen(list(map(str, words)), env={**ENVIRONMENT, **(own if ranks > 1 else {})}, stderr=subprocess.PIPE, text=True))
+        jobs.append(subprocess.Popen(list(map(str, words)), env={**ENVIRONMENT, **(environment or {}), **(own if ranks > 1 else {})}, stderr=subprocess.PIPE, text=True))
     return jobs
 
 
@@ -86,6 +88,25 @@ def check_levels(scratch, data):
         assert len(losses) == len(alone) == 5 and worst <= 1e-4, f"{level}: losses are off by {worst:.1e}"
 
 
+def check_trace(scratch, data):
+    environment = {"ELBO_SIM_STREAMS": "", "ELBO_SIM_TRACE": str(scratch / "trace")}
+    jobs = start(2, scratch / "traced", data, {"train.steps": 12}, environment)
+    said = [job.communicate(timeout=300)[1] for job in jobs]
+    assert all(job.returncode == 0 for job in jobs), said
+    buckets, replayed = int(re.search(r"sums over 2 ranks: (\d+) buckets", said[0]).group(1)), 0
+    assert buckets > 5, buckets
+    for path in scratch.glob("trace.*"):
+        for step in re.split(r"(?:adamw_kernel replayed\n)+", path.read_text())[1:-1]:
+            lines = step.splitlines()
+            ends = [i for i, line in enumerate(lines) if line == "embedding_backward_kernel replayed"]
+            sums = [i < ends[-1] for i, line in enumerate(lines) if line == "nccl replayed" and ends]
+            if not sums: # walked: a slot of its size comes for the first or second time
+                continue
+            replayed += 1
+            assert sums == [True] * 2 * (buckets - 1) + [False] * 2, f"{buckets} buckets, of whose sums {sums.count(False)} were left"
+    assert replayed > 2, replayed
+
+
 def check_failure(scratch, data, number, seconds):
     """Something happens to rank 1 in the middle of a long run; rank 0 must say so and end."""
     timeout = 3
@@ -120,6 +141,7 @@ def main():
             check_bits(scratch, data, precision)
         check_mpirun(scratch, data)
         check_levels(scratch, data)
+        check_trace(scratch, data)
         check_failure(scratch, data, signal.SIGKILL, 2)
         check_failure(scratch, data, signal.SIGSTOP, 2)
     print("ranks of emulated GPUs: the same bits; a lost one is missed in time")
