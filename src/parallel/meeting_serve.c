@@ -178,7 +178,7 @@ static elbo_status too_late(const struct host *h, elbo_error *error)
         snprintf(strangers, sizeof strangers,
                  " Of those who came, %zu did not know the secret, %zu were of another size or start of the job.", h->false_proofs,
                  h->other_jobs);
-    return elbo_fail(error, ELBO_IO,
+    return elbo_fail(error, ELBO_PEER,
                      "rank 0 waited %.3g s at %s, but of %zu ranks %zu did not come: %s.%s See whether they run and reach this host; "
                      "--parallel.address and --parallel.port say where, --parallel.timeout how long",
                      clock_seconds() - m->began, m->name, m->ranks->world, h->missing, who, strangers);

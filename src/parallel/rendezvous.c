@@ -96,8 +96,8 @@ static elbo_status too_late(const struct tries *tries, const struct ranks *ranks
     char name[RANKS_ADDRESS + 16];
     sockets_name(name, ranks->address, ranks->port);
     const char *why = tries->worst == JOIN_NOBODY ? strerror(tries->number) : what[tries->worst];
-    return elbo_fail(error, ELBO_IO, "rank %zu did not meet rank 0 at %s within %.3g s: %s%s; --parallel.address and --parallel.port say "
-                                     "where, --parallel.timeout how long",
+    return elbo_fail(error, ELBO_PEER, "rank %zu did not meet rank 0 at %s within %.3g s: %s%s; --parallel.address and --parallel.port say "
+                                       "where, --parallel.timeout how long",
                      ranks->rank, name, options->timeout, why, without_file ? " (rank 0 has left no secret on this host)" : "");
 }
 

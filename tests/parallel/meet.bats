@@ -37,7 +37,7 @@ met() {
 @test "elbo launch, where a rank does not come" {
     local code=0
     "$ELBO" launch -n 3 -- sh -c '[ $ELBO_RANK != 1 ] || exec sleep 20; exec "$0" 0.5' "$meet" > out 2>&1 || code=$?
-    [ "$code" -eq 4 ]
+    [ "$code" -eq 10 ]
     grep -qE '^\[0\] rank 0 waited [0-9.]+ s at 127.0.0.1:[0-9]+, but of 3 ranks 1 did not come: 1\.' out
 }
 
@@ -113,7 +113,7 @@ END
     done
     cat a.good b.good > out
     met 2 'meeting at 10.9.8.1:23456'
-    for host in a b; do [ "$(cat "$host.other.code")" -eq 4 ]; done
+    for host in a b; do [ "$(cat "$host.other.code")" -eq 10 ]; done
     grep -q 'did not come: 1. Of those who came, [1-9][0-9]* did not know the secret' a.other
     grep -q 'rank 0 waited [0-9.]* s at 10.9.8.1:23456' a.cut
     grep -q 'rank 1 did not meet rank 0 at 10.9.8.1:23456 within 0.5 s' b.cut

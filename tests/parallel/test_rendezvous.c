@@ -298,7 +298,7 @@ static void folders_and_files_of_others_are_refused(void **state)
         if (what == 3 && mkdir(file, 0700)) abort();
         run_job(&job);
         assert_says(&job.members[0].error, ELBO_USAGE, "cannot hold the job's secret");
-        assert_true(job.members[1].status == ELBO_USAGE || job.members[1].status == ELBO_IO);
+        assert_true(job.members[1].status == ELBO_USAGE || job.members[1].status == ELBO_PEER);
         chmod(inside, 0700);
     }
     temporary_remove(folder.path);
@@ -320,7 +320,7 @@ static void two_jobs_of_one_name_do_not_mix(void **state)
     run_job(&other);
     end_job(&one);
     assert_says(&other.members[0].error, ELBO_BUSY, "--parallel.port");
-    assert_int_equal(other.members[1].status, ELBO_IO);
+    assert_int_equal(other.members[1].status, ELBO_PEER);
     assert_met(&one);
     temporary_remove(folder.path);
 }
@@ -338,11 +338,11 @@ static void the_missing_are_named(void **state)
     for (size_t r = 0; r < 8; r++) job.members[r].delay = r == 3 || r == 6 ? 1.2 : 0;
     run_job(&job);
     snprintf(part, sizeof part, "at 127.0.0.1:%u, but of 8 ranks 2 did not come: 3, 6.", port);
-    assert_says(&job.members[0].error, ELBO_IO, part);
+    assert_says(&job.members[0].error, ELBO_PEER, part);
     snprintf(part, sizeof part, "rank 3 did not meet rank 0 at 127.0.0.1:%u within 0.8 s: Connection refused", port);
-    assert_says(&job.members[3].error, ELBO_IO, part);
+    assert_says(&job.members[3].error, ELBO_PEER, part);
     assert_true(job.members[0].seconds > 0.7 && job.members[0].seconds < 2);
-    for (size_t r = 1; r < 8; r++) assert_int_equal(job.members[r].status, r == 3 || r == 6 ? ELBO_IO : ELBO_OK);
+    for (size_t r = 1; r < 8; r++) assert_int_equal(job.members[r].status, r == 3 || r == 6 ? ELBO_PEER : ELBO_OK);
     assert_int_equal(job.members[3].bytes[0], 0);
 }
 

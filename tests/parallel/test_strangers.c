@@ -147,7 +147,7 @@ static void rank_0_names_what_came_instead(void **state)
     if (!strstr(said, "did not come: 2, 3.") || !strstr(said, "did not know the secret") || strstr(said, " 0 did not know"))
         fail_msg("%s", said);
     for (size_t r = 2; r < 4; r++)
-        if (job.members[r].status != ELBO_IO || !strstr(job.members[r].error.message, "another ELBO_SECRET"))
+        if (job.members[r].status != ELBO_PEER || !strstr(job.members[r].error.message, "another ELBO_SECRET"))
             fail_msg("%s", job.members[r].error.message);
 }
 
