@@ -88,7 +88,7 @@ void slot_clear(struct slot *slot)
     struct slot_stream *const streams[] = {&slot->encoder, &slot->decoder};
     for (int i = 0; i < 2; i++) {
         streams[i]->tokens = streams[i]->longest = 0;
-        streams[i]->offsets[0] = 0;
+        if (streams[i]->offsets) streams[i]->offsets[0] = 0;
     }
 }
 
@@ -149,6 +149,19 @@ void slot_add(struct slot *slot, const struct slot_options *options, const struc
     labels[decoder_length] = (int32_t)decoder_marks->end;
     drop_words(ids, decoder_length + 1, options, step, sample, (int32_t)decoder_marks->unknown);
     add_rows(&slot->decoder, s, decoder_length + 1);
+}
+
+static void count_rows(struct slot_stream *stream, size_t rows)
+{
+    stream->tokens += rows;
+    if (rows > stream->longest) stream->longest = rows;
+}
+
+void slot_count(struct slot *slot, const struct slot_options *options, size_t encoder_length, size_t decoder_length)
+{
+    slot->sentences++;
+    if (options->encoder_tokens) count_rows(&slot->encoder, encoder_length + 2);
+    count_rows(&slot->decoder, decoder_length + 1);
 }
 
 /* ---- orders ---- */

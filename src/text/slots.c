@@ -103,16 +103,20 @@ static bool add_sentence(struct slot_loader *loader, struct slot_batch *batch, s
     size_t whole = length_of(loader, ELBO_STREAM_DECODER, source);
     size_t encoder = cut(loader, length_of(loader, ELBO_STREAM_ENCODER, source)), decoder = cut(loader, whole);
     if (!slot_has_room(slot, &loader->options, encoder, decoder)) return false;
+    slot->words += slot_share(elbo_corpus_sentence_words(corpus, source), decoder, whole) + 1;
+    slot->bytes += slot_share(elbo_corpus_sentence_bytes(corpus, source), decoder, whole);
+    batch->sentences++;
+    batch->shortened += too_long(loader, source);
+    if (!slot->memory) {
+        slot_count(slot, &loader->options, encoder, decoder);
+        return true;
+    }
     bool shared = elbo_corpus_shares_stream(corpus);
     elbo_corpus_read(corpus, ELBO_STREAM_DECODER, source, loader->ids[1], decoder);
     if (!shared) elbo_corpus_read(corpus, ELBO_STREAM_ENCODER, source, loader->ids[0], encoder);
     slot_add(slot, &loader->options, elbo_corpus_marks(corpus, ELBO_STREAM_ENCODER),
              elbo_corpus_marks(corpus, ELBO_STREAM_DECODER), loader->ids[shared], encoder, loader->ids[1], decoder,
              batch->step, loader->cursor, source);
-    slot->words += slot_share(elbo_corpus_sentence_words(corpus, source), decoder, whole) + 1;
-    slot->bytes += slot_share(elbo_corpus_sentence_bytes(corpus, source), decoder, whole);
-    batch->sentences++;
-    batch->shortened += too_long(loader, source);
     return true;
 }
 
@@ -129,7 +133,7 @@ static void fill_batch(struct slot_loader *loader, struct slot_batch *batch)
         while ((more = find_sentence(loader, batch, &source)) && add_sentence(loader, batch, slot, source))
             loader->cursor++;
         if (!slot->sentences) break;
-        slot_finish(slot);
+        if (slot->memory) slot_finish(slot);
         batch->count++;
     }
     /* sentences left out at the very end belong to this batch, so that it knows to be the last */
@@ -201,6 +205,11 @@ static elbo_status check_lengths(const struct slot_loader *loader, elbo_error *e
     return ELBO_OK;
 }
 
+static bool is_own(const struct slot_options *options, size_t slot)
+{
+    return !options->own_count || (slot >= options->own_first && slot < options->own_first + options->own_count);
+}
+
 static elbo_status allocate(struct slot_loader *loader, elbo_error *error)
 {
     const struct slot_options *options = &loader->options;
@@ -216,7 +225,7 @@ static elbo_status allocate(struct slot_loader *loader, elbo_error *error)
         loader->batches[b].slots = calloc(options->slots, sizeof(struct slot));
         if (!loader->batches[b].slots) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu slots", options->slots);
         for (size_t i = 0; i < options->slots; i++)
-            ELBO_TRY(slot_allocate(&loader->batches[b].slots[i], options, error));
+            if (is_own(options, i)) ELBO_TRY(slot_allocate(&loader->batches[b].slots[i], options, error));
     }
     return ELBO_OK;
 }

@@ -46,7 +46,7 @@ struct slot_batch {
     uint64_t first, next;  /* global sample index before and after it: the data cursor            */
     size_t sentences;      /* of all its slots                                                    */
     size_t count;          /* slots in use; fewer than asked only at the end of a single pass     */
-    struct slot *slots;    /* (count)                                                             */
+    struct slot *slots;    /* (count); sentences, tokens, longest, words, bytes of all            */
     size_t shortened;      /* sentences cut or left out for their length                          */
     bool last;             /* single pass: nothing follows                                        */
 };
@@ -55,6 +55,8 @@ enum slot_too_long { SLOT_TRUNCATE, SLOT_SKIP, SLOT_REFUSE };
 
 struct slot_options {
     size_t slots;                 /* per batch                                                       */
+    size_t own_first, own_count;  /* the slots that this process computes, the rest of a batch's has only its counts, and null
+                                     arrays; own_count 0: all                                        */
     size_t encoder_tokens;        /* capacity of a slot; 0: no encoder stream                        */
     size_t decoder_tokens;        /* capacity of a slot                                              */
     size_t sentences;             /* capacity of a slot; 0: bounded by the tokens alone              */

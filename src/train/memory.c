@@ -87,8 +87,9 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
     buckets_free(&buckets);
     t->moments = moments_of(c, p) * dtype_bytes(optimizer_moments(&c->optimizer));
     if (c->optimizer.kind == OPTIMIZER_ADAMW) t->moments *= 2;
-    /* Two batches of slots: six i32 arrays per token and stream, and a few per sentence. */
-    t->slots = 2 * s.slots * ((s.encoder_tokens + s.decoder_tokens) * 6 * 4 + sentences * (8 + 8 + 4 + 8));
+    /* Two batches of rank 0's slots: six i32 arrays per token and stream, and a few per sentence. */
+    team_own_slots(&(struct team){.ranks = t->ranks}, c, &s);
+    t->slots = 2 * s.own_count * ((s.encoder_tokens + s.decoder_tokens) * 6 * 4 + sentences * (8 + 8 + 4 + 8));
     t->total = t->weights + t->gradients + t->moments + t->activations + t->workspace + t->slots + t->sums;
     return status;
 }

@@ -51,6 +51,15 @@ elbo_status team_detect(struct team *team, const struct elbo_config *c, struct b
     return backend_open_local(backend, c->device, local, threads, error);
 }
 
+void team_own_slots(const struct team *team, const struct elbo_config *c, struct slot_options *slots)
+{
+    size_t lanes = team_lanes(c, team->ranks);
+    struct lane_run own = lane_run_of(lanes, team->ranks, team->rank);
+    struct lane_run last = lane_run_of(c->train.slots, lanes, own.first + own.count - 1);
+    slots->own_first = lane_run_of(c->train.slots, lanes, own.first).first;
+    slots->own_count = last.first + last.count - slots->own_first;
+}
+
 size_t team_bucket(const struct elbo_config *c)
 {
     return align_up((size_t)(c->parallel.bucket * (1 << 18)), PARAMETER_ALIGNMENT);

@@ -8,6 +8,7 @@
 #include "parallel/collectives.h"
 #include "parallel/ranks.h"
 #include "parallel/reduction.h"
+#include "text/slots.h"
 #include "train/config.h"
 
 struct trainer;
@@ -28,6 +29,8 @@ struct team {
 size_t team_lanes(const struct elbo_config *config, size_t ranks);
 elbo_status team_fits(const struct elbo_config *config, size_t ranks, elbo_error *error);
 
+/* The slots of this rank's lanes, into own_first and own_count. */
+void team_own_slots(const struct team *team, const struct elbo_config *config, struct slot_options *slots);
 /* Elements of a bucket, at most. */
 size_t team_bucket(const struct elbo_config *config);
 /* The buckets of a training graph's gradients, and of the figures behind them. */

@@ -140,6 +140,7 @@ static bool any_beginning(const struct trainer *t)
 static elbo_status open_loader(struct trainer *t, elbo_error *error)
 {
     struct slot_options s = slot_options_of(t->config);
+    team_own_slots(&t->team, t->config, &s);
     s.first = t->next;
     s.step = t->draws;
     return slot_loader_open(&t->loader, t->train, &s, error);

@@ -339,6 +339,53 @@ static void word_dropout_drops_its_share(void **state)
     }
 }
 
+static void same_stream(const struct slot_stream *a, const struct slot_stream *b, size_t sentences)
+{
+    assert_int_equal(a->tokens, b->tokens);
+    assert_int_equal(a->longest, b->longest);
+    if (!a->ids) return;
+    assert_memory_equal(a->ids, b->ids, a->tokens * sizeof *a->ids);
+    assert_memory_equal(a->offsets, b->offsets, (sentences + 1) * sizeof *a->offsets);
+    assert_memory_equal(a->id_order, b->id_order, a->tokens * sizeof *a->id_order);
+}
+
+/* A rank's loader fills its own slots, as the loader of all does, and knows the others' counts. */
+static void own_slots_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct slot_options options = usual;
+    options.slots = 5;
+    options.word_dropout = 0.2;
+    options.too_long = SLOT_SKIP;
+    options.max_length = 25;
+    for (size_t own = 0; own < 5; own++) {
+        options.own_count = 0;
+        struct slot_loader *whole = open_loader(f, options);
+        options.own_first = own;
+        options.own_count = own == 3 ? 2 : 1;
+        struct slot_loader *part = open_loader(f, options);
+        for (int step = 0; step < 8; step++) {
+            const struct slot_batch *a = next(f, part), *b = next(f, whole);
+            assert_int_equal(a->count, b->count);
+            assert_int_equal(a->sentences, b->sentences);
+            assert_int_equal(a->shortened, b->shortened);
+            assert_true(a->next == b->next);
+            for (size_t i = 0; i < a->count; i++) {
+                const struct slot *x = &a->slots[i], *y = &b->slots[i];
+                assert_int_equal(x->memory != NULL, i >= own && i < own + options.own_count);
+                assert_int_equal(x->sentences, y->sentences);
+                assert_int_equal(x->words, y->words);
+                assert_int_equal(x->bytes, y->bytes);
+                same_stream(&x->encoder, &y->encoder, x->sentences);
+                same_stream(&x->decoder, &y->decoder, x->sentences);
+                if (x->memory) assert_memory_equal(x->sample, y->sample, x->sentences * sizeof *x->sample);
+            }
+        }
+        slot_loader_close(part);
+        slot_loader_close(whole);
+    }
+}
+
 static void filling_by_hand(void **state)
 {
     struct fixture *f = *state;
@@ -375,6 +422,7 @@ int main(void)
         cmocka_unit_test(a_single_pass_sees_each_sentence_once),
         cmocka_unit_test(long_sentences_follow_the_policy),
         cmocka_unit_test(word_dropout_drops_its_share),
+        cmocka_unit_test(own_slots_alone),
         cmocka_unit_test(filling_by_hand),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
