@@ -8,6 +8,7 @@
 struct context {
     size_t rows, width;
     bool rms, add[NORM_GRADIENTS], drops;
+    uint32_t threshold;
     int y, sum, stats, x, residual, gamma, beta, dinput, dgamma, dbeta, dx, scratch, dy, dsum, sentence, position, sample, header;
 };
 
@@ -19,11 +20,19 @@ static struct kernel_dropout dropout_of(const struct trial *t, const struct cont
     return (struct kernel_dropout){.sentence = at(t, c->sentence),
                                    .position = at(t, c->position),
                                    .sample = at(t, c->sample),
-                                   .threshold = (uint32_t)(dropped * 4294967296.0),
+                                   .threshold = c->threshold,
                                    .scale = (float)(1 / (1 - dropped)),
                                    .noise = {TRIAL_PURPOSE, at(t, c->header)}};
 }
 
+static uint32_t bits_of(const struct trial *t, const struct context *c, size_t r, size_t i)
+{
+    uint64_t sample = (uint64_t)trial_value(t, c->sample)[r / SENTENCE_ROWS];
+    struct noise_key key = noise_key(TRIAL_SEED, TRIAL_PURPOSE, TRIAL_STEP);
+    return noise_bits(key, sample, TRIAL_DRAW, (r % SENTENCE_ROWS + FIRST_POSITION) * c->width + i);
+}
+
+/* The threshold is the bits of an element of the first row, which is kept: those nearest to half of them all. */
 static void drop(struct trial *t, struct context *c)
 {
     size_t sentences = (c->rows + SENTENCE_ROWS - 1) / SENTENCE_ROWS;
@@ -39,16 +48,17 @@ static void drop(struct trial *t, struct context *c)
     c->header = trial_header(t, c->rows, sentences);
     free(sentence);
     free(position);
+    for (size_t i = 0; i < c->width && c->rows; i++) {
+        int64_t half = (int64_t)(dropped * 4294967296.0), own = bits_of(t, c, 0, i);
+        if (!i || llabs(own - half) < llabs((int64_t)c->threshold - half)) c->threshold = (uint32_t)own;
+    }
 }
 
 /* What element i of row r is multiplied by. */
 static double kept(const struct trial *t, const struct context *c, size_t r, size_t i)
 {
     if (!c->drops) return 1;
-    uint64_t sample = (uint64_t)trial_value(t, c->sample)[r / SENTENCE_ROWS];
-    struct noise_key key = noise_key(TRIAL_SEED, TRIAL_PURPOSE, TRIAL_STEP);
-    uint32_t bits = noise_bits(key, sample, TRIAL_DRAW, (r % SENTENCE_ROWS + FIRST_POSITION) * c->width + i);
-    return bits >= (uint32_t)(dropped * 4294967296.0) ? (double)(float)(1 / (1 - dropped)) : 0;
+    return bits_of(t, c, r, i) >= c->threshold ? (double)(float)(1 / (1 - dropped)) : 0;
 }
 
 static int forward(const struct trial *t, const void *context)
