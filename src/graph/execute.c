@@ -75,9 +75,14 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
     return status;
 }
 
-void executor_free(struct executor *e)
+void executor_forget(struct executor *e)
 {
     if (e->captures) e->backend->forget(e->backend, &e->captures);
+}
+
+void executor_free(struct executor *e)
+{
+    executor_forget(e);
     if (e->staged) e->backend->release(e->backend, e->staged);
     free(e->staged_at);
     plan_free(&e->plan);

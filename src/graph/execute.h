@@ -157,6 +157,9 @@ void executor_free(struct executor *e);
 elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas weights, float *gradients, void **states,
                           elbo_error *error);
 
+/* Drops what was captured: before a collective that is in it goes. */
+void executor_forget(struct executor *e);
+
 /* Fails when a count exceeds its capacity or an input is unbound. */
 elbo_status executor_run(struct executor *e, const struct execution *run, elbo_error *error);
 

@@ -224,6 +224,7 @@ void trainer_close(struct trainer *t)
     if (t->locked) run_directory_unlock(&t->lock);
     if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
     bool left = t->ended && t->team.collectives && t->backend->separate_memory;
+    if (!left && t->recording.g) executor_forget(&t->recording.executor); /* NCCL ends when no graph holds its calls */
     team_close(&t->team, t->backend, t->ended);
     if (left) return; /* what the device waits for may never come, and nothing that it uses can be released: the process ends next */
     for (unsigned i = 0; i < MOST_AHEAD; i++)

@@ -66,6 +66,7 @@ struct ncclComm {
     int ranks, rank;
     std::string name;
     std::atomic<int> state{ncclSuccess};
+    std::shared_ptr<int> calls = std::make_shared<int>(0); /* held by those that may still run, and by graphs */
 };
 
 using namespace sim;
@@ -131,7 +132,7 @@ static cudaError_t enqueue_action(ncclComm_t c, cudaStream_t stream, const actio
         std::unique_ptr<action> now;
         unsigned passes = 0;
     };
-    return enqueue(stream, [c, wanted, t = std::make_shared<turn>()] {
+    return enqueue(stream, [c, wanted, t = std::make_shared<turn>(), held = c->calls] {
         if (!t->now) { /* a replay begins anew */
             t->now = std::make_unique<action>(wanted);
             for (size_t i = 0, k = 0; i < t->now->pieces.size(); i++) /* pieces into the copy's own scratch */
@@ -225,8 +226,14 @@ extern "C" ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *state)
     return ncclSuccess;
 }
 
+/* NCCL waits here for what is under way, and for the end of all graphs that hold a call of this communicator: for ever, if need be. */
 extern "C" ncclResult_t ncclCommFinalize(ncclComm_t c)
 {
+    cudaDeviceSynchronize();
+    if (c->calls.use_count() > 1) {
+        fprintf(stderr, "sim: ncclCommFinalize would wait for ever: %ld calls are held by graphs\n", c->calls.use_count() - 1);
+        abort();
+    }
     c->shared->process[c->rank] = -1;
     return ncclSuccess;
 }
