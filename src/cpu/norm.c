@@ -60,6 +60,15 @@ void CPU(norm_backward_workspace)(const struct call *c, size_t *shared, size_t *
     *shared = tiles_of(c->size.in[2][0], ROWS) * 2 * c->size.in[2][1] * sizeof(float);
 }
 
+/* The next row's columns, for its first pass. */
+static inline void fetch_columns(const float *dy, const float *s)
+{
+    for (size_t i = 0; i < COLUMNS; i += 16) {
+        __builtin_prefetch(dy + i);
+        __builtin_prefetch(s + i);
+    }
+}
+
 static void backward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
@@ -102,6 +111,7 @@ static void backward(void *argument, size_t tile, size_t worker)
             }
             for (size_t j = 0; ds && j < count; j++) ds[i + j] = add ? ds[i + j] + v[j] : v[j];
             if (!drops) continue;
+            if (n + 1 < end) fetch_columns(dy + d + i, s + d + i); /* while the noise is drawn, memory would have nothing to do */
             dropping_columns(v, v, &dropping, n, i, count, d);
             float *dx = (float *)c->out[3] + n * d + i;
             for (size_t j = 0; j < count; j++) dx[j] = c->add[3] ? dx[j] + v[j] : v[j];
