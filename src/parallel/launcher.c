@@ -96,7 +96,8 @@ static int code_of(int status)
 /* Other launchers and shells say 128 + signal of what was killed. */
 static bool is_mendable(const struct job *j, int code)
 {
-    if (!j->launch->ranks && code > ELBO_PEER) return true; /* not a code of elbo's: the launcher's, or its library's in a rank */
+    /* Not a code of elbo's: the launcher's, or its library's in a rank. 1 is what mpirun says when it has lost sight of one. */
+    if (!j->launch->ranks && (code == ELBO_INTERNAL || code > ELBO_PEER)) return true;
     return code == ELBO_DEVICE || code == ELBO_PEER || (code > 128 && code < 128 + NSIG);
 }
 

@@ -159,6 +159,12 @@ ended() {
     [ "$(cat secret)" = given ]
     launch 137 --max-restarts=1 -- sh -c 'echo $ELBO_RESTART${ELBO_RANK-none} >> starts; exit 137' # as mpirun says it
     [ "$(echo $(cat starts))" = "0none 1none" ]
+    rm starts
+    launch 1 --max-restarts=1 -- sh -c 'echo $ELBO_RESTART >> starts; exit 1' # mpirun that has lost sight of a rank
+    [ "$(echo $(cat starts))" = "0 1" ]
+    rm starts
+    launch 2 --max-restarts=1 -- sh -c 'echo $ELBO_RESTART >> starts; exit 2'
+    [ "$(echo $(cat starts))" = 0 ]
 }
 
 # forwarded SIGNAL LAUNCHER ...: the signal reaches both ranks once, even if it is sent twice; rank 0 may take its time to save after
