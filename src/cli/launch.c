@@ -69,7 +69,7 @@ elbo_status cli_launch(struct cli *cli, elbo_error *error)
     if (is_ours(cli->command[0])) *first++ = self;
     memcpy(first, cli->command, words * sizeof *command);
     elbo_status status = c->n ? refuse_launchers(command[0], error) : ELBO_OK;
-    struct launch launch = {c->n, command, c->max_restarts, c->hang_timeout, c->grace, c->pause, tell, cli};
+    struct launch launch = {c->n, command, c->max_restarts, c->n || command[0] == self, c->hang_timeout, c->grace, c->pause, tell, cli};
     if (status == ELBO_OK) status = launcher_run(&code, &launch, error);
     free(command);
     return status ? status : (elbo_status)code; /* what the ranks ended with, 128 + signal included */

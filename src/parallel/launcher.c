@@ -46,6 +46,8 @@ struct job {
     unsigned asked;          /* times somebody wants an end               */
     bool ending;             /* ranks are being ended: nothing else counts */
     double kill_at;
+    pid_t stopped;           /* a process below that is stopped: since, and when it was last seen so */
+    double stopped_since, stopped_seen;
     struct verdict verdict;
 };
 
@@ -200,7 +202,7 @@ static void take_beats(struct rank *rank)
 static double hangs_at(const struct job *j, size_t *which)
 {
     double oldest = never;
-    if (!(j->launch->hang_timeout > 0) || j->ending || j->asked) return never;
+    if (!(j->launch->hang_timeout > 0) || !j->launch->beats || j->ending || j->asked) return never;
     for (size_t i = 0; i < j->count; i++)
         if (j->ranks[i].child.pid && j->ranks[i].beaten < oldest) {
             oldest = j->ranks[i].beaten;
@@ -220,6 +222,27 @@ static void look_for_hangs(struct job *j)
     end_all(j);
 }
 
+/* In front of another launcher, whose ranks are not ours to hear: one that is stopped. A time in which this process was stopped itself,
+ * as by ^Z, does not count. */
+static bool looks_for_stopped(const struct job *j)
+{
+    return j->launch->hang_timeout > 0 && !j->launch->beats && !j->ending && !j->asked;
+}
+
+static void look_for_stopped(struct job *j)
+{
+    pid_t pid = looks_for_stopped(j) ? child_stopped_descendant() : 0;
+    double now = clock_seconds();
+    if (pid != j->stopped || now - j->stopped_seen > 2) j->stopped_since = now;
+    j->stopped = pid;
+    j->stopped_seen = now;
+    if (!pid || now - j->stopped_since < j->launch->hang_timeout) return;
+    j->verdict = (struct verdict){.failed = true, .mendable = true, .code = 128 + SIGKILL};
+    snprintf(j->verdict.text, sizeof j->verdict.text, "process %d has been stopped for %.3g s", (int)pid, now - j->stopped_since);
+    say(j, "%s; ending all", j->verdict.text);
+    end_all(j);
+}
+
 /* ---- one start of the job ---- */
 
 static int milliseconds(const struct job *j)
@@ -227,6 +250,7 @@ static int milliseconds(const struct job *j)
     size_t which;
     double until = hangs_at(j, &which), now = clock_seconds();
     if (j->ending && j->kill_at < until) until = j->kill_at;
+    if (looks_for_stopped(j) && now + 0.25 < until) until = now + 0.25;
     return until <= now ? 0 : until - now > 1e3 ? 1000000 : (int)((until - now) * 1e3) + 1;
 }
 
@@ -245,6 +269,7 @@ static void turn(struct job *j)
         if (j->polled[0].revents) read_signals(j);
     }
     look_for_hangs(j);
+    look_for_stopped(j);
     if (j->ending && clock_seconds() >= j->kill_at) {
         for (size_t i = 0; i < j->count; i++) child_signal(&j->ranks[i].child, SIGKILL);
         j->kill_at = never;
@@ -262,7 +287,7 @@ static elbo_status start_all(struct job *j, elbo_error *error)
         .command = j->launch->command,
         .variables = variables,
         .own_errors = !several,
-        .heartbeat = j->launch->hang_timeout > 0,
+        .heartbeat = j->launch->hang_timeout > 0 && j->launch->beats,
         .death_signal = several ? SIGKILL : SIGTERM, /* a launcher of its own ends its ranks itself */
         .mask = &j->old_mask,
     };
@@ -286,6 +311,7 @@ static elbo_status run_once(struct job *j, elbo_error *error)
     j->alive = 0;
     j->ending = false;
     j->verdict = (struct verdict){0};
+    j->stopped = 0;
     for (size_t i = 0; i < j->count; i++) j->ranks[i].child = (struct child){0, -1, -1};
     elbo_status status = start_all(j, error);
     while (status == ELBO_OK && j->alive) turn(j);

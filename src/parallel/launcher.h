@@ -16,13 +16,15 @@
 
 #include "elbo/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct launch {
     size_t ranks;            /* 0: the command is started once, as it is: a launcher of its own (mpirun), or one process */
     char *const *command;    /* a program and its arguments, ended by null                                               */
     size_t max_restarts;
-    double hang_timeout;     /* seconds without a heartbeat until a rank counts as hung; 0: never                        */
+    bool beats;              /* what is started sends heartbeats; else a process below it that is stopped is looked for  */
+    double hang_timeout;     /* seconds without a heartbeat, or stopped, until a rank counts as hung; 0: never           */
     double grace;            /* seconds between SIGTERM and SIGKILL                                                      */
     double pause;            /* seconds before the first restart; doubles with each, up to half a minute                 */
     void (*say)(void *context, const char *line); /* to people: what ended how, what is started again                   */

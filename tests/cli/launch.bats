@@ -241,6 +241,14 @@ forwarded() {
     launch 0 -n 2 -- sleep 0.5 # by default nobody looks
 }
 
+@test "behind another launcher a stopped process is found" {
+    launch 0 --hang-timeout=0.6 --max-restarts=1 --grace=0.2 -- sh -c 'echo $ELBO_RESTART${ELBO_HEARTBEAT_FD-none} >> starts
+        [ $ELBO_RESTART = 1 ] || sh -c "echo \$\$ > pid; kill -STOP \$\$"; sleep 1'
+    grep -qE 'process [0-9]+ has been stopped for [0-9.]+ s; restart 1 of 1' said
+    [ "$(echo $(cat starts))" = "0none 1none" ]
+    gone "$(cat pid)"
+}
+
 @test "a training that is killed goes on to the bits of one that was not" {
     "$ELBO_SOURCE/scripts/grammar-text" --sentences=300 --seed=1 --out=text.txt
     "$ELBO" prepare text.txt --out=corpus --tokenizer.size=60 > /dev/null

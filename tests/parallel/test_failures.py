@@ -29,14 +29,14 @@ GIVEN = {**TINY, "train.slots": 4, "determinism": "world_invariant", "parallel.t
 ENVIRONMENT = {**os.environ, "ELBO_SIM_STREAMS": "lazy", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 PIDFD_GETFD = 438
 MPIRUN_ENDS = 4  # seconds that mpirun may take to end a job which lost a rank
-NOTICED = re.compile(r"ending the other|in vain|lost its connection|unexpectedly disconnected|Primary job|mpirun noticed|; restart \d+ of ")
+NOTICED = re.compile(r"ending the other|in vain|lost its connection|unexpectedly disconnected|Primary job|mpirun noticed|has been stopped|; restart \d+ of ")
 
 
 def command(kind, run, data):
     given = options({**GIVEN, "train.steps": STEPS[kind], "device": "cpu" if kind == "mpirun" else "cuda"})
     words = ["train", f"--data.train={data}", f"--run.dir={run}", *given]
     if kind == "mpirun":
-        return [ELBO, "launch", "--max-restarts=3", "--", "mpirun", "--oversubscribe", "--mca", "btl", "tcp,self", "--mca",
+        return [ELBO, "launch", "--max-restarts=3", f"--hang-timeout={TIMEOUT}", "--", "mpirun", "--oversubscribe", "--mca", "btl", "tcp,self", "--mca",
                 "btl_tcp_if_include", "lo", "-n", str(RANKS), ELBO, *words]
     return [SIM, "launch", "-n", str(RANKS), "--max-restarts=3", "--", *words]
 
