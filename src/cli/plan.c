@@ -10,8 +10,8 @@ static void print_ranks(const struct memory_table *t, const struct elbo_config *
 {
     printf("each of %zu ranks; estimates: sends %.1f MiB a step and receives as much", t->ranks, t->wire / 1048576.0);
     if (t->exposed > 0)
-        printf(", %.2f ms at %g GB/s and %g us, beside the backward pass except the last bucket's %.2f ms\n", t->wire_seconds * 1e3,
-               c->parallel.bandwidth, c->parallel.latency, t->exposed * 1e3);
+        printf(", %.2f ms at %g GB/s and %g us; the last bucket's %.2f ms hold up a step, and what the last slot's backward pass does not "
+               "cover\n", t->wire_seconds * 1e3, c->parallel.bandwidth, c->parallel.latency, t->exposed * 1e3);
     else
         puts("; parallel.bandwidth and parallel.latency say how long that takes");
 }
