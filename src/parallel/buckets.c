@@ -95,7 +95,8 @@ static elbo_status fill(struct buckets *b, const struct finished *list, size_t n
     return ELBO_OK;
 }
 
-elbo_status buckets_create(struct buckets *b, const struct parameters *p, const size_t *ready, size_t figures, size_t room, elbo_error *error)
+elbo_status buckets_create(struct buckets *b, const struct parameters *p, const size_t *ready, size_t figures, size_t room,
+                           elbo_error *error)
 {
     size_t n = parameters_count(p);
     struct finished *list = malloc((n + 1) * sizeof *list);

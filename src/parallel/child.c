@@ -3,7 +3,6 @@
 
 #include "base/log.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -121,40 +120,6 @@ void child_close(struct child *child)
     if (child->output >= 0) close(child->output);
     if (child->beat >= 0) close(child->beat);
     child->output = child->beat = -1;
-}
-
-static bool is_stopped(long pid)
-{
-    char path[64], state = 0;
-    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (file && fscanf(file, "%*d (%*[^)]) %c", &state) != 1) state = 0;
-    if (file) fclose(file);
-    return state == 'T';
-}
-
-/* Below `parent`, whose threads' children the kernel lists; no deeper than launchers of launchers go. */
-static pid_t stopped_below(long parent, int depth)
-{
-    char path[64];
-    pid_t found = 0;
-    long pid, thread;
-    snprintf(path, sizeof path, "/proc/%ld/task", parent);
-    DIR *threads = depth ? opendir(path) : NULL;
-    for (struct dirent *entry; threads && !found && (entry = readdir(threads));) {
-        thread = strtol(entry->d_name, NULL, 10);
-        snprintf(path, sizeof path, "/proc/%ld/task/%ld/children", parent, thread);
-        FILE *file = thread > 0 ? fopen(path, "re") : NULL;
-        while (file && !found && fscanf(file, "%ld", &pid) == 1) found = is_stopped(pid) ? (pid_t)pid : stopped_below(pid, depth - 1);
-        if (file) fclose(file);
-    }
-    if (threads) closedir(threads);
-    return found;
-}
-
-pid_t child_stopped_descendant(void)
-{
-    return stopped_below(getpid(), 6);
 }
 
 /* Sends SIGKILL to every child of this process, as the kernel lists them. */

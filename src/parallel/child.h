@@ -44,7 +44,4 @@ void child_close(struct child *child); /* the descriptors */
  * subreaper): nobody stays behind. */
 void child_end_descendants(void);
 
-/* A process that descends from this one and was stopped by a signal; 0: none. */
-pid_t child_stopped_descendant(void);
-
 #endif

@@ -5,6 +5,7 @@
 #include "parallel/child.h"
 #include "parallel/prefix.h"
 #include "parallel/sockets.h"
+#include "parallel/stopped.h"
 #include "parallel/told.h"
 
 #include <errno.h>
@@ -46,8 +47,7 @@ struct job {
     unsigned asked;          /* times somebody wants an end               */
     bool ending;             /* ranks are being ended: nothing else counts */
     double kill_at;
-    pid_t stopped;           /* a process below that is stopped: since, and when it was last seen so */
-    double stopped_since, stopped_seen;
+    struct stopped stopped;
     struct verdict verdict;
 };
 
@@ -222,8 +222,7 @@ static void look_for_hangs(struct job *j)
     end_all(j);
 }
 
-/* In front of another launcher, whose ranks are not ours to hear: one that is stopped. A time in which this process was stopped itself,
- * as by ^Z, does not count. */
+/* In front of another launcher, whose ranks are not ours to hear. */
 static bool looks_for_stopped(const struct job *j)
 {
     return j->launch->hang_timeout > 0 && !j->launch->beats && !j->ending && !j->asked;
@@ -231,14 +230,10 @@ static bool looks_for_stopped(const struct job *j)
 
 static void look_for_stopped(struct job *j)
 {
-    pid_t pid = looks_for_stopped(j) ? child_stopped_descendant() : 0;
-    double now = clock_seconds();
-    if (pid != j->stopped || now - j->stopped_seen > 2) j->stopped_since = now;
-    j->stopped = pid;
-    j->stopped_seen = now;
-    if (!pid || now - j->stopped_since < j->launch->hang_timeout) return;
+    double seconds = looks_for_stopped(j) ? stopped_seconds(&j->stopped) : 0;
+    if (seconds < j->launch->hang_timeout || !looks_for_stopped(j)) return;
     j->verdict = (struct verdict){.failed = true, .mendable = true, .code = 128 + SIGKILL};
-    snprintf(j->verdict.text, sizeof j->verdict.text, "process %d has been stopped for %.3g s", (int)pid, now - j->stopped_since);
+    snprintf(j->verdict.text, sizeof j->verdict.text, "process %d has been stopped for %.3g s", (int)j->stopped.pid, seconds);
     say(j, "%s; ending all", j->verdict.text);
     end_all(j);
 }
@@ -311,7 +306,7 @@ static elbo_status run_once(struct job *j, elbo_error *error)
     j->alive = 0;
     j->ending = false;
     j->verdict = (struct verdict){0};
-    j->stopped = 0;
+    j->stopped = (struct stopped){0};
     for (size_t i = 0; i < j->count; i++) j->ranks[i].child = (struct child){0, -1, -1};
     elbo_status status = start_all(j, error);
     while (status == ELBO_OK && j->alive) turn(j);

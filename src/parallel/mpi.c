@@ -82,7 +82,8 @@ static elbo_status wait(struct collectives *c, elbo_error *error)
         name_missing(m, m->begun, missing, sizeof missing);
         c->broken = true;
         return elbo_fail(error, ELBO_PEER, "rank %zu waited %.0f s in vain for rank %s: dead, stopped or in trouble there; start again to "
-                         "go on from the last checkpoint, or raise parallel.timeout if a step may take so long", c->rank, c->timeout, missing);
+                         "go on from the last checkpoint, or raise parallel.timeout if a step may take so long", c->rank, c->timeout,
+                         missing);
     }
 }
 
