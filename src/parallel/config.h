@@ -16,6 +16,7 @@ struct parallel_config {
     double latency;          /* microseconds of a message, for plans              */
     double bucket;           /* MiB of gradients that travel at once              */
     size_t zero;             /* 1: each rank keeps its share of the moments       */
+    size_t always;           /* 1: collectives for a single rank too              */
     size_t check_every;      /* steps between comparisons of the ranks' weights; 0: never */
 };
 

@@ -120,7 +120,7 @@ void reduction_lane(struct reduction *r, size_t lane)
 {
     struct backend *b = r->o.backend;
     if (lane == r->own.first) r->aside_count = 0;
-    if (last_lane(r, lane) && r->ranks > 1) return; /* added up by buckets, as they set out */
+    if (last_lane(r, lane) && r->o.collectives) return; /* added up by buckets, as they set out */
     for (size_t joined = lanes_joined(r->o.lanes, r->own, lane); joined--;)
         b->accumulate(b, r->o.arena, aside(r, --r->aside_count), r->o.elements);
     if (!last_lane(r, lane)) b->copy(b, aside(r, r->aside_count++), r->o.arena, r->o.elements * sizeof *r->o.arena);
@@ -293,7 +293,7 @@ elbo_status reduction_step(struct reduction *r, size_t step, elbo_error *error)
 {
     const struct buckets *all = r->o.buckets;
     size_t due = r->due;
-    if (r->ranks == 1) return ELBO_OK;
+    if (!r->o.collectives) return ELBO_OK;
     while (due < all->count && all->list[due].ready <= step) due++;
     return due > r->due ? push_aside(r, due, error) : push(r, due, false, error);
 }
@@ -301,7 +301,7 @@ elbo_status reduction_step(struct reduction *r, size_t step, elbo_error *error)
 elbo_status reduction_finish(struct reduction *r, elbo_error *error)
 {
     struct backend *b = r->o.backend;
-    if (r->ranks == 1) return ELBO_OK;
+    if (!r->o.collectives) return ELBO_OK;
     double before = clock_seconds();
     if (r->due < r->o.buckets->count) ELBO_TRY(push_aside(r, r->o.buckets->count, error));
     ELBO_TRY(push(r, r->due, true, error));

@@ -136,7 +136,7 @@ elbo_status team_fits(const struct elbo_config *c, size_t ranks, elbo_error *err
 
 elbo_status team_join(struct team *team, const struct elbo_config *c, struct backend *backend, elbo_error *error)
 {
-    if (team->ranks > 1) {
+    if (team->ranks > 1 || c->parallel.always) {
         signal(SIGPIPE, SIG_IGN); /* a connection that breaks is an error of the call that meets it */
         if (backend->join) ELBO_TRY(join_devices(team, &c->parallel, backend, error));
         else ELBO_TRY(join_mpi(team, &team->collectives, c->parallel.timeout, error));

@@ -187,7 +187,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     ELBO_TRY(team_join(&t->team, t->config, t->backend, error));
     ELBO_TRY(team_fits(t->config, t->team.ranks, error));
     if (t->team.rank) t->report = (struct train_report){0};
-    if (t->team.ranks > 1) tell_ranks(t);
+    if (t->team.collectives) tell_ranks(t);
     ELBO_TRY(team_agree(t, open_inputs(t, from, error), error));
     ELBO_TRY(team_compare(t, error));
     ELBO_TRY(team_agree(t, build(t, error), error));

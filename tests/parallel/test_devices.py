@@ -4,6 +4,7 @@
                     ELBO_TEST_FULL=1); stopped on two ranks and resumed on one
   fast, run_to_run  two ranks: the losses of one within 1e-4
   trace             in the captured graph of a step every bucket but the last is summed before the backward pass ends
+  alone             one rank through NCCL all the same (parallel.always): the bits of one without it, in captured graphs too
   failures          a rank is killed: the other ends with exit code 10 and words within 2 s; a rank is stopped: within parallel.timeout
 """
 import os
@@ -107,6 +108,20 @@ def check_trace(scratch, data):
     assert replayed > 2, replayed
 
 
+def check_alone(scratch, data):
+    for level in ("fast", "world_invariant"):
+        given = {"determinism": level, "train.steps": 12}
+        train(1, scratch / f"without-{level}", data, given)
+        trace = scratch / f"alone-{level}.trace"
+        job, = start(1, scratch / f"with-{level}", data, {**given, "parallel.always": 1}, {"ELBO_SIM_TRACE": str(trace)})
+        said = job.communicate(timeout=300)[1]
+        assert job.returncode == 0 and "through NCCL" in said, said[-2000:]
+        same(bits(scratch / f"without-{level}"), bits(scratch / f"with-{level}"), f"one rank through NCCL, {level}")
+        if level == "fast":
+            text = next(scratch.glob(f"{trace.name}.*")).read_text()
+            assert text.count("nccl replayed") > 20, text[-1000:]
+
+
 def check_failure(scratch, data, number, seconds):
     """Something happens to rank 1 in the middle of a long run; rank 0 must say so and end."""
     timeout = 3
@@ -142,6 +157,7 @@ def main():
         check_mpirun(scratch, data)
         check_levels(scratch, data)
         check_trace(scratch, data)
+        check_alone(scratch, data)
         check_failure(scratch, data, signal.SIGKILL, 2)
         check_failure(scratch, data, signal.SIGSTOP, 2)
     print("ranks of emulated GPUs: the same bits; a lost one is missed in time")
