@@ -67,8 +67,8 @@ static void write_row(struct trainer *t, const json_t *row)
 void report_sums(struct trainer *t)
 {
     if (!t->exposed_steps) return;
-    report_line(t, "sums over %zu ranks: %zu buckets of at most %.2f MiB; %.3f ms a step were left when the backward pass ended (mean of %llu)",
-                t->team.ranks, t->team.buckets.count, (double)buckets_largest(&t->team.buckets) * sizeof(float) / 1048576.0,
+    report_line(t, "sums over %zu rank%s: %zu buckets of at most %.2f MiB; %.3f ms a step were left when the backward pass ended (mean of %llu)",
+                t->team.ranks, t->team.ranks > 1 ? "s" : "", t->team.buckets.count, (double)buckets_largest(&t->team.buckets) * sizeof(float) / 1048576.0,
                 t->exposed_sum / (double)t->exposed_steps * 1e3, (unsigned long long)t->exposed_steps);
 }
 
