@@ -38,13 +38,23 @@ struct checkpoint_file {
     size_t size;
 };
 
+struct manifest_file;
+
 struct checkpoint_contents {
     uint64_t step;
     const char *config_hash;
     json_t *counters; /* an object, borrowed; integers are signed 64-bit, doubles come back exactly; NULL: empty */
     const struct checkpoint_file *files;
     size_t file_count;
+    size_t ranks;                     /* that write it */
+    /* Other ranks' files: called when `files` are written in `folder`, before the manifest. *entries, their names and chunks are
+     * free()d. Null: none. */
+    elbo_status (*others)(void *context, const char *folder, struct manifest_file **entries, size_t *count, elbo_error *error);
+    void *context;
 };
+
+/* Writes one file into the folder that `others` is told, durably, and fills its entry of the manifest: free entry->chunks. */
+elbo_status checkpoint_write_file(struct manifest_file *entry, const char *folder, const struct checkpoint_file *file, elbo_error *error);
 
 /* Saves, moves `latest`, then deletes all but this one and the `keep - 1` newest before it (keep = 0: deletes none).
  * A checkpoint of the same step is replaced atomically. The caller holds the run directory's lock. */
@@ -71,6 +81,7 @@ void checkpoint_close(struct checkpoint *checkpoint);
 
 const char *checkpoint_path(const struct checkpoint *checkpoint);
 uint64_t checkpoint_step(const struct checkpoint *checkpoint);
+size_t checkpoint_ranks(const struct checkpoint *checkpoint); /* that wrote it */
 const char *checkpoint_config_hash(const struct checkpoint *checkpoint);
 const char *checkpoint_program(const struct checkpoint *checkpoint); /* the version of elbo that wrote it */
 json_t *checkpoint_counters(const struct checkpoint *checkpoint);    /* borrowed */

@@ -321,6 +321,11 @@ uint64_t checkpoint_step(const struct checkpoint *checkpoint)
     return checkpoint->manifest.step;
 }
 
+size_t checkpoint_ranks(const struct checkpoint *checkpoint)
+{
+    return checkpoint->manifest.ranks;
+}
+
 const char *checkpoint_config_hash(const struct checkpoint *checkpoint)
 {
     return checkpoint->manifest.config_hash;

@@ -220,13 +220,11 @@ static elbo_status make_inside(const char *path, elbo_error *error)
     return mkdir(path, 0700) ? file_fail(error, "create the folder", path, errno) : ELBO_OK;
 }
 
-/* Writes one file, whose bytes are then durable, and fills its entry of the manifest. */
-static elbo_status add_file(struct manifest_file *entry, const struct save *save, const struct checkpoint_file *from,
-                            elbo_error *error)
+elbo_status checkpoint_write_file(struct manifest_file *entry, const char *folder, const struct checkpoint_file *from, elbo_error *error)
 {
     entry->name = from->name;
     char path[FILES_PATH];
-    ELBO_TRY(file_join(path, save->aside, from->name, error));
+    ELBO_TRY(file_join(path, folder, from->name, error));
     struct hashed_file file = {.writer = {.descriptor = -1}};
     ELBO_TRY(checksums_begin(&file.sums, error));
     elbo_status status = file_create(&file.writer, path, error);
@@ -276,16 +274,16 @@ static elbo_status rename_into_place(const struct save *save, elbo_error *error)
 }
 
 static elbo_status write_manifest(const struct save *save, const struct checkpoint_contents *contents,
-                                  struct manifest_file *files, elbo_error *error)
+                                  struct manifest_file *files, size_t count, elbo_error *error)
 {
     struct manifest manifest = {
         .step = contents->step,
-        .ranks = 1,
+        .ranks = contents->ranks ? contents->ranks : 1,
         .program = ELBO_VERSION,
         .config_hash = contents->config_hash,
         .counters = contents->counters,
         .files = files,
-        .count = contents->file_count,
+        .count = count,
     };
     char *text, path[FILES_PATH];
     size_t size;
@@ -296,6 +294,17 @@ static elbo_status write_manifest(const struct save *save, const struct checkpoi
     return status;
 }
 
+static elbo_status append_entries(struct manifest_file **entries, size_t *count, const struct manifest_file *others, size_t other_count,
+                                  elbo_error *error)
+{
+    struct manifest_file *all = realloc(*entries, (*count + other_count) * sizeof *all);
+    if (!all) return elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", *count + other_count);
+    memcpy(all + *count, others, other_count * sizeof *all);
+    *entries = all;
+    *count += other_count;
+    return ELBO_OK;
+}
+
 static elbo_status write_all_files(const struct save *save, const struct checkpoint_contents *contents,
                                    elbo_error *error)
 {
@@ -304,14 +313,22 @@ static elbo_status write_all_files(const struct save *save, const struct checkpo
             return elbo_fail(error, ELBO_INTERNAL, "%s cannot be the name of a checkpoint's file",
                              contents->files[i].name);
     ELBO_TRY(each_folder(save, contents, make_inside, error));
-    struct manifest_file *entries = calloc(contents->file_count + 1, sizeof *entries);
+    struct manifest_file *entries = calloc(contents->file_count + 1, sizeof *entries), *others = NULL;
+    size_t count = contents->file_count, other_count = 0;
     if (!entries) return elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", contents->file_count);
     elbo_status status = ELBO_OK;
     for (size_t i = 0; i < contents->file_count && status == ELBO_OK; i++)
-        status = add_file(&entries[i], save, &contents->files[i], error);
+        status = checkpoint_write_file(&entries[i], save->aside, &contents->files[i], error);
+    if (status == ELBO_OK && contents->others) status = contents->others(contents->context, save->aside, &others, &other_count, error);
+    if (status == ELBO_OK && other_count) status = append_entries(&entries, &count, others, other_count, error);
     if (status == ELBO_OK) status = each_folder(save, contents, file_sync_folder, error);
-    if (status == ELBO_OK) status = write_manifest(save, contents, entries, error);
+    if (status == ELBO_OK) status = write_manifest(save, contents, entries, count, error);
     for (size_t i = 0; i < contents->file_count; i++) free(entries[i].chunks);
+    for (size_t i = 0; i < other_count; i++) {
+        free(others[i].chunks);
+        free((char *)others[i].name);
+    }
+    free(others);
     free(entries);
     return status;
 }

@@ -2,74 +2,16 @@
  * statistics), state/algorithms.bin (what the backend chose, if anything), config.yaml, tokenizer.json, and counters in the
  * manifest. */
 #include "train/state.h"
-#include "base/bf16.h"
 #include "base/files.h"
+#include "train/arena.h"
 #include "train/checkpoint.h"
 #include "train/sharded.h"
+#include "train/shards.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
-
-/* An arena in the backend's memory, read for a file a piece at a time. What is bf16 there is f32 in the file: exact. */
-struct arena {
-    struct safetensors_source source; /* first */
-    struct backend *backend;
-    const char *memory; /* null: there is none */
-    enum dtype type;
-    struct trainer *sharded; /* moments that ranks share out; null: all are here */
-    unsigned moment;
-};
-
-static elbo_status read_arena(const struct safetensors_source *source, void *to, size_t at, size_t elements, elbo_error *error)
-{
-    const struct arena *a = (const struct arena *)source;
-    size_t each = dtype_bytes(a->type);
-    if (a->sharded) ELBO_TRY(sharded_read(a->sharded, a->moment, to, at, elements, error));
-    else a->backend->download(a->backend, to, a->memory + at * each, elements * each);
-    if (a->backend->check) ELBO_TRY(a->backend->check(a->backend, error));
-    for (size_t i = elements; i-- > 0 && a->type == DTYPE_BF16;) { /* in place, from the end */
-        uint16_t half;
-        memcpy(&half, (const char *)to + i * sizeof half, sizeof half);
-        float wide = bf16_widen(half);
-        memcpy((char *)to + i * sizeof wide, &wide, sizeof wide);
-    }
-    return ELBO_OK;
-}
-
-/* Writes a file's f32 into the arena from element `at` on, as the arena has them. */
-static elbo_status write_range(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
-{
-    enum { PIECE = 4096 };
-    size_t each = dtype_bytes(a->type);
-    char *to = (char *)a->memory + at * each;
-    if (a->type == DTYPE_F32) {
-        a->backend->upload(a->backend, to, data, elements * each);
-    } else {
-        for (size_t i = 0; i < elements; i += PIECE) {
-            uint16_t half[PIECE];
-            size_t n = elements - i < PIECE ? elements - i : PIECE;
-            for (size_t k = 0; k < n; k++) {
-                float wide;
-                memcpy(&wide, (const char *)data + (i + k) * sizeof wide, sizeof wide);
-                half[k] = bf16_nearest(wide);
-            }
-            a->backend->upload(a->backend, to + i * each, half, n * each);
-        }
-    }
-    return a->backend->check ? a->backend->check(a->backend, error) : ELBO_OK;
-}
-
-static elbo_status write_arena(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
-{
-    struct sharded_part parts[GROUPS];
-    if (!a->sharded) return write_range(a, at, data, elements, error);
-    size_t n = sharded_parts(parts, &a->sharded->optimizer, at, elements);
-    for (size_t i = 0; i < n; i++)
-        ELBO_TRY(write_range(a, parts[i].at, (const char *)data + parts[i].from * sizeof(float), parts[i].count, error));
-    return ELBO_OK;
-}
 
 static struct safetensors_tensor describe(const struct parameter *p, const char *name, const struct arena *a)
 {
@@ -83,7 +25,7 @@ static elbo_status load_tensor(const struct safetensors *file, const struct safe
 {
     const void *data;
     ELBO_TRY(safetensors_look(&data, file, wanted, error));
-    return write_arena((const struct arena *)wanted->source, wanted->at, data, safetensors_bytes(wanted) / sizeof(float), error);
+    return arena_write((const struct arena *)wanted->source, wanted->at, data, safetensors_bytes(wanted) / sizeof(float), error);
 }
 
 #define ALGORITHMS "state/algorithms.bin"
@@ -106,16 +48,16 @@ static void bundle_free(struct bundle *b)
     free(b->choices);
 }
 
-/* Gathers what is saved. */
-static elbo_status bundle_make(struct bundle *b, struct trainer *t, elbo_error *error)
+/* Gathers what is saved; whole: moments too. */
+static elbo_status bundle_make(struct bundle *b, struct trainer *t, bool whole, elbo_error *error)
 {
     const struct parameters *p = t->model.parameters;
     size_t n = parameters_count(p), z = t->model_config.latent.width;
     enum dtype moments = optimizer_moments(&t->optimizer.config);
     struct trainer *shared = sharded(t) ? t : NULL;
-    b->arena[0] = (struct arena){{read_arena}, t->backend, (const char *)t->model.weights, DTYPE_F32, NULL, 0};
-    b->arena[1] = (struct arena){{read_arena}, t->backend, t->optimizer.moment1, moments, shared, 0};
-    b->arena[2] = (struct arena){{read_arena}, t->backend, t->optimizer.moment2, moments, shared, 1};
+    b->arena[0] = (struct arena){{arena_read}, t->backend, (const char *)t->model.weights, DTYPE_F32, NULL, 0};
+    b->arena[1] = (struct arena){{arena_read}, t->backend, t->optimizer.moment1, moments, shared, 0};
+    b->arena[2] = (struct arena){{arena_read}, t->backend, t->optimizer.moment2, moments, shared, 1};
     b->weights = calloc(n + 1, sizeof *b->weights);
     b->state = calloc(2 * n + 1, sizeof *b->state);
     b->names = calloc(2 * n + 1, sizeof *b->names);
@@ -124,7 +66,7 @@ static elbo_status bundle_make(struct bundle *b, struct trainer *t, elbo_error *
     for (size_t i = 0; i < n; i++) {
         const struct parameter *own = parameters_get(p, i);
         b->weights[b->count++] = describe(own, own->name, &b->arena[0]);
-        for (size_t k = 0; k < 2 && b->arena[1 + k].memory; k++) {
+        for (size_t k = 0; k < 2 && b->arena[1 + k].memory && whole; k++) {
             snprintf(b->names[b->state_count], sizeof *b->names, "%s.%s", moment_names[k], own->name);
             b->state[b->state_count] = describe(own, b->names[b->state_count], &b->arena[1 + k]);
             b->state_count++;
@@ -172,7 +114,8 @@ static elbo_status write_all(struct trainer *t, const struct bundle *b, const ch
     json_t *numbers = counters(t);
     if (!numbers) return elbo_fail(error, ELBO_MEMORY, "no memory for the counters of a checkpoint");
     struct checkpoint_contents contents = {.step = t->draws, .config_hash = hash, .counters = numbers, .files = files,
-                                           .file_count = count};
+                                           .file_count = count, .ranks = 1};
+    if (t->shards) contents.ranks = t->team.ranks, contents.others = shards_write, contents.context = t;
     elbo_status status = checkpoint_save(t->config->run_dir, &contents, t->config->checkpoint.keep, error);
     json_decref(numbers);
     return status;
@@ -189,7 +132,7 @@ elbo_status state_save(struct trainer *t, elbo_error *error)
         t->report.warning(t->report.context, unsynced.message);
     if (!status) status = file_join(path, elbo_corpus_folder(t->train), "tokenizer.json", error);
     if (!status) status = file_read(&tokenizer, &size, path, (size_t)1 << 30, error);
-    if (!status) status = bundle_make(&b, t, error);
+    if (!status) status = bundle_make(&b, t, !t->shards, error);
     if (!status) status = gather_choices(&b, t, error);
     if (!status) status = write_all(t, &b, yaml, tokenizer, size, error);
     bundle_free(&b);
@@ -204,7 +147,7 @@ elbo_status state_load_weights(struct model *m, const struct checkpoint *c, elbo
 {
     struct safetensors *file;
     ELBO_TRY(checkpoint_tensors(&file, c, "model.safetensors", error));
-    struct arena arena = {{read_arena}, m->backend, (const char *)m->weights, DTYPE_F32, NULL, 0};
+    struct arena arena = {{arena_read}, m->backend, (const char *)m->weights, DTYPE_F32, NULL, 0};
     elbo_status status = ELBO_OK;
     for (size_t i = 0; i < parameters_count(m->parameters) && !status; i++) {
         const struct parameter *p = parameters_get(m->parameters, i);
@@ -222,7 +165,9 @@ static elbo_status load_state(struct trainer *t, const struct checkpoint *c, elb
     struct safetensors *file;
     struct bundle b = {0};
     ELBO_TRY(checkpoint_tensors(&file, c, "state/optimizer.safetensors", error));
-    elbo_status status = bundle_make(&b, t, error);
+    bool whole = !shards_in(c);
+    elbo_status status = bundle_make(&b, t, whole, error);
+    if (!status && !whole) status = shards_load(t, c, &b.arena[1], error);
     for (size_t i = 0; i < b.state_count && !status; i++)
         status = b.state[i].source ? load_tensor(file, &b.state[i], error)
                                    : safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);

@@ -44,6 +44,7 @@ struct trainer {
     struct optimizer optimizer;
     struct team team;
     void *sharded_staging;       /* of sharded.c */
+    bool shards, shards_told;    /* every rank writes its moments (shards.h); this save has told the others where */
     struct recording recording;
     struct slot_loader *loader;
     struct metrics *metrics;

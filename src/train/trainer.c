@@ -4,6 +4,7 @@
 #include "train/report.h"
 #include "train/schedule.h"
 #include "train/sharded.h"
+#include "train/shards.h"
 #include "train/state.h"
 
 #include <math.h>
@@ -171,7 +172,11 @@ static elbo_status save(struct trainer *t, elbo_error *error)
 {
     double before = clock_seconds();
     elbo_status status = t->team.rank ? ELBO_OK : state_save(t, error);
-    if (sharded(t)) {
+    if (t->shards) {
+        elbo_error lost;
+        elbo_status told = t->team.rank ? shards_serve(t, &lost) : shards_done(t, &lost);
+        if (!status && told) *error = lost, status = told;
+    } else if (sharded(t)) {
         elbo_error lost;
         elbo_status told = t->team.rank ? sharded_serve(t, &lost) : sharded_done(t, &lost);
         if (!status && told) *error = lost, status = told;

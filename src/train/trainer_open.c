@@ -6,6 +6,7 @@
 #include "train/memory.h"
 #include "train/report.h"
 #include "train/sharded.h"
+#include "train/shards.h"
 #include "train/state.h"
 
 #include <stdio.h>
@@ -192,6 +193,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     ELBO_TRY(team_compare(t, error));
     ELBO_TRY(team_agree(t, build(t, error), error));
     ELBO_TRY(resume(t, from, error));
+    ELBO_TRY(shards_probe(t, error));
     elbo_status status = open_outputs(t, error);
     if (!status) status = open_loader(t, error);
     return team_agree(t, status, error);

@@ -78,7 +78,8 @@ static inline elbo_status contents_save(const char *run, const struct contents *
                                  "files", (int)c->files, "state", c->state);
     if (!counters) return elbo_fail(error, ELBO_MEMORY, "no memory for the counters");
     elbo_status status =
-        checkpoint_save(run, &(struct checkpoint_contents){c->step, "c0ffee", counters, files, count}, keep, error);
+        checkpoint_save(run, &(struct checkpoint_contents){.step = c->step, .config_hash = "c0ffee", .counters = counters, .files = files,
+                                                           .file_count = count}, keep, error);
     json_decref(counters);
     return status;
 }

@@ -69,10 +69,38 @@ def checkpoints(run):
     return sorted((pathlib.Path(run) / "checkpoints").glob("step-*"))
 
 
+def tensors(path):
+    """name -> its header and bytes."""
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:8 + size])
+    header.pop("__metadata__", None)
+    begin = 8 + size
+    return {name: (about, raw[begin + about["data_offsets"][0]:begin + about["data_offsets"][1]]) for name, about in header.items()}
+
+
+def optimizer_state(folder):
+    """The state's tensors as bytes, put together where ranks have written pieces, "NAME@FIRST"."""
+    whole = {name: data for name, (_, data) in tensors(folder / "optimizer.safetensors").items()}
+    pieces = {}
+    for path in folder.glob("optimizer-*-of-*.safetensors"):
+        for name, (_, data) in tensors(path).items():
+            of, first = name.rsplit("@", 1)
+            pieces.setdefault(of, []).append((int(first), data))
+    for of, parts in pieces.items():
+        joined = bytearray()
+        for first, data in sorted(parts):
+            assert first * 4 == len(joined), f"{of}: element {first} follows {len(joined) // 4}"
+            joined += data
+        assert of not in whole, of
+        whole[of] = bytes(joined)
+    return sorted(whole.items())
+
+
 def bits(run, metrics=True, step=None):
     """Everything of a run that must not depend on how it came about."""
     last = pathlib.Path(run) / "checkpoints" / f"step-{step:08d}" if step else checkpoints(run)[-1]
-    found = {name: (last / name).read_bytes() for name in ("model.safetensors", "state/optimizer.safetensors")}
+    found = {"model.safetensors": (last / "model.safetensors").read_bytes(), "state/optimizer.safetensors": optimizer_state(last / "state")}
     counters = json.loads((last / "manifest.json").read_text(encoding="utf-8"))
     found["counters"] = counters.get("counters")
     if metrics:

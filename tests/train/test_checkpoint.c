@@ -50,7 +50,8 @@ static elbo_status save_step(const char *run, uint64_t step, size_t keep, elbo_e
     };
     json_t *counters = json_pack("{s:I, s:f}", "cursor", (json_int_t)step * 3, "mean", 0.1 * (double)step);
     elbo_status status =
-        checkpoint_save(run, &(struct checkpoint_contents){step, "c0ffee", counters, files, 4}, keep, error);
+        checkpoint_save(run, &(struct checkpoint_contents){.step = step, .config_hash = "c0ffee", .counters = counters, .files = files,
+                                                           .file_count = 4}, keep, error);
     json_decref(counters);
     return status;
 }
@@ -273,7 +274,7 @@ static void damage_is_reported_by_its_place(void **state)
     const struct checkpoint_file file = {.name = "large.bin", .bytes = bytes, .size = size};
     elbo_error error = {0};
     const char *run = ((struct fixture *)*state)->run;
-    assert_int_equal(checkpoint_save(run, &(struct checkpoint_contents){1, "", NULL, &file, 1}, 0, &error), ELBO_OK);
+    assert_int_equal(checkpoint_save(run, &(struct checkpoint_contents){.step = 1, .config_hash = "", .files = &file, .file_count = 1}, 0, &error), ELBO_OK);
     free(bytes);
     assert_int_equal(try_open(run, &error), ELBO_OK);
     int fd = open(inside(path, state, "checkpoints/step-00000001/large.bin"), O_WRONLY);

@@ -1,0 +1,54 @@
+#include "train/arena.h"
+#include "base/bf16.h"
+#include "train/sharded.h"
+
+#include <string.h>
+
+elbo_status arena_read(const struct safetensors_source *source, void *to, size_t at, size_t elements, elbo_error *error)
+{
+    const struct arena *a = (const struct arena *)source;
+    size_t each = dtype_bytes(a->type);
+    if (a->sharded) ELBO_TRY(sharded_read(a->sharded, a->moment, to, at, elements, error));
+    else a->backend->download(a->backend, to, a->memory + at * each, elements * each);
+    if (a->backend->check) ELBO_TRY(a->backend->check(a->backend, error));
+    for (size_t i = elements; i-- > 0 && a->type == DTYPE_BF16;) { /* in place, from the end */
+        uint16_t half;
+        memcpy(&half, (const char *)to + i * sizeof half, sizeof half);
+        float wide = bf16_widen(half);
+        memcpy((char *)to + i * sizeof wide, &wide, sizeof wide);
+    }
+    return ELBO_OK;
+}
+
+/* Writes a file's f32 into the arena from element `at` on, as the arena has them. */
+static elbo_status write_range(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
+{
+    enum { PIECE = 4096 };
+    size_t each = dtype_bytes(a->type);
+    char *to = (char *)a->memory + at * each;
+    if (a->type == DTYPE_F32) {
+        a->backend->upload(a->backend, to, data, elements * each);
+    } else {
+        for (size_t i = 0; i < elements; i += PIECE) {
+            uint16_t half[PIECE];
+            size_t n = elements - i < PIECE ? elements - i : PIECE;
+            for (size_t k = 0; k < n; k++) {
+                float wide;
+                memcpy(&wide, (const char *)data + (i + k) * sizeof wide, sizeof wide);
+                half[k] = bf16_nearest(wide);
+            }
+            a->backend->upload(a->backend, to + i * each, half, n * each);
+        }
+    }
+    return a->backend->check ? a->backend->check(a->backend, error) : ELBO_OK;
+}
+
+elbo_status arena_write(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
+{
+    struct sharded_part parts[GROUPS];
+    if (!a->sharded) return write_range(a, at, data, elements, error);
+    size_t n = sharded_parts(parts, &a->sharded->optimizer, at, elements);
+    for (size_t i = 0; i < n; i++)
+        ELBO_TRY(write_range(a, parts[i].at, (const char *)data + parts[i].from * sizeof(float), parts[i].count, error));
+    return ELBO_OK;
+}
