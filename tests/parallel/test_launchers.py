@@ -1,6 +1,6 @@
 """Launchers that are large to install, with ELBO_TEST_FULL=1: torchrun of PyPI's PyTorch in bench/peers/venv (Debian's 1.13 starts nothing
-under its own Python) and srun, with a Slurm of one node that this test starts. Under each, two ranks of emulated GPUs train to the bits of one rank, and with a rank
-that dies and torchrun's --max-restarts a run goes on from its last checkpoint."""
+under its own Python) and srun, with a Slurm of one node that this test starts. Under each, two ranks of emulated GPUs train to the bits
+of one rank, and with a rank that dies and torchrun's --max-restarts a run goes on from its last checkpoint."""
 import contextlib
 import os
 import pathlib

@@ -96,7 +96,6 @@ static void everything_once_and_in_time(void **state)
 
 struct job {
     struct thread_rank *rank;
-    uint64_t seed;
     size_t lanes, elements;
     const struct buckets *buckets;
     float *got;
@@ -163,7 +162,7 @@ static void sums_of_what_is_ready(void **state)
         world.late = seed % 2;
         size_t elements = parameters_arena_elements(p) + FIGURES;
         for (size_t r = 0; r < ranks; r++) {
-            jobs[r] = (struct job){&members[r], seed, lanes, elements, &b, calloc(elements, sizeof(float))};
+            jobs[r] = (struct job){&members[r], lanes, elements, &b, calloc(elements, sizeof(float))};
             assert_int_equal(pthread_create(&threads[r], NULL, reduce, &jobs[r]), 0);
         }
         for (size_t r = 0; r < ranks; r++) {
@@ -199,7 +198,7 @@ struct pass {
     struct parameters *parameters;
     struct buckets buckets;
     float *arena;
-    size_t elements, gradients, steps;
+    size_t elements, gradients;
     struct event *events;
     size_t count;
 };
@@ -295,7 +294,7 @@ static size_t bucket_of(const struct buckets *b, size_t element)
 {
     for (size_t k = 0; k < b->count; k++)
         for (size_t i = 0; i < b->list[k].ranges; i++)
-            if (element >= b->list[k].range[i].first && element < b->list[k].range[i].first + b->list[k].range[i].count) return b->list[k].ready;
+            if (element - b->list[k].range[i].first < b->list[k].range[i].count) return b->list[k].ready;
     fail_msg("no bucket has element %zu", element);
     return 0;
 }
@@ -306,12 +305,13 @@ static void on_its_way_before_the_next_is_done(void **state)
     struct thread_rank members[2];
     pthread_t threads[2];
     const struct stack_config stack = {.width = 32, .layers = 3, .heads = 2, .dropout = 0.1};
-    struct model_config config = {.encoder = stack, .decoder = stack, .vocabulary = 300, .positions = 14, .latent = {.width = 8, .memory = 1, .sample = true},
-                                  .tie_output = true};
+    struct model_config config = {.encoder = stack, .decoder = stack, .vocabulary = 300, .positions = 14,
+                                  .latent = {.width = 8, .memory = 1, .sample = true}, .tie_output = true};
     (void)state;
     thread_world_open(&world, members, 2);
     for (size_t r = 0; r < 2; r++) {
-        passes[r] = (struct pass){.rank = &members[r], .begin = members[r].base.begin, .config = &config, .events = calloc(MOST_EVENTS, sizeof(struct event))};
+        passes[r] = (struct pass){.rank = &members[r], .begin = members[r].base.begin, .config = &config,
+                                  .events = calloc(MOST_EVENTS, sizeof(struct event))};
         members[r].base.begin = begin;
         assert_int_equal(pthread_create(&threads[r], NULL, train, &passes[r]), 0);
     }
@@ -337,7 +337,8 @@ static void on_its_way_before_the_next_is_done(void **state)
             for (size_t j = i + 1; j < p->count && !later; j++) later = !p->events[j].begun && bucket_of(b, p->events[j].first) == own;
             if (later) continue;
             for (size_t k = 0; k < b->count; k++)
-                if (b->list[k].ready < own && b->list[k].ready > begun) fail_msg("bucket of step %zu waits though that of %zu is done", b->list[k].ready, own);
+                if (b->list[k].ready < own && b->list[k].ready > begun)
+                    fail_msg("bucket of step %zu waits though that of %zu is done", b->list[k].ready, own);
             ended = ended || own == last;
         }
         assert_true(ended);
