@@ -19,7 +19,8 @@ struct work {
     float *slot_z, *slot_nll;      /* (capacity, Z), (capacity)     */
     double *nll, *weight;          /* (sentences) of the first draw: reconstruction; log p(z) - log q(z|x) */
     double *iwae;                  /* (sentences) running log sum of weights */
-    double *other;                 /* (sentences) nll under another's z */
+    double *other;                 /* (sentences) whose z a sentence is given then */
+    size_t visited;                /* slots of this pass */
 };
 
 static struct posterior_noise noise_of(const struct work *w, size_t draw)
@@ -29,7 +30,17 @@ static struct posterior_noise noise_of(const struct work *w, size_t draw)
 
 static elbo_status visit_own(struct work *w, const struct slot *slot, size_t draw, elbo_error *error);
 
-/* Calls `visit` for each slot of a single pass over the sentences under evaluation. */
+static elbo_status combine(const struct work *w, elbo_status status, void *data, size_t bytes, elbo_error *error)
+{
+    return w->o->ranks > 1 ? w->o->combine(w->o->context, status, data, bytes, error) : status;
+}
+
+static bool is_own(struct work *w)
+{
+    return w->o->ranks < 2 || w->visited++ % w->o->ranks == w->o->rank;
+}
+
+/* Calls `visit` for each slot, of this rank's, of a single pass over the sentences under evaluation. */
 static elbo_status each_slot(struct work *w, elbo_status (*visit)(struct work *, const struct slot *, size_t, elbo_error *),
                              size_t draw, elbo_error *error)
 {
@@ -44,6 +55,7 @@ static elbo_status each_slot(struct work *w, elbo_status (*visit)(struct work *,
     struct slot_loader *loader;
     ELBO_TRY(slot_loader_open(&loader, w->corpus, &s, error));
     elbo_status status = ELBO_OK;
+    w->visited = 0;
     for (bool more = true; more && !status;) {
         const struct slot_batch *batch;
         status = slot_loader_next(loader, &batch, error);
@@ -53,7 +65,7 @@ static elbo_status each_slot(struct work *w, elbo_status (*visit)(struct work *,
             const struct slot *slot = &batch->slots[i];
             if (slot->sentences && slot->source[0] >= w->sentences)
                 more = false;
-            else if (slot->sentences)
+            else if (slot->sentences && is_own(w))
                 status = visit(w, slot, draw, error);
         }
         more = more && !batch->last;
@@ -137,7 +149,7 @@ static elbo_status visit_other(struct work *w, const struct slot *slot, size_t d
     }
     ELBO_TRY(run_score(w, slot, error));
     for (size_t i = 0; i < n; i++)
-        if (slot->source[i] < w->sentences) w->other[slot->source[i]] = w->slot_nll[i];
+        if (slot->source[i] < w->sentences) w->weight[slot->source[i]] = w->slot_nll[i];
     return ELBO_OK;
 }
 
@@ -230,17 +242,51 @@ static void mean_and_error(double *mean, double *error, const double *x, const d
     *error = n > 1 ? sqrt(square / (double)(n - 1) / (double)n) : 0;
 }
 
+/* What the ranks counted in their slots. */
+static elbo_status combine_counts(struct work *w, elbo_error *error)
+{
+    struct counts {
+        size_t tokens, words, bytes;
+        double unknown;
+    } *all, *own;
+    struct evaluation *e = w->e;
+    if (w->o->ranks < 2) return ELBO_OK;
+    all = calloc(w->o->ranks, sizeof *all);
+    elbo_status status = all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the counts of %zu ranks", w->o->ranks);
+    if (all) {
+        own = &all[w->o->rank];
+        *own = (struct counts){e->tokens, e->words, e->bytes, e->unknown_share};
+    }
+    status = combine(w, status, all, w->o->ranks * sizeof *all, error);
+    e->tokens = e->words = e->bytes = 0;
+    e->unknown_share = 0;
+    for (size_t r = 0; r < w->o->ranks && !status; r++) {
+        e->tokens += all[r].tokens;
+        e->words += all[r].words;
+        e->bytes += all[r].bytes;
+        e->unknown_share += all[r].unknown;
+    }
+    free(all);
+    return status;
+}
+
 static elbo_status measure(struct work *w, elbo_error *error)
 {
     struct evaluation *e = w->e;
-    if (w->z) ELBO_TRY(each_slot(w, visit_encode, 0, error));
-    size_t draws = w->z && w->o->iwae_samples > 1 ? w->o->iwae_samples : 1;
-    for (size_t k = 0; k < draws; k++) ELBO_TRY(each_slot(w, visit_own, k, error));
+    size_t draws = w->z && w->o->iwae_samples > 1 ? w->o->iwae_samples : 1, numbers = w->sentences * sizeof(double);
+    elbo_status status = w->z ? each_slot(w, visit_encode, 0, error) : ELBO_OK;
+    ELBO_TRY(combine(w, status, w->stats, w->sentences * 2 * w->z * sizeof *w->stats, error));
+    for (size_t k = 0; k < draws && !status; k++) status = each_slot(w, visit_own, k, error);
+    ELBO_TRY(combine(w, status, w->nll, numbers, error));
+    ELBO_TRY(combine(w, ELBO_OK, w->iwae, numbers, error));
+    ELBO_TRY(combine_counts(w, error));
     if (w->z && w->o->own_z && w->sentences > 1) {
-        ELBO_TRY(choose_others(w, error));
-        ELBO_TRY(each_slot(w, visit_other, 0, error));
+        memset(w->weight, 0, numbers);
+        status = choose_others(w, error);
+        if (!status) status = each_slot(w, visit_other, 0, error);
+        ELBO_TRY(combine(w, status, w->weight, numbers, error));
         double sum = 0;
-        for (size_t s = 0; s < w->sentences; s++) sum += w->other[s] - w->nll[s];
+        for (size_t s = 0; s < w->sentences; s++) sum += w->weight[s] - w->nll[s];
         e->own_z_gain = sum / (double)w->sentences;
     }
     ELBO_TRY(mutual_information(w, error));
@@ -279,7 +325,7 @@ static elbo_status prepare(struct work *w, elbo_error *error)
     ELBO_TRY(record_score(&w->score, &w->m->config, w->m->parameters, &score, error));
     ELBO_TRY(model_bind(w->m, both, w->z ? 2 : 1, NULL, error));
     size_t n = w->sentences, z = w->z ? w->z : 1;
-    w->stats = malloc(n * 2 * z * sizeof *w->stats);
+    w->stats = calloc(n * 2 * z, sizeof *w->stats);
     w->slot_z = malloc(w->capacity * z * sizeof *w->slot_z);
     w->slot_nll = malloc(w->capacity * sizeof *w->slot_nll);
     w->nll = calloc(n, sizeof *w->nll);
@@ -301,7 +347,7 @@ elbo_status evaluate(struct evaluation *out, struct model *m, const struct elbo_
     if (options->sentences && options->sentences < w.sentences) w.sentences = options->sentences;
     w.z = m->config.latent.kind == LATENT_NONE ? 0 : m->config.latent.width;
     out->latent_width = w.z;
-    elbo_status status = prepare(&w, error);
+    elbo_status status = combine(&w, prepare(&w, error), NULL, 0, error);
     if (!status) status = measure(&w, error);
     recording_free(&w.encode, m->backend);
     recording_free(&w.score, m->backend);

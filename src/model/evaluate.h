@@ -22,6 +22,12 @@ struct evaluate_options {
     bool own_z;                 /* measure own_z_gain                                     */
     bool posterior_mean;        /* reconstruct from mu: no bound on the likelihood then   */
     uint64_t seed;
+    /* Ranks may share the slots out, each taking every ranks-th one; the result is the same bits everywhere. combine: ELBO_OK only if
+     * `status` is that on every rank; then `data`, of `bytes`, becomes the OR of all ranks' (each number is on one of them, zero on the
+     * others). Ranks 0 or 1: alone. */
+    size_t ranks, rank;
+    elbo_status (*combine)(void *context, elbo_status status, void *data, size_t bytes, elbo_error *error);
+    void *context;
 };
 
 struct evaluation {

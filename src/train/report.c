@@ -106,11 +106,33 @@ void report_step(struct trainer *t)
     t->tokens_since = 0;
 }
 
+/* struct evaluate_options.combine: a piece at a time, which every rank sends to every rank. */
+static elbo_status combine(void *context, elbo_status status, void *data, size_t bytes, elbo_error *error)
+{
+    enum { ALL = 4 << 20, LEAST = 4096 };
+    struct collectives *c = ((struct trainer *)context)->team.collectives;
+    size_t most = ALL / c->ranks > LEAST ? ALL / c->ranks : LEAST;
+    ELBO_TRY(collectives_agree(c, status, error));
+    unsigned char *all = malloc(most * c->ranks);
+    status = all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to evaluate on %zu ranks", c->ranks);
+    status = collectives_agree(c, status, error);
+    for (size_t at = 0; at < bytes && !status; at += most) {
+        size_t n = bytes - at < most ? bytes - at : most;
+        unsigned char *own = (unsigned char *)data + at;
+        status = collectives_gather(c, own, n, all, error);
+        for (size_t r = 0; r < c->ranks && !status; r++)
+            for (size_t i = 0; i < n; i++) own[i] |= all[r * n + i];
+    }
+    free(all);
+    return status;
+}
+
 elbo_status report_validation(struct trainer *t, elbo_error *error)
 {
     const struct elbo_config *c = t->config;
     struct evaluate_options o = {.slots = slot_options_of(c), .sentences = c->train.eval_sentences, .own_z = true,
                                  .seed = c->seed};
+    if (t->team.collectives) o.ranks = t->team.ranks, o.rank = t->team.rank, o.combine = combine, o.context = t;
     struct evaluation e;
     double before = clock_seconds();
     elbo_error reason;
