@@ -137,7 +137,8 @@ def check_not_finite(scratch, data):
 
     def preloaded(to, nan):
         words = command(2, to, data, {"train.steps": steps})
-        environment = {**MPI, "ASAN_OPTIONS": MPI.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0", "ELBO_TEST_NAN": str(nan), "ELBO_TEST_PRELOAD": preload["LD_PRELOAD"], "ELBO_TEST_SENT": str(scratch / "sent")}
+        environment = {**MPI, "ASAN_OPTIONS": MPI.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0", "ELBO_TEST_NAN": str(nan),
+                       "ELBO_TEST_PRELOAD": preload["LD_PRELOAD"], "ELBO_TEST_SENT": str(scratch / "sent")}
         answer = subprocess.run([*words[:4], "sh", "-c", shell, "sh", *words[4:]], env=environment, capture_output=True, text=True, check=False)
         assert answer.returncode == 0, answer.stderr
         return int((scratch / "sent").read_text())
