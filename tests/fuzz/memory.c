@@ -45,10 +45,10 @@ void fuzz_memory_resume(void)
     paused--;
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define COUNTED_BY_SANITIZER 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define COUNTED_BY_SANITIZER 1
 #endif
 #endif
@@ -72,12 +72,6 @@ static void on_free(const volatile void *p)
 void fuzz_memory_open(void)
 {
     if (!__sanitizer_install_malloc_and_free_hooks(on_malloc, on_free)) abort();
-}
-
-#elif defined(__SANITIZE_THREAD__)
-
-void fuzz_memory_open(void)
-{
 }
 
 #else
