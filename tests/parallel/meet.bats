@@ -9,11 +9,11 @@ setup() {
     unset ELBO_SECRET XDG_RUNTIME_DIR
 }
 
-# met N TEXT: N processes printed a line with TEXT, and all had the same bytes, which are not zero
+# met N TEXT: N processes printed a line with TEXT, and all of them had the same bytes, which are not zero
 met() {
     [ "$(grep -cF -- "$2" out)" -eq "$1" ] || { cat out; return 1; }
     local ids
-    ids=$(sed 's/.* | //' out | sort -u)
+    ids=$(grep -F -- "$2" out | sed 's/.* | //' | sort -u)
     [[ $ids =~ ^[0-9a-f]{32}$ && ! $ids =~ ^0*$ ]] || { cat out; return 1; }
 }
 
