@@ -24,7 +24,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
                                            [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
     struct train_recording options = {.free_bits = {.nats = 0.25}, .recompute = (enum recompute_policy)c->train.recompute,
                                       .wanted = optimizer_wanted(&c->optimizer)};
-    ELBO_TRY(record_train(&b->recording, &c->model, b->model.parameters, &capacities, &options, NULL, error));
+    ELBO_TRY(record_train(&b->recording, &c->model, b->model.parameters, &capacities, &options, error));
     ELBO_TRY(model_bind(&b->model, (struct recording *[]){&b->recording}, 1, b->optimizer.gradients, error));
     optimizer_watch(&b->optimizer, executor_pointer(&b->recording.executor, b->recording.sum_loss));
     recording_bind_input(&b->recording, "control", b->optimizer.control);

@@ -168,7 +168,7 @@ static elbo_status print_graph(const struct run *run, elbo_error *error)
     struct train_recording options = {.wanted = optimizer_wanted(&run->config->optimizer),
                                       .recompute = (enum recompute_policy)run->config->train.recompute};
     struct recording r = {0};
-    ELBO_TRY(record_train(&r, &run->model.config, run->model.parameters, &capacities, &options, NULL, error));
+    ELBO_TRY(record_train(&r, &run->model.config, run->model.parameters, &capacities, &options, error));
     account_print(r.g, capacities.count, graph_line, NULL);
     struct account all = account_graph(r.g, capacities.count);
     printf("a slot of %zu tokens and %zu sentences: %.3f GFLOP, %.3f MB\n", s.decoder_tokens, sentences,

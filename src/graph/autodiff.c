@@ -14,7 +14,6 @@ struct autodiff {
     bool *shared;       /* (values) that buffer is also another value's gradient   */
     bool *dropped;      /* (values) not kept for the backward pass                 */
     value *again;       /* (values) its recomputed stand-in, this block            */
-    size_t *ready;
     int block;          /* recompute block the walk is in                          */
     const struct node *at;
 };
@@ -73,7 +72,6 @@ void autodiff_write(struct autodiff *ad, struct node *b, unsigned slot, value v)
     if (!b || !autodiff_wants(ad, v)) return;
     const struct value_info info = *graph_value(ad->g, v);
     bool parameter = info.class == VALUE_PARAMETER, first;
-    if (parameter && ad->ready) ad->ready[info.binding] = graph_nodes(ad->g);
     if (ad->shared[v.index]) {
         /* The buffer so far belongs to another value too: the sum gets one of its own. */
         value part = like(ad, &info), sum = like(ad, &info);
@@ -118,7 +116,6 @@ void autodiff_pass(struct autodiff *ad, value v, value d)
     ad->gradient[v.index] = target;
     emit_add(ad, target, d, NO_VALUE,
              !first ? WRITE_ADD : info.class == VALUE_PARAMETER ? WRITE_ADD_LATER_SLOTS : WRITE);
-    if (info.class == VALUE_PARAMETER && ad->ready) ad->ready[info.binding] = graph_nodes(ad->g);
 }
 
 void autodiff_replace(struct autodiff *ad, const struct node *n, struct node *b, unsigned output, unsigned slot)
@@ -211,7 +208,7 @@ elbo_status graph_differentiate(struct graph *g, value loss, const struct autodi
 {
     ELBO_TRY(graph_check(g, error));
     size_t values = graph_values(g);
-    struct autodiff ad = {.g = g, .policy = options->policy, .ready = options->ready, .add = options->add, .block = -1};
+    struct autodiff ad = {.g = g, .policy = options->policy, .add = options->add, .block = -1};
     ad.forward_nodes = graph_nodes(g);
     ad.forward_values = values;
     ad.wanted = calloc(values, sizeof *ad.wanted);
@@ -248,4 +245,17 @@ elbo_status graph_differentiate(struct graph *g, value loss, const struct autodi
     free(ad.dropped);
     free(ad.again);
     return status;
+}
+
+void graph_ready(const struct graph *g, size_t *ready)
+{
+    const uint32_t *order;
+    size_t steps = graph_schedule(g, &order);
+    for (size_t s = 0; s < steps; s++) {
+        const struct node *n = graph_node_get(g, order[s]);
+        for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
+            const struct value_info *info = graph_value(g, n->out[k]);
+            if (n->out[k].index && info->class == VALUE_GRADIENT) ready[info->binding] = s;
+        }
+    }
 }

@@ -14,7 +14,6 @@ enum recompute_policy { KEEP_ALL, RECOMPUTE_CHEAP_OPS, RECOMPUTE_BLOCKS };
 struct autodiff_options {
     unsigned wanted;             /* bit g: parameter group g (graph/parameters.h)                              */
     enum recompute_policy policy;
-    size_t *ready;               /* null, or (parameters): receives when each gradient is finished             */
     const struct op_type *add;   /* the op that sums contributions: out = a (+ b)                              */
 };
 
@@ -22,6 +21,9 @@ enum { WANT_ALL = ~0 };
 
 /* `loss` is a scalar; its gradient is 1. */
 elbo_status graph_differentiate(struct graph *g, value loss, const struct autodiff_options *options, elbo_error *error);
+
+/* ready[i]: the last step of the schedule that writes the gradient of parameter i; left as it is where none does. */
+void graph_ready(const struct graph *g, size_t *ready);
 
 /* ---- for the gradient rules of ops ---- */
 

@@ -205,19 +205,6 @@ static size_t longest_of(const struct graph *g, const struct node *n, const stru
     return 0;
 }
 
-void executor_ready(const struct graph *g, size_t *ready)
-{
-    const uint32_t *order;
-    size_t steps = graph_schedule(g, &order);
-    for (size_t s = 0; s < steps; s++) {
-        const struct node *n = graph_node_get(g, order[s]);
-        for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
-            const struct value_info *info = graph_value(g, n->out[k]);
-            if (n->out[k].index && info->class == VALUE_GRADIENT) ready[info->binding] = s;
-        }
-    }
-}
-
 static elbo_status walk(struct executor *e, const struct execution *run, const struct replay_key *key, elbo_error *error)
 {
     const struct graph *g = e->graph;

@@ -166,9 +166,6 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
 /* Where a value lies now (activations that are kept, inputs, parameters). */
 void *executor_pointer(const struct executor *e, value v);
 
-/* ready[i]: the last step of the schedule that writes the gradient of parameter i; 0 where none does. */
-void executor_ready(const struct graph *g, size_t *ready);
-
 /* Sizes of a node under the given counts. */
 void node_sizes(struct shape_view *s, const struct graph *g, const struct node *n, const size_t count[DIM_KINDS]);
 

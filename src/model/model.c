@@ -7,15 +7,15 @@
 
 elbo_status model_declare(struct parameters **parameters, const struct model_config *config, elbo_error *error)
 {
-    /* A training recording declares every parameter and tells in which order gradients become ready. */
+    /* A training recording declares every parameter, and its schedule tells in which order gradients become ready. */
     struct graph_capacities least = {{[DIM_ENC_TOKENS] = 2, [DIM_DEC_TOKENS] = 1, [DIM_SENTENCES] = 1, [DIM_DRAWS] = 1}};
     struct train_recording options = {.wanted = (unsigned)WANT_ALL};
     struct recording recording = {0};
     ELBO_TRY(parameters_create(parameters, error));
-    size_t room = 64 + 16 * (config->encoder.layers + config->decoder.layers);
-    size_t *ready = calloc(room, sizeof *ready);
-    elbo_status status = ready ? record_train(&recording, config, *parameters, &least, &options, ready, error)
-                               : elbo_fail(error, ELBO_MEMORY, "no memory to declare the model");
+    elbo_status status = record_train(&recording, config, *parameters, &least, &options, error);
+    size_t *ready = calloc(parameters_count(*parameters) + 1, sizeof *ready);
+    if (!status && !ready) status = elbo_fail(error, ELBO_MEMORY, "no memory to declare the model");
+    if (!status) graph_ready(recording.g, ready);
     if (!status) status = parameters_layout(*parameters, ready, error);
     recording_free(&recording, NULL);
     free(ready);

@@ -75,8 +75,7 @@ struct train_recording {
  *
  * Recording functions; `parameters` may be declared by them. The result is not yet bound to memory. */
 elbo_status record_train(struct recording *out, const struct model_config *config, struct parameters *parameters,
-                         const struct graph_capacities *capacities, const struct train_recording *options, size_t *ready,
-                         elbo_error *error);
+                         const struct graph_capacities *capacities, const struct train_recording *options, elbo_error *error);
 elbo_status record_encode(struct recording *out, const struct model_config *config, struct parameters *parameters,
                           const struct graph_capacities *capacities, elbo_error *error);
 elbo_status record_score(struct recording *out, const struct model_config *config, struct parameters *parameters,

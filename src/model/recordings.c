@@ -42,8 +42,7 @@ static value accumulated(struct graph *g, value x)
 }
 
 elbo_status record_train(struct recording *out, const struct model_config *config, struct parameters *parameters,
-                         const struct graph_capacities *capacities, const struct train_recording *options, size_t *ready,
-                         elbo_error *error)
+                         const struct graph_capacities *capacities, const struct train_recording *options, elbo_error *error)
 {
     struct recorder r;
     ELBO_TRY(begin(&r, out, "train", config, parameters, capacities, error));
@@ -81,8 +80,7 @@ elbo_status record_train(struct recording *out, const struct model_config *confi
         out->sum_loss = accumulated(g, elbo.loss);
         out->sum_kl_dim = accumulated(g, elbo.kl_dim);
         out->sum_moments = accumulated(g, out->moments);
-        struct autodiff_options autodiff = {.wanted = options->wanted, .policy = options->recompute, .ready = ready,
-                                            .add = &op_add_type};
+        struct autodiff_options autodiff = {.wanted = options->wanted, .policy = options->recompute, .add = &op_add_type};
         graph_differentiate(g, elbo.loss, &autodiff, error);
     }
     return finish(out, error);

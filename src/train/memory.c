@@ -58,7 +58,7 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
     struct train_recording options = {.wanted = optimizer_wanted(&c->optimizer),
                                       .recompute = (enum recompute_policy)c->train.recompute};
     struct recording r = {0};
-    ELBO_TRY(record_train(&r, &c->model, p, &capacities, &options, NULL, error));
+    ELBO_TRY(record_train(&r, &c->model, p, &capacities, &options, error));
     elbo_status status = executor_create(&r.executor, r.g, backend, error);
     r.planned = true;
     if (!status) {

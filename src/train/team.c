@@ -70,7 +70,7 @@ elbo_status team_buckets(struct buckets *b, const struct elbo_config *c, const s
 {
     size_t *ready = calloc(parameters_count(p) + 1, sizeof *ready);
     if (!ready) return elbo_fail(error, ELBO_MEMORY, "no memory for the buckets of gradients");
-    executor_ready(g, ready);
+    graph_ready(g, ready);
     elbo_status status = buckets_create(b, p, ready, figures, team_bucket(c), error);
     free(ready);
     return status;

@@ -74,7 +74,7 @@ static elbo_status record(struct trainer *t, elbo_error *error)
     recording.free_bits.kind = o->free_bits_kind == FREE_BITS_TOTAL   ? FREE_TOTAL
                                : o->free_bits_kind == FREE_BITS_GROUP ? FREE_PER_GROUP
                                                                       : FREE_PER_DIMENSION;
-    return record_train(&t->recording, &t->model_config, t->model.parameters, &capacities, &recording, NULL, error);
+    return record_train(&t->recording, &t->model_config, t->model.parameters, &capacities, &recording, error);
 }
 
 /* The arena of gradients, the step's figures behind them, and the sum of both over lanes and ranks. */

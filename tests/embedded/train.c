@@ -55,7 +55,7 @@ int main(void)
     MUST(optimizer_create(&optimizer, &how, model.parameters, model_weights(&model), NULL, backend, &error));
     struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = 256, [DIM_DEC_TOKENS] = 256, [DIM_SENTENCES] = SENTENCES, [DIM_DRAWS] = SENTENCES}};
     struct train_recording options = {.wanted = optimizer_wanted(&how)};
-    MUST(record_train(&train, &config, model.parameters, &capacities, &options, NULL, &error));
+    MUST(record_train(&train, &config, model.parameters, &capacities, &options, &error));
     MUST(model_bind(&model, (struct recording *[]){&train}, 1, optimizer.gradients, &error));
     optimizer_watch(&optimizer, executor_pointer(&train.executor, train.sum_loss));
     recording_bind_input(&train, "control", optimizer.control);

@@ -183,8 +183,9 @@ static void record(struct recorded *r, const struct program *p, enum recompute_p
     }
     value loss = p->apart ? harness_loss_apart(r->g, of, c, LOSSES) : harness_loss(r->g, of, c, LOSSES);
     graph_keep(r->g, loss);
-    struct autodiff_options options = {.wanted = wanted, .policy = policy, .add = &op_add_type, .ready = r->ready};
+    struct autodiff_options options = {.wanted = wanted, .policy = policy, .add = &op_add_type};
     if (graph_differentiate(r->g, loss, &options, &error)) fail_msg("%s", error.message);
+    graph_ready(r->g, r->ready);
     assert_int_equal(parameters_layout(r->parameters, r->ready, &error), ELBO_OK);
 }
 

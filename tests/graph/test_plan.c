@@ -45,7 +45,7 @@ static void record(struct recording *r, struct parameters **parameters, unsigned
     struct model_config c = config_of(variant);
     struct train_recording options = {.wanted = (unsigned)WANT_ALL, .recompute = policy, .free_bits = {.nats = 0.1}};
     if (model_declare(parameters, &c, &error)) fail_msg("%s", error.message);
-    if (record_train(r, &c, *parameters, &capacities, &options, NULL, &error)) fail_msg("%s", error.message);
+    if (record_train(r, &c, *parameters, &capacities, &options, &error)) fail_msg("%s", error.message);
 }
 
 struct life {

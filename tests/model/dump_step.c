@@ -172,7 +172,7 @@ static void dump_train(struct model *m, const struct train_recording *options,
     size_t total = parameters_arena_elements(m->parameters);
     float *gradients = malloc(total * sizeof *gradients), parts[ELBO_PARTS];
     memset(gradients, 0xff, total * sizeof *gradients);
-    must(record_train(&r, &m->config, m->parameters, capacities, options, NULL, &error));
+    must(record_train(&r, &m->config, m->parameters, capacities, options, &error));
     must(model_bind(m, list, 1, gradients, &error));
     memset(m->arena, 0xff, m->arena_bytes);
     const float control[CONTROL_SIZE] = {0};

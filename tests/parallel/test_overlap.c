@@ -259,9 +259,9 @@ static void *train(void *argument)
     must(cpu_backend_create(&backend, 1, NULL, &error));
     must(model_create(&m, p->config, backend, &error));
     must(model_initialize(&m, 5, &error));
-    must(record_train(&recording, p->config, m.parameters, &capacities, &wanted, NULL, &error));
+    must(record_train(&recording, p->config, m.parameters, &capacities, &wanted, &error));
     assert_true(parameters_count(m.parameters) <= 512);
-    executor_ready(recording.g, ready);
+    graph_ready(recording.g, ready);
     p->gradients = parameters_arena_elements(m.parameters);
     size_t figures = align_up(recording_state_elements(&recording), BLOCK);
     p->elements = p->gradients + figures;
