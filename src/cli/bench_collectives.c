@@ -46,17 +46,13 @@ static elbo_status measure(double *median, struct team *team, struct backend *ba
                            elbo_error *error)
 {
     struct buckets buckets;
-    struct reduction *r;
+    struct reduction *r = NULL;
     ELBO_TRY(buckets_create_plain(&buckets, bytes / sizeof(float), bucket, error));
     struct reduction_options o = {.backend = backend, .collectives = team->collectives, .arena = arena, .elements = bytes / sizeof(float),
                                   .lanes = team->ranks, .ordered = ordered, .buckets = &buckets};
     double times[MOST_TURNS], unused;
     int turns = bytes > LARGEST / 8 ? 10 : bytes > LARGEST / 256 ? 40 : MOST_TURNS;
     elbo_status status = reduction_create(&r, &o, error);
-    if (status) {
-        buckets_free(&buckets);
-        return status;
-    }
     for (int i = 0; i < WARM_UP && !status; i++) status = time_one(&unused, team, backend, r, error);
     for (int i = 0; i < turns && !status; i++) status = time_one(&times[i], team, backend, r, error);
     reduction_free(r);

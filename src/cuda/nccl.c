@@ -100,8 +100,9 @@ static elbo_status begin_sum(struct collectives *c, float *x, size_t count, elbo
 /* On the stream it is in its place already. */
 static elbo_status poll(struct collectives *c, bool *through, elbo_error *error)
 {
+    (void)c;
     (void)error;
-    *through = c->ranks > 0;
+    *through = true;
     return ELBO_OK;
 }
 

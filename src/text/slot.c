@@ -100,6 +100,12 @@ bool slot_has_room(const struct slot *slot, const struct slot_options *options, 
     return decoder_length + 1 <= options->decoder_tokens - slot->decoder.tokens;
 }
 
+static void count_rows(struct slot_stream *stream, size_t rows)
+{
+    stream->tokens += rows;
+    if (rows > stream->longest) stream->longest = rows;
+}
+
 /* Appends `rows` rows of sentence S whose ids stand in stream->ids already. */
 static void add_rows(struct slot_stream *stream, size_t sentence, size_t rows)
 {
@@ -108,9 +114,8 @@ static void add_rows(struct slot_stream *stream, size_t sentence, size_t rows)
         stream->sentence[first + i] = (int32_t)sentence;
         stream->position[first + i] = (int32_t)i;
     }
-    stream->tokens = first + rows;
+    count_rows(stream, rows);
     stream->offsets[sentence + 1] = (int32_t)stream->tokens;
-    if (rows > stream->longest) stream->longest = rows;
 }
 
 /* Inputs become the unknown mark where the noise says so; the start mark at position 0 never does. */
@@ -149,12 +154,6 @@ void slot_add(struct slot *slot, const struct slot_options *options, const struc
     labels[decoder_length] = (int32_t)decoder_marks->end;
     drop_words(ids, decoder_length + 1, options, step, sample, (int32_t)decoder_marks->unknown);
     add_rows(&slot->decoder, s, decoder_length + 1);
-}
-
-static void count_rows(struct slot_stream *stream, size_t rows)
-{
-    stream->tokens += rows;
-    if (rows > stream->longest) stream->longest = rows;
 }
 
 void slot_count(struct slot *slot, const struct slot_options *options, size_t encoder_length, size_t decoder_length)

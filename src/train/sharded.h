@@ -1,5 +1,6 @@
 /* Moments that ranks share out (parallel.zero): each rank updates its piece of every group of parameters, and then all have all weights
- * again. Checkpoints hold whole tensors: rank 0 writes them and the others send their pieces as it comes to them. */
+ * again. Where the ranks do not share the run directory (else train/shards.h), rank 0 writes a checkpoint's whole moments, and the others
+ * send their pieces as it comes to them. */
 #ifndef TRAIN_SHARDED_H
 #define TRAIN_SHARDED_H
 

@@ -4,8 +4,6 @@
 #include "train/manifest.h"
 #include "train/sharded.h"
 
-#include <fcntl.h>
-#include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +21,7 @@ static void name_of(char name[NAME], size_t rank, size_t ranks)
 elbo_status shards_probe(struct trainer *t, elbo_error *error)
 {
     struct collectives *c = t->team.collectives;
-    unsigned char told[16] = {0}, seen[sizeof told] = {0};
+    unsigned char told[16] = {0};
     char path[FILES_PATH], *text = NULL;
     size_t size = 0;
     elbo_error unsaid;
@@ -34,15 +32,13 @@ elbo_status shards_probe(struct trainer *t, elbo_error *error)
         if (file_write(path, told, sizeof told, &unsaid)) memset(told, 0, sizeof told); /* then nobody sees it */
     }
     ELBO_TRY(collectives_share(c, told, sizeof told, error));
-    bool same = !file_read(&text, &size, path, sizeof seen, &unsaid) && size == sizeof seen && !memcmp(text, told, sizeof told);
+    bool same = !file_read(&text, &size, path, sizeof told, &unsaid) && size == sizeof told && !memcmp(text, told, sizeof told);
     free(text);
-    unsigned char mine = same, *all = malloc(c->ranks);
-    if (!all) return elbo_fail(error, ELBO_MEMORY, "no memory for what %zu ranks see", c->ranks);
-    elbo_status status = collectives_gather(c, &mine, 1, all, error);
-    t->shards = true;
-    for (size_t r = 0; r < c->ranks; r++) t->shards = t->shards && all[r];
-    free(all);
-    if (!t->team.rank) file_remove(path, &unsaid);
+    elbo_status status = collectives_agree(c, same ? ELBO_OK : elbo_fail(&unsaid, ELBO_IO, "it is not seen here"), &unsaid);
+    t->shards = !status;
+    if (!t->team.rank) file_remove(path, error); /* if it stays it does no harm */
+    if (status != ELBO_PEER) return ELBO_OK;
+    *error = unsaid;
     return status;
 }
 
@@ -94,7 +90,7 @@ struct summary {
     uint64_t bytes, xxh3, chunks;
 };
 
-/* Every rank's entry of the manifest, on every rank. */
+/* Every rank's entry of the manifest, on rank 0; entries: null on the others. */
 static elbo_status gather_entries(struct trainer *t, const struct manifest_file *own, struct manifest_file *entries, elbo_error *error)
 {
     struct collectives *c = t->team.collectives;
@@ -113,7 +109,7 @@ static elbo_status gather_entries(struct trainer *t, const struct manifest_file 
         status = collectives_agree(c, status, error);
     }
     if (!status) status = collectives_gather(c, padded, most * sizeof *padded, chunks, error);
-    for (size_t r = 0; r < c->ranks && !status; r++) {
+    for (size_t r = 0; entries && r < c->ranks && !status; r++) {
         char name[NAME];
         size_t count = all[r].chunks;
         name_of(name, r, c->ranks);
@@ -156,15 +152,7 @@ elbo_status shards_serve(struct trainer *t, elbo_error *error)
     ELBO_TRY(collectives_share(t->team.collectives, folder, sizeof folder, error));
     folder[sizeof folder - 1] = 0;
     if (!*folder) return ELBO_OK;
-    struct manifest_file *entries = calloc(t->team.ranks, sizeof *entries);
-    if (!entries) return elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", t->team.ranks);
-    elbo_status status = write_all(t, folder, entries, error);
-    for (size_t r = 0; r < t->team.ranks; r++) {
-        free((char *)entries[r].name);
-        free(entries[r].chunks);
-    }
-    free(entries);
-    return status;
+    return write_all(t, folder, NULL, error);
 }
 
 elbo_status shards_done(struct trainer *t, elbo_error *error)

@@ -123,7 +123,7 @@ def disturb(kind, scratch, data, undisturbed, number, how, rng):
     if finished: # MPI took up its connections anew, and nobody noticed anything before the end
         same(undisturbed, bits(run, metrics=False), what)
         print(f"{what}: mended by itself, the same bits", flush=True)
-        return
+        return False
     if noticed is None or restarted is None:
         sys.exit(f"{what}: nobody noticed:\n" + "\n".join(line for line in said.splitlines() if not line.startswith("step"))[-3000:])
     busy = max(1, os.getloadavg()[0] / os.cpu_count())
@@ -137,6 +137,7 @@ def disturb(kind, scratch, data, undisturbed, number, how, rng):
     same(undisturbed, bits(run, metrics=False), what)
     print(f"{what}: noticed after {noticed:.2f} s, all ended after {restarted:.2f} s, resumed from {resumed}, the same bits", flush=True)
     shutil.rmtree(run)
+    return True
 
 
 def main():
@@ -155,7 +156,8 @@ def main():
             assert answer.returncode == 0, answer.stderr
             undisturbed[kind] = bits(run, metrics=False)
         for number, (kind, how) in enumerate(plan):
-            disturb(kind, scratch, data, undisturbed[kind], number, how, rng)
+            if not any(disturb(kind, scratch, data, undisturbed[kind], f"{number}-{attempt}", how, rng) for attempt in range(3)):
+                sys.exit(f"{kind}, {how}: mended by itself three times, so nobody was seen to notice")
     print(f"{len(plan)} ranks were lost: every run ended with the bits of the undisturbed one")
     sys.exit(0)
 

@@ -1,18 +1,13 @@
-/* Buckets, and sums that set out while the backward pass still runs: what is in them, what they sum, and when.
- *
- *   buckets        every element once, in the order of readiness, whatever the parameters
- *   sums           bit for bit the tree's, though of a bucket that is not ready yet every number is wrong
- *   a real pass    a bucket is on its way before the next one's last gradient is computed, and only the last is left at the end */
+/* Of a real backward pass a bucket is on its way before the next one's last gradient is computed, and only the last is left at the end. */
 #include "base/checked.h"
-#include "base/philox.h"
 #include "elbo/tokenizer.h"
+#include "graph/autodiff.h"
 #include "graph/backends.h"
 #include "model/model.h"
 #include "parallel/reduction.h"
 #include "parallel/threads.h"
 #include "text/slots.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +16,7 @@
 
 #include <cmocka.h>
 
-enum { BLOCK = PARAMETER_ALIGNMENT, MOST_PARAMETERS = 40, FIGURES = 2 * BLOCK };
+enum { BLOCK = PARAMETER_ALIGNMENT };
 
 static elbo_error error;
 
@@ -29,159 +24,6 @@ static void must(elbo_status status)
 {
     if (status) fail_msg("%s", error.message);
 }
-
-static unsigned random_below(uint64_t seed, uint64_t what, uint64_t i, unsigned bound)
-{
-    return noise_block(noise_key(seed, 3, 0), what, 0, (uint32_t)i).word[0] % bound;
-}
-
-/* Parameters of random sizes and parts, finished at random times; several at once, and some never. */
-static struct parameters *random_parameters(uint64_t seed, size_t count, size_t *ready)
-{
-    struct parameters *p;
-    must(parameters_create(&p, &error));
-    for (size_t i = 0; i < count; i++) {
-        char name[16];
-        size_t index;
-        snprintf(name, sizeof name, "p%zu", i);
-        struct parameter d = {.name = name, .rank = 1, .shape = {1 + random_below(seed, 0, i, 5 * BLOCK)},
-                              .part = random_below(seed, 1, i, PARTS), .decay = random_below(seed, 2, i, 2)};
-        must(parameters_declare(p, &index, &d, &error));
-        ready[i] = random_below(seed, 3, i, 12);
-    }
-    must(parameters_layout(p, random_below(seed, 4, 0, 2) ? ready : NULL, &error));
-    return p;
-}
-
-static void everything_once_and_in_time(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 0; seed < 200; seed++) {
-        size_t ready[MOST_PARAMETERS], count = 1 + random_below(seed, 5, 0, MOST_PARAMETERS), room = random_below(seed, 6, 0, 9) * BLOCK;
-        struct parameters *p = random_parameters(seed, count, ready);
-        size_t arena = parameters_arena_elements(p), elements = arena + FIGURES;
-        struct buckets b;
-        must(buckets_create(&b, p, ready, FIGURES, room, &error));
-        size_t *seen = calloc(elements / BLOCK, sizeof *seen), sum = 0; /* 1 + the bucket of each block */
-        for (size_t k = 0; k < b.count; k++) {
-            size_t own = 0;
-            assert_true(!room || b.list[k].elements <= room);
-            assert_true(!k || b.list[k].ready >= b.list[k - 1].ready);
-            for (size_t i = 0; i < b.list[k].ranges; i++) {
-                struct bucket_range s = b.list[k].range[i];
-                assert_true(s.count && s.first % BLOCK == 0 && s.count % BLOCK == 0 && s.first + s.count <= elements);
-                for (size_t at = s.first; at < s.first + s.count; at += BLOCK) {
-                    assert_int_equal(seen[at / BLOCK], 0);
-                    seen[at / BLOCK] = k + 1;
-                }
-                own += s.count;
-            }
-            assert_int_equal(own, b.list[k].elements);
-            sum += own;
-        }
-        assert_int_equal(sum, elements);
-        for (size_t i = 0; i < count; i++) {
-            const struct parameter *own = parameters_get(p, i);
-            for (size_t at = own->offset; at < own->offset + own->elements; at += BLOCK)
-                assert_true(b.list[seen[at / BLOCK] - 1].ready >= ready[i]);
-        }
-        assert_int_equal(b.list[seen[elements / BLOCK - 1] - 1].ready, b.list[b.count - 1].ready); /* figures come last */
-        free(seen);
-        buckets_free(&b);
-        parameters_free(p);
-    }
-}
-
-/* ---- sums ---- */
-
-struct job {
-    struct thread_rank *rank;
-    size_t lanes, elements;
-    const struct buckets *buckets;
-    float *got;
-};
-
-static float value_of(size_t lane, size_t i)
-{
-    struct philox_block b = noise_block(noise_key(7, 1, 0), lane, 0, (uint32_t)i);
-    return ((float)(int32_t)b.word[0] / 3e9f) * (float)(1u << b.word[1] % 12);
-}
-
-static float tree(size_t first, size_t count, size_t i)
-{
-    if (count == 1) return value_of(first, i);
-    size_t left = lanes_left(count);
-    return tree(first, left, i) + tree(first + left, count - left, i);
-}
-
-static void *reduce(void *argument)
-{
-    struct job *job = argument;
-    struct backend *backend = NULL;
-    struct reduction *r = NULL;
-    elbo_error own = {0};
-    if (cpu_backend_create(&backend, 1, NULL, &own)) return "no backend";
-    struct reduction_options o = {.backend = backend, .collectives = &job->rank->base, .arena = job->got, .elements = job->elements,
-                                  .lanes = job->lanes, .ordered = true, .buckets = job->buckets};
-    const char *failed = reduction_create(&r, &o, &own) ? "not created" : NULL;
-    for (int turn = 0; turn < 2 && !failed; turn++) {
-        struct lane_run lanes = reduction_own(r);
-        for (size_t lane = lanes.first; lane < lanes.first + lanes.count; lane++) {
-            bool last = lane + 1 == lanes.first + lanes.count;
-            for (size_t i = 0; i < job->elements; i++) job->got[i] = last ? NAN : value_of(lane, i);
-            for (size_t step = 0; step < 12 && last && !failed; step++) { /* what is ready now was wrong until now */
-                for (size_t k = 0; k < job->buckets->count; k++)
-                    for (size_t n = 0; n < job->buckets->list[k].ranges && job->buckets->list[k].ready == step; n++)
-                        for (size_t c = 0, i = job->buckets->list[k].range[n].first; c < job->buckets->list[k].range[n].count; c++, i++)
-                            job->got[i] = value_of(lane, i);
-                if (reduction_step(r, step, &own)) failed = "a step failed";
-            }
-            reduction_lane(r, lane);
-        }
-        if (!failed && reduction_finish(r, &own)) failed = "not finished";
-    }
-    reduction_free(r);
-    backend->destroy(backend);
-    return (void *)failed;
-}
-
-static void sums_of_what_is_ready(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 0; seed < 40; seed++) {
-        size_t ready[MOST_PARAMETERS], count = 1 + random_below(seed, 5, 0, 12), room = random_below(seed, 6, 0, 5) * BLOCK;
-        size_t ranks = 2 + random_below(seed, 7, 0, 4), lanes = ranks + random_below(seed, 8, 0, 6);
-        struct parameters *p = random_parameters(seed, count, ready);
-        struct buckets b;
-        must(buckets_create(&b, p, ready, FIGURES, room, &error));
-        struct thread_world world;
-        struct thread_rank members[THREAD_RANKS];
-        struct job jobs[THREAD_RANKS];
-        pthread_t threads[THREAD_RANKS];
-        thread_world_open(&world, members, ranks);
-        world.late = seed % 2;
-        size_t elements = parameters_arena_elements(p) + FIGURES;
-        for (size_t r = 0; r < ranks; r++) {
-            jobs[r] = (struct job){&members[r], lanes, elements, &b, calloc(elements, sizeof(float))};
-            assert_int_equal(pthread_create(&threads[r], NULL, reduce, &jobs[r]), 0);
-        }
-        for (size_t r = 0; r < ranks; r++) {
-            void *failed;
-            pthread_join(threads[r], &failed);
-            if (failed) fail_msg("seed %llu, rank %zu: %s", (unsigned long long)seed, r, (const char *)failed);
-        }
-        for (size_t i = 0; i < elements; i++) {
-            float wanted = tree(0, lanes, i);
-            for (size_t r = 0; r < ranks; r++) assert_memory_equal(&jobs[r].got[i], &wanted, sizeof wanted);
-        }
-        for (size_t r = 0; r < ranks; r++) free(jobs[r].got);
-        thread_world_close(&world);
-        buckets_free(&b);
-        parameters_free(p);
-    }
-}
-
-/* ---- a real backward pass ---- */
 
 enum { MOST_EVENTS = 1 << 16 };
 
@@ -357,7 +199,6 @@ static void on_its_way_before_the_next_is_done(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(everything_once_and_in_time), cmocka_unit_test(sums_of_what_is_ready),
-                                       cmocka_unit_test(on_its_way_before_the_next_is_done)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(on_its_way_before_the_next_is_done)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,13 @@
-/* reduction: the sum over lanes along their tree, bit for bit, on any number of ranks, with any buckets; and what travels. */
+/* reduction: the sum over lanes along their tree, bit for bit, on any number of ranks, with any buckets; and what travels. Buckets that
+ * set out as they become ready: the same, though of the others every number is wrong. */
 #include "base/philox.h"
 #include "graph/backends.h"
 #include "graph/parameters.h"
+#include "parallel/random_parameters.h"
 #include "parallel/reduction.h"
 #include "parallel/threads.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,7 +15,7 @@
 
 #include <cmocka.h>
 
-enum { BLOCK = PARAMETER_ALIGNMENT, MOST_LANES = 12 };
+enum { BLOCK = PARAMETER_ALIGNMENT, MOST_LANES = 12, FIGURES = 2 * BLOCK };
 
 /* Values of many magnitudes, so that another order of adding has other bits. */
 static float value_of(size_t lane, size_t i)
@@ -139,9 +142,86 @@ static void any_order(void **state)
     }
 }
 
+/* ---- sums that set out while what is not ready is still wrong ---- */
+
+struct late {
+    struct thread_rank *rank;
+    size_t lanes, elements;
+    const struct buckets *buckets;
+    float *got;
+};
+
+static void *reduce_what_is_ready(void *argument)
+{
+    struct late *job = argument;
+    struct backend *backend = NULL;
+    struct reduction *r = NULL;
+    elbo_error own = {0};
+    if (cpu_backend_create(&backend, 1, NULL, &own)) return "no backend";
+    struct reduction_options o = {.backend = backend, .collectives = &job->rank->base, .arena = job->got, .elements = job->elements,
+                                  .lanes = job->lanes, .ordered = true, .buckets = job->buckets};
+    const char *failed = reduction_create(&r, &o, &own) ? "not created" : NULL;
+    for (int turn = 0; turn < 2 && !failed; turn++) {
+        struct lane_run lanes = reduction_own(r);
+        for (size_t lane = lanes.first; lane < lanes.first + lanes.count; lane++) {
+            bool last = lane + 1 == lanes.first + lanes.count;
+            for (size_t i = 0; i < job->elements; i++) job->got[i] = last ? NAN : value_of(lane, i);
+            for (size_t step = 0; step < RANDOM_STEPS && last && !failed; step++) { /* what is ready now was wrong until now */
+                for (size_t k = 0; k < job->buckets->count; k++)
+                    for (size_t n = 0; n < job->buckets->list[k].ranges && job->buckets->list[k].ready == step; n++)
+                        for (size_t c = 0, i = job->buckets->list[k].range[n].first; c < job->buckets->list[k].range[n].count; c++, i++)
+                            job->got[i] = value_of(lane, i);
+                if (reduction_step(r, step, &own)) failed = "a step failed";
+            }
+            reduction_lane(r, lane);
+        }
+        if (!failed && reduction_finish(r, &own)) failed = "not finished";
+    }
+    reduction_free(r);
+    backend->destroy(backend);
+    return (void *)failed;
+}
+
+static void sums_of_what_is_ready(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        elbo_error error;
+        size_t ready[RANDOM_PARAMETERS], count = 1 + random_below(seed, 5, 0, 12), room = random_below(seed, 6, 0, 5) * BLOCK;
+        size_t ranks = 2 + random_below(seed, 7, 0, 4), lanes = ranks + random_below(seed, 8, 0, 6);
+        struct parameters *p = random_parameters(seed, count, ready);
+        struct buckets b;
+        if (buckets_create(&b, p, ready, FIGURES, room, &error)) fail_msg("%s", error.message);
+        struct thread_world world;
+        struct thread_rank members[THREAD_RANKS];
+        struct late jobs[THREAD_RANKS];
+        pthread_t threads[THREAD_RANKS];
+        thread_world_open(&world, members, ranks);
+        world.late = seed % 2;
+        size_t elements = parameters_arena_elements(p) + FIGURES;
+        for (size_t r = 0; r < ranks; r++) {
+            jobs[r] = (struct late){&members[r], lanes, elements, &b, calloc(elements, sizeof(float))};
+            assert_int_equal(pthread_create(&threads[r], NULL, reduce_what_is_ready, &jobs[r]), 0);
+        }
+        for (size_t r = 0; r < ranks; r++) {
+            void *failed;
+            pthread_join(threads[r], &failed);
+            if (failed) fail_msg("seed %llu, rank %zu: %s", (unsigned long long)seed, r, (const char *)failed);
+        }
+        for (size_t i = 0; i < elements; i++) {
+            float wanted = tree(0, lanes, i);
+            for (size_t r = 0; r < ranks; r++) assert_memory_equal(&jobs[r].got[i], &wanted, sizeof wanted);
+        }
+        for (size_t r = 0; r < ranks; r++) free(jobs[r].got);
+        thread_world_close(&world);
+        buckets_free(&b);
+        parameters_free(p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_tree_on_every_number_of_ranks), cmocka_unit_test(what_travels),
-                                       cmocka_unit_test(any_order)};
+                                       cmocka_unit_test(any_order), cmocka_unit_test(sums_of_what_is_ready)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
