@@ -18,7 +18,7 @@ template <typename T>
 static __device__ void load_tile(float *keys, float *values, const struct attention_shape &a, const T *qkv, const T *memory, size_t begin,
                           size_t sentence, size_t head, size_t from, size_t count)
 {
-    for (size_t i = threadIdx.x; i < WARP * a.width; i += blockDim.x) {
+    for (unsigned i = threadIdx.x; i < WARP * a.width; i += blockDim.x) {
         size_t j = i / a.width, d = i % a.width;
         bool there = from + j < count;
         keys[j * (a.width + 1) + d] = there ? to_float(kv_row(a, qkv, memory, begin, sentence, head, from + j, 0)[d]) : 0.0f;
@@ -50,7 +50,7 @@ static __global__ void attention_forward_kernel(T *__restrict__ out, float *__re
             for (int c = 0; c < CHUNKS; c++) acc[q][c] = 0;
         }
         __syncthreads(); /* the group before has read its queries */
-        for (size_t i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
+        for (unsigned i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
             size_t q = first + i / a.width;
             queries[i] = q < length ? to_float(qkv[(begin + q) * a.row + head * a.width + i % a.width]) * a.scale : 0.0f;
         }
@@ -119,7 +119,7 @@ static __global__ void attention_dq_kernel(T *dqkv, const float *__restrict__ le
         for (int q = 0; q < PER_WARP; q++)
             for (int c = 0; c < CHUNKS; c++) acc[q][c] = 0;
         __syncthreads();
-        for (size_t i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
+        for (unsigned i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
             size_t q = first + i / a.width, d = i % a.width;
             queries[i] = q < length ? to_float(qkv[(begin + q) * a.row + head * a.width + d]) : 0.0f;
             douts[i] = q < length ? to_float(dout[((begin + q) * a.heads + head) * a.width + d]) : 0.0f;
@@ -176,7 +176,7 @@ static __global__ void attention_dkv_kernel(T *dqkv, T *dmemory, const float *__
             KERNEL_UNROLL
             for (int c = 0; c < CHUNKS; c++) dk[k][c] = dv[k][c] = 0;
         __syncthreads();
-        for (size_t i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
+        for (unsigned i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
             size_t j = first + i / a.width, d = i % a.width;
             keys[i] = j < count ? to_float(kv_row(a, qkv, memory, begin, sentence, kv, j, 0)[d]) : 0.0f;
             values[i] = j < count ? to_float(kv_row(a, qkv, memory, begin, sentence, kv, j, 1)[d]) : 0.0f;
@@ -186,7 +186,7 @@ static __global__ void attention_dkv_kernel(T *dqkv, T *dmemory, const float *__
         for (size_t head = kv * group; head < (kv + 1) * group; head++)
             for (size_t from = least; from < length; from += WARP) {
                 __syncthreads();
-                for (size_t i = threadIdx.x; i < WARP * a.width; i += blockDim.x) {
+                for (unsigned i = threadIdx.x; i < WARP * a.width; i += blockDim.x) {
                     size_t q = from + i / a.width, d = i % a.width, at = i / a.width * (a.width + 1) + d;
                     queries[at] = q < length ? to_float(qkv[(begin + q) * a.row + head * a.width + d]) : 0.0f;
                     douts[at] = q < length ? to_float(dout[((begin + q) * a.heads + head) * a.width + d]) : 0.0f;

@@ -5,7 +5,7 @@
 #include "kernels/device.cuh"
 
 struct attention_shape {
-    size_t heads, kv_heads, width, memory, row; /* row: elements of a row of qkv */
+    unsigned heads, kv_heads, width, memory, row; /* row: elements of a row of qkv; 32 bits, since kernels divide by them */
     float scale;
     bool causal;
 };
@@ -13,11 +13,11 @@ struct attention_shape {
 static inline struct attention_shape attention_shape_of(const struct kernel_attention *a)
 {
     struct attention_shape s;
-    s.heads = a->heads;
-    s.kv_heads = a->kv_heads;
-    s.width = a->head_width;
-    s.memory = a->memory;
-    s.row = (a->heads + 2 * a->kv_heads) * a->head_width;
+    s.heads = (unsigned)a->heads;
+    s.kv_heads = (unsigned)a->kv_heads;
+    s.width = (unsigned)a->head_width;
+    s.memory = (unsigned)a->memory;
+    s.row = (s.heads + 2 * s.kv_heads) * s.width;
     s.scale = 1.0f / sqrtf((float)a->head_width);
     s.causal = a->causal;
     return s;
@@ -25,11 +25,11 @@ static inline struct attention_shape attention_shape_of(const struct kernel_atte
 
 /* Key (which 0) or value (1) j of a sentence that begins at row `begin`; latent ones first. */
 template <typename T>
-static __device__ __forceinline__ const T *kv_row(const struct attention_shape &a, const T *qkv, const T *memory, size_t begin,
-                                                  size_t sentence, size_t head, size_t j, unsigned which)
+static __device__ __forceinline__ const T *kv_row(const struct attention_shape &a, const T *qkv, const T *memory, unsigned begin,
+                                                  unsigned sentence, unsigned head, unsigned j, unsigned which)
 {
-    if (j < a.memory) return memory + (((sentence * a.memory + j) * 2 + which) * a.kv_heads + head) * a.width;
-    return qkv + (begin + j - a.memory) * a.row + (a.heads + which * a.kv_heads + head) * a.width;
+    if (j < a.memory) return memory + ((((size_t)sentence * a.memory + j) * 2 + which) * a.kv_heads + head) * a.width;
+    return qkv + (size_t)(begin + j - a.memory) * a.row + (a.heads + which * a.kv_heads + head) * a.width;
 }
 
 /* ---- attention_mma.cu: bf16, head widths that are multiples of 16 up to 128, pointers of whole 16 bytes ---- */

@@ -4,21 +4,24 @@
  * one more than T. Queries have slots: in causal attention M % 16 slots stand empty in front, so that the diagonal of every
  * 16 x 16 step is the diagonal of the mask. Columns past the head's width are zeros.
  *
- * Forward: a warp per 16 queries, 64 keys at a time, online softmax in registers; all keys of a sentence of up to 256 lie in
+ * Forward: a warp per 16 queries, 32 keys at a time, online softmax in registers; all keys of a sentence of up to 256 lie in
  * shared memory, those of a longer one in chunks. Backward: a warp per 16 keys has their dk and dv in registers and walks the
  * queries, 32 at a time: p^T and ds^T need no other warp. Where one block holds all keys of a sentence, ds goes through shared
  * memory and the same block makes dq; of longer sentences a second kernel does, a warp per 16 queries. p and ds are rounded
  * to bf16 for the products; sums are f32. */
 #include "kernels/attention_mma.cuh"
 
-enum { KEYS = 64, QUERIES = 32, DS_PITCH = QUERIES + 8, FORWARD_WARPS = 8, DQ_WARPS = 4 };
+enum { KEYS = 32, QUERIES = 32, DS_PITCH = QUERIES + 8, SHORT = 96, DQ_WARPS = 4 };
 static constexpr float LOG2E = 1.4426950408889634f;
 
 /* Of the backward kernel: FUSED has all keys of a sentence in one block. */
 template <int W, bool FUSED> static constexpr int backward_warps = (FUSED ? 16 : 8) / (W > 64 ? 2 : 1);
 
-template <int W>
-static __global__ void __launch_bounds__(FORWARD_WARPS *WARP, W > 64 ? 1 : 2)
+/* Of the forward kernel: few for short sentences, so that many blocks are at work. */
+template <bool BRIEF> static constexpr int forward_warps = BRIEF ? 6 : 8;
+
+template <int W, bool BRIEF>
+static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64 ? 1 : BRIEF ? 3 : 2)
     attention_forward_mma_kernel(bf16 *__restrict__ out, float *__restrict__ lse, const bf16 *__restrict__ qkv,
                                  const int32_t *__restrict__ offsets, const bf16 *__restrict__ memory, struct attention_shape a, int chunk)
 {
@@ -26,7 +29,7 @@ static __global__ void __launch_bounds__(FORWARD_WARPS *WARP, W > 64 ? 1 : 2)
     KERNEL_DYNAMIC_SHARED(bf16, shared);
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
     bf16 *queries = shared + warp * STEP * PITCH, *keys = shared + rows * PITCH, *values = keys + chunk * PITCH;
-    size_t head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
+    unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a);
     float by = a.scale * LOG2E;
     int start = (int)blockIdx.y * rows;
@@ -62,16 +65,18 @@ static __global__ void __launch_bounds__(FORWARD_WARPS *WARP, W > 64 ? 1 : 2)
                 for (int h = 0; h < 2; h++) {
                     float next = top[h], keep;
                     KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 4; i++) next = fmaxf(next, p[i / 4][i / 2 % 2][2 * h + i % 2]);
+                    for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that is not seen was not filled */
+                        if (j + i / 4 * STEP < seen) next = fmaxf(next, p[i / 4][i / 2 % 2][2 * h + i % 2]);
                     next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 1));
                     next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 2)); /* finite: every query sees the first key */
-                    keep = exp2f((top[h] - next) * by);
+                    keep = exp2_fast((top[h] - next) * by);
                     top[h] = next;
                     sum[h] *= keep;
                     KERNEL_UNROLL
                     for (int i = 0; i < KEYS / 4; i++) {
                         float &each = p[i / 4][i / 2 % 2][2 * h + i % 2];
-                        each = exp2f(each * by - next * by);
+                        if (j + i / 4 * STEP >= seen) continue;
+                        each = exp2_fast(each * by - next * by);
                         sum[h] += each;
                     }
                     KERNEL_UNROLL
@@ -95,7 +100,7 @@ static __global__ void __launch_bounds__(FORWARD_WARPS *WARP, W > 64 ? 1 : 2)
             sum[h] += __shfl_xor_sync(FULL_WARP, sum[h], 2);
             int n = slot + g + 8 * h;
             if (t == 0 && n >= s.lead && n < s.slots)
-                lse[(s.begin + (size_t)(n - s.lead)) * a.heads + head] = top[h] * a.scale + logf(sum[h]);
+                lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] = top[h] * a.scale + logf(sum[h]);
         }
         store_rows<W / 8>(queries, PITCH, sums, 1.0f / sum[0], 1.0f / sum[1], (int)a.width, false, [&](int r) {
             return target{const_cast<bf16 *>(slot_row(s, out + head * a.width, a.heads * a.width, slot + r)), false};
@@ -116,8 +121,8 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
     float *levels = shared + 2 * QUERIES;                             /* (2, QUERIES) each, behind lse times log2(e) */
     bf16 *keys = reinterpret_cast<bf16 *>(shared + 4 * QUERIES), *values = keys + rows * PITCH, *gradients = values + rows * PITCH;
-    bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0);         /* (1 or 2, q | dout | out, QUERIES) rows */
-    size_t kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
+    bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0);         /* (1 or 2, q | dout, QUERIES) rows */
+    unsigned kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
     struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a);
     int first = (int)blockIdx.y * rows, own = first + STEP * warp;    /* keys of the block, of the warp */
     if (first >= s.count) return;
@@ -127,12 +132,12 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     float by = a.scale * LOG2E, dk[W / 8][4] = {}, dv[W / 8][4] = {};
 
     auto fetch_queries = [&](int step) {
-        size_t head = kv * group + (size_t)(step / tiles);
-        bf16 *to = stages + step % 2 * 3 * ARRAY;
-        for (int which = 0; which < 3; which++) {
-            const bf16 *from = (which == 0 ? qkv : which == 1 ? dout : out) + head * a.width;
+        unsigned head = kv * group + (unsigned)(step / tiles);
+        bf16 *to = stages + step % 2 * 2 * ARRAY;
+        for (int which = 0; which < 2; which++) {
+            const bf16 *from = (which ? dout : qkv) + head * a.width;
             fetch_rows<W>(to + which * ARRAY, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) {
-                return slot_row(s, from, which == 0 ? a.row : a.heads * a.width, least + step % tiles * QUERIES + r);
+                return slot_row(s, from, which ? a.heads * a.width : a.row, least + step % tiles * QUERIES + r);
             });
         }
         cp_async_commit();
@@ -141,16 +146,17 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     cp_async_commit();
     if (steps) fetch_queries(0);
     for (int step = 0; step < steps; step++) {
-        size_t head = kv * group + (size_t)(step / tiles);
+        unsigned head = kv * group + (unsigned)(step / tiles);
         int slot = least + step % tiles * QUERIES;
-        bf16 *q = stages + step % 2 * 3 * ARRAY, *d = q + ARRAY, *o = d + ARRAY;
+        bf16 *q = stages + step % 2 * 2 * ARRAY, *d = q + ARRAY;
         float *lse2 = shared + step % 2 * QUERIES, *level = levels + step % 2 * QUERIES;
         for (int i = (int)threadIdx.x; i < QUERIES; i += (int)blockDim.x) {
             bool there = slot + i >= s.lead && slot + i < s.slots;
-            lse2[i] = there ? lse[(s.begin + (size_t)(slot + i - s.lead)) * a.heads + head] * LOG2E : INFINITY;
+            lse2[i] = there ? lse[(size_t)(s.begin + (unsigned)(slot + i - s.lead)) * a.heads + head] * LOG2E : INFINITY;
         }
+        row_levels<W>(level, dout + head * a.width, out + head * a.width, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width,
+                      [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
         cp_async_wait<0>();
-        row_levels<W>(level, d, o, QUERIES, (int)threadIdx.x, (int)blockDim.x);
         __syncthreads(); /* and every warp is done with the other stage */
         if (step + 1 < steps) fetch_queries(step + 1);
         for (int u = 0; u < QUERIES / STEP; u++) {
@@ -169,7 +175,7 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
             for (int i = 0; i < 8; i++) {
                 int column = STEP * u + i / 4 * 8 + 2 * t + i % 2;
                 float &each = p[i / 4][i % 4];
-                each = exp2f(each * by - lse2[column]);
+                each = exp2_fast(each * by - lse2[column]);
                 if (edge && own + g + i / 2 % 2 * 8 >= visible(s, slot + column)) each = 0;
                 ds[i / 4][i % 4] = each * (ds[i / 4][i % 4] - level[column]);
             }
@@ -213,7 +219,7 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
                           add_qkv || add_memory, [&](int r) {
                               bool latent = own + r < (int)a.memory;
                               if (!(latent ? dmemory : dqkv) || own + r >= s.count) return target{nullptr, false};
-                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv, (size_t)(own + r), which);
+                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv, (unsigned)(own + r), which);
                               return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
                           });
     }
@@ -231,20 +237,22 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
     float *level = shared + warp * STEP;
     bf16 *keys = reinterpret_cast<bf16 *>(shared + rows), *values = keys + chunk * PITCH;
-    bf16 *queries = values + chunk * PITCH + warp * 3 * ARRAY, *d = queries + ARRAY, *o = d + ARRAY;
-    size_t head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
+    bf16 *queries = values + chunk * PITCH + warp * 2 * ARRAY, *d = queries + ARRAY;
+    unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a);
     int first = (int)blockIdx.y * rows, slot = first + warp * STEP, seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
     if (first >= s.slots) return;
-    for (int which = 0; which < 3; which++) {
-        const bf16 *from = (which == 0 ? qkv : which == 1 ? dout : out) + head * a.width;
+    for (int which = 0; which < 2; which++) {
+        const bf16 *from = (which ? dout : qkv) + head * a.width;
         fetch_rows<W>(queries + which * ARRAY, STEP, lane, WARP, (int)a.width, qkv,
-                      [&](int r) { return slot_row(s, from, which == 0 ? a.row : a.heads * a.width, slot + r); });
+                      [&](int r) { return slot_row(s, from, which ? a.heads * a.width : a.row, slot + r); });
     }
+    row_levels<W>(level, dout + head * a.width, out + head * a.width, STEP, lane, WARP, (int)a.width,
+                  [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
     float by = a.scale * LOG2E, lse2[2], sums[W / 8][4] = {};
     for (int h = 0; h < 2; h++) {
         int n = slot + g + 8 * h;
-        lse2[h] = n >= s.lead && n < s.slots ? lse[(s.begin + (size_t)(n - s.lead)) * a.heads + head] * LOG2E : INFINITY;
+        lse2[h] = n >= s.lead && n < s.slots ? lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] * LOG2E : INFINITY;
     }
     int all = visible(s, first + rows - 1);
     for (int from = 0; from < all; from += chunk) {
@@ -252,7 +260,6 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
         fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv, memory);
         cp_async_commit();
         cp_async_wait<0>();
-        if (from == 0) row_levels<W>(level, d, o, STEP, lane, WARP);
         __syncthreads();
         unsigned left[W / 16][4], right[W / 16][4];
         KERNEL_UNROLL
@@ -268,7 +275,7 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
             KERNEL_UNROLL
             for (int i = 0; i < 8; i++) {
                 int h = i / 2 % 2, key = j + i / 4 * 8 + 2 * t + i % 2;
-                float each = key < visible(s, slot + g + 8 * h) ? exp2f(p[i / 4][i % 4] * by - lse2[h]) : 0.0f;
+                float each = key < visible(s, slot + g + 8 * h) ? exp2_fast(p[i / 4][i % 4] * by - lse2[h]) : 0.0f;
                 ds[i / 4][i % 4] = each * (ds[i / 4][i % 4] - level[g + 8 * h]);
             }
             as_left(rounded, ds[0], ds[1]);
@@ -307,43 +314,41 @@ static size_t steps_of(size_t rows)
     return (rows + STEP - 1) / STEP;
 }
 
-static size_t shared_limit(void)
-{
-    int device = 0, bytes = 48 << 10;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    return (size_t)bytes;
-}
-
-/* Keys at a time: all where they and `others` (bytes) fit into the budget, else a multiple of 64 that does. */
+/* Keys at a time: all where they and `others` (bytes) fit into the budget, else a multiple of KEYS that does. */
 static size_t chunk_of(size_t keys, size_t others, size_t key_bytes, size_t budget)
 {
     size_t all = steps_of(keys) * STEP, room = (least(budget, shared_limit()) - others) / key_bytes;
     return all <= room ? all : room < KEYS ? (size_t)KEYS : room / KEYS * KEYS;
 }
 
-int attention_forward_mma(bf16 *out, float *lse, const bf16 *qkv, const int32_t *offsets, const bf16 *memory,
+template <int W, bool BRIEF>
+static int launch_forward(bf16 *out, float *lse, const bf16 *qkv, const int32_t *offsets, const bf16 *memory,
                           const struct kernel_attention *shape, kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
-    size_t longest = shape->longest, slots = longest + (a.causal ? a.memory % STEP : 0);
-    size_t warps = least(steps_of(slots), FORWARD_WARPS);
-    if (!longest) return 0;
-    ATTENTION_WIDTH(a.width, {
-        size_t row = (W + 8) * sizeof(bf16), queries = warps * STEP * row;
-        size_t chunk = chunk_of(longest + a.memory, queries, 2 * row, 112 << 10), bytes = queries + 2 * chunk * row;
-        size_t blocks = chunk < longest + a.memory ? (slots + warps * STEP - 1) / (warps * STEP) : 1;
-        int e = allow_shared(attention_forward_mma_kernel<W>, bytes);
-        if (e) return e;
-        KERNEL_LAUNCH(attention_forward_mma_kernel<W>, dim3((unsigned)(shape->sentences * a.heads), (unsigned)blocks), (unsigned)warps * WARP,
-                      bytes, stream, out, lse, qkv, offsets, memory, a, (int)chunk);
-    });
+    size_t slots = shape->longest + (a.causal ? a.memory % STEP : 0), keys = shape->longest + a.memory;
+    size_t warps = least(steps_of(slots), forward_warps<BRIEF>), row = (W + 8) * sizeof(bf16), queries = warps * STEP * row;
+    size_t chunk = chunk_of(keys, queries, 2 * row, 112 << 10), bytes = queries + 2 * chunk * row;
+    size_t blocks = chunk < keys ? (slots + warps * STEP - 1) / (warps * STEP) : 1;
+    int e = allow_shared(attention_forward_mma_kernel<W, BRIEF>, bytes);
+    if (e) return e;
+    KERNEL_LAUNCH((attention_forward_mma_kernel<W, BRIEF>), dim3((unsigned)(shape->sentences * a.heads), (unsigned)blocks),
+                  (unsigned)warps * WARP, bytes, stream, out, lse, qkv, offsets, memory, a, (int)chunk);
     return cudaGetLastError();
+}
+
+int attention_forward_mma(bf16 *out, float *lse, const bf16 *qkv, const int32_t *offsets, const bf16 *memory,
+                          const struct kernel_attention *shape, kernel_stream stream)
+{
+    if (!shape->longest) return 0;
+    ATTENTION_WIDTH(shape->head_width, KERNEL_FLAG(shape->longest <= SHORT, BRIEF, {
+        return launch_forward<W, BRIEF>(out, lse, qkv, offsets, memory, shape, stream);
+    }));
 }
 
 template <int W, bool FUSED> static size_t backward_bytes(size_t warps, size_t steps)
 {
-    size_t rows = warps * STEP * (2 * (W + 8) + (FUSED ? DS_PITCH : 0)) + (steps > 1 ? 2 : 1) * 3 * QUERIES * (W + 8);
+    size_t rows = warps * STEP * (2 * (W + 8) + (FUSED ? DS_PITCH : 0)) + (steps > 1 ? 2 : 1) * 2 * QUERIES * (W + 8);
     return 4 * QUERIES * sizeof(float) + rows * sizeof(bf16);
 }
 
@@ -376,7 +381,7 @@ int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf
         bytes = backward_bytes<W, false>(warps, steps);
         int e = launch_backward<W, false>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps, bytes, add, stream);
         if (e || !dqkv || !longest) return e;
-        size_t row = (W + 8) * sizeof(bf16), others = DQ_WARPS * STEP * (3 * row + sizeof(float));
+        size_t row = (W + 8) * sizeof(bf16), others = DQ_WARPS * STEP * (2 * row + sizeof(float));
         size_t chunk = chunk_of(keys, others, 2 * row, 72 << 10);
         bytes = others + 2 * chunk * row;
         e = allow_shared(attention_dq_mma_kernel<W>, bytes);

@@ -12,16 +12,16 @@
 enum { STEP = 16 }; /* queries of a warp, keys of a product */
 
 struct span {
-    size_t sentence, begin;
+    unsigned sentence, begin;
     int length, count, lead, slots; /* tokens, keys, empty slots in front of the queries, all slots */
     bool causal;
 };
 
-static __device__ __forceinline__ struct span span_of(const int32_t *offsets, size_t sentence, const struct attention_shape &a)
+static __device__ __forceinline__ struct span span_of(const int32_t *offsets, unsigned sentence, const struct attention_shape &a)
 {
     struct span s;
     s.sentence = sentence;
-    s.begin = (size_t)offsets[sentence];
+    s.begin = (unsigned)offsets[sentence];
     s.length = offsets[sentence + 1] - offsets[sentence];
     s.count = s.length + (int)a.memory;
     s.lead = a.causal ? (int)a.memory % STEP : 0;
@@ -36,10 +36,17 @@ static __device__ __forceinline__ int visible(const struct span &s, int slot)
     return s.causal ? min(s.count, slot + 1 + s.count - s.length - s.lead) : s.count;
 }
 
-/* The row of token `slot - lead`, or null. */
-static __device__ __forceinline__ const bf16 *slot_row(const struct span &s, const bf16 *rows, size_t row, int slot)
+/* Where the row of token `slot - lead` begins, `row` elements each; negative where there is none. */
+static __device__ __forceinline__ long long slot_at(const struct span &s, unsigned row, int slot)
 {
-    return slot >= s.lead && slot < s.slots ? rows + (s.begin + (size_t)(slot - s.lead)) * row : nullptr;
+    return slot >= s.lead && slot < s.slots ? (long long)(s.begin + (unsigned)(slot - s.lead)) * row : -1;
+}
+
+/* The row itself, or null. */
+static __device__ __forceinline__ const bf16 *slot_row(const struct span &s, const bf16 *rows, unsigned row, int slot)
+{
+    long long at = slot_at(s, row, slot);
+    return at < 0 ? nullptr : rows + at;
 }
 
 /* `rows` rows of a head into shared memory; zeros where source(r) is null. */
@@ -58,24 +65,29 @@ static __device__ __forceinline__ void fetch_rows(bf16 *to, int rows, int thread
 /* Keys and values `from` .. `from + rows` of a sentence, by the whole block. */
 template <int W>
 static __device__ void fetch_keys(bf16 *keys, bf16 *values, int from, int rows, const struct span &s, const struct attention_shape &a,
-                                  size_t kv, const bf16 *qkv, const bf16 *memory)
+                                  unsigned kv, const bf16 *qkv, const bf16 *memory)
 {
     for (unsigned which = 0; which < 2; which++)
         fetch_rows<W>(which ? values : keys, rows, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) -> const bf16 * {
-            return from + r < s.count ? kv_row(a, qkv, memory, s.begin, s.sentence, kv, (size_t)(from + r), which) : nullptr;
+            return from + r < s.count ? kv_row(a, qkv, memory, s.begin, s.sentence, kv, (unsigned)(from + r), which) : nullptr;
         });
 }
 
-/* level (rows) = rowsum(d o) of rows that this thread has itself fetched its part of. */
-template <int W>
-static __device__ void row_levels(float *level, const bf16 *d, const bf16 *o, int rows, int thread, int threads)
+/* level (rows) = rowsum(d o), both from global memory: rows that source(r) gives the distance of, 0 where it is negative. */
+template <int W, typename F>
+static __device__ __forceinline__ void row_levels(float *level, const bf16 *d, const bf16 *o, int rows, int thread, int threads, int width,
+                                                  F source)
 {
+    KERNEL_UNROLL_BY(2)
     for (int i = thread; i < rows * (W / 8); i += threads) {
-        int at = i / (W / 8) * (W + 8) + i % (W / 8) * 8;
-        pack<bf16, 8> x = load_pack<bf16, 8>(d + at), y = load_pack<bf16, 8>(o + at);
+        int c = i % (W / 8) * 8;
+        long long at = source(i / (W / 8));
         float sum = 0;
-        KERNEL_UNROLL
-        for (int e = 0; e < 8; e++) sum += to_float(x.v[e]) * to_float(y.v[e]);
+        if (at >= 0 && c < width) {
+            pack<bf16, 8> x = load_pack<bf16, 8>(d + at + c), y = load_pack<bf16, 8>(o + at + c);
+            KERNEL_UNROLL
+            for (int e = 0; e < 8; e++) sum += to_float(x.v[e]) * to_float(y.v[e]);
+        }
         for (int by = W / 16; by; by /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, by);
         if (i % (W / 8) == 0) level[i / (W / 8)] = sum;
     }

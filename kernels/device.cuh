@@ -12,6 +12,8 @@
 
 #ifndef KERNEL_LAUNCH /* the emulation defines its own */
 #define KERNEL_UNROLL _Pragma("unroll")
+#define KERNEL_UNROLL_BY(times) _Pragma(KERNEL_TEXT(unroll times))
+#define KERNEL_TEXT(x) #x
 #define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #define KERNEL_SHARED(type, name, count) __shared__ type name[count]
 #define KERNEL_DYNAMIC_SHARED(type, name)                                                                              \
@@ -121,6 +123,15 @@ static inline unsigned blocks_for(size_t n, size_t each)
     return (unsigned)((n + each - 1) / each);
 }
 
+/* Shared memory that a block of the current device may have. */
+static inline size_t shared_limit(void)
+{
+    int device = 0, bytes = 48 << 10;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    return (size_t)bytes;
+}
+
 /* Before a launch with this much dynamic shared memory. */
 template <typename K> static int allow_shared(K kernel, size_t bytes)
 {
@@ -145,6 +156,21 @@ static __device__ __forceinline__ float warp_max(float v)
 {
     for (int o = WARP / 2; o; o /= 2) v = fmaxf(v, __shfl_xor_sync(FULL_WARP, v, o));
     return v;
+}
+
+/* Slices (blocks, pitch): the sum over the blocks of one column, a lane per column, in a block of GROUPS warps that share the
+ * slices; the first warp gets it. `sums` holds a float a thread. */
+template <int GROUPS>
+static __device__ __forceinline__ float sum_slices(const float *slices, size_t blocks, size_t pitch, size_t column, bool there, float *sums)
+{
+    float sum = 0;
+    if (there)
+        for (size_t b = threadIdx.x / WARP; b < blocks; b += GROUPS) sum += slices[b * pitch + column];
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.x < WARP)
+        for (int group = 1; group < GROUPS; group++) sum += sums[group * WARP + threadIdx.x];
+    return sum;
 }
 
 /* Sum over a block of whole warps; `scratch` holds 32. All threads get it; safe to call again with the same scratch. */

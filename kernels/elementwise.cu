@@ -6,7 +6,7 @@
 
 #include <type_traits>
 
-enum { THREADS = 256, COLUMN_ROWS = 64 };
+enum { THREADS = 256, LEAST_ROWS = 64, MOST_SLICES = 64, GROUPS = 16 };
 
 static __device__ __forceinline__ float sigmoid(float x)
 {
@@ -110,26 +110,43 @@ static __global__ void dropout_kernel(T *y, const T *x, kernel_dropout d, size_t
     }
 }
 
-/* Column sums in two stages: blocks of COLUMN_ROWS rows, then the blocks in order. */
-template <typename T>
-static __global__ void bias_partial_kernel(float *__restrict__ partial, const T *__restrict__ dy, size_t rows, size_t width)
+/* Column sums in two stages. A block has the columns of a warp of packs and a share of the rows, every WARPS-th row a warp; it
+ * adds its warps in order into its slice. The slices follow. */
+template <typename T, int P>
+static __global__ void __launch_bounds__(THREADS)
+    bias_partial_kernel(float *__restrict__ partial, const T *__restrict__ dy, size_t rows, size_t each, size_t width)
 {
-    size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (column >= width) return;
-    size_t row = (size_t)blockIdx.y * COLUMN_ROWS, end = row + COLUMN_ROWS < rows ? row + COLUMN_ROWS : rows;
-    float sum = 0;
-    for (; row < end; row++) sum += to_float(dy[row * width + column]);
-    partial[(size_t)blockIdx.y * width + column] = sum;
+    constexpr int WARPS = THREADS / WARP;
+    KERNEL_SHARED(float, sums, THREADS *P);
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    size_t column = ((size_t)blockIdx.x * WARP + lane) * P, begin = (size_t)blockIdx.y * each, end = begin + each < rows ? begin + each : rows;
+    float sum[P] = {};
+    if (column < width) {
+        KERNEL_UNROLL_BY(4)
+        for (size_t row = begin + warp; row < end; row += WARPS) {
+            pack<T, P> d = load_pack<T, P>(dy + row * width + column);
+            KERNEL_UNROLL
+            for (int e = 0; e < P; e++) sum[e] += to_float(d.v[e]);
+        }
+    }
+    KERNEL_UNROLL
+    for (int e = 0; e < P; e++) sums[(warp * P + e) * WARP + lane] = sum[e]; /* no two lanes in one bank */
+    __syncthreads();
+    for (unsigned i = threadIdx.x; i < P * WARP; i += THREADS) {
+        size_t at = ((size_t)blockIdx.x * WARP + i % WARP) * P + i / WARP;
+        float all = sums[i];
+        for (unsigned w = 1; w < WARPS; w++) all += sums[w * P * WARP + i];
+        if (at < width) partial[(size_t)blockIdx.y * width + at] = all;
+    }
 }
 
-static __global__ void bias_combine_kernel(float *__restrict__ out, const float *__restrict__ partial, size_t blocks, size_t width,
-                                    bool add)
+static __global__ void __launch_bounds__(GROUPS *WARP)
+    bias_combine_kernel(float *__restrict__ out, const float *__restrict__ partial, size_t blocks, size_t width, bool add)
 {
-    size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (column >= width) return;
-    float sum = 0;
-    for (size_t b = 0; b < blocks; b++) sum += partial[b * width + column];
-    put(&out[column], sum, add);
+    KERNEL_SHARED(float, sums, GROUPS *WARP);
+    size_t column = (size_t)blockIdx.x * WARP + threadIdx.x % WARP;
+    float sum = sum_slices<GROUPS>(partial, blocks, width, column, column < width, sums);
+    if (threadIdx.x < WARP && column < width) put(&out[column], sum, add);
 }
 
 /* ---- launchers ---- */
@@ -216,20 +233,30 @@ extern "C" int dropout_cuda(void *y, const void *x, const struct kernel_dropout 
     return cudaGetLastError();
 }
 
+/* Rows of a block: enough, and no more slices than add up quickly. */
+static size_t rows_each(size_t rows)
+{
+    size_t each = blocks_for(rows, MOST_SLICES);
+    return each < LEAST_ROWS ? (size_t)LEAST_ROWS : each;
+}
+
 extern "C" size_t bias_scratch_floats(size_t rows, size_t width)
 {
-    return (size_t)blocks_for(rows, COLUMN_ROWS) * width;
+    return (size_t)blocks_for(rows, rows_each(rows)) * width;
 }
 
 extern "C" int bias_backward_cuda(float *dbias, float *scratch, const void *dy, size_t rows, size_t width, bool add,
                                   enum kernel_type type, kernel_stream stream)
 {
-    unsigned blocks = blocks_for(rows, COLUMN_ROWS), columns = blocks_for(width, THREADS);
+    size_t each = rows_each(rows);
+    unsigned blocks = blocks_for(rows, each);
     if (blocks)
         KERNEL_DISPATCH(type, {
-            KERNEL_LAUNCH(bias_partial_kernel<T>, dim3(columns, blocks), THREADS, 0, stream, scratch, (const T *)dy, rows,
-                          width);
+            KERNEL_PACKED(width % (16 / sizeof(T)) == 0 && packs(dy), T, {
+                KERNEL_LAUNCH((bias_partial_kernel<T, P>), dim3(blocks_for(width, P * WARP), blocks), THREADS, 0, stream, scratch,
+                              (const T *)dy, rows, each, width);
+            });
         });
-    KERNEL_LAUNCH(bias_combine_kernel, columns, THREADS, 0, stream, dbias, scratch, (size_t)blocks, width, add);
+    KERNEL_LAUNCH(bias_combine_kernel, blocks_for(width, WARP), GROUPS * WARP, 0, stream, dbias, scratch, (size_t)blocks, width, add);
     return cudaGetLastError();
 }

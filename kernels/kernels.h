@@ -46,9 +46,11 @@ struct kernel_dropout {
 /* y (N, D) T = table[ids] (+ add (N, D) T); table (rows, D) T, ids (N). */
 int embedding_forward_cuda(void *y, const void *table, const int32_t *ids, const void *add, size_t rows, size_t width,
                            enum kernel_type type, kernel_stream stream);
-/* dtable (table_rows, D) f (+)= sum of dy (N, D) T over the rows of each id; order (N): rows by rising id, stable. */
-int embedding_backward_cuda(float *dtable, const void *dy, const int32_t *ids, const int32_t *order, size_t rows,
+/* dtable (table_rows, D) f (+)= sum of dy (N, D) T over the rows of each id; order (N): rows by rising id, stable; scratch:
+ * embedding_scratch_floats(rows, width) f. */
+int embedding_backward_cuda(float *dtable, float *scratch, const void *dy, const int32_t *ids, const int32_t *order, size_t rows,
                             size_t table_rows, size_t width, bool add, enum kernel_type type, kernel_stream stream);
+size_t embedding_scratch_floats(size_t rows, size_t width);
 
 /* ---- linear: what the products leave ---- */
 /* dbias (D) f (+)= column sums of dy (N, D) T; scratch: bias_scratch_floats(rows, width) f. */

@@ -3,43 +3,56 @@
  *   nll_r = logsumexp(x_r) - x_r[label];   with dnll: x_r <- dnll_r (softmax(x_r) - onehot), columns past V <- 0
  *   a row whose label is negative is masked: nll 0, gradient 0
  *
- * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient, from the end,
- * which was read last. Both go by packs of P; columns past V count as -inf. */
+ * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient. HELD: between
+ * them the row lies in shared memory, where two of them fit on a multiprocessor; else it is read again, from the end, which was
+ * read last. Both go by packs of P; columns past V count as -inf. */
 #include "kernels/device.cuh"
+#include "kernels/ptx.cuh"
 
-enum { THREADS = 256, ROW_THREADS = 512, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3 };
+enum { THREADS = 256, ROW_THREADS = 768, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3 };
 static constexpr float LOG2E = 1.4426950408889634f;
 
-/* Maximum and sum of exponentials over a row; every thread of the block gets both. */
-template <typename T, int P>
-static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_out, const T *x, size_t vocabulary, float *scratch)
+/* A pack of a row from column i on; columns past the vocabulary are -inf. */
+template <typename T, int P> static __device__ __forceinline__ void unpack(float (&to)[P], const pack<T, P> &v, unsigned i, unsigned vocabulary)
+{
+    KERNEL_UNROLL
+    for (int e = 0; e < P; e++) to[e] = to_float(v.v[e]);
+    if (i + P <= vocabulary) return;
+    KERNEL_UNROLL
+    for (int e = 0; e < P; e++)
+        if (i + e >= vocabulary) to[e] = -INFINITY;
+}
+
+/* Maximum and sum of exponentials over a row; every thread of the block gets both. `held` receives what it reads. */
+template <typename T, int P, bool HELD>
+static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_out, const T *x, T *held, unsigned vocabulary, float *scratch)
 {
     float top = -INFINITY, sum = 0;
-    for (size_t i = (size_t)threadIdx.x * P; i < vocabulary; i += (size_t)blockDim.x * P) {
+    for (unsigned i = threadIdx.x * P; i < vocabulary; i += blockDim.x * P) {
         pack<T, P> v = load_pack<T, P>(x + i);
         float each[P], next = top;
+        if (HELD) store_pack(held + i, v);
+        unpack(each, v, i, vocabulary);
         KERNEL_UNROLL
-        for (int e = 0; e < P; e++) {
-            each[e] = i + e < vocabulary ? to_float(v.v[e]) : -INFINITY;
-            next = fmaxf(next, each[e]);
-        }
-        float level = next == -INFINITY ? 0.0f : next; /* -inf less itself is not 0; what is not a number must stay so */
-        sum *= exp2f((top - level) * LOG2E);
+        for (int e = 0; e < P; e++) next = fmaxf(next, each[e]);
+        float level = next == -INFINITY ? 0.0f : next * LOG2E; /* -inf less itself is not 0; what is not a number must stay so */
+        sum *= exp2_fast(top * LOG2E - level);
         KERNEL_UNROLL
-        for (int e = 0; e < P; e++) sum += exp2f((each[e] - level) * LOG2E);
+        for (int e = 0; e < P; e++) sum += exp2_fast(each[e] * LOG2E - level);
         top = next;
     }
     float all = block_max(top, scratch);
-    *sum_out = block_sum(sum * exp2f((top - all) * LOG2E), scratch);
+    *sum_out = block_sum(sum * exp2_fast((top - all) * LOG2E), scratch);
     *top_out = all;
 }
 
-template <typename T, int P>
-static __global__ void __launch_bounds__(ROW_THREADS)
+template <typename T, int P, bool HELD>
+static __global__ void __launch_bounds__(ROW_THREADS, 2)
     softmax_loss_kernel(float *__restrict__ nll, T *logits, const int32_t *__restrict__ labels, const float *__restrict__ dnll,
-                        size_t vocabulary, size_t stride)
+                        unsigned vocabulary, unsigned stride)
 {
     KERNEL_SHARED(float, scratch, WARP);
+    KERNEL_DYNAMIC_SHARED(T, held); /* what a thread puts there it alone takes */
     size_t row = blockIdx.x;
     T *x = logits + row * stride;
     int32_t label = labels[row];
@@ -48,23 +61,29 @@ static __global__ void __launch_bounds__(ROW_THREADS)
         if (threadIdx.x == 0) nll[row] = 0;
     } else {
         float sum, target = to_float(x[label]); /* before the barriers of the sums, behind which it is overwritten */
-        row_softmax<T, P>(&top, &sum, x, vocabulary, scratch);
+        row_softmax<T, P, HELD>(&top, &sum, x, held, vocabulary, scratch);
         if (threadIdx.x == 0) nll[row] = top + logf(sum) - target;
         if (dnll) d = dnll[row];
         scale = d / sum;
     }
     if (!dnll) return;
-    size_t packs_of_row = stride / P;
-    for (size_t k = threadIdx.x; k < packs_of_row; k += blockDim.x) {
-        size_t i = (packs_of_row - 1 - k) * P;
+    unsigned turns = (stride / P + blockDim.x - 1) / blockDim.x;
+    float level = top * LOG2E;
+    for (unsigned turn = turns; turn-- > 0;) {
+        unsigned i = (turn * blockDim.x + threadIdx.x) * P;
+        if (i >= stride) continue;
         pack<T, P> v = {};
         if (label >= 0 && i < vocabulary) {
-            v = load_pack<T, P>(x + i);
+            float each[P];
+            v = HELD ? load_pack<T, P>(held + i) : load_pack<T, P>(x + i);
+            unpack(each, v, i, vocabulary);
             KERNEL_UNROLL
-            for (int e = 0; e < P; e++) {
-                float g = i + e < vocabulary ? scale * exp2f((to_float(v.v[e]) - top) * LOG2E) : 0.0f;
-                v.v[e] = from_float<T>(i + e == (size_t)label ? g - d : g);
-            }
+            for (int e = 0; e < P; e++) each[e] = scale * exp2_fast(each[e] * LOG2E - level);
+            if ((unsigned)label - i < P)
+                KERNEL_UNROLL
+                for (int e = 0; e < P; e++) each[e] -= (unsigned)label == i + e ? d : 0.0f;
+            KERNEL_UNROLL
+            for (int e = 0; e < P; e++) v.v[e] = from_float<T>(each[e]);
         }
         store_pack(x + i, v);
     }
@@ -126,6 +145,12 @@ static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__r
 
 /* ---- launchers ---- */
 
+/* Of each of two blocks on a multiprocessor, less what the kernel has of its own and the runtime keeps. */
+static size_t half_of_shared(void)
+{
+    return shared_limit() / 2 - WARP * sizeof(float) - 1024;
+}
+
 extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows,
                                  size_t vocabulary, size_t stride, enum kernel_type type, kernel_stream stream)
 {
@@ -133,9 +158,14 @@ extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels
     KERNEL_DISPATCH(type, {
         KERNEL_PACKED(stride % (16 / sizeof(T)) == 0 && packs(logits), T, {
             unsigned threads = blocks_for(vocabulary, P * WARP) * WARP;
+            size_t held = stride * sizeof(T);
             if (threads > ROW_THREADS) threads = ROW_THREADS;
-            KERNEL_LAUNCH((softmax_loss_kernel<T, P>), (unsigned)rows, threads, 0, stream, nll, (T *)logits, labels, dnll,
-                          vocabulary, stride);
+            KERNEL_FLAG(dnll && held <= half_of_shared(), HELD, {
+                int e = HELD ? allow_shared(softmax_loss_kernel<T, P, HELD>, held) : 0;
+                if (e) return e;
+                KERNEL_LAUNCH((softmax_loss_kernel<T, P, HELD>), (unsigned)rows, threads, HELD ? held : 0, stream, nll, (T *)logits, labels,
+                              dnll, (unsigned)vocabulary, (unsigned)stride);
+            });
         });
     });
     return cudaGetLastError();

@@ -10,7 +10,11 @@
  * in registers, a block's teams add theirs in order into its slice of the scratch, and a second launch adds the slices. */
 #include "kernels/device.cuh"
 
-enum { MOST_THREADS = 480, THREADS = 256, MOST_BLOCKS = 256, GROUPS = 32 };
+enum { THREADS = 256, MOST_BLOCKS = 528, GROUPS = 32, FORWARD_EACH = 32, BACKWARD_EACH = 16 };
+
+/* Of a block whose threads have EACH columns; and how many blocks registers must do for on a multiprocessor. */
+template <int P, int EACH> static constexpr unsigned most_threads = P == 1 || EACH == 16 ? 480 : EACH == 8 ? 384 : THREADS;
+template <int P, int EACH> static constexpr unsigned least_blocks = P == 1 || EACH == 16 ? 1 : 2;
 
 /* A thread's packs of a row; zeros past its end. */
 template <typename T, int P, int N>
@@ -26,18 +30,30 @@ static __device__ __forceinline__ void load_row(pack<T, P> (&to)[N], const T *ro
     }
 }
 
-/* Sum over a team, in the order of its warps; `scratch` holds one a warp of the block, all of which must come. */
-static __device__ __forceinline__ float team_sum(float v, unsigned team, float *scratch)
+/* Sums over a team, in the order of its warps; `scratch` holds N a warp of the block, all of which must come. */
+template <int N> static __device__ __forceinline__ void team_sums(float (&v)[N], unsigned team, float *scratch)
 {
     unsigned warp = threadIdx.x / WARP, first = threadIdx.x / team * (team / WARP);
-    v = warp_sum(v);
-    if (team == WARP) return v;
+    KERNEL_UNROLL
+    for (int i = 0; i < N; i++) v[i] = warp_sum(v[i]);
+    if (team == WARP) return;
     __syncthreads();
-    if (threadIdx.x % WARP == 0) scratch[warp] = v;
+    if (threadIdx.x % WARP == 0)
+        KERNEL_UNROLL
+        for (int i = 0; i < N; i++) scratch[N * warp + i] = v[i];
     __syncthreads();
-    v = scratch[first];
-    for (unsigned w = 1; w < team / WARP; w++) v += scratch[first + w];
-    return v;
+    KERNEL_UNROLL
+    for (int i = 0; i < N; i++) {
+        v[i] = scratch[N * first + i];
+        for (unsigned w = 1; w < team / WARP; w++) v[i] += scratch[N * (first + w) + i];
+    }
+}
+
+static __device__ __forceinline__ float team_sum(float v, unsigned team, float *scratch)
+{
+    float one[1] = {v};
+    team_sums(one, team, scratch);
+    return one[0];
 }
 
 /* The noise of a row's sample, and the coordinate of its first column. */
@@ -52,7 +68,7 @@ static __device__ __forceinline__ row_noise noise_of_row(const kernel_dropout &d
 }
 
 template <typename T, int P, int EACH, bool DROPS>
-static __global__ void __launch_bounds__(MOST_THREADS, 1)
+static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<P, EACH>))
     norm_forward_kernel(T *__restrict__ y, T *__restrict__ sum, float *__restrict__ stats, const T *__restrict__ x,
                         const T *__restrict__ residual, const T *__restrict__ gamma, const T *__restrict__ beta,
                         kernel_dropout dropout, size_t rows, unsigned width, unsigned team, bool rms)
@@ -110,15 +126,21 @@ static __global__ void __launch_bounds__(MOST_THREADS, 1)
     }
 }
 
+/* Such that neither neighbouring threads nor neighbouring columns share a bank. */
+static __host__ __device__ __forceinline__ unsigned sums_pitch(unsigned team)
+{
+    return team + 4;
+}
+
 template <typename T, int P, int EACH, bool DROPS>
-static __global__ void __launch_bounds__(MOST_THREADS, 1)
+static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<P, EACH>))
     norm_backward_kernel(T *dinput, T *dx, float *__restrict__ partial, const T *__restrict__ dy, const T *dsum,
                          const T *__restrict__ input, const T *__restrict__ gamma, const float *__restrict__ stats,
                          kernel_dropout dropout, size_t rows, unsigned width, unsigned team, bool rms, bool add, bool add_dx)
 {
     constexpr int N = EACH / P;
-    KERNEL_SHARED(float, scratch, WARP);
-    KERNEL_DYNAMIC_SHARED(float, sums); /* (2, D): dgamma, dbeta of the block */
+    KERNEL_SHARED(float, scratch, 2 * WARP);
+    KERNEL_DYNAMIC_SHARED(float, sums); /* (2, EACH, pitch): dgamma, dbeta of the block, a thread's at its own place of each row */
     unsigned thread = threadIdx.x % team, teams = blockDim.x / team, own = threadIdx.x / team;
     float dgamma[EACH] = {}, dbeta[EACH] = {};
     pack<T, P> by[N];
@@ -130,19 +152,19 @@ static __global__ void __launch_bounds__(MOST_THREADS, 1)
         load_row(d, dy + at, thread, team, columns);
         load_row(s, input + at, thread, team, columns);
         if (dsum && !DROPS) load_row(r, dsum + at, thread, team, columns);
-        float mean = columns ? stats[2 * row] : 0.0f, scale = columns ? stats[2 * row + 1] : 0.0f, along = 0, level = 0;
+        float mean = columns ? stats[2 * row] : 0.0f, scale = columns ? stats[2 * row + 1] : 0.0f, both[2] = {};
         KERNEL_UNROLL
         for (int i = 0; i < EACH; i++) {
             float dv = to_float(d[i / P].v[i % P]), hat = (to_float(s[i / P].v[i % P]) - mean) * scale;
             float g = dv * to_float(by[i / P].v[i % P]);
-            along += g * hat;
-            level += g;
+            both[0] += g * hat;
+            both[1] += g;
             dgamma[i] += dv * hat;
             dbeta[i] += dv;
         }
         if (!dinput && !DROPS) continue;
-        along = team_sum(along, team, scratch) / (float)width;
-        level = rms ? 0.0f : team_sum(level, team, scratch) / (float)width;
+        team_sums(both, team, scratch);
+        float along = both[0] / (float)width, level = rms ? 0.0f : both[1] / (float)width;
         row_noise noise = {};
         if (DROPS && columns) noise = noise_of_row(dropout, row, width);
         KERNEL_UNROLL
@@ -163,18 +185,20 @@ static __global__ void __launch_bounds__(MOST_THREADS, 1)
         }
     }
     if (!partial) return;
+    unsigned pitch = sums_pitch(team);
     for (unsigned turn = 0; turn < teams; turn++) {
         if (own == turn)
             KERNEL_UNROLL
-            for (int i = 0; i < EACH; i++) {
-                unsigned column = ((unsigned)i / P * team + thread) * P + i % P;
-                if (column >= width) continue;
-                put(&sums[column], dgamma[i], turn > 0);
-                put(&sums[width + column], dbeta[i], turn > 0);
+            for (unsigned i = 0; i < EACH; i++) {
+                put(&sums[i * pitch + thread], dgamma[i], turn > 0);
+                put(&sums[(EACH + i) * pitch + thread], dbeta[i], turn > 0);
             }
         __syncthreads();
     }
-    for (unsigned i = threadIdx.x; i < 2 * width; i += blockDim.x) partial[(size_t)blockIdx.x * 2 * width + i] = sums[i];
+    for (unsigned i = threadIdx.x; i < 2 * width; i += blockDim.x) {
+        unsigned column = i % width, at = column / P;
+        partial[(size_t)blockIdx.x * 2 * width + i] = sums[(i / width * EACH + at / team * P + column % P) * pitch + at % team];
+    }
 }
 
 /* dgamma (blockIdx.y 0) and dbeta (1): a lane per column, GROUPS warps share the slices. */
@@ -182,16 +206,11 @@ static __global__ void norm_combine_kernel(float *dgamma, float *dbeta, const fl
                                            bool add_gamma, bool add_beta)
 {
     KERNEL_SHARED(float, sums, GROUPS *WARP);
-    float *to = blockIdx.y ? dbeta : dgamma, sum = 0;
+    float *to = blockIdx.y ? dbeta : dgamma;
     size_t column = (size_t)blockIdx.x * WARP + threadIdx.x % WARP;
     if (!to) return;
-    if (column < width)
-        for (size_t b = threadIdx.x / WARP; b < blocks; b += GROUPS) sum += partial[(2 * b + blockIdx.y) * width + column];
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.x >= WARP || column >= width) return;
-    for (int group = 1; group < GROUPS; group++) sum += sums[group * WARP + threadIdx.x];
-    put(&to[column], sum, blockIdx.y ? add_beta : add_gamma);
+    float sum = sum_slices<GROUPS>(partial + blockIdx.y * width, blocks, 2 * width, column, column < width, sums);
+    if (threadIdx.x < WARP && column < width) put(&to[column], sum, blockIdx.y ? add_beta : add_gamma);
 }
 
 /* ---- launchers ---- */
@@ -208,20 +227,36 @@ static struct teams teams_of(size_t width, size_t each)
     return t;
 }
 
-/* Runs `body` with P, EACH = columns of a thread and t = the teams. */
-#define NORM_PACKED(fits, T, width, ...)                                                                               \
+/* Of a row's threads, columns that none needs. */
+static size_t idle(size_t width, size_t each)
+{
+    return teams_of(width, each).team * each - width;
+}
+
+/* Columns of a thread where rows go by packs: as many as let a warp alone have a row, at most `most`; of a wider row 16, or 8
+ * where that leaves fewer threads without. */
+static size_t each_of(size_t width, size_t most)
+{
+    if (width <= most * WARP) return (width + 8 * WARP - 1) / (8 * WARP) * 8;
+    return teams_of(width, 8).team <= most_threads<2, 8> && idle(width, 8) < idle(width, 16) ? 8 : 16;
+}
+
+#define NORM_TEAMS(width, each, ...)                                                                                   \
+    do {                                                                                                               \
+        constexpr int EACH = each;                                                                                     \
+        struct teams t = teams_of(width, EACH);                                                                        \
+        if (t.threads > most_threads<P, EACH>) return cudaErrorInvalidValue;                                           \
+        __VA_ARGS__;                                                                                                   \
+    } while (0)
+
+/* Runs `body` with P, EACH = columns of a thread, `most` (16 or 32) for a warp that has a row alone, and t = the teams. */
+#define NORM_PACKED(fits, T, width, most, ...)                                                                         \
     KERNEL_PACKED(fits, T, {                                                                                           \
-        if (P == 1 || (width) <= 8 * WARP) {                                                                           \
-            constexpr int EACH = 8;                                                                                    \
-            struct teams t = teams_of(width, EACH);                                                                    \
-            if (t.threads > MOST_THREADS) return cudaErrorInvalidValue;                                                \
-            __VA_ARGS__;                                                                                               \
-        } else {                                                                                                       \
-            constexpr int EACH = P > 1 ? 16 : 8; /* P 1 does not come here */                                          \
-            struct teams t = teams_of(width, EACH);                                                                    \
-            if (t.threads > MOST_THREADS) return cudaErrorInvalidValue;                                                \
-            __VA_ARGS__;                                                                                               \
-        }                                                                                                              \
+        size_t each = P == 1 ? 8 : each_of(width, most);                                                               \
+        if (P == 1 || each == 8) NORM_TEAMS(width, 8, __VA_ARGS__);                                                    \
+        else if (each == 16) NORM_TEAMS(width, (P > 1 ? 16 : 8), __VA_ARGS__);                                         \
+        else if (each == 24) NORM_TEAMS(width, (P > 1 && most > 16 ? 24 : 8), __VA_ARGS__);                            \
+        else NORM_TEAMS(width, (P > 1 && most > 16 ? 32 : 8), __VA_ARGS__); /* what does not come there has 8 */       \
     })
 
 extern "C" size_t norm_scratch_floats(size_t rows, size_t width)
@@ -236,7 +271,7 @@ extern "C" int norm_forward_cuda(void *y, void *sum, float *stats, const void *x
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
         bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(sum) && packs(x) && packs(residual) && packs(gamma) && packs(beta);
-        NORM_PACKED(fits, T, width, KERNEL_FLAG(dropout && residual, DROPS, {
+        NORM_PACKED(fits, T, width, FORWARD_EACH, KERNEL_FLAG(dropout && residual, DROPS, {
             KERNEL_LAUNCH((norm_forward_kernel<T, P, EACH, DROPS>), blocks_for(rows, t.threads / t.team), t.threads, 0, stream, (T *)y,
                           (T *)sum, stats, (const T *)x, (const T *)residual, (const T *)gamma, (const T *)beta,
                           DROPS ? *dropout : kernel_dropout{}, rows, (unsigned)width, t.team, rms);
@@ -255,12 +290,14 @@ extern "C" int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, voi
     if (rows)
         KERNEL_DISPATCH(type, {
             bool fits = width % (16 / sizeof(T)) == 0 && packs(dinput) && packs(dx) && packs(dy) && packs(dsum) && packs(input) && packs(gamma);
-            NORM_PACKED(fits, T, width, KERNEL_FLAG(dropout && dx, DROPS, {
+            NORM_PACKED(fits, T, width, BACKWARD_EACH, KERNEL_FLAG(dropout && dx, DROPS, {
                 blocks = blocks_for(rows, t.threads / t.team);
-                if (blocks > MOST_BLOCKS) blocks = MOST_BLOCKS;
-                int e = allow_shared(norm_backward_kernel<T, P, EACH, DROPS>, 2 * width * sizeof(float));
+                unsigned most = EACH > 8 ? MOST_BLOCKS / 2 : MOST_BLOCKS; /* by registers */
+                if (blocks > most) blocks = most;
+                size_t shared = 2 * EACH * sums_pitch(t.team) * sizeof(float);
+                int e = allow_shared(norm_backward_kernel<T, P, EACH, DROPS>, shared);
                 if (e) return e;
-                KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH, DROPS>), blocks, t.threads, 2 * width * sizeof(float), stream,
+                KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH, DROPS>), blocks, t.threads, shared, stream,
                               (T *)dinput, (T *)dx, partial, (const T *)dy, (const T *)dsum, (const T *)input, (const T *)gamma,
                               stats, DROPS ? *dropout : kernel_dropout{}, rows, (unsigned)width, t.team, rms, add[NORM_DINPUT],
                               add[NORM_DX]);

@@ -1,4 +1,4 @@
-/* The only inline PTX: products of small matrices on tensor cores, their loads from shared memory, copies into it.
+/* The only inline PTX: products of small matrices on tensor cores, their loads from shared memory, copies into it, powers of 2.
  * The emulation has its own file of this name, which is found first.
  *
  *   mma_m16n8k16   d (16, 8) f32 += a (16, 16) bf16 * b (16, 8) bf16, by a whole warp. Lane 4 g + t holds of
@@ -8,7 +8,8 @@
  *   ldmatrix_x4    four 8 x 8 matrices of bf16; lane l points to row l % 8 (16 bytes, aligned) of matrix l / 8 and gets
  *                  row g, columns 2 t, 2 t + 1 of each; _trans: rows 2 t, 2 t + 1, column g
  *   cp_async_16    16 bytes from global to shared memory, zeros where not `there`; the copies before a commit are a group,
- *                  and are seen by the thread once it has waited for all but the `pending` youngest groups */
+ *                  and are seen by the thread once it has waited for all but the `pending` youngest groups
+ *   exp2_fast      2^x within two units in the last place; 0 below 2^-126 */
 #ifndef KERNELS_PTX_CUH
 #define KERNELS_PTX_CUH
 
@@ -56,6 +57,13 @@ static __device__ __forceinline__ void cp_async_commit()
 template <int pending> static __device__ __forceinline__ void cp_async_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+static __device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 #endif

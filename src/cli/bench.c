@@ -16,6 +16,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     ELBO_TRY(elbo_config_check(c, error));
     ELBO_TRY(backend_open(&b->backend, c->device, c->threads, error));
     b->backend->tf32 = c->tf32;
+    b->backend->timed_products = c->determinism == DETERMINISM_FAST;
     ELBO_TRY(model_create(&b->model, &c->model, b->backend, error));
     ELBO_TRY(optimizer_create(&b->optimizer, &c->optimizer, b->model.parameters, model_weights(&b->model), NULL, b->backend, error));
     struct slot_options s = slot_options_of(c);

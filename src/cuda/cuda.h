@@ -27,6 +27,7 @@ struct cuda_backend {
     int device;
     cudaStream_t stream, side;   /* what ranks exchange beside the backward pass   */
     bool aside;                  /* the side is what launches go to                */
+    bool capturing;              /* the stream: nothing runs, nothing can be timed */
     bool joined;                 /* the side was waited for at least once          */
     struct cublaslt lt;
     cublasLtHandle_t handle;

@@ -1,9 +1,14 @@
 /* Dense products by cuBLASLt. It thinks in columns, so a row-major C = A B is asked for as C^T = B^T A^T; a transposed operand
  * is the same memory with the other flag. Accumulation is f32, also into C (beta = 1). The library's first choice per shape and
- * alignment is kept for the run (algorithms.c). GELU joins the product where the library has it so, and follows as a kernel where not. */
+ * alignment is kept for the run (algorithms.c); where the same bits are not asked for, its choices are timed and the fastest is
+ * kept. GELU joins the product where the library has it so, and follows as a kernel where not. */
 #include "cuda/cuda.h"
 
+#include <math.h>
 #include <string.h>
+
+enum { MOST_CANDIDATES = 8, TIMED_RUNS = 3 };
+static const float clearly = 0.98f; /* of the first choice's time, for another one to be taken */
 
 struct operand {
     size_t rows, columns, ld; /* as the library sees the memory */
@@ -73,12 +78,61 @@ static void release(const struct cublaslt *lt, struct handles *h)
     if (h->c) lt->cublasLtMatrixLayoutDestroy(h->c);
 }
 
-static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, const struct handles *h)
+static cublasStatus_t run(struct cuda_backend *be, const struct cuda_product *p, const struct handles *h, void *c, const cublasLtMatmulAlgo_t *algo)
+{
+    float one = 1, beta = p->add ? 1 : 0;
+    return be->lt.cublasLtMatmul(be->handle, h->op, &one, p->b.data, h->a, p->a.data, h->b, &beta, c, h->c, c, h->c, algo, be->workspace,
+                                 be->workspace_bytes, be->stream);
+}
+
+/* Milliseconds of one run, the best of some after one that is not counted; infinity where it does not run. */
+static float run_time(struct cuda_backend *be, const struct cuda_product *p, const struct handles *h, void *c,
+                      const cublasLtMatmulAlgo_t *algo, const cudaEvent_t edge[2])
+{
+    float best = INFINITY;
+    for (int i = -1; i < TIMED_RUNS; i++) {
+        float milliseconds;
+        cudaEventRecord(edge[0], be->stream);
+        if (run(be, p, h, c, algo)) return INFINITY;
+        cudaEventRecord(edge[1], be->stream);
+        if (cudaEventSynchronize(edge[1]) || cudaEventElapsedTime(&milliseconds, edge[0], edge[1])) return INFINITY;
+        if (i >= 0 && milliseconds < best) best = milliseconds;
+    }
+    return best;
+}
+
+/* The fastest of the candidates, into memory of their own: C may hold sums. The first one where there is no room for that. */
+static int fastest(struct cuda_backend *be, const struct cuda_product *p, const struct handles *h, const cublasLtMatmulHeuristicResult_t *result,
+                   int found)
+{
+    size_t bytes = p->m * p->ldc * (p->out == KERNEL_BF16 ? 2 : 4);
+    cudaEvent_t edge[2] = {0};
+    void *c = NULL;
+    float first = INFINITY, least = INFINITY;
+    int best = 0, e = cudaMalloc(&c, bytes);
+    if (!e) e = cudaMemsetAsync(c, 0, bytes, be->stream);
+    for (int i = 0; i < 2 && !e; i++) e = cudaEventCreate(&edge[i]);
+    for (int i = 0; i < found && !e; i++) {
+        float time = result[i].state ? INFINITY : run_time(be, p, h, c, &result[i].algo, edge);
+        if (i == 0) first = least = time;
+        if (time >= least || time >= clearly * first) continue;
+        least = time;
+        best = i;
+    }
+    for (int i = 0; i < 2; i++)
+        if (edge[i]) cudaEventDestroy(edge[i]);
+    cudaFree(c);
+    if (e) cudaGetLastError(); /* not an error of the product */
+    return best;
+}
+
+static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, const struct handles *h, const struct cuda_product *p)
 {
     const struct cublaslt *lt = &be->lt;
     cublasLtMatmulPreference_t preference;
-    cublasLtMatmulHeuristicResult_t result;
+    cublasLtMatmulHeuristicResult_t result[MOST_CANDIDATES];
     size_t bytes = be->workspace_bytes;
+    bool timed = be->base.timed_products && !be->capturing;
     int found = 0;
     static const cublasLtMatmulPreferenceAttributes_t alignment[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -88,10 +142,11 @@ static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, co
     s = lt->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes);
     for (unsigned k = 0; k < 4 && !s; k++)
         s = lt->cublasLtMatmulPreferenceSetAttribute(preference, alignment[k], &slot->align[k < 2 ? k : 2], sizeof *slot->align);
-    if (!s) s = lt->cublasLtMatmulAlgoGetHeuristic(be->handle, h->op, h->a, h->b, h->c, h->c, preference, 1, &result, &found);
+    if (!s)
+        s = lt->cublasLtMatmulAlgoGetHeuristic(be->handle, h->op, h->a, h->b, h->c, h->c, preference, timed ? MOST_CANDIDATES : 1, result, &found);
     lt->cublasLtMatmulPreferenceDestroy(preference);
     if (!s && !found) s = CUBLAS_STATUS_NOT_SUPPORTED;
-    if (!s) slot->algo = result.algo;
+    if (!s) slot->algo = result[found > 1 ? fastest(be, p, h, result, found) : 0].algo;
     return s;
 }
 
@@ -136,7 +191,6 @@ void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
                             .tf32 = be->base.tf32 && p->type == KERNEL_F32, .type = p->type, .out = p->out,
                             .align = {alignment_of(p->b.data), alignment_of(p->a.data), alignment_of(p->c)}};
     struct handles h = {0};
-    float one = 1, beta = p->add ? 1 : 0;
     struct algorithm *slot = cuda_algorithm(be, &key);
     if (gelu && ((slot->known && slot->unfused) || p->n % 8 || alignment_of(p->before_gelu) < 16)) {
         unfused_gelu(be, *p);
@@ -146,13 +200,11 @@ void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
     if (!s && slot->known && slot->unchecked) slot->known = still_runs(be, slot, &h);
     if (!s && !slot->known) {
         *slot = key;
-        s = choose(be, slot, &h);
+        s = choose(be, slot, &h, p);
         slot->unfused = gelu && s == CUBLAS_STATUS_NOT_SUPPORTED;
         slot->known = !s || slot->unfused;
     }
-    if (!s)
-        s = be->lt.cublasLtMatmul(be->handle, h.op, &one, p->b.data, h.a, p->a.data, h.b, &beta, p->c, h.c, p->c, h.c, &slot->algo,
-                                  be->workspace, be->workspace_bytes, be->stream);
+    if (!s) s = run(be, p, &h, p->c, &slot->algo);
     release(&be->lt, &h);
     if (gelu && slot->known && slot->unfused) unfused_gelu(be, *p);
     else cuda_keep(be, s ? 10000 + (int)s : 0, "cublasLtMatmul");

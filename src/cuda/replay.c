@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_CAPTURES = 64 };
+enum { MOST_CAPTURES = 256 };
 
 struct capture {
     struct replay_key key;
@@ -53,7 +53,8 @@ bool cuda_capture(struct backend *base, void **captures, const struct replay_key
     struct capture *c = find(captures, key);
     if (b->error) return false;
     if (c && c->refused) return false;
-    if (c && !cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal)) return true;
+    b->capturing = c && !cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal);
+    if (b->capturing) return true;
     if (c) {
         c->refused = true;
         cudaGetLastError();
@@ -70,6 +71,7 @@ bool cuda_captured(struct backend *base, void **captures, const struct replay_ke
     struct capture *c = find(captures, key);
     cudaGraph_t graph = NULL;
     int e = cudaStreamEndCapture(b->stream, &graph);
+    b->capturing = false;
     if (!e) e = cudaGraphInstantiate(&c->exec, graph, 0);
     if (graph) cudaGraphDestroy(graph);
     if (e) {

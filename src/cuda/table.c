@@ -83,8 +83,14 @@ static void embedding(const struct call *c)
 
 static void embedding_backward(const struct call *c)
 {
-    keep(c, embedding_backward_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[0][0], c->size.in[0][1],
+    keep(c, embedding_backward_cuda(c->out[0], scratch_of(c), c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[0][0], c->size.in[0][1],
                                     c->add[0], in_type(c, 0), stream_of(c)));
+}
+
+static void embedding_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = embedding_scratch_floats(c->size.in[0][0], c->size.in[0][1]) * sizeof(float);
 }
 
 /* ---- linear ---- */
@@ -258,7 +264,8 @@ static void column_moments(const struct call *c)
     keep(c, column_moments_cuda(c->out[0], c->in[0], header_of(c), c->size.in[0][1], stream_of(c)));
 }
 
-/* ---- loss: chunks of rows, the vocabulary padded so that the products run at full speed ---- */
+/* ---- loss: chunks of rows; the products see a vocabulary that is a multiple of VOCABULARY_ALIGNMENT, or they would run at a
+ * fraction of their speed: logits have such rows, and so has a copy of the weights where the vocabulary is none ---- */
 
 static size_t padded(size_t vocabulary)
 {
@@ -274,32 +281,57 @@ static size_t chunk_rows(size_t rows, size_t vocabulary, size_t element)
     return (rows + chunks - 1) / chunks;
 }
 
+static size_t logits_bytes(size_t rows, size_t vocabulary, size_t element)
+{
+    return chunk_rows(rows, vocabulary, element) * padded(vocabulary) * element;
+}
+
+/* The weights with rows of zeros up to the padded vocabulary, behind the logits. */
+static const void *padded_weights(const struct call *c, size_t rows, size_t element)
+{
+    size_t v = c->size.in[1][0], d = c->size.in[1][1], bytes = v * d * element;
+    if (v == padded(v)) return c->in[1];
+    char *to = (char *)scratch_of(c) + logits_bytes(rows, v, element);
+    keep(c, cudaMemcpyAsync(to, c->in[1], bytes, cudaMemcpyDeviceToDevice, cuda_of(c)->stream));
+    keep(c, cudaMemsetAsync(to + bytes, 0, (padded(v) - v) * d * element, cuda_of(c)->stream));
+    return to;
+}
+
+/* dw (v, d) (+)= logits^T y: first the rows that are a multiple of the alignment, then the rest. */
+static void weights_gradient(const struct call *c, float *dw, const char *logits, struct cuda_matrix y, size_t rows, bool add)
+{
+    size_t d = c->size.in[1][1], v = c->size.in[1][0], element = dtype_bytes(c->in_type[0]);
+    size_t even = v / VOCABULARY_ALIGNMENT * VOCABULARY_ALIGNMENT, from[] = {0, even}, count[] = {even, v - even};
+    for (unsigned k = 0; k < 2; k++) {
+        struct cuda_product p = {.m = count[k], .n = d, .k = rows, .a = {logits + from[k] * element, 1, padded(v)}, .b = y,
+                                 .c = dw + from[k] * d, .ldc = d, .add = add, .type = in_type(c, 0)};
+        cuda_product(cuda_of(c), &p);
+    }
+}
+
 static void cross_entropy(const struct call *c, const float *dnll, void *dy, float *dw)
 {
     enum kernel_type type = in_type(c, 0);
     size_t element = dtype_bytes(c->in_type[0]), d = c->size.in[0][1], v = c->size.in[1][0], stride = padded(v);
     size_t n = c->size.in[0][0], rows = chunk_rows(n, v, element);
     const char *y = c->in[0];
+    const void *w = padded_weights(c, n, element);
     const int32_t *labels = c->in[2];
     float *nll = c->out[0];
     void *logits = scratch_of(c);
     for (size_t from = 0; from < n || from == 0; from += rows) {
         size_t count = n - from < rows ? n - from : rows;
         struct cuda_matrix chunk = {y + from * d * element, d, 1};
-        struct cuda_product p = {.m = count, .n = v, .k = d, .a = chunk, .b = {c->in[1], 1, d}, .c = logits, .ldc = stride,
+        struct cuda_product p = {.m = count, .n = stride, .k = d, .a = chunk, .b = {w, 1, d}, .c = logits, .ldc = stride,
                                  .type = type, .out = type};
         cuda_product(cuda_of(c), &p);
         keep(c, softmax_loss_cuda(nll + from, logits, labels + from, dnll ? dnll + from : NULL, count, v, stride, type, stream_of(c)));
         if (dy) {
-            struct cuda_product q = {.m = count, .n = d, .k = v, .a = {logits, stride, 1}, .b = {c->in[1], d, 1},
+            struct cuda_product q = {.m = count, .n = d, .k = stride, .a = {logits, stride, 1}, .b = {w, d, 1},
                                      .c = (char *)dy + from * d * element, .ldc = d, .add = c->add[1], .type = type, .out = type};
             cuda_product(cuda_of(c), &q);
         }
-        if (dw) {
-            struct cuda_product q = {.m = v, .n = d, .k = count, .a = {logits, 1, stride}, .b = chunk, .c = dw, .ldc = d,
-                                     .add = c->add[2] || from > 0, .type = type};
-            cuda_product(cuda_of(c), &q);
-        }
+        if (dw) weights_gradient(c, dw, logits, chunk, count, c->add[2] || from > 0);
     }
 }
 
@@ -317,7 +349,7 @@ static void linear_cross_entropy_workspace(const struct call *c, size_t *shared,
 {
     (void)per_worker;
     size_t element = dtype_bytes(c->in_type[0]), v = c->size.in[1][0];
-    *shared = chunk_rows(c->size.in[0][0], v, element) * padded(v) * element;
+    *shared = logits_bytes(c->size.in[0][0], v, element) + (v == padded(v) ? 0 : padded(v) * c->size.in[1][1] * element);
 }
 
 static void elbo(const struct call *c)
@@ -431,6 +463,7 @@ static elbo_status attention_refuse(const struct call *c, elbo_error *error)
 #define CUDA_WORKSPACE(name, what) [OP_##name].workspace = what##_workspace
 const struct kernel cuda_table[OP_COUNT] = {
     ELBO_OPS(CUDA_RUN) CUDA_WORKSPACE(linear_backward_weight, linear_backward_weight),
+    CUDA_WORKSPACE(embedding_backward, embedding_backward),
     CUDA_WORKSPACE(norm_backward, norm_backward),
     CUDA_WORKSPACE(attention_backward, attention_backward),
     CUDA_WORKSPACE(pool_backward, pool_backward),

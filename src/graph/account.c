@@ -18,7 +18,8 @@ struct account account_call(const struct call *c)
     for (unsigned k = 0; k < MAX_INPUTS; k++) a.bytes += elements(c->size.in[k]) * (double)dtype_bytes(c->in_type[k]);
     for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
         double n = elements(c->size.out[k]);
-        a.bytes += n * (double)dtype_bytes(c->out_type[k]) * (c->add[k] ? 2 : 1);
+        bool read = c->add[k] || c->node->mode[k] == WRITE_UPDATE;
+        a.bytes += n * (double)dtype_bytes(c->out_type[k]) * (read ? 2 : 1);
         written += n;
     }
     const struct op_type *type = c->node->type;

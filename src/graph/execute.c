@@ -188,11 +188,12 @@ static bool bound(const struct executor *e, value v)
     return info->class != VALUE_INPUT || e->inputs[info->binding];
 }
 
-/* Lengths for the choice of a launch: a power of two that holds the longest sentence. */
+/* Lengths for the choice of a launch: four in an octave, or every eighth, of which one holds the longest sentence. */
 static size_t length_bucket(size_t longest, size_t rows)
 {
-    size_t bucket = 32;
-    while (longest && bucket < longest) bucket *= 2;
+    size_t step = 8;
+    while (longest > 8 * step) step *= 2;
+    size_t bucket = (longest + step - 1) / step * step;
     return !longest || bucket > rows ? rows : bucket;
 }
 

@@ -64,6 +64,7 @@ struct backend {
     elbo_status (*reserve)(struct backend *, size_t shared, size_t per_worker, elbo_error *error); /* scratch */
     elbo_status (*check)(struct backend *, elbo_error *error); /* of what was launched; null: nothing can fail */
     bool tf32;                       /* f32 products may round their operands to 10 bits */
+    bool timed_products;             /* of several ways to a product the fastest may be taken: bits may differ from run to run */
     bool bf16;                       /* computes in it                                  */
     size_t own_bytes;                /* memory that it takes for itself, in plans       */
     bool separate_memory;            /* the host cannot read it: inputs are copied      */

@@ -58,7 +58,7 @@ static const struct option rows[] = {
     SWITCH("tf32", tf32, "false", TRAINS, "f32 products on a GPU round their operands to TF32: faster, 1e-3 instead of 1e-7"),
     CHOICE("determinism", determinism, "run_to_run", TRAINS | RUNS,
            "run_to_run: the same bits on the same machine with as many ranks; world_invariant: the same bits on any number of ranks; fast: "
-           "ranks may add in any order", "fast", "run_to_run", "world_invariant"),
+           "ranks may add in any order, and a GPU's products are timed to take the fastest way", "fast", "run_to_run", "world_invariant"),
     SWITCH("json", json, "false", ALL & ~COMMAND_INIT, "the result as JSON on standard output"),
     TEXT("resume", resume, "auto", COMMAND_TRAIN | COMMAND_INIT,
          "auto: go on from the newest checkpoint of run.dir if it has one; none: begin anew; or a checkpoint's path"),

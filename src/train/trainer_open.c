@@ -185,6 +185,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     block_signals(t); /* in this thread and in those that it starts, the libraries' too */
     ELBO_TRY(team_detect(&t->team, t->config, &t->backend, error));
     t->backend->tf32 = t->config->tf32;
+    t->backend->timed_products = t->config->determinism == DETERMINISM_FAST;
     ELBO_TRY(team_join(&t->team, t->config, t->backend, error));
     ELBO_TRY(team_fits(t->config, t->team.ranks, error));
     if (t->team.rank) t->report = (struct train_report){0};

@@ -6,7 +6,7 @@
 struct context {
     size_t rows, table, width;
     bool add;
-    int y, values, ids, order, addend;
+    int y, values, ids, order, addend, parts;
 };
 
 static int forward(const struct trial *t, const void *context)
@@ -19,7 +19,7 @@ static int forward(const struct trial *t, const void *context)
 static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return embedding_backward_cuda(at(t, c->y), at(t, c->values), at(t, c->ids), at(t, c->order), c->rows, c->table,
+    return embedding_backward_cuda(at(t, c->y), at(t, c->parts), at(t, c->values), at(t, c->ids), at(t, c->order), c->rows, c->table,
                                    c->width, c->add, t->type, NULL);
 }
 
@@ -55,6 +55,7 @@ static void try(enum kernel_type type, size_t rows, size_t table, size_t width, 
     c.values = trial_normal(&t, trial_t(&t), rows * width, 0, 1);
     c.ids = trial_integers(&t, ids, rows);
     c.order = trial_integers(&t, order, rows);
+    c.parts = trial_scratch(&t, ARRAY_F32, embedding_scratch_floats(rows, width));
     c.y = trial_sum(&t, ARRAY_F32, table * width, option);
     y = trial_expect(&t, c.y);
     for (size_t i = 0; i < rows * width; i++)
@@ -74,7 +75,7 @@ static void unaligned_arrays_match(void **state)
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (int shifted = 0; shifted < 4; shifted++) {
             struct trial t;
-            struct context c = {.rows = ROWS, .table = TABLE, .width = WIDTH};
+            struct context c = {.rows = ROWS, .table = TABLE, .width = WIDTH, .parts = -1};
             bool back = shifted == 3;
             trial_begin(&t, (enum kernel_type)type, "embedding%s %d x %d, array %d unaligned", back ? " backward" : "",
                         ROWS, WIDTH, shifted);
@@ -101,7 +102,8 @@ static void unaligned_arrays_match(void **state)
 static void matches(void **state)
 {
     static const size_t given[][3] = {{1, 1, 1},    {3, 7, 5},    {40, 3, 16},    {129, 50, 64},
-                                      {64, 9, 260}, {17, 200, 8}, {31, 12, 1032}, {0, 4, 8}};
+                                      {64, 9, 260}, {17, 200, 8}, {31, 12, 1032}, {0, 4, 8},
+                                      {257, 1, 24}, {161, 2, 8}}; /* runs of several parts */
     static const struct sweep shapes = SWEEP(given, 40000, 257, 129, 1025);
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)

@@ -1,5 +1,5 @@
 /* The table of the products' algorithms as a file: what one backend chose, another takes up; bytes of another GPU or library, cut
- * ones and ones with nonsense in them are not taken; an algorithm that the library refuses is chosen anew. */
+ * ones and ones with nonsense in them are not taken; an algorithm that the library refuses is chosen anew; of several the fastest. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -113,9 +113,30 @@ static void refused_algorithms_are_chosen_anew(void **state)
     assert_memory_equal(first, c, sizeof c);
 }
 
+/* Two ways, of which the one that is offered first is slow: taken only where nothing is timed. */
+static void the_fastest_is_taken(void **state)
+{
+    (void)state;
+    float first[M * N], otherwise[M * N], c[M * N];
+    product_after(first, NULL, 0, false);
+    setenv("ELBO_SIM_BACKWARDS", "1", 1);
+    product_after(otherwise, NULL, 0, false);
+    unsetenv("ELBO_SIM_BACKWARDS");
+    setenv("ELBO_SIM_SLOW", "1", 1);
+    for (int how = 0; how < 3; how++) { /* as it comes; timed; timed in a capture, where nothing can be */
+        struct cuda_backend *b = backend();
+        b->base.timed_products = how > 0;
+        b->capturing = how == 2;
+        multiply(c, b);
+        assert_memory_equal(c, how == 1 ? otherwise : first, sizeof c);
+        b->base.destroy(&b->base);
+    }
+    unsetenv("ELBO_SIM_SLOW");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(taken_up), cmocka_unit_test(set_aside),
-                                       cmocka_unit_test(refused_algorithms_are_chosen_anew)};
+                                       cmocka_unit_test(refused_algorithms_are_chosen_anew), cmocka_unit_test(the_fastest_is_taken)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

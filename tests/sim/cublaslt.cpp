@@ -5,7 +5,9 @@
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 struct cublasLtContext {
@@ -257,11 +259,14 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     *found = 0;
     if (!handle || !preference || wanted < 1) return CUBLAS_STATUS_INVALID_VALUE;
     if (!supported(desc, a, b, c, d)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    memset(&results[0], 0, sizeof results[0]);
-    results[0].algo.data[0] = MARK;
-    results[0].algo.data[1] = getenv("ELBO_SIM_BACKWARDS") != nullptr; /* a library that chooses otherwise today */
-    results[0].workspaceSize = preference->workspace;
-    *found = 1;
+    bool otherwise = getenv("ELBO_SIM_BACKWARDS") != nullptr; /* a library that chooses otherwise today */
+    for (*found = 0; *found < wanted && *found < 2; ++*found) {
+        cublasLtMatmulHeuristicResult_t &r = results[*found];
+        memset(&r, 0, sizeof r);
+        r.algo.data[0] = MARK;
+        r.algo.data[1] = otherwise != (*found == 1);
+        r.workspaceSize = preference->workspace;
+    }
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -295,6 +300,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         sim::open_device open;
         sim::the().counts.products++;
         sim::the().counts.bytes_of_products += bytes(p.a) + bytes(p.b) + bytes(p.d) * (p.beta != 0 ? 2 : 1) + (has_gelu(&p.desc) ? bytes(p.d) : 0);
+        if (!p.backwards && getenv("ELBO_SIM_SLOW")) std::this_thread::sleep_for(std::chrono::milliseconds(2)); /* what is offered first */
         if (workspace_bytes) memset(workspace, 0xff, workspace_bytes < 4096 ? workspace_bytes : 4096);
         for (int32_t i = 0; i < p.d.batch; i++) multiply(p, (size_t)i);
         return cudaSuccess;

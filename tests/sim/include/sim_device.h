@@ -35,6 +35,7 @@ static inline void sim_launch_kernel(const char *name, dim3 grid, dim3 block, si
 }
 
 #define KERNEL_UNROLL /* nothing to say to this compiler */
+#define KERNEL_UNROLL_BY(times)
 #define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                  \
     sim_launch_kernel(#kernel, grid, block, shared_bytes, stream, kernel __VA_OPT__(, ) __VA_ARGS__)
 

@@ -8,6 +8,8 @@
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+#include <cfloat>
+#include <cmath>
 
 struct sim_mma {
     float *d;
@@ -80,6 +82,12 @@ template <int pending> static inline void cp_async_wait()
 {
     struct sim_copy copy;
     while (sim_copy_next(&copy, pending)) sim_copy_do(copy);
+}
+
+static inline float exp2_fast(float x)
+{
+    float y = exp2f(x);
+    return y < FLT_MIN ? 0.0f : y;
 }
 
 #endif
