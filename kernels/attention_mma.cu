@@ -17,11 +17,17 @@ static constexpr float LOG2E = 1.4426950408889634f;
 /* Of the backward kernel: FUSED has all keys of a sentence in one block. */
 template <int W, bool FUSED> static constexpr int backward_warps = (FUSED ? 16 : 8) / (W > 64 ? 2 : 1);
 
-/* Of the forward kernel: few for short sentences, so that many blocks are at work. */
+/* Of the forward kernel: few for short sentences, so that many blocks are at work; on what other processors than Hopper's have for
+ * registers it would spill. */
 template <bool BRIEF> static constexpr int forward_warps = BRIEF ? 6 : 8;
+#if defined __CUDA_ARCH__ && __CUDA_ARCH__ == 900
+static constexpr int BRIEF_BLOCKS = 3;
+#else
+static constexpr int BRIEF_BLOCKS = 2;
+#endif
 
 template <int W, bool BRIEF>
-static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64 ? 1 : BRIEF ? 3 : 2)
+static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64 ? 1 : BRIEF ? BRIEF_BLOCKS : 2)
     attention_forward_mma_kernel(bf16 *__restrict__ out, float *__restrict__ lse, const bf16 *__restrict__ qkv,
                                  const int32_t *__restrict__ offsets, const bf16 *__restrict__ memory, struct attention_shape a, int chunk)
 {

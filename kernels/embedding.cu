@@ -6,7 +6,7 @@
  * launch adds them to the run's sum, chunk by chunk: no atomics, and the same order for any launch. */
 #include "kernels/device.cuh"
 
-enum { THREADS = 128, CHUNK = 32 };
+enum { THREADS = 128, CHUNK = WARP };
 
 template <typename T, int P>
 static __global__ void embedding_forward_kernel(T *__restrict__ y, const T *__restrict__ table, const int32_t *__restrict__ ids,
@@ -33,16 +33,24 @@ static __global__ void embedding_backward_kernel(float *__restrict__ dtable, flo
     bool goes_on = first && ids[order[first - 1]] == id;
     if (goes_on && first % CHUNK) return; /* an earlier block's */
     float *to = goes_on ? parts + first / CHUNK * packs_per_row * P : dtable + (size_t)id * packs_per_row * P;
-    for (size_t column = threadIdx.x; column < packs_per_row; column += blockDim.x) {
+    size_t mine = first + threadIdx.x % WARP; /* every warp sees where the run's rows lie, before the loads of any */
+    int32_t row = mine < end ? order[mine] : 0;
+    unsigned same = __ballot_sync(FULL_WARP, mine < end && ids[row] == id), count = (unsigned)__popc(same);
+    for (size_t from = 0; from < packs_per_row; from += blockDim.x) {
+        size_t column = from + threadIdx.x;
+        bool there = column < packs_per_row;
         float sum[P] = {0};
         KERNEL_UNROLL_BY(4)
-        for (size_t k = first; k < end && ids[order[k]] == id; k++) {
-            pack<T, P> d = load_pack<T, P>(dy + ((size_t)order[k] * packs_per_row + column) * P);
+        for (unsigned k = 0; k < count; k++) {
+            size_t at = (size_t)__shfl_sync(FULL_WARP, row, (int)k);
+            pack<T, P> d = {};
+            if (there) d = load_pack<T, P>(dy + (at * packs_per_row + column) * P);
             KERNEL_UNROLL
             for (int q = 0; q < P; q++) sum[q] += to_float(d.v[q]);
         }
         KERNEL_UNROLL
-        for (int q = 0; q < P; q++) put(&to[column * P + q], sum[q], !goes_on);
+        for (int q = 0; q < P; q++)
+            if (there) put(&to[column * P + q], sum[q], !goes_on);
     }
 }
 

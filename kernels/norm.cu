@@ -14,7 +14,7 @@ enum { THREADS = 256, MOST_BLOCKS = 528, GROUPS = 32, FORWARD_EACH = 32, BACKWAR
 
 /* Of a block whose threads have EACH columns; and how many blocks registers must do for on a multiprocessor. */
 template <int P, int EACH> static constexpr unsigned most_threads = P == 1 || EACH == 16 ? 480 : EACH == 8 ? 384 : THREADS;
-template <int P, int EACH> static constexpr unsigned least_blocks = P == 1 || EACH == 16 ? 1 : 2;
+template <int P, int EACH> static constexpr unsigned least_blocks = P == 8 && EACH != 16 ? 2 : 1;
 
 /* A thread's packs of a row; zeros past its end. */
 template <typename T, int P, int N>
@@ -255,8 +255,8 @@ static size_t each_of(size_t width, size_t most)
         size_t each = P == 1 ? 8 : each_of(width, most);                                                               \
         if (P == 1 || each == 8) NORM_TEAMS(width, 8, __VA_ARGS__);                                                    \
         else if (each == 16) NORM_TEAMS(width, (P > 1 ? 16 : 8), __VA_ARGS__);                                         \
-        else if (each == 24) NORM_TEAMS(width, (P > 1 && most > 16 ? 24 : 8), __VA_ARGS__);                            \
-        else NORM_TEAMS(width, (P > 1 && most > 16 ? 32 : 8), __VA_ARGS__); /* what does not come there has 8 */       \
+        else if (each == 24) NORM_TEAMS(width, (P > 1 && (most) > 16 ? 24 : 8), __VA_ARGS__);                          \
+        else NORM_TEAMS(width, (P > 1 && (most) > 16 ? 32 : 8), __VA_ARGS__); /* what does not come there has 8 */     \
     })
 
 extern "C" size_t norm_scratch_floats(size_t rows, size_t width)

@@ -47,9 +47,10 @@ def main():
 
     _, found = check("speed", "--emulate")
     steps = {step["step"]: step for step in found["steps"]}
-    ours, theirs = steps["elbo, f32, 18 tokens"], steps["PyTorch, f32, 18 tokens"]
+    ours, theirs = steps["elbo, f32, run_to_run, 18 tokens"], steps["PyTorch, f32, 18 tokens"]
     assert len(ours["step_seconds"]) == 20 and min(ours["step_seconds"]) > 0
     assert [row["mode"] for row in theirs["rows"]] == ["eager"] and min(theirs["rows"][0]["seconds"]) > 0
+    assert len(steps["elbo, bf16, WordNet's lengths"]["step_seconds"]) == 20 and steps["PyTorch, bf16, WordNet's lengths"]["rows"]
     for precision in ("f32", "bf16"):
         step = steps[f"elbo bench kernels, {precision}"]
         assert step["outcome"] == "ok" and step["result"]["left_out"] == 0 and len(step["result"]["kernels"]) > 30, step
