@@ -13,6 +13,7 @@ import json
 import pathlib
 import random
 import time
+import traceback
 import types
 
 import timing
@@ -32,14 +33,15 @@ def batches_of(given):
         yield sum(len(s) + 1 for s in batch), [None if x is None else x.to(given.device) for x in (words, labels, there, lengths_, mask)]
 
 
-def measure(given, mode, batches):
+def measure(given, mode, batches, dynamic=True):
+    """dynamic: of torch.compile; null lets it see which sizes change."""
     torch.manual_seed(1)
     model = training_torch.Vae(types.SimpleNamespace(width=given.width, layers=given.layers, heads=given.heads, vocabulary=given.vocabulary,
                                                      latent=given.latent, words=given.longest, positions=given.longest + 2,
                                                      device=given.device, dense_mask=True)).to(given.device)
     fused = {"fused": True} if given.device.startswith("cuda") else {}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, **fused)
-    run = torch.compile(model, dynamic=True) if mode == "compile" else model
+    run = torch.compile(model, dynamic=dynamic) if mode == "compile" else model
     clock = timing.Clock(given.device, flush=False)
 
     def one(batch):
@@ -82,10 +84,16 @@ def main():
         if mode == "compile" and not timing.has("compile"):
             results["missing"].append("torch.compile")
             continue
-        try:
-            results["rows"].append(measure(given, mode, batches))
-        except Exception as error: # pylint: disable=broad-except; a mode that fails is a result, whatever torch raises
-            results["missing"].append(f"{mode}, {given.precision}: {(str(error).strip() or repr(error)).splitlines()[0]}")
+        for dynamic in (True, None) if mode == "compile" else (None,): # the first way that this PyTorch can go
+            try:
+                results["rows"].append(measure(given, mode, batches, dynamic))
+                break
+            except Exception as error: # pylint: disable=broad-except; a mode that fails is a result, whatever torch raises
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                said = (str(error).strip() or repr(error)).splitlines()[0]
+                results["missing"].append(f"{mode}, dynamic {dynamic}, {given.precision}: {said} ({where.filename}:{where.lineno})")
+                if timing.has("compiler.reset"):
+                    torch.compiler.reset()
     timing.show(results, given.out)
 
 
