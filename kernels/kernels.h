@@ -159,6 +159,10 @@ int dropout_cuda(void *y, const void *x, const struct kernel_dropout *dropout, s
  * alone, and the number of blocks that are not finite. scratch: squared_norm_scratch_doubles(elements), aligned to 16 bytes. */
 int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements, kernel_stream stream);
 size_t squared_norm_scratch_doubles(size_t elements);
+/* The same in two parts, with the same bits. sums (ceil(elements / 1,024)) d: of each block; and record from sums (any) d, where block i
+ * lies at `at` (blocks) i32; scratch: squared_norm_scratch_doubles(1024 blocks), aligned to 16 bytes. */
+int block_squares_cuda(double *sums, const float *gradient, size_t elements, kernel_stream stream);
+int combined_norm_cuda(float *record, double *scratch, const double *sums, const int32_t *at, size_t blocks, kernel_stream stream);
 /* y (K) f = rows[control[0] != 0], rows (2, K). */
 int select_row_cuda(float *y, const float *rows, const float *control, size_t width, kernel_stream stream);
 /* As op_guard says; norms: `count` pointers to records, on the host. scalars (groups, STEP_SCALARS), rows (2, groups, ..). */

@@ -22,8 +22,32 @@ template <int P> static __device__ __forceinline__ pack<float, FOUR> load_four(c
     return four;
 }
 
-/* partial (blocks, 2): the sum of NORM_BLOCKS blocks, and how many of them are not finite. A warp sums a block, all of whose
- * loads are under way at once; which element a lane adds when is the same for every P. */
+/* The sum of squares of a block, by a warp, all of whose loads are under way at once; which element a lane adds when is the same for
+ * every P. */
+template <int P> static __device__ __forceinline__ double block_square(const float *gradient, size_t block, size_t count)
+{
+    size_t first = block * NORM_BLOCK + threadIdx.x % WARP * FOUR;
+    pack<float, FOUR> g[NORM_FOURS];
+    double sum = 0;
+    KERNEL_UNROLL
+    for (unsigned k = 0; k < NORM_FOURS; k++) g[k] = load_four<P>(gradient, first + k * WARP * FOUR, count);
+    KERNEL_UNROLL
+    for (unsigned k = 0; k < NORM_FOURS; k++)
+        KERNEL_UNROLL
+        for (int e = 0; e < FOUR; e++) sum += (double)g[k].v[e] * (double)g[k].v[e];
+    return warp_sum(sum);
+}
+
+/* The sum of NORM_BLOCKS blocks, one a lane, and how many of them are not finite. */
+static __device__ __forceinline__ void write_span(double *partial, double block)
+{
+    pack<double, 2> all = {{block, isfinite(block) ? 0.0 : 1.0}};
+    KERNEL_UNROLL
+    for (int k = 0; k < 2; k++) all.v[k] = warp_sum(all.v[k]);
+    if (threadIdx.x % WARP == 0) store_pack(partial, all);
+}
+
+/* partial (spans, 2) of NORM_BLOCKS blocks each. */
 template <int P>
 static __global__ void __launch_bounds__(THREADS)
     squared_norm_blocks_kernel(double *__restrict__ partial, const float *__restrict__ gradient, size_t count)
@@ -31,24 +55,30 @@ static __global__ void __launch_bounds__(THREADS)
     KERNEL_SHARED(double, sums, NORM_BLOCKS);
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     for (unsigned b = warp; b < NORM_BLOCKS; b += THREADS / WARP) {
-        size_t first = (size_t)blockIdx.x * NORM_SPAN + (size_t)b * NORM_BLOCK + lane * FOUR;
-        pack<float, FOUR> g[NORM_FOURS];
-        double sum = 0;
-        KERNEL_UNROLL
-        for (unsigned k = 0; k < NORM_FOURS; k++) g[k] = load_four<P>(gradient, first + k * WARP * FOUR, count);
-        KERNEL_UNROLL
-        for (unsigned k = 0; k < NORM_FOURS; k++)
-            KERNEL_UNROLL
-            for (int e = 0; e < FOUR; e++) sum += (double)g[k].v[e] * (double)g[k].v[e];
-        sum = warp_sum(sum);
+        double sum = block_square<P>(gradient, (size_t)blockIdx.x * NORM_BLOCKS + b, count);
         if (lane == 0) sums[b] = sum;
     }
     __syncthreads();
-    if (warp) return;
-    pack<double, 2> all = {{sums[lane], isfinite(sums[lane]) ? 0.0 : 1.0}};
-    KERNEL_UNROLL
-    for (int k = 0; k < 2; k++) all.v[k] = warp_sum(all.v[k]);
-    if (lane == 0) store_pack(partial + 2 * (size_t)blockIdx.x, all);
+    if (warp == 0) write_span(partial + 2 * (size_t)blockIdx.x, sums[lane]);
+}
+
+/* The blocks' sums alone: a warp each. */
+template <int P>
+static __global__ void __launch_bounds__(THREADS) block_squares_kernel(double *__restrict__ sums, const float *__restrict__ gradient, size_t count)
+{
+    size_t block = ((size_t)blockIdx.x * THREADS + threadIdx.x) / WARP;
+    if (block * NORM_BLOCK >= count) return;
+    double sum = block_square<P>(gradient, block, count);
+    if (threadIdx.x % WARP == 0) sums[block] = sum;
+}
+
+/* partial of blocks whose sums lie where `at` says: the same additions as squared_norm_blocks_kernel's. */
+static __global__ void __launch_bounds__(THREADS)
+    gathered_spans_kernel(double *__restrict__ partial, const double *__restrict__ sums, const int32_t *__restrict__ at, size_t blocks)
+{
+    size_t block = (size_t)blockIdx.x * THREADS + threadIdx.x, span = block / NORM_BLOCKS;
+    if (span * NORM_BLOCKS >= blocks) return; /* whole warps */
+    write_span(partial + 2 * span, block < blocks ? sums[at[block]] : 0.0);
 }
 
 static __global__ void __launch_bounds__(COMBINE_THREADS)
@@ -235,6 +265,21 @@ extern "C" int squared_norm_cuda(float *record, double *scratch, const float *gr
         KERNEL_PACKED(packs(gradient), float,
                       KERNEL_LAUNCH(squared_norm_blocks_kernel<P>, blocks, THREADS, 0, stream, scratch, gradient, elements));
     KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, record, scratch, (size_t)blocks);
+    return cudaGetLastError();
+}
+
+extern "C" int block_squares_cuda(double *sums, const float *gradient, size_t elements, kernel_stream stream)
+{
+    if (!elements) return 0;
+    KERNEL_PACKED(packs(gradient), float, KERNEL_LAUNCH(block_squares_kernel<P>, blocks_for(elements, NORM_BLOCK * (THREADS / WARP)), THREADS, 0,
+                                                        stream, sums, gradient, elements));
+    return cudaGetLastError();
+}
+
+extern "C" int combined_norm_cuda(float *record, double *scratch, const double *sums, const int32_t *at, size_t blocks, kernel_stream stream)
+{
+    if (blocks) KERNEL_LAUNCH(gathered_spans_kernel, blocks_for(blocks, THREADS), THREADS, 0, stream, scratch, sums, at, blocks);
+    KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, record, scratch, (size_t)blocks_for(blocks, NORM_BLOCKS));
     return cudaGetLastError();
 }
 

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-enum { BLOCK = 1024, BLOCKS = 32, ELEMENTS = 1 << 15, CHUNK = 1024 };
+enum { BLOCK = SQUARES_BLOCK, BLOCKS = 32, ELEMENTS = 1 << 15, CHUNK = 1024 };
 
 void CPU(squared_norm_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
@@ -15,32 +15,60 @@ void CPU(squared_norm_workspace)(const struct call *c, size_t *shared, size_t *p
     *shared = (tiles_of(c->size.in[0][0], BLOCK) + 1) * sizeof(double);
 }
 
+struct squares {
+    const struct call *call;
+    double *sums;
+};
+
 static void blocks(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
-    const struct call *c = argument;
+    const struct squares *q = argument;
+    const struct call *c = q->call;
     size_t n = c->size.in[0][0], end = least(tiles_of(n, BLOCK), (tile + 1) * BLOCKS);
     for (size_t b = tile * BLOCKS; b < end; b++) {
         const float *g = (const float *)c->in[0] + b * BLOCK;
         size_t count = least(BLOCK, n - b * BLOCK);
         double sum = 0;
         SIMD_SUM(sum) for (size_t i = 0; i < count; i++) sum += (double)g[i] * (double)g[i];
-        ((double *)cpu_shared(c))[b] = sum;
+        q->sums[b] = sum;
     }
+}
+
+static void sum_blocks(const struct call *c, double *sums)
+{
+    struct squares q = {c, sums};
+    cpu_run(c, tiles_of(tiles_of(c->size.in[0][0], BLOCK), BLOCKS), blocks, &q);
+}
+
+/* Block i's sum lies at at[i]; `at` null: at i. */
+static void add_blocks(float *record, const double *sums, const int32_t *at, size_t n)
+{
+    double sum = 0;
+    size_t bad = 0;
+    for (size_t b = 0; b < n; b++) {
+        double each = sums[at ? (size_t)at[b] : b];
+        sum += each;
+        bad += !isfinite(each);
+    }
+    record[NORM_SQUARED] = (float)sum;
+    record[NORM_NOT_FINITE] = (float)bad;
 }
 
 void CPU(squared_norm)(const struct call *c)
 {
-    size_t n = tiles_of(c->size.in[0][0], BLOCK), bad = 0;
-    cpu_run(c, tiles_of(n, BLOCKS), blocks, c);
-    double sum = 0;
-    for (size_t b = 0; b < n; b++) {
-        sum += ((const double *)cpu_shared(c))[b];
-        bad += !isfinite(((const double *)cpu_shared(c))[b]);
-    }
-    float *record = c->out[0];
-    record[NORM_SQUARED] = (float)sum;
-    record[NORM_NOT_FINITE] = (float)bad;
+    sum_blocks(c, (double *)(void *)cpu_shared(c));
+    add_blocks(c->out[0], (const double *)(const void *)cpu_shared(c), NULL, tiles_of(c->size.in[0][0], BLOCK));
+}
+
+void CPU(block_squares)(const struct call *c)
+{
+    sum_blocks(c, c->out[0]);
+}
+
+void CPU(combined_norm)(const struct call *c)
+{
+    add_blocks(c->out[0], c->in[0], c->in[1], c->size.in[1][0]);
 }
 
 void CPU(select_row)(const struct call *c)

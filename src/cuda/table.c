@@ -410,6 +410,22 @@ static void squared_norm_workspace(const struct call *c, size_t *shared, size_t 
     *shared = squared_norm_scratch_doubles(c->size.in[0][0]) * sizeof(double);
 }
 
+static void block_squares(const struct call *c)
+{
+    keep(c, block_squares_cuda(c->out[0], c->in[0], c->size.in[0][0], stream_of(c)));
+}
+
+static void combined_norm(const struct call *c)
+{
+    keep(c, combined_norm_cuda(c->out[0], (double *)cuda_of(c)->scratch, c->in[0], c->in[1], c->size.in[1][0], stream_of(c)));
+}
+
+static void combined_norm_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)per_worker;
+    *shared = squared_norm_scratch_doubles(c->size.in[1][0] * SQUARES_BLOCK) * sizeof(double);
+}
+
 static void select_row(const struct call *c)
 {
     keep(c, select_row_cuda(c->out[0], c->in[0], c->in[1], c->size.out[0][0], stream_of(c)));
@@ -470,6 +486,7 @@ const struct kernel cuda_table[OP_COUNT] = {
     CUDA_WORKSPACE(linear_cross_entropy, linear_cross_entropy),
     CUDA_WORKSPACE(linear_cross_entropy_train, linear_cross_entropy),
     CUDA_WORKSPACE(squared_norm, squared_norm),
+    CUDA_WORKSPACE(combined_norm, combined_norm),
     [OP_norm].refuse = norm_refuse,
     [OP_norm_backward].refuse = norm_refuse,
     [OP_attention].refuse = attention_refuse,

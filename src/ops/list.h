@@ -36,6 +36,8 @@
     X(dropout)                                                                                                         \
     X(select_row)                                                                                                      \
     X(squared_norm)                                                                                                    \
+    X(block_squares)                                                                                                   \
+    X(combined_norm)                                                                                                   \
     X(guard)                                                                                                           \
     X(adamw)                                                                                                           \
     X(sgd)

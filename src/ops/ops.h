@@ -157,6 +157,11 @@ void op_accumulate(struct graph *g, value sum, value x);
 enum { NORM_SQUARED, NORM_NOT_FINITE, NORM_RECORD };
 /* record (NORM_RECORD) = sum of squares in a fixed order over blocks of 1,024, and the number of values not finite. */
 value op_squared_norm(struct graph *g, value gradient);
+/* The same in two parts with the same bits, for a gradient of which ranks have pieces. sums (ceil(N / SQUARES_BLOCK)), doubles, an input
+ * that is written: of gradient (N). record from sums (any), in which block i lies at at[i] (i32). */
+enum { SQUARES_BLOCK = 1024 };
+void op_block_squares(struct graph *g, value sums, value gradient);
+value op_combined_norm(struct graph *g, value sums, value at);
 
 /* Step scalars of one group. */
 enum { STEP_LEARNING_RATE, STEP_GRADIENT_SCALE, STEP_DECAY, STEP_BETA1, STEP_BETA2, STEP_EPSILON, STEP_CORRECTION1,

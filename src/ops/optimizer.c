@@ -10,6 +10,21 @@ value op_squared_norm(struct graph *g, value gradient)
     return node_out(g, n, 0, "norm", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, NORM_RECORD}});
 }
 
+void op_block_squares(struct graph *g, value sums, value gradient)
+{
+    struct node *n = graph_node(g, &op_block_squares_type);
+    node_in(g, n, 0, gradient);
+    node_out_into(g, n, 0, sums, WRITE);
+}
+
+value op_combined_norm(struct graph *g, value sums, value at)
+{
+    struct node *n = graph_node(g, &op_combined_norm_type);
+    node_in(g, n, 0, sums);
+    node_in(g, n, 1, at);
+    return node_out(g, n, 0, "norm", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, NORM_RECORD}});
+}
+
 value op_select_row(struct graph *g, value rows, value control)
 {
     struct node *n = graph_node(g, &op_select_row_type);
@@ -65,6 +80,8 @@ void op_sgd(struct graph *g, value weights, value working, value moment, value g
 }
 
 const struct op_type op_squared_norm_type = {.name = "squared_norm", .index = OP_squared_norm};
+const struct op_type op_block_squares_type = {.name = "block_squares", .index = OP_block_squares};
+const struct op_type op_combined_norm_type = {.name = "combined_norm", .index = OP_combined_norm};
 const struct op_type op_select_row_type = {.name = "select_row", .index = OP_select_row};
 const struct op_type op_guard_type = {.name = "guard", .index = OP_guard};
 const struct op_type op_adamw_type = {.name = "adamw", .index = OP_adamw};

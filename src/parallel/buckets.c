@@ -132,6 +132,12 @@ size_t buckets_largest(const struct buckets *b)
     return most;
 }
 
+struct lane_run bucket_piece(const struct bucket *b, size_t ranks, size_t rank)
+{
+    struct lane_run blocks = lane_run_of(b->elements / PARAMETER_ALIGNMENT, ranks, rank);
+    return (struct lane_run){blocks.first * PARAMETER_ALIGNMENT, blocks.count * PARAMETER_ALIGNMENT};
+}
+
 struct bucket_range bucket_take(const struct bucket *b, struct lane_run *run)
 {
     size_t at = run->first, k = 0;

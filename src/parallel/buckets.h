@@ -34,6 +34,9 @@ void buckets_free(struct buckets *b);
 
 size_t buckets_largest(const struct buckets *b); /* elements */
 
+/* The rank's piece of a bucket, in elements of the bucket: whole blocks of PARAMETER_ALIGNMENT; earlier ranks have the larger ones. */
+struct lane_run bucket_piece(const struct bucket *b, size_t ranks, size_t rank);
+
 /* Takes the first elements off a run of a bucket's elements that lie together in the arena. */
 struct bucket_range bucket_take(const struct bucket *b, struct lane_run *run);
 

@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 
-enum { BLOCK = PARAMETER_ALIGNMENT };
-
 struct root {
     struct lane_run lanes;
     size_t rank;
@@ -30,12 +28,6 @@ struct reduction {
     double waited, exposed;
 };
 
-static struct lane_run piece_of(size_t count, size_t ranks, size_t rank)
-{
-    struct lane_run blocks = lane_run_of(count / BLOCK, ranks, rank);
-    return (struct lane_run){blocks.first * BLOCK, blocks.count * BLOCK};
-}
-
 static size_t roots_in_all(size_t lanes, size_t ranks)
 {
     size_t count = 0;
@@ -47,7 +39,7 @@ static size_t received_elements(size_t lanes, size_t ranks, size_t rank, bool or
 {
     if (!ordered || ranks == 1) return 0;
     size_t foreign = roots_in_all(lanes, ranks) - lanes_roots(NULL, lanes, lane_run_of(lanes, ranks, rank));
-    return foreign * piece_of(largest, ranks, 0).count; /* the first piece is the largest */
+    return foreign * bucket_piece(&(struct bucket){.elements = largest}, ranks, 0).count; /* the first piece is the largest */
 }
 
 static elbo_status list_roots(struct reduction *r, elbo_error *error)
@@ -150,12 +142,12 @@ static void add_transfer(struct reduction *r, size_t peer, float *data, size_t e
     if (elements) r->transfers[r->transfer_count++] = (struct transfer){peer, data, elements * sizeof *data, receive};
 }
 
-/* A piece of the bucket from an arena, or into it. */
-static void add_piece(struct reduction *r, size_t peer, float *arena, struct lane_run piece, bool receive)
+/* A piece of the bucket from an arena, or into it; of it what lies from element `least` on. */
+static void add_piece(struct reduction *r, size_t peer, float *arena, struct lane_run piece, size_t least, bool receive)
 {
     while (piece.count) {
         struct bucket_range s = bucket_take(at_hand(r), &piece);
-        add_transfer(r, peer, arena + s.first, s.count, receive);
+        if (s.first >= least) add_transfer(r, peer, arena + s.first, s.count, receive);
     }
 }
 
@@ -169,8 +161,8 @@ static elbo_status begin(struct reduction *r, elbo_error *error)
 /* Every rank gets the others' roots of its piece. What is received has no gaps: ranges are told apart by the sender only. */
 static elbo_status send_roots(struct reduction *r, elbo_error *error)
 {
-    size_t count = at_hand(r)->elements, foreign = 0, own = 0;
-    struct lane_run mine = piece_of(count, r->ranks, r->rank);
+    size_t foreign = 0, own = 0;
+    struct lane_run mine = bucket_piece(at_hand(r), r->ranks, r->rank);
     for (size_t i = 0; i < r->root_count; i++) {
         struct root *root = &r->roots[i];
         if (root->rank != r->rank) {
@@ -185,7 +177,7 @@ static elbo_status send_roots(struct reduction *r, elbo_error *error)
         }
         root->data = own + 1 < r->own_roots ? aside(r, own) : r->o.arena;
         for (size_t q = 0; q < r->ranks; q++)
-            if (q != r->rank) add_piece(r, q, root->data, piece_of(count, r->ranks, q), false);
+            if (q != r->rank) add_piece(r, q, root->data, bucket_piece(at_hand(r), r->ranks, q), 0, false);
         own++;
     }
     return begin(r, error);
@@ -213,12 +205,12 @@ static const struct root *add_up(struct reduction *r, struct lane_run node, stru
     return sum;
 }
 
-/* The sum of this rank's piece, to every rank. */
+/* The sum of this rank's piece, to every rank, where it does not stay here. */
 static elbo_status return_sums(struct reduction *r, elbo_error *error)
 {
     struct backend *b = r->o.backend;
-    size_t count = at_hand(r)->elements, at = 0;
-    struct lane_run mine = piece_of(count, r->ranks, r->rank), left = mine;
+    size_t at = 0;
+    struct lane_run mine = bucket_piece(at_hand(r), r->ranks, r->rank), left = mine;
     r->root = 0;
     const struct root *sum = mine.count ? add_up(r, (struct lane_run){0, r->o.lanes}, mine) : NULL;
     while (left.count && sum->data != r->o.arena) {
@@ -228,8 +220,8 @@ static elbo_status return_sums(struct reduction *r, elbo_error *error)
     }
     for (size_t q = 0; q < r->ranks; q++) {
         if (q == r->rank) continue;
-        add_piece(r, q, r->o.arena, piece_of(count, r->ranks, q), true);
-        add_piece(r, q, r->o.arena, mine, false);
+        add_piece(r, q, r->o.arena, bucket_piece(at_hand(r), r->ranks, q), r->o.kept, true);
+        add_piece(r, q, r->o.arena, mine, r->o.kept, false);
     }
     return begin(r, error);
 }

@@ -2,7 +2,7 @@
  *
  *     reduction_create(&r, &options, &error);
  *     for (lane of reduction_own(r)) { slots of the lane: the first overwrites the arena, later ones add; reduction_lane(r, lane); }
- *     reduction_finish(r, &error);                       -- the arena holds the sum on every rank
+ *     reduction_finish(r, &error);                       -- the arena holds the sum on every rank, or the rank's pieces of it
  *
  * Of the last slot of the last lane reduction_step is told how far its backward pass has come: a bucket that is finished sets out then,
  * beside the work that follows, and reduction_finish has the last one to wait for.
@@ -26,6 +26,8 @@ struct reduction_options {
     size_t elements;                 /* a multiple of PARAMETER_ALIGNMENT           */
     size_t lanes;                    /* at least as many as ranks                   */
     bool ordered;
+    size_t kept;                     /* ordered: sums of elements before this one stay with the rank of their piece (buckets.h); 0: all
+                                        come back; an edge of a bucket's range */
     const struct buckets *buckets;   /* of all elements; outlive the reduction      */
 };
 

@@ -45,10 +45,10 @@ static elbo_status write_range(const struct arena *a, size_t at, const void *dat
 
 elbo_status arena_write(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
 {
-    struct sharded_part parts[GROUPS];
+    struct sharded_part part;
+    size_t piece = 0;
     if (!a->sharded) return write_range(a, at, data, elements, error);
-    size_t n = sharded_parts(parts, &a->sharded->optimizer, at, elements);
-    for (size_t i = 0; i < n; i++)
-        ELBO_TRY(write_range(a, parts[i].at, (const char *)data + parts[i].from * sizeof(float), parts[i].count, error));
+    while (sharded_next(&part, &piece, &a->sharded->optimizer, at, elements))
+        ELBO_TRY(write_range(a, part.at, (const char *)data + part.from * sizeof(float), part.count, error));
     return ELBO_OK;
 }

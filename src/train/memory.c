@@ -25,22 +25,20 @@ struct slot_options slot_options_of(const struct elbo_config *c)
 }
 
 /* Elements of one moment on rank 0, which has the most. */
-static size_t moments_of(const struct elbo_config *c, const struct parameters *p)
+static size_t moments_of(const struct elbo_config *c, const struct parameters *p, const struct buckets *b)
 {
-    size_t elements = 0;
-    struct optimizer_share share = {c->parallel.zero && c->parallel.ranks ? c->parallel.ranks : 1, 0};
-    for (unsigned g = 0; g < GROUPS; g++) elements += optimizer_piece_of(&parameters_groups(p)[g], share).count;
-    return elements;
+    return optimizer_share_elements(p, &(struct optimizer_share){c->parallel.zero && c->parallel.ranks ? c->parallel.ranks : 1, 0, b, NULL, NULL});
 }
 
-/* Gradients go round once in pieces and once as sums; a rank with several roots of the tree of lanes sends each. */
+/* Gradients go round once in pieces and once as sums; a rank with several roots of the tree of lanes sends each. With ZeRO the weights go
+ * round instead of the sums. */
 static void estimate_wire(struct memory_table *t, const struct elbo_config *c, const struct buckets *b)
 {
     double ranks = (double)t->ranks, bytes = (double)t->gradients;
     size_t lanes = team_lanes(c, t->ranks);
     double roots = c->determinism == DETERMINISM_FAST ? 1 : (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
-    if (c->parallel.zero) roots += (double)t->weights / bytes; /* and the weights once more */
-    t->wire = (1 + roots) * bytes * (ranks - 1) / ranks;
+    if (c->parallel.zero && c->determinism == DETERMINISM_FAST) roots = (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
+    t->wire = (roots * bytes + (c->parallel.zero ? (double)t->weights : bytes)) * (ranks - 1) / ranks;
     t->wire_seconds = t->exposed = 0;
     if (!(c->parallel.bandwidth > 0)) return;
     double each = 2 * (ranks - 1) * c->parallel.latency * 1e-6, last = (double)b->list[b->count - 1].elements * sizeof(float) / bytes;
@@ -81,11 +79,11 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
     t->weights = arena + (c->model.precision == PRECISION_BF16 ? arena / 2 : 0);
     t->gradients = arena + figures * sizeof(float);
     t->ranks = c->parallel.ranks ? c->parallel.ranks : 1;
-    t->sums = reduction_bytes(t->gradients / sizeof(float), team_lanes(c, t->ranks), t->ranks, 0, c->determinism != DETERMINISM_FAST,
+    t->sums = reduction_bytes(t->gradients / sizeof(float), team_lanes(c, t->ranks), t->ranks, 0, team_ordered(c),
                               buckets_largest(&buckets));
     estimate_wire(t, c, &buckets);
+    t->moments = moments_of(c, p, &buckets) * dtype_bytes(optimizer_moments(&c->optimizer));
     buckets_free(&buckets);
-    t->moments = moments_of(c, p) * dtype_bytes(optimizer_moments(&c->optimizer));
     if (c->optimizer.kind == OPTIMIZER_ADAMW) t->moments *= 2;
     /* Two batches of rank 0's slots: six i32 arrays per token and stream, and a few per sentence. */
     team_own_slots(&(struct team){.ranks = t->ranks}, c, &s);

@@ -1,7 +1,9 @@
 #include "train/optimizer.h"
+#include "parallel/buckets.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 _Static_assert((int)GROUPS <= (int)MOST_NORMS, "the guard takes all groups");
 
@@ -23,51 +25,108 @@ enum dtype optimizer_moments(const struct optimizer_config *c)
     return c->moments == MOMENTS_BF16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
-struct optimizer_piece optimizer_piece_of(const struct parameter_group *group, struct optimizer_share share)
+static bool shared(const struct optimizer_share *s)
 {
-    size_t blocks = group->elements / PARAMETER_ALIGNMENT, ranks = share.ranks ? share.ranks : 1;
-    size_t first = blocks / ranks * share.rank + (share.rank < blocks % ranks ? share.rank : blocks % ranks);
-    size_t count = blocks / ranks + (share.rank < blocks % ranks);
-    return (struct optimizer_piece){group->offset + first * PARAMETER_ALIGNMENT, count * PARAMETER_ALIGNMENT};
+    return s->ranks > 1;
 }
 
-static value range(struct graph *g, const char *what, enum dtype dtype, unsigned group, size_t elements)
+static unsigned group_at(const struct parameters *p, size_t element)
 {
-    char name[32];
-    snprintf(name, sizeof name, "%s.%u", what, group);
+    const struct parameter_group *groups = parameters_groups(p);
+    unsigned g = 0;
+    while (element >= groups[g].offset + groups[g].elements) g++;
+    return g;
+}
+
+struct listing {
+    struct optimizer_piece *list; /* null: counted only */
+    size_t count, moments;
+};
+
+static void add_piece(struct listing *l, unsigned group, size_t first, size_t count)
+{
+    if (!count) return;
+    if (l->list) l->list[l->count] = (struct optimizer_piece){first, count, l->moments, group};
+    l->count++;
+    l->moments += count;
+}
+
+static struct listing list_pieces(struct optimizer_piece *list, const struct parameters *p, const struct optimizer_share *share)
+{
+    struct listing l = {.list = list};
+    const struct parameter_group *groups = parameters_groups(p);
+    for (unsigned g = 0; g < GROUPS && !shared(share); g++) add_piece(&l, g, groups[g].offset, groups[g].elements);
+    for (size_t i = 0; shared(share) && i < share->buckets->count; i++) {
+        const struct bucket *b = &share->buckets->list[i];
+        struct lane_run left = bucket_piece(b, share->ranks, share->rank);
+        while (left.count) {
+            struct bucket_range s = bucket_take(b, &left);
+            if (s.first < parameters_arena_elements(p)) add_piece(&l, group_at(p, s.first), s.first, s.count); /* no figures */
+        }
+    }
+    return l;
+}
+
+size_t optimizer_pieces(struct optimizer_piece *list, const struct parameters *p, const struct optimizer_share *share)
+{
+    return list_pieces(list, p, share).count;
+}
+
+size_t optimizer_share_elements(const struct parameters *p, const struct optimizer_share *share)
+{
+    return list_pieces(NULL, p, share).moments;
+}
+
+static value range(struct graph *g, const char *what, enum dtype dtype, size_t number, size_t elements)
+{
+    char name[48];
+    snprintf(name, sizeof name, "%s.%zu", what, number);
     value v = graph_input(g, name, dtype, 1, (struct dim[]){{DIM_FIXED, elements}});
     graph_resident(g, v);
     return v;
 }
 
+static void bind_in(const struct graph *g, struct executor *e, const char *name, const void *data)
+{
+    value v = graph_input_named(g, name);
+    if (v.index) e->inputs[graph_value(g, v)->binding] = data;
+}
+
 static void bind(struct optimizer *o, const char *name, const void *data)
 {
-    value v = graph_input_named(o->graph, name);
-    if (v.index) o->executor.inputs[graph_value(o->graph, v)->binding] = data;
+    bind_in(o->graph, &o->executor, name, data);
+}
+
+static void bind_numbered(struct optimizer *o, const char *what, size_t number, const void *data)
+{
+    char name[48];
+    snprintf(name, sizeof name, "%s.%zu", what, number);
+    bind(o, name, data);
+    if (o->squares_graph) bind_in(o->squares_graph, &o->squares, name, data);
 }
 
 static void bind_ranges(struct optimizer *o, struct weight_arenas weights)
 {
     const struct parameter_group *groups = parameters_groups(o->parameters);
-    size_t moment = dtype_bytes(optimizer_moments(&o->config));
+    size_t moment = dtype_bytes(optimizer_moments(&o->config)), block = 0, own = o->section ? o->section[o->share.rank] : 0;
     for (unsigned k = 0; k < GROUPS; k++) {
-        size_t at = optimizer_piece_of(&groups[k], o->share).first, own = o->moment_at[k];
-        const struct {
-            const char *what;
-            const void *data;
-        } ranges[] = {{"gradient", o->gradients + groups[k].offset},
-                      {"piece", o->gradients + at},
-                      {"weights", weights.master + at},
-                      {"working", weights.working ? (const uint16_t *)weights.working + at : NULL},
-                      {"moment1", (const char *)o->moment1 + own * moment},
-                      {"moment2", o->moment2 ? (const char *)o->moment2 + own * moment : NULL},
-                      {"scalars", o->scalars + k * STEP_SCALARS}};
-        for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
-            char name[32];
-            snprintf(name, sizeof name, "%s.%u", ranges[i].what, k);
-            bind(o, name, ranges[i].data);
-        }
+        bind_numbered(o, "gradient", k, o->gradients + groups[k].offset);
+        bind_numbered(o, "scalars", k, o->scalars + k * STEP_SCALARS);
+        if (o->places && o->trained[k]) bind_numbered(o, "places", k, o->places + block);
+        if (o->trained[k]) block += groups[k].elements / SQUARES_BLOCK;
     }
+    for (size_t i = 0; i < o->piece_count; i++) {
+        const struct optimizer_piece *p = &o->pieces[i];
+        bind_numbered(o, "piece", i, o->gradients + p->first);
+        bind_numbered(o, "weights", i, weights.master + p->first);
+        bind_numbered(o, "working", i, weights.working ? (const uint16_t *)weights.working + p->first : NULL);
+        bind_numbered(o, "moment1", i, (const char *)o->moment1 + p->moment * moment);
+        bind_numbered(o, "moment2", i, o->moment2 ? (const char *)o->moment2 + p->moment * moment : NULL);
+        if (!o->sums || !o->trained[p->group]) continue;
+        bind_numbered(o, "squares", i, o->sums + own);
+        own += p->count / SQUARES_BLOCK;
+    }
+    bind(o, "sums", o->sums);
 }
 
 static value small(struct graph *g, const char *name, size_t rank, const struct dim *dim, bool resident)
@@ -77,36 +136,94 @@ static value small(struct graph *g, const char *name, size_t rank, const struct 
     return v;
 }
 
-/* Norms, guard, then each group's update. */
+/* Norms, guard, then each piece's update. */
 static void record(struct optimizer *o, bool working)
 {
     struct graph *g = o->graph;
     const struct parameter_group *groups = parameters_groups(o->parameters);
-    value gradient[GROUPS] = {{0}}, norms[GROUPS];
+    value gradient[GROUPS] = {{0}}, scalars[GROUPS] = {{0}}, norms[GROUPS], sums = NO_VALUE;
     enum dtype moments = optimizer_moments(&o->config);
     size_t count = 0;
+    if (o->sums) sums = graph_input(g, "sums", DTYPE_U64, 1, (struct dim[]){{DIM_FIXED, o->section[o->share.ranks]}});
+    if (o->sums) graph_resident(g, sums);
     for (unsigned k = 0; k < GROUPS; k++) {
         if (!o->trained[k]) continue;
-        gradient[k] = range(g, "gradient", DTYPE_F32, k, groups[k].elements);
-        norms[count++] = op_squared_norm(g, gradient[k]);
+        if (o->sums) {
+            norms[count++] = op_combined_norm(g, sums, range(g, "places", DTYPE_I32, k, groups[k].elements / SQUARES_BLOCK));
+        } else {
+            gradient[k] = range(g, "gradient", DTYPE_F32, k, groups[k].elements);
+            norms[count++] = op_squared_norm(g, gradient[k]);
+        }
     }
     struct dim rows[] = {{DIM_FIXED, 2 * GROUPS}, {DIM_FIXED, STEP_SCALARS}}, of_groups[] = {{DIM_FIXED, GROUPS}, {DIM_FIXED, STEP_SCALARS}};
     op_guard(g, small(g, "scalars", 2, of_groups, true), small(g, "control", 1, (struct dim[]){{DIM_FIXED, CONTROL_SIZE}}, true), norms,
              count, small(g, "loss", 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}}, true), small(g, "rows", 2, rows, false),
              small(g, "settings", 1, (struct dim[]){{DIM_FIXED, GUARD_SETTINGS}}, false));
-    for (unsigned k = 0; k < GROUPS; k++) {
-        struct optimizer_piece piece = optimizer_piece_of(&groups[k], o->share);
-        size_t n = piece.count;
-        if (!o->trained[k] || !n) continue;
-        value d = n == groups[k].elements ? gradient[k] : range(g, "piece", DTYPE_F32, k, n);
-        value w = range(g, "weights", DTYPE_F32, k, n), m = range(g, "moment1", moments, k, n);
-        value copy = working ? range(g, "working", DTYPE_BF16, k, n) : NO_VALUE;
-        value s = range(g, "scalars", DTYPE_F32, k, STEP_SCALARS);
+    for (size_t i = 0; i < o->piece_count; i++) {
+        const struct optimizer_piece *piece = &o->pieces[i];
+        unsigned k = piece->group;
+        size_t n = piece->count;
+        if (!o->trained[k]) continue;
+        if (!scalars[k].index) scalars[k] = range(g, "scalars", DTYPE_F32, k, STEP_SCALARS);
+        value d = gradient[k].index ? gradient[k] : range(g, "piece", DTYPE_F32, i, n);
+        value w = range(g, "weights", DTYPE_F32, i, n), m = range(g, "moment1", moments, i, n);
+        value copy = working ? range(g, "working", DTYPE_BF16, i, n) : NO_VALUE;
         if (o->config.kind == OPTIMIZER_ADAMW)
-            op_adamw(g, w, copy, m, range(g, "moment2", moments, k, n), d, s, piece.first);
+            op_adamw(g, w, copy, m, range(g, "moment2", moments, i, n), d, scalars[k], piece->first);
         else
-            op_sgd(g, w, copy, m, d, s, piece.first);
+            op_sgd(g, w, copy, m, d, scalars[k], piece->first);
     }
+}
+
+/* ---- of several ranks: the squares of this one's blocks, and where everybody's lie ---- */
+
+static elbo_status place_blocks(struct optimizer *o, elbo_error *error)
+{
+    const struct parameter_group *groups = parameters_groups(o->parameters);
+    size_t ranks = o->share.ranks, begin[GROUPS] = {0}, blocks = 0, most = 0, place = 0;
+    for (unsigned k = 0; k < GROUPS; k++) {
+        begin[k] = blocks;
+        if (o->trained[k]) blocks += groups[k].elements / SQUARES_BLOCK;
+    }
+    for (size_t r = 0; r < ranks; r++) {
+        size_t n = optimizer_pieces(NULL, o->parameters, &(struct optimizer_share){ranks, r, o->share.buckets, NULL, NULL});
+        most = n > most ? n : most;
+    }
+    int32_t *places = calloc(blocks + 1, sizeof *places);
+    struct optimizer_piece *list = calloc(most + 1, sizeof *list);
+    o->section = calloc(ranks + 1, sizeof *o->section);
+    bool there = places && list && o->section;
+    for (size_t r = 0; r < ranks && there; r++) {
+        size_t n = optimizer_pieces(list, o->parameters, &(struct optimizer_share){ranks, r, o->share.buckets, NULL, NULL});
+        for (size_t i = 0; i < n; i++) {
+            unsigned k = list[i].group;
+            size_t at = begin[k] + (list[i].first - groups[k].offset) / SQUARES_BLOCK;
+            for (size_t b = 0; o->trained[k] && b < list[i].count / SQUARES_BLOCK; b++) places[at + b] = (int32_t)place++;
+        }
+        o->section[r + 1] = place;
+    }
+    struct backend *b = o->backend;
+    elbo_status status = there ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to plan the norm over %zu ranks", ranks);
+    if (!status) status = b->allocate(b, (void **)&o->sums, (blocks + 1) * sizeof *o->sums, "the norm's sums", error);
+    if (!status) status = b->allocate(b, (void **)&o->places, (blocks + 1) * sizeof *places, "the norm's sums", error);
+    if (!status) b->upload(b, o->places, places, blocks * sizeof *places);
+    free(places);
+    free(list);
+    return status;
+}
+
+static elbo_status record_squares(struct optimizer *o, const struct graph_capacities *none, elbo_error *error)
+{
+    size_t own = o->section[o->share.rank + 1] - o->section[o->share.rank];
+    if (!own) return ELBO_OK;
+    ELBO_TRY(graph_create(&o->squares_graph, "squares", o->parameters, none, error));
+    for (size_t i = 0; i < o->piece_count; i++) {
+        const struct optimizer_piece *p = &o->pieces[i];
+        if (!o->trained[p->group]) continue;
+        op_block_squares(o->squares_graph, range(o->squares_graph, "squares", DTYPE_U64, i, p->count / SQUARES_BLOCK),
+                         range(o->squares_graph, "piece", DTYPE_F32, i, p->count));
+    }
+    return executor_create(&o->squares, o->squares_graph, o->backend, error);
 }
 
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
@@ -115,10 +232,10 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     *o = (struct optimizer){.config = *config, .parameters = parameters, .backend = backend};
     if (options) o->share = options->share;
     const struct parameter_group *groups = parameters_groups(parameters);
-    for (unsigned k = 0; k < GROUPS; k++) {
-        o->moment_at[k] = o->moments;
-        o->moments += optimizer_piece_of(&groups[k], o->share).count;
-    }
+    o->piece_count = optimizer_pieces(NULL, parameters, &o->share);
+    o->pieces = calloc(o->piece_count + 1, sizeof *o->pieces);
+    if (!o->pieces) return elbo_fail(error, ELBO_MEMORY, "no memory for the optimizer's %zu pieces", o->piece_count);
+    o->moments = list_pieces(o->pieces, parameters, &o->share).moments;
     size_t elements = parameters_arena_elements(parameters), figures = options ? options->figures : 0;
     size_t bytes = o->moments * dtype_bytes(optimizer_moments(config));
     ELBO_TRY(backend->allocate(backend, (void **)&o->gradients, (elements + figures) * sizeof(float), "gradients", error));
@@ -133,6 +250,10 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
         o->factor[k] = part_factor(config, groups[k].part);
         o->trained[k] = groups[k].elements && o->factor[k] > 0;
     }
+    if (shared(&o->share)) {
+        ELBO_TRY(place_blocks(o, error));
+        ELBO_TRY(record_squares(o, &none, error));
+    }
     record(o, weights.working);
     ELBO_TRY(executor_create(&o->executor, o->graph, backend, error));
     bind_ranges(o, weights);
@@ -141,16 +262,21 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     bind(o, "rows", o->rows);
     bind(o, "settings", o->settings);
     ELBO_TRY(backend->allocate(backend, &o->arena, o->executor.plan.bytes, "the norms", error));
+    if (o->squares_graph) ELBO_TRY(executor_bind(&o->squares, NULL, weights, o->gradients, NULL, error)); /* it has no activations */
     return executor_bind(&o->executor, o->arena, weights, o->gradients, NULL, error);
 }
 
 void optimizer_free(struct optimizer *o)
 {
-    void *memory[] = {o->gradients, o->moment1, o->moment2, o->control, o->scalars, o->arena};
+    void *memory[] = {o->gradients, o->moment1, o->moment2, o->control, o->scalars, o->arena, o->sums, o->places};
     executor_free(&o->executor);
+    if (o->squares_graph) executor_free(&o->squares);
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i]) o->backend->release(o->backend, memory[i]);
     graph_free(o->graph);
+    graph_free(o->squares_graph);
+    free(o->pieces);
+    free(o->section);
     *o = (struct optimizer){0};
 }
 
@@ -181,5 +307,7 @@ elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_e
     o->settings[GUARD_CLIP] = (float)c->clip;
     o->settings[GUARD_SKIP] = u->skip;
     struct execution run = {.seed = u->seed, .step = u->step};
+    if (o->squares_graph) ELBO_TRY(executor_run(&o->squares, &run, error));
+    if (shared(&o->share)) ELBO_TRY(o->share.exchange(o->share.context, error));
     return executor_run(&o->executor, &run, error);
 }

@@ -1,5 +1,6 @@
 /* The optimizer: walks the parameter groups of one arena. An update is one small graph (squared norm of each trained group,
- * guard, AdamW or SGD on each), so that it runs, and is accounted for, like every other op, and waits for nothing. */
+ * guard, AdamW or SGD on each), so that it runs, and is accounted for, like every other op, and waits for nothing. Of several ranks that
+ * share it out it is two, with an exchange of small sums between them. */
 #ifndef TRAIN_OPTIMIZER_H
 #define TRAIN_OPTIMIZER_H
 
@@ -16,15 +17,21 @@ struct update {
     uint64_t seed, step; /* of the noise that rounds moments in bf16: the run's, and the draw that this update is of */
 };
 
-/* Which part of every group this optimizer updates: the rank-th of `ranks` runs of blocks (ZeRO stage 1, Rajbhandari et al. 2020). It
- * alone has moments here; norms are of whole gradients. ranks 0 or 1: all. */
+struct buckets;
+
+/* What this optimizer updates: the rank's piece of every bucket (ZeRO stage 1, Rajbhandari et al. 2020). Only it has moments here, and
+ * needs gradients; norms are of whole gradients, from sums over blocks that ranks exchange, with the same bits. ranks 0 or 1: all. */
 struct optimizer_share {
     size_t ranks, rank;
+    const struct buckets *buckets;
+    elbo_status (*exchange)(void *context, elbo_error *error); /* of `sums`: section r is rank r's to give */
+    void *context;
 };
 
-/* Elements of the arenas. */
+/* Elements of the arenas, of one group, and where the moments of them begin in the share's own arenas. */
 struct optimizer_piece {
-    size_t first, count;
+    size_t first, count, moment;
+    unsigned group;
 };
 
 struct optimizer {
@@ -37,7 +44,14 @@ struct optimizer {
     uint64_t updates;                     /* known to be applied: the schedules' clock */
     float *gradients;                     /* arena                                    */
     void *moment1, *moment2;              /* arenas of the share's pieces, behind each other; moment2 is null with SGD */
-    size_t moments, moment_at[GROUPS];    /* their elements; where those of a group begin */
+    size_t moments;                       /* their elements                           */
+    struct optimizer_piece *pieces;
+    size_t piece_count;
+    double *sums;                         /* of the trained blocks' squares, of several ranks: rank r's from section[r] to section[r + 1] */
+    int32_t *places;                      /* where those of the groups' blocks lie, group by group */
+    size_t *section;
+    struct graph *squares_graph;          /* null: none are computed here             */
+    struct executor squares;
     float *control;                       /* (CONTROL_SIZE) on the backend            */
     float *scalars;                       /* (GROUPS, STEP_SCALARS) on the backend    */
     float rows[2][GROUPS][STEP_SCALARS], settings[GUARD_SETTINGS];
@@ -52,8 +66,10 @@ unsigned optimizer_wanted(const struct optimizer_config *config);
 /* Type of the moments. */
 enum dtype optimizer_moments(const struct optimizer_config *config);
 
-/* A share's piece of a group. */
-struct optimizer_piece optimizer_piece_of(const struct parameter_group *group, struct optimizer_share share);
+/* A share's pieces, in the order of its moments; returns how many. `list` null: only counts. */
+size_t optimizer_pieces(struct optimizer_piece *list, const struct parameters *p, const struct optimizer_share *share);
+/* Elements of a moment in that share. */
+size_t optimizer_share_elements(const struct parameters *p, const struct optimizer_share *share);
 
 struct optimizer_options {
     size_t figures;                       /* elements behind the gradients in their arena, for what is summed with them */

@@ -8,40 +8,6 @@ struct request {
     uint64_t moment, first, count; /* count 0: done */
 };
 
-struct optimizer_share sharded_share(const struct trainer *t)
-{
-    bool shares = t->config->parallel.zero && t->team.collectives;
-    return (struct optimizer_share){shares ? t->team.ranks : 1, shares ? t->team.rank : 0};
-}
-
-bool sharded(const struct trainer *t)
-{
-    return t->optimizer.share.ranks > 1;
-}
-
-static struct optimizer_piece piece_of(const struct optimizer *o, unsigned group, size_t rank)
-{
-    return optimizer_piece_of(&parameters_groups(o->parameters)[group], (struct optimizer_share){o->share.ranks, rank});
-}
-
-/* What both ranges have. */
-static struct optimizer_piece overlap(struct optimizer_piece a, size_t first, size_t count)
-{
-    size_t begin = a.first > first ? a.first : first, end_a = a.first + a.count, end_b = first + count;
-    size_t end = end_a < end_b ? end_a : end_b;
-    return (struct optimizer_piece){begin, end > begin ? end - begin : 0};
-}
-
-size_t sharded_parts(struct sharded_part parts[GROUPS], const struct optimizer *o, size_t first, size_t count)
-{
-    size_t n = 0;
-    for (unsigned g = 0; g < GROUPS; g++) {
-        struct optimizer_piece own = piece_of(o, g, o->share.rank), both = overlap(own, first, count);
-        if (both.count) parts[n++] = (struct sharded_part){both.first - first, o->moment_at[g] + both.first - own.first, both.count};
-    }
-    return n;
-}
-
 /* ---- transfers ---- */
 
 struct list {
@@ -68,28 +34,114 @@ static elbo_status list_exchange(struct list *l, struct trainer *t, elbo_error *
     return status;
 }
 
-static void add_arena(struct list *l, const struct trainer *t, char *arena, size_t element)
+/* The sums of every rank's blocks reach every rank. */
+static elbo_status exchange_sums(void *context, elbo_error *error)
+{
+    struct trainer *t = context;
+    const struct optimizer *o = &t->optimizer;
+    size_t own = o->section[t->team.rank], count = o->section[t->team.rank + 1] - own;
+    struct list l;
+    ELBO_TRY(list_open(&l, 2 * t->team.ranks, error));
+    for (size_t r = 0; r < t->team.ranks; r++) {
+        if (r == t->team.rank) continue;
+        list_add(&l, r, o->sums + own, count * sizeof *o->sums, false);
+        list_add(&l, r, o->sums + o->section[r], (o->section[r + 1] - o->section[r]) * sizeof *o->sums, true);
+    }
+    return list_exchange(&l, t, error);
+}
+
+/* ---- who has what ---- */
+
+struct optimizer_share sharded_share(struct trainer *t)
+{
+    bool shares = t->config->parallel.zero && t->team.collectives && t->team.ranks > 1;
+    return (struct optimizer_share){shares ? t->team.ranks : 1, shares ? t->team.rank : 0, &t->team.buckets, exchange_sums, t};
+}
+
+bool sharded(const struct trainer *t)
+{
+    return t->optimizer.share.ranks > 1;
+}
+
+/* What both ranges have. */
+static size_t overlap(size_t *first, size_t first_a, size_t count_a, size_t first_b, size_t count_b)
+{
+    size_t begin = first_a > first_b ? first_a : first_b, end_a = first_a + count_a, end_b = first_b + count_b;
+    size_t end = end_a < end_b ? end_a : end_b;
+    *first = begin;
+    return end > begin ? end - begin : 0;
+}
+
+bool sharded_next(struct sharded_part *part, size_t *piece, const struct optimizer *o, size_t first, size_t count)
+{
+    while (*piece < o->piece_count) {
+        const struct optimizer_piece *own = &o->pieces[(*piece)++];
+        size_t begin, n = overlap(&begin, own->first, own->count, first, count);
+        if (!n) continue;
+        *part = (struct sharded_part){begin - first, own->moment + begin - own->first, n};
+        return true;
+    }
+    return false;
+}
+
+/* The pieces of every rank: of rank r from at[r] to at[r + 1]. */
+struct all_pieces {
+    struct optimizer_piece *list;
+    size_t *at;
+};
+
+static elbo_status list_all(struct all_pieces *all, const struct trainer *t, elbo_error *error)
 {
     const struct optimizer *o = &t->optimizer;
-    for (unsigned g = 0; g < GROUPS; g++) {
-        struct optimizer_piece own = piece_of(o, g, t->team.rank);
-        for (size_t r = 0; r < t->team.ranks && o->trained[g]; r++) {
-            struct optimizer_piece theirs = piece_of(o, g, r);
-            if (r == t->team.rank) continue;
-            list_add(l, r, arena + own.first * element, own.count * element, false);
-            list_add(l, r, arena + theirs.first * element, theirs.count * element, true);
-        }
+    struct optimizer_share share = o->share;
+    *all = (struct all_pieces){.at = calloc(t->team.ranks + 1, sizeof *all->at)};
+    for (share.rank = 0; all->at && share.rank < t->team.ranks; share.rank++)
+        all->at[share.rank + 1] = all->at[share.rank] + optimizer_pieces(NULL, o->parameters, &share);
+    if (all->at) all->list = calloc(all->at[t->team.ranks] + 1, sizeof *all->list);
+    if (!all->list) {
+        free(all->at);
+        return elbo_fail(error, ELBO_MEMORY, "no memory for the pieces of %zu ranks", t->team.ranks);
     }
+    for (share.rank = 0; share.rank < t->team.ranks; share.rank++)
+        optimizer_pieces(all->list + all->at[share.rank], o->parameters, &share);
+    return ELBO_OK;
+}
+
+static void free_all(struct all_pieces *all)
+{
+    free(all->list);
+    free(all->at);
+}
+
+/* ---- weights ---- */
+
+static void add_arena(struct list *l, const struct trainer *t, const struct all_pieces *all, char *arena, size_t element)
+{
+    const struct optimizer *o = &t->optimizer;
+    for (size_t r = 0; r < t->team.ranks; r++)
+        for (size_t i = all->at[r]; i < all->at[r + 1]; i++) {
+            const struct optimizer_piece *p = &all->list[i];
+            if (!o->trained[p->group]) continue;
+            if (r != t->team.rank) list_add(l, r, arena + p->first * element, p->count * element, true);
+            for (size_t q = 0; r == t->team.rank && q < t->team.ranks; q++)
+                if (q != r) list_add(l, q, arena + p->first * element, p->count * element, false);
+        }
 }
 
 elbo_status sharded_gather(struct trainer *t, elbo_error *error)
 {
     struct list l;
+    struct all_pieces all;
     if (!sharded(t)) return ELBO_OK;
-    ELBO_TRY(list_open(&l, 4 * GROUPS * t->team.ranks, error));
-    add_arena(&l, t, (char *)t->model.weights, sizeof *t->model.weights);
-    if (t->model.working) add_arena(&l, t, t->model.working, sizeof(uint16_t));
-    return list_exchange(&l, t, error);
+    ELBO_TRY(list_all(&all, t, error));
+    elbo_status status = list_open(&l, 2 * (all.at[t->team.ranks] + t->optimizer.piece_count * t->team.ranks), error);
+    if (!status) {
+        add_arena(&l, t, &all, (char *)t->model.weights, sizeof *t->model.weights);
+        if (t->model.working) add_arena(&l, t, &all, t->model.working, sizeof(uint16_t));
+        status = list_exchange(&l, t, error);
+    }
+    free_all(&all);
+    return status;
 }
 
 /* ---- rank 0 reads ---- */
@@ -107,19 +159,24 @@ static elbo_status take_part(struct trainer *t, const struct request *q, elbo_er
     const char *arena = q->moment ? o->moment2 : o->moment1;
     size_t element = dtype_bytes(optimizer_moments(&o->config));
     struct list l;
+    struct all_pieces all;
     ELBO_TRY(make_staging(t, error));
-    ELBO_TRY(list_open(&l, GROUPS * t->team.ranks, error));
-    for (unsigned g = 0; g < GROUPS; g++)
-        for (size_t r = 0; r < t->team.ranks; r++) {
-            struct optimizer_piece theirs = piece_of(o, g, r), both = overlap(theirs, q->first, q->count);
-            char *to = (char *)t->sharded_staging + (both.first - q->first) * element;
-            const char *from = arena + (o->moment_at[g] + both.first - theirs.first) * element;
-            if (!both.count) continue;
-            if (!t->team.rank && r) list_add(&l, r, to, both.count * element, true);
-            else if (!t->team.rank) t->backend->copy(t->backend, to, from, both.count * element);
-            else if (r == t->team.rank) list_add(&l, 0, from, both.count * element, false);
+    ELBO_TRY(list_all(&all, t, error));
+    elbo_status status = list_open(&l, all.at[t->team.ranks] + 1, error);
+    for (size_t r = 0; r < t->team.ranks && !status; r++)
+        for (size_t i = all.at[r]; i < all.at[r + 1]; i++) {
+            const struct optimizer_piece *theirs = &all.list[i];
+            size_t begin, n = overlap(&begin, theirs->first, theirs->count, q->first, q->count);
+            char *to = (char *)t->sharded_staging + (begin - q->first) * element;
+            const char *from = arena + (theirs->moment + begin - theirs->first) * element;
+            if (!n) continue;
+            if (!t->team.rank && r) list_add(&l, r, to, n * element, true);
+            else if (!t->team.rank) t->backend->copy(t->backend, to, from, n * element);
+            else if (r == t->team.rank) list_add(&l, 0, from, n * element, false);
         }
-    return list_exchange(&l, t, error);
+    if (!status) status = list_exchange(&l, t, error);
+    free_all(&all);
+    return status;
 }
 
 static elbo_status tell(struct trainer *t, struct request *q, elbo_error *error)

@@ -7,7 +7,7 @@
 #include "train/state.h"
 
 /* The share of this rank. */
-struct optimizer_share sharded_share(const struct trainer *t);
+struct optimizer_share sharded_share(struct trainer *t);
 bool sharded(const struct trainer *t);
 
 /* After an update: the weights, and the working ones, of every rank's pieces. */
@@ -20,10 +20,11 @@ elbo_status sharded_read(struct trainer *t, unsigned moment, void *to, size_t fi
 elbo_status sharded_serve(struct trainer *t, elbo_error *error);
 elbo_status sharded_done(struct trainer *t, elbo_error *error);
 
-/* Where elements first .. first + count of the whole arena lie in this rank's moments; returns how many parts there are. */
+/* Where elements first .. first + count of the whole arena lie in this rank's moments: the next part, while there is one; `piece` is 0
+ * before the first. */
 struct sharded_part {
     size_t from, at, count; /* element of the range, of this rank's arena, how many */
 };
-size_t sharded_parts(struct sharded_part parts[GROUPS], const struct optimizer *o, size_t first, size_t count);
+bool sharded_next(struct sharded_part *part, size_t *piece, const struct optimizer *o, size_t first, size_t count);
 
 #endif

@@ -51,17 +51,16 @@ struct shard {
     size_t count;
 };
 
-/* The elements of parameter p that this rank's piece of its group has become tensors of. */
-static void add_piece(struct shard *s, const struct optimizer *o, unsigned group, const struct parameter *p)
+/* The elements of parameter p that this piece has become tensors. */
+static void add_piece(struct shard *s, const struct optimizer_piece *own, const struct parameter *p)
 {
-    struct optimizer_piece own = optimizer_piece_of(&parameters_groups(o->parameters)[group], o->share);
-    size_t first = own.first > p->offset ? own.first : p->offset, end = own.first + own.count;
+    size_t first = own->first > p->offset ? own->first : p->offset, end = own->first + own->count;
     if (end > p->offset + p->elements) end = p->offset + p->elements;
     for (unsigned k = 0; k < 2 && first < end && s->arena[k].memory; k++) {
         snprintf(s->names[s->count], NAME, "moment%u.%s@%zu", k + 1, p->name, first - p->offset);
         s->tensors[s->count] = (struct safetensors_tensor){.name = s->names[s->count], .dtype = SAFETENSORS_F32, .rank = 1,
                                                            .shape = {end - first}, .source = &s->arena[k].source,
-                                                           .at = o->moment_at[group] + first - own.first};
+                                                           .at = own->moment + first - own->first};
         s->count++;
     }
 }
@@ -69,14 +68,14 @@ static void add_piece(struct shard *s, const struct optimizer *o, unsigned group
 static elbo_status write_own(struct trainer *t, const char *folder, struct manifest_file *entry, elbo_error *error)
 {
     const struct optimizer *o = &t->optimizer;
-    size_t n = parameters_count(o->parameters);
+    size_t n = parameters_count(o->parameters), most = 2 * (n + o->piece_count) + 1; /* a piece and a parameter begin each tensor */
     enum dtype type = optimizer_moments(&o->config);
     char name[NAME];
     struct shard s = {.arena = {{{arena_read}, t->backend, o->moment1, type, NULL, 0}, {{arena_read}, t->backend, o->moment2, type, NULL, 1}},
-                      .tensors = calloc(2 * n + 1, sizeof *s.tensors), .names = calloc(2 * n + 1, sizeof *s.names)};
+                      .tensors = calloc(most, sizeof *s.tensors), .names = calloc(most, sizeof *s.names)};
     elbo_status status = s.tensors && s.names ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to gather the moments of %zu parameters", n);
-    for (unsigned g = 0; g < GROUPS && !status; g++)
-        for (size_t i = 0; i < n; i++) add_piece(&s, o, g, parameters_get(o->parameters, i));
+    for (size_t k = 0; k < o->piece_count && !status; k++)
+        for (size_t i = 0; i < n; i++) add_piece(&s, &o->pieces[k], parameters_get(o->parameters, i));
     name_of(name, t->team.rank, t->team.ranks);
     struct checkpoint_file file = {.name = name, .tensors = s.tensors, .tensor_count = s.count};
     if (!status) status = checkpoint_write_file(entry, folder, &file, error);

@@ -31,6 +31,11 @@ size_t team_lanes(const struct elbo_config *c, size_t ranks)
     return c->parallel.lanes ? c->parallel.lanes : least(8, c->train.slots);
 }
 
+bool team_ordered(const struct elbo_config *c)
+{
+    return c->determinism != DETERMINISM_FAST || c->parallel.zero;
+}
+
 /* Threads of a rank that was not told: its share of the host, unless its launcher gave it processors of its own. */
 static size_t threads_of(const struct ranks *who)
 {

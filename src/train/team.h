@@ -27,6 +27,8 @@ struct team {
 
 /* Lanes of a configuration on so many ranks; refuses fewer lanes or slots than ranks. */
 size_t team_lanes(const struct elbo_config *config, size_t ranks);
+/* Whether gradients are added in an order that is laid down: also where each rank keeps the sums of its pieces. */
+bool team_ordered(const struct elbo_config *config);
 elbo_status team_fits(const struct elbo_config *config, size_t ranks, elbo_error *error);
 
 /* The slots of this rank's lanes, into own_first and own_count. */

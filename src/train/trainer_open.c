@@ -83,13 +83,13 @@ static elbo_status build_sums(struct trainer *t, elbo_error *error)
     const struct elbo_config *c = t->config;
     size_t gradients = parameters_arena_elements(t->model.parameters);
     size_t figures = align_up(recording_state_elements(&t->recording), PARAMETER_ALIGNMENT);
+    ELBO_TRY(team_buckets(&t->team.buckets, c, t->recording.g, t->model.parameters, figures, error));
     struct optimizer_options updated = {.figures = figures, .share = sharded_share(t)};
     ELBO_TRY(optimizer_create(&t->optimizer, &c->optimizer, t->model.parameters, model_weights(&t->model), &updated, t->backend, error));
     ELBO_TRY(recording_place_state(&t->recording, t->optimizer.gradients + gradients, error));
-    ELBO_TRY(team_buckets(&t->team.buckets, c, t->recording.g, t->model.parameters, figures, error));
     struct reduction_options options = {.backend = t->backend, .collectives = t->team.collectives, .arena = t->optimizer.gradients,
                                         .elements = gradients + figures, .lanes = team_lanes(c, t->team.ranks),
-                                        .ordered = c->determinism != DETERMINISM_FAST, .buckets = &t->team.buckets};
+                                        .ordered = team_ordered(c), .kept = sharded(t) ? gradients : 0, .buckets = &t->team.buckets};
     return reduction_create(&t->team.reduction, &options, error);
 }
 

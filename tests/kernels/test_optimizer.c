@@ -5,6 +5,7 @@
 #include "base/philox.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { RATE, SCALE, DECAY, BETA1, BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, APPLY, SCALARS }; /* of ops/ops.h */
@@ -15,7 +16,7 @@ struct context {
     size_t groups, norms;
     int y, rows, control, settings, loss, records[KERNEL_MOST_NORMS];
     size_t first;
-    int weights, moment1, moment2, working, gradient, scalars, record, scratch, header;
+    int weights, moment1, moment2, working, gradient, scalars, record, scratch, header, places, sums;
 };
 
 static int squared_norm(const struct trial *t, const void *context)
@@ -353,6 +354,41 @@ static void try_norm(size_t count, size_t bad, bool shifted)
     trial_run(&t, squared_norm, &c);
 }
 
+static int pieces(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    int e = block_squares_cuda(at(t, c->sums), at(t, c->gradient), c->count, NULL);
+    return e ? e : combined_norm_cuda(at(t, c->record), at(t, c->scratch), at(t, c->sums), at(t, c->places), (c->count + 1023) / 1024, NULL);
+}
+
+/* The norm from sums of blocks: their places in reverse, of sums that were made in order. */
+static void try_pieces(size_t count, size_t bad, bool shifted)
+{
+    struct trial t;
+    struct context c = {.count = count};
+    size_t blocks = (count + 1023) / 1024;
+    int32_t *places = calloc(blocks + 1, sizeof *places);
+    for (size_t i = 0; i < blocks; i++) places[i] = (int32_t)(blocks - 1 - i);
+    trial_begin(&t, KERNEL_F32, "norm of pieces %zu, %zu bad", count, bad);
+    c.gradient = trial_normal(&t, ARRAY_F32, count, 0.1, 1);
+    c.places = trial_integers(&t, places, blocks);
+    c.sums = trial_scratch(&t, ARRAY_F64, blocks);
+    c.scratch = trial_scratch(&t, ARRAY_F64, squared_norm_scratch_doubles(blocks * 1024));
+    c.record = trial_output(&t, ARRAY_F32, 2);
+    double *record = trial_expect(&t, c.record);
+    for (size_t i = 0; i < count; i++) record[0] += pow(trial_value(&t, c.gradient)[i], 2);
+    if (bad) {
+        float values[2] = {INFINITY, NAN}, *g = t.arrays[c.gradient].initial;
+        for (size_t i = 0; i < bad; i++) g[count - 1 - i * 1024] = values[i % 2];
+        t.arrays[c.record].expect[0] = 0;
+        t.arrays[c.record].expect[1] = (double)bad;
+        t.arrays[c.record].skipped = 1;
+    }
+    if (shifted) trial_shift(&t, c.gradient);
+    trial_run(&t, pieces, &c);
+    free(places);
+}
+
 static void norm_matches(void **state)
 {
     (void)state;
@@ -360,7 +396,11 @@ static void norm_matches(void **state)
         size_t n;
         sweep_shape(&n, &shapes, i);
         try_norm(n, 0, false);
+        try_pieces(n, 0, false);
     }
+    try_pieces(5000, 1, false);
+    try_pieces(5000, 3, true);
+    try_pieces(70001, 40, false);
     try_norm(5000, 1, false);
     try_norm(5000, 3, true);
     try_norm(70001, 40, false);

@@ -40,6 +40,8 @@
 #define COVER_dropout                    FAMILY_ELEMENTWISE
 #define COVER_select_row                 FAMILY_OPTIMIZER
 #define COVER_squared_norm               FAMILY_OPTIMIZER
+#define COVER_block_squares              FAMILY_OPTIMIZER
+#define COVER_combined_norm              FAMILY_OPTIMIZER
 #define COVER_guard                      FAMILY_OPTIMIZER
 #define COVER_adamw                      FAMILY_OPTIMIZER
 #define COVER_sgd                        FAMILY_OPTIMIZER

@@ -236,6 +236,71 @@ static void squared_norm(void **state)
     }
 }
 
+/* In pieces of whole blocks, the sums of which lie in another order: the same bits as at once. */
+static void pieces_of(float record[NORM_RECORD], const float *x, size_t n, struct backend *backend)
+{
+    enum { PIECES = 3, MOST = 128 };
+    elbo_error error = {0};
+    struct graph *g;
+    struct executor e;
+    struct graph_capacities capacities = {{0}};
+    size_t all = (n + SQUARES_BLOCK - 1) / SQUARES_BLOCK, place = 0;
+    double sums[MOST];
+    int32_t at[MOST];
+    const void *data[2 * PIECES + 2] = {[0] = sums, [1] = at};
+    assert_true(all <= MOST);
+    assert_int_equal(graph_create(&g, "norm", NULL, &capacities, &error), ELBO_OK);
+    value whole = graph_input(g, "sums", DTYPE_U64, 1, (struct dim[]){{DIM_FIXED, all}});
+    value places = graph_input(g, "at", DTYPE_I32, 1, (struct dim[]){{DIM_FIXED, all}}), in[2 * PIECES + 2] = {whole, places};
+    for (size_t k = PIECES; k-- > 0;) { /* the last piece first */
+        size_t begin = all * k / PIECES, end = all * (k + 1) / PIECES, last = end * SQUARES_BLOCK < n ? end * SQUARES_BLOCK : n;
+        char name[32];
+        if (begin == end) continue;
+        snprintf(name, sizeof name, "piece.%zu", k);
+        in[2 + 2 * k] = graph_input(g, name, DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, last - begin * SQUARES_BLOCK}});
+        snprintf(name, sizeof name, "sums.%zu", k);
+        in[3 + 2 * k] = graph_input(g, name, DTYPE_U64, 1, (struct dim[]){{DIM_FIXED, end - begin}});
+        data[2 + 2 * k] = x + begin * SQUARES_BLOCK;
+        data[3 + 2 * k] = sums + place;
+        op_block_squares(g, in[3 + 2 * k], in[2 + 2 * k]);
+        for (size_t b = begin; b < end; b++) at[b] = (int32_t)place++;
+    }
+    value r = op_combined_norm(g, whole, places);
+    graph_keep(g, r);
+    assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
+    void *arena = harness_memory(e.plan.bytes);
+    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){0}, NULL, NULL, &error), ELBO_OK);
+    for (size_t i = 0; i < 2 * PIECES + 2; i++)
+        if (data[i]) e.inputs[graph_value(g, in[i])->binding] = data[i];
+    harness_run(&e, &(struct execution){.first_slot = true});
+    memcpy(record, executor_pointer(&e, r), NORM_RECORD * sizeof *record);
+    free(arena);
+    executor_free(&e);
+    graph_free(g);
+}
+
+static void norm_in_pieces(void **state)
+{
+    (void)state;
+    if (!harness_on_host()) skip();
+    static const size_t lengths[] = {1, 1024, 1025, 3 * 1024, 40 * 1024 + 5, 100 * 1024};
+    double *wide = malloc(100 * 1024 * sizeof *wide);
+    float *x = malloc(100 * 1024 * sizeof *x), whole[NORM_RECORD], pieces[NORM_RECORD];
+    harness_normal(wide, 100 * 1024, 0.2, 1, 3);
+    for (int bad = 0; bad < 2; bad++)
+        for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++)
+            for (size_t d = 0; d < harness_devices; d++) {
+                for (size_t i = 0; i < lengths[k]; i++) x[i] = (float)wide[i];
+                if (bad) x[lengths[k] / 2] = NAN;
+                norm_of(whole, x, lengths[k], harness_device[d].backend);
+                pieces_of(pieces, x, lengths[k], harness_device[d].backend);
+                assert_true(pieces[NORM_NOT_FINITE] == whole[NORM_NOT_FINITE] && pieces[NORM_NOT_FINITE] == (float)bad);
+                if (!bad) assert_memory_equal(whole, pieces, sizeof whole);
+            }
+    free(wide);
+    free(x);
+}
+
 /* One value that is not finite, wherever it stands, is found; the square of a large finite one is no false alarm. */
 static void squared_norm_finds_what_is_not_finite(void **state)
 {
@@ -349,5 +414,5 @@ static void guard(void **state)
     }
 }
 
-HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(narrow_moments), cmocka_unit_test(squared_norm), cmocka_unit_test(guard),
+HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(narrow_moments), cmocka_unit_test(squared_norm), cmocka_unit_test(norm_in_pieces), cmocka_unit_test(guard),
              cmocka_unit_test(squared_norm_finds_what_is_not_finite))
