@@ -1,5 +1,6 @@
 /* reduction: the sum over lanes along their tree, bit for bit, on any number of ranks, with any buckets; and what travels. Buckets that
- * set out as they become ready: the same, though of the others every number is wrong. */
+ * set out as they become ready: the same, though of the others every number is wrong. Sums that stay with the rank of their piece: half
+ * the bytes. */
 #include "base/philox.h"
 #include "graph/backends.h"
 #include "graph/parameters.h"
@@ -35,6 +36,7 @@ struct job {
     struct thread_rank *rank;
     size_t lanes, elements, bucket;
     bool ordered;
+    size_t kept;
     float *got;
     size_t bytes;
 };
@@ -49,7 +51,7 @@ static void *reduce(void *argument)
     if (cpu_backend_create(&backend, 1, NULL, &error)) return "no backend";
     if (buckets_create_plain(&buckets, job->elements, job->bucket, &error)) return "no buckets";
     struct reduction_options o = {.backend = backend, .collectives = job->rank->base.ranks > 1 ? &job->rank->base : NULL, .arena = job->got,
-                                  .elements = job->elements, .lanes = job->lanes, .ordered = job->ordered, .buckets = &buckets};
+                                  .elements = job->elements, .lanes = job->lanes, .ordered = job->ordered, .kept = job->kept, .buckets = &buckets};
     const char *failed = reduction_create(&r, &o, &error) ? "not created" : NULL;
     for (int step = 0; step < 2 && !failed; step++) { /* the second one finds what the first left */
         struct lane_run own = reduction_own(r);
@@ -66,13 +68,13 @@ static void *reduce(void *argument)
     return (void *)failed;
 }
 
-static void run(struct job *jobs, struct thread_rank *ranks, size_t count, size_t lanes, size_t elements, size_t bucket, bool ordered)
+static void run(struct job *jobs, struct thread_rank *ranks, size_t count, size_t lanes, size_t elements, size_t bucket, bool ordered, size_t kept)
 {
     struct thread_world world;
     pthread_t threads[THREAD_RANKS];
     thread_world_open(&world, ranks, count);
     for (size_t r = 0; r < count; r++) {
-        jobs[r] = (struct job){&ranks[r], lanes, elements, bucket, ordered, calloc(elements, sizeof(float)), 0};
+        jobs[r] = (struct job){&ranks[r], lanes, elements, bucket, ordered, kept, calloc(elements, sizeof(float)), 0};
         assert_int_equal(pthread_create(&threads[r], NULL, reduce, &jobs[r]), 0);
     }
     for (size_t r = 0; r < count; r++) {
@@ -96,7 +98,7 @@ static void the_tree_on_every_number_of_ranks(void **state)
             for (size_t ranks = 1; ranks <= lanes; ranks++) {
                 struct job jobs[THREAD_RANKS];
                 struct thread_rank members[THREAD_RANKS];
-                run(jobs, members, ranks, lanes, sizes[s].elements, sizes[s].bucket, true);
+                run(jobs, members, ranks, lanes, sizes[s].elements, sizes[s].bucket, true, 0);
                 for (size_t r = 0; r < ranks; r++) {
                     assert_memory_equal(jobs[r].got, wanted, sizes[s].elements * sizeof *wanted);
                     free(jobs[r].got);
@@ -106,17 +108,18 @@ static void the_tree_on_every_number_of_ranks(void **state)
         }
 }
 
-/* A lane a rank: each sends its arena once, in pieces, and its piece of the sum to the others; as a reduce-scatter and all-gather. */
+/* A lane a rank: each sends its arena once, in pieces, and its piece of the sum to the others, where it does not stay: as a reduce-scatter
+ * and all-gather, or the first alone. */
 static void what_travels(void **state)
 {
     (void)state;
-    for (size_t ranks = 2; ranks <= 8; ranks *= 2) {
+    for (size_t i = 0; i < 6; i++) {
         struct job jobs[THREAD_RANKS];
         struct thread_rank members[THREAD_RANKS];
-        size_t elements = 64 * BLOCK, piece = elements / ranks * sizeof(float), steps = 2;
-        run(jobs, members, ranks, ranks, elements, 16 * BLOCK, true);
+        size_t ranks = (size_t)2 << i / 2, elements = 64 * BLOCK, piece = elements / ranks * sizeof(float), steps = 2, ways = i % 2 ? 1 : 2;
+        run(jobs, members, ranks, ranks, elements, 16 * BLOCK, true, i % 2 ? elements : 0);
         for (size_t r = 0; r < ranks; r++) {
-            assert_int_equal(members[r].sent, steps * 2 * (ranks - 1) * piece);
+            assert_int_equal(members[r].sent, steps * ways * (ranks - 1) * piece);
             assert_int_equal(jobs[r].bytes, (ranks - 1) * 16 * BLOCK / ranks * sizeof(float));
             free(jobs[r].got);
         }
@@ -128,7 +131,7 @@ static void any_order(void **state)
     (void)state;
     struct job jobs[THREAD_RANKS];
     struct thread_rank members[THREAD_RANKS];
-    run(jobs, members, 3, 3, 4 * BLOCK, 0, false);
+    run(jobs, members, 3, 3, 4 * BLOCK, 0, false, 0);
     for (size_t r = 0; r < 3; r++) {
         for (size_t i = 0; i < 4 * BLOCK; i++) {
             double sum = 0, size = 0;
@@ -149,6 +152,7 @@ struct late {
     size_t lanes, elements;
     const struct buckets *buckets;
     float *got;
+    size_t kept;
 };
 
 static void *reduce_what_is_ready(void *argument)
@@ -159,7 +163,7 @@ static void *reduce_what_is_ready(void *argument)
     elbo_error own = {0};
     if (cpu_backend_create(&backend, 1, NULL, &own)) return "no backend";
     struct reduction_options o = {.backend = backend, .collectives = &job->rank->base, .arena = job->got, .elements = job->elements,
-                                  .lanes = job->lanes, .ordered = true, .buckets = job->buckets};
+                                  .lanes = job->lanes, .ordered = true, .kept = job->kept, .buckets = job->buckets};
     const char *failed = reduction_create(&r, &o, &own) ? "not created" : NULL;
     for (int turn = 0; turn < 2 && !failed; turn++) {
         struct lane_run lanes = reduction_own(r);
@@ -198,9 +202,9 @@ static void sums_of_what_is_ready(void **state)
         pthread_t threads[THREAD_RANKS];
         thread_world_open(&world, members, ranks);
         world.late = seed % 2;
-        size_t elements = parameters_arena_elements(p) + FIGURES;
+        size_t elements = parameters_arena_elements(p) + FIGURES, kept = seed % 3 ? 0 : parameters_arena_elements(p);
         for (size_t r = 0; r < ranks; r++) {
-            jobs[r] = (struct late){&members[r], lanes, elements, &b, calloc(elements, sizeof(float))};
+            jobs[r] = (struct late){&members[r], lanes, elements, &b, calloc(elements, sizeof(float)), kept};
             assert_int_equal(pthread_create(&threads[r], NULL, reduce_what_is_ready, &jobs[r]), 0);
         }
         for (size_t r = 0; r < ranks; r++) {
@@ -208,10 +212,18 @@ static void sums_of_what_is_ready(void **state)
             pthread_join(threads[r], &failed);
             if (failed) fail_msg("seed %llu, rank %zu: %s", (unsigned long long)seed, r, (const char *)failed);
         }
-        for (size_t i = 0; i < elements; i++) {
-            float wanted = tree(0, lanes, i);
-            for (size_t r = 0; r < ranks; r++) assert_memory_equal(&jobs[r].got[i], &wanted, sizeof wanted);
-        }
+        for (size_t k = 0; k < b.count; k++)
+            for (size_t r = 0; r < ranks; r++) {
+                struct lane_run mine = bucket_piece(&b.list[k], ranks, r), all = {0, b.list[k].elements};
+                for (size_t at = 0; all.count;) {
+                    struct bucket_range s = bucket_take(&b.list[k], &all);
+                    for (size_t c = 0; c < s.count; c++, at++) {
+                        float wanted = tree(0, lanes, s.first + c);
+                        if (s.first < kept && (at < mine.first || at >= mine.first + mine.count)) continue;
+                        assert_memory_equal(&jobs[r].got[s.first + c], &wanted, sizeof wanted);
+                    }
+                }
+            }
         for (size_t r = 0; r < ranks; r++) free(jobs[r].got);
         thread_world_close(&world);
         buckets_free(&b);
