@@ -149,7 +149,8 @@ static const struct backend table_of_cuda = {
     .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send, .replay = cuda_replay, .capture = cuda_capture,
     .captured = cuda_captured, .forget = cuda_forget, .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host,
     .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait,
-    .side_begin = cuda_side_begin, .side_end = cuda_side_end, .side_join = cuda_side_join, .side_seconds = cuda_side_seconds,
+    .side_begin = cuda_side_begin, .side_end = cuda_side_end, .side_join = cuda_side_join, .side_mark = cuda_side_mark,
+    .side_await = cuda_side_await, .side_seconds = cuda_side_seconds,
     .save_choices = cuda_save_choices, .restore_choices = cuda_restore_choices,
     .peak_flops = cuda_peak_flops, .peak_bytes = cuda_peak_bytes, .make_id = cuda_make_id, .join = cuda_join,
     .destroy = destroy};

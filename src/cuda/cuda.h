@@ -10,7 +10,7 @@
 
 #include <cuda_runtime.h>
 
-enum { CUDA_ALGORITHMS = 512, CUDA_STAGES = 16, CUDA_MARKS = 2, CUDA_AHEAD = CUDA_MARKS - 1 };
+enum { CUDA_ALGORITHMS = 512, CUDA_STAGES = 16, CUDA_MARKS = 2, CUDA_SIDE_MARKS = 64, CUDA_AHEAD = CUDA_MARKS - 1 };
 
 /* One product's choice, made once and kept. */
 struct algorithm {
@@ -39,7 +39,7 @@ struct cuda_backend {
     char *stages;                /* (CUDA_STAGES, stage_bytes) pinned              */
     size_t stage_bytes;
     unsigned stage;
-    cudaEvent_t stage_sent[CUDA_STAGES], marks[CUDA_MARKS], fork, join, held[2];
+    cudaEvent_t stage_sent[CUDA_STAGES], marks[CUDA_MARKS], fork, join, held[2], side_marks[CUDA_SIDE_MARKS];
     int error;                   /* first cudaError_t or cublas status that failed */
     char what[160];
     struct collectives *ranks;   /* nccl.c's, or null                              */
@@ -98,6 +98,8 @@ void cuda_side_close(struct cuda_backend *b);
 void cuda_side_begin(struct backend *base);
 void cuda_side_end(struct backend *base);
 void cuda_side_join(struct backend *base);
+void cuda_side_mark(struct backend *base, size_t which, size_t count);
+void cuda_side_await(struct backend *base, size_t which, size_t count);
 double cuda_side_seconds(struct backend *base);
 
 /* ---- peak.c: entries of struct backend ---- */

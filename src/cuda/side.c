@@ -11,6 +11,7 @@ elbo_status cuda_side_open(struct cuda_backend *b, elbo_error *error)
     if (!e) e = cudaEventCreateWithFlags(&b->fork, cudaEventDisableTiming);
     if (!e) e = cudaEventCreateWithFlags(&b->join, cudaEventDisableTiming);
     for (unsigned i = 0; i < 2 && !e; i++) e = cudaEventCreate(&b->held[i]);
+    for (unsigned i = 0; i < CUDA_SIDE_MARKS && !e; i++) e = cudaEventCreateWithFlags(&b->side_marks[i], cudaEventDisableTiming);
     return e ? elbo_fail(error, ELBO_DEVICE, "%s: no second stream: %s", b->detail, cudaGetErrorString((cudaError_t)e)) : ELBO_OK;
 }
 
@@ -19,6 +20,8 @@ void cuda_side_close(struct cuda_backend *b)
     cudaEvent_t all[] = {b->fork, b->join, b->held[0], b->held[1]};
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i]) cudaEventDestroy(all[i]);
+    for (unsigned i = 0; i < CUDA_SIDE_MARKS; i++)
+        if (b->side_marks[i]) cudaEventDestroy(b->side_marks[i]);
     if (b->side) cudaStreamDestroy(b->side);
 }
 
@@ -33,6 +36,24 @@ void cuda_side_begin(struct backend *base)
 void cuda_side_end(struct backend *base)
 {
     ((struct cuda_backend *)base)->aside = false;
+}
+
+/* Several pieces share a mark where there are more than marks: the last of them sets it. */
+static cudaEvent_t mark_of(const struct cuda_backend *b, size_t which, size_t count)
+{
+    return b->side_marks[count > CUDA_SIDE_MARKS ? which * CUDA_SIDE_MARKS / count : which];
+}
+
+void cuda_side_mark(struct backend *base, size_t which, size_t count)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    cuda_keep(b, cudaEventRecord(mark_of(b, which, count), b->side), "an event");
+}
+
+void cuda_side_await(struct backend *base, size_t which, size_t count)
+{
+    struct cuda_backend *b = (struct cuda_backend *)base;
+    cuda_keep(b, cudaStreamWaitEvent(b->stream, mark_of(b, which, count), 0), "the side stream");
 }
 
 /* The events around the wait are nodes of a captured graph: each replay records them anew. */

@@ -211,6 +211,7 @@ static elbo_status walk(struct executor *e, const struct execution *run, const s
     const struct graph *g = e->graph;
     const uint32_t *order;
     size_t steps = graph_schedule(g, &order);
+    if (run->progress) ELBO_TRY(run->progress(run->progress_context, 0, steps, error));
     for (size_t s = 0; s < steps; s++) {
         const struct node *n = graph_node_get(g, order[s]);
         struct call call = {.backend = e->backend, .node = n, .attr = &n->attr, .seed = run->seed, .step = run->step, .draw = run->draw,
@@ -231,7 +232,7 @@ static elbo_status walk(struct executor *e, const struct execution *run, const s
         if (e->hook) e->hook(e->hook_context, &call, false);
         e->backend->kernels[n->type->index].run(&call);
         if (e->hook) e->hook(e->hook_context, &call, true);
-        if (run->progress) ELBO_TRY(run->progress(run->progress_context, s, steps, error));
+        if (run->progress) ELBO_TRY(run->progress(run->progress_context, s + 1, steps, error));
     }
     return ELBO_OK;
 }

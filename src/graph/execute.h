@@ -94,6 +94,9 @@ struct backend {
     void (*side_begin)(struct backend *);
     void (*side_end)(struct backend *);
     void (*side_join)(struct backend *);
+    /* Of `count` pieces of work aside: which is the last so far; and everything later waits for that one and those before it. */
+    void (*side_mark)(struct backend *, size_t which, size_t count);
+    void (*side_await)(struct backend *, size_t which, size_t count);
     double (*side_seconds)(struct backend *);
     /* What it chose by itself and bits depend on, for checkpoints; null: nothing. Bytes written (with null: wanted), 0 when
      * nothing was chosen yet. restore: false when the bytes are of another device or library, and nothing is taken. */
@@ -114,8 +117,9 @@ struct backend {
 /* Called before (after = false) and after each op: timers, traces, the search for the first non-finite output. */
 typedef void (*execute_hook)(void *context, const struct call *call, bool after);
 
-/* Called after each step of a schedule: what it launches is part of the execution, and captured with it. */
-typedef elbo_status (*execute_progress)(void *context, size_t step, size_t steps, elbo_error *error);
+/* Called before each step of a schedule and at its end, with the number of steps that are done: what it launches is part of the
+ * execution, and captured with it. */
+typedef elbo_status (*execute_progress)(void *context, size_t done, size_t steps, elbo_error *error);
 
 /* The same elements at the same places, in two types. */
 struct weight_arenas {

@@ -38,7 +38,8 @@ static void estimate_wire(struct memory_table *t, const struct elbo_config *c, c
     size_t lanes = team_lanes(c, t->ranks);
     double roots = c->determinism == DETERMINISM_FAST ? 1 : (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
     if (c->parallel.zero && c->determinism == DETERMINISM_FAST) roots = (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
-    t->wire = (roots * bytes + (c->parallel.zero ? (double)t->weights : bytes)) * (ranks - 1) / ranks;
+    double back = c->parallel.zero ? (double)(t->weights - t->masters) : bytes;
+    t->wire = (roots * bytes + back) * (ranks - 1) / ranks;
     t->wire_seconds = t->exposed = 0;
     if (!(c->parallel.bandwidth > 0)) return;
     double each = 2 * (ranks - 1) * c->parallel.latency * 1e-6, last = (double)b->list[b->count - 1].elements * sizeof(float) / bytes;
@@ -76,7 +77,8 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
     if (status) return status;
     size_t arena = parameters_arena_elements(p) * sizeof(float);
     t->parameters = parameters_total(p);
-    t->weights = arena + (c->model.precision == PRECISION_BF16 ? arena / 2 : 0);
+    t->masters = c->model.precision == PRECISION_BF16 ? arena : 0; /* few of which a step reads */
+    t->weights = arena + t->masters / 2;
     t->gradients = arena + figures * sizeof(float);
     t->ranks = c->parallel.ranks ? c->parallel.ranks : 1;
     t->sums = reduction_bytes(t->gradients / sizeof(float), team_lanes(c, t->ranks), t->ranks, 0, team_ordered(c),

@@ -10,6 +10,7 @@
 struct memory_table {
     size_t parameters;  /* without padding                                          */
     size_t weights, gradients, moments, activations, workspace, slots, sums, total; /* bytes; sums: of lanes and other ranks */
+    size_t masters;     /* of the weights: f32 ones that have bf16 ones beside them   */
     size_t unshared;    /* activations, had each its own memory: what sharing saves */
     double flops, bytes_moved; /* of one slot at its capacities, forward and backward */
     size_t ranks;

@@ -43,6 +43,7 @@ struct trainer {
     struct model model;
     struct optimizer optimizer;
     struct team team;
+    bool apart;                  /* a rank's weights are of the last update in its own pieces only */
     void *sharded_staging;       /* of sharded.c */
     bool shards, shards_told;    /* every rank writes its moments (shards.h); this save has told the others where */
     struct recording recording;

@@ -154,6 +154,7 @@ void team_close(struct team *team, const struct backend *backend, elbo_status en
 {
     struct collectives *all[] = {team->collectives, team->host};
     if (!ended || !backend || !backend->separate_memory) reduction_free(team->reduction);
+    gathering_free(team->gathering);
     buckets_free(&team->buckets);
     free(team->notes);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -264,10 +265,30 @@ elbo_status team_hear(struct trainer *t, unsigned which, struct pending *p, elbo
     return ELBO_OK;
 }
 
-elbo_status team_progress(void *context, size_t step, size_t steps, elbo_error *error)
+static elbo_status sum(void *context, size_t done, size_t steps, elbo_error *error)
 {
     struct team *team = context;
-    return step + 1 < steps ? reduction_step(team->reduction, step, error) : reduction_finish(team->reduction, error);
+    if (!done) return ELBO_OK;
+    return done < steps ? reduction_step(team->reduction, done - 1, error) : reduction_finish(team->reduction, error);
+}
+
+static elbo_status gather(void *context, size_t done, size_t steps, elbo_error *error)
+{
+    return gathering_step(((struct team *)context)->gathering, done, steps, error);
+}
+
+/* Between two ranks pieces come in the order in which they went: weights before the first gradients, on every rank. */
+static elbo_status gather_and_sum(void *context, size_t done, size_t steps, elbo_error *error)
+{
+    struct team *team = context;
+    bool sums = done == steps || (done && team->buckets.list[0].ready <= done - 1);
+    ELBO_TRY(sums ? gathering_finish(team->gathering, error) : gather(context, done, steps, error));
+    return sum(context, done, steps, error);
+}
+
+execute_progress team_progress(bool gathers, bool sums)
+{
+    return gathers && sums ? gather_and_sum : gathers ? gather : sums ? sum : NULL;
 }
 
 elbo_status team_first_word(struct trainer *t, char *text, size_t size, elbo_error *error)

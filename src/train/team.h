@@ -6,6 +6,7 @@
 #define TRAIN_TEAM_H
 
 #include "parallel/collectives.h"
+#include "parallel/gathering.h"
 #include "parallel/ranks.h"
 #include "parallel/reduction.h"
 #include "text/slots.h"
@@ -20,6 +21,7 @@ struct team {
     struct collectives *host;        /* MPI, where it only brought the GPUs' ranks together; or null */
     struct buckets buckets;
     struct reduction *reduction;
+    struct gathering *gathering;     /* null: no rank updates weights for others */
     size_t ranks, rank;
     uint64_t checked;                /* step at which all weights were last the same */
     char *notes;                     /* (ranks) what was told of a step              */
@@ -56,9 +58,10 @@ elbo_status team_compare(struct trainer *t, elbo_error *error);
 elbo_status team_tell(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
 elbo_status team_hear(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
 
-/* An execute_progress of the ranks' training graph; context: the team. Buckets that a step has finished set out, and at the end of the
- * last slot all have arrived. */
-elbo_status team_progress(void *team, size_t step, size_t steps, elbo_error *error);
+/* The execute_progress of a slot of the ranks' training graph; context: the team. Of the last one (`sums`): buckets of gradients that a step
+ * has finished set out, and at its end all have arrived. Of the first one, where weights are updated by pieces (`gathers`): they come in
+ * as steps need them. Null: of neither. */
+execute_progress team_progress(bool gathers, bool sums);
 
 /* The text of the first rank that has any reaches every rank. */
 elbo_status team_first_word(struct trainer *t, char *text, size_t size, elbo_error *error);

@@ -14,7 +14,8 @@
 
 /* ---- a step: launched, and finished when its figures are there, at most backend->ahead steps later ---- */
 
-/* This rank's lanes: each is the sum of its slots. The last one tells the sum over ranks how far it has come, where there will be one. */
+/* This rank's lanes: each is the sum of its slots. The first one takes in the weights that other ranks have updated; the last one tells the
+ * sum over ranks how far it has come. Neither is so where the step is only looked at again. */
 static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, bool summed, elbo_error *error)
 {
     size_t lanes = team_lanes(t->config, t->team.ranks);
@@ -22,9 +23,9 @@ static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, 
     for (size_t lane = own.first; lane < own.first + own.count; lane++) {
         struct lane_run slots = lane_run_of(batch->count, lanes, lane);
         for (size_t i = slots.first; i < slots.first + slots.count; i++) {
-            bool last = summed && t->team.collectives && lane + 1 == own.first + own.count && i + 1 == slots.first + slots.count;
-            struct execution run = {.first_slot = i == slots.first, .seed = t->config->seed, .step = batch->step};
-            if (last) run.progress = team_progress, run.progress_context = &t->team;
+            bool last = lane + 1 == own.first + own.count && i + 1 == slots.first + slots.count, first = lane == own.first && i == slots.first;
+            struct execution run = {.first_slot = i == slots.first, .seed = t->config->seed, .step = batch->step, .progress_context = &t->team};
+            run.progress = team_progress(summed && first && t->team.gathering, summed && last && t->team.collectives);
             recording_bind_slot(&t->recording, &batch->slots[i], &run);
             ELBO_TRY(executor_run(&t->recording.executor, &run, error));
         }
@@ -96,7 +97,7 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     if (!t->team.collectives) t->signal = p->signal;
     ELBO_TRY(team_tell(t, which, p, error));
     ELBO_TRY(optimizer_update(&t->optimizer, &u, error));
-    ELBO_TRY(sharded_gather(t, error));
+    t->apart = sharded(t);
     read_later(t, p);
     t->backend->mark(t->backend, which);
     p->live = true;
@@ -166,11 +167,20 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     return ELBO_OK;
 }
 
+/* All weights on every rank, for what is no training step. */
+static elbo_status make_whole(struct trainer *t, elbo_error *error)
+{
+    if (!t->apart) return ELBO_OK;
+    t->apart = false;
+    return sharded_gather(t, error);
+}
+
 /* ---- saving ---- */
 
 static elbo_status save(struct trainer *t, elbo_error *error)
 {
     double before = clock_seconds();
+    ELBO_TRY(make_whole(t, error));
     elbo_status status = t->team.rank ? ELBO_OK : state_save(t, error);
     if (t->shards) {
         elbo_error lost;
@@ -281,6 +291,7 @@ static elbo_status run(struct trainer *t, elbo_error *error)
             ELBO_TRY(finish_one(t, batch, error));
             if (t->signal) ahead = 0;
         }
+        if (check_now || validate) ELBO_TRY(make_whole(t, error));
         if (check_now) ELBO_TRY(team_check_weights(t, error));
         if (validate) ELBO_TRY(report_validation(t, error));
         saved = save_now && save_on_the_way(t);

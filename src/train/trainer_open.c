@@ -90,7 +90,12 @@ static elbo_status build_sums(struct trainer *t, elbo_error *error)
     struct reduction_options options = {.backend = t->backend, .collectives = t->team.collectives, .arena = t->optimizer.gradients,
                                         .elements = gradients + figures, .lanes = team_lanes(c, t->team.ranks),
                                         .ordered = team_ordered(c), .kept = sharded(t) ? gradients : 0, .buckets = &t->team.buckets};
-    return reduction_create(&t->team.reduction, &options, error);
+    ELBO_TRY(reduction_create(&t->team.reduction, &options, error));
+    if (!sharded(t)) return ELBO_OK;
+    struct gathering_options weights = {.backend = t->backend, .collectives = t->team.collectives, .buckets = &t->team.buckets,
+                                        .parameters = t->model.parameters, .groups = optimizer_wanted(&c->optimizer),
+                                        .slot = t->recording.g, .arenas = model_weights(&t->model)};
+    return gathering_create(&t->team.gathering, &weights, error);
 }
 
 static elbo_status build(struct trainer *t, elbo_error *error)

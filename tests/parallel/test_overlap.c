@@ -68,9 +68,10 @@ static void wrote(void *context, const struct call *call, bool after)
         if (call->out[k]) note(context, false, call->out[k], 1);
 }
 
-static elbo_status advance(void *context, size_t step, size_t steps, elbo_error *own)
+static elbo_status advance(void *context, size_t done, size_t steps, elbo_error *own)
 {
-    return step + 1 < steps ? reduction_step(context, step, own) : reduction_finish(context, own);
+    if (!done) return ELBO_OK;
+    return done < steps ? reduction_step(context, done - 1, own) : reduction_finish(context, own);
 }
 
 static void fill(struct slot *slot, const struct slot_options *options)
