@@ -160,7 +160,7 @@ static const struct option rows[] = {
          "of determinism world_invariant: sums that are added along one tree on any number of ranks; 0: the smaller of 8 and train.slots"),
     NUMBER("parallel.bucket", parallel.bucket, "32", 0.004, 1 << 20, "MiB", TRAINS, "gradients that travel between ranks at once"),
     SIZE("parallel.zero", parallel.zero, "0", 0, 1, "stage", TRAINS,
-         "ZeRO: 1: each rank keeps and updates its share of the weights' moments; the same bits, more bytes between ranks"),
+         "ZeRO: 1: each rank keeps and updates its share of the weights' moments; the same bits, no more bytes between ranks"),
     SIZE("parallel.always", parallel.always, "0", 0, 1, "", TRAINS,
          "1: a single rank, too, sums through NCCL or MPI, for what that costs"),
     SIZE("parallel.check_every", parallel.check_every, "500", 0, MANY, "steps", TRAINS,
