@@ -64,7 +64,8 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* The blocks' sums alone: a warp each. */
 template <int P>
-static __global__ void __launch_bounds__(THREADS) block_squares_kernel(double *__restrict__ sums, const float *__restrict__ gradient, size_t count)
+static __global__ void __launch_bounds__(THREADS)
+    block_squares_kernel(double *__restrict__ sums, const float *__restrict__ gradient, size_t count)
 {
     size_t block = ((size_t)blockIdx.x * THREADS + threadIdx.x) / WARP;
     if (block * NORM_BLOCK >= count) return;

@@ -78,7 +78,8 @@ static void release(const struct cublaslt *lt, struct handles *h)
     if (h->c) lt->cublasLtMatrixLayoutDestroy(h->c);
 }
 
-static cublasStatus_t run(struct cuda_backend *be, const struct cuda_product *p, const struct handles *h, void *c, const cublasLtMatmulAlgo_t *algo)
+static cublasStatus_t run(struct cuda_backend *be, const struct cuda_product *p, const struct handles *h, void *c,
+                          const cublasLtMatmulAlgo_t *algo)
 {
     float one = 1, beta = p->add ? 1 : 0;
     return be->lt.cublasLtMatmul(be->handle, h->op, &one, p->b.data, h->a, p->a.data, h->b, &beta, c, h->c, c, h->c, algo, be->workspace,
@@ -143,7 +144,8 @@ static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, co
     for (unsigned k = 0; k < 4 && !s; k++)
         s = lt->cublasLtMatmulPreferenceSetAttribute(preference, alignment[k], &slot->align[k < 2 ? k : 2], sizeof *slot->align);
     if (!s)
-        s = lt->cublasLtMatmulAlgoGetHeuristic(be->handle, h->op, h->a, h->b, h->c, h->c, preference, timed ? MOST_CANDIDATES : 1, result, &found);
+        s = lt->cublasLtMatmulAlgoGetHeuristic(be->handle, h->op, h->a, h->b, h->c, h->c, preference, timed ? MOST_CANDIDATES : 1, result,
+                                               &found);
     lt->cublasLtMatmulPreferenceDestroy(preference);
     if (!s && !found) s = CUBLAS_STATUS_NOT_SUPPORTED;
     if (!s) slot->algo = result[found > 1 ? fastest(be, p, h, result, found) : 0].algo;

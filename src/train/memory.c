@@ -27,7 +27,8 @@ struct slot_options slot_options_of(const struct elbo_config *c)
 /* Elements of one moment on rank 0, which has the most. */
 static size_t moments_of(const struct elbo_config *c, const struct parameters *p, const struct buckets *b)
 {
-    return optimizer_share_elements(p, &(struct optimizer_share){c->parallel.zero && c->parallel.ranks ? c->parallel.ranks : 1, 0, b, NULL, NULL});
+    struct optimizer_share share = {.ranks = c->parallel.zero && c->parallel.ranks ? c->parallel.ranks : 1, .buckets = b};
+    return optimizer_share_elements(p, &share);
 }
 
 /* Gradients go round once in pieces and once as sums; a rank with several roots of the tree of lanes sends each. With ZeRO the weights go
