@@ -23,6 +23,7 @@ from runs import ELBO, TINY, Scratch, bits, corpus, options, same
 
 SIM = str(pathlib.Path(ELBO).with_name("elbo-sim"))
 FULL = os.environ.get("ELBO_TEST_FULL") == "1"
+ATTEMPTS = 8 # Open MPI mends some cuts by itself, the more of them the busier the machine
 RANKS, TIMEOUT, EVERY = 4, 3, 4
 STEPS = {"mpirun": 200, "emulated": 16}
 GIVEN = {**TINY, "train.slots": 4, "determinism": "world_invariant", "parallel.timeout": TIMEOUT, "checkpoint.every": EVERY, "train.eval_every": 0}
@@ -156,8 +157,8 @@ def main():
             assert answer.returncode == 0, answer.stderr
             undisturbed[kind] = bits(run, metrics=False)
         for number, (kind, how) in enumerate(plan):
-            if not any(disturb(kind, scratch, data, undisturbed[kind], f"{number}-{attempt}", how, rng) for attempt in range(3)):
-                sys.exit(f"{kind}, {how}: mended by itself three times, so nobody was seen to notice")
+            if not any(disturb(kind, scratch, data, undisturbed[kind], f"{number}-{attempt}", how, rng) for attempt in range(ATTEMPTS)):
+                sys.exit(f"{kind}, {how}: mended by itself {ATTEMPTS} times, so nobody was seen to notice")
     print(f"{len(plan)} ranks were lost: every run ended with the bits of the undisturbed one")
     sys.exit(0)
 
