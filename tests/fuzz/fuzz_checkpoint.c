@@ -53,7 +53,7 @@ int fuzz_one(const unsigned char *data, size_t size)
     struct safetensors *opened;
     status = checkpoint_tensors(&opened, checkpoint, "model.safetensors", &error);
     if (status == ELBO_OK) {
-        FUZZ_PLANTED(safetensors_count(opened) == 0 || checkpoint_step(checkpoint) == 7);
+        FUZZ_PLANTED(safetensors_count(opened) != 1 || checkpoint_step(checkpoint) != 3);
         safetensors_free(opened);
     }
     checkpoint_close(checkpoint);
