@@ -170,9 +170,9 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
 /* All weights on every rank, for what is no training step. */
 static elbo_status make_whole(struct trainer *t, elbo_error *error)
 {
-    if (!t->apart) return ELBO_OK;
+    if (t->apart) ELBO_TRY(sharded_gather(t, error));
     t->apart = false;
-    return sharded_gather(t, error);
+    return ELBO_OK;
 }
 
 /* ---- saving ---- */
