@@ -105,16 +105,30 @@ static size_t add_piece(struct gathering *g, size_t n, const struct bucket *b, s
     return n;
 }
 
+static elbo_status send_bucket(struct gathering *g, const struct bucket *b, unsigned arenas, elbo_error *error)
+{
+    size_t n = 0;
+    for (size_t r = 0; r < g->o.collectives->ranks; r++) {
+        if (arenas & MASTER) n = add_piece(g, n, b, r, (char *)g->o.arenas.master, sizeof(float));
+        if (arenas & WORKING) n = add_piece(g, n, b, r, (char *)g->o.arenas.working, sizeof(uint16_t));
+    }
+    return n ? g->o.collectives->begin(g->o.collectives, g->transfers, n, error) : ELBO_OK;
+}
+
 static elbo_status send_off(struct gathering *g, elbo_error *error)
 {
     const struct need *need = &g->needs[g->begun++];
-    const struct bucket *b = &g->o.buckets->list[need->bucket];
-    size_t n = 0;
-    for (size_t r = 0; r < g->o.collectives->ranks; r++) {
-        if (need->arenas & MASTER) n = add_piece(g, n, b, r, (char *)g->o.arenas.master, sizeof(float));
-        if (need->arenas & WORKING) n = add_piece(g, n, b, r, (char *)g->o.arenas.working, sizeof(uint16_t));
+    return send_bucket(g, &g->o.buckets->list[need->bucket], need->arenas, error);
+}
+
+elbo_status gathering_whole(struct gathering *g, elbo_error *error)
+{
+    struct collectives *c = g->o.collectives;
+    for (size_t k = 0; k < g->o.buckets->count; k++) {
+        ELBO_TRY(send_bucket(g, &g->o.buckets->list[k], MASTER | (g->o.arenas.working ? WORKING : 0), error));
+        ELBO_TRY(c->wait(c, error));
     }
-    return n ? g->o.collectives->begin(g->o.collectives, g->transfers, n, error) : ELBO_OK;
+    return ELBO_OK;
 }
 
 /* ---- a device that has a side: all set out there, and marks say how far they have come ---- */

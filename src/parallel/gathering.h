@@ -30,4 +30,7 @@ void gathering_free(struct gathering *g);
 elbo_status gathering_step(struct gathering *g, size_t done, size_t steps, elbo_error *error);
 elbo_status gathering_finish(struct gathering *g, elbo_error *error);
 
+/* All weights in both arenas, at once: between steps, for what reads them there. */
+elbo_status gathering_whole(struct gathering *g, elbo_error *error);
+
 #endif

@@ -113,37 +113,6 @@ static void free_all(struct all_pieces *all)
     free(all->at);
 }
 
-/* ---- weights ---- */
-
-static void add_arena(struct list *l, const struct trainer *t, const struct all_pieces *all, char *arena, size_t element)
-{
-    const struct optimizer *o = &t->optimizer;
-    for (size_t r = 0; r < t->team.ranks; r++)
-        for (size_t i = all->at[r]; i < all->at[r + 1]; i++) {
-            const struct optimizer_piece *p = &all->list[i];
-            if (!o->trained[p->group]) continue;
-            if (r != t->team.rank) list_add(l, r, arena + p->first * element, p->count * element, true);
-            for (size_t q = 0; r == t->team.rank && q < t->team.ranks; q++)
-                if (q != r) list_add(l, q, arena + p->first * element, p->count * element, false);
-        }
-}
-
-elbo_status sharded_gather(struct trainer *t, elbo_error *error)
-{
-    struct list l;
-    struct all_pieces all;
-    if (!sharded(t)) return ELBO_OK;
-    ELBO_TRY(list_all(&all, t, error));
-    elbo_status status = list_open(&l, 2 * (all.at[t->team.ranks] + t->optimizer.piece_count * t->team.ranks), error);
-    if (!status) {
-        add_arena(&l, t, &all, (char *)t->model.weights, sizeof *t->model.weights);
-        if (t->model.working) add_arena(&l, t, &all, t->model.working, sizeof(uint16_t));
-        status = list_exchange(&l, t, error);
-    }
-    free_all(&all);
-    return status;
-}
-
 /* ---- rank 0 reads ---- */
 
 static elbo_status make_staging(struct trainer *t, elbo_error *error)

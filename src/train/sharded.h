@@ -10,10 +10,6 @@
 struct optimizer_share sharded_share(struct trainer *t);
 bool sharded(const struct trainer *t);
 
-/* The weights, and the working ones, of every rank's pieces, as the last update left them. A step's slots take in what they read
- * themselves (parallel/gathering.h); this is for what reads weights between steps. */
-elbo_status sharded_gather(struct trainer *t, elbo_error *error);
-
 /* Elements first .. first + count of the arena of moments (0 or 1), of the type that they have here, into host memory. Rank 0's, while
  * the others are in sharded_serve. */
 elbo_status sharded_read(struct trainer *t, unsigned moment, void *to, size_t first, size_t count, elbo_error *error);

@@ -170,7 +170,7 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
 /* All weights on every rank, for what is no training step. */
 static elbo_status make_whole(struct trainer *t, elbo_error *error)
 {
-    if (t->apart) ELBO_TRY(sharded_gather(t, error));
+    if (t->apart) ELBO_TRY(gathering_whole(t->team.gathering, error));
     t->apart = false;
     return ELBO_OK;
 }

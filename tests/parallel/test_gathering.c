@@ -1,5 +1,5 @@
 /* gathering: before each step of a slot the weights that it reads are there, whatever the number of ranks, and what it reads later may still
- * be under way; at the end all that slots read has come, in the arenas that they read, and nothing else was written. */
+ * be under way; in bf16 most masters stay where they are, until all is made whole. */
 #include "graph/autodiff.h"
 #include "graph/backends.h"
 #include "model/model.h"
@@ -36,6 +36,7 @@ struct job {
     float *master;
     uint16_t *working;
     size_t late; /* parameters that were not there yet when the first step came */
+    size_t stayed; /* masters that had not travelled when the slot was through */
 };
 
 static bool trained(const struct job *j, size_t element)
@@ -115,6 +116,13 @@ static void *gather(void *argument)
             if (done < steps && !failed) failed = look(j, done, false);
         }
     }
+    for (size_t i = 0; i < parameters_arena_elements(j->parameters); i++) j->stayed += !(j->master[i] == value_of(i));
+    if (!failed) {
+        make_stale(j);
+        if (gathering_whole(g, &error)) failed = "not made whole";
+        for (size_t i = 0; i < parameters_arena_elements(j->parameters) && !failed; i++)
+            if (!(j->master[i] == value_of(i)) || (j->bf16 && j->working[i] != narrow_of(i))) failed = "not whole";
+    }
     gathering_free(g);
     backend->destroy(backend);
     return (void *)failed;
@@ -152,19 +160,15 @@ static void weights_come_as_steps_read_them(void **state)
         world.late = seed / 2 % 2;
         for (size_t r = 0; r < ranks; r++) {
             jobs[r] = (struct job){&members[r], &recording, p, &b, groups, seed % 2, calloc(elements, sizeof(float)),
-                                   calloc(elements, sizeof(uint16_t)), 0};
+                                   calloc(elements, sizeof(uint16_t)), 0, 0};
             assert_int_equal(pthread_create(&threads[r], NULL, gather, &jobs[r]), 0);
         }
         for (size_t r = 0; r < ranks; r++) {
             void *failed;
             pthread_join(threads[r], &failed);
             if (failed) fail_msg("seed %u, rank %zu: %s", seed, r, (const char *)failed);
-            if (world.late) assert_true(jobs[r].late > 0); /* the first step did not wait for all */
-        }
-        for (size_t i = 0; i < elements && seed % 2; i++) { /* masters that no slot reads did not travel */
-            size_t whole = 0;
-            for (size_t r = 0; r < ranks; r++) whole += jobs[r].master[i] == value_of(i);
-            assert_true(whole == 1 || whole == ranks);
+            if (world.late) assert_true(jobs[r].late > 0);            /* the first step did not wait for all */
+            assert_true(seed % 2 ? jobs[r].stayed > elements / 8 : !jobs[r].stayed); /* in bf16 most masters stay where they are */
         }
         for (size_t r = 0; r < ranks; r++) {
             free(jobs[r].master);
