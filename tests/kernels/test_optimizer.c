@@ -333,11 +333,24 @@ static void narrow_moments_match(void **state)
     }
 }
 
-static void try_norm(size_t count, size_t bad, bool shifted)
+static int pieces(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    int e = block_squares_cuda(at(t, c->sums), at(t, c->gradient), c->count, NULL);
+    return e ? e : combined_norm_cuda(at(t, c->record), at(t, c->scratch), at(t, c->sums), at(t, c->places), (c->count + 1023) / 1024, NULL);
+}
+
+/* At once; or from sums of blocks that were made in order, and are added from places in reverse. */
+static void try_norm(size_t count, size_t bad, bool shifted, bool in_pieces)
 {
     struct trial t;
     struct context c = {.count = count};
-    trial_begin(&t, KERNEL_F32, "squared norm %zu, %zu bad", count, bad);
+    size_t blocks = (count + 1023) / 1024;
+    int32_t *places = calloc(blocks + 1, sizeof *places);
+    for (size_t i = 0; i < blocks; i++) places[i] = (int32_t)(blocks - 1 - i);
+    trial_begin(&t, KERNEL_F32, "squared norm %zu, %zu bad%s", count, bad, in_pieces ? ", in pieces" : "");
+    if (in_pieces) c.places = trial_integers(&t, places, blocks);
+    if (in_pieces) c.sums = trial_scratch(&t, ARRAY_F64, blocks);
     c.gradient = trial_normal(&t, ARRAY_F32, count, 0.1, 1);
     c.scratch = trial_scratch(&t, ARRAY_F64, squared_norm_scratch_doubles(count));
     c.record = trial_output(&t, ARRAY_F32, 2);
@@ -351,41 +364,7 @@ static void try_norm(size_t count, size_t bad, bool shifted)
         t.arrays[c.record].skipped = 1;
     }
     if (shifted) trial_shift(&t, c.gradient);
-    trial_run(&t, squared_norm, &c);
-}
-
-static int pieces(const struct trial *t, const void *context)
-{
-    const struct context *c = context;
-    int e = block_squares_cuda(at(t, c->sums), at(t, c->gradient), c->count, NULL);
-    return e ? e : combined_norm_cuda(at(t, c->record), at(t, c->scratch), at(t, c->sums), at(t, c->places), (c->count + 1023) / 1024, NULL);
-}
-
-/* The norm from sums of blocks: their places in reverse, of sums that were made in order. */
-static void try_pieces(size_t count, size_t bad, bool shifted)
-{
-    struct trial t;
-    struct context c = {.count = count};
-    size_t blocks = (count + 1023) / 1024;
-    int32_t *places = calloc(blocks + 1, sizeof *places);
-    for (size_t i = 0; i < blocks; i++) places[i] = (int32_t)(blocks - 1 - i);
-    trial_begin(&t, KERNEL_F32, "norm of pieces %zu, %zu bad", count, bad);
-    c.gradient = trial_normal(&t, ARRAY_F32, count, 0.1, 1);
-    c.places = trial_integers(&t, places, blocks);
-    c.sums = trial_scratch(&t, ARRAY_F64, blocks);
-    c.scratch = trial_scratch(&t, ARRAY_F64, squared_norm_scratch_doubles(blocks * 1024));
-    c.record = trial_output(&t, ARRAY_F32, 2);
-    double *record = trial_expect(&t, c.record);
-    for (size_t i = 0; i < count; i++) record[0] += pow(trial_value(&t, c.gradient)[i], 2);
-    if (bad) {
-        float values[2] = {INFINITY, NAN}, *g = t.arrays[c.gradient].initial;
-        for (size_t i = 0; i < bad; i++) g[count - 1 - i * 1024] = values[i % 2];
-        t.arrays[c.record].expect[0] = 0;
-        t.arrays[c.record].expect[1] = (double)bad;
-        t.arrays[c.record].skipped = 1;
-    }
-    if (shifted) trial_shift(&t, c.gradient);
-    trial_run(&t, pieces, &c);
+    trial_run(&t, in_pieces ? pieces : squared_norm, &c);
     free(places);
 }
 
@@ -395,15 +374,13 @@ static void norm_matches(void **state)
     for (size_t i = 0; i < sweep_count(&shapes); i++) {
         size_t n;
         sweep_shape(&n, &shapes, i);
-        try_norm(n, 0, false);
-        try_pieces(n, 0, false);
+        for (int in_pieces = 0; in_pieces < 2; in_pieces++) try_norm(n, 0, false, in_pieces);
     }
-    try_pieces(5000, 1, false);
-    try_pieces(5000, 3, true);
-    try_pieces(70001, 40, false);
-    try_norm(5000, 1, false);
-    try_norm(5000, 3, true);
-    try_norm(70001, 40, false);
+    for (int in_pieces = 0; in_pieces < 2; in_pieces++) {
+        try_norm(5000, 1, false, in_pieces);
+        try_norm(5000, 3, true, in_pieces);
+        try_norm(70001, 40, false, in_pieces);
+    }
 }
 
 TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(narrow_moments_match), cmocka_unit_test(decisions_match), cmocka_unit_test(norm_matches))
