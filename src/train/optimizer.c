@@ -67,14 +67,25 @@ static struct listing list_pieces(struct optimizer_piece *list, const struct par
     return l;
 }
 
-size_t optimizer_pieces(struct optimizer_piece *list, const struct parameters *p, const struct optimizer_share *share)
-{
-    return list_pieces(list, p, share).count;
-}
-
 size_t optimizer_share_elements(const struct parameters *p, const struct optimizer_share *share)
 {
     return list_pieces(NULL, p, share).moments;
+}
+
+static elbo_status list_all(struct optimizer *o, elbo_error *error)
+{
+    struct optimizer_share share = o->share;
+    size_t ranks = shared(&share) ? share.ranks : 1;
+    o->begin = calloc(ranks + 1, sizeof *o->begin);
+    for (share.rank = 0; o->begin && share.rank < ranks; share.rank++)
+        o->begin[share.rank + 1] = o->begin[share.rank] + list_pieces(NULL, o->parameters, &share).count;
+    if (o->begin) o->all = calloc(o->begin[ranks] + 1, sizeof *o->all);
+    if (!o->all) return elbo_fail(error, ELBO_MEMORY, "no memory for the pieces of %zu ranks", ranks);
+    for (share.rank = 0; share.rank < ranks; share.rank++) list_pieces(o->all + o->begin[share.rank], o->parameters, &share);
+    o->pieces = o->all + o->begin[o->share.rank];
+    o->piece_count = o->begin[o->share.rank + 1] - o->begin[o->share.rank];
+    o->moments = optimizer_share_elements(o->parameters, &o->share);
+    return ELBO_OK;
 }
 
 static value range(struct graph *g, const char *what, enum dtype dtype, size_t number, size_t elements)
@@ -180,25 +191,19 @@ static void record(struct optimizer *o, bool working)
 static elbo_status place_blocks(struct optimizer *o, elbo_error *error)
 {
     const struct parameter_group *groups = parameters_groups(o->parameters);
-    size_t ranks = o->share.ranks, begin[GROUPS] = {0}, blocks = 0, most = 0, place = 0;
+    size_t ranks = o->share.ranks, begin[GROUPS] = {0}, blocks = 0, place = 0;
     for (unsigned k = 0; k < GROUPS; k++) {
         begin[k] = blocks;
         if (o->trained[k]) blocks += groups[k].elements / SQUARES_BLOCK;
     }
-    for (size_t r = 0; r < ranks; r++) {
-        size_t n = optimizer_pieces(NULL, o->parameters, &(struct optimizer_share){ranks, r, o->share.buckets, NULL, NULL});
-        most = n > most ? n : most;
-    }
     int32_t *places = calloc(blocks + 1, sizeof *places);
-    struct optimizer_piece *list = calloc(most + 1, sizeof *list);
     o->section = calloc(ranks + 1, sizeof *o->section);
-    bool there = places && list && o->section;
+    bool there = places && o->section;
     for (size_t r = 0; r < ranks && there; r++) {
-        size_t n = optimizer_pieces(list, o->parameters, &(struct optimizer_share){ranks, r, o->share.buckets, NULL, NULL});
-        for (size_t i = 0; i < n; i++) {
-            unsigned k = list[i].group;
-            size_t at = begin[k] + (list[i].first - groups[k].offset) / SQUARES_BLOCK;
-            for (size_t b = 0; o->trained[k] && b < list[i].count / SQUARES_BLOCK; b++) places[at + b] = (int32_t)place++;
+        for (size_t i = o->begin[r]; i < o->begin[r + 1]; i++) {
+            const struct optimizer_piece *p = &o->all[i];
+            size_t at = begin[p->group] + (p->first - groups[p->group].offset) / SQUARES_BLOCK;
+            for (size_t b = 0; o->trained[p->group] && b < p->count / SQUARES_BLOCK; b++) places[at + b] = (int32_t)place++;
         }
         o->section[r + 1] = place;
     }
@@ -208,7 +213,6 @@ static elbo_status place_blocks(struct optimizer *o, elbo_error *error)
     if (!status) status = b->allocate(b, (void **)&o->places, (blocks + 1) * sizeof *places, "the norm's sums", error);
     if (!status) b->upload(b, o->places, places, blocks * sizeof *places);
     free(places);
-    free(list);
     return status;
 }
 
@@ -232,10 +236,7 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     *o = (struct optimizer){.config = *config, .parameters = parameters, .backend = backend};
     if (options) o->share = options->share;
     const struct parameter_group *groups = parameters_groups(parameters);
-    o->piece_count = optimizer_pieces(NULL, parameters, &o->share);
-    o->pieces = calloc(o->piece_count + 1, sizeof *o->pieces);
-    if (!o->pieces) return elbo_fail(error, ELBO_MEMORY, "no memory for the optimizer's %zu pieces", o->piece_count);
-    o->moments = list_pieces(o->pieces, parameters, &o->share).moments;
+    ELBO_TRY(list_all(o, error));
     size_t elements = parameters_arena_elements(parameters), figures = options ? options->figures : 0;
     size_t bytes = o->moments * dtype_bytes(optimizer_moments(config));
     ELBO_TRY(backend->allocate(backend, (void **)&o->gradients, (elements + figures) * sizeof(float), "gradients", error));
@@ -275,7 +276,8 @@ void optimizer_free(struct optimizer *o)
         if (memory[i]) o->backend->release(o->backend, memory[i]);
     graph_free(o->graph);
     graph_free(o->squares_graph);
-    free(o->pieces);
+    free(o->all);
+    free(o->begin);
     free(o->section);
     *o = (struct optimizer){0};
 }

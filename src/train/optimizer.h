@@ -45,7 +45,9 @@ struct optimizer {
     float *gradients;                     /* arena                                    */
     void *moment1, *moment2;              /* arenas of the share's pieces, behind each other; moment2 is null with SGD */
     size_t moments;                       /* their elements                           */
-    struct optimizer_piece *pieces;
+    struct optimizer_piece *all;          /* of every rank: rank r's from all[begin[r]] to all[begin[r + 1]] */
+    size_t *begin;
+    const struct optimizer_piece *pieces; /* this rank's                              */
     size_t piece_count;
     double *sums;                         /* of the trained blocks' squares, of several ranks: rank r's from section[r] to section[r + 1] */
     int32_t *places;                      /* where those of the groups' blocks lie, group by group */
@@ -66,9 +68,7 @@ unsigned optimizer_wanted(const struct optimizer_config *config);
 /* Type of the moments. */
 enum dtype optimizer_moments(const struct optimizer_config *config);
 
-/* A share's pieces, in the order of its moments; returns how many. `list` null: only counts. */
-size_t optimizer_pieces(struct optimizer_piece *list, const struct parameters *p, const struct optimizer_share *share);
-/* Elements of a moment in that share. */
+/* Elements of a share's moments. */
 size_t optimizer_share_elements(const struct parameters *p, const struct optimizer_share *share);
 
 struct optimizer_options {

@@ -84,35 +84,6 @@ bool sharded_next(struct sharded_part *part, size_t *piece, const struct optimiz
     return false;
 }
 
-/* The pieces of every rank: of rank r from at[r] to at[r + 1]. */
-struct all_pieces {
-    struct optimizer_piece *list;
-    size_t *at;
-};
-
-static elbo_status list_all(struct all_pieces *all, const struct trainer *t, elbo_error *error)
-{
-    const struct optimizer *o = &t->optimizer;
-    struct optimizer_share share = o->share;
-    *all = (struct all_pieces){.at = calloc(t->team.ranks + 1, sizeof *all->at)};
-    for (share.rank = 0; all->at && share.rank < t->team.ranks; share.rank++)
-        all->at[share.rank + 1] = all->at[share.rank] + optimizer_pieces(NULL, o->parameters, &share);
-    if (all->at) all->list = calloc(all->at[t->team.ranks] + 1, sizeof *all->list);
-    if (!all->list) {
-        free(all->at);
-        return elbo_fail(error, ELBO_MEMORY, "no memory for the pieces of %zu ranks", t->team.ranks);
-    }
-    for (share.rank = 0; share.rank < t->team.ranks; share.rank++)
-        optimizer_pieces(all->list + all->at[share.rank], o->parameters, &share);
-    return ELBO_OK;
-}
-
-static void free_all(struct all_pieces *all)
-{
-    free(all->list);
-    free(all->at);
-}
-
 /* ---- rank 0 reads ---- */
 
 static elbo_status make_staging(struct trainer *t, elbo_error *error)
@@ -128,13 +99,11 @@ static elbo_status take_part(struct trainer *t, const struct request *q, elbo_er
     const char *arena = q->moment ? o->moment2 : o->moment1;
     size_t element = dtype_bytes(optimizer_moments(&o->config));
     struct list l;
-    struct all_pieces all;
     ELBO_TRY(make_staging(t, error));
-    ELBO_TRY(list_all(&all, t, error));
-    elbo_status status = list_open(&l, all.at[t->team.ranks] + 1, error);
-    for (size_t r = 0; r < t->team.ranks && !status; r++)
-        for (size_t i = all.at[r]; i < all.at[r + 1]; i++) {
-            const struct optimizer_piece *theirs = &all.list[i];
+    ELBO_TRY(list_open(&l, o->begin[t->team.ranks] + 1, error));
+    for (size_t r = 0; r < t->team.ranks; r++)
+        for (size_t i = o->begin[r]; i < o->begin[r + 1]; i++) {
+            const struct optimizer_piece *theirs = &o->all[i];
             size_t begin, n = overlap(&begin, theirs->first, theirs->count, q->first, q->count);
             char *to = (char *)t->sharded_staging + (begin - q->first) * element;
             const char *from = arena + (theirs->moment + begin - theirs->first) * element;
@@ -143,9 +112,7 @@ static elbo_status take_part(struct trainer *t, const struct request *q, elbo_er
             else if (!t->team.rank) t->backend->copy(t->backend, to, from, n * element);
             else if (r == t->team.rank) list_add(&l, 0, from, n * element, false);
         }
-    if (!status) status = list_exchange(&l, t, error);
-    free_all(&all);
-    return status;
+    return list_exchange(&l, t, error);
 }
 
 static elbo_status tell(struct trainer *t, struct request *q, elbo_error *error)

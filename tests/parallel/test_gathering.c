@@ -154,19 +154,15 @@ static void weights_come_as_steps_read_them(void **state)
         struct thread_world world;
         struct thread_rank members[THREAD_RANKS];
         struct job jobs[THREAD_RANKS];
-        pthread_t threads[THREAD_RANKS];
         size_t elements = parameters_arena_elements(p);
         thread_world_open(&world, members, ranks);
         world.late = seed / 2 % 2;
-        for (size_t r = 0; r < ranks; r++) {
+        for (size_t r = 0; r < ranks; r++)
             jobs[r] = (struct job){&members[r], &recording, p, &b, groups, seed % 2, calloc(elements, sizeof(float)),
                                    calloc(elements, sizeof(uint16_t)), 0, 0};
-            assert_int_equal(pthread_create(&threads[r], NULL, gather, &jobs[r]), 0);
-        }
+        const char *failed = thread_world_run(&world, gather, jobs, sizeof *jobs);
+        if (failed) fail_msg("seed %u: %s", seed, failed);
         for (size_t r = 0; r < ranks; r++) {
-            void *failed;
-            pthread_join(threads[r], &failed);
-            if (failed) fail_msg("seed %u, rank %zu: %s", seed, r, (const char *)failed);
             if (world.late) assert_true(jobs[r].late > 0);            /* the first step did not wait for all */
             assert_true(seed % 2 ? jobs[r].stayed > elements / 8 : !jobs[r].stayed); /* in bf16 most masters stay where they are */
         }

@@ -71,17 +71,11 @@ static void *reduce(void *argument)
 static void run(struct job *jobs, struct thread_rank *ranks, size_t count, size_t lanes, size_t elements, size_t bucket, bool ordered, size_t kept)
 {
     struct thread_world world;
-    pthread_t threads[THREAD_RANKS];
     thread_world_open(&world, ranks, count);
-    for (size_t r = 0; r < count; r++) {
+    for (size_t r = 0; r < count; r++)
         jobs[r] = (struct job){&ranks[r], lanes, elements, bucket, ordered, kept, calloc(elements, sizeof(float)), 0};
-        assert_int_equal(pthread_create(&threads[r], NULL, reduce, &jobs[r]), 0);
-    }
-    for (size_t r = 0; r < count; r++) {
-        void *failed;
-        pthread_join(threads[r], &failed);
-        if (failed) fail_msg("rank %zu: %s", r, (const char *)failed);
-    }
+    const char *failed = thread_world_run(&world, reduce, jobs, sizeof *jobs);
+    if (failed) fail_msg("%s", failed);
     thread_world_close(&world);
 }
 
@@ -199,19 +193,13 @@ static void sums_of_what_is_ready(void **state)
         struct thread_world world;
         struct thread_rank members[THREAD_RANKS];
         struct late jobs[THREAD_RANKS];
-        pthread_t threads[THREAD_RANKS];
         thread_world_open(&world, members, ranks);
         world.late = seed % 2;
         size_t elements = parameters_arena_elements(p) + FIGURES, kept = seed % 3 ? 0 : parameters_arena_elements(p);
-        for (size_t r = 0; r < ranks; r++) {
+        for (size_t r = 0; r < ranks; r++)
             jobs[r] = (struct late){&members[r], lanes, elements, &b, calloc(elements, sizeof(float)), kept};
-            assert_int_equal(pthread_create(&threads[r], NULL, reduce_what_is_ready, &jobs[r]), 0);
-        }
-        for (size_t r = 0; r < ranks; r++) {
-            void *failed;
-            pthread_join(threads[r], &failed);
-            if (failed) fail_msg("seed %llu, rank %zu: %s", (unsigned long long)seed, r, (const char *)failed);
-        }
+        const char *failed = thread_world_run(&world, reduce_what_is_ready, jobs, sizeof *jobs);
+        if (failed) fail_msg("seed %llu: %s", (unsigned long long)seed, failed);
         for (size_t k = 0; k < b.count; k++)
             for (size_t r = 0; r < ranks; r++) {
                 struct lane_run mine = bucket_piece(&b.list[k], ranks, r), all = {0, b.list[k].elements};

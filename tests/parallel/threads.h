@@ -135,6 +135,21 @@ static inline void thread_world_open(struct thread_world *w, struct thread_rank 
                                         .world = w};
 }
 
+/* A thread a rank, each with its element of `jobs`; the first that returns words: null where none does. */
+static inline const char *thread_world_run(const struct thread_world *w, void *(*run)(void *), void *jobs, size_t each)
+{
+    pthread_t threads[THREAD_RANKS];
+    const char *first = NULL;
+    for (size_t r = 0; r < w->ranks; r++)
+        if (pthread_create(&threads[r], NULL, run, (char *)jobs + r * each)) abort();
+    for (size_t r = 0; r < w->ranks; r++) {
+        void *failed;
+        pthread_join(threads[r], &failed);
+        if (failed && !first) first = failed;
+    }
+    return first;
+}
+
 static inline void thread_world_close(struct thread_world *w)
 {
     pthread_barrier_destroy(&w->barrier);
