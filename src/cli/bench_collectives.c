@@ -1,5 +1,6 @@
 /* elbo bench collectives: what ranks exchange, by size: the sum of gradients in the tree's order, as training adds them, and the
- * collectives' own; from both ends of the table the latency and the bandwidth that `elbo plan` asks for. */
+ * collectives' own; from both ends of the table the latency and the bandwidth that `elbo plan` asks for. A rank that has no other
+ * (parallel.always) sends nothing: its times are what the calls themselves cost. */
 #include "base/json.h"
 #include "cli/bench.h"
 #include "graph/parameters.h"
@@ -65,22 +66,24 @@ static elbo_status measure(double *median, struct team *team, struct backend *ba
 
 static elbo_status report(const struct bench *b, const struct team *team, const struct measured *m, elbo_error *error)
 {
+    bool alone = team->ranks < 2;
     double ranks = (double)team->ranks, wire = 2 * (ranks - 1) / ranks, messages = 2 * (ranks - 1);
-    double latency = m[0].ordered / messages * 1e6, bandwidth = wire * (double)m[SIZES - 1].bytes / m[SIZES - 1].ordered / 1e9;
+    double latency = alone ? 0 : m[0].ordered / messages * 1e6, bandwidth = wire * (double)m[SIZES - 1].bytes / m[SIZES - 1].ordered / 1e9;
     if (b->cli->config.json) {
         json_t *rows = json_array();
         for (size_t i = 0; i < SIZES; i++)
             json_array_append_new(rows, json_pack("{s:I, s:f, s:f}", "bytes", (json_int_t)m[i].bytes, "ordered_seconds", m[i].ordered,
                                                   "any_order_seconds", m[i].any));
-        json_t *all = json_pack("{s:s, s:s, s:I, s:f, s:f, s:o}", "through", team->collectives->name, "device", b->backend->detail, "ranks",
-                                (json_int_t)team->ranks, "latency_us", latency, "bandwidth_gbs", bandwidth, "sizes", rows);
+        json_t *all = json_pack("{s:s, s:s, s:I, s:o*, s:o*, s:o}", "through", team->collectives->name, "device", b->backend->detail, "ranks",
+                                (json_int_t)team->ranks, "latency_us", alone ? NULL : json_real(latency), "bandwidth_gbs",
+                                alone ? NULL : json_real(bandwidth), "sizes", rows);
         return json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(6), "the collectives' figures", error);
     }
-    printf("%zu ranks through %s (%s)\n%12s %14s %14s %12s\n", team->ranks, team->collectives->name, b->backend->detail, "bytes", "in order, ms",
-           "any order, ms", "GB/s sent");
+    printf("%zu rank%s through %s (%s)\n%12s %14s %14s %12s\n", team->ranks, &"s"[alone], team->collectives->name, b->backend->detail, "bytes",
+           "in order, ms", "any order, ms", "GB/s sent");
     for (size_t i = 0; i < SIZES; i++)
         printf("%12zu %14.3f %14.3f %12.3f\n", m[i].bytes, m[i].ordered * 1e3, m[i].any * 1e3, wire * (double)m[i].bytes / m[i].ordered / 1e9);
-    printf("--parallel.bandwidth=%.3g --parallel.latency=%.3g\n", bandwidth, latency);
+    if (!alone) printf("--parallel.bandwidth=%.3g --parallel.latency=%.3g\n", bandwidth, latency);
     return ELBO_OK;
 }
 
@@ -91,9 +94,9 @@ static elbo_status run(struct bench *b, struct team *team, elbo_error *error)
     float *arena = NULL;
     ELBO_TRY(team_detect(team, c, &b->backend, error));
     ELBO_TRY(team_join(team, c, b->backend, error));
-    if (team->ranks < 2)
+    if (!team->collectives)
         return elbo_fail(error, ELBO_USAGE, "collectives need several ranks: mpirun -n 4 elbo bench collectives, or elbo launch -n 4 -- bench "
-                         "collectives on GPUs");
+                         "collectives on GPUs; --parallel.always=1 measures what the calls of a single one cost");
     elbo_status status = b->backend->allocate(b->backend, (void **)&arena, LARGEST, "what is exchanged", error);
     status = collectives_agree(team->collectives, status, error);
     for (size_t i = 0; i < SIZES && !status; i++) {

@@ -65,6 +65,7 @@ elbo_status reduction_create(struct reduction **out, const struct reduction_opti
     r->o = *options;
     r->ranks = options->collectives ? options->collectives->ranks : 1;
     r->rank = options->collectives ? options->collectives->rank : 0;
+    r->o.ordered = options->ordered && r->ranks > 1; /* the sum of one rank has one order: it goes the collectives' own way */
     r->own = lane_run_of(options->lanes, r->ranks, r->rank);
     r->last_joined = lanes_joined(options->lanes, r->own, r->own.first + r->own.count - 1);
     r->aside_room = lanes_aside(options->lanes, r->own);

@@ -33,7 +33,8 @@ def main():
     if BUILD != SOURCE / "build" / "release" or not (BUILD / "elbo-sim").exists():
         print("only the release build is looked at")
         sys.exit(77)
-    for part, words in (("tests", "cuda"), ("sanitizers", "--tool=racecheck"), ("speed", "bench/peers/step.py")):
+    for part, words in (("tests", "cuda"), ("sanitizers", "--tool=racecheck"), ("parallel", "--parallel.always=1"),
+                        ("speed", "bench/peers/step.py")):
         if part == "sanitizers" and not (BUILD / "cuda").exists():
             continue # no nvcc: there are no programs to name
         said, _ = check(part, "--dry-run", f"--build={BUILD}")
@@ -44,6 +45,13 @@ def main():
     assert all(found[key] for key in ("commit", "driver", "device", "cuda", "date", "host")), found
     _, found = check("sanitizers", "--emulate", "--only=latent", code=1, SANITIZER_PLANT="racecheck")
     assert outcomes(found)["racecheck, kernels_test_latent"] == "failed" and found["failed"] == 1, outcomes(found)
+
+    _, found = check("parallel", "--emulate")
+    steps = {step["step"]: step for step in found["steps"]}
+    assert len(steps["elbo bench collectives"]["sizes"]) == 8, found
+    for name in ("bf16, run_to_run", "f32, world_invariant"):
+        step = steps[f"one rank through NCCL, {name}"]
+        assert step["outcome"] == "ok" and "the same bits" in step["words"] and all(map(len, step["steps"].values())), step
 
     _, found = check("speed", "--emulate")
     steps = {step["step"]: step for step in found["steps"]}

@@ -109,7 +109,7 @@ def check_trace(scratch, data):
 
 
 def check_alone(scratch, data):
-    for level in ("fast", "world_invariant"):
+    for level in ("fast", "run_to_run", "world_invariant"):
         given = {"determinism": level, "train.steps": 12}
         train(1, scratch / f"without-{level}", data, given)
         trace = scratch / f"alone-{level}.trace"
@@ -117,9 +117,8 @@ def check_alone(scratch, data):
         said = job.communicate(timeout=300)[1]
         assert job.returncode == 0 and "through NCCL" in said, said[-2000:]
         same(bits(scratch / f"without-{level}"), bits(scratch / f"with-{level}"), f"one rank through NCCL, {level}")
-        if level == "fast":
-            text = next(scratch.glob(f"{trace.name}.*")).read_text()
-            assert text.count("nccl replayed") > 20, text[-1000:]
+        text = next(scratch.glob(f"{trace.name}.*")).read_text()
+        assert text.count("nccl replayed") > 20, text[-1000:]
 
 
 def check_failure(scratch, data, number, seconds):

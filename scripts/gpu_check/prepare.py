@@ -1,0 +1,27 @@
+"""Builds what the other parts carry."""
+import json
+import re
+import subprocess
+import sys
+
+from gpu_check.steps import ROOT, commit, said_by
+
+
+def prepare():
+    """Builds what the other parts carry."""
+    for words in (["cmake", "--preset", "portable", "-DBUILD_TESTING=ON"], ["cmake", "--build", "--preset", "portable", "--", "-j2"],
+                  [sys.executable, "scripts/check-portable"]):
+        answer = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        if answer.returncode:
+            sys.exit(f"{' '.join(words)} failed:\n{answer.stdout[-3000:]}{answer.stderr[-3000:]}")
+    for program in (ROOT / "build/portable/tests").glob("ops_test_*"): # bare, or the lot would be too much to carry
+        subprocess.run(["strip", "-o", str(ROOT / "build/portable/cuda" / program.name), str(program)], check=True)
+    nvcc = re.findall(r"^ELBO_NVCC:\w+=(.*)$", (ROOT / "build/portable/CMakeCache.txt").read_text(), re.M)
+    compiler = [line for line in said_by(nvcc[0] if nvcc else "nvcc", "--version").splitlines() if "release" in line]
+    (ROOT / "build/portable/cuda/built.txt").write_text("\n".join([commit(), *compiler]) + "\n") # what kernel-sweep says there
+    text = subprocess.run([ROOT / "scripts/wordnet"], capture_output=True, text=True, check=True).stdout
+    lengths = [min(100, len(line.split())) for line in text.splitlines() if line.split()]
+    (ROOT / "build/portable/cuda/lengths.json").write_text(json.dumps([lengths.count(n) for n in range(max(lengths) + 1)]) + "\n")
+    carried = ROOT / "build/portable.tar.xz" # the programs are much alike, and small together
+    subprocess.run(["tar", "-C", ROOT, "-cf", carried, "-I", "xz -T2 -3 --lzma2=dict=64MiB", "build/portable/elbo", "build/portable/cuda"], check=True)
+    print(f"carry with the sources, and unpack there: {carried.relative_to(ROOT)} ({carried.stat().st_size / 2**20:.1f} MiB)")

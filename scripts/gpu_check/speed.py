@@ -1,0 +1,180 @@
+"""Parts `speed` and `warm`: a step beside PyTorch's and beside its products alone."""
+import functools
+import json
+import pathlib
+import statistics
+import sys
+import tempfile
+
+from gpu_check.inputs import bench_options, counts_of_lengths, many_lengths, same_lengths
+from gpu_check.steps import offers
+
+
+def our_step(check, name, options, **about):
+    """One row, from `elbo bench step`; determinism fast times products and takes the fastest."""
+    out = check.run(name, [check.device_elbo, "bench", "step", *options, "--json"], 120, quiet=True)
+    if out is None:
+        return None
+    try:
+        found = json.loads(out)
+    except json.JSONDecodeError:
+        check.note(name, "failed", f"no JSON: {out[:300]}")
+        return None
+    seconds, tokens = found["step_seconds"], found["tokens_per_second"] * statistics.fmean(found["step_seconds"])
+    check.note(name, "ok", f"{found['step_seconds_median'] * 1e3:.2f} ms a step", sum(seconds), **found)
+    return {"side": "elbo", "tokens": round(tokens), "seconds": seconds, **about}
+
+
+def our_steps(check, corpus, sentences, precision, again=""):
+    """Both levels of determinism, or run_to_run alone in f32."""
+    rows = []
+    for level in ("run_to_run", "fast") if precision == "bf16" else ("run_to_run",):
+        name = f"elbo, {precision}, {level}, {sentences * (check.sizes['words'] + 1)} tokens{again and ', ' + again}"
+        options = [*bench_options(check, corpus, sentences, precision), f"--determinism={level}"]
+        rows.append(our_step(check, name, options, precision=precision, mode=level + (again and ", " + again)))
+    return rows
+
+
+def peer(check, name, script, *options, limit=150):
+    out = check.run(name, [sys.executable, f"bench/peers/{script}", *options], limit, quiet=True)
+    if out is None:
+        return None
+    found = json.loads(out)
+    check.note(name, "ok", "missing: " + "; ".join(found["missing"]) if found["missing"] else "", sum(sum(r["seconds"]) for r in found["rows"]), **found)
+    return found
+
+
+def lengths_peer(check, name, *options, limit=150):
+    """PyTorch on sentences as long as WordNet's, about as many useful tokens a step as ours have capacity for."""
+    sizes, counts = check.sizes, counts_of_lengths(check)
+    mean = sum(n * c for n, c in enumerate(counts)) / sum(counts)
+    sentences = max(2, int(sizes["sentences"][0] * (sizes["words"] + 2) / (mean + 2)))
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as numbers:
+        json.dump(counts, numbers)
+        numbers.flush()
+        return peer(check, name, "lengths.py", numbers.name, f"--sentences={sentences}", f"--longest={len(counts) - 1}", *options,
+                    *(f"--{key}={sizes[key]}" for key in ("width", "layers", "heads", "latent", "vocabulary")), limit=limit)
+
+
+def lengths_steps(check, folder):
+    """Sentences as long as WordNet's: ours packed, PyTorch's padded."""
+    sizes, corpus, rows = check.sizes, many_lengths(check, folder), []
+    if not corpus:
+        return rows
+    options = [o for o in bench_options(check, corpus, sizes["sentences"][0], "bf16") if not o.startswith(("--data.max_length", "--train.slot_"))]
+    options += [f"--data.max_length={len(counts_of_lengths(check)) - 1}", "--train.slot_sentences=0",
+                f"--train.slot_tokens={sizes['sentences'][0] * (sizes['words'] + 2)}", "--determinism=fast"]
+    rows.append(our_step(check, "elbo, bf16, WordNet's lengths", options, precision="bf16", mode="WordNet's lengths, fast"))
+    answer = lengths_peer(check, "PyTorch, bf16, WordNet's lengths")
+    for r in answer["rows"] if answer else []:
+        rows.append({"side": "PyTorch", "precision": "bf16", "mode": f"WordNet's lengths, {r['mode']}, {r['padded']:.1f} times as many rows with padding",
+                     "tokens": r["tokens"], "seconds": r["seconds"]})
+    return rows
+
+
+def product_lines(check, sentences):
+    """Those of a step, as bench/products.c reads them; the head's as the library is asked for them, by chunks of rows."""
+    width, vocabulary, words, layers = (check.sizes[key] for key in ("width", "vocabulary", "words", "layers"))
+    padded, lines = -(-vocabulary // 128) * 128, []
+    for stack, rows in (("encoder", sentences * (words + 2)), ("decoder", sentences * (words + 1))):
+        for part, inner, outer in (("qkv", width, 3 * width), ("output", width, width), ("up", width, 4 * width), ("down", 4 * width, width)):
+            lines += [f"{stack}.{part}.forward {layers} {rows} {outer} {inner} n t 0 0 0 bf16 bf16 0",
+                      f"{stack}.{part}.input {layers} {rows} {inner} {outer} n n 0 0 0 bf16 bf16 0",
+                      f"{stack}.{part}.weight {layers} {outer} {inner} {rows} t n 0 0 0 bf16 f32 1"]
+    rows = sentences * (words + 1)
+    lines += [f"head.forward 1 {rows} {padded} {width} n t 0 0 0 bf16 bf16 0", f"head.input 1 {rows} {width} {padded} n n 0 0 0 bf16 bf16 0",
+              f"head.weight 1 {padded} {width} {rows} t n 0 0 0 bf16 f32 0"]
+    return "\n".join(lines) + "\n"
+
+
+def products(check, sentences):
+    """G: what the step's products take at their best algorithms, back to back."""
+    name = f"products alone, bf16, {sentences * (check.sizes['words'] + 1)} tokens"
+    program = check.build / "cuda" / "bench_products"
+    if check.given.emulate or check.given.dry_run:
+        return
+    out = check.run(name, [program], 60, quiet=True, given=product_lines(check, sentences))
+    if out is None:
+        return
+    rows = [json.loads(line) for line in out.splitlines()]
+    best, first = (sum(r["calls"] * r[key] for r in rows) for key in ("best", "first"))
+    head = sum(r["best"] for r in rows if r["product"].startswith("head"))
+    check.note(name, "ok", f"G = {best * 1e3:.2f} ms, {head * 1e3:.2f} of it the head's; {first * 1e3:.2f} ms by the library's first choices", 0, rows=rows)
+
+
+def quartiles(seconds):
+    ordered = sorted(seconds)
+    return [ordered[round(q * (len(ordered) - 1))] for q in (0.25, 0.5, 0.75)]
+
+
+def step_table(rows):
+    lines = ["| side | precision | mode | tokens a step | median ms | quartiles ms | tokens/s |", "|---|---|---|---|---|---|---|"]
+    for r in rows:
+        low, median, high = quartiles(r["seconds"])
+        lines.append(f"| {r['side']} | {r['precision']} | {r['mode']} | {r['tokens']} | {median * 1e3:.2f} | {low * 1e3:.2f} .. {high * 1e3:.2f} | "
+                     f"{r['tokens'] / median:.0f} |")
+    return lines
+
+
+def kernel_table(rows):
+    lines = ["| kernel | variant | median us | quartiles us | TFLOP/s | GB/s |", "|---|---|---|---|---|---|"]
+    for r in rows:
+        low, median, high = quartiles(r["seconds"])
+        lines.append(f"| {r['kernel']} | {r['variant']} | {median * 1e6:.1f} | {low * 1e6:.1f} .. {high * 1e6:.1f} | "
+                     f"{r.get('tflops', 0):.1f} | {r.get('gbytes_per_second', 0):.0f} |")
+    return lines
+
+
+def speed(check):
+    check.needs(check.elbo)
+    precisions = ["f32"]
+    found = check.elbo.exists() and offers(check.device_elbo, "bench", "precision")
+    if found and "bf16" in found.group():
+        precisions.append("bf16")
+    rows, sizes = [], check.sizes
+    small, large = sizes["sentences"][0], sizes["sentences"][-1]
+    same = [f"--{key}={sizes[key]}" for key in ("width", "layers", "heads", "latent", "vocabulary", "words")]
+
+    def theirs(precision, sentences, modes):
+        answer = peer(check, f"PyTorch, {precision}, {sentences * (sizes['words'] + 1)} tokens", "step.py", f"--precision={precision}",
+                      f"--modes={modes}", f"--sentences={sentences}", *same)
+        return [{"side": "PyTorch", "precision": precision, "mode": r["mode"], "tokens": r["tokens"], "seconds": r["seconds"]}
+                for r in (answer["rows"] if answer else [])]
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(scratch)
+        corpus = same_lengths(check, folder) if not check.given.dry_run else pathlib.Path("CORPUS")
+        if corpus:
+            half = precisions[-1]
+            products(check, small)
+            rows += our_steps(check, corpus, small, half)
+            rows += theirs("bf16", small, "eager,compile")
+            rows += our_steps(check, corpus, small, half, "again") # before and after the peer: what the machine itself varies by
+            if half == "bf16" and not check.given.dry_run:
+                rows += lengths_steps(check, folder)
+            for precision in reversed(precisions):
+                name = f"elbo bench kernels, {precision}"
+                out = check.run(name, [check.device_elbo, "bench", "kernels", *bench_options(check, corpus, small, precision), "--json"], 100, quiet=True)
+                if out is not None:
+                    check.note(name, "ok", "", 0, result=json.loads(out))
+            answer = peer(check, "PyTorch's kernels", "kernels.py", *(["--tiny"] if check.given.emulate else []), limit=180)
+            rows += our_steps(check, corpus, small, "f32")
+            rows += theirs("f32", small, "eager")
+            if large != small:
+                products(check, large)
+                rows += our_steps(check, corpus, large, half)
+                rows += theirs("bf16", large, "eager,compile")
+                rows += our_steps(check, corpus, large, half, "again")
+    if not check.given.dry_run:
+        check.tables.append(step_table([r for r in rows if r]))
+        if corpus and answer:
+            check.tables.append(kernel_table(answer["rows"]))
+
+
+def warm(check):
+    sizes = check.sizes
+    same = [f"--{key}={sizes[key]}" for key in ("width", "layers", "heads", "latent", "vocabulary", "words")]
+    calls = [functools.partial(peer, check, f"PyTorch's compilation, {sentences * (sizes['words'] + 1)} tokens", "step.py", "--modes=compile",
+                               "--steps=1", "--warm-up=2", f"--sentences={sentences}", *same, limit=200) for sentences in sizes["sentences"]]
+    calls.append(functools.partial(lengths_peer, check, "PyTorch's compilation, WordNet's lengths", "--modes=compile", "--rounds=1", limit=200))
+    check.run_all(calls)
