@@ -89,7 +89,7 @@ bool cuda_restore_choices(struct backend *base, const void *from, size_t bytes);
 /* ---- nccl.c: entries of struct backend, and the wait for an event where another rank may never let it come ---- */
 elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elbo_error *error);
 elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank, double timeout,
-                      struct collectives **out, elbo_error *error);
+                      struct bonds *bonds, struct collectives **out, elbo_error *error);
 elbo_status cuda_ranks_wait(struct cuda_backend *b, cudaEvent_t event, elbo_error *error);
 
 /* ---- side.c: entries of struct backend ---- */

@@ -1,9 +1,11 @@
 /* The collectives between GPUs: NCCL on the backend's stream. Nothing here blocks without an end: the communicator is made without
- * blocking, and what the host waits for is polled together with NCCL's own errors, until the time-out. A rank that gives up ends: no
- * call of NCCL's is known to bring a broken communicator down for sure. */
+ * blocking, and what the host waits for is polled together with NCCL's own errors and the bonds between the ranks, until the time-out:
+ * NCCL does not notice that a peer on the same host dies. A rank that gives up ends: no call of NCCL's is known to bring a broken
+ * communicator down for sure. */
 #include "base/log.h"
 #include "cuda/cuda.h"
 #include "cuda/nccl_library.h"
+#include "parallel/bonds.h"
 #include "parallel/collectives.h"
 
 #include <stdlib.h>
@@ -23,6 +25,7 @@ struct nccl_ranks {
     struct cuda_backend *b;
     struct nccl nccl;
     ncclComm_t comm;
+    struct bonds *bonds;
     struct post posts[COLLECTIVES_POSTS];
 };
 
@@ -46,14 +49,26 @@ static elbo_status late(struct nccl_ranks *n, const char *what, elbo_error *erro
                      "the last checkpoint, or raise parallel.timeout if a step may take so long", n->base.rank, n->base.timeout, what);
 }
 
+/* Every so many turns of a wait: a rank that is gone ends it. */
+static elbo_status look_around(struct nccl_ranks *n, unsigned turn, elbo_error *error)
+{
+    size_t lost = turn % 16 ? BONDS_NONE : bonds_lost(n->bonds);
+    if (lost == BONDS_NONE) return ELBO_OK;
+    n->base.broken = true;
+    return elbo_fail(error, ELBO_PEER, "rank %zu: rank %zu has ended or its host is out of reach; start again to go on from the last "
+                     "checkpoint", n->base.rank, lost);
+}
+
 /* What a call has started is on its way, or failed. */
 static elbo_status settle(struct nccl_ranks *n, const char *what, ncclResult_t code, elbo_error *error)
 {
     double deadline = clock_seconds() + n->base.timeout;
+    unsigned turn = 0;
     for (ncclResult_t state = code; state == ncclInProgress; rest()) {
         code = n->nccl.ncclCommGetAsyncError(n->comm, &state);
         if (!code) code = state;
         if (code && code != ncclInProgress) break;
+        ELBO_TRY(look_around(n, turn++, error));
         if (clock_seconds() > deadline) return late(n, what, error);
     }
     return code ? failed(n, what, code, error) : ELBO_OK;
@@ -63,7 +78,7 @@ elbo_status cuda_ranks_wait(struct cuda_backend *b, cudaEvent_t event, elbo_erro
 {
     struct nccl_ranks *n = (struct nccl_ranks *)b->ranks;
     double deadline = clock_seconds() + n->base.timeout;
-    for (unsigned turns = 0;; turns++) {
+    for (unsigned turn = 0;; turn++) {
         int e = cudaEventQuery(event);
         ncclResult_t state = ncclSuccess, code = n->nccl.ncclCommGetAsyncError(n->comm, &state);
         if (code || (state && state != ncclInProgress)) return failed(n, "a collective", code ? code : state, error);
@@ -72,7 +87,9 @@ elbo_status cuda_ranks_wait(struct cuda_backend *b, cudaEvent_t event, elbo_erro
             return ELBO_OK;
         }
         if (clock_seconds() > deadline) return late(n, "a step", error);
-        if (turns > 100) rest();
+        if (turn <= 100) continue;
+        ELBO_TRY(look_around(n, turn, error));
+        rest();
     }
 }
 
@@ -185,12 +202,13 @@ elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elb
 }
 
 elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank, double timeout,
-                      struct collectives **out, elbo_error *error)
+                      struct bonds *bonds, struct collectives **out, elbo_error *error)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
     struct nccl_ranks *n = calloc(1, sizeof *n);
     if (!n) return elbo_fail(error, ELBO_MEMORY, "no memory for the ranks");
     n->b = b;
+    n->bonds = bonds;
     n->base = (struct collectives){.name = "NCCL", .ranks = ranks, .rank = rank, .timeout = timeout, .begin = begin, .begin_sum = begin_sum,
                                    .poll = poll, .wait = wait, .post = post, .collect = collect, .destroy = destroy};
     ncclUniqueId given;

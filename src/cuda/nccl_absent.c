@@ -15,13 +15,14 @@ elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elb
 }
 
 elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank, double timeout,
-                      struct collectives **out, elbo_error *error)
+                      struct bonds *bonds, struct collectives **out, elbo_error *error)
 {
     (void)base;
     (void)id;
     (void)ranks;
     (void)rank;
     (void)timeout;
+    (void)bonds;
     (void)out;
     return absent(error);
 }

@@ -10,6 +10,7 @@
 
 struct backend;
 struct pool;
+struct bonds;
 struct collectives;
 
 enum { BACKEND_ID = 128 }; /* bytes by which devices of several ranks find each other */
@@ -106,10 +107,11 @@ struct backend {
      * GPU; multiply-adds count two), and bytes read and written a second by a copy of memory far beyond the caches. */
     double (*peak_flops)(struct backend *, enum dtype type);
     double (*peak_bytes)(struct backend *);
-    /* Between ranks with a device each: rank 0 makes the id, all join with it. Null: ranks do not meet through this backend. */
+    /* Between ranks with a device each: rank 0 makes the id, all join with it; `bonds` stay the caller's, and are looked at in every wait.
+     * Null: ranks do not meet through this backend. */
     elbo_status (*make_id)(struct backend *, unsigned char id[BACKEND_ID], elbo_error *error);
     elbo_status (*join)(struct backend *, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank, double timeout,
-                        struct collectives **out, elbo_error *error);
+                        struct bonds *bonds, struct collectives **out, elbo_error *error);
     struct pool *pool;               /* host threads, for work between executions      */
     void (*destroy)(struct backend *);
 };

@@ -2,6 +2,7 @@
 #ifndef PARALLEL_MEETING_H
 #define PARALLEL_MEETING_H
 
+#include "parallel/bonds.h"
 #include "parallel/rendezvous.h"
 #include "parallel/sockets.h"
 #include "parallel/wire.h"
@@ -19,6 +20,7 @@ struct meeting {
     size_t count;
     const char *name;
     double began, deadline;
+    struct bonds *bonds; /* who has thanked stays connected here; null: nobody does */
 };
 elbo_status meeting_serve(const struct meeting *meeting, const void *bytes, size_t size, elbo_error *error);
 

@@ -40,7 +40,7 @@ struct host {
 
 static void drop(struct host *h, size_t i)
 {
-    close(h->guests[i]->wire.fd);
+    if (h->guests[i]->wire.fd >= 0) close(h->guests[i]->wire.fd);
     sodium_memzero(h->guests[i], sizeof **h->guests);
     free(h->guests[i]);
     h->guests[i] = h->guests[--h->count];
@@ -118,6 +118,8 @@ static bool answer(struct host *h, struct guest *g)
         if (wire_proved(body, WIRE_THANKS, &g->terms, key) && !h->served[g->terms.rank]) {
             h->served[g->terms.rank] = true;
             h->missing--;
+            if (h->meeting->bonds && bonds_keep(h->meeting->bonds, g->wire.fd, g->terms.rank)) g->wire.fd = -1;
+            else bonds_say_farewell(g->wire.fd); /* that it ends is no sign of death */
         }
         return false;
     }

@@ -25,14 +25,14 @@ struct rendezvous_options rendezvous_here(const struct parallel_config *config)
 /* ---- rank 0 ---- */
 
 static elbo_status serve(const struct ranks *ranks, const struct rendezvous_options *options, const void *bytes, size_t size,
-                         elbo_error *error)
+                         struct bonds *bonds, elbo_error *error)
 {
     int fds[SOCKETS_MOST];
     unsigned port;
     char name[RANKS_ADDRESS + 16];
     struct secret secret;
     const double began = clock_seconds();
-    struct meeting meeting = {ranks, secret.key, fds, 0, name, began, began + options->timeout};
+    struct meeting meeting = {ranks, secret.key, fds, 0, name, began, began + options->timeout, bonds};
     elbo_status status = secret_open(&secret, ranks, options, error);
     if (status == ELBO_OK) status = sockets_listen(fds, &meeting.count, &port, ranks, error);
     if (status == ELBO_OK) {
@@ -60,7 +60,7 @@ static void note(struct tries *tries, enum joined result)
 
 /* One try at every address and port where rank 0 may be. */
 static bool try_all(struct tries *tries, void *bytes, size_t size, const struct ranks *ranks, const struct secret *secret, double patience,
-                    double deadline)
+                    double deadline, struct bonds *bonds)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
@@ -78,7 +78,9 @@ static bool try_all(struct tries *tries, void *bytes, size_t size, const struct 
             enum joined result = fd < 0 ? JOIN_NOBODY : meeting_join(bytes, size, fd, ranks, secret->key, until);
             note(tries, result);
             done = result == JOIN_DONE;
-            if (fd >= 0) close(fd);
+            bool kept = done && bonds && bonds_keep(bonds, fd, 0);
+            if (done && !kept) bonds_say_farewell(fd);
+            if (fd >= 0 && !kept) close(fd);
         }
     freeaddrinfo(found);
     return done;
@@ -101,7 +103,8 @@ static elbo_status too_late(const struct tries *tries, const struct ranks *ranks
                      ranks->rank, name, options->timeout, why, without_file ? " (rank 0 has left no secret on this host)" : "");
 }
 
-static elbo_status join(const struct ranks *ranks, const struct rendezvous_options *options, void *bytes, size_t size, elbo_error *error)
+static elbo_status join(const struct ranks *ranks, const struct rendezvous_options *options, void *bytes, size_t size,
+                        struct bonds *bonds, elbo_error *error)
 {
     const double deadline = clock_seconds() + options->timeout;
     double pause = 0.01, patience = 0.4; /* seconds */
@@ -111,7 +114,7 @@ static elbo_status join(const struct ranks *ranks, const struct rendezvous_optio
     elbo_status status = secret_open(&secret, ranks, options, error);
     for (unsigned round = 0; status == ELBO_OK && !done && clock_seconds() < deadline; round++) {
         if (secret.met) status = secret_look(&secret, &there, error);
-        if (status == ELBO_OK && there) done = try_all(&tries, bytes, size, ranks, &secret, patience, deadline);
+        if (status == ELBO_OK && there) done = try_all(&tries, bytes, size, ranks, &secret, patience, deadline, bonds);
         if (done || status) break;
         double left = deadline - clock_seconds();
         if (left > 0) poll(NULL, 0, (int)((pause < left ? pause : left) * 1e3) + 1);
@@ -124,7 +127,7 @@ static elbo_status join(const struct ranks *ranks, const struct rendezvous_optio
 }
 
 elbo_status rendezvous_share(const struct ranks *ranks, const struct rendezvous_options *options, void *bytes, size_t size,
-                             elbo_error *error)
+                             struct bonds *bonds, elbo_error *error)
 {
     if (ranks->world <= 1) return ELBO_OK;
     if (size < 1 || size > RENDEZVOUS_MOST)
@@ -132,5 +135,6 @@ elbo_status rendezvous_share(const struct ranks *ranks, const struct rendezvous_
     if (!*ranks->address)
         return elbo_fail(error, ELBO_USAGE, "%s does not say where rank 0 runs; say --parallel.address, a name or address of its host",
                          ranks_source_name(ranks->source));
-    return ranks->rank == 0 ? serve(ranks, options, bytes, size, error) : join(ranks, options, bytes, size, error);
+    if (bonds) ELBO_TRY(bonds_open(bonds, ranks->rank ? 1 : ranks->world - 1, options->timeout, error));
+    return ranks->rank == 0 ? serve(ranks, options, bytes, size, bonds, error) : join(ranks, options, bytes, size, bonds, error);
 }

@@ -15,6 +15,7 @@
 #define PARALLEL_RENDEZVOUS_H
 
 #include "elbo/status.h"
+#include "parallel/bonds.h"
 #include "parallel/config.h"
 #include "parallel/ranks.h"
 
@@ -33,9 +34,10 @@ struct rendezvous_options {
 struct rendezvous_options rendezvous_here(const struct parallel_config *config);
 
 /* Gives rank 0's `bytes` (size), 1 to RENDEZVOUS_MOST, to every rank. On rank 0 it returns when every rank has them; a job of
- * one rank does nothing. ELBO_USAGE: no secret, or one that others can read; ELBO_IO: the time is up, or rank 0's port is
+ * one rank does nothing. The connections stay open as `bonds` (zeros before; the caller's also after a failure), or where it is null
+ * they end. ELBO_USAGE: no secret, or one that others can read; ELBO_IO: the time is up, or rank 0's port is
  * taken. */
 elbo_status rendezvous_share(const struct ranks *ranks, const struct rendezvous_options *options, void *bytes, size_t size,
-                             elbo_error *error);
+                             struct bonds *bonds, elbo_error *error);
 
 #endif

@@ -34,10 +34,17 @@ static enum wire_result failure(void)
     return WIRE_CLOSED;
 }
 
+static void put_header(unsigned char out[WIRE_HEADER], enum wire_kind kind, size_t size)
+{
+    const unsigned char header[WIRE_HEADER] = {magic[0], magic[1], magic[2], magic[3], WIRE_VERSION, (unsigned char)kind,
+                                               (unsigned char)size, (unsigned char)(size >> 8)};
+    memcpy(out, header, sizeof header);
+}
+
 static bool header_is(const unsigned char *in, size_t got, enum wire_kind kind, size_t size)
 {
-    const unsigned char due[WIRE_HEADER] = {magic[0], magic[1], magic[2], magic[3], WIRE_VERSION, (unsigned char)kind,
-                                            (unsigned char)size, (unsigned char)(size >> 8)};
+    unsigned char due[WIRE_HEADER];
+    put_header(due, kind, size);
     return !memcmp(in, due, got < WIRE_HEADER ? got : WIRE_HEADER);
 }
 
@@ -58,11 +65,7 @@ enum wire_result wire_receive(struct wire *wire, enum wire_kind due, size_t size
 
 unsigned char *wire_frame(struct wire *wire, enum wire_kind kind, size_t size)
 {
-    memcpy(wire->out, magic, sizeof magic);
-    wire->out[4] = WIRE_VERSION;
-    wire->out[5] = (unsigned char)kind;
-    wire->out[6] = (unsigned char)size;
-    wire->out[7] = (unsigned char)(size >> 8);
+    put_header(wire->out, kind, size);
     wire->left = WIRE_HEADER + size;
     wire->sent = 0;
     return wire->out + WIRE_HEADER;
@@ -78,6 +81,11 @@ enum wire_result wire_send(struct wire *wire)
     }
     wire->left = wire->sent = 0;
     return WIRE_DONE;
+}
+
+void wire_farewell(unsigned char frame[WIRE_HEADER])
+{
+    put_header(frame, WIRE_FAREWELL, 0);
 }
 
 /* ---- content ---- */

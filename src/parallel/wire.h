@@ -7,6 +7,7 @@
  *     rank r      PROOF      mac("prove") (32)
  *     rank 0      CONTENT    mac("answer") (32) | nonce (24) | secretbox(content) (16 + size)
  *     rank r      THANKS     mac("thank") (32)
+ *     either      FAREWELL   nothing: it ends as it should (bonds.h)
  *
  * mac(word) = crypto_auth(key, word | version | rank | world | restart | size | both nonces): it holds for this rank of this
  * start of this job in this one conversation, in one direction. The secretbox has a key of its own, mac("seal"). The rank
@@ -31,7 +32,7 @@ enum {
     WIRE_LARGEST = WIRE_HEADER + WIRE_MAC + WIRE_BOX_NONCE + WIRE_BOX_EXTRA + RENDEZVOUS_MOST,
 };
 
-enum wire_kind { WIRE_HELLO = 1, WIRE_CHALLENGE, WIRE_PROOF, WIRE_CONTENT, WIRE_THANKS };
+enum wire_kind { WIRE_HELLO = 1, WIRE_CHALLENGE, WIRE_PROOF, WIRE_CONTENT, WIRE_THANKS, WIRE_FAREWELL };
 
 /* What a conversation is about; every mac covers all of it. */
 struct wire_terms {
@@ -60,6 +61,9 @@ static inline const unsigned char *wire_body(const struct wire *wire)
 unsigned char *wire_frame(struct wire *wire, enum wire_kind kind, size_t size);
 /* Sends on what is left. */
 enum wire_result wire_send(struct wire *wire);
+
+/* The frame FAREWELL, whole. */
+void wire_farewell(unsigned char frame[WIRE_HEADER]);
 
 /* ---- content of the frames ---- */
 

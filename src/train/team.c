@@ -104,7 +104,7 @@ static elbo_status meet(struct team *team, const struct rendezvous_options *opti
 {
     sigset_t set = trainer_signals(), before;
     pthread_sigmask(SIG_UNBLOCK, &set, &before);
-    elbo_status status = rendezvous_share(&team->who, options, id, BACKEND_ID, error);
+    elbo_status status = rendezvous_share(&team->who, options, id, BACKEND_ID, &team->bonds, error);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return status;
 }
@@ -124,7 +124,7 @@ static elbo_status join_devices(struct team *team, const struct parallel_config 
         ELBO_TRY(status);
         ELBO_TRY(meet(team, &options, id, error));
     }
-    return b->join(b, id, team->ranks, team->rank, c->timeout, &team->collectives, error);
+    return b->join(b, id, team->ranks, team->rank, c->timeout, &team->bonds, &team->collectives, error);
 }
 
 elbo_status team_fits(const struct elbo_config *c, size_t ranks, elbo_error *error)
@@ -162,6 +162,7 @@ void team_close(struct team *team, const struct backend *backend, elbo_status en
         if (ended) all[i]->broken = true;
         all[i]->destroy(all[i]);
     }
+    bonds_close(&team->bonds, !ended || ended == ELBO_INTERRUPTED);
 }
 
 elbo_status team_agree(struct trainer *t, elbo_status status, elbo_error *error)

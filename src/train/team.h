@@ -5,6 +5,7 @@
 #ifndef TRAIN_TEAM_H
 #define TRAIN_TEAM_H
 
+#include "parallel/bonds.h"
 #include "parallel/collectives.h"
 #include "parallel/gathering.h"
 #include "parallel/ranks.h"
@@ -19,6 +20,7 @@ struct team {
     struct ranks who;
     struct collectives *collectives; /* null: alone */
     struct collectives *host;        /* MPI, where it only brought the GPUs' ranks together; or null */
+    struct bonds bonds;              /* to the ranks that were met over TCP */
     struct buckets buckets;
     struct reduction *reduction;
     struct gathering *gathering;     /* null: no rank updates weights for others */

@@ -27,7 +27,7 @@ static elbo_status meet(double timeout, elbo_error *error)
         fclose(file);
     }
     struct rendezvous_options options = rendezvous_here(&config);
-    ELBO_TRY(rendezvous_share(&ranks, &options, id, sizeof id, error));
+    ELBO_TRY(rendezvous_share(&ranks, &options, id, sizeof id, NULL, error));
     launcher_heartbeat();
     char text[RANKS_LINE + 64], *end = text + sprintf(text, "%s | ", line);
     for (int i = 112; i < 128; i++) end += sprintf(end, "%02x", id[i]);

@@ -42,7 +42,7 @@ static inline void key_of(unsigned char key[WIRE_KEY], const char *text)
 static inline void *host(void *context)
 {
     struct hosting *h = context;
-    struct meeting meeting = {&h->ranks, h->key, &h->listening, 1, "here", clock_seconds(), clock_seconds() + h->deadline};
+    struct meeting meeting = {&h->ranks, h->key, &h->listening, 1, "here", clock_seconds(), clock_seconds() + h->deadline, NULL};
     h->status = h->serve(&meeting, h->id, ID, &h->error);
     return NULL;
 }

@@ -119,6 +119,8 @@ struct member {
     struct rendezvous_options options;
     double delay, seconds;    /* before it begins; that it took */
     unsigned char bytes[ID];
+    bool keeps;               /* its connections, in `bonds`      */
+    struct bonds bonds;
     elbo_status status;
     elbo_error error;
     pthread_t thread;
@@ -156,7 +158,7 @@ static inline void *run_member(void *context)
     struct member *m = context;
     usleep((useconds_t)(m->delay * 1e6));
     double before = clock_seconds();
-    m->status = rendezvous_share(&m->ranks, &m->options, m->bytes, ID, &m->error);
+    m->status = rendezvous_share(&m->ranks, &m->options, m->bytes, ID, m->keeps ? &m->bonds : NULL, &m->error);
     m->seconds = clock_seconds() - before;
     return NULL;
 }

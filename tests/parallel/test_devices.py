@@ -5,7 +5,8 @@
   fast, run_to_run  two ranks: the losses of one within 1e-4
   trace             in the captured graph of a step every bucket but the last is summed before the backward pass ends
   alone             one rank through NCCL all the same (parallel.always): the bits of one without it, in captured graphs too
-  failures          a rank is killed: the other ends with exit code 10 and words within 2 s; a rank is stopped: within parallel.timeout
+  failures          a rank is killed: the other ends with exit code 10 and words within 2 s, also where NCCL notices nothing; a rank is
+                    stopped: within parallel.timeout
 
 Names as arguments: only these. ELBO_TEST_DEVICE=cuda:0: the ranks share a GPU that is there, which NCCL 2.30 allows with
 NCCL_MULTI_RANK_GPU_ENABLE=1; the emulated one's traces are not looked at then.
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
@@ -127,10 +129,11 @@ def check_alone(scratch, data):
             assert text.count("nccl replayed") > 20, text[-1000:]
 
 
-def check_failure(scratch, data, number, seconds):
+def check_failure(scratch, data, number, seconds, environment=None):
     """Something happens to rank 1 in the middle of a long run; rank 0 must say so and end."""
-    timeout = 3
-    jobs = start(2, scratch / f"ended-{number}", data, {"train.steps": 100000, "parallel.timeout": timeout})
+    timeout = 5
+    run = pathlib.Path(tempfile.mkdtemp(dir=scratch)) / "run"
+    jobs = start(2, run, data, {"train.steps": 100000, "parallel.timeout": timeout}, environment)
     for line in jobs[0].stderr:
         if line.startswith("step 3/"):
             break
@@ -155,13 +158,14 @@ def main():
     if not pathlib.Path(SIM).exists():
         print(f"SKIP: no {SIM}")
         sys.exit(77)
-    named = sys.argv[1:] or ["f32", "bf16", "mpirun", "levels", "trace", "alone", "killed", "stopped"]
+    named = sys.argv[1:] or ["f32", "bf16", "mpirun", "levels", "trace", "alone", "killed", "deaf", "stopped"]
     with Scratch() as scratch:
         data = corpus(scratch)
         checks = {"f32": lambda: check_bits(scratch, data, "f32"), "bf16": lambda: check_bits(scratch, data, "bf16"),
                   "mpirun": lambda: check_mpirun(scratch, data), "levels": lambda: check_levels(scratch, data),
                   "trace": lambda: check_trace(scratch, data), "alone": lambda: check_alone(scratch, data),
                   "killed": lambda: check_failure(scratch, data, signal.SIGKILL, 2),
+                  "deaf": lambda: check_failure(scratch, data, signal.SIGKILL, 2, {"ELBO_SIM_DEAF": "1"}),
                   "stopped": lambda: check_failure(scratch, data, signal.SIGSTOP, 2)}
         for name in named:
             checks[name]()

@@ -183,7 +183,7 @@ static void refuse_file(const char *path, elbo_status code, const char *part)
         unsigned char bytes[ID] = {0};
         elbo_error error = {0};
         double before = clock_seconds();
-        assert_int_equal(rendezvous_share(&ranks, &options, bytes, ID, &error), code);
+        assert_int_equal(rendezvous_share(&ranks, &options, bytes, ID, NULL, &error), code);
         assert_says(&error, code, part);
         assert_true(clock_seconds() - before < 1);
     }
@@ -220,14 +220,14 @@ static void what_is_no_secret_is_refused(void **state)
         struct rendezvous_options options = {.secret_file = "", .secret = secrets[i], .timeout = 5};
         elbo_error error = {0};
         unsigned char bytes[ID] = {0};
-        rendezvous_share(&ranks, &options, bytes, ID, &error);
+        rendezvous_share(&ranks, &options, bytes, ID, NULL, &error);
         assert_says(&error, ELBO_USAGE, "ELBO_SECRET holds a secret of");
         options.secret = NULL;
         ranks.one_host = false;
-        rendezvous_share(&ranks, &options, bytes, ID, &error);
+        rendezvous_share(&ranks, &options, bytes, ID, NULL, &error);
         assert_says(&error, ELBO_USAGE, "set the variable ELBO_SECRET");
         ranks.address[0] = 0;
-        rendezvous_share(&ranks, &options, bytes, ID, &error);
+        rendezvous_share(&ranks, &options, bytes, ID, NULL, &error);
         assert_says(&error, ELBO_USAGE, "say --parallel.address");
     }
 }
@@ -356,7 +356,7 @@ static void a_taken_port_is_named_with_its_option(void **state)
     struct rendezvous_options options = {.secret_file = "", .secret = SECRET, .timeout = 5};
     elbo_error error = {0};
     unsigned char bytes[ID] = {0};
-    rendezvous_share(&ranks, &options, bytes, ID, &error);
+    rendezvous_share(&ranks, &options, bytes, ID, NULL, &error);
     close(taken);
     snprintf(part, sizeof part, "127.0.0.1:%u: another process does; choose another --parallel.port", port);
     assert_says(&error, ELBO_IO, part);

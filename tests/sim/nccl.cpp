@@ -76,8 +76,10 @@ static ring &ring_of(ncclComm_t c, int from, int to)
     return c->shared->rings[from * c->ranks + to];
 }
 
+/* $ELBO_SIM_DEAF: as NCCL itself is to the death of a peer on its own host. */
 static bool dead(int32_t process)
 {
+    if (getenv("ELBO_SIM_DEAF")) return false;
     if (process <= 0) return process < 0;
     char path[64], state = 'Z';
     snprintf(path, sizeof path, "/proc/%d/stat", process);
