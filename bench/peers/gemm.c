@@ -68,7 +68,7 @@ int main(int argc, char **argv)
     elbo_error error = {0};
     struct backend *backend;
     if (cpu_backend_create(&backend, threads, "avx512", &error) ||
-        backend->reserve(backend, cpu_gemm_scratch_avx512(), 64, &error)) {
+        backend->reserve(backend, 64, cpu_gemm_scratch_avx512(), &error)) {
         fprintf(stderr, "%s\n", error.message);
         return 1;
     }

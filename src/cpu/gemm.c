@@ -1,11 +1,13 @@
 /* Matrix product by packed panels and a register-blocked micro-kernel.
  *
- *   for columns of B in blocks of NC, for k as far as scratch goes:   pack B, per block of about KC, into panels of NR columns
- *     for rows of A in blocks of MB:                                  pack A the same way into panels of MR rows
- *       tiles of C, in parallel, block of k after block:              micro-kernel MR x NR over the block
+ *   parts of C, in parallel, each by one thread in scratch of its own:
+ *     for columns of B in blocks of NC, for k as far as the scratch goes:  pack B, per block of about KC, into panels of NR columns
+ *       for rows of A in blocks of MB:                                     pack A the same way into panels of MR rows
+ *         tiles of C, block of k after block:                              micro-kernel MR x NR over the block
  *
- * Each element of C is one chain of fused multiply-adds along k per block, added block after block: its bits depend on
- * K alone, not on M, N, the tile or the thread. */
+ * Threads share nothing that is packed: what one core writes another would wait for, twice in every product, and packing some of the
+ * operands once more costs less. Each element of C is one chain of fused multiply-adds along k per block, added block after
+ * block: its bits depend on K alone, not on M, N, the part or the thread. */
 #include "cpu/gemm.h"
 
 typedef int veci __attribute__((vector_size(VL * 4)));
@@ -24,14 +26,18 @@ enum { MR = 4, NRV = 2 };
 #define HIGH {2, 6, 3, 7}
 #endif
 
-enum { NR = NRV * VL, KC = 256, NC = 2048, MB = 128 * MR };
-enum { PACKED = 1 << 19 };     /* floats that lie packed at a time, where one block of k is not more: they stay in the second cache */
-enum { PANELS = 8, LEAST_TILES = 40, ALONE = 1 << 18 }; /* of a tile, either way; per run; multiply-adds that one thread does at once */
+enum { NR = NRV * VL, KC = 256, NC = 512, MB = 36 * MR };
+enum { PACKED = 1 << 18 };     /* floats that lie packed at a time, where one block of k is not more: half of a large second cache */
+enum { DOWN = 4, ACROSS = 2 }; /* panels of a tile */
+enum { ALONE = 1 << 18 };      /* multiply-adds that one thread does at once */
 enum { DIRECT = 512 };         /* columns of B up to which packing rows of A along k does not pay */
+enum { SHARES = 3, FEW_THREADS = 4 }; /* parts of a thread, so that who is faster does more of them; of few threads one each is best */
+enum { AT_ONCE = MR * NRV };   /* multiply-adds of vectors that cost about as much as packing as many elements */
 
 size_t CPU(gemm_scratch)(void)
 {
-    return (size_t)(MB + NC) * (KC + KC / 2) * sizeof(float);
+    const size_t block = (size_t)(MB + NC) * (KC + KC / 2); /* of k, at the most */
+    return (block > PACKED ? block : PACKED) * sizeof(float);
 }
 
 /* Blocks along k of about KC, alike, so that none of a few steps reads and writes all of C: at most KC / 2 more. */
@@ -139,57 +145,35 @@ static __attribute__((noinline)) void micro_direct(size_t k, const float *a, siz
 /* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block along k, which
  * begins at k, the panels of B follow each other from bpack + k * columns on, those of A from apack + k * rows. */
 struct stage {
-    const struct call *call;
     const struct product *p;
     float *apack, *bpack;
     size_t jc, nc, pc, kc, ic, mc;
     size_t rows, columns;       /* mc, nc up to whole panels */
     size_t block;               /* of k */
-    size_t tile_rows, tile_columns;
     bool last, direct;          /* direct: whole panels of A are read where they lie, its rows being along k */
 };
 
-enum { TOGETHER = 4 }; /* panels in a tile of packing */
+enum { TOGETHER = 4 }; /* panels that are packed side by side: more rows of the scratch at a time would share few places of the first cache */
 
-static void pack_b(const struct stage *s, size_t tile)
+/* Rows `from` .. `valid` of x(i, p) = data[i * lane + p * along] into whole panels of `w`, for p < k. */
+static inline __attribute__((always_inline)) void pack_rows(float *out, const float *data, size_t lane, size_t along, const size_t w, size_t from,
+                                                            size_t valid, size_t k)
 {
-    const struct matrix *b = &s->p->b;
-    size_t across = tiles_of(s->columns, TOGETHER * NR), j = tile % across * TOGETHER * NR, k = tile / across * s->block;
-    size_t depth = least(s->block, s->kc - k), valid = least(TOGETHER * NR, s->nc - j);
-    pack_panels(s->bpack + k * s->columns + j * depth, b->data + (s->pc + k) * b->row + (s->jc + j) * b->col, b->col, b->row, NR, valid,
-                depth);
+    for (size_t i = from; i < valid; i += TOGETHER * w)
+        pack_panels(out + i * k, data + i * lane, lane, along, w, least(TOGETHER * w, valid - i), k);
 }
 
-static void pack_a(const struct stage *s, size_t tile)
+/* B where this is the first block of rows, and A but for whole panels that are read where they lie. */
+static void pack(const struct stage *s)
 {
-    const struct matrix *a = &s->p->a;
-    size_t across = s->direct ? 1 : tiles_of(s->rows, TOGETHER * MR), k = tile / across * s->block;
-    size_t i = s->direct ? s->rows - MR : tile % across * TOGETHER * MR;
-    size_t depth = least(s->block, s->kc - k), valid = least(TOGETHER * MR, s->mc - i);
-    pack_panels(s->apack + k * s->rows + i * depth, a->data + (s->ic + i) * a->row + (s->pc + k) * a->col, a->row, a->col, MR, valid, depth);
-}
-
-/* B's tiles, where this is the first block of rows, then A's. */
-static size_t pack_tiles_a(const struct stage *s)
-{
-    if (s->direct && s->mc == s->rows) return 0;
-    return (s->direct ? 1 : tiles_of(s->rows, TOGETHER * MR)) * tiles_of(s->kc, s->block);
-}
-
-static size_t pack_tiles_b(const struct stage *s)
-{
-    return s->ic == 0 ? tiles_of(s->columns, TOGETHER * NR) * tiles_of(s->kc, s->block) : 0;
-}
-
-static void pack(void *argument, size_t tile, size_t worker)
-{
-    (void)worker;
-    const struct stage *s = argument;
-    size_t b_tiles = pack_tiles_b(s);
-    if (tile < b_tiles)
-        pack_b(s, tile);
-    else
-        pack_a(s, tile - b_tiles);
+    const struct matrix *a = &s->p->a, *b = &s->p->b;
+    for (size_t k = 0; k < s->kc; k += s->block) {
+        size_t depth = least(s->block, s->kc - k);
+        if (s->ic == 0)
+            pack_rows(s->bpack + k * s->columns, b->data + (s->pc + k) * b->row + s->jc * b->col, b->col, b->row, NR, 0, s->nc, depth);
+        pack_rows(s->apack + k * s->rows, a->data + s->ic * a->row + (s->pc + k) * a->col, a->row, a->col, MR,
+                  s->direct ? s->mc / MR * MR : 0, s->mc, depth);
+    }
 }
 
 /* Rows i0 .. i1, columns j0 .. j1 of what is packed, over one block of k. */
@@ -223,13 +207,10 @@ static void compute_block(const struct stage *s, size_t i0, size_t i1, size_t j0
         }
 }
 
-static void compute(void *argument, size_t tile, size_t worker)
+static void compute_tile(const struct stage *s, size_t i0, size_t i1, size_t j0, size_t j1)
 {
-    (void)worker;
-    const struct stage *s = argument;
     const struct product *p = s->p;
-    size_t across = tiles_of(s->nc, s->tile_columns), i0 = tile / across * s->tile_rows, j0 = tile % across * s->tile_columns;
-    size_t i1 = least(i0 + s->tile_rows, s->mc), j1 = least(j0 + s->tile_columns, s->nc), k = 0;
+    size_t k = 0;
     do {
         compute_block(s, i0, i1, j0, j1, k); /* of K = 0, an empty one that writes */
         k += s->block;
@@ -242,27 +223,90 @@ static void compute(void *argument, size_t tile, size_t worker)
     }
 }
 
-/* As large as a tile may be, but for enough of them to be shared evenly. */
-static size_t choose_tiles(struct stage *s)
+/* By one thread. */
+static void product(const struct product *p, float *scratch)
 {
-    size_t high = PANELS, wide = PANELS;
-    while (tiles_of(s->rows, high * MR) * tiles_of(s->columns, wide * NR) < LEAST_TILES && (high > 1 || wide > 1))
-        if (wide >= high)
-            wide /= 2;
-        else
-            high /= 2;
-    s->tile_rows = high * MR;
-    s->tile_columns = wide * NR;
-    return tiles_of(s->mc, s->tile_rows) * tiles_of(s->nc, s->tile_columns);
+    struct stage s = {.p = p, .direct = p->a.col == 1 && p->n <= DIRECT, .bpack = scratch};
+    size_t rows = tiles_of(least(p->m, MB), MR) * MR, columns = tiles_of(least(p->n, NC), NR) * NR;
+    s.block = block_of(p->k);
+    size_t deep = PACKED / (rows + columns) / s.block * s.block;
+    if (deep < s.block) deep = s.block;
+    for (s.jc = 0; s.jc < p->n; s.jc += NC)
+        for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += deep) {
+            s.nc = least(NC, p->n - s.jc);
+            s.kc = least(deep, p->k - s.pc);
+            s.last = s.pc + deep >= p->k;
+            s.columns = tiles_of(s.nc, NR) * NR;
+            s.apack = s.bpack + s.columns * s.kc;
+            for (s.ic = 0; s.ic < p->m; s.ic += MB) {
+                s.mc = least(MB, p->m - s.ic);
+                s.rows = tiles_of(s.mc, MR) * MR;
+                pack(&s);
+                for (size_t i = 0; i < s.mc; i += DOWN * MR)
+                    for (size_t j = 0; j < s.nc; j += ACROSS * NR)
+                        compute_tile(&s, i, least(i + DOWN * MR, s.mc), j, least(j + ACROSS * NR, s.nc));
+            }
+        }
 }
 
-static void run(const struct stage *s, size_t tiles, pool_tile tile)
+/* ---- parts ---- */
+
+struct parts {
+    const struct call *call;
+    const struct product *p;
+    size_t rows, columns, across; /* of a part; parts beside each other */
+    size_t count;
+};
+
+static void part(void *argument, size_t tile, size_t worker)
 {
-    if (s->mc * s->nc * s->kc > ALONE) {
-        cpu_run(s->call, tiles, tile, s);
-        return;
+    const struct parts *all = argument;
+    struct product p = *all->p;
+    size_t i = tile / all->across * all->rows, j = tile % all->across * all->columns;
+    p.m = least(all->rows, p.m - i);
+    p.n = least(all->columns, p.n - j);
+    p.a.data += i * p.a.row;
+    p.b.data += j * p.b.col;
+    p.c += i * p.ldc + j;
+    if (p.bias) p.bias += j;
+    if (p.gelu) p.gelu += i * p.ldc + j;
+    product(&p, cpu_scratch(all->call, worker));
+}
+
+/* `wanted` parts or a few less, of whole panels, beside each other and below each other as they cost least: `cost` is of a part, in
+ * steps of k that a part of so many elements of packing takes. */
+static struct parts divide(const struct product *p, size_t wanted, size_t *cost)
+{
+    struct parts best = {.p = p};
+    *cost = (size_t)-1;
+    for (size_t high = 1; high <= wanted; high++) {
+        size_t rows = tiles_of(tiles_of(p->m, high), MR) * MR, columns = tiles_of(tiles_of(p->n, wanted / high), NR) * NR;
+        size_t down = tiles_of(p->m, rows), across = tiles_of(p->n, columns);
+        size_t packed = columns + (p->a.col == 1 && columns <= DIRECT ? 0 : tiles_of(columns, NC) * rows);
+        size_t each = rows * columns / AT_ONCE + packed;
+        if (each >= *cost) continue;
+        *cost = each;
+        best.rows = rows;
+        best.columns = columns;
+        best.across = across;
+        best.count = down * across;
     }
-    for (size_t i = 0; i < tiles; i++) tile((void *)s, i, 0);
+    return best;
+}
+
+/* Of many threads, as many parts for each as cost a thirtieth more than one at most. */
+static struct parts choose_parts(const struct call *call, const struct product *p)
+{
+    size_t threads = pool_threads(cpu_of(call)->pool), first, cost;
+    struct parts chosen = divide(p, threads, &first);
+    for (size_t shares = SHARES; shares > 1 && threads > FEW_THREADS; shares--) {
+        struct parts more = divide(p, shares * threads, &cost);
+        if (tiles_of(more.count, threads) * cost > first + first / 30) continue;
+        chosen = more;
+        break;
+    }
+    chosen.call = call;
+    return chosen;
 }
 
 /* ---- a few rows against weights stored along k ----
@@ -350,26 +394,10 @@ void CPU(gemm)(const struct call *call, const struct product *p)
     if (!p->m || !p->n) return;
     if (p->m <= FEW && p->a.col == 1 && p->b.row == 1) {
         cpu_run(call, tiles_of(p->n, FEW_TILE), few_rows, p);
-        return;
+    } else if (p->m * p->n * p->k <= ALONE) {
+        product(p, cpu_scratch(call, 0));
+    } else {
+        struct parts all = choose_parts(call, p);
+        cpu_run(call, all.count, part, &all);
     }
-    struct stage s = {.call = call, .p = p, .direct = p->a.col == 1 && p->n <= DIRECT};
-    s.bpack = cpu_shared(call);
-    size_t rows = tiles_of(least(p->m, MB), MR) * MR, columns = tiles_of(least(p->n, NC), NR) * NR;
-    s.block = block_of(p->k);
-    size_t deep = PACKED / (rows + columns) / s.block * s.block;
-    if (deep < s.block) deep = s.block;
-    for (s.jc = 0; s.jc < p->n; s.jc += NC)
-        for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += deep) {
-            s.nc = least(NC, p->n - s.jc);
-            s.kc = least(deep, p->k - s.pc);
-            s.last = s.pc + deep >= p->k;
-            s.columns = tiles_of(s.nc, NR) * NR;
-            s.apack = s.bpack + s.columns * s.kc;
-            for (s.ic = 0; s.ic < p->m; s.ic += MB) {
-                s.mc = least(MB, p->m - s.ic);
-                s.rows = tiles_of(s.mc, MR) * MR;
-                run(&s, pack_tiles_b(&s) + pack_tiles_a(&s), pack);
-                run(&s, choose_tiles(&s), compute);
-            }
-        }
 }

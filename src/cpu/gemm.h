@@ -19,8 +19,8 @@ struct product {
     float *gelu;         /* gelu(C) goes here too, same layout; null: no activation   */
 };
 
-/* Scratch is taken from the front of the call's shared block: gemm_scratch_floats() of it. */
+/* Every thread takes gemm_scratch() bytes from the front of its own scratch. */
 void CPU(gemm)(const struct call *call, const struct product *p);
-size_t CPU(gemm_scratch)(void); /* bytes */
+size_t CPU(gemm_scratch)(void);
 
 #endif

@@ -7,8 +7,8 @@ enum { COLUMNS = 64 };
 void CPU(linear_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)c;
-    (void)per_worker;
-    *shared = CPU(gemm_scratch)();
+    (void)shared;
+    *per_worker = CPU(gemm_scratch)();
 }
 
 void CPU(linear)(const struct call *c)

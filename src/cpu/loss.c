@@ -19,15 +19,15 @@ static size_t chunk_rows(size_t n, size_t v)
 
 static float *chunk_of(const struct call *c)
 {
-    return (float *)((char *)cpu_shared(c) + CPU(gemm_scratch)());
+    return cpu_shared(c);
 }
 
 void CPU(linear_cross_entropy_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
-    (void)per_worker;
     size_t v = c->size.in[1][0], most = CHUNK_FLOATS / (v ? v : 1);
     if (most < LEAST_ROWS) most = LEAST_ROWS;
-    *shared = CPU(gemm_scratch)() + least(c->size.in[0][0], most) * v * sizeof(float);
+    *shared = least(c->size.in[0][0], most) * v * sizeof(float);
+    *per_worker = CPU(gemm_scratch)();
 }
 
 struct chunk {
