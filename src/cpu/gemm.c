@@ -143,23 +143,25 @@ static __attribute__((noinline)) void micro_direct(size_t k, const float *a, siz
 }
 
 /* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block along k, which
- * begins at k, the panels of B follow each other from bpack + k * columns on, those of A from apack + k * rows. */
+ * begins at k, the panels of B follow each other from bpack + k * columns on, those of A from apack + k * rows, of which there are none
+ * for rows before `whole`: their panels are read where they lie. */
 struct stage {
     const struct product *p;
     float *apack, *bpack;
     size_t jc, nc, pc, kc, ic, mc;
-    size_t rows, columns;       /* mc, nc up to whole panels */
+    size_t rows, columns;       /* that are packed, up to whole panels */
     size_t block;               /* of k */
-    bool last, direct;          /* direct: whole panels of A are read where they lie, its rows being along k */
+    size_t whole;               /* rows of A that are not packed: whole panels, if its rows lie along k */
+    bool last, direct;
 };
 
 enum { TOGETHER = 4 }; /* panels that are packed side by side: more rows of the scratch at a time would share few places of the first cache */
 
-/* Rows `from` .. `valid` of x(i, p) = data[i * lane + p * along] into whole panels of `w`, for p < k. */
-static inline __attribute__((always_inline)) void pack_rows(float *out, const float *data, size_t lane, size_t along, const size_t w, size_t from,
+/* Panels of `w` of x(i, p) = data[i * lane + p * along], i < valid, p < k. */
+static inline __attribute__((always_inline)) void pack_rows(float *out, const float *data, size_t lane, size_t along, const size_t w,
                                                             size_t valid, size_t k)
 {
-    for (size_t i = from; i < valid; i += TOGETHER * w)
+    for (size_t i = 0; i < valid; i += TOGETHER * w)
         pack_panels(out + i * k, data + i * lane, lane, along, w, least(TOGETHER * w, valid - i), k);
 }
 
@@ -170,9 +172,9 @@ static void pack(const struct stage *s)
     for (size_t k = 0; k < s->kc; k += s->block) {
         size_t depth = least(s->block, s->kc - k);
         if (s->ic == 0)
-            pack_rows(s->bpack + k * s->columns, b->data + (s->pc + k) * b->row + s->jc * b->col, b->col, b->row, NR, 0, s->nc, depth);
-        pack_rows(s->apack + k * s->rows, a->data + s->ic * a->row + (s->pc + k) * a->col, a->row, a->col, MR,
-                  s->direct ? s->mc / MR * MR : 0, s->mc, depth);
+            pack_rows(s->bpack + k * s->columns, b->data + (s->pc + k) * b->row + s->jc * b->col, b->col, b->row, NR, s->nc, depth);
+        pack_rows(s->apack + k * s->rows, a->data + (s->ic + s->whole) * a->row + (s->pc + k) * a->col, a->row, a->col, MR, s->mc - s->whole,
+                  depth);
     }
 }
 
@@ -184,18 +186,18 @@ static void compute_block(const struct stage *s, size_t i0, size_t i1, size_t j0
     bool first = s->pc + k == 0, add = p->add || !first;
     for (size_t j = j0; j < j1; j += NR)
         for (size_t i = i0; i < i1; i += MR) {
-            const float *a = s->apack + k * s->rows + i * depth, *b = s->bpack + k * s->columns + j * depth;
+            const float *b = s->bpack + k * s->columns + j * depth;
             float *c = p->c + (s->ic + i) * p->ldc + s->jc + j;
             const float *bias = p->bias && first ? p->bias + s->jc + j : NULL;
             bool whole = i + MR <= i1 && j + NR <= j1;
             float edge[MR * NR] __attribute__((aligned(64)));
             float *to = whole ? c : edge;
             size_t ldc = whole ? p->ldc : NR;
-            if (s->direct && i + MR <= i1)
-                micro_direct(depth, p->a.data + (s->ic + i) * p->a.row + s->pc + k, p->a.row * sizeof *a, b, to, ldc, whole && add,
+            if (i < s->whole)
+                micro_direct(depth, p->a.data + (s->ic + i) * p->a.row + s->pc + k, p->a.row * sizeof(float), b, to, ldc, whole && add,
                              whole ? bias : NULL);
             else
-                micro_packed(depth, a, b, to, ldc, whole && add, whole ? bias : NULL);
+                micro_packed(depth, s->apack + k * s->rows + (i - s->whole) * depth, b, to, ldc, whole && add, whole ? bias : NULL);
             if (whole) continue;
             for (size_t r = 0; r < least(MR, i1 - i); r++)
                 for (size_t q = 0; q < least(NR, j1 - j); q++) {
@@ -229,7 +231,7 @@ static void product(const struct product *p, float *scratch)
     struct stage s = {.p = p, .direct = p->a.col == 1 && p->n <= DIRECT, .bpack = scratch};
     size_t rows = tiles_of(least(p->m, MB), MR) * MR, columns = tiles_of(least(p->n, NC), NR) * NR;
     s.block = block_of(p->k);
-    size_t deep = PACKED / (rows + columns) / s.block * s.block;
+    size_t deep = PACKED / ((s.direct ? MR : rows) + columns) / s.block * s.block;
     if (deep < s.block) deep = s.block;
     for (s.jc = 0; s.jc < p->n; s.jc += NC)
         for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += deep) {
@@ -240,7 +242,8 @@ static void product(const struct product *p, float *scratch)
             s.apack = s.bpack + s.columns * s.kc;
             for (s.ic = 0; s.ic < p->m; s.ic += MB) {
                 s.mc = least(MB, p->m - s.ic);
-                s.rows = tiles_of(s.mc, MR) * MR;
+                s.whole = s.direct ? s.mc / MR * MR : 0;
+                s.rows = tiles_of(s.mc - s.whole, MR) * MR;
                 pack(&s);
                 for (size_t i = 0; i < s.mc; i += DOWN * MR)
                     for (size_t j = 0; j < s.nc; j += ACROSS * NR)
