@@ -29,6 +29,11 @@ static inline struct dropping_rows dropping_of(const struct call *c, unsigned se
                                   .scale = (float)(1.0 / (1.0 - p))};
 }
 
+static __attribute__((noinline, unused)) void dropping_half(uint32_t *word, struct noise_key key, uint64_t sample, uint32_t draw, uint32_t first)
+{
+    noise_blocks(word, NOISE_BLOCKS / 2, key, sample, draw, first);
+}
+
 /* to[i] = v[i] scaled, or 0 where it is dropped, for the `count` (at most DROPPING_COLUMNS) columns from `column` on of row n,
  * a row having `width`. In place where to == v. */
 static inline void dropping_columns(float *to, const float *v, const struct dropping_rows *d, size_t n, size_t column, size_t count,
@@ -37,10 +42,13 @@ static inline void dropping_columns(float *to, const float *v, const struct drop
     uint32_t word[DROPPING_COLUMNS + 4];
     uint64_t first = (uint64_t)d->position[n] * width + column, sample = d->sample[d->sentence[n]];
     uint32_t block = (uint32_t)(first / 4), offset = (uint32_t)(first % 4);
-    noise_blocks(word, d->key, sample, d->draw, block);
+    bool half = count <= DROPPING_COLUMNS / 2;
+    if (half) dropping_half(word, d->key, sample, d->draw, block);
+    else noise_blocks(word, NOISE_BLOCKS, d->key, sample, d->draw, block);
     if (offset) { /* the columns end in one block more */
-        struct philox_block b = noise_block(d->key, sample, d->draw, block + NOISE_BLOCKS);
-        memcpy(word + DROPPING_COLUMNS, b.word, sizeof b.word);
+        unsigned blocks = half ? NOISE_BLOCKS / 2 : NOISE_BLOCKS;
+        struct philox_block b = noise_block(d->key, sample, d->draw, block + blocks);
+        memcpy(word + 4 * blocks, b.word, sizeof b.word);
     }
     SIMD for (size_t i = 0; i < count; i++) to[i] = word[offset + i] >= d->least_kept ? v[i] * d->scale : 0.0f;
 }

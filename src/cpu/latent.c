@@ -5,16 +5,23 @@
 
 enum { SENTENCES = 16, COLUMNS = 4 * NOISE_BLOCKS };
 
-/* eps of dimension j .. j + COLUMNS: word j % 4 of block j / 4 of the sentence's sample, and so on; zeros where none is asked for. */
-static void draw(float eps[COLUMNS], const struct call *c, struct noise_key key, size_t s, size_t j)
+/* eps of `n` dimensions from j on, n at most COLUMNS, j in whole ones: word j % 4 of block j / 4 of the sentence's sample, and so on; zeros
+ * where none is asked for. */
+static void draw(float eps[COLUMNS], const struct call *c, struct noise_key key, size_t s, size_t j, size_t n)
 {
     uint32_t word[COLUMNS];
+    uint64_t sample = ((const uint64_t *)c->in[c->in[3] ? 3 : 1])[s];
     if (!c->attr->i[0]) {
         memset(eps, 0, COLUMNS * sizeof *eps);
         return;
     }
-    noise_blocks(word, key, ((const uint64_t *)c->in[c->in[3] ? 3 : 1])[s], c->draw, (uint32_t)(j / 4));
-    noise_normals(eps, word);
+    if (n <= COLUMNS / 2) {
+        noise_blocks(word, NOISE_BLOCKS / 2, key, sample, c->draw, (uint32_t)(j / 4));
+        noise_normals(eps, word, NOISE_BLOCKS / 2);
+    } else {
+        noise_blocks(word, NOISE_BLOCKS, key, sample, c->draw, (uint32_t)(j / 4));
+        noise_normals(eps, word, NOISE_BLOCKS);
+    }
 }
 
 static void forward(void *argument, size_t tile, size_t worker)
@@ -28,7 +35,7 @@ static void forward(void *argument, size_t tile, size_t worker)
             const float *mu = (const float *)c->in[0] + s * 2 * width + from, *logvar = mu + width;
             float *z = (float *)c->out[0] + s * width + from, *kl = (float *)c->out[1] + s * width + from, eps[COLUMNS];
             size_t n = least(COLUMNS, width - from);
-            draw(eps, c, key, s, from);
+            draw(eps, c, key, s, from, n);
             SIMD for (size_t j = 0; j < n; j++)
             {
                 float half = cpu_exp(0.5f * logvar[j]);
@@ -59,7 +66,7 @@ static void backward(void *argument, size_t tile, size_t worker)
             float *dmu = (float *)c->out[0] + s * 2 * width + from, *dlogvar = dmu + width;
             float eps[COLUMNS], a[COLUMNS], b[COLUMNS];
             size_t n = least(COLUMNS, width - from);
-            draw(eps, c, key, s, from);
+            draw(eps, c, key, s, from, n);
             SIMD for (size_t j = 0; j < n; j++)
             {
                 float half = cpu_exp(0.5f * logvar[j]);

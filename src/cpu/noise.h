@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-enum { NOISE_BLOCKS = 16 };
+enum { NOISE_BLOCKS = 32 }; /* at a time, at most */
 
 /* 64-bit lanes whose lower halves are words; what the upper halves hold does not matter. */
 typedef uint64_t lanes __attribute__((vector_size(VL * 4)));
@@ -41,14 +41,16 @@ static inline lanes noise_product(lanes a, uint32_t b)
 #define NOISE_COUNT {0, 1}
 #endif
 
-/* word[4 i + w]: word w of block first + i of a sample. All blocks go through a round together, so that none waits for its own
- * products. */
-static inline void noise_blocks(uint32_t word[4 * NOISE_BLOCKS], struct noise_key key, uint64_t sample, uint32_t draw, uint32_t first)
+/* word[4 i + w]: word w of block first + i of a sample, i < blocks: 16 or 32, a constant where this is inlined. All blocks go through a
+ * round together, so that none waits for its own products. */
+static inline __attribute__((always_inline)) void noise_blocks(uint32_t *word, const int blocks, struct noise_key key, uint64_t sample,
+                                                               uint32_t draw, uint32_t first)
 {
-    enum { LANES = VL / 2, VECTORS = NOISE_BLOCKS / LANES };
-    lanes c[4][VECTORS];
+    enum { LANES = VL / 2, MOST = NOISE_BLOCKS / LANES };
+    const int vectors = blocks / LANES;
+    lanes c[4][MOST];
     uint32_t k0 = key.word[0], k1 = key.word[1];
-    for (int v = 0; v < VECTORS; v++) {
+    for (int v = 0; v < vectors; v++) {
         c[0][v] = (lanes)NOISE_COUNT + ((uint64_t)first + (uint64_t)(v * LANES));
         c[1][v] = (lanes){0} + draw;
         c[2][v] = (lanes){0} + (uint32_t)sample;
@@ -56,7 +58,7 @@ static inline void noise_blocks(uint32_t word[4 * NOISE_BLOCKS], struct noise_ke
     }
     for (int round = 0; round < 10; round++) {
 #pragma GCC unroll 8
-        for (int v = 0; v < VECTORS; v++) {
+        for (int v = 0; v < vectors; v++) {
             lanes p0 = noise_product(c[0][v], 0xd2511f53u), p1 = noise_product(c[2][v], 0xcd9e8d57u);
             c[0][v] = p1 >> 32 ^ c[1][v] ^ (uint64_t)k0;
             c[2][v] = p0 >> 32 ^ c[3][v] ^ (uint64_t)k1;
@@ -66,7 +68,7 @@ static inline void noise_blocks(uint32_t word[4 * NOISE_BLOCKS], struct noise_ke
         k0 += 0x9e3779b9u;
         k1 += 0xbb67ae85u;
     }
-    for (int v = 0; v < VECTORS; v++) { /* two words a lane: little-endian, as every machine that this runs on */
+    for (int v = 0; v < vectors; v++) { /* two words a lane: little-endian, as every machine that this runs on */
         lanes a = (c[0][v] & 0xffffffffu) | c[1][v] << 32, b = (c[2][v] & 0xffffffffu) | c[3][v] << 32;
         lanes_unaligned *to = (lanes_unaligned *)(word + v * LANES * 4);
         to[0] = __builtin_shuffle(a, b, (lanes)NOISE_LOW);
@@ -110,9 +112,9 @@ static inline void noise_turn(float *sine, float *cosine, float x) /* from 0 to 
 }
 
 /* noise_normal4 of all blocks. */
-static inline void noise_normals(float normal[4 * NOISE_BLOCKS], const uint32_t word[4 * NOISE_BLOCKS])
+static inline __attribute__((always_inline)) void noise_normals(float *restrict normal, const uint32_t *restrict word, const int blocks)
 {
-    SIMD for (int i = 0; i < 2 * NOISE_BLOCKS; i++)
+    SIMD for (int i = 0; i < 2 * blocks; i++)
     {
         float u = (float)word[2 * i] * 0x1p-32f + 0x1p-33f;
         float v = (float)word[2 * i + 1] * (0x1p-32f * 6.2831855f) + (0x1p-33f * 6.2831855f);

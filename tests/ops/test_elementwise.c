@@ -171,12 +171,12 @@ static void dropout(void **state)
 {
     (void)state;
     static const double shares[] = {0.1, 0.5, 0.9};
-    static const size_t widths[] = {1, 3, 4, 7, 16, 33};
+    static const size_t widths[] = {1, 3, 4, 7, 16, 33, 64, 65, 128, 131, 262};
     struct trial t = {
         .record = record_dropout, .reference = dropout_reference, .gradient = dropout_gradient, .inputs = 1};
     for (size_t i = 0; i < harness_ragged_count; i++) {
         char name[64];
-        size_t width = widths[i % 6];
+        size_t width = widths[i % (sizeof widths / sizeof *widths)];
         snprintf(name, sizeof name, "dropout, sentences %zu, width %zu", i, width);
         struct batch *b = batch_of(&harness_ragged[i]);
         t.name = name;

@@ -39,7 +39,7 @@ static void reference(const struct trial *t, double *const *in, double *const *o
 }
 
 static const size_t shapes[][2] = {{1, 1},  {1, 2},  {1, 3},   {2, 4},   {3, 5},  {5, 7},  {15, 8},  {16, 9},
-                                   {17, 3}, {31, 2}, {32, 16}, {33, 17}, {48, 6}, {2, 64}, {1, 129}, {64, 11}};
+                                   {17, 3}, {31, 2}, {32, 16}, {33, 17}, {48, 6}, {2, 64}, {1, 129}, {64, 11}, {3, 65}, {2, 200}, {1, 300}};
 
 static void latent(void **state)
 {
