@@ -1,5 +1,4 @@
-"""Part `parallel`: what collectives cost where there is one GPU: a rank that has no other, and ranks that
-share it."""
+"""Parts `parallel` and `sharing`: what collectives cost a rank that has no other, and ranks that share the one GPU."""
 import ctypes
 import hashlib
 import json
@@ -43,28 +42,6 @@ def alone(check, corpus, folder, precision, level, turns, steps):
                steps={str(k): [seconds for seconds, _ in runs] for k, runs in found.items()})
 
 
-def nccl_version():
-    """As 23007 of 2.30.7, zero where there is none."""
-    try:
-        found = ctypes.c_int(0)
-        ctypes.CDLL("libnccl.so.2").ncclGetVersion(ctypes.byref(found))
-        return found.value
-    except (OSError, AttributeError):
-        return 0
-
-
-def sharing(check):
-    """Several ranks on the one GPU: what passes between them is NCCL's, and the kernels take turns."""
-    version = nccl_version()
-    if version < 23000 and not check.given.emulate:
-        check.note("ranks that share the GPU", "missing", f"NCCL is {version}, and 23000 lets them; put such a one into LD_LIBRARY_PATH")
-        return
-    environment = {"ELBO": check.elbo, "ELBO_CUDA": check.device_elbo, "ELBO_SOURCE": ROOT, "PYTHONDONTWRITEBYTECODE": "1",
-                   "ELBO_TEST_DEVICE": "cuda" if check.given.emulate else "cuda:0", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
-    for name in ("f32", "bf16", "levels", "killed", "stopped"):
-        check.run(f"ranks that share the GPU, NCCL {version}, {name}", [sys.executable, "tests/parallel/test_devices.py", name], 70, **environment)
-
-
 def parallel(check):
     check.needs(check.elbo, check.device_elbo)
     out = check.run("elbo bench collectives", [check.device_elbo, "bench", "collectives", "--device=cuda", "--parallel.always=1", "--json"], 60,
@@ -83,4 +60,25 @@ def parallel(check):
             alone(check, corpus, folder, "bf16", "run_to_run", 3, check.sizes["alone"])
             alone(check, corpus, folder, "bf16", "fast", 3, check.sizes["alone"])
         alone(check, corpus, folder, "f32", "world_invariant", 1, few)
-    sharing(check)
+
+
+def nccl_version():
+    """As 23007 of 2.30.7, zero where there is none."""
+    try:
+        found = ctypes.c_int(0)
+        ctypes.CDLL("libnccl.so.2").ncclGetVersion(ctypes.byref(found))
+        return found.value
+    except (OSError, AttributeError):
+        return 0
+
+
+def sharing(check):
+    """Several ranks on the one GPU: what passes between them is NCCL's, and the kernels take turns."""
+    version = nccl_version()
+    if version < 23000 and not check.given.emulate and not check.given.dry_run:
+        check.note("ranks that share the GPU", "missing", f"NCCL is {version}, and 23000 lets them; put such a one into LD_LIBRARY_PATH")
+        return
+    environment = {"ELBO": check.elbo, "ELBO_CUDA": check.device_elbo, "ELBO_SOURCE": ROOT, "PYTHONDONTWRITEBYTECODE": "1",
+                   "ELBO_TEST_DEVICE": "cuda" if check.given.emulate else "cuda:0", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
+    for name in ("killed", "stopped", "f32", "bf16", "levels"):
+        check.run(f"ranks that share the GPU, NCCL {version}, {name}", [sys.executable, "tests/parallel/test_devices.py", name], 70, **environment)

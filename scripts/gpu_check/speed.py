@@ -1,13 +1,16 @@
 """Parts `speed` and `warm`: a step beside PyTorch's and beside its products alone."""
 import functools
+import itertools
 import json
 import pathlib
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
 
-from gpu_check.inputs import bench_options, counts_of_lengths, many_lengths, same_lengths
-from gpu_check.steps import offers
+from gpu_check.inputs import bench_options, counts_of_lengths, many_lengths, same_lengths, write_text
+from gpu_check.steps import ROOT, offers, said_by
 
 
 def our_step(check, name, options, **about):
@@ -102,6 +105,62 @@ def products(check, sentences):
     check.note(name, "ok", f"G = {best * 1e3:.2f} ms, {head * 1e3:.2f} of it the head's; {first * 1e3:.2f} ms by the library's first choices", 0, rows=rows)
 
 
+def attention_of(check, folder, length):
+    """Our attention both ways where every sentence has `length` rows in the encoder: rows of `elbo bench kernels`."""
+    sizes = {**check.sizes, "words": length - 2}
+    sentences = max(2, sizes["sentences"][0] * (check.sizes["words"] + 2) // length)
+    text, corpus = folder / f"length-{length}.txt", folder / f"length-{length}"
+    write_text(text, sizes, itertools.repeat(length - 2), sentences * length)
+    if check.run(f"a corpus, sentences of {length}", [check.elbo, "prepare", text, f"--out={corpus}", "--tokenizer.kind=word",
+                                                     f"--tokenizer.size={sizes['vocabulary']}"], 60, quiet=True) is None:
+        return
+    options = [f"--{stack}.{key}={value}" for stack in ("encoder", "decoder") for key, value in
+               (("width", sizes["width"]), ("heads", sizes["heads"]), ("layers", 1))]
+    options += [f"--data.train={corpus}", f"--data.max_length={length - 2}", "--train.slots=1", f"--train.slot_sentences={sentences}",
+                f"--train.slot_tokens={sentences * length}", "--device=cuda", "--precision=bf16", "--latent.injection=embedding", "--json"]
+    out = check.run(f"elbo's attention, sentences of {length}", [check.device_elbo, "bench", "kernels", *options], 60, quiet=True)
+    if out is None:
+        return
+    rows = [k for k in json.loads(out)["kernels"] if k["op"].startswith("attention")]
+    words = "; ".join(f"{k['op']} {k['shape']} {k['seconds'] * 1e6:.1f} us" for k in rows)
+    check.note(f"elbo's attention, {sentences} sentences of {length}", "ok", words, 0, rows=rows)
+
+
+def device_memory():
+    return int(said_by("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits").split()[0])
+
+
+def memory_of(check, corpus, layers):
+    """MiB of the plan, and the most that the device held while so many layers trained."""
+    sizes = check.sizes
+    options = [o for o in bench_options(check, corpus, sizes["sentences"][0], "bf16") if ".layers=" not in o]
+    options += [f"--encoder.layers={layers}", f"--decoder.layers={layers}"]
+    out = check.run(f"plan, {layers} + {layers} layers", [check.device_elbo, "plan", *options, "--json"], 60, quiet=True)
+    if out is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        words = [str(w) for w in (check.device_elbo, "train", *options, f"--run.dir={folder}/run", "--train.steps=40", "--checkpoint.every=0")]
+        most, deadline = 0, time.monotonic() + min(60, max(5, check.left()))
+        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            while run.poll() is None and time.monotonic() < deadline:
+                most = max(most, device_memory())
+            run.kill()
+    return json.loads(out)["bytes"]["total"] / 2**20, most
+
+
+def memory(check, corpus):
+    """The plan's difference between two depths beside the measured one: what the context and the libraries hold is in both."""
+    if check.given.emulate or check.given.dry_run:
+        return
+    before, layers = device_memory(), (2, check.sizes["layers"])
+    found = [memory_of(check, corpus, n) for n in layers]
+    if not all(found):
+        return
+    planned, held = (b - a for a, b in zip(*found))
+    check.note("memory beside the plan", "ok", f"{layers[0]} to {layers[1]} layers: {held} MiB more were held, {planned:.0f} planned: "
+               f"{held / planned:.4f}; {before} MiB were held before", 0, layers=layers, planned_and_held=found)
+
+
 def quartiles(seconds):
     ordered = sorted(seconds)
     return [ordered[round(q * (len(ordered) - 1))] for q in (0.25, 0.5, 0.75)]
@@ -158,6 +217,10 @@ def speed(check):
                 if out is not None:
                     check.note(name, "ok", "", 0, result=json.loads(out))
             answer = peer(check, "PyTorch's kernels", "kernels.py", *(["--tiny"] if check.given.emulate else []), limit=180)
+            if half == "bf16" and not check.given.dry_run:
+                memory(check, corpus)
+                for length in (9,) if check.given.emulate else (32, 64, 128):
+                    attention_of(check, folder, length)
             rows += our_steps(check, corpus, small, "f32")
             rows += theirs("f32", small, "eager")
             if large != small:

@@ -34,6 +34,7 @@ def main():
         print("only the release build is looked at")
         sys.exit(77)
     for part, words in (("tests", "cuda"), ("sanitizers", "--tool=racecheck"), ("parallel", "--parallel.always=1"),
+                        ("sharing", "tests/parallel/test_devices.py"),
                         ("speed", "bench/peers/step.py")):
         if part == "sanitizers" and not (BUILD / "cuda").exists():
             continue # no nvcc: there are no programs to name
@@ -52,6 +53,9 @@ def main():
     for name in ("bf16, run_to_run", "f32, world_invariant"):
         step = steps[f"one rank through NCCL, {name}"]
         assert step["outcome"] == "ok" and "the same bits" in step["words"] and all(map(len, step["steps"].values())), step
+
+    _, found = check("sharing", "--emulate")
+    assert set(outcomes(found).values()) == {"ok"} and len(outcomes(found)) == 5, outcomes(found)
 
     _, found = check("speed", "--emulate")
     steps = {step["step"]: step for step in found["steps"]}
