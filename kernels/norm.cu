@@ -10,15 +10,11 @@
  * in registers, a block's teams add theirs in order into its slice of the scratch, and a second launch adds the slices. */
 #include "kernels/device.cuh"
 
-enum { THREADS = 256, MOST_BLOCKS = 528, GROUPS = 32, FORWARD_EACH = 32, BACKWARD_EACH = 24 };
+enum { THREADS = 256, MOST_BLOCKS = 528, GROUPS = 32, FORWARD_EACH = 32, BACKWARD_EACH = 16 };
 
 /* Of a block whose threads have EACH columns; and how many blocks registers must do for on a multiprocessor. */
 template <int P, int EACH> static constexpr unsigned most_threads = P == 1 || EACH == 16 ? 480 : EACH == 8 ? 384 : THREADS;
 template <int P, int EACH> static constexpr unsigned least_blocks = P == 8 && EACH != 16 ? 2 : 1;
-/* Backward keeps sums of its columns: with 24 of them registers last for one block, whose warps have the next row under way, if its
- * elements have two bytes. */
-template <int EACH> static constexpr bool lone = EACH == 24;
-template <int P, int EACH> static constexpr bool ahead = P == 8 && lone<EACH>;
 
 /* A thread's packs of a row; zeros past its end. */
 template <typename T, int P, int N>
@@ -137,7 +133,7 @@ static __host__ __device__ __forceinline__ unsigned sums_pitch(unsigned team)
 }
 
 template <typename T, int P, int EACH, bool DROPS>
-static __global__ void __launch_bounds__((most_threads<P, EACH>), (lone<EACH> ? 1 : least_blocks<P, EACH>))
+static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<P, EACH>))
     norm_backward_kernel(T *dinput, T *dx, float *__restrict__ partial, const T *__restrict__ dy, const T *dsum,
                          const T *__restrict__ input, const T *__restrict__ gamma, const float *__restrict__ stats,
                          kernel_dropout dropout, size_t rows, unsigned width, unsigned team, bool rms, bool add, bool add_dx)
@@ -149,30 +145,13 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (lone<EACH> ? 
     float dgamma[EACH] = {}, dbeta[EACH] = {};
     pack<T, P> by[N];
     load_row(by, gamma, thread, team, width);
-    size_t stride = (size_t)gridDim.x * teams;
-    pack<T, P> next[3][N] = {};
-    for (size_t first = (size_t)blockIdx.x * teams; first < rows; first += stride) {
+    for (size_t first = (size_t)blockIdx.x * teams; first < rows; first += (size_t)gridDim.x * teams) {
         size_t row = first + own, at = row * width;
         unsigned columns = row < rows ? width : 0;
         pack<T, P> d[N], s[N], r[N] = {};
-        if (ahead<P, EACH> && first >= stride) {
-            KERNEL_UNROLL
-            for (int i = 0; i < N; i++) {
-                d[i] = next[0][i];
-                s[i] = next[1][i];
-                if (!DROPS) r[i] = next[2][i];
-            }
-        } else {
-            load_row(d, dy + at, thread, team, columns);
-            load_row(s, input + at, thread, team, columns);
-            if (dsum && !DROPS) load_row(r, dsum + at, thread, team, columns);
-        }
-        if (ahead<P, EACH>) {
-            unsigned later = row + stride < rows ? width : 0;
-            load_row(next[0], dy + at + stride * width, thread, team, later);
-            load_row(next[1], input + at + stride * width, thread, team, later);
-            if (dsum && !DROPS) load_row(next[2], dsum + at + stride * width, thread, team, later);
-        }
+        load_row(d, dy + at, thread, team, columns);
+        load_row(s, input + at, thread, team, columns);
+        if (dsum && !DROPS) load_row(r, dsum + at, thread, team, columns);
         float mean = columns ? stats[2 * row] : 0.0f, scale = columns ? stats[2 * row + 1] : 0.0f, both[2] = {};
         KERNEL_UNROLL
         for (int i = 0; i < EACH; i++) {
@@ -270,14 +249,14 @@ static size_t each_of(size_t width, size_t most)
         __VA_ARGS__;                                                                                                   \
     } while (0)
 
-/* Runs `body` with P, EACH = columns of a thread, `most` (24 or 32) for a warp that has a row alone, and t = the teams. */
+/* Runs `body` with P, EACH = columns of a thread, `most` (16 or 32) for a warp that has a row alone, and t = the teams. */
 #define NORM_PACKED(fits, T, width, most, ...)                                                                         \
     KERNEL_PACKED(fits, T, {                                                                                           \
         size_t each = P == 1 ? 8 : each_of(width, most);                                                               \
         if (P == 1 || each == 8) NORM_TEAMS(width, 8, __VA_ARGS__);                                                    \
         else if (each == 16) NORM_TEAMS(width, (P > 1 ? 16 : 8), __VA_ARGS__);                                         \
         else if (each == 24) NORM_TEAMS(width, (P > 1 && (most) > 16 ? 24 : 8), __VA_ARGS__);                          \
-        else NORM_TEAMS(width, (P > 1 && (most) > 24 ? 32 : 8), __VA_ARGS__); /* what does not come there has 8 */     \
+        else NORM_TEAMS(width, (P > 1 && (most) > 16 ? 32 : 8), __VA_ARGS__); /* what does not come there has 8 */     \
     })
 
 extern "C" size_t norm_scratch_floats(size_t rows, size_t width)
@@ -313,7 +292,7 @@ extern "C" int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, voi
             bool fits = width % (16 / sizeof(T)) == 0 && packs(dinput) && packs(dx) && packs(dy) && packs(dsum) && packs(input) && packs(gamma);
             NORM_PACKED(fits, T, width, BACKWARD_EACH, KERNEL_FLAG(dropout && dx, DROPS, {
                 blocks = blocks_for(rows, t.threads / t.team);
-                unsigned most = lone<EACH> ? MOST_BLOCKS / 4 : EACH > 8 ? MOST_BLOCKS / 2 : MOST_BLOCKS; /* by registers */
+                unsigned most = EACH > 8 ? MOST_BLOCKS / 2 : MOST_BLOCKS; /* by registers */
                 if (blocks > most) blocks = most;
                 size_t shared = 2 * EACH * sums_pitch(t.team) * sizeof(float);
                 int e = allow_shared(norm_backward_kernel<T, P, EACH, DROPS>, shared);
