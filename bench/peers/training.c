@@ -137,7 +137,7 @@ int main(int count, char **arguments)
                                         .recompute = !strcmp(arguments[8], "cheap")   ? RECOMPUTE_CHEAP_OPS
                                                      : !strcmp(arguments[8], "block") ? RECOMPUTE_BLOCKS
                                                                                       : KEEP_ALL};
-    must(record_train(&train, &config, model.parameters, &capacities, &recording, NULL, &error));
+    must(record_train(&train, &config, model.parameters, &capacities, &recording, &error));
     must(model_bind(&model, (struct recording *[]){&train}, 1, optimizer.gradients, &error));
     optimizer_watch(&optimizer, executor_pointer(&train.executor, train.sum_loss));
     recording_bind_input(&train, "control", optimizer.control);

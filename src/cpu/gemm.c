@@ -285,7 +285,8 @@ static struct parts divide(const struct product *p, size_t wanted, size_t *cost)
     for (size_t high = 1; high <= wanted; high++) {
         size_t rows = tiles_of(tiles_of(p->m, high), MR) * MR, columns = tiles_of(tiles_of(p->n, wanted / high), NR) * NR;
         size_t down = tiles_of(p->m, rows), across = tiles_of(p->n, columns);
-        size_t packed = columns + (p->a.col == 1 && columns <= DIRECT ? 0 : tiles_of(columns, NC) * rows);
+        bool direct = p->a.col == 1 && columns <= DIRECT;
+        size_t packed = columns + (direct ? rows / 2 : tiles_of(columns, NC) * rows); /* what is read where it lies comes from afar once */
         size_t each = rows * columns / AT_ONCE + packed;
         if (each >= *cost) continue;
         *cost = each;
