@@ -67,8 +67,13 @@ def check_bits(scratch, data, precision):
     for ranks in (2, 3, 4, 8) if FULL else (2, 3):
         train(ranks, scratch / f"{precision}-{ranks}", data, given)
         same(whole, bits(scratch / f"{precision}-{ranks}"), f"{precision} on {ranks} ranks")
-    train(3, scratch / f"{precision}-zero", data, {**given, "parallel.zero": 1})
-    same(whole, bits(scratch / f"{precision}-zero"), f"{precision}, ZeRO on three ranks")
+    sharded = {**given, "parallel.zero": 1, "train.slots": 3}
+    train(3, scratch / f"{precision}-plain", data, {**given, "train.slots": 3})
+    train(3, scratch / f"{precision}-zero", data, sharded)
+    same(bits(scratch / f"{precision}-plain"), bits(scratch / f"{precision}-zero"), f"{precision}, ZeRO on three ranks")
+    refused = start(2, scratch / f"{precision}-refused", data, sharded) # more slots than ranks
+    said = [job.communicate(timeout=60)[1] for job in refused]
+    assert [job.returncode for job in refused] == [2, 2] and "one slot a rank" in said[0], said
     train(2, scratch / f"{precision}-moved", data, {**given, "train.stop_after": 2})
     train(1, scratch / f"{precision}-moved", data, given)
     same(whole, bits(scratch / f"{precision}-moved"), f"{precision}, stopped on two ranks and resumed on one")
