@@ -14,6 +14,8 @@
 
 _Static_assert(sizeof(ncclUniqueId) == BACKEND_ID, "an id of NCCL's");
 
+enum { NOTE = 1024 }; /* bytes of a note for which there is room from the start: to allocate is to wait for the device, without a time-out */
+
 struct post {
     char *host, *device; /* mine | (ranks) all */
     size_t bytes, room;
@@ -214,6 +216,7 @@ elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], 
     ncclUniqueId given;
     memcpy(&given, id, sizeof given);
     elbo_status status = nccl_open(&n->nccl, error);
+    for (unsigned i = 0; i < COLLECTIVES_POSTS && !status; i++) status = make_room(n, &n->posts[i], NOTE, error);
     if (!status) {
         ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
         config.blocking = 0;
@@ -221,7 +224,7 @@ elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], 
         status = settle(n, "the other ranks to join NCCL", n->nccl.ncclCommInitRankConfig(&n->comm, (int)ranks, given, (int)rank, &config), error);
     }
     if (status) {
-        free(n);
+        destroy(&n->base);
         return status;
     }
     b->ranks = &n->base;

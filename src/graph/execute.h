@@ -37,10 +37,15 @@ struct call {
     const struct call_header *header; /* in separate memory; null elsewhere                                                */
 };
 
+/* Called before each step of a schedule and at its end, with the number of steps that are done: what it launches is part of the
+ * execution, and captured with it. */
+typedef elbo_status (*execute_progress)(void *context, size_t done, size_t steps, elbo_error *error);
+
 /* What a captured execution depends on; nothing else may be baked into it. */
 struct replay_key {
     size_t count[DIM_KINDS], longest[DIM_KINDS];
-    bool first_slot, progress;
+    execute_progress progress; /* what it launches is captured too */
+    size_t first_slot;         /* 0 or 1: keys are compared by their bytes, and have none between */
 };
 
 struct kernel {
@@ -119,9 +124,6 @@ struct backend {
 /* Called before (after = false) and after each op: timers, traces, the search for the first non-finite output. */
 typedef void (*execute_hook)(void *context, const struct call *call, bool after);
 
-/* Called before each step of a schedule and at its end, with the number of steps that are done: what it launches is part of the
- * execution, and captured with it. */
-typedef elbo_status (*execute_progress)(void *context, size_t done, size_t steps, elbo_error *error);
 
 /* The same elements at the same places, in two types. */
 struct weight_arenas {

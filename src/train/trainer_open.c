@@ -92,9 +92,6 @@ static elbo_status build_sums(struct trainer *t, elbo_error *error)
                                         .ordered = team_ordered(c), .kept = sharded(t) ? gradients : 0, .buckets = &t->team.buckets};
     ELBO_TRY(reduction_create(&t->team.reduction, &options, error));
     if (!sharded(t)) return ELBO_OK;
-    if (t->backend->side_begin && c->train.slots > t->team.ranks) /* captured slots of such steps wait for each other without end */
-        return elbo_fail(error, ELBO_USAGE, "parallel.zero=1 on GPUs is for one slot a rank, and train.slots is %zu for %zu ranks; set train.slots "
-                         "to the number of ranks (and raise train.slot_tokens), or leave parallel.zero", c->train.slots, t->team.ranks);
     struct gathering_options weights = {.backend = t->backend, .collectives = t->team.collectives, .buckets = &t->team.buckets,
                                         .parameters = t->model.parameters, .groups = optimizer_wanted(&c->optimizer),
                                         .slot = t->recording.g, .arenas = model_weights(&t->model)};

@@ -54,8 +54,14 @@ def start(ranks, run, data, given=None, environment=None):
 
 
 def train(ranks, run, data, given=None):
-    for rank, job in enumerate(start(ranks, run, data, given)):
-        said = job.communicate(timeout=300)[1]
+    jobs = start(ranks, run, data, given)
+    for rank, job in enumerate(jobs):
+        try:
+            said = job.communicate(timeout=100)[1]
+        except subprocess.TimeoutExpired:
+            for each in jobs:
+                each.kill() # a rank that waits on its device does not hear a kinder signal
+            sys.exit(f"rank {rank} of {ranks} did not end:\n{job.communicate()[1][-3000:]}")
         if job.returncode:
             sys.exit(f"rank {rank} of {ranks} ended with {job.returncode}:\n{said[-3000:]}")
 
@@ -67,13 +73,9 @@ def check_bits(scratch, data, precision):
     for ranks in (2, 3, 4, 8) if FULL else (2, 3):
         train(ranks, scratch / f"{precision}-{ranks}", data, given)
         same(whole, bits(scratch / f"{precision}-{ranks}"), f"{precision} on {ranks} ranks")
-    sharded = {**given, "parallel.zero": 1, "train.slots": 3}
-    train(3, scratch / f"{precision}-plain", data, {**given, "train.slots": 3})
-    train(3, scratch / f"{precision}-zero", data, sharded)
-    same(bits(scratch / f"{precision}-plain"), bits(scratch / f"{precision}-zero"), f"{precision}, ZeRO on three ranks")
-    refused = start(2, scratch / f"{precision}-refused", data, sharded) # more slots than ranks
-    said = [job.communicate(timeout=60)[1] for job in refused]
-    assert [job.returncode for job in refused] == [2, 2] and "one slot a rank" in said[0], said
+    for ranks in (2, 3): # with several slots a rank, and where slots allow with one
+        train(ranks, scratch / f"{precision}-zero-{ranks}", data, {**given, "parallel.zero": 1})
+        same(whole, bits(scratch / f"{precision}-zero-{ranks}"), f"{precision}, ZeRO on {ranks} ranks")
     train(2, scratch / f"{precision}-moved", data, {**given, "train.stop_after": 2})
     train(1, scratch / f"{precision}-moved", data, given)
     same(whole, bits(scratch / f"{precision}-moved"), f"{precision}, stopped on two ranks and resumed on one")
