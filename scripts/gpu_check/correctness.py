@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 
-from gpu_check.steps import ROOT, offers
+from gpu_check.steps import ROOT, offers, program_environment
 
 RERUNS, SECONDS = 1000, 10 # of one trial, within so many seconds
 # What the losses of 20 steps may differ from the CPU's, relative: the tests' own table.
@@ -36,13 +36,9 @@ def reruns(check):
                launchers=len(rows), complete=len(rows) - len(few), rows=rows)
 
 
-def training_environment(check):
-    return {"ELBO": check.elbo, "ELBO_CUDA": check.device_elbo, "ELBO_SOURCE": ROOT, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
 def train_in(check, precision):
     """20 steps of every variant in `precision` on the device, beside f32 on the CPU."""
-    os.environ.update({k: str(v) for k, v in training_environment(check).items()})
+    os.environ.update({k: str(v) for k, v in program_environment(check).items()})
     sys.path[:0] = [str(ROOT / "tests" / "sim"), str(ROOT / "tests" / "train")]
     runs, training = importlib.import_module("runs"), importlib.import_module("test_training")
     with runs.Scratch() as scratch:
@@ -72,7 +68,7 @@ def tests(check):
     check.run_all(functools.partial(check.run, f"ops, {program.name}", [program], 60, ELBO_TEST_DEVICE="cuda")
                   for program in sorted(check.build.glob("tests/sim_ops_*" if check.given.emulate else "cuda/ops_test_*")))
     sweep(check, "kernels, long sweep", limit=150, out=check.out)
-    check.run("training beside the CPU, f32", [sys.executable, "tests/sim/test_training.py"], 300, **training_environment(check))
+    check.run("training beside the CPU, f32", [sys.executable, "tests/sim/test_training.py"], 300, **program_environment(check))
     if check.given.dry_run:
         sweep(check, "", "--short", out="TEMPORARY", limit=0, ELBO_TEST_RERUNS=RERUNS, ELBO_TEST_SECONDS=SECONDS)
         return

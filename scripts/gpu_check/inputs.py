@@ -18,9 +18,9 @@ def write_text(path, sizes, lengths, tokens):
     path.write_text("\n".join(lines) + "\n")
 
 
-def bench_corpus(check, folder, name, lengths):
+def bench_corpus(check, folder, name, lengths, tokens=0):
     text = folder / f"{name}.txt"
-    write_text(text, check.sizes, lengths, check.sizes["text"] * check.sizes["words"])
+    write_text(text, check.sizes, lengths, tokens or check.sizes["text"] * check.sizes["words"])
     made = check.run(f"a corpus, {name}", [check.elbo, "prepare", text, f"--out={folder / name}", "--tokenizer.kind=word",
                                            f"--tokenizer.size={check.sizes['vocabulary']}"], 60, quiet=True)
     return folder / name if made is not None else None

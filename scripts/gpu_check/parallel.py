@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 from gpu_check.inputs import bench_options, same_lengths
-from gpu_check.steps import ROOT, offers
+from gpu_check.steps import offers, program_environment
 
 
 def alone_train(check, corpus, folder, precision, level, always, turn, steps):
@@ -78,7 +78,6 @@ def sharing(check):
     if version < 23000 and not check.given.emulate and not check.given.dry_run:
         check.note("ranks that share the GPU", "missing", f"NCCL is {version}, and 23000 lets them; put such a one into LD_LIBRARY_PATH")
         return
-    environment = {"ELBO": check.elbo, "ELBO_CUDA": check.device_elbo, "ELBO_SOURCE": ROOT, "PYTHONDONTWRITEBYTECODE": "1",
-                   "ELBO_TEST_DEVICE": "cuda" if check.given.emulate else "cuda:0", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
+    environment = {**program_environment(check), "ELBO_TEST_DEVICE": "cuda" if check.given.emulate else "cuda:0", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
     for name in ("killed", "stopped", "f32", "bf16", "levels"):
         check.run(f"ranks that share the GPU, NCCL {version}, {name}", [sys.executable, "tests/parallel/test_devices.py", name], 70, **environment)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 
-from gpu_check.inputs import bench_options, counts_of_lengths, many_lengths, same_lengths, write_text
+from gpu_check.inputs import bench_corpus, bench_options, counts_of_lengths, many_lengths, same_lengths
 from gpu_check.steps import ROOT, offers, said_by
 
 
@@ -107,12 +107,10 @@ def products(check, sentences):
 
 def attention_of(check, folder, length):
     """Our attention both ways where every sentence has `length` rows in the encoder: rows of `elbo bench kernels`."""
-    sizes = {**check.sizes, "words": length - 2}
-    sentences = max(2, sizes["sentences"][0] * (check.sizes["words"] + 2) // length)
-    text, corpus = folder / f"length-{length}.txt", folder / f"length-{length}"
-    write_text(text, sizes, itertools.repeat(length - 2), sentences * length)
-    if check.run(f"a corpus, sentences of {length}", [check.elbo, "prepare", text, f"--out={corpus}", "--tokenizer.kind=word",
-                                                     f"--tokenizer.size={sizes['vocabulary']}"], 60, quiet=True) is None:
+    sizes = check.sizes
+    sentences = max(2, sizes["sentences"][0] * (sizes["words"] + 2) // length)
+    corpus = bench_corpus(check, folder, f"sentences of {length}", itertools.repeat(length - 2), sentences * length)
+    if not corpus:
         return
     options = [f"--{stack}.{key}={value}" for stack in ("encoder", "decoder") for key, value in
                (("width", sizes["width"]), ("heads", sizes["heads"]), ("layers", 1))]

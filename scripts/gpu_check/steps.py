@@ -127,3 +127,8 @@ def commit():
 
 def offers(program, command, option):
     return re.search(rf"^\s+--{option}\b.*", said_by(str(program), "help", command), re.M)
+
+
+def program_environment(check):
+    """Where tests find the programs."""
+    return {"ELBO": check.elbo, "ELBO_CUDA": check.device_elbo, "ELBO_SOURCE": ROOT, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -29,6 +29,7 @@ static inline struct dropping_rows dropping_of(const struct call *c, unsigned se
                                   .scale = (float)(1.0 / (1.0 - p))};
 }
 
+/* Out of line: with both counts of blocks inlined the compiler made norms with dropout 2.5 times as slow. */
 static __attribute__((noinline, unused)) void dropping_half(uint32_t *word, struct noise_key key, uint64_t sample, uint32_t draw, uint32_t first)
 {
     noise_blocks(word, NOISE_BLOCKS / 2, key, sample, draw, first);
