@@ -6,14 +6,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-extern const struct kernel cpu_table_generic[OP_COUNT];
-extern const struct kernel cpu_table_avx2[OP_COUNT];
-extern const struct kernel cpu_table_avx512[OP_COUNT];
+#ifdef CPU_HAS_X86_VARIANTS
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
-double cpu_peak_flops_generic(struct pool *pool);
-double cpu_peak_flops_avx2(struct pool *pool);
-double cpu_peak_flops_avx512(struct pool *pool);
 double cpu_peak_bytes_generic(struct pool *pool); /* a copy is the same in every table */
+
+#define DECLARE(name)                                                                                                  \
+    extern const struct kernel cpu_table_##name[OP_COUNT];                                                             \
+    double cpu_peak_flops_##name(struct pool *pool)
+DECLARE(generic);
+#ifdef CPU_HAS_X86_VARIANTS
+DECLARE(avx2);
+DECLARE(avx512);
+#endif
+#ifdef CPU_HAS_AMX
+DECLARE(amx);
+#endif
 
 enum { CACHE_LINE = 64 };
 
@@ -138,15 +149,63 @@ static elbo_status wait(struct backend *b, unsigned which, elbo_error *error)
     return ELBO_OK;
 }
 
+/* ---- instruction sets ---- */
+
+static bool always(void)
+{
+    return true;
+}
+
+#ifdef CPU_HAS_X86_VARIANTS
+static bool has_avx2(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+
+static bool has_avx512(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma");
+}
+#endif
+
+#ifdef CPU_HAS_AMX
+/* Tiles are state that a process must ask Linux for, once: older ones, and some machines' hosts, refuse. */
+static bool has_amx(void)
+{
+    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AVX512_BF16 = 1 << 5 };
+    unsigned leaves, types, b, c, tiles, d;
+    if (!has_avx512() || !__get_cpuid_count(7, 0, &leaves, &b, &c, &tiles) || leaves < 1 || !__get_cpuid_count(7, 1, &types, &b, &c, &d))
+        return false;
+    if (!(types & AVX512_BF16) || !(tiles & AMX_BF16) || !(tiles & AMX_TILE)) return false;
+    return syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
+}
+#endif
+
+static const struct variant {
+    const char *name;
+    bool (*supported)(void);
+    const struct kernel *table;
+    double (*peak_flops)(struct pool *pool);
+} variants[] = { /* the best first */
+#ifdef CPU_HAS_AMX
+    {"amx", has_amx, cpu_table_amx, cpu_peak_flops_amx},
+#endif
+#ifdef CPU_HAS_X86_VARIANTS
+    {"avx512", has_avx512, cpu_table_avx512, cpu_peak_flops_avx512},
+    {"avx2", has_avx2, cpu_table_avx2, cpu_peak_flops_avx2},
+#endif
+    {"generic", always, cpu_table_generic, cpu_peak_flops_generic},
+};
+
 static double peak_flops(struct backend *b, enum dtype type)
 {
     (void)type; /* f32 alone */
-    const struct cpu_backend *cpu = (const struct cpu_backend *)b;
-#ifdef CPU_HAS_X86_VARIANTS
-    if (b->kernels == cpu_table_avx512) return cpu_peak_flops_avx512(cpu->pool);
-    if (b->kernels == cpu_table_avx2) return cpu_peak_flops_avx2(cpu->pool);
-#endif
-    return cpu_peak_flops_generic(cpu->pool);
+    size_t v = 0;
+    while (variants[v].table != b->kernels) v++;
+    return variants[v].peak_flops(((const struct cpu_backend *)b)->pool);
 }
 
 static double peak_bytes(struct backend *b)
@@ -163,35 +222,22 @@ static void destroy(struct backend *b)
     free(cpu);
 }
 
-static bool has(const char *wanted, const char *name)
+static const struct variant *choose(const char *wanted)
 {
-    if (wanted) return !strcmp(wanted, name);
-#ifdef CPU_HAS_X86_VARIANTS
-    __builtin_cpu_init();
-    if (!strcmp(name, "avx512"))
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma");
-    if (!strcmp(name, "avx2"))
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-#endif
-    return !strcmp(name, "generic");
+    for (size_t v = 0; v < sizeof variants / sizeof *variants; v++)
+        if ((!wanted || !strcmp(wanted, variants[v].name)) && variants[v].supported()) return &variants[v];
+    return NULL;
 }
 
 elbo_status cpu_backend_create(struct backend **backend, size_t threads, const char *variant, elbo_error *error)
 {
-    const char *name = "generic";
-    const struct kernel *table = cpu_table_generic;
-#ifdef CPU_HAS_X86_VARIANTS
-    if (has(variant, "avx512"))
-        name = "avx512", table = cpu_table_avx512;
-    else if (has(variant, "avx2"))
-        name = "avx2", table = cpu_table_avx2;
-#endif
-    if (variant && strcmp(variant, name))
-        return elbo_fail(error, ELBO_DEVICE, "this build has no CPU kernels for %s", variant);
+    const struct variant *chosen = choose(variant);
+    if (!chosen)
+        return elbo_fail(error, ELBO_DEVICE, "--device=cpu:%.20s: this build or this processor has no such instructions; the best it has is %s",
+                         variant, choose(NULL)->name);
     struct cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return elbo_fail(error, ELBO_MEMORY, "no memory for the CPU backend");
-    cpu->base = (struct backend){.name = "cpu", .detail = cpu->detail, .kernels = table, .allocate = allocate,
+    cpu->base = (struct backend){.name = "cpu", .detail = cpu->detail, .kernels = chosen->table, .allocate = allocate,
                                  .release = release, .upload = copy, .download = copy, .download_later = copy, .copy = copy_within,
                                  .accumulate = accumulate, .reserve = reserve,
                                  .allocate_host = allocate_host, .release_host = release, .mark = mark, .wait = wait,
@@ -201,7 +247,7 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
         free(cpu);
         return status;
     }
-    snprintf(cpu->detail, sizeof cpu->detail, "%s, %zu thread%s", name, pool_threads(cpu->pool),
+    snprintf(cpu->detail, sizeof cpu->detail, "%s, %zu thread%s", chosen->name, pool_threads(cpu->pool),
              pool_threads(cpu->pool) == 1 ? "" : "s");
     cpu->base.pool = cpu->pool;
     *backend = &cpu->base;

@@ -52,7 +52,8 @@ static const struct option rows[] = {
     {"seed", OPTION_SEED, AT(seed), "1", 0, 0, "", "of everything random: weights, order, noise",
      TRAINS | RUNS | COMMAND_BENCH, NULL},
     TEXT("device", device, "auto", TRAINS | RUNS | COMMAND_BENCH,
-         "where to compute: cpu, cuda, cuda:1, or auto: a GPU if one can be used, else the CPU"),
+         "where to compute: cpu, cuda, cuda:1, or auto: a GPU if one can be used, else the CPU; cpu:generic, cpu:avx2, cpu:avx512 and cpu:amx "
+         "choose the instructions, of which cpu takes the best"),
     CHOICE("precision", model.precision, "f32", TRAINS, "of activations; bf16: weights and losses stay f32; needs a GPU",
            "f32", "bf16"),
     SWITCH("tf32", tf32, "false", TRAINS, "f32 products on a GPU round their operands to TF32: faster, 1e-3 instead of 1e-7"),

@@ -380,19 +380,15 @@ int harness_open(void **state)
 {
     (void)state;
     if (wanted_device()) return open_wanted();
-    static const char *const variants[] = {"generic", "avx2", "avx512"};
+    static const char *const variants[] = {"generic", "avx2", "avx512", "amx"};
     static const size_t threads[] = {1, 2, 3, 8};
-    bool supported[3] = {true, false, false};
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    supported[1] = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    supported[2] = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
-#endif
-    for (unsigned v = 0; v < 3; v++)
-        for (unsigned i = 0; i < 4 && supported[v]; i++) {
+    for (unsigned v = 0; v < sizeof variants / sizeof *variants; v++)
+        for (unsigned i = 0; i < sizeof threads / sizeof *threads; i++) {
             struct backend *backend;
             elbo_error error = {0};
-            if (cpu_backend_create(&backend, threads[i], variants[v], &error)) {
+            elbo_status status = cpu_backend_create(&backend, threads[i], variants[v], &error);
+            if (status == ELBO_DEVICE && v > 0) break; /* not this processor's */
+            if (status) {
                 print_message("%s\n", error.message);
                 return -1;
             }

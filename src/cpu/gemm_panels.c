@@ -1,0 +1,322 @@
+/* The product of a part by packed panels and a register-blocked micro-kernel of fused multiply-adds.
+ *
+ *   for columns of B in blocks of NC, for k as far as the scratch goes:  pack B, per block of about KC, into panels of NR columns
+ *     for rows of A in blocks of MB:                                     pack A the same way into panels of MR rows
+ *       tiles of C, block of k after block:                              micro-kernel MR x NR over the block
+ *
+ * Each element of C is one chain of fused multiply-adds along k per block, added block after block. */
+#include "cpu/gemm_part.h"
+#include "cpu/transpose.h"
+
+#if VL == 16
+enum { MR = 14, NRV = 2 };
+#elif VL == 8
+enum { MR = 6, NRV = 2 };
+#else
+enum { MR = 4, NRV = 2 };
+#endif
+
+enum { NR = NRV * VL, KC = 256, NC = 512, MB = 36 * MR };
+enum { PACKED = 1 << 18 };     /* floats that lie packed at a time, where one block of k is not more: half of a large second cache */
+enum { DOWN = 4, ACROSS = 2 }; /* panels of a tile */
+enum { DIRECT = 512 };         /* columns of B up to which packing rows of A along k does not pay */
+enum { AT_ONCE = MR * NRV };   /* multiply-adds of vectors that cost about as much as packing as many elements */
+
+size_t CPU(gemm_scratch)(void)
+{
+    const size_t block = (size_t)(MB + NC) * (KC + KC / 2); /* of k, at the most */
+    return (block > PACKED ? block : PACKED) * sizeof(float);
+}
+
+/* Blocks along k of about KC, alike, so that none of a few steps reads and writes all of C: at most KC / 2 more. */
+static size_t block_of(size_t k)
+{
+    size_t blocks = k > KC ? (k + KC / 2) / KC : 1;
+    return k ? tiles_of(tiles_of(k, blocks), 16) * 16 : 16;
+}
+
+/* Panels of `w` rows each of x(i, p) = data[i * lane + p * along], i < valid, p < k, zeros up to whole panels: out[panel][p][i % w].
+ * `w` is a constant where this is inlined. */
+static inline __attribute__((always_inline)) void pack_panels(float *out, const float *data, size_t lane, size_t along, const size_t w,
+                                                              size_t valid, size_t k)
+{
+    if (lane == 1) { /* row after row of all panels: what lies together is read together */
+        size_t whole = valid / w * w;
+        for (size_t p = 0; p < k; p++) {
+            const float *row = data + p * along;
+            for (size_t i = 0; i < whole; i += w) memcpy(out + i * k + p * w, row + i, w * sizeof(float));
+            for (size_t i = whole; i < tiles_of(valid, w) * w; i++) out[whole * k + p * w + i - whole] = i < valid ? row[i] : 0.0f;
+        }
+        return;
+    }
+    for (size_t first = 0; first < valid; first += w, out += w * k) {
+        const float *from = data + first * lane;
+        size_t rows = least(w, valid - first), p = 0;
+        /* Blocks are transposed in registers. Stores may run past a row of the panel into the next one, which is written later. */
+        for (; along == 1 && p + VL <= k; p += VL)
+            for (size_t i0 = 0; i0 < w; i0 += VL) {
+                vec r[VL];
+                for (size_t i = 0; i < VL; i++) r[i] = i0 + i < rows ? load(from + (i0 + i) * lane + p) : (vec){0};
+                transpose(r);
+                if (i0 + VL <= w)
+                    for (size_t q = 0; q < VL; q++) store(out + (p + q) * w + i0, r[q]);
+                else
+                    for (size_t q = 0; q < VL; q++) memcpy(out + (p + q) * w + i0, &r[q], (w - i0) * sizeof(float));
+            }
+        for (; p < k; p++)
+            for (size_t i = 0; i < w; i++) out[p * w + i] = i < rows ? from[i * lane + p * along] : 0.0f;
+    }
+}
+
+/* acc = x^T b (k, NR), x (k, MR) being a panel or, `direct`, MR rows of A that are `row` bytes apart; then C = acc (+ bias), or
+ * C += acc. */
+static inline __attribute__((always_inline)) void micro(size_t k, const float *restrict a, const bool direct, size_t row,
+                                                        const float *restrict b, float *restrict c, size_t ldc, bool add, const float *bias)
+{
+    enum { EACH = 5, BASES = (MR + EACH - 1) / EACH }; /* rows that one register and a scaled one reach */
+    const char *base[BASES];
+    vec acc[MR][NRV];
+    for (size_t i = 0; i < BASES; i++) base[i] = (const char *)a + i * EACH * row;
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < NRV; j++) acc[i][j] = (vec){0};
+    for (size_t p = 0; p < k; p++) {
+        vec bv[NRV];
+#pragma GCC unroll 2
+        for (int j = 0; j < NRV; j++) bv[j] = load(b + j * VL);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < MR; i++) {
+            float x = direct ? *(const float *)(base[i / EACH] + i % EACH * row) : a[i];
+#pragma GCC unroll 2
+            for (int j = 0; j < NRV; j++) acc[i][j] += x * bv[j];
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < BASES; i++) base[i] += sizeof *a;
+        a += MR;
+        b += NR;
+    }
+#define EVERY(expression)                                                                                              \
+    _Pragma("GCC unroll 16") for (size_t i = 0; i < MR; i++)                                                           \
+        _Pragma("GCC unroll 2") for (size_t j = 0; j < NRV; j++) expression
+    if (add) EVERY(acc[i][j] += load(c + i * ldc + j * VL));
+    if (bias) EVERY(acc[i][j] += load(bias + j * VL));
+    EVERY(store(c + i * ldc + j * VL, acc[i][j]));
+#undef EVERY
+}
+
+static __attribute__((noinline)) void micro_packed(size_t k, const float *a, const float *b, float *c, size_t ldc, bool add, const float *bias)
+{
+    micro(k, a, false, 0, b, c, ldc, add, bias);
+}
+
+static __attribute__((noinline)) void micro_direct(size_t k, const float *a, size_t row, const float *b, float *c, size_t ldc, bool add,
+                                                   const float *bias)
+{
+    micro(k, a, true, row, b, c, ldc, add, bias);
+}
+
+/* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block along k, which
+ * begins at k, the panels of B follow each other from bpack + k * columns on, those of A from apack + k * rows, of which there are none
+ * for rows before `whole`: their panels are read where they lie. */
+struct stage {
+    const struct product *p;
+    float *apack, *bpack;
+    size_t jc, nc, pc, kc, ic, mc;
+    size_t rows, columns;       /* that are packed, up to whole panels */
+    size_t block;               /* of k */
+    size_t whole;               /* rows of A that are not packed: whole panels, if its rows lie along k */
+    bool last, direct;
+};
+
+enum { TOGETHER = 4 }; /* panels that are packed side by side: more rows of the scratch at a time would share few places of the first cache */
+
+/* Panels of `w` of x(i, p) = data[i * lane + p * along], i < valid, p < k. */
+static inline __attribute__((always_inline)) void pack_rows(float *out, const float *data, size_t lane, size_t along, const size_t w,
+                                                            size_t valid, size_t k)
+{
+    for (size_t i = 0; i < valid; i += TOGETHER * w)
+        pack_panels(out + i * k, data + i * lane, lane, along, w, least(TOGETHER * w, valid - i), k);
+}
+
+/* B where this is the first block of rows, and A but for whole panels that are read where they lie. */
+static void pack(const struct stage *s)
+{
+    const struct matrix *a = &s->p->a, *b = &s->p->b;
+    for (size_t k = 0; k < s->kc; k += s->block) {
+        size_t depth = least(s->block, s->kc - k);
+        if (s->ic == 0)
+            pack_rows(s->bpack + k * s->columns, b->data + (s->pc + k) * b->row + s->jc * b->col, b->col, b->row, NR, s->nc, depth);
+        pack_rows(s->apack + k * s->rows, a->data + (s->ic + s->whole) * a->row + (s->pc + k) * a->col, a->row, a->col, MR, s->mc - s->whole,
+                  depth);
+    }
+}
+
+/* Rows i0 .. i1, columns j0 .. j1 of what is packed, over one block of k. */
+static void compute_block(const struct stage *s, size_t i0, size_t i1, size_t j0, size_t j1, size_t k)
+{
+    const struct product *p = s->p;
+    size_t depth = least(s->block, s->kc - k);
+    bool first = s->pc + k == 0, add = p->add || !first;
+    for (size_t j = j0; j < j1; j += NR)
+        for (size_t i = i0; i < i1; i += MR) {
+            const float *b = s->bpack + k * s->columns + j * depth;
+            float *c = p->c + (s->ic + i) * p->ldc + s->jc + j;
+            const float *bias = p->bias && first ? p->bias + s->jc + j : NULL;
+            bool whole = i + MR <= i1 && j + NR <= j1;
+            float edge[MR * NR] __attribute__((aligned(64)));
+            float *to = whole ? c : edge;
+            size_t ldc = whole ? p->ldc : NR;
+            if (i < s->whole)
+                micro_direct(depth, p->a.data + (s->ic + i) * p->a.row + s->pc + k, p->a.row * sizeof(float), b, to, ldc, whole && add,
+                             whole ? bias : NULL);
+            else
+                micro_packed(depth, s->apack + k * s->rows + (i - s->whole) * depth, b, to, ldc, whole && add, whole ? bias : NULL);
+            if (whole) continue;
+            for (size_t r = 0; r < least(MR, i1 - i); r++)
+                for (size_t q = 0; q < least(NR, j1 - j); q++) {
+                    float v = edge[r * NR + q];
+                    if (add) v += c[r * p->ldc + q];
+                    if (bias) v += bias[q];
+                    c[r * p->ldc + q] = v;
+                }
+        }
+}
+
+static void compute_tile(const struct stage *s, size_t i0, size_t i1, size_t j0, size_t j1)
+{
+    const struct product *p = s->p;
+    size_t k = 0;
+    do {
+        compute_block(s, i0, i1, j0, j1, k); /* of K = 0, an empty one that writes */
+        k += s->block;
+    } while (k < s->kc);
+    if (!p->gelu || !s->last) return;
+    for (size_t i = i0; i < i1; i++) {
+        const float *pre = p->c + (s->ic + i) * p->ldc + s->jc;
+        float *y = p->gelu + (s->ic + i) * p->ldc + s->jc;
+        SIMD for (size_t j = j0; j < j1; j++) y[j] = cpu_gelu(pre[j]);
+    }
+}
+
+void CPU(gemm_part)(const struct product *p, float *scratch)
+{
+    struct stage s = {.p = p, .direct = p->a.col == 1 && p->n <= DIRECT, .bpack = scratch};
+    size_t rows = tiles_of(least(p->m, MB), MR) * MR, columns = tiles_of(least(p->n, NC), NR) * NR;
+    s.block = block_of(p->k);
+    size_t deep = PACKED / ((s.direct ? MR : rows) + columns) / s.block * s.block;
+    if (deep < s.block) deep = s.block;
+    for (s.jc = 0; s.jc < p->n; s.jc += NC)
+        for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += deep) {
+            s.nc = least(NC, p->n - s.jc);
+            s.kc = least(deep, p->k - s.pc);
+            s.last = s.pc + deep >= p->k;
+            s.columns = tiles_of(s.nc, NR) * NR;
+            s.apack = s.bpack + s.columns * s.kc;
+            for (s.ic = 0; s.ic < p->m; s.ic += MB) {
+                s.mc = least(MB, p->m - s.ic);
+                s.whole = s.direct ? s.mc / MR * MR : 0;
+                s.rows = tiles_of(s.mc - s.whole, MR) * MR;
+                pack(&s);
+                for (size_t i = 0; i < s.mc; i += DOWN * MR)
+                    for (size_t j = 0; j < s.nc; j += ACROSS * NR)
+                        compute_tile(&s, i, least(i + DOWN * MR, s.mc), j, least(j + ACROSS * NR, s.nc));
+            }
+        }
+}
+
+size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns)
+{
+    *rows = tiles_of(*rows, MR) * MR;
+    *columns = tiles_of(*columns, NR) * NR;
+    bool direct = p->a.col == 1 && *columns <= DIRECT;
+    size_t packed = *columns + (direct ? *rows / 2 : tiles_of(*columns, NC) * *rows); /* what is read where it lies comes from afar once */
+    return *rows * *columns / AT_ONCE + packed;
+}
+
+/* ---- a few rows against weights stored along k ----
+ *
+ * Packing would cost more than the product. Blocks of the weights are transposed in registers instead, and each element is
+ * the same chain of multiply-adds as above: a row has the same bits alone and among others. */
+
+enum { FEW = 8, FEW_TILE = 4 * VL };
+
+/* r[q] = weights of columns j .. j + VL at k = q, zeros past the edges. */
+static inline void columns_along_k(vec r[VL], const struct matrix *b, size_t j, size_t columns, size_t k, size_t depth)
+{
+    for (size_t i = 0; i < VL; i++) {
+        const float *from = b->data + (j + i) * b->col + k;
+        if (i >= columns) {
+            r[i] = (vec){0};
+        } else if (depth == VL) {
+            r[i] = load(from);
+        } else {
+            r[i] = (vec){0};
+            memcpy(&r[i], from, depth * sizeof(float));
+        }
+    }
+    transpose(r);
+}
+
+/* Columns j .. j + columns of C; `m` is a constant where this is inlined, so that the sums stay in registers. */
+static inline __attribute__((always_inline)) void few_block(const struct product *p, size_t j, size_t columns, const size_t m)
+{
+    const size_t block = block_of(p->k);
+    for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
+        vec acc[FEW] = {{0}};
+        size_t stop = least(p->k, pc + block);
+        for (size_t k = pc; k < stop; k += VL) {
+            vec r[VL];
+            size_t depth = least(VL, stop - k);
+            columns_along_k(r, &p->b, j, columns, k, depth);
+            const float *a = p->a.data + k;
+            if (depth == VL) {
+#pragma GCC unroll 16
+                for (size_t q = 0; q < VL; q++)
+#pragma GCC unroll 8
+                    for (size_t i = 0; i < m; i++) acc[i] += a[i * p->a.row + q] * r[q];
+            } else {
+                for (size_t q = 0; q < depth; q++)
+#pragma GCC unroll 8
+                    for (size_t i = 0; i < m; i++) acc[i] += a[i * p->a.row + q] * r[q];
+            }
+        }
+#pragma GCC unroll 8
+        for (size_t i = 0; i < m; i++)
+            for (size_t q = 0; q < columns; q++) {
+                float *c = p->c + i * p->ldc + j + q, v = acc[i][q];
+                if (p->add || pc > 0) v += *c;
+                if (p->bias && pc == 0) v += p->bias[j + q];
+                *c = v;
+            }
+    }
+    for (size_t i = 0; i < m && p->gelu; i++)
+        for (size_t q = 0; q < columns; q++) p->gelu[i * p->ldc + j + q] = cpu_gelu(p->c[i * p->ldc + j + q]);
+}
+
+static void few_rows(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct product *p = argument;
+    size_t end = least(p->n, (tile + 1) * FEW_TILE);
+    for (size_t j = tile * FEW_TILE; j < end; j += VL) {
+        size_t columns = least(VL, end - j);
+        switch (p->m) {
+        case 1: few_block(p, j, columns, 1); break;
+        case 2: few_block(p, j, columns, 2); break;
+        case 3: few_block(p, j, columns, 3); break;
+        case 4: few_block(p, j, columns, 4); break;
+        case 5: few_block(p, j, columns, 5); break;
+        case 6: few_block(p, j, columns, 6); break;
+        case 7: few_block(p, j, columns, 7); break;
+        default: few_block(p, j, columns, 8); break;
+        }
+    }
+}
+
+bool CPU(gemm_few)(const struct call *call, const struct product *p)
+{
+    if (p->m > FEW || p->a.col != 1 || p->b.row != 1) return false;
+    cpu_run(call, tiles_of(p->n, FEW_TILE), few_rows, p);
+    return true;
+}

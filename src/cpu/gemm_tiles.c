@@ -1,0 +1,322 @@
+/* The product of a part on a processor that multiplies tiles (AMX): 16 x 32 by 32 x 16 in bf16, added up in f32, at sixteen times the
+ * rate of f32 multiply-adds.
+ *
+ * An f32 number is the sum of three bf16 numbers, x = x0 + x1 + x2, each what rounding left of it: 8 bits and a sign of 24. So
+ *
+ *   x y = x0 y0 + (x1 y0 + x0 y1) + (x2 y0 + x1 y1 + x0 y2)      and less than 2^-23 |x y|
+ *
+ * The products of parts are exact in f32. They are added up smallest first, and the sums are nearer to the exact ones than a chain of f32
+ * multiply-adds is. What differs: numbers of magnitude above 3.389e38, which bf16 has no place for, act as infinities, and an infinity's
+ * remainder is no number, so a result that is infinite otherwise may be NaN; parts below 2^-126 count as zero.
+ *
+ *   for columns of C in strips of STRIP, for k in blocks:   pack B
+ *     for rows of C in panels of SIDE:                      pack A
+ *       SIDE x SIDE of C:                                   six products a step of k; then C += sums, while the next is computed
+ *
+ * Each element of C is one chain of sums along k per block, added block after block. */
+#include "cpu/gemm_part.h"
+#include "cpu/transpose.h"
+
+#include <immintrin.h>
+
+enum { T = 16 };                               /* rows of a tile, and its columns of 32 bits */
+enum { DEPTH = 32, PARTS = 3, SIDE = 2 * T };  /* of a step: k, parts of a number, rows and columns of C */
+enum { TILE = T * 64, STEP = 2 * PARTS * TILE }; /* bytes: [part][tile][row] */
+enum { KC = 384, STRIP = 512 };
+enum { TURNED = 64 };    /* rows of C up to which its transpose is computed, where that leaves the larger operand's rows as they lie */
+enum { STORE_EVERY = 3 };
+
+typedef char *tiles; /* on a cache line */
+
+/* Panels are SIDE lanes of x(i, p) = data[i * lane + p * along]; rows of A or columns of B. */
+struct operand {
+    const float *data;
+    size_t lane, along, lanes;
+};
+
+static size_t block_of(size_t k)
+{
+    return k ? tiles_of(tiles_of(k, tiles_of(k, KC)), DEPTH) * DEPTH : DEPTH;
+}
+
+size_t CPU(gemm_scratch)(void)
+{
+    return (size_t)(STRIP + SIDE) / SIDE * (KC / DEPTH) * STEP;
+}
+
+size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns)
+{
+    enum { ROW = 6, COLUMN = 7, PRODUCTS = 10 }; /* of a step: packing so many rows or columns, SIDE^2 / PRODUCTS of C cost the same */
+    (void)p;
+    *rows = tiles_of(*rows, SIDE) * SIDE;
+    *columns = tiles_of(*columns, SIDE) * SIDE;
+    return *rows * *columns * ROW / (SIDE * PRODUCTS) + tiles_of(*columns, STRIP) * *rows * ROW + *columns * COLUMN;
+}
+
+/* ---- packing ---- */
+
+static inline __mmask16 first(size_t n)
+{
+    return n >= T ? 0xffff : (__mmask16)((1u << n) - 1);
+}
+
+/* Numbers at even and odd places of k -> their parts, in turns, 16 bits each. */
+static inline void split(__m512 even, __m512 odd, tiles to)
+{
+    static const uint16_t turns[32] __attribute__((aligned(64))) = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                                    8,  24, 9,  25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    for (int part = 0;; part++) {
+        __m512i both = _mm512_permutexvar_epi16(_mm512_load_si512(turns), (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+        _mm512_store_si512(to + part * 2 * TILE, both);
+        if (part + 1 == PARTS) break;
+        even -= (__m512)_mm512_slli_epi32(both, 16);
+        odd -= (__m512)_mm512_and_si512(both, _mm512_set1_epi32(-65536));
+    }
+}
+
+/* Up to 16 vectors, data[i * next], of which the first `valid` lanes count, transposed. */
+static inline void load_transposed(vec r[VL], const float *data, size_t next, size_t count, size_t valid)
+{
+    for (size_t i = 0; i < VL; i++) r[i] = i < count ? (vec)_mm512_maskz_loadu_ps(first(valid), data + i * next) : (vec){0};
+    transpose(r);
+}
+
+/* A tile of A: a row per lane, its k in order. */
+static void pack_rows(tiles to, const float *x, const struct operand *from, size_t lanes, size_t depth)
+{
+    static const int even[16] __attribute__((aligned(64))) = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+    static const int odd[16] __attribute__((aligned(64))) = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+    if (from->along == 1) {
+        for (size_t i = 0; i < T; i++) {
+            __m512 low = {0}, high = {0};
+            if (i < lanes) {
+                low = _mm512_maskz_loadu_ps(first(depth), x + i * from->lane);
+                high = _mm512_maskz_loadu_ps(first(depth > T ? depth - T : 0), x + i * from->lane + T);
+            }
+            split(_mm512_permutex2var_ps(low, _mm512_load_si512(even), high), _mm512_permutex2var_ps(low, _mm512_load_si512(odd), high),
+                  to + i * 64);
+        }
+    } else {
+        vec a[VL], b[VL];
+        load_transposed(a, x, 2 * from->along, (depth + 1) / 2, lanes);
+        load_transposed(b, x + from->along, 2 * from->along, depth / 2, lanes);
+        for (size_t i = 0; i < T; i++) split(a[i], b[i], to + i * 64);
+    }
+}
+
+/* A tile of B: a row per two places of k, the lanes in order, of each its two numbers. */
+static void pack_columns(tiles to, const float *x, const struct operand *from, size_t lanes, size_t depth)
+{
+    if (from->lane == 1) {
+        for (size_t i = 0; i < T; i++) {
+            const float *row = x + 2 * i * from->along;
+            __m512 even = 2 * i < depth ? _mm512_maskz_loadu_ps(first(lanes), row) : (__m512){0};
+            __m512 odd = 2 * i + 1 < depth ? _mm512_maskz_loadu_ps(first(lanes), row + from->along) : (__m512){0};
+            split(even, odd, to + i * 64);
+        }
+        return;
+    }
+    for (size_t half = 0; half < DEPTH; half += VL, to += T / 2 * 64) {
+        vec r[VL];
+        load_transposed(r, x + half, from->lane, lanes, depth > half ? depth - half : 0);
+        for (size_t i = 0; i < T / 2; i++) split(r[2 * i], r[2 * i + 1], to + i * 64);
+    }
+}
+
+/* The panel from `lane` on, k from pc to pc + depth, zeros up to whole tiles. One stride of the operand is 1. */
+static void pack(tiles to, const struct operand *from, size_t lane, size_t pc, size_t depth, bool rows)
+{
+    for (size_t k = 0; k < depth; k += DEPTH, to += STEP)
+        for (size_t t = 0; t < 2; t++) {
+            size_t l = lane + t * T, lanes = from->lanes > l ? least(T, from->lanes - l) : 0;
+            (rows ? pack_rows : pack_columns)(to + t * TILE, from->data + l * from->lane + (pc + k) * from->along, from, lanes,
+                                              least(DEPTH, depth - k));
+        }
+}
+
+/* ---- SIDE x SIDE of C ---- */
+
+struct sums {
+    float x[SIDE][SIDE] __attribute__((aligned(64)));
+    const struct product *p;
+    size_t i, j, rows, columns; /* where in C */
+    bool first, last;           /* block of k */
+    bool turned;                /* x is of C's transpose */
+};
+
+static void turn(float x[SIDE][SIDE])
+{
+    for (size_t i = 0; i < SIDE; i += T)
+        for (size_t j = 0; j <= i; j += T) {
+            vec a[T], b[T];
+            for (size_t r = 0; r < T; r++) a[r] = load(&x[i + r][j]), b[r] = load(&x[j + r][i]);
+            transpose(a);
+            transpose(b);
+            for (size_t r = 0; r < T; r++) store(&x[j + r][i], a[r]), store(&x[i + r][j], b[r]);
+        }
+}
+
+/* C += sums (+ bias), and the activation, of rows from .. to. */
+static void finish(struct sums *s, size_t from, size_t to)
+{
+    const struct product *p = s->p;
+    __mmask16 low = first(s->columns), high = first(s->columns > T ? s->columns - T : 0);
+    if (s->turned && from == 0 && s->rows) turn(s->x);
+    for (size_t r = from; r < least(to, s->rows); r++) {
+        float *c = p->c + (s->i + r) * p->ldc + s->j;
+        __m512 a = _mm512_load_ps(s->x[r]), b = _mm512_load_ps(s->x[r] + T);
+        if (p->add || !s->first) {
+            a += _mm512_maskz_loadu_ps(low, c);
+            b += _mm512_maskz_loadu_ps(high, c + T);
+        }
+        if (p->bias && s->first) {
+            a += _mm512_maskz_loadu_ps(low, p->bias + s->j);
+            b += _mm512_maskz_loadu_ps(high, p->bias + s->j + T);
+        }
+        _mm512_mask_storeu_ps(c, low, a);
+        _mm512_mask_storeu_ps(c + T, high, b);
+        if (!p->gelu || !s->last) continue;
+        float *y = p->gelu + (s->i + r) * p->ldc + s->j;
+        SIMD for (size_t q = 0; q < s->columns; q++) y[q] = cpu_gelu(c[q]);
+    }
+}
+
+#define LOAD_A(part)                                                                                                   \
+    do {                                                                                                               \
+        _tile_loadd(4, a + (part) * 2 * TILE, 64);                                                                     \
+        _tile_loadd(5, a + (part) * 2 * TILE + TILE, 64);                                                              \
+    } while (0)
+#define LOAD_B(part)                                                                                                   \
+    do {                                                                                                               \
+        _tile_loadd(6, b + (part) * 2 * TILE, 64);                                                                     \
+        _tile_loadd(7, b + (part) * 2 * TILE + TILE, 64);                                                              \
+    } while (0)
+#define MULTIPLY()                                                                                                     \
+    do {                                                                                                               \
+        _tile_dpbf16ps(0, 4, 6);                                                                                       \
+        _tile_dpbf16ps(1, 4, 7);                                                                                       \
+        _tile_dpbf16ps(2, 5, 6);                                                                                       \
+        _tile_dpbf16ps(3, 5, 7);                                                                                       \
+    } while (0)
+
+/* Sums over `steps` of k; meanwhile those of before are added to C. A transpose's parts come in the same order: `turned` is a constant
+ * where this is inlined. */
+static inline __attribute__((always_inline)) void multiply(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before,
+                                                           const bool turned)
+{
+    size_t row = 0, each = steps ? tiles_of(before->rows, steps) : 0;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (size_t step = 0; step < steps; step++, a += STEP, b += STEP, row += each) {
+        if (turned) {
+            LOAD_B(0);
+            LOAD_A(2);
+            MULTIPLY();
+            LOAD_A(1);
+            MULTIPLY();
+            LOAD_B(1);
+            MULTIPLY();
+            LOAD_A(0);
+            MULTIPLY();
+            finish(before, row, row + each);
+            LOAD_B(2);
+            MULTIPLY();
+            LOAD_B(0);
+            MULTIPLY();
+        } else {
+            LOAD_A(0);
+            LOAD_B(2);
+            MULTIPLY();
+            LOAD_B(1);
+            MULTIPLY();
+            LOAD_A(1);
+            MULTIPLY();
+            LOAD_B(0);
+            MULTIPLY();
+            finish(before, row, row + each);
+            LOAD_A(2);
+            MULTIPLY();
+            LOAD_A(0);
+            MULTIPLY();
+        }
+        /* A store that finds more than some 130 products waiting waits a quarter of a microsecond for them, so one comes sooner. */
+        if (step % STORE_EVERY == STORE_EVERY - 1) _tile_stored(0, s->x, sizeof *s->x);
+    }
+    finish(before, row, SIDE);
+    _tile_stored(0, &s->x[0][0], sizeof *s->x);
+    _tile_stored(1, &s->x[0][T], sizeof *s->x);
+    _tile_stored(2, &s->x[T][0], sizeof *s->x);
+    _tile_stored(3, &s->x[T][T], sizeof *s->x);
+}
+
+static __attribute__((noinline)) void multiply_straight(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before)
+{
+    multiply(steps, a, b, s, before, false);
+}
+
+static __attribute__((noinline)) void multiply_turned(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before)
+{
+    multiply(steps, a, b, s, before, true);
+}
+
+/* ---- a part ---- */
+
+static void configure(void)
+{
+    struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } all = {.palette = 1};
+    for (int i = 0; i < 8; i++) all.row_bytes[i] = 64, all.rows[i] = T;
+    _tile_loadconfig(&all);
+}
+
+void CPU(gemm_part)(const struct product *p, float *scratch)
+{
+    bool turned = p->a.col == 1 && p->b.row == 1 && p->m <= TURNED && p->m < p->n;
+    struct operand rows = {p->a.data, p->a.row, p->a.col, p->m}, columns = {p->b.data, p->b.col, p->b.row, p->n};
+    struct operand down = turned ? columns : rows, across = turned ? rows : columns;
+    struct sums sums[2], *now = &sums[0], *before = &sums[1];
+    size_t block = block_of(p->k);
+    tiles a = (tiles)scratch, b = a + (KC / DEPTH) * STEP;
+    before->rows = 0;
+    configure();
+    for (size_t jc = 0; jc < across.lanes; jc += STRIP)
+        for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
+            size_t depth = least(block, p->k - pc), steps = tiles_of(depth, DEPTH), end = least(across.lanes, jc + STRIP);
+            for (size_t j = jc; j < end; j += SIDE) pack(b + (j - jc) / SIDE * steps * STEP, &across, j, pc, depth, false);
+            for (size_t i = 0; i < down.lanes; i += SIDE) {
+                pack(a, &down, i, pc, depth, true);
+                for (size_t j = jc; j < end; j += SIDE) {
+                    now->p = p;
+                    now->i = turned ? j : i;
+                    now->j = turned ? i : j;
+                    now->rows = least(SIDE, p->m - now->i);
+                    now->columns = least(SIDE, p->n - now->j);
+                    now->first = pc == 0;
+                    now->last = pc + block >= p->k;
+                    now->turned = turned;
+                    for (size_t r = 0; r < now->rows; r++) {
+                        __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j, 1);
+                        __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j + T, 1);
+                    }
+                    (turned ? multiply_turned : multiply_straight)(steps, a, b + (j - jc) / SIDE * steps * STEP, now, before);
+                    struct sums *done = now;
+                    now = before;
+                    before = done;
+                }
+            }
+        }
+    finish(before, 0, SIDE);
+    _tile_release();
+}
+
+bool CPU(gemm_few)(const struct call *call, const struct product *p)
+{
+    (void)call;
+    (void)p;
+    return false;
+}
