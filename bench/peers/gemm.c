@@ -1,7 +1,8 @@
 /* Our matrix product beside oneDNN's on the shapes of a training step: forward (A B^T), gradient of the input (A B), gradient
  * of the weights (A^T B). Alternating, medians with quartiles, each on all threads; oneDNN by a matmul primitive made beforehand.
  * Before a call is timed the same side runs it twice, so that its threads are awake and its data is where it leaves it, and before that
- * comes a pause, in which the other side's threads stop spinning. */
+ * comes a pause, in which the other side's threads stop spinning.
+ *   gemm THREADS avx512|amx */
 #define CPU_VARIANT avx512
 #include "cpu/gemm.h"
 #include "graph/backends.h"
@@ -62,13 +63,18 @@ static void make(struct peer *p, dnnl_engine_t engine, size_t m, size_t n, size_
     p->args[2] = (dnnl_exec_arg_t){DNNL_ARG_DST, mc};
 }
 
+void cpu_gemm_amx(const struct call *call, const struct product *p);
+size_t cpu_gemm_scratch_amx(void);
+
 int main(int argc, char **argv)
 {
     size_t threads = argc > 1 ? strtoul(argv[1], NULL, 10) : 1;
+    const char *variant = argc > 2 ? argv[2] : "avx512";
+    bool amx = !strcmp(variant, "amx");
     elbo_error error = {0};
     struct backend *backend;
-    if (cpu_backend_create(&backend, threads, "avx512", &error) ||
-        backend->reserve(backend, 64, cpu_gemm_scratch_avx512(), &error)) {
+    if (cpu_backend_create(&backend, threads, variant, &error) ||
+        backend->reserve(backend, 64, amx ? cpu_gemm_scratch_amx() : cpu_gemm_scratch_avx512(), &error)) {
         fprintf(stderr, "%s\n", error.message);
         return 1;
     }
@@ -84,7 +90,8 @@ int main(int argc, char **argv)
         {700, 2048, 512, 0}, {700, 512, 2048, 0}, {524, 8000, 512, 0}, {700, 512, 2048, 1}, {524, 512, 8000, 1}, {2048, 512, 700, 2},
         {512, 512, 700, 2},  {8000, 512, 524, 2}};
     static const char *const kinds[] = {"x W^T", "dy W", "dy^T x"};
-    printf("{\"threads\": %zu, \"unit\": \"GFLOP/s, median of %d, and quartiles\", \"products\": [\n", threads, REPEATS);
+    printf("{\"instructions\": \"%s\", \"threads\": %zu, \"unit\": \"GFLOP/s, median of %d, and quartiles\", \"products\": [\n", variant,
+           threads, REPEATS);
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         size_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
         bool ta = shapes[s][3] == 2, tb = shapes[s][3] == 0;
@@ -102,7 +109,7 @@ int main(int argc, char **argv)
             usleep(PAUSE_US);
             for (int k = 0; k < 3; k++) {
                 t = now();
-                cpu_gemm_avx512(&call, &p);
+                (amx ? cpu_gemm_amx : cpu_gemm_avx512)(&call, &p);
             }
             if (i >= 0) ours[i] = now() - t;
             usleep(PAUSE_US);

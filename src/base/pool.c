@@ -4,7 +4,7 @@
  * the caller closes the job when the counter is exhausted and waits only for those that joined. So a sleeping worker
  * never delays a run that was over before it woke, which on a busy machine is the common case for small ops.
  *
- * Both look for some microseconds before they sleep: a step is hundreds of short runs, and to wake a thread takes longer than
+ * Both look for a tenth of a millisecond or two before they sleep: a step is hundreds of short runs, and to wake a thread takes longer than
  * many of them. Where there are more threads than processors nobody looks, for it would keep another from working. */
 #include "base/pool.h"
 
@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { POOL_MOST_THREADS = 1024, LOOKS = 500 };
+enum { POOL_MOST_THREADS = 1024, LOOKS = 4000 };
 
 struct worker {
     struct pool *pool;

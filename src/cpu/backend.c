@@ -175,11 +175,9 @@ static bool has_avx512(void)
 /* Tiles are state that a process must ask Linux for, once: older ones, and some machines' hosts, refuse. */
 static bool has_amx(void)
 {
-    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AVX512_BF16 = 1 << 5 };
-    unsigned leaves, types, b, c, tiles, d;
-    if (!has_avx512() || !__get_cpuid_count(7, 0, &leaves, &b, &c, &tiles) || leaves < 1 || !__get_cpuid_count(7, 1, &types, &b, &c, &d))
-        return false;
-    if (!(types & AVX512_BF16) || !(tiles & AMX_BF16) || !(tiles & AMX_TILE)) return false;
+    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    unsigned a, b, c, d;
+    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & AMX_BF16) || !(d & AMX_TILE)) return false;
     return syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
 }
 #endif

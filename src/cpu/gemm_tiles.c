@@ -9,9 +9,9 @@
  * multiply-adds is. What differs: numbers of magnitude above 3.389e38, which bf16 has no place for, act as infinities, and an infinity's
  * remainder is no number, so a result that is infinite otherwise may be NaN; parts below 2^-126 count as zero.
  *
- *   for columns of C in strips of STRIP, for k in blocks:   pack B
- *     for rows of C in panels of SIDE:                      pack A
- *       SIDE x SIDE of C:                                   six products a step of k; then C += sums, while the next is computed
+ *   for columns of C in strips, for k in blocks:   pack B, which stays in the second cache
+ *     for rows of C in panels of SIDE:             pack A
+ *       SIDE x SIDE of C:                          six products a step of k; then C += sums, while the next is computed
  *
  * Each element of C is one chain of sums along k per block, added block after block. */
 #include "cpu/gemm_part.h"
@@ -22,9 +22,9 @@
 enum { T = 16 };                               /* rows of a tile, and its columns of 32 bits */
 enum { DEPTH = 32, PARTS = 3, SIDE = 2 * T };  /* of a step: k, parts of a number, rows and columns of C */
 enum { TILE = T * 64, STEP = 2 * PARTS * TILE }; /* bytes: [part][tile][row] */
-enum { KC = 384, STRIP = 512 };
+enum { KC = 384, STRIP = 512 };                  /* k in a block at most, and lanes of a strip of such blocks: more where k is less */
 enum { TURNED = 64 };    /* rows of C up to which its transpose is computed, where that leaves the larger operand's rows as they lie */
-enum { STORE_EVERY = 3 };
+enum { STORE_EVERY = 3, AHEAD = 4 };
 
 typedef char *tiles; /* on a cache line */
 
@@ -44,13 +44,18 @@ size_t CPU(gemm_scratch)(void)
     return (size_t)(STRIP + SIDE) / SIDE * (KC / DEPTH) * STEP;
 }
 
+/* Columns of a strip. */
+static size_t strip_of(size_t block)
+{
+    return (size_t)STRIP * KC / block / SIDE * SIDE;
+}
+
 size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns)
 {
-    enum { ROW = 6, COLUMN = 7, PRODUCTS = 10 }; /* of a step: packing so many rows or columns, SIDE^2 / PRODUCTS of C cost the same */
-    (void)p;
+    enum { PRODUCTS = 56 }; /* elements of C that cost a step of k what packing a row or a column does */
     *rows = tiles_of(*rows, SIDE) * SIDE;
     *columns = tiles_of(*columns, SIDE) * SIDE;
-    return *rows * *columns * ROW / (SIDE * PRODUCTS) + tiles_of(*columns, STRIP) * *rows * ROW + *columns * COLUMN;
+    return *rows * *columns / PRODUCTS + tiles_of(*columns, strip_of(block_of(p->k))) * *rows + *columns;
 }
 
 /* ---- packing ---- */
@@ -60,18 +65,19 @@ static inline __mmask16 first(size_t n)
     return n >= T ? 0xffff : (__mmask16)((1u << n) - 1);
 }
 
-/* Numbers at even and odd places of k -> their parts, in turns, 16 bits each. */
+/* Numbers at even and odd places of k -> their parts, in turns, 16 bits each. Adding half of what is cut off rounds; the last part has no
+ * more than 8 bits left, and is cut so that what is no number stays none. */
 static inline void split(__m512 even, __m512 odd, tiles to)
 {
-    static const uint16_t turns[32] __attribute__((aligned(64))) = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                                    8,  24, 9,  25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    for (int part = 0;; part++) {
-        __m512i both = _mm512_permutexvar_epi16(_mm512_load_si512(turns), (__m512i)_mm512_cvtne2ps_pbh(odd, even));
-        _mm512_store_si512(to + part * 2 * TILE, both);
-        if (part + 1 == PARTS) break;
-        even -= (__m512)_mm512_slli_epi32(both, 16);
-        odd -= (__m512)_mm512_and_si512(both, _mm512_set1_epi32(-65536));
+    const __m512i half = _mm512_set1_epi32(0x8000), kept = _mm512_set1_epi32(-65536);
+    enum { KEPT_OF_A_OR_C = 0xea }; /* (a & b) | c */
+    for (int part = 0; part + 1 < PARTS; part++, to += 2 * TILE) {
+        __m512i e = _mm512_add_epi32((__m512i)even, half), o = _mm512_add_epi32((__m512i)odd, half);
+        _mm512_store_si512(to, _mm512_ternarylogic_epi32(o, kept, _mm512_srli_epi32(e, 16), KEPT_OF_A_OR_C));
+        even -= (__m512)_mm512_and_si512(e, kept);
+        odd -= (__m512)_mm512_and_si512(o, kept);
     }
+    _mm512_store_si512(to, _mm512_ternarylogic_epi32((__m512i)odd, kept, _mm512_srli_epi32((__m512i)even, 16), KEPT_OF_A_OR_C));
 }
 
 /* Up to 16 vectors, data[i * next], of which the first `valid` lanes count, transposed. */
@@ -123,14 +129,41 @@ static void pack_columns(tiles to, const float *x, const struct operand *from, s
     }
 }
 
-/* The panel from `lane` on, k from pc to pc + depth, zeros up to whole tiles. One stride of the operand is 1. */
-static void pack(tiles to, const struct operand *from, size_t lane, size_t pc, size_t depth, bool rows)
+/* The panel from `lane` on, k from pc to pc + depth <= pc + DEPTH, zeros up to whole tiles. One stride of the operand is 1. */
+static void pack_step(tiles to, const struct operand *from, size_t lane, size_t pc, size_t depth, bool rows)
 {
-    for (size_t k = 0; k < depth; k += DEPTH, to += STEP)
-        for (size_t t = 0; t < 2; t++) {
-            size_t l = lane + t * T, lanes = from->lanes > l ? least(T, from->lanes - l) : 0;
-            (rows ? pack_rows : pack_columns)(to + t * TILE, from->data + l * from->lane + (pc + k) * from->along, from, lanes,
-                                              least(DEPTH, depth - k));
+    for (size_t t = 0; t < 2; t++) {
+        size_t l = lane + t * T, lanes = from->lanes > l ? least(T, from->lanes - l) : 0;
+        (rows ? pack_rows : pack_columns)(to + t * TILE, from->data + l * from->lane + pc * from->along, from, lanes, depth);
+    }
+}
+
+/* Lines of lanes lane .. end, k from pc to pc + depth, of which this is one of so many shares, into the second cache. */
+static void fetch(const struct operand *from, size_t lane, size_t end, size_t pc, size_t depth, size_t share, size_t shares)
+{
+    enum { LINE = 16 };
+    if (lane >= end) return;
+    bool along = from->along == 1;
+    size_t lanes = end - lane, rows = along ? lanes : depth, row = along ? from->lane : from->along, length = along ? depth : lanes;
+    const float *x = from->data + lane * from->lane + pc * from->along;
+    for (size_t r = rows * share / shares; r < rows * (share + 1) / shares; r++)
+        for (size_t i = 0; i < length; i += LINE) __builtin_prefetch(x + r * row + i, 0, 2);
+}
+
+/* Panels of lanes lane .. end, in the order in which the operand's rows lie. */
+static void pack(tiles to, const struct operand *from, size_t lane, size_t end, size_t pc, size_t depth, bool rows)
+{
+    size_t steps = tiles_of(depth, DEPTH), panels = tiles_of(end - lane, SIDE), count = steps * panels;
+    for (size_t i = 0; i < count + AHEAD; i++)
+        for (size_t fetched = 0; fetched < 2; fetched++) { /* what comes some steps later, then what was fetched as many ago */
+            size_t at = fetched ? i - AHEAD : i;
+            if (at >= count) continue;
+            size_t panel = from->along == 1 ? at / steps : at % panels, step = from->along == 1 ? at % steps : at / panels;
+            size_t l = lane + panel * SIDE, k = pc + step * DEPTH, deep = least(DEPTH, depth - step * DEPTH);
+            if (fetched)
+                pack_step(to + (panel * steps + step) * STEP, from, l, k, deep, rows);
+            else
+                fetch(from, l, least(end, l + SIDE), k, deep, 0, 1);
         }
 }
 
@@ -280,16 +313,16 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
     struct operand rows = {p->a.data, p->a.row, p->a.col, p->m}, columns = {p->b.data, p->b.col, p->b.row, p->n};
     struct operand down = turned ? columns : rows, across = turned ? rows : columns;
     struct sums sums[2], *now = &sums[0], *before = &sums[1];
-    size_t block = block_of(p->k);
+    size_t block = block_of(p->k), strip = strip_of(block);
     tiles a = (tiles)scratch, b = a + (KC / DEPTH) * STEP;
     before->rows = 0;
     configure();
-    for (size_t jc = 0; jc < across.lanes; jc += STRIP)
+    for (size_t jc = 0; jc < across.lanes; jc += strip)
         for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
-            size_t depth = least(block, p->k - pc), steps = tiles_of(depth, DEPTH), end = least(across.lanes, jc + STRIP);
-            for (size_t j = jc; j < end; j += SIDE) pack(b + (j - jc) / SIDE * steps * STEP, &across, j, pc, depth, false);
+            size_t depth = least(block, p->k - pc), steps = tiles_of(depth, DEPTH), end = least(across.lanes, jc + strip);
+            pack(b, &across, jc, end, pc, depth, false);
             for (size_t i = 0; i < down.lanes; i += SIDE) {
-                pack(a, &down, i, pc, depth, true);
+                pack(a, &down, i, least(down.lanes, i + SIDE), pc, depth, true);
                 for (size_t j = jc; j < end; j += SIDE) {
                     now->p = p;
                     now->i = turned ? j : i;
@@ -299,10 +332,11 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
                     now->first = pc == 0;
                     now->last = pc + block >= p->k;
                     now->turned = turned;
-                    for (size_t r = 0; r < now->rows; r++) {
+                    for (size_t r = 0; r < now->rows && (p->add || pc); r++) {
                         __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j, 1);
                         __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j + T, 1);
                     }
+                    fetch(&down, i + SIDE, least(down.lanes, i + 2 * SIDE), pc, depth, (j - jc) / SIDE, tiles_of(end - jc, SIDE));
                     (turned ? multiply_turned : multiply_straight)(steps, a, b + (j - jc) / SIDE * steps * STEP, now, before);
                     struct sums *done = now;
                     now = before;
