@@ -1,7 +1,8 @@
 /* Attention within packed sentences: one tile per (sentence, key/value head). Keys (and values, in the backward pass) are
- * laid out transposed and padded to the vector width, so that a query's scores are one pass over whole vectors. */
-#include "cpu/cpu.h"
+ * laid out transposed and padded to the vector width, so that a query's scores are one pass over whole vectors. Sums of rows stay in
+ * registers; gradients of keys and values gather them over some queries at a time. */
 #include "cpu/kernels.h"
+#include "cpu/transpose.h"
 #include "ops/attention.h"
 
 #include <math.h>
@@ -29,24 +30,69 @@ static size_t padded(size_t n)
     return (n + VL - 1) / VL * VL;
 }
 
-/* Key (which = 0) or value (1) j of a sentence: latent ones first. */
-static const float *kv_row(const struct heads *h, const float *qkv, const float *memory, size_t begin, size_t sentence,
-                           size_t head, size_t j, unsigned which)
+/* Rows of a head: keys (which = 0) or values (1) of a sentence, latent ones first. */
+struct rows {
+    const float *latent, *own;
+    size_t latents, latent_row, own_row;
+};
+
+static struct rows rows_of(const struct heads *h, const float *qkv, const float *memory, size_t begin, size_t sentence, size_t head,
+                           unsigned which)
 {
-    if (j < h->memory) return memory + ((sentence * h->memory + j) * 2 + which) * h->kv * h->width + head * h->width;
-    return qkv + (begin + j - h->memory) * h->row + (h->heads + which * h->kv + head) * h->width;
+    struct rows r = {.latents = h->memory, .latent_row = 2 * h->kv * h->width, .own_row = h->row};
+    if (h->memory) r.latent = memory + (sentence * h->memory * 2 + which) * h->kv * h->width + head * h->width;
+    r.own = qkv + begin * h->row + (h->heads + which * h->kv + head) * h->width;
+    return r;
+}
+
+static const float *row_of(const struct rows *r, size_t j)
+{
+    return j < r->latents ? r->latent + j * r->latent_row : r->own + (j - r->latents) * r->own_row;
 }
 
 /* out[d][j] = row j's column d, zeros up to the padding. */
-static void transpose_rows(float *out, const struct heads *h, const float *qkv, const float *memory, size_t begin,
-                           size_t sentence, size_t head, size_t keys, size_t pad, unsigned which)
+static void transpose_rows(float *out, const struct rows *rows, size_t width, size_t keys, size_t pad)
 {
-    for (size_t j = 0; j < keys; j++) {
-        const float *row = kv_row(h, qkv, memory, begin, sentence, head, j, which);
-        for (size_t d = 0; d < h->width; d++) out[d * pad + j] = row[d];
+    for (size_t j = 0; j < pad; j += VL) {
+        size_t d = 0, count = least(VL, keys - j);
+        for (; d + VL <= width; d += VL) {
+            vec block[VL];
+            for (size_t i = 0; i < VL; i++) block[i] = i < count ? load(row_of(rows, j + i) + d) : (vec){0};
+            transpose(block);
+            for (size_t i = 0; i < VL; i++) store(out + (d + i) * pad + j, block[i]);
+        }
+        for (; d < width; d++)
+            for (size_t i = 0; i < VL; i++) out[d * pad + j + i] = i < count ? row_of(rows, j + i)[d] : 0;
     }
-    for (size_t j = keys; j < pad; j++)
-        for (size_t d = 0; d < h->width; d++) out[d * pad + j] = 0;
+}
+
+/* y[d] += sum_j w[j * next] x[j * row + d], j < n. */
+static inline void add_weighted(float *restrict y, const float *restrict w, size_t next, const float *restrict x, size_t row, size_t n,
+                                size_t width)
+{
+    enum { AT_ONCE = 4 };
+    size_t d = 0;
+    for (; d + AT_ONCE * VL <= width; d += AT_ONCE * VL) {
+        vec sum[AT_ONCE];
+        for (size_t v = 0; v < AT_ONCE; v++) sum[v] = load(y + d + v * VL);
+        for (size_t j = 0; j < n; j++)
+            for (size_t v = 0; v < AT_ONCE; v++) sum[v] += w[j * next] * load(x + j * row + d + v * VL);
+        for (size_t v = 0; v < AT_ONCE; v++) store(y + d + v * VL, sum[v]);
+    }
+    for (; d + VL <= width; d += VL) {
+        vec sum = load(y + d);
+        for (size_t j = 0; j < n; j++) sum += w[j * next] * load(x + j * row + d);
+        store(y + d, sum);
+    }
+    for (; d < width; d++)
+        for (size_t j = 0; j < n; j++) y[d] += w[j * next] * x[j * row + d];
+}
+
+/* y[d] += sum_j w[j] row_j[d], j < n, where n is no less than the latent rows. */
+static void add_rows(float *y, const float *w, const struct rows *rows, size_t n, size_t width)
+{
+    add_weighted(y, w, 1, rows->latent, rows->latent_row, rows->latents, width);
+    add_weighted(y, w + rows->latents, 1, rows->own, rows->own_row, n - rows->latents, width);
 }
 
 /* s[j] = scale * sum_d x[d] t[d][j] over `n` (a multiple of the vector width). */
@@ -90,7 +136,8 @@ static void forward(void *argument, size_t tile, size_t worker)
     size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin;
     size_t keys = length + h.memory, pad = padded(keys);
     float *kt = cpu_scratch(c, worker), *p = kt + pad * h.width;
-    transpose_rows(kt, &h, qkv, memory, begin, sentence, head, keys, pad, 0);
+    struct rows ks = rows_of(&h, qkv, memory, begin, sentence, head, 0), vs = rows_of(&h, qkv, memory, begin, sentence, head, 1);
+    transpose_rows(kt, &ks, h.width, keys, pad);
     for (size_t q = head * h.group; q < (head + 1) * h.group; q++)
         for (size_t i = 0; i < length; i++) {
             size_t seen = h.causal ? h.memory + i + 1 : keys, n = padded(seen);
@@ -105,12 +152,9 @@ static void forward(void *argument, size_t tile, size_t worker)
             }
             lse[(begin + i) * h.heads + q] = top + logf(sum);
             float *y = out + (begin + i) * h.heads * h.width + q * h.width, scale = 1.0f / sum;
+            SIMD for (size_t j = 0; j < n; j++) p[j] *= scale;
             memset(y, 0, h.width * sizeof *y);
-            for (size_t j = 0; j < seen; j++) {
-                const float *v = kv_row(&h, qkv, memory, begin, sentence, head, j, 1);
-                float w = p[j] * scale;
-                SIMD for (size_t d = 0; d < h.width; d++) y[d] += w * v[d];
-            }
+            add_rows(y, p, &vs, seen, h.width);
         }
 }
 
@@ -122,11 +166,13 @@ void CPU(attention)(const struct call *c)
 
 /* ---- backward ---- */
 
+enum { QUERIES = 16 }; /* whose weights are kept, before they go into gradients of keys and values */
+
 void CPU(attention_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)shared;
     struct heads h = heads_of(c);
-    *per_worker = longest_keys(c, 1) * (4 * h.width + 2) * sizeof(float);
+    *per_worker = longest_keys(c, 1) * (4 * h.width + 2 * QUERIES) * sizeof(float);
 }
 
 static void put(float *to, const float *from, size_t n, bool add)
@@ -148,38 +194,37 @@ static void backward(void *argument, size_t tile, size_t worker)
     size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin;
     size_t keys = length + h.memory, pad = padded(keys);
     float *kt = cpu_scratch(c, worker), *vt = kt + pad * h.width, *dk = vt + pad * h.width, *dv = dk + pad * h.width;
-    float *p = dv + pad * h.width, *ds = p + pad;
-    transpose_rows(kt, &h, qkv, memory, begin, sentence, head, keys, pad, 0);
-    transpose_rows(vt, &h, qkv, memory, begin, sentence, head, keys, pad, 1);
+    float *weights = dv + pad * h.width, *slopes = weights + QUERIES * pad; /* (QUERIES, pad) */
+    struct rows ks = rows_of(&h, qkv, memory, begin, sentence, head, 0), vs = rows_of(&h, qkv, memory, begin, sentence, head, 1);
+    transpose_rows(kt, &ks, h.width, keys, pad);
+    transpose_rows(vt, &vs, h.width, keys, pad);
     memset(dk, 0, 2 * pad * h.width * sizeof *dk);
     for (size_t q = head * h.group; q < (head + 1) * h.group; q++)
-        for (size_t i = 0; i < length; i++) {
-            size_t seen = h.causal ? h.memory + i + 1 : keys, n = padded(seen), at = begin + i;
-            const float *query = qkv + at * h.row + q * h.width;
-            const float *dy = dout + at * h.heads * h.width + q * h.width, *y = out + at * h.heads * h.width + q * h.width;
-            float shift = lse[at * h.heads + q], level = 0;
-            SIMD_SUM(level) for (size_t d = 0; d < h.width; d++) level += dy[d] * y[d];
-            scores(p, query, kt, h.width, pad, n, h.scale);
-            scores(ds, dy, vt, h.width, pad, n, 1.0f);
-            SIMD for (size_t j = 0; j < n; j++)
-            {
-                p[j] = cpu_exp(p[j] - shift);
-                ds[j] = p[j] * (ds[j] - level) * h.scale;
-            }
-            float *to = dqkv ? dqkv + at * h.row + q * h.width : NULL;
-            if (to && !c->add[0]) memset(to, 0, h.width * sizeof *to);
-            for (size_t j = 0; j < seen; j++) {
-                const float *k = kv_row(&h, qkv, memory, begin, sentence, head, j, 0);
-                float sj = ds[j], pj = p[j];
-                float *dkj = dk + j * h.width, *dvj = dv + j * h.width;
-                if (to) {
-                    SIMD for (size_t d = 0; d < h.width; d++) to[d] += sj * k[d];
-                }
-                SIMD for (size_t d = 0; d < h.width; d++)
+        for (size_t first = 0; first < length; first += QUERIES) {
+            size_t end = least(length, first + QUERIES);
+            const float *queries = qkv + (begin + first) * h.row + q * h.width, *dys = dout + ((begin + first) * h.heads + q) * h.width;
+            for (size_t i = first; i < end; i++) {
+                size_t seen = h.causal ? h.memory + i + 1 : keys, n = padded(seen), at = begin + i;
+                const float *dy = dys + (i - first) * h.heads * h.width, *y = out + (at * h.heads + q) * h.width;
+                float *p = weights + (i - first) * pad, *ds = slopes + (i - first) * pad;
+                float shift = lse[at * h.heads + q], level = 0;
+                SIMD_SUM(level) for (size_t d = 0; d < h.width; d++) level += dy[d] * y[d];
+                scores(p, queries + (i - first) * h.row, kt, h.width, pad, n, h.scale);
+                scores(ds, dy, vt, h.width, pad, n, 1.0f);
+                SIMD for (size_t j = 0; j < n; j++)
                 {
-                    dkj[d] += sj * query[d];
-                    dvj[d] += pj * dy[d];
+                    p[j] = cpu_exp(p[j] - shift);
+                    ds[j] = p[j] * (ds[j] - level) * h.scale;
                 }
+                if (!dqkv) continue;
+                float *to = dqkv + at * h.row + q * h.width;
+                if (!c->add[0]) memset(to, 0, h.width * sizeof *to);
+                add_rows(to, ds, &ks, seen, h.width);
+            }
+            for (size_t j = 0; j < (h.causal ? h.memory + end : keys); j++) { /* from the first of the queries that sees it on */
+                size_t i = h.causal && j > h.memory + first ? j - h.memory - first : 0, n = end - first - i;
+                add_weighted(dk + j * h.width, slopes + i * pad + j, pad, queries + i * h.row, h.row, n, h.width);
+                add_weighted(dv + j * h.width, weights + i * pad + j, pad, dys + i * h.heads * h.width, h.heads * h.width, n, h.width);
             }
         }
     size_t kv_width = h.kv * h.width;
