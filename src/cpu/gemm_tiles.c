@@ -22,7 +22,7 @@
 enum { T = 16 };                               /* rows of a tile, and its columns of 32 bits */
 enum { DEPTH = 32, PARTS = 3, SIDE = 2 * T };  /* of a step: k, parts of a number, rows and columns of C */
 enum { TILE = T * 64, STEP = 2 * PARTS * TILE }; /* bytes: [part][tile][row] */
-enum { KC = 384, STRIP = 512 };                  /* k in a block at most, and lanes of a strip of such blocks: more where k is less */
+enum { KC = 384, STRIP = 512, GROUP = 4 };                  /* k in a block at most, and lanes of a strip of such blocks: more where k is less */
 enum { TURNED = 64 };    /* rows of C up to which its transpose is computed, where that leaves the larger operand's rows as they lie */
 enum { STORE_EVERY = 3, AHEAD = 4 };
 
@@ -41,7 +41,7 @@ static size_t block_of(size_t k)
 
 size_t CPU(gemm_scratch)(void)
 {
-    return (size_t)(STRIP + SIDE) / SIDE * (KC / DEPTH) * STEP;
+    return (size_t)(STRIP / SIDE + GROUP) * (KC / DEPTH) * STEP;
 }
 
 /* Columns of a strip. */
@@ -313,35 +313,38 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
     struct operand rows = {p->a.data, p->a.row, p->a.col, p->m}, columns = {p->b.data, p->b.col, p->b.row, p->n};
     struct operand down = turned ? columns : rows, across = turned ? rows : columns;
     struct sums sums[2], *now = &sums[0], *before = &sums[1];
-    size_t block = block_of(p->k), strip = strip_of(block);
-    tiles a = (tiles)scratch, b = a + (KC / DEPTH) * STEP;
+    size_t block = block_of(p->k), strip = strip_of(block), group = down.along == 1 ? SIDE : GROUP * SIDE;
+    tiles a = (tiles)scratch, b = a + (size_t)GROUP * (KC / DEPTH) * STEP;
     before->rows = 0;
     configure();
     for (size_t jc = 0; jc < across.lanes; jc += strip)
         for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
             size_t depth = least(block, p->k - pc), steps = tiles_of(depth, DEPTH), end = least(across.lanes, jc + strip);
             pack(b, &across, jc, end, pc, depth, false);
-            for (size_t i = 0; i < down.lanes; i += SIDE) {
-                pack(a, &down, i, least(down.lanes, i + SIDE), pc, depth, true);
-                for (size_t j = jc; j < end; j += SIDE) {
-                    now->p = p;
-                    now->i = turned ? j : i;
-                    now->j = turned ? i : j;
-                    now->rows = least(SIDE, p->m - now->i);
-                    now->columns = least(SIDE, p->n - now->j);
-                    now->first = pc == 0;
-                    now->last = pc + block >= p->k;
-                    now->turned = turned;
-                    for (size_t r = 0; r < now->rows && (p->add || pc); r++) {
-                        __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j, 1);
-                        __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j + T, 1);
+            for (size_t ic = 0; ic < down.lanes; ic += group) {
+                size_t below = least(down.lanes, ic + group), count = tiles_of(below - ic, SIDE) * tiles_of(end - jc, SIDE), done = 0;
+                pack(a, &down, ic, below, pc, depth, true);
+                for (size_t i = ic; i < below; i += SIDE)
+                    for (size_t j = jc; j < end; j += SIDE, done++) {
+                        now->p = p;
+                        now->i = turned ? j : i;
+                        now->j = turned ? i : j;
+                        now->rows = least(SIDE, p->m - now->i);
+                        now->columns = least(SIDE, p->n - now->j);
+                        now->first = pc == 0;
+                        now->last = pc + block >= p->k;
+                        now->turned = turned;
+                        for (size_t r = 0; r < now->rows && (p->add || pc); r++) {
+                            __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j, 1);
+                            __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j + T, 1);
+                        }
+                        fetch(&down, below, least(down.lanes, below + group), pc, depth, done, count);
+                        (turned ? multiply_turned : multiply_straight)(steps, a + (i - ic) / SIDE * steps * STEP,
+                                                                       b + (j - jc) / SIDE * steps * STEP, now, before);
+                        struct sums *swap = now;
+                        now = before;
+                        before = swap;
                     }
-                    fetch(&down, i + SIDE, least(down.lanes, i + 2 * SIDE), pc, depth, (j - jc) / SIDE, tiles_of(end - jc, SIDE));
-                    (turned ? multiply_turned : multiply_straight)(steps, a, b + (j - jc) / SIDE * steps * STEP, now, before);
-                    struct sums *done = now;
-                    now = before;
-                    before = done;
-                }
             }
         }
     finish(before, 0, SIDE);
