@@ -1,12 +1,12 @@
 /* elbo's side of bench/peers/training: whole training steps on batches that both sides read, one when asked.
  *
- *     training BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS RECOMPUTE
+ *     training BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS RECOMPUTE MOMENTS
  *
  * BATCHES holds u32 numbers: how many batches; for each its number of sentences; for each of them its length and its ids, without
  * marks (0 start, 1 end, 2 unknown). A batch is one slot. The initial weights go to WEIGHTS (safetensors). First two lines written:
  * anonymous memory when main began, in bytes, and the number of parameters. Then every line read is the number of a batch, and a
- * step on it answers with its seconds and loss. RECOMPUTE: cheap, block,
- * or anything else for neither (train.recompute). */
+ * step on it answers with its seconds and loss. RECOMPUTE: none, cheap or block (train.recompute); MOMENTS: f32 or bf16
+ * (optimizer.moments). */
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
 #include "graph/backends.h"
@@ -110,7 +110,7 @@ static void write_weights(const struct model *m, const char *path)
 
 int main(int count, char **arguments)
 {
-    if (count != 9) return fprintf(stderr, "see the head of bench/peers/training.c\n"), 2;
+    if (count != 10) return fprintf(stderr, "see the head of bench/peers/training.c\n"), 2;
     printf("%zu\n", anonymous_memory());
     size_t number[5];
     for (size_t i = 0; i < 5; i++) number[i] = strtoul(arguments[2 + i], NULL, 10);
@@ -119,7 +119,8 @@ int main(int count, char **arguments)
     struct model_config config = {.encoder = stack, .decoder = stack, .latent = {.width = 32, .memory = 1, .sample = true},
                                   .share_embedding = true, .tie_output = true, .vocabulary = number[3], .positions = all.longest + 2};
     struct optimizer_config how = {.kind = OPTIMIZER_ADAMW, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .clip = 1,
-                                   .encoder_factor = 1, .latent_factor = 1, .decoder_factor = 1};
+                                   .encoder_factor = 1, .latent_factor = 1, .decoder_factor = 1,
+                                   .moments = !strcmp(arguments[9], "bf16") ? MOMENTS_BF16 : MOMENTS_F32};
     struct slot_options options = {.encoder_tokens = all.most_tokens + all.most_sentences, .decoder_tokens = all.most_tokens,
                                    .sentences = all.most_sentences};
     struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};

@@ -2,7 +2,8 @@
 
     training_torch.py BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS MODE
 
-Arguments, the lines read and those written are those of training.c; MODE is eager or compile. The second line also has the version.
+Arguments, the lines read and those written are those of training.c; MODE is eager, compile or medium: eagerly, where products round their
+operands to bf16. The second line also has the version.
 Batches become tensors, with their masks, before the first step."""
 import json
 import re
@@ -100,6 +101,8 @@ def main():
     del sentences
     model = Vae(types.SimpleNamespace(width=int(width), layers=int(layers), heads=int(heads), vocabulary=int(vocabulary), latent=32,
                                       words=longest, positions=longest + 2, device="cpu", dense_mask=True))
+    if mode == "medium":
+        torch.set_float32_matmul_precision("medium")
     model.load_state_dict({**read_weights(weights)})
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01, fused=True)
     uneven = len({batch[0].shape for batch in batches}) > 1
