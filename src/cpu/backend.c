@@ -201,12 +201,17 @@ static const struct variant {
     {"generic", always, cpu_table_generic, cpu_peak_flops_generic},
 };
 
+static size_t variant_of(const struct backend *b)
+{
+    size_t v = 0;
+    while (variants[v].table != b->kernels) v++;
+    return v;
+}
+
 static double peak_flops(struct backend *b, enum dtype type)
 {
     (void)type; /* f32 alone */
-    size_t v = 0;
-    while (variants[v].table != b->kernels) v++;
-    return variants[v].peak_flops(((const struct cpu_backend *)b)->pool);
+    return variants[variant_of(b)].peak_flops(((const struct cpu_backend *)b)->pool);
 }
 
 static double peak_bytes(struct backend *b)
@@ -221,6 +226,25 @@ static void destroy(struct backend *b)
     release(b, cpu->shared);
     release(b, cpu->workers);
     free(cpu);
+}
+
+/* Bits depend on the instructions. A checkpoint has their name. */
+struct choices {
+    char magic[8], instructions[8];
+};
+
+static size_t save_choices(struct backend *b, void *to)
+{
+    struct choices all = {.magic = "elbocpu"};
+    snprintf(all.instructions, sizeof all.instructions, "%s", variants[variant_of(b)].name);
+    if (to) memcpy(to, &all, sizeof all);
+    return sizeof all;
+}
+
+static bool restore_choices(struct backend *b, const void *from, size_t bytes)
+{
+    struct choices wanted;
+    return bytes == save_choices(b, &wanted) && !memcmp(from, &wanted, bytes);
 }
 
 static const struct variant *choose(const char *wanted)
@@ -242,7 +266,7 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
                                  .release = release, .upload = copy, .download = copy, .download_later = copy, .copy = copy_within,
                                  .accumulate = accumulate, .reserve = reserve,
                                  .allocate_host = allocate_host, .release_host = release, .mark = mark, .wait = wait,
-                                 .peak_flops = peak_flops, .peak_bytes = peak_bytes, .destroy = destroy};
+                                 .save_choices = save_choices, .restore_choices = restore_choices, .peak_flops = peak_flops, .peak_bytes = peak_bytes, .destroy = destroy};
     elbo_status status = pool_create(&cpu->pool, threads, error);
     if (status) {
         free(cpu);

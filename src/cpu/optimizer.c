@@ -1,13 +1,12 @@
 /* The update. The squared norm is summed in blocks of 1,024 elements, then over the blocks in order. */
 #include "base/bf16.h"
-#include "base/philox.h"
-#include "cpu/cpu.h"
 #include "cpu/kernels.h"
+#include "cpu/noise.h"
 #include "ops/ops.h"
 
 #include <math.h>
 
-enum { BLOCK = SQUARES_BLOCK, BLOCKS = 32, ELEMENTS = 1 << 15, CHUNK = 1024 };
+enum { BLOCK = SQUARES_BLOCK, BLOCKS = 32, ELEMENTS = 1 << 15, CHUNK = 1024, GROUP = 4 * NOISE_BLOCKS };
 
 void CPU(squared_norm_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
@@ -103,26 +102,33 @@ void CPU(guard)(const struct call *c)
 
 /* ---- moments in bf16: widened, computed in f32 and stored again, a chunk at a time ---- */
 
-/* The word of each element's noise: the lower half rounds its first moment, the upper its second. */
-static void rounding_words(uint32_t *words, const struct call *c, size_t from, size_t n)
+/* Noise of up to CHUNK elements, in whole groups of blocks, from the block of the first element on. */
+struct rounding {
+    uint32_t words[CHUNK + 2 * GROUP];
+};
+
+/* The word of each element's noise: the lower half rounds its first moment, the upper its second. Its address is the element's index:
+ * coordinate and sample. */
+static const uint32_t *rounding_words(struct rounding *r, const struct call *c, size_t from, size_t n)
 {
     struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
-    struct philox_block block = {{0}};
-    for (size_t i = 0; i < n; i++) {
-        uint64_t at = (uint64_t)c->attr->i[ATTR_MOMENTS_FIRST] + from + i;
-        if (i == 0 || at % 4 == 0) block = noise_block(key, at >> 34, c->draw, (uint32_t)(at / 4));
-        words[i] = block.word[at % 4];
+    uint64_t at = (uint64_t)c->attr->i[ATTR_MOMENTS_FIRST] + from;
+    if (at >> 34 == (at + CHUNK + 2 * GROUP) >> 34) {
+        for (size_t i = 0; i < at % 4 + n; i += GROUP) noise_blocks(r->words + i, NOISE_BLOCKS, key, at >> 34, c->draw, (uint32_t)((at + i) / 4));
+        return r->words + at % 4;
     }
+    for (size_t i = 0; i < n; i++) r->words[i] = noise_bits(key, (at + i) >> 34, c->draw, at + i);
+    return r->words;
 }
 
 static void widen(float *to, const uint16_t *from, size_t n)
 {
-    for (size_t i = 0; i < n; i++) to[i] = bf16_widen(from[i]);
+    SIMD for (size_t i = 0; i < n; i++) to[i] = bf16_widen(from[i]);
 }
 
 static void narrow(uint16_t *to, const float *from, const uint32_t *words, unsigned shift, size_t n)
 {
-    for (size_t i = 0; i < n; i++) to[i] = bf16_stochastic(from[i], words[i] >> shift);
+    SIMD for (size_t i = 0; i < n; i++) to[i] = bf16_stochastic(from[i], words[i] >> shift);
 }
 
 /* ---- AdamW ---- */
@@ -153,13 +159,13 @@ static void adamw(void *argument, size_t tile, size_t worker)
     }
     for (size_t n; from < end; from += n) {
         float m[CHUNK], v[CHUNK];
-        uint32_t words[CHUNK];
+        struct rounding noise;
         uint16_t *moment1 = (uint16_t *)c->out[1] + from, *moment2 = (uint16_t *)c->out[2] + from;
         n = least(CHUNK, end - from);
         widen(m, moment1, n);
         widen(v, moment2, n);
         adamw_step(w + from, m, v, g + from, s, n);
-        rounding_words(words, c, from, n);
+        const uint32_t *words = rounding_words(&noise, c, from, n);
         narrow(moment1, m, words, 0, n);
         narrow(moment2, v, words, 16, n);
     }
@@ -196,12 +202,12 @@ static void sgd(void *argument, size_t tile, size_t worker)
     }
     for (size_t n; from < end; from += n) {
         float m[CHUNK];
-        uint32_t words[CHUNK];
+        struct rounding noise;
         uint16_t *moment = (uint16_t *)c->out[1] + from;
         n = least(CHUNK, end - from);
         widen(m, moment, n);
         sgd_step(w + from, m, g + from, s, n);
-        rounding_words(words, c, from, n);
+        const uint32_t *words = rounding_words(&noise, c, from, n);
         narrow(moment, m, words, 0, n);
     }
 }

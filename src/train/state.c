@@ -189,8 +189,8 @@ static elbo_status load_choices(struct trainer *t, const struct checkpoint *c, e
     if (!t->backend->restore_choices || !checkpoint_has(c, ALGORITHMS)) return ELBO_OK;
     ELBO_TRY(checkpoint_bytes(&bytes, &size, c, ALGORITHMS, error));
     if (!t->backend->restore_choices(t->backend, bytes, size))
-        warn(t, "the checkpoint's algorithms are of another GPU or cuBLAS: they are chosen anew, so the run goes on, but not with the "
-                "same bits");
+        warn(t, "the checkpoint was computed by other instructions, another GPU or another cuBLAS: the run goes on, but not with the bits that "
+                "it would have had there");
     return ELBO_OK;
 }
 

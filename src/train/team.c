@@ -173,7 +173,7 @@ elbo_status team_agree(struct trainer *t, elbo_status status, elbo_error *error)
 /* ---- the same run everywhere ---- */
 
 struct likeness {
-    uint64_t options, corpus, device;
+    uint64_t options, corpus, device, instructions; /* instructions: of a CPU */
 };
 
 static bool starts(const char *line, const char *key)
@@ -206,13 +206,20 @@ elbo_status team_compare(struct trainer *t, elbo_error *error)
     elbo_status status = yaml && all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to compare %zu ranks", c->ranks);
     if (!status) {
         const char *corpus = elbo_corpus_hash(t->train);
-        mine = (struct likeness){hash_options(yaml), XXH3_64bits(corpus, strlen(corpus)), XXH3_64bits(t->backend->name, strlen(t->backend->name))};
+        char instructions[64];
+        size_t bytes = t->backend->separate_memory ? 0 : t->backend->save_choices(t->backend, NULL);
+        if (bytes && bytes <= sizeof instructions) t->backend->save_choices(t->backend, instructions);
+        mine = (struct likeness){hash_options(yaml), XXH3_64bits(corpus, strlen(corpus)), XXH3_64bits(t->backend->name, strlen(t->backend->name)),
+                                 XXH3_64bits(instructions, bytes)};
     }
     status = collectives_agree(c, status, error);
     if (!status) status = collectives_gather(c, &mine, sizeof mine, all, error);
     for (size_t r = 1; r < c->ranks && !status; r++) {
         if (all[r].device != all[0].device)
             status = elbo_fail(error, ELBO_USAGE, "rank %zu computes on another kind of device than rank 0; give --device=cuda or --device=cpu", r);
+        else if (all[r].instructions != all[0].instructions)
+            status = elbo_fail(error, ELBO_USAGE, "rank %zu's processor has other instructions than rank 0's, which have other bits; give all ranks some "
+                               "that both have, such as --device=cpu:avx2 (`elbo help train`)", r);
         else if (all[r].options != all[0].options)
             status = elbo_fail(error, ELBO_USAGE, "rank %zu was started with other options than rank 0; give every rank the same", r);
         else if (all[r].corpus != all[0].corpus)

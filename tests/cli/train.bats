@@ -179,3 +179,18 @@ setup() {
     printf 'the \377 cat\n' | "$ELBO" reconstruct run 2>&1 > /dev/null | grep -q 'ill-formed'
     [ "$(printf '\n' | "$ELBO" reconstruct run | wc -l)" -eq 1 ]
 }
+
+@test "a processor's instructions: chosen, refused, remembered, the same on every rank" {
+    refused 8 '--device=cpu:sse9' 'the best it has is' -- train r --device=cpu:sse9
+    train one --device=cpu:generic --train.steps=2 2> said
+    grep -q 'on the cpu (generic, 1 thread)' said
+    train one --device=cpu:generic --train.steps=4 2> said
+    lacks said 'other instructions'
+    train two --device=cpu --train.steps=2 2> said
+    ! grep -q '(generic,' said || skip "this processor has no others"
+    train one --device=cpu --train.steps=6 2> said
+    grep -q 'computed by other instructions' said
+    refused 2 "rank 1's processor has other instructions than rank 0's" '--device=cpu:' -- "$ELBO" launch -n 2 -- \
+        sh -c 'exec "$0" train --device=cpu$([ $ELBO_RANK = 1 ] || echo :generic) "$@"' "$ELBO" \
+        --data.train="$BATS_FILE_TMPDIR/corpus" --run.dir=ranks "${tiny[@]}"
+}

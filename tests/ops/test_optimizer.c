@@ -138,20 +138,21 @@ static void sgd(void **state)
 
 /* ---- moments in bf16 ---- */
 
-enum { SEED = 77, STEP = 12, FIRST = 3 * 1024 + 2 };
+enum { SEED = 77, STEP = 12 };
+static const size_t narrow_first = 3 * 1024 + 2, narrow_far = ((size_t)1 << 34) - 1501; /* beyond 2^34 the noise has another sample */
 
-/* One update of elements from .. from + n of an arena whose values depend on the index alone. Betas of a half and gradients of
+/* One update of elements first .. first + n of an arena whose values depend on the index alone. Betas of a half and gradients of
  * twelve bits: each moment is one sum rounded to f32, so what is stored is known to the bit. */
-static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t from, size_t n, bool adam, struct backend *backend)
+static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t first, size_t n, bool adam, struct backend *backend)
 {
     struct update u;
     struct noise_key key = noise_key(SEED, noise_purpose("optimizer.moments"), STEP);
-    open_update(&u, n, adam, DTYPE_BF16, FIRST + from, backend);
+    open_update(&u, n, adam, DTYPE_BF16, first, backend);
     uint16_t *m = (uint16_t *)u.arena[1], *v = (uint16_t *)u.arena[2];
     for (size_t i = 0; i < n; i++) {
-        u.gradient[i] = (float)((int)(mix64(from + i) % 8191) - 4095) / 1024.0f;
-        m[i] = bf16_nearest((float)((double)(mix64(9 * (from + i)) % 1000) / 300 - 1.5));
-        v[i] = bf16_nearest((float)(mix64(7 * (from + i)) % 1000) / 250.0f);
+        u.gradient[i] = (float)((int)(mix64(first + i) % 8191) - 4095) / 1024.0f;
+        m[i] = bf16_nearest((float)((double)(mix64(9 * (first + i)) % 1000) / 300 - 1.5));
+        v[i] = bf16_nearest((float)(mix64(7 * (first + i)) % 1000) / 250.0f);
         u.wide[1][i] = 0.5 * (double)bf16_widen(m[i]) + (adam ? 0.25 : 0.5) * (double)u.gradient[i];
         u.wide[2][i] = 0.5 * (double)bf16_widen(v[i]) + 0.125 * pow((double)u.gradient[i], 2);
     }
@@ -160,7 +161,7 @@ static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t from, siz
                                             [STEP_CORRECTION2] = 2, [STEP_MOMENTUM] = 0.5f, [STEP_APPLY] = 1}, sizeof u.scalars);
     harness_run(&u.e, &(struct execution){.first_slot = true, .seed = SEED, .step = STEP});
     for (size_t i = 0; i < n; i++) {
-        uint32_t word = noise_bits(key, 0, 0, FIRST + from + i);
+        uint32_t word = noise_bits(key, (first + i) >> 34, 0, first + i);
         assert_int_equal(m[i], bf16_stochastic((float)u.wide[1][i], word));
         if (adam) assert_int_equal(v[i], bf16_stochastic((float)u.wide[2][i], word >> 16));
     }
@@ -179,12 +180,13 @@ static void narrow_moments(void **state)
     for (int adam = 0; adam < 2; adam++)
         for (size_t d = 0; d < harness_devices; d++) {
             struct backend *backend = harness_device[d].backend;
-            narrow_update(whole, whole + N, 0, N, adam, backend);
+            narrow_update(whole, whole + N, narrow_first, N, adam, backend);
             for (size_t at = 0, n; at < N; at += n) {
                 n = at == 0 ? 1 : at == 1 ? 1021 : N - at < 32770 ? N - at : 32770;
-                narrow_update(cut + at, cut + N + at, at, n, adam, backend);
+                narrow_update(cut + at, cut + N + at, narrow_first + at, n, adam, backend);
             }
             assert_memory_equal(whole, cut, 2 * N * sizeof *whole);
+            narrow_update(whole, whole + N, narrow_far, 3000, adam, backend);
         }
     free(whole);
     free(cut);
