@@ -1,6 +1,7 @@
 /* Our matrix product beside oneDNN's on the shapes of a training step: forward (A B^T), gradient of the input (A B), gradient
  * of the weights (A^T B). Alternating, medians with quartiles, each on all threads; oneDNN by a matmul primitive made beforehand.
- * Before a call is timed the same side runs it twice, so that its threads are awake and its data is where it leaves it, and before that
+ * Before a call is timed the same side runs it for some milliseconds, so that its threads are awake, for which this machine takes up to one,
+ * and its data is where it leaves it, and before that
  * comes a pause, in which the other side's threads stop spinning.
  *   gemm THREADS avx512|amx */
 #define CPU_VARIANT avx512
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 enum { REPEATS = 31, PAUSE_US = 600 };
+static const double awake = 3e-3; /* seconds */
 
 static double now(void)
 {
@@ -105,15 +107,16 @@ int main(int argc, char **argv)
         make(&peer, engine, m, n, k, ta, tb, a, b, c);
         double ours[REPEATS], theirs[REPEATS];
         for (int i = -3; i < REPEATS; i++) {
-            double t;
+            double t = 0;
             usleep(PAUSE_US);
-            for (int k = 0; k < 3; k++) {
+            for (double began = now(); t < began + awake;) {
                 t = now();
                 (amx ? cpu_gemm_amx : cpu_gemm_avx512)(&call, &p);
             }
             if (i >= 0) ours[i] = now() - t;
             usleep(PAUSE_US);
-            for (int k = 0; k < 3; k++) {
+            t = 0;
+            for (double began = now(); t < began + awake;) {
                 t = now();
                 dnnl_primitive_execute(peer.primitive, stream, 3, peer.args);
                 dnnl_stream_wait(stream);
