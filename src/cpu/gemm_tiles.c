@@ -154,16 +154,16 @@ static void fetch(const struct operand *from, size_t lane, size_t end, size_t pc
 static void pack(tiles to, const struct operand *from, size_t lane, size_t end, size_t pc, size_t depth, bool rows)
 {
     size_t steps = tiles_of(depth, DEPTH), panels = tiles_of(end - lane, SIDE), count = steps * panels;
-    for (size_t i = 0; i < count + AHEAD; i++)
+    for (size_t i = 0; count && i < count + AHEAD; i++)
         for (size_t fetched = 0; fetched < 2; fetched++) { /* what comes some steps later, then what was fetched as many ago */
             size_t at = fetched ? i - AHEAD : i;
-            if (at >= count) continue;
+            if (at >= count && (fetched || from->along != 1)) continue; /* rows of the panels behind these come next */
             size_t panel = from->along == 1 ? at / steps : at % panels, step = from->along == 1 ? at % steps : at / panels;
             size_t l = lane + panel * SIDE, k = pc + step * DEPTH, deep = least(DEPTH, depth - step * DEPTH);
             if (fetched)
                 pack_step(to + (panel * steps + step) * STEP, from, l, k, deep, rows);
             else
-                fetch(from, l, least(end, l + SIDE), k, deep, 0, 1);
+                fetch(from, l, least(from->lanes, l + SIDE), k, deep, 0, 1);
         }
 }
 
@@ -192,9 +192,10 @@ static void turn(float x[SIDE][SIDE])
 /* C += sums (+ bias), and the activation, of rows from .. to. */
 static void finish(struct sums *s, size_t from, size_t to)
 {
+    if (from >= s->rows) return;
     const struct product *p = s->p;
     __mmask16 low = first(s->columns), high = first(s->columns > T ? s->columns - T : 0);
-    if (s->turned && from == 0 && s->rows) turn(s->x);
+    if (s->turned && from == 0) turn(s->x);
     for (size_t r = from; r < least(to, s->rows); r++) {
         float *c = p->c + (s->i + r) * p->ldc + s->j;
         __m512 a = _mm512_load_ps(s->x[r]), b = _mm512_load_ps(s->x[r] + T);
@@ -222,20 +223,20 @@ static void finish(struct sums *s, size_t from, size_t to)
 #define LOAD_B(part)                                                                                                   \
     do {                                                                                                               \
         _tile_loadd(6, b + (part) * 2 * TILE, 64);                                                                     \
-        _tile_loadd(7, b + (part) * 2 * TILE + TILE, 64);                                                              \
+        if (!narrow) _tile_loadd(7, b + (part) * 2 * TILE + TILE, 64);                                                 \
     } while (0)
 #define MULTIPLY()                                                                                                     \
     do {                                                                                                               \
         _tile_dpbf16ps(0, 4, 6);                                                                                       \
-        _tile_dpbf16ps(1, 4, 7);                                                                                       \
+        if (!narrow) _tile_dpbf16ps(1, 4, 7);                                                                          \
         _tile_dpbf16ps(2, 5, 6);                                                                                       \
-        _tile_dpbf16ps(3, 5, 7);                                                                                       \
+        if (!narrow) _tile_dpbf16ps(3, 5, 7);                                                                          \
     } while (0)
 
-/* Sums over `steps` of k; meanwhile those of before are added to C. A transpose's parts come in the same order: `turned` is a constant
- * where this is inlined. */
+/* Sums over `steps` of k; meanwhile those of before are added to C. A transpose's parts come in the same order. `narrow`: the second half
+ * of the columns is not there. Both are constants where this is inlined. */
 static inline __attribute__((always_inline)) void multiply(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before,
-                                                           const bool turned)
+                                                           const bool turned, const bool narrow)
 {
     size_t row = 0, each = steps ? tiles_of(before->rows, steps) : 0;
     _tile_zero(0);
@@ -279,19 +280,24 @@ static inline __attribute__((always_inline)) void multiply(size_t steps, const c
     }
     finish(before, row, SIDE);
     _tile_stored(0, &s->x[0][0], sizeof *s->x);
-    _tile_stored(1, &s->x[0][T], sizeof *s->x);
+    if (!narrow) _tile_stored(1, &s->x[0][T], sizeof *s->x);
     _tile_stored(2, &s->x[T][0], sizeof *s->x);
-    _tile_stored(3, &s->x[T][T], sizeof *s->x);
+    if (!narrow) _tile_stored(3, &s->x[T][T], sizeof *s->x);
 }
 
 static __attribute__((noinline)) void multiply_straight(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before)
 {
-    multiply(steps, a, b, s, before, false);
+    multiply(steps, a, b, s, before, false, false);
 }
 
 static __attribute__((noinline)) void multiply_turned(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before)
 {
-    multiply(steps, a, b, s, before, true);
+    multiply(steps, a, b, s, before, true, false);
+}
+
+static __attribute__((noinline)) void multiply_narrow(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before)
+{
+    multiply(steps, a, b, s, before, true, true);
 }
 
 /* ---- a part ---- */
@@ -313,8 +319,10 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
     struct operand rows = {p->a.data, p->a.row, p->a.col, p->m}, columns = {p->b.data, p->b.col, p->b.row, p->n};
     struct operand down = turned ? columns : rows, across = turned ? rows : columns;
     struct sums sums[2], *now = &sums[0], *before = &sums[1];
-    size_t block = block_of(p->k), strip = strip_of(block), group = down.along == 1 ? SIDE : GROUP * SIDE;
+    size_t block = block_of(p->k), strip = strip_of(block), group = down.along == 1 && !turned ? SIDE : GROUP * SIDE;
     tiles a = (tiles)scratch, b = a + (size_t)GROUP * (KC / DEPTH) * STEP;
+    void (*compute)(size_t, const char *, const char *, struct sums *, struct sums *) =
+        !turned ? multiply_straight : across.lanes > T ? multiply_turned : multiply_narrow;
     before->rows = 0;
     configure();
     for (size_t jc = 0; jc < across.lanes; jc += strip)
@@ -338,9 +346,8 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
                             __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j, 1);
                             __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j + T, 1);
                         }
-                        fetch(&down, below, least(down.lanes, below + group), pc, depth, done, count);
-                        (turned ? multiply_turned : multiply_straight)(steps, a + (i - ic) / SIDE * steps * STEP,
-                                                                       b + (j - jc) / SIDE * steps * STEP, now, before);
+                        if (!turned) fetch(&down, below, least(down.lanes, below + group), pc, depth, done, count);
+                        compute(steps, a + (i - ic) / SIDE * steps * STEP, b + (j - jc) / SIDE * steps * STEP, now, before);
                         struct sums *swap = now;
                         now = before;
                         before = swap;
