@@ -150,21 +150,37 @@ static void fetch(const struct operand *from, size_t lane, size_t end, size_t pc
         for (size_t i = 0; i < length; i += LINE) __builtin_prefetch(x + r * row + i, 0, 2);
 }
 
-/* Panels of lanes lane .. end, in the order in which the operand's rows lie. */
+/* A step of a panel. They are packed in the order in which the operand's rows lie. */
+struct place {
+    size_t panel, step;
+};
+
+static inline void advance(struct place *at, bool along, size_t steps, size_t panels)
+{
+    if (along) {
+        if (++at->step == steps) at->step = 0, at->panel++;
+    } else if (++at->panel == panels) {
+        at->panel = 0, at->step++;
+    }
+}
+
+/* Panels of lanes lane .. end, k from pc to pc + depth. What comes AHEAD steps later is fetched, rows of the panels behind them too. */
 static void pack(tiles to, const struct operand *from, size_t lane, size_t end, size_t pc, size_t depth, bool rows)
 {
     size_t steps = tiles_of(depth, DEPTH), panels = tiles_of(end - lane, SIDE), count = steps * panels;
-    for (size_t i = 0; count && i < count + AHEAD; i++)
-        for (size_t fetched = 0; fetched < 2; fetched++) { /* what comes some steps later, then what was fetched as many ago */
-            size_t at = fetched ? i - AHEAD : i;
-            if (at >= count && (fetched || from->along != 1)) continue; /* rows of the panels behind these come next */
-            size_t panel = from->along == 1 ? at / steps : at % panels, step = from->along == 1 ? at % steps : at / panels;
-            size_t l = lane + panel * SIDE, k = pc + step * DEPTH, deep = least(DEPTH, depth - step * DEPTH);
-            if (fetched)
-                pack_step(to + (panel * steps + step) * STEP, from, l, k, deep, rows);
-            else
-                fetch(from, l, least(from->lanes, l + SIDE), k, deep, 0, 1);
+    bool along = from->along == 1;
+    struct place later = {0}, now = {0};
+    for (size_t i = 0; count && i < count + AHEAD; i++) {
+        if (i < count || along) {
+            size_t l = lane + later.panel * SIDE, k = later.step * DEPTH;
+            fetch(from, l, least(from->lanes, l + SIDE), pc + k, least(DEPTH, depth - k), 0, 1);
+            advance(&later, along, steps, panels);
         }
+        if (i < AHEAD) continue;
+        size_t k = now.step * DEPTH;
+        pack_step(to + (now.panel * steps + now.step) * STEP, from, lane + now.panel * SIDE, pc + k, least(DEPTH, depth - k), rows);
+        advance(&now, along, steps, panels);
+    }
 }
 
 /* ---- SIDE x SIDE of C ---- */
