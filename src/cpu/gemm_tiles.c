@@ -19,12 +19,13 @@
 
 #include <immintrin.h>
 
-enum { T = 16 };                               /* rows of a tile, and its columns of 32 bits */
-enum { DEPTH = 32, PARTS = 3, SIDE = 2 * T };  /* of a step: k, parts of a number, rows and columns of C */
+enum { T = 16 };                                 /* rows of a tile, and its columns of 32 bits */
+enum { DEPTH = 32, PARTS = 3, SIDE = 2 * T };    /* of a step: k, parts of a number, rows and columns of C */
 enum { TILE = T * 64, STEP = 2 * PARTS * TILE }; /* bytes: [part][tile][row] */
-enum { KC = 384, STRIP = 512, GROUP = 4 };                  /* k in a block at most, and lanes of a strip of such blocks: more where k is less */
+enum { KC = 384, STRIP = 512 }; /* k in a block at most, and lanes of a strip of such blocks: more where k is less */
+enum { GROUP = 4 };             /* panels of rows that are packed together where they lie across k, or where each is used once */
 enum { TURNED = 64 };    /* rows of C up to which its transpose is computed, where that leaves the larger operand's rows as they lie */
-enum { STORE_EVERY = 3, AHEAD = 4 };
+enum { STORE_EVERY = 3, AHEAD = 4 }; /* steps between stores of a tile; steps that what is packed is fetched before */
 
 typedef char *tiles; /* on a cache line */
 
