@@ -24,6 +24,7 @@ static void part(void *argument, size_t tile, size_t worker)
     p.c += i * p.ldc + j;
     if (p.bias) p.bias += j;
     if (p.gelu) p.gelu += i * p.ldc + j;
+    if (p.slope) p.slope += i * p.ldc + j;
     CPU(gemm_part)(&p, cpu_scratch(all->call, worker));
 }
 

@@ -17,6 +17,7 @@ struct product {
     bool add;            /* +=                                                        */
     const float *bias;   /* (N) or null                                               */
     float *gelu;         /* gelu(C) goes here too, same layout; null: no activation   */
+    const float *slope;  /* not null: C is multiplied by GELU's slope there, same layout; not where it adds */
 };
 
 /* Every thread takes gemm_scratch() bytes from the front of its own scratch. */

@@ -191,12 +191,7 @@ static void compute_tile(const struct stage *s, size_t i0, size_t i1, size_t j0,
         compute_block(s, i0, i1, j0, j1, k); /* of K = 0, an empty one that writes */
         k += s->block;
     } while (k < s->kc);
-    if (!p->gelu || !s->last) return;
-    for (size_t i = i0; i < i1; i++) {
-        const float *pre = p->c + (s->ic + i) * p->ldc + s->jc;
-        float *y = p->gelu + (s->ic + i) * p->ldc + s->jc;
-        SIMD for (size_t j = j0; j < j1; j++) y[j] = cpu_gelu(pre[j]);
-    }
+    for (size_t i = i0; i < i1 && s->last; i++) activate(p, s->ic + i, s->jc + j0, j1 - j0);
 }
 
 void CPU(gemm_part)(const struct product *p, float *scratch)
@@ -290,8 +285,7 @@ static inline __attribute__((always_inline)) void few_block(const struct product
                 *c = v;
             }
     }
-    for (size_t i = 0; i < m && p->gelu; i++)
-        for (size_t q = 0; q < columns; q++) p->gelu[i * p->ldc + j + q] = cpu_gelu(p->c[i * p->ldc + j + q]);
+    for (size_t i = 0; i < m; i++) activate(p, i, j, columns);
 }
 
 static void few_rows(void *argument, size_t tile, size_t worker)

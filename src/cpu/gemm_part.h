@@ -14,4 +14,18 @@ size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns);
 /* True: the product was of a few rows, and another way than parts has computed it, to the same bits. */
 bool CPU(gemm_few)(const struct call *call, const struct product *p);
 
+/* The activation of row i, columns j .. j + columns, whose sums are whole. */
+static inline void activate(const struct product *p, size_t i, size_t j, size_t columns)
+{
+    float *c = p->c + i * p->ldc + j;
+    if (p->gelu) {
+        float *y = p->gelu + i * p->ldc + j;
+        SIMD for (size_t q = 0; q < columns; q++) y[q] = cpu_gelu(c[q]);
+    }
+    if (p->slope) {
+        const float *x = p->slope + i * p->ldc + j;
+        SIMD for (size_t q = 0; q < columns; q++) c[q] *= cpu_gelu_slope(x[q]);
+    }
+}
+
 #endif

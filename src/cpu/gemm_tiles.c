@@ -226,9 +226,7 @@ static void finish(struct sums *s, size_t from, size_t to)
         }
         _mm512_mask_storeu_ps(c, low, a);
         _mm512_mask_storeu_ps(c + T, high, b);
-        if (!p->gelu || !s->last) continue;
-        float *y = p->gelu + (s->i + r) * p->ldc + s->j;
-        SIMD for (size_t q = 0; q < s->columns; q++) y[q] = cpu_gelu(c[q]);
+        if (s->last) activate(p, s->i + r, s->j, s->columns);
     }
 }
 
@@ -362,6 +360,10 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
                         for (size_t r = 0; r < now->rows && (p->add || pc); r++) {
                             __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j, 1);
                             __builtin_prefetch(p->c + (now->i + r) * p->ldc + now->j + T, 1);
+                        }
+                        for (size_t r = 0; r < now->rows && p->slope && now->last; r++) {
+                            __builtin_prefetch(p->slope + (now->i + r) * p->ldc + now->j);
+                            __builtin_prefetch(p->slope + (now->i + r) * p->ldc + now->j + T);
                         }
                         if (!turned) fetch(&down, below, least(down.lanes, below + group), pc, depth, done, count);
                         compute(steps, a + (i - ic) / SIDE * steps * STEP, b + (j - jc) / SIDE * steps * STEP, now, before);

@@ -1,4 +1,4 @@
-/* Linear: y = x W^T + b (gelu);  dx = dy W;  dW = dy^T x;  db = column sums of dy, row after row. */
+/* Linear: y = x W^T + b (gelu);  dx = dy W (times gelu's slope);  dW = dy^T x;  db = column sums of dy, row after row. */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
 
@@ -26,7 +26,7 @@ void CPU(linear)(const struct call *c)
 void CPU(linear_backward_input)(const struct call *c)
 {
     size_t n = c->size.in[0][0], out = c->size.in[0][1], in = c->size.in[1][1];
-    struct product p = {.m = n, .n = in, .k = out, .ldc = in, .c = c->out[0], .add = c->add[0]};
+    struct product p = {.m = n, .n = in, .k = out, .ldc = in, .c = c->out[0], .add = c->add[0], .slope = c->in[2]};
     p.a = (struct matrix){c->in[0], out, 1};
     p.b = (struct matrix){c->in[1], in, 1};
     CPU(gemm)(c, &p);

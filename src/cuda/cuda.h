@@ -15,7 +15,7 @@ enum { CUDA_ALGORITHMS = 512, CUDA_STAGES = 16, CUDA_MARKS = 2, CUDA_SIDE_MARKS 
 /* One product's choice, made once and kept. */
 struct algorithm {
     size_t m, n, k, lda, ldb, ldc;
-    bool ta, tb, add, bias, gelu, tf32;
+    bool ta, tb, add, bias, gelu, slope, tf32;
     bool known, unfused, unchecked; /* unchecked: from a file, and the library has not been asked yet */
     enum kernel_type type, out;
     uint32_t align[3]; /* of A, B, C in bytes, as the library sees them */
@@ -75,7 +75,8 @@ struct cuda_product {
     size_t ldc;
     bool add;
     const void *bias;           /* of C's type                 */
-    void *before_gelu;          /* not null: receives the sums, C their GELU (tanh form) */
+    void *before_gelu;          /* not null: receives the sums, C their GELU (tanh form); or, with `slope`, */
+    bool slope;                 /* is read, and C receives the sums times GELU's slope there; not with add  */
     enum kernel_type type, out; /* of A and B; of C. Sums: f32 */
 };
 

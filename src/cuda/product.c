@@ -1,7 +1,7 @@
 /* Dense products by cuBLASLt. It thinks in columns, so a row-major C = A B is asked for as C^T = B^T A^T; a transposed operand
  * is the same memory with the other flag. Accumulation is f32, also into C (beta = 1). The library's first choice per shape and
  * alignment is kept for the run (algorithms.c); where the same bits are not asked for, its choices are timed and the fastest is
- * kept. GELU joins the product where the library has it so, and follows as a kernel where not. */
+ * kept. GELU or its slope joins the product where the library has it so, and follows as a kernel where not. */
 #include "cuda/cuda.h"
 
 #include <math.h>
@@ -42,9 +42,10 @@ static cublasStatus_t set(const struct cublaslt *lt, cublasLtMatmulDesc_t op, cu
 static cublasStatus_t describe_epilogue(const struct cublaslt *lt, cublasLtMatmulDesc_t op, const struct cuda_product *p, bool gelu)
 {
     if (!p->bias && !gelu) return CUBLAS_STATUS_SUCCESS;
-    cublasLtEpilogue_t epilogue = !gelu     ? CUBLASLT_EPILOGUE_BIAS
-                                  : p->bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS
-                                            : CUBLASLT_EPILOGUE_GELU_AUX;
+    cublasLtEpilogue_t epilogue = !gelu      ? CUBLASLT_EPILOGUE_BIAS
+                                  : p->slope ? CUBLASLT_EPILOGUE_DGELU
+                                  : p->bias  ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS
+                                             : CUBLASLT_EPILOGUE_GELU_AUX;
     int64_t ld = (int64_t)p->ldc;
     cublasStatus_t s = set(lt, op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (!s && p->bias) s = set(lt, op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
@@ -171,11 +172,14 @@ static uint32_t alignment_of(const void *p)
 
 static void unfused_gelu(struct cuda_backend *be, struct cuda_product p)
 {
-    void *y = p.c;
-    p.c = p.before_gelu;
+    void *sums = p.slope ? p.c : p.before_gelu, *x = p.before_gelu, *y = p.c;
+    kernel_stream stream = (kernel_stream)be->stream;
+    size_t elements = p.m * p.n;
+    p.c = sums;
     p.before_gelu = NULL;
     cuda_product(be, &p);
-    cuda_keep(be, gelu_forward_cuda(y, p.c, p.m * p.n, p.out, (kernel_stream)be->stream), "gelu");
+    if (p.slope) cuda_keep(be, gelu_backward_cuda(y, sums, x, elements, false, p.out, stream), "gelu_backward");
+    else cuda_keep(be, gelu_forward_cuda(y, sums, elements, p.out, stream), "gelu");
 }
 
 void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
@@ -189,7 +193,7 @@ void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
     bool gelu = p->before_gelu;
     struct operand first = transpose_of(&p->b, p->k, p->n), second = transpose_of(&p->a, p->m, p->k);
     struct algorithm key = {.m = p->m, .n = p->n, .k = p->k, .lda = first.ld, .ldb = second.ld, .ldc = p->ldc, .ta = first.transposed,
-                            .tb = second.transposed, .add = p->add, .bias = p->bias, .gelu = gelu,
+                            .tb = second.transposed, .add = p->add, .bias = p->bias, .gelu = gelu, .slope = gelu && p->slope,
                             .tf32 = be->base.tf32 && p->type == KERNEL_F32, .type = p->type, .out = p->out,
                             .align = {alignment_of(p->b.data), alignment_of(p->a.data), alignment_of(p->c)}};
     struct handles h = {0};

@@ -110,7 +110,7 @@ static void linear_backward_input(const struct call *c)
 {
     size_t n = c->size.in[0][0], out = c->size.in[0][1], in = c->size.in[1][1];
     struct cuda_product p = {.m = n, .n = in, .k = out, .ldc = in, .c = c->out[0], .add = c->add[0], .type = in_type(c, 0),
-                             .out = out_type(c, 0)};
+                             .out = out_type(c, 0), .before_gelu = (void *)c->in[2], .slope = c->in[2]};
     p.a = (struct cuda_matrix){c->in[0], out, 1};
     p.b = (struct cuda_matrix){c->in[1], in, 1};
     cuda_product(cuda_of(c), &p);

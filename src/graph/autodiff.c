@@ -128,6 +128,22 @@ void autodiff_replace(struct autodiff *ad, const struct node *n, struct node *b,
     }
 }
 
+bool autodiff_has(struct autodiff *ad, value v)
+{
+    return v.index >= ad->forward_values || !ad->dropped[v.index] || ad->again[v.index].index;
+}
+
+bool autodiff_sole_reader(struct autodiff *ad, const struct node *n, value v)
+{
+    for (size_t i = 0; i < ad->forward_nodes; i++) {
+        const struct node *each = graph_node_at(ad->g, i);
+        unsigned readings = 0;
+        for (unsigned k = 0; k < MAX_INPUTS; k++) readings += each->in[k].index == v.index;
+        if (readings != (each == n)) return false;
+    }
+    return true;
+}
+
 value autodiff_read(struct autodiff *ad, value v)
 {
     if (!v.index || v.index >= ad->forward_values || !ad->dropped[v.index]) return v;

@@ -38,6 +38,12 @@ bool autodiff_wants(struct autodiff *ad, value v);
 /* The forward value to read in the backward pass: itself, or computed again. */
 value autodiff_read(struct autodiff *ad, value v);
 
+/* Is it there, without being computed again? */
+bool autodiff_has(struct autodiff *ad, value v);
+
+/* Does nothing but `n`, once, read this forward value? */
+bool autodiff_sole_reader(struct autodiff *ad, const struct node *n, value v);
+
 /* A backward node of the forward node `n`. */
 struct node *autodiff_node(struct autodiff *ad, const struct op_type *type, const struct node *n);
 

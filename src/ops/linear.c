@@ -1,5 +1,5 @@
-/* Linear: y = x W^T + b;  dx = dy W;  dW = dy^T x;  db = column sums of dy. With GELU: dy goes through its slope first.
- */
+/* Linear: y = x W^T + b;  dx = dy W;  dW = dy^T x;  db = column sums of dy. With GELU: dy goes through its slope first; where a linear
+ * op alone reads what GELU gave, its dx = (dy W) slope already. */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -36,11 +36,31 @@ value op_linear_gelu(struct graph *g, value x, value w, value b)
     return out(g, n, 0, "linear.gelu", x, w);
 }
 
+static const struct node *producer(const struct graph *g, value v)
+{
+    uint32_t number = graph_value(g, v)->producer;
+    return number ? graph_node_get(g, number - 1) : NULL;
+}
+
+/* The sums before the activation that gave x, where its gradient comes from `n` alone; else NO_VALUE. */
+static value sums_before(struct autodiff *ad, const struct node *n, value x)
+{
+    const struct node *from = producer(autodiff_graph(ad), x);
+    bool gelu = from && from->type == &op_linear_type && from->out[1].index && from->out[0].index == x.index;
+    return gelu && from->block == n->block && autodiff_sole_reader(ad, n, x) ? from->out[1] : NO_VALUE;
+}
+
+static bool has_slope(const struct graph *g, value dy)
+{
+    const struct node *from = producer(g, dy);
+    return from && from->type == &op_linear_backward_input_type && from->in[2].index;
+}
+
 static void gradient(struct autodiff *ad, const struct node *n)
 {
     struct graph *g = autodiff_graph(ad);
     value dy = autodiff_output(ad, n, 0), x = n->in[0], w = n->in[1], b = n->in[2];
-    if (n->out[1].index) {
+    if (n->out[1].index && !has_slope(g, dy)) {
         value pre = autodiff_read(ad, n->out[1]); /* before the node: what computes it again must come first */
         struct node *a = autodiff_node(ad, &op_gelu_backward_type, n);
         const struct value_info info = *graph_value(g, n->out[1]);
@@ -57,17 +77,19 @@ static void gradient(struct autodiff *ad, const struct node *n)
         autodiff_write(ad, d, 1, b);
     }
     if (autodiff_wants(ad, x)) {
+        value before = autodiff_read(ad, sums_before(ad, n, x));
         struct node *d = autodiff_node(ad, &op_linear_backward_input_type, n);
         node_in(g, d, 0, dy);
         node_in(g, d, 1, w);
+        node_in(g, d, 2, before);
         autodiff_write(ad, d, 0, x);
     }
 }
 
-/* The activation is cheap to repeat from the kept sum; the product is not. */
+/* The activation is cheap to repeat from the sums, where they are there; the product gives both. */
 static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
 {
-    if (k != 0 || !n->out[1].index) return NO_VALUE;
+    if (k != 0 || !n->out[1].index || !autodiff_has(ad, n->out[1])) return NO_VALUE;
     struct graph *g = autodiff_graph(ad);
     value pre = autodiff_read(ad, n->out[1]);
     struct node *a = autodiff_node(ad, &op_gelu_type, n);

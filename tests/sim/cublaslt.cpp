@@ -21,7 +21,7 @@ struct cublasLtMatmulDescOpaque {
     cublasOperation_t ta, tb;
     cublasLtEpilogue_t epilogue;
     const void *bias;
-    void *aux; /* of the result's type: what GELU was given */
+    void *aux; /* of the result's type: what GELU is given, or was */
     int64_t aux_ld;
 };
 
@@ -33,6 +33,16 @@ static bool has_bias(const cublasLtMatmulDescOpaque *desc)
 static bool has_gelu(const cublasLtMatmulDescOpaque *desc)
 {
     return desc->epilogue == CUBLASLT_EPILOGUE_GELU_AUX || desc->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+}
+
+static bool has_slope(const cublasLtMatmulDescOpaque *desc)
+{
+    return desc->epilogue == CUBLASLT_EPILOGUE_DGELU;
+}
+
+static bool has_aux(const cublasLtMatmulDescOpaque *desc)
+{
+    return has_gelu(desc) || has_slope(desc);
 }
 
 struct cublasLtMatrixLayoutOpaque {
@@ -120,6 +130,11 @@ static void multiply(const product &p, size_t batch)
                 store(p.desc.aux, p.d.type, j * (size_t)p.desc.aux_ld + i, v);
                 v /= 1.0f + expf(-1.5957691216057308f * (v + 0.044715f * v * v * v));
             }
+            if (has_slope(&p.desc)) {
+                float x = load(p.desc.aux, p.d.type, j * (size_t)p.desc.aux_ld + i);
+                float s = 1.0f / (1.0f + expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+                v *= s + x * s * (1.0f - s) * (1.5957691216057308f + 0.21406859f * x * x);
+            }
             store(p.pd, p.d.type, od + j * (size_t)p.d.ld + i, v);
         }
     }
@@ -135,8 +150,8 @@ static bool supported(const cublasLtMatmulDescOpaque *desc, const layout *a, con
     return a->type == b->type && c->type == d->type && m == d->rows && n == d->columns && k == kb && c->rows == d->rows &&
            c->columns == d->columns && m && n && k &&
            (d->type == CUDA_R_32F || a->type == CUDA_R_16BF) && desc->scale == CUDA_R_32F &&
-           (desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT || has_bias(desc) || has_gelu(desc)) &&
-           (!has_gelu(desc) || (desc->aux && desc->aux_ld % 8 == 0 && desc->aux_ld >= (int64_t)d->rows && d->batch == 1 &&
+           (desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT || has_bias(desc) || has_aux(desc)) &&
+           (!has_aux(desc) || (desc->aux && desc->aux_ld % 8 == 0 && desc->aux_ld >= (int64_t)d->rows && d->batch == 1 &&
                                 reinterpret_cast<uintptr_t>(desc->aux) % 16 == 0));
 }
 
@@ -294,13 +309,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     size_t aux = ((ld->columns - 1) * (size_t)desc->aux_ld + ld->rows) * element(ld->type);
     if (!fits(la, a, "product, A") || !fits(lb, b, "product, B") || !fits(ld, d, "product, D") ||
         (p.beta != 0 && !fits(lc, c, "product, C")) || (workspace_bytes && !sim::owns(workspace, workspace_bytes, "workspace")) ||
-        (has_gelu(desc) && !sim::owns(desc->aux, aux, "product, GELU's input")) ||
+        (has_aux(desc) && !sim::owns(desc->aux, aux, "product, GELU's input")) ||
         (has_bias(desc) && !sim::owns(desc->bias, ld->rows * element(desc->bias_typed ? desc->bias_type : ld->type), "product, bias")))
         return CUBLAS_STATUS_INVALID_VALUE;
     cudaError_t e = sim::enqueue(stream, [p, workspace, workspace_bytes] {
         sim::open_device open;
         sim::the().counts.products++;
-        sim::the().counts.bytes_of_products += bytes(p.a) + bytes(p.b) + bytes(p.d) * (p.beta != 0 ? 2 : 1) + (has_gelu(&p.desc) ? bytes(p.d) : 0);
+        sim::the().counts.bytes_of_products += bytes(p.a) + bytes(p.b) + bytes(p.d) * (p.beta != 0 ? 2 : 1) + (has_aux(&p.desc) ? bytes(p.d) : 0);
         if (!p.backwards && getenv("ELBO_SIM_SLOW")) std::this_thread::sleep_for(std::chrono::milliseconds(2)); /* what is offered first */
         if (workspace_bytes) memset(workspace, 0xff, workspace_bytes < 4096 ? workspace_bytes : 4096);
         for (int32_t i = 0; i < p.d.batch; i++) multiply(p, (size_t)i);
