@@ -24,16 +24,18 @@ enum { AT_ONCE = MR * NRV };   /* multiply-adds of vectors that cost about as mu
 
 size_t CPU(gemm_scratch)(void)
 {
-    const size_t block = (size_t)(MB + NC) * (KC + KC / 2); /* of k, at the most */
+    const size_t block = (size_t)(MB + NC) * 2 * KC; /* of k, at the most */
     return (block > PACKED ? block : PACKED) * sizeof(float);
 }
 
-/* Blocks along k of about KC, alike, so that none of a few steps reads and writes all of C: at most KC / 2 more. */
+/* Blocks along k of about KC, alike, so that none of a few steps reads and writes all of C; up to 2 KC are one. */
 static size_t block_of(size_t k)
 {
-    size_t blocks = k > KC ? (k + KC / 2) / KC : 1;
+    size_t blocks = k > 2 * KC ? (k + KC / 2) / KC : 1;
     return k ? tiles_of(tiles_of(k, blocks), 16) * 16 : 16;
 }
+
+enum { LINE = 16, AHEAD = 8 }; /* floats of a line of the cache; rows that are fetched before they are packed */
 
 /* Panels of `w` rows each of x(i, p) = data[i * lane + p * along], i < valid, p < k, zeros up to whole panels: out[panel][p][i % w].
  * `w` is a constant where this is inlined. */
@@ -44,6 +46,7 @@ static inline __attribute__((always_inline)) void pack_panels(float *out, const 
         size_t whole = valid / w * w;
         for (size_t p = 0; p < k; p++) {
             const float *row = data + p * along;
+            for (size_t i = 0; i < valid; i += LINE) __builtin_prefetch(row + AHEAD * along + i);
             for (size_t i = 0; i < whole; i += w) memcpy(out + i * k + p * w, row + i, w * sizeof(float));
             for (size_t i = whole; i < tiles_of(valid, w) * w; i++) out[whole * k + p * w + i - whole] = i < valid ? row[i] : 0.0f;
         }
@@ -81,6 +84,8 @@ static inline __attribute__((always_inline)) void micro(size_t k, const float *r
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 2
         for (int j = 0; j < NRV; j++) acc[i][j] = (vec){0};
+    for (size_t i = 0; i < MR; i++) /* C comes meanwhile */
+        for (size_t j = 0; j < NRV; j++) __builtin_prefetch(c + i * ldc + j * VL, 1);
     for (size_t p = 0; p < k; p++) {
         vec bv[NRV];
 #pragma GCC unroll 2
