@@ -1,10 +1,22 @@
 """Builds what the other parts carry."""
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 
 from gpu_check.steps import ROOT, commit, said_by
+
+
+def prepare_wordnet(text):
+    """As bench/defaults divides it."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(text)
+        file.flush()
+        shutil.rmtree(ROOT / "build/portable/cuda/wordnet", ignore_errors=True)
+        subprocess.run([ROOT / "build/portable/elbo", "prepare", file.name, f"--out={ROOT / 'build/portable/cuda/wordnet'}", "--split=95/2.5/2.5"],
+                       check=True, capture_output=True)
 
 
 def prepare():
@@ -20,6 +32,7 @@ def prepare():
     compiler = [line for line in said_by(nvcc[0] if nvcc else "nvcc", "--version").splitlines() if "release" in line]
     (ROOT / "build/portable/cuda/built.txt").write_text("\n".join([commit(), *compiler]) + "\n") # what kernel-sweep says there
     text = subprocess.run([ROOT / "scripts/wordnet"], capture_output=True, text=True, check=True).stdout
+    prepare_wordnet(text)
     lengths = [min(100, len(line.split())) for line in text.splitlines() if line.split()]
     (ROOT / "build/portable/cuda/lengths.json").write_text(json.dumps([lengths.count(n) for n in range(max(lengths) + 1)]) + "\n")
     carried = ROOT / "build/portable.tar.xz" # the programs are much alike, and small together
