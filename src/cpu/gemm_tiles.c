@@ -13,6 +13,9 @@
  *     for rows of C in panels of SIDE:             pack A
  *       SIDE x SIDE of C:                          six products a step of k; then C += sums, while the next is computed
  *
+ * Where C has a panel of rows at most, each of B's numbers is used once: its steps are packed in the first cache, between the products of
+ * the step before.
+ *
  * Each element of C is one chain of sums along k per block, added block after block. */
 #include "cpu/gemm_part.h"
 #include "cpu/transpose.h"
@@ -66,19 +69,19 @@ static inline __mmask16 first(size_t n)
     return n >= T ? 0xffff : (__mmask16)((1u << n) - 1);
 }
 
-/* Numbers at even and odd places of k -> their parts, in turns, 16 bits each. Adding half of what is cut off rounds; the last part has no
+/* Numbers of 16 places of k, and of the 16 behind them -> their parts, in turns, 16 bits each: the order of k in a tile's rows. Adding half of what is cut off rounds; the last part has no
  * more than 8 bits left, and is cut so that what is no number stays none. */
-static inline void split(__m512 even, __m512 odd, tiles to)
+static inline void split(__m512 low, __m512 high, tiles to)
 {
     const __m512i half = _mm512_set1_epi32(0x8000), kept = _mm512_set1_epi32(-65536);
     enum { KEPT_OF_A_OR_C = 0xea }; /* (a & b) | c */
     for (int part = 0; part + 1 < PARTS; part++, to += 2 * TILE) {
-        __m512i e = _mm512_add_epi32((__m512i)even, half), o = _mm512_add_epi32((__m512i)odd, half);
-        _mm512_store_si512(to, _mm512_ternarylogic_epi32(o, kept, _mm512_srli_epi32(e, 16), KEPT_OF_A_OR_C));
-        even -= (__m512)_mm512_and_si512(e, kept);
-        odd -= (__m512)_mm512_and_si512(o, kept);
+        __m512i l = _mm512_add_epi32((__m512i)low, half), h = _mm512_add_epi32((__m512i)high, half);
+        _mm512_store_si512(to, _mm512_ternarylogic_epi32(h, kept, _mm512_srli_epi32(l, 16), KEPT_OF_A_OR_C));
+        low -= (__m512)_mm512_and_si512(l, kept);
+        high -= (__m512)_mm512_and_si512(h, kept);
     }
-    _mm512_store_si512(to, _mm512_ternarylogic_epi32((__m512i)odd, kept, _mm512_srli_epi32((__m512i)even, 16), KEPT_OF_A_OR_C));
+    _mm512_store_si512(to, _mm512_ternarylogic_epi32((__m512i)high, kept, _mm512_srli_epi32((__m512i)low, 16), KEPT_OF_A_OR_C));
 }
 
 /* Up to 16 vectors, data[i * next], of which the first `valid` lanes count, transposed. */
@@ -88,46 +91,42 @@ static inline void load_transposed(vec r[VL], const float *data, size_t next, si
     transpose(r);
 }
 
-/* A tile of A: a row per lane, its k in order. */
+/* A row of a tile of A: numbers that lie along k. */
+static inline void pack_row(tiles to, const float *x, __mmask16 low_there, __mmask16 high_there)
+{
+    split(_mm512_maskz_loadu_ps(low_there, x), _mm512_maskz_loadu_ps(high_there, x + T), to);
+}
+
+/* A tile of A: a row per lane. */
 static void pack_rows(tiles to, const float *x, const struct operand *from, size_t lanes, size_t depth)
 {
-    static const int even[16] __attribute__((aligned(64))) = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-    static const int odd[16] __attribute__((aligned(64))) = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
     if (from->along == 1) {
-        for (size_t i = 0; i < T; i++) {
-            __m512 low = {0}, high = {0};
-            if (i < lanes) {
-                low = _mm512_maskz_loadu_ps(first(depth), x + i * from->lane);
-                high = _mm512_maskz_loadu_ps(first(depth > T ? depth - T : 0), x + i * from->lane + T);
-            }
-            split(_mm512_permutex2var_ps(low, _mm512_load_si512(even), high), _mm512_permutex2var_ps(low, _mm512_load_si512(odd), high),
-                  to + i * 64);
-        }
+        __mmask16 low = first(depth), high = first(depth > T ? depth - T : 0);
+        for (size_t i = 0; i < T; i++) pack_row(to + i * 64, x + (i < lanes ? i * from->lane : 0), i < lanes ? low : 0, i < lanes ? high : 0);
     } else {
         vec a[VL], b[VL];
-        load_transposed(a, x, 2 * from->along, (depth + 1) / 2, lanes);
-        load_transposed(b, x + from->along, 2 * from->along, depth / 2, lanes);
+        load_transposed(a, x, from->along, depth, lanes);
+        load_transposed(b, x + T * from->along, from->along, depth > T ? depth - T : 0, lanes);
         for (size_t i = 0; i < T; i++) split(a[i], b[i], to + i * 64);
     }
 }
 
-/* A tile of B: a row per two places of k, the lanes in order, of each its two numbers. */
+/* A tile of B: a row per place of k and the one 16 behind it, the lanes in order, of each its two numbers. */
 static void pack_columns(tiles to, const float *x, const struct operand *from, size_t lanes, size_t depth)
 {
     if (from->lane == 1) {
         for (size_t i = 0; i < T; i++) {
-            const float *row = x + 2 * i * from->along;
-            __m512 even = 2 * i < depth ? _mm512_maskz_loadu_ps(first(lanes), row) : (__m512){0};
-            __m512 odd = 2 * i + 1 < depth ? _mm512_maskz_loadu_ps(first(lanes), row + from->along) : (__m512){0};
-            split(even, odd, to + i * 64);
+            const float *row = x + i * from->along;
+            __m512 low = i < depth ? _mm512_maskz_loadu_ps(first(lanes), row) : (__m512){0};
+            __m512 high = T + i < depth ? _mm512_maskz_loadu_ps(first(lanes), row + T * from->along) : (__m512){0};
+            split(low, high, to + i * 64);
         }
         return;
     }
-    for (size_t half = 0; half < DEPTH; half += VL, to += T / 2 * 64) {
-        vec r[VL];
-        load_transposed(r, x + half, from->lane, lanes, depth > half ? depth - half : 0);
-        for (size_t i = 0; i < T / 2; i++) split(r[2 * i], r[2 * i + 1], to + i * 64);
-    }
+    vec a[VL], b[VL];
+    load_transposed(a, x, from->lane, lanes, depth);
+    load_transposed(b, x + T, from->lane, lanes, depth > T ? depth - T : 0);
+    for (size_t i = 0; i < T; i++) split(a[i], b[i], to + i * 64);
 }
 
 /* The panel from `lane` on, k from pc to pc + depth <= pc + DEPTH, zeros up to whole tiles. One stride of the operand is 1. */
@@ -315,6 +314,123 @@ static __attribute__((noinline)) void multiply_narrow(size_t steps, const char *
     multiply(steps, a, b, s, before, true, true);
 }
 
+/* ---- C of a panel of rows at most, its transpose by panels of rows of B ---- */
+
+/* Panels of `down` whose rows lie along k, each against the one panel that lies packed in b. */
+struct stream {
+    const struct operand *down;
+    size_t pc, depth, steps;
+    size_t lane;  /* where the panel begins */
+    tiles a, b;   /* a: two steps in turn */
+};
+
+/* A step that is to be packed, row after row. */
+struct packing {
+    const float *x, *later; /* the next row; that which is fetched with it */
+    size_t next;            /* from a row to the one below */
+    size_t rows;            /* that are left */
+    __mmask16 low, high;    /* of a row's numbers, those that there are */
+    tiles to;
+};
+
+static inline struct packing packing_of(const struct stream *s, size_t step)
+{
+    size_t k = step * DEPTH, depth = least(DEPTH, s->depth - k), ahead = step + AHEAD, panel = s->lane;
+    struct packing p = {.next = s->down->lane, .rows = least(SIDE, s->down->lanes - s->lane), .low = first(depth),
+                        .high = first(depth > T ? depth - T : 0), .to = s->a + step % 2 * STEP};
+    for (; ahead >= s->steps; ahead -= s->steps) panel += SIDE;
+    p.x = s->down->data + s->lane * p.next + s->pc + k;
+    p.later = s->down->data + panel * p.next + s->pc + ahead * DEPTH;
+    return p;
+}
+
+static inline void pack_some(struct packing *p, size_t rows)
+{
+    rows = least(rows, p->rows);
+    p->rows -= rows;
+    for (; rows; rows--) {
+        __builtin_prefetch(p->later, 0, 2);
+        __builtin_prefetch(p->later + T, 0, 2);
+        pack_row(p->to, p->x, p->low, p->high);
+        p->x += p->next;
+        p->later += p->next;
+        p->to += 64;
+    }
+}
+
+/* The sums of a panel, in the order of multiply() for a transpose. The step that follows is packed meanwhile. */
+static inline __attribute__((always_inline)) void stream_panel(const struct stream *p, struct sums *s, const bool narrow)
+{
+    enum { SIXTH = (SIDE + 5) / 6 };
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    struct packing next = {0};
+    if (p->steps) {
+        next = packing_of(p, 0);
+        pack_some(&next, SIDE);
+    }
+    for (size_t step = 0; step < p->steps; step++) {
+        tiles a = p->a + step % 2 * STEP, b = p->b + step * STEP;
+        if (step + 1 < p->steps) next = packing_of(p, step + 1);
+        LOAD_B(0);
+        LOAD_A(2);
+        MULTIPLY();
+        pack_some(&next, SIXTH);
+        LOAD_A(1);
+        MULTIPLY();
+        pack_some(&next, SIXTH);
+        LOAD_B(1);
+        MULTIPLY();
+        pack_some(&next, SIXTH);
+        LOAD_A(0);
+        MULTIPLY();
+        pack_some(&next, SIXTH);
+        LOAD_B(2);
+        MULTIPLY();
+        pack_some(&next, SIXTH);
+        LOAD_B(0);
+        MULTIPLY();
+        pack_some(&next, SIXTH);
+    }
+    _tile_stored(0, &s->x[0][0], sizeof *s->x);
+    if (!narrow) _tile_stored(1, &s->x[0][T], sizeof *s->x);
+    _tile_stored(2, &s->x[T][0], sizeof *s->x);
+    if (!narrow) _tile_stored(3, &s->x[T][T], sizeof *s->x);
+}
+
+static __attribute__((noinline)) void stream_wide(const struct stream *p, struct sums *s)
+{
+    stream_panel(p, s, false);
+}
+
+static __attribute__((noinline)) void stream_narrow(const struct stream *p, struct sums *s)
+{
+    stream_panel(p, s, true);
+}
+
+static void stream_part(const struct product *p, const struct operand *across, const struct operand *down, float *scratch)
+{
+    struct sums sums = {.p = p, .turned = true};
+    struct stream s = {.down = down, .a = (tiles)scratch, .b = (tiles)scratch + 2 * STEP};
+    size_t block = block_of(p->k);
+    for (s.pc = 0; s.pc < p->k || s.pc == 0; s.pc += block) {
+        s.depth = least(block, p->k - s.pc);
+        s.steps = tiles_of(s.depth, DEPTH);
+        pack(s.b, across, 0, across->lanes, s.pc, s.depth, false);
+        sums.rows = p->m;
+        sums.first = s.pc == 0;
+        sums.last = s.pc + block >= p->k;
+        for (s.lane = 0; s.lane < down->lanes; s.lane += SIDE) {
+            sums.j = s.lane;
+            sums.columns = least(SIDE, p->n - s.lane);
+            (across->lanes > T ? stream_wide : stream_narrow)(&s, &sums);
+            finish(&sums, 0, SIDE);
+        }
+    }
+}
+
 /* ---- a part ---- */
 
 static void configure(void)
@@ -340,6 +456,11 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
         !turned ? multiply_straight : across.lanes > T ? multiply_turned : multiply_narrow;
     before->rows = 0;
     configure();
+    if (turned && p->m <= SIDE) {
+        stream_part(p, &across, &down, scratch);
+        _tile_release();
+        return;
+    }
     for (size_t jc = 0; jc < across.lanes; jc += strip)
         for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
             size_t depth = least(block, p->k - pc), steps = tiles_of(depth, DEPTH), end = least(across.lanes, jc + strip);
