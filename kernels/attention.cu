@@ -4,261 +4,262 @@
  *   p = exp(q k^T / sqrt(W) - lse), out = p v;   D = rowsum(dout out)
  *   ds = p (dout v^T - D) / sqrt(W);   dq = ds k;   dk = ds^T q;   dv = p^T dout
  *
- * These kernels take every width up to 256 in f32 and bf16; attention_mma.cu has what tensor cores can do.
+ * These kernels take every width up to 256 in f32 and bf16, with f32 arithmetic; attention_mma.cu has what tensor cores can do.
  *
- * Forward and dq: a block per (sentence, head), GROUP queries at a time in registers, keys in tiles of a warp's width in
- * shared memory: lane j scores key j, then the lanes share the columns. dk, dv: a block per (sentence, key head), keys in
- * registers, queries in tiles. No atomics; every order depends on shapes only. */
-#include "kernels/attention.cuh"
+ * Forward and dq: a warp per 16 queries, all keys of a short sentence in shared memory, those of a longer one in chunks; a tile of
+ * 16 x 32 scores at a time in registers, and through shared memory it weights the values or keys. dk, dv: a warp per 16 keys, which
+ * walks the queries in the same way. Of a tile no more octets of its columns are computed than there are. The order of a row's sums
+ * knows its own sentence only: not how many warps a block has, nor what is in shared memory at a time. No atomics. */
+#include "kernels/attention_tiles.cuh"
 
-enum { WARPS = 4, THREADS = WARPS * WARP, PER_WARP = 4, GROUP = WARPS * PER_WARP, CHUNKS = ATTENTION_MOST_WIDTH / WARP };
-
-/* Keys and values `from` .. `from + WARP` of a sentence into shared memory as floats, rows of width + 1; zeros past the end. */
-template <typename T>
-static __device__ void load_tile(float *keys, float *values, const struct attention_shape &a, const T *qkv, const T *memory, size_t begin,
-                          size_t sentence, size_t head, size_t from, size_t count)
+template <typename T, int W>
+static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 4)
+    attention_forward_kernel(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ qkv, const int32_t *__restrict__ offsets,
+                             const T *__restrict__ memory, struct attention_shape a, int chunk, bool packed)
 {
-    for (unsigned i = threadIdx.x; i < WARP * a.width; i += blockDim.x) {
-        size_t j = i / a.width, d = i % a.width;
-        bool there = from + j < count;
-        keys[j * (a.width + 1) + d] = there ? to_float(kv_row(a, qkv, memory, begin, sentence, head, from + j, 0)[d]) : 0.0f;
-        values[j * (a.width + 1) + d] = there ? to_float(kv_row(a, qkv, memory, begin, sentence, head, from + j, 1)[d]) : 0.0f;
-    }
-}
-
-static __device__ __forceinline__ float dot(const float *x, const float *y, size_t width)
-{
-    float sum = 0;
-    for (size_t d = 0; d < width; d++) sum += x[d] * y[d];
-    return sum;
-}
-
-template <typename T>
-static __global__ void attention_forward_kernel(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ qkv,
-                                         const int32_t *__restrict__ offsets, const T *__restrict__ memory, struct attention_shape a)
-{
+    using tile = tiling<W>;
     KERNEL_DYNAMIC_SHARED(float, shared);
-    float *keys = shared, *values = keys + WARP * (a.width + 1), *queries = values + WARP * (a.width + 1);
-    size_t sentence = blockIdx.x, head = blockIdx.y, kv = head / (a.heads / a.kv_heads);
-    size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin, count = length + a.memory;
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    for (size_t first = 0; first < length; first += GROUP) {
-        float top[PER_WARP], sum[PER_WARP], acc[PER_WARP][CHUNKS];
-        for (int q = 0; q < PER_WARP; q++) {
-            top[q] = -INFINITY;
-            sum[q] = 0;
-            for (int c = 0; c < CHUNKS; c++) acc[q][c] = 0;
-        }
-        __syncthreads(); /* the group before has read its queries */
-        for (unsigned i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
-            size_t q = first + i / a.width;
-            queries[i] = q < length ? to_float(qkv[(begin + q) * a.row + head * a.width + i % a.width]) * a.scale : 0.0f;
-        }
-        size_t last = first + GROUP < length ? first + GROUP : length, seen = a.causal ? a.memory + last : count;
-        for (size_t from = 0; from < seen; from += WARP) {
-            __syncthreads();
-            load_tile(keys, values, a, qkv, memory, begin, sentence, kv, from, count);
-            __syncthreads();
-            for (int q = 0; q < PER_WARP; q++) {
-                size_t query = first + warp * PER_WARP + q, limit = a.causal ? a.memory + query + 1 : count;
-                if (query >= length) continue; /* the same for the whole warp */
-                float s = from + lane < limit ? dot(queries + (warp * PER_WARP + q) * a.width, keys + lane * (a.width + 1), a.width)
-                                              : -INFINITY;
-                float next = fmaxf(top[q], warp_max(s)); /* finite: every query sees the first key */
-                float p = expf(s - next), keep = expf(top[q] - next);
-                sum[q] = sum[q] * keep + warp_sum(p);
-                top[q] = next;
-                for (int c = 0; c < CHUNKS; c++) acc[q][c] *= keep;
-                for (int j = 0; j < WARP; j++) {
-                    float pj = __shfl_sync(FULL_WARP, p, j);
-                    for (int c = 0; c < CHUNKS; c++) {
-                        size_t d = lane + (size_t)c * WARP;
-                        if (d < a.width) acc[q][c] += pj * values[j * (a.width + 1) + d];
-                    }
-                }
-            }
-        }
-        for (int q = 0; q < PER_WARP; q++) {
-            size_t query = first + warp * PER_WARP + q;
-            if (query >= length) continue;
-            for (int c = 0; c < CHUNKS; c++) {
-                size_t d = lane + (size_t)c * WARP;
-                if (d < a.width) out[((begin + query) * a.heads + head) * a.width + d] = from_float<T>(acc[q][c] / sum[q]);
-            }
-            if (lane == 0) lse[(begin + query) * a.heads + head] = top[q] + logf(sum[q]);
-        }
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, rows = (int)blockDim.x / WARP * tile::OWN;
+    float *keys = shared, *values = keys + chunk * tile::PITCH;
+    float *queries = values + chunk * tile::PITCH + warp * tile::OWN * (tile::PITCH + tile::WEIGHTS), *weights = queries + tile::OWN * tile::PITCH;
+    unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
+    struct span s = span_of(offsets, blockIdx.x / a.heads, a, 1);
+    int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN, depth = ((int)a.width + DEPTH - 1) / DEPTH * DEPTH;
+    if (first >= s.length) return;
+    int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0, all = visible(s, min(first + rows, s.length) - 1);
+    float sums[tile::ROWS][W / 32][4] = {}, top[tile::ROWS], sum[tile::ROWS];
+    for (int i = 0; i < tile::ROWS; i++) {
+        top[i] = -INFINITY;
+        sum[i] = 0;
     }
-}
-
-/* D (N, H) = rowsum(dout out): a warp per (row, head). */
-template <typename T>
-static __global__ void attention_level_kernel(float *__restrict__ level, const T *__restrict__ dout, const T *__restrict__ out,
-                                       size_t pairs, size_t width)
-{
-    size_t pair = (size_t)blockIdx.x * WARPS + threadIdx.x / WARP;
-    if (pair >= pairs) return;
-    float sum = 0;
-    for (size_t d = threadIdx.x % WARP; d < width; d += WARP) sum += to_float(dout[pair * width + d]) * to_float(out[pair * width + d]);
-    sum = warp_sum(sum);
-    if (threadIdx.x % WARP == 0) level[pair] = sum;
-}
-
-template <typename T>
-static __global__ void attention_dq_kernel(T *dqkv, const float *__restrict__ level, const T *__restrict__ dout,
-                                    const T *__restrict__ qkv, const int32_t *__restrict__ offsets, const T *__restrict__ memory,
-                                    const float *__restrict__ lse, struct attention_shape a, bool add)
-{
-    KERNEL_DYNAMIC_SHARED(float, shared);
-    float *keys = shared, *values = keys + WARP * (a.width + 1), *queries = values + WARP * (a.width + 1);
-    float *douts = queries + GROUP * a.width;
-    size_t sentence = blockIdx.x, head = blockIdx.y, kv = head / (a.heads / a.kv_heads);
-    size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin, count = length + a.memory;
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    for (size_t first = 0; first < length; first += GROUP) {
-        float acc[PER_WARP][CHUNKS];
-        for (int q = 0; q < PER_WARP; q++)
-            for (int c = 0; c < CHUNKS; c++) acc[q][c] = 0;
+    fetch_rows<W, T>(queries, tile::OWN, lane, WARP, (int)a.width, packed, [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
+    for (int from = 0; from < all; from += chunk) {
+        if (from) __syncthreads(); /* the chunk before has been read */
+        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a, kv, qkv, memory, packed);
+        cp_async_commit();
+        cp_async_wait<0>();
         __syncthreads();
-        for (unsigned i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
-            size_t q = first + i / a.width, d = i % a.width;
-            queries[i] = q < length ? to_float(qkv[(begin + q) * a.row + head * a.width + d]) : 0.0f;
-            douts[i] = q < length ? to_float(dout[((begin + q) * a.heads + head) * a.width + d]) : 0.0f;
-        }
-        size_t last = first + GROUP < length ? first + GROUP : length, seen = a.causal ? a.memory + last : count;
-        for (size_t from = 0; from < seen; from += WARP) {
-            __syncthreads();
-            load_tile(keys, values, a, qkv, memory, begin, sentence, kv, from, count);
-            __syncthreads();
-            for (int q = 0; q < PER_WARP; q++) {
-                size_t slot = warp * PER_WARP + q, query = first + slot, limit = a.causal ? a.memory + query + 1 : count;
-                if (query >= length) continue;
-                float ds = 0;
-                if (from + lane < limit) {
-                    size_t at = (begin + query) * a.heads + head;
-                    float p = expf(dot(queries + slot * a.width, keys + lane * (a.width + 1), a.width) * a.scale - lse[at]);
-                    ds = p * (dot(douts + slot * a.width, values + lane * (a.width + 1), a.width) - level[at]) * a.scale;
-                }
-                for (int j = 0; j < WARP; j++) {
-                    float dj = __shfl_sync(FULL_WARP, ds, j);
-                    for (int c = 0; c < CHUNKS; c++) {
-                        size_t d = lane + (size_t)c * WARP;
-                        if (d < a.width) acc[q][c] += dj * keys[j * (a.width + 1) + d];
-                    }
-                }
-            }
-        }
-        for (int q = 0; q < PER_WARP; q++) {
-            size_t query = first + warp * PER_WARP + q;
-            if (query >= length) continue;
-            for (int c = 0; c < CHUNKS; c++) {
-                size_t d = lane + (size_t)c * WARP;
-                if (d < a.width) put(&dqkv[(begin + query) * a.row + head * a.width + d], acc[q][c], add);
-            }
-        }
-    }
-}
-
-template <typename T>
-static __global__ void attention_dkv_kernel(T *dqkv, T *dmemory, const float *__restrict__ level, const T *__restrict__ dout,
-                                     const T *__restrict__ qkv, const int32_t *__restrict__ offsets, const T *__restrict__ memory,
-                                     const float *__restrict__ lse, struct attention_shape a, bool add_qkv, bool add_memory)
-{
-    KERNEL_DYNAMIC_SHARED(float, shared);
-    float *queries = shared, *douts = queries + WARP * (a.width + 1), *keys = douts + WARP * (a.width + 1);
-    float *values = keys + GROUP * a.width;
-    size_t sentence = blockIdx.x, kv = blockIdx.y, group = a.heads / a.kv_heads;
-    size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin, count = length + a.memory;
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    for (size_t first = 0; first < count; first += GROUP) {
-        float dk[PER_WARP][CHUNKS], dv[PER_WARP][CHUNKS];
-        KERNEL_UNROLL
-        for (int k = 0; k < PER_WARP; k++)
+        for (int j = from; j < min(from + chunk, seen); j += tile::TILE) {
+            int n = min(tile::TILE, seen - j), octets = (n + 7) / 8;
+            float p[tile::ROWS][tile::OCTETS] = {};
+            times_rows<W>(p, queries, keys + (j - from) * tile::PITCH, depth, octets);
             KERNEL_UNROLL
-            for (int c = 0; c < CHUNKS; c++) dk[k][c] = dv[k][c] = 0;
-        __syncthreads();
-        for (unsigned i = threadIdx.x; i < GROUP * a.width; i += blockDim.x) {
-            size_t j = first + i / a.width, d = i % a.width;
-            keys[i] = j < count ? to_float(kv_row(a, qkv, memory, begin, sentence, kv, j, 0)[d]) : 0.0f;
-            values[i] = j < count ? to_float(kv_row(a, qkv, memory, begin, sentence, kv, j, 1)[d]) : 0.0f;
-        }
-        /* The first query that sees any key of this group; earlier tiles hold nothing for it. */
-        size_t least = a.causal && first > a.memory ? (first - a.memory) / WARP * WARP : 0;
-        for (size_t head = kv * group; head < (kv + 1) * group; head++)
-            for (size_t from = least; from < length; from += WARP) {
-                __syncthreads();
-                for (unsigned i = threadIdx.x; i < WARP * a.width; i += blockDim.x) {
-                    size_t q = from + i / a.width, d = i % a.width, at = i / a.width * (a.width + 1) + d;
-                    queries[at] = q < length ? to_float(qkv[(begin + q) * a.row + head * a.width + d]) : 0.0f;
-                    douts[at] = q < length ? to_float(dout[((begin + q) * a.heads + head) * a.width + d]) : 0.0f;
-                }
-                __syncthreads();
+            for (int i = 0; i < tile::ROWS; i++) {
+                int limit = visible(s, slot + own_row() + 4 * i) - j - other_row();
+                float next = top[i], keep;
                 KERNEL_UNROLL
-                for (int k = 0; k < PER_WARP; k++) {
-                    size_t slot = warp * PER_WARP + k, j = first + slot, query = from + lane;
-                    if (j >= count) continue;
-                    float p = 0, ds = 0;
-                    if (query < length && (!a.causal || j < a.memory + query + 1)) {
-                        size_t at = (begin + query) * a.heads + head;
-                        p = expf(dot(queries + lane * (a.width + 1), keys + slot * a.width, a.width) * a.scale - lse[at]);
-                        ds = p * (dot(douts + lane * (a.width + 1), values + slot * a.width, a.width) - level[at]) * a.scale;
-                    }
-                    for (int i = 0; i < WARP; i++) {
-                        float pi = __shfl_sync(FULL_WARP, p, i), di = __shfl_sync(FULL_WARP, ds, i);
-                        KERNEL_UNROLL
-                        for (int c = 0; c < CHUNKS; c++) {
-                            size_t d = lane + (size_t)c * WARP;
-                            if (d >= a.width) continue;
-                            dk[k][c] += di * queries[i * (a.width + 1) + d];
-                            dv[k][c] += pi * douts[i * (a.width + 1) + d];
-                        }
-                    }
+                for (int k = 0; k < tile::OCTETS; k++) {
+                    p[i][k] = 8 * k < limit ? p[i][k] * a.scale : -INFINITY;
+                    next = fmaxf(next, p[i][k]);
+                }
+                for (int by = 2; by < 16; by *= 2) next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, by)); /* finite: all see the first key */
+                keep = expf(top[i] - next);
+                top[i] = next;
+                sum[i] *= keep;
+                KERNEL_UNROLL
+                for (int k = 0; k < tile::OCTETS; k++) {
+                    if (k >= octets) continue;
+                    p[i][k] = expf(p[i][k] - next);
+                    sum[i] += p[i][k];
+                }
+                KERNEL_UNROLL
+                for (int c = 0; c < W / 8; c++) sums[i][c / 4][c % 4] *= keep;
+            }
+            put_weights<W>(weights, p);
+            times_columns<W>(sums, weights, values + (j - from) * tile::PITCH, (n + 3) / 4 * 4);
+        }
+    }
+    KERNEL_UNROLL
+    for (int i = 0; i < tile::ROWS; i++) {
+        int n = slot + own_row() + 4 * i;
+        float all_keys = row_sum(sum[i]);
+        if (n >= s.length) continue;
+        size_t at = (size_t)(s.begin + (unsigned)n) * a.heads + head;
+        put_row<W>(out + at * a.width, sums[i], 1.0f / all_keys, (int)a.width, false, packed);
+        if (other_row() == 0) lse[at] = top[i] + logf(all_keys);
+    }
+}
+
+/* D of its queries into `level`, and their dq unless that is null. */
+template <typename T, int W>
+static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
+    attention_dq_kernel(T *dqkv, float *__restrict__ level, const T *__restrict__ dout, const T *__restrict__ qkv,
+                        const int32_t *__restrict__ offsets, const T *__restrict__ memory, const T *__restrict__ out,
+                        const float *__restrict__ lse, struct attention_shape a, int chunk, bool packed, bool add)
+{
+    using tile = tiling<W>;
+    KERNEL_DYNAMIC_SHARED(float, shared);
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, rows = (int)blockDim.x / WARP * tile::OWN;
+    float *keys = shared, *values = keys + chunk * tile::PITCH;
+    float *queries = values + chunk * tile::PITCH + warp * tile::OWN * (2 * tile::PITCH + tile::WEIGHTS);
+    float *douts = queries + tile::OWN * tile::PITCH, *weights = douts + tile::OWN * tile::PITCH;
+    unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
+    struct span s = span_of(offsets, blockIdx.x / a.heads, a, 1);
+    int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN, depth = ((int)a.width + DEPTH - 1) / DEPTH * DEPTH;
+    if (first >= s.length) return;
+    int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0, all = visible(s, min(first + rows, s.length) - 1);
+    float sums[tile::ROWS][W / 32][4] = {}, minus[tile::ROWS], norm[tile::ROWS];
+    KERNEL_UNROLL
+    for (int i = 0; i < tile::ROWS; i++) { /* the last query stands for those that are not there */
+        int n = slot + own_row() + 4 * i;
+        size_t at = (size_t)(s.begin + (unsigned)min(n, s.length - 1)) * a.heads + head;
+        minus[i] = row_product<W>(dout + at * a.width, out + at * a.width, (int)a.width, packed);
+        norm[i] = lse[at];
+        if (other_row() == 0 && n < s.length) level[at] = minus[i];
+    }
+    if (!dqkv) return;
+    for (int which = 0; which < 2; which++) {
+        const T *from = (which ? dout : qkv) + head * a.width;
+        fetch_rows<W, T>(which ? douts : queries, tile::OWN, lane, WARP, (int)a.width, packed,
+                         [&](int r) { return slot_row(s, from, which ? a.heads * a.width : a.row, slot + r); });
+    }
+    for (int from = 0; from < all; from += chunk) {
+        if (from) __syncthreads();
+        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a, kv, qkv, memory, packed);
+        cp_async_commit();
+        cp_async_wait<0>();
+        __syncthreads();
+        for (int j = from; j < min(from + chunk, seen); j += tile::TILE) {
+            int n = min(tile::TILE, seen - j), octets = (n + 7) / 8;
+            float p[tile::ROWS][tile::OCTETS] = {}, ds[tile::ROWS][tile::OCTETS] = {};
+            times_rows<W>(p, queries, keys + (j - from) * tile::PITCH, depth, octets);
+            times_rows<W>(ds, douts, values + (j - from) * tile::PITCH, depth, octets);
+            KERNEL_UNROLL
+            for (int i = 0; i < tile::ROWS; i++) {
+                int limit = visible(s, slot + own_row() + 4 * i) - j - other_row();
+                KERNEL_UNROLL
+                for (int k = 0; k < tile::OCTETS; k++) {
+                    if (k >= octets) continue;
+                    float each = 8 * k < limit ? expf(p[i][k] * a.scale - norm[i]) : 0.0f;
+                    ds[i][k] = each * (ds[i][k] - minus[i]);
                 }
             }
-        KERNEL_UNROLL
-        for (int k = 0; k < PER_WARP; k++) {
-            size_t j = first + warp * PER_WARP + k;
-            if (j >= count) continue;
-            KERNEL_UNROLL
-            for (int c = 0; c < CHUNKS; c++) {
-                size_t d = lane + (size_t)c * WARP;
-                if (d >= a.width) continue;
-                if (j < a.memory) {
-                    if (!dmemory) continue;
-                    T *to = dmemory + ((sentence * a.memory + j) * 2 * a.kv_heads + kv) * a.width + d;
-                    put(to, dk[k][c], add_memory);
-                    put(to + a.kv_heads * a.width, dv[k][c], add_memory);
-                } else if (dqkv) {
-                    T *to = dqkv + (begin + j - a.memory) * a.row + (a.heads + kv) * a.width + d;
-                    put(to, dk[k][c], add_qkv);
-                    put(to + a.kv_heads * a.width, dv[k][c], add_qkv);
+            put_weights<W>(weights, ds);
+            times_columns<W>(sums, weights, keys + (j - from) * tile::PITCH, (n + 3) / 4 * 4);
+        }
+    }
+    KERNEL_UNROLL
+    for (int i = 0; i < tile::ROWS; i++) {
+        int n = slot + own_row() + 4 * i;
+        if (n < s.length) put_row<W>(dqkv + (size_t)(s.begin + (unsigned)n) * a.row + head * a.width, sums[i], a.scale, (int)a.width, add, packed);
+    }
+}
+
+/* A block per (sentence, key head, part of the keys). lse and D of the queries at hand lie in shared memory: +inf where there is no
+ * query, so p is 0. */
+template <typename T, int W>
+static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
+    attention_dkv_kernel(T *dqkv, T *dmemory, const float *__restrict__ level, const T *__restrict__ dout, const T *__restrict__ qkv,
+                         const int32_t *__restrict__ offsets, const T *__restrict__ memory, const float *__restrict__ lse,
+                         struct attention_shape a, int chunk, bool packed, bool add_qkv, bool add_memory)
+{
+    using tile = tiling<W>;
+    KERNEL_DYNAMIC_SHARED(float, shared);
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, rows = (int)blockDim.x / WARP * tile::OWN;
+    float *queries = shared, *douts = queries + chunk * tile::PITCH, *norms = douts + chunk * tile::PITCH, *levels = norms + chunk;
+    float *keys = levels + chunk + warp * tile::OWN * (2 * tile::PITCH + tile::WEIGHTS);
+    float *values = keys + tile::OWN * tile::PITCH, *weights = values + tile::OWN * tile::PITCH;
+    unsigned kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
+    struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a, 1);
+    int first = (int)blockIdx.y * rows, own = first + warp * tile::OWN, depth = ((int)a.width + DEPTH - 1) / DEPTH * DEPTH;
+    if (first >= s.count) return;
+    /* The first tile with a query that sees any key of the block. */
+    int least = s.causal ? max(0, first - (int)a.memory) / tile::TILE * tile::TILE : 0;
+    float dk[tile::ROWS][W / 32][4] = {}, dv[tile::ROWS][W / 32][4] = {};
+    fetch_keys<W>(keys, values, own, tile::OWN, lane, WARP, s, a, kv, qkv, memory, packed);
+    cp_async_commit();
+    for (unsigned head = kv * group; head < (kv + 1) * group; head++)
+        for (int from = least; from < s.length; from += chunk) {
+            int there = min(chunk, (s.length - from + 7) / 8 * 8);
+            __syncthreads(); /* the chunk before has been read */
+            for (int which = 0; which < 2; which++) {
+                const T *source = (which ? dout : qkv) + head * a.width;
+                fetch_rows<W, T>(which ? douts : queries, there, (int)threadIdx.x, (int)blockDim.x, (int)a.width, packed,
+                                 [&](int r) { return slot_row(s, source, which ? a.heads * a.width : a.row, from + r); });
+            }
+            for (int i = (int)threadIdx.x; i < there; i += (int)blockDim.x) {
+                long long at = slot_at(s, a.heads, from + i);
+                norms[i] = at < 0 ? INFINITY : lse[at + head];
+                levels[i] = at < 0 ? 0.0f : level[at + head];
+            }
+            cp_async_commit();
+            cp_async_wait<0>();
+            __syncthreads();
+            for (int j = from; j < min(from + chunk, s.length); j += tile::TILE) {
+                int n = min(tile::TILE, s.length - j), octets = (n + 7) / 8;
+                if (own >= visible(s, j + n - 1)) continue;
+                float p[tile::ROWS][tile::OCTETS] = {}, ds[tile::ROWS][tile::OCTETS] = {};
+                times_rows<W>(p, keys, queries + (j - from) * tile::PITCH, depth, octets);
+                times_rows<W>(ds, values, douts + (j - from) * tile::PITCH, depth, octets);
+                KERNEL_UNROLL
+                for (int k = 0; k < tile::OCTETS; k++) {
+                    if (k >= octets) continue;
+                    int query = j + other_row() + 8 * k, limit = visible(s, query) - own - own_row();
+                    float norm = norms[query - from], minus = levels[query - from];
+                    KERNEL_UNROLL
+                    for (int i = 0; i < tile::ROWS; i++) {
+                        p[i][k] = 4 * i < limit ? expf(p[i][k] * a.scale - norm) : 0.0f;
+                        ds[i][k] = p[i][k] * (ds[i][k] - minus);
+                    }
                 }
+                put_weights<W>(weights, p);
+                times_columns<W>(dv, weights, douts + (j - from) * tile::PITCH, (n + 3) / 4 * 4);
+                put_weights<W>(weights, ds);
+                times_columns<W>(dk, weights, queries + (j - from) * tile::PITCH, (n + 3) / 4 * 4);
             }
         }
+    cp_async_wait<0>(); /* where there was no query */
+    KERNEL_UNROLL
+    for (int i = 0; i < tile::ROWS; i++) {
+        int n = own + own_row() + 4 * i;
+        bool latent = n < (int)a.memory, add = latent ? add_memory : add_qkv;
+        T *to = latent ? dmemory : dqkv;
+        if (!to || n >= s.count) continue;
+        to = const_cast<T *>(kv_row<T>(a, dqkv, dmemory, s.begin, s.sentence, kv, (unsigned)n, 0));
+        put_row<W>(to, dk[i], a.scale, (int)a.width, add, packed);
+        put_row<W>(to + a.kv_heads * a.width, dv[i], 1.0f, (int)a.width, add, packed);
     }
 }
 
 /* ---- launchers ---- */
 
-static size_t tile_bytes(const struct attention_shape &a, size_t groups)
+/* Rows for all warps that a block holds at a time, of at most `all`. */
+template <int W> static size_t stage_of(size_t all)
 {
-    return (2 * WARP * (a.width + 1) + groups * GROUP * a.width) * sizeof(float);
+    return all <= tiling<W>::STAGE ? (all + 7) / 8 * 8 : (size_t)tiling<W>::TILE;
+}
+
+/* Warps for at most `all` rows of their own, blocks of them, and the shared memory of a block whose warps have `arrays` of rows each. */
+struct launch {
+    size_t warps, blocks, bytes;
+};
+
+template <int W> static struct launch launch_of(size_t all, size_t stage, size_t arrays)
+{
+    using tile = tiling<W>;
+    size_t steps = (all + tile::OWN - 1) / tile::OWN, warps = steps < tile::WARPS ? steps : (size_t)tile::WARPS;
+    size_t floats = stage * (2 * tile::PITCH + 2) + warps * tile::OWN * (arrays * tile::PITCH + tile::WEIGHTS);
+    return {warps, (steps + warps - 1) / warps, floats * sizeof(float)};
 }
 
 extern "C" int attention_forward_cuda(void *out, float *lse, const void *qkv, const int32_t *offsets, const void *memory,
                                       const struct kernel_attention *shape, enum kernel_type type, kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
+    bool packed = packs(qkv) && packs(memory) && packs(out);
     if (!shape->sentences) return 0;
-    if (attention_takes_mma(a, type) && packs(qkv) && packs(memory) && packs(out))
+    if (attention_takes_mma(a, type) && packed)
         return attention_forward_mma((bf16 *)out, lse, (const bf16 *)qkv, offsets, (const bf16 *)memory, shape, stream);
     if (a.width > ATTENTION_MOST_WIDTH) return cudaErrorInvalidValue;
-    dim3 grid((unsigned)shape->sentences, (unsigned)a.heads);
-    KERNEL_DISPATCH(type, {
-        int e = allow_shared(attention_forward_kernel<T>, tile_bytes(a, 1));
+    if (!shape->longest) return 0;
+    KERNEL_DISPATCH(type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
+        size_t chunk = stage_of<W>(shape->longest + a.memory);
+        struct launch l = launch_of<W>(shape->longest, chunk, 1);
+        int e = allow_shared(attention_forward_kernel<T, W>, l.bytes);
         if (e) return e;
-        KERNEL_LAUNCH(attention_forward_kernel<T>, grid, THREADS, tile_bytes(a, 1), stream, (T *)out, lse, (const T *)qkv,
-                      offsets, (const T *)memory, a);
-    });
+        KERNEL_LAUNCH((attention_forward_kernel<T, W>), dim3((unsigned)(shape->sentences * a.heads), (unsigned)l.blocks), (unsigned)l.warps * WARP,
+                      l.bytes, stream, (T *)out, lse, (const T *)qkv, offsets, (const T *)memory, a, (int)chunk, packed && a.width % 4 == 0);
+    }));
     return cudaGetLastError();
 }
 
@@ -273,25 +274,31 @@ extern "C" int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch
                                        kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
+    bool packed = packs(qkv) && packs(memory) && packs(out) && packs(dout) && packs(dqkv) && packs(dmemory);
     if (!shape->sentences) return 0;
-    if (attention_takes_mma(a, type) && packs(qkv) && packs(memory) && packs(out) && packs(dout) && packs(dqkv) && packs(dmemory))
+    if (attention_takes_mma(a, type) && packed)
         return attention_backward_mma((bf16 *)dqkv, (bf16 *)dmemory, (const bf16 *)dout, (const bf16 *)qkv, offsets, (const bf16 *)memory,
                                       (const bf16 *)out, lse, shape, add, stream);
     if (a.width > ATTENTION_MOST_WIDTH) return cudaErrorInvalidValue;
-    size_t pairs = shape->tokens * a.heads, bytes = tile_bytes(a, 2);
-    KERNEL_DISPATCH(type, {
-        int e = allow_shared(attention_dq_kernel<T>, bytes);
-        if (!e) e = allow_shared(attention_dkv_kernel<T>, bytes);
+    size_t longest = shape->longest, keys = longest + a.memory;
+    if (!keys) return 0;
+    packed &= a.width % 4 == 0;
+    KERNEL_DISPATCH(type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
+        size_t chunk = stage_of<W>(keys);
+        struct launch l = launch_of<W>(longest, chunk, 2);
+        int e = allow_shared(attention_dq_kernel<T, W>, l.bytes);
         if (e) return e;
-        if (pairs)
-            KERNEL_LAUNCH(attention_level_kernel<T>, blocks_for(pairs, WARPS), THREADS, 0, stream, scratch, (const T *)dout,
-                          (const T *)out, pairs, a.width);
-        if (dqkv)
-            KERNEL_LAUNCH(attention_dq_kernel<T>, dim3((unsigned)shape->sentences, (unsigned)a.heads), THREADS, bytes, stream,
-                          (T *)dqkv, scratch, (const T *)dout, (const T *)qkv, offsets, (const T *)memory, lse, a, add[0]);
-        KERNEL_LAUNCH(attention_dkv_kernel<T>, dim3((unsigned)shape->sentences, (unsigned)a.kv_heads), THREADS, bytes, stream,
-                      (T *)dqkv, (T *)dmemory, scratch, (const T *)dout, (const T *)qkv, offsets, (const T *)memory, lse, a,
-                      add[0], add[1]);
-    });
+        if (longest)
+            KERNEL_LAUNCH((attention_dq_kernel<T, W>), dim3((unsigned)(shape->sentences * a.heads), (unsigned)l.blocks), (unsigned)l.warps * WARP,
+                          l.bytes, stream, (T *)dqkv, scratch, (const T *)dout, (const T *)qkv, offsets, (const T *)memory, (const T *)out,
+                          lse, a, (int)chunk, packed, add[0]);
+        chunk = stage_of<W>(longest);
+        l = launch_of<W>(keys, chunk, 2);
+        e = allow_shared(attention_dkv_kernel<T, W>, l.bytes);
+        if (e) return e;
+        KERNEL_LAUNCH((attention_dkv_kernel<T, W>), dim3((unsigned)(shape->sentences * a.kv_heads), (unsigned)l.blocks), (unsigned)l.warps * WARP,
+                      l.bytes, stream, (T *)dqkv, (T *)dmemory, scratch, (const T *)dout, (const T *)qkv, offsets, (const T *)memory, lse, a,
+                      (int)chunk, packed, add[0], add[1]);
+    }));
     return cudaGetLastError();
 }

@@ -1,4 +1,5 @@
-/* What the files of attention share: the shape as kernels take it, and the tensor-core path behind the launchers. */
+/* What the files of attention share: the shape as kernels take it, where a sentence's queries and keys lie, the widths for which
+ * kernels are made, and the tensor-core path behind the launchers. */
 #ifndef KERNELS_ATTENTION_CUH
 #define KERNELS_ATTENTION_CUH
 
@@ -31,6 +32,64 @@ static __device__ __forceinline__ const T *kv_row(const struct attention_shape &
     if (j < a.memory) return memory + ((((size_t)sentence * a.memory + j) * 2 + which) * a.kv_heads + head) * a.width;
     return qkv + (size_t)(begin + j - a.memory) * a.row + (a.heads + which * a.kv_heads + head) * a.width;
 }
+
+struct span {
+    unsigned sentence, begin;
+    int length, count, lead, slots; /* tokens, keys, empty slots in front of the queries, all slots */
+    bool causal;
+};
+
+/* In causal attention memory % step slots stand empty in front of the queries. */
+static __device__ __forceinline__ struct span span_of(const int32_t *offsets, unsigned sentence, const struct attention_shape &a, unsigned step)
+{
+    struct span s;
+    s.sentence = sentence;
+    s.begin = (unsigned)offsets[sentence];
+    s.length = offsets[sentence + 1] - offsets[sentence];
+    s.count = s.length + (int)a.memory;
+    s.lead = a.causal ? (int)(a.memory % step) : 0;
+    s.slots = s.length ? s.lead + s.length : 0;
+    s.causal = a.causal;
+    return s;
+}
+
+/* Keys that the query in a slot sees. */
+static __device__ __forceinline__ int visible(const struct span &s, int slot)
+{
+    return s.causal ? min(s.count, slot + 1 + s.count - s.length - s.lead) : s.count;
+}
+
+/* Where the row of token `slot - lead` begins, `row` elements each; negative where there is none. */
+static __device__ __forceinline__ long long slot_at(const struct span &s, unsigned row, int slot)
+{
+    return slot >= s.lead && slot < s.slots ? (long long)(s.begin + (unsigned)(slot - s.lead)) * row : -1;
+}
+
+/* The row itself, or null. */
+template <typename T>
+static __device__ __forceinline__ const T *slot_row(const struct span &s, const T *rows, unsigned row, int slot)
+{
+    long long at = slot_at(s, row, slot);
+    return at < 0 ? nullptr : rows + at;
+}
+
+/* Runs `body` with W = the width, or the next for which kernels are made, up to `most`. */
+#define ATTENTION_WIDTH(width, most, ...)                                                                              \
+    do {                                                                                                               \
+        if ((width) <= 32) {                                                                                           \
+            constexpr int W = 32;                                                                                      \
+            __VA_ARGS__;                                                                                               \
+        } else if ((width) <= 64) {                                                                                    \
+            constexpr int W = 64;                                                                                      \
+            __VA_ARGS__;                                                                                               \
+        } else if ((width) <= 128) {                                                                                   \
+            constexpr int W = 128;                                                                                     \
+            __VA_ARGS__;                                                                                               \
+        } else {                                                                                                       \
+            constexpr int W = most;                                                                                    \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+    } while (0)
 
 /* ---- attention_mma.cu: bf16, head widths that are multiples of 16 up to 128, pointers of whole 16 bytes ---- */
 

@@ -36,7 +36,7 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64 ? 1 
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
     bf16 *queries = shared + warp * STEP * PITCH, *keys = shared + rows * PITCH, *values = keys + chunk * PITCH;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
-    struct span s = span_of(offsets, blockIdx.x / a.heads, a);
+    struct span s = span_of(offsets, blockIdx.x / a.heads, a, STEP);
     float by = a.scale * LOG2E;
     int start = (int)blockIdx.y * rows;
     for (int first = start; first < s.slots; first += (int)gridDim.y * rows) {
@@ -129,7 +129,7 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     bf16 *keys = reinterpret_cast<bf16 *>(shared + 4 * QUERIES), *values = keys + rows * PITCH, *gradients = values + rows * PITCH;
     bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0);         /* (1 or 2, q | dout, QUERIES) rows */
     unsigned kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
-    struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a);
+    struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a, STEP);
     int first = (int)blockIdx.y * rows, own = first + STEP * warp;    /* keys of the block, of the warp */
     if (first >= s.count) return;
     /* The first slot that sees any of these keys. */
@@ -245,7 +245,7 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
     bf16 *keys = reinterpret_cast<bf16 *>(shared + rows), *values = keys + chunk * PITCH;
     bf16 *queries = values + chunk * PITCH + warp * 2 * ARRAY, *d = queries + ARRAY;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
-    struct span s = span_of(offsets, blockIdx.x / a.heads, a);
+    struct span s = span_of(offsets, blockIdx.x / a.heads, a, STEP);
     int first = (int)blockIdx.y * rows, slot = first + warp * STEP, seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
     if (first >= s.slots) return;
     for (int which = 0; which < 2; which++) {
@@ -295,21 +295,6 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
 
 /* ---- launchers ---- */
 
-/* Runs `body` with W = the width, or the next for which kernels are made. */
-#define ATTENTION_WIDTH(width, ...)                                                                                    \
-    do {                                                                                                               \
-        if ((width) <= 32) {                                                                                           \
-            constexpr int W = 32;                                                                                      \
-            __VA_ARGS__;                                                                                               \
-        } else if ((width) <= 64) {                                                                                    \
-            constexpr int W = 64;                                                                                      \
-            __VA_ARGS__;                                                                                               \
-        } else {                                                                                                       \
-            constexpr int W = 128;                                                                                     \
-            __VA_ARGS__;                                                                                               \
-        }                                                                                                              \
-    } while (0)
-
 static size_t least(size_t x, size_t y)
 {
     return x < y ? x : y;
@@ -347,7 +332,7 @@ int attention_forward_mma(bf16 *out, float *lse, const bf16 *qkv, const int32_t 
                           const struct kernel_attention *shape, kernel_stream stream)
 {
     if (!shape->longest) return 0;
-    ATTENTION_WIDTH(shape->head_width, KERNEL_FLAG(shape->longest <= SHORT, BRIEF, {
+    ATTENTION_WIDTH(shape->head_width, 128, KERNEL_FLAG(shape->longest <= SHORT, BRIEF, {
         return launch_forward<W, BRIEF>(out, lse, qkv, offsets, memory, shape, stream);
     }));
 }
@@ -379,7 +364,7 @@ int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf
     size_t longest = shape->longest, slots = longest + (a.causal ? a.memory % STEP : 0);
     size_t keys = longest + a.memory, steps = (slots + QUERIES - 1) / QUERIES * (a.heads / a.kv_heads);
     if (!keys) return 0;
-    ATTENTION_WIDTH(a.width, {
+    ATTENTION_WIDTH(a.width, 128, {
         size_t warps = steps_of(keys), bytes = backward_bytes<W, true>(warps, steps);
         if (warps <= backward_warps<W, true> && bytes <= shared_limit())
             return launch_backward<W, true>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps, bytes, add, stream);

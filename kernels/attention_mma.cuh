@@ -1,5 +1,4 @@
-/* What the kernels of attention_mma.cu are made of: where a sentence's queries and keys lie, rows of a head into and out of
- * shared memory, products of 16 x 16 pieces.
+/* What the kernels of attention_mma.cu are made of: rows of a head into and out of shared memory, products of 16 x 16 pieces.
  *
  * Rows lie in shared memory W + 8 apart, so that the eight rows of any 8 x 8 matrix are in different banks. A lane's registers
  * are those of kernels/ptx.cuh: rows g and g + 8, columns 2 t and 2 t + 1 of each 8 columns, for lane 4 g + t. */
@@ -10,44 +9,6 @@
 #include "kernels/ptx.cuh"
 
 enum { STEP = 16 }; /* queries of a warp, keys of a product */
-
-struct span {
-    unsigned sentence, begin;
-    int length, count, lead, slots; /* tokens, keys, empty slots in front of the queries, all slots */
-    bool causal;
-};
-
-static __device__ __forceinline__ struct span span_of(const int32_t *offsets, unsigned sentence, const struct attention_shape &a)
-{
-    struct span s;
-    s.sentence = sentence;
-    s.begin = (unsigned)offsets[sentence];
-    s.length = offsets[sentence + 1] - offsets[sentence];
-    s.count = s.length + (int)a.memory;
-    s.lead = a.causal ? (int)a.memory % STEP : 0;
-    s.slots = s.length ? s.lead + s.length : 0;
-    s.causal = a.causal;
-    return s;
-}
-
-/* Keys that the query in a slot sees. */
-static __device__ __forceinline__ int visible(const struct span &s, int slot)
-{
-    return s.causal ? min(s.count, slot + 1 + s.count - s.length - s.lead) : s.count;
-}
-
-/* Where the row of token `slot - lead` begins, `row` elements each; negative where there is none. */
-static __device__ __forceinline__ long long slot_at(const struct span &s, unsigned row, int slot)
-{
-    return slot >= s.lead && slot < s.slots ? (long long)(s.begin + (unsigned)(slot - s.lead)) * row : -1;
-}
-
-/* The row itself, or null. */
-static __device__ __forceinline__ const bf16 *slot_row(const struct span &s, const bf16 *rows, unsigned row, int slot)
-{
-    long long at = slot_at(s, row, slot);
-    return at < 0 ? nullptr : rows + at;
-}
 
 /* `rows` rows of a head into shared memory; zeros where source(r) is null. */
 template <int W, typename F>
