@@ -12,8 +12,11 @@
  * knows its own sentence only: not how many warps a block has, nor what is in shared memory at a time. No atomics. */
 #include "kernels/attention_tiles.cuh"
 
+/* That a multiprocessor has registers for. */
+template <int W> static constexpr int BLOCKS = W > 64 ? 2 : 3;
+
 template <typename T, int W>
-static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 4)
+static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     attention_forward_kernel(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ qkv, const int32_t *__restrict__ offsets,
                              const T *__restrict__ memory, struct attention_shape a, int chunk, bool packed)
 {
@@ -24,7 +27,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 4)
     float *queries = values + chunk * tile::PITCH + warp * tile::OWN * (tile::PITCH + tile::WEIGHTS), *weights = queries + tile::OWN * tile::PITCH;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, 1);
-    int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN, depth = ((int)a.width + DEPTH - 1) / DEPTH * DEPTH;
+    int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN;
     if (first >= s.length) return;
     int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0, all = visible(s, min(first + rows, s.length) - 1);
     float sums[tile::ROWS][W / 32][4] = {}, top[tile::ROWS], sum[tile::ROWS];
@@ -42,7 +45,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 4)
         for (int j = from; j < min(from + chunk, seen); j += tile::TILE) {
             int n = min(tile::TILE, seen - j), octets = (n + 7) / 8;
             float p[tile::ROWS][tile::OCTETS] = {};
-            times_rows<W>(p, queries, keys + (j - from) * tile::PITCH, depth, octets);
+            times_rows<W>(p, queries, keys + (j - from) * tile::PITCH, (int)a.width, octets);
             KERNEL_UNROLL
             for (int i = 0; i < tile::ROWS; i++) {
                 int limit = visible(s, slot + own_row() + 4 * i) - j - other_row();
@@ -82,7 +85,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 4)
 
 /* D of its queries into `level`, and their dq unless that is null. */
 template <typename T, int W>
-static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
+static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     attention_dq_kernel(T *dqkv, float *__restrict__ level, const T *__restrict__ dout, const T *__restrict__ qkv,
                         const int32_t *__restrict__ offsets, const T *__restrict__ memory, const T *__restrict__ out,
                         const float *__restrict__ lse, struct attention_shape a, int chunk, bool packed, bool add)
@@ -95,7 +98,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
     float *douts = queries + tile::OWN * tile::PITCH, *weights = douts + tile::OWN * tile::PITCH;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, 1);
-    int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN, depth = ((int)a.width + DEPTH - 1) / DEPTH * DEPTH;
+    int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN;
     if (first >= s.length) return;
     int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0, all = visible(s, min(first + rows, s.length) - 1);
     float sums[tile::ROWS][W / 32][4] = {}, minus[tile::ROWS], norm[tile::ROWS];
@@ -108,6 +111,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
         if (other_row() == 0 && n < s.length) level[at] = minus[i];
     }
     if (!dqkv) return;
+    KERNEL_UNROLL_BY(1)
     for (int which = 0; which < 2; which++) {
         const T *from = (which ? dout : qkv) + head * a.width;
         fetch_rows<W, T>(which ? douts : queries, tile::OWN, lane, WARP, (int)a.width, packed,
@@ -122,8 +126,8 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
         for (int j = from; j < min(from + chunk, seen); j += tile::TILE) {
             int n = min(tile::TILE, seen - j), octets = (n + 7) / 8;
             float p[tile::ROWS][tile::OCTETS] = {}, ds[tile::ROWS][tile::OCTETS] = {};
-            times_rows<W>(p, queries, keys + (j - from) * tile::PITCH, depth, octets);
-            times_rows<W>(ds, douts, values + (j - from) * tile::PITCH, depth, octets);
+            times_rows<W>(p, queries, keys + (j - from) * tile::PITCH, (int)a.width, octets);
+            times_rows<W>(ds, douts, values + (j - from) * tile::PITCH, (int)a.width, octets);
             KERNEL_UNROLL
             for (int i = 0; i < tile::ROWS; i++) {
                 int limit = visible(s, slot + own_row() + 4 * i) - j - other_row();
@@ -148,7 +152,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
 /* A block per (sentence, key head, part of the keys). lse and D of the queries at hand lie in shared memory: +inf where there is no
  * query, so p is 0. */
 template <typename T, int W>
-static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
+static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     attention_dkv_kernel(T *dqkv, T *dmemory, const float *__restrict__ level, const T *__restrict__ dout, const T *__restrict__ qkv,
                          const int32_t *__restrict__ offsets, const T *__restrict__ memory, const float *__restrict__ lse,
                          struct attention_shape a, int chunk, bool packed, bool add_qkv, bool add_memory)
@@ -161,7 +165,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
     float *values = keys + tile::OWN * tile::PITCH, *weights = values + tile::OWN * tile::PITCH;
     unsigned kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
     struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a, 1);
-    int first = (int)blockIdx.y * rows, own = first + warp * tile::OWN, depth = ((int)a.width + DEPTH - 1) / DEPTH * DEPTH;
+    int first = (int)blockIdx.y * rows, own = first + warp * tile::OWN;
     if (first >= s.count) return;
     /* The first tile with a query that sees any key of the block. */
     int least = s.causal ? max(0, first - (int)a.memory) / tile::TILE * tile::TILE : 0;
@@ -172,11 +176,13 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
         for (int from = least; from < s.length; from += chunk) {
             int there = min(chunk, (s.length - from + 7) / 8 * 8);
             __syncthreads(); /* the chunk before has been read */
+            KERNEL_UNROLL_BY(1)
             for (int which = 0; which < 2; which++) {
                 const T *source = (which ? dout : qkv) + head * a.width;
                 fetch_rows<W, T>(which ? douts : queries, there, (int)threadIdx.x, (int)blockDim.x, (int)a.width, packed,
                                  [&](int r) { return slot_row(s, source, which ? a.heads * a.width : a.row, from + r); });
             }
+            KERNEL_UNROLL_BY(1)
             for (int i = (int)threadIdx.x; i < there; i += (int)blockDim.x) {
                 long long at = slot_at(s, a.heads, from + i);
                 norms[i] = at < 0 ? INFINITY : lse[at + head];
@@ -189,8 +195,8 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, W > 64 ? 2 : 3)
                 int n = min(tile::TILE, s.length - j), octets = (n + 7) / 8;
                 if (own >= visible(s, j + n - 1)) continue;
                 float p[tile::ROWS][tile::OCTETS] = {}, ds[tile::ROWS][tile::OCTETS] = {};
-                times_rows<W>(p, keys, queries + (j - from) * tile::PITCH, depth, octets);
-                times_rows<W>(ds, values, douts + (j - from) * tile::PITCH, depth, octets);
+                times_rows<W>(p, keys, queries + (j - from) * tile::PITCH, (int)a.width, octets);
+                times_rows<W>(ds, values, douts + (j - from) * tile::PITCH, (int)a.width, octets);
                 KERNEL_UNROLL
                 for (int k = 0; k < tile::OCTETS; k++) {
                     if (k >= octets) continue;

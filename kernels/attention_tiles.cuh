@@ -11,8 +11,6 @@
 #include "kernels/attention.cuh"
 #include "kernels/ptx.cuh"
 
-enum { DEPTH = 8 }; /* columns of a step of scores */
-
 /* By width, so that registers do for the sums, and 99 KiB of shared memory for a block. */
 template <int W> struct tiling {
     static constexpr int WARPS = W > 64 ? 3 : 4; /* of a block, at most */
@@ -47,6 +45,7 @@ template <typename T> static __device__ __forceinline__ pack<T, 4> load_four(con
 template <int W, typename T, typename F>
 static __device__ __forceinline__ void fetch_rows(float *to, int rows, int thread, int threads, int width, bool packed, F source)
 {
+    KERNEL_UNROLL_BY(1)
     for (int i = thread; i < rows * (W / 4); i += threads) {
         int r = i / (W / 4), c = i % (W / 4) * 4;
         const T *from = source(r);
@@ -69,37 +68,37 @@ template <int W, typename T>
 static __device__ __forceinline__ void fetch_keys(float *keys, float *values, int from, int rows, int thread, int threads, const struct span &s,
                                                   const struct attention_shape &a, unsigned kv, const T *qkv, const T *memory, bool packed)
 {
+    KERNEL_UNROLL_BY(1)
     for (unsigned which = 0; which < 2; which++)
         fetch_rows<W, T>(which ? values : keys, rows, thread, threads, (int)a.width, packed, [&](int r) -> const T * {
             return from + r < s.count ? kv_row(a, qkv, memory, s.begin, s.sentence, kv, (unsigned)(from + r), which) : nullptr;
         });
 }
 
-/* sums (OWN, 8 octets) += left (OWN, depth) right^T (depth, 8 octets); depth a multiple of DEPTH */
+/* sums (OWN, 8 octets) += left (OWN, width) right^T (width, 8 octets) */
 template <int W, int C = tiling<W>::OCTETS>
 static __device__ __forceinline__ void times_rows(float (&sums)[tiling<W>::ROWS][tiling<W>::OCTETS], const float *left, const float *right,
-                                                  int depth, int octets)
+                                                  int width, int octets)
 {
     constexpr int ROWS = tiling<W>::ROWS, PITCH = tiling<W>::PITCH;
     if constexpr (C > 1)
-        if (octets < C) return times_rows<W, C - 1>(sums, left, right, depth, octets);
+        if (octets < C) return times_rows<W, C - 1>(sums, left, right, width, octets);
     left += own_row() * PITCH;
     right += other_row() * PITCH;
-    for (int d = 0; d < depth; d += DEPTH, left += DEPTH, right += DEPTH)
+    KERNEL_UNROLL_BY(1) /* two steps at a time would take registers for 16 more packs */
+    for (int d = 0; d < width; d += 4) {
+        pack<float, 4> x[ROWS], y[C];
         KERNEL_UNROLL
-        for (int e = 0; e < DEPTH; e += 4) {
-            pack<float, 4> x[ROWS], y[C];
+        for (int i = 0; i < ROWS; i++) x[i] = load_pack<float, 4>(left + 4 * i * PITCH + d);
+        KERNEL_UNROLL
+        for (int k = 0; k < C; k++) y[k] = load_pack<float, 4>(right + 8 * k * PITCH + d);
+        KERNEL_UNROLL
+        for (int e = 0; e < 4; e++)
             KERNEL_UNROLL
-            for (int i = 0; i < ROWS; i++) x[i] = load_pack<float, 4>(left + 4 * i * PITCH + e);
-            KERNEL_UNROLL
-            for (int k = 0; k < C; k++) y[k] = load_pack<float, 4>(right + 8 * k * PITCH + e);
-            KERNEL_UNROLL
-            for (int n = 0; n < 4; n++)
+            for (int i = 0; i < ROWS; i++)
                 KERNEL_UNROLL
-                for (int i = 0; i < ROWS; i++)
-                    KERNEL_UNROLL
-                    for (int k = 0; k < C; k++) sums[i][k] += x[i].v[n] * y[k].v[n];
-        }
+                for (int k = 0; k < C; k++) sums[i][k] += x[i].v[e] * y[k].v[e];
+    }
 }
 
 /* sums (OWN, W) += weights (OWN, n) rows (n, W); n a multiple of 4 */
@@ -109,6 +108,7 @@ static __device__ __forceinline__ void times_columns(float (&sums)[tiling<W>::RO
     constexpr int ROWS = tiling<W>::ROWS;
     weights += own_row() * tiling<W>::WEIGHTS;
     rows += 4 * other_row();
+    KERNEL_UNROLL_BY(1)
     for (int j = 0; j < n; j += 4) {
         pack<float, 4> x[ROWS];
         KERNEL_UNROLL

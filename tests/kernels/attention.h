@@ -5,6 +5,7 @@
 #include "kernels/trial.h"
 #include "kernels/device.h"
 
+#include <cuda_runtime.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,8 @@
 struct context {
     struct sentences s;
     struct kernel_attention shape;
-    bool add[2];
+    size_t first; /* sentence of the launch */
+    bool add[2], alone; /* alone: of try_sentences, each sentence by a launch of its own has the same bits */
     size_t room;
     int out, lse, qkv, offsets, memory, history, dqkv, dmemory, scratch, dout, cache, position;
     size_t width, rotated_heads;
@@ -121,23 +123,80 @@ static inline void check_kernel(const struct trial *t, const struct context *c)
     if (kernel && c->s.tokens && fits != (strstr(kernel, "_mma_") != NULL)) fail_msg("%s: by %s", t->name, kernel);
 }
 
+/* What the device has of an array now. */
+static inline void *bits_of(const struct trial *t, int array, size_t *bytes)
+{
+    *bytes = array < 0 ? 0 : t->arrays[array].count * (t->arrays[array].type == ARRAY_BF16 ? 2 : 4);
+    void *bits = malloc(*bytes + 1);
+    assert_int_equal(cudaMemcpy(bits, at(t, array), *bytes, cudaMemcpyDeviceToHost), 0);
+    return bits;
+}
+
+/* Runs `launch` again, once for each sentence, and compares the outputs. */
+static inline int each_alone(const struct trial *t, const struct context *c, const int outputs[2], int (*launch)(const struct trial *, const void *))
+{
+    void *together[2];
+    size_t bytes[2];
+    int e = 0;
+    for (int k = 0; k < 2; k++) together[k] = bits_of(t, outputs[k], &bytes[k]);
+    for (size_t s = 0; s < c->s.sentences && !e; s++) {
+        struct context one = *c;
+        one.alone = false;
+        one.first = s;
+        one.shape.sentences = 1;
+        one.shape.longest = (size_t)(c->s.offsets[s + 1] - c->s.offsets[s]);
+        e = launch(t, &one);
+    }
+    for (int k = 0; k < 2; k++) {
+        void *alone = bits_of(t, outputs[k], &bytes[k]);
+        if (!e && memcmp(alone, together[k], bytes[k])) fail_msg("%s: other bits in a batch", t->name);
+        free(alone);
+        free(together[k]);
+    }
+    return e;
+}
+
+/* An array of sentences from the first one on, `each` elements long. */
+static inline void *from_first(const struct trial *t, const struct context *c, int array, size_t each)
+{
+    char *all = at(t, array);
+    return all ? all + c->first * each * (t->arrays[array].type == ARRAY_BF16 ? 2 : 4) : NULL;
+}
+
+static inline size_t latents_of(const struct kernel_attention *a)
+{
+    return a->memory * 2 * a->kv_heads * a->head_width;
+}
+
 static inline int forward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    int e = attention_forward_cuda(at(t, c->out), at(t, c->lse), at(t, c->qkv), at(t, c->offsets), at(t, c->memory), &c->shape,
-                                   t->type, NULL);
+    int e = attention_forward_cuda(at(t, c->out), at(t, c->lse), at(t, c->qkv), from_first(t, c, c->offsets, 1),
+                                   from_first(t, c, c->memory, latents_of(&c->shape)), &c->shape, t->type, NULL);
     check_kernel(t, c);
-    return e;
+    return e || !c->alone ? e : each_alone(t, c, (const int[]){c->out, c->lse}, forward);
 }
 
 static inline int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    int e = attention_backward_cuda(at(t, c->dqkv), at(t, c->dmemory), at(t, c->scratch), at(t, c->dout), at(t, c->qkv),
-                                    at(t, c->offsets), at(t, c->memory), at(t, c->out), at(t, c->lse), &c->shape, c->add,
-                                    t->type, NULL);
+    size_t latents = latents_of(&c->shape);
+    int e = attention_backward_cuda(at(t, c->dqkv), from_first(t, c, c->dmemory, latents), at(t, c->scratch), at(t, c->dout), at(t, c->qkv),
+                                    from_first(t, c, c->offsets, 1), from_first(t, c, c->memory, latents), at(t, c->out), at(t, c->lse),
+                                    &c->shape, c->add, t->type, NULL);
     check_kernel(t, c);
-    return e;
+    return e || !c->alone ? e : each_alone(t, c, (const int[]){c->dqkv, c->dmemory}, backward);
+}
+
+/* Sentences of these lengths. */
+static inline void sentences_of(struct sentences *s, const size_t *lengths, size_t count)
+{
+    *s = (struct sentences){.sentences = count};
+    for (size_t i = 0; i < s->sentences; i++) {
+        for (size_t p = 0; p < lengths[i]; p++) s->sentence[s->tokens++] = (int32_t)i;
+        s->offsets[i + 1] = (int32_t)s->tokens;
+        if (lengths[i] > s->longest) s->longest = lengths[i];
+    }
 }
 
 /* The rows of capacity behind the last sentence stay as they are. */
@@ -163,7 +222,7 @@ static inline void try_sentences(struct context *c, enum kernel_type type, const
     size_t H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W, N = c->s.tokens, rows = N + spare;
     size_t latents = c->s.sentences * shape->memory * 2 * Hk * W;
     c->add[0] = add && !spare;
-    c->add[1] = !add;
+    c->add[1] = !add && !c->alone;
     c->memory = c->dqkv = c->dmemory = -1;
     c->shape = (struct kernel_attention){.sentences = c->s.sentences, .tokens = rows, .longest = longest, .heads = H, .kv_heads = Hk,
                                          .head_width = W, .memory = shape->memory, .causal = causal};

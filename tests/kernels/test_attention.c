@@ -38,6 +38,55 @@ static void widths_at_the_edge(void **state)
     }
 }
 
+/* Lengths and latent keys around the edges of octets, tiles, what is in shared memory at a time, and blocks; widths around those
+ * for which kernels are made. */
+static const struct {
+    size_t heads, kv_heads, width, memory, lengths[8];
+} tiled[] = {
+    {1, 1, 31, 0, {31, 32, 33, 15, 0, 16, 17, 1}},
+    {2, 1, 33, 1, {7, 8, 9, 30, 31, 0, 32}},
+    {4, 2, 36, 31, {1, 2, 33}},
+    {1, 1, 64, 33, {31, 30, 63}},
+    {1, 1, 64, 0, {63, 64, 65}},
+    {2, 1, 64, 1, {62, 63, 64, 127, 129}},
+    {3, 1, 52, 2, {200, 3}},
+    {1, 1, 65, 0, {47, 48, 49, 33}},
+    {2, 2, 100, 5, {27, 28, 100}},
+    {1, 1, 128, 1, {31, 32, 95, 96, 97}},
+    {2, 1, 130, 0, {7, 8, 9, 15, 16, 17, 24, 25}},
+    {1, 1, 256, 3, {13, 14, 22, 23, 49}},
+    {1, 1, 7, 70, {3, 0, 65}},
+    {6, 2, 20, 2, {40, 0, 5}},
+};
+enum { LENGTHS = sizeof tiled->lengths / sizeof *tiled->lengths };
+
+static void tile_edges(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sizeof tiled / sizeof *tiled; i++)
+            for (int causal = 0; causal < 2; causal++) {
+                struct context c = {0};
+                struct shape shape = {.heads = tiled[i].heads, .kv_heads = tiled[i].kv_heads, .width = tiled[i].width, .memory = tiled[i].memory};
+                sentences_of(&c.s, tiled[i].lengths, LENGTHS);
+                try_sentences(&c, (enum kernel_type)type, &shape, c.s.longest, causal, (i + (size_t)causal) % 2, i % 4 == 1 ? 2u : 3u,
+                              i % 3 == 2 ? 5 : 0);
+            }
+}
+
+/* What else is in a batch, and what the launch was sized for, is not seen in a sentence's bits. */
+static void alone_or_in_a_batch(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof tiled / sizeof *tiled; i++)
+        for (int causal = 0; causal < 2; causal++) {
+            struct context c = {.alone = true};
+            struct shape shape = {.heads = tiled[i].heads, .kv_heads = tiled[i].kv_heads, .width = tiled[i].width, .memory = tiled[i].memory};
+            sentences_of(&c.s, tiled[i].lengths, LENGTHS);
+            try_sentences(&c, KERNEL_F32, &shape, i % 2 ? 300 : c.s.longest, causal, false, 3, 0);
+        }
+}
+
 /* One array that is not aligned is enough for the general kernels. */
 static void shifted(void **state)
 {
@@ -63,4 +112,5 @@ static void nothing_to_attend(void **state)
         }
 }
 
-TRIAL_MAIN(cmocka_unit_test(packed), cmocka_unit_test(widths_at_the_edge), cmocka_unit_test(shifted), cmocka_unit_test(nothing_to_attend))
+TRIAL_MAIN(cmocka_unit_test(packed), cmocka_unit_test(widths_at_the_edge), cmocka_unit_test(tile_edges),
+           cmocka_unit_test(alone_or_in_a_batch), cmocka_unit_test(shifted), cmocka_unit_test(nothing_to_attend))

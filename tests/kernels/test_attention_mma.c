@@ -43,12 +43,8 @@ static void tensor_cores(void **state)
         for (int causal = 0; causal < 2; causal++)
             for (int many = 0; many < 2; many++) {
                 struct shape shape = {.heads = cases[i].heads, .kv_heads = cases[i].kv_heads, .width = cases[i].width, .memory = cases[i].memory};
-                struct context c = {.s.sentences = sizeof cases->lengths / sizeof *cases->lengths};
-                for (size_t s = 0; s < c.s.sentences; s++) {
-                    for (size_t p = 0; p < cases[i].lengths[s]; p++) c.s.sentence[c.s.tokens++] = (int32_t)s;
-                    c.s.offsets[s + 1] = (int32_t)c.s.tokens;
-                    if (cases[i].lengths[s] > c.s.longest) c.s.longest = cases[i].lengths[s];
-                }
+                struct context c = {0};
+                sentences_of(&c.s, cases[i].lengths, sizeof cases->lengths / sizeof *cases->lengths);
                 size_t longest = many ? 600 : c.s.longest ? c.s.longest + i % 3 * 20 : 0;
                 unsigned wanted = i % 4 == 1 ? 2u - (unsigned)causal : 3u;
                 try_sentences(&c, KERNEL_BF16, &shape, longest, causal, (i + (size_t)causal) % 2, wanted, many == causal ? 5 : 0);
