@@ -24,21 +24,25 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     KERNEL_DYNAMIC_SHARED(float, shared);
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, rows = (int)blockDim.x / WARP * tile::OWN;
     float *keys = shared, *values = keys + chunk * tile::PITCH;
-    float *queries = values + chunk * tile::PITCH + warp * tile::OWN * (tile::PITCH + tile::WEIGHTS), *weights = queries + tile::OWN * tile::PITCH;
+    float *queries = values + chunk * tile::PITCH + warp * tile::OWN * (tile::PITCH + tile::WEIGHTS);
+    float *weights = queries + tile::OWN * tile::PITCH;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, 1);
     int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN;
     if (first >= s.length) return;
-    int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0, all = visible(s, min(first + rows, s.length) - 1);
+    int all = visible(s, min(first + rows, s.length) - 1); /* keys that this block needs, this warp */
+    int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0;
     float sums[tile::ROWS][W / 32][4] = {}, top[tile::ROWS], sum[tile::ROWS];
     for (int i = 0; i < tile::ROWS; i++) {
         top[i] = -INFINITY;
         sum[i] = 0;
     }
-    fetch_rows<W, T>(queries, tile::OWN, lane, WARP, (int)a.width, packed, [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
+    fetch_rows<W, T>(queries, tile::OWN, lane, WARP, (int)a.width, packed,
+                     [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
     for (int from = 0; from < all; from += chunk) {
         if (from) __syncthreads(); /* the chunk before has been read */
-        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a, kv, qkv, memory, packed);
+        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a, kv, qkv, memory,
+                      packed);
         cp_async_commit();
         cp_async_wait<0>();
         __syncthreads();
@@ -55,7 +59,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
                     p[i][k] = 8 * k < limit ? p[i][k] * a.scale : -INFINITY;
                     next = fmaxf(next, p[i][k]);
                 }
-                for (int by = 2; by < 16; by *= 2) next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, by)); /* finite: all see the first key */
+                next = row_max(next); /* finite: every query sees the first key */
                 keep = expf(top[i] - next);
                 top[i] = next;
                 sum[i] *= keep;
@@ -100,7 +104,8 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, 1);
     int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN;
     if (first >= s.length) return;
-    int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0, all = visible(s, min(first + rows, s.length) - 1);
+    int all = visible(s, min(first + rows, s.length) - 1); /* keys that this block needs, this warp */
+    int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0;
     float sums[tile::ROWS][W / 32][4] = {}, minus[tile::ROWS], norm[tile::ROWS];
     KERNEL_UNROLL
     for (int i = 0; i < tile::ROWS; i++) { /* the last query stands for those that are not there */
@@ -119,7 +124,8 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     }
     for (int from = 0; from < all; from += chunk) {
         if (from) __syncthreads();
-        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a, kv, qkv, memory, packed);
+        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a, kv, qkv, memory,
+                      packed);
         cp_async_commit();
         cp_async_wait<0>();
         __syncthreads();
@@ -145,7 +151,8 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     KERNEL_UNROLL
     for (int i = 0; i < tile::ROWS; i++) {
         int n = slot + own_row() + 4 * i;
-        if (n < s.length) put_row<W>(dqkv + (size_t)(s.begin + (unsigned)n) * a.row + head * a.width, sums[i], a.scale, (int)a.width, add, packed);
+        if (n >= s.length) continue;
+        put_row<W>(dqkv + (size_t)(s.begin + (unsigned)n) * a.row + head * a.width, sums[i], a.scale, (int)a.width, add, packed);
     }
 }
 
@@ -235,17 +242,20 @@ template <int W> static size_t stage_of(size_t all)
     return all <= tiling<W>::STAGE ? (all + 7) / 8 * 8 : (size_t)tiling<W>::TILE;
 }
 
-/* Warps for at most `all` rows of their own, blocks of them, and the shared memory of a block whose warps have `arrays` of rows each. */
+/* For at most `all` > 0 rows that warps have as their own, of each of `pairs` (sentence, head), where a warp keeps `arrays` of such
+ * rows. */
 struct launch {
-    size_t warps, blocks, bytes;
+    dim3 grid;
+    unsigned threads;
+    size_t bytes;
 };
 
-template <int W> static struct launch launch_of(size_t all, size_t stage, size_t arrays)
+template <int W> static struct launch launch_of(size_t pairs, size_t all, size_t stage, size_t arrays)
 {
     using tile = tiling<W>;
     size_t steps = (all + tile::OWN - 1) / tile::OWN, warps = steps < tile::WARPS ? steps : (size_t)tile::WARPS;
     size_t floats = stage * (2 * tile::PITCH + 2) + warps * tile::OWN * (arrays * tile::PITCH + tile::WEIGHTS);
-    return {warps, (steps + warps - 1) / warps, floats * sizeof(float)};
+    return {dim3((unsigned)pairs, blocks_for(steps, warps)), (unsigned)warps * WARP, floats * sizeof(float)};
 }
 
 extern "C" int attention_forward_cuda(void *out, float *lse, const void *qkv, const int32_t *offsets, const void *memory,
@@ -258,13 +268,14 @@ extern "C" int attention_forward_cuda(void *out, float *lse, const void *qkv, co
         return attention_forward_mma((bf16 *)out, lse, (const bf16 *)qkv, offsets, (const bf16 *)memory, shape, stream);
     if (a.width > ATTENTION_MOST_WIDTH) return cudaErrorInvalidValue;
     if (!shape->longest) return 0;
+    packed &= a.width % 4 == 0;
     KERNEL_DISPATCH(type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
         size_t chunk = stage_of<W>(shape->longest + a.memory);
-        struct launch l = launch_of<W>(shape->longest, chunk, 1);
+        struct launch l = launch_of<W>(shape->sentences * a.heads, shape->longest, chunk, 1);
         int e = allow_shared(attention_forward_kernel<T, W>, l.bytes);
         if (e) return e;
-        KERNEL_LAUNCH((attention_forward_kernel<T, W>), dim3((unsigned)(shape->sentences * a.heads), (unsigned)l.blocks), (unsigned)l.warps * WARP,
-                      l.bytes, stream, (T *)out, lse, (const T *)qkv, offsets, (const T *)memory, a, (int)chunk, packed && a.width % 4 == 0);
+        KERNEL_LAUNCH((attention_forward_kernel<T, W>), l.grid, l.threads, l.bytes, stream, (T *)out, lse, (const T *)qkv, offsets,
+                      (const T *)memory, a, (int)chunk, packed);
     }));
     return cudaGetLastError();
 }
@@ -290,21 +301,20 @@ extern "C" int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch
     if (!keys) return 0;
     packed &= a.width % 4 == 0;
     KERNEL_DISPATCH(type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
-        size_t chunk = stage_of<W>(keys);
-        struct launch l = launch_of<W>(longest, chunk, 2);
-        int e = allow_shared(attention_dq_kernel<T, W>, l.bytes);
+        size_t chunk = stage_of<W>(longest);
+        struct launch l = launch_of<W>(shape->sentences * a.kv_heads, keys, chunk, 2);
+        int e = allow_shared(attention_dkv_kernel<T, W>, l.bytes);
         if (e) return e;
-        if (longest)
-            KERNEL_LAUNCH((attention_dq_kernel<T, W>), dim3((unsigned)(shape->sentences * a.heads), (unsigned)l.blocks), (unsigned)l.warps * WARP,
-                          l.bytes, stream, (T *)dqkv, scratch, (const T *)dout, (const T *)qkv, offsets, (const T *)memory, (const T *)out,
-                          lse, a, (int)chunk, packed, add[0]);
-        chunk = stage_of<W>(longest);
-        l = launch_of<W>(keys, chunk, 2);
-        e = allow_shared(attention_dkv_kernel<T, W>, l.bytes);
-        if (e) return e;
-        KERNEL_LAUNCH((attention_dkv_kernel<T, W>), dim3((unsigned)(shape->sentences * a.kv_heads), (unsigned)l.blocks), (unsigned)l.warps * WARP,
-                      l.bytes, stream, (T *)dqkv, (T *)dmemory, scratch, (const T *)dout, (const T *)qkv, offsets, (const T *)memory, lse, a,
-                      (int)chunk, packed, add[0], add[1]);
+        if (longest) {
+            size_t seen = stage_of<W>(keys);
+            struct launch q = launch_of<W>(shape->sentences * a.heads, longest, seen, 2);
+            e = allow_shared(attention_dq_kernel<T, W>, q.bytes);
+            if (e) return e;
+            KERNEL_LAUNCH((attention_dq_kernel<T, W>), q.grid, q.threads, q.bytes, stream, (T *)dqkv, scratch, (const T *)dout,
+                          (const T *)qkv, offsets, (const T *)memory, (const T *)out, lse, a, (int)seen, packed, add[0]);
+        }
+        KERNEL_LAUNCH((attention_dkv_kernel<T, W>), l.grid, l.threads, l.bytes, stream, (T *)dqkv, (T *)dmemory, scratch,
+                      (const T *)dout, (const T *)qkv, offsets, (const T *)memory, lse, a, (int)chunk, packed, add[0], add[1]);
     }));
     return cudaGetLastError();
 }

@@ -40,14 +40,14 @@ struct span {
 };
 
 /* In causal attention memory % step slots stand empty in front of the queries. */
-static __device__ __forceinline__ struct span span_of(const int32_t *offsets, unsigned sentence, const struct attention_shape &a, unsigned step)
+static __device__ __forceinline__ struct span span_of(const int32_t *offsets, unsigned sentence, const struct attention_shape &a, int step)
 {
     struct span s;
     s.sentence = sentence;
     s.begin = (unsigned)offsets[sentence];
     s.length = offsets[sentence + 1] - offsets[sentence];
     s.count = s.length + (int)a.memory;
-    s.lead = a.causal ? (int)(a.memory % step) : 0;
+    s.lead = a.causal ? (int)a.memory % step : 0;
     s.slots = s.length ? s.lead + s.length : 0;
     s.causal = a.causal;
     return s;

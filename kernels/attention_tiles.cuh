@@ -65,8 +65,9 @@ static __device__ __forceinline__ void fetch_rows(float *to, int rows, int threa
 
 /* Keys and values `from` .. `from + rows` of a sentence. */
 template <int W, typename T>
-static __device__ __forceinline__ void fetch_keys(float *keys, float *values, int from, int rows, int thread, int threads, const struct span &s,
-                                                  const struct attention_shape &a, unsigned kv, const T *qkv, const T *memory, bool packed)
+static __device__ __forceinline__ void fetch_keys(float *keys, float *values, int from, int rows, int thread, int threads,
+                                                  const struct span &s, const struct attention_shape &a, unsigned kv, const T *qkv,
+                                                  const T *memory, bool packed)
 {
     KERNEL_UNROLL_BY(1)
     for (unsigned which = 0; which < 2; which++)
@@ -103,7 +104,8 @@ static __device__ __forceinline__ void times_rows(float (&sums)[tiling<W>::ROWS]
 
 /* sums (OWN, W) += weights (OWN, n) rows (n, W); n a multiple of 4 */
 template <int W>
-static __device__ __forceinline__ void times_columns(float (&sums)[tiling<W>::ROWS][W / 32][4], const float *weights, const float *rows, int n)
+static __device__ __forceinline__ void times_columns(float (&sums)[tiling<W>::ROWS][W / 32][4], const float *weights, const float *rows,
+                                                     int n)
 {
     constexpr int ROWS = tiling<W>::ROWS;
     weights += own_row() * tiling<W>::WEIGHTS;
@@ -138,7 +140,13 @@ static __device__ __forceinline__ void put_weights(float *weights, const float (
     __syncwarp();
 }
 
-/* The sum over the lanes of a row. */
+/* The largest, the sum over the lanes of a row. */
+static __device__ __forceinline__ float row_max(float x)
+{
+    for (int by = 2; by < 16; by *= 2) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, by));
+    return x;
+}
+
 static __device__ __forceinline__ float row_sum(float x)
 {
     for (int by = 2; by < 16; by *= 2) x += __shfl_xor_sync(FULL_WARP, x, by);

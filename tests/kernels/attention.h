@@ -133,7 +133,8 @@ static inline void *bits_of(const struct trial *t, int array, size_t *bytes)
 }
 
 /* Runs `launch` again, once for each sentence, and compares the outputs. */
-static inline int each_alone(const struct trial *t, const struct context *c, const int outputs[2], int (*launch)(const struct trial *, const void *))
+static inline int each_alone(const struct trial *t, const struct context *c, const int outputs[2],
+                             int (*launch)(const struct trial *, const void *))
 {
     void *together[2];
     size_t bytes[2];

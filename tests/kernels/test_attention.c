@@ -58,7 +58,12 @@ static const struct {
     {1, 1, 7, 70, {3, 0, 65}},
     {6, 2, 20, 2, {40, 0, 5}},
 };
-enum { LENGTHS = sizeof tiled->lengths / sizeof *tiled->lengths };
+
+static struct shape tiled_of(struct sentences *s, size_t i)
+{
+    sentences_of(s, tiled[i].lengths, sizeof tiled->lengths / sizeof *tiled->lengths);
+    return (struct shape){.heads = tiled[i].heads, .kv_heads = tiled[i].kv_heads, .width = tiled[i].width, .memory = tiled[i].memory};
+}
 
 static void tile_edges(void **state)
 {
@@ -67,8 +72,7 @@ static void tile_edges(void **state)
         for (size_t i = 0; i < sizeof tiled / sizeof *tiled; i++)
             for (int causal = 0; causal < 2; causal++) {
                 struct context c = {0};
-                struct shape shape = {.heads = tiled[i].heads, .kv_heads = tiled[i].kv_heads, .width = tiled[i].width, .memory = tiled[i].memory};
-                sentences_of(&c.s, tiled[i].lengths, LENGTHS);
+                struct shape shape = tiled_of(&c.s, i);
                 try_sentences(&c, (enum kernel_type)type, &shape, c.s.longest, causal, (i + (size_t)causal) % 2, i % 4 == 1 ? 2u : 3u,
                               i % 3 == 2 ? 5 : 0);
             }
@@ -81,8 +85,7 @@ static void alone_or_in_a_batch(void **state)
     for (size_t i = 0; i < sizeof tiled / sizeof *tiled; i++)
         for (int causal = 0; causal < 2; causal++) {
             struct context c = {.alone = true};
-            struct shape shape = {.heads = tiled[i].heads, .kv_heads = tiled[i].kv_heads, .width = tiled[i].width, .memory = tiled[i].memory};
-            sentences_of(&c.s, tiled[i].lengths, LENGTHS);
+            struct shape shape = tiled_of(&c.s, i);
             try_sentences(&c, KERNEL_F32, &shape, i % 2 ? 300 : c.s.longest, causal, false, 3, 0);
         }
 }
