@@ -116,9 +116,17 @@ static double flops_weight(const struct shape_view *s, const struct attributes *
     return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][1];
 }
 
+/* In f32 a GPU multiplies by the slope in a pass of its own, which reads and writes dx once more. */
+static double bytes_input(const struct shape_view *s, double plain, double element)
+{
+    double dx = (double)s->out[0][0] * (double)s->out[0][1] * element;
+    return s->in[2][1] && element == sizeof(float) ? plain + 2 * dx : plain;
+}
+
 const struct op_type op_linear_type = {
     .name = "linear", .index = OP_linear, .gradient = gradient, .recompute = recompute, .flops = flops};
 const struct op_type op_linear_backward_input_type = {
-    .name = "linear_backward_input", .index = OP_linear_backward_input, .accumulates = 1, .flops = flops_input};
+    .name = "linear_backward_input", .index = OP_linear_backward_input, .accumulates = 1, .flops = flops_input,
+    .bytes = bytes_input};
 const struct op_type op_linear_backward_weight_type = {
     .name = "linear_backward_weight", .index = OP_linear_backward_weight, .accumulates = 3, .flops = flops_weight};
