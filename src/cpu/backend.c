@@ -112,16 +112,9 @@ static void accumulate(struct backend *b, float *to, const float *from, size_t e
     pool_run(b->pool, (elements + TILE - 1) / TILE, add_tile, &(struct arenas){to, from, elements});
 }
 
-static elbo_status reserve(struct backend *b, size_t shared, size_t per_worker, elbo_error *error)
+static elbo_status reserve(struct backend *b, size_t per_worker, elbo_error *error)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
-    if (shared > cpu->shared_bytes) {
-        release(b, cpu->shared);
-        cpu->shared = NULL;
-        cpu->shared_bytes = 0;
-        ELBO_TRY(allocate(b, (void **)&cpu->shared, shared, "scratch shared by the threads", error));
-        cpu->shared_bytes = rounded(shared);
-    }
     if (per_worker > cpu->worker_bytes) {
         release(b, cpu->workers);
         cpu->workers = NULL;
@@ -223,7 +216,6 @@ static void destroy(struct backend *b)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
     if (cpu->pool) pool_destroy(cpu->pool);
-    release(b, cpu->shared);
     release(b, cpu->workers);
     free(cpu);
 }

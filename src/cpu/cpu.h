@@ -45,8 +45,8 @@ struct cpu_backend {
     struct backend base;
     struct pool *pool;
     char detail[64];
-    char *shared, *workers;              /* scratch */
-    size_t shared_bytes, worker_bytes;
+    char *workers;                       /* scratch of the threads */
+    size_t worker_bytes;
 };
 
 static inline struct cpu_backend *cpu_of(const struct call *c)
@@ -57,11 +57,6 @@ static inline struct cpu_backend *cpu_of(const struct call *c)
 static inline void cpu_run(const struct call *c, size_t tiles, pool_tile run, const void *argument)
 {
     pool_run(cpu_of(c)->pool, tiles, run, (void *)argument);
-}
-
-static inline float *cpu_shared(const struct call *c)
-{
-    return (float *)cpu_of(c)->shared;
 }
 
 static inline float *cpu_scratch(const struct call *c, size_t worker)

@@ -19,7 +19,7 @@ static size_t chunk_rows(size_t n, size_t v)
 
 static float *chunk_of(const struct call *c)
 {
-    return cpu_shared(c);
+    return c->scratch;
 }
 
 void CPU(linear_cross_entropy_workspace)(const struct call *c, size_t *shared, size_t *per_worker)

@@ -78,7 +78,7 @@ static void backward(void *argument, size_t tile, size_t worker)
     struct dropping_rows dropping = drops ? dropping_of(c, 5) : (struct dropping_rows){0};
     const float *gamma = c->in[3], *stats = c->in[4];
     size_t d = c->size.in[2][1], end = least(c->size.in[2][0], (tile + 1) * ROWS);
-    float *dgamma = cpu_shared(c) + tile * 2 * d, *dbeta = dgamma + d;
+    float *dgamma = (float *)c->scratch + tile * 2 * d, *dbeta = dgamma + d;
     memset(dgamma, 0, 2 * d * sizeof *dgamma);
     for (size_t n = tile * ROWS; n < end; n++) {
         const float *dy = (const float *)c->in[0] + n * d, *s = (const float *)c->in[2] + n * d;
@@ -130,7 +130,7 @@ static void combine(void *argument, size_t tile, size_t worker)
         if (!out) continue;
         for (size_t j = tile * COLUMNS; j < end; j++) {
             float sum = 0;
-            for (size_t b = 0; b < blocks; b++) sum += cpu_shared(c)[(2 * b + which) * d + j];
+            for (size_t b = 0; b < blocks; b++) sum += ((const float *)c->scratch)[(2 * b + which) * d + j];
             out[j] = c->add[1 + which] ? out[j] + sum : sum;
         }
     }

@@ -56,8 +56,8 @@ static void add_blocks(float *record, const double *sums, const int32_t *at, siz
 
 void CPU(squared_norm)(const struct call *c)
 {
-    sum_blocks(c, (double *)(void *)cpu_shared(c));
-    add_blocks(c->out[0], (const double *)(const void *)cpu_shared(c), NULL, tiles_of(c->size.in[0][0], BLOCK));
+    sum_blocks(c, c->scratch);
+    add_blocks(c->out[0], c->scratch, NULL, tiles_of(c->size.in[0][0], BLOCK));
 }
 
 void CPU(block_squares)(const struct call *c)

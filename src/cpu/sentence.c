@@ -68,7 +68,7 @@ static void pool_backward(void *argument, size_t tile, size_t worker)
     const float *query = c->in[2], *x = c->in[3], *weights = c->in[4];
     const int32_t *offsets = c->in[1];
     size_t d = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
-    float *score = cpu_shared(c), *dx = c->out[0];
+    float *score = c->scratch, *dx = c->out[0];
     bool add = c->add[0];
     for (size_t s = tile * SENTENCES; s < end; s++) {
         const float *dy = (const float *)c->in[0] + s * d;
@@ -92,7 +92,7 @@ static void query_backward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const float *x = c->in[3], *score = cpu_shared(c);
+    const float *x = c->in[3], *score = c->scratch;
     size_t rows = c->size.in[3][0], d = c->size.in[3][1], from = tile * COLUMNS, width = least(COLUMNS, d - from);
     float sum[COLUMNS] = {0}, *out = c->out[1];
     for (size_t n = 0; n < rows; n++) {

@@ -70,20 +70,6 @@ static void accumulate(struct backend *base, float *to, const float *from, size_
     cuda_keep(b, add_cuda(to, from, NULL, elements, true, KERNEL_F32, KERNEL_F32, cuda_stream(b)), "add");
 }
 
-static elbo_status reserve(struct backend *base, size_t shared, size_t per_worker, elbo_error *error)
-{
-    struct cuda_backend *b = (struct cuda_backend *)base;
-    (void)per_worker;
-    if (shared <= b->scratch_bytes) return ELBO_OK;
-    if (b->scratch) release(base, b->scratch);
-    b->scratch = NULL;
-    b->scratch_bytes = 0;
-    b->scratch_generation++;
-    ELBO_TRY(allocate(base, &b->scratch, shared, "scratch", error));
-    b->scratch_bytes = shared;
-    return ELBO_OK;
-}
-
 static elbo_status check(struct backend *base, elbo_error *error)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
@@ -99,7 +85,6 @@ static void destroy(struct backend *base)
     cublaslt_close(&b->lt);
     cuda_transfer_close(b);
     cuda_side_close(b);
-    if (b->scratch) cudaFree(b->scratch);
     if (b->workspace) cudaFree(b->workspace);
     if (b->stream) cudaStreamDestroy(b->stream);
     if (b->base.pool) pool_destroy(b->base.pool);
@@ -145,7 +130,7 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
 
 static const struct backend table_of_cuda = {
     .name = "cuda", .kernels = cuda_table, .allocate = allocate, .release = release, .upload = upload, .download = download,
-    .copy = copy, .accumulate = accumulate, .reserve = reserve, .check = check, .bf16 = true, .separate_memory = true, .rows = row_size, .own_bytes = WORKSPACE_HOPPER,
+    .copy = copy, .accumulate = accumulate, .check = check, .bf16 = true, .separate_memory = true, .rows = row_size, .own_bytes = WORKSPACE_HOPPER,
     .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send, .replay = cuda_replay, .capture = cuda_capture,
     .captured = cuda_captured, .forget = cuda_forget, .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host,
     .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait,

@@ -33,9 +33,6 @@ struct cuda_backend {
     cublasLtHandle_t handle;
     void *workspace;             /* cuBLASLt's                                     */
     size_t workspace_bytes;
-    void *scratch;               /* of the ops, shared                             */
-    size_t scratch_bytes;
-    unsigned scratch_generation; /* captured executions hold its address           */
     char *stages;                /* (CUDA_STAGES, stage_bytes) pinned              */
     size_t stage_bytes;
     unsigned stage;

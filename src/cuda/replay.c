@@ -10,7 +10,6 @@ enum { MOST_CAPTURES = 256 };
 struct capture {
     struct replay_key key;
     bool refused; /* could not be captured: walked every time */
-    unsigned scratch; /* generation of the scratch that it uses */
     cudaGraphExec_t exec;
 };
 
@@ -38,10 +37,6 @@ bool cuda_replay(struct backend *base, void **captures, const struct replay_key 
     struct cuda_backend *b = (struct cuda_backend *)base;
     struct capture *c = find(captures, key);
     if (!c || !c->exec) return false;
-    if (c->scratch != b->scratch_generation) {
-        drop(c);
-        return false;
-    }
     cuda_keep(b, cudaGraphLaunch(c->exec, b->stream), "cudaGraphLaunch");
     return true;
 }
@@ -80,7 +75,6 @@ bool cuda_captured(struct backend *base, void **captures, const struct replay_ke
         cudaGetLastError();
         return false;
     }
-    c->scratch = b->scratch_generation;
     cuda_keep(b, cudaGraphLaunch(c->exec, b->stream), "cudaGraphLaunch");
     return true;
 }

@@ -26,11 +26,6 @@ static kernel_stream stream_of(const struct call *c)
     return (kernel_stream)cuda_of(c)->stream;
 }
 
-static float *scratch_of(const struct call *c)
-{
-    return cuda_of(c)->scratch;
-}
-
 static void keep(const struct call *c, int error)
 {
     cuda_keep(cuda_of(c), error, c->node->type->name);
@@ -83,7 +78,7 @@ static void embedding(const struct call *c)
 
 static void embedding_backward(const struct call *c)
 {
-    keep(c, embedding_backward_cuda(c->out[0], scratch_of(c), c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[0][0],
+    keep(c, embedding_backward_cuda(c->out[0], c->scratch, c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[0][0],
                                     c->size.in[0][1], c->add[0], in_type(c, 0), stream_of(c)));
 }
 
@@ -125,7 +120,7 @@ static void linear_backward_weight(const struct call *c)
         p.b = (struct cuda_matrix){c->in[1], in, 1};
         cuda_product(cuda_of(c), &p);
     }
-    if (c->out[1]) keep(c, bias_backward_cuda(c->out[1], scratch_of(c), c->in[0], n, out, c->add[1], in_type(c, 0), stream_of(c)));
+    if (c->out[1]) keep(c, bias_backward_cuda(c->out[1], c->scratch, c->in[0], n, out, c->add[1], in_type(c, 0), stream_of(c)));
 }
 
 static void linear_backward_weight_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -146,7 +141,7 @@ static void norm(const struct call *c)
 static void norm_backward(const struct call *c)
 {
     struct kernel_dropout d = dropout_of(c, 5);
-    keep(c, norm_backward_cuda(c->out[0], c->out[1], c->out[2], c->out[3], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3],
+    keep(c, norm_backward_cuda(c->out[0], c->out[1], c->out[2], c->out[3], c->scratch, c->in[0], c->in[1], c->in[2], c->in[3],
                                c->in[4], drops(c) ? &d : NULL, c->size.in[2][0], c->size.in[2][1], c->attr->i[ATTR_NORM_RMS], c->add,
                                in_type(c, 2), stream_of(c)));
 }
@@ -189,7 +184,7 @@ static void attention_backward(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 1, 2);
     if (!c->add[0]) clear(c, c->out[0], 2, a.tokens, (a.heads + 2 * a.kv_heads) * a.head_width, in_type(c, 1));
-    keep(c, attention_backward_cuda(c->out[0], c->out[1], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5],
+    keep(c, attention_backward_cuda(c->out[0], c->out[1], c->scratch, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5],
                                     &a, c->add, in_type(c, 1), stream_of(c)));
 }
 
@@ -224,7 +219,7 @@ static void pool(const struct call *c)
 static void pool_backward(const struct call *c)
 {
     if (!c->add[0]) clear(c, c->out[0], 1, c->size.out[0][0], c->size.in[0][1], in_type(c, 0));
-    keep(c, pool_backward_cuda(c->out[0], c->out[1], scratch_of(c), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
+    keep(c, pool_backward_cuda(c->out[0], c->out[1], c->scratch, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
                                c->size.in[4][0], c->size.in[0][0], c->size.in[0][1], (int)c->attr->i[0], c->add, in_type(c, 0), stream_of(c)));
 }
 
@@ -272,10 +267,15 @@ static size_t padded(size_t vocabulary)
     return (vocabulary + VOCABULARY_ALIGNMENT - 1) / VOCABULARY_ALIGNMENT * VOCABULARY_ALIGNMENT;
 }
 
-static size_t chunk_rows(size_t rows, size_t vocabulary, size_t element)
+static size_t most_rows(size_t vocabulary, size_t element)
 {
     size_t most = CHUNK_BYTES / element / padded(vocabulary);
-    if (most < LEAST_ROWS) most = LEAST_ROWS;
+    return most < LEAST_ROWS ? (size_t)LEAST_ROWS : most;
+}
+
+static size_t chunk_rows(size_t rows, size_t vocabulary, size_t element)
+{
+    size_t most = most_rows(vocabulary, element);
     if (rows <= most) return rows ? rows : 1;
     size_t chunks = (rows + most - 1) / most;
     return (rows + chunks - 1) / chunks;
@@ -291,7 +291,7 @@ static const void *padded_weights(const struct call *c, size_t rows, size_t elem
 {
     size_t v = c->size.in[1][0], d = c->size.in[1][1], bytes = v * d * element;
     if (v == padded(v)) return c->in[1];
-    char *to = (char *)scratch_of(c) + logits_bytes(rows, v, element);
+    char *to = (char *)c->scratch + logits_bytes(rows, v, element);
     keep(c, cudaMemcpyAsync(to, c->in[1], bytes, cudaMemcpyDeviceToDevice, cuda_of(c)->stream));
     keep(c, cudaMemsetAsync(to + bytes, 0, (padded(v) - v) * d * element, cuda_of(c)->stream));
     return to;
@@ -318,7 +318,7 @@ static void cross_entropy(const struct call *c, const float *dnll, void *dy, flo
     const void *w = padded_weights(c, n, element);
     const int32_t *labels = c->in[2];
     float *nll = c->out[0];
-    void *logits = scratch_of(c);
+    void *logits = c->scratch;
     for (size_t from = 0; from < n || from == 0; from += rows) {
         size_t count = n - from < rows ? n - from : rows;
         struct cuda_matrix chunk = {y + from * d * element, d, 1};
@@ -348,8 +348,9 @@ static void linear_cross_entropy_train(const struct call *c)
 static void linear_cross_entropy_workspace(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)per_worker;
-    size_t element = dtype_bytes(c->in_type[0]), v = c->size.in[1][0];
-    *shared = logits_bytes(c->size.in[0][0], v, element) + (v == padded(v) ? 0 : padded(v) * c->size.in[1][1] * element);
+    size_t element = dtype_bytes(c->in_type[0]), v = c->size.in[1][0], most = most_rows(v, element), rows = c->size.in[0][0];
+    rows = !rows ? 1 : rows < most ? rows : most; /* fewer rows than the capacity may be in larger chunks */
+    *shared = rows * padded(v) * element + (v == padded(v) ? 0 : padded(v) * c->size.in[1][1] * element);
 }
 
 static void elbo(const struct call *c)
@@ -401,7 +402,7 @@ static void dropout(const struct call *c)
 
 static void squared_norm(const struct call *c)
 {
-    keep(c, squared_norm_cuda(c->out[0], (double *)cuda_of(c)->scratch, c->in[0], c->size.in[0][0], stream_of(c)));
+    keep(c, squared_norm_cuda(c->out[0], c->scratch, c->in[0], c->size.in[0][0], stream_of(c)));
 }
 
 static void squared_norm_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -417,7 +418,7 @@ static void block_squares(const struct call *c)
 
 static void combined_norm(const struct call *c)
 {
-    keep(c, combined_norm_cuda(c->out[0], (double *)cuda_of(c)->scratch, c->in[0], c->in[1], c->size.in[1][0], stream_of(c)));
+    keep(c, combined_norm_cuda(c->out[0], c->scratch, c->in[0], c->in[1], c->size.in[1][0], stream_of(c)));
 }
 
 static void combined_norm_workspace(const struct call *c, size_t *shared, size_t *per_worker)

@@ -44,10 +44,11 @@ void *executor_pointer(const struct executor *e, value v)
     return e->arena + e->plan.offset[v.index];
 }
 
-elbo_status executor_create(struct executor *e, const struct graph *g, struct backend *backend, elbo_error *error)
+/* Refuses what the backend cannot run; what the ops want for themselves, at the capacities. */
+static elbo_status look_at_kernels(struct executor *e, elbo_error *error)
 {
-    *e = (struct executor){.graph = g, .backend = backend};
-    ELBO_TRY(graph_check(g, error));
+    const struct graph *g = e->graph;
+    struct backend *backend = e->backend;
     const uint32_t *order;
     size_t steps = graph_schedule(g, &order);
     for (size_t s = 0; s < steps; s++) {
@@ -63,14 +64,23 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
         if (!kernel->workspace) continue;
         for (unsigned k = 0; k < MAX_OUTPUTS; k++) call.out[k] = n->out[k].index ? &call : NULL;
         for (unsigned k = 0; k < MAX_INPUTS; k++) call.in[k] = n->in[k].index ? &call : NULL;
-        size_t shared = 0, per_worker = 0;
-        kernel->workspace(&call, &shared, &per_worker);
-        if (shared > e->workspace_shared) e->workspace_shared = shared;
+        size_t per_worker = 0;
+        kernel->workspace(&call, &e->scratch[s], &per_worker);
         if (per_worker > e->workspace_worker) e->workspace_worker = per_worker;
     }
+    return ELBO_OK;
+}
+
+elbo_status executor_create(struct executor *e, const struct graph *g, struct backend *backend, elbo_error *error)
+{
+    *e = (struct executor){.graph = g, .backend = backend};
+    ELBO_TRY(graph_check(g, error));
+    const uint32_t *order;
+    e->scratch = calloc(graph_schedule(g, &order) + 1, sizeof *e->scratch);
     e->inputs = calloc(graph_inputs(g) + 1, sizeof *e->inputs);
-    if (!e->inputs) return elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
-    elbo_status status = plan_create(&e->plan, g, error);
+    elbo_status status = e->scratch && e->inputs ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
+    if (!status) status = look_at_kernels(e, error);
+    if (!status) status = plan_create(&e->plan, g, e->scratch, error);
     if (status) executor_free(e);
     return status;
 }
@@ -86,6 +96,7 @@ void executor_free(struct executor *e)
     if (e->staged) e->backend->release(e->backend, e->staged);
     free(e->staged_at);
     plan_free(&e->plan);
+    free(e->scratch);
     free(e->inputs);
     *e = (struct executor){0};
 }
@@ -167,14 +178,15 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
     e->states = states;
     if (e->backend->separate_memory && !e->staged) ELBO_TRY(stage_inputs(e, error));
     if (e->staged) ELBO_TRY(e->backend->reserve_staging(e->backend, e->staged_bytes, error));
-    return e->backend->reserve(e->backend, e->workspace_shared, e->workspace_worker, error);
+    return e->backend->reserve ? e->backend->reserve(e->backend, e->workspace_worker, error) : ELBO_OK;
 }
 
-/* Under the sanitizer an op may touch its own values, at their counts, and nothing else of the arena. */
-static void guard_arena(const struct executor *e, const struct node *n, const size_t count[DIM_KINDS])
+/* Under the sanitizer an op may touch its own values, at their counts, and its scratch, and nothing else of the arena. */
+static void guard_arena(const struct executor *e, size_t step, const struct node *n, const size_t count[DIM_KINDS])
 {
     if (!REDZONE_BYTES || e->backend->separate_memory) return;
     redzone_close(e->arena, e->plan.bytes);
+    redzone_open(e->arena + e->plan.scratch[step], e->scratch[step]);
     for (unsigned k = 0; k < MAX_INPUTS + MAX_OUTPUTS; k++) {
         value v = k < MAX_INPUTS ? n->in[k] : n->out[k - MAX_INPUTS];
         if (v.index && graph_value(e->graph, v)->class == VALUE_ACTIVATION)
@@ -218,6 +230,7 @@ static elbo_status walk(struct executor *e, const struct execution *run, const s
                             .longest = longest_of(g, n, key), .header = (const struct call_header *)e->staged};
         node_types(&call, g, n);
         node_sizes(&call.size, g, n, key->count);
+        call.scratch = e->arena + e->plan.scratch[s];
         for (unsigned k = 0; k < MAX_INPUTS; k++) {
             call.in[k] = executor_pointer(e, n->in[k]);
             if (n->in[k].index && (!call.in[k] || !bound(e, n->in[k])))
@@ -228,7 +241,7 @@ static elbo_status walk(struct executor *e, const struct execution *run, const s
             call.out[k] = executor_pointer(e, n->out[k]);
             call.add[k] = n->mode[k] == WRITE_ADD || (n->mode[k] == WRITE_ADD_LATER_SLOTS && !key->first_slot);
         }
-        guard_arena(e, n, key->count);
+        guard_arena(e, s, n, key->count);
         if (e->hook) e->hook(e->hook_context, &call, false);
         e->backend->kernels[n->type->index].run(&call);
         if (e->hook) e->hook(e->hook_context, &call, true);

@@ -28,6 +28,7 @@ struct call {
     const struct attributes *attr;
     const void *in[MAX_INPUTS];  /* null: input not given            */
     void *out[MAX_OUTPUTS];      /* null: output not wanted          */
+    void *scratch;               /* as many bytes as kernel.workspace said, at least */
     bool add[MAX_OUTPUTS];       /* += instead of =                  */
     enum dtype in_type[MAX_INPUTS], out_type[MAX_OUTPUTS];
     struct shape_view size;
@@ -50,7 +51,7 @@ struct replay_key {
 
 struct kernel {
     void (*run)(const struct call *call);
-    /* Scratch bytes at these sizes: shared by the call, and for each worker. Null: none. */
+    /* Scratch bytes at these sizes, enough for any smaller ones too: shared by the call, and for each worker. Null: none. */
     void (*workspace)(const struct call *call, size_t *shared, size_t *per_worker);
     /* Fails in words when sizes are beyond what this kernel can do; asked before the first execution. Null: any will do. */
     elbo_status (*refuse)(const struct call *call, elbo_error *error);
@@ -67,7 +68,7 @@ struct backend {
     void (*download)(struct backend *, void *to, const void *from, size_t bytes);
     void (*copy)(struct backend *, void *to, const void *from, size_t bytes);            /* within its memory */
     void (*accumulate)(struct backend *, float *to, const float *from, size_t elements); /* to += from        */
-    elbo_status (*reserve)(struct backend *, size_t shared, size_t per_worker, elbo_error *error); /* scratch */
+    elbo_status (*reserve)(struct backend *, size_t per_worker, elbo_error *error); /* scratch of its threads; null: it has none */
     elbo_status (*check)(struct backend *, elbo_error *error); /* of what was launched; null: nothing can fail */
     bool tf32;                       /* f32 products may round their operands to 10 bits */
     bool timed_products;             /* of several ways to a product the fastest may be taken: bits may differ from run to run */
@@ -135,7 +136,7 @@ struct executor {
     const struct graph *graph;
     struct backend *backend;
     struct plan plan;
-    size_t workspace_shared, workspace_worker;
+    size_t *scratch, workspace_worker; /* (steps) bytes that the ops want in the arena; of each thread */
     char *arena;                  /* activations; may be shared with other executors */
     struct weight_arenas weights;
     float *gradients;

@@ -7,8 +7,13 @@
 #include <string.h>
 
 struct lifetime {
-    size_t value, bytes, first, last, offset;
+    size_t value, bytes, first, last, offset; /* value: from graph_values() on, steps' scratch */
 };
+
+static size_t room_for(size_t bytes)
+{
+    return align_up(bytes, PLAN_ALIGNMENT) + align_up(REDZONE_BYTES, PLAN_ALIGNMENT);
+}
 
 static int larger_first(const void *a, const void *b)
 {
@@ -24,7 +29,7 @@ static int lower_first(const void *a, const void *b)
 }
 
 /* `unwritten` becomes the first activation that would be read before anything has written it. */
-static size_t collect(const struct graph *g, struct lifetime *lives, value *unwritten)
+static size_t collect(const struct graph *g, const size_t *scratch, struct lifetime *lives, value *unwritten)
 {
     const uint32_t *order;
     size_t steps = graph_schedule(g, &order), values = graph_values(g), n = 0;
@@ -45,28 +50,30 @@ static size_t collect(const struct graph *g, struct lifetime *lives, value *unwr
     for (size_t v = 1; v < values; v++) {
         const struct value_info *info = graph_value(g, (value){(uint32_t)v});
         if (info->class != VALUE_ACTIVATION || lives[v].first == SIZE_MAX) continue;
-        lives[v].bytes =
-            align_up(graph_bytes(g, (value){(uint32_t)v}, graph_capacity(g)->count), PLAN_ALIGNMENT) + REDZONE_BYTES;
+        lives[v].bytes = room_for(graph_bytes(g, (value){(uint32_t)v}, graph_capacity(g)->count));
         if (info->kept) lives[v].last = steps;
         lives[n++] = lives[v];
     }
+    for (size_t s = 0; scratch && s < steps; s++)
+        if (scratch[s]) lives[n++] = (struct lifetime){.value = values + s, .bytes = room_for(scratch[s]), .first = s, .last = s};
     return n;
 }
 
-elbo_status plan_create(struct plan *plan, const struct graph *g, elbo_error *error)
+elbo_status plan_create(struct plan *plan, const struct graph *g, const size_t *scratch, elbo_error *error)
 {
-    size_t values = graph_values(g);
-    *plan = (struct plan){.offset = calloc(values, sizeof(size_t))};
-    struct lifetime *lives = malloc(values * sizeof *lives);
-    struct lifetime **meeting = malloc(values * sizeof *meeting);
-    if (!plan->offset || !lives || !meeting) {
+    const uint32_t *order;
+    size_t values = graph_values(g), steps = graph_schedule(g, &order), most = values + steps;
+    *plan = (struct plan){.offset = calloc(values, sizeof(size_t)), .scratch = calloc(steps + 1, sizeof(size_t))};
+    struct lifetime *lives = malloc(most * sizeof *lives);
+    struct lifetime **meeting = malloc(most * sizeof *meeting);
+    if (!plan->offset || !plan->scratch || !lives || !meeting) {
         free(lives);
         free(meeting);
         plan_free(plan);
         return elbo_fail(error, ELBO_MEMORY, "no memory to plan %zu values", values);
     }
     value unwritten = NO_VALUE;
-    size_t n = collect(g, lives, &unwritten);
+    size_t n = collect(g, scratch, lives, &unwritten);
     if (unwritten.index) {
         elbo_fail(error, ELBO_INTERNAL, "the graph reads %s before it is computed", graph_value(g, unwritten)->name);
         free(lives);
@@ -86,7 +93,7 @@ elbo_status plan_create(struct plan *plan, const struct graph *g, elbo_error *er
             size_t end = meeting[j]->offset + meeting[j]->bytes;
             if (end > l->offset) l->offset = end;
         }
-        plan->offset[l->value] = l->offset;
+        *(l->value < values ? &plan->offset[l->value] : &plan->scratch[l->value - values]) = l->offset;
         plan->sum += l->bytes;
         if (l->offset + l->bytes > plan->bytes) plan->bytes = l->offset + l->bytes;
     }
@@ -98,5 +105,6 @@ elbo_status plan_create(struct plan *plan, const struct graph *g, elbo_error *er
 void plan_free(struct plan *plan)
 {
     free(plan->offset);
+    free(plan->scratch);
     *plan = (struct plan){0};
 }

@@ -69,7 +69,7 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
         t->ops = graph_schedule(r.g, &order);
         t->activations = r.executor.plan.bytes;
         t->unshared = r.executor.plan.sum;
-        t->workspace = backend->own_bytes + r.executor.workspace_shared + backend_threads(backend) * r.executor.workspace_worker;
+        t->workspace = backend->own_bytes + backend_threads(backend) * r.executor.workspace_worker;
     }
     size_t figures = align_up(recording_state_elements(&r), PARAMETER_ALIGNMENT);
     struct buckets buckets = {0};

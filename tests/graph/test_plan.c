@@ -55,7 +55,7 @@ struct life {
 
 /* The lifetimes by a walk of its own; fails when something is read before it is written. Returns the largest number of
  * bytes that live at one time, below which no plan can go. */
-static size_t lives_of(struct life *lives, const struct graph *g, const struct plan *plan)
+static size_t lives_of(struct life *lives, const struct graph *g, const struct plan *plan, const size_t *scratch)
 {
     const uint32_t *order;
     size_t steps = graph_schedule(g, &order), most = 0;
@@ -87,7 +87,7 @@ static size_t lives_of(struct life *lives, const struct graph *g, const struct p
         if (graph_value(g, (value){v})->kept) l->last_use = steps;
     }
     for (size_t s = 0; s < steps; s++) {
-        size_t alive = 0;
+        size_t alive = scratch[s];
         for (uint32_t v = 1; v < graph_values(g); v++)
             if (lives[v].planned && lives[v].first_write <= s && s <= lives[v].last_use)
                 alive += lives[v].to - lives[v].from;
@@ -107,10 +107,22 @@ static void no_two_living_values_overlap(void **state)
             struct plan plan;
             elbo_error error = {0};
             record(&r, &parameters, variant, policy);
-            assert_int_equal(plan_create(&plan, r.g, &error), ELBO_OK);
-            size_t values = graph_values(r.g);
+            const uint32_t *order;
+            size_t values = graph_values(r.g), steps = graph_schedule(r.g, &order), scratch[1024] = {0};
+            assert_true(steps <= 1024);
+            for (size_t s = 0; s < steps; s++) scratch[s] = s * 2654435761u % 5 ? 0 : s * 2246822519u % 100000; /* of some ops */
+            assert_int_equal(plan_create(&plan, r.g, scratch, &error), ELBO_OK);
             struct life *lives = calloc(values, sizeof *lives);
-            size_t most = lives_of(lives, r.g, &plan);
+            size_t most = lives_of(lives, r.g, &plan, scratch);
+            for (size_t s = 0; s < steps; s++) {
+                if (scratch[s] && (plan.scratch[s] % PLAN_ALIGNMENT || plan.scratch[s] + scratch[s] > plan.bytes))
+                    fail_msg("variant %u, policy %d: the scratch of step %zu lies at %zu", variant, (int)policy, s, plan.scratch[s]);
+                for (uint32_t v = 1; v < values; v++)
+                    if (lives[v].planned && lives[v].first_write <= s && s <= lives[v].last_use && lives[v].from < plan.scratch[s] + scratch[s] &&
+                        plan.scratch[s] < lives[v].to)
+                        fail_msg("variant %u, policy %d: the scratch of step %zu lies in %s", variant, (int)policy, s,
+                                 graph_value(r.g, (value){v})->name);
+            }
             for (uint32_t a = 1; a < values; a++) {
                 if (!lives[a].planned) continue;
                 assert_int_equal(lives[a].from % PLAN_ALIGNMENT, 0);
@@ -149,7 +161,7 @@ static void recomputation_shrinks_the_plan(void **state)
             struct plan plan;
             elbo_error error = {0};
             record(&r, &parameters, variant, policy);
-            assert_int_equal(plan_create(&plan, r.g, &error), ELBO_OK);
+            assert_int_equal(plan_create(&plan, r.g, NULL, &error), ELBO_OK);
             bytes[policy] = plan.bytes;
             flops[policy] = account_graph(r.g, capacities.count).flops;
             plan_free(&plan);

@@ -227,10 +227,15 @@ void device_release(const struct device *d, void *memory)
         free(memory);
 }
 
-static void count_op(void *context, const struct call *call, bool after)
+/* An op is counted, and finds NaN in its scratch. */
+static void around_op(void *context, const struct call *call, bool after)
 {
-    (void)context;
+    const struct executor *e = context;
+    const uint32_t *order;
+    size_t steps = graph_schedule(e->graph, &order);
     if (after) ran[call->node->type->index]++;
+    for (size_t s = 0; s < steps && !after && !e->backend->separate_memory; s++)
+        if (graph_node_get(e->graph, order[s]) == call->node) memset(call->scratch, 0xff, e->scratch[s]);
 }
 
 void harness_run(struct executor *e, const struct execution *run)
@@ -238,10 +243,10 @@ void harness_run(struct executor *e, const struct execution *run)
     elbo_error error = {0};
     if (!e->backend->separate_memory) {
         struct cpu_backend *cpu = (struct cpu_backend *)e->backend;
-        if (cpu->shared) memset(cpu->shared, 0xff, cpu->shared_bytes);
         if (cpu->workers) memset(cpu->workers, 0xff, cpu->worker_bytes * pool_threads(cpu->pool));
     }
-    e->hook = count_op;
+    e->hook = around_op;
+    e->hook_context = e;
     if (executor_run(e, run, &error)) fail_msg("%s", error.message);
 }
 
