@@ -133,6 +133,11 @@ bool autodiff_has(struct autodiff *ad, value v)
     return v.index >= ad->forward_values || !ad->dropped[v.index] || ad->again[v.index].index;
 }
 
+void autodiff_again(struct autodiff *ad, value v, value fresh)
+{
+    if (ad->dropped[v.index]) ad->again[v.index] = fresh;
+}
+
 bool autodiff_sole_reader(struct autodiff *ad, const struct node *n, value v)
 {
     for (size_t i = 0; i < ad->forward_nodes; i++) {
@@ -183,12 +188,13 @@ static void choose_dropped(struct autodiff *ad)
                 ad->dropped[n->out[k].index] = ad->policy == RECOMPUTE_BLOCKS || n->type->cheap || k == 0;
     }
     if (ad->policy != RECOMPUTE_BLOCKS) return;
-    /* What another block reads, or no block, is a boundary and stays. */
+    /* What another block reads, or no block, is a boundary and stays; or the sum of it, where that will do. */
     for (size_t i = 0; i < ad->forward_nodes; i++) {
         const struct node *n = graph_node_at(ad->g, i);
         for (unsigned k = 0; k < MAX_INPUTS; k++) {
             uint32_t producer = n->in[k].index ? graph_value(ad->g, n->in[k])->producer : 0;
-            if (producer && graph_node_at(ad->g, producer - 1)->block != n->block) ad->dropped[n->in[k].index] = false;
+            if (!producer || graph_node_at(ad->g, producer - 1)->block == n->block) continue;
+            ad->dropped[n->type->sums && n->out[1].index ? n->out[1].index : n->in[k].index] = false;
         }
     }
 }

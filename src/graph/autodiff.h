@@ -41,6 +41,9 @@ value autodiff_read(struct autodiff *ad, value v);
 /* Is it there, without being computed again? */
 bool autodiff_has(struct autodiff *ad, value v);
 
+/* `fresh` is v, computed again: for rules of recomputation that give more than they were asked for. */
+void autodiff_again(struct autodiff *ad, value v, value fresh);
+
 /* Does nothing but `n`, once, read this forward value? */
 bool autodiff_sole_reader(struct autodiff *ad, const struct node *n, value v);
 

@@ -112,6 +112,7 @@ struct op_type {
     unsigned index;        /* its place in a backend's table                                              */
     unsigned accumulates;  /* bit k: output k may be written with +=                                      */
     bool cheap;            /* little arithmetic: recomputed under `recompute: cheap`                      */
+    bool sums;             /* output 1, where it is given, is all that the backward pass wants of the inputs */
     /* Emits the backward nodes of `n`; null: not differentiable.                                         */
     void (*gradient)(struct autodiff *ad, const struct node *n);
     /* Emits what gives output k again from other kept values; null: the node itself is repeated.         */

@@ -80,5 +80,25 @@ static void gradient(struct autodiff *ad, const struct node *n)
     autodiff_pass(ad, residual, d);
 }
 
-const struct op_type op_norm_type = {.name = "norm", .index = OP_norm, .cheap = true, .gradient = gradient};
+/* From the sum, where it is there: the same bits. */
+static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
+{
+    value sum = n->out[1];
+    if (k == 1 || !sum.index || !autodiff_has(ad, sum)) return NO_VALUE;
+    struct graph *g = autodiff_graph(ad);
+    struct node *again = autodiff_node(ad, &op_norm_type, n);
+    if (!again) return NO_VALUE;
+    again->attr.f[ATTR_DROPOUT] = 0;
+    node_in(g, again, 0, autodiff_read(ad, sum));
+    node_in(g, again, 2, n->in[2]);
+    node_in(g, again, 3, n->in[3]);
+    for (unsigned o = 0; o < 3; o += 2) {
+        const struct value_info info = *graph_value(g, n->out[o]);
+        autodiff_again(ad, n->out[o], node_out(g, again, o, info.name, info.dtype, info.rank, info.dim));
+    }
+    return autodiff_read(ad, n->out[k]);
+}
+
+const struct op_type op_norm_type = {
+    .name = "norm", .index = OP_norm, .cheap = true, .sums = true, .gradient = gradient, .recompute = recompute};
 const struct op_type op_norm_backward_type = {.name = "norm_backward", .index = OP_norm_backward, .accumulates = 15};
