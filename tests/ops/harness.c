@@ -235,7 +235,7 @@ static void around_op(void *context, const struct call *call, bool after)
     size_t steps = graph_schedule(e->graph, &order);
     if (after) ran[call->node->type->index]++;
     for (size_t s = 0; s < steps && !after && !e->backend->separate_memory; s++)
-        if (graph_node_get(e->graph, order[s]) == call->node) memset(call->scratch, 0xff, e->scratch[s]);
+        if (e->scratch[s] && graph_node_get(e->graph, order[s]) == call->node) memset(call->scratch, 0xff, e->scratch[s]);
 }
 
 void harness_run(struct executor *e, const struct execution *run)
