@@ -171,6 +171,7 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
         if (needs_bf16(e, graph_node_get(e->graph, order[s])))
             return elbo_fail(error, ELBO_DEVICE, "the backend %s computes in f32 only; set precision=f32, or train on a GPU "
                              "(--device=cuda)", e->backend->name);
+    if (e->plan.bytes && !arena) return elbo_fail(error, ELBO_INTERNAL, "an execution wants an arena of %zu bytes and is given none", e->plan.bytes);
     if (e->captures) e->backend->forget(e->backend, &e->captures); /* they hold the old addresses */
     e->arena = arena;
     e->weights = weights;
