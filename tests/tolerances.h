@@ -7,6 +7,7 @@
 
 #define TOLERANCES(X)                                                                                                  \
     X(FORWARD, 1e-5, "f32 kernels against a double reference: sums of at most a few thousand terms, 6e-8 each")        \
+    X(PRODUCT, 1e-6, "an f32 product's element, of the magnitudes that are added: some hundred terms, 6e-8 each")         \
     X(GRADIENT, 1e-5, "f32 gradients against a double reference, exact or differenced in double to 1e-8")              \
     X(DIFFERENCES, 1e-4, "f32 gradients against central differences of the double reference, the looser of the two")   \
     X(ANALYTIC, 1e-6, "a double gradient against differences of its own function: the step of 1e-5 costs 1e-9")        \

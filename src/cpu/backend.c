@@ -258,7 +258,8 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
                                  .release = release, .upload = copy, .download = copy, .download_later = copy, .copy = copy_within,
                                  .accumulate = accumulate, .reserve = reserve,
                                  .allocate_host = allocate_host, .release_host = release, .mark = mark, .wait = wait,
-                                 .save_choices = save_choices, .restore_choices = restore_choices, .peak_flops = peak_flops, .peak_bytes = peak_bytes, .destroy = destroy};
+                                 .save_choices = save_choices, .restore_choices = restore_choices,
+                                 .peak_flops = peak_flops, .peak_bytes = peak_bytes, .destroy = destroy};
     elbo_status status = pool_create(&cpu->pool, threads, error);
     if (status) {
         free(cpu);

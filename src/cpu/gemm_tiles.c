@@ -18,7 +18,7 @@
  *
  * Each element of C is one chain of sums along k per block, added block after block. */
 #include "cpu/gemm_part.h"
-#include "cpu/tile_packing.h"
+#include "cpu/gemm_tiles_packing.h"
 
 enum { KC = 384, STRIP = 512 }; /* k in a block at most, and lanes of a strip of such blocks: more where k is less */
 enum { GROUP = 4 };             /* panels of rows that are packed together where they lie across k, or where each is used once */
@@ -113,32 +113,57 @@ static void finish(struct sums *s, size_t from, size_t to)
         if (!narrow) _tile_dpbf16ps(3, 5, 7);                                                                          \
     } while (0)
 
+static inline void clear_sums(void)
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+static inline __attribute__((always_inline)) void store_sums(struct sums *s, const bool narrow)
+{
+    _tile_stored(0, &s->x[0][0], sizeof *s->x);
+    if (!narrow) _tile_stored(1, &s->x[0][T], sizeof *s->x);
+    _tile_stored(2, &s->x[T][0], sizeof *s->x);
+    if (!narrow) _tile_stored(3, &s->x[T][T], sizeof *s->x);
+}
+
+/* A step's six products for a transpose, in the order in which both kinds of its sums add them; what else there is to do after each, and in
+ * the middle. */
+#define MULTIPLY_TURNED(after, middle)                                                                                 \
+    do {                                                                                                               \
+        LOAD_B(0);                                                                                                     \
+        LOAD_A(2);                                                                                                     \
+        MULTIPLY();                                                                                                    \
+        after;                                                                                                         \
+        LOAD_A(1);                                                                                                     \
+        MULTIPLY();                                                                                                    \
+        after;                                                                                                         \
+        LOAD_B(1);                                                                                                     \
+        MULTIPLY();                                                                                                    \
+        after;                                                                                                         \
+        LOAD_A(0);                                                                                                     \
+        MULTIPLY();                                                                                                    \
+        middle;                                                                                                        \
+        LOAD_B(2);                                                                                                     \
+        MULTIPLY();                                                                                                    \
+        after;                                                                                                         \
+        LOAD_B(0);                                                                                                     \
+        MULTIPLY();                                                                                                    \
+        after;                                                                                                         \
+    } while (0)
+
 /* Sums over `steps` of k; meanwhile those of before are added to C. A transpose's parts come in the same order. `narrow`: the second half
  * of the columns is not there. Both are constants where this is inlined. */
 static inline __attribute__((always_inline)) void multiply(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before,
                                                            const bool turned, const bool narrow)
 {
     size_t row = 0, each = steps ? tiles_of(before->rows, steps) : 0;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    clear_sums();
     for (size_t step = 0; step < steps; step++, a += STEP, b += STEP, row += each) {
         if (turned) {
-            LOAD_B(0);
-            LOAD_A(2);
-            MULTIPLY();
-            LOAD_A(1);
-            MULTIPLY();
-            LOAD_B(1);
-            MULTIPLY();
-            LOAD_A(0);
-            MULTIPLY();
-            finish(before, row, row + each);
-            LOAD_B(2);
-            MULTIPLY();
-            LOAD_B(0);
-            MULTIPLY();
+            MULTIPLY_TURNED((void)0, finish(before, row, row + each));
         } else {
             LOAD_A(0);
             LOAD_B(2);
@@ -159,10 +184,7 @@ static inline __attribute__((always_inline)) void multiply(size_t steps, const c
         if (step % STORE_EVERY == STORE_EVERY - 1) _tile_stored(0, s->x, sizeof *s->x);
     }
     finish(before, row, SIDE);
-    _tile_stored(0, &s->x[0][0], sizeof *s->x);
-    if (!narrow) _tile_stored(1, &s->x[0][T], sizeof *s->x);
-    _tile_stored(2, &s->x[T][0], sizeof *s->x);
-    if (!narrow) _tile_stored(3, &s->x[T][T], sizeof *s->x);
+    store_sums(s, narrow);
 }
 
 static __attribute__((noinline)) void multiply_straight(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before)
@@ -224,14 +246,11 @@ static inline void pack_some(struct packing *p, size_t rows)
     }
 }
 
-/* The sums of a panel, in the order of multiply() for a transpose. The step that follows is packed meanwhile. */
+/* The sums of a panel. The step that follows is packed meanwhile. */
 static inline __attribute__((always_inline)) void stream_panel(const struct stream *p, struct sums *s, const bool narrow)
 {
     enum { SIXTH = (SIDE + 5) / 6 };
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    clear_sums();
     struct packing next = {0};
     if (p->steps) {
         next = packing_of(p, 0);
@@ -240,30 +259,9 @@ static inline __attribute__((always_inline)) void stream_panel(const struct stre
     for (size_t step = 0; step < p->steps; step++) {
         tiles a = p->a + step % 2 * STEP, b = p->b + step * STEP;
         if (step + 1 < p->steps) next = packing_of(p, step + 1);
-        LOAD_B(0);
-        LOAD_A(2);
-        MULTIPLY();
-        pack_some(&next, SIXTH);
-        LOAD_A(1);
-        MULTIPLY();
-        pack_some(&next, SIXTH);
-        LOAD_B(1);
-        MULTIPLY();
-        pack_some(&next, SIXTH);
-        LOAD_A(0);
-        MULTIPLY();
-        pack_some(&next, SIXTH);
-        LOAD_B(2);
-        MULTIPLY();
-        pack_some(&next, SIXTH);
-        LOAD_B(0);
-        MULTIPLY();
-        pack_some(&next, SIXTH);
+        MULTIPLY_TURNED(pack_some(&next, SIXTH), pack_some(&next, SIXTH));
     }
-    _tile_stored(0, &s->x[0][0], sizeof *s->x);
-    if (!narrow) _tile_stored(1, &s->x[0][T], sizeof *s->x);
-    _tile_stored(2, &s->x[T][0], sizeof *s->x);
-    if (!narrow) _tile_stored(3, &s->x[T][T], sizeof *s->x);
+    store_sums(s, narrow);
 }
 
 static __attribute__((noinline)) void stream_wide(const struct stream *p, struct sums *s)

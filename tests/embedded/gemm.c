@@ -4,6 +4,7 @@
 #define CPU_VARIANT generic
 #include "cpu/gemm.h"
 #include "graph/backends.h"
+#include "tolerances.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,7 +12,6 @@
 #include <string.h>
 
 enum { ADD = 1, BIAS = 2, GELU = 4, SLOPE = 8 };
-static const double MOST = 1e-6; /* of the magnitudes that are added: some hundred terms, 6e-8 each */
 
 static float *numbers(size_t n)
 {
@@ -85,11 +85,11 @@ int main(void)
         for (unsigned strides = 0; strides < 4; strides++)
             for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++, tried++) {
                 double found = worst_of(&call, shapes[s][0], shapes[s][1], shapes[s][2], strides & 1, strides & 2, kinds[i]);
-                if (!(found <= MOST)) /* NaN is no smaller */
+                if (!(found <= TOLERANCE_PRODUCT)) /* NaN is no smaller */
                     printf("%zu x %zu x %zu, strides %u, kind %u: off by %.1e\n", shapes[s][0], shapes[s][1], shapes[s][2], strides, kinds[i], found);
                 worst = !(found <= worst) ? found : worst;
             }
     backend->destroy(backend);
-    printf("%zu products, off by at most %.1e of what was added; %.0e is allowed\n", tried, worst, MOST);
-    return !(worst <= MOST);
+    printf("%zu products, off by at most %.1e of what was added; %.0e is allowed\n", tried, worst, TOLERANCE_PRODUCT);
+    return !(worst <= TOLERANCE_PRODUCT);
 }

@@ -1,7 +1,7 @@
 /* What gemm_tiles.c multiplies: f32 numbers in three parts of 16 bits each, packed into the tiles' layout. A panel's step is DEPTH
  * places of k of SIDE lanes: [part][tile][row]. */
-#ifndef CPU_TILE_PACKING_H
-#define CPU_TILE_PACKING_H
+#ifndef CPU_GEMM_TILES_PACKING_H
+#define CPU_GEMM_TILES_PACKING_H
 
 #include "cpu/cpu.h"
 #include "cpu/transpose.h"
