@@ -1,6 +1,8 @@
 /* Lines of text files: see lines.h. */
 #include "text/lines.h"
 
+#include "text/strings.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -45,7 +47,7 @@ void line_source_close(struct line_source *source)
 
 bool line_next(struct line *line, const struct line_source *source, size_t *at)
 {
-    if (!*at && source->size >= 3 && !memcmp(source->text, "\xef\xbb\xbf", 3)) *at = 3;
+    if (!*at) *at = text_skip_bom(source->text, source->size);
     if (*at >= source->size) return false;
     const char *start = source->text + *at, *end = memchr(start, '\n', source->size - *at);
     size_t size = end ? (size_t)(end - start) : source->size - *at;
