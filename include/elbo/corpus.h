@@ -49,6 +49,13 @@ size_t elbo_corpus_read(const struct elbo_corpus *corpus, enum elbo_stream strea
 size_t elbo_corpus_sentence_words(const struct elbo_corpus *corpus, size_t i); /* without the end mark */
 size_t elbo_corpus_sentence_bytes(const struct elbo_corpus *corpus, size_t i); /* with the line end    */
 
+/* The sentences of more than `tokens` tokens without marks, and the tokens in them beyond that: what a limit cuts. */
+void elbo_corpus_longer_than(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t tokens,
+                             size_t *sentences, size_t *tokens_cut);
+/* The least length, in tokens without marks, that `count` shares (0 .. 1, rising) of the sentences do not exceed. */
+elbo_status elbo_corpus_percentiles(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t *lengths,
+                                    const double *shares, size_t count, elbo_error *error);
+
 /* ---- making one ---- */
 
 struct elbo_prepare_options {

@@ -11,22 +11,61 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Lengths, in tokens without marks, that these shares of the sentences do not exceed. */
+enum { PERCENTILES = 4 };
+static const double percentiles[PERCENTILES] = {0.5, 0.9, 0.99, 1};
+
+static elbo_status lengths_json(json_t **out, const struct elbo_corpus *corpus, elbo_error *error)
+{
+    size_t lengths[PERCENTILES];
+    ELBO_TRY(elbo_corpus_percentiles(corpus, ELBO_STREAM_DECODER, lengths, percentiles, PERCENTILES, error));
+    *out = json_array();
+    int failed = 0;
+    for (size_t i = 0; i < PERCENTILES; i++) {
+        size_t over, cut;
+        elbo_corpus_longer_than(corpus, ELBO_STREAM_DECODER, lengths[i], &over, &cut);
+        failed |= json_array_append_new(*out, json_pack("{s:f, s:I, s:I, s:I}", "percent", 100 * percentiles[i], "length",
+                                                        (json_int_t)lengths[i], "longer", (json_int_t)over, "tokens_cut",
+                                                        (json_int_t)cut));
+    }
+    if (!failed) return ELBO_OK;
+    json_decref(*out);
+    return elbo_fail(error, ELBO_MEMORY, "no memory for the lengths of the sentences");
+}
+
+static elbo_status lengths_text(const struct elbo_corpus *corpus, elbo_error *error)
+{
+    size_t lengths[PERCENTILES];
+    ELBO_TRY(elbo_corpus_percentiles(corpus, ELBO_STREAM_DECODER, lengths, percentiles, PERCENTILES, error));
+    double tokens = (double)elbo_corpus_tokens(corpus, ELBO_STREAM_DECODER);
+    printf("lengths      within   tokens   longer sentences   tokens that data.max_length cuts there\n");
+    for (size_t i = 0; i < PERCENTILES; i++) {
+        size_t over, cut;
+        elbo_corpus_longer_than(corpus, ELBO_STREAM_DECODER, lengths[i], &over, &cut);
+        printf("%17.0f %% %8zu %18zu %13zu (%.1f %%)\n", 100 * percentiles[i], lengths[i], over, cut,
+               tokens > 0 ? 100 * (double)cut / tokens : 0.0);
+    }
+    return ELBO_OK;
+}
+
 static elbo_status corpus_json(const struct elbo_corpus *corpus, elbo_error *error)
 {
     enum elbo_stream stream = ELBO_STREAM_DECODER;
     const char *kind = elbo_tokenizer_kind_name(elbo_tokenizer_kind(elbo_corpus_tokenizer(corpus, stream)));
+    json_t *lengths;
+    ELBO_TRY(lengths_json(&lengths, corpus, error));
     json_t *all = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:i, s:s, s:s}", "kind", "corpus", "sentences",
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:i, s:s, s:s, s:o}", "kind", "corpus", "sentences",
         (json_int_t)elbo_corpus_sentences(corpus), "tokens", (json_int_t)elbo_corpus_tokens(corpus, stream), "words",
         (json_int_t)elbo_corpus_words(corpus), "bytes", (json_int_t)elbo_corpus_bytes(corpus), "longest",
         (json_int_t)elbo_corpus_longest(corpus, stream), "unknown", (json_int_t)elbo_corpus_unknown(corpus, stream),
         "tokenizer", kind, "vocabulary", (json_int_t)elbo_corpus_vocabulary(corpus, stream), "streams",
         elbo_corpus_shares_stream(corpus) ? 1 : 2, "hash", elbo_corpus_hash(corpus), "tokenizer_hash",
-        elbo_corpus_tokenizer_hash(corpus));
-    return json_print(stdout, all, JSON_INDENT(2), "what is known of the corpus", error);
+        elbo_corpus_tokenizer_hash(corpus), "lengths", lengths);
+    return json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "what is known of the corpus", error);
 }
 
-static void corpus_text(const struct elbo_corpus *corpus)
+static elbo_status corpus_text(const struct elbo_corpus *corpus, elbo_error *error)
 {
     enum elbo_stream stream = ELBO_STREAM_DECODER;
     double sentences = (double)elbo_corpus_sentences(corpus), tokens = (double)elbo_corpus_tokens(corpus, stream);
@@ -42,6 +81,7 @@ static void corpus_text(const struct elbo_corpus *corpus)
            elbo_tokenizer_kind_name(elbo_tokenizer_kind(elbo_corpus_tokenizer(corpus, stream))),
            elbo_corpus_vocabulary(corpus, stream));
     printf("hash         %s (tokenizer %s)\n", elbo_corpus_hash(corpus), elbo_corpus_tokenizer_hash(corpus));
+    return lengths_text(corpus, error);
 }
 
 /* ---- a run ---- */
@@ -216,7 +256,7 @@ elbo_status cli_info(struct cli *cli, elbo_error *error)
     if (cli->config.json)
         status = corpus_json(corpus, error);
     else
-        corpus_text(corpus);
+        status = corpus_text(corpus, error);
     elbo_corpus_close(corpus);
     return status;
 }

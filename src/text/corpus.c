@@ -8,6 +8,7 @@
 #include "text/corpus_format.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -331,4 +332,38 @@ size_t elbo_corpus_sentence_words(const struct elbo_corpus *corpus, size_t i)
 size_t elbo_corpus_sentence_bytes(const struct elbo_corpus *corpus, size_t i)
 {
     return column(corpus, corpus->header.bytes_at)[i];
+}
+
+void elbo_corpus_longer_than(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t tokens,
+                             size_t *sentences, size_t *tokens_cut)
+{
+    *sentences = *tokens_cut = 0;
+    for (size_t i = 0; i < elbo_corpus_sentences(corpus); i++) {
+        size_t length = elbo_corpus_length(corpus, stream, i);
+        if (length <= tokens) continue;
+        ++*sentences;
+        *tokens_cut += length - tokens;
+    }
+}
+
+static int rising(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+elbo_status elbo_corpus_percentiles(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t *lengths,
+                                    const double *shares, size_t count, elbo_error *error)
+{
+    size_t sentences = elbo_corpus_sentences(corpus);
+    uint64_t *sorted = malloc(sentences * sizeof *sorted);
+    if (!sorted) return elbo_fail(error, ELBO_MEMORY, "no memory to sort %zu lengths", sentences);
+    for (size_t i = 0; i < sentences; i++) sorted[i] = elbo_corpus_length(corpus, stream, i);
+    qsort(sorted, sentences, sizeof *sorted, rising);
+    for (size_t i = 0; i < count; i++) {
+        size_t place = (size_t)ceil(shares[i] * (double)sentences);
+        lengths[i] = sorted[place > sentences ? sentences - 1 : place ? place - 1 : 0];
+    }
+    free(sorted);
+    return ELBO_OK;
 }

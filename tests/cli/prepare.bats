@@ -14,6 +14,10 @@ setup() {
     "$ELBO" info corpus --json > info.json
     grep -q '"vocabulary": 9' info.json
     grep -q '"words": 11' info.json
+    grep -q '"lengths"' info.json
+    "$ELBO" info corpus > info.txt
+    grep -qE '^ +50 % +3 +1 +2 \(18.2 %\)$' info.txt
+    grep -qE '^ +100 % +5 +0 +0 \(0.0 %\)$' info.txt
     [ -z "$(find corpus -name '*.tmp')" ]
 }
 

@@ -87,6 +87,31 @@ static void holds_what_the_text_held(void **state)
     elbo_corpus_close(corpus);
 }
 
+static void lengths_are_counted(void **state)
+{
+    struct fixture *f = *state;
+    char text[4096], *end = text;
+    for (int i = 1; i <= 40; i++) { /* lengths 1 .. 40 in an order of their own */
+        for (int t = 0; t < i * 27 % 41; t++) end += sprintf(end, "w ");
+        end[-1] = '\n';
+    }
+    if (prepare(f, text, (size_t)(end - text), WORD)) fail_msg("%s", f->error.message);
+    struct elbo_corpus *corpus;
+    if (elbo_corpus_open(&corpus, f->out, &f->error)) fail_msg("%s", f->error.message);
+    size_t lengths[5], longer, cut;
+    static const double shares[] = {0, 0.5, 0.9, 0.99, 1};
+    static const size_t wanted[] = {1, 20, 36, 40, 40};
+    assert_int_equal(elbo_corpus_percentiles(corpus, ELBO_STREAM_DECODER, lengths, shares, 5, &f->error), ELBO_OK);
+    assert_memory_equal(lengths, wanted, sizeof wanted);
+    for (size_t limit = 0; limit < 42; limit++) {
+        elbo_corpus_longer_than(corpus, ELBO_STREAM_DECODER, limit, &longer, &cut);
+        size_t left = limit < 40 ? 40 - limit : 0;
+        assert_int_equal(longer, left);
+        assert_int_equal(cut, left * (left + 1) / 2);
+    }
+    elbo_corpus_close(corpus);
+}
+
 static void wide_ids(void **state)
 {
     struct fixture *f = *state;
@@ -296,7 +321,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(holds_what_the_text_held), TEST(wide_ids),        TEST(bad_text_is_refused),
+        TEST(holds_what_the_text_held), TEST(lengths_are_counted), TEST(wide_ids),        TEST(bad_text_is_refused),
         TEST(damage_is_found),          TEST(a_split_is_by_content),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
