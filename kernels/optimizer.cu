@@ -9,7 +9,7 @@
 
 enum { THREADS = 256, COMBINE_THREADS = 1024, FOUR = 4, PACKS = 2 };
 enum { NORM_BLOCK = 1024, NORM_BLOCKS = 32, NORM_SPAN = NORM_BLOCK * NORM_BLOCKS, NORM_FOURS = NORM_BLOCK / (FOUR * WARP) };
-enum { RATE, SCALE, DECAY, BETA1, BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, APPLY, SCALARS }; /* as op_adamw's */
+enum { RATE, SCALE, DECAY, BETA1, ONE_MINUS_BETA1, BETA2, ONE_MINUS_BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, APPLY, SCALARS }; /* as op_adamw's */
 enum { APPLIED, NORM, FINITE };                                                                      /* as op_guard's */
 
 /* Elements i .. i + 3, by one access where P is 4 and all four are there; zeros past the end. */
@@ -205,8 +205,8 @@ static __global__ void __launch_bounds__(THREADS)
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) {
             float x = g[k].v[e] * s[SCALE];
-            float m1 = s[BETA1] * to_float(m[k].v[e]) + (1.0f - s[BETA1]) * x;
-            float m2 = s[BETA2] * to_float(v[k].v[e]) + (1.0f - s[BETA2]) * x * x;
+            float m1 = s[BETA1] * to_float(m[k].v[e]) + s[ONE_MINUS_BETA1] * x;
+            float m2 = s[BETA2] * to_float(v[k].v[e]) + s[ONE_MINUS_BETA2] * x * x;
             w[k].v[e] -= s[RATE] * (m1 * s[CORRECTION1] / (sqrtf(m2 * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w[k].v[e]);
             m[k].v[e] = stored_moment<M>(m1, words[e]);
             v[k].v[e] = stored_moment<M>(m2, words[e] >> 16);

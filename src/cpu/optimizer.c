@@ -135,13 +135,14 @@ static void narrow(uint16_t *to, const float *from, const uint32_t *words, unsig
 
 static void adamw_step(float *w, float *m, float *v, const float *g, const float *s, size_t n)
 {
-    float rate = s[STEP_LEARNING_RATE], scale = s[STEP_GRADIENT_SCALE], decay = s[STEP_DECAY], b1 = s[STEP_BETA1];
-    float b2 = s[STEP_BETA2], epsilon = s[STEP_EPSILON], c1 = s[STEP_CORRECTION1], c2 = s[STEP_CORRECTION2];
+    float rate = s[STEP_LEARNING_RATE], scale = s[STEP_GRADIENT_SCALE], decay = s[STEP_DECAY], epsilon = s[STEP_EPSILON];
+    float b1 = s[STEP_BETA1], rest1 = s[STEP_ONE_MINUS_BETA1], b2 = s[STEP_BETA2], rest2 = s[STEP_ONE_MINUS_BETA2];
+    float c1 = s[STEP_CORRECTION1], c2 = s[STEP_CORRECTION2];
     SIMD for (size_t i = 0; i < n; i++)
     {
         float gi = g[i] * scale;
-        m[i] = b1 * m[i] + (1.0f - b1) * gi;
-        v[i] = b2 * v[i] + (1.0f - b2) * gi * gi;
+        m[i] = b1 * m[i] + rest1 * gi;
+        v[i] = b2 * v[i] + rest2 * gi * gi;
         w[i] -= rate * (m[i] * c1 / (sqrtf(v[i] * c2) + epsilon) + decay * w[i]);
     }
 }

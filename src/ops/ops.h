@@ -164,8 +164,8 @@ void op_block_squares(struct graph *g, value sums, value gradient);
 value op_combined_norm(struct graph *g, value sums, value at);
 
 /* Step scalars of one group. */
-enum { STEP_LEARNING_RATE, STEP_GRADIENT_SCALE, STEP_DECAY, STEP_BETA1, STEP_BETA2, STEP_EPSILON, STEP_CORRECTION1,
-       STEP_CORRECTION2, STEP_MOMENTUM, STEP_APPLY, STEP_SCALARS };
+enum { STEP_LEARNING_RATE, STEP_GRADIENT_SCALE, STEP_DECAY, STEP_BETA1, STEP_ONE_MINUS_BETA1, STEP_BETA2, STEP_ONE_MINUS_BETA2,
+       STEP_EPSILON, STEP_CORRECTION1, STEP_CORRECTION2, STEP_MOMENTUM, STEP_APPLY, STEP_SCALARS };
 /* The guard: norm = square root of the sum of up to MOST_NORMS squared norms. The update is applied where it and `loss` are
  * finite and settings[GUARD_SKIP] is 0. scalars (K, STEP_SCALARS) = the row of `rows` (2, K, STEP_SCALARS) that `control` as
  * it was selects, each gradient scale times min(1, clip / norm) (no clip where GUARD_CLIP is 0), STEP_APPLY = applied;

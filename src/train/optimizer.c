@@ -298,8 +298,10 @@ elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_e
             s[STEP_LEARNING_RATE] = (float)(u->learning_rate[answer] * o->factor[k]);
             s[STEP_GRADIENT_SCALE] = 1;
             s[STEP_DECAY] = (float)(groups[k].decay ? c->weight_decay : 0);
-            s[STEP_BETA1] = (float)c->beta1;
+            s[STEP_BETA1] = (float)c->beta1; /* 1 - beta in double: in f32 it would be off by 6e-8 / (1 - beta) */
+            s[STEP_ONE_MINUS_BETA1] = (float)(1 - c->beta1);
             s[STEP_BETA2] = (float)c->beta2;
+            s[STEP_ONE_MINUS_BETA2] = (float)(1 - c->beta2);
             s[STEP_EPSILON] = (float)c->epsilon;
             s[STEP_CORRECTION1] = (float)(1.0 / (1.0 - pow(c->beta1, t)));
             s[STEP_CORRECTION2] = (float)(1.0 / (1.0 - pow(c->beta2, t)));

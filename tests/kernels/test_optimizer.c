@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RATE, SCALE, DECAY, BETA1, BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, APPLY, SCALARS }; /* of ops/ops.h */
+/* of ops/ops.h; 1 - beta is a scalar of its own, and the trials give it another value, so that a kernel must read it */
+enum { RATE, SCALE, DECAY, BETA1, ONE_MINUS_BETA1, BETA2, ONE_MINUS_BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, APPLY, SCALARS };
 enum { APPLIED, NORM, FINITE, CONTROL };
 
 struct context {
@@ -72,7 +73,7 @@ static int floats(struct trial *t, const double *values, size_t count)
 
 static int scalars_of(struct trial *t, bool apply)
 {
-    return floats(t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.9, 0.99, 1e-8, 1.25, 2.5, 0.8, apply}, SCALARS);
+    return floats(t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.9, 0.125, 0.99, 0.015, 1e-8, 1.25, 2.5, 0.8, apply}, SCALARS);
 }
 
 static void absolute(struct trial *t, int array)
@@ -105,8 +106,8 @@ static void try(size_t count, bool working, bool is_sgd, int shifted)
             m1[i] = s[MOMENTUM] * trial_value(&t, c.moment1)[i] + g;
             weights[i] = w - s[RATE] * (m1[i] + s[DECAY] * w);
         } else {
-            m1[i] = s[BETA1] * trial_value(&t, c.moment1)[i] + (1 - s[BETA1]) * g;
-            m2[i] = s[BETA2] * trial_value(&t, c.moment2)[i] + (1 - s[BETA2]) * g * g;
+            m1[i] = s[BETA1] * trial_value(&t, c.moment1)[i] + s[ONE_MINUS_BETA1] * g;
+            m2[i] = s[BETA2] * trial_value(&t, c.moment2)[i] + s[ONE_MINUS_BETA2] * g * g;
             weights[i] =
                 w - s[RATE] * (m1[i] * s[CORRECTION1] / (sqrt(m2[i] * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w);
         }
@@ -193,7 +194,7 @@ static void try_narrow(size_t count, size_t first, bool is_sgd, bool constant)
         t.arrays[c.gradient].value[1] = (double)((float *)t.arrays[c.gradient].initial)[1];
         t.arrays[c.weights].skipped = 2;
     }
-    c.scalars = floats(&t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.5, 0.5, 1e-8, 1.25, 2.5, 0.5, true}, SCALARS);
+    c.scalars = floats(&t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.5, 0.25, 0.5, 0.25, 1e-8, 1.25, 2.5, 0.5, true}, SCALARS);
     c.header = trial_header(&t, 0, 0);
     double *weights = trial_expect_new(&t, c.weights), *m1 = trial_expect_new(&t, c.moment1);
     double *m2 = is_sgd ? NULL : trial_expect_new(&t, c.moment2);
@@ -204,8 +205,8 @@ static void try_narrow(size_t count, size_t first, bool is_sgd, bool constant)
         uint64_t where = first + i;
         uint32_t word = noise_bits(key, where >> 34, TRIAL_DRAW, where & (((uint64_t)1 << 34) - 1));
         double g = trial_value(&t, c.gradient)[i] * s[SCALE], w = trial_value(&t, c.weights)[i];
-        m = is_sgd ? s[MOMENTUM] * trial_value(&t, c.moment1)[i] + g : s[BETA1] * trial_value(&t, c.moment1)[i] + (1 - s[BETA1]) * g;
-        v = s[BETA2] * trial_value(&t, c.moment2)[i] + (1 - s[BETA2]) * g * g;
+        m = is_sgd ? s[MOMENTUM] * trial_value(&t, c.moment1)[i] + g : s[BETA1] * trial_value(&t, c.moment1)[i] + s[ONE_MINUS_BETA1] * g;
+        v = s[BETA2] * trial_value(&t, c.moment2)[i] + s[ONE_MINUS_BETA2] * g * g;
         m1[i] = stored(m, word);
         if (!is_sgd) m2[i] = stored(v, word >> 16);
         weights[i] = w - s[RATE] * ((is_sgd ? m : m * s[CORRECTION1] / (sqrt(v * s[CORRECTION2]) + s[EPSILON])) + s[DECAY] * w);

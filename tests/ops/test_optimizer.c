@@ -73,7 +73,9 @@ static void step(struct update *u, int t, bool adam)
     u->scalars[STEP_GRADIENT_SCALE] = 0.7f;
     u->scalars[STEP_DECAY] = 0.1f;
     u->scalars[STEP_BETA1] = 0.9f;
+    u->scalars[STEP_ONE_MINUS_BETA1] = 0.1f;
     u->scalars[STEP_BETA2] = 0.99f;
+    u->scalars[STEP_ONE_MINUS_BETA2] = 0.01f;
     u->scalars[STEP_EPSILON] = 1e-6f;
     u->scalars[STEP_CORRECTION1] = (float)(1 / (1 - pow(0.9, t)));
     u->scalars[STEP_CORRECTION2] = (float)(1 / (1 - pow(0.99, t)));
@@ -84,8 +86,8 @@ static void step(struct update *u, int t, bool adam)
         double x = g[i] * s(u, STEP_GRADIENT_SCALE), *w = u->wide[0], *m = u->wide[1], *v = u->wide[2];
         double move;
         if (adam) {
-            m[i] = s(u, STEP_BETA1) * m[i] + (1 - s(u, STEP_BETA1)) * x;
-            v[i] = s(u, STEP_BETA2) * v[i] + (1 - s(u, STEP_BETA2)) * x * x;
+            m[i] = s(u, STEP_BETA1) * m[i] + s(u, STEP_ONE_MINUS_BETA1) * x;
+            v[i] = s(u, STEP_BETA2) * v[i] + s(u, STEP_ONE_MINUS_BETA2) * x * x;
             move = m[i] * s(u, STEP_CORRECTION1) / (sqrt(v[i] * s(u, STEP_CORRECTION2)) + s(u, STEP_EPSILON));
         } else {
             move = m[i] = s(u, STEP_MOMENTUM) * m[i] + x;
@@ -157,7 +159,7 @@ static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t first, si
         u.wide[2][i] = 0.5 * (double)bf16_widen(v[i]) + 0.125 * pow((double)u.gradient[i], 2);
     }
     memcpy(u.scalars, (float[STEP_SCALARS]){[STEP_LEARNING_RATE] = 0.01f, [STEP_GRADIENT_SCALE] = 0.5f, [STEP_BETA1] = 0.5f,
-                                            [STEP_BETA2] = 0.5f, [STEP_EPSILON] = 1e-6f, [STEP_CORRECTION1] = 2,
+                                            [STEP_ONE_MINUS_BETA1] = 0.5f, [STEP_BETA2] = 0.5f, [STEP_ONE_MINUS_BETA2] = 0.5f, [STEP_EPSILON] = 1e-6f, [STEP_CORRECTION1] = 2,
                                             [STEP_CORRECTION2] = 2, [STEP_MOMENTUM] = 0.5f, [STEP_APPLY] = 1}, sizeof u.scalars);
     harness_run(&u.e, &(struct execution){.first_slot = true, .seed = SEED, .step = STEP});
     for (size_t i = 0; i < n; i++) {
