@@ -12,6 +12,12 @@ double schedule_learning_rate(const struct optimizer_config *c, size_t update, s
     return c->min_learning_rate_ratio + (1.0 - c->min_learning_rate_ratio) * share;
 }
 
+/* Rises from 0.0025 at 0 to 0.9975 at 1; the schedule stretches this to reach both its ends. */
+static double logistic(double t)
+{
+    return 1.0 / (1.0 + exp(-12.0 * (t - 0.5)));
+}
+
 double schedule_beta(const struct objective_config *c, size_t update, size_t steps)
 {
     double period = (double)steps, at = (double)update;
@@ -22,6 +28,6 @@ double schedule_beta(const struct objective_config *c, size_t update, size_t ste
     }
     double rise = c->beta_warmup * period, t = rise > 0 ? at / rise : 1.0;
     double share = t > 1 ? 1 : t;
-    if (c->beta_schedule == BETA_LOGISTIC) share = 1.0 / (1.0 + exp(-12.0 * (t - 0.5)));
+    if (c->beta_schedule == BETA_LOGISTIC) share = (logistic(share) - logistic(0)) / (logistic(1) - logistic(0));
     return c->beta_start + (c->beta - c->beta_start) * share;
 }
