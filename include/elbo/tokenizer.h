@@ -77,6 +77,8 @@ void elbo_tokenizer_trainer_close(struct elbo_tokenizer_trainer *trainer);
 elbo_status elbo_tokenizer_save(const struct elbo_tokenizer *tokenizer, const char *path, elbo_error *error);
 /* Reads and checks one. ELBO_INPUT: truncated, foreign, another version, or not consistent. */
 elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error);
+/* The same from the content of such a file; `name` stands for the path in messages. */
+elbo_status elbo_tokenizer_parse(struct elbo_tokenizer **tokenizer, const char *text, size_t size, const char *name, elbo_error *error);
 /* The tokenizer of a corpus, a split corpus, a checkpoint, a run directory, or of a tokenizer.json itself. */
 elbo_status elbo_tokenizer_find(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error);
 void elbo_tokenizer_close(struct elbo_tokenizer *tokenizer);

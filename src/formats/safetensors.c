@@ -30,6 +30,7 @@ struct safetensors {
     size_t count;
     struct safetensors_tensor *tensors; /* in file order */
     size_t *by_name;                    /* indices into tensors, sorted by name */
+    struct safetensors_reader reader;   /* read null: the bytes are in memory   */
 };
 
 struct spot { /* a tensor while its place is being checked */
@@ -285,7 +286,8 @@ static elbo_status read_header(struct safetensors *file, struct spot *spots, con
     ELBO_TRY(check_places(spots, file->count, start, size, error));
     for (size_t i = 0; i < file->count; i++) {
         file->tensors[i] = spots[i].tensor;
-        file->tensors[i].data = bytes + start + spots[i].begin;
+        file->tensors[i].at = start + spots[i].begin;
+        if (bytes) file->tensors[i].data = bytes + file->tensors[i].at;
     }
     return ELBO_OK;
 }
@@ -296,10 +298,9 @@ static int name_order(const void *a, const void *b, void *tensors)
     return strcmp(all[*(const size_t *)a].name, all[*(const size_t *)b].name);
 }
 
-elbo_status safetensors_parse(struct safetensors **out, const void *bytes, size_t size, elbo_error *error)
+/* The length of the header, from the first nine bytes of a file of `size`. */
+static elbo_status header_bytes(size_t *out, const unsigned char b[9], uint64_t size, elbo_error *error)
 {
-    const unsigned char *b = bytes;
-    if (size < 8) return elbo_fail(error, ELBO_INPUT, "%zu bytes are too few for a safetensors file", size);
     uint64_t n = 0;
     for (size_t i = 0; i < 8; i++) n |= (uint64_t)b[i] << (8 * i);
     if (n > most_header_bytes)
@@ -307,45 +308,77 @@ elbo_status safetensors_parse(struct safetensors **out, const void *bytes, size_
                          "the header claims %llu bytes, at most %zu are allowed: not a safetensors file",
                          (unsigned long long)n, most_header_bytes);
     if (n > size - 8)
-        return elbo_fail(error, ELBO_INPUT, "the header claims %llu bytes, the file has %zu: it is truncated",
-                         (unsigned long long)n, size - 8);
+        return elbo_fail(error, ELBO_INPUT, "the header claims %llu bytes, the file has %llu: it is truncated",
+                         (unsigned long long)n, (unsigned long long)size - 8);
     if (n == 0 || b[8] != '{')
         return elbo_fail(error, ELBO_INPUT, "the header does not start with {: not a safetensors file");
+    *out = (size_t)n;
+    return ELBO_OK;
+}
 
-    struct safetensors *file = calloc(1, sizeof *file);
-    struct spot *spots = NULL;
-    if (!file) return elbo_fail(error, ELBO_MEMORY, "no memory for a safetensors header");
-    elbo_status status;
+/* `header` is the file's JSON; `bytes` the whole file, or null where a reader has it. */
+static elbo_status parse_header(struct safetensors *file, const char *header, size_t n, const unsigned char *bytes, size_t size,
+                                elbo_error *error)
+{
     json_error_t reason;
     bool starved;
-    file->header = json_read((const char *)b + 8, (size_t)n, JSON_REJECT_DUPLICATES, &reason, &starved);
-    if (starved) {
-        status = elbo_fail(error, ELBO_MEMORY, "no memory to read a header of %llu bytes", (unsigned long long)n);
-        goto failed;
-    }
-    if (!json_is_object(file->header)) {
-        status = elbo_fail(error, ELBO_INPUT, "the header is not valid: byte %d: %s", reason.position, reason.text);
-        goto failed;
-    }
+    file->header = json_read(header, n, JSON_REJECT_DUPLICATES, &reason, &starved);
+    if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory to read a header of %zu bytes", n);
+    if (!json_is_object(file->header))
+        return elbo_fail(error, ELBO_INPUT, "the header is not valid: byte %d: %s", reason.position, reason.text);
     size_t entries = json_object_size(file->header);
     file->tensors = calloc(entries + 1, sizeof *file->tensors);
     file->by_name = calloc(entries + 1, sizeof *file->by_name);
-    spots = calloc(entries + 1, sizeof *spots);
-    if (!file->tensors || !file->by_name || !spots) {
-        status = elbo_fail(error, ELBO_MEMORY, "no memory for %zu tensors", entries);
-        goto failed;
-    }
-    status = read_header(file, spots, b, 8 + (size_t)n, size, error);
-    if (status) goto failed;
+    struct spot *spots = calloc(entries + 1, sizeof *spots);
+    elbo_status status = file->tensors && file->by_name && spots ? read_header(file, spots, bytes, 8 + n, size, error)
+                                                                 : elbo_fail(error, ELBO_MEMORY, "no memory for %zu tensors", entries);
+    free(spots);
+    if (status) return status;
     for (size_t i = 0; i < file->count; i++) file->by_name[i] = i;
     qsort_r(file->by_name, file->count, sizeof *file->by_name, name_order, file->tensors);
-    free(spots);
-    *out = file;
     return ELBO_OK;
-failed:
-    free(spots);
-    safetensors_free(file);
+}
+
+static elbo_status begin(struct safetensors **out, uint64_t size, elbo_error *error)
+{
+    if (size < 8) return elbo_fail(error, ELBO_INPUT, "%llu bytes are too few for a safetensors file", (unsigned long long)size);
+    if (size > SIZE_MAX) return elbo_fail(error, ELBO_INPUT, "%llu bytes are too many for this machine", (unsigned long long)size);
+    *out = calloc(1, sizeof **out);
+    return *out ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for a safetensors header");
+}
+
+static elbo_status end(struct safetensors **out, struct safetensors *file, elbo_status status)
+{
+    if (status) safetensors_free(file);
+    else *out = file;
     return status;
+}
+
+elbo_status safetensors_parse(struct safetensors **out, const void *bytes, size_t size, elbo_error *error)
+{
+    struct safetensors *file;
+    size_t n = 0;
+    ELBO_TRY(begin(&file, size, error));
+    elbo_status status = header_bytes(&n, bytes, size, error);
+    if (!status) status = parse_header(file, (const char *)bytes + 8, n, bytes, size, error);
+    return end(out, file, status);
+}
+
+elbo_status safetensors_open(struct safetensors **out, const struct safetensors_reader *reader, elbo_error *error)
+{
+    struct safetensors *file;
+    unsigned char first[9] = {0};
+    char *header = NULL;
+    size_t n = 0;
+    ELBO_TRY(begin(&file, reader->size, error));
+    file->reader = *reader;
+    elbo_status status = reader->read(reader->context, first, 0, reader->size < sizeof first ? 8 : sizeof first, error);
+    if (!status) status = header_bytes(&n, first, reader->size, error);
+    if (!status && !(header = malloc(n))) status = elbo_fail(error, ELBO_MEMORY, "no memory for a header of %zu bytes", n);
+    if (!status) status = reader->read(reader->context, header, 8, n, error);
+    if (!status) status = parse_header(file, header, n, NULL, (size_t)reader->size, error);
+    free(header);
+    return end(out, file, status);
 }
 
 void safetensors_free(struct safetensors *file)
@@ -397,8 +430,8 @@ static void describe(char *out, size_t size, const struct safetensors_tensor *te
     if (used < size) snprintf(out + used, size - used, ")");
 }
 
-elbo_status safetensors_look(const void **data, const struct safetensors *file, const struct safetensors_tensor *wanted,
-                             elbo_error *error)
+elbo_status safetensors_match(const struct safetensors_tensor **out, const struct safetensors *file,
+                              const struct safetensors_tensor *wanted, elbo_error *error)
 {
     const struct safetensors_tensor *found = safetensors_find(file, wanted->name);
     if (!found)
@@ -411,15 +444,45 @@ elbo_status safetensors_look(const void **data, const struct safetensors *file, 
         describe(wants, sizeof wants, wanted);
         return elbo_fail(error, ELBO_INPUT, "tensor %.200s is %s in the file, %s is wanted", wanted->name, has, wants);
     }
-    *data = found->data;
+    *out = found;
+    return ELBO_OK;
+}
+
+elbo_status safetensors_each_piece(const struct safetensors *file, const struct safetensors_tensor *tensor, safetensors_use use,
+                                   void *context, elbo_error *error)
+{
+    size_t each = safetensors_dtype_bytes(tensor->dtype), left = safetensors_bytes(tensor) / each, most = SAFETENSORS_PIECE / each;
+    char *buffer = file->reader.read && left ? malloc((left < most ? left : most) * each) : NULL;
+    if (file->reader.read && left && !buffer) return elbo_fail(error, ELBO_MEMORY, "no memory to read tensor %.200s", tensor->name);
+    elbo_status status = ELBO_OK;
+    for (size_t first = 0, n; left && !status; first += n, left -= n) {
+        n = left < most ? left : most;
+        const void *data = buffer ? buffer : (const char *)tensor->data + first * each;
+        if (buffer) status = file->reader.read(file->reader.context, buffer, tensor->at + first * each, n * each, error);
+        if (!status) status = use(context, data, first, n, error);
+    }
+    free(buffer);
+    return status;
+}
+
+struct copy {
+    char *to;
+    size_t each;
+};
+
+static elbo_status copy_piece(void *context, const void *data, size_t first, size_t elements, elbo_error *error)
+{
+    const struct copy *c = context;
+    (void)error;
+    memcpy(c->to + first * c->each, data, elements * c->each);
     return ELBO_OK;
 }
 
 elbo_status safetensors_copy(const struct safetensors *file, void *out, const struct safetensors_tensor *wanted,
                              elbo_error *error)
 {
-    const void *data;
-    ELBO_TRY(safetensors_look(&data, file, wanted, error));
-    memcpy(out, data, safetensors_bytes(wanted));
-    return ELBO_OK;
+    const struct safetensors_tensor *found;
+    struct copy c = {out, safetensors_dtype_bytes(wanted->dtype)};
+    ELBO_TRY(safetensors_match(&found, file, wanted, error));
+    return safetensors_each_piece(file, found, copy_piece, &c, error);
 }

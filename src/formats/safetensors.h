@@ -15,6 +15,7 @@
 #include "formats/sink.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum { SAFETENSORS_MOST_DIMENSIONS = 8 };
 
@@ -43,9 +44,9 @@ struct safetensors_tensor {
     enum safetensors_dtype dtype;
     size_t rank; /* 0: a scalar */
     size_t shape[SAFETENSORS_MOST_DIMENSIONS];
-    const void *data; /* written from here; when read: into the file's bytes, perhaps unaligned */
+    const void *data; /* written from here; when read: into the file's bytes, perhaps unaligned; null of an opened file */
     const struct safetensors_source *source; /* not null: written from here instead, ... */
-    size_t at;                               /* ... its elements from this one on        */
+    size_t at;                               /* ... its elements from this one on; when read: its first byte in the file */
 };
 
 /* Elements that are not in the writer's reach as they are: in a device's memory, in another type. */
@@ -77,6 +78,17 @@ struct safetensors;
 /* Checks the whole header and keeps pointers into `bytes`, which must outlive the result. ELBO_INPUT says what is
  * wrong, with the tensor's name and the offset. */
 elbo_status safetensors_parse(struct safetensors **out, const void *bytes, size_t size, elbo_error *error);
+
+/* A file that is not in memory: `read` gives exactly `size` bytes from byte `at` on, or fails. */
+struct safetensors_reader {
+    elbo_status (*read)(void *context, void *to, uint64_t at, size_t size, elbo_error *error);
+    void *context;
+    uint64_t size; /* of the file, bytes */
+};
+
+/* The same of a file that is read piece by piece, of which only the header stays in memory. The reader's context must outlive
+ * the result. */
+elbo_status safetensors_open(struct safetensors **out, const struct safetensors_reader *reader, elbo_error *error);
 void safetensors_free(struct safetensors *file);
 
 size_t safetensors_count(const struct safetensors *file);
@@ -84,9 +96,16 @@ const struct safetensors_tensor *safetensors_at(const struct safetensors *file, 
 const struct safetensors_tensor *safetensors_find(const struct safetensors *file, const char *name); /* or NULL */
 const char *safetensors_note(const struct safetensors *file, const char *key);                       /* or NULL */
 
-/* The bytes of the tensor that `wanted` names, if it is there with just that dtype and shape (wanted->data unused). */
-elbo_status safetensors_look(const void **data, const struct safetensors *file, const struct safetensors_tensor *wanted,
-                             elbo_error *error);
+/* The tensor that `wanted` names, if it is there with just that dtype and shape (wanted->data unused). */
+elbo_status safetensors_match(const struct safetensors_tensor **found, const struct safetensors *file,
+                              const struct safetensors_tensor *wanted, elbo_error *error);
+
+/* Hands on the bytes of one of the file's tensors in pieces of at most SAFETENSORS_PIECE bytes of whole elements, in order: elements
+ * first .. first + elements. */
+typedef elbo_status (*safetensors_use)(void *context, const void *data, size_t first, size_t elements, elbo_error *error);
+elbo_status safetensors_each_piece(const struct safetensors *file, const struct safetensors_tensor *tensor, safetensors_use use,
+                                   void *context, elbo_error *error);
+
 /* Copies the tensor `wanted` names into `out`, if it is there with just that dtype and shape (wanted->data unused). */
 elbo_status safetensors_copy(const struct safetensors *file, void *out, const struct safetensors_tensor *wanted,
                              elbo_error *error);

@@ -271,10 +271,16 @@ elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *p
     char *text;
     size_t size;
     ELBO_TRY(file_read(&text, &size, path, largest_file, error));
+    elbo_status status = elbo_tokenizer_parse(tokenizer, text, size, path, error);
+    free(text);
+    return status;
+}
+
+elbo_status elbo_tokenizer_parse(struct elbo_tokenizer **tokenizer, const char *text, size_t size, const char *path, elbo_error *error)
+{
     json_error_t json_error;
     bool starved;
     json_t *object = json_read(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &json_error, &starved);
-    free(text);
     if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory to read the %zu bytes of %s", size, path);
     if (!object)
         return elbo_fail(error, ELBO_INPUT, "%s:%d:%d: %s; the file is truncated or not a tokenizer", path,

@@ -43,12 +43,26 @@ static elbo_status write_range(const struct arena *a, size_t at, const void *dat
     return a->backend->check ? a->backend->check(a->backend, error) : ELBO_OK;
 }
 
-elbo_status arena_write(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
+struct loading {
+    const struct arena *arena;
+    size_t at;
+};
+
+static elbo_status load_piece(void *context, const void *data, size_t first, size_t elements, elbo_error *error)
 {
+    const struct loading *l = context;
+    const struct arena *a = l->arena;
     struct sharded_part part;
-    size_t piece = 0;
+    size_t piece = 0, at = l->at + first;
     if (!a->sharded) return write_range(a, at, data, elements, error);
     while (sharded_next(&part, &piece, &a->sharded->optimizer, at, elements))
         ELBO_TRY(write_range(a, part.at, (const char *)data + part.from * sizeof(float), part.count, error));
     return ELBO_OK;
+}
+
+elbo_status arena_load(const struct arena *a, size_t at, const struct safetensors *file, const struct safetensors_tensor *tensor,
+                       elbo_error *error)
+{
+    struct loading l = {a, at};
+    return safetensors_each_piece(file, tensor, load_piece, &l, error);
 }

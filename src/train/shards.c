@@ -198,7 +198,7 @@ static elbo_status load_file(struct trainer *t, const struct safetensors *file, 
         if (s->rank != 1 || s->dtype != SAFETENSORS_F32 || first > p->elements || n > p->elements - first || n > *left)
             return elbo_fail(error, ELBO_INPUT, "%.200s: not so many numbers in F32 as %s has from there on", s->name, p->name);
         *left -= n;
-        if (moments[k].memory) ELBO_TRY(arena_write(&moments[k], p->offset + first, s->data, n, error));
+        if (moments[k].memory) ELBO_TRY(arena_load(&moments[k], p->offset + first, file, s, error));
     }
     return ELBO_OK;
 }
