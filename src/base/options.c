@@ -125,7 +125,7 @@ void options_describe(char *out, size_t size, const struct option *row)
     switch (row->type) {
     case OPTION_SIZE: n = snprintf(out, size, "a whole number from %.0f to %.0f", row->min, row->max); break;
     case OPTION_SEED: n = snprintf(out, size, "a whole number from 0 to 18446744073709551615"); break;
-    case OPTION_DOUBLE: n = snprintf(out, size, "a number from %g to %g", row->min, row->max); break;
+    case OPTION_DOUBLE: n = snprintf(out, size, "a number from %.10g to %.10g", row->min, row->max); break;
     case OPTION_BOOL: n = snprintf(out, size, "true or false"); break;
     case OPTION_STRING: n = snprintf(out, size, "text"); break;
     case OPTION_CHOICE:
@@ -277,11 +277,56 @@ bool options_given(const struct options *options, const char *key)
     return row && options->where[row - options->table->rows];
 }
 
+static bool is_fallback(const struct option *row, const void *target)
+{
+    const void *field = (const unsigned char *)target + row->offset;
+    switch (row->type) {
+    case OPTION_SIZE: return *(const size_t *)field == strtoull(row->fallback, NULL, 10);
+    case OPTION_SEED: return *(const uint64_t *)field == strtoull(row->fallback, NULL, 10);
+    case OPTION_DOUBLE: return !(*(const double *)field < strtod(row->fallback, NULL) || *(const double *)field > strtod(row->fallback, NULL));
+    case OPTION_BOOL: return *(const bool *)field == !strcmp(row->fallback, "true");
+    case OPTION_STRING: return !strcmp(*(const char *const *)field, row->fallback);
+    case OPTION_CHOICE: return !strcmp(row->choices[*(const int *)field], row->fallback);
+    }
+    return false;
+}
+
+void options_each_given(const struct options *options,
+                        void (*each)(void *context, const struct option *row, const char *where, bool is_default), void *context)
+{
+    for (size_t i = 0; i < options->table->count; i++)
+        if (options->where[i])
+            each(context, &options->table->rows[i], options->where[i], is_fallback(&options->table->rows[i], options->target));
+}
+
+void options_compare(const struct options *now, const struct options *before,
+                     void (*each)(void *context, const struct option *row, const char *now, const char *before), void *context)
+{
+    for (size_t i = 0; i < now->table->count; i++) {
+        const struct option *row = &now->table->rows[i];
+        const void *a = now->target + row->offset, *b = before->target + row->offset;
+        bool same = false;
+        switch (row->type) {
+        case OPTION_SIZE: same = *(const size_t *)a == *(const size_t *)b; break;
+        case OPTION_SEED: same = *(const uint64_t *)a == *(const uint64_t *)b; break;
+        case OPTION_DOUBLE: same = !memcmp(a, b, sizeof(double)); break;
+        case OPTION_BOOL: same = *(const bool *)a == *(const bool *)b; break;
+        case OPTION_STRING: same = !strcmp(*(const char *const *)a, *(const char *const *)b); break;
+        case OPTION_CHOICE: same = *(const int *)a == *(const int *)b; break;
+        }
+        if (same) continue;
+        char text[2][256];
+        options_value(text[0], sizeof text[0], row, now->target);
+        options_value(text[1], sizeof text[1], row, before->target);
+        each(context, row, text[0], text[1]);
+    }
+}
+
 /* ---- the command line ---- */
 
 elbo_status options_read_argument(struct options *options, const char *argument, unsigned mask, elbo_error *error)
 {
-    const char *where = "the command line";
+    const char *where = OPTIONS_COMMAND_LINE;
     if (strncmp(argument, "--", 2) || !argument[2])
         return elbo_fail(error, ELBO_USAGE, "%s: '%.200s' is not an option; options look like --section.key=value",
                          where, argument);

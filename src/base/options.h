@@ -30,6 +30,14 @@ enum option_type {
     OPTION_CHOICE, /* int: index into `choices`             */
 };
 
+/* What a run that goes on does when the option has another value than its checkpoint. */
+enum option_class {
+    OPTION_NONE,   /* not kept with a run                                                             */
+    OPTION_MODEL,  /* part of what the model or its state is: must equal the checkpoint's, or is refused */
+    OPTION_CHANGE, /* may change from here on: said in one line                                       */
+    OPTION_FREE,   /* has no bearing on the run's figures                                             */
+};
+
 struct option {
     const char *key;            /* "section.name" or "name"; rows of a section are neighbours       */
     enum option_type type;
@@ -40,6 +48,7 @@ struct option {
     const char *help;
     unsigned commands;          /* bit mask: which commands take it                                 */
     const char *const *choices; /* OPTION_CHOICE: names, ended by null                              */
+    enum option_class class;
 };
 
 struct option_command {
@@ -76,6 +85,16 @@ elbo_status options_set(struct options *options, const char *key, const char *va
 bool options_given(const struct options *options, const char *key);
 /* Where its value came from: "default", "config.yaml:3:9", "the command line". */
 const char *options_where(const struct options *options, const char *key);
+#define OPTIONS_COMMAND_LINE "the command line"
+
+/* Calls `each` for every row that a file or the command line set, with the place where, and whether the value is the default's. */
+void options_each_given(const struct options *options,
+                        void (*each)(void *context, const struct option *row, const char *where, bool is_default), void *context);
+
+/* Calls `each` for every row whose value is not the same in both, which have one table: with both values as a user would write
+ * them (valid during the call). */
+void options_compare(const struct options *now, const struct options *before,
+                     void (*each)(void *context, const struct option *row, const char *now, const char *before), void *context);
 
 /* ---- writing: each returns a string to free(), or null when memory is out ---- */
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The shortest decimal that reads back as the same double. */
+/* The shortest decimal that reads back as the same double. YAML 1.1 takes 1e-08 for text, so a mantissa always has a point. */
 static void print_double(FILE *out, double value)
 {
     char text[40];
@@ -16,7 +16,11 @@ static void print_double(FILE *out, double value)
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) == value) break;
     }
-    fputs(text, out);
+    char *exponent = strchr(text, 'e');
+    if (exponent && !memchr(text, '.', (size_t)(exponent - text)))
+        fprintf(out, "%.*s.0%s", (int)(exponent - text), text, exponent);
+    else
+        fputs(text, out);
 }
 
 /* YAML's double-quoted style; what its reader would fold or refuse is escaped. */
@@ -49,6 +53,16 @@ void options_print_value(FILE *out, const struct option *row, const void *target
     case OPTION_STRING: print_string(out, *(const char *const *)field); break;
     case OPTION_CHOICE: fputs(row->choices[*(const int *)field], out); break;
     }
+}
+
+void options_value(char *out, size_t size, const struct option *row, const void *target)
+{
+    FILE *text = fmemopen(out, size, "w");
+    *out = 0;
+    if (!text) return;
+    options_print_value(text, row, target);
+    fclose(text);
+    out[size - 1] = 0;
 }
 
 /* Length of "section" in "section.key"; 0 for a top-level key. */
@@ -127,7 +141,7 @@ static void reference_row(FILE *out, const struct option *row, bool begins, cons
         size_t size = section_size(row->key);
         if (size) fprintf(out, "\n## `%.*s`\n", (int)size, row->key);
         else fputs("\n## Without a section\n", out);
-        fputs("\n| option | default | takes | what | commands |\n|---|---|---|---|---|\n", out);
+        fputs("\n| option | default | takes | what | commands | when a run goes on |\n|---|---|---|---|---|---|\n", out);
     }
     fprintf(out, "| `%s` | %s%s%s | ", row->key, *row->fallback ? "`" : "", row->fallback, *row->fallback ? "`" : "");
     for (const char *c = range; *c; c++) fprintf(out, *c == '|' ? "\\|" : "%c", *c);
@@ -138,7 +152,8 @@ static void reference_row(FILE *out, const struct option *row, bool begins, cons
             fprintf(out, "%s%s", comma, table->commands[i].name);
             comma = ", ";
         }
-    fputs(" |\n", out);
+    static const char *const classes[] = {"", "must be the same", "may change, and is said", "without effect"};
+    fprintf(out, " | %s |\n", classes[row->class]);
 }
 
 static char *collect(const struct option_table *table, unsigned mask, const void *context,

@@ -13,6 +13,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     ELBO_TRY(elbo_corpus_open(&b->corpus, c->data.train, error));
     c->model.vocabulary = elbo_corpus_vocabulary(b->corpus, ELBO_STREAM_DECODER);
     c->model.positions = c->data.max_length + 2;
+    ELBO_TRY(cli_check_effects(b->cli, error));
     ELBO_TRY(elbo_config_check(c, error));
     ELBO_TRY(backend_open(&b->backend, c->device, c->threads, error));
     b->backend->tf32 = c->tf32;

@@ -61,6 +61,9 @@ elbo_status cli_launch(struct cli *cli, elbo_error *error);
 
 /* ---- small things ---- */
 
+/* Refuses options of the command line that have no effect beside the others, and says those of files (train/effects.h). */
+elbo_status cli_check_effects(struct cli *cli, elbo_error *error);
+
 /* Reads a line of standard input, without its end, into `line`; *more is false at the end of the input. Ill-formed
  * UTF-8 is replaced by U+FFFD and added to `*replaced`. */
 struct elbo_text;

@@ -3,6 +3,7 @@
 #include "base/json.h"
 
 #include "elbo/corpus.h"
+#include "train/limits.h"
 #include "train/memory.h"
 #include "train/team.h"
 
@@ -20,14 +21,20 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
 {
     struct elbo_config *c = &cli->config;
     struct memory_table t;
+    char limits[512] = "";
+    size_t longer = 0, beyond;
     c->model.vocabulary = c->prepare.tokenizer_size;
     c->model.positions = c->data.max_length + 2;
     if (*c->data.train) {
         struct elbo_corpus *corpus;
         ELBO_TRY(elbo_corpus_open(&corpus, c->data.train, error));
         c->model.vocabulary = elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER);
+        elbo_corpus_longer_than(corpus, ELBO_STREAM_DECODER, c->data.max_length, &longer, &beyond);
+        if (!limits_describe(limits, sizeof limits, corpus, "data.train", &c->data)) *limits = 0;
         elbo_corpus_close(corpus);
     }
+    if (*limits) log_warning(&cli->log, "%s", limits);
+    ELBO_TRY(cli_check_effects(cli, error));
     ELBO_TRY(elbo_config_check(c, error));
     ELBO_TRY(team_fits(c, c->parallel.ranks ? c->parallel.ranks : 1, error));
     ELBO_TRY(memory_plan(&t, c, NULL, error));
@@ -49,7 +56,8 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
     json_t *ranks = json_pack("{s:I, s:f, s:b, s:o, s:o}", "ranks", (json_int_t)t.ranks, "wire_bytes_per_step", t.wire, "estimate", 1,
                               "exposed_seconds_per_step", t.exposed > 0 ? json_real(t.exposed) : json_null(), "wire_seconds_per_step",
                               t.exposed > 0 ? json_real(t.wire_seconds) : json_null());
-    if (t.ranks > 1 && json_object_set(all, "parallel", ranks)) {
+    bool failed = *c->data.train && json_object_set_new(all, "longer_than_max_length", json_integer((json_int_t)longer));
+    if (failed || (t.ranks > 1 && json_object_set(all, "parallel", ranks))) {
         json_decref(all);
         all = NULL;
     }

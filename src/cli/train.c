@@ -1,9 +1,12 @@
 /* elbo train: trains, or goes on with, a run. */
 #include "cli/cli.h"
 
+#include "base/json.h"
+#include "train/effects.h"
 #include "train/trainer.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static void line(void *context, const char *text)
 {
@@ -17,12 +20,33 @@ static void warning(void *context, const char *text)
     log_warning(&cli->log, "%s", text);
 }
 
+/* Options that have no effect beside the others: refused on the command line, said where a file has them. */
+elbo_status cli_check_effects(struct cli *cli, elbo_error *error)
+{
+    char *said;
+    ELBO_TRY(effects_check(&said, cli->options, &cli->config, error));
+    if (said) log_line(&cli->log, "%s", said);
+    free(said);
+    return ELBO_OK;
+}
+
+static elbo_status result(const struct trainer *trainer, elbo_error *error)
+{
+    json_t *all = trainer_result(trainer);
+    return all ? json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the result", error) : ELBO_OK; /* rank 0's */
+}
+
 elbo_status cli_train(struct cli *cli, elbo_error *error)
 {
     struct train_report report = {line, warning, cli};
     struct trainer *trainer;
+    ELBO_TRY(cli_check_effects(cli, error));
     ELBO_TRY(trainer_open(&trainer, &cli->config, cli->options, &report, error));
     elbo_status status = trainer_run(trainer, error);
+    if (cli->config.json && (!status || status == ELBO_INTERRUPTED)) {
+        elbo_error lost;
+        if (result(trainer, &lost) && !status) *error = lost, status = lost.code;
+    }
     trainer_close(trainer);
     return status;
 }

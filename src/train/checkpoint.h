@@ -47,6 +47,7 @@ struct checkpoint_contents {
     const struct checkpoint_file *files;
     size_t file_count;
     size_t ranks;                     /* that write it */
+    uint64_t best;                    /* step that is kept whatever `keep` says, and named in `best`; 0: none */
     /* Other ranks' files: called when `files` are written in `folder`, before the manifest. *entries, their names and chunks are
      * free()d. Null: none. */
     elbo_status (*others)(void *context, const char *folder, struct manifest_file **entries, size_t *count, elbo_error *error);
@@ -61,6 +62,9 @@ elbo_status checkpoint_write_file(struct manifest_file *entry, const char *folde
 elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_contents *contents, size_t keep,
                             elbo_error *error);
 
+/* Makes `which` ("latest" or "best") name the checkpoint of `step`, atomically. */
+elbo_status checkpoint_mark(const char *run_dir, const char *which, uint64_t step, elbo_error *error);
+
 /* Whether the run directory has anything that claims to be a checkpoint, good or damaged: if not, `resume: auto` starts
  * afresh. */
 bool checkpoint_any(const char *run_dir);
@@ -72,8 +76,9 @@ struct checkpoint;
 /* Told of each checkpoint that was refused, and why, when another one may serve. */
 typedef void (*checkpoint_warning)(void *context, const char *message);
 
-/* `path` is one checkpoint, which must verify, or a run directory: then what `latest` names is tried first, then all
- * others, newest first. `warn` may be NULL. No symbolic link inside is followed. ELBO_INPUT: damaged, foreign, of
+/* `path` is one checkpoint, which must verify, or RUN/checkpoints/best or latest, which name one, or a run directory: then what
+ * `latest` names is tried first, then all others, newest first. Works while a trainer saves there and deletes: what was opened is
+ * read. `warn` may be NULL. No symbolic link inside is followed. ELBO_INPUT: damaged, foreign, of
  * another version (with file and byte range), or none found; ELBO_IO: not there, not readable. */
 elbo_status checkpoint_open(struct checkpoint **out, const char *path, checkpoint_warning warn, void *context,
                             elbo_error *error);
@@ -86,8 +91,8 @@ const char *checkpoint_config_hash(const struct checkpoint *checkpoint);
 const char *checkpoint_program(const struct checkpoint *checkpoint); /* the version of elbo that wrote it */
 json_t *checkpoint_counters(const struct checkpoint *checkpoint);    /* borrowed */
 
-/* A file that the manifest names: its bytes (mapped, verified; valid until the checkpoint is closed), whether it is
- * there, or its tensors (safetensors_free before the checkpoint is closed). */
+/* A file that the manifest names: its bytes (read whole, for small ones; valid until the checkpoint is closed; a NUL follows
+ * them), whether it is there, or its tensors (safetensors_free before the checkpoint is closed). */
 bool checkpoint_has(const struct checkpoint *checkpoint, const char *name);
 elbo_status checkpoint_bytes(const void **bytes, size_t *size, const struct checkpoint *checkpoint, const char *name,
                              elbo_error *error);

@@ -1,6 +1,6 @@
 /* Saving a checkpoint. The order of the system calls is the point of this file:
  *
- *   mkdir step-N.tmp (0700) -> files: create new, write, fsync, close -> fsync of the folders inside -> the manifest in
+ *   mkdir step-N.tmp -> files: create new, write, fsync, close -> fsync of the folders inside -> the manifest in
  *   the same way, fsync of step-N.tmp -> rename to step-N, never onto another one -> fsync of the parent
  *   -> `latest` (aside, fsync, rename, fsync) -> old ones: rename to .tmp, fsync of the parent, then they are removed.
  *
@@ -158,9 +158,9 @@ static elbo_status remove_checkpoint(const char *checkpoints, uint64_t step, elb
     return remove_tree(aside, error);
 }
 
-/* Keeps `step` and the keep - 1 newest before it. Later ones belong to a future that is being computed anew after a
+/* Keeps `best`, `step` and the keep - 1 newest before it. Later ones belong to a future that is being computed anew after a
  * fallback: they are replaced or outgrown as training reaches them. */
-static elbo_status rotate(const char *checkpoints, uint64_t step, size_t keep, elbo_error *error)
+static elbo_status rotate(const char *checkpoints, uint64_t step, uint64_t best, size_t keep, elbo_error *error)
 {
     uint64_t *steps;
     size_t count, kept = 1;
@@ -168,7 +168,7 @@ static elbo_status rotate(const char *checkpoints, uint64_t step, size_t keep, e
     ELBO_TRY(checkpoint_list(&steps, &count, checkpoints, error));
     elbo_status status = ELBO_OK;
     for (size_t i = 0; i < count && status == ELBO_OK; i++) {
-        if (steps[i] >= step || kept++ < keep) continue;
+        if (steps[i] >= step || steps[i] == best || kept++ < keep) continue;
         status = remove_checkpoint(checkpoints, steps[i], error);
     }
     free(steps);
@@ -217,7 +217,7 @@ static elbo_status each_folder(const struct save *save, const struct checkpoint_
 
 static elbo_status make_inside(const char *path, elbo_error *error)
 {
-    return mkdir(path, 0700) ? file_fail(error, "create the folder", path, errno) : ELBO_OK;
+    return mkdir(path, 0777) ? file_fail(error, "create the folder", path, errno) : ELBO_OK;
 }
 
 elbo_status checkpoint_write_file(struct manifest_file *entry, const char *folder, const struct checkpoint_file *from, elbo_error *error)
@@ -247,7 +247,7 @@ static elbo_status begin(struct save *save, const char *run_dir, uint64_t step, 
     ELBO_TRY(file_join(save->target, save->checkpoints, save->name, error));
     if ((size_t)snprintf(save->aside, FILES_PATH, "%s.tmp", save->target) >= FILES_PATH)
         return elbo_fail(error, ELBO_IO, "the path %.200s... is too long", save->target);
-    if (mkdir(save->aside, 0700)) return file_fail(error, "create the folder", save->aside, errno);
+    if (mkdir(save->aside, 0777)) return file_fail(error, "create the folder", save->aside, errno);
     return ELBO_OK;
 }
 
@@ -333,12 +333,21 @@ static elbo_status write_all_files(const struct save *save, const struct checkpo
     return status;
 }
 
-static elbo_status move_latest(const struct save *save, elbo_error *error)
+/* `which`: "latest" or "best". */
+static elbo_status name_checkpoint(const char *checkpoints, const char *which, const char *name, elbo_error *error)
 {
     char path[FILES_PATH], text[CHECKPOINT_NAME + 1];
-    ELBO_TRY(file_join(path, save->checkpoints, "latest", error));
-    int size = snprintf(text, sizeof text, "%s\n", save->name);
+    ELBO_TRY(file_join(path, checkpoints, which, error));
+    int size = snprintf(text, sizeof text, "%s\n", name);
     return file_write(path, text, (size_t)size, error);
+}
+
+elbo_status checkpoint_mark(const char *run_dir, const char *which, uint64_t step, elbo_error *error)
+{
+    char folder[FILES_PATH], name[CHECKPOINT_NAME];
+    ELBO_TRY(file_join(folder, run_dir, CHECKPOINT_FOLDER, error));
+    checkpoint_name(name, step);
+    return name_checkpoint(folder, which, name, error);
 }
 
 elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_contents *contents, size_t keep,
@@ -346,22 +355,23 @@ elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_content
 {
     struct save save;
     elbo_status status = begin(&save, run_dir, contents->step, error);
-    if (status) return elbo_fail_in(error, "checkpoint of step %" PRIu64 " was not saved: ", contents->step);
+    if (status) return elbo_fail_in(error, "the checkpoint of step %" PRIu64 " was not saved: ", contents->step);
     status = write_all_files(&save, contents, error);
     if (status == ELBO_OK) status = rename_into_place(&save, error);
     if (status) {
         elbo_error ignored;
         remove_tree(save.aside, &ignored); /* gives the space back; what stays is cleared by the next save */
-        return elbo_fail_in(error, "checkpoint of step %" PRIu64 " was not saved: ", contents->step);
+        return elbo_fail_in(error, "the checkpoint of step %" PRIu64 " was not saved: ", contents->step);
     }
     status = file_sync_folder(save.checkpoints, error);
-    if (status == ELBO_OK) status = move_latest(&save, error);
+    if (status == ELBO_OK) status = name_checkpoint(save.checkpoints, "latest", save.name, error);
+    if (status == ELBO_OK && contents->best && contents->best == contents->step) status = name_checkpoint(save.checkpoints, "best", save.name, error);
     if (status)
         return elbo_fail_in(error,
-                            "checkpoint of step %" PRIu64 " is written, but perhaps not durable: ", contents->step);
+                            "the checkpoint of step %" PRIu64 " is written, but perhaps not durable: ", contents->step);
     status = clear_leftovers(save.checkpoints, error); /* the one it replaced */
-    if (status == ELBO_OK) status = rotate(save.checkpoints, contents->step, keep, error);
+    if (status == ELBO_OK) status = rotate(save.checkpoints, contents->step, contents->best, keep, error);
     if (status)
-        return elbo_fail_in(error, "checkpoint of step %" PRIu64 " is saved, but old ones stay: ", contents->step);
+        return elbo_fail_in(error, "the checkpoint of step %" PRIu64 " is saved, but old ones stay: ", contents->step);
     return ELBO_OK;
 }

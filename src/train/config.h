@@ -17,6 +17,7 @@ enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
 enum moments_kind { MOMENTS_F32, MOMENTS_BF16 };
 enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WORLD_INVARIANT };
 enum posterior_kind { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
+enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
 enum encode_format { FORMAT_NPY, FORMAT_JSONL };
 
 /* Which commands take an option. */
@@ -64,6 +65,7 @@ struct optimizer_config {
 struct train_section {
     size_t steps, stop_after, slots, slot_tokens, slot_sentences;
     size_t eval_every, eval_sentences;     /* 0: never; 0: all     */
+    size_t patience;                       /* evaluations; 0: ever */
     size_t max_bad_steps;                  /* not finite in a row  */
     size_t skip;                           /* step (from 1) whose update is left out; 0: none */
     int recompute;                         /* enum recompute_kind  */
@@ -77,6 +79,11 @@ struct data_config {
 
 struct checkpoint_config {
     size_t every, keep;                    /* steps; 0: at the end only */
+    int best;                              /* enum best_kind            */
+};
+
+struct init_config {
+    const char *from, *parts;              /* "" for none; for all      */
 };
 
 struct log_config {
@@ -103,6 +110,7 @@ struct eval_config {
     size_t iwae_samples, sentences;
     size_t mi_sentences;                   /* sentences for the aggregate posterior */
     int posterior;                         /* enum posterior_kind */
+    bool per_sentence;
     const char *baseline;                  /* corpus whose counts give the n-gram baselines */
 };
 
@@ -119,6 +127,8 @@ struct elbo_config {
     size_t threads;                        /* 0: the processors this process may run on */
     bool json, decode, graph;              /* output switches of commands               */
     const char *run_dir, *resume;
+    size_t rewind;                         /* step; 0: none             */
+    struct init_config init;
     const char *out;                       /* prepare: a folder; encode: a file; "" when not given */
     struct model_config model;
     struct objective_config objective;

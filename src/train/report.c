@@ -23,11 +23,8 @@ void report_line(struct trainer *t, const char *format, ...)
 static size_t active_units(const struct trainer *t)
 {
     size_t z = t->model_config.latent.kind == LATENT_NONE ? 0 : t->model_config.latent.width, active = 0;
-    double weight = t->moments[2 * t->model_config.latent.width];
-    for (size_t j = 0; j < z && weight > 0; j++) {
-        double mean = t->moments[j] / weight;
-        active += t->moments[z + j] / weight - mean * mean >= 0.01;
-    }
+    double weight = t->variance[t->model_config.latent.width];
+    for (size_t j = 0; j < z && weight > 0; j++) active += t->variance[j] / weight >= 0.01;
     return active;
 }
 
@@ -127,6 +124,23 @@ static elbo_status combine(void *context, elbo_status status, void *data, size_t
     return status;
 }
 
+/* Whether this evaluation is the best so far by checkpoint.best. What is not a number betters nothing. */
+static void note_best(struct trainer *t, const struct evaluation *e)
+{
+    int kind = t->config->checkpoint.best;
+    if (kind == BEST_NONE) return;
+    double figure = kind == BEST_NEG_ELBO         ? e->neg_elbo
+                    : kind == BEST_RECONSTRUCTION ? e->reconstruction
+                    : kind == BEST_OWN_Z_GAIN     ? e->own_z_gain
+                                                  : (double)e->active_units;
+    bool more = kind == BEST_OWN_Z_GAIN || kind == BEST_ACTIVE_UNITS;
+    t->bettered = isfinite(figure) && (!t->best_step || (more ? figure > t->best : figure < t->best));
+    t->worse = t->bettered ? 0 : t->worse + 1;
+    if (!t->bettered) return;
+    t->best = figure;
+    t->best_step = t->draws;
+}
+
 elbo_status report_validation(struct trainer *t, elbo_error *error)
 {
     const struct elbo_config *c = t->config;
@@ -151,13 +165,42 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
     report_line(t, "valid at %llu: neg_elbo %.3f  reconstruction %.3f  kl %.3f  active %zu/%zu  own z %.2f  (%zu sentences, %.1f s)",
         (unsigned long long)t->draws, e.neg_elbo, e.reconstruction, e.kl, e.active_units, e.latent_width, e.own_z_gain,
         e.sentences, seconds);
-    json_t *row = json_pack("{s:I, s:{s:f, s:f, s:f, s:I, s:f, s:f, s:I}, s:{s:f}}", "step", (json_int_t)t->draws, "valid",
-                            "neg_elbo", e.neg_elbo, "reconstruction", e.reconstruction, "kl", e.kl, "active_units",
-                            (json_int_t)e.active_units, "own_z_gain", e.own_z_gain, "ppl_word", e.ppl_word, "sentences",
+    t->validation = (struct last_validation){t->draws, e.neg_elbo, e.reconstruction, e.kl, e.own_z_gain, e.active_units};
+    note_best(t, &e);
+    json_t *row = json_pack("{s:I, s:{s:o, s:o, s:o, s:I, s:o, s:o, s:I}, s:{s:f}}", "step", (json_int_t)t->draws, "valid",
+                            "neg_elbo", number(e.neg_elbo), "reconstruction", number(e.reconstruction), "kl", number(e.kl), "active_units",
+                            (json_int_t)e.active_units, "own_z_gain", number(e.own_z_gain), "ppl_word", number(e.ppl_word), "sentences",
                             (json_int_t)e.sentences, "wall", "seconds", seconds);
+    if (t->bettered && row && json_object_set_new(json_object_get(row, "valid"), "best", json_true())) {
+        json_decref(row);
+        row = NULL;
+    }
     evaluation_free(&e);
     write_row(t, row);
     json_decref(row);
     t->step_began += seconds;
     return ELBO_OK;
+}
+
+json_t *trainer_result(const struct trainer *t)
+{
+    if (t->team.rank) return NULL;
+    const struct last_validation *v = &t->validation;
+    json_t *all = json_pack("{s:s, s:I, s:I, s:b}", "run_dir", t->config->run_dir, "step", (json_int_t)t->draws, "steps",
+                            (json_int_t)t->config->train.steps, "interrupted", t->signal != 0);
+    int failed = 0;
+    if (t->done > t->first_draw)
+        failed |= json_object_update_new(all, json_pack("{s:o, s:o, s:o, s:f, s:o}", "loss", number(t->loss), "reconstruction",
+                                                        number(t->reconstruction), "kl", number(t->kl), "beta", t->beta, "gradient_norm",
+                                                        number(t->gradient_norm)));
+    if (v->step)
+        failed |= json_object_set_new(all, "valid", json_pack("{s:I, s:o, s:o, s:o, s:o, s:I}", "step", (json_int_t)v->step, "neg_elbo",
+                                                              number(v->neg_elbo), "reconstruction", number(v->reconstruction), "kl",
+                                                              number(v->kl), "own_z_gain", number(v->own_z_gain), "active_units",
+                                                              (json_int_t)v->active_units));
+    if (t->best_step)
+        failed |= json_object_set_new(all, "best", json_pack("{s:I, s:f}", "step", (json_int_t)t->best_step, "value", t->best));
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
 }

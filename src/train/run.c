@@ -23,7 +23,9 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     ELBO_TRY(options_read_yaml_text(options, yaml, size, name, error));
     ELBO_TRY(reapply(context, error));
     ELBO_TRY(file_join(name, checkpoint_path(r->checkpoint), "tokenizer.json", error));
-    ELBO_TRY(elbo_tokenizer_load(&r->tokenizer, name, error));
+    const void *tokenizer;
+    ELBO_TRY(checkpoint_bytes(&tokenizer, &size, r->checkpoint, "tokenizer.json", error));
+    ELBO_TRY(elbo_tokenizer_parse(&r->tokenizer, tokenizer, size, name, error));
     r->marks = *elbo_tokenizer_marks(r->tokenizer);
     struct model_config model = r->config->model;
     model.precision = PRECISION_F32; /* what is measured or written is computed from the f32 weights */

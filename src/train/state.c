@@ -5,6 +5,8 @@
 #include "base/files.h"
 #include "train/arena.h"
 #include "train/checkpoint.h"
+#include "train/report.h"
+#include "train/resume.h"
 #include "train/sharded.h"
 #include "train/shards.h"
 
@@ -23,9 +25,9 @@ static struct safetensors_tensor describe(const struct parameter *p, const char 
 /* Finds the tensor in the file and puts it into its arena. */
 static elbo_status load_tensor(const struct safetensors *file, const struct safetensors_tensor *wanted, elbo_error *error)
 {
-    const void *data;
-    ELBO_TRY(safetensors_look(&data, file, wanted, error));
-    return arena_write((const struct arena *)wanted->source, wanted->at, data, safetensors_bytes(wanted) / sizeof(float), error);
+    const struct safetensors_tensor *found;
+    ELBO_TRY(safetensors_match(&found, file, wanted, error));
+    return arena_load((const struct arena *)wanted->source, wanted->at, file, found, error);
 }
 
 #define ALGORITHMS "state/algorithms.bin"
@@ -72,8 +74,8 @@ static elbo_status bundle_make(struct bundle *b, struct trainer *t, bool whole, 
             b->state_count++;
         }
     }
-    b->state[b->state_count++] = (struct safetensors_tensor){.name = "posterior.moments", .dtype = SAFETENSORS_F64,
-                                                             .rank = 1, .shape = {2 * z + 1}, .data = t->moments};
+    b->state[b->state_count++] = (struct safetensors_tensor){.name = "posterior.variance", .dtype = SAFETENSORS_F64,
+                                                             .rank = 1, .shape = {z + 1}, .data = t->variance};
     return ELBO_OK;
 }
 
@@ -87,13 +89,27 @@ static elbo_status gather_choices(struct bundle *b, struct trainer *t, elbo_erro
     return ELBO_OK;
 }
 
+static const char *best_figure(const struct trainer *t)
+{
+    static const char *const names[] = {"none", "neg_elbo", "reconstruction", "own_z_gain", "active_units"};
+    return names[t->config->checkpoint.best];
+}
+
 static json_t *counters(const struct trainer *t)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "draws", (json_int_t)t->draws, "updates",
-                     (json_int_t)t->optimizer.updates, "next", (json_int_t)t->next, "skipped", (json_int_t)t->skipped,
-                     "bad", (json_int_t)t->bad, "shortened", (json_int_t)t->shortened, "vocabulary", (json_int_t)t->model_config.vocabulary, "positions",
-                     (json_int_t)t->model_config.positions, "corpus", elbo_corpus_hash(t->train), "tokenizer",
-                     elbo_corpus_tokenizer_hash(t->train));
+    json_t *all = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "draws", (json_int_t)t->draws, "updates",
+                            (json_int_t)t->optimizer.updates, "next", (json_int_t)t->next, "skipped", (json_int_t)t->skipped,
+                            "bad", (json_int_t)t->bad, "shortened", (json_int_t)t->shortened, "vocabulary",
+                            (json_int_t)t->model_config.vocabulary, "positions", (json_int_t)t->model_config.positions, "corpus",
+                            elbo_corpus_hash(t->train), "tokenizer", elbo_corpus_tokenizer_hash(t->train));
+    int failed = 0;
+    if (t->rewound) failed |= json_object_set_new(all, "rewound", json_integer((json_int_t)t->rewound));
+    if (t->config->checkpoint.best != BEST_NONE)
+        failed |= json_object_set_new(all, "best", json_pack("{s:s, s:I, s:f, s:I}", "figure", best_figure(t), "step",
+                                                             (json_int_t)t->best_step, "value", t->best, "worse", (json_int_t)t->worse));
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
 }
 
 static elbo_status write_all(struct trainer *t, const struct bundle *b, const char *yaml, const char *tokenizer,
@@ -114,7 +130,7 @@ static elbo_status write_all(struct trainer *t, const struct bundle *b, const ch
     json_t *numbers = counters(t);
     if (!numbers) return elbo_fail(error, ELBO_MEMORY, "no memory for the counters of a checkpoint");
     struct checkpoint_contents contents = {.step = t->draws, .config_hash = hash, .counters = numbers, .files = files,
-                                           .file_count = count, .ranks = 1};
+                                           .file_count = count, .ranks = 1, .best = t->best_step};
     if (t->shards) contents.ranks = t->team.ranks, contents.others = shards_write, contents.context = t;
     elbo_status status = checkpoint_save(t->config->run_dir, &contents, t->config->checkpoint.keep, error);
     json_decref(numbers);
@@ -134,7 +150,9 @@ elbo_status state_save(struct trainer *t, elbo_error *error)
     if (!status) status = file_read(&tokenizer, &size, path, (size_t)1 << 30, error);
     if (!status) status = bundle_make(&b, t, !t->shards, error);
     if (!status) status = gather_choices(&b, t, error);
-    if (!status) status = write_all(t, &b, yaml, tokenizer, size, error);
+    if (status) elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->draws);
+    else status = write_all(t, &b, yaml, tokenizer, size, error);
+    if (!status) t->saved_step = t->draws;
     bundle_free(&b);
     free(tokenizer);
     free(yaml);
@@ -168,9 +186,11 @@ static elbo_status load_state(struct trainer *t, const struct checkpoint *c, elb
     bool whole = !shards_in(c);
     elbo_status status = bundle_make(&b, t, whole, error);
     if (!status && !whole) status = shards_load(t, c, &b.arena[1], error);
-    for (size_t i = 0; i < b.state_count && !status; i++)
-        status = b.state[i].source ? load_tensor(file, &b.state[i], error)
-                                   : safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);
+    for (size_t i = 0; i < b.state_count && !status; i++) {
+        if (b.state[i].source) status = load_tensor(file, &b.state[i], error);
+        else if (safetensors_find(file, b.state[i].name)) /* version 0.1.0 kept another statistic: this one begins anew then */
+            status = safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);
+    }
     bundle_free(&b);
     safetensors_free(file);
     return status;
@@ -203,10 +223,37 @@ static elbo_status counter(const json_t *counters, const char *name, uint64_t *t
     return ELBO_OK;
 }
 
+/* Refuses another model than the checkpoint's, and says what else is not as it was. */
+static elbo_status compare_options(struct trainer *t, const struct checkpoint *c, elbo_error *error)
+{
+    const void *yaml;
+    size_t size;
+    char name[FILES_PATH], *changed;
+    ELBO_TRY(file_join(name, checkpoint_path(c), "config.yaml", error));
+    ELBO_TRY(checkpoint_bytes(&yaml, &size, c, "config.yaml", error));
+    ELBO_TRY(resume_compare(&changed, t->options, t->config, yaml, size, name, error));
+    if (changed) report_line(t, "changed since the checkpoint: %s", changed);
+    free(changed);
+    return ELBO_OK;
+}
+
+static elbo_status load_best(struct trainer *t, const struct checkpoint *c, elbo_error *error)
+{
+    const json_t *best = json_object_get(checkpoint_counters(c), "best"), *reached = json_object_get(best, "value");
+    const char *figure = json_string_value(json_object_get(best, "figure"));
+    t->best_step = t->worse = 0;
+    if (!figure || strcmp(figure, best_figure(t))) return ELBO_OK; /* of another figure, or of none: nothing to compare with */
+    if (!json_is_number(reached)) return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter best has no value");
+    t->best = json_number_value(reached);
+    ELBO_TRY(counter(best, "step", &t->best_step, error));
+    return counter(best, "worse", &t->worse, error);
+}
+
 static elbo_status load_from(struct trainer *t, const struct checkpoint *c, elbo_error *error)
 {
     const json_t *numbers = checkpoint_counters(c);
     uint64_t vocabulary;
+    ELBO_TRY(compare_options(t, c, error));
     ELBO_TRY(counter(numbers, "vocabulary", &vocabulary, error));
     if (vocabulary != t->model_config.vocabulary)
         return elbo_fail(error, ELBO_INPUT, "%s was trained with %llu token types, data.train has %zu; give the corpus it was "
@@ -224,6 +271,8 @@ static elbo_status load_from(struct trainer *t, const struct checkpoint *c, elbo
     ELBO_TRY(counter(numbers, "skipped", &t->skipped, error));
     ELBO_TRY(counter(numbers, "bad", &t->bad, error));
     ELBO_TRY(counter(numbers, "shortened", &t->shortened, error));
+    if (json_object_get(numbers, "rewound")) ELBO_TRY(counter(numbers, "rewound", &t->rewound, error));
+    ELBO_TRY(load_best(t, c, error));
     const char *corpus = json_string_value(json_object_get(numbers, "corpus"));
     if (!corpus || strcmp(corpus, elbo_corpus_hash(t->train)))
         warn(t, "data.train is not the corpus that this run began with: the run goes on, but not with the same bits");

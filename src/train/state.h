@@ -60,7 +60,11 @@ struct trainer {
     uint64_t skipped;            /* updates left out, in all                    */
     uint64_t bad;                /* steps in a row that were not finite         */
     uint64_t shortened;          /* sentences cut or left out, in all           */
-    double *moments;             /* (2 Z + 1) running mean of mu, of mu^2, and their weight: active units */
+    double *variance;            /* (Z + 1) running mean of mu's variance over a step's sentences, and its weight: active units */
+    uint64_t best_step;          /* whose evaluation is the best so far by checkpoint.best; 0: none     */
+    double best;                 /* that figure                                                          */
+    uint64_t worse;              /* evaluations since                                                    */
+    uint64_t rewound;            /* step that the run went back to last, by --rewind; 0: never           */
 
     /* ---- of the last step ---- */
     double loss, reconstruction, kl, kl_free, gradient_norm, beta, learning_rate;
@@ -69,12 +73,18 @@ struct trainer {
     double *kl_dim;              /* (Z) sums over the batch                     */
     double begun, step_began, save_seconds;
     int signal;                  /* after which the run stops                   */
+    bool bettered;               /* the evaluation of this step is the best     */
     elbo_status ended;           /* how; ELBO_OK as well where every rank knows */
     size_t straggler;
     double straggles;
     double exposed, exposed_sum; /* seconds that the sum over ranks held up a step, behind its backward pass; NaN: not known */
     uint64_t exposed_steps;
-    uint64_t first_draw, tokens_since;
+    uint64_t first_draw, tokens_since, saved_step; /* saved_step: of the last checkpoint that this process wrote; 0: none */
+    struct last_validation {
+        uint64_t step;           /* 0: none yet */
+        double neg_elbo, reconstruction, kl, own_z_gain;
+        size_t active_units;
+    } validation;
 };
 
 /* What is read back of a step: floats. */
@@ -83,14 +93,16 @@ static inline size_t trainer_read_floats(size_t z)
     return ELBO_PARTS + 5 * z + CONTROL_SIZE;
 }
 
-/* Those that a run stops for. */
+/* Those that a run stops for; of SIGHUP not where it is ignored already (nohup). */
 static inline sigset_t trainer_signals(void)
 {
     sigset_t set;
+    struct sigaction hangup;
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGUSR1);
+    if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN) sigaddset(&set, SIGHUP);
     return set;
 }
 

@@ -106,16 +106,19 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     return ELBO_OK;
 }
 
-/* Running moments of mu, for the active units of the console line: a mean over about fifty steps. */
-static void update_moments(struct trainer *t, const float *batch)
+/* The variance of mu over a step's sentences, as a running mean over about fifty steps: what makes a unit active. The mean of mu may
+ * drift from step to step without making one. */
+static void update_variance(struct trainer *t, const float *batch)
 {
     size_t z = t->model_config.latent.width;
+    double n = (double)t->sentences;
     const double keep = 0.98;
-    for (size_t j = 0; j < 2 * z; j++) {
-        double sum = batch[j < z ? 2 * j : 2 * (j - z) + 1]; /* (2 Z, 2): mu's first, the sum before that of squares */
-        t->moments[j] = keep * t->moments[j] + (1 - keep) * sum / (double)t->sentences;
+    if (t->sentences < 2) return;
+    for (size_t j = 0; j < z; j++) { /* (2 Z, 2): the sum of mu_j, and that of its squares */
+        double sum = batch[2 * j], squares = batch[2 * j + 1], variance = (squares - sum * sum / n) / (n - 1);
+        t->variance[j] = keep * t->variance[j] + (1 - keep) * (variance > 0 ? variance : 0);
     }
-    t->moments[2 * z] = keep * t->moments[2 * z] + (1 - keep);
+    t->variance[z] = keep * t->variance[z] + (1 - keep);
 }
 
 /* What was left of the sum over ranks when a step's backward pass ended: known while no later step is on its way. */
@@ -157,7 +160,7 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     t->bad = control[CONTROL_FINITE] != 0 ? 0 : t->bad + 1;
     t->skipped += t->step_skipped;
     t->optimizer.updates += t->applied;
-    if (t->applied && t->recording.sum_moments.index) update_moments(t, moments);
+    if (t->applied && t->recording.sum_moments.index) update_variance(t, moments);
     t->shortened += p->shortened;
     t->tokens_since += p->tokens;
     if (p->signal) t->signal = p->signal;
@@ -180,18 +183,14 @@ static elbo_status make_whole(struct trainer *t, elbo_error *error)
 static elbo_status save(struct trainer *t, elbo_error *error)
 {
     double before = clock_seconds();
-    ELBO_TRY(make_whole(t, error));
-    elbo_status status = t->team.rank ? ELBO_OK : state_save(t, error);
-    if (t->shards) {
-        elbo_error lost;
-        elbo_status told = t->team.rank ? shards_serve(t, &lost) : shards_done(t, &lost);
-        if (!status && told) *error = lost, status = told;
-    } else if (sharded(t)) {
-        elbo_error lost;
-        elbo_status told = t->team.rank ? sharded_serve(t, &lost) : sharded_done(t, &lost);
-        if (!status && told) *error = lost, status = told;
+    elbo_error lost;
+    elbo_status told = make_whole(t, &lost), status = told || t->team.rank ? ELBO_OK : state_save(t, error);
+    if (!told && t->shards) told = t->team.rank ? shards_serve(t, &lost) : shards_done(t, &lost);
+    else if (!told && sharded(t)) told = t->team.rank ? sharded_serve(t, &lost) : sharded_done(t, &lost);
+    if (!status && told) {
+        *error = lost;
+        status = elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->draws);
     }
-    if (status) elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->draws);
     t->save_seconds = clock_seconds() - before;
     t->step_began += t->save_seconds;
     return status;
@@ -270,21 +269,34 @@ static elbo_status finish_one(struct trainer *t, const struct slot_batch *batch,
     return diverged(t, batch, error);
 }
 
+/* The figure of checkpoint.best has not bettered itself for train.patience evaluations. */
+static bool stops_early(const struct trainer *t)
+{
+    return t->config->train.patience && t->config->checkpoint.best != BEST_NONE && t->worse >= t->config->train.patience;
+}
+
+static void tell_early_stop(struct trainer *t)
+{
+    report_line(t, "stopped after step %llu: %llu evaluations in a row did not better the one of step %llu, whose checkpoint is "
+                "checkpoints/best; a larger train.patience goes on", (unsigned long long)t->draws, (unsigned long long)t->worse,
+                (unsigned long long)t->best_step);
+}
+
 static elbo_status run(struct trainer *t, elbo_error *error)
 {
     const struct elbo_config *c = t->config;
     t->begun = t->step_began = clock_seconds();
     size_t last = c->train.steps;
     if (c->train.stop_after && c->train.stop_after < last) last = c->train.stop_after;
-    if (t->draws >= last) {
+    if (t->draws >= last && t->draws) {
         report_line(t, "nothing to do: step %llu of %zu is done", (unsigned long long)t->draws, last);
         return ELBO_OK;
     }
     bool saved = false;
-    while (t->draws < last && !t->signal) {
+    while (t->draws < last && !t->signal && !stops_early(t)) {
         const struct slot_batch *batch;
         ELBO_TRY(launch(t, &batch, error));
-        bool validate = t->valid && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps);
+        bool validate = t->valid && c->train.eval_every && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps);
         bool save_now = due(c->checkpoint.every, t->draws), check_now = due(c->parallel.check_every, t->draws);
         size_t ahead = t->signal || validate || save_now || check_now || t->draws == last ? 0 : t->backend->ahead;
         while (t->draws - t->done > ahead) {
@@ -293,14 +305,30 @@ static elbo_status run(struct trainer *t, elbo_error *error)
         }
         if (check_now || validate) ELBO_TRY(make_whole(t, error));
         if (check_now) ELBO_TRY(team_check_weights(t, error));
+        t->bettered = false;
         if (validate) ELBO_TRY(report_validation(t, error));
-        saved = save_now && save_on_the_way(t);
+        saved = (save_now || t->bettered) && save_on_the_way(t);
     }
     if (!saved) ELBO_TRY(team_agree(t, save(t, error), error)); /* the last one is the run's product */
     report_sums(t);
+    if (stops_early(t)) tell_early_stop(t);
     if (!t->signal) return ELBO_OK;
     return elbo_fail(error, ELBO_INTERRUPTED, "stopped by signal %d (%s) after step %llu, saved in %s; the same command goes on",
                      t->signal, strsignal(t->signal), (unsigned long long)t->draws, c->run_dir);
+}
+
+/* An error between two steps, such as a corpus that cannot be read any more, takes no steps along: what the last update left is
+ * saved first. Ranks that others wait for do not try, nor does a device that failed. */
+static void save_before_the_end(struct trainer *t, elbo_error *error)
+{
+    elbo_error reason = *error, unsaved;
+    bool may = reason.code == ELBO_INPUT || reason.code == ELBO_IO || reason.code == ELBO_MEMORY || reason.code == ELBO_USAGE;
+    if (!may || t->team.collectives || t->saved_step == t->draws || t->draws == t->first_draw) return;
+    while (t->done < t->draws)
+        if (finish(t, &unsaved)) return;
+    if (save(t, &unsaved)) return;
+    elbo_fail(error, reason.code, "%s; step %llu is saved in %s, and the same command goes on", reason.message,
+              (unsigned long long)t->draws, t->config->run_dir);
 }
 
 /* How a run ends that every rank ends. */
@@ -312,6 +340,7 @@ static bool agreed(elbo_status status)
 elbo_status trainer_run(struct trainer *t, elbo_error *error)
 {
     elbo_status status = run(t, error);
+    if (!agreed(status)) save_before_the_end(t, error);
     t->ended = agreed(status) ? ELBO_OK : status;
     return status;
 }

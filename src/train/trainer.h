@@ -13,6 +13,8 @@
 #include "base/options.h"
 #include "train/config.h"
 
+#include <jansson.h>
+
 struct trainer;
 
 /* What the trainer tells: lines for the console (progress, warnings). May be null functions. */
@@ -29,6 +31,10 @@ elbo_status trainer_open(struct trainer **t, const struct elbo_config *config, c
 /* ELBO_INTERRUPTED after a signal (SIGTERM, SIGINT, SIGUSR1), when all is saved; ELBO_DIVERGED after
  * train.max_bad_steps steps that were not finite. */
 elbo_status trainer_run(struct trainer *t, elbo_error *error);
+
+/* How far the run is: step, run_dir, checkpoint, the last step's figures and, where there was one, the last evaluation's and the best
+ * one. Null on other ranks than the first, and for want of memory. The caller's to release. */
+json_t *trainer_result(const struct trainer *t);
 void trainer_close(struct trainer *t);
 
 #endif

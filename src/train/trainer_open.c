@@ -3,15 +3,19 @@
 #include "base/files.h"
 #include "graph/backends.h"
 #include "train/checkpoint.h"
+#include "train/limits.h"
 #include "train/memory.h"
 #include "train/report.h"
+#include "train/rewind.h"
 #include "train/sharded.h"
 #include "train/shards.h"
 #include "train/state.h"
+#include "train/warm_start.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Signals wait until a step is over: they are blocked in all threads and asked for between steps. */
 static void block_signals(struct trainer *t)
@@ -33,6 +37,8 @@ static elbo_status open_data(struct trainer *t, elbo_error *error)
             return elbo_fail(error, ELBO_INPUT, "%s and %s have different tokenizers; prepare the second with "
                              "--tokenizer.from=%s", c->data.train, c->data.valid, c->data.train);
     }
+    ELBO_TRY(limits_check(t->train, "data.train", &c->data, &t->report, error));
+    if (t->valid && c->train.eval_every) ELBO_TRY(limits_check(t->valid, "data.valid", &c->data, &t->report, error));
     t->model_config = c->model;
     t->model_config.vocabulary = elbo_corpus_vocabulary(t->train, ELBO_STREAM_DECODER);
     t->model_config.positions = c->data.max_length + 2;
@@ -45,20 +51,30 @@ static elbo_status copy_path(char to[FILES_PATH], const char *from, elbo_error *
     return ELBO_OK;
 }
 
-/* Rank 0's; `from`: where to resume from, or empty. */
+/* Rank 0's; `from`: where to resume from, or empty. A path begins a run that has no checkpoint of its own; afterwards the same command
+ * goes on from the run's newest, however often it is started. */
 static elbo_status open_run_directory(struct trainer *t, char from[FILES_PATH], elbo_error *error)
 {
     const char *dir = t->config->run_dir, *how = t->config->resume;
+    bool path = strcmp(how, "auto") && strcmp(how, "none");
+    if (path && access(how, F_OK))
+        return elbo_fail(error, ELBO_IO, "resume = %s: neither auto nor none, and there is no run or checkpoint of that path", how);
     ELBO_TRY(file_make_folder(dir, error));
     ELBO_TRY(run_directory_lock(&t->lock, dir, error));
     t->locked = true;
     bool any = checkpoint_any(dir);
-    if (strcmp(how, "auto") && strcmp(how, "none")) return copy_path(from, how, error);
-    if (any) ELBO_TRY(copy_path(from, dir, error));
-    if (!strcmp(how, "none") && any)
+    if (any && !strcmp(how, "none"))
         return elbo_fail(error, ELBO_USAGE, "%s already holds checkpoints and resume is none; take another --run.dir, or "
                          "--resume=auto to go on from them", dir);
-    return ELBO_OK;
+    if (t->config->rewind) return rewind_run(t, from, error);
+    if (any && path)
+        report_line(t, "%s has checkpoints of its own and goes on from the newest, not from %s; --rewind=STEP goes back", dir, how);
+    if (any) return copy_path(from, dir, error);
+    if (!path) return ELBO_OK;
+    if (*t->config->init.from)
+        return elbo_fail(error, ELBO_USAGE, "--resume=%s takes a run's whole state and --init.from=%s its weights alone; give one of them", how,
+                         t->config->init.from);
+    return copy_path(from, how, error);
 }
 
 static elbo_status record(struct trainer *t, elbo_error *error)
@@ -111,9 +127,9 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     ELBO_TRY(build_sums(t, error));
     size_t z = t->model_config.latent.width;
     ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
-    t->moments = calloc(2 * z + 1, sizeof *t->moments);
+    t->variance = calloc(z + 1, sizeof *t->variance);
     t->kl_dim = calloc(z + 1, sizeof *t->kl_dim);
-    if (!t->moments || !t->kl_dim) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
+    if (!t->variance || !t->kl_dim) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
     optimizer_watch(&t->optimizer, executor_pointer(&t->recording.executor, t->recording.sum_loss));
     recording_bind_input(&t->recording, "control", t->optimizer.control);
     for (unsigned i = 0; i <= t->backend->ahead; i++)
@@ -123,24 +139,28 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     return ELBO_OK;
 }
 
-/* The run directory names its configuration and tokenizer from the first moment on. */
+static elbo_status write_if_other(const char *path, const char *text, size_t size, elbo_error *error)
+{
+    char *now = NULL;
+    size_t bytes = 0;
+    elbo_error missing;
+    bool same = !file_read(&now, &bytes, path, (size_t)1 << 30, &missing) && bytes == size && !memcmp(now, text, size);
+    free(now);
+    return same ? ELBO_OK : file_write(path, text, size, error);
+}
+
+/* The run directory names the configuration that is in force, and its tokenizer, from the first moment on. */
 static elbo_status write_beginning(struct trainer *t, elbo_error *error)
 {
     char path[FILES_PATH], *yaml = options_yaml(t->options, COMMAND_TRAIN);
     elbo_status status = yaml ? file_join(path, t->config->run_dir, "config.yaml", error)
                               : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
-    if (!status) status = file_write(path, yaml, strlen(yaml), error);
+    if (!status) status = write_if_other(path, yaml, strlen(yaml), error);
     if (!status) status = file_join(path, t->config->run_dir, "tokenizer.json", error);
-    if (!status) status = elbo_tokenizer_save(elbo_corpus_tokenizer(t->train, ELBO_STREAM_DECODER), path, error);
+    if (!status && (!t->draws || !file_is_regular(path)))
+        status = elbo_tokenizer_save(elbo_corpus_tokenizer(t->train, ELBO_STREAM_DECODER), path, error);
     free(yaml);
     return status;
-}
-
-static bool any_beginning(const struct trainer *t)
-{
-    char path[FILES_PATH];
-    elbo_error unused;
-    return !file_join(path, t->config->run_dir, "config.yaml", &unused) && file_is_regular(path);
 }
 
 static elbo_status open_loader(struct trainer *t, elbo_error *error)
@@ -158,20 +178,45 @@ static elbo_status open_inputs(struct trainer *t, char from[FILES_PATH], elbo_er
     return t->team.rank ? ELBO_OK : open_run_directory(t, from, error);
 }
 
+typedef elbo_status (*take_checkpoint)(struct trainer *t, char path[FILES_PATH], elbo_error *error);
+
 /* Rank 0 finds the checkpoint; the others take the one that it took. */
-static elbo_status resume(struct trainer *t, char from[FILES_PATH], elbo_error *error)
+static elbo_status take(struct trainer *t, char from[FILES_PATH], take_checkpoint load, elbo_error *error)
 {
-    elbo_status status = t->team.rank || !*from ? ELBO_OK : state_load(t, from, error);
+    elbo_status status = t->team.rank || !*from ? ELBO_OK : load(t, from, error);
     ELBO_TRY(team_agree(t, status, error));
     if (t->team.collectives) ELBO_TRY(collectives_share(t->team.collectives, from, FILES_PATH, error));
-    if (!*from) return model_initialize(&t->model, t->config->seed, error);
-    return t->team.rank ? state_load(t, from, error) : ELBO_OK;
+    return t->team.rank && *from ? load(t, from, error) : ELBO_OK;
+}
+
+static elbo_status begin(struct trainer *t, char from[FILES_PATH], elbo_error *error)
+{
+    bool rewinds = *from && t->config->rewind;
+    ELBO_TRY(take(t, from, state_load, error));
+    if (rewinds) t->rewound = t->config->rewind;
+    if (*from) return ELBO_OK;
+    ELBO_TRY(model_initialize(&t->model, t->config->seed, error));
+    ELBO_TRY(copy_path(from, t->config->init.from, error));
+    return *from ? take(t, from, warm_start, error) : ELBO_OK;
+}
+
+/* `best` names what the state says: a process may have ended between a save and the naming. */
+static elbo_status name_best(struct trainer *t, elbo_error *error)
+{
+    char folder[FILES_PATH], name[CHECKPOINT_NAME], path[FILES_PATH];
+    ELBO_TRY(file_join(folder, t->config->run_dir, CHECKPOINT_FOLDER, error));
+    checkpoint_name(name, t->best_step);
+    ELBO_TRY(file_join(path, folder, name, error));
+    if (t->best_step && file_is_folder(path)) return checkpoint_mark(t->config->run_dir, "best", t->best_step, error);
+    ELBO_TRY(file_join(path, folder, "best", error));
+    return file_is_regular(path) ? file_remove(path, error) : ELBO_OK;
 }
 
 static elbo_status open_outputs(struct trainer *t, elbo_error *error)
 {
     if (t->team.rank) return ELBO_OK;
-    if (!t->draws || !any_beginning(t)) ELBO_TRY(write_beginning(t, error));
+    ELBO_TRY(write_beginning(t, error));
+    ELBO_TRY(name_best(t, error));
     return metrics_open(&t->metrics, t->config->run_dir, t->draws, error);
 }
 
@@ -198,7 +243,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     ELBO_TRY(team_agree(t, open_inputs(t, from, error), error));
     ELBO_TRY(team_compare(t, error));
     ELBO_TRY(team_agree(t, build(t, error), error));
-    ELBO_TRY(resume(t, from, error));
+    ELBO_TRY(begin(t, from, error));
     ELBO_TRY(shards_probe(t, error));
     elbo_status status = open_outputs(t, error);
     if (!status) status = open_loader(t, error);
@@ -244,7 +289,7 @@ void trainer_close(struct trainer *t)
     if (t->backend) t->backend->destroy(t->backend);
     if (t->train) elbo_corpus_close(t->train);
     if (t->valid) elbo_corpus_close(t->valid);
-    free(t->moments);
+    free(t->variance);
     free(t->kl_dim);
     free(t);
 }

@@ -22,14 +22,14 @@ enum { ONE = 1, TWO = 2 };
 static const char *const kinds[] = {"alpha", "beta", NULL};
 
 static const struct option rows[] = {
-    {"seed", OPTION_SEED, offsetof(struct target, seed), "1", 0, 0, "", "of the noise", ONE | TWO, NULL},
-    {"json", OPTION_BOOL, offsetof(struct target, json), "false", 0, 0, "", "as JSON", ONE | TWO, NULL},
-    {"train.steps", OPTION_SIZE, offsetof(struct target, steps), "200", 1, 1000, "steps", "length", ONE, NULL},
-    {"train.rate", OPTION_DOUBLE, offsetof(struct target, rate), "0.001", 0, 10, "", "rate", ONE, NULL},
-    {"train.fast", OPTION_BOOL, offsetof(struct target, fast), "true", 0, 0, "", "fast", ONE, NULL},
-    {"model.width", OPTION_SIZE, offsetof(struct target, width), "8", 0, 64, "", "width", ONE, NULL},
-    {"model.name", OPTION_STRING, offsetof(struct target, name), "none", 0, 0, "", "name", TWO, NULL},
-    {"model.kind", OPTION_CHOICE, offsetof(struct target, kind), "beta", 0, 0, "", "kind", ONE, kinds},
+    {"seed", OPTION_SEED, offsetof(struct target, seed), "1", 0, 0, "", "of the noise", ONE | TWO, NULL, OPTION_NONE},
+    {"json", OPTION_BOOL, offsetof(struct target, json), "false", 0, 0, "", "as JSON", ONE | TWO, NULL, OPTION_NONE},
+    {"train.steps", OPTION_SIZE, offsetof(struct target, steps), "200", 1, 1000, "steps", "length", ONE, NULL, OPTION_NONE},
+    {"train.rate", OPTION_DOUBLE, offsetof(struct target, rate), "0.001", 0, 10, "", "rate", ONE, NULL, OPTION_NONE},
+    {"train.fast", OPTION_BOOL, offsetof(struct target, fast), "true", 0, 0, "", "fast", ONE, NULL, OPTION_NONE},
+    {"model.width", OPTION_SIZE, offsetof(struct target, width), "8", 0, 64, "", "width", ONE, NULL, OPTION_NONE},
+    {"model.name", OPTION_STRING, offsetof(struct target, name), "none", 0, 0, "", "name", TWO, NULL, OPTION_NONE},
+    {"model.kind", OPTION_CHOICE, offsetof(struct target, kind), "beta", 0, 0, "", "kind", ONE, kinds, OPTION_NONE},
 };
 static const struct option_command commands[] = {{"one", ONE}, {"two", TWO}};
 static const struct option_table table = {rows, sizeof rows / sizeof *rows, commands, 2};

@@ -46,7 +46,7 @@ setup() {
     for moments in f32 bf16; do
         refused 8 'the backend cpu computes in f32 only' 'precision=f32' -- train r --device=cpu --precision=bf16 --optimizer.moments=$moments
     done
-    train narrow --device=cpu --optimizer.moments=bf16 --train.steps=2 2> said
+    train narrow --device=cpu --optimizer.moments=bf16 --train.steps=2 --optimizer.warmup_steps=2 2> said
     refused 2 'did you mean bf16?' -- train r --precision=bf15
 }
 
@@ -102,8 +102,8 @@ setup() {
 
 @test "another model or seed than the run began with" {
     cp -r run/ mine
-    refused 3 'step-00000040' -- train mine --decoder.width=32 --encoder.width=32 --train.steps=50
-    refused 3 'step-00000040' -- train mine --decoder.layers=2 --train.steps=50
+    refused 2 'step-00000040' 'decoder.width is 16 there and 32 here' 'another --run.dir' -- train mine --decoder.width=32 --encoder.width=32 --train.steps=50
+    refused 2 'step-00000040' 'decoder.layers is 1 there and 2 here' -- train mine --decoder.layers=2 --train.steps=50
     refused 2 'already holds checkpoints' '--resume=auto' -- train mine --resume=none
     train mine 2>&1 | grep -q 'nothing to do'
     diff -r run/checkpoints mine/checkpoints
@@ -131,7 +131,7 @@ setup() {
     tail -n 1 cut/metrics.jsonl | grep -q '"shortened":[1-9]'
     tail -n 1 left/metrics.jsonl | grep -q '"shortened":[1-9]'
     differs {cut,left}/checkpoints/step-00000030/model.safetensors
-    refused 3 'tokens and data.max_length is 12' 'data.too_long' 'corpus' -- train refuse --data.too_long=refuse
+    refused 3 'tokens, more than data.max_length = 12' 'data.too_long' 'corpus' -- train refuse --data.too_long=refuse
     fresh=$(awk 'NF > 12' fresh.txt | wc -l)
     "$ELBO" eval run --data.test=test --json > eval.json 2> message
     grep -qF "$fresh sentences were cut to 12 tokens" message
@@ -182,11 +182,11 @@ setup() {
 
 @test "a processor's instructions: chosen, refused, remembered, the same on every rank" {
     refused 8 '--device=cpu:sse9' 'the best it has is' -- train r --device=cpu:sse9
-    train one --device=cpu:generic --train.steps=2 2> said
+    train one --device=cpu:generic --train.steps=2 --optimizer.warmup_steps=1 2> said
     grep -q 'on the cpu (generic, 1 thread)' said
-    train one --device=cpu:generic --train.steps=4 2> said
+    train one --device=cpu:generic --train.steps=4 --optimizer.warmup_steps=1 2> said
     lacks said 'other instructions'
-    train two --device=cpu --train.steps=2 2> said
+    train two --device=cpu --train.steps=2 --optimizer.warmup_steps=1 2> said
     ! grep -q '(generic,' said || skip "this processor has no others"
     train one --device=cpu --train.steps=6 2> said
     grep -q 'computed by other instructions' said

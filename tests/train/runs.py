@@ -42,6 +42,14 @@ def elbo(*words, code=0, stdin=None, **keywords):
 
 
 def options(given):
+    """Without what has no effect beside the rest, which the program refuses: those of TINY that a test did not mean."""
+    given = dict(given)
+    if given.get("latent.kind") == "none":
+        given = {key: value for key, value in given.items() if not key.startswith("encoder.") and key != "latent.width"}
+    if given.get("optimizer.warmup_steps", 0) > given.get("train.steps", 1000):
+        given["optimizer.warmup_steps"] = given["train.steps"]
+    if "data.train" in given and "data.valid" not in given:
+        given.pop("train.eval_every", None)
     return [f"--{key}={value}" for key, value in given.items()]
 
 

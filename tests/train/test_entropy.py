@@ -17,7 +17,7 @@ SMALL = {
     "train.steps": 200, "encoder.width": 48, "decoder.width": 48, "encoder.layers": 1, "decoder.layers": 1, "latent.width": 8,
     "encoder.ff_width": 96, "decoder.ff_width": 96, "train.slots": 2, "train.slot_tokens": 700, "data.max_length": 30,
     "objective.word_dropout": 0.1, "objective.free_bits": 0.1, "optimizer.learning_rate": 0.005, "optimizer.warmup_steps": 20,
-    "train.eval_every": 0, "checkpoint.every": 0, "threads": 2,
+    "checkpoint.every": 0, "threads": 2,
 }
 
 

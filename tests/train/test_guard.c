@@ -39,7 +39,7 @@ static int teardown(void **state)
 struct snapshot {
     size_t arena, z;
     float *weights, *moment1, *moment2;
-    double *moments;
+    double *variance;
     uint64_t draws, updates, next, skipped, bad;
 };
 
@@ -58,7 +58,7 @@ static struct snapshot take(const struct trainer *t)
                              copy(t->model.weights, n * 4),
                              copy(t->optimizer.moment1, n * 4),
                              copy(t->optimizer.moment2, n * 4),
-                             copy(t->moments, (2 * z + 1) * 8),
+                             copy(t->variance, (z + 1) * 8),
                              t->draws,
                              t->optimizer.updates,
                              t->next,
@@ -71,7 +71,7 @@ static void drop(struct snapshot *s)
     free(s->weights);
     free(s->moment1);
     free(s->moment2);
-    free(s->moments);
+    free(s->variance);
 }
 
 static void assert_same_bits(const struct snapshot *a, const struct snapshot *b)
@@ -80,7 +80,7 @@ static void assert_same_bits(const struct snapshot *a, const struct snapshot *b)
     assert_memory_equal(a->weights, b->weights, a->arena * 4);
     assert_memory_equal(a->moment1, b->moment1, a->arena * 4);
     assert_memory_equal(a->moment2, b->moment2, a->arena * 4);
-    assert_memory_equal(a->moments, b->moments, (2 * a->z + 1) * 8);
+    assert_memory_equal(a->variance, b->variance, (a->z + 1) * 8);
     assert_int_equal(a->updates, b->updates);
 }
 

@@ -1,0 +1,132 @@
+#include "train/effects.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef bool (*condition)(const struct elbo_config *c);
+
+static bool no_latent(const struct elbo_config *c) { return c->model.latent.kind == LATENT_NONE; }
+static bool no_memory(const struct elbo_config *c) { return c->model.latent.injection == INJECTION_EMBEDDING; }
+static bool constant_beta(const struct elbo_config *c) { return c->objective.beta_schedule == BETA_CONSTANT; }
+static bool not_cyclical(const struct elbo_config *c) { return c->objective.beta_schedule != BETA_CYCLICAL; }
+static bool no_free_bits(const struct elbo_config *c) { return !(c->objective.free_bits > 0); }
+static bool not_grouped(const struct elbo_config *c) { return c->objective.free_bits_kind != FREE_BITS_GROUP; }
+static bool is_sgd(const struct elbo_config *c) { return c->optimizer.kind == OPTIMIZER_SGD; }
+static bool is_adamw(const struct elbo_config *c) { return c->optimizer.kind == OPTIMIZER_ADAMW; }
+static bool constant_rate(const struct elbo_config *c) { return c->optimizer.schedule == SCHEDULE_CONSTANT; }
+static bool no_valid(const struct elbo_config *c) { return !*c->data.valid; }
+static bool evaluates_nothing(const struct elbo_config *c) { return !*c->data.valid && c->train.eval_every; }
+static bool never_evaluates(const struct elbo_config *c) { return !c->train.eval_every; }
+static bool no_best(const struct elbo_config *c) { return c->checkpoint.best == BEST_NONE; }
+static bool not_invariant(const struct elbo_config *c) { return c->determinism != DETERMINISM_WORLD_INVARIANT; }
+static bool on_cpu(const struct elbo_config *c) { return !strncmp(c->device, "cpu", 3); }
+static bool is_bf16(const struct elbo_config *c) { return c->model.precision == PRECISION_BF16; }
+static bool no_init(const struct elbo_config *c) { return !*c->init.from; }
+static bool warmup_exceeds(const struct elbo_config *c) { return c->train.steps && c->optimizer.warmup_steps > c->train.steps; }
+static bool cycles_exceed(const struct elbo_config *c)
+{
+    return c->objective.beta_schedule == BETA_CYCLICAL && c->train.steps && c->objective.beta_cycles > c->train.steps;
+}
+static bool of_the_mean(const struct elbo_config *c) { return c->eval.posterior == POSTERIOR_MEAN; }
+
+/* A key that ends in a dot stands for its section. */
+static const struct rule {
+    const char *key;
+    condition idle;
+    const char *because;
+} rules[] = {
+    {"encoder.", no_latent, "latent.kind=none has no encoder"},
+    {"latent.width", no_latent, "latent.kind=none has no latent"},
+    {"latent.injection", no_latent, "latent.kind=none has no latent"},
+    {"latent.memory", no_latent, "latent.kind=none has no latent"},
+    {"latent.sample", no_latent, "latent.kind=none has no latent"},
+    {"latent.memory", no_memory, "latent.injection=embedding has no latent memory"},
+    {"objective.beta", no_latent, "latent.kind=none has no KL"},
+    {"objective.beta_schedule", no_latent, "latent.kind=none has no KL"},
+    {"objective.beta_start", no_latent, "latent.kind=none has no KL"},
+    {"objective.beta_warmup", no_latent, "latent.kind=none has no KL"},
+    {"objective.beta_cycles", no_latent, "latent.kind=none has no KL"},
+    {"objective.free_bits", no_latent, "latent.kind=none has no KL"},
+    {"objective.free_bits_kind", no_latent, "latent.kind=none has no KL"},
+    {"objective.free_bits_groups", no_latent, "latent.kind=none has no KL"},
+    {"objective.beta_start", constant_beta, "objective.beta_schedule=constant has no start"},
+    {"objective.beta_warmup", constant_beta, "objective.beta_schedule=constant has no warm-up"},
+    {"objective.beta_cycles", not_cyclical, "only objective.beta_schedule=cyclical has cycles"},
+    {"objective.free_bits_kind", no_free_bits, "objective.free_bits=0 has no free bits"},
+    {"objective.free_bits_groups", no_free_bits, "objective.free_bits=0 has no free bits"},
+    {"objective.free_bits_groups", not_grouped, "only objective.free_bits_kind=group has groups"},
+    {"optimizer.beta1", is_sgd, "it belongs to optimizer.kind=adamw"},
+    {"optimizer.beta2", is_sgd, "it belongs to optimizer.kind=adamw"},
+    {"optimizer.epsilon", is_sgd, "it belongs to optimizer.kind=adamw"},
+    {"optimizer.momentum", is_adamw, "it belongs to optimizer.kind=sgd"},
+    {"optimizer.min_learning_rate_ratio", constant_rate, "optimizer.schedule=constant stays at optimizer.learning_rate"},
+    {"optimizer.encoder_factor", no_latent, "latent.kind=none has no encoder"},
+    {"optimizer.latent_factor", no_latent, "latent.kind=none has no latent"},
+    {"train.eval_sentences", no_valid, "there is no data.valid"},
+    {"train.eval_sentences", never_evaluates, "train.eval_every=0 evaluates never"},
+    {"train.eval_every", evaluates_nothing, "there is no data.valid"},
+    {"train.patience", no_best, "checkpoint.best=none names no figure"},
+    {"checkpoint.best", no_valid, "there is no data.valid"},
+    {"checkpoint.best", never_evaluates, "train.eval_every=0 evaluates never"},
+    {"parallel.lanes", not_invariant, "only determinism=world_invariant has lanes"},
+    {"tf32", on_cpu, "a CPU has no TF32"},
+    {"tf32", is_bf16, "precision=bf16 has no f32 products"},
+    {"optimizer.warmup_steps", warmup_exceeds, "it is longer than train.steps, so that optimizer.learning_rate is never reached"},
+    {"objective.beta_cycles", cycles_exceed, "there are more cycles than train.steps"},
+    {"init.parts", no_init, "there is no init.from"},
+    {"eval.iwae_samples", no_latent, "the model has no latent"},
+    {"eval.mi_sentences", no_latent, "the model has no latent"},
+    {"eval.posterior", no_latent, "the model has no latent"},
+    {"eval.iwae_samples", of_the_mean, "eval.posterior=mean draws no samples"},
+};
+
+const char *effects_idle(const struct elbo_config *config, const char *key)
+{
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        size_t size = strlen(rules[i].key);
+        bool whole = rules[i].key[size - 1] != '.';
+        if (!strncmp(rules[i].key, key, size) && (!whole || !key[size]) && rules[i].idle(config)) return rules[i].because;
+    }
+    return NULL;
+}
+
+struct search {
+    const struct elbo_config *config;
+    const struct option *refused;
+    FILE *said;
+    size_t count;
+};
+
+static void look(void *context, const struct option *row, const char *where, bool is_default)
+{
+    struct search *s = context;
+    const char *because = effects_idle(s->config, row->key);
+    if (!because) return;
+    if (!strcmp(where, OPTIONS_COMMAND_LINE)) {
+        if (!s->refused) s->refused = row;
+    } else if (!is_default) {
+        fprintf(s->said, "%s%s (%s)", s->count++ ? ", " : "these options do not do here what they say: ", row->key, because);
+    }
+}
+
+elbo_status effects_check(char **said, const struct options *options, const struct elbo_config *config, elbo_error *error)
+{
+    size_t size = 0;
+    struct search s = {.config = config};
+    *said = NULL;
+    s.said = open_memstream(said, &size);
+    if (!s.said) return elbo_fail(error, ELBO_MEMORY, "no memory to check the options");
+    options_each_given(options, look, &s);
+    bool failed = ferror(s.said);
+    failed |= fclose(s.said) != 0;
+    if (failed || s.refused || !s.count) {
+        free(*said);
+        *said = NULL;
+    }
+    if (failed) return elbo_fail(error, ELBO_MEMORY, "no memory to check the options");
+    if (s.refused)
+        return elbo_fail(error, ELBO_USAGE, "--%s does not do here what it says: %s; leave it away, or change the other", s.refused->key,
+                         effects_idle(config, s.refused->key));
+    return ELBO_OK;
+}
