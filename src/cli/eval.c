@@ -5,66 +5,138 @@
 #include "elbo/corpus.h"
 #include "model/evaluate.h"
 #include "text/ngram.h"
+#include "text/slots.h"
+#include "train/effects.h"
 #include "train/memory.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* JSON has no infinity: null, and the figure's name among those that say why. */
+static json_t *figure(json_t *why, const char *name, double x, const char *left_out)
+{
+    if (!left_out && isfinite(x)) return json_real(x);
+    json_object_set_new(why, name, json_string(left_out ? left_out : isnan(x) ? "not a number" : "infinite: more than a number can hold"));
+    return json_null();
+}
+
+static const char *const no_words = "the text has no blanks between words";
+static const char *const no_samples = "no samples were drawn";
 
 static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *b, const struct elbo_config *c)
 {
-    json_t *dims = json_array();
+    json_t *dims = json_array(), *why = json_object(), *all = json_object();
     int failed = 0;
-    for (size_t j = 0; j < e->latent_width; j++) failed |= json_array_append_new(dims, json_real(e->kl_dim[j]));
-    json_t *all = json_pack(
-        "{s:f, s:f, s:f, s:f, s:o, s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:s}",
-        "neg_elbo", e->neg_elbo, "neg_elbo_standard_error", e->neg_elbo_error, "reconstruction", e->reconstruction, "kl", e->kl,
-        "kl_per_dim", dims, "active_units", (json_int_t)e->active_units, "active_units_0.1", (json_int_t)e->active_units_tenth,
-        "mutual_information", e->mutual_information, "mutual_information_bound", e->mutual_information_bound,
-        "mutual_information_sentences", (json_int_t)e->mutual_information_sentences, "own_z_gain", e->own_z_gain, "ppl_token",
-        e->ppl_token, "ppl_word", e->ppl_word, "bits_per_byte", e->bits_per_byte, "unknown_share", e->unknown_share, "sentences",
-        (json_int_t)e->sentences, "tokens", (json_int_t)e->tokens, "words", (json_int_t)e->words, "bytes", (json_int_t)e->bytes,
-        "shortened", (json_int_t)e->shortened, "posterior", c->eval.posterior == POSTERIOR_MEAN ? "mean" : "sample");
-    /* Without samples there is no importance-weighted estimate; null says so. */
-    failed |= json_object_set_new(all, "iwae_nll", e->iwae_samples ? json_real(e->iwae_nll) : json_null());
-    failed |= json_object_set_new(all, "iwae_standard_error", e->iwae_samples ? json_real(e->iwae_error) : json_null());
-    failed |= json_object_set_new(all, "iwae_samples", json_integer((json_int_t)e->iwae_samples));
+    bool mean = c->eval.posterior == POSTERIOR_MEAN, latent = e->latent_width > 0;
+    const struct {
+        const char *name;
+        double value;
+        const char *left_out;
+    } figures[] = {{"neg_elbo", e->neg_elbo, NULL}, {"neg_elbo_standard_error", e->neg_elbo_error, NULL},
+                   {"reconstruction", e->reconstruction, NULL}, {"kl", e->kl, NULL}, {"mutual_information", e->mutual_information, NULL},
+                   {"mutual_information_bound", e->mutual_information_bound, NULL}, {"own_z_gain", e->own_z_gain, NULL},
+                   {"ppl_token", e->ppl_token, NULL}, {"ppl_word", e->ppl_word, e->wordless ? no_words : NULL},
+                   {"bits_per_byte", e->bits_per_byte, NULL}, {"known_bits_per_byte", e->known_bits_per_byte, NULL},
+                   {"unknown_share", e->unknown_share, NULL}, {"iwae_nll", e->iwae_nll, e->iwae_samples ? NULL : no_samples},
+                   {"iwae_standard_error", e->iwae_error, e->iwae_samples ? NULL : no_samples}};
+    const struct {
+        const char *name;
+        size_t value;
+    } counts[] = {{"active_units", e->active_units}, {"active_units_0.1", e->active_units_tenth},
+                  {"mutual_information_sentences", e->mutual_information_sentences}, {"iwae_samples", e->iwae_samples},
+                  {"sentences", e->sentences}, {"tokens", e->tokens}, {"words", e->words}, {"bytes", e->bytes}, {"shortened", e->shortened}};
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
+        failed |= json_object_set_new(all, figures[i].name, figure(why, figures[i].name, figures[i].value, figures[i].left_out));
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        failed |= json_object_set_new(all, counts[i].name, json_integer((json_int_t)counts[i].value));
+    for (size_t j = 0; j < e->latent_width; j++)
+        failed |= json_array_append_new(dims, isfinite(e->kl_dim[j]) ? json_real(e->kl_dim[j]) : json_null());
+    failed |= json_object_set_new(all, "kl_per_dim", dims);
+    failed |= json_object_set_new(all, "posterior", json_string(mean ? "mean" : "sample"));
+    failed |= json_object_set_new(all, "bound", json_boolean(!mean || !latent));
     if (*c->eval.baseline) {
-        failed |= json_object_set_new(all, "unigram_nll", json_real(b->unigram));
-        failed |= json_object_set_new(all, "bigram_nll", json_real(b->bigram));
+        failed |= json_object_set_new(all, "unigram_nll", figure(why, "unigram_nll", b->unigram, NULL));
+        failed |= json_object_set_new(all, "bigram_nll", figure(why, "bigram_nll", b->bigram, NULL));
     }
+    if (json_object_size(why)) failed |= json_object_set(all, "null_because", why);
+    json_decref(why);
     if (!failed) return all;
     json_decref(all);
     return NULL;
 }
 
-static void to_text(const struct evaluation *e, const struct ngram_baseline *b)
+static void baseline_text(FILE *out, const char *from, double nats, double neg_elbo)
 {
-    printf("neg_elbo             %10.3f nats a sentence (standard error %.3f)\n", e->neg_elbo, e->neg_elbo_error);
-    printf("  reconstruction     %10.3f\n  kl                 %10.3f\n", e->reconstruction, e->kl);
-    if (e->iwae_samples)
-        printf("iwae_nll             %10.3f with %zu samples (standard error %.3f)\n", e->iwae_nll, e->iwae_samples, e->iwae_error);
-    if (e->latent_width)
-        printf("active units         %6zu of %zu above 0.01, %zu above 0.1\n", e->active_units, e->latent_width, e->active_units_tenth);
-    if (e->mutual_information_sentences)
-        printf("mutual information   %10.3f over %zu sentences (bound %.2f)\n", e->mutual_information,
-               e->mutual_information_sentences, e->mutual_information_bound);
-    if (e->latent_width) printf("own z gain           %10.3f nats: what a sentence's own z is worth against another's\n", e->own_z_gain);
-    printf("perplexity           %10.2f per token, %.2f per word (end marks counted)\n", e->ppl_token, e->ppl_word);
-    printf("bits per byte        %10.3f\n", e->bits_per_byte);
-    printf("unknown share        %10.4f of %zu predicted tokens, %zu sentences, %zu words\n", e->unknown_share, e->tokens,
-           e->sentences, e->words);
-    if (b->unigram > 0)
-        printf("baselines            %10.3f nats a sentence from word counts (neg_elbo is %.1f %% below), %.3f from word pairs\n",
-               b->unigram, 100 * (1 - e->neg_elbo / b->unigram), b->bigram);
+    double share = 100 * (1 - neg_elbo / nats);
+    fprintf(out, "  from %-14s %12.3f nats a sentence (neg_elbo is %.1f %% %s)\n", from, nats, fabs(share), share < 0 ? "above" : "below");
 }
 
-static elbo_status baselines(struct ngram_baseline *b, const char *folder, const struct elbo_corpus *test, elbo_error *error)
+static void to_text(FILE *out, const struct evaluation *e, const struct ngram_baseline *b, bool mean)
 {
-    if (!*folder) return ELBO_OK;
+    fprintf(out, "neg_elbo             %10.3f nats a sentence (standard error %.3f)%s\n", e->neg_elbo, e->neg_elbo_error,
+            mean && e->latent_width ? "; at the posterior's mean: not a bound" : "");
+    fprintf(out, "  reconstruction     %10.3f\n  kl                 %10.3f\n", e->reconstruction, e->kl);
+    if (e->iwae_samples)
+        fprintf(out, "iwae_nll             %10.3f with %zu samples (standard error %.3f)\n", e->iwae_nll, e->iwae_samples, e->iwae_error);
+    if (e->latent_width)
+        fprintf(out, "active units         %6zu of %zu above 0.01, %zu above 0.1\n", e->active_units, e->latent_width, e->active_units_tenth);
+    if (e->mutual_information_sentences)
+        fprintf(out, "mutual information   %10.3f over %zu sentences (bound %.2f)\n", e->mutual_information,
+                e->mutual_information_sentences, e->mutual_information_bound);
+    if (e->latent_width) fprintf(out, "own z gain           %10.3f nats: what a sentence's own z is worth against another's\n", e->own_z_gain);
+    fprintf(out, "perplexity           %10.2f per token", e->ppl_token);
+    if (e->wordless) fprintf(out, " (none per word: %s)\n", no_words);
+    else if (isfinite(e->ppl_word)) fprintf(out, ", %.2f per word (end marks counted)\n", e->ppl_word);
+    else fputs(", per word more than a number can hold\n", out);
+    fprintf(out, "bits per byte        %10.3f\n", e->bits_per_byte);
+    if (e->unknown_share > 0)
+        fprintf(out, "  of known words     %10.3f: the line above pays one mark for all bytes of an unknown word; this one leaves both out\n",
+                e->known_bits_per_byte);
+    fprintf(out, "unknown share        %10.4f of %zu predicted tokens, %zu sentences, %zu words\n", e->unknown_share, e->tokens,
+            e->sentences, e->words);
+    if (!(b->unigram > 0)) return;
+    fputs("baselines, on the same tokens\n", out);
+    baseline_text(out, "word counts", b->unigram, e->neg_elbo);
+    baseline_text(out, "word pairs", b->bigram, e->neg_elbo);
+}
+
+/* A line of JSON for each sentence: its number in the corpus (from 0), its tokens with the end mark, nats. */
+static elbo_status sentence_rows(const struct evaluation *e, elbo_error *error)
+{
+    for (size_t i = 0; i < e->sentences; i++) {
+        const struct evaluation_row *r = &e->rows[i];
+        double figures[] = {r->reconstruction + r->kl, r->reconstruction, r->kl, r->iwae};
+        static const char *const names[] = {"neg_elbo", "reconstruction", "kl", "iwae_nll"};
+        json_t *row = json_pack("{s:I, s:I}", "sentence", (json_int_t)r->sentence, "tokens", (json_int_t)r->tokens);
+        for (size_t k = 0; k < (e->iwae_samples ? 4 : 3) && row; k++)
+            if (json_object_set_new(row, names[k], isfinite(figures[k]) ? json_real(figures[k]) : json_null())) {
+                json_decref(row);
+                row = NULL;
+            }
+        ELBO_TRY(json_print(stdout, row, JSON_COMPACT | JSON_REAL_PRECISION(9), "a sentence's figures", error));
+    }
+    return ELBO_OK;
+}
+
+/* On the sentences and tokens that the model is measured on. */
+static elbo_status baselines(struct ngram_baseline *b, const struct elbo_config *c, const struct elbo_corpus *test, elbo_error *error)
+{
+    if (!*c->eval.baseline) return ELBO_OK;
+    struct ngram_scope scope = {c->eval.sentences, c->data.max_length, c->data.too_long == SLOT_SKIP};
     struct elbo_corpus *train;
-    ELBO_TRY(elbo_corpus_open(&train, folder, error));
-    elbo_status status = ngram_baseline(b, train, test, error);
+    ELBO_TRY(elbo_corpus_open(&train, c->eval.baseline, error));
+    elbo_status status = ngram_baseline(b, train, test, &scope, error);
     elbo_corpus_close(train);
+    return status;
+}
+
+/* The run's configuration is no choice of the command's: only options of the command line are held against it. */
+static elbo_status check_effects(struct cli *cli, elbo_error *error)
+{
+    char *said;
+    elbo_status status = effects_check(&said, cli->options, &cli->config, error);
+    free(said);
     return status;
 }
 
@@ -80,18 +152,22 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
                          c->data.test, cli->arguments[0]);
     struct evaluate_options o = {.slots = slot_options_of(c), .sentences = c->eval.sentences,
                                  .iwae_samples = c->eval.iwae_samples, .mi_sentences = c->eval.mi_sentences, .own_z = true,
-                                 .posterior_mean = c->eval.posterior == POSTERIOR_MEAN, .seed = c->seed};
+                                 .posterior_mean = c->eval.posterior == POSTERIOR_MEAN, .rows = c->eval.per_sentence, .seed = c->seed};
     struct evaluation e;
     struct ngram_baseline b = {0};
-    ELBO_TRY(baselines(&b, c->eval.baseline, corpus, error));
+    ELBO_TRY(check_effects(cli, error));
+    ELBO_TRY(baselines(&b, c, corpus, error));
     ELBO_TRY(evaluate(&e, &run->model, corpus, &o, error));
-    if (e.shortened) log_warning(&cli->log, "%zu sentences were cut to %zu tokens: the figures are of what was left", e.shortened,
-                                 c->data.max_length);
+    if (e.shortened && c->data.too_long == SLOT_SKIP)
+        log_warning(&cli->log, "%zu sentences of more than %zu tokens were left out", e.shortened, c->data.max_length);
+    else if (e.shortened)
+        log_warning(&cli->log, "%zu sentences were cut to %zu tokens: the figures are of what was left", e.shortened, c->data.max_length);
     elbo_status status = ELBO_OK;
-    if (c->json)
+    if (c->eval.per_sentence) status = sentence_rows(&e, error);
+    if (!status && c->json && !c->eval.per_sentence)
         status = json_print(stdout, to_json(&e, &b, c), JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the measurements", error);
-    else
-        to_text(&e, &b);
+    else if (!status)
+        to_text(c->eval.per_sentence ? stderr : stdout, &e, &b, o.posterior_mean);
     evaluation_free(&e);
     return status;
 }
@@ -100,6 +176,8 @@ elbo_status cli_eval(struct cli *cli, elbo_error *error)
 {
     struct run run;
     struct elbo_corpus *corpus = NULL;
+    if (cli->config.json && cli->config.eval.per_sentence)
+        return elbo_fail(error, ELBO_USAGE, "--per-sentence writes lines of JSON already; leave --json away");
     ELBO_TRY(cli_open_run(&run, cli, error));
     elbo_status status = *cli->config.data.test ? elbo_corpus_open(&corpus, cli->config.data.test, error)
                                                 : elbo_fail(error, ELBO_USAGE, "--data.test is missing: a corpus to evaluate on");

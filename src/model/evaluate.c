@@ -14,21 +14,52 @@ struct work {
     const struct evaluate_options *o;
     struct evaluation *e;
     struct recording encode, score;
-    size_t sentences, z, capacity; /* capacity: sentences of a slot */
+    size_t sentences, z, capacity; /* sentences under evaluation; capacity: sentences of a slot */
+    size_t *source, *row;          /* (sentences) number in the corpus; (source[sentences - 1] + 1) back, NO_ROW: left out */
     float *stats;                  /* (sentences, 2Z)               */
     float *slot_z, *slot_nll;      /* (capacity, Z), (capacity)     */
+    float *token_nll;              /* (tokens of a slot)            */
     double *nll, *weight;          /* (sentences) of the first draw: reconstruction; log p(z) - log q(z|x) */
     double *iwae;                  /* (sentences) running log sum of weights */
     double *other;                 /* (sentences) whose z a sentence is given then */
     size_t visited;                /* slots of this pass */
+    double unknown_nats;           /* of the first draw  */
+    size_t known_bytes;
+    struct elbo_ids known;
+    struct elbo_text text;
 };
+
+#define NO_ROW SIZE_MAX
+
+/* Where a sentence of the corpus stands among those under evaluation; NO_ROW: it is none of them. */
+static size_t row_of(const struct work *w, uint64_t source)
+{
+    return source <= w->source[w->sentences - 1] ? w->row[source] : NO_ROW;
+}
+
+/* The first sentences of the corpus, but those that SLOT_SKIP leaves out. */
+static elbo_status choose_sentences(struct work *w, elbo_error *error)
+{
+    const struct slot_options *s = &w->o->slots;
+    size_t all = elbo_corpus_sentences(w->corpus), wanted = w->o->sentences && w->o->sentences < all ? w->o->sentences : all;
+    w->source = malloc(wanted * sizeof *w->source);
+    w->row = malloc(all * sizeof *w->row);
+    if (!w->source || !w->row) return elbo_fail(error, ELBO_MEMORY, "no memory to choose %zu sentences", wanted);
+    for (size_t i = 0; i < all && w->sentences < wanted; i++) {
+        bool longer = s->max_length && elbo_corpus_length(w->corpus, ELBO_STREAM_DECODER, i) > s->max_length;
+        w->e->shortened += longer;
+        w->row[i] = longer && s->too_long == SLOT_SKIP ? NO_ROW : w->sentences;
+        if (w->row[i] != NO_ROW) w->source[w->sentences++] = i;
+    }
+    if (w->sentences) return ELBO_OK;
+    return elbo_fail(error, ELBO_INPUT, "every sentence of %s is longer than data.max_length = %zu tokens and left out", elbo_corpus_folder(w->corpus),
+                     s->max_length);
+}
 
 static struct posterior_noise noise_of(const struct work *w, size_t draw)
 {
     return (struct posterior_noise){w->o->seed, noise_purpose("evaluate.posterior"), 0, (uint32_t)draw};
 }
-
-static elbo_status visit_own(struct work *w, const struct slot *slot, size_t draw, elbo_error *error);
 
 static elbo_status combine(const struct work *w, elbo_status status, void *data, size_t bytes, elbo_error *error)
 {
@@ -49,7 +80,6 @@ static elbo_status each_slot(struct work *w, elbo_status (*visit)(struct work *,
     s.shuffle = false;
     s.single_pass = true;
     s.word_dropout = 0;
-    if (s.too_long == SLOT_SKIP) s.too_long = SLOT_TRUNCATE; /* every sentence counts here */
     s.first = s.step = 0;
     if (w->m->config.latent.kind == LATENT_NONE) s.encoder_tokens = 0;
     struct slot_loader *loader;
@@ -60,10 +90,9 @@ static elbo_status each_slot(struct work *w, elbo_status (*visit)(struct work *,
         const struct slot_batch *batch;
         status = slot_loader_next(loader, &batch, error);
         if (status) break;
-        if (visit == visit_own && draw == 0) w->e->shortened += batch->shortened; /* once, of several passes */
         for (size_t i = 0; i < batch->count && !status; i++) {
             const struct slot *slot = &batch->slots[i];
-            if (slot->sentences && slot->source[0] >= w->sentences)
+            if (slot->sentences && slot->source[0] > w->source[w->sentences - 1])
                 more = false;
             else if (slot->sentences && is_own(w))
                 status = visit(w, slot, draw, error);
@@ -83,20 +112,49 @@ static elbo_status visit_encode(struct work *w, const struct slot *slot, size_t 
     float *all = w->stats, *rows = malloc(slot->sentences * 2 * w->z * sizeof *rows);
     if (!rows) return elbo_fail(error, ELBO_MEMORY, "no memory for the posteriors of a slot");
     recording_read(&w->encode, w->encode.stats, rows, run.count);
-    for (size_t i = 0; i < slot->sentences; i++)
-        if (slot->source[i] < w->sentences)
-            memcpy(all + slot->source[i] * 2 * w->z, rows + i * 2 * w->z, 2 * w->z * sizeof *rows);
+    for (size_t i = 0; i < slot->sentences; i++) {
+        size_t row = row_of(w, slot->source[i]);
+        if (row != NO_ROW) memcpy(all + row * 2 * w->z, rows + i * 2 * w->z, 2 * w->z * sizeof *rows);
+    }
     free(rows);
     return ELBO_OK;
 }
 
-static elbo_status run_score(struct work *w, const struct slot *slot, elbo_error *error)
+static elbo_status run_score(struct work *w, const struct slot *slot, bool tokens, elbo_error *error)
 {
     struct execution run = {.seed = 0};
     recording_bind_slot(&w->score, slot, &run);
     recording_bind_input(&w->score, "z", w->slot_z);
     ELBO_TRY(executor_run(&w->score.executor, &run, error));
     recording_read(&w->score, w->score.nll, w->slot_nll, run.count);
+    if (tokens) recording_read(&w->score, w->score.token_nll, w->token_nll, run.count);
+    return ELBO_OK;
+}
+
+/* What is counted once of a sentence: its rows of the slot are first .. end. */
+static elbo_status count_sentence(struct work *w, const struct slot_stream *d, size_t row, size_t first, size_t end, elbo_error *error)
+{
+    struct evaluation *e = w->e;
+    enum elbo_stream s = ELBO_STREAM_DECODER;
+    size_t kept = end - first - 1 /* without the end mark */, source = w->source[row], whole = elbo_corpus_length(w->corpus, s, source), unknown = 0;
+    e->tokens += end - first;
+    e->words += slot_share(elbo_corpus_sentence_words(w->corpus, source), kept, whole) + 1;
+    e->bytes += slot_share(elbo_corpus_sentence_bytes(w->corpus, source), kept, whole);
+    if (e->rows) e->rows[row] = (struct evaluation_row){.sentence = source, .tokens = end - first};
+    w->known.count = 0;
+    for (size_t t = first; t < end; t++) {
+        bool is = d->labels[t] == (int32_t)elbo_corpus_marks(w->corpus, s)->unknown;
+        unknown += is;
+        if (is) w->unknown_nats += w->token_nll[t];
+        else if (t + 1 < end) w->known.ids[w->known.count++] = (uint32_t)d->labels[t];
+    }
+    e->unknown_share += (double)unknown;
+    if (!unknown) {
+        w->known_bytes += slot_share(elbo_corpus_sentence_bytes(w->corpus, source), kept, whole);
+        return ELBO_OK;
+    }
+    ELBO_TRY(elbo_tokenizer_decode(elbo_corpus_tokenizer(w->corpus, s), &w->text, w->known.ids, w->known.count, error));
+    w->known_bytes += w->text.size + 1;
     return ELBO_OK;
 }
 
@@ -106,28 +164,21 @@ static elbo_status visit_own(struct work *w, const struct slot *slot, size_t dra
     struct posterior_noise noise = noise_of(w, draw);
     size_t n = slot->sentences;
     for (size_t i = 0; i < n && w->z; i++) {
-        size_t s = slot->source[i] < w->sentences ? slot->source[i] : w->sentences - 1;
+        size_t row = row_of(w, slot->source[i]), s = row != NO_ROW ? row : w->sentences - 1;
         double lw = posterior_sample(w->slot_z + i * w->z, w->stats + s * 2 * w->z, w->z,
                                      w->o->posterior_mean ? NULL : &noise, slot->source[i]);
-        if (slot->source[i] < w->sentences) w->weight[s] = lw;
+        if (row != NO_ROW) w->weight[s] = lw;
     }
-    ELBO_TRY(run_score(w, slot, error));
+    ELBO_TRY(run_score(w, slot, draw == 0, error));
     const struct slot_stream *d = &slot->decoder;
     for (size_t i = 0; i < n; i++) {
-        size_t s = slot->source[i];
-        if (s >= w->sentences) continue;
+        size_t s = row_of(w, slot->source[i]);
+        if (s == NO_ROW) continue;
         double nll = w->slot_nll[i], log_weight = w->weight[s] - nll;
         if (draw == 0) {
             w->nll[s] = nll;
             w->iwae[s] = log_weight;
-            w->e->tokens += (size_t)(d->offsets[i + 1] - d->offsets[i]);
-            size_t kept = (size_t)(d->offsets[i + 1] - d->offsets[i]) - 1; /* without the end mark */
-            size_t whole = elbo_corpus_length(w->corpus, ELBO_STREAM_DECODER, s);
-            w->e->words += slot_share(elbo_corpus_sentence_words(w->corpus, s), kept, whole) + 1;
-            w->e->bytes += slot_share(elbo_corpus_sentence_bytes(w->corpus, s), kept, whole);
-            uint32_t unknown = elbo_corpus_marks(w->corpus, ELBO_STREAM_DECODER)->unknown;
-            for (int32_t t = d->offsets[i]; t < d->offsets[i + 1]; t++)
-                w->e->unknown_share += d->labels[t] == (int32_t)unknown;
+            ELBO_TRY(count_sentence(w, d, s, (size_t)d->offsets[i], (size_t)d->offsets[i + 1], error));
         } else {
             double top = fmax(w->iwae[s], log_weight);
             w->iwae[s] = top + log(exp(w->iwae[s] - top) + exp(log_weight - top));
@@ -143,13 +194,14 @@ static elbo_status visit_other(struct work *w, const struct slot *slot, size_t d
     (void)draw;
     size_t n = slot->sentences;
     for (size_t i = 0; i < n; i++) {
-        size_t s = slot->source[i] < w->sentences ? slot->source[i] : 0;
-        size_t whose = (size_t)w->other[s];
-        posterior_sample(w->slot_z + i * w->z, w->stats + whose * 2 * w->z, w->z, w->o->posterior_mean ? NULL : &noise, whose);
+        size_t row = row_of(w, slot->source[i]), whose = (size_t)w->other[row != NO_ROW ? row : 0];
+        posterior_sample(w->slot_z + i * w->z, w->stats + whose * 2 * w->z, w->z, w->o->posterior_mean ? NULL : &noise, w->source[whose]);
     }
-    ELBO_TRY(run_score(w, slot, error));
-    for (size_t i = 0; i < n; i++)
-        if (slot->source[i] < w->sentences) w->weight[slot->source[i]] = w->slot_nll[i];
+    ELBO_TRY(run_score(w, slot, false, error));
+    for (size_t i = 0; i < n; i++) {
+        size_t row = row_of(w, slot->source[i]);
+        if (row != NO_ROW) w->weight[row] = w->slot_nll[i];
+    }
     return ELBO_OK;
 }
 
@@ -181,7 +233,7 @@ static void aggregate_term(void *argument, size_t i, size_t worker)
     const struct work *w = a->w;
     struct posterior_noise noise = noise_of(w, 0);
     float *z = a->z + i * w->z;
-    posterior_sample(z, w->stats + i * 2 * w->z, w->z, &noise, i);
+    posterior_sample(z, w->stats + i * 2 * w->z, w->z, &noise, w->source[i]);
     double top = -INFINITY, sum = 0, own = 0;
     for (size_t j = 0; j < a->n; j++) {
         double q = posterior_log_density(z, w->stats + j * 2 * w->z, w->z);
@@ -246,8 +298,8 @@ static void mean_and_error(double *mean, double *error, const double *x, const d
 static elbo_status combine_counts(struct work *w, elbo_error *error)
 {
     struct counts {
-        size_t tokens, words, bytes;
-        double unknown;
+        size_t tokens, words, bytes, known_bytes;
+        double unknown, unknown_nats;
     } *all, *own;
     struct evaluation *e = w->e;
     if (w->o->ranks < 2) return ELBO_OK;
@@ -255,16 +307,18 @@ static elbo_status combine_counts(struct work *w, elbo_error *error)
     elbo_status status = all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the counts of %zu ranks", w->o->ranks);
     if (all) {
         own = &all[w->o->rank];
-        *own = (struct counts){e->tokens, e->words, e->bytes, e->unknown_share};
+        *own = (struct counts){e->tokens, e->words, e->bytes, w->known_bytes, e->unknown_share, w->unknown_nats};
     }
     status = combine(w, status, all, w->o->ranks * sizeof *all, error);
-    e->tokens = e->words = e->bytes = 0;
-    e->unknown_share = 0;
+    e->tokens = e->words = e->bytes = w->known_bytes = 0;
+    e->unknown_share = w->unknown_nats = 0;
     for (size_t r = 0; r < w->o->ranks && !status; r++) {
         e->tokens += all[r].tokens;
         e->words += all[r].words;
         e->bytes += all[r].bytes;
+        w->known_bytes += all[r].known_bytes;
         e->unknown_share += all[r].unknown;
+        w->unknown_nats += all[r].unknown_nats;
     }
     free(all);
     return status;
@@ -273,7 +327,8 @@ static elbo_status combine_counts(struct work *w, elbo_error *error)
 static elbo_status measure(struct work *w, elbo_error *error)
 {
     struct evaluation *e = w->e;
-    size_t draws = w->z && w->o->iwae_samples > 1 ? w->o->iwae_samples : 1, numbers = w->sentences * sizeof(double);
+    bool iwae = w->z && w->o->iwae_samples && !w->o->posterior_mean;
+    size_t draws = iwae ? w->o->iwae_samples : 1, numbers = w->sentences * sizeof(double);
     elbo_status status = w->z ? each_slot(w, visit_encode, 0, error) : ELBO_OK;
     ELBO_TRY(combine(w, status, w->stats, w->sentences * 2 * w->z * sizeof *w->stats, error));
     for (size_t k = 0; k < draws && !status; k++) status = each_slot(w, visit_own, k, error);
@@ -293,7 +348,7 @@ static elbo_status measure(struct work *w, elbo_error *error)
     active_units(w);
     double n = (double)w->sentences, unused;
     mean_and_error(&e->reconstruction, &unused, w->nll, NULL, w->sentences);
-    if (w->o->iwae_samples && w->z && !w->o->posterior_mean) {
+    if (iwae) {
         for (size_t s = 0; s < w->sentences; s++) w->iwae[s] = log((double)draws) - w->iwae[s];
         mean_and_error(&e->iwae_nll, &e->iwae_error, w->iwae, NULL, w->sentences);
         e->iwae_samples = draws;
@@ -307,14 +362,22 @@ static elbo_status measure(struct work *w, elbo_error *error)
     e->sentences = w->sentences;
     e->unknown_share /= (double)e->tokens;
     e->ppl_token = exp(nats / (double)e->tokens);
+    e->wordless = e->words <= 2 * e->sentences && e->tokens > e->words; /* a word a sentence, in several tokens each */
     e->ppl_word = exp(nats / (double)e->words);
     e->bits_per_byte = nats / log(2.0) / (double)e->bytes;
+    e->known_bits_per_byte = (n * e->neg_elbo - w->unknown_nats) / log(2.0) / (double)w->known_bytes;
+    for (size_t s = 0; s < w->sentences && e->rows; s++) {
+        e->rows[s].reconstruction = w->nll[s];
+        e->rows[s].kl = w->weight[s];
+        e->rows[s].iwae = iwae ? w->iwae[s] : 0;
+    }
     return ELBO_OK;
 }
 
 static elbo_status prepare(struct work *w, elbo_error *error)
 {
     const struct slot_options *s = &w->o->slots;
+    ELBO_TRY(choose_sentences(w, error));
     w->capacity = slot_sentence_capacity(s);
     struct graph_capacities encode = {{[DIM_ENC_TOKENS] = s->encoder_tokens, [DIM_SENTENCES] = w->capacity,
                                        [DIM_DRAWS] = w->capacity}};
@@ -328,12 +391,15 @@ static elbo_status prepare(struct work *w, elbo_error *error)
     w->stats = calloc(n * 2 * z, sizeof *w->stats);
     w->slot_z = malloc(w->capacity * z * sizeof *w->slot_z);
     w->slot_nll = malloc(w->capacity * sizeof *w->slot_nll);
+    w->token_nll = malloc(s->decoder_tokens * sizeof *w->token_nll);
+    w->known.ids = malloc(s->decoder_tokens * sizeof *w->known.ids);
+    if (w->o->rows) w->e->rows = calloc(n, sizeof *w->e->rows);
     w->nll = calloc(n, sizeof *w->nll);
     w->weight = calloc(n, sizeof *w->weight);
     w->iwae = calloc(n, sizeof *w->iwae);
     w->other = calloc(n, sizeof *w->other);
     w->e->kl_dim = calloc(z, sizeof *w->e->kl_dim);
-    if (!w->stats || !w->slot_z || !w->slot_nll || !w->nll || !w->weight || !w->iwae || !w->other || !w->e->kl_dim)
+    if (!w->stats || !w->slot_z || !w->slot_nll || !w->token_nll || !w->known.ids || (w->o->rows && !w->e->rows) || !w->nll || !w->weight || !w->iwae || !w->other || !w->e->kl_dim)
         return elbo_fail(error, ELBO_MEMORY, "no memory to evaluate %zu sentences", n);
     return ELBO_OK;
 }
@@ -343,8 +409,6 @@ elbo_status evaluate(struct evaluation *out, struct model *m, const struct elbo_
 {
     *out = (struct evaluation){0};
     struct work w = {.m = m, .corpus = corpus, .o = options, .e = out};
-    w.sentences = elbo_corpus_sentences(corpus);
-    if (options->sentences && options->sentences < w.sentences) w.sentences = options->sentences;
     w.z = m->config.latent.kind == LATENT_NONE ? 0 : m->config.latent.width;
     out->latent_width = w.z;
     elbo_status status = combine(&w, prepare(&w, error), NULL, 0, error);
@@ -354,6 +418,11 @@ elbo_status evaluate(struct evaluation *out, struct model *m, const struct elbo_
     free(w.stats);
     free(w.slot_z);
     free(w.slot_nll);
+    free(w.token_nll);
+    free(w.source);
+    free(w.row);
+    elbo_ids_free(&w.known);
+    elbo_text_free(&w.text);
     free(w.nll);
     free(w.weight);
     free(w.iwae);
@@ -365,5 +434,7 @@ elbo_status evaluate(struct evaluation *out, struct model *m, const struct elbo_
 void evaluation_free(struct evaluation *e)
 {
     free(e->kl_dim);
+    free(e->rows);
     e->kl_dim = NULL;
+    e->rows = NULL;
 }

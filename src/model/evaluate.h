@@ -20,7 +20,8 @@ struct evaluate_options {
     size_t iwae_samples;        /* 0: no IWAE                                             */
     size_t mi_sentences;        /* 0: no mutual information                               */
     bool own_z;                 /* measure own_z_gain                                     */
-    bool posterior_mean;        /* reconstruct from mu: no bound on the likelihood then   */
+    bool posterior_mean;        /* reconstruct from mu: no bound on the likelihood then, and no IWAE */
+    bool rows;                  /* keep each sentence's figures                           */
     uint64_t seed;
     /* Ranks may share the slots out, each taking every ranks-th one; the result is the same bits everywhere. combine: ELBO_OK only if
      * `status` is that on every rank; then `data`, of `bytes`, becomes the OR of all ranks' (each number is on one of them, zero on the
@@ -28,6 +29,13 @@ struct evaluate_options {
     size_t ranks, rank;
     elbo_status (*combine)(void *context, elbo_status status, void *data, size_t bytes, elbo_error *error);
     void *context;
+};
+
+/* One sentence: its number in the corpus, and nats. */
+struct evaluation_row {
+    size_t sentence, tokens;    /* tokens: predicted ones, the end mark too               */
+    double reconstruction, kl;
+    double iwae;                /* where iwae_samples is not 0                            */
 };
 
 struct evaluation {
@@ -41,9 +49,13 @@ struct evaluation {
     size_t iwae_samples;
     double own_z_gain;
     double neg_elbo_error, iwae_error; /* standard errors of the means                    */
-    double ppl_token, ppl_word, bits_per_byte; /* from iwae_nll when measured, else neg_elbo */
+    double ppl_token, ppl_word, bits_per_byte; /* from iwae_nll when measured, else neg_elbo; infinite where a double ends */
+    bool wordless;              /* no blanks in the text: ppl_word is of nothing          */
     double unknown_share;       /* of the predicted tokens                                */
-    size_t sentences, tokens, words, bytes, shortened;
+    double known_bits_per_byte; /* neg_elbo without the nats of unknown marks, by the bytes of the known words and line ends */
+    size_t sentences, tokens, words, bytes;
+    size_t shortened;           /* sentences up to the last one that were cut, or left out under SLOT_SKIP */
+    struct evaluation_row *rows; /* (sentences) freed by evaluation_free; null: not kept  */
 };
 
 /* Evaluates the model on a corpus. Recordings are made, bound and freed here; recordings of the model that were bound

@@ -57,7 +57,7 @@ struct recording {
     value loss, kl_dim, moments; /* train: of one slot                    */
     value sum_loss, sum_kl_dim, sum_moments; /* train: over a step's slots */
     value stats;                 /* encode         */
-    value nll;                   /* score          */
+    value nll, token_nll;        /* score: (S) and (N), nats */
     value logits;                /* step           */
     value *caches;               /* step, (layers) */
     void **state;

@@ -29,17 +29,21 @@ static void counts_free(struct counts *c)
     free(c->first);
 }
 
-/* Calls visit(context, previous, next) for each predicted token of the corpus, end marks included. */
-static elbo_status each_pair(const struct elbo_corpus *corpus, void (*visit)(void *, uint32_t, uint32_t), void *context,
-                             elbo_error *error)
+/* Calls visit(context, previous, next) for each predicted token of the corpus's part, end marks included. */
+static elbo_status each_pair(size_t *sentences, const struct elbo_corpus *corpus, const struct ngram_scope *scope,
+                             void (*visit)(void *, uint32_t, uint32_t), void *context, elbo_error *error)
 {
     enum elbo_stream s = ELBO_STREAM_DECODER;
     const struct text_marks *marks = elbo_corpus_marks(corpus, s);
     size_t room = elbo_corpus_longest(corpus, s) + 1;
     uint32_t *ids = malloc(room * sizeof *ids);
     if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for a sentence of %zu tokens", room);
-    for (size_t i = 0; i < elbo_corpus_sentences(corpus); i++) {
-        size_t n = elbo_corpus_read(corpus, s, i, ids, room);
+    *sentences = 0;
+    for (size_t i = 0; i < elbo_corpus_sentences(corpus) && (!scope->sentences || *sentences < scope->sentences); i++) {
+        bool longer = scope->max_length && elbo_corpus_length(corpus, s, i) > scope->max_length;
+        if (longer && scope->skip) continue;
+        size_t n = elbo_corpus_read(corpus, s, i, ids, longer ? scope->max_length : room);
+        ++*sentences;
         uint32_t previous = marks->start;
         for (size_t k = 0; k <= n; k++) {
             uint32_t next = k < n ? ids[k] : marks->end;
@@ -93,6 +97,7 @@ static elbo_status count_corpus(struct counts *c, const struct elbo_corpus *trai
 {
     size_t v = c->vocabulary = elbo_corpus_vocabulary(train, ELBO_STREAM_DECODER);
     c->total = elbo_corpus_tokens(train, ELBO_STREAM_DECODER) + elbo_corpus_sentences(train);
+    size_t sentences;
     c->pairs = malloc((c->total + 1) * sizeof *c->pairs);
     c->word = calloc(v, sizeof *c->word);
     c->before = calloc(v, sizeof *c->before);
@@ -100,7 +105,7 @@ static elbo_status count_corpus(struct counts *c, const struct elbo_corpus *trai
     c->first = calloc(v + 1, sizeof *c->first);
     if (!c->pairs || !c->word || !c->before || !c->types || !c->first)
         return elbo_fail(error, ELBO_MEMORY, "no memory to count %zu pairs of tokens", c->total);
-    ELBO_TRY(each_pair(train, count_pair, c, error));
+    ELBO_TRY(each_pair(&sentences, train, &(struct ngram_scope){0}, count_pair, c, error));
     qsort(c->pairs, c->pair_count, sizeof *c->pairs, rising);
     for (size_t i = 0; i < c->pair_count; i++)
         if (!i || c->pairs[i] != c->pairs[i - 1]) c->types[c->pairs[i] >> 32]++;
@@ -109,7 +114,7 @@ static elbo_status count_corpus(struct counts *c, const struct elbo_corpus *trai
 }
 
 elbo_status ngram_baseline(struct ngram_baseline *out, const struct elbo_corpus *train, const struct elbo_corpus *test,
-                           elbo_error *error)
+                           const struct ngram_scope *scope, elbo_error *error)
 {
     if (strcmp(elbo_corpus_tokenizer_hash(train), elbo_corpus_tokenizer_hash(test)))
         return elbo_fail(error, ELBO_INPUT, "%s and %s have different tokenizers", elbo_corpus_folder(train),
@@ -117,9 +122,11 @@ elbo_status ngram_baseline(struct ngram_baseline *out, const struct elbo_corpus 
     struct counts c = {0};
     struct sums s = {.c = &c};
     elbo_status status = count_corpus(&c, train, error);
-    if (!status) status = each_pair(test, score_pair, &s, error);
+    size_t sentences = 0;
+    if (!status) status = each_pair(&sentences, test, scope, score_pair, &s, error);
     counts_free(&c);
-    double n = (double)elbo_corpus_sentences(test);
+    if (!status && !sentences) status = elbo_fail(error, ELBO_INPUT, "%s leaves no sentence to measure", elbo_corpus_folder(test));
+    double n = (double)sentences;
     *out = (struct ngram_baseline){.unigram = s.unigram / n, .bigram = s.bigram / n};
     return status;
 }

@@ -76,10 +76,11 @@ void report_step(struct trainer *t)
     double done = (double)(t->done - t->first_draw), left = 0;
     if (done > 0) left = (now - t->begun) / done * (double)(t->config->train.steps - t->done);
     size_t active = active_units(t), z = t->model_config.latent.kind == LATENT_NONE ? 0 : t->model_config.latent.width;
-    report_line(t, "step %llu/%zu  loss %.3f  reconstruction %.3f  kl %.3f  beta %.3f  active %zu/%zu  |g| %.3f  %.1fk tok/s  "
-        "%.0f MiB  %.0fm%02.0fs left%s",
-        (unsigned long long)t->done, t->config->train.steps, t->loss, t->reconstruction, t->kl, t->beta, active, z,
-        t->gradient_norm, rate / 1e3, mib, floor(left / 60), floor(fmod(left, 60)), t->step_skipped ? "  (update skipped)" : "");
+    char latent[96] = "";
+    if (z) snprintf(latent, sizeof latent, "  reconstruction %.3f  kl %.3f  beta %.3f  active %zu/%zu", t->reconstruction, t->kl, t->beta, active, z);
+    report_line(t, "step %llu/%zu  loss %.3f%s  |g| %.3f  %.1fk tok/s  %.0f MiB  %.0fm%02.0fs left%s", (unsigned long long)t->done,
+                t->config->train.steps, t->loss, latent, t->gradient_norm, rate / 1e3, mib, floor(left / 60), floor(fmod(left, 60)),
+                t->step_skipped ? "  (update skipped)" : "");
     json_t *row = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:b, s:I}", "step",
                             (json_int_t)t->done, "loss", number(t->loss), "reconstruction", number(t->reconstruction), "kl",
                             number(t->kl), "kl_free", number(t->kl_free), "gradient_norm", number(t->gradient_norm), "beta",
@@ -162,9 +163,11 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
         return evaluated;
     }
     double seconds = clock_seconds() - before;
-    report_line(t, "valid at %llu: neg_elbo %.3f  reconstruction %.3f  kl %.3f  active %zu/%zu  own z %.2f  (%zu sentences, %.1f s)",
-        (unsigned long long)t->draws, e.neg_elbo, e.reconstruction, e.kl, e.active_units, e.latent_width, e.own_z_gain,
-        e.sentences, seconds);
+    char latent[128] = "";
+    if (e.latent_width)
+        snprintf(latent, sizeof latent, "  reconstruction %.3f  kl %.3f  active %zu/%zu  own z %.2f", e.reconstruction, e.kl, e.active_units,
+                 e.latent_width, e.own_z_gain);
+    report_line(t, "valid at %llu: neg_elbo %.3f%s  (%zu sentences, %.1f s)", (unsigned long long)t->draws, e.neg_elbo, latent, e.sentences, seconds);
     t->validation = (struct last_validation){t->draws, e.neg_elbo, e.reconstruction, e.kl, e.own_z_gain, e.active_units};
     note_best(t, &e);
     json_t *row = json_pack("{s:I, s:{s:o, s:o, s:o, s:I, s:o, s:o, s:I}, s:{s:f}}", "step", (json_int_t)t->draws, "valid",
