@@ -13,6 +13,7 @@
     X(ANALYTIC, 1e-6, "a double gradient against differences of its own function: the step of 1e-5 costs 1e-9")        \
     X(REORDERED, 1e-6, "the same f32 sums added in another order (slots, shared values)")                              \
     X(OPTIMIZER, 1e-5, "20 updates in f32 against double: one rounding per operation and step")                        \
+    X(STEP, 1e-4, "a tensor's movement in one update beside double: Adam divides small gradients by their own size")    \
     X(MODEL, 1e-5, "a whole model's loss and gradients in f32 against PyTorch in double")                              \
     X(ZERO, 1e-5, "a gradient that is exactly zero in the mathematics, against the whole gradient's norm")             \
     X(CACHED, 1e-5, "one row with a cache against the packed rows: the same sums in another order")                    \

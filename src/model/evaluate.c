@@ -46,7 +46,8 @@ static elbo_status choose_sentences(struct work *w, elbo_error *error)
     w->row = malloc(all * sizeof *w->row);
     if (!w->source || !w->row) return elbo_fail(error, ELBO_MEMORY, "no memory to choose %zu sentences", wanted);
     for (size_t i = 0; i < all && w->sentences < wanted; i++) {
-        bool longer = s->max_length && elbo_corpus_length(w->corpus, ELBO_STREAM_DECODER, i) > s->max_length;
+        size_t length = elbo_corpus_length(w->corpus, ELBO_STREAM_DECODER, i), read = elbo_corpus_length(w->corpus, ELBO_STREAM_ENCODER, i);
+        bool longer = s->max_length && (length > s->max_length || (w->z && read > s->max_length));
         w->e->shortened += longer;
         w->row[i] = longer && s->too_long == SLOT_SKIP ? NO_ROW : w->sentences;
         if (w->row[i] != NO_ROW) w->source[w->sentences++] = i;

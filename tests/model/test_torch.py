@@ -1,14 +1,11 @@
 #!/usr/bin/python3
 """The whole VAE against PyTorch in double precision: loss, its parts, every gradient, and the cached generation path.
 
-The model below is written from the mathematics, one sentence at a time, with PyTorch's own differentiation; it shares nothing
-with the program but the weights, the sentences and the noise. Tolerances: tests/tolerances.h.
+The model is that of reference.py. Tolerances: tests/tolerances.h.
 """
-import json
 import math
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -16,172 +13,12 @@ import unittest
 
 import numpy
 
-try:
-    import torch
-except ImportError:
-    print("PyTorch is missing, so the comparison is left out")
-    sys.exit(77)
+from reference import (ATTENTION, BLOCK, BOTH, CHEAP, EMBEDDING, FIRST, GELU, KEEP, LAST, LAYERNORM, LEARNED, MEAN, MEMORY, PER_DIMENSION,
+                       PER_GROUP, POST, PRE, RMSNORM, ROTARY, SWIGLU, TOLERANCE, TOTAL, Model, read_safetensors, torch)
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOOL = pathlib.Path(os.environ.get("ELBO_TESTS", HERE.parents[1] / "build/c/tests")) / "model_dump_step"
-TOLERANCE = {name: float(value) for name, value in
-             re.findall(r"X\((\w+), ([0-9.e-]+),", (HERE.parent / "tolerances.h").read_text())}
-LAYERNORM, RMSNORM = 0, 1
-PRE, POST = 0, 1
-LEARNED, ROTARY = 0, 1
-GELU, SWIGLU = 0, 1
-MEAN, FIRST, LAST, ATTENTION = range(4)
-BOTH, MEMORY, EMBEDDING = range(3)
-PER_DIMENSION, TOTAL, PER_GROUP = range(3)
-KEEP, CHEAP, BLOCK = range(3)
-torch.set_num_threads(1)
 worst = {}
-
-
-def read_safetensors(path):
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    kinds = {"F32": "<f4", "I32": "<i4"}
-    return {name: numpy.frombuffer(data, kinds[t["dtype"]], count=int(numpy.prod(t["shape"], dtype=int)),
-                                   offset=8 + size + t["data_offsets"][0]).reshape(t["shape"])
-            for name, t in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
-
-
-class Model:
-    """The VAE of docs/model.md for one configuration."""
-
-    def __init__(self, config, weights):
-        self.c = config
-        self.w = {name: torch.tensor(w.astype(numpy.float64), requires_grad=True) for name, w in weights.items()}
-        self.used = set()
-
-    def get(self, name):
-        self.used.add(name)
-        return self.w[name]
-
-    def opt(self, stack, key, default=0):
-        return self.c.get(f"{stack}.{key}", default)
-
-    def linear(self, stack, x, name):
-        y = x @ self.get(name + ".weight").T
-        return y + self.get(name + ".bias") if self.opt(stack, "norm") == LAYERNORM else y
-
-    def norm(self, stack, x, name):
-        if self.opt(stack, "norm") == RMSNORM:
-            return x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5) * self.get(name + ".weight")
-        mean = x.mean(-1, keepdim=True)
-        variance = ((x - mean) ** 2).mean(-1, keepdim=True)
-        return (x - mean) / torch.sqrt(variance + 1e-5) * self.get(name + ".weight") + self.get(name + ".bias")
-
-    @staticmethod
-    def rotate(x):
-        """x (T, heads, W): coordinate i is turned with coordinate i + W / 2 by position / 10000^(2i / W)."""
-        length, _, width = x.shape
-        i = torch.arange(width // 2, dtype=torch.float64)
-        angle = torch.arange(length, dtype=torch.float64)[:, None, None] * 10000.0 ** (-2 * i / width)
-        a, b = x[..., :width // 2], x[..., width // 2:]
-        return torch.cat([a * torch.cos(angle) - b * torch.sin(angle), a * torch.sin(angle) + b * torch.cos(angle)], -1)
-
-    def attention(self, stack, layer, x, z, causal):
-        heads = self.opt(stack, "heads", 2)
-        kv = self.opt(stack, "kv_heads") or heads
-        length, width = x.shape[0], self.opt(stack, "width", 12) // heads
-        q, k, v = self.linear(stack, x, f"{stack}.{layer}.attention.qkv").split([heads * width, kv * width, kv * width], -1)
-        q, k, v = q.view(length, heads, width), k.view(length, kv, width), v.view(length, kv, width)
-        if self.opt(stack, "positions") == ROTARY:
-            q, k = self.rotate(q), self.rotate(k)
-        memory = 0
-        if z is not None:
-            memory = self.c.get("latent.memory", 1)
-            m = (self.get(f"{stack}.{layer}.attention.memory.weight") @ z).view(memory, 2, kv, width)
-            k, v = torch.cat([m[:, 0], k]), torch.cat([m[:, 1], v])
-        out = []
-        for h in range(heads):
-            group = h // (heads // kv)
-            scores = q[:, h] @ k[:, group].T / math.sqrt(width)
-            if causal:
-                visible = torch.arange(memory + length)[None] <= memory + torch.arange(length)[:, None]
-                scores = scores.masked_fill(~visible, -math.inf)
-            out.append(torch.softmax(scores, -1) @ v[:, group])
-        return self.linear(stack, torch.cat(out, -1), f"{stack}.{layer}.attention.output")
-
-    def feed_forward(self, stack, layer, x):
-        h = self.linear(stack, x, f"{stack}.{layer}.feed_forward.input")
-        if self.opt(stack, "activation") == SWIGLU:
-            gate, up = h.chunk(2, -1)
-            h = gate * torch.sigmoid(gate) * up
-        else:
-            h = 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h ** 3)))
-        return self.linear(stack, h, f"{stack}.{layer}.feed_forward.output")
-
-    def stack(self, stack, ids, added, z, causal):
-        shared = stack == "encoder" and self.c.get("share_embedding", 0)
-        x = self.get(("decoder" if shared else stack) + ".embedding.token.weight")[ids]
-        if self.opt(stack, "positions") == LEARNED:
-            x = x + self.get(stack + ".embedding.position.weight")[:len(ids)]
-        if added is not None:
-            x = x + added
-        for layer in range(self.opt(stack, "layers", 2)):
-            for kind in ("attention", "feed_forward"):
-                name = f"{stack}.{layer}.{kind}.norm"
-                branch = (lambda y: self.attention(stack, layer, y, z, causal)) if kind == "attention" else \
-                         (lambda y: self.feed_forward(stack, layer, y))
-                if self.opt(stack, "norm_position") == PRE:
-                    x = x + branch(self.norm(stack, x, name))
-                else:
-                    x = self.norm(stack, x + branch(x), name)
-        return self.norm(stack, x, stack + ".norm") if self.opt(stack, "norm_position") == PRE else x
-
-    def posterior(self, ids):
-        """mu | logvar of one sentence."""
-        x = self.stack("encoder", ids, None, None, False)
-        pooling = self.opt("encoder", "pooling")
-        if pooling == ATTENTION:
-            h = torch.softmax(x @ self.get("encoder.pool.query"), 0) @ x
-        else:
-            h = {MEAN: x.mean(0), FIRST: x[0], LAST: x[-1]}[pooling]
-        return self.get("latent.head.weight") @ h + self.get("latent.head.bias")
-
-    def logits(self, ids, z):
-        """(T, V) of one sentence."""
-        injection = self.c.get("latent.injection", BOTH)
-        added = self.get("decoder.latent.embedding.weight") @ z if z is not None and injection != MEMORY else None
-        y = self.stack("decoder", ids, added, z if injection != EMBEDDING else None, True)
-        return y @ self.get("decoder.embedding.token.weight" if self.c.get("tie_output", 0) else "decoder.output.weight").T
-
-    def slot(self, t, weights):
-        """The loss of one slot and all that is compared, from its arrays."""
-        variational = self.c.get("latent.kind", 0) == 0
-        width, out = self.c.get("latent.width", 6), {"stats": [], "nll": [], "logits": [], "z": []}
-        for s in range(len(t["decoder.offsets"]) - 1):
-            z = None
-            if variational:
-                a, b = t["encoder.offsets"][s:s + 2]
-                stats = self.posterior(torch.tensor(t["encoder.ids"][a:b].astype(numpy.int64)))
-                eps = torch.tensor(t["eps"][s, :width].astype(numpy.float64))
-                z = stats[:width] + torch.exp(stats[width:] / 2) * eps
-                out["stats"].append(stats)
-                out["z"].append(z)
-            a, b = t["decoder.offsets"][s:s + 2]
-            logits = self.logits(torch.tensor(t["decoder.ids"][a:b].astype(numpy.int64)), z)
-            labels = torch.tensor(t["decoder.labels"][a:b].astype(numpy.int64))
-            out["nll"].append((torch.logsumexp(logits, -1) - logits[torch.arange(len(labels)), labels]).sum())
-            out["logits"].append(logits)
-        nll = torch.stack(out["nll"]).sum()
-        kl = free = torch.zeros((), dtype=torch.float64)
-        if variational:
-            stats = torch.stack(out["stats"])
-            mu, logvar = stats[:, :width], stats[:, width:]
-            each = (mu ** 2 + torch.exp(logvar) - 1 - logvar) / 2
-            groups = {PER_DIMENSION: width, TOTAL: 1, PER_GROUP: self.c.get("free.groups", 1)}[self.c.get("free.kind", 0)]
-            parts = each.mean(0).view(groups, -1).sum(-1)
-            free = len(each) * torch.clamp(parts, min=self.c.get("free.nats", 0.3)).sum()
-            kl = each.sum()
-            out["kl_dim"] = each.sum(0)
-            out["moments"] = torch.stack([stats.sum(0), (stats ** 2).sum(0)], -1)
-        loss = weights[0] * nll + weights[1] * free
-        out["parts"] = torch.stack([loss, nll, kl, free])
-        return loss, out
 
 
 def flat(values):
