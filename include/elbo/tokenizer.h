@@ -83,8 +83,9 @@ void elbo_tokenizer_close(struct elbo_tokenizer *tokenizer);
 
 /* ---- text ---- */
 
-/* Copies `text` into `out` (replacing its content), each ill-formed part of UTF-8 as one U+FFFD. `*replaced` counts
- * them; `*first_bad` is the offset of the first in `text`, or `size`. */
+/* Copies `text` into `out` (replacing its content), each ill-formed part of UTF-8 as one U+FFFD, and without U+FEFF, the
+ * byte order mark, which is no letter wherever it stands. `*replaced` counts the ill-formed parts; `*first_bad` is the
+ * offset of the first in `text`, or `size`. */
 elbo_status elbo_text_repair(struct elbo_text *out, size_t *replaced, size_t *first_bad, const char *text, size_t size,
                              elbo_error *error);
 

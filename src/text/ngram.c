@@ -38,8 +38,10 @@ static elbo_status each_pair(const struct elbo_corpus *corpus, void (*visit)(voi
     size_t room = elbo_corpus_longest(corpus, s) + 1;
     uint32_t *ids = malloc(room * sizeof *ids);
     if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for a sentence of %zu tokens", room);
-    for (size_t i = 0; i < elbo_corpus_sentences(corpus); i++) {
-        size_t n = elbo_corpus_read(corpus, s, i, ids, room);
+    elbo_status status = ELBO_OK;
+    for (size_t i = 0, n; i < elbo_corpus_sentences(corpus); i++) {
+        status = elbo_corpus_read(corpus, s, i, ids, room, &n, error);
+        if (status != ELBO_OK) break;
         uint32_t previous = marks->start;
         for (size_t k = 0; k <= n; k++) {
             uint32_t next = k < n ? ids[k] : marks->end;
@@ -48,7 +50,7 @@ static elbo_status each_pair(const struct elbo_corpus *corpus, void (*visit)(voi
         }
     }
     free(ids);
-    return ELBO_OK;
+    return status;
 }
 
 static void count_pair(void *context, uint32_t v, uint32_t w)

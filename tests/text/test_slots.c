@@ -143,7 +143,8 @@ static void check_slot(struct fixture *f, const struct slot *slot, const struct 
     size_t words = 0, bytes = 0;
     for (size_t s = 0; s < slot->sentences; s++) {
         uint32_t ids[LONGEST_WORDS];
-        size_t i = slot->source[s], length = elbo_corpus_read(f->corpus, ELBO_STREAM_DECODER, i, ids, LONGEST_WORDS);
+        size_t i = slot->source[s], length;
+        assert_int_equal(elbo_corpus_read(f->corpus, ELBO_STREAM_DECODER, i, ids, LONGEST_WORDS, &length, &f->error), ELBO_OK);
         words += elbo_corpus_sentence_words(f->corpus, i) + 1;
         bytes += elbo_corpus_sentence_bytes(f->corpus, i);
         const int32_t *in = decoder->ids + decoder->offsets[s], *out = decoder->labels + decoder->offsets[s];
