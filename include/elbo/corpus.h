@@ -91,6 +91,7 @@ struct elbo_prepare_report {
     size_t lines, blank_lines;
     size_t replaced, replaced_lines;         /* ill-formed parts of UTF-8, and lines that held any */
     size_t vocabulary;
+    enum elbo_tokenizer_kind tokenizer;      /* its kind                                           */
     size_t part_count;
     struct elbo_prepare_part parts[ELBO_PREPARE_PARTS];
 };

@@ -386,7 +386,23 @@ static elbo_status check_entries(const char *folder, bool top, elbo_error *error
     return status;
 }
 
+/* A part of a split is not replaced by itself: what stays of the split would be taken for the new part's. */
+static elbo_status check_parent(const char *folder, elbo_error *error)
+{
+    char parent[FILES_PATH];
+    const char *slash = strrchr(folder, '/'), *name = slash ? slash + 1 : folder;
+    snprintf(parent, sizeof parent, "%.*s", (int)(name - folder), folder);
+    if (!*parent) strcpy(parent, ".");
+    json_t *manifest = peek(parent);
+    bool part = is_format(manifest, SPLIT_FORMAT) && has_part(manifest, name);
+    json_decref(manifest);
+    if (!part) return ELBO_OK;
+    return elbo_fail(error, ELBO_USAGE, "%s is a part of the split in %s, and its other parts would be left behind; prepare the "
+                     "whole split again, or choose another --out", folder, parent);
+}
+
 elbo_status corpus_may_replace(const char *folder, elbo_error *error)
 {
+    ELBO_TRY(check_parent(folder, error));
     return file_is_folder(folder) ? check_entries(folder, true, error) : ELBO_OK;
 }

@@ -52,7 +52,8 @@ void corpus_split_name(struct corpus_split *split);
 
 /* ---- a place for a new corpus ---- */
 
-/* ELBO_USAGE when the folder holds anything that is not of the corpus there; the message names it. */
+/* ELBO_USAGE when the folder holds anything that is not of the corpus there, which the message names, or is a part of a
+ * split. */
 elbo_status corpus_may_replace(const char *folder, elbo_error *error);
 
 #endif

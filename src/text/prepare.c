@@ -141,6 +141,7 @@ static elbo_status make_tokenizer(struct preparation *p, elbo_error *error)
     elbo_tokenizer_trainer_close(p->trainer);
     p->trainer = NULL;
     p->report->vocabulary = elbo_tokenizer_vocabulary(p->tokenizer);
+    p->report->tokenizer = elbo_tokenizer_kind(p->tokenizer);
     /* only words can be unknown: the others have a token for every byte */
     if (p->split.count > 1 && elbo_tokenizer_kind(p->tokenizer) == ELBO_TOKENIZER_WORD)
         ELBO_TRY(each_sentence(p, "splitting", settle_sentence, error));
