@@ -1,4 +1,4 @@
-/* A corpus: sentences as token ids, memory-mapped, with the tokenizer that made them.
+/* A corpus: sentences as token ids in a file, with the tokenizer that made them.
  *
  *     elbo_corpus *corpus;
  *     elbo_corpus_open(&corpus, "corpus/train", &error);
@@ -27,6 +27,16 @@ enum elbo_stream { ELBO_STREAM_ENCODER, ELBO_STREAM_DECODER };
 elbo_status elbo_corpus_open(struct elbo_corpus **corpus, const char *folder, elbo_error *error);
 void elbo_corpus_close(struct elbo_corpus *corpus);
 
+/* Is the file that was opened still the same? A look at its size and its time, and where the time is neither that of the
+ * opening nor `*seen`, at its hash; `*seen` is 0 at first. ELBO_INPUT: it became shorter or changed. */
+elbo_status elbo_corpus_unchanged(const struct elbo_corpus *corpus, int64_t *seen, elbo_error *error);
+
+/* Opens a corpus or every part of a split one, and checks that the parts belong together. `*count` is 1 for a corpus by
+ * itself. Close each. */
+enum { ELBO_PREPARE_PARTS = 3 };
+elbo_status elbo_corpus_open_parts(struct elbo_corpus *parts[ELBO_PREPARE_PARTS], size_t *count, const char *folder,
+                                   elbo_error *error);
+
 size_t elbo_corpus_sentences(const struct elbo_corpus *corpus);
 size_t elbo_corpus_tokens(const struct elbo_corpus *corpus, enum elbo_stream stream);     /* without marks           */
 size_t elbo_corpus_words(const struct elbo_corpus *corpus);                               /* without end marks       */
@@ -41,11 +51,14 @@ const char *elbo_corpus_folder(const struct elbo_corpus *corpus);
 /* XXH3 of corpus.bin and of tokenizer.json, 16 hexadecimal digits each: "the same data", "the same vocabulary". */
 const char *elbo_corpus_hash(const struct elbo_corpus *corpus);
 const char *elbo_corpus_tokenizer_hash(const struct elbo_corpus *corpus);
+/* The split that the corpus is a part of: the same for its parts and for no others, 16 digits; "" for a corpus by itself. */
+const char *elbo_corpus_set(const struct elbo_corpus *corpus);
 
-/* Of sentence i < sentences. `read` copies min(length, capacity) ids from the beginning and returns that number. */
+/* Of sentence i < sentences. `read` reads the first *count = min(length, capacity) ids from the file; several threads may
+ * read at once. ELBO_INPUT: the file became shorter or changed; ELBO_IO. */
 size_t elbo_corpus_length(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i);
-size_t elbo_corpus_read(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i, uint32_t *ids,
-                        size_t capacity);
+elbo_status elbo_corpus_read(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i, uint32_t *ids,
+                             size_t capacity, size_t *count, elbo_error *error);
 size_t elbo_corpus_sentence_words(const struct elbo_corpus *corpus, size_t i); /* without the end mark */
 size_t elbo_corpus_sentence_bytes(const struct elbo_corpus *corpus, size_t i); /* with the line end    */
 
@@ -69,8 +82,6 @@ struct elbo_prepare_options {
     bool strict;                             /* refuse invalid UTF-8 instead of replacing it                        */
 };
 
-enum { ELBO_PREPARE_PARTS = 3 };
-
 struct elbo_prepare_part {
     char name[8];                            /* "train", "valid", "test"; "" for the whole corpus */
     size_t sentences, tokens, words, bytes, unknown, longest;
@@ -80,6 +91,7 @@ struct elbo_prepare_report {
     size_t lines, blank_lines;
     size_t replaced, replaced_lines;         /* ill-formed parts of UTF-8, and lines that held any */
     size_t vocabulary;
+    enum elbo_tokenizer_kind tokenizer;      /* its kind                                           */
     size_t part_count;
     struct elbo_prepare_part parts[ELBO_PREPARE_PARTS];
 };
@@ -87,8 +99,12 @@ struct elbo_prepare_report {
 /* Called now and then with the share of the work done, 0 .. 1. */
 typedef void (*elbo_prepare_progress)(void *context, double share, const char *what);
 
-/* The vocabulary comes from the train part alone. A line's CR before its LF and a byte order mark at a file's beginning
- * are dropped; lines without a word are skipped and counted. `progress` may be null. */
+/* Makes `out`, or takes its place whole: a process that dies leaves what stood there, or the new corpus. The vocabulary
+ * comes from the train part alone. Carriage returns before a line end and byte order marks are dropped; lines without a
+ * word are skipped and counted. `progress` may be null.
+ *
+ * ELBO_USAGE: `out` holds what is not of a corpus, or cannot be replaced whole; ELBO_BUSY: another process is making it;
+ * ELBO_INPUT: an input is empty, no text, or changed while it was read. */
 elbo_status elbo_prepare(const struct elbo_prepare_options *options, struct elbo_prepare_report *report,
                          elbo_prepare_progress progress, void *context, elbo_error *error);
 

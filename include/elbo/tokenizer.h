@@ -77,16 +77,15 @@ void elbo_tokenizer_trainer_close(struct elbo_tokenizer_trainer *trainer);
 elbo_status elbo_tokenizer_save(const struct elbo_tokenizer *tokenizer, const char *path, elbo_error *error);
 /* Reads and checks one. ELBO_INPUT: truncated, foreign, another version, or not consistent. */
 elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error);
-/* The same from the content of such a file; `name` stands for the path in messages. */
-elbo_status elbo_tokenizer_parse(struct elbo_tokenizer **tokenizer, const char *text, size_t size, const char *name, elbo_error *error);
 /* The tokenizer of a corpus, a split corpus, a checkpoint, a run directory, or of a tokenizer.json itself. */
 elbo_status elbo_tokenizer_find(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error);
 void elbo_tokenizer_close(struct elbo_tokenizer *tokenizer);
 
 /* ---- text ---- */
 
-/* Copies `text` into `out` (replacing its content), each ill-formed part of UTF-8 as one U+FFFD. `*replaced` counts
- * them; `*first_bad` is the offset of the first in `text`, or `size`. */
+/* Copies `text` into `out` (replacing its content), each ill-formed part of UTF-8 as one U+FFFD, and without U+FEFF, the
+ * byte order mark, which is no letter wherever it stands. `*replaced` counts the ill-formed parts; `*first_bad` is the
+ * offset of the first in `text`, or `size`. */
 elbo_status elbo_text_repair(struct elbo_text *out, size_t *replaced, size_t *first_bad, const char *text, size_t size,
                              elbo_error *error);
 

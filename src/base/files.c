@@ -35,7 +35,7 @@ elbo_status file_fail(elbo_error *error, const char *verb, const char *path, int
 
 /* ---- reading ---- */
 
-static elbo_status open_regular(int *descriptor, size_t *size, const char *path, elbo_error *error)
+elbo_status file_open_regular(int *descriptor, size_t *size, const char *path, elbo_error *error)
 {
     /* O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -64,7 +64,7 @@ elbo_status file_read(char **data, size_t *size, const char *path, size_t limit,
 {
     int fd;
     size_t want;
-    ELBO_TRY(open_regular(&fd, &want, path, error));
+    ELBO_TRY(file_open_regular(&fd, &want, path, error));
     if (want > limit) {
         close(fd);
         return elbo_fail(error, ELBO_INPUT, "%s has %zu bytes; at most %zu are accepted for a file of this kind", path,
@@ -92,6 +92,21 @@ elbo_status file_read(char **data, size_t *size, const char *path, size_t limit,
     text[want] = 0;
     *data = text;
     *size = want;
+    return ELBO_OK;
+}
+
+elbo_status file_read_at(int descriptor, void *data, size_t size, uint64_t offset, const char *path, elbo_error *error)
+{
+    char *to = data;
+    while (size) {
+        ssize_t n = pread(descriptor, to, size, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return file_fail(error, "read", path, errno);
+        if (n == 0) return elbo_fail(error, ELBO_INPUT, "%s became shorter while it was read", path);
+        to += n;
+        size -= (size_t)n;
+        offset += (uint64_t)n;
+    }
     return ELBO_OK;
 }
 
@@ -132,7 +147,7 @@ elbo_status file_map_open(struct file_map *map, const char *path, elbo_error *er
     int fd;
     size_t size;
     *map = (struct file_map){0};
-    ELBO_TRY(open_regular(&fd, &size, path, error));
+    ELBO_TRY(file_open_regular(&fd, &size, path, error));
     if (size) {
         void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (data == MAP_FAILED) {

@@ -27,6 +27,12 @@ elbo_status file_read(char **data, size_t *size, const char *path, size_t limit,
 /* Reads an open stream (a pipe, standard input) to its end. `name` is for messages. free() `*data`. */
 elbo_status file_read_descriptor(char **data, size_t *size, int descriptor, const char *name, elbo_error *error);
 
+/* Opens a regular file for reading; refuses folders, devices and pipes without waiting for them. close() it. */
+elbo_status file_open_regular(int *descriptor, size_t *size, const char *path, elbo_error *error);
+
+/* Reads exactly `size` bytes at `offset`. ELBO_INPUT when the file ends before: it has become shorter. */
+elbo_status file_read_at(int descriptor, void *data, size_t size, uint64_t offset, const char *path, elbo_error *error);
+
 struct file_map {
     const unsigned char *data; /* null when the file is empty */
     size_t size;               /* bytes                       */

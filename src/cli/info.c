@@ -48,21 +48,21 @@ static elbo_status lengths_text(const struct elbo_corpus *corpus, elbo_error *er
     return ELBO_OK;
 }
 
-static elbo_status corpus_json(const struct elbo_corpus *corpus, elbo_error *error)
+static elbo_status corpus_json(json_t **out, const struct elbo_corpus *corpus, elbo_error *error)
 {
     enum elbo_stream stream = ELBO_STREAM_DECODER;
     const char *kind = elbo_tokenizer_kind_name(elbo_tokenizer_kind(elbo_corpus_tokenizer(corpus, stream)));
     json_t *lengths;
     ELBO_TRY(lengths_json(&lengths, corpus, error));
-    json_t *all = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:i, s:s, s:s, s:o}", "kind", "corpus", "sentences",
+    *out = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:i, s:s, s:s, s:s, s:o}", "kind", "corpus", "sentences",
         (json_int_t)elbo_corpus_sentences(corpus), "tokens", (json_int_t)elbo_corpus_tokens(corpus, stream), "words",
         (json_int_t)elbo_corpus_words(corpus), "bytes", (json_int_t)elbo_corpus_bytes(corpus), "longest",
         (json_int_t)elbo_corpus_longest(corpus, stream), "unknown", (json_int_t)elbo_corpus_unknown(corpus, stream),
         "tokenizer", kind, "vocabulary", (json_int_t)elbo_corpus_vocabulary(corpus, stream), "streams",
         elbo_corpus_shares_stream(corpus) ? 1 : 2, "hash", elbo_corpus_hash(corpus), "tokenizer_hash",
-        elbo_corpus_tokenizer_hash(corpus), "lengths", lengths);
-    return json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "what is known of the corpus", error);
+        elbo_corpus_tokenizer_hash(corpus), "set", elbo_corpus_set(corpus), "lengths", lengths);
+    return *out ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for what is known of the corpus");
 }
 
 static elbo_status corpus_text(const struct elbo_corpus *corpus, elbo_error *error)
@@ -81,7 +81,42 @@ static elbo_status corpus_text(const struct elbo_corpus *corpus, elbo_error *err
            elbo_tokenizer_kind_name(elbo_tokenizer_kind(elbo_corpus_tokenizer(corpus, stream))),
            elbo_corpus_vocabulary(corpus, stream));
     printf("hash         %s (tokenizer %s)\n", elbo_corpus_hash(corpus), elbo_corpus_tokenizer_hash(corpus));
+    if (*elbo_corpus_set(corpus)) printf("part of      the split %s\n", elbo_corpus_set(corpus));
     return lengths_text(corpus, error);
+}
+
+/* A corpus as one object, a split one as an object with one for each part. */
+static elbo_status parts_json(struct elbo_corpus *const *parts, size_t count, elbo_error *error)
+{
+    json_t *list = json_array(), *one;
+    elbo_status status = ELBO_OK;
+    for (size_t i = 0; i < count && status == ELBO_OK; i++) {
+        status = corpus_json(&one, parts[i], error);
+        if (status == ELBO_OK && (json_object_set_new(one, "folder", json_string(elbo_corpus_folder(parts[i]))) |
+                                  json_array_append_new(list, one)))
+            status = elbo_fail(error, ELBO_MEMORY, "no memory for what is known of the corpus");
+    }
+    json_t *all = count == 1 ? json_incref(json_array_get(list, 0))
+                             : json_pack("{s:s, s:s, s:O}", "kind", "split", "set", elbo_corpus_set(parts[0]), "parts", list);
+    json_decref(list);
+    if (status == ELBO_OK)
+        return json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "what is known of the corpus", error);
+    json_decref(all);
+    return status;
+}
+
+static elbo_status info_corpus(struct cli *cli, elbo_error *error)
+{
+    struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
+    size_t count;
+    ELBO_TRY(elbo_corpus_open_parts(parts, &count, cli->arguments[0], error));
+    elbo_status status = cli->config.json ? parts_json(parts, count, error) : ELBO_OK;
+    for (size_t i = 0; i < count && !cli->config.json && status == ELBO_OK; i++) {
+        if (i) putchar('\n');
+        status = corpus_text(parts[i], error);
+    }
+    while (count) elbo_corpus_close(parts[--count]);
+    return status;
 }
 
 /* ---- a run ---- */
@@ -247,16 +282,8 @@ static elbo_status info_run(struct cli *cli, elbo_error *error)
 
 elbo_status cli_info(struct cli *cli, elbo_error *error)
 {
-    struct elbo_corpus *corpus;
-    elbo_status status = ELBO_OK;
     if (is_run(cli->arguments[0])) return info_run(cli, error);
     if (cli->config.graph)
         return elbo_fail(error, ELBO_USAGE, "--graph shows the ops of a run; %s is none", cli->arguments[0]);
-    ELBO_TRY(elbo_corpus_open(&corpus, cli->arguments[0], error));
-    if (cli->config.json)
-        status = corpus_json(corpus, error);
-    else
-        status = corpus_text(corpus, error);
-    elbo_corpus_close(corpus);
-    return status;
+    return info_corpus(cli, error);
 }

@@ -5,6 +5,7 @@
 #include "elbo/corpus.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static void show_progress(void *context, double share, const char *what)
 {
@@ -34,9 +35,65 @@ static elbo_status print_json(const struct elbo_prepare_report *report, elbo_err
     return json_print(stdout, all, JSON_INDENT(2), "the report", error);
 }
 
+/* ---- options that would have no effect ---- */
+
+static bool is_given(const struct cli *cli, const char *key)
+{
+    size_t size = strlen(key);
+    for (size_t i = 0; i < cli->override_count; i++) {
+        const char *word = cli->overrides[i];
+        if (!strncmp(word, "--", 2) && !strncmp(word + 2, key, size) && (word[2 + size] == '=' || !word[2 + size]))
+            return true;
+    }
+    return false;
+}
+
+static elbo_status check_tilde(const char *option, const char *path, elbo_error *error)
+{
+    if (path[0] != '~' || (path[1] && path[1] != '/')) return ELBO_OK;
+    return elbo_fail(error, ELBO_USAGE, "--%s=%s begins with a ~ that the shell did not expand; write --%s=\"$HOME\"%s, or "
+                     "./~%s for a folder of that name", option, path, option, path + 1, path + 1);
+}
+
+static elbo_status check_options(const struct cli *cli, elbo_error *error)
+{
+    const struct elbo_config *config = &cli->config;
+    const char *const made[] = {"tokenizer.kind", "tokenizer.size"};
+    for (size_t i = 0; i < 2 && *config->prepare.tokenizer_from; i++)
+        if (is_given(cli, made[i]))
+            return elbo_fail(error, ELBO_USAGE, "--%s has no effect beside --tokenizer.from, which takes a tokenizer as it "
+                             "is; leave one of the two out", made[i]);
+    if (config->prepare.tokenizer_kind == ELBO_TOKENIZER_BYTE && is_given(cli, "tokenizer.size"))
+        return elbo_fail(error, ELBO_USAGE, "--tokenizer.size has no effect beside --tokenizer.kind=byte, whose vocabulary is "
+                         "always 259; leave it out, or choose word or bpe");
+    ELBO_TRY(check_tilde("out", config->out, error));
+    return check_tilde("tokenizer.from", config->prepare.tokenizer_from, error);
+}
+
+/* ---- what words do not fit ---- */
+
+/* A train part with many unknown words, or with sentences that are one word each, teaches little. */
+static void warn_of_words(struct cli *cli, const struct elbo_prepare_report *report)
+{
+    const struct elbo_prepare_part *train = &report->parts[0];
+    const double many = 0.03, long_word = 25;
+    double unknown = train->tokens ? (double)train->unknown / (double)train->tokens : 0;
+    /* a language that writes no blanks has one "word" of a sentence's length */
+    if (report->tokenizer == ELBO_TOKENIZER_WORD && 2 * train->words < 3 * train->sentences &&
+        (double)train->bytes > long_word * (double)train->words)
+        log_warning(&cli->log, "the words between blanks have %.0f bytes on average, and %.1f %% of the tokens%s are unknown: "
+                    "this text is not cut into words by blanks; use --tokenizer.kind=bpe",
+                    (double)train->bytes / (double)train->words, 100 * unknown, *train->name ? " of train" : "");
+    else if (unknown > many)
+        log_warning(&cli->log, "%.1f %% of the tokens%s are unknown to the vocabulary of %zu words; a larger --tokenizer.size, "
+                    "--tokenizer.kind=bpe, or lower-cased text has fewer", 100 * unknown, *train->name ? " of train" : "",
+                    report->vocabulary);
+}
+
 elbo_status cli_prepare(struct cli *cli, elbo_error *error)
 {
     const struct elbo_config *config = &cli->config;
+    ELBO_TRY(check_options(cli, error));
     struct elbo_prepare_options options = {
         .inputs = cli->arguments,
         .input_count = cli->argument_count,
@@ -55,6 +112,7 @@ elbo_status cli_prepare(struct cli *cli, elbo_error *error)
         log_warning(&cli->log, "%zu ill-formed parts of UTF-8 in %zu lines became U+FFFD; --strict refuses them",
                     report.replaced, report.replaced_lines);
     if (report.blank_lines) log_line(&cli->log, "%zu blank lines left out", report.blank_lines);
+    warn_of_words(cli, &report);
     if (config->json) return print_json(&report, error);
     for (size_t i = 0; i < report.part_count; i++) {
         const struct elbo_prepare_part *part = &report.parts[i];

@@ -1,121 +1,51 @@
 /* Opening a corpus: the manifest says which bytes to expect, the header where they lie, and everything that a reader
- * relies on is checked here once, so that reading a sentence needs no checks. */
+ * relies on is checked here once, in one pass over the file. What is known per sentence (16 bytes) is kept in memory;
+ * tokens are read by pread, so that a file that shrinks or changes is an error and not the end of the process. */
 #include "elbo/corpus.h"
 
 #include "base/files.h"
 #include "base/json.h"
-#include "base/sealed.h"
 #include "text/corpus_format.h"
+#include "text/corpus_manifest.h"
+#include "text/tokenizer.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 struct elbo_corpus {
-    struct file_map map;
+    int descriptor;                   /* of corpus.bin                            */
+    size_t size;                      /* bytes                                    */
+    int64_t modified;                 /* nanoseconds                              */
+    uint64_t sum;
     struct corpus_header header;
-    struct elbo_tokenizer *tokenizer; /* of the one stream */
-    char hash[17], tokenizer_hash[17];
-    char folder[FILES_PATH];
+    uint64_t *offsets;                /* (sentences + 1) of its one stream        */
+    uint32_t *words, *bytes;          /* (sentences)                              */
+    uint64_t first_bad, bad, unknown; /* a token outside the vocabulary and its place; unknown marks */
+    struct elbo_tokenizer *tokenizer;
+    char hash[CORPUS_HEX], tokenizer_hash[CORPUS_HEX], set[CORPUS_HEX];
+    char folder[FILES_PATH], path[FILES_PATH + sizeof CORPUS_FILE];
 };
 
-static const size_t largest_json = (size_t)1 << 30;
+enum { BLOCK = 1 << 18 };
 
 static const char remedy[] = "prepare the corpus again";
 
-/* ---- the manifest ---- */
-
-static elbo_status read_manifest(json_t **manifest, const char *folder, elbo_error *error)
-{
-    char path[FILES_PATH], *text;
-    size_t size;
-    if (!file_is_folder(folder))
-        return elbo_fail(error, ELBO_IO, "the corpus %s is not there; make it with `elbo prepare TEXT --out=%s`", folder,
-                         folder);
-    ELBO_TRY(file_join(path, folder, CORPUS_MANIFEST, error));
-    if (!file_is_regular(path)) {
-        char part[FILES_PATH];
-        ELBO_TRY(file_join(part, folder, "train/" CORPUS_MANIFEST, error));
-        if (file_is_regular(part))
-            return elbo_fail(error, ELBO_IO, "%s is a split corpus; name one of its parts, such as %s/train", folder,
-                             folder);
-        return elbo_fail(error, ELBO_IO, "%s is not a finished corpus: it has no %s; %s with `elbo prepare`", folder,
-                         CORPUS_MANIFEST, remedy);
-    }
-    ELBO_TRY(file_read(&text, &size, path, largest_json, error));
-    json_error_t problem;
-    bool starved;
-    *manifest = json_read(text, size, JSON_REJECT_DUPLICATES, &problem, &starved);
-    elbo_error seal;
-    elbo_status sealed = sealed_check(text, size, &seal);
-    free(text);
-    if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory to read the %zu bytes of %s", size, path);
-    if (!*manifest)
-        return elbo_fail(error, ELBO_INPUT, "%s:%d:%d: %s; the manifest is truncated or foreign: %s", path, problem.line,
-                         problem.column, problem.text, remedy);
-    const char *format = json_string_value(json_object_get(*manifest, "format"));
-    const json_t *version = json_object_get(*manifest, "version");
-    elbo_status status = ELBO_OK;
-    if (!format || strcmp(format, CORPUS_FORMAT))
-        status = elbo_fail(error, ELBO_INPUT, "%s is not the manifest of a corpus; give a folder that `elbo prepare` "
-                           "wrote", path);
-    else if (!json_is_integer(version) || json_integer_value(version) != CORPUS_VERSION)
-        status = elbo_fail(error, ELBO_INPUT, "%s has version %lld of the format; this program reads version %d: %s",
-                           path, (long long)json_integer_value(version), CORPUS_VERSION, remedy);
-    /* after the above: "another version" says more */
-    if (status == ELBO_OK && sealed) status = elbo_fail(error, ELBO_INPUT, "%s %.500s; %s", path, seal.message, remedy);
-    if (status != ELBO_OK) json_decref(*manifest);
-    return status;
-}
-
-/* The first chunk of a damaged file whose sum is not that of the manifest, as places in bytes. */
-static void find_damage(size_t *from, size_t *to, const json_t *chunks, const struct file_map *map)
-{
-    size_t i = 0;
-    for (*from = 0, *to = map->size; *from < map->size; *from += SEALED_CHUNK, i++) {
-        size_t size = map->size - *from < SEALED_CHUNK ? map->size - *from : SEALED_CHUNK;
-        uint64_t wanted;
-        *to = *from + size;
-        if (!sealed_read_hex(&wanted, json_string_value(json_array_get(chunks, i))) ||
-            XXH3_64bits(map->data + *from, size) != wanted)
-            return;
-    }
-    *from = 0; /* the manifest contradicts itself */
-}
-
-/* Size and hash of one of the corpus' files against the manifest. */
-static elbo_status check_file(char hash[17], const json_t *manifest, const char *folder, const char *name,
-                              const struct file_map *map, elbo_error *error)
-{
-    const json_t *entry = json_object_get(json_object_get(manifest, "files"), name);
-    const json_t *size = json_object_get(entry, "bytes");
-    const char *expected = json_string_value(json_object_get(entry, "xxh3"));
-    if (!json_is_integer(size) || !expected)
-        return elbo_fail(error, ELBO_INPUT, "%s/%s does not describe %s; %s", folder, CORPUS_MANIFEST, name, remedy);
-    if (json_integer_value(size) < 0 || (uint64_t)json_integer_value(size) != map->size)
-        return elbo_fail(error, ELBO_INPUT, "%s/%s has %zu bytes and its manifest says %lld: it is truncated or not the "
-                         "one that was written; %s", folder, name, map->size, (long long)json_integer_value(size),
-                         remedy);
-    snprintf(hash, 17, "%016" PRIx64, (uint64_t)XXH3_64bits(map->size ? (const void *)map->data : "", map->size));
-    if (!strcmp(hash, expected)) return ELBO_OK;
-    size_t from, to;
-    find_damage(&from, &to, json_object_get(entry, "chunks"), map);
-    return elbo_fail(error, ELBO_INPUT, "%s/%s is damaged between byte %zu and byte %zu: its hash is %s and the manifest "
-                     "says %.40s; %s", folder, name, from, to, hash, expected, remedy);
-}
-
-/* ---- the binary file ---- */
+/* ---- the header ---- */
 
 static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
 {
     struct corpus_header *header = &corpus->header;
     const char *folder = corpus->folder;
-    if (corpus->map.size < sizeof *header)
+    if (corpus->size < sizeof *header)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is truncated: %zu bytes, and its header alone has %zu; %s",
-                         folder, corpus->map.size, sizeof *header, remedy);
-    memcpy(header, corpus->map.data, sizeof *header);
+                         folder, corpus->size, sizeof *header, remedy);
+    ELBO_TRY(file_read_at(corpus->descriptor, header, sizeof *header, 0, corpus->path, error));
     if (memcmp(header->magic, CORPUS_MAGIC, sizeof header->magic))
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is not a corpus (it does not begin with " CORPUS_MAGIC
                          "); %s", folder, remedy);
@@ -133,92 +63,202 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
     expected.stream[0].reserved = 0;
     if (stream->token_bytes != (stream->vocabulary <= 65536 ? 2 : 4) || stream->vocabulary > UINT32_MAX ||
         !corpus_lay_out(&expected) || memcmp(&expected, header, sizeof expected) ||
-        header->file_bytes != corpus->map.size)
+        header->file_bytes != corpus->size)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged between byte 0 and byte %zu: its header does "
-                         "not fit its %zu bytes; %s", folder, sizeof *header, corpus->map.size, remedy);
+                         "not fit its %zu bytes; %s", folder, sizeof *header, corpus->size, remedy);
     return ELBO_OK;
 }
 
-static const uint64_t *offsets_of(const struct elbo_corpus *corpus)
+/* ---- the content, block by block ---- */
+
+struct block {
+    const unsigned char *data;
+    size_t at, size; /* place in the file; bytes */
+};
+
+/* The bytes of a block that belong to a section of the file: their place in the section, and how many. */
+static const unsigned char *overlap(size_t *place, size_t *size, const struct block *block, uint64_t at, uint64_t bytes)
 {
-    return (const uint64_t *)(const void *)(corpus->map.data + corpus->header.stream[0].offsets_at);
+    size_t from = block->at > at ? block->at : (size_t)at;
+    size_t block_end = block->at + block->size, end = (size_t)(at + bytes);
+    if (end > block_end) end = block_end;
+    *size = end > from ? end - from : 0;
+    *place = from - (size_t)at;
+    return block->data + (from - block->at);
 }
 
-static const uint32_t *column(const struct elbo_corpus *corpus, uint64_t at)
+static void copy_column(void *column, const struct block *block, uint64_t at, uint64_t bytes)
 {
-    return (const uint32_t *)(const void *)(corpus->map.data + at);
+    size_t place, size;
+    const unsigned char *from = overlap(&place, &size, block, at, bytes);
+    if (size) memcpy((unsigned char *)column + place, from, size);
 }
 
-static uint32_t token(const struct elbo_corpus *corpus, size_t i)
+static void check_tokens(struct elbo_corpus *corpus, const struct block *block)
 {
     const struct corpus_stream_header *stream = &corpus->header.stream[0];
-    const unsigned char *tokens = corpus->map.data + stream->tokens_at;
-    if (stream->token_bytes == 2) return ((const uint16_t *)(const void *)tokens)[i];
-    return ((const uint32_t *)(const void *)tokens)[i];
+    const uint32_t unknown = MARK_UNKNOWN;
+    size_t place, size, wide = stream->token_bytes;
+    const unsigned char *from = overlap(&place, &size, block, stream->tokens_at, stream->tokens * wide);
+    for (size_t i = 0; i < size / wide; i++) {
+        uint32_t id = wide == 2 ? ((const uint16_t *)(const void *)from)[i] : ((const uint32_t *)(const void *)from)[i];
+        corpus->unknown += id == unknown;
+        if (id < stream->vocabulary || corpus->first_bad < stream->tokens) continue;
+        corpus->first_bad = place / wide + i;
+        corpus->bad = id;
+    }
+}
+
+static void take_block(struct elbo_corpus *corpus, const struct block *block)
+{
+    const struct corpus_header *h = &corpus->header;
+    check_tokens(corpus, block);
+    copy_column(corpus->offsets, block, h->stream[0].offsets_at, (h->sentences + 1) * sizeof *corpus->offsets);
+    copy_column(corpus->words, block, h->words_at, h->sentences * sizeof *corpus->words);
+    copy_column(corpus->bytes, block, h->bytes_at, h->sentences * sizeof *corpus->bytes);
+}
+
+/* Reads the whole file: its sum, and, where `corpus` is given, its columns. */
+static elbo_status read_blocks(uint64_t *sum, struct elbo_corpus *corpus, int descriptor, size_t size, const char *path,
+                               elbo_error *error)
+{
+    size_t room = size < BLOCK ? size : BLOCK;
+    unsigned char *data = malloc(room);
+    XXH3_state_t *state = XXH3_createState();
+    elbo_status status = ELBO_OK;
+    if (!data || !state) status = elbo_fail(error, ELBO_MEMORY, "no memory to read %s", path);
+    else XXH3_64bits_reset(state);
+    for (struct block block = {.data = data}; status == ELBO_OK && block.at < size; block.at += block.size) {
+        block.size = size - block.at < room ? size - block.at : room;
+        status = file_read_at(descriptor, data, block.size, block.at, path, error);
+        if (status != ELBO_OK) break;
+        XXH3_64bits_update(state, data, block.size);
+        if (corpus) take_block(corpus, &block);
+    }
+    if (status == ELBO_OK) *sum = XXH3_64bits_digest(state);
+    free(data);
+    XXH3_freeState(state);
+    return status;
 }
 
 static elbo_status check_content(const struct elbo_corpus *corpus, elbo_error *error)
 {
     const struct corpus_header *header = &corpus->header;
     const struct corpus_stream_header *stream = &header->stream[0];
-    const uint64_t *offsets = offsets_of(corpus);
-    uint64_t longest = 0, words = 0, bytes = 0, unknown = 0;
+    const uint64_t *offsets = corpus->offsets;
+    uint64_t longest = 0, words = 0, bytes = 0;
     bool good = offsets[0] == 0 && offsets[header->sentences] == stream->tokens;
     for (size_t i = 0; good && i < header->sentences; i++) {
         good = offsets[i] <= offsets[i + 1] && offsets[i + 1] <= stream->tokens;
         if (offsets[i + 1] - offsets[i] > longest) longest = offsets[i + 1] - offsets[i];
-        words += column(corpus, header->words_at)[i];
-        bytes += column(corpus, header->bytes_at)[i];
+        words += corpus->words[i];
+        bytes += corpus->bytes[i];
     }
     if (!good || longest != stream->longest || words != header->words || bytes != header->bytes)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: its sentences do not fit its tokens; %s",
                          corpus->folder, remedy);
-    const uint32_t unknown_mark = elbo_tokenizer_marks(corpus->tokenizer)->unknown;
     if (stream->vocabulary != elbo_tokenizer_vocabulary(corpus->tokenizer))
         return elbo_fail(error, ELBO_INPUT, "%s: " CORPUS_FILE " was made with a vocabulary of %" PRIu64 ", and "
                          CORPUS_TOKENIZER " has %zu; %s", corpus->folder, stream->vocabulary,
                          elbo_tokenizer_vocabulary(corpus->tokenizer), remedy);
-    for (size_t i = 0; i < stream->tokens; i++) {
-        uint32_t id = token(corpus, i);
-        if (id >= stream->vocabulary)
-            return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: token %zu is %" PRIu32 " and the "
-                             "vocabulary has %" PRIu64 "; %s", corpus->folder, i, id, stream->vocabulary, remedy);
-        unknown += id == unknown_mark;
-    }
-    if (unknown != stream->unknown)
+    if (corpus->first_bad < stream->tokens)
+        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: token %" PRIu64 " is %" PRIu64 " and the "
+                         "vocabulary has %" PRIu64 "; %s", corpus->folder, corpus->first_bad, corpus->bad,
+                         stream->vocabulary, remedy);
+    if (corpus->unknown != stream->unknown)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: it holds %" PRIu64 " unknown marks and says %"
-                         PRIu64 "; %s", corpus->folder, unknown, stream->unknown, remedy);
+                         PRIu64 "; %s", corpus->folder, corpus->unknown, stream->unknown, remedy);
     return ELBO_OK;
+}
+
+/* ---- labels ---- */
+
+/* The optional label column: u32 (sentences), each below the number of classes. Nothing here reads it but this check. */
+static elbo_status check_labels(const struct elbo_corpus *corpus, const json_t *manifest, elbo_error *error)
+{
+    const json_t *labels = json_object_get(manifest, "labels"), *classes = json_object_get(labels, "classes");
+    const char *name = json_string_value(json_object_get(labels, "file"));
+    if (!labels) return ELBO_OK;
+    size_t count = json_array_size(classes), size;
+    bool good = name && *name && !strchr(name, '/') && count;
+    for (size_t i = 0; good && i < count; i++) good = json_is_string(json_array_get(classes, i));
+    if (!good)
+        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_MANIFEST " describes labels without a file and classes; %s",
+                         corpus->folder, remedy);
+    char *data;
+    ELBO_TRY(corpus_read_file(&data, &size, NULL, manifest, corpus->folder, name, error));
+    good = size == corpus->header.sentences * sizeof(uint32_t);
+    for (size_t i = 0; good && i < corpus->header.sentences; i++) good = ((const uint32_t *)(const void *)data)[i] < count;
+    free(data);
+    if (good) return ELBO_OK;
+    return elbo_fail(error, ELBO_INPUT, "%s/%s is damaged: it is not one of %zu classes for each of the %" PRIu64 " sentences; "
+                     "%s", corpus->folder, name, count, corpus->header.sentences, remedy);
+}
+
+/* ---- opening ---- */
+
+static int64_t modified_at(const struct stat *about)
+{
+    return (int64_t)about->st_mtim.tv_sec * 1000000000 + about->st_mtim.tv_nsec;
+}
+
+static elbo_status allocate(struct elbo_corpus *corpus, elbo_error *error)
+{
+    size_t sentences = corpus->header.sentences; /* fits the file's size: the header was checked */
+    corpus->first_bad = UINT64_MAX;
+    corpus->offsets = malloc((sentences + 1) * sizeof *corpus->offsets);
+    corpus->words = malloc(sentences * sizeof *corpus->words);
+    corpus->bytes = malloc(sentences * sizeof *corpus->bytes);
+    if (corpus->offsets && corpus->words && corpus->bytes) return ELBO_OK;
+    return elbo_fail(error, ELBO_MEMORY, "no memory for the %zu sentences of %s", sentences, corpus->folder);
+}
+
+static elbo_status open_binary(struct elbo_corpus *corpus, const json_t *manifest, elbo_error *error)
+{
+    struct stat about;
+    uint64_t sum = 0;
+    ELBO_TRY(file_join(corpus->path, corpus->folder, CORPUS_FILE, error));
+    ELBO_TRY(file_open_regular(&corpus->descriptor, &corpus->size, corpus->path, error));
+    corpus->modified = fstat(corpus->descriptor, &about) ? 0 : modified_at(&about);
+    ELBO_TRY(check_header(corpus, error)); /* first: "truncated" and "another version" say more than a wrong hash */
+    ELBO_TRY(corpus_check_size(manifest, corpus->folder, CORPUS_FILE, corpus->size, error));
+    ELBO_TRY(allocate(corpus, error));
+    ELBO_TRY(read_blocks(&sum, corpus, corpus->descriptor, corpus->size, corpus->path, error));
+    corpus->sum = sum;
+    snprintf(corpus->hash, sizeof corpus->hash, "%016" PRIx64, sum);
+    return corpus_check_sum(manifest, corpus->folder, CORPUS_FILE, sum, corpus->descriptor, corpus->size, error);
 }
 
 static elbo_status open_files(struct elbo_corpus *corpus, const json_t *manifest, elbo_error *error)
 {
-    char path[FILES_PATH];
-    ELBO_TRY(file_join(path, corpus->folder, CORPUS_FILE, error));
-    ELBO_TRY(file_map_open(&corpus->map, path, error));
-    ELBO_TRY(check_header(corpus, error)); /* first: "truncated" and "another version" say more than a wrong hash */
-    ELBO_TRY(check_file(corpus->hash, manifest, corpus->folder, CORPUS_FILE, &corpus->map, error));
+    const json_t *set = json_object_get(manifest, "set");
+    char path[FILES_PATH], *text;
+    size_t size;
+    if (set && (!json_is_string(set) || json_string_length(set) >= sizeof corpus->set))
+        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_MANIFEST " is damaged: its set is not a hash; %s", corpus->folder,
+                         remedy);
+    if (set) strcpy(corpus->set, json_string_value(set));
+    ELBO_TRY(open_binary(corpus, manifest, error));
     ELBO_TRY(file_join(path, corpus->folder, CORPUS_TOKENIZER, error));
-    struct file_map tokenizer;
-    ELBO_TRY(file_map_open(&tokenizer, path, error));
-    elbo_status status = check_file(corpus->tokenizer_hash, manifest, corpus->folder, CORPUS_TOKENIZER, &tokenizer,
-                                    error);
-    file_map_close(&tokenizer);
+    ELBO_TRY(corpus_read_file(&text, &size, corpus->tokenizer_hash, manifest, corpus->folder, CORPUS_TOKENIZER, error));
+    elbo_status status = tokenizer_parse(&corpus->tokenizer, text, size, path, error);
+    free(text);
     ELBO_TRY(status);
-    ELBO_TRY(elbo_tokenizer_load(&corpus->tokenizer, path, error));
-    return check_content(corpus, error);
+    ELBO_TRY(check_content(corpus, error));
+    return check_labels(corpus, manifest, error);
 }
 
 elbo_status elbo_corpus_open(struct elbo_corpus **out, const char *folder, elbo_error *error)
 {
     if (strlen(folder) >= FILES_PATH) return elbo_fail(error, ELBO_IO, "the corpus' path is too long");
     json_t *manifest;
-    ELBO_TRY(read_manifest(&manifest, folder, error));
+    ELBO_TRY(corpus_manifest_read(&manifest, folder, error));
     struct elbo_corpus *corpus = calloc(1, sizeof *corpus);
     elbo_status status = ELBO_OK;
     if (!corpus) {
         status = elbo_fail(error, ELBO_MEMORY, "no memory to open %s", folder);
     } else {
+        corpus->descriptor = -1;
         strcpy(corpus->folder, folder);
         status = open_files(corpus, manifest, error);
     }
@@ -231,9 +271,80 @@ elbo_status elbo_corpus_open(struct elbo_corpus **out, const char *folder, elbo_
 void elbo_corpus_close(struct elbo_corpus *corpus)
 {
     if (!corpus) return;
-    file_map_close(&corpus->map);
+    if (corpus->descriptor >= 0) close(corpus->descriptor);
+    free(corpus->offsets);
+    free(corpus->words);
+    free(corpus->bytes);
     elbo_tokenizer_close(corpus->tokenizer);
     free(corpus);
+}
+
+elbo_status elbo_corpus_unchanged(const struct elbo_corpus *corpus, int64_t *seen, elbo_error *error)
+{
+    struct stat about;
+    uint64_t sum = 0;
+    if (fstat(corpus->descriptor, &about)) return file_fail(error, "inspect", corpus->path, errno);
+    int64_t modified = modified_at(&about);
+    bool same = (size_t)about.st_size == corpus->size;
+    if (same && (modified == corpus->modified || modified == *seen)) return ELBO_OK;
+    /* touched, or written to: the content says which */
+    if (same) ELBO_TRY(read_blocks(&sum, NULL, corpus->descriptor, corpus->size, corpus->path, error));
+    if (!same || sum != corpus->sum)
+        return elbo_fail(error, ELBO_INPUT, "%s changed while it was read; %s", corpus->path, remedy);
+    *seen = modified;
+    return ELBO_OK;
+}
+
+/* ---- a split ---- */
+
+static elbo_status open_split(struct elbo_corpus **parts, size_t *count, const struct corpus_split *split,
+                              const char *folder, elbo_error *error)
+{
+    char inside[FILES_PATH];
+    for (size_t i = 0; i < split->count; i++) {
+        ELBO_TRY(file_join(inside, folder, split->parts[i].name, error));
+        ELBO_TRY(elbo_corpus_open(&parts[i], inside, error));
+        ++*count;
+        if (strcmp(parts[i]->set, split->set) || strcmp(parts[i]->hash, split->parts[i].corpus) ||
+            strcmp(parts[i]->tokenizer_hash, split->tokenizer))
+            return elbo_fail(error, ELBO_INPUT, "%s is not the part that %s/" CORPUS_MANIFEST " names: it is of another split; %s",
+                             inside, folder, remedy);
+    }
+    return ELBO_OK;
+}
+
+/* A split of before there was a manifest of it. */
+static elbo_status open_old_split(struct elbo_corpus **parts, size_t *count, const char *folder, elbo_error *error)
+{
+    char inside[FILES_PATH];
+    for (size_t i = 0; i < ELBO_PREPARE_PARTS; i++) {
+        ELBO_TRY(file_join(inside, folder, corpus_part_names[i], error));
+        if (!file_is_folder(inside)) continue;
+        ELBO_TRY(elbo_corpus_open(&parts[*count], inside, error));
+        if (strcmp(parts[(*count)++]->tokenizer_hash, parts[0]->tokenizer_hash))
+            return elbo_fail(error, ELBO_INPUT, "%s and %s have different tokenizers: they are of different splits; %s",
+                             parts[0]->folder, inside, remedy);
+    }
+    return ELBO_OK;
+}
+
+elbo_status elbo_corpus_open_parts(struct elbo_corpus *parts[ELBO_PREPARE_PARTS], size_t *count, const char *folder,
+                                   elbo_error *error)
+{
+    struct corpus_split split;
+    char train[FILES_PATH];
+    bool there = false;
+    elbo_status status = ELBO_OK;
+    *count = 0;
+    if (file_is_folder(folder)) status = corpus_split_read(&split, &there, folder, error);
+    if (status == ELBO_OK) status = file_join(train, folder, corpus_part_names[0], error);
+    ELBO_TRY(status);
+    if (there) status = open_split(parts, count, &split, folder, error);
+    else if (!corpus_is_there(folder) && corpus_is_there(train)) status = open_old_split(parts, count, folder, error);
+    else if ((status = elbo_corpus_open(&parts[0], folder, error)) == ELBO_OK) *count = 1;
+    if (status == ELBO_OK) return ELBO_OK;
+    while (*count) elbo_corpus_close(parts[--*count]);
+    return status;
 }
 
 /* ---- what is in it; with one stream, both names mean it ---- */
@@ -308,30 +419,48 @@ const char *elbo_corpus_tokenizer_hash(const struct elbo_corpus *corpus)
     return corpus->tokenizer_hash;
 }
 
+const char *elbo_corpus_set(const struct elbo_corpus *corpus)
+{
+    return corpus->set;
+}
+
 size_t elbo_corpus_length(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i)
 {
     (void)stream;
-    const uint64_t *offsets = offsets_of(corpus);
-    return offsets[i + 1] - offsets[i];
+    return corpus->offsets[i + 1] - corpus->offsets[i];
 }
 
-size_t elbo_corpus_read(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i, uint32_t *ids,
-                        size_t capacity)
+elbo_status elbo_corpus_read(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i, uint32_t *ids,
+                             size_t capacity, size_t *count, elbo_error *error)
 {
-    size_t length = elbo_corpus_length(corpus, stream, i), first = offsets_of(corpus)[i];
+    const struct corpus_stream_header *header = &corpus->header.stream[0];
+    size_t length = elbo_corpus_length(corpus, stream, i), wide = header->token_bytes;
     if (length > capacity) length = capacity;
-    for (size_t t = 0; t < length; t++) ids[t] = token(corpus, first + t);
-    return length;
+    *count = 0;
+    /* narrow ids go to the end of the room of wide ones, and are widened from the beginning */
+    unsigned char *bytes = (unsigned char *)ids + length * (sizeof *ids - wide);
+    ELBO_TRY(file_read_at(corpus->descriptor, bytes, length * wide, header->tokens_at + corpus->offsets[i] * wide,
+                          corpus->path, error));
+    for (size_t t = 0; t < length; t++) {
+        uint16_t narrow = 0;
+        if (wide == 2) memcpy(&narrow, bytes + t * sizeof narrow, sizeof narrow);
+        uint32_t id = wide == 2 ? narrow : ids[t];
+        if (id >= header->vocabulary)
+            return elbo_fail(error, ELBO_INPUT, "%s changed while it was read; %s", corpus->path, remedy);
+        ids[t] = id;
+    }
+    *count = length;
+    return ELBO_OK;
 }
 
 size_t elbo_corpus_sentence_words(const struct elbo_corpus *corpus, size_t i)
 {
-    return column(corpus, corpus->header.words_at)[i];
+    return corpus->words[i];
 }
 
 size_t elbo_corpus_sentence_bytes(const struct elbo_corpus *corpus, size_t i)
 {
-    return column(corpus, corpus->header.bytes_at)[i];
+    return corpus->bytes[i];
 }
 
 void elbo_corpus_longer_than(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t tokens,

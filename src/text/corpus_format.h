@@ -19,7 +19,6 @@
 #define CORPUS_FILE "corpus.bin"
 #define CORPUS_TOKENIZER "tokenizer.json"
 #define CORPUS_MANIFEST "manifest.json"
-#define CORPUS_FORMAT "elbo-corpus"
 
 enum { CORPUS_VERSION = 1, CORPUS_ALIGNMENT = 64, CORPUS_STREAMS = 2 };
 

@@ -38,11 +38,13 @@ static elbo_status each_pair(size_t *sentences, const struct elbo_corpus *corpus
     size_t room = elbo_corpus_longest(corpus, s) + 1;
     uint32_t *ids = malloc(room * sizeof *ids);
     if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for a sentence of %zu tokens", room);
+    elbo_status status = ELBO_OK;
     *sentences = 0;
-    for (size_t i = 0; i < elbo_corpus_sentences(corpus) && (!scope->sentences || *sentences < scope->sentences); i++) {
+    for (size_t i = 0, n; i < elbo_corpus_sentences(corpus) && (!scope->sentences || *sentences < scope->sentences); i++) {
         bool longer = scope->max_length && elbo_corpus_length(corpus, s, i) > scope->max_length;
         if (longer && scope->skip) continue;
-        size_t n = elbo_corpus_read(corpus, s, i, ids, longer ? scope->max_length : room);
+        status = elbo_corpus_read(corpus, s, i, ids, longer ? scope->max_length : room, &n, error);
+        if (status != ELBO_OK) break;
         ++*sentences;
         uint32_t previous = marks->start;
         for (size_t k = 0; k <= n; k++) {
@@ -52,7 +54,7 @@ static elbo_status each_pair(size_t *sentences, const struct elbo_corpus *corpus
         }
     }
     free(ids);
-    return ELBO_OK;
+    return status;
 }
 
 static void count_pair(void *context, uint32_t v, uint32_t w)

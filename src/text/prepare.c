@@ -1,27 +1,19 @@
-/* Making a corpus out of text: one pass over the lines to learn the vocabulary from the train part, one to write ids.
+/* Making a corpus out of text, in two passes over the lines, or three:
  *
- * Tokens stream into corpus.bin; what is known per sentence (length, words, bytes: 12 bytes) stays in memory until the
- * end, when the header is filled in. The manifest is written last, so that a folder without one is not a corpus. */
-#include "base/files.h"
-#include "base/sealed.h"
+ *   learning   counts sentences, and learns the vocabulary from those whose place is in train's range (text/split.h)
+ *   settling   with a split and unknown words: notes the parts of sentences with unknown words
+ *   writing    ids stream into the parts' corpus.bin (text/corpus_write.h)
+ *
+ * All is written into a folder beside the corpus' place and takes that place whole at the end (base/stage.h). */
+#include "base/stage.h"
 #include "elbo/corpus.h"
 #include "text/corpus_format.h"
+#include "text/corpus_write.h"
 #include "text/lines.h"
+#include "text/split.h"
 
-#include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
-
-struct part { /* a corpus while it is written */
-    struct elbo_prepare_part *report;
-    double to;                     /* end of its share of the hashes, 0 .. 1          */
-    char folder[FILES_PATH];
-    struct file_writer writer;
-    uint32_t *rows;                /* (3, capacity in use) length, words, bytes       */
-    size_t capacity;
-};
 
 struct preparation {
     const struct elbo_prepare_options *options;
@@ -29,81 +21,43 @@ struct preparation {
     elbo_prepare_progress progress;
     void *context;
     struct line_source *sources;   /* (input_count) */
-    struct part parts[ELBO_PREPARE_PARTS];
+    struct split split;
+    struct corpus_writer writers[ELBO_PREPARE_PARTS];
+    struct stage stage;
     struct elbo_tokenizer_trainer *trainer;
     struct elbo_tokenizer *tokenizer;
     struct elbo_text repaired;
     struct elbo_ids ids;
 };
 
-typedef elbo_status (*use_sentence)(struct preparation *p, struct part *part, const char *text, size_t size,
+/* `part`: the one that the sentence's place is in. */
+typedef elbo_status (*use_sentence)(struct preparation *p, size_t part, const char *text, size_t size, size_t words,
                                     elbo_error *error);
 
-/* ---- the split ---- */
-
-static elbo_status bad_split(const char *split, elbo_error *error)
-{
-    return elbo_fail(error, ELBO_USAGE, "--split=%.100s is not three percentages that sum to 100; write it like "
-                     "95/2.5/2.5", split);
-}
-
-static elbo_status part_folder(struct part *part, const char *out, elbo_error *error)
-{
-    size_t size = strlen(out);
-    if (size >= FILES_PATH) return elbo_fail(error, ELBO_USAGE, "--out is longer than %d bytes", FILES_PATH - 1);
-    memcpy(part->folder, out, size + 1);
-    return ELBO_OK;
-}
-
-static elbo_status plan_parts(struct preparation *p, elbo_error *error)
-{
-    const char *split = p->options->split;
-    if (!split || !*split) {
-        p->report->part_count = 1;
-        p->parts[0].report = &p->report->parts[0];
-        p->parts[0].to = 1;
-        return part_folder(&p->parts[0], p->options->out, error);
-    }
-    double share[ELBO_PREPARE_PARTS], sum = 0;
-    const char *at = split;
-    for (int i = 0; i < ELBO_PREPARE_PARTS; i++) {
-        char *end;
-        if (!((*at >= '0' && *at <= '9') || *at == '.')) return bad_split(split, error);
-        share[i] = strtod(at, &end);
-        if (!isfinite(share[i]) || share[i] < 0 || *end != (i < ELBO_PREPARE_PARTS - 1 ? '/' : 0))
-            return bad_split(split, error);
-        sum += share[i];
-        at = end + 1;
-    }
-    if (fabs(sum - 100) > 1e-6 || share[0] == 0) return bad_split(split, error);
-    static const char *const names[ELBO_PREPARE_PARTS] = {"train", "valid", "test"};
-    double from = 0;
-    for (int i = 0; i < ELBO_PREPARE_PARTS; i++) {
-        double to = i == ELBO_PREPARE_PARTS - 1 ? 1 : from + share[i] / 100;
-        if (share[i] > 0) {
-            struct part *part = &p->parts[p->report->part_count];
-            part->report = &p->report->parts[p->report->part_count++];
-            part->to = to;
-            strcpy(part->report->name, names[i]);
-            ELBO_TRY(file_join(part->folder, p->options->out, names[i], error));
-        }
-        from = to;
-    }
-    /* rounding must not leave a hash to nobody */
-    p->parts[p->report->part_count - 1].to = 1;
-    return ELBO_OK;
-}
-
-/* A sentence's part follows from its bytes alone: copies stay together, whatever the order of the input. */
-static struct part *part_of(struct preparation *p, const char *text, size_t size)
-{
-    double place = (double)(XXH3_64bits(text, size) >> 11) * 0x1p-53;
-    size_t i = 0;
-    while (i + 1 < p->report->part_count && place >= p->parts[i].to) i++;
-    return &p->parts[i];
-}
-
 /* ---- the lines ---- */
+
+static elbo_status use_line(struct preparation *p, const struct line_source *source, const struct line *line,
+                            use_sentence use, elbo_error *error)
+{
+    struct elbo_prepare_report *report = p->report;
+    size_t replaced, bad, part;
+    report->lines++;
+    ELBO_TRY(elbo_text_repair(&p->repaired, &replaced, &bad, line->text, line->size, error));
+    const char *text = p->repaired.text;
+    size_t size = p->repaired.size, words = elbo_text_words(text, size);
+    if (!words) {
+        report->blank_lines++;
+        return ELBO_OK;
+    }
+    if (replaced && p->options->strict)
+        return elbo_fail(error, ELBO_INPUT, "%s:%zu:%zu: the byte 0x%02x is not valid UTF-8; correct the file, or leave "
+                         "out --strict to replace it by U+FFFD", source->name, line->number, bad + 1,
+                         (unsigned char)line->text[bad]);
+    report->replaced += replaced;
+    report->replaced_lines += replaced > 0;
+    ELBO_TRY(split_part(&p->split, &part, text, size, error));
+    return use(p, part, text, size, words, error);
+}
 
 static elbo_status each_sentence(struct preparation *p, const char *what, use_sentence use, elbo_error *error)
 {
@@ -112,242 +66,157 @@ static elbo_status each_sentence(struct preparation *p, const char *what, use_se
     report->lines = report->blank_lines = report->replaced = report->replaced_lines = 0;
     for (size_t i = 0; i < p->options->input_count; i++) total += p->sources[i].size;
     for (size_t i = 0; i < p->options->input_count; i++) {
-        const struct line_source *source = &p->sources[i];
-        struct line line = {0};
-        for (size_t at = 0; line_next(&line, source, &at);) {
-            size_t replaced, bad;
-            report->lines++;
+        struct line_source *source = &p->sources[i];
+        struct line line;
+        bool more;
+        line_source_rewind(source);
+        for (;;) {
+            ELBO_TRY(line_next(&more, &line, source, error));
+            if (!more) break;
+            ELBO_TRY(use_line(p, source, &line, use, error));
             if (p->progress && report->lines % 4096 == 0)
-                p->progress(p->context, (double)(before + at) / (double)total, what);
-            if (!elbo_text_words(line.text, line.size)) {
-                report->blank_lines++;
-                continue;
-            }
-            if (line.size > UINT32_MAX / 4)
-                return elbo_fail(error, ELBO_INPUT, "%s:%zu: a line of %zu bytes is too long; one sentence a line, at "
-                                 "most %u bytes", source->name, line.number, line.size, UINT32_MAX / 4);
-            ELBO_TRY(elbo_text_repair(&p->repaired, &replaced, &bad, line.text, line.size, error));
-            if (replaced && p->options->strict)
-                return elbo_fail(error, ELBO_INPUT, "%s:%zu:%zu: the byte 0x%02x is not valid UTF-8; correct the file, "
-                                 "or leave out --strict to replace it by U+FFFD", source->name, line.number, bad + 1,
-                                 (unsigned char)line.text[bad]);
-            report->replaced += replaced;
-            report->replaced_lines += replaced > 0;
-            ELBO_TRY(use(p, part_of(p, p->repaired.text, p->repaired.size), p->repaired.text, p->repaired.size, error));
+                p->progress(p->context, (double)(before + source->at) / (double)total, what);
         }
         before += source->size;
     }
     return ELBO_OK;
 }
 
-/* ---- the vocabulary ---- */
+/* ---- the passes ---- */
 
-static elbo_status learn_sentence(struct preparation *p, struct part *part, const char *text, size_t size,
+static elbo_status learn_sentence(struct preparation *p, size_t part, const char *text, size_t size, size_t words,
                                   elbo_error *error)
 {
-    part->report->sentences++;
-    if (part != &p->parts[0] || !p->trainer) return ELBO_OK;
-    return elbo_tokenizer_trainer_add(p->trainer, text, size, error);
+    (void)words;
+    p->report->parts[part].sentences++;
+    return part || !p->trainer ? ELBO_OK : elbo_tokenizer_trainer_add(p->trainer, text, size, error);
 }
 
+static bool has_unknown(const struct preparation *p)
+{
+    uint32_t unknown = elbo_tokenizer_marks(p->tokenizer)->unknown;
+    for (size_t i = 0; i < p->ids.count; i++)
+        if (p->ids.ids[i] == unknown) return true;
+    return false;
+}
+
+static elbo_status settle_sentence(struct preparation *p, size_t part, const char *text, size_t size, size_t words,
+                                   elbo_error *error)
+{
+    (void)words;
+    ELBO_TRY(elbo_tokenizer_encode(p->tokenizer, &p->ids, text, size, error));
+    return has_unknown(p) ? split_note(&p->split, part, &p->ids, error) : ELBO_OK;
+}
+
+static elbo_status write_sentence(struct preparation *p, size_t part, const char *text, size_t size, size_t words,
+                                  elbo_error *error)
+{
+    uint32_t unknown = elbo_tokenizer_marks(p->tokenizer)->unknown;
+    ELBO_TRY(elbo_tokenizer_encode(p->tokenizer, &p->ids, text, size, error));
+    if (part && has_unknown(p)) part = split_noted(&p->split, part, &p->ids);
+    return corpus_writer_add(&p->writers[part], &p->ids, unknown, words, size + 1, error);
+}
+
+/* Every part has sentences. */
 static elbo_status check_counts(const struct preparation *p, elbo_error *error)
 {
     size_t sentences = 0;
-    for (size_t i = 0; i < p->report->part_count; i++) sentences += p->parts[i].report->sentences;
+    for (size_t i = 0; i < p->split.count; i++) sentences += p->report->parts[i].sentences;
     if (!sentences)
         return elbo_fail(error, ELBO_INPUT, "%s%s holds no sentences: all %zu lines are blank", p->sources[0].name,
                          p->options->input_count > 1 ? " (and the other inputs)" : "", p->report->lines);
-    for (size_t i = 0; i < p->report->part_count; i++)
-        if (!p->parts[i].report->sentences)
-            return elbo_fail(error, ELBO_INPUT, "--split=%s leaves no sentence to '%s' of the %zu there are; give it a "
-                             "larger share, or more text", p->options->split, p->parts[i].report->name, sentences);
+    for (size_t i = 0; i < p->split.count; i++)
+        if (!p->report->parts[i].sentences)
+            return elbo_fail(error, ELBO_INPUT, "--split=%s leaves no sentence to '%s' of the %zu there are%s; give it a "
+                             "larger share, or more text", p->options->split, p->split.parts[i].name, sentences,
+                             p->split.used ? " (those that differ only in unknown words are kept together)" : "");
     return ELBO_OK;
 }
 
 static elbo_status make_tokenizer(struct preparation *p, elbo_error *error)
 {
-    const char *from = p->options->tokenizer_from;
-    bool reuse = from && *from;
-    if (reuse)
-        ELBO_TRY(elbo_tokenizer_find(&p->tokenizer, from, error));
-    else
-        ELBO_TRY(elbo_tokenizer_trainer_open(&p->trainer, p->options->tokenizer_kind, p->options->tokenizer_size, error));
-    ELBO_TRY(each_sentence(p, reuse ? "counting" : "learning the vocabulary", learn_sentence, error));
+    ELBO_TRY(each_sentence(p, p->trainer ? "learning the vocabulary" : "counting", learn_sentence, error));
     ELBO_TRY(check_counts(p, error));
-    if (!reuse) ELBO_TRY(elbo_tokenizer_trainer_finish(p->trainer, &p->tokenizer, error));
+    if (p->trainer) ELBO_TRY(elbo_tokenizer_trainer_finish(p->trainer, &p->tokenizer, error));
     elbo_tokenizer_trainer_close(p->trainer);
     p->trainer = NULL;
     p->report->vocabulary = elbo_tokenizer_vocabulary(p->tokenizer);
+    p->report->tokenizer = elbo_tokenizer_kind(p->tokenizer);
+    /* only words can be unknown: the others have a token for every byte */
+    if (p->split.count > 1 && elbo_tokenizer_kind(p->tokenizer) == ELBO_TOKENIZER_WORD)
+        ELBO_TRY(each_sentence(p, "splitting", settle_sentence, error));
     return ELBO_OK;
 }
 
-/* ---- writing ---- */
+/* ---- the files ---- */
 
-static size_t token_bytes(const struct preparation *p)
+static elbo_status open_part(struct preparation *p, size_t i, elbo_error *error)
 {
-    return p->report->vocabulary <= 65536 ? 2 : 4;
+    struct elbo_prepare_part *part = &p->report->parts[i];
+    char folder[FILES_PATH];
+    *part = (struct elbo_prepare_part){0};
+    strcpy(part->name, p->split.parts[i].name);
+    if (!*part->name) return corpus_writer_open(&p->writers[i], part, p->stage.work, p->report->vocabulary, error);
+    ELBO_TRY(file_join(folder, p->stage.work, part->name, error));
+    ELBO_TRY(file_make_folder(folder, error));
+    return corpus_writer_open(&p->writers[i], part, folder, p->report->vocabulary, error);
 }
 
-static elbo_status pad(struct file_writer *writer, elbo_error *error)
+static elbo_status write_manifests(struct preparation *p, elbo_error *error)
 {
-    static const char zeros[CORPUS_ALIGNMENT];
-    return file_append(writer, zeros, (size_t)(-writer->written % CORPUS_ALIGNMENT), error);
-}
-
-static elbo_status begin_part(struct part *part, elbo_error *error)
-{
-    char path[FILES_PATH];
-    part->capacity = part->report->sentences;
-    part->report->sentences = 0;
-    part->rows = malloc(3 * part->capacity * sizeof *part->rows);
-    if (!part->rows) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu sentences", part->capacity);
-    ELBO_TRY(file_make_folder(part->folder, error));
-    /* from here to the new manifest, what lies there is no corpus */
-    ELBO_TRY(file_join(path, part->folder, CORPUS_MANIFEST, error));
-    ELBO_TRY(file_remove(path, error));
-    ELBO_TRY(file_join(path, part->folder, CORPUS_FILE, error));
-    ELBO_TRY(file_replace(&part->writer, path, error));
-    return file_append(&part->writer, &(struct corpus_header){0}, sizeof(struct corpus_header), error);
-}
-
-static elbo_status write_sentence(struct preparation *p, struct part *part, const char *text, size_t size,
-                                  elbo_error *error)
-{
-    struct elbo_prepare_part *report = part->report;
-    ELBO_TRY(elbo_tokenizer_encode(p->tokenizer, &p->ids, text, size, error));
-    uint32_t unknown = elbo_tokenizer_marks(p->tokenizer)->unknown;
-    for (size_t i = 0; i < p->ids.count; i++) {
-        uint32_t id = p->ids.ids[i];
-        report->unknown += id == unknown;
-        uint16_t narrow = (uint16_t)id;
-        ELBO_TRY(token_bytes(p) == 2 ? file_append(&part->writer, &narrow, sizeof narrow, error)
-                                     : file_append(&part->writer, &id, sizeof id, error));
-    }
-    if (report->sentences == part->capacity)
-        return elbo_fail(error, ELBO_INPUT, "an input changed while it was read; try again");
-    uint32_t *row = part->rows + report->sentences++;
-    size_t words = elbo_text_words(text, size);
-    row[0] = (uint32_t)p->ids.count;
-    row[part->capacity] = (uint32_t)words;
-    row[2 * part->capacity] = (uint32_t)size + 1;
-    report->tokens += p->ids.count;
-    report->words += words;
-    report->bytes += size + 1;
-    if (p->ids.count > report->longest) report->longest = p->ids.count;
-    return ELBO_OK;
-}
-
-static elbo_status finish_file(struct preparation *p, struct part *part, elbo_error *error)
-{
-    const struct elbo_prepare_part *report = part->report;
-    struct file_writer *writer = &part->writer;
-    struct corpus_header header = {
-        .magic = CORPUS_MAGIC, .version = CORPUS_VERSION, .streams = 1,
-        .sentences = report->sentences, .words = report->words, .bytes = report->bytes,
-        .stream[0] = {.vocabulary = p->report->vocabulary, .tokens = report->tokens, .token_bytes = token_bytes(p),
-                      .longest = report->longest, .unknown = report->unknown},
-    };
-    if (report->sentences != part->capacity)
-        return elbo_fail(error, ELBO_INPUT, "an input changed while it was read; try again");
-    if (!corpus_lay_out(&header)) return elbo_fail(error, ELBO_INPUT, "%s would be too large", part->folder);
-    ELBO_TRY(pad(writer, error));
-    uint64_t offset = 0;
-    ELBO_TRY(file_append(writer, &offset, sizeof offset, error));
-    for (size_t i = 0; i < report->sentences; i++) {
-        offset += part->rows[i];
-        ELBO_TRY(file_append(writer, &offset, sizeof offset, error));
-    }
-    for (size_t c = 1; c < 3; c++) {
-        ELBO_TRY(pad(writer, error));
-        ELBO_TRY(file_append(writer, part->rows + c * part->capacity, report->sentences * sizeof *part->rows, error));
-    }
-    ELBO_TRY(pad(writer, error));
-    if (writer->written != header.file_bytes)
-        return elbo_fail(error, ELBO_INTERNAL, "%s: wrote %" PRIu64 " bytes of %" PRIu64, part->folder, writer->written,
-                         header.file_bytes);
-    ELBO_TRY(file_patch(writer, 0, &header, sizeof header, error));
-    return file_commit(writer, error);
-}
-
-static elbo_status describe_file(json_t *files, const char *folder, const char *name, elbo_error *error)
-{
-    char path[FILES_PATH], hash[17];
-    struct file_map map;
-    ELBO_TRY(file_join(path, folder, name, error));
-    ELBO_TRY(file_map_open(&map, path, error));
-    snprintf(hash, sizeof hash, "%016" PRIx64, (uint64_t)XXH3_64bits(map.size ? (const void *)map.data : "", map.size));
-    json_t *chunks = json_array();
-    int failed = 0;
-    for (size_t at = 0; at < map.size; at += SEALED_CHUNK) {
-        size_t size = map.size - at < SEALED_CHUNK ? map.size - at : SEALED_CHUNK;
-        failed |= json_array_append_new(chunks, sealed_hex(XXH3_64bits(map.data + at, size)));
-    }
-    json_t *entry = json_pack("{s:I, s:s, s:o}", "bytes", (json_int_t)map.size, "xxh3", hash, "chunks", chunks);
-    failed |= json_object_set_new(files, name, entry);
-    file_map_close(&map);
-    return failed ? elbo_fail(error, ELBO_MEMORY, "no memory for the manifest of %s", folder) : ELBO_OK;
-}
-
-static elbo_status write_manifest(struct preparation *p, struct part *part, elbo_error *error)
-{
-    const struct elbo_prepare_part *report = part->report;
-    char path[FILES_PATH];
-    json_t *files = json_object();
-    elbo_status status = describe_file(files, part->folder, CORPUS_FILE, error);
-    if (status == ELBO_OK) status = describe_file(files, part->folder, CORPUS_TOKENIZER, error);
-    if (status == ELBO_OK) status = file_join(path, part->folder, CORPUS_MANIFEST, error);
-    if (status != ELBO_OK) {
-        json_decref(files);
-        return status;
-    }
     const char *kind = elbo_tokenizer_kind_name(elbo_tokenizer_kind(p->tokenizer));
-    json_t *manifest = json_pack(
-        "{s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:o}", "format", CORPUS_FORMAT, "version",
-        CORPUS_VERSION, "part", report->name, "sentences", (json_int_t)report->sentences, "tokens",
-        (json_int_t)report->tokens, "words", (json_int_t)report->words, "bytes", (json_int_t)report->bytes, "longest",
-        (json_int_t)report->longest, "unknown", (json_int_t)report->unknown, "vocabulary",
-        (json_int_t)p->report->vocabulary, "tokenizer", kind, "blank_lines_of_all_parts",
-        (json_int_t)p->report->blank_lines, "replaced_of_all_parts", (json_int_t)p->report->replaced, "files", files);
-    char *text;
-    size_t size;
-    status = sealed_compose(&text, &size, manifest, "the manifest of a corpus", error);
-    json_decref(manifest);
-    ELBO_TRY(status);
-    status = file_write(path, text, size, error);
-    free(text);
-    return status;
+    struct corpus_split split = {.count = p->split.count};
+    bool parts = *p->split.parts[0].name;
+    strcpy(split.tokenizer, p->writers[0].tokenizer_hash);
+    for (size_t i = 0; i < split.count; i++) {
+        strcpy(split.parts[i].name, p->split.parts[i].name);
+        strcpy(split.parts[i].corpus, p->writers[i].hash);
+    }
+    if (parts) corpus_split_name(&split);
+    for (size_t i = 0; i < split.count; i++)
+        ELBO_TRY(corpus_writer_manifest(&p->writers[i], p->report, split.set, kind, error));
+    return parts ? corpus_write_split(&split, p->stage.work, error) : ELBO_OK;
 }
 
 static elbo_status write_parts(struct preparation *p, elbo_error *error)
 {
-    size_t count = p->report->part_count;
-    char path[FILES_PATH];
-    ELBO_TRY(file_make_folder(p->options->out, error));
-    /* a corpus that lay where the parts go now is gone with its manifest */
-    ELBO_TRY(file_join(path, p->options->out, CORPUS_MANIFEST, error));
-    ELBO_TRY(file_remove(path, error));
-    for (size_t i = 0; i < count; i++) ELBO_TRY(begin_part(&p->parts[i], error));
+    size_t count = p->split.count;
+    for (size_t i = 0; i < count; i++) ELBO_TRY(open_part(p, i, error));
     ELBO_TRY(each_sentence(p, "writing tokens", write_sentence, error));
-    for (size_t i = 0; i < count; i++) {
-        struct part *part = &p->parts[i];
-        ELBO_TRY(finish_file(p, part, error));
-        ELBO_TRY(file_join(path, part->folder, CORPUS_TOKENIZER, error));
-        ELBO_TRY(elbo_tokenizer_save(p->tokenizer, path, error));
-        ELBO_TRY(write_manifest(p, part, error));
-    }
+    ELBO_TRY(check_counts(p, error));
+    for (size_t i = 0; i < count; i++) ELBO_TRY(corpus_writer_finish(&p->writers[i], p->tokenizer, error));
+    ELBO_TRY(write_manifests(p, error));
+    ELBO_TRY(corpus_may_replace(p->stage.place, error)); /* again: it may have changed since */
+    return stage_commit(&p->stage, error);
+}
+
+/* ---- all of it ---- */
+
+/* What can be refused before anything is made. */
+static elbo_status check(struct preparation *p, elbo_error *error)
+{
+    const struct elbo_prepare_options *options = p->options;
+    const char *from = options->tokenizer_from;
+    char place[FILES_PATH];
+    if (!options->input_count)
+        return elbo_fail(error, ELBO_USAGE, "no text to prepare; name one or more files, or - for standard input");
+    if (!options->out || !*options->out)
+        return elbo_fail(error, ELBO_USAGE, "--out is missing; name the folder of the corpus, such as --out=corpus");
+    ELBO_TRY(split_open(&p->split, options->split, error));
+    p->report->part_count = p->split.count;
+    if (from && *from) ELBO_TRY(elbo_tokenizer_find(&p->tokenizer, from, error));
+    else ELBO_TRY(elbo_tokenizer_trainer_open(&p->trainer, options->tokenizer_kind, options->tokenizer_size, error));
+    ELBO_TRY(stage_place(place, options->out, error));
+    ELBO_TRY(corpus_may_replace(place, error));
+    for (size_t i = 0; i < options->input_count; i++)
+        ELBO_TRY(line_source_open(&p->sources[i], options->inputs[i], error));
     return ELBO_OK;
 }
 
 static elbo_status run(struct preparation *p, elbo_error *error)
 {
-    const struct elbo_prepare_options *options = p->options;
-    if (!options->input_count)
-        return elbo_fail(error, ELBO_USAGE, "no text to prepare; name one or more files, or - for standard input");
-    if (!options->out || !*options->out)
-        return elbo_fail(error, ELBO_USAGE, "--out is missing; name the folder of the corpus, such as --out=corpus");
-    ELBO_TRY(plan_parts(p, error));
-    for (size_t i = 0; i < options->input_count; i++)
-        ELBO_TRY(line_source_open(&p->sources[i], options->inputs[i], error));
+    ELBO_TRY(check(p, error));
+    ELBO_TRY(stage_open(&p->stage, p->options->out, error));
     ELBO_TRY(make_tokenizer(p, error));
     return write_parts(p, error);
 }
@@ -364,14 +233,14 @@ elbo_status elbo_prepare(const struct elbo_prepare_options *options, struct elbo
     }
     *report = (struct elbo_prepare_report){0};
     *p = (struct preparation){.options = options, .report = report, .progress = progress, .context = context,
-                              .sources = sources};
-    for (int i = 0; i < ELBO_PREPARE_PARTS; i++) p->parts[i].writer.descriptor = -1;
+                              .sources = sources, .stage.lock = -1};
+    for (int i = 0; i < ELBO_PREPARE_PARTS; i++) p->writers[i].file.descriptor = -1;
+    for (size_t i = 0; i < options->input_count; i++) sources[i].descriptor = -1;
     elbo_status status = run(p, error);
     for (size_t i = 0; i < options->input_count; i++) line_source_close(&sources[i]);
-    for (int i = 0; i < ELBO_PREPARE_PARTS; i++) {
-        file_abort(&p->parts[i].writer);
-        free(p->parts[i].rows);
-    }
+    for (int i = 0; i < ELBO_PREPARE_PARTS; i++) corpus_writer_close(&p->writers[i]);
+    stage_close(&p->stage);
+    split_close(&p->split);
     elbo_tokenizer_trainer_close(p->trainer);
     elbo_tokenizer_close(p->tokenizer);
     elbo_ids_free(&p->ids);

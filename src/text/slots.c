@@ -25,7 +25,9 @@ struct slot_loader {
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
+    int64_t seen;              /* elbo_corpus_unchanged                            */
     size_t filled, handed;     /* batches filled and handed out since the beginning */
+    elbo_error error;          /* code: what ended the background thread           */
     bool stop;
 };
 
@@ -97,30 +99,48 @@ size_t slot_share(size_t whole, size_t kept, size_t length)
     return (size_t)((double)whole * (double)kept / (double)length + 0.5);
 }
 
-static bool add_sentence(struct slot_loader *loader, struct slot_batch *batch, struct slot *slot, uint64_t source)
+/* *added is false when the slot has no room for it. */
+static elbo_status add_sentence(bool *added, struct slot_loader *loader, struct slot_batch *batch, struct slot *slot,
+                                uint64_t source, elbo_error *error)
 {
     const struct elbo_corpus *corpus = loader->corpus;
     size_t whole = length_of(loader, ELBO_STREAM_DECODER, source);
     size_t encoder = cut(loader, length_of(loader, ELBO_STREAM_ENCODER, source)), decoder = cut(loader, whole);
-    if (!slot_has_room(slot, &loader->options, encoder, decoder)) return false;
+    *added = slot_has_room(slot, &loader->options, encoder, decoder);
+    if (!*added) return ELBO_OK;
     slot->words += slot_share(elbo_corpus_sentence_words(corpus, source), decoder, whole) + 1;
     slot->bytes += slot_share(elbo_corpus_sentence_bytes(corpus, source), decoder, whole);
     batch->sentences++;
     batch->shortened += too_long(loader, source);
     if (!slot->memory) {
         slot_count(slot, &loader->options, encoder, decoder);
-        return true;
+        return ELBO_OK;
     }
     bool shared = elbo_corpus_shares_stream(corpus);
-    elbo_corpus_read(corpus, ELBO_STREAM_DECODER, source, loader->ids[1], decoder);
-    if (!shared) elbo_corpus_read(corpus, ELBO_STREAM_ENCODER, source, loader->ids[0], encoder);
+    size_t count;
+    ELBO_TRY(elbo_corpus_read(corpus, ELBO_STREAM_DECODER, source, loader->ids[1], decoder, &count, error));
+    if (!shared) ELBO_TRY(elbo_corpus_read(corpus, ELBO_STREAM_ENCODER, source, loader->ids[0], encoder, &count, error));
     slot_add(slot, &loader->options, elbo_corpus_marks(corpus, ELBO_STREAM_ENCODER),
              elbo_corpus_marks(corpus, ELBO_STREAM_DECODER), loader->ids[shared], encoder, loader->ids[1], decoder,
              batch->step, loader->cursor, source);
-    return true;
+    return ELBO_OK;
 }
 
-static void fill_batch(struct slot_loader *loader, struct slot_batch *batch)
+static elbo_status fill_slot(bool *more, struct slot_loader *loader, struct slot_batch *batch, struct slot *slot,
+                             elbo_error *error)
+{
+    uint64_t source;
+    bool added;
+    slot_clear(slot);
+    while ((*more = find_sentence(loader, batch, &source))) {
+        ELBO_TRY(add_sentence(&added, loader, batch, slot, source, error));
+        if (!added) break;
+        loader->cursor++;
+    }
+    return ELBO_OK;
+}
+
+static elbo_status fill_batch(struct slot_loader *loader, struct slot_batch *batch, elbo_error *error)
 {
     batch->step = loader->step++;
     batch->first = loader->cursor;
@@ -129,9 +149,7 @@ static void fill_batch(struct slot_loader *loader, struct slot_batch *batch)
     bool more = true;
     while (more && batch->count < loader->options.slots) {
         struct slot *slot = &batch->slots[batch->count];
-        slot_clear(slot);
-        while ((more = find_sentence(loader, batch, &source)) && add_sentence(loader, batch, slot, source))
-            loader->cursor++;
+        ELBO_TRY(fill_slot(&more, loader, batch, slot, error));
         if (!slot->sentences) break;
         if (slot->memory) slot_finish(slot);
         batch->count++;
@@ -139,6 +157,7 @@ static void fill_batch(struct slot_loader *loader, struct slot_batch *batch)
     /* sentences left out at the very end belong to this batch, so that it knows to be the last */
     batch->last = loader->options.single_pass && !(more && find_sentence(loader, batch, &source));
     batch->next = loader->cursor;
+    return elbo_corpus_unchanged(loader->corpus, &loader->seen, error);
 }
 
 /* ---- the background thread ---- */
@@ -146,6 +165,7 @@ static void fill_batch(struct slot_loader *loader, struct slot_batch *batch)
 static void *run(void *argument)
 {
     struct slot_loader *loader = argument;
+    elbo_error error = {0};
     pthread_mutex_lock(&loader->mutex);
     for (;;) {
         /* the batch handed out last is in use: with two, one may be ahead */
@@ -153,10 +173,12 @@ static void *run(void *argument)
         if (loader->stop) break;
         struct slot_batch *batch = &loader->batches[loader->filled % BATCHES];
         pthread_mutex_unlock(&loader->mutex);
-        fill_batch(loader, batch);
+        elbo_status status = fill_batch(loader, batch, &error);
         pthread_mutex_lock(&loader->mutex);
-        loader->filled++;
+        if (status == ELBO_OK) loader->filled++;
+        else loader->error = error;
         pthread_cond_broadcast(&loader->changed);
+        if (status != ELBO_OK) break;
     }
     pthread_mutex_unlock(&loader->mutex);
     return NULL;
@@ -164,13 +186,15 @@ static void *run(void *argument)
 
 elbo_status slot_loader_next(struct slot_loader *loader, const struct slot_batch **batch, elbo_error *error)
 {
-    (void)error; /* what can fail was checked at opening; a source that streams will need it */
     pthread_mutex_lock(&loader->mutex);
-    while (loader->filled <= loader->handed) pthread_cond_wait(&loader->changed, &loader->mutex);
-    *batch = &loader->batches[loader->handed++ % BATCHES];
+    while (loader->filled <= loader->handed && !loader->error.code)
+        pthread_cond_wait(&loader->changed, &loader->mutex);
+    bool more = loader->filled > loader->handed;
+    if (more) *batch = &loader->batches[loader->handed++ % BATCHES];
+    else *error = loader->error;
     pthread_cond_broadcast(&loader->changed);
     pthread_mutex_unlock(&loader->mutex);
-    return ELBO_OK;
+    return more ? ELBO_OK : error->code;
 }
 
 /* ---- opening ---- */

@@ -85,7 +85,8 @@ elbo_status slot_loader_open(struct slot_loader **loader, const struct elbo_corp
                              const struct slot_options *options, elbo_error *error);
 
 /* The next batch; valid until the following call. Waits for the background thread; allocates nothing. After a batch with
- * last = true, only empty ones follow. */
+ * last = true, only empty ones follow. ELBO_INPUT, ELBO_IO: the corpus became shorter, changed or cannot be read; batches
+ * that were filled before are given first, and every later call says the same. */
 elbo_status slot_loader_next(struct slot_loader *loader, const struct slot_batch **batch, elbo_error *error);
 
 void slot_loader_close(struct slot_loader *loader);

@@ -4,6 +4,9 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/utf8.h"
+#include "text/corpus_format.h"
+#include "text/corpus_manifest.h"
+#include "text/strings.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +75,23 @@ void elbo_text_free(struct elbo_text *text)
     *text = (struct elbo_text){0};
 }
 
+/* Appends well-formed text without its U+FEFF: at a file's beginning the character is a byte order mark, elsewhere a remnant
+ * of one, and nowhere a part of a word. */
+static elbo_status append_unmarked(struct elbo_text *out, const char *text, size_t size, elbo_error *error)
+{
+    for (size_t from = 0, at = 0; from < size;) {
+        const char *found = at < size ? memchr(text + at, '\xef', size - at) : NULL;
+        size_t end = found ? (size_t)(found - text) : size;
+        if (found && !text_skip_bom(found, size - end)) {
+            at = end + 1;
+            continue;
+        }
+        ELBO_TRY(text_append(out, text + from, end - from, error));
+        from = at = end + (found ? 3 : 0);
+    }
+    return ELBO_OK;
+}
+
 elbo_status elbo_text_repair(struct elbo_text *out, size_t *replaced, size_t *first_bad, const char *text, size_t size,
                              elbo_error *error)
 {
@@ -81,7 +101,7 @@ elbo_status elbo_text_repair(struct elbo_text *out, size_t *replaced, size_t *fi
     ELBO_TRY(text_append(out, "", 0, error));
     for (size_t at = 0; at < size;) {
         size_t good = utf8_valid(text + at, size - at);
-        ELBO_TRY(text_append(out, text + at, good, error));
+        ELBO_TRY(append_unmarked(out, text + at, good, error));
         at += good;
         if (at == size) break;
         if (!(*replaced)++) *first_bad = at;
@@ -266,17 +286,8 @@ static elbo_status read_object(void **self, const struct tokenizer_ops **ops, co
     return ELBO_OK;
 }
 
-elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error)
-{
-    char *text;
-    size_t size;
-    ELBO_TRY(file_read(&text, &size, path, largest_file, error));
-    elbo_status status = elbo_tokenizer_parse(tokenizer, text, size, path, error);
-    free(text);
-    return status;
-}
-
-elbo_status elbo_tokenizer_parse(struct elbo_tokenizer **tokenizer, const char *text, size_t size, const char *path, elbo_error *error)
+elbo_status tokenizer_parse(struct elbo_tokenizer **tokenizer, const char *text, size_t size, const char *path,
+                            elbo_error *error)
 {
     json_error_t json_error;
     bool starved;
@@ -293,14 +304,52 @@ elbo_status elbo_tokenizer_parse(struct elbo_tokenizer **tokenizer, const char *
     return wrap(tokenizer, ops, self, error);
 }
 
+elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error)
+{
+    char *text;
+    size_t size;
+    ELBO_TRY(file_read(&text, &size, path, largest_file, error));
+    elbo_status status = tokenizer_parse(tokenizer, text, size, path, error);
+    free(text);
+    return status;
+}
+
+/* That of a corpus, whose manifest says what it must be. */
+static elbo_status find_in_corpus(struct elbo_tokenizer **tokenizer, const char *folder, const char *expected,
+                                  elbo_error *error)
+{
+    char path[FILES_PATH], hash[CORPUS_HEX], *text;
+    size_t size;
+    json_t *manifest;
+    ELBO_TRY(file_join(path, folder, CORPUS_TOKENIZER, error));
+    ELBO_TRY(corpus_manifest_read(&manifest, folder, error));
+    elbo_status status = corpus_read_file(&text, &size, hash, manifest, folder, CORPUS_TOKENIZER, error);
+    json_decref(manifest);
+    ELBO_TRY(status);
+    if (expected && strcmp(hash, expected))
+        status = elbo_fail(error, ELBO_INPUT, "%s is not the tokenizer of the split that it lies in; prepare the corpus again",
+                           path);
+    else
+        status = tokenizer_parse(tokenizer, text, size, path, error);
+    free(text);
+    return status;
+}
+
 elbo_status elbo_tokenizer_find(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error)
 {
-    if (!file_is_folder(path)) return elbo_tokenizer_load(tokenizer, path, error);
-    const char *const places[] = {"tokenizer.json", "train/tokenizer.json"};
+    struct corpus_split split;
     char inside[FILES_PATH];
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        ELBO_TRY(file_join(inside, path, places[i], error));
-        if (file_is_regular(inside)) return elbo_tokenizer_load(tokenizer, inside, error);
+    bool there;
+    if (!file_is_folder(path)) return elbo_tokenizer_load(tokenizer, path, error);
+    ELBO_TRY(corpus_split_read(&split, &there, path, error));
+    if (there) {
+        ELBO_TRY(file_join(inside, path, split.parts[0].name, error));
+        return find_in_corpus(tokenizer, inside, split.tokenizer, error);
     }
+    if (corpus_is_there(path)) return find_in_corpus(tokenizer, path, NULL, error);
+    ELBO_TRY(file_join(inside, path, "train", error));
+    if (corpus_is_there(inside)) return find_in_corpus(tokenizer, inside, NULL, error);
+    ELBO_TRY(file_join(inside, path, "tokenizer.json", error));
+    if (file_is_regular(inside)) return elbo_tokenizer_load(tokenizer, inside, error);
     return elbo_fail(error, ELBO_IO, "%s holds no tokenizer.json; give a corpus, a model, or the file itself", path);
 }

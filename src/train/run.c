@@ -1,6 +1,7 @@
 #include "train/run.h"
 #include "base/files.h"
 #include "graph/backends.h"
+#include "text/tokenizer.h"
 #include "train/state.h"
 
 static elbo_status counter(const struct run *r, const char *name, size_t *to, elbo_error *error)
@@ -25,7 +26,7 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     ELBO_TRY(file_join(name, checkpoint_path(r->checkpoint), "tokenizer.json", error));
     const void *tokenizer;
     ELBO_TRY(checkpoint_bytes(&tokenizer, &size, r->checkpoint, "tokenizer.json", error));
-    ELBO_TRY(elbo_tokenizer_parse(&r->tokenizer, tokenizer, size, name, error));
+    ELBO_TRY(tokenizer_parse(&r->tokenizer, tokenizer, size, name, error));
     r->marks = *elbo_tokenizer_marks(r->tokenizer);
     struct model_config model = r->config->model;
     model.precision = PRECISION_F32; /* what is measured or written is computed from the f32 weights */

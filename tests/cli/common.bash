@@ -40,3 +40,8 @@ train() {
 # Bats does not see the failure of a negated command, so:
 differs() { if cmp -s "$1" "$2"; then echo "$1 and $2 are the same"; return 1; fi; }
 lacks() { if grep -qF -- "$2" "$1"; then echo "'$2' is in $1"; return 1; fi; }
+
+# json FILE EXPRESSION: a Python expression on the object `x` holds
+json() {
+    /usr/bin/python3 -c "import json, math, sys; x = json.load(open(sys.argv[1])); assert $2, x" "$1"
+}

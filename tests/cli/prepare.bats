@@ -30,8 +30,9 @@ setup() {
 }
 
 @test "tokenize and back, through pipes" {
+    "$ELBO" prepare text.txt --out=byte --tokenizer.kind=byte
+    "$ELBO" prepare text.txt --out=bpe --tokenizer.kind=bpe --tokenizer.size=300
     for kind in byte bpe; do
-        "$ELBO" prepare text.txt --out=$kind --tokenizer.kind=$kind --tokenizer.size=300
         printf 'a new line, caf\303\251\n\n  x\n' > lines
         "$ELBO" tokenize $kind < lines | "$ELBO" tokenize $kind --decode > back
         cmp lines back
@@ -50,6 +51,101 @@ setup() {
     "$ELBO" info corpus | grep -q 'sentences *1$'
     rm corpus/manifest.json
     refused 4 'not a finished corpus' -- "$ELBO" info corpus
+}
+
+@test "what is not of a corpus is kept, and a part by itself is refused" {
+    mkdir mine && echo words > mine/notes.txt
+    refused 2 'mine/notes.txt' 'choose another --out' -- "$ELBO" prepare text.txt --out=mine
+    [ "$(ls -A mine)" = notes.txt ]
+    refused 4 'text.txt is a file' -- "$ELBO" prepare text.txt --out=text.txt
+    refused 2 'the current folder' -- "$ELBO" prepare text.txt --out=.
+    refused 2 'did not expand' '$HOME' -- "$ELBO" prepare text.txt '--out=~/corpus'
+    for i in 1 2 3 4 5 6 7 8; do echo "sat the cat a $i"; echo "dog $i a cat"; done > more.txt
+    "$ELBO" prepare more.txt --out=split --split=60/20/20 --tokenizer.kind=byte
+    refused 2 'is a part of the split' -- "$ELBO" prepare text.txt --out=split/train
+    "$ELBO" info split | grep -q 'part of'
+    [ "$("$ELBO" dump split | sort | cmp - <(sort more.txt) && echo same)" = same ]
+    echo 'a cat' | "$ELBO" tokenize split
+    refused 4 'name one of its parts' -- "$ELBO" train --data.train=split --run.dir=run
+    "$ELBO" prepare text.txt --out=split/
+    [ "$(ls -A split)" = "$(printf 'corpus.bin\nmanifest.json\ntokenizer.json')" ]
+    [ -z "$(find . -name '.*elbo*')" ]
+}
+
+@test "other things in the place of a corpus are said to be what they are" {
+    refused 3 'text.txt is a text file, not a corpus' 'elbo prepare text.txt --out=corpus' -- "$ELBO" dump text.txt
+    refused 3 'text.txt is a text file, not a corpus' -- "$ELBO" train --data.train=text.txt --run.dir=run
+    "$ELBO" prepare text.txt --out=corpus
+    refused 3 'give its folder, corpus/' -- "$ELBO" dump corpus/corpus.bin
+}
+
+@test "options that would have no effect are refused" {
+    "$ELBO" prepare text.txt --out=corpus
+    refused 2 '--tokenizer.size has no effect' -- "$ELBO" prepare text.txt --out=c --tokenizer.kind=byte --tokenizer.size=300
+    refused 2 '--tokenizer.size has no effect' -- "$ELBO" prepare text.txt --out=c --tokenizer.from=corpus --tokenizer.size=300
+    refused 2 '--tokenizer.kind has no effect' -- "$ELBO" prepare text.txt --out=c --tokenizer.from=corpus --tokenizer.kind=word
+    [ ! -e c ]
+}
+
+@test "unknown words and text without blanks are warned of" {
+    "$ELBO" prepare text.txt --out=few --tokenizer.size=5 2> message
+    grep -q 'of the tokens are unknown' message
+    grep -q -- '--tokenizer.kind=bpe' message
+    "$ELBO" prepare text.txt --out=all 2> message
+    lacks message unknown
+    for i in 1 2 3; do echo "$i吾輩は猫である名前はまだ無いどこで生れたか"; done > blanks.txt
+    "$ELBO" prepare blanks.txt --out=none 2> message
+    grep -q 'not cut into words by blanks; use --tokenizer.kind=bpe' message
+    "$ELBO" prepare blanks.txt --out=pairs --tokenizer.kind=bpe --tokenizer.size=300 2> message
+    [ ! -s message ]
+}
+
+@test "what is no text is refused with the command that reads it" {
+    iconv -f UTF-8 -t UTF-16LE text.txt > wide.txt
+    refused 3 'wide.txt is UTF-16LE text' 'iconv -f UTF-16LE -t UTF-8 wide.txt' -- "$ELBO" prepare wide.txt --out=c --strict
+    gzip -c text.txt > text.txt.gz
+    refused 3 'zcat text.txt.gz | elbo prepare - ...' -- "$ELBO" prepare text.txt.gz --out=c
+    refused 3 'standard input is compressed by gzip' -- bash -c '"$ELBO" prepare - --out=c < text.txt.gz'
+    refused 3 'text.txt.gz' -- "$ELBO" prepare text.txt <(cat text.txt) text.txt.gz --out=c
+    tr '\n' '\r' < text.txt > mac.txt
+    refused 3 "tr '\\r' '\\n' < mac.txt" -- "$ELBO" prepare mac.txt --out=c
+    printf '{"text": "a cat"}\n{"text": "a dog"}\n' > text.jsonl
+    refused 3 'jq -r .text text.jsonl' -- "$ELBO" prepare text.jsonl --out=c
+    [ ! -e c ]
+    zcat text.txt.gz | "$ELBO" prepare - --out=c
+    iconv -f UTF-16LE -t UTF-8 wide.txt | "$ELBO" prepare - --out=d
+    cmp c/corpus.bin d/corpus.bin
+}
+
+@test "a byte order mark is no letter, at the beginning of a file or within" {
+    (printf '\xef\xbb\xbf'; cat text.txt; printf '\xef\xbb\xbf'; cat text.txt) > marked.txt
+    cat text.txt text.txt > plain.txt
+    for kind in word byte bpe; do
+        size=(--tokenizer.size=300)
+        if [ $kind = byte ]; then size=(); fi
+        "$ELBO" prepare marked.txt --out=marked --tokenizer.kind=$kind "${size[@]}"
+        "$ELBO" prepare plain.txt --out=plain --tokenizer.kind=$kind "${size[@]}"
+        cmp marked/corpus.bin plain/corpus.bin
+        "$ELBO" tokenize plain < marked.txt | cmp - <("$ELBO" tokenize plain < plain.txt)
+    done
+}
+
+@test "any byte of a sentence comes back" {
+    printf 'ab\0cd\n\001\002x\n\0\nlast\0' > bytes.txt
+    for kind in byte bpe; do
+        size=(--tokenizer.size=300)
+        if [ $kind = byte ]; then size=(); fi
+        "$ELBO" prepare bytes.txt --out=c --tokenizer.kind=$kind "${size[@]}"
+        "$ELBO" dump c > back
+        cmp back <(cat bytes.txt; echo)
+    done
+    "$ELBO" prepare bytes.txt --out=c --tokenizer.kind=word
+    "$ELBO" dump c | cmp - <(cat bytes.txt; echo)
+}
+
+@test "files follow the umask" {
+    (umask 027; "$ELBO" prepare text.txt --out=new/corpus)
+    [ "$(stat -c %a new new/corpus new/corpus/*  | sort -u | tr '\n' ' ')" = '640 750 ' ]
 }
 
 @test "missing, empty and unreadable text" {

@@ -11,6 +11,13 @@ setup() {
     ln -s "$BATS_FILE_TMPDIR"/{corpus,test,run,text.txt,fresh.txt} .
 }
 
+# A corpus of the same tokenizer with a sentence of 25 words
+long_test() {
+    { cat fresh.txt && yes the | head -n 25 | tr '\n' ' ' && echo; } > long.txt
+    "$ELBO" prepare long.txt --tokenizer.from=corpus --out=long > /dev/null
+    echo long
+}
+
 @test "missing data, runs and arguments" {
     refused 2 '--data.train is missing' 'elbo prepare' -- "$ELBO" train --run.dir=r
     refused 2 '--run.dir is missing' -- "$ELBO" train --data.train=corpus
@@ -178,6 +185,28 @@ setup() {
     [ -z "$("$ELBO" reconstruct run < /dev/null)" ]
     printf 'the \377 cat\n' | "$ELBO" reconstruct run 2>&1 > /dev/null | grep -q 'ill-formed'
     [ "$(printf '\n' | "$ELBO" reconstruct run | wc -l)" -eq 1 ]
+}
+
+@test "what the limit on length does is said before the first step, once, and plan says it too" {
+    long=$(awk 'NF > 12' text.txt | wc -l) fresh=$(awk 'NF > 12' fresh.txt | wc -l)
+    train said --data.valid=test --train.steps=5 2> said.log
+    [ "$(grep -c "data.train: $long of 300 sentences .* are longer than data.max_length = 12 tokens and are cut" said.log)" -eq 1 ]
+    [ "$(grep -c "data.valid: $fresh of 40 sentences" said.log)" -eq 1 ]
+    "$ELBO" plan --data.train=corpus --data.max_length=12 --json > plan.json 2> said.log
+    grep -q "data.train: $long of 300 sentences" said.log
+    json plan.json "x['longer_than_max_length'] == $long"
+    train all --data.max_length=40 --train.steps=5 2> said.log
+    lacks said.log 'longer than'
+}
+
+@test "a validation corpus that will be refused is refused before the first step" {
+    refused 3 'data.valid: sentence 41 of long has 25 tokens' 'more than data.max_length = 24' -- train late --data.valid="$(long_test)" --data.max_length=24 --data.too_long=refuse
+    [ ! -e late ]
+}
+
+@test "train --json prints its result on standard output, and nothing else there" {
+    train product --data.valid=test --train.steps=6 --train.eval_every=3 --checkpoint.best=neg_elbo --json > result.json 2> said.log
+    json result.json 'x["step"] == 6 and x["valid"]["neg_elbo"] > 0 and x["best"]["step"] in (3, 6) and x["loss"] > 0 and not x["interrupted"]'
 }
 
 @test "a processor's instructions: chosen, refused, remembered, the same on every rank" {

@@ -63,7 +63,9 @@ static void read_all(const struct elbo_corpus *opened)
     size_t tokens = 0, words = 0;
     for (size_t i = 0; i < elbo_corpus_sentences(opened); i++) {
         uint32_t ids[16];
-        size_t length = elbo_corpus_length(opened, stream, i), got = elbo_corpus_read(opened, stream, i, ids, 16);
+        elbo_error error;
+        size_t length = elbo_corpus_length(opened, stream, i), got;
+        FUZZ_CHECK(elbo_corpus_read(opened, stream, i, ids, 16, &got, &error) == ELBO_OK);
         FUZZ_CHECK(length <= elbo_corpus_longest(opened, stream) && got <= length && got <= 16);
         for (size_t t = 0; t < got; t++) FUZZ_CHECK(ids[t] < elbo_corpus_vocabulary(opened, stream));
         tokens += length;

@@ -40,7 +40,7 @@ static void there_and_back(struct elbo_tokenizer *tokenizer, const struct elbo_t
 int fuzz_one(const unsigned char *data, size_t size)
 {
     static const enum elbo_tokenizer_kind kinds[] = {ELBO_TOKENIZER_BYTE, ELBO_TOKENIZER_WORD, ELBO_TOKENIZER_BPE};
-    struct line_source source = {.name = "text", .text = (const char *)data, .size = size};
+    struct line_source source;
     static struct elbo_tokenizer *ready[3]; /* learned once */
     struct elbo_tokenizer *learned[3] = {NULL};
     struct elbo_text text = {0};
@@ -48,13 +48,18 @@ int fuzz_one(const unsigned char *data, size_t size)
     for (int i = 0; i < 3; i++)
         if (!ready[i]) ready[i] = learn(kinds[i], 300, &(struct elbo_text){.text = (char *)sample, .size = sizeof sample - 1});
     fuzz_own_end();
-    struct line line = {0};
+    struct line line;
     elbo_error error;
-    for (size_t at = 0; line_next(&line, &source, &at);) {
+    line_source_memory(&source, "text", (const char *)data, size);
+    for (bool more;;) {
         size_t replaced, bad;
+        FUZZ_CHECK(line_next(&more, &line, &source, &error) == ELBO_OK);
+        if (!more) break;
         FUZZ_CHECK(elbo_text_repair(&text, &replaced, &bad, line.text, line.size, &error) == ELBO_OK);
         FUZZ_CHECK(utf8_valid(text.text, text.size) == text.size && (replaced > 0) == (bad < line.size));
-        if (!replaced) FUZZ_CHECK(text.size == line.size && !memcmp(text.text, line.text, line.size));
+        bool marked = memmem(line.text, line.size, "\xef\xbb\xbf", 3), left = memmem(text.text, text.size, "\xef\xbb\xbf", 3);
+        if (!replaced && !marked) FUZZ_CHECK(text.size == line.size && !memcmp(text.text, line.text, line.size));
+        FUZZ_CHECK(!left);
         for (int i = 0; i < 3; i++) {
             if (data[0] == '0' && !learned[i]) learned[i] = learn(kinds[i], 280, &text);
             there_and_back(learned[i] ? learned[i] : ready[i], &text);
@@ -68,7 +73,7 @@ int fuzz_one(const unsigned char *data, size_t size)
 size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const char *const seeds[] = {
-        "the cat sat on the mat, it's the cat's mat\nthe dog\r\n\n  x\t1 22 \xc2\xbd\n", "\xef\xbb\xbf" "aaaaaaaaaaaaaaaaaaaaaaaa\naaaa\n",
+        "a\xef\xbb\xbf" "b \xef\xbb\xbf\xef\xbb\xbf" "c\n\xef\xbb\xbf\n", "the cat sat on the mat, it's the cat's mat\nthe dog\r\n\n  x\t1 22 \xc2\xbd\n", "\xef\xbb\xbf" "aaaaaaaaaaaaaaaaaaaaaaaa\naaaa\n",
         "\xff\xfe\xc0\x80\xe2\x82\n\xed\xa0\x80 \xf0\x9f\x98\n\xf4\x90\x80\x80\xf8", "\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e e\xcc\x81\xcc\x81\xcc\x81 "
         "\xf0\x9f\x91\xa8\xe2\x80\x8d\xf0\x9f\x91\xa9\n\xe1\xa0\x8e\xe2\x80\x83 \xc2\xa0\xe2\x80\xa8x", "<unk> <unk>\na <unk>\n",
         "0 learn the cat the cat aaaa aaaa\nthe cat learn\n", "0\xe6\x97\xa5\xe6\x97\xa5\xe6\x97\xa5\n0\n",

@@ -106,7 +106,7 @@ static void open_toy(struct toy *t, size_t width, const char *injection, uint64_
         char name[16];
         snprintf(name, sizeof name, "c%zu", k);
         prepare(t, &t->corpus[k], name, lines[k], REPEATS);
-        t->length[k] = elbo_corpus_read(t->corpus[k], ELBO_STREAM_DECODER, 0, t->ids[k], 8);
+        CHECK(elbo_corpus_read(t->corpus[k], ELBO_STREAM_DECODER, 0, t->ids[k], 8, &t->length[k], &t->error));
     }
     char inject[64], z[64];
     snprintf(inject, sizeof inject, "--latent.injection=%s", injection);

@@ -1,5 +1,4 @@
-/* A corpus holds what the text held; a damaged, foreign or unfinished one is refused, whichever byte is wrong; a split
- * puts every sentence in one part and learns its vocabulary from the train part. */
+/* A corpus holds what the text held; a damaged, foreign or unfinished one is refused, whichever byte is wrong. */
 #include "elbo/corpus.h"
 #include "base/sealed.h"
 #include "text/corpus_format.h"
@@ -12,45 +11,8 @@
 #include <inttypes.h>
 #include <xxhash.h>
 
-#include "temporary.h"
+#include "prepared.h"
 
-struct fixture {
-    struct temporary folder;
-    char text[512], out[512];
-    elbo_error error;
-    struct elbo_prepare_report report;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-    f->folder = temporary_open();
-    temporary_path(f->text, &f->folder, "text.txt");
-    temporary_path(f->out, &f->folder, "corpus");
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    temporary_remove(f->folder.path);
-    free(f);
-    return 0;
-}
-
-static elbo_status prepare(struct fixture *f, const char *text, size_t size, struct elbo_prepare_options options)
-{
-    const char *input = f->text;
-    temporary_write(f->text, text, size);
-    options.inputs = &input;
-    options.input_count = 1;
-    options.out = f->out;
-    if (!options.tokenizer_size) options.tokenizer_size = 300;
-    return elbo_prepare(&options, &f->report, NULL, NULL, &f->error);
-}
-
-#define WORD ((struct elbo_prepare_options){.tokenizer_kind = ELBO_TOKENIZER_WORD})
 static const char sample[] = "\xef\xbb\xbfthe cat sat\n\n  \t\nthe dog\r\nbad \xff byte\nthe end";
 
 static void holds_what_the_text_held(void **state)
@@ -73,9 +35,11 @@ static void holds_what_the_text_held(void **state)
     for (size_t i = 0; i < 4; i++) {
         uint32_t ids[8];
         struct elbo_text back = {0};
-        size_t length = elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 8);
+        size_t length, one;
+        assert_int_equal(elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 1, &one, &f->error), ELBO_OK);
+        assert_int_equal(one, 1);
+        assert_int_equal(elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 8, &length, &f->error), ELBO_OK);
         assert_int_equal(length, elbo_corpus_length(corpus, ELBO_STREAM_DECODER, i));
-        assert_int_equal(elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 1), 1);
         elbo_tokenizer_decode(elbo_corpus_tokenizer(corpus, ELBO_STREAM_DECODER), &back, ids, length, &f->error);
         assert_string_equal(back.text, lines[i]);
         assert_int_equal(elbo_corpus_sentence_words(corpus, i), elbo_text_words(lines[i], strlen(lines[i])));
@@ -127,7 +91,8 @@ static void wide_ids(void **state)
     char *seen = calloc(TYPES + 3, 1);
     for (size_t i = 0; i < elbo_corpus_sentences(corpus); i++) {
         uint32_t ids[7];
-        size_t length = elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 7);
+        size_t length;
+        assert_int_equal(elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 7, &length, &f->error), ELBO_OK);
         for (size_t t = 0; t < length; t++) assert_int_equal(seen[ids[t]]++, 0);
     }
     elbo_corpus_close(corpus);
@@ -162,14 +127,6 @@ static void bad_text_is_refused(void **state)
     options.inputs = &input, options.input_count = 1, options.out = f->out, options.tokenizer_size = 10;
     assert_int_equal(elbo_prepare(&options, &f->report, NULL, NULL, &f->error), ELBO_IO);
     assert_non_null(strstr(f->error.message, "text.txt"));
-}
-
-static void refused(struct fixture *f, elbo_status status, const char *part)
-{
-    struct elbo_corpus *corpus = NULL;
-    elbo_status got = elbo_corpus_open(&corpus, f->out, &f->error);
-    if (got != status) fail_msg("status %d: %s", got, got ? f->error.message : "accepted");
-    if (!strstr(f->error.message, part)) fail_msg("'%s' is not in: %s", part, f->error.message);
 }
 
 /* Writes corpus.bin and a manifest that agrees with it, so that only the content can be wrong. */
@@ -273,56 +230,73 @@ static void damage_is_found(void **state)
     free(data);
 }
 
-static void a_split_is_by_content(void **state)
+/* ---- labels ---- */
+
+/* Seals a manifest anew with one member set. */
+static void set_member(struct fixture *f, const char *key, json_t *value)
+{
+    char path[1024], *text;
+    size_t size;
+    snprintf(path, sizeof path, "%s/" CORPUS_MANIFEST, f->out);
+    text = temporary_read(path, &size);
+    json_t *root = json_loads(text, 0, NULL);
+    free(text);
+    json_object_del(root, "checksum");
+    json_object_set_new(root, key, value);
+    if (sealed_compose(&text, &size, root, "it", &f->error)) fail_msg("%s", f->error.message);
+    temporary_write(path, text, size);
+    json_decref(root);
+    free(text);
+}
+
+static void labels_are_checked(void **state)
 {
     struct fixture *f = *state;
-    enum { LINES = 4000 };
-    char *text = malloc(LINES * 40), *end = text;
-    for (int i = 0; i < LINES; i++) end += sprintf(end, "sentence %d twice\nsentence %d twice\n", i, i);
-    struct elbo_prepare_options options = WORD;
-    options.split = "80/12.5/7.5";
-    options.tokenizer_size = 100000;
-    if (prepare(f, text, (size_t)(end - text), options)) fail_msg("%s", f->error.message);
-    refused(f, ELBO_IO, "name one of its parts");
-    assert_int_equal(f->report.part_count, 3);
-    const double shares[] = {0.8, 0.125, 0.075};
-    size_t sum = 0;
-    for (int i = 0; i < 3; i++) {
-        char part[600];
+    const struct { uint32_t values[4]; size_t count; const char *json, *part; } cases[] = {
+        {{0, 1, 1, 0}, 4, "{\"file\": \"labels.bin\", \"classes\": [\"bad\", \"good\"]}", NULL},
+        {{0, 1, 2, 0}, 4, "{\"file\": \"labels.bin\", \"classes\": [\"bad\", \"good\"]}", "one of 2 classes"},
+        {{0, 1, 1}, 3, "{\"file\": \"labels.bin\", \"classes\": [\"bad\", \"good\"]}", "for each of the 4 sentences"},
+        {{0}, 4, "{\"file\": \"labels.bin\", \"classes\": []}", "without a file and classes"},
+        {{0}, 4, "{\"file\": \"../labels.bin\", \"classes\": [\"x\"]}", "without a file and classes"},
+        {{0}, 4, "{\"file\": \"manifest.json\", \"classes\": [\"x\"]}", "does not describe manifest.json"},
+        {{0}, 4, "[]", "without a file and classes"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char path[1024], hash[17], *text;
+        size_t size;
+        if (prepare(f, sample, sizeof sample - 1, WORD)) fail_msg("%s", f->error.message);
+        snprintf(path, sizeof path, "%s/labels.bin", f->out);
+        temporary_write(path, cases[i].values, cases[i].count * sizeof(uint32_t));
+        snprintf(hash, sizeof hash, "%016" PRIx64, (uint64_t)XXH3_64bits(cases[i].values, cases[i].count * sizeof(uint32_t)));
+        snprintf(path, sizeof path, "%s/" CORPUS_MANIFEST, f->out);
+        text = temporary_read(path, &size);
+        json_t *root = json_loads(text, 0, NULL), *files = json_incref(json_object_get(root, "files"));
+        json_object_set_new(files, "labels.bin", json_pack("{s:I, s:s, s:[]}", "bytes", (json_int_t)(cases[i].count * sizeof(uint32_t)),
+                                                           "xxh3", hash, "chunks"));
+        set_member(f, "files", files);
+        set_member(f, "labels", json_loads(cases[i].json, 0, NULL));
+        json_decref(root);
+        free(text);
         struct elbo_corpus *corpus;
-        const struct elbo_prepare_part *report = &f->report.parts[i];
-        snprintf(part, sizeof part, "%s/%s", f->out, report->name);
-        if (elbo_corpus_open(&corpus, part, &f->error)) fail_msg("%s", f->error.message);
-        size_t n = elbo_corpus_sentences(corpus);
-        assert_int_equal(n, report->sentences);
-        assert_int_equal(n % 2, 0); /* copies stay together */
-        sum += n;
-        double expected = shares[i] * 2 * LINES;
-        assert_true(n > 0.8 * expected && n < 1.2 * expected);
-        /* numbers of valid and test are unknown: the vocabulary saw the train part only */
-        size_t unknown = elbo_corpus_unknown(corpus, ELBO_STREAM_DECODER);
-        assert_int_equal(unknown, i == 0 ? 0 : n);
-        elbo_corpus_close(corpus);
+        if (cases[i].part) {
+            refused(f, ELBO_INPUT, cases[i].part);
+        } else {
+            if (elbo_corpus_open(&corpus, f->out, &f->error)) fail_msg("%s", f->error.message);
+            elbo_corpus_close(corpus);
+        }
+        /* a column that the manifest lists is part of the corpus, and replaced with it */
+        if (prepare(f, sample, sizeof sample - 1, WORD)) fail_msg("%s", f->error.message);
+        snprintf(path, sizeof path, "%s/labels.bin", f->out);
+        assert_true(access(path, F_OK));
     }
-    assert_int_equal(sum, 2 * LINES);
-    /* the tokenizer of a split corpus can be reused */
-    char other[512];
-    temporary_path(other, &f->folder, "other");
-    options = (struct elbo_prepare_options){.tokenizer_from = f->out, .out = other, .input_count = 1,
-                                            .inputs = (const char *const[]){f->text}};
-    struct elbo_prepare_report report;
-    size_t vocabulary = f->report.vocabulary;
-    if (elbo_prepare(&options, &report, NULL, NULL, &f->error)) fail_msg("%s", f->error.message);
-    assert_int_equal(report.vocabulary, vocabulary);
-    free(text);
 }
 
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(holds_what_the_text_held), TEST(lengths_are_counted), TEST(wide_ids),        TEST(bad_text_is_refused),
-        TEST(damage_is_found),          TEST(a_split_is_by_content),
+        TEST(holds_what_the_text_held), TEST(lengths_are_counted), TEST(wide_ids), TEST(bad_text_is_refused),
+        TEST(damage_is_found), TEST(labels_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,8 @@
 
 #include "temporary.h"
 
+#include <fcntl.h>
+
 enum { SENTENCES = 500, LONGEST_WORDS = 30 };
 
 struct fixture {
@@ -143,7 +145,8 @@ static void check_slot(struct fixture *f, const struct slot *slot, const struct 
     size_t words = 0, bytes = 0;
     for (size_t s = 0; s < slot->sentences; s++) {
         uint32_t ids[LONGEST_WORDS];
-        size_t i = slot->source[s], length = elbo_corpus_read(f->corpus, ELBO_STREAM_DECODER, i, ids, LONGEST_WORDS);
+        size_t i = slot->source[s], length;
+        assert_int_equal(elbo_corpus_read(f->corpus, ELBO_STREAM_DECODER, i, ids, LONGEST_WORDS, &length, &f->error), ELBO_OK);
         words += elbo_corpus_sentence_words(f->corpus, i) + 1;
         bytes += elbo_corpus_sentence_bytes(f->corpus, i);
         const int32_t *in = decoder->ids + decoder->offsets[s], *out = decoder->labels + decoder->offsets[s];
@@ -413,6 +416,80 @@ static void filling_by_hand(void **state)
     slot_free(&slot);
 }
 
+/* Batches until the loader fails, at most a few: those that were filled before are handed out. */
+static void fails_soon(struct fixture *f, struct slot_loader *loader, const char *part)
+{
+    const struct slot_batch *batch;
+    elbo_status status = ELBO_OK;
+    for (int i = 0; i < 4 && !status; i++) status = slot_loader_next(loader, &batch, &f->error);
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(status, ELBO_INPUT);
+        if (!strstr(f->error.message, part)) fail_msg("'%s' is not in: %s", part, f->error.message);
+        assert_non_null(strstr(f->error.message, "/c/corpus.bin"));
+        f->error.message[0] = 0;
+        status = slot_loader_next(loader, &batch, &f->error);
+    }
+}
+
+/* In place: the file is never shorter. */
+static void overwrite(const char *path, const char *bytes, size_t size)
+{
+    int fd = open(path, O_WRONLY);
+    if (fd < 0 || pwrite(fd, bytes, size, 0) != (ssize_t)size) abort();
+    close(fd);
+}
+
+static void a_corpus_that_changes_is_an_error(void **state)
+{
+    struct fixture *f = *state;
+    char path[512];
+    size_t size;
+    temporary_path(path, &f->folder, "c/corpus.bin");
+    char *bytes = temporary_read(path, &size);
+    for (int way = 0; way < 4; way++) {
+        struct slot_loader *loader = open_loader(f, usual);
+        for (int i = 0; i < 5; i++) next(f, loader);
+        if (way == 0) { /* touched: nothing has changed */
+            overwrite(path, bytes, size);
+            for (int i = 0; i < 50; i++) next(f, loader);
+        } else if (way == 1) { /* cut off in the middle of the tokens */
+            if (truncate(path, 200)) abort();
+            fails_soon(f, loader, "became shorter");
+        } else if (way == 2) { /* another file of the same size */
+            char *other = calloc(1, size);
+            memset(other, 3, size);
+            overwrite(path, other, size);
+            fails_soon(f, loader, "changed while it was read");
+            free(other);
+        } else { /* one byte of one token, to one that the vocabulary has */
+            bytes[200] ^= 1;
+            overwrite(path, bytes, size);
+            bytes[200] ^= 1;
+            fails_soon(f, loader, "changed while it was read");
+        }
+        slot_loader_close(loader);
+        overwrite(path, bytes, size);
+    }
+    free(bytes);
+}
+
+/* A corpus that is replaced whole is read on as it was opened. */
+static void a_replaced_corpus_is_read_on(void **state)
+{
+    struct fixture *f = *state;
+    char text[512], out[512];
+    const char *input = temporary_path(text, &f->folder, "other.txt");
+    temporary_write(input, "another sentence\n", 17);
+    struct slot_loader *loader = open_loader(f, usual);
+    next(f, loader);
+    struct elbo_prepare_options options = {.inputs = &input, .input_count = 1, .out = temporary_path(out, &f->folder, "c"),
+                                           .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 10000};
+    struct elbo_prepare_report report;
+    if (elbo_prepare(&options, &report, NULL, NULL, &f->error)) fail_msg("%s", f->error.message);
+    for (int i = 0; i < 50; i++) next(f, loader);
+    slot_loader_close(loader);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -423,7 +500,9 @@ int main(void)
         cmocka_unit_test(long_sentences_follow_the_policy),
         cmocka_unit_test(word_dropout_drops_its_share),
         cmocka_unit_test(own_slots_alone),
+        cmocka_unit_test(a_corpus_that_changes_is_an_error),
         cmocka_unit_test(filling_by_hand),
+        cmocka_unit_test(a_replaced_corpus_is_read_on),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,8 +1,14 @@
 """Runs that are interrupted from outside end with the bits of the one that was not.
 
-  SIGTERM, SIGINT, SIGUSR1   the step is finished, all is saved, the exit code is 9, and the same command completes the run
-  SIGKILL                    the run goes on from the last checkpoint; rows of metrics after it are written again
-  busy                       a second process on the same run is refused with exit code 6, by the first one's id"""
+  SIGTERM, SIGINT, SIGUSR1, SIGHUP   the step is finished, all is saved, the exit code is 9, and the same command completes the run
+  SIGHUP under nohup                 ignored
+  SIGKILL                            the run goes on from the last checkpoint; rows of metrics after it are written again
+  busy                               a second process on the same run is refused with exit code 6, by the first one's id
+  readers                            a run can be used at any moment while checkpoints come and go
+  a corpus cut short                 the run is saved before it ends with the error"""
+import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +20,8 @@ from runs import ELBO, Scratch, bits, checkpoints, corpus, options, rows, same, 
 LONG = {"train.steps": 1500, "checkpoint.every": 250, "train.eval_every": 400}
 
 
-def start(run, data):
-    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}", *options({**TINY, **LONG})]
+def start(run, data, given=None):
+    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}", *options({**TINY, **(given or LONG)})]
     said = open(run.with_suffix(".said"), "w+", encoding="utf-8")  # not a pipe: nobody reads along
     process = subprocess.Popen(words, stderr=said)
     process.said = said
@@ -86,6 +92,49 @@ def check_killed(scratch, data, whole):
         same(whole, bits(run), f"killed at step {at}")
 
 
+def check_nohup(scratch, data, whole):
+    """A SIGHUP that was ignored before the program began stays so."""
+    run = scratch / "nohup"
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    process = start(run, data)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    wait_for(process, run, 40)
+    process.send_signal(signal.SIGHUP)
+    said = end(process)
+    assert process.returncode == 0, said
+    same(whole, bits(run), "under nohup")
+
+
+def check_readers(scratch, data):
+    run = scratch / "read"
+    often = {**TINY, **LONG, "train.steps": 500, "checkpoint.every": 1, "checkpoint.keep": 1, "train.eval_every": 0, "log.every": 500}
+    with open(scratch / "read.said", "w", encoding="utf-8") as said:
+        process = subprocess.Popen([ELBO, "train", f"--data.train={data}", f"--run.dir={run}", *options(often)], stderr=said)
+    while process.poll() is None and not (run / "checkpoints" / "latest").exists():
+        time.sleep(0.002)
+    used = 0
+    while process.poll() is None:
+        answer = subprocess.run([ELBO, "sample", run, "--count=1", "--max_length=2"], capture_output=True, text=True, check=False)
+        assert answer.returncode == 0 and not answer.stderr, f"after {used} readers: {answer.stderr}"
+        used += 1
+    assert process.returncode == 0 and used >= 5, used
+    print(f"{used} readers beside a run that replaced its checkpoint 500 times")
+
+
+def check_cut_corpus(scratch, data):
+    """The file shrinks under the run: an error that names it, and no step is lost."""
+    copy, run = scratch / "shrinks", scratch / "cut"
+    shutil.copytree(data, copy)
+    process = start(run, copy, {**LONG, "train.steps": 10 ** 7, "train.eval_every": 0, "checkpoint.every": 0, "log.every": 20})
+    wait_for(process, run, 3)
+    os.truncate(copy / "corpus.bin", 100)
+    said = end(process)
+    last = checkpoints(run)[-1]
+    step = int(last.name[5:])
+    assert process.returncode in (3, 4) and "corpus.bin" in said and f"step {step} is saved in {run}" in said, said
+    assert step == json.loads((last / "manifest.json").read_text())["counters"]["draws"] and step >= 60
+
+
 def check_busy(scratch, data):
     run = scratch / "busy"
     process = start(run, data)
@@ -104,11 +153,14 @@ def main():
         data = corpus(scratch)
         train(scratch / "whole", data, given=LONG)
         whole = bits(scratch / "whole")
-        for number, at in ((signal.SIGTERM, 40), (signal.SIGINT, 200), (signal.SIGUSR1, 600)):
+        for number, at in ((signal.SIGTERM, 40), (signal.SIGINT, 200), (signal.SIGUSR1, 600), (signal.SIGHUP, 500)):
             check_signal(scratch, data, whole, number, at)
         check_twice(scratch, data, whole)
         check_killed(scratch, data, whole)
         check_busy(scratch, data)
+        check_nohup(scratch, data, whole)
+        check_readers(scratch, data)
+        check_cut_corpus(scratch, data)
     print("interrupted runs end with the same bits")
     sys.exit(0)
 

@@ -1,0 +1,182 @@
+/* What stands at the place of a corpus: another corpus is replaced whole, anything else is kept and named; the parts of a split
+ * hold together; what is no corpus is said to be what it is. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "prepared.h"
+
+#include <xxhash.h>
+
+/* Every word is in every part. */
+static const char text[] = "a a a\na a b\na b a\na b b\na c a\na c b\na d a\na d b\nb a a\nb a b\nb b a\nb b b\nb c a\nb c b\nb d a\nb d b\nc a a\nc a b\nc b a\nc b b\nc c a\nc c b\nc d a\nc d b\nd a a\nd a b\nd b a\nd b b\nd c a\nd c b\nd d a\nd d b\n";
+
+static void at(char out[1024], const struct fixture *f, const char *name)
+{
+    snprintf(out, 1024, "%s/%s", f->out, name);
+}
+
+/* A whole listing of the folder: names and bytes. */
+static uint64_t listing(const char *folder)
+{
+    uint64_t sum = 0;
+    DIR *list = opendir(folder);
+    for (struct dirent *entry; list && (entry = readdir(list));) {
+        char path[1300];
+        struct stat about;
+        size_t size = 0;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        if (lstat(path, &about)) abort();
+        char *bytes = S_ISREG(about.st_mode) ? temporary_read(path, &size) : NULL;
+        sum += XXH3_64bits_withSeed(entry->d_name, strlen(entry->d_name), XXH3_64bits(bytes ? bytes : "", size) + listing(path));
+        free(bytes);
+    }
+    if (list) closedir(list);
+    return sum;
+}
+
+static void what_is_not_of_a_corpus_is_kept(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const foreign[] = {"notes.txt", "train/notes.txt", "config.yaml", "corpus.bin.bak", ".hidden", "train/train"};
+    char path[1024];
+    struct elbo_prepare_options split = WORD, whole = WORD;
+    split.split = "50/25/25";
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
+        for (int way = 0; way < 2; way++) {
+            if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
+            at(path, f, foreign[i]);
+            if (i == 5) mkdir(path, 0777);
+            else temporary_write(path, "mine", 4);
+            uint64_t before = listing(f->out);
+            assert_int_equal(prepare(f, text, sizeof text - 1, way ? whole : split), ELBO_USAGE);
+            if (!strstr(f->error.message, path)) fail_msg("%s is not in: %s", path, f->error.message);
+            assert_true(listing(f->out) == before);
+            if (i == 5) rmdir(path);
+            else unlink(path);
+        }
+    /* a folder without a manifest, a link in the place of a file, and a part by itself */
+    if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
+    char part[1024], out[512];
+    snprintf(out, sizeof out, "%s", f->out);
+    at(part, f, "train");
+    memcpy(f->out, part, sizeof f->out);
+    assert_int_equal(prepare(f, text, sizeof text - 1, whole), ELBO_USAGE);
+    assert_non_null(strstr(f->error.message, "is a part of the split"));
+    strcpy(f->out, out);
+    at(path, f, "train/corpus.bin");
+    char kept[1024];
+    temporary_path(kept, &f->folder, "kept");
+    assert_int_equal(rename(path, kept), 0);
+    assert_int_equal(symlink(kept, path), 0);
+    assert_int_equal(prepare(f, text, sizeof text - 1, whole), ELBO_USAGE);
+    assert_non_null(strstr(f->error.message, "train/corpus.bin"));
+    unlink(path);
+    if (prepare(f, text, sizeof text - 1, whole)) fail_msg("%s", f->error.message); /* a corpus that lacks a file is a corpus */
+    assert_false(access(kept, F_OK));
+}
+
+/* Whatever a command can take is of the last one; what an earlier version wrote is replaced, too. */
+static void one_corpus_replaces_another(void **state)
+{
+    struct fixture *f = *state;
+    static const char other[] = "z z z\n";
+    char path[1024];
+    struct elbo_prepare_options split = WORD, two = WORD;
+    split.split = "50/25/25";
+    two.split = "60/0/40";
+    for (int old = 0; old < 2; old++)
+        for (int way = 0; way < 4; way++) {
+            struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
+            struct elbo_tokenizer *tokenizer;
+            size_t count;
+            if (prepare(f, text, sizeof text - 1, way & 1 ? split : WORD)) fail_msg("%s", f->error.message);
+            at(path, f, "manifest.json");
+            if (old && way & 1) unlink(path); /* splits had none */
+            if (prepare(f, way & 2 ? text : other, (way & 2 ? sizeof text : sizeof other) - 1, way & 2 ? two : WORD))
+                fail_msg("%s", f->error.message);
+            if (elbo_corpus_open_parts(parts, &count, f->out, &f->error)) fail_msg("%s", f->error.message);
+            assert_int_equal(count, way & 2 ? 2 : 1);
+            at(path, f, "valid");
+            assert_true(access(path, F_OK));
+            at(path, f, "corpus.bin");
+            assert_int_equal(access(path, F_OK) == 0, !(way & 2));
+            if (elbo_tokenizer_find(&tokenizer, f->out, &f->error)) fail_msg("%s", f->error.message);
+            assert_int_equal(elbo_tokenizer_vocabulary(tokenizer), f->report.vocabulary);
+            elbo_tokenizer_close(tokenizer);
+            if (way & 2) assert_string_equal(elbo_corpus_set(parts[0]), elbo_corpus_set(parts[1]));
+            assert_int_equal(strlen(elbo_corpus_set(parts[0])), way & 2 ? 16 : 0);
+            while (count) elbo_corpus_close(parts[--count]);
+        }
+}
+
+/* A split holds together: a part, a tokenizer or the manifest of another one is refused by all that read it. */
+static void a_split_holds_together(void **state)
+{
+    struct fixture *f = *state;
+    char *other = strdup(text);
+    for (char *c = other; *c; c++) *c = *c == 'a' ? 'z' : *c;
+    static const char *const pieces[] = {"manifest.json", "train/corpus.bin", "train/tokenizer.json", "train/manifest.json", "train", "test"};
+    char first[512], path[1024], from[512], command[2300];
+    struct elbo_prepare_options split = WORD;
+    split.split = "50/25/25";
+    strcpy(first, f->out);
+    temporary_path(f->out, &f->folder, "second");
+    if (prepare(f, other, strlen(other), split)) fail_msg("%s", f->error.message);
+    free(other);
+    strcpy(f->out, first);
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
+        struct elbo_tokenizer *tokenizer;
+        size_t count;
+        if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
+        if (elbo_corpus_open_parts(parts, &count, f->out, &f->error)) fail_msg("%s", f->error.message);
+        while (count) elbo_corpus_close(parts[--count]);
+        at(path, f, pieces[i]);
+        temporary_path(from, &f->folder, "second");
+        snprintf(command, sizeof command, "rm -r '%.600s' && cp -r '%.500s/%s' '%.600s'", path, from, pieces[i], path);
+        assert_int_equal(system(command), 0);
+        assert_int_equal(elbo_corpus_open_parts(parts, &count, f->out, &f->error), ELBO_INPUT);
+        assert_non_null(strstr(f->error.message, "prepare the corpus again"));
+        if (i == 1 || i == 5) continue; /* the tokenizer is that of the first part */
+        assert_int_equal(elbo_tokenizer_find(&tokenizer, f->out, &f->error), ELBO_INPUT);
+    }
+}
+
+static void other_things_are_named(void **state)
+{
+    struct fixture *f = *state;
+    char kept[512];
+    static const struct { const char *name, *part; } things[] = {
+        {"small.txt", "is a text file, not a corpus"}, {"binary", "is a file, not a corpus"}, {"run", "is a run, not a corpus"},
+        {"step", "is a checkpoint, not a corpus"}, {"x/corpus.bin", "give its folder"}, {"lost", "rename it back"},
+    };
+    strcpy(kept, f->out);
+    temporary_write(temporary_path(f->out, &f->folder, "small.txt"), "text\n", 5);
+    temporary_write(temporary_path(f->out, &f->folder, "binary"), "\0\1\2\3\0\1\2\3\0\1\2\3\0\1\2\3", 16);
+    mkdir(temporary_path(f->out, &f->folder, "x"), 0777);
+    temporary_write(temporary_path(f->out, &f->folder, "x/corpus.bin"), "ELBOTEXT", 8);
+    mkdir(temporary_path(f->out, &f->folder, "run"), 0777);
+    temporary_write(temporary_path(f->out, &f->folder, "run/config.yaml"), "", 0);
+    mkdir(temporary_path(f->out, &f->folder, "step"), 0777);
+    temporary_write(temporary_path(f->out, &f->folder, "step/manifest.json"), "{\"elbo\": \"checkpoint\"}", 22);
+    mkdir(temporary_path(f->out, &f->folder, ".lost.elbo-old"), 0777);
+    for (size_t i = 0; i < sizeof things / sizeof *things; i++) {
+        temporary_path(f->out, &f->folder, things[i].name);
+        refused(f, i == 5 ? ELBO_IO : ELBO_INPUT, things[i].part);
+        assert_non_null(strstr(f->error.message, things[i].name));
+    }
+    strcpy(f->out, kept);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another), TEST(a_split_holds_together),
+        TEST(other_things_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
