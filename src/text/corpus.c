@@ -268,9 +268,8 @@ static elbo_status open_files(struct elbo_corpus *corpus, const json_t *manifest
     return check_labels(corpus, manifest, error);
 }
 
-elbo_status elbo_corpus_open(struct elbo_corpus **out, const char *folder, elbo_error *error)
+static elbo_status open_once(struct elbo_corpus **out, const char *folder, elbo_error *error)
 {
-    if (strlen(folder) >= FILES_PATH) return elbo_fail(error, ELBO_IO, "the corpus' path is too long");
     json_t *manifest;
     ELBO_TRY(corpus_manifest_read(&manifest, folder, error));
     struct elbo_corpus *corpus = calloc(1, sizeof *corpus);
@@ -285,6 +284,18 @@ elbo_status elbo_corpus_open(struct elbo_corpus **out, const char *folder, elbo_
     json_decref(manifest);
     if (status == ELBO_OK) *out = corpus;
     else elbo_corpus_close(corpus);
+    return status;
+}
+
+elbo_status elbo_corpus_open(struct elbo_corpus **out, const char *folder, elbo_error *error)
+{
+    if (strlen(folder) >= FILES_PATH) return elbo_fail(error, ELBO_IO, "the corpus' path is too long");
+    elbo_status status = ELBO_OK;
+    for (int i = 0; i < CORPUS_TRIES; i++) {
+        struct corpus_place place = corpus_look(folder);
+        status = open_once(out, folder, error);
+        if (status == ELBO_OK || !corpus_was_replaced(&place, folder)) break;
+    }
     return status;
 }
 
@@ -348,8 +359,7 @@ static elbo_status open_old_split(struct elbo_corpus **parts, size_t *count, con
     return ELBO_OK;
 }
 
-elbo_status elbo_corpus_open_parts(struct elbo_corpus *parts[ELBO_PREPARE_PARTS], size_t *count, const char *folder,
-                                   elbo_error *error)
+static elbo_status open_parts_once(struct elbo_corpus **parts, size_t *count, const char *folder, elbo_error *error)
 {
     struct corpus_split split;
     char train[FILES_PATH];
@@ -364,6 +374,18 @@ elbo_status elbo_corpus_open_parts(struct elbo_corpus *parts[ELBO_PREPARE_PARTS]
     else if ((status = elbo_corpus_open(&parts[0], folder, error)) == ELBO_OK) *count = 1;
     if (status == ELBO_OK) return ELBO_OK;
     while (*count) elbo_corpus_close(parts[--*count]);
+    return status;
+}
+
+elbo_status elbo_corpus_open_parts(struct elbo_corpus *parts[ELBO_PREPARE_PARTS], size_t *count, const char *folder,
+                                   elbo_error *error)
+{
+    elbo_status status = ELBO_OK;
+    for (int i = 0; i < CORPUS_TRIES; i++) {
+        struct corpus_place place = corpus_look(folder);
+        status = open_parts_once(parts, count, folder, error);
+        if (status == ELBO_OK || !corpus_was_replaced(&place, folder)) break;
+    }
     return status;
 }
 
