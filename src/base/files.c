@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -140,32 +139,6 @@ elbo_status file_read_descriptor(char **data, size_t *size, int descriptor, cons
     *data = text;
     *size = used;
     return ELBO_OK;
-}
-
-elbo_status file_map_open(struct file_map *map, const char *path, elbo_error *error)
-{
-    int fd;
-    size_t size;
-    *map = (struct file_map){0};
-    ELBO_TRY(file_open_regular(&fd, &size, path, error));
-    if (size) {
-        void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED) {
-            int number = errno;
-            close(fd);
-            return file_fail(error, "map", path, number);
-        }
-        map->data = data;
-        map->size = size;
-    }
-    close(fd);
-    return ELBO_OK;
-}
-
-void file_map_close(struct file_map *map)
-{
-    if (map->data) munmap((void *)(uintptr_t)map->data, map->size);
-    *map = (struct file_map){0};
 }
 
 /* ---- writing ---- */

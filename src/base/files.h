@@ -1,4 +1,4 @@
-/* Files: reading whole ones, mapping them, and writing them so that a crash leaves the old file or the new one.
+/* Files: reading them, and writing them so that a crash leaves the old file or the new one.
  *
  *     struct file_writer writer;
  *     ELBO_TRY(file_replace(&writer, "out/manifest.json", error));
@@ -32,15 +32,6 @@ elbo_status file_open_regular(int *descriptor, size_t *size, const char *path, e
 
 /* Reads exactly `size` bytes at `offset`. ELBO_INPUT when the file ends before: it has become shorter. */
 elbo_status file_read_at(int descriptor, void *data, size_t size, uint64_t offset, const char *path, elbo_error *error);
-
-struct file_map {
-    const unsigned char *data; /* null when the file is empty */
-    size_t size;               /* bytes                       */
-};
-
-/* Maps a regular file read-only; an empty one gives size 0. */
-elbo_status file_map_open(struct file_map *map, const char *path, elbo_error *error);
-void file_map_close(struct file_map *map);
 
 /* ---- writing ---- */
 

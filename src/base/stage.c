@@ -49,10 +49,27 @@ static bool is_dots(const char *name)
     return !*name || !strcmp(name, ".") || !strcmp(name, "..");
 }
 
+/* Is the current folder this one, or somewhere below it? */
+static bool holds_current(const struct stat *folder)
+{
+    char path[FILES_PATH] = ".";
+    struct stat about, above;
+    size_t size = 1;
+    if (stat(path, &about)) return false;
+    for (;;) {
+        if (about.st_dev == folder->st_dev && about.st_ino == folder->st_ino) return true;
+        if (size + 4 > sizeof path) return false;
+        memcpy(path + size, "/..", 4);
+        size += 3;
+        if (stat(path, &above) || (above.st_dev == about.st_dev && above.st_ino == about.st_ino)) return false; /* the root */
+        about = above;
+    }
+}
+
 /* What is there already can be exchanged: a folder, not a mount point, not the one this process stands in. */
 static elbo_status check_place(char place[FILES_PATH], const struct stat *about, elbo_error *error)
 {
-    struct stat link, current;
+    struct stat link;
     if (!S_ISDIR(about->st_mode))
         return elbo_fail(error, ELBO_IO, "%s is a file, and a folder is to be made there; remove it or choose another "
                          "folder", place);
@@ -62,9 +79,9 @@ static elbo_status check_place(char place[FILES_PATH], const struct stat *about,
         if (!realpath(place, real)) return file_fail(error, "resolve", place, errno);
         ELBO_TRY(trim(place, real, error));
     }
-    if (!stat(".", &current) && current.st_dev == about->st_dev && current.st_ino == about->st_ino)
-        return elbo_fail(error, ELBO_USAGE, "%s is the current folder, which cannot be replaced whole; name a folder in "
-                         "it, such as ./corpus", place);
+    if (holds_current(about))
+        return elbo_fail(error, ELBO_USAGE, "%s is or holds the current folder, which cannot be replaced whole; name another "
+                         "one, such as ./corpus", place);
     if (is_mount_point(place))
         return elbo_fail(error, ELBO_USAGE, "%s is a mount point, which cannot be replaced whole; name a folder in it, "
                          "such as %s/corpus", place, strcmp(place, "/") ? place : "");
@@ -242,8 +259,8 @@ elbo_status stage_commit(struct stage *stage, elbo_error *error)
     } else if (renameat2(AT_FDCWD, stage->work, AT_FDCWD, stage->place, RENAME_EXCHANGE)) {
         int number = errno;
         if (number == EBUSY || number == EXDEV)
-            return elbo_fail(error, ELBO_IO, "cannot replace %s whole: %s; is it a mount point? Name a folder in it",
-                             stage->place, strerror(number));
+            return elbo_fail(error, ELBO_IO, "cannot replace %s whole: %s; it may be a mount point, or of a lower layer of an "
+                             "overlay: remove it, or choose another folder", stage->place, strerror(number));
         if (number != EINVAL && number != ENOSYS && number != EOPNOTSUPP)
             return file_fail(error, "exchange", stage->place, number);
         ELBO_TRY(by_two_renames(stage, error));

@@ -114,10 +114,12 @@ elbo_status cli_prepare(struct cli *cli, elbo_error *error)
     if (report.blank_lines) log_line(&cli->log, "%zu blank lines left out", report.blank_lines);
     warn_of_words(cli, &report);
     if (config->json) return print_json(&report, error);
+    size_t length = strlen(config->out); /* without trailing slashes */
+    while (length > 1 && config->out[length - 1] == '/') length--;
     for (size_t i = 0; i < report.part_count; i++) {
         const struct elbo_prepare_part *part = &report.parts[i];
-        printf("%s%s%s: %zu sentences, %zu tokens (%.1f %% unknown), %zu words, longest %zu tokens, vocabulary %zu\n",
-               config->out, *part->name ? "/" : "", part->name, part->sentences, part->tokens,
+        printf("%.*s%s%s: %zu sentences, %zu tokens (%.1f %% unknown), %zu words, longest %zu tokens, vocabulary %zu\n",
+               (int)length, config->out, *part->name ? "/" : "", part->name, part->sentences, part->tokens,
                part->tokens ? 100.0 * (double)part->unknown / (double)part->tokens : 0.0, part->words, part->longest,
                report.vocabulary);
     }

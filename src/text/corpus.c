@@ -94,18 +94,38 @@ static void copy_column(void *column, const struct block *block, uint64_t at, ui
     if (size) memcpy((unsigned char *)column + place, from, size);
 }
 
+static uint32_t id_at(const unsigned char *tokens, size_t wide, size_t i)
+{
+    return wide == 2 ? ((const uint16_t *)(const void *)tokens)[i] : ((const uint32_t *)(const void *)tokens)[i];
+}
+
+/* The largest id, and how many are the unknown mark; two loops that the compiler turns into vectors. */
+static uint32_t survey(uint64_t *unknown, const unsigned char *tokens, size_t wide, size_t count)
+{
+    uint32_t largest = 0, found = 0; /* a block has fewer tokens than 2^32 */
+    for (size_t i = 0; wide == 2 && i < count; i++) {
+        uint32_t id = ((const uint16_t *)(const void *)tokens)[i];
+        found += id == MARK_UNKNOWN;
+        largest = id > largest ? id : largest;
+    }
+    for (size_t i = 0; wide == 4 && i < count; i++) {
+        uint32_t id = ((const uint32_t *)(const void *)tokens)[i];
+        found += id == MARK_UNKNOWN;
+        largest = id > largest ? id : largest;
+    }
+    *unknown += found;
+    return largest;
+}
+
 static void check_tokens(struct elbo_corpus *corpus, const struct block *block)
 {
     const struct corpus_stream_header *stream = &corpus->header.stream[0];
-    const uint32_t unknown = MARK_UNKNOWN;
     size_t place, size, wide = stream->token_bytes;
     const unsigned char *from = overlap(&place, &size, block, stream->tokens_at, stream->tokens * wide);
-    for (size_t i = 0; i < size / wide; i++) {
-        uint32_t id = wide == 2 ? ((const uint16_t *)(const void *)from)[i] : ((const uint32_t *)(const void *)from)[i];
-        corpus->unknown += id == unknown;
-        if (id < stream->vocabulary || corpus->first_bad < stream->tokens) continue;
-        corpus->first_bad = place / wide + i;
-        corpus->bad = id;
+    if (survey(&corpus->unknown, from, wide, size / wide) < stream->vocabulary || corpus->first_bad < stream->tokens) return;
+    for (size_t i = 0; i < size / wide && corpus->first_bad >= stream->tokens; i++) {
+        corpus->bad = id_at(from, wide, i);
+        if (corpus->bad >= stream->vocabulary) corpus->first_bad = place / wide + i;
     }
 }
 
@@ -248,9 +268,8 @@ static elbo_status open_files(struct elbo_corpus *corpus, const json_t *manifest
     return check_labels(corpus, manifest, error);
 }
 
-elbo_status elbo_corpus_open(struct elbo_corpus **out, const char *folder, elbo_error *error)
+static elbo_status open_once(struct elbo_corpus **out, const char *folder, elbo_error *error)
 {
-    if (strlen(folder) >= FILES_PATH) return elbo_fail(error, ELBO_IO, "the corpus' path is too long");
     json_t *manifest;
     ELBO_TRY(corpus_manifest_read(&manifest, folder, error));
     struct elbo_corpus *corpus = calloc(1, sizeof *corpus);
@@ -265,6 +284,18 @@ elbo_status elbo_corpus_open(struct elbo_corpus **out, const char *folder, elbo_
     json_decref(manifest);
     if (status == ELBO_OK) *out = corpus;
     else elbo_corpus_close(corpus);
+    return status;
+}
+
+elbo_status elbo_corpus_open(struct elbo_corpus **out, const char *folder, elbo_error *error)
+{
+    if (strlen(folder) >= FILES_PATH) return elbo_fail(error, ELBO_IO, "the corpus' path is too long");
+    elbo_status status = ELBO_OK;
+    for (int i = 0; i < CORPUS_TRIES; i++) {
+        struct corpus_place place = corpus_look(folder);
+        status = open_once(out, folder, error);
+        if (status == ELBO_OK || !corpus_was_replaced(&place, folder)) break;
+    }
     return status;
 }
 
@@ -328,8 +359,7 @@ static elbo_status open_old_split(struct elbo_corpus **parts, size_t *count, con
     return ELBO_OK;
 }
 
-elbo_status elbo_corpus_open_parts(struct elbo_corpus *parts[ELBO_PREPARE_PARTS], size_t *count, const char *folder,
-                                   elbo_error *error)
+static elbo_status open_parts_once(struct elbo_corpus **parts, size_t *count, const char *folder, elbo_error *error)
 {
     struct corpus_split split;
     char train[FILES_PATH];
@@ -344,6 +374,18 @@ elbo_status elbo_corpus_open_parts(struct elbo_corpus *parts[ELBO_PREPARE_PARTS]
     else if ((status = elbo_corpus_open(&parts[0], folder, error)) == ELBO_OK) *count = 1;
     if (status == ELBO_OK) return ELBO_OK;
     while (*count) elbo_corpus_close(parts[--*count]);
+    return status;
+}
+
+elbo_status elbo_corpus_open_parts(struct elbo_corpus *parts[ELBO_PREPARE_PARTS], size_t *count, const char *folder,
+                                   elbo_error *error)
+{
+    elbo_status status = ELBO_OK;
+    for (int i = 0; i < CORPUS_TRIES; i++) {
+        struct corpus_place place = corpus_look(folder);
+        status = open_parts_once(parts, count, folder, error);
+        if (status == ELBO_OK || !corpus_was_replaced(&place, folder)) break;
+    }
     return status;
 }
 

@@ -41,7 +41,7 @@ struct corpus_header {
 };
 
 _Static_assert(sizeof(struct corpus_header) == 192, "the header is what the format says");
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "corpora are mapped as they are, little-endian");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "corpora are read as they are, little-endian");
 
 /* Fills in every place and the size of the file from the counts; false when they cannot be. */
 static inline bool corpus_lay_out(struct corpus_header *header)

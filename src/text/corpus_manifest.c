@@ -30,6 +30,20 @@ static bool holds(const char *folder, const char *name)
 
 /* ---- what is there in the place of a corpus ---- */
 
+struct corpus_place corpus_look(const char *folder)
+{
+    struct stat about;
+    if (stat(folder, &about)) return (struct corpus_place){0};
+    return (struct corpus_place){about.st_dev, about.st_ino,
+                                 (int64_t)about.st_ctim.tv_sec * 1000000000 + about.st_ctim.tv_nsec};
+}
+
+bool corpus_was_replaced(const struct corpus_place *seen, const char *folder)
+{
+    struct corpus_place now = corpus_look(folder);
+    return now.device != seen->device || now.node != seen->node || now.changed != seen->changed;
+}
+
 static elbo_status not_a_folder(const char *path, elbo_error *error)
 {
     size_t size = strlen(path), length = sizeof CORPUS_FILE - 1;

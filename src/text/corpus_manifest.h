@@ -17,6 +17,16 @@ extern const char *const corpus_part_names[ELBO_PREPARE_PARTS]; /* train, valid,
  * corpus. ELBO_IO: missing; ELBO_INPUT: damaged, foreign, of another version. */
 elbo_status corpus_manifest_read(json_t **manifest, const char *folder, elbo_error *error);
 
+/* Which folder stands at a path: a corpus that is replaced while its files are opened one by one is opened again. */
+struct corpus_place {
+    uint64_t device, node;
+    int64_t changed; /* nanoseconds */
+};
+struct corpus_place corpus_look(const char *folder);
+/* Has another folder taken the place since? */
+bool corpus_was_replaced(const struct corpus_place *seen, const char *folder);
+enum { CORPUS_TRIES = 20 };
+
 /* Has the folder a file of a corpus: corpus.bin, or a manifest of one? */
 bool corpus_is_there(const char *folder);
 

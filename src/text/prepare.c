@@ -11,6 +11,7 @@
 #include "text/corpus_write.h"
 #include "text/lines.h"
 #include "text/split.h"
+#include "text/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,9 @@ struct preparation {
     void *context;
     struct line_source *sources;   /* (input_count) */
     struct split split;
+    uint8_t *part;                 /* (part_room) that each sentence's place is in; with a split */
+    size_t part_room;
+    size_t sentence;               /* number of the sentence in this pass                        */
     struct corpus_writer writers[ELBO_PREPARE_PARTS];
     struct stage stage;
     struct elbo_tokenizer_trainer *trainer;
@@ -31,21 +35,50 @@ struct preparation {
 };
 
 /* `part`: the one that the sentence's place is in. */
-typedef elbo_status (*use_sentence)(struct preparation *p, size_t part, const char *text, size_t size, size_t words,
+typedef elbo_status (*use_sentence)(struct preparation *p, size_t part, const char *text, size_t size,
                                     elbo_error *error);
 
 /* ---- the lines ---- */
 
+static bool is_blank(const char *text, size_t size)
+{
+    while (size && is_space(text[size - 1])) size--;
+    return !size;
+}
+
+/* The first pass finds the parts, the others look them up. */
+static elbo_status part_of(struct preparation *p, size_t *part, const char *text, size_t size, bool first,
+                           elbo_error *error)
+{
+    size_t i = p->sentence++;
+    *part = 0;
+    if (p->split.count == 1) return ELBO_OK;
+    if (i >= p->part_room) { /* never in a later pass, unless an input changes: that is found at its end */
+        size_t room = p->part_room ? 2 * p->part_room : 1 << 12;
+        uint8_t *larger = realloc(p->part, room);
+        if (!larger) return elbo_fail(error, ELBO_MEMORY, "no memory for the parts of %zu sentences", room);
+        memset(larger + p->part_room, 0, room - p->part_room);
+        p->part = larger;
+        p->part_room = room;
+    }
+    if (first) {
+        ELBO_TRY(split_part(&p->split, part, text, size, error));
+        p->part[i] = (uint8_t)*part;
+    }
+    *part = p->part[i];
+    return ELBO_OK;
+}
+
 static elbo_status use_line(struct preparation *p, const struct line_source *source, const struct line *line,
-                            use_sentence use, elbo_error *error)
+                            bool first, use_sentence use, elbo_error *error)
 {
     struct elbo_prepare_report *report = p->report;
     size_t replaced, bad, part;
     report->lines++;
     ELBO_TRY(elbo_text_repair(&p->repaired, &replaced, &bad, line->text, line->size, error));
     const char *text = p->repaired.text;
-    size_t size = p->repaired.size, words = elbo_text_words(text, size);
-    if (!words) {
+    size_t size = p->repaired.size;
+    if (is_blank(text, size)) {
         report->blank_lines++;
         return ELBO_OK;
     }
@@ -55,14 +88,16 @@ static elbo_status use_line(struct preparation *p, const struct line_source *sou
                          (unsigned char)line->text[bad]);
     report->replaced += replaced;
     report->replaced_lines += replaced > 0;
-    ELBO_TRY(split_part(&p->split, &part, text, size, error));
-    return use(p, part, text, size, words, error);
+    ELBO_TRY(part_of(p, &part, text, size, first, error));
+    return use(p, part, text, size, error);
 }
 
-static elbo_status each_sentence(struct preparation *p, const char *what, use_sentence use, elbo_error *error)
+static elbo_status each_sentence(struct preparation *p, const char *what, bool first, use_sentence use,
+                                 elbo_error *error)
 {
     struct elbo_prepare_report *report = p->report;
     size_t total = 0, before = 0;
+    p->sentence = 0;
     report->lines = report->blank_lines = report->replaced = report->replaced_lines = 0;
     for (size_t i = 0; i < p->options->input_count; i++) total += p->sources[i].size;
     for (size_t i = 0; i < p->options->input_count; i++) {
@@ -73,7 +108,7 @@ static elbo_status each_sentence(struct preparation *p, const char *what, use_se
         for (;;) {
             ELBO_TRY(line_next(&more, &line, source, error));
             if (!more) break;
-            ELBO_TRY(use_line(p, source, &line, use, error));
+            ELBO_TRY(use_line(p, source, &line, first, use, error));
             if (p->progress && report->lines % 4096 == 0)
                 p->progress(p->context, (double)(before + source->at) / (double)total, what);
         }
@@ -84,10 +119,9 @@ static elbo_status each_sentence(struct preparation *p, const char *what, use_se
 
 /* ---- the passes ---- */
 
-static elbo_status learn_sentence(struct preparation *p, size_t part, const char *text, size_t size, size_t words,
+static elbo_status learn_sentence(struct preparation *p, size_t part, const char *text, size_t size,
                                   elbo_error *error)
 {
-    (void)words;
     p->report->parts[part].sentences++;
     return part || !p->trainer ? ELBO_OK : elbo_tokenizer_trainer_add(p->trainer, text, size, error);
 }
@@ -100,21 +134,20 @@ static bool has_unknown(const struct preparation *p)
     return false;
 }
 
-static elbo_status settle_sentence(struct preparation *p, size_t part, const char *text, size_t size, size_t words,
+static elbo_status settle_sentence(struct preparation *p, size_t part, const char *text, size_t size,
                                    elbo_error *error)
 {
-    (void)words;
     ELBO_TRY(elbo_tokenizer_encode(p->tokenizer, &p->ids, text, size, error));
     return has_unknown(p) ? split_note(&p->split, part, &p->ids, error) : ELBO_OK;
 }
 
-static elbo_status write_sentence(struct preparation *p, size_t part, const char *text, size_t size, size_t words,
+static elbo_status write_sentence(struct preparation *p, size_t part, const char *text, size_t size,
                                   elbo_error *error)
 {
     uint32_t unknown = elbo_tokenizer_marks(p->tokenizer)->unknown;
     ELBO_TRY(elbo_tokenizer_encode(p->tokenizer, &p->ids, text, size, error));
     if (part && has_unknown(p)) part = split_noted(&p->split, part, &p->ids);
-    return corpus_writer_add(&p->writers[part], &p->ids, unknown, words, size + 1, error);
+    return corpus_writer_add(&p->writers[part], &p->ids, unknown, elbo_text_words(text, size), size + 1, error);
 }
 
 /* Every part has sentences. */
@@ -135,7 +168,7 @@ static elbo_status check_counts(const struct preparation *p, elbo_error *error)
 
 static elbo_status make_tokenizer(struct preparation *p, elbo_error *error)
 {
-    ELBO_TRY(each_sentence(p, p->trainer ? "learning the vocabulary" : "counting", learn_sentence, error));
+    ELBO_TRY(each_sentence(p, p->trainer ? "learning the vocabulary" : "counting", true, learn_sentence, error));
     ELBO_TRY(check_counts(p, error));
     if (p->trainer) ELBO_TRY(elbo_tokenizer_trainer_finish(p->trainer, &p->tokenizer, error));
     elbo_tokenizer_trainer_close(p->trainer);
@@ -144,7 +177,7 @@ static elbo_status make_tokenizer(struct preparation *p, elbo_error *error)
     p->report->tokenizer = elbo_tokenizer_kind(p->tokenizer);
     /* only words can be unknown: the others have a token for every byte */
     if (p->split.count > 1 && elbo_tokenizer_kind(p->tokenizer) == ELBO_TOKENIZER_WORD)
-        ELBO_TRY(each_sentence(p, "splitting", settle_sentence, error));
+        ELBO_TRY(each_sentence(p, "splitting", false, settle_sentence, error));
     return ELBO_OK;
 }
 
@@ -182,7 +215,7 @@ static elbo_status write_parts(struct preparation *p, elbo_error *error)
 {
     size_t count = p->split.count;
     for (size_t i = 0; i < count; i++) ELBO_TRY(open_part(p, i, error));
-    ELBO_TRY(each_sentence(p, "writing tokens", write_sentence, error));
+    ELBO_TRY(each_sentence(p, "writing tokens", false, write_sentence, error));
     ELBO_TRY(check_counts(p, error));
     for (size_t i = 0; i < count; i++) ELBO_TRY(corpus_writer_finish(&p->writers[i], p->tokenizer, error));
     ELBO_TRY(write_manifests(p, error));
@@ -241,6 +274,7 @@ elbo_status elbo_prepare(const struct elbo_prepare_options *options, struct elbo
     for (int i = 0; i < ELBO_PREPARE_PARTS; i++) corpus_writer_close(&p->writers[i]);
     stage_close(&p->stage);
     split_close(&p->split);
+    free(p->part);
     elbo_tokenizer_trainer_close(p->trainer);
     elbo_tokenizer_close(p->tokenizer);
     elbo_ids_free(&p->ids);

@@ -52,20 +52,42 @@ void split_close(struct split *split)
     split->slots = NULL;
 }
 
-elbo_status split_part(struct split *split, size_t *part, const char *text, size_t size, elbo_error *error)
+/* Is the text its words joined by single blanks already? */
+static bool is_plain(const char *text, size_t size)
 {
-    *part = 0;
-    if (split->count == 1) return ELBO_OK;
-    split->words.size = 0;
+    bool blank = true; /* as before the first word */
+    for (size_t i = 0; i < size; i++) {
+        bool space = is_space(text[i]);
+        if (space && (blank || text[i] != ' ')) return false;
+        blank = space;
+    }
+    return !blank;
+}
+
+static elbo_status join_words(struct elbo_text *out, const char *text, size_t size, elbo_error *error)
+{
+    out->size = 0;
     for (size_t at = 0; at < size;) {
         while (at < size && is_space(text[at])) at++;
         size_t start = at;
         while (at < size && !is_space(text[at])) at++;
         if (at == start) break;
-        if (split->words.size) ELBO_TRY(text_append(&split->words, " ", 1, error));
-        ELBO_TRY(text_append(&split->words, text + start, at - start, error));
+        if (out->size) ELBO_TRY(text_append(out, " ", 1, error));
+        ELBO_TRY(text_append(out, text + start, at - start, error));
     }
-    double place = (double)(XXH3_64bits(split->words.text, split->words.size) >> 11) * 0x1p-53;
+    return ELBO_OK;
+}
+
+elbo_status split_part(struct split *split, size_t *part, const char *text, size_t size, elbo_error *error)
+{
+    *part = 0;
+    if (split->count == 1) return ELBO_OK;
+    if (!is_plain(text, size)) {
+        ELBO_TRY(join_words(&split->words, text, size, error));
+        text = split->words.text;
+        size = split->words.size;
+    }
+    double place = (double)(XXH3_64bits(text, size) >> 11) * 0x1p-53;
     while (*part + 1 < split->count && place >= split->parts[*part].to) ++*part;
     return ELBO_OK;
 }

@@ -335,7 +335,7 @@ static elbo_status find_in_corpus(struct elbo_tokenizer **tokenizer, const char 
     return status;
 }
 
-elbo_status elbo_tokenizer_find(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error)
+static elbo_status find_once(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error)
 {
     struct corpus_split split;
     char inside[FILES_PATH];
@@ -352,4 +352,15 @@ elbo_status elbo_tokenizer_find(struct elbo_tokenizer **tokenizer, const char *p
     ELBO_TRY(file_join(inside, path, "tokenizer.json", error));
     if (file_is_regular(inside)) return elbo_tokenizer_load(tokenizer, inside, error);
     return elbo_fail(error, ELBO_IO, "%s holds no tokenizer.json; give a corpus, a model, or the file itself", path);
+}
+
+elbo_status elbo_tokenizer_find(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error)
+{
+    elbo_status status = ELBO_OK;
+    for (int i = 0; i < CORPUS_TRIES; i++) {
+        struct corpus_place place = corpus_look(path);
+        status = find_once(tokenizer, path, error);
+        if (status == ELBO_OK || !corpus_was_replaced(&place, path)) break;
+    }
+    return status;
 }

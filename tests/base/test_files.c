@@ -53,11 +53,16 @@ static void reads_what_was_written(void **state)
     assert_int_equal(got, size);
     assert_memory_equal(text, data, size);
     assert_int_equal(text[size], 0);
-    struct file_map map;
-    assert_int_equal(file_map_open(&map, f->a, &error), ELBO_OK);
-    assert_int_equal(map.size, size);
-    assert_memory_equal(map.data, data, size);
-    file_map_close(&map);
+    int fd;
+    assert_int_equal(file_open_regular(&fd, &got, f->a, &error), ELBO_OK);
+    assert_int_equal(got, size);
+    memset(text, 0, size);
+    assert_int_equal(file_read_at(fd, text, size - 1000, 1000, f->a, &error), ELBO_OK);
+    assert_memory_equal(text, data + 1000, size - 1000);
+    assert_int_equal(file_read_at(fd, text, 1000, size - 999, f->a, &error), ELBO_INPUT); /* one byte past the end */
+    assert_non_null(strstr(error.message, "became shorter"));
+    assert_non_null(strstr(error.message, f->a));
+    close(fd);
     assert_int_equal(entries(f->folder.path), 1); /* no temporary file is left */
     free(text);
     free(data);
@@ -123,23 +128,22 @@ static void refusals_name_the_path(void **state)
     elbo_error error = {0};
     char *text;
     size_t size;
-    struct file_map map;
+    int fd;
     assert_int_equal(file_read(&text, &size, f->a, 100, &error), ELBO_IO);
     assert_non_null(strstr(error.message, f->a));
     assert_non_null(strstr(error.message, "No such file"));
     assert_int_equal(file_read(&text, &size, f->folder.path, 100, &error), ELBO_IO);
     assert_non_null(strstr(error.message, "a folder"));
     assert_int_equal(mkfifo(f->b, 0600), 0);
-    assert_int_equal(file_map_open(&map, f->b, &error), ELBO_IO); /* and does not hang */
+    assert_int_equal(file_open_regular(&fd, &size, f->b, &error), ELBO_IO); /* and does not hang */
     assert_non_null(strstr(error.message, "pipe"));
     temporary_write(f->a, "12345", 5);
     assert_int_equal(file_read(&text, &size, f->a, 4, &error), ELBO_INPUT);
     assert_non_null(strstr(error.message, "at most 4"));
     temporary_write(f->a, "", 0);
-    assert_int_equal(file_map_open(&map, f->a, &error), ELBO_OK);
-    assert_int_equal(map.size, 0);
-    assert_null(map.data);
-    file_map_close(&map);
+    assert_int_equal(file_open_regular(&fd, &size, f->a, &error), ELBO_OK);
+    assert_int_equal(size, 0);
+    close(fd);
     struct file_writer writer;
     assert_int_equal(file_replace(&writer, "/proc/no/such/folder/file", &error), ELBO_IO);
     char joined[FILES_PATH], *endless = malloc(2 * FILES_PATH);

@@ -194,6 +194,19 @@ static void what_cannot_be_replaced_is_refused(void **state)
     static const char *const never[] = {"/", "/proc", ".", "./", "", "nowhere/.."};
     for (size_t i = 0; i < sizeof never / sizeof *never; i++)
         if (stage_place(place, never[i], &f->error) != ELBO_USAGE) fail_msg("'%s' is accepted", never[i]);
+    /* the folder that this process stands in, and those above */
+    char *home = getcwd(NULL, 0), deep[600];
+    if (build(f->place, "x", &f->error)) fail_msg("%s", f->error.message);
+    snprintf(deep, sizeof deep, "%s/sub", f->place);
+    assert_int_equal(chdir(deep), 0);
+    const char *const above[] = {"..", f->place, deep, "../..", "../../place"};
+    for (size_t i = 0; i < sizeof above / sizeof *above; i++) {
+        if (stage_place(place, above[i], &f->error) != ELBO_USAGE) fail_msg("'%s' is accepted", above[i]);
+        assert_non_null(strstr(f->error.message, "the current folder"));
+    }
+    assert_int_equal(stage_place(place, "../other", &f->error), ELBO_OK);
+    assert_int_equal(chdir(home), 0);
+    free(home);
 }
 
 /* The link stays and names the new folder; slashes and missing parents do not matter; modes follow the umask. */

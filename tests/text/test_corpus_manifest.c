@@ -7,6 +7,8 @@
 
 #include "prepared.h"
 
+#include <signal.h>
+#include <sys/wait.h>
 #include <xxhash.h>
 
 /* Every word is in every part. */
@@ -145,6 +147,41 @@ static void a_split_holds_together(void **state)
     }
 }
 
+/* A corpus that is replaced again and again can be opened at any time, and is one of the two. */
+static void opening_while_it_is_replaced(void **state)
+{
+    struct fixture *f = *state;
+    enum { OPENINGS = 300 };
+    struct elbo_prepare_options split = WORD;
+    split.split = "50/25/25";
+    if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
+    pid_t child = fork();
+    if (!child)
+        for (int i = 0;; i++)
+            if (prepare(f, text, (sizeof text - 1) - (i % 2 ? 0 : 6), split)) _exit(1);
+    char hashes[2][17] = {"", ""};
+    for (int i = 0; i < OPENINGS; i++) {
+        struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
+        struct elbo_tokenizer *tokenizer;
+        size_t count;
+        elbo_status status = elbo_corpus_open_parts(parts, &count, f->out, &f->error);
+        if (status == ELBO_OK) {
+            int which = *hashes[0] && strcmp(hashes[0], elbo_corpus_set(parts[0]));
+            if (!*hashes[which]) strcpy(hashes[which], elbo_corpus_set(parts[0]));
+            if (strcmp(hashes[which], elbo_corpus_set(parts[0]))) status = ELBO_INTERNAL;
+            while (count) elbo_corpus_close(parts[--count]);
+        }
+        if (status == ELBO_OK) status = elbo_tokenizer_find(&tokenizer, f->out, &f->error);
+        if (status == ELBO_OK) elbo_tokenizer_close(tokenizer);
+        if (status == ELBO_OK) continue;
+        kill(child, SIGKILL);
+        fail_msg("opening %d: status %d: %s", i, status, f->error.message);
+    }
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    assert_true(*hashes[1]);
+}
+
 static void other_things_are_named(void **state)
 {
     struct fixture *f = *state;
@@ -176,7 +213,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another), TEST(a_split_holds_together),
-        TEST(other_things_are_named),
+        TEST(other_things_are_named),             TEST(opening_while_it_is_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,12 +13,15 @@
 
 struct bytes {
     char *data;
-    size_t size;
+    size_t size, room;
 };
 
 static void add(struct bytes *b, const void *data, size_t size)
 {
-    b->data = realloc(b->data, b->size + size + 1);
+    if (b->size + size > b->room) {
+        b->room = 2 * (b->size + size);
+        b->data = realloc(b->data, b->room);
+    }
     memcpy(b->data + b->size, data, size);
     b->size += size;
 }
