@@ -10,6 +10,7 @@ static bool no_latent(const struct elbo_config *c) { return c->model.latent.kind
 static bool no_memory(const struct elbo_config *c) { return c->model.latent.injection == INJECTION_EMBEDDING; }
 static bool constant_beta(const struct elbo_config *c) { return c->objective.beta_schedule == BETA_CONSTANT; }
 static bool not_cyclical(const struct elbo_config *c) { return c->objective.beta_schedule != BETA_CYCLICAL; }
+static bool frees_nothing(const struct elbo_config *c) { return no_latent(c) && c->objective.free_bits > 0; }
 static bool no_free_bits(const struct elbo_config *c) { return !(c->objective.free_bits > 0); }
 static bool not_grouped(const struct elbo_config *c) { return c->objective.free_bits_kind != FREE_BITS_GROUP; }
 static bool is_sgd(const struct elbo_config *c) { return c->optimizer.kind == OPTIMIZER_SGD; }
@@ -28,9 +29,10 @@ static bool cycles_exceed(const struct elbo_config *c)
 {
     return c->objective.beta_schedule == BETA_CYCLICAL && c->train.steps && c->objective.beta_cycles > c->train.steps;
 }
-static bool of_the_mean(const struct elbo_config *c) { return c->eval.posterior == POSTERIOR_MEAN; }
+static bool samples_nothing(const struct elbo_config *c) { return no_latent(c) && c->eval.iwae_samples; }
+static bool of_the_mean(const struct elbo_config *c) { return c->eval.posterior == POSTERIOR_MEAN && c->eval.iwae_samples; }
 
-/* A key that ends in a dot stands for its section. */
+/* A key that ends in a dot stands for its section. What switches itself off (0 samples, 0 nats) stands against nothing. */
 static const struct rule {
     const char *key;
     condition idle;
@@ -47,7 +49,7 @@ static const struct rule {
     {"objective.beta_start", no_latent, "latent.kind=none has no KL"},
     {"objective.beta_warmup", no_latent, "latent.kind=none has no KL"},
     {"objective.beta_cycles", no_latent, "latent.kind=none has no KL"},
-    {"objective.free_bits", no_latent, "latent.kind=none has no KL"},
+    {"objective.free_bits", frees_nothing, "latent.kind=none has no KL"},
     {"objective.free_bits_kind", no_latent, "latent.kind=none has no KL"},
     {"objective.free_bits_groups", no_latent, "latent.kind=none has no KL"},
     {"objective.beta_start", constant_beta, "objective.beta_schedule=constant has no start"},
@@ -75,7 +77,7 @@ static const struct rule {
     {"optimizer.warmup_steps", warmup_exceeds, "it is longer than train.steps, so that optimizer.learning_rate is never reached"},
     {"objective.beta_cycles", cycles_exceed, "there are more cycles than train.steps"},
     {"init.parts", no_init, "there is no init.from"},
-    {"eval.iwae_samples", no_latent, "the model has no latent"},
+    {"eval.iwae_samples", samples_nothing, "the model has no latent"},
     {"eval.mi_sentences", no_latent, "the model has no latent"},
     {"eval.posterior", no_latent, "the model has no latent"},
     {"eval.iwae_samples", of_the_mean, "eval.posterior=mean draws no samples"},
