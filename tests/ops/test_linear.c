@@ -112,10 +112,11 @@ static void reference_pair(const struct trial *t, double *const *in, double *con
     size_t rows = t->in[0].rows, hidden = t->in[1].rows, outs = t->in[3].rows;
     double *h = hidden_of(t, in);
     assert_non_null(h);
+    for (size_t i = 0; i < rows * hidden; i++) h[i] = gelu(h[i]);
     for (size_t n = 0; n < rows; n++)
         for (size_t o = 0; o < outs; o++) {
-            double sum = t->option[READ_TWICE] ? gelu(h[n * hidden + o]) : 0;
-            for (size_t j = 0; j < hidden; j++) sum += gelu(h[n * hidden + j]) * in[3][o * hidden + j];
+            double sum = t->option[READ_TWICE] ? h[n * hidden + o] : 0;
+            for (size_t j = 0; j < hidden; j++) sum += h[n * hidden + j] * in[3][o * hidden + j];
             out[0][n * outs + o] = sum;
         }
     free(h);
