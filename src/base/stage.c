@@ -160,7 +160,8 @@ static elbo_status take_lock(struct stage *stage, elbo_error *error)
             long process = strtol(text, NULL, 10);
             close(fd);
             if (number != EWOULDBLOCK) return file_fail(error, "lock", stage->lock_path, number);
-            snprintf(text, sizeof text, process > 0 ? " (%ld)" : "", process);
+            if (process > 0) snprintf(text, sizeof text, " (%ld)", process);
+            else *text = 0;
             return elbo_fail(error, ELBO_BUSY, "another process%s is making %s; wait for it to end, or choose another "
                              "folder", text, stage->place);
         }

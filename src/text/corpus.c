@@ -1,40 +1,21 @@
 /* Opening a corpus: the manifest says which bytes to expect, the header where they lie, and everything that a reader
- * relies on is checked here once, in one pass over the file. What is known per sentence (16 bytes) is kept in memory;
- * tokens are read by pread, so that a file that shrinks or changes is an error and not the end of the process. */
+ * relies on is checked here once, in one pass over the file. Reading it is in corpus_content.c. */
 #include "elbo/corpus.h"
 
 #include "base/files.h"
 #include "base/json.h"
-#include "text/corpus_format.h"
-#include "text/corpus_manifest.h"
+#include "text/corpus_private.h"
 #include "text/tokenizer.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
-struct elbo_corpus {
-    int descriptor;                   /* of corpus.bin                            */
-    size_t size;                      /* bytes                                    */
-    int64_t modified;                 /* nanoseconds                              */
-    uint64_t sum;
-    struct corpus_header header;
-    uint64_t *offsets;                /* (sentences + 1) of its one stream        */
-    uint32_t *words, *bytes;          /* (sentences)                              */
-    uint64_t first_bad, bad, unknown; /* a token outside the vocabulary and its place; unknown marks */
-    struct elbo_tokenizer *tokenizer;
-    char hash[CORPUS_HEX], tokenizer_hash[CORPUS_HEX], set[CORPUS_HEX];
-    char folder[FILES_PATH], path[FILES_PATH + sizeof CORPUS_FILE];
-};
-
 enum { BLOCK = 1 << 18 };
-
-static const char remedy[] = "prepare the corpus again";
 
 /* ---- the header ---- */
 
@@ -44,19 +25,19 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
     const char *folder = corpus->folder;
     if (corpus->size < sizeof *header)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is truncated: %zu bytes, and its header alone has %zu; %s",
-                         folder, corpus->size, sizeof *header, remedy);
+                         folder, corpus->size, sizeof *header, CORPUS_REMEDY);
     ELBO_TRY(file_read_at(corpus->descriptor, header, sizeof *header, 0, corpus->path, error));
     if (memcmp(header->magic, CORPUS_MAGIC, sizeof header->magic))
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is not a corpus (it does not begin with " CORPUS_MAGIC
-                         "); %s", folder, remedy);
+                         "); %s", folder, CORPUS_REMEDY);
     if (header->version != CORPUS_VERSION)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " has version %" PRIu32 " of the format; this program "
-                         "reads version %d: %s", folder, header->version, CORPUS_VERSION, remedy);
+                         "reads version %d: %s", folder, header->version, CORPUS_VERSION, CORPUS_REMEDY);
     if (header->streams != 1)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " has %" PRIu32 " streams; this program reads 1: %s",
-                         folder, header->streams, remedy);
+                         folder, header->streams, CORPUS_REMEDY);
     if (!header->sentences)
-        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " has no sentences; %s", folder, remedy);
+        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " has no sentences; %s", folder, CORPUS_REMEDY);
     const struct corpus_stream_header *stream = &header->stream[0];
     struct corpus_header expected = *header; /* with every place computed again, and zero where nothing is said */
     memset(&expected.stream[1], 0, sizeof expected.stream[1]);
@@ -65,7 +46,7 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
         !corpus_lay_out(&expected) || memcmp(&expected, header, sizeof expected) ||
         header->file_bytes != corpus->size)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged between byte 0 and byte %zu: its header does "
-                         "not fit its %zu bytes; %s", folder, sizeof *header, corpus->size, remedy);
+                         "not fit its %zu bytes; %s", folder, sizeof *header, corpus->size, CORPUS_REMEDY);
     return ELBO_OK;
 }
 
@@ -176,18 +157,18 @@ static elbo_status check_content(const struct elbo_corpus *corpus, elbo_error *e
     }
     if (!good || longest != stream->longest || words != header->words || bytes != header->bytes)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: its sentences do not fit its tokens; %s",
-                         corpus->folder, remedy);
+                         corpus->folder, CORPUS_REMEDY);
     if (stream->vocabulary != elbo_tokenizer_vocabulary(corpus->tokenizer))
         return elbo_fail(error, ELBO_INPUT, "%s: " CORPUS_FILE " was made with a vocabulary of %" PRIu64 ", and "
                          CORPUS_TOKENIZER " has %zu; %s", corpus->folder, stream->vocabulary,
-                         elbo_tokenizer_vocabulary(corpus->tokenizer), remedy);
+                         elbo_tokenizer_vocabulary(corpus->tokenizer), CORPUS_REMEDY);
     if (corpus->first_bad < stream->tokens)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: token %" PRIu64 " is %" PRIu64 " and the "
                          "vocabulary has %" PRIu64 "; %s", corpus->folder, corpus->first_bad, corpus->bad,
-                         stream->vocabulary, remedy);
+                         stream->vocabulary, CORPUS_REMEDY);
     if (corpus->unknown != stream->unknown)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: it holds %" PRIu64 " unknown marks and says %"
-                         PRIu64 "; %s", corpus->folder, corpus->unknown, stream->unknown, remedy);
+                         PRIu64 "; %s", corpus->folder, corpus->unknown, stream->unknown, CORPUS_REMEDY);
     return ELBO_OK;
 }
 
@@ -204,7 +185,7 @@ static elbo_status check_labels(const struct elbo_corpus *corpus, const json_t *
     for (size_t i = 0; good && i < count; i++) good = json_is_string(json_array_get(classes, i));
     if (!good)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_MANIFEST " describes labels without a file and classes; %s",
-                         corpus->folder, remedy);
+                         corpus->folder, CORPUS_REMEDY);
     char *data;
     ELBO_TRY(corpus_read_file(&data, &size, NULL, manifest, corpus->folder, name, error));
     good = size == corpus->header.sentences * sizeof(uint32_t);
@@ -212,7 +193,7 @@ static elbo_status check_labels(const struct elbo_corpus *corpus, const json_t *
     free(data);
     if (good) return ELBO_OK;
     return elbo_fail(error, ELBO_INPUT, "%s/%s is damaged: it is not one of %zu classes for each of the %" PRIu64 " sentences; "
-                     "%s", corpus->folder, name, count, corpus->header.sentences, remedy);
+                     "%s", corpus->folder, name, count, corpus->header.sentences, CORPUS_REMEDY);
 }
 
 /* ---- opening ---- */
@@ -256,7 +237,7 @@ static elbo_status open_files(struct elbo_corpus *corpus, const json_t *manifest
     size_t size;
     if (set && (!json_is_string(set) || json_string_length(set) >= sizeof corpus->set))
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_MANIFEST " is damaged: its set is not a hash; %s", corpus->folder,
-                         remedy);
+                         CORPUS_REMEDY);
     if (set) strcpy(corpus->set, json_string_value(set));
     ELBO_TRY(open_binary(corpus, manifest, error));
     ELBO_TRY(file_join(path, corpus->folder, CORPUS_TOKENIZER, error));
@@ -321,7 +302,7 @@ elbo_status elbo_corpus_unchanged(const struct elbo_corpus *corpus, int64_t *see
     /* touched, or written to: the content says which */
     if (same) ELBO_TRY(read_blocks(&sum, NULL, corpus->descriptor, corpus->size, corpus->path, error));
     if (!same || sum != corpus->sum)
-        return elbo_fail(error, ELBO_INPUT, "%s changed while it was read; %s", corpus->path, remedy);
+        return elbo_fail(error, ELBO_INPUT, "%s changed while it was read; %s", corpus->path, CORPUS_REMEDY);
     *seen = modified;
     return ELBO_OK;
 }
@@ -339,7 +320,7 @@ static elbo_status open_split(struct elbo_corpus **parts, size_t *count, const s
         if (strcmp(parts[i]->set, split->set) || strcmp(parts[i]->hash, split->parts[i].corpus) ||
             strcmp(parts[i]->tokenizer_hash, split->tokenizer))
             return elbo_fail(error, ELBO_INPUT, "%s is not the part that %s/" CORPUS_MANIFEST " names: it is of another split; %s",
-                             inside, folder, remedy);
+                             inside, folder, CORPUS_REMEDY);
     }
     return ELBO_OK;
 }
@@ -354,7 +335,7 @@ static elbo_status open_old_split(struct elbo_corpus **parts, size_t *count, con
         ELBO_TRY(elbo_corpus_open(&parts[*count], inside, error));
         if (strcmp(parts[(*count)++]->tokenizer_hash, parts[0]->tokenizer_hash))
             return elbo_fail(error, ELBO_INPUT, "%s and %s have different tokenizers: they are of different splits; %s",
-                             parts[0]->folder, inside, remedy);
+                             parts[0]->folder, inside, CORPUS_REMEDY);
     }
     return ELBO_OK;
 }
@@ -387,154 +368,4 @@ elbo_status elbo_corpus_open_parts(struct elbo_corpus *parts[ELBO_PREPARE_PARTS]
         if (status == ELBO_OK || !corpus_was_replaced(&place, folder)) break;
     }
     return status;
-}
-
-/* ---- what is in it; with one stream, both names mean it ---- */
-
-size_t elbo_corpus_sentences(const struct elbo_corpus *corpus)
-{
-    return corpus->header.sentences;
-}
-
-size_t elbo_corpus_words(const struct elbo_corpus *corpus)
-{
-    return corpus->header.words;
-}
-
-size_t elbo_corpus_bytes(const struct elbo_corpus *corpus)
-{
-    return corpus->header.bytes;
-}
-
-size_t elbo_corpus_tokens(const struct elbo_corpus *corpus, enum elbo_stream stream)
-{
-    (void)stream;
-    return corpus->header.stream[0].tokens;
-}
-
-size_t elbo_corpus_longest(const struct elbo_corpus *corpus, enum elbo_stream stream)
-{
-    (void)stream;
-    return corpus->header.stream[0].longest;
-}
-
-size_t elbo_corpus_unknown(const struct elbo_corpus *corpus, enum elbo_stream stream)
-{
-    (void)stream;
-    return corpus->header.stream[0].unknown;
-}
-
-size_t elbo_corpus_vocabulary(const struct elbo_corpus *corpus, enum elbo_stream stream)
-{
-    (void)stream;
-    return corpus->header.stream[0].vocabulary;
-}
-
-bool elbo_corpus_shares_stream(const struct elbo_corpus *corpus)
-{
-    return corpus->header.streams == 1;
-}
-
-struct elbo_tokenizer *elbo_corpus_tokenizer(const struct elbo_corpus *corpus, enum elbo_stream stream)
-{
-    (void)stream;
-    return corpus->tokenizer;
-}
-
-const struct text_marks *elbo_corpus_marks(const struct elbo_corpus *corpus, enum elbo_stream stream)
-{
-    return elbo_tokenizer_marks(elbo_corpus_tokenizer(corpus, stream));
-}
-
-const char *elbo_corpus_folder(const struct elbo_corpus *corpus)
-{
-    return corpus->folder;
-}
-
-const char *elbo_corpus_hash(const struct elbo_corpus *corpus)
-{
-    return corpus->hash;
-}
-
-const char *elbo_corpus_tokenizer_hash(const struct elbo_corpus *corpus)
-{
-    return corpus->tokenizer_hash;
-}
-
-const char *elbo_corpus_set(const struct elbo_corpus *corpus)
-{
-    return corpus->set;
-}
-
-size_t elbo_corpus_length(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i)
-{
-    (void)stream;
-    return corpus->offsets[i + 1] - corpus->offsets[i];
-}
-
-elbo_status elbo_corpus_read(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i, uint32_t *ids,
-                             size_t capacity, size_t *count, elbo_error *error)
-{
-    const struct corpus_stream_header *header = &corpus->header.stream[0];
-    size_t length = elbo_corpus_length(corpus, stream, i), wide = header->token_bytes;
-    if (length > capacity) length = capacity;
-    *count = 0;
-    /* narrow ids go to the end of the room of wide ones, and are widened from the beginning */
-    unsigned char *bytes = (unsigned char *)ids + length * (sizeof *ids - wide);
-    ELBO_TRY(file_read_at(corpus->descriptor, bytes, length * wide, header->tokens_at + corpus->offsets[i] * wide,
-                          corpus->path, error));
-    for (size_t t = 0; t < length; t++) {
-        uint16_t narrow = 0;
-        if (wide == 2) memcpy(&narrow, bytes + t * sizeof narrow, sizeof narrow);
-        uint32_t id = wide == 2 ? narrow : ids[t];
-        if (id >= header->vocabulary)
-            return elbo_fail(error, ELBO_INPUT, "%s changed while it was read; %s", corpus->path, remedy);
-        ids[t] = id;
-    }
-    *count = length;
-    return ELBO_OK;
-}
-
-size_t elbo_corpus_sentence_words(const struct elbo_corpus *corpus, size_t i)
-{
-    return corpus->words[i];
-}
-
-size_t elbo_corpus_sentence_bytes(const struct elbo_corpus *corpus, size_t i)
-{
-    return corpus->bytes[i];
-}
-
-void elbo_corpus_longer_than(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t tokens,
-                             size_t *sentences, size_t *tokens_cut)
-{
-    *sentences = *tokens_cut = 0;
-    for (size_t i = 0; i < elbo_corpus_sentences(corpus); i++) {
-        size_t length = elbo_corpus_length(corpus, stream, i);
-        if (length <= tokens) continue;
-        ++*sentences;
-        *tokens_cut += length - tokens;
-    }
-}
-
-static int rising(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-elbo_status elbo_corpus_percentiles(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t *lengths,
-                                    const double *shares, size_t count, elbo_error *error)
-{
-    size_t sentences = elbo_corpus_sentences(corpus);
-    uint64_t *sorted = malloc(sentences * sizeof *sorted);
-    if (!sorted) return elbo_fail(error, ELBO_MEMORY, "no memory to sort %zu lengths", sentences);
-    for (size_t i = 0; i < sentences; i++) sorted[i] = elbo_corpus_length(corpus, stream, i);
-    qsort(sorted, sentences, sizeof *sorted, rising);
-    for (size_t i = 0; i < count; i++) {
-        size_t place = (size_t)ceil(shares[i] * (double)sentences);
-        lengths[i] = sorted[place > sentences ? sentences - 1 : place ? place - 1 : 0];
-    }
-    free(sorted);
-    return ELBO_OK;
 }

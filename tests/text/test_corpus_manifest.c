@@ -151,7 +151,7 @@ static void a_split_holds_together(void **state)
 static void opening_while_it_is_replaced(void **state)
 {
     struct fixture *f = *state;
-    enum { OPENINGS = 300 };
+    enum { OPENINGS = 300, MOST = 100000 };
     struct elbo_prepare_options split = WORD;
     split.split = "50/25/25";
     if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
@@ -160,7 +160,7 @@ static void opening_while_it_is_replaced(void **state)
         for (int i = 0;; i++)
             if (prepare(f, text, (sizeof text - 1) - (i % 2 ? 0 : 6), split)) _exit(1);
     char hashes[2][17] = {"", ""};
-    for (int i = 0; i < OPENINGS; i++) {
+    for (int i = 0; i < OPENINGS || (!*hashes[1] && i < MOST); i++) { /* until both were seen */
         struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
         struct elbo_tokenizer *tokenizer;
         size_t count;
