@@ -71,6 +71,7 @@ void options_free(struct options *options);
 
 /* ---- reading ---- */
 
+/* A regular file, a pipe, or "-" for standard input. */
 elbo_status options_read_yaml(struct options *options, const char *path, elbo_error *error);
 /* The same from memory; `name` stands for the path in messages. */
 elbo_status options_read_yaml_text(struct options *options, const char *text, size_t size, const char *name,

@@ -3,8 +3,12 @@
 #include "base/files.h"
 #include "base/options_private.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <yaml.h>
 
 enum { DEEPEST = 8, LARGEST = 1 << 20 };
@@ -192,11 +196,27 @@ elbo_status options_read_yaml_text(struct options *options, const char *text, si
     return status;
 }
 
+/* A pipe, such as a shell's <(...) makes; "-" is standard input. */
+static elbo_status read_pipe(char **text, size_t *size, const char *path, elbo_error *error)
+{
+    bool standard = !strcmp(path, "-");
+    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return file_fail(error, "open", path, errno);
+    elbo_status status = file_read_descriptor(text, size, fd, standard ? "standard input" : path, error);
+    if (!standard) close(fd);
+    ELBO_TRY(status);
+    if (*size <= LARGEST) return ELBO_OK;
+    free(*text);
+    return elbo_fail(error, ELBO_INPUT, "%s has more than %d bytes; a configuration is smaller", path, LARGEST);
+}
+
 elbo_status options_read_yaml(struct options *options, const char *path, elbo_error *error)
 {
     char *text;
     size_t size;
-    ELBO_TRY(file_read(&text, &size, path, LARGEST, error));
+    struct stat about;
+    bool pipe = !strcmp(path, "-") || (!stat(path, &about) && S_ISFIFO(about.st_mode));
+    ELBO_TRY(pipe ? read_pipe(&text, &size, path, error) : file_read(&text, &size, path, LARGEST, error));
     elbo_status status = options_read_yaml_text(options, text, size, path, error);
     free(text);
     return status;

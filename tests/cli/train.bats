@@ -204,6 +204,17 @@ long_test() {
     [ ! -e late ]
 }
 
+@test "a configuration comes from a file, from standard input, or from a pipe" {
+    printf 'train: {steps: 3}\nlog: {every: 1}\noptimizer: {warmup_steps: 2}\n' > three.yaml
+    local rest=()
+    for option in "${tiny[@]}"; do [[ $option == --train.steps=* || $option == --optimizer.warmup_steps=* ]] || rest+=("$option"); done
+    "$ELBO" train three.yaml --data.train=corpus --run.dir=file "${rest[@]}" 2> /dev/null
+    "$ELBO" train - --data.train=corpus --run.dir=input "${rest[@]}" 2> /dev/null < three.yaml
+    "$ELBO" train <(cat three.yaml) --data.train=corpus --run.dir=pipe "${rest[@]}" 2> /dev/null
+    cmp {file,input}/checkpoints/step-00000003/model.safetensors
+    cmp {file,pipe}/checkpoints/step-00000003/model.safetensors
+}
+
 @test "train --json prints its result on standard output, and nothing else there" {
     train product --data.valid=test --train.steps=6 --train.eval_every=3 --checkpoint.best=neg_elbo --json > result.json 2> said.log
     json result.json 'x["step"] == 6 and x["valid"]["neg_elbo"] > 0 and x["best"]["step"] in (3, 6) and x["loss"] > 0 and not x["interrupted"]'
