@@ -6,7 +6,7 @@
  *     size_t z = elbo_run_latent_width(run);
  *     float mu[z], logvar[z];
  *     const char *text[] = {"a small bird"};
- *     elbo_run_encode(run, mu, logvar, text, 1, &error);
+ *     elbo_run_encode(run, mu, logvar, text, NULL, 1, &error);
  *     struct elbo_text back = {0};
  *     elbo_run_decode(run, &back, mu, 1, &(struct elbo_decode_options){0}, &error);
  *     puts(back.text);
@@ -35,9 +35,10 @@ size_t elbo_run_latent_width(const elbo_run *run); /* Z; 0 for a language model 
 uint64_t elbo_run_step(const elbo_run *run);       /* training steps behind it                   */
 struct elbo_tokenizer *elbo_run_tokenizer(const elbo_run *run); /* borrowed */
 
-/* mu and logvar (count, Z) of the posteriors of `count` sentences (UTF-8). A sentence longer than the model was trained for
- * is cut. ELBO_USAGE for a model without a latent. */
-elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, size_t count,
+/* mu and logvar (count, Z) of the posteriors of `count` sentences. `sizes` (count) are their bytes, any of which may be NUL; null: each
+ * text ends with one. Ill-formed UTF-8 becomes U+FFFD, as the commands read it. A sentence longer than the model was trained for is
+ * cut. ELBO_USAGE for a model without a latent. */
+elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, const size_t *sizes, size_t count,
                             elbo_error *error);
 
 /* All zero: the likeliest token at each step, as long as the model was trained for, never the unknown mark. */

@@ -2,11 +2,9 @@
 #include "cli/cli.h"
 
 #include "base/json.h"
-#include "train/effects.h"
 #include "train/trainer.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 static void line(void *context, const char *text)
 {
@@ -20,16 +18,6 @@ static void warning(void *context, const char *text)
     log_warning(&cli->log, "%s", text);
 }
 
-/* Options that have no effect beside the others: refused on the command line, said where a file has them. */
-elbo_status cli_check_effects(struct cli *cli, elbo_error *error)
-{
-    char *said;
-    ELBO_TRY(effects_check(&said, cli->options, &cli->config, error));
-    if (said) log_line(&cli->log, "%s", said);
-    free(said);
-    return ELBO_OK;
-}
-
 static elbo_status result(const struct trainer *trainer, elbo_error *error)
 {
     json_t *all = trainer_result(trainer);
@@ -40,7 +28,6 @@ elbo_status cli_train(struct cli *cli, elbo_error *error)
 {
     struct train_report report = {line, warning, cli};
     struct trainer *trainer;
-    ELBO_TRY(cli_check_effects(cli, error));
     ELBO_TRY(trainer_open(&trainer, &cli->config, cli->options, &report, error));
     elbo_status status = trainer_run(trainer, error);
     if (cli->config.json && (!status || status == ELBO_INTERRUPTED)) {

@@ -62,7 +62,7 @@ struct elbo_tokenizer *elbo_run_tokenizer(const elbo_run *run)
     return run->run.tokenizer;
 }
 
-elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, size_t count,
+elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, const size_t *sizes, size_t count,
                             elbo_error *error)
 {
     size_t z = elbo_run_latent_width(run);
@@ -70,8 +70,13 @@ elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char 
     struct elbo_ids *ids = calloc(count + 1, sizeof *ids);
     float *stats = malloc((count * 2 * z + 1) * sizeof *stats);
     elbo_status status = ids && stats ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to encode %zu sentences", count);
-    for (size_t i = 0; i < count && !status; i++)
-        status = elbo_tokenizer_encode(run->run.tokenizer, &ids[i], texts[i], strlen(texts[i]), error);
+    struct elbo_text text = {0};
+    for (size_t i = 0; i < count && !status; i++) {
+        size_t replaced, first;
+        status = elbo_text_repair(&text, &replaced, &first, texts[i], sizes ? sizes[i] : strlen(texts[i]), error);
+        if (!status) status = elbo_tokenizer_encode(run->run.tokenizer, &ids[i], text.text ? text.text : "", text.size, error);
+    }
+    elbo_text_free(&text);
     struct slot_options slots = slot_options_of(&run->config);
     slots.too_long = SLOT_TRUNCATE;
     if (!status && count) status = encode_sentences(&run->run.model, stats, ids, count, &slots, &run->run.marks, error);

@@ -3,6 +3,7 @@
 #include "base/files.h"
 #include "graph/backends.h"
 #include "train/checkpoint.h"
+#include "train/effects.h"
 #include "train/limits.h"
 #include "train/memory.h"
 #include "train/report.h"
@@ -36,6 +37,12 @@ static elbo_status open_data(struct trainer *t, elbo_error *error)
         if (strcmp(elbo_corpus_tokenizer_hash(t->train), elbo_corpus_tokenizer_hash(t->valid)))
             return elbo_fail(error, ELBO_INPUT, "%s and %s have different tokenizers; prepare the second with "
                              "--tokenizer.from=%s", c->data.train, c->data.valid, c->data.train);
+    }
+    const char *one = elbo_corpus_set(t->train), *other = t->valid ? elbo_corpus_set(t->valid) : "";
+    if (*one && *other && strcmp(one, other) && t->report.warning) {
+        char text[2 * FILES_PATH + 128];
+        snprintf(text, sizeof text, "%s and %s are parts of different splits: sentences of one may stand in the other", c->data.train, c->data.valid);
+        t->report.warning(t->report.context, text);
     }
     ELBO_TRY(limits_check(t->train, "data.train", &c->data, &t->report, error));
     if (t->valid && c->train.eval_every) ELBO_TRY(limits_check(t->valid, "data.valid", &c->data, &t->report, error));
@@ -230,7 +237,10 @@ static void tell_ranks(struct trainer *t)
 /* In parts that fail on every rank where they fail on one. */
 static elbo_status open_all(struct trainer *t, elbo_error *error)
 {
-    char from[FILES_PATH] = "";
+    char from[FILES_PATH] = "", *said;
+    ELBO_TRY(effects_check(&said, t->options, t->config, error));
+    if (said) report_line(t, "%s", said);
+    free(said);
     ELBO_TRY(elbo_config_check(t->config, error));
     block_signals(t); /* in this thread and in those that it starts, the libraries' too */
     ELBO_TRY(team_detect(&t->team, t->config, &t->backend, error));

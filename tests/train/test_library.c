@@ -51,9 +51,16 @@ static void test_prepare_train_use(void **state)
     assert_int_equal(elbo_run_step(run), 30);
     float mu[16], logvar[16], alone[8], unused[8];
     const char *sentences[] = {"the small bird sees two trees", "the large bird"};
-    assert_int_equal(elbo_run_encode(run, mu, logvar, sentences, 2, &error), ELBO_OK);
-    assert_int_equal(elbo_run_encode(run, alone, unused, sentences + 1, 1, &error), ELBO_OK);
+    assert_int_equal(elbo_run_encode(run, mu, logvar, sentences, NULL, 2, &error), ELBO_OK);
+    assert_int_equal(elbo_run_encode(run, alone, unused, sentences + 1, NULL, 1, &error), ELBO_OK);
     assert_memory_equal(alone, mu + 8, sizeof alone); /* a sentence's posterior does not depend on its neighbours */
+    const char *beginning[] = {"the large bird\0 with a tail"}, *marked[] = {"\xef\xbb\xbfthe large bird"};
+    assert_int_equal(elbo_run_encode(run, alone, unused, beginning, (size_t[]){14}, 1, &error), ELBO_OK); /* as many bytes as are said */
+    assert_memory_equal(alone, mu + 8, sizeof alone);
+    assert_int_equal(elbo_run_encode(run, alone, unused, beginning, (size_t[]){27}, 1, &error), ELBO_OK); /* a NUL ends no sentence */
+    assert_memory_not_equal(alone, mu + 8, sizeof alone);
+    assert_int_equal(elbo_run_encode(run, alone, unused, marked, NULL, 1, &error), ELBO_OK); /* a byte order mark is no letter */
+    assert_memory_equal(alone, mu + 8, sizeof alone);
     for (int i = 0; i < 16; i++) assert_true(isfinite(mu[i]) && isfinite(logvar[i]));
     struct elbo_text first[2] = {{0}}, again[2] = {{0}};
     struct elbo_decode_options options = {.temperature = 1, .seed = 3};
