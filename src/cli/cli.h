@@ -59,11 +59,4 @@ elbo_status cli_bench(struct cli *cli, elbo_error *error);
 elbo_status cli_plan(struct cli *cli, elbo_error *error);
 elbo_status cli_launch(struct cli *cli, elbo_error *error);
 
-/* ---- small things ---- */
-
-/* Reads a line of standard input, without its end, into `line`; *more is false at the end of the input. Ill-formed
- * UTF-8 is replaced by U+FFFD and added to `*replaced`. */
-struct elbo_text;
-elbo_status cli_read_line(bool *more, struct elbo_text *line, size_t *replaced, elbo_error *error);
-
 #endif

@@ -26,8 +26,8 @@ static const struct cli_command commands[] = {
      "elbo interpolate runs/a --from=\"...\" --to=\"...\" --steps=7"},
     {"encode", "RUN", "turn sentences of standard input into latents", COMMAND_ENCODE, 1, 1, false, cli_encode_command,
      "elbo encode runs/a --format=npy --out=z.npy < sentences.txt"},
-    {"decode", "RUN", "turn latents of standard input (JSON lines) into sentences", COMMAND_DECODE, 1, 1, false, cli_decode,
-     "elbo decode runs/a < z.jsonl"},
+    {"decode", "RUN", "turn latents of standard input (JSON lines or a .npy) into sentences", COMMAND_DECODE, 1, 1, false, cli_decode,
+     "elbo decode runs/a < z.npy"},
     {"plan", "[CONFIG.yaml]", "say what a run will hold in memory and compute", COMMAND_PLAN, 0, 1, true, cli_plan,
      "elbo plan config.yaml --json"},
     {"bench", "step|kernels|collectives", "time training steps, each kind of call in one against the device's measured limits, or what ranks exchange", COMMAND_BENCH,
@@ -150,25 +150,4 @@ int main(int argc, char **argv)
         _exit((int)status);
     }
     return (int)status;
-}
-
-elbo_status cli_read_line(bool *more, struct elbo_text *line, size_t *replaced, elbo_error *error)
-{
-    char *raw = NULL;
-    size_t room = 0, bad, first;
-    errno = 0;
-    ssize_t size = getline(&raw, &room, stdin);
-    *more = size >= 0;
-    elbo_status status = ELBO_OK;
-    if (size < 0) {
-        if (errno == ENOMEM) status = elbo_fail(error, ELBO_MEMORY, "no memory for a line of standard input");
-        else if (ferror(stdin)) status = elbo_fail(error, ELBO_IO, "cannot read standard input: %s", strerror(errno));
-    } else {
-        if (size && raw[size - 1] == '\n') size--;
-        if (size && raw[size - 1] == '\r') size--;
-        status = elbo_text_repair(line, &bad, &first, raw, (size_t)size, error);
-        *replaced += bad;
-    }
-    free(raw);
-    return status;
 }

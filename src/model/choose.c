@@ -19,7 +19,6 @@ enum {
     LANES = 16,   /* partial sums that the compiler may keep in vectors           */
     BLOCK = 1024, /* tokens whose masses are summed in f32 before they join a double */
     FEW = 64,     /* candidates that are sorted                                   */
-    GROUP = 64,   /* tokens of which the largest logit is looked at               */
     PART = 32,    /* a 32nd of the tokens, or fewer, are moved together           */
     TRIALS = 4,   /* draws from all tokens, before the kept ones are looked for   */
 };
@@ -237,12 +236,20 @@ static void narrow(struct bracket *b, float threshold, struct held h)
     }
 }
 
-/* For few of many tokens: as many groups as are wanted have their largest logit above the threshold that this moves `lowest` to. */
+/* For few of many tokens: as many groups as are wanted have their largest logit above the threshold that this moves `lowest` to. A
+ * group is a lane of a block. */
 static void skip_most(struct bracket *b, const struct row *r, struct choose_scratch *s)
 {
-    size_t groups = r->count / GROUP;
+    size_t groups = r->count / BLOCK * LANES;
     if (b->most > groups / 2) return;
-    for (size_t g = 0; g < groups; g++) s->x_left[g] = largest(r->x + g * GROUP, GROUP);
+    for (size_t g = 0; g < groups; g += LANES) {
+        const float *x = r->x + g / LANES * BLOCK;
+        float lane[LANES];
+        for (size_t j = 0; j < LANES; j++) lane[j] = x[j];
+        for (size_t i = LANES; i < BLOCK; i += LANES)
+            for (size_t j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+        for (size_t j = 0; j < LANES; j++) s->x_left[g + j] = lane[j];
+    }
     struct row maxima = {s->x_left, s->x_left, NULL, groups};
     struct bracket m = {.lowest = b->lowest, .highest = b->highest, .wanted = INFINITY, .most = b->most};
     for (int i = 0; i < 16; i++) {

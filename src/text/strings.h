@@ -26,6 +26,9 @@ elbo_status strings_insert(struct strings *strings, uint32_t *number, const char
 uint32_t strings_find(const struct strings *strings, const char *text, size_t size);
 void strings_free(struct strings *strings);
 
+/* Bytes to skip at the beginning of a source of text: 3 for a byte order mark of UTF-8, else 0. */
+size_t text_skip_bom(const char *text, size_t size);
+
 static inline const char *strings_text(const struct strings *strings, size_t number, size_t *size)
 {
     *size = strings->start[number + 1] - strings->start[number];
