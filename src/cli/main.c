@@ -4,6 +4,8 @@
 #include "elbo/tokenizer.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -101,6 +103,8 @@ static elbo_status check_arguments(const struct cli *cli, const struct cli_comma
 static elbo_status run_command(struct cli *cli, const struct cli_command *command, elbo_error *error)
 {
     cli->mask = command->mask;
+    /* a reader of the log that leaves does not end a training, or what watches one */
+    if (command->mask & (COMMAND_TRAIN | COMMAND_LAUNCH)) signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < cli->override_count; i++)
         if (!strcmp(cli->overrides[i], "--help")) return cli_help_command(command->name, error);
     ELBO_TRY(check_arguments(cli, command, error));
@@ -135,9 +139,19 @@ static elbo_status run(struct cli *cli, int argc, char **argv, elbo_error *error
     return status;
 }
 
+/* A standard stream that is closed would be the number of the first file opened, and lines for people would go into it. In its place
+ * stands /dev/null, opened so that what is said is dropped, and that reading input and writing a product fail as they should. */
+static void hold_standard_streams(void)
+{
+    static const int modes[] = {[STDIN_FILENO] = O_WRONLY, [STDOUT_FILENO] = O_RDONLY, [STDERR_FILENO] = O_WRONLY};
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd) _exit(ELBO_IO);
+}
+
 int main(int argc, char **argv)
 {
     elbo_error error = {0};
+    hold_standard_streams();
     struct cli cli = {.log = log_open(stderr)};
     elbo_status status = run(&cli, argc, argv, &error);
     log_progress_end(&cli.log);

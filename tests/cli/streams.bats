@@ -216,6 +216,29 @@ P
     echo '{"x": 1}' | refused 3 'line 1' '"z"' '"mu"' -- "$ELBO" decode run
 }
 
+@test "closed standard streams: nothing is written into files, products fail, work does not" {
+    train closed 2>&- < /dev/null
+    train closed_all <&- >&- 2>&-
+    [ -d closed/checkpoints/step-00000040 ] && [ -d closed_all/checkpoints/step-00000040 ]
+    if grep -r -a -l 'tok/s' closed closed_all; then return 1; fi
+    for command in "sample run" "tokenize run --decode" "info run" "help"; do
+        local got=0
+        # shellcheck disable=SC2086
+        echo 5 | "$ELBO" $command >&- 2> message || got=$?
+        [ "$got" -eq 4 ] && grep -q 'standard output' message || { echo "$command: $got"; cat message; return 1; }
+    done
+    local got=0
+    "$ELBO" tokenize run <&- 2> message || got=$?
+    [ "$got" -eq 4 ] && grep -q 'standard input' message
+    "$ELBO" sample run --count=1 <&- 2>&- > one
+    [ "$(wc -l < one)" -eq 1 ]
+}
+
+@test "a reader of the log that leaves does not end a training" {
+    train left --log.every=1 2>&1 | head -n 2 > two
+    [ "$(wc -l < two)" -eq 2 ] && [ -d left/checkpoints/step-00000040 ]
+}
+
 @test "a terminal is told that it is being read" {
     command -v script > /dev/null || skip "script(1) is missing"
     { sleep 0.5; printf 'the bird\n\004'; } | timeout 10 script -qec "\"$ELBO\" tokenize run" /dev/null > typed
