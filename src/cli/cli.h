@@ -36,10 +36,13 @@ struct cli_command {
 
 /* The rows of main.c, for help and completion. */
 const struct cli_command *cli_commands(size_t *count);
+const struct cli_command *cli_find_command(const char *name); /* null: there is none */
 
 /* help.c */
 elbo_status cli_help(struct cli *cli, elbo_error *error);              /* elbo help [COMMAND | --reference] */
-elbo_status cli_help_command(const char *name, elbo_error *error);     /* elbo COMMAND --help               */
+void cli_help_overview(void);                                          /* elbo --help                       */
+/* elbo COMMAND --help, -h or --help=all: `how` is that word. Commands of many options show those that matter, and the rest with all. */
+elbo_status cli_help_command(const struct cli_command *command, const char *how, elbo_error *error);
 elbo_status cli_completion(struct cli *cli, elbo_error *error);        /* elbo completion bash              */
 
 /* one file each */

@@ -53,7 +53,7 @@ static elbo_status put_batch(struct run *run, const float *z, size_t rows, size_
 static bool greedy_by_default(const struct cli *cli)
 {
     return !options_given(cli->options, "temperature") && !options_given(cli->options, "top_p") &&
-           !options_given(cli->options, "top_k");
+           !options_given(cli->options, "top_k") && !options_given(cli->options, "greedy");
 }
 
 /* Opens the command's run and reads what it asks for. The run is closed again when this fails. */

@@ -1,5 +1,7 @@
 /* elbo: finds the command, reads its options, runs it, and says what went wrong. The exit code is the elbo_status. */
 #include "cli/cli.h"
+#include "cli/paths.h"
+#include "cli/words.h"
 
 #include "elbo/tokenizer.h"
 
@@ -32,10 +34,10 @@ static const struct cli_command commands[] = {
      "elbo decode runs/a < z.npy"},
     {"plan", "[CONFIG.yaml]", "say what a run will hold in memory and compute", COMMAND_PLAN, 0, 1, true, cli_plan,
      "elbo plan config.yaml --json"},
-    {"bench", "step|kernels|collectives", "time training steps, each kind of call in one against the device's measured limits, or what ranks exchange", COMMAND_BENCH,
-     1, 1, false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --decoder.width=512 --json"},
+    {"bench", "step|kernels|collectives", "time training steps, their kernels against the device's limits, or what ranks exchange", COMMAND_BENCH,
+     1, 1, false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --json"},
     {"launch", "[-n N] [--max-restarts=K ...] -- COMMAND ...",
-     "start N ranks of a command on this host, watch them, start them again when one dies", COMMAND_LAUNCH, 0, 2, false, cli_launch,
+     "start N ranks of a command on this host, watch them, start them again when one dies", COMMAND_LAUNCH, 0, 1u << 20, false, cli_launch,
      "elbo launch -n 4 --max-restarts=3 -- train config.yaml --run.dir=runs/a"},
     {"tokenize", "CORPUS|RUN", "turn lines of standard input into token ids, or back with --decode", COMMAND_TOKENIZE, 1,
      1, false, cli_tokenize, "elbo tokenize corpus < text.txt"},
@@ -54,88 +56,60 @@ const struct cli_command *cli_commands(size_t *count)
     return commands;
 }
 
-static const struct cli_command *find_command(const char *name, elbo_error *error)
+const struct cli_command *cli_find_command(const char *name)
 {
-    enum { COUNT = sizeof commands / sizeof *commands };
-    const char *names[COUNT];
-    for (size_t i = 0; i < COUNT; i++) {
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (!strcmp(commands[i].name, name)) return &commands[i];
-        names[i] = commands[i].name;
-    }
-    const char *near = nearest_word(name, names, COUNT);
-    if (near) elbo_fail(error, ELBO_USAGE, "unknown command '%.60s'; did you mean %s?", name, near);
-    else elbo_fail(error, ELBO_USAGE, "unknown command '%.60s'; `elbo --help` lists them", name);
     return NULL;
 }
 
-/* Sorts the words of the command line into arguments and overrides; `words` has room for all of both. */
-static void sort_words(struct cli *cli, int argc, char **argv, const char **words, bool takes_command)
-{
-    bool options = true;
-    size_t positional = 0;
-    const char **overrides = words + argc;
-    for (int i = 2; i < argc && !cli->command; i++) {
-        if (options && !strcmp(argv[i], "--") && takes_command) cli->command = argv + i + 1;
-        else if (options && !strcmp(argv[i], "--")) options = false;
-        else if (options && !strncmp(argv[i], "--", 2)) overrides[cli->override_count++] = argv[i];
-        else words[positional++] = argv[i];
-    }
-    cli->arguments = words;
-    cli->argument_count = positional;
-    cli->overrides = overrides;
-}
-
-static elbo_status check_arguments(const struct cli *cli, const struct cli_command *command, elbo_error *error)
-{
-    for (size_t i = 0; i < cli->argument_count && command->mask != COMMAND_LAUNCH; i++)
-        if (cli->arguments[i][0] == '-' && cli->arguments[i][1])
-            return elbo_fail(error, ELBO_USAGE, "'%.100s' is not an option; options look like --section.key=value",
-                             cli->arguments[i]);
-    if (cli->argument_count < command->fewest)
-        return elbo_fail(error, ELBO_USAGE, "elbo %s needs %s; for example: %s", command->name, command->arguments,
-                         command->example);
-    if (cli->argument_count > command->most)
-        return elbo_fail(error, ELBO_USAGE, "elbo %s does not take '%.100s'; usage: elbo %s %s [--section.key=value ...]",
-                         command->name, cli->arguments[command->most], command->name, command->arguments);
-    return ELBO_OK;
-}
-
-static elbo_status run_command(struct cli *cli, const struct cli_command *command, elbo_error *error)
+static elbo_status run_command(struct cli *cli, const struct words *words, const struct cli_command *command, elbo_error *error)
 {
     cli->mask = command->mask;
     /* a reader of the log that leaves does not end a training, or what watches one */
     if (command->mask & (COMMAND_TRAIN | COMMAND_LAUNCH)) signal(SIGPIPE, SIG_IGN);
-    for (size_t i = 0; i < cli->override_count; i++)
-        if (!strcmp(cli->overrides[i], "--help")) return cli_help_command(command->name, error);
-    ELBO_TRY(check_arguments(cli, command, error));
-    if (command->reads_config && cli->argument_count)
+    if (words->help) return cli_help_command(command, words->help, error);
+    ELBO_TRY(words_check(words, command, error));
+    cli->arguments = words->arguments;
+    cli->argument_count = words->argument_count;
+    cli->overrides = words->overrides;
+    cli->override_count = words->override_count;
+    cli->command = words->command;
+    if (command->reads_config && cli->argument_count) {
+        ELBO_TRY(path_expect_config(cli->arguments[0], command->name, error));
         ELBO_TRY(options_read_yaml(cli->options, cli->arguments[0], error));
+    }
     /* help and completion have words of their own, not options of the table */
     if (command->mask)
         for (size_t i = 0; i < cli->override_count; i++)
             ELBO_TRY(options_read_argument(cli->options, cli->overrides[i], command->mask, error));
+    else if (cli->override_count && command->run != cli_help)
+        return elbo_fail(error, ELBO_USAGE, "elbo %s takes no options, and '%.60s' is one; usage: elbo %s %s", command->name, cli->overrides[0],
+                         command->name, command->arguments);
+    ELBO_TRY(words_check_values(cli, command, error));
     return command->run(cli, error);
 }
 
 static elbo_status run(struct cli *cli, int argc, char **argv, elbo_error *error)
 {
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        ELBO_TRY(cli_help_command(NULL, error));
-        return argc < 2 ? elbo_fail(error, ELBO_USAGE, "no command given") : ELBO_OK;
+        cli_help_overview();
+        return argc < 2 ? elbo_fail(error, ELBO_USAGE, "no command given; the list above names them, for example elbo train --help") : ELBO_OK;
     }
-    if (!strcmp(argv[1], "--version")) {
+    if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V") || !strcmp(argv[1], "-v")) {
         puts("elbo " ELBO_VERSION);
         return ELBO_OK;
     }
-    const struct cli_command *command = find_command(argv[1], error);
-    if (!command) return error->code;
-    const char **words = calloc(2 * (size_t)argc, sizeof *words);
-    if (!words) return elbo_fail(error, ELBO_MEMORY, "no memory for the command line");
-    sort_words(cli, argc, argv, words, command->mask == COMMAND_LAUNCH);
-    elbo_status status = options_open(&cli->options, elbo_config_table(), &cli->config, error);
-    if (status == ELBO_OK) status = run_command(cli, command, error);
+    const struct cli_command *command = cli_find_command(argv[1]);
+    if (!command) return words_no_command(argc, argv, error);
+    const char **room = calloc(2 * (size_t)argc, sizeof *room);
+    if (!room) return elbo_fail(error, ELBO_MEMORY, "no memory for the command line");
+    struct words words = {.arguments = room, .overrides = room + argc};
+    elbo_status status = words_sort(&words, argc, argv, command, error);
+    if (status == ELBO_OK) status = options_open(&cli->options, elbo_config_table(), &cli->config, error);
+    if (status == ELBO_OK) status = run_command(cli, &words, command, error);
     options_free(cli->options);
-    free(words);
+    free(room);
     return status;
 }
 
