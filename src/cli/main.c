@@ -37,7 +37,7 @@ static const struct cli_command commands[] = {
     {"bench", "step|kernels|collectives", "time training steps, their kernels against the device's limits, or what ranks exchange", COMMAND_BENCH,
      1, 1, false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --json"},
     {"launch", "[-n N] [--max-restarts=K ...] -- COMMAND ...",
-     "start N ranks of a command on this host, watch them, start them again when one dies", COMMAND_LAUNCH, 0, 1u << 20, false, cli_launch,
+     "start N ranks of a command on this host's GPUs, watch them, and restart them", COMMAND_LAUNCH, 0, 1u << 20, false, cli_launch,
      "elbo launch -n 4 --max-restarts=3 -- train config.yaml --run.dir=runs/a"},
     {"tokenize", "CORPUS|RUN", "turn lines of standard input into token ids, or back with --decode", COMMAND_TOKENIZE, 1,
      1, false, cli_tokenize, "elbo tokenize corpus < text.txt"},

@@ -73,7 +73,7 @@ setup() {
     refused 2 'did you mean tokenizer.size?' -- "$ELBO" prepare text.txt --out=c --tokenizer.sise=9
     refused 2 'did you mean prepare?' -- "$ELBO" prepair text.txt
     refused 2 'this command does not take --train.steps' -- "$ELBO" prepare text.txt --out=c --train.steps=9
-    refused 2 'options look like --section.key=value' -- "$ELBO" prepare text.txt -o c
+    refused 2 'did you mean --out=c' -- "$ELBO" prepare text.txt -o c
     refused 2 'does not take' -- "$ELBO" info a b
     [ ! -e c ]
 }
