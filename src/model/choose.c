@@ -1,6 +1,6 @@
 /* Choosing a token: see choose.h.
  *
- *   x (V) logits      e (V) exp((x - max) / temperature), 0 where it is below 1e-37
+ *   x (V) logits      e (V) exp((x - max) / temperature), 0 where it is below 1e-38
  *
  * Tokens are ordered by x, not by e, in which near logits may meet. `lowest` and `highest` bracket the threshold: the tokens above
  * `highest` are too few, those above `lowest` are enough. What lies in between, lowest < x <= highest, are the candidates. */
@@ -253,57 +253,56 @@ static void skip_most(struct bracket *b, const struct row *r, struct choose_scra
     struct row maxima = {s->x_left, s->x_left, NULL, groups};
     struct bracket m = {.lowest = b->lowest, .highest = b->highest, .wanted = INFINITY, .most = b->most};
     for (int i = 0; i < 16; i++) {
-        float middle = m.lowest + 0.5f * (m.highest - m.lowest);
+        float middle = 0.5f * m.lowest + 0.5f * m.highest;
         narrow(&m, middle, (struct held){0, above(&maxima, middle, NULL).count});
     }
     b->lowest = m.lowest;
 }
 
+/* Keeps what b wants of its candidates, of which r holds all: of FEW at most, or of many with the one logit `highest`. */
+static void take(struct kept *k, const struct row *r, const struct bracket *b)
+{
+    size_t candidates = b->low.count - b->high.count, most = b->most - b->high.count, i = 0;
+    double wanted = b->wanted - b->high.mass;
+    *k = (struct kept){.highest = b->highest, .tied = b->highest};
+    if (candidates > FEW) {
+        while (!(r->x[i] >= b->highest && r->x[i] <= b->highest)) i++;
+        while (k->tied_count < candidates && k->tied_count < most && k->mass < wanted) k->mass = (double)++k->tied_count * (double)r->e[i];
+        return;
+    }
+    for (; i < r->count; i++) { /* sorted by insertion */
+        struct candidate c = {r->x[i], r->e[i], r->ids[i]};
+        if (!(c.x > b->lowest && c.x <= b->highest)) continue;
+        size_t j = k->count++;
+        for (; j > 0 && before(c, k->candidates[j - 1]); j--) k->candidates[j] = k->candidates[j - 1];
+        k->candidates[j] = c;
+    }
+    size_t few = 0;
+    for (; few < k->count && few < most && k->mass < wanted; few++) k->mass += (double)k->candidates[few].e;
+    k->count = few;
+}
+
 /* The likeliest tokens of r until they hold what b wants. The bracket shrinks by regula falsi (the Illinois kind), and every third
- * time by half. */
+ * time by half, until few candidates are left or no number lies between its ends. */
 static void keep(struct kept *k, struct row r, struct bracket b, struct choose_scratch *s)
 {
     struct held base = {0}; /* above `highest` and no longer in r */
-    size_t left;
     b.low = above(&r, b.lowest, NULL);
     b.over = fmax(beyond(&b, b.low), 0);
     for (unsigned turn = 1;; turn++) {
-        left = b.low.count - b.high.count;
+        size_t left = b.low.count - b.high.count;
         if (left <= r.count / PART || (left <= FEW && !r.ids)) {
             r = gather(&r, b.lowest, b.highest, s);
             base = b.high;
         }
-        float half = b.lowest + 0.5f * (b.highest - b.lowest), middle = half;
+        float half = 0.5f * b.lowest + 0.5f * b.highest, middle = half;
         if (turn % 3) middle = b.lowest + (float)(b.over / (b.over - b.under)) * (b.highest - b.lowest);
         if (!inside(&b, middle)) middle = half;
         if (left <= FEW || !inside(&b, middle)) break;
         struct held h = above(&r, middle, NULL);
         narrow(&b, middle, (struct held){base.mass + h.mass, base.count + h.count});
     }
-    struct held high = b.high;
-    float highest = b.highest, lowest = b.lowest;
-    double wanted = b.wanted;
-    size_t most = b.most;
-    *k = (struct kept){.highest = highest, .tied = highest};
-    if (left > FEW) { /* neighbouring numbers: every candidate has the logit `highest` */
-        size_t i = 0;
-        while (!(r.x[i] >= highest && r.x[i] <= highest)) i++;
-        while (k->tied_count < left && high.count + k->tied_count < most && high.mass + k->mass < wanted) {
-            k->tied_count++;
-            k->mass = (double)k->tied_count * (double)r.e[i];
-        }
-        return;
-    }
-    for (size_t i = 0; i < r.count; i++) { /* sorted by insertion */
-        struct candidate c = {r.x[i], r.e[i], r.ids[i]};
-        if (!(c.x > lowest && c.x <= highest)) continue;
-        size_t j = k->count++;
-        for (; j > 0 && before(c, k->candidates[j - 1]); j--) k->candidates[j] = k->candidates[j - 1];
-        k->candidates[j] = c;
-    }
-    size_t few = 0;
-    for (; few < k->count && high.count + few < most && high.mass + k->mass < wanted; few++) k->mass += (double)k->candidates[few].e;
-    k->count = few;
+    take(k, &r, &b);
 }
 
 /* ---- the draw ---- */
@@ -392,8 +391,9 @@ uint32_t choose_token(float *x, size_t v, const struct generate_options *o, cons
     struct row r = {x, s->e, NULL, v};
     bool all = o->top_p >= 1, cut = !all || (o->top_k && o->top_k < v);
     /* Tokens with less than a V-th of 1 - top_p hold less than that together; those below 88 temperatures hold nothing. */
-    float depth = all ? 88 : (float)fmin(88, 1e-3 - log((1 - o->top_p) * total / (double)v)), lowest = top - depth * temperature;
-    struct bracket b = {.lowest = lowest < top ? lowest : nextafterf(top, -INFINITY), .highest = top, .under = -1,
+    float depth = all ? 88 : (float)fmin(88, 1e-3 - log((1 - o->top_p) * total / (double)v));
+    float lowest = nextafterf(top - depth * temperature, -INFINITY); /* not above, whatever was rounded */
+    struct bracket b = {.lowest = lowest, .highest = top, .under = -1,
                         .wanted = all ? INFINITY : o->top_p * total, .most = o->top_k ? o->top_k : v};
     if (cut) skip_most(&b, &r, s);
     for (uint32_t trial = 0; trial < TRIALS; trial++) {

@@ -98,6 +98,8 @@ static void frequencies_are_the_definition(void **state)
     static const float spread[V] = {9, 0.3f, 8, 2.0f, 1.5f, 1.1f, 0.7f, 0.1f, -0.4f, -1.0f, -1.9f, -3.0f};
     static const float tied[V] = {5, 1, 5, 2, 2, 1, 1, 1, 0, 0, 0, 0};
     static const float equal[V] = {3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3}; /* ten may be written: every probability is a tenth */
+    static const float steep[V] = {0, 4096, 0, 4096.0005f, 4095.9995f, 4095.999f, 4095.9985f, 4095.998f, 4000, 1, 2, 3};
+    static const float wide[V] = {0, 3e38f, 0, -3e38f, 1e38f, -1e38f, 0, 1e30f, -1e30f, 5, 2e38f, -2e38f};
     static const uint32_t never[] = {4, 11};
     static const struct {
         const float *logits;
@@ -123,6 +125,8 @@ static void frequencies_are_the_definition(void **state)
         {equal, {.temperature = 3, .top_p = 0.5000001}}, /* six do */
         {equal, {.temperature = 3, .top_p = 0.4999999}},
         {equal, {.temperature = 1, .top_p = 0.7, .top_k = 6}},
+        {steep, {.temperature = 0.0005, .top_p = 0.9999}}, /* neighbouring numbers, a temperature apart */
+        {wide, {.temperature = 1e30, .top_p = 0.5}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char what[96];
