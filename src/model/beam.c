@@ -54,19 +54,17 @@ static void extend(void *argument, size_t row, size_t worker)
     float *logits = s->logits + row * s->vocabulary;
     struct candidate *list = s->found + row * (s->beam + 1);
     size_t count = 0;
-    double top = -INFINITY, sum = 0;
+    list[s->beam].log_p = -INFINITY;
     if (s->log_p[row] > -INFINITY) {
-        for (size_t v = 0; v < s->vocabulary; v++) top = logits[v] > top ? logits[v] : top;
-        for (size_t v = 0; v < s->vocabulary; v++) sum += exp(logits[v] - top);
-        double base = s->log_p[row] - top - log(sum);
+        double base = s->log_p[row] - choose_log_sum(logits, s->vocabulary);
+        float worst = -INFINITY; /* of a full list: later tokens must be above it */
         choose_ban(logits, s->vocabulary, s->o, s->marks); /* they keep their share of the sum */
         for (size_t v = 0; v < s->vocabulary; v++) {
-            struct candidate c = {base + logits[v], (uint32_t)row, (uint32_t)v};
+            struct candidate c = {base + (double)logits[v], (uint32_t)row, (uint32_t)v};
             if (v == s->marks->end) list[s->beam] = c;
-            else if (c.log_p > -INFINITY) insert(list, &count, s->beam, c);
+            else if (logits[v] > worst && c.log_p > -INFINITY) insert(list, &count, s->beam, c);
+            if (count == s->beam) worst = logits[list[count - 1].token];
         }
-    } else {
-        list[s->beam].log_p = -INFINITY;
     }
     for (; count < s->beam; count++) list[count].log_p = -INFINITY;
 }

@@ -98,21 +98,21 @@ static inline float exponential(float x)
     return p * scale.value;
 }
 
-/* e, the mass of each block, and of all. */
+/* e (n), the mass of each block, and of all. */
 CHOOSE_CLONES
-static double exponentials(struct choose_scratch *s, const float *x, size_t n, float top, float inverse)
+static double exponentials(float *all, double *blocks, const float *x, size_t n, float top, float inverse)
 {
     double total = 0;
     for (size_t at = 0; at < n; at += BLOCK) {
         size_t size = n - at < BLOCK ? n - at : BLOCK, i = 0;
-        float lane[LANES] = {0}, *e = s->e + at;
+        float lane[LANES] = {0}, *e = all + at;
         for (; i < size; i++) e[i] = exponential((x[at + i] - top) * inverse);
         for (i = 0; i + LANES <= size; i += LANES)
             for (size_t j = 0; j < LANES; j++) lane[j] += e[i + j];
         double sum = 0;
         for (; i < size; i++) sum += (double)e[i];
         for (size_t j = 0; j < LANES; j++) sum += (double)lane[j];
-        s->blocks[at / BLOCK] = sum;
+        blocks[at / BLOCK] = sum;
         total += sum;
     }
     return total;
@@ -362,6 +362,15 @@ static bool is_kept(const struct row *r, size_t t, struct bracket *b)
     return beyond(b, h) < 0;
 }
 
+double choose_log_sum(const float *x, size_t v)
+{
+    float top = largest(x, v), e[BLOCK];
+    double sum = 0, block;
+    if (!isfinite(top)) return NAN;
+    for (size_t at = 0; at < v; at += BLOCK) sum += exponentials(e, &block, x + at, v - at < BLOCK ? v - at : BLOCK, top, 1);
+    return (double)top + log(sum);
+}
+
 void choose_ban(float *logits, size_t vocabulary, const struct generate_options *o, const struct text_marks *marks)
 {
     if (marks->start < vocabulary) logits[marks->start] = -INFINITY;
@@ -386,7 +395,7 @@ uint32_t choose_token(float *x, size_t v, const struct generate_options *o, cons
         return (uint32_t)i;
     }
     float temperature = (float)fmin(fmax(o->temperature, 1e-30), 1e30); /* within what f32 can divide by */
-    double total = exponentials(s, x, v, top, 1 / temperature);
+    double total = exponentials(s->e, s->blocks, x, v, top, 1 / temperature);
     struct noise_key key = noise_key(o->seed, noise_purpose("generate.token"), 0);
     struct row r = {x, s->e, NULL, v};
     bool all = o->top_p >= 1, cut = !all || (o->top_k && o->top_k < v);

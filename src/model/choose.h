@@ -21,6 +21,9 @@ void choose_scratch_free(struct choose_scratch *scratch);
 /* Sets the logits (V) of the tokens that may not be written to minus infinity. */
 void choose_ban(float *logits, size_t vocabulary, const struct generate_options *o, const struct text_marks *marks);
 
+/* log of the sum of exp(logits), within 1e-6; what is not a number counts nothing. Not a number when no logit is finite. */
+double choose_log_sum(const float *logits, size_t vocabulary);
+
 /* A token for logits (V), which are changed by choose_ban. The noise has the address (seed, sample, position; draw: the trial). The end mark
  * when no logit that may be taken is finite. */
 uint32_t choose_token(float *logits, size_t vocabulary, const struct generate_options *o, const struct text_marks *marks, uint64_t sample,
