@@ -14,7 +14,7 @@ struct exit_code {
 static const struct exit_code exit_codes[] = {
     {ELBO_OK, "ok", "everything was done"},
     {ELBO_INTERNAL, "internal", "a bug, please report it"},
-    {ELBO_USAGE, "usage", "an option or argument is unknown, malformed or out of range"},
+    {ELBO_USAGE, "usage", "an option or argument is unknown, malformed, out of range, or contradicts another"},
     {ELBO_INPUT, "input", "a file's content is empty, truncated, foreign or of another version"},
     {ELBO_IO, "io", "the system refused: missing file, no permission, disk full"},
     {ELBO_MEMORY, "memory", "not enough memory; the message says for what"},

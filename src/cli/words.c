@@ -50,7 +50,9 @@ static elbo_status check_blank(const char *word, const char *next, const struct 
     if (!row || !(row->commands & command->mask) || !next) return ELBO_OK;
     bool number = next[0] == '-' && ((next[1] >= '0' && next[1] <= '9') || next[1] == '.');
     if (row->type == OPTION_BOOL ? !is_bool_word(next) : next[0] == '-' && next[1] && !number) return ELBO_OK;
-    return elbo_fail(error, ELBO_USAGE, "%s %.100s: a value stands behind an equals sign; write %s=%.100s", word, next, word, next);
+    const char *quote = strpbrk(next, " \t*?$&;|<>()") || !*next ? "\"" : "";
+    return elbo_fail(error, ELBO_USAGE, "%s %s%.100s%s: a value stands behind an equals sign; write %s=%s%.100s%s", word, quote, next, quote, word,
+                     quote, next, quote);
 }
 
 /* ---- sorting ---- */

@@ -116,6 +116,16 @@ P
     done
 }
 
+@test "every sample has a z of its own, in every batch" {
+    "$ELBO" sample run --greedy --count=192 > all # what z alone decides
+    [ "$(sort -u all | wc -l)" -gt 1 ]
+    for batch in 0 64 128; do tail -n +$((batch + 1)) all | head -n 64 > "batch$batch"; done
+    differs batch0 batch64
+    differs batch64 batch128
+    "$ELBO" sample run --greedy --count=192 --seed=2 > other
+    differs all other
+}
+
 @test "what cannot be written is an error, and ends a long command" {
     refused 4 'standard output' -- timeout 10 bash -c '"$ELBO" sample run --count=100000000 > /dev/full'
     refused 4 'standard output' -- timeout 10 bash -c 'yes the bird | "$ELBO" tokenize run > /dev/full'
