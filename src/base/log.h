@@ -2,7 +2,8 @@
  *
  * A `struct log` is passed around by whoever wants to say something. On a terminal a progress line rewrites itself and
  * gives way to log lines; elsewhere progress is silent, so that files and pipes hold lines only. NO_COLOR and
- * TERM=dumb switch colour off. One thread at a time. */
+ * TERM=dumb switch colour off. One thread at a time. What cannot be written is dropped: nobody's work ends because nobody listens (a
+ * program that works long ignores SIGPIPE for that). */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 

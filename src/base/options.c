@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 struct options_string {
     struct options_string *next;
@@ -93,26 +94,71 @@ static const char *last_part(const char *key)
     return dot ? dot + 1 : key;
 }
 
+/* The key with _ for -, as most keys are written. */
+static void underscored(char *out, size_t size, const char *key)
+{
+    snprintf(out, size, "%s", key);
+    for (char *c = out; *c; c++)
+        if (*c == '-') *c = '_';
+}
+
+static const struct option_alias *find_alias(const struct option_table *table, const char *key, unsigned mask)
+{
+    char name[128];
+    underscored(name, sizeof name, last_part(key));
+    for (size_t i = 0; i < table->alias_count; i++) {
+        const struct option *row = options_find(table, table->aliases[i].key);
+        if (row && (row->commands & mask) && !strcmp(table->aliases[i].name, name)) return &table->aliases[i];
+    }
+    return NULL;
+}
+
+/* "no-tf32", "no_greedy": the switch behind it, or null. */
+static const struct option *negated(const struct option_table *table, const char *key, unsigned mask)
+{
+    if (strncmp(key, "no-", 3) && strncmp(key, "no_", 3)) return NULL;
+    char name[128];
+    underscored(name, sizeof name, key + 3);
+    const struct option *row = options_find(table, name);
+    return row && row->type == OPTION_BOOL && (row->commands & mask) ? row : NULL;
+}
+
+/* Options of the command whose name behind the section is the key's, with " or " between; nothing: "". */
+static void same_names(char *out, size_t size, const struct option_table *table, const char *key, unsigned mask)
+{
+    *out = 0;
+    for (size_t i = 0; i < table->count; i++) {
+        const char *other = table->rows[i].key;
+        if ((table->rows[i].commands & mask) && !strcmp(last_part(key), last_part(other)) && strlen(out) + strlen(other) + 6 < size)
+            snprintf(out + strlen(out), size - strlen(out), "%s%s", *out ? " or " : "", other);
+    }
+}
+
 static elbo_status unknown_key(const struct option_table *table, const char *key, unsigned mask, const char *where,
                                elbo_error *error)
 {
-    const char *best = NULL;
-    size_t least = near_enough(key) + 1;
-    char others[256] = "";
+    const struct option_alias *alias = find_alias(table, key, mask);
+    const struct option *negative = negated(table, key, mask);
+    if (negative)
+        return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; write %s=false", where, key, negative->key);
+    if (alias)
+        return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; did you mean %s?%s%s", where, key, alias->key, alias->note ? " " : "",
+                         alias->note ? alias->note : "");
+    const char *best = NULL, *nearly = NULL;
+    size_t least = near_enough(key) + 1, least_part = least;
+    char others[256], name[128];
     for (size_t i = 0; i < table->count; i++) {
         const struct option *row = &table->rows[i];
         if (!(row->commands & mask)) continue;
-        size_t distance = edit_distance(key, row->key);
-        if (distance < least) {
-            least = distance;
-            best = row->key;
-        }
-        /* the right name without its section, or in another one */
-        if (!strcmp(last_part(key), last_part(row->key)) && strlen(others) + strlen(row->key) + 6 < sizeof others)
-            snprintf(others + strlen(others), sizeof others - strlen(others), "%s%s", *others ? " or " : "", row->key);
+        size_t distance = edit_distance(key, row->key), part = edit_distance(key, last_part(row->key));
+        if (distance < least) least = distance, best = row->key;
+        if (part < least_part) least_part = part, nearly = row->key; /* the section forgotten, and a slip */
     }
-    if (best && least <= 1) others[0] = 0;
-    if (*others) best = others;
+    same_names(others, sizeof others, table, key, mask);
+    if (*others && !(best && least <= 1)) best = others;
+    if (!best) best = nearly;
+    underscored(name, sizeof name, key);
+    if (!best && strcmp(name, key)) return unknown_key(table, name, mask, where, error); /* learning-rate */
     if (best) return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; did you mean %s?", where, key, best);
     return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; `elbo help --reference` lists them all", where, key);
 }
@@ -188,11 +234,15 @@ static elbo_status set_row(struct options *options, const struct option *row, co
         if (number < row->min || number > row->max) return bad_value(row, value, "is out of range", where, error);
         memcpy(field, &number, sizeof number);
         return ELBO_OK;
-    case OPTION_BOOL:
-        if (strcmp(value, "true") && strcmp(value, "false"))
-            return bad_value(row, value, "is not true or false", where, error);
-        memcpy(field, &(bool){value[0] == 't'}, sizeof(bool));
-        return ELBO_OK;
+    case OPTION_BOOL: {
+        static const char *const words[2][4] = {{"false", "no", "off", "0"}, {"true", "yes", "on", "1"}};
+        for (size_t i = 0; i < 8; i++)
+            if (!strcasecmp(value, words[i / 4][i % 4])) {
+                memcpy(field, &(bool){i / 4 != 0}, sizeof(bool));
+                return ELBO_OK;
+            }
+        return bad_value(row, value, "is not true or false", where, error);
+    }
     case OPTION_STRING: {
         if (utf8_valid(value, strlen(value)) != strlen(value))
             return bad_value(row, value, "is not valid UTF-8", where, error);
@@ -348,6 +398,13 @@ elbo_status options_read_argument(struct options *options, const char *argument,
                 snprintf(takers + strlen(takers), sizeof takers - strlen(takers), "%s%s", *takers ? ", " : "",
                          command->name);
         }
+        const struct option_alias *alias = find_alias(options->table, key, mask);
+        if (alias)
+            return elbo_fail(error, ELBO_USAGE, "%s: this command does not take --%s; did you mean --%s?%s%s", where, key, alias->key,
+                             alias->note ? " " : "", alias->note ? alias->note : "");
+        char others[256];
+        same_names(others, sizeof others, options->table, key, mask);
+        if (*others) return elbo_fail(error, ELBO_USAGE, "%s: this command does not take --%s; did you mean --%s?", where, key, others);
         return elbo_fail(error, ELBO_USAGE, "%s: this command does not take --%s; it belongs to: %s", where, key,
                          takers);
     }

@@ -25,7 +25,7 @@ enum option_type {
     OPTION_SIZE,   /* size_t                                */
     OPTION_SEED,   /* uint64_t, the whole range             */
     OPTION_DOUBLE, /* double, finite                        */
-    OPTION_BOOL,   /* bool; `--key` alone means true        */
+    OPTION_BOOL,   /* bool; `--key` alone means true; yes, on, 1 and no, off, 0 are taken too */
     OPTION_STRING, /* const char *, valid UTF-8             */
     OPTION_CHOICE, /* int: index into `choices`             */
 };
@@ -56,12 +56,24 @@ struct option_command {
     unsigned mask;
 };
 
+/* What other programs call an option: for people who type that. Several rows of one name: the first that the command takes. */
+struct option_alias {
+    const char *name; /* with _ for - */
+    const char *key;  /* of the row   */
+    const char *note; /* null: none   */
+};
+
 struct option_table {
     const struct option *rows;
     size_t count;
     const struct option_command *commands; /* names of the bits, for messages and the reference page */
     size_t command_count;
+    const struct option_alias *aliases;
+    size_t alias_count;
 };
+
+/* Null when there is no such row. */
+const struct option *options_find(const struct option_table *table, const char *key);
 
 struct options;
 
@@ -103,8 +115,8 @@ void options_compare(const struct options *now, const struct options *before,
 char *options_yaml(const struct options *options, unsigned mask);
 /* The same with the defaults, each under a comment that explains it. */
 char *options_commented_yaml(const struct option_table *table, unsigned mask);
-/* The options of one command, for --help. */
-char *options_help(const struct option_table *table, unsigned mask);
+/* The options of one command, for --help, in lines of at most 100 columns; of those in `only` (ended by null), or all when it is null. */
+char *options_help(const struct option_table *table, unsigned mask, const char *const *only);
 /* The rows as Markdown tables, a section each. */
 char *options_reference(const struct option_table *table);
 

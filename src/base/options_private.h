@@ -13,8 +13,6 @@ struct options {
     const char **where; /* (count) null: default */
 };
 
-const struct option *options_find(const struct option_table *table, const char *key);
-
 /* A value as YAML; strings quoted. */
 void options_print_value(FILE *out, const struct option *row, const void *target);
 /* The same into `out`, cut to `size` with its end. */

@@ -118,18 +118,41 @@ static void commented_row(FILE *out, const struct option *row, bool begins, cons
     fputc('\n', out);
 }
 
-static void help_row(FILE *out, const struct option *row, bool begins, const void *unused)
+enum { HELP_LEFT = 36, HELP_COLUMNS = 100 };
+
+/* `text` in lines that begin at column HELP_LEFT + 3 and end before HELP_COLUMNS; what stands on the first line ended at `column`. */
+static void put_folded(FILE *out, const char *text, size_t column)
 {
-    (void)unused;
-    char range[512], left[128];
+    for (const char *word = text; *word; word += strspn(word, " ")) {
+        size_t size = strcspn(word, " "), wide = 0;
+        for (size_t i = 0; i < size; i++) wide += ((unsigned char)word[i] & 0xc0) != 0x80; /* characters */
+        if (column + 1 + wide > HELP_COLUMNS) {
+            fprintf(out, "\n%*s", HELP_LEFT + 2, "");
+            column = HELP_LEFT + 2;
+        }
+        fprintf(out, " %.*s", (int)size, word);
+        column += 1 + wide;
+        word += size;
+    }
+    fputc('\n', out);
+}
+
+static void help_row(FILE *out, const struct option *row, bool begins, const void *only)
+{
+    char range[512], left[128], text[2048];
+    bool wanted = !only;
+    for (const char *const *key = only; !wanted && *key; key++) wanted = !strcmp(*key, row->key);
+    if (!wanted) return;
     options_describe(range, sizeof range, row);
-    if (begins) fputc('\n', out);
+    if (begins && !only) fputc('\n', out);
     snprintf(left, sizeof left, row->type == OPTION_BOOL ? "--%s" : "--%s=%s", row->key,
              *row->fallback ? row->fallback : "...");
-    fprintf(out, "  %-36s %s", left, row->help);
-    if (row->type == OPTION_BOOL) fprintf(out, " [default %s]", row->fallback);
-    else if (row->type != OPTION_STRING) fprintf(out, " [%s]", range);
-    fputc('\n', out);
+    if (only) snprintf(text, sizeof text, *row->unit ? "%s (%s)" : "%s", row->help, row->unit);
+    else if (row->type == OPTION_BOOL) snprintf(text, sizeof text, "%s [default %s]", row->help, row->fallback);
+    else if (row->type != OPTION_STRING) snprintf(text, sizeof text, "%s [%s]", row->help, range);
+    else snprintf(text, sizeof text, "%s", row->help);
+    fprintf(out, "  %-*s", HELP_LEFT, left);
+    put_folded(out, text, strlen(left) > HELP_LEFT ? strlen(left) + 2 : HELP_LEFT + 2);
 }
 
 static void reference_row(FILE *out, const struct option *row, bool begins, const void *context)
@@ -182,9 +205,9 @@ char *options_commented_yaml(const struct option_table *table, unsigned mask)
     return collect(table, mask, NULL, commented_row);
 }
 
-char *options_help(const struct option_table *table, unsigned mask)
+char *options_help(const struct option_table *table, unsigned mask, const char *const *only)
 {
-    return collect(table, mask, NULL, help_row);
+    return collect(table, mask, only, help_row);
 }
 
 char *options_reference(const struct option_table *table)

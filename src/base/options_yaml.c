@@ -99,7 +99,15 @@ static elbo_status set_option(struct reader *reader, const char *key, const yaml
     }
     snprintf(where, sizeof where, "%s:%zu:%zu", reader->name, mark.line + 1, mark.column + 1);
     const char *text = (const char *)value->data.scalar.value;
-    if (strlen(text) != value->data.scalar.length) return fail_at(reader, mark, error, "a value holds a NUL character");
+    static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
+    bool null = false;
+    for (size_t i = 0; i < sizeof nulls / sizeof *nulls && value->data.scalar.style == YAML_PLAIN_SCALAR_STYLE; i++) null |= !strcmp(text, nulls[i]);
+    size_t size = strlen(full);
+    for (size_t i = 0; null && !row && i < table->count; i++) /* `train:` with nothing below it */
+        if (!strncmp(table->rows[i].key, full, size) && table->rows[i].key[size] == '.') return ELBO_OK;
+    if (null && row && row->type == OPTION_STRING) text = "";
+    else if (null && row) return elbo_fail(error, ELBO_USAGE, "%s: %s has no value; leave the line out for the default, %s", where, full, row->fallback);
+    if (!null && strlen(text) != value->data.scalar.length) return fail_at(reader, mark, error, "a value holds a NUL character");
     return options_set(reader->options, full, text, where, error);
 }
 
@@ -171,6 +179,21 @@ static elbo_status check_syntax(struct reader *reader, elbo_error *error)
     return ELBO_OK;
 }
 
+/* Does the text look like TOML or an ini file: a first line of "[section]" or "key = value"? */
+static bool is_toml(const char *text, size_t size)
+{
+    for (size_t at = 0; at < size;) {
+        const char *line = text + at, *end = memchr(line, '\n', size - at);
+        size_t length = end ? (size_t)(end - line) : size - at;
+        at += length + 1;
+        while (length && (line[length - 1] == ' ' || line[length - 1] == '\r')) length--;
+        if (!length || *line == '#' || *line == ';') continue;
+        const char *equals = memchr(line, '=', length), *colon = memchr(line, ':', length);
+        return (*line == '[' && line[length - 1] == ']') || (equals && (!colon || colon > equals));
+    }
+    return false;
+}
+
 static elbo_status with_parser(struct reader *reader, const char *text, size_t size,
                                elbo_status (*walk)(struct reader *reader, elbo_error *error), elbo_error *error)
 {
@@ -189,7 +212,9 @@ elbo_status options_read_yaml_text(struct options *options, const char *text, si
     struct reader reader = {.options = options, .name = name};
     reader.seen = calloc(options->table->count, sizeof *reader.seen);
     if (!reader.seen) return elbo_fail(error, ELBO_MEMORY, "no memory to read %s", name);
-    elbo_status status = with_parser(&reader, text, size, check_syntax, error);
+    elbo_status status = is_toml(text, size) ? elbo_fail(error, ELBO_USAGE, "%s looks like TOML, and a configuration is YAML: `section:`, and "
+                                                         "below it `  key: value`; `elbo init config.yaml` writes one", name)
+                                             : with_parser(&reader, text, size, check_syntax, error);
     if (status == ELBO_OK) status = with_parser(&reader, text, size, read_document, error);
     free(reader.seen);
     free(reader.sections);

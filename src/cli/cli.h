@@ -36,10 +36,13 @@ struct cli_command {
 
 /* The rows of main.c, for help and completion. */
 const struct cli_command *cli_commands(size_t *count);
+const struct cli_command *cli_find_command(const char *name); /* null: there is none */
 
 /* help.c */
 elbo_status cli_help(struct cli *cli, elbo_error *error);              /* elbo help [COMMAND | --reference] */
-elbo_status cli_help_command(const char *name, elbo_error *error);     /* elbo COMMAND --help               */
+void cli_help_overview(void);                                          /* elbo --help                       */
+/* elbo COMMAND --help, -h or --help=all: `how` is that word. Commands of many options show those that matter, and the rest with all. */
+elbo_status cli_help_command(const struct cli_command *command, const char *how, elbo_error *error);
 elbo_status cli_completion(struct cli *cli, elbo_error *error);        /* elbo completion bash              */
 
 /* one file each */
@@ -63,10 +66,5 @@ elbo_status cli_launch(struct cli *cli, elbo_error *error);
 
 /* Refuses options of the command line that have no effect beside the others, and says those of files (train/effects.h). */
 elbo_status cli_check_effects(struct cli *cli, elbo_error *error);
-
-/* Reads a line of standard input, without its end, into `line`; *more is false at the end of the input. Ill-formed
- * UTF-8 is replaced by U+FFFD and added to `*replaced`. */
-struct elbo_text;
-elbo_status cli_read_line(bool *more, struct elbo_text *line, size_t *replaced, elbo_error *error);
 
 #endif

@@ -35,8 +35,9 @@ static elbo_status write_jsonl(const struct sink *sink, const struct cli_sentenc
                                size_t width, elbo_error *error)
 {
     for (size_t i = 0; i < s->count; i++) {
-        json_t *row = json_pack("{s:s, s:o, s:o, s:o}", "text", s->text[i], "mu", numbers(stats + i * 2 * width, width), "logvar",
-                                numbers(stats + (i * 2 + 1) * width, width), "z", numbers(z + i * width, width));
+        json_t *row = json_pack("{s:o, s:o, s:o, s:o}", "text", json_stringn(s->text[i].text ? s->text[i].text : "", s->text[i].size), "mu",
+                                numbers(stats + i * 2 * width, width), "logvar", numbers(stats + (i * 2 + 1) * width, width), "z",
+                                numbers(z + i * width, width));
         char *text = json_text(row, JSON_COMPACT | JSON_REAL_PRECISION(9));
         elbo_status status = text ? sink->write(sink->context, text, strlen(text), error)
                                   : elbo_fail(error, ELBO_MEMORY, "no memory for a latent as JSON");
@@ -48,41 +49,73 @@ static elbo_status write_jsonl(const struct sink *sink, const struct cli_sentenc
     return ELBO_OK;
 }
 
-static elbo_status write_all(const struct sink *sink, const struct cli_sentences *s, const float *z, const float *stats,
-                             size_t width, bool jsonl, elbo_error *error)
+/* npy says in front how many rows follow: they are kept until the last is there. */
+struct rows {
+    float *z; /* (count, Z) */
+    size_t count, room;
+};
+
+static elbo_status keep_rows(struct rows *rows, const float *z, size_t count, size_t width, elbo_error *error)
 {
-    return jsonl ? write_jsonl(sink, s, z, stats, width, error) : npy_write(sink, z, s->count, width, error);
+    if (rows->room - rows->count < count) {
+        size_t room = 2 * rows->room + count;
+        float *grown = realloc(rows->z, room * width * sizeof *grown);
+        if (!grown) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents; --format=jsonl writes them as they come", room);
+        rows->z = grown;
+        rows->room = room;
+    }
+    memcpy(rows->z + rows->count * width, z, count * width * sizeof *z);
+    rows->count += count;
+    return ELBO_OK;
+}
+
+static elbo_status encode_all(const struct sink *sink, struct run *run, struct cli *cli, elbo_error *error)
+{
+    enum { BATCH = 256 };
+    struct cli_sentences s = {0};
+    struct cli_input in = {.log = &cli->log};
+    struct rows rows = {0};
+    bool jsonl = cli->config.generate.format == FORMAT_JSONL;
+    size_t width = run->model.config.latent.width;
+    elbo_status status;
+    while (!(status = cli_read_batch(&s, &in, BATCH, run, error)) && s.count) {
+        float *z = NULL, *stats = NULL;
+        status = cli_encode(&z, &stats, &s, run, cli, error);
+        if (!status && jsonl) status = write_jsonl(sink, &s, z, stats, width, error);
+        if (!status && !jsonl) status = keep_rows(&rows, z, s.count, width, error);
+        free(z);
+        free(stats);
+        if (status) break;
+    }
+    if (!status && !jsonl) status = npy_write(sink, rows.z, rows.count, width, error);
+    if (!status) cli_report_sentences(&s, &in, run, cli);
+    free(rows.z);
+    cli_free_sentences(&s);
+    cli_input_close(&in);
+    return status;
 }
 
 elbo_status cli_encode_command(struct cli *cli, elbo_error *error)
 {
     struct run run;
-    struct cli_sentences s = {0};
-    float *z = NULL, *stats = NULL;
-    bool jsonl = cli->config.generate.format == FORMAT_JSONL, file = *cli->config.out;
-    if (!jsonl && !file && isatty(STDOUT_FILENO))
+    bool jsonl = cli->config.generate.format == FORMAT_JSONL;
+    if (!jsonl && !*cli->config.out && isatty(STDOUT_FILENO))
         return elbo_fail(error, ELBO_USAGE, "npy is binary; give --out=z.npy, or --format=jsonl");
     ELBO_TRY(cli_open_run(&run, cli, error));
     elbo_status status = cli_needs_latent(&run, error);
-    if (!status) status = cli_read_sentences(&s, &run, cli, error);
-    if (!status) status = cli_encode(&z, &stats, &s, &run, cli, error);
-    size_t width = run.model.config.latent.width;
-    if (!status && file) {
+    if (!status && *cli->config.out) {
         struct file_writer writer;
         struct sink sink = {to_writer, &writer};
         status = file_replace(&writer, cli->config.out, error);
         if (!status) {
-            status = write_all(&sink, &s, z, stats, width, jsonl, error);
+            status = encode_all(&sink, &run, cli, error);
             if (!status) status = file_commit(&writer, error);
             file_abort(&writer);
         }
     } else if (!status) {
         struct sink sink = {to_stdout, NULL};
-        status = write_all(&sink, &s, z, stats, width, jsonl, error);
+        status = encode_all(&sink, &run, cli, error);
     }
-    free(z);
-    free(stats);
-    cli_free_sentences(&s);
     run_close(&run);
     return status;
 }

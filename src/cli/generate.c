@@ -1,27 +1,30 @@
-/* elbo sample, reconstruct, interpolate, decode: z to sentences, a line each. */
+/* elbo sample, reconstruct, interpolate, decode: z to sentences, a line each, a batch at a time. */
 #include "cli/run.h"
 
 #include "base/json.h"
 #include "base/philox.h"
 #include "formats/latent_line.h"
+#include "formats/npy.h"
 #include "model/posterior.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* One product line: the sentence, or an object with it. */
-static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool json, const char *key, const char *other,
-                       elbo_error *error)
+/* One product line: the sentence, or an object with it. A sentence holds no line end (struct run: line_ends), but may hold NUL. */
+static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool json, const struct elbo_text *source, elbo_error *error)
 {
     struct elbo_text text = {0};
     elbo_status status = cli_text(&text, run, ids, error);
-    if (!status && !json) printf("%s\n", text.text ? text.text : "");
+    if (!status && !json) {
+        fwrite(text.text ? text.text : "", 1, text.size, stdout);
+        putchar('\n');
+    }
     if (!status && json) {
         struct elbo_text clean = {0};
         size_t replaced, first;
         status = elbo_text_repair(&clean, &replaced, &first, text.text ? text.text : "", text.size, error);
-        json_t *row = status ? NULL : json_pack("{s:s}", "text", clean.text ? clean.text : "");
-        if (key && json_object_set_new(row, key, json_string(other))) {
+        json_t *row = status ? NULL : json_pack("{s:o}", "text", json_stringn(clean.text ? clean.text : "", clean.size));
+        if (source && json_object_set_new(row, "source", json_stringn(source->text ? source->text : "", source->size))) {
             json_decref(row);
             row = NULL;
         }
@@ -32,53 +35,75 @@ static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool j
     return status;
 }
 
-static elbo_status put_all(const struct run *run, const float *z, size_t rows, bool greedy, struct cli *cli,
-                           const struct cli_sentences *sources, elbo_error *error)
+/* Generates and writes a batch, whose first sentence has this number. */
+static elbo_status put_batch(struct run *run, const float *z, size_t rows, size_t first, struct generate_options *o, bool json,
+                             const struct elbo_text *sources, elbo_error *error)
 {
-    struct elbo_ids *ids;
-    ELBO_TRY(cli_generate(&ids, z, rows, greedy, (struct run *)run, cli, error));
-    elbo_status status = ELBO_OK;
-    for (size_t i = 0; i < rows && !status; i++)
-        status = put(run, &ids[i], cli->config.json, sources ? "source" : NULL, sources ? sources->text[i] : NULL, error);
-    cli_free_ids(ids, rows);
-    return status;
-}
-
-elbo_status cli_sample(struct cli *cli, elbo_error *error)
-{
-    struct run run;
-    ELBO_TRY(cli_open_run(&run, cli, error));
-    size_t rows = cli->config.generate.count, width = run.model.config.latent.width;
-    bool latent = run.model.config.latent.kind != LATENT_NONE;
-    float *z = latent ? calloc(rows * width + 1, sizeof *z) : NULL;
-    struct posterior_noise noise = {cli->config.seed, noise_purpose("sample.prior"), 0, 0};
-    elbo_status status = latent && !z ? elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", rows) : ELBO_OK;
-    for (size_t i = 0; i < rows && z; i++) prior_sample(z + i * width, width, &noise, i);
-    if (!status) status = put_all(&run, z, rows, false, cli, NULL, error);
-    free(z);
-    run_close(&run);
-    return status;
+    struct elbo_ids *ids = calloc(rows + 1, sizeof *ids);
+    if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu sentences", rows);
+    o->first_row = first;
+    elbo_status status = generate(&run->model, ids, z, rows, o, &run->marks, error);
+    for (size_t i = 0; i < rows && !status; i++) status = put(run, &ids[i], json, sources ? &sources[i] : NULL, error);
+    for (size_t i = 0; i < rows; i++) elbo_ids_free(&ids[i]);
+    free(ids);
+    return status ? status : cli_flush(error);
 }
 
 /* Reconstruction is greedy unless sampling was asked for. */
 static bool greedy_by_default(const struct cli *cli)
 {
     return !options_given(cli->options, "temperature") && !options_given(cli->options, "top_p") &&
-           !options_given(cli->options, "top_k");
+           !options_given(cli->options, "top_k") && !options_given(cli->options, "greedy");
+}
+
+/* Opens the command's run and reads what it asks for. The run is closed again when this fails. */
+static elbo_status begin(struct run *run, struct generate_options *o, bool greedy, bool needs_latent, struct cli *cli, elbo_error *error)
+{
+    ELBO_TRY(cli_open_run(run, cli, error));
+    elbo_status status = needs_latent ? cli_needs_latent(run, error) : ELBO_OK;
+    if (!status) status = cli_generate_options(o, greedy, run, cli, error);
+    if (status) run_close(run);
+    return status;
+}
+
+elbo_status cli_sample(struct cli *cli, elbo_error *error)
+{
+    struct run run;
+    struct generate_options o;
+    ELBO_TRY(begin(&run, &o, false, false, cli, error));
+    size_t count = cli->config.generate.count, width = run.model.config.latent.width, batch = generate_batch(&o);
+    bool latent = run.model.config.latent.kind != LATENT_NONE;
+    float *z = latent ? malloc(batch * width * sizeof *z) : NULL;
+    struct posterior_noise noise = {cli->config.seed, noise_purpose("sample.prior"), 0, 0};
+    elbo_status status = latent && !z ? elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", batch) : ELBO_OK;
+    for (size_t at = 0; at < count && !status; at += batch) {
+        size_t rows = count - at < batch ? count - at : batch;
+        if (z) prior_samples(z, rows, width, &noise, at);
+        status = put_batch(&run, z, rows, at, &o, cli->config.json, NULL, error);
+    }
+    free(z);
+    run_close(&run);
+    return status;
 }
 
 elbo_status cli_reconstruct(struct cli *cli, elbo_error *error)
 {
     struct run run;
+    struct generate_options o;
     struct cli_sentences s = {0};
-    float *z = NULL;
-    ELBO_TRY(cli_open_run(&run, cli, error));
-    elbo_status status = cli_needs_latent(&run, error);
-    if (!status) status = cli_read_sentences(&s, &run, cli, error);
-    if (!status) status = cli_encode(&z, NULL, &s, &run, cli, error);
-    if (!status) status = put_all(&run, z, s.count, greedy_by_default(cli), cli, &s, error);
-    free(z);
+    struct cli_input in = {.log = &cli->log};
+    ELBO_TRY(begin(&run, &o, greedy_by_default(cli), true, cli, error));
+    elbo_status status;
+    while (!(status = cli_read_batch(&s, &in, generate_batch(&o), &run, error)) && s.count) {
+        float *z = NULL;
+        status = cli_encode(&z, NULL, &s, &run, cli, error);
+        if (!status) status = put_batch(&run, z, s.count, s.first, &o, cli->config.json, s.text, error);
+        free(z);
+        if (status) break;
+    }
+    if (!status) cli_report_sentences(&s, &in, &run, cli);
     cli_free_sentences(&s);
+    cli_input_close(&in);
     run_close(&run);
     return status;
 }
@@ -86,17 +111,18 @@ elbo_status cli_reconstruct(struct cli *cli, elbo_error *error)
 elbo_status cli_interpolate(struct cli *cli, elbo_error *error)
 {
     struct run run;
+    struct generate_options o;
     struct cli_sentences s = {0};
     const struct generate_config *g = &cli->config.generate;
     float *ends = NULL, *z = NULL;
     if (!options_given(cli->options, "from") || !options_given(cli->options, "to"))
         return elbo_fail(error, ELBO_USAGE, "interpolate needs --from=\"a sentence\" and --to=\"another\"");
-    ELBO_TRY(cli_open_run(&run, cli, error));
+    ELBO_TRY(begin(&run, &o, greedy_by_default(cli), true, cli, error));
     size_t width = run.model.config.latent.width, steps = g->steps;
-    elbo_status status = cli_needs_latent(&run, error);
-    if (!status) status = cli_add_sentence(&s, &run, g->from, strlen(g->from), error);
+    elbo_status status = cli_add_sentence(&s, &run, g->from, strlen(g->from), error);
     if (!status) status = cli_add_sentence(&s, &run, g->to, strlen(g->to), error);
     if (!status) status = cli_encode(&ends, NULL, &s, &run, cli, error);
+    if (!status) cli_report_sentences(&s, NULL, &run, cli);
     if (!status && !(z = calloc(steps * width + 1, sizeof *z)))
         status = elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", steps);
     for (size_t i = 0; i < steps && z; i++)
@@ -104,7 +130,7 @@ elbo_status cli_interpolate(struct cli *cli, elbo_error *error)
             float t = (float)i / (float)(steps - 1);
             z[i * width + j] = (1 - t) * ends[j] + t * ends[width + j];
         }
-    if (!status) status = put_all(&run, z, steps, greedy_by_default(cli), cli, NULL, error);
+    if (!status) status = put_batch(&run, z, steps, 0, &o, cli->config.json, NULL, error);
     free(ends);
     free(z);
     cli_free_sentences(&s);
@@ -112,32 +138,81 @@ elbo_status cli_interpolate(struct cli *cli, elbo_error *error)
     return status;
 }
 
+/* ---- decode: lines of JSON, or a .npy ---- */
+
+struct latents {
+    struct cli_input in;
+    bool npy;
+    struct npy shape;
+    size_t width, taken; /* taken: rows or lines before this batch */
+};
+
+static elbo_status read_header(struct latents *l, elbo_error *error)
+{
+    const char *bytes;
+    size_t size, header;
+    ELBO_TRY(cli_input_bytes(&l->in, NPY_BEGINNING, &bytes, &size, error));
+    ELBO_TRY(npy_header_size(&header, bytes, size, error));
+    ELBO_TRY(header > 1 << 20 ? elbo_fail(error, ELBO_INPUT, "npy: its header of %zu bytes is longer than any", header)
+                              : cli_input_bytes(&l->in, header, &bytes, &size, error));
+    if (size < header) return elbo_fail(error, ELBO_INPUT, "npy: truncated in its header");
+    ELBO_TRY(npy_parse_header(&l->shape, bytes, header, error));
+    cli_input_skip(&l->in, header);
+    if (l->shape.width == l->width || !l->shape.rows) return ELBO_OK;
+    return elbo_fail(error, ELBO_INPUT, "npy: the array is (%zu, %zu), and the model's z has %zu numbers; its shape must be (sentences, %zu)",
+                     l->shape.rows, l->shape.width, l->width, l->width);
+}
+
+/* Rows of a .npy as they come, `most` at a time. */
+static elbo_status read_rows(struct latents *l, float *z, size_t most, size_t *rows, elbo_error *error)
+{
+    const char *bytes;
+    size_t size, left = l->shape.rows - l->taken, row = l->width * sizeof *z;
+    *rows = left < most ? left : most;
+    ELBO_TRY(cli_input_bytes(&l->in, *rows * row + !left, &bytes, &size, error));
+    if (!left && size)
+        return elbo_fail(error, ELBO_INPUT, "npy: bytes follow the %zu rows that its header announces", l->shape.rows);
+    if (size < *rows * row)
+        return elbo_fail(error, ELBO_INPUT, "npy: truncated: its header announces %zu rows, %zu are there", l->shape.rows, l->taken + size / row);
+    if (*rows) memcpy(z, bytes, *rows * row);
+    for (size_t i = 0; i < *rows * l->width; i++)
+        if (!(z[i] - z[i] <= 0)) /* infinite, or not a number */
+            return elbo_fail(error, ELBO_INPUT, "npy: row %zu, element %zu is %g; a latent is finite", l->taken + i / l->width, i % l->width, (double)z[i]);
+    cli_input_skip(&l->in, *rows * row);
+    return ELBO_OK;
+}
+
+static elbo_status read_lines(struct latents *l, float *z, size_t most, size_t *rows, elbo_error *error)
+{
+    struct cli_line line;
+    for (*rows = 0; *rows < most; ++*rows) {
+        ELBO_TRY(cli_input_line(&l->in, !*rows, &line, error));
+        if (!line.text) return ELBO_OK;
+        ELBO_TRY(latent_line_parse(z + *rows * l->width, l->width, line.text, line.size, l->in.lines, error));
+    }
+    return ELBO_OK;
+}
+
 elbo_status cli_decode(struct cli *cli, elbo_error *error)
 {
     struct run run;
-    struct elbo_text text = {0};
-    float *z = NULL;
-    size_t rows = 0, room = 0, replaced = 0;
-    bool more = false;
-    ELBO_TRY(cli_open_run(&run, cli, error));
-    size_t width = run.model.config.latent.width;
-    elbo_status status = cli_needs_latent(&run, error);
-    while (!status && !(status = cli_read_line(&more, &text, &replaced, error)) && more) {
-        if (rows == room) {
-            room = room ? 2 * room : 64;
-            float *grown = realloc(z, room * width * sizeof *z);
-            if (!grown) {
-                status = elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", room);
-                break;
-            }
-            z = grown;
-        }
-        status = latent_line_parse(z + rows * width, width, text.text ? text.text : "", text.size, rows + 1, error);
-        rows++;
+    struct generate_options o;
+    ELBO_TRY(begin(&run, &o, greedy_by_default(cli), true, cli, error));
+    struct latents l = {.in = {.log = &cli->log}, .width = run.model.config.latent.width};
+    const char *bytes;
+    size_t size, rows, most = generate_batch(&o);
+    float *z = malloc(most * l.width * sizeof *z);
+    elbo_status status = z ? cli_input_bytes(&l.in, 1, &bytes, &size, error) : elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", most);
+    if (!status && size && (unsigned char)*bytes == 0x93) { /* no JSON begins so */
+        l.npy = true;
+        status = read_header(&l, error);
     }
-    if (!status) status = put_all(&run, z, rows, greedy_by_default(cli), cli, NULL, error);
+    while (!status && !(status = l.npy ? read_rows(&l, z, most, &rows, error) : read_lines(&l, z, most, &rows, error)) && rows) {
+        status = put_batch(&run, z, rows, l.taken, &o, cli->config.json, NULL, error);
+        l.taken += rows;
+    }
     free(z);
-    elbo_text_free(&text);
+    cli_input_close(&l.in);
     run_close(&run);
     return status;
 }

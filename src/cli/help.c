@@ -1,6 +1,7 @@
 /* Help, the reference page (docs/reference.md) and shell completion, all from the table of commands and the table of
  * options: what is not built does not appear. */
 #include "cli/cli.h"
+#include "cli/words.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@ struct exit_code {
 static const struct exit_code exit_codes[] = {
     {ELBO_OK, "ok", "everything was done"},
     {ELBO_INTERNAL, "internal", "a bug, please report it"},
-    {ELBO_USAGE, "usage", "an option or argument is unknown, malformed or out of range"},
+    {ELBO_USAGE, "usage", "an option or argument is unknown, malformed, out of range, or contradicts another"},
     {ELBO_INPUT, "input", "a file's content is empty, truncated, foreign or of another version"},
     {ELBO_IO, "io", "the system refused: missing file, no permission, disk full"},
     {ELBO_MEMORY, "memory", "not enough memory; the message says for what"},
@@ -46,35 +47,39 @@ static elbo_status put_text(char *text, elbo_error *error)
     return ELBO_OK;
 }
 
-static void overview(void)
+void cli_help_overview(void)
 {
     size_t count;
     const struct cli_command *commands = cli_commands(&count);
     puts("elbo trains text variational autoencoders.\n\n"
          "usage: elbo COMMAND [ARGUMENT ...] [--section.key=value ...]\n");
     for (size_t i = 0; i < count; i++) printf("  %-12s %s\n", commands[i].name, commands[i].help);
-    puts("\n`elbo COMMAND --help` explains a command, `elbo --version` prints the version.\n\nexit codes:");
+    puts("\n`elbo COMMAND --help` or `-h` explains a command, `elbo --version` prints the version.\n\nexit codes:");
     for (int i = 0; i < EXIT_CODES; i++)
         printf("  %d  %-12s %s\n", (int)exit_codes[i].status, exit_codes[i].name, exit_codes[i].meaning);
     puts("elbo launch ends with the code of the rank that failed first, or 128 + the signal that killed it.");
 }
 
-elbo_status cli_help_command(const char *name, elbo_error *error)
+/* Of commands with more options than a screen has lines. */
+static const char *const train_options[] = {
+    "data.train", "data.valid", "run.dir", "seed", "device", "data.max_length", "encoder.width", "decoder.width", "encoder.layers", "decoder.layers",
+    "latent.width", "objective.beta", "objective.word_dropout", "optimizer.learning_rate", "train.steps", "train.slots", "train.slot_tokens",
+    "checkpoint.every", NULL};
+
+elbo_status cli_help_command(const struct cli_command *command, const char *how, elbo_error *error)
 {
-    if (!name) {
-        overview();
-        return ELBO_OK;
-    }
-    size_t count;
-    const struct cli_command *commands = cli_commands(&count);
-    for (size_t i = 0; i < count; i++) {
-        const struct cli_command *command = &commands[i];
-        if (strcmp(command->name, name)) continue;
-        printf("elbo %s: %s\n\nusage: elbo %s %s%s\n  for example: %s\n", name, command->help, name, command->arguments,
-               command->mask && command->mask != COMMAND_LAUNCH ? " [--section.key=value ...]" : "", command->example);
-        return command->mask ? put_text(options_help(elbo_config_table(), command->mask), error) : ELBO_OK;
-    }
-    return elbo_fail(error, ELBO_USAGE, "unknown command '%.60s'; `elbo --help` lists them", name);
+    bool all = !strcmp(how, "--help=all");
+    if (!strncmp(how, "--help=", 7) && !all)
+        return elbo_fail(error, ELBO_USAGE, "'%.60s': it is --help for the options that matter, and --help=all for all of them", how);
+    printf("elbo %s: %s\n\nusage: elbo %s %s%s\n  for example: %s\n", command->name, command->help, command->name, command->arguments,
+           command->mask && command->mask != COMMAND_LAUNCH ? " [--section.key=value ...]" : "", command->example);
+    if (!command->mask) return ELBO_OK;
+    bool few = !all && (command->mask & (COMMAND_TRAIN | COMMAND_PLAN | COMMAND_BENCH | COMMAND_INIT));
+    if (!few) return put_text(options_help(elbo_config_table(), command->mask, NULL), error);
+    puts("\nThe options that matter most:\n");
+    ELBO_TRY(put_text(options_help(elbo_config_table(), command->mask, train_options), error));
+    printf("\n`elbo %s --help=all` shows every option; `elbo help --reference` is all of them as a page.\n", command->name);
+    return ELBO_OK;
 }
 
 static elbo_status reference(elbo_error *error)
@@ -86,7 +91,7 @@ static elbo_status reference(elbo_error *error)
     struct option_table table = built_table(names);
     puts("# Reference\n\nMade by `elbo help --reference` from the tables in `src/cli/main.c` and `src/train/config.c`.\n"
          "\nOptions come from their defaults, then from a YAML file (`section:` maps of `key: value`), then from the\n"
-         "command line (`--section.key=value`; `--key` alone means true).\n\n## Commands\n\n| command | what |\n|---|---|");
+         "command line (`--section.key=value`; `--key` alone means true). `elbo COMMAND --help` shows the options that matter,\n`--help=all` all of the command's. Behind `--` every word is an argument.\n\n## Commands\n\n| command | what |\n|---|---|");
     for (size_t i = 0; i < count; i++) {
         printf("| `elbo %s ", commands[i].name);
         for (const char *c = commands[i].arguments; *c; c++) printf(*c == '|' ? "\\|" : "%c", *c);
@@ -104,11 +109,17 @@ static elbo_status reference(elbo_error *error)
 elbo_status cli_help(struct cli *cli, elbo_error *error)
 {
     if (cli->override_count) {
-        if (!strcmp(cli->overrides[0], "--reference")) return reference(error);
-        return elbo_fail(error, ELBO_USAGE, "elbo help does not take '%.60s'; it takes a command or --reference",
-                         cli->overrides[0]);
+        if (!strcmp(cli->overrides[0], "--reference") && cli->override_count == 1 && !cli->argument_count) return reference(error);
+        return elbo_fail(error, ELBO_USAGE, "elbo help does not take '%.60s' here; it takes a command, or --reference alone", cli->overrides[0]);
     }
-    return cli_help_command(cli->argument_count ? cli->arguments[0] : NULL, error);
+    if (!cli->argument_count) {
+        cli_help_overview();
+        return ELBO_OK;
+    }
+    const struct cli_command *command = cli_find_command(cli->arguments[0]);
+    if (command) return cli_help_command(command, "--help", error);
+    char *argv[] = {NULL, (char *)cli->arguments[0]};
+    return words_no_command(2, argv, error);
 }
 
 elbo_status cli_completion(struct cli *cli, elbo_error *error)

@@ -21,8 +21,8 @@ static elbo_status read_count(struct cli *cli, elbo_error *error)
     if (!cli->argument_count) return ELBO_OK;
     bool apart = cli->argument_count == 2 && !strcmp(words[0], "-n"), together = cli->argument_count == 1 && !strncmp(words[0], "-n", 2);
     if (!apart && !(together && words[0][2]))
-        return elbo_fail(error, ELBO_USAGE, "elbo launch does not take '%.100s'; usage: elbo launch [-n N] [--max-restarts=K ...] -- "
-                                            "COMMAND ..., the command behind --", words[0]);
+        return elbo_fail(error, ELBO_USAGE, "elbo launch does not take '%.100s' here; the command stands behind --: elbo launch -n 4 -- train ...",
+                         words[!strcmp(words[0], "-n") && cli->argument_count > 2 ? 2 : 0]);
     return options_set(cli->options, "n", apart ? words[1] : words[0] + 2, "the command line", error);
 }
 

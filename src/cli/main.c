@@ -1,9 +1,13 @@
 /* elbo: finds the command, reads its options, runs it, and says what went wrong. The exit code is the elbo_status. */
 #include "cli/cli.h"
+#include "cli/paths.h"
+#include "cli/words.h"
 
 #include "elbo/tokenizer.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,14 +30,14 @@ static const struct cli_command commands[] = {
      "elbo interpolate runs/a --from=\"...\" --to=\"...\" --steps=7"},
     {"encode", "RUN", "turn sentences of standard input into latents", COMMAND_ENCODE, 1, 1, false, cli_encode_command,
      "elbo encode runs/a --format=npy --out=z.npy < sentences.txt"},
-    {"decode", "RUN", "turn latents of standard input (JSON lines) into sentences", COMMAND_DECODE, 1, 1, false, cli_decode,
-     "elbo decode runs/a < z.jsonl"},
+    {"decode", "RUN", "turn latents of standard input (JSON lines or a .npy) into sentences", COMMAND_DECODE, 1, 1, false, cli_decode,
+     "elbo decode runs/a < z.npy"},
     {"plan", "[CONFIG.yaml]", "say what a run will hold in memory and compute", COMMAND_PLAN, 0, 1, true, cli_plan,
      "elbo plan config.yaml --json"},
-    {"bench", "step|kernels|collectives", "time training steps, each kind of call in one against the device's measured limits, or what ranks exchange", COMMAND_BENCH,
-     1, 1, false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --decoder.width=512 --json"},
+    {"bench", "step|kernels|collectives", "time training steps, their kernels against the device's limits, or what ranks exchange", COMMAND_BENCH,
+     1, 1, false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --json"},
     {"launch", "[-n N] [--max-restarts=K ...] -- COMMAND ...",
-     "start N ranks of a command on this host, watch them, start them again when one dies", COMMAND_LAUNCH, 0, 2, false, cli_launch,
+     "start N ranks of a command on this host's GPUs, watch them, and restart them", COMMAND_LAUNCH, 0, 1u << 20, false, cli_launch,
      "elbo launch -n 4 --max-restarts=3 -- train config.yaml --run.dir=runs/a"},
     {"tokenize", "CORPUS|RUN", "turn lines of standard input into token ids, or back with --decode", COMMAND_TOKENIZE, 1,
      1, false, cli_tokenize, "elbo tokenize corpus < text.txt"},
@@ -52,92 +56,76 @@ const struct cli_command *cli_commands(size_t *count)
     return commands;
 }
 
-static const struct cli_command *find_command(const char *name, elbo_error *error)
+const struct cli_command *cli_find_command(const char *name)
 {
-    enum { COUNT = sizeof commands / sizeof *commands };
-    const char *names[COUNT];
-    for (size_t i = 0; i < COUNT; i++) {
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (!strcmp(commands[i].name, name)) return &commands[i];
-        names[i] = commands[i].name;
-    }
-    const char *near = nearest_word(name, names, COUNT);
-    if (near) elbo_fail(error, ELBO_USAGE, "unknown command '%.60s'; did you mean %s?", name, near);
-    else elbo_fail(error, ELBO_USAGE, "unknown command '%.60s'; `elbo --help` lists them", name);
     return NULL;
 }
 
-/* Sorts the words of the command line into arguments and overrides; `words` has room for all of both. */
-static void sort_words(struct cli *cli, int argc, char **argv, const char **words, bool takes_command)
-{
-    bool options = true;
-    size_t positional = 0;
-    const char **overrides = words + argc;
-    for (int i = 2; i < argc && !cli->command; i++) {
-        if (options && !strcmp(argv[i], "--") && takes_command) cli->command = argv + i + 1;
-        else if (options && !strcmp(argv[i], "--")) options = false;
-        else if (options && !strncmp(argv[i], "--", 2)) overrides[cli->override_count++] = argv[i];
-        else words[positional++] = argv[i];
-    }
-    cli->arguments = words;
-    cli->argument_count = positional;
-    cli->overrides = overrides;
-}
-
-static elbo_status check_arguments(const struct cli *cli, const struct cli_command *command, elbo_error *error)
-{
-    for (size_t i = 0; i < cli->argument_count && command->mask != COMMAND_LAUNCH; i++)
-        if (cli->arguments[i][0] == '-' && cli->arguments[i][1])
-            return elbo_fail(error, ELBO_USAGE, "'%.100s' is not an option; options look like --section.key=value",
-                             cli->arguments[i]);
-    if (cli->argument_count < command->fewest)
-        return elbo_fail(error, ELBO_USAGE, "elbo %s needs %s; for example: %s", command->name, command->arguments,
-                         command->example);
-    if (cli->argument_count > command->most)
-        return elbo_fail(error, ELBO_USAGE, "elbo %s does not take '%.100s'; usage: elbo %s %s [--section.key=value ...]",
-                         command->name, cli->arguments[command->most], command->name, command->arguments);
-    return ELBO_OK;
-}
-
-static elbo_status run_command(struct cli *cli, const struct cli_command *command, elbo_error *error)
+static elbo_status run_command(struct cli *cli, const struct words *words, const struct cli_command *command, elbo_error *error)
 {
     cli->mask = command->mask;
-    for (size_t i = 0; i < cli->override_count; i++)
-        if (!strcmp(cli->overrides[i], "--help")) return cli_help_command(command->name, error);
-    ELBO_TRY(check_arguments(cli, command, error));
-    if (command->reads_config && cli->argument_count)
+    /* a reader of the log that leaves does not end a training, or what watches one */
+    if (command->mask & (COMMAND_TRAIN | COMMAND_LAUNCH)) signal(SIGPIPE, SIG_IGN);
+    if (words->help) return cli_help_command(command, words->help, error);
+    ELBO_TRY(words_check(words, command, error));
+    cli->arguments = words->arguments;
+    cli->argument_count = words->argument_count;
+    cli->overrides = words->overrides;
+    cli->override_count = words->override_count;
+    cli->command = words->command;
+    if (command->reads_config && cli->argument_count) {
+        ELBO_TRY(path_expect_config(cli->arguments[0], command->name, error));
         ELBO_TRY(options_read_yaml(cli->options, cli->arguments[0], error));
+    }
     /* help and completion have words of their own, not options of the table */
     if (command->mask)
         for (size_t i = 0; i < cli->override_count; i++)
             ELBO_TRY(options_read_argument(cli->options, cli->overrides[i], command->mask, error));
+    else if (cli->override_count && command->run != cli_help)
+        return elbo_fail(error, ELBO_USAGE, "elbo %s takes no options, and '%.60s' is one; usage: elbo %s %s", command->name, cli->overrides[0],
+                         command->name, command->arguments);
+    ELBO_TRY(words_check_values(cli, command, error));
     return command->run(cli, error);
 }
 
 static elbo_status run(struct cli *cli, int argc, char **argv, elbo_error *error)
 {
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        ELBO_TRY(cli_help_command(NULL, error));
-        return argc < 2 ? elbo_fail(error, ELBO_USAGE, "no command given") : ELBO_OK;
+        cli_help_overview();
+        return argc < 2 ? elbo_fail(error, ELBO_USAGE, "no command given; the list above names them, for example elbo train --help") : ELBO_OK;
     }
-    if (!strcmp(argv[1], "--version")) {
+    if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V") || !strcmp(argv[1], "-v")) {
         puts("elbo " ELBO_VERSION);
         return ELBO_OK;
     }
-    const struct cli_command *command = find_command(argv[1], error);
-    if (!command) return error->code;
-    const char **words = calloc(2 * (size_t)argc, sizeof *words);
-    if (!words) return elbo_fail(error, ELBO_MEMORY, "no memory for the command line");
-    sort_words(cli, argc, argv, words, command->mask == COMMAND_LAUNCH);
-    elbo_status status = options_open(&cli->options, elbo_config_table(), &cli->config, error);
-    if (status == ELBO_OK) status = run_command(cli, command, error);
+    const struct cli_command *command = cli_find_command(argv[1]);
+    if (!command) return words_no_command(argc, argv, error);
+    const char **room = calloc(2 * (size_t)argc, sizeof *room);
+    if (!room) return elbo_fail(error, ELBO_MEMORY, "no memory for the command line");
+    struct words words = {.arguments = room, .overrides = room + argc};
+    elbo_status status = words_sort(&words, argc, argv, command, error);
+    if (status == ELBO_OK) status = options_open(&cli->options, elbo_config_table(), &cli->config, error);
+    if (status == ELBO_OK) status = run_command(cli, &words, command, error);
     options_free(cli->options);
-    free(words);
+    free(room);
     return status;
+}
+
+/* A standard stream that is closed would be the number of the first file opened, and lines for people would go into it. In its place
+ * stands /dev/null, opened so that what is said is dropped, and that reading input and writing a product fail as they should. */
+static void hold_standard_streams(void)
+{
+    static const int modes[] = {[STDIN_FILENO] = O_WRONLY, [STDOUT_FILENO] = O_RDONLY, [STDERR_FILENO] = O_WRONLY};
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd) _exit(ELBO_IO);
 }
 
 int main(int argc, char **argv)
 {
     elbo_error error = {0};
+    hold_standard_streams();
     struct cli cli = {.log = log_open(stderr)};
     elbo_status status = run(&cli, argc, argv, &error);
     log_progress_end(&cli.log);
@@ -150,25 +138,4 @@ int main(int argc, char **argv)
         _exit((int)status);
     }
     return (int)status;
-}
-
-elbo_status cli_read_line(bool *more, struct elbo_text *line, size_t *replaced, elbo_error *error)
-{
-    char *raw = NULL;
-    size_t room = 0, bad, first;
-    errno = 0;
-    ssize_t size = getline(&raw, &room, stdin);
-    *more = size >= 0;
-    elbo_status status = ELBO_OK;
-    if (size < 0) {
-        if (errno == ENOMEM) status = elbo_fail(error, ELBO_MEMORY, "no memory for a line of standard input");
-        else if (ferror(stdin)) status = elbo_fail(error, ELBO_IO, "cannot read standard input: %s", strerror(errno));
-    } else {
-        if (size && raw[size - 1] == '\n') size--;
-        if (size && raw[size - 1] == '\r') size--;
-        status = elbo_text_repair(line, &bad, &first, raw, (size_t)size, error);
-        *replaced += bad;
-    }
-    free(raw);
-    return status;
 }

@@ -38,42 +38,48 @@ elbo_status cli_add_sentence(struct cli_sentences *s, struct run *run, const cha
         size_t room = s->capacity ? 2 * s->capacity : 64;
         struct elbo_ids *ids = realloc(s->ids, room * sizeof *ids);
         if (ids) s->ids = ids;
-        char **texts = realloc(s->text, room * sizeof *texts);
+        struct elbo_text *texts = realloc(s->text, room * sizeof *texts);
         if (texts) s->text = texts;
         if (!ids || !texts) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu sentences", room);
+        memset(ids + s->capacity, 0, (room - s->capacity) * sizeof *ids);
+        memset(texts + s->capacity, 0, (room - s->capacity) * sizeof *texts);
         s->capacity = room;
     }
     struct elbo_ids *to = &s->ids[s->count];
-    *to = (struct elbo_ids){0};
-    s->text[s->count] = strndup(text, size);
-    if (!s->text[s->count]) return elbo_fail(error, ELBO_MEMORY, "no memory for a sentence");
-    s->count++;
+    size_t replaced, first;
+    ELBO_TRY(elbo_text_repair(&s->text[s->count], &replaced, &first, text, size, error)); /* a copy, with its length */
     ELBO_TRY(elbo_tokenizer_encode(run->tokenizer, to, text, size, error));
+    s->count++;
     s->shortened += to->count > run->config->data.max_length;
     return ELBO_OK;
 }
 
-elbo_status cli_read_sentences(struct cli_sentences *s, struct run *run, struct cli *cli, elbo_error *error)
+elbo_status cli_read_batch(struct cli_sentences *s, struct cli_input *in, size_t most, struct run *run, elbo_error *error)
 {
-    struct elbo_text line = {0};
-    size_t replaced = 0;
-    bool more;
-    elbo_status status;
-    while (!(status = cli_read_line(&more, &line, &replaced, error)) && more)
-        if ((status = cli_add_sentence(s, run, line.text ? line.text : "", line.size, error))) break;
-    elbo_text_free(&line);
-    if (!status && replaced) log_warning(&cli->log, "%zu ill-formed parts of UTF-8 became U+FFFD", replaced);
-    if (!status && s->shortened)
-        log_warning(&cli->log, "%zu sentences are longer than the model's %zu tokens and were cut", s->shortened,
-                    run->config->data.max_length);
-    return status;
+    struct cli_line line;
+    s->first += s->count;
+    s->count = 0;
+    while (s->count < most) {
+        ELBO_TRY(cli_input_line(in, !s->count, &line, error));
+        if (!line.text) break;
+        ELBO_TRY(cli_add_sentence(s, run, line.text, line.size, error));
+    }
+    return ELBO_OK;
+}
+
+void cli_report_sentences(const struct cli_sentences *s, const struct cli_input *in, struct run *run, struct cli *cli)
+{
+    if (in && in->replaced) log_warning(&cli->log, "%zu ill-formed parts of UTF-8 became U+FFFD", in->replaced);
+    if (s->shortened)
+        log_warning(&cli->log, "%zu %s longer than the model's %zu tokens and %s cut", s->shortened,
+                    s->shortened == 1 ? "sentence is" : "sentences are", run->config->data.max_length, s->shortened == 1 ? "was" : "were");
 }
 
 void cli_free_sentences(struct cli_sentences *s)
 {
-    for (size_t i = 0; i < s->count; i++) {
+    for (size_t i = 0; i < s->capacity; i++) {
         elbo_ids_free(&s->ids[i]);
-        free(s->text[i]);
+        elbo_text_free(&s->text[i]);
     }
     free(s->ids);
     free(s->text);
@@ -91,7 +97,8 @@ elbo_status cli_encode(float **z, float **stats_out, const struct cli_sentences 
     if (!status && s->count) status = encode_sentences(&run->model, stats, s->ids, s->count, &slots, &run->marks, error);
     struct posterior_noise noise = {cli->config.seed, noise_purpose("encode.posterior"), 0, 0};
     for (size_t i = 0; i < s->count && !status; i++)
-        posterior_sample(rows + i * width, stats + i * 2 * width, width, cli->config.generate.posterior_mean ? NULL : &noise, i);
+        posterior_sample(rows + i * width, stats + i * 2 * width, width, cli->config.generate.posterior_mean ? NULL : &noise,
+                         s->first + i);
     if (status || !stats_out) {
         free(stats);
         stats = NULL;
@@ -105,31 +112,28 @@ elbo_status cli_encode(float **z, float **stats_out, const struct cli_sentences 
     return ELBO_OK;
 }
 
-elbo_status cli_generate(struct elbo_ids **out, const float *z, size_t rows, bool greedy, struct run *run, struct cli *cli,
-                         elbo_error *error)
+elbo_status cli_generate_options(struct generate_options *o, bool greedy, const struct run *run, struct cli *cli, elbo_error *error)
 {
     const struct generate_config *g = &cli->config.generate;
-    struct generate_options o = {.max_length = g->max_length ? g->max_length : cli->config.data.max_length,
-                                 .temperature = g->temperature, .top_p = g->top_p, .top_k = g->top_k,
-                                 .greedy = greedy || g->greedy, .allow_unknown = g->allow_unknown, .seed = cli->config.seed,
-                                 .beam = g->beam, .length_penalty = g->length_penalty};
+    *o = (struct generate_options){.max_length = g->max_length ? g->max_length : cli->config.data.max_length,
+                                   .temperature = g->temperature, .top_p = g->top_p, .top_k = g->top_k,
+                                   .greedy = greedy || g->greedy, .allow_unknown = g->allow_unknown, .never = run->line_ends.ids,
+                                   .never_count = run->line_ends.count, .seed = cli->config.seed, .beam = g->beam,
+                                   .length_penalty = g->length_penalty};
     static const char *const drawing[] = {"temperature", "top_p", "top_k", "greedy"};
     for (size_t i = 0; i < sizeof drawing / sizeof *drawing && g->beam; i++)
         if (options_given(cli->options, drawing[i]))
             return elbo_fail(error, ELBO_USAGE, "--beam=%zu searches and draws nothing: leave --%s away, or --beam", g->beam, drawing[i]);
+    for (size_t i = 0; i < 3 && g->greedy; i++)
+        if (options_given(cli->options, drawing[i]))
+            return elbo_fail(error, ELBO_USAGE, "--greedy takes the likeliest token and --%s draws one: leave one of them away", drawing[i]);
     if (!g->beam && options_given(cli->options, "length_penalty"))
         return elbo_fail(error, ELBO_USAGE, "--length_penalty belongs to a search: give --beam too, say --beam=5");
-    *out = calloc(rows + 1, sizeof **out);
-    if (!*out) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu sentences", rows);
-    elbo_status status = generate(&run->model, *out, z, rows, &o, &run->marks, error);
-    if (status) cli_free_ids(*out, rows);
-    return status;
-}
-
-void cli_free_ids(struct elbo_ids *ids, size_t count)
-{
-    for (size_t i = 0; i < count; i++) elbo_ids_free(&ids[i]);
-    free(ids);
+    size_t most = run->model.config.positions - 1;
+    if (g->max_length > most)
+        return elbo_fail(error, ELBO_USAGE, "--max_length=%zu is beyond the %zu tokens that the model has positions for; give at most %zu",
+                         g->max_length, most, most);
+    return ELBO_OK;
 }
 
 elbo_status cli_text(struct elbo_text *text, const struct run *run, const struct elbo_ids *ids, elbo_error *error)

@@ -249,6 +249,11 @@ static const struct variant *choose(const char *wanted)
 elbo_status cpu_backend_create(struct backend **backend, size_t threads, const char *variant, elbo_error *error)
 {
     const struct variant *chosen = choose(variant);
+    static const char *const names[] = {"generic", "avx2", "avx512", "amx"};
+    size_t known = 0;
+    while (variant && known < 4 && strcmp(names[known], variant)) known++;
+    if (known == 4)
+        return elbo_fail(error, ELBO_USAGE, "--device=cpu:%.20s: the instructions are generic, avx2, avx512 or amx; cpu alone takes the best", variant);
     if (!chosen)
         return elbo_fail(error, ELBO_DEVICE, "--device=cpu:%.20s: this build or this processor has no such instructions; the best it has is %s",
                          variant, choose(NULL)->name);

@@ -102,7 +102,11 @@ static size_t row_size(size_t count, size_t capacity)
 
 static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *error)
 {
+    enum { NO_DRIVER = 35 }; /* cudaErrorInsufficientDriver: CUDA says "insufficient" of a driver that is not there, too */
     int count = 0, e = cudaGetDeviceCount(&count);
+    if (e == NO_DRIVER)
+        return elbo_fail(error, ELBO_DEVICE, "no GPU can be used: this machine has no NVIDIA driver, or one older than this CUDA; install one "
+                                             "(nvidia-smi must answer), or use --device=cpu");
     if (e || count <= 0)
         return elbo_fail(error, ELBO_DEVICE, "no GPU can be used: %s; check the driver with nvidia-smi, or use --device=cpu",
                          e ? cudaGetErrorString((cudaError_t)e) : "the driver reports none");

@@ -8,9 +8,15 @@
 
 static elbo_status read_numbers(float *z, size_t width, const json_t *array, size_t line, elbo_error *error)
 {
-    if (!json_is_array(array) || json_array_size(array) != width)
-        return elbo_fail(error, ELBO_INPUT, "line %zu: expected an array of %zu numbers, or an object with one under \"z\"", line,
+    if (!array)
+        return elbo_fail(error, ELBO_INPUT, "line %zu: the object has neither \"z\" nor \"mu\"; one of them must be an array of %zu numbers",
+                         line, width);
+    if (!json_is_array(array))
+        return elbo_fail(error, ELBO_INPUT, "line %zu: expected an array of %zu numbers, or an object with one under \"z\" or \"mu\"", line,
                          width);
+    if (json_array_size(array) != width)
+        return elbo_fail(error, ELBO_INPUT, "line %zu: expected an array of %zu numbers, as the model's z has, and found %zu", line, width,
+                         json_array_size(array));
     for (size_t j = 0; j < width; j++) {
         const json_t *number = json_array_get(array, j);
         if (!json_is_number(number))
@@ -27,7 +33,7 @@ elbo_status latent_line_parse(float *z, size_t width, const char *text, size_t s
 {
     json_error_t why;
     bool starved;
-    json_t *row = json_read(text, size, JSON_REJECT_DUPLICATES, &why, &starved), *array = row;
+    json_t *row = json_read(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why, &starved), *array = row;
     if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory for the latent of line %zu", line);
     if (!row)
         return elbo_fail(error, ELBO_INPUT, "line %zu, column %d: not JSON (%s)", line, why.column, why.text);

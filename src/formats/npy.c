@@ -103,27 +103,47 @@ static elbo_status parse_dictionary(struct npy *out, struct cursor c, elbo_error
     return ELBO_OK;
 }
 
-elbo_status npy_parse(struct npy *out, const void *bytes, size_t size, elbo_error *error)
+bool npy_begins(const void *bytes, size_t size)
+{
+    return size >= sizeof magic && !memcmp(bytes, magic, sizeof magic);
+}
+
+elbo_status npy_header_size(size_t *header, const void *bytes, size_t size, elbo_error *error)
 {
     const unsigned char *b = bytes;
-    if (size < 10 || memcmp(b, magic, sizeof magic)) return elbo_fail(error, ELBO_INPUT, "not a .npy file");
-    size_t start = 10, length = (size_t)b[8] | (size_t)b[9] << 8;
+    if (size < 10 || !npy_begins(b, size)) return elbo_fail(error, ELBO_INPUT, "not a .npy file");
+    *header = 10 + ((size_t)b[8] | (size_t)b[9] << 8);
     if (b[6] == 2 || b[6] == 3) {
-        if (size < 12) return elbo_fail(error, ELBO_INPUT, "npy: truncated in its header");
-        start = 12;
-        length |= (size_t)b[10] << 16 | (size_t)b[11] << 24;
+        if (size < NPY_BEGINNING) return elbo_fail(error, ELBO_INPUT, "npy: truncated in its header");
+        *header += 2 + ((size_t)b[10] << 16 | (size_t)b[11] << 24);
     } else if (b[6] != 1) {
         return elbo_fail(error, ELBO_INPUT, "npy: version %d.%d is not one this program reads (1.0 to 3.0)", b[6],
                          b[7]);
     }
-    if (length > size - start) return elbo_fail(error, ELBO_INPUT, "npy: truncated in its header");
-    ELBO_TRY(parse_dictionary(out, (struct cursor){(const char *)b + start, (const char *)b + start + length}, error));
-    size_t wanted;
+    return ELBO_OK;
+}
+
+elbo_status npy_parse_header(struct npy *out, const void *bytes, size_t header, elbo_error *error)
+{
+    const char *b = bytes;
+    size_t start = b[6] == 1 ? 10 : NPY_BEGINNING, wanted;
+    out->data = NULL;
+    ELBO_TRY(parse_dictionary(out, (struct cursor){b + start, b + header}, error));
     if (!checked_mul(&wanted, out->rows, out->width) || !checked_mul(&wanted, wanted, sizeof(float)))
         return elbo_fail(error, ELBO_INPUT, "npy: the shape (%zu, %zu) overflows", out->rows, out->width);
-    if (wanted != size - start - length)
+    return ELBO_OK;
+}
+
+elbo_status npy_parse(struct npy *out, const void *bytes, size_t size, elbo_error *error)
+{
+    size_t header;
+    ELBO_TRY(npy_header_size(&header, bytes, size, error));
+    if (header > size) return elbo_fail(error, ELBO_INPUT, "npy: truncated in its header");
+    ELBO_TRY(npy_parse_header(out, bytes, header, error));
+    size_t wanted = out->rows * out->width * sizeof(float);
+    if (wanted != size - header)
         return elbo_fail(error, ELBO_INPUT, "npy: the shape (%zu, %zu) needs %zu bytes, the file holds %zu", out->rows,
-                         out->width, wanted, size - start - length);
-    out->data = b + start + length;
+                         out->width, wanted, size - header);
+    out->data = (const char *)bytes + header;
     return ELBO_OK;
 }

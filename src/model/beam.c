@@ -3,7 +3,7 @@
  *
  *   score(x) = log p(x) / (tokens + 1)^penalty      a beginning's best is its log p over the longest length: log p only falls */
 #include "graph/backends.h"
-#include "model/generate.h"
+#include "model/choose.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -51,21 +51,20 @@ static void extend(void *argument, size_t row, size_t worker)
 {
     (void)worker;
     struct search *s = argument;
-    const float *logits = s->logits + row * s->vocabulary;
+    float *logits = s->logits + row * s->vocabulary;
     struct candidate *list = s->found + row * (s->beam + 1);
     size_t count = 0;
-    double top = -INFINITY, sum = 0;
+    list[s->beam].log_p = -INFINITY;
     if (s->log_p[row] > -INFINITY) {
-        for (size_t v = 0; v < s->vocabulary; v++) top = logits[v] > top ? logits[v] : top;
-        for (size_t v = 0; v < s->vocabulary; v++) sum += exp(logits[v] - top);
-        double base = s->log_p[row] - top - log(sum);
+        double base = s->log_p[row] - choose_log_sum(logits, s->vocabulary);
+        float worst = -INFINITY; /* of a full list: later tokens must be above it */
+        choose_ban(logits, s->vocabulary, s->o, s->marks); /* they keep their share of the sum */
         for (size_t v = 0; v < s->vocabulary; v++) {
-            struct candidate c = {base + logits[v], (uint32_t)row, (uint32_t)v};
+            struct candidate c = {base + (double)logits[v], (uint32_t)row, (uint32_t)v};
             if (v == s->marks->end) list[s->beam] = c;
-            else if (generate_may(s->o, s->marks, v) && c.log_p > -INFINITY) insert(list, &count, s->beam, c);
+            else if (logits[v] > worst && c.log_p > -INFINITY) insert(list, &count, s->beam, c);
+            if (count == s->beam) worst = logits[list[count - 1].token];
         }
-    } else {
-        list[s->beam].log_p = -INFINITY;
     }
     for (; count < s->beam; count++) list[count].log_p = -INFINITY;
 }
@@ -163,10 +162,15 @@ static elbo_status search_allocate(struct search *s, size_t sentences, elbo_erro
                      rows, s->room);
 }
 
+size_t generate_beam_batch(size_t beam)
+{
+    return beam < MOST_ROWS ? MOST_ROWS / beam : 1;
+}
+
 elbo_status generate_beam(struct model *m, struct elbo_ids *out, const float *z, size_t rows, size_t longest,
                           const struct generate_options *options, const struct text_marks *marks, elbo_error *error)
 {
-    size_t chunk = options->beam < MOST_ROWS ? MOST_ROWS / options->beam : 1, width = m->config.latent.width;
+    size_t chunk = generate_beam_batch(options->beam), width = m->config.latent.width;
     if (chunk > rows) chunk = rows;
     struct recording step = {0}, *list[] = {&step};
     struct search s = {.o = options, .marks = marks, .beam = options->beam, .room = longest + 1, .vocabulary = m->config.vocabulary, .error = error};

@@ -1,84 +1,30 @@
-#include "model/generate.h"
-#include "base/philox.h"
+#include "model/choose.h"
 #include "graph/backends.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_ROWS = 32 };
+enum { MOST_ROWS = 64 };
 
-/* ---- choosing a token ---- */
+/* ---- choosing tokens ---- */
 
 struct chooser {
     const struct generate_options *o;
     const struct text_marks *marks;
-    const float *logits;     /* (rows, V)                   */
-    size_t vocabulary, first_row, position;
-    double *share;           /* (rows, V) scratch           */
-    uint32_t *heap;          /* (rows, V) scratch           */
-    int32_t *chosen;         /* (rows)                      */
+    float *logits;           /* (rows, V)                            */
+    size_t vocabulary, position;
+    uint64_t first_row;      /* address of the first row's noise     */
+    struct choose_scratch **scratch; /* (threads)                    */
+    int32_t *chosen;         /* (rows)                               */
+    const bool *done;        /* (rows) their tokens are not wanted   */
 };
-
-/* Restores the heap of token numbers (largest share on top) below place i. */
-static void sift(uint32_t *heap, size_t n, size_t i, const double *share)
-{
-    for (;;) {
-        size_t top = i, left = 2 * i + 1;
-        for (size_t c = left; c < left + 2 && c < n; c++) {
-            double a = share[heap[c]], b = share[heap[top]];
-            if (a > b || (a == b && heap[c] < heap[top])) top = c;
-        }
-        if (top == i) return;
-        uint32_t t = heap[i];
-        heap[i] = heap[top];
-        heap[top] = t;
-        i = top;
-    }
-}
-
-bool generate_may(const struct generate_options *o, const struct text_marks *marks, size_t token)
-{
-    return token != marks->start && (token != marks->unknown || o->allow_unknown);
-}
 
 static void choose(void *argument, size_t row, size_t worker)
 {
-    (void)worker;
     struct chooser *c = argument;
-    size_t v = c->vocabulary;
-    const float *logits = c->logits + row * v;
-    double *share = c->share + row * v, top = -INFINITY, total = 0;
-    uint32_t *heap = c->heap + row * v;
-    size_t best = c->marks->end;
-    for (size_t i = 0; i < v; i++) {
-        share[i] = generate_may(c->o, c->marks, i) ? logits[i] : -INFINITY;
-        if (share[i] > top) top = share[i], best = i;
-    }
-    c->chosen[row] = (int32_t)best;
-    if (c->o->greedy || c->o->temperature <= 0 || !isfinite(top)) return;
-    for (size_t i = 0; i < v; i++) total += share[i] = exp((share[i] - top) / c->o->temperature);
-    for (size_t i = 0; i < v; i++) heap[i] = (uint32_t)i;
-    for (size_t i = v / 2; i-- > 0;) sift(heap, v, i, share);
-    /* Pop the likeliest until they hold top_p or are top_k; they end up at the back, likeliest last. */
-    size_t most = c->o->top_k && c->o->top_k < v ? c->o->top_k : v, kept = 0;
-    double held = 0, wanted = c->o->top_p >= 1 ? INFINITY : c->o->top_p * total;
-    while (kept < most && (kept == 0 || held < wanted)) {
-        uint32_t token = heap[0];
-        if (share[token] <= 0) break;
-        held += share[token];
-        kept++;
-        heap[0] = heap[v - kept];
-        heap[v - kept] = token;
-        sift(heap, v - kept, 0, share);
-    }
-    struct noise_key key = noise_key(c->o->seed, noise_purpose("generate.token"), 0);
-    double left = held * noise_uniform(noise_bits(key, c->first_row + row, 0, c->position));
-    for (size_t k = 1; k <= kept; k++) {
-        c->chosen[row] = (int32_t)heap[v - k];
-        left -= share[heap[v - k]];
-        if (left <= 0) break;
-    }
+    if (c->done[row]) return;
+    c->chosen[row] = (int32_t)choose_token(c->logits + row * c->vocabulary, c->vocabulary, c->o, c->marks, c->first_row + row, c->position,
+                                           c->scratch[worker]);
 }
 
 /* ---- the loop over positions ---- */
@@ -102,33 +48,35 @@ static elbo_status some_rows(struct model *m, struct recording *step, struct cho
     int32_t ids[MOST_ROWS], position[MOST_ROWS];
     bool done[MOST_ROWS] = {false};
     size_t open = rows;
+    c->done = done;
     for (size_t i = 0; i < rows; i++) ids[i] = (int32_t)c->marks->start;
     recording_bind_input(step, "ids", ids);
     recording_bind_input(step, "position", position);
     if (z) recording_bind_input(step, "z", z);
-    float *logits = malloc(rows * c->vocabulary * sizeof *logits);
-    if (!logits) return elbo_fail(error, ELBO_MEMORY, "no memory for the logits of %zu sentences", rows);
-    c->logits = logits;
     elbo_status status = ELBO_OK;
     for (size_t at = 0; at < longest && open && !status; at++) {
         struct execution run = {.count = {[DIM_DRAWS] = rows}};
         for (size_t i = 0; i < rows; i++) position[i] = (int32_t)at;
         status = executor_run(&step->executor, &run, error);
         if (status) break;
-        recording_read(step, step->logits, logits, run.count);
+        recording_read(step, step->logits, c->logits, run.count);
         c->position = at;
         backend_host_run(m->backend, rows, choose, c);
         for (size_t i = 0; i < rows && !status; i++) {
+            if (done[i]) continue; /* its row goes on with its last token, unread */
             ids[i] = c->chosen[i];
-            if (done[i]) continue;
             if (ids[i] == (int32_t)c->marks->end)
                 done[i] = true, open--;
             else
                 status = generate_append(&out[i], (uint32_t)ids[i], error);
         }
     }
-    free(logits);
     return status;
+}
+
+size_t generate_batch(const struct generate_options *o)
+{
+    return o->beam ? generate_beam_batch(o->beam) : MOST_ROWS;
 }
 
 elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size_t rows,
@@ -140,19 +88,22 @@ elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size
     if (options->beam) return generate_beam(m, out, z, rows, longest, options, marks, error);
     struct recording step = {0}, *list[] = {&step};
     int32_t chosen[MOST_ROWS];
+    size_t threads = backend_threads(m->backend);
     struct chooser c = {.o = options, .marks = marks, .vocabulary = v, .chosen = chosen};
     ELBO_TRY(record_step(&step, &m->config, m->parameters, chunk, longest, false, error));
     elbo_status status = model_bind(m, list, 1, NULL, error);
-    c.share = malloc(chunk * v * sizeof *c.share);
-    c.heap = malloc(chunk * v * sizeof *c.heap);
-    if (!status && (!c.share || !c.heap)) status = elbo_fail(error, ELBO_MEMORY, "no memory to sample from %zu tokens", v);
+    c.logits = malloc(chunk * v * sizeof *c.logits);
+    c.scratch = calloc(threads, sizeof *c.scratch);
+    if (!status && (!c.logits || !c.scratch)) status = elbo_fail(error, ELBO_MEMORY, "no memory for the logits of %zu sentences", chunk);
+    for (size_t i = 0; i < threads && !status; i++) status = choose_scratch_make(&c.scratch[i], v, error);
     for (size_t at = 0; at < rows && !status; at += chunk) {
         size_t n = rows - at < chunk ? rows - at : chunk;
-        c.first_row = at;
+        c.first_row = options->first_row + at;
         status = some_rows(m, &step, &c, out + at, z ? z + at * m->config.latent.width : NULL, n, longest, error);
     }
-    free(c.share);
-    free(c.heap);
+    for (size_t i = 0; i < threads && c.scratch; i++) choose_scratch_free(c.scratch[i]);
+    free(c.scratch);
+    free(c.logits);
     recording_free(&step, m->backend);
     return status;
 }

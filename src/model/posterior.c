@@ -31,6 +31,11 @@ void prior_sample(float *z, size_t width, const struct posterior_noise *noise, u
     }
 }
 
+void prior_samples(float *z, size_t rows, size_t width, const struct posterior_noise *noise, uint64_t first)
+{
+    for (size_t i = 0; i < rows; i++) prior_sample(z + i * width, width, noise, first + i);
+}
+
 double posterior_log_density(const float *z, const float *stats, size_t width)
 {
     double sum = 0;

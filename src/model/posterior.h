@@ -16,6 +16,8 @@ double posterior_sample(float *z, const float *stats, size_t width, const struct
 
 /* z (Z) from the prior N(0, 1). */
 void prior_sample(float *z, size_t width, const struct posterior_noise *noise, uint64_t sample);
+/* Rows first .. first + rows - 1 of z (rows, width): each has noise of its own. */
+void prior_samples(float *z, size_t rows, size_t width, const struct posterior_noise *noise, uint64_t first);
 
 /* log q(z|x) in nats. */
 double posterior_log_density(const float *z, const float *stats, size_t width);

@@ -348,9 +348,9 @@ elbo_status ranks_detect(struct ranks *ranks, const struct parallel_config *give
         ranks->restart = (unsigned)restart;
     }
     if (given->ranks && given->ranks != ranks->world && ranks->source == RANKS_SINGLE)
-        return elbo_fail(error, ELBO_USAGE, "parallel.ranks = %zu, but no launcher started this process: elbo launch -n %zu -- train "
-                                            "... does, as do torchrun --no-python, mpirun and srun; or say --parallel.rank too",
-                         given->ranks, given->ranks);
+        return elbo_fail(error, ELBO_USAGE, "parallel.ranks = %zu, but no launcher started this process: for GPUs elbo launch -n %zu -- train "
+                                            "... does, and torchrun --no-python; for CPUs and GPUs mpirun -n %zu elbo train ..., and srun; or "
+                                            "say --parallel.rank too", given->ranks, given->ranks, given->ranks);
     if (given->ranks && given->ranks != ranks->world)
         return elbo_fail(error, ELBO_USAGE, "parallel.ranks = %zu, but %s started %zu; start as many, or leave the option out",
                          given->ranks, ranks_source_name(ranks->source), ranks->world);

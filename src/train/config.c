@@ -1,6 +1,8 @@
 /* THE table of options: every key that `elbo` knows, with its type, default, range, unit, help and commands. */
 #include "train/config.h"
 
+#include "train/aliases.h"
+
 #include <stdint.h>
 
 #define AT(field) offsetof(struct elbo_config, field)
@@ -66,7 +68,7 @@ static const struct option rows[] = {
     CHOICE("determinism", determinism, "run_to_run", KEPT(TRAINS | RUNS, OPTION_CHANGE),
            "run_to_run: the same bits on the same machine with as many ranks; world_invariant: the same bits on any number of ranks; fast: "
            "ranks may add in any order, and a GPU's products are timed to take the fastest way", "fast", "run_to_run", "world_invariant"),
-    SWITCH("json", json, "false", ALL & ~COMMAND_INIT, "the result as JSON on standard output"),
+    SWITCH("json", json, "false", ALL & ~(COMMAND_INIT | COMMAND_ENCODE), "the result as JSON on standard output"),
     TEXT("resume", resume, "auto", KEPT(COMMAND_TRAIN | COMMAND_INIT, OPTION_FREE),
          "auto: go on from the newest checkpoint of run.dir if it has one; none: begin anew; or a run's or checkpoint's path: begin from it "
          "where run.dir has no checkpoint yet"),
@@ -229,15 +231,16 @@ static const struct option rows[] = {
     TEXT("to", generate.to, "", COMMAND_INTERPOLATE, "sentence at its end"),
     SIZE("max_length", generate.max_length, "0", 0, 1000000, "tokens", GENERATES,
          "longest sentence to write; 0: as the model was trained"),
-    NUMBER("temperature", generate.temperature, "0.8", 0.0001, 1000, "", GENERATES, "divides the logits"),
+    NUMBER("temperature", generate.temperature, "0.8", 0.0001, 1000, "", GENERATES, "divides the logits where tokens are drawn; see greedy"),
     NUMBER("top_p", generate.top_p, "0.9", 0.000001, 1, "", GENERATES,
            "sample from the likeliest tokens that hold this probability"),
     SIZE("top_k", generate.top_k, "0", 0, 16777216, "tokens", GENERATES, "sample from this many; 0: from all"),
     SIZE("beam", generate.beam, "0", 0, 65536, "beginnings", GENERATES,
          "search for the likeliest sentence, this many beginnings kept at each token; 0: no search"),
-    NUMBER("length_penalty", generate.length_penalty, "0", 0, 10, "", GENERATES,
-           "of --beam: log-probabilities are divided by the length to this power; 0: by nothing, which favours short ones"),
-    SWITCH("greedy", generate.greedy, "false", GENERATES, "always take the likeliest token"),
+    NUMBER("length_penalty", generate.length_penalty, "1", 0, 10, "", GENERATES,
+           "of --beam: log-probabilities are divided by the length to this power; 0: by nothing, which favours empty sentences"),
+    SWITCH("greedy", generate.greedy, "false", GENERATES,
+           "always take the likeliest token; reconstruct, interpolate and decode do so unless temperature, top_p, top_k or greedy=false is given"),
     SWITCH("allow_unknown", generate.allow_unknown, "false", GENERATES, "let the unknown mark be written"),
     SWITCH("posterior_mean", generate.posterior_mean, "true", READS_TEXT, "encode to mu; false: to a sample of z"),
     CHOICE("format", generate.format, "npy", COMMAND_ENCODE, "of the latents", "npy", "jsonl"),
@@ -267,7 +270,7 @@ static const struct option_command commands[] = {
 const struct option_table *elbo_config_table(void)
 {
     static const struct option_table table = {rows, sizeof rows / sizeof *rows, commands,
-                                              sizeof commands / sizeof *commands};
+                                              sizeof commands / sizeof *commands, config_aliases, sizeof config_aliases / sizeof *config_aliases};
     return &table;
 }
 

@@ -95,7 +95,8 @@ elbo_status elbo_run_decode(elbo_run *run, struct elbo_text *texts, const float 
 {
     struct generate_options options = {.max_length = o->max_length ? o->max_length : run->config.data.max_length,
                                        .temperature = o->temperature, .top_p = o->top_p > 0 ? o->top_p : 1, .top_k = o->top_k,
-                                       .greedy = o->temperature <= 0, .allow_unknown = o->allow_unknown, .seed = o->seed};
+                                       .greedy = o->temperature <= 0, .allow_unknown = o->allow_unknown, .never = run->run.line_ends.ids,
+                                       .never_count = run->run.line_ends.count, .seed = o->seed};
     struct elbo_ids *ids = calloc(count + 1, sizeof *ids);
     if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu sentences", count);
     elbo_status status = generate(&run->run.model, ids, elbo_run_latent_width(run) ? z : NULL, count, &options, &run->run.marks, error);

@@ -1,8 +1,11 @@
 #include "train/run.h"
 #include "base/files.h"
 #include "graph/backends.h"
+#include "model/generate.h"
 #include "text/tokenizer.h"
 #include "train/state.h"
+
+#include <string.h>
 
 static elbo_status counter(const struct run *r, const char *name, size_t *to, elbo_error *error)
 {
@@ -11,6 +14,19 @@ static elbo_status counter(const struct run *r, const char *name, size_t *to, el
         return elbo_fail(error, ELBO_INPUT, "%s: the counter %s is missing or not positive", checkpoint_path(r->checkpoint), name);
     *to = (size_t)json_integer_value(v);
     return ELBO_OK;
+}
+
+static elbo_status find_line_ends(struct run *r, elbo_error *error)
+{
+    struct elbo_text text = {0};
+    elbo_status status = ELBO_OK;
+    for (uint32_t id = 0; id < elbo_tokenizer_vocabulary(r->tokenizer) && !status; id++) {
+        status = elbo_tokenizer_decode(r->tokenizer, &text, &id, 1, error);
+        if (!status && text.size && (memchr(text.text, '\n', text.size) || memchr(text.text, '\r', text.size)))
+            status = generate_append(&r->line_ends, id, error);
+    }
+    elbo_text_free(&text);
+    return status;
 }
 
 static elbo_status open_all(struct run *r, struct options *options, elbo_status (*reapply)(void *, elbo_error *), void *context,
@@ -28,6 +44,7 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     ELBO_TRY(checkpoint_bytes(&tokenizer, &size, r->checkpoint, "tokenizer.json", error));
     ELBO_TRY(tokenizer_parse(&r->tokenizer, tokenizer, size, name, error));
     r->marks = *elbo_tokenizer_marks(r->tokenizer);
+    ELBO_TRY(find_line_ends(r, error));
     struct model_config model = r->config->model;
     model.precision = PRECISION_F32; /* what is measured or written is computed from the f32 weights */
     ELBO_TRY(counter(r, "vocabulary", &model.vocabulary, error));
@@ -57,5 +74,6 @@ void run_close(struct run *r)
     if (r->backend) r->backend->destroy(r->backend);
     if (r->tokenizer) elbo_tokenizer_close(r->tokenizer);
     if (r->checkpoint) checkpoint_close(r->checkpoint);
+    elbo_ids_free(&r->line_ends);
     *r = (struct run){0};
 }

@@ -32,7 +32,9 @@ static const struct option rows[] = {
     {"model.kind", OPTION_CHOICE, offsetof(struct target, kind), "beta", 0, 0, "", "kind", ONE, kinds, OPTION_NONE},
 };
 static const struct option_command commands[] = {{"one", ONE}, {"two", TWO}};
-static const struct option_table table = {rows, sizeof rows / sizeof *rows, commands, 2};
+static const struct option_alias aliases[] = {{"lr", "train.rate", NULL}, {"epochs", "train.steps", "there are no epochs"},
+                                              {"lr", "model.name", NULL}, {"name", "model.kind", NULL}};
+static const struct option_table table = {rows, sizeof rows / sizeof *rows, commands, 2, aliases, sizeof aliases / sizeof *aliases};
 
 struct fixture {
     struct target target;
@@ -97,6 +99,21 @@ static void later_readers_win(void **state)
     assert_false(options_given(f->options, "model.width"));
 }
 
+static void switches_take_the_words_that_people_use(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const words[] = {"false", "true", "no", "yes", "off", "on", "0", "1", "False", "TRUE"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        char argument[64], text[64];
+        snprintf(argument, sizeof argument, "--json=%s", words[i]);
+        assert_int_equal(options_read_argument(f->options, argument, ONE, &f->error), ELBO_OK);
+        assert_int_equal(f->target.json, i % 2);
+        snprintf(text, sizeof text, "train:\n  fast: %s\n", words[i]);
+        assert_int_equal(yaml(f, text), ELBO_OK);
+        assert_int_equal(f->target.fast, i % 2);
+    }
+}
+
 static void wrong_values_are_refused(void **state)
 {
     struct fixture *f = *state;
@@ -107,7 +124,7 @@ static void wrong_values_are_refused(void **state)
         {"--train.steps=99999999999999999999", "not a whole"}, {"--train.rate=fast", "not a number"},
         {"--train.rate=nan", "not a number"},      {"--train.rate=inf", "not a number"},
         {"--train.rate=1e999", "not a number"},    {"--train.rate=0x1", "not a number"},
-        {"--train.rate=11", "from 0 to 10"},       {"--train.fast=yes", "true or false"},
+        {"--train.rate=11", "from 0 to 10"},       {"--train.fast=maybe", "true or false"},
         {"--model.kind=alpa", "did you mean alpha?"}, {"--model.kind=zzz", "one of alpha | beta"},
         {"--seed=18446744073709551616", "not a whole number"}, {"--seed=+1", "not a whole number"},
         {"--train.steps", "has no value"},
@@ -128,6 +145,9 @@ static void unknown_keys_get_a_suggestion(void **state)
     const char *const unknown[][2] = {
         {"--train.setps=3", "did you mean train.steps?"}, {"--steps=3", "did you mean train.steps?"},
         {"--model.rate=3", "did you mean train.rate?"},   {"--sed=3", "did you mean seed?"},
+        {"--lr=3", "did you mean train.rate?"},           {"--train.lr=3", "did you mean train.rate?"},
+        {"--epochs=3", "did you mean train.steps? there are no epochs"}, {"--no-json", "write json=false"},
+        {"--no_fast", "unknown option"},                  {"--train-steps=3", "did you mean train.steps?"},
         {"--qqqqqq=3", "unknown option 'qqqqqq'"},
     };
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
@@ -136,7 +156,11 @@ static void unknown_keys_get_a_suggestion(void **state)
     }
     assert_null(strstr(f->error.message, "did you mean"));
     assert_int_equal(options_read_argument(f->options, "--model.name=a", ONE, &f->error), ELBO_USAGE);
-    assert_says(f, "belongs to: two");
+    assert_says(f, "did you mean --model.kind?"); /* another program's word for an option that it takes */
+    assert_int_equal(options_read_argument(f->options, "--lr=a", TWO, &f->error), ELBO_USAGE);
+    assert_says(f, "did you mean model.name?");
+    assert_int_equal(options_read_argument(f->options, "--train.steps=5", TWO, &f->error), ELBO_USAGE);
+    assert_says(f, "belongs to: one");
 }
 
 static void malformed_yaml_has_a_place(void **state)
@@ -158,6 +182,11 @@ static void malformed_yaml_has_a_place(void **state)
         {"model: {name: \"a\\0b\"}\n", "NUL"},
         {"seed: 1\n\xff\n", "UTF-8"},
         {"[a]: 1\n", "a list is not accepted"},
+        {"[train]\nsteps = 5\n", "looks like TOML"},
+        {"# of a run\nseed = 5\n", "looks like TOML"},
+        {"train:\n  steps:\n", "train.steps has no value; leave the line out for the default, 200"},
+        {"seed: ~\n", "seed has no value"},
+        {"trian:\n", "unknown option 'trian'"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         if (yaml(f, wrong[i][0]) != ELBO_USAGE) fail_msg("accepted: %s", wrong[i][0]);
@@ -165,6 +194,13 @@ static void malformed_yaml_has_a_place(void **state)
     }
     assert_int_equal(yaml(f, ""), ELBO_OK);
     assert_int_equal(yaml(f, "# nothing\n"), ELBO_OK);
+    assert_int_equal(yaml(f, "train:\nmodel: ~\n"), ELBO_OK);
+    assert_int_equal(yaml(f, "train:\n  # steps: 5\nmodel:\n  name: ~\n"), ELBO_OK);
+    assert_string_equal(f->target.name, "");
+    assert_int_equal(yaml(f, "model:\n  name: \"~\"\n"), ELBO_OK);
+    assert_string_equal(f->target.name, "~");
+    assert_int_equal(yaml(f, "{\"train\": {\"steps\": 31, \"fast\": false}}"), ELBO_OK); /* JSON is YAML */
+    assert_true(f->target.steps == 31 && !f->target.fast);
     assert_int_equal(options_read_yaml(f->options, "/no/such.yaml", &f->error), ELBO_IO);
 }
 
@@ -196,7 +232,12 @@ static void what_is_written_reads_back(void **state)
 static void texts_show_the_rows(void **state)
 {
     (void)state;
-    char *help = options_help(&table, TWO), *page = options_reference(&table);
+    char *help = options_help(&table, TWO, NULL), *page = options_reference(&table);
+    char *few = options_help(&table, ONE, (const char *const[]){"seed", "train.steps", NULL});
+    assert_non_null(strstr(few, "--seed=1"));
+    assert_non_null(strstr(few, "--train.steps=200"));
+    assert_null(strstr(few, "train.rate"));
+    free(few);
     assert_non_null(strstr(help, "--model.name=none"));
     assert_null(strstr(help, "train.steps")); /* belongs to another command */
     assert_non_null(strstr(page, "| `train.steps` | `200` | a whole number from 1 to 1000 (steps) | length | one |"));
@@ -211,7 +252,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(defaults),
         TEST(later_readers_win),
-        TEST(wrong_values_are_refused),
+        TEST(switches_take_the_words_that_people_use), TEST(wrong_values_are_refused),
         TEST(unknown_keys_get_a_suggestion),
         TEST(malformed_yaml_has_a_place),
         TEST(what_is_written_reads_back),

@@ -5,6 +5,10 @@ tiny=(--encoder.width=16 --decoder.width=16 --encoder.heads=2 --decoder.heads=2 
     --encoder.ff_width=32 --decoder.ff_width=32 --latent.width=4 --train.slots=2 --train.slot_tokens=100
     --data.max_length=12 --train.steps=40 --optimizer.learning_rate=0.01 --optimizer.warmup_steps=5 --threads=1)
 
+# The same without a latent: options without effect are refused.
+alone=()
+for option in "${tiny[@]}"; do [[ $option == --encoder.* || $option == --latent.* ]] || alone+=("$option"); done
+
 # Text, corpora (a tokenizer that leaves words unknown) and a run in the folder of this file.
 make_run() {
     cd "$BATS_FILE_TMPDIR" || return

@@ -73,10 +73,10 @@ setup() {
 }
 
 @test "other things in the place of a corpus are said to be what they are" {
-    refused 3 'text.txt is a text file, not a corpus' 'elbo prepare text.txt --out=corpus' -- "$ELBO" dump text.txt
-    refused 3 'text.txt is a text file, not a corpus' -- "$ELBO" train --data.train=text.txt --run.dir=run
+    refused 2 'text.txt is a file, not a corpus' 'elbo prepare text.txt --out=corpus' -- "$ELBO" dump text.txt
+    refused 2 'data.train: text.txt is a file, not a corpus' -- "$ELBO" train --data.train=text.txt --run.dir=run
     "$ELBO" prepare text.txt --out=corpus
-    refused 3 'give its folder, corpus/' -- "$ELBO" dump corpus/corpus.bin
+    refused 3 'give its folder, corpus/' -- "$ELBO" train --data.train=corpus/corpus.bin --run.dir=run
 }
 
 @test "options that would have no effect are refused" {
@@ -173,7 +173,7 @@ setup() {
     refused 2 'did you mean tokenizer.size?' -- "$ELBO" prepare text.txt --out=c --tokenizer.sise=9
     refused 2 'did you mean prepare?' -- "$ELBO" prepair text.txt
     refused 2 'this command does not take --train.steps' -- "$ELBO" prepare text.txt --out=c --train.steps=9
-    refused 2 'options look like --section.key=value' -- "$ELBO" prepare text.txt -o c
+    refused 2 'did you mean --out=c' -- "$ELBO" prepare text.txt -o c
     refused 2 'does not take' -- "$ELBO" info a b
     [ ! -e c ]
 }

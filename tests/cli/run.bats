@@ -142,8 +142,6 @@ print("\n".join(json.dumps([float(x) for x in row]) for row in z))' > arrays.jso
 @test "a language model without a latent trains, is measured and writes" {
     refused 2 '--encoder.width does not do here what it says' 'no encoder' -- train lm --latent.kind=none
     printf 'encoder:\n  width: 16\n  layers: 2\n' > lm.yaml # a file may hold what another model uses, and a default is never spoken of
-    local alone=()
-    for option in "${tiny[@]}"; do [[ $option == --encoder.* || $option == --latent.* ]] || alone+=("$option"); done
     "$ELBO" train lm.yaml --data.train=corpus --run.dir=lm --latent.kind=none "${alone[@]}" 2> said
     grep -qF 'these options do not do here what they say: encoder.width (latent.kind=none has no encoder)' said
     lacks said encoder.layers

@@ -2,13 +2,26 @@
 #include "formats/npy.h"
 #include "fuzz/harness.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 int fuzz_one(const unsigned char *data, size_t size)
 {
-    struct npy npy;
+    struct npy npy, announced;
     elbo_error error;
+    size_t header;
     elbo_status status = npy_parse(&npy, data, size, &error);
+    /* as a stream reads it: the header by itself, and the rows behind it; from as many bytes as the header has, and no others */
+    elbo_status streamed = npy_header_size(&header, data, size < NPY_BEGINNING ? size : NPY_BEGINNING, &error);
+    if (!streamed && header <= size) {
+        unsigned char *copy = malloc(header);
+        FUZZ_CHECK(copy != NULL);
+        memcpy(copy, data, header);
+        streamed = npy_parse_header(&announced, copy, header, &error);
+        free(copy);
+        FUZZ_CHECK(!streamed || status);
+        FUZZ_CHECK(status || (announced.rows == npy.rows && announced.width == npy.width && (const unsigned char *)npy.data == data + header));
+    }
     if (status) return (int)status;
     size_t bytes = npy.rows * npy.width * sizeof(float);
     FUZZ_CHECK(bytes <= size && (const unsigned char *)npy.data + bytes == data + size);
