@@ -90,8 +90,3 @@ void strings_free(struct strings *strings)
     free(strings->slots);
     *strings = (struct strings){0};
 }
-
-size_t text_skip_bom(const char *text, size_t size)
-{
-    return size >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
-}

@@ -1,5 +1,6 @@
 /* A table of distinct byte strings, numbered in the order of their first insertion, with a count each: the vocabulary of
- * `word`, the pieces of `bpe`, and the word counts that both are trained from. Open addressing over XXH3. */
+ * `word`, the pieces of `bpe`, and the word counts that both are trained from. Open addressing over XXH3. And the
+ * byte order mark, which every reader of text leaves out. */
 #ifndef TEXT_STRINGS_H
 #define TEXT_STRINGS_H
 
@@ -7,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct strings {
     char *bytes;        /* all strings, one after the other           */
@@ -26,13 +28,16 @@ elbo_status strings_insert(struct strings *strings, uint32_t *number, const char
 uint32_t strings_find(const struct strings *strings, const char *text, size_t size);
 void strings_free(struct strings *strings);
 
-/* Bytes to skip at the beginning of a source of text: 3 for a byte order mark of UTF-8, else 0. */
-size_t text_skip_bom(const char *text, size_t size);
-
 static inline const char *strings_text(const struct strings *strings, size_t number, size_t *size)
 {
     *size = strings->start[number + 1] - strings->start[number];
     return strings->bytes + strings->start[number];
+}
+
+/* Bytes of the byte order mark that `text`, the beginning of a file or stream, begins with: 3, or 0. */
+static inline size_t text_skip_bom(const char *text, size_t size)
+{
+    return size >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
 }
 
 #endif
