@@ -1,6 +1,7 @@
 /* Reading standard input without stdio: see input.h. */
 #include "cli/input.h"
 
+#include "text/recognize.h"
 #include "text/strings.h"
 
 #include <errno.h>
@@ -79,6 +80,7 @@ elbo_status cli_input_line(struct cli_input *in, bool wait, struct cli_line *lin
     in->begin += size + (feed != NULL);
     in->looked = in->begin;
     if (!in->lines++) {
+        ELBO_TRY(text_recognize_stream(text, in->end - (size_t)(text - in->bytes), in->finished, error));
         size_t mark = text_skip_bom(text, size);
         text += mark;
         size -= mark;

@@ -16,6 +16,7 @@ struct head {
     const char *name; /* for messages                                          */
     const char *file; /* for commands: the name, or FILE for standard input    */
     bool stream;      /* standard input                                        */
+    const char *into; /* the command that the mended text goes to              */
     const char *text;
     size_t size;
     bool whole;
@@ -55,8 +56,8 @@ static const struct magic magics[] = {
 static elbo_status refuse_command(const struct head *h, const char *what, const char *command, const char *after,
                                   elbo_error *error)
 {
-    return elbo_fail(error, ELBO_INPUT, "%s is %s, not text with a sentence a line; `%s %.300s%s | elbo prepare - ...` reads it",
-                     h->name, what, command, h->file, after);
+    return elbo_fail(error, ELBO_INPUT, "%s is %s, not text with a sentence a line; `%s %.300s%s | %s` reads it", h->name,
+                     what, command, h->file, after, h->into);
 }
 
 static elbo_status refuse_encoding(const struct head *h, const char *encoding, elbo_error *error)
@@ -64,8 +65,8 @@ static elbo_status refuse_encoding(const struct head *h, const char *encoding, e
     char what[32], command[64];
     snprintf(what, sizeof what, "%s text", encoding);
     snprintf(command, sizeof command, "iconv -f %s -t UTF-8", encoding);
-    return elbo_fail(error, ELBO_INPUT, "%s is %s, and text is read as UTF-8; `%s %.300s | elbo prepare - ...` reads it", h->name,
-                     what, command, h->file);
+    return elbo_fail(error, ELBO_INPUT, "%s is %s, and text is read as UTF-8; `%s %.300s | %s` reads it", h->name, what,
+                     command, h->file, h->into);
 }
 
 static bool begins(const struct head *h, size_t at, const char *bytes, size_t size)
@@ -144,8 +145,8 @@ static elbo_status check_bytes(const struct head *h, elbo_error *error)
     bool many = h->ill_formed >= 8 && h->ill_formed * 5 > h->size;
     if (many && !nuls && h->controls * 100 <= h->size)
         return elbo_fail(error, ELBO_INPUT, "%s is not UTF-8: %zu of its first %zu bytes are ill-formed; if it is text, "
-                         "`iconv -f ENCODING -t UTF-8 %.300s | elbo prepare - ...` reads it", h->name, h->ill_formed, h->size,
-                         h->file);
+                         "`iconv -f ENCODING -t UTF-8 %.300s | %s` reads it", h->name, h->ill_formed, h->size, h->file,
+                         h->into);
     if (many || (h->controls >= 8 && h->controls * 10 > h->size) || (nuls >= 8 && nuls * 10 > h->size * 4))
         return elbo_fail(error, ELBO_INPUT, "%s is binary, not text: of its first %zu bytes %zu are zero, %zu control "
                          "characters, and %zu ill-formed UTF-8; give text with a sentence a line", h->name, h->size, nuls,
@@ -262,13 +263,24 @@ static elbo_status check_table(const struct head *h, elbo_error *error)
                      "as they are", h->name, s.count + 1, h->file, h->file);
 }
 
+static elbo_status check_encoding(struct head *h, elbo_error *error)
+{
+    ELBO_TRY(check_marks(h, error));
+    count(h);
+    return check_bytes(h, error);
+}
+
+elbo_status text_recognize_stream(const char *head, size_t size, bool whole, elbo_error *error)
+{
+    struct head h = {.name = "standard input", .file = "FILE", .stream = true, .into = "elbo ...", .text = head, .size = size, .whole = whole};
+    return check_encoding(&h, error);
+}
+
 elbo_status text_recognize(const char *name, const char *head, size_t size, bool whole, elbo_error *error)
 {
-    struct head h = {.name = name ? name : "standard input", .file = name ? name : "FILE", .stream = !name, .text = head,
-                     .size = size, .whole = whole};
-    ELBO_TRY(check_marks(&h, error));
-    count(&h);
-    ELBO_TRY(check_bytes(&h, error));
+    struct head h = {.name = name ? name : "standard input", .file = name ? name : "FILE", .stream = !name, .into = "elbo prepare - ...",
+                     .text = head, .size = size, .whole = whole};
+    ELBO_TRY(check_encoding(&h, error));
     size_t mark = text_skip_bom(h.text, h.size);
     h.text += mark;
     h.size -= mark;

@@ -180,6 +180,21 @@ assert [json.loads(l)['text'] for l in open('any.json')] == open('any', 'rb').re
     [ "$(sed -n 2p second)" = '[]' ]
 }
 
+@test "what is no text is refused with the command that converts it" {
+    iconv -f UTF-8 -t UTF-16 fresh.txt > wide.txt
+    gzip -c fresh.txt > fresh.txt.gz
+    tr '\n' '\r' < fresh.txt > returns.txt
+    for command in "tokenize run" "reconstruct run" "encode run --format=jsonl"; do
+        # shellcheck disable=SC2086
+        refused 3 'UTF-16' 'iconv' -- "$ELBO" $command < wide.txt
+        # shellcheck disable=SC2086
+        refused 3 'gzip' 'zcat FILE | elbo ...' -- "$ELBO" $command < fresh.txt.gz
+        # shellcheck disable=SC2086
+        refused 3 'carriage returns' 'tr ' -- "$ELBO" $command < returns.txt
+    done
+    [ "$(printf '{"a": 1}\n' | "$ELBO" tokenize run | wc -l)" -eq 1 ] # a sentence may look like JSON
+}
+
 @test "decode reads the npy that encode writes, and refuses what is none" {
     "$ELBO" encode run < fresh.txt > z.npy
     "$ELBO" encode run --format=jsonl < fresh.txt | "$ELBO" decode run > wanted
