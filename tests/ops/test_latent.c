@@ -20,8 +20,8 @@ static double noise(const struct trial *t, size_t s, size_t j)
 {
     struct noise_key key = noise_key(HARNESS_SEED, noise_purpose(HARNESS_SCOPE ".noise"), HARNESS_STEP);
     uint64_t pair = j / 2 * 2, sample = t->batch->sample[s];
-    double u = noise_uniform(noise_bits(key, sample, HARNESS_DRAW, pair)),
-           v = noise_uniform(noise_bits(key, sample, HARNESS_DRAW, pair + 1));
+    struct philox_block block = noise_block(key, sample, HARNESS_DRAW, (uint32_t)(pair / 4));
+    double u = noise_uniform(block.word[pair % 4]), v = noise_uniform(block.word[pair % 4 + 1]);
     double r = sqrt(-2 * log(u));
     return j % 2 ? r * cos(2 * M_PI * v) : r * sin(2 * M_PI * v);
 }
