@@ -3,10 +3,13 @@
  * need a stack.
  *
  *   MEMORY_AT=17 [MEMORY_TIMES=1000000]    the 17th (from 0) fails, and so many from there on
- *   MEMORY_LOG=FILE                        how many there were, written at the end
+ *   MEMORY_LOG=FILE                        how many there were, written at the end, and a number for each that says which two
+ *                                          calls of the program it was made by
  *   MEMORY_LEAK=1                          loses a block, for the leak checker to find */
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -16,20 +19,41 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+enum { MOST_PLACES = 1 << 18, FRAMES = 24 };
+
 static struct {
     atomic_bool on;
     atomic_size_t count;
     size_t at, times;
+    bool log;
+    uintptr_t program, end; /* where the program's code lies */
+    uint32_t places[MOST_PLACES];
 } memory;
 
 #define REAL(name, result, ...)                                                                                        \
     static result (*real)(__VA_ARGS__);                                                                                \
     if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name)
 
+/* The two innermost calls in the program's own code, as one number. */
+static uint32_t place(void)
+{
+    void *frames[FRAMES];
+    uint64_t mixed = 0;
+    int count = backtrace(frames, FRAMES);
+    for (int i = 0, found = 0; i < count && found < 2; i++) {
+        uintptr_t at = (uintptr_t)frames[i];
+        if (at < memory.program || at >= memory.end) continue;
+        mixed = (mixed + (at - memory.program)) * 0x9e3779b97f4a7c15u;
+        found++;
+    }
+    return (uint32_t)(mixed >> 32);
+}
+
 static bool fails(void)
 {
     if (!atomic_load(&memory.on)) return false;
     size_t n = atomic_fetch_add(&memory.count, 1);
+    if (memory.log && n < MOST_PLACES) memory.places[n] = place();
     if (n < memory.at || n - memory.at >= memory.times) return false;
     errno = ENOMEM;
     return true;
@@ -89,6 +113,19 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 typedef int main_function(int, char **, char **);
 static main_function *program;
 
+/* The program is the first object of the list. */
+static int find_program(struct dl_phdr_info *about, size_t size, void *context)
+{
+    (void)size;
+    (void)context;
+    memory.program = memory.end = about->dlpi_addr;
+    for (int i = 0; i < about->dlpi_phnum; i++) {
+        uintptr_t end = about->dlpi_addr + about->dlpi_phdr[i].p_vaddr + about->dlpi_phdr[i].p_memsz;
+        if (about->dlpi_phdr[i].p_type == PT_LOAD && end > memory.end) memory.end = end;
+    }
+    return 1;
+}
+
 static int counted(int argc, char **argv, char **environment)
 {
     const char *at = getenv("MEMORY_AT"), *times = getenv("MEMORY_TIMES");
@@ -99,12 +136,17 @@ static int counted(int argc, char **argv, char **environment)
         lost = NULL;
         (void)lost;
     }
+    const char *log = getenv("MEMORY_LOG");
+    memory.log = log;
+    dl_iterate_phdr(find_program, NULL);
+    if (log) place(); /* the first trace loads a library */
     atomic_store(&memory.on, true);
     int code = program(argc, argv, environment);
     atomic_store(&memory.on, false);
-    const char *log = getenv("MEMORY_LOG");
     FILE *file = log ? fopen(log, "w") : NULL;
-    if (file) fprintf(file, "%zu\n", atomic_load(&memory.count));
+    size_t count = atomic_load(&memory.count);
+    if (file) fprintf(file, "%zu\n", count);
+    for (size_t i = 0; file && i < count && i < MOST_PLACES; i++) fprintf(file, "%x\n", memory.places[i]);
     if (file) fclose(file);
     return code;
 }
