@@ -5,7 +5,9 @@
  *   MEMORY_AT=17 [MEMORY_TIMES=1000000]    the 17th (from 0) fails, and so many from there on
  *   MEMORY_LOG=FILE                        how many there were, written at the end, and a number for each that says which two
  *                                          calls of the program it was made by
+ *   MEMORY_LEFT=FILE                       how many blocks and open files main leaves behind
  *   MEMORY_LEAK=1                          loses a block, for the leak checker to find */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <execinfo.h>
@@ -24,6 +26,7 @@ enum { MOST_PLACES = 1 << 18, FRAMES = 24 };
 static struct {
     atomic_bool on;
     atomic_size_t count;
+    atomic_llong blocks; /* alive */
     size_t at, times;
     bool log;
     uintptr_t program, end; /* where the program's code lies */
@@ -59,41 +62,60 @@ static bool fails(void)
     return true;
 }
 
+static _Thread_local bool in_thread_create; /* whose blocks the C library keeps for the next thread */
+
+static void *begun(void *block)
+{
+    if (block && !in_thread_create && atomic_load(&memory.on)) atomic_fetch_add(&memory.blocks, 1);
+    return block;
+}
+
 void *malloc(size_t size)
 {
     REAL(malloc, void *, size_t);
-    return fails() ? NULL : real(size);
+    return fails() ? NULL : begun(real(size));
+}
+
+void free(void *block)
+{
+    REAL(free, void, void *);
+    if (block && atomic_load(&memory.on)) atomic_fetch_sub(&memory.blocks, 1);
+    real(block);
 }
 
 void *calloc(size_t count, size_t size)
 {
     REAL(calloc, void *, size_t, size_t);
-    return fails() ? NULL : real(count, size);
+    return fails() ? NULL : begun(real(count, size));
 }
 
 void *realloc(void *old, size_t size)
 {
     REAL(realloc, void *, void *, size_t);
-    return fails() ? NULL : real(old, size);
+    if (fails()) return NULL;
+    return old ? real(old, size) : begun(real(NULL, size));
 }
 
 void *aligned_alloc(size_t alignment, size_t size)
 {
     REAL(aligned_alloc, void *, size_t, size_t);
-    return fails() ? NULL : real(alignment, size);
+    return fails() ? NULL : begun(real(alignment, size));
 }
 
 void *memalign(size_t alignment, size_t size);
 void *memalign(size_t alignment, size_t size)
 {
     REAL(memalign, void *, size_t, size_t);
-    return fails() ? NULL : real(alignment, size);
+    return fails() ? NULL : begun(real(alignment, size));
 }
 
 int posix_memalign(void **memory_out, size_t alignment, size_t size)
 {
     REAL(posix_memalign, int, void **, size_t, size_t);
-    return fails() ? ENOMEM : real(memory_out, alignment, size);
+    if (fails()) return ENOMEM;
+    int code = real(memory_out, alignment, size);
+    if (!code) begun(*memory_out);
+    return code;
 }
 
 void *mmap(void *at, size_t size, int protection, int flags, int file, off_t offset)
@@ -105,13 +127,26 @@ void *mmap(void *at, size_t size, int protection, int flags, int file, off_t off
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument)
 {
     REAL(pthread_create, int, pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-    return fails() ? EAGAIN : real(thread, attributes, start, argument);
+    if (fails()) return EAGAIN;
+    in_thread_create = true;
+    int code = real(thread, attributes, start, argument);
+    in_thread_create = false;
+    return code;
 }
 
 /* ---- from the beginning of main to its end ---- */
 
 typedef int main_function(int, char **, char **);
 static main_function *program;
+
+static size_t open_files(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    size_t count = 0;
+    while (folder && readdir(folder)) count++;
+    if (folder) closedir(folder);
+    return count;
+}
 
 /* The program is the first object of the list. */
 static int find_program(struct dl_phdr_info *about, size_t size, void *context)
@@ -140,9 +175,14 @@ static int counted(int argc, char **argv, char **environment)
     memory.log = log;
     dl_iterate_phdr(find_program, NULL);
     if (log) place(); /* the first trace loads a library */
+    size_t files = open_files();
     atomic_store(&memory.on, true);
     int code = program(argc, argv, environment);
     atomic_store(&memory.on, false);
+    const char *left = getenv("MEMORY_LEFT");
+    FILE *list = left ? fopen(left, "w") : NULL;
+    if (list) fprintf(list, "%lld %zu\n", (long long)atomic_load(&memory.blocks), open_files() - files - 1);
+    if (list) fclose(list);
     FILE *file = log ? fopen(log, "w") : NULL;
     size_t count = atomic_load(&memory.count);
     if (file) fprintf(file, "%zu\n", count);

@@ -17,6 +17,8 @@ from runs import ELBO, TINY, Scratch, checkpoints, corpus, options, train
 
 FULL = bool(os.environ.get("ELBO_TEST_FULL"))
 PRELOAD = pathlib.Path(os.environ.get("ELBO_TESTS", "build/release/tests")) / "train_preload_memory.so"
+CHECKED = pathlib.Path("/lib/x86_64-linux-gnu/libc_malloc_debug.so.0")
+SANITIZED = bool(os.environ.get("ELBO_SANITIZED"))
 SOME = 8
 GIVEN = {"train.steps": 4, "checkpoint.every": 2, "checkpoint.keep": 2, "train.eval_every": 3, "threads": 2}
 MEMORY = 5  # the exit code that --help documents
@@ -67,19 +69,19 @@ class Bench:
         self.scratch, self.name = scratch, name
         self.words, self.begins_with, self.makes = COMMANDS[name]
 
-    def run(self, out, **memory):
+    def run(self, out, preload=PRELOAD, **memory):
         if out.exists():
             shutil.rmtree(out)
         if self.begins_with:
             shutil.copytree(self.scratch / self.begins_with, out)
-        return self.again(out, **memory)
+        return self.again(out, preload, **memory)
 
-    def again(self, out, **memory):
+    def again(self, out, preload=PRELOAD, **memory):
         places = {"text": self.scratch / "text", "data": self.scratch / "corpus", "run": self.scratch / "run", "out": out}
-        environment = {**os.environ, **{f"MEMORY_{key.upper()}": str(value) for key, value in memory.items()},
+        environment = {**os.environ, **{key if key.isupper() else f"MEMORY_{key.upper()}": str(value) for key, value in memory.items()},
                        "ASAN_OPTIONS": f"verify_asan_link_order=0:allocator_may_return_null=1:exitcode={LEAK}"}
         if memory:
-            environment["LD_PRELOAD"] = str(PRELOAD)
+            environment["LD_PRELOAD"] = str(preload)
         return subprocess.run([ELBO, *(word.format(**places) for word in self.words)], env=environment, input=SENTENCES,
                               capture_output=True, text=True, errors="backslashreplace", check=False,
                               timeout=120)
@@ -130,6 +132,7 @@ def check(scratch, name, pool, known):
     wanted = bench.product(answer, out)
     count, points = chosen(scratch / "log", known)
     assert wanted == bench.product(bench.run(out), out), f"{name}: the product is not reproducible"
+    check_left(bench, wanted, out)
 
     def one(number_and_point):
         number, (at, times) = number_and_point
@@ -145,6 +148,21 @@ def check(scratch, name, pool, known):
         example = next((point, found) for point, found in faults if found.startswith(kind))
         print(f"{name}: {times} of {len(points)}: at {example[0][0]} x {example[0][1]} of {count}: {example[1]}")
     return len(points), len(faults)
+
+
+def check_left(bench, wanted, out):
+    """A command that succeeds releases every block and file, but the buffer of standard output; and what it makes does not depend on
+    memory that it did not write, nor does it write beyond a block (the C library's checks, where they can be loaded)."""
+    left = bench.scratch / "left"
+    answer = bench.run(out, left=left)
+    assert answer.returncode == 0, answer.stderr
+    if not SANITIZED:
+        blocks, files = map(int, left.read_text(encoding="ascii").split())
+        assert (blocks, files) == (bool(answer.stdout), 0), f"{bench.name}: {blocks} blocks and {files} files are left open"
+    if CHECKED.exists() and not SANITIZED:
+        answer = bench.run(out, preload=CHECKED, GLIBC_TUNABLES="glibc.malloc.check=3:glibc.malloc.perturb=165")
+        assert answer.returncode == 0, f"{bench.name}, checked: {answer.returncode} {answer.stderr}"
+        assert bench.product(answer, out) == wanted, f"{bench.name}: the product depends on memory that was not written"
 
 
 def check_planted(scratch):
