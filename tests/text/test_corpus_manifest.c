@@ -208,12 +208,58 @@ static void other_things_are_named(void **state)
     strcpy(f->out, kept);
 }
 
+/* The string of a key that stands once in a manifest. */
+static void field(char out[17], const char *json, const char *key)
+{
+    const char *found = strstr(json, key);
+    assert_non_null(found);
+    found = strchr(strchr(found, ':'), '"') + 1;
+    memcpy(out, found, 16);
+    out[16] = 0;
+}
+
+/* `set` is the hash of the text that docs/formats.md says, in the split's manifest and in each part's. */
+static void a_set_is_named_by_its_parts(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const splits[] = {"50/25/25", "50/0/50"};
+    for (size_t k = 0; k < 2; k++) {
+        struct elbo_prepare_options split = WORD;
+        split.split = splits[k];
+        if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
+        char path[1024], name[64], described[512], hash[17], set[17];
+        size_t size, count = 0;
+        for (size_t i = 0; i <= f->report.part_count; i++) { /* the last is the split's own */
+            if (i < f->report.part_count) snprintf(name, sizeof name, "%s/manifest.json", f->report.parts[i].name);
+            else strcpy(name, "manifest.json");
+            at(path, f, name);
+            char *json = temporary_read(path, &size);
+            field(i ? hash : set, json, "\"set\"");
+            if (i) assert_string_equal(hash, set);
+            free(json);
+        }
+        at(path, f, "train/tokenizer.json");
+        char *bytes = temporary_read(path, &size);
+        count += (size_t)sprintf(described, "elbo-split 1\ntokenizer %016llx\n", (unsigned long long)XXH3_64bits(bytes, size));
+        free(bytes);
+        for (size_t i = 0; i < f->report.part_count; i++) {
+            snprintf(name, sizeof name, "%s/corpus.bin", f->report.parts[i].name);
+            at(path, f, name);
+            bytes = temporary_read(path, &size);
+            count += (size_t)sprintf(described + count, "%s %016llx\n", f->report.parts[i].name, (unsigned long long)XXH3_64bits(bytes, size));
+            free(bytes);
+        }
+        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)XXH3_64bits(described, count));
+        assert_string_equal(set, hash);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another), TEST(a_split_holds_together),
-        TEST(other_things_are_named),             TEST(opening_while_it_is_replaced),
+        TEST(a_set_is_named_by_its_parts), TEST(other_things_are_named),             TEST(opening_while_it_is_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,7 @@ def differing(run, data, shell):
 
 def check_same_bits(scratch, data, pool):
     """A bucket of gradients for each layer, and all in one; a rank's validation figures are those of all sentences."""
-    cases = {"whole": {}, "one bucket": {"parallel.bucket": 8}, "shared": {"parallel.zero": 1}, "shared, one bucket": {"parallel.zero": 1, "parallel.bucket": 8}}
+    cases = {"whole": {"parallel.lanes": trainings.GIVEN["train.slots"]}, "one bucket": {"parallel.bucket": 8}, "shared": {"parallel.zero": 1}, "shared, one bucket": {"parallel.zero": 1, "parallel.bucket": 8}}
     trainings.train(1, scratch / "one", data, GIVEN)
     one = bits(scratch / "one")
     assert len([row for row in one["metrics"] if "valid" in row]) == 3 and all(row["valid"]["ppl_word"] > 1 for row in one["metrics"] if "valid" in row)
@@ -42,7 +42,9 @@ def check_same_bits(scratch, data, pool):
 def check_slowest(run):
     walls = [json.loads(line)["wall"] for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines() if '"loss"' in line]
     assert {wall["slowest_rank"] for wall in walls} <= {0, 1}, walls
-    assert all(1 < wall["slowest_over_middle"] < 1e4 for wall in walls), walls
+    assert all(1 <= wall["slowest_over_middle"] < 1e4 for wall in walls), walls
+    first = [wall["slowest_over_middle"] for wall in walls if wall["slowest_rank"] == 0]
+    assert not first or max(first) > 1, walls  # of two, the one in the middle is the faster
 
 
 def check_sums_at_the_end(scratch, data):
