@@ -83,6 +83,7 @@ class Figures:
                 weights.append(score + log_normal(zs, 0 * zs, 0 * zs) - log_normal(zs, self.mu, self.logvar))
             best = math.log(SAMPLES) - numpy.logaddexp.reduce(weights, 0)
             found["iwae_nll"], self.iwae = best.mean(), best
+            found["iwae_standard_error"] = best.std(ddof=1) / math.sqrt(n)
         counts = {"tokens": sum(len(token) for token in tokens), "words": 0, "bytes": 0}
         unknown, unknown_nats, known_bytes = 0, 0.0, 0
         for row, i in enumerate(self.chosen):
