@@ -65,6 +65,8 @@ static void what_a_training_holds(void **state)
         assert_int_equal(t.weights, arena);
         assert_int_equal(t.masters, 0);
         assert_int_equal(t.gradients, arena + align_up(recording_state_elements(&trainer->recording), PARAMETER_ALIGNMENT) * sizeof(float));
+        for (unsigned g = 0; g < GROUPS; g++) /* what has no learning rate is not updated at all */
+            assert_int_equal(trainer->optimizer.trained[g], parameters_groups(p)[g].elements && (k != 3 || parameters_groups(p)[g].part != PART_ENCODER));
         size_t moments = trainer->optimizer.moment2 ? 2 : 1;
         assert_int_equal(t.moments, moments * trainer->optimizer.moments * dtype_bytes(optimizer_moments(&job.config.optimizer)));
         assert_int_equal(t.activations, trainer->model.arena_bytes);

@@ -148,6 +148,13 @@ def check_rewind(scratch, data):
     run, often = scratch / "back", {**SHORT, "checkpoint.every": 1, "checkpoint.keep": 9}
     train(run, data, given=often)
     whole = bits(run)
+    more = [444444] + [10 ** 7 + step for step in range(22)]  # as many as fit are told, and at most 256 bytes
+    for step in more:
+        (run / "checkpoints" / f"step-{step:08d}").mkdir()
+    told = train(run, data, given={**often, "rewind": 9}, code=2).stderr.split("it has ")[1].strip()
+    assert told == ", ".join(map(str, [1, 2, 3, 4, 5, 6, *more[:21]])) and len(told) == 224, told
+    for step in more:
+        (run / "checkpoints" / f"step-{step:08d}").rmdir()
     assert "has 1, 2, 3, 4, 5, 6" in train(run, data, given={**often, "rewind": 9}, code=2).stderr
     said = train(run, data, given={**often, "rewind": 2, "seed": 5, "train.stop_after": 4}).stderr
     assert "back to step 2: 4 later checkpoints are put aside" in said and "seed 1 -> 5" in said, said
@@ -216,6 +223,20 @@ def check_best(scratch, data):
     assert (run / "checkpoints" / "best").read_text() == f"step-{best:08d}\n"
 
 
+def check_links(scratch, data):
+    """Rows are not written through a link to where nothing is, nor into what is no file."""
+    for what in ("link", "folder"):
+        run = scratch / f"rows-{what}"
+        run.mkdir()
+        if what == "link":
+            (run / "metrics.jsonl").symlink_to(scratch / "elsewhere.jsonl")
+        else:
+            (run / "metrics.jsonl").mkdir()
+        said = train(run, data, given=SHORT, code=4).stderr
+        assert "metrics.jsonl" in said and "open" in said, said
+        assert not (scratch / "elsewhere.jsonl").exists() and not (run / "checkpoints").exists()
+
+
 def check_limits(scratch):
     """The first sentence that is too long is named; one of just the limit is not."""
     (scratch / "three").write_text("a b c\na b\nc b a\na b c d\na b c d e\n")
@@ -266,6 +287,7 @@ def main():
         check_best(scratch, data)
         check_effects(scratch, data)
         check_limits(scratch)
+        check_links(scratch, data)
     sys.exit(0)
 
 

@@ -19,7 +19,7 @@ FULL = bool(os.environ.get("ELBO_TEST_FULL"))
 PRELOAD = pathlib.Path(os.environ.get("ELBO_TESTS", "build/release/tests")) / "train_preload_memory.so"
 CHECKED = pathlib.Path("/lib/x86_64-linux-gnu/libc_malloc_debug.so.0")
 SANITIZED = bool(os.environ.get("ELBO_SANITIZED"))
-SOME = 8
+SOME, FEW = 8, 100
 GIVEN = {"train.steps": 4, "checkpoint.every": 2, "checkpoint.keep": 2, "train.eval_every": 3, "threads": 2}
 MEMORY = 5  # the exit code that --help documents
 LEAK = 77
@@ -114,12 +114,14 @@ def fault(bench, wanted, out, at, times):
 
 
 def chosen(log, known):
-    """The allocations of a command that are to fail: the first at each place that no command before came to, and some."""
+    """The allocations of a command that are to fail: some, and the first at each place, but for what a long command has in common with
+    those before."""
     count, *places = log.read_text(encoding="ascii").split()
     count, first = int(count), {}
     for at, place in enumerate(places):
         first.setdefault(place, at)
-    single = range(count) if FULL else sorted({at for place, at in first.items() if place not in known} | {i * count // SOME for i in range(SOME)})
+    new = first if len(first) < FEW else {place: at for place, at in first.items() if place not in known}
+    single = range(count) if FULL else sorted(set(new.values()) | {i * count // SOME for i in range(SOME)})
     known.update(first)
     many = range(0, count, 5) if FULL else [i * count // SOME for i in range(SOME)]
     return count, [(at, 1) for at in single] + [(at, 10 ** 9) for at in many]
