@@ -301,12 +301,13 @@ static void a_failed_opening_keeps_to_its_own_files(void **state)
     size_t count;
     assert_int_equal(pipe(before), 0);
     if (prepare(f, sample, sizeof sample - 1, WORD)) fail_msg("%s", f->error.message);
-    for (int i = 0; i < 4; i++) {
+    static const char *const names[] = {"nothing", "corpus.bin", "tokenizer.json", "corpus.bin", "tokenizer.json", "manifest.json"};
+    for (int i = 0; i < 6; i++) {
         char path[600];
-        snprintf(path, sizeof path, "%s/%s", f->out, i == 0 ? "nothing" : i == 1 ? "corpus.bin" : i == 2 ? "tokenizer.json" : "manifest.json");
-        if (i == 3) assert_int_equal(unlink(path), 0); /* the corpus itself is refused then */
-        assert_true(elbo_corpus_open(&corpus, i == 3 ? f->out : path, &f->error) != ELBO_OK);
-        assert_true(elbo_corpus_open_parts(parts, &count, i == 3 ? f->out : path, &f->error) != ELBO_OK);
+        snprintf(path, sizeof path, "%s/%s", f->out, names[i]);
+        if (i > 2) assert_int_equal(unlink(path), 0); /* the corpus itself is refused then */
+        assert_true(elbo_corpus_open(&corpus, i > 2 ? f->out : path, &f->error) != ELBO_OK);
+        assert_true(elbo_corpus_open_parts(parts, &count, i > 2 ? f->out : path, &f->error) != ELBO_OK);
         for (int fd = 0; fd <= before[1]; fd++) assert_true(fd > STDERR_FILENO ? true : fcntl(fd, F_GETFD) >= 0);
     }
     assert_int_equal(pipe(after), 0);

@@ -424,6 +424,20 @@ static void sizes_and_the_unknown(void **state)
     elbo_tokenizer_close(tokenizer);
 }
 
+/* Whichever two bytes stand together twice, they are merged: wherever in a table of pairs they fall. */
+static void every_pair_is_learned(void **state)
+{
+    (void)state;
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    for (const char *a = letters; *a; a++)
+        for (const char *b = letters; *b; b++) {
+            const char word[] = {*a, *b, 0}, *const twice[] = {word, word};
+            struct elbo_tokenizer *tokenizer = train(ELBO_TOKENIZER_BPE, 300, twice, 2);
+            if (elbo_tokenizer_vocabulary(tokenizer) != 3 + 256 + 1) fail_msg("%s is not merged", word);
+            elbo_tokenizer_close(tokenizer);
+        }
+}
+
 /* More merges than the table of rules holds at first, and after it grew twice; pairs of bytes 0 among them; saved and read again. */
 static void many_merges(void **state)
 {
@@ -476,7 +490,7 @@ int main(void)
         cmocka_unit_test(lowest_rank_first),
         cmocka_unit_test(hostile_text_takes_n_log_n),
         cmocka_unit_test(nothing_behind_the_text_is_read), cmocka_unit_test(every_id_and_none_beyond), cmocka_unit_test(sizes_and_the_unknown),
-        cmocka_unit_test(many_merges), cmocka_unit_test(ill_formed_text_is_repaired),
+        cmocka_unit_test(many_merges), cmocka_unit_test(every_pair_is_learned), cmocka_unit_test(ill_formed_text_is_repaired),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -137,17 +137,42 @@ static size_t entries(const char *path)
     return count;
 }
 
+/* A checkpoint holds these files and no other; the run's tokenizer is written once. */
+static void check_files(const char *run, int step, ino_t *tokenizer)
+{
+    static const char *const names[] = {"config.yaml", "manifest.json", "model.safetensors", "tokenizer.json", "state/optimizer.safetensors",
+                                        "state/algorithms.bin"};
+    char path[512], name[128];
+    struct stat about;
+    snprintf(name, sizeof name, "%s/checkpoints/step-%08d", run, step);
+    assert_int_equal(entries(temporary_path(path, &folder, name)), 2 + 5);
+    strcat(name, "/state");
+    assert_int_equal(entries(temporary_path(path, &folder, name)), 2 + 2);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(name, sizeof name, "%s/checkpoints/step-%08d/%s", run, step, names[i]);
+        assert_int_equal(stat(temporary_path(path, &folder, name), &about), 0);
+        assert_true(about.st_size > 0);
+    }
+    snprintf(name, sizeof name, "%s/tokenizer.json", run);
+    assert_int_equal(stat(temporary_path(path, &folder, name), &about), 0);
+    assert_true(!*tokenizer || *tokenizer == about.st_ino);
+    *tokenizer = about.st_ino;
+}
+
 static void nothing_is_left_behind(void **state)
 {
     (void)state;
     size_t files = entries("/proc/self/fd"), threads = entries("/proc/self/task"), before = 0;
+    ino_t tokenizer = 0;
     (void)before;
     for (size_t i = 0; i < 8; i++) {
         char steps[32], run[32];
+        if (!(i % 2)) tokenizer = 0;
         snprintf(steps, sizeof steps, "--train.steps=%d", i % 2 ? 12 : 8);
         snprintf(run, sizeof run, "left-%zu", i / 2);
         char *said = train(run, (const char *const[]){steps, "--checkpoint.every=3", NULL}, NULL);
         assert_int_equal(i % 2, !!strstr(said, "resuming from"));
+        check_files(run, i % 2 ? 12 : 8, &tokenizer);
         free(said);
         assert_int_equal(entries("/proc/self/fd"), files);
         assert_int_equal(entries("/proc/self/task"), threads);

@@ -82,6 +82,7 @@ def main():
         check_slowest(scratch / "whole")
         check_sums_at_the_end(scratch, data)
         check_refused(scratch, data, pool)
+        trainings.check_drift(scratch, data)
         assert checkpoints(scratch / "whole")
 
 
