@@ -134,6 +134,10 @@ static void every_node(void **state)
                 fail_msg("variant %u, %s (%s): %.0f operations and %.0f bytes, expected %.0f and %.0f", variant, n->name, n->type->name, a.flops, a.bytes,
                          wanted.flops, wanted.bytes);
             linear += is(n, "linear");
+            if (is(n, "linear") && strstr(n->name, ".feed_forward")) { /* four times as wide inside, and twice that for gate and input */
+                double in = size(f.r.g, n->in[1], 1), out = size(f.r.g, n->in[1], 0), inner = 4 * WIDTH;
+                assert_true(in == WIDTH ? out == (variant & 1 ? 2 : 1) * inner : in == inner && out == WIDTH);
+            }
             slopes += is(n, "linear_backward_input") && n->in[2].index;
             heads += is(n, "attention_backward");
             flops += a.flops;
