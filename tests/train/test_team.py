@@ -12,7 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "parallel")
 import test_trainings as trainings
 from runs import Scratch, bits, checkpoints, corpus, elbo, grammar, same
 
-GIVEN = {"train.steps": 24, "train.eval_every": 10, "checkpoint.every": 9, "parallel.check_every": 5}
+GIVEN = {"decoder.ff_width": 600, "train.steps": 24, "train.eval_every": 10, "checkpoint.every": 9, "parallel.check_every": 5}
 
 
 def differing(run, data, shell):
