@@ -62,11 +62,11 @@ static bool fails(void)
     return true;
 }
 
-static _Thread_local bool in_thread_create; /* whose blocks the C library keeps for the next thread */
+static _Thread_local bool in_thread_create __attribute__((tls_model("initial-exec"))); /* whose blocks the C library keeps */
 
 static void *begun(void *block)
 {
-    if (block && !in_thread_create && atomic_load(&memory.on)) atomic_fetch_add(&memory.blocks, 1);
+    if (block && atomic_load(&memory.on) && !in_thread_create) atomic_fetch_add(&memory.blocks, 1);
     return block;
 }
 
@@ -78,7 +78,11 @@ void *malloc(size_t size)
 
 void free(void *block)
 {
-    REAL(free, void, void *);
+    static void (*real)(void *);
+    static bool looking; /* which may free something itself */
+    if (!real && looking) return;
+    looking = true;
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "free");
     if (block && atomic_load(&memory.on)) atomic_fetch_sub(&memory.blocks, 1);
     real(block);
 }

@@ -172,7 +172,8 @@ def check_planted(scratch):
     bench, out = Bench(scratch, "sample"), scratch / "planted"
     wanted = bench.product(bench.run(out, log=scratch / "log"), out)
     assert fault(bench, ("other words", None), out, 10 ** 8, 1)
-    assert not fault(bench, wanted, out, 10 ** 8, 1)
+    found = fault(bench, wanted, out, 10 ** 8, 1)
+    assert not found, found
     if b"__asan_init" in pathlib.Path(ELBO).read_bytes():
         assert bench.run(out, leak=1).returncode == LEAK
     bench.words = ["sample", "{run}", "--count=none"]
