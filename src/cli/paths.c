@@ -15,15 +15,16 @@ static bool has(const char *folder, const char *name)
     return !file_join(path, folder, name, &unused) && !stat(path, &about);
 }
 
-/* Does the folder hold anything whose name does not begin with a dot? */
+/* Does the folder hold anything whose name does not begin with a dot? One that cannot be listed may: whoever opens it says why. */
 static bool holds_something(const char *folder, const char *name)
 {
     char path[FILES_PATH];
     elbo_error unused;
     DIR *list = file_join(path, folder, name, &unused) ? NULL : opendir(path);
+    if (!list) return has(folder, name);
     bool found = false;
-    for (struct dirent *entry; list && !found && (entry = readdir(list));) found = entry->d_name[0] != '.';
-    if (list) closedir(list);
+    for (struct dirent *entry; !found && (entry = readdir(list));) found = entry->d_name[0] != '.';
+    closedir(list);
     return found;
 }
 

@@ -56,6 +56,14 @@ static void take_slot(struct layout *layout, struct slot *slot, const struct slo
     slot->scratch = take(layout, 2 * tokens, sizeof(int32_t));
 }
 
+size_t slot_bytes(const struct slot_options *options)
+{
+    struct slot unused = {0};
+    struct layout layout = {0};
+    take_slot(&layout, &unused, options);
+    return layout.overflow ? SIZE_MAX : layout.used + 64;
+}
+
 elbo_status slot_allocate(struct slot *slot, const struct slot_options *options, elbo_error *error)
 {
     *slot = (struct slot){0};
@@ -63,12 +71,12 @@ elbo_status slot_allocate(struct slot *slot, const struct slot_options *options,
     if (options->encoder_tokens > INT32_MAX / 2 || options->decoder_tokens > INT32_MAX / 2)
         return elbo_fail(error, ELBO_USAGE, "a slot of %zu tokens is too large; at most %d", options->decoder_tokens,
                          INT32_MAX / 2);
-    take_slot(&layout, slot, options);
-    void *memory = layout.overflow ? NULL : calloc(1, layout.used + 64);
+    size_t bytes = slot_bytes(options);
+    void *memory = bytes == SIZE_MAX ? NULL : calloc(1, bytes);
     if (!memory)
         return elbo_fail(error, ELBO_MEMORY, "no memory for a slot of %zu tokens (%zu bytes); lower train.slot_tokens",
-                         options->decoder_tokens, layout.used);
-    layout = (struct layout){.base = memory};
+                         options->decoder_tokens, bytes);
+    layout.base = memory;
     take_slot(&layout, slot, options);
     slot->memory = memory;
     return ELBO_OK;

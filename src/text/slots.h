@@ -94,6 +94,9 @@ void slot_loader_close(struct slot_loader *loader);
 /* Capacity of a slot in sentences under these options (what arrays are sized for). */
 size_t slot_sentence_capacity(const struct slot_options *options);
 
+/* Bytes of a slot's memory. */
+size_t slot_bytes(const struct slot_options *options);
+
 /* One slot filled by hand from token lists without marks (encode, reconstruct, tests): `tokens[i]` has `lengths[i]`. The
  * slot must be freed with slot_free. Fails when they do not fit the capacities. `sample[i]` = first_sample + i, and
  * `source[i]` = i. Word dropout is applied if the options ask for it, with options->seed and options->step. */

@@ -37,8 +37,7 @@ static void estimate_wire(struct memory_table *t, const struct elbo_config *c, c
 {
     double ranks = (double)t->ranks, bytes = (double)t->gradients;
     size_t lanes = team_lanes(c, t->ranks);
-    double roots = c->determinism == DETERMINISM_FAST ? 1 : (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
-    if (c->parallel.zero && c->determinism == DETERMINISM_FAST) roots = (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
+    double roots = (double)lanes_roots(NULL, lanes, lane_run_of(lanes, t->ranks, 0));
     double back = c->parallel.zero ? (double)(t->weights - t->masters) : bytes;
     t->wire = (roots * bytes + back) * (ranks - 1) / ranks;
     t->wire_seconds = t->exposed = 0;
@@ -88,9 +87,9 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
     t->moments = moments_of(c, p, &buckets) * dtype_bytes(optimizer_moments(&c->optimizer));
     buckets_free(&buckets);
     if (c->optimizer.kind == OPTIMIZER_ADAMW) t->moments *= 2;
-    /* Two batches of rank 0's slots: six i32 arrays per token and stream, and a few per sentence. */
+    /* Two batches of rank 0's slots. */
     team_own_slots(&(struct team){.ranks = t->ranks}, c, &s);
-    t->slots = 2 * s.own_count * ((s.encoder_tokens + s.decoder_tokens) * 6 * 4 + sentences * (8 + 8 + 4 + 8));
+    t->slots = 2 * s.own_count * slot_bytes(&s);
     t->total = t->weights + t->gradients + t->moments + t->activations + t->workspace + t->slots + t->sums;
     return status;
 }

@@ -1,6 +1,7 @@
 /* Beam search against brute force: on a vocabulary of six tokens and sentences of at most four, a beam that holds every beginning
  * finds the best sentence of all, by log-probabilities that the whole model scores; narrower beams find what a naive search of
  * the same width finds; a sentence's result does not depend on the others. */
+#include <malloc.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -173,6 +174,29 @@ static void as_a_naive_search(void **state)
     assert_true(lengths[0] > 0 && lengths[LONGEST] > 0); /* the empty sentence, and ones that had to end */
 }
 
+/* A penalty under which sentences that are as long as may be win late, against ends that were found before. */
+static void long_sentences_that_win_at_the_end(void **state)
+{
+    (void)state;
+    size_t longest = 0;
+    for (uint64_t seed = 10; seed < 50; seed++) {
+        struct fixture f;
+        struct elbo_ids out[ROWS];
+        make(&f, seed, true, 1);
+        beams(out, &f, f.z, ROWS, 2, 2.5, true);
+        for (size_t i = 0; i < ROWS; i++) {
+            char what[64];
+            struct beginning wanted = search(&f, f.z + i * Z, 2, 2.5, true);
+            snprintf(what, sizeof what, "seed %u, sentence %zu", (unsigned)seed, i);
+            same(&out[i], &wanted, what);
+            longest += wanted.count == LONGEST;
+            elbo_ids_free(&out[i]);
+        }
+        drop(&f);
+    }
+    assert_true(longest > 20);
+}
+
 static void alone_or_among_others(void **state)
 {
     (void)state;
@@ -194,6 +218,8 @@ static void alone_or_among_others(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(as_a_naive_search), cmocka_unit_test(alone_or_among_others)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(as_a_naive_search), cmocka_unit_test(alone_or_among_others),
+                                       cmocka_unit_test(long_sentences_that_win_at_the_end)};
+    mallopt(M_PERTURB, 0x5a); /* what nobody wrote is no small number by luck */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -335,12 +335,32 @@ static void prior_rows_are_normal(void **state)
     assert_memory_not_equal(later, z + 16 * D, sizeof later);
 }
 
+/* Marks and tokens that the vocabulary does not have ban nothing, and the end is never banned. */
+static void bans_keep_to_the_vocabulary(void **state)
+{
+    (void)state;
+    const uint32_t never[] = {V, 4, END, V - 1};
+    struct generate_options o = {.never = never, .never_count = 4};
+    for (int unknown = 0; unknown < 2; unknown++)
+        for (int beyond = 0; beyond < 2; beyond++) {
+            struct text_marks m = beyond ? (struct text_marks){.start = V, .end = END, .unknown = V} : marks;
+            float x[V + 1];
+            for (size_t i = 0; i <= V; i++) x[i] = (float)i;
+            o.allow_unknown = unknown;
+            choose_ban(x, V, &o, &m);
+            for (size_t i = 0; i <= V; i++) {
+                bool banned = i == 4 || i == V - 1 || (!beyond && (i == START || (i == UNKNOWN && !unknown)));
+                if (banned != (bool)isinf(x[i])) fail_msg("token %zu, unknown %d, marks beyond %d", i, unknown, beyond);
+            }
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frequencies_are_the_definition), cmocka_unit_test(large_vocabularies),    cmocka_unit_test(what_is_not_finite),
         cmocka_unit_test(noise_along_rows_and_positions), cmocka_unit_test(calls_do_not_matter),   cmocka_unit_test(never_written),
-        cmocka_unit_test(prior_rows_are_normal),
+        cmocka_unit_test(prior_rows_are_normal), cmocka_unit_test(bans_keep_to_the_vocabulary),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <xxhash.h>
 
@@ -291,12 +292,35 @@ static void labels_are_checked(void **state)
     }
 }
 
+/* Opening what is no corpus closes no file of its caller's, and leaves none open. */
+static void a_failed_opening_keeps_to_its_own_files(void **state)
+{
+    struct fixture *f = *state;
+    int before[2], after[2];
+    struct elbo_corpus *corpus, *parts[ELBO_PREPARE_PARTS];
+    size_t count;
+    assert_int_equal(pipe(before), 0);
+    if (prepare(f, sample, sizeof sample - 1, WORD)) fail_msg("%s", f->error.message);
+    static const char *const names[] = {"nothing", "corpus.bin", "tokenizer.json", "corpus.bin", "tokenizer.json", "manifest.json"};
+    for (int i = 0; i < 6; i++) {
+        char path[600];
+        snprintf(path, sizeof path, "%s/%s", f->out, names[i]);
+        if (i > 2) assert_int_equal(unlink(path), 0); /* the corpus itself is refused then */
+        assert_true(elbo_corpus_open(&corpus, i > 2 ? f->out : path, &f->error) != ELBO_OK);
+        assert_true(elbo_corpus_open_parts(parts, &count, i > 2 ? f->out : path, &f->error) != ELBO_OK);
+        for (int fd = 0; fd <= before[1]; fd++) assert_true(fd > STDERR_FILENO ? true : fcntl(fd, F_GETFD) >= 0);
+    }
+    assert_int_equal(pipe(after), 0);
+    assert_true(after[0] == before[1] + 1 && after[1] == before[1] + 2);
+    for (int i = 0; i < 2; i++) close(before[i]), close(after[i]);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(holds_what_the_text_held), TEST(lengths_are_counted), TEST(wide_ids), TEST(bad_text_is_refused),
-        TEST(damage_is_found), TEST(labels_are_checked),
+        TEST(damage_is_found), TEST(labels_are_checked), TEST(a_failed_opening_keeps_to_its_own_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

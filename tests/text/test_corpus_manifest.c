@@ -208,11 +208,117 @@ static void other_things_are_named(void **state)
     strcpy(f->out, kept);
 }
 
+/* The string of a key that stands once in a manifest. */
+static void field(char out[17], const char *json, const char *key)
+{
+    const char *found = strstr(json, key);
+    assert_non_null(found);
+    found = strchr(strchr(found, ':'), '"') + 1;
+    memcpy(out, found, 16);
+    out[16] = 0;
+}
+
+/* `set` is the hash of the text that docs/formats.md says, in the split's manifest and in each part's. */
+static void a_set_is_named_by_its_parts(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const splits[] = {"50/25/25", "50/0/50"};
+    for (size_t k = 0; k < 2; k++) {
+        struct elbo_prepare_options split = WORD;
+        split.split = splits[k];
+        if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
+        char path[1024], name[64], described[512], hash[17], set[17];
+        size_t size, count = 0;
+        for (size_t i = 0; i <= f->report.part_count; i++) { /* the last is the split's own */
+            if (i < f->report.part_count) snprintf(name, sizeof name, "%s/manifest.json", f->report.parts[i].name);
+            else strcpy(name, "manifest.json");
+            at(path, f, name);
+            char *json = temporary_read(path, &size);
+            field(i ? hash : set, json, "\"set\"");
+            if (i) assert_string_equal(hash, set);
+            free(json);
+        }
+        at(path, f, "train/tokenizer.json");
+        char *bytes = temporary_read(path, &size);
+        count += (size_t)sprintf(described, "elbo-split 1\ntokenizer %016llx\n", (unsigned long long)XXH3_64bits(bytes, size));
+        free(bytes);
+        for (size_t i = 0; i < f->report.part_count; i++) {
+            snprintf(name, sizeof name, "%s/corpus.bin", f->report.parts[i].name);
+            at(path, f, name);
+            bytes = temporary_read(path, &size);
+            count += (size_t)sprintf(described + count, "%s %016llx\n", f->report.parts[i].name, (unsigned long long)XXH3_64bits(bytes, size));
+            free(bytes);
+        }
+        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)XXH3_64bits(described, count));
+        assert_string_equal(set, hash);
+    }
+}
+
+/* Puts `to` for `from` in a manifest, and its right checksum. */
+static void forge(const char *path, const char *from, const char *to)
+{
+    size_t size;
+    char out[4096], *json = temporary_read(path, &size), *tail = strstr(json, ",\n \"checksum\"");
+    assert_non_null(tail);
+    *tail = 0;
+    char *found = strstr(json, from);
+    assert_non_null(found);
+    int length = snprintf(out, sizeof out, "%.*s%s%s", (int)(found - json), json, to, found + strlen(from));
+    snprintf(out + length, sizeof out - (size_t)length, ",\n \"checksum\": \"%016llx\"\n}\n", (unsigned long long)XXH3_64bits(out, (size_t)length));
+    temporary_write(path, out, strlen(out));
+    free(json);
+}
+
+/* A split's own manifest: damaged, or of another version, it is refused, and the parts beside it are not taken for an older split. */
+static void a_splits_manifest_is_checked(void **state)
+{
+    struct fixture *f = *state;
+    struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
+    size_t count;
+    char path[1024];
+    struct elbo_prepare_options split = WORD;
+    split.split = "50/25/25";
+    at(path, f, "manifest.json");
+    static const struct { const char *from, *to; } forged[] = {
+        {"\"version\": 1", "\"version\": 2"}, {"\"version\": 1", "\"version\": \"1\""}, {"\"name\": \"valid\"", "\"name\": \"vali\""}, {"\"set\": \"", "\"set\": \"g"}};
+    for (size_t i = 0; i <= sizeof forged / sizeof *forged; i++) {
+        temporary_remove(f->out);
+        if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
+        if (i) forge(path, forged[i - 1].from, forged[i - 1].to);
+        else temporary_write(path, "{", 1);
+        if (elbo_corpus_open_parts(parts, &count, f->out, &f->error) != ELBO_INPUT) fail_msg("%s is taken", i ? forged[i - 1].to : "{");
+    }
+}
+
+/* Only the parts that the split names are its own; a corpus that lost its manifest is known by its first bytes. */
+static void what_belongs_to_a_corpus(void **state)
+{
+    struct fixture *f = *state;
+    char path[1024];
+    struct elbo_prepare_options split = WORD;
+    split.split = "50/0/50";
+    if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
+    at(path, f, "valid");
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_int_equal(prepare(f, text, sizeof text - 1, split), ELBO_USAGE);
+    assert_non_null(strstr(f->error.message, "valid"));
+    assert_int_equal(rmdir(path), 0);
+    for (int way = 0; way < 2; way++) {
+        if (prepare(f, text, sizeof text - 1, WORD)) fail_msg("%s", f->error.message);
+        at(path, f, "manifest.json");
+        assert_int_equal(unlink(path), 0);
+        at(path, f, "corpus.bin");
+        if (way) temporary_write(path, "MY BYTES", 8);
+        assert_int_equal(prepare(f, text, sizeof text - 1, WORD), way ? ELBO_USAGE : ELBO_OK);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another), TEST(a_split_holds_together),
+        TEST(a_set_is_named_by_its_parts), TEST(a_splits_manifest_is_checked), TEST(what_belongs_to_a_corpus),
         TEST(other_things_are_named),             TEST(opening_while_it_is_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,8 @@
 
 #include "temporary.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 
 struct fixture {
@@ -191,11 +193,58 @@ static void more_files_than_may_be_open(void **state)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+static size_t open_files(void)
+{
+    DIR *list = opendir("/proc/self/fd");
+    size_t count = 0;
+    while (readdir(list)) count++;
+    closedir(list);
+    return count;
+}
+
+/* A pipe is read once and kept; what was opened is closed, and standard input is not ours to close. */
+static void a_pipe_is_read_once(void **state)
+{
+    struct fixture *f = *state;
+    size_t files = open_files();
+    int input = dup(STDIN_FILENO);
+    for (int standard = 0; standard < 2; standard++) {
+        int ends[2];
+        char path[64];
+        assert_int_equal(pipe(ends), 0);
+        assert_int_equal(write(ends[1], "one\ntwo\n", 8), 8);
+        close(ends[1]);
+        if (standard) dup2(ends[0], STDIN_FILENO);
+        snprintf(path, sizeof path, "/dev/fd/%d", ends[0]);
+        struct line_source source;
+        if (line_source_open(&source, standard ? "-" : path, &f->error)) fail_msg("%s", f->error.message);
+        close(ends[0]);
+        for (int again = 0; again < 2; again++) {
+            struct line line;
+            bool more;
+            line_source_rewind(&source);
+            for (size_t i = 0; i < 2; i++) {
+                assert_int_equal(line_next(&more, &line, &source, &f->error), ELBO_OK);
+                assert_true(more && line.size == 3 && line.number == i + 1);
+            }
+            assert_int_equal(line_next(&more, &line, &source, &f->error), ELBO_OK);
+            assert_false(more);
+        }
+        line_source_close(&source);
+        assert_int_equal(open_files(), files + 1);
+        assert_true(fcntl(STDIN_FILENO, F_GETFD) >= 0);
+    }
+    dup2(input, STDIN_FILENO);
+    close(input);
+    assert_int_equal(open_files(), files);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(every_length), TEST(ends_and_marks), TEST(a_file_that_changes_is_an_error), TEST(more_files_than_may_be_open),
+        TEST(a_pipe_is_read_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -134,6 +134,9 @@ static void text_that_is_not_a_sentence_a_line(void **state)
     REFUSED("a", "\xef\xbb\xbf{\"t\": \"a\"}\n{\"t\": \"b\"}", "JSON lines");
     REFUSED("a", "[\"one\", \"two\"]\n[\"three\", \"four\"]\n", "`jq -r .[0] a |");
     REFUSED("a.json", "[\n \"one\",\n \"two\"\n]\n", "JSON, not");
+    REFUSED("a", "{}\n{}\n", "JSON");
+    ACCEPTED("a", "{\"a\": \"b\"}\n{\"a\": \"c\"}\nand a last line of text, without an end");
+    REFUSED("a.csv", "\"a,b,c\",d\n\"x\",y\n", "a table of 2 columns");
     ACCEPTED("a", "{ a brace at the beginning\nand text\n");
     ACCEPTED("a", "[laughs]\n[applause]\n");
     ACCEPTED("a", "{smiles}\n");

@@ -102,6 +102,32 @@ static void the_order_is_a_permutation(void **state)
     assert_true(chi < 15 + 5 * sqrt(30));
 }
 
+/* A resumed run goes on in the order of the program that began it, so the order of a seed is for good: also where the number of
+ * sentences is a power of 4, and nobody is sent on. */
+static void the_order_of_a_seed_stays(void **state)
+{
+    (void)state;
+    static const unsigned known[][8] = {{2, 1, 3, 0}, {6, 11, 4, 12, 2, 14, 9, 0}, {16, 5, 10, 12, 7, 2, 14, 9}, {63, 5, 39, 19, 20, 42, 26, 31}, {962, 96, 520, 833, 877, 894, 595, 825}};
+    const uint64_t sizes[] = {4, 16, 17, 64, 1024};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+        for (uint64_t i = 0; i < 8 && i < sizes[k]; i++) assert_int_equal(slot_order(3, 2, i, sizes[k]), known[k][i]);
+}
+
+static void impossible_slots_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct slot_loader *loader;
+    struct slot_options none = usual, empty = usual, narrow = usual, alone = usual;
+    none.slots = 0;
+    empty.decoder_tokens = 0;
+    narrow.encoder_tokens = 1;
+    assert_int_equal(slot_loader_open(&loader, f->corpus, &none, &f->error), ELBO_USAGE);
+    assert_int_equal(slot_loader_open(&loader, f->corpus, &empty, &f->error), ELBO_USAGE);
+    assert_int_equal(slot_loader_open(&loader, f->corpus, &narrow, &f->error), ELBO_USAGE);
+    alone.encoder_tokens = 0; /* a language model reads one stream */
+    slot_loader_close(open_loader(f, alone));
+}
+
 static void assert_sorted(const int32_t *order, const int32_t *key, size_t n)
 {
     char *seen = calloc(n + 1, 1);
@@ -493,7 +519,8 @@ static void a_replaced_corpus_is_read_on(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_order_is_a_permutation),
+        cmocka_unit_test(the_order_is_a_permutation), cmocka_unit_test(the_order_of_a_seed_stays),
+        cmocka_unit_test(impossible_slots_are_refused),
         cmocka_unit_test(records_are_what_the_corpus_holds),
         cmocka_unit_test(resuming_continues_the_order),
         cmocka_unit_test(a_single_pass_sees_each_sentence_once),

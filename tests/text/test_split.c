@@ -162,11 +162,30 @@ static void a_vocabulary_is_of_the_train_part(void **state)
     elbo_corpus_close(corpus);
 }
 
+/* How shares are written, and what is refused, which touches nothing. */
+static void shares_are_three_percentages(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const good[] = {"80/10/10", "99.5/.5/0", "40/60/0", "33.3/33.3/33.4", "1e2/0/0", "50/0/50"};
+    static const char *const bad[] = {"50/50", "50/25/25/0", "50/25/25x", "50;25;25", "0/50/50", "50/40/5", "60/30/20", "-10/60/50", "+50/25/25",
+                                      " 50/25/25", "50/ 25/25", "inf/0/0", "nan/50/50", "1e999/0/0", "50//50", "/50/50", "x", "50/25/", ","};
+    char text[3000], *end = text;
+    for (int i = 0; i < 600; i++) end += sprintf(end, "%d\n", i % 300);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct elbo_prepare_options options = {.tokenizer_kind = ELBO_TOKENIZER_BYTE, .split = good[i]};
+        if (prepare(f, text, (size_t)(end - text), options)) fail_msg("%s: %s", good[i], f->error.message);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct elbo_prepare_options options = {.tokenizer_kind = ELBO_TOKENIZER_BYTE, .split = bad[i]};
+        if (prepare(f, text, (size_t)(end - text), options) != ELBO_USAGE) fail_msg("%s: %s", bad[i], f->error.message);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(a_split_is_by_content), TEST(a_split_is_by_ids), TEST(a_vocabulary_is_of_the_train_part),
+        TEST(a_split_is_by_content), TEST(a_split_is_by_ids), TEST(a_vocabulary_is_of_the_train_part), TEST(shares_are_three_percentages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

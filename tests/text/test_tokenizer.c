@@ -10,6 +10,8 @@
 
 #include "temporary.h"
 
+#include <sys/mman.h>
+
 static elbo_error error;
 
 static struct elbo_tokenizer *train(enum elbo_tokenizer_kind kind, size_t size, const char *const *lines, size_t count)
@@ -343,6 +345,139 @@ static void ill_formed_text_is_repaired(void **state)
     assert_int_equal(elbo_text_words(" \t ", 3), 0);
 }
 
+/* A text of a size is read to its end and no byte further: it ends where memory ends. */
+static void nothing_behind_the_text_is_read(void **state)
+{
+    (void)state;
+    enum { PAGE = 4096, MOST = 12 };
+    char *pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(pages != MAP_FAILED && !mprotect(pages + PAGE, PAGE, PROT_NONE));
+    static const char text[] = "a b \t \xe2\x82\xac \xf0\x9f\x98\x80 \xef\xbb\xbf\xef\xbc\x81 the \xe2\x82";
+    const enum elbo_tokenizer_kind kinds[] = {ELBO_TOKENIZER_WORD, ELBO_TOKENIZER_BYTE, ELBO_TOKENIZER_BPE};
+    struct elbo_tokenizer *tokenizers[3];
+    for (int k = 0; k < 3; k++) tokenizers[k] = train(kinds[k], 300, lines, LINES);
+    for (size_t from = 0; from < sizeof text - 1; from++)
+        for (size_t size = 0; size <= MOST && from + size < sizeof text; size++) {
+            char *here = pages + PAGE - size;
+            struct elbo_text apart = {0}, end = {0};
+            size_t replaced[2], first[2];
+            memcpy(here, text + from, size);
+            assert_int_equal(elbo_text_repair(&apart, &replaced[0], &first[0], text + from, size, &error), ELBO_OK);
+            assert_int_equal(elbo_text_repair(&end, &replaced[1], &first[1], here, size, &error), ELBO_OK);
+            assert_non_null(end.text); /* of no bytes too */
+            assert_string_equal(end.text, apart.text);
+            assert_true(replaced[0] == replaced[1] && first[0] == first[1]);
+            memcpy(here = pages + PAGE - end.size, end.text, end.size);
+            for (int k = 0; k < 3; k++) {
+                struct elbo_ids a = encode(tokenizers[k], apart.text, apart.size), b = encode(tokenizers[k], here, end.size);
+                assert_int_equal(a.count, b.count);
+                if (a.count) assert_memory_equal(a.ids, b.ids, a.count * sizeof *a.ids);
+                elbo_ids_free(&a);
+                elbo_ids_free(&b);
+            }
+            elbo_text_free(&apart);
+            elbo_text_free(&end);
+        }
+    for (int k = 0; k < 3; k++) elbo_tokenizer_close(tokenizers[k]);
+    munmap(pages, 2 * PAGE);
+}
+
+/* Ids from 0 to the vocabulary's last are text, or a mark; the next is none. */
+static void every_id_and_none_beyond(void **state)
+{
+    (void)state;
+    const enum elbo_tokenizer_kind kinds[] = {ELBO_TOKENIZER_WORD, ELBO_TOKENIZER_BYTE, ELBO_TOKENIZER_BPE};
+    for (int k = 0; k < 3; k++) {
+        struct elbo_tokenizer *tokenizer = train(kinds[k], 270, lines, LINES);
+        uint32_t beyond = (uint32_t)elbo_tokenizer_vocabulary(tokenizer);
+        if (kinds[k] == ELBO_TOKENIZER_BPE) assert_int_equal(beyond, 270); /* as many as asked for, where the text has as many pairs */
+        struct elbo_text text = {0};
+        for (uint32_t id = 0; id < beyond; id++) {
+            assert_int_equal(elbo_tokenizer_decode(tokenizer, &text, &id, 1, &error), ELBO_OK);
+            assert_true(id < 2 ? text.size == 0 : text.size > 0);
+            if (id == 2) assert_string_equal(text.text, kinds[k] == ELBO_TOKENIZER_WORD ? "<unk>" : "\xef\xbf\xbd");
+        }
+        assert_int_equal(elbo_tokenizer_decode(tokenizer, &text, &beyond, 1, &error), ELBO_INPUT);
+        elbo_text_free(&text);
+        elbo_tokenizer_close(tokenizer);
+    }
+}
+
+/* A size up to 2^30; what stands for the unknown is no word of the vocabulary. */
+static void sizes_and_the_unknown(void **state)
+{
+    (void)state;
+    struct elbo_tokenizer_trainer *trainer;
+    const enum elbo_tokenizer_kind kinds[] = {ELBO_TOKENIZER_WORD, ELBO_TOKENIZER_BPE};
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(elbo_tokenizer_trainer_open(&trainer, kinds[k], ((size_t)1 << 30) + 1, &error), ELBO_USAGE);
+        if (elbo_tokenizer_trainer_open(&trainer, kinds[k], (size_t)1 << 30, &error)) fail_msg("%s", error.message);
+        elbo_tokenizer_trainer_close(trainer);
+    }
+    static const char *const with[] = {"the <unk> cat <unk> <unk", "<unk> <unk>> unk"};
+    struct elbo_tokenizer *tokenizer = train(ELBO_TOKENIZER_WORD, 300, with, 2);
+    assert_int_equal(elbo_tokenizer_vocabulary(tokenizer), 3 + 5);
+    struct elbo_ids ids = encode(tokenizer, "<unk> <unk <unk>>", 17);
+    assert_int_equal(ids.count, 3);
+    assert_true(ids.ids[0] == 2 && ids.ids[1] > 2 && ids.ids[2] > 2);
+    elbo_ids_free(&ids);
+    elbo_tokenizer_close(tokenizer);
+}
+
+/* Whichever two bytes stand together twice, they are merged: wherever in a table of pairs they fall. */
+static void every_pair_is_learned(void **state)
+{
+    (void)state;
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    for (const char *a = letters; *a; a++)
+        for (const char *b = letters; *b; b++) {
+            const char word[] = {*a, *b, 0}, *const twice[] = {word, word};
+            struct elbo_tokenizer *tokenizer = train(ELBO_TOKENIZER_BPE, 300, twice, 2);
+            if (elbo_tokenizer_vocabulary(tokenizer) != 3 + 256 + 1) fail_msg("%s is not merged", word);
+            elbo_tokenizer_close(tokenizer);
+        }
+}
+
+/* More merges than the table of rules holds at first, and after it grew twice; pairs of bytes 0 among them; saved and read again. */
+static void many_merges(void **state)
+{
+    (void)state;
+    enum { MANY = 4000, SIZE = 4700 };
+    struct temporary folder = temporary_open();
+    char path[512], *text = malloc(2 * (MANY * 10 + 8)), *end = text;
+    unsigned random = 1;
+    for (int i = 0; i < MANY; i++) {
+        for (int c = 0; c < 9; c++) *end++ = (char)('a' + ((random = random * 1664525u + 1013904223u) >> 24) % 26);
+        *end++ = ' ';
+    }
+    memset(end, 0, 8);
+    end += 8;
+    memcpy(end, text, (size_t)(end - text)); /* a pair that is seen once is not merged */
+    end += end - text;
+    struct elbo_tokenizer_trainer *trainer;
+    struct elbo_tokenizer *made, *read;
+    if (elbo_tokenizer_trainer_open(&trainer, ELBO_TOKENIZER_BPE, SIZE, &error)) fail_msg("%s", error.message);
+    assert_int_equal(elbo_tokenizer_trainer_add(trainer, text, (size_t)(end - text), &error), ELBO_OK);
+    assert_int_equal(elbo_tokenizer_trainer_finish(trainer, &made, &error), ELBO_OK);
+    elbo_tokenizer_trainer_close(trainer);
+    assert_true(elbo_tokenizer_vocabulary(made) > 3 + 256 + 4096);
+    temporary_path(path, &folder, "tokenizer.json");
+    assert_int_equal(elbo_tokenizer_save(made, path, &error), ELBO_OK);
+    if (elbo_tokenizer_load(&read, path, &error)) fail_msg("%s", error.message);
+    assert_int_equal(elbo_tokenizer_vocabulary(read), elbo_tokenizer_vocabulary(made));
+    struct elbo_ids a = encode(made, text, (size_t)(end - text)), b = encode(read, text, (size_t)(end - text));
+    assert_int_equal(a.count, b.count);
+    assert_memory_equal(a.ids, b.ids, a.count * sizeof *a.ids);
+    assert_true(a.count < (size_t)(end - text) / 2);
+    assert_decodes(read, &b, text, (size_t)(end - text));
+    elbo_ids_free(&a);
+    elbo_ids_free(&b);
+    elbo_tokenizer_close(made);
+    elbo_tokenizer_close(read);
+    free(text);
+    temporary_remove(folder.path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,7 +489,8 @@ int main(void)
         cmocka_unit_test(pairs_are_those_of_a_naive_trainer),
         cmocka_unit_test(lowest_rank_first),
         cmocka_unit_test(hostile_text_takes_n_log_n),
-        cmocka_unit_test(ill_formed_text_is_repaired),
+        cmocka_unit_test(nothing_behind_the_text_is_read), cmocka_unit_test(every_id_and_none_beyond), cmocka_unit_test(sizes_and_the_unknown),
+        cmocka_unit_test(many_merges), cmocka_unit_test(every_pair_is_learned), cmocka_unit_test(ill_formed_text_is_repaired),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

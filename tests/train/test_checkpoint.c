@@ -89,6 +89,7 @@ static const char *contents_fault(const struct checkpoint *checkpoint)
     if (checkpoint_bytes(&bytes, &size, checkpoint, "config.json", &error) || size != strlen(config) ||
         memcmp(bytes, config, size))
         return "config";
+    if (((const char *)bytes)[size]) return "no zero behind the bytes";
     if (checkpoint_bytes(&bytes, &size, checkpoint, "empty.txt", &error) || size != 0) return "empty file";
     return NULL;
 }
@@ -452,6 +453,19 @@ static void forged_manifests_are_refused(void **state)
         {"\"step\": 1", "\"step\": 3", "its name does not say"},
         {"\"counters\": {", "\"counters\": [], \"x\": {", "wrong type"},
         {"\"chunk_bytes\": 16777216", "\"chunk_bytes\": 0", "wrong type"},
+        {"\"chunk_bytes\": 16777216", "\"chunk\": 16777216", "wrong type"},
+        {"\"program\": ", "\"programme\": ", "wrong type"},
+        {"\"config_hash\": ", "\"hash\": ", "wrong type"},
+        {"\"files\": [", "\"files\": 1, \"list\": [", "wrong type"},
+        {"\"step\": 1", "\"step\": \"1\"", "wrong type"},
+        {"\"ranks\": 1", "\"ranks\": 0", "wrong type"},
+        {"\"ranks\": 1", "\"ranks\": null", "wrong type"},
+        {"\"elbo\": ", "\"what\": ", "not the manifest"},
+        {"\"name\": \"config.json\"", "\"name\": \"\"", "cannot be in a checkpoint"},
+        {"\"name\": \"config.json\"", "\"name\": 5", "cannot be in a checkpoint"},
+        {"\"xxh3\": \"", "\"xxh3\": \"g", "malformed"},
+        {"\"xxh3\": ", "\"sum\": ", "malformed"},
+        {"\"chunks\": [", "\"chunks\": [\"0123456789abcdef\", ", "malformed"},
     };
     elbo_error error = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -461,6 +475,22 @@ static void forged_manifests_are_refused(void **state)
         if (status == ELBO_OK || !strstr(error.message, cases[i].says))
             fail_msg("%s: status %d, \"%s\"", cases[i].to, status, error.message);
     }
+}
+
+static void names_in_a_manifest(void **state)
+{
+    (void)state;
+    char longest[MANIFEST_MOST_NAME + 2] = "";
+    static const char *const good[] = {"a", "a/b", "model.safetensors", "state/optimizer-0-of-3.safetensors", "-_.", "9"};
+    static const char *const bad[] = {"", "/", "/a", "a/", "a/b/c", "..", "../a", "a/..", "a//b", "a b", "a\n", "\xc3\xa9", "a\\b"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        if (!manifest_name_is_good(good[i])) fail_msg("%s is refused", good[i]);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (manifest_name_is_good(bad[i])) fail_msg("%s is taken", bad[i]);
+    memset(longest, 'a', MANIFEST_MOST_NAME);
+    assert_true(manifest_name_is_good(longest));
+    longest[MANIFEST_MOST_NAME] = 'a';
+    assert_false(manifest_name_is_good(longest));
 }
 
 static void what_is_no_run_is_refused(void **state)
@@ -532,6 +562,7 @@ int main(int argc, char **argv)
         WITH_RUN(a_failed_save_loses_nothing),
         WITH_RUN(links_are_not_followed),
         WITH_RUN(forged_manifests_are_refused),
+        WITH_RUN(names_in_a_manifest),
         WITH_RUN(what_is_no_run_is_refused),
         WITH_RUN(a_run_directory_has_one_owner),
     };

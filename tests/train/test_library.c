@@ -2,6 +2,7 @@
 #include "elbo/corpus.h"
 #include "elbo/run.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +17,40 @@ static void count_lines(void *context, const char *text)
 {
     (void)text;
     ++*(size_t *)context;
+}
+
+static size_t entries(const char *folder)
+{
+    DIR *list = opendir(folder);
+    size_t count = 0;
+    while (readdir(list)) count++;
+    closedir(list);
+    return count;
+}
+
+/* A run opened where descriptor 0 is free is the same run, and leaves no file open, nor a thread. */
+static void test_without_standard_input(const char *path, const float *mu, const char *sentence)
+{
+    elbo_error error = {0};
+    elbo_run *run;
+    int input = dup(STDIN_FILENO);
+    float here[8], logvar[8];
+    close(STDIN_FILENO);
+    size_t files = entries("/proc/self/fd"), threads = entries("/proc/self/task");
+    for (int again = 0; again < 3; again++) {
+        assert_int_equal(elbo_run_open(&run, path, 3, &error), ELBO_OK);
+        assert_int_equal(entries("/proc/self/task"), threads + 2); /* as many as were asked for, of which one is the caller's */
+        assert_int_equal(elbo_run_encode(run, here, logvar, &sentence, NULL, 1, &error), ELBO_OK);
+        assert_memory_equal(here, mu, sizeof here);
+        elbo_run_close(run);
+        assert_int_equal(entries("/proc/self/fd"), files);
+        assert_int_equal(elbo_run_open(&run, "/tmp", 1, &error), ELBO_INPUT);
+        assert_non_null(strstr(error.message, "neither a run directory"));
+        assert_int_equal(elbo_run_open(&run, "/dev/null", 1, &error), ELBO_IO);
+        assert_int_equal(entries("/proc/self/fd"), files);
+    }
+    dup2(input, STDIN_FILENO);
+    close(input);
 }
 
 static void test_prepare_train_use(void **state)
@@ -50,6 +85,7 @@ static void test_prepare_train_use(void **state)
     assert_int_equal(elbo_run_latent_width(run), 8);
     assert_int_equal(elbo_run_step(run), 30);
     float mu[16], logvar[16], alone[8], unused[8];
+    for (int i = 0; i < 16; i++) mu[i] = logvar[i] = NAN;
     const char *sentences[] = {"the small bird sees two trees", "the large bird"};
     assert_int_equal(elbo_run_encode(run, mu, logvar, sentences, NULL, 2, &error), ELBO_OK);
     assert_int_equal(elbo_run_encode(run, alone, unused, sentences + 1, NULL, 1, &error), ELBO_OK);
@@ -62,6 +98,8 @@ static void test_prepare_train_use(void **state)
     assert_int_equal(elbo_run_encode(run, alone, unused, marked, NULL, 1, &error), ELBO_OK); /* a byte order mark is no letter */
     assert_memory_equal(alone, mu + 8, sizeof alone);
     for (int i = 0; i < 16; i++) assert_true(isfinite(mu[i]) && isfinite(logvar[i]));
+    assert_memory_not_equal(mu, logvar, sizeof mu);
+    assert_memory_equal(unused, logvar + 8, sizeof unused);
     struct elbo_text first[2] = {{0}}, again[2] = {{0}};
     struct elbo_decode_options options = {.temperature = 1, .seed = 3};
     assert_int_equal(elbo_run_decode(run, first, mu, 2, &options, &error), ELBO_OK);
@@ -73,6 +111,7 @@ static void test_prepare_train_use(void **state)
         elbo_text_free(&again[i]);
     }
     elbo_run_close(run);
+    test_without_standard_input(run_dir + strlen("--run.dir="), mu, sentences[0]);
 
     assert_int_equal(elbo_run_open(&run, "/nowhere/at/all", 1, &error), ELBO_IO);
     assert_non_null(strstr(error.message, "/nowhere/at/all"));

@@ -148,6 +148,13 @@ def check_rewind(scratch, data):
     run, often = scratch / "back", {**SHORT, "checkpoint.every": 1, "checkpoint.keep": 9}
     train(run, data, given=often)
     whole = bits(run)
+    more = [444444] + [10 ** 7 + step for step in range(22)]  # as many as fit are told, and at most 256 bytes
+    for step in more:
+        (run / "checkpoints" / f"step-{step:08d}").mkdir()
+    told = train(run, data, given={**often, "rewind": 9}, code=2).stderr.split("it has ")[1].strip()
+    assert told == ", ".join(map(str, [1, 2, 3, 4, 5, 6, *more[:21]])) and len(told) == 224, told
+    for step in more:
+        (run / "checkpoints" / f"step-{step:08d}").rmdir()
     assert "has 1, 2, 3, 4, 5, 6" in train(run, data, given={**often, "rewind": 9}, code=2).stderr
     said = train(run, data, given={**often, "rewind": 2, "seed": 5, "train.stop_after": 4}).stderr
     assert "back to step 2: 4 later checkpoints are put aside" in said and "seed 1 -> 5" in said, said
@@ -216,6 +223,34 @@ def check_best(scratch, data):
     assert (run / "checkpoints" / "best").read_text() == f"step-{best:08d}\n"
 
 
+def check_links(scratch, data):
+    """Rows are not written through a link to where nothing is, nor into what is no file."""
+    for what in ("link", "folder"):
+        run = scratch / f"rows-{what}"
+        run.mkdir()
+        if what == "link":
+            (run / "metrics.jsonl").symlink_to(scratch / "elsewhere.jsonl")
+        else:
+            (run / "metrics.jsonl").mkdir()
+        said = train(run, data, given=SHORT, code=4).stderr
+        assert "metrics.jsonl" in said and "open" in said, said
+        assert not (scratch / "elsewhere.jsonl").exists() and not (run / "checkpoints").exists()
+
+
+def check_limits(scratch):
+    """The first sentence that is too long is named; one of just the limit is not."""
+    (scratch / "three").write_text("a b c\na b\nc b a\na b c d\na b c d e\n")
+    elbo("prepare", scratch / "three", f"--out={scratch / 'three-words'}")
+    words = [f"--data.train={scratch / 'three-words'}", f"--run.dir={scratch / 'three-run'}", *options({**SHORT, "data.max_length": 3, "train.eval_every": 0})]
+    said = elbo("train", *words, "--data.too_long=refuse", code=3).stderr
+    assert "sentence 4 of" in said and "has 4 tokens" in said, said
+    said = elbo("train", *words, "--data.too_long=skip").stderr
+    assert "2 of 5 sentences" in said, said
+    short = [word for word in words if not word.startswith("--data.max_length")]
+    said = elbo("train", *short, "--data.max_length=1", "--data.too_long=skip", code=3).stderr
+    assert "all 5 sentences are longer than data.max_length = 1" in said, said
+
+
 def check_effects(scratch, data):
     cases = [({"latent.kind": "none"}, "encoder.layers", 3), ({"latent.kind": "none"}, "objective.beta", 2), ({"latent.kind": "none"}, "latent.width", 5),
              ({}, "optimizer.momentum", 0.5), ({"optimizer.kind": "sgd"}, "optimizer.beta2", 0.9), ({}, "objective.beta_cycles", 3),
@@ -224,6 +259,8 @@ def check_effects(scratch, data):
              ({}, "train.patience", 2), ({}, "parallel.lanes", 2), ({}, "optimizer.warmup_steps", 7), ({}, "init.parts", "encoder"),
              ({"objective.free_bits": 0}, "objective.free_bits_kind", "total"), ({"objective.beta_schedule": "cyclical"}, "objective.beta_cycles", 7),
              ({"device": "cpu"}, "tf32", "true")]
+    train(scratch / "edge", data, given={**SHORT, "objective.beta_schedule": "cyclical", "objective.beta_cycles": SHORT["train.steps"],
+                                         "optimizer.warmup_steps": SHORT["train.steps"]})  # as many as there are steps
     for number, (beside, key, value) in enumerate(cases):
         base = {name: setting for name, setting in {**SHORT, **beside}.items() if name not in ("latent.width", "optimizer.warmup_steps")
                 and not (beside.get("latent.kind") == "none" and name.startswith("encoder."))}
@@ -249,6 +286,8 @@ def main():
         check_warm_start(scratch, data)
         check_best(scratch, data)
         check_effects(scratch, data)
+        check_limits(scratch)
+        check_links(scratch, data)
     sys.exit(0)
 
 

@@ -80,7 +80,7 @@ def check_others(scratch, data):
     """Other optimizers, schedules and models keep the rule."""
     kinds = [{"optimizer.kind": "sgd", "objective.beta_schedule": "cyclical"}, {"latent.kind": "none"},
              {"latent.sample": "false", "objective.free_bits_kind": "total"}, {"encoder.share_embedding": "false"},
-             {"optimizer.encoder_factor": 0, "optimizer.schedule": "linear"}, {"optimizer.moments": "bf16"},
+             {"optimizer.encoder_factor": 0, "optimizer.schedule": "linear"}, {"optimizer.moments": "bf16", "decoder.ff_width": 1040},
              {"optimizer.moments": "bf16", "optimizer.kind": "sgd", "threads": 3}]
     for number, kind in enumerate(kinds):
         one, two = scratch / f"one-{number}", scratch / f"two-{number}"

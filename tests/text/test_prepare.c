@@ -1,0 +1,136 @@
+/* Progress of a preparation: shares of the bytes of all inputs, from pass to pass, every 4096 lines; and counts that are those of the
+ * last pass alone, over more sentences than any first buffer holds. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "prepared.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdbool.h>
+
+enum { LINES = 20000, EVERY = 4096, LINE = 12 };
+
+struct heard {
+    size_t calls, passes;
+    double last;
+    char what[32];
+};
+
+/* Lines are of one length: after every 4096th the share follows, but for what is read ahead of it. */
+static void hear(void *context, double share, const char *what)
+{
+    struct heard *h = context;
+    if (strcmp(h->what, what)) {
+        snprintf(h->what, sizeof h->what, "%s", what);
+        h->passes++;
+        h->last = 0;
+    }
+    assert_true(share >= h->last && share <= 1);
+    assert_true(share > 0.1);
+    h->last = share;
+    h->calls++;
+}
+
+static size_t open_files(void)
+{
+    DIR *list = opendir("/proc/self/fd");
+    size_t count = 0;
+    while (readdir(list)) count++;
+    closedir(list);
+    return count;
+}
+
+static void progress_and_counts(void **state)
+{
+    struct fixture *f = *state;
+    char *text = malloc(LINES * LINE + 1), second[512];
+    for (int i = 0; i < LINES; i++) sprintf(text + i * LINE, "w%-4d end %c\n", i % 1000, 'a' + i % 26);
+    temporary_write(f->text, text, LINES / 2 * LINE);
+    temporary_path(second, &f->folder, "second.txt");
+    temporary_write(second, text + LINES / 2 * LINE, LINES / 2 * LINE);
+    const char *const inputs[] = {f->text, second};
+    struct elbo_prepare_options options = WORD;
+    options.inputs = inputs;
+    options.input_count = 2;
+    options.out = f->out;
+    options.tokenizer_size = 500; /* some are unknown: a pass that settles them */
+    options.split = "50/30/20";
+    struct heard heard = {.last = 0};
+    size_t files = open_files();
+    if (elbo_prepare(&options, &f->report, hear, &heard, &f->error)) fail_msg("%s", f->error.message);
+    assert_int_equal(open_files(), files);
+    assert_int_equal(heard.passes, 3);
+    assert_int_equal(heard.calls, 3 * (LINES / EVERY));
+    assert_true(heard.last > 0.7);
+    assert_int_equal(f->report.lines, LINES);
+    assert_int_equal(f->report.blank_lines, 0);
+    assert_int_equal(f->report.part_count, 3);
+    size_t sentences = 0, tokens = 0;
+    for (size_t i = 0; i < 3; i++) {
+        char path[600];
+        struct elbo_corpus *corpus;
+        snprintf(path, sizeof path, "%s/%s", f->out, f->report.parts[i].name);
+        if (elbo_corpus_open(&corpus, path, &f->error)) fail_msg("%s", f->error.message);
+        for (size_t s = 0; s < elbo_corpus_sentences(corpus); s++) {
+            uint32_t ids[8];
+            size_t n;
+            if (elbo_corpus_read(corpus, ELBO_STREAM_DECODER, s, ids, 8, &n, &f->error)) fail_msg("%s", f->error.message);
+            assert_int_equal(n, 3);
+            assert_true(elbo_corpus_sentence_words(corpus, s) == 3 && elbo_corpus_sentence_bytes(corpus, s) >= 10);
+            tokens += n;
+        }
+        sentences += elbo_corpus_sentences(corpus);
+        elbo_corpus_close(corpus);
+    }
+    assert_int_equal(sentences, LINES);
+    assert_int_equal(tokens, 3 * LINES);
+    free(text);
+}
+
+/* One part takes all, without a word about it. */
+static void no_split(void **state)
+{
+    struct fixture *f = *state;
+    static const char text[] = "a b\nc\nd e f\n";
+    static const char *const none[] = {NULL, "", "100/0/0"};
+    for (size_t i = 0; i < 3; i++) {
+        struct elbo_prepare_options options = WORD;
+        options.split = none[i];
+        if (prepare(f, text, sizeof text - 1, options)) fail_msg("%s", f->error.message);
+        assert_int_equal(f->report.part_count, 1);
+        assert_int_equal(f->report.parts[0].sentences, 3);
+    }
+}
+
+/* A preparation that fails leaves no file open, and closes none that is not its own. */
+static void failures_keep_to_their_own_files(void **state)
+{
+    struct fixture *f = *state;
+    size_t files = open_files();
+    struct elbo_prepare_options options = WORD;
+    options.inputs = (const char *const[]){"/nowhere", "/nowhere/either"};
+    options.input_count = 2;
+    options.out = f->out;
+    assert_true(elbo_prepare(&options, &f->report, NULL, NULL, &f->error) != ELBO_OK);
+    assert_int_equal(open_files(), files);
+    assert_int_equal(prepare(f, "\n\n", 2, WORD), ELBO_INPUT);
+    assert_int_equal(open_files(), files);
+    options = WORD;
+    options.split = "50/50/0";
+    options.tokenizer_size = 100;
+    assert_true(prepare(f, "one\n", 4, options) != ELBO_OK); /* nothing is left to a part */
+    assert_int_equal(open_files(), files);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(progress_and_counts, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_split, setup, teardown),
+        cmocka_unit_test_setup_teardown(failures_keep_to_their_own_files, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
