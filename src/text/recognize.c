@@ -16,6 +16,7 @@ struct head {
     const char *name; /* for messages                                          */
     const char *file; /* for commands: the name, or FILE for standard input    */
     bool stream;      /* standard input                                        */
+    bool any_bytes;   /* any share of odd and ill-formed bytes will do         */
     const char *into; /* the command that the mended text goes to              */
     const char *text;
     size_t size;
@@ -142,18 +143,19 @@ static elbo_status check_bytes(const struct head *h, elbo_error *error)
     bool some = h->ill_formed + h->controls >= 4;
     const char *encoding = wide_encoding(h, some && (h->ill_formed + h->controls) * 20 > h->size);
     if (encoding) return refuse_encoding(h, encoding, error);
-    bool many = h->ill_formed >= 8 && h->ill_formed * 5 > h->size;
+    bool many = !h->any_bytes && h->ill_formed >= 8 && h->ill_formed * 5 > h->size;
     if (many && !nuls && h->controls * 100 <= h->size)
         return elbo_fail(error, ELBO_INPUT, "%s is not UTF-8: %zu of its first %zu bytes are ill-formed; if it is text, "
                          "`iconv -f ENCODING -t UTF-8 %.300s | %s` reads it", h->name, h->ill_formed, h->size, h->file,
                          h->into);
-    if (many || (h->controls >= 8 && h->controls * 10 > h->size) || (nuls >= 8 && nuls * 10 > h->size * 4))
+    bool odd = !h->any_bytes && ((h->controls >= 8 && h->controls * 10 > h->size) || (nuls >= 8 && nuls * 10 > h->size * 4));
+    if (many || odd)
         return elbo_fail(error, ELBO_INPUT, "%s is binary, not text: of its first %zu bytes %zu are zero, %zu control "
                          "characters, and %zu ill-formed UTF-8; give text with a sentence a line", h->name, h->size, nuls,
                          h->controls, h->ill_formed);
     if (h->returns > h->line_feeds)
-        return elbo_fail(error, ELBO_INPUT, "%s ends its lines with carriage returns alone; `tr '\\r' '\\n' < %.300s | elbo "
-                         "prepare - ...` reads it", h->name, h->file);
+        return elbo_fail(error, ELBO_INPUT, "%s ends its lines with carriage returns alone; `tr '\\r' '\\n' < %.300s | %s` "
+                         "reads it", h->name, h->file, h->into);
     return ELBO_OK;
 }
 
@@ -272,7 +274,7 @@ static elbo_status check_encoding(struct head *h, elbo_error *error)
 
 elbo_status text_recognize_stream(const char *head, size_t size, bool whole, elbo_error *error)
 {
-    struct head h = {.name = "standard input", .file = "FILE", .stream = true, .into = "elbo ...", .text = head, .size = size, .whole = whole};
+    struct head h = {.name = "standard input", .file = "FILE", .stream = true, .any_bytes = true, .into = "elbo ...", .text = head, .size = size, .whole = whole};
     return check_encoding(&h, error);
 }
 

@@ -14,7 +14,8 @@ enum { TEXT_HEAD = 1 << 20 }; /* bytes that are looked at */
  * for standard input. */
 elbo_status text_recognize(const char *name, const char *head, size_t size, bool whole, elbo_error *error);
 
-/* The same of what commands other than prepare read: encodings, archives and line ends alone, since a sentence may look like JSON. */
+/* The same of what commands other than prepare read: encodings, archives and line ends alone, since a sentence may look like JSON and hold
+ * any bytes. */
 elbo_status text_recognize_stream(const char *head, size_t size, bool whole, elbo_error *error);
 
 /* Is this file text? For messages about a file that stands in the place of something else. */

@@ -18,7 +18,7 @@
 
 static const char *const wide[] = {
     "--device=cuda", "--encoder.width=64", "--decoder.width=64", "--encoder.ff_width=256", "--decoder.ff_width=256", "--encoder.layers=2",
-    "--decoder.layers=2", "--latent.width=16", "--train.slots=2", "--train.slot_tokens=256", "--train.steps=1", NULL, NULL};
+    "--decoder.layers=2", "--latent.width=16", "--train.slots=2", "--train.slot_tokens=256", "--train.steps=1", "--optimizer.warmup_steps=1", NULL, NULL};
 static const char *const quick[] = {"--device=cuda", "--train.steps=12", NULL, NULL};
 
 struct fixture {

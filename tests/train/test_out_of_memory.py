@@ -20,7 +20,8 @@ PRELOAD = pathlib.Path(os.environ.get("ELBO_TESTS", "build/release/tests")) / "t
 CHECKED = pathlib.Path("/lib/x86_64-linux-gnu/libc_malloc_debug.so.0")
 SANITIZED = bool(os.environ.get("ELBO_SANITIZED"))
 SOME, FEW = 8, 100
-GIVEN = {"train.steps": 4, "checkpoint.every": 2, "checkpoint.keep": 2, "train.eval_every": 3, "threads": 2}
+GIVEN = {"train.steps": 4, "checkpoint.every": 2, "checkpoint.keep": 2, "train.eval_every": 3, "threads": 2,
+         "device": "cpu"}  # a driver that is looked for leaves blocks of its own
 MEMORY = 5  # the exit code that --help documents
 LEAK = 77
 TRAIN = ["train", "--data.train={data}", "--data.valid={data}", "--run.dir={out}", *options({**TINY, **GIVEN})]
