@@ -126,7 +126,7 @@ def commit():
 
 
 def offers(program, command, option):
-    return re.search(rf"^\s+--{option}\b.*", said_by(str(program), "help", command), re.M)
+    return re.search(rf"^\s+--{option}\b.*", said_by(str(program), command, "--help=all"), re.M)
 
 
 def program_environment(check):

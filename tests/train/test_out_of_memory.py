@@ -51,7 +51,7 @@ COMMANDS = {
     "interpolate": (["interpolate", "{run}", "--from=the cat", "--to=a mat", "--steps=3"], None, None),
     "info": (["info", "{run}", "--json"], None, None),
     "tokenize": (["tokenize", "{data}"], None, None),
-    "plan": (["plan", "--data.train={data}", "--json"], None, None),
+    "plan": (["plan", "--data.train={data}", "--device=cpu", "--json"], None, None),
     "prepare parts": (["prepare", "{text}", "--out={out}", "--split=50/25/25", "--tokenizer.size=30"], None, lambda out: corpus_bytes(out / "valid")),
     "rewind": ([*TRAIN, "--rewind=2"], "run", weights),
     "warm start": ([*TRAIN, "--init.from={run}"], None, weights),
