@@ -54,7 +54,7 @@ const char *elbo_corpus_tokenizer_hash(const struct elbo_corpus *corpus);
 /* The split that the corpus is a part of: the same for its parts and for no others, 16 digits; "" for a corpus by itself. */
 const char *elbo_corpus_set(const struct elbo_corpus *corpus);
 
-/* Of sentence i < sentences. `read` reads the first *count = min(length, capacity) ids from the file; several threads may
+/* Sentence i < sentences. `read` reads the first *count = min(length, capacity) ids from the file; several threads may
  * read at once. ELBO_INPUT: the file became shorter or changed; ELBO_IO. */
 size_t elbo_corpus_length(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i);
 elbo_status elbo_corpus_read(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i, uint32_t *ids,

@@ -30,7 +30,7 @@ enum option_type {
     OPTION_CHOICE, /* int: index into `choices`             */
 };
 
-/* What a run that goes on does when the option has another value than its checkpoint. */
+/* A run goes on, and the option has another value than its checkpoint: what happens then. */
 enum option_class {
     OPTION_NONE,   /* not kept with a run                                                             */
     OPTION_MODEL,  /* part of what the model or its state is: must equal the checkpoint's, or is refused */
@@ -56,7 +56,7 @@ struct option_command {
     unsigned mask;
 };
 
-/* What other programs call an option: for people who type that. Several rows of one name: the first that the command takes. */
+/* A name that other programs give an option, for people who type that. Several rows of one name: the first that the command takes. */
 struct option_alias {
     const char *name; /* with _ for - */
     const char *key;  /* of the row   */

@@ -66,7 +66,7 @@ static bool holds_current(const struct stat *folder)
     }
 }
 
-/* What is there already can be exchanged: a folder, not a mount point, not the one this process stands in. */
+/* The place can be exchanged: a folder, not a mount point, not the one this process stands in. */
 static elbo_status check_place(char place[FILES_PATH], const struct stat *about, elbo_error *error)
 {
     struct stat link;

@@ -60,7 +60,7 @@ void cli_help_overview(void)
     puts("elbo launch ends with the code of the rank that failed first, or 128 + the signal that killed it.");
 }
 
-/* Of commands with more options than a screen has lines. */
+/* For commands with more options than a screen has lines. */
 static const char *const train_options[] = {
     "data.train", "data.valid", "run.dir", "seed", "device", "data.max_length", "encoder.width", "decoder.width", "encoder.layers", "decoder.layers",
     "latent.width", "objective.beta", "objective.word_dropout", "optimizer.learning_rate", "train.steps", "train.slots", "train.slot_tokens",

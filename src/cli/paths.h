@@ -1,4 +1,4 @@
-/* What a path of the command line leads to, for messages that say what it is instead of what it is not. */
+/* Tells what a path of the command line leads to, for messages that say what it is instead of what it is not. */
 #ifndef CLI_PATHS_H
 #define CLI_PATHS_H
 

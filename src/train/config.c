@@ -20,7 +20,7 @@
 #define CHOICE(key, field, value, takers, help, ...)                                                                   \
     {key, OPTION_CHOICE, AT(field), value, 0, 0, "", help, .choices = CHOICES(__VA_ARGS__), .commands = takers}
 
-/* What a run that goes on does about another value (enum option_class): MODEL refuses it, CHANGE says it, FREE ignores it. */
+/* A run that goes on with another value: refuses it (MODEL), says it (CHANGE) or ignores it (FREE); see enum option_class. */
 #define KEPT(takers, of_class) takers, .class = of_class
 #define MODEL KEPT(TRAINS, OPTION_MODEL)
 #define CHANGE KEPT(TRAINS, OPTION_CHANGE)
