@@ -39,7 +39,7 @@ elbo_status cli_encode(float **z, float **stats, const struct cli_sentences *s, 
 
 /* ---- generation ---- */
 
-/* What the command line asks for; refuses what has no effect. `greedy`: unless drawing is asked for. */
+/* Options of the command line for generation; refuses those without effect. `greedy`: unless drawing is asked for. */
 elbo_status cli_generate_options(struct generate_options *o, bool greedy, const struct run *run, struct cli *cli, elbo_error *error);
 
 /* A sentence's text; elbo_text_free it. */

@@ -126,7 +126,7 @@ struct held {
 typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t quad_mask __attribute__((vector_size(16)));
 
-/* What the tokens above `threshold` hold; `blocks`, when given, takes the mass of each block. In vectors by hand, since compilers do
+/* Mass and count of the tokens above `threshold`; `blocks`, when given, takes the mass of each block. In vectors by hand, since compilers do
  * not make vectors of a sum with a condition. */
 static struct held above(const struct row *r, float threshold, double *blocks)
 {
@@ -204,7 +204,7 @@ static bool before(struct candidate a, struct candidate b)
     return a.x > b.x || (a.x >= b.x && a.id < b.id);
 }
 
-/* What is searched: the threshold above which tokens first hold `wanted` or are `most`; low and high, what is above the two ends. */
+/* The search for the threshold above which tokens first hold `wanted` or are `most`; low and high, what is above the two ends. */
 struct bracket {
     float lowest, highest;
     struct held low, high;

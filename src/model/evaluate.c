@@ -132,7 +132,7 @@ static elbo_status run_score(struct work *w, const struct slot *slot, bool token
     return ELBO_OK;
 }
 
-/* What is counted once of a sentence: its rows of the slot are first .. end. */
+/* Counts a sentence, once of several draws: its rows of the slot are first .. end. */
 static elbo_status count_sentence(struct work *w, const struct slot_stream *d, size_t row, size_t first, size_t end, elbo_error *error)
 {
     struct evaluation *e = w->e;

@@ -1,4 +1,4 @@
-/* What an open corpus holds: counts, sentences and their lengths. See corpus_private.h. */
+/* The content of an open corpus: counts, sentences and their lengths. See corpus_private.h. */
 #include "text/corpus_private.h"
 
 #include <math.h>

@@ -67,7 +67,7 @@ void line_source_memory(struct line_source *source, const char *name, const char
     line_source_rewind(source);
 }
 
-/* What a file holds only within a pass. */
+/* Releases the descriptor and buffers that a file has within a pass. */
 static void leave_file(struct line_source *source)
 {
     if (source->descriptor >= 0) close(source->descriptor);
