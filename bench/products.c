@@ -1,11 +1,12 @@
-/* The dense products of a training step, each alone, by every algorithm that cuBLASLt offers for it: what a step could take at least.
+/* The dense products of a training step, each alone, by every algorithm that cuBLASLt offers for it: what a step could
+ * take at least.
  *
  *   products < LINES
  *
- * A line: NAME CALLS M N K A B LDA LDB LDC TYPE OUT ADD    C (M, N) (+)= A (M, K) B (K, N), row by row; CALLS of a step; A, B: n as it
- * is, t stored as its transpose; LDA, LDB, LDC: elements from one stored row to the next, 0: no gap; TYPE of A and B, OUT of C:
- * bf16 or f32; ADD 0 or 1. Prints a JSON object a line: medians, in seconds, of the library's first choice and of the fastest.
- * Buffers are numbers near 0, three sets in turn. */
+ * A line: NAME CALLS M N K A B LDA LDB LDC TYPE OUT ADD    C (M, N) (+)= A (M, K) B (K, N), row by row; CALLS of a
+ * step; A, B: n as it is, t stored as its transpose; LDA, LDB, LDC: elements from one stored row to the next, 0: no
+ * gap; TYPE of A and B, OUT of C: bf16 or f32; ADD 0 or 1. Prints a JSON object a line: medians, in seconds, of the
+ * library's first choice and of the fastest. Buffers are numbers near 0, three sets in turn. */
 #include "cuda/libraries.h"
 
 #include <cuda_runtime.h>
@@ -49,15 +50,19 @@ static void fill(char *to, size_t bytes, bool bf16)
         if (bf16) values[i] = (values[i] & 0xffff0000u) | (values[i / 2] >> 16);
     }
     for (size_t at = 0; at < bytes; at += sizeof values)
-        must(cudaMemcpy(to + at, values, bytes - at < sizeof values ? bytes - at : sizeof values, cudaMemcpyHostToDevice), "cudaMemcpy");
+        must(cudaMemcpy(to + at, values, bytes - at < sizeof values ? bytes - at : sizeof values,
+                        cudaMemcpyHostToDevice),
+             "cudaMemcpy");
 }
 
 static void measure(const struct cublaslt *lt, cublasLtHandle_t handle, void *workspace, const struct product *p)
 {
     cudaDataType_t in = p->bf16 ? CUDA_R_16BF : CUDA_R_32F, out = p->bf16_out ? CUDA_R_16BF : CUDA_R_32F;
-    size_t rows_a = p->ta ? p->k : p->m, rows_b = p->tb ? p->n : p->k, cols_a = p->ta ? p->m : p->k, cols_b = p->tb ? p->k : p->n;
+    size_t rows_a = p->ta ? p->k : p->m, rows_b = p->tb ? p->n : p->k, cols_a = p->ta ? p->m : p->k,
+           cols_b = p->tb ? p->k : p->n;
     size_t lda = p->lda ? p->lda : cols_a, ldb = p->ldb ? p->ldb : cols_b, ldc = p->ldc ? p->ldc : p->n;
-    size_t bytes_a = rows_a * lda * (p->bf16 ? 2 : 4), bytes_b = rows_b * ldb * (p->bf16 ? 2 : 4), bytes_c = p->m * ldc * (p->bf16_out ? 2 : 4);
+    size_t bytes_a = rows_a * lda * (p->bf16 ? 2 : 4), bytes_b = rows_b * ldb * (p->bf16 ? 2 : 4),
+           bytes_c = p->m * ldc * (p->bf16_out ? 2 : 4);
     void *a[SETS], *b[SETS], *c[SETS];
     for (int i = 0; i < SETS; i++) {
         must(cudaMalloc(&a[i], bytes_a), "cudaMalloc");
@@ -78,11 +83,13 @@ static void measure(const struct cublaslt *lt, cublasLtHandle_t handle, void *wo
     must(lt->cublasLtMatrixLayoutCreate(&third, out, p->n, p->m, (int64_t)ldc), "a layout");
     cublasLtMatmulPreference_t preference;
     must(lt->cublasLtMatmulPreferenceCreate(&preference), "a preference");
-    must(lt->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
-                                                  sizeof workspace_bytes), "a preference");
+    must(lt->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                  &workspace_bytes, sizeof workspace_bytes),
+         "a preference");
     cublasLtMatmulHeuristicResult_t result[MOST];
     int found = 0;
-    must(lt->cublasLtMatmulAlgoGetHeuristic(handle, op, first, second, third, third, preference, MOST, result, &found), p->name);
+    must(lt->cublasLtMatmulAlgoGetHeuristic(handle, op, first, second, third, third, preference, MOST, result, &found),
+         p->name);
     cudaEvent_t begin, end;
     must(cudaEventCreate(&begin), "cudaEventCreate");
     must(cudaEventCreate(&end), "cudaEventCreate");
@@ -93,8 +100,9 @@ static void measure(const struct cublaslt *lt, cublasLtHandle_t handle, void *wo
         for (int round = -WARM_UP; round < ROUNDS; round++) {
             int set = (round + WARM_UP) % SETS;
             must(cudaEventRecord(begin, 0), "cudaEventRecord");
-            must(lt->cublasLtMatmul(handle, op, &one, b[set], first, a[set], second, &beta, c[set], third, c[set], third, &result[i].algo,
-                                    workspace, workspace_bytes, 0), "cublasLtMatmul");
+            must(lt->cublasLtMatmul(handle, op, &one, b[set], first, a[set], second, &beta, c[set], third, c[set],
+                                    third, &result[i].algo, workspace, workspace_bytes, 0),
+                 "cublasLtMatmul");
             must(cudaEventRecord(end, 0), "cudaEventRecord");
             must(cudaEventSynchronize(end), "cudaEventSynchronize");
             if (round >= 0) must(cudaEventElapsedTime(&times[round], begin, end), "cudaEventElapsedTime");
@@ -104,9 +112,11 @@ static void measure(const struct cublaslt *lt, cublasLtHandle_t handle, void *wo
         if (median[i] < median[best]) best = i;
     }
     double flops = 2.0 * (double)p->m * (double)p->n * (double)p->k;
-    printf("{\"product\": \"%s\", \"calls\": %zu, \"m\": %zu, \"n\": %zu, \"k\": %zu, \"flops\": %.0f, \"candidates\": %d, \"first\": %.7f, \"best\": "
-           "%.7f, \"best_index\": %d, \"first_tflops\": %.1f, \"best_tflops\": %.1f, \"all\": [", p->name, p->calls, p->m, p->n, p->k, flops, found,
-           median[0] * 1e-3, median[best] * 1e-3, best, flops / median[0] * 1e-9, flops / median[best] * 1e-9);
+    printf("{\"product\": \"%s\", \"calls\": %zu, \"m\": %zu, \"n\": %zu, \"k\": %zu, \"flops\": %.0f, \"candidates\": "
+           "%d, \"first\": %.7f, \"best\": "
+           "%.7f, \"best_index\": %d, \"first_tflops\": %.1f, \"best_tflops\": %.1f, \"all\": [",
+           p->name, p->calls, p->m, p->n, p->k, flops, found, median[0] * 1e-3, median[best] * 1e-3, best,
+           flops / median[0] * 1e-9, flops / median[best] * 1e-9);
     for (int i = 0; i < found; i++) printf("%s%.7f", i ? ", " : "", median[i] * 1e-3);
     printf("]}\n");
     fflush(stdout);
@@ -138,8 +148,8 @@ int main(void)
     }
     must(lt.cublasLtCreate(&handle), "cublasLtCreate");
     must(cudaMalloc(&workspace, workspace_bytes), "cudaMalloc");
-    for (struct product p; (got = scanf("%63s %zu %zu %zu %zu %1s %1s %zu %zu %zu %7s %7s %d", p.name, &p.calls, &p.m, &p.n, &p.k, a, b,
-                                        &p.lda, &p.ldb, &p.ldc, type, out, &add)) == 13;) {
+    for (struct product p; (got = scanf("%63s %zu %zu %zu %zu %1s %1s %zu %zu %zu %7s %7s %d", p.name, &p.calls, &p.m,
+                                        &p.n, &p.k, a, b, &p.lda, &p.ldb, &p.ldc, type, out, &add)) == 13;) {
         p.ta = *a == 't';
         p.tb = *b == 't';
         p.bf16 = !strcmp(type, "bf16");

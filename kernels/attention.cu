@@ -4,12 +4,14 @@
  *   p = exp(q k^T / sqrt(W) - lse), out = p v;   D = rowsum(dout out)
  *   ds = p (dout v^T - D) / sqrt(W);   dq = ds k;   dk = ds^T q;   dv = p^T dout
  *
- * These kernels take every width up to 256 in f32 and bf16, with f32 arithmetic; attention_mma.cu has what tensor cores can do.
+ * These kernels take every width up to 256 in f32 and bf16, with f32 arithmetic; attention_mma.cu has what tensor cores
+ * can do.
  *
- * Forward and dq: a warp per 16 queries, all keys of a short sentence in shared memory, those of a longer one in chunks; a tile of
- * 16 x 32 scores at a time in registers, and through shared memory it weights the values or keys. dk, dv: a warp per 16 keys, which
- * walks the queries in the same way. Of a tile no more octets of its columns are computed than there are. The order of a row's sums
- * knows its own sentence only: not how many warps a block has, nor what is in shared memory at a time. No atomics. */
+ * Forward and dq: a warp per 16 queries, all keys of a short sentence in shared memory, those of a longer one in
+ * chunks; a tile of 16 x 32 scores at a time in registers, and through shared memory it weights the values or keys. dk,
+ * dv: a warp per 16 keys, which walks the queries in the same way. Of a tile no more octets of its columns are computed
+ * than there are. The order of a row's sums knows its own sentence only: not how many warps a block has, nor what is in
+ * shared memory at a time. No atomics. */
 #include "kernels/attention_tiles.cuh"
 
 /* That a multiprocessor has registers for. */
@@ -17,8 +19,9 @@ template <int W> static constexpr int BLOCKS = W > 64 ? 2 : 3;
 
 template <typename T, int W>
 static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
-    attention_forward_kernel(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ qkv, const int32_t *__restrict__ offsets,
-                             const T *__restrict__ memory, struct attention_shape a, int chunk, bool packed)
+    attention_forward_kernel(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ qkv,
+                             const int32_t *__restrict__ offsets, const T *__restrict__ memory,
+                             struct attention_shape a, int chunk, bool packed)
 {
     using tile = tiling<W>;
     KERNEL_DYNAMIC_SHARED(float, shared);
@@ -41,8 +44,8 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
                      [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
     for (int from = 0; from < all; from += chunk) {
         if (from) __syncthreads(); /* the chunk before has been read */
-        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a, kv, qkv, memory,
-                      packed);
+        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a,
+                      kv, qkv, memory, packed);
         cp_async_commit();
         cp_async_wait<0>();
         __syncthreads();
@@ -124,8 +127,8 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     }
     for (int from = 0; from < all; from += chunk) {
         if (from) __syncthreads();
-        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a, kv, qkv, memory,
-                      packed);
+        fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a,
+                      kv, qkv, memory, packed);
         cp_async_commit();
         cp_async_wait<0>();
         __syncthreads();
@@ -152,22 +155,25 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     for (int i = 0; i < tile::ROWS; i++) {
         int n = slot + own_row() + 4 * i;
         if (n >= s.length) continue;
-        put_row<W>(dqkv + (size_t)(s.begin + (unsigned)n) * a.row + head * a.width, sums[i], a.scale, (int)a.width, add, packed);
+        put_row<W>(dqkv + (size_t)(s.begin + (unsigned)n) * a.row + head * a.width, sums[i], a.scale, (int)a.width, add,
+                   packed);
     }
 }
 
-/* A block per (sentence, key head, part of the keys). lse and D of the queries at hand lie in shared memory: +inf where there is no
- * query, so p is 0. */
+/* A block per (sentence, key head, part of the keys). lse and D of the queries at hand lie in shared memory: +inf where
+ * there is no query, so p is 0. */
 template <typename T, int W>
 static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
-    attention_dkv_kernel(T *dqkv, T *dmemory, const float *__restrict__ level, const T *__restrict__ dout, const T *__restrict__ qkv,
-                         const int32_t *__restrict__ offsets, const T *__restrict__ memory, const float *__restrict__ lse,
-                         struct attention_shape a, int chunk, bool packed, bool add_qkv, bool add_memory)
+    attention_dkv_kernel(T *dqkv, T *dmemory, const float *__restrict__ level, const T *__restrict__ dout,
+                         const T *__restrict__ qkv, const int32_t *__restrict__ offsets, const T *__restrict__ memory,
+                         const float *__restrict__ lse, struct attention_shape a, int chunk, bool packed, bool add_qkv,
+                         bool add_memory)
 {
     using tile = tiling<W>;
     KERNEL_DYNAMIC_SHARED(float, shared);
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, rows = (int)blockDim.x / WARP * tile::OWN;
-    float *queries = shared, *douts = queries + chunk * tile::PITCH, *norms = douts + chunk * tile::PITCH, *levels = norms + chunk;
+    float *queries = shared, *douts = queries + chunk * tile::PITCH, *norms = douts + chunk * tile::PITCH,
+          *levels = norms + chunk;
     float *keys = levels + chunk + warp * tile::OWN * (2 * tile::PITCH + tile::WEIGHTS);
     float *values = keys + tile::OWN * tile::PITCH, *weights = values + tile::OWN * tile::PITCH;
     unsigned kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
@@ -186,8 +192,9 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
             KERNEL_UNROLL_BY(1)
             for (int which = 0; which < 2; which++) {
                 const T *source = (which ? dout : qkv) + head * a.width;
-                fetch_rows<W, T>(which ? douts : queries, there, (int)threadIdx.x, (int)blockDim.x, (int)a.width, packed,
-                                 [&](int r) { return slot_row(s, source, which ? a.heads * a.width : a.row, from + r); });
+                fetch_rows<W, T>(
+                    which ? douts : queries, there, (int)threadIdx.x, (int)blockDim.x, (int)a.width, packed,
+                    [&](int r) { return slot_row(s, source, which ? a.heads * a.width : a.row, from + r); });
             }
             KERNEL_UNROLL_BY(1)
             for (int i = (int)threadIdx.x; i < there; i += (int)blockDim.x) {
@@ -242,8 +249,8 @@ template <int W> static size_t stage_of(size_t all)
     return all <= tiling<W>::STAGE ? (all + 7) / 8 * 8 : (size_t)tiling<W>::TILE;
 }
 
-/* For at most `all` > 0 rows that warps have as their own, of each of `pairs` (sentence, head), where a warp keeps `arrays` of such
- * rows. */
+/* For at most `all` > 0 rows that warps have as their own, of each of `pairs` (sentence, head), where a warp keeps
+ * `arrays` of such rows. */
 struct launch {
     dim3 grid;
     unsigned threads;
@@ -258,8 +265,9 @@ template <int W> static struct launch launch_of(size_t pairs, size_t all, size_t
     return {dim3((unsigned)pairs, blocks_for(steps, warps)), (unsigned)warps * WARP, floats * sizeof(float)};
 }
 
-extern "C" int attention_forward_cuda(void *out, float *lse, const void *qkv, const int32_t *offsets, const void *memory,
-                                      const struct kernel_attention *shape, enum kernel_type type, kernel_stream stream)
+extern "C" int attention_forward_cuda(void *out, float *lse, const void *qkv, const int32_t *offsets,
+                                      const void *memory, const struct kernel_attention *shape, enum kernel_type type,
+                                      kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
     bool packed = packs(qkv) && packs(memory) && packs(out);
@@ -270,13 +278,13 @@ extern "C" int attention_forward_cuda(void *out, float *lse, const void *qkv, co
     if (!shape->longest) return 0;
     packed &= a.width % 4 == 0;
     KERNEL_DISPATCH(type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
-        size_t chunk = stage_of<W>(shape->longest + a.memory);
-        struct launch l = launch_of<W>(shape->sentences * a.heads, shape->longest, chunk, 1);
-        int e = allow_shared(attention_forward_kernel<T, W>, l.bytes);
-        if (e) return e;
-        KERNEL_LAUNCH((attention_forward_kernel<T, W>), l.grid, l.threads, l.bytes, stream, (T *)out, lse, (const T *)qkv, offsets,
-                      (const T *)memory, a, (int)chunk, packed);
-    }));
+                        size_t chunk = stage_of<W>(shape->longest + a.memory);
+                        struct launch l = launch_of<W>(shape->sentences * a.heads, shape->longest, chunk, 1);
+                        int e = allow_shared(attention_forward_kernel<T, W>, l.bytes);
+                        if (e) return e;
+                        KERNEL_LAUNCH((attention_forward_kernel<T, W>), l.grid, l.threads, l.bytes, stream, (T *)out,
+                                      lse, (const T *)qkv, offsets, (const T *)memory, a, (int)chunk, packed);
+                    }));
     return cudaGetLastError();
 }
 
@@ -294,27 +302,29 @@ extern "C" int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch
     bool packed = packs(qkv) && packs(memory) && packs(out) && packs(dout) && packs(dqkv) && packs(dmemory);
     if (!shape->sentences) return 0;
     if (attention_takes_mma(a, type) && packed)
-        return attention_backward_mma((bf16 *)dqkv, (bf16 *)dmemory, (const bf16 *)dout, (const bf16 *)qkv, offsets, (const bf16 *)memory,
-                                      (const bf16 *)out, lse, shape, add, stream);
+        return attention_backward_mma((bf16 *)dqkv, (bf16 *)dmemory, (const bf16 *)dout, (const bf16 *)qkv, offsets,
+                                      (const bf16 *)memory, (const bf16 *)out, lse, shape, add, stream);
     if (a.width > ATTENTION_MOST_WIDTH) return cudaErrorInvalidValue;
     size_t longest = shape->longest, keys = longest + a.memory;
     if (!keys) return 0;
     packed &= a.width % 4 == 0;
     KERNEL_DISPATCH(type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
-        size_t chunk = stage_of<W>(longest);
-        struct launch l = launch_of<W>(shape->sentences * a.kv_heads, keys, chunk, 2);
-        int e = allow_shared(attention_dkv_kernel<T, W>, l.bytes);
-        if (e) return e;
-        if (longest) {
-            size_t seen = stage_of<W>(keys);
-            struct launch q = launch_of<W>(shape->sentences * a.heads, longest, seen, 2);
-            e = allow_shared(attention_dq_kernel<T, W>, q.bytes);
-            if (e) return e;
-            KERNEL_LAUNCH((attention_dq_kernel<T, W>), q.grid, q.threads, q.bytes, stream, (T *)dqkv, scratch, (const T *)dout,
-                          (const T *)qkv, offsets, (const T *)memory, (const T *)out, lse, a, (int)seen, packed, add[0]);
-        }
-        KERNEL_LAUNCH((attention_dkv_kernel<T, W>), l.grid, l.threads, l.bytes, stream, (T *)dqkv, (T *)dmemory, scratch,
-                      (const T *)dout, (const T *)qkv, offsets, (const T *)memory, lse, a, (int)chunk, packed, add[0], add[1]);
-    }));
+                        size_t chunk = stage_of<W>(longest);
+                        struct launch l = launch_of<W>(shape->sentences * a.kv_heads, keys, chunk, 2);
+                        int e = allow_shared(attention_dkv_kernel<T, W>, l.bytes);
+                        if (e) return e;
+                        if (longest) {
+                            size_t seen = stage_of<W>(keys);
+                            struct launch q = launch_of<W>(shape->sentences * a.heads, longest, seen, 2);
+                            e = allow_shared(attention_dq_kernel<T, W>, q.bytes);
+                            if (e) return e;
+                            KERNEL_LAUNCH((attention_dq_kernel<T, W>), q.grid, q.threads, q.bytes, stream, (T *)dqkv,
+                                          scratch, (const T *)dout, (const T *)qkv, offsets, (const T *)memory,
+                                          (const T *)out, lse, a, (int)seen, packed, add[0]);
+                        }
+                        KERNEL_LAUNCH((attention_dkv_kernel<T, W>), l.grid, l.threads, l.bytes, stream, (T *)dqkv,
+                                      (T *)dmemory, scratch, (const T *)dout, (const T *)qkv, offsets,
+                                      (const T *)memory, lse, a, (int)chunk, packed, add[0], add[1]);
+                    }));
     return cudaGetLastError();
 }

@@ -1,12 +1,13 @@
-/* What the files of attention share: the shape as kernels take it, where a sentence's queries and keys lie, the widths for which
- * kernels are made, and the tensor-core path behind the launchers. */
+/* What the files of attention share: the shape as kernels take it, where a sentence's queries and keys lie, the widths
+ * for which kernels are made, and the tensor-core path behind the launchers. */
 #ifndef KERNELS_ATTENTION_CUH
 #define KERNELS_ATTENTION_CUH
 
 #include "kernels/device.cuh"
 
 struct attention_shape {
-    unsigned heads, kv_heads, width, memory, row; /* row: elements of a row of qkv; 32 bits, since kernels divide by them */
+    unsigned heads, kv_heads, width, memory,
+        row; /* row: elements of a row of qkv; 32 bits, since kernels divide by them */
     float scale;
     bool causal;
 };
@@ -26,8 +27,9 @@ static inline struct attention_shape attention_shape_of(const struct kernel_atte
 
 /* Key (which 0) or value (1) j of a sentence that begins at row `begin`; latent ones first. */
 template <typename T>
-static __device__ __forceinline__ const T *kv_row(const struct attention_shape &a, const T *qkv, const T *memory, unsigned begin,
-                                                  unsigned sentence, unsigned head, unsigned j, unsigned which)
+static __device__ __forceinline__ const T *kv_row(const struct attention_shape &a, const T *qkv, const T *memory,
+                                                  unsigned begin, unsigned sentence, unsigned head, unsigned j,
+                                                  unsigned which)
 {
     if (j < a.memory) return memory + ((((size_t)sentence * a.memory + j) * 2 + which) * a.kv_heads + head) * a.width;
     return qkv + (size_t)(begin + j - a.memory) * a.row + (a.heads + which * a.kv_heads + head) * a.width;
@@ -40,7 +42,8 @@ struct span {
 };
 
 /* In causal attention memory % step slots stand empty in front of the queries. */
-static __device__ __forceinline__ struct span span_of(const int32_t *offsets, unsigned sentence, const struct attention_shape &a, int step)
+static __device__ __forceinline__ struct span span_of(const int32_t *offsets, unsigned sentence,
+                                                      const struct attention_shape &a, int step)
 {
     struct span s;
     s.sentence = sentence;

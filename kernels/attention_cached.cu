@@ -1,34 +1,40 @@
-/* Attention of one new token per row, with a cache of keys and values: appends at the row's position, attends to all up to it.
+/* Attention of one new token per row, with a cache of keys and values: appends at the row's position, attends to all up
+ * to it.
  *
- *   qkv (R, (H + 2 Hk) W)    cache (R, room, 2, Hk W)    memory (R, M, 2, Hk W)    out (R, H W)                            */
+ *   qkv (R, (H + 2 Hk) W)    cache (R, room, 2, Hk W)    memory (R, M, 2, Hk W)    out (R, H W) */
 #include "kernels/attention.cuh"
 
 enum { WARPS = 4, THREADS = WARPS * WARP };
 
-/* A block per (row, key head). `team` lanes, a power of two, share a key or a value by packs of P, so that a warp reads whole
- * rows next to each other. Scores of all keys lie in shared memory; the teams' sums of values are added in their order. */
+/* A block per (row, key head). `team` lanes, a power of two, share a key or a value by packs of P, so that a warp reads
+ * whole rows next to each other. Scores of all keys lie in shared memory; the teams' sums of values are added in their
+ * order. */
 template <typename T, int P>
 static __global__ void __launch_bounds__(THREADS, 1)
-    attention_cached_kernel(T *__restrict__ out, T *cache, const T *__restrict__ qkv, const int32_t *__restrict__ position,
-                            const T *__restrict__ memory, const int32_t *__restrict__ history, size_t room,
-                            struct attention_shape a, unsigned team)
+    attention_cached_kernel(T *__restrict__ out, T *cache, const T *__restrict__ qkv,
+                            const int32_t *__restrict__ position, const T *__restrict__ memory,
+                            const int32_t *__restrict__ history, size_t room, struct attention_shape a, unsigned team)
 {
     KERNEL_DYNAMIC_SHARED(float, scores);
     KERNEL_SHARED(float, scratch, WARP);
     KERNEL_SHARED(float, sums, THREADS *P);
-    size_t row = blockIdx.x, kv = blockIdx.y, kv_width = a.kv_heads * a.width, group = a.heads / a.kv_heads, each = a.width / P;
-    size_t at = (size_t)position[row], count = a.memory + at + 1, own = threadIdx.x / team, teams = THREADS / team, lane = threadIdx.x % team;
+    size_t row = blockIdx.x, kv = blockIdx.y, kv_width = a.kv_heads * a.width, group = a.heads / a.kv_heads,
+           each = a.width / P;
+    size_t at = (size_t)position[row], count = a.memory + at + 1, own = threadIdx.x / team, teams = THREADS / team,
+           lane = threadIdx.x % team;
     const T *query = qkv + row * a.row, *remembered = memory + row * a.memory * 2 * kv_width + kv * a.width;
     T *kept = cache + row * room * 2 * kv_width + kv * a.width;
     history = history ? history + row * room : nullptr;
-    /* Key (0) or value (1) of the row's position j: in this row's part of the cache, or in that of the row it was taken from. */
+    /* Key (0) or value (1) of the row's position j: in this row's part of the cache, or in that of the row it was taken
+     * from. */
     auto earlier = [=](size_t j, size_t which) {
         const T *from = history && j < at ? cache + (size_t)history[j] * room * 2 * kv_width + kv * a.width : kept;
         return from + (j * 2 + which) * kv_width;
     };
     for (size_t c = threadIdx.x; c < 2 * each; c += THREADS) {
         size_t which = c / each, d = c % each * P;
-        store_pack(kept + (at * 2 + which) * kv_width + d, load_pack<T, P>(query + (a.heads + which * a.kv_heads + kv) * a.width + d));
+        store_pack(kept + (at * 2 + which) * kv_width + d,
+                   load_pack<T, P>(query + (a.heads + which * a.kv_heads + kv) * a.width + d));
     }
     __syncthreads();
     for (size_t head = kv * group; head < (kv + 1) * group; head++) {
@@ -74,9 +80,9 @@ static __global__ void __launch_bounds__(THREADS, 1)
 
 /* ---- launchers ---- */
 
-extern "C" int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position, const void *memory,
-                                     const int32_t *history, size_t rows, size_t room, const struct kernel_attention *shape,
-                                     enum kernel_type type, kernel_stream stream)
+extern "C" int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position,
+                                     const void *memory, const int32_t *history, size_t rows, size_t room,
+                                     const struct kernel_attention *shape, enum kernel_type type, kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
     if (!rows) return 0;
@@ -87,8 +93,9 @@ extern "C" int attention_cached_cuda(void *out, void *cache, const void *qkv, co
             int e = allow_shared(attention_cached_kernel<T, P>, bytes);
             if (e) return e;
             while (team < WARP && team * P < a.width) team *= 2;
-            KERNEL_LAUNCH((attention_cached_kernel<T, P>), dim3((unsigned)rows, (unsigned)a.kv_heads), THREADS, bytes, stream,
-                          (T *)out, (T *)cache, (const T *)qkv, position, (const T *)memory, history, room, a, team);
+            KERNEL_LAUNCH((attention_cached_kernel<T, P>), dim3((unsigned)rows, (unsigned)a.kv_heads), THREADS, bytes,
+                          stream, (T *)out, (T *)cache, (const T *)qkv, position, (const T *)memory, history, room, a,
+                          team);
         });
     });
     return cudaGetLastError();

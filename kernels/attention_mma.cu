@@ -1,14 +1,14 @@
 /* Attention of attention.cu in bf16 on tensor cores: the same shapes and mathematics.
  *
- * A sentence's keys are its M latent ones and then its tokens, in steps of 16, so latents cost a step only where T + M needs
- * one more than T. Queries have slots: in causal attention M % 16 slots stand empty in front, so that the diagonal of every
- * 16 x 16 step is the diagonal of the mask. Columns past the head's width are zeros.
+ * A sentence's keys are its M latent ones and then its tokens, in steps of 16, so latents cost a step only where T + M
+ * needs one more than T. Queries have slots: in causal attention M % 16 slots stand empty in front, so that the
+ * diagonal of every 16 x 16 step is the diagonal of the mask. Columns past the head's width are zeros.
  *
- * Forward: a warp per 16 queries, 32 keys at a time, online softmax in registers; all keys of a sentence of up to 256 lie in
- * shared memory, those of a longer one in chunks. Backward: a warp per 16 keys has their dk and dv in registers and walks the
- * queries, 32 at a time: p^T and ds^T need no other warp. Where one block holds all keys of a sentence, ds goes through shared
- * memory and the same block makes dq; of longer sentences a second kernel does, a warp per 16 queries. p and ds are rounded
- * to bf16 for the products; sums are f32. */
+ * Forward: a warp per 16 queries, 32 keys at a time, online softmax in registers; all keys of a sentence of up to 256
+ * lie in shared memory, those of a longer one in chunks. Backward: a warp per 16 keys has their dk and dv in registers
+ * and walks the queries, 32 at a time: p^T and ds^T need no other warp. Where one block holds all keys of a sentence,
+ * ds goes through shared memory and the same block makes dq; of longer sentences a second kernel does, a warp per 16
+ * queries. p and ds are rounded to bf16 for the products; sums are f32. */
 #include "kernels/attention_mma.cuh"
 
 enum { KEYS = 32, QUERIES = 32, DS_PITCH = QUERIES + 8, SHORT = 96, DQ_WARPS = 4 };
@@ -17,8 +17,8 @@ static constexpr float LOG2E = 1.4426950408889634f;
 /* Of the backward kernel: FUSED has all keys of a sentence in one block. */
 template <int W, bool FUSED> static constexpr int backward_warps = (FUSED ? 16 : 8) / (W > 64 ? 2 : 1);
 
-/* Of the forward kernel: few for short sentences, so that many blocks are at work; on what other processors than Hopper's have for
- * registers it would spill. */
+/* Of the forward kernel: few for short sentences, so that many blocks are at work; on what other processors than
+ * Hopper's have for registers it would spill. */
 template <bool BRIEF> static constexpr int forward_warps = BRIEF ? 6 : 8;
 #if defined __CUDA_ARCH__ && __CUDA_ARCH__ == 900
 static constexpr int BRIEF_BLOCKS = 3;
@@ -27,13 +27,17 @@ static constexpr int BRIEF_BLOCKS = 2;
 #endif
 
 template <int W, bool BRIEF>
-static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64 ? 1 : BRIEF ? BRIEF_BLOCKS : 2)
+static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
+                                                                     : BRIEF ? BRIEF_BLOCKS
+                                                                             : 2)
     attention_forward_mma_kernel(bf16 *__restrict__ out, float *__restrict__ lse, const bf16 *__restrict__ qkv,
-                                 const int32_t *__restrict__ offsets, const bf16 *__restrict__ memory, struct attention_shape a, int chunk)
+                                 const int32_t *__restrict__ offsets, const bf16 *__restrict__ memory,
+                                 struct attention_shape a, int chunk)
 {
     constexpr int PITCH = W + 8;
     KERNEL_DYNAMIC_SHARED(bf16, shared);
-    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4,
+        rows = (int)blockDim.x / 2;
     bf16 *queries = shared + warp * STEP * PITCH, *keys = shared + rows * PITCH, *values = keys + chunk * PITCH;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, STEP);
@@ -48,7 +52,8 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64 ? 1 
         for (int from = 0; from < all; from += chunk) {
             if (s.count > chunk || first == start) { /* else they are there already */
                 __syncthreads();                     /* the chunk before has been read */
-                fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv, memory);
+                fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv,
+                              memory);
             }
             cp_async_commit();
             cp_async_wait<0>();
@@ -65,7 +70,8 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64 ? 1 
                     int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
                     KERNEL_UNROLL
                     for (int i = 0; i < KEYS / 2; i++)
-                        if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2]) p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
+                        if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2])
+                            p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
                 }
                 KERNEL_UNROLL
                 for (int h = 0; h < 2; h++) {
@@ -74,7 +80,8 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64 ? 1 
                     for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that is not seen was not filled */
                         if (j + i / 4 * STEP < seen) next = fmaxf(next, p[i / 4][i / 2 % 2][2 * h + i % 2]);
                     next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 1));
-                    next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 2)); /* finite: every query sees the first key */
+                    next =
+                        fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 2)); /* finite: every query sees the first key */
                     keep = exp2_fast((top[h] - next) * by);
                     top[h] = next;
                     sum[h] *= keep;
@@ -114,23 +121,27 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64 ? 1 
     }
 }
 
-/* dk and dv of the block's keys; dq too where they are all keys of the sentence. A block per (sentence, key head, part of the
- * keys). lse and level of the queries at hand lie in shared memory: +inf where there is no query, so p is 0. */
+/* dk and dv of the block's keys; dq too where they are all keys of the sentence. A block per (sentence, key head, part
+ * of the keys). lse and level of the queries at hand lie in shared memory: +inf where there is no query, so p is 0. */
 template <int W, bool FUSED>
 static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
-    attention_backward_mma_kernel(bf16 *dqkv, bf16 *dmemory, const bf16 *__restrict__ dout, const bf16 *__restrict__ qkv,
-                                  const int32_t *__restrict__ offsets, const bf16 *__restrict__ memory, const bf16 *__restrict__ out,
-                                  const float *__restrict__ lse, struct attention_shape a, bool add_qkv, bool add_memory)
+    attention_backward_mma_kernel(bf16 *dqkv, bf16 *dmemory, const bf16 *__restrict__ dout,
+                                  const bf16 *__restrict__ qkv, const int32_t *__restrict__ offsets,
+                                  const bf16 *__restrict__ memory, const bf16 *__restrict__ out,
+                                  const float *__restrict__ lse, struct attention_shape a, bool add_qkv,
+                                  bool add_memory)
 {
     constexpr int PITCH = W + 8, ARRAY = QUERIES * PITCH;
     KERNEL_DYNAMIC_SHARED(float, shared);
-    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
-    float *levels = shared + 2 * QUERIES;                             /* (2, QUERIES) each, behind lse times log2(e) */
-    bf16 *keys = reinterpret_cast<bf16 *>(shared + 4 * QUERIES), *values = keys + rows * PITCH, *gradients = values + rows * PITCH;
-    bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0);         /* (1 or 2, q | dout, QUERIES) rows */
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4,
+        rows = (int)blockDim.x / 2;
+    float *levels = shared + 2 * QUERIES; /* (2, QUERIES) each, behind lse times log2(e) */
+    bf16 *keys = reinterpret_cast<bf16 *>(shared + 4 * QUERIES), *values = keys + rows * PITCH,
+         *gradients = values + rows * PITCH;
+    bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0); /* (1 or 2, q | dout, QUERIES) rows */
     unsigned kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
     struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a, STEP);
-    int first = (int)blockIdx.y * rows, own = first + STEP * warp;    /* keys of the block, of the warp */
+    int first = (int)blockIdx.y * rows, own = first + STEP * warp; /* keys of the block, of the warp */
     if (first >= s.count) return;
     /* The first slot that sees any of these keys. */
     int least = s.causal ? max(0, first - (s.count - s.length - s.lead)) / QUERIES * QUERIES : 0;
@@ -142,9 +153,10 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
         bf16 *to = stages + step % 2 * 2 * ARRAY;
         for (int which = 0; which < 2; which++) {
             const bf16 *from = (which ? dout : qkv) + head * a.width;
-            fetch_rows<W>(to + which * ARRAY, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) {
-                return slot_row(s, from, which ? a.heads * a.width : a.row, least + step % tiles * QUERIES + r);
-            });
+            fetch_rows<W>(
+                to + which * ARRAY, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) {
+                    return slot_row(s, from, which ? a.heads * a.width : a.row, least + step % tiles * QUERIES + r);
+                });
         }
         cp_async_commit();
     };
@@ -158,10 +170,11 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
         float *lse2 = shared + step % 2 * QUERIES, *level = levels + step % 2 * QUERIES;
         for (int i = (int)threadIdx.x; i < QUERIES; i += (int)blockDim.x) {
             bool there = slot + i >= s.lead && slot + i < s.slots;
-            lse2[i] = there ? lse[(size_t)(s.begin + (unsigned)(slot + i - s.lead)) * a.heads + head] * LOG2E : INFINITY;
+            lse2[i] =
+                there ? lse[(size_t)(s.begin + (unsigned)(slot + i - s.lead)) * a.heads + head] * LOG2E : INFINITY;
         }
-        row_levels<W>(level, dout + head * a.width, out + head * a.width, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width,
-                      [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
+        row_levels<W>(level, dout + head * a.width, out + head * a.width, QUERIES, (int)threadIdx.x, (int)blockDim.x,
+                      (int)a.width, [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
         cp_async_wait<0>();
         __syncthreads(); /* and every warp is done with the other stage */
         if (step + 1 < steps) fetch_queries(step + 1);
@@ -174,7 +187,8 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
             for (int k = 0; k < W / 16; k++) ldmatrix_x4(left[k], quarters(keys + STEP * warp * PITCH + 16 * k, PITCH));
             times_rows<W>(p, left, q + STEP * u * PITCH);
             KERNEL_UNROLL
-            for (int k = 0; k < W / 16; k++) ldmatrix_x4(left[k], quarters(values + STEP * warp * PITCH + 16 * k, PITCH));
+            for (int k = 0; k < W / 16; k++)
+                ldmatrix_x4(left[k], quarters(values + STEP * warp * PITCH + 16 * k, PITCH));
             times_rows<W>(ds, left, d + STEP * u * PITCH);
             bool edge = own + STEP > visible(s, at);
             KERNEL_UNROLL
@@ -189,12 +203,11 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
             times_columns<W>(dv, rounded, d + STEP * u * PITCH);
             as_left(rounded, ds[0], ds[1]);
             times_columns<W>(dk, rounded, q + STEP * u * PITCH);
-            if (FUSED)
-                KERNEL_UNROLL
-                for (int i = 0; i < 4; i++) {
-                    bf16 *to = gradients + (STEP * warp + g + i % 2 * 8) * DS_PITCH + STEP * u + i / 2 * 8 + 2 * t;
-                    *reinterpret_cast<unsigned *>(to) = rounded[i];
-                }
+            if (FUSED) KERNEL_UNROLL
+            for (int i = 0; i < 4; i++) {
+                bf16 *to = gradients + (STEP * warp + g + i % 2 * 8) * DS_PITCH + STEP * u + i / 2 * 8 + 2 * t;
+                *reinterpret_cast<unsigned *>(to) = rounded[i];
+            }
         }
         if (!FUSED || !dqkv) continue;
         __syncthreads();
@@ -221,11 +234,12 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     KERNEL_UNROLL
     for (unsigned which = 0; which < 2; which++) {
         float scale = which ? 1.0f : a.scale;
-        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? dv : dk, scale, scale, (int)a.width,
-                          add_qkv || add_memory, [&](int r) {
+        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? dv : dk, scale, scale,
+                          (int)a.width, add_qkv || add_memory, [&](int r) {
                               bool latent = own + r < (int)a.memory;
                               if (!(latent ? dmemory : dqkv) || own + r >= s.count) return target{nullptr, false};
-                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv, (unsigned)(own + r), which);
+                              const bf16 *to =
+                                  kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv, (unsigned)(own + r), which);
                               return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
                           });
     }
@@ -234,19 +248,22 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
 /* dq where the keys of a sentence are too many for one block: a warp per 16 queries, keys in chunks. */
 template <int W>
 static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
-    attention_dq_mma_kernel(bf16 *dqkv, const bf16 *__restrict__ dout, const bf16 *__restrict__ qkv, const int32_t *__restrict__ offsets,
-                            const bf16 *__restrict__ memory, const bf16 *__restrict__ out, const float *__restrict__ lse,
-                            struct attention_shape a, int chunk, bool add)
+    attention_dq_mma_kernel(bf16 *dqkv, const bf16 *__restrict__ dout, const bf16 *__restrict__ qkv,
+                            const int32_t *__restrict__ offsets, const bf16 *__restrict__ memory,
+                            const bf16 *__restrict__ out, const float *__restrict__ lse, struct attention_shape a,
+                            int chunk, bool add)
 {
     constexpr int PITCH = W + 8, ARRAY = STEP * PITCH;
     KERNEL_DYNAMIC_SHARED(float, shared);
-    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4, rows = (int)blockDim.x / 2;
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4,
+        rows = (int)blockDim.x / 2;
     float *level = shared + warp * STEP;
     bf16 *keys = reinterpret_cast<bf16 *>(shared + rows), *values = keys + chunk * PITCH;
     bf16 *queries = values + chunk * PITCH + warp * 2 * ARRAY, *d = queries + ARRAY;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, STEP);
-    int first = (int)blockIdx.y * rows, slot = first + warp * STEP, seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
+    int first = (int)blockIdx.y * rows, slot = first + warp * STEP,
+        seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
     if (first >= s.slots) return;
     for (int which = 0; which < 2; which++) {
         const bf16 *from = (which ? dout : qkv) + head * a.width;
@@ -258,7 +275,8 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
     float by = a.scale * LOG2E, lse2[2], sums[W / 8][4] = {};
     for (int h = 0; h < 2; h++) {
         int n = slot + g + 8 * h;
-        lse2[h] = n >= s.lead && n < s.slots ? lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] * LOG2E : INFINITY;
+        lse2[h] = n >= s.lead && n < s.slots ? lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] * LOG2E
+                                             : INFINITY;
     }
     int all = visible(s, first + rows - 1);
     for (int from = 0; from < all; from += chunk) {
@@ -318,13 +336,15 @@ static int launch_forward(bf16 *out, float *lse, const bf16 *qkv, const int32_t 
 {
     struct attention_shape a = attention_shape_of(shape);
     size_t slots = shape->longest + (a.causal ? a.memory % STEP : 0), keys = shape->longest + a.memory;
-    size_t warps = least(steps_of(slots), forward_warps<BRIEF>), row = (W + 8) * sizeof(bf16), queries = warps * STEP * row;
+    size_t warps = least(steps_of(slots), forward_warps<BRIEF>), row = (W + 8) * sizeof(bf16),
+           queries = warps * STEP * row;
     size_t chunk = chunk_of(keys, queries, 2 * row, 112 << 10), bytes = queries + 2 * chunk * row;
     size_t blocks = chunk < keys ? (slots + warps * STEP - 1) / (warps * STEP) : 1;
     int e = allow_shared(attention_forward_mma_kernel<W, BRIEF>, bytes);
     if (e) return e;
-    KERNEL_LAUNCH((attention_forward_mma_kernel<W, BRIEF>), dim3((unsigned)(shape->sentences * a.heads), (unsigned)blocks),
-                  (unsigned)warps * WARP, bytes, stream, out, lse, qkv, offsets, memory, a, (int)chunk);
+    KERNEL_LAUNCH((attention_forward_mma_kernel<W, BRIEF>),
+                  dim3((unsigned)(shape->sentences * a.heads), (unsigned)blocks), (unsigned)warps * WARP, bytes, stream,
+                  out, lse, qkv, offsets, memory, a, (int)chunk);
     return cudaGetLastError();
 }
 
@@ -333,8 +353,8 @@ int attention_forward_mma(bf16 *out, float *lse, const bf16 *qkv, const int32_t 
 {
     if (!shape->longest) return 0;
     ATTENTION_WIDTH(shape->head_width, 128, KERNEL_FLAG(shape->longest <= SHORT, BRIEF, {
-        return launch_forward<W, BRIEF>(out, lse, qkv, offsets, memory, shape, stream);
-    }));
+                        return launch_forward<W, BRIEF>(out, lse, qkv, offsets, memory, shape, stream);
+                    }));
 }
 
 template <int W, bool FUSED> static size_t backward_bytes(size_t warps, size_t steps)
@@ -344,21 +364,22 @@ template <int W, bool FUSED> static size_t backward_bytes(size_t warps, size_t s
 }
 
 template <int W, bool FUSED>
-static int launch_backward(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets, const bf16 *memory,
-                           const bf16 *out, const float *lse, const struct kernel_attention *shape, size_t keys, size_t warps, size_t bytes,
-                           const bool add[2], kernel_stream stream)
+static int launch_backward(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets,
+                           const bf16 *memory, const bf16 *out, const float *lse, const struct kernel_attention *shape,
+                           size_t keys, size_t warps, size_t bytes, const bool add[2], kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
     dim3 grid((unsigned)(shape->sentences * a.kv_heads), (unsigned)((keys + warps * STEP - 1) / (warps * STEP)));
     int e = allow_shared(attention_backward_mma_kernel<W, FUSED>, bytes);
     if (e) return e;
-    KERNEL_LAUNCH((attention_backward_mma_kernel<W, FUSED>), grid, (unsigned)warps * WARP, bytes, stream, dqkv, dmemory, dout, qkv, offsets,
-                  memory, out, lse, a, add[0], add[1]);
+    KERNEL_LAUNCH((attention_backward_mma_kernel<W, FUSED>), grid, (unsigned)warps * WARP, bytes, stream, dqkv, dmemory,
+                  dout, qkv, offsets, memory, out, lse, a, add[0], add[1]);
     return cudaGetLastError();
 }
 
-int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets, const bf16 *memory,
-                           const bf16 *out, const float *lse, const struct kernel_attention *shape, const bool add[2], kernel_stream stream)
+int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets,
+                           const bf16 *memory, const bf16 *out, const float *lse, const struct kernel_attention *shape,
+                           const bool add[2], kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
     size_t longest = shape->longest, slots = longest + (a.causal ? a.memory % STEP : 0);
@@ -367,18 +388,21 @@ int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf
     ATTENTION_WIDTH(a.width, 128, {
         size_t warps = steps_of(keys), bytes = backward_bytes<W, true>(warps, steps);
         if (warps <= backward_warps<W, true> && bytes <= shared_limit())
-            return launch_backward<W, true>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps, bytes, add, stream);
+            return launch_backward<W, true>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps,
+                                            bytes, add, stream);
         warps = least(warps, backward_warps<W, false>);
         bytes = backward_bytes<W, false>(warps, steps);
-        int e = launch_backward<W, false>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps, bytes, add, stream);
+        int e = launch_backward<W, false>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps,
+                                          bytes, add, stream);
         if (e || !dqkv || !longest) return e;
         size_t row = (W + 8) * sizeof(bf16), others = DQ_WARPS * STEP * (2 * row + sizeof(float));
         size_t chunk = chunk_of(keys, others, 2 * row, 72 << 10);
         bytes = others + 2 * chunk * row;
         e = allow_shared(attention_dq_mma_kernel<W>, bytes);
         if (e) return e;
-        KERNEL_LAUNCH(attention_dq_mma_kernel<W>, dim3((unsigned)(shape->sentences * a.heads), blocks_for(slots, DQ_WARPS * STEP)),
-                      DQ_WARPS * WARP, bytes, stream, dqkv, dout, qkv, offsets, memory, out, lse, a, (int)chunk, add[0]);
+        KERNEL_LAUNCH(attention_dq_mma_kernel<W>,
+                      dim3((unsigned)(shape->sentences * a.heads), blocks_for(slots, DQ_WARPS * STEP)), DQ_WARPS * WARP,
+                      bytes, stream, dqkv, dout, qkv, offsets, memory, out, lse, a, (int)chunk, add[0]);
     });
     return cudaGetLastError();
 }

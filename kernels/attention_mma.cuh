@@ -1,7 +1,9 @@
-/* What the kernels of attention_mma.cu are made of: rows of a head into and out of shared memory, products of 16 x 16 pieces.
+/* What the kernels of attention_mma.cu are made of: rows of a head into and out of shared memory, products of 16 x 16
+ * pieces.
  *
- * Rows lie in shared memory W + 8 apart, so that the eight rows of any 8 x 8 matrix are in different banks. A lane's registers
- * are those of kernels/ptx.cuh: rows g and g + 8, columns 2 t and 2 t + 1 of each 8 columns, for lane 4 g + t. */
+ * Rows lie in shared memory W + 8 apart, so that the eight rows of any 8 x 8 matrix are in different banks. A lane's
+ * registers are those of kernels/ptx.cuh: rows g and g + 8, columns 2 t and 2 t + 1 of each 8 columns, for lane 4 g +
+ * t. */
 #ifndef KERNELS_ATTENTION_MMA_CUH
 #define KERNELS_ATTENTION_MMA_CUH
 
@@ -12,8 +14,8 @@ enum { STEP = 16 }; /* queries of a warp, keys of a product */
 
 /* `rows` rows of a head into shared memory; zeros where source(r) is null. */
 template <int W, typename F>
-static __device__ __forceinline__ void fetch_rows(bf16 *to, int rows, int thread, int threads, int width, const bf16 *anywhere,
-                                                  F source)
+static __device__ __forceinline__ void fetch_rows(bf16 *to, int rows, int thread, int threads, int width,
+                                                  const bf16 *anywhere, F source)
 {
     for (int i = thread; i < rows * (W / 8); i += threads) {
         int r = i / (W / 8), c = i % (W / 8) * 8;
@@ -25,19 +27,23 @@ static __device__ __forceinline__ void fetch_rows(bf16 *to, int rows, int thread
 
 /* Keys and values `from` .. `from + rows` of a sentence, by the whole block. */
 template <int W>
-static __device__ void fetch_keys(bf16 *keys, bf16 *values, int from, int rows, const struct span &s, const struct attention_shape &a,
-                                  unsigned kv, const bf16 *qkv, const bf16 *memory)
+static __device__ void fetch_keys(bf16 *keys, bf16 *values, int from, int rows, const struct span &s,
+                                  const struct attention_shape &a, unsigned kv, const bf16 *qkv, const bf16 *memory)
 {
     for (unsigned which = 0; which < 2; which++)
-        fetch_rows<W>(which ? values : keys, rows, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) -> const bf16 * {
-            return from + r < s.count ? kv_row(a, qkv, memory, s.begin, s.sentence, kv, (unsigned)(from + r), which) : nullptr;
-        });
+        fetch_rows<W>(which ? values : keys, rows, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv,
+                      [&](int r) -> const bf16 * {
+                          return from + r < s.count
+                                     ? kv_row(a, qkv, memory, s.begin, s.sentence, kv, (unsigned)(from + r), which)
+                                     : nullptr;
+                      });
 }
 
-/* level (rows) = rowsum(d o), both from global memory: rows that source(r) gives the distance of, 0 where it is negative. */
+/* level (rows) = rowsum(d o), both from global memory: rows that source(r) gives the distance of, 0 where it is
+ * negative. */
 template <int W, typename F>
-static __device__ __forceinline__ void row_levels(float *level, const bf16 *d, const bf16 *o, int rows, int thread, int threads, int width,
-                                                  F source)
+static __device__ __forceinline__ void row_levels(float *level, const bf16 *d, const bf16 *o, int rows, int thread,
+                                                  int threads, int width, F source)
 {
     KERNEL_UNROLL_BY(2)
     for (int i = thread; i < rows * (W / 8); i += threads) {
@@ -78,7 +84,8 @@ static __device__ __forceinline__ void as_left(unsigned (&left)[4], const float 
 
 /* sums (16, 16) += left (16, W) rows^T (W, 16) */
 template <int W>
-static __device__ __forceinline__ void times_rows(float (&sums)[2][4], const unsigned (&left)[W / 16][4], const bf16 *rows)
+static __device__ __forceinline__ void times_rows(float (&sums)[2][4], const unsigned (&left)[W / 16][4],
+                                                  const bf16 *rows)
 {
     KERNEL_UNROLL
     for (int k = 0; k < W / 16; k++) {
@@ -91,7 +98,8 @@ static __device__ __forceinline__ void times_rows(float (&sums)[2][4], const uns
 
 /* sums (16, W) += left (16, 16) rows (16, W) */
 template <int W>
-static __device__ __forceinline__ void times_columns(float (&sums)[W / 8][4], const unsigned (&left)[4], const bf16 *rows)
+static __device__ __forceinline__ void times_columns(float (&sums)[W / 8][4], const unsigned (&left)[4],
+                                                     const bf16 *rows)
 {
     KERNEL_UNROLL
     for (int n = 0; n < W / 16; n++) {
@@ -107,11 +115,11 @@ struct target {
     bool add;
 };
 
-/* Sums of 16 rows and 8 N columns, times scale (rows g, rows g + 8), to where target(r) says, through shared memory that no
- * other warp uses: whole 16 bytes go out, and what is added to is added in f32. */
+/* Sums of 16 rows and 8 N columns, times scale (rows g, rows g + 8), to where target(r) says, through shared memory
+ * that no other warp uses: whole 16 bytes go out, and what is added to is added in f32. */
 template <int N, typename F>
-static __device__ __forceinline__ void store_rows(bf16 *stage, int pitch, const float (&sums)[N][4], float low, float high,
-                                                  int width, bool add, F to)
+static __device__ __forceinline__ void store_rows(bf16 *stage, int pitch, const float (&sums)[N][4], float low,
+                                                  float high, int width, bool add, F to)
 {
     int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     __syncwarp();
@@ -125,17 +133,17 @@ static __device__ __forceinline__ void store_rows(bf16 *stage, int pitch, const 
         __syncwarp();
     }
     KERNEL_UNROLL
-    for (int n = 0; n < N; n++)
-        KERNEL_UNROLL
-        for (int h = 0; h < 2; h++) {
-            bf16 *at = stage + (g + 8 * h) * pitch + 8 * n + 2 * t;
-            float by = h ? high : low, x = sums[n][2 * h] * by, y = sums[n][2 * h + 1] * by;
-            *reinterpret_cast<unsigned *>(at) = add ? pair(x + to_float(at[0]), y + to_float(at[1])) : pair(x, y);
-        }
+    for (int n = 0; n < N; n++) KERNEL_UNROLL
+    for (int h = 0; h < 2; h++) {
+        bf16 *at = stage + (g + 8 * h) * pitch + 8 * n + 2 * t;
+        float by = h ? high : low, x = sums[n][2 * h] * by, y = sums[n][2 * h + 1] * by;
+        *reinterpret_cast<unsigned *>(at) = add ? pair(x + to_float(at[0]), y + to_float(at[1])) : pair(x, y);
+    }
     __syncwarp();
     for (int i = lane; i < 16 * N; i += WARP) {
         struct target at = to(i / N);
-        if (at.row && i % N * 8 < width) store_pack(at.row + i % N * 8, load_pack<bf16, 8>(stage + i / N * pitch + i % N * 8));
+        if (at.row && i % N * 8 < width)
+            store_pack(at.row + i % N * 8, load_pack<bf16, 8>(stage + i / N * pitch + i % N * 8));
     }
     __syncwarp(); /* before the rows are filled again */
 }

@@ -2,8 +2,8 @@
  *
  *   x, y (N, width), the first heads * W columns rotated, the others copied; position (N)
  *
- * A block has ROWS rows. It takes the cosines and sines of a row once for all heads: the number of turns in double, of which
- * only the fraction goes on in f32, so that angles of a hundred thousand are as exact as small ones. */
+ * A block has ROWS rows. It takes the cosines and sines of a row once for all heads: the number of turns in double, of
+ * which only the fraction goes on in f32, so that angles of a hundred thousand are as exact as small ones. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, ROWS = 8 };
@@ -27,7 +27,8 @@ static __global__ void __launch_bounds__(THREADS)
     unsigned pairs = rotated / 2 / P, each = pairs + (width - rotated) / P; /* pairs of packs, packs to copy */
     for (unsigned i = threadIdx.x; i < count * each; i += THREADS) {
         unsigned row = i / each, k = i % each, within = k * P % half;
-        size_t at = (first + row) * width + (k < pairs ? k * P / half * head_width + within : rotated + (k - pairs) * P);
+        size_t at =
+            (first + row) * width + (k < pairs ? k * P / half * head_width + within : rotated + (k - pairs) * P);
         pack<T, P> u = load_pack<T, P>(x + at), to_u = {}, v = {}, to_v = {};
         if (add) to_u = load_pack<T, P>(y + at);
         if (k < pairs) v = load_pack<T, P>(x + at + half);
@@ -55,8 +56,9 @@ extern "C" int rotary_cuda(void *y, const void *x, const int32_t *position, size
             size_t bytes = ROWS * (head_width / 2) * sizeof(float2);
             int e = allow_shared(rotary_kernel<T, P>, bytes);
             if (e) return e;
-            KERNEL_LAUNCH((rotary_kernel<T, P>), blocks_for(rows, ROWS), THREADS, bytes, stream, (T *)y, (const T *)x, position,
-                          rows, (unsigned)width, (unsigned)(heads * head_width), (unsigned)head_width, direction, add);
+            KERNEL_LAUNCH((rotary_kernel<T, P>), blocks_for(rows, ROWS), THREADS, bytes, stream, (T *)y, (const T *)x,
+                          position, rows, (unsigned)width, (unsigned)(heads * head_width), (unsigned)head_width,
+                          direction, add);
         });
     });
     return cudaGetLastError();

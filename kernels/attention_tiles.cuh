@@ -1,10 +1,10 @@
-/* What the kernels of attention.cu are made of: rows of a head as floats in shared memory, and products of them whose sums are
- * tiles in registers.
+/* What the kernels of attention.cu are made of: rows of a head as floats in shared memory, and products of them whose
+ * sums are tiles in registers.
  *
- * A warp has OWN rows (queries, or keys) and takes the others TILE at a time. Lane (g, t) of 4 x 8 has rows g + 4 i, and of the
- * others t + 8 k, or columns 4 t + 32 c .. + 3. Rows lie W + 4 apart and are read 16 bytes at a time: the 2 and the 8 rows that
- * half a warp reads are in different banks, and neighbouring lanes read the same or one of two. Columns past the head's width
- * are zeros. */
+ * A warp has OWN rows (queries, or keys) and takes the others TILE at a time. Lane (g, t) of 4 x 8 has rows g + 4 i,
+ * and of the others t + 8 k, or columns 4 t + 32 c .. + 3. Rows lie W + 4 apart and are read 16 bytes at a time: the 2
+ * and the 8 rows that half a warp reads are in different banks, and neighbouring lanes read the same or one of two.
+ * Columns past the head's width are zeros. */
 #ifndef KERNELS_ATTENTION_TILES_CUH
 #define KERNELS_ATTENTION_TILES_CUH
 
@@ -17,7 +17,8 @@ template <int W> struct tiling {
     static constexpr int ROWS = W > 128 ? 2 : 4, OWN = 4 * ROWS;
     static constexpr int OCTETS = W > 128 ? 2 : 4, TILE = 8 * OCTETS;
     static constexpr int PITCH = W + 4, WEIGHTS = TILE + 8; /* of rows, of what they are weighted with */
-    static constexpr int STAGE = W > 64 ? TILE : 2 * TILE;  /* rows for all warps that shared memory holds where these are all */
+    static constexpr int STAGE =
+        W > 64 ? TILE : 2 * TILE; /* rows for all warps that shared memory holds where these are all */
 };
 
 static __device__ __forceinline__ int own_row()
@@ -31,7 +32,8 @@ static __device__ __forceinline__ int other_row()
 }
 
 /* Four columns of a row; zeros past its end. */
-template <typename T> static __device__ __forceinline__ pack<T, 4> load_four(const T *from, int c, int width, bool packed)
+template <typename T>
+static __device__ __forceinline__ pack<T, 4> load_four(const T *from, int c, int width, bool packed)
 {
     pack<T, 4> x = {};
     if (packed && c < width) return load_pack<T, 4>(from + c);
@@ -43,7 +45,8 @@ template <typename T> static __device__ __forceinline__ pack<T, 4> load_four(con
 
 /* `rows` rows of a head into shared memory; zeros where source(r) is null. To be waited for as copies are. */
 template <int W, typename T, typename F>
-static __device__ __forceinline__ void fetch_rows(float *to, int rows, int thread, int threads, int width, bool packed, F source)
+static __device__ __forceinline__ void fetch_rows(float *to, int rows, int thread, int threads, int width, bool packed,
+                                                  F source)
 {
     KERNEL_UNROLL_BY(1)
     for (int i = thread; i < rows * (W / 4); i += threads) {
@@ -65,21 +68,22 @@ static __device__ __forceinline__ void fetch_rows(float *to, int rows, int threa
 
 /* Keys and values `from` .. `from + rows` of a sentence. */
 template <int W, typename T>
-static __device__ __forceinline__ void fetch_keys(float *keys, float *values, int from, int rows, int thread, int threads,
-                                                  const struct span &s, const struct attention_shape &a, unsigned kv, const T *qkv,
-                                                  const T *memory, bool packed)
+static __device__ __forceinline__ void fetch_keys(float *keys, float *values, int from, int rows, int thread,
+                                                  int threads, const struct span &s, const struct attention_shape &a,
+                                                  unsigned kv, const T *qkv, const T *memory, bool packed)
 {
     KERNEL_UNROLL_BY(1)
     for (unsigned which = 0; which < 2; which++)
         fetch_rows<W, T>(which ? values : keys, rows, thread, threads, (int)a.width, packed, [&](int r) -> const T * {
-            return from + r < s.count ? kv_row(a, qkv, memory, s.begin, s.sentence, kv, (unsigned)(from + r), which) : nullptr;
+            return from + r < s.count ? kv_row(a, qkv, memory, s.begin, s.sentence, kv, (unsigned)(from + r), which)
+                                      : nullptr;
         });
 }
 
 /* sums (OWN, 8 octets) += left (OWN, width) right^T (width, 8 octets) */
 template <int W, int C = tiling<W>::OCTETS>
-static __device__ __forceinline__ void times_rows(float (&sums)[tiling<W>::ROWS][tiling<W>::OCTETS], const float *left, const float *right,
-                                                  int width, int octets)
+static __device__ __forceinline__ void times_rows(float (&sums)[tiling<W>::ROWS][tiling<W>::OCTETS], const float *left,
+                                                  const float *right, int width, int octets)
 {
     constexpr int ROWS = tiling<W>::ROWS, PITCH = tiling<W>::PITCH;
     if constexpr (C > 1)
@@ -94,18 +98,16 @@ static __device__ __forceinline__ void times_rows(float (&sums)[tiling<W>::ROWS]
         KERNEL_UNROLL
         for (int k = 0; k < C; k++) y[k] = load_pack<float, 4>(right + 8 * k * PITCH + d);
         KERNEL_UNROLL
-        for (int e = 0; e < 4; e++)
-            KERNEL_UNROLL
-            for (int i = 0; i < ROWS; i++)
-                KERNEL_UNROLL
-                for (int k = 0; k < C; k++) sums[i][k] += x[i].v[e] * y[k].v[e];
+        for (int e = 0; e < 4; e++) KERNEL_UNROLL
+        for (int i = 0; i < ROWS; i++) KERNEL_UNROLL
+        for (int k = 0; k < C; k++) sums[i][k] += x[i].v[e] * y[k].v[e];
     }
 }
 
 /* sums (OWN, W) += weights (OWN, n) rows (n, W); n a multiple of 4 */
 template <int W>
-static __device__ __forceinline__ void times_columns(float (&sums)[tiling<W>::ROWS][W / 32][4], const float *weights, const float *rows,
-                                                     int n)
+static __device__ __forceinline__ void times_columns(float (&sums)[tiling<W>::ROWS][W / 32][4], const float *weights,
+                                                     const float *rows, int n)
 {
     constexpr int ROWS = tiling<W>::ROWS;
     weights += own_row() * tiling<W>::WEIGHTS;
@@ -116,15 +118,13 @@ static __device__ __forceinline__ void times_columns(float (&sums)[tiling<W>::RO
         KERNEL_UNROLL
         for (int i = 0; i < ROWS; i++) x[i] = load_pack<float, 4>(weights + 4 * i * tiling<W>::WEIGHTS + j);
         KERNEL_UNROLL
-        for (int u = 0; u < 4; u++)
+        for (int u = 0; u < 4; u++) KERNEL_UNROLL
+        for (int c = 0; c < W / 32; c++) {
+            pack<float, 4> y = load_pack<float, 4>(rows + (j + u) * tiling<W>::PITCH + 32 * c);
             KERNEL_UNROLL
-            for (int c = 0; c < W / 32; c++) {
-                pack<float, 4> y = load_pack<float, 4>(rows + (j + u) * tiling<W>::PITCH + 32 * c);
-                KERNEL_UNROLL
-                for (int i = 0; i < ROWS; i++)
-                    KERNEL_UNROLL
-                    for (int e = 0; e < 4; e++) sums[i][c][e] += x[i].v[u] * y.v[e];
-            }
+            for (int i = 0; i < ROWS; i++) KERNEL_UNROLL
+            for (int e = 0; e < 4; e++) sums[i][c][e] += x[i].v[u] * y.v[e];
+        }
     }
 }
 
@@ -134,9 +134,9 @@ static __device__ __forceinline__ void put_weights(float *weights, const float (
 {
     __syncwarp();
     KERNEL_UNROLL
-    for (int i = 0; i < tiling<W>::ROWS; i++)
-        KERNEL_UNROLL
-        for (int k = 0; k < tiling<W>::OCTETS; k++) weights[(own_row() + 4 * i) * tiling<W>::WEIGHTS + other_row() + 8 * k] = x[i][k];
+    for (int i = 0; i < tiling<W>::ROWS; i++) KERNEL_UNROLL
+    for (int k = 0; k < tiling<W>::OCTETS; k++)
+        weights[(own_row() + 4 * i) * tiling<W>::WEIGHTS + other_row() + 8 * k] = x[i][k];
     __syncwarp();
 }
 
@@ -169,7 +169,8 @@ static __device__ __forceinline__ float row_product(const T *x, const T *y, int 
 
 /* The lane's columns of one row. */
 template <int W, typename T>
-static __device__ __forceinline__ void put_row(T *to, const float (&sums)[W / 32][4], float by, int width, bool add, bool packed)
+static __device__ __forceinline__ void put_row(T *to, const float (&sums)[W / 32][4], float by, int width, bool add,
+                                               bool packed)
 {
     KERNEL_UNROLL
     for (int c = 0; c < W / 32; c++) {

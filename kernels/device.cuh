@@ -1,5 +1,5 @@
-/* What every kernel file shares: the launch and shared-memory macros (the only things that the emulation replaces), types,
- * 128-bit loads, warp and block reductions in a fixed order, addressed noise. */
+/* What every kernel file shares: the launch and shared-memory macros (the only things that the emulation replaces),
+ * types, 128-bit loads, warp and block reductions in a fixed order, addressed noise. */
 #ifndef KERNELS_DEVICE_CUH
 #define KERNELS_DEVICE_CUH
 
@@ -11,10 +11,11 @@
 #include <math.h>
 
 #ifndef KERNEL_LAUNCH /* the emulation defines its own */
-#define KERNEL_UNROLL _Pragma("unroll")
+#define KERNEL_UNROLL           _Pragma("unroll")
 #define KERNEL_UNROLL_BY(times) _Pragma(KERNEL_TEXT(unroll times))
-#define KERNEL_TEXT(x) #x
-#define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define KERNEL_TEXT(x)          #x
+#define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                  \
+    kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #define KERNEL_SHARED(type, name, count) __shared__ type name[count]
 #define KERNEL_DYNAMIC_SHARED(type, name)                                                                              \
     extern __shared__ __align__(16) unsigned char name##_bytes[];                                                      \
@@ -66,7 +67,8 @@ template <typename T> static __device__ __forceinline__ void put(T *to, float v,
 }
 
 /* P neighbouring elements, moved by one access; P = 16 bytes' worth where widths and pointers allow it, else 1. */
-template <typename T, int P> struct __align__(sizeof(T) * P) pack {
+template <typename T, int P> struct __align__(sizeof(T) * P) pack
+{
     T v[P];
 };
 
@@ -158,10 +160,11 @@ static __device__ __forceinline__ float warp_max(float v)
     return v;
 }
 
-/* Slices (blocks, pitch): the sum over the blocks of one column, a lane per column, in a block of GROUPS warps that share the
- * slices; the first warp gets it. `sums` holds a float a thread. */
+/* Slices (blocks, pitch): the sum over the blocks of one column, a lane per column, in a block of GROUPS warps that
+ * share the slices; the first warp gets it. `sums` holds a float a thread. */
 template <int GROUPS>
-static __device__ __forceinline__ float sum_slices(const float *slices, size_t blocks, size_t pitch, size_t column, bool there, float *sums)
+static __device__ __forceinline__ float sum_slices(const float *slices, size_t blocks, size_t pitch, size_t column,
+                                                   bool there, float *sums)
 {
     float sum = 0;
     if (there)

@@ -43,7 +43,8 @@ static __global__ void add_kernel(Y *y, const T *a, const T *b, size_t count, bo
     store_pack<Y, P>(y + i, o);
 }
 
-template <typename T, int P> static __global__ void gelu_forward_kernel(T *__restrict__ y, const T *__restrict__ x, size_t count)
+template <typename T, int P>
+static __global__ void gelu_forward_kernel(T *__restrict__ y, const T *__restrict__ x, size_t count)
 {
     size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * P;
     if (i >= count) return;
@@ -80,8 +81,8 @@ static __global__ void swiglu_forward_kernel(T *__restrict__ y, const T *__restr
 }
 
 template <typename T>
-static __global__ void swiglu_backward_kernel(T *__restrict__ dx, const T *__restrict__ dy, const T *__restrict__ x, size_t width,
-                                       size_t total, bool add)
+static __global__ void swiglu_backward_kernel(T *__restrict__ dx, const T *__restrict__ dy, const T *__restrict__ x,
+                                              size_t width, size_t total, bool add)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= total) return;
@@ -93,7 +94,8 @@ static __global__ void swiglu_backward_kernel(T *__restrict__ dx, const T *__res
 
 /* A thread per block of four coordinates of one row; rows need not begin on a multiple of four. */
 template <typename T>
-static __global__ void dropout_kernel(T *y, const T *x, kernel_dropout d, size_t rows, size_t width, size_t blocks_per_row, bool add)
+static __global__ void dropout_kernel(T *y, const T *x, kernel_dropout d, size_t rows, size_t width,
+                                      size_t blocks_per_row, bool add)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * blocks_per_row) return;
@@ -110,8 +112,8 @@ static __global__ void dropout_kernel(T *y, const T *x, kernel_dropout d, size_t
     }
 }
 
-/* Column sums in two stages. A block has the columns of a warp of packs and a share of the rows, every WARPS-th row a warp; it
- * adds its warps in order into its slice. The slices follow. */
+/* Column sums in two stages. A block has the columns of a warp of packs and a share of the rows, every WARPS-th row a
+ * warp; it adds its warps in order into its slice. The slices follow. */
 template <typename T, int P>
 static __global__ void __launch_bounds__(THREADS)
     bias_partial_kernel(float *__restrict__ partial, const T *__restrict__ dy, size_t rows, size_t each, size_t width)
@@ -119,7 +121,8 @@ static __global__ void __launch_bounds__(THREADS)
     constexpr int WARPS = THREADS / WARP;
     KERNEL_SHARED(float, sums, THREADS *P);
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    size_t column = ((size_t)blockIdx.x * WARP + lane) * P, begin = (size_t)blockIdx.y * each, end = begin + each < rows ? begin + each : rows;
+    size_t column = ((size_t)blockIdx.x * WARP + lane) * P, begin = (size_t)blockIdx.y * each,
+           end = begin + each < rows ? begin + each : rows;
     float sum[P] = {};
     if (column < width) {
         KERNEL_UNROLL_BY(4)
@@ -141,7 +144,8 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 static __global__ void __launch_bounds__(GROUPS *WARP)
-    bias_combine_kernel(float *__restrict__ out, const float *__restrict__ partial, size_t blocks, size_t width, bool add)
+    bias_combine_kernel(float *__restrict__ out, const float *__restrict__ partial, size_t blocks, size_t width,
+                        bool add)
 {
     KERNEL_SHARED(float, sums, GROUPS *WARP);
     size_t column = (size_t)blockIdx.x * WARP + threadIdx.x % WARP;
@@ -157,7 +161,8 @@ static void launch_add(Y *y, const T *a, const T *b, size_t elements, bool add, 
     using wider = typename std::conditional<(sizeof(Y) > sizeof(T)), Y, T>::type;
     bool fits = elements % (16 / sizeof(wider)) == 0 && packs(y) && packs(a) && packs(b);
     KERNEL_PACKED(fits, wider, {
-        KERNEL_LAUNCH((add_kernel<Y, T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, y, a, b, elements, add);
+        KERNEL_LAUNCH((add_kernel<Y, T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, y, a, b, elements,
+                      add);
     });
 }
 
@@ -166,8 +171,10 @@ extern "C" int add_cuda(void *y, const void *a, const void *b, size_t elements, 
 {
     if (!elements) return 0;
     KERNEL_DISPATCH(type, {
-        if (y_type == KERNEL_BF16) launch_add((bf16 *)y, (const T *)a, (const T *)b, elements, add, stream);
-        else launch_add((float *)y, (const T *)a, (const T *)b, elements, add, stream);
+        if (y_type == KERNEL_BF16)
+            launch_add((bf16 *)y, (const T *)a, (const T *)b, elements, add, stream);
+        else
+            launch_add((float *)y, (const T *)a, (const T *)b, elements, add, stream);
     });
     return cudaGetLastError();
 }
@@ -185,8 +192,8 @@ extern "C" int gelu_forward_cuda(void *y, const void *x, size_t elements, enum k
     return cudaGetLastError();
 }
 
-extern "C" int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements, bool add, enum kernel_type type,
-                                  kernel_stream stream)
+extern "C" int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements, bool add,
+                                  enum kernel_type type, kernel_stream stream)
 {
     if (!elements) return 0;
     KERNEL_DISPATCH(type, {
@@ -204,8 +211,8 @@ extern "C" int swiglu_forward_cuda(void *y, const void *x, size_t rows, size_t w
 {
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(swiglu_forward_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
-                      width, rows * width);
+        KERNEL_LAUNCH(swiglu_forward_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y,
+                      (const T *)x, width, rows * width);
     });
     return cudaGetLastError();
 }
@@ -221,8 +228,8 @@ extern "C" int swiglu_backward_cuda(void *dx, const void *dy, const void *x, siz
     return cudaGetLastError();
 }
 
-extern "C" int dropout_cuda(void *y, const void *x, const struct kernel_dropout *dropout, size_t rows, size_t width, bool add,
-                            enum kernel_type type, kernel_stream stream)
+extern "C" int dropout_cuda(void *y, const void *x, const struct kernel_dropout *dropout, size_t rows, size_t width,
+                            bool add, enum kernel_type type, kernel_stream stream)
 {
     if (!rows) return 0;
     size_t blocks_per_row = width / 4 + 2; /* a row may begin and end inside a block of four */
@@ -253,10 +260,11 @@ extern "C" int bias_backward_cuda(float *dbias, float *scratch, const void *dy, 
     if (blocks)
         KERNEL_DISPATCH(type, {
             KERNEL_PACKED(width % (16 / sizeof(T)) == 0 && packs(dy), T, {
-                KERNEL_LAUNCH((bias_partial_kernel<T, P>), dim3(blocks_for(width, P * WARP), blocks), THREADS, 0, stream, scratch,
-                              (const T *)dy, rows, each, width);
+                KERNEL_LAUNCH((bias_partial_kernel<T, P>), dim3(blocks_for(width, P * WARP), blocks), THREADS, 0,
+                              stream, scratch, (const T *)dy, rows, each, width);
             });
         });
-    KERNEL_LAUNCH(bias_combine_kernel, blocks_for(width, WARP), GROUPS * WARP, 0, stream, dbias, scratch, (size_t)blocks, width, add);
+    KERNEL_LAUNCH(bias_combine_kernel, blocks_for(width, WARP), GROUPS * WARP, 0, stream, dbias, scratch,
+                  (size_t)blocks, width, add);
     return cudaGetLastError();
 }

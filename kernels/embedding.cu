@@ -1,16 +1,18 @@
 /* Embedding: y (N, D) = table[ids] (+ add);  dtable (rows, D) (+)= sums of dy over the rows of each id.
  *
- * Backward: rows come sorted by id (stable), a run of equal ids next to each other, and are cut into chunks of CHUNK. A block owns
- * a run's part in its first chunk, from the run's first row on, or the part of a chunk that a run of an earlier one goes on in;
- * one thread per pack of columns adds the rows in order. Parts of the second sort go to the scratch, a row a chunk, and a second
- * launch adds them to the run's sum, chunk by chunk: no atomics, and the same order for any launch. */
+ * Backward: rows come sorted by id (stable), a run of equal ids next to each other, and are cut into chunks of CHUNK. A
+ * block owns a run's part in its first chunk, from the run's first row on, or the part of a chunk that a run of an
+ * earlier one goes on in; one thread per pack of columns adds the rows in order. Parts of the second sort go to the
+ * scratch, a row a chunk, and a second launch adds them to the run's sum, chunk by chunk: no atomics, and the same
+ * order for any launch. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128, CHUNK = WARP };
 
 template <typename T, int P>
-static __global__ void embedding_forward_kernel(T *__restrict__ y, const T *__restrict__ table, const int32_t *__restrict__ ids,
-                                         const T *__restrict__ add, size_t packs_per_row, size_t total)
+static __global__ void embedding_forward_kernel(T *__restrict__ y, const T *__restrict__ table,
+                                                const int32_t *__restrict__ ids, const T *__restrict__ add,
+                                                size_t packs_per_row, size_t total)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= total) return;
@@ -24,9 +26,9 @@ static __global__ void embedding_forward_kernel(T *__restrict__ y, const T *__re
 }
 
 template <typename T, int P>
-static __global__ void embedding_backward_kernel(float *__restrict__ dtable, float *__restrict__ parts, const T *__restrict__ dy,
-                                          const int32_t *__restrict__ ids, const int32_t *__restrict__ order, size_t rows,
-                                          size_t packs_per_row)
+static __global__ void embedding_backward_kernel(float *__restrict__ dtable, float *__restrict__ parts,
+                                                 const T *__restrict__ dy, const int32_t *__restrict__ ids,
+                                                 const int32_t *__restrict__ order, size_t rows, size_t packs_per_row)
 {
     size_t first = blockIdx.x, end = (first / CHUNK + 1) * CHUNK < rows ? (first / CHUNK + 1) * CHUNK : rows;
     int32_t id = ids[order[first]];
@@ -55,13 +57,14 @@ static __global__ void embedding_backward_kernel(float *__restrict__ dtable, flo
 }
 
 /* A block per chunk: that in which a run goes on for the first time adds all parts of the run. */
-static __global__ void embedding_parts_kernel(float *__restrict__ dtable, const float *__restrict__ parts, const int32_t *__restrict__ ids,
-                                       const int32_t *__restrict__ order, size_t rows, size_t width)
+static __global__ void embedding_parts_kernel(float *__restrict__ dtable, const float *__restrict__ parts,
+                                              const int32_t *__restrict__ ids, const int32_t *__restrict__ order,
+                                              size_t rows, size_t width)
 {
     size_t chunk = blockIdx.x + 1, first = chunk * CHUNK;
     int32_t id = ids[order[first]];
-    if (ids[order[first - 1]] != id) return;                                        /* begins here */
-    if (chunk > 1 && ids[order[first - CHUNK - 1]] == id) return;                   /* began before the last chunk */
+    if (ids[order[first - 1]] != id) return;                      /* begins here */
+    if (chunk > 1 && ids[order[first - CHUNK - 1]] == id) return; /* began before the last chunk */
     for (size_t column = threadIdx.x; column < width; column += blockDim.x) {
         float sum = dtable[(size_t)id * width + column];
         KERNEL_UNROLL_BY(4)
@@ -92,8 +95,9 @@ extern "C" size_t embedding_scratch_floats(size_t rows, size_t width)
     return (size_t)blocks_for(rows, CHUNK) * width;
 }
 
-extern "C" int embedding_backward_cuda(float *dtable, float *scratch, const void *dy, const int32_t *ids, const int32_t *order, size_t rows,
-                                       size_t table_rows, size_t width, bool add, enum kernel_type type, kernel_stream stream)
+extern "C" int embedding_backward_cuda(float *dtable, float *scratch, const void *dy, const int32_t *ids,
+                                       const int32_t *order, size_t rows, size_t table_rows, size_t width, bool add,
+                                       enum kernel_type type, kernel_stream stream)
 {
     if (!add) {
         int e = cudaMemsetAsync(dtable, 0, table_rows * width * sizeof *dtable, stream);
@@ -103,11 +107,12 @@ extern "C" int embedding_backward_cuda(float *dtable, float *scratch, const void
     KERNEL_DISPATCH(type, {
         bool fits = width % (16 / sizeof(T)) == 0 && packs(dy);
         KERNEL_PACKED(fits, T, {
-            KERNEL_LAUNCH((embedding_backward_kernel<T, P>), (unsigned)rows, THREADS, 0, stream, dtable, scratch, (const T *)dy, ids,
-                          order, rows, width / P);
+            KERNEL_LAUNCH((embedding_backward_kernel<T, P>), (unsigned)rows, THREADS, 0, stream, dtable, scratch,
+                          (const T *)dy, ids, order, rows, width / P);
         });
     });
     if (rows > CHUNK)
-        KERNEL_LAUNCH(embedding_parts_kernel, blocks_for(rows, CHUNK) - 1, THREADS, 0, stream, dtable, scratch, ids, order, rows, width);
+        KERNEL_LAUNCH(embedding_parts_kernel, blocks_for(rows, CHUNK) - 1, THREADS, 0, stream, dtable, scratch, ids,
+                      order, rows, width);
     return cudaGetLastError();
 }

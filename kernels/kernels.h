@@ -33,7 +33,8 @@ struct kernel_noise {
     const struct kernel_header *header;
 };
 
-/* Dropout: kept where the 32 bits at (sample, position * width + column) are at least `threshold`; kept ones times `scale`. */
+/* Dropout: kept where the 32 bits at (sample, position * width + column) are at least `threshold`; kept ones times
+ * `scale`. */
 struct kernel_dropout {
     const int32_t *sentence, *position; /* (N) */
     const uint64_t *sample;             /* (S) */
@@ -46,10 +47,11 @@ struct kernel_dropout {
 /* y (N, D) T = table[ids] (+ add (N, D) T); table (rows, D) T, ids (N). */
 int embedding_forward_cuda(void *y, const void *table, const int32_t *ids, const void *add, size_t rows, size_t width,
                            enum kernel_type type, kernel_stream stream);
-/* dtable (table_rows, D) f (+)= sum of dy (N, D) T over the rows of each id; order (N): rows by rising id, stable; scratch:
- * embedding_scratch_floats(rows, width) f. */
-int embedding_backward_cuda(float *dtable, float *scratch, const void *dy, const int32_t *ids, const int32_t *order, size_t rows,
-                            size_t table_rows, size_t width, bool add, enum kernel_type type, kernel_stream stream);
+/* dtable (table_rows, D) f (+)= sum of dy (N, D) T over the rows of each id; order (N): rows by rising id, stable;
+ * scratch: embedding_scratch_floats(rows, width) f. */
+int embedding_backward_cuda(float *dtable, float *scratch, const void *dy, const int32_t *ids, const int32_t *order,
+                            size_t rows, size_t table_rows, size_t width, bool add, enum kernel_type type,
+                            kernel_stream stream);
 size_t embedding_scratch_floats(size_t rows, size_t width);
 
 /* ---- linear: what the products leave ---- */
@@ -62,15 +64,16 @@ size_t bias_scratch_floats(size_t rows, size_t width);
 enum { NORM_MOST_WIDTH = 7680, NORM_MOST_UNALIGNED = 3840 }; /* the latter where a row is not whole 16 bytes */
 /* sum (N, D) T = drop(x) + residual (residual and sum may be null, then nothing is dropped); y T; stats (N, 2) f mean |
  * reciprocal deviation; beta may be null; epsilon 1e-5. D at most NORM_MOST_WIDTH in both directions. */
-int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const struct kernel_dropout *dropout, const void *residual,
-                      const void *gamma, const void *beta, size_t rows, size_t width, bool rms, enum kernel_type type,
-                      kernel_stream stream);
-/* dinput (N, D) T (+)= norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=; with `dropout` dx T (+)= drop of the
- * same; any of the outputs may be null. input: what was normed. scratch: norm_scratch_floats(rows, width) f. */
+int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const struct kernel_dropout *dropout,
+                      const void *residual, const void *gamma, const void *beta, size_t rows, size_t width, bool rms,
+                      enum kernel_type type, kernel_stream stream);
+/* dinput (N, D) T (+)= norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=; with `dropout` dx T (+)= drop of
+ * the same; any of the outputs may be null. input: what was normed. scratch: norm_scratch_floats(rows, width) f. */
 enum { NORM_DINPUT, NORM_DGAMMA, NORM_DBETA, NORM_DX, NORM_GRADIENTS };
-int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, void *dx, float *scratch, const void *dy, const void *dsum,
-                       const void *input, const void *gamma, const float *stats, const struct kernel_dropout *dropout, size_t rows,
-                       size_t width, bool rms, const bool add[NORM_GRADIENTS], enum kernel_type type, kernel_stream stream);
+int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, void *dx, float *scratch, const void *dy,
+                       const void *dsum, const void *input, const void *gamma, const float *stats,
+                       const struct kernel_dropout *dropout, size_t rows, size_t width, bool rms,
+                       const bool add[NORM_GRADIENTS], enum kernel_type type, kernel_stream stream);
 size_t norm_scratch_floats(size_t rows, size_t width);
 
 /* ---- attention ---- */
@@ -89,23 +92,23 @@ int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch, const voi
                             const struct kernel_attention *shape, const bool add[2], enum kernel_type type,
                             kernel_stream stream);
 size_t attention_scratch_floats(const struct kernel_attention *shape);
-/* One new token per row: appends to cache (R, room, 2, Hk W) T at position (R), attends to all up to it. history (R, room), may
- * be null: the row of the cache that holds this row's position j, for j before its own. */
+/* One new token per row: appends to cache (R, room, 2, Hk W) T at position (R), attends to all up to it. history (R,
+ * room), may be null: the row of the cache that holds this row's position j, for j before its own. */
 int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position, const void *memory,
                           const int32_t *history, size_t rows, size_t room, const struct kernel_attention *shape,
                           enum kernel_type type, kernel_stream stream);
 /* Halves rotated by direction * position / 10000^(2i/W) in the first heads * W columns; the others copied. */
-int rotary_cuda(void *y, const void *x, const int32_t *position, size_t rows, size_t width, size_t heads, size_t head_width,
-                int direction, bool add, enum kernel_type type, kernel_stream stream);
+int rotary_cuda(void *y, const void *x, const int32_t *position, size_t rows, size_t width, size_t heads,
+                size_t head_width, int direction, bool add, enum kernel_type type, kernel_stream stream);
 
 /* ---- one row per sentence <-> one row per token ---- */
 /* kind as enum pool_kind; weights (N) f only for attention pooling, which has query (D) T. */
-int pool_forward_cuda(void *y, float *weights, const void *x, const int32_t *offsets, const void *query, size_t sentences,
-                      size_t width, int kind, enum kernel_type type, kernel_stream stream);
+int pool_forward_cuda(void *y, float *weights, const void *x, const int32_t *offsets, const void *query,
+                      size_t sentences, size_t width, int kind, enum kernel_type type, kernel_stream stream);
 /* scratch: N + pool_scratch_floats(sentences, width) f. dquery (D) f. */
-int pool_backward_cuda(void *dx, float *dquery, float *scratch, const void *dy, const int32_t *offsets, const void *query,
-                       const void *x, const float *weights, size_t tokens, size_t sentences, size_t width, int kind,
-                       const bool add[2], enum kernel_type type, kernel_stream stream);
+int pool_backward_cuda(void *dx, float *dquery, float *scratch, const void *dy, const int32_t *offsets,
+                       const void *query, const void *x, const float *weights, size_t tokens, size_t sentences,
+                       size_t width, int kind, const bool add[2], enum kernel_type type, kernel_stream stream);
 size_t pool_scratch_floats(size_t sentences, size_t width);
 int broadcast_add_cuda(void *y, const void *x, const void *v, const int32_t *sentence, size_t rows, size_t width,
                        enum kernel_type type, kernel_stream stream);
@@ -114,8 +117,8 @@ int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, size_t sent
                      enum kernel_type type, kernel_stream stream);
 
 /* Rows of x (N, D) T from offsets[S] on become 0: those that belong to no sentence. */
-int clear_padding_cuda(void *x, const int32_t *offsets, size_t sentences, size_t rows, size_t width, enum kernel_type type,
-                       kernel_stream stream);
+int clear_padding_cuda(void *x, const int32_t *offsets, size_t sentences, size_t rows, size_t width,
+                       enum kernel_type type, kernel_stream stream);
 
 /* ---- latent: all f32, one launch each way ---- */
 int latent_forward_cuda(float *z, float *kl, const float *stats, const uint64_t *sample, size_t sentences, size_t width,
@@ -125,56 +128,64 @@ int latent_backward_cuda(float *dstats, const float *dz, const float *dkl, const
                          size_t sentences, size_t width, bool sample_z, bool add, struct kernel_noise noise,
                          kernel_stream stream);
 /* out (C, 2) f: sums and sums of squares of the columns of x (S, C) f over the true sentences. */
-int column_moments_cuda(float *out, const float *x, const struct kernel_header *header, size_t columns, kernel_stream stream);
+int column_moments_cuda(float *out, const float *x, const struct kernel_header *header, size_t columns,
+                        kernel_stream stream);
 
 /* ---- loss ---- */
 /* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. With dnll (R) f the logits are
- * overwritten by dnll (softmax - onehot), columns V .. stride by 0; null: they are only read. A row whose label is negative
- * is masked: its nll is 0 and its gradient 0. */
-int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows, size_t vocabulary,
-                      size_t stride, enum kernel_type type, kernel_stream stream);
+ * overwritten by dnll (softmax - onehot), columns V .. stride by 0; null: they are only read. A row whose label is
+ * negative is masked: its nll is 0 and its gradient 0. */
+int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows,
+                      size_t vocabulary, size_t stride, enum kernel_type type, kernel_stream stream);
 /* parts (4) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. Sums over the
  * true tokens and sentences. */
 int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights,
-                      const struct kernel_header *header, size_t width, size_t groups, float free_nats, kernel_stream stream);
+                      const struct kernel_header *header, size_t width, size_t groups, float free_nats,
+                      kernel_stream stream);
 /* Both are 0 in the rows behind the true counts. */
-int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights, const struct kernel_header *header,
-                       size_t tokens, size_t sentences, size_t width, size_t groups, float free_nats, kernel_stream stream);
+int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights,
+                       const struct kernel_header *header, size_t tokens, size_t sentences, size_t width, size_t groups,
+                       float free_nats, kernel_stream stream);
 
 /* ---- elementwise ---- */
 /* y (y_type) = a + b (+ y); a and b (type), b may be null: a cast. */
-int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type y_type, enum kernel_type type,
-             kernel_stream stream);
+int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type y_type,
+             enum kernel_type type, kernel_stream stream);
 int gelu_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream);
 int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements, bool add, enum kernel_type type,
                        kernel_stream stream);
 int swiglu_forward_cuda(void *y, const void *x, size_t rows, size_t width, enum kernel_type type, kernel_stream stream);
-int swiglu_backward_cuda(void *dx, const void *dy, const void *x, size_t rows, size_t width, bool add, enum kernel_type type,
-                         kernel_stream stream);
+int swiglu_backward_cuda(void *dx, const void *dy, const void *x, size_t rows, size_t width, bool add,
+                         enum kernel_type type, kernel_stream stream);
 int dropout_cuda(void *y, const void *x, const struct kernel_dropout *dropout, size_t rows, size_t width, bool add,
                  enum kernel_type type, kernel_stream stream);
 
 /* ---- optimizer ---- */
-/* record (2) f: sum of squares in double over blocks of 1,024, then over the blocks in an order that depends on the length
- * alone, and the number of blocks that are not finite. scratch: squared_norm_scratch_doubles(elements), aligned to 16 bytes. */
+/* record (2) f: sum of squares in double over blocks of 1,024, then over the blocks in an order that depends on the
+ * length alone, and the number of blocks that are not finite. scratch: squared_norm_scratch_doubles(elements), aligned
+ * to 16 bytes. */
 int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements, kernel_stream stream);
 size_t squared_norm_scratch_doubles(size_t elements);
-/* The same in two parts, with the same bits. sums (ceil(elements / 1,024)) d: of each block; and record from sums (any) d, where block i
- * lies at `at` (blocks) i32; scratch: squared_norm_scratch_doubles(1024 blocks), aligned to 16 bytes. */
+/* The same in two parts, with the same bits. sums (ceil(elements / 1,024)) d: of each block; and record from sums (any)
+ * d, where block i lies at `at` (blocks) i32; scratch: squared_norm_scratch_doubles(1024 blocks), aligned to 16 bytes.
+ */
 int block_squares_cuda(double *sums, const float *gradient, size_t elements, kernel_stream stream);
-int combined_norm_cuda(float *record, double *scratch, const double *sums, const int32_t *at, size_t blocks, kernel_stream stream);
+int combined_norm_cuda(float *record, double *scratch, const double *sums, const int32_t *at, size_t blocks,
+                       kernel_stream stream);
 /* y (K) f = rows[control[0] != 0], rows (2, K). */
 int select_row_cuda(float *y, const float *rows, const float *control, size_t width, kernel_stream stream);
-/* As op_guard says; norms: `count` pointers to records, on the host. scalars (groups, STEP_SCALARS), rows (2, groups, ..). */
+/* As op_guard says; norms: `count` pointers to records, on the host. scalars (groups, STEP_SCALARS), rows (2, groups,
+ * ..). */
 enum { KERNEL_MOST_NORMS = 8 };
-int guard_cuda(float *scalars, float *control, const float *loss, const float *rows, const float *settings, const float *const *norms,
-               size_t count, size_t groups, kernel_stream stream);
-/* scalars (STEP_SCALARS) f on the device; nothing is written where STEP_APPLY is 0; bf16 working weights may be null. Moments are
- * of the type `moments`. Those in bf16 are rounded by the word of the noise that element `first` + i of the arena has (sample
- * index >> 34, coordinate the rest of it): the lower half for moment1, the upper for moment2, added to the
- * f32's bits before the lower 16 are dropped. Without bf16 moments the noise is not read. */
+int guard_cuda(float *scalars, float *control, const float *loss, const float *rows, const float *settings,
+               const float *const *norms, size_t count, size_t groups, kernel_stream stream);
+/* scalars (STEP_SCALARS) f on the device; nothing is written where STEP_APPLY is 0; bf16 working weights may be null.
+ * Moments are of the type `moments`. Those in bf16 are rounded by the word of the noise that element `first` + i of the
+ * arena has (sample index >> 34, coordinate the rest of it): the lower half for moment1, the upper for moment2, added
+ * to the f32's bits before the lower 16 are dropped. Without bf16 moments the noise is not read. */
 int adamw_cuda(float *weights, void *moment1, void *moment2, void *working, const float *gradient, const float *scalars,
-               size_t elements, size_t first, struct kernel_noise noise, enum kernel_type moments, kernel_stream stream);
+               size_t elements, size_t first, struct kernel_noise noise, enum kernel_type moments,
+               kernel_stream stream);
 int sgd_cuda(float *weights, void *moment, void *working, const float *gradient, const float *scalars, size_t elements,
              size_t first, struct kernel_noise noise, enum kernel_type moments, kernel_stream stream);
 

@@ -3,7 +3,8 @@
  *   stats (S, 2Z)  mu | logvar      z (S, Z)      kl (S, Z) nats      noise: the address of eps (base/philox.h)
  *   dmu = dz + dkl mu;   dlogvar = dz eps exp(logvar/2) / 2 + dkl (exp(logvar) - 1) / 2
  *
- * One launch each way; eps is drawn from its address in both passes and never stored: a thread draws four neighbours. */
+ * One launch each way; eps is drawn from its address in both passes and never stored: a thread draws four neighbours.
+ */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128 };
@@ -14,7 +15,8 @@ static __device__ __forceinline__ void noise_normal4(float eps[4], uint4 w)
     unsigned words[4] = {w.x, w.y, w.z, w.w};
     for (int pair = 0; pair < 2; pair++) {
         float u = (float)words[2 * pair] * 2.3283064365386963e-10f + 1.1641532182693481e-10f;
-        float v = (float)words[2 * pair + 1] * (2.3283064365386963e-10f * 6.2831855f) + 1.1641532182693481e-10f * 6.2831855f;
+        float v =
+            (float)words[2 * pair + 1] * (2.3283064365386963e-10f * 6.2831855f) + 1.1641532182693481e-10f * 6.2831855f;
         float r = sqrtf(-2.0f * logf(u)), s, c;
         sincosf(v, &s, &c);
         eps[2 * pair] = r * s;
@@ -22,9 +24,10 @@ static __device__ __forceinline__ void noise_normal4(float eps[4], uint4 w)
     }
 }
 
-static __global__ void latent_forward_kernel(float *__restrict__ z, float *__restrict__ kl, const float *__restrict__ stats,
-                                      const unsigned long long *__restrict__ sample, size_t sentences, size_t width,
-                                      size_t fours, bool sample_z, struct kernel_noise noise)
+static __global__ void latent_forward_kernel(float *__restrict__ z, float *__restrict__ kl,
+                                             const float *__restrict__ stats,
+                                             const unsigned long long *__restrict__ sample, size_t sentences,
+                                             size_t width, size_t fours, bool sample_z, struct kernel_noise noise)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= sentences * fours) return;
@@ -40,10 +43,11 @@ static __global__ void latent_forward_kernel(float *__restrict__ z, float *__res
     }
 }
 
-static __global__ void latent_backward_kernel(float *dstats, const float *__restrict__ dz, const float *__restrict__ dkl,
-                                       const float *__restrict__ stats, const unsigned long long *__restrict__ sample,
-                                       size_t sentences, size_t width, size_t fours, bool sample_z, bool add,
-                                       struct kernel_noise noise)
+static __global__ void latent_backward_kernel(float *dstats, const float *__restrict__ dz,
+                                              const float *__restrict__ dkl, const float *__restrict__ stats,
+                                              const unsigned long long *__restrict__ sample, size_t sentences,
+                                              size_t width, size_t fours, bool sample_z, bool add,
+                                              struct kernel_noise noise)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= sentences * fours) return;
@@ -69,7 +73,7 @@ static __global__ void latent_backward_kernel(float *dstats, const float *__rest
 }
 
 static __global__ void column_moments_kernel(float *__restrict__ out, const float *__restrict__ x,
-                                      const struct kernel_header *__restrict__ header, size_t columns)
+                                             const struct kernel_header *__restrict__ header, size_t columns)
 {
     size_t rows = header->count[HEADER_SENTENCES];
     size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -102,8 +106,8 @@ extern "C" int latent_backward_cuda(float *dstats, const float *dz, const float 
 {
     size_t fours = (width + 3) / 4;
     if (!sentences) return 0;
-    KERNEL_LAUNCH(latent_backward_kernel, blocks_for(sentences * fours, THREADS), THREADS, 0, stream, dstats, dz, dkl, stats,
-                  (const unsigned long long *)sample, sentences, width, fours, sample_z, add, noise);
+    KERNEL_LAUNCH(latent_backward_kernel, blocks_for(sentences * fours, THREADS), THREADS, 0, stream, dstats, dz, dkl,
+                  stats, (const unsigned long long *)sample, sentences, width, fours, sample_z, add, noise);
     return cudaGetLastError();
 }
 

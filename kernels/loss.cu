@@ -3,9 +3,9 @@
  *   nll_r = logsumexp(x_r) - x_r[label];   with dnll: x_r <- dnll_r (softmax(x_r) - onehot), columns past V <- 0
  *   a row whose label is negative is masked: nll 0, gradient 0
  *
- * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient. HELD: between
- * them the row lies in shared memory, where two of them fit on a multiprocessor; else it is read again, from the end, which was
- * read last. Both go by packs of P; columns past V count as -inf. */
+ * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient. HELD:
+ * between them the row lies in shared memory, where two of them fit on a multiprocessor; else it is read again, from
+ * the end, which was read last. Both go by packs of P; columns past V count as -inf. */
 #include "kernels/device.cuh"
 #include "kernels/ptx.cuh"
 
@@ -13,7 +13,8 @@ enum { THREADS = 256, ROW_THREADS = 768, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3 
 static constexpr float LOG2E = 1.4426950408889634f;
 
 /* A pack of a row from column i on; columns past the vocabulary are -inf. */
-template <typename T, int P> static __device__ __forceinline__ void unpack(float (&to)[P], const pack<T, P> &v, unsigned i, unsigned vocabulary)
+template <typename T, int P>
+static __device__ __forceinline__ void unpack(float (&to)[P], const pack<T, P> &v, unsigned i, unsigned vocabulary)
 {
     KERNEL_UNROLL
     for (int e = 0; e < P; e++) to[e] = to_float(v.v[e]);
@@ -25,7 +26,8 @@ template <typename T, int P> static __device__ __forceinline__ void unpack(float
 
 /* Maximum and sum of exponentials over a row; every thread of the block gets both. `held` receives what it reads. */
 template <typename T, int P, bool HELD>
-static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_out, const T *x, T *held, unsigned vocabulary, float *scratch)
+static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_out, const T *x, T *held,
+                                                   unsigned vocabulary, float *scratch)
 {
     float top = -INFINITY, sum = 0;
     for (unsigned i = threadIdx.x * P; i < vocabulary; i += blockDim.x * P) {
@@ -35,7 +37,8 @@ static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_ou
         unpack(each, v, i, vocabulary);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) next = fmaxf(next, each[e]);
-        float level = next == -INFINITY ? 0.0f : next * LOG2E; /* -inf less itself is not 0; what is not a number must stay so */
+        float level =
+            next == -INFINITY ? 0.0f : next * LOG2E; /* -inf less itself is not 0; what is not a number must stay so */
         sum *= exp2_fast(top * LOG2E - level);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) sum += exp2_fast(each[e] * LOG2E - level);
@@ -48,8 +51,8 @@ static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_ou
 
 template <typename T, int P, bool HELD>
 static __global__ void __launch_bounds__(ROW_THREADS, 2)
-    softmax_loss_kernel(float *__restrict__ nll, T *logits, const int32_t *__restrict__ labels, const float *__restrict__ dnll,
-                        unsigned vocabulary, unsigned stride)
+    softmax_loss_kernel(float *__restrict__ nll, T *logits, const int32_t *__restrict__ labels,
+                        const float *__restrict__ dnll, unsigned vocabulary, unsigned stride)
 {
     KERNEL_SHARED(float, scratch, WARP);
     KERNEL_DYNAMIC_SHARED(T, held); /* what a thread puts there it alone takes */
@@ -79,9 +82,8 @@ static __global__ void __launch_bounds__(ROW_THREADS, 2)
             unpack(each, v, i, vocabulary);
             KERNEL_UNROLL
             for (int e = 0; e < P; e++) each[e] = scale * exp2_fast(each[e] * LOG2E - level);
-            if ((unsigned)label - i < P)
-                KERNEL_UNROLL
-                for (int e = 0; e < P; e++) each[e] -= (unsigned)label == i + e ? d : 0.0f;
+            if ((unsigned)label - i < P) KERNEL_UNROLL
+            for (int e = 0; e < P; e++) each[e] -= (unsigned)label == i + e ? d : 0.0f;
             KERNEL_UNROLL
             for (int e = 0; e < P; e++) v.v[e] = from_float<T>(each[e]);
         }
@@ -90,7 +92,8 @@ static __global__ void __launch_bounds__(ROW_THREADS, 2)
 }
 
 /* Mean over the sentences of one group's KL; every thread of the block gets it. */
-static __device__ double group_mean(const float *kl, size_t sentences, size_t width, size_t first, size_t each, double *scratch)
+static __device__ double group_mean(const float *kl, size_t sentences, size_t width, size_t first, size_t each,
+                                    double *scratch)
 {
     double sum = 0;
     for (size_t i = threadIdx.x; i < sentences * each; i += blockDim.x) sum += kl[i / each * width + first + i % each];
@@ -98,10 +101,11 @@ static __device__ double group_mean(const float *kl, size_t sentences, size_t wi
     return sentences ? sum / (double)sentences : 0;
 }
 
-static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__restrict__ kl_dim, const float *__restrict__ nll,
-                                    const float *__restrict__ kl, const float *__restrict__ weights,
-                                    const struct kernel_header *__restrict__ header, size_t width, size_t groups,
-                                    float free_nats)
+static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__restrict__ kl_dim,
+                                           const float *__restrict__ nll, const float *__restrict__ kl,
+                                           const float *__restrict__ weights,
+                                           const struct kernel_header *__restrict__ header, size_t width, size_t groups,
+                                           float free_nats)
 {
     KERNEL_SHARED(double, scratch, WARP);
     size_t tokens = header->count[HEADER_DEC_TOKENS], sentences = header->count[HEADER_SENTENCES];
@@ -117,7 +121,9 @@ static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__r
         }
         sum_kl = block_sum(sum_kl, scratch);
         for (size_t k = 0; k < groups; k++)
-            sum_free += (double)sentences * fmax((double)free_nats, group_mean(kl, sentences, width, k * (width / groups), width / groups, scratch));
+            sum_free += (double)sentences *
+                        fmax((double)free_nats,
+                             group_mean(kl, sentences, width, k * (width / groups), width / groups, scratch));
     }
     if (threadIdx.x == 0) {
         parts[LOSS] = (float)(weights[0] * sum_nll + weights[1] * sum_free);
@@ -128,13 +134,15 @@ static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__r
 }
 
 /* Blocks 0 .. groups - 1 write their group's columns of dkl; all blocks share the rows of dnll. */
-static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__restrict__ dkl, const float *__restrict__ kl,
-                                     const float *__restrict__ weights, const struct kernel_header *__restrict__ header,
-                                     size_t tokens, size_t sentences, size_t width, size_t groups, float free_nats)
+static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__restrict__ dkl,
+                                            const float *__restrict__ kl, const float *__restrict__ weights,
+                                            const struct kernel_header *__restrict__ header, size_t tokens,
+                                            size_t sentences, size_t width, size_t groups, float free_nats)
 {
     KERNEL_SHARED(double, scratch, WARP);
     size_t counted = header->count[HEADER_SENTENCES], true_tokens = header->count[HEADER_DEC_TOKENS];
-    for (size_t n = (size_t)blockIdx.x * blockDim.x + threadIdx.x; dnll && n < tokens; n += (size_t)gridDim.x * blockDim.x)
+    for (size_t n = (size_t)blockIdx.x * blockDim.x + threadIdx.x; dnll && n < tokens;
+         n += (size_t)gridDim.x * blockDim.x)
         dnll[n] = n < true_tokens ? weights[0] : 0.0f;
     if (!dkl || blockIdx.x >= groups) return;
     size_t each = width / groups, first = blockIdx.x * each;
@@ -163,8 +171,8 @@ extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels
             KERNEL_FLAG(dnll && held <= half_of_shared(), HELD, {
                 int e = HELD ? allow_shared(softmax_loss_kernel<T, P, HELD>, held) : 0;
                 if (e) return e;
-                KERNEL_LAUNCH((softmax_loss_kernel<T, P, HELD>), (unsigned)rows, threads, HELD ? held : 0, stream, nll, (T *)logits, labels,
-                              dnll, (unsigned)vocabulary, (unsigned)stride);
+                KERNEL_LAUNCH((softmax_loss_kernel<T, P, HELD>), (unsigned)rows, threads, HELD ? held : 0, stream, nll,
+                              (T *)logits, labels, dnll, (unsigned)vocabulary, (unsigned)stride);
             });
         });
     });
@@ -187,7 +195,7 @@ extern "C" int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, cons
     unsigned blocks = blocks_for(tokens, THREADS);
     if (dkl && blocks < groups) blocks = (unsigned)groups;
     if (!blocks) return 0;
-    KERNEL_LAUNCH(elbo_backward_kernel, blocks, THREADS, 0, stream, dnll, dkl, kl, weights, header, tokens, sentences, width, groups,
-                  free_nats);
+    KERNEL_LAUNCH(elbo_backward_kernel, blocks, THREADS, 0, stream, dnll, dkl, kl, weights, header, tokens, sentences,
+                  width, groups, free_nats);
     return cudaGetLastError();
 }

@@ -4,21 +4,26 @@
  *   stats (N, 2) mean | reciprocal deviation     dinput = rstd (g - mean(g) - hat mean(g hat)) + dsum,  g = dy gamma
  *   dx = drop(dinput)
  *
- * A team of whole warps has a row in registers, EACH columns a thread in packs of P: one warp where the row is narrow enough,
- * the block where it is wide. Everything is read once and written once; a team past the last row works on no columns.
- * Backward: a number of blocks that depends on shapes alone walks the rows; a team keeps its columns' sums of dgamma and dbeta
- * in registers, a block's teams add theirs in order into its slice of the scratch, and a second launch adds the slices. */
+ * A team of whole warps has a row in registers, EACH columns a thread in packs of P: one warp where the row is narrow
+ * enough, the block where it is wide. Everything is read once and written once; a team past the last row works on no
+ * columns. Backward: a number of blocks that depends on shapes alone walks the rows; a team keeps its columns' sums of
+ * dgamma and dbeta in registers, a block's teams add theirs in order into its slice of the scratch, and a second launch
+ * adds the slices. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, MOST_BLOCKS = 528, GROUPS = 32, FORWARD_EACH = 32, BACKWARD_EACH = 16 };
 
 /* Of a block whose threads have EACH columns; and how many blocks registers must do for on a multiprocessor. */
-template <int P, int EACH> static constexpr unsigned most_threads = P == 1 || EACH == 16 ? 480 : EACH == 8 ? 384 : THREADS;
+template <int P, int EACH>
+static constexpr unsigned most_threads = P == 1 || EACH == 16 ? 480
+                                         : EACH == 8          ? 384
+                                                              : THREADS;
 template <int P, int EACH> static constexpr unsigned least_blocks = P == 8 && EACH != 16 ? 2 : 1;
 
 /* A thread's packs of a row; zeros past its end. */
 template <typename T, int P, int N>
-static __device__ __forceinline__ void load_row(pack<T, P> (&to)[N], const T *row, unsigned thread, unsigned team, unsigned width)
+static __device__ __forceinline__ void load_row(pack<T, P> (&to)[N], const T *row, unsigned thread, unsigned team,
+                                                unsigned width)
 {
     KERNEL_UNROLL
     for (unsigned i = 0; i < N; i++) {
@@ -38,9 +43,8 @@ template <int N> static __device__ __forceinline__ void team_sums(float (&v)[N],
     for (int i = 0; i < N; i++) v[i] = warp_sum(v[i]);
     if (team == WARP) return;
     __syncthreads();
-    if (threadIdx.x % WARP == 0)
-        KERNEL_UNROLL
-        for (int i = 0; i < N; i++) scratch[N * warp + i] = v[i];
+    if (threadIdx.x % WARP == 0) KERNEL_UNROLL
+    for (int i = 0; i < N; i++) scratch[N * warp + i] = v[i];
     __syncthreads();
     KERNEL_UNROLL
     for (int i = 0; i < N; i++) {
@@ -136,11 +140,13 @@ template <typename T, int P, int EACH, bool DROPS>
 static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<P, EACH>))
     norm_backward_kernel(T *dinput, T *dx, float *__restrict__ partial, const T *__restrict__ dy, const T *dsum,
                          const T *__restrict__ input, const T *__restrict__ gamma, const float *__restrict__ stats,
-                         kernel_dropout dropout, size_t rows, unsigned width, unsigned team, bool rms, bool add, bool add_dx)
+                         kernel_dropout dropout, size_t rows, unsigned width, unsigned team, bool rms, bool add,
+                         bool add_dx)
 {
     constexpr int N = EACH / P;
     KERNEL_SHARED(float, scratch, 2 * WARP);
-    KERNEL_DYNAMIC_SHARED(float, sums); /* (2, EACH, pitch): dgamma, dbeta of the block, a thread's at its own place of each row */
+    KERNEL_DYNAMIC_SHARED(
+        float, sums); /* (2, EACH, pitch): dgamma, dbeta of the block, a thread's at its own place of each row */
     unsigned thread = threadIdx.x % team, teams = blockDim.x / team, own = threadIdx.x / team;
     float dgamma[EACH] = {}, dbeta[EACH] = {};
     pack<T, P> by[N];
@@ -187,23 +193,23 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
     if (!partial) return;
     unsigned pitch = sums_pitch(team);
     for (unsigned turn = 0; turn < teams; turn++) {
-        if (own == turn)
-            KERNEL_UNROLL
-            for (unsigned i = 0; i < EACH; i++) {
-                put(&sums[i * pitch + thread], dgamma[i], turn > 0);
-                put(&sums[(EACH + i) * pitch + thread], dbeta[i], turn > 0);
-            }
+        if (own == turn) KERNEL_UNROLL
+        for (unsigned i = 0; i < EACH; i++) {
+            put(&sums[i * pitch + thread], dgamma[i], turn > 0);
+            put(&sums[(EACH + i) * pitch + thread], dbeta[i], turn > 0);
+        }
         __syncthreads();
     }
     for (unsigned i = threadIdx.x; i < 2 * width; i += blockDim.x) {
         unsigned column = i % width, at = column / P;
-        partial[(size_t)blockIdx.x * 2 * width + i] = sums[(i / width * EACH + at / team * P + column % P) * pitch + at % team];
+        partial[(size_t)blockIdx.x * 2 * width + i] =
+            sums[(i / width * EACH + at / team * P + column % P) * pitch + at % team];
     }
 }
 
 /* dgamma (blockIdx.y 0) and dbeta (1): a lane per column, GROUPS warps share the slices. */
-static __global__ void norm_combine_kernel(float *dgamma, float *dbeta, const float *__restrict__ partial, size_t blocks, size_t width,
-                                           bool add_gamma, bool add_beta)
+static __global__ void norm_combine_kernel(float *dgamma, float *dbeta, const float *__restrict__ partial,
+                                           size_t blocks, size_t width, bool add_gamma, bool add_beta)
 {
     KERNEL_SHARED(float, sums, GROUPS *WARP);
     float *to = blockIdx.y ? dbeta : dgamma;
@@ -233,8 +239,8 @@ static size_t idle(size_t width, size_t each)
     return teams_of(width, each).team * each - width;
 }
 
-/* Columns of a thread where rows go by packs: as many as let a warp alone have a row, at most `most`; of a wider row 16, or 8
- * where that leaves fewer threads without. */
+/* Columns of a thread where rows go by packs: as many as let a warp alone have a row, at most `most`; of a wider row
+ * 16, or 8 where that leaves fewer threads without. */
 static size_t each_of(size_t width, size_t most)
 {
     if (width <= most * WARP) return (width + 8 * WARP - 1) / (8 * WARP) * 8;
@@ -249,14 +255,19 @@ static size_t each_of(size_t width, size_t most)
         __VA_ARGS__;                                                                                                   \
     } while (0)
 
-/* Runs `body` with P, EACH = columns of a thread, `most` (16 or 32) for a warp that has a row alone, and t = the teams. */
+/* Runs `body` with P, EACH = columns of a thread, `most` (16 or 32) for a warp that has a row alone, and t = the teams.
+ */
 #define NORM_PACKED(fits, T, width, most, ...)                                                                         \
     KERNEL_PACKED(fits, T, {                                                                                           \
         size_t each = P == 1 ? 8 : each_of(width, most);                                                               \
-        if (P == 1 || each == 8) NORM_TEAMS(width, 8, __VA_ARGS__);                                                    \
-        else if (each == 16) NORM_TEAMS(width, (P > 1 ? 16 : 8), __VA_ARGS__);                                         \
-        else if (each == 24) NORM_TEAMS(width, (P > 1 && (most) > 16 ? 24 : 8), __VA_ARGS__);                          \
-        else NORM_TEAMS(width, (P > 1 && (most) > 16 ? 32 : 8), __VA_ARGS__); /* what does not come there has 8 */     \
+        if (P == 1 || each == 8)                                                                                       \
+            NORM_TEAMS(width, 8, __VA_ARGS__);                                                                         \
+        else if (each == 16)                                                                                           \
+            NORM_TEAMS(width, (P > 1 ? 16 : 8), __VA_ARGS__);                                                          \
+        else if (each == 24)                                                                                           \
+            NORM_TEAMS(width, (P > 1 && (most) > 16 ? 24 : 8), __VA_ARGS__);                                           \
+        else                                                                                                           \
+            NORM_TEAMS(width, (P > 1 && (most) > 16 ? 32 : 8), __VA_ARGS__); /* what does not come there has 8 */      \
     })
 
 extern "C" size_t norm_scratch_floats(size_t rows, size_t width)
@@ -265,17 +276,19 @@ extern "C" size_t norm_scratch_floats(size_t rows, size_t width)
 }
 
 extern "C" int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const struct kernel_dropout *dropout,
-                                 const void *residual, const void *gamma, const void *beta, size_t rows, size_t width, bool rms,
-                                 enum kernel_type type, kernel_stream stream)
+                                 const void *residual, const void *gamma, const void *beta, size_t rows, size_t width,
+                                 bool rms, enum kernel_type type, kernel_stream stream)
 {
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
-        bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(sum) && packs(x) && packs(residual) && packs(gamma) && packs(beta);
+        bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(sum) && packs(x) && packs(residual) &&
+                    packs(gamma) && packs(beta);
         NORM_PACKED(fits, T, width, FORWARD_EACH, KERNEL_FLAG(dropout && residual, DROPS, {
-            KERNEL_LAUNCH((norm_forward_kernel<T, P, EACH, DROPS>), blocks_for(rows, t.threads / t.team), t.threads, 0, stream, (T *)y,
-                          (T *)sum, stats, (const T *)x, (const T *)residual, (const T *)gamma, (const T *)beta,
-                          DROPS ? *dropout : kernel_dropout{}, rows, (unsigned)width, t.team, rms);
-        }));
+                        KERNEL_LAUNCH((norm_forward_kernel<T, P, EACH, DROPS>), blocks_for(rows, t.threads / t.team),
+                                      t.threads, 0, stream, (T *)y, (T *)sum, stats, (const T *)x, (const T *)residual,
+                                      (const T *)gamma, (const T *)beta, DROPS ? *dropout : kernel_dropout{}, rows,
+                                      (unsigned)width, t.team, rms);
+                    }));
     });
     return cudaGetLastError();
 }
@@ -289,22 +302,24 @@ extern "C" int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, voi
     float *partial = dgamma || dbeta ? scratch : nullptr;
     if (rows)
         KERNEL_DISPATCH(type, {
-            bool fits = width % (16 / sizeof(T)) == 0 && packs(dinput) && packs(dx) && packs(dy) && packs(dsum) && packs(input) && packs(gamma);
+            bool fits = width % (16 / sizeof(T)) == 0 && packs(dinput) && packs(dx) && packs(dy) && packs(dsum) &&
+                        packs(input) && packs(gamma);
             NORM_PACKED(fits, T, width, BACKWARD_EACH, KERNEL_FLAG(dropout && dx, DROPS, {
-                blocks = blocks_for(rows, t.threads / t.team);
-                unsigned most = EACH > 8 ? MOST_BLOCKS / 2 : MOST_BLOCKS; /* by registers */
-                if (blocks > most) blocks = most;
-                size_t shared = 2 * EACH * sums_pitch(t.team) * sizeof(float);
-                int e = allow_shared(norm_backward_kernel<T, P, EACH, DROPS>, shared);
-                if (e) return e;
-                KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH, DROPS>), blocks, t.threads, shared, stream,
-                              (T *)dinput, (T *)dx, partial, (const T *)dy, (const T *)dsum, (const T *)input, (const T *)gamma,
-                              stats, DROPS ? *dropout : kernel_dropout{}, rows, (unsigned)width, t.team, rms, add[NORM_DINPUT],
-                              add[NORM_DX]);
-            }));
+                            blocks = blocks_for(rows, t.threads / t.team);
+                            unsigned most = EACH > 8 ? MOST_BLOCKS / 2 : MOST_BLOCKS; /* by registers */
+                            if (blocks > most) blocks = most;
+                            size_t shared = 2 * EACH * sums_pitch(t.team) * sizeof(float);
+                            int e = allow_shared(norm_backward_kernel<T, P, EACH, DROPS>, shared);
+                            if (e) return e;
+                            KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH, DROPS>), blocks, t.threads, shared, stream,
+                                          (T *)dinput, (T *)dx, partial, (const T *)dy, (const T *)dsum,
+                                          (const T *)input, (const T *)gamma, stats,
+                                          DROPS ? *dropout : kernel_dropout{}, rows, (unsigned)width, t.team, rms,
+                                          add[NORM_DINPUT], add[NORM_DX]);
+                        }));
         });
     if (dgamma || dbeta)
-        KERNEL_LAUNCH(norm_combine_kernel, dim3(blocks_for(width, WARP), 2), GROUPS * WARP, 0, stream, dgamma, dbeta, scratch,
-                      (size_t)blocks, width, add[NORM_DGAMMA], add[NORM_DBETA]);
+        KERNEL_LAUNCH(norm_combine_kernel, dim3(blocks_for(width, WARP), 2), GROUPS * WARP, 0, stream, dgamma, dbeta,
+                      scratch, (size_t)blocks, width, add[NORM_DGAMMA], add[NORM_DBETA]);
     return cudaGetLastError();
 }

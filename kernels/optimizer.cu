@@ -1,16 +1,38 @@
-/* The update: squared norm in blocks of 1,024 elements, AdamW, SGD with momentum. Masters are f32, moments f32 or bf16; a bf16
- * working copy of the weights is written in the same pass. The guard decides on the device whether and how the update is applied.
+/* The update: squared norm in blocks of 1,024 elements, AdamW, SGD with momentum. Masters are f32, moments f32 or bf16;
+ * a bf16 working copy of the weights is written in the same pass. The guard decides on the device whether and how the
+ * update is applied.
  *
- *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r (m c1 / (sqrt(v c2) + eps) + decay w),  g scaled by the clip
+ *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r (m c1 / (sqrt(v c2) + eps) + decay w),  g scaled by the
+ * clip
  *
- * The weights move by the moments in f32; bf16 ones are rounded up or down as they are stored, by noise whose address is the
- * element's index in the arena (kernels.h): in the mean nothing is lost of steps that nearest rounding would drop. */
+ * The weights move by the moments in f32; bf16 ones are rounded up or down as they are stored, by noise whose address
+ * is the element's index in the arena (kernels.h): in the mean nothing is lost of steps that nearest rounding would
+ * drop. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, COMBINE_THREADS = 1024, FOUR = 4, PACKS = 2 };
-enum { NORM_BLOCK = 1024, NORM_BLOCKS = 32, NORM_SPAN = NORM_BLOCK * NORM_BLOCKS, NORM_FOURS = NORM_BLOCK / (FOUR * WARP) };
-enum { RATE, SCALE, DECAY, BETA1, ONE_MINUS_BETA1, BETA2, ONE_MINUS_BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, APPLY, SCALARS }; /* as op_adamw's */
-enum { APPLIED, NORM, FINITE };                                                                      /* as op_guard's */
+enum {
+    NORM_BLOCK = 1024,
+    NORM_BLOCKS = 32,
+    NORM_SPAN = NORM_BLOCK * NORM_BLOCKS,
+    NORM_FOURS = NORM_BLOCK / (FOUR * WARP)
+};
+enum {
+    RATE,
+    SCALE,
+    DECAY,
+    BETA1,
+    ONE_MINUS_BETA1,
+    BETA2,
+    ONE_MINUS_BETA2,
+    EPSILON,
+    CORRECTION1,
+    CORRECTION2,
+    MOMENTUM,
+    APPLY,
+    SCALARS
+};                              /* as op_adamw's */
+enum { APPLIED, NORM, FINITE }; /* as op_guard's */
 
 /* Elements i .. i + 3, by one access where P is 4 and all four are there; zeros past the end. */
 template <int P> static __device__ __forceinline__ pack<float, FOUR> load_four(const float *x, size_t i, size_t count)
@@ -22,9 +44,10 @@ template <int P> static __device__ __forceinline__ pack<float, FOUR> load_four(c
     return four;
 }
 
-/* The sum of squares of a block, by a warp, all of whose loads are under way at once; which element a lane adds when is the same for
- * every P. */
-template <int P> static __device__ __forceinline__ double block_square(const float *gradient, size_t block, size_t count)
+/* The sum of squares of a block, by a warp, all of whose loads are under way at once; which element a lane adds when is
+ * the same for every P. */
+template <int P>
+static __device__ __forceinline__ double block_square(const float *gradient, size_t block, size_t count)
 {
     size_t first = block * NORM_BLOCK + threadIdx.x % WARP * FOUR;
     pack<float, FOUR> g[NORM_FOURS];
@@ -32,9 +55,8 @@ template <int P> static __device__ __forceinline__ double block_square(const flo
     KERNEL_UNROLL
     for (unsigned k = 0; k < NORM_FOURS; k++) g[k] = load_four<P>(gradient, first + k * WARP * FOUR, count);
     KERNEL_UNROLL
-    for (unsigned k = 0; k < NORM_FOURS; k++)
-        KERNEL_UNROLL
-        for (int e = 0; e < FOUR; e++) sum += (double)g[k].v[e] * (double)g[k].v[e];
+    for (unsigned k = 0; k < NORM_FOURS; k++) KERNEL_UNROLL
+    for (int e = 0; e < FOUR; e++) sum += (double)g[k].v[e] * (double)g[k].v[e];
     return warp_sum(sum);
 }
 
@@ -75,7 +97,8 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* partial of blocks whose sums lie where `at` says: the same additions as squared_norm_blocks_kernel's. */
 static __global__ void __launch_bounds__(THREADS)
-    gathered_spans_kernel(double *__restrict__ partial, const double *__restrict__ sums, const int32_t *__restrict__ at, size_t blocks)
+    gathered_spans_kernel(double *__restrict__ partial, const double *__restrict__ sums, const int32_t *__restrict__ at,
+                          size_t blocks)
 {
     size_t block = (size_t)blockIdx.x * THREADS + threadIdx.x, span = block / NORM_BLOCKS;
     if (span * NORM_BLOCKS >= blocks) return; /* whole warps */
@@ -100,8 +123,8 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
     }
 }
 
-static __global__ void select_row_kernel(float *__restrict__ y, const float *__restrict__ rows, const float *__restrict__ control,
-                                         size_t width)
+static __global__ void select_row_kernel(float *__restrict__ y, const float *__restrict__ rows,
+                                         const float *__restrict__ control, size_t width)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < width) y[i] = rows[control[APPLIED] != 0.0f ? width + i : i];
@@ -113,8 +136,8 @@ struct norm_records {
 
 /* One block. Every thread comes to the same decision; the old one is read before it is overwritten. */
 static __global__ void guard_kernel(float *__restrict__ scalars, float *control, const float *__restrict__ loss,
-                                    const float *__restrict__ rows, const float *__restrict__ settings, struct norm_records norms,
-                                    size_t count, size_t groups)
+                                    const float *__restrict__ rows, const float *__restrict__ settings,
+                                    struct norm_records norms, size_t count, size_t groups)
 {
     const float *row = control[APPLIED] != 0.0f ? rows + groups * SCALARS : rows;
     double sum = 0;
@@ -132,13 +155,15 @@ static __global__ void guard_kernel(float *__restrict__ scalars, float *control,
     }
 }
 
-/* A thread has PACKS packs of P elements, a block's width apart: their loads are all under way before the first is needed. */
+/* A thread has PACKS packs of P elements, a block's width apart: their loads are all under way before the first is
+ * needed. */
 static __device__ __forceinline__ size_t pack_at(unsigned k, unsigned elements)
 {
     return ((size_t)blockIdx.x * PACKS * THREADS + k * THREADS + threadIdx.x) * elements;
 }
 
-template <int P> static __device__ __forceinline__ void store_working(bf16 *working, size_t i, const pack<float, P> &weights)
+template <int P>
+static __device__ __forceinline__ void store_working(bf16 *working, size_t i, const pack<float, P> &weights)
 {
     pack<bf16, P> copy;
     if (!working) return;
@@ -149,7 +174,8 @@ template <int P> static __device__ __forceinline__ void store_working(bf16 *work
 
 /* The words of elements i .. i + P - 1 of a range that begins at `first` of the arena; zeros for moments in f32. */
 template <typename M, int P>
-static __device__ __forceinline__ void rounding_words(unsigned (&words)[P], struct kernel_noise noise, size_t first, size_t i)
+static __device__ __forceinline__ void rounding_words(unsigned (&words)[P], struct kernel_noise noise, size_t first,
+                                                      size_t i)
 {
     KERNEL_UNROLL
     for (int e = 0; e < P; e++) words[e] = 0;
@@ -159,8 +185,10 @@ static __device__ __forceinline__ void rounding_words(unsigned (&words)[P], stru
     const unsigned all[FOUR] = {four.x, four.y, four.z, four.w};
     KERNEL_UNROLL
     for (int e = 0; e < FOUR; e++)
-        if (P == FOUR) words[e % P] = all[e];
-        else if (at % FOUR == (size_t)e) words[0] = all[e];
+        if (P == FOUR)
+            words[e % P] = all[e];
+        else if (at % FOUR == (size_t)e)
+            words[0] = all[e];
 }
 
 template <typename M> static __device__ __forceinline__ M stored_moment(float x, unsigned half);
@@ -171,7 +199,8 @@ template <> __device__ __forceinline__ float stored_moment<float>(float x, unsig
     return x;
 }
 
-/* The lower half of x decides with what share of the 65,536 halves it goes up. What is not finite only loses its lower half. */
+/* The lower half of x decides with what share of the 65,536 halves it goes up. What is not finite only loses its lower
+ * half. */
 template <> __device__ __forceinline__ bf16 stored_moment<bf16>(float x, unsigned half)
 {
     unsigned bits = __float_as_uint(x);
@@ -181,8 +210,9 @@ template <> __device__ __forceinline__ bf16 stored_moment<bf16>(float x, unsigne
 
 template <typename M, int P>
 static __global__ void __launch_bounds__(THREADS)
-    adamw_kernel(float *__restrict__ weights, M *__restrict__ moment1, M *__restrict__ moment2, bf16 *__restrict__ working,
-                 const float *__restrict__ gradient, const float *__restrict__ s, size_t count, size_t first, struct kernel_noise noise)
+    adamw_kernel(float *__restrict__ weights, M *__restrict__ moment1, M *__restrict__ moment2,
+                 bf16 *__restrict__ working, const float *__restrict__ gradient, const float *__restrict__ s,
+                 size_t count, size_t first, struct kernel_noise noise)
 {
     pack<float, P> g[PACKS], w[PACKS];
     pack<M, P> m[PACKS], v[PACKS];
@@ -207,7 +237,8 @@ static __global__ void __launch_bounds__(THREADS)
             float x = g[k].v[e] * s[SCALE];
             float m1 = s[BETA1] * to_float(m[k].v[e]) + s[ONE_MINUS_BETA1] * x;
             float m2 = s[BETA2] * to_float(v[k].v[e]) + s[ONE_MINUS_BETA2] * x * x;
-            w[k].v[e] -= s[RATE] * (m1 * s[CORRECTION1] / (sqrtf(m2 * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w[k].v[e]);
+            w[k].v[e] -=
+                s[RATE] * (m1 * s[CORRECTION1] / (sqrtf(m2 * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w[k].v[e]);
             m[k].v[e] = stored_moment<M>(m1, words[e]);
             v[k].v[e] = stored_moment<M>(m2, words[e] >> 16);
         }
@@ -220,8 +251,9 @@ static __global__ void __launch_bounds__(THREADS)
 
 template <typename M, int P>
 static __global__ void __launch_bounds__(THREADS)
-    sgd_kernel(float *__restrict__ weights, M *__restrict__ moment, bf16 *__restrict__ working, const float *__restrict__ gradient,
-               const float *__restrict__ s, size_t count, size_t first, struct kernel_noise noise)
+    sgd_kernel(float *__restrict__ weights, M *__restrict__ moment, bf16 *__restrict__ working,
+               const float *__restrict__ gradient, const float *__restrict__ s, size_t count, size_t first,
+               struct kernel_noise noise)
 {
     pack<float, P> g[PACKS], w[PACKS];
     pack<M, P> m[PACKS];
@@ -259,12 +291,14 @@ extern "C" size_t squared_norm_scratch_doubles(size_t elements)
     return 2 * (size_t)blocks_for(elements, NORM_SPAN);
 }
 
-extern "C" int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements, kernel_stream stream)
+extern "C" int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements,
+                                 kernel_stream stream)
 {
     unsigned blocks = blocks_for(elements, NORM_SPAN);
     if (blocks)
-        KERNEL_PACKED(packs(gradient), float,
-                      KERNEL_LAUNCH(squared_norm_blocks_kernel<P>, blocks, THREADS, 0, stream, scratch, gradient, elements));
+        KERNEL_PACKED(
+            packs(gradient), float,
+            KERNEL_LAUNCH(squared_norm_blocks_kernel<P>, blocks, THREADS, 0, stream, scratch, gradient, elements));
     KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, record, scratch, (size_t)blocks);
     return cudaGetLastError();
 }
@@ -272,15 +306,20 @@ extern "C" int squared_norm_cuda(float *record, double *scratch, const float *gr
 extern "C" int block_squares_cuda(double *sums, const float *gradient, size_t elements, kernel_stream stream)
 {
     if (!elements) return 0;
-    KERNEL_PACKED(packs(gradient), float, KERNEL_LAUNCH(block_squares_kernel<P>, blocks_for(elements, NORM_BLOCK * (THREADS / WARP)), THREADS, 0,
-                                                        stream, sums, gradient, elements));
+    KERNEL_PACKED(packs(gradient), float,
+                  KERNEL_LAUNCH(block_squares_kernel<P>, blocks_for(elements, NORM_BLOCK * (THREADS / WARP)), THREADS,
+                                0, stream, sums, gradient, elements));
     return cudaGetLastError();
 }
 
-extern "C" int combined_norm_cuda(float *record, double *scratch, const double *sums, const int32_t *at, size_t blocks, kernel_stream stream)
+extern "C" int combined_norm_cuda(float *record, double *scratch, const double *sums, const int32_t *at, size_t blocks,
+                                  kernel_stream stream)
 {
-    if (blocks) KERNEL_LAUNCH(gathered_spans_kernel, blocks_for(blocks, THREADS), THREADS, 0, stream, scratch, sums, at, blocks);
-    KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, record, scratch, (size_t)blocks_for(blocks, NORM_BLOCKS));
+    if (blocks)
+        KERNEL_LAUNCH(gathered_spans_kernel, blocks_for(blocks, THREADS), THREADS, 0, stream, scratch, sums, at,
+                      blocks);
+    KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, record, scratch,
+                  (size_t)blocks_for(blocks, NORM_BLOCKS));
     return cudaGetLastError();
 }
 
@@ -301,29 +340,33 @@ extern "C" int guard_cuda(float *scalars, float *control, const float *loss, con
     return cudaGetLastError();
 }
 
-extern "C" int adamw_cuda(float *weights, void *moment1, void *moment2, void *working, const float *gradient, const float *scalars,
-                          size_t elements, size_t first, struct kernel_noise noise, enum kernel_type moments, kernel_stream stream)
+extern "C" int adamw_cuda(float *weights, void *moment1, void *moment2, void *working, const float *gradient,
+                          const float *scalars, size_t elements, size_t first, struct kernel_noise noise,
+                          enum kernel_type moments, kernel_stream stream)
 {
     if (!elements) return 0;
-    bool fits = elements % FOUR == 0 && first % FOUR == 0 && packs(weights) && packs(moment1) && packs(moment2) && packs(working) &&
-                packs(gradient);
+    bool fits = elements % FOUR == 0 && first % FOUR == 0 && packs(weights) && packs(moment1) && packs(moment2) &&
+                packs(working) && packs(gradient);
     KERNEL_DISPATCH(moments, {
         KERNEL_PACKED(fits, float,
-                      KERNEL_LAUNCH((adamw_kernel<T, P>), blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream, weights,
-                                    (T *)moment1, (T *)moment2, (bf16 *)working, gradient, scalars, elements, first, noise));
+                      KERNEL_LAUNCH((adamw_kernel<T, P>), blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream,
+                                    weights, (T *)moment1, (T *)moment2, (bf16 *)working, gradient, scalars, elements,
+                                    first, noise));
     });
     return cudaGetLastError();
 }
 
-extern "C" int sgd_cuda(float *weights, void *moment, void *working, const float *gradient, const float *scalars, size_t elements,
-                        size_t first, struct kernel_noise noise, enum kernel_type moments, kernel_stream stream)
+extern "C" int sgd_cuda(float *weights, void *moment, void *working, const float *gradient, const float *scalars,
+                        size_t elements, size_t first, struct kernel_noise noise, enum kernel_type moments,
+                        kernel_stream stream)
 {
     if (!elements) return 0;
-    bool fits = elements % FOUR == 0 && first % FOUR == 0 && packs(weights) && packs(moment) && packs(working) && packs(gradient);
+    bool fits = elements % FOUR == 0 && first % FOUR == 0 && packs(weights) && packs(moment) && packs(working) &&
+                packs(gradient);
     KERNEL_DISPATCH(moments, {
         KERNEL_PACKED(fits, float,
-                      KERNEL_LAUNCH((sgd_kernel<T, P>), blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream, weights,
-                                    (T *)moment, (bf16 *)working, gradient, scalars, elements, first, noise));
+                      KERNEL_LAUNCH((sgd_kernel<T, P>), blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream,
+                                    weights, (T *)moment, (bf16 *)working, gradient, scalars, elements, first, noise));
     });
     return cudaGetLastError();
 }

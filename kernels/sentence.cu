@@ -1,13 +1,14 @@
-/* Between one row per token and one row per sentence: pooling (mean, first, last, attention), broadcast, segment sums. A
- * sentence's rows are summed in order by one thread per column. */
+/* Between one row per token and one row per sentence: pooling (mean, first, last, attention), broadcast, segment sums.
+ * A sentence's rows are summed in order by one thread per column. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128, SENTENCES_PER_BLOCK = 16, MEAN = 0, FIRST = 1, LAST = 2, ATTENTION = 3 };
 
 /* Attention pooling's weights: a block per sentence; softmax over its rows of x . query. */
 template <typename T>
-static __global__ void pool_weights_kernel(float *__restrict__ weights, const T *__restrict__ x, const int32_t *__restrict__ offsets,
-                                    const T *__restrict__ query, size_t width)
+static __global__ void pool_weights_kernel(float *__restrict__ weights, const T *__restrict__ x,
+                                           const int32_t *__restrict__ offsets, const T *__restrict__ query,
+                                           size_t width)
 {
     KERNEL_SHARED(float, scratch, WARP);
     int32_t from = offsets[blockIdx.x], to = offsets[blockIdx.x + 1];
@@ -24,29 +25,34 @@ static __global__ void pool_weights_kernel(float *__restrict__ weights, const T 
     top = block_max(top, scratch);
     for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) sum += expf(weights[n] - top);
     sum = block_sum(sum, scratch);
-    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) weights[n] = expf(weights[n] - top) / sum;
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x)
+        weights[n] = expf(weights[n] - top) / sum;
 }
 
 template <typename T>
-static __global__ void pool_forward_kernel(T *__restrict__ y, const float *__restrict__ weights, const T *__restrict__ x,
-                                    const int32_t *__restrict__ offsets, size_t width, int kind)
+static __global__ void pool_forward_kernel(T *__restrict__ y, const float *__restrict__ weights,
+                                           const T *__restrict__ x, const int32_t *__restrict__ offsets, size_t width,
+                                           int kind)
 {
     size_t s = blockIdx.x;
     int32_t from = offsets[s], to = offsets[s + 1];
     for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
         float sum = 0;
-        if (from < to && (kind == FIRST || kind == LAST)) sum = to_float(x[(size_t)(kind == FIRST ? from : to - 1) * width + i]);
+        if (from < to && (kind == FIRST || kind == LAST))
+            sum = to_float(x[(size_t)(kind == FIRST ? from : to - 1) * width + i]);
         if (kind == MEAN || kind == ATTENTION)
             for (int32_t n = from; n < to; n++)
-                sum += (kind == ATTENTION ? weights[n] : 1.0f / (float)(to - from)) * to_float(x[(size_t)n * width + i]);
+                sum +=
+                    (kind == ATTENTION ? weights[n] : 1.0f / (float)(to - from)) * to_float(x[(size_t)n * width + i]);
         y[s * width + i] = from_float<T>(sum);
     }
 }
 
 /* score (N) = w (dy . x - sum of w dy . x over the sentence): a block per sentence. */
 template <typename T>
-static __global__ void pool_score_kernel(float *__restrict__ score, const T *__restrict__ dy, const int32_t *__restrict__ offsets,
-                                  const T *__restrict__ x, const float *__restrict__ weights, size_t width)
+static __global__ void pool_score_kernel(float *__restrict__ score, const T *__restrict__ dy,
+                                         const int32_t *__restrict__ offsets, const T *__restrict__ x,
+                                         const float *__restrict__ weights, size_t width)
 {
     KERNEL_SHARED(float, scratch, WARP);
     size_t s = blockIdx.x;
@@ -54,7 +60,8 @@ static __global__ void pool_score_kernel(float *__restrict__ score, const T *__r
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     for (int32_t n = from + (int32_t)warp; n < to; n += (int32_t)warps) {
         float d = 0;
-        for (size_t i = lane; i < width; i += WARP) d += to_float(dy[s * width + i]) * to_float(x[(size_t)n * width + i]);
+        for (size_t i = lane; i < width; i += WARP)
+            d += to_float(dy[s * width + i]) * to_float(x[(size_t)n * width + i]);
         d = warp_sum(d);
         if (lane == 0) score[n] = d;
     }
@@ -68,8 +75,8 @@ static __global__ void pool_score_kernel(float *__restrict__ score, const T *__r
 
 template <typename T>
 static __global__ void pool_backward_kernel(T *dx, const T *__restrict__ dy, const int32_t *__restrict__ offsets,
-                                     const T *__restrict__ query, const float *__restrict__ weights,
-                                     const float *__restrict__ score, size_t width, int kind, bool add)
+                                            const T *__restrict__ query, const float *__restrict__ weights,
+                                            const float *__restrict__ score, size_t width, int kind, bool add)
 {
     size_t s = blockIdx.x;
     int32_t from = offsets[s], to = offsets[s + 1], one = kind == FIRST ? from : to - 1;
@@ -86,8 +93,8 @@ static __global__ void pool_backward_kernel(T *dx, const T *__restrict__ dy, con
 /* dquery in two stages: blocks of sentences, then the blocks in order. */
 template <typename T>
 static __global__ void pool_query_partial_kernel(float *__restrict__ partial, const T *__restrict__ x,
-                                          const int32_t *__restrict__ offsets, const float *__restrict__ score,
-                                          size_t sentences, size_t width)
+                                                 const int32_t *__restrict__ offsets, const float *__restrict__ score,
+                                                 size_t sentences, size_t width)
 {
     size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= width) return;
@@ -98,8 +105,8 @@ static __global__ void pool_query_partial_kernel(float *__restrict__ partial, co
     partial[(size_t)blockIdx.y * width + column] = sum;
 }
 
-static __global__ void pool_query_combine_kernel(float *__restrict__ dquery, const float *__restrict__ partial, size_t blocks,
-                                          size_t width, bool add)
+static __global__ void pool_query_combine_kernel(float *__restrict__ dquery, const float *__restrict__ partial,
+                                                 size_t blocks, size_t width, bool add)
 {
     size_t column = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= width) return;
@@ -110,7 +117,7 @@ static __global__ void pool_query_combine_kernel(float *__restrict__ dquery, con
 
 template <typename T>
 static __global__ void broadcast_add_kernel(T *__restrict__ y, const T *__restrict__ x, const T *__restrict__ v,
-                                     const int32_t *__restrict__ sentence, size_t width, size_t total)
+                                            const int32_t *__restrict__ sentence, size_t width, size_t total)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= total) return;
@@ -119,8 +126,8 @@ static __global__ void broadcast_add_kernel(T *__restrict__ y, const T *__restri
 }
 
 template <typename T>
-static __global__ void segment_sum_kernel(T *y, const T *__restrict__ x, const int32_t *__restrict__ offsets, size_t width,
-                                   size_t total, bool add)
+static __global__ void segment_sum_kernel(T *y, const T *__restrict__ x, const int32_t *__restrict__ offsets,
+                                          size_t width, size_t total, bool add)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= total) return;
@@ -131,10 +138,12 @@ static __global__ void segment_sum_kernel(T *y, const T *__restrict__ x, const i
 }
 
 template <typename T>
-static __global__ void clear_padding_kernel(T *x, const int32_t *__restrict__ offsets, size_t sentences, size_t total, size_t width)
+static __global__ void clear_padding_kernel(T *x, const int32_t *__restrict__ offsets, size_t sentences, size_t total,
+                                            size_t width)
 {
     size_t first = (size_t)offsets[sentences] * width;
-    for (size_t i = first + (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (size_t)gridDim.x * blockDim.x)
+    for (size_t i = first + (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < total;
+         i += (size_t)gridDim.x * blockDim.x)
         x[i] = from_float<T>(0.0f);
 }
 
@@ -146,7 +155,8 @@ extern "C" int clear_padding_cuda(void *x, const int32_t *offsets, size_t senten
     enum { BLOCKS = 64 };
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(clear_padding_kernel<T>, BLOCKS, THREADS, 0, stream, (T *)x, offsets, sentences, rows * width, width);
+        KERNEL_LAUNCH(clear_padding_kernel<T>, BLOCKS, THREADS, 0, stream, (T *)x, offsets, sentences, rows * width,
+                      width);
     });
     return cudaGetLastError();
 }
@@ -157,10 +167,10 @@ extern "C" int pool_forward_cuda(void *y, float *weights, const void *x, const i
     if (!sentences) return 0;
     KERNEL_DISPATCH(type, {
         if (kind == ATTENTION)
-            KERNEL_LAUNCH(pool_weights_kernel<T>, (unsigned)sentences, THREADS, 0, stream, weights, (const T *)x, offsets,
-                          (const T *)query, width);
-        KERNEL_LAUNCH(pool_forward_kernel<T>, (unsigned)sentences, THREADS, 0, stream, (T *)y, weights, (const T *)x, offsets,
-                      width, kind);
+            KERNEL_LAUNCH(pool_weights_kernel<T>, (unsigned)sentences, THREADS, 0, stream, weights, (const T *)x,
+                          offsets, (const T *)query, width);
+        KERNEL_LAUNCH(pool_forward_kernel<T>, (unsigned)sentences, THREADS, 0, stream, (T *)y, weights, (const T *)x,
+                      offsets, width, kind);
     });
     return cudaGetLastError();
 }
@@ -171,41 +181,43 @@ extern "C" size_t pool_scratch_floats(size_t sentences, size_t width)
 }
 
 extern "C" int pool_backward_cuda(void *dx, float *dquery, float *scratch, const void *dy, const int32_t *offsets,
-                                  const void *query, const void *x, const float *weights, size_t tokens, size_t sentences,
-                                  size_t width, int kind, const bool add[2], enum kernel_type type, kernel_stream stream)
+                                  const void *query, const void *x, const float *weights, size_t tokens,
+                                  size_t sentences, size_t width, int kind, const bool add[2], enum kernel_type type,
+                                  kernel_stream stream)
 {
     float *score = scratch, *partial = scratch + tokens;
     unsigned blocks = blocks_for(sentences, SENTENCES_PER_BLOCK), columns = blocks_for(width, THREADS);
     if (sentences)
         KERNEL_DISPATCH(type, {
             if (kind == ATTENTION)
-                KERNEL_LAUNCH(pool_score_kernel<T>, (unsigned)sentences, THREADS, 0, stream, score, (const T *)dy, offsets,
-                              (const T *)x, weights, width);
+                KERNEL_LAUNCH(pool_score_kernel<T>, (unsigned)sentences, THREADS, 0, stream, score, (const T *)dy,
+                              offsets, (const T *)x, weights, width);
             if (dx)
                 KERNEL_LAUNCH(pool_backward_kernel<T>, (unsigned)sentences, THREADS, 0, stream, (T *)dx, (const T *)dy,
                               offsets, (const T *)query, weights, score, width, kind, add[0]);
             if (dquery)
-                KERNEL_LAUNCH(pool_query_partial_kernel<T>, dim3(columns, blocks), THREADS, 0, stream, partial, (const T *)x,
-                              offsets, score, sentences, width);
+                KERNEL_LAUNCH(pool_query_partial_kernel<T>, dim3(columns, blocks), THREADS, 0, stream, partial,
+                              (const T *)x, offsets, score, sentences, width);
         });
     if (dquery)
-        KERNEL_LAUNCH(pool_query_combine_kernel, columns, THREADS, 0, stream, dquery, partial, (size_t)blocks, width, add[1]);
+        KERNEL_LAUNCH(pool_query_combine_kernel, columns, THREADS, 0, stream, dquery, partial, (size_t)blocks, width,
+                      add[1]);
     return cudaGetLastError();
 }
 
-extern "C" int broadcast_add_cuda(void *y, const void *x, const void *v, const int32_t *sentence, size_t rows, size_t width,
-                                  enum kernel_type type, kernel_stream stream)
+extern "C" int broadcast_add_cuda(void *y, const void *x, const void *v, const int32_t *sentence, size_t rows,
+                                  size_t width, enum kernel_type type, kernel_stream stream)
 {
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(broadcast_add_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
-                      (const T *)v, sentence, width, rows * width);
+        KERNEL_LAUNCH(broadcast_add_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y,
+                      (const T *)x, (const T *)v, sentence, width, rows * width);
     });
     return cudaGetLastError();
 }
 
-extern "C" int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, size_t sentences, size_t width, bool add,
-                                enum kernel_type type, kernel_stream stream)
+extern "C" int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, size_t sentences, size_t width,
+                                bool add, enum kernel_type type, kernel_stream stream)
 {
     if (!sentences) return 0;
     KERNEL_DISPATCH(type, {

@@ -1,5 +1,5 @@
-/* The proof of a protocol of system calls: no state that a power failure may leave is bad, and with any place in the code
- * that makes something durable taken away, one is. Include after cmocka.h. */
+/* The proof of a protocol of system calls: no state that a power failure may leave is bad, and with any place in the
+ * code that makes something durable taken away, one is. Include after cmocka.h. */
 #ifndef TESTS_CRASH_PROOF_H
 #define TESTS_CRASH_PROOF_H
 
@@ -68,8 +68,8 @@ static inline void crash_prove(struct crash_fixture *f, const char *name,
                                const char *(*fault)(void *, const char *, size_t), void *context,
                                struct crash_total *total)
 {
-    struct crash_search s = {.scratch = f->scratch, .fault = fault, .context = context,
-                             .random_states = crash_full(10, 80)};
+    struct crash_search s = {
+        .scratch = f->scratch, .fault = fault, .context = context, .random_states = crash_full(10, 80)};
     crash_search(&f->log, 0, &s);
     if (s.bad) print_error("%s: %zu of %zu states are bad; %s\n", name, s.bad, s.distinct, s.first);
     total->states += s.states;
@@ -82,8 +82,8 @@ static inline void crash_prove(struct crash_fixture *f, const char *name,
         size_t site = crash_site_of(total, &f->log, i, name), earlier = 0;
         while (f->log.calls[earlier].site != call->site) earlier++;
         if (earlier < i || total->site[site].noticed) continue;
-        struct crash_search without = {.scratch = f->scratch, .fault = fault, .context = context, .random_states = 4,
-                                       .stop_at_first = true};
+        struct crash_search without = {
+            .scratch = f->scratch, .fault = fault, .context = context, .random_states = 4, .stop_at_first = true};
         crash_search(&f->log, call->site, &without);
         crash_search_free(&without);
         total->removals++;
@@ -92,15 +92,18 @@ static inline void crash_prove(struct crash_fixture *f, const char *name,
     crash_free(&f->log);
 }
 
-/* Prints the figures and what was taken away and not missed; how many of those. `why`: what makes it good, NULL: nothing. */
+/* Prints the figures and what was taken away and not missed; how many of those. `why`: what makes it good, NULL:
+ * nothing. */
 static inline size_t crash_report(const struct crash_total *total, const char *name, const char *why)
 {
     size_t unnoticed = 0;
     for (size_t i = 0; i < total->sites; i++) {
         if (total->site[i].noticed) continue;
         unnoticed++;
-        if (why) print_message("taken away, and %s: %s\n", why, total->site[i].text);
-        else print_error("taken away, and nothing was found: %s\n", total->site[i].text);
+        if (why)
+            print_message("taken away, and %s: %s\n", why, total->site[i].text);
+        else
+            print_error("taken away, and nothing was found: %s\n", total->site[i].text);
     }
     print_message("figure %s.states %zu\nfigure %s.distinct %zu\nfigure %s.bad %zu\n", name, total->states, name,
                   total->distinct, name, total->bad);

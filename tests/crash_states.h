@@ -7,7 +7,8 @@
  * That is less than any file system in use promises, so what survives this survives them.
  *
  *     struct crash_log log;
- *     crash_begin(&log, "/dev/shm/x/live");         -- reads the tree as it stands, then records through watched_calls.h
+ *     crash_begin(&log, "/dev/shm/x/live");         -- reads the tree as it stands, then records through
+ * watched_calls.h
  *     ... code under test; crash_mark(&log) where it has promised more ...
  *     crash_end(&log);
  *     crash_search(&log, site, &search)    -- states at every point, as if the calls of `site` were not in the code */
@@ -69,8 +70,12 @@ static inline void crash_record(void *context, const struct system_call *call)
     }
     if (log->count == CRASH_CALLS) abort();
     struct crash_call *c = &log->calls[log->count++];
-    *c = (struct crash_call){.kind = (int)call->kind, .flags = call->flags, .descriptor = call->descriptor,
-                             .size = call->size, .offset = call->offset, .site = crash_site()};
+    *c = (struct crash_call){.kind = (int)call->kind,
+                             .flags = call->flags,
+                             .descriptor = call->descriptor,
+                             .size = call->size,
+                             .offset = call->offset,
+                             .site = crash_site()};
     snprintf(c->path, sizeof c->path, "%s", call->path);
     if (call->other) snprintf(c->other, sizeof c->other, "%s", call->other);
     if (call->bytes) {
@@ -102,8 +107,10 @@ static inline void crash_load(struct crash_log *log, int folder, const char *pat
         name->folder = folder;
         name->node = node;
         snprintf(name->name, sizeof name->name, "%.63s", entry->d_name);
-        if (S_ISDIR(about.st_mode)) crash_load(log, node, inside);
-        else log->before[node] = (unsigned char *)temporary_read(inside, &log->before_size[node]);
+        if (S_ISDIR(about.st_mode))
+            crash_load(log, node, inside);
+        else
+            log->before[node] = (unsigned char *)temporary_read(inside, &log->before_size[node]);
     }
     closedir(list);
 }
@@ -141,7 +148,7 @@ static inline void crash_free(struct crash_log *log)
 
 /* ---- the calls, interpreted up to a point ---- */
 
-struct crash_edit { /* one change of names: all of it or nothing */
+struct crash_edit {              /* one change of names: all of it or nothing */
     struct crash_name change[2]; /* node -1: the name goes */
     int changes;
     bool settled;
@@ -181,8 +188,10 @@ static inline struct crash_name *crash_find(struct crash_name *names, size_t cou
 static inline void crash_apply(struct crash_name *names, size_t *count, const struct crash_name *change)
 {
     struct crash_name *found = crash_find(names, *count, change->folder, change->name);
-    if (found && change->node < 0) *found = names[--*count];
-    else if (found) found->node = change->node;
+    if (found && change->node < 0)
+        *found = names[--*count];
+    else if (found)
+        found->node = change->node;
     else if (change->node >= 0) {
         if (*count == CRASH_NAMES) abort();
         names[(*count)++] = *change;
@@ -271,7 +280,9 @@ static inline void crash_step(struct crash_machine *m, const struct crash_call *
         m->position[fd] = 0;
         if (c->flags & O_TRUNC && a->node >= 0) abort(); /* nobody does so yet */
         break;
-    case CALL_CLOSE: m->open[fd] = -1; break;
+    case CALL_CLOSE:
+        m->open[fd] = -1;
+        break;
     case CALL_WRITE:
         if (file < 0) return;
         {
@@ -312,7 +323,8 @@ static inline void crash_step(struct crash_machine *m, const struct crash_call *
         a->node = -1;
         crash_change(m, &edit);
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
@@ -358,8 +370,10 @@ static inline size_t crash_file(const struct crash_machine *m, int file, enum cr
         if (w->file != file) continue;
         size_t length = w->call->size, keep = length;
         if (!w->synced) {
-            if (how == 4) keep = crash_random(random) & 1 ? length : 0;
-            else keep = seen >= cut ? 0 : cut - seen < length ? cut - seen : length;
+            if (how == 4)
+                keep = crash_random(random) & 1 ? length : 0;
+            else
+                keep = seen >= cut ? 0 : cut - seen < length ? cut - seen : length;
             seen += length + 1;
             if (!keep && (how == 0 || how == 4) && kind != BYTES_ALL) continue;
         }
@@ -552,10 +566,11 @@ static inline void crash_search_free(struct crash_search *s)
 /* What a call was, for messages: "fsync /step-00000003.tmp/state". */
 static inline const char *crash_call_text(char out[WATCH_PATH + 64], const struct crash_log *log, size_t i)
 {
-    static const char *const names[] = {"create", "write",  "fsync",    "close", "mkdir",
+    static const char *const names[] = {"create", "write",  "fsync", "close",    "mkdir",
                                         "rename", "unlink", "rmdir", "truncate", "open"};
     const struct crash_call *c = &log->calls[i];
-    if (c->kind >= CALL_READ) snprintf(out, WATCH_PATH + 64, "call %zu", i);
+    if (c->kind >= CALL_READ)
+        snprintf(out, WATCH_PATH + 64, "call %zu", i);
     else
         snprintf(out, WATCH_PATH + 64, "%s %s (call %zu)", names[c->kind], c->path + strlen(log->live), i);
     return out;

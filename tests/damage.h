@@ -8,11 +8,25 @@
 #include <stdint.h>
 #include <string.h>
 
-enum damage { DAMAGE_FLIP, DAMAGE_FLIPS, DAMAGE_TRUNCATE, DAMAGE_APPEND, DAMAGE_ZERO, DAMAGE_SWAP, DAMAGE_DUPLICATE,
-              DAMAGE_INSERT, DAMAGES };
+enum damage {
+    DAMAGE_FLIP,
+    DAMAGE_FLIPS,
+    DAMAGE_TRUNCATE,
+    DAMAGE_APPEND,
+    DAMAGE_ZERO,
+    DAMAGE_SWAP,
+    DAMAGE_DUPLICATE,
+    DAMAGE_INSERT,
+    DAMAGES
+};
 
-static const char *const damage_names[] = {"a flipped bit", "flipped bits", "a truncation", "bytes appended",
-                                           "zeroed bytes", "swapped bytes", "bytes duplicated in place",
+static const char *const damage_names[] = {"a flipped bit",
+                                           "flipped bits",
+                                           "a truncation",
+                                           "bytes appended",
+                                           "zeroed bytes",
+                                           "swapped bytes",
+                                           "bytes duplicated in place",
                                            "bytes repeated"};
 
 static inline size_t damage_draw(uint64_t *random, size_t below)
@@ -30,28 +44,37 @@ static inline bool damage(unsigned char *out, size_t *out_size, const unsigned c
     size_t a = damage_draw(random, size), b = damage_draw(random, size), low = a < b ? a : b, high = a < b ? b : a;
     size_t length = 1 + damage_draw(random, size - high);
     switch (kind) {
-    case DAMAGE_FLIP: out[a] ^= (unsigned char)(1u << damage_draw(random, 8)); break;
+    case DAMAGE_FLIP:
+        out[a] ^= (unsigned char)(1u << damage_draw(random, 8));
+        break;
     case DAMAGE_FLIPS:
         for (size_t n = 2 + damage_draw(random, 30); n > 0; n--)
             out[damage_draw(random, size)] ^= (unsigned char)(1u << damage_draw(random, 8));
         break;
-    case DAMAGE_TRUNCATE: *out_size = a; break;
+    case DAMAGE_TRUNCATE:
+        *out_size = a;
+        break;
     case DAMAGE_APPEND:
         memset(out + size, damage_draw(random, 2) ? 0 : '}', 1 + a % 64);
         *out_size += 1 + a % 64;
         break;
-    case DAMAGE_ZERO: memset(out + high, 0, length); break;
+    case DAMAGE_ZERO:
+        memset(out + high, 0, length);
+        break;
     case DAMAGE_SWAP:
         if (length > high - low) length = high - low;
         memcpy(out + low, in + high, length);
         memcpy(out + high, in + low, length);
         break;
-    case DAMAGE_DUPLICATE: memmove(out + low, in + high, length); break;
+    case DAMAGE_DUPLICATE:
+        memmove(out + low, in + high, length);
+        break;
     case DAMAGE_INSERT:
         memcpy(out + high + length, in + high, size - high);
         *out_size += length;
         break;
-    default: break;
+    default:
+        break;
     }
     return *out_size != size || memcmp(out, in, size) != 0;
 }

@@ -53,8 +53,10 @@ static inline void temporary_remove(const char *path)
                 char *inside;
                 if (asprintf(&inside, "%s/%s", path, entry->d_name) < 0) abort();
                 struct stat about;
-                if (lstat(inside, &about) == 0 && S_ISDIR(about.st_mode)) temporary_remove(inside);
-                else unlink(inside);
+                if (lstat(inside, &about) == 0 && S_ISDIR(about.st_mode))
+                    temporary_remove(inside);
+                else
+                    unlink(inside);
                 free(inside);
             }
         closedir(folder);

@@ -45,7 +45,7 @@ enum call_kind {
     CALL_KINDS,
 };
 #define WATCH_CHANGES ((1u << (CALL_TRUNCATE + 1)) - 1) /* what a crash between two of them can tell apart ...   */
-#define WATCH_OPENS   (WATCH_CHANGES | 1u << CALL_OPEN)  /* ... and where folders are opened to be synced or read */
+#define WATCH_OPENS   (WATCH_CHANGES | 1u << CALL_OPEN) /* ... and where folders are opened to be synced or read */
 #define WATCH_ALL     ((1u << CALL_KINDS) - 1)
 
 enum call_effect {
@@ -63,8 +63,8 @@ struct system_call {
     int flags;                /* of open, of renameat2 */
     int descriptor;           /* of write, fsync, close, truncate; what open returned */
     const void *bytes;
-    size_t size;              /* bytes written; new size of a truncated file */
-    off_t offset;             /* -1: at the file's position, or its end */
+    size_t size;  /* bytes written; new size of a truncated file */
+    off_t offset; /* -1: at the file's position, or its end */
 };
 
 enum { WATCH_DESCRIPTORS = 256, WATCH_PATH = 600 };
@@ -138,15 +138,21 @@ static inline enum fate watch_fate(enum call_kind kind)
     watch.hit = kind;
     watch.hits++;
     switch (watch.effect) {
-    case EFFECT_KILL: kill(getpid(), SIGKILL); return FATE_FAIL;
-    case EFFECT_TEAR: return FATE_LAST;
-    case EFFECT_SHORT: return FATE_HALF;
+    case EFFECT_KILL:
+        kill(getpid(), SIGKILL);
+        return FATE_FAIL;
+    case EFFECT_TEAR:
+        return FATE_LAST;
+    case EFFECT_SHORT:
+        return FATE_HALF;
     case EFFECT_FULL:
         if (n == watch.at && kind == CALL_WRITE) return FATE_HALF;
         if (kind != CALL_CREATE && kind != CALL_WRITE && kind != CALL_MKDIR) return FATE_NORMAL;
         errno = watch.number;
         return FATE_FAIL;
-    default: errno = watch.number; return FATE_FAIL;
+    default:
+        errno = watch.number;
+        return FATE_FAIL;
     }
 }
 
@@ -253,8 +259,12 @@ static ssize_t watch_write(int fd, const void *bytes, size_t size, off_t offset)
     ssize_t result = offset < 0 ? plain(fd, bytes, size) : real(fd, bytes, size, offset);
     if (watch_descriptor(fd))
         watch_told(fate, result >= 0,
-                   (struct system_call){.kind = CALL_WRITE, .path = watch.paths[fd], .descriptor = fd,
-                                        .bytes = bytes, .size = result > 0 ? (size_t)result : 0, .offset = offset});
+                   (struct system_call){.kind = CALL_WRITE,
+                                        .path = watch.paths[fd],
+                                        .descriptor = fd,
+                                        .bytes = bytes,
+                                        .size = result > 0 ? (size_t)result : 0,
+                                        .offset = offset});
     return result;
 }
 
@@ -330,8 +340,9 @@ static int watch_truncate(int fd, off_t size)
     enum fate fate = watch_fate(CALL_TRUNCATE);
     if (fate == FATE_FAIL) return -1;
     int result = real(fd, size);
-    watch_told(fate, !result, (struct system_call){.kind = CALL_TRUNCATE, .path = watch.paths[fd], .descriptor = fd,
-                                                   .size = (size_t)size});
+    watch_told(
+        fate, !result,
+        (struct system_call){.kind = CALL_TRUNCATE, .path = watch.paths[fd], .descriptor = fd, .size = (size_t)size});
     return result;
 }
 

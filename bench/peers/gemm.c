@@ -1,9 +1,8 @@
-/* Our matrix product beside oneDNN's on the shapes of a training step: forward (A B^T), gradient of the input (A B), gradient
- * of the weights (A^T B). Alternating, medians with quartiles, each on all threads; oneDNN by a matmul primitive made beforehand.
- * Before a call is timed the same side runs it for some milliseconds, so that its threads are awake, for which this machine takes up to one,
- * and its data is where it leaves it, and before that
- * comes a pause, in which the other side's threads stop spinning.
- *   gemm THREADS avx512|amx */
+/* Our matrix product beside oneDNN's on the shapes of a training step: forward (A B^T), gradient of the input (A B),
+ * gradient of the weights (A^T B). Alternating, medians with quartiles, each on all threads; oneDNN by a matmul
+ * primitive made beforehand. Before a call is timed the same side runs it for some milliseconds, so that its threads
+ * are awake, for which this machine takes up to one, and its data is where it leaves it, and before that comes a pause,
+ * in which the other side's threads stop spinning. gemm THREADS avx512|amx */
 #define CPU_VARIANT avx512
 #include "cpu/gemm.h"
 #include "graph/backends.h"
@@ -48,7 +47,8 @@ struct peer {
     dnnl_exec_arg_t args[3];
 };
 
-static void make(struct peer *p, dnnl_engine_t engine, size_t m, size_t n, size_t k, bool ta, bool tb, float *a, float *b, float *c)
+static void make(struct peer *p, dnnl_engine_t engine, size_t m, size_t n, size_t k, bool ta, bool tb, float *a,
+                 float *b, float *c)
 {
     dnnl_memory_desc_t da = matrix(m, k, ta), db = matrix(k, n, tb), dc = matrix(m, n, false);
     dnnl_matmul_desc_t desc;
@@ -86,18 +86,21 @@ int main(int argc, char **argv)
     dnnl_stream_create(&stream, engine, dnnl_stream_default_flags);
     struct call call = {.backend = backend};
     static const size_t shapes[][4] = {
-        {700, 384, 128, 0},  {700, 512, 128, 0},  {700, 128, 512, 0},  {700, 128, 512, 1},  {512, 128, 700, 2},  {8000, 128, 524, 2},
-        {700, 768, 256, 0},  {700, 1024, 256, 0}, {700, 256, 1024, 0}, {524, 8000, 256, 0}, {524, 8000, 128, 0}, {700, 256, 1024, 1},
-        {700, 1024, 256, 1}, {524, 256, 8000, 1}, {1024, 256, 700, 2}, {256, 1024, 700, 2}, {8000, 256, 524, 2}, {700, 1536, 512, 0},
-        {700, 2048, 512, 0}, {700, 512, 2048, 0}, {524, 8000, 512, 0}, {700, 512, 2048, 1}, {524, 512, 8000, 1}, {2048, 512, 700, 2},
-        {512, 512, 700, 2},  {8000, 512, 524, 2}};
+        {700, 384, 128, 0},  {700, 512, 128, 0},  {700, 128, 512, 0},  {700, 128, 512, 1},  {512, 128, 700, 2},
+        {8000, 128, 524, 2}, {700, 768, 256, 0},  {700, 1024, 256, 0}, {700, 256, 1024, 0}, {524, 8000, 256, 0},
+        {524, 8000, 128, 0}, {700, 256, 1024, 1}, {700, 1024, 256, 1}, {524, 256, 8000, 1}, {1024, 256, 700, 2},
+        {256, 1024, 700, 2}, {8000, 256, 524, 2}, {700, 1536, 512, 0}, {700, 2048, 512, 0}, {700, 512, 2048, 0},
+        {524, 8000, 512, 0}, {700, 512, 2048, 1}, {524, 512, 8000, 1}, {2048, 512, 700, 2}, {512, 512, 700, 2},
+        {8000, 512, 524, 2}};
     static const char *const kinds[] = {"x W^T", "dy W", "dy^T x"};
-    printf("{\"instructions\": \"%s\", \"threads\": %zu, \"unit\": \"GFLOP/s, median of %d, and quartiles\", \"products\": [\n", variant,
-           threads, REPEATS);
+    printf("{\"instructions\": \"%s\", \"threads\": %zu, \"unit\": \"GFLOP/s, median of %d, and quartiles\", "
+           "\"products\": [\n",
+           variant, threads, REPEATS);
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         size_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
         bool ta = shapes[s][3] == 2, tb = shapes[s][3] == 0;
-        float *a = aligned_alloc(64, m * k * 4 + 64), *b = aligned_alloc(64, k * n * 4 + 64), *c = aligned_alloc(64, m * n * 4 + 64);
+        float *a = aligned_alloc(64, m * k * 4 + 64), *b = aligned_alloc(64, k * n * 4 + 64),
+              *c = aligned_alloc(64, m * n * 4 + 64);
         for (size_t i = 0; i < m * k; i++) a[i] = (float)(i * 2654435761u % 1000) / 500 - 1;
         for (size_t i = 0; i < k * n; i++) b[i] = (float)(i * 2246822519u % 1000) / 500 - 1;
         struct product p = {.m = m, .n = n, .k = k, .c = c, .ldc = n};
@@ -125,11 +128,14 @@ int main(int argc, char **argv)
         }
         sort(ours);
         sort(theirs);
-        double gflop = 2.0 * (double)m * (double)n * (double)k / 1e9, x = gflop / ours[REPEATS / 2], y = gflop / theirs[REPEATS / 2];
-        printf("  {\"m\": %zu, \"n\": %zu, \"k\": %zu, \"product\": \"%s\", \"ours\": %.1f, \"onednn\": %.1f, \"ratio\": %.3f, "
+        double gflop = 2.0 * (double)m * (double)n * (double)k / 1e9, x = gflop / ours[REPEATS / 2],
+               y = gflop / theirs[REPEATS / 2];
+        printf("  {\"m\": %zu, \"n\": %zu, \"k\": %zu, \"product\": \"%s\", \"ours\": %.1f, \"onednn\": %.1f, "
+               "\"ratio\": %.3f, "
                "\"ours quartiles\": [%.1f, %.1f], \"onednn quartiles\": [%.1f, %.1f]}%s\n",
                m, n, k, kinds[shapes[s][3]], x, y, x / y, gflop / ours[3 * REPEATS / 4], gflop / ours[REPEATS / 4],
-               gflop / theirs[3 * REPEATS / 4], gflop / theirs[REPEATS / 4], s + 1 < sizeof shapes / sizeof *shapes ? "," : "");
+               gflop / theirs[3 * REPEATS / 4], gflop / theirs[REPEATS / 4],
+               s + 1 < sizeof shapes / sizeof *shapes ? "," : "");
         fflush(stdout);
         free(a);
         free(b);

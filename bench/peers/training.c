@@ -2,11 +2,11 @@
  *
  *     training BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS RECOMPUTE MOMENTS
  *
- * BATCHES holds u32 numbers: how many batches; for each its number of sentences; for each of them its length and its ids, without
- * marks (0 start, 1 end, 2 unknown). A batch is one slot. The initial weights go to WEIGHTS (safetensors). First two lines written:
- * anonymous memory when main began, in bytes, and the number of parameters. Then every line read is the number of a batch, and a
- * step on it answers with its seconds and loss. RECOMPUTE: none, cheap or block (train.recompute); MOMENTS: f32 or bf16
- * (optimizer.moments). */
+ * BATCHES holds u32 numbers: how many batches; for each its number of sentences; for each of them its length and its
+ * ids, without marks (0 start, 1 end, 2 unknown). A batch is one slot. The initial weights go to WEIGHTS (safetensors).
+ * First two lines written: anonymous memory when main began, in bytes, and the number of parameters. Then every line
+ * read is the number of a batch, and a step on it answers with its seconds and loss. RECOMPUTE: none, cheap or block
+ * (train.recompute); MOMENTS: f32 or bf16 (optimizer.moments). */
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
 #include "graph/backends.h"
@@ -98,7 +98,8 @@ static void write_weights(const struct model *m, const char *path)
     struct safetensors_tensor *tensors = calloc(count, sizeof *tensors);
     for (size_t i = 0; i < count; i++) {
         const struct parameter *p = parameters_get(m->parameters, i);
-        tensors[i] = (struct safetensors_tensor){.name = p->name, .dtype = SAFETENSORS_F32, .rank = p->rank, .data = m->weights + p->offset};
+        tensors[i] = (struct safetensors_tensor){
+            .name = p->name, .dtype = SAFETENSORS_F32, .rank = p->rank, .data = m->weights + p->offset};
         memcpy(tensors[i].shape, p->shape, p->rank * sizeof *p->shape);
     }
     struct sink_fd file = {open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600), path};
@@ -116,12 +117,25 @@ int main(int count, char **arguments)
     for (size_t i = 0; i < 5; i++) number[i] = strtoul(arguments[2 + i], NULL, 10);
     struct batches all = read_batches(arguments[1]);
     struct stack_config stack = {.width = number[0], .layers = number[1], .heads = number[2], .pooling = POOLING_MEAN};
-    struct model_config config = {.encoder = stack, .decoder = stack, .latent = {.width = 32, .memory = 1, .sample = true},
-                                  .share_embedding = true, .tie_output = true, .vocabulary = number[3], .positions = all.longest + 2};
-    struct optimizer_config how = {.kind = OPTIMIZER_ADAMW, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .clip = 1,
-                                   .encoder_factor = 1, .latent_factor = 1, .decoder_factor = 1,
+    struct model_config config = {.encoder = stack,
+                                  .decoder = stack,
+                                  .latent = {.width = 32, .memory = 1, .sample = true},
+                                  .share_embedding = true,
+                                  .tie_output = true,
+                                  .vocabulary = number[3],
+                                  .positions = all.longest + 2};
+    struct optimizer_config how = {.kind = OPTIMIZER_ADAMW,
+                                   .beta1 = 0.9,
+                                   .beta2 = 0.999,
+                                   .epsilon = 1e-8,
+                                   .weight_decay = 0.01,
+                                   .clip = 1,
+                                   .encoder_factor = 1,
+                                   .latent_factor = 1,
+                                   .decoder_factor = 1,
                                    .moments = !strcmp(arguments[9], "bf16") ? MOMENTS_BF16 : MOMENTS_F32};
-    struct slot_options options = {.encoder_tokens = all.most_tokens + all.most_sentences, .decoder_tokens = all.most_tokens,
+    struct slot_options options = {.encoder_tokens = all.most_tokens + all.most_sentences,
+                                   .decoder_tokens = all.most_tokens,
                                    .sentences = all.most_sentences};
     struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
     struct backend *backend;
@@ -132,8 +146,10 @@ int main(int count, char **arguments)
     must(cpu_backend_create(&backend, number[4], NULL, &error));
     must(model_create(&model, &config, backend, &error));
     must(optimizer_create(&optimizer, &how, model.parameters, model_weights(&model), NULL, backend, &error));
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = options.encoder_tokens, [DIM_DEC_TOKENS] = options.decoder_tokens,
-                                           [DIM_SENTENCES] = options.sentences, [DIM_DRAWS] = options.sentences}};
+    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = options.encoder_tokens,
+                                           [DIM_DEC_TOKENS] = options.decoder_tokens,
+                                           [DIM_SENTENCES] = options.sentences,
+                                           [DIM_DRAWS] = options.sentences}};
     struct train_recording recording = {.wanted = optimizer_wanted(&how),
                                         .recompute = !strcmp(arguments[8], "cheap")   ? RECOMPUTE_CHEAP_OPS
                                                      : !strcmp(arguments[8], "block") ? RECOMPUTE_BLOCKS

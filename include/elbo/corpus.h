@@ -27,8 +27,8 @@ enum elbo_stream { ELBO_STREAM_ENCODER, ELBO_STREAM_DECODER };
 elbo_status elbo_corpus_open(struct elbo_corpus **corpus, const char *folder, elbo_error *error);
 void elbo_corpus_close(struct elbo_corpus *corpus);
 
-/* Is the file that was opened still the same? A look at its size and its time, and where the time is neither that of the
- * opening nor `*seen`, at its hash; `*seen` is 0 at first. ELBO_INPUT: it became shorter or changed. */
+/* Is the file that was opened still the same? A look at its size and its time, and where the time is neither that of
+ * the opening nor `*seen`, at its hash; `*seen` is 0 at first. ELBO_INPUT: it became shorter or changed. */
 elbo_status elbo_corpus_unchanged(const struct elbo_corpus *corpus, int64_t *seen, elbo_error *error);
 
 /* Opens a corpus or every part of a split one, and checks that the parts belong together. `*count` is 1 for a corpus by
@@ -51,7 +51,8 @@ const char *elbo_corpus_folder(const struct elbo_corpus *corpus);
 /* XXH3 of corpus.bin and of tokenizer.json, 16 hexadecimal digits each: "the same data", "the same vocabulary". */
 const char *elbo_corpus_hash(const struct elbo_corpus *corpus);
 const char *elbo_corpus_tokenizer_hash(const struct elbo_corpus *corpus);
-/* The split that the corpus is a part of: the same for its parts and for no others, 16 digits; "" for a corpus by itself. */
+/* The split that the corpus is a part of: the same for its parts and for no others, 16 digits; "" for a corpus by
+ * itself. */
 const char *elbo_corpus_set(const struct elbo_corpus *corpus);
 
 /* Sentence i < sentences. `read` reads the first *count = min(length, capacity) ids from the file; several threads may
@@ -72,26 +73,26 @@ elbo_status elbo_corpus_percentiles(const struct elbo_corpus *corpus, enum elbo_
 /* ---- making one ---- */
 
 struct elbo_prepare_options {
-    const char *const *inputs;               /* (input_count) files, a sentence a line; "-" is standard input       */
+    const char *const *inputs; /* (input_count) files, a sentence a line; "-" is standard input       */
     size_t input_count;
-    const char *out;                         /* folder to make or to replace                                        */
-    const char *split;                       /* "95/2.5/2.5": out/train, out/valid, out/test; null or "": one corpus */
+    const char *out;   /* folder to make or to replace                                        */
+    const char *split; /* "95/2.5/2.5": out/train, out/valid, out/test; null or "": one corpus */
     enum elbo_tokenizer_kind tokenizer_kind;
-    size_t tokenizer_size;                   /* largest V                                                           */
-    const char *tokenizer_from;              /* takes this tokenizer instead; null or "": makes one                 */
-    bool strict;                             /* refuse invalid UTF-8 instead of replacing it                        */
+    size_t tokenizer_size;      /* largest V                                                           */
+    const char *tokenizer_from; /* takes this tokenizer instead; null or "": makes one                 */
+    bool strict;                /* refuse invalid UTF-8 instead of replacing it                        */
 };
 
 struct elbo_prepare_part {
-    char name[8];                            /* "train", "valid", "test"; "" for the whole corpus */
+    char name[8]; /* "train", "valid", "test"; "" for the whole corpus */
     size_t sentences, tokens, words, bytes, unknown, longest;
 };
 
 struct elbo_prepare_report {
     size_t lines, blank_lines;
-    size_t replaced, replaced_lines;         /* ill-formed parts of UTF-8, and lines that held any */
+    size_t replaced, replaced_lines; /* ill-formed parts of UTF-8, and lines that held any */
     size_t vocabulary;
-    enum elbo_tokenizer_kind tokenizer;      /* its kind                                           */
+    enum elbo_tokenizer_kind tokenizer; /* its kind                                           */
     size_t part_count;
     struct elbo_prepare_part parts[ELBO_PREPARE_PARTS];
 };
@@ -103,8 +104,8 @@ typedef void (*elbo_prepare_progress)(void *context, double share, const char *w
  * comes from the train part alone. Carriage returns before a line end and byte order marks are dropped; lines without a
  * word are skipped and counted. `progress` may be null.
  *
- * ELBO_USAGE: `out` holds what is not of a corpus, or cannot be replaced whole; ELBO_BUSY: another process is making it;
- * ELBO_INPUT: an input is empty, no text, or changed while it was read. */
+ * ELBO_USAGE: `out` holds what is not of a corpus, or cannot be replaced whole; ELBO_BUSY: another process is making
+ * it; ELBO_INPUT: an input is empty, no text, or changed while it was read. */
 elbo_status elbo_prepare(const struct elbo_prepare_options *options, struct elbo_prepare_report *report,
                          elbo_prepare_progress progress, void *context, elbo_error *error);
 

@@ -31,15 +31,15 @@ typedef struct elbo_run elbo_run;
 elbo_status elbo_run_open(elbo_run **run, const char *path, size_t threads, elbo_error *error);
 void elbo_run_close(elbo_run *run);
 
-size_t elbo_run_latent_width(const elbo_run *run); /* Z; 0 for a language model without a latent */
-uint64_t elbo_run_step(const elbo_run *run);       /* training steps behind it                   */
+size_t elbo_run_latent_width(const elbo_run *run);              /* Z; 0 for a language model without a latent */
+uint64_t elbo_run_step(const elbo_run *run);                    /* training steps behind it                   */
 struct elbo_tokenizer *elbo_run_tokenizer(const elbo_run *run); /* borrowed */
 
-/* mu and logvar (count, Z) of the posteriors of `count` sentences. `sizes` (count) are their bytes, any of which may be NUL; null: each
- * text ends with one. Ill-formed UTF-8 becomes U+FFFD, as the commands read it. A sentence longer than the model was trained for is
- * cut. ELBO_USAGE for a model without a latent. */
-elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, const size_t *sizes, size_t count,
-                            elbo_error *error);
+/* mu and logvar (count, Z) of the posteriors of `count` sentences. `sizes` (count) are their bytes, any of which may be
+ * NUL; null: each text ends with one. Ill-formed UTF-8 becomes U+FFFD, as the commands read it. A sentence longer than
+ * the model was trained for is cut. ELBO_USAGE for a model without a latent. */
+elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, const size_t *sizes,
+                            size_t count, elbo_error *error);
 
 /* All zero: the likeliest token at each step, as long as the model was trained for, never the unknown mark. */
 struct elbo_decode_options {
@@ -48,16 +48,17 @@ struct elbo_decode_options {
     size_t top_k;       /* above 0: from this many                                          */
     size_t max_length;  /* tokens; 0: as trained                                            */
     bool allow_unknown;
-    uint64_t seed;      /* row i depends on (seed, i) and z alone                           */
+    uint64_t seed; /* row i depends on (seed, i) and z alone                           */
 };
 
-/* One sentence per row of z (count, Z), or `count` of a model without a latent (z is null). texts (count) begin as {0}. */
+/* One sentence per row of z (count, Z), or `count` of a model without a latent (z is null). texts (count) begin as {0}.
+ */
 elbo_status elbo_run_decode(elbo_run *run, struct elbo_text *texts, const float *z, size_t count,
                             const struct elbo_decode_options *options, elbo_error *error);
 
-/* Trains, or goes on with, a run. `config` is a YAML file or null; `overrides` are "--section.key=value" as on the command
- * line (docs/reference.md). `line` (may be null) is told what the console would show. ELBO_INTERRUPTED after SIGTERM, SIGINT
- * or SIGUSR1, which are blocked meanwhile, when all is saved. */
+/* Trains, or goes on with, a run. `config` is a YAML file or null; `overrides` are "--section.key=value" as on the
+ * command line (docs/reference.md). `line` (may be null) is told what the console would show. ELBO_INTERRUPTED after
+ * SIGTERM, SIGINT or SIGUSR1, which are blocked meanwhile, when all is saved. */
 elbo_status elbo_train(const char *config, const char *const *overrides, size_t override_count,
                        void (*line)(void *context, const char *text), void *context, elbo_error *error);
 

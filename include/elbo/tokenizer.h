@@ -48,14 +48,15 @@ elbo_status elbo_tokenizer_encode(struct elbo_tokenizer *tokenizer, struct elbo_
                                   elbo_error *error);
 
 /* Replaces the content of `text`. Start and end marks write nothing; the unknown mark writes "<unk>" (word) or U+FFFD.
- * Bytes that are no valid UTF-8 (byte and bpe can produce any) are kept. ELBO_INPUT for an id outside the vocabulary. */
+ * Bytes that are no valid UTF-8 (byte and bpe can produce any) are kept. ELBO_INPUT for an id outside the vocabulary.
+ */
 elbo_status elbo_tokenizer_decode(const struct elbo_tokenizer *tokenizer, struct elbo_text *text, const uint32_t *ids,
                                   size_t count, elbo_error *error);
 
-size_t elbo_tokenizer_vocabulary(const struct elbo_tokenizer *tokenizer);              /* V: ids are 0 .. V - 1 */
+size_t elbo_tokenizer_vocabulary(const struct elbo_tokenizer *tokenizer); /* V: ids are 0 .. V - 1 */
 const struct text_marks *elbo_tokenizer_marks(const struct elbo_tokenizer *tokenizer);
 enum elbo_tokenizer_kind elbo_tokenizer_kind(const struct elbo_tokenizer *tokenizer);
-const char *elbo_tokenizer_kind_name(enum elbo_tokenizer_kind kind);                   /* "byte", "word", "bpe" */
+const char *elbo_tokenizer_kind_name(enum elbo_tokenizer_kind kind); /* "byte", "word", "bpe" */
 
 /* ---- making one: word and byte pair counts come from the text that is added ---- */
 
@@ -83,9 +84,9 @@ void elbo_tokenizer_close(struct elbo_tokenizer *tokenizer);
 
 /* ---- text ---- */
 
-/* Copies `text` into `out` (replacing its content), each ill-formed part of UTF-8 as one U+FFFD, and without U+FEFF, the
- * byte order mark, which is no letter wherever it stands. `*replaced` counts the ill-formed parts; `*first_bad` is the
- * offset of the first in `text`, or `size`. */
+/* Copies `text` into `out` (replacing its content), each ill-formed part of UTF-8 as one U+FFFD, and without U+FEFF,
+ * the byte order mark, which is no letter wherever it stands. `*replaced` counts the ill-formed parts; `*first_bad` is
+ * the offset of the first in `text`, or `size`. */
 elbo_status elbo_text_repair(struct elbo_text *out, size_t *replaced, size_t *first_bad, const char *text, size_t size,
                              elbo_error *error);
 

@@ -17,16 +17,29 @@ elbo_status file_fail(elbo_error *error, const char *verb, const char *path, int
 {
     const char *remedy = "";
     switch (number) {
-    case ENOENT: remedy = "; check the path"; break;
+    case ENOENT:
+        remedy = "; check the path";
+        break;
     case EACCES:
-    case EPERM: remedy = "; check the permissions"; break;
+    case EPERM:
+        remedy = "; check the permissions";
+        break;
     case ENOSPC:
-    case EDQUOT: remedy = "; free some space or write elsewhere"; break;
-    case EROFS: remedy = "; write elsewhere"; break;
+    case EDQUOT:
+        remedy = "; free some space or write elsewhere";
+        break;
+    case EROFS:
+        remedy = "; write elsewhere";
+        break;
     case EMFILE:
-    case ENFILE: remedy = "; raise the limit on open files (ulimit -n)"; break;
-    case ELOOP: remedy = "; symbolic links are not followed here"; break;
-    default: break;
+    case ENFILE:
+        remedy = "; raise the limit on open files (ulimit -n)";
+        break;
+    case ELOOP:
+        remedy = "; symbolic links are not followed here";
+        break;
+    default:
+        break;
     }
     return elbo_fail(error, number == ENOMEM ? ELBO_MEMORY : ELBO_IO, "cannot %s %s: %s%s", verb, path,
                      strerror(number), remedy);
@@ -320,8 +333,8 @@ elbo_status file_join(char out[FILES_PATH], const char *folder, const char *name
     const char *slash = length && folder[length - 1] == '/' ? "" : "/";
     int size = snprintf(out, FILES_PATH, "%s%s%s", folder, slash, name);
     if (size < 0 || size >= FILES_PATH)
-        return elbo_fail(error, ELBO_IO, "the path %.60s.../%s is longer than %d bytes; use a shorter one", folder, name,
-                         FILES_PATH - 1);
+        return elbo_fail(error, ELBO_IO, "the path %.60s.../%s is longer than %d bytes; use a shorter one", folder,
+                         name, FILES_PATH - 1);
     return ELBO_OK;
 }
 
@@ -348,8 +361,10 @@ elbo_status file_make_folder(const char *path, elbo_error *error)
         } else if (errno != EEXIST) {
             return file_fail(error, "create the folder", part, errno);
         } else if (!file_is_folder(part)) {
-            return elbo_fail(error, ELBO_IO, "cannot create the folder %s: a file of that name is there; remove it or "
-                             "choose another folder", part);
+            return elbo_fail(error, ELBO_IO,
+                             "cannot create the folder %s: a file of that name is there; remove it or "
+                             "choose another folder",
+                             part);
         }
         if (!end) return ELBO_OK;
         *end = '/';
@@ -386,7 +401,8 @@ elbo_status file_remove_folder(const char *path, elbo_error *error)
     }
     if (status == ELBO_OK && errno) status = file_fail(error, "read the folder", path, errno);
     closedir(folder);
-    if (status == ELBO_OK && rmdir(path) && errno != ENOENT) status = file_fail(error, "remove the folder", path, errno);
+    if (status == ELBO_OK && rmdir(path) && errno != ENOENT)
+        status = file_fail(error, "remove the folder", path, errno);
     return status;
 }
 

@@ -36,12 +36,12 @@ elbo_status file_read_at(int descriptor, void *data, size_t size, uint64_t offse
 /* ---- writing ---- */
 
 struct file_writer {
-    int descriptor;           /* -1 once committed or aborted                    */
-    uint64_t written;         /* bytes appended                                  */
+    int descriptor;   /* -1 once committed or aborted                    */
+    uint64_t written; /* bytes appended                                  */
     unsigned char *buffer;
     size_t used;
-    char path[FILES_PATH];    /* where the bytes go                              */
-    char target[FILES_PATH];  /* its name after the commit; empty: keeps `path`  */
+    char path[FILES_PATH];   /* where the bytes go                              */
+    char target[FILES_PATH]; /* its name after the commit; empty: keeps `path`  */
 };
 
 /* A new file that must not exist yet. */

@@ -1,8 +1,8 @@
-/* jansson does not look at what the growth of its buffers returns: json_dumps then leaves bytes out, and the reader reads
- * past a token's end. So text is written through json_text's own buffer, and the reader must never be told that an
- * allocation failed: while json_read runs, one that fails is served from a reserve that was set aside before, and the
- * text ends with the next piece that is asked for. A piece has 128 bytes at most, so after the failure jansson can take
- * no more than the values in so many bytes, and one token of the whole text. */
+/* jansson does not look at what the growth of its buffers returns: json_dumps then leaves bytes out, and the reader
+ * reads past a token's end. So text is written through json_text's own buffer, and the reader must never be told that
+ * an allocation failed: while json_read runs, one that fails is served from a reserve that was set aside before, and
+ * the text ends with the next piece that is asked for. A piece has 128 bytes at most, so after the failure jansson can
+ * take no more than the values in so many bytes, and one token of the whole text. */
 #include "base/json.h"
 
 #include <stdint.h>

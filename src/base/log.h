@@ -2,8 +2,8 @@
  *
  * A `struct log` is passed around by whoever wants to say something. On a terminal a progress line rewrites itself and
  * gives way to log lines; elsewhere progress is silent, so that files and pipes hold lines only. NO_COLOR and
- * TERM=dumb switch colour off. One thread at a time. What cannot be written is dropped: nobody's work ends because nobody listens (a
- * program that works long ignores SIGPIPE for that). */
+ * TERM=dumb switch colour off. One thread at a time. What cannot be written is dropped: nobody's work ends because
+ * nobody listens (a program that works long ignores SIGPIPE for that). */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -12,9 +12,9 @@
 
 struct log {
     FILE *out;
-    bool terminal;   /* progress lines make sense          */
+    bool terminal; /* progress lines make sense          */
     bool color;
-    bool progress;   /* a progress line stands on the last row */
+    bool progress;       /* a progress line stands on the last row */
     double begun, shown; /* seconds: start, last progress line shown */
 };
 

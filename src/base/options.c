@@ -38,8 +38,8 @@ const struct option *options_find(const struct option_table *table, const char *
 
 enum { MOST_EDITS = 4 }; /* beyond them no word is near */
 
-/* Damerau-Levenshtein distance (neighbours swapped count once), in three rows; words longer than 63 are not near, nor those
- * that are more than MOST_EDITS away. */
+/* Damerau-Levenshtein distance (neighbours swapped count once), in three rows; words longer than 63 are not near, nor
+ * those that are more than MOST_EDITS away. */
 static size_t edit_distance(const char *a, const char *b)
 {
     enum { LONGEST = 64 };
@@ -129,7 +129,8 @@ static void same_names(char *out, size_t size, const struct option_table *table,
     *out = 0;
     for (size_t i = 0; i < table->count; i++) {
         const char *other = table->rows[i].key;
-        if ((table->rows[i].commands & mask) && !strcmp(last_part(key), last_part(other)) && strlen(out) + strlen(other) + 6 < size)
+        if ((table->rows[i].commands & mask) && !strcmp(last_part(key), last_part(other)) &&
+            strlen(out) + strlen(other) + 6 < size)
             snprintf(out + strlen(out), size - strlen(out), "%s%s", *out ? " or " : "", other);
     }
 }
@@ -142,8 +143,8 @@ static elbo_status unknown_key(const struct option_table *table, const char *key
     if (negative)
         return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; write %s=false", where, key, negative->key);
     if (alias)
-        return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; did you mean %s?%s%s", where, key, alias->key, alias->note ? " " : "",
-                         alias->note ? alias->note : "");
+        return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; did you mean %s?%s%s", where, key, alias->key,
+                         alias->note ? " " : "", alias->note ? alias->note : "");
     const char *best = NULL, *nearly = NULL;
     size_t least = near_enough(key) + 1, least_part = least;
     char others[256], name[128];
@@ -169,11 +170,21 @@ void options_describe(char *out, size_t size, const struct option *row)
 {
     int n = 0;
     switch (row->type) {
-    case OPTION_SIZE: n = snprintf(out, size, "a whole number from %.0f to %.0f", row->min, row->max); break;
-    case OPTION_SEED: n = snprintf(out, size, "a whole number from 0 to 18446744073709551615"); break;
-    case OPTION_DOUBLE: n = snprintf(out, size, "a number from %.10g to %.10g", row->min, row->max); break;
-    case OPTION_BOOL: n = snprintf(out, size, "true or false"); break;
-    case OPTION_STRING: n = snprintf(out, size, "text"); break;
+    case OPTION_SIZE:
+        n = snprintf(out, size, "a whole number from %.0f to %.0f", row->min, row->max);
+        break;
+    case OPTION_SEED:
+        n = snprintf(out, size, "a whole number from 0 to 18446744073709551615");
+        break;
+    case OPTION_DOUBLE:
+        n = snprintf(out, size, "a number from %.10g to %.10g", row->min, row->max);
+        break;
+    case OPTION_BOOL:
+        n = snprintf(out, size, "true or false");
+        break;
+    case OPTION_STRING:
+        n = snprintf(out, size, "text");
+        break;
     case OPTION_CHOICE:
         n = snprintf(out, size, "one of");
         for (size_t i = 0; row->choices[i] && n >= 0 && (size_t)n < size; i++)
@@ -331,38 +342,60 @@ static bool is_fallback(const struct option *row, const void *target)
 {
     const void *field = (const unsigned char *)target + row->offset;
     switch (row->type) {
-    case OPTION_SIZE: return *(const size_t *)field == strtoull(row->fallback, NULL, 10);
-    case OPTION_SEED: return *(const uint64_t *)field == strtoull(row->fallback, NULL, 10);
-    case OPTION_DOUBLE: return !(*(const double *)field < strtod(row->fallback, NULL) || *(const double *)field > strtod(row->fallback, NULL));
-    case OPTION_BOOL: return *(const bool *)field == !strcmp(row->fallback, "true");
-    case OPTION_STRING: return !strcmp(*(const char *const *)field, row->fallback);
-    case OPTION_CHOICE: return !strcmp(row->choices[*(const int *)field], row->fallback);
+    case OPTION_SIZE:
+        return *(const size_t *)field == strtoull(row->fallback, NULL, 10);
+    case OPTION_SEED:
+        return *(const uint64_t *)field == strtoull(row->fallback, NULL, 10);
+    case OPTION_DOUBLE:
+        return !(*(const double *)field < strtod(row->fallback, NULL) ||
+                 *(const double *)field > strtod(row->fallback, NULL));
+    case OPTION_BOOL:
+        return *(const bool *)field == !strcmp(row->fallback, "true");
+    case OPTION_STRING:
+        return !strcmp(*(const char *const *)field, row->fallback);
+    case OPTION_CHOICE:
+        return !strcmp(row->choices[*(const int *)field], row->fallback);
     }
     return false;
 }
 
 void options_each_given(const struct options *options,
-                        void (*each)(void *context, const struct option *row, const char *where, bool is_default), void *context)
+                        void (*each)(void *context, const struct option *row, const char *where, bool is_default),
+                        void *context)
 {
     for (size_t i = 0; i < options->table->count; i++)
         if (options->where[i])
-            each(context, &options->table->rows[i], options->where[i], is_fallback(&options->table->rows[i], options->target));
+            each(context, &options->table->rows[i], options->where[i],
+                 is_fallback(&options->table->rows[i], options->target));
 }
 
 void options_compare(const struct options *now, const struct options *before,
-                     void (*each)(void *context, const struct option *row, const char *now, const char *before), void *context)
+                     void (*each)(void *context, const struct option *row, const char *now, const char *before),
+                     void *context)
 {
     for (size_t i = 0; i < now->table->count; i++) {
         const struct option *row = &now->table->rows[i];
         const void *a = now->target + row->offset, *b = before->target + row->offset;
         bool same = false;
         switch (row->type) {
-        case OPTION_SIZE: same = *(const size_t *)a == *(const size_t *)b; break;
-        case OPTION_SEED: same = *(const uint64_t *)a == *(const uint64_t *)b; break;
-        case OPTION_DOUBLE: same = !memcmp(a, b, sizeof(double)); break;
-        case OPTION_BOOL: same = *(const bool *)a == *(const bool *)b; break;
-        case OPTION_STRING: same = !strcmp(*(const char *const *)a, *(const char *const *)b); break;
-        case OPTION_CHOICE: same = *(const int *)a == *(const int *)b; break;
+        case OPTION_SIZE:
+            same = *(const size_t *)a == *(const size_t *)b;
+            break;
+        case OPTION_SEED:
+            same = *(const uint64_t *)a == *(const uint64_t *)b;
+            break;
+        case OPTION_DOUBLE:
+            same = !memcmp(a, b, sizeof(double));
+            break;
+        case OPTION_BOOL:
+            same = *(const bool *)a == *(const bool *)b;
+            break;
+        case OPTION_STRING:
+            same = !strcmp(*(const char *const *)a, *(const char *const *)b);
+            break;
+        case OPTION_CHOICE:
+            same = *(const int *)a == *(const int *)b;
+            break;
         }
         if (same) continue;
         char text[2][256];
@@ -400,11 +433,13 @@ elbo_status options_read_argument(struct options *options, const char *argument,
         }
         const struct option_alias *alias = find_alias(options->table, key, mask);
         if (alias)
-            return elbo_fail(error, ELBO_USAGE, "%s: this command does not take --%s; did you mean --%s?%s%s", where, key, alias->key,
-                             alias->note ? " " : "", alias->note ? alias->note : "");
+            return elbo_fail(error, ELBO_USAGE, "%s: this command does not take --%s; did you mean --%s?%s%s", where,
+                             key, alias->key, alias->note ? " " : "", alias->note ? alias->note : "");
         char others[256];
         same_names(others, sizeof others, options->table, key, mask);
-        if (*others) return elbo_fail(error, ELBO_USAGE, "%s: this command does not take --%s; did you mean --%s?", where, key, others);
+        if (*others)
+            return elbo_fail(error, ELBO_USAGE, "%s: this command does not take --%s; did you mean --%s?", where, key,
+                             others);
         return elbo_fail(error, ELBO_USAGE, "%s: this command does not take --%s; it belongs to: %s", where, key,
                          takers);
     }

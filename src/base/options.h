@@ -39,12 +39,12 @@ enum option_class {
 };
 
 struct option {
-    const char *key;            /* "section.name" or "name"; rows of a section are neighbours       */
+    const char *key; /* "section.name" or "name"; rows of a section are neighbours       */
     enum option_type type;
-    size_t offset;              /* of the field in the struct                                       */
-    const char *fallback;       /* the default, written as a user would write it                    */
-    double min, max;            /* of OPTION_SIZE and OPTION_DOUBLE, both inclusive                 */
-    const char *unit;           /* "" for none                                                      */
+    size_t offset;        /* of the field in the struct                                       */
+    const char *fallback; /* the default, written as a user would write it                    */
+    double min, max;      /* of OPTION_SIZE and OPTION_DOUBLE, both inclusive                 */
+    const char *unit;     /* "" for none                                                      */
     const char *help;
     unsigned commands;          /* bit mask: which commands take it                                 */
     const char *const *choices; /* OPTION_CHOICE: names, ended by null                              */
@@ -56,7 +56,8 @@ struct option_command {
     unsigned mask;
 };
 
-/* A name that other programs give an option, for people who type that. Several rows of one name: the first that the command takes. */
+/* A name that other programs give an option, for people who type that. Several rows of one name: the first that the
+ * command takes. */
 struct option_alias {
     const char *name; /* with _ for - */
     const char *key;  /* of the row   */
@@ -100,14 +101,17 @@ bool options_given(const struct options *options, const char *key);
 const char *options_where(const struct options *options, const char *key);
 #define OPTIONS_COMMAND_LINE "the command line"
 
-/* Calls `each` for every row that a file or the command line set, with the place where, and whether the value is the default's. */
+/* Calls `each` for every row that a file or the command line set, with the place where, and whether the value is the
+ * default's. */
 void options_each_given(const struct options *options,
-                        void (*each)(void *context, const struct option *row, const char *where, bool is_default), void *context);
+                        void (*each)(void *context, const struct option *row, const char *where, bool is_default),
+                        void *context);
 
-/* Calls `each` for every row whose value is not the same in both, which have one table: with both values as a user would write
- * them (valid during the call). */
+/* Calls `each` for every row whose value is not the same in both, which have one table: with both values as a user
+ * would write them (valid during the call). */
 void options_compare(const struct options *now, const struct options *before,
-                     void (*each)(void *context, const struct option *row, const char *now, const char *before), void *context);
+                     void (*each)(void *context, const struct option *row, const char *now, const char *before),
+                     void *context);
 
 /* ---- writing: each returns a string to free(), or null when memory is out ---- */
 
@@ -115,7 +119,8 @@ void options_compare(const struct options *now, const struct options *before,
 char *options_yaml(const struct options *options, unsigned mask);
 /* The same with the defaults, each under a comment that explains it. */
 char *options_commented_yaml(const struct option_table *table, unsigned mask);
-/* The options of one command, for --help, in lines of at most 100 columns; of those in `only` (ended by null), or all when it is null. */
+/* The options of one command, for --help, in lines of at most 100 columns; of those in `only` (ended by null), or all
+ * when it is null. */
 char *options_help(const struct option_table *table, unsigned mask, const char *const *only);
 /* The rows as Markdown tables, a section each. */
 char *options_reference(const struct option_table *table);

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The shortest decimal that reads back as the same double. YAML 1.1 takes 1e-08 for text, so a mantissa always has a point. */
+/* The shortest decimal that reads back as the same double. YAML 1.1 takes 1e-08 for text, so a mantissa always has a
+ * point. */
 static void print_double(FILE *out, double value)
 {
     char text[40];
@@ -31,11 +32,14 @@ static void print_string(FILE *out, const char *text)
         uint32_t code;
         size_t n = utf8_next(&code, text, size);
         if (!n) break;
-        if (code == '"' || code == '\\') fprintf(out, "\\%c", (int)code);
-        else if (code < 0x20 || (code >= 0x7f && code <= 0xa0)) fprintf(out, "\\x%02x", (unsigned)code);
+        if (code == '"' || code == '\\')
+            fprintf(out, "\\%c", (int)code);
+        else if (code < 0x20 || (code >= 0x7f && code <= 0xa0))
+            fprintf(out, "\\x%02x", (unsigned)code);
         else if (code == 0x2028 || code == 0x2029 || code == 0xfeff || code == 0xfffe || code == 0xffff)
             fprintf(out, "\\u%04x", (unsigned)code);
-        else fwrite(text, 1, n, out);
+        else
+            fwrite(text, 1, n, out);
         text += n;
         size -= n;
     }
@@ -46,12 +50,24 @@ void options_print_value(FILE *out, const struct option *row, const void *target
 {
     const void *field = (const unsigned char *)target + row->offset;
     switch (row->type) {
-    case OPTION_SIZE: fprintf(out, "%zu", *(const size_t *)field); break;
-    case OPTION_SEED: fprintf(out, "%" PRIu64, *(const uint64_t *)field); break;
-    case OPTION_DOUBLE: print_double(out, *(const double *)field); break;
-    case OPTION_BOOL: fputs(*(const bool *)field ? "true" : "false", out); break;
-    case OPTION_STRING: print_string(out, *(const char *const *)field); break;
-    case OPTION_CHOICE: fputs(row->choices[*(const int *)field], out); break;
+    case OPTION_SIZE:
+        fprintf(out, "%zu", *(const size_t *)field);
+        break;
+    case OPTION_SEED:
+        fprintf(out, "%" PRIu64, *(const uint64_t *)field);
+        break;
+    case OPTION_DOUBLE:
+        print_double(out, *(const double *)field);
+        break;
+    case OPTION_BOOL:
+        fputs(*(const bool *)field ? "true" : "false", out);
+        break;
+    case OPTION_STRING:
+        print_string(out, *(const char *const *)field);
+        break;
+    case OPTION_CHOICE:
+        fputs(row->choices[*(const int *)field], out);
+        break;
     }
 }
 
@@ -113,14 +129,17 @@ static void commented_row(FILE *out, const struct option *row, bool begins, cons
     fprintf(out, "%s# %s", indent, row->help);
     if (row->type != OPTION_STRING) fprintf(out, " [%s]", range);
     fprintf(out, "\n%s%s: ", indent, row->key + size + !!size);
-    if (row->type == OPTION_STRING) print_string(out, row->fallback);
-    else fputs(row->fallback, out);
+    if (row->type == OPTION_STRING)
+        print_string(out, row->fallback);
+    else
+        fputs(row->fallback, out);
     fputc('\n', out);
 }
 
 enum { HELP_LEFT = 36, HELP_COLUMNS = 100 };
 
-/* `text` in lines that begin at column HELP_LEFT + 3 and end before HELP_COLUMNS; what stands on the first line ended at `column`. */
+/* `text` in lines that begin at column HELP_LEFT + 3 and end before HELP_COLUMNS; what stands on the first line ended
+ * at `column`. */
 static void put_folded(FILE *out, const char *text, size_t column)
 {
     for (const char *word = text; *word; word += strspn(word, " ")) {
@@ -147,10 +166,14 @@ static void help_row(FILE *out, const struct option *row, bool begins, const voi
     if (begins && !only) fputc('\n', out);
     snprintf(left, sizeof left, row->type == OPTION_BOOL ? "--%s" : "--%s=%s", row->key,
              *row->fallback ? row->fallback : "...");
-    if (only) snprintf(text, sizeof text, *row->unit ? "%s (%s)" : "%s", row->help, row->unit);
-    else if (row->type == OPTION_BOOL) snprintf(text, sizeof text, "%s [default %s]", row->help, row->fallback);
-    else if (row->type != OPTION_STRING) snprintf(text, sizeof text, "%s [%s]", row->help, range);
-    else snprintf(text, sizeof text, "%s", row->help);
+    if (only)
+        snprintf(text, sizeof text, *row->unit ? "%s (%s)" : "%s", row->help, row->unit);
+    else if (row->type == OPTION_BOOL)
+        snprintf(text, sizeof text, "%s [default %s]", row->help, row->fallback);
+    else if (row->type != OPTION_STRING)
+        snprintf(text, sizeof text, "%s [%s]", row->help, range);
+    else
+        snprintf(text, sizeof text, "%s", row->help);
     fprintf(out, "  %-*s", HELP_LEFT, left);
     put_folded(out, text, strlen(left) > HELP_LEFT ? strlen(left) + 2 : HELP_LEFT + 2);
 }
@@ -162,9 +185,12 @@ static void reference_row(FILE *out, const struct option *row, bool begins, cons
     options_describe(range, sizeof range, row);
     if (begins) {
         size_t size = section_size(row->key);
-        if (size) fprintf(out, "\n## `%.*s`\n", (int)size, row->key);
-        else fputs("\n## Without a section\n", out);
-        fputs("\n| option | default | takes | what | commands | when a run goes on |\n|---|---|---|---|---|---|\n", out);
+        if (size)
+            fprintf(out, "\n## `%.*s`\n", (int)size, row->key);
+        else
+            fputs("\n## Without a section\n", out);
+        fputs("\n| option | default | takes | what | commands | when a run goes on |\n|---|---|---|---|---|---|\n",
+              out);
     }
     fprintf(out, "| `%s` | %s%s%s | ", row->key, *row->fallback ? "`" : "", row->fallback, *row->fallback ? "`" : "");
     for (const char *c = range; *c; c++) fprintf(out, *c == '|' ? "\\|" : "%c", *c);

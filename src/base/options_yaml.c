@@ -17,11 +17,11 @@ struct reader {
     struct options *options;
     const char *name;
     yaml_parser_t parser;
-    char path[256];             /* "section." of the map that is being read */
-    size_t starts[DEEPEST];     /* length of `path` before each open map    */
+    char path[256];         /* "section." of the map that is being read */
+    size_t starts[DEEPEST]; /* length of `path` before each open map    */
     size_t depth;
-    bool *seen;                 /* (rows) keys of this file                 */
-    char *sections;             /* every section seen, "\n"-separated       */
+    bool *seen;     /* (rows) keys of this file                 */
+    char *sections; /* every section seen, "\n"-separated       */
     size_t sections_used;
 };
 
@@ -52,9 +52,14 @@ static elbo_status check_plain_node(const struct reader *reader, const yaml_even
         return fail_at(reader, event->start_mark, error, "aliases are not accepted; write the value out");
     case YAML_SEQUENCE_START_EVENT:
         return fail_at(reader, event->start_mark, error, "a list is not accepted here; options are `key: value`");
-    case YAML_SCALAR_EVENT: anchor = event->data.scalar.anchor; break;
-    case YAML_MAPPING_START_EVENT: anchor = event->data.mapping_start.anchor; break;
-    default: break;
+    case YAML_SCALAR_EVENT:
+        anchor = event->data.scalar.anchor;
+        break;
+    case YAML_MAPPING_START_EVENT:
+        anchor = event->data.mapping_start.anchor;
+        break;
+    default:
+        break;
     }
     if (anchor) return fail_at(reader, event->start_mark, error, "anchors are not accepted; write the value out");
     return ELBO_OK;
@@ -101,13 +106,18 @@ static elbo_status set_option(struct reader *reader, const char *key, const yaml
     const char *text = (const char *)value->data.scalar.value;
     static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
     bool null = false;
-    for (size_t i = 0; i < sizeof nulls / sizeof *nulls && value->data.scalar.style == YAML_PLAIN_SCALAR_STYLE; i++) null |= !strcmp(text, nulls[i]);
+    for (size_t i = 0; i < sizeof nulls / sizeof *nulls && value->data.scalar.style == YAML_PLAIN_SCALAR_STYLE; i++)
+        null |= !strcmp(text, nulls[i]);
     size_t size = strlen(full);
     for (size_t i = 0; null && !row && i < table->count; i++) /* `train:` with nothing below it */
         if (!strncmp(table->rows[i].key, full, size) && table->rows[i].key[size] == '.') return ELBO_OK;
-    if (null && row && row->type == OPTION_STRING) text = "";
-    else if (null && row) return elbo_fail(error, ELBO_USAGE, "%s: %s has no value; leave the line out for the default, %s", where, full, row->fallback);
-    if (!null && strlen(text) != value->data.scalar.length) return fail_at(reader, mark, error, "a value holds a NUL character");
+    if (null && row && row->type == OPTION_STRING)
+        text = "";
+    else if (null && row)
+        return elbo_fail(error, ELBO_USAGE, "%s: %s has no value; leave the line out for the default, %s", where, full,
+                         row->fallback);
+    if (!null && strlen(text) != value->data.scalar.length)
+        return fail_at(reader, mark, error, "a value holds a NUL character");
     return options_set(reader->options, full, text, where, error);
 }
 
@@ -123,8 +133,10 @@ static elbo_status read_entry(struct reader *reader, const yaml_event_t *key, el
     ELBO_TRY(next_event(reader, &value, error));
     elbo_status status = check_plain_node(reader, &value, error);
     if (status == ELBO_OK) {
-        if (value.type == YAML_SCALAR_EVENT) status = set_option(reader, name, &value, key->start_mark, error);
-        else status = open_section(reader, name, key->start_mark, error);
+        if (value.type == YAML_SCALAR_EVENT)
+            status = set_option(reader, name, &value, key->start_mark, error);
+        else
+            status = open_section(reader, name, key->start_mark, error);
     }
     yaml_event_delete(&value);
     return status;
@@ -138,14 +150,18 @@ static elbo_status read_document(struct reader *reader, elbo_error *error)
         ELBO_TRY(next_event(reader, &event, error));
         elbo_status status = ELBO_OK;
         switch (event.type) {
-        case YAML_STREAM_END_EVENT: done = true; break;
+        case YAML_STREAM_END_EVENT:
+            done = true;
+            break;
         case YAML_DOCUMENT_START_EVENT:
             if (documents) status = fail_at(reader, event.start_mark, error, "a second document; keep one");
             documents = true;
             break;
         case YAML_MAPPING_START_EVENT:
-            if (in_map) status = read_entry(reader, &event, error);
-            else status = check_plain_node(reader, &event, error);
+            if (in_map)
+                status = read_entry(reader, &event, error);
+            else
+                status = check_plain_node(reader, &event, error);
             in_map = true;
             break;
         case YAML_MAPPING_END_EVENT:
@@ -159,7 +175,8 @@ static elbo_status read_document(struct reader *reader, elbo_error *error)
             else if (event.type != YAML_SCALAR_EVENT || event.data.scalar.length)
                 status = fail_at(reader, event.start_mark, error, "a configuration is a map of `key: value` lines");
             break;
-        default: break;
+        default:
+            break;
         }
         yaml_event_delete(&event);
         ELBO_TRY(status);
@@ -212,9 +229,12 @@ elbo_status options_read_yaml_text(struct options *options, const char *text, si
     struct reader reader = {.options = options, .name = name};
     reader.seen = calloc(options->table->count, sizeof *reader.seen);
     if (!reader.seen) return elbo_fail(error, ELBO_MEMORY, "no memory to read %s", name);
-    elbo_status status = is_toml(text, size) ? elbo_fail(error, ELBO_USAGE, "%s looks like TOML, and a configuration is YAML: `section:`, and "
-                                                         "below it `  key: value`; `elbo init config.yaml` writes one", name)
-                                             : with_parser(&reader, text, size, check_syntax, error);
+    elbo_status status = is_toml(text, size)
+                             ? elbo_fail(error, ELBO_USAGE,
+                                         "%s looks like TOML, and a configuration is YAML: `section:`, and "
+                                         "below it `  key: value`; `elbo init config.yaml` writes one",
+                                         name)
+                             : with_parser(&reader, text, size, check_syntax, error);
     if (status == ELBO_OK) status = with_parser(&reader, text, size, read_document, error);
     free(reader.seen);
     free(reader.sections);

@@ -4,8 +4,9 @@
  * the caller closes the job when the counter is exhausted and waits only for those that joined. So a sleeping worker
  * never delays a run that was over before it woke, which on a busy machine is the common case for small ops.
  *
- * Both look for a tenth of a millisecond or two before they sleep: a step is hundreds of short runs, and to wake a thread takes longer than
- * many of them. Where there are more threads than processors nobody looks, for it would keep another from working. */
+ * Both look for a tenth of a millisecond or two before they sleep: a step is hundreds of short runs, and to wake a
+ * thread takes longer than many of them. Where there are more threads than processors nobody looks, for it would keep
+ * another from working. */
 #include "base/pool.h"
 
 #include <errno.h>

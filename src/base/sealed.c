@@ -60,7 +60,7 @@ elbo_status sealed_check(const char *text, size_t size, elbo_error *error)
         !sealed_read_hex(&sum, digits))
         return elbo_fail(error, ELBO_INPUT, "does not end with a checksum: truncated, or not written by this program");
     if (XXH3_64bits(text, size - TAIL) != sum)
-        return elbo_fail(error, ELBO_INPUT, "does not match its own checksum: it is damaged between byte 0 and byte %zu",
-                         size);
+        return elbo_fail(error, ELBO_INPUT,
+                         "does not match its own checksum: it is damaged between byte 0 and byte %zu", size);
     return ELBO_OK;
 }

@@ -17,7 +17,8 @@ enum { SEALED_HEX = 16, SEALED_CHUNK = 16 << 20 }; /* bytes of a file that have 
 /* The text of `root` (borrowed, NULL for want of memory) with its checksum; `what` is for the message. free() it. */
 elbo_status sealed_compose(char **text, size_t *size, const json_t *root, const char *what, elbo_error *error);
 
-/* ELBO_INPUT when the text is truncated, foreign or damaged. The message begins with a verb: put the file's name before. */
+/* ELBO_INPUT when the text is truncated, foreign or damaged. The message begins with a verb: put the file's name
+ * before. */
 elbo_status sealed_check(const char *text, size_t size, elbo_error *error);
 
 /* Sixteen lower-case digits, nothing else; NULL is none. */

@@ -61,7 +61,8 @@ static bool holds_current(const struct stat *folder)
         if (size + 4 > sizeof path) return false;
         memcpy(path + size, "/..", 4);
         size += 3;
-        if (stat(path, &above) || (above.st_dev == about.st_dev && above.st_ino == about.st_ino)) return false; /* the root */
+        if (stat(path, &above) || (above.st_dev == about.st_dev && above.st_ino == about.st_ino))
+            return false; /* the root */
         about = above;
     }
 }
@@ -71,8 +72,10 @@ static elbo_status check_place(char place[FILES_PATH], const struct stat *about,
 {
     struct stat link;
     if (!S_ISDIR(about->st_mode))
-        return elbo_fail(error, ELBO_IO, "%s is a file, and a folder is to be made there; remove it or choose another "
-                         "folder", place);
+        return elbo_fail(error, ELBO_IO,
+                         "%s is a file, and a folder is to be made there; remove it or choose another "
+                         "folder",
+                         place);
     if (lstat(place, &link)) return file_fail(error, "inspect", place, errno);
     if (S_ISLNK(link.st_mode) || is_dots(base_name(place))) {
         char real[PATH_MAX];
@@ -80,11 +83,15 @@ static elbo_status check_place(char place[FILES_PATH], const struct stat *about,
         ELBO_TRY(trim(place, real, error));
     }
     if (holds_current(about))
-        return elbo_fail(error, ELBO_USAGE, "%s is or holds the current folder, which cannot be replaced whole; name another "
-                         "one, such as ./corpus", place);
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s is or holds the current folder, which cannot be replaced whole; name another "
+                         "one, such as ./corpus",
+                         place);
     if (is_mount_point(place))
-        return elbo_fail(error, ELBO_USAGE, "%s is a mount point, which cannot be replaced whole; name a folder in it, "
-                         "such as %s/corpus", place, strcmp(place, "/") ? place : "");
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s is a mount point, which cannot be replaced whole; name a folder in it, "
+                         "such as %s/corpus",
+                         place, strcmp(place, "/") ? place : "");
     return ELBO_OK;
 }
 
@@ -140,7 +147,8 @@ static elbo_status remove_tree(const char *path, elbo_error *error)
     }
     if (status == ELBO_OK && errno) status = file_fail(error, "read the folder", path, errno);
     closedir(folder);
-    if (status == ELBO_OK && rmdir(path) && errno != ENOENT) status = file_fail(error, "remove the folder", path, errno);
+    if (status == ELBO_OK && rmdir(path) && errno != ENOENT)
+        status = file_fail(error, "remove the folder", path, errno);
     return status;
 }
 
@@ -160,10 +168,14 @@ static elbo_status take_lock(struct stage *stage, elbo_error *error)
             long process = strtol(text, NULL, 10);
             close(fd);
             if (number != EWOULDBLOCK) return file_fail(error, "lock", stage->lock_path, number);
-            if (process > 0) snprintf(text, sizeof text, " (%ld)", process);
-            else *text = 0;
-            return elbo_fail(error, ELBO_BUSY, "another process%s is making %s; wait for it to end, or choose another "
-                             "folder", text, stage->place);
+            if (process > 0)
+                snprintf(text, sizeof text, " (%ld)", process);
+            else
+                *text = 0;
+            return elbo_fail(error, ELBO_BUSY,
+                             "another process%s is making %s; wait for it to end, or choose another "
+                             "folder",
+                             text, stage->place);
         }
         /* the one who held it before may have removed the name since it was opened */
         if (!fstat(fd, &held) && !lstat(stage->lock_path, &named) && held.st_ino == named.st_ino &&
@@ -260,8 +272,10 @@ elbo_status stage_commit(struct stage *stage, elbo_error *error)
     } else if (renameat2(AT_FDCWD, stage->work, AT_FDCWD, stage->place, RENAME_EXCHANGE)) {
         int number = errno;
         if (number == EBUSY || number == EXDEV)
-            return elbo_fail(error, ELBO_IO, "cannot replace %s whole: %s; it may be a mount point, or of a lower layer of an "
-                             "overlay: remove it, or choose another folder", stage->place, strerror(number));
+            return elbo_fail(error, ELBO_IO,
+                             "cannot replace %s whole: %s; it may be a mount point, or of a lower layer of an "
+                             "overlay: remove it, or choose another folder",
+                             stage->place, strerror(number));
         if (number != EINVAL && number != ENOSYS && number != EOPNOTSUPP)
             return file_fail(error, "exchange", stage->place, number);
         ELBO_TRY(by_two_renames(stage, error));

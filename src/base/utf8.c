@@ -1,4 +1,5 @@
-/* UTF-8 by the ranges of Unicode's table 3-7: the lead byte decides how many follow and what the first of them may be. */
+/* UTF-8 by the ranges of Unicode's table 3-7: the lead byte decides how many follow and what the first of them may be.
+ */
 #include "base/utf8.h"
 
 #include <string.h>

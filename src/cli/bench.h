@@ -35,8 +35,8 @@ elbo_status bench_wait(struct bench *b, elbo_error *error);
 json_t *bench_figure(double x);
 
 /* ---- one file each ---- */
-elbo_status bench_steps(struct bench *b, elbo_error *error);   /* elbo bench step    */
-elbo_status bench_kernels(struct bench *b, elbo_error *error); /* elbo bench kernels */
+elbo_status bench_steps(struct bench *b, elbo_error *error);       /* elbo bench step    */
+elbo_status bench_kernels(struct bench *b, elbo_error *error);     /* elbo bench kernels */
 elbo_status bench_collectives(struct cli *cli, elbo_error *error); /* elbo bench collectives: no model */
 
 #endif

@@ -1,6 +1,6 @@
-/* elbo bench collectives: what ranks exchange, by size: the sum of gradients in the tree's order, as training adds them, and the
- * collectives' own; from both ends of the table the latency and the bandwidth that `elbo plan` asks for. A rank that has no other
- * (parallel.always) sends nothing: its times are what the calls themselves cost. */
+/* elbo bench collectives: what ranks exchange, by size: the sum of gradients in the tree's order, as training adds
+ * them, and the collectives' own; from both ends of the table the latency and the bandwidth that `elbo plan` asks for.
+ * A rank that has no other (parallel.always) sends nothing: its times are what the calls themselves cost. */
 #include "base/json.h"
 #include "cli/bench.h"
 #include "graph/parameters.h"
@@ -24,7 +24,8 @@ static int by_value(const void *a, const void *b)
 }
 
 /* All ranks begin together; the time is that of the slowest. */
-static elbo_status time_one(double *seconds, struct team *team, struct backend *backend, struct reduction *r, elbo_error *error)
+static elbo_status time_one(double *seconds, struct team *team, struct backend *backend, struct reduction *r,
+                            elbo_error *error)
 {
     struct collectives *c = team->collectives;
     double mine = 0, *all = malloc(c->ranks * sizeof *all);
@@ -43,14 +44,19 @@ static elbo_status time_one(double *seconds, struct team *team, struct backend *
     return status;
 }
 
-static elbo_status measure(double *median, struct team *team, struct backend *backend, float *arena, size_t bytes, bool ordered, size_t bucket,
-                           elbo_error *error)
+static elbo_status measure(double *median, struct team *team, struct backend *backend, float *arena, size_t bytes,
+                           bool ordered, size_t bucket, elbo_error *error)
 {
     struct buckets buckets;
     struct reduction *r = NULL;
     ELBO_TRY(buckets_create_plain(&buckets, bytes / sizeof(float), bucket, error));
-    struct reduction_options o = {.backend = backend, .collectives = team->collectives, .arena = arena, .elements = bytes / sizeof(float),
-                                  .lanes = team->ranks, .ordered = ordered, .buckets = &buckets};
+    struct reduction_options o = {.backend = backend,
+                                  .collectives = team->collectives,
+                                  .arena = arena,
+                                  .elements = bytes / sizeof(float),
+                                  .lanes = team->ranks,
+                                  .ordered = ordered,
+                                  .buckets = &buckets};
     double times[MOST_TURNS], unused;
     int turns = bytes > LARGEST / 8 ? 10 : bytes > LARGEST / 256 ? 40 : MOST_TURNS;
     elbo_status status = reduction_create(&r, &o, error);
@@ -68,21 +74,24 @@ static elbo_status report(const struct bench *b, const struct team *team, const 
 {
     bool alone = team->ranks < 2;
     double ranks = (double)team->ranks, wire = 2 * (ranks - 1) / ranks, messages = 2 * (ranks - 1);
-    double latency = alone ? 0 : m[0].ordered / messages * 1e6, bandwidth = wire * (double)m[SIZES - 1].bytes / m[SIZES - 1].ordered / 1e9;
+    double latency = alone ? 0 : m[0].ordered / messages * 1e6,
+           bandwidth = wire * (double)m[SIZES - 1].bytes / m[SIZES - 1].ordered / 1e9;
     if (b->cli->config.json) {
         json_t *rows = json_array();
         for (size_t i = 0; i < SIZES; i++)
-            json_array_append_new(rows, json_pack("{s:I, s:f, s:f}", "bytes", (json_int_t)m[i].bytes, "ordered_seconds", m[i].ordered,
-                                                  "any_order_seconds", m[i].any));
-        json_t *all = json_pack("{s:s, s:s, s:I, s:o*, s:o*, s:o}", "through", team->collectives->name, "device", b->backend->detail, "ranks",
-                                (json_int_t)team->ranks, "latency_us", alone ? NULL : json_real(latency), "bandwidth_gbs",
-                                alone ? NULL : json_real(bandwidth), "sizes", rows);
+            json_array_append_new(rows, json_pack("{s:I, s:f, s:f}", "bytes", (json_int_t)m[i].bytes, "ordered_seconds",
+                                                  m[i].ordered, "any_order_seconds", m[i].any));
+        json_t *all = json_pack("{s:s, s:s, s:I, s:o*, s:o*, s:o}", "through", team->collectives->name, "device",
+                                b->backend->detail, "ranks", (json_int_t)team->ranks, "latency_us",
+                                alone ? NULL : json_real(latency), "bandwidth_gbs", alone ? NULL : json_real(bandwidth),
+                                "sizes", rows);
         return json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(6), "the collectives' figures", error);
     }
-    printf("%zu rank%s through %s (%s)\n%12s %14s %14s %12s\n", team->ranks, &"s"[alone], team->collectives->name, b->backend->detail, "bytes",
-           "in order, ms", "any order, ms", "GB/s sent");
+    printf("%zu rank%s through %s (%s)\n%12s %14s %14s %12s\n", team->ranks, &"s"[alone], team -> collectives -> name,
+           b -> backend -> detail, "bytes", "in order, ms", "any order, ms", "GB/s sent");
     for (size_t i = 0; i < SIZES; i++)
-        printf("%12zu %14.3f %14.3f %12.3f\n", m[i].bytes, m[i].ordered * 1e3, m[i].any * 1e3, wire * (double)m[i].bytes / m[i].ordered / 1e9);
+        printf("%12zu %14.3f %14.3f %12.3f\n", m[i].bytes, m[i].ordered * 1e3, m[i].any * 1e3,
+               wire * (double)m[i].bytes / m[i].ordered / 1e9);
     if (!alone) printf("--parallel.bandwidth=%.3g --parallel.latency=%.3g\n", bandwidth, latency);
     return ELBO_OK;
 }
@@ -95,8 +104,10 @@ static elbo_status run(struct bench *b, struct team *team, elbo_error *error)
     ELBO_TRY(team_detect(team, c, &b->backend, error));
     ELBO_TRY(team_join(team, c, b->backend, error));
     if (!team->collectives)
-        return elbo_fail(error, ELBO_USAGE, "collectives need several ranks: mpirun -n 4 elbo bench collectives, or elbo launch -n 4 -- bench "
-                         "collectives on GPUs; --parallel.always=1 measures what the calls of a single one cost");
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "collectives need several ranks: mpirun -n 4 elbo bench collectives, or elbo launch -n 4 -- bench "
+            "collectives on GPUs; --parallel.always=1 measures what the calls of a single one cost");
     elbo_status status = b->backend->allocate(b->backend, (void **)&arena, LARGEST, "what is exchanged", error);
     status = collectives_agree(team->collectives, status, error);
     for (size_t i = 0; i < SIZES && !status; i++) {

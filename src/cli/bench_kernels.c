@@ -1,10 +1,11 @@
-/* elbo bench kernels: every kind of call that a training step makes (op, shapes, types), alone: its time, and the share of the
- * device's limits that it reaches.
+/* elbo bench kernels: every kind of call that a training step makes (op, shapes, types), alone: its time, and the share
+ * of the device's limits that it reaches.
  *
  *   floor = max(bytes / measured copy bandwidth, operations / measured peak)      share = floor / time
  *
- * A step is run once, and every call of a kind not seen yet is repeated in its place, where its inputs are those of training.
- * A call whose data fits into a cache may be faster than its floor. Bytes and operations are the graph's account. */
+ * A step is run once, and every call of a kind not seen yet is repeated in its place, where its inputs are those of
+ * training. A call whose data fits into a cache may be faster than its floor. Bytes and operations are the graph's
+ * account. */
 #include "base/json.h"
 #include "cli/bench.h"
 
@@ -17,8 +18,8 @@ enum { WARM_UP = 3, ROUNDS = 7, MOST_KINDS = 256, MOST_REPEATS = 1000 };
 static const double round_seconds = 2e-3, slow_seconds = 0.05; /* a call slower than this is timed once */
 
 struct kind {
-    struct call call;      /* the first of its kind             */
-    size_t calls;          /* of the kind in the step           */
+    struct call call; /* the first of its kind             */
+    size_t calls;     /* of the kind in the step           */
     double seconds, raw[ROUNDS];
     size_t rounds;
     struct account account;
@@ -36,13 +37,16 @@ struct kinds {
 static bool alike(const struct kind *k, const struct call *c, bool fixed)
 {
     if (k->call.node->type != c->node->type || memcmp(k->call.in_type, c->in_type, sizeof c->in_type) ||
-        memcmp(k->call.out_type, c->out_type, sizeof c->out_type) || memcmp(k->call.attr->i, c->attr->i, sizeof c->attr->i))
+        memcmp(k->call.out_type, c->out_type, sizeof c->out_type) ||
+        memcmp(k->call.attr->i, c->attr->i, sizeof c->attr->i))
         return false;
     for (unsigned i = 0; i < MAX_INPUTS; i++)
-        if (!k->call.in[i] != !c->in[i] || memcmp(k->call.size.in[i] + 1, c->size.in[i] + 1, sizeof *c->size.in - sizeof **c->size.in))
+        if (!k->call.in[i] != !c->in[i] ||
+            memcmp(k->call.size.in[i] + 1, c->size.in[i] + 1, sizeof *c->size.in - sizeof **c->size.in))
             return false;
     for (unsigned i = 0; i < MAX_OUTPUTS; i++)
-        if (!k->call.out[i] != !c->out[i] || memcmp(k->call.size.out[i] + 1, c->size.out[i] + 1, sizeof *c->size.out - sizeof **c->size.out))
+        if (!k->call.out[i] != !c->out[i] ||
+            memcmp(k->call.size.out[i] + 1, c->size.out[i] + 1, sizeof *c->size.out - sizeof **c->size.out))
             return false;
     return !fixed || !memcmp(&k->call.size, &c->size, sizeof c->size);
 }
@@ -68,7 +72,8 @@ static elbo_status measure(struct kind *k, struct bench *b, elbo_error *error)
 {
     double once;
     ELBO_TRY(timed(&once, b, &k->call, 1, error));
-    size_t repeats = once > 0 && round_seconds / once < MOST_REPEATS ? (size_t)(round_seconds / once) + 1 : MOST_REPEATS;
+    size_t repeats =
+        once > 0 && round_seconds / once < MOST_REPEATS ? (size_t)(round_seconds / once) + 1 : MOST_REPEATS;
     k->rounds = once > slow_seconds ? 1 : ROUNDS;
     for (size_t i = 0; i < k->rounds; i++) ELBO_TRY(timed(&k->raw[i], b, &k->call, repeats, error));
     double sorted[ROUNDS];
@@ -150,30 +155,34 @@ static elbo_status report_json(const struct kinds *all, const struct limits *l, 
         shape(text, sizeof text, &k->call);
         json_t *raw = json_array();
         for (size_t r = 0; r < k->rounds; r++) json_array_append_new(raw, json_real(k->raw[r]));
-        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:s, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "op",
-                                              k->call.node->type->name, "first", k->call.node->name, "shape", text, "type",
-                                              type_name(type_of(&k->call)), "calls", (json_int_t)k->calls, "seconds", k->seconds,
-                                              "bytes", k->account.bytes, "flops", k->account.flops, "share_of_copy",
-                                              bench_figure(k->account.bytes / k->seconds / l->bytes), "share_of_peak",
-                                              bench_figure(k->account.flops / k->seconds / l->flops[type_of(&k->call) == DTYPE_BF16]),
-                                              "share_of_floor", bench_figure(share_of(k, l)), "raw_seconds", raw));
+        json_array_append_new(
+            rows,
+            json_pack("{s:s, s:s, s:s, s:s, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "op", k->call.node->type->name,
+                      "first", k->call.node->name, "shape", text, "type", type_name(type_of(&k->call)), "calls",
+                      (json_int_t)k->calls, "seconds", k->seconds, "bytes", k->account.bytes, "flops", k->account.flops,
+                      "share_of_copy", bench_figure(k->account.bytes / k->seconds / l->bytes), "share_of_peak",
+                      bench_figure(k->account.flops / k->seconds / l->flops[type_of(&k->call) == DTYPE_BF16]),
+                      "share_of_floor", bench_figure(share_of(k, l)), "raw_seconds", raw));
     }
     struct backend *b = all->b->backend;
-    json_t *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:I, s:o}", "device", b->name, "detail", b->detail, "copy_bytes_per_second",
-                            bench_figure(l->bytes), "f32_flops", bench_figure(l->flops[0]), "bf16_flops", bench_figure(l->flops[1]),
-                            "left_out", (json_int_t)all->left_out, "kernels", rows);
+    json_t *out =
+        json_pack("{s:s, s:s, s:o, s:o, s:o, s:I, s:o}", "device", b->name, "detail", b->detail,
+                  "copy_bytes_per_second", bench_figure(l->bytes), "f32_flops", bench_figure(l->flops[0]), "bf16_flops",
+                  bench_figure(l->flops[1]), "left_out", (json_int_t)all->left_out, "kernels", rows);
     return json_print(stdout, out, JSON_INDENT(1) | JSON_REAL_PRECISION(6), "the kernels' figures", error);
 }
 
 static void report(const struct kinds *all, const struct limits *l)
 {
-    printf("%-27s %-4s %5s %10s %8s %8s %6s  %s\n", "op", "type", "calls", "us", "GB/s", "GFLOP/s", "floor", "shape of the first");
+    printf("%-27s %-4s %5s %10s %8s %8s %6s  %s\n", "op", "type", "calls", "us", "GB/s", "GFLOP/s", "floor",
+           "shape of the first");
     for (size_t i = 0; i < all->count; i++) {
         const struct kind *k = &all->kind[i];
         char text[96];
         shape(text, sizeof text, &k->call);
-        printf("%-27s %-4s %5zu %10.2f %8.2f %8.1f %5.0f%%  %s\n", k->call.node->type->name, type_name(type_of(&k->call)), k->calls,
-               k->seconds * 1e6, k->account.bytes / k->seconds / 1e9, k->account.flops / k->seconds / 1e9, 100 * share_of(k, l), text);
+        printf("%-27s %-4s %5zu %10.2f %8.2f %8.1f %5.0f%%  %s\n", k->call.node->type->name,
+               type_name(type_of(&k->call)), k->calls, k->seconds * 1e6, k->account.bytes / k->seconds / 1e9,
+               k->account.flops / k->seconds / 1e9, 100 * share_of(k, l), text);
     }
     printf("limits measured here: copy %.2f GB/s, f32 %.1f GFLOP/s", l->bytes / 1e9, l->flops[0] / 1e9);
     if (isfinite(l->flops[1])) printf(", bf16 %.1f GFLOP/s", l->flops[1] / 1e9);
@@ -195,8 +204,10 @@ elbo_status bench_kernels(struct bench *b, elbo_error *error)
     bench_hook(&b->optimizer.executor, in_update, &all);
     if (!status) status = bench_step(b, &unused, &unused, error);
     if (!status) status = all.status;
-    if (!status && b->cli->config.json) status = report_json(&all, &l, error);
-    else if (!status) report(&all, &l);
+    if (!status && b->cli->config.json)
+        status = report_json(&all, &l, error);
+    else if (!status)
+        report(&all, &l);
     free(all.kind);
     return status;
 }

@@ -16,9 +16,9 @@ struct cli {
     size_t argument_count;
     const char *const *overrides; /* (override_count) the --key=value of the command line, in order, already applied */
     size_t override_count;
-    char **command;               /* of launch: the words after --, ended by null; null: no --      */
-    unsigned mask;                /* the command's bit, enum config_command                       */
-    struct log log;               /* standard error                                               */
+    char **command; /* of launch: the words after --, ended by null; null: no --      */
+    unsigned mask;  /* the command's bit, enum config_command                       */
+    struct log log; /* standard error                                               */
 };
 
 typedef elbo_status (*cli_function)(struct cli *cli, elbo_error *error);
@@ -39,11 +39,12 @@ const struct cli_command *cli_commands(size_t *count);
 const struct cli_command *cli_find_command(const char *name); /* null: there is none */
 
 /* help.c */
-elbo_status cli_help(struct cli *cli, elbo_error *error);              /* elbo help [COMMAND | --reference] */
-void cli_help_overview(void);                                          /* elbo --help                       */
-/* elbo COMMAND --help, -h or --help=all: `how` is that word. Commands of many options show those that matter, and the rest with all. */
+elbo_status cli_help(struct cli *cli, elbo_error *error); /* elbo help [COMMAND | --reference] */
+void cli_help_overview(void);                             /* elbo --help                       */
+/* elbo COMMAND --help, -h or --help=all: `how` is that word. Commands of many options show those that matter, and the
+ * rest with all. */
 elbo_status cli_help_command(const struct cli_command *command, const char *how, elbo_error *error);
-elbo_status cli_completion(struct cli *cli, elbo_error *error);        /* elbo completion bash              */
+elbo_status cli_completion(struct cli *cli, elbo_error *error); /* elbo completion bash              */
 
 /* one file each */
 elbo_status cli_init(struct cli *cli, elbo_error *error);
@@ -64,7 +65,8 @@ elbo_status cli_launch(struct cli *cli, elbo_error *error);
 
 /* ---- small things ---- */
 
-/* Refuses options of the command line that have no effect beside the others, and says those of files (train/effects.h). */
+/* Refuses options of the command line that have no effect beside the others, and says those of files (train/effects.h).
+ */
 elbo_status cli_check_effects(struct cli *cli, elbo_error *error);
 
 #endif

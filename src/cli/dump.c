@@ -1,5 +1,5 @@
-/* elbo dump: the sentences of a corpus, or of every part of a split one, as text, one a line; what the vocabulary lacks is
- * written as its tokenizer does. */
+/* elbo dump: the sentences of a corpus, or of every part of a split one, as text, one a line; what the vocabulary lacks
+ * is written as its tokenizer does. */
 #include "cli/cli.h"
 
 #include "elbo/corpus.h"

@@ -1,5 +1,5 @@
-/* elbo encode: sentences to latents. npy holds z (rows, Z): the posterior's mean, or a sample; jsonl holds mu, logvar and
- * z of each. */
+/* elbo encode: sentences to latents. npy holds z (rows, Z): the posterior's mean, or a sample; jsonl holds mu, logvar
+ * and z of each. */
 #include "cli/run.h"
 
 #include "base/files.h"
@@ -18,7 +18,8 @@ static elbo_status to_writer(void *context, const void *data, size_t size, elbo_
 static elbo_status to_stdout(void *context, const void *data, size_t size, elbo_error *error)
 {
     (void)context;
-    return fwrite(data, 1, size, stdout) == size ? ELBO_OK : elbo_fail(error, ELBO_IO, "cannot write to standard output");
+    return fwrite(data, 1, size, stdout) == size ? ELBO_OK
+                                                 : elbo_fail(error, ELBO_IO, "cannot write to standard output");
 }
 
 static json_t *numbers(const float *x, size_t n)
@@ -31,13 +32,14 @@ static json_t *numbers(const float *x, size_t n)
     return NULL;
 }
 
-static elbo_status write_jsonl(const struct sink *sink, const struct cli_sentences *s, const float *z, const float *stats,
-                               size_t width, elbo_error *error)
+static elbo_status write_jsonl(const struct sink *sink, const struct cli_sentences *s, const float *z,
+                               const float *stats, size_t width, elbo_error *error)
 {
     for (size_t i = 0; i < s->count; i++) {
-        json_t *row = json_pack("{s:o, s:o, s:o, s:o}", "text", json_stringn(s->text[i].text ? s->text[i].text : "", s->text[i].size), "mu",
-                                numbers(stats + i * 2 * width, width), "logvar", numbers(stats + (i * 2 + 1) * width, width), "z",
-                                numbers(z + i * width, width));
+        json_t *row = json_pack("{s:o, s:o, s:o, s:o}", "text",
+                                json_stringn(s->text[i].text ? s->text[i].text : "", s->text[i].size), "mu",
+                                numbers(stats + i * 2 * width, width), "logvar",
+                                numbers(stats + (i * 2 + 1) * width, width), "z", numbers(z + i * width, width));
         char *text = json_text(row, JSON_COMPACT | JSON_REAL_PRECISION(9));
         elbo_status status = text ? sink->write(sink->context, text, strlen(text), error)
                                   : elbo_fail(error, ELBO_MEMORY, "no memory for a latent as JSON");
@@ -60,7 +62,9 @@ static elbo_status keep_rows(struct rows *rows, const float *z, size_t count, si
     if (rows->room - rows->count < count) {
         size_t room = 2 * rows->room + count;
         float *grown = realloc(rows->z, room * width * sizeof *grown);
-        if (!grown) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents; --format=jsonl writes them as they come", room);
+        if (!grown)
+            return elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents; --format=jsonl writes them as they come",
+                             room);
         rows->z = grown;
         rows->room = room;
     }

@@ -17,7 +17,10 @@
 static json_t *figure(json_t *why, const char *name, double x, const char *left_out)
 {
     if (!left_out && isfinite(x)) return json_real(x);
-    json_object_set_new(why, name, json_string(left_out ? left_out : isnan(x) ? "not a number" : "infinite: more than a number can hold"));
+    json_object_set_new(why, name,
+                        json_string(left_out   ? left_out
+                                    : isnan(x) ? "not a number"
+                                               : "infinite: more than a number can hold"));
     return json_null();
 }
 
@@ -33,21 +36,35 @@ static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *
         const char *name;
         double value;
         const char *left_out;
-    } figures[] = {{"neg_elbo", e->neg_elbo, NULL}, {"neg_elbo_standard_error", e->neg_elbo_error, NULL},
-                   {"reconstruction", e->reconstruction, NULL}, {"kl", e->kl, NULL}, {"mutual_information", e->mutual_information, NULL},
-                   {"mutual_information_bound", e->mutual_information_bound, NULL}, {"own_z_gain", e->own_z_gain, NULL},
-                   {"ppl_token", e->ppl_token, NULL}, {"ppl_word", e->ppl_word, e->wordless ? no_words : NULL},
-                   {"bits_per_byte", e->bits_per_byte, NULL}, {"known_bits_per_byte", e->known_bits_per_byte, NULL},
-                   {"unknown_share", e->unknown_share, NULL}, {"iwae_nll", e->iwae_nll, e->iwae_samples ? NULL : no_samples},
+    } figures[] = {{"neg_elbo", e->neg_elbo, NULL},
+                   {"neg_elbo_standard_error", e->neg_elbo_error, NULL},
+                   {"reconstruction", e->reconstruction, NULL},
+                   {"kl", e->kl, NULL},
+                   {"mutual_information", e->mutual_information, NULL},
+                   {"mutual_information_bound", e->mutual_information_bound, NULL},
+                   {"own_z_gain", e->own_z_gain, NULL},
+                   {"ppl_token", e->ppl_token, NULL},
+                   {"ppl_word", e->ppl_word, e->wordless ? no_words : NULL},
+                   {"bits_per_byte", e->bits_per_byte, NULL},
+                   {"known_bits_per_byte", e->known_bits_per_byte, NULL},
+                   {"unknown_share", e->unknown_share, NULL},
+                   {"iwae_nll", e->iwae_nll, e->iwae_samples ? NULL : no_samples},
                    {"iwae_standard_error", e->iwae_error, e->iwae_samples ? NULL : no_samples}};
     const struct {
         const char *name;
         size_t value;
-    } counts[] = {{"active_units", e->active_units}, {"active_units_0.1", e->active_units_tenth},
-                  {"mutual_information_sentences", e->mutual_information_sentences}, {"iwae_samples", e->iwae_samples},
-                  {"sentences", e->sentences}, {"tokens", e->tokens}, {"words", e->words}, {"bytes", e->bytes}, {"shortened", e->shortened}};
+    } counts[] = {{"active_units", e->active_units},
+                  {"active_units_0.1", e->active_units_tenth},
+                  {"mutual_information_sentences", e->mutual_information_sentences},
+                  {"iwae_samples", e->iwae_samples},
+                  {"sentences", e->sentences},
+                  {"tokens", e->tokens},
+                  {"words", e->words},
+                  {"bytes", e->bytes},
+                  {"shortened", e->shortened}};
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
-        failed |= json_object_set_new(all, figures[i].name, figure(why, figures[i].name, figures[i].value, figures[i].left_out));
+        failed |= json_object_set_new(all, figures[i].name,
+                                      figure(why, figures[i].name, figures[i].value, figures[i].left_out));
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         failed |= json_object_set_new(all, counts[i].name, json_integer((json_int_t)counts[i].value));
     for (size_t j = 0; j < e->latent_width; j++)
@@ -69,32 +86,42 @@ static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *
 static void baseline_text(FILE *out, const char *from, double nats, double neg_elbo)
 {
     double share = 100 * (1 - neg_elbo / nats);
-    fprintf(out, "  from %-14s %12.3f nats a sentence (neg_elbo is %.1f %% %s)\n", from, nats, fabs(share), share < 0 ? "above" : "below");
+    fprintf(out, "  from %-14s %12.3f nats a sentence (neg_elbo is %.1f %% %s)\n", from, nats, fabs(share),
+            share < 0 ? "above" : "below");
 }
 
 static void to_text(FILE *out, const struct evaluation *e, const struct ngram_baseline *b, bool mean)
 {
-    fprintf(out, "neg_elbo             %10.3f nats a sentence (standard error %.3f)%s\n", e->neg_elbo, e->neg_elbo_error,
-            mean && e->latent_width ? "; at the posterior's mean: not a bound" : "");
+    fprintf(out, "neg_elbo             %10.3f nats a sentence (standard error %.3f)%s\n", e->neg_elbo,
+            e->neg_elbo_error, mean && e->latent_width ? "; at the posterior's mean: not a bound" : "");
     fprintf(out, "  reconstruction     %10.3f\n  kl                 %10.3f\n", e->reconstruction, e->kl);
     if (e->iwae_samples)
-        fprintf(out, "iwae_nll             %10.3f with %zu samples (standard error %.3f)\n", e->iwae_nll, e->iwae_samples, e->iwae_error);
+        fprintf(out, "iwae_nll             %10.3f with %zu samples (standard error %.3f)\n", e->iwae_nll,
+                e->iwae_samples, e->iwae_error);
     if (e->latent_width)
-        fprintf(out, "active units         %6zu of %zu above 0.01, %zu above 0.1\n", e->active_units, e->latent_width, e->active_units_tenth);
+        fprintf(out, "active units         %6zu of %zu above 0.01, %zu above 0.1\n", e->active_units, e->latent_width,
+                e->active_units_tenth);
     if (e->mutual_information_sentences)
         fprintf(out, "mutual information   %10.3f over %zu sentences (bound %.2f)\n", e->mutual_information,
                 e->mutual_information_sentences, e->mutual_information_bound);
-    if (e->latent_width) fprintf(out, "own z gain           %10.3f nats: what a sentence's own z is worth against another's\n", e->own_z_gain);
+    if (e->latent_width)
+        fprintf(out, "own z gain           %10.3f nats: what a sentence's own z is worth against another's\n",
+                e->own_z_gain);
     fprintf(out, "perplexity           %10.2f per token", e->ppl_token);
-    if (e->wordless) fprintf(out, " (none per word: %s)\n", no_words);
-    else if (isfinite(e->ppl_word)) fprintf(out, ", %.2f per word (end marks counted)\n", e->ppl_word);
-    else fputs(", per word more than a number can hold\n", out);
+    if (e->wordless)
+        fprintf(out, " (none per word: %s)\n", no_words);
+    else if (isfinite(e->ppl_word))
+        fprintf(out, ", %.2f per word (end marks counted)\n", e->ppl_word);
+    else
+        fputs(", per word more than a number can hold\n", out);
     fprintf(out, "bits per byte        %10.3f\n", e->bits_per_byte);
     if (e->unknown_share > 0)
-        fprintf(out, "  of known words     %10.3f: the line above pays one mark for all bytes of an unknown word; this one leaves both out\n",
+        fprintf(out,
+                "  of known words     %10.3f: the line above pays one mark for all bytes of an unknown word; this one "
+                "leaves both out\n",
                 e->known_bits_per_byte);
-    fprintf(out, "unknown share        %10.4f of %zu predicted tokens, %zu sentences, %zu words\n", e->unknown_share, e->tokens,
-            e->sentences, e->words);
+    fprintf(out, "unknown share        %10.4f of %zu predicted tokens, %zu sentences, %zu words\n", e->unknown_share,
+            e->tokens, e->sentences, e->words);
     if (!(b->unigram > 0)) return;
     fputs("baselines, on the same tokens\n", out);
     baseline_text(out, "word counts", b->unigram, e->neg_elbo);
@@ -120,7 +147,8 @@ static elbo_status sentence_rows(const struct evaluation *e, elbo_error *error)
 }
 
 /* On the sentences and tokens that the model is measured on. */
-static elbo_status baselines(struct ngram_baseline *b, const struct elbo_config *c, const struct elbo_corpus *test, elbo_error *error)
+static elbo_status baselines(struct ngram_baseline *b, const struct elbo_config *c, const struct elbo_corpus *test,
+                             elbo_error *error)
 {
     if (!*c->eval.baseline) return ELBO_OK;
     struct ngram_scope scope = {c->eval.sentences, c->data.max_length, c->data.too_long == SLOT_SKIP};
@@ -144,15 +172,22 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
 {
     const struct elbo_config *c = &cli->config;
     if (elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER) != run->model.config.vocabulary)
-        return elbo_fail(error, ELBO_INPUT, "%s has %zu ids, the model %zu; prepare it with --tokenizer.from=%s", c->data.test,
-                         elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER), run->model.config.vocabulary, cli->arguments[0]);
+        return elbo_fail(error, ELBO_INPUT, "%s has %zu ids, the model %zu; prepare it with --tokenizer.from=%s",
+                         c->data.test, elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER),
+                         run->model.config.vocabulary, cli->arguments[0]);
     const char *hash = json_string_value(json_object_get(checkpoint_counters(run->checkpoint), "tokenizer"));
     if (hash && strcmp(hash, elbo_corpus_tokenizer_hash(corpus)))
-        return elbo_fail(error, ELBO_INPUT, "%s has another tokenizer than the model; prepare it with --tokenizer.from=%s",
-                         c->data.test, cli->arguments[0]);
-    struct evaluate_options o = {.slots = slot_options_of(c), .sentences = c->eval.sentences,
-                                 .iwae_samples = c->eval.iwae_samples, .mi_sentences = c->eval.mi_sentences, .own_z = true,
-                                 .posterior_mean = c->eval.posterior == POSTERIOR_MEAN, .rows = c->eval.per_sentence, .seed = c->seed};
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s has another tokenizer than the model; prepare it with --tokenizer.from=%s", c->data.test,
+                         cli->arguments[0]);
+    struct evaluate_options o = {.slots = slot_options_of(c),
+                                 .sentences = c->eval.sentences,
+                                 .iwae_samples = c->eval.iwae_samples,
+                                 .mi_sentences = c->eval.mi_sentences,
+                                 .own_z = true,
+                                 .posterior_mean = c->eval.posterior == POSTERIOR_MEAN,
+                                 .rows = c->eval.per_sentence,
+                                 .seed = c->seed};
     struct evaluation e;
     struct ngram_baseline b = {0};
     ELBO_TRY(check_effects(cli, error));
@@ -161,11 +196,13 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
     if (e.shortened && c->data.too_long == SLOT_SKIP)
         log_warning(&cli->log, "%zu sentences of more than %zu tokens were left out", e.shortened, c->data.max_length);
     else if (e.shortened)
-        log_warning(&cli->log, "%zu sentences were cut to %zu tokens: the figures are of what was left", e.shortened, c->data.max_length);
+        log_warning(&cli->log, "%zu sentences were cut to %zu tokens: the figures are of what was left", e.shortened,
+                    c->data.max_length);
     elbo_status status = ELBO_OK;
     if (c->eval.per_sentence) status = sentence_rows(&e, error);
     if (!status && c->json && !c->eval.per_sentence)
-        status = json_print(stdout, to_json(&e, &b, c), JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the measurements", error);
+        status =
+            json_print(stdout, to_json(&e, &b, c), JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the measurements", error);
     else if (!status)
         to_text(c->eval.per_sentence ? stderr : stdout, &e, &b, o.posterior_mean);
     evaluation_free(&e);
@@ -179,8 +216,9 @@ elbo_status cli_eval(struct cli *cli, elbo_error *error)
     if (cli->config.json && cli->config.eval.per_sentence)
         return elbo_fail(error, ELBO_USAGE, "--per-sentence writes lines of JSON already; leave --json away");
     ELBO_TRY(cli_open_run(&run, cli, error));
-    elbo_status status = *cli->config.data.test ? elbo_corpus_open(&corpus, cli->config.data.test, error)
-                                                : elbo_fail(error, ELBO_USAGE, "--data.test is missing: a corpus to evaluate on");
+    elbo_status status = *cli->config.data.test
+                             ? elbo_corpus_open(&corpus, cli->config.data.test, error)
+                             : elbo_fail(error, ELBO_USAGE, "--data.test is missing: a corpus to evaluate on");
     if (!status) status = measure(cli, &run, corpus, error);
     if (corpus) elbo_corpus_close(corpus);
     run_close(&run);

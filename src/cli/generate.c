@@ -10,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One product line: the sentence, or an object with it. A sentence holds no line end (struct run: line_ends), but may hold NUL. */
-static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool json, const struct elbo_text *source, elbo_error *error)
+/* One product line: the sentence, or an object with it. A sentence holds no line end (struct run: line_ends), but may
+ * hold NUL. */
+static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool json, const struct elbo_text *source,
+                       elbo_error *error)
 {
     struct elbo_text text = {0};
     elbo_status status = cli_text(&text, run, ids, error);
@@ -23,8 +25,10 @@ static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool j
         struct elbo_text clean = {0};
         size_t replaced, first;
         status = elbo_text_repair(&clean, &replaced, &first, text.text ? text.text : "", text.size, error);
-        json_t *row = status ? NULL : json_pack("{s:o}", "text", json_stringn(clean.text ? clean.text : "", clean.size));
-        if (source && json_object_set_new(row, "source", json_stringn(source->text ? source->text : "", source->size))) {
+        json_t *row =
+            status ? NULL : json_pack("{s:o}", "text", json_stringn(clean.text ? clean.text : "", clean.size));
+        if (source &&
+            json_object_set_new(row, "source", json_stringn(source->text ? source->text : "", source->size))) {
             json_decref(row);
             row = NULL;
         }
@@ -36,8 +40,8 @@ static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool j
 }
 
 /* Generates and writes a batch, whose first sentence has this number. */
-static elbo_status put_batch(struct run *run, const float *z, size_t rows, size_t first, struct generate_options *o, bool json,
-                             const struct elbo_text *sources, elbo_error *error)
+static elbo_status put_batch(struct run *run, const float *z, size_t rows, size_t first, struct generate_options *o,
+                             bool json, const struct elbo_text *sources, elbo_error *error)
 {
     struct elbo_ids *ids = calloc(rows + 1, sizeof *ids);
     if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu sentences", rows);
@@ -57,7 +61,8 @@ static bool greedy_by_default(const struct cli *cli)
 }
 
 /* Opens the command's run and reads what it asks for. The run is closed again when this fails. */
-static elbo_status begin(struct run *run, struct generate_options *o, bool greedy, bool needs_latent, struct cli *cli, elbo_error *error)
+static elbo_status begin(struct run *run, struct generate_options *o, bool greedy, bool needs_latent, struct cli *cli,
+                         elbo_error *error)
 {
     ELBO_TRY(cli_open_run(run, cli, error));
     elbo_status status = needs_latent ? cli_needs_latent(run, error) : ELBO_OK;
@@ -159,8 +164,10 @@ static elbo_status read_header(struct latents *l, elbo_error *error)
     ELBO_TRY(npy_parse_header(&l->shape, bytes, header, error));
     cli_input_skip(&l->in, header);
     if (l->shape.width == l->width || !l->shape.rows) return ELBO_OK;
-    return elbo_fail(error, ELBO_INPUT, "npy: the array is (%zu, %zu), and the model's z has %zu numbers; its shape must be (sentences, %zu)",
-                     l->shape.rows, l->shape.width, l->width, l->width);
+    return elbo_fail(
+        error, ELBO_INPUT,
+        "npy: the array is (%zu, %zu), and the model's z has %zu numbers; its shape must be (sentences, %zu)",
+        l->shape.rows, l->shape.width, l->width, l->width);
 }
 
 /* Rows of a .npy as they come, `most` at a time. */
@@ -173,11 +180,13 @@ static elbo_status read_rows(struct latents *l, float *z, size_t most, size_t *r
     if (!left && size)
         return elbo_fail(error, ELBO_INPUT, "npy: bytes follow the %zu rows that its header announces", l->shape.rows);
     if (size < *rows * row)
-        return elbo_fail(error, ELBO_INPUT, "npy: truncated: its header announces %zu rows, %zu are there", l->shape.rows, l->taken + size / row);
+        return elbo_fail(error, ELBO_INPUT, "npy: truncated: its header announces %zu rows, %zu are there",
+                         l->shape.rows, l->taken + size / row);
     if (*rows) memcpy(z, bytes, *rows * row);
     for (size_t i = 0; i < *rows * l->width; i++)
         if (!(z[i] - z[i] <= 0)) /* infinite, or not a number */
-            return elbo_fail(error, ELBO_INPUT, "npy: row %zu, element %zu is %g; a latent is finite", l->taken + i / l->width, i % l->width, (double)z[i]);
+            return elbo_fail(error, ELBO_INPUT, "npy: row %zu, element %zu is %g; a latent is finite",
+                             l->taken + i / l->width, i % l->width, (double)z[i]);
     cli_input_skip(&l->in, *rows * row);
     return ELBO_OK;
 }
@@ -202,12 +211,14 @@ elbo_status cli_decode(struct cli *cli, elbo_error *error)
     const char *bytes;
     size_t size, rows, most = generate_batch(&o);
     float *z = malloc(most * l.width * sizeof *z);
-    elbo_status status = z ? cli_input_bytes(&l.in, 1, &bytes, &size, error) : elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", most);
+    elbo_status status = z ? cli_input_bytes(&l.in, 1, &bytes, &size, error)
+                           : elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", most);
     if (!status && size && (unsigned char)*bytes == 0x93) { /* no JSON begins so */
         l.npy = true;
         status = read_header(&l, error);
     }
-    while (!status && !(status = l.npy ? read_rows(&l, z, most, &rows, error) : read_lines(&l, z, most, &rows, error)) && rows) {
+    while (!status &&
+           !(status = l.npy ? read_rows(&l, z, most, &rows, error) : read_lines(&l, z, most, &rows, error)) && rows) {
         status = put_batch(&run, z, rows, l.taken, &o, cli->config.json, NULL, error);
         l.taken += rows;
     }

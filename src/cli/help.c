@@ -61,24 +61,42 @@ void cli_help_overview(void)
 }
 
 /* For commands with more options than a screen has lines. */
-static const char *const train_options[] = {
-    "data.train", "data.valid", "run.dir", "seed", "device", "data.max_length", "encoder.width", "decoder.width", "encoder.layers", "decoder.layers",
-    "latent.width", "objective.beta", "objective.word_dropout", "optimizer.learning_rate", "train.steps", "train.slots", "train.slot_tokens",
-    "checkpoint.every", NULL};
+static const char *const train_options[] = {"data.train",
+                                            "data.valid",
+                                            "run.dir",
+                                            "seed",
+                                            "device",
+                                            "data.max_length",
+                                            "encoder.width",
+                                            "decoder.width",
+                                            "encoder.layers",
+                                            "decoder.layers",
+                                            "latent.width",
+                                            "objective.beta",
+                                            "objective.word_dropout",
+                                            "optimizer.learning_rate",
+                                            "train.steps",
+                                            "train.slots",
+                                            "train.slot_tokens",
+                                            "checkpoint.every",
+                                            NULL};
 
 elbo_status cli_help_command(const struct cli_command *command, const char *how, elbo_error *error)
 {
     bool all = !strcmp(how, "--help=all");
     if (!strncmp(how, "--help=", 7) && !all)
-        return elbo_fail(error, ELBO_USAGE, "'%.60s': it is --help for the options that matter, and --help=all for all of them", how);
-    printf("elbo %s: %s\n\nusage: elbo %s %s%s\n  for example: %s\n", command->name, command->help, command->name, command->arguments,
-           command->mask && command->mask != COMMAND_LAUNCH ? " [--section.key=value ...]" : "", command->example);
+        return elbo_fail(error, ELBO_USAGE,
+                         "'%.60s': it is --help for the options that matter, and --help=all for all of them", how);
+    printf("elbo %s: %s\n\nusage: elbo %s %s%s\n  for example: %s\n", command->name, command->help, command->name,
+           command->arguments, command->mask && command->mask != COMMAND_LAUNCH ? " [--section.key=value ...]" : "",
+           command->example);
     if (!command->mask) return ELBO_OK;
     bool few = !all && (command->mask & (COMMAND_TRAIN | COMMAND_PLAN | COMMAND_BENCH | COMMAND_INIT));
     if (!few) return put_text(options_help(elbo_config_table(), command->mask, NULL), error);
     puts("\nThe options that matter most:\n");
     ELBO_TRY(put_text(options_help(elbo_config_table(), command->mask, train_options), error));
-    printf("\n`elbo %s --help=all` shows every option; `elbo help --reference` is all of them as a page.\n", command->name);
+    printf("\n`elbo %s --help=all` shows every option; `elbo help --reference` is all of them as a page.\n",
+           command->name);
     return ELBO_OK;
 }
 
@@ -89,10 +107,13 @@ static elbo_status reference(elbo_error *error)
     struct option_command *names = calloc(count, sizeof *names);
     if (!names) return elbo_fail(error, ELBO_MEMORY, "no memory for the reference page");
     struct option_table table = built_table(names);
-    puts("# Reference\n\nMade by `elbo help --reference` from the tables in `src/cli/main.c` and `src/train/config.c`.\n"
-         "\nOptions come from their defaults, then from a YAML file (`section:` maps of `key: value`), then from the\n"
-         "command line (`--section.key=value`; `--key` alone means true). `elbo COMMAND --help` shows the options that matter,\n`--help=all` all of the command's. Behind `--` every word is an argument.\n"
-         "Text that is read or written is a sentence a line: no line end is ever generated (docs/formats.md).\n\n## Commands\n\n| command | what |\n|---|---|");
+    puts(
+        "# Reference\n\nMade by `elbo help --reference` from the tables in `src/cli/main.c` and `src/train/config.c`.\n"
+        "\nOptions come from their defaults, then from a YAML file (`section:` maps of `key: value`), then from the\n"
+        "command line (`--section.key=value`; `--key` alone means true). `elbo COMMAND --help` shows the options that "
+        "matter,\n`--help=all` all of the command's. Behind `--` every word is an argument.\n"
+        "Text that is read or written is a sentence a line: no line end is ever generated (docs/formats.md).\n\n## "
+        "Commands\n\n| command | what |\n|---|---|");
     for (size_t i = 0; i < count; i++) {
         printf("| `elbo %s ", commands[i].name);
         for (const char *c = commands[i].arguments; *c; c++) printf(*c == '|' ? "\\|" : "%c", *c);
@@ -101,7 +122,8 @@ static elbo_status reference(elbo_error *error)
     puts("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|");
     for (int i = 0; i < EXIT_CODES; i++)
         printf("| %d | %s | %s |\n", (int)exit_codes[i].status, exit_codes[i].name, exit_codes[i].meaning);
-    puts("\n`elbo launch` ends with the code of the rank that failed first, or 128 + the number of the signal that killed it.");
+    puts("\n`elbo launch` ends with the code of the rank that failed first, or 128 + the number of the signal that "
+         "killed it.");
     elbo_status status = put_text(options_reference(&table), error);
     free(names);
     return status;
@@ -110,8 +132,11 @@ static elbo_status reference(elbo_error *error)
 elbo_status cli_help(struct cli *cli, elbo_error *error)
 {
     if (cli->override_count) {
-        if (!strcmp(cli->overrides[0], "--reference") && cli->override_count == 1 && !cli->argument_count) return reference(error);
-        return elbo_fail(error, ELBO_USAGE, "elbo help does not take '%.60s' here; it takes a command, or --reference alone", cli->overrides[0]);
+        if (!strcmp(cli->overrides[0], "--reference") && cli->override_count == 1 && !cli->argument_count)
+            return reference(error);
+        return elbo_fail(error, ELBO_USAGE,
+                         "elbo help does not take '%.60s' here; it takes a command, or --reference alone",
+                         cli->overrides[0]);
     }
     if (!cli->argument_count) {
         cli_help_overview();

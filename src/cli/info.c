@@ -24,9 +24,9 @@ static elbo_status lengths_json(json_t **out, const struct elbo_corpus *corpus, 
     for (size_t i = 0; i < PERCENTILES; i++) {
         size_t over, cut;
         elbo_corpus_longer_than(corpus, ELBO_STREAM_DECODER, lengths[i], &over, &cut);
-        failed |= json_array_append_new(*out, json_pack("{s:f, s:I, s:I, s:I}", "percent", 100 * percentiles[i], "length",
-                                                        (json_int_t)lengths[i], "longer", (json_int_t)over, "tokens_cut",
-                                                        (json_int_t)cut));
+        failed |= json_array_append_new(*out, json_pack("{s:f, s:I, s:I, s:I}", "percent", 100 * percentiles[i],
+                                                        "length", (json_int_t)lengths[i], "longer", (json_int_t)over,
+                                                        "tokens_cut", (json_int_t)cut));
     }
     if (!failed) return ELBO_OK;
     json_decref(*out);
@@ -96,8 +96,9 @@ static elbo_status parts_json(struct elbo_corpus *const *parts, size_t count, el
                                   json_array_append_new(list, one)))
             status = elbo_fail(error, ELBO_MEMORY, "no memory for what is known of the corpus");
     }
-    json_t *all = count == 1 ? json_incref(json_array_get(list, 0))
-                             : json_pack("{s:s, s:s, s:O}", "kind", "split", "set", elbo_corpus_set(parts[0]), "parts", list);
+    json_t *all = count == 1
+                      ? json_incref(json_array_get(list, 0))
+                      : json_pack("{s:s, s:s, s:O}", "kind", "split", "set", elbo_corpus_set(parts[0]), "parts", list);
     json_decref(list);
     if (status == ELBO_OK)
         return json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "what is known of the corpus", error);
@@ -273,8 +274,8 @@ static elbo_status info_run(struct cli *cli, elbo_error *error)
     else if (!cli->config.json)
         run_text(all);
     else
-        status = json_print(stdout, json_incref(all), JSON_INDENT(2) | JSON_REAL_PRECISION(9), "what is known of the run",
-                            error);
+        status = json_print(stdout, json_incref(all), JSON_INDENT(2) | JSON_REAL_PRECISION(9),
+                            "what is known of the run", error);
     json_decref(all);
     run_close(&run);
     return status;

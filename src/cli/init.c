@@ -9,9 +9,10 @@
 elbo_status cli_init(struct cli *cli, elbo_error *error)
 {
     char *options = options_commented_yaml(elbo_config_table(), COMMAND_INIT), *text = NULL;
-    int size = options ? asprintf(&text, "# Configuration of an elbo run, with the defaults. Use it with\n"
-                                         "#     elbo train THIS_FILE --run.dir=runs/a\n"
-                                         "# Whatever is left out keeps its default; --section.key=value overrides.\n\n%s",
+    int size = options ? asprintf(&text,
+                                  "# Configuration of an elbo run, with the defaults. Use it with\n"
+                                  "#     elbo train THIS_FILE --run.dir=runs/a\n"
+                                  "# Whatever is left out keeps its default; --section.key=value overrides.\n\n%s",
                                   options)
                        : -1;
     free(options);

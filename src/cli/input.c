@@ -34,7 +34,8 @@ static elbo_status make_room(struct cli_input *in, elbo_error *error)
     if (in->room - in->end >= 1 << 12) return ELBO_OK;
     size_t room = in->room ? 2 * in->room : 1 << 16;
     char *grown = room > in->room ? realloc(in->bytes, room) : NULL;
-    if (!grown) return elbo_fail(error, ELBO_MEMORY, "no memory for a line of standard input beyond %zu bytes", in->room);
+    if (!grown)
+        return elbo_fail(error, ELBO_MEMORY, "no memory for a line of standard input beyond %zu bytes", in->room);
     in->bytes = grown;
     in->room = room;
     return ELBO_OK;

@@ -19,10 +19,13 @@ static elbo_status read_count(struct cli *cli, elbo_error *error)
 {
     const char *const *words = cli->arguments;
     if (!cli->argument_count) return ELBO_OK;
-    bool apart = cli->argument_count == 2 && !strcmp(words[0], "-n"), together = cli->argument_count == 1 && !strncmp(words[0], "-n", 2);
+    bool apart = cli->argument_count == 2 && !strcmp(words[0], "-n"),
+         together = cli->argument_count == 1 && !strncmp(words[0], "-n", 2);
     if (!apart && !(together && words[0][2]))
-        return elbo_fail(error, ELBO_USAGE, "elbo launch does not take '%.100s' here; the command stands behind --: elbo launch -n 4 -- train ...",
-                         words[!strcmp(words[0], "-n") && cli->argument_count > 2 ? 2 : 0]);
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "elbo launch does not take '%.100s' here; the command stands behind --: elbo launch -n 4 -- train ...",
+            words[!strcmp(words[0], "-n") && cli->argument_count > 2 ? 2 : 0]);
     return options_set(cli->options, "n", apart ? words[1] : words[0] + 2, "the command line", error);
 }
 
@@ -44,10 +47,12 @@ static const char *base_name(const char *path)
 /* A launcher behind -n would start N times as many ranks as its user wants. */
 static elbo_status refuse_launchers(const char *program, elbo_error *error)
 {
-    static const char *const launchers[] = {"mpirun", "mpiexec", "mpiexec.hydra", "srun", "torchrun", "prterun", "orterun"};
+    static const char *const launchers[] = {"mpirun",   "mpiexec", "mpiexec.hydra", "srun",
+                                            "torchrun", "prterun", "orterun"};
     for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++)
         if (!strcmp(base_name(program), launchers[i]))
-            return elbo_fail(error, ELBO_USAGE, "%s starts the ranks itself; leave -n out: elbo launch --max-restarts=K -- %s ...",
+            return elbo_fail(error, ELBO_USAGE,
+                             "%s starts the ranks itself; leave -n out: elbo launch --max-restarts=K -- %s ...",
                              launchers[i], launchers[i]);
     return ELBO_OK;
 }
@@ -59,7 +64,8 @@ elbo_status cli_launch(struct cli *cli, elbo_error *error)
     int code = 0;
     ELBO_TRY(read_count(cli, error));
     if (!cli->command || !*cli->command)
-        return elbo_fail(error, ELBO_USAGE, "elbo launch needs a command behind --; for example: elbo launch -n 4 -- train config.yaml");
+        return elbo_fail(error, ELBO_USAGE,
+                         "elbo launch needs a command behind --; for example: elbo launch -n 4 -- train config.yaml");
     size_t words = 0;
     while (cli->command[words]) words++;
     ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -69,7 +75,8 @@ elbo_status cli_launch(struct cli *cli, elbo_error *error)
     if (is_ours(cli->command[0])) *first++ = self;
     memcpy(first, cli->command, words * sizeof *command);
     elbo_status status = c->n ? refuse_launchers(command[0], error) : ELBO_OK;
-    struct launch launch = {c->n, command, c->max_restarts, c->n || command[0] == self, c->hang_timeout, c->grace, c->pause, tell, cli};
+    struct launch launch = {
+        c->n, command, c->max_restarts, c->n || command[0] == self, c->hang_timeout, c->grace, c->pause, tell, cli};
     if (status == ELBO_OK) status = launcher_run(&code, &launch, error);
     free(command);
     return status ? status : (elbo_status)code; /* what the ranks ended with, 128 + signal included */

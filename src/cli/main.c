@@ -23,24 +23,26 @@ static const struct cli_command commands[] = {
      "elbo train --data.train=corpus/train --data.valid=corpus/valid --run.dir=runs/a"},
     {"eval", "RUN", "measure a model on a corpus", COMMAND_EVAL, 1, 1, false, cli_eval,
      "elbo eval runs/a --data.test=corpus/test --eval.iwae_samples=100 --json"},
-    {"sample", "RUN", "write new sentences", COMMAND_SAMPLE, 1, 1, false, cli_sample, "elbo sample runs/a --count=5 --seed=1"},
+    {"sample", "RUN", "write new sentences", COMMAND_SAMPLE, 1, 1, false, cli_sample,
+     "elbo sample runs/a --count=5 --seed=1"},
     {"reconstruct", "RUN", "encode sentences of standard input and write them back", COMMAND_RECONSTRUCT, 1, 1, false,
      cli_reconstruct, "elbo reconstruct runs/a < sentences.txt"},
     {"interpolate", "RUN", "walk from one sentence to another", COMMAND_INTERPOLATE, 1, 1, false, cli_interpolate,
      "elbo interpolate runs/a --from=\"...\" --to=\"...\" --steps=7"},
     {"encode", "RUN", "turn sentences of standard input into latents", COMMAND_ENCODE, 1, 1, false, cli_encode_command,
      "elbo encode runs/a --format=npy --out=z.npy < sentences.txt"},
-    {"decode", "RUN", "turn latents of standard input (JSON lines or a .npy) into sentences", COMMAND_DECODE, 1, 1, false, cli_decode,
-     "elbo decode runs/a < z.npy"},
+    {"decode", "RUN", "turn latents of standard input (JSON lines or a .npy) into sentences", COMMAND_DECODE, 1, 1,
+     false, cli_decode, "elbo decode runs/a < z.npy"},
     {"plan", "[CONFIG.yaml]", "say what a run will hold in memory and compute", COMMAND_PLAN, 0, 1, true, cli_plan,
      "elbo plan config.yaml --json"},
-    {"bench", "step|kernels|collectives", "time training steps, their kernels against the device's limits, or what ranks exchange", COMMAND_BENCH,
-     1, 1, false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --json"},
+    {"bench", "step|kernels|collectives",
+     "time training steps, their kernels against the device's limits, or what ranks exchange", COMMAND_BENCH, 1, 1,
+     false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --json"},
     {"launch", "[-n N] [--max-restarts=K ...] -- COMMAND ...",
-     "start N ranks of a command on this host's GPUs, watch them, and restart them", COMMAND_LAUNCH, 0, 1u << 20, false, cli_launch,
-     "elbo launch -n 4 --max-restarts=3 -- train config.yaml --run.dir=runs/a"},
-    {"tokenize", "CORPUS|RUN", "turn lines of standard input into token ids, or back with --decode", COMMAND_TOKENIZE, 1,
-     1, false, cli_tokenize, "elbo tokenize corpus < text.txt"},
+     "start N ranks of a command on this host's GPUs, watch them, and restart them", COMMAND_LAUNCH, 0, 1u << 20, false,
+     cli_launch, "elbo launch -n 4 --max-restarts=3 -- train config.yaml --run.dir=runs/a"},
+    {"tokenize", "CORPUS|RUN", "turn lines of standard input into token ids, or back with --decode", COMMAND_TOKENIZE,
+     1, 1, false, cli_tokenize, "elbo tokenize corpus < text.txt"},
     {"dump", "CORPUS", "write a corpus's sentences as text", 0, 1, 1, false, cli_dump, "elbo dump corpus/test"},
     {"info", "CORPUS|RUN", "say what a corpus or a run holds", COMMAND_INFO, 1, 1, false, cli_info,
      "elbo info corpus/train --json"},
@@ -63,7 +65,8 @@ const struct cli_command *cli_find_command(const char *name)
     return NULL;
 }
 
-static elbo_status run_command(struct cli *cli, const struct words *words, const struct cli_command *command, elbo_error *error)
+static elbo_status run_command(struct cli *cli, const struct words *words, const struct cli_command *command,
+                               elbo_error *error)
 {
     cli->mask = command->mask;
     /* a reader of the log that leaves does not end a training, or what watches one */
@@ -84,8 +87,8 @@ static elbo_status run_command(struct cli *cli, const struct words *words, const
         for (size_t i = 0; i < cli->override_count; i++)
             ELBO_TRY(options_read_argument(cli->options, cli->overrides[i], command->mask, error));
     else if (cli->override_count && command->run != cli_help)
-        return elbo_fail(error, ELBO_USAGE, "elbo %s takes no options, and '%.60s' is one; usage: elbo %s %s", command->name, cli->overrides[0],
-                         command->name, command->arguments);
+        return elbo_fail(error, ELBO_USAGE, "elbo %s takes no options, and '%.60s' is one; usage: elbo %s %s",
+                         command->name, cli->overrides[0], command->name, command->arguments);
     ELBO_TRY(words_check_values(cli, command, error));
     return command->run(cli, error);
 }
@@ -94,7 +97,9 @@ static elbo_status run(struct cli *cli, int argc, char **argv, elbo_error *error
 {
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
         cli_help_overview();
-        return argc < 2 ? elbo_fail(error, ELBO_USAGE, "no command given; the list above names them, for example elbo train --help") : ELBO_OK;
+        return argc < 2 ? elbo_fail(error, ELBO_USAGE,
+                                    "no command given; the list above names them, for example elbo train --help")
+                        : ELBO_OK;
     }
     if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V") || !strcmp(argv[1], "-v")) {
         puts("elbo " ELBO_VERSION);
@@ -113,8 +118,9 @@ static elbo_status run(struct cli *cli, int argc, char **argv, elbo_error *error
     return status;
 }
 
-/* A standard stream that is closed would be the number of the first file opened, and lines for people would go into it. In its place
- * stands /dev/null, opened so that what is said is dropped, and that reading input and writing a product fail as they should. */
+/* A standard stream that is closed would be the number of the first file opened, and lines for people would go into it.
+ * In its place stands /dev/null, opened so that what is said is dropped, and that reading input and writing a product
+ * fail as they should. */
 static void hold_standard_streams(void)
 {
     static const int modes[] = {[STDIN_FILENO] = O_WRONLY, [STDOUT_FILENO] = O_RDONLY, [STDERR_FILENO] = O_WRONLY};

@@ -15,7 +15,8 @@ static bool has(const char *folder, const char *name)
     return !file_join(path, folder, name, &unused) && !stat(path, &about);
 }
 
-/* Does the folder hold anything whose name does not begin with a dot? One that cannot be listed may: whoever opens it says why. */
+/* Does the folder hold anything whose name does not begin with a dot? One that cannot be listed may: whoever opens it
+ * says why. */
 static bool holds_something(const char *folder, const char *name)
 {
     char path[FILES_PATH];
@@ -33,7 +34,8 @@ enum path_kind path_kind(const char *path)
     struct stat about;
     if (stat(path, &about)) return PATH_MISSING;
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    if (!S_ISDIR(about.st_mode)) return !strcmp(name, "best") || !strcmp(name, "latest") ? PATH_RUN : PATH_FILE; /* they name a checkpoint */
+    if (!S_ISDIR(about.st_mode))
+        return !strcmp(name, "best") || !strcmp(name, "latest") ? PATH_RUN : PATH_FILE; /* they name a checkpoint */
     if (has(path, "corpus.bin") || has(path, "train/corpus.bin")) return PATH_CORPUS;
     if (has(path, "model.safetensors") || holds_something(path, "checkpoints")) return PATH_RUN;
     if (has(path, "checkpoints") || (has(path, "config.yaml") && has(path, "tokenizer.json"))) return PATH_YOUNG_RUN;
@@ -44,14 +46,19 @@ elbo_status path_expect_run(const char *path, const char *command, elbo_error *e
 {
     switch (path_kind(path)) {
     case PATH_FILE:
-        return elbo_fail(error, ELBO_USAGE, "%s is a file, and elbo %s takes the folder of a run, such as runs/a%s", path, command,
-                         strcmp(command, "eval") ? "; text goes to standard input: < FILE" : ", and a corpus with --data.test");
+        return elbo_fail(
+            error, ELBO_USAGE, "%s is a file, and elbo %s takes the folder of a run, such as runs/a%s", path, command,
+            strcmp(command, "eval") ? "; text goes to standard input: < FILE" : ", and a corpus with --data.test");
     case PATH_CORPUS:
-        return elbo_fail(error, ELBO_USAGE, "%s is a corpus, and elbo %s takes the folder of a run, such as runs/a%s", path, command,
+        return elbo_fail(error, ELBO_USAGE, "%s is a corpus, and elbo %s takes the folder of a run, such as runs/a%s",
+                         path, command,
                          strcmp(command, "eval") ? "" : "; the corpus goes behind it: --data.test=CORPUS");
     case PATH_YOUNG_RUN:
-        return elbo_fail(error, ELBO_INPUT, "%s is a run without a checkpoint yet; wait for its first (checkpoint.every), or train it on", path);
-    default: return ELBO_OK;
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s is a run without a checkpoint yet; wait for its first (checkpoint.every), or train it on",
+                         path);
+    default:
+        return ELBO_OK;
     }
 }
 
@@ -61,11 +68,17 @@ elbo_status path_expect_corpus(const char *path, const char *what, elbo_error *e
     size_t size = strlen(path);
     switch (path_kind(path)) {
     case PATH_FILE:
-        if (size >= sizeof inside - 1 && !strcmp(path + size - (sizeof inside - 1), inside)) return ELBO_OK; /* a corpus says more of it */
-        return elbo_fail(error, ELBO_USAGE, "%s: %s is a file, not a corpus; make one of a text with `elbo prepare %s --out=corpus`", what, path, path);
+        if (size >= sizeof inside - 1 && !strcmp(path + size - (sizeof inside - 1), inside))
+            return ELBO_OK; /* a corpus says more of it */
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s: %s is a file, not a corpus; make one of a text with `elbo prepare %s --out=corpus`", what,
+                         path, path);
     case PATH_RUN:
-    case PATH_YOUNG_RUN: return elbo_fail(error, ELBO_USAGE, "%s: %s is a run, not a corpus; give the folder that `elbo prepare` wrote", what, path);
-    default: return ELBO_OK;
+    case PATH_YOUNG_RUN:
+        return elbo_fail(error, ELBO_USAGE, "%s: %s is a run, not a corpus; give the folder that `elbo prepare` wrote",
+                         what, path);
+    default:
+        return ELBO_OK;
     }
 }
 
@@ -73,21 +86,29 @@ elbo_status path_expect_either(const char *path, const char *command, elbo_error
 {
     /* a tokenizer.json by itself is taken where only the tokenizer is wanted */
     size_t size = strlen(path);
-    if (path_kind(path) != PATH_FILE || (!strcmp(command, "tokenize") && size > 5 && !strcmp(path + size - 5, ".json"))) return ELBO_OK;
-    return elbo_fail(error, ELBO_USAGE, "%s is a file, and elbo %s takes the folder of a corpus or a run; make a corpus of a text with "
-                     "`elbo prepare %s --out=corpus`", path, command, path);
+    if (path_kind(path) != PATH_FILE || (!strcmp(command, "tokenize") && size > 5 && !strcmp(path + size - 5, ".json")))
+        return ELBO_OK;
+    return elbo_fail(error, ELBO_USAGE,
+                     "%s is a file, and elbo %s takes the folder of a corpus or a run; make a corpus of a text with "
+                     "`elbo prepare %s --out=corpus`",
+                     path, command, path);
 }
 
 elbo_status path_expect_config(const char *path, const char *command, elbo_error *error)
 {
     switch (path_kind(path)) {
     case PATH_CORPUS:
-        return elbo_fail(error, ELBO_USAGE, "%s is a corpus, and elbo %s takes a configuration file; a corpus is given as --data.train=%s", path, command,
-                         path);
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s is a corpus, and elbo %s takes a configuration file; a corpus is given as --data.train=%s",
+                         path, command, path);
     case PATH_RUN:
     case PATH_YOUNG_RUN:
-        return elbo_fail(error, ELBO_USAGE, "%s is a run, and elbo %s takes a configuration file; the run's own is %s/config.yaml", path, command, path);
-    case PATH_FOLDER: return elbo_fail(error, ELBO_USAGE, "%s is a folder, and elbo %s takes a configuration file", path, command);
-    default: return ELBO_OK;
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s is a run, and elbo %s takes a configuration file; the run's own is %s/config.yaml", path,
+                         command, path);
+    case PATH_FOLDER:
+        return elbo_fail(error, ELBO_USAGE, "%s is a folder, and elbo %s takes a configuration file", path, command);
+    default:
+        return ELBO_OK;
     }
 }

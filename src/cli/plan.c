@@ -11,8 +11,10 @@ static void print_ranks(const struct memory_table *t, const struct elbo_config *
 {
     printf("each of %zu ranks; estimates: sends %.1f MiB a step and receives as much", t->ranks, t->wire / 1048576.0);
     if (t->exposed > 0)
-        printf(", %.2f ms at %g GB/s and %g us; the last bucket's %.2f ms hold up a step, and what the last slot's backward pass does not "
-               "cover\n", t->wire_seconds * 1e3, c->parallel.bandwidth, c->parallel.latency, t->exposed * 1e3);
+        printf(", %.2f ms at %g GB/s and %g us; the last bucket's %.2f ms hold up a step, and what the last slot's "
+               "backward pass does not "
+               "cover\n",
+               t->wire_seconds * 1e3, c->parallel.bandwidth, c->parallel.latency, t->exposed * 1e3);
     else
         puts("; parallel.bandwidth and parallel.latency say how long that takes");
 }
@@ -49,14 +51,17 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
     }
     json_t *all = json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:f, s:f}", "parameters",
                             (json_int_t)t.parameters, "vocabulary", (json_int_t)c->model.vocabulary, "bytes", "weights",
-                            (json_int_t)t.weights, "gradients", (json_int_t)t.gradients, "optimizer", (json_int_t)t.moments,
-                            "activations", (json_int_t)t.activations, "workspace", (json_int_t)t.workspace, "slots",
-                            (json_int_t)t.slots, "sums", (json_int_t)t.sums, "total", (json_int_t)t.total, "activations_unshared", (json_int_t)t.unshared,
-                            "ops", (json_int_t)t.ops, "slot_flops", t.flops, "slot_bytes_moved", t.bytes_moved);
-    json_t *ranks = json_pack("{s:I, s:f, s:b, s:o, s:o}", "ranks", (json_int_t)t.ranks, "wire_bytes_per_step", t.wire, "estimate", 1,
-                              "exposed_seconds_per_step", t.exposed > 0 ? json_real(t.exposed) : json_null(), "wire_seconds_per_step",
-                              t.exposed > 0 ? json_real(t.wire_seconds) : json_null());
-    bool failed = *c->data.train && json_object_set_new(all, "longer_than_max_length", json_integer((json_int_t)longer));
+                            (json_int_t)t.weights, "gradients", (json_int_t)t.gradients, "optimizer",
+                            (json_int_t)t.moments, "activations", (json_int_t)t.activations, "workspace",
+                            (json_int_t)t.workspace, "slots", (json_int_t)t.slots, "sums", (json_int_t)t.sums, "total",
+                            (json_int_t)t.total, "activations_unshared", (json_int_t)t.unshared, "ops",
+                            (json_int_t)t.ops, "slot_flops", t.flops, "slot_bytes_moved", t.bytes_moved);
+    json_t *ranks =
+        json_pack("{s:I, s:f, s:b, s:o, s:o}", "ranks", (json_int_t)t.ranks, "wire_bytes_per_step", t.wire, "estimate",
+                  1, "exposed_seconds_per_step", t.exposed > 0 ? json_real(t.exposed) : json_null(),
+                  "wire_seconds_per_step", t.exposed > 0 ? json_real(t.wire_seconds) : json_null());
+    bool failed =
+        *c->data.train && json_object_set_new(all, "longer_than_max_length", json_integer((json_int_t)longer));
     if (failed || (t.ranks > 1 && json_object_set(all, "parallel", ranks))) {
         json_decref(all);
         all = NULL;

@@ -24,10 +24,10 @@ static elbo_status print_json(const struct elbo_prepare_report *report, elbo_err
                              (json_int_t)part->words, "bytes", (json_int_t)part->bytes, "unknown",
                              (json_int_t)part->unknown, "longest", (json_int_t)part->longest));
     }
-    json_t *all = json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "lines", (json_int_t)report->lines, "blank_lines",
-                            (json_int_t)report->blank_lines, "replaced", (json_int_t)report->replaced, "replaced_lines",
-                            (json_int_t)report->replaced_lines, "vocabulary", (json_int_t)report->vocabulary, "parts",
-                            parts);
+    json_t *all =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "lines", (json_int_t)report->lines, "blank_lines",
+                  (json_int_t)report->blank_lines, "replaced", (json_int_t)report->replaced, "replaced_lines",
+                  (json_int_t)report->replaced_lines, "vocabulary", (json_int_t)report->vocabulary, "parts", parts);
     if (failed) {
         json_decref(all);
         all = NULL;
@@ -51,8 +51,10 @@ static bool is_given(const struct cli *cli, const char *key)
 static elbo_status check_tilde(const char *option, const char *path, elbo_error *error)
 {
     if (path[0] != '~' || (path[1] && path[1] != '/')) return ELBO_OK;
-    return elbo_fail(error, ELBO_USAGE, "--%s=%s begins with a ~ that the shell did not expand; write --%s=\"$HOME\"%s, or "
-                     "./~%s for a folder of that name", option, path, option, path + 1, path + 1);
+    return elbo_fail(error, ELBO_USAGE,
+                     "--%s=%s begins with a ~ that the shell did not expand; write --%s=\"$HOME\"%s, or "
+                     "./~%s for a folder of that name",
+                     option, path, option, path + 1, path + 1);
 }
 
 static elbo_status check_options(const struct cli *cli, elbo_error *error)
@@ -61,10 +63,13 @@ static elbo_status check_options(const struct cli *cli, elbo_error *error)
     const char *const made[] = {"tokenizer.kind", "tokenizer.size"};
     for (size_t i = 0; i < 2 && *config->prepare.tokenizer_from; i++)
         if (is_given(cli, made[i]))
-            return elbo_fail(error, ELBO_USAGE, "--%s has no effect beside --tokenizer.from, which takes a tokenizer as it "
-                             "is; leave one of the two out", made[i]);
+            return elbo_fail(error, ELBO_USAGE,
+                             "--%s has no effect beside --tokenizer.from, which takes a tokenizer as it "
+                             "is; leave one of the two out",
+                             made[i]);
     if (config->prepare.tokenizer_kind == ELBO_TOKENIZER_BYTE && is_given(cli, "tokenizer.size"))
-        return elbo_fail(error, ELBO_USAGE, "--tokenizer.size has no effect beside --tokenizer.kind=byte, whose vocabulary is "
+        return elbo_fail(error, ELBO_USAGE,
+                         "--tokenizer.size has no effect beside --tokenizer.kind=byte, whose vocabulary is "
                          "always 259; leave it out, or choose word or bpe");
     ELBO_TRY(check_tilde("out", config->out, error));
     return check_tilde("tokenizer.from", config->prepare.tokenizer_from, error);
@@ -81,13 +86,15 @@ static void warn_of_words(struct cli *cli, const struct elbo_prepare_report *rep
     /* a language that writes no blanks has one "word" of a sentence's length */
     if (report->tokenizer == ELBO_TOKENIZER_WORD && 2 * train->words < 3 * train->sentences &&
         (double)train->bytes > long_word * (double)train->words)
-        log_warning(&cli->log, "the words between blanks have %.0f bytes on average, and %.1f %% of the tokens%s are unknown: "
+        log_warning(&cli->log,
+                    "the words between blanks have %.0f bytes on average, and %.1f %% of the tokens%s are unknown: "
                     "this text is not cut into words by blanks; use --tokenizer.kind=bpe",
                     (double)train->bytes / (double)train->words, 100 * unknown, *train->name ? " of train" : "");
     else if (unknown > many)
-        log_warning(&cli->log, "%.1f %% of the tokens%s are unknown to the vocabulary of %zu words; a larger --tokenizer.size, "
-                    "--tokenizer.kind=bpe, or lower-cased text has fewer", 100 * unknown, *train->name ? " of train" : "",
-                    report->vocabulary);
+        log_warning(&cli->log,
+                    "%.1f %% of the tokens%s are unknown to the vocabulary of %zu words; a larger --tokenizer.size, "
+                    "--tokenizer.kind=bpe, or lower-cased text has fewer",
+                    100 * unknown, *train->name ? " of train" : "", report->vocabulary);
 }
 
 elbo_status cli_prepare(struct cli *cli, elbo_error *error)

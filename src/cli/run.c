@@ -28,7 +28,8 @@ elbo_status cli_open_run(struct run *run, struct cli *cli, elbo_error *error)
 elbo_status cli_needs_latent(const struct run *run, elbo_error *error)
 {
     if (run->model.config.latent.kind != LATENT_NONE) return ELBO_OK;
-    return elbo_fail(error, ELBO_USAGE, "%s is a language model without a latent (latent.kind none); this command needs one",
+    return elbo_fail(error, ELBO_USAGE,
+                     "%s is a language model without a latent (latent.kind none); this command needs one",
                      checkpoint_path(run->checkpoint));
 }
 
@@ -54,7 +55,8 @@ elbo_status cli_add_sentence(struct cli_sentences *s, struct run *run, const cha
     return ELBO_OK;
 }
 
-elbo_status cli_read_batch(struct cli_sentences *s, struct cli_input *in, size_t most, struct run *run, elbo_error *error)
+elbo_status cli_read_batch(struct cli_sentences *s, struct cli_input *in, size_t most, struct run *run,
+                           elbo_error *error)
 {
     struct cli_line line;
     s->first += s->count;
@@ -72,7 +74,8 @@ void cli_report_sentences(const struct cli_sentences *s, const struct cli_input 
     if (in && in->replaced) log_warning(&cli->log, "%zu ill-formed parts of UTF-8 became U+FFFD", in->replaced);
     if (s->shortened)
         log_warning(&cli->log, "%zu %s longer than the model's %zu tokens and %s cut", s->shortened,
-                    s->shortened == 1 ? "sentence is" : "sentences are", run->config->data.max_length, s->shortened == 1 ? "was" : "were");
+                    s->shortened == 1 ? "sentence is" : "sentences are", run->config->data.max_length,
+                    s->shortened == 1 ? "was" : "were");
 }
 
 void cli_free_sentences(struct cli_sentences *s)
@@ -90,15 +93,17 @@ elbo_status cli_encode(float **z, float **stats_out, const struct cli_sentences 
 {
     ELBO_TRY(cli_needs_latent(run, error));
     size_t width = run->model.config.latent.width;
-    float *stats = malloc((s->count * 2 * width + 1) * sizeof *stats), *rows = malloc((s->count * width + 1) * sizeof *rows);
+    float *stats = malloc((s->count * 2 * width + 1) * sizeof *stats),
+          *rows = malloc((s->count * width + 1) * sizeof *rows);
     elbo_status status = stats && rows ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", s->count);
     struct slot_options slots = slot_options_of(&cli->config);
     slots.too_long = SLOT_TRUNCATE;
-    if (!status && s->count) status = encode_sentences(&run->model, stats, s->ids, s->count, &slots, &run->marks, error);
+    if (!status && s->count)
+        status = encode_sentences(&run->model, stats, s->ids, s->count, &slots, &run->marks, error);
     struct posterior_noise noise = {cli->config.seed, noise_purpose("encode.posterior"), 0, 0};
     for (size_t i = 0; i < s->count && !status; i++)
-        posterior_sample(rows + i * width, stats + i * 2 * width, width, cli->config.generate.posterior_mean ? NULL : &noise,
-                         s->first + i);
+        posterior_sample(rows + i * width, stats + i * 2 * width, width,
+                         cli->config.generate.posterior_mean ? NULL : &noise, s->first + i);
     if (status || !stats_out) {
         free(stats);
         stats = NULL;
@@ -112,26 +117,37 @@ elbo_status cli_encode(float **z, float **stats_out, const struct cli_sentences 
     return ELBO_OK;
 }
 
-elbo_status cli_generate_options(struct generate_options *o, bool greedy, const struct run *run, struct cli *cli, elbo_error *error)
+elbo_status cli_generate_options(struct generate_options *o, bool greedy, const struct run *run, struct cli *cli,
+                                 elbo_error *error)
 {
     const struct generate_config *g = &cli->config.generate;
     *o = (struct generate_options){.max_length = g->max_length ? g->max_length : cli->config.data.max_length,
-                                   .temperature = g->temperature, .top_p = g->top_p, .top_k = g->top_k,
-                                   .greedy = greedy || g->greedy, .allow_unknown = g->allow_unknown, .never = run->line_ends.ids,
-                                   .never_count = run->line_ends.count, .seed = cli->config.seed, .beam = g->beam,
+                                   .temperature = g->temperature,
+                                   .top_p = g->top_p,
+                                   .top_k = g->top_k,
+                                   .greedy = greedy || g->greedy,
+                                   .allow_unknown = g->allow_unknown,
+                                   .never = run->line_ends.ids,
+                                   .never_count = run->line_ends.count,
+                                   .seed = cli->config.seed,
+                                   .beam = g->beam,
                                    .length_penalty = g->length_penalty};
     static const char *const drawing[] = {"temperature", "top_p", "top_k", "greedy"};
     for (size_t i = 0; i < sizeof drawing / sizeof *drawing && g->beam; i++)
         if (options_given(cli->options, drawing[i]))
-            return elbo_fail(error, ELBO_USAGE, "--beam=%zu searches and draws nothing: leave --%s away, or --beam", g->beam, drawing[i]);
+            return elbo_fail(error, ELBO_USAGE, "--beam=%zu searches and draws nothing: leave --%s away, or --beam",
+                             g->beam, drawing[i]);
     for (size_t i = 0; i < 3 && g->greedy; i++)
         if (options_given(cli->options, drawing[i]))
-            return elbo_fail(error, ELBO_USAGE, "--greedy takes the likeliest token and --%s draws one: leave one of them away", drawing[i]);
+            return elbo_fail(error, ELBO_USAGE,
+                             "--greedy takes the likeliest token and --%s draws one: leave one of them away",
+                             drawing[i]);
     if (!g->beam && options_given(cli->options, "length_penalty"))
         return elbo_fail(error, ELBO_USAGE, "--length_penalty belongs to a search: give --beam too, say --beam=5");
     size_t most = run->model.config.positions - 1;
     if (g->max_length > most)
-        return elbo_fail(error, ELBO_USAGE, "--max_length=%zu is beyond the %zu tokens that the model has positions for; give at most %zu",
+        return elbo_fail(error, ELBO_USAGE,
+                         "--max_length=%zu is beyond the %zu tokens that the model has positions for; give at most %zu",
                          g->max_length, most, most);
     return ELBO_OK;
 }

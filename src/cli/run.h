@@ -24,23 +24,26 @@ struct cli_sentences {
 };
 
 /* Adds a sentence to the batch. */
-elbo_status cli_add_sentence(struct cli_sentences *s, struct run *run, const char *text, size_t size, elbo_error *error);
-/* The next batch in the place of the last one: waits for a line of standard input and takes what is there behind it, up to `most`. No
- * sentence: the end. */
-elbo_status cli_read_batch(struct cli_sentences *s, struct cli_input *in, size_t most, struct run *run, elbo_error *error);
+elbo_status cli_add_sentence(struct cli_sentences *s, struct run *run, const char *text, size_t size,
+                             elbo_error *error);
+/* The next batch in the place of the last one: waits for a line of standard input and takes what is there behind it, up
+ * to `most`. No sentence: the end. */
+elbo_status cli_read_batch(struct cli_sentences *s, struct cli_input *in, size_t most, struct run *run,
+                           elbo_error *error);
 /* Warns of what was replaced and cut. */
 void cli_report_sentences(const struct cli_sentences *s, const struct cli_input *in, struct run *run, struct cli *cli);
 void cli_free_sentences(struct cli_sentences *s);
 
-/* z (count, Z) of the batch's posteriors: the mean, or a sample when posterior_mean is off, whose noise has the sentence's number. stats
- * (count, 2Z) may be null. free() *z. */
+/* z (count, Z) of the batch's posteriors: the mean, or a sample when posterior_mean is off, whose noise has the
+ * sentence's number. stats (count, 2Z) may be null. free() *z. */
 elbo_status cli_encode(float **z, float **stats, const struct cli_sentences *s, struct run *run, struct cli *cli,
                        elbo_error *error);
 
 /* ---- generation ---- */
 
 /* Options of the command line for generation; refuses those without effect. `greedy`: unless drawing is asked for. */
-elbo_status cli_generate_options(struct generate_options *o, bool greedy, const struct run *run, struct cli *cli, elbo_error *error);
+elbo_status cli_generate_options(struct generate_options *o, bool greedy, const struct run *run, struct cli *cli,
+                                 elbo_error *error);
 
 /* A sentence's text; elbo_text_free it. */
 elbo_status cli_text(struct elbo_text *text, const struct run *run, const struct elbo_ids *ids, elbo_error *error);

@@ -25,8 +25,10 @@ static elbo_status parse_ids(struct work *work, struct cli_line line, elbo_error
         if (at == line.text + line.size) return ELBO_OK;
         size_t digits = strspn(at, "0123456789"), word = strcspn(at, " \t");
         if (digits != word || digits > 10 || !digits)
-            return elbo_fail(error, ELBO_INPUT, "line %zu: '%.*s' is not a token id; --decode reads whole numbers with "
-                             "spaces between", work->number, (int)(word < 40 ? word : 40), at);
+            return elbo_fail(error, ELBO_INPUT,
+                             "line %zu: '%.*s' is not a token id; --decode reads whole numbers with "
+                             "spaces between",
+                             work->number, (int)(word < 40 ? word : 40), at);
         uint64_t id = strtoull(at, NULL, 10);
         if (work->ids.count == work->ids.capacity) {
             size_t capacity = work->ids.capacity ? 2 * work->ids.capacity : 64;
@@ -48,7 +50,8 @@ static elbo_status from_ids(struct work *work, struct cli_line line, bool json, 
     const char *text = work->text.text ? work->text.text : "";
     if (!json) {
         if (memchr(text, '\n', work->text.size) || memchr(text, '\r', work->text.size))
-            return elbo_fail(error, ELBO_INPUT, "line %zu: the ids spell a line end, which cannot stand in a line; --json writes a string",
+            return elbo_fail(error, ELBO_INPUT,
+                             "line %zu: the ids spell a line end, which cannot stand in a line; --json writes a string",
                              work->number);
         fwrite(text, 1, work->text.size, stdout);
         putchar('\n');
@@ -57,7 +60,9 @@ static elbo_status from_ids(struct work *work, struct cli_line line, bool json, 
     size_t replaced, first; /* JSON is UTF-8; ids can spell bytes that are not */
     struct elbo_text clean = {0};
     status = elbo_text_repair(&clean, &replaced, &first, text, work->text.size, error);
-    if (!status) status = json_print(stdout, json_stringn(clean.text ? clean.text : "", clean.size), JSON_ENCODE_ANY, "a sentence", error);
+    if (!status)
+        status = json_print(stdout, json_stringn(clean.text ? clean.text : "", clean.size), JSON_ENCODE_ANY,
+                            "a sentence", error);
     elbo_text_free(&clean);
     return status;
 }
@@ -66,8 +71,7 @@ static elbo_status to_ids(struct work *work, struct cli_line line, bool json, el
 {
     ELBO_TRY(elbo_tokenizer_encode(work->tokenizer, &work->ids, line.text, line.size, error));
     if (json) putchar('[');
-    for (size_t i = 0; i < work->ids.count; i++)
-        printf("%s%" PRIu32, !i ? "" : json ? ", " : " ", work->ids.ids[i]);
+    for (size_t i = 0; i < work->ids.count; i++) printf("%s%" PRIu32, !i ? "" : json ? ", " : " ", work->ids.ids[i]);
     puts(json ? "]" : "");
     return ELBO_OK;
 }
@@ -81,8 +85,10 @@ elbo_status cli_tokenize(struct cli *cli, elbo_error *error)
     while (status == ELBO_OK && (status = cli_input_line(&in, true, &line, error)) == ELBO_OK && line.text) {
         work.number++;
         if (in.replaced && cli->config.prepare.strict)
-            status = elbo_fail(error, ELBO_INPUT, "standard input:%zu: not valid UTF-8; correct it, or leave out "
-                               "--strict to replace it by U+FFFD", work.number);
+            status = elbo_fail(error, ELBO_INPUT,
+                               "standard input:%zu: not valid UTF-8; correct it, or leave out "
+                               "--strict to replace it by U+FFFD",
+                               work.number);
         else
             status = cli->config.decode ? from_ids(&work, line, cli->config.json, error)
                                         : to_ids(&work, line, cli->config.json, error);

@@ -21,7 +21,8 @@ static void warning(void *context, const char *text)
 static elbo_status result(const struct trainer *trainer, elbo_error *error)
 {
     json_t *all = trainer_result(trainer);
-    return all ? json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the result", error) : ELBO_OK; /* rank 0's */
+    return all ? json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the result", error)
+               : ELBO_OK; /* rank 0's */
 }
 
 elbo_status cli_train(struct cli *cli, elbo_error *error)

@@ -1,4 +1,5 @@
-/* The words of a command line, sorted into arguments and options; and what people type instead of what a command takes. */
+/* The words of a command line, sorted into arguments and options; and what people type instead of what a command takes.
+ */
 #ifndef CLI_WORDS_H
 #define CLI_WORDS_H
 
@@ -7,13 +8,14 @@
 struct words {
     const char **arguments, **overrides; /* (argument_count), (override_count)        */
     size_t argument_count, override_count;
-    size_t literal;                      /* arguments from here on stood behind "--"  */
-    const char *help;                    /* "-h", "--help" or "--help=...", or null   */
-    char **command;                      /* of launch: behind "--", ended by null     */
+    size_t literal;   /* arguments from here on stood behind "--"  */
+    const char *help; /* "-h", "--help" or "--help=...", or null   */
+    char **command;   /* of launch: behind "--", ended by null     */
 };
 
 /* Sorts argv[2 ..]; the arrays have room for argc words each. */
-elbo_status words_sort(struct words *words, int argc, char **argv, const struct cli_command *command, elbo_error *error);
+elbo_status words_sort(struct words *words, int argc, char **argv, const struct cli_command *command,
+                       elbo_error *error);
 /* Too few, too many, or of the wrong look. */
 elbo_status words_check(const struct words *words, const struct cli_command *command, elbo_error *error);
 /* argv[1] is no command: what may have been meant. */

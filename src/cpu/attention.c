@@ -1,6 +1,6 @@
-/* Attention within packed sentences: one tile per (sentence, key/value head). Keys (and values, in the backward pass) are
- * laid out transposed and padded to the vector width, so that a query's scores are one pass over whole vectors. Sums of rows stay in
- * registers; gradients of keys and values gather them over some queries at a time. */
+/* Attention within packed sentences: one tile per (sentence, key/value head). Keys (and values, in the backward pass)
+ * are laid out transposed and padded to the vector width, so that a query's scores are one pass over whole vectors.
+ * Sums of rows stay in registers; gradients of keys and values gather them over some queries at a time. */
 #include "cpu/kernels.h"
 #include "cpu/transpose.h"
 #include "ops/attention.h"
@@ -16,8 +16,10 @@ struct heads {
 static struct heads heads_of(const struct call *c)
 {
     const int64_t *i = c->attr->i;
-    struct heads h = {.heads = (size_t)i[ATTENTION_HEADS], .kv = (size_t)i[ATTENTION_KV_HEADS],
-                      .width = (size_t)i[ATTENTION_HEAD_WIDTH], .memory = (size_t)i[ATTENTION_MEMORY],
+    struct heads h = {.heads = (size_t)i[ATTENTION_HEADS],
+                      .kv = (size_t)i[ATTENTION_KV_HEADS],
+                      .width = (size_t)i[ATTENTION_HEAD_WIDTH],
+                      .memory = (size_t)i[ATTENTION_MEMORY],
                       .causal = i[ATTENTION_CAUSAL]};
     h.group = h.heads / h.kv;
     h.row = (h.heads + 2 * h.kv) * h.width;
@@ -36,8 +38,8 @@ struct rows {
     size_t latents, latent_row, own_row;
 };
 
-static struct rows rows_of(const struct heads *h, const float *qkv, const float *memory, size_t begin, size_t sentence, size_t head,
-                           unsigned which)
+static struct rows rows_of(const struct heads *h, const float *qkv, const float *memory, size_t begin, size_t sentence,
+                           size_t head, unsigned which)
 {
     struct rows r = {.latents = h->memory, .latent_row = 2 * h->kv * h->width, .own_row = h->row};
     if (h->memory) r.latent = memory + (sentence * h->memory * 2 + which) * h->kv * h->width + head * h->width;
@@ -67,8 +69,8 @@ static void transpose_rows(float *out, const struct rows *rows, size_t width, si
 }
 
 /* y[d] += sum_j w[j * next] x[j * row + d], j < n. */
-static inline void add_weighted(float *restrict y, const float *restrict w, size_t next, const float *restrict x, size_t row, size_t n,
-                                size_t width)
+static inline void add_weighted(float *restrict y, const float *restrict w, size_t next, const float *restrict x,
+                                size_t row, size_t n, size_t width)
 {
     enum { AT_ONCE = 4 };
     size_t d = 0;
@@ -136,7 +138,8 @@ static void forward(void *argument, size_t tile, size_t worker)
     size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin;
     size_t keys = length + h.memory, pad = padded(keys);
     float *kt = cpu_scratch(c, worker), *p = kt + pad * h.width;
-    struct rows ks = rows_of(&h, qkv, memory, begin, sentence, head, 0), vs = rows_of(&h, qkv, memory, begin, sentence, head, 1);
+    struct rows ks = rows_of(&h, qkv, memory, begin, sentence, head, 0),
+                vs = rows_of(&h, qkv, memory, begin, sentence, head, 1);
     transpose_rows(kt, &ks, h.width, keys, pad);
     for (size_t q = head * h.group; q < (head + 1) * h.group; q++)
         for (size_t i = 0; i < length; i++) {
@@ -195,14 +198,16 @@ static void backward(void *argument, size_t tile, size_t worker)
     size_t keys = length + h.memory, pad = padded(keys);
     float *kt = cpu_scratch(c, worker), *vt = kt + pad * h.width, *dk = vt + pad * h.width, *dv = dk + pad * h.width;
     float *weights = dv + pad * h.width, *slopes = weights + QUERIES * pad; /* (QUERIES, pad) */
-    struct rows ks = rows_of(&h, qkv, memory, begin, sentence, head, 0), vs = rows_of(&h, qkv, memory, begin, sentence, head, 1);
+    struct rows ks = rows_of(&h, qkv, memory, begin, sentence, head, 0),
+                vs = rows_of(&h, qkv, memory, begin, sentence, head, 1);
     transpose_rows(kt, &ks, h.width, keys, pad);
     transpose_rows(vt, &vs, h.width, keys, pad);
     memset(dk, 0, 2 * pad * h.width * sizeof *dk);
     for (size_t q = head * h.group; q < (head + 1) * h.group; q++)
         for (size_t first = 0; first < length; first += QUERIES) {
             size_t end = least(length, first + QUERIES);
-            const float *queries = qkv + (begin + first) * h.row + q * h.width, *dys = dout + ((begin + first) * h.heads + q) * h.width;
+            const float *queries = qkv + (begin + first) * h.row + q * h.width,
+                        *dys = dout + ((begin + first) * h.heads + q) * h.width;
             for (size_t i = first; i < end; i++) {
                 size_t seen = h.causal ? h.memory + i + 1 : keys, n = padded(seen), at = begin + i;
                 const float *dy = dys + (i - first) * h.heads * h.width, *y = out + (at * h.heads + q) * h.width;
@@ -221,10 +226,12 @@ static void backward(void *argument, size_t tile, size_t worker)
                 if (!c->add[0]) memset(to, 0, h.width * sizeof *to);
                 add_rows(to, ds, &ks, seen, h.width);
             }
-            for (size_t j = 0; j < (h.causal ? h.memory + end : keys); j++) { /* from the first of the queries that sees it on */
+            for (size_t j = 0; j < (h.causal ? h.memory + end : keys);
+                 j++) { /* from the first of the queries that sees it on */
                 size_t i = h.causal && j > h.memory + first ? j - h.memory - first : 0, n = end - first - i;
                 add_weighted(dk + j * h.width, slopes + i * pad + j, pad, queries + i * h.row, h.row, n, h.width);
-                add_weighted(dv + j * h.width, weights + i * pad + j, pad, dys + i * h.heads * h.width, h.heads * h.width, n, h.width);
+                add_weighted(dv + j * h.width, weights + i * pad + j, pad, dys + i * h.heads * h.width,
+                             h.heads * h.width, n, h.width);
             }
         }
     size_t kv_width = h.kv * h.width;
@@ -254,8 +261,8 @@ void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_
     *per_worker = (padded(c->size.out[1][1] + (size_t)c->attr->i[ATTENTION_MEMORY]) + VL) * sizeof(float);
 }
 
-/* All heads' keys (which 0) or values (1) of a row's position j: in its own part of the cache, or in that of the row it was taken
- * from. */
+/* All heads' keys (which 0) or values (1) of a row's position j: in its own part of the cache, or in that of the row it
+ * was taken from. */
 static float *kept(const struct call *c, size_t row, size_t at, size_t j, size_t which)
 {
     const int32_t *history = c->in[3];
@@ -273,7 +280,8 @@ static void cached(void *argument, size_t tile, size_t worker)
     const float *memory = c->in[2] ? (const float *)c->in[2] + row * h.memory * 2 * kv_width : NULL;
     size_t at = (size_t)((const int32_t *)c->in[1])[row];
     for (unsigned which = 0; which < 2; which++)
-        memcpy(kept(c, row, at, at, which) + head * h.width, qkv + (h.heads + which * h.kv + head) * h.width, h.width * sizeof(float));
+        memcpy(kept(c, row, at, at, which) + head * h.width, qkv + (h.heads + which * h.kv + head) * h.width,
+               h.width * sizeof(float));
     size_t keys = h.memory + at + 1, n = padded(keys);
     float *p = cpu_scratch(c, worker);
     for (size_t q = head * h.group; q < (head + 1) * h.group; q++) {
@@ -282,7 +290,8 @@ static void cached(void *argument, size_t tile, size_t worker)
         float top = -INFINITY, sum = 0;
         for (size_t j = 0; j < n; j++) p[j] = -INFINITY;
         for (size_t j = 0; j < keys; j++) {
-            const float *k = (j < h.memory ? memory + j * 2 * kv_width : kept(c, row, at, j - h.memory, 0)) + head * h.width;
+            const float *k =
+                (j < h.memory ? memory + j * 2 * kv_width : kept(c, row, at, j - h.memory, 0)) + head * h.width;
             float s = 0;
             SIMD_SUM(s) for (size_t d = 0; d < h.width; d++) s += query[d] * k[d];
             p[j] = s * h.scale;
@@ -295,7 +304,8 @@ static void cached(void *argument, size_t tile, size_t worker)
         }
         memset(y, 0, h.width * sizeof *y);
         for (size_t j = 0; j < keys; j++) {
-            const float *v = (j < h.memory ? memory + (j * 2 + 1) * kv_width : kept(c, row, at, j - h.memory, 1)) + head * h.width;
+            const float *v =
+                (j < h.memory ? memory + (j * 2 + 1) * kv_width : kept(c, row, at, j - h.memory, 1)) + head * h.width;
             float w = p[j] / sum;
             SIMD for (size_t d = 0; d < h.width; d++) y[d] += w * v[d];
         }

@@ -34,14 +34,15 @@ static size_t rounded(size_t bytes)
     return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 }
 
-/* Zeroed memory on a cache line. The system clears pages as they are touched, so what a small input does not need of a large
- * arena costs nothing; they are huge where Linux has such, for a product walks through many places at once. The word in front holds what
- * calloc gave. */
+/* Zeroed memory on a cache line. The system clears pages as they are touched, so what a small input does not need of a
+ * large arena costs nothing; they are huge where Linux has such, for a product walks through many places at once. The
+ * word in front holds what calloc gave. */
 static void *zeroed(size_t bytes)
 {
     char *given = bytes <= SIZE_MAX - 2 * CACHE_LINE ? calloc(1, bytes + 2 * CACHE_LINE) : NULL;
     if (!given) return NULL;
-    char *aligned = given + 2 * CACHE_LINE - (uintptr_t)given % CACHE_LINE, *page = given + (HUGE_PAGE - (uintptr_t)given % HUGE_PAGE) % HUGE_PAGE;
+    char *aligned = given + 2 * CACHE_LINE - (uintptr_t)given % CACHE_LINE,
+         *page = given + (HUGE_PAGE - (uintptr_t)given % HUGE_PAGE) % HUGE_PAGE;
     ((void **)(void *)aligned)[-1] = given;
     if (bytes >= 2 * HUGE_PAGE) madvise(page, (size_t)(given + bytes - page) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     return aligned;
@@ -104,7 +105,8 @@ static void copy_within(struct backend *b, void *to, const void *from, size_t by
 {
     struct arenas a = {to, from, bytes / sizeof(float)};
     pool_run(b->pool, (a.elements + TILE - 1) / TILE, copy_tile, &a);
-    memcpy((char *)to + a.elements * sizeof(float), (const char *)from + a.elements * sizeof(float), bytes % sizeof(float));
+    memcpy((char *)to + a.elements * sizeof(float), (const char *)from + a.elements * sizeof(float),
+           bytes % sizeof(float));
 }
 
 static void accumulate(struct backend *b, float *to, const float *from, size_t elements)
@@ -162,8 +164,9 @@ static bool has_avx2(void)
 static bool has_avx512(void)
 {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma");
 }
 #endif
 
@@ -183,7 +186,8 @@ static const struct variant {
     bool (*supported)(void);
     const struct kernel *table;
     double (*peak_flops)(struct pool *pool);
-} variants[] = { /* the best first */
+} variants[] = {
+/* the best first */
 #ifdef CPU_HAS_AMX
     {"amx", has_amx, cpu_table_amx, cpu_peak_flops_amx},
 #endif
@@ -253,18 +257,36 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
     size_t known = 0;
     while (variant && known < 4 && strcmp(names[known], variant)) known++;
     if (known == 4)
-        return elbo_fail(error, ELBO_USAGE, "--device=cpu:%.20s: the instructions are generic, avx2, avx512 or amx; cpu alone takes the best", variant);
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "--device=cpu:%.20s: the instructions are generic, avx2, avx512 or amx; cpu alone takes the best", variant);
     if (!chosen)
-        return elbo_fail(error, ELBO_DEVICE, "--device=cpu:%.20s: this build or this processor has no such instructions; the best it has is %s",
-                         variant, choose(NULL)->name);
+        return elbo_fail(
+            error, ELBO_DEVICE,
+            "--device=cpu:%.20s: this build or this processor has no such instructions; the best it has is %s", variant,
+            choose(NULL)->name);
     struct cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return elbo_fail(error, ELBO_MEMORY, "no memory for the CPU backend");
-    cpu->base = (struct backend){.name = "cpu", .detail = cpu->detail, .kernels = chosen->table, .allocate = allocate,
-                                 .release = release, .upload = copy, .download = copy, .download_later = copy, .copy = copy_within,
-                                 .accumulate = accumulate, .reserve = reserve,
-                                 .allocate_host = allocate_host, .release_host = release, .mark = mark, .wait = wait,
-                                 .save_choices = save_choices, .restore_choices = restore_choices,
-                                 .peak_flops = peak_flops, .peak_bytes = peak_bytes, .destroy = destroy};
+    cpu->base = (struct backend){.name = "cpu",
+                                 .detail = cpu->detail,
+                                 .kernels = chosen->table,
+                                 .allocate = allocate,
+                                 .release = release,
+                                 .upload = copy,
+                                 .download = copy,
+                                 .download_later = copy,
+                                 .copy = copy_within,
+                                 .accumulate = accumulate,
+                                 .reserve = reserve,
+                                 .allocate_host = allocate_host,
+                                 .release_host = release,
+                                 .mark = mark,
+                                 .wait = wait,
+                                 .save_choices = save_choices,
+                                 .restore_choices = restore_choices,
+                                 .peak_flops = peak_flops,
+                                 .peak_bytes = peak_bytes,
+                                 .destroy = destroy};
     elbo_status status = pool_create(&cpu->pool, threads, error);
     if (status) {
         free(cpu);

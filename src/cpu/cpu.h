@@ -23,10 +23,10 @@
 #define VL 4
 #endif
 
-#define SIMD             _Pragma("omp simd")
-#define SIMD_SUM(...)    _Pragma(CPU_TEXT(omp simd reduction(+ : __VA_ARGS__)))
-#define SIMD_MAX(v)      _Pragma(CPU_TEXT(omp simd reduction(max : v)))
-#define CPU_TEXT(...)    #__VA_ARGS__
+#define SIMD          _Pragma("omp simd")
+#define SIMD_SUM(...) _Pragma(CPU_TEXT(omp simd reduction(+ : __VA_ARGS__)))
+#define SIMD_MAX(v)   _Pragma(CPU_TEXT(omp simd reduction(max : v)))
+#define CPU_TEXT(...) #__VA_ARGS__
 
 typedef float vec __attribute__((vector_size(VL * 4)));
 typedef float vec_unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
@@ -45,7 +45,7 @@ struct cpu_backend {
     struct backend base;
     struct pool *pool;
     char detail[64];
-    char *workers;                       /* scratch of the threads */
+    char *workers; /* scratch of the threads */
     size_t worker_bytes;
 };
 
@@ -107,8 +107,9 @@ static inline float cpu_exp(float x)
 
 /* A NaN stays a NaN in cpu_exp's callers: comparisons with it are false and r is NaN. */
 
-/* Bounds of its own, beyond which it is 0 or 1 to 1e-26: gcc multiplies every lane by what comes of a bound, to keep it where the
- * bound was met. After cpu_exp's bounds that is a denormal, and Intel's processors trap each such product in microcode. */
+/* Bounds of its own, beyond which it is 0 or 1 to 1e-26: gcc multiplies every lane by what comes of a bound, to keep it
+ * where the bound was met. After cpu_exp's bounds that is a denormal, and Intel's processors trap each such product in
+ * microcode. */
 static inline float cpu_sigmoid(float x)
 {
     x = x < -60.0f ? -60.0f : x;

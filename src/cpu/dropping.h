@@ -1,4 +1,5 @@
-/* Which elements of a row dropout keeps: those whose 32 bits at (sample, position * width + column) are at least p 2^32. */
+/* Which elements of a row dropout keeps: those whose 32 bits at (sample, position * width + column) are at least p
+ * 2^32. */
 #ifndef CPU_DROPPING_H
 #define CPU_DROPPING_H
 
@@ -30,22 +31,25 @@ static inline struct dropping_rows dropping_of(const struct call *c, unsigned se
 }
 
 /* Out of line: with both counts of blocks inlined the compiler made norms with dropout 2.5 times as slow. */
-static __attribute__((noinline, unused)) void dropping_half(uint32_t *word, struct noise_key key, uint64_t sample, uint32_t draw, uint32_t first)
+static __attribute__((noinline, unused)) void dropping_half(uint32_t *word, struct noise_key key, uint64_t sample,
+                                                            uint32_t draw, uint32_t first)
 {
     noise_blocks(word, NOISE_BLOCKS / 2, key, sample, draw, first);
 }
 
-/* to[i] = v[i] scaled, or 0 where it is dropped, for the `count` (at most DROPPING_COLUMNS) columns from `column` on of row n,
- * a row having `width`. In place where to == v. */
-static inline void dropping_columns(float *to, const float *v, const struct dropping_rows *d, size_t n, size_t column, size_t count,
-                                    size_t width)
+/* to[i] = v[i] scaled, or 0 where it is dropped, for the `count` (at most DROPPING_COLUMNS) columns from `column` on of
+ * row n, a row having `width`. In place where to == v. */
+static inline void dropping_columns(float *to, const float *v, const struct dropping_rows *d, size_t n, size_t column,
+                                    size_t count, size_t width)
 {
     uint32_t word[DROPPING_COLUMNS + 4];
     uint64_t first = (uint64_t)d->position[n] * width + column, sample = d->sample[d->sentence[n]];
     uint32_t block = (uint32_t)(first / 4), offset = (uint32_t)(first % 4);
     bool half = count <= DROPPING_COLUMNS / 2;
-    if (half) dropping_half(word, d->key, sample, d->draw, block);
-    else noise_blocks(word, NOISE_BLOCKS, d->key, sample, d->draw, block);
+    if (half)
+        dropping_half(word, d->key, sample, d->draw, block);
+    else
+        noise_blocks(word, NOISE_BLOCKS, d->key, sample, d->draw, block);
     if (offset) { /* the columns end in one block more */
         unsigned blocks = half ? NOISE_BLOCKS / 2 : NOISE_BLOCKS;
         struct philox_block b = noise_block(d->key, sample, d->draw, block + blocks);

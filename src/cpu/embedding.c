@@ -1,5 +1,5 @@
-/* Embedding: y = table[ids] (+ add). The gradient walks the rows sorted by id: each id's rows are summed in row order by
- * the tile in which they begin. */
+/* Embedding: y = table[ids] (+ add). The gradient walks the rows sorted by id: each id's rows are summed in row order
+ * by the tile in which they begin. */
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 

@@ -1,9 +1,13 @@
-/* A matrix product, divided into parts of C that threads compute each by itself, with scratch of its own. Threads share nothing that is
- * packed: what one core writes another would wait for, twice in every product, and packing some of the operands once more costs less. */
+/* A matrix product, divided into parts of C that threads compute each by itself, with scratch of its own. Threads share
+ * nothing that is packed: what one core writes another would wait for, twice in every product, and packing some of the
+ * operands once more costs less. */
 #include "cpu/gemm_part.h"
 
-enum { ALONE = 1 << 18 };      /* multiply-adds that one thread does at once */
-enum { SHARES = 3, FEW_THREADS = 4 }; /* parts of a thread, so that who is faster does more of them; of few threads one each is best */
+enum { ALONE = 1 << 18 }; /* multiply-adds that one thread does at once */
+enum {
+    SHARES = 3,
+    FEW_THREADS = 4
+}; /* parts of a thread, so that who is faster does more of them; of few threads one each is best */
 
 struct parts {
     const struct call *call;
@@ -34,7 +38,8 @@ static struct parts divide(const struct product *p, size_t wanted, size_t *cost)
     struct parts best = {.p = p};
     *cost = (size_t)-1;
     for (size_t high = 1; high <= wanted; high++) {
-        size_t rows = tiles_of(p->m, high), columns = tiles_of(p->n, wanted / high), each = CPU(gemm_cost)(p, &rows, &columns);
+        size_t rows = tiles_of(p->m, high), columns = tiles_of(p->n, wanted / high),
+               each = CPU(gemm_cost)(p, &rows, &columns);
         if (each >= *cost) continue;
         *cost = each;
         best.rows = rows;

@@ -12,12 +12,12 @@ struct matrix {
 struct product {
     size_t m, n, k;
     struct matrix a, b;
-    float *c;            /* row-major, leading dimension ldc                          */
+    float *c; /* row-major, leading dimension ldc                          */
     size_t ldc;
-    bool add;            /* +=                                                        */
-    const float *bias;   /* (N) or null                                               */
-    float *gelu;         /* gelu(C) goes here too, same layout; null: no activation   */
-    const float *slope;  /* not null: C is multiplied by GELU's slope there, same layout; not where it adds */
+    bool add;           /* +=                                                        */
+    const float *bias;  /* (N) or null                                               */
+    float *gelu;        /* gelu(C) goes here too, same layout; null: no activation   */
+    const float *slope; /* not null: C is multiplied by GELU's slope there, same layout; not where it adds */
 };
 
 /* Every thread takes gemm_scratch() bytes from the front of its own scratch. */

@@ -1,8 +1,8 @@
 /* The product of a part by packed panels and a register-blocked micro-kernel of fused multiply-adds.
  *
- *   for columns of B in blocks of NC, for k as far as the scratch goes:  pack B, per block of about KC, into panels of NR columns
- *     for rows of A in blocks of MB:                                     pack A the same way into panels of MR rows
- *       tiles of C, block of k after block:                              micro-kernel MR x NR over the block
+ *   for columns of B in blocks of NC, for k as far as the scratch goes:  pack B, per block of about KC, into panels of
+ * NR columns for rows of A in blocks of MB:                                     pack A the same way into panels of MR
+ * rows tiles of C, block of k after block:                              micro-kernel MR x NR over the block
  *
  * Each element of C is one chain of fused multiply-adds along k per block, added block after block. */
 #include "cpu/gemm_part.h"
@@ -17,7 +17,9 @@ enum { MR = 4, NRV = 2 };
 #endif
 
 enum { NR = NRV * VL, KC = 256, NC = 512, MB = 36 * MR };
-enum { PACKED = 1 << 18 };     /* floats that lie packed at a time, where one block of k is not more: half of a large second cache */
+enum {
+    PACKED = 1 << 18
+}; /* floats that lie packed at a time, where one block of k is not more: half of a large second cache */
 enum { DOWN = 4, ACROSS = 2 }; /* panels of a tile */
 enum { DIRECT = 512 };         /* columns of B up to which packing rows of A along k does not pay */
 enum { AT_ONCE = MR * NRV };   /* multiply-adds of vectors that cost about as much as packing as many elements */
@@ -37,10 +39,10 @@ static size_t block_of(size_t k)
 
 enum { LINE = 16, AHEAD = 8 }; /* floats of a line of the cache; rows that are fetched before they are packed */
 
-/* Panels of `w` rows each of x(i, p) = data[i * lane + p * along], i < valid, p < k, zeros up to whole panels: out[panel][p][i % w].
- * `w` is a constant where this is inlined. */
-static inline __attribute__((always_inline)) void pack_panels(float *out, const float *data, size_t lane, size_t along, const size_t w,
-                                                              size_t valid, size_t k)
+/* Panels of `w` rows each of x(i, p) = data[i * lane + p * along], i < valid, p < k, zeros up to whole panels:
+ * out[panel][p][i % w]. `w` is a constant where this is inlined. */
+static inline __attribute__((always_inline)) void pack_panels(float *out, const float *data, size_t lane, size_t along,
+                                                              const size_t w, size_t valid, size_t k)
 {
     if (lane == 1) { /* row after row of all panels: what lies together is read together */
         size_t whole = valid / w * w;
@@ -48,14 +50,16 @@ static inline __attribute__((always_inline)) void pack_panels(float *out, const 
             const float *row = data + p * along;
             for (size_t i = 0; i < valid; i += LINE) __builtin_prefetch(row + AHEAD * along + i);
             for (size_t i = 0; i < whole; i += w) memcpy(out + i * k + p * w, row + i, w * sizeof(float));
-            for (size_t i = whole; i < tiles_of(valid, w) * w; i++) out[whole * k + p * w + i - whole] = i < valid ? row[i] : 0.0f;
+            for (size_t i = whole; i < tiles_of(valid, w) * w; i++)
+                out[whole * k + p * w + i - whole] = i < valid ? row[i] : 0.0f;
         }
         return;
     }
     for (size_t first = 0; first < valid; first += w, out += w * k) {
         const float *from = data + first * lane;
         size_t rows = least(w, valid - first), p = 0;
-        /* Blocks are transposed in registers. Stores may run past a row of the panel into the next one, which is written later. */
+        /* Blocks are transposed in registers. Stores may run past a row of the panel into the next one, which is
+         * written later. */
         for (; along == 1 && p + VL <= k; p += VL)
             for (size_t i0 = 0; i0 < w; i0 += VL) {
                 vec r[VL];
@@ -71,10 +75,11 @@ static inline __attribute__((always_inline)) void pack_panels(float *out, const 
     }
 }
 
-/* acc = x^T b (k, NR), x (k, MR) being a panel or, `direct`, MR rows of A that are `row` bytes apart; then C = acc (+ bias), or
- * C += acc. */
-static inline __attribute__((always_inline)) void micro(size_t k, const float *restrict a, const bool direct, size_t row,
-                                                        const float *restrict b, float *restrict c, size_t ldc, bool add, const float *bias)
+/* acc = x^T b (k, NR), x (k, MR) being a panel or, `direct`, MR rows of A that are `row` bytes apart; then C = acc (+
+ * bias), or C += acc. */
+static inline __attribute__((always_inline)) void micro(size_t k, const float *restrict a, const bool direct,
+                                                        size_t row, const float *restrict b, float *restrict c,
+                                                        size_t ldc, bool add, const float *bias)
 {
     enum { EACH = 5, BASES = (MR + EACH - 1) / EACH }; /* rows that one register and a scaled one reach */
     const char *base[BASES];
@@ -102,43 +107,47 @@ static inline __attribute__((always_inline)) void micro(size_t k, const float *r
         b += NR;
     }
 #define EVERY(expression)                                                                                              \
-    _Pragma("GCC unroll 16") for (size_t i = 0; i < MR; i++)                                                           \
-        _Pragma("GCC unroll 2") for (size_t j = 0; j < NRV; j++) expression
+    _Pragma("GCC unroll 16") for (size_t i = 0; i < MR; i++) _Pragma("GCC unroll 2") for (size_t j = 0; j < NRV; j++)  \
+        expression
     if (add) EVERY(acc[i][j] += load(c + i * ldc + j * VL));
     if (bias) EVERY(acc[i][j] += load(bias + j * VL));
     EVERY(store(c + i * ldc + j * VL, acc[i][j]));
 #undef EVERY
 }
 
-static __attribute__((noinline)) void micro_packed(size_t k, const float *a, const float *b, float *c, size_t ldc, bool add, const float *bias)
+static __attribute__((noinline)) void micro_packed(size_t k, const float *a, const float *b, float *c, size_t ldc,
+                                                   bool add, const float *bias)
 {
     micro(k, a, false, 0, b, c, ldc, add, bias);
 }
 
-static __attribute__((noinline)) void micro_direct(size_t k, const float *a, size_t row, const float *b, float *c, size_t ldc, bool add,
-                                                   const float *bias)
+static __attribute__((noinline)) void micro_direct(size_t k, const float *a, size_t row, const float *b, float *c,
+                                                   size_t ldc, bool add, const float *bias)
 {
     micro(k, a, true, row, b, c, ldc, add, bias);
 }
 
-/* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block along k, which
- * begins at k, the panels of B follow each other from bpack + k * columns on, those of A from apack + k * rows, of which there are none
- * for rows before `whole`: their panels are read where they lie. */
+/* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block along
+ * k, which begins at k, the panels of B follow each other from bpack + k * columns on, those of A from apack + k *
+ * rows, of which there are none for rows before `whole`: their panels are read where they lie. */
 struct stage {
     const struct product *p;
     float *apack, *bpack;
     size_t jc, nc, pc, kc, ic, mc;
-    size_t rows, columns;       /* that are packed, up to whole panels */
-    size_t block;               /* of k */
-    size_t whole;               /* rows of A that are not packed: whole panels, if its rows lie along k */
+    size_t rows, columns; /* that are packed, up to whole panels */
+    size_t block;         /* of k */
+    size_t whole;         /* rows of A that are not packed: whole panels, if its rows lie along k */
     bool last, direct;
 };
 
-enum { TOGETHER = 4 }; /* panels that are packed side by side: more rows of the scratch at a time would share few places of the first cache */
+enum {
+    TOGETHER = 4
+}; /* panels that are packed side by side: more rows of the scratch at a time would share few places of the first cache
+    */
 
 /* Panels of `w` of x(i, p) = data[i * lane + p * along], i < valid, p < k. */
-static inline __attribute__((always_inline)) void pack_rows(float *out, const float *data, size_t lane, size_t along, const size_t w,
-                                                            size_t valid, size_t k)
+static inline __attribute__((always_inline)) void pack_rows(float *out, const float *data, size_t lane, size_t along,
+                                                            const size_t w, size_t valid, size_t k)
 {
     for (size_t i = 0; i < valid; i += TOGETHER * w)
         pack_panels(out + i * k, data + i * lane, lane, along, w, least(TOGETHER * w, valid - i), k);
@@ -151,9 +160,10 @@ static void pack(const struct stage *s)
     for (size_t k = 0; k < s->kc; k += s->block) {
         size_t depth = least(s->block, s->kc - k);
         if (s->ic == 0)
-            pack_rows(s->bpack + k * s->columns, b->data + (s->pc + k) * b->row + s->jc * b->col, b->col, b->row, NR, s->nc, depth);
-        pack_rows(s->apack + k * s->rows, a->data + (s->ic + s->whole) * a->row + (s->pc + k) * a->col, a->row, a->col, MR, s->mc - s->whole,
-                  depth);
+            pack_rows(s->bpack + k * s->columns, b->data + (s->pc + k) * b->row + s->jc * b->col, b->col, b->row, NR,
+                      s->nc, depth);
+        pack_rows(s->apack + k * s->rows, a->data + (s->ic + s->whole) * a->row + (s->pc + k) * a->col, a->row, a->col,
+                  MR, s->mc - s->whole, depth);
     }
 }
 
@@ -173,10 +183,11 @@ static void compute_block(const struct stage *s, size_t i0, size_t i1, size_t j0
             float *to = whole ? c : edge;
             size_t ldc = whole ? p->ldc : NR;
             if (i < s->whole)
-                micro_direct(depth, p->a.data + (s->ic + i) * p->a.row + s->pc + k, p->a.row * sizeof(float), b, to, ldc, whole && add,
-                             whole ? bias : NULL);
+                micro_direct(depth, p->a.data + (s->ic + i) * p->a.row + s->pc + k, p->a.row * sizeof(float), b, to,
+                             ldc, whole && add, whole ? bias : NULL);
             else
-                micro_packed(depth, s->apack + k * s->rows + (i - s->whole) * depth, b, to, ldc, whole && add, whole ? bias : NULL);
+                micro_packed(depth, s->apack + k * s->rows + (i - s->whole) * depth, b, to, ldc, whole && add,
+                             whole ? bias : NULL);
             if (whole) continue;
             for (size_t r = 0; r < least(MR, i1 - i); r++)
                 for (size_t q = 0; q < least(NR, j1 - j); q++) {
@@ -230,14 +241,16 @@ size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns)
     *rows = tiles_of(*rows, MR) * MR;
     *columns = tiles_of(*columns, NR) * NR;
     bool direct = p->a.col == 1 && *columns <= DIRECT;
-    size_t packed = *columns + (direct ? *rows / 2 : tiles_of(*columns, NC) * *rows); /* what is read where it lies comes from afar once */
+    size_t packed =
+        *columns +
+        (direct ? *rows / 2 : tiles_of(*columns, NC) * *rows); /* what is read where it lies comes from afar once */
     return *rows * *columns / AT_ONCE + packed;
 }
 
 /* ---- a few rows against weights stored along k ----
  *
- * Packing would cost more than the product. Blocks of the weights are transposed in registers instead, and each element is
- * the same chain of multiply-adds as above: a row has the same bits alone and among others. */
+ * Packing would cost more than the product. Blocks of the weights are transposed in registers instead, and each element
+ * is the same chain of multiply-adds as above: a row has the same bits alone and among others. */
 
 enum { FEW = 8, FEW_TILE = 4 * VL };
 
@@ -259,7 +272,8 @@ static inline void columns_along_k(vec r[VL], const struct matrix *b, size_t j, 
 }
 
 /* Columns j .. j + columns of C; `m` is a constant where this is inlined, so that the sums stay in registers. */
-static inline __attribute__((always_inline)) void few_block(const struct product *p, size_t j, size_t columns, const size_t m)
+static inline __attribute__((always_inline)) void few_block(const struct product *p, size_t j, size_t columns,
+                                                            const size_t m)
 {
     const size_t block = block_of(p->k);
     for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
@@ -301,14 +315,30 @@ static void few_rows(void *argument, size_t tile, size_t worker)
     for (size_t j = tile * FEW_TILE; j < end; j += VL) {
         size_t columns = least(VL, end - j);
         switch (p->m) {
-        case 1: few_block(p, j, columns, 1); break;
-        case 2: few_block(p, j, columns, 2); break;
-        case 3: few_block(p, j, columns, 3); break;
-        case 4: few_block(p, j, columns, 4); break;
-        case 5: few_block(p, j, columns, 5); break;
-        case 6: few_block(p, j, columns, 6); break;
-        case 7: few_block(p, j, columns, 7); break;
-        default: few_block(p, j, columns, 8); break;
+        case 1:
+            few_block(p, j, columns, 1);
+            break;
+        case 2:
+            few_block(p, j, columns, 2);
+            break;
+        case 3:
+            few_block(p, j, columns, 3);
+            break;
+        case 4:
+            few_block(p, j, columns, 4);
+            break;
+        case 5:
+            few_block(p, j, columns, 5);
+            break;
+        case 6:
+            few_block(p, j, columns, 6);
+            break;
+        case 7:
+            few_block(p, j, columns, 7);
+            break;
+        default:
+            few_block(p, j, columns, 8);
+            break;
         }
     }
 }

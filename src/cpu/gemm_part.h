@@ -1,14 +1,16 @@
-/* What the division of a product among threads (gemm.c) wants of an instruction set's kernel: gemm_panels.c's, or gemm_tiles.c's where
- * the processor multiplies tiles. */
+/* What the division of a product among threads (gemm.c) wants of an instruction set's kernel: gemm_panels.c's, or
+ * gemm_tiles.c's where the processor multiplies tiles. */
 #ifndef CPU_GEMM_PART_H
 #define CPU_GEMM_PART_H
 
 #include "cpu/gemm.h"
 
-/* By one thread, which has gemm_scratch() bytes. Each element's bits depend on K alone: not on M, N, the strides or the part. */
+/* By one thread, which has gemm_scratch() bytes. Each element's bits depend on K alone: not on M, N, the strides or the
+ * part. */
 void CPU(gemm_part)(const struct product *p, float *scratch);
 
-/* Rounds a part of so many rows and columns up to what the kernel computes whole; what it costs, in steps of k that pack as many elements. */
+/* Rounds a part of so many rows and columns up to what the kernel computes whole; what it costs, in steps of k that
+ * pack as many elements. */
 size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns);
 
 /* True: the product was of a few rows, and another way than parts has computed it, to the same bits. */

@@ -1,29 +1,33 @@
-/* The product of a part on a processor that multiplies tiles (AMX): 16 x 32 by 32 x 16 in bf16, added up in f32, at sixteen times the
- * rate of f32 multiply-adds.
+/* The product of a part on a processor that multiplies tiles (AMX): 16 x 32 by 32 x 16 in bf16, added up in f32, at
+ * sixteen times the rate of f32 multiply-adds.
  *
- * An f32 number is the sum of three bf16 numbers, x = x0 + x1 + x2, each what rounding left of it: 8 bits and a sign of 24. So
+ * An f32 number is the sum of three bf16 numbers, x = x0 + x1 + x2, each what rounding left of it: 8 bits and a sign
+ * of 24. So
  *
  *   x y = x0 y0 + (x1 y0 + x0 y1) + (x2 y0 + x1 y1 + x0 y2)      and less than 2^-23 |x y|
  *
- * The products of parts are exact in f32. They are added up smallest first, and the sums are nearer to the exact ones than a chain of f32
- * multiply-adds is. What differs: numbers of magnitude above 3.389e38, which bf16 has no place for, act as infinities, and an infinity's
- * remainder is no number, so a result that is infinite otherwise may be NaN; parts below 2^-126 count as zero.
+ * The products of parts are exact in f32. They are added up smallest first, and the sums are nearer to the exact ones
+ * than a chain of f32 multiply-adds is. What differs: numbers of magnitude above 3.389e38, which bf16 has no place for,
+ * act as infinities, and an infinity's remainder is no number, so a result that is infinite otherwise may be NaN; parts
+ * below 2^-126 count as zero.
  *
  *   for columns of C in strips, for k in blocks:   pack B, which stays in the second cache
  *     for rows of C in panels of SIDE:             pack A
  *       SIDE x SIDE of C:                          six products a step of k; then C += sums, while the next is computed
  *
- * Where C has a panel of rows at most, each of B's numbers is used once: its steps are packed in the first cache, between the products of
- * the step before.
+ * Where C has a panel of rows at most, each of B's numbers is used once: its steps are packed in the first cache,
+ * between the products of the step before.
  *
  * Each element of C is one chain of sums along k per block, added block after block. */
 #include "cpu/gemm_part.h"
 #include "cpu/gemm_tiles_packing.h"
 
 enum { KC = 384, STRIP = 512 }; /* k in a block at most, and lanes of a strip of such blocks: more where k is less */
-enum { GROUP = 4 };             /* panels of rows that are packed together where they lie across k, or where each is used once */
-enum { TURNED = 64 };           /* rows of C up to which its transpose is computed, where that leaves the larger operand's rows as they lie */
-enum { STORE_EVERY = 3 };       /* steps between stores of a tile */
+enum { GROUP = 4 }; /* panels of rows that are packed together where they lie across k, or where each is used once */
+enum {
+    TURNED = 64
+}; /* rows of C up to which its transpose is computed, where that leaves the larger operand's rows as they lie */
+enum { STORE_EVERY = 3 }; /* steps between stores of a tile */
 
 static size_t block_of(size_t k)
 {
@@ -97,13 +101,13 @@ static void finish(struct sums *s, size_t from, size_t to)
 
 #define LOAD_A(part)                                                                                                   \
     do {                                                                                                               \
-        _tile_loadd(4, a + (part) * 2 * TILE, 64);                                                                     \
-        _tile_loadd(5, a + (part) * 2 * TILE + TILE, 64);                                                              \
+        _tile_loadd(4, a + (part)*2 * TILE, 64);                                                                       \
+        _tile_loadd(5, a + (part)*2 * TILE + TILE, 64);                                                                \
     } while (0)
 #define LOAD_B(part)                                                                                                   \
     do {                                                                                                               \
-        _tile_loadd(6, b + (part) * 2 * TILE, 64);                                                                     \
-        if (!narrow) _tile_loadd(7, b + (part) * 2 * TILE + TILE, 64);                                                 \
+        _tile_loadd(6, b + (part)*2 * TILE, 64);                                                                       \
+        if (!narrow) _tile_loadd(7, b + (part)*2 * TILE + TILE, 64);                                                   \
     } while (0)
 #define MULTIPLY()                                                                                                     \
     do {                                                                                                               \
@@ -129,8 +133,8 @@ static inline __attribute__((always_inline)) void store_sums(struct sums *s, con
     if (!narrow) _tile_stored(3, &s->x[T][T], sizeof *s->x);
 }
 
-/* A step's six products for a transpose, in the order in which both kinds of its sums add them; what else there is to do after each, and in
- * the middle. */
+/* A step's six products for a transpose, in the order in which both kinds of its sums add them; what else there is to
+ * do after each, and in the middle. */
 #define MULTIPLY_TURNED(after, middle)                                                                                 \
     do {                                                                                                               \
         LOAD_B(0);                                                                                                     \
@@ -154,10 +158,10 @@ static inline __attribute__((always_inline)) void store_sums(struct sums *s, con
         after;                                                                                                         \
     } while (0)
 
-/* Sums over `steps` of k; meanwhile those of before are added to C. A transpose's parts come in the same order. `narrow`: the second half
- * of the columns is not there. Both are constants where this is inlined. */
-static inline __attribute__((always_inline)) void multiply(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before,
-                                                           const bool turned, const bool narrow)
+/* Sums over `steps` of k; meanwhile those of before are added to C. A transpose's parts come in the same order.
+ * `narrow`: the second half of the columns is not there. Both are constants where this is inlined. */
+static inline __attribute__((always_inline)) void multiply(size_t steps, const char *a, const char *b, struct sums *s,
+                                                           struct sums *before, const bool turned, const bool narrow)
 {
     size_t row = 0, each = steps ? tiles_of(before->rows, steps) : 0;
     clear_sums();
@@ -180,24 +184,28 @@ static inline __attribute__((always_inline)) void multiply(size_t steps, const c
             LOAD_A(0);
             MULTIPLY();
         }
-        /* A store that finds more than some 130 products waiting waits a quarter of a microsecond for them, so one comes sooner. */
+        /* A store that finds more than some 130 products waiting waits a quarter of a microsecond for them, so one
+         * comes sooner. */
         if (step % STORE_EVERY == STORE_EVERY - 1) _tile_stored(0, s->x, sizeof *s->x);
     }
     finish(before, row, SIDE);
     store_sums(s, narrow);
 }
 
-static __attribute__((noinline)) void multiply_straight(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before)
+static __attribute__((noinline)) void multiply_straight(size_t steps, const char *a, const char *b, struct sums *s,
+                                                        struct sums *before)
 {
     multiply(steps, a, b, s, before, false, false);
 }
 
-static __attribute__((noinline)) void multiply_turned(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before)
+static __attribute__((noinline)) void multiply_turned(size_t steps, const char *a, const char *b, struct sums *s,
+                                                      struct sums *before)
 {
     multiply(steps, a, b, s, before, true, false);
 }
 
-static __attribute__((noinline)) void multiply_narrow(size_t steps, const char *a, const char *b, struct sums *s, struct sums *before)
+static __attribute__((noinline)) void multiply_narrow(size_t steps, const char *a, const char *b, struct sums *s,
+                                                      struct sums *before)
 {
     multiply(steps, a, b, s, before, true, true);
 }
@@ -208,8 +216,8 @@ static __attribute__((noinline)) void multiply_narrow(size_t steps, const char *
 struct stream {
     const struct operand *down;
     size_t pc, depth, steps;
-    size_t lane;  /* where the panel begins */
-    tiles a, b;   /* a: two steps in turn */
+    size_t lane; /* where the panel begins */
+    tiles a, b;  /* a: two steps in turn */
 };
 
 /* A step that is to be packed, row after row. */
@@ -224,8 +232,11 @@ struct packing {
 static inline struct packing packing_of(const struct stream *s, size_t step)
 {
     size_t k = step * DEPTH, depth = least(DEPTH, s->depth - k), ahead = step + AHEAD, panel = s->lane;
-    struct packing p = {.next = s->down->lane, .rows = least(SIDE, s->down->lanes - s->lane), .low = first(depth),
-                        .high = first(depth > T ? depth - T : 0), .to = s->a + step % 2 * STEP};
+    struct packing p = {.next = s->down->lane,
+                        .rows = least(SIDE, s->down->lanes - s->lane),
+                        .low = first(depth),
+                        .high = first(depth > T ? depth - T : 0),
+                        .to = s->a + step % 2 * STEP};
     for (; ahead >= s->steps; ahead -= s->steps) panel += SIDE;
     p.x = s->down->data + s->lane * p.next + s->pc + k;
     p.later = s->down->data + panel * p.next + s->pc + ahead * DEPTH;
@@ -247,7 +258,8 @@ static inline void pack_some(struct packing *p, size_t rows)
 }
 
 /* The sums of a panel. The step that follows is packed meanwhile. */
-static inline __attribute__((always_inline)) void stream_panel(const struct stream *p, struct sums *s, const bool narrow)
+static inline __attribute__((always_inline)) void stream_panel(const struct stream *p, struct sums *s,
+                                                               const bool narrow)
 {
     enum { SIXTH = (SIDE + 5) / 6 };
     clear_sums();
@@ -274,7 +286,8 @@ static __attribute__((noinline)) void stream_narrow(const struct stream *p, stru
     stream_panel(p, s, true);
 }
 
-static void stream_part(const struct product *p, const struct operand *across, const struct operand *down, float *scratch)
+static void stream_part(const struct product *p, const struct operand *across, const struct operand *down,
+                        float *scratch)
 {
     struct sums sums = {.p = p, .turned = true};
     struct stream s = {.down = down, .a = (tiles)scratch, .b = (tiles)scratch + 2 * STEP};
@@ -316,8 +329,10 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
     struct sums sums[2], *now = &sums[0], *before = &sums[1];
     size_t block = block_of(p->k), strip = strip_of(block), group = down.along == 1 && !turned ? SIDE : GROUP * SIDE;
     tiles a = (tiles)scratch, b = a + (size_t)GROUP * (KC / DEPTH) * STEP;
-    void (*compute)(size_t, const char *, const char *, struct sums *, struct sums *) =
-        !turned ? multiply_straight : across.lanes > T ? multiply_turned : multiply_narrow;
+    void (*compute)(size_t, const char *, const char *, struct sums *, struct sums *) = !turned ? multiply_straight
+                                                                                        : across.lanes > T
+                                                                                            ? multiply_turned
+                                                                                            : multiply_narrow;
     before->rows = 0;
     configure();
     if (turned && p->m <= SIDE) {
@@ -327,10 +342,12 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
     }
     for (size_t jc = 0; jc < across.lanes; jc += strip)
         for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
-            size_t depth = least(block, p->k - pc), steps = tiles_of(depth, DEPTH), end = least(across.lanes, jc + strip);
+            size_t depth = least(block, p->k - pc), steps = tiles_of(depth, DEPTH),
+                   end = least(across.lanes, jc + strip);
             pack(b, &across, jc, end, pc, depth, false);
             for (size_t ic = 0; ic < down.lanes; ic += group) {
-                size_t below = least(down.lanes, ic + group), count = tiles_of(below - ic, SIDE) * tiles_of(end - jc, SIDE), done = 0;
+                size_t below = least(down.lanes, ic + group),
+                       count = tiles_of(below - ic, SIDE) * tiles_of(end - jc, SIDE), done = 0;
                 pack(a, &down, ic, below, pc, depth, true);
                 for (size_t i = ic; i < below; i += SIDE)
                     for (size_t j = jc; j < end; j += SIDE, done++) {
@@ -351,7 +368,8 @@ void CPU(gemm_part)(const struct product *p, float *scratch)
                             __builtin_prefetch(p->slope + (now->i + r) * p->ldc + now->j + T);
                         }
                         if (!turned) fetch(&down, below, least(down.lanes, below + group), pc, depth, done, count);
-                        compute(steps, a + (i - ic) / SIDE * steps * STEP, b + (j - jc) / SIDE * steps * STEP, now, before);
+                        compute(steps, a + (i - ic) / SIDE * steps * STEP, b + (j - jc) / SIDE * steps * STEP, now,
+                                before);
                         struct sums *swap = now;
                         now = before;
                         before = swap;

@@ -1,5 +1,5 @@
-/* What gemm_tiles.c multiplies: f32 numbers in three parts of 16 bits each, packed into the tiles' layout. A panel's step is DEPTH
- * places of k of SIDE lanes: [part][tile][row]. */
+/* What gemm_tiles.c multiplies: f32 numbers in three parts of 16 bits each, packed into the tiles' layout. A panel's
+ * step is DEPTH places of k of SIDE lanes: [part][tile][row]. */
 #ifndef CPU_GEMM_TILES_PACKING_H
 #define CPU_GEMM_TILES_PACKING_H
 
@@ -26,8 +26,9 @@ static inline __mmask16 first(size_t n)
     return n >= T ? 0xffff : (__mmask16)((1u << n) - 1);
 }
 
-/* Numbers of 16 places of k, and of the 16 behind them -> their parts, in turns, 16 bits each: the order of k in a tile's rows. Adding half
- * of what is cut off rounds; the last part has no more than 8 bits left, and is cut so that what is no number stays none. */
+/* Numbers of 16 places of k, and of the 16 behind them -> their parts, in turns, 16 bits each: the order of k in a
+ * tile's rows. Adding half of what is cut off rounds; the last part has no more than 8 bits left, and is cut so that
+ * what is no number stays none. */
 static inline void split(__m512 low, __m512 high, tiles to)
 {
     const __m512i half = _mm512_set1_epi32(0x8000), kept = _mm512_set1_epi32(-65536);
@@ -38,13 +39,15 @@ static inline void split(__m512 low, __m512 high, tiles to)
         low -= (__m512)_mm512_and_si512(l, kept);
         high -= (__m512)_mm512_and_si512(h, kept);
     }
-    _mm512_store_si512(to, _mm512_ternarylogic_epi32((__m512i)high, kept, _mm512_srli_epi32((__m512i)low, 16), KEPT_OF_A_OR_C));
+    _mm512_store_si512(
+        to, _mm512_ternarylogic_epi32((__m512i)high, kept, _mm512_srli_epi32((__m512i)low, 16), KEPT_OF_A_OR_C));
 }
 
 /* Up to 16 vectors, data[i * next], of which the first `valid` lanes count, transposed. */
 static inline void load_transposed(vec r[VL], const float *data, size_t next, size_t count, size_t valid)
 {
-    for (size_t i = 0; i < VL; i++) r[i] = i < count ? (vec)_mm512_maskz_loadu_ps(first(valid), data + i * next) : (vec){0};
+    for (size_t i = 0; i < VL; i++)
+        r[i] = i < count ? (vec)_mm512_maskz_loadu_ps(first(valid), data + i * next) : (vec){0};
     transpose(r);
 }
 
@@ -87,22 +90,27 @@ static void pack_columns(tiles to, const float *x, const struct operand *from, s
     for (size_t i = 0; i < T; i++) split(a[i], b[i], to + i * 64);
 }
 
-/* The panel from `lane` on, k from pc to pc + depth <= pc + DEPTH, zeros up to whole tiles. One stride of the operand is 1. */
+/* The panel from `lane` on, k from pc to pc + depth <= pc + DEPTH, zeros up to whole tiles. One stride of the operand
+ * is 1. */
 static void pack_step(tiles to, const struct operand *from, size_t lane, size_t pc, size_t depth, bool rows)
 {
     for (size_t t = 0; t < 2; t++) {
         size_t l = lane + t * T, lanes = from->lanes > l ? least(T, from->lanes - l) : 0;
-        (rows ? pack_rows : pack_columns)(to + t * TILE, from->data + l * from->lane + pc * from->along, from, lanes, depth);
+        (rows ? pack_rows : pack_columns)(to + t * TILE, from->data + l * from->lane + pc * from->along, from, lanes,
+                                          depth);
     }
 }
 
-/* Lines of lanes lane .. end, k from pc to pc + depth, of which this is one of so many shares, into the second cache. */
-static void fetch(const struct operand *from, size_t lane, size_t end, size_t pc, size_t depth, size_t share, size_t shares)
+/* Lines of lanes lane .. end, k from pc to pc + depth, of which this is one of so many shares, into the second cache.
+ */
+static void fetch(const struct operand *from, size_t lane, size_t end, size_t pc, size_t depth, size_t share,
+                  size_t shares)
 {
     enum { LINE = 16 };
     if (lane >= end) return;
     bool along = from->along == 1;
-    size_t lanes = end - lane, rows = along ? lanes : depth, row = along ? from->lane : from->along, length = along ? depth : lanes;
+    size_t lanes = end - lane, rows = along ? lanes : depth, row = along ? from->lane : from->along,
+           length = along ? depth : lanes;
     const float *x = from->data + lane * from->lane + pc * from->along;
     for (size_t r = rows * share / shares; r < rows * (share + 1) / shares; r++)
         for (size_t i = 0; i < length; i += LINE) __builtin_prefetch(x + r * row + i, 0, 2);
@@ -122,7 +130,8 @@ static inline void advance(struct place *at, bool along, size_t steps, size_t pa
     }
 }
 
-/* Panels of lanes lane .. end, k from pc to pc + depth. What comes AHEAD steps later is fetched, rows of the panels behind them too. */
+/* Panels of lanes lane .. end, k from pc to pc + depth. What comes AHEAD steps later is fetched, rows of the panels
+ * behind them too. */
 static void pack(tiles to, const struct operand *from, size_t lane, size_t end, size_t pc, size_t depth, bool rows)
 {
     size_t steps = tiles_of(depth, DEPTH), panels = tiles_of(end - lane, SIDE), count = steps * panels;
@@ -136,7 +145,8 @@ static void pack(tiles to, const struct operand *from, size_t lane, size_t end, 
         }
         if (i < AHEAD) continue;
         size_t k = now.step * DEPTH;
-        pack_step(to + (now.panel * steps + now.step) * STEP, from, lane + now.panel * SIDE, pc + k, least(DEPTH, depth - k), rows);
+        pack_step(to + (now.panel * steps + now.step) * STEP, from, lane + now.panel * SIDE, pc + k,
+                  least(DEPTH, depth - k), rows);
         advance(&now, along, steps, panels);
     }
 }

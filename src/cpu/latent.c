@@ -5,8 +5,8 @@
 
 enum { SENTENCES = 16, COLUMNS = 4 * NOISE_BLOCKS };
 
-/* eps of `n` dimensions from j on, n at most COLUMNS, j in whole ones: word j % 4 of block j / 4 of the sentence's sample, and so on; zeros
- * where none is asked for. */
+/* eps of `n` dimensions from j on, n at most COLUMNS, j in whole ones: word j % 4 of block j / 4 of the sentence's
+ * sample, and so on; zeros where none is asked for. */
 static void draw(float eps[COLUMNS], const struct call *c, struct noise_key key, size_t s, size_t j, size_t n)
 {
     uint32_t word[COLUMNS];

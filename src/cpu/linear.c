@@ -1,4 +1,5 @@
-/* Linear: y = x W^T + b (gelu);  dx = dy W (times gelu's slope);  dW = dy^T x;  db = column sums of dy, row after row. */
+/* Linear: y = x W^T + b (gelu);  dx = dy W (times gelu's slope);  dW = dy^T x;  db = column sums of dy, row after row.
+ */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
 

@@ -1,5 +1,5 @@
-/* The reconstruction loss, in chunks of rows: a chunk's logits are one product, turned in place into their gradient, which
- * two further products consume. The chunk is bounded by memory, so that an (N, V) tensor never exists. */
+/* The reconstruction loss, in chunks of rows: a chunk's logits are one product, turned in place into their gradient,
+ * which two further products consume. The chunk is bounded by memory, so that an (N, V) tensor never exists. */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
 #include "ops/ops.h"
@@ -36,8 +36,8 @@ struct chunk {
     const float *dnll; /* null: forward only */
 };
 
-/* Sum of exp(x[i] - top), and exp(x[i] - top) in place when `keep`. In blocks: one float that grows over a hundred thousand
- * small terms would lose their last digits. */
+/* Sum of exp(x[i] - top), and exp(x[i] - top) in place when `keep`. In blocks: one float that grows over a hundred
+ * thousand small terms would lose their last digits. */
 static double exponentials(float *x, size_t n, float top, bool keep)
 {
     double sum = 0;
@@ -146,7 +146,8 @@ void CPU(elbo)(const struct call *c)
         kl_dim[j] = (float)sum;
         sum_kl += sum;
     }
-    for (size_t k = 0; k < groups && kl; k++) sum_free += (double)sentences * fmax(c->attr->f[0], mean_kl(c, k, groups));
+    for (size_t k = 0; k < groups && kl; k++)
+        sum_free += (double)sentences * fmax(c->attr->f[0], mean_kl(c, k, groups));
     parts[ELBO_LOSS] = (float)(weights[ELBO_WEIGHT_NLL] * sum_nll + weights[ELBO_WEIGHT_KL] * sum_free);
     parts[ELBO_NLL] = (float)sum_nll;
     parts[ELBO_KL] = (float)sum_kl;
@@ -159,7 +160,8 @@ void CPU(elbo_backward)(const struct call *c)
     float *dnll = c->out[0], *dkl = c->out[1];
     for (size_t n = 0; dnll && n < c->size.out[0][0]; n++) dnll[n] = weights[ELBO_WEIGHT_NLL];
     if (!dkl) return;
-    size_t sentences = c->size.in[0][0], width = c->size.in[0][1], groups = (size_t)c->attr->i[0], each = width / groups;
+    size_t sentences = c->size.in[0][0], width = c->size.in[0][1], groups = (size_t)c->attr->i[0],
+           each = width / groups;
     for (size_t k = 0; k < groups; k++) {
         float d = mean_kl(c, k, groups) > c->attr->f[0] ? weights[ELBO_WEIGHT_KL] : 0.0f;
         for (size_t s = 0; s < sentences; s++)

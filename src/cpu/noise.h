@@ -1,4 +1,5 @@
-/* Addressed noise (base/philox.h), many blocks at once: the same integers, and normals a few ulp from noise_normal4's. */
+/* Addressed noise (base/philox.h), many blocks at once: the same integers, and normals a few ulp from noise_normal4's.
+ */
 #ifndef CPU_NOISE_H
 #define CPU_NOISE_H
 
@@ -15,7 +16,8 @@ enum { NOISE_BLOCKS = 32 }; /* at a time, at most */
 typedef uint64_t lanes __attribute__((vector_size(VL * 4)));
 typedef uint64_t lanes_unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 
-/* Whole products of the lower halves. A compiler that is given 64-bit operands multiplies all of them, three times as slow. */
+/* Whole products of the lower halves. A compiler that is given 64-bit operands multiplies all of them, three times as
+ * slow. */
 static inline lanes noise_product(lanes a, uint32_t b)
 {
 #if VL == 16
@@ -28,23 +30,50 @@ static inline lanes noise_product(lanes a, uint32_t b)
 }
 
 #if VL == 16
-#define NOISE_LOW  {0, 8, 1, 9, 2, 10, 3, 11}
-#define NOISE_HIGH {4, 12, 5, 13, 6, 14, 7, 15}
-#define NOISE_COUNT {0, 1, 2, 3, 4, 5, 6, 7}
+#define NOISE_LOW                                                                                                      \
+    {                                                                                                                  \
+        0, 8, 1, 9, 2, 10, 3, 11                                                                                       \
+    }
+#define NOISE_HIGH                                                                                                     \
+    {                                                                                                                  \
+        4, 12, 5, 13, 6, 14, 7, 15                                                                                     \
+    }
+#define NOISE_COUNT                                                                                                    \
+    {                                                                                                                  \
+        0, 1, 2, 3, 4, 5, 6, 7                                                                                         \
+    }
 #elif VL == 8
-#define NOISE_LOW  {0, 4, 1, 5}
-#define NOISE_HIGH {2, 6, 3, 7}
-#define NOISE_COUNT {0, 1, 2, 3}
+#define NOISE_LOW                                                                                                      \
+    {                                                                                                                  \
+        0, 4, 1, 5                                                                                                     \
+    }
+#define NOISE_HIGH                                                                                                     \
+    {                                                                                                                  \
+        2, 6, 3, 7                                                                                                     \
+    }
+#define NOISE_COUNT                                                                                                    \
+    {                                                                                                                  \
+        0, 1, 2, 3                                                                                                     \
+    }
 #else
-#define NOISE_LOW  {0, 2}
-#define NOISE_HIGH {1, 3}
-#define NOISE_COUNT {0, 1}
+#define NOISE_LOW                                                                                                      \
+    {                                                                                                                  \
+        0, 2                                                                                                           \
+    }
+#define NOISE_HIGH                                                                                                     \
+    {                                                                                                                  \
+        1, 3                                                                                                           \
+    }
+#define NOISE_COUNT                                                                                                    \
+    {                                                                                                                  \
+        0, 1                                                                                                           \
+    }
 #endif
 
-/* word[4 i + w]: word w of block first + i of a sample, i < blocks: 16 or 32, a constant where this is inlined. All blocks go through a
- * round together, so that none waits for its own products. */
-static inline __attribute__((always_inline)) void noise_blocks(uint32_t *word, const int blocks, struct noise_key key, uint64_t sample,
-                                                               uint32_t draw, uint32_t first)
+/* word[4 i + w]: word w of block first + i of a sample, i < blocks: 16 or 32, a constant where this is inlined. All
+ * blocks go through a round together, so that none waits for its own products. */
+static inline __attribute__((always_inline)) void noise_blocks(uint32_t *word, const int blocks, struct noise_key key,
+                                                               uint64_t sample, uint32_t draw, uint32_t first)
 {
     enum { LANES = VL / 2, MOST = NOISE_BLOCKS / LANES };
     const int vectors = blocks / LANES;
@@ -105,14 +134,16 @@ static inline void noise_turn(float *sine, float *cosine, float x) /* from 0 to 
     r = r - n * 7.549789948768648e-8f;
     float q = r * r;
     float s = r + r * q * (-1.6666654611e-1f + q * (8.3321608736e-3f - q * 1.9515295891e-4f));
-    float c = 1.0f - 0.5f * q + q * q * (4.166664568298827e-2f + q * (-1.388731625493765e-3f + q * 2.443315711809948e-5f));
+    float c =
+        1.0f - 0.5f * q + q * q * (4.166664568298827e-2f + q * (-1.388731625493765e-3f + q * 2.443315711809948e-5f));
     float a = quarter & 1 ? c : s, b = quarter & 1 ? s : c;
     *sine = quarter & 2 ? -a : a;
     *cosine = (quarter + 1) & 2 ? -b : b;
 }
 
 /* noise_normal4 of all blocks. */
-static inline __attribute__((always_inline)) void noise_normals(float *restrict normal, const uint32_t *restrict word, const int blocks)
+static inline __attribute__((always_inline)) void noise_normals(float *restrict normal, const uint32_t *restrict word,
+                                                                const int blocks)
 {
     SIMD for (int i = 0; i < 2 * blocks; i++)
     {

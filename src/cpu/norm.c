@@ -1,4 +1,5 @@
-/* Norm with fused dropout and residual. The gradients of gamma and beta are summed per block of rows, then over the blocks in order. */
+/* Norm with fused dropout and residual. The gradients of gamma and beta are summed per block of rows, then over the
+ * blocks in order. */
 #include "cpu/cpu.h"
 #include "cpu/dropping.h"
 #include "cpu/kernels.h"
@@ -111,7 +112,8 @@ static void backward(void *argument, size_t tile, size_t worker)
             }
             for (size_t j = 0; ds && j < count; j++) ds[i + j] = add ? ds[i + j] + v[j] : v[j];
             if (!drops) continue;
-            if (n + 1 < end) fetch_columns(dy + d + i, s + d + i); /* while the noise is drawn, memory would have nothing to do */
+            if (n + 1 < end)
+                fetch_columns(dy + d + i, s + d + i); /* while the noise is drawn, memory would have nothing to do */
             dropping_columns(v, v, &dropping, n, i, count, d);
             float *dx = (float *)c->out[3] + n * d + i;
             for (size_t j = 0; j < count; j++) dx[j] = c->add[3] ? dx[j] + v[j] : v[j];

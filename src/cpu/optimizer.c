@@ -107,14 +107,15 @@ struct rounding {
     uint32_t words[CHUNK + 2 * GROUP];
 };
 
-/* The word of each element's noise: the lower half rounds its first moment, the upper its second. Its address is the element's index:
- * coordinate and sample. */
+/* The word of each element's noise: the lower half rounds its first moment, the upper its second. Its address is the
+ * element's index: coordinate and sample. */
 static const uint32_t *rounding_words(struct rounding *r, const struct call *c, size_t from, size_t n)
 {
     struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
     uint64_t at = (uint64_t)c->attr->i[ATTR_MOMENTS_FIRST] + from;
     if (at >> 34 == (at + CHUNK + 2 * GROUP) >> 34) {
-        for (size_t i = 0; i < at % 4 + n; i += GROUP) noise_blocks(r->words + i, NOISE_BLOCKS, key, at >> 34, c->draw, (uint32_t)((at + i) / 4));
+        for (size_t i = 0; i < at % 4 + n; i += GROUP)
+            noise_blocks(r->words + i, NOISE_BLOCKS, key, at >> 34, c->draw, (uint32_t)((at + i) / 4));
         return r->words + at % 4;
     }
     for (size_t i = 0; i < n; i++) r->words[i] = noise_bits(key, (at + i) >> 34, c->draw, at + i);
@@ -135,7 +136,8 @@ static void narrow(uint16_t *to, const float *from, const uint32_t *words, unsig
 
 static void adamw_step(float *w, float *m, float *v, const float *g, const float *s, size_t n)
 {
-    float rate = s[STEP_LEARNING_RATE], scale = s[STEP_GRADIENT_SCALE], decay = s[STEP_DECAY], epsilon = s[STEP_EPSILON];
+    float rate = s[STEP_LEARNING_RATE], scale = s[STEP_GRADIENT_SCALE], decay = s[STEP_DECAY],
+          epsilon = s[STEP_EPSILON];
     float b1 = s[STEP_BETA1], rest1 = s[STEP_ONE_MINUS_BETA1], b2 = s[STEP_BETA2], rest2 = s[STEP_ONE_MINUS_BETA2];
     float c1 = s[STEP_CORRECTION1], c2 = s[STEP_CORRECTION2];
     SIMD for (size_t i = 0; i < n; i++)

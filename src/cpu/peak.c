@@ -1,5 +1,5 @@
-/* The machine's limits, measured: f32 multiply-adds on all threads, and a copy through memory. Figures are shown as shares
- * of these. */
+/* The machine's limits, measured: f32 multiply-adds on all threads, and a copy through memory. Figures are shown as
+ * shares of these. */
 #include "cpu/cpu.h"
 #include "cpu/peak.h"
 

@@ -78,7 +78,10 @@ static void pool_backward(void *argument, size_t tile, size_t worker)
         for (size_t n = from; n < to && query; n++) level += weights[n] * (score[n] = dot(dy, x + n * d, d));
         for (size_t n = from; n < to && query; n++) score[n] = weights[n] * (score[n] - level);
         for (size_t n = from; n < to && dx; n++) {
-            float w = query ? weights[n] : c->attr->i[0] == POOL_MEAN ? 1.0f / (float)(to - from) : n == one ? 1.0f : 0.0f;
+            float w = query                        ? weights[n]
+                      : c->attr->i[0] == POOL_MEAN ? 1.0f / (float)(to - from)
+                      : n == one                   ? 1.0f
+                                                   : 0.0f;
             if (query) {
                 SIMD for (size_t i = 0; i < d; i++) put(&dx[n * d + i], w * dy[i] + score[n] * query[i], add);
             } else {

@@ -3,7 +3,8 @@
 
 static elbo_status absent(elbo_error *error)
 {
-    return elbo_fail(error, ELBO_DEVICE, "this elbo was built without CUDA; build it where nvcc is found, or use --device=cpu");
+    return elbo_fail(error, ELBO_DEVICE,
+                     "this elbo was built without CUDA; build it where nvcc is found, or use --device=cpu");
 }
 
 elbo_status cuda_backend_plan(struct backend **backend, elbo_error *error)

@@ -1,5 +1,6 @@
-/* The table of the products' algorithms: chosen once per shape, layout and alignment, saved in checkpoints and taken up again by
- * a resumed run, so that the library's choosing otherwise another day changes no bits (docs/formats.md has the layout). */
+/* The table of the products' algorithms: chosen once per shape, layout and alignment, saved in checkpoints and taken up
+ * again by a resumed run, so that the library's choosing otherwise another day changes no bits (docs/formats.md has the
+ * layout). */
 #include "cuda/cuda.h"
 
 #include <stdio.h>
@@ -7,8 +8,19 @@
 
 static const char magic[8] = "elboalgo";
 enum { VERSION = 1, DEVICE_NAME = 128 };
-enum { TRANSPOSED_A = 1, TRANSPOSED_B = 2, ADD = 4, BIAS = 8, GELU = 16, UNFUSED = 32, TF32 = 64, BF16 = 128, BF16_OUT = 256,
-       SLOPE = 512, FLAGS = 1023 };
+enum {
+    TRANSPOSED_A = 1,
+    TRANSPOSED_B = 2,
+    ADD = 4,
+    BIAS = 8,
+    GELU = 16,
+    UNFUSED = 32,
+    TF32 = 64,
+    BF16 = 128,
+    BF16_OUT = 256,
+    SLOPE = 512,
+    FLAGS = 1023
+};
 
 struct header {
     char magic[8];
@@ -24,13 +36,15 @@ struct entry {
 };
 
 _Static_assert(sizeof(struct header) == 152 && sizeof(struct entry) == 128, "a file's layout has no gaps");
-_Static_assert(sizeof(cublasLtMatmulAlgo_t) == sizeof(uint64_t[8]), "an algorithm is 64 bytes, which may be stored and restored");
+_Static_assert(sizeof(cublasLtMatmulAlgo_t) == sizeof(uint64_t[8]),
+               "an algorithm is 64 bytes, which may be stored and restored");
 
 static bool same(const struct algorithm *a, const struct algorithm *b)
 {
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc && a->ta == b->ta &&
-           a->tb == b->tb && a->add == b->add && a->bias == b->bias && a->gelu == b->gelu && a->slope == b->slope && a->tf32 == b->tf32 && a->type == b->type &&
-           a->out == b->out && !memcmp(a->align, b->align, sizeof a->align);
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
+           a->ta == b->ta && a->tb == b->tb && a->add == b->add && a->bias == b->bias && a->gelu == b->gelu &&
+           a->slope == b->slope && a->tf32 == b->tf32 && a->type == b->type && a->out == b->out &&
+           !memcmp(a->align, b->align, sizeof a->align);
 }
 
 struct algorithm *cuda_algorithm(struct cuda_backend *b, const struct algorithm *key)
@@ -63,9 +77,10 @@ size_t cuda_save_choices(struct backend *base, void *to)
         const struct algorithm *a = &b->algorithms[i];
         if (!a->known) continue;
         struct entry e = {.m = a->m, .n = a->n, .k = a->k, .lda = a->lda, .ldb = a->ldb, .ldc = a->ldc};
-        e.flags = (a->ta ? TRANSPOSED_A : 0u) | (a->tb ? TRANSPOSED_B : 0u) | (a->add ? ADD : 0u) | (a->bias ? BIAS : 0u) |
-                  (a->gelu ? GELU : 0u) | (a->unfused ? UNFUSED : 0u) | (a->tf32 ? TF32 : 0u) | (a->type == KERNEL_BF16 ? BF16 : 0u) |
-                  (a->out == KERNEL_BF16 ? BF16_OUT : 0u) | (a->slope ? SLOPE : 0u);
+        e.flags = (a->ta ? TRANSPOSED_A : 0u) | (a->tb ? TRANSPOSED_B : 0u) | (a->add ? ADD : 0u) |
+                  (a->bias ? BIAS : 0u) | (a->gelu ? GELU : 0u) | (a->unfused ? UNFUSED : 0u) | (a->tf32 ? TF32 : 0u) |
+                  (a->type == KERNEL_BF16 ? BF16 : 0u) | (a->out == KERNEL_BF16 ? BF16_OUT : 0u) |
+                  (a->slope ? SLOPE : 0u);
         memcpy(e.align, a->align, sizeof e.align);
         memcpy(e.algo, &a->algo, sizeof e.algo);
         if (to) memcpy((char *)to + sizeof(struct header) + count * sizeof e, &e, sizeof e);
@@ -88,10 +103,22 @@ bool cuda_restore_choices(struct backend *base, const void *from, size_t bytes)
         struct entry e;
         memcpy(&e, (const char *)from + sizeof h + i * sizeof e, sizeof e);
         if (e.flags & ~(uint32_t)FLAGS) return false;
-        struct algorithm key = {.m = e.m, .n = e.n, .k = e.k, .lda = e.lda, .ldb = e.ldb, .ldc = e.ldc,
-                                .ta = e.flags & TRANSPOSED_A, .tb = e.flags & TRANSPOSED_B, .add = e.flags & ADD, .bias = e.flags & BIAS,
-                                .gelu = e.flags & GELU, .slope = e.flags & SLOPE, .unfused = e.flags & UNFUSED, .tf32 = e.flags & TF32,
-                                .type = e.flags & BF16 ? KERNEL_BF16 : KERNEL_F32, .out = e.flags & BF16_OUT ? KERNEL_BF16 : KERNEL_F32};
+        struct algorithm key = {.m = e.m,
+                                .n = e.n,
+                                .k = e.k,
+                                .lda = e.lda,
+                                .ldb = e.ldb,
+                                .ldc = e.ldc,
+                                .ta = e.flags & TRANSPOSED_A,
+                                .tb = e.flags & TRANSPOSED_B,
+                                .add = e.flags & ADD,
+                                .bias = e.flags & BIAS,
+                                .gelu = e.flags & GELU,
+                                .slope = e.flags & SLOPE,
+                                .unfused = e.flags & UNFUSED,
+                                .tf32 = e.flags & TF32,
+                                .type = e.flags & BF16 ? KERNEL_BF16 : KERNEL_F32,
+                                .out = e.flags & BF16_OUT ? KERNEL_BF16 : KERNEL_F32};
         memcpy(key.align, e.align, sizeof key.align);
         memcpy(&key.algo, e.algo, sizeof e.algo);
         key.known = key.unchecked = true;

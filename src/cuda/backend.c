@@ -15,8 +15,10 @@ void cuda_keep(struct cuda_backend *b, int error, const char *what)
 {
     if (!error || b->error) return;
     b->error = error;
-    if (error >= 10000) snprintf(b->what, sizeof b->what, "%s failed with cuBLAS status %d", what, error - 10000);
-    else snprintf(b->what, sizeof b->what, "%s failed: %s", what, cudaGetErrorString((cudaError_t)error));
+    if (error >= 10000)
+        snprintf(b->what, sizeof b->what, "%s failed with cuBLAS status %d", what, error - 10000);
+    else
+        snprintf(b->what, sizeof b->what, "%s failed: %s", what, cudaGetErrorString((cudaError_t)error));
 }
 
 static elbo_status allocate(struct backend *base, void **memory, size_t bytes, const char *what, elbo_error *error)
@@ -28,14 +30,18 @@ static elbo_status allocate(struct backend *base, void **memory, size_t bytes, c
     if (!e) {
         e = cudaMemsetAsync(*memory, 0, bytes ? bytes : 1, b->stream);
         if (!e) e = cudaStreamSynchronize(b->stream);
-        return e ? elbo_fail(error, ELBO_DEVICE, "%s cannot clear %s: %s", b->detail, what, cudaGetErrorString((cudaError_t)e)) : ELBO_OK;
+        return e ? elbo_fail(error, ELBO_DEVICE, "%s cannot clear %s: %s", b->detail, what,
+                             cudaGetErrorString((cudaError_t)e))
+                 : ELBO_OK;
     }
     cudaGetLastError(); /* out of memory is not a lasting failure */
     cudaMemGetInfo(&free_bytes, &total);
-    return elbo_fail(error, e == cudaErrorMemoryAllocation ? ELBO_MEMORY : ELBO_DEVICE,
-                     "%s: no memory for %s: %.1f MiB wanted, %.1f of %.1f MiB free (%s); lower train.slot_tokens or the widths, or "
-                     "set train.recompute=block; `elbo plan` prints what goes where", b->detail, what, (double)bytes / 1048576.0,
-                     (double)free_bytes / 1048576.0, (double)total / 1048576.0, cudaGetErrorString((cudaError_t)e));
+    return elbo_fail(
+        error, e == cudaErrorMemoryAllocation ? ELBO_MEMORY : ELBO_DEVICE,
+        "%s: no memory for %s: %.1f MiB wanted, %.1f of %.1f MiB free (%s); lower train.slot_tokens or the widths, or "
+        "set train.recompute=block; `elbo plan` prints what goes where",
+        b->detail, what, (double)bytes / 1048576.0, (double)free_bytes / 1048576.0, (double)total / 1048576.0,
+        cudaGetErrorString((cudaError_t)e));
 }
 
 static void release(struct backend *base, void *memory)
@@ -48,7 +54,8 @@ static void release(struct backend *base, void *memory)
 static void upload(struct backend *base, void *to, const void *from, size_t bytes)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
-    if (bytes) cuda_keep(b, cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, b->stream), "a copy to the device");
+    if (bytes)
+        cuda_keep(b, cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, b->stream), "a copy to the device");
 }
 
 static void download(struct backend *base, void *to, const void *from, size_t bytes)
@@ -61,7 +68,9 @@ static void download(struct backend *base, void *to, const void *from, size_t by
 static void copy(struct backend *base, void *to, const void *from, size_t bytes)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
-    if (bytes) cuda_keep(b, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream(b)), "a copy on the device");
+    if (bytes)
+        cuda_keep(b, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream(b)),
+                  "a copy on the device");
 }
 
 static void accumulate(struct backend *base, float *to, const float *from, size_t elements)
@@ -91,8 +100,8 @@ static void destroy(struct backend *base)
     free(b);
 }
 
-/* The sizes in which rows are computed: sixteen or fewer up to the capacity, so that few executions are captured and at most
- * a sixteenth of a full slot is padding. */
+/* The sizes in which rows are computed: sixteen or fewer up to the capacity, so that few executions are captured and at
+ * most a sixteenth of a full slot is padding. */
 static size_t row_size(size_t count, size_t capacity)
 {
     if (!count) return 0;
@@ -102,24 +111,30 @@ static size_t row_size(size_t count, size_t capacity)
 
 static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *error)
 {
-    enum { NO_DRIVER = 35 }; /* cudaErrorInsufficientDriver: CUDA says "insufficient" of a driver that is not there, too */
+    enum {
+        NO_DRIVER = 35
+    }; /* cudaErrorInsufficientDriver: CUDA says "insufficient" of a driver that is not there, too */
     int count = 0, e = cudaGetDeviceCount(&count);
     if (e == NO_DRIVER)
-        return elbo_fail(error, ELBO_DEVICE, "no GPU can be used: this machine has no NVIDIA driver, or one older than this CUDA; install one "
-                                             "(nvidia-smi must answer), or use --device=cpu");
+        return elbo_fail(
+            error, ELBO_DEVICE,
+            "no GPU can be used: this machine has no NVIDIA driver, or one older than this CUDA; install one "
+            "(nvidia-smi must answer), or use --device=cpu");
     if (e || count <= 0)
-        return elbo_fail(error, ELBO_DEVICE, "no GPU can be used: %s; check the driver with nvidia-smi, or use --device=cpu",
+        return elbo_fail(error, ELBO_DEVICE,
+                         "no GPU can be used: %s; check the driver with nvidia-smi, or use --device=cpu",
                          e ? cudaGetErrorString((cudaError_t)e) : "the driver reports none");
     if (device < 0) device = (-1 - device) % count;
     b->device = device;
     if (device >= count)
-        return elbo_fail(error, ELBO_DEVICE, "there is no device cuda:%d, the driver reports %d; use cuda:0 to cuda:%d", device, count,
-                         count - 1);
+        return elbo_fail(error, ELBO_DEVICE, "there is no device cuda:%d, the driver reports %d; use cuda:0 to cuda:%d",
+                         device, count, count - 1);
     struct cudaDeviceProp properties;
     e = cudaSetDevice(device);
     if (!e) e = cudaGetDeviceProperties(&properties, device);
     if (!e) e = cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking);
-    if (e) return elbo_fail(error, ELBO_DEVICE, "cuda:%d cannot be used: %s", device, cudaGetErrorString((cudaError_t)e));
+    if (e)
+        return elbo_fail(error, ELBO_DEVICE, "cuda:%d cannot be used: %s", device, cudaGetErrorString((cudaError_t)e));
     b->multiprocessors = properties.multiProcessorCount;
     snprintf(b->device_name, sizeof b->device_name, "%.127s", properties.name);
     snprintf(b->detail, sizeof b->detail, "cuda:%d (%s)", device, properties.name);
@@ -132,17 +147,45 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
     return allocate(&b->base, &b->workspace, b->workspace_bytes, "the workspace of the products", error);
 }
 
-static const struct backend table_of_cuda = {
-    .name = "cuda", .kernels = cuda_table, .allocate = allocate, .release = release, .upload = upload, .download = download,
-    .copy = copy, .accumulate = accumulate, .check = check, .bf16 = true, .separate_memory = true, .rows = row_size, .own_bytes = WORKSPACE_HOPPER,
-    .reserve_staging = cuda_reserve_staging, .stage = cuda_stage, .send = cuda_send, .replay = cuda_replay, .capture = cuda_capture,
-    .captured = cuda_captured, .forget = cuda_forget, .ahead = CUDA_AHEAD, .allocate_host = cuda_allocate_host,
-    .release_host = cuda_release_host, .download_later = cuda_download_later, .mark = cuda_mark, .wait = cuda_wait,
-    .side_begin = cuda_side_begin, .side_end = cuda_side_end, .side_join = cuda_side_join, .side_mark = cuda_side_mark,
-    .side_await = cuda_side_await, .side_seconds = cuda_side_seconds,
-    .save_choices = cuda_save_choices, .restore_choices = cuda_restore_choices,
-    .peak_flops = cuda_peak_flops, .peak_bytes = cuda_peak_bytes, .make_id = cuda_make_id, .join = cuda_join,
-    .destroy = destroy};
+static const struct backend table_of_cuda = {.name = "cuda",
+                                             .kernels = cuda_table,
+                                             .allocate = allocate,
+                                             .release = release,
+                                             .upload = upload,
+                                             .download = download,
+                                             .copy = copy,
+                                             .accumulate = accumulate,
+                                             .check = check,
+                                             .bf16 = true,
+                                             .separate_memory = true,
+                                             .rows = row_size,
+                                             .own_bytes = WORKSPACE_HOPPER,
+                                             .reserve_staging = cuda_reserve_staging,
+                                             .stage = cuda_stage,
+                                             .send = cuda_send,
+                                             .replay = cuda_replay,
+                                             .capture = cuda_capture,
+                                             .captured = cuda_captured,
+                                             .forget = cuda_forget,
+                                             .ahead = CUDA_AHEAD,
+                                             .allocate_host = cuda_allocate_host,
+                                             .release_host = cuda_release_host,
+                                             .download_later = cuda_download_later,
+                                             .mark = cuda_mark,
+                                             .wait = cuda_wait,
+                                             .side_begin = cuda_side_begin,
+                                             .side_end = cuda_side_end,
+                                             .side_join = cuda_side_join,
+                                             .side_mark = cuda_side_mark,
+                                             .side_await = cuda_side_await,
+                                             .side_seconds = cuda_side_seconds,
+                                             .save_choices = cuda_save_choices,
+                                             .restore_choices = cuda_restore_choices,
+                                             .peak_flops = cuda_peak_flops,
+                                             .peak_bytes = cuda_peak_bytes,
+                                             .make_id = cuda_make_id,
+                                             .join = cuda_join,
+                                             .destroy = destroy};
 
 static void destroy_plan(struct backend *base)
 {

@@ -25,21 +25,21 @@ struct algorithm {
 struct cuda_backend {
     struct backend base;
     int device;
-    cudaStream_t stream, side;   /* what ranks exchange beside the backward pass   */
-    bool aside;                  /* the side is what launches go to                */
-    bool capturing;              /* the stream: nothing runs, nothing can be timed */
-    bool joined;                 /* the side was waited for at least once          */
+    cudaStream_t stream, side; /* what ranks exchange beside the backward pass   */
+    bool aside;                /* the side is what launches go to                */
+    bool capturing;            /* the stream: nothing runs, nothing can be timed */
+    bool joined;               /* the side was waited for at least once          */
     struct cublaslt lt;
     cublasLtHandle_t handle;
-    void *workspace;             /* cuBLASLt's                                     */
+    void *workspace; /* cuBLASLt's                                     */
     size_t workspace_bytes;
-    char *stages;                /* (CUDA_STAGES, stage_bytes) pinned              */
+    char *stages; /* (CUDA_STAGES, stage_bytes) pinned              */
     size_t stage_bytes;
     unsigned stage;
     cudaEvent_t stage_sent[CUDA_STAGES], marks[CUDA_MARKS], fork, join, held[2], side_marks[CUDA_SIDE_MARKS];
-    int error;                   /* first cudaError_t or cublas status that failed */
+    int error; /* first cudaError_t or cublas status that failed */
     char what[160];
-    struct collectives *ranks;   /* nccl.c's, or null                              */
+    struct collectives *ranks; /* nccl.c's, or null                              */
     char detail[288], device_name[128];
     int multiprocessors;
     struct algorithm algorithms[CUDA_ALGORITHMS];
@@ -58,8 +58,8 @@ static inline cudaStream_t cuda_stream(const struct cuda_backend *b)
 /* Keeps the first failure. */
 void cuda_keep(struct cuda_backend *b, int error, const char *what);
 
-/* C (M, N) row-major = A (M, K) B (K, N) (+ C) (+ bias (N) on every row); element (i, j) of A = data[i * row + j * col], one
- * of the strides 1. */
+/* C (M, N) row-major = A (M, K) B (K, N) (+ C) (+ bias (N) on every row); element (i, j) of A = data[i * row + j *
+ * col], one of the strides 1. */
 struct cuda_matrix {
     const void *data;
     size_t row, col;
@@ -86,8 +86,8 @@ bool cuda_restore_choices(struct backend *base, const void *from, size_t bytes);
 
 /* ---- nccl.c: entries of struct backend, and the wait for an event where another rank may never let it come ---- */
 elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elbo_error *error);
-elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank, double timeout,
-                      struct bonds *bonds, struct collectives **out, elbo_error *error);
+elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank,
+                      double timeout, struct bonds *bonds, struct collectives **out, elbo_error *error);
 elbo_status cuda_ranks_wait(struct cuda_backend *b, cudaEvent_t event, elbo_error *error);
 
 /* ---- side.c: entries of struct backend ---- */

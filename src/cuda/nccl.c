@@ -1,7 +1,7 @@
-/* The collectives between GPUs: NCCL on the backend's stream. Nothing here blocks without an end: the communicator is made without
- * blocking, and what the host waits for is polled together with NCCL's own errors and the bonds between the ranks, until the time-out:
- * NCCL does not notice that a peer on the same host dies. A rank that gives up ends: no call of NCCL's is known to bring a broken
- * communicator down for sure. */
+/* The collectives between GPUs: NCCL on the backend's stream. Nothing here blocks without an end: the communicator is
+ * made without blocking, and what the host waits for is polled together with NCCL's own errors and the bonds between
+ * the ranks, until the time-out: NCCL does not notice that a peer on the same host dies. A rank that gives up ends: no
+ * call of NCCL's is known to bring a broken communicator down for sure. */
 #include "base/log.h"
 #include "cuda/cuda.h"
 #include "cuda/nccl_library.h"
@@ -14,7 +14,10 @@
 
 _Static_assert(sizeof(ncclUniqueId) == BACKEND_ID, "an id of NCCL's");
 
-enum { NOTE = 1024 }; /* bytes of a note for which there is room from the start: to allocate is to wait for the device, without a time-out */
+enum {
+    NOTE = 1024
+}; /* bytes of a note for which there is room from the start: to allocate is to wait for the device, without a time-out
+    */
 
 struct post {
     char *host, *device; /* mine | (ranks) all */
@@ -39,16 +42,21 @@ static void rest(void)
 static elbo_status failed(struct nccl_ranks *n, const char *what, ncclResult_t code, elbo_error *error)
 {
     n->base.broken = true;
-    return elbo_fail(error, ELBO_PEER, "rank %zu: %s failed: %s%s", n->base.rank, what, n->nccl.ncclGetErrorString(code),
-                     code == ncclRemoteError || code == ncclSystemError
-                         ? "; another rank has died or lost its connection. Start again to go on from the last checkpoint" : "");
+    return elbo_fail(
+        error, ELBO_PEER, "rank %zu: %s failed: %s%s", n->base.rank, what, n->nccl.ncclGetErrorString(code),
+        code == ncclRemoteError || code == ncclSystemError
+            ? "; another rank has died or lost its connection. Start again to go on from the last checkpoint"
+            : "");
 }
 
 static elbo_status late(struct nccl_ranks *n, const char *what, elbo_error *error)
 {
     n->base.broken = true;
-    return elbo_fail(error, ELBO_PEER, "rank %zu waited %.0f s in vain for %s: a rank is dead, stopped or in trouble; start again to go on from "
-                     "the last checkpoint, or raise parallel.timeout if a step may take so long", n->base.rank, n->base.timeout, what);
+    return elbo_fail(
+        error, ELBO_PEER,
+        "rank %zu waited %.0f s in vain for %s: a rank is dead, stopped or in trouble; start again to go on from "
+        "the last checkpoint, or raise parallel.timeout if a step may take so long",
+        n->base.rank, n->base.timeout, what);
 }
 
 /* Every so many turns of a wait: a rank that is gone ends it. */
@@ -57,8 +65,10 @@ static elbo_status look_around(struct nccl_ranks *n, unsigned turn, elbo_error *
     size_t lost = turn % 16 ? BONDS_NONE : bonds_lost(n->bonds);
     if (lost == BONDS_NONE) return ELBO_OK;
     n->base.broken = true;
-    return elbo_fail(error, ELBO_PEER, "rank %zu: rank %zu has ended or its host is out of reach; start again to go on from the last "
-                     "checkpoint", n->base.rank, lost);
+    return elbo_fail(error, ELBO_PEER,
+                     "rank %zu: rank %zu has ended or its host is out of reach; start again to go on from the last "
+                     "checkpoint",
+                     n->base.rank, lost);
 }
 
 /* What a call has started is on its way, or failed. */
@@ -102,8 +112,10 @@ static elbo_status begin(struct collectives *c, const struct transfer *list, siz
     ncclResult_t code = n->nccl.ncclGroupStart(), each = ncclSuccess;
     for (size_t i = 0; i < count && !code; i++) {
         int peer = (int)list[i].peer;
-        if (list[i].receive) each = n->nccl.ncclRecv(list[i].data, list[i].bytes, ncclUint8, peer, n->comm, stream);
-        else each = n->nccl.ncclSend(list[i].data, list[i].bytes, ncclUint8, peer, n->comm, stream);
+        if (list[i].receive)
+            each = n->nccl.ncclRecv(list[i].data, list[i].bytes, ncclUint8, peer, n->comm, stream);
+        else
+            each = n->nccl.ncclSend(list[i].data, list[i].bytes, ncclUint8, peer, n->comm, stream);
         if (each && each != ncclInProgress) code = each;
     }
     each = n->nccl.ncclGroupEnd();
@@ -113,7 +125,8 @@ static elbo_status begin(struct collectives *c, const struct transfer *list, siz
 static elbo_status begin_sum(struct collectives *c, float *x, size_t count, elbo_error *error)
 {
     struct nccl_ranks *n = (struct nccl_ranks *)c;
-    return settle(n, "a sum over the ranks", n->nccl.ncclAllReduce(x, x, count, ncclFloat32, ncclSum, n->comm, cuda_stream(n->b)), error);
+    return settle(n, "a sum over the ranks",
+                  n->nccl.ncclAllReduce(x, x, count, ncclFloat32, ncclSum, n->comm, cuda_stream(n->b)), error);
 }
 
 /* On the stream it is in its place already. */
@@ -159,7 +172,9 @@ static elbo_status post(struct collectives *c, unsigned which, const void *mine,
     cuda_keep(b, cudaMemcpyAsync(p->device, p->host, bytes, cudaMemcpyHostToDevice, b->stream), "a copy to the device");
     ELBO_TRY(settle(n, "a note between ranks",
                     n->nccl.ncclAllGather(p->device, p->device + bytes, bytes, ncclUint8, n->comm, b->stream), error));
-    cuda_keep(b, cudaMemcpyAsync(p->host + bytes, p->device + bytes, bytes * c->ranks, cudaMemcpyDeviceToHost, b->stream), "a copy to the host");
+    cuda_keep(b,
+              cudaMemcpyAsync(p->host + bytes, p->device + bytes, bytes * c->ranks, cudaMemcpyDeviceToHost, b->stream),
+              "a copy to the host");
     cuda_keep(b, cudaEventRecord(p->done, b->stream), "an event");
     return b->base.check(&b->base, error);
 }
@@ -183,7 +198,8 @@ static void destroy(struct collectives *c)
         if (n->posts[i].device) b->release(b, n->posts[i].device);
         if (n->posts[i].done) cudaEventDestroy(n->posts[i].done);
     }
-    if (n->comm && !c->broken && !settle(n, "the end", n->nccl.ncclCommFinalize(n->comm), &unsaid)) n->nccl.ncclCommDestroy(n->comm);
+    if (n->comm && !c->broken && !settle(n, "the end", n->nccl.ncclCommFinalize(n->comm), &unsaid))
+        n->nccl.ncclCommDestroy(n->comm);
     n->b->ranks = NULL;
     if (!c->broken) nccl_close(&n->nccl);
     free(n);
@@ -197,22 +213,33 @@ elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elb
     if (status) return status;
     ncclUniqueId made;
     ncclResult_t code = nccl.ncclGetUniqueId(&made);
-    if (code) status = elbo_fail(error, ELBO_DEVICE, "NCCL made no id: %s", nccl.ncclGetErrorString(code));
-    else memcpy(id, &made, sizeof made);
+    if (code)
+        status = elbo_fail(error, ELBO_DEVICE, "NCCL made no id: %s", nccl.ncclGetErrorString(code));
+    else
+        memcpy(id, &made, sizeof made);
     /* The library stays: its thread waits at the id's address. */
     return status;
 }
 
-elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank, double timeout,
-                      struct bonds *bonds, struct collectives **out, elbo_error *error)
+elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank,
+                      double timeout, struct bonds *bonds, struct collectives **out, elbo_error *error)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
     struct nccl_ranks *n = calloc(1, sizeof *n);
     if (!n) return elbo_fail(error, ELBO_MEMORY, "no memory for the ranks");
     n->b = b;
     n->bonds = bonds;
-    n->base = (struct collectives){.name = "NCCL", .ranks = ranks, .rank = rank, .timeout = timeout, .begin = begin, .begin_sum = begin_sum,
-                                   .poll = poll, .wait = wait, .post = post, .collect = collect, .destroy = destroy};
+    n->base = (struct collectives){.name = "NCCL",
+                                   .ranks = ranks,
+                                   .rank = rank,
+                                   .timeout = timeout,
+                                   .begin = begin,
+                                   .begin_sum = begin_sum,
+                                   .poll = poll,
+                                   .wait = wait,
+                                   .post = post,
+                                   .collect = collect,
+                                   .destroy = destroy};
     ncclUniqueId given;
     memcpy(&given, id, sizeof given);
     elbo_status status = nccl_open(&n->nccl, error);
@@ -221,7 +248,8 @@ elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], 
         ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
         config.blocking = 0;
         config.commName = "elbo";
-        status = settle(n, "the other ranks to join NCCL", n->nccl.ncclCommInitRankConfig(&n->comm, (int)ranks, given, (int)rank, &config), error);
+        status = settle(n, "the other ranks to join NCCL",
+                        n->nccl.ncclCommInitRankConfig(&n->comm, (int)ranks, given, (int)rank, &config), error);
     }
     if (status) {
         destroy(&n->base);

@@ -3,8 +3,10 @@
 
 static elbo_status absent(elbo_error *error)
 {
-    return elbo_fail(error, ELBO_DEVICE, "this elbo was built without NCCL, which several GPUs need; install NCCL's header and build again, or "
-                     "train on one GPU");
+    return elbo_fail(
+        error, ELBO_DEVICE,
+        "this elbo was built without NCCL, which several GPUs need; install NCCL's header and build again, or "
+        "train on one GPU");
 }
 
 elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elbo_error *error)
@@ -14,8 +16,8 @@ elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elb
     return absent(error);
 }
 
-elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank, double timeout,
-                      struct bonds *bonds, struct collectives **out, elbo_error *error)
+elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank,
+                      double timeout, struct bonds *bonds, struct collectives **out, elbo_error *error)
 {
     (void)base;
     (void)id;

@@ -1,4 +1,5 @@
-/* The device's limits, measured: large products, and a copy in its memory. Sizes follow the number of multiprocessors. */
+/* The device's limits, measured: large products, and a copy in its memory. Sizes follow the number of multiprocessors.
+ */
 #include "cuda/cuda.h"
 
 #include "base/log.h"
@@ -9,7 +10,8 @@ enum { ROUNDS = 5, REPEATS = 10, ROWS_EACH = 64 };
 static const size_t copy_each = 2 << 20; /* bytes a multiprocessor */
 
 /* Best of ROUNDS, in runs of `launch` a second, of REPEATS at a time after one that warms up; NaN on any failure. */
-static double best_rate(struct cuda_backend *b, void (*launch)(struct cuda_backend *b, const void *what), const void *what)
+static double best_rate(struct cuda_backend *b, void (*launch)(struct cuda_backend *b, const void *what),
+                        const void *what)
 {
     double best = NAN;
     elbo_error unused;
@@ -36,8 +38,15 @@ double cuda_peak_flops(struct backend *base, enum dtype type)
     void *memory;
     elbo_error unused;
     if (base->allocate(base, &memory, 3 * bytes, "a product's peak", &unused)) return NAN;
-    struct cuda_product p = {.m = n, .n = n, .k = n, .a = {memory, n, 1}, .b = {(char *)memory + bytes, n, 1},
-                             .c = (char *)memory + 2 * bytes, .ldc = n, .type = t, .out = t};
+    struct cuda_product p = {.m = n,
+                             .n = n,
+                             .k = n,
+                             .a = {memory, n, 1},
+                             .b = {(char *)memory + bytes, n, 1},
+                             .c = (char *)memory + 2 * bytes,
+                             .ldc = n,
+                             .type = t,
+                             .out = t};
     double rate = 2.0 * (double)n * (double)n * (double)n * best_rate(b, multiply, &p);
     base->release(base, memory);
     return rate;
@@ -51,7 +60,8 @@ struct copy {
 static void copy(struct cuda_backend *b, const void *what)
 {
     const struct copy *c = what;
-    cuda_keep(b, cudaMemcpyAsync(c->memory + c->bytes, c->memory, c->bytes, cudaMemcpyDeviceToDevice, b->stream), "a copy in the device");
+    cuda_keep(b, cudaMemcpyAsync(c->memory + c->bytes, c->memory, c->bytes, cudaMemcpyDeviceToDevice, b->stream),
+              "a copy in the device");
 }
 
 double cuda_peak_bytes(struct backend *base)

@@ -1,7 +1,8 @@
-/* Dense products by cuBLASLt. It thinks in columns, so a row-major C = A B is asked for as C^T = B^T A^T; a transposed operand
- * is the same memory with the other flag. Accumulation is f32, also into C (beta = 1). The library's first choice per shape and
- * alignment is kept for the run (algorithms.c); where the same bits are not asked for, its choices are timed and the fastest is
- * kept. GELU or its slope joins the product where the library has it so, and follows as a kernel where not. */
+/* Dense products by cuBLASLt. It thinks in columns, so a row-major C = A B is asked for as C^T = B^T A^T; a transposed
+ * operand is the same memory with the other flag. Accumulation is f32, also into C (beta = 1). The library's first
+ * choice per shape and alignment is kept for the run (algorithms.c); where the same bits are not asked for, its choices
+ * are timed and the fastest is kept. GELU or its slope joins the product where the library has it so, and follows as a
+ * kernel where not. */
 #include "cuda/cuda.h"
 
 #include <math.h>
@@ -15,8 +16,8 @@ struct operand {
     bool transposed;
 };
 
-/* X (R, C) by strides, wanted as X^T: column-major memory of a row-major X is X^T already. One row with both strides 1 is not
- * row-major: its leading dimension would be less than its length. */
+/* X (R, C) by strides, wanted as X^T: column-major memory of a row-major X is X^T already. One row with both strides 1
+ * is not row-major: its leading dimension would be less than its length. */
 static struct operand transpose_of(const struct cuda_matrix *x, size_t rows, size_t columns)
 {
     if (x->col == 1 && x->row >= columns) return (struct operand){columns, rows, x->row, false};
@@ -33,13 +34,14 @@ struct handles {
     cublasLtMatrixLayout_t a, b, c;
 };
 
-static cublasStatus_t set(const struct cublaslt *lt, cublasLtMatmulDesc_t op, cublasLtMatmulDescAttributes_t attribute, const void *to,
-                          size_t bytes)
+static cublasStatus_t set(const struct cublaslt *lt, cublasLtMatmulDesc_t op, cublasLtMatmulDescAttributes_t attribute,
+                          const void *to, size_t bytes)
 {
     return lt->cublasLtMatmulDescSetAttribute(op, attribute, to, bytes);
 }
 
-static cublasStatus_t describe_epilogue(const struct cublaslt *lt, cublasLtMatmulDesc_t op, const struct cuda_product *p, bool gelu)
+static cublasStatus_t describe_epilogue(const struct cublaslt *lt, cublasLtMatmulDesc_t op,
+                                        const struct cuda_product *p, bool gelu)
 {
     if (!p->bias && !gelu) return CUBLAS_STATUS_SUCCESS;
     cublasLtEpilogue_t epilogue = !gelu      ? CUBLASLT_EPILOGUE_BIAS
@@ -54,19 +56,24 @@ static cublasStatus_t describe_epilogue(const struct cublaslt *lt, cublasLtMatmu
     return s;
 }
 
-static cublasStatus_t describe(struct cuda_backend *be, struct handles *h, const struct operand *first, const struct operand *second,
-                               const struct cuda_product *p, bool gelu)
+static cublasStatus_t describe(struct cuda_backend *be, struct handles *h, const struct operand *first,
+                               const struct operand *second, const struct cuda_product *p, bool gelu)
 {
     const struct cublaslt *lt = &be->lt;
-    cublasOperation_t ta = first->transposed ? CUBLAS_OP_T : CUBLAS_OP_N, tb = second->transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasOperation_t ta = first->transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                      tb = second->transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     bool tf32 = be->base.tf32 && p->type == KERNEL_F32;
     *h = (struct handles){0};
-    cublasStatus_t s = lt->cublasLtMatmulDescCreate(&h->op, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    cublasStatus_t s =
+        lt->cublasLtMatmulDescCreate(&h->op, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!s) s = set(lt, h->op, CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta);
     if (!s) s = set(lt, h->op, CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb);
     if (!s) s = describe_epilogue(lt, h->op, p, gelu);
-    if (!s) s = lt->cublasLtMatrixLayoutCreate(&h->a, data_type(p->type), first->rows, first->columns, (int64_t)first->ld);
-    if (!s) s = lt->cublasLtMatrixLayoutCreate(&h->b, data_type(p->type), second->rows, second->columns, (int64_t)second->ld);
+    if (!s)
+        s = lt->cublasLtMatrixLayoutCreate(&h->a, data_type(p->type), first->rows, first->columns, (int64_t)first->ld);
+    if (!s)
+        s = lt->cublasLtMatrixLayoutCreate(&h->b, data_type(p->type), second->rows, second->columns,
+                                           (int64_t)second->ld);
     if (!s) s = lt->cublasLtMatrixLayoutCreate(&h->c, data_type(p->out), p->n, p->m, (int64_t)p->ldc);
     return s;
 }
@@ -83,8 +90,8 @@ static cublasStatus_t run(struct cuda_backend *be, const struct cuda_product *p,
                           const cublasLtMatmulAlgo_t *algo)
 {
     float one = 1, beta = p->add ? 1 : 0;
-    return be->lt.cublasLtMatmul(be->handle, h->op, &one, p->b.data, h->a, p->a.data, h->b, &beta, c, h->c, c, h->c, algo, be->workspace,
-                                 be->workspace_bytes, be->stream);
+    return be->lt.cublasLtMatmul(be->handle, h->op, &one, p->b.data, h->a, p->a.data, h->b, &beta, c, h->c, c, h->c,
+                                 algo, be->workspace, be->workspace_bytes, be->stream);
 }
 
 /* Milliseconds of one run, the best of some after one that is not counted; infinity where it does not run. */
@@ -103,9 +110,10 @@ static float run_time(struct cuda_backend *be, const struct cuda_product *p, con
     return best;
 }
 
-/* The fastest of the candidates, into memory of their own: C may hold sums. The first one where there is no room for that. */
-static int fastest(struct cuda_backend *be, const struct cuda_product *p, const struct handles *h, const cublasLtMatmulHeuristicResult_t *result,
-                   int found)
+/* The fastest of the candidates, into memory of their own: C may hold sums. The first one where there is no room for
+ * that. */
+static int fastest(struct cuda_backend *be, const struct cuda_product *p, const struct handles *h,
+                   const cublasLtMatmulHeuristicResult_t *result, int found)
 {
     size_t bytes = p->m * p->ldc * (p->out == KERNEL_BF16 ? 2 : 4);
     cudaEvent_t edge[2] = {0};
@@ -128,7 +136,8 @@ static int fastest(struct cuda_backend *be, const struct cuda_product *p, const 
     return best;
 }
 
-static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, const struct handles *h, const struct cuda_product *p)
+static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, const struct handles *h,
+                             const struct cuda_product *p)
 {
     const struct cublaslt *lt = &be->lt;
     cublasLtMatmulPreference_t preference;
@@ -141,12 +150,14 @@ static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, co
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     cublasStatus_t s = lt->cublasLtMatmulPreferenceCreate(&preference);
     if (s) return s;
-    s = lt->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes);
+    s = lt->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+                                                 sizeof bytes);
     for (unsigned k = 0; k < 4 && !s; k++)
-        s = lt->cublasLtMatmulPreferenceSetAttribute(preference, alignment[k], &slot->align[k < 2 ? k : 2], sizeof *slot->align);
+        s = lt->cublasLtMatmulPreferenceSetAttribute(preference, alignment[k], &slot->align[k < 2 ? k : 2],
+                                                     sizeof *slot->align);
     if (!s)
-        s = lt->cublasLtMatmulAlgoGetHeuristic(be->handle, h->op, h->a, h->b, h->c, h->c, preference, timed ? MOST_CANDIDATES : 1, result,
-                                               &found);
+        s = lt->cublasLtMatmulAlgoGetHeuristic(be->handle, h->op, h->a, h->b, h->c, h->c, preference,
+                                               timed ? MOST_CANDIDATES : 1, result, &found);
     lt->cublasLtMatmulPreferenceDestroy(preference);
     if (!s && !found) s = CUBLAS_STATUS_NOT_SUPPORTED;
     if (!s) slot->algo = result[found > 1 ? fastest(be, p, h, result, found) : 0].algo;
@@ -158,8 +169,8 @@ static bool still_runs(struct cuda_backend *be, struct algorithm *slot, const st
 {
     cublasLtMatmulHeuristicResult_t result = {0};
     slot->unchecked = false;
-    return !be->lt.cublasLtMatmulAlgoCheck(be->handle, h->op, h->a, h->b, h->c, h->c, &slot->algo, &result) && !result.state &&
-           result.workspaceSize <= be->workspace_bytes;
+    return !be->lt.cublasLtMatmulAlgoCheck(be->handle, h->op, h->a, h->b, h->c, h->c, &slot->algo, &result) &&
+           !result.state && result.workspaceSize <= be->workspace_bytes;
 }
 
 /* What the library may assume of a pointer: the largest power of two up to 256 that divides it. */
@@ -178,8 +189,10 @@ static void unfused_gelu(struct cuda_backend *be, struct cuda_product p)
     p.c = sums;
     p.before_gelu = NULL;
     cuda_product(be, &p);
-    if (p.slope) cuda_keep(be, gelu_backward_cuda(y, sums, x, elements, false, p.out, stream), "gelu_backward");
-    else cuda_keep(be, gelu_forward_cuda(y, sums, elements, p.out, stream), "gelu");
+    if (p.slope)
+        cuda_keep(be, gelu_backward_cuda(y, sums, x, elements, false, p.out, stream), "gelu_backward");
+    else
+        cuda_keep(be, gelu_forward_cuda(y, sums, elements, p.out, stream), "gelu");
 }
 
 void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
@@ -187,18 +200,33 @@ void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
     if (!p->m || !p->n) return;
     if (!p->k) { /* an empty sum: nothing to add, or zeros */
         if (!p->add && p->ldc == p->n)
-            cuda_keep(be, cudaMemsetAsync(p->c, 0, p->m * p->n * (p->out == KERNEL_BF16 ? 2 : 4), be->stream), "cudaMemsetAsync");
+            cuda_keep(be, cudaMemsetAsync(p->c, 0, p->m * p->n * (p->out == KERNEL_BF16 ? 2 : 4), be->stream),
+                      "cudaMemsetAsync");
         return;
     }
     bool gelu = p->before_gelu;
     struct operand first = transpose_of(&p->b, p->k, p->n), second = transpose_of(&p->a, p->m, p->k);
-    struct algorithm key = {.m = p->m, .n = p->n, .k = p->k, .lda = first.ld, .ldb = second.ld, .ldc = p->ldc, .ta = first.transposed,
-                            .tb = second.transposed, .add = p->add, .bias = p->bias, .gelu = gelu, .slope = gelu && p->slope,
-                            .tf32 = be->base.tf32 && p->type == KERNEL_F32, .type = p->type, .out = p->out,
+    struct algorithm key = {.m = p->m,
+                            .n = p->n,
+                            .k = p->k,
+                            .lda = first.ld,
+                            .ldb = second.ld,
+                            .ldc = p->ldc,
+                            .ta = first.transposed,
+                            .tb = second.transposed,
+                            .add = p->add,
+                            .bias = p->bias,
+                            .gelu = gelu,
+                            .slope = gelu && p->slope,
+                            .tf32 = be->base.tf32 && p->type == KERNEL_F32,
+                            .type = p->type,
+                            .out = p->out,
                             .align = {alignment_of(p->b.data), alignment_of(p->a.data), alignment_of(p->c)}};
     struct handles h = {0};
     struct algorithm *slot = cuda_algorithm(be, &key);
-    bool inexact = p->slope && p->out == KERNEL_F32; /* the library's slope is off by 1e-5, and takes an eighth longer than a kernel behind */
+    bool inexact =
+        p->slope &&
+        p->out == KERNEL_F32; /* the library's slope is off by 1e-5, and takes an eighth longer than a kernel behind */
     if (gelu && (inexact || (slot->known && slot->unfused) || p->n % 8 || alignment_of(p->before_gelu) < 16)) {
         unfused_gelu(be, *p);
         return;
@@ -213,6 +241,8 @@ void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
     }
     if (!s) s = run(be, p, &h, p->c, &slot->algo);
     release(&be->lt, &h);
-    if (gelu && slot->known && slot->unfused) unfused_gelu(be, *p);
-    else cuda_keep(be, s ? 10000 + (int)s : 0, "cublasLtMatmul");
+    if (gelu && slot->known && slot->unfused)
+        unfused_gelu(be, *p);
+    else
+        cuda_keep(be, s ? 10000 + (int)s : 0, "cublasLtMatmul");
 }

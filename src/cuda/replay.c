@@ -1,5 +1,6 @@
-/* Captured executions: a step of the same sizes is walked once eagerly (products choose their algorithms then), captured at
- * its second turn and replayed from then on. Everything that changes between replays lies in device memory. */
+/* Captured executions: a step of the same sizes is walked once eagerly (products choose their algorithms then),
+ * captured at its second turn and replayed from then on. Everything that changes between replays lies in device memory.
+ */
 #include "cuda/cuda.h"
 
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* The side: a second stream for what ranks exchange, ordered with the first by events, so that a capture of the first takes it in. */
+/* The side: a second stream for what ranks exchange, ordered with the first by events, so that a capture of the first
+ * takes it in. */
 #include "cuda/cuda.h"
 
 #include <limits.h>
@@ -11,8 +12,10 @@ elbo_status cuda_side_open(struct cuda_backend *b, elbo_error *error)
     if (!e) e = cudaEventCreateWithFlags(&b->fork, cudaEventDisableTiming);
     if (!e) e = cudaEventCreateWithFlags(&b->join, cudaEventDisableTiming);
     for (unsigned i = 0; i < 2 && !e; i++) e = cudaEventCreate(&b->held[i]);
-    for (unsigned i = 0; i < CUDA_SIDE_MARKS && !e; i++) e = cudaEventCreateWithFlags(&b->side_marks[i], cudaEventDisableTiming);
-    return e ? elbo_fail(error, ELBO_DEVICE, "%s: no second stream: %s", b->detail, cudaGetErrorString((cudaError_t)e)) : ELBO_OK;
+    for (unsigned i = 0; i < CUDA_SIDE_MARKS && !e; i++)
+        e = cudaEventCreateWithFlags(&b->side_marks[i], cudaEventDisableTiming);
+    return e ? elbo_fail(error, ELBO_DEVICE, "%s: no second stream: %s", b->detail, cudaGetErrorString((cudaError_t)e))
+             : ELBO_OK;
 }
 
 void cuda_side_close(struct cuda_backend *b)

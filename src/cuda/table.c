@@ -31,8 +31,8 @@ static void keep(const struct call *c, int error)
     cuda_keep(cuda_of(c), error, c->node->type->name);
 }
 
-_Static_assert(sizeof(struct kernel_header) == sizeof(struct call_header) && (int)HEADER_SENTENCES == (int)DIM_SENTENCES &&
-                   (int)HEADER_COUNTS == (int)DIM_KINDS,
+_Static_assert(sizeof(struct kernel_header) == sizeof(struct call_header) &&
+                   (int)HEADER_SENTENCES == (int)DIM_SENTENCES && (int)HEADER_COUNTS == (int)DIM_KINDS,
                "kernels read the header that executions write");
 
 static const struct kernel_header *header_of(const struct call *c)
@@ -73,13 +73,14 @@ static size_t elements(const size_t dim[MAX_RANK])
 
 static void embedding(const struct call *c)
 {
-    keep(c, embedding_forward_cuda(c->out[0], c->in[0], c->in[1], c->in[3], c->size.out[0][0], c->size.out[0][1], out_type(c, 0), stream_of(c)));
+    keep(c, embedding_forward_cuda(c->out[0], c->in[0], c->in[1], c->in[3], c->size.out[0][0], c->size.out[0][1],
+                                   out_type(c, 0), stream_of(c)));
 }
 
 static void embedding_backward(const struct call *c)
 {
-    keep(c, embedding_backward_cuda(c->out[0], c->scratch, c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[0][0],
-                                    c->size.in[0][1], c->add[0], in_type(c, 0), stream_of(c)));
+    keep(c, embedding_backward_cuda(c->out[0], c->scratch, c->in[0], c->in[1], c->in[2], c->size.in[0][0],
+                                    c->size.out[0][0], c->size.in[0][1], c->add[0], in_type(c, 0), stream_of(c)));
 }
 
 static void embedding_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -93,7 +94,8 @@ static void embedding_backward_workspace(const struct call *c, size_t *shared, s
 static void linear(const struct call *c)
 {
     size_t n = c->size.in[0][0], in = c->size.in[0][1], out = c->size.in[1][0];
-    struct cuda_product p = {.m = n, .n = out, .k = in, .ldc = out, .bias = c->in[2], .type = in_type(c, 0), .out = out_type(c, 0)};
+    struct cuda_product p = {
+        .m = n, .n = out, .k = in, .ldc = out, .bias = c->in[2], .type = in_type(c, 0), .out = out_type(c, 0)};
     p.a = (struct cuda_matrix){c->in[0], in, 1};
     p.b = (struct cuda_matrix){c->in[1], 1, in};
     p.c = c->out[0];
@@ -104,8 +106,16 @@ static void linear(const struct call *c)
 static void linear_backward_input(const struct call *c)
 {
     size_t n = c->size.in[0][0], out = c->size.in[0][1], in = c->size.in[1][1];
-    struct cuda_product p = {.m = n, .n = in, .k = out, .ldc = in, .c = c->out[0], .add = c->add[0], .type = in_type(c, 0),
-                             .out = out_type(c, 0), .before_gelu = (void *)c->in[2], .slope = c->in[2]};
+    struct cuda_product p = {.m = n,
+                             .n = in,
+                             .k = out,
+                             .ldc = in,
+                             .c = c->out[0],
+                             .add = c->add[0],
+                             .type = in_type(c, 0),
+                             .out = out_type(c, 0),
+                             .before_gelu = (void *)c->in[2],
+                             .slope = c->in[2]};
     p.a = (struct cuda_matrix){c->in[0], out, 1};
     p.b = (struct cuda_matrix){c->in[1], in, 1};
     cuda_product(cuda_of(c), &p);
@@ -115,12 +125,14 @@ static void linear_backward_weight(const struct call *c)
 {
     size_t n = c->size.in[0][0], out = c->size.in[0][1], in = c->size.in[1][1];
     if (c->out[0]) {
-        struct cuda_product p = {.m = out, .n = in, .k = n, .ldc = in, .c = c->out[0], .add = c->add[0], .type = in_type(c, 0)};
+        struct cuda_product p = {
+            .m = out, .n = in, .k = n, .ldc = in, .c = c->out[0], .add = c->add[0], .type = in_type(c, 0)};
         p.a = (struct cuda_matrix){c->in[0], 1, out};
         p.b = (struct cuda_matrix){c->in[1], in, 1};
         cuda_product(cuda_of(c), &p);
     }
-    if (c->out[1]) keep(c, bias_backward_cuda(c->out[1], c->scratch, c->in[0], n, out, c->add[1], in_type(c, 0), stream_of(c)));
+    if (c->out[1])
+        keep(c, bias_backward_cuda(c->out[1], c->scratch, c->in[0], n, out, c->add[1], in_type(c, 0), stream_of(c)));
 }
 
 static void linear_backward_weight_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -134,16 +146,17 @@ static void linear_backward_weight_workspace(const struct call *c, size_t *share
 static void norm(const struct call *c)
 {
     struct kernel_dropout d = dropout_of(c, 4);
-    keep(c, norm_forward_cuda(c->out[0], c->out[1], c->out[2], c->in[0], drops(c) ? &d : NULL, c->in[1], c->in[2], c->in[3],
-                              c->size.in[0][0], c->size.in[0][1], c->attr->i[ATTR_NORM_RMS], in_type(c, 0), stream_of(c)));
+    keep(c, norm_forward_cuda(c->out[0], c->out[1], c->out[2], c->in[0], drops(c) ? &d : NULL, c->in[1], c->in[2],
+                              c->in[3], c->size.in[0][0], c->size.in[0][1], c->attr->i[ATTR_NORM_RMS], in_type(c, 0),
+                              stream_of(c)));
 }
 
 static void norm_backward(const struct call *c)
 {
     struct kernel_dropout d = dropout_of(c, 5);
-    keep(c, norm_backward_cuda(c->out[0], c->out[1], c->out[2], c->out[3], c->scratch, c->in[0], c->in[1], c->in[2], c->in[3],
-                               c->in[4], drops(c) ? &d : NULL, c->size.in[2][0], c->size.in[2][1], c->attr->i[ATTR_NORM_RMS], c->add,
-                               in_type(c, 2), stream_of(c)));
+    keep(c, norm_backward_cuda(c->out[0], c->out[1], c->out[2], c->out[3], c->scratch, c->in[0], c->in[1], c->in[2],
+                               c->in[3], c->in[4], drops(c) ? &d : NULL, c->size.in[2][0], c->size.in[2][1],
+                               c->attr->i[ATTR_NORM_RMS], c->add, in_type(c, 2), stream_of(c)));
 }
 
 static void norm_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -177,15 +190,16 @@ static void attention(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 0, 1);
     clear(c, c->out[0], 1, a.tokens, a.heads * a.head_width, in_type(c, 0));
-    keep(c, attention_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], &a, in_type(c, 0), stream_of(c)));
+    keep(c,
+         attention_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], &a, in_type(c, 0), stream_of(c)));
 }
 
 static void attention_backward(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 1, 2);
     if (!c->add[0]) clear(c, c->out[0], 2, a.tokens, (a.heads + 2 * a.kv_heads) * a.head_width, in_type(c, 1));
-    keep(c, attention_backward_cuda(c->out[0], c->out[1], c->scratch, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5],
-                                    &a, c->add, in_type(c, 1), stream_of(c)));
+    keep(c, attention_backward_cuda(c->out[0], c->out[1], c->scratch, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
+                                    c->in[5], &a, c->add, in_type(c, 1), stream_of(c)));
 }
 
 static void attention_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -198,14 +212,15 @@ static void attention_backward_workspace(const struct call *c, size_t *shared, s
 static void attention_cached(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 0, MAX_INPUTS);
-    keep(c, attention_cached_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0], c->size.out[1][1], &a,
-                                  in_type(c, 0), stream_of(c)));
+    keep(c, attention_cached_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0],
+                                  c->size.out[1][1], &a, in_type(c, 0), stream_of(c)));
 }
 
 static void rotary(const struct call *c)
 {
-    keep(c, rotary_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1], (size_t)c->attr->i[ROTARY_HEADS],
-                        (size_t)c->attr->i[ROTARY_HEAD_WIDTH], (int)c->attr->i[ROTARY_DIRECTION], c->add[0], in_type(c, 0), stream_of(c)));
+    keep(c, rotary_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1],
+                        (size_t)c->attr->i[ROTARY_HEADS], (size_t)c->attr->i[ROTARY_HEAD_WIDTH],
+                        (int)c->attr->i[ROTARY_DIRECTION], c->add[0], in_type(c, 0), stream_of(c)));
 }
 
 /* ---- sentences ---- */
@@ -220,7 +235,8 @@ static void pool_backward(const struct call *c)
 {
     if (!c->add[0]) clear(c, c->out[0], 1, c->size.out[0][0], c->size.in[0][1], in_type(c, 0));
     keep(c, pool_backward_cuda(c->out[0], c->out[1], c->scratch, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4],
-                               c->size.in[4][0], c->size.in[0][0], c->size.in[0][1], (int)c->attr->i[0], c->add, in_type(c, 0), stream_of(c)));
+                               c->size.in[4][0], c->size.in[0][0], c->size.in[0][1], (int)c->attr->i[0], c->add,
+                               in_type(c, 0), stream_of(c)));
 }
 
 static void pool_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
@@ -231,27 +247,29 @@ static void pool_backward_workspace(const struct call *c, size_t *shared, size_t
 
 static void broadcast_add(const struct call *c)
 {
-    keep(c, broadcast_add_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.in[0][1], in_type(c, 0), stream_of(c)));
+    keep(c, broadcast_add_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.in[0][1],
+                               in_type(c, 0), stream_of(c)));
 }
 
 static void segment_sum(const struct call *c)
 {
     size_t width = c->size.in[0][1] ? c->size.in[0][1] : 1;
-    keep(c, segment_sum_cuda(c->out[0], c->in[0], c->in[1], c->size.out[0][0], width, c->add[0], in_type(c, 0), stream_of(c)));
+    keep(c, segment_sum_cuda(c->out[0], c->in[0], c->in[1], c->size.out[0][0], width, c->add[0], in_type(c, 0),
+                             stream_of(c)));
 }
 
 /* ---- latent ---- */
 
 static void latent(const struct call *c)
 {
-    keep(c, latent_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1] / 2, c->attr->i[0],
-                                noise_of(c), stream_of(c)));
+    keep(c, latent_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1] / 2,
+                                c->attr->i[0], noise_of(c), stream_of(c)));
 }
 
 static void latent_backward(const struct call *c)
 {
-    keep(c, latent_backward_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[2][0], c->size.in[2][1] / 2,
-                                 c->attr->i[0], c->add[0], noise_of(c), stream_of(c)));
+    keep(c, latent_backward_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[2][0],
+                                 c->size.in[2][1] / 2, c->attr->i[0], c->add[0], noise_of(c), stream_of(c)));
 }
 
 static void column_moments(const struct call *c)
@@ -259,8 +277,9 @@ static void column_moments(const struct call *c)
     keep(c, column_moments_cuda(c->out[0], c->in[0], header_of(c), c->size.in[0][1], stream_of(c)));
 }
 
-/* ---- loss: chunks of rows; the products see a vocabulary that is a multiple of VOCABULARY_ALIGNMENT, or they would run at a
- * fraction of their speed: logits have such rows, and so has a copy of the weights where the vocabulary is none ---- */
+/* ---- loss: chunks of rows; the products see a vocabulary that is a multiple of VOCABULARY_ALIGNMENT, or they would
+ * run at a fraction of their speed: logits have such rows, and so has a copy of the weights where the vocabulary is
+ * none ---- */
 
 static size_t padded(size_t vocabulary)
 {
@@ -298,13 +317,21 @@ static const void *padded_weights(const struct call *c, size_t rows, size_t elem
 }
 
 /* dw (v, d) (+)= logits^T y: first the rows that are a multiple of the alignment, then the rest. */
-static void weights_gradient(const struct call *c, float *dw, const char *logits, struct cuda_matrix y, size_t rows, bool add)
+static void weights_gradient(const struct call *c, float *dw, const char *logits, struct cuda_matrix y, size_t rows,
+                             bool add)
 {
     size_t d = c->size.in[1][1], v = c->size.in[1][0], element = dtype_bytes(c->in_type[0]);
     size_t even = v / VOCABULARY_ALIGNMENT * VOCABULARY_ALIGNMENT, from[] = {0, even}, count[] = {even, v - even};
     for (unsigned k = 0; k < 2; k++) {
-        struct cuda_product p = {.m = count[k], .n = d, .k = rows, .a = {logits + from[k] * element, 1, padded(v)}, .b = y,
-                                 .c = dw + from[k] * d, .ldc = d, .add = add, .type = in_type(c, 0)};
+        struct cuda_product p = {.m = count[k],
+                                 .n = d,
+                                 .k = rows,
+                                 .a = {logits + from[k] * element, 1, padded(v)},
+                                 .b = y,
+                                 .c = dw + from[k] * d,
+                                 .ldc = d,
+                                 .add = add,
+                                 .type = in_type(c, 0)};
         cuda_product(cuda_of(c), &p);
     }
 }
@@ -322,13 +349,29 @@ static void cross_entropy(const struct call *c, const float *dnll, void *dy, flo
     for (size_t from = 0; from < n || from == 0; from += rows) {
         size_t count = n - from < rows ? n - from : rows;
         struct cuda_matrix chunk = {y + from * d * element, d, 1};
-        struct cuda_product p = {.m = count, .n = stride, .k = d, .a = chunk, .b = {w, 1, d}, .c = logits, .ldc = stride,
-                                 .type = type, .out = type};
+        struct cuda_product p = {.m = count,
+                                 .n = stride,
+                                 .k = d,
+                                 .a = chunk,
+                                 .b = {w, 1, d},
+                                 .c = logits,
+                                 .ldc = stride,
+                                 .type = type,
+                                 .out = type};
         cuda_product(cuda_of(c), &p);
-        keep(c, softmax_loss_cuda(nll + from, logits, labels + from, dnll ? dnll + from : NULL, count, v, stride, type, stream_of(c)));
+        keep(c, softmax_loss_cuda(nll + from, logits, labels + from, dnll ? dnll + from : NULL, count, v, stride, type,
+                                  stream_of(c)));
         if (dy) {
-            struct cuda_product q = {.m = count, .n = d, .k = stride, .a = {logits, stride, 1}, .b = {w, d, 1},
-                                     .c = (char *)dy + from * d * element, .ldc = d, .add = c->add[1], .type = type, .out = type};
+            struct cuda_product q = {.m = count,
+                                     .n = d,
+                                     .k = stride,
+                                     .a = {logits, stride, 1},
+                                     .b = {w, d, 1},
+                                     .c = (char *)dy + from * d * element,
+                                     .ldc = d,
+                                     .add = c->add[1],
+                                     .type = type,
+                                     .out = type};
             cuda_product(cuda_of(c), &q);
         }
         if (dw) weights_gradient(c, dw, logits, chunk, count, c->add[2] || from > 0);
@@ -348,7 +391,8 @@ static void linear_cross_entropy_train(const struct call *c)
 static void linear_cross_entropy_workspace(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)per_worker;
-    size_t element = dtype_bytes(c->in_type[0]), v = c->size.in[1][0], most = most_rows(v, element), rows = c->size.in[0][0];
+    size_t element = dtype_bytes(c->in_type[0]), v = c->size.in[1][0], most = most_rows(v, element),
+           rows = c->size.in[0][0];
     rows = !rows ? 1 : rows < most ? rows : most; /* fewer rows than the capacity may be in larger chunks */
     *shared = rows * padded(v) * element + (v == padded(v) ? 0 : padded(v) * c->size.in[1][1] * element);
 }
@@ -361,15 +405,17 @@ static void elbo(const struct call *c)
 
 static void elbo_backward(const struct call *c)
 {
-    keep(c, elbo_backward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], header_of(c), c->size.out[0][0], c->size.in[0][0], c->size.in[0][1],
-                               (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
+    keep(c,
+         elbo_backward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], header_of(c), c->size.out[0][0], c->size.in[0][0],
+                            c->size.in[0][1], (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
 }
 
 /* ---- elementwise ---- */
 
 static void add(const struct call *c)
 {
-    keep(c, add_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], out_type(c, 0), in_type(c, 0), stream_of(c)));
+    keep(c, add_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], out_type(c, 0), in_type(c, 0),
+                     stream_of(c)));
 }
 
 static void gelu(const struct call *c)
@@ -379,23 +425,27 @@ static void gelu(const struct call *c)
 
 static void gelu_backward(const struct call *c)
 {
-    keep(c, gelu_backward_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], in_type(c, 1), stream_of(c)));
+    keep(c, gelu_backward_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], in_type(c, 1),
+                               stream_of(c)));
 }
 
 static void swiglu(const struct call *c)
 {
-    keep(c, swiglu_forward_cuda(c->out[0], c->in[0], c->size.out[0][0], c->size.out[0][1], in_type(c, 0), stream_of(c)));
+    keep(c,
+         swiglu_forward_cuda(c->out[0], c->in[0], c->size.out[0][0], c->size.out[0][1], in_type(c, 0), stream_of(c)));
 }
 
 static void swiglu_backward(const struct call *c)
 {
-    keep(c, swiglu_backward_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1], c->add[0], in_type(c, 1), stream_of(c)));
+    keep(c, swiglu_backward_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1], c->add[0],
+                                 in_type(c, 1), stream_of(c)));
 }
 
 static void dropout(const struct call *c)
 {
     struct kernel_dropout d = dropout_of(c, 1);
-    keep(c, dropout_cuda(c->out[0], c->in[0], &d, c->size.in[0][0], c->size.in[0][1], c->add[0], in_type(c, 0), stream_of(c)));
+    keep(c, dropout_cuda(c->out[0], c->in[0], &d, c->size.in[0][0], c->size.in[0][1], c->add[0], in_type(c, 0),
+                         stream_of(c)));
 }
 
 /* ---- optimizer ---- */
@@ -438,7 +488,8 @@ static void guard(const struct call *c)
     size_t count = 0;
     for (unsigned k = 4; k < MAX_INPUTS; k++)
         if (c->in[k]) norms[count++] = c->in[k];
-    keep(c, guard_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], norms, count, c->size.out[0][0], stream_of(c)));
+    keep(c,
+         guard_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], norms, count, c->size.out[0][0], stream_of(c)));
 }
 
 static void adamw(const struct call *c)
@@ -449,8 +500,8 @@ static void adamw(const struct call *c)
 
 static void sgd(const struct call *c)
 {
-    keep(c, sgd_cuda(c->out[0], c->out[1], c->out[3], c->in[0], c->in[1], c->size.in[0][0], (size_t)c->attr->i[ATTR_MOMENTS_FIRST],
-                     noise_of(c), out_type(c, 1), stream_of(c)));
+    keep(c, sgd_cuda(c->out[0], c->out[1], c->out[3], c->in[0], c->in[1], c->size.in[0][0],
+                     (size_t)c->attr->i[ATTR_MOMENTS_FIRST], noise_of(c), out_type(c, 1), stream_of(c)));
 }
 
 /* ---- what kernels cannot do ---- */
@@ -459,8 +510,10 @@ static elbo_status refuse_width(const struct call *c, size_t width, elbo_error *
 {
     size_t most = width * dtype_bytes(c->in_type[0]) % 16 ? NORM_MOST_UNALIGNED : NORM_MOST_WIDTH;
     if (width <= most) return ELBO_OK;
-    return elbo_fail(error, ELBO_DEVICE, "%s: a norm of width %zu, at most %zu on a GPU (%d where a row is not whole 16 bytes); lower "
-                     "the width, or use --device=cpu", c->node->name, width, (size_t)NORM_MOST_WIDTH, (int)NORM_MOST_UNALIGNED);
+    return elbo_fail(error, ELBO_DEVICE,
+                     "%s: a norm of width %zu, at most %zu on a GPU (%d where a row is not whole 16 bytes); lower "
+                     "the width, or use --device=cpu",
+                     c->node->name, width, (size_t)NORM_MOST_WIDTH, (int)NORM_MOST_UNALIGNED);
 }
 
 static elbo_status norm_refuse(const struct call *c, elbo_error *error)
@@ -472,11 +525,12 @@ static elbo_status attention_refuse(const struct call *c, elbo_error *error)
 {
     size_t width = (size_t)c->attr->i[ATTENTION_HEAD_WIDTH];
     if (width <= ATTENTION_MOST_WIDTH) return ELBO_OK;
-    return elbo_fail(error, ELBO_DEVICE, "%s: heads of width %zu, at most %d on a GPU; take more heads, or use --device=cpu",
-                     c->node->name, width, (int)ATTENTION_MOST_WIDTH);
+    return elbo_fail(error, ELBO_DEVICE,
+                     "%s: heads of width %zu, at most %d on a GPU; take more heads, or use --device=cpu", c->node->name,
+                     width, (int)ATTENTION_MOST_WIDTH);
 }
 
-#define CUDA_RUN(name) [OP_##name].run = name,
+#define CUDA_RUN(name)             [OP_##name].run = name,
 #define CUDA_WORKSPACE(name, what) [OP_##name].workspace = what##_workspace
 const struct kernel cuda_table[OP_COUNT] = {
     ELBO_OPS(CUDA_RUN) CUDA_WORKSPACE(linear_backward_weight, linear_backward_weight),

@@ -1,5 +1,5 @@
-/* Copies that nobody waits for: inputs go through a ring of pinned buffers, each free again when its copy has left it; what
- * is read of a step comes into pinned memory, and a mark in the stream says when. */
+/* Copies that nobody waits for: inputs go through a ring of pinned buffers, each free again when its copy has left it;
+ * what is read of a step comes into pinned memory, and a mark in the stream says when. */
 #include "cuda/cuda.h"
 
 #include <stdio.h>
@@ -7,9 +7,11 @@
 elbo_status cuda_transfer_open(struct cuda_backend *b, elbo_error *error)
 {
     int e = 0;
-    for (unsigned i = 0; i < CUDA_STAGES && !e; i++) e = cudaEventCreateWithFlags(&b->stage_sent[i], cudaEventDisableTiming);
+    for (unsigned i = 0; i < CUDA_STAGES && !e; i++)
+        e = cudaEventCreateWithFlags(&b->stage_sent[i], cudaEventDisableTiming);
     for (unsigned i = 0; i < CUDA_MARKS && !e; i++) e = cudaEventCreateWithFlags(&b->marks[i], cudaEventDisableTiming);
-    return e ? elbo_fail(error, ELBO_DEVICE, "%s: no events: %s", b->detail, cudaGetErrorString((cudaError_t)e)) : ELBO_OK;
+    return e ? elbo_fail(error, ELBO_DEVICE, "%s: no events: %s", b->detail, cudaGetErrorString((cudaError_t)e))
+             : ELBO_OK;
 }
 
 void cuda_transfer_close(struct cuda_backend *b)
@@ -83,7 +85,9 @@ void cuda_mark(struct backend *base, unsigned which)
 elbo_status cuda_wait(struct backend *base, unsigned which, elbo_error *error)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
-    if (b->ranks) ELBO_TRY(cuda_ranks_wait(b, b->marks[which], error));
-    else cuda_keep(b, cudaEventSynchronize(b->marks[which]), "the stream");
+    if (b->ranks)
+        ELBO_TRY(cuda_ranks_wait(b, b->marks[which], error));
+    else
+        cuda_keep(b, cudaEventSynchronize(b->marks[which]), "the stream");
     return base->check(base, error);
 }

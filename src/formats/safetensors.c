@@ -119,9 +119,11 @@ static elbo_status build_header(json_t *header, const struct safetensors_tensor 
     return ELBO_OK;
 }
 
-static elbo_status write_source(const struct sink *sink, const struct safetensors_tensor *tensor, void *piece, elbo_error *error)
+static elbo_status write_source(const struct sink *sink, const struct safetensors_tensor *tensor, void *piece,
+                                elbo_error *error)
 {
-    size_t element = safetensors_dtype_bytes(tensor->dtype), left = safetensors_bytes(tensor) / element, at = tensor->at;
+    size_t element = safetensors_dtype_bytes(tensor->dtype), left = safetensors_bytes(tensor) / element,
+           at = tensor->at;
     while (left) {
         size_t n = left < SAFETENSORS_PIECE / element ? left : SAFETENSORS_PIECE / element;
         ELBO_TRY(tensor->source->read(tensor->source, piece, at, n, error));
@@ -132,10 +134,13 @@ static elbo_status write_source(const struct sink *sink, const struct safetensor
     return ELBO_OK;
 }
 
-static elbo_status write_tensors(const struct sink *sink, const struct safetensors_tensor **sorted, size_t count, elbo_error *error)
+static elbo_status write_tensors(const struct sink *sink, const struct safetensors_tensor **sorted, size_t count,
+                                 elbo_error *error)
 {
     void *piece = malloc(SAFETENSORS_PIECE);
-    elbo_status status = piece ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "safetensors: no memory for a piece of %d bytes", SAFETENSORS_PIECE);
+    elbo_status status =
+        piece ? ELBO_OK
+              : elbo_fail(error, ELBO_MEMORY, "safetensors: no memory for a piece of %d bytes", SAFETENSORS_PIECE);
     for (size_t i = 0; i < count && !status; i++)
         status = sorted[i]->source ? write_source(sink, sorted[i], piece, error)
                                    : sink_write(sink, sorted[i]->data, safetensors_bytes(sorted[i]), error);
@@ -317,8 +322,8 @@ static elbo_status header_bytes(size_t *out, const unsigned char b[9], uint64_t 
 }
 
 /* `header` is the file's JSON; `bytes` the whole file, or null where a reader has it. */
-static elbo_status parse_header(struct safetensors *file, const char *header, size_t n, const unsigned char *bytes, size_t size,
-                                elbo_error *error)
+static elbo_status parse_header(struct safetensors *file, const char *header, size_t n, const unsigned char *bytes,
+                                size_t size, elbo_error *error)
 {
     json_error_t reason;
     bool starved;
@@ -330,8 +335,9 @@ static elbo_status parse_header(struct safetensors *file, const char *header, si
     file->tensors = calloc(entries + 1, sizeof *file->tensors);
     file->by_name = calloc(entries + 1, sizeof *file->by_name);
     struct spot *spots = calloc(entries + 1, sizeof *spots);
-    elbo_status status = file->tensors && file->by_name && spots ? read_header(file, spots, bytes, 8 + n, size, error)
-                                                                 : elbo_fail(error, ELBO_MEMORY, "no memory for %zu tensors", entries);
+    elbo_status status = file->tensors && file->by_name && spots
+                             ? read_header(file, spots, bytes, 8 + n, size, error)
+                             : elbo_fail(error, ELBO_MEMORY, "no memory for %zu tensors", entries);
     free(spots);
     if (status) return status;
     for (size_t i = 0; i < file->count; i++) file->by_name[i] = i;
@@ -341,16 +347,20 @@ static elbo_status parse_header(struct safetensors *file, const char *header, si
 
 static elbo_status begin(struct safetensors **out, uint64_t size, elbo_error *error)
 {
-    if (size < 8) return elbo_fail(error, ELBO_INPUT, "%llu bytes are too few for a safetensors file", (unsigned long long)size);
-    if (size > SIZE_MAX) return elbo_fail(error, ELBO_INPUT, "%llu bytes are too many for this machine", (unsigned long long)size);
+    if (size < 8)
+        return elbo_fail(error, ELBO_INPUT, "%llu bytes are too few for a safetensors file", (unsigned long long)size);
+    if (size > SIZE_MAX)
+        return elbo_fail(error, ELBO_INPUT, "%llu bytes are too many for this machine", (unsigned long long)size);
     *out = calloc(1, sizeof **out);
     return *out ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for a safetensors header");
 }
 
 static elbo_status end(struct safetensors **out, struct safetensors *file, elbo_status status)
 {
-    if (status) safetensors_free(file);
-    else *out = file;
+    if (status)
+        safetensors_free(file);
+    else
+        *out = file;
     return status;
 }
 
@@ -374,7 +384,8 @@ elbo_status safetensors_open(struct safetensors **out, const struct safetensors_
     file->reader = *reader;
     elbo_status status = reader->read(reader->context, first, 0, reader->size < sizeof first ? 8 : sizeof first, error);
     if (!status) status = header_bytes(&n, first, reader->size, error);
-    if (!status && !(header = malloc(n))) status = elbo_fail(error, ELBO_MEMORY, "no memory for a header of %zu bytes", n);
+    if (!status && !(header = malloc(n)))
+        status = elbo_fail(error, ELBO_MEMORY, "no memory for a header of %zu bytes", n);
     if (!status) status = reader->read(reader->context, header, 8, n, error);
     if (!status) status = parse_header(file, header, n, NULL, (size_t)reader->size, error);
     free(header);
@@ -448,17 +459,20 @@ elbo_status safetensors_match(const struct safetensors_tensor **out, const struc
     return ELBO_OK;
 }
 
-elbo_status safetensors_each_piece(const struct safetensors *file, const struct safetensors_tensor *tensor, safetensors_use use,
-                                   void *context, elbo_error *error)
+elbo_status safetensors_each_piece(const struct safetensors *file, const struct safetensors_tensor *tensor,
+                                   safetensors_use use, void *context, elbo_error *error)
 {
-    size_t each = safetensors_dtype_bytes(tensor->dtype), left = safetensors_bytes(tensor) / each, most = SAFETENSORS_PIECE / each;
+    size_t each = safetensors_dtype_bytes(tensor->dtype), left = safetensors_bytes(tensor) / each,
+           most = SAFETENSORS_PIECE / each;
     char *buffer = file->reader.read && left ? malloc((left < most ? left : most) * each) : NULL;
-    if (file->reader.read && left && !buffer) return elbo_fail(error, ELBO_MEMORY, "no memory to read tensor %.200s", tensor->name);
+    if (file->reader.read && left && !buffer)
+        return elbo_fail(error, ELBO_MEMORY, "no memory to read tensor %.200s", tensor->name);
     elbo_status status = ELBO_OK;
     for (size_t first = 0, n; left && !status; first += n, left -= n) {
         n = left < most ? left : most;
         const void *data = buffer ? buffer : (const char *)tensor->data + first * each;
-        if (buffer) status = file->reader.read(file->reader.context, buffer, tensor->at + first * each, n * each, error);
+        if (buffer)
+            status = file->reader.read(file->reader.context, buffer, tensor->at + first * each, n * each, error);
         if (!status) status = use(context, data, first, n, error);
     }
     free(buffer);

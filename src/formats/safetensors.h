@@ -44,14 +44,16 @@ struct safetensors_tensor {
     enum safetensors_dtype dtype;
     size_t rank; /* 0: a scalar */
     size_t shape[SAFETENSORS_MOST_DIMENSIONS];
-    const void *data; /* written from here; when read: into the file's bytes, perhaps unaligned; null of an opened file */
+    const void
+        *data; /* written from here; when read: into the file's bytes, perhaps unaligned; null of an opened file */
     const struct safetensors_source *source; /* not null: written from here instead, ... */
-    size_t at;                               /* ... its elements from this one on; when read: its first byte in the file */
+    size_t at; /* ... its elements from this one on; when read: its first byte in the file */
 };
 
 /* Elements that are not in the writer's reach as they are: in a device's memory, in another type. */
 struct safetensors_source {
-    elbo_status (*read)(const struct safetensors_source *source, void *to, size_t at, size_t elements, elbo_error *error);
+    elbo_status (*read)(const struct safetensors_source *source, void *to, size_t at, size_t elements,
+                        elbo_error *error);
 };
 
 enum { SAFETENSORS_PIECE = 1 << 20 }; /* bytes that are read of a source at a time */
@@ -86,8 +88,8 @@ struct safetensors_reader {
     uint64_t size; /* of the file, bytes */
 };
 
-/* The same of a file that is read piece by piece, of which only the header stays in memory. The reader's context must outlive
- * the result. */
+/* The same of a file that is read piece by piece, of which only the header stays in memory. The reader's context must
+ * outlive the result. */
 elbo_status safetensors_open(struct safetensors **out, const struct safetensors_reader *reader, elbo_error *error);
 void safetensors_free(struct safetensors *file);
 
@@ -100,11 +102,12 @@ const char *safetensors_note(const struct safetensors *file, const char *key);  
 elbo_status safetensors_match(const struct safetensors_tensor **found, const struct safetensors *file,
                               const struct safetensors_tensor *wanted, elbo_error *error);
 
-/* Hands on the bytes of one of the file's tensors in pieces of at most SAFETENSORS_PIECE bytes of whole elements, in order: elements
- * first .. first + elements. */
-typedef elbo_status (*safetensors_use)(void *context, const void *data, size_t first, size_t elements, elbo_error *error);
-elbo_status safetensors_each_piece(const struct safetensors *file, const struct safetensors_tensor *tensor, safetensors_use use,
-                                   void *context, elbo_error *error);
+/* Hands on the bytes of one of the file's tensors in pieces of at most SAFETENSORS_PIECE bytes of whole elements, in
+ * order: elements first .. first + elements. */
+typedef elbo_status (*safetensors_use)(void *context, const void *data, size_t first, size_t elements,
+                                       elbo_error *error);
+elbo_status safetensors_each_piece(const struct safetensors *file, const struct safetensors_tensor *tensor,
+                                   safetensors_use use, void *context, elbo_error *error);
 
 /* Copies the tensor `wanted` names into `out`, if it is there with just that dtype and shape (wanted->data unused). */
 elbo_status safetensors_copy(const struct safetensors *file, void *out, const struct safetensors_tensor *wanted,

@@ -63,7 +63,8 @@ void account_print(const struct graph *g, const size_t count[DIM_KINDS], void (*
         char shape[96] = "", text[320];
         const struct value_info *v = graph_value(g, n->out[0]);
         for (size_t d = 0, at = 0; d < v->rank && at < sizeof shape; d++)
-            at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%zu", d ? " x " : "", graph_dim(g, n->out[0], d, count));
+            at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%zu", d ? " x " : "",
+                                   graph_dim(g, n->out[0], d, count));
         struct account a = account_node(g, n, count);
         snprintf(text, sizeof text, "%-34s %-30s %-20s %10.3f MFLOP %10.3f MB%s", n->name, n->type->name, shape,
                  a.flops / 1e6, a.bytes / 1e6, n->backward ? "  backward" : "");

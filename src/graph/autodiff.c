@@ -9,12 +9,12 @@ struct autodiff {
     size_t forward_nodes, forward_values;
     enum recompute_policy policy;
     const struct op_type *add;
-    bool *wanted;       /* (values) some wanted parameter lies below               */
-    value *gradient;    /* (values) buffer that holds the gradient so far          */
-    bool *shared;       /* (values) that buffer is also another value's gradient   */
-    bool *dropped;      /* (values) not kept for the backward pass                 */
-    value *again;       /* (values) its recomputed stand-in, this block            */
-    int block;          /* recompute block the walk is in                          */
+    bool *wanted;    /* (values) some wanted parameter lies below               */
+    value *gradient; /* (values) buffer that holds the gradient so far          */
+    bool *shared;    /* (values) that buffer is also another value's gradient   */
+    bool *dropped;   /* (values) not kept for the backward pass                 */
+    value *again;    /* (values) its recomputed stand-in, this block            */
+    int block;       /* recompute block the walk is in                          */
     const struct node *at;
 };
 
@@ -46,8 +46,7 @@ struct node *autodiff_node(struct autodiff *ad, const struct op_type *type, cons
 
 static value like(struct autodiff *ad, const struct value_info *info)
 {
-    return graph_activation(ad->g, info->name, info->wide_gradient ? DTYPE_F32 : info->dtype, info->rank,
-                            info->dim);
+    return graph_activation(ad->g, info->name, info->wide_gradient ? DTYPE_F32 : info->dtype, info->rank, info->dim);
 }
 
 /* A parameter's gradient lies in the gradient arena; its first contribution of a step's first slot overwrites. */
@@ -115,7 +114,9 @@ void autodiff_pass(struct autodiff *ad, value v, value d)
     value target = gradient_target(ad, v, &first);
     ad->gradient[v.index] = target;
     emit_add(ad, target, d, NO_VALUE,
-             !first ? WRITE_ADD : info.class == VALUE_PARAMETER ? WRITE_ADD_LATER_SLOTS : WRITE);
+             !first                          ? WRITE_ADD
+             : info.class == VALUE_PARAMETER ? WRITE_ADD_LATER_SLOTS
+                                             : WRITE);
 }
 
 void autodiff_replace(struct autodiff *ad, const struct node *n, struct node *b, unsigned output, unsigned slot)

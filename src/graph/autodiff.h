@@ -12,9 +12,9 @@
 enum recompute_policy { KEEP_ALL, RECOMPUTE_CHEAP_OPS, RECOMPUTE_BLOCKS };
 
 struct autodiff_options {
-    unsigned wanted;             /* bit g: parameter group g (graph/parameters.h)                              */
+    unsigned wanted; /* bit g: parameter group g (graph/parameters.h)                              */
     enum recompute_policy policy;
-    const struct op_type *add;   /* the op that sums contributions: out = a (+ b)                              */
+    const struct op_type *add; /* the op that sums contributions: out = a (+ b)                              */
 };
 
 enum { WANT_ALL = ~0 };

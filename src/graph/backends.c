@@ -9,7 +9,8 @@ elbo_status backend_open(struct backend **backend, const char *device, size_t th
     return backend_open_local(backend, device, 0, threads, error);
 }
 
-elbo_status backend_open_local(struct backend **backend, const char *device, size_t local, size_t threads, elbo_error *error)
+elbo_status backend_open_local(struct backend **backend, const char *device, size_t local, size_t threads,
+                               elbo_error *error)
 {
     int own = local < 1024 ? -1 - (int)local : -1;
     if (!strcmp(device, "cpu")) return cpu_backend_create(backend, threads, NULL, error);

@@ -32,14 +32,19 @@ void *executor_pointer(const struct executor *e, value v)
     const struct parameters *p = graph_parameters(e->graph);
     switch (info->class) {
     case VALUE_INPUT:
-        return e->staged && !info->resident ? e->staged + e->staged_at[info->binding] : (void *)e->inputs[info->binding];
+        return e->staged && !info->resident ? e->staged + e->staged_at[info->binding]
+                                            : (void *)e->inputs[info->binding];
     case VALUE_PARAMETER: {
         size_t offset = parameters_get(p, info->binding)->offset;
-        return info->dtype == DTYPE_BF16 ? (char *)e->weights.working + offset * sizeof(uint16_t) : (char *)(e->weights.master + offset);
+        return info->dtype == DTYPE_BF16 ? (char *)e->weights.working + offset * sizeof(uint16_t)
+                                         : (char *)(e->weights.master + offset);
     }
-    case VALUE_GRADIENT: return e->gradients + parameters_get(p, info->binding)->offset;
-    case VALUE_STATE: return e->states[info->binding];
-    case VALUE_ACTIVATION: break;
+    case VALUE_GRADIENT:
+        return e->gradients + parameters_get(p, info->binding)->offset;
+    case VALUE_STATE:
+        return e->states[info->binding];
+    case VALUE_ACTIVATION:
+        break;
     }
     return e->arena + e->plan.offset[v.index];
 }
@@ -78,7 +83,8 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
     const uint32_t *order;
     e->scratch = calloc(graph_schedule(g, &order) + 1, sizeof *e->scratch);
     e->inputs = calloc(graph_inputs(g) + 1, sizeof *e->inputs);
-    elbo_status status = e->scratch && e->inputs ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
+    elbo_status status =
+        e->scratch && e->inputs ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
     if (!status) status = look_at_kernels(e, error);
     if (!status) status = plan_create(&e->plan, g, e->scratch, error);
     if (status) executor_free(e);
@@ -129,7 +135,11 @@ static void pad(void *copy, const struct value_info *info, size_t from, size_t t
     }
     for (size_t i = 0; i < from && info->pad == PAD_MOST; i++) most = x[i] > most ? x[i] : most;
     for (size_t i = from; i < to; i++)
-        x[i] = info->pad == PAD_MINUS_ONE ? -1 : info->pad == PAD_ROW ? (int32_t)i : info->pad == PAD_MOST ? most : from ? x[from - 1] : 0;
+        x[i] = info->pad == PAD_MINUS_ONE ? -1
+               : info->pad == PAD_ROW     ? (int32_t)i
+               : info->pad == PAD_MOST    ? most
+               : from                     ? x[from - 1]
+                                          : 0;
 }
 
 static void send_inputs(struct executor *e, const struct execution *run, const size_t padded[DIM_KINDS])
@@ -162,16 +172,20 @@ static bool needs_bf16(const struct executor *e, const struct node *n)
     return false;
 }
 
-elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas weights, float *gradients, void **states,
-                          elbo_error *error)
+elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas weights, float *gradients,
+                          void **states, elbo_error *error)
 {
     const uint32_t *order;
     size_t steps = graph_schedule(e->graph, &order);
     for (size_t s = 0; s < steps && !e->backend->bf16; s++)
         if (needs_bf16(e, graph_node_get(e->graph, order[s])))
-            return elbo_fail(error, ELBO_DEVICE, "the backend %s computes in f32 only; set precision=f32, or train on a GPU "
-                             "(--device=cuda)", e->backend->name);
-    if (e->plan.bytes && !arena) return elbo_fail(error, ELBO_INTERNAL, "an execution wants an arena of %zu bytes and is given none", e->plan.bytes);
+            return elbo_fail(error, ELBO_DEVICE,
+                             "the backend %s computes in f32 only; set precision=f32, or train on a GPU "
+                             "(--device=cuda)",
+                             e->backend->name);
+    if (e->plan.bytes && !arena)
+        return elbo_fail(error, ELBO_INTERNAL, "an execution wants an arena of %zu bytes and is given none",
+                         e->plan.bytes);
     if (e->captures) e->backend->forget(e->backend, &e->captures); /* they hold the old addresses */
     e->arena = arena;
     e->weights = weights;
@@ -182,7 +196,8 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
     return e->backend->reserve ? e->backend->reserve(e->backend, e->workspace_worker, error) : ELBO_OK;
 }
 
-/* Under the sanitizer an op may touch its own values, at their counts, and its scratch, and nothing else of the arena. */
+/* Under the sanitizer an op may touch its own values, at their counts, and its scratch, and nothing else of the arena.
+ */
 static void guard_arena(const struct executor *e, size_t step, const struct node *n, const size_t count[DIM_KINDS])
 {
     if (!REDZONE_BYTES || e->backend->separate_memory) return;
@@ -219,7 +234,8 @@ static size_t longest_of(const struct graph *g, const struct node *n, const stru
     return 0;
 }
 
-static elbo_status walk(struct executor *e, const struct execution *run, const struct replay_key *key, elbo_error *error)
+static elbo_status walk(struct executor *e, const struct execution *run, const struct replay_key *key,
+                        elbo_error *error)
 {
     const struct graph *g = e->graph;
     const uint32_t *order;
@@ -227,8 +243,14 @@ static elbo_status walk(struct executor *e, const struct execution *run, const s
     if (run->progress) ELBO_TRY(run->progress(run->progress_context, 0, steps, error));
     for (size_t s = 0; s < steps; s++) {
         const struct node *n = graph_node_get(g, order[s]);
-        struct call call = {.backend = e->backend, .node = n, .attr = &n->attr, .seed = run->seed, .step = run->step, .draw = run->draw,
-                            .longest = longest_of(g, n, key), .header = (const struct call_header *)e->staged};
+        struct call call = {.backend = e->backend,
+                            .node = n,
+                            .attr = &n->attr,
+                            .seed = run->seed,
+                            .step = run->step,
+                            .draw = run->draw,
+                            .longest = longest_of(g, n, key),
+                            .header = (const struct call_header *)e->staged};
         node_types(&call, g, n);
         node_sizes(&call.size, g, n, key->count);
         call.scratch = e->arena + e->plan.scratch[s];
@@ -260,7 +282,8 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
     for (unsigned k = DIM_ENC_TOKENS; k < DIM_KINDS; k++) {
         size_t capacity = graph_capacity(g)->count[k];
         if (run->count[k] > capacity)
-            return elbo_fail(error, ELBO_INTERNAL, "%zu %s exceed the recording's capacity of %zu", run->count[k], kinds[k], capacity);
+            return elbo_fail(error, ELBO_INTERNAL, "%zu %s exceed the recording's capacity of %zu", run->count[k],
+                             kinds[k], capacity);
         key.count[k] = backend->rows ? backend->rows(run->count[k], capacity) : run->count[k];
         key.longest[k] = length_bucket(run->longest[k], key.count[k]);
     }

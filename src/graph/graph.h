@@ -24,7 +24,7 @@ enum dim_kind {
     DIM_ENC_TOKENS, /* packed tokens that the encoder reads                    */
     DIM_DEC_TOKENS, /* packed tokens that the decoder predicts                 */
     DIM_SENTENCES,
-    DIM_DRAWS,      /* sentences x samples of z; one sample each in training   */
+    DIM_DRAWS, /* sentences x samples of z; one sample each in training   */
     DIM_KINDS
 };
 
@@ -75,10 +75,10 @@ struct value_info {
 
 /* How an output is written. */
 enum write_mode {
-    WRITE,                  /* =                                             */
-    WRITE_UPDATE,           /* read, and written in its place                */
-    WRITE_ADD,              /* +=                                            */
-    WRITE_ADD_LATER_SLOTS   /* = in a step's first slot, += in later ones    */
+    WRITE,                /* =                                             */
+    WRITE_UPDATE,         /* read, and written in its place                */
+    WRITE_ADD,            /* +=                                            */
+    WRITE_ADD_LATER_SLOTS /* = in a step's first slot, += in later ones    */
 };
 
 /* What an op is told beyond its inputs; each op family names the fields that it uses. */
@@ -96,9 +96,9 @@ struct node {
     value out[MAX_OUTPUTS];
     enum write_mode mode[MAX_OUTPUTS];
     struct attributes attr;
-    const char *name;   /* stable: decoder.1.attention                       */
-    int block;          /* recompute block it belongs to; -1: none           */
-    bool replaced;      /* computed by a later, fused node                   */
+    const char *name; /* stable: decoder.1.attention                       */
+    int block;        /* recompute block it belongs to; -1: none           */
+    bool replaced;    /* computed by a later, fused node                   */
     bool backward;
 };
 
@@ -109,17 +109,18 @@ struct shape_view;
 /* One entry per op; ops/ holds them. */
 struct op_type {
     const char *name;
-    unsigned index;        /* its place in a backend's table                                              */
-    unsigned accumulates;  /* bit k: output k may be written with +=                                      */
-    bool cheap;            /* little arithmetic: recomputed under `recompute: cheap`                      */
-    bool sums;             /* output 1, where it is given, is all that the backward pass wants of the inputs */
+    unsigned index;       /* its place in a backend's table                                              */
+    unsigned accumulates; /* bit k: output k may be written with +=                                      */
+    bool cheap;           /* little arithmetic: recomputed under `recompute: cheap`                      */
+    bool sums;            /* output 1, where it is given, is all that the backward pass wants of the inputs */
     /* Emits the backward nodes of `n`; null: not differentiable.                                         */
     void (*gradient)(struct autodiff *ad, const struct node *n);
     /* Emits what gives output k again from other kept values; null: the node itself is repeated.         */
     value (*recompute)(struct autodiff *ad, const struct node *n, unsigned k);
     /* Floating-point operations with the given sizes (multiply and add count 2); null: elements written. */
     double (*flops)(const struct shape_view *s, const struct attributes *attr);
-    /* Bytes moved, where they are not those of the inputs once and the outputs once (`plain`); `element`: of the first input. */
+    /* Bytes moved, where they are not those of the inputs once and the outputs once (`plain`); `element`: of the first
+     * input. */
     double (*bytes)(const struct shape_view *s, double plain, double element);
 };
 
@@ -167,7 +168,7 @@ const struct value_info *graph_value(const struct graph *g, value v);
 size_t graph_values(const struct graph *g);
 size_t graph_inputs(const struct graph *g);
 size_t graph_states(const struct graph *g);
-value graph_input_named(const struct graph *g, const char *name);  /* NO_VALUE when absent */
+value graph_input_named(const struct graph *g, const char *name); /* NO_VALUE when absent */
 struct parameters *graph_parameters(const struct graph *g);
 const struct graph_capacities *graph_capacity(const struct graph *g);
 

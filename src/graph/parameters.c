@@ -143,5 +143,6 @@ void parameters_initial(float *to, const struct parameter *own, size_t first, si
 void parameters_initialize(const struct parameters *p, float *weights, uint64_t seed)
 {
     memset(weights, 0, p->arena * sizeof *weights);
-    for (size_t i = 0; i < p->count; i++) parameters_initial(weights + p->list[i].offset, &p->list[i], 0, p->list[i].elements, seed);
+    for (size_t i = 0; i < p->count; i++)
+        parameters_initial(weights + p->list[i].offset, &p->list[i], 0, p->list[i].elements, seed);
 }

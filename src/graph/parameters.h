@@ -21,7 +21,7 @@ struct parameter {
     size_t elements;
     enum parameter_part part;
     bool decay;
-    bool master;   /* read in f32 whatever the precision of the graph */
+    bool master; /* read in f32 whatever the precision of the graph */
     struct parameter_init init;
     struct parameter_init init_tail; /* of the rows from `tail` on, when tail > 0 */
     size_t tail;
@@ -39,8 +39,10 @@ struct parameters;
 elbo_status parameters_create(struct parameters **p, elbo_error *error);
 void parameters_free(struct parameters *p);
 
-/* Declares a parameter, or finds it when the name was declared before. A second declaration with another shape fails. */
-elbo_status parameters_declare(struct parameters *p, size_t *index, const struct parameter *description, elbo_error *error);
+/* Declares a parameter, or finds it when the name was declared before. A second declaration with another shape fails.
+ */
+elbo_status parameters_declare(struct parameters *p, size_t *index, const struct parameter *description,
+                               elbo_error *error);
 
 size_t parameters_count(const struct parameters *p);
 const struct parameter *parameters_get(const struct parameters *p, size_t index);
@@ -49,8 +51,8 @@ bool parameters_find(const struct parameters *p, const char *name, size_t *index
 /* Lays out the arena. `ready[i]`: when the gradient of parameter i is finished; null: declaration order. */
 elbo_status parameters_layout(struct parameters *p, const size_t *ready, elbo_error *error);
 
-size_t parameters_arena_elements(const struct parameters *p); /* padding included */
-size_t parameters_total(const struct parameters *p);          /* without padding  */
+size_t parameters_arena_elements(const struct parameters *p);                /* padding included */
+size_t parameters_total(const struct parameters *p);                         /* without padding  */
 const struct parameter_group *parameters_groups(const struct parameters *p); /* (GROUPS) */
 
 /* Initial weights into an arena of parameters_arena_elements floats; noise addressed by (seed, parameter's name). */

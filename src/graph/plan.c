@@ -55,7 +55,8 @@ static size_t collect(const struct graph *g, const size_t *scratch, struct lifet
         lives[n++] = lives[v];
     }
     for (size_t s = 0; scratch && s < steps; s++)
-        if (scratch[s]) lives[n++] = (struct lifetime){.value = values + s, .bytes = room_for(scratch[s]), .first = s, .last = s};
+        if (scratch[s])
+            lives[n++] = (struct lifetime){.value = values + s, .bytes = room_for(scratch[s]), .first = s, .last = s};
     return n;
 }
 

@@ -1,7 +1,9 @@
-/* Beam search. A sentence has `beam` rows of the decoding step, each a beginning (hypothesis) with its log-probability; before a
- * step, row r's `history` says in which row's cache each earlier position lies, so beginnings change rows without a copy.
+/* Beam search. A sentence has `beam` rows of the decoding step, each a beginning (hypothesis) with its log-probability;
+ * before a step, row r's `history` says in which row's cache each earlier position lies, so beginnings change rows
+ * without a copy.
  *
- *   score(x) = log p(x) / (tokens + 1)^penalty      a beginning's best is its log p over the longest length: log p only falls */
+ *   score(x) = log p(x) / (tokens + 1)^penalty      a beginning's best is its log p over the longest length: log p only
+ * falls */
 #include "graph/backends.h"
 #include "model/choose.h"
 
@@ -21,12 +23,12 @@ struct search {
     const struct text_marks *marks;
     size_t beam, sentences, room, vocabulary, at; /* at: position of the step under way        */
     float *logits;                                /* (rows, V)                                 */
-    double *log_p, *best;                         /* (rows) of the beginnings, -INFINITY: none; (sentences) best scores */
-    bool *done;                                   /* (sentences)                               */
-    int32_t *ids, *position, *history, *tokens;   /* (rows), (rows), (rows, room), (rows, room) the beginnings */
-    struct candidate *found;                      /* (rows, beam + 1) continuations, the end last */
-    struct candidate *next;                       /* (beam) of one sentence                    */
-    int32_t *moved;                               /* (beam, room) twice: tokens, history       */
+    double *log_p, *best;                       /* (rows) of the beginnings, -INFINITY: none; (sentences) best scores */
+    bool *done;                                 /* (sentences)                               */
+    int32_t *ids, *position, *history, *tokens; /* (rows), (rows), (rows, room), (rows, room) the beginnings */
+    struct candidate *found;                    /* (rows, beam + 1) continuations, the end last */
+    struct candidate *next;                     /* (beam) of one sentence                    */
+    int32_t *moved;                             /* (beam, room) twice: tokens, history       */
     elbo_status status;
     elbo_error *error;
 };
@@ -57,12 +59,14 @@ static void extend(void *argument, size_t row, size_t worker)
     list[s->beam].log_p = -INFINITY;
     if (s->log_p[row] > -INFINITY) {
         double base = s->log_p[row] - choose_log_sum(logits, s->vocabulary);
-        float worst = -INFINITY; /* of a full list: later tokens must be above it */
+        float worst = -INFINITY;                           /* of a full list: later tokens must be above it */
         choose_ban(logits, s->vocabulary, s->o, s->marks); /* they keep their share of the sum */
         for (size_t v = 0; v < s->vocabulary; v++) {
             struct candidate c = {base + (double)logits[v], (uint32_t)row, (uint32_t)v};
-            if (v == s->marks->end) list[s->beam] = c;
-            else if (logits[v] > worst && c.log_p > -INFINITY) insert(list, &count, s->beam, c);
+            if (v == s->marks->end)
+                list[s->beam] = c;
+            else if (logits[v] > worst && c.log_p > -INFINITY)
+                insert(list, &count, s->beam, c);
             if (count == s->beam) worst = logits[list[count - 1].token];
         }
     }
@@ -74,7 +78,8 @@ static double score(const struct search *s, double log_p, size_t tokens)
     return log_p / pow((double)(tokens + 1), s->o->length_penalty);
 }
 
-/* What the sentence's rows found: ends are compared with the best so far, the likeliest continuations become its rows. */
+/* What the sentence's rows found: ends are compared with the best so far, the likeliest continuations become its rows.
+ */
 static void advance(struct search *s, size_t sentence, struct elbo_ids *out)
 {
     size_t first = sentence * s->beam, count = 0;
@@ -108,7 +113,8 @@ static void advance(struct search *s, size_t sentence, struct elbo_ids *out)
     }
 }
 
-static elbo_status run(struct search *s, struct model *m, struct recording *step, struct elbo_ids *out, elbo_error *error)
+static elbo_status run(struct search *s, struct model *m, struct recording *step, struct elbo_ids *out,
+                       elbo_error *error)
 {
     size_t rows = s->sentences * s->beam, open = s->sentences;
     for (size_t row = 0; row < rows; row++) {
@@ -138,7 +144,8 @@ static elbo_status run(struct search *s, struct model *m, struct recording *step
 
 static void search_free(struct search *s)
 {
-    void *all[] = {s->logits, s->log_p, s->best, s->done, s->ids, s->position, s->history, s->tokens, s->found, s->next, s->moved};
+    void *all[] = {s->logits,  s->log_p,  s->best,  s->done, s->ids,  s->position,
+                   s->history, s->tokens, s->found, s->next, s->moved};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -156,9 +163,11 @@ static elbo_status search_allocate(struct search *s, size_t sentences, elbo_erro
     s->found = malloc(rows * (s->beam + 1) * sizeof *s->found);
     s->next = malloc(s->beam * sizeof *s->next);
     s->moved = malloc(2 * s->beam * s->room * sizeof *s->moved);
-    if (s->logits && s->log_p && s->best && s->done && s->ids && s->position && s->history && s->tokens && s->found && s->next && s->moved)
+    if (s->logits && s->log_p && s->best && s->done && s->ids && s->position && s->history && s->tokens && s->found &&
+        s->next && s->moved)
         return ELBO_OK;
-    return elbo_fail(error, ELBO_MEMORY, "no memory for a beam search over %zu beginnings of %zu tokens; lower --beam or --max_length",
+    return elbo_fail(error, ELBO_MEMORY,
+                     "no memory for a beam search over %zu beginnings of %zu tokens; lower --beam or --max_length",
                      rows, s->room);
 }
 
@@ -173,9 +182,15 @@ elbo_status generate_beam(struct model *m, struct elbo_ids *out, const float *z,
     size_t chunk = generate_beam_batch(options->beam), width = m->config.latent.width;
     if (chunk > rows) chunk = rows;
     struct recording step = {0}, *list[] = {&step};
-    struct search s = {.o = options, .marks = marks, .beam = options->beam, .room = longest + 1, .vocabulary = m->config.vocabulary, .error = error};
+    struct search s = {.o = options,
+                       .marks = marks,
+                       .beam = options->beam,
+                       .room = longest + 1,
+                       .vocabulary = m->config.vocabulary,
+                       .error = error};
     float *repeated = z ? malloc(chunk * s.beam * width * sizeof *repeated) : NULL;
-    elbo_status status = z && !repeated ? elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", chunk * s.beam) : ELBO_OK;
+    elbo_status status =
+        z && !repeated ? elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", chunk * s.beam) : ELBO_OK;
     if (!status) status = record_step(&step, &m->config, m->parameters, chunk * s.beam, s.room, true, error);
     if (!status) status = model_bind(m, list, 1, NULL, error);
     if (!status) status = search_allocate(&s, chunk, error);

@@ -2,8 +2,9 @@
  *
  *   x (V) logits      e (V) exp((x - max) / temperature), 0 where it is below 1e-38
  *
- * Tokens are ordered by x, not by e, in which near logits may meet. `lowest` and `highest` bracket the threshold: the tokens above
- * `highest` are too few, those above `lowest` are enough. What lies in between, lowest < x <= highest, are the candidates. */
+ * Tokens are ordered by x, not by e, in which near logits may meet. `lowest` and `highest` bracket the threshold: the
+ * tokens above `highest` are too few, those above `lowest` are enough. What lies in between, lowest < x <= highest, are
+ * the candidates. */
 #include "model/choose.h"
 
 #include "base/philox.h"
@@ -30,8 +31,8 @@ struct row {
 };
 
 struct choose_scratch {
-    float *e;       /* (V)                                        */
-    double *blocks; /* (V / BLOCK + 1) mass of each block         */
+    float *e;               /* (V)                                        */
+    double *blocks;         /* (V / BLOCK + 1) mass of each block         */
     float *x_left, *e_left; /* (V / PART + FEW + 1) candidates moved together */
     uint32_t *ids_left;     /* (V / PART + FEW + 1)                     */
 };
@@ -72,13 +73,15 @@ static float largest(const float *x, size_t n)
     size_t i = 0;
     for (size_t j = 0; j < LANES; j++) lane[j] = -INFINITY;
     for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j]; /* never what is not a number */
+        for (size_t j = 0; j < LANES; j++)
+            lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j]; /* never what is not a number */
     for (; i < n; i++) top = x[i] > top ? x[i] : top;
     for (size_t j = 0; j < LANES; j++) top = lane[j] > top ? lane[j] : top;
     return top;
 }
 
-/* exp(x) for x <= 0, within 2e-7 of itself; 0 below -88 and for what is not a number. x = k log 2 + r, |r| <= log(2) / 2. */
+/* exp(x) for x <= 0, within 2e-7 of itself; 0 below -88 and for what is not a number. x = k log 2 + r, |r| <= log(2)
+ * / 2. */
 static inline float exponential(float x)
 {
     float y = x > -88.0f ? x : -88.0f;
@@ -126,8 +129,8 @@ struct held {
 typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t quad_mask __attribute__((vector_size(16)));
 
-/* Mass and count of the tokens above `threshold`; `blocks`, when given, takes the mass of each block. In vectors by hand, since compilers do
- * not make vectors of a sum with a condition. */
+/* Mass and count of the tokens above `threshold`; `blocks`, when given, takes the mass of each block. In vectors by
+ * hand, since compilers do not make vectors of a sum with a condition. */
 static struct held above(const struct row *r, float threshold, double *blocks)
 {
     struct held all = {0};
@@ -167,9 +170,9 @@ struct kept {
     float highest;                    /* every token above it is kept                        */
     struct candidate candidates[FEW]; /* and these, the likeliest first,                     */
     size_t count;
-    float tied;                       /* or the first `tied_count` of those with this logit, */
+    float tied; /* or the first `tied_count` of those with this logit, */
     size_t tied_count;
-    double mass;                      /* which hold this                                     */
+    double mass; /* which hold this                                     */
 };
 
 /* Is one of LANES logits a candidate? */
@@ -181,7 +184,8 @@ static bool any_between(const float *x, float lowest, float highest)
     return any[0] | any[1] | any[2] | any[3];
 }
 
-/* The candidates of `from`, moved together; `from` may be what an earlier call made. The arrays have room for one more. */
+/* The candidates of `from`, moved together; `from` may be what an earlier call made. The arrays have room for one more.
+ */
 static struct row gather(const struct row *from, float lowest, float highest, struct choose_scratch *s)
 {
     size_t n = 0;
@@ -204,7 +208,8 @@ static bool before(struct candidate a, struct candidate b)
     return a.x > b.x || (a.x >= b.x && a.id < b.id);
 }
 
-/* The search for the threshold above which tokens first hold `wanted` or are `most`; low and high, what is above the two ends. */
+/* The search for the threshold above which tokens first hold `wanted` or are `most`; low and high, what is above the
+ * two ends. */
 struct bracket {
     float lowest, highest;
     struct held low, high;
@@ -223,7 +228,8 @@ static bool inside(const struct bracket *b, float threshold)
     return threshold > b->lowest && threshold < b->highest;
 }
 
-/* Moves one end to `threshold`, above which the tokens of r hold `h`; the other end counts half, so that its turn comes. */
+/* Moves one end to `threshold`, above which the tokens of r hold `h`; the other end counts half, so that its turn
+ * comes. */
 static void narrow(struct bracket *b, float threshold, struct held h)
 {
     double found = beyond(b, h);
@@ -236,8 +242,8 @@ static void narrow(struct bracket *b, float threshold, struct held h)
     }
 }
 
-/* For few of many tokens: as many groups as are wanted have their largest logit above the threshold that this moves `lowest` to. A
- * group is a lane of a block. */
+/* For few of many tokens: as many groups as are wanted have their largest logit above the threshold that this moves
+ * `lowest` to. A group is a lane of a block. */
 static void skip_most(struct bracket *b, const struct row *r, struct choose_scratch *s)
 {
     size_t groups = r->count / BLOCK * LANES;
@@ -259,7 +265,8 @@ static void skip_most(struct bracket *b, const struct row *r, struct choose_scra
     b->lowest = m.lowest;
 }
 
-/* Keeps what b wants of its candidates, of which r holds all: of FEW at most, or of many with the one logit `highest`. */
+/* Keeps what b wants of its candidates, of which r holds all: of FEW at most, or of many with the one logit `highest`.
+ */
 static void take(struct kept *k, const struct row *r, const struct bracket *b)
 {
     size_t candidates = b->low.count - b->high.count, most = b->most - b->high.count, i = 0;
@@ -267,7 +274,8 @@ static void take(struct kept *k, const struct row *r, const struct bracket *b)
     *k = (struct kept){.highest = b->highest, .tied = b->highest};
     if (candidates > FEW) {
         while (!(r->x[i] >= b->highest && r->x[i] <= b->highest)) i++;
-        while (k->tied_count < candidates && k->tied_count < most && k->mass < wanted) k->mass = (double)++k->tied_count * (double)r->e[i];
+        while (k->tied_count < candidates && k->tied_count < most && k->mass < wanted)
+            k->mass = (double)++k->tied_count * (double)r->e[i];
         return;
     }
     for (; i < r->count; i++) { /* sorted by insertion */
@@ -282,8 +290,8 @@ static void take(struct kept *k, const struct row *r, const struct bracket *b)
     k->count = few;
 }
 
-/* The likeliest tokens of r until they hold what b wants. The bracket shrinks by regula falsi (the Illinois kind), and every third
- * time by half, until few candidates are left or no number lies between its ends. */
+/* The likeliest tokens of r until they hold what b wants. The bracket shrinks by regula falsi (the Illinois kind), and
+ * every third time by half, until few candidates are left or no number lies between its ends. */
 static void keep(struct kept *k, struct row r, struct bracket b, struct choose_scratch *s)
 {
     struct held base = {0}; /* above `highest` and no longer in r */
@@ -307,7 +315,8 @@ static void keep(struct kept *k, struct row r, struct bracket b, struct choose_s
 
 /* ---- the draw ---- */
 
-/* The token at which the running sum, by id, of the masses above `threshold` passes `target`; `blocks` are those of each block. */
+/* The token at which the running sum, by id, of the masses above `threshold` passes `target`; `blocks` are those of
+ * each block. */
 static size_t pass(const struct row *r, const double *blocks, float threshold, double target)
 {
     size_t b = 0, chosen = 0, last = (r->count - 1) / BLOCK;
@@ -367,7 +376,8 @@ double choose_log_sum(const float *x, size_t v)
     float top = largest(x, v), e[BLOCK];
     double sum = 0, block;
     if (!isfinite(top)) return NAN;
-    for (size_t at = 0; at < v; at += BLOCK) sum += exponentials(e, &block, x + at, v - at < BLOCK ? v - at : BLOCK, top, 1);
+    for (size_t at = 0; at < v; at += BLOCK)
+        sum += exponentials(e, &block, x + at, v - at < BLOCK ? v - at : BLOCK, top, 1);
     return (double)top + log(sum);
 }
 
@@ -379,8 +389,8 @@ void choose_ban(float *logits, size_t vocabulary, const struct generate_options 
         if (o->never[i] < vocabulary && o->never[i] != marks->end) logits[o->never[i]] = -INFINITY;
 }
 
-uint32_t choose_token(float *x, size_t v, const struct generate_options *o, const struct text_marks *marks, uint64_t sample,
-                      size_t position, struct choose_scratch *s)
+uint32_t choose_token(float *x, size_t v, const struct generate_options *o, const struct text_marks *marks,
+                      uint64_t sample, size_t position, struct choose_scratch *s)
 {
     choose_ban(x, v, o, marks);
     float top = largest(x, v);
@@ -399,11 +409,15 @@ uint32_t choose_token(float *x, size_t v, const struct generate_options *o, cons
     struct noise_key key = noise_key(o->seed, noise_purpose("generate.token"), 0);
     struct row r = {x, s->e, NULL, v};
     bool all = o->top_p >= 1, cut = !all || (o->top_k && o->top_k < v);
-    /* Tokens with less than a V-th of 1 - top_p hold less than that together; those below 88 temperatures hold nothing. */
+    /* Tokens with less than a V-th of 1 - top_p hold less than that together; those below 88 temperatures hold nothing.
+     */
     float depth = all ? 88 : (float)fmin(88, 1e-3 - log((1 - o->top_p) * total / (double)v));
     float lowest = nextafterf(top - depth * temperature, -INFINITY); /* not above, whatever was rounded */
-    struct bracket b = {.lowest = lowest, .highest = top, .under = -1,
-                        .wanted = all ? INFINITY : o->top_p * total, .most = o->top_k ? o->top_k : v};
+    struct bracket b = {.lowest = lowest,
+                        .highest = top,
+                        .under = -1,
+                        .wanted = all ? INFINITY : o->top_p * total,
+                        .most = o->top_k ? o->top_k : v};
     if (cut) skip_most(&b, &r, s);
     for (uint32_t trial = 0; trial < TRIALS; trial++) {
         size_t t = pass(&r, s->blocks, -INFINITY, total * noise_uniform(noise_bits(key, sample, trial, position)));

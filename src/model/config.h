@@ -18,36 +18,36 @@ enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
 
 /* One Transformer stack; the encoder and the decoder are each one. */
 struct stack_config {
-    int kind;             /* enum stack_kind                                       */
-    size_t width;         /* D                                                     */
-    size_t layers;        /* L                                                     */
-    size_t heads;         /* H; must divide the width                              */
-    size_t kv_heads;      /* grouped-query attention; 0: as heads; must divide H   */
-    size_t ff_width;      /* 0: 4 D                                                */
-    int norm;             /* enum norm_kind                                        */
-    int norm_position;    /* enum norm_position                                    */
-    int positions;        /* enum position_kind                                    */
-    int activation;       /* enum activation_kind                                  */
-    double dropout;       /* on embeddings and on every branch before its residual */
-    int pooling;          /* enum pooling_kind; encoder only                       */
+    int kind;          /* enum stack_kind                                       */
+    size_t width;      /* D                                                     */
+    size_t layers;     /* L                                                     */
+    size_t heads;      /* H; must divide the width                              */
+    size_t kv_heads;   /* grouped-query attention; 0: as heads; must divide H   */
+    size_t ff_width;   /* 0: 4 D                                                */
+    int norm;          /* enum norm_kind                                        */
+    int norm_position; /* enum norm_position                                    */
+    int positions;     /* enum position_kind                                    */
+    int activation;    /* enum activation_kind                                  */
+    double dropout;    /* on embeddings and on every branch before its residual */
+    int pooling;       /* enum pooling_kind; encoder only                       */
 };
 
 struct latent_config {
-    int kind;             /* enum latent_kind                                      */
-    size_t width;         /* Z                                                     */
-    int injection;        /* enum injection_kind                                   */
-    size_t memory;        /* M latent keys and values per layer                    */
-    bool sample;          /* false: z = mu, a plain autoencoder                    */
+    int kind;      /* enum latent_kind                                      */
+    size_t width;  /* Z                                                     */
+    int injection; /* enum injection_kind                                   */
+    size_t memory; /* M latent keys and values per layer                    */
+    bool sample;   /* false: z = mu, a plain autoencoder                    */
 };
 
 struct model_config {
     struct stack_config encoder, decoder;
     struct latent_config latent;
-    bool share_embedding;   /* encoder reads the decoder's token table (same vocabulary and width) */
-    bool tie_output;        /* output weights are the decoder's token table                        */
-    size_t vocabulary;      /* V, from the corpus: not an option                                   */
-    int precision;          /* enum precision_kind: of activations and working weights; the weights' values are f32 */
-    size_t positions;       /* rows of a learned position table: data.max_length + 2               */
+    bool share_embedding; /* encoder reads the decoder's token table (same vocabulary and width) */
+    bool tie_output;      /* output weights are the decoder's token table                        */
+    size_t vocabulary;    /* V, from the corpus: not an option                                   */
+    int precision;        /* enum precision_kind: of activations and working weights; the weights' values are f32 */
+    size_t positions;     /* rows of a learned position table: data.max_length + 2               */
 };
 
 #endif

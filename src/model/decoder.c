@@ -9,7 +9,8 @@ value decoder_record(struct recorder *r, const struct sequence *target, value z)
     if (z.index) z = op_cast(r->g, z, r->precision);
     if (z.index && m->latent.injection != INJECTION_MEMORY) {
         graph_scope(r->g, "decoder.latent");
-        embedded = recorder_linear(r, PART_DECODER, z, m->decoder.width, 0.02, false, false, "decoder.latent.embedding");
+        embedded =
+            recorder_linear(r, PART_DECODER, z, m->decoder.width, 0.02, false, false, "decoder.latent.embedding");
     }
     if (z.index && m->latent.injection != INJECTION_EMBEDDING) memory = z;
     return transformer_record(r, "decoder", &m->decoder, PART_DECODER, target, embedded, memory, true);

@@ -15,15 +15,15 @@ struct work {
     struct evaluation *e;
     struct recording encode, score;
     size_t sentences, z, capacity; /* sentences under evaluation; capacity: sentences of a slot */
-    size_t *source, *row;          /* (sentences) number in the corpus; (source[sentences - 1] + 1) back, NO_ROW: left out */
-    float *stats;                  /* (sentences, 2Z)               */
-    float *slot_z, *slot_nll;      /* (capacity, Z), (capacity)     */
-    float *token_nll;              /* (tokens of a slot)            */
-    double *nll, *weight;          /* (sentences) of the first draw: reconstruction; log p(z) - log q(z|x) */
-    double *iwae;                  /* (sentences) running log sum of weights */
-    double *other;                 /* (sentences) whose z a sentence is given then */
-    size_t visited;                /* slots of this pass */
-    double unknown_nats;           /* of the first draw  */
+    size_t *source, *row;     /* (sentences) number in the corpus; (source[sentences - 1] + 1) back, NO_ROW: left out */
+    float *stats;             /* (sentences, 2Z)               */
+    float *slot_z, *slot_nll; /* (capacity, Z), (capacity)     */
+    float *token_nll;         /* (tokens of a slot)            */
+    double *nll, *weight;     /* (sentences) of the first draw: reconstruction; log p(z) - log q(z|x) */
+    double *iwae;             /* (sentences) running log sum of weights */
+    double *other;            /* (sentences) whose z a sentence is given then */
+    size_t visited;           /* slots of this pass */
+    double unknown_nats;      /* of the first draw  */
     size_t known_bytes;
     struct elbo_ids known;
     struct elbo_text text;
@@ -41,20 +41,22 @@ static size_t row_of(const struct work *w, uint64_t source)
 static elbo_status choose_sentences(struct work *w, elbo_error *error)
 {
     const struct slot_options *s = &w->o->slots;
-    size_t all = elbo_corpus_sentences(w->corpus), wanted = w->o->sentences && w->o->sentences < all ? w->o->sentences : all;
+    size_t all = elbo_corpus_sentences(w->corpus),
+           wanted = w->o->sentences && w->o->sentences < all ? w->o->sentences : all;
     w->source = malloc(wanted * sizeof *w->source);
     w->row = malloc(all * sizeof *w->row);
     if (!w->source || !w->row) return elbo_fail(error, ELBO_MEMORY, "no memory to choose %zu sentences", wanted);
     for (size_t i = 0; i < all && w->sentences < wanted; i++) {
-        size_t length = elbo_corpus_length(w->corpus, ELBO_STREAM_DECODER, i), read = elbo_corpus_length(w->corpus, ELBO_STREAM_ENCODER, i);
+        size_t length = elbo_corpus_length(w->corpus, ELBO_STREAM_DECODER, i),
+               read = elbo_corpus_length(w->corpus, ELBO_STREAM_ENCODER, i);
         bool longer = s->max_length && (length > s->max_length || (w->z && read > s->max_length));
         w->e->shortened += longer;
         w->row[i] = longer && s->too_long == SLOT_SKIP ? NO_ROW : w->sentences;
         if (w->row[i] != NO_ROW) w->source[w->sentences++] = i;
     }
     if (w->sentences) return ELBO_OK;
-    return elbo_fail(error, ELBO_INPUT, "every sentence of %s is longer than data.max_length = %zu tokens and left out", elbo_corpus_folder(w->corpus),
-                     s->max_length);
+    return elbo_fail(error, ELBO_INPUT, "every sentence of %s is longer than data.max_length = %zu tokens and left out",
+                     elbo_corpus_folder(w->corpus), s->max_length);
 }
 
 static struct posterior_noise noise_of(const struct work *w, size_t draw)
@@ -73,7 +75,8 @@ static bool is_own(struct work *w)
 }
 
 /* Calls `visit` for each slot, of this rank's, of a single pass over the sentences under evaluation. */
-static elbo_status each_slot(struct work *w, elbo_status (*visit)(struct work *, const struct slot *, size_t, elbo_error *),
+static elbo_status each_slot(struct work *w,
+                             elbo_status (*visit)(struct work *, const struct slot *, size_t, elbo_error *),
                              size_t draw, elbo_error *error)
 {
     struct slot_options s = w->o->slots;
@@ -133,11 +136,13 @@ static elbo_status run_score(struct work *w, const struct slot *slot, bool token
 }
 
 /* Counts a sentence, once of several draws: its rows of the slot are first .. end. */
-static elbo_status count_sentence(struct work *w, const struct slot_stream *d, size_t row, size_t first, size_t end, elbo_error *error)
+static elbo_status count_sentence(struct work *w, const struct slot_stream *d, size_t row, size_t first, size_t end,
+                                  elbo_error *error)
 {
     struct evaluation *e = w->e;
     enum elbo_stream s = ELBO_STREAM_DECODER;
-    size_t kept = end - first - 1 /* without the end mark */, source = w->source[row], whole = elbo_corpus_length(w->corpus, s, source), unknown = 0;
+    size_t kept = end - first - 1 /* without the end mark */, source = w->source[row],
+           whole = elbo_corpus_length(w->corpus, s, source), unknown = 0;
     e->tokens += end - first;
     e->words += slot_share(elbo_corpus_sentence_words(w->corpus, source), kept, whole) + 1;
     e->bytes += slot_share(elbo_corpus_sentence_bytes(w->corpus, source), kept, whole);
@@ -146,8 +151,10 @@ static elbo_status count_sentence(struct work *w, const struct slot_stream *d, s
     for (size_t t = first; t < end; t++) {
         bool is = d->labels[t] == (int32_t)elbo_corpus_marks(w->corpus, s)->unknown;
         unknown += is;
-        if (is) w->unknown_nats += w->token_nll[t];
-        else if (t + 1 < end) w->known.ids[w->known.count++] = (uint32_t)d->labels[t];
+        if (is)
+            w->unknown_nats += w->token_nll[t];
+        else if (t + 1 < end)
+            w->known.ids[w->known.count++] = (uint32_t)d->labels[t];
     }
     e->unknown_share += (double)unknown;
     if (!unknown) {
@@ -196,7 +203,8 @@ static elbo_status visit_other(struct work *w, const struct slot *slot, size_t d
     size_t n = slot->sentences;
     for (size_t i = 0; i < n; i++) {
         size_t row = row_of(w, slot->source[i]), whose = (size_t)w->other[row != NO_ROW ? row : 0];
-        posterior_sample(w->slot_z + i * w->z, w->stats + whose * 2 * w->z, w->z, w->o->posterior_mean ? NULL : &noise, w->source[whose]);
+        posterior_sample(w->slot_z + i * w->z, w->stats + whose * 2 * w->z, w->z, w->o->posterior_mean ? NULL : &noise,
+                         w->source[whose]);
     }
     ELBO_TRY(run_score(w, slot, false, error));
     for (size_t i = 0; i < n; i++) {
@@ -239,8 +247,10 @@ static void aggregate_term(void *argument, size_t i, size_t worker)
     for (size_t j = 0; j < a->n; j++) {
         double q = posterior_log_density(z, w->stats + j * 2 * w->z, w->z);
         if (j == i) own = q;
-        if (q > top) sum = sum * exp(top - q) + 1, top = q;
-        else sum += exp(q - top);
+        if (q > top)
+            sum = sum * exp(top - q) + 1, top = q;
+        else
+            sum += exp(q - top);
     }
     a->terms[i] = own - (top + log(sum / (double)a->n));
 }
@@ -301,11 +311,12 @@ static elbo_status combine_counts(struct work *w, elbo_error *error)
     struct counts {
         size_t tokens, words, bytes, known_bytes;
         double unknown, unknown_nats;
-    } *all, *own;
+    } * all, *own;
     struct evaluation *e = w->e;
     if (w->o->ranks < 2) return ELBO_OK;
     all = calloc(w->o->ranks, sizeof *all);
-    elbo_status status = all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the counts of %zu ranks", w->o->ranks);
+    elbo_status status =
+        all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the counts of %zu ranks", w->o->ranks);
     if (all) {
         own = &all[w->o->rank];
         *own = (struct counts){e->tokens, e->words, e->bytes, w->known_bytes, e->unknown_share, w->unknown_nats};
@@ -380,10 +391,10 @@ static elbo_status prepare(struct work *w, elbo_error *error)
     const struct slot_options *s = &w->o->slots;
     ELBO_TRY(choose_sentences(w, error));
     w->capacity = slot_sentence_capacity(s);
-    struct graph_capacities encode = {{[DIM_ENC_TOKENS] = s->encoder_tokens, [DIM_SENTENCES] = w->capacity,
-                                       [DIM_DRAWS] = w->capacity}};
-    struct graph_capacities score = {{[DIM_DEC_TOKENS] = s->decoder_tokens, [DIM_SENTENCES] = w->capacity,
-                                      [DIM_DRAWS] = w->capacity}};
+    struct graph_capacities encode = {
+        {[DIM_ENC_TOKENS] = s->encoder_tokens, [DIM_SENTENCES] = w->capacity, [DIM_DRAWS] = w->capacity}};
+    struct graph_capacities score = {
+        {[DIM_DEC_TOKENS] = s->decoder_tokens, [DIM_SENTENCES] = w->capacity, [DIM_DRAWS] = w->capacity}};
     struct recording *both[] = {&w->score, &w->encode};
     if (w->z) ELBO_TRY(record_encode(&w->encode, &w->m->config, w->m->parameters, &encode, error));
     ELBO_TRY(record_score(&w->score, &w->m->config, w->m->parameters, &score, error));
@@ -400,7 +411,8 @@ static elbo_status prepare(struct work *w, elbo_error *error)
     w->iwae = calloc(n, sizeof *w->iwae);
     w->other = calloc(n, sizeof *w->other);
     w->e->kl_dim = calloc(z, sizeof *w->e->kl_dim);
-    if (!w->stats || !w->slot_z || !w->slot_nll || !w->token_nll || !w->known.ids || (w->o->rows && !w->e->rows) || !w->nll || !w->weight || !w->iwae || !w->other || !w->e->kl_dim)
+    if (!w->stats || !w->slot_z || !w->slot_nll || !w->token_nll || !w->known.ids || (w->o->rows && !w->e->rows) ||
+        !w->nll || !w->weight || !w->iwae || !w->other || !w->e->kl_dim)
         return elbo_fail(error, ELBO_MEMORY, "no memory to evaluate %zu sentences", n);
     return ELBO_OK;
 }

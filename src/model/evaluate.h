@@ -3,9 +3,9 @@
  *   neg_elbo        mean of reconstruction + KL at beta = lambda = 1, without free bits; one posterior sample
  *   iwae_nll        -log (1/K) sum_k p(x|z_k) p(z_k) / q(z_k|x), z_k from the posterior (Burda et al. 2016)
  *   active units    dimensions with Var_x(E_q[z]) above a threshold (Burda et al. 2016)
- *   mutual information   E[KL] - KL(q(z) || p(z)), the aggregate posterior over a set of n sentences (Hoffman and Johnson
- *                   2016); each z ~ q(z|x_i) is scored under all n posteriors, so it cannot exceed log n
- *   own_z_gain      mean NLL of x under the z of another random sentence, less that under its own               */
+ *   mutual information   E[KL] - KL(q(z) || p(z)), the aggregate posterior over a set of n sentences (Hoffman and
+ * Johnson 2016); each z ~ q(z|x_i) is scored under all n posteriors, so it cannot exceed log n own_z_gain      mean NLL
+ * of x under the z of another random sentence, less that under its own               */
 #ifndef MODEL_EVALUATE_H
 #define MODEL_EVALUATE_H
 
@@ -15,17 +15,17 @@
 struct elbo_corpus;
 
 struct evaluate_options {
-    struct slot_options slots;  /* capacities, max_length, too_long; the rest is set here */
-    size_t sentences;           /* the corpus's first ones; 0: all                        */
-    size_t iwae_samples;        /* 0: no IWAE                                             */
-    size_t mi_sentences;        /* 0: no mutual information                               */
-    bool own_z;                 /* measure own_z_gain                                     */
-    bool posterior_mean;        /* reconstruct from mu: no bound on the likelihood then, and no IWAE */
-    bool rows;                  /* keep each sentence's figures                           */
+    struct slot_options slots; /* capacities, max_length, too_long; the rest is set here */
+    size_t sentences;          /* the corpus's first ones; 0: all                        */
+    size_t iwae_samples;       /* 0: no IWAE                                             */
+    size_t mi_sentences;       /* 0: no mutual information                               */
+    bool own_z;                /* measure own_z_gain                                     */
+    bool posterior_mean;       /* reconstruct from mu: no bound on the likelihood then, and no IWAE */
+    bool rows;                 /* keep each sentence's figures                           */
     uint64_t seed;
-    /* Ranks may share the slots out, each taking every ranks-th one; the result is the same bits everywhere. combine: ELBO_OK only if
-     * `status` is that on every rank; then `data`, of `bytes`, becomes the OR of all ranks' (each number is on one of them, zero on the
-     * others). Ranks 0 or 1: alone. */
+    /* Ranks may share the slots out, each taking every ranks-th one; the result is the same bits everywhere. combine:
+     * ELBO_OK only if `status` is that on every rank; then `data`, of `bytes`, becomes the OR of all ranks' (each
+     * number is on one of them, zero on the others). Ranks 0 or 1: alone. */
     size_t ranks, rank;
     elbo_status (*combine)(void *context, elbo_status status, void *data, size_t bytes, elbo_error *error);
     void *context;
@@ -33,28 +33,30 @@ struct evaluate_options {
 
 /* One sentence: its number in the corpus, and nats. */
 struct evaluation_row {
-    size_t sentence, tokens;    /* tokens: predicted ones, the end mark too               */
+    size_t sentence, tokens; /* tokens: predicted ones, the end mark too               */
     double reconstruction, kl;
-    double iwae;                /* where iwae_samples is not 0                            */
+    double iwae; /* where iwae_samples is not 0                            */
 };
 
 struct evaluation {
     double neg_elbo, reconstruction, kl;
-    double *kl_dim;             /* (Z), freed by evaluation_free                          */
+    double *kl_dim; /* (Z), freed by evaluation_free                          */
     size_t latent_width;
     size_t active_units, active_units_tenth; /* thresholds 0.01 and 0.1                   */
     double mutual_information, mutual_information_bound;
     size_t mutual_information_sentences;
-    double iwae_nll;            /* equals neg_elbo's estimator at K = 1                   */
+    double iwae_nll; /* equals neg_elbo's estimator at K = 1                   */
     size_t iwae_samples;
     double own_z_gain;
     double neg_elbo_error, iwae_error; /* standard errors of the means                    */
-    double ppl_token, ppl_word, bits_per_byte; /* from iwae_nll when measured, else neg_elbo; infinite where a double ends */
+    double ppl_token, ppl_word,
+        bits_per_byte;          /* from iwae_nll when measured, else neg_elbo; infinite where a double ends */
     bool wordless;              /* no blanks in the text: ppl_word is of nothing          */
     double unknown_share;       /* of the predicted tokens                                */
-    double known_bits_per_byte; /* neg_elbo without the nats of unknown marks, by the bytes of the known words and line ends */
+    double known_bits_per_byte; /* neg_elbo without the nats of unknown marks, by the bytes of the known words and line
+                                   ends */
     size_t sentences, tokens, words, bytes;
-    size_t shortened;           /* sentences up to the last one that were cut, or left out under SLOT_SKIP */
+    size_t shortened;            /* sentences up to the last one that were cut, or left out under SLOT_SKIP */
     struct evaluation_row *rows; /* (sentences) freed by evaluation_free; null: not kept  */
 };
 

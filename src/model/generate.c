@@ -11,20 +11,20 @@ enum { MOST_ROWS = 64 };
 struct chooser {
     const struct generate_options *o;
     const struct text_marks *marks;
-    float *logits;           /* (rows, V)                            */
+    float *logits; /* (rows, V)                            */
     size_t vocabulary, position;
-    uint64_t first_row;      /* address of the first row's noise     */
+    uint64_t first_row;              /* address of the first row's noise     */
     struct choose_scratch **scratch; /* (threads)                    */
-    int32_t *chosen;         /* (rows)                               */
-    const bool *done;        /* (rows) their tokens are not wanted   */
+    int32_t *chosen;                 /* (rows)                               */
+    const bool *done;                /* (rows) their tokens are not wanted   */
 };
 
 static void choose(void *argument, size_t row, size_t worker)
 {
     struct chooser *c = argument;
     if (c->done[row]) return;
-    c->chosen[row] = (int32_t)choose_token(c->logits + row * c->vocabulary, c->vocabulary, c->o, c->marks, c->first_row + row, c->position,
-                                           c->scratch[worker]);
+    c->chosen[row] = (int32_t)choose_token(c->logits + row * c->vocabulary, c->vocabulary, c->o, c->marks,
+                                           c->first_row + row, c->position, c->scratch[worker]);
 }
 
 /* ---- the loop over positions ---- */
@@ -42,8 +42,8 @@ elbo_status generate_append(struct elbo_ids *ids, uint32_t id, elbo_error *error
     return ELBO_OK;
 }
 
-static elbo_status some_rows(struct model *m, struct recording *step, struct chooser *c, struct elbo_ids *out, const float *z,
-                             size_t rows, size_t longest, elbo_error *error)
+static elbo_status some_rows(struct model *m, struct recording *step, struct chooser *c, struct elbo_ids *out,
+                             const float *z, size_t rows, size_t longest, elbo_error *error)
 {
     int32_t ids[MOST_ROWS], position[MOST_ROWS];
     bool done[MOST_ROWS] = {false};
@@ -94,7 +94,8 @@ elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size
     elbo_status status = model_bind(m, list, 1, NULL, error);
     c.logits = malloc(chunk * v * sizeof *c.logits);
     c.scratch = calloc(threads, sizeof *c.scratch);
-    if (!status && (!c.logits || !c.scratch)) status = elbo_fail(error, ELBO_MEMORY, "no memory for the logits of %zu sentences", chunk);
+    if (!status && (!c.logits || !c.scratch))
+        status = elbo_fail(error, ELBO_MEMORY, "no memory for the logits of %zu sentences", chunk);
     for (size_t i = 0; i < threads && !status; i++) status = choose_scratch_make(&c.scratch[i], v, error);
     for (size_t at = 0; at < rows && !status; at += chunk) {
         size_t n = rows - at < chunk ? rows - at : chunk;
@@ -118,13 +119,15 @@ elbo_status encode_sentences(struct model *m, float *stats, const struct elbo_id
     struct slot slot;
     struct recording encode = {0}, *list[] = {&encode};
     size_t most = slot_sentence_capacity(&o);
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = o.encoder_tokens, [DIM_SENTENCES] = most, [DIM_DRAWS] = most}};
+    struct graph_capacities capacities = {
+        {[DIM_ENC_TOKENS] = o.encoder_tokens, [DIM_SENTENCES] = most, [DIM_DRAWS] = most}};
     ELBO_TRY(slot_allocate(&slot, &o, error));
     elbo_status status = record_encode(&encode, &m->config, m->parameters, &capacities, error);
     if (!status) status = model_bind(m, list, 1, NULL, error);
     const uint32_t **tokens = malloc(most * sizeof *tokens);
     size_t *lengths = malloc(most * sizeof *lengths);
-    if (!status && (!tokens || !lengths)) status = elbo_fail(error, ELBO_MEMORY, "no memory to encode %zu sentences", rows);
+    if (!status && (!tokens || !lengths))
+        status = elbo_fail(error, ELBO_MEMORY, "no memory to encode %zu sentences", rows);
     for (size_t at = 0; at < rows && !status;) {
         size_t n = 0, used = 0;
         for (; at + n < rows && n < most; n++) {

@@ -6,24 +6,26 @@
 #include "model/model.h"
 
 struct generate_options {
-    size_t max_length;      /* tokens without marks; bounded by the positions the model was trained on */
-    double temperature;     /* 0: greedy                                                               */
-    double top_p;           /* keep the likeliest tokens that hold this share; 1: all                  */
-    size_t top_k;           /* keep this many; 0: all                                                  */
+    size_t max_length;  /* tokens without marks; bounded by the positions the model was trained on */
+    double temperature; /* 0: greedy                                                               */
+    double top_p;       /* keep the likeliest tokens that hold this share; 1: all                  */
+    size_t top_k;       /* keep this many; 0: all                                                  */
     bool greedy, allow_unknown;
-    const uint32_t *never;  /* (never_count) further tokens that are never written                     */
+    const uint32_t *never; /* (never_count) further tokens that are never written                     */
     size_t never_count;
     uint64_t seed, first_row; /* the noise of row i has the address (seed, first_row + i, position)    */
-    size_t beam;            /* not 0: beam search of this width instead of drawing tokens              */
-    double length_penalty;  /* of the beam: a sentence's log-probability is divided by its length, the end mark counted, to this power */
+    size_t beam;              /* not 0: beam search of this width instead of drawing tokens              */
+    double length_penalty; /* of the beam: a sentence's log-probability is divided by its length, the end mark counted,
+                              to this power */
 };
 
 /* One sentence (ids without marks) per row of z (rows, Z); z is null for a model without a latent. Tokens are drawn by
- * address (seed, first_row + row, position): row i is the same however many rows there are. `out` (rows) must begin as {0}.
+ * address (seed, first_row + row, position): row i is the same however many rows there are. `out` (rows) must begin as
+ * {0}.
  *
- * With a beam: the best sentence found by extending the `beam` likeliest beginnings a token at a time. Every beginning's end is
- * a sentence found; at max_length tokens only the end follows. As wide as the vocabulary to the power of max_length, it is the
- * best of all. Ties go to the earlier beginning, then to the smaller token. */
+ * With a beam: the best sentence found by extending the `beam` likeliest beginnings a token at a time. Every
+ * beginning's end is a sentence found; at max_length tokens only the end follows. As wide as the vocabulary to the
+ * power of max_length, it is the best of all. Ties go to the earlier beginning, then to the smaller token. */
 elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size_t rows,
                      const struct generate_options *options, const struct text_marks *marks, elbo_error *error);
 
@@ -35,7 +37,8 @@ size_t generate_batch(const struct generate_options *o);
 elbo_status generate_append(struct elbo_ids *ids, uint32_t id, elbo_error *error);
 size_t generate_beam_batch(size_t beam);
 elbo_status generate_beam(struct model *m, struct elbo_ids *out, const float *z, size_t rows, size_t longest,
-                          const struct generate_options *options, const struct text_marks *marks, elbo_error *error); /* beam.c */
+                          const struct generate_options *options, const struct text_marks *marks,
+                          elbo_error *error); /* beam.c */
 
 /* stats (rows, 2Z) of sentences given as ids without marks; `slots` gives the capacities, and what is too long follows
  * slots->too_long. */

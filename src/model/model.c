@@ -8,7 +8,8 @@
 elbo_status model_declare(struct parameters **parameters, const struct model_config *config, elbo_error *error)
 {
     /* A training recording declares every parameter, and its schedule tells in which order gradients become ready. */
-    struct graph_capacities least = {{[DIM_ENC_TOKENS] = 2, [DIM_DEC_TOKENS] = 1, [DIM_SENTENCES] = 1, [DIM_DRAWS] = 1}};
+    struct graph_capacities least = {
+        {[DIM_ENC_TOKENS] = 2, [DIM_DEC_TOKENS] = 1, [DIM_SENTENCES] = 1, [DIM_DRAWS] = 1}};
     struct train_recording options = {.wanted = (unsigned)WANT_ALL};
     struct recording recording = {0};
     ELBO_TRY(parameters_create(parameters, error));
@@ -164,8 +165,8 @@ elbo_status model_bind(struct model *m, struct recording *const *recordings, siz
         if (gradients && !m->backend->separate_memory) memset(m->arena, 0, bytes);
     }
     for (size_t i = 0; i < count; i++)
-        ELBO_TRY(executor_bind(&recordings[i]->executor, m->arena, model_weights(m), gradients,
-                               recordings[i]->state, error));
+        ELBO_TRY(executor_bind(&recordings[i]->executor, m->arena, model_weights(m), gradients, recordings[i]->state,
+                               error));
     return ELBO_OK;
 }
 
@@ -181,8 +182,9 @@ static void bind_stream(struct recording *r, const char *name, const struct slot
     const struct {
         const char *name;
         const void *data;
-    } inputs[] = {{"ids", s->ids},           {"id_order", s->id_order}, {"position", s->position},
-                  {"position_order", s->position_order}, {"sentence", s->sentence}, {"offsets", s->offsets},
+    } inputs[] = {{"ids", s->ids},           {"id_order", s->id_order},
+                  {"position", s->position}, {"position_order", s->position_order},
+                  {"sentence", s->sentence}, {"offsets", s->offsets},
                   {"labels", s->labels}};
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         char full[64];
@@ -205,5 +207,6 @@ void recording_bind_slot(struct recording *r, const struct slot *slot, struct ex
 
 void recording_read(const struct recording *r, value v, void *to, const size_t count[DIM_KINDS])
 {
-    r->executor.backend->download(r->executor.backend, to, executor_pointer(&r->executor, v), graph_bytes(r->g, v, count));
+    r->executor.backend->download(r->executor.backend, to, executor_pointer(&r->executor, v),
+                                  graph_bytes(r->g, v, count));
 }

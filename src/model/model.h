@@ -26,14 +26,15 @@ struct model {
     struct model_config config;
     struct parameters *parameters;
     struct backend *backend;
-    float *weights;       /* f32, the only truth                                  */
-    void *working;        /* the same in bf16 where the precision says so, or null */
+    float *weights; /* f32, the only truth                                  */
+    void *working;  /* the same in bf16 where the precision says so, or null */
     void *arena;
     size_t arena_bytes;
 };
 
 /* Declares and lays out the parameters and allocates the weights (all zero). */
-elbo_status model_create(struct model *m, const struct model_config *config, struct backend *backend, elbo_error *error);
+elbo_status model_create(struct model *m, const struct model_config *config, struct backend *backend,
+                         elbo_error *error);
 void model_free(struct model *m);
 
 static inline struct weight_arenas model_weights(const struct model *m)
@@ -54,14 +55,14 @@ struct recording {
     struct graph *g;
     struct executor executor;
     bool planned;
-    value loss, kl_dim, moments; /* train: of one slot                    */
+    value loss, kl_dim, moments;             /* train: of one slot                    */
     value sum_loss, sum_kl_dim, sum_moments; /* train: over a step's slots */
-    value stats;                 /* encode         */
-    value nll, token_nll;        /* score: (S) and (N), nats */
-    value logits;                /* step           */
-    value *caches;               /* step, (layers) */
+    value stats;                             /* encode         */
+    value nll, token_nll;                    /* score: (S) and (N), nats */
+    value logits;                            /* step           */
+    value *caches;                           /* step, (layers) */
     void **state;
-    bool state_given;            /* recording_place_state */
+    bool state_given; /* recording_place_state */
 };
 
 struct train_recording {
@@ -70,19 +71,20 @@ struct train_recording {
     unsigned wanted;
 };
 
-/* record_train's inputs beside a slot's arrays: "weights" (2, ELBO_WEIGHTS) f32, the loss's for both answers of "control"
- * (CONTROL_SIZE) f32, which lies in the backend's memory (op_select_row).
+/* record_train's inputs beside a slot's arrays: "weights" (2, ELBO_WEIGHTS) f32, the loss's for both answers of
+ * "control" (CONTROL_SIZE) f32, which lies in the backend's memory (op_select_row).
  *
  * Recording functions; `parameters` may be declared by them. The result is not yet bound to memory. */
 elbo_status record_train(struct recording *out, const struct model_config *config, struct parameters *parameters,
-                         const struct graph_capacities *capacities, const struct train_recording *options, elbo_error *error);
+                         const struct graph_capacities *capacities, const struct train_recording *options,
+                         elbo_error *error);
 elbo_status record_encode(struct recording *out, const struct model_config *config, struct parameters *parameters,
                           const struct graph_capacities *capacities, elbo_error *error);
 elbo_status record_score(struct recording *out, const struct model_config *config, struct parameters *parameters,
                          const struct graph_capacities *capacities, elbo_error *error);
 /* `room`: positions of the cache; rows are counted by DIM_DRAWS. history: with the input of op_attention_cached. */
-elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters, size_t rows,
-                        size_t room, bool history, elbo_error *error);
+elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters,
+                        size_t rows, size_t room, bool history, elbo_error *error);
 void recording_free(struct recording *r, struct backend *backend);
 
 /* Plans `r`, makes the model's arena large enough for it and binds it. Other recordings of the model that were bound
@@ -90,7 +92,8 @@ void recording_free(struct recording *r, struct backend *backend);
 elbo_status model_bind(struct model *m, struct recording *const *recordings, size_t count, float *gradients,
                        elbo_error *error);
 
-/* Elements of a recording's state, all of it f32; and its place in memory that belongs to the caller. Before model_bind. */
+/* Elements of a recording's state, all of it f32; and its place in memory that belongs to the caller. Before
+ * model_bind. */
 size_t recording_state_elements(const struct recording *r);
 elbo_status recording_place_state(struct recording *r, float *memory, elbo_error *error);
 

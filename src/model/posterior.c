@@ -10,7 +10,8 @@ static void normals(float eps[4], const struct posterior_noise *n, uint64_t samp
     noise_normal4(eps, noise_block(noise_key(n->seed, n->purpose, n->step), sample, n->draw, (uint32_t)block));
 }
 
-double posterior_sample(float *z, const float *stats, size_t width, const struct posterior_noise *noise, uint64_t sample)
+double posterior_sample(float *z, const float *stats, size_t width, const struct posterior_noise *noise,
+                        uint64_t sample)
 {
     float eps[4] = {0};
     for (size_t j = 0; j < width; j++) {

@@ -12,7 +12,8 @@ struct posterior_noise {
 
 /* z (Z) = mu + exp(logvar / 2) eps for one sentence's stats (2Z); null noise: z = mu. Returns log p(z) - log q(z|x) in
  * nats, the importance weight's latent part. */
-double posterior_sample(float *z, const float *stats, size_t width, const struct posterior_noise *noise, uint64_t sample);
+double posterior_sample(float *z, const float *stats, size_t width, const struct posterior_noise *noise,
+                        uint64_t sample);
 
 /* z (Z) from the prior N(0, 1). */
 void prior_sample(float *z, size_t width, const struct posterior_noise *noise, uint64_t sample);

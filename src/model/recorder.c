@@ -14,12 +14,9 @@ struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim
         value *to;
         const struct dim *dim;
         enum pad_rule pad;
-    } inputs[] = {{"ids", &s.ids, n, PAD_MOST},
-                  {"id_order", &s.id_order, n, PAD_ROW},
-                  {"position", &s.position, n, PAD_MOST},
-                  {"position_order", &s.position_order, n, PAD_ROW},
-                  {"sentence", &s.sentence, n, PAD_ZERO},
-                  {"offsets", &s.offsets, offsets, PAD_LAST}};
+    } inputs[] = {{"ids", &s.ids, n, PAD_MOST},           {"id_order", &s.id_order, n, PAD_ROW},
+                  {"position", &s.position, n, PAD_MOST}, {"position_order", &s.position_order, n, PAD_ROW},
+                  {"sentence", &s.sentence, n, PAD_ZERO}, {"offsets", &s.offsets, offsets, PAD_LAST}};
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         snprintf(name, sizeof name, "%s.%s", stream, inputs[i].name);
         *inputs[i].to = graph_input(r->g, name, DTYPE_I32, 1, inputs[i].dim);
@@ -38,20 +35,21 @@ static value declare(struct recorder *r, const struct parameter *p)
     return graph_parameter(r->g, index);
 }
 
-value recorder_parameter(struct recorder *r, enum parameter_part part, struct parameter_init init, size_t rank, size_t rows,
-                         size_t columns, const char *format, ...)
+value recorder_parameter(struct recorder *r, enum parameter_part part, struct parameter_init init, size_t rank,
+                         size_t rows, size_t columns, const char *format, ...)
 {
     char name[128];
     va_list args;
     va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    return declare(r, &(struct parameter){.name = name, .rank = rank, .shape = {rows, columns}, .part = part,
-                                          .decay = rank > 1, .init = init});
+    return declare(
+        r, &(struct parameter){
+               .name = name, .rank = rank, .shape = {rows, columns}, .part = part, .decay = rank > 1, .init = init});
 }
 
-value recorder_linear(struct recorder *r, enum parameter_part part, value x, size_t width, double std, bool bias, bool gelu,
-                      const char *name)
+value recorder_linear(struct recorder *r, enum parameter_part part, value x, size_t width, double std, bool bias,
+                      bool gelu, const char *name)
 {
     value w = recorder_parameter(r, part, init_normal(std), 2, width, graph_width(r->g, x), "%s.weight", name);
     value b = bias ? recorder_parameter(r, part, init_constant(0), 1, width, 0, "%s.bias", name) : NO_VALUE;
@@ -62,19 +60,32 @@ value recorder_token_table(struct recorder *r, const char *stack)
 {
     bool encoder = !strcmp(stack, "encoder") && !r->config->share_embedding;
     return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, init_normal(0.02), 2, r->config->vocabulary,
-                              encoder ? r->config->encoder.width : r->config->decoder.width, "%s.embedding.token.weight",
-                              encoder ? "encoder" : "decoder");
+                              encoder ? r->config->encoder.width : r->config->decoder.width,
+                              "%s.embedding.token.weight", encoder ? "encoder" : "decoder");
 }
 
-/* The head computes in f32 in every precision. It starts informative: mu rows N(0, 0.1^2), logvar rows N(0, 0.02^2) with bias -3. */
+/* The head computes in f32 in every precision. It starts informative: mu rows N(0, 0.1^2), logvar rows N(0, 0.02^2)
+ * with bias -3. */
 value latent_head_record(struct recorder *r, value h)
 {
     size_t z = r->config->latent.width;
     graph_scope(r->g, "latent.head");
-    value w = declare(r, &(struct parameter){.name = "latent.head.weight", .rank = 2,
-                                             .shape = {2 * z, r->config->encoder.width}, .part = PART_LATENT, .decay = true, .master = true,
-                                             .init = init_normal(0.1), .tail = z, .init_tail = init_normal(0.02)});
-    value b = declare(r, &(struct parameter){.name = "latent.head.bias", .rank = 1, .shape = {2 * z}, .part = PART_LATENT, .master = true,
-                                             .init = init_constant(0), .tail = z, .init_tail = init_constant(-3)});
+    value w = declare(r, &(struct parameter){.name = "latent.head.weight",
+                                             .rank = 2,
+                                             .shape = {2 * z, r->config->encoder.width},
+                                             .part = PART_LATENT,
+                                             .decay = true,
+                                             .master = true,
+                                             .init = init_normal(0.1),
+                                             .tail = z,
+                                             .init_tail = init_normal(0.02)});
+    value b = declare(r, &(struct parameter){.name = "latent.head.bias",
+                                             .rank = 1,
+                                             .shape = {2 * z},
+                                             .part = PART_LATENT,
+                                             .master = true,
+                                             .init = init_constant(0),
+                                             .tail = z,
+                                             .init_tail = init_constant(-3)});
     return op_linear(r->g, op_cast(r->g, h, DTYPE_F32), w, b);
 }

@@ -1,4 +1,5 @@
-/* What the recording functions of a model share: the graph, the table of parameters, and the sequence that a stack reads.
+/* What the recording functions of a model share: the graph, the table of parameters, and the sequence that a stack
+ * reads.
  *
  * A stack has ONE recording function; its sequence is either packed (a slot's sentences in one row of tokens) or cached
  * (one new token per row, with keys and values of the earlier ones in state). */
@@ -15,17 +16,17 @@ struct recorder {
     struct parameters *parameters;
     const struct model_config *config;
     enum dtype precision; /* of the stacks */
-    bool training; /* dropout, word dropout and noise are on */
+    bool training;        /* dropout, word dropout and noise are on */
 };
 
 struct sequence {
     bool cached;
-    value ids, position;                          /* (N) i32                                    */
-    value id_order, position_order;               /* (N) i32, packed only                       */
-    value sentence, offsets;                      /* packed only                                */
-    value sample;                                 /* (S) u64, packed only                       */
-    const value *cache;                           /* (layers), cached only                      */
-    value history;                                /* (N, room) i32, cached only, optional       */
+    value ids, position;            /* (N) i32                                    */
+    value id_order, position_order; /* (N) i32, packed only                       */
+    value sentence, offsets;        /* packed only                                */
+    value sample;                   /* (S) u64, packed only                       */
+    const value *cache;             /* (layers), cached only                      */
+    value history;                  /* (N, room) i32, cached only, optional       */
 };
 
 /* A packed sequence's inputs, named "<stream>.ids" and so on; `rows` is its token dimension. */
@@ -47,14 +48,14 @@ static inline struct parameter_init init_constant(double mean)
 }
 
 /* y = x W^T (+ b) with parameters "<name>.weight" and, when `bias`, "<name>.bias". */
-value recorder_linear(struct recorder *r, enum parameter_part part, value x, size_t width, double std, bool bias, bool gelu,
-                      const char *name);
+value recorder_linear(struct recorder *r, enum parameter_part part, value x, size_t width, double std, bool bias,
+                      bool gelu, const char *name);
 
 /* The Transformer's token table of a stack (shared where the configuration says so). */
 value recorder_token_table(struct recorder *r, const char *stack);
 
-/* A Transformer stack: rows (N, D) after its last norm. `embedded` (S, D) is added to every input, `latent` (S, Z) gives
- * each layer its memory; both optional. */
+/* A Transformer stack: rows (N, D) after its last norm. `embedded` (S, D) is added to every input, `latent` (S, Z)
+ * gives each layer its memory; both optional. */
 value transformer_record(struct recorder *r, const char *name, const struct stack_config *c, enum parameter_part part,
                          const struct sequence *s, value embedded, value latent, bool causal);
 

@@ -42,7 +42,8 @@ static value accumulated(struct graph *g, value x)
 }
 
 elbo_status record_train(struct recording *out, const struct model_config *config, struct parameters *parameters,
-                         const struct graph_capacities *capacities, const struct train_recording *options, elbo_error *error)
+                         const struct graph_capacities *capacities, const struct train_recording *options,
+                         elbo_error *error)
 {
     struct recorder r;
     ELBO_TRY(begin(&r, out, "train", config, parameters, capacities, error));
@@ -80,7 +81,8 @@ elbo_status record_train(struct recording *out, const struct model_config *confi
         out->sum_loss = accumulated(g, elbo.loss);
         out->sum_kl_dim = accumulated(g, elbo.kl_dim);
         out->sum_moments = accumulated(g, out->moments);
-        struct autodiff_options autodiff = {.wanted = options->wanted, .policy = options->recompute, .add = &op_add_type};
+        struct autodiff_options autodiff = {
+            .wanted = options->wanted, .policy = options->recompute, .add = &op_add_type};
         graph_differentiate(g, elbo.loss, &autodiff, error);
     }
     return finish(out, error);
@@ -118,8 +120,8 @@ elbo_status record_score(struct recording *out, const struct model_config *confi
     return finish(out, error);
 }
 
-elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters, size_t rows,
-                        size_t room, bool history, elbo_error *error)
+elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters,
+                        size_t rows, size_t room, bool history, elbo_error *error)
 {
     struct recorder r;
     struct graph_capacities capacities = {{[DIM_DRAWS] = rows}};

@@ -32,7 +32,8 @@ static struct dropping dropping(const struct stack *t)
 static struct normed norm(struct stack *t, value x, value residual, const char *name)
 {
     value gamma = recorder_parameter(t->r, t->part, init_constant(1), 1, t->c->width, 0, "%s.weight", name);
-    value beta = t->bias ? recorder_parameter(t->r, t->part, init_constant(0), 1, t->c->width, 0, "%s.bias", name) : NO_VALUE;
+    value beta =
+        t->bias ? recorder_parameter(t->r, t->part, init_constant(0), 1, t->c->width, 0, "%s.bias", name) : NO_VALUE;
     return op_norm(t->r->g, x, &t->dropping, residual, gamma, beta, t->c->norm == NORM_RMSNORM);
 }
 
@@ -58,8 +59,9 @@ static value attention(struct stack *t, value x, size_t layer)
                                      t->r->config->latent.width, "%s.%zu.attention.memory.weight", t->name, layer);
         memory = op_linear(g, t->latent, w, NO_VALUE);
     }
-    value out = t->s->cached ? op_attention_cached(g, qkv, t->s->position, memory, t->s->history, t->s->cache[layer], &config)
-                             : op_attention(g, qkv, t->s->offsets, memory, &config);
+    value out = t->s->cached
+                    ? op_attention_cached(g, qkv, t->s->position, memory, t->s->history, t->s->cache[layer], &config)
+                    : op_attention(g, qkv, t->s->offsets, memory, &config);
     t->dropping = dropping(t);
     return linear(t, out, t->c->width, t->residual_std, false, layer, "attention.output");
 }

@@ -38,7 +38,8 @@ value op_attention(struct graph *g, value qkv, value offsets, value memory, cons
     node_in(g, n, 1, offsets);
     node_in(g, n, 2, memory);
     struct dim rows = op_rows(g, qkv);
-    value out = node_out(g, n, 0, "attention", graph_value(g, qkv)->dtype, 2, (struct dim[]){rows, {DIM_FIXED, c->heads * c->head_width}});
+    value out = node_out(g, n, 0, "attention", graph_value(g, qkv)->dtype, 2,
+                         (struct dim[]){rows, {DIM_FIXED, c->heads * c->head_width}});
     node_out(g, n, 1, "attention.lse", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, c->heads}});
     return out;
 }
@@ -100,10 +101,12 @@ static void gradient_rotary(struct autodiff *ad, const struct node *n)
 }
 
 /* Sentence lengths are not known here: as if all had the mean length, which is a lower bound. */
-static double products(const struct shape_view *s, unsigned rows, unsigned offsets, const struct attributes *a, double each)
+static double products(const struct shape_view *s, unsigned rows, unsigned offsets, const struct attributes *a,
+                       double each)
 {
     double tokens = (double)s->in[rows][0], sentences = (double)(s->in[offsets][0] ? s->in[offsets][0] - 1 : 0);
-    double keys = (sentences > 0 ? tokens / sentences : 0) * (a->i[ATTENTION_CAUSAL] ? 0.5 : 1) + (double)a->i[ATTENTION_MEMORY];
+    double keys =
+        (sentences > 0 ? tokens / sentences : 0) * (a->i[ATTENTION_CAUSAL] ? 0.5 : 1) + (double)a->i[ATTENTION_MEMORY];
     return each * tokens * keys * (double)(a->i[ATTENTION_HEADS] * a->i[ATTENTION_HEAD_WIDTH]);
 }
 
@@ -117,8 +120,10 @@ static double flops_backward(const struct shape_view *s, const struct attributes
     return products(s, 1, 2, a, 10);
 }
 
-const struct op_type op_attention_type = {.name = "attention", .index = OP_attention, .gradient = gradient, .flops = flops};
-const struct op_type op_attention_backward_type = {.name = "attention_backward", .index = OP_attention_backward, .accumulates = 3,
-                                                   .flops = flops_backward};
+const struct op_type op_attention_type = {
+    .name = "attention", .index = OP_attention, .gradient = gradient, .flops = flops};
+const struct op_type op_attention_backward_type = {
+    .name = "attention_backward", .index = OP_attention_backward, .accumulates = 3, .flops = flops_backward};
 const struct op_type op_attention_cached_type = {.name = "attention_cached", .index = OP_attention_cached};
-const struct op_type op_rotary_type = {.name = "rotary", .index = OP_rotary, .accumulates = 1, .cheap = true, .gradient = gradient_rotary};
+const struct op_type op_rotary_type = {
+    .name = "rotary", .index = OP_rotary, .accumulates = 1, .cheap = true, .gradient = gradient_rotary};

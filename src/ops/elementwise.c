@@ -111,10 +111,13 @@ static void gradient_dropout(struct autodiff *ad, const struct node *n)
     autodiff_write(ad, b, 0, n->in[0]);
 }
 
-const struct op_type op_add_type = {.name = "add", .index = OP_add, .accumulates = 1, .cheap = true, .gradient = gradient_add};
+const struct op_type op_add_type = {
+    .name = "add", .index = OP_add, .accumulates = 1, .cheap = true, .gradient = gradient_add};
 const struct op_type op_gelu_type = {.name = "gelu", .index = OP_gelu, .cheap = true, .gradient = gradient_gelu};
 const struct op_type op_gelu_backward_type = {.name = "gelu_backward", .index = OP_gelu_backward, .accumulates = 1};
-const struct op_type op_swiglu_type = {.name = "swiglu", .index = OP_swiglu, .cheap = true, .gradient = gradient_swiglu};
-const struct op_type op_swiglu_backward_type = {.name = "swiglu_backward", .index = OP_swiglu_backward, .accumulates = 1};
-const struct op_type op_dropout_type = {.name = "dropout", .index = OP_dropout, .accumulates = 1, .cheap = true,
-                                        .gradient = gradient_dropout};
+const struct op_type op_swiglu_type = {
+    .name = "swiglu", .index = OP_swiglu, .cheap = true, .gradient = gradient_swiglu};
+const struct op_type op_swiglu_backward_type = {
+    .name = "swiglu_backward", .index = OP_swiglu_backward, .accumulates = 1};
+const struct op_type op_dropout_type = {
+    .name = "dropout", .index = OP_dropout, .accumulates = 1, .cheap = true, .gradient = gradient_dropout};

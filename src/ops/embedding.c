@@ -13,7 +13,8 @@ value op_embedding(struct graph *g, value table, value ids, value order, value a
     node_in(g, n, 1, ids);
     node_in(g, n, 2, order);
     node_in(g, n, 3, add);
-    return node_out(g, n, 0, "embedding", graph_value(g, table)->dtype, 2, (struct dim[]){op_rows(g, ids), {DIM_FIXED, width}});
+    return node_out(g, n, 0, "embedding", graph_value(g, table)->dtype, 2,
+                    (struct dim[]){op_rows(g, ids), {DIM_FIXED, width}});
 }
 
 static void gradient(struct autodiff *ad, const struct node *n)
@@ -44,7 +45,7 @@ static double bytes_backward(const struct shape_view *s, double plain, double el
     return plain - 2 * (table - (rows < table ? rows : table)) * sizeof(float);
 }
 
-const struct op_type op_embedding_type = {.name = "embedding", .index = OP_embedding, .cheap = true, .gradient = gradient,
-                                          .bytes = bytes};
-const struct op_type op_embedding_backward_type = {.name = "embedding_backward", .index = OP_embedding_backward, .accumulates = 1,
-                                                   .bytes = bytes_backward};
+const struct op_type op_embedding_type = {
+    .name = "embedding", .index = OP_embedding, .cheap = true, .gradient = gradient, .bytes = bytes};
+const struct op_type op_embedding_backward_type = {
+    .name = "embedding_backward", .index = OP_embedding_backward, .accumulates = 1, .bytes = bytes_backward};

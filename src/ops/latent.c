@@ -1,4 +1,5 @@
-/* Gaussian latent: z = mu + exp(logvar / 2) eps;  KL(q || N(0, 1)) = (mu^2 + exp(logvar) - 1 - logvar) / 2 per dimension.
+/* Gaussian latent: z = mu + exp(logvar / 2) eps;  KL(q || N(0, 1)) = (mu^2 + exp(logvar) - 1 - logvar) / 2 per
+ * dimension.
  *
  *   stats (S, 2Z) mu | logvar      z (draws, Z)      kl (S, Z) nats
  *   dmu = dz + dkl mu;   dlogvar = dz eps exp(logvar / 2) / 2 + dkl (exp(logvar) - 1) / 2
@@ -46,5 +47,6 @@ value op_column_moments(struct graph *g, value x)
 }
 
 const struct op_type op_latent_type = {.name = "latent", .index = OP_latent, .cheap = true, .gradient = gradient};
-const struct op_type op_latent_backward_type = {.name = "latent_backward", .index = OP_latent_backward, .accumulates = 1};
+const struct op_type op_latent_backward_type = {
+    .name = "latent_backward", .index = OP_latent_backward, .accumulates = 1};
 const struct op_type op_column_moments_type = {.name = "column_moments", .index = OP_column_moments};

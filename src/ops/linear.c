@@ -1,5 +1,5 @@
-/* Linear: y = x W^T + b;  dx = dy W;  dW = dy^T x;  db = column sums of dy. With GELU: dy goes through its slope first; where a linear
- * op alone reads what GELU gave, its dx = (dy W) slope already. */
+/* Linear: y = x W^T + b;  dx = dy W;  dW = dy^T x;  db = column sums of dy. With GELU: dy goes through its slope first;
+ * where a linear op alone reads what GELU gave, its dx = (dy W) slope already. */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -125,8 +125,10 @@ static double bytes_input(const struct shape_view *s, double plain, double eleme
 
 const struct op_type op_linear_type = {
     .name = "linear", .index = OP_linear, .gradient = gradient, .recompute = recompute, .flops = flops};
-const struct op_type op_linear_backward_input_type = {
-    .name = "linear_backward_input", .index = OP_linear_backward_input, .accumulates = 1, .flops = flops_input,
-    .bytes = bytes_input};
+const struct op_type op_linear_backward_input_type = {.name = "linear_backward_input",
+                                                      .index = OP_linear_backward_input,
+                                                      .accumulates = 1,
+                                                      .flops = flops_input,
+                                                      .bytes = bytes_input};
 const struct op_type op_linear_backward_weight_type = {
     .name = "linear_backward_weight", .index = OP_linear_backward_weight, .accumulates = 3, .flops = flops_weight};

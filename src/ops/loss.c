@@ -1,8 +1,9 @@
 /* The reconstruction loss and the ELBO.
  *
- * nll_n = logsumexp(y_n W^T) - y_n . W[label_n].  Its weight in the loss does not depend on it (op_elbo's gradient reads
- * the step's scalars only), so in training one fused op, placed at the head of the backward pass, computes nll, dy and dW
- * from one set of logits per chunk of rows; the forward node does not run and what reads nll runs after the fused op. */
+ * nll_n = logsumexp(y_n W^T) - y_n . W[label_n].  Its weight in the loss does not depend on it (op_elbo's gradient
+ * reads the step's scalars only), so in training one fused op, placed at the head of the backward pass, computes nll,
+ * dy and dW from one set of logits per chunk of rows; the forward node does not run and what reads nll runs after the
+ * fused op. */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -87,10 +88,15 @@ static double flops_train(const struct shape_view *s, const struct attributes *a
     return 3 * flops(s, a);
 }
 
-const struct op_type op_linear_cross_entropy_type = {.name = "linear_cross_entropy", .index = OP_linear_cross_entropy,
-                                                     .gradient = gradient_cross_entropy, .flops = flops, .bytes = bytes};
-const struct op_type op_linear_cross_entropy_train_type = {.name = "linear_cross_entropy_train", .index = OP_linear_cross_entropy_train,
-                                                           .accumulates = 6, .flops = flops_train,
+const struct op_type op_linear_cross_entropy_type = {.name = "linear_cross_entropy",
+                                                     .index = OP_linear_cross_entropy,
+                                                     .gradient = gradient_cross_entropy,
+                                                     .flops = flops,
+                                                     .bytes = bytes};
+const struct op_type op_linear_cross_entropy_train_type = {.name = "linear_cross_entropy_train",
+                                                           .index = OP_linear_cross_entropy_train,
+                                                           .accumulates = 6,
+                                                           .flops = flops_train,
                                                            .bytes = bytes_train};
 const struct op_type op_elbo_type = {.name = "elbo", .index = OP_elbo, .gradient = gradient_elbo};
 const struct op_type op_elbo_backward_type = {.name = "elbo_backward", .index = OP_elbo_backward};

@@ -8,7 +8,8 @@
 
 enum { SENTENCE = 4, POSITION, SAMPLE }; /* inputs of the norm; in its gradient each stands one further */
 
-struct normed op_norm(struct graph *g, value x, const struct dropping *dropping, value residual, value gamma, value beta, bool rms)
+struct normed op_norm(struct graph *g, value x, const struct dropping *dropping, value residual, value gamma,
+                      value beta, bool rms)
 {
     struct normed none = {NO_VALUE, NO_VALUE};
     size_t width = graph_width(g, x);

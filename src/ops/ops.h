@@ -2,8 +2,8 @@
  * graph) and names no backend. N tokens, S sentences, D width, Z latent, V vocabulary, H heads, Hk key/value heads,
  * W head width, M latent keys per layer.
  *
- * Everything is f32 unless said. In a graph of bf16 precision the weights read as bf16, and an op's output has the type of
- * its first operand; statistics (of norm, softmax, latent, loss) and gradients of weights are f32 always. */
+ * Everything is f32 unless said. In a graph of bf16 precision the weights read as bf16, and an op's output has the type
+ * of its first operand; statistics (of norm, softmax, latent, loss) and gradients of weights are f32 always. */
 #ifndef OPS_OPS_H
 #define OPS_OPS_H
 
@@ -30,8 +30,8 @@ struct token_rows {
     value sentence, position, sample; /* (N) i32 row -> sentence, row -> position; (S) u64 global sample index */
 };
 
-/* Inverted dropout by addressed noise: coordinate = position * width + column. Its purpose is "scope.what", the scope being
- * the one in which op_dropping is called. p = 0: none. */
+/* Inverted dropout by addressed noise: coordinate = position * width + column. Its purpose is "scope.what", the scope
+ * being the one in which op_dropping is called. p = 0: none. */
 struct dropping {
     struct token_rows rows;
     double p;
@@ -53,9 +53,10 @@ struct normed {
     value sum; /* (N, D) dropout(x) + residual; x without one */
 };
 
-/* Layer norm (Ba et al. 2016), or RMS norm without bias (Zhang and Sennrich 2019), epsilon 1e-5: of x, or of dropout(x) +
- * residual. Without a residual nothing is dropped; `dropping` may be null. */
-struct normed op_norm(struct graph *g, value x, const struct dropping *dropping, value residual, value gamma, value beta, bool rms);
+/* Layer norm (Ba et al. 2016), or RMS norm without bias (Zhang and Sennrich 2019), epsilon 1e-5: of x, or of dropout(x)
+ * + residual. Without a residual nothing is dropped; `dropping` may be null. */
+struct normed op_norm(struct graph *g, value x, const struct dropping *dropping, value residual, value gamma,
+                      value beta, bool rms);
 
 /* ---- attention ---- */
 
@@ -71,8 +72,9 @@ struct attention_config {
 value op_attention(struct graph *g, value qkv, value offsets, value memory, const struct attention_config *config);
 
 /* The same for one new token per row: appends its key and value to the cache at `position` and attends to all up to it.
- * qkv (R, (H + 2 Hk) W), position (R) i32, cache (R, T, 2, Hk W) state. history (R, T) i32, optional: the row whose cache holds
- * this row's position j, for every j before its own: so rows are continued by others without their caches being copied. */
+ * qkv (R, (H + 2 Hk) W), position (R) i32, cache (R, T, 2, Hk W) state. history (R, T) i32, optional: the row whose
+ * cache holds this row's position j, for every j before its own: so rows are continued by others without their caches
+ * being copied. */
 value op_attention_cached(struct graph *g, value qkv, value position, value memory, value history, value cache,
                           const struct attention_config *config);
 
@@ -109,9 +111,9 @@ value op_column_moments(struct graph *g, value x);
 
 /* ---- loss ---- */
 
-/* nll (N) = -log softmax(y w^T)[label] in nats, no (N, V) tensor. y (N, D), w (V, D), labels (N) i32; a row whose label is
- * negative has no loss. In training one
- * fused op computes it together with both gradients (the logits of a chunk are overwritten by their gradient). */
+/* nll (N) = -log softmax(y w^T)[label] in nats, no (N, V) tensor. y (N, D), w (V, D), labels (N) i32; a row whose label
+ * is negative has no loss. In training one fused op computes it together with both gradients (the logits of a chunk are
+ * overwritten by their gradient). */
 value op_linear_cross_entropy(struct graph *g, value y, value w, value labels);
 
 /* Step scalars that the loss reads: an input of ELBO_WEIGHTS f32. */
@@ -145,8 +147,8 @@ value op_swiglu(struct graph *g, value x); /* (N, 2F) gate | up -> (N, F) silu(g
 
 /* ---- optimizer: ranges of the arenas, bound as inputs of an update graph ---- */
 
-/* What the last update decided, kept in the backend's memory as f32: so no step waits for the host to learn whether the one
- * before it was applied. Whatever depends on the count of updates comes in two rows, for both answers. */
+/* What the last update decided, kept in the backend's memory as f32: so no step waits for the host to learn whether the
+ * one before it was applied. Whatever depends on the count of updates comes in two rows, for both answers. */
 enum { CONTROL_APPLIED, CONTROL_NORM, CONTROL_FINITE, CONTROL_SIZE };
 /* y (K) = row CONTROL_APPLIED of rows (2, K). */
 value op_select_row(struct graph *g, value rows, value control);
@@ -157,28 +159,44 @@ void op_accumulate(struct graph *g, value sum, value x);
 enum { NORM_SQUARED, NORM_NOT_FINITE, NORM_RECORD };
 /* record (NORM_RECORD) = sum of squares in a fixed order over blocks of 1,024, and the number of values not finite. */
 value op_squared_norm(struct graph *g, value gradient);
-/* The same in two parts with the same bits, for a gradient of which ranks have pieces. sums (ceil(N / SQUARES_BLOCK)), doubles, an input
- * that is written: of gradient (N). record from sums (any), in which block i lies at at[i] (i32). */
+/* The same in two parts with the same bits, for a gradient of which ranks have pieces. sums (ceil(N / SQUARES_BLOCK)),
+ * doubles, an input that is written: of gradient (N). record from sums (any), in which block i lies at at[i] (i32). */
 enum { SQUARES_BLOCK = 1024 };
 void op_block_squares(struct graph *g, value sums, value gradient);
 value op_combined_norm(struct graph *g, value sums, value at);
 
 /* Step scalars of one group. */
-enum { STEP_LEARNING_RATE, STEP_GRADIENT_SCALE, STEP_DECAY, STEP_BETA1, STEP_ONE_MINUS_BETA1, STEP_BETA2, STEP_ONE_MINUS_BETA2,
-       STEP_EPSILON, STEP_CORRECTION1, STEP_CORRECTION2, STEP_MOMENTUM, STEP_APPLY, STEP_SCALARS };
-/* The guard: norm = square root of the sum of up to MOST_NORMS squared norms. The update is applied where it and `loss` are
- * finite and settings[GUARD_SKIP] is 0. scalars (K, STEP_SCALARS) = the row of `rows` (2, K, STEP_SCALARS) that `control` as
- * it was selects, each gradient scale times min(1, clip / norm) (no clip where GUARD_CLIP is 0), STEP_APPLY = applied;
- * control = the new decision. */
+enum {
+    STEP_LEARNING_RATE,
+    STEP_GRADIENT_SCALE,
+    STEP_DECAY,
+    STEP_BETA1,
+    STEP_ONE_MINUS_BETA1,
+    STEP_BETA2,
+    STEP_ONE_MINUS_BETA2,
+    STEP_EPSILON,
+    STEP_CORRECTION1,
+    STEP_CORRECTION2,
+    STEP_MOMENTUM,
+    STEP_APPLY,
+    STEP_SCALARS
+};
+/* The guard: norm = square root of the sum of up to MOST_NORMS squared norms. The update is applied where it and `loss`
+ * are finite and settings[GUARD_SKIP] is 0. scalars (K, STEP_SCALARS) = the row of `rows` (2, K, STEP_SCALARS) that
+ * `control` as it was selects, each gradient scale times min(1, clip / norm) (no clip where GUARD_CLIP is 0),
+ * STEP_APPLY = applied; control = the new decision. */
 enum { GUARD_CLIP, GUARD_SKIP, GUARD_SETTINGS, MOST_NORMS = 8 };
-void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows, value settings);
+void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows,
+              value settings);
 
-/* AdamW (Loshchilov and Hutter 2019): decay is the learning rate times the weight decay, decoupled. `working`: the weights
- * again in bf16, optional. Moments are f32 or bf16; the latter are stored with stochastic rounding: the 16 bits that a bf16
- * lacks carry when noise of as many bits is added, so the mean over the noise is the f32 value. The noise is addressed by the
- * run's seed, the step and the element's index in the arena, `first` being that of the range's first. */
+/* AdamW (Loshchilov and Hutter 2019): decay is the learning rate times the weight decay, decoupled. `working`: the
+ * weights again in bf16, optional. Moments are f32 or bf16; the latter are stored with stochastic rounding: the 16 bits
+ * that a bf16 lacks carry when noise of as many bits is added, so the mean over the noise is the f32 value. The noise
+ * is addressed by the run's seed, the step and the element's index in the arena, `first` being that of the range's
+ * first. */
 enum { ATTR_MOMENTS_FIRST = 0 };
-void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars, size_t first);
+void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient,
+              value scalars, size_t first);
 void op_sgd(struct graph *g, value weights, value working, value moment, value gradient, value scalars, size_t first);
 
 /* ---- for the rules themselves ---- */

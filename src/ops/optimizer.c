@@ -33,7 +33,8 @@ value op_select_row(struct graph *g, value rows, value control)
     return node_out(g, n, 0, "select", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, graph_width(g, rows)}});
 }
 
-void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows, value settings)
+void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows,
+              value settings)
 {
     struct node *n = count <= MOST_NORMS ? graph_node(g, &op_guard_type) : NULL;
     if (!n) {
@@ -56,7 +57,8 @@ static void place_moments(struct node *n, size_t first)
     n->attr.purpose = noise_purpose("optimizer.moments");
 }
 
-void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient, value scalars, size_t first)
+void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient,
+              value scalars, size_t first)
 {
     struct node *n = graph_node(g, &op_adamw_type);
     place_moments(n, first);

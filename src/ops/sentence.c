@@ -71,6 +71,6 @@ value op_segment_sum(struct graph *g, value x, value offsets, enum dim_kind rows
 
 const struct op_type op_pool_type = {.name = "pool", .index = OP_pool, .gradient = gradient_pool};
 const struct op_type op_pool_backward_type = {.name = "pool_backward", .index = OP_pool_backward, .accumulates = 3};
-const struct op_type op_broadcast_add_type = {.name = "broadcast_add", .index = OP_broadcast_add, .cheap = true,
-                                              .gradient = gradient_broadcast};
+const struct op_type op_broadcast_add_type = {
+    .name = "broadcast_add", .index = OP_broadcast_add, .cheap = true, .gradient = gradient_broadcast};
 const struct op_type op_segment_sum_type = {.name = "segment_sum", .index = OP_segment_sum, .accumulates = 1};

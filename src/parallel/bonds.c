@@ -84,7 +84,8 @@ static void look(struct bonds *bonds, size_t i)
 size_t bonds_lost(struct bonds *bonds)
 {
     if (!(bonds->since > 0) && bonds->count && poll(bonds->polled, bonds->count, 0) > 0)
-        for (size_t i = bonds->count; i-- > 0 && !(bonds->since > 0);) /* from the end: drop() moves the last one into the gap */
+        for (size_t i = bonds->count;
+             i-- > 0 && !(bonds->since > 0);) /* from the end: drop() moves the last one into the gap */
             if (bonds->polled[i].revents) look(bonds, i);
     return bonds->since > 0 && clock_seconds() - bonds->since >= grace ? bonds->lost : BONDS_NONE;
 }
@@ -93,7 +94,8 @@ void bonds_say_farewell(int fd)
 {
     unsigned char frame[WIRE_HEADER];
     wire_farewell(frame);
-    send(fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT); /* where that fails the other end has gone, and needs none */
+    send(fd, frame, sizeof frame,
+         MSG_NOSIGNAL | MSG_DONTWAIT); /* where that fails the other end has gone, and needs none */
 }
 
 void bonds_close(struct bonds *bonds, bool farewell)

@@ -47,7 +47,8 @@ static elbo_status append_parts(struct buckets *b, const struct bucket *whole, s
 }
 
 /* (parameters) in the order of readiness; within a group that is the order of the arena. */
-static size_t list_finished(struct finished *list, const struct parameter **sorted, const struct parameters *p, const size_t *ready)
+static size_t list_finished(struct finished *list, const struct parameter **sorted, const struct parameters *p,
+                            const size_t *ready)
 {
     size_t n = parameters_count(p), group = 0, latest = 0;
     const struct parameter_group *groups = parameters_groups(p), *last = NULL;
@@ -72,8 +73,8 @@ static void add_range(struct bucket *b, size_t first, size_t end)
     b->elements += end - first;
 }
 
-static elbo_status fill(struct buckets *b, const struct finished *list, size_t n, const struct parameters *p, size_t figures, size_t room,
-                        elbo_error *error)
+static elbo_status fill(struct buckets *b, const struct finished *list, size_t n, const struct parameters *p,
+                        size_t figures, size_t room, elbo_error *error)
 {
     const struct parameter_group *groups = parameters_groups(p);
     size_t from[GROUPS], to[GROUPS], arena = parameters_arena_elements(p), waiting = 0;
@@ -95,14 +96,15 @@ static elbo_status fill(struct buckets *b, const struct finished *list, size_t n
     return ELBO_OK;
 }
 
-elbo_status buckets_create(struct buckets *b, const struct parameters *p, const size_t *ready, size_t figures, size_t room,
-                           elbo_error *error)
+elbo_status buckets_create(struct buckets *b, const struct parameters *p, const size_t *ready, size_t figures,
+                           size_t room, elbo_error *error)
 {
     size_t n = parameters_count(p);
     struct finished *list = malloc((n + 1) * sizeof *list);
     const struct parameter **sorted = malloc((n + 1) * sizeof *sorted);
     *b = (struct buckets){0};
-    elbo_status status = list && sorted ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the buckets of gradients");
+    elbo_status status =
+        list && sorted ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the buckets of gradients");
     if (!status) status = fill(b, list, list_finished(list, sorted, p, ready), p, figures, room, error);
     free(list);
     free(sorted);

@@ -19,8 +19,10 @@
 static void place(int from, int to)
 {
     if (from < 0) return;
-    if (from == to) fcntl(to, F_SETFD, 0);
-    else dup2(from, to);
+    if (from == to)
+        fcntl(to, F_SETFD, 0);
+    else
+        dup2(from, to);
 }
 
 /* Standard input: a group that is not the terminal's would be stopped by reading from it. */
@@ -42,8 +44,8 @@ static void set_variables(const struct child_plan *plan, int beat)
     setenv("ELBO_HEARTBEAT_FD", number, 1);
 }
 
-/* Never returns: the program runs, or errno goes into `report` and the process kills itself, which runs no exit handler of
- * the launcher's. */
+/* Never returns: the program runs, or errno goes into `report` and the process kills itself, which runs no exit handler
+ * of the launcher's. */
 static void become(const struct child_plan *plan, pid_t launcher, int output, int beat, int report)
 {
     setpgid(0, 0);
@@ -54,7 +56,8 @@ static void become(const struct child_plan *plan, pid_t launcher, int output, in
     if (!plan->own_errors) place(output, STDERR_FILENO);
     set_variables(plan, beat);
     for (const int *number = (const int[]){SIGPIPE, SIGTERM, SIGINT, SIGUSR1, 0}; *number; number++)
-        signal(*number, SIG_DFL); /* a shell's background process ignores SIGINT; what is sent on to a rank must reach it */
+        signal(*number,
+               SIG_DFL); /* a shell's background process ignores SIGINT; what is sent on to a rank must reach it */
     sigprocmask(SIG_SETMASK, plan->mask, NULL);
     execvp(plan->command[0], plan->command);
     int number = errno;
@@ -75,8 +78,8 @@ static void close_pair(int pair[2])
 static bool open_pairs(int output[2], int beat[2], int report[2], const struct child_plan *plan)
 {
     bool piped = !plan->own_output || !plan->own_errors;
-    return (!piped || !pipe2(output, O_CLOEXEC)) && (!plan->heartbeat || !socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, beat)) &&
-           !pipe2(report, O_CLOEXEC);
+    return (!piped || !pipe2(output, O_CLOEXEC)) &&
+           (!plan->heartbeat || !socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, beat)) && !pipe2(report, O_CLOEXEC);
 }
 
 elbo_status child_start(struct child *child, const struct child_plan *plan, elbo_error *error)

@@ -12,9 +12,9 @@ struct need {
 
 struct gathering {
     struct gathering_options o;
-    struct need *needs;      /* (buckets) in the order in which they travel */
+    struct need *needs; /* (buckets) in the order in which they travel */
     struct transfer *transfers;
-    size_t begun, through;   /* of the needs: sent off; there               */
+    size_t begun, through; /* of the needs: sent off; there               */
     bool under_way;
 };
 
@@ -28,7 +28,8 @@ static int by_step(const void *a, const void *b)
 static bool holds(const struct bucket *b, const struct parameter *p)
 {
     for (size_t i = 0; i < b->ranges; i++)
-        if (b->range[i].first < p->offset + p->elements && p->offset < b->range[i].first + b->range[i].count) return true;
+        if (b->range[i].first < p->offset + p->elements && p->offset < b->range[i].first + b->range[i].count)
+            return true;
     return false;
 }
 

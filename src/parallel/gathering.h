@@ -1,8 +1,9 @@
-/* The weights that ranks have updated by pieces (buckets.h), back on every rank: bucket by bucket in the order in which a slot reads them,
- * beside its forward pass, which waits for a bucket only where it is needed.
+/* The weights that ranks have updated by pieces (buckets.h), back on every rank: bucket by bucket in the order in which
+ * a slot reads them, beside its forward pass, which waits for a bucket only where it is needed.
  *
- * gathering_step comes before each step of a slot's schedule, with the number of those behind it; the first begins, and with the last all
- * is there. Nothing else may be exchanged between ranks meanwhile, unless gathering_finish came before. */
+ * gathering_step comes before each step of a slot's schedule, with the number of those behind it; the first begins, and
+ * with the last all is there. Nothing else may be exchanged between ranks meanwhile, unless gathering_finish came
+ * before. */
 #ifndef PARALLEL_GATHERING_H
 #define PARALLEL_GATHERING_H
 
@@ -15,11 +16,11 @@ enum { GATHERING_ARENAS = 2 };
 struct gathering_options {
     struct backend *backend;
     struct collectives *collectives;
-    const struct buckets *buckets;       /* outlive the gathering, as the parameters   */
+    const struct buckets *buckets; /* outlive the gathering, as the parameters   */
     const struct parameters *parameters;
-    unsigned groups;                     /* bit g: of group g                          */
-    const struct graph *slot;            /* of which the steps are                     */
-    struct weight_arenas arenas;         /* working null: there is none; else masters travel only where the slot reads them */
+    unsigned groups;             /* bit g: of group g                          */
+    const struct graph *slot;    /* of which the steps are                     */
+    struct weight_arenas arenas; /* working null: there is none; else masters travel only where the slot reads them */
 };
 
 struct gathering;

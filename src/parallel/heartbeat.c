@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-/* The descriptor is a socket that the launcher left open: send() refuses whatever else a stray variable may name, and neither
- * waits nor raises SIGPIPE. */
+/* The descriptor is a socket that the launcher left open: send() refuses whatever else a stray variable may name, and
+ * neither waits nor raises SIGPIPE. */
 void launcher_heartbeat(void)
 {
     const char *text = getenv("ELBO_HEARTBEAT_FD");

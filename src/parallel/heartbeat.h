@@ -1,4 +1,5 @@
-/* A rank's sign of life for `elbo launch --hang-timeout`: call it once a step. A microsecond; nothing where nobody listens. */
+/* A rank's sign of life for `elbo launch --hang-timeout`: call it once a step. A microsecond; nothing where nobody
+ * listens. */
 #ifndef PARALLEL_HEARTBEAT_H
 #define PARALLEL_HEARTBEAT_H
 

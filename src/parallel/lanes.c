@@ -39,7 +39,8 @@ size_t lanes_joined(size_t lanes, struct lane_run own, size_t lane)
 {
     struct lane_run node = {0, lanes};
     size_t joined = 0;
-    /* Down to the lane: every whole node of the rank that ends with it is complete now, and its left part was set aside. */
+    /* Down to the lane: every whole node of the rank that ends with it is complete now, and its left part was set
+     * aside. */
     while (node.count > 1) {
         size_t left = lanes_left(node.count);
         if (within(node, own) && node.first + node.count == lane + 1) joined++;

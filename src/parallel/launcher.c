@@ -25,27 +25,27 @@ static const double never = 1e300;
 struct rank {
     struct child child;
     struct prefix prefix;
-    double beaten;           /* when its last beat came, or it began */
+    double beaten; /* when its last beat came, or it began */
 };
 
 /* How a start of the job went, by its first failure. */
 struct verdict {
-    bool failed, mendable;   /* mendable: a restart may go better */
-    int code;                /* for the launcher's end            */
+    bool failed, mendable; /* mendable: a restart may go better */
+    int code;              /* for the launcher's end            */
     char text[400];
 };
 
 struct job {
     const struct launch *launch;
-    struct rank *ranks;      /* (count)                                   */
+    struct rank *ranks; /* (count)                                   */
     size_t count, alive;
-    struct pollfd *polled;   /* (1 + 2 count)                             */
-    int signals;             /* signalfd                                  */
+    struct pollfd *polled; /* (1 + 2 count)                             */
+    int signals;           /* signalfd                                  */
     sigset_t old_mask;
     unsigned restart;
-    bool forwarded[NSIG];    /* what was sent on                          */
-    unsigned asked;          /* times somebody wants an end               */
-    bool ending;             /* ranks are being ended: nothing else counts */
+    bool forwarded[NSIG]; /* what was sent on                          */
+    unsigned asked;       /* times somebody wants an end               */
+    bool ending;          /* ranks are being ended: nothing else counts */
     double kill_at;
     struct stopped stopped;
     struct verdict verdict;
@@ -67,15 +67,19 @@ static void say(const struct job *j, const char *format, ...)
 /* "rank 3", or the command's own name. */
 static const char *who(char out[128], const struct job *j, size_t index)
 {
-    if (j->launch->ranks) snprintf(out, 128, "rank %zu", index);
-    else snprintf(out, 128, "%.120s", j->launch->command[0]);
+    if (j->launch->ranks)
+        snprintf(out, 128, "rank %zu", index);
+    else
+        snprintf(out, 128, "%.120s", j->launch->command[0]);
     return out;
 }
 
 static void how(char *out, size_t room, int status)
 {
-    if (WIFSIGNALED(status)) snprintf(out, room, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-    else snprintf(out, room, "ended with exit code %d", WEXITSTATUS(status));
+    if (WIFSIGNALED(status))
+        snprintf(out, room, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        snprintf(out, room, "ended with exit code %d", WEXITSTATUS(status));
 }
 
 /* ---- the end of a rank ---- */
@@ -98,7 +102,8 @@ static int code_of(int status)
 /* Other launchers and shells say 128 + signal of what was killed. */
 static bool is_mendable(const struct job *j, int code)
 {
-    /* Not a code of elbo's: the launcher's, or its library's in a rank. 1 is what mpirun says when it has lost sight of one. */
+    /* Not a code of elbo's: the launcher's, or its library's in a rank. 1 is what mpirun says when it has lost sight of
+     * one. */
     if (!j->launch->ranks && (code == ELBO_INTERNAL || code > ELBO_PEER)) return true;
     return code == ELBO_DEVICE || code == ELBO_PEER || (code > 128 && code < 128 + NSIG);
 }
@@ -124,7 +129,8 @@ static void judge(struct job *j, size_t index, int status)
     end_all(j);
 }
 
-/* Is the second end a likelier cause of the job's than the first? Who was killed comes before who failed for lack of it. */
+/* Is the second end a likelier cause of the job's than the first? Who was killed comes before who failed for lack of
+ * it. */
 static bool is_worse(const struct job *j, int before, int status)
 {
     bool was_orderly = is_orderly(j, code_of(before)), orderly = is_orderly(j, code_of(status));
@@ -173,8 +179,10 @@ static void read_signals(struct job *j)
     struct signalfd_siginfo info;
     bool ended = false;
     while (read(j->signals, &info, sizeof info) == sizeof info) {
-        if (info.ssi_signo == SIGCHLD) ended = true;
-        else forward(j, (int)info.ssi_signo);
+        if (info.ssi_signo == SIGCHLD)
+            ended = true;
+        else
+            forward(j, (int)info.ssi_signo);
     }
     if (ended) reap(j);
 }
@@ -217,7 +225,8 @@ static void look_for_hangs(struct job *j)
     char name[128];
     if (clock_seconds() < hangs_at(j, &which)) return;
     j->verdict = (struct verdict){.failed = true, .mendable = true, .code = 128 + SIGKILL};
-    snprintf(j->verdict.text, sizeof j->verdict.text, "%s hangs: no heartbeat for %.3g s", who(name, j, which), j->launch->hang_timeout);
+    snprintf(j->verdict.text, sizeof j->verdict.text, "%s hangs: no heartbeat for %.3g s", who(name, j, which),
+             j->launch->hang_timeout);
     say(j, "%s; ending all", j->verdict.text);
     end_all(j);
 }
@@ -233,7 +242,8 @@ static void look_for_stopped(struct job *j)
     double seconds = looks_for_stopped(j) ? stopped_seconds(&j->stopped) : 0;
     if (seconds < j->launch->hang_timeout || !looks_for_stopped(j)) return;
     j->verdict = (struct verdict){.failed = true, .mendable = true, .code = 128 + SIGKILL};
-    snprintf(j->verdict.text, sizeof j->verdict.text, "process %d has been stopped for %.3g s", (int)j->stopped.pid, seconds);
+    snprintf(j->verdict.text, sizeof j->verdict.text, "process %d has been stopped for %.3g s", (int)j->stopped.pid,
+             seconds);
     say(j, "%s; ending all", j->verdict.text);
     end_all(j);
 }
@@ -340,7 +350,8 @@ static elbo_status run_all(struct job *j, elbo_error *error)
 {
     for (;; j->restart++) {
         ELBO_TRY(run_once(j, error));
-        if (!j->verdict.failed || !j->verdict.mendable || j->asked || j->restart == j->launch->max_restarts) return ELBO_OK;
+        if (!j->verdict.failed || !j->verdict.mendable || j->asked || j->restart == j->launch->max_restarts)
+            return ELBO_OK;
         if (!wait_to_restart(j)) return ELBO_OK;
     }
 }
@@ -349,9 +360,13 @@ static void report(const struct job *j, elbo_error *error)
 {
     const struct verdict *v = &j->verdict;
     if (!v->code) return;
-    const char *hint = v->failed && j->launch->max_restarts && !v->mendable && !j->asked ? "; starting again would not mend it" : "";
-    if (j->restart) elbo_fail(error, ELBO_INTERNAL, "%s, after %u restart%s%s", v->text, j->restart, j->restart > 1 ? "s" : "", hint);
-    else elbo_fail(error, ELBO_INTERNAL, "%s%s", v->text, hint);
+    const char *hint =
+        v->failed && j->launch->max_restarts && !v->mendable && !j->asked ? "; starting again would not mend it" : "";
+    if (j->restart)
+        elbo_fail(error, ELBO_INTERNAL, "%s, after %u restart%s%s", v->text, j->restart, j->restart > 1 ? "s" : "",
+                  hint);
+    else
+        elbo_fail(error, ELBO_INTERNAL, "%s%s", v->text, hint);
 }
 
 /* Signals come by a descriptor from here on; `old` is what was before. */

@@ -11,8 +11,8 @@
 
 /* ---- rank 0: meeting_serve.c ---- */
 
-/* Gives `bytes` to every other rank, over the connections of the listening sockets, which stay open. `name` is "host:port",
- * for messages; `began` and `deadline` are times of clock_seconds(). */
+/* Gives `bytes` to every other rank, over the connections of the listening sockets, which stay open. `name` is
+ * "host:port", for messages; `began` and `deadline` are times of clock_seconds(). */
 struct meeting {
     const struct ranks *ranks;
     const unsigned char *key; /* (WIRE_KEY) */
@@ -35,8 +35,9 @@ enum joined {
     JOIN_FALSE,   /* the answer was not made with the job's secret               */
 };
 
-/* One conversation over a socket that connects or is connected, until `until` (clock_seconds()). `bytes` (size) are written
- * only when the result is JOIN_DONE. The socket stays open. */
-enum joined meeting_join(void *bytes, size_t size, int fd, const struct ranks *ranks, const unsigned char key[WIRE_KEY], double until);
+/* One conversation over a socket that connects or is connected, until `until` (clock_seconds()). `bytes` (size) are
+ * written only when the result is JOIN_DONE. The socket stays open. */
+enum joined meeting_join(void *bytes, size_t size, int fd, const struct ranks *ranks, const unsigned char key[WIRE_KEY],
+                         double until);
 
 #endif

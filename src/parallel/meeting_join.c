@@ -24,7 +24,10 @@ static bool wait_for(int fd, short events, double until)
 
 static enum joined as_joined(enum wire_result result)
 {
-    return result == WIRE_WAIT ? JOIN_SILENT : result == WIRE_CLOSED ? JOIN_CLOSED : result == WIRE_WRONG ? JOIN_FOREIGN : JOIN_DONE;
+    return result == WIRE_WAIT     ? JOIN_SILENT
+           : result == WIRE_CLOSED ? JOIN_CLOSED
+           : result == WIRE_WRONG  ? JOIN_FOREIGN
+                                   : JOIN_DONE;
 }
 
 static enum joined say(struct wire *wire, double until)
@@ -43,7 +46,8 @@ static enum joined hear(struct wire *wire, enum wire_kind due, size_t size, doub
     return as_joined(result);
 }
 
-static enum joined meet(void *bytes, struct wire *wire, struct wire_terms *terms, const unsigned char key[WIRE_KEY], double until)
+static enum joined meet(void *bytes, struct wire *wire, struct wire_terms *terms, const unsigned char key[WIRE_KEY],
+                        double until)
 {
     enum joined result;
     randombytes_buf(terms->nonce[0], WIRE_NONCE);
@@ -65,7 +69,8 @@ static enum joined meet(void *bytes, struct wire *wire, struct wire_terms *terms
     return good ? JOIN_DONE : JOIN_FALSE;
 }
 
-enum joined meeting_join(void *bytes, size_t size, int fd, const struct ranks *ranks, const unsigned char key[WIRE_KEY], double until)
+enum joined meeting_join(void *bytes, size_t size, int fd, const struct ranks *ranks, const unsigned char key[WIRE_KEY],
+                         double until)
 {
     struct wire_terms terms = {(uint32_t)ranks->rank, (uint32_t)ranks->world, ranks->restart, (uint32_t)size, {{0}}};
     if (!wait_for(fd, POLLOUT, until)) {

@@ -1,7 +1,7 @@
 /* Rank 0's side of the meeting: many conversations at once (wire.h), in one loop around poll().
  *
- * A stranger holds a place in the table of connections and nothing else. Strangers are closed after a few seconds; when the
- * table is full, the oldest of them gives way, so that no number of silent connections keeps a rank out. */
+ * A stranger holds a place in the table of connections and nothing else. Strangers are closed after a few seconds; when
+ * the table is full, the oldest of them gives way, so that no number of silent connections keeps a rank out. */
 #include "parallel/meeting.h"
 
 #include "base/log.h"
@@ -28,11 +28,11 @@ struct host {
     const struct meeting *meeting;
     const void *bytes;
     uint32_t size;
-    bool *served;          /* (world)                             */
+    bool *served; /* (world)                             */
     size_t missing;
     struct guest **guests; /* (room), the first `count` are there */
     size_t count, room;
-    struct pollfd *polled; /* (listening + room)                  */
+    struct pollfd *polled;           /* (listening + room)                  */
     size_t false_proofs, other_jobs; /* for the message           */
 };
 
@@ -77,11 +77,15 @@ static elbo_status accept_all(struct host *h, int listening, elbo_error *error)
 {
     for (int i = 0; i < ACCEPTS; i++) {
         int fd = sockets_accept(listening);
-        if (fd >= 0) ELBO_TRY(add(h, fd, error));
-        else if (errno == EAGAIN || errno == EWOULDBLOCK) break;
-        else if ((errno == EMFILE || errno == ENFILE) && h->count) drop_oldest(h);
+        if (fd >= 0)
+            ELBO_TRY(add(h, fd, error));
+        else if (errno == EAGAIN || errno == EWOULDBLOCK)
+            break;
+        else if ((errno == EMFILE || errno == ENFILE) && h->count)
+            drop_oldest(h);
         else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-            return elbo_fail(error, ELBO_IO, "rank 0 cannot take connections at %s: %s", h->meeting->name, strerror(errno));
+            return elbo_fail(error, ELBO_IO, "rank 0 cannot take connections at %s: %s", h->meeting->name,
+                             strerror(errno));
     } /* other failures are the peer's: it went away */
     return ELBO_OK;
 }
@@ -96,8 +100,8 @@ static bool answer(struct host *h, struct guest *g)
     switch (g->due) {
     case WIRE_HELLO:
         wire_take_hello(&g->terms, body);
-        if (g->terms.world != ranks->world || g->terms.restart != ranks->restart || g->terms.size != h->size || !g->terms.rank ||
-            g->terms.rank >= ranks->world) {
+        if (g->terms.world != ranks->world || g->terms.restart != ranks->restart || g->terms.size != h->size ||
+            !g->terms.rank || g->terms.rank >= ranks->world) {
             h->other_jobs++;
             return false;
         }
@@ -118,8 +122,10 @@ static bool answer(struct host *h, struct guest *g)
         if (wire_proved(body, WIRE_THANKS, &g->terms, key) && !h->served[g->terms.rank]) {
             h->served[g->terms.rank] = true;
             h->missing--;
-            if (h->meeting->bonds && bonds_keep(h->meeting->bonds, g->wire.fd, g->terms.rank)) g->wire.fd = -1;
-            else bonds_say_farewell(g->wire.fd); /* that it ends is no sign of death */
+            if (h->meeting->bonds && bonds_keep(h->meeting->bonds, g->wire.fd, g->terms.rank))
+                g->wire.fd = -1;
+            else
+                bonds_say_farewell(g->wire.fd); /* that it ends is no sign of death */
         }
         return false;
     }
@@ -151,11 +157,14 @@ static int milliseconds(const struct host *h, double now)
 static elbo_status turn(struct host *h, elbo_error *error)
 {
     const size_t listening = h->meeting->count, guests = h->count;
-    for (size_t i = 0; i < listening; i++) h->polled[i] = (struct pollfd){.fd = h->meeting->listening[i], .events = POLLIN};
+    for (size_t i = 0; i < listening; i++)
+        h->polled[i] = (struct pollfd){.fd = h->meeting->listening[i], .events = POLLIN};
     for (size_t i = 0; i < guests; i++)
-        h->polled[listening + i] = (struct pollfd){.fd = h->guests[i]->wire.fd, .events = h->guests[i]->wire.left ? POLLOUT : POLLIN};
+        h->polled[listening + i] =
+            (struct pollfd){.fd = h->guests[i]->wire.fd, .events = h->guests[i]->wire.left ? POLLOUT : POLLIN};
     int ready = poll(h->polled, listening + guests, milliseconds(h, clock_seconds()));
-    if (ready < 0 && errno != EINTR) return elbo_fail(error, ELBO_IO, "rank 0 cannot wait for connections: %s", strerror(errno));
+    if (ready < 0 && errno != EINTR)
+        return elbo_fail(error, ELBO_IO, "rank 0 cannot wait for connections: %s", strerror(errno));
     double now = clock_seconds();
     for (size_t i = guests; i-- > 0;) { /* from the end: drop() moves the last one into the gap */
         struct guest *g = h->guests[i];
@@ -178,10 +187,11 @@ static elbo_status too_late(const struct host *h, elbo_error *error)
     if (h->missing > named) snprintf(who + used, sizeof who - used, " and %zu more", h->missing - named);
     if (h->false_proofs || h->other_jobs)
         snprintf(strangers, sizeof strangers,
-                 " Of those who came, %zu did not know the secret, %zu were of another size or start of the job.", h->false_proofs,
-                 h->other_jobs);
+                 " Of those who came, %zu did not know the secret, %zu were of another size or start of the job.",
+                 h->false_proofs, h->other_jobs);
     return elbo_fail(error, ELBO_PEER,
-                     "rank 0 waited %.3g s at %s, but of %zu ranks %zu did not come: %s.%s See whether they run and reach this host; "
+                     "rank 0 waited %.3g s at %s, but of %zu ranks %zu did not come: %s.%s See whether they run and "
+                     "reach this host; "
                      "--parallel.address and --parallel.port say where, --parallel.timeout how long",
                      clock_seconds() - m->began, m->name, m->ranks->world, h->missing, who, strangers);
 }
@@ -195,10 +205,13 @@ elbo_status meeting_serve(const struct meeting *meeting, const void *bytes, size
     h.guests = calloc(h.room, sizeof(struct guest *));
     h.polled = calloc(meeting->count + h.room, sizeof *h.polled);
     elbo_status status = ELBO_OK;
-    if (!h.served || !h.guests || !h.polled) status = elbo_fail(error, ELBO_MEMORY, "no memory for the connections of %zu ranks", world);
+    if (!h.served || !h.guests || !h.polled)
+        status = elbo_fail(error, ELBO_MEMORY, "no memory for the connections of %zu ranks", world);
     while (status == ELBO_OK && h.missing) {
-        if (clock_seconds() >= meeting->deadline) status = too_late(&h, error);
-        else status = turn(&h, error);
+        if (clock_seconds() >= meeting->deadline)
+            status = too_late(&h, error);
+        else
+            status = turn(&h, error);
     }
     while (h.count) drop(&h, h.count - 1);
     free(h.polled);

@@ -1,5 +1,5 @@
-/* The collectives between CPU ranks: MPI, one thread, everything non-blocking and polled, so that a peer which hangs is a message
- * and not a wait for ever. Polling gives the processor away: ranks may be more than processors. */
+/* The collectives between CPU ranks: MPI, one thread, everything non-blocking and polled, so that a peer which hangs is
+ * a message and not a wait for ever. Polling gives the processor away: ranks may be more than processors. */
 #include "base/log.h"
 #include "parallel/collectives.h"
 
@@ -22,7 +22,7 @@ struct post {
 struct mpi {
     struct collectives base;
     MPI_Request *requests;
-    size_t *peers;   /* of the requests */
+    size_t *peers; /* of the requests */
     size_t begun, room;
     struct post posts[COLLECTIVES_POSTS];
 };
@@ -54,8 +54,10 @@ static void name_missing(struct mpi *m, size_t count, char *text, size_t size)
 
 static void rest(size_t *turns)
 {
-    if (++*turns < PATIENCE) sched_yield();
-    else nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    if (++*turns < PATIENCE)
+        sched_yield();
+    else
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
 
 /* Of what was begun. */
@@ -81,9 +83,11 @@ static elbo_status wait(struct collectives *c, elbo_error *error)
         char missing[256] = "none by name";
         name_missing(m, m->begun, missing, sizeof missing);
         c->broken = true;
-        return elbo_fail(error, ELBO_PEER, "rank %zu waited %.0f s in vain for rank %s: dead, stopped or in trouble there; start again to "
-                         "go on from the last checkpoint, or raise parallel.timeout if a step may take so long", c->rank, c->timeout,
-                         missing);
+        return elbo_fail(
+            error, ELBO_PEER,
+            "rank %zu waited %.0f s in vain for rank %s: dead, stopped or in trouble there; start again to "
+            "go on from the last checkpoint, or raise parallel.timeout if a step may take so long",
+            c->rank, c->timeout, missing);
     }
 }
 
@@ -120,8 +124,10 @@ static elbo_status begin(struct collectives *c, const struct transfer *list, siz
             char *data = (char *)list[i].data + at;
             int peer = (int)list[i].peer, code;
             MPI_Request *request = place(m, list[i].peer);
-            if (list[i].receive) code = MPI_Irecv(data, (int)bytes, MPI_BYTE, peer, 0, MPI_COMM_WORLD, request);
-            else code = MPI_Isend(data, (int)bytes, MPI_BYTE, peer, 0, MPI_COMM_WORLD, request);
+            if (list[i].receive)
+                code = MPI_Irecv(data, (int)bytes, MPI_BYTE, peer, 0, MPI_COMM_WORLD, request);
+            else
+                code = MPI_Isend(data, (int)bytes, MPI_BYTE, peer, 0, MPI_COMM_WORLD, request);
             if (code) return failed(m, "an exchange between ranks", code, error);
         }
     return ELBO_OK;
@@ -134,7 +140,8 @@ static elbo_status begin_sum(struct collectives *c, float *x, size_t count, elbo
     ELBO_TRY(make_room(m, (count + most - 1) / most, error));
     for (size_t at = 0; at < count; at += most) {
         size_t n = count - at < most ? count - at : most;
-        int code = MPI_Iallreduce(MPI_IN_PLACE, x + at, (int)n, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, place(m, c->rank)); /* who is late? */
+        int code = MPI_Iallreduce(MPI_IN_PLACE, x + at, (int)n, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD,
+                                  place(m, c->rank)); /* who is late? */
         if (code) return failed(m, "a sum over the ranks", code, error);
     }
     return ELBO_OK;
@@ -147,7 +154,9 @@ static elbo_status post(struct collectives *c, unsigned which, const void *mine,
     struct post *p = &m->posts[which];
     if (bytes * (c->ranks + 1) > p->room) {
         char *memory = realloc(p->mine, bytes * (c->ranks + 1));
-        if (!memory) return elbo_fail(error, ELBO_MEMORY, "no memory for a note of %zu bytes between %zu ranks", bytes, c->ranks);
+        if (!memory)
+            return elbo_fail(error, ELBO_MEMORY, "no memory for a note of %zu bytes between %zu ranks", bytes,
+                             c->ranks);
         p->mine = memory;
         p->room = bytes * (c->ranks + 1);
     }
@@ -202,8 +211,17 @@ elbo_status mpi_collectives_open(struct collectives **out, double timeout, elbo_
         free(m);
         return elbo_fail(error, ELBO_PEER, "MPI cannot begin (code %d)", code);
     }
-    m->base = (struct collectives){.name = "MPI", .ranks = (size_t)ranks, .rank = (size_t)rank, .timeout = timeout, .begin = begin,
-                                   .begin_sum = begin_sum, .poll = poll, .wait = wait, .post = post, .collect = collect, .destroy = destroy};
+    m->base = (struct collectives){.name = "MPI",
+                                   .ranks = (size_t)ranks,
+                                   .rank = (size_t)rank,
+                                   .timeout = timeout,
+                                   .begin = begin,
+                                   .begin_sum = begin_sum,
+                                   .poll = poll,
+                                   .wait = wait,
+                                   .post = post,
+                                   .collect = collect,
+                                   .destroy = destroy};
     *out = &m->base;
     return ELBO_OK;
 }

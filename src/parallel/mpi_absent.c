@@ -4,6 +4,7 @@ elbo_status mpi_collectives_open(struct collectives **c, double timeout, elbo_er
 {
     (void)c;
     (void)timeout;
-    return elbo_fail(error, ELBO_USAGE, "this elbo was built without MPI, which CPU ranks speak through: install an MPI (libopenmpi-dev "
+    return elbo_fail(error, ELBO_USAGE,
+                     "this elbo was built without MPI, which CPU ranks speak through: install an MPI (libopenmpi-dev "
                      "on Debian) and build again, or train with one rank");
 }

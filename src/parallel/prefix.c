@@ -7,7 +7,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* The descriptor may be a terminal, a file or a pipe; who reads it may be gone, which is no reason to stop the ranks. */
+/* The descriptor may be a terminal, a file or a pipe; who reads it may be gone, which is no reason to stop the ranks.
+ */
 static void write_all(int to, const char *text, size_t size)
 {
     while (size) {

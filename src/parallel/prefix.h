@@ -12,8 +12,8 @@ struct prefix {
     char line[PREFIX_LINE];
 };
 
-/* Reads what is there from `from` (non-blocking) and writes its whole lines to `to`; false at the end, where a line without an
- * end goes out too. */
+/* Reads what is there from `from` (non-blocking) and writes its whole lines to `to`; false at the end, where a line
+ * without an end goes out too. */
 bool prefix_copy(struct prefix *prefix, int from, int to);
 
 /* The line that has no end yet, with one. */

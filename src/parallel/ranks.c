@@ -11,10 +11,10 @@
 #include <string.h>
 
 enum {
-    DEFAULT_PORT = 29511,      /* where nothing tells jobs apart                                           */
-    FIRST_DERIVED = 10000,     /* ports derived from a job's number: below those that systems give away    */
+    DEFAULT_PORT = 29511,  /* where nothing tells jobs apart                                           */
+    FIRST_DERIVED = 10000, /* ports derived from a job's number: below those that systems give away    */
     DERIVED = 20000,
-    TRIES = 8,                 /* ports to try where a launcher says only what is near                     */
+    TRIES = 8, /* ports to try where a launcher says only what is near                     */
     LARGEST_PORT = 65535,
 };
 
@@ -50,15 +50,20 @@ static elbo_status number(size_t *out, const struct reader *r, const char *name,
 {
     const char *value = text(r, name);
     if (!value)
-        return elbo_fail(r->error, ELBO_USAGE, "%s is not set, though the launcher's other variables are; start the ranks by the "
-                                               "launcher itself, or say --parallel.rank and --parallel.ranks", name);
+        return elbo_fail(r->error, ELBO_USAGE,
+                         "%s is not set, though the launcher's other variables are; start the ranks by the "
+                         "launcher itself, or say --parallel.rank and --parallel.ranks",
+                         name);
     if (!parse(out, value, least, most))
-        return elbo_fail(r->error, ELBO_USAGE, "%s = '%.40s' is not a whole number from %zu to %zu; unset it, or say "
-                                               "--parallel.rank and --parallel.ranks", name, value, least, most);
+        return elbo_fail(r->error, ELBO_USAGE,
+                         "%s = '%.40s' is not a whole number from %zu to %zu; unset it, or say "
+                         "--parallel.rank and --parallel.ranks",
+                         name, value, least, most);
     return ELBO_OK;
 }
 
-static elbo_status number_or(size_t *out, const struct reader *r, const char *name, size_t fallback, size_t least, size_t most)
+static elbo_status number_or(size_t *out, const struct reader *r, const char *name, size_t fallback, size_t least,
+                             size_t most)
 {
     *out = fallback;
     return text(r, name) ? number(out, r, name, least, most) : ELBO_OK;
@@ -67,7 +72,8 @@ static elbo_status number_or(size_t *out, const struct reader *r, const char *na
 static elbo_status below(size_t value, const char *name, size_t limit, const char *limit_name, const struct reader *r)
 {
     if (value < limit) return ELBO_OK;
-    return elbo_fail(r->error, ELBO_USAGE, "%s = %zu, but %s = %zu: ranks count from 0", name, value, limit_name, limit);
+    return elbo_fail(r->error, ELBO_USAGE, "%s = %zu, but %s = %zu: ranks count from 0", name, value, limit_name,
+                     limit);
 }
 
 static elbo_status at_most(size_t value, const char *name, size_t limit, const char *limit_name, const struct reader *r)
@@ -119,14 +125,16 @@ static unsigned port_of(const char *name)
 static elbo_status read_given(struct ranks *ranks, const struct parallel_config *given, const struct reader *r)
 {
     if (!given->ranks)
-        return elbo_fail(r->error, ELBO_USAGE, "parallel.rank = %.40s needs parallel.ranks, the number of ranks", given->rank);
+        return elbo_fail(r->error, ELBO_USAGE, "parallel.rank = %.40s needs parallel.ranks, the number of ranks",
+                         given->rank);
     ranks->world = given->ranks;
     if (!parse(&ranks->rank, given->rank, 0, RANKS_MOST))
-        return elbo_fail(r->error, ELBO_USAGE, "parallel.rank = '%.40s' is neither a whole number from 0 to %d nor auto", given->rank,
+        return elbo_fail(r->error, ELBO_USAGE,
+                         "parallel.rank = '%.40s' is neither a whole number from 0 to %d nor auto", given->rank,
                          RANKS_MOST);
     ELBO_TRY(below(ranks->rank, "parallel.rank", ranks->world, "parallel.ranks", r));
-    /* The options say nothing of hosts. Without an address all ranks are here; with one, each is taken to be alone on its
-     * host, and --device=cuda:K says which GPU is whose. */
+    /* The options say nothing of hosts. Without an address all ranks are here; with one, each is taken to be alone on
+     * its host, and --device=cuda:K says which GPU is whose. */
     ranks->one_host = !*given->address || is_loopback(given->address);
     ranks->local_world = ranks->one_host ? ranks->world : 1;
     ranks->local_rank = ranks->one_host ? ranks->rank : 0;
@@ -188,7 +196,8 @@ static elbo_status read_openmpi(struct ranks *ranks, const struct reader *r)
     ELBO_TRY(below(ranks->rank, "OMPI_COMM_WORLD_RANK", ranks->world, "OMPI_COMM_WORLD_SIZE", r));
     ELBO_TRY(number(&ranks->local_world, r, "OMPI_COMM_WORLD_LOCAL_SIZE", 1, RANKS_MOST));
     ELBO_TRY(number(&ranks->local_rank, r, "OMPI_COMM_WORLD_LOCAL_RANK", 0, RANKS_MOST));
-    ELBO_TRY(below(ranks->local_rank, "OMPI_COMM_WORLD_LOCAL_RANK", ranks->local_world, "OMPI_COMM_WORLD_LOCAL_SIZE", r));
+    ELBO_TRY(
+        below(ranks->local_rank, "OMPI_COMM_WORLD_LOCAL_RANK", ranks->local_world, "OMPI_COMM_WORLD_LOCAL_SIZE", r));
     ELBO_TRY(at_most(ranks->local_world, "OMPI_COMM_WORLD_LOCAL_SIZE", ranks->world, "OMPI_COMM_WORLD_SIZE", r));
     const char *job = text(r, "PMIX_NAMESPACE");
     ranks->one_host = ranks->local_world == ranks->world;
@@ -229,16 +238,20 @@ static elbo_status read_slurm_local(struct ranks *ranks, const char *world_name,
     if (list) {
         size_t total;
         if (!slurm_tasks(&ranks->local_world, &total, list, ranks->node))
-            return elbo_fail(r->error, ELBO_USAGE, "SLURM_STEP_TASKS_PER_NODE = '%.60s' has no entry for SLURM_NODEID = %zu; it "
-                                                   "looks like 8(x2),4", list, ranks->node);
+            return elbo_fail(r->error, ELBO_USAGE,
+                             "SLURM_STEP_TASKS_PER_NODE = '%.60s' has no entry for SLURM_NODEID = %zu; it "
+                             "looks like 8(x2),4",
+                             list, ranks->node);
         if (total != ranks->world)
-            return elbo_fail(r->error, ELBO_USAGE, "SLURM_STEP_TASKS_PER_NODE = '%.60s' makes %zu tasks, but %s = %zu", list, total,
-                             world_name, ranks->world);
+            return elbo_fail(r->error, ELBO_USAGE, "SLURM_STEP_TASKS_PER_NODE = '%.60s' makes %zu tasks, but %s = %zu",
+                             list, total, world_name, ranks->world);
     } else {
-        ELBO_TRY(number_or(&ranks->local_world, r, "SLURM_NTASKS_PER_NODE", ranks->nodes == 1 ? ranks->world : 0, 1, RANKS_MOST));
+        ELBO_TRY(number_or(&ranks->local_world, r, "SLURM_NTASKS_PER_NODE", ranks->nodes == 1 ? ranks->world : 0, 1,
+                           RANKS_MOST));
         if (!ranks->local_world)
-            return elbo_fail(r->error, ELBO_USAGE, "SLURM_STEP_TASKS_PER_NODE is not set, so the ranks of this host are not known; "
-                                                   "start them with srun, or say --parallel.rank and --parallel.ranks");
+            return elbo_fail(r->error, ELBO_USAGE,
+                             "SLURM_STEP_TASKS_PER_NODE is not set, so the ranks of this host are not known; "
+                             "start them with srun, or say --parallel.rank and --parallel.ranks");
         if (ranks->local_world > ranks->world) ranks->local_world = ranks->world; /* asked for per host, given fewer */
     }
     ELBO_TRY(number(&ranks->local_rank, r, "SLURM_LOCALID", 0, RANKS_MOST));
@@ -250,7 +263,8 @@ static elbo_status read_slurm(struct ranks *ranks, const struct reader *r)
     static const char *const world_names[] = {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS", NULL};
     static const char *const node_names[] = {"SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES", NULL};
     static const char *const list_names[] = {"SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST", NULL};
-    const char *world_name = first_set(r, world_names), *node_name = first_set(r, node_names), *list_name = first_set(r, list_names);
+    const char *world_name = first_set(r, world_names), *node_name = first_set(r, node_names),
+               *list_name = first_set(r, list_names);
     size_t job, step;
     ELBO_TRY(number(&ranks->world, r, world_name, 1, RANKS_MOST));
     ELBO_TRY(number(&ranks->rank, r, "SLURM_PROCID", 0, RANKS_MOST));
@@ -264,7 +278,8 @@ static elbo_status read_slurm(struct ranks *ranks, const struct reader *r)
     ranks->one_host = ranks->local_world == ranks->world;
     const char *hosts = text(r, list_name);
     if (!ranks->one_host && hosts && !slurm_first_host(ranks->address, sizeof ranks->address, hosts))
-        return elbo_fail(r->error, ELBO_USAGE, "%s = '%.60s' does not begin with a host; say --parallel.address", list_name, hosts);
+        return elbo_fail(r->error, ELBO_USAGE, "%s = '%.60s' does not begin with a host; say --parallel.address",
+                         list_name, hosts);
     ranks->port = FIRST_DERIVED + (unsigned)((job + step) % DERIVED);
     ranks->ports = TRIES;
     char name[RANKS_JOB];
@@ -273,14 +288,15 @@ static elbo_status read_slurm(struct ranks *ranks, const struct reader *r)
     return ELBO_OK;
 }
 
-/* srun sets SLURM_STEP_ID. A bare sbatch script has the job's variables without it; the shells of salloc have one of the
- * numbers that Slurm keeps for steps that are no step. Both are alone, whatever SLURM_NTASKS says. */
+/* srun sets SLURM_STEP_ID. A bare sbatch script has the job's variables without it; the shells of salloc have one of
+ * the numbers that Slurm keeps for steps that are no step. Both are alone, whatever SLURM_NTASKS says. */
 static bool in_slurm_step(const struct reader *r)
 {
     const size_t first_reserved = 0xfffffff0u;
     const char *value = text(r, "SLURM_STEP_ID");
     size_t step;
-    return value && text(r, "SLURM_PROCID") && !(parse(&step, value, 0, SIZE_MAX) && step >= first_reserved && step <= UINT32_MAX);
+    return value && text(r, "SLURM_PROCID") &&
+           !(parse(&step, value, 0, SIZE_MAX) && step >= first_reserved && step <= UINT32_MAX);
 }
 
 static elbo_status read_source(struct ranks *ranks, const struct parallel_config *given, const struct reader *r)
@@ -315,7 +331,8 @@ static elbo_status read_source(struct ranks *ranks, const struct parallel_config
     return ELBO_OK;
 }
 
-/* Where the ranks meet: the options go before the launcher; on one host it is the loopback, whatever the host is called. */
+/* Where the ranks meet: the options go before the launcher; on one host it is the loopback, whatever the host is
+ * called. */
 static elbo_status read_meeting(struct ranks *ranks, const struct parallel_config *given, const struct reader *r)
 {
     if (*given->address) {
@@ -348,11 +365,15 @@ elbo_status ranks_detect(struct ranks *ranks, const struct parallel_config *give
         ranks->restart = (unsigned)restart;
     }
     if (given->ranks && given->ranks != ranks->world && ranks->source == RANKS_SINGLE)
-        return elbo_fail(error, ELBO_USAGE, "parallel.ranks = %zu, but no launcher started this process: for GPUs elbo launch -n %zu -- train "
-                                            "... does, and torchrun --no-python; for CPUs and GPUs mpirun -n %zu elbo train ..., and srun; or "
-                                            "say --parallel.rank too", given->ranks, given->ranks, given->ranks);
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "parallel.ranks = %zu, but no launcher started this process: for GPUs elbo launch -n %zu -- train "
+            "... does, and torchrun --no-python; for CPUs and GPUs mpirun -n %zu elbo train ..., and srun; or "
+            "say --parallel.rank too",
+            given->ranks, given->ranks, given->ranks);
     if (given->ranks && given->ranks != ranks->world)
-        return elbo_fail(error, ELBO_USAGE, "parallel.ranks = %zu, but %s started %zu; start as many, or leave the option out",
+        return elbo_fail(error, ELBO_USAGE,
+                         "parallel.ranks = %zu, but %s started %zu; start as many, or leave the option out",
                          given->ranks, ranks_source_name(ranks->source), ranks->world);
     return read_meeting(ranks, given, &r);
 }
@@ -368,8 +389,9 @@ const char *ranks_environment(void *context, const char *name)
 const char *ranks_source_name(enum ranks_source source)
 {
     static const char *const names[] = {
-        [RANKS_SINGLE] = "no launcher",  [RANKS_GIVEN] = "--parallel.rank", [RANKS_ELBO] = "elbo launch", [RANKS_TORCHRUN] = "torchrun",
-        [RANKS_OPENMPI] = "Open MPI", [RANKS_HYDRA] = "Hydra (MPICH, Intel MPI)", [RANKS_SLURM] = "Slurm",
+        [RANKS_SINGLE] = "no launcher", [RANKS_GIVEN] = "--parallel.rank", [RANKS_ELBO] = "elbo launch",
+        [RANKS_TORCHRUN] = "torchrun",  [RANKS_OPENMPI] = "Open MPI",      [RANKS_HYDRA] = "Hydra (MPICH, Intel MPI)",
+        [RANKS_SLURM] = "Slurm",
     };
     return names[source];
 }
@@ -384,7 +406,8 @@ void ranks_line(char line[RANKS_LINE], const struct ranks *ranks)
     if (ranks->nodes > 1) snprintf(hosts, sizeof hosts, " (host %zu of %zu)", ranks->node, ranks->nodes);
     if (ranks->restart) snprintf(restart, sizeof restart, ", restart %u", ranks->restart);
     const char *brackets = strchr(ranks->address, ':') ? "[]" : "";
-    snprintf(line, RANKS_LINE, "rank %zu of %zu (%s), %zu of %zu on this host%s, meeting at %.1s%s%.1s:%u%s", ranks->rank, ranks->world,
-             ranks_source_name(ranks->source), ranks->local_rank, ranks->local_world, hosts, brackets,
-             *ranks->address ? ranks->address : "an address that was not given", *brackets ? brackets + 1 : "", ranks->port, restart);
+    snprintf(line, RANKS_LINE, "rank %zu of %zu (%s), %zu of %zu on this host%s, meeting at %.1s%s%.1s:%u%s",
+             ranks->rank, ranks->world, ranks_source_name(ranks->source), ranks->local_rank, ranks->local_world, hosts,
+             brackets, *ranks->address ? ranks->address : "an address that was not given",
+             *brackets ? brackets + 1 : "", ranks->port, restart);
 }

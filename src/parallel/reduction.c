@@ -6,7 +6,8 @@
 struct root {
     struct lane_run lanes;
     size_t rank;
-    float *data; /* own: an arena; another rank's: the elements of this rank's piece of the bucket at hand, without gaps */
+    float *
+        data; /* own: an arena; another rank's: the elements of this rank's piece of the bucket at hand, without gaps */
 };
 
 enum phase { IDLE, ROOTS, SUMS }; /* of the bucket `next`: not sent off; roots on their way; sums on their way */
@@ -15,15 +16,16 @@ struct reduction {
     struct reduction_options o;
     size_t ranks, rank;
     struct lane_run own;
-    float *aside;         /* (aside_room, elements) sums that wait for their right neighbours; at the end: roots, but the last */
+    float
+        *aside; /* (aside_room, elements) sums that wait for their right neighbours; at the end: roots, but the last */
     size_t aside_room, aside_count;
-    size_t last_joined;   /* sums set aside that the rank's last lane is added to */
-    struct root *roots;   /* of all ranks, in the order of lanes        */
+    size_t last_joined; /* sums set aside that the rank's last lane is added to */
+    struct root *roots; /* of all ranks, in the order of lanes        */
     size_t root_count, own_roots, root;
-    float *received;      /* (root_count - own_roots, largest piece)    */
+    float *received; /* (root_count - own_roots, largest piece)    */
     struct transfer *transfers;
     size_t transfer_count;
-    size_t next, due;     /* the bucket at hand; buckets that are ready */
+    size_t next, due; /* the bucket at hand; buckets that are ready */
     enum phase phase;
     double waited, exposed;
 };
@@ -39,7 +41,8 @@ static size_t received_elements(size_t lanes, size_t ranks, size_t rank, bool or
 {
     if (!ordered || ranks == 1) return 0;
     size_t foreign = roots_in_all(lanes, ranks) - lanes_roots(NULL, lanes, lane_run_of(lanes, ranks, rank));
-    return foreign * bucket_piece(&(struct bucket){.elements = largest}, ranks, 0).count; /* the first piece is the largest */
+    return foreign *
+           bucket_piece(&(struct bucket){.elements = largest}, ranks, 0).count; /* the first piece is the largest */
 }
 
 static elbo_status list_roots(struct reduction *r, elbo_error *error)
@@ -55,7 +58,9 @@ static elbo_status list_roots(struct reduction *r, elbo_error *error)
         for (size_t i = 0; i < count; i++) r->roots[n++] = (struct root){.lanes = runs[i], .rank = rank};
     }
     free(runs);
-    return runs && r->roots && r->transfers ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to plan the sum over %zu lanes", lanes);
+    return runs && r->roots && r->transfers
+               ? ELBO_OK
+               : elbo_fail(error, ELBO_MEMORY, "no memory to plan the sum over %zu lanes", lanes);
 }
 
 elbo_status reduction_create(struct reduction **out, const struct reduction_options *options, elbo_error *error)
@@ -65,17 +70,21 @@ elbo_status reduction_create(struct reduction **out, const struct reduction_opti
     r->o = *options;
     r->ranks = options->collectives ? options->collectives->ranks : 1;
     r->rank = options->collectives ? options->collectives->rank : 0;
-    r->o.ordered = options->ordered && r->ranks > 1; /* the sum of one rank has one order: it goes the collectives' own way */
+    r->o.ordered =
+        options->ordered && r->ranks > 1; /* the sum of one rank has one order: it goes the collectives' own way */
     r->own = lane_run_of(options->lanes, r->ranks, r->rank);
     r->last_joined = lanes_joined(options->lanes, r->own, r->own.first + r->own.count - 1);
     r->aside_room = lanes_aside(options->lanes, r->own);
-    size_t received = received_elements(options->lanes, r->ranks, r->rank, options->ordered, buckets_largest(options->buckets));
+    size_t received =
+        received_elements(options->lanes, r->ranks, r->rank, options->ordered, buckets_largest(options->buckets));
     struct backend *b = options->backend;
     elbo_status status = list_roots(r, error);
     if (!status && r->aside_room)
-        status = b->allocate(b, (void **)&r->aside, r->aside_room * options->elements * sizeof *r->aside, "the sums of lanes", error);
+        status = b->allocate(b, (void **)&r->aside, r->aside_room * options->elements * sizeof *r->aside,
+                             "the sums of lanes", error);
     if (!status && received)
-        status = b->allocate(b, (void **)&r->received, received * sizeof *r->received, "the sums of other ranks", error);
+        status =
+            b->allocate(b, (void **)&r->received, received * sizeof *r->received, "the sums of other ranks", error);
     if (status) {
         reduction_free(r);
         return status;
@@ -159,7 +168,8 @@ static elbo_status begin(struct reduction *r, elbo_error *error)
     return r->o.collectives->begin(r->o.collectives, r->transfers, count, error);
 }
 
-/* Every rank gets the others' roots of its piece. What is received has no gaps: ranges are told apart by the sender only. */
+/* Every rank gets the others' roots of its piece. What is received has no gaps: ranges are told apart by the sender
+ * only. */
 static elbo_status send_roots(struct reduction *r, elbo_error *error)
 {
     size_t foreign = 0, own = 0;
@@ -319,6 +329,7 @@ double reduction_exposed(const struct reduction *r)
 
 size_t reduction_bytes(size_t elements, size_t lanes, size_t ranks, size_t rank, bool ordered, size_t largest)
 {
-    return (lanes_aside(lanes, lane_run_of(lanes, ranks, rank)) * elements + received_elements(lanes, ranks, rank, ordered, largest)) *
+    return (lanes_aside(lanes, lane_run_of(lanes, ranks, rank)) * elements +
+            received_elements(lanes, ranks, rank, ordered, largest)) *
            sizeof(float);
 }

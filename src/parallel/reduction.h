@@ -1,15 +1,18 @@
-/* The sum of a step's gradients, and of the figures behind them, over lanes and ranks: one arena of f32 in the backend's memory.
+/* The sum of a step's gradients, and of the figures behind them, over lanes and ranks: one arena of f32 in the
+ * backend's memory.
  *
  *     reduction_create(&r, &options, &error);
- *     for (lane of reduction_own(r)) { slots of the lane: the first overwrites the arena, later ones add; reduction_lane(r, lane); }
- *     reduction_finish(r, &error);                       -- the arena holds the sum on every rank, or the rank's pieces of it
+ *     for (lane of reduction_own(r)) { slots of the lane: the first overwrites the arena, later ones add;
+ * reduction_lane(r, lane); } reduction_finish(r, &error);                       -- the arena holds the sum on every
+ * rank, or the rank's pieces of it
  *
- * Of the last slot of the last lane reduction_step is told how far its backward pass has come: a bucket that is finished sets out then,
- * beside the work that follows, and reduction_finish has the last one to wait for.
+ * Of the last slot of the last lane reduction_step is told how far its backward pass has come: a bucket that is
+ * finished sets out then, beside the work that follows, and reduction_finish has the last one to wait for.
  *
- * Ordered: lanes are added along their tree (parallel/lanes.h), so the bits do not depend on the number of ranks. Each rank owns a
- * piece of every bucket, in blocks of 1,024 elements; it gets the other ranks' roots of its piece, adds them in the order of the
- * tree, and sends the sum back. Not ordered: the collectives' own sum. Nothing is allocated after creation. */
+ * Ordered: lanes are added along their tree (parallel/lanes.h), so the bits do not depend on the number of ranks. Each
+ * rank owns a piece of every bucket, in blocks of 1,024 elements; it gets the other ranks' roots of its piece, adds
+ * them in the order of the tree, and sends the sum back. Not ordered: the collectives' own sum. Nothing is allocated
+ * after creation. */
 #ifndef PARALLEL_REDUCTION_H
 #define PARALLEL_REDUCTION_H
 
@@ -23,12 +26,12 @@ struct reduction_options {
     struct backend *backend;
     struct collectives *collectives; /* null: one rank                              */
     float *arena;
-    size_t elements;                 /* a multiple of PARAMETER_ALIGNMENT           */
-    size_t lanes;                    /* at least as many as ranks                   */
+    size_t elements; /* a multiple of PARAMETER_ALIGNMENT           */
+    size_t lanes;    /* at least as many as ranks                   */
     bool ordered;
-    size_t kept;                     /* ordered: sums of elements before this one stay with the rank of their piece (buckets.h); 0: all
-                                        come back; an edge of a bucket's range */
-    const struct buckets *buckets;   /* of all elements; outlive the reduction      */
+    size_t kept; /* ordered: sums of elements before this one stay with the rank of their piece (buckets.h); 0: all
+                    come back; an edge of a bucket's range */
+    const struct buckets *buckets; /* of all elements; outlive the reduction      */
 };
 
 elbo_status reduction_create(struct reduction **r, const struct reduction_options *options, elbo_error *error);

@@ -24,8 +24,8 @@ struct rendezvous_options rendezvous_here(const struct parallel_config *config)
 
 /* ---- rank 0 ---- */
 
-static elbo_status serve(const struct ranks *ranks, const struct rendezvous_options *options, const void *bytes, size_t size,
-                         struct bonds *bonds, elbo_error *error)
+static elbo_status serve(const struct ranks *ranks, const struct rendezvous_options *options, const void *bytes,
+                         size_t size, struct bonds *bonds, elbo_error *error)
 {
     int fds[SOCKETS_MOST];
     unsigned port;
@@ -59,8 +59,8 @@ static void note(struct tries *tries, enum joined result)
 }
 
 /* One try at every address and port where rank 0 may be. */
-static bool try_all(struct tries *tries, void *bytes, size_t size, const struct ranks *ranks, const struct secret *secret, double patience,
-                    double deadline, struct bonds *bonds)
+static bool try_all(struct tries *tries, void *bytes, size_t size, const struct ranks *ranks,
+                    const struct secret *secret, double patience, double deadline, struct bonds *bonds)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
@@ -86,21 +86,25 @@ static bool try_all(struct tries *tries, void *bytes, size_t size, const struct 
     return done;
 }
 
-static elbo_status too_late(const struct tries *tries, const struct ranks *ranks, const struct rendezvous_options *options,
-                            bool without_file, elbo_error *error)
+static elbo_status too_late(const struct tries *tries, const struct ranks *ranks,
+                            const struct rendezvous_options *options, bool without_file, elbo_error *error)
 {
     static const char *const what[] = {
-        [JOIN_DONE] = "rank 0 has not begun", [JOIN_SILENT] = "something there takes connections and says nothing",
-        [JOIN_CLOSED] = "it closes this rank's connections: another ELBO_SECRET, another number of ranks, or this rank was there already",
+        [JOIN_DONE] = "rank 0 has not begun",
+        [JOIN_SILENT] = "something there takes connections and says nothing",
+        [JOIN_CLOSED] = "it closes this rank's connections: another ELBO_SECRET, another number of ranks, or this rank "
+                        "was there already",
         [JOIN_FOREIGN] = "what listens there is not rank 0 of an elbo of this version",
         [JOIN_FALSE] = "what listens there does not know the job's secret",
     };
     char name[RANKS_ADDRESS + 16];
     sockets_name(name, ranks->address, ranks->port);
     const char *why = tries->worst == JOIN_NOBODY ? strerror(tries->number) : what[tries->worst];
-    return elbo_fail(error, ELBO_PEER, "rank %zu did not meet rank 0 at %s within %.3g s: %s%s; --parallel.address and --parallel.port say "
-                                       "where, --parallel.timeout how long",
-                     ranks->rank, name, options->timeout, why, without_file ? " (rank 0 has left no secret on this host)" : "");
+    return elbo_fail(
+        error, ELBO_PEER,
+        "rank %zu did not meet rank 0 at %s within %.3g s: %s%s; --parallel.address and --parallel.port say "
+        "where, --parallel.timeout how long",
+        ranks->rank, name, options->timeout, why, without_file ? " (rank 0 has left no secret on this host)" : "");
 }
 
 static elbo_status join(const struct ranks *ranks, const struct rendezvous_options *options, void *bytes, size_t size,
@@ -126,15 +130,17 @@ static elbo_status join(const struct ranks *ranks, const struct rendezvous_optio
     return too_late(&tries, ranks, options, !there, error);
 }
 
-elbo_status rendezvous_share(const struct ranks *ranks, const struct rendezvous_options *options, void *bytes, size_t size,
-                             struct bonds *bonds, elbo_error *error)
+elbo_status rendezvous_share(const struct ranks *ranks, const struct rendezvous_options *options, void *bytes,
+                             size_t size, struct bonds *bonds, elbo_error *error)
 {
     if (ranks->world <= 1) return ELBO_OK;
     if (size < 1 || size > RENDEZVOUS_MOST)
         return elbo_fail(error, ELBO_INTERNAL, "%zu bytes to share, of 1 to %d", size, RENDEZVOUS_MOST);
     if (!*ranks->address)
-        return elbo_fail(error, ELBO_USAGE, "%s does not say where rank 0 runs; say --parallel.address, a name or address of its host",
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s does not say where rank 0 runs; say --parallel.address, a name or address of its host",
                          ranks_source_name(ranks->source));
     if (bonds) ELBO_TRY(bonds_open(bonds, ranks->rank ? 1 : ranks->world - 1, options->timeout, error));
-    return ranks->rank == 0 ? serve(ranks, options, bytes, size, bonds, error) : join(ranks, options, bytes, size, bonds, error);
+    return ranks->rank == 0 ? serve(ranks, options, bytes, size, bonds, error)
+                            : join(ranks, options, bytes, size, bonds, error);
 }

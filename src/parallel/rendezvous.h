@@ -6,8 +6,8 @@
  *
  * Rank 0 listens at ranks->address:port; the others connect, and go on trying until it is there. Both sides prove that
  * they know the job's secret before a byte of the content is sent, which is encrypted then (wire.h). The secret is the
- * file of parallel.secret_file, or ELBO_SECRET, or on one host a file that rank 0 makes where only its user can read; a job
- * on several hosts without one is refused. On one host rank 0 listens on the loopback only.
+ * file of parallel.secret_file, or ELBO_SECRET, or on one host a file that rank 0 makes where only its user can read; a
+ * job on several hosts without one is refused. On one host rank 0 listens on the loopback only.
  *
  * Nothing blocks but the look-up of a name: every socket is polled, and whoever connects and does not belong here costs
  * the others nothing. */
@@ -33,11 +33,11 @@ struct rendezvous_options {
 /* From the configuration and the environment. */
 struct rendezvous_options rendezvous_here(const struct parallel_config *config);
 
-/* Gives rank 0's `bytes` (size), 1 to RENDEZVOUS_MOST, to every rank. On rank 0 it returns when every rank has them; a job of
- * one rank does nothing. The connections stay open as `bonds` (zeros before; the caller's also after a failure), or where it is null
- * they end. ELBO_USAGE: no secret, or one that others can read; ELBO_IO: the time is up, or rank 0's port is
- * taken. */
-elbo_status rendezvous_share(const struct ranks *ranks, const struct rendezvous_options *options, void *bytes, size_t size,
-                             struct bonds *bonds, elbo_error *error);
+/* Gives rank 0's `bytes` (size), 1 to RENDEZVOUS_MOST, to every rank. On rank 0 it returns when every rank has them; a
+ * job of one rank does nothing. The connections stay open as `bonds` (zeros before; the caller's also after a failure),
+ * or where it is null they end. ELBO_USAGE: no secret, or one that others can read; ELBO_IO: the time is up, or rank
+ * 0's port is taken. */
+elbo_status rendezvous_share(const struct ranks *ranks, const struct rendezvous_options *options, void *bytes,
+                             size_t size, struct bonds *bonds, elbo_error *error);
 
 #endif

@@ -18,7 +18,8 @@ static elbo_status take(struct secret *secret, const char *text, size_t size, co
 {
     static const char purpose[] = "elbo rendezvous";
     if (size < SECRET_LEAST || size > SECRET_MOST)
-        return elbo_fail(error, ELBO_USAGE, "%s holds a secret of %zu bytes; it takes %d to %d: `openssl rand -hex 32` makes one", from,
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s holds a secret of %zu bytes; it takes %d to %d: `openssl rand -hex 32` makes one", from,
                          size, SECRET_LEAST, SECRET_MOST);
     _Static_assert(sizeof purpose - 1 < crypto_generichash_KEYBYTES_MIN, "padded to the shortest key");
     unsigned char pad[crypto_generichash_KEYBYTES_MIN] = {0};
@@ -32,9 +33,11 @@ static const char *exposed(int fd, bool folder)
 {
     struct stat about;
     if (fstat(fd, &about)) return strerror(errno);
-    if (folder ? !S_ISDIR(about.st_mode) : !S_ISREG(about.st_mode)) return folder ? "it is no folder" : "it is no regular file";
+    if (folder ? !S_ISDIR(about.st_mode) : !S_ISREG(about.st_mode))
+        return folder ? "it is no folder" : "it is no regular file";
     if (about.st_uid != geteuid()) return "it belongs to another user";
-    if (about.st_mode & 077) return folder ? "others can enter it (its mode must be 0700)" : "others can open it (its mode must be 0600)";
+    if (about.st_mode & 077)
+        return folder ? "others can enter it (its mode must be 0700)" : "others can open it (its mode must be 0600)";
     if (!folder && (about.st_mode & 07177)) return "its mode must be 0600"; /* or 0400 */
     return NULL;
 }
@@ -56,15 +59,19 @@ static elbo_status read_file(struct secret *secret, const char *path, elbo_error
 {
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && errno == ELOOP)
-        return elbo_fail(error, ELBO_USAGE, "parallel.secret_file = %.200s is a symbolic link; name the file itself", path);
-    if (fd < 0) return elbo_fail(error, ELBO_IO, "cannot open parallel.secret_file = %.200s: %s", path, strerror(errno));
+        return elbo_fail(error, ELBO_USAGE, "parallel.secret_file = %.200s is a symbolic link; name the file itself",
+                         path);
+    if (fd < 0)
+        return elbo_fail(error, ELBO_IO, "cannot open parallel.secret_file = %.200s: %s", path, strerror(errno));
     elbo_status status = ELBO_OK;
     char text[SECRET_MOST + 3];
     const char *wrong = exposed(fd, false);
     ssize_t size = wrong ? 0 : read_all(fd, text, sizeof text);
     if (wrong)
-        status = elbo_fail(error, ELBO_USAGE, "parallel.secret_file = %.200s: %s; chmod 0600 makes it this user's alone", path, wrong);
-    else if (size < 0) status = elbo_fail(error, ELBO_USAGE, "parallel.secret_file = %.200s: more than %d bytes", path, SECRET_MOST);
+        status = elbo_fail(error, ELBO_USAGE,
+                           "parallel.secret_file = %.200s: %s; chmod 0600 makes it this user's alone", path, wrong);
+    else if (size < 0)
+        status = elbo_fail(error, ELBO_USAGE, "parallel.secret_file = %.200s: more than %d bytes", path, SECRET_MOST);
     close(fd);
     if (size > 0 && text[size - 1] == '\n') size--;
     if (size > 0 && text[size - 1] == '\r') size--;
@@ -94,21 +101,22 @@ static void choose_folder(struct secret *secret, const char *runtime)
 {
     if (runtime && strlen(runtime) < sizeof secret->folder_path - 8 && is_private_folder(runtime))
         snprintf(secret->folder_path, sizeof secret->folder_path, "%s/elbo", runtime);
-    else snprintf(secret->folder_path, sizeof secret->folder_path, "/tmp/elbo-%lu", (unsigned long)geteuid());
+    else
+        snprintf(secret->folder_path, sizeof secret->folder_path, "/tmp/elbo-%lu", (unsigned long)geteuid());
 }
 
 static elbo_status not_private(const struct secret *secret, const char *what, const char *wrong, elbo_error *error)
 {
-    return elbo_fail(error, ELBO_USAGE, "%s%s%s cannot hold the job's secret: %s; remove it, or %s", secret->folder_path, *what ? "/" : "",
-                     what, wrong, remedy);
+    return elbo_fail(error, ELBO_USAGE, "%s%s%s cannot hold the job's secret: %s; remove it, or %s",
+                     secret->folder_path, *what ? "/" : "", what, wrong, remedy);
 }
 
 /* Is the descriptor's file still the one under the name? */
 static bool is_there(const struct secret *secret, int fd)
 {
     struct stat here, there;
-    return !fstat(fd, &here) && !fstatat(secret->folder, secret->name, &there, AT_SYMLINK_NOFOLLOW) && here.st_ino == there.st_ino &&
-           here.st_dev == there.st_dev;
+    return !fstat(fd, &here) && !fstatat(secret->folder, secret->name, &there, AT_SYMLINK_NOFOLLOW) &&
+           here.st_ino == there.st_ino && here.st_dev == there.st_dev;
 }
 
 /* The file under its name, locked, so that no other job of this user meets there: secret->file, once it is ours. */
@@ -118,12 +126,16 @@ static elbo_status lock_file(struct secret *secret, elbo_error *error)
         int fd = openat(secret->folder, secret->name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
         const char *wrong = fd < 0 ? strerror(errno) : exposed(fd, false);
         bool locked = !wrong && !flock(fd, LOCK_EX | LOCK_NB);
-        if (locked && is_there(secret, fd)) secret->file = fd; /* else the job before has just removed it */
-        else if (fd >= 0) close(fd);
+        if (locked && is_there(secret, fd))
+            secret->file = fd; /* else the job before has just removed it */
+        else if (fd >= 0)
+            close(fd);
         if (wrong) return not_private(secret, secret->name, wrong, error);
         if (!locked)
-            return elbo_fail(error, ELBO_BUSY, "another job of this user is starting under the same name (%s/%s); give one of them "
-                                               "another --parallel.port", secret->folder_path, secret->name);
+            return elbo_fail(error, ELBO_BUSY,
+                             "another job of this user is starting under the same name (%s/%s); give one of them "
+                             "another --parallel.port",
+                             secret->folder_path, secret->name);
     }
     return ELBO_OK;
 }
@@ -141,7 +153,8 @@ static elbo_status leave(struct secret *secret, elbo_error *error)
     elbo_status status = ELBO_OK;
     if (ftruncate(secret->file, 0) || pwrite(secret->file, text, MADE, 0) != MADE)
         status = not_private(secret, secret->name, strerror(errno), error);
-    else status = take(secret, text, MADE, secret->name, error);
+    else
+        status = take(secret, text, MADE, secret->name, error);
     sodium_memzero(random, sizeof random);
     sodium_memzero(text, sizeof text);
     return status;
@@ -177,15 +190,19 @@ elbo_status secret_look(struct secret *secret, bool *there, elbo_error *error)
 
 /* ---- where it comes from ---- */
 
-elbo_status secret_open(struct secret *secret, const struct ranks *ranks, const struct rendezvous_options *options, elbo_error *error)
+elbo_status secret_open(struct secret *secret, const struct ranks *ranks, const struct rendezvous_options *options,
+                        elbo_error *error)
 {
     *secret = (struct secret){.folder = -1, .file = -1};
     if (sodium_init() < 0) return elbo_fail(error, ELBO_INTERNAL, "libsodium finds no source of random numbers");
     if (*options->secret_file) return read_file(secret, options->secret_file, error);
     if (options->secret) return take(secret, options->secret, strlen(options->secret), "ELBO_SECRET", error);
     if (!ranks->one_host)
-        return elbo_fail(error, ELBO_USAGE, "%zu ranks on several hosts meet at %s over the network, and have no secret to know each other "
-                                            "by; %s (`openssl rand -hex 32` makes one)", ranks->world, ranks->address, remedy);
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "%zu ranks on several hosts meet at %s over the network, and have no secret to know each other "
+            "by; %s (`openssl rand -hex 32` makes one)",
+            ranks->world, ranks->address, remedy);
     secret->met = true;
     choose_folder(secret, options->runtime_folder);
     snprintf(secret->name, sizeof secret->name, "%s-%u", ranks->job, ranks->restart);

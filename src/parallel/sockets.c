@@ -47,7 +47,8 @@ static int listen_at(const struct sockaddr *address, unsigned port, bool both)
     union any_address at;
     const int on = 1, only = !both;
     socklen_t size = with_port(&at, address, port);
-    int fd = size ? socket(at.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : (errno = EAFNOSUPPORT, -1);
+    int fd =
+        size ? socket(at.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : (errno = EAFNOSUPPORT, -1);
     if (fd < 0) return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on); /* a start soon after the last */
     if (at.any.sa_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
@@ -93,7 +94,8 @@ static int listen_on(int fds[SOCKETS_MOST], size_t *count, const struct addrinfo
     return *count ? 0 : number;
 }
 
-elbo_status sockets_listen(int fds[SOCKETS_MOST], size_t *count, unsigned *port, const struct ranks *ranks, elbo_error *error)
+elbo_status sockets_listen(int fds[SOCKETS_MOST], size_t *count, unsigned *port, const struct ranks *ranks,
+                           elbo_error *error)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
@@ -114,11 +116,12 @@ elbo_status sockets_listen(int fds[SOCKETS_MOST], size_t *count, unsigned *port,
     if (!number) return ELBO_OK;
     sockets_name(name, ranks->address, ranks->port);
     if (number == EADDRINUSE)
-        return elbo_fail(error, ELBO_IO,
-                         "rank 0 cannot listen at %s%s: another process does; choose another --parallel.port for every rank", name,
-                         ranks->ports > 1 ? " nor at the ports after it" : "");
-    return elbo_fail(error, ELBO_IO, "rank 0 cannot listen at %s: %s; --parallel.address and --parallel.port say where", name,
-                     look_up ? gai_strerror(look_up) : strerror(number));
+        return elbo_fail(
+            error, ELBO_IO,
+            "rank 0 cannot listen at %s%s: another process does; choose another --parallel.port for every rank", name,
+            ranks->ports > 1 ? " nor at the ports after it" : "");
+    return elbo_fail(error, ELBO_IO, "rank 0 cannot listen at %s: %s; --parallel.address and --parallel.port say where",
+                     name, look_up ? gai_strerror(look_up) : strerror(number));
 }
 
 elbo_status sockets_free_port(unsigned *port, elbo_error *error)
@@ -147,7 +150,8 @@ int sockets_connect(const struct addrinfo *address, unsigned port)
     union any_address at;
     const int on = 1;
     socklen_t size = with_port(&at, address->ai_addr, port);
-    int fd = size ? socket(at.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : (errno = EAFNOSUPPORT, -1);
+    int fd =
+        size ? socket(at.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : (errno = EAFNOSUPPORT, -1);
     if (fd < 0) return -1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (!connect(fd, &at.any, size) || errno == EINPROGRESS || errno == EINTR) return fd;

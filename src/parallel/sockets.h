@@ -9,9 +9,10 @@
 
 enum { SOCKETS_MOST = 8 }; /* addresses of one host that are used */
 
-/* Listens at the first of the job's ports that is free, on every address of ranks->address that is this host's. One host:
- * on the loopback only. Several: on all addresses where the name tells none of this host's. */
-elbo_status sockets_listen(int fds[SOCKETS_MOST], size_t *count, unsigned *port, const struct ranks *ranks, elbo_error *error);
+/* Listens at the first of the job's ports that is free, on every address of ranks->address that is this host's. One
+ * host: on the loopback only. Several: on all addresses where the name tells none of this host's. */
+elbo_status sockets_listen(int fds[SOCKETS_MOST], size_t *count, unsigned *port, const struct ranks *ranks,
+                           elbo_error *error);
 
 /* The next peer, or -1 with errno. */
 int sockets_accept(int listening);

@@ -31,7 +31,8 @@ static pid_t stopped_below(long parent, int depth)
         thread = strtol(entry->d_name, NULL, 10);
         snprintf(path, sizeof path, "/proc/%ld/task/%ld/children", parent, thread);
         FILE *file = thread > 0 ? fopen(path, "re") : NULL;
-        while (file && !found && fscanf(file, "%ld", &pid) == 1) found = is_stopped(pid) ? (pid_t)pid : stopped_below(pid, depth - 1);
+        while (file && !found && fscanf(file, "%ld", &pid) == 1)
+            found = is_stopped(pid) ? (pid_t)pid : stopped_below(pid, depth - 1);
         if (file) fclose(file);
     }
     if (threads) closedir(threads);

@@ -1,4 +1,5 @@
-/* Looks for a process below this one that was stopped by a signal: a rank that another launcher started, and that hangs. */
+/* Looks for a process below this one that was stopped by a signal: a rank that another launcher started, and that
+ * hangs. */
 #ifndef PARALLEL_STOPPED_H
 #define PARALLEL_STOPPED_H
 
@@ -9,8 +10,8 @@ struct stopped {
     double since, seen; /* when it was first found so, and when looked */
 };
 
-/* Looks now; returns the seconds for which one has been stopped, 0 where none is. Called every second or more often: a longer time
- * between two calls does not count, for this process was stopped itself then, as by ^Z. */
+/* Looks now; returns the seconds for which one has been stopped, 0 where none is. Called every second or more often: a
+ * longer time between two calls does not count, for this process was stopped itself then, as by ^Z. */
 double stopped_seconds(struct stopped *s);
 
 #endif

@@ -21,8 +21,12 @@ size_t told_variables(struct child_variable out[TOLD_MOST], const struct told *t
         const char *name;
         size_t value;
     } numbers[] = {
-        {"ELBO_RESTART", told->restart},   {"ELBO_RANK", rank},          {"ELBO_LOCAL_RANK", rank},
-        {"ELBO_WORLD_SIZE", told->ranks},  {"ELBO_LOCAL_WORLD_SIZE", told->ranks}, {"ELBO_PORT", told->port},
+        {"ELBO_RESTART", told->restart},
+        {"ELBO_RANK", rank},
+        {"ELBO_LOCAL_RANK", rank},
+        {"ELBO_WORLD_SIZE", told->ranks},
+        {"ELBO_LOCAL_WORLD_SIZE", told->ranks},
+        {"ELBO_PORT", told->port},
     };
     size_t count = told->ranks ? sizeof numbers / sizeof *numbers : 1, n = 0;
     for (size_t i = 0; i < count; i++) {

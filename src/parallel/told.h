@@ -12,8 +12,8 @@ struct told {
     char secret[TOLD_SECRET]; /* ""; told_secret fills it                                                          */
 };
 
-/* A fresh secret of 32 random bytes. Without ranks of the launcher's own one that was given is kept: ranks on other hosts may
- * have it. */
+/* A fresh secret of 32 random bytes. Without ranks of the launcher's own one that was given is kept: ranks on other
+ * hosts may have it. */
 void told_secret(struct told *told);
 
 /* The variables of rank `rank`; their number. */

@@ -6,8 +6,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-_Static_assert(WIRE_MAC == crypto_auth_BYTES && WIRE_KEY == crypto_auth_KEYBYTES && WIRE_KEY == crypto_secretbox_KEYBYTES &&
-                   WIRE_BOX_NONCE == crypto_secretbox_NONCEBYTES && WIRE_BOX_EXTRA == crypto_secretbox_MACBYTES,
+_Static_assert(WIRE_MAC == crypto_auth_BYTES && WIRE_KEY == crypto_auth_KEYBYTES &&
+                   WIRE_KEY == crypto_secretbox_KEYBYTES && WIRE_BOX_NONCE == crypto_secretbox_NONCEBYTES &&
+                   WIRE_BOX_EXTRA == crypto_secretbox_MACBYTES,
                "the sizes of libsodium are part of the protocol");
 
 static const unsigned char magic[4] = {'E', 'L', 'B', 'R'};
@@ -36,8 +37,14 @@ static enum wire_result failure(void)
 
 static void put_header(unsigned char out[WIRE_HEADER], enum wire_kind kind, size_t size)
 {
-    const unsigned char header[WIRE_HEADER] = {magic[0], magic[1], magic[2], magic[3], WIRE_VERSION, (unsigned char)kind,
-                                               (unsigned char)size, (unsigned char)(size >> 8)};
+    const unsigned char header[WIRE_HEADER] = {magic[0],
+                                               magic[1],
+                                               magic[2],
+                                               magic[3],
+                                               WIRE_VERSION,
+                                               (unsigned char)kind,
+                                               (unsigned char)size,
+                                               (unsigned char)(size >> 8)};
     memcpy(out, header, sizeof header);
 }
 
@@ -93,10 +100,14 @@ void wire_farewell(unsigned char frame[WIRE_HEADER])
 size_t wire_size(enum wire_kind kind, size_t content)
 {
     switch (kind) {
-    case WIRE_HELLO: return HELLO;
-    case WIRE_CHALLENGE: return WIRE_NONCE;
-    case WIRE_CONTENT: return WIRE_MAC + WIRE_BOX_NONCE + WIRE_BOX_EXTRA + content;
-    default: return WIRE_MAC;
+    case WIRE_HELLO:
+        return HELLO;
+    case WIRE_CHALLENGE:
+        return WIRE_NONCE;
+    case WIRE_CONTENT:
+        return WIRE_MAC + WIRE_BOX_NONCE + WIRE_BOX_EXTRA + content;
+    default:
+        return WIRE_MAC;
     }
 }
 
@@ -131,14 +142,16 @@ static const char *word_of(enum wire_kind kind)
     return kind == WIRE_PROOF ? "prove" : kind == WIRE_CONTENT ? "answer" : "thank";
 }
 
-void wire_prove(unsigned char *body, enum wire_kind kind, const struct wire_terms *terms, const unsigned char key[WIRE_KEY])
+void wire_prove(unsigned char *body, enum wire_kind kind, const struct wire_terms *terms,
+                const unsigned char key[WIRE_KEY])
 {
     unsigned char text[TRANSCRIPT];
     transcript(text, word_of(kind), terms);
     crypto_auth(body, text, sizeof text, key);
 }
 
-bool wire_proved(const unsigned char *body, enum wire_kind kind, const struct wire_terms *terms, const unsigned char key[WIRE_KEY])
+bool wire_proved(const unsigned char *body, enum wire_kind kind, const struct wire_terms *terms,
+                 const unsigned char key[WIRE_KEY])
 {
     unsigned char text[TRANSCRIPT];
     transcript(text, word_of(kind), terms);
@@ -152,7 +165,8 @@ static void seal_key(unsigned char out[WIRE_KEY], const struct wire_terms *terms
     crypto_auth(out, text, sizeof text, key);
 }
 
-void wire_seal(unsigned char *body, const void *content, const struct wire_terms *terms, const unsigned char key[WIRE_KEY])
+void wire_seal(unsigned char *body, const void *content, const struct wire_terms *terms,
+               const unsigned char key[WIRE_KEY])
 {
     unsigned char sealing[WIRE_KEY], *nonce = body + WIRE_MAC;
     wire_prove(body, WIRE_CONTENT, terms, key);
@@ -162,13 +176,15 @@ void wire_seal(unsigned char *body, const void *content, const struct wire_terms
     sodium_memzero(sealing, sizeof sealing);
 }
 
-bool wire_open(void *content, const unsigned char *body, const struct wire_terms *terms, const unsigned char key[WIRE_KEY])
+bool wire_open(void *content, const unsigned char *body, const struct wire_terms *terms,
+               const unsigned char key[WIRE_KEY])
 {
     unsigned char sealing[WIRE_KEY];
     const unsigned char *nonce = body + WIRE_MAC;
     if (!wire_proved(body, WIRE_CONTENT, terms, key)) return false;
     seal_key(sealing, terms, key);
-    bool good = crypto_secretbox_open_easy(content, nonce + WIRE_BOX_NONCE, WIRE_BOX_EXTRA + terms->size, nonce, sealing) == 0;
+    bool good =
+        crypto_secretbox_open_easy(content, nonce + WIRE_BOX_NONCE, WIRE_BOX_EXTRA + terms->size, nonce, sealing) == 0;
     sodium_memzero(sealing, sizeof sealing);
     return good;
 }

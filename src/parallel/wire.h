@@ -1,6 +1,7 @@
 /* What two ranks say when they meet, and how each proves that it knows the job's secret.
  *
- *     frame       "ELBR" | version, 1 byte | kind, 1 byte | bytes that follow, u16 | ...          (numbers little-endian)
+ *     frame       "ELBR" | version, 1 byte | kind, 1 byte | bytes that follow, u16 | ...          (numbers
+ * little-endian)
  *
  *     rank r      HELLO      rank, world, restart, size: u32 each | nonce (32)
  *     rank 0      CHALLENGE  nonce (32)
@@ -9,10 +10,10 @@
  *     rank r      THANKS     mac("thank") (32)
  *     either      FAREWELL   nothing: it ends as it should (bonds.h)
  *
- * mac(word) = crypto_auth(key, word | version | rank | world | restart | size | both nonces): it holds for this rank of this
- * start of this job in this one conversation, in one direction. The secretbox has a key of its own, mac("seal"). The rank
- * proves itself first, so that a stranger sees nothing made with the key. A frame of another kind, version or length than the
- * one that is due ends the conversation. */
+ * mac(word) = crypto_auth(key, word | version | rank | world | restart | size | both nonces): it holds for this rank of
+ * this start of this job in this one conversation, in one direction. The secretbox has a key of its own, mac("seal").
+ * The rank proves itself first, so that a stranger sees nothing made with the key. A frame of another kind, version or
+ * length than the one that is due ends the conversation. */
 #ifndef PARALLEL_WIRE_H
 #define PARALLEL_WIRE_H
 
@@ -70,10 +71,14 @@ void wire_farewell(unsigned char frame[WIRE_HEADER]);
 size_t wire_size(enum wire_kind kind, size_t content);
 void wire_put_hello(unsigned char *body, const struct wire_terms *terms);
 void wire_take_hello(struct wire_terms *terms, const unsigned char *body);
-void wire_prove(unsigned char *body, enum wire_kind kind, const struct wire_terms *terms, const unsigned char key[WIRE_KEY]);
-bool wire_proved(const unsigned char *body, enum wire_kind kind, const struct wire_terms *terms, const unsigned char key[WIRE_KEY]);
+void wire_prove(unsigned char *body, enum wire_kind kind, const struct wire_terms *terms,
+                const unsigned char key[WIRE_KEY]);
+bool wire_proved(const unsigned char *body, enum wire_kind kind, const struct wire_terms *terms,
+                 const unsigned char key[WIRE_KEY]);
 /* CONTENT's body around `content` (terms->size), and back; false when it was not made with the key for these terms. */
-void wire_seal(unsigned char *body, const void *content, const struct wire_terms *terms, const unsigned char key[WIRE_KEY]);
-bool wire_open(void *content, const unsigned char *body, const struct wire_terms *terms, const unsigned char key[WIRE_KEY]);
+void wire_seal(unsigned char *body, const void *content, const struct wire_terms *terms,
+               const unsigned char key[WIRE_KEY]);
+bool wire_open(void *content, const unsigned char *body, const struct wire_terms *terms,
+               const unsigned char key[WIRE_KEY]);
 
 #endif

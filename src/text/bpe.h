@@ -21,9 +21,9 @@ struct bpe_rule {
 
 struct bpe_rules {
     struct strings pieces;
-    struct bpe_rule *rules;  /* (count) by rank                                */
+    struct bpe_rule *rules; /* (count) by rank                                */
     size_t count, capacity;
-    uint32_t *slots;         /* hash of (left, right) -> rank + 1; 0: free     */
+    uint32_t *slots; /* hash of (left, right) -> rank + 1; 0: free     */
     size_t slot_count;
 };
 

@@ -43,7 +43,8 @@ struct trainer {
 
 static elbo_status no_memory(elbo_error *error)
 {
-    return elbo_fail(error, ELBO_MEMORY, "no memory to train the tokenizer; train it on less text and reuse it with "
+    return elbo_fail(error, ELBO_MEMORY,
+                     "no memory to train the tokenizer; train it on less text and reuse it with "
                      "--tokenizer.from");
 }
 
@@ -225,8 +226,10 @@ static elbo_status lay_out(struct trainer *t, elbo_error *error)
 {
     size_t n = t->words->used;
     if (n >= BPE_NONE / 4)
-        return elbo_fail(error, ELBO_INPUT, "%zu bytes of distinct words are too many to train a tokenizer on; train it "
-                         "on less text and reuse it with --tokenizer.from", n);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%zu bytes of distinct words are too many to train a tokenizer on; train it "
+                         "on less text and reuse it with --tokenizer.from",
+                         n);
     t->symbol = malloc((n + 1) * sizeof *t->symbol);
     t->next = malloc((n + 1) * sizeof *t->next);
     t->before = malloc((n + 1) * sizeof *t->before);

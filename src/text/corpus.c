@@ -24,15 +24,19 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
     struct corpus_header *header = &corpus->header;
     const char *folder = corpus->folder;
     if (corpus->size < sizeof *header)
-        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is truncated: %zu bytes, and its header alone has %zu; %s",
-                         folder, corpus->size, sizeof *header, CORPUS_REMEDY);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s/" CORPUS_FILE " is truncated: %zu bytes, and its header alone has %zu; %s", folder,
+                         corpus->size, sizeof *header, CORPUS_REMEDY);
     ELBO_TRY(file_read_at(corpus->descriptor, header, sizeof *header, 0, corpus->path, error));
     if (memcmp(header->magic, CORPUS_MAGIC, sizeof header->magic))
-        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is not a corpus (it does not begin with " CORPUS_MAGIC
-                         "); %s", folder, CORPUS_REMEDY);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s/" CORPUS_FILE " is not a corpus (it does not begin with " CORPUS_MAGIC "); %s", folder,
+                         CORPUS_REMEDY);
     if (header->version != CORPUS_VERSION)
-        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " has version %" PRIu32 " of the format; this program "
-                         "reads version %d: %s", folder, header->version, CORPUS_VERSION, CORPUS_REMEDY);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s/" CORPUS_FILE " has version %" PRIu32 " of the format; this program "
+                         "reads version %d: %s",
+                         folder, header->version, CORPUS_VERSION, CORPUS_REMEDY);
     if (header->streams != 1)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " has %" PRIu32 " streams; this program reads 1: %s",
                          folder, header->streams, CORPUS_REMEDY);
@@ -43,10 +47,11 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
     memset(&expected.stream[1], 0, sizeof expected.stream[1]);
     expected.stream[0].reserved = 0;
     if (stream->token_bytes != (stream->vocabulary <= 65536 ? 2 : 4) || stream->vocabulary > UINT32_MAX ||
-        !corpus_lay_out(&expected) || memcmp(&expected, header, sizeof expected) ||
-        header->file_bytes != corpus->size)
-        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged between byte 0 and byte %zu: its header does "
-                         "not fit its %zu bytes; %s", folder, sizeof *header, corpus->size, CORPUS_REMEDY);
+        !corpus_lay_out(&expected) || memcmp(&expected, header, sizeof expected) || header->file_bytes != corpus->size)
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s/" CORPUS_FILE " is damaged between byte 0 and byte %zu: its header does "
+                         "not fit its %zu bytes; %s",
+                         folder, sizeof *header, corpus->size, CORPUS_REMEDY);
     return ELBO_OK;
 }
 
@@ -103,7 +108,8 @@ static void check_tokens(struct elbo_corpus *corpus, const struct block *block)
     const struct corpus_stream_header *stream = &corpus->header.stream[0];
     size_t place, size, wide = stream->token_bytes;
     const unsigned char *from = overlap(&place, &size, block, stream->tokens_at, stream->tokens * wide);
-    if (survey(&corpus->unknown, from, wide, size / wide) < stream->vocabulary || corpus->first_bad < stream->tokens) return;
+    if (survey(&corpus->unknown, from, wide, size / wide) < stream->vocabulary || corpus->first_bad < stream->tokens)
+        return;
     for (size_t i = 0; i < size / wide && corpus->first_bad >= stream->tokens; i++) {
         corpus->bad = id_at(from, wide, i);
         if (corpus->bad >= stream->vocabulary) corpus->first_bad = place / wide + i;
@@ -127,8 +133,10 @@ static elbo_status read_blocks(uint64_t *sum, struct elbo_corpus *corpus, int de
     unsigned char *data = malloc(room);
     XXH3_state_t *state = XXH3_createState();
     elbo_status status = ELBO_OK;
-    if (!data || !state) status = elbo_fail(error, ELBO_MEMORY, "no memory to read %s", path);
-    else XXH3_64bits_reset(state);
+    if (!data || !state)
+        status = elbo_fail(error, ELBO_MEMORY, "no memory to read %s", path);
+    else
+        XXH3_64bits_reset(state);
     for (struct block block = {.data = data}; status == ELBO_OK && block.at < size; block.at += block.size) {
         block.size = size - block.at < room ? size - block.at : room;
         status = file_read_at(descriptor, data, block.size, block.at, path, error);
@@ -159,22 +167,26 @@ static elbo_status check_content(const struct elbo_corpus *corpus, elbo_error *e
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: its sentences do not fit its tokens; %s",
                          corpus->folder, CORPUS_REMEDY);
     if (stream->vocabulary != elbo_tokenizer_vocabulary(corpus->tokenizer))
-        return elbo_fail(error, ELBO_INPUT, "%s: " CORPUS_FILE " was made with a vocabulary of %" PRIu64 ", and "
-                         CORPUS_TOKENIZER " has %zu; %s", corpus->folder, stream->vocabulary,
-                         elbo_tokenizer_vocabulary(corpus->tokenizer), CORPUS_REMEDY);
+        return elbo_fail(
+            error, ELBO_INPUT,
+            "%s: " CORPUS_FILE " was made with a vocabulary of %" PRIu64 ", and " CORPUS_TOKENIZER " has %zu; %s",
+            corpus->folder, stream->vocabulary, elbo_tokenizer_vocabulary(corpus->tokenizer), CORPUS_REMEDY);
     if (corpus->first_bad < stream->tokens)
-        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: token %" PRIu64 " is %" PRIu64 " and the "
-                         "vocabulary has %" PRIu64 "; %s", corpus->folder, corpus->first_bad, corpus->bad,
-                         stream->vocabulary, CORPUS_REMEDY);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s/" CORPUS_FILE " is damaged: token %" PRIu64 " is %" PRIu64 " and the "
+                         "vocabulary has %" PRIu64 "; %s",
+                         corpus->folder, corpus->first_bad, corpus->bad, stream->vocabulary, CORPUS_REMEDY);
     if (corpus->unknown != stream->unknown)
-        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " is damaged: it holds %" PRIu64 " unknown marks and says %"
-                         PRIu64 "; %s", corpus->folder, corpus->unknown, stream->unknown, CORPUS_REMEDY);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s/" CORPUS_FILE " is damaged: it holds %" PRIu64 " unknown marks and says %" PRIu64 "; %s",
+                         corpus->folder, corpus->unknown, stream->unknown, CORPUS_REMEDY);
     return ELBO_OK;
 }
 
 /* ---- labels ---- */
 
-/* The optional label column: u32 (sentences), each below the number of classes. Nothing here reads it but this check. */
+/* The optional label column: u32 (sentences), each below the number of classes. Nothing here reads it but this check.
+ */
 static elbo_status check_labels(const struct elbo_corpus *corpus, const json_t *manifest, elbo_error *error)
 {
     const json_t *labels = json_object_get(manifest, "labels"), *classes = json_object_get(labels, "classes");
@@ -189,11 +201,14 @@ static elbo_status check_labels(const struct elbo_corpus *corpus, const json_t *
     char *data;
     ELBO_TRY(corpus_read_file(&data, &size, NULL, manifest, corpus->folder, name, error));
     good = size == corpus->header.sentences * sizeof(uint32_t);
-    for (size_t i = 0; good && i < corpus->header.sentences; i++) good = ((const uint32_t *)(const void *)data)[i] < count;
+    for (size_t i = 0; good && i < corpus->header.sentences; i++)
+        good = ((const uint32_t *)(const void *)data)[i] < count;
     free(data);
     if (good) return ELBO_OK;
-    return elbo_fail(error, ELBO_INPUT, "%s/%s is damaged: it is not one of %zu classes for each of the %" PRIu64 " sentences; "
-                     "%s", corpus->folder, name, count, corpus->header.sentences, CORPUS_REMEDY);
+    return elbo_fail(error, ELBO_INPUT,
+                     "%s/%s is damaged: it is not one of %zu classes for each of the %" PRIu64 " sentences; "
+                     "%s",
+                     corpus->folder, name, count, corpus->header.sentences, CORPUS_REMEDY);
 }
 
 /* ---- opening ---- */
@@ -236,8 +251,8 @@ static elbo_status open_files(struct elbo_corpus *corpus, const json_t *manifest
     char path[FILES_PATH], *text;
     size_t size;
     if (set && (!json_is_string(set) || json_string_length(set) >= sizeof corpus->set))
-        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_MANIFEST " is damaged: its set is not a hash; %s", corpus->folder,
-                         CORPUS_REMEDY);
+        return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_MANIFEST " is damaged: its set is not a hash; %s",
+                         corpus->folder, CORPUS_REMEDY);
     if (set) strcpy(corpus->set, json_string_value(set));
     ELBO_TRY(open_binary(corpus, manifest, error));
     ELBO_TRY(file_join(path, corpus->folder, CORPUS_TOKENIZER, error));
@@ -263,8 +278,10 @@ static elbo_status open_once(struct elbo_corpus **out, const char *folder, elbo_
         status = open_files(corpus, manifest, error);
     }
     json_decref(manifest);
-    if (status == ELBO_OK) *out = corpus;
-    else elbo_corpus_close(corpus);
+    if (status == ELBO_OK)
+        *out = corpus;
+    else
+        elbo_corpus_close(corpus);
     return status;
 }
 
@@ -319,8 +336,9 @@ static elbo_status open_split(struct elbo_corpus **parts, size_t *count, const s
         ++*count;
         if (strcmp(parts[i]->set, split->set) || strcmp(parts[i]->hash, split->parts[i].corpus) ||
             strcmp(parts[i]->tokenizer_hash, split->tokenizer))
-            return elbo_fail(error, ELBO_INPUT, "%s is not the part that %s/" CORPUS_MANIFEST " names: it is of another split; %s",
-                             inside, folder, CORPUS_REMEDY);
+            return elbo_fail(error, ELBO_INPUT,
+                             "%s is not the part that %s/" CORPUS_MANIFEST " names: it is of another split; %s", inside,
+                             folder, CORPUS_REMEDY);
     }
     return ELBO_OK;
 }
@@ -350,9 +368,12 @@ static elbo_status open_parts_once(struct elbo_corpus **parts, size_t *count, co
     if (file_is_folder(folder)) status = corpus_split_read(&split, &there, folder, error);
     if (status == ELBO_OK) status = file_join(train, folder, corpus_part_names[0], error);
     ELBO_TRY(status);
-    if (there) status = open_split(parts, count, &split, folder, error);
-    else if (!corpus_is_there(folder) && corpus_is_there(train)) status = open_old_split(parts, count, folder, error);
-    else if ((status = elbo_corpus_open(&parts[0], folder, error)) == ELBO_OK) *count = 1;
+    if (there)
+        status = open_split(parts, count, &split, folder, error);
+    else if (!corpus_is_there(folder) && corpus_is_there(train))
+        status = open_old_split(parts, count, folder, error);
+    else if ((status = elbo_corpus_open(&parts[0], folder, error)) == ELBO_OK)
+        *count = 1;
     if (status == ELBO_OK) return ELBO_OK;
     while (*count) elbo_corpus_close(parts[--*count]);
     return status;

@@ -15,21 +15,21 @@
 
 #include <stdint.h>
 
-#define CORPUS_MAGIC "ELBOTEXT"
-#define CORPUS_FILE "corpus.bin"
+#define CORPUS_MAGIC     "ELBOTEXT"
+#define CORPUS_FILE      "corpus.bin"
 #define CORPUS_TOKENIZER "tokenizer.json"
-#define CORPUS_MANIFEST "manifest.json"
+#define CORPUS_MANIFEST  "manifest.json"
 
 enum { CORPUS_VERSION = 1, CORPUS_ALIGNMENT = 64, CORPUS_STREAMS = 2 };
 
 struct corpus_stream_header {
-    uint64_t vocabulary;  /* V; every id is below         */
+    uint64_t vocabulary; /* V; every id is below         */
     uint64_t tokens;
     uint64_t token_bytes; /* 2 or 4                       */
     uint64_t tokens_at, offsets_at;
-    uint64_t longest;     /* tokens of the longest        */
-    uint64_t unknown;     /* ids that are the unknown mark */
-    uint64_t reserved;    /* 0                            */
+    uint64_t longest;  /* tokens of the longest        */
+    uint64_t unknown;  /* ids that are the unknown mark */
+    uint64_t reserved; /* 0                            */
 };
 
 struct corpus_header {

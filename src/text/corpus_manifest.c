@@ -53,8 +53,10 @@ static elbo_status not_a_folder(const char *path, elbo_error *error)
         char old[FILES_PATH];
         snprintf(old, sizeof old, "%.*s.%s.elbo-old", (int)parent, path, path + parent);
         if (file_is_folder(old))
-            return elbo_fail(error, ELBO_IO, "the corpus %s is not there: its replacement was broken off, and %s is what "
-                             "stood there; rename it back, or prepare the corpus again", path, old);
+            return elbo_fail(error, ELBO_IO,
+                             "the corpus %s is not there: its replacement was broken off, and %s is what "
+                             "stood there; rename it back, or prepare the corpus again",
+                             path, old);
         return elbo_fail(error, ELBO_IO, "the corpus %s is not there; make it with `elbo prepare TEXT --out=%s`", path,
                          path);
     }
@@ -62,15 +64,16 @@ static elbo_status not_a_folder(const char *path, elbo_error *error)
         return elbo_fail(error, ELBO_INPUT, "%s is a file of a corpus; give its folder, %.*s", path,
                          (int)(size - length), path);
     if (text_is_text(path))
-        return elbo_fail(error, ELBO_INPUT, "%s is a text file, not a corpus; make one with `elbo prepare %s --out=corpus`",
-                         path, path);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s is a text file, not a corpus; make one with `elbo prepare %s --out=corpus`", path, path);
     return elbo_fail(error, ELBO_INPUT, "%s is a file, not a corpus; give a folder that `elbo prepare` wrote", path);
 }
 
 static elbo_status no_manifest(const char *folder, elbo_error *error)
 {
     if (holds(folder, "config.yaml") || holds(folder, "checkpoints"))
-        return elbo_fail(error, ELBO_INPUT, "%s is a run, not a corpus; give a folder that `elbo prepare` wrote", folder);
+        return elbo_fail(error, ELBO_INPUT, "%s is a run, not a corpus; give a folder that `elbo prepare` wrote",
+                         folder);
     if (holds(folder, "train/" CORPUS_MANIFEST))
         return elbo_fail(error, ELBO_IO, "%s is a split corpus; name one of its parts, such as %s/train", folder,
                          folder);
@@ -94,8 +97,8 @@ static elbo_status parse(json_t **manifest, elbo_error *seal, const char *path, 
     free(text);
     if (starved) return elbo_fail(error, ELBO_MEMORY, "no memory to read the %zu bytes of %s", size, path);
     if (!*manifest)
-        return elbo_fail(error, ELBO_INPUT, "%s:%d:%d: %s; the manifest is truncated or foreign: %s", path, problem.line,
-                         problem.column, problem.text, remedy);
+        return elbo_fail(error, ELBO_INPUT, "%s:%d:%d: %s; the manifest is truncated or foreign: %s", path,
+                         problem.line, problem.column, problem.text, remedy);
     return ELBO_OK;
 }
 
@@ -127,14 +130,16 @@ elbo_status corpus_manifest_read(json_t **manifest, const char *folder, elbo_err
     ELBO_TRY(parse(manifest, &seal, path, error));
     elbo_status status = ELBO_OK;
     if (is_format(*manifest, SPLIT_FORMAT))
-        status = elbo_fail(error, ELBO_IO, "%s is a split corpus; name one of its parts, such as %s/train", folder,
-                           folder);
+        status =
+            elbo_fail(error, ELBO_IO, "%s is a split corpus; name one of its parts, such as %s/train", folder, folder);
     else if (json_object_get(*manifest, "elbo"))
-        status = elbo_fail(error, ELBO_INPUT, "%s is a checkpoint, not a corpus; give a folder that `elbo prepare` wrote",
-                           folder);
+        status = elbo_fail(error, ELBO_INPUT,
+                           "%s is a checkpoint, not a corpus; give a folder that `elbo prepare` wrote", folder);
     else if (!is_format(*manifest, CORPUS_FORMAT))
-        status = elbo_fail(error, ELBO_INPUT, "%s is not the manifest of a corpus; give a folder that `elbo prepare` "
-                           "wrote", path);
+        status = elbo_fail(error, ELBO_INPUT,
+                           "%s is not the manifest of a corpus; give a folder that `elbo prepare` "
+                           "wrote",
+                           path);
     if (status == ELBO_OK) status = check_version(*manifest, CORPUS_VERSION, &seal, path, error);
     if (status != ELBO_OK) json_decref(*manifest);
     return status;
@@ -171,8 +176,10 @@ elbo_status corpus_sums(uint64_t *sum, json_t **chunks, int descriptor, size_t s
     free(buffer);
     XXH3_freeState(whole);
     XXH3_freeState(part);
-    if (status == ELBO_OK && chunks) *chunks = list;
-    else json_decref(list);
+    if (status == ELBO_OK && chunks)
+        *chunks = list;
+    else
+        json_decref(list);
     return status;
 }
 
@@ -184,8 +191,10 @@ elbo_status corpus_check_size(const json_t *manifest, const char *folder, const 
     if (!json_is_integer(bytes) || !json_is_string(json_object_get(entry, "xxh3")))
         return elbo_fail(error, ELBO_INPUT, "%s/%s does not describe %s; %s", folder, CORPUS_MANIFEST, name, remedy);
     if (json_integer_value(bytes) >= 0 && (uint64_t)json_integer_value(bytes) == size) return ELBO_OK;
-    return elbo_fail(error, ELBO_INPUT, "%s/%s has %zu bytes and its manifest says %lld: it is truncated or not the "
-                     "one that was written; %s", folder, name, size, (long long)json_integer_value(bytes), remedy);
+    return elbo_fail(error, ELBO_INPUT,
+                     "%s/%s has %zu bytes and its manifest says %lld: it is truncated or not the "
+                     "one that was written; %s",
+                     folder, name, size, (long long)json_integer_value(bytes), remedy);
 }
 
 /* The first chunk whose sum is not that of the manifest, as places in bytes. */
@@ -214,8 +223,10 @@ elbo_status corpus_check_sum(const json_t *manifest, const char *folder, const c
     size_t from, to;
     ELBO_TRY(file_join(path, folder, name, error));
     ELBO_TRY(find_damage(&from, &to, json_object_get(entry, "chunks"), descriptor, size, path, error));
-    return elbo_fail(error, ELBO_INPUT, "%s/%s is damaged between byte %zu and byte %zu: its hash is %s and the manifest "
-                     "says %.40s; %s", folder, name, from, to, hash, expected, remedy);
+    return elbo_fail(error, ELBO_INPUT,
+                     "%s/%s is damaged between byte %zu and byte %zu: its hash is %s and the manifest "
+                     "says %.40s; %s",
+                     folder, name, from, to, hash, expected, remedy);
 }
 
 elbo_status corpus_read_file(char **data, size_t *size, char hash[CORPUS_HEX], const json_t *manifest,
@@ -228,8 +239,8 @@ elbo_status corpus_read_file(char **data, size_t *size, char hash[CORPUS_HEX], c
     *data = NULL;
     elbo_status status = corpus_check_size(manifest, folder, name, *size, error);
     if (status == ELBO_OK && *size > CORPUS_LONGEST_JSON)
-        status = elbo_fail(error, ELBO_INPUT, "%s has %zu bytes; at most %d are accepted for a file of this kind", path, *size,
-                           CORPUS_LONGEST_JSON);
+        status = elbo_fail(error, ELBO_INPUT, "%s has %zu bytes; at most %d are accepted for a file of this kind", path,
+                           *size, CORPUS_LONGEST_JSON);
     if (status == ELBO_OK && !(*data = malloc(*size + 1)))
         status = elbo_fail(error, ELBO_MEMORY, "no memory for the %zu bytes of %s", *size, path);
     if (status == ELBO_OK) status = file_read_at(descriptor, *data, *size, 0, path, error);
@@ -239,8 +250,10 @@ elbo_status corpus_read_file(char **data, size_t *size, char hash[CORPUS_HEX], c
         status = corpus_check_sum(manifest, folder, name, sum, descriptor, *size, error);
     }
     close(descriptor);
-    if (status == ELBO_OK) (*data)[*size] = 0;
-    else free(*data);
+    if (status == ELBO_OK)
+        (*data)[*size] = 0;
+    else
+        free(*data);
     return status;
 }
 
@@ -249,10 +262,11 @@ elbo_status corpus_read_file(char **data, size_t *size, char hash[CORPUS_HEX], c
 void corpus_split_name(struct corpus_split *split)
 {
     char text[512];
-    size_t size = (size_t)snprintf(text, sizeof text, SPLIT_FORMAT " %d\ntokenizer %s\n", SPLIT_VERSION, split->tokenizer);
+    size_t size =
+        (size_t)snprintf(text, sizeof text, SPLIT_FORMAT " %d\ntokenizer %s\n", SPLIT_VERSION, split->tokenizer);
     for (size_t i = 0; i < split->count; i++)
-        size += (size_t)snprintf(text + size, sizeof text - size, "%s %s\n", split->parts[i].name,
-                                 split->parts[i].corpus);
+        size +=
+            (size_t)snprintf(text + size, sizeof text - size, "%s %s\n", split->parts[i].name, split->parts[i].corpus);
     snprintf(split->set, sizeof split->set, "%016" PRIx64, (uint64_t)XXH3_64bits(text, size));
 }
 
@@ -330,9 +344,10 @@ static bool has_magic(const char *folder)
     int descriptor;
     size_t size;
     elbo_error unused;
-    if (file_join(path, folder, CORPUS_FILE, &unused) || file_open_regular(&descriptor, &size, path, &unused)) return false;
-    bool good = !file_read_at(descriptor, magic, sizeof magic, 0, path, &unused) &&
-                !memcmp(magic, CORPUS_MAGIC, sizeof magic);
+    if (file_join(path, folder, CORPUS_FILE, &unused) || file_open_regular(&descriptor, &size, path, &unused))
+        return false;
+    bool good =
+        !file_read_at(descriptor, magic, sizeof magic, 0, path, &unused) && !memcmp(magic, CORPUS_MAGIC, sizeof magic);
     close(descriptor);
     return good;
 }
@@ -379,8 +394,10 @@ static elbo_status check_entry(const struct place *place, const char *folder, co
     if (S_ISDIR(about.st_mode) && place->split && is_one_of(name, corpus_part_names, ELBO_PREPARE_PARTS) &&
         has_part(place->manifest, name))
         return check_entries(path, false, error);
-    return elbo_fail(error, ELBO_USAGE, "%s is not of a corpus that `elbo prepare` wrote, and prepare replaces the whole "
-                     "folder; move it away, or choose another --out", path);
+    return elbo_fail(error, ELBO_USAGE,
+                     "%s is not of a corpus that `elbo prepare` wrote, and prepare replaces the whole "
+                     "folder; move it away, or choose another --out",
+                     path);
 }
 
 static elbo_status check_entries(const char *folder, bool top, elbo_error *error)
@@ -411,8 +428,10 @@ static elbo_status check_parent(const char *folder, elbo_error *error)
     bool part = is_format(manifest, SPLIT_FORMAT) && has_part(manifest, name);
     json_decref(manifest);
     if (!part) return ELBO_OK;
-    return elbo_fail(error, ELBO_USAGE, "%s is a part of the split in %s, and its other parts would be left behind; prepare the "
-                     "whole split again, or choose another --out", folder, parent);
+    return elbo_fail(error, ELBO_USAGE,
+                     "%s is a part of the split in %s, and its other parts would be left behind; prepare the "
+                     "whole split again, or choose another --out",
+                     folder, parent);
 }
 
 elbo_status corpus_may_replace(const char *folder, elbo_error *error)

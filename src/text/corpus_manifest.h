@@ -1,5 +1,5 @@
-/* The manifests of corpora: which files belong to a corpus, which parts to a split, and the sums that hold them together
- * (docs/formats.md). A manifest is a sealed JSON object (base/sealed.h). */
+/* The manifests of corpora: which files belong to a corpus, which parts to a split, and the sums that hold them
+ * together (docs/formats.md). A manifest is a sealed JSON object (base/sealed.h). */
 #ifndef TEXT_CORPUS_MANIFEST_H
 #define TEXT_CORPUS_MANIFEST_H
 
@@ -8,13 +8,13 @@
 #include <jansson.h>
 
 #define CORPUS_FORMAT "elbo-corpus"
-#define SPLIT_FORMAT "elbo-split"
+#define SPLIT_FORMAT  "elbo-split"
 enum { SPLIT_VERSION = 1, CORPUS_HEX = 17, CORPUS_LONGEST_JSON = 1 << 30 };
 
 extern const char *const corpus_part_names[ELBO_PREPARE_PARTS]; /* train, valid, test */
 
-/* Reads and checks the manifest of a corpus. Says what `folder` is when it is something else: a text file, a run, a split
- * corpus. ELBO_IO: missing; ELBO_INPUT: damaged, foreign, of another version. */
+/* Reads and checks the manifest of a corpus. Says what `folder` is when it is something else: a text file, a run, a
+ * split corpus. ELBO_IO: missing; ELBO_INPUT: damaged, foreign, of another version. */
 elbo_status corpus_manifest_read(json_t **manifest, const char *folder, elbo_error *error);
 
 /* Which folder stands at a path: a corpus that is replaced while its files are opened one by one is opened again. */

@@ -1,5 +1,6 @@
-/* An open corpus: what corpus.c checks and corpus_content.c reads. What is known per sentence (16 bytes) is kept in memory;
- * tokens are read by pread, so that a file that shrinks or changes is an error and not the end of the process. */
+/* An open corpus: what corpus.c checks and corpus_content.c reads. What is known per sentence (16 bytes) is kept in
+ * memory; tokens are read by pread, so that a file that shrinks or changes is an error and not the end of the process.
+ */
 #ifndef TEXT_CORPUS_PRIVATE_H
 #define TEXT_CORPUS_PRIVATE_H
 
@@ -10,9 +11,9 @@
 #define CORPUS_REMEDY "prepare the corpus again"
 
 struct elbo_corpus {
-    int descriptor;                   /* of corpus.bin                            */
-    size_t size;                      /* bytes                                    */
-    int64_t modified;                 /* nanoseconds                              */
+    int descriptor;   /* of corpus.bin                            */
+    size_t size;      /* bytes                                    */
+    int64_t modified; /* nanoseconds                              */
     uint64_t sum;
     struct corpus_header header;
     uint64_t *offsets;                /* (sentences + 1) of its one stream        */

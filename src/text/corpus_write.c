@@ -71,10 +71,17 @@ static elbo_status finish_file(struct corpus_writer *w, elbo_error *error)
 {
     const struct elbo_prepare_part *part = w->part;
     struct corpus_header header = {
-        .magic = CORPUS_MAGIC, .version = CORPUS_VERSION, .streams = 1,
-        .sentences = part->sentences, .words = part->words, .bytes = part->bytes,
-        .stream[0] = {.vocabulary = w->vocabulary, .tokens = part->tokens, .token_bytes = token_bytes(w),
-                      .longest = part->longest, .unknown = part->unknown},
+        .magic = CORPUS_MAGIC,
+        .version = CORPUS_VERSION,
+        .streams = 1,
+        .sentences = part->sentences,
+        .words = part->words,
+        .bytes = part->bytes,
+        .stream[0] = {.vocabulary = w->vocabulary,
+                      .tokens = part->tokens,
+                      .token_bytes = token_bytes(w),
+                      .longest = part->longest,
+                      .unknown = part->unknown},
     };
     if (!corpus_lay_out(&header)) return elbo_fail(error, ELBO_INPUT, "%s would be too large", w->folder);
     ELBO_TRY(pad(&w->file, error));
@@ -171,8 +178,8 @@ elbo_status corpus_write_split(const struct corpus_split *split, const char *fol
     json_t *parts = json_array();
     int failed = 0;
     for (size_t i = 0; i < split->count; i++)
-        failed |= json_array_append_new(parts, json_pack("{s:s, s:s}", "name", split->parts[i].name, "corpus",
-                                                         split->parts[i].corpus));
+        failed |= json_array_append_new(
+            parts, json_pack("{s:s, s:s}", "name", split->parts[i].name, "corpus", split->parts[i].corpus));
     json_t *manifest = json_pack("{s:s, s:i, s:s, s:s, s:o}", "format", SPLIT_FORMAT, "version", SPLIT_VERSION, "set",
                                  split->set, "tokenizer", split->tokenizer, "parts", parts);
     if (failed) {

@@ -1,5 +1,5 @@
-/* Writing a corpus' files: tokens stream into corpus.bin; what is known per sentence (12 bytes) stays in memory until the
- * end, when the header is filled in. The folder is one that is committed later (base/stage.h).
+/* Writing a corpus' files: tokens stream into corpus.bin; what is known per sentence (12 bytes) stays in memory until
+ * the end, when the header is filled in. The folder is one that is committed later (base/stage.h).
  *
  *     corpus_writer_open, corpus_writer_add for each sentence, corpus_writer_finish, corpus_writer_manifest */
 #ifndef TEXT_CORPUS_WRITE_H
@@ -14,9 +14,9 @@ struct corpus_writer {
     size_t vocabulary;
     char folder[FILES_PATH];
     struct file_writer file;
-    uint32_t *rows;                 /* (capacity, 3) tokens, words, bytes of each sentence */
+    uint32_t *rows; /* (capacity, 3) tokens, words, bytes of each sentence */
     size_t capacity;
-    json_t *files;                  /* of the manifest, once they are written */
+    json_t *files; /* of the manifest, once they are written */
     char hash[CORPUS_HEX], tokenizer_hash[CORPUS_HEX];
 };
 
@@ -27,10 +27,11 @@ elbo_status corpus_writer_open(struct corpus_writer *writer, struct elbo_prepare
 elbo_status corpus_writer_add(struct corpus_writer *writer, const struct elbo_ids *ids, uint32_t unknown, size_t words,
                               size_t bytes, elbo_error *error);
 /* Ends corpus.bin and writes tokenizer.json. */
-elbo_status corpus_writer_finish(struct corpus_writer *writer, const struct elbo_tokenizer *tokenizer, elbo_error *error);
+elbo_status corpus_writer_finish(struct corpus_writer *writer, const struct elbo_tokenizer *tokenizer,
+                                 elbo_error *error);
 /* `set` is that of a split, or "". */
-elbo_status corpus_writer_manifest(struct corpus_writer *writer, const struct elbo_prepare_report *report, const char *set,
-                                   const char *tokenizer_kind, elbo_error *error);
+elbo_status corpus_writer_manifest(struct corpus_writer *writer, const struct elbo_prepare_report *report,
+                                   const char *set, const char *tokenizer_kind, elbo_error *error);
 void corpus_writer_close(struct corpus_writer *writer);
 
 /* The manifest of the split's folder. */

@@ -56,8 +56,10 @@ elbo_status line_source_open(struct line_source *source, const char *path, elbo_
     if (status == ELBO_OK && !source->size)
         status = elbo_fail(error, ELBO_INPUT, "%s is empty; give text with a sentence a line", source->name);
     if (status == ELBO_OK) status = recognize(source, path, error);
-    if (status == ELBO_OK) line_source_rewind(source);
-    else line_source_close(source);
+    if (status == ELBO_OK)
+        line_source_rewind(source);
+    else
+        line_source_close(source);
     return status;
 }
 
@@ -120,7 +122,8 @@ static elbo_status refill(struct line_source *source, elbo_error *error)
     if (2 * left > source->room) {
         char *larger = realloc(source->owned, 2 * source->room);
         if (!larger)
-            return elbo_fail(error, ELBO_MEMORY, "%s:%zu: no memory for a line of more than %zu bytes; give a sentence a line",
+            return elbo_fail(error, ELBO_MEMORY,
+                             "%s:%zu: no memory for a line of more than %zu bytes; give a sentence a line",
                              source->name, source->number + 1, left);
         source->text = source->owned = larger;
         source->room *= 2;
@@ -167,8 +170,8 @@ elbo_status line_next(bool *more, struct line *line, struct line_source *source,
     if (!stop && !size) return end_pass(source, error);
     source->number++;
     if (size > LINE_LONGEST)
-        return elbo_fail(error, ELBO_INPUT, "%s:%zu: a line of more than %d bytes is too long; give a sentence a line", source->name,
-                         source->number, LINE_LONGEST);
+        return elbo_fail(error, ELBO_INPUT, "%s:%zu: a line of more than %d bytes is too long; give a sentence a line",
+                         source->name, source->number, LINE_LONGEST);
     source->begin += size + !!stop;
     while (size && start[size - 1] == '\r') size--;
     *line = (struct line){start, size, source->number};

@@ -62,9 +62,12 @@ bool merge_queue_pop(struct merge_queue *queue, uint32_t *rank, uint32_t *place)
     *place = top.place;
     uint32_t slot = top.rank % MERGE_RUNS, next = queue->nodes[top.first].next;
     if (queue->runs[slot].last == top.first) queue->runs[slot].last = 0; /* the end of its run */
-    if (next) top = (struct merge_run){top.rank, queue->nodes[next].place, next};
-    else if (--queue->count) top = heap[queue->count];
-    else return true;
+    if (next)
+        top = (struct merge_run){top.rank, queue->nodes[next].place, next};
+    else if (--queue->count)
+        top = heap[queue->count];
+    else
+        return true;
     size_t at = 0;
     for (size_t child; (child = 2 * at + 1) < queue->count; at = child) {
         if (child + 1 < queue->count && before(&heap[child + 1], &heap[child])) child++;

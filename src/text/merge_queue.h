@@ -1,9 +1,9 @@
 /* The merges that wait while a word is encoded, least first: by rank, then by place.
  *
- * They come in runs: those of one rank mostly from left to right. So the heap holds runs and not merges, each by its first
- * one: a run is a list of rising places of one rank, and a merge joins the last run of its rank where it can. For one letter
- * repeated the heap has a handful of entries and everything is walked in order; where nothing joins, each run is one merge
- * and this is a heap. The order of what is popped depends on none of that.
+ * They come in runs: those of one rank mostly from left to right. So the heap holds runs and not merges, each by its
+ * first one: a run is a list of rising places of one rank, and a merge joins the last run of its rank where it can. For
+ * one letter repeated the heap has a handful of entries and everything is walked in order; where nothing joins, each
+ * run is one merge and this is a heap. The order of what is popped depends on none of that.
  *
  *     merge_queue_reserve(&queue, most, error);     -- at most so many pushes until it is empty again
  *     merge_queue_push(&queue, rank, place, error);
@@ -27,13 +27,13 @@ struct merge_run {
     uint32_t rank, place, first; /* place of node `first` */
 };
 
-struct merge_queue { /* zero: empty */
+struct merge_queue {          /* zero: empty */
     struct merge_node *nodes; /* (room + 1)             */
     size_t room, used;
-    struct merge_run *heap;   /* (capacity) by rank and place */
+    struct merge_run *heap; /* (capacity) by rank and place */
     size_t count, capacity;
     struct {
-        uint32_t rank, last;  /* node; 0: none          */
+        uint32_t rank, last; /* node; 0: none          */
     } runs[MERGE_RUNS];
 };
 

@@ -8,9 +8,9 @@
 struct counts {
     uint64_t *pairs;
     size_t pair_count;
-    size_t *word;          /* (V) as the predicted one           */
+    size_t *word;           /* (V) as the predicted one           */
     size_t *before, *types; /* (V) as the one before             */
-    size_t *first;         /* (V + 1) where v's pairs begin      */
+    size_t *first;          /* (V + 1) where v's pairs begin      */
     size_t vocabulary, total;
 };
 
@@ -40,7 +40,8 @@ static elbo_status each_pair(size_t *sentences, const struct elbo_corpus *corpus
     if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for a sentence of %zu tokens", room);
     elbo_status status = ELBO_OK;
     *sentences = 0;
-    for (size_t i = 0, n; i < elbo_corpus_sentences(corpus) && (!scope->sentences || *sentences < scope->sentences); i++) {
+    for (size_t i = 0, n; i < elbo_corpus_sentences(corpus) && (!scope->sentences || *sentences < scope->sentences);
+         i++) {
         bool longer = scope->max_length && elbo_corpus_length(corpus, s, i) > scope->max_length;
         if (longer && scope->skip) continue;
         status = elbo_corpus_read(corpus, s, i, ids, longer ? scope->max_length : room, &n, error);
@@ -76,8 +77,10 @@ static size_t pair_count(const struct counts *c, uint32_t v, uint32_t w)
     uint64_t key = (uint64_t)v << 32 | w;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (c->pairs[middle] < key) low = middle + 1;
-        else high = middle;
+        if (c->pairs[middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
     }
     size_t n = 0;
     while (low + n < c->first[v + 1] && c->pairs[low + n] == key) n++;
@@ -127,7 +130,8 @@ elbo_status ngram_baseline(struct ngram_baseline *out, const struct elbo_corpus 
     size_t sentences = 0;
     if (!status) status = each_pair(&sentences, test, scope, score_pair, &s, error);
     counts_free(&c);
-    if (!status && !sentences) status = elbo_fail(error, ELBO_INPUT, "%s leaves no sentence to measure", elbo_corpus_folder(test));
+    if (!status && !sentences)
+        status = elbo_fail(error, ELBO_INPUT, "%s leaves no sentence to measure", elbo_corpus_folder(test));
     double n = (double)sentences;
     *out = (struct ngram_baseline){.unigram = s.unigram / n, .bigram = s.bigram / n};
     return status;

@@ -21,11 +21,11 @@ struct preparation {
     struct elbo_prepare_report *report;
     elbo_prepare_progress progress;
     void *context;
-    struct line_source *sources;   /* (input_count) */
+    struct line_source *sources; /* (input_count) */
     struct split split;
-    uint8_t *part;                 /* (part_room) that each sentence's place is in; with a split */
+    uint8_t *part; /* (part_room) that each sentence's place is in; with a split */
     size_t part_room;
-    size_t sentence;               /* number of the sentence in this pass                        */
+    size_t sentence; /* number of the sentence in this pass                        */
     struct corpus_writer writers[ELBO_PREPARE_PARTS];
     struct stage stage;
     struct elbo_tokenizer_trainer *trainer;
@@ -83,9 +83,10 @@ static elbo_status use_line(struct preparation *p, const struct line_source *sou
         return ELBO_OK;
     }
     if (replaced && p->options->strict)
-        return elbo_fail(error, ELBO_INPUT, "%s:%zu:%zu: the byte 0x%02x is not valid UTF-8; correct the file, or leave "
-                         "out --strict to replace it by U+FFFD", source->name, line->number, bad + 1,
-                         (unsigned char)line->text[bad]);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s:%zu:%zu: the byte 0x%02x is not valid UTF-8; correct the file, or leave "
+                         "out --strict to replace it by U+FFFD",
+                         source->name, line->number, bad + 1, (unsigned char)line->text[bad]);
     report->replaced += replaced;
     report->replaced_lines += replaced > 0;
     ELBO_TRY(part_of(p, &part, text, size, first, error));
@@ -119,8 +120,7 @@ static elbo_status each_sentence(struct preparation *p, const char *what, bool f
 
 /* ---- the passes ---- */
 
-static elbo_status learn_sentence(struct preparation *p, size_t part, const char *text, size_t size,
-                                  elbo_error *error)
+static elbo_status learn_sentence(struct preparation *p, size_t part, const char *text, size_t size, elbo_error *error)
 {
     p->report->parts[part].sentences++;
     return part || !p->trainer ? ELBO_OK : elbo_tokenizer_trainer_add(p->trainer, text, size, error);
@@ -134,15 +134,13 @@ static bool has_unknown(const struct preparation *p)
     return false;
 }
 
-static elbo_status settle_sentence(struct preparation *p, size_t part, const char *text, size_t size,
-                                   elbo_error *error)
+static elbo_status settle_sentence(struct preparation *p, size_t part, const char *text, size_t size, elbo_error *error)
 {
     ELBO_TRY(elbo_tokenizer_encode(p->tokenizer, &p->ids, text, size, error));
     return has_unknown(p) ? split_note(&p->split, part, &p->ids, error) : ELBO_OK;
 }
 
-static elbo_status write_sentence(struct preparation *p, size_t part, const char *text, size_t size,
-                                  elbo_error *error)
+static elbo_status write_sentence(struct preparation *p, size_t part, const char *text, size_t size, elbo_error *error)
 {
     uint32_t unknown = elbo_tokenizer_marks(p->tokenizer)->unknown;
     ELBO_TRY(elbo_tokenizer_encode(p->tokenizer, &p->ids, text, size, error));
@@ -160,8 +158,10 @@ static elbo_status check_counts(const struct preparation *p, elbo_error *error)
                          p->options->input_count > 1 ? " (and the other inputs)" : "", p->report->lines);
     for (size_t i = 0; i < p->split.count; i++)
         if (!p->report->parts[i].sentences)
-            return elbo_fail(error, ELBO_INPUT, "--split=%s leaves no sentence to '%s' of the %zu there are%s; give it a "
-                             "larger share, or more text", p->options->split, p->split.parts[i].name, sentences,
+            return elbo_fail(error, ELBO_INPUT,
+                             "--split=%s leaves no sentence to '%s' of the %zu there are%s; give it a "
+                             "larger share, or more text",
+                             p->options->split, p->split.parts[i].name, sentences,
                              p->split.used ? " (those that differ only in unknown words are kept together)" : "");
     return ELBO_OK;
 }
@@ -237,8 +237,10 @@ static elbo_status check(struct preparation *p, elbo_error *error)
         return elbo_fail(error, ELBO_USAGE, "--out is missing; name the folder of the corpus, such as --out=corpus");
     ELBO_TRY(split_open(&p->split, options->split, error));
     p->report->part_count = p->split.count;
-    if (from && *from) ELBO_TRY(elbo_tokenizer_find(&p->tokenizer, from, error));
-    else ELBO_TRY(elbo_tokenizer_trainer_open(&p->trainer, options->tokenizer_kind, options->tokenizer_size, error));
+    if (from && *from)
+        ELBO_TRY(elbo_tokenizer_find(&p->tokenizer, from, error));
+    else
+        ELBO_TRY(elbo_tokenizer_trainer_open(&p->trainer, options->tokenizer_kind, options->tokenizer_size, error));
     ELBO_TRY(stage_place(place, options->out, error));
     ELBO_TRY(corpus_may_replace(place, error));
     for (size_t i = 0; i < options->input_count; i++)
@@ -265,8 +267,12 @@ elbo_status elbo_prepare(const struct elbo_prepare_options *options, struct elbo
         return elbo_fail(error, ELBO_MEMORY, "no memory to prepare a corpus");
     }
     *report = (struct elbo_prepare_report){0};
-    *p = (struct preparation){.options = options, .report = report, .progress = progress, .context = context,
-                              .sources = sources, .stage.lock = -1};
+    *p = (struct preparation){.options = options,
+                              .report = report,
+                              .progress = progress,
+                              .context = context,
+                              .sources = sources,
+                              .stage.lock = -1};
     for (int i = 0; i < ELBO_PREPARE_PARTS; i++) p->writers[i].file.descriptor = -1;
     for (size_t i = 0; i < options->input_count; i++) sources[i].descriptor = -1;
     elbo_status status = run(p, error);

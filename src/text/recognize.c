@@ -35,13 +35,19 @@ struct magic {
     const char *after;
 };
 
-#define MAGIC(at, bytes, what, command, after) {bytes, at, sizeof bytes - 1, what, command, after}
+#define MAGIC(at, bytes, what, command, after)                                                                         \
+    {                                                                                                                  \
+        bytes, at, sizeof bytes - 1, what, command, after                                                              \
+    }
 
 static const struct magic magics[] = {
     MAGIC(0, "\x1f\x8b", "compressed by gzip", "zcat", ""),
     MAGIC(0, "\x1f\x9d", "compressed by compress", "zcat", ""),
     MAGIC(0, "\x28\xb5\x2f\xfd", "compressed by zstd", "zstdcat", ""),
-    MAGIC(0, "\xfd" "7zXZ\0", "compressed by xz", "xzcat", ""),
+    MAGIC(0,
+          "\xfd"
+          "7zXZ\0",
+          "compressed by xz", "xzcat", ""),
     MAGIC(0, "\x5d\0\0", "compressed by lzma", "xzcat --format=lzma", ""),
     MAGIC(0, "BZh", "compressed by bzip2", "bzcat", ""),
     MAGIC(0, "\x04\x22\x4d\x18", "compressed by lz4", "lz4 -dc", ""),
@@ -57,8 +63,8 @@ static const struct magic magics[] = {
 static elbo_status refuse_command(const struct head *h, const char *what, const char *command, const char *after,
                                   elbo_error *error)
 {
-    return elbo_fail(error, ELBO_INPUT, "%s is %s, not text with a sentence a line; `%s %.300s%s | %s` reads it", h->name,
-                     what, command, h->file, after, h->into);
+    return elbo_fail(error, ELBO_INPUT, "%s is %s, not text with a sentence a line; `%s %.300s%s | %s` reads it",
+                     h->name, what, command, h->file, after, h->into);
 }
 
 static elbo_status refuse_encoding(const struct head *h, const char *encoding, elbo_error *error)
@@ -145,17 +151,22 @@ static elbo_status check_bytes(const struct head *h, elbo_error *error)
     if (encoding) return refuse_encoding(h, encoding, error);
     bool many = !h->any_bytes && h->ill_formed >= 8 && h->ill_formed * 5 > h->size;
     if (many && !nuls && h->controls * 100 <= h->size)
-        return elbo_fail(error, ELBO_INPUT, "%s is not UTF-8: %zu of its first %zu bytes are ill-formed; if it is text, "
-                         "`iconv -f ENCODING -t UTF-8 %.300s | %s` reads it", h->name, h->ill_formed, h->size, h->file,
-                         h->into);
-    bool odd = !h->any_bytes && ((h->controls >= 8 && h->controls * 10 > h->size) || (nuls >= 8 && nuls * 10 > h->size * 4));
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s is not UTF-8: %zu of its first %zu bytes are ill-formed; if it is text, "
+                         "`iconv -f ENCODING -t UTF-8 %.300s | %s` reads it",
+                         h->name, h->ill_formed, h->size, h->file, h->into);
+    bool odd =
+        !h->any_bytes && ((h->controls >= 8 && h->controls * 10 > h->size) || (nuls >= 8 && nuls * 10 > h->size * 4));
     if (many || odd)
-        return elbo_fail(error, ELBO_INPUT, "%s is binary, not text: of its first %zu bytes %zu are zero, %zu control "
-                         "characters, and %zu ill-formed UTF-8; give text with a sentence a line", h->name, h->size, nuls,
-                         h->controls, h->ill_formed);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s is binary, not text: of its first %zu bytes %zu are zero, %zu control "
+                         "characters, and %zu ill-formed UTF-8; give text with a sentence a line",
+                         h->name, h->size, nuls, h->controls, h->ill_formed);
     if (h->returns > h->line_feeds)
-        return elbo_fail(error, ELBO_INPUT, "%s ends its lines with carriage returns alone; `tr '\\r' '\\n' < %.300s | %s` "
-                         "reads it", h->name, h->file, h->into);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s ends its lines with carriage returns alone; `tr '\\r' '\\n' < %.300s | %s` "
+                         "reads it",
+                         h->name, h->file, h->into);
     return ELBO_OK;
 }
 
@@ -197,11 +208,14 @@ static void jq_filter(char *out, size_t room, const json_t *value)
     for (size_t i = 0; i < sizeof usual / sizeof *usual && !found; i++)
         if (json_is_string(json_object_get(value, usual[i]))) found = usual[i];
     if (!found)
-        json_object_foreach((json_t *)value, key, member)
-            if (json_is_string(member) && strspn(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == strlen(key)) {
-                found = key;
-                break;
-            }
+        json_object_foreach(
+            (json_t *)value, key,
+            member) if (json_is_string(member) &&
+                        strspn(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == strlen(key))
+        {
+            found = key;
+            break;
+        }
     snprintf(out, room, json_is_array(value) ? ".[0]" : ".%.60s", found ? found : "text");
 }
 
@@ -229,8 +243,10 @@ static elbo_status check_json(const struct head *h, elbo_error *error)
     if (!value) return ELBO_OK;
     if (!document) jq_filter(filter, sizeof filter, value);
     json_decref(value);
-    return elbo_fail(error, ELBO_INPUT, "%s is JSON%s, not text with a sentence a line; `jq -r %s %.300s | elbo prepare - ...` "
-                     "reads one of its fields", h->name, document ? "" : " lines", filter, h->file);
+    return elbo_fail(error, ELBO_INPUT,
+                     "%s is JSON%s, not text with a sentence a line; `jq -r %s %.300s | elbo prepare - ...` "
+                     "reads one of its fields",
+                     h->name, document ? "" : " lines", filter, h->file);
 }
 
 struct separators {
@@ -244,8 +260,10 @@ static bool same_separators(void *context, const char *line, size_t size)
     size_t count = 0;
     bool inside = false;
     for (size_t i = 0; i < size; i++) {
-        if (line[i] == '"') inside = !inside;
-        else count += line[i] == s->separator && !inside;
+        if (line[i] == '"')
+            inside = !inside;
+        else
+            count += line[i] == s->separator && !inside;
     }
     if (s->count == SIZE_MAX) s->count = count;
     return count > 0 && count == s->count && !inside;
@@ -258,11 +276,16 @@ static elbo_status check_table(const struct head *h, elbo_error *error)
     struct separators s = {.separator = tabs ? '\t' : ',', .count = SIZE_MAX};
     if (!dot || (!tabs && strcasecmp(dot, ".csv")) || !each_line(h, same_separators, &s)) return ELBO_OK;
     if (tabs)
-        return elbo_fail(error, ELBO_INPUT, "%s is a table of %zu columns; `cut -f1 %.300s | elbo prepare - ...` reads one, and "
-                         "`elbo prepare - < %.300s` takes its lines as they are", h->name, s.count + 1, h->file, h->file);
-    return elbo_fail(error, ELBO_INPUT, "%s is a table of %zu columns; `python3 -c 'import csv, sys; [print(row[0]) for row in "
-                     "csv.reader(sys.stdin)]' < %.300s | elbo prepare - ...` reads one, and `elbo prepare - < %.300s` takes its lines "
-                     "as they are", h->name, s.count + 1, h->file, h->file);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s is a table of %zu columns; `cut -f1 %.300s | elbo prepare - ...` reads one, and "
+                         "`elbo prepare - < %.300s` takes its lines as they are",
+                         h->name, s.count + 1, h->file, h->file);
+    return elbo_fail(error, ELBO_INPUT,
+                     "%s is a table of %zu columns; `python3 -c 'import csv, sys; [print(row[0]) for row in "
+                     "csv.reader(sys.stdin)]' < %.300s | elbo prepare - ...` reads one, and `elbo prepare - < %.300s` "
+                     "takes its lines "
+                     "as they are",
+                     h->name, s.count + 1, h->file, h->file);
 }
 
 static elbo_status check_encoding(struct head *h, elbo_error *error)
@@ -274,14 +297,26 @@ static elbo_status check_encoding(struct head *h, elbo_error *error)
 
 elbo_status text_recognize_stream(const char *head, size_t size, bool whole, elbo_error *error)
 {
-    struct head h = {.name = "standard input", .file = "FILE", .stream = true, .any_bytes = true, .into = "elbo ...", .text = head, .size = size, .whole = whole};
+    struct head h = {.name = "standard input",
+                     .file = "FILE",
+                     .stream = true,
+                     .any_bytes = true,
+                     .into = "elbo ...",
+                     .text = head,
+                     .size = size,
+                     .whole = whole};
     return check_encoding(&h, error);
 }
 
 elbo_status text_recognize(const char *name, const char *head, size_t size, bool whole, elbo_error *error)
 {
-    struct head h = {.name = name ? name : "standard input", .file = name ? name : "FILE", .stream = !name, .into = "elbo prepare - ...",
-                     .text = head, .size = size, .whole = whole};
+    struct head h = {.name = name ? name : "standard input",
+                     .file = name ? name : "FILE",
+                     .stream = !name,
+                     .into = "elbo prepare - ...",
+                     .text = head,
+                     .size = size,
+                     .whole = whole};
     ELBO_TRY(check_encoding(&h, error));
     size_t mark = text_skip_bom(h.text, h.size);
     h.text += mark;

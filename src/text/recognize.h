@@ -1,5 +1,5 @@
-/* What is no text with a sentence a line: files that are recognized by their first bytes, and refused with the command that
- * makes text of them. The rules are in docs/formats.md. */
+/* What is no text with a sentence a line: files that are recognized by their first bytes, and refused with the command
+ * that makes text of them. The rules are in docs/formats.md. */
 #ifndef TEXT_RECOGNIZE_H
 #define TEXT_RECOGNIZE_H
 
@@ -14,8 +14,8 @@ enum { TEXT_HEAD = 1 << 20 }; /* bytes that are looked at */
  * for standard input. */
 elbo_status text_recognize(const char *name, const char *head, size_t size, bool whole, elbo_error *error);
 
-/* The same of what commands other than prepare read: encodings, archives and line ends alone, since a sentence may look like JSON and hold
- * any bytes. */
+/* The same of what commands other than prepare read: encodings, archives and line ends alone, since a sentence may look
+ * like JSON and hold any bytes. */
 elbo_status text_recognize_stream(const char *head, size_t size, bool whole, elbo_error *error);
 
 /* Is this file text? For messages about a file that stands in the place of something else. */

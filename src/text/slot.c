@@ -47,7 +47,8 @@ static void take_stream(struct layout *layout, struct slot_stream *stream, size_
 static void take_slot(struct layout *layout, struct slot *slot, const struct slot_options *options)
 {
     size_t sentences = slot_sentence_capacity(options);
-    size_t tokens = options->encoder_tokens > options->decoder_tokens ? options->encoder_tokens : options->decoder_tokens;
+    size_t tokens =
+        options->encoder_tokens > options->decoder_tokens ? options->encoder_tokens : options->decoder_tokens;
     take_stream(layout, &slot->encoder, options->encoder_tokens, sentences, false);
     take_stream(layout, &slot->decoder, options->decoder_tokens, sentences, true);
     slot->sample = take(layout, sentences, sizeof(uint64_t));
@@ -217,9 +218,10 @@ elbo_status slot_fill(struct slot *slot, const struct slot_options *options, con
     slot_clear(slot);
     for (size_t i = 0; i < sentences; i++) {
         if (!slot_has_room(slot, options, lengths[i], lengths[i]))
-            return elbo_fail(error, ELBO_INPUT, "sentence %zu of %zu tokens does not fit a slot of %zu tokens and %zu "
-                             "sentences that holds %zu sentences", i, lengths[i], options->decoder_tokens,
-                             slot_sentence_capacity(options), slot->sentences);
+            return elbo_fail(error, ELBO_INPUT,
+                             "sentence %zu of %zu tokens does not fit a slot of %zu tokens and %zu "
+                             "sentences that holds %zu sentences",
+                             i, lengths[i], options->decoder_tokens, slot_sentence_capacity(options), slot->sentences);
         slot_add(slot, options, marks, marks, tokens[i], lengths[i], tokens[i], lengths[i], options->step,
                  first_sample + i, i);
     }

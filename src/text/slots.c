@@ -19,15 +19,15 @@ struct slot_loader {
     const struct elbo_corpus *corpus;
     struct slot_options options;
     struct slot_batch batches[BATCHES];
-    uint32_t *ids[2];          /* (longest) a sentence of each stream              */
-    uint64_t cursor, end;      /* of the background thread; end: of a single pass  */
+    uint32_t *ids[2];     /* (longest) a sentence of each stream              */
+    uint64_t cursor, end; /* of the background thread; end: of a single pass  */
     uint64_t step;
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    int64_t seen;              /* elbo_corpus_unchanged                            */
-    size_t filled, handed;     /* batches filled and handed out since the beginning */
-    elbo_error error;          /* code: what ended the background thread           */
+    int64_t seen;          /* elbo_corpus_unchanged                            */
+    size_t filled, handed; /* batches filled and handed out since the beginning */
+    elbo_error error;      /* code: what ended the background thread           */
     bool stop;
 };
 
@@ -119,7 +119,8 @@ static elbo_status add_sentence(bool *added, struct slot_loader *loader, struct 
     bool shared = elbo_corpus_shares_stream(corpus);
     size_t count;
     ELBO_TRY(elbo_corpus_read(corpus, ELBO_STREAM_DECODER, source, loader->ids[1], decoder, &count, error));
-    if (!shared) ELBO_TRY(elbo_corpus_read(corpus, ELBO_STREAM_ENCODER, source, loader->ids[0], encoder, &count, error));
+    if (!shared)
+        ELBO_TRY(elbo_corpus_read(corpus, ELBO_STREAM_ENCODER, source, loader->ids[0], encoder, &count, error));
     slot_add(slot, &loader->options, elbo_corpus_marks(corpus, ELBO_STREAM_ENCODER),
              elbo_corpus_marks(corpus, ELBO_STREAM_DECODER), loader->ids[shared], encoder, loader->ids[1], decoder,
              batch->step, loader->cursor, source);
@@ -175,8 +176,10 @@ static void *run(void *argument)
         pthread_mutex_unlock(&loader->mutex);
         elbo_status status = fill_batch(loader, batch, &error);
         pthread_mutex_lock(&loader->mutex);
-        if (status == ELBO_OK) loader->filled++;
-        else loader->error = error;
+        if (status == ELBO_OK)
+            loader->filled++;
+        else
+            loader->error = error;
         pthread_cond_broadcast(&loader->changed);
         if (status != ELBO_OK) break;
     }
@@ -187,11 +190,12 @@ static void *run(void *argument)
 elbo_status slot_loader_next(struct slot_loader *loader, const struct slot_batch **batch, elbo_error *error)
 {
     pthread_mutex_lock(&loader->mutex);
-    while (loader->filled <= loader->handed && !loader->error.code)
-        pthread_cond_wait(&loader->changed, &loader->mutex);
+    while (loader->filled <= loader->handed && !loader->error.code) pthread_cond_wait(&loader->changed, &loader->mutex);
     bool more = loader->filled > loader->handed;
-    if (more) *batch = &loader->batches[loader->handed++ % BATCHES];
-    else *error = loader->error;
+    if (more)
+        *batch = &loader->batches[loader->handed++ % BATCHES];
+    else
+        *error = loader->error;
     pthread_cond_broadcast(&loader->changed);
     pthread_mutex_unlock(&loader->mutex);
     return more ? ELBO_OK : error->code;
@@ -209,23 +213,28 @@ static elbo_status check_lengths(const struct slot_loader *loader, elbo_error *e
         size_t length = length_of(loader, ELBO_STREAM_DECODER, i);
         bool over = too_long(loader, i);
         if (over && options->too_long == SLOT_REFUSE)
-            return elbo_fail(error, ELBO_INPUT, "sentence %zu of %s has %zu tokens and data.max_length is %zu; raise it, "
-                             "or set data.too_long to truncate or skip", i + 1, folder, length, options->max_length);
+            return elbo_fail(error, ELBO_INPUT,
+                             "sentence %zu of %s has %zu tokens and data.max_length is %zu; raise it, "
+                             "or set data.too_long to truncate or skip",
+                             i + 1, folder, length, options->max_length);
         usable += !over || options->too_long != SLOT_SKIP;
         if (options->encoder_tokens && length_of(loader, ELBO_STREAM_ENCODER, i) > length)
             length = length_of(loader, ELBO_STREAM_ENCODER, i);
         if (length > longest) longest = length;
     }
     if (!usable)
-        return elbo_fail(error, ELBO_INPUT, "no sentence of %s is within data.max_length = %zu tokens; raise it, or set "
-                         "data.too_long=truncate", folder, options->max_length);
+        return elbo_fail(error, ELBO_INPUT,
+                         "no sentence of %s is within data.max_length = %zu tokens; raise it, or set "
+                         "data.too_long=truncate",
+                         folder, options->max_length);
     longest = cut(loader, longest);
     size_t capacity = options->decoder_tokens - 1;
     if (options->encoder_tokens && options->encoder_tokens - 2 < capacity) capacity = options->encoder_tokens - 2;
     if (longest > capacity)
-        return elbo_fail(error, ELBO_USAGE, "a sentence of %s has %zu tokens and a slot has room for %zu between its "
-                         "marks; raise train.slot_tokens to %zu, or lower data.max_length", folder, longest, capacity,
-                         longest + 2);
+        return elbo_fail(error, ELBO_USAGE,
+                         "a sentence of %s has %zu tokens and a slot has room for %zu between its "
+                         "marks; raise train.slot_tokens to %zu, or lower data.max_length",
+                         folder, longest, capacity, longest + 2);
     return ELBO_OK;
 }
 
@@ -270,8 +279,10 @@ elbo_status slot_loader_open(struct slot_loader **out, const struct elbo_corpus 
                              const struct slot_options *options, elbo_error *error)
 {
     if (!options->slots || options->decoder_tokens < 1 || (options->encoder_tokens && options->encoder_tokens < 2))
-        return elbo_fail(error, ELBO_USAGE, "a batch of %zu slots of %zu tokens holds no sentence; raise train.slots or "
-                         "train.slot_tokens", options->slots, options->decoder_tokens);
+        return elbo_fail(error, ELBO_USAGE,
+                         "a batch of %zu slots of %zu tokens holds no sentence; raise train.slots or "
+                         "train.slot_tokens",
+                         options->slots, options->decoder_tokens);
     struct slot_loader *loader = calloc(1, sizeof *loader);
     if (!loader) return elbo_fail(error, ELBO_MEMORY, "no memory for the data loader");
     uint64_t sentences = elbo_corpus_sentences(corpus);

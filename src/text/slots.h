@@ -42,32 +42,32 @@ struct slot {
 };
 
 struct slot_batch {
-    uint64_t step;         /* number of this batch since the run began                            */
-    uint64_t first, next;  /* global sample index before and after it: the data cursor            */
-    size_t sentences;      /* of all its slots                                                    */
-    size_t count;          /* slots in use; fewer than asked only at the end of a single pass     */
-    struct slot *slots;    /* (count); sentences, tokens, longest, words, bytes of all            */
-    size_t shortened;      /* sentences cut or left out for their length                          */
-    bool last;             /* single pass: nothing follows                                        */
+    uint64_t step;        /* number of this batch since the run began                            */
+    uint64_t first, next; /* global sample index before and after it: the data cursor            */
+    size_t sentences;     /* of all its slots                                                    */
+    size_t count;         /* slots in use; fewer than asked only at the end of a single pass     */
+    struct slot *slots;   /* (count); sentences, tokens, longest, words, bytes of all            */
+    size_t shortened;     /* sentences cut or left out for their length                          */
+    bool last;            /* single pass: nothing follows                                        */
 };
 
 enum slot_too_long { SLOT_TRUNCATE, SLOT_SKIP, SLOT_REFUSE };
 
 struct slot_options {
-    size_t slots;                 /* per batch                                                       */
-    size_t own_first, own_count;  /* the slots that this process computes, the rest of a batch's has only its counts, and null
-                                     arrays; own_count 0: all                                        */
-    size_t encoder_tokens;        /* capacity of a slot; 0: no encoder stream                        */
-    size_t decoder_tokens;        /* capacity of a slot                                              */
-    size_t sentences;             /* capacity of a slot; 0: bounded by the tokens alone              */
-    size_t max_length;            /* longest sentence in tokens without marks; see `too_long`; 0: any */
+    size_t slots;                /* per batch                                                       */
+    size_t own_first, own_count; /* the slots that this process computes, the rest of a batch's has only its counts, and
+                                    null arrays; own_count 0: all                                        */
+    size_t encoder_tokens;       /* capacity of a slot; 0: no encoder stream                        */
+    size_t decoder_tokens;       /* capacity of a slot                                              */
+    size_t sentences;            /* capacity of a slot; 0: bounded by the tokens alone              */
+    size_t max_length;           /* longest sentence in tokens without marks; see `too_long`; 0: any */
     enum slot_too_long too_long;
-    bool shuffle;                 /* an order that depends on (seed, epoch); else the corpus's order */
-    bool single_pass;             /* evaluation: each sentence once, then a batch with last = true   */
+    bool shuffle;     /* an order that depends on (seed, epoch); else the corpus's order */
+    bool single_pass; /* evaluation: each sentence once, then a batch with last = true   */
     uint64_t seed;
-    uint64_t first;               /* data cursor to begin at                                         */
-    uint64_t step;                /* number of the first batch                                       */
-    double word_dropout;          /* decoder inputs but the start mark become the unknown mark       */
+    uint64_t first;      /* data cursor to begin at                                         */
+    uint64_t step;       /* number of the first batch                                       */
+    double word_dropout; /* decoder inputs but the start mark become the unknown mark       */
 };
 
 /* Place `index` of epoch `epoch` holds this sentence: a permutation of 0 .. sentences - 1 that follows from (seed,
@@ -84,9 +84,9 @@ struct slot_loader;
 elbo_status slot_loader_open(struct slot_loader **loader, const struct elbo_corpus *corpus,
                              const struct slot_options *options, elbo_error *error);
 
-/* The next batch; valid until the following call. Waits for the background thread; allocates nothing. After a batch with
- * last = true, only empty ones follow. ELBO_INPUT, ELBO_IO: the corpus became shorter, changed or cannot be read; batches
- * that were filled before are given first, and every later call says the same. */
+/* The next batch; valid until the following call. Waits for the background thread; allocates nothing. After a batch
+ * with last = true, only empty ones follow. ELBO_INPUT, ELBO_IO: the corpus became shorter, changed or cannot be read;
+ * batches that were filled before are given first, and every later call says the same. */
 elbo_status slot_loader_next(struct slot_loader *loader, const struct slot_batch **batch, elbo_error *error);
 
 void slot_loader_close(struct slot_loader *loader);
@@ -97,8 +97,8 @@ size_t slot_sentence_capacity(const struct slot_options *options);
 /* Bytes of a slot's memory. */
 size_t slot_bytes(const struct slot_options *options);
 
-/* One slot filled by hand from token lists without marks (encode, reconstruct, tests): `tokens[i]` has `lengths[i]`. The
- * slot must be freed with slot_free. Fails when they do not fit the capacities. `sample[i]` = first_sample + i, and
+/* One slot filled by hand from token lists without marks (encode, reconstruct, tests): `tokens[i]` has `lengths[i]`.
+ * The slot must be freed with slot_free. Fails when they do not fit the capacities. `sample[i]` = first_sample + i, and
  * `source[i]` = i. Word dropout is applied if the options ask for it, with options->seed and options->step. */
 elbo_status slot_allocate(struct slot *slot, const struct slot_options *options, elbo_error *error);
 elbo_status slot_fill(struct slot *slot, const struct slot_options *options, const struct text_marks *marks,

@@ -10,8 +10,10 @@
 
 static elbo_status bad_split(const char *split, elbo_error *error)
 {
-    return elbo_fail(error, ELBO_USAGE, "--split=%.100s is not three percentages that sum to 100; write it like "
-                     "95/2.5/2.5", split);
+    return elbo_fail(error, ELBO_USAGE,
+                     "--split=%.100s is not three percentages that sum to 100; write it like "
+                     "95/2.5/2.5",
+                     split);
 }
 
 elbo_status split_open(struct split *split, const char *text, elbo_error *error)
@@ -111,7 +113,8 @@ elbo_status split_note(struct split *split, size_t part, const struct elbo_ids *
     if (2 * (split->used + 1) > split->slot_count) {
         size_t count = split->slot_count ? 2 * split->slot_count : 1 << 12;
         uint64_t *larger = calloc(count, sizeof *larger);
-        if (!larger) return elbo_fail(error, ELBO_MEMORY, "no memory to split %zu sentences with unknown words", split->used);
+        if (!larger)
+            return elbo_fail(error, ELBO_MEMORY, "no memory to split %zu sentences with unknown words", split->used);
         for (size_t i = 0; i < split->slot_count; i++)
             if (split->slots[i]) larger[probe(larger, count, split->slots[i] | 3)] = split->slots[i];
         free(split->slots);

@@ -1,5 +1,5 @@
-/* Numbered distinct strings: see strings.h. The hash is seeded by nothing, since a flood of colliding strings would need a
- * break of XXH3; probing is linear. */
+/* Numbered distinct strings: see strings.h. The hash is seeded by nothing, since a flood of colliding strings would
+ * need a break of XXH3; probing is linear. */
 #include "text/strings.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* A table of distinct byte strings, numbered in the order of their first insertion, with a count each: the vocabulary of
- * `word`, the pieces of `bpe`, and the word counts that both are trained from. Open addressing over XXH3. And the
+/* A table of distinct byte strings, numbered in the order of their first insertion, with a count each: the vocabulary
+ * of `word`, the pieces of `bpe`, and the word counts that both are trained from. Open addressing over XXH3. And the
  * byte order mark, which every reader of text leaves out. */
 #ifndef TEXT_STRINGS_H
 #define TEXT_STRINGS_H
@@ -11,13 +11,13 @@
 #include <string.h>
 
 struct strings {
-    char *bytes;        /* all strings, one after the other           */
+    char *bytes; /* all strings, one after the other           */
     size_t used, room;
-    size_t *start;      /* (count + 1) where each begins in `bytes`   */
-    uint64_t *counts;   /* (count)                                    */
+    size_t *start;    /* (count + 1) where each begins in `bytes`   */
+    uint64_t *counts; /* (count)                                    */
     size_t count, capacity;
-    uint32_t *slots;    /* (slot_count) number + 1; 0: free           */
-    size_t slot_count;  /* a power of two, at least twice the strings */
+    uint32_t *slots;   /* (slot_count) number + 1; 0: free           */
+    size_t slot_count; /* a power of two, at least twice the strings */
 };
 
 #define STRINGS_NONE UINT32_MAX

@@ -75,8 +75,8 @@ void elbo_text_free(struct elbo_text *text)
     *text = (struct elbo_text){0};
 }
 
-/* Appends well-formed text without its U+FEFF: at a file's beginning the character is a byte order mark, elsewhere a remnant
- * of one, and nowhere a part of a word. */
+/* Appends well-formed text without its U+FEFF: at a file's beginning the character is a byte order mark, elsewhere a
+ * remnant of one, and nowhere a part of a word. */
 static elbo_status append_unmarked(struct elbo_text *out, const char *text, size_t size, elbo_error *error)
 {
     for (size_t from = 0, at = 0; from < size;) {
@@ -194,16 +194,19 @@ elbo_status elbo_tokenizer_trainer_open(struct elbo_tokenizer_trainer **out, enu
 {
     const struct tokenizer_ops *ops = kinds[kind];
     if (kind != ELBO_TOKENIZER_BYTE && (size < ops->smallest || size > (size_t)1 << 30))
-        return elbo_fail(error, ELBO_USAGE,
-                         "tokenizer.size = %zu is out of range for tokenizer.kind %s; it takes %zu to %zu ids, the three "
-                         "marks included",
-                         size, ops->name, ops->smallest, (size_t)1 << 30);
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "tokenizer.size = %zu is out of range for tokenizer.kind %s; it takes %zu to %zu ids, the three "
+            "marks included",
+            size, ops->name, ops->smallest, (size_t)1 << 30);
     struct elbo_tokenizer_trainer *trainer = malloc(sizeof *trainer);
     if (!trainer) return elbo_fail(error, ELBO_MEMORY, "no memory for a tokenizer");
     trainer->ops = ops;
     elbo_status status = ops->train_open(&trainer->training, size, error);
-    if (status == ELBO_OK) *out = trainer;
-    else free(trainer);
+    if (status == ELBO_OK)
+        *out = trainer;
+    else
+        free(trainer);
     return status;
 }
 
@@ -243,10 +246,10 @@ static elbo_status write_json(const char *path, json_t *object, elbo_error *erro
 
 elbo_status elbo_tokenizer_save(const struct elbo_tokenizer *tokenizer, const char *path, elbo_error *error)
 {
-    json_t *object = json_pack("{s:s, s:i, s:s, s:I, s:{s:i, s:i, s:i}}", "format", FORMAT, "version", VERSION, "kind",
-                               tokenizer->ops->name, "vocabulary",
-                               (json_int_t)tokenizer->ops->vocabulary(tokenizer->self), "marks", "start", MARK_START,
-                               "end", MARK_END, "unknown", MARK_UNKNOWN);
+    json_t *object =
+        json_pack("{s:s, s:i, s:s, s:I, s:{s:i, s:i, s:i}}", "format", FORMAT, "version", VERSION, "kind",
+                  tokenizer->ops->name, "vocabulary", (json_int_t)tokenizer->ops->vocabulary(tokenizer->self), "marks",
+                  "start", MARK_START, "end", MARK_END, "unknown", MARK_UNKNOWN);
     if (!object) return elbo_fail(error, ELBO_MEMORY, "no memory to write %s", path);
     elbo_status status = tokenizer->ops->save(tokenizer->self, object, error);
     if (status == ELBO_OK) status = write_json(path, object, error);
@@ -327,8 +330,8 @@ static elbo_status find_in_corpus(struct elbo_tokenizer **tokenizer, const char 
     json_decref(manifest);
     ELBO_TRY(status);
     if (expected && strcmp(hash, expected))
-        status = elbo_fail(error, ELBO_INPUT, "%s is not the tokenizer of the split that it lies in; prepare the corpus again",
-                           path);
+        status = elbo_fail(error, ELBO_INPUT,
+                           "%s is not the tokenizer of the split that it lies in; prepare the corpus again", path);
     else
         status = tokenizer_parse(tokenizer, text, size, path, error);
     free(text);

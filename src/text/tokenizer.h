@@ -15,7 +15,7 @@ struct elbo_tokenizer_trainer;
 struct tokenizer_ops {
     enum elbo_tokenizer_kind kind;
     const char *name;
-    size_t smallest;                         /* V below which it cannot exist */
+    size_t smallest; /* V below which it cannot exist */
     /* appends to `ids` / `text` */
     elbo_status (*encode)(void *self, struct elbo_ids *ids, const char *text, size_t size, elbo_error *error);
     elbo_status (*decode)(const void *self, struct elbo_text *text, const uint32_t *ids, size_t count,

@@ -20,7 +20,8 @@
 static const char pattern_text[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+"
                                    "|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+";
 
-#define LONGEST (UINT32_MAX / 8) /* bytes of a sentence: three merges for each, and their room, are numbered in 32 bits */
+#define LONGEST                                                                                                        \
+    (UINT32_MAX / 8) /* bytes of a sentence: three merges for each, and their room, are numbered in 32 bits */
 
 struct cutter {
     pcre2_code *pattern;
@@ -48,8 +49,8 @@ static elbo_status cutter_open(struct cutter *cutter, elbo_error *error)
 {
     int number;
     PCRE2_SIZE place;
-    cutter->pattern = pcre2_compile((PCRE2_SPTR)pattern_text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &number,
-                                    &place, NULL);
+    cutter->pattern =
+        pcre2_compile((PCRE2_SPTR)pattern_text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &number, &place, NULL);
     cutter->match = cutter->pattern ? pcre2_match_data_create_from_pattern(cutter->pattern, NULL) : NULL;
     if (!cutter->match && (cutter->pattern || number == PCRE2_ERROR_HEAP_FAILED))
         return elbo_fail(error, ELBO_MEMORY, "no memory for the tokenizer's pattern");
@@ -71,7 +72,8 @@ static elbo_status cut(const struct cutter *cutter, size_t *length, const char *
     int found = pcre2_match(cutter->pattern, (PCRE2_SPTR)text, size, at, PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK,
                             cutter->match, NULL);
     const PCRE2_SIZE *bounds = pcre2_get_ovector_pointer(cutter->match);
-    if (found == PCRE2_ERROR_NOMEMORY) return elbo_fail(error, ELBO_MEMORY, "no memory to find the words of a sentence");
+    if (found == PCRE2_ERROR_NOMEMORY)
+        return elbo_fail(error, ELBO_MEMORY, "no memory to find the words of a sentence");
     if (found < 0 || bounds[1] <= at)
         return elbo_fail(error, ELBO_INTERNAL, "the tokenizer found no word at byte %zu (%d)", at, found);
     *length = bounds[1] - at;
@@ -142,8 +144,10 @@ static elbo_status encode(void *self, struct elbo_ids *ids, const char *text, si
 {
     struct bpe *bpe = self;
     if (size > LONGEST)
-        return elbo_fail(error, ELBO_INPUT, "a sentence of %zu bytes is too long; at most %u are encoded: give a sentence a "
-                         "line", size, LONGEST);
+        return elbo_fail(error, ELBO_INPUT,
+                         "a sentence of %zu bytes is too long; at most %u are encoded: give a sentence a "
+                         "line",
+                         size, LONGEST);
     size_t good = utf8_valid(text, size);
     if (good != size)
         return elbo_fail(error, ELBO_INPUT, "byte %zu of the text is not valid UTF-8; repair the text first", good + 1);
@@ -192,8 +196,10 @@ static elbo_status open_bpe(struct bpe **out, elbo_error *error)
     if (!bpe) return elbo_fail(error, ELBO_MEMORY, "no memory for a tokenizer");
     elbo_status status = cutter_open(&bpe->cutter, error);
     if (status == ELBO_OK) status = bpe_rules_open(&bpe->rules, error);
-    if (status == ELBO_OK) *out = bpe;
-    else close_bpe(bpe);
+    if (status == ELBO_OK)
+        *out = bpe;
+    else
+        close_bpe(bpe);
     return status;
 }
 
@@ -283,8 +289,10 @@ static elbo_status load(void **self, const json_t *object, elbo_error *error)
     struct bpe *bpe;
     ELBO_TRY(open_bpe(&bpe, error));
     elbo_status status = load_merges(&bpe->rules, json_object_get(object, "merges"), error);
-    if (status == ELBO_OK) *self = bpe;
-    else close_bpe(bpe);
+    if (status == ELBO_OK)
+        *self = bpe;
+    else
+        close_bpe(bpe);
     return status;
 }
 
@@ -305,8 +313,10 @@ static elbo_status train_open(void **out, size_t size, elbo_error *error)
     if (!training) return elbo_fail(error, ELBO_MEMORY, "no memory for a tokenizer");
     training->size = size;
     elbo_status status = cutter_open(&training->cutter, error);
-    if (status == ELBO_OK) *out = training;
-    else train_close(training);
+    if (status == ELBO_OK)
+        *out = training;
+    else
+        train_close(training);
     return status;
 }
 
@@ -328,13 +338,25 @@ static elbo_status train_finish(void *self, void **out, elbo_error *error)
     struct bpe *bpe;
     ELBO_TRY(open_bpe(&bpe, error));
     elbo_status status = bpe_train(&bpe->rules, &training->words, training->size - MARKS, error);
-    if (status == ELBO_OK) *out = bpe;
-    else close_bpe(bpe);
+    if (status == ELBO_OK)
+        *out = bpe;
+    else
+        close_bpe(bpe);
     return status;
 }
 
 const struct tokenizer_ops tokenizer_bpe = {
-    .kind = ELBO_TOKENIZER_BPE, .name = "bpe", .smallest = MARKS + 256,
-    .encode = encode, .decode = decode, .vocabulary = vocabulary, .save = save, .load = load, .close = close_bpe,
-    .train_open = train_open, .train_add = train_add, .train_finish = train_finish, .train_close = train_close,
+    .kind = ELBO_TOKENIZER_BPE,
+    .name = "bpe",
+    .smallest = MARKS + 256,
+    .encode = encode,
+    .decode = decode,
+    .vocabulary = vocabulary,
+    .save = save,
+    .load = load,
+    .close = close_bpe,
+    .train_open = train_open,
+    .train_add = train_add,
+    .train_finish = train_finish,
+    .train_close = train_close,
 };

@@ -14,8 +14,10 @@ static elbo_status decode(const void *self, struct elbo_text *text, const uint32
     (void)self;
     for (size_t i = 0; i < count; i++) {
         unsigned char byte = (unsigned char)(ids[i] - MARKS);
-        if (ids[i] >= MARKS) ELBO_TRY(text_append(text, &byte, 1, error));
-        else if (ids[i] == MARK_UNKNOWN) ELBO_TRY(text_append(text, "\xef\xbf\xbd", 3, error));
+        if (ids[i] >= MARKS)
+            ELBO_TRY(text_append(text, &byte, 1, error));
+        else if (ids[i] == MARK_UNKNOWN)
+            ELBO_TRY(text_append(text, "\xef\xbf\xbd", 3, error));
     }
     return ELBO_OK;
 }
@@ -65,7 +67,17 @@ static elbo_status train_finish(void *training, void **self, elbo_error *error)
 }
 
 const struct tokenizer_ops tokenizer_byte = {
-    .kind = ELBO_TOKENIZER_BYTE, .name = "byte", .smallest = MARKS + 256,
-    .encode = encode, .decode = decode, .vocabulary = vocabulary, .save = save, .load = load, .close = close_byte,
-    .train_open = train_open, .train_add = train_add, .train_finish = train_finish, .train_close = close_byte,
+    .kind = ELBO_TOKENIZER_BYTE,
+    .name = "byte",
+    .smallest = MARKS + 256,
+    .encode = encode,
+    .decode = decode,
+    .vocabulary = vocabulary,
+    .save = save,
+    .load = load,
+    .close = close_byte,
+    .train_open = train_open,
+    .train_add = train_add,
+    .train_finish = train_finish,
+    .train_close = close_byte,
 };

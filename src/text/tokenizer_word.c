@@ -74,7 +74,8 @@ static elbo_status save(const void *self, json_t *object, elbo_error *error)
 {
     const struct words *words = self;
     json_t *list = json_array();
-    if (json_object_set_new(object, "words", list)) return elbo_fail(error, ELBO_MEMORY, "no memory for the vocabulary");
+    if (json_object_set_new(object, "words", list))
+        return elbo_fail(error, ELBO_MEMORY, "no memory for the vocabulary");
     for (size_t i = 0; i < words->strings.count; i++) {
         size_t length;
         const char *word = strings_text(&words->strings, i, &length);
@@ -98,12 +99,15 @@ static elbo_status load(void **self, const json_t *object, elbo_error *error)
         uint32_t number;
         if (!text || !next_word(text, length, &at, &word, &inner) || inner != length || is_unknown(text, length))
             status = elbo_fail(error, ELBO_INPUT, "is damaged: entry %zu of its words is not a word", i);
-        else status = strings_insert(&words->strings, &number, text, length, error);
+        else
+            status = strings_insert(&words->strings, &number, text, length, error);
         if (status == ELBO_OK && number != i)
             status = elbo_fail(error, ELBO_INPUT, "is damaged: the word '%.100s' stands twice", text);
     }
-    if (status == ELBO_OK) *self = words;
-    else close_words(words);
+    if (status == ELBO_OK)
+        *self = words;
+    else
+        close_words(words);
     return status;
 }
 
@@ -161,8 +165,10 @@ static elbo_status train_finish(void *self, void **out, elbo_error *error)
         status = strings_insert(&words->strings, &number, word, length, error);
     }
     free(order);
-    if (status == ELBO_OK) *out = words;
-    else close_words(words);
+    if (status == ELBO_OK)
+        *out = words;
+    else
+        close_words(words);
     return status;
 }
 
@@ -173,7 +179,17 @@ static void train_close(void *self)
 }
 
 const struct tokenizer_ops tokenizer_word = {
-    .kind = ELBO_TOKENIZER_WORD, .name = "word", .smallest = MARKS + 1,
-    .encode = encode, .decode = decode, .vocabulary = vocabulary, .save = save, .load = load, .close = close_words,
-    .train_open = train_open, .train_add = train_add, .train_finish = train_finish, .train_close = train_close,
+    .kind = ELBO_TOKENIZER_WORD,
+    .name = "word",
+    .smallest = MARKS + 1,
+    .encode = encode,
+    .decode = decode,
+    .vocabulary = vocabulary,
+    .save = save,
+    .load = load,
+    .close = close_words,
+    .train_open = train_open,
+    .train_add = train_add,
+    .train_finish = train_finish,
+    .train_close = train_close,
 };

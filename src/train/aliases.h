@@ -1,5 +1,5 @@
-/* What other programs call the options, for the message that names ours (struct option_alias). Only config.c, whose table has them,
- * includes this. */
+/* What other programs call the options, for the message that names ours (struct option_alias). Only config.c, whose
+ * table has them, includes this. */
 #ifndef TRAIN_ALIASES_H
 #define TRAIN_ALIASES_H
 
@@ -7,9 +7,9 @@
 
 #define STEPS "elbo counts steps, each of train.slots x train.slot_tokens tokens"
 #define BATCH "a step's batch is train.slots x train.slot_tokens tokens"
-#define BOTH "and the same of decoder"
-#define CUDA "say --device=cuda"
-#define BF16 "say --precision=bf16, on a GPU"
+#define BOTH  "and the same of decoder"
+#define CUDA  "say --device=cuda"
+#define BF16  "say --precision=bf16, on a GPU"
 
 static const struct option_alias config_aliases[] = {
     {"lr", "optimizer.learning_rate", NULL},

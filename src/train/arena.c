@@ -8,8 +8,10 @@ elbo_status arena_read(const struct safetensors_source *source, void *to, size_t
 {
     const struct arena *a = (const struct arena *)source;
     size_t each = dtype_bytes(a->type);
-    if (a->sharded) ELBO_TRY(sharded_read(a->sharded, a->moment, to, at, elements, error));
-    else a->backend->download(a->backend, to, a->memory + at * each, elements * each);
+    if (a->sharded)
+        ELBO_TRY(sharded_read(a->sharded, a->moment, to, at, elements, error));
+    else
+        a->backend->download(a->backend, to, a->memory + at * each, elements * each);
     if (a->backend->check) ELBO_TRY(a->backend->check(a->backend, error));
     for (size_t i = elements; i-- > 0 && a->type == DTYPE_BF16;) { /* in place, from the end */
         uint16_t half;
@@ -60,8 +62,8 @@ static elbo_status load_piece(void *context, const void *data, size_t first, siz
     return ELBO_OK;
 }
 
-elbo_status arena_load(const struct arena *a, size_t at, const struct safetensors *file, const struct safetensors_tensor *tensor,
-                       elbo_error *error)
+elbo_status arena_load(const struct arena *a, size_t at, const struct safetensors *file,
+                       const struct safetensors_tensor *tensor, elbo_error *error)
 {
     struct loading l = {a, at};
     return safetensors_each_piece(file, tensor, load_piece, &l, error);

@@ -16,10 +16,12 @@ struct arena {
 };
 
 /* The source's own `read`. */
-elbo_status arena_read(const struct safetensors_source *source, void *to, size_t at, size_t elements, elbo_error *error);
-
-/* A file's f32 tensor into the arena from element `at` on, as the arena has them; of shared moments this rank's parts. */
-elbo_status arena_load(const struct arena *a, size_t at, const struct safetensors *file, const struct safetensors_tensor *tensor,
+elbo_status arena_read(const struct safetensors_source *source, void *to, size_t at, size_t elements,
                        elbo_error *error);
+
+/* A file's f32 tensor into the arena from element `at` on, as the arena has them; of shared moments this rank's parts.
+ */
+elbo_status arena_load(const struct arena *a, size_t at, const struct safetensors *file,
+                       const struct safetensors_tensor *tensor, elbo_error *error);
 
 #endif

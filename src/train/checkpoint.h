@@ -46,16 +46,19 @@ struct checkpoint_contents {
     json_t *counters; /* an object, borrowed; integers are signed 64-bit, doubles come back exactly; NULL: empty */
     const struct checkpoint_file *files;
     size_t file_count;
-    size_t ranks;                     /* that write it */
-    uint64_t best;                    /* step that is kept whatever `keep` says, and named in `best`; 0: none */
-    /* Other ranks' files: called when `files` are written in `folder`, before the manifest. *entries, their names and chunks are
-     * free()d. Null: none. */
-    elbo_status (*others)(void *context, const char *folder, struct manifest_file **entries, size_t *count, elbo_error *error);
+    size_t ranks;  /* that write it */
+    uint64_t best; /* step that is kept whatever `keep` says, and named in `best`; 0: none */
+    /* Other ranks' files: called when `files` are written in `folder`, before the manifest. *entries, their names and
+     * chunks are free()d. Null: none. */
+    elbo_status (*others)(void *context, const char *folder, struct manifest_file **entries, size_t *count,
+                          elbo_error *error);
     void *context;
 };
 
-/* Writes one file into the folder that `others` is told, durably, and fills its entry of the manifest: free entry->chunks. */
-elbo_status checkpoint_write_file(struct manifest_file *entry, const char *folder, const struct checkpoint_file *file, elbo_error *error);
+/* Writes one file into the folder that `others` is told, durably, and fills its entry of the manifest: free
+ * entry->chunks. */
+elbo_status checkpoint_write_file(struct manifest_file *entry, const char *folder, const struct checkpoint_file *file,
+                                  elbo_error *error);
 
 /* Saves, moves `latest`, then deletes all but this one and the `keep - 1` newest before it (keep = 0: deletes none).
  * A checkpoint of the same step is replaced atomically. The caller holds the run directory's lock. */
@@ -76,10 +79,10 @@ struct checkpoint;
 /* Told of each checkpoint that was refused, and why, when another one may serve. */
 typedef void (*checkpoint_warning)(void *context, const char *message);
 
-/* `path` is one checkpoint, which must verify, or RUN/checkpoints/best or latest, which name one, or a run directory: then what
- * `latest` names is tried first, then all others, newest first. Works while a trainer saves there and deletes: what was opened is
- * read. `warn` may be NULL. No symbolic link inside is followed. ELBO_INPUT: damaged, foreign, of
- * another version (with file and byte range), or none found; ELBO_IO: not there, not readable. */
+/* `path` is one checkpoint, which must verify, or RUN/checkpoints/best or latest, which name one, or a run directory:
+ * then what `latest` names is tried first, then all others, newest first. Works while a trainer saves there and
+ * deletes: what was opened is read. `warn` may be NULL. No symbolic link inside is followed. ELBO_INPUT: damaged,
+ * foreign, of another version (with file and byte range), or none found; ELBO_IO: not there, not readable. */
 elbo_status checkpoint_open(struct checkpoint **out, const char *path, checkpoint_warning warn, void *context,
                             elbo_error *error);
 void checkpoint_close(struct checkpoint *checkpoint);
@@ -91,8 +94,8 @@ const char *checkpoint_config_hash(const struct checkpoint *checkpoint);
 const char *checkpoint_program(const struct checkpoint *checkpoint); /* the version of elbo that wrote it */
 json_t *checkpoint_counters(const struct checkpoint *checkpoint);    /* borrowed */
 
-/* A file that the manifest names: its bytes (read whole, for small ones; valid until the checkpoint is closed; a NUL follows
- * them), whether it is there, or its tensors (safetensors_free before the checkpoint is closed). */
+/* A file that the manifest names: its bytes (read whole, for small ones; valid until the checkpoint is closed; a NUL
+ * follows them), whether it is there, or its tensors (safetensors_free before the checkpoint is closed). */
 bool checkpoint_has(const struct checkpoint *checkpoint, const char *name);
 elbo_status checkpoint_bytes(const void **bytes, size_t *size, const struct checkpoint *checkpoint, const char *name,
                              elbo_error *error);

@@ -1,7 +1,7 @@
 /* Opening a checkpoint. Folders and files are opened relative to one another with O_NOFOLLOW, and only names of the
- * manifest are ever opened. All files are opened first, so that a trainer that deletes the checkpoint meanwhile takes nothing
- * away; then each is read with pread to verify its checksums, and again for its tensors. Nothing is mapped: a file that shrinks is
- * an error and not a signal. */
+ * manifest are ever opened. All files are opened first, so that a trainer that deletes the checkpoint meanwhile takes
+ * nothing away; then each is read with pread to verify its checksums, and again for its tensors. Nothing is mapped: a
+ * file that shrinks is an error and not a signal. */
 #include "train/checkpoint.h"
 
 #include "base/files.h"
@@ -22,7 +22,7 @@ struct opened {
     int descriptor;   /* -1: not opened                                 */
     const char *name; /* the manifest's                                 */
     uint64_t size;
-    void *bytes;      /* all of it, once somebody asked; null: not read */
+    void *bytes; /* all of it, once somebody asked; null: not read */
 };
 
 struct checkpoint {
@@ -119,8 +119,9 @@ static elbo_status open_file(struct opened *out, int folder, const struct manife
     out->name = wanted->name;
     ELBO_TRY(open_inside(&out->descriptor, &out->size, folder, wanted->name, error));
     if (out->size == wanted->bytes && out->size <= SIZE_MAX / 2) return ELBO_OK;
-    return elbo_fail(error, ELBO_INPUT, "%s has %" PRIu64 " bytes, the manifest says %" PRIu64 ": it is %s", wanted->name, out->size,
-                     wanted->bytes, out->size < wanted->bytes ? "truncated" : "not the file that was saved");
+    return elbo_fail(error, ELBO_INPUT, "%s has %" PRIu64 " bytes, the manifest says %" PRIu64 ": it is %s",
+                     wanted->name, out->size, wanted->bytes,
+                     out->size < wanted->bytes ? "truncated" : "not the file that was saved");
 }
 
 /* ---- one checkpoint ---- */
@@ -152,8 +153,10 @@ static elbo_status open_all(struct checkpoint *checkpoint, int folder, elbo_erro
     checkpoint->files = calloc(count + 1, sizeof *checkpoint->files);
     if (!checkpoint->files) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu files", count);
     for (size_t i = 0; i < count; i++) checkpoint->files[i].descriptor = -1;
-    for (size_t i = 0; i < count; i++) ELBO_TRY(open_file(&checkpoint->files[i], folder, &checkpoint->manifest.files[i], error));
-    for (size_t i = 0; i < count; i++) ELBO_TRY(verify_bytes(checkpoint->files[i].descriptor, &checkpoint->manifest.files[i], error));
+    for (size_t i = 0; i < count; i++)
+        ELBO_TRY(open_file(&checkpoint->files[i], folder, &checkpoint->manifest.files[i], error));
+    for (size_t i = 0; i < count; i++)
+        ELBO_TRY(verify_bytes(checkpoint->files[i].descriptor, &checkpoint->manifest.files[i], error));
     return ELBO_OK;
 }
 
@@ -184,8 +187,8 @@ struct refusal {
 };
 
 struct search {
-    int checkpoints;  /* descriptor of RUN/checkpoints */
-    const char *path; /* of it */
+    int checkpoints;                /* descriptor of RUN/checkpoints */
+    const char *path;               /* of it */
     struct refusal *refused, **end; /* in order: told when the search is over, forgotten when it begins anew */
     size_t count;
 };
@@ -235,7 +238,8 @@ static bool try_step(struct checkpoint **out, struct search *search, uint64_t st
 }
 
 /* The step that the small file `which` ("latest", "best") names. `missing` tells that there is no such file. */
-static elbo_status read_name(uint64_t *step, bool *missing, int checkpoints, const char *path, const char *which, elbo_error *error)
+static elbo_status read_name(uint64_t *step, bool *missing, int checkpoints, const char *path, const char *which,
+                             elbo_error *error)
 {
     char text[CHECKPOINT_NAME + 1] = {0};
     int fd;
@@ -263,7 +267,8 @@ static bool read_latest(uint64_t *step, struct search *search)
     return false;
 }
 
-static bool search_once(struct checkpoint **out, struct search *search, bool named, uint64_t latest, elbo_status *status, elbo_error *error)
+static bool search_once(struct checkpoint **out, struct search *search, bool named, uint64_t latest,
+                        elbo_status *status, elbo_error *error)
 {
     if (named && try_step(out, search, latest, status, error)) return true;
     uint64_t *steps;
@@ -277,8 +282,8 @@ static bool search_once(struct checkpoint **out, struct search *search, bool nam
     return done;
 }
 
-/* A trainer may save and delete while its run is searched. Where `latest` has moved since a refusal, the search begins anew, and
- * what was refused because it went away is not told. */
+/* A trainer may save and delete while its run is searched. Where `latest` has moved since a refusal, the search begins
+ * anew, and what was refused because it went away is not told. */
 static elbo_status open_best(struct checkpoint **out, struct search *search, elbo_error *error)
 {
     enum { MOST_SEARCHES = 200 };
@@ -302,13 +307,14 @@ static elbo_status open_best(struct checkpoint **out, struct search *search, elb
         break;
     }
     if (search->count == 0)
-        return elbo_fail(error, ELBO_INPUT, "%s holds no checkpoint yet; train first, or give another run", search->path);
+        return elbo_fail(error, ELBO_INPUT, "%s holds no checkpoint yet; train first, or give another run",
+                         search->path);
     if (search->refused) *error = search->refused->why;
     return elbo_fail_in(error, "no checkpoint can be used (%zu tried). ", search->count);
 }
 
-static elbo_status open_run(struct checkpoint **out, int checkpoints, const char *path, checkpoint_warning warn, void *context,
-                            elbo_error *error)
+static elbo_status open_run(struct checkpoint **out, int checkpoints, const char *path, checkpoint_warning warn,
+                            void *context, elbo_error *error)
 {
     char inside[FILES_PATH];
     struct search search = {.checkpoints = checkpoints, .path = inside};
@@ -362,8 +368,10 @@ elbo_status checkpoint_open(struct checkpoint **out, const char *path, checkpoin
     bool begun = faccessat(folder, "config.yaml", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
     close(folder);
     if (checkpoints < 0 && number == ENOENT && begun)
-        return elbo_fail(error, ELBO_INPUT, "%s has no checkpoint yet: its training has saved none so far; wait for one, or lower "
-                         "checkpoint.every", path);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s has no checkpoint yet: its training has saved none so far; wait for one, or lower "
+                         "checkpoint.every",
+                         path);
     if (checkpoints < 0 && number == ENOENT)
         return elbo_fail(error, ELBO_INPUT,
                          "%s is neither a run directory (it has no %s/) nor a checkpoint (it has no %s)", path,
@@ -431,7 +439,8 @@ bool checkpoint_has(const struct checkpoint *checkpoint, const char *name)
     return find(&index, checkpoint, name);
 }
 
-static elbo_status find_opened(struct opened **out, const struct checkpoint *checkpoint, const char *name, elbo_error *error)
+static elbo_status find_opened(struct opened **out, const struct checkpoint *checkpoint, const char *name,
+                               elbo_error *error)
 {
     size_t index;
     if (!find(&index, checkpoint, name))
@@ -447,7 +456,8 @@ elbo_status checkpoint_bytes(const void **bytes, size_t *size, const struct chec
     ELBO_TRY(find_opened(&file, checkpoint, name, error));
     if (!file->bytes) {
         char *read = malloc((size_t)file->size + 1);
-        if (!read) return elbo_fail(error, ELBO_MEMORY, "no memory to read the %" PRIu64 " bytes of %s", file->size, name);
+        if (!read)
+            return elbo_fail(error, ELBO_MEMORY, "no memory to read the %" PRIu64 " bytes of %s", file->size, name);
         if (read_exactly(file->descriptor, read, (size_t)file->size, 0, name, error)) {
             free(read);
             return elbo_fail_in(error, "%s: ", checkpoint->path);

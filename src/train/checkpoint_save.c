@@ -5,8 +5,8 @@
  *   -> `latest` (aside, fsync, rename, fsync) -> old ones: rename to .tmp, fsync of the parent, then they are removed.
  *
  * So a folder without .tmp is complete, and what an interrupted save or delete leaves ends in .tmp; nothing opens that,
- * and the next save clears it away, which therefore needs no sync. With several ranks, each writes its own files between
- * begin and commit, and one commits after a barrier. */
+ * and the next save clears it away, which therefore needs no sync. With several ranks, each writes its own files
+ * between begin and commit, and one commits after a barrier. */
 #include "train/checkpoint.h"
 
 #include "base/files.h"
@@ -158,8 +158,8 @@ static elbo_status remove_checkpoint(const char *checkpoints, uint64_t step, elb
     return remove_tree(aside, error);
 }
 
-/* Keeps `best`, `step` and the keep - 1 newest before it. Later ones belong to a future that is being computed anew after a
- * fallback: they are replaced or outgrown as training reaches them. */
+/* Keeps `best`, `step` and the keep - 1 newest before it. Later ones belong to a future that is being computed anew
+ * after a fallback: they are replaced or outgrown as training reaches them. */
 static elbo_status rotate(const char *checkpoints, uint64_t step, uint64_t best, size_t keep, elbo_error *error)
 {
     uint64_t *steps;
@@ -220,7 +220,8 @@ static elbo_status make_inside(const char *path, elbo_error *error)
     return mkdir(path, 0777) ? file_fail(error, "create the folder", path, errno) : ELBO_OK;
 }
 
-elbo_status checkpoint_write_file(struct manifest_file *entry, const char *folder, const struct checkpoint_file *from, elbo_error *error)
+elbo_status checkpoint_write_file(struct manifest_file *entry, const char *folder, const struct checkpoint_file *from,
+                                  elbo_error *error)
 {
     entry->name = from->name;
     char path[FILES_PATH];
@@ -294,8 +295,8 @@ static elbo_status write_manifest(const struct save *save, const struct checkpoi
     return status;
 }
 
-static elbo_status append_entries(struct manifest_file **entries, size_t *count, const struct manifest_file *others, size_t other_count,
-                                  elbo_error *error)
+static elbo_status append_entries(struct manifest_file **entries, size_t *count, const struct manifest_file *others,
+                                  size_t other_count, elbo_error *error)
 {
     struct manifest_file *all = realloc(*entries, (*count + other_count) * sizeof *all);
     if (!all) return elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", *count + other_count);
@@ -319,7 +320,8 @@ static elbo_status write_all_files(const struct save *save, const struct checkpo
     elbo_status status = ELBO_OK;
     for (size_t i = 0; i < contents->file_count && status == ELBO_OK; i++)
         status = checkpoint_write_file(&entries[i], save->aside, &contents->files[i], error);
-    if (status == ELBO_OK && contents->others) status = contents->others(contents->context, save->aside, &others, &other_count, error);
+    if (status == ELBO_OK && contents->others)
+        status = contents->others(contents->context, save->aside, &others, &other_count, error);
     if (status == ELBO_OK && other_count) status = append_entries(&entries, &count, others, other_count, error);
     if (status == ELBO_OK) status = each_folder(save, contents, file_sync_folder, error);
     if (status == ELBO_OK) status = write_manifest(save, contents, entries, count, error);
@@ -365,7 +367,8 @@ elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_content
     }
     status = file_sync_folder(save.checkpoints, error);
     if (status == ELBO_OK) status = name_checkpoint(save.checkpoints, "latest", save.name, error);
-    if (status == ELBO_OK && contents->best && contents->best == contents->step) status = name_checkpoint(save.checkpoints, "best", save.name, error);
+    if (status == ELBO_OK && contents->best && contents->best == contents->step)
+        status = name_checkpoint(save.checkpoints, "best", save.name, error);
     if (status)
         return elbo_fail_in(error,
                             "the checkpoint of step %" PRIu64 " is written, but perhaps not durable: ", contents->step);

@@ -39,60 +39,60 @@ enum config_command {
 };
 
 struct objective_config {
-    int beta_schedule;        /* enum beta_kind                                                       */
-    double beta;              /* final weight of the KL                                               */
-    double beta_start;        /* weight at the first step                                             */
-    double beta_warmup;       /* share of the steps over which beta rises (of a cycle, when cyclical) */
-    size_t beta_cycles;       /* cyclical                                                             */
-    double lambda;            /* weight of the reconstruction                                         */
-    int free_bits_kind;       /* enum free_bits_kind                                                  */
-    double free_bits;         /* nats: per dimension, in total, or per group                          */
-    size_t free_bits_groups;  /* groups of neighbouring dimensions                                    */
+    int beta_schedule;       /* enum beta_kind                                                       */
+    double beta;             /* final weight of the KL                                               */
+    double beta_start;       /* weight at the first step                                             */
+    double beta_warmup;      /* share of the steps over which beta rises (of a cycle, when cyclical) */
+    size_t beta_cycles;      /* cyclical                                                             */
+    double lambda;           /* weight of the reconstruction                                         */
+    int free_bits_kind;      /* enum free_bits_kind                                                  */
+    double free_bits;        /* nats: per dimension, in total, or per group                          */
+    size_t free_bits_groups; /* groups of neighbouring dimensions                                    */
     double word_dropout;
 };
 
 struct optimizer_config {
-    int kind;                 /* enum optimizer_kind                */
+    int kind; /* enum optimizer_kind                */
     double learning_rate, min_learning_rate_ratio;
-    int schedule;             /* enum schedule_kind                 */
+    int schedule; /* enum schedule_kind                 */
     size_t warmup_steps;
     double beta1, beta2, epsilon, weight_decay, momentum;
-    double clip;              /* global norm; 0: none               */
-    int moments;              /* enum moments_kind                  */
+    double clip;                                          /* global norm; 0: none               */
+    int moments;                                          /* enum moments_kind                  */
     double encoder_factor, latent_factor, decoder_factor; /* of the learning rate; 0 freezes the group */
 };
 
 struct train_section {
     size_t steps, stop_after, slots, slot_tokens, slot_sentences;
-    size_t eval_every, eval_sentences;     /* 0: never; 0: all     */
-    size_t patience;                       /* evaluations; 0: ever */
-    size_t max_bad_steps;                  /* not finite in a row  */
-    size_t skip;                           /* step (from 1) whose update is left out; 0: none */
-    int recompute;                         /* enum recompute_kind  */
+    size_t eval_every, eval_sentences; /* 0: never; 0: all     */
+    size_t patience;                   /* evaluations; 0: ever */
+    size_t max_bad_steps;              /* not finite in a row  */
+    size_t skip;                       /* step (from 1) whose update is left out; 0: none */
+    int recompute;                     /* enum recompute_kind  */
 };
 
 struct data_config {
     const char *train, *valid, *test;
-    size_t max_length;                     /* tokens without marks */
-    int too_long;                          /* enum slot_too_long   */
+    size_t max_length; /* tokens without marks */
+    int too_long;      /* enum slot_too_long   */
 };
 
 struct checkpoint_config {
-    size_t every, keep;                    /* steps; 0: at the end only */
-    int best;                              /* enum best_kind            */
+    size_t every, keep; /* steps; 0: at the end only */
+    int best;           /* enum best_kind            */
 };
 
 struct init_config {
-    const char *from, *parts;              /* "" for none; for all      */
+    const char *from, *parts; /* "" for none; for all      */
 };
 
 struct log_config {
-    size_t every;                          /* steps between console lines */
+    size_t every; /* steps between console lines */
 };
 
 struct prepare_config {
     const char *split, *tokenizer_from;
-    int tokenizer_kind;                    /* enum elbo_tokenizer_kind */
+    int tokenizer_kind; /* enum elbo_tokenizer_kind */
     size_t tokenizer_size;
     bool strict;
 };
@@ -103,33 +103,33 @@ struct generate_config {
     size_t beam;
     bool greedy, allow_unknown, posterior_mean;
     const char *from, *to;
-    int format;                            /* enum encode_format */
+    int format; /* enum encode_format */
 };
 
 struct eval_config {
     size_t iwae_samples, sentences;
-    size_t mi_sentences;                   /* sentences for the aggregate posterior */
-    int posterior;                         /* enum posterior_kind */
+    size_t mi_sentences; /* sentences for the aggregate posterior */
+    int posterior;       /* enum posterior_kind */
     bool per_sentence;
-    const char *baseline;                  /* corpus whose counts give the n-gram baselines */
+    const char *baseline; /* corpus whose counts give the n-gram baselines */
 };
 
 struct launch_config {
-    size_t n, max_restarts;                /* n 0: the command starts its ranks itself */
-    double hang_timeout, grace, pause;     /* seconds                                  */
+    size_t n, max_restarts;            /* n 0: the command starts its ranks itself */
+    double hang_timeout, grace, pause; /* seconds                                  */
 };
 
 struct elbo_config {
     uint64_t seed;
-    const char *device;                    /* cpu, cuda, cuda:1, auto */
+    const char *device; /* cpu, cuda, cuda:1, auto */
     int determinism;
-    bool tf32;                             /* f32 products on a GPU */
-    size_t threads;                        /* 0: the processors this process may run on */
-    bool json, decode, graph;              /* output switches of commands               */
+    bool tf32;                /* f32 products on a GPU */
+    size_t threads;           /* 0: the processors this process may run on */
+    bool json, decode, graph; /* output switches of commands               */
     const char *run_dir, *resume;
-    size_t rewind;                         /* step; 0: none             */
+    size_t rewind; /* step; 0: none             */
     struct init_config init;
-    const char *out;                       /* prepare: a folder; encode: a file; "" when not given */
+    const char *out; /* prepare: a folder; encode: a file; "" when not given */
     struct model_config model;
     struct objective_config objective;
     struct optimizer_config optimizer;
@@ -147,8 +147,8 @@ struct elbo_config {
 /* THE table of options; its target is a struct elbo_config. */
 const struct option_table *elbo_config_table(void);
 
-/* Rules that tie several options together: heads divide widths, a slot holds the longest sentence, and so on. Checks the
- * model, objective, optimizer and training parts; the message names the options and a value that would do. */
+/* Rules that tie several options together: heads divide widths, a slot holds the longest sentence, and so on. Checks
+ * the model, objective, optimizer and training parts; the message names the options and a value that would do. */
 elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *error);
 
 #endif

@@ -6,33 +6,97 @@
 
 typedef bool (*condition)(const struct elbo_config *c);
 
-static bool no_latent(const struct elbo_config *c) { return c->model.latent.kind == LATENT_NONE; }
-static bool no_memory(const struct elbo_config *c) { return c->model.latent.injection == INJECTION_EMBEDDING; }
-static bool constant_beta(const struct elbo_config *c) { return c->objective.beta_schedule == BETA_CONSTANT; }
-static bool not_cyclical(const struct elbo_config *c) { return c->objective.beta_schedule != BETA_CYCLICAL; }
-static bool frees_nothing(const struct elbo_config *c) { return no_latent(c) && c->objective.free_bits > 0; }
-static bool no_free_bits(const struct elbo_config *c) { return !(c->objective.free_bits > 0); }
-static bool not_grouped(const struct elbo_config *c) { return c->objective.free_bits_kind != FREE_BITS_GROUP; }
-static bool is_sgd(const struct elbo_config *c) { return c->optimizer.kind == OPTIMIZER_SGD; }
-static bool is_adamw(const struct elbo_config *c) { return c->optimizer.kind == OPTIMIZER_ADAMW; }
-static bool constant_rate(const struct elbo_config *c) { return c->optimizer.schedule == SCHEDULE_CONSTANT; }
-static bool no_valid(const struct elbo_config *c) { return !*c->data.valid; }
-static bool evaluates_nothing(const struct elbo_config *c) { return !*c->data.valid && c->train.eval_every; }
-static bool never_evaluates(const struct elbo_config *c) { return !c->train.eval_every; }
-static bool no_best(const struct elbo_config *c) { return c->checkpoint.best == BEST_NONE; }
-static bool not_invariant(const struct elbo_config *c) { return c->determinism != DETERMINISM_WORLD_INVARIANT; }
-static bool on_cpu(const struct elbo_config *c) { return !strncmp(c->device, "cpu", 3); }
-static bool is_bf16(const struct elbo_config *c) { return c->model.precision == PRECISION_BF16; }
-static bool no_init(const struct elbo_config *c) { return !*c->init.from; }
-static bool warmup_exceeds(const struct elbo_config *c) { return c->train.steps && c->optimizer.warmup_steps > c->train.steps; }
+static bool no_latent(const struct elbo_config *c)
+{
+    return c->model.latent.kind == LATENT_NONE;
+}
+static bool no_memory(const struct elbo_config *c)
+{
+    return c->model.latent.injection == INJECTION_EMBEDDING;
+}
+static bool constant_beta(const struct elbo_config *c)
+{
+    return c->objective.beta_schedule == BETA_CONSTANT;
+}
+static bool not_cyclical(const struct elbo_config *c)
+{
+    return c->objective.beta_schedule != BETA_CYCLICAL;
+}
+static bool frees_nothing(const struct elbo_config *c)
+{
+    return no_latent(c) && c->objective.free_bits > 0;
+}
+static bool no_free_bits(const struct elbo_config *c)
+{
+    return !(c->objective.free_bits > 0);
+}
+static bool not_grouped(const struct elbo_config *c)
+{
+    return c->objective.free_bits_kind != FREE_BITS_GROUP;
+}
+static bool is_sgd(const struct elbo_config *c)
+{
+    return c->optimizer.kind == OPTIMIZER_SGD;
+}
+static bool is_adamw(const struct elbo_config *c)
+{
+    return c->optimizer.kind == OPTIMIZER_ADAMW;
+}
+static bool constant_rate(const struct elbo_config *c)
+{
+    return c->optimizer.schedule == SCHEDULE_CONSTANT;
+}
+static bool no_valid(const struct elbo_config *c)
+{
+    return !*c->data.valid;
+}
+static bool evaluates_nothing(const struct elbo_config *c)
+{
+    return !*c->data.valid && c->train.eval_every;
+}
+static bool never_evaluates(const struct elbo_config *c)
+{
+    return !c->train.eval_every;
+}
+static bool no_best(const struct elbo_config *c)
+{
+    return c->checkpoint.best == BEST_NONE;
+}
+static bool not_invariant(const struct elbo_config *c)
+{
+    return c->determinism != DETERMINISM_WORLD_INVARIANT;
+}
+static bool on_cpu(const struct elbo_config *c)
+{
+    return !strncmp(c->device, "cpu", 3);
+}
+static bool is_bf16(const struct elbo_config *c)
+{
+    return c->model.precision == PRECISION_BF16;
+}
+static bool no_init(const struct elbo_config *c)
+{
+    return !*c->init.from;
+}
+static bool warmup_exceeds(const struct elbo_config *c)
+{
+    return c->train.steps && c->optimizer.warmup_steps > c->train.steps;
+}
 static bool cycles_exceed(const struct elbo_config *c)
 {
     return c->objective.beta_schedule == BETA_CYCLICAL && c->train.steps && c->objective.beta_cycles > c->train.steps;
 }
-static bool samples_nothing(const struct elbo_config *c) { return no_latent(c) && c->eval.iwae_samples; }
-static bool of_the_mean(const struct elbo_config *c) { return c->eval.posterior == POSTERIOR_MEAN && c->eval.iwae_samples; }
+static bool samples_nothing(const struct elbo_config *c)
+{
+    return no_latent(c) && c->eval.iwae_samples;
+}
+static bool of_the_mean(const struct elbo_config *c)
+{
+    return c->eval.posterior == POSTERIOR_MEAN && c->eval.iwae_samples;
+}
 
-/* A key that ends in a dot stands for its section. What switches itself off (0 samples, 0 nats) stands against nothing. */
+/* A key that ends in a dot stands for its section. What switches itself off (0 samples, 0 nats) stands against nothing.
+ */
 static const struct rule {
     const char *key;
     condition idle;
@@ -62,7 +126,8 @@ static const struct rule {
     {"optimizer.beta2", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.epsilon", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.momentum", is_adamw, "it belongs to optimizer.kind=sgd"},
-    {"optimizer.min_learning_rate_ratio", constant_rate, "optimizer.schedule=constant stays at optimizer.learning_rate"},
+    {"optimizer.min_learning_rate_ratio", constant_rate,
+     "optimizer.schedule=constant stays at optimizer.learning_rate"},
     {"optimizer.encoder_factor", no_latent, "latent.kind=none has no encoder"},
     {"optimizer.latent_factor", no_latent, "latent.kind=none has no latent"},
     {"train.eval_sentences", no_valid, "there is no data.valid"},
@@ -74,7 +139,8 @@ static const struct rule {
     {"parallel.lanes", not_invariant, "only determinism=world_invariant has lanes"},
     {"tf32", on_cpu, "a CPU has no TF32"},
     {"tf32", is_bf16, "precision=bf16 has no f32 products"},
-    {"optimizer.warmup_steps", warmup_exceeds, "it is longer than train.steps, so that optimizer.learning_rate is never reached"},
+    {"optimizer.warmup_steps", warmup_exceeds,
+     "it is longer than train.steps, so that optimizer.learning_rate is never reached"},
     {"objective.beta_cycles", cycles_exceed, "there are more cycles than train.steps"},
     {"init.parts", no_init, "there is no init.from"},
     {"eval.iwae_samples", samples_nothing, "the model has no latent"},
@@ -88,7 +154,8 @@ const char *effects_idle(const struct elbo_config *config, const char *key)
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         size_t size = strlen(rules[i].key);
         bool whole = rules[i].key[size - 1] != '.';
-        if (!strncmp(rules[i].key, key, size) && (!whole || !key[size]) && rules[i].idle(config)) return rules[i].because;
+        if (!strncmp(rules[i].key, key, size) && (!whole || !key[size]) && rules[i].idle(config))
+            return rules[i].because;
     }
     return NULL;
 }
@@ -108,11 +175,13 @@ static void look(void *context, const struct option *row, const char *where, boo
     if (!strcmp(where, OPTIONS_COMMAND_LINE)) {
         if (!s->refused) s->refused = row;
     } else if (!is_default) {
-        fprintf(s->said, "%s%s (%s)", s->count++ ? ", " : "these options do not do here what they say: ", row->key, because);
+        fprintf(s->said, "%s%s (%s)", s->count++ ? ", " : "these options do not do here what they say: ", row->key,
+                because);
     }
 }
 
-elbo_status effects_check(char **said, const struct options *options, const struct elbo_config *config, elbo_error *error)
+elbo_status effects_check(char **said, const struct options *options, const struct elbo_config *config,
+                          elbo_error *error)
 {
     size_t size = 0;
     struct search s = {.config = config};
@@ -128,7 +197,8 @@ elbo_status effects_check(char **said, const struct options *options, const stru
     }
     if (failed) return elbo_fail(error, ELBO_MEMORY, "no memory to check the options");
     if (s.refused)
-        return elbo_fail(error, ELBO_USAGE, "--%s does not do here what it says: %s; leave it away, or change the other", s.refused->key,
+        return elbo_fail(error, ELBO_USAGE,
+                         "--%s does not do here what it says: %s; leave it away, or change the other", s.refused->key,
                          effects_idle(config, s.refused->key));
     return ELBO_OK;
 }

@@ -62,19 +62,21 @@ struct elbo_tokenizer *elbo_run_tokenizer(const elbo_run *run)
     return run->run.tokenizer;
 }
 
-elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, const size_t *sizes, size_t count,
-                            elbo_error *error)
+elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, const size_t *sizes,
+                            size_t count, elbo_error *error)
 {
     size_t z = elbo_run_latent_width(run);
     if (!z) return elbo_fail(error, ELBO_USAGE, "this model has no latent to encode to");
     struct elbo_ids *ids = calloc(count + 1, sizeof *ids);
     float *stats = malloc((count * 2 * z + 1) * sizeof *stats);
-    elbo_status status = ids && stats ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to encode %zu sentences", count);
+    elbo_status status =
+        ids && stats ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to encode %zu sentences", count);
     struct elbo_text text = {0};
     for (size_t i = 0; i < count && !status; i++) {
         size_t replaced, first;
         status = elbo_text_repair(&text, &replaced, &first, texts[i], sizes ? sizes[i] : strlen(texts[i]), error);
-        if (!status) status = elbo_tokenizer_encode(run->run.tokenizer, &ids[i], text.text ? text.text : "", text.size, error);
+        if (!status)
+            status = elbo_tokenizer_encode(run->run.tokenizer, &ids[i], text.text ? text.text : "", text.size, error);
     }
     elbo_text_free(&text);
     struct slot_options slots = slot_options_of(&run->config);
@@ -94,12 +96,18 @@ elbo_status elbo_run_decode(elbo_run *run, struct elbo_text *texts, const float 
                             const struct elbo_decode_options *o, elbo_error *error)
 {
     struct generate_options options = {.max_length = o->max_length ? o->max_length : run->config.data.max_length,
-                                       .temperature = o->temperature, .top_p = o->top_p > 0 ? o->top_p : 1, .top_k = o->top_k,
-                                       .greedy = o->temperature <= 0, .allow_unknown = o->allow_unknown, .never = run->run.line_ends.ids,
-                                       .never_count = run->run.line_ends.count, .seed = o->seed};
+                                       .temperature = o->temperature,
+                                       .top_p = o->top_p > 0 ? o->top_p : 1,
+                                       .top_k = o->top_k,
+                                       .greedy = o->temperature <= 0,
+                                       .allow_unknown = o->allow_unknown,
+                                       .never = run->run.line_ends.ids,
+                                       .never_count = run->run.line_ends.count,
+                                       .seed = o->seed};
     struct elbo_ids *ids = calloc(count + 1, sizeof *ids);
     if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu sentences", count);
-    elbo_status status = generate(&run->run.model, ids, elbo_run_latent_width(run) ? z : NULL, count, &options, &run->run.marks, error);
+    elbo_status status =
+        generate(&run->run.model, ids, elbo_run_latent_width(run) ? z : NULL, count, &options, &run->run.marks, error);
     for (size_t i = 0; i < count && !status; i++)
         status = elbo_tokenizer_decode(run->run.tokenizer, &texts[i], ids[i].ids, ids[i].count, error);
     for (size_t i = 0; i < count; i++) elbo_ids_free(&ids[i]);

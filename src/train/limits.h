@@ -6,12 +6,13 @@
 #include "train/config.h"
 #include "train/trainer.h"
 
-/* One warning with counts where sentences are cut or left out; ELBO_INPUT where they are to be refused, or none is left. `name`:
- * "data.valid". `report` may hold null functions. */
+/* One warning with counts where sentences are cut or left out; ELBO_INPUT where they are to be refused, or none is
+ * left. `name`: "data.valid". `report` may hold null functions. */
 elbo_status limits_check(const struct elbo_corpus *corpus, const char *name, const struct data_config *data,
                          const struct train_report *report, elbo_error *error);
 
 /* "data.train: 12 of 50 sentences (24.0 %) are longer than data.max_length = 10 and are cut: ...". False: none is. */
-bool limits_describe(char *text, size_t size, const struct elbo_corpus *corpus, const char *name, const struct data_config *data);
+bool limits_describe(char *text, size_t size, const struct elbo_corpus *corpus, const char *name,
+                     const struct data_config *data);
 
 #endif

@@ -27,12 +27,13 @@ struct slot_options slot_options_of(const struct elbo_config *c)
 /* Elements of one moment on rank 0, which has the most. */
 static size_t moments_of(const struct elbo_config *c, const struct parameters *p, const struct buckets *b)
 {
-    struct optimizer_share share = {.ranks = c->parallel.zero && c->parallel.ranks ? c->parallel.ranks : 1, .buckets = b};
+    struct optimizer_share share = {.ranks = c->parallel.zero && c->parallel.ranks ? c->parallel.ranks : 1,
+                                    .buckets = b};
     return optimizer_share_elements(p, &share);
 }
 
-/* Gradients go round once in pieces and once as sums; a rank with several roots of the tree of lanes sends each. With ZeRO the weights go
- * round instead of the sums. */
+/* Gradients go round once in pieces and once as sums; a rank with several roots of the tree of lanes sends each. With
+ * ZeRO the weights go round instead of the sums. */
 static void estimate_wire(struct memory_table *t, const struct elbo_config *c, const struct buckets *b)
 {
     double ranks = (double)t->ranks, bytes = (double)t->gradients;
@@ -42,18 +43,21 @@ static void estimate_wire(struct memory_table *t, const struct elbo_config *c, c
     t->wire = (roots * bytes + back) * (ranks - 1) / ranks;
     t->wire_seconds = t->exposed = 0;
     if (!(c->parallel.bandwidth > 0)) return;
-    double each = 2 * (ranks - 1) * c->parallel.latency * 1e-6, last = (double)b->list[b->count - 1].elements * sizeof(float) / bytes;
+    double each = 2 * (ranks - 1) * c->parallel.latency * 1e-6,
+           last = (double)b->list[b->count - 1].elements * sizeof(float) / bytes;
     t->wire_seconds = t->wire / (c->parallel.bandwidth * 1e9) + (double)b->count * each;
     t->exposed = last * t->wire / (c->parallel.bandwidth * 1e9) + each;
 }
 
-static elbo_status measure(struct memory_table *t, const struct elbo_config *c, struct parameters *p, struct backend *backend,
-                           elbo_error *error)
+static elbo_status measure(struct memory_table *t, const struct elbo_config *c, struct parameters *p,
+                           struct backend *backend, elbo_error *error)
 {
     struct slot_options s = slot_options_of(c);
     size_t sentences = slot_sentence_capacity(&s);
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,
-                                           [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
+    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens,
+                                           [DIM_DEC_TOKENS] = s.decoder_tokens,
+                                           [DIM_SENTENCES] = sentences,
+                                           [DIM_DRAWS] = sentences}};
     struct train_recording options = {.wanted = optimizer_wanted(&c->optimizer),
                                       .recompute = (enum recompute_policy)c->train.recompute};
     struct recording r = {0};
@@ -128,12 +132,14 @@ void memory_print(char *text, size_t size, const struct memory_table *t)
     const struct {
         const char *name;
         size_t bytes;
-    } rows[] = {{"weights", t->weights},         {"gradients", t->gradients}, {"optimizer", t->moments},
-                {"activations", t->activations}, {"workspace", t->workspace}, {"slots", t->slots},
-                {"sums", t->sums},               {"total", t->total}};
+    } rows[] = {{"weights", t->weights},     {"gradients", t->gradients},
+                {"optimizer", t->moments},   {"activations", t->activations},
+                {"workspace", t->workspace}, {"slots", t->slots},
+                {"sums", t->sums},           {"total", t->total}};
     size_t at = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows && at < size; i++)
-        at += (size_t)snprintf(text + at, size - at, "  %-12s %12.1f MiB\n", rows[i].name, (double)rows[i].bytes / 1048576.0);
+        at += (size_t)snprintf(text + at, size - at, "  %-12s %12.1f MiB\n", rows[i].name,
+                               (double)rows[i].bytes / 1048576.0);
 }
 
 elbo_status memory_check(const struct memory_table *t, size_t available, elbo_error *error)

@@ -1,5 +1,5 @@
-/* metrics.jsonl: one JSON object a line. What depends on the clock or the machine sits in the object `wall`; all else is
- * reproducible. A run that resumes drops the rows after the step it resumes from. */
+/* metrics.jsonl: one JSON object a line. What depends on the clock or the machine sits in the object `wall`; all else
+ * is reproducible. A run that resumes drops the rows after the step it resumes from. */
 #ifndef TRAIN_METRICS_H
 #define TRAIN_METRICS_H
 

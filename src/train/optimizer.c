@@ -51,7 +51,8 @@ static void add_piece(struct listing *l, unsigned group, size_t first, size_t co
     l->moments += count;
 }
 
-static struct listing list_pieces(struct optimizer_piece *list, const struct parameters *p, const struct optimizer_share *share)
+static struct listing list_pieces(struct optimizer_piece *list, const struct parameters *p,
+                                  const struct optimizer_share *share)
 {
     struct listing l = {.list = list};
     const struct parameter_group *groups = parameters_groups(p);
@@ -61,7 +62,8 @@ static struct listing list_pieces(struct optimizer_piece *list, const struct par
         struct lane_run left = bucket_piece(b, share->ranks, share->rank);
         while (left.count) {
             struct bucket_range s = bucket_take(b, &left);
-            if (s.first < parameters_arena_elements(p)) add_piece(&l, group_at(p, s.first), s.first, s.count); /* no figures */
+            if (s.first < parameters_arena_elements(p))
+                add_piece(&l, group_at(p, s.first), s.first, s.count); /* no figures */
         }
     }
     return l;
@@ -81,7 +83,8 @@ static elbo_status list_all(struct optimizer *o, elbo_error *error)
         o->begin[share.rank + 1] = o->begin[share.rank] + list_pieces(NULL, o->parameters, &share).count;
     if (o->begin) o->all = calloc(o->begin[ranks] + 1, sizeof *o->all);
     if (!o->all) return elbo_fail(error, ELBO_MEMORY, "no memory for the pieces of %zu ranks", ranks);
-    for (share.rank = 0; share.rank < ranks; share.rank++) list_pieces(o->all + o->begin[share.rank], o->parameters, &share);
+    for (share.rank = 0; share.rank < ranks; share.rank++)
+        list_pieces(o->all + o->begin[share.rank], o->parameters, &share);
     o->pieces = o->all + o->begin[o->share.rank];
     o->piece_count = o->begin[o->share.rank + 1] - o->begin[o->share.rank];
     o->moments = optimizer_share_elements(o->parameters, &o->share);
@@ -119,7 +122,8 @@ static void bind_numbered(struct optimizer *o, const char *what, size_t number, 
 static void bind_ranges(struct optimizer *o, struct weight_arenas weights)
 {
     const struct parameter_group *groups = parameters_groups(o->parameters);
-    size_t moment = dtype_bytes(optimizer_moments(&o->config)), block = 0, own = o->section ? o->section[o->share.rank] : 0;
+    size_t moment = dtype_bytes(optimizer_moments(&o->config)), block = 0,
+           own = o->section ? o->section[o->share.rank] : 0;
     for (unsigned k = 0; k < GROUPS; k++) {
         bind_numbered(o, "gradient", k, o->gradients + groups[k].offset);
         bind_numbered(o, "scalars", k, o->scalars + k * STEP_SCALARS);
@@ -160,15 +164,18 @@ static void record(struct optimizer *o, bool working)
     for (unsigned k = 0; k < GROUPS; k++) {
         if (!o->trained[k]) continue;
         if (o->sums) {
-            norms[count++] = op_combined_norm(g, sums, range(g, "places", DTYPE_I32, k, groups[k].elements / SQUARES_BLOCK));
+            norms[count++] =
+                op_combined_norm(g, sums, range(g, "places", DTYPE_I32, k, groups[k].elements / SQUARES_BLOCK));
         } else {
             gradient[k] = range(g, "gradient", DTYPE_F32, k, groups[k].elements);
             norms[count++] = op_squared_norm(g, gradient[k]);
         }
     }
-    struct dim rows[] = {{DIM_FIXED, 2 * GROUPS}, {DIM_FIXED, STEP_SCALARS}}, of_groups[] = {{DIM_FIXED, GROUPS}, {DIM_FIXED, STEP_SCALARS}};
-    op_guard(g, small(g, "scalars", 2, of_groups, true), small(g, "control", 1, (struct dim[]){{DIM_FIXED, CONTROL_SIZE}}, true), norms,
-             count, small(g, "loss", 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}}, true), small(g, "rows", 2, rows, false),
+    struct dim rows[] = {{DIM_FIXED, 2 * GROUPS}, {DIM_FIXED, STEP_SCALARS}},
+               of_groups[] = {{DIM_FIXED, GROUPS}, {DIM_FIXED, STEP_SCALARS}};
+    op_guard(g, small(g, "scalars", 2, of_groups, true),
+             small(g, "control", 1, (struct dim[]){{DIM_FIXED, CONTROL_SIZE}}, true), norms, count,
+             small(g, "loss", 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}}, true), small(g, "rows", 2, rows, false),
              small(g, "settings", 1, (struct dim[]){{DIM_FIXED, GUARD_SETTINGS}}, false));
     for (size_t i = 0; i < o->piece_count; i++) {
         const struct optimizer_piece *piece = &o->pieces[i];
@@ -203,12 +210,14 @@ static elbo_status place_blocks(struct optimizer *o, elbo_error *error)
         for (size_t i = o->begin[r]; i < o->begin[r + 1]; i++) {
             const struct optimizer_piece *p = &o->all[i];
             size_t at = begin[p->group] + (p->first - groups[p->group].offset) / SQUARES_BLOCK;
-            for (size_t b = 0; o->trained[p->group] && b < p->count / SQUARES_BLOCK; b++) places[at + b] = (int32_t)place++;
+            for (size_t b = 0; o->trained[p->group] && b < p->count / SQUARES_BLOCK; b++)
+                places[at + b] = (int32_t)place++;
         }
         o->section[r + 1] = place;
     }
     struct backend *b = o->backend;
-    elbo_status status = there ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to plan the norm over %zu ranks", ranks);
+    elbo_status status =
+        there ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to plan the norm over %zu ranks", ranks);
     if (!status) status = b->allocate(b, (void **)&o->sums, (blocks + 1) * sizeof *o->sums, "the norm's sums", error);
     if (!status) status = b->allocate(b, (void **)&o->places, (blocks + 1) * sizeof *places, "the norm's sums", error);
     if (!status) b->upload(b, o->places, places, blocks * sizeof *places);
@@ -231,7 +240,8 @@ static elbo_status record_squares(struct optimizer *o, const struct graph_capaci
 }
 
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
-                             struct weight_arenas weights, const struct optimizer_options *options, struct backend *backend, elbo_error *error)
+                             struct weight_arenas weights, const struct optimizer_options *options,
+                             struct backend *backend, elbo_error *error)
 {
     *o = (struct optimizer){.config = *config, .parameters = parameters, .backend = backend};
     if (options) o->share = options->share;
@@ -239,12 +249,15 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     ELBO_TRY(list_all(o, error));
     size_t elements = parameters_arena_elements(parameters), figures = options ? options->figures : 0;
     size_t bytes = o->moments * dtype_bytes(optimizer_moments(config));
-    ELBO_TRY(backend->allocate(backend, (void **)&o->gradients, (elements + figures) * sizeof(float), "gradients", error));
+    ELBO_TRY(
+        backend->allocate(backend, (void **)&o->gradients, (elements + figures) * sizeof(float), "gradients", error));
     ELBO_TRY(backend->allocate(backend, &o->moment1, bytes, "the optimizer's first moments", error));
     if (config->kind == OPTIMIZER_ADAMW)
         ELBO_TRY(backend->allocate(backend, &o->moment2, bytes, "the optimizer's second moments", error));
-    ELBO_TRY(backend->allocate(backend, (void **)&o->control, CONTROL_SIZE * sizeof(float), "the guard's decision", error));
-    ELBO_TRY(backend->allocate(backend, (void **)&o->scalars, GROUPS * STEP_SCALARS * sizeof(float), "the step's scalars", error));
+    ELBO_TRY(
+        backend->allocate(backend, (void **)&o->control, CONTROL_SIZE * sizeof(float), "the guard's decision", error));
+    ELBO_TRY(backend->allocate(backend, (void **)&o->scalars, GROUPS * STEP_SCALARS * sizeof(float),
+                               "the step's scalars", error));
     struct graph_capacities none = {{0}};
     ELBO_TRY(graph_create(&o->graph, "update", parameters, &none, error));
     for (unsigned k = 0; k < GROUPS; k++) {
@@ -263,7 +276,8 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     bind(o, "rows", o->rows);
     bind(o, "settings", o->settings);
     ELBO_TRY(backend->allocate(backend, &o->arena, o->executor.plan.bytes, "the norms", error));
-    if (o->squares_graph) ELBO_TRY(executor_bind(&o->squares, NULL, weights, o->gradients, NULL, error)); /* it has no activations */
+    if (o->squares_graph)
+        ELBO_TRY(executor_bind(&o->squares, NULL, weights, o->gradients, NULL, error)); /* it has no activations */
     return executor_bind(&o->executor, o->arena, weights, o->gradients, NULL, error);
 }
 

@@ -21,8 +21,8 @@ static void compare(void *context, const struct option *row, const char *now, co
         fprintf(c->changed, "%s%s %s -> %s", c->changed_count++ ? ", " : "", row->key, before, now);
 }
 
-static elbo_status compare_all(struct comparison *c, char **model, char **changed, const struct options *now, const struct options *before,
-                               elbo_error *error)
+static elbo_status compare_all(struct comparison *c, char **model, char **changed, const struct options *now,
+                               const struct options *before, elbo_error *error)
 {
     size_t sizes[2];
     c->model = open_memstream(model, &sizes[0]);
@@ -34,8 +34,8 @@ static elbo_status compare_all(struct comparison *c, char **model, char **change
     return failed ? elbo_fail(error, ELBO_MEMORY, "no memory to compare the options with the checkpoint's") : ELBO_OK;
 }
 
-elbo_status resume_compare(char **changed, const struct options *now, const struct elbo_config *config, const char *yaml, size_t size,
-                           const char *name, elbo_error *error)
+elbo_status resume_compare(char **changed, const struct options *now, const struct elbo_config *config,
+                           const char *yaml, size_t size, const char *name, elbo_error *error)
 {
     struct elbo_config before;
     struct options *options;
@@ -46,7 +46,8 @@ elbo_status resume_compare(char **changed, const struct options *now, const stru
     elbo_status status = options_read_yaml_text(options, yaml, size, name, error);
     if (!status) status = compare_all(&c, &model, changed, now, options, error);
     if (!status && c.model_count)
-        status = elbo_fail(error, ELBO_USAGE, "%s has another model: %s; give what stands there, or begin a new run in another --run.dir",
+        status = elbo_fail(error, ELBO_USAGE,
+                           "%s has another model: %s; give what stands there, or begin a new run in another --run.dir",
                            name, model);
     options_free(options);
     free(model);

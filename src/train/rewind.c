@@ -10,12 +10,15 @@
 #include <unistd.h>
 
 /* A name that is free: `pattern` with the step, and a number behind it where that is taken. */
-static elbo_status free_name(char out[FILES_PATH], const char *folder, const char *before, uint64_t step, const char *after, elbo_error *error)
+static elbo_status free_name(char out[FILES_PATH], const char *folder, const char *before, uint64_t step,
+                             const char *after, elbo_error *error)
 {
     char name[96];
     for (unsigned i = 1;; i++) {
-        if (i == 1) snprintf(name, sizeof name, "%s%08" PRIu64 "%s", before, step, after);
-        else snprintf(name, sizeof name, "%s%08" PRIu64 ".%u%s", before, step, i, after);
+        if (i == 1)
+            snprintf(name, sizeof name, "%s%08" PRIu64 "%s", before, step, after);
+        else
+            snprintf(name, sizeof name, "%s%08" PRIu64 ".%u%s", before, step, i, after);
         ELBO_TRY(file_join(out, folder, name, error));
         if (access(out, F_OK)) return ELBO_OK;
     }
@@ -56,7 +59,8 @@ static elbo_status no_such(const char *dir, const uint64_t *steps, size_t count,
     char list[256] = "";
     for (size_t i = count; i-- > 0 && strlen(list) < sizeof list - 32;)
         snprintf(list + strlen(list), sizeof list - strlen(list), "%s%" PRIu64, *list ? ", " : "", steps[i]);
-    return elbo_fail(error, ELBO_USAGE, "--rewind=%" PRIu64 ": %s has no checkpoint of that step; it has %s", step, dir, *list ? list : "none");
+    return elbo_fail(error, ELBO_USAGE, "--rewind=%" PRIu64 ": %s has no checkpoint of that step; it has %s", step, dir,
+                     *list ? list : "none");
 }
 
 static void warn(void *context, const char *message)
@@ -71,13 +75,15 @@ static elbo_status went_back(bool *before, struct trainer *t, uint64_t step, elb
     struct checkpoint *newest;
     ELBO_TRY(checkpoint_open(&newest, t->config->run_dir, warn, t, error));
     const json_t *rewound = json_object_get(checkpoint_counters(newest), "rewound");
-    *before = json_is_integer(rewound) && (uint64_t)json_integer_value(rewound) == step && checkpoint_step(newest) > step;
+    *before =
+        json_is_integer(rewound) && (uint64_t)json_integer_value(rewound) == step && checkpoint_step(newest) > step;
     checkpoint_close(newest);
     return ELBO_OK;
 }
 
 /* `latest` moves first: a process that ends in between begins at the step as well, and finds the rest to do. */
-static elbo_status go_back(struct trainer *t, const char *folder, const char *to, const uint64_t *steps, size_t count, elbo_error *error)
+static elbo_status go_back(struct trainer *t, const char *folder, const char *to, const uint64_t *steps, size_t count,
+                           elbo_error *error)
 {
     const char *dir = t->config->run_dir;
     uint64_t step = t->config->rewind;
@@ -88,7 +94,9 @@ static elbo_status go_back(struct trainer *t, const char *folder, const char *to
     ELBO_TRY(checkpoint_mark(dir, "latest", step, error));
     size_t aside = 0;
     for (; aside < count && steps[aside] > step; aside++) ELBO_TRY(put_aside(folder, steps[aside], error));
-    if (aside) report_line(t, "back to step %" PRIu64 ": %zu later checkpoints are put aside as %s/abandoned-*", step, aside, folder);
+    if (aside)
+        report_line(t, "back to step %" PRIu64 ": %zu later checkpoints are put aside as %s/abandoned-*", step, aside,
+                    folder);
     return file_sync_folder(folder, error);
 }
 
@@ -108,7 +116,8 @@ elbo_status rewind_run(struct trainer *t, char from[FILES_PATH], elbo_error *err
     if (!status && !before) status = go_back(t, folder, to, steps, count, error);
     free(steps);
     ELBO_TRY(status);
-    if (before) report_line(t, "%s went back to step %" PRIu64 " before and goes on from its newest checkpoint", dir, step);
+    if (before)
+        report_line(t, "%s went back to step %" PRIu64 " before and goes on from its newest checkpoint", dir, step);
     snprintf(from, FILES_PATH, "%s", before ? dir : to);
     return ELBO_OK;
 }

@@ -5,8 +5,8 @@
 
 #include "train/state.h"
 
-/* `from`: the checkpoint of config.rewind, or, where the run has gone back to that step before, its newest one: a command that is
- * started again goes on. The run directory is locked. ELBO_USAGE: the run has no such checkpoint. */
+/* `from`: the checkpoint of config.rewind, or, where the run has gone back to that step before, its newest one: a
+ * command that is started again goes on. The run directory is locked. ELBO_USAGE: the run has no such checkpoint. */
 elbo_status rewind_run(struct trainer *t, char from[FILES_PATH], elbo_error *error);
 
 #endif

@@ -11,7 +11,8 @@ static elbo_status counter(const struct run *r, const char *name, size_t *to, el
 {
     const json_t *v = json_object_get(checkpoint_counters(r->checkpoint), name);
     if (!json_is_integer(v) || json_integer_value(v) < 1)
-        return elbo_fail(error, ELBO_INPUT, "%s: the counter %s is missing or not positive", checkpoint_path(r->checkpoint), name);
+        return elbo_fail(error, ELBO_INPUT, "%s: the counter %s is missing or not positive",
+                         checkpoint_path(r->checkpoint), name);
     *to = (size_t)json_integer_value(v);
     return ELBO_OK;
 }
@@ -29,8 +30,8 @@ static elbo_status find_line_ends(struct run *r, elbo_error *error)
     return status;
 }
 
-static elbo_status open_all(struct run *r, struct options *options, elbo_status (*reapply)(void *, elbo_error *), void *context,
-                            elbo_error *error)
+static elbo_status open_all(struct run *r, struct options *options, elbo_status (*reapply)(void *, elbo_error *),
+                            void *context, elbo_error *error)
 {
     const void *yaml;
     size_t size;
@@ -50,8 +51,8 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     ELBO_TRY(counter(r, "vocabulary", &model.vocabulary, error));
     ELBO_TRY(counter(r, "positions", &model.positions, error));
     if (model.vocabulary != elbo_tokenizer_vocabulary(r->tokenizer))
-        return elbo_fail(error, ELBO_INPUT, "%s: its tokenizer has %zu ids, its weights %zu", checkpoint_path(r->checkpoint),
-                         elbo_tokenizer_vocabulary(r->tokenizer), model.vocabulary);
+        return elbo_fail(error, ELBO_INPUT, "%s: its tokenizer has %zu ids, its weights %zu",
+                         checkpoint_path(r->checkpoint), elbo_tokenizer_vocabulary(r->tokenizer), model.vocabulary);
     ELBO_TRY(elbo_config_check(r->config, error));
     ELBO_TRY(backend_open(&r->backend, r->config->device, r->config->threads, error));
     ELBO_TRY(model_create(&r->model, &model, r->backend, error));
@@ -59,7 +60,8 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
 }
 
 elbo_status run_open(struct run *r, const char *path, struct options *options, const struct elbo_config *config,
-                     elbo_status (*reapply)(void *, elbo_error *), checkpoint_warning warn, void *context, elbo_error *error)
+                     elbo_status (*reapply)(void *, elbo_error *), checkpoint_warning warn, void *context,
+                     elbo_error *error)
 {
     *r = (struct run){.config = config};
     ELBO_TRY(checkpoint_open(&r->checkpoint, path, warn, context, error));

@@ -14,7 +14,8 @@ struct run {
     struct model model;
     struct elbo_tokenizer *tokenizer;
     struct text_marks marks;
-    struct elbo_ids line_ends; /* tokens whose bytes hold a line feed or a carriage return: never generated, a sentence is a line */
+    struct elbo_ids
+        line_ends; /* tokens whose bytes hold a line feed or a carriage return: never generated, a sentence is a line */
 };
 
 /* Reads the run's configuration into `options`, whose target is `config` (so that overrides can be read again on top

@@ -8,9 +8,9 @@
  * `steps`, or constant. */
 double schedule_learning_rate(const struct optimizer_config *c, size_t update, size_t steps);
 
-/* Weight of the KL. `beta_warmup` is the share of the steps (of a cycle, when cyclical) over which it rises. Linear: Bowman
- * et al. 2016; cyclical: Fu et al. 2019, each cycle rises and then stays; logistic: Bowman et al. 2016, slope 12 over the
- * warm-up. */
+/* Weight of the KL. `beta_warmup` is the share of the steps (of a cycle, when cyclical) over which it rises. Linear:
+ * Bowman et al. 2016; cyclical: Fu et al. 2019, each cycle rises and then stays; logistic: Bowman et al. 2016, slope 12
+ * over the warm-up. */
 double schedule_beta(const struct objective_config *c, size_t update, size_t steps);
 
 #endif

@@ -55,7 +55,8 @@ static elbo_status exchange_sums(void *context, elbo_error *error)
 struct optimizer_share sharded_share(struct trainer *t)
 {
     bool shares = t->config->parallel.zero && t->team.collectives && t->team.ranks > 1;
-    return (struct optimizer_share){shares ? t->team.ranks : 1, shares ? t->team.rank : 0, &t->team.buckets, exchange_sums, t};
+    return (struct optimizer_share){shares ? t->team.ranks : 1, shares ? t->team.rank : 0, &t->team.buckets,
+                                    exchange_sums, t};
 }
 
 bool sharded(const struct trainer *t)
@@ -89,7 +90,8 @@ bool sharded_next(struct sharded_part *part, size_t *piece, const struct optimiz
 static elbo_status make_staging(struct trainer *t, elbo_error *error)
 {
     if (t->sharded_staging) return ELBO_OK;
-    return t->backend->allocate(t->backend, &t->sharded_staging, LARGEST_READ * sizeof(float), "the moments of other ranks", error);
+    return t->backend->allocate(t->backend, &t->sharded_staging, LARGEST_READ * sizeof(float),
+                                "the moments of other ranks", error);
 }
 
 /* Every rank's part in one read: pieces go to rank 0's staging memory, in place. */
@@ -108,9 +110,12 @@ static elbo_status take_part(struct trainer *t, const struct request *q, elbo_er
             char *to = (char *)t->sharded_staging + (begin - q->first) * element;
             const char *from = arena + (theirs->moment + begin - theirs->first) * element;
             if (!n) continue;
-            if (!t->team.rank && r) list_add(&l, r, to, n * element, true);
-            else if (!t->team.rank) t->backend->copy(t->backend, to, from, n * element);
-            else if (r == t->team.rank) list_add(&l, 0, from, n * element, false);
+            if (!t->team.rank && r)
+                list_add(&l, r, to, n * element, true);
+            else if (!t->team.rank)
+                t->backend->copy(t->backend, to, from, n * element);
+            else if (r == t->team.rank)
+                list_add(&l, 0, from, n * element, false);
         }
     return list_exchange(&l, t, error);
 }

@@ -32,9 +32,11 @@ elbo_status shards_probe(struct trainer *t, elbo_error *error)
         if (file_write(path, told, sizeof told, &unsaid)) memset(told, 0, sizeof told); /* then nobody sees it */
     }
     ELBO_TRY(collectives_share(c, told, sizeof told, error));
-    bool same = !file_read(&text, &size, path, sizeof told, &unsaid) && size == sizeof told && !memcmp(text, told, sizeof told);
+    bool same =
+        !file_read(&text, &size, path, sizeof told, &unsaid) && size == sizeof told && !memcmp(text, told, sizeof told);
     free(text);
-    elbo_status status = collectives_agree(c, same ? ELBO_OK : elbo_fail(&unsaid, ELBO_IO, "it is not seen here"), &unsaid);
+    elbo_status status =
+        collectives_agree(c, same ? ELBO_OK : elbo_fail(&unsaid, ELBO_IO, "it is not seen here"), &unsaid);
     t->shards = !status;
     if (!t->team.rank) file_remove(path, error); /* if it stays it does no harm */
     if (status != ELBO_PEER) return ELBO_OK;
@@ -58,8 +60,11 @@ static void add_piece(struct shard *s, const struct optimizer_piece *own, const 
     if (end > p->offset + p->elements) end = p->offset + p->elements;
     for (unsigned k = 0; k < 2 && first < end && s->arena[k].memory; k++) {
         snprintf(s->names[s->count], NAME, "moment%u.%s@%zu", k + 1, p->name, first - p->offset);
-        s->tensors[s->count] = (struct safetensors_tensor){.name = s->names[s->count], .dtype = SAFETENSORS_F32, .rank = 1,
-                                                           .shape = {end - first}, .source = &s->arena[k].source,
+        s->tensors[s->count] = (struct safetensors_tensor){.name = s->names[s->count],
+                                                           .dtype = SAFETENSORS_F32,
+                                                           .rank = 1,
+                                                           .shape = {end - first},
+                                                           .source = &s->arena[k].source,
                                                            .at = own->moment + first - own->first};
         s->count++;
     }
@@ -68,12 +73,17 @@ static void add_piece(struct shard *s, const struct optimizer_piece *own, const 
 static elbo_status write_own(struct trainer *t, const char *folder, struct manifest_file *entry, elbo_error *error)
 {
     const struct optimizer *o = &t->optimizer;
-    size_t n = parameters_count(o->parameters), most = 2 * (n + o->piece_count) + 1; /* a piece and a parameter begin each tensor */
+    size_t n = parameters_count(o->parameters),
+           most = 2 * (n + o->piece_count) + 1; /* a piece and a parameter begin each tensor */
     enum dtype type = optimizer_moments(&o->config);
     char name[NAME];
-    struct shard s = {.arena = {{{arena_read}, t->backend, o->moment1, type, NULL, 0}, {{arena_read}, t->backend, o->moment2, type, NULL, 1}},
-                      .tensors = calloc(most, sizeof *s.tensors), .names = calloc(most, sizeof *s.names)};
-    elbo_status status = s.tensors && s.names ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to gather the moments of %zu parameters", n);
+    struct shard s = {.arena = {{{arena_read}, t->backend, o->moment1, type, NULL, 0},
+                                {{arena_read}, t->backend, o->moment2, type, NULL, 1}},
+                      .tensors = calloc(most, sizeof *s.tensors),
+                      .names = calloc(most, sizeof *s.names)};
+    elbo_status status = s.tensors && s.names
+                             ? ELBO_OK
+                             : elbo_fail(error, ELBO_MEMORY, "no memory to gather the moments of %zu parameters", n);
     for (size_t k = 0; k < o->piece_count && !status; k++)
         for (size_t i = 0; i < n; i++) add_piece(&s, &o->pieces[k], parameters_get(o->parameters, i));
     name_of(name, t->team.rank, t->team.ranks);
@@ -90,20 +100,23 @@ struct summary {
 };
 
 /* Every rank's entry of the manifest, on rank 0; entries: null on the others. */
-static elbo_status gather_entries(struct trainer *t, const struct manifest_file *own, struct manifest_file *entries, elbo_error *error)
+static elbo_status gather_entries(struct trainer *t, const struct manifest_file *own, struct manifest_file *entries,
+                                  elbo_error *error)
 {
     struct collectives *c = t->team.collectives;
     struct summary mine = {own->bytes, own->xxh3, own->chunk_count}, *all = calloc(c->ranks, sizeof *all);
     uint64_t *chunks = NULL, *padded = NULL;
     size_t most = 1;
-    elbo_status status = all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", c->ranks);
+    elbo_status status =
+        all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", c->ranks);
     status = collectives_agree(c, status, error);
     if (!status) status = collectives_gather(c, &mine, sizeof mine, all, error);
     for (size_t r = 0; r < c->ranks && !status; r++) most = all[r].chunks > most ? all[r].chunks : most;
     if (!status) {
         padded = calloc(most, sizeof *padded);
         chunks = calloc(most * c->ranks, sizeof *chunks);
-        if (!padded || !chunks) status = elbo_fail(error, ELBO_MEMORY, "no memory for the checksums of %zu files", c->ranks);
+        if (!padded || !chunks)
+            status = elbo_fail(error, ELBO_MEMORY, "no memory for the checksums of %zu files", c->ranks);
         if (padded && own->chunk_count) memcpy(padded, own->chunks, own->chunk_count * sizeof *padded);
         status = collectives_agree(c, status, error);
     }
@@ -112,9 +125,12 @@ static elbo_status gather_entries(struct trainer *t, const struct manifest_file 
         char name[NAME];
         size_t count = all[r].chunks;
         name_of(name, r, c->ranks);
-        entries[r] = (struct manifest_file){strdup(name), all[r].bytes, all[r].xxh3, malloc(count * sizeof *chunks + 1), count};
-        if (!entries[r].name || !entries[r].chunks) status = elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", c->ranks);
-        else memcpy(entries[r].chunks, chunks + r * most, count * sizeof *chunks);
+        entries[r] =
+            (struct manifest_file){strdup(name), all[r].bytes, all[r].xxh3, malloc(count * sizeof *chunks + 1), count};
+        if (!entries[r].name || !entries[r].chunks)
+            status = elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", c->ranks);
+        else
+            memcpy(entries[r].chunks, chunks + r * most, count * sizeof *chunks);
     }
     free(all);
     free(padded);
@@ -132,7 +148,8 @@ static elbo_status write_all(struct trainer *t, const char *folder, struct manif
     return status;
 }
 
-elbo_status shards_write(void *context, const char *folder, struct manifest_file **entries, size_t *count, elbo_error *error)
+elbo_status shards_write(void *context, const char *folder, struct manifest_file **entries, size_t *count,
+                         elbo_error *error)
 {
     struct trainer *t = context;
     char told[FILES_PATH] = "";
@@ -176,7 +193,9 @@ static bool parse(const struct parameters *p, const char *text, unsigned *moment
 {
     char name[NAME], *end;
     const char *at = strrchr(text, '@');
-    if (strncmp(text, "moment", 6) || (text[6] != '1' && text[6] != '2') || text[7] != '.' || !at || at - text - 8 >= NAME) return false;
+    if (strncmp(text, "moment", 6) || (text[6] != '1' && text[6] != '2') || text[7] != '.' || !at ||
+        at - text - 8 >= NAME)
+        return false;
     *moment = (unsigned)(text[6] - '1');
     snprintf(name, sizeof name, "%.*s", (int)(at - text - 8), text + 8);
     if (at[1] < '0' || at[1] > '9') return false;
@@ -184,7 +203,8 @@ static bool parse(const struct parameters *p, const char *text, unsigned *moment
     return !*end && parameters_find(p, name, parameter);
 }
 
-static elbo_status load_file(struct trainer *t, const struct safetensors *file, const struct arena *moments, size_t *missing, elbo_error *error)
+static elbo_status load_file(struct trainer *t, const struct safetensors *file, const struct arena *moments,
+                             size_t *missing, elbo_error *error)
 {
     const struct parameters *all = t->model.parameters;
     for (size_t i = 0; i < safetensors_count(file); i++) {
@@ -196,7 +216,8 @@ static elbo_status load_file(struct trainer *t, const struct safetensors *file, 
         const struct parameter *p = parameters_get(all, which);
         size_t *left = &missing[k * parameters_count(all) + which], n = s->rank == 1 ? s->shape[0] : 0;
         if (s->rank != 1 || s->dtype != SAFETENSORS_F32 || first > p->elements || n > p->elements - first || n > *left)
-            return elbo_fail(error, ELBO_INPUT, "%.200s: not so many numbers in F32 as %s has from there on", s->name, p->name);
+            return elbo_fail(error, ELBO_INPUT, "%.200s: not so many numbers in F32 as %s has from there on", s->name,
+                             p->name);
         *left -= n;
         if (moments[k].memory) ELBO_TRY(arena_load(&moments[k], p->offset + first, file, s, error));
     }
@@ -207,7 +228,8 @@ elbo_status shards_load(struct trainer *t, const struct checkpoint *c, const str
 {
     const struct parameters *all = t->model.parameters;
     size_t n = parameters_count(all), ranks = checkpoint_ranks(c), *missing = calloc(2 * n + 1, sizeof *missing);
-    elbo_status status = missing ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to load the moments of %zu parameters", n);
+    elbo_status status =
+        missing ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to load the moments of %zu parameters", n);
     for (size_t i = 0; i < 2 * n && !status; i++) missing[i] = parameters_get(all, i % n)->elements;
     for (size_t r = 0; r < ranks && !status; r++) {
         char name[NAME];
@@ -221,8 +243,8 @@ elbo_status shards_load(struct trainer *t, const struct checkpoint *c, const str
     }
     for (size_t i = 0; i < 2 * n && !status; i++)
         if (missing[i] && moments[i / n].memory)
-            status = elbo_fail(error, ELBO_INPUT, "%s: %zu elements of moment%zu.%s are in none of its files", checkpoint_path(c), missing[i],
-                               i / n + 1, parameters_get(all, i % n)->name);
+            status = elbo_fail(error, ELBO_INPUT, "%s: %zu elements of moment%zu.%s are in none of its files",
+                               checkpoint_path(c), missing[i], i / n + 1, parameters_get(all, i % n)->name);
     free(missing);
     return status;
 }

@@ -1,6 +1,6 @@
-/* A checkpoint's content: model.safetensors (weights by name), state/optimizer.safetensors (moments by name in f32, running
- * statistics), state/algorithms.bin (what the backend chose, if anything), config.yaml, tokenizer.json, and counters in the
- * manifest. */
+/* A checkpoint's content: model.safetensors (weights by name), state/optimizer.safetensors (moments by name in f32,
+ * running statistics), state/algorithms.bin (what the backend chose, if anything), config.yaml, tokenizer.json, and
+ * counters in the manifest. */
 #include "train/state.h"
 #include "base/files.h"
 #include "train/arena.h"
@@ -17,13 +17,15 @@
 
 static struct safetensors_tensor describe(const struct parameter *p, const char *name, const struct arena *a)
 {
-    struct safetensors_tensor t = {.name = name, .dtype = SAFETENSORS_F32, .rank = p->rank, .source = &a->source, .at = p->offset};
+    struct safetensors_tensor t = {
+        .name = name, .dtype = SAFETENSORS_F32, .rank = p->rank, .source = &a->source, .at = p->offset};
     memcpy(t.shape, p->shape, p->rank * sizeof *p->shape);
     return t;
 }
 
 /* Finds the tensor in the file and puts it into its arena. */
-static elbo_status load_tensor(const struct safetensors *file, const struct safetensors_tensor *wanted, elbo_error *error)
+static elbo_status load_tensor(const struct safetensors *file, const struct safetensors_tensor *wanted,
+                               elbo_error *error)
 {
     const struct safetensors_tensor *found;
     ELBO_TRY(safetensors_match(&found, file, wanted, error));
@@ -74,8 +76,8 @@ static elbo_status bundle_make(struct bundle *b, struct trainer *t, bool whole, 
             b->state_count++;
         }
     }
-    b->state[b->state_count++] = (struct safetensors_tensor){.name = "posterior.variance", .dtype = SAFETENSORS_F64,
-                                                             .rank = 1, .shape = {z + 1}, .data = t->variance};
+    b->state[b->state_count++] = (struct safetensors_tensor){
+        .name = "posterior.variance", .dtype = SAFETENSORS_F64, .rank = 1, .shape = {z + 1}, .data = t->variance};
     return ELBO_OK;
 }
 
@@ -97,16 +99,19 @@ static const char *best_figure(const struct trainer *t)
 
 static json_t *counters(const struct trainer *t)
 {
-    json_t *all = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "draws", (json_int_t)t->draws, "updates",
-                            (json_int_t)t->optimizer.updates, "next", (json_int_t)t->next, "skipped", (json_int_t)t->skipped,
-                            "bad", (json_int_t)t->bad, "shortened", (json_int_t)t->shortened, "vocabulary",
-                            (json_int_t)t->model_config.vocabulary, "positions", (json_int_t)t->model_config.positions, "corpus",
-                            elbo_corpus_hash(t->train), "tokenizer", elbo_corpus_tokenizer_hash(t->train));
+    json_t *all =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "draws", (json_int_t)t->draws, "updates",
+                  (json_int_t)t->optimizer.updates, "next", (json_int_t)t->next, "skipped", (json_int_t)t->skipped,
+                  "bad", (json_int_t)t->bad, "shortened", (json_int_t)t->shortened, "vocabulary",
+                  (json_int_t)t->model_config.vocabulary, "positions", (json_int_t)t->model_config.positions, "corpus",
+                  elbo_corpus_hash(t->train), "tokenizer", elbo_corpus_tokenizer_hash(t->train));
     int failed = 0;
     if (t->rewound) failed |= json_object_set_new(all, "rewound", json_integer((json_int_t)t->rewound));
     if (t->config->checkpoint.best != BEST_NONE)
-        failed |= json_object_set_new(all, "best", json_pack("{s:s, s:I, s:f, s:I}", "figure", best_figure(t), "step",
-                                                             (json_int_t)t->best_step, "value", t->best, "worse", (json_int_t)t->worse));
+        failed |=
+            json_object_set_new(all, "best",
+                                json_pack("{s:s, s:I, s:f, s:I}", "figure", best_figure(t), "step",
+                                          (json_int_t)t->best_step, "value", t->best, "worse", (json_int_t)t->worse));
     if (!failed) return all;
     json_decref(all);
     return NULL;
@@ -129,8 +134,13 @@ static elbo_status write_all(struct trainer *t, const struct bundle *b, const ch
     if (!b->choices_bytes) count--;
     json_t *numbers = counters(t);
     if (!numbers) return elbo_fail(error, ELBO_MEMORY, "no memory for the counters of a checkpoint");
-    struct checkpoint_contents contents = {.step = t->draws, .config_hash = hash, .counters = numbers, .files = files,
-                                           .file_count = count, .ranks = 1, .best = t->best_step};
+    struct checkpoint_contents contents = {.step = t->draws,
+                                           .config_hash = hash,
+                                           .counters = numbers,
+                                           .files = files,
+                                           .file_count = count,
+                                           .ranks = 1,
+                                           .best = t->best_step};
     if (t->shards) contents.ranks = t->team.ranks, contents.others = shards_write, contents.context = t;
     elbo_status status = checkpoint_save(t->config->run_dir, &contents, t->config->checkpoint.keep, error);
     json_decref(numbers);
@@ -150,8 +160,10 @@ elbo_status state_save(struct trainer *t, elbo_error *error)
     if (!status) status = file_read(&tokenizer, &size, path, (size_t)1 << 30, error);
     if (!status) status = bundle_make(&b, t, !t->shards, error);
     if (!status) status = gather_choices(&b, t, error);
-    if (status) elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->draws);
-    else status = write_all(t, &b, yaml, tokenizer, size, error);
+    if (status)
+        elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->draws);
+    else
+        status = write_all(t, &b, yaml, tokenizer, size, error);
     if (!status) t->saved_step = t->draws;
     bundle_free(&b);
     free(tokenizer);
@@ -187,8 +199,10 @@ static elbo_status load_state(struct trainer *t, const struct checkpoint *c, elb
     elbo_status status = bundle_make(&b, t, whole, error);
     if (!status && !whole) status = shards_load(t, c, &b.arena[1], error);
     for (size_t i = 0; i < b.state_count && !status; i++) {
-        if (b.state[i].source) status = load_tensor(file, &b.state[i], error);
-        else if (safetensors_find(file, b.state[i].name)) /* version 0.1.0 kept another statistic: this one begins anew then */
+        if (b.state[i].source)
+            status = load_tensor(file, &b.state[i], error);
+        else if (safetensors_find(
+                     file, b.state[i].name)) /* version 0.1.0 kept another statistic: this one begins anew then */
             status = safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);
     }
     bundle_free(&b);
@@ -209,7 +223,8 @@ static elbo_status load_choices(struct trainer *t, const struct checkpoint *c, e
     if (!t->backend->restore_choices || !checkpoint_has(c, ALGORITHMS)) return ELBO_OK;
     ELBO_TRY(checkpoint_bytes(&bytes, &size, c, ALGORITHMS, error));
     if (!t->backend->restore_choices(t->backend, bytes, size))
-        warn(t, "the checkpoint was computed by other instructions, another GPU or another cuBLAS: the run goes on, but not with the bits that "
+        warn(t, "the checkpoint was computed by other instructions, another GPU or another cuBLAS: the run goes on, "
+                "but not with the bits that "
                 "it would have had there");
     return ELBO_OK;
 }
@@ -242,7 +257,8 @@ static elbo_status load_best(struct trainer *t, const struct checkpoint *c, elbo
     const json_t *best = json_object_get(checkpoint_counters(c), "best"), *reached = json_object_get(best, "value");
     const char *figure = json_string_value(json_object_get(best, "figure"));
     t->best_step = t->worse = 0;
-    if (!figure || strcmp(figure, best_figure(t))) return ELBO_OK; /* of another figure, or of none: nothing to compare with */
+    if (!figure || strcmp(figure, best_figure(t)))
+        return ELBO_OK; /* of another figure, or of none: nothing to compare with */
     if (!json_is_number(reached)) return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter best has no value");
     t->best = json_number_value(reached);
     ELBO_TRY(counter(best, "step", &t->best_step, error));
@@ -256,12 +272,16 @@ static elbo_status load_from(struct trainer *t, const struct checkpoint *c, elbo
     ELBO_TRY(compare_options(t, c, error));
     ELBO_TRY(counter(numbers, "vocabulary", &vocabulary, error));
     if (vocabulary != t->model_config.vocabulary)
-        return elbo_fail(error, ELBO_INPUT, "%s was trained with %llu token types, data.train has %zu; give the corpus it was "
-                         "trained on", checkpoint_path(c), (unsigned long long)vocabulary, t->model_config.vocabulary);
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s was trained with %llu token types, data.train has %zu; give the corpus it was "
+                         "trained on",
+                         checkpoint_path(c), (unsigned long long)vocabulary, t->model_config.vocabulary);
     const char *tokenizer = json_string_value(json_object_get(numbers, "tokenizer"));
     if (!tokenizer || strcmp(tokenizer, elbo_corpus_tokenizer_hash(t->train)))
-        return elbo_fail(error, ELBO_INPUT, "%s was trained with another tokenizer than data.train has; give the corpus it was "
-                         "trained on, or prepare one with --tokenizer.from=%s", checkpoint_path(c), checkpoint_path(c));
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s was trained with another tokenizer than data.train has; give the corpus it was "
+                         "trained on, or prepare one with --tokenizer.from=%s",
+                         checkpoint_path(c), checkpoint_path(c));
     ELBO_TRY(state_load_weights(&t->model, c, error));
     ELBO_TRY(load_state(t, c, error));
     ELBO_TRY(load_choices(t, c, error));

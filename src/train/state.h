@@ -18,14 +18,14 @@
 /* A step that was launched and whose figures are on their way. */
 struct pending {
     bool live;
-    uint64_t step;               /* from 1                                       */
+    uint64_t step; /* from 1                                       */
     size_t sentences, tokens, words, shortened;
     double beta[2], learning_rate[2]; /* for both answers of the step before     */
-    int signal;                  /* that came to a rank                          */
-    double seconds;              /* of this rank's own work                      */
-    size_t straggler;            /* the slowest rank ...                         */
-    double straggles;            /* ... and its time over the middle one's       */
-    float *read;                 /* (ELBO_PARTS + Z + 4 Z + CONTROL_SIZE) in host memory that copies reach later */
+    int signal;                       /* that came to a rank                          */
+    double seconds;                   /* of this rank's own work                      */
+    size_t straggler;                 /* the slowest rank ...                         */
+    double straggles;                 /* ... and its time over the middle one's       */
+    float *read;                      /* (ELBO_PARTS + Z + 4 Z + CONTROL_SIZE) in host memory that copies reach later */
 };
 
 enum { MOST_AHEAD = 2 };
@@ -43,45 +43,47 @@ struct trainer {
     struct model model;
     struct optimizer optimizer;
     struct team team;
-    bool apart;                  /* a rank's weights are of the last update in its own pieces only */
-    void *sharded_staging;       /* of sharded.c */
-    bool shards, shards_told;    /* every rank writes its moments (shards.h); this save has told the others where */
+    bool apart;               /* a rank's weights are of the last update in its own pieces only */
+    void *sharded_staging;    /* of sharded.c */
+    bool shards, shards_told; /* every rank writes its moments (shards.h); this save has told the others where */
     struct recording recording;
     struct slot_loader *loader;
     struct metrics *metrics;
     float weights[2][ELBO_WEIGHTS]; /* the loss's step scalars */
     struct pending pending[MOST_AHEAD];
-    uint64_t done;               /* steps whose figures are known; draws: launched */
-    bool applied;                /* the update of step `done`                   */
+    uint64_t done; /* steps whose figures are known; draws: launched */
+    bool applied;  /* the update of step `done`                   */
 
     /* ---- the state that a checkpoint holds beside weights and moments ---- */
-    uint64_t draws;              /* training forward passes: the noise's step   */
-    uint64_t next;               /* data cursor                                 */
-    uint64_t skipped;            /* updates left out, in all                    */
-    uint64_t bad;                /* steps in a row that were not finite         */
-    uint64_t shortened;          /* sentences cut or left out, in all           */
-    double *variance;            /* (Z + 1) running mean of mu's variance over a step's sentences, and its weight: active units */
-    uint64_t best_step;          /* whose evaluation is the best so far by checkpoint.best; 0: none     */
-    double best;                 /* that figure                                                          */
-    uint64_t worse;              /* evaluations since                                                    */
-    uint64_t rewound;            /* step that the run went back to last, by --rewind; 0: never           */
+    uint64_t draws;     /* training forward passes: the noise's step   */
+    uint64_t next;      /* data cursor                                 */
+    uint64_t skipped;   /* updates left out, in all                    */
+    uint64_t bad;       /* steps in a row that were not finite         */
+    uint64_t shortened; /* sentences cut or left out, in all           */
+    double *variance; /* (Z + 1) running mean of mu's variance over a step's sentences, and its weight: active units */
+    uint64_t best_step; /* whose evaluation is the best so far by checkpoint.best; 0: none     */
+    double best;        /* that figure                                                          */
+    uint64_t worse;     /* evaluations since                                                    */
+    uint64_t rewound;   /* step that the run went back to last, by --rewind; 0: never           */
 
     /* ---- of the last step ---- */
     double loss, reconstruction, kl, kl_free, gradient_norm, beta, learning_rate;
     bool step_skipped, row_lost; /* row_lost: its metrics could not be written */
     size_t sentences, tokens, words;
-    double *kl_dim;              /* (Z) sums over the batch                     */
+    double *kl_dim; /* (Z) sums over the batch                     */
     double begun, step_began, save_seconds;
-    int signal;                  /* after which the run stops                   */
-    bool bettered;               /* the evaluation of this step is the best     */
-    elbo_status ended;           /* how; ELBO_OK as well where every rank knows */
+    int signal;        /* after which the run stops                   */
+    bool bettered;     /* the evaluation of this step is the best     */
+    elbo_status ended; /* how; ELBO_OK as well where every rank knows */
     size_t straggler;
     double straggles;
-    double exposed, exposed_sum; /* seconds that the sum over ranks held up a step, behind its backward pass; NaN: not known */
+    double exposed,
+        exposed_sum; /* seconds that the sum over ranks held up a step, behind its backward pass; NaN: not known */
     uint64_t exposed_steps;
-    uint64_t first_draw, tokens_since, saved_step; /* saved_step: of the last checkpoint that this process wrote; 0: none */
+    uint64_t first_draw, tokens_since,
+        saved_step; /* saved_step: of the last checkpoint that this process wrote; 0: none */
     struct last_validation {
-        uint64_t step;           /* 0: none yet */
+        uint64_t step; /* 0: none yet */
         double neg_elbo, reconstruction, kl, own_z_gain;
         size_t active_units;
     } validation;

@@ -15,9 +15,9 @@
 
 /* What a rank says of a step. */
 struct note {
-    int32_t signal;  /* that came to it, or 0            */
+    int32_t signal; /* that came to it, or 0            */
     uint32_t unused;
-    double seconds;  /* of its own work: without waiting */
+    double seconds; /* of its own work: without waiting */
 };
 
 static size_t least(size_t a, size_t b)
@@ -70,8 +70,8 @@ size_t team_bucket(const struct elbo_config *c)
     return align_up((size_t)(c->parallel.bucket * (1 << 18)), PARAMETER_ALIGNMENT);
 }
 
-elbo_status team_buckets(struct buckets *b, const struct elbo_config *c, const struct graph *g, const struct parameters *p, size_t figures,
-                         elbo_error *error)
+elbo_status team_buckets(struct buckets *b, const struct elbo_config *c, const struct graph *g,
+                         const struct parameters *p, size_t figures, elbo_error *error)
 {
     size_t *ready = calloc(parameters_count(p) + 1, sizeof *ready);
     if (!ready) return elbo_fail(error, ELBO_MEMORY, "no memory for the buckets of gradients");
@@ -90,17 +90,24 @@ static elbo_status join_mpi(struct team *team, struct collectives **mpi, double 
 {
     const struct ranks *who = &team->who;
     if (who->source == RANKS_ELBO || who->source == RANKS_TORCHRUN || who->source == RANKS_GIVEN)
-        return elbo_fail(error, ELBO_USAGE, "ranks on CPUs speak through MPI, and %s does not start it; use `mpirun -n %zu elbo train ...`, or "
-                         "--device=cuda", ranks_source_name(who->source), who->world);
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "ranks on CPUs speak through MPI, and %s does not start it; use `mpirun -n %zu elbo train ...`, or "
+            "--device=cuda",
+            ranks_source_name(who->source), who->world);
     ELBO_TRY(mpi_collectives_open(mpi, timeout, error));
     size_t ranks = (*mpi)->ranks, rank = (*mpi)->rank;
     if (ranks == who->world && rank == who->rank) return ELBO_OK;
-    return elbo_fail(error, ELBO_PEER, "MPI says rank %zu of %zu, and the environment of %s says rank %zu of %zu; start elbo with the launcher "
-                     "of the MPI that it was built with", rank, ranks, ranks_source_name(who->source), who->rank, who->world);
+    return elbo_fail(
+        error, ELBO_PEER,
+        "MPI says rank %zu of %zu, and the environment of %s says rank %zu of %zu; start elbo with the launcher "
+        "of the MPI that it was built with",
+        rank, ranks, ranks_source_name(who->source), who->rank, who->world);
 }
 
 /* A signal ends the wait for the others at once: there is nothing to save yet. */
-static elbo_status meet(struct team *team, const struct rendezvous_options *options, unsigned char id[BACKEND_ID], elbo_error *error)
+static elbo_status meet(struct team *team, const struct rendezvous_options *options, unsigned char id[BACKEND_ID],
+                        elbo_error *error)
 {
     sigset_t set = trainer_signals(), before;
     pthread_sigmask(SIG_UNBLOCK, &set, &before);
@@ -110,7 +117,8 @@ static elbo_status meet(struct team *team, const struct rendezvous_options *opti
 }
 
 /* NCCL's id reaches every rank through MPI where mpirun started them, else over TCP. */
-static elbo_status join_devices(struct team *team, const struct parallel_config *c, struct backend *b, elbo_error *error)
+static elbo_status join_devices(struct team *team, const struct parallel_config *c, struct backend *b,
+                                elbo_error *error)
 {
     struct rendezvous_options options = rendezvous_here(c);
     unsigned char id[BACKEND_ID] = {0};
@@ -131,11 +139,16 @@ elbo_status team_fits(const struct elbo_config *c, size_t ranks, elbo_error *err
 {
     size_t lanes = team_lanes(c, ranks);
     if (c->train.slots < ranks)
-        return elbo_fail(error, ELBO_USAGE, "train.slots = %zu are fewer than the %zu ranks, and each needs one; raise train.slots, or start "
-                         "fewer ranks", c->train.slots, ranks);
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "train.slots = %zu are fewer than the %zu ranks, and each needs one; raise train.slots, or start "
+            "fewer ranks",
+            c->train.slots, ranks);
     if (lanes < ranks)
-        return elbo_fail(error, ELBO_USAGE, "%zu lanes are fewer than the %zu ranks, and each needs one; raise parallel.lanes (and "
-                         "train.slots), or start fewer ranks; more lanes are other sums, so other bits", lanes, ranks);
+        return elbo_fail(error, ELBO_USAGE,
+                         "%zu lanes are fewer than the %zu ranks, and each needs one; raise parallel.lanes (and "
+                         "train.slots), or start fewer ranks; more lanes are other sums, so other bits",
+                         lanes, ranks);
     return ELBO_OK;
 }
 
@@ -143,8 +156,10 @@ elbo_status team_join(struct team *team, const struct elbo_config *c, struct bac
 {
     if (team->ranks > 1 || c->parallel.always) {
         signal(SIGPIPE, SIG_IGN); /* a connection that breaks is an error of the call that meets it */
-        if (backend->join) ELBO_TRY(join_devices(team, &c->parallel, backend, error));
-        else ELBO_TRY(join_mpi(team, &team->collectives, c->parallel.timeout, error));
+        if (backend->join)
+            ELBO_TRY(join_devices(team, &c->parallel, backend, error));
+        else
+            ELBO_TRY(join_mpi(team, &team->collectives, c->parallel.timeout, error));
     }
     team->notes = calloc(team->ranks, sizeof(struct note));
     return team->notes ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the notes of %zu ranks", team->ranks);
@@ -203,28 +218,37 @@ elbo_status team_compare(struct trainer *t, elbo_error *error)
     if (!c) return ELBO_OK;
     char *yaml = options_yaml(t->options, COMMAND_TRAIN);
     struct likeness mine = {0}, *all = calloc(c->ranks, sizeof *all);
-    elbo_status status = yaml && all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to compare %zu ranks", c->ranks);
+    elbo_status status =
+        yaml && all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to compare %zu ranks", c->ranks);
     if (!status) {
         const char *corpus = elbo_corpus_hash(t->train);
         char instructions[64];
         size_t bytes = t->backend->separate_memory ? 0 : t->backend->save_choices(t->backend, NULL);
         if (bytes && bytes <= sizeof instructions) t->backend->save_choices(t->backend, instructions);
-        mine = (struct likeness){hash_options(yaml), XXH3_64bits(corpus, strlen(corpus)), XXH3_64bits(t->backend->name, strlen(t->backend->name)),
+        mine = (struct likeness){hash_options(yaml), XXH3_64bits(corpus, strlen(corpus)),
+                                 XXH3_64bits(t->backend->name, strlen(t->backend->name)),
                                  XXH3_64bits(instructions, bytes)};
     }
     status = collectives_agree(c, status, error);
     if (!status) status = collectives_gather(c, &mine, sizeof mine, all, error);
     for (size_t r = 1; r < c->ranks && !status; r++) {
         if (all[r].device != all[0].device)
-            status = elbo_fail(error, ELBO_USAGE, "rank %zu computes on another kind of device than rank 0; give --device=cuda or --device=cpu", r);
+            status = elbo_fail(
+                error, ELBO_USAGE,
+                "rank %zu computes on another kind of device than rank 0; give --device=cuda or --device=cpu", r);
         else if (all[r].instructions != all[0].instructions)
-            status = elbo_fail(error, ELBO_USAGE, "rank %zu's processor has other instructions than rank 0's, which have other bits; give all ranks some "
-                               "that both have, such as --device=cpu:avx2 (`elbo help train`)", r);
+            status = elbo_fail(
+                error, ELBO_USAGE,
+                "rank %zu's processor has other instructions than rank 0's, which have other bits; give all ranks some "
+                "that both have, such as --device=cpu:avx2 (`elbo help train`)",
+                r);
         else if (all[r].options != all[0].options)
-            status = elbo_fail(error, ELBO_USAGE, "rank %zu was started with other options than rank 0; give every rank the same", r);
+            status = elbo_fail(error, ELBO_USAGE,
+                               "rank %zu was started with other options than rank 0; give every rank the same", r);
         else if (all[r].corpus != all[0].corpus)
-            status = elbo_fail(error, ELBO_INPUT, "rank %zu has another corpus than rank 0 in %s; give every rank the same", r,
-                               t->config->data.train);
+            status =
+                elbo_fail(error, ELBO_INPUT, "rank %zu has another corpus than rank 0 in %s; give every rank the same",
+                          r, t->config->data.train);
     }
     free(yaml);
     free(all);
@@ -346,16 +370,21 @@ elbo_status team_check_weights(struct trainer *t, elbo_error *error)
     size_t n = parameters_count(t->model.parameters);
     if (!c) return ELBO_OK;
     uint64_t *mine = calloc(n + 1, sizeof *mine), *all = calloc((n + 1) * c->ranks, sizeof *all);
-    elbo_status status = mine && all ? hash_weights(t, mine, error) : elbo_fail(error, ELBO_MEMORY, "no memory to compare the ranks' weights");
+    elbo_status status = mine && all ? hash_weights(t, mine, error)
+                                     : elbo_fail(error, ELBO_MEMORY, "no memory to compare the ranks' weights");
     status = collectives_agree(c, status, error);
     if (!status) status = collectives_gather(c, mine, n * sizeof *mine, all, error);
     for (size_t r = 1; r < c->ranks && !status; r++)
         for (size_t i = 0; i < n && !status; i++)
             if (all[r * n + i] != all[i])
-                status = elbo_fail(error, ELBO_PEER, "rank %zu no longer has rank 0's weights: %s differs at step %llu, and did not at step %llu; "
-                                   "memory or a processor fails there, or the ranks' machines differ. Start again to go on from the last "
-                                   "checkpoint", r, parameters_get(t->model.parameters, i)->name, (unsigned long long)t->draws,
-                                   (unsigned long long)t->team.checked);
+                status = elbo_fail(
+                    error, ELBO_PEER,
+                    "rank %zu no longer has rank 0's weights: %s differs at step %llu, and did not at step %llu; "
+                    "memory or a processor fails there, or the ranks' machines differ. Start again to go on from the "
+                    "last "
+                    "checkpoint",
+                    r, parameters_get(t->model.parameters, i)->name, (unsigned long long)t->draws,
+                    (unsigned long long)t->team.checked);
     if (!status) t->team.checked = t->draws;
     free(mine);
     free(all);

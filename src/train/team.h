@@ -1,5 +1,5 @@
-/* The ranks of one run: who they are, that they do the same, and what they tell each other at every step. A run of one rank is a
- * team too, which tells nobody anything.
+/* The ranks of one run: who they are, that they do the same, and what they tell each other at every step. A run of one
+ * rank is a team too, which tells nobody anything.
  *
  * Rank 0 writes: the run directory, checkpoints, metrics, the console. */
 #ifndef TRAIN_TEAM_H
@@ -23,10 +23,10 @@ struct team {
     struct bonds bonds;              /* to the ranks that were met over TCP */
     struct buckets buckets;
     struct reduction *reduction;
-    struct gathering *gathering;     /* null: no rank updates weights for others */
+    struct gathering *gathering; /* null: no rank updates weights for others */
     size_t ranks, rank;
-    uint64_t checked;                /* step at which all weights were last the same */
-    char *notes;                     /* (ranks) what was told of a step              */
+    uint64_t checked; /* step at which all weights were last the same */
+    char *notes;      /* (ranks) what was told of a step              */
 };
 
 /* Lanes of a configuration on so many ranks; refuses fewer lanes or slots than ranks. */
@@ -40,11 +40,12 @@ void team_own_slots(const struct team *team, const struct elbo_config *config, s
 /* Elements of a bucket, at most. */
 size_t team_bucket(const struct elbo_config *config);
 /* The buckets of a training graph's gradients, and of the figures behind them. */
-elbo_status team_buckets(struct buckets *b, const struct elbo_config *config, const struct graph *g, const struct parameters *p,
-                         size_t figures, elbo_error *error);
+elbo_status team_buckets(struct buckets *b, const struct elbo_config *config, const struct graph *g,
+                         const struct parameters *p, size_t figures, elbo_error *error);
 
 /* Who this rank is; opens its device. */
-elbo_status team_detect(struct team *team, const struct elbo_config *config, struct backend **backend, elbo_error *error);
+elbo_status team_detect(struct team *team, const struct elbo_config *config, struct backend **backend,
+                        elbo_error *error);
 /* Joins the other ranks; where there are none, nothing happens. */
 elbo_status team_join(struct team *team, const struct elbo_config *config, struct backend *backend, elbo_error *error);
 /* `ended`: how the run did. After a failure of this rank alone the others are not waited for. */
@@ -60,9 +61,9 @@ elbo_status team_compare(struct trainer *t, elbo_error *error);
 elbo_status team_tell(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
 elbo_status team_hear(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
 
-/* The execute_progress of a slot of the ranks' training graph; context: the team. Of the last one (`sums`): buckets of gradients that a step
- * has finished set out, and at its end all have arrived. Of the first one, where weights are updated by pieces (`gathers`): they come in
- * as steps need them. Null: of neither. */
+/* The execute_progress of a slot of the ranks' training graph; context: the team. Of the last one (`sums`): buckets of
+ * gradients that a step has finished set out, and at its end all have arrived. Of the first one, where weights are
+ * updated by pieces (`gathers`): they come in as steps need them. Null: of neither. */
 execute_progress team_progress(bool gathers, bool sums);
 
 /* The text of the first rank that has any reaches every rank. */

@@ -14,8 +14,8 @@
 
 /* ---- a step: launched, and finished when its figures are there, at most backend->ahead steps later ---- */
 
-/* This rank's lanes: each is the sum of its slots. The first one takes in the weights that other ranks have updated; the last one tells the
- * sum over ranks how far it has come. Neither is so where the step is only looked at again. */
+/* This rank's lanes: each is the sum of its slots. The first one takes in the weights that other ranks have updated;
+ * the last one tells the sum over ranks how far it has come. Neither is so where the step is only looked at again. */
 static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, bool summed, elbo_error *error)
 {
     size_t lanes = team_lanes(t->config, t->team.ranks);
@@ -23,8 +23,12 @@ static elbo_status run_slots(struct trainer *t, const struct slot_batch *batch, 
     for (size_t lane = own.first; lane < own.first + own.count; lane++) {
         struct lane_run slots = lane_run_of(batch->count, lanes, lane);
         for (size_t i = slots.first; i < slots.first + slots.count; i++) {
-            bool last = lane + 1 == own.first + own.count && i + 1 == slots.first + slots.count, first = lane == own.first && i == slots.first;
-            struct execution run = {.first_slot = i == slots.first, .seed = t->config->seed, .step = batch->step, .progress_context = &t->team};
+            bool last = lane + 1 == own.first + own.count && i + 1 == slots.first + slots.count,
+                 first = lane == own.first && i == slots.first;
+            struct execution run = {.first_slot = i == slots.first,
+                                    .seed = t->config->seed,
+                                    .step = batch->step,
+                                    .progress_context = &t->team};
             run.progress = team_progress(summed && first && t->team.gathering, summed && last && t->team.collectives);
             recording_bind_slot(&t->recording, &batch->slots[i], &run);
             ELBO_TRY(executor_run(&t->recording.executor, &run, error));
@@ -43,7 +47,8 @@ static struct update schedule(struct trainer *t, struct pending *p)
     for (unsigned answer = 0; answer < 2; answer++) {
         u.number[answer] = known ? t->optimizer.updates : t->optimizer.updates + answer;
         p->beta[answer] = schedule_beta(&c->objective, u.number[answer], c->train.steps);
-        p->learning_rate[answer] = c->optimizer.learning_rate * schedule_learning_rate(&c->optimizer, u.number[answer], c->train.steps);
+        p->learning_rate[answer] =
+            c->optimizer.learning_rate * schedule_learning_rate(&c->optimizer, u.number[answer], c->train.steps);
         u.learning_rate[answer] = p->learning_rate[answer];
         t->weights[answer][ELBO_WEIGHT_NLL] = (float)(c->objective.lambda / (double)p->sentences);
         t->weights[answer][ELBO_WEIGHT_KL] = (float)(p->beta[answer] / (double)p->sentences);
@@ -106,8 +111,8 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     return ELBO_OK;
 }
 
-/* The variance of mu over a step's sentences, as a running mean over about fifty steps: what makes a unit active. The mean of mu may
- * drift from step to step without making one. */
+/* The variance of mu over a step's sentences, as a running mean over about fifty steps: what makes a unit active. The
+ * mean of mu may drift from step to step without making one. */
 static void update_variance(struct trainer *t, const float *batch)
 {
     size_t z = t->model_config.latent.width;
@@ -185,8 +190,10 @@ static elbo_status save(struct trainer *t, elbo_error *error)
     double before = clock_seconds();
     elbo_error lost;
     elbo_status told = make_whole(t, &lost), status = told || t->team.rank ? ELBO_OK : state_save(t, error);
-    if (!told && t->shards) told = t->team.rank ? shards_serve(t, &lost) : shards_done(t, &lost);
-    else if (!told && sharded(t)) told = t->team.rank ? sharded_serve(t, &lost) : sharded_done(t, &lost);
+    if (!told && t->shards)
+        told = t->team.rank ? shards_serve(t, &lost) : shards_done(t, &lost);
+    else if (!told && sharded(t))
+        told = t->team.rank ? sharded_serve(t, &lost) : sharded_done(t, &lost);
     if (!status && told) {
         *error = lost;
         status = elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->draws);
@@ -244,12 +251,13 @@ static elbo_status diverged(struct trainer *t, const struct slot_batch *batch, e
     t->recording.executor.hook = NULL;
     ELBO_TRY(team_agree(t, status, error));
     ELBO_TRY(team_first_word(t, culprit.name, sizeof culprit.name, error));
-    return elbo_fail(error, ELBO_DIVERGED,
-                     "loss or gradient was not finite in %llu steps in a row, up to step %llu; first in %s. %s %s. Lower "
-                     "optimizer.learning_rate, or set or lower optimizer.clip, and resume",
-                     (unsigned long long)t->bad, (unsigned long long)t->draws,
-                     culprit.name[0] ? culprit.name : "the norm of the gradient",
-                     saved ? "The weights of the last good update are saved in" : "Nothing new was saved in", t->config->run_dir);
+    return elbo_fail(
+        error, ELBO_DIVERGED,
+        "loss or gradient was not finite in %llu steps in a row, up to step %llu; first in %s. %s %s. Lower "
+        "optimizer.learning_rate, or set or lower optimizer.clip, and resume",
+        (unsigned long long)t->bad, (unsigned long long)t->draws,
+        culprit.name[0] ? culprit.name : "the norm of the gradient",
+        saved ? "The weights of the last good update are saved in" : "Nothing new was saved in", t->config->run_dir);
 }
 
 /* ---- the loop ---- */
@@ -272,14 +280,17 @@ static elbo_status finish_one(struct trainer *t, const struct slot_batch *batch,
 /* The figure of checkpoint.best has not bettered itself for train.patience evaluations. */
 static bool stops_early(const struct trainer *t)
 {
-    return t->config->train.patience && t->config->checkpoint.best != BEST_NONE && t->worse >= t->config->train.patience;
+    return t->config->train.patience && t->config->checkpoint.best != BEST_NONE &&
+           t->worse >= t->config->train.patience;
 }
 
 static void tell_early_stop(struct trainer *t)
 {
-    report_line(t, "stopped after step %llu: %llu evaluations in a row did not better the one of step %llu, whose checkpoint is "
-                "checkpoints/best; a larger train.patience goes on", (unsigned long long)t->draws, (unsigned long long)t->worse,
-                (unsigned long long)t->best_step);
+    report_line(
+        t,
+        "stopped after step %llu: %llu evaluations in a row did not better the one of step %llu, whose checkpoint is "
+        "checkpoints/best; a larger train.patience goes on",
+        (unsigned long long)t->draws, (unsigned long long)t->worse, (unsigned long long)t->best_step);
 }
 
 static elbo_status run(struct trainer *t, elbo_error *error)
@@ -296,7 +307,8 @@ static elbo_status run(struct trainer *t, elbo_error *error)
     while (t->draws < last && !t->signal && !stops_early(t)) {
         const struct slot_batch *batch;
         ELBO_TRY(launch(t, &batch, error));
-        bool validate = t->valid && c->train.eval_every && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps);
+        bool validate =
+            t->valid && c->train.eval_every && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps);
         bool save_now = due(c->checkpoint.every, t->draws), check_now = due(c->parallel.check_every, t->draws);
         size_t ahead = t->signal || validate || save_now || check_now || t->draws == last ? 0 : t->backend->ahead;
         while (t->draws - t->done > ahead) {
@@ -313,16 +325,18 @@ static elbo_status run(struct trainer *t, elbo_error *error)
     report_sums(t);
     if (stops_early(t)) tell_early_stop(t);
     if (!t->signal) return ELBO_OK;
-    return elbo_fail(error, ELBO_INTERRUPTED, "stopped by signal %d (%s) after step %llu, saved in %s; the same command goes on",
-                     t->signal, strsignal(t->signal), (unsigned long long)t->draws, c->run_dir);
+    return elbo_fail(error, ELBO_INTERRUPTED,
+                     "stopped by signal %d (%s) after step %llu, saved in %s; the same command goes on", t->signal,
+                     strsignal(t->signal), (unsigned long long)t->draws, c->run_dir);
 }
 
-/* An error between two steps, such as a corpus that cannot be read any more, takes no steps along: what the last update left is
- * saved first. Ranks that others wait for do not try, nor does a device that failed. */
+/* An error between two steps, such as a corpus that cannot be read any more, takes no steps along: what the last update
+ * left is saved first. Ranks that others wait for do not try, nor does a device that failed. */
 static void save_before_the_end(struct trainer *t, elbo_error *error)
 {
     elbo_error reason = *error, unsaved;
-    bool may = reason.code == ELBO_INPUT || reason.code == ELBO_IO || reason.code == ELBO_MEMORY || reason.code == ELBO_USAGE;
+    bool may =
+        reason.code == ELBO_INPUT || reason.code == ELBO_IO || reason.code == ELBO_MEMORY || reason.code == ELBO_USAGE;
     if (!may || t->team.collectives || t->saved_step == t->draws || t->draws == t->first_draw) return;
     while (t->done < t->draws)
         if (finish(t, &unsaved)) return;

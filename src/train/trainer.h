@@ -5,8 +5,9 @@
  *     trainer_run(t, &error);                                  -- trains, logs, evaluates, saves
  *     trainer_close(t);
  *
- * A step: every slot of the batch runs forward and backward, gradients accumulate; the norm is taken; a loss or gradient
- * that is not finite skips the update (data cursor and draw counter advance, nothing else does); else clip and update. */
+ * A step: every slot of the batch runs forward and backward, gradients accumulate; the norm is taken; a loss or
+ * gradient that is not finite skips the update (data cursor and draw counter advance, nothing else does); else clip and
+ * update. */
 #ifndef TRAIN_TRAINER_H
 #define TRAIN_TRAINER_H
 
@@ -32,8 +33,9 @@ elbo_status trainer_open(struct trainer **t, const struct elbo_config *config, c
  * train.max_bad_steps steps that were not finite. */
 elbo_status trainer_run(struct trainer *t, elbo_error *error);
 
-/* How far the run is: step, run_dir, checkpoint, the last step's figures and, where there was one, the last evaluation's and the best
- * one. Null on other ranks than the first, and for want of memory. The caller's to release. */
+/* How far the run is: step, run_dir, checkpoint, the last step's figures and, where there was one, the last
+ * evaluation's and the best one. Null on other ranks than the first, and for want of memory. The caller's to release.
+ */
 json_t *trainer_result(const struct trainer *t);
 void trainer_close(struct trainer *t);
 

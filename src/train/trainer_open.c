@@ -35,13 +35,16 @@ static elbo_status open_data(struct trainer *t, elbo_error *error)
     if (*c->data.valid) {
         ELBO_TRY(elbo_corpus_open(&t->valid, c->data.valid, error));
         if (strcmp(elbo_corpus_tokenizer_hash(t->train), elbo_corpus_tokenizer_hash(t->valid)))
-            return elbo_fail(error, ELBO_INPUT, "%s and %s have different tokenizers; prepare the second with "
-                             "--tokenizer.from=%s", c->data.train, c->data.valid, c->data.train);
+            return elbo_fail(error, ELBO_INPUT,
+                             "%s and %s have different tokenizers; prepare the second with "
+                             "--tokenizer.from=%s",
+                             c->data.train, c->data.valid, c->data.train);
     }
     const char *one = elbo_corpus_set(t->train), *other = t->valid ? elbo_corpus_set(t->valid) : "";
     if (*one && *other && strcmp(one, other) && t->report.warning) {
         char text[2 * FILES_PATH + 128];
-        snprintf(text, sizeof text, "%s and %s are parts of different splits: sentences of one may stand in the other", c->data.train, c->data.valid);
+        snprintf(text, sizeof text, "%s and %s are parts of different splits: sentences of one may stand in the other",
+                 c->data.train, c->data.valid);
         t->report.warning(t->report.context, text);
     }
     ELBO_TRY(limits_check(t->train, "data.train", &c->data, &t->report, error));
@@ -54,33 +57,40 @@ static elbo_status open_data(struct trainer *t, elbo_error *error)
 
 static elbo_status copy_path(char to[FILES_PATH], const char *from, elbo_error *error)
 {
-    if (snprintf(to, FILES_PATH, "%s", from) >= FILES_PATH) return elbo_fail(error, ELBO_USAGE, "the path %s is too long", from);
+    if (snprintf(to, FILES_PATH, "%s", from) >= FILES_PATH)
+        return elbo_fail(error, ELBO_USAGE, "the path %s is too long", from);
     return ELBO_OK;
 }
 
-/* Rank 0's; `from`: where to resume from, or empty. A path begins a run that has no checkpoint of its own; afterwards the same command
- * goes on from the run's newest, however often it is started. */
+/* Rank 0's; `from`: where to resume from, or empty. A path begins a run that has no checkpoint of its own; afterwards
+ * the same command goes on from the run's newest, however often it is started. */
 static elbo_status open_run_directory(struct trainer *t, char from[FILES_PATH], elbo_error *error)
 {
     const char *dir = t->config->run_dir, *how = t->config->resume;
     bool path = strcmp(how, "auto") && strcmp(how, "none");
     if (path && access(how, F_OK))
-        return elbo_fail(error, ELBO_IO, "resume = %s: neither auto nor none, and there is no run or checkpoint of that path", how);
+        return elbo_fail(error, ELBO_IO,
+                         "resume = %s: neither auto nor none, and there is no run or checkpoint of that path", how);
     ELBO_TRY(file_make_folder(dir, error));
     ELBO_TRY(run_directory_lock(&t->lock, dir, error));
     t->locked = true;
     bool any = checkpoint_any(dir);
     if (any && !strcmp(how, "none"))
-        return elbo_fail(error, ELBO_USAGE, "%s already holds checkpoints and resume is none; take another --run.dir, or "
-                         "--resume=auto to go on from them", dir);
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s already holds checkpoints and resume is none; take another --run.dir, or "
+                         "--resume=auto to go on from them",
+                         dir);
     if (t->config->rewind) return rewind_run(t, from, error);
     if (any && path)
-        report_line(t, "%s has checkpoints of its own and goes on from the newest, not from %s; --rewind=STEP goes back", dir, how);
+        report_line(t,
+                    "%s has checkpoints of its own and goes on from the newest, not from %s; --rewind=STEP goes back",
+                    dir, how);
     if (any) return copy_path(from, dir, error);
     if (!path) return ELBO_OK;
     if (*t->config->init.from)
-        return elbo_fail(error, ELBO_USAGE, "--resume=%s takes a run's whole state and --init.from=%s its weights alone; give one of them", how,
-                         t->config->init.from);
+        return elbo_fail(error, ELBO_USAGE,
+                         "--resume=%s takes a run's whole state and --init.from=%s its weights alone; give one of them",
+                         how, t->config->init.from);
     return copy_path(from, how, error);
 }
 
@@ -89,8 +99,10 @@ static elbo_status record(struct trainer *t, elbo_error *error)
     const struct objective_config *o = &t->config->objective;
     struct slot_options s = slot_options_of(t->config);
     size_t sentences = slot_sentence_capacity(&s);
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_DEC_TOKENS] = s.decoder_tokens,
-                                           [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
+    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens,
+                                           [DIM_DEC_TOKENS] = s.decoder_tokens,
+                                           [DIM_SENTENCES] = sentences,
+                                           [DIM_DRAWS] = sentences}};
     struct train_recording recording = {.free_bits = {.nats = o->free_bits, .groups = o->free_bits_groups},
                                         .recompute = (enum recompute_policy)t->config->train.recompute,
                                         .wanted = optimizer_wanted(&t->config->optimizer)};
@@ -108,16 +120,26 @@ static elbo_status build_sums(struct trainer *t, elbo_error *error)
     size_t figures = align_up(recording_state_elements(&t->recording), PARAMETER_ALIGNMENT);
     ELBO_TRY(team_buckets(&t->team.buckets, c, t->recording.g, t->model.parameters, figures, error));
     struct optimizer_options updated = {.figures = figures, .share = sharded_share(t)};
-    ELBO_TRY(optimizer_create(&t->optimizer, &c->optimizer, t->model.parameters, model_weights(&t->model), &updated, t->backend, error));
+    ELBO_TRY(optimizer_create(&t->optimizer, &c->optimizer, t->model.parameters, model_weights(&t->model), &updated,
+                              t->backend, error));
     ELBO_TRY(recording_place_state(&t->recording, t->optimizer.gradients + gradients, error));
-    struct reduction_options options = {.backend = t->backend, .collectives = t->team.collectives, .arena = t->optimizer.gradients,
-                                        .elements = gradients + figures, .lanes = team_lanes(c, t->team.ranks),
-                                        .ordered = team_ordered(c), .kept = sharded(t) ? gradients : 0, .buckets = &t->team.buckets};
+    struct reduction_options options = {.backend = t->backend,
+                                        .collectives = t->team.collectives,
+                                        .arena = t->optimizer.gradients,
+                                        .elements = gradients + figures,
+                                        .lanes = team_lanes(c, t->team.ranks),
+                                        .ordered = team_ordered(c),
+                                        .kept = sharded(t) ? gradients : 0,
+                                        .buckets = &t->team.buckets};
     ELBO_TRY(reduction_create(&t->team.reduction, &options, error));
     if (!sharded(t)) return ELBO_OK;
-    struct gathering_options weights = {.backend = t->backend, .collectives = t->team.collectives, .buckets = &t->team.buckets,
-                                        .parameters = t->model.parameters, .groups = optimizer_wanted(&c->optimizer),
-                                        .slot = t->recording.g, .arenas = model_weights(&t->model)};
+    struct gathering_options weights = {.backend = t->backend,
+                                        .collectives = t->team.collectives,
+                                        .buckets = &t->team.buckets,
+                                        .parameters = t->model.parameters,
+                                        .groups = optimizer_wanted(&c->optimizer),
+                                        .slot = t->recording.g,
+                                        .arenas = model_weights(&t->model)};
     return gathering_create(&t->team.gathering, &weights, error);
 }
 
@@ -140,9 +162,11 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     optimizer_watch(&t->optimizer, executor_pointer(&t->recording.executor, t->recording.sum_loss));
     recording_bind_input(&t->recording, "control", t->optimizer.control);
     for (unsigned i = 0; i <= t->backend->ahead; i++)
-        ELBO_TRY(t->backend->allocate_host(t->backend, (void **)&t->pending[i].read, trainer_read_floats(z) * sizeof(float), error));
-    report_line(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB", (double)table.parameters / 1e6,
-        t->backend->name, t->backend->detail, (double)table.total / 1048576.0, (double)table.activations / 1048576.0);
+        ELBO_TRY(t->backend->allocate_host(t->backend, (void **)&t->pending[i].read,
+                                           trainer_read_floats(z) * sizeof(float), error));
+    report_line(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB",
+                (double)table.parameters / 1e6, t->backend->name, t->backend->detail, (double)table.total / 1048576.0,
+                (double)table.activations / 1048576.0);
     return ELBO_OK;
 }
 
@@ -289,7 +313,9 @@ void trainer_close(struct trainer *t)
     bool left = t->ended && t->team.collectives && t->backend->separate_memory;
     if (!left && t->recording.g) executor_forget(&t->recording.executor); /* NCCL ends when no graph holds its calls */
     team_close(&t->team, t->backend, t->ended);
-    if (left) return; /* what the device waits for may never come, and nothing that it uses can be released: the process ends next */
+    if (left)
+        return; /* what the device waits for may never come, and nothing that it uses can be released: the process ends
+                   next */
     for (unsigned i = 0; i < MOST_AHEAD; i++)
         if (t->pending[i].read) t->backend->release_host(t->backend, t->pending[i].read);
     recording_free(&t->recording, t->backend);

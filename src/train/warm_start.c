@@ -16,8 +16,11 @@ static elbo_status parse_parts(unsigned *parts, const char *list, elbo_error *er
         size_t size = strcspn(list, ","), part = 0;
         while (part < PARTS && (strlen(part_names[part]) != size || strncmp(part_names[part], list, size))) part++;
         if (part == PARTS)
-            return elbo_fail(error, ELBO_USAGE, "init.parts: '%.*s' is no part of a model; give a list of encoder, latent, decoder, such as "
-                             "encoder,latent", (int)(size < 60 ? size : 60), list);
+            return elbo_fail(
+                error, ELBO_USAGE,
+                "init.parts: '%.*s' is no part of a model; give a list of encoder, latent, decoder, such as "
+                "encoder,latent",
+                (int)(size < 60 ? size : 60), list);
         *parts |= 1u << part;
         list += size + (list[size] == ',');
     }
@@ -33,13 +36,15 @@ struct left {
 static void leave(struct left *l, const char *name)
 {
     size_t used = strlen(l->names);
-    if (used + strlen(name) + 32 < sizeof l->names) snprintf(l->names + used, sizeof l->names - used, "%s%s", used ? ", " : "", name);
-    else if (used + 5 < sizeof l->names && strcmp(l->names + used - 3, "...")) strcat(l->names, ", ...");
+    if (used + strlen(name) + 32 < sizeof l->names)
+        snprintf(l->names + used, sizeof l->names - used, "%s%s", used ? ", " : "", name);
+    else if (used + 5 < sizeof l->names && strcmp(l->names + used - 3, "..."))
+        strcat(l->names, ", ...");
     l->count++;
 }
 
-static elbo_status take_all(struct trainer *t, const struct safetensors *file, unsigned parts, bool whole, size_t *taken, struct left *left,
-                            elbo_error *error)
+static elbo_status take_all(struct trainer *t, const struct safetensors *file, unsigned parts, bool whole,
+                            size_t *taken, struct left *left, elbo_error *error)
 {
     struct arena arena = {{arena_read}, t->backend, (const char *)t->model.weights, DTYPE_F32, NULL, 0};
     for (size_t i = 0; i < parameters_count(t->model.parameters); i++) {
@@ -67,8 +72,11 @@ static elbo_status check_tokenizer(struct trainer *t, const struct checkpoint *c
 {
     const char *theirs = json_string_value(json_object_get(checkpoint_counters(c), "tokenizer"));
     if (theirs && !strcmp(theirs, elbo_corpus_tokenizer_hash(t->train))) return ELBO_OK;
-    return elbo_fail(error, ELBO_INPUT, "init.from: %s was trained with another tokenizer than data.train has, so its token tables mean other "
-                     "tokens; prepare the corpus with --tokenizer.from=%s", checkpoint_path(c), checkpoint_path(c));
+    return elbo_fail(
+        error, ELBO_INPUT,
+        "init.from: %s was trained with another tokenizer than data.train has, so its token tables mean other "
+        "tokens; prepare the corpus with --tokenizer.from=%s",
+        checkpoint_path(c), checkpoint_path(c));
 }
 
 static elbo_status take(struct trainer *t, const struct checkpoint *c, elbo_error *error)
@@ -83,9 +91,13 @@ static elbo_status take(struct trainer *t, const struct checkpoint *c, elbo_erro
     elbo_status status = take_all(t, file, parts, *t->config->init.parts, &taken, &left, error);
     safetensors_free(file);
     if (status) return elbo_fail_in(error, "init.from: %s: ", checkpoint_path(c));
-    if (!taken) return elbo_fail(error, ELBO_INPUT, "init.from: no tensor of %s has a name and shape of this model", checkpoint_path(c));
+    if (!taken)
+        return elbo_fail(error, ELBO_INPUT, "init.from: no tensor of %s has a name and shape of this model",
+                         checkpoint_path(c));
     report_line(t, "%zu of %zu tensors begin with the weights of %s", taken, all, checkpoint_path(c));
-    if (left.count) report_line(t, "%zu begin anew, having no counterpart of their name and shape there: %s", left.count, left.names);
+    if (left.count)
+        report_line(t, "%zu begin anew, having no counterpart of their name and shape there: %s", left.count,
+                    left.names);
     return model_refresh(&t->model, error);
 }
 

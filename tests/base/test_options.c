@@ -24,7 +24,8 @@ static const char *const kinds[] = {"alpha", "beta", NULL};
 static const struct option rows[] = {
     {"seed", OPTION_SEED, offsetof(struct target, seed), "1", 0, 0, "", "of the noise", ONE | TWO, NULL, OPTION_NONE},
     {"json", OPTION_BOOL, offsetof(struct target, json), "false", 0, 0, "", "as JSON", ONE | TWO, NULL, OPTION_NONE},
-    {"train.steps", OPTION_SIZE, offsetof(struct target, steps), "200", 1, 1000, "steps", "length", ONE, NULL, OPTION_NONE},
+    {"train.steps", OPTION_SIZE, offsetof(struct target, steps), "200", 1, 1000, "steps", "length", ONE, NULL,
+     OPTION_NONE},
     {"train.rate", OPTION_DOUBLE, offsetof(struct target, rate), "0.001", 0, 10, "", "rate", ONE, NULL, OPTION_NONE},
     {"train.fast", OPTION_BOOL, offsetof(struct target, fast), "true", 0, 0, "", "fast", ONE, NULL, OPTION_NONE},
     {"model.width", OPTION_SIZE, offsetof(struct target, width), "8", 0, 64, "", "width", ONE, NULL, OPTION_NONE},
@@ -32,9 +33,12 @@ static const struct option rows[] = {
     {"model.kind", OPTION_CHOICE, offsetof(struct target, kind), "beta", 0, 0, "", "kind", ONE, kinds, OPTION_NONE},
 };
 static const struct option_command commands[] = {{"one", ONE}, {"two", TWO}};
-static const struct option_alias aliases[] = {{"lr", "train.rate", NULL}, {"epochs", "train.steps", "there are no epochs"},
-                                              {"lr", "model.name", NULL}, {"name", "model.kind", NULL}};
-static const struct option_table table = {rows, sizeof rows / sizeof *rows, commands, 2, aliases, sizeof aliases / sizeof *aliases};
+static const struct option_alias aliases[] = {{"lr", "train.rate", NULL},
+                                              {"epochs", "train.steps", "there are no epochs"},
+                                              {"lr", "model.name", NULL},
+                                              {"name", "model.kind", NULL}};
+static const struct option_table table = {rows,    sizeof rows / sizeof *rows,      commands, 2,
+                                          aliases, sizeof aliases / sizeof *aliases};
 
 struct fixture {
     struct target target;
@@ -82,7 +86,8 @@ static void later_readers_win(void **state)
 {
     struct fixture *f = *state;
     assert_int_equal(yaml(f, "# a comment\nseed: 18446744073709551615\ntrain:\n  steps: 7\n  rate: 1e-3\nmodel: {kind: "
-                             "alpha, name: \"a: b\"}\n"), ELBO_OK);
+                             "alpha, name: \"a: b\"}\n"),
+                     ELBO_OK);
     assert_int_equal(f->target.steps, 7);
     assert_true(f->target.seed == UINT64_MAX);
     assert_int_equal(f->target.kind, 0);
@@ -118,15 +123,24 @@ static void wrong_values_are_refused(void **state)
 {
     struct fixture *f = *state;
     const char *const wrong[][2] = {
-        {"--train.steps=0", "out of range"},       {"--train.steps=1001", "from 1 to 1000 (steps)"},
-        {"--train.steps=-1", "out of range"},      {"--train.steps=1.5", "not a whole number"},
-        {"--train.steps= 5", "not a whole"},       {"--train.steps=", "not a whole number"},
-        {"--train.steps=99999999999999999999", "not a whole"}, {"--train.rate=fast", "not a number"},
-        {"--train.rate=nan", "not a number"},      {"--train.rate=inf", "not a number"},
-        {"--train.rate=1e999", "not a number"},    {"--train.rate=0x1", "not a number"},
-        {"--train.rate=11", "from 0 to 10"},       {"--train.fast=maybe", "true or false"},
-        {"--model.kind=alpa", "did you mean alpha?"}, {"--model.kind=zzz", "one of alpha | beta"},
-        {"--seed=18446744073709551616", "not a whole number"}, {"--seed=+1", "not a whole number"},
+        {"--train.steps=0", "out of range"},
+        {"--train.steps=1001", "from 1 to 1000 (steps)"},
+        {"--train.steps=-1", "out of range"},
+        {"--train.steps=1.5", "not a whole number"},
+        {"--train.steps= 5", "not a whole"},
+        {"--train.steps=", "not a whole number"},
+        {"--train.steps=99999999999999999999", "not a whole"},
+        {"--train.rate=fast", "not a number"},
+        {"--train.rate=nan", "not a number"},
+        {"--train.rate=inf", "not a number"},
+        {"--train.rate=1e999", "not a number"},
+        {"--train.rate=0x1", "not a number"},
+        {"--train.rate=11", "from 0 to 10"},
+        {"--train.fast=maybe", "true or false"},
+        {"--model.kind=alpa", "did you mean alpha?"},
+        {"--model.kind=zzz", "one of alpha | beta"},
+        {"--seed=18446744073709551616", "not a whole number"},
+        {"--seed=+1", "not a whole number"},
         {"--train.steps", "has no value"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -143,11 +157,16 @@ static void unknown_keys_get_a_suggestion(void **state)
 {
     struct fixture *f = *state;
     const char *const unknown[][2] = {
-        {"--train.setps=3", "did you mean train.steps?"}, {"--steps=3", "did you mean train.steps?"},
-        {"--model.rate=3", "did you mean train.rate?"},   {"--sed=3", "did you mean seed?"},
-        {"--lr=3", "did you mean train.rate?"},           {"--train.lr=3", "did you mean train.rate?"},
-        {"--epochs=3", "did you mean train.steps? there are no epochs"}, {"--no-json", "write json=false"},
-        {"--no_fast", "unknown option"},                  {"--train-steps=3", "did you mean train.steps?"},
+        {"--train.setps=3", "did you mean train.steps?"},
+        {"--steps=3", "did you mean train.steps?"},
+        {"--model.rate=3", "did you mean train.rate?"},
+        {"--sed=3", "did you mean seed?"},
+        {"--lr=3", "did you mean train.rate?"},
+        {"--train.lr=3", "did you mean train.rate?"},
+        {"--epochs=3", "did you mean train.steps? there are no epochs"},
+        {"--no-json", "write json=false"},
+        {"--no_fast", "unknown option"},
+        {"--train-steps=3", "did you mean train.steps?"},
         {"--qqqqqq=3", "unknown option 'qqqqqq'"},
     };
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
@@ -207,8 +226,16 @@ static void malformed_yaml_has_a_place(void **state)
 static void what_is_written_reads_back(void **state)
 {
     struct fixture *f = *state;
-    const char *const names[] = {"", "plain", "true", "a: b # c", "\"quoted\" \\ back", "tab\tline\nreturn\r\x01\x7f",
-                                 "\xc2\x85\xe2\x80\xa8\xef\xbb\xbf", " \xe6\x97\xa5\xf0\x9f\x98\x80 ", "%TAG", "'"};
+    const char *const names[] = {"",
+                                 "plain",
+                                 "true",
+                                 "a: b # c",
+                                 "\"quoted\" \\ back",
+                                 "tab\tline\nreturn\r\x01\x7f",
+                                 "\xc2\x85\xe2\x80\xa8\xef\xbb\xbf",
+                                 " \xe6\x97\xa5\xf0\x9f\x98\x80 ",
+                                 "%TAG",
+                                 "'"};
     const double rates[] = {0, 0.1, 1.0 / 3, 1e-300, 5e-324, 9.999999999999998, 2.2250738585072014e-308};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         assert_int_equal(options_set(f->options, "model.name", names[i], "test", &f->error), ELBO_OK);
@@ -252,7 +279,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(defaults),
         TEST(later_readers_win),
-        TEST(switches_take_the_words_that_people_use), TEST(wrong_values_are_refused),
+        TEST(switches_take_the_words_that_people_use),
+        TEST(wrong_values_are_refused),
         TEST(unknown_keys_get_a_suggestion),
         TEST(malformed_yaml_has_a_place),
         TEST(what_is_written_reads_back),

@@ -1,4 +1,5 @@
-/* The generator gives Random123's known answers; noise has its address's words, is uniform, and normal where it says so. */
+/* The generator gives Random123's known answers; noise has its address's words, is uniform, and normal where it says
+ * so. */
 #include "base/philox.h"
 
 #include <setjmp.h>

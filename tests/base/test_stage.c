@@ -131,7 +131,8 @@ static void built_and_replaced(void **state)
     }
 }
 
-/* A process that dies at any rename leaves one of the two whole, at the place or, without an exchange, put back by the next. */
+/* A process that dies at any rename leaves one of the two whole, at the place or, without an exchange, put back by the
+ * next. */
 static void a_death_leaves_one_whole(void **state)
 {
     struct fixture *f = *state;
@@ -239,8 +240,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(built_and_replaced), TEST(a_death_leaves_one_whole), TEST(one_at_a_time),
-        TEST(what_cannot_be_replaced_is_refused), TEST(places_by_other_names),
+        TEST(built_and_replaced),    TEST(a_death_leaves_one_whole),
+        TEST(one_at_a_time),         TEST(what_cannot_be_replaced_is_refused),
+        TEST(places_by_other_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* gemm: C = A B (+ C) (+ bias), gelu(C), of every instruction set this processor has, against sums in double and among each other's parts. */
+/* gemm: C = A B (+ C) (+ bias), gelu(C), of every instruction set this processor has, against sums in double and among
+ * each other's parts. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -55,7 +56,14 @@ static float *numbers(size_t n, uint64_t purpose)
 
 static struct made make(size_t m, size_t n, size_t k, unsigned flags)
 {
-    struct made d = {.m = m, .n = n, .k = k, .a_across = flags & 1, .b_along = flags & 2, .add = flags & 4, .bias = flags & 8, .gelu = flags & 16};
+    struct made d = {.m = m,
+                     .n = n,
+                     .k = k,
+                     .a_across = flags & 1,
+                     .b_along = flags & 2,
+                     .add = flags & 4,
+                     .bias = flags & 8,
+                     .gelu = flags & 16};
     d.ldc = n + (flags & 1 ? 3 : 0);
     d.a = numbers(m * k, 1);
     d.b = numbers(k * n, 2);
@@ -74,7 +82,13 @@ static void drop(struct made *d)
 
 static struct product product_of(const struct made *d)
 {
-    struct product p = {.m = d->m, .n = d->n, .k = d->k, .c = d->c, .ldc = d->ldc, .add = d->add, .bias = d->bias ? d->biases : NULL,
+    struct product p = {.m = d->m,
+                        .n = d->n,
+                        .k = d->k,
+                        .c = d->c,
+                        .ldc = d->ldc,
+                        .add = d->add,
+                        .bias = d->bias ? d->biases : NULL,
                         .gelu = d->gelu ? d->activated : NULL};
     p.a = d->a_across ? (struct matrix){d->a, 1, d->m} : (struct matrix){d->a, d->k, 1};
     p.b = d->b_along ? (struct matrix){d->b, 1, d->k} : (struct matrix){d->b, d->n, 1};
@@ -127,7 +141,8 @@ static float chain(const struct product *p, size_t i, size_t j)
     return sum;
 }
 
-/* The exact sums and magnitudes of a product, (m, n) each, kept for the next one of the same operands: variants and flags share them. */
+/* The exact sums and magnitudes of a product, (m, n) each, kept for the next one of the same operands: variants and
+ * flags share them. */
 static const double *exact_of(const struct product *p, const struct made *d)
 {
     static double *kept;
@@ -143,7 +158,8 @@ static const double *exact_of(const struct product *p, const struct made *d)
     return kept;
 }
 
-/* Every element, within what roundings of a chain of sums can come to in practice: some times the square root of their number. */
+/* Every element, within what roundings of a chain of sums can come to in practice: some times the square root of their
+ * number. */
 static void check(size_t variant, size_t threads, unsigned flags, size_t m, size_t n, size_t k)
 {
     struct made d = make(m, n, k, flags);
@@ -152,24 +168,28 @@ static void check(size_t variant, size_t threads, unsigned flags, size_t m, size
     const double *sums = exact_of(&p, &d);
     for (size_t i = 0; i < m; i++) {
         for (size_t j = 0; j < n; j++) {
-            double sum = sums[2 * (i * n + j)], magnitude = sums[2 * (i * n + j) + 1], old = d.before[i * d.ldc + j], bias = d.biases[j];
+            double sum = sums[2 * (i * n + j)], magnitude = sums[2 * (i * n + j) + 1], old = d.before[i * d.ldc + j],
+                   bias = d.biases[j];
             double want = sum + (d.add ? old : 0) + (d.bias ? bias : 0), got = d.c[i * d.ldc + j];
-            double bound = 0x1p-24 * ((2 + sqrt((double)(k < CHAIN ? k : CHAIN))) * magnitude + 3 * fabs(old) + 2 * fabs(bias) + fabs(want));
+            double bound = 0x1p-24 * ((2 + sqrt((double)(k < CHAIN ? k : CHAIN))) * magnitude + 3 * fabs(old) +
+                                      2 * fabs(bias) + fabs(want));
             if (!(fabs(got - want) <= bound))
-                fail_msg("%s, %zu threads, %zu x %zu x %zu, flags %u: C(%zu, %zu) is %.9g, not %.9g", variants[variant].name, threads, m, n, k,
-                         flags, i, j, got, want);
+                fail_msg("%s, %zu threads, %zu x %zu x %zu, flags %u: C(%zu, %zu) is %.9g, not %.9g",
+                         variants[variant].name, threads, m, n, k, flags, i, j, got, want);
             double y = got / (1 + exp(-2 * sqrt(2 / M_PI) * (got + 0.044715 * got * got * got)));
             if (d.gelu && !(fabs(d.activated[i * d.ldc + j] - y) <= 1e-6 * (1 + fabs(y))))
-                fail_msg("%s: gelu(%zu, %zu) is %.9g, not %.9g", variants[variant].name, i, j, d.activated[i * d.ldc + j], y);
+                fail_msg("%s: gelu(%zu, %zu) is %.9g, not %.9g", variants[variant].name, i, j,
+                         d.activated[i * d.ldc + j], y);
         }
         assert_memory_equal(d.c + i * d.ldc + n, d.before + i * d.ldc + n, (d.ldc - n) * sizeof(float));
     }
     drop(&d);
 }
 
-static const size_t shapes[][3] = {{1, 1, 1},      {1, 1, 0},      {3, 5, 0},     {1, 33, 17},   {2, 64, 96},    {7, 40, 31},     {8, 100, 33},
-                                   {9, 17, 385},   {16, 16, 32},   {17, 65, 64},  {31, 31, 31},  {33, 129, 96},  {63, 95, 127},   {64, 70, 400},
-                                   {65, 130, 257}, {100, 40, 770}, {130, 3, 129}, {97, 545, 65}, {40, 1030, 100}, {200, 130, 1100}};
+static const size_t shapes[][3] = {{1, 1, 1},      {1, 1, 0},     {3, 5, 0},     {1, 33, 17},     {2, 64, 96},
+                                   {7, 40, 31},    {8, 100, 33},  {9, 17, 385},  {16, 16, 32},    {17, 65, 64},
+                                   {31, 31, 31},   {33, 129, 96}, {63, 95, 127}, {64, 70, 400},   {65, 130, 257},
+                                   {100, 40, 770}, {130, 3, 129}, {97, 545, 65}, {40, 1030, 100}, {200, 130, 1100}};
 
 static void every_element(void **state)
 {
@@ -183,12 +203,14 @@ static void every_element(void **state)
                     if (there[v]) check(v, 1 + (s + flags) % 3, flags, shapes[s][0], shapes[s][1], shapes[s][2]);
 }
 
-/* A row's and a column's bits are the same alone, among others, whichever way the operands lie, and on any number of threads. */
+/* A row's and a column's bits are the same alone, among others, whichever way the operands lie, and on any number of
+ * threads. */
 static void bits_depend_on_k_alone(void **state)
 {
     (void)state;
     static const size_t ks[] = {1, 31, 128, 300, 520, 1000};
-    static const size_t counts[][2] = {{1, 1}, {1, 90}, {5, 90}, {8, 17}, {9, 90}, {33, 20}, {64, 90}, {65, 90}, {70, 1}};
+    static const size_t counts[][2] = {{1, 1},   {1, 90},  {5, 90},  {8, 17}, {9, 90},
+                                       {33, 20}, {64, 90}, {65, 90}, {70, 1}};
     enum { M = 70, N = 90 };
     for (size_t v = 0; v < VARIANTS; v++)
         for (size_t i = 0; has(v) && i < sizeof ks / sizeof *ks; i++) {
@@ -205,9 +227,11 @@ static void bits_depend_on_k_alone(void **state)
                 float *some = malloc(m * n * sizeof *some);
                 struct product p = {.m = m, .n = n, .k = ks[i], .c = some, .ldc = n};
                 p.a = c & 1 ? (struct matrix){a_across + row, 1, M} : (struct matrix){whole.a + row * ks[i], ks[i], 1};
-                p.b = c & 2 ? (struct matrix){b_across + column, N, 1} : (struct matrix){whole.b + column * ks[i], 1, ks[i]};
+                p.b = c & 2 ? (struct matrix){b_across + column, N, 1}
+                            : (struct matrix){whole.b + column * ks[i], 1, ks[i]};
                 run(v, 1 + c % 4, &p);
-                for (size_t r = 0; r < m; r++) assert_memory_equal(some + r * n, whole.c + (row + r) * whole.ldc + column, n * sizeof *some);
+                for (size_t r = 0; r < m; r++)
+                    assert_memory_equal(some + r * n, whole.c + (row + r) * whole.ldc + column, n * sizeof *some);
                 free(some);
             }
             free(a_across);
@@ -221,7 +245,8 @@ static double rms_error(const struct product *p, bool of_chain)
     double squares = 0, magnitude;
     for (size_t i = 0; i < p->m; i++)
         for (size_t j = 0; j < p->n; j++) {
-            double sum = exact(p, i, j, &magnitude), e = ((double)(of_chain ? chain(p, i, j) : p->c[i * p->ldc + j]) - sum) / magnitude;
+            double sum = exact(p, i, j, &magnitude),
+                   e = ((double)(of_chain ? chain(p, i, j) : p->c[i * p->ldc + j]) - sum) / magnitude;
             squares += e * e;
         }
     return sqrt(squares / (double)(p->m * p->n));
@@ -240,8 +265,11 @@ static void as_exact_as_multiply_adds(void **state)
             if (!has(v)) continue;
             run(v, 1, &p);
             double error = rms_error(&p, false);
-            if (i == 3) print_message("%s: %.2g of the terms' magnitudes at k = %zu, a chain of multiply-adds %.2g\n", variants[v].name, error, ks[i], chained);
-            if (error > 1.1 * chained) fail_msg("%s: an error of %.3g at k = %zu, a chain's is %.3g", variants[v].name, error, ks[i], chained);
+            if (i == 3)
+                print_message("%s: %.2g of the terms' magnitudes at k = %zu, a chain of multiply-adds %.2g\n",
+                              variants[v].name, error, ks[i], chained);
+            if (error > 1.1 * chained)
+                fail_msg("%s: an error of %.3g at k = %zu, a chain's is %.3g", variants[v].name, error, ks[i], chained);
         }
         struct made rounded = make(48, 40, ks[i], 0);
         for (size_t e = 0; e < 48 * ks[i]; e++) rounded.a[e] = (float)((int)(d.a[e] * 0x1p15f)) * 0x1p-15f;

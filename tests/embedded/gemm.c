@@ -1,6 +1,7 @@
-/* The product of the instructions that every processor of a kind has (NEON on 64-bit Arm, SSE2 on x86-64) against sums in double, with libc
- * alone, so that it runs wherever the core is built for: whole and with edges, either operand along k or across, added to, with a bias, with
- * GELU and multiplied by its slope; and a row's bits alone are those among others. */
+/* The product of the instructions that every processor of a kind has (NEON on 64-bit Arm, SSE2 on x86-64) against sums
+ * in double, with libc alone, so that it runs wherever the core is built for: whole and with edges, either operand
+ * along k or across, added to, with a bias, with GELU and multiplied by its slope; and a row's bits alone are those
+ * among others. */
 #define CPU_VARIANT generic
 #include "cpu/gemm.h"
 #include "graph/backends.h"
@@ -29,14 +30,23 @@ static double gelu_slope(double x, double *y)
 }
 
 /* The worst error of C (and of its GELU), in the magnitudes that were added; 1 where a row alone has other bits. */
-static double worst_of(const struct call *call, size_t m, size_t n, size_t k, bool a_across, bool b_along, unsigned what)
+static double worst_of(const struct call *call, size_t m, size_t n, size_t k, bool a_across, bool b_along,
+                       unsigned what)
 {
-    float *a = numbers(m * k), *b = numbers(k * n), *c = numbers(m * n), *before = numbers(m * n), *bias = numbers(n), *x = numbers(m * n);
+    float *a = numbers(m * k), *b = numbers(k * n), *c = numbers(m * n), *before = numbers(m * n), *bias = numbers(n),
+          *x = numbers(m * n);
     float *y = numbers(m * n), *alone = numbers(n);
     if (!a || !b || !c || !before || !bias || !x || !y || !alone) return 1;
     memcpy(before, c, m * n * sizeof *c);
-    struct product p = {.m = m, .n = n, .k = k, .c = c, .ldc = n, .add = what & ADD, .bias = what & BIAS ? bias : NULL,
-                        .gelu = what & GELU ? y : NULL, .slope = what & SLOPE ? x : NULL};
+    struct product p = {.m = m,
+                        .n = n,
+                        .k = k,
+                        .c = c,
+                        .ldc = n,
+                        .add = what & ADD,
+                        .bias = what & BIAS ? bias : NULL,
+                        .gelu = what & GELU ? y : NULL,
+                        .slope = what & SLOPE ? x : NULL};
     p.a = a_across ? (struct matrix){a, 1, m} : (struct matrix){a, k, 1};
     p.b = b_along ? (struct matrix){b, 1, k} : (struct matrix){b, n, 1};
     cpu_gemm_generic(call, &p);
@@ -69,14 +79,16 @@ static double worst_of(const struct call *call, size_t m, size_t n, size_t k, bo
 
 int main(void)
 {
-    static const size_t shapes[][3] = {{1, 1, 1},    {3, 5, 7},    {4, 8, 16},   {5, 9, 17},    {8, 33, 65},   {9, 31, 300},
-                                       {13, 7, 257}, {37, 130, 64}, {145, 61, 40}, {20, 520, 33}, {70, 90, 520}, {33, 600, 770}};
+    static const size_t shapes[][3] = {{1, 1, 1},     {3, 5, 7},     {4, 8, 16},    {5, 9, 17},
+                                       {8, 33, 65},   {9, 31, 300},  {13, 7, 257},  {37, 130, 64},
+                                       {145, 61, 40}, {20, 520, 33}, {70, 90, 520}, {33, 600, 770}};
     static const unsigned kinds[] = {0, ADD, BIAS, BIAS | GELU, GELU, SLOPE, ADD | BIAS};
     elbo_error error = {0};
     struct backend *backend;
     size_t tried = 0;
     double worst = 0;
-    if (cpu_backend_create(&backend, 2, "generic", &error) || backend->reserve(backend, cpu_gemm_scratch_generic(), &error)) {
+    if (cpu_backend_create(&backend, 2, "generic", &error) ||
+        backend->reserve(backend, cpu_gemm_scratch_generic(), &error)) {
         fprintf(stderr, "%s\n", error.message);
         return 1;
     }
@@ -84,9 +96,11 @@ int main(void)
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (unsigned strides = 0; strides < 4; strides++)
             for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++, tried++) {
-                double found = worst_of(&call, shapes[s][0], shapes[s][1], shapes[s][2], strides & 1, strides & 2, kinds[i]);
+                double found =
+                    worst_of(&call, shapes[s][0], shapes[s][1], shapes[s][2], strides & 1, strides & 2, kinds[i]);
                 if (!(found <= TOLERANCE_PRODUCT)) /* NaN is no smaller */
-                    printf("%zu x %zu x %zu, strides %u, kind %u: off by %.1e\n", shapes[s][0], shapes[s][1], shapes[s][2], strides, kinds[i], found);
+                    printf("%zu x %zu x %zu, strides %u, kind %u: off by %.1e\n", shapes[s][0], shapes[s][1],
+                           shapes[s][2], strides, kinds[i], found);
                 worst = !(found <= worst) ? found : worst;
             }
     backend->destroy(backend);

@@ -1,7 +1,8 @@
-/* A VAE trained by the core library alone, from arrays of token ids: no files, no text, no library but libc, libm and threads. The
- * loss must fall, and what is then encoded and searched for must be the sentences themselves.
+/* A VAE trained by the core library alone, from arrays of token ids: no files, no text, no library but libc, libm and
+ * threads. The loss must fall, and what is then encoded and searched for must be the sentences themselves.
  *
- * Also the shortest program that shows how the rooms fit together: record, initialize, then per step fill slots, run, update. */
+ * Also the shortest program that shows how the rooms fit together: record, initialize, then per step fill slots, run,
+ * update. */
 #include "base/philox.h"
 #include "graph/backends.h"
 #include "model/generate.h"
@@ -33,11 +34,23 @@ int main(void)
     struct recording train;
     struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
     struct stack_config stack = {.width = 32, .layers = 1, .heads = 2, .pooling = POOLING_MEAN};
-    struct model_config config = {.encoder = stack, .decoder = stack, .latent = {.width = 8, .memory = 1, .sample = true}, .share_embedding = true,
-                                  .tie_output = true, .vocabulary = WORDS + MARKS, .positions = LONGEST + 2};
-    struct optimizer_config how = {.kind = OPTIMIZER_ADAMW, .beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-8, .clip = 1,
-                                   .encoder_factor = 1, .latent_factor = 1, .decoder_factor = 1};
-    struct slot_options slots = {.encoder_tokens = 256, .decoder_tokens = 256, .sentences = SENTENCES, .max_length = LONGEST};
+    struct model_config config = {.encoder = stack,
+                                  .decoder = stack,
+                                  .latent = {.width = 8, .memory = 1, .sample = true},
+                                  .share_embedding = true,
+                                  .tie_output = true,
+                                  .vocabulary = WORDS + MARKS,
+                                  .positions = LONGEST + 2};
+    struct optimizer_config how = {.kind = OPTIMIZER_ADAMW,
+                                   .beta1 = 0.9,
+                                   .beta2 = 0.99,
+                                   .epsilon = 1e-8,
+                                   .clip = 1,
+                                   .encoder_factor = 1,
+                                   .latent_factor = 1,
+                                   .decoder_factor = 1};
+    struct slot_options slots = {
+        .encoder_tokens = 256, .decoder_tokens = 256, .sentences = SENTENCES, .max_length = LONGEST};
 
     /* sentences of 1 to LONGEST words */
     uint32_t tokens[SENTENCES][LONGEST];
@@ -53,7 +66,8 @@ int main(void)
     MUST(cpu_backend_create(&backend, 2, NULL, &error));
     MUST(model_create(&model, &config, backend, &error));
     MUST(optimizer_create(&optimizer, &how, model.parameters, model_weights(&model), NULL, backend, &error));
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = 256, [DIM_DEC_TOKENS] = 256, [DIM_SENTENCES] = SENTENCES, [DIM_DRAWS] = SENTENCES}};
+    struct graph_capacities capacities = {
+        {[DIM_ENC_TOKENS] = 256, [DIM_DEC_TOKENS] = 256, [DIM_SENTENCES] = SENTENCES, [DIM_DRAWS] = SENTENCES}};
     struct train_recording options = {.wanted = optimizer_wanted(&how)};
     MUST(record_train(&train, &config, model.parameters, &capacities, &options, &error));
     MUST(model_bind(&model, (struct recording *[]){&train}, 1, optimizer.gradients, &error));

@@ -17,8 +17,9 @@ static elbo_status parse(float z[3], const char *text, elbo_error *error)
 static void three_forms(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"[1, -2.5, 3e2]", "{\"text\": \"a\", \"z\": [1, -2.5, 300]}", "{\"mu\": [1, -2.5, 300.0]}",
-                                        "{\"mu\": [9, 9, 9], \"z\": [1, -2.5, 300]}", "{\"text\": \"a\\u0000b\", \"z\": [1, -2.5, 300]}"};
+    static const char *const texts[] = {"[1, -2.5, 3e2]", "{\"text\": \"a\", \"z\": [1, -2.5, 300]}",
+                                        "{\"mu\": [1, -2.5, 300.0]}", "{\"mu\": [9, 9, 9], \"z\": [1, -2.5, 300]}",
+                                        "{\"text\": \"a\\u0000b\", \"z\": [1, -2.5, 300]}"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         float z[3] = {0};
         elbo_error error;
@@ -41,11 +42,18 @@ static void refused(void **state)
     (void)state;
     static const struct {
         const char *text, *part;
-    } cases[] = {{"[1, 2]", "an array of 3 numbers, as the model's z has, and found 2"}, {"{\"mu\": [1, 2, 3, 4]}", "found 4"},
-                 {"{\"x\": [1, 2, 3]}", "neither \"z\" nor \"mu\""}, {"{\"z\": 5}", "under \"z\" or \"mu\""},
-                 {"[1, \"2\", 3]", "element 1"},      {"[1, 2, null]", "element 2"},             {"[1, 2, 3", "not JSON"},
-                 {"", "not JSON"},                    {"[NaN, 2, 3]", "not JSON"},               {"[1, 3.41e38, 3]", "element 1 is 3.41e+38"},
-                 {"[-1e39, 2, 3]", "element 0 is -1e+39"}, {"{\"z\": [1, 2, 3], \"z\": [1, 2, 3]}", "not JSON"}};
+    } cases[] = {{"[1, 2]", "an array of 3 numbers, as the model's z has, and found 2"},
+                 {"{\"mu\": [1, 2, 3, 4]}", "found 4"},
+                 {"{\"x\": [1, 2, 3]}", "neither \"z\" nor \"mu\""},
+                 {"{\"z\": 5}", "under \"z\" or \"mu\""},
+                 {"[1, \"2\", 3]", "element 1"},
+                 {"[1, 2, null]", "element 2"},
+                 {"[1, 2, 3", "not JSON"},
+                 {"", "not JSON"},
+                 {"[NaN, 2, 3]", "not JSON"},
+                 {"[1, 3.41e38, 3]", "element 1 is 3.41e+38"},
+                 {"[-1e39, 2, 3]", "element 0 is -1e+39"},
+                 {"{\"z\": [1, 2, 3], \"z\": [1, 2, 3]}", "not JSON"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         float z[3];
         elbo_error error;
@@ -57,6 +65,7 @@ static void refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(three_forms), cmocka_unit_test(the_largest_f32_is_taken), cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(three_forms), cmocka_unit_test(the_largest_f32_is_taken),
+                                       cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

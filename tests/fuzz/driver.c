@@ -38,7 +38,8 @@ static void add_file(unsigned char *buffer, const char *path)
 /* Other digits for a digit, a boundary for a byte, a piece of another seed. */
 static size_t mutate(unsigned char *out, size_t size, uint64_t *random)
 {
-    static const unsigned char boundaries[] = {0, 1, 0x7f, 0x80, 0xff, '"', '\\', '{', '}', '[', ']', ',', ':', ' ', '\n', '-'};
+    static const unsigned char boundaries[] = {0,   1,   0x7f, 0x80, 0xff, '"', '\\', '{',
+                                               '}', '[', ']',  ',',  ':',  ' ', '\n', '-'};
     size_t at = damage_draw(random, size);
     switch (damage_draw(random, 3)) {
     case 0:
@@ -46,7 +47,9 @@ static size_t mutate(unsigned char *out, size_t size, uint64_t *random)
             if (out[at] >= '0' && out[at] <= '9') break;
         out[at] = (unsigned char)('0' + damage_draw(random, 10));
         break;
-    case 1: out[at] = boundaries[damage_draw(random, sizeof boundaries)]; break;
+    case 1:
+        out[at] = boundaries[damage_draw(random, sizeof boundaries)];
+        break;
     default: {
         size_t other = damage_draw(random, seeds.count), from = damage_draw(random, seeds.size[other]);
         size_t length = 1 + damage_draw(random, seeds.size[other] - from);
@@ -69,8 +72,10 @@ int main(int count, char **arguments)
     }
     LLVMFuzzerTestOneInput(now, 0);
     for (int i = 1; i < count; i++)
-        if (!strncmp(arguments[i], "--executions=", 13)) executions = strtoull(arguments[i] + 13, NULL, 10);
-        else add_file(now, arguments[i]);
+        if (!strncmp(arguments[i], "--executions=", 13))
+            executions = strtoull(arguments[i] + 13, NULL, 10);
+        else
+            add_file(now, arguments[i]);
     uint64_t random = 1;
     for (size_t done = 0; done < executions; done++) {
         size_t seed = damage_draw(&random, seeds.count), size = seeds.size[seed];

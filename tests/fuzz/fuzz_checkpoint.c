@@ -1,5 +1,5 @@
-/* A checkpoint's folder. The first byte says what the rest is: its manifest without the seal, beside a file of tensors; or the
- * file of tensors, and the manifest has its sums. */
+/* A checkpoint's folder. The first byte says what the rest is: its manifest without the seal, beside a file of tensors;
+ * or the file of tensors, and the manifest has its sums. */
 #include "fuzz/harness.h"
 #include "fuzz/seal.h"
 #include "train/checkpoint.h"
@@ -24,10 +24,12 @@ static size_t compose(char *out, const void *bytes, size_t size)
     uint64_t sum = XXH3_64bits(bytes, size);
     char chunk[24] = "";
     if (size) sprintf(chunk, "\"%016" PRIx64 "\"", sum);
-    return (size_t)sprintf(out, "{\n \"elbo\": \"checkpoint\", \"version\": 1, \"program\": \"0.1.0\", \"step\": 3, \"ranks\": 1, "
-                           "\"config_hash\": \"x\", \"counters\": {\"n\": 1}, \"chunk_bytes\": 16777216, \"files\": [{\"name\": "
-                           "\"model.safetensors\", \"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\", \"chunks\": [%s]}]",
-                           size, sum, chunk);
+    return (size_t)sprintf(
+        out,
+        "{\n \"elbo\": \"checkpoint\", \"version\": 1, \"program\": \"0.1.0\", \"step\": 3, \"ranks\": 1, "
+        "\"config_hash\": \"x\", \"counters\": {\"n\": 1}, \"chunk_bytes\": 16777216, \"files\": [{\"name\": "
+        "\"model.safetensors\", \"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\", \"chunks\": [%s]}]",
+        size, sum, chunk);
 }
 
 static elbo_status first_byte(void *context, const void *data, size_t first, size_t elements, elbo_error *error)

@@ -39,12 +39,24 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const char *const seeds[] = {
         "train:\n  steps: 200\n  slot_tokens: 4096\n  seed: 18446744073709551615\n",
-        "# a comment\nmodel: {}\nlatent:\n  width: 32\ndecoder: {width: 64, layers: 2, heads: 4}\nrun:\n  dir: \"a\\x41\\u00e9 b\"\n",
+        "# a comment\nmodel: {}\nlatent:\n  width: 32\ndecoder: {width: 64, layers: 2, heads: 4}\nrun:\n  dir: "
+        "\"a\\x41\\u00e9 b\"\n",
         "data: {train: 'it''s', max_length: 64}\nobjective:\n  beta: 1e-3\n  beta_schedule: cyclical\nstrict: true\n",
-        "train:\n  steps: &a 1\n  skip: *a\n", "train: [1, 2]\n", "--- \na: b\n---\nc: d\n", "train:\n  steps: 1\ntrain:\n  skip: 2\n",
-        "run:\n  dir: |\n    folded\n    text\n", "run:\n  dir: >-\n   x\n   y\n", "? {a: b}\n: c\n", "!!str train.steps: !!int 5\n",
-        "a: {b: {c: {d: {e: {f: {g: {h: {i: {j: k}}}}}}}}}\n", "{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{", ("\xef\xbb\xbf" "threads: 2\n"),
-        "%YAML 1.1\n%TAG ! tag:x,2000:\n---\nthreads: 1\n...\n", "trian.steps: 5\n", "? ? ? ? ? ? ? ? ? ?\n- - - - - - - - -\n",
+        "train:\n  steps: &a 1\n  skip: *a\n",
+        "train: [1, 2]\n",
+        "--- \na: b\n---\nc: d\n",
+        "train:\n  steps: 1\ntrain:\n  skip: 2\n",
+        "run:\n  dir: |\n    folded\n    text\n",
+        "run:\n  dir: >-\n   x\n   y\n",
+        "? {a: b}\n: c\n",
+        "!!str train.steps: !!int 5\n",
+        "a: {b: {c: {d: {e: {f: {g: {h: {i: {j: k}}}}}}}}}\n",
+        "{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{{",
+        ("\xef\xbb\xbf"
+         "threads: 2\n"),
+        "%YAML 1.1\n%TAG ! tag:x,2000:\n---\nthreads: 1\n...\n",
+        "trian.steps: 5\n",
+        "? ? ? ? ? ? ? ? ? ?\n- - - - - - - - -\n",
     };
     return index < sizeof seeds / sizeof *seeds ? fuzz_text(seeds[index], out, room) : 0;
 }

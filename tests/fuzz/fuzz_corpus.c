@@ -1,5 +1,5 @@
-/* A corpus. The first byte says what the rest is: corpus.bin as it is; with its places and its size set right, so that what it
- * holds is reached; or the manifest without its seal. What is not fuzzed fits it, with the right hashes. */
+/* A corpus. The first byte says what the rest is: corpus.bin as it is; with its places and its size set right, so that
+ * what it holds is reached; or the manifest without its seal. What is not fuzzed fits it, with the right hashes. */
 #include "elbo/corpus.h"
 #include "fuzz/harness.h"
 #include "fuzz/seal.h"
@@ -9,25 +9,31 @@
 
 enum { AS_IT_IS, LAID_OUT, MANIFEST, KINDS };
 
-static const char tokenizer[] =
-    "{\"format\":\"elbo-tokenizer\",\"version\":1,\"kind\":\"word\",\"vocabulary\":6,\"marks\":{\"start\":0,\"end\":1,\"unknown\":2},"
-    "\"words\":[\"a\",\"b\",\"c\"]}";
+static const char tokenizer[] = "{\"format\":\"elbo-tokenizer\",\"version\":1,\"kind\":\"word\",\"vocabulary\":6,"
+                                "\"marks\":{\"start\":0,\"end\":1,\"unknown\":2},"
+                                "\"words\":[\"a\",\"b\",\"c\"]}";
 
 static size_t compose(char *out, const void *binary, size_t size)
 {
-    return (size_t)sprintf(out,
-                           "{\n \"format\": \"elbo-corpus\",\n \"version\": 1,\n \"files\": {\"corpus.bin\": {\"bytes\": %zu, "
-                           "\"xxh3\": \"%016" PRIx64 "\"}, \"tokenizer.json\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"}}",
-                           size, (uint64_t)XXH3_64bits(binary, size), sizeof tokenizer - 1,
-                           (uint64_t)XXH3_64bits(tokenizer, sizeof tokenizer - 1));
+    return (size_t)sprintf(
+        out,
+        "{\n \"format\": \"elbo-corpus\",\n \"version\": 1,\n \"files\": {\"corpus.bin\": {\"bytes\": %zu, "
+        "\"xxh3\": \"%016" PRIx64 "\"}, \"tokenizer.json\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"}}",
+        size, (uint64_t)XXH3_64bits(binary, size), sizeof tokenizer - 1,
+        (uint64_t)XXH3_64bits(tokenizer, sizeof tokenizer - 1));
 }
 
 /* Three sentences: "a b", "", "c ?". */
 static size_t corpus(unsigned char *out)
 {
-    struct corpus_header header = {.magic = {'E', 'L', 'B', 'O', 'T', 'E', 'X', 'T'}, .version = CORPUS_VERSION, .streams = 1,
-                                   .sentences = 3, .words = 4, .bytes = 9};
-    header.stream[0] = (struct corpus_stream_header){.vocabulary = 6, .tokens = 4, .token_bytes = 2, .longest = 2, .unknown = 1};
+    struct corpus_header header = {.magic = {'E', 'L', 'B', 'O', 'T', 'E', 'X', 'T'},
+                                   .version = CORPUS_VERSION,
+                                   .streams = 1,
+                                   .sentences = 3,
+                                   .words = 4,
+                                   .bytes = 9};
+    header.stream[0] =
+        (struct corpus_stream_header){.vocabulary = 6, .tokens = 4, .token_bytes = 2, .longest = 2, .unknown = 1};
     corpus_lay_out(&header);
     memset(out, 0, header.file_bytes);
     memcpy(out, &header, sizeof header);

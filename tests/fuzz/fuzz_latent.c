@@ -19,8 +19,15 @@ int fuzz_one(const unsigned char *data, size_t size)
 size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const char *const seeds[] = {
-        "[0.5, -1e-3, 2]", "{\"z\": [1, 2, 3]}", "{\"text\": \"a\\u0041\", \"mu\": [0, 0.0, 3e38], \"logvar\": [1, 2, 3]}", "[1, 2]",
-        "[1e39, 0, 1]", "[[1], {\"a\": null}, true]", "[9223372036854775807, 1e-400, 1]", "{\"z\": [1, 2, 3], \"z\": 1}", "[1,2,3] x",
+        "[0.5, -1e-3, 2]",
+        "{\"z\": [1, 2, 3]}",
+        "{\"text\": \"a\\u0041\", \"mu\": [0, 0.0, 3e38], \"logvar\": [1, 2, 3]}",
+        "[1, 2]",
+        "[1e39, 0, 1]",
+        "[[1], {\"a\": null}, true]",
+        "[9223372036854775807, 1e-400, 1]",
+        "{\"z\": [1, 2, 3], \"z\": 1}",
+        "[1,2,3] x",
     };
     return index < sizeof seeds / sizeof *seeds ? fuzz_text(seeds[index], out, room) : 0;
 }

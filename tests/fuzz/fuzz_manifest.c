@@ -44,13 +44,17 @@ int fuzz_one(const unsigned char *data, size_t size)
 size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const char *const seeds[] = {
-        ("{\n \"elbo\": \"checkpoint\", \"version\": 1, \"program\": \"0.1.0\", \"step\": 1000, \"ranks\": 1, \"config_hash\": "
-        "\"0123456789abcdef\", \"counters\": {\"tokens\": 5, \"best\": 1.25, \"list\": [1, null, true]}, \"chunk_bytes\": 16777216, "
-        "\"files\": [{\"name\": \"model.safetensors\", \"bytes\": 123, \"xxh3\": \"0123456789abcdef\", \"chunks\": "
-        "[\"0123456789abcdef\"]}, {\"name\": \"state/optimizer.safetensors\", \"bytes\": 16777217, \"xxh3\": \"0123456789abcdef\", "
-        "\"chunks\": [\"0123456789abcdef\", \"fedcba9876543210\"]}]"),
-        ("{\"elbo\":\"checkpoint\",\"version\":1,\"program\":\"\",\"step\":0,\"ranks\":9223372036854775807,\"config_hash\":\"\","
-        "\"counters\":{},\"chunk_bytes\":16777216,\"files\":[]"),
+        ("{\n \"elbo\": \"checkpoint\", \"version\": 1, \"program\": \"0.1.0\", \"step\": 1000, \"ranks\": 1, "
+         "\"config_hash\": "
+         "\"0123456789abcdef\", \"counters\": {\"tokens\": 5, \"best\": 1.25, \"list\": [1, null, true]}, "
+         "\"chunk_bytes\": 16777216, "
+         "\"files\": [{\"name\": \"model.safetensors\", \"bytes\": 123, \"xxh3\": \"0123456789abcdef\", \"chunks\": "
+         "[\"0123456789abcdef\"]}, {\"name\": \"state/optimizer.safetensors\", \"bytes\": 16777217, \"xxh3\": "
+         "\"0123456789abcdef\", "
+         "\"chunks\": [\"0123456789abcdef\", \"fedcba9876543210\"]}]"),
+        ("{\"elbo\":\"checkpoint\",\"version\":1,\"program\":\"\",\"step\":0,\"ranks\":9223372036854775807,\"config_"
+         "hash\":\"\","
+         "\"counters\":{},\"chunk_bytes\":16777216,\"files\":[]"),
         "{\"elbo\":\"checkpoint\",\"version\":2,\"program\":\"9.9\"",
         "{\"a\":1",
     };

@@ -11,7 +11,8 @@ int fuzz_one(const unsigned char *data, size_t size)
     elbo_error error;
     size_t header;
     elbo_status status = npy_parse(&npy, data, size, &error);
-    /* as a stream reads it: the header by itself, and the rows behind it; from as many bytes as the header has, and no others */
+    /* as a stream reads it: the header by itself, and the rows behind it; from as many bytes as the header has, and no
+     * others */
     elbo_status streamed = npy_header_size(&header, data, size < NPY_BEGINNING ? size : NPY_BEGINNING, &error);
     if (!streamed && header <= size) {
         unsigned char *copy = malloc(header);
@@ -20,7 +21,8 @@ int fuzz_one(const unsigned char *data, size_t size)
         streamed = npy_parse_header(&announced, copy, header, &error);
         free(copy);
         FUZZ_CHECK(!streamed || status);
-        FUZZ_CHECK(status || (announced.rows == npy.rows && announced.width == npy.width && (const unsigned char *)npy.data == data + header));
+        FUZZ_CHECK(status || (announced.rows == npy.rows && announced.width == npy.width &&
+                              (const unsigned char *)npy.data == data + header));
     }
     if (status) return (int)status;
     size_t bytes = npy.rows * npy.width * sizeof(float);

@@ -32,9 +32,12 @@ int fuzz_one(const unsigned char *data, size_t size)
 size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const char *const seeds[] = {
-        "--train.steps=200\n--strict\n--data.train=corpus/train\n--objective.beta=0.5", "--train.seed=18446744073709551615",
-        "--tokenizer.kind=bpe\n--tokenizer.size=8000\n--split=95/2.5/2.5", "--objective.beta=-1e400\n--train.steps=1e9",
-        "--trian.stpes=5\n--steps=9\n--=\n--\n-x\n--strict=maybe\n--data.train", "--train.steps=\n--latent.width=+5\n--latent.width= 5",
+        "--train.steps=200\n--strict\n--data.train=corpus/train\n--objective.beta=0.5",
+        "--train.seed=18446744073709551615",
+        "--tokenizer.kind=bpe\n--tokenizer.size=8000\n--split=95/2.5/2.5",
+        "--objective.beta=-1e400\n--train.steps=1e9",
+        "--trian.stpes=5\n--steps=9\n--=\n--\n-x\n--strict=maybe\n--data.train",
+        "--train.steps=\n--latent.width=+5\n--latent.width= 5",
     };
     return index < sizeof seeds / sizeof *seeds ? fuzz_text(seeds[index], out, room) : 0;
 }

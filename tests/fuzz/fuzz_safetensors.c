@@ -50,12 +50,19 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
     } seeds[] = {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}}  ", 24},
         {"{\"__metadata__\":{\"format\":\"pt\"},\"w\":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]},"
-         "\"b.c\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[8,16]}}", 16},
-        {"{\"e\":{\"dtype\":\"U8\",\"shape\":[0,5],\"data_offsets\":[0,0]},\"q\":{\"dtype\":\"BOOL\",\"shape\":[1,1,1,1,1,1,1,3],"
-         "\"data_offsets\":[0,3]}}", 3},
+         "\"b.c\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[8,16]}}",
+         16},
+        {"{\"e\":{\"dtype\":\"U8\",\"shape\":[0,5],\"data_offsets\":[0,0]},\"q\":{\"dtype\":\"BOOL\",\"shape\":[1,1,1,"
+         "1,1,1,1,3],"
+         "\"data_offsets\":[0,3]}}",
+         3},
         {"{}", 0},
-        {"{\"a\":{\"dtype\":\"F16\",\"shape\":[281474976710655,281474976710655],\"data_offsets\":[0,281474976710655]}}", 2},
-        {"{\"a\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]],\"\\u00e9\\ud83d\\ude00\":1.5e308}", 0},
+        {"{\"a\":{\"dtype\":\"F16\",\"shape\":[281474976710655,281474976710655],\"data_offsets\":[0,281474976710655]}}",
+         2},
+        {"{\"a\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]],\"\\u00e9\\ud83d\\ude00\":"
+         "1.5e308}",
+         0},
     };
-    return index < sizeof seeds / sizeof *seeds && room > 1024 ? file_of(out, seeds[index].header, seeds[index].bytes) : 0;
+    return index < sizeof seeds / sizeof *seeds && room > 1024 ? file_of(out, seeds[index].header, seeds[index].bytes)
+                                                               : 0;
 }

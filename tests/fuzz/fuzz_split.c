@@ -1,4 +1,5 @@
-/* The manifest of a split, as it is and sealed anew; what is accepted names known parts, once each, and fits its set. */
+/* The manifest of a split, as it is and sealed anew; what is accepted names known parts, once each, and fits its set.
+ */
 #include "fuzz/harness.h"
 #include "fuzz/seal.h"
 #include "text/corpus_manifest.h"
@@ -44,11 +45,12 @@ static size_t whole(unsigned char *out, size_t room)
         strcpy(split.parts[i].corpus, "fedcba9876543210");
     }
     corpus_split_name(&split);
-    int size = snprintf((char *)out, room,
-                        "{\n \"format\": \"elbo-split\",\n \"version\": 1,\n \"set\": \"%s\",\n \"tokenizer\": \"%s\",\n \"parts\": "
-                        "[{\"name\": \"train\", \"corpus\": \"%s\"}, {\"name\": \"valid\", \"corpus\": \"%s\"}, "
-                        "{\"name\": \"test\", \"corpus\": \"%s\"}]", split.set, split.tokenizer, split.parts[0].corpus,
-                        split.parts[1].corpus, split.parts[2].corpus);
+    int size = snprintf(
+        (char *)out, room,
+        "{\n \"format\": \"elbo-split\",\n \"version\": 1,\n \"set\": \"%s\",\n \"tokenizer\": \"%s\",\n \"parts\": "
+        "[{\"name\": \"train\", \"corpus\": \"%s\"}, {\"name\": \"valid\", \"corpus\": \"%s\"}, "
+        "{\"name\": \"test\", \"corpus\": \"%s\"}]",
+        split.set, split.tokenizer, split.parts[0].corpus, split.parts[1].corpus, split.parts[2].corpus);
     return (size_t)size;
 }
 
@@ -56,7 +58,8 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const char *const seeds[] = {
         "{\n \"format\": \"elbo-split\",\n \"version\": 2",
-        "{\n \"format\": \"elbo-split\",\n \"version\": 1,\n \"set\": \"0123456789abcdef\",\n \"parts\": [[], {}, null, 1, \"train\"]",
+        "{\n \"format\": \"elbo-split\",\n \"version\": 1,\n \"set\": \"0123456789abcdef\",\n \"parts\": [[], {}, "
+        "null, 1, \"train\"]",
         "{\n \"format\": \"elbo-corpus\",\n \"version\": 1",
         "[1",
     };

@@ -1,5 +1,5 @@
-/* Text: lines, the repair of what is not UTF-8, words, and what each tokenizer makes of it; bytes and byte pairs come back as
- * they were. Where the first byte is 0 the first line is what the tokenizers learn from. */
+/* Text: lines, the repair of what is not UTF-8, words, and what each tokenizer makes of it; bytes and byte pairs come
+ * back as they were. Where the first byte is 0 the first line is what the tokenizers learn from. */
 #include "base/utf8.h"
 #include "elbo/tokenizer.h"
 #include "fuzz/harness.h"
@@ -7,7 +7,8 @@
 
 #include <string.h>
 
-static const char sample[] = "the cat's the cat's aaaaaaaaaaaaaaaa \xe6\x97\xa5\xe6\x9c\xac\xe6\x97\xa5\xe6\x9c\xac e\xcc\x81 e\xcc\x81    \xef\xbf\xbd\xef\xbf\xbd 12 12";
+static const char sample[] = "the cat's the cat's aaaaaaaaaaaaaaaa \xe6\x97\xa5\xe6\x9c\xac\xe6\x97\xa5\xe6\x9c\xac "
+                             "e\xcc\x81 e\xcc\x81    \xef\xbf\xbd\xef\xbf\xbd 12 12";
 
 static struct elbo_tokenizer *learn(enum elbo_tokenizer_kind kind, size_t size, const struct elbo_text *text)
 {
@@ -46,7 +47,8 @@ int fuzz_one(const unsigned char *data, size_t size)
     struct elbo_text text = {0};
     fuzz_own_begin();
     for (int i = 0; i < 3; i++)
-        if (!ready[i]) ready[i] = learn(kinds[i], 300, &(struct elbo_text){.text = (char *)sample, .size = sizeof sample - 1});
+        if (!ready[i])
+            ready[i] = learn(kinds[i], 300, &(struct elbo_text){.text = (char *)sample, .size = sizeof sample - 1});
     fuzz_own_end();
     struct line line;
     elbo_error error;
@@ -57,7 +59,8 @@ int fuzz_one(const unsigned char *data, size_t size)
         if (!more) break;
         FUZZ_CHECK(elbo_text_repair(&text, &replaced, &bad, line.text, line.size, &error) == ELBO_OK);
         FUZZ_CHECK(utf8_valid(text.text, text.size) == text.size && (replaced > 0) == (bad < line.size));
-        bool marked = memmem(line.text, line.size, "\xef\xbb\xbf", 3), left = memmem(text.text, text.size, "\xef\xbb\xbf", 3);
+        bool marked = memmem(line.text, line.size, "\xef\xbb\xbf", 3),
+             left = memmem(text.text, text.size, "\xef\xbb\xbf", 3);
         if (!replaced && !marked) FUZZ_CHECK(text.size == line.size && !memcmp(text.text, line.text, line.size));
         FUZZ_CHECK(!left);
         for (int i = 0; i < 3; i++) {
@@ -73,10 +76,18 @@ int fuzz_one(const unsigned char *data, size_t size)
 size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const char *const seeds[] = {
-        "a\xef\xbb\xbf" "b \xef\xbb\xbf\xef\xbb\xbf" "c\n\xef\xbb\xbf\n", "the cat sat on the mat, it's the cat's mat\nthe dog\r\n\n  x\t1 22 \xc2\xbd\n", "\xef\xbb\xbf" "aaaaaaaaaaaaaaaaaaaaaaaa\naaaa\n",
-        "\xff\xfe\xc0\x80\xe2\x82\n\xed\xa0\x80 \xf0\x9f\x98\n\xf4\x90\x80\x80\xf8", "\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e e\xcc\x81\xcc\x81\xcc\x81 "
-        "\xf0\x9f\x91\xa8\xe2\x80\x8d\xf0\x9f\x91\xa9\n\xe1\xa0\x8e\xe2\x80\x83 \xc2\xa0\xe2\x80\xa8x", "<unk> <unk>\na <unk>\n",
-        "0 learn the cat the cat aaaa aaaa\nthe cat learn\n", "0\xe6\x97\xa5\xe6\x97\xa5\xe6\x97\xa5\n0\n",
+        "a\xef\xbb\xbf"
+        "b \xef\xbb\xbf\xef\xbb\xbf"
+        "c\n\xef\xbb\xbf\n",
+        "the cat sat on the mat, it's the cat's mat\nthe dog\r\n\n  x\t1 22 \xc2\xbd\n",
+        "\xef\xbb\xbf"
+        "aaaaaaaaaaaaaaaaaaaaaaaa\naaaa\n",
+        "\xff\xfe\xc0\x80\xe2\x82\n\xed\xa0\x80 \xf0\x9f\x98\n\xf4\x90\x80\x80\xf8",
+        "\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e e\xcc\x81\xcc\x81\xcc\x81 "
+        "\xf0\x9f\x91\xa8\xe2\x80\x8d\xf0\x9f\x91\xa9\n\xe1\xa0\x8e\xe2\x80\x83 \xc2\xa0\xe2\x80\xa8x",
+        "<unk> <unk>\na <unk>\n",
+        "0 learn the cat the cat aaaa aaaa\nthe cat learn\n",
+        "0\xe6\x97\xa5\xe6\x97\xa5\xe6\x97\xa5\n0\n",
     };
     return index < sizeof seeds / sizeof *seeds ? fuzz_text(seeds[index], out, room) : 0;
 }

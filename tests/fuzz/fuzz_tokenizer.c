@@ -18,8 +18,8 @@ static void use(struct elbo_tokenizer *tokenizer)
         FUZZ_CHECK(back.size == sizeof text - 1 && !memcmp(back.text, text, back.size));
     for (uint32_t id = 0; id < elbo_tokenizer_vocabulary(tokenizer) && id < 600; id++)
         FUZZ_CHECK(elbo_tokenizer_decode(tokenizer, &back, &id, 1, &error) == ELBO_OK);
-    FUZZ_CHECK(elbo_tokenizer_decode(tokenizer, &back, (uint32_t[]){3, 2}, elbo_tokenizer_vocabulary(tokenizer) > 3 ? 2 : 0, &error) ==
-               ELBO_OK);
+    FUZZ_CHECK(elbo_tokenizer_decode(tokenizer, &back, (uint32_t[]){3, 2},
+                                     elbo_tokenizer_vocabulary(tokenizer) > 3 ? 2 : 0, &error) == ELBO_OK);
     FUZZ_PLANTED(elbo_tokenizer_kind(tokenizer) == ELBO_TOKENIZER_WORD && elbo_tokenizer_vocabulary(tokenizer) == 6 &&
                  strncmp(back.text, "the ", 4));
     elbo_text_free(&back);
@@ -40,8 +40,8 @@ int fuzz_one(const unsigned char *data, size_t size)
     return 0;
 }
 
-#define FRAME(kind, vocabulary) \
-    "{\"format\":\"elbo-tokenizer\",\"version\":1,\"kind\":\"" kind "\",\"vocabulary\":" vocabulary \
+#define FRAME(kind, vocabulary)                                                                                        \
+    "{\"format\":\"elbo-tokenizer\",\"version\":1,\"kind\":\"" kind "\",\"vocabulary\":" vocabulary                    \
     ",\"marks\":{\"start\":0,\"end\":1,\"unknown\":2}"
 
 size_t fuzz_seed(size_t index, unsigned char *out, size_t room)

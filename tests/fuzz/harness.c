@@ -106,8 +106,8 @@ void fuzz_put(const char *name, const void *bytes, size_t size)
 static void say_all(void)
 {
     printf("figure executions %zu\nfigure accepted %zu\nfigure slowest_us %.0f\nfigure most_bytes %zu\n"
-           "figure memory_percent %.0f\nfigure largest_input %zu\n", all.executions, all.accepted, 1e6 * all.slowest,
-           all.most_bytes, 100 * all.fullest, all.largest);
+           "figure memory_percent %.0f\nfigure largest_input %zu\n",
+           all.executions, all.accepted, 1e6 * all.slowest, all.most_bytes, 100 * all.fullest, all.largest);
     fflush(stdout);
 }
 
@@ -115,7 +115,8 @@ static void plant(void)
 {
     static void *volatile kept;
     if (all.fault == FAULT_SLOW)
-        for (double begin = processor_seconds(); processor_seconds() - begin < 1.5 * most_seconds;) {}
+        for (double begin = processor_seconds(); processor_seconds() - begin < 1.5 * most_seconds;) {
+        }
     if (all.fault == FAULT_MEMORY) free(kept = malloc(memory_slack + memory_factor * FUZZ_LARGEST + 4096));
     if (all.fault == FAULT_LEAK) kept = malloc(24);
 }
@@ -153,7 +154,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_fail(what, __FILE__, __LINE__);
     }
     if (seconds > most_seconds) {
-        snprintf(what, sizeof what, "%zu bytes are read in %.0f ms (it took %.0f)", size, 1e3 * most_seconds, 1e3 * seconds);
+        snprintf(what, sizeof what, "%zu bytes are read in %.0f ms (it took %.0f)", size, 1e3 * most_seconds,
+                 1e3 * seconds);
         fuzz_fail(what, __FILE__, __LINE__);
     }
     if (bytes > limit) {

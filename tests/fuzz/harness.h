@@ -1,12 +1,12 @@
 /* Fuzz targets: each reader of files in its own program, with limits on time, memory and leaks per execution.
  *
  * A target is tests/fuzz/fuzz_*.c with fuzz_one, which reads `data` as the reader's file, and fuzz_seed, files to begin
- * with. The driver is libFuzzer in the build of the preset `fuzz`, and driver.c elsewhere. For every execution harness.c
- * checks: at most 100 ms of processor time, at most four times the file + 1 MiB of allocations at any moment, and as much
- * allocated after as before.
+ * with. The driver is libFuzzer in the build of the preset `fuzz`, and driver.c elsewhere. For every execution
+ * harness.c checks: at most 100 ms of processor time, at most four times the file + 1 MiB of allocations at any moment,
+ * and as much allocated after as before.
  *
- * ELBO_FUZZ_FAULT=planted|slow|memory|leak plants a fault that must be found: `planted` stands at FUZZ_PLANTED, where only
- * files come that no seed is like. */
+ * ELBO_FUZZ_FAULT=planted|slow|memory|leak plants a fault that must be found: `planted` stands at FUZZ_PLANTED, where
+ * only files come that no seed is like. */
 #ifndef TESTS_FUZZ_HARNESS_H
 #define TESTS_FUZZ_HARNESS_H
 
@@ -24,9 +24,9 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room);
 /* ---- what it may use ---- */
 
 /* A bug for the driver to find: reads past an allocation where `condition` holds. */
-#define FUZZ_PLANTED(condition)                        \
-    do {                                               \
-        if (fuzz_fault_planted() && (condition)) fuzz_overflow(); \
+#define FUZZ_PLANTED(condition)                                                                                        \
+    do {                                                                                                               \
+        if (fuzz_fault_planted() && (condition)) fuzz_overflow();                                                      \
     } while (0)
 bool fuzz_fault_planted(void);
 void fuzz_overflow(void);

@@ -13,7 +13,8 @@ enum { SEAL_ROOM = 64 };
 static inline size_t seal(char *out, const void *body, size_t size)
 {
     if (size) memcpy(out, body, size);
-    return size + (size_t)sprintf(out + size, ",\n \"checksum\": \"%016" PRIx64 "\"\n}\n", (uint64_t)XXH3_64bits(out, size));
+    return size +
+           (size_t)sprintf(out + size, ",\n \"checksum\": \"%016" PRIx64 "\"\n}\n", (uint64_t)XXH3_64bits(out, size));
 }
 
 #endif

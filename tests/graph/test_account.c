@@ -1,6 +1,7 @@
-/* The account of whole models, node by node, against formulas of its own: operations by the sizes of products and of attention,
- * bytes by what is read and written, with the traffic of the logits, of slopes and of gathered rows; in f32 and bf16, with and without a
- * latent memory. A node's name says which part of the model it belongs to, and its block where it is computed again. */
+/* The account of whole models, node by node, against formulas of its own: operations by the sizes of products and of
+ * attention, bytes by what is read and written, with the traffic of the logits, of slopes and of gathered rows; in f32
+ * and bf16, with and without a latent memory. A node's name says which part of the model it belongs to, and its block
+ * where it is computed again. */
 #include "graph/account.h"
 #include "model/model.h"
 
@@ -14,7 +15,16 @@
 #include <string.h>
 #include <cmocka.h>
 
-enum { VOCABULARY = 401, WIDTH = 32, HEADS = 4, ENCODER_ROWS = 300, DECODER_ROWS = 280, SENTENCES = 40, MEMORY = 2, LAYERS = 3 };
+enum {
+    VOCABULARY = 401,
+    WIDTH = 32,
+    HEADS = 4,
+    ENCODER_ROWS = 300,
+    DECODER_ROWS = 280,
+    SENTENCES = 40,
+    MEMORY = 2,
+    LAYERS = 3
+};
 
 static const struct graph_capacities capacities = {{0, ENCODER_ROWS, DECODER_ROWS, SENTENCES, SENTENCES}};
 
@@ -39,7 +49,8 @@ static void record(struct fixture *f, unsigned variant)
         stacks[s]->positions = variant & 8 ? POSITION_ROTARY : POSITION_LEARNED;
     }
     c.precision = variant & 4 ? PRECISION_BF16 : PRECISION_F32;
-    struct train_recording options = {.wanted = (unsigned)WANT_ALL, .recompute = variant & 8 ? RECOMPUTE_BLOCKS : KEEP_ALL};
+    struct train_recording options = {.wanted = (unsigned)WANT_ALL,
+                                      .recompute = variant & 8 ? RECOMPUTE_BLOCKS : KEEP_ALL};
     if (model_declare(&f->parameters, &c, &error)) fail_msg("%s", error.message);
     if (record_train(&f->r, &c, f->parameters, &capacities, &options, &error)) fail_msg("%s", error.message);
 }
@@ -76,7 +87,8 @@ static double plain(const struct graph *g, const struct node *n)
     return bytes;
 }
 
-/* Scores and weighted sums: a product with every key each, of rows x keys x width. Half of the keys where they are causal. */
+/* Scores and weighted sums: a product with every key each, of rows x keys x width. Half of the keys where they are
+ * causal. */
 static double attention(const struct graph *g, value qkv, double products)
 {
     bool decoder = graph_value(g, qkv)->dim[0].kind == DIM_DEC_TOKENS;
@@ -102,7 +114,8 @@ static struct account expected(const struct graph *g, const struct node *n)
     } else if (is(n, "linear_backward_weight")) {
         a.flops = 2 * elements(g, n->in[0]) * size(g, n->in[1], 1);
     } else if (is(n, "linear_cross_entropy_train")) { /* logits, their gradient, and both products of it */
-        double logits = (double)DECODER_ROWS * VOCABULARY, y = (double)DECODER_ROWS * WIDTH, w = (double)VOCABULARY * WIDTH;
+        double logits = (double)DECODER_ROWS * VOCABULARY, y = (double)DECODER_ROWS * WIDTH,
+               w = (double)VOCABULARY * WIDTH;
         a.flops = 3 * 2 * y * VOCABULARY;
         a.bytes += (5 * logits + y + w) * element;
     } else if (is(n, "attention")) {
@@ -130,11 +143,13 @@ static void every_node(void **state)
         for (size_t s = 0; s < steps; s++) {
             const struct node *n = graph_node_get(f.r.g, order[s]);
             struct account a = account_node(f.r.g, n, capacities.count), wanted = expected(f.r.g, n);
-            if (fabs(a.flops - wanted.flops) > 1e-9 * wanted.flops || fabs(a.bytes - wanted.bytes) > 1e-9 * wanted.bytes)
-                fail_msg("variant %u, %s (%s): %.0f operations and %.0f bytes, expected %.0f and %.0f", variant, n->name, n->type->name, a.flops, a.bytes,
-                         wanted.flops, wanted.bytes);
+            if (fabs(a.flops - wanted.flops) > 1e-9 * wanted.flops ||
+                fabs(a.bytes - wanted.bytes) > 1e-9 * wanted.bytes)
+                fail_msg("variant %u, %s (%s): %.0f operations and %.0f bytes, expected %.0f and %.0f", variant,
+                         n->name, n->type->name, a.flops, a.bytes, wanted.flops, wanted.bytes);
             linear += is(n, "linear");
-            if (is(n, "linear") && strstr(n->name, ".feed_forward")) { /* four times as wide inside, and twice that for gate and input */
+            if (is(n, "linear") &&
+                strstr(n->name, ".feed_forward")) { /* four times as wide inside, and twice that for gate and input */
                 double in = size(f.r.g, n->in[1], 1), out = size(f.r.g, n->in[1], 0), inner = 4 * WIDTH;
                 assert_true(in == WIDTH ? out == (variant & 1 ? 2 : 1) * inner : in == inner && out == WIDTH);
             }
@@ -155,10 +170,15 @@ static void the_loss_alone(void **state)
 {
     (void)state;
     elbo_error error = {0};
-    struct model_config c = {.encoder = {.width = WIDTH, .layers = 1, .heads = HEADS}, .decoder = {.width = WIDTH, .layers = 1, .heads = HEADS},
-                             .latent = {.width = 8, .memory = MEMORY, .sample = true}, .vocabulary = VOCABULARY, .positions = 40};
+    struct model_config c = {.encoder = {.width = WIDTH, .layers = 1, .heads = HEADS},
+                             .decoder = {.width = WIDTH, .layers = 1, .heads = HEADS},
+                             .latent = {.width = 8, .memory = MEMORY, .sample = true},
+                             .vocabulary = VOCABULARY,
+                             .positions = 40};
     struct fixture score;
-    if (model_declare(&score.parameters, &c, &error) || record_score(&score.r, &c, score.parameters, &capacities, &error)) fail_msg("%s", error.message);
+    if (model_declare(&score.parameters, &c, &error) ||
+        record_score(&score.r, &c, score.parameters, &capacities, &error))
+        fail_msg("%s", error.message);
     size_t found = 0;
     for (size_t i = 0; i < graph_nodes(score.r.g); i++) {
         const struct node *n = graph_node_get(score.r.g, i);
@@ -172,25 +192,30 @@ static void the_loss_alone(void **state)
     drop(&score);
 }
 
-/* By name: which part, and, with recomputation by blocks, which layer; what stands outside of the layers is in no block. */
+/* By name: which part, and, with recomputation by blocks, which layer; what stands outside of the layers is in no
+ * block. */
 static void names_and_blocks(void **state)
 {
     (void)state;
     for (unsigned variant = 0; variant < 4; variant++) {
         struct fixture f;
         record(&f, variant);
-        static const char *const parts[] = {"encoder.embedding", "encoder.0.attention", "encoder.2.feed_forward", "encoder.pool", "latent.head",
-                                            "decoder.embedding", "decoder.1.attention", "decoder.2.feed_forward", "decoder.output"};
+        static const char *const parts[] = {
+            "encoder.embedding", "encoder.0.attention", "encoder.2.feed_forward", "encoder.pool",  "latent.head",
+            "decoder.embedding", "decoder.1.attention", "decoder.2.feed_forward", "decoder.output"};
         size_t found[sizeof parts / sizeof *parts] = {0};
         for (size_t i = 0; i < graph_nodes(f.r.g); i++) {
             const struct node *n = graph_node_get(f.r.g, i);
             if (n->backward) continue;
-            for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) found[p] += !strncmp(n->name, parts[p], strlen(parts[p]));
+            for (size_t p = 0; p < sizeof parts / sizeof *parts; p++)
+                found[p] += !strncmp(n->name, parts[p], strlen(parts[p]));
             char stack;
             unsigned layer;
             bool inside = sscanf(n->name, "%c%*[a-z].%u.", &stack, &layer) == 2;
-            if (!inside && n->block != -1 && !strstr(n->name, "norm")) fail_msg("variant %u: %s is in block %d", variant, n->name, n->block);
-            if ((!strcmp(n->name, "encoder.norm") || !strcmp(n->name, "decoder.norm")) && n->block != -1) fail_msg("variant %u: %s is in block %d", variant, n->name, n->block);
+            if (!inside && n->block != -1 && !strstr(n->name, "norm"))
+                fail_msg("variant %u: %s is in block %d", variant, n->name, n->block);
+            if ((!strcmp(n->name, "encoder.norm") || !strcmp(n->name, "decoder.norm")) && n->block != -1)
+                fail_msg("variant %u: %s is in block %d", variant, n->name, n->block);
         }
         for (size_t p = 0; p < sizeof parts / sizeof *parts; p++)
             if (!found[p]) fail_msg("variant %u: no node is named %s", variant, parts[p]);
@@ -200,6 +225,7 @@ static void names_and_blocks(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_node), cmocka_unit_test(the_loss_alone), cmocka_unit_test(names_and_blocks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_node), cmocka_unit_test(the_loss_alone),
+                                       cmocka_unit_test(names_and_blocks)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -168,7 +168,8 @@ static void record(struct recorded *r, const struct program *p, enum recompute_p
             break;
         default: {
             bool rms = s->kind == RMS_NORM;
-            struct normed n = op_norm(r->g, a, NULL, s->residual ? b : NO_VALUE, w[GAMMA], rms ? NO_VALUE : w[BETA], rms);
+            struct normed n =
+                op_norm(r->g, a, NULL, s->residual ? b : NO_VALUE, w[GAMMA], rms ? NO_VALUE : w[BETA], rms);
             v[values++] = n.y;
             if (s->residual) v[values++] = n.sum;
         }

@@ -110,16 +110,18 @@ static void no_two_living_values_overlap(void **state)
             const uint32_t *order;
             size_t values = graph_values(r.g), steps = graph_schedule(r.g, &order), scratch[1024] = {0};
             assert_true(steps <= 1024);
-            for (size_t s = 0; s < steps; s++) scratch[s] = s * 2654435761u % 5 ? 0 : s * 2246822519u % 100000; /* of some ops */
+            for (size_t s = 0; s < steps; s++)
+                scratch[s] = s * 2654435761u % 5 ? 0 : s * 2246822519u % 100000; /* of some ops */
             assert_int_equal(plan_create(&plan, r.g, scratch, &error), ELBO_OK);
             struct life *lives = calloc(values, sizeof *lives);
             size_t most = lives_of(lives, r.g, &plan, scratch);
             for (size_t s = 0; s < steps; s++) {
                 if (scratch[s] && (plan.scratch[s] % PLAN_ALIGNMENT || plan.scratch[s] + scratch[s] > plan.bytes))
-                    fail_msg("variant %u, policy %d: the scratch of step %zu lies at %zu", variant, (int)policy, s, plan.scratch[s]);
+                    fail_msg("variant %u, policy %d: the scratch of step %zu lies at %zu", variant, (int)policy, s,
+                             plan.scratch[s]);
                 for (uint32_t v = 1; v < values; v++)
-                    if (lives[v].planned && lives[v].first_write <= s && s <= lives[v].last_use && lives[v].from < plan.scratch[s] + scratch[s] &&
-                        plan.scratch[s] < lives[v].to)
+                    if (lives[v].planned && lives[v].first_write <= s && s <= lives[v].last_use &&
+                        lives[v].from < plan.scratch[s] + scratch[s] && plan.scratch[s] < lives[v].to)
                         fail_msg("variant %u, policy %d: the scratch of step %zu lies in %s", variant, (int)policy, s,
                                  graph_value(r.g, (value){v})->name);
             }

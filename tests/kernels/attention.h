@@ -1,4 +1,5 @@
-/* What the tests of attention share: the shapes that all of them sweep, and attention within sentences both ways in double. */
+/* What the tests of attention share: the shapes that all of them sweep, and attention within sentences both ways in
+ * double. */
 #ifndef TESTS_KERNELS_ATTENTION_H
 #define TESTS_KERNELS_ATTENTION_H
 
@@ -13,7 +14,7 @@
 struct context {
     struct sentences s;
     struct kernel_attention shape;
-    size_t first; /* sentence of the launch */
+    size_t first;       /* sentence of the launch */
     bool add[2], alone; /* alone: of try_sentences, each sentence by a launch of its own has the same bits */
     size_t room;
     int out, lse, qkv, offsets, memory, history, dqkv, dmemory, scratch, dout, cache, position;
@@ -23,17 +24,18 @@ struct context {
 };
 
 /* Where key (which 0) or value (1) j of a sentence lies: in memory (*latent) or in qkv. */
-static inline size_t kv_at(const struct kernel_attention *a, size_t begin, size_t sentence, size_t kv, size_t j, size_t which,
-                    bool *latent)
+static inline size_t kv_at(const struct kernel_attention *a, size_t begin, size_t sentence, size_t kv, size_t j,
+                           size_t which, bool *latent)
 {
     *latent = j < a->memory;
     if (*latent) return (((sentence * a->memory + j) * 2 + which) * a->kv_heads + kv) * a->head_width;
-    return ((begin + j - a->memory) * (a->heads + 2 * a->kv_heads) + a->heads + which * a->kv_heads + kv) * a->head_width;
+    return ((begin + j - a->memory) * (a->heads + 2 * a->kv_heads) + a->heads + which * a->kv_heads + kv) *
+           a->head_width;
 }
 
 /* Forward where dout is null; else the gradients, with what the forward pass left in `given` (rounded to its type). */
 static inline void reference(const struct context *c, const double *qkv, const double *memory, double *out, double *lse,
-                      const double *dout, const double *given, double *dqkv, double *dmemory)
+                             const double *dout, const double *given, double *dqkv, double *dmemory)
 {
     const struct kernel_attention *a = &c->shape;
     size_t W = a->head_width, row = (a->heads + 2 * a->kv_heads) * W;
@@ -101,9 +103,8 @@ struct shape {
 
 /* Sentences, longest, query heads per head of keys, heads of keys, width, 1 + latent keys. */
 static const size_t given[][6] = {
-    {1, 1, 1, 1, 8, 1},   {3, 5, 2, 1, 16, 2},  {5, 17, 2, 2, 12, 3}, {4, 40, 1, 2, 33, 1},
-    {2, 70, 3, 1, 64, 2}, {6, 33, 1, 1, 48, 4}, {1, 20, 1, 2, 200, 2},  {0, 1, 2, 1, 16, 3},
-    {0, 1, 1, 1, 8, 1},
+    {1, 1, 1, 1, 8, 1},   {3, 5, 2, 1, 16, 2},   {5, 17, 2, 2, 12, 3}, {4, 40, 1, 2, 33, 1}, {2, 70, 3, 1, 64, 2},
+    {6, 33, 1, 1, 48, 4}, {1, 20, 1, 2, 200, 2}, {0, 1, 2, 1, 16, 3},  {0, 1, 1, 1, 8, 1},
 };
 static const struct sweep shapes = SWEEP(given, 40000, 9, 129, 7, 2, 129, 9);
 
@@ -111,7 +112,8 @@ static inline struct shape shape_of(size_t i)
 {
     size_t n[6];
     sweep_shape(n, &shapes, i);
-    return (struct shape){.sentences = n[0], .longest = n[1], .heads = n[2] * n[3], .kv_heads = n[3], .width = n[4], .memory = n[5] - 1};
+    return (struct shape){
+        .sentences = n[0], .longest = n[1], .heads = n[2] * n[3], .kv_heads = n[3], .width = n[4], .memory = n[5] - 1};
 }
 
 /* Tensor cores take what they can, the general kernels the rest: either would pass for the other by its numbers. */
@@ -182,9 +184,10 @@ static inline int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     size_t latents = latents_of(&c->shape);
-    int e = attention_backward_cuda(at(t, c->dqkv), from_first(t, c, c->dmemory, latents), at(t, c->scratch), at(t, c->dout), at(t, c->qkv),
-                                    from_first(t, c, c->offsets, 1), from_first(t, c, c->memory, latents), at(t, c->out), at(t, c->lse),
-                                    &c->shape, c->add, t->type, NULL);
+    int e = attention_backward_cuda(at(t, c->dqkv), from_first(t, c, c->dmemory, latents), at(t, c->scratch),
+                                    at(t, c->dout), at(t, c->qkv), from_first(t, c, c->offsets, 1),
+                                    from_first(t, c, c->memory, latents), at(t, c->out), at(t, c->lse), &c->shape,
+                                    c->add, t->type, NULL);
     check_kernel(t, c);
     return e || !c->alone ? e : each_alone(t, c, (const int[]){c->dqkv, c->dmemory}, backward);
 }
@@ -216,19 +219,26 @@ static inline void shift(struct trial *t, unsigned which, const int *arrays, siz
 }
 
 /* Forward and backward of the sentences of `c`, with `spare` rows behind them. */
-static inline void try_sentences(struct context *c, enum kernel_type type, const struct shape *shape, size_t longest, bool causal, bool add,
-                          unsigned wanted, size_t spare)
+static inline void try_sentences(struct context *c, enum kernel_type type, const struct shape *shape, size_t longest,
+                                 bool causal, bool add, unsigned wanted, size_t spare)
 {
     struct trial t;
-    size_t H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W, N = c->s.tokens, rows = N + spare;
+    size_t H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W, N = c->s.tokens,
+           rows = N + spare;
     size_t latents = c->s.sentences * shape->memory * 2 * Hk * W;
     c->add[0] = add && !spare;
     c->add[1] = !add && !c->alone;
     c->memory = c->dqkv = c->dmemory = -1;
-    c->shape = (struct kernel_attention){.sentences = c->s.sentences, .tokens = rows, .longest = longest, .heads = H, .kv_heads = Hk,
-                                         .head_width = W, .memory = shape->memory, .causal = causal};
-    trial_begin(&t, type, "attention %zu x %zu, %zu/%zu heads of %zu, memory %zu%s", c->s.sentences, c->s.longest, H, Hk, W,
-                shape->memory, causal ? ", causal" : "");
+    c->shape = (struct kernel_attention){.sentences = c->s.sentences,
+                                         .tokens = rows,
+                                         .longest = longest,
+                                         .heads = H,
+                                         .kv_heads = Hk,
+                                         .head_width = W,
+                                         .memory = shape->memory,
+                                         .causal = causal};
+    trial_begin(&t, type, "attention %zu x %zu, %zu/%zu heads of %zu, memory %zu%s", c->s.sentences, c->s.longest, H,
+                Hk, W, shape->memory, causal ? ", causal" : "");
     enum array_type T = trial_t(&t);
     c->qkv = trial_normal(&t, T, rows * row, 0, 1);
     c->offsets = trial_integers(&t, c->s.offsets, c->s.sentences + 1);
@@ -237,13 +247,15 @@ static inline void try_sentences(struct context *c, enum kernel_type type, const
     c->lse = trial_sum(&t, ARRAY_F32, rows * H, spare);
     double *out = calloc(rows * H * W + 1, sizeof *out), *lse = calloc(rows * H + 1, sizeof *lse);
     const double *memory = shape->memory ? trial_value(&t, c->memory) : NULL;
-    reference(c, trial_value(&t, c->qkv), memory, expect_rows(&t, c->out, spare * H * W), expect_rows(&t, c->lse, spare * H), NULL,
-              NULL, NULL, NULL);
+    reference(c, trial_value(&t, c->qkv), memory, expect_rows(&t, c->out, spare * H * W),
+              expect_rows(&t, c->lse, spare * H), NULL, NULL, NULL, NULL);
     shift(&t, c->shifted, (const int[]){c->qkv, c->memory, c->out}, 3);
     trial_run(&t, forward, c);
 
-    trial_begin(&t, type, "attention backward %zu x %zu of at most %zu, %zu/%zu heads of %zu, memory %zu%s%s, wanted %u", c->s.sentences,
-                c->s.longest, longest, H, Hk, W, shape->memory, causal ? ", causal" : "", add ? ", add" : "", wanted);
+    trial_begin(&t, type,
+                "attention backward %zu x %zu of at most %zu, %zu/%zu heads of %zu, memory %zu%s%s, wanted %u",
+                c->s.sentences, c->s.longest, longest, H, Hk, W, shape->memory, causal ? ", causal" : "",
+                add ? ", add" : "", wanted);
     c->qkv = trial_normal(&t, T, rows * row, 0, 1);
     c->dout = trial_normal(&t, T, rows * H * W, 0, 1);
     c->offsets = trial_integers(&t, c->s.offsets, c->s.sentences + 1);
@@ -259,7 +271,8 @@ static inline void try_sentences(struct context *c, enum kernel_type type, const
     reference(c, trial_value(&t, c->qkv), memory, out, lse, NULL, NULL, NULL, NULL);
     put_values(&t, c->out, out);
     put_values(&t, c->lse, lse);
-    reference(c, trial_value(&t, c->qkv), memory, NULL, NULL, trial_value(&t, c->dout), trial_value(&t, c->out), dqkv, dmemory);
+    reference(c, trial_value(&t, c->qkv), memory, NULL, NULL, trial_value(&t, c->dout), trial_value(&t, c->out), dqkv,
+              dmemory);
     shift(&t, c->shifted, (const int[]){c->qkv, c->memory, c->out, c->dout, c->dqkv, c->dmemory}, 6);
     trial_run(&t, backward, c);
     free(out);

@@ -12,7 +12,8 @@ const char *device_missing(void);
 const char *device_name(void);
 
 /* How often a trial runs; `chosen`: it is the one trial of its launcher and type that may be run again many times.
- * Emulated: once in each order of warps, or in the first $ELBO_TEST_REPEATS of them. Real: $ELBO_TEST_REPEATS times (3), chosen ones $ELBO_TEST_RERUNS times. */
+ * Emulated: once in each order of warps, or in the first $ELBO_TEST_REPEATS of them. Real: $ELBO_TEST_REPEATS times
+ * (3), chosen ones $ELBO_TEST_RERUNS times. */
 size_t device_runs(bool chosen);
 /* What a run of the trial differs in, in words for a message. */
 const char *device_difference(void);

@@ -1,4 +1,5 @@
-/* attention.cu: attention within ragged sentences with latent keys in front, both ways, of every shape and type; against double. */
+/* attention.cu: attention within ragged sentences with latent keys in front, both ways, of every shape and type;
+ * against double. */
 #include "kernels/attention.h"
 
 static void packed(void **state)
@@ -15,8 +16,8 @@ static void packed(void **state)
             }
 }
 
-/* Rows shorter than what lies behind them in shared memory; the last widths of tensor cores, the one behind them, the last of all,
- * and one too many. */
+/* Rows shorter than what lies behind them in shared memory; the last widths of tensor cores, the one behind them, the
+ * last of all, and one too many. */
 static void widths_at_the_edge(void **state)
 {
     static const size_t widths[] = {1, 2, 112, 128, 144, 256};
@@ -24,22 +25,25 @@ static void widths_at_the_edge(void **state)
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
             struct context c = {0};
-            struct shape shape = {.sentences = 2, .longest = 5, .heads = 2, .kv_heads = 1, .width = widths[i], .memory = 1};
+            struct shape shape = {
+                .sentences = 2, .longest = 5, .heads = 2, .kv_heads = 1, .width = widths[i], .memory = 1};
             trial_sentences(&c.s, shape.sentences, shape.longest, widths[i]);
             try_sentences(&c, (enum kernel_type)type, &shape, c.s.longest, true, i % 2, 3, 0);
         }
-    const struct kernel_attention wide = {.sentences = 1, .tokens = 1, .longest = 1, .heads = 1, .kv_heads = 1, .head_width = 257};
+    const struct kernel_attention wide = {
+        .sentences = 1, .tokens = 1, .longest = 1, .heads = 1, .kv_heads = 1, .head_width = 257};
     const bool add[2] = {false, false};
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++) {
-        assert_int_not_equal(attention_forward_cuda(NULL, NULL, NULL, NULL, NULL, &wide, (enum kernel_type)type, NULL), 0);
+        assert_int_not_equal(attention_forward_cuda(NULL, NULL, NULL, NULL, NULL, &wide, (enum kernel_type)type, NULL),
+                             0);
         assert_int_not_equal(attention_backward_cuda(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, &wide, add,
                                                      (enum kernel_type)type, NULL),
                              0);
     }
 }
 
-/* Lengths and latent keys around the edges of octets, tiles, what is in shared memory at a time, and blocks; widths around those
- * for which kernels are made. */
+/* Lengths and latent keys around the edges of octets, tiles, what is in shared memory at a time, and blocks; widths
+ * around those for which kernels are made. */
 static const struct {
     size_t heads, kv_heads, width, memory, lengths[8];
 } tiled[] = {
@@ -62,7 +66,8 @@ static const struct {
 static struct shape tiled_of(struct sentences *s, size_t i)
 {
     sentences_of(s, tiled[i].lengths, sizeof tiled->lengths / sizeof *tiled->lengths);
-    return (struct shape){.heads = tiled[i].heads, .kv_heads = tiled[i].kv_heads, .width = tiled[i].width, .memory = tiled[i].memory};
+    return (struct shape){
+        .heads = tiled[i].heads, .kv_heads = tiled[i].kv_heads, .width = tiled[i].width, .memory = tiled[i].memory};
 }
 
 static void tile_edges(void **state)
@@ -73,8 +78,8 @@ static void tile_edges(void **state)
             for (int causal = 0; causal < 2; causal++) {
                 struct context c = {0};
                 struct shape shape = tiled_of(&c.s, i);
-                try_sentences(&c, (enum kernel_type)type, &shape, c.s.longest, causal, (i + (size_t)causal) % 2, i % 4 == 1 ? 2u : 3u,
-                              i % 3 == 2 ? 5 : 0);
+                try_sentences(&c, (enum kernel_type)type, &shape, c.s.longest, causal, (i + (size_t)causal) % 2,
+                              i % 4 == 1 ? 2u : 3u, i % 3 == 2 ? 5 : 0);
             }
 }
 
@@ -110,7 +115,8 @@ static void nothing_to_attend(void **state)
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (unsigned option = 0; option < 8; option++) {
             struct context c = {.s.sentences = 3};
-            struct shape shape = {.sentences = 3, .heads = 2, .kv_heads = 1, .width = option & 2 ? 16 : 12, .memory = option & 4 ? 2 : 0};
+            struct shape shape = {
+                .sentences = 3, .heads = 2, .kv_heads = 1, .width = option & 2 ? 16 : 12, .memory = option & 4 ? 2 : 0};
             try_sentences(&c, (enum kernel_type)type, &shape, 0, option & 1, false, 3, 0);
         }
 }

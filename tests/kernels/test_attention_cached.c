@@ -13,19 +13,28 @@ static void try_cached(enum kernel_type type, const struct shape *shape, size_t 
 {
     struct trial t;
     struct context c = {.room = room, .memory = -1, .history = -1};
-    size_t R = shape->sentences, H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W, kvw = Hk * W;
+    size_t R = shape->sentences, H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W,
+           kvw = Hk * W;
     int32_t *position = calloc(R, sizeof *position);
     int32_t *history = calloc(R * room + 1, sizeof *history); /* any row's earlier positions may lie in any row */
     for (size_t r = 0; r < R; r++) position[r] = (int32_t)(r == 0 ? room - 1 : r * 3 % room);
     for (size_t i = 0; i < R * room; i++) {
         size_t r = i / room, j = i % room, from = (r * 7 + j * 5) % R;
-        history[i] = (int32_t)(moved && (int32_t)j != position[from] ? from : r); /* a place that is written now belongs to its row */
+        history[i] =
+            (int32_t)(moved && (int32_t)j != position[from] ? from
+                                                            : r); /* a place that is written now belongs to its row */
     }
-    trial_begin(&t, type, "cached attention, %zu rows of %zu, %zu/%zu heads of %zu, memory %zu%s%s", R, room, H, Hk, W, shape->memory,
-                moved ? ", moved" : "", shifted ? ", shifted" : "");
+    trial_begin(&t, type, "cached attention, %zu rows of %zu, %zu/%zu heads of %zu, memory %zu%s%s", R, room, H, Hk, W,
+                shape->memory, moved ? ", moved" : "", shifted ? ", shifted" : "");
     enum array_type T = trial_t(&t);
-    c.shape = (struct kernel_attention){.sentences = R, .tokens = R, .longest = 1, .heads = H, .kv_heads = Hk,
-                                        .head_width = W, .memory = shape->memory, .causal = true};
+    c.shape = (struct kernel_attention){.sentences = R,
+                                        .tokens = R,
+                                        .longest = 1,
+                                        .heads = H,
+                                        .kv_heads = Hk,
+                                        .head_width = W,
+                                        .memory = shape->memory,
+                                        .causal = true};
     c.qkv = trial_normal(&t, T, R * row, 0, 1);
     c.cache = trial_normal(&t, T, R * room * 2 * kvw, 0, 1);
     c.position = trial_integers(&t, position, R);
@@ -37,16 +46,20 @@ static void try_cached(enum kernel_type type, const struct shape *shape, size_t 
         struct context one = {.shape = c.shape};
         size_t length = (size_t)position[r] + 1;
         double *qkv = calloc(length * row, sizeof *qkv), *all = calloc(length * H * W, sizeof *all);
-        memcpy(cache + r * room * 2 * kvw, trial_value(&t, c.cache) + r * room * 2 * kvw, room * 2 * kvw * sizeof *cache);
-        memcpy(cache + (r * room + length - 1) * 2 * kvw, trial_value(&t, c.qkv) + r * row + H * W, 2 * kvw * sizeof *cache);
+        memcpy(cache + r * room * 2 * kvw, trial_value(&t, c.cache) + r * room * 2 * kvw,
+               room * 2 * kvw * sizeof *cache);
+        memcpy(cache + (r * room + length - 1) * 2 * kvw, trial_value(&t, c.qkv) + r * row + H * W,
+               2 * kvw * sizeof *cache);
         for (size_t j = 0; j < length; j++) {
             size_t from = j + 1 < length ? (size_t)history[r * room + j] : r;
-            memcpy(qkv + j * row + H * W, (from == r ? cache : trial_value(&t, c.cache)) + (from * room + j) * 2 * kvw, 2 * kvw * sizeof *qkv);
+            memcpy(qkv + j * row + H * W, (from == r ? cache : trial_value(&t, c.cache)) + (from * room + j) * 2 * kvw,
+                   2 * kvw * sizeof *qkv);
         }
         memcpy(qkv + (length - 1) * row, trial_value(&t, c.qkv) + r * row, H * W * sizeof *qkv);
-        one.s = (struct sentences){.sentences = 1, .tokens = length, .longest = length, .offsets = {0, (int32_t)length}};
-        reference(&one, qkv, shape->memory ? trial_value(&t, c.memory) + r * shape->memory * 2 * kvw : NULL, all, NULL, NULL,
-                  NULL, NULL, NULL);
+        one.s =
+            (struct sentences){.sentences = 1, .tokens = length, .longest = length, .offsets = {0, (int32_t)length}};
+        reference(&one, qkv, shape->memory ? trial_value(&t, c.memory) + r * shape->memory * 2 * kvw : NULL, all, NULL,
+                  NULL, NULL, NULL, NULL);
         memcpy(out + r * H * W, all + (length - 1) * H * W, H * W * sizeof *out);
         free(qkv);
         free(all);

@@ -8,7 +8,8 @@ static void check_fused(bool fused)
     if (kernel) assert_string_equal(kernel, fused ? "attention_backward_mma_kernel" : "attention_dq_mma_kernel");
 }
 
-/* Tensor cores: lengths around the edges of their steps, by the launch for short sentences and by that for long ones. */
+/* Tensor cores: lengths around the edges of their steps, by the launch for short sentences and by that for long ones.
+ */
 static void tensor_cores(void **state)
 {
     static const struct {
@@ -42,12 +43,16 @@ static void tensor_cores(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int causal = 0; causal < 2; causal++)
             for (int many = 0; many < 2; many++) {
-                struct shape shape = {.heads = cases[i].heads, .kv_heads = cases[i].kv_heads, .width = cases[i].width, .memory = cases[i].memory};
+                struct shape shape = {.heads = cases[i].heads,
+                                      .kv_heads = cases[i].kv_heads,
+                                      .width = cases[i].width,
+                                      .memory = cases[i].memory};
                 struct context c = {0};
                 sentences_of(&c.s, cases[i].lengths, sizeof cases->lengths / sizeof *cases->lengths);
                 size_t longest = many ? 600 : c.s.longest ? c.s.longest + i % 3 * 20 : 0;
                 unsigned wanted = i % 4 == 1 ? 2u - (unsigned)causal : 3u;
-                try_sentences(&c, KERNEL_BF16, &shape, longest, causal, (i + (size_t)causal) % 2, wanted, many == causal ? 5 : 0);
+                try_sentences(&c, KERNEL_BF16, &shape, longest, causal, (i + (size_t)causal) % 2, wanted,
+                              many == causal ? 5 : 0);
                 if (c.s.tokens && wanted & 1) check_fused(longest + shape.memory <= (shape.width > 64 ? 128 : 256));
             }
     assert_int_equal(device_bank_conflicts(), 0);
@@ -75,12 +80,19 @@ static void little_shared_memory(void **state)
 /* More parts of keys than a grid has rows: refused, and nothing else is launched. */
 static void too_many_keys(void **state)
 {
-    const struct kernel_attention shape = {.sentences = 1, .tokens = 1, .longest = 1, .heads = 1, .kv_heads = 1, .head_width = 16,
+    const struct kernel_attention shape = {.sentences = 1,
+                                           .tokens = 1,
+                                           .longest = 1,
+                                           .heads = 1,
+                                           .kv_heads = 1,
+                                           .head_width = 16,
                                            .memory = (size_t)1 << 25};
     const bool add[2] = {false, false};
     void *const some = (void *)4096; /* never looked at */
     (void)state;
-    assert_int_not_equal(attention_backward_cuda(some, some, some, some, some, some, some, some, some, &shape, add, KERNEL_BF16, NULL), 0);
+    assert_int_not_equal(
+        attention_backward_cuda(some, some, some, some, some, some, some, some, some, &shape, add, KERNEL_BF16, NULL),
+        0);
 }
 
 TRIAL_MAIN(cmocka_unit_test(tensor_cores), cmocka_unit_test(little_shared_memory), cmocka_unit_test(too_many_keys))

@@ -9,7 +9,8 @@ static int rotary(const struct trial *t, const void *context)
 }
 
 /* `copied` columns lie behind those that are rotated. */
-static void try_rotary(enum kernel_type type, const struct shape *shape, size_t copied, int direction, bool add, int shifted)
+static void try_rotary(enum kernel_type type, const struct shape *shape, size_t copied, int direction, bool add,
+                       int shifted)
 {
     struct trial t;
     struct context c = {.add = {add}, .direction = direction};
@@ -19,8 +20,8 @@ static void try_rotary(enum kernel_type type, const struct shape *shape, size_t 
     c.rotated_heads = shape->heads + shape->kv_heads;
     c.width = c.rotated_heads * W + copied;
     c.shape.head_width = W;
-    trial_begin(&t, type, "rotary %zu x %zu, %zu heads of %zu%s%s", c.s.tokens, c.width, c.rotated_heads, W, add ? ", add" : "",
-                shifted ? ", shifted" : "");
+    trial_begin(&t, type, "rotary %zu x %zu, %zu heads of %zu%s%s", c.s.tokens, c.width, c.rotated_heads, W,
+                add ? ", add" : "", shifted ? ", shifted" : "");
     c.qkv = trial_normal(&t, trial_t(&t), c.s.tokens * c.width, 0, 1);
     c.position = trial_integers(&t, c.s.position, c.s.tokens);
     c.out = trial_sum(&t, trial_t(&t), c.s.tokens * c.width, add);
@@ -56,8 +57,10 @@ static void rotated_at_the_edge(void **state)
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (int add = 0; add < 2; add++) {
-            for (size_t i = 0; i < 4; i++) try_rotary((enum kernel_type)type, &shape, (const size_t[]){0, 3, 8, 32}[i], 1, add, 0);
-            for (int shifted = 1; shifted <= 2; shifted++) try_rotary((enum kernel_type)type, &shape, 64, -1, add, shifted);
+            for (size_t i = 0; i < 4; i++)
+                try_rotary((enum kernel_type)type, &shape, (const size_t[]){0, 3, 8, 32}[i], 1, add, 0);
+            for (int shifted = 1; shifted <= 2; shifted++)
+                try_rotary((enum kernel_type)type, &shape, 64, -1, add, shifted);
         }
 }
 

@@ -27,11 +27,14 @@ LAUNCH(gelu_backward, gelu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), 
 LAUNCH(swiglu, swiglu_forward_cuda(at(t, c->y), at(t, c->a), c->rows, c->width, t->type, NULL))
 LAUNCH(swiglu_backward,
        swiglu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
-LAUNCH(dropout, dropout_cuda(at(t, c->y), at(t, c->a),
-                             &(struct kernel_dropout){at(t, c->b), at(t, c->c), at(t, c->d), c->threshold, c->scale,
-                                                      {TRIAL_PURPOSE, at(t, c->header)}},
-                             c->rows, c->width, c->add, t->type, NULL))
-LAUNCH(bias_backward, bias_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
+LAUNCH(
+    dropout,
+    dropout_cuda(at(t, c->y), at(t, c->a),
+                 &(struct kernel_dropout){
+                     at(t, c->b), at(t, c->c), at(t, c->d), c->threshold, c->scale, {TRIAL_PURPOSE, at(t, c->header)}},
+                 c->rows, c->width, c->add, t->type, NULL))
+LAUNCH(bias_backward,
+       bias_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
 
 static const size_t counts[][1] = {{0}, {1}, {7}, {256}, {1000}, {2048}, {4099}};
 static const size_t rows_widths[][2] = {{0, 9}, {1, 1}, {3, 5}, {64, 17}, {65, 64}, {130, 33}, {7, 520}};
@@ -87,7 +90,8 @@ static void try_flat(enum kernel_type type, size_t n, bool option)
         c.a = trial_normal(&t, from ? ARRAY_BF16 : ARRAY_F32, n, 0, 10);
         c.y = trial_sum(&t, trial_t(&t), n, option);
         y = trial_expect(&t, c.y);
-        for (size_t i = 0; i < n; i++) y[i] = option ? trial_value(&t, c.a)[i] : trial_round(trial_value(&t, c.a)[i], trial_t(&t));
+        for (size_t i = 0; i < n; i++)
+            y[i] = option ? trial_value(&t, c.a)[i] : trial_round(trial_value(&t, c.a)[i], trial_t(&t));
         if (!option) t.tolerance = 0; /* one rounding: exactly the same */
         trial_run(&t, launch_add, &c);
     }
@@ -210,7 +214,8 @@ static void try_dropout(enum kernel_type type, size_t count, size_t longest, siz
         uint64_t sample = (uint64_t)trial_value(&t, c.d)[s.sentence[i / width]];
         uint64_t coordinate = (uint64_t)s.position[i / width] * width + i % width;
         struct noise_key key = noise_key(TRIAL_SEED, TRIAL_PURPOSE, TRIAL_STEP);
-        if (noise_bits(key, sample, TRIAL_DRAW, coordinate) >= c.threshold) y[i] = trial_value(&t, c.a)[i] * (double)c.scale;
+        if (noise_bits(key, sample, TRIAL_DRAW, coordinate) >= c.threshold)
+            y[i] = trial_value(&t, c.a)[i] * (double)c.scale;
     }
     trial_run(&t, launch_dropout, &c);
 }

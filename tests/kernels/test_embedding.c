@@ -19,8 +19,8 @@ static int forward(const struct trial *t, const void *context)
 static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return embedding_backward_cuda(at(t, c->y), at(t, c->parts), at(t, c->values), at(t, c->ids), at(t, c->order), c->rows, c->table,
-                                   c->width, c->add, t->type, NULL);
+    return embedding_backward_cuda(at(t, c->y), at(t, c->parts), at(t, c->values), at(t, c->ids), at(t, c->order),
+                                   c->rows, c->table, c->width, c->add, t->type, NULL);
 }
 
 static void draw(int32_t *ids, int32_t *order, size_t rows, size_t table)

@@ -23,7 +23,8 @@ static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     return latent_backward_cuda(at(t, c->dstats), at(t, c->dz), at(t, c->dkl), at(t, c->stats), at(t, c->sample),
-                                c->sentences, c->width, c->sample_z, c->add, (struct kernel_noise){TRIAL_PURPOSE, at(t, c->header)}, NULL);
+                                c->sentences, c->width, c->sample_z, c->add,
+                                (struct kernel_noise){TRIAL_PURPOSE, at(t, c->header)}, NULL);
 }
 
 static int moments(const struct trial *t, const void *context)
@@ -44,12 +45,7 @@ static double noise_at(const struct context *c, const struct trial *t, size_t s,
 static void try(size_t sentences, size_t width, bool sample_z, bool add, unsigned given)
 {
     struct trial t;
-    struct context c = {.sentences = sentences,
-                        .width = width,
-                        .sample_z = sample_z,
-                        .add = add,
-                        .dz = -1,
-                        .dkl = -1};
+    struct context c = {.sentences = sentences, .width = width, .sample_z = sample_z, .add = add, .dz = -1, .dkl = -1};
     trial_begin(&t, KERNEL_F32, "latent %zu x %zu%s", sentences, width, sample_z ? "" : ", z = mu");
     c.stats = trial_normal(&t, ARRAY_F32, sentences * 2 * width, -0.2, 1);
     c.sample = trial_samples(&t, sentences);

@@ -21,15 +21,15 @@ static int softmax(const struct trial *t, const void *context)
 static int elbo(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return elbo_forward_cuda(at(t, c->parts), at(t, c->kl_dim), at(t, c->nll), at(t, c->kl), at(t, c->weights), at(t, c->header),
-                             c->width, c->groups, c->free_nats, NULL);
+    return elbo_forward_cuda(at(t, c->parts), at(t, c->kl_dim), at(t, c->nll), at(t, c->kl), at(t, c->weights),
+                             at(t, c->header), c->width, c->groups, c->free_nats, NULL);
 }
 
 static int elbo_backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return elbo_backward_cuda(at(t, c->dnll), at(t, c->dkl), at(t, c->kl), at(t, c->weights), at(t, c->header), c->tokens, c->sentences,
-                              c->width, c->groups, c->free_nats, NULL);
+    return elbo_backward_cuda(at(t, c->dnll), at(t, c->dkl), at(t, c->kl), at(t, c->weights), at(t, c->header),
+                              c->tokens, c->sentences, c->width, c->groups, c->free_nats, NULL);
 }
 
 /* Columns from `from` on are higher by `step`: -INFINITY takes the columns in front of it out. */
@@ -40,20 +40,25 @@ static void raise_columns(struct trial *t, int array, size_t stride, size_t from
         if ((i % stride < from) != (isinf(step) != 0)) continue;
         float v = (float)trial_round(isinf(step) ? step : a->value[i] + step, a->type);
         a->value[i] = (double)v;
-        if (a->type == ARRAY_F32) memcpy((float *)a->initial + i, &v, sizeof v);
-        else memcpy((uint16_t *)a->initial + i, (char *)&v + 2, 2); /* exact: it was rounded */
+        if (a->type == ARRAY_F32)
+            memcpy((float *)a->initial + i, &v, sizeof v);
+        else
+            memcpy((uint16_t *)a->initial + i, (char *)&v + 2, 2); /* exact: it was rounded */
     }
 }
 
-static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, size_t stride, bool gradient, double level,
-                        double step, bool shifted)
+static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, size_t stride, bool gradient,
+                        double level, double step, bool shifted)
 {
     struct trial t;
     struct context c = {.rows = rows, .vocabulary = vocabulary, .stride = stride, .dnll = -1};
     uint64_t seed = rows;
     int32_t *labels = calloc(rows, sizeof *labels);
     for (size_t r = 0; r < rows; r++)
-        labels[r] = r % 7 == 2 ? -1 - (int32_t)r : (int32_t)(r == 0 ? vocabulary - 1 : r == 1 ? 0 : trial_random(&seed) % vocabulary);
+        labels[r] = r % 7 == 2 ? -1 - (int32_t)r
+                               : (int32_t)(r == 0   ? vocabulary - 1
+                                           : r == 1 ? 0
+                                                    : trial_random(&seed) % vocabulary);
     for (size_t r = 0; r < rows && isinf(step); r++)
         if (labels[r] >= 0) labels[r] = (int32_t)(vocabulary - 1 - r % 2); /* a column that is there */
     trial_begin(&t, type, "softmax loss %zu x %zu of %zu%s around %g, step %g%s", rows, vocabulary, stride,
@@ -82,7 +87,8 @@ static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, s
 
 static void softmax_matches(void **state)
 {
-    static const size_t given[][2] = {{1, 2}, {3, 31}, {7, 257}, {2, 1000}, {33, 65}, {4, 4097}, {2, 27000}, {2, 58300}, {0, 9}};
+    static const size_t given[][2] = {{1, 2},    {3, 31},    {7, 257},   {2, 1000}, {33, 65},
+                                      {4, 4097}, {2, 27000}, {2, 58300}, {0, 9}};
     static const struct sweep shapes = SWEEP(given, 40000, 1025, 1025);
     (void)state;
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
@@ -97,8 +103,8 @@ static void softmax_matches(void **state)
         }
 }
 
-/* A thread's later logit is far above or below its earlier ones, beyond where exp over- or underflows; or the first half of the
- * columns is not there at all. A thread comes again to a row that is wider than the block is in packs. */
+/* A thread's later logit is far above or below its earlier ones, beyond where exp over- or underflows; or the first
+ * half of the columns is not there at all. A thread comes again to a row that is wider than the block is in packs. */
 static void softmax_of_steps(void **state)
 {
     static const double steps[] = {-200, -95, 95, 200, -INFINITY};
@@ -107,7 +113,8 @@ static void softmax_of_steps(void **state)
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
             for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-                try_softmax((enum kernel_type)type, 4, widths[w], (widths[w] + 127) / 128 * 128, true, 0, steps[i], false);
+                try_softmax((enum kernel_type)type, 4, widths[w], (widths[w] + 127) / 128 * 128, true, 0, steps[i],
+                            false);
                 try_softmax((enum kernel_type)type, 3, widths[w] + 1, widths[w] + 1, i % 2, 0, steps[i], false);
             }
 }
@@ -132,9 +139,16 @@ static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t group
 {
     struct trial t;
     bool with_kl = !(how & NO_KL), with_dnll = !(how & NO_DNLL);
-    size_t counted = how & NO_SENTENCE ? 0 : sentences - sentences / 5, true_tokens = tokens - tokens / 7; /* behind is padding */
-    struct context c = {.tokens = tokens, .sentences = sentences, .width = width, .groups = groups,
-                        .free_nats = (float)nats, .kl = -1, .kl_dim = -1, .dkl = -1};
+    size_t counted = how & NO_SENTENCE ? 0 : sentences - sentences / 5,
+           true_tokens = tokens - tokens / 7; /* behind is padding */
+    struct context c = {.tokens = tokens,
+                        .sentences = sentences,
+                        .width = width,
+                        .groups = groups,
+                        .free_nats = (float)nats,
+                        .kl = -1,
+                        .kl_dim = -1,
+                        .dkl = -1};
     trial_begin(&t, KERNEL_F32, "elbo %zu tokens, %zu x %zu in %zu groups%s", tokens, sentences, width, groups,
                 with_kl ? "" : ", no kl");
     c.nll = trial_normal(&t, ARRAY_F32, tokens, 4, 1);
@@ -157,8 +171,8 @@ static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t group
     parts[0] = trial_value(&t, c.weights)[0] * parts[1] + trial_value(&t, c.weights)[1] * parts[3];
     trial_run(&t, elbo, &c);
 
-    trial_begin(&t, KERNEL_F32, "elbo backward %zu tokens, %zu x %zu in %zu groups%s%s", tokens, sentences, width, groups,
-                with_kl ? "" : ", no kl", with_dnll ? "" : ", no dnll");
+    trial_begin(&t, KERNEL_F32, "elbo backward %zu tokens, %zu x %zu in %zu groups%s%s", tokens, sentences, width,
+                groups, with_kl ? "" : ", no kl", with_dnll ? "" : ", no dnll");
     if (with_kl) c.kl = kl_of(&t, &c, how);
     c.weights = trial_normal(&t, ARRAY_F32, 2, 0.5, 0.2);
     c.header = trial_header(&t, true_tokens, counted);
@@ -178,21 +192,22 @@ static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t group
 
 static void elbo_matches(void **state)
 {
-    static const size_t given[][4] = {{1, 1, 1, 1},     {10, 3, 8, 8},      {300, 17, 33, 1}, {1000, 40, 32, 4},
-                                      {257, 5, 300, 1}, {3, 2, 64, 64},     {600, 4, 1, 1},   {2, 9, 12, 3}};
+    static const size_t given[][4] = {{1, 1, 1, 1},     {10, 3, 8, 8},  {300, 17, 33, 1}, {1000, 40, 32, 4},
+                                      {257, 5, 300, 1}, {3, 2, 64, 64}, {600, 4, 1, 1},   {2, 9, 12, 3}};
     static const struct sweep shapes = SWEEP(given, 100000, 1025, 129, 64, 7);
     (void)state;
     for (size_t i = 0; i < sweep_count(&shapes); i++) {
         size_t n[4];
         sweep_shape(n, &shapes, i);
         if (i >= sizeof given / sizeof *given) n[2] *= n[3]; /* whole groups */
-        double nats = i ? 0.5 * (double)(n[2] / n[3]) : 0;  /* about the mean: some groups lie above it, some below */
+        double nats = i ? 0.5 * (double)(n[2] / n[3]) : 0;   /* about the mean: some groups lie above it, some below */
         try_elbo(n[0], n[1], n[2], n[3], nats, 0);
         try_elbo(n[0], n[1], n[2], n[3], nats, NO_DNLL);
     }
 }
 
-/* What may be missing: the KL though there is a width (or groups), tokens, gradients that are not wanted, every sentence. */
+/* What may be missing: the KL though there is a width (or groups), tokens, gradients that are not wanted, every
+ * sentence. */
 static void elbo_without(void **state)
 {
     (void)state;

@@ -9,7 +9,8 @@ struct context {
     size_t rows, width;
     bool rms, add[NORM_GRADIENTS], drops;
     uint32_t threshold;
-    int y, sum, stats, x, residual, gamma, beta, dinput, dgamma, dbeta, dx, scratch, dy, dsum, sentence, position, sample, header;
+    int y, sum, stats, x, residual, gamma, beta, dinput, dgamma, dbeta, dx, scratch, dy, dsum, sentence, position,
+        sample, header;
 };
 
 enum { SENTENCE_ROWS = 5, FIRST_POSITION = 3 };
@@ -65,17 +66,18 @@ static int forward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     struct kernel_dropout d = dropout_of(t, c);
-    return norm_forward_cuda(at(t, c->y), at(t, c->sum), at(t, c->stats), at(t, c->x), c->drops ? &d : NULL, at(t, c->residual),
-                             at(t, c->gamma), at(t, c->beta), c->rows, c->width, c->rms, t->type, NULL);
+    return norm_forward_cuda(at(t, c->y), at(t, c->sum), at(t, c->stats), at(t, c->x), c->drops ? &d : NULL,
+                             at(t, c->residual), at(t, c->gamma), at(t, c->beta), c->rows, c->width, c->rms, t->type,
+                             NULL);
 }
 
 static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     struct kernel_dropout d = dropout_of(t, c);
-    return norm_backward_cuda(at(t, c->dinput), at(t, c->dgamma), at(t, c->dbeta), at(t, c->dx), at(t, c->scratch), at(t, c->dy),
-                              at(t, c->dsum), at(t, c->x), at(t, c->gamma), at(t, c->stats), c->drops ? &d : NULL, c->rows,
-                              c->width, c->rms, c->add, t->type, NULL);
+    return norm_backward_cuda(at(t, c->dinput), at(t, c->dgamma), at(t, c->dbeta), at(t, c->dx), at(t, c->scratch),
+                              at(t, c->dy), at(t, c->dsum), at(t, c->x), at(t, c->gamma), at(t, c->stats),
+                              c->drops ? &d : NULL, c->rows, c->width, c->rms, c->add, t->type, NULL);
 }
 
 static void moments(const double *s, size_t width, bool rms, double *mean, double *scale)
@@ -87,8 +89,18 @@ static void moments(const double *s, size_t width, bool rms, double *mean, doubl
     *scale = 1 / sqrt(square + 1e-5);
 }
 
-static const struct context nothing = {.residual = -1, .sum = -1, .beta = -1, .dinput = -1, .dgamma = -1, .dbeta = -1, .dx = -1,
-                                       .dsum = -1, .sentence = -1, .position = -1, .sample = -1, .header = -1};
+static const struct context nothing = {.residual = -1,
+                                       .sum = -1,
+                                       .beta = -1,
+                                       .dinput = -1,
+                                       .dgamma = -1,
+                                       .dbeta = -1,
+                                       .dx = -1,
+                                       .dsum = -1,
+                                       .sentence = -1,
+                                       .position = -1,
+                                       .sample = -1,
+                                       .header = -1};
 
 /* Takes its alignment from the k-th array of those that are there. */
 static void shift_one(struct trial *t, const int *arrays, size_t count, size_t k)
@@ -99,15 +111,16 @@ static void shift_one(struct trial *t, const int *arrays, size_t count, size_t k
 /* shifted: which array is not aligned; NONE of them. */
 enum { NONE = 99 };
 
-static void try_forward(enum kernel_type type, size_t rows, size_t width, bool rms, bool residual, bool drops, size_t shifted)
+static void try_forward(enum kernel_type type, size_t rows, size_t width, bool rms, bool residual, bool drops,
+                        size_t shifted)
 {
     struct trial t;
     struct context c = nothing;
     c.rows = rows;
     c.width = width;
     c.rms = rms;
-    trial_begin(&t, type, "norm forward %zu x %zu%s%s%s%s", rows, width, rms ? ", rms" : "", residual ? ", residual" : "",
-                drops ? ", dropout" : "", shifted == NONE ? "" : ", unaligned");
+    trial_begin(&t, type, "norm forward %zu x %zu%s%s%s%s", rows, width, rms ? ", rms" : "",
+                residual ? ", residual" : "", drops ? ", dropout" : "", shifted == NONE ? "" : ", unaligned");
     if (drops) drop(&t, &c);
     enum array_type T = trial_t(&t);
     c.x = trial_normal(&t, T, rows * width, 0.3, 1);
@@ -131,8 +144,8 @@ static void try_forward(enum kernel_type type, size_t rows, size_t width, bool r
         }
         moments(s, width, rms, &mean, &scale);
         for (size_t i = 0; i < width; i++)
-            y[r * width + i] = (s[i] - mean) * scale * trial_value(&t, c.gamma)[i] +
-                               (rms ? 0 : trial_value(&t, c.beta)[i]);
+            y[r * width + i] =
+                (s[i] - mean) * scale * trial_value(&t, c.gamma)[i] + (rms ? 0 : trial_value(&t, c.beta)[i]);
         stats[2 * r] = mean;
         stats[2 * r + 1] = scale;
     }
@@ -141,10 +154,12 @@ static void try_forward(enum kernel_type type, size_t rows, size_t width, bool r
     trial_run(&t, forward, &c);
 }
 
-/* wanted: bit k, gradient k; that of NORM_DX drops. DROPPED: dropout is given though the gradient through it is not wanted. */
+/* wanted: bit k, gradient k; that of NORM_DX drops. DROPPED: dropout is given though the gradient through it is not
+ * wanted. */
 enum { DROPPED = 16 };
 
-static void try_backward(enum kernel_type type, size_t rows, size_t width, bool rms, bool dsum, bool add, unsigned wanted, size_t shifted)
+static void try_backward(enum kernel_type type, size_t rows, size_t width, bool rms, bool dsum, bool add,
+                         unsigned wanted, size_t shifted)
 {
     struct trial t;
     struct context c = nothing;
@@ -203,8 +218,8 @@ static void try_backward(enum kernel_type type, size_t rows, size_t width, bool 
     trial_run(&t, backward, &c);
 }
 
-static const size_t given[][2] = {{1, 16},   {1, 33},    {5, 64},   {17, 300}, {33, 257}, {65, 31},
-                                   {3, 1030}, {2100, 16}, {37, 768}, {5, 1024}, {3, 3848}, {2, 7680}, {0, 40}};
+static const size_t given[][2] = {{1, 16},    {1, 33},   {5, 64},   {17, 300}, {33, 257}, {65, 31}, {3, 1030},
+                                  {2100, 16}, {37, 768}, {5, 1024}, {3, 3848}, {2, 7680}, {0, 40}};
 static const struct sweep shapes = SWEEP(given, 40000, 1025, 1025);
 
 static void forward_matches(void **state)
@@ -255,4 +270,5 @@ static void scratch(void **state)
     assert_int_equal(norm_scratch_floats(1000000, 16), norm_scratch_floats(1000001, 16));
 }
 
-TRIAL_MAIN(cmocka_unit_test(forward_matches), cmocka_unit_test(backward_matches), cmocka_unit_test(unaligned), cmocka_unit_test(scratch))
+TRIAL_MAIN(cmocka_unit_test(forward_matches), cmocka_unit_test(backward_matches), cmocka_unit_test(unaligned),
+           cmocka_unit_test(scratch))

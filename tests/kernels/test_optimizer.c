@@ -9,7 +9,21 @@
 #include <string.h>
 
 /* of ops/ops.h; 1 - beta is a scalar of its own, and the trials give it another value, so that a kernel must read it */
-enum { RATE, SCALE, DECAY, BETA1, ONE_MINUS_BETA1, BETA2, ONE_MINUS_BETA2, EPSILON, CORRECTION1, CORRECTION2, MOMENTUM, APPLY, SCALARS };
+enum {
+    RATE,
+    SCALE,
+    DECAY,
+    BETA1,
+    ONE_MINUS_BETA1,
+    BETA2,
+    ONE_MINUS_BETA2,
+    EPSILON,
+    CORRECTION1,
+    CORRECTION2,
+    MOMENTUM,
+    APPLY,
+    SCALARS
+};
 enum { APPLIED, NORM, FINITE, CONTROL };
 
 struct context {
@@ -57,8 +71,8 @@ static int guard(const struct trial *t, const void *context)
     const struct context *c = context;
     const float *norms[KERNEL_MOST_NORMS];
     for (size_t k = 0; k < c->norms; k++) norms[k] = at(t, c->records[k]);
-    return guard_cuda(at(t, c->scalars), at(t, c->control), at(t, c->loss), at(t, c->rows), at(t, c->settings), norms, c->norms,
-                      c->groups, NULL);
+    return guard_cuda(at(t, c->scalars), at(t, c->control), at(t, c->loss), at(t, c->rows), at(t, c->settings), norms,
+                      c->norms, c->groups, NULL);
 }
 
 static int floats(struct trial *t, const double *values, size_t count)
@@ -73,7 +87,8 @@ static int floats(struct trial *t, const double *values, size_t count)
 
 static int scalars_of(struct trial *t, bool apply)
 {
-    return floats(t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.9, 0.125, 0.99, 0.015, 1e-8, 1.25, 2.5, 0.8, apply}, SCALARS);
+    return floats(t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.9, 0.125, 0.99, 0.015, 1e-8, 1.25, 2.5, 0.8, apply},
+                  SCALARS);
 }
 
 static void absolute(struct trial *t, int array)
@@ -89,7 +104,8 @@ static void try(size_t count, bool working, bool is_sgd, int shifted)
 {
     struct trial t;
     struct context c = {.count = count, .working = -1};
-    trial_begin(&t, KERNEL_F32, "%s %zu%s%s", is_sgd ? "sgd" : "adamw", count, working ? ", working copy" : "", shifted < 0 ? "" : ", shifted");
+    trial_begin(&t, KERNEL_F32, "%s %zu%s%s", is_sgd ? "sgd" : "adamw", count, working ? ", working copy" : "",
+                shifted < 0 ? "" : ", shifted");
     c.weights = trial_normal(&t, ARRAY_F32, count, 0, 1);
     c.moment1 = trial_normal(&t, ARRAY_F32, count, 0, 1);
     c.moment2 = trial_normal(&t, ARRAY_F32, count, 0, 1);
@@ -120,8 +136,8 @@ static void try(size_t count, bool working, bool is_sgd, int shifted)
 
 /* ---- moments in bf16 ---- */
 
-/* Twelve significant bits: with betas of a half all products of the moments are exact, so each is one sum rounded to f32 in any
- * arithmetic, and what is stored of it can be said to the bit. */
+/* Twelve significant bits: with betas of a half all products of the moments are exact, so each is one sum rounded to
+ * f32 in any arithmetic, and what is stored of it can be said to the bit. */
 static void shorten(struct trial *t, int array)
 {
     struct array *a = &t->arrays[array];
@@ -140,8 +156,10 @@ static void all_equal(struct trial *t, int array, float value)
     struct array *a = &t->arrays[array];
     uint16_t narrow = bf16_nearest(value);
     for (size_t i = 0; i < a->count; i++) {
-        if (a->type == ARRAY_F32) memcpy((float *)a->initial + i, &value, sizeof value);
-        else memcpy((uint16_t *)a->initial + i, &narrow, sizeof narrow);
+        if (a->type == ARRAY_F32)
+            memcpy((float *)a->initial + i, &value, sizeof value);
+        else
+            memcpy((uint16_t *)a->initial + i, &narrow, sizeof narrow);
         a->value[i] = (double)value;
     }
 }
@@ -169,7 +187,8 @@ static void try_narrow(size_t count, size_t first, bool is_sgd, bool constant)
 {
     struct trial t;
     struct context c = {.count = count, .first = first, .working = -1};
-    trial_begin(&t, KERNEL_BF16, "%s %zu from %zu%s", is_sgd ? "sgd" : "adamw", count, first, constant ? ", all equal" : "");
+    trial_begin(&t, KERNEL_BF16, "%s %zu from %zu%s", is_sgd ? "sgd" : "adamw", count, first,
+                constant ? ", all equal" : "");
     c.weights = trial_normal(&t, ARRAY_F32, count, 0, 1);
     c.moment1 = trial_normal(&t, ARRAY_BF16, count, 0, 1);
     c.moment2 = trial_normal(&t, ARRAY_BF16, count, 0, 1);
@@ -194,7 +213,8 @@ static void try_narrow(size_t count, size_t first, bool is_sgd, bool constant)
         t.arrays[c.gradient].value[1] = (double)((float *)t.arrays[c.gradient].initial)[1];
         t.arrays[c.weights].skipped = 2;
     }
-    c.scalars = floats(&t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.5, 0.25, 0.5, 0.25, 1e-8, 1.25, 2.5, 0.5, true}, SCALARS);
+    c.scalars =
+        floats(&t, (const double[SCALARS]){1e-2, 0.5, 0.1, 0.5, 0.25, 0.5, 0.25, 1e-8, 1.25, 2.5, 0.5, true}, SCALARS);
     c.header = trial_header(&t, 0, 0);
     double *weights = trial_expect_new(&t, c.weights), *m1 = trial_expect_new(&t, c.moment1);
     double *m2 = is_sgd ? NULL : trial_expect_new(&t, c.moment2);
@@ -205,11 +225,13 @@ static void try_narrow(size_t count, size_t first, bool is_sgd, bool constant)
         uint64_t where = first + i;
         uint32_t word = noise_bits(key, where >> 34, TRIAL_DRAW, where & (((uint64_t)1 << 34) - 1));
         double g = trial_value(&t, c.gradient)[i] * s[SCALE], w = trial_value(&t, c.weights)[i];
-        m = is_sgd ? s[MOMENTUM] * trial_value(&t, c.moment1)[i] + g : s[BETA1] * trial_value(&t, c.moment1)[i] + s[ONE_MINUS_BETA1] * g;
+        m = is_sgd ? s[MOMENTUM] * trial_value(&t, c.moment1)[i] + g
+                   : s[BETA1] * trial_value(&t, c.moment1)[i] + s[ONE_MINUS_BETA1] * g;
         v = s[BETA2] * trial_value(&t, c.moment2)[i] + s[ONE_MINUS_BETA2] * g * g;
         m1[i] = stored(m, word);
         if (!is_sgd) m2[i] = stored(v, word >> 16);
-        weights[i] = w - s[RATE] * ((is_sgd ? m : m * s[CORRECTION1] / (sqrt(v * s[CORRECTION2]) + s[EPSILON])) + s[DECAY] * w);
+        weights[i] =
+            w - s[RATE] * ((is_sgd ? m : m * s[CORRECTION1] / (sqrt(v * s[CORRECTION2]) + s[EPSILON])) + s[DECAY] * w);
     }
     t.arrays[c.moment1].exact = t.arrays[c.moment2].exact = true;
     if (constant) unbiased(m1, count, m);
@@ -252,8 +274,9 @@ static void try_guard(size_t groups, size_t norms, bool before, double clip, boo
     struct context c = {.groups = groups, .norms = norms};
     size_t width = groups * SCALARS;
     double sum = 0;
-    trial_begin(&t, KERNEL_F32, "guard of %zu groups, %zu norms, clip %g%s%s%s", groups, norms, clip, before ? ", applied before" : "",
-                skip ? ", skip" : "", bad > 0 || !isfinite(loss) ? ", not finite" : "");
+    trial_begin(&t, KERNEL_F32, "guard of %zu groups, %zu norms, clip %g%s%s%s", groups, norms, clip,
+                before ? ", applied before" : "", skip ? ", skip" : "",
+                bad > 0 || !isfinite(loss) ? ", not finite" : "");
     for (size_t k = 0; k < norms; k++) {
         c.records[k] = floats(&t, (const double[2]){1.5 + (double)k, k + 1 == norms ? bad : 0}, 2);
         sum += trial_value(&t, c.records[k])[0];
@@ -338,7 +361,9 @@ static int pieces(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     int e = block_squares_cuda(at(t, c->sums), at(t, c->gradient), c->count, NULL);
-    return e ? e : combined_norm_cuda(at(t, c->record), at(t, c->scratch), at(t, c->sums), at(t, c->places), (c->count + 1023) / 1024, NULL);
+    return e ? e
+             : combined_norm_cuda(at(t, c->record), at(t, c->scratch), at(t, c->sums), at(t, c->places),
+                                  (c->count + 1023) / 1024, NULL);
 }
 
 /* At once; or from sums of blocks that were made in order, and are added from places in reverse. */
@@ -384,4 +409,5 @@ static void norm_matches(void **state)
     }
 }
 
-TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(narrow_moments_match), cmocka_unit_test(decisions_match), cmocka_unit_test(norm_matches))
+TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(narrow_moments_match), cmocka_unit_test(decisions_match),
+           cmocka_unit_test(norm_matches))

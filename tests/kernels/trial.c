@@ -174,7 +174,10 @@ int trial_samples(struct trial *t, size_t count)
 
 int trial_header(struct trial *t, size_t tokens, size_t sentences)
 {
-    struct kernel_header h = {.seed = TRIAL_SEED, .step = TRIAL_STEP, .draw = TRIAL_DRAW, .count = {[HEADER_DEC_TOKENS] = tokens, [HEADER_SENTENCES] = sentences}};
+    struct kernel_header h = {.seed = TRIAL_SEED,
+                              .step = TRIAL_STEP,
+                              .draw = TRIAL_DRAW,
+                              .count = {[HEADER_DEC_TOKENS] = tokens, [HEADER_SENTENCES] = sentences}};
     size_t words = sizeof h / sizeof h.seed;
     struct array *a = new_array(t, ARRAY_U64, words, true);
     memcpy(a->initial, &h, sizeof h);

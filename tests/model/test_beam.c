@@ -1,6 +1,6 @@
-/* Beam search against brute force: on a vocabulary of six tokens and sentences of at most four, a beam that holds every beginning
- * finds the best sentence of all, by log-probabilities that the whole model scores; narrower beams find what a naive search of
- * the same width finds; a sentence's result does not depend on the others. */
+/* Beam search against brute force: on a vocabulary of six tokens and sentences of at most four, a beam that holds every
+ * beginning finds the best sentence of all, by log-probabilities that the whole model scores; narrower beams find what
+ * a naive search of the same width finds; a sentence's result does not depend on the others. */
 #include <malloc.h>
 #include <math.h>
 #include <setjmp.h>
@@ -32,8 +32,14 @@ static void make(struct fixture *f, uint64_t seed, bool latent, size_t threads)
     elbo_error error = {0};
     struct backend *backend;
     struct stack_config stack = {.width = 8, .layers = 2, .heads = 2};
-    struct model_config c = {.encoder = stack, .decoder = stack, .latent = {.kind = latent ? LATENT_NORMAL : LATENT_NONE, .width = Z, .memory = 1, .sample = true},
-                             .share_embedding = true, .tie_output = false, .vocabulary = V, .positions = LONGEST + 2};
+    struct model_config c = {
+        .encoder = stack,
+        .decoder = stack,
+        .latent = {.kind = latent ? LATENT_NORMAL : LATENT_NONE, .width = Z, .memory = 1, .sample = true},
+        .share_embedding = true,
+        .tie_output = false,
+        .vocabulary = V,
+        .positions = LONGEST + 2};
     assert_int_equal(cpu_backend_create(&backend, threads, NULL, &error), ELBO_OK);
     if (model_create(&f->model, &c, backend, &error)) fail_msg("%s", error.message);
     assert_int_equal(model_initialize(&f->model, seed, &error), ELBO_OK);
@@ -89,7 +95,8 @@ static int likelier(const void *x, const void *y)
 /* The best sentence that a search of this width finds, naively: all continuations of all beginnings kept, sorted. */
 static struct beginning search(struct fixture *f, const float *z, size_t beam, double penalty, bool unknown)
 {
-    struct beginning best = {.log_p = -INFINITY}, *now = calloc(MOST, sizeof *now), *next = calloc(MOST * V, sizeof *next);
+    struct beginning best = {.log_p = -INFINITY}, *now = calloc(MOST, sizeof *now),
+                     *next = calloc(MOST * V, sizeof *next);
     double best_score = -INFINITY;
     size_t count = 1;
     now[0] = (struct beginning){0};
@@ -126,17 +133,21 @@ static void same(const struct elbo_ids *got, const struct beginning *wanted, con
     for (size_t i = 0; i < got->count && equal; i++) equal = got->ids[i] == wanted->tokens[i];
     if (equal) return;
     char text[256] = "";
-    for (size_t i = 0; i < got->count; i++) snprintf(text + strlen(text), sizeof text - strlen(text), " %u", got->ids[i]);
+    for (size_t i = 0; i < got->count; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), " %u", got->ids[i]);
     strcat(text, ", wanted");
-    for (size_t i = 0; i < wanted->count; i++) snprintf(text + strlen(text), sizeof text - strlen(text), " %u", wanted->tokens[i]);
+    for (size_t i = 0; i < wanted->count; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), " %u", wanted->tokens[i]);
     fail_msg("%s: found%s", what, text);
 }
 
-static void beams(struct elbo_ids *out, struct fixture *f, const float *z, size_t rows, size_t beam, double penalty, bool unknown)
+static void beams(struct elbo_ids *out, struct fixture *f, const float *z, size_t rows, size_t beam, double penalty,
+                  bool unknown)
 {
     elbo_error error = {0};
     struct text_marks m = marks();
-    struct generate_options o = {.max_length = LONGEST, .beam = beam, .length_penalty = penalty, .allow_unknown = unknown};
+    struct generate_options o = {
+        .max_length = LONGEST, .beam = beam, .length_penalty = penalty, .allow_unknown = unknown};
     memset(out, 0, rows * sizeof *out);
     if (generate(&f->model, out, z, rows, &o, &m, &error)) fail_msg("%s", error.message);
 }
@@ -160,17 +171,21 @@ static void as_a_naive_search(void **state)
                 beams(out, &f, latent ? f.z : NULL, rows, widths[w], penalty, unknown);
                 for (size_t i = 0; i < rows; i++) {
                     struct beginning wanted = search(&f, f.z + i * Z, widths[w], penalty, unknown);
-                    snprintf(what, sizeof what, "seed %u, beam %zu, penalty %g, sentence %zu", (unsigned)seed, widths[w], penalty, i);
+                    snprintf(what, sizeof what, "seed %u, beam %zu, penalty %g, sentence %zu", (unsigned)seed,
+                             widths[w], penalty, i);
                     same(&out[i], &wanted, what);
-                    if (!p && widths[w] == 1024) all[i] = wanted;
-                    else if (!p) differ += wanted.log_p < all[i].log_p || memcmp(wanted.tokens, all[i].tokens, sizeof wanted.tokens);
+                    if (!p && widths[w] == 1024)
+                        all[i] = wanted;
+                    else if (!p)
+                        differ +=
+                            wanted.log_p < all[i].log_p || memcmp(wanted.tokens, all[i].tokens, sizeof wanted.tokens);
                     lengths[wanted.count]++;
                     elbo_ids_free(&out[i]);
                 }
             }
         drop(&f);
     }
-    assert_true(differ > 0); /* narrow beams miss the best at times: the width is heard */
+    assert_true(differ > 0);                             /* narrow beams miss the best at times: the width is heard */
     assert_true(lengths[0] > 0 && lengths[LONGEST] > 0); /* the empty sentence, and ones that had to end */
 }
 

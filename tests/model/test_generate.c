@@ -1,5 +1,6 @@
-/* Drawing tokens: the frequencies of many draws against probabilities in closed form, the independence of the noise along rows and
- * positions, and the same sentences however the rows are divided into calls. Seeds are fixed, so that nothing here depends on luck. */
+/* Drawing tokens: the frequencies of many draws against probabilities in closed form, the independence of the noise
+ * along rows and positions, and the same sentences however the rows are divided into calls. Seeds are fixed, so that
+ * nothing here depends on luck. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -75,17 +76,21 @@ static void agrees(const float *logits, size_t v, const struct generate_options 
     for (size_t i = 0; i < draws; i++) {
         memcpy(x, logits, v * sizeof *x);
         size_t token = choose_token(x, v, o, &marks, i / 50, i % 50, scratch);
-        if (token >= v || p[token] <= 0) fail_msg("%s: token %zu was drawn, which is not among the %zu kept", what, token, kept);
+        if (token >= v || p[token] <= 0)
+            fail_msg("%s: token %zu was drawn, which is not among the %zu kept", what, token, kept);
         seen[token]++;
     }
     for (size_t i = 0; i < v; i++) {
         double expected = p[i] * (double)draws, d = (double)seen[i] - expected;
-        if (expected >= 5) chi += d * d / expected, cells++;
-        else rare += expected, rare_seen += (double)seen[i];
+        if (expected >= 5)
+            chi += d * d / expected, cells++;
+        else
+            rare += expected, rare_seen += (double)seen[i];
     }
     if (rare >= 5) chi += (rare_seen - rare) * (rare_seen - rare) / rare, cells++;
     if (cells > 1 && deviate(chi, (double)(cells - 1)) > SURPRISE)
-        fail_msg("%s: the frequencies of %zu draws are not those of %zu kept tokens (chi-square %.1f of %zu cells)", what, draws, kept, chi, cells);
+        fail_msg("%s: the frequencies of %zu draws are not those of %zu kept tokens (chi-square %.1f of %zu cells)",
+                 what, draws, kept, chi, cells);
     choose_scratch_free(scratch);
     free(p);
     free(x);
@@ -97,7 +102,8 @@ static void frequencies_are_the_definition(void **state)
     (void)state;
     static const float spread[V] = {9, 0.3f, 8, 2.0f, 1.5f, 1.1f, 0.7f, 0.1f, -0.4f, -1.0f, -1.9f, -3.0f};
     static const float tied[V] = {5, 1, 5, 2, 2, 1, 1, 1, 0, 0, 0, 0};
-    static const float equal[V] = {3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3}; /* ten may be written: every probability is a tenth */
+    static const float equal[V] = {3, 3, 3, 3, 3, 3,
+                                   3, 3, 3, 3, 3, 3}; /* ten may be written: every probability is a tenth */
     static const float steep[V] = {0, 4096, 0, 4096.0005f, 4095.9995f, 4095.999f, 4095.9985f, 4095.998f, 4000, 1, 2, 3};
     static const float wide[V] = {0, 3e38f, 0, -3e38f, 1e38f, -1e38f, 0, 1e30f, -1e30f, 5, 2e38f, -2e38f};
     static const uint32_t never[] = {4, 11};
@@ -106,11 +112,11 @@ static void frequencies_are_the_definition(void **state)
         struct generate_options o;
     } cases[] = {
         {spread, {.temperature = 1, .top_p = 1}},
-        {spread, {.temperature = 0.5, .top_p = 0.9}},  /* kept by the sharpened probabilities: fewer than at 1 */
-        {spread, {.temperature = 2.5, .top_p = 0.8}},  /* and more */
+        {spread, {.temperature = 0.5, .top_p = 0.9}}, /* kept by the sharpened probabilities: fewer than at 1 */
+        {spread, {.temperature = 2.5, .top_p = 0.8}}, /* and more */
         {spread, {.temperature = 1, .top_p = 0.5}},
         {spread, {.temperature = 0.7, .top_p = 1, .top_k = 4}},
-        {spread, {.temperature = 1.3, .top_p = 0.6, .top_k = 9}}, /* top_p cuts first */
+        {spread, {.temperature = 1.3, .top_p = 0.6, .top_k = 9}},  /* top_p cuts first */
         {spread, {.temperature = 1.3, .top_p = 0.95, .top_k = 3}}, /* top_k does */
         {spread, {.temperature = 1, .top_p = 1, .top_k = 1}},
         {spread, {.temperature = 1, .top_p = 0.000001}},
@@ -132,7 +138,8 @@ static void frequencies_are_the_definition(void **state)
         char what[96];
         struct generate_options o = cases[i].o;
         o.seed = 100 + i;
-        snprintf(what, sizeof what, "case %zu: temperature %g, top_p %g, top_k %zu", i, o.temperature, o.top_p, o.top_k);
+        snprintf(what, sizeof what, "case %zu: temperature %g, top_p %g, top_k %zu", i, o.temperature, o.top_p,
+                 o.top_k);
         agrees(cases[i].logits, V, &o, what);
     }
 }
@@ -148,10 +155,18 @@ static void large_vocabularies(void **state)
             float *logits = malloc(v * sizeof *logits), eps[4];
             for (size_t t = 0; t < v; t++) {
                 noise_normal4(eps, noise_block(noise_key(kind, i, 0), t, 0, 0));
-                logits[t] = kind == 0 ? 0.2f * eps[0] : kind == 1 ? 2.5f * eps[0] : kind == 2 ? eps[0] - logf((float)t + 1) : (float)(t * 7919 % 4);
+                logits[t] = kind == 0   ? 0.2f * eps[0]
+                            : kind == 1 ? 2.5f * eps[0]
+                            : kind == 2 ? eps[0] - logf((float)t + 1)
+                                        : (float)(t * 7919 % 4);
             }
             char what[96];
-            struct generate_options o = {.temperature = 0.8, .top_p = top_p[i], .top_k = i == 3 ? 40 : i == 4 ? 300 : 0, .seed = 7};
+            struct generate_options o = {.temperature = 0.8,
+                                         .top_p = top_p[i],
+                                         .top_k = i == 3   ? 40
+                                                  : i == 4 ? 300
+                                                           : 0,
+                                         .seed = 7};
             snprintf(what, sizeof what, "logits of kind %zu, V %zu, top_p %g, top_k %zu", kind, v, o.top_p, o.top_k);
             agrees(logits, v, &o, what);
             free(logits);
@@ -184,8 +199,10 @@ static void independent(const size_t *pairs, size_t n, const char *what)
 {
     double total = 0, chi = 0;
     for (size_t i = 0; i < n * n; i++) total += (double)pairs[i];
-    for (size_t i = 0; i < n * n; i++) chi += pow((double)pairs[i] - total / (double)(n * n), 2) / (total / (double)(n * n));
-    if (deviate(chi, (double)(n * n - 1)) > SURPRISE) fail_msg("%s repeat each other (chi-square %.0f of %zu cells)", what, chi, n * n);
+    for (size_t i = 0; i < n * n; i++)
+        chi += pow((double)pairs[i] - total / (double)(n * n), 2) / (total / (double)(n * n));
+    if (deviate(chi, (double)(n * n - 1)) > SURPRISE)
+        fail_msg("%s repeat each other (chi-square %.0f of %zu cells)", what, chi, n * n);
 }
 
 enum { LONGEST = 6, TOY = 11, WIDTH = 3, ROWS = 3000 };
@@ -195,8 +212,13 @@ static void make(struct model *m, bool weights)
     elbo_error error = {0};
     struct backend *backend;
     struct stack_config stack = {.width = 8, .layers = 1, .heads = 2};
-    struct model_config c = {.encoder = stack, .decoder = stack, .latent = {.kind = LATENT_NORMAL, .width = WIDTH, .memory = 1, .sample = true},
-                             .share_embedding = true, .tie_output = false, .vocabulary = TOY, .positions = LONGEST + 2};
+    struct model_config c = {.encoder = stack,
+                             .decoder = stack,
+                             .latent = {.kind = LATENT_NORMAL, .width = WIDTH, .memory = 1, .sample = true},
+                             .share_embedding = true,
+                             .tie_output = false,
+                             .vocabulary = TOY,
+                             .positions = LONGEST + 2};
     assert_int_equal(cpu_backend_create(&backend, 2, NULL, &error), ELBO_OK);
     assert_int_equal(model_create(m, &c, backend, &error), ELBO_OK);
     if (weights) assert_int_equal(model_initialize(m, 5, &error), ELBO_OK);
@@ -226,7 +248,8 @@ static void noise_along_rows_and_positions(void **state)
     make(&m, false);
     static struct elbo_ids out[ROWS];
     static float z[ROWS * WIDTH];
-    write_rows(&m, out, z, ROWS, (struct generate_options){.max_length = LONGEST, .temperature = 1, .top_p = 1, .seed = 3});
+    write_rows(&m, out, z, ROWS,
+               (struct generate_options){.max_length = LONGEST, .temperature = 1, .top_p = 1, .seed = 3});
     for (size_t lag = 1; lag <= 4; lag++) {
         size_t rows[N * N] = {0}, positions[N * N] = {0};
         char what[64];
@@ -247,7 +270,8 @@ static void noise_along_rows_and_positions(void **state)
     for (size_t r = 0; r + 64 < ROWS; r++)
         if (out[r].count && out[r + 64].count) chunks[(out[r].ids[0] - 3) * N + out[r + 64].ids[0] - 3]++;
     independent(chunks, N, "rows of neighbouring chunks");
-    write_rows(&m, other, z, ROWS, (struct generate_options){.max_length = LONGEST, .temperature = 1, .top_p = 1, .seed = 4});
+    write_rows(&m, other, z, ROWS,
+               (struct generate_options){.max_length = LONGEST, .temperature = 1, .top_p = 1, .seed = 4});
     size_t seeds[N * N] = {0};
     for (size_t r = 0; r < ROWS; r++) {
         if (out[r].count && other[r].count) seeds[(out[r].ids[0] - 3) * N + other[r].ids[0] - 3]++;
@@ -270,7 +294,13 @@ static void calls_do_not_matter(void **state)
     struct elbo_ids whole[SOME], part[SOME];
     prior_samples(z, SOME, WIDTH, &noise, 0);
     for (size_t beam = 0; beam < 4; beam += 3) {
-        struct generate_options o = {.max_length = LONGEST, .temperature = 0.9, .top_p = 0.8, .seed = 3, .first_row = 1000, .beam = beam, .length_penalty = 1};
+        struct generate_options o = {.max_length = LONGEST,
+                                     .temperature = 0.9,
+                                     .top_p = 0.8,
+                                     .seed = 3,
+                                     .first_row = 1000,
+                                     .beam = beam,
+                                     .length_penalty = 1};
         write_rows(&m, whole, z, SOME, o);
         for (size_t at = 0, k = 0; at < SOME; at += pieces[k++]) {
             o.first_row = 1000 + at;
@@ -300,8 +330,14 @@ static void never_written(void **state)
     prior_samples(z, SOME, WIDTH, &noise, 0);
     for (int way = 0; way < 3; way++) {
         size_t tokens = 0;
-        write_rows(&m, out, z, SOME, (struct generate_options){.max_length = LONGEST, .temperature = 1, .top_p = 0.9, .greedy = way == 1,
-                                                              .beam = way == 2 ? 3 : 0, .never = never, .never_count = 6});
+        write_rows(&m, out, z, SOME,
+                   (struct generate_options){.max_length = LONGEST,
+                                             .temperature = 1,
+                                             .top_p = 0.9,
+                                             .greedy = way == 1,
+                                             .beam = way == 2 ? 3 : 0,
+                                             .never = never,
+                                             .never_count = 6});
         for (size_t i = 0; i < SOME; i++) {
             for (size_t p = 0; p < out[i].count; p++, tokens++) assert_true(out[i].ids[p] == 3 || out[i].ids[p] == 9);
             elbo_ids_free(&out[i]);
@@ -358,9 +394,14 @@ static void bans_keep_to_the_vocabulary(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frequencies_are_the_definition), cmocka_unit_test(large_vocabularies),    cmocka_unit_test(what_is_not_finite),
-        cmocka_unit_test(noise_along_rows_and_positions), cmocka_unit_test(calls_do_not_matter),   cmocka_unit_test(never_written),
-        cmocka_unit_test(prior_rows_are_normal), cmocka_unit_test(bans_keep_to_the_vocabulary),
+        cmocka_unit_test(frequencies_are_the_definition),
+        cmocka_unit_test(large_vocabularies),
+        cmocka_unit_test(what_is_not_finite),
+        cmocka_unit_test(noise_along_rows_and_positions),
+        cmocka_unit_test(calls_do_not_matter),
+        cmocka_unit_test(never_written),
+        cmocka_unit_test(prior_rows_are_normal),
+        cmocka_unit_test(bans_keep_to_the_vocabulary),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -235,7 +235,8 @@ static void around_op(void *context, const struct call *call, bool after)
     size_t steps = graph_schedule(e->graph, &order);
     if (after) ran[call->node->type->index]++;
     for (size_t s = 0; s < steps && !after && !e->backend->separate_memory; s++)
-        if (e->scratch[s] && graph_node_get(e->graph, order[s]) == call->node) memset(call->scratch, 0xff, e->scratch[s]);
+        if (e->scratch[s] && graph_node_get(e->graph, order[s]) == call->node)
+            memset(call->scratch, 0xff, e->scratch[s]);
 }
 
 void harness_run(struct executor *e, const struct execution *run)
@@ -326,7 +327,11 @@ value harness_input(struct graph *g, const char *name)
         return v;
     }
     value v = graph_input(g, name, DTYPE_I32, 1, (struct dim[]){{DIM_DEC_TOKENS, 0}});
-    graph_pad(g, v, !strcmp(name, "labels") ? PAD_MINUS_ONE : !strcmp(name, "order") ? PAD_ROW : !strcmp(name, "sentence") ? PAD_ZERO : PAD_MOST);
+    graph_pad(g, v,
+              !strcmp(name, "labels")     ? PAD_MINUS_ONE
+              : !strcmp(name, "order")    ? PAD_ROW
+              : !strcmp(name, "sentence") ? PAD_ZERO
+                                          : PAD_MOST);
     return v;
 }
 

@@ -143,10 +143,10 @@ static void packed(float *out, const struct shape *s, const struct batch *b, con
     graph_free(g);
 }
 
-/* One row per sentence at a time; sentences that are over repeat their last token, as generation does. `moving`: at each token a
- * sentence takes the next row, and the history says where its earlier ones lie. */
-static void one_by_one(float *out, const struct shape *s, const struct batch *b, const float *qkv, const float *memory, bool moving,
-                       struct backend *backend)
+/* One row per sentence at a time; sentences that are over repeat their last token, as generation does. `moving`: at
+ * each token a sentence takes the next row, and the history says where its earlier ones lie. */
+static void one_by_one(float *out, const struct shape *s, const struct batch *b, const float *qkv, const float *memory,
+                       bool moving, struct backend *backend)
 {
     elbo_error error = {0};
     struct graph *g;

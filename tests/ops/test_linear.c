@@ -1,5 +1,5 @@
-/* linear:  y = x W^T (+ b), with or without GELU;  dx = dy W, dW = dy^T x, db = column sums; two of them with GELU between, whose slope
- * the second one's dx has in it, unless another op reads what GELU gave.
+/* linear:  y = x W^T (+ b), with or without GELU;  dx = dy W, dW = dy^T x, db = column sums; two of them with GELU
+ * between, whose slope the second one's dx has in it, unless another op reads what GELU gave.
  *
  * Shapes stand around the edges of the product: vector widths 4, 8, 16, register tiles of 4, 6 and 14 rows, tiles of
  * 112 rows, blocks of 384 along K, of 2,048 columns and 1,792 rows, and the path for at most 8 rows. */
@@ -148,17 +148,27 @@ static void linear_pair(void **state)
 {
     (void)state;
     static const size_t shapes[][4] = {
-        {0, 5, 7, 3}, {1, 1, 1, 1}, {2, 3, 5, 1}, {4, 8, 1, 8}, {4, 8, 16, 1}, {1, 7, 33, 5}, {8, 33, 65, 9}, {9, 17, 31, 33}, {15, 33, 17, 65},
-        {31, 16, 32, 15}, {33, 31, 33, 7}, {113, 15, 65, 385}, {257, 3, 255, 40}, {29, 40, 384, 700}, {130, 24, 530, 300},
+        {0, 5, 7, 3},    {1, 1, 1, 1},       {2, 3, 5, 1},      {4, 8, 1, 8},       {4, 8, 16, 1},
+        {1, 7, 33, 5},   {8, 33, 65, 9},     {9, 17, 31, 33},   {15, 33, 17, 65},   {31, 16, 32, 15},
+        {33, 31, 33, 7}, {113, 15, 65, 385}, {257, 3, 255, 40}, {29, 40, 384, 700}, {130, 24, 530, 300},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int twice = 0; twice < 2; twice++) {
-            const size_t rows = shapes[i][0], in = shapes[i][1], hidden = shapes[i][2], out = twice ? hidden : shapes[i][3];
+            const size_t rows = shapes[i][0], in = shapes[i][1], hidden = shapes[i][2],
+                         out = twice ? hidden : shapes[i][3];
             char name[80];
-            snprintf(name, sizeof name, "linear %zu x %zu, gelu %zu -> %zu%s", rows, in, hidden, out, twice ? ", read twice" : "");
+            snprintf(name, sizeof name, "linear %zu x %zu, gelu %zu -> %zu%s", rows, in, hidden, out,
+                     twice ? ", read twice" : "");
             struct batch *b = batch_rows(rows);
-            struct trial t = {.name = name, .batch = b, .tail = i % 3 * 20, .inputs = 4, .option = {twice}, .record = record_pair,
-                              .reference = reference_pair, .gradient = gradient_pair, .large = rows * hidden * (in + out) > 2000000};
+            struct trial t = {.name = name,
+                              .batch = b,
+                              .tail = i % 3 * 20,
+                              .inputs = 4,
+                              .option = {twice},
+                              .record = record_pair,
+                              .reference = reference_pair,
+                              .gradient = gradient_pair,
+                              .large = rows * hidden * (in + out) > 2000000};
             t.in[0] = (struct operand){DIM_DEC_TOKENS, rows, in, 0.1, 1};
             t.in[1] = (struct operand){DIM_FIXED, hidden, in, 0, 1 / sqrt((double)in)};
             t.in[2] = (struct operand){DIM_FIXED, hidden, 0, 0, 1};
@@ -172,10 +182,10 @@ static void linear(void **state)
 {
     (void)state;
     static const size_t shapes[][3] = {
-        {0, 5, 7},     {1, 1, 1},    {1, 7, 5},     {3, 385, 257}, {7, 384, 300}, {8, 16, 32},
-        {8, 33, 65},   {9, 17, 31},  {13, 31, 15},  {14, 32, 16},  {15, 33, 17},  {31, 32, 33},
-        {32, 31, 32},  {33, 33, 31}, {111, 5, 3},   {112, 64, 16}, {113, 65, 15}, {14, 383, 31},
-        {29, 384, 33}, {33, 385, 7}, {20, 769, 40}, {9, 3, 2049},  {1793, 2, 3},  {257, 40, 255},
+        {0, 5, 7},      {1, 1, 1},      {1, 7, 5},      {3, 385, 257},   {7, 384, 300},    {8, 16, 32},
+        {8, 33, 65},    {9, 17, 31},    {13, 31, 15},   {14, 32, 16},    {15, 33, 17},     {31, 32, 33},
+        {32, 31, 32},   {33, 33, 31},   {111, 5, 3},    {112, 64, 16},   {113, 65, 15},    {14, 383, 31},
+        {29, 384, 33},  {33, 385, 7},   {20, 769, 40},  {9, 3, 2049},    {1793, 2, 3},     {257, 40, 255},
         {510, 40, 520}, {515, 530, 33}, {45, 521, 509}, {509, 700, 517}, {1030, 20, 1100},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
@@ -186,8 +196,8 @@ static void linear_gelu(void **state)
 {
     (void)state;
     static const size_t shapes[][3] = {
-        {0, 5, 7},     {1, 1, 1},    {1, 7, 5},     {4, 385, 33},  {8, 16, 32}, {8, 33, 65},
-        {9, 17, 31},   {15, 33, 17}, {31, 32, 33},  {33, 33, 31},  {111, 5, 3}, {112, 16, 64},
+        {0, 5, 7},     {1, 1, 1},    {1, 7, 5},     {4, 385, 33},  {8, 16, 32},     {8, 33, 65},
+        {9, 17, 31},   {15, 33, 17}, {31, 32, 33},  {33, 33, 31},  {111, 5, 3},     {112, 16, 64},
         {113, 15, 65}, {33, 385, 7}, {29, 384, 33}, {257, 3, 255}, {515, 300, 530},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)

@@ -45,7 +45,8 @@ static void gradient(const struct trial *t, double *const *in, double *const *do
     for (size_t n = 0; n < t->in[0].rows; n++) {
         double all = logits(t, in, n, row);
         for (size_t v = 0; v < vocabulary; v++) {
-            double d = t->batch->labels[n] < 0 ? 0 : dout[0][n] * (exp(row[v] - all) - ((int32_t)v == t->batch->labels[n]));
+            double d =
+                t->batch->labels[n] < 0 ? 0 : dout[0][n] * (exp(row[v] - all) - ((int32_t)v == t->batch->labels[n]));
             for (size_t i = 0; i < width; i++) {
                 din[0][n * width + i] += d * in[1][v * width + i];
                 din[1][v * width + i] += d * in[0][n * width + i];

@@ -1,5 +1,5 @@
-/* norm:  s = x, or drop(x) + residual;  layer: y = (s - mean) / sqrt(var + 1e-5) gamma + beta;  rms: y = s / sqrt(mean s^2 +
- * 1e-5) gamma. Both outputs, y and s, are read in turn or together. */
+/* norm:  s = x, or drop(x) + residual;  layer: y = (s - mean) / sqrt(var + 1e-5) gamma + beta;  rms: y = s / sqrt(mean
+ * s^2 + 1e-5) gamma. Both outputs, y and s, are read in turn or together. */
 #include "base/philox.h"
 #include "ops/harness.h"
 
@@ -32,7 +32,8 @@ static void sum_row(double *s, const struct trial *t, double *const *in, size_t 
         s[i] = in[0][n * width + i];
         if (!t->option[RESIDUAL]) continue;
         if (t->real[0] > 0) {
-            uint32_t bits = noise_bits(key, b->sample[b->sentence[n]], HARNESS_DRAW, (uint64_t)b->position[n] * width + i);
+            uint32_t bits =
+                noise_bits(key, b->sample[b->sentence[n]], HARNESS_DRAW, (uint64_t)b->position[n] * width + i);
             s[i] = (double)bits >= floor(t->real[0] * 4294967296.0) ? s[i] / (1 - t->real[0]) : 0;
         }
         s[i] += in[3 - t->option[RMS]][n * width + i];
@@ -147,5 +148,5 @@ static void keeps_digits_far_from_zero(void **state)
     free(b);
 }
 
-HARNESS_MAIN(FAMILY_NORM, cmocka_unit_test(layer_norm), cmocka_unit_test(rms_norm), cmocka_unit_test(dropout_and_residual),
-             cmocka_unit_test(keeps_digits_far_from_zero))
+HARNESS_MAIN(FAMILY_NORM, cmocka_unit_test(layer_norm), cmocka_unit_test(rms_norm),
+             cmocka_unit_test(dropout_and_residual), cmocka_unit_test(keeps_digits_far_from_zero))

@@ -23,7 +23,8 @@ struct update {
 };
 
 /* `first`: index of the range's first element in the arena. */
-static void open_update(struct update *u, size_t n, bool adam, enum dtype moments, size_t first, struct backend *backend)
+static void open_update(struct update *u, size_t n, bool adam, enum dtype moments, size_t first,
+                        struct backend *backend)
 {
     static const char *const names[] = {"weights", "moment1", "moment2", "gradient"};
     elbo_error error = {0};
@@ -31,7 +32,8 @@ static void open_update(struct update *u, size_t n, bool adam, enum dtype moment
     value v[4];
     *u = (struct update){.n = n};
     assert_int_equal(graph_create(&u->g, "update", NULL, &capacities, &error), ELBO_OK);
-    for (int i = 0; i < 4; i++) v[i] = graph_input(u->g, names[i], i == 1 || i == 2 ? moments : DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, n}});
+    for (int i = 0; i < 4; i++)
+        v[i] = graph_input(u->g, names[i], i == 1 || i == 2 ? moments : DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, n}});
     value scalars = graph_input(u->g, "scalars", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, STEP_SCALARS}});
     if (adam)
         op_adamw(u->g, v[0], NO_VALUE, v[1], v[2], v[3], scalars, first);
@@ -141,11 +143,13 @@ static void sgd(void **state)
 /* ---- moments in bf16 ---- */
 
 enum { SEED = 77, STEP = 12 };
-static const size_t narrow_first = 3 * 1024 + 2, narrow_far = ((size_t)1 << 34) - 1501; /* beyond 2^34 the noise has another sample */
+static const size_t narrow_first = 3 * 1024 + 2,
+                    narrow_far = ((size_t)1 << 34) - 1501; /* beyond 2^34 the noise has another sample */
 
-/* One update of elements first .. first + n of an arena whose values depend on the index alone. Betas of a half and gradients of
- * twelve bits: each moment is one sum rounded to f32, so what is stored is known to the bit. */
-static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t first, size_t n, bool adam, struct backend *backend)
+/* One update of elements first .. first + n of an arena whose values depend on the index alone. Betas of a half and
+ * gradients of twelve bits: each moment is one sum rounded to f32, so what is stored is known to the bit. */
+static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t first, size_t n, bool adam,
+                          struct backend *backend)
 {
     struct update u;
     struct noise_key key = noise_key(SEED, noise_purpose("optimizer.moments"), STEP);
@@ -158,9 +162,19 @@ static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t first, si
         u.wide[1][i] = 0.5 * (double)bf16_widen(m[i]) + (adam ? 0.25 : 0.5) * (double)u.gradient[i];
         u.wide[2][i] = 0.5 * (double)bf16_widen(v[i]) + 0.125 * pow((double)u.gradient[i], 2);
     }
-    memcpy(u.scalars, (float[STEP_SCALARS]){[STEP_LEARNING_RATE] = 0.01f, [STEP_GRADIENT_SCALE] = 0.5f, [STEP_BETA1] = 0.5f,
-                                            [STEP_ONE_MINUS_BETA1] = 0.5f, [STEP_BETA2] = 0.5f, [STEP_ONE_MINUS_BETA2] = 0.5f, [STEP_EPSILON] = 1e-6f, [STEP_CORRECTION1] = 2,
-                                            [STEP_CORRECTION2] = 2, [STEP_MOMENTUM] = 0.5f, [STEP_APPLY] = 1}, sizeof u.scalars);
+    memcpy(u.scalars,
+           (float[STEP_SCALARS]){[STEP_LEARNING_RATE] = 0.01f,
+                                 [STEP_GRADIENT_SCALE] = 0.5f,
+                                 [STEP_BETA1] = 0.5f,
+                                 [STEP_ONE_MINUS_BETA1] = 0.5f,
+                                 [STEP_BETA2] = 0.5f,
+                                 [STEP_ONE_MINUS_BETA2] = 0.5f,
+                                 [STEP_EPSILON] = 1e-6f,
+                                 [STEP_CORRECTION1] = 2,
+                                 [STEP_CORRECTION2] = 2,
+                                 [STEP_MOMENTUM] = 0.5f,
+                                 [STEP_APPLY] = 1},
+           sizeof u.scalars);
     harness_run(&u.e, &(struct execution){.first_slot = true, .seed = SEED, .step = STEP});
     for (size_t i = 0; i < n; i++) {
         uint32_t word = noise_bits(key, (first + i) >> 34, 0, first + i);
@@ -255,9 +269,11 @@ static void pieces_of(float record[NORM_RECORD], const float *x, size_t n, struc
     assert_true(all <= MOST);
     assert_int_equal(graph_create(&g, "norm", NULL, &capacities, &error), ELBO_OK);
     value whole = graph_input(g, "sums", DTYPE_U64, 1, (struct dim[]){{DIM_FIXED, all}});
-    value places = graph_input(g, "at", DTYPE_I32, 1, (struct dim[]){{DIM_FIXED, all}}), in[2 * PIECES + 2] = {whole, places};
+    value places = graph_input(g, "at", DTYPE_I32, 1, (struct dim[]){{DIM_FIXED, all}}),
+          in[2 * PIECES + 2] = {whole, places};
     for (size_t k = PIECES; k-- > 0;) { /* the last piece first */
-        size_t begin = all * k / PIECES, end = all * (k + 1) / PIECES, last = end * SQUARES_BLOCK < n ? end * SQUARES_BLOCK : n;
+        size_t begin = all * k / PIECES, end = all * (k + 1) / PIECES,
+               last = end * SQUARES_BLOCK < n ? end * SQUARES_BLOCK : n;
         char name[32];
         if (begin == end) continue;
         snprintf(name, sizeof name, "piece.%zu", k);
@@ -334,7 +350,8 @@ static void squared_norm_finds_what_is_not_finite(void **state)
 enum { GUARDED = 3 };
 
 struct guarded {
-    float rows[2][GUARDED][STEP_SCALARS], scalars[GUARDED][STEP_SCALARS], settings[GUARD_SETTINGS], control[CONTROL_SIZE];
+    float rows[2][GUARDED][STEP_SCALARS], scalars[GUARDED][STEP_SCALARS], settings[GUARD_SETTINGS],
+        control[CONTROL_SIZE];
     float loss[ELBO_PARTS], gradient[2][2000], picked[GUARDED * STEP_SCALARS];
 };
 
@@ -351,8 +368,8 @@ static void run_guard(struct guarded *d, struct backend *backend)
     struct dim vector[] = {{DIM_FIXED, n}}, record[] = {{DIM_FIXED, CONTROL_SIZE}}, parts[] = {{DIM_FIXED, ELBO_PARTS}};
     struct dim settings[] = {{DIM_FIXED, GUARD_SETTINGS}}, rows[] = {{DIM_FIXED, 2}, {DIM_FIXED, K}};
     struct dim scalars[] = {{DIM_FIXED, GUARDED}, {DIM_FIXED, STEP_SCALARS}};
-    value in[] = {graph_input(g, "scalars", DTYPE_F32, 2, scalars), graph_input(g, "control", DTYPE_F32, 1, record),
-                  graph_input(g, "loss", DTYPE_F32, 1, parts),      graph_input(g, "rows", DTYPE_F32, 2, rows),
+    value in[] = {graph_input(g, "scalars", DTYPE_F32, 2, scalars),   graph_input(g, "control", DTYPE_F32, 1, record),
+                  graph_input(g, "loss", DTYPE_F32, 1, parts),        graph_input(g, "rows", DTYPE_F32, 2, rows),
                   graph_input(g, "settings", DTYPE_F32, 1, settings), graph_input(g, "a", DTYPE_F32, 1, vector),
                   graph_input(g, "b", DTYPE_F32, 1, vector)};
     const void *data[] = {d->scalars, d->control, d->loss, d->rows, d->settings, d->gradient[0], d->gradient[1]};
@@ -374,7 +391,8 @@ static void run_guard(struct guarded *d, struct backend *backend)
 static void try_guard(float before, float clip, float skip, float loss, float planted)
 {
     for (size_t at = 0; at < harness_devices; at++) {
-        struct guarded d = {.settings = {[GUARD_CLIP] = clip, [GUARD_SKIP] = skip}, .control = {before}, .loss = {loss}};
+        struct guarded d = {
+            .settings = {[GUARD_CLIP] = clip, [GUARD_SKIP] = skip}, .control = {before}, .loss = {loss}};
         double sum = 0, wide[2000];
         for (int k = 0; k < 2; k++) {
             harness_normal(wide, 2000, 0, 1, 70 + (uint64_t)k);
@@ -388,15 +406,20 @@ static void try_guard(float before, float clip, float skip, float loss, float pl
         bool finite = isfinite(loss) && planted == 0, applied = finite && skip == 0;
         assert_true(d.control[CONTROL_APPLIED] == applied);
         assert_true(d.control[CONTROL_FINITE] == finite);
-        if (planted == 0) harness_close_to("the norm", fabs((double)d.control[CONTROL_NORM] - norm) / norm, TOLERANCE_OPTIMIZER);
-        else assert_false(isfinite(d.control[CONTROL_NORM]));
+        if (planted == 0)
+            harness_close_to("the norm", fabs((double)d.control[CONTROL_NORM] - norm) / norm, TOLERANCE_OPTIMIZER);
+        else
+            assert_false(isfinite(d.control[CONTROL_NORM]));
         for (int i = 0; i < GUARDED; i++)
             for (int j = 0; j < STEP_SCALARS; j++) {
                 float row = d.rows[before != 0][i][j];
-                if (j == STEP_APPLY) assert_true(d.scalars[i][j] == applied);
-                else if (j != STEP_GRADIENT_SCALE) assert_true(d.scalars[i][j] == row);
+                if (j == STEP_APPLY)
+                    assert_true(d.scalars[i][j] == applied);
+                else if (j != STEP_GRADIENT_SCALE)
+                    assert_true(d.scalars[i][j] == row);
                 else if (planted == 0)
-                    harness_close_to("the gradient's scale", fabs((double)d.scalars[i][j] - row * scale) / row, TOLERANCE_OPTIMIZER);
+                    harness_close_to("the gradient's scale", fabs((double)d.scalars[i][j] - row * scale) / row,
+                                     TOLERANCE_OPTIMIZER);
             }
         assert_memory_equal(d.picked, d.rows[applied], sizeof d.picked);
     }
@@ -418,5 +441,6 @@ static void guard(void **state)
     }
 }
 
-HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(narrow_moments), cmocka_unit_test(squared_norm), cmocka_unit_test(norm_in_pieces), cmocka_unit_test(guard),
+HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(narrow_moments),
+             cmocka_unit_test(squared_norm), cmocka_unit_test(norm_in_pieces), cmocka_unit_test(guard),
              cmocka_unit_test(squared_norm_finds_what_is_not_finite))

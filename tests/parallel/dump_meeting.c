@@ -12,10 +12,14 @@
 
 static elbo_status meet(double timeout, elbo_error *error)
 {
-    const char *address = getenv("MEET_AT"), *port = getenv("MEET_PORT"), *rank = getenv("MEET_RANK"), *ranks_given = getenv("MEET_RANKS");
-    struct parallel_config config = {.rank = rank ? rank : "auto", .ranks = ranks_given ? strtoul(ranks_given, NULL, 10) : 0,
-                                     .address = address ? address : "", .port = port ? strtoul(port, NULL, 10) : 0,
-                                     .timeout = timeout, .secret_file = ""};
+    const char *address = getenv("MEET_AT"), *port = getenv("MEET_PORT"), *rank = getenv("MEET_RANK"),
+               *ranks_given = getenv("MEET_RANKS");
+    struct parallel_config config = {.rank = rank ? rank : "auto",
+                                     .ranks = ranks_given ? strtoul(ranks_given, NULL, 10) : 0,
+                                     .address = address ? address : "",
+                                     .port = port ? strtoul(port, NULL, 10) : 0,
+                                     .timeout = timeout,
+                                     .secret_file = ""};
     struct ranks ranks;
     char line[RANKS_LINE];
     unsigned char id[128] = {0};

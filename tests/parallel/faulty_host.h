@@ -15,19 +15,20 @@ static bool fault_one_by_one; /* each connection costs those after it 10 ms     
 static bool fault_believes;   /* a rank takes any answer for rank 0's               */
 
 elbo_status faulty_serve(const struct meeting *meeting, const void *bytes, size_t size, elbo_error *error);
-enum joined faulty_join(void *bytes, size_t size, int fd, const struct ranks *ranks, const unsigned char key[WIRE_KEY], double until);
+enum joined faulty_join(void *bytes, size_t size, int fd, const struct ranks *ranks, const unsigned char key[WIRE_KEY],
+                        double until);
 
-#define sockets_accept(fd) (fault_one_by_one ? usleep(10000), sockets_accept(fd) : sockets_accept(fd))
-#define wire_proved(...) (fault_no_proof || wire_proved(__VA_ARGS__))
+#define sockets_accept(fd)         (fault_one_by_one ? usleep(10000), sockets_accept(fd) : sockets_accept(fd))
+#define wire_proved(...)           (fault_no_proof || wire_proved(__VA_ARGS__))
 #define randombytes_buf(out, size) (fault_same_nonce ? (void)memset(out, 7, size) : randombytes_buf(out, size))
-#define meeting_serve faulty_serve
+#define meeting_serve              faulty_serve
 #include "parallel/meeting_serve.c"
 #undef meeting_serve
 #undef randombytes_buf
 #undef wire_proved
 #undef sockets_accept
 
-#define wire_open(content, body, terms, key)                                                                               \
+#define wire_open(content, body, terms, key)                                                                           \
     (fault_believes ? (memcpy(content, body, (terms)->size), true) : wire_open(content, body, terms, key))
 #define meeting_join faulty_join
 #include "parallel/meeting_join.c"

@@ -1,5 +1,5 @@
-/* Rank 0's side of a meeting in a thread, without the rest of rendezvous_share, so that it can be a faulty one; and strangers,
- * who speak its protocol by hand. */
+/* Rank 0's side of a meeting in a thread, without the rest of rendezvous_share, so that it can be a faulty one; and
+ * strangers, who speak its protocol by hand. */
 #ifndef TESTS_PARALLEL_HOSTING_H
 #define TESTS_PARALLEL_HOSTING_H
 
@@ -42,7 +42,8 @@ static inline void key_of(unsigned char key[WIRE_KEY], const char *text)
 static inline void *host(void *context)
 {
     struct hosting *h = context;
-    struct meeting meeting = {&h->ranks, h->key, &h->listening, 1, "here", clock_seconds(), clock_seconds() + h->deadline, NULL};
+    struct meeting meeting = {
+        &h->ranks, h->key, &h->listening, 1, "here", clock_seconds(), clock_seconds() + h->deadline, NULL};
     h->status = h->serve(&meeting, h->id, ID, &h->error);
     return NULL;
 }
@@ -62,7 +63,8 @@ static inline void open_host(struct hosting *h, host_function serve, size_t worl
     if (pthread_create(&h->thread, NULL, host, h)) abort();
 }
 
-static inline enum joined join_as(unsigned char bytes[ID], const struct hosting *h, const struct ranks *ranks, const unsigned char key[WIRE_KEY])
+static inline enum joined join_as(unsigned char bytes[ID], const struct hosting *h, const struct ranks *ranks,
+                                  const unsigned char key[WIRE_KEY])
 {
     int fd = dial(h->ranks.port);
     enum joined result = meeting_join(bytes, ID, fd, ranks, key, clock_seconds() + 5);
@@ -100,7 +102,8 @@ static inline const char *given_away(const struct heard *heard, const unsigned c
         for (size_t j = 0; j + 8 <= ID; j++)
             if (!memcmp(heard->bytes + i, id + j, 8)) return "bytes of the id in the clear";
     if (heard->size > ONE_CHALLENGE) return "more than a challenge";
-    if (heard->size && (heard->size < WIRE_HEADER || heard->bytes[5] != WIRE_CHALLENGE)) return "another frame than a challenge";
+    if (heard->size && (heard->size < WIRE_HEADER || heard->bytes[5] != WIRE_CHALLENGE))
+        return "another frame than a challenge";
     return NULL;
 }
 

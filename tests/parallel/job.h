@@ -1,4 +1,5 @@
-/* A job for tests: ranks as threads of this process that meet on the loopback, and strangers who speak to rank 0 by hand. */
+/* A job for tests: ranks as threads of this process that meet on the loopback, and strangers who speak to rank 0 by
+ * hand. */
 #ifndef TESTS_PARALLEL_JOB_H
 #define TESTS_PARALLEL_JOB_H
 
@@ -45,7 +46,8 @@ static inline void fill(void *out, size_t size, uint64_t seed)
 
 static inline struct sockaddr_in at_port(unsigned port)
 {
-    return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    return (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
 }
 
 static inline int listen_on_port(unsigned port)
@@ -117,9 +119,9 @@ static inline size_t receive_bytes(int fd, void *bytes, size_t size, double seco
 struct member {
     struct ranks ranks;
     struct rendezvous_options options;
-    double delay, seconds;    /* before it begins; that it took */
+    double delay, seconds; /* before it begins; that it took */
     unsigned char bytes[ID];
-    bool keeps;               /* its connections, in `bonds`      */
+    bool keeps; /* its connections, in `bonds`      */
     struct bonds bonds;
     elbo_status status;
     elbo_error error;
@@ -135,8 +137,16 @@ struct job {
 
 static inline struct ranks rank_of(size_t rank, size_t world, unsigned port)
 {
-    struct ranks ranks = {.world = world, .rank = rank, .local_world = world, .local_rank = rank, .nodes = 1, .source = RANKS_ELBO,
-                          .address = "127.0.0.1", .port = port, .ports = 1, .one_host = true};
+    struct ranks ranks = {.world = world,
+                          .rank = rank,
+                          .local_world = world,
+                          .local_rank = rank,
+                          .nodes = 1,
+                          .source = RANKS_ELBO,
+                          .address = "127.0.0.1",
+                          .port = port,
+                          .ports = 1,
+                          .one_host = true};
     snprintf(ranks.job, sizeof ranks.job, "test-%u", port);
     return ranks;
 }
@@ -189,7 +199,8 @@ static inline const char *job_failure(const struct job *job)
     for (size_t r = 0; r < job->world; r++) {
         const struct member *m = &job->members[r];
         if (!m->status && !memcmp(m->bytes, job->id, ID)) continue;
-        snprintf(text, sizeof text, "rank %zu of %zu: %s", r, job->world, m->status ? m->error.message : "it has other bytes");
+        snprintf(text, sizeof text, "rank %zu of %zu: %s", r, job->world,
+                 m->status ? m->error.message : "it has other bytes");
         return text;
     }
     return NULL;

@@ -1,5 +1,5 @@
-/* Loaded before a rank of a training under MPI: the first number of its ELBO_TEST_NAN-th piece of gradients is not a number, on rank 1. How many
- * pieces that rank has sent is in the file ELBO_TEST_SENT when it ends. */
+/* Loaded before a rank of a training under MPI: the first number of its ELBO_TEST_NAN-th piece of gradients is not a
+ * number, on rank 1. How many pieces that rank has sent is in the file ELBO_TEST_SENT when it ends. */
 #include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>

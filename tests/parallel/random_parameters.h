@@ -25,8 +25,11 @@ static inline struct parameters *random_parameters(uint64_t seed, size_t count, 
         char name[16];
         size_t index;
         snprintf(name, sizeof name, "p%zu", i);
-        struct parameter d = {.name = name, .rank = 1, .shape = {1 + random_below(seed, 0, i, RANDOM_BLOCKS * PARAMETER_ALIGNMENT)},
-                              .part = random_below(seed, 1, i, PARTS), .decay = random_below(seed, 2, i, 2)};
+        struct parameter d = {.name = name,
+                              .rank = 1,
+                              .shape = {1 + random_below(seed, 0, i, RANDOM_BLOCKS * PARAMETER_ALIGNMENT)},
+                              .part = random_below(seed, 1, i, PARTS),
+                              .decay = random_below(seed, 2, i, 2)};
         if (parameters_declare(p, &index, &d, &error)) abort();
         ready[i] = random_below(seed, 3, i, RANDOM_STEPS);
     }

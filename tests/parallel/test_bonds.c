@@ -12,7 +12,8 @@
 static size_t lost_within(struct bonds *bonds, double seconds)
 {
     size_t lost;
-    for (double until = clock_seconds() + seconds; (lost = bonds_lost(bonds)) == BONDS_NONE && clock_seconds() < until;) usleep(1000);
+    for (double until = clock_seconds() + seconds; (lost = bonds_lost(bonds)) == BONDS_NONE && clock_seconds() < until;)
+        usleep(1000);
     return lost;
 }
 
@@ -42,7 +43,7 @@ static void a_rank_that_ends_is_named_and_all_learn_of_it(void **state)
         bonds_close(&job.members[gone].bonds, false);
         assert_int_equal(lost_within(&job.members[0].bonds, 2), gone);
         assert_int_equal(bonds_lost(&job.members[0].bonds), gone); /* and again */
-        assert_true(clock_seconds() - before >= 0.2); /* what was sent before is heard first */
+        assert_true(clock_seconds() - before >= 0.2);              /* what was sent before is heard first */
         for (size_t r = 1; r < 5; r++)
             if (r != gone) assert_int_equal(bonds_lost(&job.members[r].bonds), BONDS_NONE);
         bonds_close(&job.members[0].bonds, false); /* as it ends for that */
@@ -121,9 +122,12 @@ static void none_are_lost_where_none_were_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_rank_that_ends_is_named_and_all_learn_of_it), cmocka_unit_test(a_farewell_is_no_loss),
-        cmocka_unit_test(other_words_end_the_watch_and_not_the_job),     cmocka_unit_test(a_reset_is_a_loss),
-        cmocka_unit_test(who_finds_no_room_is_told_so),                  cmocka_unit_test(none_are_lost_where_none_were_kept),
+        cmocka_unit_test(a_rank_that_ends_is_named_and_all_learn_of_it),
+        cmocka_unit_test(a_farewell_is_no_loss),
+        cmocka_unit_test(other_words_end_the_watch_and_not_the_job),
+        cmocka_unit_test(a_reset_is_a_loss),
+        cmocka_unit_test(who_finds_no_room_is_told_so),
+        cmocka_unit_test(none_are_lost_where_none_were_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,7 +22,8 @@ static void everything_once_and_in_time(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 200; seed++) {
-        size_t ready[RANDOM_PARAMETERS], count = 1 + random_below(seed, 5, 0, RANDOM_PARAMETERS), room = random_below(seed, 6, 0, 9) * BLOCK;
+        size_t ready[RANDOM_PARAMETERS], count = 1 + random_below(seed, 5, 0, RANDOM_PARAMETERS),
+                                         room = random_below(seed, 6, 0, 9) * BLOCK;
         struct parameters *p = random_parameters(seed, count, ready);
         size_t arena = parameters_arena_elements(p), elements = arena + FIGURES;
         struct buckets b;
@@ -50,7 +51,8 @@ static void everything_once_and_in_time(void **state)
             for (size_t at = own->offset; at < own->offset + own->elements; at += BLOCK)
                 assert_true(b.list[seen[at / BLOCK] - 1].ready >= ready[i]);
         }
-        assert_int_equal(b.list[seen[elements / BLOCK - 1] - 1].ready, b.list[b.count - 1].ready); /* figures come last */
+        assert_int_equal(b.list[seen[elements / BLOCK - 1] - 1].ready,
+                         b.list[b.count - 1].ready); /* figures come last */
         free(seen);
         buckets_free(&b);
         parameters_free(p);

@@ -1,5 +1,5 @@
-/* Crowds of strangers, silent, slow, and coming and going, delay the start by less than a second; a host that waits for each is
- * found out. */
+/* Crowds of strangers, silent, slow, and coming and going, delay the start by less than a second; a host that waits for
+ * each is found out. */
 #include "parallel/hosting.h"
 
 #include <sys/resource.h>
@@ -39,7 +39,8 @@ static void *dawdle(void *context)
     return NULL;
 }
 
-/* How long the 7 other ranks of 8 take to meet rank 0 while strangers crowd the door from before the first of them comes. */
+/* How long the 7 other ranks of 8 take to meet rank 0 while strangers crowd the door from before the first of them
+ * comes. */
 static double meet_in_a_crowd(host_function serve, size_t silent, bool scanning, size_t slow)
 {
     enum { MOST = 400 };
@@ -85,8 +86,8 @@ static void crowds_do_not_delay_the_start(void **state)
     double alone = meet_in_a_crowd(meeting_serve, 0, false, 0);
     for (size_t i = 0; i < sizeof crowds / sizeof *crowds; i++) {
         double seconds = meet_in_a_crowd(meeting_serve, crowds[i].silent, crowds[i].scanning, crowds[i].slow);
-        print_message("8 ranks, %zu silent, %zu slow, port scan %d: %.3f s (alone %.3f s)\n", crowds[i].silent, crowds[i].slow,
-                      crowds[i].scanning, seconds, alone);
+        print_message("8 ranks, %zu silent, %zu slow, port scan %d: %.3f s (alone %.3f s)\n", crowds[i].silent,
+                      crowds[i].slow, crowds[i].scanning, seconds, alone);
         if (seconds - alone >= 1) fail_msg("the start was delayed by %.3f s", seconds - alone);
     }
     fault_one_by_one = true;

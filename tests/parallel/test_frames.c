@@ -1,5 +1,5 @@
-/* Wrong frames: 10,000 for rank 0, which must give nothing away, and 2,000 answers a bit off for a rank, which must take none. Each
- * is looked for in a side with a planted fault, too. */
+/* Wrong frames: 10,000 for rank 0, which must give nothing away, and 2,000 answers a bit off for a rank, which must
+ * take none. Each is looked for in a side with a planted fault, too. */
 #include "parallel/hosting.h"
 
 #include <fcntl.h>
@@ -19,16 +19,22 @@ static size_t scramble(unsigned char out[512], struct xorshift *x, const struct 
         size = draw(x) % 512;
         for (size_t i = 0; i < size; i++) out[i] = (unsigned char)draw(x);
         return size;
-    case 1: return draw(x) % (size + 1); /* cut off */
-    case 2: out[4 + draw(x) % 4] = (unsigned char)draw(x); return size; /* version, kind or length */
-    case 3: /* rank, world, restart or size */
+    case 1:
+        return draw(x) % (size + 1); /* cut off */
+    case 2:
+        out[4 + draw(x) % 4] = (unsigned char)draw(x);
+        return size; /* version, kind or length */
+    case 3:          /* rank, world, restart or size */
         for (int i = 0; i < 4; i++) out[WIRE_HEADER + 4 * (draw(x) % 4) + (size_t)i] = (unsigned char)draw(x);
         return size;
     case 4: /* the same again */
         memcpy(out + size, out, size);
         return 2 * size;
-    case 5: out[draw(x) % size] ^= (unsigned char)(1u << draw(x) % 8); return size;
-    default: return size; /* as it should be, but for the proof */
+    case 5:
+        out[draw(x) % size] ^= (unsigned char)(1u << draw(x) % 8);
+        return size;
+    default:
+        return size; /* as it should be, but for the proof */
     }
 }
 
@@ -107,8 +113,8 @@ static void *lie(void *context)
     return NULL;
 }
 
-typedef enum joined (*join_function)(void *bytes, size_t size, int fd, const struct ranks *ranks, const unsigned char key[WIRE_KEY],
-                                     double until);
+typedef enum joined (*join_function)(void *bytes, size_t size, int fd, const struct ranks *ranks,
+                                     const unsigned char key[WIRE_KEY], double until);
 
 /* Conversations whose host lies, but for every hundredth. False: the rank took what was not so, or refused what was. */
 static bool stands_lies(join_function join, size_t conversations)

@@ -1,5 +1,5 @@
-/* gathering: before each step of a slot the weights that it reads are there, whatever the number of ranks, and what it reads later may still
- * be under way; in bf16 most masters stay where they are, until all is made whole. */
+/* gathering: before each step of a slot the weights that it reads are there, whatever the number of ranks, and what it
+ * reads later may still be under way; in bf16 most masters stay where they are, until all is made whole. */
 #include "graph/autodiff.h"
 #include "graph/backends.h"
 #include "model/model.h"
@@ -35,7 +35,7 @@ struct job {
     bool bf16;
     float *master;
     uint16_t *working;
-    size_t late; /* parameters that were not there yet when the first step came */
+    size_t late;   /* parameters that were not there yet when the first step came */
     size_t stayed; /* masters that had not travelled when the slot was through */
 };
 
@@ -103,8 +103,12 @@ static void *gather(void *argument)
     const uint32_t *order;
     size_t steps = graph_schedule(j->recording->g, &order);
     if (cpu_backend_create(&backend, 1, NULL, &error)) return "no backend";
-    struct gathering_options o = {.backend = backend, .collectives = &j->rank->base, .buckets = j->buckets, .parameters = j->parameters,
-                                  .groups = j->groups, .slot = j->recording->g,
+    struct gathering_options o = {.backend = backend,
+                                  .collectives = &j->rank->base,
+                                  .buckets = j->buckets,
+                                  .parameters = j->parameters,
+                                  .groups = j->groups,
+                                  .slot = j->recording->g,
                                   .arenas = {.master = j->master, .working = j->bf16 ? j->working : NULL}};
     const char *failed = gathering_create(&g, &o, &error) ? "not created" : NULL;
     for (int turn = 0; turn < 2 && !failed; turn++) {
@@ -137,9 +141,14 @@ static void weights_come_as_steps_read_them(void **state)
         struct parameters *p = NULL;
         struct recording recording = {0};
         struct buckets b;
-        struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = 64, [DIM_DEC_TOKENS] = 64, [DIM_SENTENCES] = 8, [DIM_DRAWS] = 8}};
+        struct graph_capacities capacities = {
+            {[DIM_ENC_TOKENS] = 64, [DIM_DEC_TOKENS] = 64, [DIM_SENTENCES] = 8, [DIM_DRAWS] = 8}};
         const struct stack_config stack = {.width = 32, .layers = 3, .heads = 2};
-        struct model_config config = {.encoder = stack, .decoder = stack, .vocabulary = 300, .positions = 14, .latent = {.width = 8, .memory = 1, .sample = true},
+        struct model_config config = {.encoder = stack,
+                                      .decoder = stack,
+                                      .vocabulary = 300,
+                                      .positions = 14,
+                                      .latent = {.width = 8, .memory = 1, .sample = true},
                                       .precision = seed % 2 ? PRECISION_BF16 : PRECISION_F32};
         size_t ranks = 2 + seed % 4, ready[512] = {0};
         unsigned groups = seed % 5 == 4 ? 0x3c : (1u << GROUPS) - 1; /* with a frozen encoder */
@@ -158,13 +167,22 @@ static void weights_come_as_steps_read_them(void **state)
         thread_world_open(&world, members, ranks);
         world.late = seed / 2 % 2;
         for (size_t r = 0; r < ranks; r++)
-            jobs[r] = (struct job){&members[r], &recording, p, &b, groups, seed % 2, calloc(elements, sizeof(float)),
-                                   calloc(elements, sizeof(uint16_t)), 0, 0};
+            jobs[r] = (struct job){&members[r],
+                                   &recording,
+                                   p,
+                                   &b,
+                                   groups,
+                                   seed % 2,
+                                   calloc(elements, sizeof(float)),
+                                   calloc(elements, sizeof(uint16_t)),
+                                   0,
+                                   0};
         const char *failed = thread_world_run(&world, gather, jobs, sizeof *jobs);
         if (failed) fail_msg("seed %u: %s", seed, failed);
         for (size_t r = 0; r < ranks; r++) {
-            if (world.late) assert_true(jobs[r].late > 0);            /* the first step did not wait for all */
-            assert_true(seed % 2 ? jobs[r].stayed > elements / 8 : !jobs[r].stayed); /* in bf16 most masters stay where they are */
+            if (world.late) assert_true(jobs[r].late > 0); /* the first step did not wait for all */
+            assert_true(seed % 2 ? jobs[r].stayed > elements / 8
+                                 : !jobs[r].stayed); /* in bf16 most masters stay where they are */
         }
         for (size_t r = 0; r < ranks; r++) {
             free(jobs[r].master);

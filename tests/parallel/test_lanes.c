@@ -1,4 +1,5 @@
-/* lanes: runs cover their whole, roots are the largest nodes of the tree, and what is set aside and joined is that tree. */
+/* lanes: runs cover their whole, roots are the largest nodes of the tree, and what is set aside and joined is that
+ * tree. */
 #include "parallel/lanes.h"
 
 #include <setjmp.h>
@@ -65,7 +66,8 @@ static size_t work_through(char sums[][TEXT], size_t lanes, struct lane_run own)
 }
 
 /* Every rank's roots, put together along the rest of the tree, are the tree. */
-static void check_tree(char roots[][TEXT], const struct lane_run *nodes, size_t *next, char *out, size_t first, size_t count)
+static void check_tree(char roots[][TEXT], const struct lane_run *nodes, size_t *next, char *out, size_t first,
+                       size_t count)
 {
     char left[TEXT], right[TEXT];
     if (nodes[*next].first == first && nodes[*next].count == count) {
@@ -108,6 +110,7 @@ static void every_number_of_ranks_adds_the_same_tree(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(runs_cover_the_whole), cmocka_unit_test(every_number_of_ranks_adds_the_same_tree)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(runs_cover_the_whole),
+                                       cmocka_unit_test(every_number_of_ranks_adds_the_same_tree)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

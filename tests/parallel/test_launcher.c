@@ -1,5 +1,5 @@
-/* The launcher's small parts: a heartbeat goes where the launcher listens and nowhere else, and never holds a rank up; lines
- * come out whole, whatever pieces they come in. tests/cli/launch.bats has the launcher itself. */
+/* The launcher's small parts: a heartbeat goes where the launcher listens and nowhere else, and never holds a rank up;
+ * lines come out whole, whatever pieces they come in. tests/cli/launch.bats has the launcher itself. */
 #include "parallel/heartbeat.h"
 #include "parallel/prefix.h"
 
@@ -117,8 +117,10 @@ static void long_lines_are_broken_and_nothing_is_lost(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_beat_is_a_byte), cmocka_unit_test(other_descriptors_are_not_written_to),
-        cmocka_unit_test(lines_come_out_whole), cmocka_unit_test(long_lines_are_broken_and_nothing_is_lost),
+        cmocka_unit_test(a_beat_is_a_byte),
+        cmocka_unit_test(other_descriptors_are_not_written_to),
+        cmocka_unit_test(lines_come_out_whole),
+        cmocka_unit_test(long_lines_are_broken_and_nothing_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Of a real backward pass a bucket is on its way before the next one's last gradient is computed, and only the last is left at the end. */
+/* Of a real backward pass a bucket is on its way before the next one's last gradient is computed, and only the last is
+ * left at the end. */
 #include "base/checked.h"
 #include "elbo/tokenizer.h"
 #include "graph/autodiff.h"
@@ -92,8 +93,10 @@ static void *train(void *argument)
     struct reduction *r = NULL;
     struct recording recording = {0}, *list[] = {&recording};
     struct model m = {0};
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = 64, [DIM_DEC_TOKENS] = 64, [DIM_SENTENCES] = 8, [DIM_DRAWS] = 8}};
-    struct slot_options options = {.slots = 1, .encoder_tokens = 64, .decoder_tokens = 64, .sentences = 8, .max_length = 12};
+    struct graph_capacities capacities = {
+        {[DIM_ENC_TOKENS] = 64, [DIM_DEC_TOKENS] = 64, [DIM_SENTENCES] = 8, [DIM_DRAWS] = 8}};
+    struct slot_options options = {
+        .slots = 1, .encoder_tokens = 64, .decoder_tokens = 64, .sentences = 8, .max_length = 12};
     struct train_recording wanted = {.wanted = (1u << GROUPS) - 1};
     struct slot slot = {0};
     size_t ready[512] = {0};
@@ -112,8 +115,13 @@ static void *train(void *argument)
     must(buckets_create(&p->buckets, m.parameters, ready, figures, 16 * BLOCK, &error));
     must(recording_place_state(&recording, p->arena + p->gradients, &error));
     must(model_bind(&m, list, 1, p->arena, &error));
-    struct reduction_options o = {.backend = backend, .collectives = &p->rank->base, .arena = p->arena, .elements = p->elements, .lanes = 2,
-                                  .ordered = true, .buckets = &p->buckets};
+    struct reduction_options o = {.backend = backend,
+                                  .collectives = &p->rank->base,
+                                  .arena = p->arena,
+                                  .elements = p->elements,
+                                  .lanes = 2,
+                                  .ordered = true,
+                                  .buckets = &p->buckets};
     must(reduction_create(&r, &o, &error));
     must(slot_allocate(&slot, &options, &error));
     fill(&slot, &options);
@@ -148,12 +156,18 @@ static void on_its_way_before_the_next_is_done(void **state)
     struct thread_rank members[2];
     pthread_t threads[2];
     const struct stack_config stack = {.width = 32, .layers = 3, .heads = 2, .dropout = 0.1};
-    struct model_config config = {.encoder = stack, .decoder = stack, .vocabulary = 300, .positions = 14,
-                                  .latent = {.width = 8, .memory = 1, .sample = true}, .tie_output = true};
+    struct model_config config = {.encoder = stack,
+                                  .decoder = stack,
+                                  .vocabulary = 300,
+                                  .positions = 14,
+                                  .latent = {.width = 8, .memory = 1, .sample = true},
+                                  .tie_output = true};
     (void)state;
     thread_world_open(&world, members, 2);
     for (size_t r = 0; r < 2; r++) {
-        passes[r] = (struct pass){.rank = &members[r], .begin = members[r].base.begin, .config = &config,
+        passes[r] = (struct pass){.rank = &members[r],
+                                  .begin = members[r].base.begin,
+                                  .config = &config,
                                   .events = calloc(MOST_EVENTS, sizeof(struct event))};
         members[r].base.begin = begin;
         assert_int_equal(pthread_create(&threads[r], NULL, train, &passes[r]), 0);
@@ -165,8 +179,10 @@ static void on_its_way_before_the_next_is_done(void **state)
         size_t begun = 0, last = b->list[b->count - 1].ready, left = 0, sent = 0;
         bool ended = false;
         for (size_t i = p->count; i-- > 0;) /* from behind: what set out after the last kernel that wrote */
-            if (!p->events[i].begun) break;
-            else left += p->events[i].count;
+            if (!p->events[i].begun)
+                break;
+            else
+                left += p->events[i].count;
         for (size_t i = 0; i < p->count; i++) {
             size_t own = bucket_of(b, p->events[i].first);
             if (p->events[i].begun) {
@@ -177,7 +193,8 @@ static void on_its_way_before_the_next_is_done(void **state)
             if (p->events[i].first >= p->gradients) continue; /* figures: with the last bucket */
             /* A gradient of bucket `own`: all buckets before it whose turn has come are under way by its last write. */
             bool later = false;
-            for (size_t j = i + 1; j < p->count && !later; j++) later = !p->events[j].begun && bucket_of(b, p->events[j].first) == own;
+            for (size_t j = i + 1; j < p->count && !later; j++)
+                later = !p->events[j].begun && bucket_of(b, p->events[j].first) == own;
             if (later) continue;
             for (size_t k = 0; k < b->count; k++)
                 if (b->list[k].ready < own && b->list[k].ready > begun)
@@ -189,8 +206,8 @@ static void on_its_way_before_the_next_is_done(void **state)
         for (size_t k = 0; k < b->count; k++) in_last += b->list[k].ready == last ? b->list[k].elements : 0;
         assert_true(b->count > 8 && in_last < p->elements / 2);
         assert_true(left <= in_last); /* this rank's sends: roots of the other's piece, sums of its own */
-        printf("rank %zu: %zu buckets; of %zu bytes %zu were left to send when the backward pass ended\n", r, b->count, sent * sizeof(float),
-               left * sizeof(float));
+        printf("rank %zu: %zu buckets; of %zu bytes %zu were left to send when the backward pass ended\n", r, b->count,
+               sent * sizeof(float), left * sizeof(float));
         free(p->events);
         free(p->arena);
         buckets_free(&p->buckets);

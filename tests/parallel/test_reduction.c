@@ -1,6 +1,6 @@
-/* reduction: the sum over lanes along their tree, bit for bit, on any number of ranks, with any buckets; and what travels. Buckets that
- * set out as they become ready: the same, though of the others every number is wrong. Sums that stay with the rank of their piece: half
- * the bytes. */
+/* reduction: the sum over lanes along their tree, bit for bit, on any number of ranks, with any buckets; and what
+ * travels. Buckets that set out as they become ready: the same, though of the others every number is wrong. Sums that
+ * stay with the rank of their piece: half the bytes. */
 #include "base/philox.h"
 #include "graph/backends.h"
 #include "graph/parameters.h"
@@ -50,8 +50,14 @@ static void *reduce(void *argument)
     elbo_error error = {0};
     if (cpu_backend_create(&backend, 1, NULL, &error)) return "no backend";
     if (buckets_create_plain(&buckets, job->elements, job->bucket, &error)) return "no buckets";
-    struct reduction_options o = {.backend = backend, .collectives = job->rank->base.ranks > 1 ? &job->rank->base : NULL, .arena = job->got,
-                                  .elements = job->elements, .lanes = job->lanes, .ordered = job->ordered, .kept = job->kept, .buckets = &buckets};
+    struct reduction_options o = {.backend = backend,
+                                  .collectives = job->rank->base.ranks > 1 ? &job->rank->base : NULL,
+                                  .arena = job->got,
+                                  .elements = job->elements,
+                                  .lanes = job->lanes,
+                                  .ordered = job->ordered,
+                                  .kept = job->kept,
+                                  .buckets = &buckets};
     const char *failed = reduction_create(&r, &o, &error) ? "not created" : NULL;
     for (int step = 0; step < 2 && !failed; step++) { /* the second one finds what the first left */
         struct lane_run own = reduction_own(r);
@@ -61,14 +67,16 @@ static void *reduce(void *argument)
         }
         if (reduction_finish(r, &error)) failed = "not finished";
     }
-    job->bytes = reduction_bytes(job->elements, job->lanes, job->rank->base.ranks, job->rank->base.rank, job->ordered, buckets_largest(&buckets));
+    job->bytes = reduction_bytes(job->elements, job->lanes, job->rank->base.ranks, job->rank->base.rank, job->ordered,
+                                 buckets_largest(&buckets));
     reduction_free(r);
     buckets_free(&buckets);
     backend->destroy(backend);
     return (void *)failed;
 }
 
-static void run(struct job *jobs, struct thread_rank *ranks, size_t count, size_t lanes, size_t elements, size_t bucket, bool ordered, size_t kept)
+static void run(struct job *jobs, struct thread_rank *ranks, size_t count, size_t lanes, size_t elements, size_t bucket,
+                bool ordered, size_t kept)
 {
     struct thread_world world;
     thread_world_open(&world, ranks, count);
@@ -83,7 +91,8 @@ static void the_tree_on_every_number_of_ranks(void **state)
 {
     static const struct {
         size_t elements, bucket;
-    } sizes[] = {{BLOCK, BLOCK}, {3 * BLOCK, 0}, {7 * BLOCK, 2 * BLOCK}, {16 * BLOCK, 5 * BLOCK}, {2 * BLOCK, 64 * BLOCK}};
+    } sizes[] = {
+        {BLOCK, BLOCK}, {3 * BLOCK, 0}, {7 * BLOCK, 2 * BLOCK}, {16 * BLOCK, 5 * BLOCK}, {2 * BLOCK, 64 * BLOCK}};
     (void)state;
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
         for (size_t lanes = 1; lanes <= MOST_LANES; lanes += lanes < 9 ? 1 : 3) {
@@ -102,15 +111,16 @@ static void the_tree_on_every_number_of_ranks(void **state)
         }
 }
 
-/* A lane a rank: each sends its arena once, in pieces, and its piece of the sum to the others, where it does not stay: as a reduce-scatter
- * and all-gather, or the first alone. */
+/* A lane a rank: each sends its arena once, in pieces, and its piece of the sum to the others, where it does not stay:
+ * as a reduce-scatter and all-gather, or the first alone. */
 static void what_travels(void **state)
 {
     (void)state;
     for (size_t i = 0; i < 6; i++) {
         struct job jobs[THREAD_RANKS];
         struct thread_rank members[THREAD_RANKS];
-        size_t ranks = (size_t)2 << i / 2, elements = 64 * BLOCK, piece = elements / ranks * sizeof(float), steps = 2, ways = i % 2 ? 1 : 2;
+        size_t ranks = (size_t)2 << i / 2, elements = 64 * BLOCK, piece = elements / ranks * sizeof(float), steps = 2,
+               ways = i % 2 ? 1 : 2;
         run(jobs, members, ranks, ranks, elements, 16 * BLOCK, true, i % 2 ? elements : 0);
         for (size_t r = 0; r < ranks; r++) {
             assert_int_equal(members[r].sent, steps * ways * (ranks - 1) * piece);
@@ -156,18 +166,26 @@ static void *reduce_what_is_ready(void *argument)
     struct reduction *r = NULL;
     elbo_error own = {0};
     if (cpu_backend_create(&backend, 1, NULL, &own)) return "no backend";
-    struct reduction_options o = {.backend = backend, .collectives = &job->rank->base, .arena = job->got, .elements = job->elements,
-                                  .lanes = job->lanes, .ordered = true, .kept = job->kept, .buckets = job->buckets};
+    struct reduction_options o = {.backend = backend,
+                                  .collectives = &job->rank->base,
+                                  .arena = job->got,
+                                  .elements = job->elements,
+                                  .lanes = job->lanes,
+                                  .ordered = true,
+                                  .kept = job->kept,
+                                  .buckets = job->buckets};
     const char *failed = reduction_create(&r, &o, &own) ? "not created" : NULL;
     for (int turn = 0; turn < 2 && !failed; turn++) {
         struct lane_run lanes = reduction_own(r);
         for (size_t lane = lanes.first; lane < lanes.first + lanes.count; lane++) {
             bool last = lane + 1 == lanes.first + lanes.count;
             for (size_t i = 0; i < job->elements; i++) job->got[i] = last ? NAN : value_of(lane, i);
-            for (size_t step = 0; step < RANDOM_STEPS && last && !failed; step++) { /* what is ready now was wrong until now */
+            for (size_t step = 0; step < RANDOM_STEPS && last && !failed;
+                 step++) { /* what is ready now was wrong until now */
                 for (size_t k = 0; k < job->buckets->count; k++)
                     for (size_t n = 0; n < job->buckets->list[k].ranges && job->buckets->list[k].ready == step; n++)
-                        for (size_t c = 0, i = job->buckets->list[k].range[n].first; c < job->buckets->list[k].range[n].count; c++, i++)
+                        for (size_t c = 0, i = job->buckets->list[k].range[n].first;
+                             c < job->buckets->list[k].range[n].count; c++, i++)
                             job->got[i] = value_of(lane, i);
                 if (reduction_step(r, step, &own)) failed = "a step failed";
             }
@@ -185,7 +203,8 @@ static void sums_of_what_is_ready(void **state)
     (void)state;
     for (uint64_t seed = 0; seed < 40; seed++) {
         elbo_error error;
-        size_t ready[RANDOM_PARAMETERS], count = 1 + random_below(seed, 5, 0, 12), room = random_below(seed, 6, 0, 5) * BLOCK;
+        size_t ready[RANDOM_PARAMETERS], count = 1 + random_below(seed, 5, 0, 12),
+                                         room = random_below(seed, 6, 0, 5) * BLOCK;
         size_t ranks = 2 + random_below(seed, 7, 0, 4), lanes = ranks + random_below(seed, 8, 0, 6);
         struct parameters *p = random_parameters(seed, count, ready);
         struct buckets b;
@@ -221,7 +240,8 @@ static void sums_of_what_is_ready(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_tree_on_every_number_of_ranks), cmocka_unit_test(what_travels),
-                                       cmocka_unit_test(any_order), cmocka_unit_test(sums_of_what_is_ready)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_tree_on_every_number_of_ranks),
+                                       cmocka_unit_test(what_travels), cmocka_unit_test(any_order),
+                                       cmocka_unit_test(sums_of_what_is_ready)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

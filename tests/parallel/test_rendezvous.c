@@ -1,5 +1,5 @@
-/* The ranks of a job meet: every rank has rank 0's bytes, whenever it comes and wherever the secret is from; what is missing or
- * not safe is refused with what, where and what to do. */
+/* The ranks of a job meet: every rank has rank 0's bytes, whenever it comes and wherever the secret is from; what is
+ * missing or not safe is refused with what, where and what to do. */
 #include "parallel/rendezvous.h"
 
 #include "parallel/job.h"
@@ -12,7 +12,8 @@
 
 static void assert_says(const elbo_error *error, elbo_status code, const char *part)
 {
-    if (error->code != code || !strstr(error->message, part)) fail_msg("code %d, '%s' is not in: %s", error->code, part, error->message);
+    if (error->code != code || !strstr(error->message, part))
+        fail_msg("code %d, '%s' is not in: %s", error->code, part, error->message);
 }
 
 static void assert_met(const struct job *job)
@@ -195,14 +196,16 @@ static void files_that_others_can_read_are_refused(void **state)
     struct files f = {.folder = temporary_open()};
     char link[512], pipe[512], longer[4100];
     static const mode_t modes[] = {0644, 0640, 0660, 0601, 0666, 0700, 04600};
-    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) refuse_file(secret_file(&f, SECRET, modes[i]), ELBO_USAGE, "0600");
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        refuse_file(secret_file(&f, SECRET, modes[i]), ELBO_USAGE, "0600");
     refuse_file(secret_file(&f, "short", 0600), ELBO_USAGE, "a secret of 5 bytes");
     refuse_file(secret_file(&f, "", 0600), ELBO_USAGE, "a secret of 0 bytes");
     memset(longer, 'x', sizeof longer - 1);
     longer[sizeof longer - 1] = 0;
     refuse_file(secret_file(&f, longer, 0600), ELBO_USAGE, "more than 4096 bytes");
     const char *file = secret_file(&f, SECRET, 0600);
-    if (symlink(file, temporary_path(link, &f.folder, "link")) || mkfifo(temporary_path(pipe, &f.folder, "pipe"), 0600)) abort();
+    if (symlink(file, temporary_path(link, &f.folder, "link")) || mkfifo(temporary_path(pipe, &f.folder, "pipe"), 0600))
+        abort();
     refuse_file(link, ELBO_USAGE, "symbolic link");
     refuse_file(pipe, ELBO_USAGE, "no regular file");
     refuse_file(f.folder.path, ELBO_USAGE, "no regular file");
@@ -269,7 +272,8 @@ static void rank_0_leaves_a_secret_for_its_user(void **state)
     without_secret(&job, 4, free_ports(1), folder.path);
     job.members[0].delay = 0.2;
     snprintf(name, sizeof name, "elbo/%s-0", job.members[0].ranks.job);
-    temporary_write(temporary_path(inside, &folder, name), "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef, longer", 72);
+    temporary_write(temporary_path(inside, &folder, name),
+                    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef, longer", 72);
     if (chmod(inside, 0600)) abort();
     run_job(&job);
     assert_met(&job);
@@ -365,14 +369,21 @@ static void a_taken_port_is_named_with_its_option(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_rank_has_the_bytes), cmocka_unit_test(ranks_may_come_late_and_in_any_order),
-        cmocka_unit_test(names_and_ipv6_are_addresses), cmocka_unit_test(one_host_listens_on_the_loopback_only),
+        cmocka_unit_test(every_rank_has_the_bytes),
+        cmocka_unit_test(ranks_may_come_late_and_in_any_order),
+        cmocka_unit_test(names_and_ipv6_are_addresses),
+        cmocka_unit_test(one_host_listens_on_the_loopback_only),
         cmocka_unit_test(several_hosts_meet_with_a_secret),
-        cmocka_unit_test(a_taken_port_gives_way_to_the_next), cmocka_unit_test(one_meeting_follows_another_at_the_same_port),
-        cmocka_unit_test(a_file_holds_the_secret), cmocka_unit_test(files_that_others_can_read_are_refused),
-        cmocka_unit_test(what_is_no_secret_is_refused), cmocka_unit_test(rank_0_leaves_a_secret_for_its_user),
-        cmocka_unit_test(folders_and_files_of_others_are_refused), cmocka_unit_test(two_jobs_of_one_name_do_not_mix),
-        cmocka_unit_test(the_missing_are_named), cmocka_unit_test(a_taken_port_is_named_with_its_option),
+        cmocka_unit_test(a_taken_port_gives_way_to_the_next),
+        cmocka_unit_test(one_meeting_follows_another_at_the_same_port),
+        cmocka_unit_test(a_file_holds_the_secret),
+        cmocka_unit_test(files_that_others_can_read_are_refused),
+        cmocka_unit_test(what_is_no_secret_is_refused),
+        cmocka_unit_test(rank_0_leaves_a_secret_for_its_user),
+        cmocka_unit_test(folders_and_files_of_others_are_refused),
+        cmocka_unit_test(two_jobs_of_one_name_do_not_mix),
+        cmocka_unit_test(the_missing_are_named),
+        cmocka_unit_test(a_taken_port_is_named_with_its_option),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

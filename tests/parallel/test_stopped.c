@@ -87,6 +87,7 @@ static void a_time_without_a_look_does_not_count(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(found_however_deep), cmocka_unit_test(a_time_without_a_look_does_not_count)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(found_however_deep),
+                                       cmocka_unit_test(a_time_without_a_look_does_not_count)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

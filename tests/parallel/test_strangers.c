@@ -1,6 +1,6 @@
-/* Strangers at the meeting: whoever does not know the job's secret gets nothing of what is shared and nothing made with the
- * secret, not even with a recorded conversation. Each property is also looked for in a host with a planted fault, and must be
- * missed there. */
+/* Strangers at the meeting: whoever does not know the job's secret gets nothing of what is shared and nothing made with
+ * the secret, not even with a recorded conversation. Each property is also looked for in a host with a planted fault,
+ * and must be missed there. */
 #include "parallel/hosting.h"
 
 #include <poll.h>
@@ -62,12 +62,15 @@ static void a_proof_holds_for_its_own_terms_only(void **state)
     assert_memory_equal(out, id, ID);
     for (size_t k = 0; k < 3; k++) {
         wire_prove(mac, kinds[k], &terms, key);
-        for (size_t other = 0; other < 3; other++) assert_int_equal(wire_proved(mac, kinds[other], &terms, key), k == other);
+        for (size_t other = 0; other < 3; other++)
+            assert_int_equal(wire_proved(mac, kinds[other], &terms, key), k == other);
         for (size_t i = 0; i < sizeof terms; i++) { /* a struct without padding: every byte is a field's */
             struct wire_terms wrong = terms;
             ((unsigned char *)&wrong)[i] ^= 1;
-            if (wire_proved(mac, kinds[k], &wrong, key)) fail_msg("byte %zu of the terms does not count for frame %d", i, kinds[k]);
-            if (wrong.size == terms.size && wire_open(out, body, &wrong, key)) fail_msg("byte %zu does not count for the content", i);
+            if (wire_proved(mac, kinds[k], &wrong, key))
+                fail_msg("byte %zu of the terms does not count for frame %d", i, kinds[k]);
+            if (wrong.size == terms.size && wire_open(out, body, &wrong, key))
+                fail_msg("byte %zu does not count for the content", i);
         }
         for (size_t i = 0; i < WIRE_KEY; i++) {
             key[i] ^= 1;
@@ -123,7 +126,7 @@ static void a_rank_counts_once_and_when_it_has_thanked(void **state)
     ranks.rank = 1;
     assert_int_equal(join_as(bytes, &h, &ranks, h.key), JOIN_DONE);
     memset(bytes, 0, ID);
-    usleep(20000); /* the thanks have arrived */
+    usleep(20000);                                                    /* the thanks have arrived */
     assert_int_equal(join_as(bytes, &h, &ranks, h.key), JOIN_CLOSED); /* a second process with its number */
     assert_memory_equal(bytes, nothing, ID);
     ranks.rank = 2;
@@ -144,7 +147,8 @@ static void rank_0_names_what_came_instead(void **state)
     run_job(&job);
     assert_int_equal(job.members[1].status, ELBO_OK);
     const char *said = job.members[0].error.message;
-    if (!strstr(said, "did not come: 2, 3.") || !strstr(said, "did not know the secret") || strstr(said, " 0 did not know"))
+    if (!strstr(said, "did not come: 2, 3.") || !strstr(said, "did not know the secret") ||
+        strstr(said, " 0 did not know"))
         fail_msg("%s", said);
     for (size_t r = 2; r < 4; r++)
         if (job.members[r].status != ELBO_PEER || !strstr(job.members[r].error.message, "another ELBO_SECRET"))
@@ -255,9 +259,11 @@ static void a_recorded_conversation_opens_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(who_does_not_know_the_secret_hears_nothing), cmocka_unit_test(a_proof_holds_for_its_own_terms_only),
+        cmocka_unit_test(who_does_not_know_the_secret_hears_nothing),
+        cmocka_unit_test(a_proof_holds_for_its_own_terms_only),
         cmocka_unit_test(ranks_of_other_jobs_are_not_served),
-        cmocka_unit_test(a_rank_counts_once_and_when_it_has_thanked), cmocka_unit_test(rank_0_names_what_came_instead),
+        cmocka_unit_test(a_rank_counts_once_and_when_it_has_thanked),
+        cmocka_unit_test(rank_0_names_what_came_instead),
         cmocka_unit_test(a_recorded_conversation_opens_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,7 @@ enum { THREAD_RANKS = 16, THREAD_TRANSFERS = 1024 };
 
 struct thread_world {
     size_t ranks;
-    bool late;               /* what was begun happens in wait, and poll does not see it */
+    bool late; /* what was begun happens in wait, and poll does not see it */
     pthread_barrier_t barrier;
     const struct transfer *lists[THREAD_RANKS];
     size_t counts[THREAD_RANKS];
@@ -23,7 +23,7 @@ struct thread_world {
 struct thread_rank {
     struct collectives base; /* first */
     struct thread_world *world;
-    size_t sent, messages;   /* bytes and pieces that this rank sent */
+    size_t sent, messages; /* bytes and pieces that this rank sent */
     struct transfer waiting[THREAD_TRANSFERS];
     size_t waiting_count;
     char note[4096];
@@ -52,7 +52,8 @@ static elbo_status thread_exchange(struct collectives *c, const struct transfer 
         for (; at < w->counts[to->peer]; at++)
             if (!theirs[at].receive && theirs[at].peer == c->rank && k-- == 0) break;
         if (at == w->counts[to->peer] || theirs[at].bytes != to->bytes)
-            status = elbo_fail(error, ELBO_PEER, "rank %zu waits for a piece that rank %zu does not send", c->rank, to->peer);
+            status = elbo_fail(error, ELBO_PEER, "rank %zu waits for a piece that rank %zu does not send", c->rank,
+                               to->peer);
         else
             memcpy(to->data, theirs[at].data, to->bytes);
     }
@@ -81,7 +82,8 @@ static elbo_status thread_begin(struct collectives *c, const struct transfer *li
 {
     struct thread_rank *me = (struct thread_rank *)c;
     if (!me->world->late) return thread_exchange(c, list, count, error);
-    if (count > THREAD_TRANSFERS || me->waiting_count) return elbo_fail(error, ELBO_INTERNAL, "too much is begun at once");
+    if (count > THREAD_TRANSFERS || me->waiting_count)
+        return elbo_fail(error, ELBO_INTERNAL, "too much is begun at once");
     for (size_t i = 0; i < count; i++) me->waiting[i] = list[i];
     me->waiting_count = count;
     return ELBO_OK;
@@ -130,8 +132,15 @@ static inline void thread_world_open(struct thread_world *w, struct thread_rank 
     *w = (struct thread_world){.ranks = count};
     pthread_barrier_init(&w->barrier, NULL, (unsigned)count);
     for (size_t r = 0; r < count; r++)
-        ranks[r] = (struct thread_rank){.base = {.name = "threads", .ranks = count, .rank = r, .begin = thread_begin, .begin_sum = thread_begin_sum,
-                                                 .poll = thread_poll, .wait = thread_wait, .post = thread_post, .collect = thread_collect},
+        ranks[r] = (struct thread_rank){.base = {.name = "threads",
+                                                 .ranks = count,
+                                                 .rank = r,
+                                                 .begin = thread_begin,
+                                                 .begin_sum = thread_begin_sum,
+                                                 .poll = thread_poll,
+                                                 .wait = thread_wait,
+                                                 .post = thread_post,
+                                                 .collect = thread_collect},
                                         .world = w};
 }
 

@@ -1,5 +1,6 @@
-/* The table of the products' algorithms as a file: what one backend chose, another takes up; bytes of another GPU or library, cut
- * ones and ones with nonsense in them are not taken; an algorithm that the library refuses is chosen anew; of several the fastest. */
+/* The table of the products' algorithms as a file: what one backend chose, another takes up; bytes of another GPU or
+ * library, cut ones and ones with nonsense in them are not taken; an algorithm that the library refuses is chosen anew;
+ * of several the fastest. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,10 +29,17 @@ static void multiply(float c[M * N], struct cuda_backend *b)
     elbo_error error = {0};
     void *memory;
     for (size_t i = 0; i < M * K + K * N; i++) host[i] = 1.0f / (float)(i % 37 + 1);
-    if (b->base.allocate(&b->base, &memory, sizeof host + M * N * sizeof *c, "a test", &error)) fail_msg("%s", error.message);
+    if (b->base.allocate(&b->base, &memory, sizeof host + M * N * sizeof *c, "a test", &error))
+        fail_msg("%s", error.message);
     float *device = memory;
     b->base.upload(&b->base, device, host, sizeof host);
-    struct cuda_product p = {.m = M, .n = N, .k = K, .a = {device, K, 1}, .b = {device + M * K, N, 1}, .c = device + M * K + K * N, .ldc = N};
+    struct cuda_product p = {.m = M,
+                             .n = N,
+                             .k = K,
+                             .a = {device, K, 1},
+                             .b = {device + M * K, N, 1},
+                             .c = device + M * K + K * N,
+                             .ldc = N};
     cuda_product(b, &p);
     b->base.download(&b->base, c, device + M * K + K * N, M * N * sizeof *c);
     if (b->base.check(&b->base, &error)) fail_msg("%s", error.message);
@@ -86,8 +94,14 @@ static void set_aside(void **state)
         const char *what;
         size_t at;
         unsigned char byte;
-    } change[] = {{"the magic", 0, 'E'}, {"the version", 8, 2}, {"more entries than bytes", 12, 2}, {"no entries", 12, 0},
-                  {"far more entries", 15, 0x80}, {"another cuBLAS", 16, 0xff}, {"another GPU", 24, '?'}, {"an unknown flag", 152 + 51, 0x40}};
+    } change[] = {{"the magic", 0, 'E'},
+                  {"the version", 8, 2},
+                  {"more entries than bytes", 12, 2},
+                  {"no entries", 12, 0},
+                  {"far more entries", 15, 0x80},
+                  {"another cuBLAS", 16, 0xff},
+                  {"another GPU", 24, '?'},
+                  {"an unknown flag", 152 + 51, 0x40}};
     unsigned char bytes[MOST_BYTES], changed[MOST_BYTES];
     size_t size = saved(bytes);
     float c[M * N];
@@ -137,6 +151,7 @@ static void the_fastest_is_taken(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(taken_up), cmocka_unit_test(set_aside),
-                                       cmocka_unit_test(refused_algorithms_are_chosen_anew), cmocka_unit_test(the_fastest_is_taken)};
+                                       cmocka_unit_test(refused_algorithms_are_chosen_anew),
+                                       cmocka_unit_test(the_fastest_is_taken)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

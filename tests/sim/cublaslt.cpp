@@ -1,5 +1,5 @@
-/* Products for the stand-in of cuBLASLt: plain loops on device memory, in the stream's turn, captured like a kernel. Every
- * operand's extent is checked against its allocation. f32 sums run over k in order. */
+/* Products for the stand-in of cuBLASLt: plain loops on device memory, in the stream's turn, captured like a kernel.
+ * Every operand's extent is checked against its allocation. f32 sums run over k in order. */
 #include "private.h"
 
 #include <cublasLt.h>
@@ -113,12 +113,14 @@ static void multiply(const product &p, size_t batch)
     std::vector<float> a(k * m), sums(m); /* a (k, m) row-major */
     for (size_t l = 0; l < k; l++)
         for (size_t i = 0; i < m; i++)
-            a[l * m + i] = load(p.pa, p.a.type, oa + (p.desc.ta == CUBLAS_OP_N ? l * (size_t)p.a.ld + i : i * (size_t)p.a.ld + l));
+            a[l * m + i] =
+                load(p.pa, p.a.type, oa + (p.desc.ta == CUBLAS_OP_N ? l * (size_t)p.a.ld + i : i * (size_t)p.a.ld + l));
     for (size_t j = 0; j < n; j++) {
         memset(sums.data(), 0, m * sizeof(float));
         for (size_t turn = 0; turn < k; turn++) {
             size_t l = p.backwards ? k - 1 - turn : turn;
-            float x = load(p.pb, p.b.type, ob + (p.desc.tb == CUBLAS_OP_N ? j * (size_t)p.b.ld + l : l * (size_t)p.b.ld + j));
+            float x =
+                load(p.pb, p.b.type, ob + (p.desc.tb == CUBLAS_OP_N ? j * (size_t)p.b.ld + l : l * (size_t)p.b.ld + j));
             const float *column = &a[l * m];
             for (size_t i = 0; i < m; i++) sums[i] += column[i] * x;
         }
@@ -140,19 +142,20 @@ static void multiply(const product &p, size_t batch)
     }
 }
 
-static bool supported(const cublasLtMatmulDescOpaque *desc, const layout *a, const layout *b, const layout *c, const layout *d)
+static bool supported(const cublasLtMatmulDescOpaque *desc, const layout *a, const layout *b, const layout *c,
+                      const layout *d)
 {
     for (const layout *l : {a, b, c, d})
         if ((l->type != CUDA_R_32F && l->type != CUDA_R_16BF) || l->ld < (int64_t)l->rows || l->batch != d->batch)
             return false;
     uint64_t m = desc->ta == CUBLAS_OP_N ? a->rows : a->columns, k = desc->ta == CUBLAS_OP_N ? a->columns : a->rows;
     uint64_t kb = desc->tb == CUBLAS_OP_N ? b->rows : b->columns, n = desc->tb == CUBLAS_OP_N ? b->columns : b->rows;
-    return a->type == b->type && c->type == d->type && m == d->rows && n == d->columns && k == kb && c->rows == d->rows &&
-           c->columns == d->columns && m && n && k &&
+    return a->type == b->type && c->type == d->type && m == d->rows && n == d->columns && k == kb &&
+           c->rows == d->rows && c->columns == d->columns && m && n && k &&
            (d->type == CUDA_R_32F || a->type == CUDA_R_16BF) && desc->scale == CUDA_R_32F &&
            (desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT || has_bias(desc) || has_aux(desc)) &&
-           (!has_aux(desc) || (desc->aux && desc->aux_ld % 8 == 0 && desc->aux_ld >= (int64_t)d->rows && d->batch == 1 &&
-                                reinterpret_cast<uintptr_t>(desc->aux) % 16 == 0));
+           (!has_aux(desc) || (desc->aux && desc->aux_ld % 8 == 0 && desc->aux_ld >= (int64_t)d->rows &&
+                               d->batch == 1 && reinterpret_cast<uintptr_t>(desc->aux) % 16 == 0));
 }
 
 extern "C" {
@@ -185,8 +188,8 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType_t scale)
 {
-    *desc = new cublasLtMatmulDescOpaque{compute, scale, CUDA_R_32F, false, CUBLAS_OP_N, CUBLAS_OP_N,
-                                         CUBLASLT_EPILOGUE_DEFAULT, nullptr, nullptr, 0};
+    *desc = new cublasLtMatmulDescOpaque{
+        compute, scale, CUDA_R_32F, false, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr, nullptr, 0};
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -201,14 +204,22 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasL
                                               const void *value, size_t bytes)
 {
     switch (attribute) {
-    case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE: return put(&desc->compute, sizeof desc->compute, value, bytes);
-    case CUBLASLT_MATMUL_DESC_SCALE_TYPE: return put(&desc->scale, sizeof desc->scale, value, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSA: return put(&desc->ta, sizeof desc->ta, value, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSB: return put(&desc->tb, sizeof desc->tb, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE: return put(&desc->epilogue, sizeof desc->epilogue, value, bytes);
-    case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return put(&desc->bias, sizeof desc->bias, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER: return put(&desc->aux, sizeof desc->aux, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD: return put(&desc->aux_ld, sizeof desc->aux_ld, value, bytes);
+    case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE:
+        return put(&desc->compute, sizeof desc->compute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_SCALE_TYPE:
+        return put(&desc->scale, sizeof desc->scale, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        return put(&desc->ta, sizeof desc->ta, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+        return put(&desc->tb, sizeof desc->tb, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return put(&desc->epilogue, sizeof desc->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return put(&desc->bias, sizeof desc->bias, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+        return put(&desc->aux, sizeof desc->aux, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+        return put(&desc->aux_ld, sizeof desc->aux_ld, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
         desc->bias_typed = true;
         return put(&desc->bias_type, sizeof desc->bias_type, value, bytes);
@@ -222,8 +233,8 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType_t type, uint64_t rows, uint64_t columns,
-                                          int64_t ld)
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType_t type, uint64_t rows,
+                                          uint64_t columns, int64_t ld)
 {
     *l = new layout{type, rows, columns, ld, 0, 1};
     return CUBLAS_STATUS_SUCCESS;
@@ -233,9 +244,12 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l, cublas
                                                 const void *value, size_t bytes)
 {
     switch (attribute) {
-    case CUBLASLT_MATRIX_LAYOUT_LD: return put(&l->ld, sizeof l->ld, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: return put(&l->batch, sizeof l->batch, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: return put(&l->stride, sizeof l->stride, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_LD:
+        return put(&l->ld, sizeof l->ld, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
+        return put(&l->batch, sizeof l->batch, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
+        return put(&l->stride, sizeof l->stride, value, bytes);
     }
     return CUBLAS_STATUS_NOT_SUPPORTED;
 }
@@ -266,8 +280,9 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
-                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int wanted,
                                               cublasLtMatmulHeuristicResult_t results[], int *found)
 {
@@ -299,24 +314,39 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb, const void *beta,
                               const void *c, cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld,
-                              const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes, cudaStream_t stream)
+                              const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes,
+                              cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> hold(sim::the().lock);
     if (!handle || (algo && !is_algorithm(algo))) return CUBLAS_STATUS_INVALID_VALUE;
     if (!supported(desc, la, lb, lc, ld)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *static_cast<const float *>(alpha), *static_cast<const float *>(beta),
+    product p = {*desc,
+                 *la,
+                 *lb,
+                 *lc,
+                 *ld,
+                 a,
+                 b,
+                 c,
+                 d,
+                 *static_cast<const float *>(alpha),
+                 *static_cast<const float *>(beta),
                  algo && algo->data[1]};
     size_t aux = ((ld->columns - 1) * (size_t)desc->aux_ld + ld->rows) * element(ld->type);
     if (!fits(la, a, "product, A") || !fits(lb, b, "product, B") || !fits(ld, d, "product, D") ||
-        (p.beta != 0 && !fits(lc, c, "product, C")) || (workspace_bytes && !sim::owns(workspace, workspace_bytes, "workspace")) ||
+        (p.beta != 0 && !fits(lc, c, "product, C")) ||
+        (workspace_bytes && !sim::owns(workspace, workspace_bytes, "workspace")) ||
         (has_aux(desc) && !sim::owns(desc->aux, aux, "product, GELU's input")) ||
-        (has_bias(desc) && !sim::owns(desc->bias, ld->rows * element(desc->bias_typed ? desc->bias_type : ld->type), "product, bias")))
+        (has_bias(desc) &&
+         !sim::owns(desc->bias, ld->rows * element(desc->bias_typed ? desc->bias_type : ld->type), "product, bias")))
         return CUBLAS_STATUS_INVALID_VALUE;
     cudaError_t e = sim::enqueue(stream, [p, workspace, workspace_bytes] {
         sim::open_device open;
         sim::the().counts.products++;
-        sim::the().counts.bytes_of_products += bytes(p.a) + bytes(p.b) + bytes(p.d) * (p.beta != 0 ? 2 : 1) + (has_aux(&p.desc) ? bytes(p.d) : 0);
-        if (!p.backwards && getenv("ELBO_SIM_SLOW")) std::this_thread::sleep_for(std::chrono::milliseconds(2)); /* what is offered first */
+        sim::the().counts.bytes_of_products +=
+            bytes(p.a) + bytes(p.b) + bytes(p.d) * (p.beta != 0 ? 2 : 1) + (has_aux(&p.desc) ? bytes(p.d) : 0);
+        if (!p.backwards && getenv("ELBO_SIM_SLOW"))
+            std::this_thread::sleep_for(std::chrono::milliseconds(2)); /* what is offered first */
         if (workspace_bytes) memset(workspace, 0xff, workspace_bytes < 4096 ? workspace_bytes : 4096);
         for (int32_t i = 0; i < p.d.batch; i++) multiply(p, (size_t)i);
         return cudaSuccess;

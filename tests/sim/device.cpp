@@ -209,11 +209,20 @@ extern "C" cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr at
 {
     if (device) return fail(cudaErrorInvalidDevice, "device %d of 1", device);
     switch (attribute) {
-    case cudaDevAttrMultiProcessorCount: *value = 4; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)the().shared_limit; break;
-    default: return fail(cudaErrorInvalidValue, "no such attribute");
+    case cudaDevAttrMultiProcessorCount:
+        *value = 4;
+        break;
+    case cudaDevAttrComputeCapabilityMajor:
+        *value = 9;
+        break;
+    case cudaDevAttrComputeCapabilityMinor:
+        *value = 0;
+        break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = (int)the().shared_limit;
+        break;
+    default:
+        return fail(cudaErrorInvalidValue, "no such attribute");
     }
     return device_error();
 }

@@ -1,7 +1,7 @@
 /* Fibers: a stack each, a hand-written switch (x86-64, aarch64; ucontext elsewhere), and what the sanitizers must know.
  *
- * A fiber runs bodies in a loop and is never torn down, so one whose body ended serves the next thread at once. The thread
- * sanitizer takes a fiber for a thread, so there none is used twice within a block. */
+ * A fiber runs bodies in a loop and is never torn down, so one whose body ended serves the next thread at once. The
+ * thread sanitizer takes a fiber for a thread, so there none is used twice within a block. */
 #include "private.h"
 
 #include <cstdlib>

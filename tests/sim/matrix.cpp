@@ -38,7 +38,8 @@ void sim_mma_together(void *const *lanes)
 void sim_ldmatrix_together(void *const *lanes)
 {
     uint16_t matrix[4][8][8];
-    for (int lane = 0; lane < 32; lane++) memcpy(matrix[lane / 8][lane % 8], static_cast<sim_ldmatrix *>(lanes[lane])->word, 16);
+    for (int lane = 0; lane < 32; lane++)
+        memcpy(matrix[lane / 8][lane % 8], static_cast<sim_ldmatrix *>(lanes[lane])->word, 16);
     for (int lane = 0; lane < 32; lane++) {
         sim_ldmatrix &l = *static_cast<sim_ldmatrix *>(lanes[lane]);
         int g = lane / 4, t = lane % 4;
@@ -79,7 +80,8 @@ static thread_copies &mine()
 
 bool sim_copy_begin(const sim_copy *copy)
 {
-    if (copy->from && (uintptr_t)copy->from % 16) report("an asynchronous copy from %p, which is not aligned", copy->from);
+    if (copy->from && (uintptr_t)copy->from % 16)
+        report("an asynchronous copy from %p, which is not aligned", copy->from);
     coin = coin * 6364136223846793005u + 1442695040888963407u;
     if (the().order == SIM_REVERSED || (the().order == SIM_RANDOM && coin >> 63)) return true;
     mine().all.push_back({*copy, mine().groups});

@@ -1,5 +1,5 @@
-/* Device memory: one reserved range of addresses, closed (PROT_NONE) but for the living allocations while the device or a
- * copy works. An allocation ends at a page's end, so that a kernel that runs past it faults; addresses are never used
+/* Device memory: one reserved range of addresses, closed (PROT_NONE) but for the living allocations while the device or
+ * a copy works. An allocation ends at a page's end, so that a kernel that runs past it faults; addresses are never used
  * twice, so that one that uses freed memory faults too. Fresh memory holds NaN patterns. */
 #include "private.h"
 
@@ -152,8 +152,8 @@ static cudaError_t check_copy(const void *to, const void *from, size_t bytes, en
     return cudaSuccess;
 }
 
-static cudaError_t copy_rows(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
-                             enum cudaMemcpyKind kind, cudaStream_t stream)
+static cudaError_t copy_rows(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+                             size_t height, enum cudaMemcpyKind kind, cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> hold(the().lock);
     if (height > 1 && (to_pitch < width || from_pitch < width))
@@ -171,9 +171,11 @@ static cudaError_t copy_rows(void *to, size_t to_pitch, const void *from, size_t
     } else if (cudaError_t e = check()) {
         return e;
     }
-    std::shared_ptr<std::vector<char>> staged; /* pageable memory has been read when the call returns, whatever the stream does */
+    std::shared_ptr<std::vector<char>>
+        staged; /* pageable memory has been read when the call returns, whatever the stream does */
     if (on_device(to) && !on_device(from) && !is_pinned(from))
-        staged = std::make_shared<std::vector<char>>(static_cast<const char *>(from), static_cast<const char *>(from) + from_bytes);
+        staged = std::make_shared<std::vector<char>>(static_cast<const char *>(from),
+                                                     static_cast<const char *>(from) + from_bytes);
     return enqueue(stream, [=] {
         const void *source = staged ? staged->data() : from;
         if (cudaError_t e = check_copy(to, source, width, kind)) return e;
@@ -249,9 +251,11 @@ extern "C" cudaError_t cudaFree(void *memory)
     size_t rounded = (a.bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     for (size_t i = 0; i < a.page_bytes; i++) {
         bool own = a.pages + i >= at->first && a.pages + i < at->first + a.bytes;
-        if (own) i += a.bytes - 1;
+        if (own)
+            i += a.bytes - 1;
         else if ((unsigned char)a.pages[i] != 0xff)
-            report("cudaFree: something was written outside an allocation of %zu bytes (rounded %zu)", a.bytes, rounded);
+            report("cudaFree: something was written outside an allocation of %zu bytes (rounded %zu)", a.bytes,
+                   rounded);
     }
     taken_bytes -= a.bytes;
     madvise(a.pages, a.page_bytes, MADV_DONTNEED);
@@ -268,7 +272,8 @@ extern "C" cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
     if (cudaError_t e = refuse_in_capture("cudaMallocHost")) return e;
     *memory = nullptr;
     if (!bytes) return cudaSuccess;
-    if (posix_memalign(memory, PAGE, bytes)) return fail(cudaErrorMemoryAllocation, "%zu bytes of pinned memory", bytes);
+    if (posix_memalign(memory, PAGE, bytes))
+        return fail(cudaErrorMemoryAllocation, "%zu bytes of pinned memory", bytes);
     memset(*memory, 0xff, bytes);
     pinned[*memory] = bytes;
     the().counts.allocations++;

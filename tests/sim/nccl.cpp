@@ -1,6 +1,6 @@
-/* NCCL's functions between processes of one host: a ring of shared memory for every ordered pair of ranks. What is on a stream makes
- * progress when the stream is run; while a peer has not come it is not ready, and the host may poll and give up. A peer that died is
- * an error of the communicator, as NCCL's own, and what waited for it is left as it is. */
+/* NCCL's functions between processes of one host: a ring of shared memory for every ordered pair of ranks. What is on a
+ * stream makes progress when the stream is run; while a peer has not come it is not ready, and the host may poll and
+ * give up. A peer that died is an error of the communicator, as NCCL's own, and what waited for it is left as it is. */
 #include "private.h"
 
 #include "include/nccl.h"
@@ -44,9 +44,9 @@ struct piece {
 /* A call, or a group of them, on a stream. */
 struct action {
     std::vector<piece> pieces;
-    std::vector<char> scratch;             /* where pieces of a sum arrive */
+    std::vector<char> scratch; /* where pieces of a sum arrive */
     const float *addend = nullptr;
-    float *sum = nullptr;                  /* of addend and the scratch, by rank */
+    float *sum = nullptr; /* of addend and the scratch, by rank */
     size_t count = 0;
 };
 
@@ -123,7 +123,8 @@ static void finish(ncclComm_t c, action &a)
     const float *received = reinterpret_cast<const float *>(a.scratch.data());
     for (size_t i = 0; i < a.count; i++) {
         float total = 0;
-        for (int r = 0, k = 0; r < c->ranks; r++) total += r == c->rank ? a.addend[i] : received[(size_t)k++ * a.count + i];
+        for (int r = 0, k = 0; r < c->ranks; r++)
+            total += r == c->rank ? a.addend[i] : received[(size_t)k++ * a.count + i];
         a.sum[i] = total;
     }
 }
@@ -138,7 +139,8 @@ static cudaError_t enqueue_action(ncclComm_t c, cudaStream_t stream, const actio
         if (!t->now) { /* a replay begins anew */
             t->now = std::make_unique<action>(wanted);
             for (size_t i = 0, k = 0; i < t->now->pieces.size(); i++) /* pieces into the copy's own scratch */
-                if (wanted.sum && t->now->pieces[i].receive) t->now->pieces[i].data = t->now->scratch.data() + k++ * wanted.count * sizeof(float);
+                if (wanted.sum && t->now->pieces[i].receive)
+                    t->now->pieces[i].data = t->now->scratch.data() + k++ * wanted.count * sizeof(float);
             struct sim_launch told = {"nccl", {1, 1, 1}, {1, 1, 1}, 0, the().replaying};
             if (the().hook) the().hook(the().hook_context, &told);
             t->passes = 0;
@@ -164,7 +166,8 @@ static ncclResult_t give(ncclComm_t c, cudaStream_t stream, const action &a)
 static ncclResult_t add(ncclComm_t c, cudaStream_t stream, const piece &p)
 {
     std::lock_guard<std::recursive_mutex> hold(the().lock);
-    if (p.peer < 0 || p.peer >= c->ranks || (p.bytes && !owns(p.data, p.bytes, p.receive ? "what ncclRecv writes" : "what ncclSend reads")))
+    if (p.peer < 0 || p.peer >= c->ranks ||
+        (p.bytes && !owns(p.data, p.bytes, p.receive ? "what ncclRecv writes" : "what ncclSend reads")))
         return ncclInvalidArgument;
     if (!open_group.depth) {
         action alone;
@@ -190,9 +193,11 @@ extern "C" ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
     return ncclSuccess;
 }
 
-extern "C" ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config)
+extern "C" ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int ranks, ncclUniqueId id, int rank,
+                                               ncclConfig_t *config)
 {
-    if (ranks < 1 || ranks > (int)MOST_RANKS || rank < 0 || rank >= ranks || config->blocking) return ncclInvalidArgument;
+    if (ranks < 1 || ranks > (int)MOST_RANKS || rank < 0 || rank >= ranks || config->blocking)
+        return ncclInvalidArgument;
     char name[64];
     unsigned long long number;
     memcpy(&number, id.internal, sizeof number);
@@ -228,12 +233,14 @@ extern "C" ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *state)
     return ncclSuccess;
 }
 
-/* NCCL waits here for what is under way, and for the end of all graphs that hold a call of this communicator: for ever, if need be. */
+/* NCCL waits here for what is under way, and for the end of all graphs that hold a call of this communicator: for ever,
+ * if need be. */
 extern "C" ncclResult_t ncclCommFinalize(ncclComm_t c)
 {
     cudaDeviceSynchronize();
     if (c->calls.use_count() > 1) {
-        fprintf(stderr, "sim: ncclCommFinalize would wait for ever: %ld calls are held by graphs\n", c->calls.use_count() - 1);
+        fprintf(stderr, "sim: ncclCommFinalize would wait for ever: %ld calls are held by graphs\n",
+                c->calls.use_count() - 1);
         abort();
     }
     c->shared->process[c->rank] = -1;
@@ -262,22 +269,25 @@ extern "C" ncclResult_t ncclGroupEnd(void)
     return result;
 }
 
-extern "C" ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t c, cudaStream_t stream)
+extern "C" ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t c,
+                                 cudaStream_t stream)
 {
     return add(c, stream, {const_cast<char *>(static_cast<const char *>(from)), count * size_of(type), 0, peer, false});
 }
 
-extern "C" ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t c, cudaStream_t stream)
+extern "C" ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t c,
+                                 cudaStream_t stream)
 {
     return add(c, stream, {static_cast<char *>(to), count * size_of(type), 0, peer, true});
 }
 
-extern "C" ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t c,
-                                      cudaStream_t stream)
+extern "C" ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                                      ncclComm_t c, cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> hold(the().lock);
     if (type != ncclFloat32 || op != ncclSum || open_group.depth) return ncclInvalidUsage;
-    if (!owns(from, count * sizeof(float), "what ncclAllReduce reads") || !owns(to, count * sizeof(float), "what ncclAllReduce writes"))
+    if (!owns(from, count * sizeof(float), "what ncclAllReduce reads") ||
+        !owns(to, count * sizeof(float), "what ncclAllReduce writes"))
         return ncclInvalidArgument;
     action a;
     a.addend = static_cast<const float *>(from);
@@ -292,12 +302,15 @@ extern "C" ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, 
     return give(c, stream, a);
 }
 
-extern "C" ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type, ncclComm_t c, cudaStream_t stream)
+extern "C" ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type, ncclComm_t c,
+                                      cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> hold(the().lock);
     size_t bytes = count * size_of(type);
     if (open_group.depth) return ncclInvalidUsage;
-    if (!owns(from, bytes, "what ncclAllGather reads") || !owns(to, bytes * (size_t)c->ranks, "what ncclAllGather writes")) return ncclInvalidArgument;
+    if (!owns(from, bytes, "what ncclAllGather reads") ||
+        !owns(to, bytes * (size_t)c->ranks, "what ncclAllGather writes"))
+        return ncclInvalidArgument;
     action a;
     for (int r = 0; r < c->ranks; r++) { /* its own piece goes round as well */
         a.pieces.push_back({const_cast<char *>(static_cast<const char *>(from)), bytes, 0, r, false});
@@ -309,14 +322,22 @@ extern "C" ncclResult_t ncclAllGather(const void *from, void *to, size_t count, 
 extern "C" const char *ncclGetErrorString(ncclResult_t result)
 {
     switch (result) {
-    case ncclSuccess: return "no error";
-    case ncclUnhandledCudaError: return "unhandled cuda error";
-    case ncclSystemError: return "unhandled system error";
-    case ncclInternalError: return "internal error";
-    case ncclInvalidArgument: return "invalid argument";
-    case ncclInvalidUsage: return "invalid usage";
-    case ncclRemoteError: return "remote process exited or there was a network error";
-    case ncclInProgress: return "NCCL operation in progress";
+    case ncclSuccess:
+        return "no error";
+    case ncclUnhandledCudaError:
+        return "unhandled cuda error";
+    case ncclSystemError:
+        return "unhandled system error";
+    case ncclInternalError:
+        return "internal error";
+    case ncclInvalidArgument:
+        return "invalid argument";
+    case ncclInvalidUsage:
+        return "invalid usage";
+    case ncclRemoteError:
+        return "remote process exited or there was a network error";
+    case ncclInProgress:
+        return "NCCL operation in progress";
     }
     return "unknown result code";
 }

@@ -1,5 +1,5 @@
-/* Between the parts of the emulation: reports, fibers, blocks, device memory, work of streams. One recursive lock is held
- * in every call of the runtime, so all mutable state below it has one owner at a time. */
+/* Between the parts of the emulation: reports, fibers, blocks, device memory, work of streams. One recursive lock is
+ * held in every call of the runtime, so all mutable state below it has one owner at a time. */
 #ifndef SIM_PRIVATE_H
 #define SIM_PRIVATE_H
 

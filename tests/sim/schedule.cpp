@@ -46,8 +46,8 @@ static uint64_t dice;
 alignas(4096) static unsigned char shared[SHARED_LIMIT + 65 * 1024];
 static size_t shared_used, shared_total, shared_static;
 static std::vector<shared_array> arrays;
-/* Points of order alternate: who leaves one barrier early and comes to the next must not be taken to be before those who
- * have yet to leave the first. */
+/* Points of order alternate: who leaves one barrier early and comes to the next must not be taken to be before those
+ * who have yet to leave the first. */
 static char start_point, end_point, block_point[2], warp_point[MOST_THREADS / WARP][MASKS][2];
 
 static uint64_t roll()
@@ -116,8 +116,8 @@ static void finish(unsigned first, unsigned mask)
         if (mask >> i & 1) lanes[first + i].state = READY;
 }
 
-/* Finishes every operation of the warp whose lanes have all arrived. When it returns false, lanes that still wait at one
- * can never be served. */
+/* Finishes every operation of the warp whose lanes have all arrived. When it returns false, lanes that still wait at
+ * one can never be served. */
 static bool finish_complete(unsigned first, unsigned count)
 {
     bool any = false;
@@ -313,7 +313,8 @@ void sim_block_barrier(const char *file, int line)
     fiber_acquire(point);
 }
 
-uint64_t sim_warp_operation(sim_operation operation, unsigned mask, uint64_t bits, int source, const char *file, int line)
+uint64_t sim_warp_operation(sim_operation operation, unsigned mask, uint64_t bits, int source, const char *file,
+                            int line)
 {
     lane *self = current;
     unsigned number = (unsigned)(self - lanes);
@@ -342,7 +343,8 @@ void sim_warp_together(void *mine, void (*together)(void *const *lanes), const c
 void sim_check_shared(const void *p, const char *file, int line)
 {
     size_t at = (size_t)((uintptr_t)p - (uintptr_t)shared);
-    if (at % 16 || at >= shared_used) report("%s:%d: 16 bytes at %p, which is not shared memory or not aligned", file, line, p);
+    if (at % 16 || at >= shared_used)
+        report("%s:%d: 16 bytes at %p, which is not shared memory or not aligned", file, line, p);
 }
 
 void *sim_shared_array(const void *site, size_t bytes, const char *name)

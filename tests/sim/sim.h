@@ -2,8 +2,8 @@
  * plant, and what was executed. The environment sets the first values: ELBO_SIM_ORDER=forward|reversed|random[:seed],
  * ELBO_SIM_STREAMS=eager|lazy.
  *
- * A broken rule inside a kernel (divergent barrier, exited lane, write outside a shared array) or a touch of device memory
- * by the host is reported on stderr with file and line, and ends the process with SIM_EXIT. */
+ * A broken rule inside a kernel (divergent barrier, exited lane, write outside a shared array) or a touch of device
+ * memory by the host is reported on stderr with file and line, and ends the process with SIM_EXIT. */
 #ifndef SIM_SIM_H
 #define SIM_SIM_H
 
@@ -49,7 +49,7 @@ struct sim_counts {
     size_t synchronizations;                           /* calls by which the host waits */
     size_t allocations;                                /* of device or pinned memory */
     size_t bytes_to_device, bytes_from_device;
-    size_t bytes_of_products;                          /* operands once, results once, twice where added to */
+    size_t bytes_of_products; /* operands once, results once, twice where added to */
     size_t bank_conflicts; /* pairs of different rows of a loaded matrix that lie in the same banks of shared memory */
 };
 void sim_get_counts(struct sim_counts *counts);

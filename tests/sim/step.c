@@ -1,9 +1,9 @@
 /* A training step on the emulated GPU, looked at from outside:
  *
- *   every launch and every product belongs to an op; the latent takes one launch each way; the bytes of device memory that the
- *   ops touch are within a tenth of the graph's account (graph/account.h), in f32 and in bf16;
- *   from its third turn on a slot is one replay and so is the update; replays leave the bits of eager steps; nothing is
- *   allocated, and the host waits once a step, for the step before. */
+ *   every launch and every product belongs to an op; the latent takes one launch each way; the bytes of device memory
+ * that the ops touch are within a tenth of the graph's account (graph/account.h), in f32 and in bf16; from its third
+ * turn on a slot is one replay and so is the update; replays leave the bits of eager steps; nothing is allocated, and
+ * the host waits once a step, for the step before. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,9 +16,20 @@
 #include "sim.h"
 #include "traffic.h"
 
-static const char *const wide[] = {
-    "--device=cuda", "--encoder.width=64", "--decoder.width=64", "--encoder.ff_width=256", "--decoder.ff_width=256", "--encoder.layers=2",
-    "--decoder.layers=2", "--latent.width=16", "--train.slots=2", "--train.slot_tokens=256", "--train.steps=1", "--optimizer.warmup_steps=1", NULL, NULL};
+static const char *const wide[] = {"--device=cuda",
+                                   "--encoder.width=64",
+                                   "--decoder.width=64",
+                                   "--encoder.ff_width=256",
+                                   "--decoder.ff_width=256",
+                                   "--encoder.layers=2",
+                                   "--decoder.layers=2",
+                                   "--latent.width=16",
+                                   "--train.slots=2",
+                                   "--train.slot_tokens=256",
+                                   "--train.steps=1",
+                                   "--optimizer.warmup_steps=1",
+                                   NULL,
+                                   NULL};
 static const char *const quick[] = {"--device=cuda", "--train.steps=12", NULL, NULL};
 
 struct fixture {
@@ -89,13 +100,14 @@ static void on_op(void *context, const struct call *call, bool after)
         value v = in ? call->node->in[k] : call->node->out[k - MAX_INPUTS];
         const struct value_info *info = graph_value(t->graph, v);
         if (v.index && info->rank && info->dim[0].kind != DIM_FIXED)
-            count[info->dim[0].kind] = (in ? call->size.in[k][0] : call->size.out[k - MAX_INPUTS][0]) - info->dim[0].size;
+            count[info->dim[0].kind] =
+                (in ? call->size.in[k][0] : call->size.out[k - MAX_INPUTS][0]) - info->dim[0].size;
     }
     r->calls++;
     r->launches += counts.kernels - t->counts.kernels;
     r->products += counts.products - t->counts.products;
-    r->bytes += (double)(traffic.read - t->traffic.read + traffic.written - t->traffic.written + counts.bytes_of_products -
-                         t->counts.bytes_of_products);
+    r->bytes += (double)(traffic.read - t->traffic.read + traffic.written - t->traffic.written +
+                         counts.bytes_of_products - t->counts.bytes_of_products);
     r->account += account_node(t->graph, call->node, count).bytes;
 }
 
@@ -119,7 +131,8 @@ static void trace_step(struct fixture *f, const char *name, const char *precisio
     assert_int_equal(nameless, 0);
     struct op_record all = {0};
     size_t launches = 0;
-    printf("%s\n%-28s %6s %9s %9s %12s %12s %6s\n", precision, "op", "calls", "launches", "products", "bytes", "account", "ratio");
+    printf("%s\n%-28s %6s %9s %9s %12s %12s %6s\n", precision, "op", "calls", "launches", "products", "bytes",
+           "account", "ratio");
     for (unsigned k = 0; k < OP_COUNT; k++) {
         struct op_record *r = &slots.op[k], *u = &update.op[k];
         r->calls += u->calls;
@@ -131,14 +144,16 @@ static void trace_step(struct fixture *f, const char *name, const char *precisio
         if (!r->calls) continue;
         all.bytes += r->bytes;
         all.account += r->account;
-        printf("%-28s %6zu %9zu %9zu %12.0f %12.0f %6.3f\n", op_types[k]->name, r->calls, r->launches, r->products, r->bytes, r->account,
-               r->bytes / r->account);
+        printf("%-28s %6zu %9zu %9zu %12.0f %12.0f %6.3f\n", op_types[k]->name, r->calls, r->launches, r->products,
+               r->bytes, r->account, r->bytes / r->account);
         if (r->launches + r->products == 0) fail_msg("%s: no launch was seen", op_types[k]->name);
     }
-    printf("%-28s %6s %9zu %9s %12.0f %12.0f %6.3f\n", "all", "", launches, "", all.bytes, all.account, all.bytes / all.account);
+    printf("%-28s %6s %9zu %9s %12.0f %12.0f %6.3f\n", "all", "", launches, "", all.bytes, all.account,
+           all.bytes / all.account);
     assert_int_equal(slots.op[OP_latent].launches, slots.op[OP_latent].calls);
     assert_int_equal(slots.op[OP_latent_backward].launches, slots.op[OP_latent_backward].calls);
-    if (fabs(all.bytes / all.account - 1) > 0.1) fail_msg("%s: the ops touch %.0f bytes, the account says %.0f", precision, all.bytes, all.account);
+    if (fabs(all.bytes / all.account - 1) > 0.1)
+        fail_msg("%s: the ops touch %.0f bytes, the account says %.0f", precision, all.bytes, all.account);
     job_close(&job);
 }
 
@@ -161,7 +176,9 @@ static float *weights_after(struct fixture *f, const char *name, bool eager, siz
 {
     struct job job;
     job_open(&job, &f->folder, name, quick);
-    if (eager) job.trainer->recording.executor.hook = job.trainer->optimizer.executor.hook = ignore; /* looked at: never captured */
+    if (eager)
+        job.trainer->recording.executor.hook = job.trainer->optimizer.executor.hook =
+            ignore; /* looked at: never captured */
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
     *count = parameters_arena_elements(job.trainer->model.parameters);
     float *weights = malloc(*count * sizeof *weights);

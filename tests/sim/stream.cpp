@@ -1,7 +1,7 @@
-/* Streams, events, capture and replay. A stream is a queue of work with its arguments in it. Eager: the queue is run when
- * something enters it. Lazy: when a synchronization, or a wait of a stream that is run, needs it; then work that nobody
- * waited for has not happened. The null stream runs everything else first. A capture takes the work into a list instead,
- * in the order of issue, and a graph is that list. */
+/* Streams, events, capture and replay. A stream is a queue of work with its arguments in it. Eager: the queue is run
+ * when something enters it. Lazy: when a synchronization, or a wait of a stream that is run, needs it; then work that
+ * nobody waited for has not happened. The null stream runs everything else first. A capture takes the work into a list
+ * instead, in the order of issue, and a graph is that list. */
 #include "private.h"
 
 #include <chrono>
@@ -76,8 +76,8 @@ static CUevent_st *find(cudaEvent_t e)
     return nullptr;
 }
 
-/* Runs a stream up to its piece of work `serial`, and says whether it came there: work that another process holds up is not ready
- * yet, and is waited for where `patient`. */
+/* Runs a stream up to its piece of work `serial`, and says whether it came there: work that another process holds up is
+ * not ready yet, and is waited for where `patient`. */
 static bool drain(CUstream_st *s, uint64_t serial, bool patient = true)
 {
     while (s->done < serial && !s->queue.empty()) {
@@ -170,9 +170,10 @@ void sim_enqueue_kernel(const char *name, const void *function, dim3 grid, dim3 
     size_t threads = (size_t)block.x * block.y * block.z, blocks = (size_t)grid.x * grid.y * grid.z;
     auto allowed = dynamic_shared.find(function);
     size_t limit = allowed == dynamic_shared.end() ? 48 << 10 : (size_t)allowed->second;
-    if (!threads || threads > 1024 || block.z > 64 || !blocks || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) {
-        fail(cudaErrorInvalidConfiguration, "%s: grid (%u, %u, %u) of blocks (%u, %u, %u)", name, grid.x, grid.y, grid.z,
-             block.x, block.y, block.z);
+    if (!threads || threads > 1024 || block.z > 64 || !blocks || grid.x > 0x7fffffff || grid.y > 65535 ||
+        grid.z > 65535) {
+        fail(cudaErrorInvalidConfiguration, "%s: grid (%u, %u, %u) of blocks (%u, %u, %u)", name, grid.x, grid.y,
+             grid.z, block.x, block.y, block.z);
         return;
     }
     if (shared_bytes > limit) {
@@ -186,8 +187,8 @@ void sim_enqueue_kernel(const char *name, const void *function, dim3 grid, dim3 
             the().broken = true;
             return device_error();
         }
-        struct sim_launch told = {shown.c_str(), {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared_bytes,
-                                  the().replaying};
+        struct sim_launch told = {
+            shown.c_str(), {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared_bytes, the().replaying};
         if (the().hook) the().hook(the().hook_context, &told);
         the().counts.kernels++;
         run_kernel({shown.c_str(), grid, block, shared_bytes}, body);

@@ -1,5 +1,5 @@
-/* The emulation catches what it claims: each fault is planted in a kernel or a call, in a process of its own where it ends
- * one, and what was said about it is read. */
+/* The emulation catches what it claims: each fault is planted in a kernel or a call, in a process of its own where it
+ * ends one, and what was said about it is read. */
 #include "sim.h"
 
 #include <cuda_runtime.h>
@@ -194,8 +194,8 @@ static __global__ void product_kernel(float *y, const __nv_bfloat16 *a, const __
     for (int i = 0; i < 4; i++) y[(lane / 4 + i / 2 * 8) * 8 + 2 * (lane % 4) + i % 2] = d[i];
 }
 
-/* Two groups of copies, 64 times 16 bytes each, the first with zeros in its upper half; each thread reads what another one
- * copied: of the first group into y, of the second behind it. */
+/* Two groups of copies, 64 times 16 bytes each, the first with zeros in its upper half; each thread reads what another
+ * one copied: of the first group into y, of the second behind it. */
 enum copy_fault { NO_FAULT, NO_COMMIT, NO_WAIT, NO_BARRIER, TOO_FEW, IN_USE, LEFT_BEHIND };
 static __global__ void copies_kernel(float *y, const float *x, copy_fault fault)
 {
@@ -322,7 +322,8 @@ static void products_of_matrices_are_right(void **)
         for (int pitch : {24, 32}) {
             struct sim_counts before, after;
             sim_get_counts(&before);
-            auto all = orders([&](float *y) { KERNEL_LAUNCH(product_kernel, 1, 32, 0, nullptr, y, da, db, by_rows, pitch); }, 128);
+            auto all = orders(
+                [&](float *y) { KERNEL_LAUNCH(product_kernel, 1, 32, 0, nullptr, y, da, db, by_rows, pitch); }, 128);
             sim_get_counts(&after);
             assert_true((after.bank_conflicts > before.bank_conflicts) == (pitch == 32));
             assert_true(same(all[0], all[1]) && same(all[0], all[2]));
@@ -343,7 +344,8 @@ static void copies_come_when_they_were_waited_for(void **)
     for (int i = 0; i < 512; i++) x[i] = (float)(i + 1);
     float *input = device(512, x);
     for (int fault = NO_FAULT; fault <= IN_USE; fault++) {
-        auto all = orders([&](float *y) { KERNEL_LAUNCH(copies_kernel, 1, 64, 0, nullptr, y, input, (copy_fault)fault); }, 128);
+        auto all = orders(
+            [&](float *y) { KERNEL_LAUNCH(copies_kernel, 1, 64, 0, nullptr, y, input, (copy_fault)fault); }, 128);
         bool right = true;
         for (auto &each : all)
             for (unsigned i = 0; i < 64; i++)
@@ -395,7 +397,8 @@ static void accesses_outside_are_reported(void **)
     assert_true(o.status != 0);
     says(o, {"host code touches device memory"});
 #ifndef __SANITIZE_ADDRESS__ /* which words it otherwise */
-    says(in_child([=] { KERNEL_LAUNCH(overrun_kernel, 1, 1, 32, nullptr, y, 0u); }), {"overrun_kernel", "dynamic shared array"});
+    says(in_child([=] { KERNEL_LAUNCH(overrun_kernel, 1, 1, 32, nullptr, y, 0u); }),
+         {"overrun_kernel", "dynamic shared array"});
 #endif
     ok(cudaFree(y));
     o = in_child([=] { KERNEL_LAUNCH(past_kernel, 1, 1, 0, nullptr, y, (size_t)0); });
@@ -537,7 +540,8 @@ static void lazy_streams_show_a_missing_wait(void **)
 
 static void count_launch(void *context, const struct sim_launch *launch)
 {
-    if (!strcmp(launch->kernel, "scale_kernel") && launch->grid[0] == 1 && launch->block[0] == 4) ++*static_cast<int *>(context);
+    if (!strcmp(launch->kernel, "scale_kernel") && launch->grid[0] == 1 && launch->block[0] == 4)
+        ++*static_cast<int *>(context);
 }
 
 static void launches_are_counted_and_break(void **)
@@ -582,21 +586,25 @@ static void products_are_right(void **)
         ok((int)cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb));
         ok((int)cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
         ok((int)cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &dbias, sizeof dbias));
-        ok((int)cublasLtMatrixLayoutCreate(&la, CUDA_R_32F, variant & 1 ? K : M, variant & 1 ? M : K, variant & 1 ? K : M));
-        ok((int)cublasLtMatrixLayoutCreate(&lb, CUDA_R_32F, variant & 2 ? N : K, variant & 2 ? K : N, variant & 2 ? N : K));
+        ok((int)cublasLtMatrixLayoutCreate(&la, CUDA_R_32F, variant & 1 ? K : M, variant & 1 ? M : K,
+                                           variant & 1 ? K : M));
+        ok((int)cublasLtMatrixLayoutCreate(&lb, CUDA_R_32F, variant & 2 ? N : K, variant & 2 ? K : N,
+                                           variant & 2 ? N : K));
         ok((int)cublasLtMatrixLayoutCreate(&lc, CUDA_R_32F, M, N, M));
         ok((int)cublasLtMatmul(lt, op, &one, da, la, db, lb, &half, dc, lc, dc, lc, nullptr, nullptr, 0, nullptr));
         auto got = host(dc, M * N);
         for (int j = 0; j < N; j++)
             for (int i = 0; i < M; i++) {
                 float sum = 0;
-                for (int k = 0; k < K; k++) sum += (variant & 1 ? a[i * K + k] : a[k * M + i]) * (variant & 2 ? b[k * N + j] : b[j * K + k]);
+                for (int k = 0; k < K; k++)
+                    sum += (variant & 1 ? a[i * K + k] : a[k * M + i]) * (variant & 2 ? b[k * N + j] : b[j * K + k]);
                 assert_true(got[(size_t)(j * M + i)] == sum + 0.5f * c[j * M + i] + bias[i]);
             }
         ok((int)cublasLtMatrixLayoutDestroy(la));
         ok((int)cublasLtMatrixLayoutCreate(&la, CUDA_R_32F, variant & 1 ? K : M, variant & 1 ? M : K, 40));
-        assert_int_equal((int)cublasLtMatmul(lt, op, &one, da, la, db, lb, &half, dc, lc, dc, lc, nullptr, nullptr, 0, nullptr),
-                         CUBLAS_STATUS_INVALID_VALUE); /* past the end of A */
+        assert_int_equal(
+            (int)cublasLtMatmul(lt, op, &one, da, la, db, lb, &half, dc, lc, dc, lc, nullptr, nullptr, 0, nullptr),
+            CUBLAS_STATUS_INVALID_VALUE); /* past the end of A */
         cublasLtMatmulDescDestroy(op);
         cublasLtMatrixLayoutDestroy(la);
         cublasLtMatrixLayoutDestroy(lb);

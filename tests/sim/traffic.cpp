@@ -16,7 +16,8 @@ struct sim_traffic sum;
 
 uint32_t *table()
 {
-    void *p = mmap(nullptr, COVERED / WORD * sizeof(uint32_t), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(nullptr, COVERED / WORD * sizeof(uint32_t), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) sim::report("no room to count what kernels touch");
     return static_cast<uint32_t *>(p);
 }

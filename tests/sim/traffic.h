@@ -1,6 +1,6 @@
-/* Device memory that kernels touch: for programs whose kernels are compiled with -fsanitize=kernel-address, whose checks
- * count here instead (traffic.cpp). A word counts once per launch for reading and once for writing, as if the caches held
- * all of a launch; matrix products are in sim_counts. */
+/* Device memory that kernels touch: for programs whose kernels are compiled with -fsanitize=kernel-address, whose
+ * checks count here instead (traffic.cpp). A word counts once per launch for reading and once for writing, as if the
+ * caches held all of a launch; matrix products are in sim_counts. */
 #ifndef SIM_TRAFFIC_H
 #define SIM_TRAFFIC_H
 

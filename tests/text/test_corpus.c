@@ -141,8 +141,8 @@ static void rewrite(struct fixture *f, const char *data, size_t size)
     char *text = temporary_read(manifest, &length), *entry = strstr(strstr(text, "\"files\""), CORPUS_FILE), *rest;
     rest = strchr(entry, '}');
     char *forged = malloc(length + 200);
-    sprintf(forged, "%.*s" CORPUS_FILE "\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"%s", (int)(entry - text), text, size,
-            (uint64_t)XXH3_64bits(data, size), rest);
+    sprintf(forged, "%.*s" CORPUS_FILE "\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"%s", (int)(entry - text), text,
+            size, (uint64_t)XXH3_64bits(data, size), rest);
     json_t *root = json_loads(forged, 0, NULL);
     json_object_del(root, "checksum");
     free(text);
@@ -186,12 +186,18 @@ static void damage_is_found(void **state)
         }
     struct corpus_header header;
     memcpy(&header, good, sizeof header);
-    struct { size_t at; const char *part; } places[] = {
-        {header.stream[0].tokens_at + 1, "the vocabulary has 11"},  /* an id above 255 */
+    struct {
+        size_t at;
+        const char *part;
+    } places[] = {
+        {header.stream[0].tokens_at + 1, "the vocabulary has 11"}, /* an id above 255 */
         {header.stream[0].offsets_at + 8 + 6, "do not fit its tokens"},
         {header.stream[0].offsets_at + 8 * header.sentences, "do not fit its tokens"},
-        {header.words_at, "do not fit"}, {header.bytes_at + 2, "do not fit"},
-        {0, "is not a corpus"}, {8, "this program reads version 1"}, {12, "streams"},
+        {header.words_at, "do not fit"},
+        {header.bytes_at + 2, "do not fit"},
+        {0, "is not a corpus"},
+        {8, "this program reads version 1"},
+        {12, "streams"},
     };
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         memcpy(data, good, size);
@@ -253,7 +259,11 @@ static void set_member(struct fixture *f, const char *key, json_t *value)
 static void labels_are_checked(void **state)
 {
     struct fixture *f = *state;
-    const struct { uint32_t values[4]; size_t count; const char *json, *part; } cases[] = {
+    const struct {
+        uint32_t values[4];
+        size_t count;
+        const char *json, *part;
+    } cases[] = {
         {{0, 1, 1, 0}, 4, "{\"file\": \"labels.bin\", \"classes\": [\"bad\", \"good\"]}", NULL},
         {{0, 1, 2, 0}, 4, "{\"file\": \"labels.bin\", \"classes\": [\"bad\", \"good\"]}", "one of 2 classes"},
         {{0, 1, 1}, 3, "{\"file\": \"labels.bin\", \"classes\": [\"bad\", \"good\"]}", "for each of the 4 sentences"},
@@ -268,12 +278,14 @@ static void labels_are_checked(void **state)
         if (prepare(f, sample, sizeof sample - 1, WORD)) fail_msg("%s", f->error.message);
         snprintf(path, sizeof path, "%s/labels.bin", f->out);
         temporary_write(path, cases[i].values, cases[i].count * sizeof(uint32_t));
-        snprintf(hash, sizeof hash, "%016" PRIx64, (uint64_t)XXH3_64bits(cases[i].values, cases[i].count * sizeof(uint32_t)));
+        snprintf(hash, sizeof hash, "%016" PRIx64,
+                 (uint64_t)XXH3_64bits(cases[i].values, cases[i].count * sizeof(uint32_t)));
         snprintf(path, sizeof path, "%s/" CORPUS_MANIFEST, f->out);
         text = temporary_read(path, &size);
         json_t *root = json_loads(text, 0, NULL), *files = json_incref(json_object_get(root, "files"));
-        json_object_set_new(files, "labels.bin", json_pack("{s:I, s:s, s:[]}", "bytes", (json_int_t)(cases[i].count * sizeof(uint32_t)),
-                                                           "xxh3", hash, "chunks"));
+        json_object_set_new(files, "labels.bin",
+                            json_pack("{s:I, s:s, s:[]}", "bytes", (json_int_t)(cases[i].count * sizeof(uint32_t)),
+                                      "xxh3", hash, "chunks"));
         set_member(f, "files", files);
         set_member(f, "labels", json_loads(cases[i].json, 0, NULL));
         json_decref(root);
@@ -301,7 +313,8 @@ static void a_failed_opening_keeps_to_its_own_files(void **state)
     size_t count;
     assert_int_equal(pipe(before), 0);
     if (prepare(f, sample, sizeof sample - 1, WORD)) fail_msg("%s", f->error.message);
-    static const char *const names[] = {"nothing", "corpus.bin", "tokenizer.json", "corpus.bin", "tokenizer.json", "manifest.json"};
+    static const char *const names[] = {"nothing",    "corpus.bin",     "tokenizer.json",
+                                        "corpus.bin", "tokenizer.json", "manifest.json"};
     for (int i = 0; i < 6; i++) {
         char path[600];
         snprintf(path, sizeof path, "%s/%s", f->out, names[i]);
@@ -319,8 +332,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(holds_what_the_text_held), TEST(lengths_are_counted), TEST(wide_ids), TEST(bad_text_is_refused),
-        TEST(damage_is_found), TEST(labels_are_checked), TEST(a_failed_opening_keeps_to_its_own_files),
+        TEST(holds_what_the_text_held),
+        TEST(lengths_are_counted),
+        TEST(wide_ids),
+        TEST(bad_text_is_refused),
+        TEST(damage_is_found),
+        TEST(labels_are_checked),
+        TEST(a_failed_opening_keeps_to_its_own_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,8 +42,11 @@ static int setup(void **state)
     temporary_write(temporary_path(path, &f->folder, "text"), text, sizeof text - 1);
     snprintf(f->out, sizeof f->out, "%s/corpus", f->folder.path);
     const char *input = path;
-    struct elbo_prepare_options options = {.inputs = &input, .input_count = 1, .out = f->out,
-                                           .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 100};
+    struct elbo_prepare_options options = {.inputs = &input,
+                                           .input_count = 1,
+                                           .out = f->out,
+                                           .tokenizer_kind = ELBO_TOKENIZER_WORD,
+                                           .tokenizer_size = 100};
     struct elbo_prepare_report report;
     elbo_error error;
     if (elbo_prepare(&options, &report, NULL, NULL, &error)) return -1;

@@ -1,5 +1,5 @@
-/* What stands at the place of a corpus: another corpus is replaced whole, anything else is kept and named; the parts of a split
- * hold together; what is no corpus is said to be what it is. */
+/* What stands at the place of a corpus: another corpus is replaced whole, anything else is kept and named; the parts of
+ * a split hold together; what is no corpus is said to be what it is. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,7 +12,9 @@
 #include <xxhash.h>
 
 /* Every word is in every part. */
-static const char text[] = "a a a\na a b\na b a\na b b\na c a\na c b\na d a\na d b\nb a a\nb a b\nb b a\nb b b\nb c a\nb c b\nb d a\nb d b\nc a a\nc a b\nc b a\nc b b\nc c a\nc c b\nc d a\nc d b\nd a a\nd a b\nd b a\nd b b\nd c a\nd c b\nd d a\nd d b\n";
+static const char text[] =
+    "a a a\na a b\na b a\na b b\na c a\na c b\na d a\na d b\nb a a\nb a b\nb b a\nb b b\nb c a\nb c b\nb d a\nb d b\nc "
+    "a a\nc a b\nc b a\nc b b\nc c a\nc c b\nc d a\nc d b\nd a a\nd a b\nd b a\nd b b\nd c a\nd c b\nd d a\nd d b\n";
 
 static void at(char out[1024], const struct fixture *f, const char *name)
 {
@@ -32,7 +34,8 @@ static uint64_t listing(const char *folder)
         snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
         if (lstat(path, &about)) abort();
         char *bytes = S_ISREG(about.st_mode) ? temporary_read(path, &size) : NULL;
-        sum += XXH3_64bits_withSeed(entry->d_name, strlen(entry->d_name), XXH3_64bits(bytes ? bytes : "", size) + listing(path));
+        sum += XXH3_64bits_withSeed(entry->d_name, strlen(entry->d_name),
+                                    XXH3_64bits(bytes ? bytes : "", size) + listing(path));
         free(bytes);
     }
     if (list) closedir(list);
@@ -42,7 +45,8 @@ static uint64_t listing(const char *folder)
 static void what_is_not_of_a_corpus_is_kept(void **state)
 {
     struct fixture *f = *state;
-    static const char *const foreign[] = {"notes.txt", "train/notes.txt", "config.yaml", "corpus.bin.bak", ".hidden", "train/train"};
+    static const char *const foreign[] = {"notes.txt",      "train/notes.txt", "config.yaml",
+                                          "corpus.bin.bak", ".hidden",         "train/train"};
     char path[1024];
     struct elbo_prepare_options split = WORD, whole = WORD;
     split.split = "50/25/25";
@@ -50,14 +54,18 @@ static void what_is_not_of_a_corpus_is_kept(void **state)
         for (int way = 0; way < 2; way++) {
             if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
             at(path, f, foreign[i]);
-            if (i == 5) mkdir(path, 0777);
-            else temporary_write(path, "mine", 4);
+            if (i == 5)
+                mkdir(path, 0777);
+            else
+                temporary_write(path, "mine", 4);
             uint64_t before = listing(f->out);
             assert_int_equal(prepare(f, text, sizeof text - 1, way ? whole : split), ELBO_USAGE);
             if (!strstr(f->error.message, path)) fail_msg("%s is not in: %s", path, f->error.message);
             assert_true(listing(f->out) == before);
-            if (i == 5) rmdir(path);
-            else unlink(path);
+            if (i == 5)
+                rmdir(path);
+            else
+                unlink(path);
         }
     /* a folder without a manifest, a link in the place of a file, and a part by itself */
     if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
@@ -76,7 +84,8 @@ static void what_is_not_of_a_corpus_is_kept(void **state)
     assert_int_equal(prepare(f, text, sizeof text - 1, whole), ELBO_USAGE);
     assert_non_null(strstr(f->error.message, "train/corpus.bin"));
     unlink(path);
-    if (prepare(f, text, sizeof text - 1, whole)) fail_msg("%s", f->error.message); /* a corpus that lacks a file is a corpus */
+    if (prepare(f, text, sizeof text - 1, whole))
+        fail_msg("%s", f->error.message); /* a corpus that lacks a file is a corpus */
     assert_false(access(kept, F_OK));
 }
 
@@ -120,7 +129,8 @@ static void a_split_holds_together(void **state)
     struct fixture *f = *state;
     char *other = strdup(text);
     for (char *c = other; *c; c++) *c = *c == 'a' ? 'z' : *c;
-    static const char *const pieces[] = {"manifest.json", "train/corpus.bin", "train/tokenizer.json", "train/manifest.json", "train", "test"};
+    static const char *const pieces[] = {
+        "manifest.json", "train/corpus.bin", "train/tokenizer.json", "train/manifest.json", "train", "test"};
     char first[512], path[1024], from[512], command[2300];
     struct elbo_prepare_options split = WORD;
     split.split = "50/25/25";
@@ -186,9 +196,15 @@ static void other_things_are_named(void **state)
 {
     struct fixture *f = *state;
     char kept[512];
-    static const struct { const char *name, *part; } things[] = {
-        {"small.txt", "is a text file, not a corpus"}, {"binary", "is a file, not a corpus"}, {"run", "is a run, not a corpus"},
-        {"step", "is a checkpoint, not a corpus"}, {"x/corpus.bin", "give its folder"}, {"lost", "rename it back"},
+    static const struct {
+        const char *name, *part;
+    } things[] = {
+        {"small.txt", "is a text file, not a corpus"},
+        {"binary", "is a file, not a corpus"},
+        {"run", "is a run, not a corpus"},
+        {"step", "is a checkpoint, not a corpus"},
+        {"x/corpus.bin", "give its folder"},
+        {"lost", "rename it back"},
     };
     strcpy(kept, f->out);
     temporary_write(temporary_path(f->out, &f->folder, "small.txt"), "text\n", 5);
@@ -230,8 +246,10 @@ static void a_set_is_named_by_its_parts(void **state)
         char path[1024], name[64], described[512], hash[17], set[17];
         size_t size, count = 0;
         for (size_t i = 0; i <= f->report.part_count; i++) { /* the last is the split's own */
-            if (i < f->report.part_count) snprintf(name, sizeof name, "%s/manifest.json", f->report.parts[i].name);
-            else strcpy(name, "manifest.json");
+            if (i < f->report.part_count)
+                snprintf(name, sizeof name, "%s/manifest.json", f->report.parts[i].name);
+            else
+                strcpy(name, "manifest.json");
             at(path, f, name);
             char *json = temporary_read(path, &size);
             field(i ? hash : set, json, "\"set\"");
@@ -240,13 +258,15 @@ static void a_set_is_named_by_its_parts(void **state)
         }
         at(path, f, "train/tokenizer.json");
         char *bytes = temporary_read(path, &size);
-        count += (size_t)sprintf(described, "elbo-split 1\ntokenizer %016llx\n", (unsigned long long)XXH3_64bits(bytes, size));
+        count += (size_t)sprintf(described, "elbo-split 1\ntokenizer %016llx\n",
+                                 (unsigned long long)XXH3_64bits(bytes, size));
         free(bytes);
         for (size_t i = 0; i < f->report.part_count; i++) {
             snprintf(name, sizeof name, "%s/corpus.bin", f->report.parts[i].name);
             at(path, f, name);
             bytes = temporary_read(path, &size);
-            count += (size_t)sprintf(described + count, "%s %016llx\n", f->report.parts[i].name, (unsigned long long)XXH3_64bits(bytes, size));
+            count += (size_t)sprintf(described + count, "%s %016llx\n", f->report.parts[i].name,
+                                     (unsigned long long)XXH3_64bits(bytes, size));
             free(bytes);
         }
         snprintf(hash, sizeof hash, "%016llx", (unsigned long long)XXH3_64bits(described, count));
@@ -264,12 +284,14 @@ static void forge(const char *path, const char *from, const char *to)
     char *found = strstr(json, from);
     assert_non_null(found);
     int length = snprintf(out, sizeof out, "%.*s%s%s", (int)(found - json), json, to, found + strlen(from));
-    snprintf(out + length, sizeof out - (size_t)length, ",\n \"checksum\": \"%016llx\"\n}\n", (unsigned long long)XXH3_64bits(out, (size_t)length));
+    snprintf(out + length, sizeof out - (size_t)length, ",\n \"checksum\": \"%016llx\"\n}\n",
+             (unsigned long long)XXH3_64bits(out, (size_t)length));
     temporary_write(path, out, strlen(out));
     free(json);
 }
 
-/* A split's own manifest: damaged, or of another version, it is refused, and the parts beside it are not taken for an older split. */
+/* A split's own manifest: damaged, or of another version, it is refused, and the parts beside it are not taken for an
+ * older split. */
 static void a_splits_manifest_is_checked(void **state)
 {
     struct fixture *f = *state;
@@ -279,14 +301,21 @@ static void a_splits_manifest_is_checked(void **state)
     struct elbo_prepare_options split = WORD;
     split.split = "50/25/25";
     at(path, f, "manifest.json");
-    static const struct { const char *from, *to; } forged[] = {
-        {"\"version\": 1", "\"version\": 2"}, {"\"version\": 1", "\"version\": \"1\""}, {"\"name\": \"valid\"", "\"name\": \"vali\""}, {"\"set\": \"", "\"set\": \"g"}};
+    static const struct {
+        const char *from, *to;
+    } forged[] = {{"\"version\": 1", "\"version\": 2"},
+                  {"\"version\": 1", "\"version\": \"1\""},
+                  {"\"name\": \"valid\"", "\"name\": \"vali\""},
+                  {"\"set\": \"", "\"set\": \"g"}};
     for (size_t i = 0; i <= sizeof forged / sizeof *forged; i++) {
         temporary_remove(f->out);
         if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
-        if (i) forge(path, forged[i - 1].from, forged[i - 1].to);
-        else temporary_write(path, "{", 1);
-        if (elbo_corpus_open_parts(parts, &count, f->out, &f->error) != ELBO_INPUT) fail_msg("%s is taken", i ? forged[i - 1].to : "{");
+        if (i)
+            forge(path, forged[i - 1].from, forged[i - 1].to);
+        else
+            temporary_write(path, "{", 1);
+        if (elbo_corpus_open_parts(parts, &count, f->out, &f->error) != ELBO_INPUT)
+            fail_msg("%s is taken", i ? forged[i - 1].to : "{");
     }
 }
 
@@ -317,9 +346,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another), TEST(a_split_holds_together),
-        TEST(a_set_is_named_by_its_parts), TEST(a_splits_manifest_is_checked), TEST(what_belongs_to_a_corpus),
-        TEST(other_things_are_named),             TEST(opening_while_it_is_replaced),
+        TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another),  TEST(a_split_holds_together),
+        TEST(a_set_is_named_by_its_parts),     TEST(a_splits_manifest_is_checked), TEST(what_belongs_to_a_corpus),
+        TEST(other_things_are_named),          TEST(opening_while_it_is_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Lines are what the bytes say, at every length and block border; a file that shrinks or changes between or within passes is
- * an error that names it; many files are read without being open at once. */
+/* Lines are what the bytes say, at every length and block border; a file that shrinks or changes between or within
+ * passes is an error that names it; many files are read without being open at once. */
 #include "text/lines.h"
 
 #include <setjmp.h>
@@ -62,8 +62,10 @@ static void every_length(void **state)
     temporary_write(f->path, text, size);
     for (int memory = 0; memory < 2; memory++) {
         struct line_source source;
-        if (memory) line_source_memory(&source, "memory", text, size);
-        else if (line_source_open(&source, f->path, &f->error)) fail_msg("%s", f->error.message);
+        if (memory)
+            line_source_memory(&source, "memory", text, size);
+        else if (line_source_open(&source, f->path, &f->error))
+            fail_msg("%s", f->error.message);
         for (int pass = 0; pass < 2; pass++) {
             struct line line;
             bool more;
@@ -89,7 +91,8 @@ static void every_length(void **state)
 static void ends_and_marks(void **state)
 {
     struct fixture *f = *state;
-    static const char text[] = "\xef\xbb\xbf" "one\r\n\r\r\ntwo\rthree\n\0x\n\xef\xbb\xbflast";
+    static const char text[] = "\xef\xbb\xbf"
+                               "one\r\n\r\r\ntwo\rthree\n\0x\n\xef\xbb\xbflast";
     static const char *const wanted[] = {"one", "", "two\rthree", "\0x", "\xef\xbb\xbflast"};
     static const size_t sizes[] = {3, 0, 9, 2, 7};
     struct line_source source;
@@ -243,7 +246,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(every_length), TEST(ends_and_marks), TEST(a_file_that_changes_is_an_error), TEST(more_files_than_may_be_open),
+        TEST(every_length),
+        TEST(ends_and_marks),
+        TEST(a_file_that_changes_is_an_error),
+        TEST(more_files_than_may_be_open),
         TEST(a_pipe_is_read_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

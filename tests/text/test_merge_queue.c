@@ -1,5 +1,5 @@
-/* The queue of merges against the least of a plain list: any mixture of pushes and pops, of few ranks and many, of ranks that share
- * a slot of the table of runs, places rising and not. */
+/* The queue of merges against the least of a plain list: any mixture of pushes and pops, of few ranks and many, of
+ * ranks that share a slot of the table of runs, places rising and not. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,7 +19,8 @@ static size_t least(const struct item *list, size_t count)
 {
     size_t best = 0;
     for (size_t i = 1; i < count; i++)
-        if (list[i].rank < list[best].rank || (list[i].rank == list[best].rank && list[i].place < list[best].place)) best = i;
+        if (list[i].rank < list[best].rank || (list[i].rank == list[best].rank && list[i].place < list[best].place))
+            best = i;
     return best;
 }
 
@@ -33,7 +34,8 @@ static void pops_the_least(void **state)
     for (size_t round = 0; round < ROUNDS; round++) {
         struct item list[MOST];
         size_t count = 0, pushes = 1 + (random = mix64(random)) % MOST;
-        uint32_t ranks = 1 + (uint32_t)((random = mix64(random)) % (round % 3 ? 7 : 500)), step = round % 2 ? 1 : MERGE_RUNS, next = 0;
+        uint32_t ranks = 1 + (uint32_t)((random = mix64(random)) % (round % 3 ? 7 : 500)),
+                 step = round % 2 ? 1 : MERGE_RUNS, next = 0;
         bool rising = round % 4 < 2;
         assert_int_equal(merge_queue_reserve(&queue, pushes, &error), ELBO_OK);
         while (pushes || count) {

@@ -1,5 +1,5 @@
-/* Progress of a preparation: shares of the bytes of all inputs, from pass to pass, every 4096 lines; and counts that are those of the
- * last pass alone, over more sentences than any first buffer holds. */
+/* Progress of a preparation: shares of the bytes of all inputs, from pass to pass, every 4096 lines; and counts that
+ * are those of the last pass alone, over more sentences than any first buffer holds. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -77,7 +77,8 @@ static void progress_and_counts(void **state)
         for (size_t s = 0; s < elbo_corpus_sentences(corpus); s++) {
             uint32_t ids[8];
             size_t n;
-            if (elbo_corpus_read(corpus, ELBO_STREAM_DECODER, s, ids, 8, &n, &f->error)) fail_msg("%s", f->error.message);
+            if (elbo_corpus_read(corpus, ELBO_STREAM_DECODER, s, ids, 8, &n, &f->error))
+                fail_msg("%s", f->error.message);
             assert_int_equal(n, 3);
             assert_true(elbo_corpus_sentence_words(corpus, s) == 3 && elbo_corpus_sentence_bytes(corpus, s) >= 10);
             tokens += n;

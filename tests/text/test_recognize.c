@@ -54,7 +54,10 @@ static void files_with_a_mark(void **state)
     (void)state;
     REFUSED("a.gz", "\x1f\x8b\x08\0\0\0\0\0\0\3", "`zcat a.gz | elbo prepare - ...`");
     REFUSED("a.zst", "\x28\xb5\x2f\xfd\4\0", "`zstdcat a.zst |");
-    REFUSED("a.xz", "\xfd" "7zXZ\0\0\4", "`xzcat a.xz |");
+    REFUSED("a.xz",
+            "\xfd"
+            "7zXZ\0\0\4",
+            "`xzcat a.xz |");
     REFUSED("a.bz2", "BZh91AY&SY\1\2", "`bzcat a.bz2 |");
     REFUSED("a.zip", "PK\3\4\24\0", "`unzip -p a.zip |");
     REFUSED("a.pdf", "%PDF-1.7\n", "`pdftotext a.pdf - |");
@@ -69,9 +72,12 @@ static void files_with_a_mark(void **state)
 /* Sentences in some scripts, as code points. */
 static const uint16_t *const scripts[] = {
     u"The cat sat on the mat, and the dog did not.\nA bird was near.\n",
-    u"\u041a\u043e\u0448\u043a\u0430 \u0441\u0438\u0434\u0435\u043b\u0430 \u0443 \u043e\u043a\u043d\u0430.\n\u0421\u043e\u0431\u0430\u043a\u0430 \u043d\u0435\u0442.\n",
-    u"\u5410\u8f29\u306f\u732b\u3067\u3042\u308b\u3002\u540d\u524d\u306f\u307e\u3060\u7121\u3044\u3002\n\u3069\u3053\u3067\u751f\u308c\u305f\u304b\u4e0a\u3002\n",
-    u"\u0394\u03b5\u03bd \u03ad\u03c7\u03b5\u03b9 \u03cc\u03bd\u03bf\u03bc\u03b1.\n\u039f\u03cd\u03c4\u03b5 \u03b3\u03ac\u03c4\u03b1.\n",
+    u"\u041a\u043e\u0448\u043a\u0430 \u0441\u0438\u0434\u0435\u043b\u0430 \u0443 "
+    u"\u043e\u043a\u043d\u0430.\n\u0421\u043e\u0431\u0430\u043a\u0430 \u043d\u0435\u0442.\n",
+    u"\u5410\u8f29\u306f\u732b\u3067\u3042\u308b\u3002\u540d\u524d\u306f\u307e\u3060\u7121\u3044\u3002\n\u3069\u3053"
+    u"\u3067\u751f\u308c\u305f\u304b\u4e0a\u3002\n",
+    u"\u0394\u03b5\u03bd \u03ad\u03c7\u03b5\u03b9 \u03cc\u03bd\u03bf\u03bc\u03b1.\n\u039f\u03cd\u03c4\u03b5 "
+    u"\u03b3\u03ac\u03c4\u03b1.\n",
     u"Ti\u1ebfng Vi\u1ec7t c\u00f3 d\u1ea5u \u1edf tr\u00ean.\nM\u1ed9t con m\u00e8o.\n",
 };
 
@@ -172,8 +178,12 @@ static void dirty_text_is_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(files_with_a_mark), cmocka_unit_test(encodings_without_a_mark), cmocka_unit_test(binary_files),
-        cmocka_unit_test(old_line_ends), cmocka_unit_test(text_that_is_not_a_sentence_a_line), cmocka_unit_test(dirty_text_is_text),
+        cmocka_unit_test(files_with_a_mark),
+        cmocka_unit_test(encodings_without_a_mark),
+        cmocka_unit_test(binary_files),
+        cmocka_unit_test(old_line_ends),
+        cmocka_unit_test(text_that_is_not_a_sentence_a_line),
+        cmocka_unit_test(dirty_text_is_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

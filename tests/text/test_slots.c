@@ -1,5 +1,6 @@
-/* Slot records: the data order is a pure function of (seed, epoch, index), resuming continues it exactly, every sentence
- * comes once an epoch, capacities hold, the derived orders are sorted and stable, and word dropout drops its share. */
+/* Slot records: the data order is a pure function of (seed, epoch, index), resuming continues it exactly, every
+ * sentence comes once an epoch, capacities hold, the derived orders are sorted and stable, and word dropout drops its
+ * share. */
 #include "text/slots.h"
 
 #include "elbo/corpus.h"
@@ -37,8 +38,11 @@ static int setup(void **state)
     }
     fclose(file);
     const char *input = text;
-    struct elbo_prepare_options options = {.inputs = &input, .input_count = 1, .out = temporary_path(out, &f->folder, "c"),
-                                           .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 10000};
+    struct elbo_prepare_options options = {.inputs = &input,
+                                           .input_count = 1,
+                                           .out = temporary_path(out, &f->folder, "c"),
+                                           .tokenizer_kind = ELBO_TOKENIZER_WORD,
+                                           .tokenizer_size = 10000};
     struct elbo_prepare_report report;
     if (elbo_prepare(&options, &report, NULL, NULL, &f->error)) fail_msg("%s", f->error.message);
     if (elbo_corpus_open(&f->corpus, out, &f->error)) fail_msg("%s", f->error.message);
@@ -55,8 +59,8 @@ static int teardown(void **state)
     return 0;
 }
 
-static const struct slot_options usual = {.slots = 3, .encoder_tokens = 100, .decoder_tokens = 90, .max_length = 40,
-                                          .shuffle = true, .seed = 5};
+static const struct slot_options usual = {
+    .slots = 3, .encoder_tokens = 100, .decoder_tokens = 90, .max_length = 40, .shuffle = true, .seed = 5};
 
 static struct slot_loader *open_loader(struct fixture *f, struct slot_options options)
 {
@@ -102,12 +106,16 @@ static void the_order_is_a_permutation(void **state)
     assert_true(chi < 15 + 5 * sqrt(30));
 }
 
-/* A resumed run goes on in the order of the program that began it, so the order of a seed is for good: also where the number of
- * sentences is a power of 4, and nobody is sent on. */
+/* A resumed run goes on in the order of the program that began it, so the order of a seed is for good: also where the
+ * number of sentences is a power of 4, and nobody is sent on. */
 static void the_order_of_a_seed_stays(void **state)
 {
     (void)state;
-    static const unsigned known[][8] = {{2, 1, 3, 0}, {6, 11, 4, 12, 2, 14, 9, 0}, {16, 5, 10, 12, 7, 2, 14, 9}, {63, 5, 39, 19, 20, 42, 26, 31}, {962, 96, 520, 833, 877, 894, 595, 825}};
+    static const unsigned known[][8] = {{2, 1, 3, 0},
+                                        {6, 11, 4, 12, 2, 14, 9, 0},
+                                        {16, 5, 10, 12, 7, 2, 14, 9},
+                                        {63, 5, 39, 19, 20, 42, 26, 31},
+                                        {962, 96, 520, 833, 877, 894, 595, 825}};
     const uint64_t sizes[] = {4, 16, 17, 64, 1024};
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
         for (uint64_t i = 0; i < 8 && i < sizes[k]; i++) assert_int_equal(slot_order(3, 2, i, sizes[k]), known[k][i]);
@@ -166,13 +174,16 @@ static void check_slot(struct fixture *f, const struct slot *slot, const struct 
     assert_true(slot->sentences > 0 && slot->sentences <= slot_sentence_capacity(options));
     assert_true(encoder->tokens <= options->encoder_tokens && decoder->tokens <= options->decoder_tokens);
     check_stream(decoder, slot->sentences);
-    if (options->encoder_tokens) check_stream(encoder, slot->sentences);
-    else assert_int_equal(encoder->tokens, 0);
+    if (options->encoder_tokens)
+        check_stream(encoder, slot->sentences);
+    else
+        assert_int_equal(encoder->tokens, 0);
     size_t words = 0, bytes = 0;
     for (size_t s = 0; s < slot->sentences; s++) {
         uint32_t ids[LONGEST_WORDS];
         size_t i = slot->source[s], length;
-        assert_int_equal(elbo_corpus_read(f->corpus, ELBO_STREAM_DECODER, i, ids, LONGEST_WORDS, &length, &f->error), ELBO_OK);
+        assert_int_equal(elbo_corpus_read(f->corpus, ELBO_STREAM_DECODER, i, ids, LONGEST_WORDS, &length, &f->error),
+                         ELBO_OK);
         words += elbo_corpus_sentence_words(f->corpus, i) + 1;
         bytes += elbo_corpus_sentence_bytes(f->corpus, i);
         const int32_t *in = decoder->ids + decoder->offsets[s], *out = decoder->labels + decoder->offsets[s];
@@ -438,7 +449,8 @@ static void filling_by_hand(void **state)
     check_stream(&slot.encoder, 3);
     check_stream(&slot.decoder, 3);
     const uint32_t *const longer[] = {a, a, a};
-    assert_int_equal(slot_fill(&slot, &options, &marks, longer, (const size_t[]){3, 3, 3}, 3, 0, &f->error), ELBO_INPUT);
+    assert_int_equal(slot_fill(&slot, &options, &marks, longer, (const size_t[]){3, 3, 3}, 3, 0, &f->error),
+                     ELBO_INPUT);
     slot_free(&slot);
 }
 
@@ -508,8 +520,11 @@ static void a_replaced_corpus_is_read_on(void **state)
     temporary_write(input, "another sentence\n", 17);
     struct slot_loader *loader = open_loader(f, usual);
     next(f, loader);
-    struct elbo_prepare_options options = {.inputs = &input, .input_count = 1, .out = temporary_path(out, &f->folder, "c"),
-                                           .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 10000};
+    struct elbo_prepare_options options = {.inputs = &input,
+                                           .input_count = 1,
+                                           .out = temporary_path(out, &f->folder, "c"),
+                                           .tokenizer_kind = ELBO_TOKENIZER_WORD,
+                                           .tokenizer_size = 10000};
     struct elbo_prepare_report report;
     if (elbo_prepare(&options, &report, NULL, NULL, &f->error)) fail_msg("%s", f->error.message);
     for (int i = 0; i < 50; i++) next(f, loader);
@@ -519,7 +534,8 @@ static void a_replaced_corpus_is_read_on(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_order_is_a_permutation), cmocka_unit_test(the_order_of_a_seed_stays),
+        cmocka_unit_test(the_order_is_a_permutation),
+        cmocka_unit_test(the_order_of_a_seed_stays),
         cmocka_unit_test(impossible_slots_are_refused),
         cmocka_unit_test(records_are_what_the_corpus_holds),
         cmocka_unit_test(resuming_continues_the_order),

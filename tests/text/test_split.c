@@ -1,5 +1,5 @@
-/* A split puts every sentence in one part, what is the same to the tokenizer in the same one, in whatever order the input comes,
- * and learns its vocabulary from the train part. */
+/* A split puts every sentence in one part, what is the same to the tokenizer in the same one, in whatever order the
+ * input comes, and learns its vocabulary from the train part. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -49,8 +49,8 @@ static void a_split_is_by_content(void **state)
     /* the tokenizer of a split corpus can be reused */
     char other[512];
     temporary_path(other, &f->folder, "other");
-    options = (struct elbo_prepare_options){.tokenizer_from = f->out, .out = other, .input_count = 1,
-                                            .inputs = (const char *const[]){f->text}};
+    options = (struct elbo_prepare_options){
+        .tokenizer_from = f->out, .out = other, .input_count = 1, .inputs = (const char *const[]){f->text}};
     struct elbo_prepare_report report;
     size_t vocabulary = f->report.vocabulary;
     if (elbo_prepare(&options, &report, NULL, NULL, &f->error)) fail_msg("%s", f->error.message);
@@ -77,11 +77,12 @@ static void check_parts(struct fixture *f, uint64_t content[3])
         for (size_t i = 0; i < elbo_corpus_sentences(corpus); i++) {
             uint32_t ids[64];
             size_t n;
-            if (elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 64, &n, &f->error)) fail_msg("%s", f->error.message);
+            if (elbo_corpus_read(corpus, ELBO_STREAM_DECODER, i, ids, 64, &n, &f->error))
+                fail_msg("%s", f->error.message);
             uint64_t hash = XXH3_64bits(ids, n * sizeof *ids) | 1, at = hash % SLOTS;
             while (seen[at] && seen[at] != hash) at = (at + 1) % SLOTS;
-            if (seen[at] && in[at] != (int)p) fail_msg("the same ids in %s and in %s", f->report.parts[p].name,
-                                                       f->report.parts[in[at]].name);
+            if (seen[at] && in[at] != (int)p)
+                fail_msg("the same ids in %s and in %s", f->report.parts[p].name, f->report.parts[in[at]].name);
             seen[at] = hash;
             in[at] = (int)p;
             content[p] += hash; /* in whatever order */
@@ -92,7 +93,8 @@ static void check_parts(struct fixture *f, uint64_t content[3])
     free(in);
 }
 
-/* Sentences of two common words and a rare one between them, in three spellings of the blanks; in an order that follows from `seed`. */
+/* Sentences of two common words and a rare one between them, in three spellings of the blanks; in an order that follows
+ * from `seed`. */
 static char *spelled(size_t *size, unsigned seed)
 {
     static const char *const blanks[] = {" ", "  ", " \t "};
@@ -100,7 +102,8 @@ static char *spelled(size_t *size, unsigned seed)
     for (int i = 0; i < SPLIT_LINES; i++) {
         const char *b = blanks[i % 3];
         int pair = i / 3 % 500, rare = i / 3; /* two rare words for each pair of common ones */
-        if (asprintf(&lines[i], "%sw%d%srare%d%sv%d\n", i % 2 ? b : "", pair % 40, b, rare, b, pair * 7 % 31) < 0) abort();
+        if (asprintf(&lines[i], "%sw%d%srare%d%sv%d\n", i % 2 ? b : "", pair % 40, b, rare, b, pair * 7 % 31) < 0)
+            abort();
     }
     for (int i = SPLIT_LINES; i > 0; i--) {
         seed = seed * 1103515245 + 12345;
@@ -117,16 +120,20 @@ static char *spelled(size_t *size, unsigned seed)
 static void a_split_is_by_ids(void **state)
 {
     struct fixture *f = *state;
-    const struct { enum elbo_tokenizer_kind kind; size_t size; } ways[] = {
-        {ELBO_TOKENIZER_WORD, 74}, {ELBO_TOKENIZER_WORD, 50}, {ELBO_TOKENIZER_WORD, 4000}, {ELBO_TOKENIZER_BYTE, 300},
-        {ELBO_TOKENIZER_BPE, 300},
+    const struct {
+        enum elbo_tokenizer_kind kind;
+        size_t size;
+    } ways[] = {
+        {ELBO_TOKENIZER_WORD, 74},  {ELBO_TOKENIZER_WORD, 50}, {ELBO_TOKENIZER_WORD, 4000},
+        {ELBO_TOKENIZER_BYTE, 300}, {ELBO_TOKENIZER_BPE, 300},
     };
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         uint64_t content[2][3] = {{0}};
         for (unsigned order = 0; order < 2; order++) {
             size_t size;
             char *text = spelled(&size, 7 + order);
-            struct elbo_prepare_options options = {.tokenizer_kind = ways[w].kind, .tokenizer_size = ways[w].size,
+            struct elbo_prepare_options options = {.tokenizer_kind = ways[w].kind,
+                                                   .tokenizer_size = ways[w].size,
                                                    .split = ways[w].size == 50 ? "50/50/0" : "60/20/20"};
             elbo_status status = prepare(f, text, size, options);
             free(text);
@@ -143,7 +150,8 @@ static void a_vocabulary_is_of_the_train_part(void **state)
     struct fixture *f = *state;
     size_t size;
     char *text = spelled(&size, 3), part[600];
-    struct elbo_prepare_options options = {.tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 100, .split = "60/20/20"};
+    struct elbo_prepare_options options = {
+        .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 100, .split = "60/20/20"};
     elbo_status status = prepare(f, text, size, options);
     free(text);
     if (status) fail_msg("%s", f->error.message);
@@ -167,8 +175,10 @@ static void shares_are_three_percentages(void **state)
 {
     struct fixture *f = *state;
     static const char *const good[] = {"80/10/10", "99.5/.5/0", "40/60/0", "33.3/33.3/33.4", "1e2/0/0", "50/0/50"};
-    static const char *const bad[] = {"50/50", "50/25/25/0", "50/25/25x", "50;25;25", "0/50/50", "50/40/5", "60/30/20", "-10/60/50", "+50/25/25",
-                                      " 50/25/25", "50/ 25/25", "inf/0/0", "nan/50/50", "1e999/0/0", "50//50", "/50/50", "x", "50/25/", ","};
+    static const char *const bad[] = {"50/50",     "50/25/25/0", "50/25/25x", "50;25;25",  "0/50/50",
+                                      "50/40/5",   "60/30/20",   "-10/60/50", "+50/25/25", " 50/25/25",
+                                      "50/ 25/25", "inf/0/0",    "nan/50/50", "1e999/0/0", "50//50",
+                                      "/50/50",    "x",          "50/25/",    ","};
     char text[3000], *end = text;
     for (int i = 0; i < 600; i++) end += sprintf(end, "%d\n", i % 300);
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -185,7 +195,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(a_split_is_by_content), TEST(a_split_is_by_ids), TEST(a_vocabulary_is_of_the_train_part), TEST(shares_are_three_percentages),
+        TEST(a_split_is_by_content),
+        TEST(a_split_is_by_ids),
+        TEST(a_vocabulary_is_of_the_train_part),
+        TEST(shares_are_three_percentages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Tokenizers: text comes back, vocabularies follow their definition whatever the order of the text, byte pairs are those
- * of a naive implementation, time is n log n on hostile input, and damaged files are refused. */
+/* Tokenizers: text comes back, vocabularies follow their definition whatever the order of the text, byte pairs are
+ * those of a naive implementation, time is n log n on hostile input, and damaged files are refused. */
 #include "elbo/tokenizer.h"
 
 #include <setjmp.h>
@@ -43,9 +43,13 @@ static void assert_decodes(struct elbo_tokenizer *tokenizer, const struct elbo_i
 }
 
 static const char *const lines[] = {
-    "the cat sat on the mat", "the dog sat on the log , didn't it ?", "a cat and a dog", "the   the\tthe",
+    "the cat sat on the mat",
+    "the dog sat on the log , didn't it ?",
+    "a cat and a dog",
+    "the   the\tthe",
     "caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e \xf0\x9f\x98\x80 2024 3\xc2\xbd",
-    " leading and trailing  ", "\xe1\xa0\x8e\xe2\x80\x83 odd \xc2\xa0 spaces \xe3\x80\x80",
+    " leading and trailing  ",
+    "\xe1\xa0\x8e\xe2\x80\x83 odd \xc2\xa0 spaces \xe3\x80\x80",
 };
 enum { LINES = sizeof lines / sizeof *lines };
 
@@ -237,7 +241,8 @@ static void naive_train(struct naive *n, const char words[WORDS][LONGEST + 1])
             for (int i = 0; i < n->length[w]; out++)
                 if (i + 1 < n->length[w] && n->symbols[w][i] == left && n->symbols[w][i + 1] == right)
                     n->symbols[w][out] = result, i += 2;
-                else n->symbols[w][out] = n->symbols[w][i++];
+                else
+                    n->symbols[w][out] = n->symbols[w][i++];
             n->length[w] = out;
         }
     }
@@ -263,7 +268,8 @@ static void pairs_are_those_of_a_naive_trainer(void **state)
         assert_int_equal(elbo_tokenizer_vocabulary(tokenizer), 3 + naive.count);
         for (int id = 256; id < naive.count; id++) {
             struct elbo_text text = {0};
-            assert_int_equal(elbo_tokenizer_decode(tokenizer, &text, &(uint32_t){3 + (uint32_t)id}, 1, &error), ELBO_OK);
+            assert_int_equal(elbo_tokenizer_decode(tokenizer, &text, &(uint32_t){3 + (uint32_t)id}, 1, &error),
+                             ELBO_OK);
             assert_string_equal(text.text, naive.pieces[id]);
             elbo_text_free(&text);
         }
@@ -303,7 +309,9 @@ static void hostile_text_takes_n_log_n(void **state)
     for (int pattern = 0; pattern < 3; pattern++) {
         uint32_t random = 1;
         for (size_t i = 0; i < size; i++)
-            text[i] = pattern == 0 ? 'a' : pattern == 1 ? ' ' : (char)('a' + ((random = random * 1664525u + 1013904223u) >> 31));
+            text[i] = pattern == 0   ? 'a'
+                      : pattern == 1 ? ' '
+                                     : (char)('a' + ((random = random * 1664525u + 1013904223u) >> 31));
         struct elbo_tokenizer *tokenizer = train(ELBO_TOKENIZER_BPE, 2000, (const char *const *)&text, 1);
         struct elbo_ids ids = encode(tokenizer, text, size);
         assert_decodes(tokenizer, &ids, text, size);
@@ -319,10 +327,14 @@ static void ill_formed_text_is_repaired(void **state)
 {
     (void)state;
     const char *const cases[][2] = {
-        {"plain caf\xc3\xa9", "plain caf\xc3\xa9"}, {"a\xff" "b", "a\xef\xbf\xbd" "b"},
-        {"\xe6\x97", "\xef\xbf\xbd"},                                       /* cut off: one mark   */
-        {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},           /* a surrogate: three  */
-        {"\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd"},                           /* overlong            */
+        {"plain caf\xc3\xa9", "plain caf\xc3\xa9"},
+        {"a\xff"
+         "b",
+         "a\xef\xbf\xbd"
+         "b"},
+        {"\xe6\x97", "\xef\xbf\xbd"},                                             /* cut off: one mark   */
+        {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},                 /* a surrogate: three  */
+        {"\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd"},                                 /* overlong            */
         {"\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* above U+10FFFF */
         {"\xf0\x9f\x98 x", "\xef\xbf\xbd x"},
     };
@@ -369,7 +381,8 @@ static void nothing_behind_the_text_is_read(void **state)
             assert_true(replaced[0] == replaced[1] && first[0] == first[1]);
             memcpy(here = pages + PAGE - end.size, end.text, end.size);
             for (int k = 0; k < 3; k++) {
-                struct elbo_ids a = encode(tokenizers[k], apart.text, apart.size), b = encode(tokenizers[k], here, end.size);
+                struct elbo_ids a = encode(tokenizers[k], apart.text, apart.size),
+                                b = encode(tokenizers[k], here, end.size);
                 assert_int_equal(a.count, b.count);
                 if (a.count) assert_memory_equal(a.ids, b.ids, a.count * sizeof *a.ids);
                 elbo_ids_free(&a);
@@ -390,7 +403,8 @@ static void every_id_and_none_beyond(void **state)
     for (int k = 0; k < 3; k++) {
         struct elbo_tokenizer *tokenizer = train(kinds[k], 270, lines, LINES);
         uint32_t beyond = (uint32_t)elbo_tokenizer_vocabulary(tokenizer);
-        if (kinds[k] == ELBO_TOKENIZER_BPE) assert_int_equal(beyond, 270); /* as many as asked for, where the text has as many pairs */
+        if (kinds[k] == ELBO_TOKENIZER_BPE)
+            assert_int_equal(beyond, 270); /* as many as asked for, where the text has as many pairs */
         struct elbo_text text = {0};
         for (uint32_t id = 0; id < beyond; id++) {
             assert_int_equal(elbo_tokenizer_decode(tokenizer, &text, &id, 1, &error), ELBO_OK);
@@ -438,7 +452,8 @@ static void every_pair_is_learned(void **state)
         }
 }
 
-/* More merges than the table of rules holds at first, and after it grew twice; pairs of bytes 0 among them; saved and read again. */
+/* More merges than the table of rules holds at first, and after it grew twice; pairs of bytes 0 among them; saved and
+ * read again. */
 static void many_merges(void **state)
 {
     (void)state;
@@ -489,8 +504,12 @@ int main(void)
         cmocka_unit_test(pairs_are_those_of_a_naive_trainer),
         cmocka_unit_test(lowest_rank_first),
         cmocka_unit_test(hostile_text_takes_n_log_n),
-        cmocka_unit_test(nothing_behind_the_text_is_read), cmocka_unit_test(every_id_and_none_beyond), cmocka_unit_test(sizes_and_the_unknown),
-        cmocka_unit_test(many_merges), cmocka_unit_test(every_pair_is_learned), cmocka_unit_test(ill_formed_text_is_repaired),
+        cmocka_unit_test(nothing_behind_the_text_is_read),
+        cmocka_unit_test(every_id_and_none_beyond),
+        cmocka_unit_test(sizes_and_the_unknown),
+        cmocka_unit_test(many_merges),
+        cmocka_unit_test(every_pair_is_learned),
+        cmocka_unit_test(ill_formed_text_is_repaired),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

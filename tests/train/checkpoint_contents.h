@@ -23,8 +23,8 @@ enum { MOST_TENSORS = 12, MOST_FILES = 12, MOST_ELEMENTS = 64, MOST_FILE = 700 }
 
 static inline uint32_t contents_word(const struct contents *c, unsigned part, size_t i)
 {
-    uint32_t x = (uint32_t)c->step * 2654435761u ^ c->generation * 2246822519u ^ part * 3266489917u ^
-                 (uint32_t)i * 668265263u;
+    uint32_t x =
+        (uint32_t)c->step * 2654435761u ^ c->generation * 2246822519u ^ part * 3266489917u ^ (uint32_t)i * 668265263u;
     return x ^ x >> 15;
 }
 
@@ -67,8 +67,8 @@ static inline elbo_status contents_save(const char *run, const struct contents *
         files[count++] = (struct checkpoint_file){.name = paths[f], .bytes = bytes[f], .size = contents_bytes(f)};
     }
     contents_fill((unsigned char *)data[MOST_TENSORS], c, 99, sizeof *data);
-    const struct safetensors_tensor moments = {.name = "moments", .dtype = SAFETENSORS_U32, .rank = 1,
-                                               .shape = {MOST_ELEMENTS}, .data = data[MOST_TENSORS]};
+    const struct safetensors_tensor moments = {
+        .name = "moments", .dtype = SAFETENSORS_U32, .rank = 1, .shape = {MOST_ELEMENTS}, .data = data[MOST_TENSORS]};
     if (c->state) {
         files[count++] =
             (struct checkpoint_file){.name = "state/optimizer.safetensors", .tensors = &moments, .tensor_count = 1};
@@ -77,9 +77,11 @@ static inline elbo_status contents_save(const char *run, const struct contents *
     json_t *counters = json_pack("{s:i, s:i, s:i, s:b}", "generation", (int)c->generation, "tensors", (int)c->tensors,
                                  "files", (int)c->files, "state", c->state);
     if (!counters) return elbo_fail(error, ELBO_MEMORY, "no memory for the counters");
-    elbo_status status =
-        checkpoint_save(run, &(struct checkpoint_contents){.step = c->step, .config_hash = "c0ffee", .counters = counters, .files = files,
-                                                           .file_count = count}, keep, error);
+    elbo_status status = checkpoint_save(
+        run,
+        &(struct checkpoint_contents){
+            .step = c->step, .config_hash = "c0ffee", .counters = counters, .files = files, .file_count = count},
+        keep, error);
     json_decref(counters);
     return status;
 }
@@ -179,16 +181,16 @@ static inline bool steps_have(const struct steps *steps, uint64_t step)
 
 /* What must hold of a run directory, whatever happened to it. */
 struct promise {
-    struct steps may_open;     /* one of these opens (none given: there may be no checkpoint) ...   */
-    struct steps must_stay;    /* each of these is there                                            */
-    struct steps must_go;      /* none of these is there                                            */
-    uint64_t computed;         /* the step that is saved, with ...                                  */
-    unsigned at_least;         /* ... this generation at least, when it is what opens               */
-    bool may_warn;             /* latest may be missing or name something else                      */
+    struct steps may_open;  /* one of these opens (none given: there may be no checkpoint) ...   */
+    struct steps must_stay; /* each of these is there                                            */
+    struct steps must_go;   /* none of these is there                                            */
+    uint64_t computed;      /* the step that is saved, with ...                                  */
+    unsigned at_least;      /* ... this generation at least, when it is what opens               */
+    bool may_warn;          /* latest may be missing or name something else                      */
 };
 
-/* NULL when it holds: what opens is allowed, `latest` does not dangle, no folder named as a checkpoint is torn, and what
- * must stay is there. */
+/* NULL when it holds: what opens is allowed, `latest` does not dangle, no folder named as a checkpoint is torn, and
+ * what must stay is there. */
 static inline const char *promise_fault(const struct promise *p, const char *run)
 {
     static char text[1400];
@@ -250,8 +252,10 @@ static inline void promise_of_save(struct promise *during, struct promise *after
     for (size_t i = 0; i < before->count; i++) {
         size_t newer = 1; /* of those that are kept: the new one, and the old ones between */
         for (size_t k = 0; k < before->count; k++) newer += before->step[k] < step && before->step[k] > before->step[i];
-        if (before->step[i] < step && keep && newer >= keep) after->must_go.step[after->must_go.count++] = before->step[i];
-        else during->must_stay.step[during->must_stay.count++] = before->step[i];
+        if (before->step[i] < step && keep && newer >= keep)
+            after->must_go.step[after->must_go.count++] = before->step[i];
+        else
+            during->must_stay.step[during->must_stay.count++] = before->step[i];
     }
     after->must_stay = during->must_stay;
     if (!steps_have(&after->must_stay, step)) after->must_stay.step[after->must_stay.count++] = step;

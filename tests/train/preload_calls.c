@@ -7,12 +7,11 @@
 
 static void log_call(void *context, const struct system_call *call)
 {
-    static const char *const kinds[] = {"create", "write",  "fsync",    "close", "mkdir",
+    static const char *const kinds[] = {"create", "write",  "fsync", "close",    "mkdir",
                                         "rename", "unlink", "rmdir", "truncate", "open"};
     char line[2 * WATCH_PATH];
     if (call->kind >= CALL_READ) return;
-    int size = snprintf(line, sizeof line, "%zu %s %s\n", atomic_load(&watch.count) - 1, kinds[call->kind],
-                        call->path);
+    int size = snprintf(line, sizeof line, "%zu %s %s\n", atomic_load(&watch.count) - 1, kinds[call->kind], call->path);
     if (write((int)(intptr_t)context, line, (size_t)size) != size) abort();
 }
 

@@ -3,10 +3,9 @@
  * need a stack.
  *
  *   MEMORY_AT=17 [MEMORY_TIMES=1000000]    the 17th (from 0) fails, and so many from there on
- *   MEMORY_LOG=FILE                        how many there were, written at the end, and a number for each that says which two
- *                                          calls of the program it was made by
- *   MEMORY_LEFT=FILE                       how many blocks and open files main leaves behind
- *   MEMORY_LEAK=1                          loses a block, for the leak checker to find */
+ *   MEMORY_LOG=FILE                        how many there were, written at the end, and a number for each that says
+ * which two calls of the program it was made by MEMORY_LEFT=FILE                       how many blocks and open files
+ * main leaves behind MEMORY_LEAK=1                          loses a block, for the leak checker to find */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -62,7 +61,8 @@ static bool fails(void)
     return true;
 }
 
-static _Thread_local bool in_thread_create __attribute__((tls_model("initial-exec"))); /* whose blocks the C library keeps */
+static _Thread_local bool in_thread_create
+    __attribute__((tls_model("initial-exec"))); /* whose blocks the C library keeps */
 
 static void *begun(void *block)
 {

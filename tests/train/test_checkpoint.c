@@ -49,9 +49,11 @@ static elbo_status save_step(const char *run, uint64_t step, size_t keep, elbo_e
         {.name = "state/optimizer.safetensors", .tensors = state, .tensor_count = 1},
     };
     json_t *counters = json_pack("{s:I, s:f}", "cursor", (json_int_t)step * 3, "mean", 0.1 * (double)step);
-    elbo_status status =
-        checkpoint_save(run, &(struct checkpoint_contents){.step = step, .config_hash = "c0ffee", .counters = counters, .files = files,
-                                                           .file_count = 4}, keep, error);
+    elbo_status status = checkpoint_save(
+        run,
+        &(struct checkpoint_contents){
+            .step = step, .config_hash = "c0ffee", .counters = counters, .files = files, .file_count = 4},
+        keep, error);
     json_decref(counters);
     return status;
 }
@@ -282,7 +284,11 @@ static void damage_is_reported_by_its_place(void **state)
     const struct checkpoint_file file = {.name = "large.bin", .bytes = bytes, .size = size};
     elbo_error error = {0};
     const char *run = ((struct fixture *)*state)->run;
-    assert_int_equal(checkpoint_save(run, &(struct checkpoint_contents){.step = 1, .config_hash = "", .files = &file, .file_count = 1}, 0, &error), ELBO_OK);
+    assert_int_equal(
+        checkpoint_save(run,
+                        &(struct checkpoint_contents){.step = 1, .config_hash = "", .files = &file, .file_count = 1}, 0,
+                        &error),
+        ELBO_OK);
     free(bytes);
     assert_int_equal(try_open(run, &error), ELBO_OK);
     int fd = open(inside(path, state, "checkpoints/step-00000001/large.bin"), O_WRONLY);
@@ -481,8 +487,10 @@ static void names_in_a_manifest(void **state)
 {
     (void)state;
     char longest[MANIFEST_MOST_NAME + 2] = "";
-    static const char *const good[] = {"a", "a/b", "model.safetensors", "state/optimizer-0-of-3.safetensors", "-_.", "9"};
-    static const char *const bad[] = {"", "/", "/a", "a/", "a/b/c", "..", "../a", "a/..", "a//b", "a b", "a\n", "\xc3\xa9", "a\\b"};
+    static const char *const good[] = {"a",   "a/b", "model.safetensors", "state/optimizer-0-of-3.safetensors",
+                                       "-_.", "9"};
+    static const char *const bad[] = {"",     "/",    "/a",  "a/",  "a/b/c",    "..",  "../a",
+                                      "a/..", "a//b", "a b", "a\n", "\xc3\xa9", "a\\b"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         if (!manifest_name_is_good(good[i])) fail_msg("%s is refused", good[i]);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)

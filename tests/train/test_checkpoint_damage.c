@@ -14,8 +14,8 @@
 
 #include <fcntl.h>
 
-static const char *const files[] = {"manifest.json", "model.safetensors", "file-0.bin", "file-1.bin",
-                                    "state/optimizer.safetensors", "state/words.txt"};
+static const char *const files[] = {"manifest.json", "model.safetensors",           "file-0.bin",
+                                    "file-1.bin",    "state/optimizer.safetensors", "state/words.txt"};
 enum { FILES = sizeof files / sizeof *files };
 
 struct file {
@@ -70,7 +70,9 @@ static void look(struct fixture *f, size_t i, bool same_size, const char *what)
     const char *fault = open_fault(&c, f->run, &warned);
     f->looked++;
     if (fault || c.step != 10) {
-        if (!f->missed++) snprintf(f->first, sizeof f->first, "%s in %s: step %d opens; %.900s", what, files[i], (int)c.step, fault ? fault : "");
+        if (!f->missed++)
+            snprintf(f->first, sizeof f->first, "%s in %s: step %d opens; %.900s", what, files[i], (int)c.step,
+                     fault ? fault : "");
         return;
     }
     bool ranged = !same_size || i == 0 || strstr(warned.first, "between byte");
@@ -97,7 +99,8 @@ static void flip(const struct file *file, size_t byte, int bit)
 
 static void nothing_missed(const struct fixture *f, const char *figure)
 {
-    print_message("figure damage.%s %zu\nfigure damage.%s_missed %zu\n", figure, f->looked, figure, f->missed + f->unnamed);
+    print_message("figure damage.%s %zu\nfigure damage.%s_missed %zu\n", figure, f->looked, figure,
+                  f->missed + f->unnamed);
     if (f->missed || f->unnamed)
         fail_msg("%zu missed, %zu unnamed of %zu: %s", f->missed, f->unnamed, f->looked, f->first);
 }

@@ -1,12 +1,13 @@
-/* Saves, rotations, deletions and resumes that are broken off or fail, at each of their system calls, in scenes drawn at
- * random: steps that are there, how many are kept, files, tensors, what earlier ones left, the same step again.
+/* Saves, rotations, deletions and resumes that are broken off or fail, at each of their system calls, in scenes drawn
+ * at random: steps that are there, how many are kept, files, tensors, what earlier ones left, the same step again.
  *
  *   killed    SIGKILL instead of the call, or after half of it: nothing that was committed is lost, nothing torn is
  *             accepted, the next save works and clears what was left
- *   failing   ENOSPC, EDQUOT, EIO, EINTR, once or from there on, a short write or read, a full disk: likewise; what was said to be
- *             saved is saved; the message names the file; no descriptor stays open; nothing hangs
+ *   failing   ENOSPC, EDQUOT, EIO, EINTR, once or from there on, a short write or read, a full disk: likewise; what was
+ * said to be saved is saved; the message names the file; no descriptor stays open; nothing hangs
  *
- * Seeded: a save that writes in place and one that ignores what write says are found. ELBO_TEST_FULL=1 takes more scenes. */
+ * Seeded: a save that writes in place and one that ignores what write says are found. ELBO_TEST_FULL=1 takes more
+ * scenes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -277,10 +278,11 @@ static void fail_everywhere(struct found *found, const struct fixture *f, const 
         enum call_effect effect;
         int number;
         size_t times;
-    } ways[] = {{EFFECT_ERROR, ENOSPC, 1}, {EFFECT_ERROR, ENOSPC, SIZE_MAX}, {EFFECT_ERROR, EDQUOT, 1},
-                {EFFECT_ERROR, EIO, 1},    {EFFECT_ERROR, EIO, SIZE_MAX},    {EFFECT_ERROR, EINTR, 1},
-                {EFFECT_SHORT, 0, 1},      {EFFECT_SHORT, 0, 5},            {EFFECT_FULL, ENOSPC, 2},
-                {EFFECT_FULL, ENOSPC, SIZE_MAX}};
+    } ways[] = {{EFFECT_ERROR, ENOSPC, 1},     {EFFECT_ERROR, ENOSPC, SIZE_MAX},
+                {EFFECT_ERROR, EDQUOT, 1},     {EFFECT_ERROR, EIO, 1},
+                {EFFECT_ERROR, EIO, SIZE_MAX}, {EFFECT_ERROR, EINTR, 1},
+                {EFFECT_SHORT, 0, 1},          {EFFECT_SHORT, 0, 5},
+                {EFFECT_FULL, ENOSPC, 2},      {EFFECT_FULL, ENOSPC, SIZE_MAX}};
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++)
         for (size_t at = 0;; at++) {
             elbo_error error = {0};

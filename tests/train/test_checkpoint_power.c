@@ -21,22 +21,42 @@ struct scene {
     struct steps saves;  /* recorded */
     size_t keep;
     struct contents shape;
-    bool leftovers;      /* of a save of the first of them that was killed, and of a move of `latest` */
-    bool old_system;     /* renameat2 knows no flags */
+    bool leftovers;  /* of a save of the first of them that was killed, and of a move of `latest` */
+    bool old_system; /* renameat2 knows no flags */
 };
 
 static const struct scene scenes[] = {
     {"the first save", .saves = {{1}, 1}, .keep = 2, .shape = {.tensors = 2, .files = 1, .state = true}},
-    {"a save that deletes one", {{1, 2}, 2}, .saves = {{3}, 1}, .keep = 2, .shape = {.tensors = 1, .files = 2, .state = true}},
+    {"a save that deletes one",
+     {{1, 2}, 2},
+     .saves = {{3}, 1},
+     .keep = 2,
+     .shape = {.tensors = 1, .files = 2, .state = true}},
     {"only the newest is kept", {{1, 2}, 2}, .saves = {{3}, 1}, .keep = 1, .shape = {.tensors = 3, .state = true}},
     {"none is deleted", {{1, 2}, 2}, .saves = {{3}, 1}, .keep = 0, .shape = {.tensors = 1, .files = 3}},
     {"three are deleted", {{1, 2, 3, 4}, 4}, .saves = {{5}, 1}, .keep = 2, .shape = {.tensors = 1}},
     {"two saves", {{2}, 1}, .saves = {{4, 6}, 2}, .keep = 2, .shape = {.tensors = 2, .files = 1, .state = true}},
     {"the same step again", {{1, 2, 3}, 3}, 2, .saves = {{3}, 1}, .keep = 0, .shape = {.tensors = 2, .state = true}},
     {"the same step again, one kept", {{1, 3}, 2}, .saves = {{3}, 1}, .keep = 1, .shape = {.tensors = 1, .files = 1}},
-    {"after a killed save", {{1, 2}, 2}, .saves = {{3}, 1}, .keep = 2, .shape = {.files = 1, .state = true}, .leftovers = true},
-    {"without flags of rename", {{1, 2}, 2}, .saves = {{3}, 1}, .keep = 2, .shape = {.tensors = 1, .state = true}, .old_system = true},
-    {"the same step again, without flags of rename", {{1, 2, 3}, 3}, 2, .saves = {{3}, 1}, .keep = 0, .shape = {.tensors = 1}, .old_system = true},
+    {"after a killed save",
+     {{1, 2}, 2},
+     .saves = {{3}, 1},
+     .keep = 2,
+     .shape = {.files = 1, .state = true},
+     .leftovers = true},
+    {"without flags of rename",
+     {{1, 2}, 2},
+     .saves = {{3}, 1},
+     .keep = 2,
+     .shape = {.tensors = 1, .state = true},
+     .old_system = true},
+    {"the same step again, without flags of rename",
+     {{1, 2, 3}, 3},
+     2,
+     .saves = {{3}, 1},
+     .keep = 0,
+     .shape = {.tensors = 1},
+     .old_system = true},
 };
 enum { SCENES = sizeof scenes / sizeof *scenes };
 
@@ -132,11 +152,8 @@ static const char *files_fault(void *context, const char *scratch, size_t marks)
         size_t from;              /* marks after which it is there */
         const char *before;       /* what may be there until then (NULL: nothing, or the bytes above) */
     } wanted[] = {
-        {"a", NULL, 1, NULL},
-        {"a/b/c", NULL, 1, NULL},
-        {"a/new", "new", 2, NULL},
-        {"old", "newer", 3, "old"},
-        {"a/b/c/other", "other", 4, NULL},
+        {"a", NULL, 1, NULL},       {"a/b/c", NULL, 1, NULL},          {"a/new", "new", 2, NULL},
+        {"old", "newer", 3, "old"}, {"a/b/c/other", "other", 4, NULL},
     };
     static char text[256];
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {

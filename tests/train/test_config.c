@@ -40,8 +40,13 @@ static void the_commented_file_holds_the_defaults(void **state)
     assert_string_equal(effective, again);
     free(again);
     /* a configuration with every section changed */
-    const char *const changes[] = {"--seed=9", "--train.steps=3", "--encoder.heads=8", "--latent.injection=memory",
-                                   "--objective.free_bits=0.1", "--run.dir=a \"b\"", "--optimizer.learning_rate=3e-4"};
+    const char *const changes[] = {"--seed=9",
+                                   "--train.steps=3",
+                                   "--encoder.heads=8",
+                                   "--latent.injection=memory",
+                                   "--objective.free_bits=0.1",
+                                   "--run.dir=a \"b\"",
+                                   "--optimizer.learning_rate=3e-4"};
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++)
         if (options_read_argument(options, changes[i], ~0u, &error)) fail_msg("%s", error.message);
     free(effective);

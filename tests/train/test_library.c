@@ -39,7 +39,8 @@ static void test_without_standard_input(const char *path, const float *mu, const
     size_t files = entries("/proc/self/fd"), threads = entries("/proc/self/task");
     for (int again = 0; again < 3; again++) {
         assert_int_equal(elbo_run_open(&run, path, 3, &error), ELBO_OK);
-        assert_int_equal(entries("/proc/self/task"), threads + 2); /* as many as were asked for, of which one is the caller's */
+        assert_int_equal(entries("/proc/self/task"),
+                         threads + 2); /* as many as were asked for, of which one is the caller's */
         assert_int_equal(elbo_run_encode(run, here, logvar, &sentence, NULL, 1, &error), ELBO_OK);
         assert_memory_equal(here, mu, sizeof here);
         elbo_run_close(run);
@@ -61,23 +62,32 @@ static void test_prepare_train_use(void **state)
     snprintf(text, sizeof text, "%s/text.txt", folder);
     snprintf(corpus, sizeof corpus, "%s/corpus", folder);
     FILE *f = fopen(text, "w");
-    for (int i = 0; i < 200; i++) fprintf(f, "the %s bird sees %s trees\n", i % 2 ? "small" : "large", i % 3 ? "two" : "three");
+    for (int i = 0; i < 200; i++)
+        fprintf(f, "the %s bird sees %s trees\n", i % 2 ? "small" : "large", i % 3 ? "two" : "three");
     fclose(f);
 
     elbo_error error = {0};
     const char *inputs[] = {text};
-    struct elbo_prepare_options prepare = {.inputs = inputs, .input_count = 1, .out = corpus,
-                                           .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 50};
+    struct elbo_prepare_options prepare = {
+        .inputs = inputs, .input_count = 1, .out = corpus, .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 50};
     struct elbo_prepare_report report;
     assert_int_equal(elbo_prepare(&prepare, &report, NULL, NULL, &error), ELBO_OK);
 
     snprintf(train, sizeof train, "--data.train=%s", corpus);
     snprintf(run_dir, sizeof run_dir, "--run.dir=%s/run", folder);
-    const char *overrides[] = {train, run_dir, "--train.steps=30", "--train.slots=1", "--train.slot_tokens=128",
-                               "--encoder.width=32", "--decoder.width=32", "--latent.width=8", "--log.every=10",
+    const char *overrides[] = {train,
+                               run_dir,
+                               "--train.steps=30",
+                               "--train.slots=1",
+                               "--train.slot_tokens=128",
+                               "--encoder.width=32",
+                               "--decoder.width=32",
+                               "--latent.width=8",
+                               "--log.every=10",
                                "--data.max_length=20"};
     size_t lines = 0;
-    assert_int_equal(elbo_train(NULL, overrides, sizeof overrides / sizeof *overrides, count_lines, &lines, &error), ELBO_OK);
+    assert_int_equal(elbo_train(NULL, overrides, sizeof overrides / sizeof *overrides, count_lines, &lines, &error),
+                     ELBO_OK);
     assert_true(lines >= 3);
 
     elbo_run *run;
@@ -91,11 +101,14 @@ static void test_prepare_train_use(void **state)
     assert_int_equal(elbo_run_encode(run, alone, unused, sentences + 1, NULL, 1, &error), ELBO_OK);
     assert_memory_equal(alone, mu + 8, sizeof alone); /* a sentence's posterior does not depend on its neighbours */
     const char *beginning[] = {"the large bird\0 with a tail"}, *marked[] = {"\xef\xbb\xbfthe large bird"};
-    assert_int_equal(elbo_run_encode(run, alone, unused, beginning, (size_t[]){14}, 1, &error), ELBO_OK); /* as many bytes as are said */
+    assert_int_equal(elbo_run_encode(run, alone, unused, beginning, (size_t[]){14}, 1, &error),
+                     ELBO_OK); /* as many bytes as are said */
     assert_memory_equal(alone, mu + 8, sizeof alone);
-    assert_int_equal(elbo_run_encode(run, alone, unused, beginning, (size_t[]){27}, 1, &error), ELBO_OK); /* a NUL ends no sentence */
+    assert_int_equal(elbo_run_encode(run, alone, unused, beginning, (size_t[]){27}, 1, &error),
+                     ELBO_OK); /* a NUL ends no sentence */
     assert_memory_not_equal(alone, mu + 8, sizeof alone);
-    assert_int_equal(elbo_run_encode(run, alone, unused, marked, NULL, 1, &error), ELBO_OK); /* a byte order mark is no letter */
+    assert_int_equal(elbo_run_encode(run, alone, unused, marked, NULL, 1, &error),
+                     ELBO_OK); /* a byte order mark is no letter */
     assert_memory_equal(alone, mu + 8, sizeof alone);
     for (int i = 0; i < 16; i++) assert_true(isfinite(mu[i]) && isfinite(logvar[i]));
     assert_memory_not_equal(mu, logvar, sizeof mu);

@@ -1,4 +1,5 @@
-/* The memory table beside a training that was opened: every row is what the trainer holds; what ranks send, by hand; what the machine has. */
+/* The memory table beside a training that was opened: every row is what the trainer holds; what ranks send, by hand;
+ * what the machine has. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -64,24 +65,31 @@ static void what_a_training_holds(void **state)
         assert_int_equal(t.parameters, elements);
         assert_int_equal(t.weights, arena);
         assert_int_equal(t.masters, 0);
-        assert_int_equal(t.gradients, arena + align_up(recording_state_elements(&trainer->recording), PARAMETER_ALIGNMENT) * sizeof(float));
+        assert_int_equal(t.gradients,
+                         arena + align_up(recording_state_elements(&trainer->recording), PARAMETER_ALIGNMENT) *
+                                     sizeof(float));
         for (unsigned g = 0; g < GROUPS; g++) /* what has no learning rate is not updated at all */
-            assert_int_equal(trainer->optimizer.trained[g], parameters_groups(p)[g].elements && (k != 3 || parameters_groups(p)[g].part != PART_ENCODER));
+            assert_int_equal(trainer->optimizer.trained[g],
+                             parameters_groups(p)[g].elements &&
+                                 (k != 3 || parameters_groups(p)[g].part != PART_ENCODER));
         size_t moments = trainer->optimizer.moment2 ? 2 : 1;
-        assert_int_equal(t.moments, moments * trainer->optimizer.moments * dtype_bytes(optimizer_moments(&job.config.optimizer)));
+        assert_int_equal(t.moments,
+                         moments * trainer->optimizer.moments * dtype_bytes(optimizer_moments(&job.config.optimizer)));
         assert_int_equal(t.activations, trainer->model.arena_bytes);
         assert_int_equal(t.sums, 0);
         assert_int_equal(t.total, t.weights + t.gradients + t.moments + t.activations + t.workspace + t.slots + t.sums);
         assert_true(t.unshared > t.activations);
         size_t slots = 2 * job.config.train.slots, held = slots * slot_size(&job.config);
-        if (!ELBO_TEST_SANITIZED && (held < t.slots || held > t.slots + 24 * slots)) fail_msg("%zu bytes of slots are planned, and %zu held", t.slots, held);
+        if (!ELBO_TEST_SANITIZED && (held < t.slots || held > t.slots + 24 * slots))
+            fail_msg("%zu bytes of slots are planned, and %zu held", t.slots, held);
         assert_int_equal(t.ranks, 1);
         assert_true(t.wire <= 0);
         job_close(&job);
     }
 }
 
-/* Four ranks. All gradients are sent in pieces, and come back as sums, or as weights with ZeRO: of both a rank has three quarters to send. */
+/* Four ranks. All gradients are sent in pieces, and come back as sums, or as weights with ZeRO: of both a rank has
+ * three quarters to send. */
 static void what_ranks_send(void **state)
 {
     (void)state;
@@ -104,10 +112,13 @@ static void what_ranks_send(void **state)
             assert_float_equal(t.wire, (gradients + back) * 3 / 4, 0.5);
             assert_true(t.exposed <= 0 && t.wire_seconds <= 0);
             assert_int_equal(t.slots, alone.slots / 3); /* one slot of four, where alone has three */
-            if (zero) assert_in_range(t.moments, alone.moments / 4, alone.moments / 2);
-            else assert_int_equal(t.moments, alone.moments);
+            if (zero)
+                assert_in_range(t.moments, alone.moments / 4, alone.moments / 2);
+            else
+                assert_int_equal(t.moments, alone.moments);
             assert_true(zero || level != DETERMINISM_FAST ? t.sums > 0 : true);
-            assert_int_equal(t.total, t.weights + t.gradients + t.moments + t.activations + t.workspace + t.slots + t.sums);
+            assert_int_equal(t.total,
+                             t.weights + t.gradients + t.moments + t.activations + t.workspace + t.slots + t.sums);
             c->parallel.bandwidth = 0.5; /* GB/s */
             c->parallel.latency = 7;     /* us */
             double each = 2 * 3 * 7e-6, travel = t.wire / 0.5e9;
@@ -120,7 +131,8 @@ static void what_ranks_send(void **state)
             assert_true(buckets > 1.5 && fabs(buckets - round(buckets)) < 1e-6);
             assert_true(last > 0.01 && last < 0.9);
         }
-    /* eight lanes on three ranks: the first has lanes 0 to 2, which are two whole parts of the tree of sums, and sends both */
+    /* eight lanes on three ranks: the first has lanes 0 to 2, which are two whole parts of the tree of sums, and sends
+     * both */
     c->determinism = DETERMINISM_WORLD_INVARIANT;
     c->parallel.zero = 0;
     c->parallel.ranks = 3;
@@ -172,6 +184,7 @@ static int end(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(what_a_training_holds), cmocka_unit_test(what_ranks_send), cmocka_unit_test(what_there_is)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(what_a_training_holds), cmocka_unit_test(what_ranks_send),
+                                       cmocka_unit_test(what_there_is)};
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -1,5 +1,5 @@
-/* What a training tells: lines and rows of metrics.jsonl say the same; the best checkpoint is the best by each of the figures; and a
- * training that ends leaves no file, no thread and no memory behind, however many rows it wrote. */
+/* What a training tells: lines and rows of metrics.jsonl say the same; the best checkpoint is the best by each of the
+ * figures; and a training that ends leaves no file, no thread and no memory behind, however many rows it wrote. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,16 +65,22 @@ static void lines_and_rows_agree(void **state)
         int memory;
         at = strstr(at, "step ");
         assert_non_null(at);
-        int found = sscanf(at, "step %u/%u loss %lf reconstruction %lf kl %lf beta %lf active %u/%u |g| %lf %lfk tok/s %d MiB %um%us left", &step, &of, &loss,
-                           &reconstruction, &kl, &beta, &active, &width, &norm, &rate, &memory, &minutes, &seconds);
+        int found = sscanf(
+            at,
+            "step %u/%u loss %lf reconstruction %lf kl %lf beta %lf active %u/%u |g| %lf %lfk tok/s %d MiB %um%us left",
+            &step, &of, &loss, &reconstruction, &kl, &beta, &active, &width, &norm, &rate, &memory, &minutes, &seconds);
         assert_int_equal(found, 13);
         assert_int_equal(step, steps[told++]);
         assert_true(of == 7 && width == 3 && memory > 0);
         assert_int_equal((unsigned)figure(row, "step"), step);
         assert_int_equal((unsigned)figure(row, "active_units"), active);
-        const struct { const char *name; double said; } wanted[] = {
+        const struct {
+            const char *name;
+            double said;
+        } wanted[] = {
             {"loss", loss}, {"reconstruction", reconstruction}, {"kl", kl}, {"beta", beta}, {"gradient_norm", norm}};
-        for (size_t k = 0; k < sizeof wanted / sizeof *wanted; k++) assert_float_equal(figure(row, wanted[k].name), wanted[k].said, 0.00051);
+        for (size_t k = 0; k < sizeof wanted / sizeof *wanted; k++)
+            assert_float_equal(figure(row, wanted[k].name), wanted[k].said, 0.00051);
         const json_t *wall = json_object_get(row, "wall"), *dims = json_object_get(row, "kl_per_dim");
         assert_float_equal(figure(wall, "tokens_per_second") / 1e3, rate, 0.051);
         assert_float_equal(figure(wall, "memory_mib"), memory, 0.51);
@@ -83,7 +89,8 @@ static void lines_and_rows_agree(void **state)
         double sum = 0;
         for (size_t z = 0; z < 3; z++) sum += json_number_value(json_array_get(dims, z));
         assert_float_equal(sum, figure(row, "kl"), 1e-3);
-        assert_true(figure(row, "tokens") > 0 && figure(row, "sentences") > 0 && json_is_false(json_object_get(row, "skipped")));
+        assert_true(figure(row, "tokens") > 0 && figure(row, "sentences") > 0 &&
+                    json_is_false(json_object_get(row, "skipped")));
         at++;
     }
     assert_int_equal(told, 4);
@@ -95,8 +102,13 @@ static void lines_and_rows_agree(void **state)
 static void the_best_by_each_figure(void **state)
 {
     (void)state;
-    static const struct { const char *name, *figure; bool more; } kinds[] = {
-        {"neg_elbo", "neg_elbo", false}, {"reconstruction", "reconstruction", false}, {"own_z_gain", "own_z_gain", true}, {"active_units", "active_units", true}};
+    static const struct {
+        const char *name, *figure;
+        bool more;
+    } kinds[] = {{"neg_elbo", "neg_elbo", false},
+                 {"reconstruction", "reconstruction", false},
+                 {"own_z_gain", "own_z_gain", true},
+                 {"active_units", "active_units", true}};
     char valid[600];
     snprintf(valid, sizeof valid, "--data.valid=%s/corpus", folder.path);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
@@ -105,8 +117,10 @@ static void the_best_by_each_figure(void **state)
         double reached = 0;
         snprintf(best, sizeof best, "--checkpoint.best=%s", kinds[k].name);
         snprintf(run, sizeof run, "best-%zu", k);
-        char *said = train(run, (const char *const[]){valid, best, "--train.eval_every=1", "--train.steps=12", "--optimizer.learning_rate=0.3",
-                                                      "--objective.beta=0.01", NULL}, &step);
+        char *said = train(run,
+                           (const char *const[]){valid, best, "--train.eval_every=1", "--train.steps=12",
+                                                 "--optimizer.learning_rate=0.3", "--objective.beta=0.01", NULL},
+                           &step);
         json_t *all = rows(run), *row;
         size_t i, validations = 0, bettered = 0;
         json_array_foreach(all, i, row)
@@ -140,8 +154,9 @@ static size_t entries(const char *path)
 /* A checkpoint holds these files and no other; the run's tokenizer is written once. */
 static void check_files(const char *run, int step, ino_t *tokenizer)
 {
-    static const char *const names[] = {"config.yaml", "manifest.json", "model.safetensors", "tokenizer.json", "state/optimizer.safetensors",
-                                        "state/algorithms.bin"};
+    static const char *const names[] = {
+        "config.yaml",         "manifest.json", "model.safetensors", "tokenizer.json", "state/optimizer.safetensors",
+        "state/algorithms.bin"};
     char path[512], name[128];
     struct stat about;
     snprintf(name, sizeof name, "%s/checkpoints/step-%08d", run, step);
@@ -206,7 +221,8 @@ int main(int argc, char **argv)
         setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0", 1);
         execv("/proc/self/exe", argv);
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lines_and_rows_agree), cmocka_unit_test(the_best_by_each_figure),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(lines_and_rows_agree),
+                                       cmocka_unit_test(the_best_by_each_figure),
                                        cmocka_unit_test(nothing_is_left_behind)};
     return cmocka_run_group_tests(tests, begin, end);
 }

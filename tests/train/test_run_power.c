@@ -1,5 +1,5 @@
-/* Power failures of a whole run: it is begun, stopped, resumed and ended, and the recorded system calls are replayed as in
- * test_checkpoint_power.c. In each state the run can go on: its newest committed checkpoint opens, with it the
+/* Power failures of a whole run: it is begun, stopped, resumed and ended, and the recorded system calls are replayed as
+ * in test_checkpoint_power.c. In each state the run can go on: its newest committed checkpoint opens, with it the
  * configuration and the tokenizer are there and whole, and metrics.jsonl has every row up to the checkpoint's step.
  * Likewise a corpus that is prepared, and prepared again in its place: it is whole, or refused. */
 #include <setjmp.h>
@@ -15,7 +15,7 @@
 
 enum { STEPS = 8, EVERY = 2 };
 
-struct whole { /* as the run leaves them */
+struct whole {                   /* as the run leaves them */
     char *config[2], *tokenizer; /* config: as each part has it in force */
     size_t config_size[2], tokenizer_size;
 };
@@ -79,7 +79,8 @@ static const char *run_fault(void *context, const char *scratch, size_t marks)
     uint64_t step = checkpoint_step(checkpoint);
     checkpoint_close(checkpoint);
     if (step < promised) return "an old checkpoint opens";
-    if (!same(run, "config.yaml", whole->config[0], whole->config_size[0]) && !same(run, "config.yaml", whole->config[1], whole->config_size[1]))
+    if (!same(run, "config.yaml", whole->config[0], whole->config_size[0]) &&
+        !same(run, "config.yaml", whole->config[1], whole->config_size[1]))
         return "config.yaml is that of neither part of the run";
     if (!same(run, "tokenizer.json", whole->tokenizer, whole->tokenizer_size)) return "tokenizer.json is not whole";
     if (rows_up_to(run, step)) return NULL;
@@ -95,8 +96,8 @@ static void record_run(struct crash_fixture *f, struct whole *whole)
     for (size_t stop = STEPS / 2, part = 0; stop <= STEPS; stop += STEPS / 2, part++) {
         char after[64];
         snprintf(after, sizeof after, "--train.stop_after=%zu", stop);
-        const char *const arguments[] = {"--train.steps=8", "--checkpoint.every=2", "--checkpoint.keep=2",
-                                         "--threads=1", after, NULL};
+        const char *const arguments[] = {
+            "--train.steps=8", "--checkpoint.every=2", "--checkpoint.keep=2", "--threads=1", after, NULL};
         struct job job;
         job_open(&job, &f->folder, "live/run", arguments);
         if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
@@ -117,8 +118,8 @@ static void a_run_goes_on(void **state)
     struct whole whole = {0};
     record_run(f, &whole);
     crash_prove(f, "a run", run_fault, &whole, &total);
-    /* Every file is written by the same function, which test_checkpoint_power.c proves; here the question is what the run
-     * itself syncs and when. */
+    /* Every file is written by the same function, which test_checkpoint_power.c proves; here the question is what the
+     * run itself syncs and when. */
     crash_report(&total, "run", "a later sync of the folder makes it good, or test_checkpoint_power misses it");
     assert_int_equal(total.bad, 0);
     bool metrics = false;
@@ -143,8 +144,8 @@ static void prepare(const struct crash_fixture *f, const char *text)
     temporary_write(temporary_path(input, &f->folder, "text"), text, strlen(text));
     snprintf(out, sizeof out, "%s/corpus", f->live);
     const char *inputs = input;
-    struct elbo_prepare_options options = {.inputs = &inputs, .input_count = 1, .out = out,
-                                           .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 100};
+    struct elbo_prepare_options options = {
+        .inputs = &inputs, .input_count = 1, .out = out, .tokenizer_kind = ELBO_TOKENIZER_WORD, .tokenizer_size = 100};
     struct elbo_prepare_report report;
     if (elbo_prepare(&options, &report, NULL, NULL, &error)) fail_msg("%s", error.message);
 }

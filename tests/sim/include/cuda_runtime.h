@@ -15,7 +15,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __align__(n) __attribute__((aligned(n)))
+#define __align__(n)    __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 #ifdef __cplusplus
 #define __restrict__ __restrict
@@ -59,8 +59,8 @@ const char *cudaGetErrorName(cudaError_t error);
 struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
-    int major, minor, multiProcessorCount, warpSize, maxThreadsPerBlock, regsPerBlock, l2CacheSize, pciBusID, pciDeviceID,
-        pciDomainID, memoryBusWidth;
+    int major, minor, multiProcessorCount, warpSize, maxThreadsPerBlock, regsPerBlock, l2CacheSize, pciBusID,
+        pciDeviceID, pciDomainID, memoryBusWidth;
 };
 
 enum cudaDeviceAttr {
@@ -105,8 +105,8 @@ cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void *memory);
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream);
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
-                              enum cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+                              size_t height, enum cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemset(void *memory, int value, size_t bytes);
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream);
 
@@ -166,24 +166,36 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
 typedef struct uint3 {
     unsigned x, y, z;
 } uint3;
-typedef struct __align__(8) uint2 {
+typedef struct __align__(8) uint2
+{
     unsigned x, y;
-} uint2;
-typedef struct __align__(16) uint4 {
+}
+uint2;
+typedef struct __align__(16) uint4
+{
     unsigned x, y, z, w;
-} uint4;
-typedef struct __align__(8) int2 {
+}
+uint4;
+typedef struct __align__(8) int2
+{
     int x, y;
-} int2;
-typedef struct __align__(16) int4 {
+}
+int2;
+typedef struct __align__(16) int4
+{
     int x, y, z, w;
-} int4;
-typedef struct __align__(8) float2 {
+}
+int4;
+typedef struct __align__(8) float2
+{
     float x, y;
-} float2;
-typedef struct __align__(16) float4 {
+}
+float2;
+typedef struct __align__(16) float4
+{
     float x, y, z, w;
-} float4;
+}
+float4;
 typedef struct dim3 {
     unsigned x, y, z;
 #ifdef __cplusplus

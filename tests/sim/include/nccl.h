@@ -1,4 +1,5 @@
-/* A stand-in for the part of NCCL in use: sends, receives, sums and gathers between processes of one host, over shared memory. */
+/* A stand-in for the part of NCCL in use: sends, receives, sums and gathers between processes of one host, over shared
+ * memory. */
 #ifndef SIM_NCCL_H
 #define SIM_NCCL_H
 
@@ -18,7 +19,10 @@ typedef struct {
     int blocking;
     const char *commName;
 } ncclConfig_t;
-#define NCCL_CONFIG_INITIALIZER {1, 0}
+#define NCCL_CONFIG_INITIALIZER                                                                                        \
+    {                                                                                                                  \
+        1, 0                                                                                                           \
+    }
 
 typedef enum {
     ncclSuccess = 0,
@@ -41,10 +45,13 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm);
 ncclResult_t ncclCommDestroy(ncclComm_t comm);
 ncclResult_t ncclGroupStart(void);
 ncclResult_t ncclGroupEnd(void);
-ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream);
+ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream);
 ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream);
-ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream);
-ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type, ncclComm_t comm, cudaStream_t stream);
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                           ncclComm_t comm, cudaStream_t stream);
+ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type, ncclComm_t comm,
+                           cudaStream_t stream);
 const char *ncclGetErrorString(ncclResult_t result);
 
 #ifdef __cplusplus

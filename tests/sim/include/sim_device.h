@@ -16,9 +16,9 @@ struct sim_place {
 extern struct sim_place sim_place; /* of the running fiber */
 
 #define threadIdx (sim_place.thread)
-#define blockIdx (sim_place.block)
-#define blockDim (sim_place.block_size)
-#define gridDim (sim_place.grid_size)
+#define blockIdx  (sim_place.block)
+#define blockDim  (sim_place.block_size)
+#define gridDim   (sim_place.grid_size)
 static constexpr int warpSize = 32;
 
 /* ---- launch: arguments are converted and copied at the call ---- */
@@ -53,7 +53,8 @@ void *sim_shared_dynamic();
 enum sim_operation { SIM_SYNCWARP, SIM_SHUFFLE, SIM_BALLOT, SIM_TOGETHER };
 void sim_block_barrier(const char *file, int line);
 /* Waits for the lanes of `mask`; a shuffle returns what lane `source` gave (its own when source is -1). */
-uint64_t sim_warp_operation(sim_operation operation, unsigned mask, uint64_t bits, int source, const char *file, int line);
+uint64_t sim_warp_operation(sim_operation operation, unsigned mask, uint64_t bits, int source, const char *file,
+                            int line);
 /* Waits for the whole warp, for which `together` then works on what each lane gave. */
 void sim_warp_together(void *mine, void (*together)(void *const *lanes), const char *file, int line);
 

@@ -1,8 +1,9 @@
 /* Stands for kernels/ptx.cuh, whose comment says what each function does. A warp's lanes hand over their registers and
  * the scheduler fills them in once all have come (matrix.cpp).
  *
- * A copy is done as late as its wait allows in forward order, at once in reversed order, at one of the two in random order:
- * a missing commit or wait leaves NaN, and a buffer that is filled again too early differs between the orders. */
+ * A copy is done as late as its wait allows in forward order, at once in reversed order, at one of the two in random
+ * order: a missing commit or wait leaves NaN, and a buffer that is filled again too early differs between the orders.
+ */
 #ifndef KERNELS_PTX_CUH
 #define KERNELS_PTX_CUH
 
