@@ -5,7 +5,7 @@
  * in which the other side's threads stop spinning. gemm THREADS avx512|amx */
 #define CPU_VARIANT avx512
 #include "cpu/gemm.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 
 #include <dnnl.h>
 #include <stdio.h>

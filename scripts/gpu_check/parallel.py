@@ -80,4 +80,4 @@ def sharing(check):
         return
     environment = {**program_environment(check), "ELBO_TEST_DEVICE": "cuda" if check.given.emulate else "cuda:0", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
     for name in ("killed", "stopped", "f32", "bf16", "levels"):
-        check.run(f"ranks that share the GPU, NCCL {version}, {name}", [sys.executable, "tests/parallel/test_devices.py", name], 70, **environment)
+        check.run(f"ranks that share the GPU, NCCL {version}, {name}", [sys.executable, "tests/job/test_devices.py", name], 70, **environment)

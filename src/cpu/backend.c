@@ -1,6 +1,6 @@
 /* The CPU backend: memory, scratch, and the choice of the table of kernels by what the processor can do. */
 #include "cpu/cpu.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "ops/list.h"
 
 #include <stdio.h>

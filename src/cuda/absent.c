@@ -1,5 +1,5 @@
 /* In place of the CUDA backend where the program is built without the CUDA toolkit. */
-#include "graph/backends.h"
+#include "device/backends.h"
 
 static elbo_status absent(elbo_error *error)
 {

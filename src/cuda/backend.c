@@ -1,7 +1,7 @@
 /* The CUDA backend: the device, its memory, one stream, and the errors that launches leave. */
 #include "cuda/cuda.h"
 #include "base/pool.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "ops/list.h"
 
 #include <stdio.h>

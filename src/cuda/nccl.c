@@ -5,8 +5,8 @@
 #include "base/log.h"
 #include "cuda/cuda.h"
 #include "cuda/nccl_library.h"
-#include "parallel/bonds.h"
-#include "parallel/collectives.h"
+#include "job/bonds.h"
+#include "job/collectives.h"
 
 #include <stdlib.h>
 #include <string.h>

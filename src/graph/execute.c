@@ -1,5 +1,6 @@
 #include "graph/execute.h"
 #include "base/checked.h"
+#include "base/pool.h"
 #include "base/redzone.h"
 #include "graph/parameters.h"
 
@@ -296,4 +297,15 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
     }
     if (REDZONE_BYTES && !backend->separate_memory) redzone_open(e->arena, e->plan.bytes);
     return backend->check ? backend->check(backend, error) : ELBO_OK;
+}
+
+void backend_host_run(struct backend *backend, size_t tiles, void (*run)(void *argument, size_t tile, size_t worker),
+                      void *argument)
+{
+    pool_run(backend->pool, tiles, run, argument);
+}
+
+size_t backend_threads(const struct backend *backend)
+{
+    return pool_threads(backend->pool);
 }

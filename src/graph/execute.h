@@ -187,4 +187,9 @@ void *executor_pointer(const struct executor *e, value v);
 /* Sizes of a node under the given counts. */
 void node_sizes(struct shape_view *s, const struct graph *g, const struct node *n, const size_t count[DIM_KINDS]);
 
+/* Host work between executions on the backend's threads: tiles as in base/pool.h. */
+void backend_host_run(struct backend *backend, size_t tiles, void (*run)(void *argument, size_t tile, size_t worker),
+                      void *argument);
+size_t backend_threads(const struct backend *backend);
+
 #endif

@@ -4,7 +4,6 @@
  *
  *   score(x) = log p(x) / (tokens + 1)^penalty      a beginning's best is its log p over the longest length: log p only
  * falls */
-#include "graph/backends.h"
 #include "model/choose.h"
 
 #include <math.h>

@@ -6,15 +6,11 @@
 #include "elbo/status.h"
 #include "base/options.h"
 #include "model/config.h"
-#include "parallel/config.h"
+#include "job/config.h"
+#include "step/config.h"
 
 #include <stdint.h>
 
-enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
-enum beta_kind { BETA_LINEAR, BETA_CONSTANT, BETA_CYCLICAL, BETA_LOGISTIC };
-enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
-enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
-enum moments_kind { MOMENTS_F32, MOMENTS_BF16 };
 enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WORLD_INVARIANT };
 enum posterior_kind { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
@@ -36,30 +32,6 @@ enum config_command {
     COMMAND_INFO = 1 << 11,
     COMMAND_BENCH = 1 << 12,
     COMMAND_LAUNCH = 1 << 13,
-};
-
-struct objective_config {
-    int beta_schedule;       /* enum beta_kind                                                       */
-    double beta;             /* final weight of the KL                                               */
-    double beta_start;       /* weight at the first step                                             */
-    double beta_warmup;      /* share of the steps over which beta rises (of a cycle, when cyclical) */
-    size_t beta_cycles;      /* cyclical                                                             */
-    double lambda;           /* weight of the reconstruction                                         */
-    int free_bits_kind;      /* enum free_bits_kind                                                  */
-    double free_bits;        /* nats: per dimension, in total, or per group                          */
-    size_t free_bits_groups; /* groups of neighbouring dimensions                                    */
-    double word_dropout;
-};
-
-struct optimizer_config {
-    int kind; /* enum optimizer_kind                */
-    double learning_rate, min_learning_rate_ratio;
-    int schedule; /* enum schedule_kind                 */
-    size_t warmup_steps;
-    double beta1, beta2, epsilon, weight_decay, momentum;
-    double clip;                                          /* global norm; 0: none               */
-    int moments;                                          /* enum moments_kind                  */
-    double encoder_factor, latent_factor, decoder_factor; /* of the learning rate; 0 freezes the group */
 };
 
 struct train_section {

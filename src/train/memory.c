@@ -1,9 +1,9 @@
 #include "train/memory.h"
 #include "graph/account.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "base/checked.h"
 #include "model/model.h"
-#include "train/optimizer.h"
+#include "step/optimizer.h"
 #include "train/team.h"
 
 #include <math.h>

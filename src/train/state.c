@@ -4,7 +4,7 @@
 #include "train/state.h"
 #include "base/files.h"
 #include "train/arena.h"
-#include "train/checkpoint.h"
+#include "checkpoint/checkpoint.h"
 #include "train/report.h"
 #include "train/resume.h"
 #include "train/sharded.h"

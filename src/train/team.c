@@ -1,8 +1,8 @@
 #include "train/team.h"
 #include "base/checked.h"
 #include "base/log.h"
-#include "graph/backends.h"
-#include "parallel/rendezvous.h"
+#include "device/backends.h"
+#include "job/rendezvous.h"
 #include "train/report.h"
 #include "train/state.h"
 

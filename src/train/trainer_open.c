@@ -1,8 +1,8 @@
 /* A run's beginning, in parts that fail on every rank where they fail on one, and its end. */
 #include "base/checked.h"
 #include "base/files.h"
-#include "graph/backends.h"
-#include "train/checkpoint.h"
+#include "device/backends.h"
+#include "checkpoint/checkpoint.h"
 #include "train/effects.h"
 #include "train/limits.h"
 #include "train/memory.h"

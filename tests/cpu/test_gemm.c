@@ -9,7 +9,7 @@
 #define CPU_VARIANT generic
 #include "base/philox.h"
 #include "cpu/gemm.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 
 #include <math.h>
 #include <stdlib.h>

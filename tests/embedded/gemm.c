@@ -4,7 +4,7 @@
  * among others. */
 #define CPU_VARIANT generic
 #include "cpu/gemm.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "tolerances.h"
 
 #include <math.h>

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "cuda/cuda.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 
 #include <stdlib.h>
 #include <string.h>
