@@ -139,12 +139,12 @@ static elbo_status send_all_aside(struct gathering *g, elbo_error *error)
     struct backend *b = g->o.backend;
     size_t count = g->o.buckets->count;
     elbo_status status = ELBO_OK;
-    b->side_begin(b);
+    b->side.begin(b);
     while (g->begun < count && !status) {
         status = send_off(g, error);
-        b->side_mark(b, g->begun - 1, count);
+        b->side.mark(b, g->begun - 1, count);
     }
-    b->side_end(b);
+    b->side.end(b);
     return status;
 }
 
@@ -175,11 +175,11 @@ static size_t needed_at(const struct gathering *g, size_t step)
 static elbo_status wait_for(struct gathering *g, size_t end, elbo_error *error)
 {
     struct backend *b = g->o.backend;
-    if (!b->side_begin) {
+    if (!b->side.begin) {
         ELBO_TRY(push(g, end, true, error));
         return push(g, g->o.buckets->count, false, error);
     }
-    if (end > g->through) b->side_await(b, end - 1, g->o.buckets->count);
+    if (end > g->through) b->side.await(b, end - 1, g->o.buckets->count);
     g->through = end > g->through ? end : g->through;
     return ELBO_OK;
 }
@@ -196,7 +196,7 @@ elbo_status gathering_step(struct gathering *g, size_t done, size_t steps, elbo_
     if (done == 0) {
         g->begun = g->through = 0;
         g->under_way = true;
-        if (g->o.backend->side_begin) ELBO_TRY(send_all_aside(g, error));
+        if (g->o.backend->side.begin) ELBO_TRY(send_all_aside(g, error));
     }
     if (!g->under_way) return ELBO_OK;
     return done < steps ? wait_for(g, needed_at(g, done), error) : gathering_finish(g, error);

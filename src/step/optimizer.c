@@ -218,9 +218,11 @@ static elbo_status place_blocks(struct optimizer *o, elbo_error *error)
     struct backend *b = o->backend;
     elbo_status status =
         there ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to plan the norm over %zu ranks", ranks);
-    if (!status) status = b->allocate(b, (void **)&o->sums, (blocks + 1) * sizeof *o->sums, "the norm's sums", error);
-    if (!status) status = b->allocate(b, (void **)&o->places, (blocks + 1) * sizeof *places, "the norm's sums", error);
-    if (!status) b->upload(b, o->places, places, blocks * sizeof *places);
+    if (!status)
+        status = b->memory.allocate(b, (void **)&o->sums, (blocks + 1) * sizeof *o->sums, "the norm's sums", error);
+    if (!status)
+        status = b->memory.allocate(b, (void **)&o->places, (blocks + 1) * sizeof *places, "the norm's sums", error);
+    if (!status) b->memory.upload(b, o->places, places, blocks * sizeof *places);
     free(places);
     return status;
 }
@@ -249,15 +251,15 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     ELBO_TRY(list_all(o, error));
     size_t elements = parameters_arena_elements(parameters), figures = options ? options->figures : 0;
     size_t bytes = o->moments * dtype_bytes(optimizer_moments(config));
-    ELBO_TRY(
-        backend->allocate(backend, (void **)&o->gradients, (elements + figures) * sizeof(float), "gradients", error));
-    ELBO_TRY(backend->allocate(backend, &o->moment1, bytes, "the optimizer's first moments", error));
+    ELBO_TRY(backend->memory.allocate(backend, (void **)&o->gradients, (elements + figures) * sizeof(float),
+                                      "gradients", error));
+    ELBO_TRY(backend->memory.allocate(backend, &o->moment1, bytes, "the optimizer's first moments", error));
     if (config->kind == OPTIMIZER_ADAMW)
-        ELBO_TRY(backend->allocate(backend, &o->moment2, bytes, "the optimizer's second moments", error));
-    ELBO_TRY(
-        backend->allocate(backend, (void **)&o->control, CONTROL_SIZE * sizeof(float), "the guard's decision", error));
-    ELBO_TRY(backend->allocate(backend, (void **)&o->scalars, GROUPS * STEP_SCALARS * sizeof(float),
-                               "the step's scalars", error));
+        ELBO_TRY(backend->memory.allocate(backend, &o->moment2, bytes, "the optimizer's second moments", error));
+    ELBO_TRY(backend->memory.allocate(backend, (void **)&o->control, CONTROL_SIZE * sizeof(float),
+                                      "the guard's decision", error));
+    ELBO_TRY(backend->memory.allocate(backend, (void **)&o->scalars, GROUPS * STEP_SCALARS * sizeof(float),
+                                      "the step's scalars", error));
     struct graph_capacities none = {{0}};
     ELBO_TRY(graph_create(&o->graph, "update", parameters, &none, error));
     for (unsigned k = 0; k < GROUPS; k++) {
@@ -275,7 +277,7 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     bind(o, "scalars", o->scalars);
     bind(o, "rows", o->rows);
     bind(o, "settings", o->settings);
-    ELBO_TRY(backend->allocate(backend, &o->arena, o->executor.plan.bytes, "the norms", error));
+    ELBO_TRY(backend->memory.allocate(backend, &o->arena, o->executor.plan.bytes, "the norms", error));
     if (o->squares_graph)
         ELBO_TRY(executor_bind(&o->squares, NULL, weights, o->gradients, NULL, error)); /* it has no activations */
     return executor_bind(&o->executor, o->arena, weights, o->gradients, NULL, error);
@@ -287,7 +289,7 @@ void optimizer_free(struct optimizer *o)
     executor_free(&o->executor);
     if (o->squares_graph) executor_free(&o->squares);
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
-        if (memory[i]) o->backend->release(o->backend, memory[i]);
+        if (memory[i]) o->backend->memory.release(o->backend, memory[i]);
     graph_free(o->graph);
     graph_free(o->squares_graph);
     free(o->all);

@@ -80,11 +80,11 @@ elbo_status reduction_create(struct reduction **out, const struct reduction_opti
     struct backend *b = options->backend;
     elbo_status status = list_roots(r, error);
     if (!status && r->aside_room)
-        status = b->allocate(b, (void **)&r->aside, r->aside_room * options->elements * sizeof *r->aside,
-                             "the sums of lanes", error);
+        status = b->memory.allocate(b, (void **)&r->aside, r->aside_room * options->elements * sizeof *r->aside,
+                                    "the sums of lanes", error);
     if (!status && received)
-        status =
-            b->allocate(b, (void **)&r->received, received * sizeof *r->received, "the sums of other ranks", error);
+        status = b->memory.allocate(b, (void **)&r->received, received * sizeof *r->received, "the sums of other ranks",
+                                    error);
     if (status) {
         reduction_free(r);
         return status;
@@ -96,8 +96,8 @@ elbo_status reduction_create(struct reduction **out, const struct reduction_opti
 void reduction_free(struct reduction *r)
 {
     if (!r) return;
-    if (r->aside) r->o.backend->release(r->o.backend, r->aside);
-    if (r->received) r->o.backend->release(r->o.backend, r->received);
+    if (r->aside) r->o.backend->memory.release(r->o.backend, r->aside);
+    if (r->received) r->o.backend->memory.release(r->o.backend, r->received);
     free(r->roots);
     free(r->transfers);
     free(r);
@@ -124,8 +124,9 @@ void reduction_lane(struct reduction *r, size_t lane)
     if (lane == r->own.first) r->aside_count = 0;
     if (last_lane(r, lane) && r->o.collectives) return; /* added up by buckets, as they set out */
     for (size_t joined = lanes_joined(r->o.lanes, r->own, lane); joined--;)
-        b->accumulate(b, r->o.arena, aside(r, --r->aside_count), r->o.elements);
-    if (!last_lane(r, lane)) b->copy(b, aside(r, r->aside_count++), r->o.arena, r->o.elements * sizeof *r->o.arena);
+        b->memory.accumulate(b, r->o.arena, aside(r, --r->aside_count), r->o.elements);
+    if (!last_lane(r, lane))
+        b->memory.copy(b, aside(r, r->aside_count++), r->o.arena, r->o.elements * sizeof *r->o.arena);
 }
 
 /* ---- one bucket between ranks ---- */
@@ -143,7 +144,7 @@ static void join_last_lane(struct reduction *r)
     for (size_t k = 0; k < r->last_joined; k++)
         for (size_t i = 0; i < at_hand(r)->ranges; i++) {
             struct bucket_range s = at_hand(r)->range[i];
-            b->accumulate(b, r->o.arena + s.first, aside(r, waiting - 1 - k) + s.first, s.count);
+            b->memory.accumulate(b, r->o.arena + s.first, aside(r, waiting - 1 - k) + s.first, s.count);
         }
 }
 
@@ -210,7 +211,7 @@ static const struct root *add_up(struct reduction *r, struct lane_run node, stru
     const struct root *right = add_up(r, (struct lane_run){node.first + left, node.count - left}, mine);
     for (size_t at = 0; mine.count;) {
         struct bucket_range s = bucket_take(at_hand(r), &mine);
-        b->accumulate(b, place(r, sum, s, at), place(r, right, s, at), s.count);
+        b->memory.accumulate(b, place(r, sum, s, at), place(r, right, s, at), s.count);
         at += s.count;
     }
     return sum;
@@ -226,7 +227,7 @@ static elbo_status return_sums(struct reduction *r, elbo_error *error)
     const struct root *sum = mine.count ? add_up(r, (struct lane_run){0, r->o.lanes}, mine) : NULL;
     while (left.count && sum->data != r->o.arena) {
         struct bucket_range s = bucket_take(at_hand(r), &left);
-        b->copy(b, r->o.arena + s.first, place(r, sum, s, at), s.count * sizeof *r->o.arena);
+        b->memory.copy(b, r->o.arena + s.first, place(r, sum, s, at), s.count * sizeof *r->o.arena);
         at += s.count;
     }
     for (size_t q = 0; q < r->ranks; q++) {
@@ -284,11 +285,11 @@ static elbo_status push(struct reduction *r, size_t end, bool patient, elbo_erro
 static elbo_status push_aside(struct reduction *r, size_t due, elbo_error *error)
 {
     struct backend *b = r->o.backend;
-    if (b->side_begin) b->side_begin(b);
+    if (b->side.begin) b->side.begin(b);
     elbo_status status = push(r, r->due, true, error); /* the ones before it are behind us */
     r->due = due;
     if (!status) status = push(r, due, false, error);
-    if (b->side_end) b->side_end(b);
+    if (b->side.end) b->side.end(b);
     return status;
 }
 
@@ -308,7 +309,7 @@ elbo_status reduction_finish(struct reduction *r, elbo_error *error)
     double before = clock_seconds();
     if (r->due < r->o.buckets->count) ELBO_TRY(push_aside(r, r->o.buckets->count, error));
     ELBO_TRY(push(r, r->due, true, error));
-    if (b->side_join) b->side_join(b);
+    if (b->side.join) b->side.join(b);
     r->exposed = clock_seconds() - before;
     r->next = r->due = 0;
     return ELBO_OK;
@@ -324,7 +325,7 @@ double reduction_waited(struct reduction *r)
 double reduction_exposed(const struct reduction *r)
 {
     struct backend *b = r->o.backend;
-    return b->side_seconds ? b->side_seconds(b) : r->exposed;
+    return b->side.seconds ? b->side.seconds(b) : r->exposed;
 }
 
 size_t reduction_bytes(size_t elements, size_t lanes, size_t ranks, size_t rank, bool ordered, size_t largest)

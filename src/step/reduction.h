@@ -16,7 +16,7 @@
 #ifndef STEP_REDUCTION_H
 #define STEP_REDUCTION_H
 
-#include "graph/execute.h"
+#include "graph/backend.h"
 #include "step/buckets.h"
 #include "job/collectives.h"
 
