@@ -191,32 +191,11 @@ struct likeness {
     uint64_t options, corpus, device, instructions; /* instructions: of a CPU */
 };
 
-static bool starts(const char *line, const char *key)
-{
-    while (*line == ' ') line++;
-    return !strncmp(line, key, strlen(key));
-}
-
-/* Of the options that must be the same on every rank. */
-static uint64_t hash_options(const char *yaml)
-{
-    static const char *const own[] = {"rank:", "address:", "port:", "secret_file:", "device:", "threads:"};
-    XXH64_hash_t hash = 0;
-    for (const char *line = yaml, *end; *line; line = *end ? end + 1 : end) {
-        end = strchr(line, '\n');
-        if (!end) end = line + strlen(line);
-        bool differs = false;
-        for (size_t i = 0; i < sizeof own / sizeof *own; i++) differs |= starts(line, own[i]);
-        if (!differs) hash = XXH3_64bits_withSeed(line, (size_t)(end - line), hash);
-    }
-    return hash;
-}
-
 elbo_status team_compare(struct trainer *t, elbo_error *error)
 {
     struct collectives *c = t->team.collectives;
     if (!c) return ELBO_OK;
-    char *yaml = options_yaml(t->options, COMMAND_TRAIN);
+    char *yaml = options_shared_yaml(t->options, COMMAND_TRAIN);
     struct likeness mine = {0}, *all = calloc(c->ranks, sizeof *all);
     elbo_status status =
         yaml && all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to compare %zu ranks", c->ranks);
@@ -225,7 +204,7 @@ elbo_status team_compare(struct trainer *t, elbo_error *error)
         char instructions[64];
         size_t bytes = t->backend->memory.separate ? 0 : t->backend->device.save_choices(t->backend, NULL);
         if (bytes && bytes <= sizeof instructions) t->backend->device.save_choices(t->backend, instructions);
-        mine = (struct likeness){hash_options(yaml), XXH3_64bits(corpus, strlen(corpus)),
+        mine = (struct likeness){XXH3_64bits(yaml, strlen(yaml)), XXH3_64bits(corpus, strlen(corpus)),
                                  XXH3_64bits(t->backend->name, strlen(t->backend->name)),
                                  XXH3_64bits(instructions, bytes)};
     }
