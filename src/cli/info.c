@@ -5,8 +5,7 @@
 #include "base/json.h"
 #include "elbo/corpus.h"
 #include "graph/account.h"
-#include "train/memory.h"
-#include "step/optimizer.h"
+#include "train/step_options.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -235,21 +234,15 @@ static void graph_line(void *context, const char *text)
 /* The training step's recording at its capacities. */
 static elbo_status print_graph(const struct run *run, elbo_error *error)
 {
-    struct slot_options s = slot_options_of(run->config);
-    size_t sentences = slot_sentence_capacity(&s);
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens,
-                                           [DIM_DEC_TOKENS] = s.decoder_tokens,
-                                           [DIM_SENTENCES] = sentences,
-                                           [DIM_DRAWS] = sentences}};
-    struct train_recording options = {.wanted = optimizer_wanted(&run->config->optimizer),
-                                      .recompute = (enum recompute_policy)run->config->train.recompute};
-    struct recording r = {0};
-    ELBO_TRY(record_train(&r, &run->model.config, run->model.parameters, &capacities, &options, error));
-    account_print(r.g, capacities.count, graph_line, NULL);
-    struct account all = account_graph(r.g, capacities.count);
-    printf("a slot of %zu tokens and %zu sentences: %.3f GFLOP, %.3f MB\n", s.decoder_tokens, sentences,
-           all.flops / 1e9, all.bytes / 1e6);
-    recording_free(&r, run->backend);
+    struct step_options options = step_options_of(run->config, &run->model.config, 1, 0);
+    struct step step;
+    ELBO_TRY(step_record(&step, &options, error));
+    const size_t *capacities = graph_capacity(step.recording.g)->count;
+    account_print(step.recording.g, capacities, graph_line, NULL);
+    struct account all = account_graph(step.recording.g, capacities);
+    printf("a slot of %zu tokens and %zu sentences: %.3f GFLOP, %.3f MB\n", capacities[DIM_DEC_TOKENS],
+           capacities[DIM_SENTENCES], all.flops / 1e9, all.bytes / 1e6);
+    step_free(&step);
     return ELBO_OK;
 }
 

@@ -29,6 +29,10 @@ struct sequence {
     value history;                  /* (N, room) i32, cached only, optional       */
 };
 
+/* A graph to record in, of the configuration's precision. */
+elbo_status recorder_begin(struct recorder *r, struct graph **g, const char *name, const struct model_config *config,
+                           struct parameters *parameters, const struct graph_capacities *capacities, elbo_error *error);
+
 /* A packed sequence's inputs, named "<stream>.ids" and so on; `rows` is its token dimension. */
 struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim_kind rows, value sample);
 

@@ -1,6 +1,7 @@
 /* The table of options: the sections, each declared beside the struct that it fills, behind one another. */
 #include "train/config.h"
 
+#include "step/objective.h"
 #include "train/aliases.h"
 
 #include <pthread.h>
@@ -98,12 +99,8 @@ elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *erro
                              "encoder.share_embedding needs equal widths, but encoder.width = %zu and decoder.width = "
                              "%zu; make them equal or set encoder.share_embedding=false",
                              model->encoder.width, model->decoder.width);
-        const struct objective_config *objective = &config->objective;
-        if (objective->free_bits_kind == FREE_BITS_GROUP && model->latent.width % objective->free_bits_groups)
-            return elbo_fail(error, ELBO_USAGE,
-                             "objective.free_bits_groups = %zu does not divide latent.width = %zu; choose a divisor",
-                             objective->free_bits_groups, model->latent.width);
     }
+    ELBO_TRY(objective_check(&config->objective, model, error));
     if (config->train.slot_tokens < config->data.max_length + 2)
         return elbo_fail(error, ELBO_USAGE,
                          "train.slot_tokens = %zu cannot hold a sentence of data.max_length = %zu tokens and its two "
