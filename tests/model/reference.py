@@ -103,6 +103,10 @@ class Model:
             h = 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h ** 3)))
         return self.linear(stack, h, f"{stack}.{layer}.feed_forward.output")
 
+    def drop(self, stack, where, x):
+        """Dropout, which is for training alone: tests/model/test_frozen_names.py has it."""
+        return x
+
     def stack(self, stack, ids, added, z, causal):
         shared = stack == "encoder" and self.c.get("share_embedding", 0)
         x = self.get(("decoder" if shared else stack) + ".embedding.token.weight")[ids]
@@ -110,15 +114,15 @@ class Model:
             x = x + self.get(stack + ".embedding.position.weight")[:len(ids)]
         if added is not None:
             x = x + added
+        x = self.drop(stack, f"{stack}.embedding", x)
         for layer in range(self.opt(stack, "layers", 2)):
             for kind in ("attention", "feed_forward"):
                 name = f"{stack}.{layer}.{kind}.norm"
-                branch = (lambda y: self.attention(stack, layer, y, z, causal)) if kind == "attention" else \
-                         (lambda y: self.feed_forward(stack, layer, y))
-                if self.opt(stack, "norm_position") == PRE:
-                    x = x + branch(self.norm(stack, x, name))
-                else:
-                    x = self.norm(stack, x + branch(x), name)
+                pre = self.opt(stack, "norm_position") == PRE
+                y = self.norm(stack, x, name) if pre else x
+                y = self.attention(stack, layer, y, z, causal) if kind == "attention" else self.feed_forward(stack, layer, y)
+                x = x + self.drop(stack, f"{stack}.{layer}.{kind}", y)
+                x = x if pre else self.norm(stack, x, name)
         return self.norm(stack, x, stack + ".norm") if self.opt(stack, "norm_position") == PRE else x
 
     def posterior(self, ids):
