@@ -35,8 +35,9 @@ MODELS = {
               "latent.injection": "memory"},
     "post": {"encoder.norm_position": "post", "decoder.norm_position": "post", "encoder.pooling": "last",
              "latent.injection": "embedding", "optimizer.kind": "sgd", "train.recompute": "block"},
-    "mixed": {"encoder.norm": "rmsnorm", "decoder.activation": "swiglu", "encoder.width": 12, "encoder.norm_position": "post",
-              "encoder.share_embedding": "false", "encoder.pooling": "first", "decoder.positions": "rotary"},
+    "mixed": {"encoder.norm": "rmsnorm", "decoder.activation": "swiglu", "encoder.width": 12,
+              "encoder.norm_position": "post", "encoder.share_embedding": "false", "encoder.pooling": "first",
+              "decoder.positions": "rotary"},
     "none": {"latent.kind": "none", "latent.width": 32},
 }
 KINDS = { # option -> reference.py's numbers
@@ -44,7 +45,8 @@ KINDS = { # option -> reference.py's numbers
     "norm_position": {"pre": reference.PRE, "post": reference.POST},
     "positions": {"learned": reference.LEARNED, "rotary": reference.ROTARY},
     "activation": {"gelu": reference.GELU, "swiglu": reference.SWIGLU},
-    "pooling": {"mean": reference.MEAN, "first": reference.FIRST, "last": reference.LAST, "attention": reference.ATTENTION},
+    "pooling": {"mean": reference.MEAN, "first": reference.FIRST, "last": reference.LAST,
+                "attention": reference.ATTENTION},
 }
 INJECTION = {"both": reference.BOTH, "memory": reference.MEMORY, "embedding": reference.EMBEDDING}
 
@@ -80,9 +82,10 @@ class Kind:
 
     def sizes(self, stack):
         width, heads = self.given[f"{stack}.width"], self.given[f"{stack}.heads"]
-        return {"V": self.vocabulary, "P": self.given["data.max_length"] + 2, "D": width, "F": self.given[f"{stack}.ff_width"],
-                "H": heads, "K": self.get(f"{stack}.kv_heads", heads), "W": width // heads, "L": self.given[f"{stack}.layers"],
-                "E": self.given["encoder.width"], "Z": self.given["latent.width"], "M": self.get("latent.memory", 1),
+        return {"V": self.vocabulary, "P": self.given["data.max_length"] + 2, "D": width,
+                "F": self.given[f"{stack}.ff_width"], "H": heads, "K": self.get(f"{stack}.kv_heads", heads),
+                "W": width // heads, "L": self.given[f"{stack}.layers"], "E": self.given["encoder.width"],
+                "Z": self.given["latent.width"], "M": self.get("latent.memory", 1),
                 "G": 2 if self.get(f"{stack}.activation", "gelu") == "swiglu" else 1}
 
     def holds(self, when, stack):
@@ -175,17 +178,18 @@ def demand(found, frozen, what):
     """Both sets of names are equal, or words on what to do."""
     lost, new = sorted(set(frozen) - set(found)), sorted(set(found) - set(frozen))
     if lost:
-        sys.exit(f"{what}: {', '.join(lost)} in {TABLE.name}, but the program has no such name. A name may not change or go: "
-                 "older checkpoints and runs are found by it. Give it back; the table stays.")
+        sys.exit(f"{what}: {', '.join(lost)} in {TABLE.name}, but the program has no such name. A name may not change "
+                 "or go: older checkpoints and runs are found by it. Give it back; the table stays.")
     if new:
-        sys.exit(f"{what}: the program has {', '.join(new)}, which {TABLE.name} lacks. If the name is new and not another "
-                 f"name for an old thing, add it to {TABLE.relative_to(SOURCE)}; from then on it may not change.")
+        sys.exit(f"{what}: the program has {', '.join(new)}, which {TABLE.name} lacks. If the name is new and not "
+                 f"another name for an old thing, add it to {TABLE.relative_to(SOURCE)}; from then on it may not "
+                 "change.")
 
 
 def near(found, wanted, what):
     if not abs(found - wanted) <= TOLERANCE["MODEL"] * max(abs(wanted), 1):
-        sys.exit(f"{what}: {found} was computed, and {wanted} from the names. The noise is addressed by another name, or by "
-                 "another step, sample or coordinate than docs/model.md says.")
+        sys.exit(f"{what}: {found} was computed, and {wanted} from the names. The noise is addressed by another name, "
+                 "or by another step, sample or coordinate than docs/model.md says.")
 
 
 def check_names(name, kind, run):
@@ -211,7 +215,8 @@ def check_steps(name, kind, run, weights, ids):
     place = order(SEED, purpose(noise("data.shuffle")), 0, len(ids))
     for step, row in enumerate(rows(run)[:STEPS]):
         sentence = ids[place[step]]
-        assert row["tokens"] == len(sentence) + 1, f"{name}: step {row['step']} is of another sentence than data.shuffle gives"
+        assert row["tokens"] == len(sentence) + 1, \
+            f"{name}: step {row['step']} is of another sentence than data.shuffle gives"
         bits = words(noise_key(SEED, purpose(noise("data.word_dropout")), step), step, 0, len(sentence) + 1)
         limit = int(kind.given["objective.word_dropout"] * 2 ** 32)
         read = [0] + [UNKNOWN if bits[t] < limit else word for t, word in enumerate(sentence, 1)]
@@ -232,7 +237,8 @@ def nll(model, read, sentence, z):
 
 
 def check_evaluation(name, kind, run, weights, data, ids):
-    said = elbo("eval", run, f"--data.test={data}", "--eval.iwae_samples=0", "--json", f"--seed={SEED}", "--threads=1").stdout
+    said = elbo("eval", run, f"--data.test={data}", "--eval.iwae_samples=0", "--json", f"--seed={SEED}",
+                "--threads=1").stdout
     each = elbo("eval", run, f"--data.test={data}", "--eval.iwae_samples=0", "--per-sentence", f"--seed={SEED}").stdout
     width, model, n, z = kind.given["latent.width"], kind.model(weights), len(ids), []
     for number, sentence in enumerate(ids):
@@ -249,7 +255,8 @@ def check_evaluation(name, kind, run, weights, data, ids):
 
 
 def check_encoding(name, kind, run, texts):
-    said = elbo("encode", run, "--format=jsonl", "--posterior_mean=false", f"--seed={SEED}", stdin="\n".join(texts) + "\n").stdout
+    said = elbo("encode", run, "--format=jsonl", "--posterior_mean=false", f"--seed={SEED}",
+                stdin="\n".join(texts) + "\n").stdout
     for number, line in enumerate(map(json.loads, said.splitlines())):
         eps = normals(noise_key(SEED, purpose(noise("encode.posterior")), 0), number, 0, kind.given["latent.width"])
         wanted = numpy.array(line["mu"]) + numpy.exp(numpy.array(line["logvar"]) / 2) * eps
@@ -259,7 +266,8 @@ def check_encoding(name, kind, run, texts):
 
 def check_drawing(name, kind, run, weights, count=4, longest=8):
     """Sentences drawn at temperature 1 from all tokens: z by sample.prior, tokens by generate.token."""
-    said = elbo("sample", run, f"--count={count}", f"--max_length={longest}", "--temperature=1", "--top_p=1", f"--seed={SEED}").stdout
+    said = elbo("sample", run, f"--count={count}", f"--max_length={longest}", "--temperature=1", "--top_p=1",
+                f"--seed={SEED}").stdout
     width, model, lines = kind.given["latent.width"], kind.model(weights), []
     for number in range(count):
         z = normals(noise_key(SEED, purpose(noise("sample.prior")), 0), number, 0, width)
@@ -284,11 +292,13 @@ def check_moments(scratch, data):
     state = {}
     for moments in ("f32", "bf16"):
         run = scratch / f"moments-{moments}"
-        given = {**BASE, "train.steps": 1, "optimizer.kind": "sgd", "optimizer.moments": moments, "data.train": data, "run.dir": run}
+        given = {**BASE, "train.steps": 1, "optimizer.kind": "sgd", "optimizer.moments": moments, "data.train": data,
+                 "run.dir": run}
         elbo("train", *options(given))
         state[moments] = read_safetensors(checkpoints(run)[-1] / "state" / "optimizer.safetensors")
     alignment, names = 1024, [name for name in state["f32"] if name.startswith("moment1.")]
-    noisy = numpy.array(words(noise_key(SEED, purpose(noise("optimizer.moments")), 1), 0, 0, (len(names) + 8) * alignment), numpy.uint32)
+    noisy = numpy.array(words(noise_key(SEED, purpose(noise("optimizer.moments")), 1), 0, 0,
+                              (len(names) + 8) * alignment), numpy.uint32)
     taken = {}
     for name in names:
         exact, rounded = (state[kind][name].ravel() for kind in ("f32", "bf16"))
@@ -296,8 +306,10 @@ def check_moments(scratch, data):
         if (bits & 0xffff != 0).sum() < 64: # by chance a few agree anywhere
             continue
         offsets = [at for at in range(0, len(noisy) - len(bits) + 1, alignment)
-                   if numpy.array_equal((bits + (noisy[at:at + len(bits)] & 0xffff)) & 0xffff0000, rounded.view(numpy.uint32))]
-        assert len(offsets) == 1, f"{name} in bf16 is not the f32 one rounded by optimizer.moments at one place: {offsets}"
+                   if numpy.array_equal((bits + (noisy[at:at + len(bits)] & 0xffff)) & 0xffff0000,
+                                        rounded.view(numpy.uint32))]
+        assert len(offsets) == 1, \
+            f"{name} in bf16 is not the f32 one rounded by optimizer.moments at one place: {offsets}"
         taken[offsets[0]] = name
     assert len(taken) > 10, taken
 
@@ -312,8 +324,8 @@ def check_source():
     whole = {literal for call, literal in literals if call == "noise_purpose"}
     ends = {literal for call, literal in literals if call != "noise_purpose"}
     if not whole or not ends:
-        sys.exit("no literal of noise_purpose, or of graph_purpose and op_dropping, was found in src/: if these functions have "
-                 "other names now, change the pattern in check_source")
+        sys.exit("no literal of noise_purpose, or of graph_purpose and op_dropping, was found in src/: if these "
+                 "functions have other names now, change the pattern in check_source")
     scoped = {name for name in purposes if name.rsplit(".", 1)[-1] in ends and name not in whole}
     demand(whole | scoped, purposes, "purposes of noise in src/")
     for end in ends:

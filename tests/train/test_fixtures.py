@@ -1,4 +1,5 @@
-"""Files that an older program wrote (tests/fixtures/make): today's opens them, and finds the figures that were printed then.
+"""Files that an older program wrote (tests/fixtures/make): today's opens them, and finds the figures that were printed
+then.
 
   corpus/       `elbo info` says the same
   sgd/, adamw/  evaluating, generating and encoding give the same figures; a copy of the run goes on to the same rows,
