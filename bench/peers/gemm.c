@@ -7,7 +7,7 @@
  *   gemm THREADS avx512|amx */
 #define CPU_VARIANT avx512
 #include "cpu/gemm.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 
 #include <dnnl.h>
 #include <stdio.h>
@@ -78,7 +78,7 @@ int main(int argc, char **argv)
     elbo_error error = {0};
     struct backend *backend;
     if (cpu_backend_create(&backend, threads, variant, &error) ||
-        backend->reserve(backend, amx ? cpu_gemm_scratch_amx() : cpu_gemm_scratch_avx512(), &error)) {
+        backend->memory.reserve(backend, amx ? cpu_gemm_scratch_amx() : cpu_gemm_scratch_avx512(), &error)) {
         fprintf(stderr, "%s\n", error.message);
         return 1;
     }

@@ -9,9 +9,9 @@
  * (train.recompute); MOMENTS: f32 or bf16 (optimizer.moments). */
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "model/model.h"
-#include "train/optimizer.h"
+#include "step/optimizer.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -90,4 +90,4 @@ def sharing(check):
                    "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
     for name in ("killed", "stopped", "f32", "bf16", "levels"):
         check.run(f"ranks that share the GPU, NCCL {version}, {name}",
-                  [sys.executable, "tests/parallel/test_devices.py", name], 70, **environment)
+                  [sys.executable, "tests/job/test_devices.py", name], 70, **environment)

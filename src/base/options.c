@@ -27,6 +27,22 @@ static const char *keep(struct options *options, const char *text)
     return string->text;
 }
 
+size_t options_concatenate(struct option *rows, size_t room, char *keys, size_t size,
+                           const struct option_section *sections, size_t count)
+{
+    size_t n = 0, used = 0;
+    for (const struct option_section *s = sections; s < sections + count; s++)
+        for (size_t i = 0; i < s->count; i++) {
+            int length = snprintf(keys + used, size - used, "%s%s%s", s->prefix, *s->prefix ? "." : "", s->rows[i].key);
+            if (n == room || (size_t)length >= size - used) return n;
+            rows[n] = s->rows[i];
+            rows[n].key = keys + used;
+            rows[n++].offset += s->offset;
+            used += (size_t)length + 1;
+        }
+    return n;
+}
+
 const struct option *options_find(const struct option_table *table, const char *key)
 {
     for (size_t i = 0; i < table->count; i++)

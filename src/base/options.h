@@ -49,7 +49,21 @@ struct option {
     unsigned commands;          /* bit mask: which commands take it                                 */
     const char *const *choices; /* OPTION_CHOICE: names, ended by null                              */
     enum option_class class;
+    bool own; /* each rank of a job may have a value of its own                     */
 };
+
+/* The rows of one struct, whose offsets are within it, and where the struct lies in the whole; keys without `prefix`.
+ */
+struct option_section {
+    const char *prefix; /* "" for keys of no section */
+    const struct option *rows;
+    size_t count, offset;
+};
+
+/* The rows of all sections, as of one struct, into rows (room); `keys` (size) holds their names. Returns how many; a
+ * table that does not fit is cut there, which the tests of the table notice. */
+size_t options_concatenate(struct option *rows, size_t room, char *keys, size_t size,
+                           const struct option_section *sections, size_t count);
 
 struct option_command {
     const char *name;
@@ -117,7 +131,9 @@ void options_compare(const struct options *now, const struct options *before,
 
 /* The effective values of the rows of `mask` as YAML; reading it back gives the same struct. */
 char *options_yaml(const struct options *options, unsigned mask);
-/* The same with the defaults, each under a comment that explains it. */
+/* The rows in which ranks may not differ, for comparisons between them. */
+char *options_shared_yaml(const struct options *options, unsigned mask);
+/* The same as the first with the defaults, each under a comment that explains it. */
 char *options_commented_yaml(const struct option_table *table, unsigned mask);
 /* The options of one command, for --help, in lines of at most 100 columns; of those in `only` (ended by null), or all
  * when it is null. */

@@ -118,6 +118,11 @@ static void yaml_row(FILE *out, const struct option *row, bool begins, const voi
     fputc('\n', out);
 }
 
+static void shared_row(FILE *out, const struct option *row, bool begins, const void *target)
+{
+    if (!row->own) yaml_row(out, row, begins, target);
+}
+
 static void commented_row(FILE *out, const struct option *row, bool begins, const void *unused)
 {
     (void)unused;
@@ -224,6 +229,11 @@ static char *collect(const struct option_table *table, unsigned mask, const void
 char *options_yaml(const struct options *options, unsigned mask)
 {
     return collect(options->table, mask, options->target, yaml_row);
+}
+
+char *options_shared_yaml(const struct options *options, unsigned mask)
+{
+    return collect(options->table, mask, options->target, shared_row);
 }
 
 char *options_commented_yaml(const struct option_table *table, unsigned mask)

@@ -17,8 +17,8 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     ELBO_TRY(cli_check_effects(b->cli, error));
     ELBO_TRY(elbo_config_check(c, error));
     ELBO_TRY(backend_open(&b->backend, c->device, c->threads, error));
-    b->backend->tf32 = c->tf32;
-    b->backend->timed_products = c->determinism == DETERMINISM_FAST;
+    b->backend->device.tf32 = c->tf32;
+    b->backend->device.timed_products = c->determinism == DETERMINISM_FAST;
     ELBO_TRY(model_create(&b->model, &c->model, b->backend, error));
     ELBO_TRY(optimizer_create(&b->optimizer, &c->optimizer, b->model.parameters, model_weights(&b->model), NULL,
                               b->backend, error));
@@ -41,8 +41,8 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
 
 elbo_status bench_wait(struct bench *b, elbo_error *error)
 {
-    b->backend->mark(b->backend, 0);
-    return b->backend->wait(b->backend, 0, error);
+    b->backend->stream.mark(b->backend, 0);
+    return b->backend->stream.wait(b->backend, 0, error);
 }
 
 elbo_status bench_step(struct bench *b, double *flops, double *tokens, elbo_error *error)

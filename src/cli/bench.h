@@ -5,10 +5,10 @@
 #include "cli/cli.h"
 #include "elbo/corpus.h"
 #include "graph/account.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "model/model.h"
 #include "ops/list.h"
-#include "train/optimizer.h"
+#include "step/optimizer.h"
 
 #include <jansson.h>
 

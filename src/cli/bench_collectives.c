@@ -34,8 +34,8 @@ static elbo_status time_one(double *seconds, struct team *team, struct backend *
     double began = clock_seconds();
     reduction_lane(r, reduction_own(r).first);
     if (!status) status = reduction_finish(r, error);
-    backend->mark(backend, 0);
-    if (!status) status = backend->wait(backend, 0, error);
+    backend->stream.mark(backend, 0);
+    if (!status) status = backend->stream.wait(backend, 0, error);
     mine = clock_seconds() - began;
     if (!status) status = collectives_gather(c, &mine, sizeof mine, all, error);
     *seconds = 0;
@@ -108,7 +108,7 @@ static elbo_status run(struct bench *b, struct team *team, elbo_error *error)
             error, ELBO_USAGE,
             "collectives need several ranks: mpirun -n 4 elbo bench collectives, or elbo launch -n 4 -- bench "
             "collectives on GPUs; --parallel.always=1 measures what the calls of a single one cost");
-    elbo_status status = b->backend->allocate(b->backend, (void **)&arena, LARGEST, "what is exchanged", error);
+    elbo_status status = b->backend->memory.allocate(b->backend, (void **)&arena, LARGEST, "what is exchanged", error);
     status = collectives_agree(team->collectives, status, error);
     for (size_t i = 0; i < SIZES && !status; i++) {
         m[i].bytes = (size_t)SMALLEST << (2 * i);
@@ -116,7 +116,7 @@ static elbo_status run(struct bench *b, struct team *team, elbo_error *error)
         status = measure(&m[i].ordered, team, b->backend, arena, m[i].bytes, true, team_bucket(c), error);
         if (!status) status = measure(&m[i].any, team, b->backend, arena, m[i].bytes, false, 0, error);
     }
-    if (arena && !status) b->backend->release(b->backend, arena);
+    if (arena && !status) b->backend->memory.release(b->backend, arena);
     if (status || team->rank) return status;
     return report(b, team, m, error);
 }

@@ -198,8 +198,9 @@ elbo_status bench_kernels(struct bench *b, elbo_error *error)
     elbo_status status = ELBO_OK;
     for (int i = 0; i < WARM_UP && !status; i++) status = bench_step(b, &unused, &unused, error);
     struct backend *device = b->backend;
-    struct limits l = {.bytes = device->peak_bytes(device), .flops = {device->peak_flops(device, DTYPE_F32), NAN}};
-    if (device->bf16) l.flops[1] = device->peak_flops(device, DTYPE_BF16);
+    struct limits l = {.bytes = device->device.peak_bytes(device),
+                       .flops = {device->device.peak_flops(device, DTYPE_F32), NAN}};
+    if (device->device.bf16) l.flops[1] = device->device.peak_flops(device, DTYPE_BF16);
     bench_hook(&b->recording.executor, in_slot, &all);
     bench_hook(&b->optimizer.executor, in_update, &all);
     if (!status) status = bench_step(b, &unused, &unused, error);

@@ -75,14 +75,14 @@ static elbo_status report(const struct times *t, const double *steps, double flo
 elbo_status bench_steps(struct bench *b, elbo_error *error)
 {
     double steps[STEPS], flops = 0, tokens = 0, unused = 0,
-                         peak = b->backend->peak_flops(b->backend, model_dtype(&b->cli->config.model));
+                         peak = b->backend->device.peak_flops(b->backend, model_dtype(&b->cli->config.model));
     for (int i = 0; i < WARM_UP; i++) ELBO_TRY(bench_step(b, &unused, &unused, error));
     for (int i = 0; i < STEPS; i++) {
         double began = clock_seconds();
         ELBO_TRY(bench_step(b, &flops, &tokens, error));
         steps[i] = clock_seconds() - began;
     }
-    double again = b->backend->peak_flops(b->backend, model_dtype(&b->cli->config.model));
+    double again = b->backend->device.peak_flops(b->backend, model_dtype(&b->cli->config.model));
     struct times t = {.b = b};
     bench_hook(&b->recording.executor, hook, &t);
     bench_hook(&b->optimizer.executor, hook, &t);

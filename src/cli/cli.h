@@ -1,4 +1,4 @@
-/* What the commands share. A command is one file with one function, and one row in main.c. */
+/* What the commands share. A command is one file with one function, and one row in base/commands.h. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -17,7 +17,7 @@ struct cli {
     const char *const *overrides; /* (override_count) the --key=value of the command line, in order, already applied */
     size_t override_count;
     char **command; /* of launch: the words after --, ended by null; null: no --      */
-    unsigned mask;  /* the command's bit, enum config_command                       */
+    unsigned mask;  /* the command's bit, enum command                       */
     struct log log; /* standard error                                               */
 };
 
@@ -27,41 +27,27 @@ struct cli_command {
     const char *name;
     const char *arguments; /* as --help shows them: "RUN", "[CONFIG.yaml]"                     */
     const char *help;      /* one line                                                         */
-    unsigned mask;         /* enum config_command: which options it takes                      */
+    unsigned mask;         /* enum command: which options it takes                      */
     size_t fewest, most;   /* arguments                                                        */
     bool reads_config;     /* its argument is a configuration, read before the overrides       */
     cli_function run;
     const char *example;
 };
 
-/* The rows of main.c, for help and completion. */
+/* The list of base/commands.h, for help and completion. */
 const struct cli_command *cli_commands(size_t *count);
 const struct cli_command *cli_find_command(const char *name); /* null: there is none */
 
 /* help.c */
-elbo_status cli_help(struct cli *cli, elbo_error *error); /* elbo help [COMMAND | --reference] */
-void cli_help_overview(void);                             /* elbo --help                       */
+void cli_help_overview(void); /* elbo --help                       */
 /* elbo COMMAND --help, -h or --help=all: `how` is that word. Commands of many options show those that matter, and the
  * rest with all. */
 elbo_status cli_help_command(const struct cli_command *command, const char *how, elbo_error *error);
-elbo_status cli_completion(struct cli *cli, elbo_error *error); /* elbo completion bash              */
 
-/* one file each */
-elbo_status cli_init(struct cli *cli, elbo_error *error);
-elbo_status cli_prepare(struct cli *cli, elbo_error *error);
-elbo_status cli_tokenize(struct cli *cli, elbo_error *error);
-elbo_status cli_info(struct cli *cli, elbo_error *error);
-elbo_status cli_dump(struct cli *cli, elbo_error *error);
-elbo_status cli_train(struct cli *cli, elbo_error *error);
-elbo_status cli_eval(struct cli *cli, elbo_error *error);
-elbo_status cli_sample(struct cli *cli, elbo_error *error);
-elbo_status cli_reconstruct(struct cli *cli, elbo_error *error);
-elbo_status cli_interpolate(struct cli *cli, elbo_error *error);
-elbo_status cli_encode_command(struct cli *cli, elbo_error *error);
-elbo_status cli_decode(struct cli *cli, elbo_error *error);
-elbo_status cli_bench(struct cli *cli, elbo_error *error);
-elbo_status cli_plan(struct cli *cli, elbo_error *error);
-elbo_status cli_launch(struct cli *cli, elbo_error *error);
+/* One file each. */
+#define PROTOTYPE(bit, name, ...) elbo_status cli_##name(struct cli *cli, elbo_error *error);
+ELBO_COMMANDS(PROTOTYPE)
+#undef PROTOTYPE
 
 /* ---- small things ---- */
 

@@ -84,7 +84,7 @@ static elbo_status encode_all(const struct sink *sink, struct run *run, struct c
     elbo_status status;
     while (!(status = cli_read_batch(&s, &in, BATCH, run, error)) && s.count) {
         float *z = NULL, *stats = NULL;
-        status = cli_encode(&z, &stats, &s, run, cli, error);
+        status = cli_encode_sentences(&z, &stats, &s, run, cli, error);
         if (!status && jsonl) status = write_jsonl(sink, &s, z, stats, width, error);
         if (!status && !jsonl) status = keep_rows(&rows, z, s.count, width, error);
         free(z);
@@ -99,7 +99,7 @@ static elbo_status encode_all(const struct sink *sink, struct run *run, struct c
     return status;
 }
 
-elbo_status cli_encode_command(struct cli *cli, elbo_error *error)
+elbo_status cli_encode(struct cli *cli, elbo_error *error)
 {
     struct run run;
     bool jsonl = cli->config.generate.format == FORMAT_JSONL;

@@ -101,7 +101,7 @@ elbo_status cli_reconstruct(struct cli *cli, elbo_error *error)
     elbo_status status;
     while (!(status = cli_read_batch(&s, &in, generate_batch(&o), &run, error)) && s.count) {
         float *z = NULL;
-        status = cli_encode(&z, NULL, &s, &run, cli, error);
+        status = cli_encode_sentences(&z, NULL, &s, &run, cli, error);
         if (!status) status = put_batch(&run, z, s.count, s.first, &o, cli->config.json, s.text, error);
         free(z);
         if (status) break;
@@ -126,7 +126,7 @@ elbo_status cli_interpolate(struct cli *cli, elbo_error *error)
     size_t width = run.model.config.latent.width, steps = g->steps;
     elbo_status status = cli_add_sentence(&s, &run, g->from, strlen(g->from), error);
     if (!status) status = cli_add_sentence(&s, &run, g->to, strlen(g->to), error);
-    if (!status) status = cli_encode(&ends, NULL, &s, &run, cli, error);
+    if (!status) status = cli_encode_sentences(&ends, NULL, &s, &run, cli, error);
     if (!status) cli_report_sentences(&s, NULL, &run, cli);
     if (!status && !(z = calloc(steps * width + 1, sizeof *z)))
         status = elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", steps);

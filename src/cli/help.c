@@ -107,13 +107,13 @@ static elbo_status reference(elbo_error *error)
     struct option_command *names = calloc(count, sizeof *names);
     if (!names) return elbo_fail(error, ELBO_MEMORY, "no memory for the reference page");
     struct option_table table = built_table(names);
-    puts(
-        "# Reference\n\nMade by `elbo help --reference` from the tables in `src/cli/main.c` and `src/train/config.c`.\n"
-        "\nOptions come from their defaults, then from a YAML file (`section:` maps of `key: value`), then from the\n"
-        "command line (`--section.key=value`; `--key` alone means true). `elbo COMMAND --help` shows the options that "
-        "matter,\n`--help=all` all of the command's. Behind `--` every word is an argument.\n"
-        "Text that is read or written is a sentence a line: no line end is ever generated (docs/formats.md).\n\n## "
-        "Commands\n\n| command | what |\n|---|---|");
+    puts("# Reference\n\nMade by `elbo help --reference` from the commands in `src/base/commands.h` and the options "
+         "beside each section's struct.\n"
+         "\nOptions come from their defaults, then from a YAML file (`section:` maps of `key: value`), then from the\n"
+         "command line (`--section.key=value`; `--key` alone means true). `elbo COMMAND --help` shows the options that "
+         "matter,\n`--help=all` all of the command's. Behind `--` every word is an argument.\n"
+         "Text that is read or written is a sentence a line: no line end is ever generated (docs/formats.md).\n\n## "
+         "Commands\n\n| command | what |\n|---|---|");
     for (size_t i = 0; i < count; i++) {
         printf("| `elbo %s ", commands[i].name);
         for (const char *c = commands[i].arguments; *c; c++) printf(*c == '|' ? "\\|" : "%c", *c);

@@ -6,7 +6,7 @@
 #include "elbo/corpus.h"
 #include "graph/account.h"
 #include "train/memory.h"
-#include "train/optimizer.h"
+#include "step/optimizer.h"
 
 #include <stdlib.h>
 #include <string.h>

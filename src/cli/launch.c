@@ -2,7 +2,7 @@
 #include "cli/cli.h"
 
 #include "base/files.h"
-#include "parallel/launcher.h"
+#include "job/launcher.h"
 
 #include <stdlib.h>
 #include <string.h>

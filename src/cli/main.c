@@ -12,45 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The commands, in the order of --help. */
-static const struct cli_command commands[] = {
-    {"prepare", "TEXT [TEXT ...]", "make a corpus out of text, a sentence a line (- is standard input)",
-     COMMAND_PREPARE, 1, 1u << 20, false, cli_prepare,
-     "elbo prepare a.txt --out=corpus --tokenizer.size=8000 --split=95/2.5/2.5"},
-    {"init", "[CONFIG.yaml]", "write the default configuration with comments, to a file or standard output",
-     COMMAND_INIT, 0, 1, false, cli_init, "elbo init config.yaml"},
-    {"train", "[CONFIG.yaml]", "train a text VAE, or go on with a run", COMMAND_TRAIN, 0, 1, true, cli_train,
-     "elbo train --data.train=corpus/train --data.valid=corpus/valid --run.dir=runs/a"},
-    {"eval", "RUN", "measure a model on a corpus", COMMAND_EVAL, 1, 1, false, cli_eval,
-     "elbo eval runs/a --data.test=corpus/test --eval.iwae_samples=100 --json"},
-    {"sample", "RUN", "write new sentences", COMMAND_SAMPLE, 1, 1, false, cli_sample,
-     "elbo sample runs/a --count=5 --seed=1"},
-    {"reconstruct", "RUN", "encode sentences of standard input and write them back", COMMAND_RECONSTRUCT, 1, 1, false,
-     cli_reconstruct, "elbo reconstruct runs/a < sentences.txt"},
-    {"interpolate", "RUN", "walk from one sentence to another", COMMAND_INTERPOLATE, 1, 1, false, cli_interpolate,
-     "elbo interpolate runs/a --from=\"...\" --to=\"...\" --steps=7"},
-    {"encode", "RUN", "turn sentences of standard input into latents", COMMAND_ENCODE, 1, 1, false, cli_encode_command,
-     "elbo encode runs/a --format=npy --out=z.npy < sentences.txt"},
-    {"decode", "RUN", "turn latents of standard input (JSON lines or a .npy) into sentences", COMMAND_DECODE, 1, 1,
-     false, cli_decode, "elbo decode runs/a < z.npy"},
-    {"plan", "[CONFIG.yaml]", "say what a run will hold in memory and compute", COMMAND_PLAN, 0, 1, true, cli_plan,
-     "elbo plan config.yaml --json"},
-    {"bench", "step|kernels|collectives",
-     "time training steps, their kernels against the device's limits, or what ranks exchange", COMMAND_BENCH, 1, 1,
-     false, cli_bench, "elbo bench step --data.train=corpus/train --encoder.width=512 --json"},
-    {"launch", "[-n N] [--max-restarts=K ...] -- COMMAND ...",
-     "start N ranks of a command on this host's GPUs, watch them, and restart them", COMMAND_LAUNCH, 0, 1u << 20, false,
-     cli_launch, "elbo launch -n 4 --max-restarts=3 -- train config.yaml --run.dir=runs/a"},
-    {"tokenize", "CORPUS|RUN", "turn lines of standard input into token ids, or back with --decode", COMMAND_TOKENIZE,
-     1, 1, false, cli_tokenize, "elbo tokenize corpus < text.txt"},
-    {"dump", "CORPUS", "write a corpus's sentences as text", 0, 1, 1, false, cli_dump, "elbo dump corpus/test"},
-    {"info", "CORPUS|RUN", "say what a corpus or a run holds", COMMAND_INFO, 1, 1, false, cli_info,
-     "elbo info corpus/train --json"},
-    {"help", "[COMMAND]", "explain a command; --reference prints every option as Markdown", 0, 0, 1, false, cli_help,
-     "elbo help prepare"},
-    {"completion", "bash", "print a completion script for a shell", 0, 1, 1, false, cli_completion,
-     "source <(elbo completion bash)"},
-};
+#define COMMAND(bit, word, arguments, help, takes, fewest, most, reads, example)                                       \
+    {#word, arguments, help, (takes) ? COMMAND_##bit : 0, fewest, most, reads, cli_##word, example},
+static const struct cli_command commands[] = {ELBO_COMMANDS(COMMAND)};
 
 const struct cli_command *cli_commands(size_t *count)
 {

@@ -88,8 +88,8 @@ void cli_free_sentences(struct cli_sentences *s)
     free(s->text);
 }
 
-elbo_status cli_encode(float **z, float **stats_out, const struct cli_sentences *s, struct run *run, struct cli *cli,
-                       elbo_error *error)
+elbo_status cli_encode_sentences(float **z, float **stats_out, const struct cli_sentences *s, struct run *run,
+                                 struct cli *cli, elbo_error *error)
 {
     ELBO_TRY(cli_needs_latent(run, error));
     size_t width = run->model.config.latent.width;

@@ -36,8 +36,8 @@ void cli_free_sentences(struct cli_sentences *s);
 
 /* z (count, Z) of the batch's posteriors: the mean, or a sample when posterior_mean is off, whose noise has the
  * sentence's number. stats (count, 2Z) may be null. free() *z. */
-elbo_status cli_encode(float **z, float **stats, const struct cli_sentences *s, struct run *run, struct cli *cli,
-                       elbo_error *error);
+elbo_status cli_encode_sentences(float **z, float **stats, const struct cli_sentences *s, struct run *run,
+                                 struct cli *cli, elbo_error *error);
 
 /* ---- generation ---- */
 

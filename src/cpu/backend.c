@@ -1,6 +1,5 @@
 /* The CPU backend: memory, scratch, and the choice of the table of kernels by what the processor can do. */
 #include "cpu/cpu.h"
-#include "graph/backends.h"
 #include "ops/list.h"
 
 #include <stdio.h>
@@ -270,23 +269,22 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
     cpu->base = (struct backend){.name = "cpu",
                                  .detail = cpu->detail,
                                  .kernels = chosen->table,
-                                 .allocate = allocate,
-                                 .release = release,
-                                 .upload = copy,
-                                 .download = copy,
-                                 .download_later = copy,
-                                 .copy = copy_within,
-                                 .accumulate = accumulate,
-                                 .reserve = reserve,
-                                 .allocate_host = allocate_host,
-                                 .release_host = release,
-                                 .mark = mark,
-                                 .wait = wait,
-                                 .save_choices = save_choices,
-                                 .restore_choices = restore_choices,
-                                 .peak_flops = peak_flops,
-                                 .peak_bytes = peak_bytes,
-                                 .destroy = destroy};
+                                 .destroy = destroy,
+                                 .memory = {.allocate = allocate,
+                                            .release = release,
+                                            .allocate_host = allocate_host,
+                                            .release_host = release,
+                                            .reserve = reserve,
+                                            .upload = copy,
+                                            .download = copy,
+                                            .download_later = copy,
+                                            .copy = copy_within,
+                                            .accumulate = accumulate},
+                                 .stream = {.mark = mark, .wait = wait},
+                                 .device = {.save_choices = save_choices,
+                                            .restore_choices = restore_choices,
+                                            .peak_flops = peak_flops,
+                                            .peak_bytes = peak_bytes}};
     elbo_status status = pool_create(&cpu->pool, threads, error);
     if (status) {
         free(cpu);

@@ -7,7 +7,7 @@
 #define CPU_CPU_H
 
 #include "base/pool.h"
-#include "graph/execute.h"
+#include "cpu/backend.h"
 
 #include <string.h>
 

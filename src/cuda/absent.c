@@ -1,5 +1,5 @@
 /* In place of the CUDA backend where the program is built without the CUDA toolkit. */
-#include "graph/backends.h"
+#include "cuda/backend.h"
 
 static elbo_status absent(elbo_error *error)
 {
@@ -18,5 +18,25 @@ elbo_status cuda_backend_create(struct backend **backend, int device, size_t thr
     (void)backend;
     (void)device;
     (void)threads;
+    return absent(error);
+}
+
+elbo_status cuda_make_id(struct backend *base, unsigned char id[CUDA_ID], elbo_error *error)
+{
+    (void)base;
+    (void)id;
+    return absent(error);
+}
+
+elbo_status cuda_join(struct backend *base, const unsigned char id[CUDA_ID], size_t ranks, size_t rank, double timeout,
+                      struct bonds *bonds, struct collectives **out, elbo_error *error)
+{
+    (void)base;
+    (void)id;
+    (void)ranks;
+    (void)rank;
+    (void)timeout;
+    (void)bonds;
+    (void)out;
     return absent(error);
 }

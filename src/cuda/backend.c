@@ -1,7 +1,6 @@
 /* The CUDA backend: the device, its memory, one stream, and the errors that launches leave. */
 #include "cuda/cuda.h"
 #include "base/pool.h"
-#include "graph/backends.h"
 #include "ops/list.h"
 
 #include <stdio.h>
@@ -143,49 +142,49 @@ static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *e
     ELBO_TRY(cublaslt_open(&b->lt, error));
     cublasStatus_t s = b->lt.cublasLtCreate(&b->handle);
     if (s) return elbo_fail(error, ELBO_DEVICE, "%s: cublasLtCreate failed with status %d", b->detail, (int)s);
-    b->workspace_bytes = b->base.own_bytes = properties.major >= 9 ? WORKSPACE_HOPPER : WORKSPACE_BEFORE;
+    b->workspace_bytes = b->base.memory.own_bytes = properties.major >= 9 ? WORKSPACE_HOPPER : WORKSPACE_BEFORE;
     return allocate(&b->base, &b->workspace, b->workspace_bytes, "the workspace of the products", error);
 }
 
-static const struct backend table_of_cuda = {.name = "cuda",
-                                             .kernels = cuda_table,
-                                             .allocate = allocate,
-                                             .release = release,
-                                             .upload = upload,
-                                             .download = download,
-                                             .copy = copy,
-                                             .accumulate = accumulate,
-                                             .check = check,
-                                             .bf16 = true,
-                                             .separate_memory = true,
-                                             .rows = row_size,
-                                             .own_bytes = WORKSPACE_HOPPER,
-                                             .reserve_staging = cuda_reserve_staging,
-                                             .stage = cuda_stage,
-                                             .send = cuda_send,
-                                             .replay = cuda_replay,
-                                             .capture = cuda_capture,
-                                             .captured = cuda_captured,
-                                             .forget = cuda_forget,
-                                             .ahead = CUDA_AHEAD,
-                                             .allocate_host = cuda_allocate_host,
-                                             .release_host = cuda_release_host,
-                                             .download_later = cuda_download_later,
-                                             .mark = cuda_mark,
-                                             .wait = cuda_wait,
-                                             .side_begin = cuda_side_begin,
-                                             .side_end = cuda_side_end,
-                                             .side_join = cuda_side_join,
-                                             .side_mark = cuda_side_mark,
-                                             .side_await = cuda_side_await,
-                                             .side_seconds = cuda_side_seconds,
-                                             .save_choices = cuda_save_choices,
-                                             .restore_choices = cuda_restore_choices,
-                                             .peak_flops = cuda_peak_flops,
-                                             .peak_bytes = cuda_peak_bytes,
-                                             .make_id = cuda_make_id,
-                                             .join = cuda_join,
-                                             .destroy = destroy};
+static const struct backend table_of_cuda = {
+    .name = "cuda",
+    .kernels = cuda_table,
+    .destroy = destroy,
+    .memory = {.allocate = allocate,
+               .release = release,
+               .allocate_host = cuda_allocate_host,
+               .release_host = cuda_release_host,
+               .upload = upload,
+               .download = download,
+               .download_later = cuda_download_later,
+               .copy = copy,
+               .accumulate = accumulate,
+               .separate = true,
+               .own_bytes = WORKSPACE_HOPPER},
+    .stream = {.check = check,
+               .reserve_staging = cuda_reserve_staging,
+               .stage = cuda_stage,
+               .send = cuda_send,
+               .ahead = CUDA_AHEAD,
+               .mark = cuda_mark,
+               .wait = cuda_wait},
+    .side = {.begin = cuda_side_begin,
+             .end = cuda_side_end,
+             .join = cuda_side_join,
+             .mark = cuda_side_mark,
+             .await = cuda_side_await,
+             .seconds = cuda_side_seconds},
+    .capture = {.rows = row_size,
+                .replay = cuda_replay,
+                .begin = cuda_capture_begin,
+                .end = cuda_capture_end,
+                .forget = cuda_forget},
+    .device = {.bf16 = true,
+               .save_choices = cuda_save_choices,
+               .restore_choices = cuda_restore_choices,
+               .peak_flops = cuda_peak_flops,
+               .peak_bytes = cuda_peak_bytes},
+};
 
 static void destroy_plan(struct backend *base)
 {

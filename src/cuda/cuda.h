@@ -4,7 +4,7 @@
 #ifndef CUDA_CUDA_H
 #define CUDA_CUDA_H
 
-#include "graph/execute.h"
+#include "cuda/backend.h"
 #include "kernels/kernels.h"
 #include "cuda/libraries.h"
 
@@ -84,10 +84,7 @@ struct algorithm *cuda_algorithm(struct cuda_backend *b, const struct algorithm 
 size_t cuda_save_choices(struct backend *base, void *to);
 bool cuda_restore_choices(struct backend *base, const void *from, size_t bytes);
 
-/* ---- nccl.c: entries of struct backend, and the wait for an event where another rank may never let it come ---- */
-elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elbo_error *error);
-elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank,
-                      double timeout, struct bonds *bonds, struct collectives **out, elbo_error *error);
+/* ---- nccl.c: the wait for an event where another rank may never let it come ---- */
 elbo_status cuda_ranks_wait(struct cuda_backend *b, cudaEvent_t event, elbo_error *error);
 
 /* ---- side.c: entries of struct backend ---- */
@@ -117,8 +114,8 @@ void cuda_mark(struct backend *base, unsigned which);
 elbo_status cuda_wait(struct backend *base, unsigned which, elbo_error *error);
 
 bool cuda_replay(struct backend *base, void **captures, const struct replay_key *key);
-bool cuda_capture(struct backend *base, void **captures, const struct replay_key *key);
-bool cuda_captured(struct backend *base, void **captures, const struct replay_key *key);
+bool cuda_capture_begin(struct backend *base, void **captures, const struct replay_key *key);
+bool cuda_capture_end(struct backend *base, void **captures, const struct replay_key *key);
 void cuda_forget(struct backend *base, void **captures);
 
 extern const struct kernel cuda_table[];

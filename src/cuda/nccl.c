@@ -5,14 +5,14 @@
 #include "base/log.h"
 #include "cuda/cuda.h"
 #include "cuda/nccl_library.h"
-#include "parallel/bonds.h"
-#include "parallel/collectives.h"
+#include "job/bonds.h"
+#include "job/collectives.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-_Static_assert(sizeof(ncclUniqueId) == BACKEND_ID, "an id of NCCL's");
+_Static_assert(sizeof(ncclUniqueId) == CUDA_ID, "an id of NCCL's");
 
 enum {
     NOTE = 1024
@@ -150,15 +150,15 @@ static elbo_status make_room(struct nccl_ranks *n, struct post *p, size_t bytes,
     struct backend *b = &n->b->base;
     size_t room = bytes * (n->base.ranks + 1);
     if (room <= p->room) return ELBO_OK;
-    if (p->host) b->release_host(b, p->host);
-    if (p->device) b->release(b, p->device);
+    if (p->host) b->memory.release_host(b, p->host);
+    if (p->device) b->memory.release(b, p->device);
     p->host = p->device = NULL;
     p->room = 0;
-    ELBO_TRY(b->allocate_host(b, (void **)&p->host, room, error));
-    ELBO_TRY(b->allocate(b, (void **)&p->device, room, "the notes of ranks", error));
+    ELBO_TRY(b->memory.allocate_host(b, (void **)&p->host, room, error));
+    ELBO_TRY(b->memory.allocate(b, (void **)&p->device, room, "the notes of ranks", error));
     p->room = room;
     if (!p->done) cuda_keep(n->b, cudaEventCreateWithFlags(&p->done, cudaEventDisableTiming), "an event");
-    return b->check(b, error);
+    return b->stream.check(b, error);
 }
 
 static elbo_status post(struct collectives *c, unsigned which, const void *mine, size_t bytes, elbo_error *error)
@@ -176,7 +176,7 @@ static elbo_status post(struct collectives *c, unsigned which, const void *mine,
               cudaMemcpyAsync(p->host + bytes, p->device + bytes, bytes * c->ranks, cudaMemcpyDeviceToHost, b->stream),
               "a copy to the host");
     cuda_keep(b, cudaEventRecord(p->done, b->stream), "an event");
-    return b->base.check(&b->base, error);
+    return b->base.stream.check(&b->base, error);
 }
 
 static elbo_status collect(struct collectives *c, unsigned which, void *all, elbo_error *error)
@@ -185,7 +185,7 @@ static elbo_status collect(struct collectives *c, unsigned which, void *all, elb
     struct post *p = &n->posts[which];
     ELBO_TRY(cuda_ranks_wait(n->b, p->done, error));
     memcpy(all, p->host + p->bytes, p->bytes * c->ranks);
-    return n->b->base.check(&n->b->base, error);
+    return n->b->base.stream.check(&n->b->base, error);
 }
 
 static void destroy(struct collectives *c)
@@ -194,8 +194,8 @@ static void destroy(struct collectives *c)
     struct backend *b = &n->b->base;
     elbo_error unsaid;
     for (unsigned i = 0; i < COLLECTIVES_POSTS && !c->broken; i++) {
-        if (n->posts[i].host) b->release_host(b, n->posts[i].host);
-        if (n->posts[i].device) b->release(b, n->posts[i].device);
+        if (n->posts[i].host) b->memory.release_host(b, n->posts[i].host);
+        if (n->posts[i].device) b->memory.release(b, n->posts[i].device);
         if (n->posts[i].done) cudaEventDestroy(n->posts[i].done);
     }
     if (n->comm && !c->broken && !settle(n, "the end", n->nccl.ncclCommFinalize(n->comm), &unsaid))
@@ -205,7 +205,7 @@ static void destroy(struct collectives *c)
     free(n);
 }
 
-elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elbo_error *error)
+elbo_status cuda_make_id(struct backend *base, unsigned char id[CUDA_ID], elbo_error *error)
 {
     struct nccl nccl;
     (void)base;
@@ -221,8 +221,8 @@ elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elb
     return status;
 }
 
-elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank,
-                      double timeout, struct bonds *bonds, struct collectives **out, elbo_error *error)
+elbo_status cuda_join(struct backend *base, const unsigned char id[CUDA_ID], size_t ranks, size_t rank, double timeout,
+                      struct bonds *bonds, struct collectives **out, elbo_error *error)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
     struct nccl_ranks *n = calloc(1, sizeof *n);

@@ -9,15 +9,15 @@ static elbo_status absent(elbo_error *error)
         "train on one GPU");
 }
 
-elbo_status cuda_make_id(struct backend *base, unsigned char id[BACKEND_ID], elbo_error *error)
+elbo_status cuda_make_id(struct backend *base, unsigned char id[CUDA_ID], elbo_error *error)
 {
     (void)base;
     (void)id;
     return absent(error);
 }
 
-elbo_status cuda_join(struct backend *base, const unsigned char id[BACKEND_ID], size_t ranks, size_t rank,
-                      double timeout, struct bonds *bonds, struct collectives **out, elbo_error *error)
+elbo_status cuda_join(struct backend *base, const unsigned char id[CUDA_ID], size_t ranks, size_t rank, double timeout,
+                      struct bonds *bonds, struct collectives **out, elbo_error *error)
 {
     (void)base;
     (void)id;

@@ -37,7 +37,7 @@ double cuda_peak_flops(struct backend *base, enum dtype type)
     enum kernel_type t = type == DTYPE_BF16 ? KERNEL_BF16 : KERNEL_F32;
     void *memory;
     elbo_error unused;
-    if (base->allocate(base, &memory, 3 * bytes, "a product's peak", &unused)) return NAN;
+    if (base->memory.allocate(base, &memory, 3 * bytes, "a product's peak", &unused)) return NAN;
     struct cuda_product p = {.m = n,
                              .n = n,
                              .k = n,
@@ -48,7 +48,7 @@ double cuda_peak_flops(struct backend *base, enum dtype type)
                              .type = t,
                              .out = t};
     double rate = 2.0 * (double)n * (double)n * (double)n * best_rate(b, multiply, &p);
-    base->release(base, memory);
+    base->memory.release(base, memory);
     return rate;
 }
 
@@ -70,9 +70,9 @@ double cuda_peak_bytes(struct backend *base)
     struct copy c = {.bytes = (size_t)b->multiprocessors * copy_each};
     void *memory;
     elbo_error unused;
-    if (base->allocate(base, &memory, 2 * c.bytes, "a copy's peak", &unused)) return NAN;
+    if (base->memory.allocate(base, &memory, 2 * c.bytes, "a copy's peak", &unused)) return NAN;
     c.memory = memory;
     double rate = 2.0 * (double)c.bytes * best_rate(b, copy, &c);
-    base->release(base, memory);
+    base->memory.release(base, memory);
     return rate;
 }

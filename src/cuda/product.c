@@ -62,7 +62,7 @@ static cublasStatus_t describe(struct cuda_backend *be, struct handles *h, const
     const struct cublaslt *lt = &be->lt;
     cublasOperation_t ta = first->transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                       tb = second->transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-    bool tf32 = be->base.tf32 && p->type == KERNEL_F32;
+    bool tf32 = be->base.device.tf32 && p->type == KERNEL_F32;
     *h = (struct handles){0};
     cublasStatus_t s =
         lt->cublasLtMatmulDescCreate(&h->op, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F);
@@ -143,7 +143,7 @@ static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, co
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t result[MOST_CANDIDATES];
     size_t bytes = be->workspace_bytes;
-    bool timed = be->base.timed_products && !be->capturing;
+    bool timed = be->base.device.timed_products && !be->capturing;
     int found = 0;
     static const cublasLtMatmulPreferenceAttributes_t alignment[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -218,7 +218,7 @@ void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
                             .bias = p->bias,
                             .gelu = gelu,
                             .slope = gelu && p->slope,
-                            .tf32 = be->base.tf32 && p->type == KERNEL_F32,
+                            .tf32 = be->base.device.tf32 && p->type == KERNEL_F32,
                             .type = p->type,
                             .out = p->out,
                             .align = {alignment_of(p->b.data), alignment_of(p->a.data), alignment_of(p->c)}};

@@ -42,7 +42,7 @@ bool cuda_replay(struct backend *base, void **captures, const struct replay_key 
     return true;
 }
 
-bool cuda_capture(struct backend *base, void **captures, const struct replay_key *key)
+bool cuda_capture_begin(struct backend *base, void **captures, const struct replay_key *key)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
     struct captures *all = *captures;
@@ -61,7 +61,7 @@ bool cuda_capture(struct backend *base, void **captures, const struct replay_key
     return false;
 }
 
-bool cuda_captured(struct backend *base, void **captures, const struct replay_key *key)
+bool cuda_capture_end(struct backend *base, void **captures, const struct replay_key *key)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
     struct capture *c = find(captures, key);

@@ -89,5 +89,5 @@ elbo_status cuda_wait(struct backend *base, unsigned which, elbo_error *error)
         ELBO_TRY(cuda_ranks_wait(b, b->marks[which], error));
     else
         cuda_keep(b, cudaEventSynchronize(b->marks[which]), "the stream");
-    return base->check(base, error);
+    return base->stream.check(base, error);
 }

@@ -93,13 +93,13 @@ elbo_status executor_create(struct executor *e, const struct graph *g, struct ba
 
 void executor_forget(struct executor *e)
 {
-    if (e->captures) e->backend->forget(e->backend, &e->captures);
+    if (e->captures) e->backend->capture.forget(e->backend, &e->captures);
 }
 
 void executor_free(struct executor *e)
 {
     executor_forget(e);
-    if (e->staged) e->backend->release(e->backend, e->staged);
+    if (e->staged) e->backend->memory.release(e->backend, e->staged);
     free(e->staged_at);
     plan_free(&e->plan);
     free(e->scratch);
@@ -121,7 +121,7 @@ static elbo_status stage_inputs(struct executor *e, elbo_error *error)
         bytes = align_up(bytes + graph_bytes(g, (value){v}, graph_capacity(g)->count), STAGE_ALIGNMENT);
     }
     e->staged_bytes = bytes;
-    return e->backend->allocate(e->backend, (void **)&e->staged, bytes, "the inputs of a step", error);
+    return e->backend->memory.allocate(e->backend, (void **)&e->staged, bytes, "the inputs of a step", error);
 }
 
 /* Elements from..to of an input's copy, by its rule. Four-byte integers; other types are cleared. */
@@ -145,7 +145,7 @@ static void pad(void *copy, const struct value_info *info, size_t from, size_t t
 static void send_inputs(struct executor *e, const struct execution *run, const size_t padded[DIM_KINDS])
 {
     const struct graph *g = e->graph;
-    char *copy = e->backend->stage(e->backend);
+    char *copy = e->backend->stream.stage(e->backend);
     struct call_header header = {.seed = run->seed, .step = run->step, .draw = run->draw};
     for (unsigned k = 0; k < DIM_KINDS; k++) header.count[k] = run->count[k];
     memcpy(copy, &header, sizeof header);
@@ -158,7 +158,7 @@ static void send_inputs(struct executor *e, const struct execution *run, const s
         memcpy(to, from, n * element);
         pad(to, info, n, graph_elements(g, (value){v}, padded), element);
     }
-    e->backend->send(e->backend, e->staged, e->staged_bytes);
+    e->backend->stream.send(e->backend, e->staged, e->staged_bytes);
 }
 
 /* The op has values in bf16 that its kernel cannot take. */
@@ -177,7 +177,7 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
 {
     const uint32_t *order;
     size_t steps = graph_schedule(e->graph, &order);
-    for (size_t s = 0; s < steps && !e->backend->bf16; s++)
+    for (size_t s = 0; s < steps && !e->backend->device.bf16; s++)
         if (needs_bf16(e, graph_node_get(e->graph, order[s])))
             return elbo_fail(error, ELBO_DEVICE,
                              "the backend %s computes in f32 only; set precision=f32, or train on a GPU "
@@ -186,21 +186,21 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
     if (e->plan.bytes && !arena)
         return elbo_fail(error, ELBO_INTERNAL, "an execution wants an arena of %zu bytes and is given none",
                          e->plan.bytes);
-    if (e->captures) e->backend->forget(e->backend, &e->captures); /* they hold the old addresses */
+    if (e->captures) e->backend->capture.forget(e->backend, &e->captures); /* they hold the old addresses */
     e->arena = arena;
     e->weights = weights;
     e->gradients = gradients;
     e->states = states;
-    if (e->backend->separate_memory && !e->staged) ELBO_TRY(stage_inputs(e, error));
-    if (e->staged) ELBO_TRY(e->backend->reserve_staging(e->backend, e->staged_bytes, error));
-    return e->backend->reserve ? e->backend->reserve(e->backend, e->workspace_worker, error) : ELBO_OK;
+    if (e->backend->memory.separate && !e->staged) ELBO_TRY(stage_inputs(e, error));
+    if (e->staged) ELBO_TRY(e->backend->stream.reserve_staging(e->backend, e->staged_bytes, error));
+    return e->backend->memory.reserve ? e->backend->memory.reserve(e->backend, e->workspace_worker, error) : ELBO_OK;
 }
 
 /* Under the sanitizer an op may touch its own values, at their counts, and its scratch, and nothing else of the arena.
  */
 static void guard_arena(const struct executor *e, size_t step, const struct node *n, const size_t count[DIM_KINDS])
 {
-    if (!REDZONE_BYTES || e->backend->separate_memory) return;
+    if (!REDZONE_BYTES || e->backend->memory.separate) return;
     redzone_close(e->arena, e->plan.bytes);
     redzone_open(e->arena + e->plan.scratch[step], e->scratch[step]);
     for (unsigned k = 0; k < MAX_INPUTS + MAX_OUTPUTS; k++) {
@@ -284,16 +284,16 @@ elbo_status executor_run(struct executor *e, const struct execution *run, elbo_e
         if (run->count[k] > capacity)
             return elbo_fail(error, ELBO_INTERNAL, "%zu %s exceed the recording's capacity of %zu", run->count[k],
                              kinds[k], capacity);
-        key.count[k] = backend->rows ? backend->rows(run->count[k], capacity) : run->count[k];
+        key.count[k] = backend->capture.rows ? backend->capture.rows(run->count[k], capacity) : run->count[k];
         key.longest[k] = length_bucket(run->longest[k], key.count[k]);
     }
     if (e->staged) send_inputs(e, run, key.count);
-    bool captures = backend->replay && !e->hook;
-    if (!captures || !backend->replay(backend, &e->captures, &key)) {
-        bool capturing = captures && backend->capture(backend, &e->captures, &key);
+    bool captures = backend->capture.replay && !e->hook;
+    if (!captures || !backend->capture.replay(backend, &e->captures, &key)) {
+        bool capturing = captures && backend->capture.begin(backend, &e->captures, &key);
         ELBO_TRY(walk(e, run, &key, error));
-        if (capturing && !backend->captured(backend, &e->captures, &key)) ELBO_TRY(walk(e, run, &key, error));
+        if (capturing && !backend->capture.end(backend, &e->captures, &key)) ELBO_TRY(walk(e, run, &key, error));
     }
-    if (REDZONE_BYTES && !backend->separate_memory) redzone_open(e->arena, e->plan.bytes);
-    return backend->check ? backend->check(backend, error) : ELBO_OK;
+    if (REDZONE_BYTES && !backend->memory.separate) redzone_open(e->arena, e->plan.bytes);
+    return backend->stream.check ? backend->stream.check(backend, error) : ELBO_OK;
 }

@@ -3,7 +3,7 @@
  *     struct graph *g;                      graph_create(&g, "train", parameters, capacities)
  *     value x = graph_input(g, "ids", ...)  op_embedding(g, ...) ...       (ops/ops.h)
  *     graph_differentiate(g, loss, ...)     (autodiff.h)
- *     plan, execute, account                (plan.h, execute.h, account.h)
+ *     plan, execute, account                (plan.h, execute.h with backend.h, account.h)
  *
  * A value is a dense tensor, row-major. Its first dimension may be of a counted kind: the recording then holds a
  * capacity and each execution a count. Errors while recording are sticky: the first one is kept and reported by
@@ -50,7 +50,7 @@ enum value_class {
     VALUE_STATE       /* persists between executions; written only by ops that say so */
 };
 
-/* What stands in the rows of an input between the count and the row size that a backend computes (execute.h). */
+/* What stands in the rows of an input between the count and the row size that a backend computes (backend.h). */
 enum pad_rule {
     PAD_ZERO,
     PAD_MINUS_ONE, /* labels: the row has no loss                                       */

@@ -5,7 +5,6 @@
  *   score(x) = log p(x) / (tokens + 1)^penalty
  *
  * The best score that a beginning can reach is its log p over the longest length, because log p only falls. */
-#include "graph/backends.h"
 #include "model/choose.h"
 
 #include <math.h>

@@ -2,6 +2,8 @@
 #ifndef MODEL_CONFIG_H
 #define MODEL_CONFIG_H
 
+#include "base/option_rows.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -31,6 +33,25 @@ struct stack_config {
     double dropout;    /* on embeddings and on every branch before its residual */
     int pooling;       /* enum pooling_kind; encoder only                       */
 };
+/* The sections `encoder` and `decoder`. */
+#define AT(field) offsetof(struct stack_config, field)
+static const struct option stack_rows[] = {
+    ROW_CHOICE("kind", kind, "transformer", KEPT_MODEL, "family of the stack", "transformer"),
+    ROW_SIZE("width", width, "128", 1, 65536, "D", KEPT_MODEL, "width of the residual stream"),
+    ROW_SIZE("layers", layers, "2", 1, 1024, "L", KEPT_MODEL, "blocks"),
+    ROW_SIZE("heads", heads, "4", 1, 1024, "H", KEPT_MODEL, "attention heads; must divide the width"),
+    ROW_SIZE("kv_heads", kv_heads, "0", 0, 1024, "", KEPT_MODEL,
+             "heads of keys and values, must divide the heads; 0: as many"),
+    ROW_SIZE("ff_width", ff_width, "0", 0, 1048576, "", KEPT_MODEL,
+             "inner width of the feed-forward part; 0: 4 times the width"),
+    ROW_CHOICE("norm", norm, "layernorm", KEPT_MODEL, "normalization", "layernorm", "rmsnorm"),
+    ROW_CHOICE("norm_position", norm_position, "pre", KEPT_MODEL, "norm before a branch or after its residual", "pre",
+               "post"),
+    ROW_CHOICE("positions", positions, "learned", KEPT_MODEL, "position code", "learned", "rotary"),
+    ROW_CHOICE("activation", activation, "gelu", KEPT_MODEL, "of the feed-forward part", "gelu", "swiglu"),
+    ROW_NUMBER("dropout", dropout, "0", 0, 0.95, "", KEPT_CHANGE, "share of activations dropped in training"),
+};
+#undef AT
 
 struct latent_config {
     int kind;      /* enum latent_kind                                      */
@@ -39,6 +60,18 @@ struct latent_config {
     size_t memory; /* M latent keys and values per layer                    */
     bool sample;   /* false: z = mu, a plain autoencoder                    */
 };
+#define AT(field) offsetof(struct latent_config, field)
+static const struct option latent_rows[] = {
+    ROW_CHOICE("kind", kind, "normal", KEPT_MODEL,
+               "normal: a standard normal prior; none: a language model without a latent", "normal", "none"),
+    ROW_SIZE("width", width, "32", 1, 65536, "Z", KEPT_MODEL, "dimensions of z"),
+    ROW_CHOICE("injection", injection, "both", KEPT_MODEL,
+               "how the decoder sees z: added to every input, as memory for attention, or both", "both", "memory",
+               "embedding"),
+    ROW_SIZE("memory", memory, "1", 1, 256, "M", KEPT_MODEL, "latent keys and values per layer"),
+    ROW_SWITCH("sample", sample, "true", KEPT_CHANGE, "false: z = mu, a plain autoencoder"),
+};
+#undef AT
 
 struct model_config {
     struct stack_config encoder, decoder;
@@ -49,5 +82,20 @@ struct model_config {
     int precision;        /* enum precision_kind: of activations and working weights; the weights' values are f32 */
     size_t positions;     /* rows of a learned position table: data.max_length + 2               */
 };
+/* More of the sections `encoder` and `decoder`. */
+#define AT(field) offsetof(struct model_config, field)
+static const struct option encoder_rows[] = {
+    ROW_CHOICE("pooling", encoder.pooling, "mean", KEPT_MODEL, "how a sentence's rows become one", "mean", "first",
+               "last", "attention"),
+    ROW_SWITCH("share_embedding", share_embedding, "true", KEPT_MODEL,
+               "the encoder reads the decoder's token table; needs equal widths"),
+};
+#undef AT
+
+#define AT(field) offsetof(struct model_config, field)
+static const struct option decoder_rows[] = {
+    ROW_SWITCH("tie_output", tie_output, "true", KEPT_MODEL, "the output weights are the decoder's token table"),
+};
+#undef AT
 
 #endif

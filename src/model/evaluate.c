@@ -1,7 +1,6 @@
 #include "model/evaluate.h"
 #include "base/philox.h"
 #include "elbo/corpus.h"
-#include "graph/backends.h"
 #include "model/posterior.h"
 
 #include <math.h>

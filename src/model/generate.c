@@ -1,5 +1,4 @@
 #include "model/choose.h"
-#include "graph/backends.h"
 
 #include <stdlib.h>
 #include <string.h>

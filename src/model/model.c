@@ -32,9 +32,10 @@ elbo_status model_create(struct model *m, const struct model_config *config, str
     *m = (struct model){.config = *config, .backend = backend};
     ELBO_TRY(model_declare(&m->parameters, config, error));
     size_t n = parameters_arena_elements(m->parameters);
-    ELBO_TRY(backend->allocate(backend, (void **)&m->weights, n * sizeof(float), "weights", error));
+    ELBO_TRY(backend->memory.allocate(backend, (void **)&m->weights, n * sizeof(float), "weights", error));
     if (model_dtype(config) == DTYPE_F32) return ELBO_OK;
-    return backend->allocate(backend, &m->working, n * dtype_bytes(DTYPE_BF16), "the working weights in bf16", error);
+    return backend->memory.allocate(backend, &m->working, n * dtype_bytes(DTYPE_BF16), "the working weights in bf16",
+                                    error);
 }
 
 /* One cast over the whole arena, as a graph of its own. */
@@ -72,7 +73,7 @@ elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error)
         for (size_t k = 0; k < p->elements; k += PIECE) {
             size_t n = p->elements - k < PIECE ? p->elements - k : PIECE;
             parameters_initial(host, p, k, n, seed);
-            m->backend->upload(m->backend, m->weights + p->offset + k, host, n * sizeof *host);
+            m->backend->memory.upload(m->backend, m->weights + p->offset + k, host, n * sizeof *host);
         }
     }
     free(host);
@@ -81,9 +82,9 @@ elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error)
 
 void model_free(struct model *m)
 {
-    if (m->weights) m->backend->release(m->backend, m->weights);
-    if (m->working) m->backend->release(m->backend, m->working);
-    if (m->arena) m->backend->release(m->backend, m->arena);
+    if (m->weights) m->backend->memory.release(m->backend, m->weights);
+    if (m->working) m->backend->memory.release(m->backend, m->working);
+    if (m->arena) m->backend->memory.release(m->backend, m->arena);
     parameters_free(m->parameters);
     *m = (struct model){0};
 }
@@ -91,7 +92,7 @@ void model_free(struct model *m)
 void recording_free(struct recording *r, struct backend *backend)
 {
     if (r->g && r->state && !r->state_given)
-        for (size_t i = 0; i < graph_states(r->g); i++) backend->release(backend, r->state[i]);
+        for (size_t i = 0; i < graph_states(r->g); i++) backend->memory.release(backend, r->state[i]);
     free(r->state);
     free(r->caches);
     if (r->planned) executor_free(&r->executor);
@@ -108,7 +109,8 @@ static elbo_status allocate_state(struct model *m, struct recording *r, elbo_err
         const struct value_info *info = graph_value(r->g, (value){v});
         if (info->class != VALUE_STATE) continue;
         size_t bytes = graph_bytes(r->g, (value){v}, graph_capacity(r->g)->count);
-        ELBO_TRY(m->backend->allocate(m->backend, &r->state[info->binding], bytes, "the state of a recording", error));
+        ELBO_TRY(m->backend->memory.allocate(m->backend, &r->state[info->binding], bytes, "the state of a recording",
+                                             error));
     }
     return ELBO_OK;
 }
@@ -156,13 +158,13 @@ elbo_status model_bind(struct model *m, struct recording *const *recordings, siz
         if (r->executor.plan.bytes > bytes) bytes = r->executor.plan.bytes;
     }
     if (bytes > m->arena_bytes || !m->arena) {
-        if (m->arena) m->backend->release(m->backend, m->arena);
+        if (m->arena) m->backend->memory.release(m->backend, m->arena);
         m->arena = NULL;
         m->arena_bytes = 0;
-        ELBO_TRY(m->backend->allocate(m->backend, &m->arena, bytes, "activations", error));
+        ELBO_TRY(m->backend->memory.allocate(m->backend, &m->arena, bytes, "activations", error));
         m->arena_bytes = bytes;
         /* A training takes what it was planned for at its start, not when a slot is full for the first time. */
-        if (gradients && !m->backend->separate_memory) memset(m->arena, 0, bytes);
+        if (gradients && !m->backend->memory.separate) memset(m->arena, 0, bytes);
     }
     for (size_t i = 0; i < count; i++)
         ELBO_TRY(executor_bind(&recordings[i]->executor, m->arena, model_weights(m), gradients, recordings[i]->state,
@@ -207,6 +209,6 @@ void recording_bind_slot(struct recording *r, const struct slot *slot, struct ex
 
 void recording_read(const struct recording *r, value v, void *to, const size_t count[DIM_KINDS])
 {
-    r->executor.backend->download(r->executor.backend, to, executor_pointer(&r->executor, v),
-                                  graph_bytes(r->g, v, count));
+    r->executor.backend->memory.download(r->executor.backend, to, executor_pointer(&r->executor, v),
+                                         graph_bytes(r->g, v, count));
 }

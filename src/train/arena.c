@@ -11,8 +11,8 @@ elbo_status arena_read(const struct safetensors_source *source, void *to, size_t
     if (a->sharded)
         ELBO_TRY(sharded_read(a->sharded, a->moment, to, at, elements, error));
     else
-        a->backend->download(a->backend, to, a->memory + at * each, elements * each);
-    if (a->backend->check) ELBO_TRY(a->backend->check(a->backend, error));
+        a->backend->memory.download(a->backend, to, a->memory + at * each, elements * each);
+    if (a->backend->stream.check) ELBO_TRY(a->backend->stream.check(a->backend, error));
     for (size_t i = elements; i-- > 0 && a->type == DTYPE_BF16;) { /* in place, from the end */
         uint16_t half;
         memcpy(&half, (const char *)to + i * sizeof half, sizeof half);
@@ -29,7 +29,7 @@ static elbo_status write_range(const struct arena *a, size_t at, const void *dat
     size_t each = dtype_bytes(a->type);
     char *to = (char *)a->memory + at * each;
     if (a->type == DTYPE_F32) {
-        a->backend->upload(a->backend, to, data, elements * each);
+        a->backend->memory.upload(a->backend, to, data, elements * each);
     } else {
         for (size_t i = 0; i < elements; i += PIECE) {
             uint16_t half[PIECE];
@@ -39,10 +39,10 @@ static elbo_status write_range(const struct arena *a, size_t at, const void *dat
                 memcpy(&wide, (const char *)data + (i + k) * sizeof wide, sizeof wide);
                 half[k] = bf16_nearest(wide);
             }
-            a->backend->upload(a->backend, to + i * each, half, n * each);
+            a->backend->memory.upload(a->backend, to + i * each, half, n * each);
         }
     }
-    return a->backend->check ? a->backend->check(a->backend, error) : ELBO_OK;
+    return a->backend->stream.check ? a->backend->stream.check(a->backend, error) : ELBO_OK;
 }
 
 struct loading {

@@ -1,66 +1,20 @@
-/* The whole configuration: one struct, filled by the one table of options in config.c (key, type, default, range,
- * unit, help), from defaults, then a YAML file, then `--section.key=value`. */
+/* The whole configuration: one struct, filled from the tables of options beside each section (key, type, default,
+ * range, unit, help): from defaults, then a YAML file, then `--section.key=value`. */
 #ifndef TRAIN_CONFIG_H
 #define TRAIN_CONFIG_H
 
 #include "elbo/status.h"
 #include "base/options.h"
 #include "model/config.h"
-#include "parallel/config.h"
+#include "job/config.h"
+#include "step/config.h"
 
 #include <stdint.h>
 
-enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
-enum beta_kind { BETA_LINEAR, BETA_CONSTANT, BETA_CYCLICAL, BETA_LOGISTIC };
-enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
-enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
-enum moments_kind { MOMENTS_F32, MOMENTS_BF16 };
 enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WORLD_INVARIANT };
 enum posterior_kind { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
 enum encode_format { FORMAT_NPY, FORMAT_JSONL };
-
-/* Which commands take an option. */
-enum config_command {
-    COMMAND_PREPARE = 1 << 0,
-    COMMAND_INIT = 1 << 1,
-    COMMAND_TRAIN = 1 << 2,
-    COMMAND_EVAL = 1 << 3,
-    COMMAND_SAMPLE = 1 << 4,
-    COMMAND_RECONSTRUCT = 1 << 5,
-    COMMAND_INTERPOLATE = 1 << 6,
-    COMMAND_ENCODE = 1 << 7,
-    COMMAND_DECODE = 1 << 8,
-    COMMAND_TOKENIZE = 1 << 9,
-    COMMAND_PLAN = 1 << 10,
-    COMMAND_INFO = 1 << 11,
-    COMMAND_BENCH = 1 << 12,
-    COMMAND_LAUNCH = 1 << 13,
-};
-
-struct objective_config {
-    int beta_schedule;       /* enum beta_kind                                                       */
-    double beta;             /* final weight of the KL                                               */
-    double beta_start;       /* weight at the first step                                             */
-    double beta_warmup;      /* share of the steps over which beta rises (of a cycle, when cyclical) */
-    size_t beta_cycles;      /* cyclical                                                             */
-    double lambda;           /* weight of the reconstruction                                         */
-    int free_bits_kind;      /* enum free_bits_kind                                                  */
-    double free_bits;        /* nats: per dimension, in total, or per group                          */
-    size_t free_bits_groups; /* groups of neighbouring dimensions                                    */
-    double word_dropout;
-};
-
-struct optimizer_config {
-    int kind; /* enum optimizer_kind                */
-    double learning_rate, min_learning_rate_ratio;
-    int schedule; /* enum schedule_kind                 */
-    size_t warmup_steps;
-    double beta1, beta2, epsilon, weight_decay, momentum;
-    double clip;                                          /* global norm; 0: none               */
-    int moments;                                          /* enum moments_kind                  */
-    double encoder_factor, latent_factor, decoder_factor; /* of the learning rate; 0 freezes the group */
-};
 
 struct train_section {
     size_t steps, stop_after, slots, slot_tokens, slot_sentences;
@@ -70,25 +24,85 @@ struct train_section {
     size_t skip;                       /* step (from 1) whose update is left out; 0: none */
     int recompute;                     /* enum recompute_kind  */
 };
+#define AT(field) offsetof(struct train_section, field)
+static const struct option train_rows[] = {
+    ROW_SIZE("steps", steps, "1000", 0, OPTION_MANY, "steps", KEPT_CHANGE, "length of the run"),
+    ROW_SIZE("stop_after", stop_after, "0", 0, OPTION_MANY, "steps", KEPT_FREE,
+             "save and stop after this many steps of a longer run; 0: run to the end"),
+    ROW_SIZE("slots", slots, "8", 1, 65536, "", KEPT_CHANGE, "packed micro-batches in a global batch"),
+    ROW_SIZE("slot_tokens", slot_tokens, "512", 3, 16777216, "tokens with marks",
+             KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL, OPTION_CHANGE), "capacity of a slot, of each stream"),
+    ROW_SIZE("slot_sentences", slot_sentences, "0", 0, 16777216, "sentences",
+             KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL, OPTION_CHANGE), "capacity of a slot; 0: no limit but the tokens"),
+    ROW_SIZE("eval_every", eval_every, "500", 0, OPTION_MANY, "steps", KEPT_CHANGE,
+             "between evaluations on data.valid; 0: never"),
+    ROW_SIZE("eval_sentences", eval_sentences, "0", 0, OPTION_MANY, "sentences", KEPT_CHANGE,
+             "of data.valid to evaluate on; 0: all"),
+    ROW_SIZE("patience", patience, "0", 0, OPTION_MANY, "evaluations", KEPT_CHANGE,
+             "stop after this many in a row that did not better the best figure of checkpoint.best; 0: never"),
+    ROW_SIZE("max_bad_steps", max_bad_steps, "5", 1, OPTION_MANY, "steps", KEPT_CHANGE,
+             "stop after this many steps in a row whose loss or gradient is not finite"),
+    ROW_SIZE("skip", skip, "0", 0, OPTION_MANY, "step", KEPT_CHANGE,
+             "leave out the update of this step, counted from 1; 0: of none"),
+    ROW_CHOICE("recompute", recompute, "none", KEPT_FREE, "activations computed again instead of kept", "none", "cheap",
+               "block"),
+};
+#undef AT
 
 struct data_config {
     const char *train, *valid, *test;
     size_t max_length; /* tokens without marks */
     int too_long;      /* enum slot_too_long   */
 };
+#define AT(field) offsetof(struct data_config, field)
+static const struct option data_rows[] = {
+    ROW_TEXT("train", train, "", KEPT_CHANGE, "corpus to train on, as `elbo prepare` wrote it"),
+    ROW_TEXT("valid", valid, "", KEPT_CHANGE, "corpus to evaluate on during training; empty: none"),
+    ROW_TEXT("test", test, "", COMMAND_EVAL, "corpus to evaluate on"),
+    ROW_SIZE("max_length", max_length, "100", 1, 1000000, "tokens without marks", KEPT_MODEL,
+             "longest sentence; see data.too_long"),
+    ROW_CHOICE("too_long", too_long, "truncate", KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL, OPTION_CHANGE),
+               "what happens to longer sentences", "truncate", "skip", "refuse"),
+};
+#undef AT
 
 struct checkpoint_config {
     size_t every, keep; /* steps; 0: at the end only */
     int best;           /* enum best_kind            */
 };
+#define AT(field) offsetof(struct checkpoint_config, field)
+static const struct option checkpoint_rows[] = {
+    ROW_SIZE("every", every, "500", 0, OPTION_MANY, "steps", KEPT_FREE, "between checkpoints; 0: at the end only"),
+    ROW_CHOICE(
+        "best", best, "none", KEPT_CHANGE,
+        "figure of the evaluations on data.valid whose best checkpoint is kept, too, and named in checkpoints/best",
+        "none", "neg_elbo", "reconstruction", "own_z_gain", "active_units"),
+    ROW_SIZE("keep", keep, "2", 1, 1000000, "", KEPT_FREE, "newest checkpoints to keep"),
+};
+#undef AT
 
 struct init_config {
     const char *from, *parts; /* "" for none; for all      */
 };
+#define AT(field) offsetof(struct init_config, field)
+static const struct option init_rows[] = {
+    ROW_TEXT("from", from, "", KEPT(COMMAND_TRAIN | COMMAND_INIT, OPTION_FREE),
+             "a new run begins with the weights of this run or checkpoint, by name and shape; its optimizer and steps "
+             "begin anew"),
+    ROW_TEXT("parts", parts, "", KEPT(COMMAND_TRAIN | COMMAND_INIT, OPTION_FREE),
+             "of init.from: a list of encoder, latent, decoder, such as encoder,latent; those must fit whole; empty: "
+             "whatever fits of all three"),
+};
+#undef AT
 
 struct log_config {
     size_t every; /* steps between console lines */
 };
+#define AT(field) offsetof(struct log_config, field)
+static const struct option log_rows[] = {
+    ROW_SIZE("every", every, "20", 1, OPTION_MANY, "steps", KEPT_FREE, "between lines on the console"),
+};
+#undef AT
 
 struct prepare_config {
     const char *split, *tokenizer_from;
@@ -96,6 +110,27 @@ struct prepare_config {
     size_t tokenizer_size;
     bool strict;
 };
+#define AT(field) offsetof(struct prepare_config, field)
+static const struct option prepare_rows[] = {
+    ROW_TEXT(
+        "split", split, "", COMMAND_PREPARE,
+        "percentages for out/train, out/valid and out/test, such as 95/2.5/2.5; what is the same to the tokenizer is "
+        "in one part"),
+    ROW_SWITCH("strict", strict, "false", COMMAND_PREPARE | COMMAND_TOKENIZE,
+               "refuse text that is not valid UTF-8 instead of replacing it by U+FFFD"),
+};
+#undef AT
+
+/* The section `tokenizer`. */
+#define AT(field) offsetof(struct prepare_config, field)
+static const struct option tokenizer_rows[] = {
+    ROW_CHOICE("kind", tokenizer_kind, "word", COMMAND_PREPARE, "what a token is", "byte", "word", "bpe"),
+    ROW_SIZE("size", tokenizer_size, "8000", 4, 16777216, "ids", COMMAND_PREPARE | COMMAND_PLAN,
+             "largest vocabulary of word and bpe, the three marks included; plan: V where no data.train is given"),
+    ROW_TEXT("from", tokenizer_from, "", COMMAND_PREPARE,
+             "take the tokenizer of this corpus or model instead of making one of tokenizer.kind and size"),
+};
+#undef AT
 
 struct generate_config {
     size_t count, max_length, top_k, steps;
@@ -105,6 +140,33 @@ struct generate_config {
     const char *from, *to;
     int format; /* enum encode_format */
 };
+#define AT(field) offsetof(struct generate_config, field)
+static const struct option generate_rows[] = {
+    ROW_SIZE("count", count, "5", 1, 1000000000, "sentences", COMMAND_SAMPLE, "how many to write"),
+    ROW_SIZE("steps", steps, "7", 2, 1000000, "sentences", COMMAND_INTERPOLATE, "on the line, both ends included"),
+    ROW_TEXT("from", from, "", COMMAND_INTERPOLATE, "sentence at the beginning of the line"),
+    ROW_TEXT("to", to, "", COMMAND_INTERPOLATE, "sentence at its end"),
+    ROW_SIZE("max_length", max_length, "0", 0, 1000000, "tokens", TAKEN_BY_WRITING,
+             "longest sentence to write; 0: as the model was trained"),
+    ROW_NUMBER("temperature", temperature, "0.8", 0.0001, 1000, "", TAKEN_BY_WRITING,
+               "divides the logits where tokens are drawn; see greedy"),
+    ROW_NUMBER("top_p", top_p, "0.9", 0.000001, 1, "", TAKEN_BY_WRITING,
+               "sample from the likeliest tokens that hold this probability"),
+    ROW_SIZE("top_k", top_k, "0", 0, 16777216, "tokens", TAKEN_BY_WRITING, "sample from this many; 0: from all"),
+    ROW_SIZE("beam", beam, "0", 0, 65536, "beginnings", TAKEN_BY_WRITING,
+             "search for the likeliest sentence, this many beginnings kept at each token; 0: no search"),
+    ROW_NUMBER(
+        "length_penalty", length_penalty, "1", 0, 10, "", TAKEN_BY_WRITING,
+        "of --beam: log-probabilities are divided by the length to this power; 0: by nothing, which favours empty "
+        "sentences"),
+    ROW_SWITCH("greedy", greedy, "false", TAKEN_BY_WRITING,
+               "always take the likeliest token; reconstruct, interpolate and decode do so unless temperature, top_p, "
+               "top_k or greedy=false is given"),
+    ROW_SWITCH("allow_unknown", allow_unknown, "false", TAKEN_BY_WRITING, "let the unknown mark be written"),
+    ROW_SWITCH("posterior_mean", posterior_mean, "true", TAKEN_WITH_TEXT, "encode to mu; false: to a sample of z"),
+    ROW_CHOICE("format", format, "npy", COMMAND_ENCODE, "of the latents", "npy", "jsonl"),
+};
+#undef AT
 
 struct eval_config {
     size_t iwae_samples, sentences;
@@ -113,11 +175,46 @@ struct eval_config {
     bool per_sentence;
     const char *baseline; /* corpus whose counts give the n-gram baselines */
 };
+#define AT(field) offsetof(struct eval_config, field)
+static const struct option eval_rows[] = {
+    ROW_SIZE("iwae_samples", iwae_samples, "10", 0, 1000000, "samples", COMMAND_EVAL,
+             "per sentence for the importance-weighted likelihood; 0: leave it out"),
+    ROW_SIZE("sentences", sentences, "0", 0, OPTION_MANY, "sentences", COMMAND_EVAL, "to evaluate on; 0: all"),
+    ROW_SIZE("mi_sentences", mi_sentences, "1000", 1, 1000000, "sentences", COMMAND_EVAL, "for the mutual information"),
+    ROW_CHOICE("posterior", posterior, "sample", COMMAND_EVAL, "z that the reconstruction is measured with", "sample",
+               "mean"),
+    ROW_TEXT("baseline", baseline, "", COMMAND_EVAL,
+             "training corpus: also report what its word and word-pair counts alone pay"),
+};
+#undef AT
+
+/* Of no section. */
+#define AT(field) offsetof(struct eval_config, field)
+static const struct option eval_switch_rows[] = {
+    ROW_SWITCH("per-sentence", per_sentence, "false", COMMAND_EVAL,
+               "write each sentence's figures as a line of JSON; the summary goes to standard error"),
+};
+#undef AT
 
 struct launch_config {
     size_t n, max_restarts;            /* n 0: the command starts its ranks itself */
     double hang_timeout, grace, pause; /* seconds                                  */
 };
+#define AT(field) offsetof(struct launch_config, field)
+static const struct option launch_rows[] = {
+    ROW_SIZE(
+        "n", n, "0", 0, 4096, "ranks", COMMAND_LAUNCH,
+        "started on this host, also as -n N; 0: the command is started once, as it is, and starts its ranks itself"),
+    ROW_SIZE("max-restarts", max_restarts, "0", 0, 1000000, "", COMMAND_LAUNCH,
+             "starts again after a rank was killed or its device failed; training goes on from its last checkpoint"),
+    ROW_NUMBER("hang-timeout", hang_timeout, "0", 0, 1e6, "seconds", COMMAND_LAUNCH,
+               "without a step until a rank counts as hung; longer than the start, an evaluation and a save; 0: never"),
+    ROW_NUMBER("grace", grace, "1.5", 0, 1e6, "seconds", COMMAND_LAUNCH,
+               "between SIGTERM and SIGKILL for the ranks that are left when one has failed"),
+    ROW_NUMBER("pause", pause, "1", 0, 30, "seconds", COMMAND_LAUNCH,
+               "before the first restart; doubles with each, up to 30"),
+};
+#undef AT
 
 struct elbo_config {
     uint64_t seed;
@@ -143,6 +240,61 @@ struct elbo_config {
     struct eval_config eval;
     struct launch_config launch;
 };
+/* Of no section. */
+#define AT(field) offsetof(struct elbo_config, field)
+static const struct option common_rows[] = {
+    ROW_SIZE("threads", threads, "0", 0, 1024, "",
+             KEPT_OWN(TAKEN_BY_ALL & ~(COMMAND_PREPARE | COMMAND_TOKENIZE | COMMAND_INFO), OPTION_FREE),
+             "threads; 0: the processors this process may run on"),
+    {"seed", OPTION_SEED, AT(seed), "1", 0, 0, "", "of everything random: weights, order, noise",
+     .commands = KEPT(TAKEN_BY_TRAINING | TAKEN_WITH_RUNS | COMMAND_BENCH, OPTION_CHANGE)},
+    ROW_TEXT(
+        "device", device, "auto", KEPT_OWN(TAKEN_BY_TRAINING | TAKEN_WITH_RUNS | COMMAND_BENCH, OPTION_CHANGE),
+        "where to compute: cpu, cuda, cuda:1, or auto: a GPU if one can be used, else the CPU; cpu:generic, cpu:avx2, "
+        "cpu:avx512 and cpu:amx "
+        "choose the instructions, of which cpu takes the best"),
+    ROW_CHOICE("precision", model.precision, "f32", KEPT_CHANGE,
+               "of activations; bf16: weights and losses stay f32; needs a GPU", "f32", "bf16"),
+    ROW_SWITCH("tf32", tf32, "false", KEPT_CHANGE,
+               "f32 products on a GPU round their operands to TF32: faster, 1e-3 instead of 1e-7"),
+    ROW_CHOICE(
+        "determinism", determinism, "run_to_run", KEPT(TAKEN_BY_TRAINING | TAKEN_WITH_RUNS, OPTION_CHANGE),
+        "run_to_run: the same bits on the same machine with as many ranks; world_invariant: the same bits on any "
+        "number of ranks; fast: "
+        "ranks may add in any order, and a GPU's products are timed to take the fastest way",
+        "fast", "run_to_run", "world_invariant"),
+    ROW_SWITCH("json", json, "false", TAKEN_BY_ALL & ~(COMMAND_INIT | COMMAND_ENCODE),
+               "the result as JSON on standard output"),
+    ROW_TEXT("resume", resume, "auto", KEPT(COMMAND_TRAIN | COMMAND_INIT, OPTION_FREE),
+             "auto: go on from the newest checkpoint of run.dir if it has one; none: begin anew; or a run's or "
+             "checkpoint's path: begin from it "
+             "where run.dir has no checkpoint yet"),
+    ROW_SIZE("rewind", rewind, "0", 0, OPTION_MANY, "step", KEPT(COMMAND_TRAIN, OPTION_FREE),
+             "go back, once, to run.dir's own checkpoint of this step; what was saved after it is put aside in "
+             "checkpoints/abandoned-*; 0: no"),
+};
+#undef AT
+
+#define AT(field) offsetof(struct elbo_config, field)
+static const struct option run_rows[] = {
+    ROW_TEXT("dir", run_dir, "", KEPT(COMMAND_TRAIN | COMMAND_INIT, OPTION_FREE),
+             "folder for the configuration, metrics and checkpoints"),
+};
+#undef AT
+
+#define AT(field) offsetof(struct elbo_config, field)
+static const struct option product_rows[] = {
+    ROW_TEXT("out", out, "", COMMAND_PREPARE | COMMAND_ENCODE,
+             "prepare: folder of the corpus, made or replaced whole; encode: file to write"),
+};
+#undef AT
+
+#define AT(field) offsetof(struct elbo_config, field)
+static const struct option switch_rows[] = {
+    ROW_SWITCH("decode", decode, "false", COMMAND_TOKENIZE, "from ids to text"),
+    ROW_SWITCH("graph", graph, "false", COMMAND_INFO, "the recorded ops with their bytes and FLOPs"),
+};
+#undef AT
 
 /* THE table of options; its target is a struct elbo_config. */
 const struct option_table *elbo_config_table(void);

@@ -1,9 +1,9 @@
 #include "train/memory.h"
 #include "graph/account.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "base/checked.h"
 #include "model/model.h"
-#include "train/optimizer.h"
+#include "step/optimizer.h"
 #include "train/team.h"
 
 #include <math.h>
@@ -72,7 +72,7 @@ static elbo_status measure(struct memory_table *t, const struct elbo_config *c, 
         t->ops = graph_schedule(r.g, &order);
         t->activations = r.executor.plan.bytes;
         t->unshared = r.executor.plan.sum;
-        t->workspace = backend->own_bytes + backend_threads(backend) * r.executor.workspace_worker;
+        t->workspace = backend->memory.own_bytes + backend_threads(backend) * r.executor.workspace_worker;
     }
     size_t figures = align_up(recording_state_elements(&r), PARAMETER_ALIGNMENT);
     struct buckets buckets = {0};
@@ -104,9 +104,7 @@ elbo_status memory_plan(struct memory_table *t, const struct elbo_config *c, str
     struct parameters *p = NULL;
     struct backend *backend = given;
     elbo_status status = model_declare(&p, &c->model, error);
-    if (!status && !backend) status = backend_open(&backend, c->device, c->threads, error);
-    if (status == ELBO_DEVICE) status = cuda_backend_plan(&backend, error); /* asked for, and not here */
-    if (status == ELBO_DEVICE) status = cpu_backend_create(&backend, c->threads, NULL, error);
+    if (!status && !backend) status = backend_open_plan(&backend, c->device, c->threads, error);
     if (!status) status = measure(t, c, p, backend, error);
     if (backend && !given) backend->destroy(backend);
     parameters_free(p);

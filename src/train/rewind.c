@@ -1,5 +1,5 @@
 #include "train/rewind.h"
-#include "train/checkpoint.h"
+#include "checkpoint/checkpoint.h"
 #include "train/report.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 #include "train/run.h"
 #include "base/files.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "model/generate.h"
 #include "text/tokenizer.h"
 #include "train/state.h"

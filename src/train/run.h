@@ -4,7 +4,7 @@
 
 #include "elbo/tokenizer.h"
 #include "model/model.h"
-#include "train/checkpoint.h"
+#include "checkpoint/checkpoint.h"
 #include "train/config.h"
 
 struct run {

@@ -90,8 +90,8 @@ bool sharded_next(struct sharded_part *part, size_t *piece, const struct optimiz
 static elbo_status make_staging(struct trainer *t, elbo_error *error)
 {
     if (t->sharded_staging) return ELBO_OK;
-    return t->backend->allocate(t->backend, &t->sharded_staging, LARGEST_READ * sizeof(float),
-                                "the moments of other ranks", error);
+    return t->backend->memory.allocate(t->backend, &t->sharded_staging, LARGEST_READ * sizeof(float),
+                                       "the moments of other ranks", error);
 }
 
 /* Every rank's part in one read: pieces go to rank 0's staging memory, in place. */
@@ -113,7 +113,7 @@ static elbo_status take_part(struct trainer *t, const struct request *q, elbo_er
             if (!t->team.rank && r)
                 list_add(&l, r, to, n * element, true);
             else if (!t->team.rank)
-                t->backend->copy(t->backend, to, from, n * element);
+                t->backend->memory.copy(t->backend, to, from, n * element);
             else if (r == t->team.rank)
                 list_add(&l, 0, from, n * element, false);
         }
@@ -137,7 +137,7 @@ elbo_status sharded_read(struct trainer *t, unsigned moment, void *to, size_t fi
         struct request q = {moment, first + at, count - at < LARGEST_READ ? count - at : LARGEST_READ};
         ELBO_TRY(tell(t, &q, error));
         ELBO_TRY(take_part(t, &q, error));
-        t->backend->download(t->backend, (char *)to + at * element, t->sharded_staging, q.count * element);
+        t->backend->memory.download(t->backend, (char *)to + at * element, t->sharded_staging, q.count * element);
     }
     return ELBO_OK;
 }

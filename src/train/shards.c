@@ -1,7 +1,7 @@
 #include "train/shards.h"
 #include "train/arena.h"
-#include "train/checkpoint.h"
-#include "train/manifest.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/manifest.h"
 #include "train/sharded.h"
 
 #include <sodium.h>

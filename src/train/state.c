@@ -4,7 +4,7 @@
 #include "train/state.h"
 #include "base/files.h"
 #include "train/arena.h"
-#include "train/checkpoint.h"
+#include "checkpoint/checkpoint.h"
 #include "train/report.h"
 #include "train/resume.h"
 #include "train/sharded.h"
@@ -83,11 +83,11 @@ static elbo_status bundle_make(struct bundle *b, struct trainer *t, bool whole, 
 
 static elbo_status gather_choices(struct bundle *b, struct trainer *t, elbo_error *error)
 {
-    if (!t->backend->save_choices) return ELBO_OK;
-    b->choices_bytes = t->backend->save_choices(t->backend, NULL);
+    if (!t->backend->device.save_choices) return ELBO_OK;
+    b->choices_bytes = t->backend->device.save_choices(t->backend, NULL);
     b->choices = malloc(b->choices_bytes + 1);
     if (!b->choices) return elbo_fail(error, ELBO_MEMORY, "no memory to gather the algorithms of a checkpoint");
-    t->backend->save_choices(t->backend, b->choices);
+    t->backend->device.save_choices(t->backend, b->choices);
     return ELBO_OK;
 }
 
@@ -220,9 +220,9 @@ static elbo_status load_choices(struct trainer *t, const struct checkpoint *c, e
 {
     const void *bytes;
     size_t size;
-    if (!t->backend->restore_choices || !checkpoint_has(c, ALGORITHMS)) return ELBO_OK;
+    if (!t->backend->device.restore_choices || !checkpoint_has(c, ALGORITHMS)) return ELBO_OK;
     ELBO_TRY(checkpoint_bytes(&bytes, &size, c, ALGORITHMS, error));
-    if (!t->backend->restore_choices(t->backend, bytes, size))
+    if (!t->backend->device.restore_choices(t->backend, bytes, size))
         warn(t, "the checkpoint was computed by other instructions, another GPU or another cuBLAS: the run goes on, "
                 "but not with the bits that "
                 "it would have had there");

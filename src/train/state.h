@@ -8,7 +8,7 @@
 #include "text/slots.h"
 #include "train/config.h"
 #include "train/metrics.h"
-#include "train/optimizer.h"
+#include "step/optimizer.h"
 #include "train/run_lock.h"
 #include "train/team.h"
 #include "train/trainer.h"

@@ -1,8 +1,8 @@
 #include "train/team.h"
 #include "base/checked.h"
 #include "base/log.h"
-#include "graph/backends.h"
-#include "parallel/rendezvous.h"
+#include "device/backends.h"
+#include "job/rendezvous.h"
 #include "train/report.h"
 #include "train/state.h"
 
@@ -106,12 +106,12 @@ static elbo_status join_mpi(struct team *team, struct collectives **mpi, double 
 }
 
 /* A signal ends the wait for the others at once: there is nothing to save yet. */
-static elbo_status meet(struct team *team, const struct rendezvous_options *options, unsigned char id[BACKEND_ID],
+static elbo_status meet(struct team *team, const struct rendezvous_options *options, unsigned char id[DEVICE_ID],
                         elbo_error *error)
 {
     sigset_t set = trainer_signals(), before;
     pthread_sigmask(SIG_UNBLOCK, &set, &before);
-    elbo_status status = rendezvous_share(&team->who, options, id, BACKEND_ID, &team->bonds, error);
+    elbo_status status = rendezvous_share(&team->who, options, id, DEVICE_ID, &team->bonds, error);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return status;
 }
@@ -121,10 +121,10 @@ static elbo_status join_devices(struct team *team, const struct parallel_config 
                                 elbo_error *error)
 {
     struct rendezvous_options options = rendezvous_here(c);
-    unsigned char id[BACKEND_ID] = {0};
+    unsigned char id[DEVICE_ID] = {0};
     elbo_status status = brings_mpi(&team->who) ? join_mpi(team, &team->host, c->timeout, error) : ELBO_OK;
     ELBO_TRY(status);
-    if (!team->rank) status = b->make_id(b, id, error);
+    if (!team->rank) status = device_of(b)->make_id(b, id, error);
     if (team->host) {
         ELBO_TRY(collectives_agree(team->host, status, error));
         ELBO_TRY(collectives_share(team->host, id, sizeof id, error));
@@ -132,7 +132,7 @@ static elbo_status join_devices(struct team *team, const struct parallel_config 
         ELBO_TRY(status);
         ELBO_TRY(meet(team, &options, id, error));
     }
-    return b->join(b, id, team->ranks, team->rank, c->timeout, &team->bonds, &team->collectives, error);
+    return device_of(b)->join(b, id, team->ranks, team->rank, c->timeout, &team->bonds, &team->collectives, error);
 }
 
 elbo_status team_fits(const struct elbo_config *c, size_t ranks, elbo_error *error)
@@ -156,7 +156,7 @@ elbo_status team_join(struct team *team, const struct elbo_config *c, struct bac
 {
     if (team->ranks > 1 || c->parallel.always) {
         signal(SIGPIPE, SIG_IGN); /* a connection that breaks is an error of the call that meets it */
-        if (backend->join)
+        if (device_of(backend)->join)
             ELBO_TRY(join_devices(team, &c->parallel, backend, error));
         else
             ELBO_TRY(join_mpi(team, &team->collectives, c->parallel.timeout, error));
@@ -168,7 +168,7 @@ elbo_status team_join(struct team *team, const struct elbo_config *c, struct bac
 void team_close(struct team *team, const struct backend *backend, elbo_status ended)
 {
     struct collectives *all[] = {team->collectives, team->host};
-    if (!ended || !backend || !backend->separate_memory) reduction_free(team->reduction);
+    if (!ended || !backend || !backend->memory.separate) reduction_free(team->reduction);
     gathering_free(team->gathering);
     buckets_free(&team->buckets);
     free(team->notes);
@@ -191,41 +191,20 @@ struct likeness {
     uint64_t options, corpus, device, instructions; /* instructions: of a CPU */
 };
 
-static bool starts(const char *line, const char *key)
-{
-    while (*line == ' ') line++;
-    return !strncmp(line, key, strlen(key));
-}
-
-/* Of the options that must be the same on every rank. */
-static uint64_t hash_options(const char *yaml)
-{
-    static const char *const own[] = {"rank:", "address:", "port:", "secret_file:", "device:", "threads:"};
-    XXH64_hash_t hash = 0;
-    for (const char *line = yaml, *end; *line; line = *end ? end + 1 : end) {
-        end = strchr(line, '\n');
-        if (!end) end = line + strlen(line);
-        bool differs = false;
-        for (size_t i = 0; i < sizeof own / sizeof *own; i++) differs |= starts(line, own[i]);
-        if (!differs) hash = XXH3_64bits_withSeed(line, (size_t)(end - line), hash);
-    }
-    return hash;
-}
-
 elbo_status team_compare(struct trainer *t, elbo_error *error)
 {
     struct collectives *c = t->team.collectives;
     if (!c) return ELBO_OK;
-    char *yaml = options_yaml(t->options, COMMAND_TRAIN);
+    char *yaml = options_shared_yaml(t->options, COMMAND_TRAIN);
     struct likeness mine = {0}, *all = calloc(c->ranks, sizeof *all);
     elbo_status status =
         yaml && all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to compare %zu ranks", c->ranks);
     if (!status) {
         const char *corpus = elbo_corpus_hash(t->train);
         char instructions[64];
-        size_t bytes = t->backend->separate_memory ? 0 : t->backend->save_choices(t->backend, NULL);
-        if (bytes && bytes <= sizeof instructions) t->backend->save_choices(t->backend, instructions);
-        mine = (struct likeness){hash_options(yaml), XXH3_64bits(corpus, strlen(corpus)),
+        size_t bytes = t->backend->memory.separate ? 0 : t->backend->device.save_choices(t->backend, NULL);
+        if (bytes && bytes <= sizeof instructions) t->backend->device.save_choices(t->backend, instructions);
+        mine = (struct likeness){XXH3_64bits(yaml, strlen(yaml)), XXH3_64bits(corpus, strlen(corpus)),
                                  XXH3_64bits(t->backend->name, strlen(t->backend->name)),
                                  XXH3_64bits(instructions, bytes)};
     }
@@ -352,7 +331,7 @@ static elbo_status hash_weights(struct trainer *t, uint64_t *hashes, elbo_error 
         XXH3_64bits_reset(state);
         for (size_t at = 0; at < p->elements; at += PIECE) {
             size_t n = least(PIECE, p->elements - at);
-            t->backend->download(t->backend, piece, t->model.weights + p->offset + at, n * sizeof *piece);
+            t->backend->memory.download(t->backend, piece, t->model.weights + p->offset + at, n * sizeof *piece);
             XXH3_64bits_update(state, piece, n * sizeof *piece);
         }
         hashes[i] = XXH3_64bits_digest(state);
@@ -361,7 +340,7 @@ static elbo_status hash_weights(struct trainer *t, uint64_t *hashes, elbo_error 
     XXH3_freeState(state);
     free(piece);
     if (!there) return elbo_fail(error, ELBO_MEMORY, "no memory to compare the ranks' weights");
-    return t->backend->check ? t->backend->check(t->backend, error) : ELBO_OK;
+    return t->backend->stream.check ? t->backend->stream.check(t->backend, error) : ELBO_OK;
 }
 
 elbo_status team_check_weights(struct trainer *t, elbo_error *error)

@@ -5,11 +5,11 @@
 #ifndef TRAIN_TEAM_H
 #define TRAIN_TEAM_H
 
-#include "parallel/bonds.h"
-#include "parallel/collectives.h"
-#include "parallel/gathering.h"
-#include "parallel/ranks.h"
-#include "parallel/reduction.h"
+#include "job/bonds.h"
+#include "job/collectives.h"
+#include "step/gathering.h"
+#include "job/ranks.h"
+#include "step/reduction.h"
 #include "text/slots.h"
 #include "train/config.h"
 

@@ -1,8 +1,8 @@
 #include "train/trainer.h"
 #include "base/log.h"
-#include "parallel/heartbeat.h"
+#include "job/heartbeat.h"
 #include "train/report.h"
-#include "train/schedule.h"
+#include "step/schedule.h"
 #include "train/sharded.h"
 #include "train/shards.h"
 #include "train/state.h"
@@ -70,7 +70,7 @@ static void read_later(struct trainer *t, const struct pending *p)
                  {t->optimizer.control, CONTROL_SIZE}};
     float *to = p->read;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; to += parts[i++].floats)
-        if (parts[i].from) b->download_later(b, to, parts[i].from, parts[i].floats * sizeof *to);
+        if (parts[i].from) b->memory.download_later(b, to, parts[i].from, parts[i].floats * sizeof *to);
 }
 
 static int pending_signal(void)
@@ -82,7 +82,7 @@ static int pending_signal(void)
 
 static elbo_status launch(struct trainer *t, const struct slot_batch **batch, elbo_error *error)
 {
-    unsigned which = (unsigned)(t->draws % (t->backend->ahead + 1));
+    unsigned which = (unsigned)(t->draws % (t->backend->stream.ahead + 1));
     struct pending *p = &t->pending[which];
     ELBO_TRY(slot_loader_next(t->loader, batch, error));
     p->step = t->draws + 1;
@@ -97,14 +97,14 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     double before = clock_seconds();
     ELBO_TRY(run_slots(t, *batch, true, error));
     double waited = reduction_waited(t->team.reduction);
-    p->seconds = t->backend->separate_memory ? 0 : clock_seconds() - before - waited;
+    p->seconds = t->backend->memory.separate ? 0 : clock_seconds() - before - waited;
     p->signal = pending_signal();
     if (!t->team.collectives) t->signal = p->signal;
     ELBO_TRY(team_tell(t, which, p, error));
     ELBO_TRY(optimizer_update(&t->optimizer, &u, error));
     t->apart = sharded(t);
     read_later(t, p);
-    t->backend->mark(t->backend, which);
+    t->backend->stream.mark(t->backend, which);
     p->live = true;
     t->next = (*batch)->next;
     t->draws++;
@@ -140,10 +140,10 @@ static void note_exposed(struct trainer *t)
 static elbo_status finish(struct trainer *t, elbo_error *error)
 {
     launcher_heartbeat();
-    unsigned which = (unsigned)(t->done % (t->backend->ahead + 1));
+    unsigned which = (unsigned)(t->done % (t->backend->stream.ahead + 1));
     struct pending *p = &t->pending[which];
     size_t z = t->model_config.latent.width;
-    ELBO_TRY(t->backend->wait(t->backend, which, error));
+    ELBO_TRY(t->backend->stream.wait(t->backend, which, error));
     ELBO_TRY(team_hear(t, which, p, error));
     const float *parts = p->read, *kl_dim = parts + ELBO_PARTS, *moments = kl_dim + z, *control = moments + 4 * z;
     double n = (double)p->sentences;
@@ -229,7 +229,7 @@ static void look_for_culprit(void *context, const struct call *call, bool after)
         for (unsigned d = 0; d < MAX_RANK && (d == 0 || call->size.out[k][d]); d++) n *= call->size.out[k][d];
         uint32_t *x = malloc(n * sizeof *x);
         if (!x) return;
-        call->backend->download(call->backend, x, call->out[k], n * dtype_bytes(call->out_type[k]));
+        call->backend->memory.download(call->backend, x, call->out[k], n * dtype_bytes(call->out_type[k]));
         for (size_t i = 0; i < n && !c->name[0]; i++) {
             uint32_t exponent = narrow ? (uint32_t)((const uint16_t *)x)[i] << 16 : x[i];
             if ((exponent & 0x7f800000u) == 0x7f800000u) /* infinite, or not a number */
@@ -310,7 +310,8 @@ static elbo_status run(struct trainer *t, elbo_error *error)
         bool validate =
             t->valid && c->train.eval_every && (due(c->train.eval_every, t->draws) || t->draws == c->train.steps);
         bool save_now = due(c->checkpoint.every, t->draws), check_now = due(c->parallel.check_every, t->draws);
-        size_t ahead = t->signal || validate || save_now || check_now || t->draws == last ? 0 : t->backend->ahead;
+        size_t ahead =
+            t->signal || validate || save_now || check_now || t->draws == last ? 0 : t->backend->stream.ahead;
         while (t->draws - t->done > ahead) {
             ELBO_TRY(finish_one(t, batch, error));
             if (t->signal) ahead = 0;

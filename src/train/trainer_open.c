@@ -1,8 +1,8 @@
 /* A run's beginning, in parts that fail on every rank where they fail on one, and its end. */
 #include "base/checked.h"
 #include "base/files.h"
-#include "graph/backends.h"
-#include "train/checkpoint.h"
+#include "device/backends.h"
+#include "checkpoint/checkpoint.h"
 #include "train/effects.h"
 #include "train/limits.h"
 #include "train/memory.h"
@@ -150,7 +150,7 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     planned.parallel.ranks = t->team.ranks;
     struct memory_table table;
     ELBO_TRY(memory_plan(&table, &planned, t->backend, error));
-    if (!t->backend->separate_memory) ELBO_TRY(memory_check(&table, memory_available(), error));
+    if (!t->backend->memory.separate) ELBO_TRY(memory_check(&table, memory_available(), error));
     ELBO_TRY(model_create(&t->model, &t->model_config, t->backend, error));
     ELBO_TRY(record(t, error));
     ELBO_TRY(build_sums(t, error));
@@ -161,9 +161,9 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     if (!t->variance || !t->kl_dim) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
     optimizer_watch(&t->optimizer, executor_pointer(&t->recording.executor, t->recording.sum_loss));
     recording_bind_input(&t->recording, "control", t->optimizer.control);
-    for (unsigned i = 0; i <= t->backend->ahead; i++)
-        ELBO_TRY(t->backend->allocate_host(t->backend, (void **)&t->pending[i].read,
-                                           trainer_read_floats(z) * sizeof(float), error));
+    for (unsigned i = 0; i <= t->backend->stream.ahead; i++)
+        ELBO_TRY(t->backend->memory.allocate_host(t->backend, (void **)&t->pending[i].read,
+                                                  trainer_read_floats(z) * sizeof(float), error));
     report_line(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB",
                 (double)table.parameters / 1e6, t->backend->name, t->backend->detail, (double)table.total / 1048576.0,
                 (double)table.activations / 1048576.0);
@@ -268,8 +268,8 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     ELBO_TRY(elbo_config_check(t->config, error));
     block_signals(t); /* in this thread and in those that it starts, the libraries' too */
     ELBO_TRY(team_detect(&t->team, t->config, &t->backend, error));
-    t->backend->tf32 = t->config->tf32;
-    t->backend->timed_products = t->config->determinism == DETERMINISM_FAST;
+    t->backend->device.tf32 = t->config->tf32;
+    t->backend->device.timed_products = t->config->determinism == DETERMINISM_FAST;
     ELBO_TRY(team_join(&t->team, t->config, t->backend, error));
     ELBO_TRY(team_fits(t->config, t->team.ranks, error));
     if (t->team.rank) t->report = (struct train_report){0};
@@ -310,16 +310,16 @@ void trainer_close(struct trainer *t)
     metrics_close(t->metrics);
     if (t->locked) run_directory_unlock(&t->lock);
     if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
-    bool left = t->ended && t->team.collectives && t->backend->separate_memory;
+    bool left = t->ended && t->team.collectives && t->backend->memory.separate;
     if (!left && t->recording.g) executor_forget(&t->recording.executor); /* NCCL ends when no graph holds its calls */
     team_close(&t->team, t->backend, t->ended);
     if (left)
         return; /* what the device waits for may never come, and nothing that it uses can be released: the process ends
                    next */
     for (unsigned i = 0; i < MOST_AHEAD; i++)
-        if (t->pending[i].read) t->backend->release_host(t->backend, t->pending[i].read);
+        if (t->pending[i].read) t->backend->memory.release_host(t->backend, t->pending[i].read);
     recording_free(&t->recording, t->backend);
-    if (t->sharded_staging) t->backend->release(t->backend, t->sharded_staging);
+    if (t->sharded_staging) t->backend->memory.release(t->backend, t->sharded_staging);
     if (t->optimizer.backend) optimizer_free(&t->optimizer);
     if (t->model.backend) model_free(&t->model);
     if (t->backend) t->backend->destroy(t->backend);

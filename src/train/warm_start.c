@@ -1,6 +1,6 @@
 #include "train/warm_start.h"
 #include "train/arena.h"
-#include "train/checkpoint.h"
+#include "checkpoint/checkpoint.h"
 #include "train/report.h"
 
 #include <stdio.h>

@@ -22,15 +22,21 @@ enum { ONE = 1, TWO = 2 };
 static const char *const kinds[] = {"alpha", "beta", NULL};
 
 static const struct option rows[] = {
-    {"seed", OPTION_SEED, offsetof(struct target, seed), "1", 0, 0, "", "of the noise", ONE | TWO, NULL, OPTION_NONE},
-    {"json", OPTION_BOOL, offsetof(struct target, json), "false", 0, 0, "", "as JSON", ONE | TWO, NULL, OPTION_NONE},
+    {"seed", OPTION_SEED, offsetof(struct target, seed), "1", 0, 0, "", "of the noise", ONE | TWO, NULL, OPTION_NONE,
+     false},
+    {"json", OPTION_BOOL, offsetof(struct target, json), "false", 0, 0, "", "as JSON", ONE | TWO, NULL, OPTION_NONE,
+     false},
     {"train.steps", OPTION_SIZE, offsetof(struct target, steps), "200", 1, 1000, "steps", "length", ONE, NULL,
-     OPTION_NONE},
-    {"train.rate", OPTION_DOUBLE, offsetof(struct target, rate), "0.001", 0, 10, "", "rate", ONE, NULL, OPTION_NONE},
-    {"train.fast", OPTION_BOOL, offsetof(struct target, fast), "true", 0, 0, "", "fast", ONE, NULL, OPTION_NONE},
-    {"model.width", OPTION_SIZE, offsetof(struct target, width), "8", 0, 64, "", "width", ONE, NULL, OPTION_NONE},
-    {"model.name", OPTION_STRING, offsetof(struct target, name), "none", 0, 0, "", "name", TWO, NULL, OPTION_NONE},
-    {"model.kind", OPTION_CHOICE, offsetof(struct target, kind), "beta", 0, 0, "", "kind", ONE, kinds, OPTION_NONE},
+     OPTION_NONE, false},
+    {"train.rate", OPTION_DOUBLE, offsetof(struct target, rate), "0.001", 0, 10, "", "rate", ONE, NULL, OPTION_NONE,
+     false},
+    {"train.fast", OPTION_BOOL, offsetof(struct target, fast), "true", 0, 0, "", "fast", ONE, NULL, OPTION_NONE, false},
+    {"model.width", OPTION_SIZE, offsetof(struct target, width), "8", 0, 64, "", "width", ONE, NULL, OPTION_NONE,
+     false},
+    {"model.name", OPTION_STRING, offsetof(struct target, name), "none", 0, 0, "", "name", TWO, NULL, OPTION_NONE,
+     false},
+    {"model.kind", OPTION_CHOICE, offsetof(struct target, kind), "beta", 0, 0, "", "kind", ONE, kinds, OPTION_NONE,
+     false},
 };
 static const struct option_command commands[] = {{"one", ONE}, {"two", TWO}};
 static const struct option_alias aliases[] = {{"lr", "train.rate", NULL},
@@ -273,6 +279,47 @@ static void texts_show_the_rows(void **state)
     free(page);
 }
 
+/* Sections whose rows know their own struct only, and a row in which ranks may differ. */
+static void sections_are_one_table(void **state)
+{
+    (void)state;
+    struct part {
+        size_t size;
+        const char *name;
+    };
+    struct whole {
+        struct part left, right;
+        size_t alone;
+    } target;
+    static const struct option part[] = {
+        {"size", OPTION_SIZE, offsetof(struct part, size), "3", 0, 9, "", "size", ONE, NULL, OPTION_NONE, false},
+        {"name", OPTION_STRING, offsetof(struct part, name), "", 0, 0, "", "name", ONE, NULL, OPTION_NONE, true}};
+    static const struct option single[] = {
+        {"alone", OPTION_SIZE, offsetof(struct whole, alone), "5", 0, 9, "", "alone", ONE, NULL, OPTION_NONE, false}};
+    const struct option_section sections[] = {{"left", part, 2, offsetof(struct whole, left)},
+                                              {"right", part, 2, offsetof(struct whole, right)},
+                                              {"", single, 1, 0}};
+    struct option all[5];
+    char keys[64];
+    assert_int_equal(options_concatenate(all, 4, keys, sizeof keys, sections, 3), 4);
+    assert_int_equal(options_concatenate(all, 5, keys, 20, sections, 3), 2); /* "left.size" and "left.name", exactly */
+    assert_int_equal(options_concatenate(all, 5, keys, 19, sections, 3), 1);
+    assert_int_equal(options_concatenate(all, 5, keys, sizeof keys, sections, 3), 5);
+    const struct option_table own = {all, 5, commands, 2, NULL, 0};
+    struct options *options;
+    elbo_error error;
+    assert_false(options_open(&options, &own, &target, &error));
+    assert_false(options_set(options, "right.size", "7", "here", &error));
+    assert_false(options_set(options, "right.name", "mine", "here", &error));
+    assert_int_equal(target.left.size, 3);
+    assert_int_equal(target.right.size, 7);
+    assert_int_equal(target.alone, 5);
+    char *text = options_shared_yaml(options, ONE);
+    assert_string_equal(text, "alone: 5\nleft:\n  size: 3\nright:\n  size: 7\n");
+    free(text);
+    options_free(options);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -285,6 +332,7 @@ int main(void)
         TEST(malformed_yaml_has_a_place),
         TEST(what_is_written_reads_back),
         TEST(texts_show_the_rows),
+        TEST(sections_are_one_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,7 @@
 #define CPU_VARIANT generic
 #include "base/philox.h"
 #include "cpu/gemm.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -100,7 +100,7 @@ static void run(size_t variant, size_t threads, const struct product *p)
     struct backend *backend;
     elbo_error error = {0};
     assert_int_equal(cpu_backend_create(&backend, threads, variants[variant].name, &error), ELBO_OK);
-    assert_int_equal(backend->reserve(backend, variants[variant].scratch(), &error), ELBO_OK);
+    assert_int_equal(backend->memory.reserve(backend, variants[variant].scratch(), &error), ELBO_OK);
     variants[variant].gemm(&(struct call){.backend = backend}, p);
     backend->destroy(backend);
 }

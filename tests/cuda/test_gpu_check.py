@@ -35,7 +35,7 @@ def main():
         print("only the release build is looked at")
         sys.exit(77)
     for part, words in (("tests", "cuda"), ("sanitizers", "--tool=racecheck"), ("parallel", "--parallel.always=1"),
-                        ("sharing", "tests/parallel/test_devices.py"),
+                        ("sharing", "tests/job/test_devices.py"),
                         ("speed", "bench/peers/step.py")):
         if part == "sanitizers" and not (BUILD / "cuda").exists():
             continue # no nvcc: there are no programs to name

@@ -4,7 +4,7 @@
  * among others. */
 #define CPU_VARIANT generic
 #include "cpu/gemm.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "tolerances.h"
 
 #include <math.h>
@@ -88,7 +88,7 @@ int main(void)
     size_t tried = 0;
     double worst = 0;
     if (cpu_backend_create(&backend, 2, "generic", &error) ||
-        backend->reserve(backend, cpu_gemm_scratch_generic(), &error)) {
+        backend->memory.reserve(backend, cpu_gemm_scratch_generic(), &error)) {
         fprintf(stderr, "%s\n", error.message);
         return 1;
     }

@@ -4,11 +4,11 @@
  * Also the shortest program that shows how the rooms fit together: record, initialize, then per step fill slots, run,
  * update. */
 #include "base/philox.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "model/generate.h"
 #include "model/model.h"
 #include "text/slots.h"
-#include "train/optimizer.h"
+#include "step/optimizer.h"
 
 #include <math.h>
 #include <stdio.h>

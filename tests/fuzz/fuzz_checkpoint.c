@@ -2,7 +2,7 @@
  * or the file of tensors, and the manifest has its sums. */
 #include "fuzz/harness.h"
 #include "fuzz/seal.h"
-#include "train/checkpoint.h"
+#include "checkpoint/checkpoint.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* The manifest of a checkpoint, as it is and sealed anew; one that is accepted comes back from being composed. */
 #include "fuzz/harness.h"
 #include "fuzz/seal.h"
-#include "train/manifest.h"
+#include "checkpoint/manifest.h"
 
 #include <stdlib.h>
 

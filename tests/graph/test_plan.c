@@ -2,7 +2,7 @@
  * no two values that live at the same time share a byte, nothing is larger than it must be. Execution refuses what it
  * cannot run. */
 #include "graph/account.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "graph/execute.h"
 #include "graph/plan.h"
 #include "model/model.h"

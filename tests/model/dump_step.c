@@ -9,7 +9,7 @@
 #include "base/philox.h"
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "model/model.h"
 #include "model/posterior.h"
 

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "model/generate.h"
 
 enum { V = 6, LONGEST = 4, Z = 3, ROWS = 5, MOST = 4096 };

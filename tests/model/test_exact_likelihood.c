@@ -17,7 +17,7 @@
 
 #include "base/philox.h"
 #include "elbo/corpus.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "model/evaluate.h"
 #include "model/posterior.h"
 #include "train/config.h"

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/philox.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "model/choose.h"
 #include "model/posterior.h"
 

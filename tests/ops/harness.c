@@ -72,7 +72,7 @@ static float *fetched(const struct call *c, const void *from, size_t n)
 {
     float *here = malloc((n + 1) * sizeof *here);
     if (!here) abort();
-    if (n) c->backend->download(c->backend, here, from, n * sizeof *here);
+    if (n) c->backend->memory.download(c->backend, here, from, n * sizeof *here);
     return here;
 }
 
@@ -88,7 +88,7 @@ static void run_loss(const struct call *c)
         free(coefficient);
     }
     float loss = (float)sum;
-    c->backend->upload(c->backend, c->out[0], &loss, sizeof loss);
+    c->backend->memory.upload(c->backend, c->out[0], &loss, sizeof loss);
 }
 
 static void run_gradient(const struct call *c)
@@ -96,7 +96,7 @@ static void run_gradient(const struct call *c)
     size_t n = elements_of(c->size.out[0]);
     float *coefficient = fetched(c, c->in[0], n), *d = fetched(c, c->out[0], n);
     for (size_t i = 0; i < n; i++) d[i] = c->add[0] ? d[i] + coefficient[i] : coefficient[i];
-    if (n) c->backend->upload(c->backend, c->out[0], d, n * sizeof *d);
+    if (n) c->backend->memory.upload(c->backend, c->out[0], d, n * sizeof *d);
     free(coefficient);
     free(d);
 }
@@ -204,25 +204,25 @@ void *device_memory(const struct device *d, size_t bytes, const void *from)
     void *here = harness_memory(bytes), *there;
     elbo_error error = {0};
     if (from) memcpy(here, from, bytes);
-    if (!d->backend->separate_memory) return here;
-    if (d->backend->allocate(d->backend, &there, bytes, "a test", &error)) fail_msg("%s", error.message);
-    d->backend->upload(d->backend, there, here, bytes);
+    if (!d->backend->memory.separate) return here;
+    if (d->backend->memory.allocate(d->backend, &there, bytes, "a test", &error)) fail_msg("%s", error.message);
+    d->backend->memory.upload(d->backend, there, here, bytes);
     free(here);
     return there;
 }
 
 void device_read(const struct device *d, void *to, const void *from, size_t bytes)
 {
-    if (d->backend->separate_memory)
-        d->backend->download(d->backend, to, from, bytes);
+    if (d->backend->memory.separate)
+        d->backend->memory.download(d->backend, to, from, bytes);
     else
         memcpy(to, from, bytes);
 }
 
 void device_release(const struct device *d, void *memory)
 {
-    if (d->backend->separate_memory)
-        d->backend->release(d->backend, memory);
+    if (d->backend->memory.separate)
+        d->backend->memory.release(d->backend, memory);
     else
         free(memory);
 }
@@ -234,7 +234,7 @@ static void around_op(void *context, const struct call *call, bool after)
     const uint32_t *order;
     size_t steps = graph_schedule(e->graph, &order);
     if (after) ran[call->node->type->index]++;
-    for (size_t s = 0; s < steps && !after && !e->backend->separate_memory; s++)
+    for (size_t s = 0; s < steps && !after && !e->backend->memory.separate; s++)
         if (e->scratch[s] && graph_node_get(e->graph, order[s]) == call->node)
             memset(call->scratch, 0xff, e->scratch[s]);
 }
@@ -242,7 +242,7 @@ static void around_op(void *context, const struct call *call, bool after)
 void harness_run(struct executor *e, const struct execution *run)
 {
     elbo_error error = {0};
-    if (!e->backend->separate_memory) {
+    if (!e->backend->memory.separate) {
         struct cpu_backend *cpu = (struct cpu_backend *)e->backend;
         if (cpu->workers) memset(cpu->workers, 0xff, cpu->worker_bytes * pool_threads(cpu->pool));
     }

@@ -16,7 +16,7 @@
 #define TESTS_OPS_HARNESS_H
 
 #include "graph/autodiff.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 #include "graph/execute.h"
 #include "graph/parameters.h"
 #include "ops/ops.h"

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "cuda/cuda.h"
-#include "graph/backends.h"
+#include "device/backends.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,10 +29,10 @@ static void multiply(float c[M * N], struct cuda_backend *b)
     elbo_error error = {0};
     void *memory;
     for (size_t i = 0; i < M * K + K * N; i++) host[i] = 1.0f / (float)(i % 37 + 1);
-    if (b->base.allocate(&b->base, &memory, sizeof host + M * N * sizeof *c, "a test", &error))
+    if (b->base.memory.allocate(&b->base, &memory, sizeof host + M * N * sizeof *c, "a test", &error))
         fail_msg("%s", error.message);
     float *device = memory;
-    b->base.upload(&b->base, device, host, sizeof host);
+    b->base.memory.upload(&b->base, device, host, sizeof host);
     struct cuda_product p = {.m = M,
                              .n = N,
                              .k = K,
@@ -41,9 +41,9 @@ static void multiply(float c[M * N], struct cuda_backend *b)
                              .c = device + M * K + K * N,
                              .ldc = N};
     cuda_product(b, &p);
-    b->base.download(&b->base, c, device + M * K + K * N, M * N * sizeof *c);
-    if (b->base.check(&b->base, &error)) fail_msg("%s", error.message);
-    b->base.release(&b->base, memory);
+    b->base.memory.download(&b->base, c, device + M * K + K * N, M * N * sizeof *c);
+    if (b->base.stream.check(&b->base, &error)) fail_msg("%s", error.message);
+    b->base.memory.release(&b->base, memory);
 }
 
 static size_t saved(unsigned char *bytes)
@@ -139,7 +139,7 @@ static void the_fastest_is_taken(void **state)
     setenv("ELBO_SIM_SLOW", "1", 1);
     for (int how = 0; how < 3; how++) { /* as it comes; timed; timed in a capture, where nothing can be */
         struct cuda_backend *b = backend();
-        b->base.timed_products = how > 0;
+        b->base.device.timed_products = how > 0;
         b->capturing = how == 2;
         multiply(c, b);
         assert_memory_equal(c, how == 1 ? otherwise : first, sizeof c);

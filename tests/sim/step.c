@@ -183,7 +183,8 @@ static float *weights_after(struct fixture *f, const char *name, bool eager, siz
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
     *count = parameters_arena_elements(job.trainer->model.parameters);
     float *weights = malloc(*count * sizeof *weights);
-    job.trainer->backend->download(job.trainer->backend, weights, job.trainer->model.weights, *count * sizeof *weights);
+    job.trainer->backend->memory.download(job.trainer->backend, weights, job.trainer->model.weights,
+                                          *count * sizeof *weights);
     job_close(&job);
     return weights;
 }

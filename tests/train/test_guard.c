@@ -13,7 +13,7 @@
 
 #include "trainer_job.h"
 
-#include "train/checkpoint.h"
+#include "checkpoint/checkpoint.h"
 
 struct fixture {
     struct temporary folder;

@@ -8,7 +8,7 @@
 #include "trainer_job.h"
 
 #include "base/checked.h"
-#include "parallel/lanes.h"
+#include "step/lanes.h"
 #include "train/memory.h"
 
 #include <malloc.h>

@@ -10,7 +10,7 @@
 #include "crash_proof.h"
 #include "elbo/corpus.h"
 #include "base/files.h"
-#include "train/checkpoint_contents.h"
+#include "checkpoint/checkpoint_contents.h"
 #include "train/trainer_job.h"
 
 enum { STEPS = 8, EVERY = 2 };

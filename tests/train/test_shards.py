@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "parallel"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "job"))
 import test_trainings as trainings
 from runs import Scratch, bits, checkpoints, corpus, same
 

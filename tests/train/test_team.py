@@ -1,5 +1,5 @@
 """Two ranks of one training: the bits of one rank, in the rows of validations too, with whole moments and with shared
-ones; what tells the ranks apart is refused by name; rows say who was slowest. tests/parallel/test_trainings.py has more
+ones; what tells the ranks apart is refused by name; rows say who was slowest. tests/job/test_trainings.py has more
 ranks and takes minutes."""
 import concurrent.futures
 import json
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "parallel"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "job"))
 SANITIZED = bool(os.environ.get("ELBO_SANITIZED"))
 if SANITIZED:
     os.environ["ASAN_OPTIONS"] = "detect_leaks=0"  # Open MPI leaves memory behind

@@ -1,0 +1,54 @@
+/* How a row of options is written beside the field that it fills: its name within the section, the field (AT gives its
+ * place in the struct), the default, the range and unit of a number, who takes it, and the help.
+ *
+ *     struct log_config {
+ *         size_t every;
+ *     };
+ *     #define AT(field) offsetof(struct log_config, field)
+ *     static const struct option log_rows[] = {
+ *         ROW_SIZE("every", every, "20", 1, OPTION_MANY, "steps", KEPT_FREE, "between lines on the console"),
+ *     };
+ *     #undef AT
+ *
+ * Who takes it: commands (base/commands.h), or KEPT(commands, class) where a run keeps the option. */
+#ifndef BASE_OPTION_ROWS_H
+#define BASE_OPTION_ROWS_H
+
+#include "base/commands.h"
+#include "base/options.h"
+
+#define ROW_SIZE(key, field, value, min, max, unit, takers, help)                                                      \
+    {                                                                                                                  \
+        key, OPTION_SIZE, AT(field), value, min, max, unit, help, .commands = takers                                   \
+    }
+#define ROW_NUMBER(key, field, value, min, max, unit, takers, help)                                                    \
+    {                                                                                                                  \
+        key, OPTION_DOUBLE, AT(field), value, min, max, unit, help, .commands = takers                                 \
+    }
+#define ROW_SWITCH(key, field, value, takers, help)                                                                    \
+    {                                                                                                                  \
+        key, OPTION_BOOL, AT(field), value, 0, 0, "", help, .commands = takers                                         \
+    }
+#define ROW_TEXT(key, field, value, takers, help)                                                                      \
+    {                                                                                                                  \
+        key, OPTION_STRING, AT(field), value, 0, 0, "", help, .commands = takers                                       \
+    }
+#define ROW_CHOICE(key, field, value, takers, help, ...)                                                               \
+    {                                                                                                                  \
+        key, OPTION_CHOICE, AT(field), value, 0, 0, "", help, .commands = takers, .choices = (const char *const[])     \
+        {                                                                                                              \
+            __VA_ARGS__, NULL                                                                                          \
+        }                                                                                                              \
+    }
+
+/* A run that goes on with another value: refuses it (MODEL), says it (CHANGE) or ignores it (FREE); see enum
+ * option_class. OWN: each rank may have a value of its own. */
+#define KEPT(takers, of_class)     takers, .class = of_class
+#define KEPT_OWN(takers, of_class) takers, .class = of_class, .own = true
+#define KEPT_MODEL                 KEPT(TAKEN_BY_TRAINING, OPTION_MODEL)
+#define KEPT_CHANGE                KEPT(TAKEN_BY_TRAINING, OPTION_CHANGE)
+#define KEPT_FREE                  KEPT(TAKEN_BY_TRAINING, OPTION_FREE)
+
+#define OPTION_MANY 1e15 /* whole numbers up to here are exact in the double that holds a range */
+
+#endif

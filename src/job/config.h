@@ -1,0 +1,61 @@
+/* The section `parallel` of the configuration. */
+#ifndef JOB_CONFIG_H
+#define JOB_CONFIG_H
+
+#include "base/option_rows.h"
+
+#include <stddef.h>
+
+struct parallel_config {
+    size_t ranks;            /* 0: as many as the launcher says                   */
+    const char *rank;        /* "auto": what the launcher says; else this number  */
+    const char *address;     /* where rank 0 is met; "": what the launcher says   */
+    size_t port;             /* its TCP port; 0: from the launcher                */
+    double timeout;          /* seconds until a rank that does not come is missed */
+    const char *secret_file; /* holds the job's secret; "": none                  */
+    size_t lanes;            /* of determinism world_invariant; 0: the smaller of 8 and the slots */
+    double bandwidth;        /* GB/s that a rank sends, for plans; 0: not known   */
+    double latency;          /* microseconds of a message, for plans              */
+    double bucket;           /* MiB of gradients that travel at once              */
+    size_t zero;             /* 1: each rank keeps its share of the moments       */
+    size_t always;           /* 1: collectives for a single rank too              */
+    size_t check_every;      /* steps between comparisons of the ranks' weights; 0: never */
+};
+#define AT(field) offsetof(struct parallel_config, field)
+static const struct option parallel_rows[] = {
+    ROW_SIZE(
+        "lanes", lanes, "0", 0, 65536, "", KEPT_CHANGE,
+        "of determinism world_invariant: sums that are added along one tree on any number of ranks; 0: the smaller of "
+        "8 and train.slots"),
+    ROW_NUMBER("bucket", bucket, "32", 0.004, 1 << 20, "MiB", KEPT_FREE, "gradients that travel between ranks at once"),
+    ROW_SIZE(
+        "zero", zero, "0", 0, 1, "stage", KEPT_FREE,
+        "ZeRO: 1: each rank keeps and updates its share of the weights' moments; the same bits, no more bytes between "
+        "ranks"),
+    ROW_SIZE("always", always, "0", 0, 1, "", KEPT_FREE,
+             "1: a single rank, too, sums through NCCL or MPI, for what that costs"),
+    ROW_SIZE("check_every", check_every, "500", 0, OPTION_MANY, "steps", KEPT_FREE,
+             "between comparisons of the ranks' weights; 0: never"),
+    ROW_NUMBER(
+        "bandwidth", bandwidth, "0", 0, 1e6, "GB/s", COMMAND_PLAN,
+        "that a rank sends while it receives as much, for the estimate of waiting; see `elbo bench collectives`; 0: "
+        "not known"),
+    ROW_NUMBER("latency", latency, "0", 0, 1e9, "microseconds", COMMAND_PLAN, "of a message, for the same estimate"),
+    ROW_SIZE("ranks", ranks, "0", 0, 1048576, "", KEPT_CHANGE,
+             "processes that train together; 0: as many as the launcher started"),
+    ROW_TEXT("rank", rank, "auto", KEPT_OWN(TAKEN_BY_RANKS, OPTION_FREE),
+             "which of them this is, from 0, where no launcher says so; needs parallel.ranks"),
+    ROW_TEXT(
+        "address", address, "", KEPT_OWN(TAKEN_BY_RANKS, OPTION_FREE),
+        "host where rank 0 is met; empty: what the launcher says, or this host; another than this one needs a secret"),
+    ROW_SIZE("port", port, "0", 0, 65535, "", KEPT_OWN(TAKEN_BY_RANKS, OPTION_FREE),
+             "TCP port where rank 0 is met; 0: from the launcher or the job's number"),
+    ROW_NUMBER("timeout", timeout, "300", 0.1, 86400, "seconds", KEPT(TAKEN_BY_RANKS, OPTION_FREE),
+               "that a rank waits for another one before it gives up; more than the longest save takes"),
+    ROW_TEXT(
+        "secret_file", secret_file, "", KEPT_OWN(TAKEN_BY_RANKS, OPTION_FREE),
+        "file of mode 0600 with the secret that the job's ranks prove to each other; empty: the variable ELBO_SECRET"),
+};
+#undef AT
+
+#endif

@@ -1,8 +1,0 @@
-/* A rank's sign of life for `elbo launch --hang-timeout`: call it once a step. A microsecond; nothing where nobody
- * listens. */
-#ifndef PARALLEL_HEARTBEAT_H
-#define PARALLEL_HEARTBEAT_H
-
-void launcher_heartbeat(void);
-
-#endif

@@ -1,0 +1,85 @@
+/* The part of the configuration that a training step reads: its objective and its optimizer. */
+#ifndef STEP_CONFIG_H
+#define STEP_CONFIG_H
+
+#include "base/option_rows.h"
+
+#include <stddef.h>
+
+enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
+enum beta_kind { BETA_LINEAR, BETA_CONSTANT, BETA_CYCLICAL, BETA_LOGISTIC };
+enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
+enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
+enum moments_kind { MOMENTS_F32, MOMENTS_BF16 };
+
+struct objective_config {
+    int beta_schedule;       /* enum beta_kind                                                       */
+    double beta;             /* final weight of the KL                                               */
+    double beta_start;       /* weight at the first step                                             */
+    double beta_warmup;      /* share of the steps over which beta rises (of a cycle, when cyclical) */
+    size_t beta_cycles;      /* cyclical                                                             */
+    double lambda;           /* weight of the reconstruction                                         */
+    int free_bits_kind;      /* enum free_bits_kind                                                  */
+    double free_bits;        /* nats: per dimension, in total, or per group                          */
+    size_t free_bits_groups; /* groups of neighbouring dimensions                                    */
+    double word_dropout;
+};
+#define AT(field) offsetof(struct objective_config, field)
+static const struct option objective_rows[] = {
+    ROW_CHOICE("beta_schedule", beta_schedule, "linear", KEPT_CHANGE, "how the weight of the KL moves", "linear",
+               "constant", "cyclical", "logistic"),
+    ROW_NUMBER("beta", beta, "1", 0, 1e6, "", KEPT_CHANGE, "final weight of the KL"),
+    ROW_NUMBER("beta_start", beta_start, "0", 0, 1e6, "", KEPT_CHANGE, "weight of the KL at the first step"),
+    ROW_NUMBER("beta_warmup", beta_warmup, "0.8", 0, 1, "share of the steps", KEPT_CHANGE,
+               "how long beta rises; of each cycle when cyclical"),
+    ROW_SIZE("beta_cycles", beta_cycles, "4", 1, 1000000, "", KEPT_CHANGE, "cycles of a cyclical beta"),
+    ROW_NUMBER("lambda", lambda, "1", 0, 1e6, "", KEPT_CHANGE, "weight of the reconstruction"),
+    ROW_CHOICE("free_bits_kind", free_bits_kind, "dimension", KEPT_CHANGE, "what the free nats are counted for",
+               "dimension", "total", "group"),
+    ROW_NUMBER("free_bits", free_bits, "0.25", 0, 1e6, "nats", KEPT_CHANGE, "KL that costs nothing; 0 switches it off"),
+    ROW_SIZE("free_bits_groups", free_bits_groups, "4", 1, 65536, "", KEPT_CHANGE,
+             "groups of neighbouring dimensions, for free_bits_kind group"),
+    ROW_NUMBER("word_dropout", word_dropout, "0.3", 0, 1, "", KEPT_CHANGE,
+               "share of the decoder's input words that become the unknown mark in training"),
+};
+#undef AT
+
+struct optimizer_config {
+    int kind; /* enum optimizer_kind                */
+    double learning_rate, min_learning_rate_ratio;
+    int schedule; /* enum schedule_kind                 */
+    size_t warmup_steps;
+    double beta1, beta2, epsilon, weight_decay, momentum;
+    double clip;                                          /* global norm; 0: none               */
+    int moments;                                          /* enum moments_kind                  */
+    double encoder_factor, latent_factor, decoder_factor; /* of the learning rate; 0 freezes the group */
+};
+#define AT(field) offsetof(struct optimizer_config, field)
+static const struct option optimizer_rows[] = {
+    ROW_CHOICE("kind", kind, "adamw", KEPT_MODEL, "update rule", "adamw", "sgd"),
+    ROW_NUMBER("learning_rate", learning_rate, "0.002", 0, 1000, "", KEPT_CHANGE, "highest learning rate"),
+    ROW_NUMBER("min_learning_rate_ratio", min_learning_rate_ratio, "0.1", 0, 1, "", KEPT_CHANGE,
+               "learning rate at the end, as a share of the highest"),
+    ROW_CHOICE("schedule", schedule, "cosine", KEPT_CHANGE, "after the warm-up", "cosine", "linear", "constant"),
+    ROW_SIZE("warmup_steps", warmup_steps, "100", 0, OPTION_MANY, "steps", KEPT_CHANGE,
+             "over which the learning rate rises"),
+    ROW_NUMBER("beta1", beta1, "0.9", 0, 0.999999, "", KEPT_CHANGE, "decay of the first moment"),
+    ROW_NUMBER("beta2", beta2, "0.999", 0, 0.9999999, "", KEPT_CHANGE, "decay of the second moment"),
+    ROW_NUMBER("epsilon", epsilon, "1.0e-8", 1e-30, 1, "", KEPT_CHANGE, "added to the root"),
+    ROW_NUMBER("weight_decay", weight_decay, "0.01", 0, 100, "", KEPT_CHANGE, "decoupled; on matrices only"),
+    ROW_NUMBER("momentum", momentum, "0.9", 0, 0.999999, "", KEPT_CHANGE, "of sgd"),
+    ROW_CHOICE(
+        "moments", moments, "f32", KEPT_CHANGE,
+        "type of the moments; bf16: half the memory, rounded up or down at random so that nothing is lost in the mean",
+        "f32", "bf16"),
+    ROW_NUMBER("clip", clip, "1", 0, 1e9, "", KEPT_CHANGE, "largest global gradient norm; 0: no limit"),
+    ROW_NUMBER("encoder_factor", encoder_factor, "1", 0, 1e6, "", KEPT_CHANGE,
+               "of the encoder's learning rate; 0 freezes it"),
+    ROW_NUMBER("latent_factor", latent_factor, "1", 0, 1e6, "", KEPT_CHANGE,
+               "of the latent head's learning rate; 0 freezes it"),
+    ROW_NUMBER("decoder_factor", decoder_factor, "1", 0, 1e6, "", KEPT_CHANGE,
+               "of the decoder's learning rate; 0 freezes it"),
+};
+#undef AT
+
+#endif

@@ -1,0 +1,333 @@
+#include "step/optimizer.h"
+#include "step/buckets.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+_Static_assert((int)GROUPS <= (int)MOST_NORMS, "the guard takes all groups");
+
+static double part_factor(const struct optimizer_config *c, enum parameter_part part)
+{
+    return part == PART_ENCODER ? c->encoder_factor : part == PART_LATENT ? c->latent_factor : c->decoder_factor;
+}
+
+unsigned optimizer_wanted(const struct optimizer_config *c)
+{
+    unsigned wanted = 0;
+    for (unsigned g = 0; g < GROUPS; g++)
+        if (part_factor(c, g / 2) > 0) wanted |= 1u << g;
+    return wanted;
+}
+
+enum dtype optimizer_moments(const struct optimizer_config *c)
+{
+    return c->moments == MOMENTS_BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+static bool shared(const struct optimizer_share *s)
+{
+    return s->ranks > 1;
+}
+
+static unsigned group_at(const struct parameters *p, size_t element)
+{
+    const struct parameter_group *groups = parameters_groups(p);
+    unsigned g = 0;
+    while (element >= groups[g].offset + groups[g].elements) g++;
+    return g;
+}
+
+struct listing {
+    struct optimizer_piece *list; /* null: counted only */
+    size_t count, moments;
+};
+
+static void add_piece(struct listing *l, unsigned group, size_t first, size_t count)
+{
+    if (!count) return;
+    if (l->list) l->list[l->count] = (struct optimizer_piece){first, count, l->moments, group};
+    l->count++;
+    l->moments += count;
+}
+
+static struct listing list_pieces(struct optimizer_piece *list, const struct parameters *p,
+                                  const struct optimizer_share *share)
+{
+    struct listing l = {.list = list};
+    const struct parameter_group *groups = parameters_groups(p);
+    for (unsigned g = 0; g < GROUPS && !shared(share); g++) add_piece(&l, g, groups[g].offset, groups[g].elements);
+    for (size_t i = 0; shared(share) && i < share->buckets->count; i++) {
+        const struct bucket *b = &share->buckets->list[i];
+        struct lane_run left = bucket_piece(b, share->ranks, share->rank);
+        while (left.count) {
+            struct bucket_range s = bucket_take(b, &left);
+            if (s.first < parameters_arena_elements(p))
+                add_piece(&l, group_at(p, s.first), s.first, s.count); /* no figures */
+        }
+    }
+    return l;
+}
+
+size_t optimizer_share_elements(const struct parameters *p, const struct optimizer_share *share)
+{
+    return list_pieces(NULL, p, share).moments;
+}
+
+static elbo_status list_all(struct optimizer *o, elbo_error *error)
+{
+    struct optimizer_share share = o->share;
+    size_t ranks = shared(&share) ? share.ranks : 1;
+    o->begin = calloc(ranks + 1, sizeof *o->begin);
+    for (share.rank = 0; o->begin && share.rank < ranks; share.rank++)
+        o->begin[share.rank + 1] = o->begin[share.rank] + list_pieces(NULL, o->parameters, &share).count;
+    if (o->begin) o->all = calloc(o->begin[ranks] + 1, sizeof *o->all);
+    if (!o->all) return elbo_fail(error, ELBO_MEMORY, "no memory for the pieces of %zu ranks", ranks);
+    for (share.rank = 0; share.rank < ranks; share.rank++)
+        list_pieces(o->all + o->begin[share.rank], o->parameters, &share);
+    o->pieces = o->all + o->begin[o->share.rank];
+    o->piece_count = o->begin[o->share.rank + 1] - o->begin[o->share.rank];
+    o->moments = optimizer_share_elements(o->parameters, &o->share);
+    return ELBO_OK;
+}
+
+static value range(struct graph *g, const char *what, enum dtype dtype, size_t number, size_t elements)
+{
+    char name[48];
+    snprintf(name, sizeof name, "%s.%zu", what, number);
+    value v = graph_input(g, name, dtype, 1, (struct dim[]){{DIM_FIXED, elements}});
+    graph_resident(g, v);
+    return v;
+}
+
+static void bind_in(const struct graph *g, struct executor *e, const char *name, const void *data)
+{
+    value v = graph_input_named(g, name);
+    if (v.index) e->inputs[graph_value(g, v)->binding] = data;
+}
+
+static void bind(struct optimizer *o, const char *name, const void *data)
+{
+    bind_in(o->graph, &o->executor, name, data);
+}
+
+static void bind_numbered(struct optimizer *o, const char *what, size_t number, const void *data)
+{
+    char name[48];
+    snprintf(name, sizeof name, "%s.%zu", what, number);
+    bind(o, name, data);
+    if (o->squares_graph) bind_in(o->squares_graph, &o->squares, name, data);
+}
+
+static void bind_ranges(struct optimizer *o, struct weight_arenas weights)
+{
+    const struct parameter_group *groups = parameters_groups(o->parameters);
+    size_t moment = dtype_bytes(optimizer_moments(&o->config)), block = 0,
+           own = o->section ? o->section[o->share.rank] : 0;
+    for (unsigned k = 0; k < GROUPS; k++) {
+        bind_numbered(o, "gradient", k, o->gradients + groups[k].offset);
+        bind_numbered(o, "scalars", k, o->scalars + k * STEP_SCALARS);
+        if (o->places && o->trained[k]) bind_numbered(o, "places", k, o->places + block);
+        if (o->trained[k]) block += groups[k].elements / SQUARES_BLOCK;
+    }
+    for (size_t i = 0; i < o->piece_count; i++) {
+        const struct optimizer_piece *p = &o->pieces[i];
+        bind_numbered(o, "piece", i, o->gradients + p->first);
+        bind_numbered(o, "weights", i, weights.master + p->first);
+        bind_numbered(o, "working", i, weights.working ? (const uint16_t *)weights.working + p->first : NULL);
+        bind_numbered(o, "moment1", i, (const char *)o->moment1 + p->moment * moment);
+        bind_numbered(o, "moment2", i, o->moment2 ? (const char *)o->moment2 + p->moment * moment : NULL);
+        if (!o->sums || !o->trained[p->group]) continue;
+        bind_numbered(o, "squares", i, o->sums + own);
+        own += p->count / SQUARES_BLOCK;
+    }
+    bind(o, "sums", o->sums);
+}
+
+static value small(struct graph *g, const char *name, size_t rank, const struct dim *dim, bool resident)
+{
+    value v = graph_input(g, name, DTYPE_F32, rank, dim);
+    if (resident) graph_resident(g, v);
+    return v;
+}
+
+/* Norms, guard, then each piece's update. */
+static void record(struct optimizer *o, bool working)
+{
+    struct graph *g = o->graph;
+    const struct parameter_group *groups = parameters_groups(o->parameters);
+    value gradient[GROUPS] = {{0}}, scalars[GROUPS] = {{0}}, norms[GROUPS], sums = NO_VALUE;
+    enum dtype moments = optimizer_moments(&o->config);
+    size_t count = 0;
+    if (o->sums) sums = graph_input(g, "sums", DTYPE_U64, 1, (struct dim[]){{DIM_FIXED, o->section[o->share.ranks]}});
+    if (o->sums) graph_resident(g, sums);
+    for (unsigned k = 0; k < GROUPS; k++) {
+        if (!o->trained[k]) continue;
+        if (o->sums) {
+            norms[count++] =
+                op_combined_norm(g, sums, range(g, "places", DTYPE_I32, k, groups[k].elements / SQUARES_BLOCK));
+        } else {
+            gradient[k] = range(g, "gradient", DTYPE_F32, k, groups[k].elements);
+            norms[count++] = op_squared_norm(g, gradient[k]);
+        }
+    }
+    struct dim rows[] = {{DIM_FIXED, 2 * GROUPS}, {DIM_FIXED, STEP_SCALARS}},
+               of_groups[] = {{DIM_FIXED, GROUPS}, {DIM_FIXED, STEP_SCALARS}};
+    op_guard(g, small(g, "scalars", 2, of_groups, true),
+             small(g, "control", 1, (struct dim[]){{DIM_FIXED, CONTROL_SIZE}}, true), norms, count,
+             small(g, "loss", 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}}, true), small(g, "rows", 2, rows, false),
+             small(g, "settings", 1, (struct dim[]){{DIM_FIXED, GUARD_SETTINGS}}, false));
+    for (size_t i = 0; i < o->piece_count; i++) {
+        const struct optimizer_piece *piece = &o->pieces[i];
+        unsigned k = piece->group;
+        size_t n = piece->count;
+        if (!o->trained[k]) continue;
+        if (!scalars[k].index) scalars[k] = range(g, "scalars", DTYPE_F32, k, STEP_SCALARS);
+        value d = gradient[k].index ? gradient[k] : range(g, "piece", DTYPE_F32, i, n);
+        value w = range(g, "weights", DTYPE_F32, i, n), m = range(g, "moment1", moments, i, n);
+        value copy = working ? range(g, "working", DTYPE_BF16, i, n) : NO_VALUE;
+        if (o->config.kind == OPTIMIZER_ADAMW)
+            op_adamw(g, w, copy, m, range(g, "moment2", moments, i, n), d, scalars[k], piece->first);
+        else
+            op_sgd(g, w, copy, m, d, scalars[k], piece->first);
+    }
+}
+
+/* ---- of several ranks: the squares of this one's blocks, and where everybody's lie ---- */
+
+static elbo_status place_blocks(struct optimizer *o, elbo_error *error)
+{
+    const struct parameter_group *groups = parameters_groups(o->parameters);
+    size_t ranks = o->share.ranks, begin[GROUPS] = {0}, blocks = 0, place = 0;
+    for (unsigned k = 0; k < GROUPS; k++) {
+        begin[k] = blocks;
+        if (o->trained[k]) blocks += groups[k].elements / SQUARES_BLOCK;
+    }
+    int32_t *places = calloc(blocks + 1, sizeof *places);
+    o->section = calloc(ranks + 1, sizeof *o->section);
+    bool there = places && o->section;
+    for (size_t r = 0; r < ranks && there; r++) {
+        for (size_t i = o->begin[r]; i < o->begin[r + 1]; i++) {
+            const struct optimizer_piece *p = &o->all[i];
+            size_t at = begin[p->group] + (p->first - groups[p->group].offset) / SQUARES_BLOCK;
+            for (size_t b = 0; o->trained[p->group] && b < p->count / SQUARES_BLOCK; b++)
+                places[at + b] = (int32_t)place++;
+        }
+        o->section[r + 1] = place;
+    }
+    struct backend *b = o->backend;
+    elbo_status status =
+        there ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to plan the norm over %zu ranks", ranks);
+    if (!status)
+        status = b->memory.allocate(b, (void **)&o->sums, (blocks + 1) * sizeof *o->sums, "the norm's sums", error);
+    if (!status)
+        status = b->memory.allocate(b, (void **)&o->places, (blocks + 1) * sizeof *places, "the norm's sums", error);
+    if (!status) b->memory.upload(b, o->places, places, blocks * sizeof *places);
+    free(places);
+    return status;
+}
+
+static elbo_status record_squares(struct optimizer *o, const struct graph_capacities *none, elbo_error *error)
+{
+    size_t own = o->section[o->share.rank + 1] - o->section[o->share.rank];
+    if (!own) return ELBO_OK;
+    ELBO_TRY(graph_create(&o->squares_graph, "squares", o->parameters, none, error));
+    for (size_t i = 0; i < o->piece_count; i++) {
+        const struct optimizer_piece *p = &o->pieces[i];
+        if (!o->trained[p->group]) continue;
+        op_block_squares(o->squares_graph, range(o->squares_graph, "squares", DTYPE_U64, i, p->count / SQUARES_BLOCK),
+                         range(o->squares_graph, "piece", DTYPE_F32, i, p->count));
+    }
+    return executor_create(&o->squares, o->squares_graph, o->backend, error);
+}
+
+elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
+                             struct weight_arenas weights, const struct optimizer_options *options,
+                             struct backend *backend, elbo_error *error)
+{
+    *o = (struct optimizer){.config = *config, .parameters = parameters, .backend = backend};
+    if (options) o->share = options->share;
+    const struct parameter_group *groups = parameters_groups(parameters);
+    ELBO_TRY(list_all(o, error));
+    size_t elements = parameters_arena_elements(parameters), figures = options ? options->figures : 0;
+    size_t bytes = o->moments * dtype_bytes(optimizer_moments(config));
+    ELBO_TRY(backend->memory.allocate(backend, (void **)&o->gradients, (elements + figures) * sizeof(float),
+                                      "gradients", error));
+    ELBO_TRY(backend->memory.allocate(backend, &o->moment1, bytes, "the optimizer's first moments", error));
+    if (config->kind == OPTIMIZER_ADAMW)
+        ELBO_TRY(backend->memory.allocate(backend, &o->moment2, bytes, "the optimizer's second moments", error));
+    ELBO_TRY(backend->memory.allocate(backend, (void **)&o->control, CONTROL_SIZE * sizeof(float),
+                                      "the guard's decision", error));
+    ELBO_TRY(backend->memory.allocate(backend, (void **)&o->scalars, GROUPS * STEP_SCALARS * sizeof(float),
+                                      "the step's scalars", error));
+    struct graph_capacities none = {{0}};
+    ELBO_TRY(graph_create(&o->graph, "update", parameters, &none, error));
+    for (unsigned k = 0; k < GROUPS; k++) {
+        o->factor[k] = part_factor(config, groups[k].part);
+        o->trained[k] = groups[k].elements && o->factor[k] > 0;
+    }
+    if (shared(&o->share)) {
+        ELBO_TRY(place_blocks(o, error));
+        ELBO_TRY(record_squares(o, &none, error));
+    }
+    record(o, weights.working);
+    ELBO_TRY(executor_create(&o->executor, o->graph, backend, error));
+    bind_ranges(o, weights);
+    bind(o, "control", o->control);
+    bind(o, "scalars", o->scalars);
+    bind(o, "rows", o->rows);
+    bind(o, "settings", o->settings);
+    ELBO_TRY(backend->memory.allocate(backend, &o->arena, o->executor.plan.bytes, "the norms", error));
+    if (o->squares_graph)
+        ELBO_TRY(executor_bind(&o->squares, NULL, weights, o->gradients, NULL, error)); /* it has no activations */
+    return executor_bind(&o->executor, o->arena, weights, o->gradients, NULL, error);
+}
+
+void optimizer_free(struct optimizer *o)
+{
+    void *memory[] = {o->gradients, o->moment1, o->moment2, o->control, o->scalars, o->arena, o->sums, o->places};
+    executor_free(&o->executor);
+    if (o->squares_graph) executor_free(&o->squares);
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        if (memory[i]) o->backend->memory.release(o->backend, memory[i]);
+    graph_free(o->graph);
+    graph_free(o->squares_graph);
+    free(o->all);
+    free(o->begin);
+    free(o->section);
+    *o = (struct optimizer){0};
+}
+
+void optimizer_watch(struct optimizer *o, const void *loss)
+{
+    bind(o, "loss", loss);
+}
+
+elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_error *error)
+{
+    const struct optimizer_config *c = &o->config;
+    const struct parameter_group *groups = parameters_groups(o->parameters);
+    for (unsigned answer = 0; answer < 2; answer++)
+        for (unsigned k = 0; k < GROUPS; k++) {
+            float *s = o->rows[answer][k];
+            double t = (double)(u->number[answer] + 1);
+            s[STEP_LEARNING_RATE] = (float)(u->learning_rate[answer] * o->factor[k]);
+            s[STEP_GRADIENT_SCALE] = 1;
+            s[STEP_DECAY] = (float)(groups[k].decay ? c->weight_decay : 0);
+            s[STEP_BETA1] = (float)c->beta1; /* 1 - beta in double: in f32 it would be off by 6e-8 / (1 - beta) */
+            s[STEP_ONE_MINUS_BETA1] = (float)(1 - c->beta1);
+            s[STEP_BETA2] = (float)c->beta2;
+            s[STEP_ONE_MINUS_BETA2] = (float)(1 - c->beta2);
+            s[STEP_EPSILON] = (float)c->epsilon;
+            s[STEP_CORRECTION1] = (float)(1.0 / (1.0 - pow(c->beta1, t)));
+            s[STEP_CORRECTION2] = (float)(1.0 / (1.0 - pow(c->beta2, t)));
+            s[STEP_MOMENTUM] = (float)c->momentum;
+            s[STEP_APPLY] = 0; /* the guard's to say */
+        }
+    o->settings[GUARD_CLIP] = (float)c->clip;
+    o->settings[GUARD_SKIP] = u->skip;
+    struct execution run = {.seed = u->seed, .step = u->step};
+    if (o->squares_graph) ELBO_TRY(executor_run(&o->squares, &run, error));
+    if (shared(&o->share)) ELBO_TRY(o->share.exchange(o->share.context, error));
+    return executor_run(&o->executor, &run, error);
+}

@@ -1,0 +1,94 @@
+/* The optimizer: walks the parameter groups of one arena. An update is one small graph (squared norm of each trained
+ * group, guard, AdamW or SGD on each), so that it runs, and is accounted for, like every other op, and waits for
+ * nothing. Of several ranks that share it out it is two, with an exchange of small sums between them. */
+#ifndef STEP_OPTIMIZER_H
+#define STEP_OPTIMIZER_H
+
+#include "graph/execute.h"
+#include "graph/parameters.h"
+#include "ops/ops.h"
+#include "step/config.h"
+
+/* What an update is told. Rates and counts come twice, for an update before it that was left out [0] and applied [1].
+ */
+struct update {
+    double learning_rate[2];
+    uint64_t number[2]; /* of updates applied before this one */
+    bool skip;
+    uint64_t seed, step; /* of the noise that rounds moments in bf16: the run's, and the draw that this update is of */
+};
+
+struct buckets;
+
+/* What this optimizer updates: the rank's piece of every bucket (ZeRO stage 1, Rajbhandari et al. 2020). Only it has
+ * moments here, and needs gradients; norms are of whole gradients, from sums over blocks that ranks exchange, with the
+ * same bits. ranks 0 or 1: all. */
+struct optimizer_share {
+    size_t ranks, rank;
+    const struct buckets *buckets;
+    elbo_status (*exchange)(void *context, elbo_error *error); /* of `sums`: section r is rank r's to give */
+    void *context;
+};
+
+/* Elements of the arenas, of one group, and where the moments of them begin in the share's own arenas. */
+struct optimizer_piece {
+    size_t first, count, moment;
+    unsigned group;
+};
+
+struct optimizer {
+    struct optimizer_config config;
+    struct optimizer_share share;
+    struct parameters *parameters;
+    struct backend *backend;
+    bool trained[GROUPS];
+    double factor[GROUPS];       /* of the learning rate                     */
+    uint64_t updates;            /* known to be applied: the schedules' clock */
+    float *gradients;            /* arena                                    */
+    void *moment1, *moment2;     /* arenas of the share's pieces, behind each other; moment2 is null with SGD */
+    size_t moments;              /* their elements                           */
+    struct optimizer_piece *all; /* of every rank: rank r's from all[begin[r]] to all[begin[r + 1]] */
+    size_t *begin;
+    const struct optimizer_piece *pieces; /* this rank's                              */
+    size_t piece_count;
+    double *sums;    /* of the trained blocks' squares, of several ranks: rank r's from section[r] to section[r + 1] */
+    int32_t *places; /* where those of the groups' blocks lie, group by group */
+    size_t *section;
+    struct graph *squares_graph; /* null: none are computed here             */
+    struct executor squares;
+    float *control; /* (CONTROL_SIZE) on the backend            */
+    float *scalars; /* (GROUPS, STEP_SCALARS) on the backend    */
+    float rows[2][GROUPS][STEP_SCALARS], settings[GUARD_SETTINGS];
+    struct graph *graph;
+    struct executor executor;
+    void *arena;
+};
+
+/* The set of groups for autodiff: those with a factor above 0. */
+unsigned optimizer_wanted(const struct optimizer_config *config);
+
+/* Type of the moments. */
+enum dtype optimizer_moments(const struct optimizer_config *config);
+
+/* Elements of a share's moments. */
+size_t optimizer_share_elements(const struct parameters *p, const struct optimizer_share *share);
+
+struct optimizer_options {
+    size_t figures; /* elements behind the gradients in their arena, for what is summed with them */
+    struct optimizer_share share;
+};
+
+/* `options` null: none of them. */
+elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
+                             struct weight_arenas weights, const struct optimizer_options *options,
+                             struct backend *backend, elbo_error *error);
+void optimizer_free(struct optimizer *o);
+
+/* The loss that the guard looks at: ELBO_PARTS floats on the backend. Before the first update. */
+void optimizer_watch(struct optimizer *o, const void *loss);
+
+/* Launches one update: applied where norm and loss are finite and it is not to be skipped, gradients clipped to
+ * config.clip. What was decided lies in `control` then. */
+elbo_status optimizer_update(struct optimizer *o, const struct update *update, elbo_error *error);
+
+#endif

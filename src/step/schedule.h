@@ -1,0 +1,16 @@
+/* Schedules: pure functions of the number of updates made so far. */
+#ifndef STEP_SCHEDULE_H
+#define STEP_SCHEDULE_H
+
+#include "step/config.h"
+
+/* Factor of the learning rate: linear warm-up over warmup_steps, then cosine | linear to min_learning_rate_ratio at
+ * `steps`, or constant. */
+double schedule_learning_rate(const struct optimizer_config *c, size_t update, size_t steps);
+
+/* Weight of the KL. `beta_warmup` is the share of the steps (of a cycle, when cyclical) over which it rises. Linear:
+ * Bowman et al. 2016; cyclical: Fu et al. 2019, each cycle rises and then stays; logistic: Bowman et al. 2016, slope 12
+ * over the warm-up. */
+double schedule_beta(const struct objective_config *c, size_t update, size_t steps);
+
+#endif

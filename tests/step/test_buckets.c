@@ -1,0 +1,66 @@
+/* Buckets: every element once, in the order of readiness, whatever the parameters. */
+#include "step/buckets.h"
+#include "job/random_parameters.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+enum { BLOCK = PARAMETER_ALIGNMENT, FIGURES = 2 * BLOCK };
+
+static elbo_error error;
+
+static void must(elbo_status status)
+{
+    if (status) fail_msg("%s", error.message);
+}
+
+static void everything_once_and_in_time(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        size_t ready[RANDOM_PARAMETERS], count = 1 + random_below(seed, 5, 0, RANDOM_PARAMETERS),
+                                         room = random_below(seed, 6, 0, 9) * BLOCK;
+        struct parameters *p = random_parameters(seed, count, ready);
+        size_t arena = parameters_arena_elements(p), elements = arena + FIGURES;
+        struct buckets b;
+        must(buckets_create(&b, p, ready, FIGURES, room, &error));
+        size_t *seen = calloc(elements / BLOCK, sizeof *seen), sum = 0; /* 1 + the bucket of each block */
+        for (size_t k = 0; k < b.count; k++) {
+            size_t own = 0;
+            assert_true(!room || b.list[k].elements <= room);
+            assert_true(!k || b.list[k].ready >= b.list[k - 1].ready);
+            for (size_t i = 0; i < b.list[k].ranges; i++) {
+                struct bucket_range s = b.list[k].range[i];
+                assert_true(s.count && s.first % BLOCK == 0 && s.count % BLOCK == 0 && s.first + s.count <= elements);
+                for (size_t at = s.first; at < s.first + s.count; at += BLOCK) {
+                    assert_int_equal(seen[at / BLOCK], 0);
+                    seen[at / BLOCK] = k + 1;
+                }
+                own += s.count;
+            }
+            assert_int_equal(own, b.list[k].elements);
+            sum += own;
+        }
+        assert_int_equal(sum, elements);
+        for (size_t i = 0; i < count; i++) {
+            const struct parameter *own = parameters_get(p, i);
+            for (size_t at = own->offset; at < own->offset + own->elements; at += BLOCK)
+                assert_true(b.list[seen[at / BLOCK] - 1].ready >= ready[i]);
+        }
+        assert_int_equal(b.list[seen[elements / BLOCK - 1] - 1].ready,
+                         b.list[b.count - 1].ready); /* figures come last */
+        free(seen);
+        buckets_free(&b);
+        parameters_free(p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(everything_once_and_in_time)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
