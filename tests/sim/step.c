@@ -1,9 +1,10 @@
 /* A training step on the emulated GPU, looked at from outside:
  *
- *   every launch and every product belongs to an op; the latent takes one launch each way; the bytes of device memory
- * that the ops touch are within a tenth of the graph's account (graph/account.h), in f32 and in bf16; from its third
- * turn on a slot is one replay and so is the update; replays leave the bits of eager steps; nothing is allocated, and
- * the host waits once a step, for the step before. */
+ *   every launch and every product belongs to an op; the latent takes one launch each way;
+ *   the bytes of device memory that the ops touch are within a tenth of the graph's account (graph/account.h), in f32
+ *   and in bf16;
+ *   from its third turn on a slot is one replay and so is the update; replays leave the bits of eager steps; nothing is
+ *   allocated, and the host waits once a step, for the step before. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
