@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "elbo/corpus.h"
 #include "graph/account.h"
+#include "model/stack.h"
 #include "train/step_options.h"
 
 #include <stdlib.h>
@@ -146,8 +147,15 @@ static json_t *last_row(const char *folder, const char *key)
 
 static json_t *stack_json(const struct stack_config *c)
 {
-    return json_pack("{s:I, s:I, s:I, s:I}", "width", (json_int_t)c->width, "layers", (json_int_t)c->layers, "heads",
-                     (json_int_t)c->heads, "ff_width", (json_int_t)(c->ff_width ? c->ff_width : 4 * c->width));
+    struct stack_figure figures[STACK_MOST_FIGURES];
+    size_t count = stack_kind_of(c)->describe(figures, c);
+    json_t *all = json_pack("{s:s, s:I}", "kind", stack_kind_of(c)->name, "width", (json_int_t)c->width);
+    int failed = 0;
+    for (size_t i = 0; i < count; i++)
+        failed |= json_object_set_new(all, figures[i].name, json_integer((json_int_t)figures[i].value));
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
 }
 
 /* What is known of the run, as one object; the text is made of it too. */

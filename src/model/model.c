@@ -102,7 +102,6 @@ void recording_free(struct recording *r, struct backend *backend)
     if (r->g && r->state && !r->state_given)
         for (size_t i = 0; i < graph_states(r->g); i++) backend->memory.release(backend, r->state[i]);
     free(r->state);
-    free(r->caches);
     if (r->planned) executor_free(&r->executor);
     graph_free(r->g);
     *r = (struct recording){0};

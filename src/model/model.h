@@ -64,7 +64,6 @@ struct recording {
     value stats;                             /* encode         */
     value nll, token_nll;                    /* score: (S) and (N), nats */
     value logits;                            /* step           */
-    value *caches;                           /* step, (layers) */
     void **state;
     bool state_given; /* recording_place_state */
 };
@@ -75,9 +74,10 @@ elbo_status record_encode(struct recording *out, const struct model_config *conf
                           const struct graph_capacities *capacities, elbo_error *error);
 elbo_status record_score(struct recording *out, const struct model_config *config, struct parameters *parameters,
                          const struct graph_capacities *capacities, elbo_error *error);
-/* `room`: positions of the cache; rows are counted by DIM_DRAWS. history: with the input of op_attention_cached. */
+/* `room`: positions of the cache; rows are counted by DIM_DRAWS. beam: with the inputs by
+ * which a row is continued by others, "history" among them (model/stack.h). */
 elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters,
-                        size_t rows, size_t room, bool history, elbo_error *error);
+                        size_t rows, size_t room, bool beam, elbo_error *error);
 void recording_free(struct recording *r, struct backend *backend);
 
 /* Plans the recording for a backend: what it wants of memory is known then (executor.plan), and nothing is allocated.

@@ -17,7 +17,6 @@ static elbo_status finish(struct recording *out, elbo_error *error)
     elbo_status status = graph_check(out->g, error);
     if (status) {
         graph_free(out->g);
-        free(out->caches);
         *out = (struct recording){0};
     }
     return status;
@@ -56,32 +55,18 @@ elbo_status record_score(struct recording *out, const struct model_config *confi
 }
 
 elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters,
-                        size_t rows, size_t room, bool history, elbo_error *error)
+                        size_t rows, size_t room, bool beam, elbo_error *error)
 {
     struct recorder r;
     struct graph_capacities capacities = {{[DIM_DRAWS] = rows}};
     ELBO_TRY(begin(&r, out, "step", config, parameters, &capacities, error));
-    const struct stack_config *d = &config->decoder;
     struct dim n[] = {{DIM_DRAWS, 0}};
-    struct sequence s = {.cached = true};
-    s.ids = graph_input(r.g, "ids", DTYPE_I32, 1, n);
-    s.position = graph_input(r.g, "position", DTYPE_I32, 1, n);
-    if (history) s.history = graph_input(r.g, "history", DTYPE_I32, 2, (struct dim[]){n[0], {DIM_FIXED, room}});
+    struct sequence s = {.ids = graph_input(r.g, "ids", DTYPE_I32, 1, n),
+                         .position = graph_input(r.g, "position", DTYPE_I32, 1, n)};
     value z = NO_VALUE;
     if (config->latent.kind != LATENT_NONE)
         z = graph_input(r.g, "z", DTYPE_F32, 2, (struct dim[]){n[0], {DIM_FIXED, config->latent.width}});
-    size_t kv = (d->kv_heads ? d->kv_heads : d->heads) * (d->width / d->heads);
-    out->caches = calloc(d->layers + 1, sizeof *out->caches);
-    if (!out->caches) {
-        graph_free(out->g);
-        out->g = NULL;
-        return elbo_fail(error, ELBO_MEMORY, "no memory for the key/value caches");
-    }
-    for (size_t l = 0; l < d->layers; l++)
-        out->caches[l] = graph_state(r.g, "cache", r.precision, 4,
-                                     (struct dim[]){n[0], {DIM_FIXED, room}, {DIM_FIXED, 2}, {DIM_FIXED, kv}});
-    s.cache = out->caches;
-    value y = decoder_record(&r, &s, z);
+    value y = decoder_record_step(&r, &s, z, room, beam);
     graph_scope(r.g, "decoder.output");
     out->logits = op_cast(r.g, op_linear(r.g, y, decoder_output_weights(&r), NO_VALUE), DTYPE_F32);
     graph_keep(r.g, out->logits);

@@ -1,4 +1,5 @@
 #include "train/effects.h"
+#include "model/stack.h"
 #include "step/objective.h"
 
 #include <stdio.h>
@@ -122,6 +123,14 @@ const char *effects_idle(const struct elbo_config *config, const char *key)
 {
     if (!strncmp(key, OBJECTIVE, sizeof OBJECTIVE - 1)) {
         const char *because = objective_idle(&config->objective, &config->model, key + sizeof OBJECTIVE - 1);
+        if (because) return because;
+    }
+    const struct stack_config *stacks[] = {&config->model.encoder, &config->model.decoder};
+    static const char *const sections[] = {"encoder", "decoder"};
+    for (size_t i = no_latent(config); i < 2; i++) {
+        size_t size = strlen(sections[i]);
+        bool own = !strncmp(key, sections[i], size) && key[size] == '.';
+        const char *because = own ? stack_idle(sections[i], stacks[i], key + size + 1) : NULL;
         if (because) return because;
     }
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
