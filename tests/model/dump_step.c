@@ -220,12 +220,12 @@ int main(int count, char **arguments)
         double *real;
     } keys[] = {
 #define STACK(s)                                                                                                       \
-    {#s ".width", &c.s.width, NULL, NULL}, {#s ".layers", &c.s.layers, NULL, NULL},                                    \
-        {#s ".heads", &c.s.heads, NULL, NULL}, {#s ".kv_heads", &c.s.kv_heads, NULL, NULL},                            \
-        {#s ".ff_width", &c.s.ff_width, NULL, NULL}, {#s ".norm", NULL, &c.s.norm, NULL},                              \
-        {#s ".norm_position", NULL, &c.s.norm_position, NULL}, {#s ".positions", NULL, &c.s.positions, NULL},          \
-        {#s ".activation", NULL, &c.s.activation, NULL}, {#s ".pooling", NULL, &c.s.pooling, NULL},                    \
-        {#s ".dropout", NULL, NULL, &c.s.dropout}
+    {#s ".kind", NULL, &c.s.kind, NULL}, {#s ".width", &c.s.width, NULL, NULL},                                        \
+        {#s ".layers", &c.s.layers, NULL, NULL}, {#s ".heads", &c.s.heads, NULL, NULL},                                \
+        {#s ".kv_heads", &c.s.kv_heads, NULL, NULL}, {#s ".ff_width", &c.s.ff_width, NULL, NULL},                      \
+        {#s ".norm", NULL, &c.s.norm, NULL}, {#s ".norm_position", NULL, &c.s.norm_position, NULL},                    \
+        {#s ".positions", NULL, &c.s.positions, NULL}, {#s ".activation", NULL, &c.s.activation, NULL},                \
+        {#s ".pooling", NULL, &c.s.pooling, NULL}, {#s ".dropout", NULL, NULL, &c.s.dropout}
         STACK(encoder),
         STACK(decoder),
         {"latent.kind", NULL, &c.latent.kind, NULL},

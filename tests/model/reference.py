@@ -23,6 +23,7 @@ PRE, POST = 0, 1
 LEARNED, ROTARY = 0, 1
 GELU, SWIGLU = 0, 1
 MEAN, FIRST, LAST, ATTENTION = range(4)
+STACK_KINDS = {"transformer": 0} # as encoder.kind says it -> the number that dump_step takes
 BOTH, MEMORY, EMBEDDING = range(3)
 PER_DIMENSION, TOTAL, PER_GROUP = range(3)
 KEEP, CHEAP, BLOCK = range(3)
@@ -97,13 +98,17 @@ class Model:
             out.append(torch.softmax(scores, -1) @ v[:, group])
         return self.linear(stack, torch.cat(out, -1), f"{stack}.{layer}.attention.output")
 
+    @staticmethod
+    def gelu(h):
+        return 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h ** 3)))
+
     def feed_forward(self, stack, layer, x):
         h = self.linear(stack, x, f"{stack}.{layer}.feed_forward.input")
         if self.opt(stack, "activation") == SWIGLU:
             gate, up = h.chunk(2, -1)
             h = gate * torch.sigmoid(gate) * up
         else:
-            h = 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h ** 3)))
+            h = self.gelu(h)
         return self.linear(stack, h, f"{stack}.{layer}.feed_forward.output")
 
     def drop(self, stack, where, x):
@@ -111,8 +116,16 @@ class Model:
         return x
 
     def stack(self, stack, ids, added, z, causal):
+        """(T, D) rows of one sentence."""
+        kind = next(name for name, number in STACK_KINDS.items() if number == self.opt(stack, "kind"))
+        return getattr(self, kind)(stack, ids, added, z, causal)
+
+    def embedded(self, stack, ids):
         shared = stack == "encoder" and self.c.get("share_embedding", 0)
-        x = self.get(("decoder" if shared else stack) + ".embedding.token.weight")[ids]
+        return self.get(("decoder" if shared else stack) + ".embedding.token.weight")[ids]
+
+    def transformer(self, stack, ids, added, z, causal):
+        x = self.embedded(stack, ids)
         if self.opt(stack, "positions") == LEARNED:
             x = x + self.get(stack + ".embedding.position.weight")[:len(ids)]
         if added is not None:

@@ -41,6 +41,7 @@ MODELS = {
     "none": {"latent.kind": "none", "latent.width": 32},
 }
 KINDS = { # option -> reference.py's numbers
+    "kind": reference.STACK_KINDS,
     "norm": {"layernorm": reference.LAYERNORM, "rmsnorm": reference.RMSNORM},
     "norm_position": {"pre": reference.PRE, "post": reference.POST},
     "positions": {"learned": reference.LEARNED, "rotary": reference.ROTARY},
@@ -63,6 +64,7 @@ def table():
 
 
 FROZEN = table()
+MODELS.update({name: dict(option.split("=") for option in given.split()) for name, given in FROZEN["models"]})
 
 
 class Kind:
@@ -100,6 +102,9 @@ class Kind:
             "untied": self.get("decoder.tie_output", "true") == "false",
             "adamw": self.get("optimizer.kind", "adamw") == "adamw",
         }
+        for fact in when.split(","):
+            if fact.strip().endswith("-kind"):
+                facts[fact.strip()] = self.get(f"{stack}.kind", "transformer") == fact.strip().removesuffix("-kind")
         return all(facts[fact.strip()] for fact in when.split(",") if fact.strip())
 
     def expanded(self, section, when):
@@ -352,7 +357,7 @@ def main():
                 check_encoding(name, kind, run, texts)
                 check_drawing(name, kind, run, weights)
         check_moments(scratch, data)
-    print(f"{sum(map(len, FROZEN.values()))} rows of frozen names hold in {len(MODELS)} kinds of models")
+    print(f"{sum(len(rows) for section, rows in FROZEN.items() if section != "models")} rows of frozen names hold in {len(MODELS)} kinds of models")
 
 
 if __name__ == "__main__":
