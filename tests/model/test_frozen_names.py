@@ -357,7 +357,8 @@ def main():
                 check_encoding(name, kind, run, texts)
                 check_drawing(name, kind, run, weights)
         check_moments(scratch, data)
-    print(f"{sum(len(rows) for section, rows in FROZEN.items() if section != "models")} rows of frozen names hold in {len(MODELS)} kinds of models")
+    rows = sum(len(rows) for section, rows in FROZEN.items() if section != "models")
+    print(f"{rows} rows of frozen names hold in {len(MODELS)} kinds of models")
 
 
 if __name__ == "__main__":

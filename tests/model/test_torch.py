@@ -27,7 +27,9 @@ def flat(values):
     return values.detach().numpy()
 
 
-class WholeModel(unittest.TestCase):
+class Comparison(unittest.TestCase):
+    """Dumps a step of the program, and holds it against the reference."""
+
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
@@ -88,6 +90,8 @@ class WholeModel(unittest.TestCase):
             self.close(f"gradient of {name}", g, wanted[name], model_tolerance, floor)
         return t, wanted, whole
 
+
+class WholeModel(Comparison):
     # ---- what may be chosen ----
 
     def test_defaults(self):
