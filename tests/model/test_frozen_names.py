@@ -71,7 +71,9 @@ class Kind:
     """One of MODELS: its options, and the names and shapes that the table gives it."""
 
     def __init__(self, name, vocabulary):
-        self.given = {**BASE, **MODELS[name]}
+        self.sized = {**BASE, **MODELS[name]}
+        self.sized = {key: BASE[key] if value == "-" else value for key, value in self.sized.items()}
+        self.given = {key: self.sized[key] for key in self.sized if MODELS[name].get(key) != "-"}
         self.latent = self.given.get("latent.kind") != "none"
         if not self.latent:
             self.given.pop("latent.memory")
@@ -83,10 +85,10 @@ class Kind:
         return self.given.get(key, default)
 
     def sizes(self, stack):
-        width, heads = self.given[f"{stack}.width"], self.given[f"{stack}.heads"]
+        width, heads = self.sized[f"{stack}.width"], self.sized[f"{stack}.heads"]
         return {"V": self.vocabulary, "P": self.given["data.max_length"] + 2, "D": width,
-                "F": self.given[f"{stack}.ff_width"], "H": heads, "K": self.get(f"{stack}.kv_heads", heads),
-                "W": width // heads, "L": self.given[f"{stack}.layers"], "E": self.given["encoder.width"],
+                "F": self.sized[f"{stack}.ff_width"], "H": heads, "K": self.get(f"{stack}.kv_heads", heads),
+                "W": width // heads, "L": self.sized[f"{stack}.layers"], "E": self.given["encoder.width"],
                 "Z": self.given["latent.width"], "M": self.get("latent.memory", 1),
                 "G": 2 if self.get(f"{stack}.activation", "gelu") == "swiglu" else 1}
 
@@ -114,7 +116,7 @@ class Kind:
             for stack in stacks:
                 if stack == "encoder" and not self.latent or not self.holds(row[when], stack):
                     continue
-                for layer in range(self.given[f"{stack}.layers"] if "<l>" in row[0] else 1):
+                for layer in range(self.sized[f"{stack}.layers"] if "<l>" in row[0] else 1):
                     yield row[0].replace("<s>", stack).replace("<l>", str(layer)), stack, row
 
     def tensors(self):
