@@ -12,7 +12,7 @@ enum norm_position { NORM_PRE, NORM_POST };
 enum position_kind { POSITION_LEARNED, POSITION_ROTARY };
 enum activation_kind { ACTIVATION_GELU, ACTIVATION_SWIGLU };
 enum pooling_kind { POOLING_MEAN, POOLING_FIRST, POOLING_LAST, POOLING_ATTENTION };
-enum stack_choice { STACK_TRANSFORMER }; /* encoder.kind, decoder.kind: further families join here */
+enum stack_choice { STACK_TRANSFORMER, STACK_BOW }; /* encoder.kind, decoder.kind: further families join here */
 enum latent_kind { LATENT_NORMAL, LATENT_NONE };
 enum injection_kind { INJECTION_BOTH, INJECTION_MEMORY, INJECTION_EMBEDDING };
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
@@ -36,7 +36,8 @@ struct stack_config {
 /* The sections `encoder` and `decoder`. */
 #define AT(field) offsetof(struct stack_config, field)
 static const struct option stack_rows[] = {
-    ROW_CHOICE("kind", kind, "transformer", KEPT_MODEL, "family of the stack", "transformer"),
+    ROW_CHOICE("kind", kind, "transformer", KEPT_MODEL, "family of the stack; bow: a bag of words, an encoder only",
+               "transformer", "bow"),
     ROW_SIZE("width", width, "128", 1, 65536, "D", KEPT_MODEL, "width of the residual stream"),
     ROW_SIZE("layers", layers, "2", 1, 1024, "L", KEPT_MODEL, "blocks"),
     ROW_SIZE("heads", heads, "4", 1, 1024, "H", KEPT_MODEL, "attention heads; must divide the width"),

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const struct stack_kind transformer_kind;
+extern const struct stack_kind transformer_kind, bow_kind;
 
 /* By enum stack_choice. */
-static const struct stack_kind *const kinds[] = {[STACK_TRANSFORMER] = &transformer_kind};
+static const struct stack_kind *const kinds[] = {[STACK_TRANSFORMER] = &transformer_kind, [STACK_BOW] = &bow_kind};
 
 const struct stack_kind *stack_kind_of(const struct stack_config *c)
 {

@@ -23,7 +23,7 @@ PRE, POST = 0, 1
 LEARNED, ROTARY = 0, 1
 GELU, SWIGLU = 0, 1
 MEAN, FIRST, LAST, ATTENTION = range(4)
-STACK_KINDS = {"transformer": 0} # as encoder.kind says it -> the number that dump_step takes
+STACK_KINDS = {"transformer": 0, "bow": 1} # as encoder.kind says it -> the number that dump_step takes
 BOTH, MEMORY, EMBEDDING = range(3)
 PER_DIMENSION, TOTAL, PER_GROUP = range(3)
 KEEP, CHEAP, BLOCK = range(3)
@@ -61,6 +61,9 @@ class Model:
     def norm(self, stack, x, name):
         if self.opt(stack, "norm") == RMSNORM:
             return x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5) * self.get(name + ".weight")
+        return self.layer_norm(x, name)
+
+    def layer_norm(self, x, name):
         mean = x.mean(-1, keepdim=True)
         variance = ((x - mean) ** 2).mean(-1, keepdim=True)
         return (x - mean) / torch.sqrt(variance + 1e-5) * self.get(name + ".weight") + self.get(name + ".bias")
@@ -141,6 +144,11 @@ class Model:
                 x = x + self.drop(stack, f"{stack}.{layer}.{kind}", y)
                 x = x if pre else self.norm(stack, x, name)
         return self.norm(stack, x, stack + ".norm") if self.opt(stack, "norm_position") == PRE else x
+
+    def bow(self, stack, ids, _added, _z, _causal):
+        x = self.drop(stack, f"{stack}.embedding", self.embedded(stack, ids))
+        hidden = self.get(f"{stack}.hidden.weight"), self.get(f"{stack}.hidden.bias")
+        return self.layer_norm(self.gelu(x @ hidden[0].T + hidden[1]), f"{stack}.norm")
 
     def posterior(self, ids):
         """mu | logvar of one sentence."""
