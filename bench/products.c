@@ -3,10 +3,16 @@
  *
  *   products < LINES
  *
- * A line: NAME CALLS M N K A B LDA LDB LDC TYPE OUT ADD    C (M, N) (+)= A (M, K) B (K, N), row by row; CALLS of a
- * step; A, B: n as it is, t stored as its transpose; LDA, LDB, LDC: elements from one stored row to the next, 0: no
- * gap; TYPE of A and B, OUT of C: bf16 or f32; ADD 0 or 1. Prints a JSON object a line: medians, in seconds, of the
- * library's first choice and of the fastest. Buffers are numbers near 0, three sets in turn. */
+ * A line: NAME CALLS M N K A B LDA LDB LDC TYPE OUT ADD    C (M, N) (+)= A (M, K) B (K, N), row by row
+ *
+ *   CALLS            of a step
+ *   A, B             n as it is, t stored as its transpose
+ *   LDA, LDB, LDC    elements from one stored row to the next, 0: no gap
+ *   TYPE, OUT        of A and B, and of C: bf16 or f32
+ *   ADD              0 or 1
+ *
+ * Prints a JSON object a line: medians, in seconds, of the library's first choice and of the fastest. Buffers are
+ * numbers near 0, three sets in turn. */
 #include "cuda/libraries.h"
 
 #include <cuda_runtime.h>

@@ -2,8 +2,8 @@
  * a bf16 working copy of the weights is written in the same pass. The guard decides on the device whether and how the
  * update is applied.
  *
- *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r (m c1 / (sqrt(v c2) + eps) + decay w),  g scaled by the
- * clip
+ *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r (m c1 / (sqrt(v c2) + eps) + decay w)
+ *   g is scaled by the clip
  *
  * The weights move by the moments in f32; bf16 ones are rounded up or down as they are stored, by noise whose address
  * is the element's index in the arena (kernels.h): in the mean nothing is lost of steps that nearest rounding would

@@ -8,8 +8,8 @@
  *   ldmatrix_x4    four 8 x 8 matrices of bf16; lane l points to row l % 8 (16 bytes, aligned) of matrix l / 8 and gets
  *                  row g, columns 2 t, 2 t + 1 of each; _trans: rows 2 t, 2 t + 1, column g
  *   cp_async_16    16 bytes from global to shared memory, zeros where not `there`; the copies before a commit are a
- * group, and are seen by the thread once it has waited for all but the `pending` youngest groups exp2_fast      2^x
- * within two units in the last place; 0 below 2^-126 */
+ *                  group, and are seen by the thread once it has waited for all but the `pending` youngest groups
+ *   exp2_fast      2^x within two units in the last place; 0 below 2^-126 */
 #ifndef KERNELS_PTX_CUH
 #define KERNELS_PTX_CUH
 

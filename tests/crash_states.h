@@ -7,8 +7,7 @@
  * That is less than any file system in use promises, so what survives this survives them.
  *
  *     struct crash_log log;
- *     crash_begin(&log, "/dev/shm/x/live");         -- reads the tree as it stands, then records through
- * watched_calls.h
+ *     crash_begin(&log, "/dev/shm/x/live"); -- reads the tree as it stands, then records through watched_calls.h
  *     ... code under test; crash_mark(&log) where it has promised more ...
  *     crash_end(&log);
  *     crash_search(&log, site, &search)    -- states at every point, as if the calls of `site` were not in the code */

@@ -2,7 +2,9 @@
  * gradient of the weights (A^T B). Alternating, medians with quartiles, each on all threads; oneDNN by a matmul
  * primitive made beforehand. Before a call is timed the same side runs it for some milliseconds, so that its threads
  * are awake, for which this machine takes up to one, and its data is where it leaves it, and before that comes a pause,
- * in which the other side's threads stop spinning. gemm THREADS avx512|amx */
+ * in which the other side's threads stop spinning.
+ *
+ *   gemm THREADS avx512|amx */
 #define CPU_VARIANT avx512
 #include "cpu/gemm.h"
 #include "device/backends.h"

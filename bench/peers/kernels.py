@@ -44,10 +44,12 @@ class Bench:
 
     def products(self):
         n, d, v = self.given.tokens, self.given.width, self.given.vocabulary
-        for name, rows, inner, columns in (("qkv", n, d, 3 * d), ("attention output", n, d, d), ("feed forward input", n, d, 4 * d),
-                                           ("feed forward output", n, 4 * d, d), ("output layer", n, d, v)):
+        for name, rows, inner, columns in (("qkv", n, d, 3 * d), ("attention output", n, d, d),
+                                           ("feed forward input", n, d, 4 * d), ("feed forward output", n, 4 * d, d),
+                                           ("output layer", n, d, v)):
             for dtype in (torch.bfloat16, torch.float32):
-                x, w, dy = self.new(rows, inner, dtype=dtype), self.new(columns, inner, dtype=dtype), self.new(rows, columns, dtype=dtype)
+                x, w = self.new(rows, inner, dtype=dtype), self.new(columns, inner, dtype=dtype)
+                dy = self.new(rows, columns, dtype=dtype)
                 label = f"{name}, {rows} x {inner} x {columns}, {str(dtype)[6:]}"
                 work = {"flops": 2 * rows * inner * columns}
                 self.time("product", f"{label}, forward", lambda x=x, w=w: x @ w.t(), **work)
@@ -57,19 +59,22 @@ class Bench:
     def norm_backward(self):
         n, d = self.given.tokens, self.given.width
         for dtype in (torch.bfloat16, torch.float32):
-            x, dy, gamma, beta = self.new(n, d, dtype=dtype), self.new(n, d, dtype=dtype), self.new(d, dtype=dtype), self.new(d, dtype=dtype)
+            x, dy = self.new(n, d, dtype=dtype), self.new(n, d, dtype=dtype)
+            gamma, beta = self.new(d, dtype=dtype), self.new(d, dtype=dtype)
             _, mean, scale = torch.native_layer_norm(x, [d], gamma, beta, 1e-5)
             moved = 3 * n * d * x.element_size()
             self.time("norm backward", f"{n} x {d}, {str(dtype)[6:]}",
                       lambda x=x, dy=dy, mean=mean, scale=scale, gamma=gamma, beta=beta:
-                      torch.ops.aten.native_layer_norm_backward(dy, x, [d], mean, scale, gamma, beta, [True, True, True]), bytes=moved)
+                      torch.ops.aten.native_layer_norm_backward(dy, x, [d], mean, scale, gamma, beta,
+                                                                [True, True, True]), bytes=moved)
 
     def adamw(self):
         weights = torch.nn.Parameter(self.new(self.given.parameters, dtype=torch.float32))
         weights.grad = torch.randn_like(weights)
         fused = {"fused": True} if self.given.device.startswith("cuda") else {}
         optimizer = torch.optim.AdamW([weights], lr=1e-4, **fused)
-        self.time("adamw", f"{self.given.parameters} elements{', fused' if fused else ''}", optimizer.step, bytes=28 * self.given.parameters)
+        self.time("adamw", f"{self.given.parameters} elements{', fused' if fused else ''}", optimizer.step,
+                  bytes=28 * self.given.parameters)
 
     def linear_loss(self):
         n, d, v = self.given.tokens, self.given.width, self.given.vocabulary
@@ -106,8 +111,10 @@ class Bench:
 
             for backend in BACKENDS:
                 for causal in (False, True):
-                    label = f"T {length}, {n // length} sentences, {heads} heads of {d // heads}, {'causal, ' if causal else ''}{backend}"
-                    flops = 14 * n * length * d / (2 if causal else 1) # four products forward and backward, recomputed scores
+                    label = f"T {length}, {n // length} sentences, {heads} heads of {d // heads}, " \
+                            f"{'causal, ' if causal else ''}{backend}"
+                    # four products forward and backward, recomputed scores
+                    flops = 14 * n * length * d / (2 if causal else 1)
                     if not timing.has(f"nn.attention.SDPBackend.{backend}"):
                         self.missing.append(f"attention, {backend}: torch.nn.attention.SDPBackend.{backend}")
                         continue
@@ -117,8 +124,8 @@ class Bench:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("tokens", 8448), ("width", 768), ("heads", 12), ("vocabulary", 50257), ("parameters", 180000000),
-                          ("copy_bytes", 1 << 30), ("repeats", 30), ("warm_up", 5)):
+    for name, default in (("tokens", 8448), ("width", 768), ("heads", 12), ("vocabulary", 50257),
+                          ("parameters", 180000000), ("copy_bytes", 1 << 30), ("repeats", 30), ("warm_up", 5)):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", default="copy,products,norm_backward,adamw,linear_loss,attention")
@@ -127,7 +134,8 @@ def main():
     given = parser.parse_args()
     given.lengths = (32, 64, 128, 256)
     if given.tiny:
-        given.tokens, given.width, given.heads, given.vocabulary, given.parameters, given.copy_bytes = 24, 16, 2, 50, 1000, 4096
+        given.tokens, given.width, given.heads, given.vocabulary, given.parameters, given.copy_bytes = \
+            24, 16, 2, 50, 1000, 4096
         given.repeats, given.warm_up, given.lengths = 3, 1, (4, 8)
     torch.manual_seed(1)
     bench = Bench(given)

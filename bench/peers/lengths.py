@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Training steps of step.py's VAE on sentences of several lengths, padded to the longest of the batch: the peer of `elbo bench step` on a
-corpus of such lengths.
+"""Training steps of step.py's VAE on sentences of several lengths, padded to the longest of the batch: the peer of
+`elbo bench step` on a corpus of such lengths.
 
-    bench/peers/lengths.py LENGTHS [--device=cuda] [--sentences=600] [--longest=100] [--precision=bf16|f32] [--modes=eager,compile]
-                           [--batches=4] [--rounds=5] [--out=FILE]
+    bench/peers/lengths.py LENGTHS [--device=cuda] [--sentences=600] [--longest=100] [--precision=bf16|f32]
+                           [--modes=eager,compile] [--batches=4] [--rounds=5] [--out=FILE]
 
-LENGTHS: a JSON array, entry n: how many sentences have n words; longer ones than --longest are cut. Sentences come in random order;
-useful tokens are words and end marks. The sizes are step.py's."""
+LENGTHS: a JSON array, entry n: how many sentences have n words; longer ones than --longest are cut. Sentences come in
+random order; useful tokens are words and end marks. The sizes are step.py's."""
 import argparse
 import contextlib
 import json
@@ -30,14 +30,16 @@ def batches_of(given):
     for i in range(0, len(sentences), given.sentences):
         batch = sentences[i:i + given.sentences]
         words, labels, there, lengths_, mask = training_torch.tensors(batch)
-        yield sum(len(s) + 1 for s in batch), [None if x is None else x.to(given.device) for x in (words, labels, there, lengths_, mask)]
+        yield sum(len(s) + 1 for s in batch), [None if x is None else x.to(given.device)
+                                               for x in (words, labels, there, lengths_, mask)]
 
 
 def measure(given, mode, batches, dynamic=True):
     """dynamic: of torch.compile; null lets it see which sizes change."""
     torch.manual_seed(1)
-    model = training_torch.Vae(types.SimpleNamespace(width=given.width, layers=given.layers, heads=given.heads, vocabulary=given.vocabulary,
-                                                     latent=given.latent, words=given.longest, positions=given.longest + 2,
+    model = training_torch.Vae(types.SimpleNamespace(width=given.width, layers=given.layers, heads=given.heads,
+                                                     vocabulary=given.vocabulary, latent=given.latent,
+                                                     words=given.longest, positions=given.longest + 2,
                                                      device=given.device, dense_mask=True)).to(given.device)
     fused = {"fused": True} if given.device.startswith("cuda") else {}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, **fused)
@@ -45,7 +47,8 @@ def measure(given, mode, batches, dynamic=True):
     clock = timing.Clock(given.device, flush=False)
 
     def one(batch):
-        with torch.autocast(given.device.split(":")[0], torch.bfloat16) if given.precision == "bf16" else contextlib.nullcontext():
+        with torch.autocast(given.device.split(":")[0], torch.bfloat16) if given.precision == "bf16" \
+            else contextlib.nullcontext():
             loss = run(*batch, 0.5)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -60,8 +63,8 @@ def measure(given, mode, batches, dynamic=True):
     seconds = [clock.once(lambda b=batch: one(b)) for _ in range(given.rounds) for _, batch in batches]
     useful = given.rounds * sum(tokens for tokens, _ in batches)
     padded = sum(batch[1].numel() for _, batch in batches) / sum(tokens for tokens, _ in batches)
-    found = {"mode": mode, "precision": given.precision, "tokens_per_second": useful / sum(seconds), "tokens": useful // len(seconds),
-             "padded": padded, "warm_up_seconds": warm, **timing.figures(seconds)}
+    found = {"mode": mode, "precision": given.precision, "tokens_per_second": useful / sum(seconds),
+             "tokens": useful // len(seconds), "padded": padded, "warm_up_seconds": warm, **timing.figures(seconds)}
     if clock.cuda:
         found["peak_bytes"] = torch.cuda.max_memory_allocated()
     return found
@@ -70,15 +73,16 @@ def measure(given, mode, batches, dynamic=True):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lengths")
-    for name, default in (("sentences", 600), ("longest", 100), ("width", 768), ("layers", 12), ("heads", 12), ("vocabulary", 50257),
-                          ("latent", 32), ("batches", 4), ("rounds", 5)):
+    for name, default in (("sentences", 600), ("longest", 100), ("width", 768), ("layers", 12), ("heads", 12),
+                          ("vocabulary", 50257), ("latent", 32), ("batches", 4), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--modes", default="eager,compile")
     parser.add_argument("--precision", choices=("bf16", "f32"), default="bf16")
     parser.add_argument("--out")
     given = parser.parse_args()
-    results = {**timing.machine(given.device), "sizes": {k: v for k, v in vars(given).items() if isinstance(v, int)}, "rows": [], "missing": []}
+    results = {**timing.machine(given.device), "sizes": {k: v for k, v in vars(given).items() if isinstance(v, int)},
+               "rows": [], "missing": []}
     batches = list(batches_of(given))
     for mode in given.modes.split(","):
         if mode == "compile" and not timing.has("compile"):
@@ -88,10 +92,12 @@ def main():
             try:
                 results["rows"].append(measure(given, mode, batches, dynamic))
                 break
-            except Exception as error: # pylint: disable=broad-except; a mode that fails is a result, whatever torch raises
+            # a mode that fails is a result, whatever torch raises
+            except Exception as error: # pylint: disable=broad-except
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 said = (str(error).strip() or repr(error)).splitlines()[0]
-                results["missing"].append(f"{mode}, dynamic {dynamic}, {given.precision}: {said} ({where.filename}:{where.lineno})")
+                results["missing"].append(
+                    f"{mode}, dynamic {dynamic}, {given.precision}: {said} ({where.filename}:{where.lineno})")
                 if timing.has("compiler.reset"):
                     torch.compiler.reset()
     timing.show(results, given.out)

@@ -4,9 +4,9 @@
     bench/peers/step.py [--device=cuda] [--sentences=256] [--words=32] [--width=768] [--layers=12] [--vocabulary=50257]
                         [--modes=eager,compile] [--precision=bf16|f32] [--steps=20] [--out=FILE]
 
-Sentences of one length, so nothing is padded: S sentences of W words are S (W + 1) decoder tokens. bf16 is autocast with f32
-weights; attention is scaled_dot_product_attention; the update is the fused AdamW after clipping the global norm. What this
-PyTorch does not have is named under "missing" and left out. --tiny: sizes for a check on a CPU."""
+Sentences of one length, so nothing is padded: S sentences of W words are S (W + 1) decoder tokens. bf16 is autocast
+with f32 weights; attention is scaled_dot_product_attention; the update is the fused AdamW after clipping the global
+norm. What this PyTorch does not have is named under "missing" and left out. --tiny: sizes for a check on a CPU."""
 import argparse
 import contextlib
 import math
@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 
 def causal_bias(queries, keys, device, dense):
-    """Every query sees the keys in front of the sentence and its own past. Not dense: in a form that fast kernels know."""
+    """Every query sees the keys in front of the sentence and its own past. Not dense: in a form that fast kernels
+    know."""
     if not dense:
         from torch.nn.attention.bias import causal_lower_right # PyTorch 2.3 and later
         return causal_lower_right(queries, keys)
@@ -49,7 +50,8 @@ class Block(nn.Module):
 
     def forward(self, x, z, mask):
         sentences, length, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(sentences, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(self.norm1(x)).view(sentences, length, 3, self.heads,
+                                               width // self.heads).permute(2, 0, 3, 1, 4)
         if self.memory is not None:
             first = self.memory(z).view(sentences, 1, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
             k, v = torch.cat((first[0].to(k.dtype), k), 2), torch.cat((first[1].to(v.dtype), v), 2)
@@ -97,7 +99,8 @@ def measure(given, mode):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, **fused)
     run = torch.compile(model) if mode == "compile" else model
     half = given.precision == "bf16"
-    batches = [torch.randint(3, given.vocabulary, (given.sentences, given.words + 2), device=given.device) for _ in range(4)]
+    batches = [torch.randint(3, given.vocabulary, (given.sentences, given.words + 2), device=given.device)
+               for _ in range(4)]
     losses = []
 
     def step(i):
@@ -120,7 +123,8 @@ def measure(given, mode):
     seconds = [clock.once(lambda i=i: step(i)) for i in range(given.steps)]
     found = timing.figures(seconds)
     tokens = given.sentences * (given.words + 1)
-    found.update(mode=mode, precision=given.precision, mask="dense" if given.dense_mask else "lower right", tokens=tokens, tokens_per_second=tokens / statistics.median(seconds),
+    found.update(mode=mode, precision=given.precision, mask="dense" if given.dense_mask else "lower right",
+                 tokens=tokens, tokens_per_second=tokens / statistics.median(seconds),
                  parameters=sum(p.numel() for p in model.parameters()), warm_up_seconds=warm,
                  losses=[float(losses[0]), float(losses[-1])])
     if clock.cuda:
@@ -130,8 +134,8 @@ def measure(given, mode):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("sentences", 256), ("words", 32), ("width", 768), ("layers", 12), ("heads", 12), ("vocabulary", 50257),
-                          ("latent", 32), ("steps", 20), ("warm_up", 5)):
+    for name, default in (("sentences", 256), ("words", 32), ("width", 768), ("layers", 12), ("heads", 12),
+                          ("vocabulary", 50257), ("latent", 32), ("steps", 20), ("warm_up", 5)):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--positions", type=int, default=0, help="0: as many as the words and their marks")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -154,9 +158,11 @@ def main():
             try:
                 results["rows"].append(measure(given, mode))
                 break
-            except Exception as error: # pylint: disable=broad-except; a mode that fails is a result, whatever torch raises
+            # a mode that fails is a result, whatever torch raises
+            except Exception as error: # pylint: disable=broad-except
                 mask = "dense" if given.dense_mask else "lower right"
-                results["missing"].append(f"{mode}, {given.precision}, {mask} mask: {(str(error).strip() or repr(error)).splitlines()[0]}")
+                results["missing"].append(
+                    f"{mode}, {given.precision}, {mask} mask: {(str(error).strip() or repr(error)).splitlines()[0]}")
     timing.show(results, given.out)
 
 

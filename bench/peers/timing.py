@@ -1,4 +1,5 @@
-"""What the PyTorch peers share: timing by events (by the clock on a CPU), medians with quartiles, what this PyTorch has."""
+"""What the PyTorch peers share: timing by events (by the clock on a CPU), medians with quartiles, what this PyTorch
+has."""
 import json
 import statistics
 import sys
@@ -18,7 +19,8 @@ def has(path):
 
 
 class Clock:
-    """Times calls on `device`. On a GPU a buffer larger than its cache is written before each call, outside the timing."""
+    """Times calls on `device`. On a GPU a buffer larger than its cache is written before each call, outside the
+    timing."""
 
     def __init__(self, device, flush=True):
         self.cuda = device.startswith("cuda")

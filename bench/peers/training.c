@@ -10,8 +10,7 @@
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
 #include "device/backends.h"
-#include "model/model.h"
-#include "step/optimizer.h"
+#include "step/step.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -113,18 +112,20 @@ int main(int count, char **arguments)
 {
     if (count != 10) return fprintf(stderr, "see the head of bench/peers/training.c\n"), 2;
     printf("%zu\n", anonymous_memory());
-    size_t number[5];
-    for (size_t i = 0; i < 5; i++) number[i] = strtoul(arguments[2 + i], NULL, 10);
+    size_t size[5];
+    for (size_t i = 0; i < 5; i++) size[i] = strtoul(arguments[2 + i], NULL, 10);
     struct batches all = read_batches(arguments[1]);
-    struct stack_config stack = {.width = number[0], .layers = number[1], .heads = number[2], .pooling = POOLING_MEAN};
+    struct stack_config stack = {.width = size[0], .layers = size[1], .heads = size[2], .pooling = POOLING_MEAN};
     struct model_config config = {.encoder = stack,
                                   .decoder = stack,
                                   .latent = {.width = 32, .memory = 1, .sample = true},
                                   .share_embedding = true,
                                   .tie_output = true,
-                                  .vocabulary = number[3],
+                                  .vocabulary = size[3],
                                   .positions = all.longest + 2};
     struct optimizer_config how = {.kind = OPTIMIZER_ADAMW,
+                                   .learning_rate = 1e-4,
+                                   .schedule = SCHEDULE_CONSTANT,
                                    .beta1 = 0.9,
                                    .beta2 = 0.999,
                                    .epsilon = 1e-8,
@@ -138,56 +139,45 @@ int main(int count, char **arguments)
                                    .decoder_tokens = all.most_tokens,
                                    .sentences = all.most_sentences};
     struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    const struct objective_config objective = {.beta_schedule = BETA_CONSTANT, .beta = 0.5, .lambda = 1};
+    struct step_options options_of_step = {.model = config,
+                                           .objective = objective,
+                                           .optimizer = how,
+                                           .slots = options,
+                                           .recompute = !strcmp(arguments[8], "cheap")   ? RECOMPUTE_CHEAP_OPS
+                                                        : !strcmp(arguments[8], "block") ? RECOMPUTE_BLOCKS
+                                                                                         : KEEP_ALL,
+                                           .seed = 1};
     struct backend *backend;
-    struct model model;
-    struct optimizer optimizer;
-    struct recording train;
+    struct step step;
     struct slot slot;
-    must(cpu_backend_create(&backend, number[4], NULL, &error));
-    must(model_create(&model, &config, backend, &error));
-    must(optimizer_create(&optimizer, &how, model.parameters, model_weights(&model), NULL, backend, &error));
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = options.encoder_tokens,
-                                           [DIM_DEC_TOKENS] = options.decoder_tokens,
-                                           [DIM_SENTENCES] = options.sentences,
-                                           [DIM_DRAWS] = options.sentences}};
-    struct train_recording recording = {.wanted = optimizer_wanted(&how),
-                                        .recompute = !strcmp(arguments[8], "cheap")   ? RECOMPUTE_CHEAP_OPS
-                                                     : !strcmp(arguments[8], "block") ? RECOMPUTE_BLOCKS
-                                                                                      : KEEP_ALL};
-    must(record_train(&train, &config, model.parameters, &capacities, &recording, &error));
-    must(model_bind(&model, (struct recording *[]){&train}, 1, optimizer.gradients, &error));
-    optimizer_watch(&optimizer, executor_pointer(&train.executor, train.sum_loss));
-    recording_bind_input(&train, "control", optimizer.control);
-    must(model_initialize(&model, 1, &error));
+    must(cpu_backend_create(&backend, size[4], NULL, &error));
+    must(step_create(&step, &options_of_step, backend, &error));
+    must(model_initialize(&step.model, 1, &error));
     must(slot_allocate(&slot, &options, &error));
-    write_weights(&model, arguments[7]);
-    printf("%zu\n", parameters_total(model.parameters));
+    write_weights(&step.model, arguments[7]);
+    printf("%zu\n", parameters_total(step.parameters));
     fflush(stdout);
 
     char line[32];
-    for (uint64_t step = 1; fgets(line, sizeof line, stdin); step++) {
+    float *read = malloc(step_read_floats(&step) * sizeof *read);
+    for (uint64_t number = 1; read && fgets(line, sizeof line, stdin); number++) {
         const struct batch *b = &all.batch[strtoul(line, NULL, 10) % all.count];
-        float weights[2][ELBO_WEIGHTS], parts[ELBO_PARTS];
+        struct step_schedule schedule;
+        struct step_figures figures;
         double began = now();
-        for (size_t k = 0; k < 2; k++) {
-            weights[k][ELBO_WEIGHT_NLL] = 1.0f / (float)b->sentences;
-            weights[k][ELBO_WEIGHT_KL] = 0.5f / (float)b->sentences;
-        }
-        recording_bind_input(&train, "weights", weights);
-        must(slot_fill(&slot, &options, &marks, b->text, b->lengths, b->sentences, step * b->sentences, &error));
-        struct execution run = {.first_slot = true, .seed = 1, .step = step};
-        recording_bind_slot(&train, &slot, &run);
-        must(executor_run(&train.executor, &run, &error));
-        struct update update = {.learning_rate = {1e-4, 1e-4}, .number = {step - 1, step - 1}, .seed = 1, .step = step};
-        must(optimizer_update(&optimizer, &update, &error));
-        recording_read(&train, train.sum_loss, parts, run.count);
-        printf("%.9f %.9g\n", now() - began, (double)parts[ELBO_LOSS]);
+        must(slot_fill(&slot, &options, &marks, b->text, b->lengths, b->sentences, number * b->sentences, &error));
+        struct slot_batch batch = {.step = number, .sentences = b->sentences, .count = 1, .slots = &slot};
+        must(step_run(&step, &schedule, &batch, false, &error));
+        must(step_update(&step, &schedule, number, false, &error));
+        step_read_later(&step, read);
+        step_figures(&step, &figures, &schedule, read, true);
+        printf("%.9f %.9g\n", now() - began, figures.loss);
         fflush(stdout);
     }
+    free(read);
     slot_free(&slot);
-    recording_free(&train, backend);
-    optimizer_free(&optimizer);
-    model_free(&model);
+    step_free(&step);
     backend->destroy(backend);
     return 0;
 }

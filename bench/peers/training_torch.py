@@ -1,9 +1,10 @@
-"""PyTorch's side of bench/peers/training: the VAE of step.py on sentences of several lengths, padded to the longest of the batch.
+"""PyTorch's side of bench/peers/training: the VAE of step.py on sentences of several lengths, padded to the longest of
+the batch.
 
     training_torch.py BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS MODE
 
-Arguments, the lines read and those written are those of training.c; MODE is eager, compile or medium: eagerly, where products round their
-operands to bf16. The second line also has the version.
+Arguments, the lines read and those written are those of training.c; MODE is eager, compile or medium: eagerly, where
+products round their operands to bf16. The second line also has the version.
 Batches become tensors, with their masks, before the first step."""
 import json
 import re
@@ -20,9 +21,11 @@ from torch.nn import functional as F
 START, END, PAD, NO_LABEL = 0, 1, 2, -100
 NAMES = {"attention.norm": "norm1", "attention.qkv": "qkv", "attention.output": "output", "attention.memory": "memory",
          "feed_forward.norm": "norm2", "feed_forward.input": "up", "feed_forward.output": "down"}
-TABLES = {"decoder.embedding.token.weight": "token.weight", "encoder.embedding.position.weight": "encoder_position.weight",
-          "decoder.embedding.position.weight": "decoder_position.weight", "decoder.latent.embedding.weight": "embed_z.weight",
-          "latent.head.weight": "head.weight", "latent.head.bias": "head.bias"}
+TABLES = {"decoder.embedding.token.weight": "token.weight",
+          "encoder.embedding.position.weight": "encoder_position.weight",
+          "decoder.embedding.position.weight": "decoder_position.weight",
+          "decoder.latent.embedding.weight": "embed_z.weight", "latent.head.weight": "head.weight",
+          "latent.head.bias": "head.bias"}
 
 
 def read_batches(path):
@@ -59,8 +62,9 @@ class Vae(step.Vae):
     """Sentences of several lengths."""
 
     def forward(self, words, labels, there, lengths, mask, beta): # pylint: disable=arguments-differ
-        """words (S, T + 2) with marks and padding; labels (S, T + 1); there (S, 1, 1, T + 2): what the encoder attends to, null when
-        nothing is padded, as lengths (S, 1) with marks; mask (T + 1, T + 2): the mean loss per sentence."""
+        """words (S, T + 2) with marks and padding; labels (S, T + 1); there (S, 1, 1, T + 2): what the encoder attends
+        to, null when nothing is padded, as lengths (S, 1) with marks; mask (T + 1, T + 2): the mean loss per
+        sentence."""
         sentences = words.shape[0]
         x = self.token(words) + self.encoder_position.weight[:words.shape[1]]
         for block in self.encoder:
@@ -99,8 +103,9 @@ def main():
     batches = [tensors(batch) for batch in sentences]
     longest = max(len(s) for batch in sentences for s in batch)
     del sentences
-    model = Vae(types.SimpleNamespace(width=int(width), layers=int(layers), heads=int(heads), vocabulary=int(vocabulary), latent=32,
-                                      words=longest, positions=longest + 2, device="cpu", dense_mask=True))
+    model = Vae(types.SimpleNamespace(width=int(width), layers=int(layers), heads=int(heads),
+                                      vocabulary=int(vocabulary), latent=32, words=longest, positions=longest + 2,
+                                      device="cpu", dense_mask=True))
     if mode == "medium":
         torch.set_float32_matmul_precision("medium")
     model.load_state_dict({**read_weights(weights)})

@@ -21,8 +21,9 @@ def write_text(path, sizes, lengths, tokens):
 def bench_corpus(check, folder, name, lengths, tokens=0):
     text = folder / f"{name}.txt"
     write_text(text, check.sizes, lengths, tokens or check.sizes["text"] * check.sizes["words"])
-    made = check.run(f"a corpus, {name}", [check.elbo, "prepare", text, f"--out={folder / name}", "--tokenizer.kind=word",
-                                           f"--tokenizer.size={check.sizes['vocabulary']}"], 60, quiet=True)
+    made = check.run(f"a corpus, {name}", [check.elbo, "prepare", text, f"--out={folder / name}",
+                                           "--tokenizer.kind=word", f"--tokenizer.size={check.sizes['vocabulary']}"],
+                     60, quiet=True)
     return folder / name if made is not None else None
 
 
@@ -41,12 +42,14 @@ def counts_of_lengths(check):
 
 def many_lengths(check, folder):
     counts, seed = counts_of_lengths(check), random.Random(2)
-    return bench_corpus(check, folder, "lengths", (seed.choices(range(len(counts)), counts)[0] for _ in itertools.count()))
+    return bench_corpus(check, folder, "lengths", (seed.choices(range(len(counts)), counts)[0]
+                                                   for _ in itertools.count()))
 
 
 def bench_options(check, corpus, sentences, precision):
     words, stacks = check.sizes["words"], ("encoder", "decoder")
     options = {f"{stack}.{key}": check.sizes[key] for stack in stacks for key in ("width", "layers", "heads")}
-    options.update({"latent.width": check.sizes["latent"], "objective.word_dropout": 0, "data.max_length": words, "data.train": corpus,
-                    "train.slots": 1, "train.slot_sentences": sentences, "train.slot_tokens": sentences * (words + 2), "device": "cuda"})
+    options.update({"latent.width": check.sizes["latent"], "objective.word_dropout": 0, "data.max_length": words,
+                    "data.train": corpus, "train.slots": 1, "train.slot_sentences": sentences,
+                    "train.slot_tokens": sentences * (words + 2), "device": "cuda"})
     return [f"--{k}={v}" for k, v in options.items()] + ([f"--precision={precision}"] if precision != "f32" else [])

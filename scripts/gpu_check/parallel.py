@@ -13,22 +13,25 @@ from gpu_check.steps import offers, program_environment
 
 
 def alone_train(check, corpus, folder, precision, level, always, turn, steps):
-    """Seconds of each step but the first ten, and the weights at the end, with a rank alone: summed through NCCL, or not at all."""
+    """Seconds of each step but the first ten, and the weights at the end, with a rank alone: summed through NCCL, or
+    not at all."""
     run, sentences = folder / f"alone-{precision}-{level}-{always}-{turn}", check.sizes["sentences"][0]
-    options = [*bench_options(check, corpus, sentences, precision), f"--run.dir={run}", f"--train.steps={steps}", "--log.every=1",
-               "--checkpoint.keep=1", f"--parallel.always={always}", f"--determinism={level}"]
-    if check.run(f"one rank, {precision}, {level}, {'through NCCL' if always else 'without'}, {turn}", [check.device_elbo, "train", *options], 60,
-                 quiet=True) is None:
+    options = [*bench_options(check, corpus, sentences, precision), f"--run.dir={run}", f"--train.steps={steps}",
+               "--log.every=1", "--checkpoint.keep=1", f"--parallel.always={always}", f"--determinism={level}"]
+    if check.run(f"one rank, {precision}, {level}, {'through NCCL' if always else 'without'}, {turn}",
+                 [check.device_elbo, "train", *options], 60, quiet=True) is None:
         return None
-    seconds = [json.loads(line)["wall"]["seconds"] for line in (run / "metrics.jsonl").read_text().splitlines() if "loss" in line]
-    weights = hashlib.sha256((next((run / "checkpoints").glob("step-*")) / "model.safetensors").read_bytes()).hexdigest()
+    seconds = [json.loads(line)["wall"]["seconds"] for line in (run / "metrics.jsonl").read_text().splitlines()
+               if "loss" in line]
+    weights = hashlib.sha256(
+        (next((run / "checkpoints").glob("step-*")) / "model.safetensors").read_bytes()).hexdigest()
     shutil.rmtree(run)
     return [b - a for a, b in zip(seconds[10:], seconds[11:])], weights
 
 
 def alone(check, corpus, folder, precision, level, turns, steps):
-    """What NCCL costs a rank that has no other, within the captured steps: the ratio of the medians, and the same bits where they are
-    asked for."""
+    """What NCCL costs a rank that has no other, within the captured steps: the ratio of the medians, and the same bits
+    where they are asked for."""
     found = {0: [], 1: []}
     for turn in range(turns):
         for always in found:
@@ -38,19 +41,23 @@ def alone(check, corpus, folder, precision, level, turns, steps):
     medians = {always: statistics.median(s for seconds, _ in runs for s in seconds) for always, runs in found.items()}
     same = len({weights for runs in found.values() for _, weights in runs}) == 1
     check.note(f"one rank through NCCL, {precision}, {level}", "ok" if same or level == "fast" else "failed",
-               f"{medians[1] / medians[0]:.4f} of the time without" + (f", {'the same' if same else 'other'} bits" if level != "fast" else ""), 0,
+               f"{medians[1] / medians[0]:.4f} of the time without"
+               + (f", {'the same' if same else 'other'} bits" if level != "fast" else ""), 0,
                steps={str(k): [seconds for seconds, _ in runs] for k, runs in found.items()})
 
 
 def parallel(check):
     check.needs(check.elbo, check.device_elbo)
-    out = check.run("elbo bench collectives", [check.device_elbo, "bench", "collectives", "--device=cuda", "--parallel.always=1", "--json"], 60,
+    out = check.run("elbo bench collectives", [check.device_elbo, "bench", "collectives", "--device=cuda",
+                                               "--parallel.always=1", "--json"], 60,
                     quiet=True)
     if out is not None:
         found = json.loads(out)
-        check.note("elbo bench collectives", "ok", "one rank, which sends nothing: what the calls themselves take", 0, **found)
+        check.note("elbo bench collectives", "ok", "one rank, which sends nothing: what the calls themselves take", 0,
+                   **found)
         check.tables.append(["| bytes | in order, us | any order, us |", "|---|---|---|",
-                             *(f"| {r['bytes']} | {r['ordered_seconds'] * 1e6:.1f} | {r['any_order_seconds'] * 1e6:.1f} |" for r in found["sizes"])])
+                             *(f"| {r['bytes']} | {r['ordered_seconds'] * 1e6:.1f} | "
+                               f"{r['any_order_seconds'] * 1e6:.1f} |" for r in found["sizes"])])
     with tempfile.TemporaryDirectory() as scratch:
         folder, few = pathlib.Path(scratch), min(14, check.sizes["alone"])
         corpus = same_lengths(check, folder) if not check.given.dry_run else pathlib.Path("CORPUS")
@@ -76,8 +83,11 @@ def sharing(check):
     """Several ranks on the one GPU: what passes between them is NCCL's, and the kernels take turns."""
     version = nccl_version()
     if version < 23000 and not check.given.emulate and not check.given.dry_run:
-        check.note("ranks that share the GPU", "missing", f"NCCL is {version}, and 23000 lets them; put such a one into LD_LIBRARY_PATH")
+        check.note("ranks that share the GPU", "missing",
+                   f"NCCL is {version}, and 23000 lets them; put such a one into LD_LIBRARY_PATH")
         return
-    environment = {**program_environment(check), "ELBO_TEST_DEVICE": "cuda" if check.given.emulate else "cuda:0", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
+    environment = {**program_environment(check), "ELBO_TEST_DEVICE": "cuda" if check.given.emulate else "cuda:0",
+                   "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
     for name in ("killed", "stopped", "f32", "bf16", "levels"):
-        check.run(f"ranks that share the GPU, NCCL {version}, {name}", [sys.executable, "tests/job/test_devices.py", name], 70, **environment)
+        check.run(f"ranks that share the GPU, NCCL {version}, {name}",
+                  [sys.executable, "tests/job/test_devices.py", name], 70, **environment)

@@ -43,7 +43,8 @@ def peer(check, name, script, *options, limit=150):
     if out is None:
         return None
     found = json.loads(out)
-    check.note(name, "ok", "missing: " + "; ".join(found["missing"]) if found["missing"] else "", sum(sum(r["seconds"]) for r in found["rows"]), **found)
+    check.note(name, "ok", "missing: " + "; ".join(found["missing"]) if found["missing"] else "",
+               sum(sum(r["seconds"]) for r in found["rows"]), **found)
     return found
 
 
@@ -55,8 +56,9 @@ def lengths_peer(check, name, *options, limit=150):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as numbers:
         json.dump(counts, numbers)
         numbers.flush()
-        return peer(check, name, "lengths.py", numbers.name, f"--sentences={sentences}", f"--longest={len(counts) - 1}", *options,
-                    *(f"--{key}={sizes[key]}" for key in ("width", "layers", "heads", "latent", "vocabulary")), limit=limit)
+        return peer(check, name, "lengths.py", numbers.name, f"--sentences={sentences}", f"--longest={len(counts) - 1}",
+                    *options, *(f"--{key}={sizes[key]}"
+                                for key in ("width", "layers", "heads", "latent", "vocabulary")), limit=limit)
 
 
 def lengths_steps(check, folder):
@@ -64,28 +66,34 @@ def lengths_steps(check, folder):
     sizes, corpus, rows = check.sizes, many_lengths(check, folder), []
     if not corpus:
         return rows
-    options = [o for o in bench_options(check, corpus, sizes["sentences"][0], "bf16") if not o.startswith(("--data.max_length", "--train.slot_"))]
+    options = [o for o in bench_options(check, corpus, sizes["sentences"][0], "bf16")
+               if not o.startswith(("--data.max_length", "--train.slot_"))]
     options += [f"--data.max_length={len(counts_of_lengths(check)) - 1}", "--train.slot_sentences=0",
                 f"--train.slot_tokens={sizes['sentences'][0] * (sizes['words'] + 2)}", "--determinism=fast"]
-    rows.append(our_step(check, "elbo, bf16, WordNet's lengths", options, precision="bf16", mode="WordNet's lengths, fast"))
+    rows.append(our_step(check, "elbo, bf16, WordNet's lengths", options, precision="bf16",
+                         mode="WordNet's lengths, fast"))
     answer = lengths_peer(check, "PyTorch, bf16, WordNet's lengths")
     for r in answer["rows"] if answer else []:
-        rows.append({"side": "PyTorch", "precision": "bf16", "mode": f"WordNet's lengths, {r['mode']}, {r['padded']:.1f} times as many rows with padding",
+        rows.append({"side": "PyTorch", "precision": "bf16",
+                     "mode": f"WordNet's lengths, {r['mode']}, {r['padded']:.1f} times as many rows with padding",
                      "tokens": r["tokens"], "seconds": r["seconds"]})
     return rows
 
 
 def product_lines(check, sentences):
-    """Those of a step, as bench/products.c reads them; the head's as the library is asked for them, by chunks of rows."""
+    """Those of a step, as bench/products.c reads them; the head's as the library is asked for them, by chunks of
+    rows."""
     width, vocabulary, words, layers = (check.sizes[key] for key in ("width", "vocabulary", "words", "layers"))
     padded, lines = -(-vocabulary // 128) * 128, []
     for stack, rows in (("encoder", sentences * (words + 2)), ("decoder", sentences * (words + 1))):
-        for part, inner, outer in (("qkv", width, 3 * width), ("output", width, width), ("up", width, 4 * width), ("down", 4 * width, width)):
+        for part, inner, outer in (("qkv", width, 3 * width), ("output", width, width), ("up", width, 4 * width),
+                                   ("down", 4 * width, width)):
             lines += [f"{stack}.{part}.forward {layers} {rows} {outer} {inner} n t 0 0 0 bf16 bf16 0",
                       f"{stack}.{part}.input {layers} {rows} {inner} {outer} n n 0 0 0 bf16 bf16 0",
                       f"{stack}.{part}.weight {layers} {outer} {inner} {rows} t n 0 0 0 bf16 f32 1"]
     rows = sentences * (words + 1)
-    lines += [f"head.forward 1 {rows} {padded} {width} n t 0 0 0 bf16 bf16 0", f"head.input 1 {rows} {width} {padded} n n 0 0 0 bf16 bf16 0",
+    lines += [f"head.forward 1 {rows} {padded} {width} n t 0 0 0 bf16 bf16 0",
+              f"head.input 1 {rows} {width} {padded} n n 0 0 0 bf16 bf16 0",
               f"head.weight 1 {padded} {width} {rows} t n 0 0 0 bf16 f32 0"]
     return "\n".join(lines) + "\n"
 
@@ -102,7 +110,8 @@ def products(check, sentences):
     rows = [json.loads(line) for line in out.splitlines()]
     best, first = (sum(r["calls"] * r[key] for r in rows) for key in ("best", "first"))
     head = sum(r["best"] for r in rows if r["product"].startswith("head"))
-    check.note(name, "ok", f"G = {best * 1e3:.2f} ms, {head * 1e3:.2f} of it the head's; {first * 1e3:.2f} ms by the library's first choices", 0, rows=rows)
+    check.note(name, "ok", f"G = {best * 1e3:.2f} ms, {head * 1e3:.2f} of it the head's; {first * 1e3:.2f} ms by the "
+                           "library's first choices", 0, rows=rows)
 
 
 def attention_of(check, folder, length):
@@ -114,9 +123,11 @@ def attention_of(check, folder, length):
         return
     options = [f"--{stack}.{key}={value}" for stack in ("encoder", "decoder") for key, value in
                (("width", sizes["width"]), ("heads", sizes["heads"]), ("layers", 1))]
-    options += [f"--data.train={corpus}", f"--data.max_length={length - 2}", "--train.slots=1", f"--train.slot_sentences={sentences}",
-                f"--train.slot_tokens={sentences * length}", "--device=cuda", "--precision=bf16", "--latent.injection=embedding", "--json"]
-    out = check.run(f"elbo's attention, sentences of {length}", [check.device_elbo, "bench", "kernels", *options], 60, quiet=True)
+    options += [f"--data.train={corpus}", f"--data.max_length={length - 2}", "--train.slots=1",
+                f"--train.slot_sentences={sentences}", f"--train.slot_tokens={sentences * length}", "--device=cuda",
+                "--precision=bf16", "--latent.injection=embedding", "--json"]
+    out = check.run(f"elbo's attention, sentences of {length}", [check.device_elbo, "bench", "kernels", *options], 60,
+                    quiet=True)
     if out is None:
         return
     rows = [k for k in json.loads(out)["kernels"] if k["op"].startswith("attention")]
@@ -133,11 +144,13 @@ def memory_of(check, corpus, layers):
     sizes = check.sizes
     options = [o for o in bench_options(check, corpus, sizes["sentences"][0], "bf16") if ".layers=" not in o]
     options += [f"--encoder.layers={layers}", f"--decoder.layers={layers}"]
-    out = check.run(f"plan, {layers} + {layers} layers", [check.device_elbo, "plan", *options, "--json"], 60, quiet=True)
+    out = check.run(f"plan, {layers} + {layers} layers", [check.device_elbo, "plan", *options, "--json"], 60,
+                    quiet=True)
     if out is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        words = [str(w) for w in (check.device_elbo, "train", *options, f"--run.dir={folder}/run", "--train.steps=40", "--checkpoint.every=0")]
+        words = [str(w) for w in (check.device_elbo, "train", *options, f"--run.dir={folder}/run", "--train.steps=40",
+                                  "--checkpoint.every=0")]
         most, deadline = 0, time.monotonic() + min(60, max(5, check.left()))
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
             while run.poll() is None and time.monotonic() < deadline:
@@ -147,7 +160,8 @@ def memory_of(check, corpus, layers):
 
 
 def memory(check, corpus):
-    """The plan's difference between two depths beside the measured one: what the context and the libraries hold is in both."""
+    """The plan's difference between two depths beside the measured one: what the context and the libraries hold is in
+    both."""
     if check.given.emulate or check.given.dry_run:
         return
     before, layers = device_memory(), (2, check.sizes["layers"])
@@ -155,7 +169,8 @@ def memory(check, corpus):
     if not all(found):
         return
     planned, held = (b - a for a, b in zip(*found))
-    check.note("memory beside the plan", "ok", f"{layers[0]} to {layers[1]} layers: {held} MiB more were held, {planned:.0f} planned: "
+    check.note("memory beside the plan", "ok",
+               f"{layers[0]} to {layers[1]} layers: {held} MiB more were held, {planned:.0f} planned: "
                f"{held / planned:.4f}; {before} MiB were held before", 0, layers=layers, planned_and_held=found)
 
 
@@ -165,11 +180,12 @@ def quartiles(seconds):
 
 
 def step_table(rows):
-    lines = ["| side | precision | mode | tokens a step | median ms | quartiles ms | tokens/s |", "|---|---|---|---|---|---|---|"]
+    lines = ["| side | precision | mode | tokens a step | median ms | quartiles ms | tokens/s |",
+             "|---|---|---|---|---|---|---|"]
     for r in rows:
         low, median, high = quartiles(r["seconds"])
-        lines.append(f"| {r['side']} | {r['precision']} | {r['mode']} | {r['tokens']} | {median * 1e3:.2f} | {low * 1e3:.2f} .. {high * 1e3:.2f} | "
-                     f"{r['tokens'] / median:.0f} |")
+        lines.append(f"| {r['side']} | {r['precision']} | {r['mode']} | {r['tokens']} | {median * 1e3:.2f} | "
+                     f"{low * 1e3:.2f} .. {high * 1e3:.2f} | {r['tokens'] / median:.0f} |")
     return lines
 
 
@@ -193,9 +209,10 @@ def speed(check):
     same = [f"--{key}={sizes[key]}" for key in ("width", "layers", "heads", "latent", "vocabulary", "words")]
 
     def theirs(precision, sentences, modes):
-        answer = peer(check, f"PyTorch, {precision}, {sentences * (sizes['words'] + 1)} tokens", "step.py", f"--precision={precision}",
-                      f"--modes={modes}", f"--sentences={sentences}", *same)
-        return [{"side": "PyTorch", "precision": precision, "mode": r["mode"], "tokens": r["tokens"], "seconds": r["seconds"]}
+        answer = peer(check, f"PyTorch, {precision}, {sentences * (sizes['words'] + 1)} tokens", "step.py",
+                      f"--precision={precision}", f"--modes={modes}", f"--sentences={sentences}", *same)
+        return [{"side": "PyTorch", "precision": precision, "mode": r["mode"], "tokens": r["tokens"],
+                 "seconds": r["seconds"]}
                 for r in (answer["rows"] if answer else [])]
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -206,13 +223,16 @@ def speed(check):
             products(check, small)
             rows += our_steps(check, corpus, small, half)
             rows += theirs("bf16", small, "eager,compile")
-            rows += our_steps(check, corpus, small, half, "again") # before and after the peer: what the machine itself varies by
+            # before and after the peer: what the machine itself varies by
+            rows += our_steps(check, corpus, small, half, "again")
             for precision in reversed(precisions):
                 name = f"elbo bench kernels, {precision}"
-                out = check.run(name, [check.device_elbo, "bench", "kernels", *bench_options(check, corpus, small, precision), "--json"], 100, quiet=True)
+                out = check.run(name, [check.device_elbo, "bench", "kernels",
+                                       *bench_options(check, corpus, small, precision), "--json"], 100, quiet=True)
                 if out is not None:
                     check.note(name, "ok", "", 0, result=json.loads(out))
-            answer = peer(check, "PyTorch's kernels", "kernels.py", *(["--tiny"] if check.given.emulate else []), limit=180)
+            answer = peer(check, "PyTorch's kernels", "kernels.py", *(["--tiny"] if check.given.emulate else []),
+                          limit=180)
             if half == "bf16" and not check.given.dry_run:
                 memory(check, corpus)
                 for length in (9,) if check.given.emulate else (32, 64, 128):
@@ -235,7 +255,9 @@ def speed(check):
 def warm(check):
     sizes = check.sizes
     same = [f"--{key}={sizes[key]}" for key in ("width", "layers", "heads", "latent", "vocabulary", "words")]
-    calls = [functools.partial(peer, check, f"PyTorch's compilation, {sentences * (sizes['words'] + 1)} tokens", "step.py", "--modes=compile",
-                               "--steps=1", "--warm-up=2", f"--sentences={sentences}", *same, limit=200) for sentences in sizes["sentences"]]
-    calls.append(functools.partial(lengths_peer, check, "PyTorch's compilation, WordNet's lengths", "--modes=compile", "--rounds=1", limit=200))
+    calls = [functools.partial(peer, check, f"PyTorch's compilation, {sentences * (sizes['words'] + 1)} tokens",
+                               "step.py", "--modes=compile", "--steps=1", "--warm-up=2", f"--sentences={sentences}",
+                               *same, limit=200) for sentences in sizes["sentences"]]
+    calls.append(functools.partial(lengths_peer, check, "PyTorch's compilation, WordNet's lengths", "--modes=compile",
+                                   "--rounds=1", limit=200))
     check.run_all(calls)

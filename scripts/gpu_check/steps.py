@@ -14,10 +14,10 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The step that is timed: 8,448 and 16,896 decoder tokens in sentences of 32 words, which have 33 of them each.
-SIZES = {"width": 768, "layers": 12, "heads": 12, "latent": 32, "vocabulary": 50257, "words": 32, "sentences": (256, 512), "text": 4000,
-         "alone": 60}
-TINY_SIZES = {"width": 16, "layers": 2, "heads": 2, "latent": 4, "vocabulary": 60, "words": 5, "sentences": (3,), "text": 100,
-              "alone": 14}
+SIZES = {"width": 768, "layers": 12, "heads": 12, "latent": 32, "vocabulary": 50257, "words": 32,
+         "sentences": (256, 512), "text": 4000, "alone": 60}
+TINY_SIZES = {"width": 16, "layers": 2, "heads": 2, "latent": 4, "vocabulary": 60, "words": 5, "sentences": (3,),
+              "text": 100, "alone": 14}
 
 
 def said_by(*words):
@@ -43,12 +43,14 @@ class Check:
         self.sizes = TINY_SIZES if given.emulate else SIZES
         self.elbo = self.build / "elbo"
         self.device_elbo = self.build / ("elbo-sim" if given.emulate else "elbo")
-        gpu = said_by("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader").splitlines()
+        gpu = said_by("nvidia-smi", "--query-gpu=name,driver_version,memory.total",
+                      "--format=csv,noheader").splitlines()
         named = gpu[0].split(", ") if gpu else ["none", "none", "0"]
         carried = self.build / "cuda" / "built.txt"
         self.head = {
-            "part": given.part, "device": "emulated" if given.emulate else named[0], "driver": named[1], "memory": named[2],
-            "cuda": next(iter(re.findall(r"CUDA Version: ([\d.]+)", said_by("nvidia-smi"))), "none"),
+            "part": given.part, "device": "emulated" if given.emulate else named[0], "driver": named[1],
+            "memory": named[2], "cuda": next(iter(re.findall(r"CUDA Version: ([\d.]+)", said_by("nvidia-smi"))),
+                                             "none"),
             "commit": carried.read_text().splitlines()[0] if carried.exists() and not given.emulate else commit(),
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "host": f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"}
@@ -60,7 +62,8 @@ class Check:
 
     def note(self, name, outcome, words="", seconds=0.0, **figures):
         with self.writing:
-            self.steps.append({"step": name, "outcome": outcome, "seconds": round(seconds, 1), "words": words, **figures})
+            self.steps.append({"step": name, "outcome": outcome, "seconds": round(seconds, 1), "words": words,
+                               **figures})
             print(f"{outcome:8} {name} ({seconds:.0f} s) {words.splitlines()[0] if words else ''}", flush=True)
             self.write()
 
@@ -75,8 +78,8 @@ class Check:
             self.note(name, "no time")
             return None
         began = time.monotonic()
-        with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE if given else subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, start_new_session=True,
+        with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE if given else subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
                               env={**os.environ, **{k: str(v) for k, v in environment.items()}}) as process:
             try:
                 out, err = process.communicate(given, timeout=limit)
@@ -90,7 +93,8 @@ class Check:
             self.note(name, "skipped" if self.given.emulate else "failed", out.strip()[-300:], seconds)
             return None
         if process.returncode:
-            self.note(name, "failed", f"exit {process.returncode}: {err.strip()[-1000:]}\n{out.strip()[-1500:]}", seconds)
+            self.note(name, "failed", f"exit {process.returncode}: {err.strip()[-1000:]}\n{out.strip()[-1500:]}",
+                      seconds)
             return None
         if not quiet:
             self.note(name, "ok", out.strip().splitlines()[-1][:200] if out.strip() else "", seconds)
@@ -105,9 +109,11 @@ class Check:
     def write(self):
         failed = [s for s in self.steps if s["outcome"] == "failed"]
         stem = self.out / f"gpu-{self.given.part}"
-        stem.with_suffix(".json").write_text(json.dumps({**self.head, "failed": len(failed), "steps": self.steps}, indent=1) + "\n")
-        lines = [f"Made by scripts/gpu-check {self.given.part} at {self.head['commit']}, {self.head['date']}: {self.head['device']}, driver "
-                 f"{self.head['driver']}, CUDA {self.head['cuda']}, {self.head['host']}.", "", "| step | outcome | seconds | |", "|---|---|---|---|"]
+        stem.with_suffix(".json").write_text(json.dumps({**self.head, "failed": len(failed), "steps": self.steps},
+                                                        indent=1) + "\n")
+        lines = [f"Made by scripts/gpu-check {self.given.part} at {self.head['commit']}, {self.head['date']}: "
+                 f"{self.head['device']}, driver {self.head['driver']}, CUDA {self.head['cuda']}, {self.head['host']}.",
+                 "", "| step | outcome | seconds | |", "|---|---|---|---|"]
         for s in self.steps:
             words = s["words"].replace("|", "/").replace("\n", " ")[:300]
             lines.append(f"| {s['step']} | {s['outcome']} | {s['seconds']} | {words} |")
@@ -122,7 +128,8 @@ class Check:
 
 
 def commit():
-    return (said_by("git", "rev-parse", "--short", "HEAD") or "unknown") + ("+" if said_by("git", "status", "--porcelain") else "")
+    return (said_by("git", "rev-parse", "--short", "HEAD")
+            or "unknown") + ("+" if said_by("git", "status", "--porcelain") else "")
 
 
 def offers(program, command, option):

@@ -1,4 +1,5 @@
 /* Log lines and the progress line: see log.h. */
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <stdarg.h>
@@ -6,13 +7,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-double clock_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 struct log log_open(FILE *out)
 {

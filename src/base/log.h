@@ -30,7 +30,4 @@ void log_error(struct log *log, const char *message);
 void log_progress(struct log *log, double share, const char *what);
 void log_progress_end(struct log *log);
 
-/* Seconds on the clock that never jumps. */
-double clock_seconds(void);
-
 #endif

@@ -6,9 +6,8 @@
 #include "elbo/corpus.h"
 #include "graph/account.h"
 #include "device/backends.h"
-#include "model/model.h"
 #include "ops/list.h"
-#include "step/optimizer.h"
+#include "step/step.h"
 
 #include <jansson.h>
 
@@ -16,9 +15,7 @@ struct bench {
     struct cli *cli;
     struct elbo_corpus *corpus;
     struct backend *backend;
-    struct model model;
-    struct optimizer optimizer;
-    struct recording recording;
+    struct step step;
     struct slot_loader *loader;
 };
 

@@ -2,8 +2,10 @@
  * them, and the collectives' own; from both ends of the table the latency and the bandwidth that `elbo plan` asks for.
  * A rank that has no other (parallel.always) sends nothing: its times are what the calls themselves cost. */
 #include "base/json.h"
+#include "base/clock.h"
 #include "cli/bench.h"
 #include "graph/parameters.h"
+#include "train/step_options.h"
 #include "train/team.h"
 
 #include <math.h>
@@ -113,7 +115,8 @@ static elbo_status run(struct bench *b, struct team *team, elbo_error *error)
     for (size_t i = 0; i < SIZES && !status; i++) {
         m[i].bytes = (size_t)SMALLEST << (2 * i);
         if (m[i].bytes > LARGEST) m[i].bytes = LARGEST;
-        status = measure(&m[i].ordered, team, b->backend, arena, m[i].bytes, true, team_bucket(c), error);
+        status = measure(&m[i].ordered, team, b->backend, arena, m[i].bytes, true,
+                         step_options_of(c, &c->model, 1, 0).sums.bucket, error);
         if (!status) status = measure(&m[i].any, team, b->backend, arena, m[i].bytes, false, 0, error);
     }
     if (arena && !status) b->backend->memory.release(b->backend, arena);
@@ -126,7 +129,7 @@ elbo_status bench_collectives(struct cli *cli, elbo_error *error)
     struct bench b = {.cli = cli};
     struct team team = {0};
     elbo_status status = run(&b, &team, error);
-    team_close(&team, b.backend, status);
+    team_close(&team, status);
     if (b.backend && !(status && team.collectives)) b.backend->destroy(b.backend);
     return status;
 }

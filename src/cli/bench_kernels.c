@@ -7,6 +7,7 @@
  * training. A call whose data fits into a cache may be faster than its floor. Bytes and operations are the graph's
  * account. */
 #include "base/json.h"
+#include "base/clock.h"
 #include "cli/bench.h"
 
 #include <math.h>
@@ -201,8 +202,8 @@ elbo_status bench_kernels(struct bench *b, elbo_error *error)
     struct limits l = {.bytes = device->device.peak_bytes(device),
                        .flops = {device->device.peak_flops(device, DTYPE_F32), NAN}};
     if (device->device.bf16) l.flops[1] = device->device.peak_flops(device, DTYPE_BF16);
-    bench_hook(&b->recording.executor, in_slot, &all);
-    bench_hook(&b->optimizer.executor, in_update, &all);
+    bench_hook(&b->step.recording.executor, in_slot, &all);
+    bench_hook(&b->step.optimizer.executor, in_update, &all);
     if (!status) status = bench_step(b, &unused, &unused, error);
     if (!status) status = all.status;
     if (!status && b->cli->config.json)

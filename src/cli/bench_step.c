@@ -1,6 +1,7 @@
 /* elbo bench step: whole training steps, then some op by op, with their share of the device's measured peak by the
  * graph's own count of operations. The optimizer's update is measured too. */
 #include "base/json.h"
+#include "base/clock.h"
 #include "cli/bench.h"
 
 #include <math.h>
@@ -84,8 +85,8 @@ elbo_status bench_steps(struct bench *b, elbo_error *error)
     }
     double again = b->backend->device.peak_flops(b->backend, model_dtype(&b->cli->config.model));
     struct times t = {.b = b};
-    bench_hook(&b->recording.executor, hook, &t);
-    bench_hook(&b->optimizer.executor, hook, &t);
+    bench_hook(&b->step.recording.executor, hook, &t);
+    bench_hook(&b->step.optimizer.executor, hook, &t);
     for (int i = 0; i < OP_STEPS; i++) ELBO_TRY(bench_step(b, &unused, &unused, error));
     return report(&t, steps, flops, tokens, again > peak ? again : peak, error);
 }

@@ -7,7 +7,7 @@
 #include "text/ngram.h"
 #include "text/slots.h"
 #include "train/effects.h"
-#include "train/memory.h"
+#include "train/step_options.h"
 
 #include <math.h>
 #include <stdlib.h>

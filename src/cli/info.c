@@ -5,8 +5,8 @@
 #include "base/json.h"
 #include "elbo/corpus.h"
 #include "graph/account.h"
-#include "train/memory.h"
-#include "step/optimizer.h"
+#include "model/stack.h"
+#include "train/step_options.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -147,8 +147,15 @@ static json_t *last_row(const char *folder, const char *key)
 
 static json_t *stack_json(const struct stack_config *c)
 {
-    return json_pack("{s:I, s:I, s:I, s:I}", "width", (json_int_t)c->width, "layers", (json_int_t)c->layers, "heads",
-                     (json_int_t)c->heads, "ff_width", (json_int_t)(c->ff_width ? c->ff_width : 4 * c->width));
+    struct stack_figure figures[STACK_MOST_FIGURES];
+    size_t count = stack_kind_of(c)->describe(figures, c);
+    json_t *all = json_pack("{s:s, s:I}", "kind", stack_kind_of(c)->name, "width", (json_int_t)c->width);
+    int failed = 0;
+    for (size_t i = 0; i < count; i++)
+        failed |= json_object_set_new(all, figures[i].name, json_integer((json_int_t)figures[i].value));
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
 }
 
 /* What is known of the run, as one object; the text is made of it too. */
@@ -235,21 +242,15 @@ static void graph_line(void *context, const char *text)
 /* The training step's recording at its capacities. */
 static elbo_status print_graph(const struct run *run, elbo_error *error)
 {
-    struct slot_options s = slot_options_of(run->config);
-    size_t sentences = slot_sentence_capacity(&s);
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens,
-                                           [DIM_DEC_TOKENS] = s.decoder_tokens,
-                                           [DIM_SENTENCES] = sentences,
-                                           [DIM_DRAWS] = sentences}};
-    struct train_recording options = {.wanted = optimizer_wanted(&run->config->optimizer),
-                                      .recompute = (enum recompute_policy)run->config->train.recompute};
-    struct recording r = {0};
-    ELBO_TRY(record_train(&r, &run->model.config, run->model.parameters, &capacities, &options, error));
-    account_print(r.g, capacities.count, graph_line, NULL);
-    struct account all = account_graph(r.g, capacities.count);
-    printf("a slot of %zu tokens and %zu sentences: %.3f GFLOP, %.3f MB\n", s.decoder_tokens, sentences,
-           all.flops / 1e9, all.bytes / 1e6);
-    recording_free(&r, run->backend);
+    struct step_options options = step_options_of(run->config, &run->model.config, 1, 0);
+    struct step step;
+    ELBO_TRY(step_record(&step, &options, error));
+    const size_t *capacities = graph_capacity(step.recording.g)->count;
+    account_print(step.recording.g, capacities, graph_line, NULL);
+    struct account all = account_graph(step.recording.g, capacities);
+    printf("a slot of %zu tokens and %zu sentences: %.3f GFLOP, %.3f MB\n", capacities[DIM_DEC_TOKENS],
+           capacities[DIM_SENTENCES], all.flops / 1e9, all.bytes / 1e6);
+    step_free(&step);
     return ELBO_OK;
 }
 

@@ -3,9 +3,10 @@
 #include "base/json.h"
 
 #include "elbo/corpus.h"
+#include "device/backends.h"
+#include "step/memory.h"
 #include "train/limits.h"
-#include "train/memory.h"
-#include "train/team.h"
+#include "train/step_options.h"
 
 static void print_ranks(const struct memory_table *t, const struct elbo_config *c)
 {
@@ -17,6 +18,24 @@ static void print_ranks(const struct memory_table *t, const struct elbo_config *
                t->wire_seconds * 1e3, c->parallel.bandwidth, c->parallel.latency, t->exposed * 1e3);
     else
         puts("; parallel.bandwidth and parallel.latency say how long that takes");
+}
+
+static elbo_status plan(struct memory_table *t, const struct elbo_config *c, elbo_error *error)
+{
+    struct step_options options = step_options_of(c, &c->model, c->parallel.ranks, 0);
+    struct step step;
+    struct backend *backend = NULL;
+    ELBO_TRY(sums_check(&options.sums, c->train.slots, error));
+    ELBO_TRY(step_record(&step, &options, error));
+    elbo_status status = backend_open_plan(&backend, c->device, c->threads, error);
+    if (!status) status = step_plan(&step, backend, error);
+    if (!status) {
+        memory_table_of(t, &step);
+        memory_wire(t, &step, c->parallel.bandwidth, c->parallel.latency);
+    }
+    step_free(&step);
+    if (backend) backend->destroy(backend);
+    return status;
 }
 
 elbo_status cli_plan(struct cli *cli, elbo_error *error)
@@ -38,8 +57,7 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
     if (*limits) log_warning(&cli->log, "%s", limits);
     ELBO_TRY(cli_check_effects(cli, error));
     ELBO_TRY(elbo_config_check(c, error));
-    ELBO_TRY(team_fits(c, c->parallel.ranks ? c->parallel.ranks : 1, error));
-    ELBO_TRY(memory_plan(&t, c, NULL, error));
+    ELBO_TRY(plan(&t, c, error));
     if (!c->json) {
         char text[512];
         memory_print(text, sizeof text, &t);

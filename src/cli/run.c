@@ -1,7 +1,7 @@
 #include "cli/run.h"
 #include "base/philox.h"
 #include "model/posterior.h"
-#include "train/memory.h"
+#include "train/step_options.h"
 
 #include <stdlib.h>
 #include <string.h>

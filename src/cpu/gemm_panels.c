@@ -1,8 +1,11 @@
 /* The product of a part by packed panels and a register-blocked micro-kernel of fused multiply-adds.
  *
- *   for columns of B in blocks of NC, for k as far as the scratch goes:  pack B, per block of about KC, into panels of
- * NR columns for rows of A in blocks of MB:                                     pack A the same way into panels of MR
- * rows tiles of C, block of k after block:                              micro-kernel MR x NR over the block
+ *   for columns of B in blocks of NC, for k as far as the scratch goes:
+ *     pack B, per block of about KC, into panels of NR columns
+ *     for rows of A in blocks of MB:
+ *       pack A the same way into panels of MR rows
+ *       for tiles of C, for one block of k after the other:
+ *         micro-kernel MR x NR over the block
  *
  * Each element of C is one chain of fused multiply-adds along k per block, added block after block. */
 #include "cpu/gemm_part.h"

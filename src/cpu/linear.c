@@ -1,5 +1,4 @@
-/* Linear: y = x W^T + b (gelu);  dx = dy W (times gelu's slope);  dW = dy^T x;  db = column sums of dy, row after row.
- */
+/* Linear: y = x W^T + b (gelu);  dx = dy W (times gelu's slope);  dW = dy^T x;  db = column sums of dy, row by row. */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
 

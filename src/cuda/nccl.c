@@ -2,7 +2,7 @@
  * made without blocking, and what the host waits for is polled together with NCCL's own errors and the bonds between
  * the ranks, until the time-out: NCCL does not notice that a peer on the same host dies. A rank that gives up ends: no
  * call of NCCL's is known to bring a broken communicator down for sure. */
-#include "base/log.h"
+#include "base/clock.h"
 #include "cuda/cuda.h"
 #include "cuda/nccl_library.h"
 #include "job/bonds.h"

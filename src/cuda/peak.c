@@ -2,7 +2,7 @@
  */
 #include "cuda/cuda.h"
 
-#include "base/log.h"
+#include "base/clock.h"
 
 #include <math.h>
 

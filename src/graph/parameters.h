@@ -34,6 +34,13 @@ struct parameter_group {
     bool decay;
 };
 
+/* Elements first .. first + count of the arenas, of one group, and where they begin in an arena that holds a rank's
+ * share of them only (its moments): element `at`. */
+struct arena_piece {
+    size_t first, count, at;
+    unsigned group;
+};
+
 struct parameters;
 
 elbo_status parameters_create(struct parameters **p, elbo_error *error);

@@ -1,6 +1,6 @@
 #include "job/bonds.h"
 
-#include "base/log.h"
+#include "base/clock.h"
 #include "job/wire.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* A process that a launcher starts: see child.h. */
 #include "job/child.h"
 
-#include "base/log.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* elbo launch: see launcher.h. One loop around poll() over a signalfd, the ranks' output and their heartbeats. */
 #include "job/launcher.h"
 
-#include "base/log.h"
+#include "base/clock.h"
 #include "job/child.h"
 #include "job/prefix.h"
 #include "job/sockets.h"

@@ -1,7 +1,7 @@
 /* A rank's side of the meeting: one conversation (wire.h). */
 #include "job/meeting.h"
 
-#include "base/log.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -4,7 +4,7 @@
  * the table is full, the oldest of them gives way, so that no number of silent connections keeps a rank out. */
 #include "job/meeting.h"
 
-#include "base/log.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -1,6 +1,6 @@
 /* The collectives between CPU ranks: MPI, one thread, everything non-blocking and polled, so that a peer which hangs is
  * a message and not a wait for ever. Polling gives the processor away: ranks may be more than processors. */
-#include "base/log.h"
+#include "base/clock.h"
 #include "job/collectives.h"
 
 #include <mpi.h>

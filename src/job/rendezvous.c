@@ -1,7 +1,7 @@
 /* The ranks of a job meet: see rendezvous.h. */
 #include "job/rendezvous.h"
 
-#include "base/log.h"
+#include "base/clock.h"
 #include "job/meeting.h"
 #include "job/secret.h"
 

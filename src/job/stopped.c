@@ -1,5 +1,5 @@
 #include "job/stopped.h"
-#include "base/log.h"
+#include "base/clock.h"
 
 #include <dirent.h>
 #include <stdbool.h>

@@ -1,7 +1,6 @@
 /* What two ranks say when they meet, and how each proves that it knows the job's secret.
  *
- *     frame       "ELBR" | version, 1 byte | kind, 1 byte | bytes that follow, u16 | ...          (numbers
- * little-endian)
+ *     frame       "ELBR" | version, 1 byte | kind, 1 byte | bytes that follow, u16 | ...    (numbers little-endian)
  *
  *     rank r      HELLO      rank, world, restart, size: u32 each | nonce (32)
  *     rank 0      CHALLENGE  nonce (32)

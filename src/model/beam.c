@@ -2,8 +2,9 @@
  * before a step, row r's `history` says in which row's cache each earlier position lies, so beginnings change rows
  * without a copy.
  *
- *   score(x) = log p(x) / (tokens + 1)^penalty      a beginning's best is its log p over the longest length: log p only
- * falls */
+ *   score(x) = log p(x) / (tokens + 1)^penalty
+ *
+ * The best score that a beginning can reach is its log p over the longest length, because log p only falls. */
 #include "model/choose.h"
 
 #include <math.h>

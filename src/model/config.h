@@ -12,7 +12,7 @@ enum norm_position { NORM_PRE, NORM_POST };
 enum position_kind { POSITION_LEARNED, POSITION_ROTARY };
 enum activation_kind { ACTIVATION_GELU, ACTIVATION_SWIGLU };
 enum pooling_kind { POOLING_MEAN, POOLING_FIRST, POOLING_LAST, POOLING_ATTENTION };
-enum stack_kind { STACK_TRANSFORMER }; /* encoder.kind, decoder.kind: further families join here */
+enum stack_choice { STACK_TRANSFORMER }; /* encoder.kind, decoder.kind: further families join here */
 enum latent_kind { LATENT_NORMAL, LATENT_NONE };
 enum injection_kind { INJECTION_BOTH, INJECTION_MEMORY, INJECTION_EMBEDDING };
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
@@ -20,7 +20,7 @@ enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
 
 /* One Transformer stack; the encoder and the decoder are each one. */
 struct stack_config {
-    int kind;          /* enum stack_kind                                       */
+    int kind;          /* enum stack_choice                                     */
     size_t width;      /* D                                                     */
     size_t layers;     /* L                                                     */
     size_t heads;      /* H; must divide the width                              */

@@ -1,19 +1,51 @@
 /* The decoder: a causal stack over `start words`, told z through its latent memory (one key and value per layer, Li et
  * al. 2020, "Optimus"), through its inputs (z W^T added to each), or both; without z it is a language model. */
-#include "model/recorder.h"
+#include "model/stack.h"
+
+#include <stdlib.h>
+
+static struct stack stack_of(const struct recorder *r)
+{
+    return (struct stack){"decoder", &r->config->decoder, PART_DECODER, true};
+}
+
+/* z as the injection gives it to the stack. */
+static struct stack_input inject(struct recorder *r, const struct sequence *sequence, value z)
+{
+    const struct model_config *m = r->config;
+    struct stack_input in = {.sequence = sequence};
+    if (!z.index) return in;
+    z = op_cast(r->g, z, r->precision);
+    if (m->latent.injection != INJECTION_MEMORY) {
+        graph_scope(r->g, "decoder.latent");
+        in.embedded =
+            recorder_linear(r, PART_DECODER, z, m->decoder.width, 0.02, false, false, "decoder.latent.embedding");
+    }
+    if (m->latent.injection != INJECTION_EMBEDDING) in.latent = z;
+    return in;
+}
 
 value decoder_record(struct recorder *r, const struct sequence *target, value z)
 {
-    const struct model_config *m = r->config;
-    value embedded = NO_VALUE, memory = NO_VALUE;
-    if (z.index) z = op_cast(r->g, z, r->precision);
-    if (z.index && m->latent.injection != INJECTION_MEMORY) {
-        graph_scope(r->g, "decoder.latent");
-        embedded =
-            recorder_linear(r, PART_DECODER, z, m->decoder.width, 0.02, false, false, "decoder.latent.embedding");
-    }
-    if (z.index && m->latent.injection != INJECTION_EMBEDDING) memory = z;
-    return transformer_record(r, "decoder", &m->decoder, PART_DECODER, target, embedded, memory, true);
+    const struct stack stack = stack_of(r);
+    struct stack_input in = inject(r, target, z);
+    return stack_kind_of(stack.config)->record(r, &stack, &in);
+}
+
+value decoder_record_step(struct recorder *r, struct sequence *sequence, value z, size_t room, bool beam)
+{
+    const struct stack stack = stack_of(r);
+    const struct stack_kind *kind = stack_kind_of(stack.config);
+    const struct dim rows = {DIM_DRAWS, 0};
+    size_t states = kind->states(stack.config);
+    value *state = calloc(states + 1, sizeof *state);
+    if (!state) return graph_starve(r->g, "for the state of a decoding step");
+    if (beam) kind->reorder(r, sequence, rows, room);
+    for (size_t i = 0; i < states; i++) state[i] = kind->state(r, &stack, rows, room, i);
+    struct stack_input in = inject(r, sequence, z);
+    value y = kind->step(r, &stack, &in, state);
+    free(state);
+    return y;
 }
 
 value decoder_output_weights(struct recorder *r)

@@ -1,11 +1,11 @@
-/* The encoder: a bidirectional stack over `start words end`, pooled to one row per sentence. A further kind of encoder
- * (an LSTM, say) is another branch here. */
-#include "model/recorder.h"
+/* The encoder: a stack that sees all of `start words end`, pooled to one row per sentence. */
+#include "model/stack.h"
 
 value encoder_record(struct recorder *r, const struct sequence *source)
 {
     const struct stack_config *c = &r->config->encoder;
-    value x = transformer_record(r, "encoder", c, PART_ENCODER, source, NO_VALUE, NO_VALUE, false);
+    const struct stack stack = {"encoder", c, PART_ENCODER, false};
+    value x = stack_kind_of(c)->record(r, &stack, &(struct stack_input){.sequence = source});
     static const enum pool_kind kinds[] = {[POOLING_MEAN] = POOL_MEAN,
                                            [POOLING_FIRST] = POOL_FIRST,
                                            [POOLING_LAST] = POOL_LAST,

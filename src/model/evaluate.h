@@ -3,9 +3,10 @@
  *   neg_elbo        mean of reconstruction + KL at beta = lambda = 1, without free bits; one posterior sample
  *   iwae_nll        -log (1/K) sum_k p(x|z_k) p(z_k) / q(z_k|x), z_k from the posterior (Burda et al. 2016)
  *   active units    dimensions with Var_x(E_q[z]) above a threshold (Burda et al. 2016)
- *   mutual information   E[KL] - KL(q(z) || p(z)), the aggregate posterior over a set of n sentences (Hoffman and
- * Johnson 2016); each z ~ q(z|x_i) is scored under all n posteriors, so it cannot exceed log n own_z_gain      mean NLL
- * of x under the z of another random sentence, less that under its own               */
+ *   mutual information
+ *                   E[KL] - KL(q(z) || p(z)), the aggregate posterior over a set of n sentences (Hoffman and Johnson
+ *                   2016); each z ~ q(z|x_i) is scored under all n posteriors, so it cannot exceed log n
+ *   own_z_gain      mean NLL of x under the z of another random sentence, less that under its own */
 #ifndef MODEL_EVALUATE_H
 #define MODEL_EVALUATE_H
 

@@ -1,5 +1,6 @@
 #include "model/model.h"
 #include "base/checked.h"
+#include "model/training.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,19 +8,18 @@
 
 elbo_status model_declare(struct parameters **parameters, const struct model_config *config, elbo_error *error)
 {
-    /* A training recording declares every parameter, and its schedule tells in which order gradients become ready. */
     struct graph_capacities least = {
         {[DIM_ENC_TOKENS] = 2, [DIM_DEC_TOKENS] = 1, [DIM_SENTENCES] = 1, [DIM_DRAWS] = 1}};
-    struct train_recording options = {.wanted = (unsigned)WANT_ALL};
-    struct recording recording = {0};
+    struct recorder r;
+    struct graph *g = NULL;
     ELBO_TRY(parameters_create(parameters, error));
-    elbo_status status = record_train(&recording, config, *parameters, &least, &options, error);
-    size_t *ready = calloc(parameters_count(*parameters) + 1, sizeof *ready);
-    if (!status && !ready) status = elbo_fail(error, ELBO_MEMORY, "no memory to declare the model");
-    if (!status) graph_ready(recording.g, ready);
-    if (!status) status = parameters_layout(*parameters, ready, error);
-    recording_free(&recording, NULL);
-    free(ready);
+    elbo_status status = recorder_begin(&r, &g, "declare", config, *parameters, &least, error);
+    if (!status) {
+        training_record(&(struct training_pass){0}, &r);
+        status = graph_check(g, error);
+    }
+    if (!status) status = parameters_layout(*parameters, NULL, error);
+    graph_free(g);
     if (status) {
         parameters_free(*parameters);
         *parameters = NULL;
@@ -27,15 +27,23 @@ elbo_status model_declare(struct parameters **parameters, const struct model_con
     return status;
 }
 
-elbo_status model_create(struct model *m, const struct model_config *config, struct backend *backend, elbo_error *error)
+elbo_status model_allocate(struct model *m, const struct model_config *config, struct parameters *parameters,
+                           struct backend *backend, elbo_error *error)
 {
-    *m = (struct model){.config = *config, .backend = backend};
-    ELBO_TRY(model_declare(&m->parameters, config, error));
+    *m = (struct model){.config = *config, .parameters = parameters, .backend = backend};
     size_t n = parameters_arena_elements(m->parameters);
     ELBO_TRY(backend->memory.allocate(backend, (void **)&m->weights, n * sizeof(float), "weights", error));
     if (model_dtype(config) == DTYPE_F32) return ELBO_OK;
     return backend->memory.allocate(backend, &m->working, n * dtype_bytes(DTYPE_BF16), "the working weights in bf16",
                                     error);
+}
+
+elbo_status model_create(struct model *m, const struct model_config *config, struct backend *backend, elbo_error *error)
+{
+    struct parameters *parameters;
+    *m = (struct model){.backend = backend};
+    ELBO_TRY(model_declare(&parameters, config, error));
+    return model_allocate(m, config, parameters, backend, error);
 }
 
 /* One cast over the whole arena, as a graph of its own. */
@@ -94,7 +102,6 @@ void recording_free(struct recording *r, struct backend *backend)
     if (r->g && r->state && !r->state_given)
         for (size_t i = 0; i < graph_states(r->g); i++) backend->memory.release(backend, r->state[i]);
     free(r->state);
-    free(r->caches);
     if (r->planned) executor_free(&r->executor);
     graph_free(r->g);
     *r = (struct recording){0};
@@ -144,16 +151,21 @@ elbo_status recording_place_state(struct recording *r, float *memory, elbo_error
     return ELBO_OK;
 }
 
+elbo_status recording_plan(struct recording *r, struct backend *backend, elbo_error *error)
+{
+    if (r->planned) return ELBO_OK;
+    ELBO_TRY(executor_create(&r->executor, r->g, backend, error));
+    r->planned = true;
+    return ELBO_OK;
+}
+
 elbo_status model_bind(struct model *m, struct recording *const *recordings, size_t count, float *gradients,
                        elbo_error *error)
 {
     size_t bytes = m->arena_bytes;
     for (size_t i = 0; i < count; i++) {
         struct recording *r = recordings[i];
-        if (!r->planned) {
-            ELBO_TRY(executor_create(&r->executor, r->g, m->backend, error));
-            r->planned = true;
-        }
+        ELBO_TRY(recording_plan(r, m->backend, error));
         ELBO_TRY(allocate_state(m, r, error));
         if (r->executor.plan.bytes > bytes) bytes = r->executor.plan.bytes;
     }

@@ -1,9 +1,8 @@
 /* A model: its parameters on a backend, and the recordings that share them.
  *
  *   train   slot (encoder + decoder stream) -> loss parts, KL per dimension, moments of the posterior
- *   encode  encoder stream -> stats (S, 2Z)
- *   score   z (S, Z) + decoder stream -> nll (S) nats per sentence
- *   step    one new token per row + z, with a key/value cache -> logits (R, V)
+ * (step/recording.h) encode  encoder stream -> stats (S, 2Z) score   z (S, Z) + decoder stream -> nll (S) nats per
+ * sentence step    one new token per row + z, with a key/value cache -> logits (R, V)
  *
  * All recordings of a model share its weights and one activation arena, as large as the largest needs. */
 #ifndef MODEL_MODEL_H
@@ -48,8 +47,13 @@ elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error);
 /* Makes the working weights anew from the f32 ones; after the latter were written by anything but the optimizer. */
 elbo_status model_refresh(struct model *m, elbo_error *error);
 
-/* Only the table of parameters: for plans, on machines that could not hold the weights. */
+/* Only the table of parameters, laid out in the order of their declaration. */
 elbo_status model_declare(struct parameters **parameters, const struct model_config *config, elbo_error *error);
+
+/* Allocates the weights (all zero) of parameters that are laid out already, and belong to the model from now on, also
+ * where it fails. */
+elbo_status model_allocate(struct model *m, const struct model_config *config, struct parameters *parameters,
+                           struct backend *backend, elbo_error *error);
 
 struct recording {
     struct graph *g;
@@ -60,35 +64,28 @@ struct recording {
     value stats;                             /* encode         */
     value nll, token_nll;                    /* score: (S) and (N), nats */
     value logits;                            /* step           */
-    value *caches;                           /* step, (layers) */
     void **state;
     bool state_given; /* recording_place_state */
 };
 
-struct train_recording {
-    struct free_bits free_bits;
-    enum recompute_policy recompute;
-    unsigned wanted;
-};
-
-/* record_train's inputs beside a slot's arrays: "weights" (2, ELBO_WEIGHTS) f32, the loss's for both answers of
- * "control" (CONTROL_SIZE) f32, which lies in the backend's memory (op_select_row).
- *
- * Recording functions; `parameters` may be declared by them. The result is not yet bound to memory. */
-elbo_status record_train(struct recording *out, const struct model_config *config, struct parameters *parameters,
-                         const struct graph_capacities *capacities, const struct train_recording *options,
-                         elbo_error *error);
+/* Recording functions; `parameters` may be declared by them. The result is not yet bound to memory. (The training
+ * step's is step/recording.h's.) */
 elbo_status record_encode(struct recording *out, const struct model_config *config, struct parameters *parameters,
                           const struct graph_capacities *capacities, elbo_error *error);
 elbo_status record_score(struct recording *out, const struct model_config *config, struct parameters *parameters,
                          const struct graph_capacities *capacities, elbo_error *error);
-/* `room`: positions of the cache; rows are counted by DIM_DRAWS. history: with the input of op_attention_cached. */
+/* `room`: positions of the cache; rows are counted by DIM_DRAWS. beam: with the inputs by
+ * which a row is continued by others, "history" among them (model/stack.h). */
 elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters,
-                        size_t rows, size_t room, bool history, elbo_error *error);
+                        size_t rows, size_t room, bool beam, elbo_error *error);
 void recording_free(struct recording *r, struct backend *backend);
 
-/* Plans `r`, makes the model's arena large enough for it and binds it. Other recordings of the model that were bound
- * before are bound again through `others`. Gradients may be null without a backward pass. */
+/* Plans the recording for a backend: what it wants of memory is known then (executor.plan), and nothing is allocated.
+ */
+elbo_status recording_plan(struct recording *r, struct backend *backend, elbo_error *error);
+
+/* Plans `r` if need be, makes the model's arena large enough for it and binds it. Other recordings of the model that
+ * were bound before are bound again through `others`. Gradients may be null without a backward pass. */
 elbo_status model_bind(struct model *m, struct recording *const *recordings, size_t count, float *gradients,
                        elbo_error *error);
 

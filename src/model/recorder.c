@@ -1,8 +1,18 @@
 #include "model/recorder.h"
+#include "model/model.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+elbo_status recorder_begin(struct recorder *r, struct graph **g, const char *name, const struct model_config *config,
+                           struct parameters *parameters, const struct graph_capacities *capacities, elbo_error *error)
+{
+    ELBO_TRY(graph_create(g, name, parameters, capacities, error));
+    *r = (struct recorder){.g = *g, .parameters = parameters, .config = config, .precision = model_dtype(config)};
+    graph_precision(*g, r->precision);
+    return ELBO_OK;
+}
 
 struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim_kind rows, value sample)
 {

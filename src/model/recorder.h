@@ -1,8 +1,8 @@
 /* What the recording functions of a model share: the graph, the table of parameters, and the sequence that a stack
  * reads.
  *
- * A stack has ONE recording function; its sequence is either packed (a slot's sentences in one row of tokens) or cached
- * (one new token per row, with keys and values of the earlier ones in state). */
+ * A stack (model/stack.h) reads a sequence: a slot's sentences packed in one row of tokens, or one new token per row,
+ * with state of the earlier ones. */
 #ifndef MODEL_RECORDER_H
 #define MODEL_RECORDER_H
 
@@ -19,15 +19,19 @@ struct recorder {
     bool training;        /* dropout, word dropout and noise are on */
 };
 
+/* A slot's packed rows, or one new token per row (a step). */
 struct sequence {
-    bool cached;
-    value ids, position;            /* (N) i32                                    */
-    value id_order, position_order; /* (N) i32, packed only                       */
-    value sentence, offsets;        /* packed only                                */
-    value sample;                   /* (S) u64, packed only                       */
-    const value *cache;             /* (layers), cached only                      */
-    value history;                  /* (N, room) i32, cached only, optional       */
+    value ids, position;            /* (N) i32; ids may be none where there are vectors          */
+    value vectors;                  /* (N, D) rows in place of the token table's; or none        */
+    value id_order, position_order; /* (N) i32, packed only                                      */
+    value sentence, offsets;        /* packed only                                               */
+    value sample;                   /* (S) u64, packed only                                      */
+    value history;                  /* (N, room) i32, of a step, where a beam reorders rows       */
 };
+
+/* A graph to record in, of the configuration's precision. */
+elbo_status recorder_begin(struct recorder *r, struct graph **g, const char *name, const struct model_config *config,
+                           struct parameters *parameters, const struct graph_capacities *capacities, elbo_error *error);
 
 /* A packed sequence's inputs, named "<stream>.ids" and so on; `rows` is its token dimension. */
 struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim_kind rows, value sample);
@@ -54,16 +58,14 @@ value recorder_linear(struct recorder *r, enum parameter_part part, value x, siz
 /* The Transformer's token table of a stack (shared where the configuration says so). */
 value recorder_token_table(struct recorder *r, const char *stack);
 
-/* A Transformer stack: rows (N, D) after its last norm. `embedded` (S, D) is added to every input, `latent` (S, Z)
- * gives each layer its memory; both optional. */
-value transformer_record(struct recorder *r, const char *name, const struct stack_config *c, enum parameter_part part,
-                         const struct sequence *s, value embedded, value latent, bool causal);
-
 /* One row (S, D) per sentence. */
 value encoder_record(struct recorder *r, const struct sequence *source);
 
 /* One row (N, D) per target token, given z (S, Z) or none. */
 value decoder_record(struct recorder *r, const struct sequence *target, value z);
+
+/* The same of one new token per row, z (R, Z). `sequence` gets what the decoder's kind wants to be told of a beam. */
+value decoder_record_step(struct recorder *r, struct sequence *sequence, value z, size_t room, bool beam);
 
 /* stats (S, 2Z) = mu | logvar. */
 value latent_head_record(struct recorder *r, value h);

@@ -5,31 +5,42 @@
  *   sublayers: attention (+ latent memory), feed forward (gelu, or swiglu)
  *
  * Linear layers have biases with layer norm and none with RMS norm, as GPT-2 and Llama have them. */
-#include "model/recorder.h"
+#include "model/stack.h"
 
 #include <math.h>
 #include <stdio.h>
 
-struct stack {
+struct transformer {
     struct recorder *r;
     const struct stack_config *c;
     const struct sequence *s;
     const char *name;
     enum parameter_part part;
     value latent;
+    const value *cache; /* (layers); null: packed rows                         */
     bool causal, bias;
     double residual_std;      /* GPT-2: output layers of branches start smaller            */
     struct dropping dropping; /* of the branch recorded last: the norm behind it does it    */
 };
 
-static struct dropping dropping(const struct stack *t)
+static size_t kv_heads(const struct stack_config *c)
+{
+    return c->kv_heads ? c->kv_heads : c->heads;
+}
+
+static size_t ff_width(const struct stack_config *c)
+{
+    return c->ff_width ? c->ff_width : 4 * c->width;
+}
+
+static struct dropping dropping(const struct transformer *t)
 {
     struct token_rows rows = {t->s->sentence, t->s->position, t->s->sample};
     return op_dropping(t->r->g, &rows, t->r->training ? t->c->dropout : 0, "dropout");
 }
 
 /* Of x, or of a branch's end x, of which some is dropped, and the residual beside it. */
-static struct normed norm(struct stack *t, value x, value residual, const char *name)
+static struct normed norm(struct transformer *t, value x, value residual, const char *name)
 {
     value gamma = recorder_parameter(t->r, t->part, init_constant(1), 1, t->c->width, 0, "%s.weight", name);
     value beta =
@@ -37,17 +48,17 @@ static struct normed norm(struct stack *t, value x, value residual, const char *
     return op_norm(t->r->g, x, &t->dropping, residual, gamma, beta, t->c->norm == NORM_RMSNORM);
 }
 
-static value linear(struct stack *t, value x, size_t width, double std, bool gelu, size_t layer, const char *what)
+static value linear(struct transformer *t, value x, size_t width, double std, bool gelu, size_t layer, const char *what)
 {
     char name[96];
     snprintf(name, sizeof name, "%s.%zu.%s", t->name, layer, what);
     return recorder_linear(t->r, t->part, x, width, std, t->bias, gelu, name);
 }
 
-static value attention(struct stack *t, value x, size_t layer)
+static value attention(struct transformer *t, value x, size_t layer)
 {
     struct graph *g = t->r->g;
-    size_t heads = t->c->heads, kv = t->c->kv_heads ? t->c->kv_heads : heads, width = t->c->width / heads;
+    size_t heads = t->c->heads, kv = kv_heads(t->c), width = t->c->width / heads;
     graph_scope(g, "%s.%zu.attention", t->name, layer);
     value qkv = linear(t, x, (heads + 2 * kv) * width, 0.02, false, layer, "attention.qkv");
     if (t->c->positions == POSITION_ROTARY) qkv = op_rotary(g, qkv, t->s->position, heads + kv, width);
@@ -59,16 +70,15 @@ static value attention(struct stack *t, value x, size_t layer)
                                      t->r->config->latent.width, "%s.%zu.attention.memory.weight", t->name, layer);
         memory = op_linear(g, t->latent, w, NO_VALUE);
     }
-    value out = t->s->cached
-                    ? op_attention_cached(g, qkv, t->s->position, memory, t->s->history, t->s->cache[layer], &config)
-                    : op_attention(g, qkv, t->s->offsets, memory, &config);
+    value out = t->cache ? op_attention_cached(g, qkv, t->s->position, memory, t->s->history, t->cache[layer], &config)
+                         : op_attention(g, qkv, t->s->offsets, memory, &config);
     t->dropping = dropping(t);
     return linear(t, out, t->c->width, t->residual_std, false, layer, "attention.output");
 }
 
-static value feed_forward(struct stack *t, value x, size_t layer)
+static value feed_forward(struct transformer *t, value x, size_t layer)
 {
-    size_t width = t->c->ff_width ? t->c->ff_width : 4 * t->c->width;
+    size_t width = ff_width(t->c);
     bool swiglu = t->c->activation == ACTIVATION_SWIGLU;
     graph_scope(t->r->g, "%s.%zu.feed_forward", t->name, layer);
     value h = linear(t, x, swiglu ? 2 * width : width, 0.02, !swiglu, layer, "feed_forward.input");
@@ -77,30 +87,38 @@ static value feed_forward(struct stack *t, value x, size_t layer)
     return linear(t, h, t->c->width, t->residual_std, false, layer, "feed_forward.output");
 }
 
-static value embed(struct stack *t, value embedded)
+static value embed(struct transformer *t, const struct stack *stack, const struct stack_input *in)
 {
     struct graph *g = t->r->g;
-    graph_scope(g, "%s.embedding", t->name);
-    value x = op_embedding(g, recorder_token_table(t->r, t->name), t->s->ids, t->s->id_order, NO_VALUE);
+    value x = stack_embed(t->r, stack, t->s);
     if (t->c->positions == POSITION_LEARNED) {
         value table = recorder_parameter(t->r, t->part, init_normal(0.02), 2, t->r->config->positions, t->c->width,
                                          "%s.embedding.position.weight", t->name);
         x = op_embedding(g, table, t->s->position, t->s->position_order, x);
     }
-    if (embedded.index)
-        x = t->s->cached ? op_add(g, x, embedded) : op_broadcast_add(g, x, embedded, t->s->sentence, t->s->offsets);
+    x = stack_add_embedded(t->r, in, x);
     struct dropping drop = dropping(t);
     return op_dropout(g, x, &drop);
 }
 
-value transformer_record(struct recorder *r, const char *name, const struct stack_config *c, enum parameter_part part,
-                         const struct sequence *s, value embedded, value latent, bool causal)
+static value record_layers(struct recorder *r, const struct stack *stack, const struct stack_input *in,
+                           const value *cache)
 {
-    struct stack t = {.r = r, .c = c, .s = s, .name = name, .part = part, .latent = latent, .causal = causal};
+    const struct stack_config *c = stack->config;
+    const char *name = stack->name;
+    enum parameter_part part = stack->part;
+    struct transformer t = {.r = r,
+                            .c = c,
+                            .s = in->sequence,
+                            .name = name,
+                            .part = part,
+                            .latent = in->latent,
+                            .cache = cache,
+                            .causal = stack->causal};
     t.bias = c->norm == NORM_LAYERNORM;
     t.residual_std = 0.02 / sqrt(2.0 * (double)(c->layers ? c->layers : 1));
     char at[96];
-    value x = embed(&t, embedded), branch = NO_VALUE;
+    value x = embed(&t, stack, in), branch = NO_VALUE;
     for (size_t layer = 0; layer < c->layers; layer++) {
         for (unsigned sub = 0; sub < 2; sub++) {
             /* A block of recomputation is a layer; the norm that opens it belongs to the one before (its sum stays). */
@@ -125,3 +143,72 @@ value transformer_record(struct recorder *r, const char *name, const struct stac
     graph_scope(r->g, "%s", at);
     return norm(&t, branch.index ? branch : x, branch.index ? x : NO_VALUE, at).y;
 }
+
+/* ---- the row of the table ---- */
+
+static elbo_status check(const char *section, const struct stack_config *c, elbo_error *error)
+{
+    if (c->width % c->heads)
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "%s.heads = %zu does not divide %s.width = %zu; choose a width that is a multiple of the heads", section,
+            c->heads, section, c->width);
+    if (c->kv_heads && c->heads % c->kv_heads)
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s.kv_heads = %zu does not divide %s.heads = %zu; choose a divisor, or 0 for as many",
+                         section, c->kv_heads, section, c->heads);
+    size_t head_width = c->width / c->heads;
+    if (c->positions == POSITION_ROTARY && head_width % 2)
+        return elbo_fail(error, ELBO_USAGE,
+                         "%s.positions = rotary turns pairs, but %s.width / %s.heads = %zu is odd; choose an even head "
+                         "width, or positions learned",
+                         section, section, section, head_width);
+    return ELBO_OK;
+}
+
+static value record(struct recorder *r, const struct stack *s, const struct stack_input *in)
+{
+    return record_layers(r, s, in, NULL);
+}
+
+/* Keys and values of the earlier tokens, a state for each layer. */
+static size_t states(const struct stack_config *c)
+{
+    return c->layers;
+}
+
+static value state(struct recorder *r, const struct stack *s, struct dim rows, size_t room, size_t layer)
+{
+    const struct stack_config *c = s->config;
+    (void)layer;
+    return graph_state(
+        r->g, "cache", r->precision, 4,
+        (struct dim[]){rows, {DIM_FIXED, room}, {DIM_FIXED, 2}, {DIM_FIXED, kv_heads(c) * (c->width / c->heads)}});
+}
+
+/* The row in whose cache each earlier position lies (op_attention_cached): nothing is copied. */
+static void reorder(struct recorder *r, struct sequence *s, struct dim rows, size_t room)
+{
+    s->history = graph_input(r->g, "history", DTYPE_I32, 2, (struct dim[]){rows, {DIM_FIXED, room}});
+}
+
+static size_t describe(struct stack_figure *figures, const struct stack_config *c)
+{
+    figures[0] = (struct stack_figure){"layers", c->layers};
+    figures[1] = (struct stack_figure){"heads", c->heads};
+    figures[2] = (struct stack_figure){"ff_width", ff_width(c)};
+    return 3;
+}
+
+static const char *const options[] = {"layers",        "heads",     "kv_heads",   "ff_width", "norm",
+                                      "norm_position", "positions", "activation", "dropout",  NULL};
+
+const struct stack_kind transformer_kind = {.name = "transformer",
+                                            .options = options,
+                                            .check = check,
+                                            .record = record,
+                                            .states = states,
+                                            .state = state,
+                                            .reorder = reorder,
+                                            .step = record_layers,
+                                            .describe = describe};

@@ -1,7 +1,7 @@
-/* Gaussian latent: z = mu + exp(logvar / 2) eps;  KL(q || N(0, 1)) = (mu^2 + exp(logvar) - 1 - logvar) / 2 per
- * dimension.
+/* Gaussian latent.
  *
- *   stats (S, 2Z) mu | logvar      z (draws, Z)      kl (S, Z) nats
+ *   z = mu + exp(logvar / 2) eps;   KL(q || N(0, 1)) = (mu^2 + exp(logvar) - 1 - logvar) / 2 per dimension
+ *   stats (S, 2Z) mu | logvar       z (draws, Z)      kl (S, Z) nats
  *   dmu = dz + dkl mu;   dlogvar = dz eps exp(logvar / 2) / 2 + dkl (exp(logvar) - 1) / 2
  *
  * eps is drawn from its address in both passes and never stored. */

@@ -39,19 +39,19 @@ static unsigned group_at(const struct parameters *p, size_t element)
 }
 
 struct listing {
-    struct optimizer_piece *list; /* null: counted only */
+    struct arena_piece *list; /* null: counted only */
     size_t count, moments;
 };
 
 static void add_piece(struct listing *l, unsigned group, size_t first, size_t count)
 {
     if (!count) return;
-    if (l->list) l->list[l->count] = (struct optimizer_piece){first, count, l->moments, group};
+    if (l->list) l->list[l->count] = (struct arena_piece){first, count, l->moments, group};
     l->count++;
     l->moments += count;
 }
 
-static struct listing list_pieces(struct optimizer_piece *list, const struct parameters *p,
+static struct listing list_pieces(struct arena_piece *list, const struct parameters *p,
                                   const struct optimizer_share *share)
 {
     struct listing l = {.list = list};
@@ -131,12 +131,12 @@ static void bind_ranges(struct optimizer *o, struct weight_arenas weights)
         if (o->trained[k]) block += groups[k].elements / SQUARES_BLOCK;
     }
     for (size_t i = 0; i < o->piece_count; i++) {
-        const struct optimizer_piece *p = &o->pieces[i];
+        const struct arena_piece *p = &o->pieces[i];
         bind_numbered(o, "piece", i, o->gradients + p->first);
         bind_numbered(o, "weights", i, weights.master + p->first);
         bind_numbered(o, "working", i, weights.working ? (const uint16_t *)weights.working + p->first : NULL);
-        bind_numbered(o, "moment1", i, (const char *)o->moment1 + p->moment * moment);
-        bind_numbered(o, "moment2", i, o->moment2 ? (const char *)o->moment2 + p->moment * moment : NULL);
+        bind_numbered(o, "moment1", i, (const char *)o->moment1 + p->at * moment);
+        bind_numbered(o, "moment2", i, o->moment2 ? (const char *)o->moment2 + p->at * moment : NULL);
         if (!o->sums || !o->trained[p->group]) continue;
         bind_numbered(o, "squares", i, o->sums + own);
         own += p->count / SQUARES_BLOCK;
@@ -178,7 +178,7 @@ static void record(struct optimizer *o, bool working)
              small(g, "loss", 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}}, true), small(g, "rows", 2, rows, false),
              small(g, "settings", 1, (struct dim[]){{DIM_FIXED, GUARD_SETTINGS}}, false));
     for (size_t i = 0; i < o->piece_count; i++) {
-        const struct optimizer_piece *piece = &o->pieces[i];
+        const struct arena_piece *piece = &o->pieces[i];
         unsigned k = piece->group;
         size_t n = piece->count;
         if (!o->trained[k]) continue;
@@ -208,7 +208,7 @@ static elbo_status place_blocks(struct optimizer *o, elbo_error *error)
     bool there = places && o->section;
     for (size_t r = 0; r < ranks && there; r++) {
         for (size_t i = o->begin[r]; i < o->begin[r + 1]; i++) {
-            const struct optimizer_piece *p = &o->all[i];
+            const struct arena_piece *p = &o->all[i];
             size_t at = begin[p->group] + (p->first - groups[p->group].offset) / SQUARES_BLOCK;
             for (size_t b = 0; o->trained[p->group] && b < p->count / SQUARES_BLOCK; b++)
                 places[at + b] = (int32_t)place++;
@@ -233,7 +233,7 @@ static elbo_status record_squares(struct optimizer *o, const struct graph_capaci
     if (!own) return ELBO_OK;
     ELBO_TRY(graph_create(&o->squares_graph, "squares", o->parameters, none, error));
     for (size_t i = 0; i < o->piece_count; i++) {
-        const struct optimizer_piece *p = &o->pieces[i];
+        const struct arena_piece *p = &o->pieces[i];
         if (!o->trained[p->group]) continue;
         op_block_squares(o->squares_graph, range(o->squares_graph, "squares", DTYPE_U64, i, p->count / SQUARES_BLOCK),
                          range(o->squares_graph, "piece", DTYPE_F32, i, p->count));

@@ -30,26 +30,20 @@ struct optimizer_share {
     void *context;
 };
 
-/* Elements of the arenas, of one group, and where the moments of them begin in the share's own arenas. */
-struct optimizer_piece {
-    size_t first, count, moment;
-    unsigned group;
-};
-
 struct optimizer {
     struct optimizer_config config;
     struct optimizer_share share;
     struct parameters *parameters;
     struct backend *backend;
     bool trained[GROUPS];
-    double factor[GROUPS];       /* of the learning rate                     */
-    uint64_t updates;            /* known to be applied: the schedules' clock */
-    float *gradients;            /* arena                                    */
-    void *moment1, *moment2;     /* arenas of the share's pieces, behind each other; moment2 is null with SGD */
-    size_t moments;              /* their elements                           */
-    struct optimizer_piece *all; /* of every rank: rank r's from all[begin[r]] to all[begin[r + 1]] */
+    double factor[GROUPS];   /* of the learning rate                     */
+    uint64_t updates;        /* known to be applied: the schedules' clock */
+    float *gradients;        /* arena                                    */
+    void *moment1, *moment2; /* arenas of the share's pieces, behind each other; moment2 is null with SGD */
+    size_t moments;          /* their elements                           */
+    struct arena_piece *all; /* of every rank: rank r's from all[begin[r]] to all[begin[r + 1]] */
     size_t *begin;
-    const struct optimizer_piece *pieces; /* this rank's                              */
+    const struct arena_piece *pieces; /* this rank's                              */
     size_t piece_count;
     double *sums;    /* of the trained blocks' squares, of several ranks: rank r's from section[r] to section[r + 1] */
     int32_t *places; /* where those of the groups' blocks lie, group by group */

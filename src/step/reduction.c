@@ -1,5 +1,5 @@
 #include "step/reduction.h"
-#include "base/log.h"
+#include "base/clock.h"
 
 #include <stdlib.h>
 

@@ -2,9 +2,11 @@
  * backend's memory.
  *
  *     reduction_create(&r, &options, &error);
- *     for (lane of reduction_own(r)) { slots of the lane: the first overwrites the arena, later ones add;
- * reduction_lane(r, lane); } reduction_finish(r, &error);                       -- the arena holds the sum on every
- * rank, or the rank's pieces of it
+ *     for (lane of reduction_own(r)) {
+ *         slots of the lane: the first overwrites the arena, later ones add
+ *         reduction_lane(r, lane);
+ *     }
+ *     reduction_finish(r, &error);      -- the arena holds the sum on every rank, or the rank's pieces of it
  *
  * Of the last slot of the last lane reduction_step is told how far its backward pass has come: a bucket that is
  * finished sets out then, beside the work that follows, and reduction_finish has the last one to wait for.

@@ -2,10 +2,10 @@
  * input changes the parts:
  *
  *   1. The words of a sentence, joined by single blanks, have a hash, which is the sentence's place in 0 .. 1. A part
- * has a range of places, train first. The vocabulary is learned from the sentences whose place is in train's range.
+ *      has a range of places, train first. The vocabulary is learned from the sentences whose place is in train's
+ *      range.
  *   2. Sentences of other words have the same ids only where both hold unknown words. Those with the same ids go to
- *      the first part that the place of any of them is in. So all that the vocabulary was learned from stays in train.
- */
+ *      the first part that the place of any of them is in. So all that the vocabulary was learned from is in train. */
 #ifndef TEXT_SPLIT_H
 #define TEXT_SPLIT_H
 

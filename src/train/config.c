@@ -1,6 +1,8 @@
 /* The table of options: the sections, each declared beside the struct that it fills, behind one another. */
 #include "train/config.h"
 
+#include "model/stack.h"
+#include "step/objective.h"
 #include "train/aliases.h"
 
 #include <pthread.h>
@@ -66,44 +68,20 @@ const struct option_table *elbo_config_table(void)
 
 /* ---- rules between options ---- */
 
-static elbo_status check_stack(const char *name, const struct stack_config *stack, elbo_error *error)
-{
-    if (stack->width % stack->heads)
-        return elbo_fail(
-            error, ELBO_USAGE,
-            "%s.heads = %zu does not divide %s.width = %zu; choose a width that is a multiple of the heads", name,
-            stack->heads, name, stack->width);
-    if (stack->kv_heads && stack->heads % stack->kv_heads)
-        return elbo_fail(error, ELBO_USAGE,
-                         "%s.kv_heads = %zu does not divide %s.heads = %zu; choose a divisor, or 0 for as many", name,
-                         stack->kv_heads, name, stack->heads);
-    size_t head_width = stack->width / stack->heads;
-    if (stack->positions == POSITION_ROTARY && head_width % 2)
-        return elbo_fail(error, ELBO_USAGE,
-                         "%s.positions = rotary turns pairs, but %s.width / %s.heads = %zu is odd; choose an even head "
-                         "width, or positions learned",
-                         name, name, name, head_width);
-    return ELBO_OK;
-}
-
 elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *error)
 {
     const struct model_config *model = &config->model;
     bool latent = model->latent.kind != LATENT_NONE;
-    ELBO_TRY(check_stack("decoder", &model->decoder, error));
+    ELBO_TRY(stack_check("decoder", &model->decoder, error));
     if (latent) {
-        ELBO_TRY(check_stack("encoder", &model->encoder, error));
+        ELBO_TRY(stack_check("encoder", &model->encoder, error));
         if (model->share_embedding && model->encoder.width != model->decoder.width)
             return elbo_fail(error, ELBO_USAGE,
                              "encoder.share_embedding needs equal widths, but encoder.width = %zu and decoder.width = "
                              "%zu; make them equal or set encoder.share_embedding=false",
                              model->encoder.width, model->decoder.width);
-        const struct objective_config *objective = &config->objective;
-        if (objective->free_bits_kind == FREE_BITS_GROUP && model->latent.width % objective->free_bits_groups)
-            return elbo_fail(error, ELBO_USAGE,
-                             "objective.free_bits_groups = %zu does not divide latent.width = %zu; choose a divisor",
-                             objective->free_bits_groups, model->latent.width);
     }
+    ELBO_TRY(objective_check(&config->objective, model, error));
     if (config->train.slot_tokens < config->data.max_length + 2)
         return elbo_fail(error, ELBO_USAGE,
                          "train.slot_tokens = %zu cannot hold a sentence of data.max_length = %zu tokens and its two "

@@ -1,8 +1,12 @@
 #include "train/effects.h"
+#include "model/stack.h"
+#include "step/objective.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define OBJECTIVE "objective."
 
 typedef bool (*condition)(const struct elbo_config *c);
 
@@ -13,26 +17,6 @@ static bool no_latent(const struct elbo_config *c)
 static bool no_memory(const struct elbo_config *c)
 {
     return c->model.latent.injection == INJECTION_EMBEDDING;
-}
-static bool constant_beta(const struct elbo_config *c)
-{
-    return c->objective.beta_schedule == BETA_CONSTANT;
-}
-static bool not_cyclical(const struct elbo_config *c)
-{
-    return c->objective.beta_schedule != BETA_CYCLICAL;
-}
-static bool frees_nothing(const struct elbo_config *c)
-{
-    return no_latent(c) && c->objective.free_bits > 0;
-}
-static bool no_free_bits(const struct elbo_config *c)
-{
-    return !(c->objective.free_bits > 0);
-}
-static bool not_grouped(const struct elbo_config *c)
-{
-    return c->objective.free_bits_kind != FREE_BITS_GROUP;
 }
 static bool is_sgd(const struct elbo_config *c)
 {
@@ -108,20 +92,6 @@ static const struct rule {
     {"latent.memory", no_latent, "latent.kind=none has no latent"},
     {"latent.sample", no_latent, "latent.kind=none has no latent"},
     {"latent.memory", no_memory, "latent.injection=embedding has no latent memory"},
-    {"objective.beta", no_latent, "latent.kind=none has no KL"},
-    {"objective.beta_schedule", no_latent, "latent.kind=none has no KL"},
-    {"objective.beta_start", no_latent, "latent.kind=none has no KL"},
-    {"objective.beta_warmup", no_latent, "latent.kind=none has no KL"},
-    {"objective.beta_cycles", no_latent, "latent.kind=none has no KL"},
-    {"objective.free_bits", frees_nothing, "latent.kind=none has no KL"},
-    {"objective.free_bits_kind", no_latent, "latent.kind=none has no KL"},
-    {"objective.free_bits_groups", no_latent, "latent.kind=none has no KL"},
-    {"objective.beta_start", constant_beta, "objective.beta_schedule=constant has no start"},
-    {"objective.beta_warmup", constant_beta, "objective.beta_schedule=constant has no warm-up"},
-    {"objective.beta_cycles", not_cyclical, "only objective.beta_schedule=cyclical has cycles"},
-    {"objective.free_bits_kind", no_free_bits, "objective.free_bits=0 has no free bits"},
-    {"objective.free_bits_groups", no_free_bits, "objective.free_bits=0 has no free bits"},
-    {"objective.free_bits_groups", not_grouped, "only objective.free_bits_kind=group has groups"},
     {"optimizer.beta1", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.beta2", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.epsilon", is_sgd, "it belongs to optimizer.kind=adamw"},
@@ -151,6 +121,18 @@ static const struct rule {
 
 const char *effects_idle(const struct elbo_config *config, const char *key)
 {
+    if (!strncmp(key, OBJECTIVE, sizeof OBJECTIVE - 1)) {
+        const char *because = objective_idle(&config->objective, &config->model, key + sizeof OBJECTIVE - 1);
+        if (because) return because;
+    }
+    const struct stack_config *stacks[] = {&config->model.encoder, &config->model.decoder};
+    static const char *const sections[] = {"encoder", "decoder"};
+    for (size_t i = no_latent(config); i < 2; i++) {
+        size_t size = strlen(sections[i]);
+        bool own = !strncmp(key, sections[i], size) && key[size] == '.';
+        const char *because = own ? stack_idle(sections[i], stacks[i], key + size + 1) : NULL;
+        if (because) return because;
+    }
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         size_t size = strlen(rules[i].key);
         bool whole = rules[i].key[size - 1] != '.';

@@ -1,7 +1,7 @@
 /* The public calls of elbo/run.h over the rooms below. */
 #include "elbo/run.h"
 #include "model/generate.h"
-#include "train/memory.h"
+#include "train/step_options.h"
 #include "train/run.h"
 #include "train/trainer.h"
 

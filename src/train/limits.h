@@ -4,7 +4,7 @@
 
 #include "elbo/corpus.h"
 #include "train/config.h"
-#include "train/trainer.h"
+#include "train/console.h"
 
 /* One warning with counts where sentences are cut or left out; ELBO_INPUT where they are to be refused, or none is
  * left. `name`: "data.valid". `report` may hold null functions. */

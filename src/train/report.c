@@ -1,29 +1,18 @@
 /* What a run says of itself: console lines, rows of metrics.jsonl, evaluations on the validation corpus. */
 #include "train/report.h"
-#include "base/log.h"
+#include "base/clock.h"
 #include "model/evaluate.h"
-#include "train/memory.h"
+#include "train/step_options.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-void report_line(struct trainer *t, const char *format, ...)
-{
-    char text[640];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    if (t->report.line) t->report.line(t->report.context, text);
-}
-
 static size_t active_units(const struct trainer *t)
 {
-    size_t z = t->model_config.latent.kind == LATENT_NONE ? 0 : t->model_config.latent.width, active = 0;
-    double weight = t->variance[t->model_config.latent.width];
+    size_t z = t->model.latent.kind == LATENT_NONE ? 0 : t->model.latent.width, active = 0;
+    double weight = t->variance[t->model.latent.width];
     for (size_t j = 0; j < z && weight > 0; j++) active += t->variance[j] / weight >= 0.01;
     return active;
 }
@@ -54,63 +43,118 @@ static void write_row(struct trainer *t, const json_t *row)
     if (!t->metrics) return; /* rank 0's to write */
     elbo_status status =
         row ? metrics_write(t->metrics, row, &error) : elbo_fail(&error, ELBO_MEMORY, "no memory for a row of metrics");
-    if (status && !t->row_lost && t->report.warning) {
-        elbo_fail_in(&error, "metrics of step %llu are lost: ", (unsigned long long)t->done);
-        t->report.warning(t->report.context, error.message);
+    if (status && !t->row_lost) {
+        elbo_fail_in(&error, "metrics of step %llu are lost: ", (unsigned long long)t->done.step);
+        console_warning(&t->report, error.message);
     }
     t->row_lost = status;
 }
 
 void report_sums(struct trainer *t)
 {
-    if (!t->exposed_steps) return;
-    report_line(t,
-                "sums over %zu rank%s: %zu buckets of at most %.2f MiB; %.3f ms a step were left when the backward "
-                "pass ended (mean of %llu)",
-                t->team.ranks, t->team.ranks > 1 ? "s" : "", t->team.buckets.count,
-                (double)buckets_largest(&t->team.buckets) * sizeof(float) / 1048576.0,
-                t->exposed_sum / (double)t->exposed_steps * 1e3, (unsigned long long)t->exposed_steps);
+    const struct done *d = &t->done;
+    const struct buckets *b = &t->step.sums.buckets;
+    if (!d->exposed_steps) return;
+    console_line(
+        &t->report,
+        "sums over %zu rank%s: %zu buckets of at most %.2f MiB; %.3f ms a step were left when the backward pass "
+        "ended (mean of %llu)",
+        t->team.ranks, t->team.ranks > 1 ? "s" : "", b->count, (double)buckets_largest(b) * sizeof(float) / 1048576.0,
+        d->exposed_sum / (double)d->exposed_steps * 1e3, (unsigned long long)d->exposed_steps);
+}
+
+/* The last step's terms for the console: "  reconstruction 41.2  kl 9.1  beta 0.4  active 31/32". */
+static void print_terms(char *text, size_t size, const struct trainer *t)
+{
+    const struct step_figures *f = &t->done.figures;
+    size_t at = 0, z = t->model.latent.kind == LATENT_NONE ? 0 : t->model.latent.width;
+    *text = 0;
+    if (!z) return; /* the loss says it all */
+    for (size_t i = 0; i < f->count && at < size; i++)
+        if (f->terms[i].on_console)
+            at += (size_t)snprintf(text + at, size - at, "  %s %.3f", f->terms[i].name, f->terms[i].value);
+    if (at < size) snprintf(text + at, size - at, "  active %zu/%zu", active_units(t), z);
+}
+
+/* The values or the weights of the last step's terms, each under its name. */
+static int add_terms(json_t *row, const struct step_figures *f, bool weights)
+{
+    int failed = 0;
+    for (size_t i = 0; i < f->count; i++)
+        if (f->terms[i].is_weight == weights)
+            failed |= json_object_set_new(row, f->terms[i].name, number(f->terms[i].value));
+    return failed;
+}
+
+static json_t *kl_per_dim(const struct trainer *t)
+{
+    const struct step_figures *f = &t->done.figures;
+    size_t z = t->model.latent.kind == LATENT_NONE ? 0 : t->model.latent.width;
+    if (z && !f->kl_dim) return json_null(); /* a KL that has no such parts */
+    json_t *dims = json_array();
+    for (size_t j = 0; j < z; j++)
+        if (json_array_append_new(dims, number((double)f->kl_dim[j] / (double)f->sentences))) {
+            json_decref(dims);
+            return NULL;
+        }
+    return dims;
+}
+
+/* The part of a row that depends on the clock and the machine. */
+static json_t *wall_of(const struct trainer *t, double seconds, double rate, double mib)
+{
+    const struct done *d = &t->done;
+    json_t *wall = json_pack("{s:f, s:f, s:f}", "seconds", seconds, "tokens_per_second", rate, "memory_mib", mib);
+    int failed = 0;
+    if (t->team.collectives && d->news.straggles > 0)
+        failed |= json_object_update_new(wall, json_pack("{s:I, s:f}", "slowest_rank", (json_int_t)d->news.straggler,
+                                                         "slowest_over_middle", d->news.straggles));
+    if (d->exposed_steps) failed |= json_object_set_new(wall, "sum_exposed_seconds", number(d->exposed));
+    if (!failed) return wall;
+    json_decref(wall);
+    return NULL;
+}
+
+static json_t *row_of_step(const struct trainer *t, double seconds, double rate, double mib)
+{
+    const struct done *d = &t->done;
+    const struct step_figures *f = &d->figures;
+    json_t *row = json_pack("{s:I, s:o}", "step", (json_int_t)d->step, "loss", number(f->loss));
+    int failed = add_terms(row, f, false);
+    failed |= json_object_set_new(row, "gradient_norm", number(f->gradient_norm));
+    failed |= add_terms(row, f, true);
+    failed |= json_object_update_new(row, json_pack("{s:f, s:i, s:I, s:I, s:I, s:b, s:I}", "learning_rate",
+                                                    f->learning_rate, "active_units", (int)active_units(t), "sentences",
+                                                    (json_int_t)f->sentences, "tokens", (json_int_t)d->tokens, "words",
+                                                    (json_int_t)d->words, "skipped", !d->applied, "shortened",
+                                                    (json_int_t)t->state.counters.shortened));
+    failed |= json_object_set_new(row, "kl_per_dim", kl_per_dim(t));
+    failed |= json_object_set_new(row, "wall", wall_of(t, seconds, rate, mib));
+    if (!failed) return row;
+    json_decref(row);
+    return NULL;
 }
 
 void report_step(struct trainer *t)
 {
-    double now = clock_seconds(), seconds = now - t->step_began;
-    double rate = seconds > 0 ? (double)t->tokens_since / seconds : 0, mib = memory_mib();
-    double done = (double)(t->done - t->first_draw), left = 0;
-    if (done > 0) left = (now - t->begun) / done * (double)(t->config->train.steps - t->done);
-    size_t active = active_units(t), z = t->model_config.latent.kind == LATENT_NONE ? 0 : t->model_config.latent.width;
-    char latent[96] = "";
-    if (z)
-        snprintf(latent, sizeof latent, "  reconstruction %.3f  kl %.3f  beta %.3f  active %zu/%zu", t->reconstruction,
-                 t->kl, t->beta, active, z);
-    report_line(t, "step %llu/%zu  loss %.3f%s  |g| %.3f  %.1fk tok/s  %.0f MiB  %.0fm%02.0fs left%s",
-                (unsigned long long)t->done, t->config->train.steps, t->loss, latent, t->gradient_norm, rate / 1e3, mib,
-                floor(left / 60), floor(fmod(left, 60)), t->step_skipped ? "  (update skipped)" : "");
-    json_t *row =
-        json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:b, s:I}", "step",
-                  (json_int_t)t->done, "loss", number(t->loss), "reconstruction", number(t->reconstruction), "kl",
-                  number(t->kl), "kl_free", number(t->kl_free), "gradient_norm", number(t->gradient_norm), "beta",
-                  t->beta, "learning_rate", t->learning_rate, "lambda", t->config->objective.lambda, "active_units",
-                  (int)active, "sentences", (json_int_t)t->sentences, "tokens", (json_int_t)t->tokens, "words",
-                  (json_int_t)t->words, "skipped", t->step_skipped, "shortened", (json_int_t)t->shortened);
-    json_t *wall =
-        json_pack("{s:f, s:f, s:f}", "seconds", now - t->begun, "tokens_per_second", rate, "memory_mib", mib);
-    json_t *dims = json_array();
-    int failed = 0;
-    if (t->team.collectives && t->straggles > 0)
-        failed |= json_object_update_new(wall, json_pack("{s:I, s:f}", "slowest_rank", (json_int_t)t->straggler,
-                                                         "slowest_over_middle", t->straggles));
-    if (t->exposed_steps) failed |= json_object_set_new(wall, "sum_exposed_seconds", number(t->exposed));
-    if (t->straggles >= STRAGGLES)
-        report_line(t, "rank %zu took %.1f times as long for its work as the rank in the middle", t->straggler,
-                    t->straggles);
-    for (size_t j = 0; j < z; j++) failed |= json_array_append_new(dims, number(t->kl_dim[j] / (double)t->sentences));
-    failed |= json_object_set_new(row, "kl_per_dim", dims);
-    failed |= json_object_set_new(row, "wall", wall);
-    write_row(t, failed ? NULL : row);
+    const struct done *d = &t->done;
+    double now = clock_seconds(), seconds = now - t->clock.step_began;
+    double rate = seconds > 0 ? (double)t->clock.tokens_since / seconds : 0, mib = memory_mib();
+    double done = (double)(d->step - t->clock.first_draw), left = 0;
+    if (done > 0) left = (now - t->clock.begun) / done * (double)(t->config->train.steps - d->step);
+    char terms[256];
+    print_terms(terms, sizeof terms, t);
+    console_line(&t->report, "step %llu/%zu  loss %.3f%s  |g| %.3f  %.1fk tok/s  %.0f MiB  %.0fm%02.0fs left%s",
+                 (unsigned long long)d->step, t->config->train.steps, d->figures.loss, terms, d->figures.gradient_norm,
+                 rate / 1e3, mib, floor(left / 60), floor(fmod(left, 60)), d->applied ? "" : "  (update skipped)");
+    if (d->news.straggles >= STRAGGLES)
+        console_line(&t->report, "rank %zu took %.1f times as long for its work as the rank in the middle",
+                     d->news.straggler, d->news.straggles);
+    json_t *row = row_of_step(t, now - t->clock.begun, rate, mib);
+    write_row(t, row);
     json_decref(row);
-    t->step_began = now;
-    t->tokens_since = 0;
+    t->clock.step_began = now;
+    t->clock.tokens_since = 0;
 }
 
 /* struct evaluate_options.combine: a piece at a time, which every rank sends to every rank. */
@@ -144,11 +188,13 @@ static void note_best(struct trainer *t, const struct evaluation *e)
                     : kind == BEST_OWN_Z_GAIN     ? e->own_z_gain
                                                   : (double)e->active_units;
     bool more = kind == BEST_OWN_Z_GAIN || kind == BEST_ACTIVE_UNITS;
-    t->bettered = isfinite(figure) && (!t->best_step || (more ? figure > t->best : figure < t->best));
-    t->worse = t->bettered ? 0 : t->worse + 1;
-    if (!t->bettered) return;
-    t->best = figure;
-    t->best_step = t->draws;
+    struct training_best *best = &t->state.best;
+    bool betters = isfinite(figure) && (!best->step || (more ? figure > best->value : figure < best->value));
+    t->validation.bettered = betters;
+    best->worse = betters ? 0 : best->worse + 1;
+    if (!betters) return;
+    best->value = figure;
+    best->step = t->state.counters.draws;
 }
 
 elbo_status report_validation(struct trainer *t, elbo_error *error)
@@ -160,11 +206,11 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
     struct evaluation e;
     double before = clock_seconds();
     elbo_error reason;
-    elbo_status evaluated = evaluate(&e, &t->model, t->valid, &o, &reason);
-    ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
+    elbo_status evaluated = evaluate(&e, &t->step.model, t->valid, &o, &reason);
+    ELBO_TRY(step_bind(&t->step, error));
     if (evaluated == ELBO_MEMORY) { /* the next one may find more: no reason to end the run */
-        elbo_fail_in(&reason, "step %llu is not evaluated: ", (unsigned long long)t->draws);
-        if (t->report.warning) t->report.warning(t->report.context, reason.message);
+        elbo_fail_in(&reason, "step %llu is not evaluated: ", (unsigned long long)t->state.counters.draws);
+        console_warning(&t->report, reason.message);
         return ELBO_OK;
     }
     if (evaluated) {
@@ -176,24 +222,28 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
     if (e.latent_width)
         snprintf(latent, sizeof latent, "  reconstruction %.3f  kl %.3f  active %zu/%zu  own z %.2f", e.reconstruction,
                  e.kl, e.active_units, e.latent_width, e.own_z_gain);
-    report_line(t, "valid at %llu: neg_elbo %.3f%s  (%zu sentences, %.1f s)", (unsigned long long)t->draws, e.neg_elbo,
-                latent, e.sentences, seconds);
-    t->validation =
-        (struct last_validation){t->draws, e.neg_elbo, e.reconstruction, e.kl, e.own_z_gain, e.active_units};
+    console_line(&t->report, "valid at %llu: neg_elbo %.3f%s  (%zu sentences, %.1f s)",
+                 (unsigned long long)t->state.counters.draws, e.neg_elbo, latent, e.sentences, seconds);
+    t->validation = (struct last_validation){.step = t->state.counters.draws,
+                                             .neg_elbo = e.neg_elbo,
+                                             .reconstruction = e.reconstruction,
+                                             .kl = e.kl,
+                                             .own_z_gain = e.own_z_gain,
+                                             .active_units = e.active_units};
     note_best(t, &e);
     json_t *row =
-        json_pack("{s:I, s:{s:o, s:o, s:o, s:I, s:o, s:o, s:I}, s:{s:f}}", "step", (json_int_t)t->draws, "valid",
-                  "neg_elbo", number(e.neg_elbo), "reconstruction", number(e.reconstruction), "kl", number(e.kl),
-                  "active_units", (json_int_t)e.active_units, "own_z_gain", number(e.own_z_gain), "ppl_word",
-                  number(e.ppl_word), "sentences", (json_int_t)e.sentences, "wall", "seconds", seconds);
-    if (t->bettered && row && json_object_set_new(json_object_get(row, "valid"), "best", json_true())) {
+        json_pack("{s:I, s:{s:o, s:o, s:o, s:I, s:o, s:o, s:I}, s:{s:f}}", "step", (json_int_t)t->state.counters.draws,
+                  "valid", "neg_elbo", number(e.neg_elbo), "reconstruction", number(e.reconstruction), "kl",
+                  number(e.kl), "active_units", (json_int_t)e.active_units, "own_z_gain", number(e.own_z_gain),
+                  "ppl_word", number(e.ppl_word), "sentences", (json_int_t)e.sentences, "wall", "seconds", seconds);
+    if (t->validation.bettered && row && json_object_set_new(json_object_get(row, "valid"), "best", json_true())) {
         json_decref(row);
         row = NULL;
     }
     evaluation_free(&e);
     write_row(t, row);
     json_decref(row);
-    t->step_began += seconds;
+    t->clock.step_began += seconds;
     return ELBO_OK;
 }
 
@@ -201,23 +251,26 @@ json_t *trainer_result(const struct trainer *t)
 {
     if (t->team.rank) return NULL;
     const struct last_validation *v = &t->validation;
-    json_t *all = json_pack("{s:s, s:I, s:I, s:b}", "run_dir", t->config->run_dir, "step", (json_int_t)t->draws,
-                            "steps", (json_int_t)t->config->train.steps, "interrupted", t->signal != 0);
+    const struct step_figures *f = &t->done.figures;
+    json_t *all =
+        json_pack("{s:s, s:I, s:I, s:b}", "run_dir", t->config->run_dir, "step", (json_int_t)t->state.counters.draws,
+                  "steps", (json_int_t)t->config->train.steps, "interrupted", t->signal != 0);
     int failed = 0;
-    if (t->done > t->first_draw)
-        failed |=
-            json_object_update_new(all, json_pack("{s:o, s:o, s:o, s:f, s:o}", "loss", number(t->loss),
-                                                  "reconstruction", number(t->reconstruction), "kl", number(t->kl),
-                                                  "beta", t->beta, "gradient_norm", number(t->gradient_norm)));
+    if (t->done.step > t->clock.first_draw) {
+        failed |= json_object_set_new(all, "loss", number(f->loss));
+        failed |= add_terms(all, f, false);
+        failed |= add_terms(all, f, true);
+        failed |= json_object_set_new(all, "gradient_norm", number(f->gradient_norm));
+    }
     if (v->step)
         failed |= json_object_set_new(all, "valid",
                                       json_pack("{s:I, s:o, s:o, s:o, s:o, s:I}", "step", (json_int_t)v->step,
                                                 "neg_elbo", number(v->neg_elbo), "reconstruction",
                                                 number(v->reconstruction), "kl", number(v->kl), "own_z_gain",
                                                 number(v->own_z_gain), "active_units", (json_int_t)v->active_units));
-    if (t->best_step)
-        failed |= json_object_set_new(all, "best",
-                                      json_pack("{s:I, s:f}", "step", (json_int_t)t->best_step, "value", t->best));
+    if (t->state.best.step)
+        failed |= json_object_set_new(
+            all, "best", json_pack("{s:I, s:f}", "step", (json_int_t)t->state.best.step, "value", t->state.best.value));
     if (!failed) return all;
     json_decref(all);
     return NULL;

@@ -2,11 +2,9 @@
 #ifndef TRAIN_REPORT_H
 #define TRAIN_REPORT_H
 
-#include "train/state.h"
+#include "train/trainer_private.h"
 
-void report_line(struct trainer *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Of several ranks, at the end: what their sums cost. */
+/* At the end, of several ranks: the cost of their sums. */
 void report_sums(struct trainer *t);
 /* The console line and the metrics row of the step just done. */
 void report_step(struct trainer *t);

@@ -1,6 +1,5 @@
 #include "train/rewind.h"
 #include "checkpoint/checkpoint.h"
-#include "train/report.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -63,17 +62,12 @@ static elbo_status no_such(const char *dir, const uint64_t *steps, size_t count,
                      *list ? list : "none");
 }
 
-static void warn(void *context, const char *message)
-{
-    struct trainer *t = context;
-    if (t->report.warning) t->report.warning(t->report.context, message);
-}
-
 /* Whether the newest checkpoint belongs to a run that has gone back to the step already. */
-static elbo_status went_back(bool *before, struct trainer *t, uint64_t step, elbo_error *error)
+static elbo_status went_back(bool *before, struct train_report *report, const char *run_dir, uint64_t step,
+                             elbo_error *error)
 {
     struct checkpoint *newest;
-    ELBO_TRY(checkpoint_open(&newest, t->config->run_dir, warn, t, error));
+    ELBO_TRY(checkpoint_open(&newest, run_dir, console_warning, report, error));
     const json_t *rewound = json_object_get(checkpoint_counters(newest), "rewound");
     *before =
         json_is_integer(rewound) && (uint64_t)json_integer_value(rewound) == step && checkpoint_step(newest) > step;
@@ -82,11 +76,11 @@ static elbo_status went_back(bool *before, struct trainer *t, uint64_t step, elb
 }
 
 /* `latest` moves first: a process that ends in between begins at the step as well, and finds the rest to do. */
-static elbo_status go_back(struct trainer *t, const char *folder, const char *to, const uint64_t *steps, size_t count,
-                           elbo_error *error)
+static elbo_status go_back(struct train_report *report, const struct elbo_config *config, const char *folder,
+                           const char *to, const uint64_t *steps, size_t count, elbo_error *error)
 {
-    const char *dir = t->config->run_dir;
-    uint64_t step = t->config->rewind;
+    const char *dir = config->run_dir;
+    uint64_t step = config->rewind;
     struct checkpoint *good;
     ELBO_TRY(checkpoint_open(&good, to, NULL, NULL, error));
     checkpoint_close(good);
@@ -95,29 +89,31 @@ static elbo_status go_back(struct trainer *t, const char *folder, const char *to
     size_t aside = 0;
     for (; aside < count && steps[aside] > step; aside++) ELBO_TRY(put_aside(folder, steps[aside], error));
     if (aside)
-        report_line(t, "back to step %" PRIu64 ": %zu later checkpoints are put aside as %s/abandoned-*", step, aside,
-                    folder);
+        console_line(report, "back to step %" PRIu64 ": %zu later checkpoints are put aside as %s/abandoned-*", step,
+                     aside, folder);
     return file_sync_folder(folder, error);
 }
 
-elbo_status rewind_run(struct trainer *t, char from[FILES_PATH], elbo_error *error)
+elbo_status rewind_run(struct train_report *report, const struct elbo_config *config, char from[FILES_PATH],
+                       elbo_error *error)
 {
-    const char *dir = t->config->run_dir;
+    const char *dir = config->run_dir;
     char folder[FILES_PATH], name[CHECKPOINT_NAME], to[FILES_PATH];
-    uint64_t step = t->config->rewind, *steps;
+    uint64_t step = config->rewind, *steps;
     size_t count;
     bool before = false;
     ELBO_TRY(file_join(folder, dir, CHECKPOINT_FOLDER, error));
     ELBO_TRY(checkpoint_list(&steps, &count, folder, error));
     checkpoint_name(name, step);
-    elbo_status status = count ? went_back(&before, t, step, error) : ELBO_OK;
+    elbo_status status = count ? went_back(&before, report, dir, step, error) : ELBO_OK;
     if (!status && !before && !has(steps, count, step)) status = no_such(dir, steps, count, step, error);
     if (!status) status = file_join(to, folder, name, error);
-    if (!status && !before) status = go_back(t, folder, to, steps, count, error);
+    if (!status && !before) status = go_back(report, config, folder, to, steps, count, error);
     free(steps);
     ELBO_TRY(status);
     if (before)
-        report_line(t, "%s went back to step %" PRIu64 " before and goes on from its newest checkpoint", dir, step);
+        console_line(report, "%s went back to step %" PRIu64 " before and goes on from its newest checkpoint", dir,
+                     step);
     snprintf(from, FILES_PATH, "%s", before ? dir : to);
     return ELBO_OK;
 }

@@ -3,7 +3,7 @@
 #include "device/backends.h"
 #include "model/generate.h"
 #include "text/tokenizer.h"
-#include "train/state.h"
+#include "checkpoint/training_state.h"
 
 #include <string.h>
 
@@ -56,7 +56,8 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     ELBO_TRY(elbo_config_check(r->config, error));
     ELBO_TRY(backend_open(&r->backend, r->config->device, r->config->threads, error));
     ELBO_TRY(model_create(&r->model, &model, r->backend, error));
-    return state_load_weights(&r->model, r->checkpoint, error);
+    ELBO_TRY(weights_load(r->model.weights, r->model.parameters, r->backend, r->checkpoint, error));
+    return model_refresh(&r->model, error);
 }
 
 elbo_status run_open(struct run *r, const char *path, struct options *options, const struct elbo_config *config,

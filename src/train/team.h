@@ -5,43 +5,22 @@
 #ifndef TRAIN_TEAM_H
 #define TRAIN_TEAM_H
 
+#include "base/options.h"
 #include "job/bonds.h"
 #include "job/collectives.h"
-#include "step/gathering.h"
 #include "job/ranks.h"
-#include "step/reduction.h"
-#include "text/slots.h"
+#include "model/model.h"
 #include "train/config.h"
-
-struct trainer;
-struct pending;
 
 struct team {
     struct ranks who;
     struct collectives *collectives; /* null: alone */
     struct collectives *host;        /* MPI, where it only brought the GPUs' ranks together; or null */
     struct bonds bonds;              /* to the ranks that were met over TCP */
-    struct buckets buckets;
-    struct reduction *reduction;
-    struct gathering *gathering; /* null: no rank updates weights for others */
     size_t ranks, rank;
     uint64_t checked; /* step at which all weights were last the same */
     char *notes;      /* (ranks) what was told of a step              */
 };
-
-/* Lanes of a configuration on so many ranks; refuses fewer lanes or slots than ranks. */
-size_t team_lanes(const struct elbo_config *config, size_t ranks);
-/* Whether gradients are added in an order that is laid down: also where each rank keeps the sums of its pieces. */
-bool team_ordered(const struct elbo_config *config);
-elbo_status team_fits(const struct elbo_config *config, size_t ranks, elbo_error *error);
-
-/* The slots of this rank's lanes, into own_first and own_count. */
-void team_own_slots(const struct team *team, const struct elbo_config *config, struct slot_options *slots);
-/* Elements of a bucket, at most. */
-size_t team_bucket(const struct elbo_config *config);
-/* The buckets of a training graph's gradients, and of the figures behind them. */
-elbo_status team_buckets(struct buckets *b, const struct elbo_config *config, const struct graph *g,
-                         const struct parameters *p, size_t figures, elbo_error *error);
 
 /* Who this rank is; opens its device. */
 elbo_status team_detect(struct team *team, const struct elbo_config *config, struct backend **backend,
@@ -49,27 +28,37 @@ elbo_status team_detect(struct team *team, const struct elbo_config *config, str
 /* Joins the other ranks; where there are none, nothing happens. */
 elbo_status team_join(struct team *team, const struct elbo_config *config, struct backend *backend, elbo_error *error);
 /* `ended`: how the run did. After a failure of this rank alone the others are not waited for. */
-void team_close(struct team *team, const struct backend *backend, elbo_status ended);
+void team_close(struct team *team, elbo_status ended);
 
 /* Every rank calls it with how it did so far; fails everywhere if it failed anywhere. */
-elbo_status team_agree(struct trainer *t, elbo_status status, elbo_error *error);
+elbo_status team_agree(struct team *team, elbo_status status, elbo_error *error);
 
-/* Refuses ranks that were given other options or another corpus. */
-elbo_status team_compare(struct trainer *t, elbo_error *error);
+/* What must be the same on every rank. */
+struct team_likeness {
+    const struct options *options;
+    const char *corpus, *data; /* its hash, and its path */
+    struct backend *backend;
+};
 
-/* A step's note: sent when the step was launched, read when its figures are. */
-elbo_status team_tell(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
-elbo_status team_hear(struct trainer *t, unsigned which, struct pending *p, elbo_error *error);
+/* Refuses ranks that were given other options or another corpus, or compute on other devices. */
+elbo_status team_compare(struct team *team, const struct team_likeness *of, elbo_error *error);
 
-/* The execute_progress of a slot of the ranks' training graph; context: the team. Of the last one (`sums`): buckets of
- * gradients that a step has finished set out, and at its end all have arrived. Of the first one, where weights are
- * updated by pieces (`gathers`): they come in as steps need them. Null: of neither. */
-execute_progress team_progress(bool gathers, bool sums);
+/* What is known of a step from all ranks. */
+struct team_news {
+    int signal;       /* that came to one of them, or 0                        */
+    size_t straggler; /* the slowest rank ...                                  */
+    double straggles; /* ... and its time over the middle one's; 0: not known  */
+};
+
+/* A step's note, of number `which`: sent when the step was launched, with a signal that came to this rank (or 0) and
+ * the seconds of its own work; read when the step's figures are. Without other ranks `news` is left as it is. */
+elbo_status team_tell(struct team *team, unsigned which, int signal, double seconds, elbo_error *error);
+elbo_status team_hear(struct team *team, unsigned which, struct team_news *news, elbo_error *error);
 
 /* The text of the first rank that has any reaches every rank. */
-elbo_status team_first_word(struct trainer *t, char *text, size_t size, elbo_error *error);
+elbo_status team_first_word(struct team *team, char *text, size_t size, elbo_error *error);
 
-/* Fails with rank and tensor where a rank's weights are not rank 0's. */
-elbo_status team_check_weights(struct trainer *t, elbo_error *error);
+/* Fails with rank and tensor where a rank's weights are not rank 0's at this step. */
+elbo_status team_check_weights(struct team *team, const struct model *m, uint64_t step, elbo_error *error);
 
 #endif

@@ -13,17 +13,11 @@
 
 #include "base/options.h"
 #include "train/config.h"
+#include "train/console.h"
 
 #include <jansson.h>
 
 struct trainer;
-
-/* What the trainer tells: lines for the console (progress, warnings). May be null functions. */
-struct train_report {
-    void (*line)(void *context, const char *text);
-    void (*warning)(void *context, const char *text);
-    void *context;
-};
 
 /* `options` gives the text of the configuration that is saved. ELBO_BUSY when another process trains there. */
 elbo_status trainer_open(struct trainer **t, const struct elbo_config *config, const struct options *options,

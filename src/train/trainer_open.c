@@ -2,15 +2,12 @@
 #include "base/checked.h"
 #include "base/files.h"
 #include "device/backends.h"
-#include "checkpoint/checkpoint.h"
+#include "step/memory.h"
 #include "train/effects.h"
 #include "train/limits.h"
-#include "train/memory.h"
-#include "train/report.h"
 #include "train/rewind.h"
-#include "train/sharded.h"
-#include "train/shards.h"
-#include "train/state.h"
+#include "train/saving.h"
+#include "train/step_options.h"
 #include "train/warm_start.h"
 
 #include <stdio.h>
@@ -21,7 +18,7 @@
 /* Signals wait until a step is over: they are blocked in all threads and asked for between steps. */
 static void block_signals(struct trainer *t)
 {
-    sigset_t set = trainer_signals();
+    sigset_t set = signals_that_stop();
     t->signals_blocked = !pthread_sigmask(SIG_BLOCK, &set, &t->old_signals);
 }
 
@@ -41,17 +38,17 @@ static elbo_status open_data(struct trainer *t, elbo_error *error)
                              c->data.train, c->data.valid, c->data.train);
     }
     const char *one = elbo_corpus_set(t->train), *other = t->valid ? elbo_corpus_set(t->valid) : "";
-    if (*one && *other && strcmp(one, other) && t->report.warning) {
+    if (*one && *other && strcmp(one, other)) {
         char text[2 * FILES_PATH + 128];
         snprintf(text, sizeof text, "%s and %s are parts of different splits: sentences of one may stand in the other",
                  c->data.train, c->data.valid);
-        t->report.warning(t->report.context, text);
+        console_warning(&t->report, text);
     }
     ELBO_TRY(limits_check(t->train, "data.train", &c->data, &t->report, error));
     if (t->valid && c->train.eval_every) ELBO_TRY(limits_check(t->valid, "data.valid", &c->data, &t->report, error));
-    t->model_config = c->model;
-    t->model_config.vocabulary = elbo_corpus_vocabulary(t->train, ELBO_STREAM_DECODER);
-    t->model_config.positions = c->data.max_length + 2;
+    t->model = c->model;
+    t->model.vocabulary = elbo_corpus_vocabulary(t->train, ELBO_STREAM_DECODER);
+    t->model.positions = c->data.max_length + 2;
     return ELBO_OK;
 }
 
@@ -80,11 +77,11 @@ static elbo_status open_run_directory(struct trainer *t, char from[FILES_PATH], 
                          "%s already holds checkpoints and resume is none; take another --run.dir, or "
                          "--resume=auto to go on from them",
                          dir);
-    if (t->config->rewind) return rewind_run(t, from, error);
+    if (t->config->rewind) return rewind_run(&t->report, t->config, from, error);
     if (any && path)
-        report_line(t,
-                    "%s has checkpoints of its own and goes on from the newest, not from %s; --rewind=STEP goes back",
-                    dir, how);
+        console_line(&t->report,
+                     "%s has checkpoints of its own and goes on from the newest, not from %s; --rewind=STEP goes back",
+                     dir, how);
     if (any) return copy_path(from, dir, error);
     if (!path) return ELBO_OK;
     if (*t->config->init.from)
@@ -94,79 +91,61 @@ static elbo_status open_run_directory(struct trainer *t, char from[FILES_PATH], 
     return copy_path(from, how, error);
 }
 
-static elbo_status record(struct trainer *t, elbo_error *error)
+/* Where the moments are, of ranks that share them out too. */
+static struct moments moments_of(const struct trainer *t)
 {
-    const struct objective_config *o = &t->config->objective;
-    struct slot_options s = slot_options_of(t->config);
-    size_t sentences = slot_sentence_capacity(&s);
-    struct graph_capacities capacities = {{[DIM_ENC_TOKENS] = s.encoder_tokens,
-                                           [DIM_DEC_TOKENS] = s.decoder_tokens,
-                                           [DIM_SENTENCES] = sentences,
-                                           [DIM_DRAWS] = sentences}};
-    struct train_recording recording = {.free_bits = {.nats = o->free_bits, .groups = o->free_bits_groups},
-                                        .recompute = (enum recompute_policy)t->config->train.recompute,
-                                        .wanted = optimizer_wanted(&t->config->optimizer)};
-    recording.free_bits.kind = o->free_bits_kind == FREE_BITS_TOTAL   ? FREE_TOTAL
-                               : o->free_bits_kind == FREE_BITS_GROUP ? FREE_PER_GROUP
-                                                                      : FREE_PER_DIMENSION;
-    return record_train(&t->recording, &t->model_config, t->model.parameters, &capacities, &recording, error);
+    const struct optimizer *o = &t->step.optimizer;
+    bool shared = o->share.ranks > 1;
+    return (struct moments){.source = shared ? &moments_gathered : &moments_here,
+                            .backend = t->backend,
+                            .parameters = t->step.parameters,
+                            .type = optimizer_moments(&o->config),
+                            .memory = {o->moment1, o->moment2},
+                            .collectives = shared ? t->team.collectives : NULL,
+                            .pieces = o->all,
+                            .begin = o->begin};
 }
 
-/* The arena of gradients, the step's figures behind them, and the sum of both over lanes and ranks. */
-static elbo_status build_sums(struct trainer *t, elbo_error *error)
+/* What a checkpoint holds, named once; its memory is the step's. */
+static elbo_status name_state(struct trainer *t, elbo_error *error)
 {
-    const struct elbo_config *c = t->config;
-    size_t gradients = parameters_arena_elements(t->model.parameters);
-    size_t figures = align_up(recording_state_elements(&t->recording), PARAMETER_ALIGNMENT);
-    ELBO_TRY(team_buckets(&t->team.buckets, c, t->recording.g, t->model.parameters, figures, error));
-    struct optimizer_options updated = {.figures = figures, .share = sharded_share(t)};
-    ELBO_TRY(optimizer_create(&t->optimizer, &c->optimizer, t->model.parameters, model_weights(&t->model), &updated,
-                              t->backend, error));
-    ELBO_TRY(recording_place_state(&t->recording, t->optimizer.gradients + gradients, error));
-    struct reduction_options options = {.backend = t->backend,
-                                        .collectives = t->team.collectives,
-                                        .arena = t->optimizer.gradients,
-                                        .elements = gradients + figures,
-                                        .lanes = team_lanes(c, t->team.ranks),
-                                        .ordered = team_ordered(c),
-                                        .kept = sharded(t) ? gradients : 0,
-                                        .buckets = &t->team.buckets};
-    ELBO_TRY(reduction_create(&t->team.reduction, &options, error));
-    if (!sharded(t)) return ELBO_OK;
-    struct gathering_options weights = {.backend = t->backend,
-                                        .collectives = t->team.collectives,
-                                        .buckets = &t->team.buckets,
-                                        .parameters = t->model.parameters,
-                                        .groups = optimizer_wanted(&c->optimizer),
-                                        .slot = t->recording.g,
-                                        .arenas = model_weights(&t->model)};
-    return gathering_create(&t->team.gathering, &weights, error);
+    size_t z = t->model.latent.width;
+    t->variance = calloc(z + 1, sizeof *t->variance);
+    if (!t->variance) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
+    t->statistics[0] = (struct safetensors_tensor){
+        .name = "posterior.variance", .dtype = SAFETENSORS_F64, .rank = 1, .shape = {z + 1}, .data = t->variance};
+    t->state = (struct training_state){.best = {.figure = trainer_best_figure(t->config)},
+                                       .backend = t->backend,
+                                       .parameters = t->step.parameters,
+                                       .weights = t->step.model.weights,
+                                       .moments = moments_of(t),
+                                       .statistics = t->statistics,
+                                       .statistic_count = 1,
+                                       .vocabulary = t->model.vocabulary,
+                                       .positions = t->model.positions,
+                                       .corpus = elbo_corpus_hash(t->train),
+                                       .tokenizer = elbo_corpus_tokenizer_hash(t->train)};
+    return ELBO_OK;
 }
 
+/* The step is recorded and planned, and only then allocated. */
 static elbo_status build(struct trainer *t, elbo_error *error)
 {
-    struct elbo_config planned = *t->config;
-    planned.model = t->model_config;
-    planned.parallel.ranks = t->team.ranks;
+    struct step_options options = step_options_of(t->config, &t->model, t->team.ranks, t->team.rank);
     struct memory_table table;
-    ELBO_TRY(memory_plan(&table, &planned, t->backend, error));
+    options.sums.collectives = t->team.collectives;
+    ELBO_TRY(step_record(&t->step, &options, error));
+    ELBO_TRY(step_plan(&t->step, t->backend, error));
+    memory_table_of(&table, &t->step);
     if (!t->backend->memory.separate) ELBO_TRY(memory_check(&table, memory_available(), error));
-    ELBO_TRY(model_create(&t->model, &t->model_config, t->backend, error));
-    ELBO_TRY(record(t, error));
-    ELBO_TRY(build_sums(t, error));
-    size_t z = t->model_config.latent.width;
-    ELBO_TRY(model_bind(&t->model, (struct recording *[]){&t->recording}, 1, t->optimizer.gradients, error));
-    t->variance = calloc(z + 1, sizeof *t->variance);
-    t->kl_dim = calloc(z + 1, sizeof *t->kl_dim);
-    if (!t->variance || !t->kl_dim) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
-    optimizer_watch(&t->optimizer, executor_pointer(&t->recording.executor, t->recording.sum_loss));
-    recording_bind_input(&t->recording, "control", t->optimizer.control);
+    ELBO_TRY(step_allocate(&t->step, error));
+    ELBO_TRY(name_state(t, error));
     for (unsigned i = 0; i <= t->backend->stream.ahead; i++)
-        ELBO_TRY(t->backend->memory.allocate_host(t->backend, (void **)&t->pending[i].read,
-                                                  trainer_read_floats(z) * sizeof(float), error));
-    report_line(t, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB",
-                (double)table.parameters / 1e6, t->backend->name, t->backend->detail, (double)table.total / 1048576.0,
-                (double)table.activations / 1048576.0);
+        ELBO_TRY(t->backend->memory.allocate_host(t->backend, (void **)&t->launched[i].read,
+                                                  step_read_floats(&t->step) * sizeof(float), error));
+    console_line(&t->report, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB",
+                 (double)table.parameters / 1e6, t->backend->name, t->backend->detail, (double)table.total / 1048576.0,
+                 (double)table.activations / 1048576.0);
     return ELBO_OK;
 }
 
@@ -188,7 +167,7 @@ static elbo_status write_beginning(struct trainer *t, elbo_error *error)
                               : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
     if (!status) status = write_if_other(path, yaml, strlen(yaml), error);
     if (!status) status = file_join(path, t->config->run_dir, "tokenizer.json", error);
-    if (!status && (!t->draws || !file_is_regular(path)))
+    if (!status && (!t->state.counters.draws || !file_is_regular(path)))
         status = elbo_tokenizer_save(elbo_corpus_tokenizer(t->train, ELBO_STREAM_DECODER), path, error);
     free(yaml);
     return status;
@@ -197,9 +176,9 @@ static elbo_status write_beginning(struct trainer *t, elbo_error *error)
 static elbo_status open_loader(struct trainer *t, elbo_error *error)
 {
     struct slot_options s = slot_options_of(t->config);
-    team_own_slots(&t->team, t->config, &s);
-    s.first = t->next;
-    s.step = t->draws;
+    sums_own_slots(&t->step.options.sums, &s);
+    s.first = t->state.counters.next;
+    s.step = t->state.counters.draws;
     return slot_loader_open(&t->loader, t->train, &s, error);
 }
 
@@ -215,7 +194,7 @@ typedef elbo_status (*take_checkpoint)(struct trainer *t, char path[FILES_PATH],
 static elbo_status take(struct trainer *t, char from[FILES_PATH], take_checkpoint load, elbo_error *error)
 {
     elbo_status status = t->team.rank || !*from ? ELBO_OK : load(t, from, error);
-    ELBO_TRY(team_agree(t, status, error));
+    ELBO_TRY(team_agree(&t->team, status, error));
     if (t->team.collectives) ELBO_TRY(collectives_share(t->team.collectives, from, FILES_PATH, error));
     return t->team.rank && *from ? load(t, from, error) : ELBO_OK;
 }
@@ -223,10 +202,10 @@ static elbo_status take(struct trainer *t, char from[FILES_PATH], take_checkpoin
 static elbo_status begin(struct trainer *t, char from[FILES_PATH], elbo_error *error)
 {
     bool rewinds = *from && t->config->rewind;
-    ELBO_TRY(take(t, from, state_load, error));
-    if (rewinds) t->rewound = t->config->rewind;
+    ELBO_TRY(take(t, from, resume_from, error));
+    if (rewinds) t->state.counters.rewound = t->config->rewind;
     if (*from) return ELBO_OK;
-    ELBO_TRY(model_initialize(&t->model, t->config->seed, error));
+    ELBO_TRY(model_initialize(&t->step.model, t->config->seed, error));
     ELBO_TRY(copy_path(from, t->config->init.from, error));
     return *from ? take(t, from, warm_start, error) : ELBO_OK;
 }
@@ -236,9 +215,10 @@ static elbo_status name_best(struct trainer *t, elbo_error *error)
 {
     char folder[FILES_PATH], name[CHECKPOINT_NAME], path[FILES_PATH];
     ELBO_TRY(file_join(folder, t->config->run_dir, CHECKPOINT_FOLDER, error));
-    checkpoint_name(name, t->best_step);
+    checkpoint_name(name, t->state.best.step);
     ELBO_TRY(file_join(path, folder, name, error));
-    if (t->best_step && file_is_folder(path)) return checkpoint_mark(t->config->run_dir, "best", t->best_step, error);
+    if (t->state.best.step && file_is_folder(path))
+        return checkpoint_mark(t->config->run_dir, "best", t->state.best.step, error);
     ELBO_TRY(file_join(path, folder, "best", error));
     return file_is_regular(path) ? file_remove(path, error) : ELBO_OK;
 }
@@ -248,14 +228,14 @@ static elbo_status open_outputs(struct trainer *t, elbo_error *error)
     if (t->team.rank) return ELBO_OK;
     ELBO_TRY(write_beginning(t, error));
     ELBO_TRY(name_best(t, error));
-    return metrics_open(&t->metrics, t->config->run_dir, t->draws, error);
+    return metrics_open(&t->metrics, t->config->run_dir, t->state.counters.draws, error);
 }
 
 static void tell_ranks(struct trainer *t)
 {
     char line[RANKS_LINE];
     ranks_line(line, &t->team.who);
-    report_line(t, "%s, through %s", line, t->team.collectives->name);
+    console_line(&t->report, "%s, through %s", line, t->team.collectives->name);
 }
 
 /* In parts that fail on every rank where they fail on one. */
@@ -263,7 +243,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
 {
     char from[FILES_PATH] = "", *said;
     ELBO_TRY(effects_check(&said, t->options, t->config, error));
-    if (said) report_line(t, "%s", said);
+    if (said) console_line(&t->report, "%s", said);
     free(said);
     ELBO_TRY(elbo_config_check(t->config, error));
     block_signals(t); /* in this thread and in those that it starts, the libraries' too */
@@ -271,17 +251,20 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     t->backend->device.tf32 = t->config->tf32;
     t->backend->device.timed_products = t->config->determinism == DETERMINISM_FAST;
     ELBO_TRY(team_join(&t->team, t->config, t->backend, error));
-    ELBO_TRY(team_fits(t->config, t->team.ranks, error));
+    struct step_options planned = step_options_of(t->config, &t->config->model, t->team.ranks, t->team.rank);
+    ELBO_TRY(sums_check(&planned.sums, t->config->train.slots, error));
     if (t->team.rank) t->report = (struct train_report){0};
     if (t->team.collectives) tell_ranks(t);
-    ELBO_TRY(team_agree(t, open_inputs(t, from, error), error));
-    ELBO_TRY(team_compare(t, error));
-    ELBO_TRY(team_agree(t, build(t, error), error));
+    ELBO_TRY(team_agree(&t->team, open_inputs(t, from, error), error));
+    ELBO_TRY(team_compare(
+        &t->team, &(struct team_likeness){t->options, elbo_corpus_hash(t->train), t->config->data.train, t->backend},
+        error));
+    ELBO_TRY(team_agree(&t->team, build(t, error), error));
     ELBO_TRY(begin(t, from, error));
-    ELBO_TRY(shards_probe(t, error));
+    ELBO_TRY(moments_choose(&t->state.moments, t->config->run_dir, error));
     elbo_status status = open_outputs(t, error);
     if (!status) status = open_loader(t, error);
-    return team_agree(t, status, error);
+    return team_agree(&t->team, status, error);
 }
 
 elbo_status trainer_open(struct trainer **out, const struct elbo_config *config, const struct options *options,
@@ -298,7 +281,7 @@ elbo_status trainer_open(struct trainer **out, const struct elbo_config *config,
         trainer_close(t);
         return status;
     }
-    t->first_draw = t->done = t->team.checked = t->draws;
+    t->clock.first_draw = t->done.step = t->team.checked = t->state.counters.draws;
     *out = t;
     return ELBO_OK;
 }
@@ -310,22 +293,18 @@ void trainer_close(struct trainer *t)
     metrics_close(t->metrics);
     if (t->locked) run_directory_unlock(&t->lock);
     if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
+    /* What the device waits for may never come, and nothing that it uses can be released: the process ends next. */
     bool left = t->ended && t->team.collectives && t->backend->memory.separate;
-    if (!left && t->recording.g) executor_forget(&t->recording.executor); /* NCCL ends when no graph holds its calls */
-    team_close(&t->team, t->backend, t->ended);
-    if (left)
-        return; /* what the device waits for may never come, and nothing that it uses can be released: the process ends
-                   next */
+    if (!left) step_part(&t->step);
+    team_close(&t->team, t->ended);
+    if (left) return;
     for (unsigned i = 0; i < MOST_AHEAD; i++)
-        if (t->pending[i].read) t->backend->memory.release_host(t->backend, t->pending[i].read);
-    recording_free(&t->recording, t->backend);
-    if (t->sharded_staging) t->backend->memory.release(t->backend, t->sharded_staging);
-    if (t->optimizer.backend) optimizer_free(&t->optimizer);
-    if (t->model.backend) model_free(&t->model);
+        if (t->launched[i].read) t->backend->memory.release_host(t->backend, t->launched[i].read);
+    moments_close(&t->state.moments);
+    step_free(&t->step);
     if (t->backend) t->backend->destroy(t->backend);
     if (t->train) elbo_corpus_close(t->train);
     if (t->valid) elbo_corpus_close(t->valid);
     free(t->variance);
-    free(t->kl_dim);
     free(t);
 }

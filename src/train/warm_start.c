@@ -1,7 +1,4 @@
 #include "train/warm_start.h"
-#include "train/arena.h"
-#include "checkpoint/checkpoint.h"
-#include "train/report.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -46,9 +43,9 @@ static void leave(struct left *l, const char *name)
 static elbo_status take_all(struct trainer *t, const struct safetensors *file, unsigned parts, bool whole,
                             size_t *taken, struct left *left, elbo_error *error)
 {
-    struct arena arena = {{arena_read}, t->backend, (const char *)t->model.weights, DTYPE_F32, NULL, 0};
-    for (size_t i = 0; i < parameters_count(t->model.parameters); i++) {
-        const struct parameter *p = parameters_get(t->model.parameters, i);
+    struct arena arena = arena_of(t->backend, t->step.model.weights, DTYPE_F32);
+    for (size_t i = 0; i < parameters_count(t->step.parameters); i++) {
+        const struct parameter *p = parameters_get(t->step.parameters, i);
         struct safetensors_tensor wanted = {.name = p->name, .dtype = SAFETENSORS_F32, .rank = p->rank};
         const struct safetensors_tensor *found;
         elbo_error unfit;
@@ -84,7 +81,7 @@ static elbo_status take(struct trainer *t, const struct checkpoint *c, elbo_erro
     struct safetensors *file;
     struct left left = {.count = 0};
     unsigned parts;
-    size_t taken = 0, all = parameters_count(t->model.parameters);
+    size_t taken = 0, all = parameters_count(t->step.parameters);
     ELBO_TRY(parse_parts(&parts, t->config->init.parts, error));
     ELBO_TRY(check_tokenizer(t, c, error));
     ELBO_TRY(checkpoint_tensors(&file, c, "model.safetensors", error));
@@ -94,23 +91,17 @@ static elbo_status take(struct trainer *t, const struct checkpoint *c, elbo_erro
     if (!taken)
         return elbo_fail(error, ELBO_INPUT, "init.from: no tensor of %s has a name and shape of this model",
                          checkpoint_path(c));
-    report_line(t, "%zu of %zu tensors begin with the weights of %s", taken, all, checkpoint_path(c));
+    console_line(&t->report, "%zu of %zu tensors begin with the weights of %s", taken, all, checkpoint_path(c));
     if (left.count)
-        report_line(t, "%zu begin anew, having no counterpart of their name and shape there: %s", left.count,
-                    left.names);
-    return model_refresh(&t->model, error);
-}
-
-static void warn(void *context, const char *message)
-{
-    struct trainer *t = context;
-    if (t->report.warning) t->report.warning(t->report.context, message);
+        console_line(&t->report, "%zu begin anew, having no counterpart of their name and shape there: %s", left.count,
+                     left.names);
+    return model_refresh(&t->step.model, error);
 }
 
 elbo_status warm_start(struct trainer *t, char path[FILES_PATH], elbo_error *error)
 {
     struct checkpoint *c;
-    ELBO_TRY(checkpoint_open(&c, path, warn, t, error));
+    ELBO_TRY(checkpoint_open(&c, path, console_warning, &t->report, error));
     elbo_status status = take(t, c, error);
     snprintf(path, FILES_PATH, "%s", checkpoint_path(c));
     checkpoint_close(c);

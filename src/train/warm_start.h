@@ -2,7 +2,8 @@
 #ifndef TRAIN_WARM_START_H
 #define TRAIN_WARM_START_H
 
-#include "train/state.h"
+#include "base/files.h"
+#include "train/trainer_private.h"
 
 /* `path`: a run or checkpoint; it names the checkpoint that was taken then. Weights are taken by name and shape into
  * the model, which is initialized already. ELBO_INPUT: another tokenizer, a part of init.parts that does not fit, or

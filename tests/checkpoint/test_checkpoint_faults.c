@@ -4,7 +4,7 @@
  *   killed    SIGKILL instead of the call, or after half of it: nothing that was committed is lost, nothing torn is
  *             accepted, the next save works and clears what was left
  *   failing   ENOSPC, EDQUOT, EIO, EINTR, once or from there on, a short write or read, a full disk: likewise; what was
- * said to be saved is saved; the message names the file; no descriptor stays open; nothing hangs
+ *             said to be saved is saved; the message names the file; no descriptor stays open; nothing hangs
  *
  * Seeded: a save that writes in place and one that ignores what write says are found. ELBO_TEST_FULL=1 takes more
  * scenes. */

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# elbo launch: what ranks are given, how their ends become its own, who is ended and started again, and that nobody is left
-# behind. Small shell commands stand for ranks. What looks for faults is tried on a launcher that has them, too.
+# elbo launch: what ranks are given, how their ends become its own, who is ended and started again, and that nobody is
+# left behind. Small shell commands stand for ranks. What looks for faults is tried on a launcher that has them, too.
 
 load common.bash
 
@@ -67,7 +67,9 @@ faulty() {
 @test "each rank is told who it is, and all have one fresh secret and a port" {
     launch 0 -n 3 -- sh -c 'env | grep ^ELBO_ | sort > "env.$ELBO_RANK"'
     for r in 0 1 2; do
-        for v in "RANK=$r" WORLD_SIZE=3 "LOCAL_RANK=$r" LOCAL_WORLD_SIZE=3 ADDRESS=127.0.0.1 RESTART=0; do grep -qx "ELBO_$v" "env.$r"; done
+        for v in "RANK=$r" WORLD_SIZE=3 "LOCAL_RANK=$r" LOCAL_WORLD_SIZE=3 ADDRESS=127.0.0.1 RESTART=0; do
+            grep -qx "ELBO_$v" "env.$r"
+        done
         grep -qxE 'ELBO_SECRET=[0-9a-f]{64}' "env.$r"
         grep -qxE 'ELBO_PORT=[12][0-9]{4}' "env.$r"
         diff <(grep -v RANK env.0) <(grep -v RANK "env.$r")
@@ -167,8 +169,8 @@ ended() {
     [ "$(echo $(cat starts))" = 0 ]
 }
 
-# forwarded SIGNAL LAUNCHER ...: the signal reaches both ranks once, even if it is sent twice; rank 0 may take its time to save after
-# rank 1 has ended, and is not taken for hung
+# forwarded SIGNAL LAUNCHER ...: the signal reaches both ranks once, even if it is sent twice; rank 0 may take its time
+# to save after rank 1 has ended, and is not taken for hung
 forwarded() {
     local signal=$1 launcher r got=0
     shift
@@ -206,7 +208,8 @@ forwarded() {
 }
 
 @test "a second signal does not wait for who does not listen" {
-    "$ELBO" launch -n 2 --grace=0.3 -- bash -c 'trap "" TERM; echo $$ > pid.$ELBO_RANK; while :; do sleep 0.1; done' 2> said &
+    "$ELBO" launch -n 2 --grace=0.3 -- \
+        bash -c 'trap "" TERM; echo $$ > pid.$ELBO_RANK; while :; do sleep 0.1; done' 2> said &
     there pid.0 pid.1
     kill -TERM $!
     sleep 0.2
@@ -219,7 +222,8 @@ forwarded() {
 }
 
 @test "no process outlives the launcher: its children's children, who left their group, or when it is killed" {
-    launch 0 -n 2 -- sh -c 'sleep 60 & echo $! > a.$ELBO_RANK; setsid sleep 60 & sleep 0.1; cat /proc/$$/task/$$/children > b.$ELBO_RANK; exit 0'
+    launch 0 -n 2 -- sh -c 'sleep 60 & echo $! > a.$ELBO_RANK; setsid sleep 60 & sleep 0.1
+        cat /proc/$$/task/$$/children > b.$ELBO_RANK; exit 0'
     [ "$(cat b.* | wc -w)" -ge 4 ]
     gone $(cat a.* b.*)
     "$ELBO" launch -n 2 -- sh -c 'echo $$ > pid.$ELBO_RANK; exec sleep 60' &
@@ -242,7 +246,8 @@ forwarded() {
 }
 
 @test "behind another launcher a stopped process is found" {
-    launch 0 --hang-timeout=0.6 --max-restarts=1 --grace=0.2 -- sh -c 'echo $ELBO_RESTART${ELBO_HEARTBEAT_FD-none} >> starts
+    launch 0 --hang-timeout=0.6 --max-restarts=1 --grace=0.2 -- \
+        sh -c 'echo $ELBO_RESTART${ELBO_HEARTBEAT_FD-none} >> starts
         [ $ELBO_RESTART = 1 ] || sh -c "echo \$\$ > pid; kill -STOP \$\$"; sleep 1'
     grep -qE 'process [0-9]+ has been stopped for [0-9.]+ s; restart 1 of 1' said
     [ "$(echo $(cat starts))" = "0none 1none" ]

@@ -81,9 +81,12 @@ setup() {
 
 @test "options that would have no effect are refused" {
     "$ELBO" prepare text.txt --out=corpus
-    refused 2 '--tokenizer.size has no effect' -- "$ELBO" prepare text.txt --out=c --tokenizer.kind=byte --tokenizer.size=300
-    refused 2 '--tokenizer.size has no effect' -- "$ELBO" prepare text.txt --out=c --tokenizer.from=corpus --tokenizer.size=300
-    refused 2 '--tokenizer.kind has no effect' -- "$ELBO" prepare text.txt --out=c --tokenizer.from=corpus --tokenizer.kind=word
+    refused 2 '--tokenizer.size has no effect' -- \
+        "$ELBO" prepare text.txt --out=c --tokenizer.kind=byte --tokenizer.size=300
+    refused 2 '--tokenizer.size has no effect' -- \
+        "$ELBO" prepare text.txt --out=c --tokenizer.from=corpus --tokenizer.size=300
+    refused 2 '--tokenizer.kind has no effect' -- \
+        "$ELBO" prepare text.txt --out=c --tokenizer.from=corpus --tokenizer.kind=word
     [ ! -e c ]
 }
 
@@ -102,7 +105,8 @@ setup() {
 
 @test "what is no text is refused with the command that reads it" {
     iconv -f UTF-8 -t UTF-16LE text.txt > wide.txt
-    refused 3 'wide.txt is UTF-16LE text' 'iconv -f UTF-16LE -t UTF-8 wide.txt' -- "$ELBO" prepare wide.txt --out=c --strict
+    refused 3 'wide.txt is UTF-16LE text' 'iconv -f UTF-16LE -t UTF-8 wide.txt' -- \
+        "$ELBO" prepare wide.txt --out=c --strict
     gzip -c text.txt > text.txt.gz
     refused 3 'zcat text.txt.gz | elbo prepare - ...' -- "$ELBO" prepare text.txt.gz --out=c
     refused 3 'standard input is compressed by gzip' -- bash -c '"$ELBO" prepare - --out=c < text.txt.gz'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# Streams: an answer to each line while the pipe is held open, the same bytes however lines arrive, bounded memory, readers that leave
-# early, text with NUL and byte order marks, and the .npy that encode writes by itself.
+# Streams: an answer to each line while the pipe is held open, the same bytes however lines arrive, bounded memory,
+# readers that leave early, text with NUL and byte order marks, and the .npy that encode writes by itself.
 
 load common.bash
 
@@ -9,9 +9,11 @@ setup_file() {
     # a model of bytes, trained on text with NUL; far from trained, so that it would write any byte
     python3 -c "import sys; sys.stdout.buffer.write(b''.join(b'ab\0c%d\n' % i for i in range(200)))" > nul.txt
     "$ELBO" prepare nul.txt --out=bytes --tokenizer.kind=byte > /dev/null
-    "$ELBO" train --data.train=bytes --run.dir=byte_run "${tiny[@]}" --train.steps=3 --optimizer.warmup_steps=1 2> /dev/null
+    "$ELBO" train --data.train=bytes --run.dir=byte_run "${tiny[@]}" --train.steps=3 \
+        --optimizer.warmup_steps=1 2> /dev/null
     cat > held.py << 'P'
-"""held.py LINES COMMAND ...: writes a line, waits for its answer, and so on; prints the answers, and the longest wait to stderr."""
+"""held.py LINES COMMAND ...: writes a line, waits for its answer, and so on; prints the answers, and the longest wait
+to stderr."""
 import subprocess, sys, time
 lines, command = open(sys.argv[1], "rb").read().splitlines(True), sys.argv[2:]
 p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -39,9 +41,10 @@ python3() { /usr/bin/python3 "$@"; }
     head -n 6 fresh.txt > six.txt
     "$ELBO" encode run --format=jsonl < six.txt > six.jsonl
     "$ELBO" tokenize run < six.txt > six.ids
-    for command in "reconstruct run" "reconstruct run --temperature=1" "reconstruct run --posterior_mean=false" "reconstruct run --beam=3" \
-        "reconstruct run --json" "encode run --format=jsonl" "encode run --format=jsonl --posterior_mean=false" "tokenize run" \
-        "tokenize run --json" "decode run < six.jsonl" "decode run --temperature=1 < six.jsonl" "tokenize run --decode < six.ids"; do
+    for command in "reconstruct run" "reconstruct run --temperature=1" "reconstruct run --posterior_mean=false" \
+        "reconstruct run --beam=3" "reconstruct run --json" "encode run --format=jsonl" \
+        "encode run --format=jsonl --posterior_mean=false" "tokenize run" "tokenize run --json" \
+        "decode run < six.jsonl" "decode run --temperature=1 < six.jsonl" "tokenize run --decode < six.ids"; do
         input=six.txt
         [[ $command != *' < '* ]] || input=${command##* < }
         # shellcheck disable=SC2086
@@ -151,7 +154,8 @@ P
     "$ELBO" sample byte_run --count=400 --temperature=3 --top_p=1 --json > any.json
     python3 -c "
 import json
-assert [json.loads(l)['text'] for l in open('any.json')] == open('any', 'rb').read().decode('utf-8', 'replace').split('\n')[:-1]"
+lines = open('any', 'rb').read().decode('utf-8', 'replace').split('\n')[:-1]
+assert [json.loads(l)['text'] for l in open('any.json')] == lines"
 }
 
 @test "ids that spell a line end are refused, and written as JSON" {
@@ -206,7 +210,8 @@ import struct
 def npy(name, shape, rows, descr="<f4", extra=b"", order=False):
     head = ("{'descr': '%s', 'fortran_order': %s, 'shape': %s, }" % (descr, order, shape)).encode()
     head += b" " * ((-len(head) - 11) % 64) + b"\n"
-    open(name, "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + struct.pack("<%df" % len(rows), *rows) + extra)
+    data = struct.pack("<%df" % len(rows), *rows)
+    open(name, "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + data + extra)
 npy("good.npy", (2, 4), [0.5] * 8)
 npy("wide.npy", (2, 5), [0] * 10)
 npy("flat.npy", "(4,)", [0] * 4)

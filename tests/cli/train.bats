@@ -51,7 +51,8 @@ long_test() {
 
 @test "the CPU refuses activations in bf16, not moments" {
     for moments in f32 bf16; do
-        refused 2 '--precision=bf16 needs a GPU' '--device=cpu' -- train r --device=cpu --precision=bf16 --optimizer.moments=$moments
+        refused 2 '--precision=bf16 needs a GPU' '--device=cpu' -- \
+            train r --device=cpu --precision=bf16 --optimizer.moments=$moments
     done
     train narrow --device=cpu --optimizer.moments=bf16 --train.steps=2 --optimizer.warmup_steps=2 2> said
     refused 2 'did you mean bf16?' -- train r --precision=bf15
@@ -102,14 +103,16 @@ long_test() {
         refused 3 "$corpus" '--tokenizer.from=run' -- "$ELBO" eval run --data.test=$corpus
         refused 3 'different tokenizers' '--tokenizer.from=' -- train r --data.valid=$corpus
         cp -r run/ mine && chmod -R u+w mine
-        refused 3 'corpus it was trained on' -- "$ELBO" train --data.train=$corpus --run.dir=mine "${tiny[@]}" --train.steps=50
+        refused 3 'corpus it was trained on' -- \
+            "$ELBO" train --data.train=$corpus --run.dir=mine "${tiny[@]}" --train.steps=50
         rm -rf mine
     done
 }
 
 @test "another model or seed than the run began with" {
     cp -r run/ mine
-    refused 2 'step-00000040' 'decoder.width is 16 there and 32 here' 'another --run.dir' -- train mine --decoder.width=32 --encoder.width=32 --train.steps=50
+    refused 2 'step-00000040' 'decoder.width is 16 there and 32 here' 'another --run.dir' -- \
+        train mine --decoder.width=32 --encoder.width=32 --train.steps=50
     refused 2 'step-00000040' 'decoder.layers is 1 there and 2 here' -- train mine --decoder.layers=2 --train.steps=50
     refused 2 'already holds checkpoints' '--resume=auto' -- train mine --resume=none
     train mine 2>&1 | grep -q 'nothing to do'
@@ -190,7 +193,8 @@ long_test() {
 @test "what the limit on length does is said before the first step, once, and plan says it too" {
     long=$(awk 'NF > 12' text.txt | wc -l) fresh=$(awk 'NF > 12' fresh.txt | wc -l)
     train said --data.valid=test --train.steps=5 2> said.log
-    [ "$(grep -c "data.train: $long of 300 sentences .* are longer than data.max_length = 12 tokens and are cut" said.log)" -eq 1 ]
+    local cut="of 300 sentences .* are longer than data.max_length = 12 tokens and are cut"
+    [ "$(grep -c "data.train: $long $cut" said.log)" -eq 1 ]
     [ "$(grep -c "data.valid: $fresh of 40 sentences" said.log)" -eq 1 ]
     "$ELBO" plan --data.train=corpus --data.max_length=12 --json > plan.json 2> said.log
     grep -q "data.train: $long of 300 sentences" said.log
@@ -200,14 +204,17 @@ long_test() {
 }
 
 @test "a validation corpus that will be refused is refused before the first step" {
-    refused 3 'data.valid: sentence 41 of long has 25 tokens' 'more than data.max_length = 24' -- train late --data.valid="$(long_test)" --data.max_length=24 --data.too_long=refuse
+    refused 3 'data.valid: sentence 41 of long has 25 tokens' 'more than data.max_length = 24' -- \
+        train late --data.valid="$(long_test)" --data.max_length=24 --data.too_long=refuse
     [ ! -e late ]
 }
 
 @test "a configuration comes from a file, from standard input, or from a pipe" {
     printf 'train: {steps: 3}\nlog: {every: 1}\noptimizer: {warmup_steps: 2}\n' > three.yaml
     local rest=()
-    for option in "${tiny[@]}"; do [[ $option == --train.steps=* || $option == --optimizer.warmup_steps=* ]] || rest+=("$option"); done
+    for option in "${tiny[@]}"; do
+        [[ $option == --train.steps=* || $option == --optimizer.warmup_steps=* ]] || rest+=("$option")
+    done
     "$ELBO" train three.yaml --data.train=corpus --run.dir=file "${rest[@]}" 2> /dev/null
     "$ELBO" train - --data.train=corpus --run.dir=input "${rest[@]}" 2> /dev/null < three.yaml
     "$ELBO" train <(cat three.yaml) --data.train=corpus --run.dir=pipe "${rest[@]}" 2> /dev/null
@@ -216,8 +223,10 @@ long_test() {
 }
 
 @test "train --json prints its result on standard output, and nothing else there" {
-    train product --data.valid=test --train.steps=6 --train.eval_every=3 --checkpoint.best=neg_elbo --json > result.json 2> said.log
-    json result.json 'x["step"] == 6 and x["valid"]["neg_elbo"] > 0 and x["best"]["step"] in (3, 6) and x["loss"] > 0 and not x["interrupted"]'
+    train product --data.valid=test --train.steps=6 --train.eval_every=3 --checkpoint.best=neg_elbo --json \
+        > result.json 2> said.log
+    json result.json 'x["step"] == 6 and x["valid"]["neg_elbo"] > 0 and x["best"]["step"] in (3, 6)'
+    json result.json 'x["loss"] > 0 and not x["interrupted"]'
 }
 
 @test "a processor's instructions: chosen, refused, remembered, the same on every rank" {
@@ -231,9 +240,11 @@ long_test() {
     train one --device=cpu --train.steps=6 2> said
     grep -q 'computed by other instructions' said
     command -v mpirun > /dev/null || skip "there is no mpirun"
-    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS=detect_leaks=0 # Open MPI leaves memory behind
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    export ASAN_OPTIONS=detect_leaks=0 # Open MPI leaves memory behind
     local ours=(train --data.train="$BATS_FILE_TMPDIR/corpus" --run.dir=ranks "${tiny[@]}") code=0
-    mpirun --oversubscribe -n 1 "$ELBO" "${ours[@]}" --device=cpu:generic : -n 1 "$ELBO" "${ours[@]}" --device=cpu 2> said || code=$?
+    mpirun --oversubscribe -n 1 "$ELBO" "${ours[@]}" --device=cpu:generic : \
+        -n 1 "$ELBO" "${ours[@]}" --device=cpu 2> said || code=$?
     [ "$code" -eq 2 ] || { echo "exit code $code: $(cat said)"; return 1; }
     grep -q "rank 1's processor has other instructions than rank 0's" said
 }

@@ -1,11 +1,13 @@
 #!/usr/bin/env bats
-# Errors of use: three hundred wrong command lines with their answers, what people type by reflex, and help that fits a screen.
+# Errors of use: three hundred wrong command lines with their answers, what people type by reflex, and help that fits a
+# screen.
 
 load common.bash
 
 setup_file() {
     make_run
-    "$ELBO" train --data.train=corpus --run.dir=language "${alone[@]}" --latent.kind=none --train.steps=2 --optimizer.warmup_steps=1 2> /dev/null
+    "$ELBO" train --data.train=corpus --run.dir=language "${alone[@]}" --latent.kind=none --train.steps=2 \
+        --optimizer.warmup_steps=1 2> /dev/null
     mkdir young && cp run/config.yaml run/tokenizer.json young/ && mkdir young/checkpoints
     mkdir folder
     printf '[train]\nsteps = 5\n' > toml.toml
@@ -39,15 +41,21 @@ setup() { cd "$BATS_FILE_TMPDIR" || return; }
         "$ELBO" sample run $word --nonsense | grep -q -- '--top_p' # whatever else stands there
     done
     "$ELBO" help train | cmp - <("$ELBO" train --help)
-    for value in true yes on 1; do "$ELBO" sample run --count=1 --greedy=$value | cmp - <("$ELBO" sample run --count=1 --greedy); done
-    for value in false no off 0; do "$ELBO" sample run --count=1 --greedy=$value | cmp - <("$ELBO" sample run --count=1); done
+    for value in true yes on 1; do
+        "$ELBO" sample run --count=1 --greedy=$value | cmp - <("$ELBO" sample run --count=1 --greedy)
+    done
+    for value in false no off 0; do
+        "$ELBO" sample run --count=1 --greedy=$value | cmp - <("$ELBO" sample run --count=1)
+    done
     printf 'a sentence\n' > -dash.txt
     "$ELBO" prepare --out=dashed -- -dash.txt | grep -q '1 sentence'
     refused 4 --nowhere.txt -- "$ELBO" prepare --out=x -- -dash.txt --nowhere.txt # a file behind --, not an option
     printf 'train:\nseed: 3\n' > section.yaml
-    "$ELBO" train section.yaml --data.train=corpus --run.dir=section "${tiny[@]}" --train.steps=1 --optimizer.warmup_steps=1 2> /dev/null
+    "$ELBO" train section.yaml --data.train=corpus --run.dir=section "${tiny[@]}" --train.steps=1 \
+        --optimizer.warmup_steps=1 2> /dev/null
     printf '{"seed": 3, "train": {"steps": 1}}' > config.json # JSON is YAML
-    "$ELBO" train config.json --data.train=corpus --run.dir=json "${tiny[@]}" --train.steps=1 --optimizer.warmup_steps=1 2> /dev/null
+    "$ELBO" train config.json --data.train=corpus --run.dir=json "${tiny[@]}" --train.steps=1 \
+        --optimizer.warmup_steps=1 2> /dev/null
 }
 
 @test "help fits a screen, and says what is so" {
@@ -57,7 +65,8 @@ setup() { cd "$BATS_FILE_TMPDIR" || return; }
         "$ELBO" $command --help=all > all
         [ "$(wc -l < all)" -gt 40 ]
     done
-    for command in prepare init train eval sample reconstruct interpolate encode decode plan bench launch tokenize dump info help completion; do
+    for command in prepare init train eval sample reconstruct interpolate encode decode plan bench launch tokenize \
+        dump info help completion; do
         awk -v c="$command" 'length > 100 { print c ": " $0; bad = 1 } END { exit bad }' <("$ELBO" $command --help=all)
     done
     "$ELBO" train --help=all | grep -q -- '--optimizer.epsilon'
@@ -80,6 +89,7 @@ setup() { cd "$BATS_FILE_TMPDIR" || return; }
 }
 
 @test "the ends of an interpolation that are cut are said" {
-    "$ELBO" interpolate run --from="$(yes bird | head -n 30 | tr '\n' ' ')" --to='the bird' --steps=2 2> said > /dev/null
+    "$ELBO" interpolate run --from="$(yes bird | head -n 30 | tr '\n' ' ')" --to='the bird' --steps=2 \
+        2> said > /dev/null
     grep -q "1 sentence is longer than the model's 12 tokens and was cut" said
 }

@@ -3,8 +3,9 @@
 
     wrong_invocations.py ELBO FOLDER [TABLE]      FOLDER holds the files that usage.bats makes
 
-A row is a command line for bash (elbo is the program), the exit code, and a regular expression, with " | " between. The answer must have
-that exit code, nothing on standard output, and one line on standard error in which the expression is found."""
+A row is a command line for bash (elbo is the program), the exit code, and a regular expression, with " | " between. The
+answer must have that exit code, nothing on standard output, and one line on standard error in which the expression is
+found."""
 import collections
 import concurrent.futures
 import os
@@ -17,7 +18,8 @@ import sys
 def answer(elbo, folder, command):
     environment = dict(os.environ, PATH=f"{pathlib.Path(elbo).parent}:{os.environ['PATH']}", NO_COLOR="1")
     try:
-        return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+        return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=20)
     except subprocess.TimeoutExpired:
         return None
 
@@ -42,7 +44,8 @@ def fault(row, elbo, folder):
 
 def main():
     elbo, folder = sys.argv[1:3]
-    table = pathlib.Path(sys.argv[3]) if len(sys.argv) > 3 else pathlib.Path(__file__).with_name("wrong-invocations.txt")
+    table = pathlib.Path(sys.argv[3]) if len(sys.argv) > 3 \
+        else pathlib.Path(__file__).with_name("wrong-invocations.txt")
     lines = [line for line in table.read_text().splitlines() if line.strip() and not line.startswith("#")]
     rows = [(command, int(code), expression) for command, code, expression in (line.rsplit(" | ", 2) for line in lines)]
     assert len(set(rows)) == len(rows), "a row stands twice"
@@ -51,7 +54,8 @@ def main():
     bad = [f"{row[0]}\n    {what}" for row, (_, what) in zip(rows, answers) if what]
     print(*bad, sep="\n")
     codes = collections.Counter(code for code, _ in answers)
-    print(f"{len(rows)} wrong invocations; by exit code:", ", ".join(f"{code}: {codes[code]}" for code in sorted(codes)))
+    print(f"{len(rows)} wrong invocations; by exit code:",
+          ", ".join(f"{code}: {codes[code]}" for code in sorted(codes)))
     return bool(bad)
 
 

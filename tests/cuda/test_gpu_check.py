@@ -1,5 +1,5 @@
-"""scripts/gpu-check through the emulated GPU: its parts run, its results hold the raw numbers, a report of a sanitizer and a
-step that fails are failures, a part that the program lacks is named."""
+"""scripts/gpu-check through the emulated GPU: its parts run, its results hold the raw numbers, a report of a sanitizer
+and a step that fails are failures, a part that the program lacks is named."""
 import json
 import os
 import pathlib
@@ -16,7 +16,8 @@ def check(part, *options, code=0, **environment):
     with tempfile.TemporaryDirectory() as out:
         answer = subprocess.run([sys.executable, str(SOURCE / "scripts" / "gpu-check"), part, f"--out={out}", *options],
                                 capture_output=True, text=True, check=False, env={**os.environ, **environment})
-        assert answer.returncode == code, f"gpu-check {part} ended with {answer.returncode}:\n{answer.stdout}{answer.stderr}"
+        assert answer.returncode == code, \
+            f"gpu-check {part} ended with {answer.returncode}:\n{answer.stdout}{answer.stderr}"
         found = pathlib.Path(out) / f"gpu-{part}.json"
         if "--dry-run" in options:
             assert not list(pathlib.Path(out).iterdir()), "a dry run wrote results"
@@ -52,7 +53,8 @@ def main():
     assert len(steps["elbo bench collectives"]["sizes"]) == 8, found
     for name in ("bf16, run_to_run", "f32, world_invariant"):
         step = steps[f"one rank through NCCL, {name}"]
-        assert step["outcome"] == "ok" and "the same bits" in step["words"] and all(map(len, step["steps"].values())), step
+        assert step["outcome"] == "ok" and "the same bits" in step["words"] and all(map(len, step["steps"].values())), \
+            step
 
     _, found = check("sharing", "--emulate")
     assert set(outcomes(found).values()) == {"ok"} and len(outcomes(found)) == 5, outcomes(found)
@@ -62,7 +64,8 @@ def main():
     ours, theirs = steps["elbo, f32, run_to_run, 18 tokens"], steps["PyTorch, f32, 18 tokens"]
     assert len(ours["step_seconds"]) == 20 and min(ours["step_seconds"]) > 0
     assert [row["mode"] for row in theirs["rows"]] == ["eager"] and min(theirs["rows"][0]["seconds"]) > 0
-    assert len(steps["elbo, bf16, WordNet's lengths"]["step_seconds"]) == 20 and steps["PyTorch, bf16, WordNet's lengths"]["rows"]
+    assert len(steps["elbo, bf16, WordNet's lengths"]["step_seconds"]) == 20 and steps[
+        "PyTorch, bf16, WordNet's lengths"]["rows"]
     for precision in ("f32", "bf16"):
         step = steps[f"elbo bench kernels, {precision}"]
         assert step["outcome"] == "ok" and step["result"]["left_out"] == 0 and len(step["result"]["kernels"]) > 30, step

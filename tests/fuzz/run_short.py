@@ -1,5 +1,5 @@
-"""A short run of one fuzz target: every file of regressions/<reader>/ and some thousand mutations pass, and each fault that is
-planted (harness.h) is found.
+"""A short run of one fuzz target: every file of regressions/<reader>/ and some thousand mutations pass, and each fault
+that is planted (harness.h) is found.
 
     tests/fuzz/run_short.py PROGRAM"""
 import os
@@ -14,8 +14,8 @@ FAULTS = ("planted", "slow", "memory", "leak")
 
 def run(program, files, executions, fault=""):
     environment = {**os.environ, "ELBO_FUZZ_FAULT": fault}
-    return subprocess.run([program, f"--executions={executions}", *files], env=environment, capture_output=True, text=True,
-                          errors="replace", check=False)
+    return subprocess.run([program, f"--executions={executions}", *files], env=environment, capture_output=True,
+                          text=True, errors="replace", check=False)
 
 
 def main():

@@ -3,7 +3,7 @@
  * and bf16, with and without a latent memory. A node's name says which part of the model it belongs to, and its block
  * where it is computed again. */
 #include "graph/account.h"
-#include "model/model.h"
+#include "step/recording.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -49,10 +49,13 @@ static void record(struct fixture *f, unsigned variant)
         stacks[s]->positions = variant & 8 ? POSITION_ROTARY : POSITION_LEARNED;
     }
     c.precision = variant & 4 ? PRECISION_BF16 : PRECISION_F32;
+    struct objective objective;
+    if (objective_create(&objective, &(struct objective_config){0}, &c, 1, &error)) fail_msg("%s", error.message);
     struct train_recording options = {.wanted = (unsigned)WANT_ALL,
                                       .recompute = variant & 8 ? RECOMPUTE_BLOCKS : KEEP_ALL};
     if (model_declare(&f->parameters, &c, &error)) fail_msg("%s", error.message);
-    if (record_train(&f->r, &c, f->parameters, &capacities, &options, &error)) fail_msg("%s", error.message);
+    if (record_train(&f->r, &c, &objective, f->parameters, &capacities, &options, &error))
+        fail_msg("%s", error.message);
 }
 
 static void drop(struct fixture *f)

@@ -7,7 +7,7 @@
 #include "device/backends.h"
 #include "graph/execute.h"
 #include "graph/plan.h"
-#include "model/model.h"
+#include "step/recording.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -45,9 +45,12 @@ static void record(struct recording *r, struct parameters **parameters, unsigned
 {
     elbo_error error = {0};
     struct model_config c = config_of(variant);
-    struct train_recording options = {.wanted = (unsigned)WANT_ALL, .recompute = policy, .free_bits = {.nats = 0.1}};
+    struct train_recording options = {.wanted = (unsigned)WANT_ALL, .recompute = policy};
+    struct objective objective;
+    if (objective_create(&objective, &(struct objective_config){.free_bits = 0.1}, &c, 1, &error))
+        fail_msg("%s", error.message);
     if (model_declare(parameters, &c, &error)) fail_msg("%s", error.message);
-    if (record_train(r, &c, *parameters, &capacities, &options, &error)) fail_msg("%s", error.message);
+    if (record_train(r, &c, &objective, *parameters, &capacities, &options, &error)) fail_msg("%s", error.message);
 }
 
 struct life {

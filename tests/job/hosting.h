@@ -4,6 +4,7 @@
 #define TESTS_PARALLEL_HOSTING_H
 
 #include "job/faulty_host.h"
+#include "base/clock.h"
 #include "job/job.h"
 #include "job/secret.h"
 

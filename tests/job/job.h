@@ -3,7 +3,7 @@
 #ifndef TESTS_PARALLEL_JOB_H
 #define TESTS_PARALLEL_JOB_H
 
-#include "base/log.h"
+#include "base/clock.h"
 #include "job/rendezvous.h"
 
 #include <arpa/inet.h>

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# Processes meet as they do in a training, under each launcher that is here: as ranks of elbo launch, of mpirun, of torchrun's
-# variables, of the options, and on two hosts, which are two network namespaces.
+# Processes meet as they do in a training, under each launcher that is here: as ranks of elbo launch, of mpirun, of
+# torchrun's variables, of the options, and on two hosts, which are two network namespaces.
 
 setup() {
     cd "$BATS_TEST_TMPDIR" || return
@@ -29,7 +29,8 @@ met() {
 }
 
 @test "elbo launch, after a rank was killed before it came" {
-    "$ELBO" launch -n 4 --max-restarts=1 --pause=0 -- sh -c '[ $ELBO_RANK$ELBO_RESTART != 20 ] || kill -9 $$; exec "$0"' "$meet" > out 2>&1
+    "$ELBO" launch -n 4 --max-restarts=1 --pause=0 -- \
+        sh -c '[ $ELBO_RANK$ELBO_RESTART != 20 ] || kill -9 $$; exec "$0"' "$meet" > out 2>&1
     grep -v ^launch: out > rest && mv rest out
     met 4 'restart 1'
 }
@@ -51,7 +52,8 @@ met() {
 
 @test "torchrun's variables, while its own store holds the port" {
     local port=$((12000 + RANDOM % 8000)) r
-    /usr/bin/python3 -c "import socket, time; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    /usr/bin/python3 -c "import socket, time
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(('127.0.0.1', $port)); s.listen(); open('held', 'w').close(); time.sleep(20)" &
     local store=$!
     for ((r = 0; r < 500; r++)); do [ ! -e held ] || break; sleep 0.01; done
@@ -84,7 +86,10 @@ set -e
 ip link set lo up
 unshare -n sleep 20 &
 b=$!
-for ((i = 0; i < 500; i++)); do [ "$(readlink /proc/$b/ns/net)" = "$(readlink /proc/$$/ns/net)" ] || break; sleep 0.01; done
+for ((i = 0; i < 500; i++)); do
+    [ "$(readlink /proc/$b/ns/net)" = "$(readlink /proc/$$/ns/net)" ] || break
+    sleep 0.01
+done
 on_b() { nsenter -t "$b" -n env MEET_AT=10.9.8.1 MEET_PORT=23456 MEET_RANKS=2 MEET_RANK=1 "$@"; }
 on_a() { env MEET_AT=10.9.8.1 MEET_PORT=23456 MEET_RANKS=2 MEET_RANK=0 "$@"; }
 ip link add va type veth peer name vb netns "$b"

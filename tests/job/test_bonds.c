@@ -1,5 +1,6 @@
 /* Connections kept after the meeting tell which rank ended without a farewell, and nothing else. */
 #include "job/bonds.h"
+#include "base/clock.h"
 
 #include "job/job.h"
 

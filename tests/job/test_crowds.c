@@ -1,6 +1,7 @@
 /* Crowds of strangers, silent, slow, and coming and going, delay the start by less than a second; a host that waits for
  * each is found out. */
 #include "job/hosting.h"
+#include "base/clock.h"
 
 #include <sys/resource.h>
 #include <sys/wait.h>

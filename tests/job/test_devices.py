@@ -1,15 +1,17 @@
-"""Trainings on several emulated GPUs, a process each: NCCL's stand-in between them, NCCL's id through the meeting or through mpirun.
+"""Trainings on several emulated GPUs, a process each: NCCL's stand-in between them, NCCL's id through the meeting or
+through mpirun.
 
-  world_invariant   f32 and bf16, with all noise: 5 steps have the same bits on one, two and three ranks (and on four and eight with
-                    ELBO_TEST_FULL=1); stopped on two ranks and resumed on one
+  world_invariant   f32 and bf16, with all noise: 5 steps have the same bits on one, two and three ranks (and on four
+                    and eight with ELBO_TEST_FULL=1); stopped on two ranks and resumed on one
   fast, run_to_run  two ranks: the losses of one within 1e-4
   trace             in the captured graph of a step every bucket but the last is summed before the backward pass ends
-  alone             one rank through NCCL all the same (parallel.always): the bits of one without it, in captured graphs too
-  failures          a rank is killed: the other ends with exit code 10 and words within 2 s, also where NCCL notices nothing; a rank is
-                    stopped: within parallel.timeout
+  alone             one rank through NCCL all the same (parallel.always): the bits of one without it, in captured graphs
+                    too
+  failures          a rank is killed: the other ends with exit code 10 and words within 2 s, also where NCCL notices
+                    nothing; a rank is stopped: within parallel.timeout
 
-Names as arguments: only these. ELBO_TEST_DEVICE=cuda:0: the ranks share a GPU that is there, which NCCL 2.30 allows with
-NCCL_MULTI_RANK_GPU_ENABLE=1; the emulated one's traces are not looked at then.
+Names as arguments: only these. ELBO_TEST_DEVICE=cuda:0: the ranks share a GPU that is there, which NCCL 2.30 allows
+with NCCL_MULTI_RANK_GPU_ENABLE=1; the emulated one's traces are not looked at then.
 """
 import os
 import pathlib
@@ -30,10 +32,12 @@ DEVICE = os.environ.get("ELBO_TEST_DEVICE", "cuda")
 EMULATED = DEVICE == "cuda"
 FULL = os.environ.get("ELBO_TEST_FULL") == "1"
 PEER, TIMEOUT = 10, 30
-GIVEN = {**TINY, "device": DEVICE, "train.slots": 8 if FULL else 3, "train.steps": 5, "train.eval_every": 0, "checkpoint.every": 0,
-         "determinism": "world_invariant", "parallel.timeout": TIMEOUT, "parallel.check_every": 2, "parallel.bucket": 0.02, "encoder.width": 16,
+GIVEN = {**TINY, "device": DEVICE, "train.slots": 8 if FULL else 3, "train.steps": 5, "train.eval_every": 0,
+         "checkpoint.every": 0, "determinism": "world_invariant", "parallel.timeout": TIMEOUT,
+         "parallel.check_every": 2, "parallel.bucket": 0.02, "encoder.width": 16,
          "decoder.width": 16}
-ENVIRONMENT = {**os.environ, "ELBO_SIM_STREAMS": "lazy", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+ENVIRONMENT = {**os.environ, "ELBO_SIM_STREAMS": "lazy", "OMPI_ALLOW_RUN_AS_ROOT": "1",
+               "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
 def free_port():
@@ -47,9 +51,12 @@ def start(ranks, run, data, given=None, environment=None):
     words = [SIM, "train", f"--data.train={data}", f"--run.dir={run}", *options({**GIVEN, **(given or {})})]
     port, jobs = str(free_port()), []
     for rank in range(ranks):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0",
-               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": f"elbo-test-{port}", "ELBO_SECRET": f"a secret of {port}"}
-        jobs.append(subprocess.Popen(list(map(str, words)), env={**ENVIRONMENT, **(environment or {}), **(own if ranks > 1 else {})}, stderr=subprocess.PIPE, text=True))
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
+               "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+               "TORCHELASTIC_RUN_ID": f"elbo-test-{port}", "ELBO_SECRET": f"a secret of {port}"}
+        jobs.append(subprocess.Popen(list(map(str, words)),
+                                     env={**ENVIRONMENT, **(environment or {}), **(own if ranks > 1 else {})},
+                                     stderr=subprocess.PIPE, text=True))
     return jobs
 
 
@@ -87,7 +94,8 @@ def check_mpirun(scratch, data):
     run = scratch / "mpirun"
     words = ["mpirun", "--oversubscribe", "-n", "2", SIM, "train", f"--data.train={data}", f"--run.dir={run}",
              *options({**GIVEN, "precision": "f32", "optimizer.moments": "f32"})]
-    answer = subprocess.run(list(map(str, words)), env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300)
+    answer = subprocess.run(list(map(str, words)), env=ENVIRONMENT, capture_output=True, text=True, check=False,
+                            timeout=300)
     assert answer.returncode == 0, answer.stderr
     assert "through NCCL" in answer.stderr, answer.stderr
     same(bits(scratch / "f32-1"), bits(run), "two ranks under mpirun")
@@ -118,7 +126,8 @@ def check_trace(scratch, data):
             if not sums: # walked: a slot of its size comes for the first or second time
                 continue
             replayed += 1
-            assert sums == [True] * 2 * (buckets - 1) + [False] * 2, f"{buckets} buckets, of whose sums {sums.count(False)} were left"
+            assert sums == [True] * 2 * (buckets - 1) + [False] * 2, \
+                f"{buckets} buckets, of whose sums {sums.count(False)} were left"
     assert replayed > 2, replayed
 
 
@@ -127,7 +136,8 @@ def check_alone(scratch, data):
         given = {"determinism": level, "train.steps": 12}
         train(1, scratch / f"without-{level}", data, given)
         trace = scratch / f"alone-{level}.trace"
-        job, = start(1, scratch / f"with-{level}", data, {**given, "parallel.always": 1}, {"ELBO_SIM_TRACE": str(trace)})
+        job, = start(1, scratch / f"with-{level}", data, {**given, "parallel.always": 1},
+                     {"ELBO_SIM_TRACE": str(trace)})
         said = job.communicate(timeout=300)[1]
         assert job.returncode == 0 and "through NCCL" in said, said[-2000:]
         same(bits(scratch / f"without-{level}"), bits(scratch / f"with-{level}"), f"one rank through NCCL, {level}")
@@ -156,7 +166,8 @@ def check_failure(scratch, data, number, seconds, environment=None):
             job.kill()
             job.wait()
     assert jobs[0].returncode == PEER, f"exit code {jobs[0].returncode}: {said[-2000:]}"
-    limit = (seconds + timeout * (number == signal.SIGSTOP)) * max(1, os.getloadavg()[0] / os.cpu_count()) # a busy machine is slower
+    # a busy machine is slower
+    limit = (seconds + timeout * (number == signal.SIGSTOP)) * max(1, os.getloadavg()[0] / os.cpu_count())
     assert took <= limit, f"{took:.1f} s, at most {limit:.1f}"
     assert "start again to go on from the last checkpoint" in said.lower(), said[-2000:]
 

@@ -1,11 +1,11 @@
-"""A rank is killed, stopped, or its connections are cut, at a random instant of a training of four: the job is started again from its
-last checkpoint, ends by itself, and has the bits of the undisturbed run.
+"""A rank is killed, stopped, or its connections are cut, at a random instant of a training of four: the job is started
+again from its last checkpoint, ends by itself, and has the bits of the undisturbed run.
 
   mpirun     CPU ranks over TCP, `elbo launch --max-restarts -- mpirun -n 4 elbo train`
   emulated   GPUs, `elbo launch -n 4 --max-restarts -- train`
 
-6 instants; 50 with ELBO_TEST_FULL=1. A dead rank is missed within 2 s, a stopped one within parallel.timeout (and 2 s); no more than one
-interval of checkpoints is trained again."""
+6 instants; 50 with ELBO_TEST_FULL=1. A dead rank is missed within 2 s, a stopped one within parallel.timeout (and 2 s);
+no more than one interval of checkpoints is trained again."""
 import ctypes
 import os
 import pathlib
@@ -26,19 +26,22 @@ FULL = os.environ.get("ELBO_TEST_FULL") == "1"
 ATTEMPTS = 8 # Open MPI mends some cuts by itself, the more of them the busier the machine
 RANKS, TIMEOUT, EVERY = 4, 3, 4
 STEPS = {"mpirun": 200, "emulated": 16}
-GIVEN = {**TINY, "train.slots": 4, "determinism": "world_invariant", "parallel.timeout": TIMEOUT, "checkpoint.every": EVERY, "train.eval_every": 0}
-ENVIRONMENT = {**os.environ, "ELBO_SIM_STREAMS": "lazy", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+GIVEN = {**TINY, "train.slots": 4, "determinism": "world_invariant", "parallel.timeout": TIMEOUT,
+         "checkpoint.every": EVERY, "train.eval_every": 0}
+ENVIRONMENT = {**os.environ, "ELBO_SIM_STREAMS": "lazy", "OMPI_ALLOW_RUN_AS_ROOT": "1",
+               "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 PIDFD_GETFD = 438
 MPIRUN_ENDS = 4  # seconds that mpirun may take to end a job which lost a rank
-NOTICED = re.compile(r"ending the other|in vain|lost its connection|unexpectedly disconnected|Primary job|mpirun noticed|has been stopped|; restart \d+ of ")
+NOTICED = re.compile(r"ending the other|in vain|lost its connection|unexpectedly disconnected|Primary job|mpirun "
+                     r"noticed|has been stopped|; restart \d+ of ")
 
 
 def command(kind, run, data):
     given = options({**GIVEN, "train.steps": STEPS[kind], "device": "cpu" if kind == "mpirun" else "cuda"})
     words = ["train", f"--data.train={data}", f"--run.dir={run}", *given]
     if kind == "mpirun":
-        return [ELBO, "launch", "--max-restarts=3", f"--hang-timeout={TIMEOUT}", "--", "mpirun", "--oversubscribe", "--mca", "btl", "tcp,self", "--mca",
-                "btl_tcp_if_include", "lo", "-n", str(RANKS), ELBO, *words]
+        return [ELBO, "launch", "--max-restarts=3", f"--hang-timeout={TIMEOUT}", "--", "mpirun", "--oversubscribe",
+                "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo", "-n", str(RANKS), ELBO, *words]
     return [SIM, "launch", "-n", str(RANKS), "--max-restarts=3", "--", *words]
 
 
@@ -86,7 +89,8 @@ def cut_connections(pid):
 def disturb(kind, scratch, data, undisturbed, number, how, rng):
     run, began, hit, noticed, restarted, resumed, seen = scratch / f"{kind}-{number}", None, None, None, None, None, 0
     step = rng.randrange(2, STEPS[kind] - 3)
-    with subprocess.Popen(list(map(str, command(kind, run, data))), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as job:
+    with subprocess.Popen(list(map(str, command(kind, run, data))), env=ENVIRONMENT, stderr=subprocess.PIPE,
+                          text=True) as job:
         said = []
         for line in job.stderr:
             said.append(line)
@@ -126,7 +130,8 @@ def disturb(kind, scratch, data, undisturbed, number, how, rng):
         print(f"{what}: mended by itself, the same bits", flush=True)
         return False
     if noticed is None or restarted is None:
-        sys.exit(f"{what}: nobody noticed:\n" + "\n".join(line for line in said.splitlines() if not line.startswith("step"))[-3000:])
+        sys.exit(f"{what}: nobody noticed:\n" + "\n".join(line for line in said.splitlines()
+                                                          if not line.startswith("step"))[-3000:])
     busy = max(1, os.getloadavg()[0] / os.cpu_count())
     limit = (2 + (TIMEOUT if how != "kill" else 0)) * busy
     if noticed > limit or restarted > limit + MPIRUN_ENDS * busy:
@@ -136,7 +141,8 @@ def disturb(kind, scratch, data, undisturbed, number, how, rng):
     if ranks_of(run):
         sys.exit(f"{what}: ranks are left: {ranks_of(run)}")
     same(undisturbed, bits(run, metrics=False), what)
-    print(f"{what}: noticed after {noticed:.2f} s, all ended after {restarted:.2f} s, resumed from {resumed}, the same bits", flush=True)
+    print(f"{what}: noticed after {noticed:.2f} s, all ended after {restarted:.2f} s, resumed from {resumed}, the "
+          "same bits", flush=True)
     shutil.rmtree(run)
     return True
 
@@ -146,18 +152,21 @@ def main():
         print("SKIP: no mpirun, or no elbo-sim")
         sys.exit(77)
     rng = random.Random(int(os.environ.get("ELBO_TEST_SEED", "1")))
-    instants = [(kind, how) for how in ("kill", "stop", "cut") for kind in ("mpirun", "emulated") if (kind, how) != ("emulated", "cut")]
+    instants = [(kind, how) for how in ("kill", "stop", "cut") for kind in ("mpirun", "emulated")
+                if (kind, how) != ("emulated", "cut")]
     plan = (instants * 10)[:50] if FULL else [*instants, ("mpirun", "kill")]
     with Scratch() as scratch:
         data = corpus(scratch)
         undisturbed = {}
         for kind in STEPS:
             run = scratch / f"{kind}-undisturbed"
-            answer = subprocess.run(list(map(str, command(kind, run, data))), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+            answer = subprocess.run(list(map(str, command(kind, run, data))), env=ENVIRONMENT, capture_output=True,
+                                    text=True, check=False)
             assert answer.returncode == 0, answer.stderr
             undisturbed[kind] = bits(run, metrics=False)
         for number, (kind, how) in enumerate(plan):
-            if not any(disturb(kind, scratch, data, undisturbed[kind], f"{number}-{attempt}", how, rng) for attempt in range(ATTEMPTS)):
+            if not any(disturb(kind, scratch, data, undisturbed[kind], f"{number}-{attempt}", how, rng)
+                       for attempt in range(ATTEMPTS)):
                 sys.exit(f"{kind}, {how}: mended by itself {ATTEMPTS} times, so nobody was seen to notice")
     print(f"{len(plan)} ranks were lost: every run ended with the bits of the undisturbed one")
     sys.exit(0)

@@ -1,6 +1,7 @@
 /* Wrong frames: 10,000 for rank 0, which must give nothing away, and 2,000 answers a bit off for a rank, which must
  * take none. Each is looked for in a side with a planted fault, too. */
 #include "job/hosting.h"
+#include "base/clock.h"
 
 #include <fcntl.h>
 

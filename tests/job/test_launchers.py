@@ -1,6 +1,7 @@
-"""Launchers that are large to install, with ELBO_TEST_FULL=1: torchrun of PyPI's PyTorch in bench/peers/venv (Debian's 1.13 starts nothing
-under its own Python) and srun, with a Slurm of one node that this test starts. Under each, two ranks of emulated GPUs train to the bits
-of one rank, and with a rank that dies and torchrun's --max-restarts a run goes on from its last checkpoint."""
+"""Launchers that are large to install, with ELBO_TEST_FULL=1: torchrun of PyPI's PyTorch in bench/peers/venv (Debian's
+1.13 starts nothing under its own Python) and srun, with a Slurm of one node that this test starts. Under each, two
+ranks of emulated GPUs train to the bits of one rank, and with a rank that dies and torchrun's --max-restarts a run goes
+on from its last checkpoint."""
 import contextlib
 import os
 import pathlib
@@ -15,8 +16,8 @@ from runs import ELBO, TINY, Scratch, bits, corpus, options, same
 
 SIM = pathlib.Path(os.environ.get("ELBO_CUDA", pathlib.Path(ELBO).with_name("elbo-sim")))
 SOURCE = pathlib.Path(os.environ.get("ELBO_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
-GIVEN = {**TINY, "device": "cuda", "train.slots": 4, "train.steps": 8, "train.eval_every": 0, "checkpoint.every": 3, "log.every": 1,
-         "determinism": "world_invariant", "parallel.timeout": 60, "parallel.bucket": 0.02}
+GIVEN = {**TINY, "device": "cuda", "train.slots": 4, "train.steps": 8, "train.eval_every": 0, "checkpoint.every": 3,
+         "log.every": 1, "determinism": "world_invariant", "parallel.timeout": 60, "parallel.bucket": 0.02}
 SLURM = """ClusterName=elbo-test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
@@ -48,12 +49,15 @@ def free_port():
 
 
 def words(run, data, given=None):
-    return list(map(str, [SIM, "train", f"--data.train={data}", f"--run.dir={run}", *options({**GIVEN, **(given or {})})]))
+    return list(map(str, [SIM, "train", f"--data.train={data}", f"--run.dir={run}",
+                          *options({**GIVEN, **(given or {})})]))
 
 
 def call(command, **keywords):
-    answer = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=300, **keywords)
-    assert answer.returncode == 0, f"{command} ended with {answer.returncode}:\n{answer.stdout[-2000:]}{answer.stderr[-4000:]}"
+    answer = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=300,
+                            **keywords)
+    assert answer.returncode == 0, \
+        f"{command} ended with {answer.returncode}:\n{answer.stdout[-2000:]}{answer.stderr[-4000:]}"
     return answer.stdout + answer.stderr
 
 
@@ -69,9 +73,11 @@ def check_torchrun(torchrun, scratch, data, whole):
     script = scratch / "dies.sh"
     script.write_text('if [ "$RANK" = 1 ] && [ "$TORCHELASTIC_RESTART_COUNT" = 0 ]; then\n'
                       '    "$@" & child=$!\n'
-                      f'    for i in $(seq 3000); do [ ! -e "{broken}/checkpoints/step-00000003" ] || break; sleep 0.01; done\n'
+                      f'    for i in $(seq 3000); do [ ! -e "{broken}/checkpoints/step-00000003" ] || break; sleep '
+                      '0.01; done\n'
                       "    kill -9 $child; exit 1\nfi\n" 'exec "$@"\n')
-    said = call([*launch, "--max_restarts=1", "sh", script, *words(broken, data, {"train.steps": 60, "parallel.timeout": 5})])
+    said = call([*launch, "--max_restarts=1", "sh", script,
+                 *words(broken, data, {"train.steps": 60, "parallel.timeout": 5})])
     straight = scratch / "sixty"
     if not straight.exists():
         call(words(straight, data, {"train.steps": 60}))
@@ -91,12 +97,15 @@ def slurm(at):
             for command in (["slurmctld", "-D", "-c", "-f", file], ["slurmd", "-D", "-f", file])]
     try:
         for _ in range(300):
-            state = subprocess.run(["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True, text=True, check=False).stdout
+            state = subprocess.run(["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True, text=True,
+                                   check=False).stdout
             if state.strip() in ("idle", "mixed"):
                 break
             time.sleep(0.1)
         else:
-            sys.exit(f"Slurm does not come up: {state}\n{(at / 'slurmctld.log').read_text()[-2000:]}\n{(at / 'slurmd.log').read_text()[-2000:]}")
+            sys.exit("Slurm does not come up: "
+                     f"{state}\n{(at / 'slurmctld.log').read_text()[-2000:]}\n"
+                     f"{(at / 'slurmd.log').read_text()[-2000:]}")
         yield environment
     finally:
         for job in reversed(jobs):
@@ -112,7 +121,8 @@ def check_srun(scratch, data, whole):
         # A batch script is no step: one rank, whatever its variables say; the step in it has two.
         script = scratch / "batch.sh"
         alone, both = scratch / "batch-alone", scratch / "batch-step"
-        script.write_text("#!/bin/sh\n" + " ".join(words(alone, data)) + " && srun -n 2 " + " ".join(words(both, data)) + "\n")
+        script.write_text("#!/bin/sh\n" + " ".join(words(alone, data)) + " && srun -n 2 " + " ".join(words(both, data))
+                          + "\n")
         call(["sbatch", "--wait", "-n", "2", "-o", scratch / "batch.log", script], env=environment)
         same(whole, bits(alone), "a batch script")
         same(whole, bits(both), "srun in a batch script")

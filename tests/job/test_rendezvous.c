@@ -1,6 +1,7 @@
 /* The ranks of a job meet: every rank has rank 0's bytes, whenever it comes and wherever the secret is from; what is
  * missing or not safe is refused with what, where and what to do. */
 #include "job/rendezvous.h"
+#include "base/clock.h"
 
 #include "job/job.h"
 #include "temporary.h"

@@ -1,5 +1,5 @@
 /* stopped: finds a process below this one that a signal has stopped, however deep, and says for how long. */
-#include "base/log.h"
+#include "base/clock.h"
 #include "job/stopped.h"
 
 #include <setjmp.h>

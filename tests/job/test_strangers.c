@@ -2,6 +2,7 @@
  * the secret, not even with a recorded conversation. Each property is also looked for in a host with a planted fault,
  * and must be missed there. */
 #include "job/hosting.h"
+#include "base/clock.h"
 
 #include <poll.h>
 

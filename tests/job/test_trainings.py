@@ -1,12 +1,12 @@
 """Trainings on several CPU ranks under mpirun, beside those of one.
 
-  world_invariant   1, 2, 3, 4 and 8 ranks, 100 steps, with all noise: weights, moments, counters and rows the same bits; also when
-                    stopped on one number of ranks and resumed on another
-  ZeRO              the same bits as with whole moments; checkpoints go to and fro between both; memory for moments: a quarter on
-                    four ranks, within 2 % of the plan
+  world_invariant   1, 2, 3, 4 and 8 ranks, 100 steps, with all noise: weights, moments, counters and rows the same
+                    bits; also when stopped on one number of ranks and resumed on another
+  ZeRO              the same bits as with whole moments; checkpoints go to and fro between both; memory for moments: a
+                    quarter on four ranks, within 2 % of the plan
   run_to_run, fast  4 ranks: the losses of one rank within 1e-4; run_to_run twice: the same bits
-  decisions         a NaN on one rank: every rank leaves out the step, as --train.skip does; a signal to one rank stops all in the same
-                    step, saved; options that differ, too few slots or lanes: refused with words
+  decisions         a NaN on one rank: every rank leaves out the step, as --train.skip does; a signal to one rank stops
+                    all in the same step, saved; options that differ, too few slots or lanes: refused with words
   replicas          a weight that changes on one rank is found, and rank and tensor are named
 """
 import json
@@ -21,19 +21,23 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
 from runs import ELBO, TINY, Scratch, bits, checkpoints, corpus, differ, options, rows, same
 
-GIVEN = {**TINY, "train.slots": 8, "train.steps": 100, "determinism": "world_invariant", "parallel.timeout": 20, "device": "cpu",
-         "train.eval_every": 33, "checkpoint.every": 27, "parallel.check_every": 10, "parallel.bucket": 0.008} # of two blocks: several
+GIVEN = {**TINY, "train.slots": 8, "train.steps": 100, "determinism": "world_invariant", "parallel.timeout": 20,
+         # of two blocks: several
+         "device": "cpu", "train.eval_every": 33, "checkpoint.every": 27, "parallel.check_every": 10,
+         "parallel.bucket": 0.008}
 MPI = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
 def command(ranks, run, data, given=None):
-    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}", *options({**GIVEN, **(given or {})})]
+    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}",
+             *options({**GIVEN, **(given or {})})]
     return words if ranks == 1 else ["mpirun", "--oversubscribe", "-n", str(ranks), *map(str, words)]
 
 
 def train(ranks, run, data, given=None, code=0, env=None, prefix=()):
     words = command(ranks, run, data, given)
-    answer = subprocess.run([*prefix, *words], env={**MPI, **(env or {})}, capture_output=True, text=True, check=False, timeout=300)
+    answer = subprocess.run([*prefix, *words], env={**MPI, **(env or {})}, capture_output=True, text=True, check=False,
+                            timeout=300)
     if code is not None and answer.returncode != code:
         sys.exit(f"{' '.join(map(str, words))}\nended with {answer.returncode}, not {code}:\n{answer.stderr[-3000:]}")
     return answer
@@ -71,19 +75,23 @@ def check_zero(scratch, data, whole):
 
 
 def check_zero_memory(scratch, data):
-    wide = {"encoder.width": 768, "decoder.width": 768, "encoder.ff_width": 3072, "decoder.ff_width": 3072, "train.slots": 4,
-            "train.steps": 3, "train.eval_every": 0, "checkpoint.every": 0, "parallel.check_every": 0, "parallel.bucket": 8}
+    wide = {"encoder.width": 768, "decoder.width": 768, "encoder.ff_width": 3072, "decoder.ff_width": 3072,
+            "train.slots": 4, "train.steps": 3, "train.eval_every": 0, "checkpoint.every": 0, "parallel.check_every": 0,
+            "parallel.bucket": 8}
     planned, measured = [], []
     for zero in (0, 1):
         given = {**wide, "parallel.zero": zero}
         words = [ELBO, "plan", "--json", "--parallel.ranks=4", f"--data.train={data}",
-                 *options({k: v for k, v in {**GIVEN, **given}.items() if k not in ("parallel.timeout", "parallel.check_every")})]
-        planned.append(json.loads(subprocess.run(list(map(str, words)), capture_output=True, check=True).stdout)["bytes"]["optimizer"] / 2 ** 20)
+                 *options({k: v for k, v in {**GIVEN, **given}.items()
+                           if k not in ("parallel.timeout", "parallel.check_every")})]
+        planned.append(json.loads(subprocess.run(list(map(str, words)), capture_output=True, check=True).stdout)[
+            "bytes"]["optimizer"] / 2 ** 20)
         train(4, scratch / f"wide-{zero}", data, given)
         lines = (scratch / f"wide-{zero}" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         measured.append([row["wall"]["memory_mib"] for row in map(json.loads, lines) if "loss" in row][-1])
     saved, expected = measured[0] - measured[1], planned[0] - planned[1]
-    print(f"moments of {planned[0]:.1f} MiB, of a quarter {planned[1]:.1f} MiB as planned; a rank has {saved:.1f} MiB less, {expected:.1f} planned")
+    print(f"moments of {planned[0]:.1f} MiB, of a quarter {planned[1]:.1f} MiB as planned; a rank has {saved:.1f} MiB "
+          f"less, {expected:.1f} planned")
     assert planned[0] > 100 and abs(planned[1] / planned[0] * 4 - 1) <= 0.02, planned
     assert abs(saved - expected) <= 0.02 * planned[1], (measured, planned)
 
@@ -103,15 +111,18 @@ def check_levels(scratch, data):
 
 def check_not_finite(scratch, data):
     """Rank 1 sends a NaN among the gradients of step 7: as if that update had been left out."""
-    preload = {"LD_PRELOAD": str(pathlib.Path(os.environ.get("ELBO_TESTS", pathlib.Path(ELBO).parent / "tests")) / "job_preload_nan.so")}
+    preload = {"LD_PRELOAD": str(
+        pathlib.Path(os.environ.get("ELBO_TESTS", pathlib.Path(ELBO).parent / "tests")) / "job_preload_nan.so")}
     shell = 'LD_PRELOAD="$ELBO_TEST_PRELOAD" exec "$@"' # of the ranks alone, not of mpirun
     run, step, steps = scratch / "nan", 7, 20
 
     def preloaded(to, nan):
         words = command(2, to, data, {"train.steps": steps})
-        environment = {**MPI, "ASAN_OPTIONS": MPI.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0", "ELBO_TEST_NAN": str(nan),
-                       "ELBO_TEST_PRELOAD": preload["LD_PRELOAD"], "ELBO_TEST_SENT": str(scratch / "sent")}
-        answer = subprocess.run([*words[:4], "sh", "-c", shell, "sh", *words[4:]], env=environment, capture_output=True, text=True, check=False)
+        environment = {**MPI, "ASAN_OPTIONS": MPI.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0",
+                       "ELBO_TEST_NAN": str(nan), "ELBO_TEST_PRELOAD": preload["LD_PRELOAD"],
+                       "ELBO_TEST_SENT": str(scratch / "sent")}
+        answer = subprocess.run([*words[:4], "sh", "-c", shell, "sh", *words[4:]], env=environment, capture_output=True,
+                                text=True, check=False)
         assert answer.returncode == 0, answer.stderr
         return int((scratch / "sent").read_text())
 
@@ -131,7 +142,8 @@ def check_refused(scratch, data):
     assert "2 lanes are fewer than the 4 ranks" in lanes, lanes
     shell = 'exec "$@" --seed=$((1 + OMPI_COMM_WORLD_RANK))'
     words = command(2, scratch / "other", data)
-    answer = subprocess.run([*words[:4], "sh", "-c", shell, "sh", *words[4:]], env=MPI, capture_output=True, text=True, check=False)
+    answer = subprocess.run([*words[:4], "sh", "-c", shell, "sh", *words[4:]], env=MPI, capture_output=True, text=True,
+                            check=False)
     assert answer.returncode == 2 and "rank 1 was started with other options" in answer.stderr, answer.stderr
     absent = train(2, scratch / "absent", scratch / "nowhere", code=4).stderr
     assert "nowhere is not there" in absent, absent
@@ -140,7 +152,8 @@ def check_refused(scratch, data):
 def check_signal(scratch, data, whole):
     """SIGUSR1 reaches one rank alone: both stop after the same step, saved."""
     run = scratch / "signalled"
-    with subprocess.Popen(command(2, run, data, {"train.steps": 100}), env=MPI, stderr=subprocess.PIPE, text=True) as job:
+    with subprocess.Popen(command(2, run, data, {"train.steps": 100}), env=MPI, stderr=subprocess.PIPE,
+                          text=True) as job:
         for line in job.stderr:
             if "step 5/" in line:
                 break
@@ -159,7 +172,8 @@ def tensor_of(path, prefix):
     """Name and bytes of the largest tensor of a safetensors file whose name begins so."""
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    found = {name: about["data_offsets"] for name, about in json.loads(data[8:8 + length]).items() if name.startswith(prefix)}
+    found = {name: about["data_offsets"] for name, about in json.loads(data[8:8 + length]).items()
+             if name.startswith(prefix)}
     name = max(found, key=lambda n: found[n][1] - found[n][0])
     return name, data[8 + length + found[name][0]:8 + length + found[name][1]]
 
@@ -188,7 +202,8 @@ def flip_in_memory(pid, pattern):
 def check_drift(scratch, data):
     """A bit of a frozen weight changes on rank 1: the next comparison names both."""
     run = scratch / "drift"
-    given = {"train.steps": 1000000, "optimizer.encoder_factor": 0, "encoder.share_embedding": "false", "checkpoint.every": 20}
+    given = {"train.steps": 1000000, "optimizer.encoder_factor": 0, "encoder.share_embedding": "false",
+             "checkpoint.every": 20}
     with subprocess.Popen(command(2, run, data, given), env=MPI, stderr=subprocess.PIPE, text=True) as job:
         for line in job.stderr:
             if "step 25/" in line:
@@ -199,7 +214,8 @@ def check_drift(scratch, data):
         said = job.stderr.read()
         code = job.wait(timeout=60)
     assert flipped, f"{name} is not in the memory of rank 1"
-    assert code == 10 and f"rank 1 no longer has rank 0's weights: {name} differs" in said, f"exit code {code}: {said[-3000:]}"
+    assert code == 10 and f"rank 1 no longer has rank 0's weights: {name} differs" in said, \
+        f"exit code {code}: {said[-3000:]}"
 
 
 def is_rank(pid, run, rank):
@@ -210,7 +226,8 @@ def is_rank(pid, run, rank):
             environ = file.read().split(b"\0")
     except OSError:
         return False
-    return f"--run.dir={run}".encode() in words and words[0].endswith(b"elbo") and f"OMPI_COMM_WORLD_RANK={rank}".encode() in environ
+    return f"--run.dir={run}".encode() in words and words[0].endswith(b"elbo") \
+        and f"OMPI_COMM_WORLD_RANK={rank}".encode() in environ
 
 
 def main():

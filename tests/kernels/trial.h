@@ -2,8 +2,8 @@
  * double. It runs on the emulated device in three warp orders, or on a real one several times (device.h):
  *
  *   the same bits in every run; inputs untouched; outputs close to the double reference (tests/tolerances.h);
- *   every array is an allocation of its own, so an access past its end faults when emulated; beforehand outputs hold
- * the values to add to, else NaN, and in every second run huge numbers.
+ *   every array is an allocation of its own, so an access past its end faults when emulated;
+ *   beforehand outputs hold the values to add to, else NaN, and in every second run huge numbers.
  *
  * Inputs are rounded to their type before the reference sees them. A bf16 result may err at most twice as much as the
  * reference rounded once to bf16; f32 results of bf16 inputs are held to the f32 tolerance. */

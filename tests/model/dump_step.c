@@ -10,7 +10,7 @@
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
 #include "device/backends.h"
-#include "model/model.h"
+#include "step/recording.h"
 #include "model/posterior.h"
 
 #include <fcntl.h>
@@ -164,7 +164,7 @@ static void dump_others(struct model *m, const char *prefix, const struct slot *
     free(nll);
 }
 
-static void dump_train(struct model *m, const struct train_recording *options,
+static void dump_train(struct model *m, const struct objective *objective, const struct train_recording *options,
                        const struct graph_capacities *capacities, struct slot *slots, struct execution *run,
                        const float weights[2][ELBO_WEIGHTS])
 {
@@ -172,7 +172,7 @@ static void dump_train(struct model *m, const struct train_recording *options,
     size_t total = parameters_arena_elements(m->parameters);
     float *gradients = malloc(total * sizeof *gradients), parts[ELBO_PARTS];
     memset(gradients, 0xff, total * sizeof *gradients);
-    must(record_train(&r, &m->config, m->parameters, capacities, options, &error));
+    must(record_train(&r, &m->config, objective, m->parameters, capacities, options, &error));
     must(model_bind(m, list, 1, gradients, &error));
     memset(m->arena, 0xff, m->arena_bytes);
     const float control[CONTROL_SIZE] = {0};
@@ -220,12 +220,12 @@ int main(int count, char **arguments)
         double *real;
     } keys[] = {
 #define STACK(s)                                                                                                       \
-    {#s ".width", &c.s.width, NULL, NULL}, {#s ".layers", &c.s.layers, NULL, NULL},                                    \
-        {#s ".heads", &c.s.heads, NULL, NULL}, {#s ".kv_heads", &c.s.kv_heads, NULL, NULL},                            \
-        {#s ".ff_width", &c.s.ff_width, NULL, NULL}, {#s ".norm", NULL, &c.s.norm, NULL},                              \
-        {#s ".norm_position", NULL, &c.s.norm_position, NULL}, {#s ".positions", NULL, &c.s.positions, NULL},          \
-        {#s ".activation", NULL, &c.s.activation, NULL}, {#s ".pooling", NULL, &c.s.pooling, NULL},                    \
-        {#s ".dropout", NULL, NULL, &c.s.dropout}
+    {#s ".kind", NULL, &c.s.kind, NULL}, {#s ".width", &c.s.width, NULL, NULL},                                        \
+        {#s ".layers", &c.s.layers, NULL, NULL}, {#s ".heads", &c.s.heads, NULL, NULL},                                \
+        {#s ".kv_heads", &c.s.kv_heads, NULL, NULL}, {#s ".ff_width", &c.s.ff_width, NULL, NULL},                      \
+        {#s ".norm", NULL, &c.s.norm, NULL}, {#s ".norm_position", NULL, &c.s.norm_position, NULL},                    \
+        {#s ".positions", NULL, &c.s.positions, NULL}, {#s ".activation", NULL, &c.s.activation, NULL},                \
+        {#s ".pooling", NULL, &c.s.pooling, NULL}, {#s ".dropout", NULL, NULL, &c.s.dropout}
         STACK(encoder),
         STACK(decoder),
         {"latent.kind", NULL, &c.latent.kind, NULL},
@@ -282,10 +282,14 @@ int main(int count, char **arguments)
         must(slot_allocate(&slots[i], &options, &error));
         fill(&slots[i], &options, sentences + 2 * i, longest, c.vocabulary, seed, 100 * (i + 1));
     }
-    struct train_recording train = {.free_bits = {.kind = (unsigned)kind, .nats = nats, .groups = (size_t)groups},
-                                    .recompute = (enum recompute_policy)recompute,
-                                    .wanted = (unsigned)wanted};
-    dump_train(&m, &train, &capacities, slots, &run, weights);
+    static const int kinds[] = {
+        [FREE_PER_DIMENSION] = FREE_BITS_DIMENSION, [FREE_TOTAL] = FREE_BITS_TOTAL, [FREE_PER_GROUP] = FREE_BITS_GROUP};
+    struct objective_config terms = {
+        .free_bits_kind = kinds[kind], .free_bits = nats, .free_bits_groups = (size_t)groups};
+    struct objective objective;
+    struct train_recording train = {.recompute = (enum recompute_policy)recompute, .wanted = (unsigned)wanted};
+    must(objective_create(&objective, &terms, &c, 1, &error));
+    dump_train(&m, &objective, &train, &capacities, slots, &run, weights);
     for (size_t i = 0; i < SLOTS; i++) {
         char prefix[16];
         snprintf(prefix, sizeof prefix, "%zu.", i);

@@ -1,5 +1,6 @@
-"""The VAE of docs/model.md in PyTorch and double precision, and its noise by address: written from the page, one sentence at a time, with
-PyTorch's own differentiation. The tests share nothing with the program but weights, sentences and noise."""
+"""The VAE of docs/model.md in PyTorch and double precision, and its noise by address: written from the page, one
+sentence at a time, with PyTorch's own differentiation. The tests share nothing with the program but weights, sentences
+and noise."""
 import json
 import math
 import pathlib
@@ -15,12 +16,14 @@ except ImportError:
     sys.exit(77)
 
 TOLERANCE = {name: float(value) for name, value in
-             re.findall(r"X\((\w+), ([0-9.e-]+),", (pathlib.Path(__file__).resolve().parents[1] / "tolerances.h").read_text())}
+             re.findall(r"X\((\w+), ([0-9.e-]+),",
+                        (pathlib.Path(__file__).resolve().parents[1] / "tolerances.h").read_text())}
 LAYERNORM, RMSNORM = 0, 1
 PRE, POST = 0, 1
 LEARNED, ROTARY = 0, 1
 GELU, SWIGLU = 0, 1
 MEAN, FIRST, LAST, ATTENTION = range(4)
+STACK_KINDS = {"transformer": 0} # as encoder.kind says it -> the number that dump_step takes
 BOTH, MEMORY, EMBEDDING = range(3)
 PER_DIMENSION, TOTAL, PER_GROUP = range(3)
 KEEP, CHEAP, BLOCK = range(3)
@@ -75,7 +78,8 @@ class Model:
         heads = self.opt(stack, "heads", 2)
         kv = self.opt(stack, "kv_heads") or heads
         length, width = x.shape[0], self.opt(stack, "width", 12) // heads
-        q, k, v = self.linear(stack, x, f"{stack}.{layer}.attention.qkv").split([heads * width, kv * width, kv * width], -1)
+        qkv = self.linear(stack, x, f"{stack}.{layer}.attention.qkv")
+        q, k, v = qkv.split([heads * width, kv * width, kv * width], -1)
         q, k, v = q.view(length, heads, width), k.view(length, kv, width), v.view(length, kv, width)
         if self.opt(stack, "positions") == ROTARY:
             q, k = self.rotate(q), self.rotate(k)
@@ -94,31 +98,48 @@ class Model:
             out.append(torch.softmax(scores, -1) @ v[:, group])
         return self.linear(stack, torch.cat(out, -1), f"{stack}.{layer}.attention.output")
 
+    @staticmethod
+    def gelu(h):
+        return 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h ** 3)))
+
     def feed_forward(self, stack, layer, x):
         h = self.linear(stack, x, f"{stack}.{layer}.feed_forward.input")
         if self.opt(stack, "activation") == SWIGLU:
             gate, up = h.chunk(2, -1)
             h = gate * torch.sigmoid(gate) * up
         else:
-            h = 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h ** 3)))
+            h = self.gelu(h)
         return self.linear(stack, h, f"{stack}.{layer}.feed_forward.output")
 
+    def drop(self, stack, where, x):
+        """Dropout, which is for training alone: tests/model/test_frozen_names.py has it."""
+        return x
+
     def stack(self, stack, ids, added, z, causal):
+        """(T, D) rows of one sentence."""
+        kind = next(name for name, number in STACK_KINDS.items() if number == self.opt(stack, "kind"))
+        return getattr(self, kind)(stack, ids, added, z, causal)
+
+    def embedded(self, stack, ids):
         shared = stack == "encoder" and self.c.get("share_embedding", 0)
-        x = self.get(("decoder" if shared else stack) + ".embedding.token.weight")[ids]
+        return self.get(("decoder" if shared else stack) + ".embedding.token.weight")[ids]
+
+    def transformer(self, stack, ids, added, z, causal):
+        x = self.embedded(stack, ids)
         if self.opt(stack, "positions") == LEARNED:
             x = x + self.get(stack + ".embedding.position.weight")[:len(ids)]
         if added is not None:
             x = x + added
+        x = self.drop(stack, f"{stack}.embedding", x)
         for layer in range(self.opt(stack, "layers", 2)):
             for kind in ("attention", "feed_forward"):
                 name = f"{stack}.{layer}.{kind}.norm"
-                branch = (lambda y: self.attention(stack, layer, y, z, causal)) if kind == "attention" else \
-                         (lambda y: self.feed_forward(stack, layer, y))
-                if self.opt(stack, "norm_position") == PRE:
-                    x = x + branch(self.norm(stack, x, name))
-                else:
-                    x = self.norm(stack, x + branch(x), name)
+                pre = self.opt(stack, "norm_position") == PRE
+                y = self.norm(stack, x, name) if pre else x
+                y = self.attention(stack, layer, y, z, causal) if kind == "attention" \
+                    else self.feed_forward(stack, layer, y)
+                x = x + self.drop(stack, f"{stack}.{layer}.{kind}", y)
+                x = x if pre else self.norm(stack, x, name)
         return self.norm(stack, x, stack + ".norm") if self.opt(stack, "norm_position") == PRE else x
 
     def posterior(self, ids):
@@ -136,7 +157,8 @@ class Model:
         injection = self.c.get("latent.injection", BOTH)
         added = self.get("decoder.latent.embedding.weight") @ z if z is not None and injection != MEMORY else None
         y = self.stack("decoder", ids, added, z if injection != EMBEDDING else None, True)
-        return y @ self.get("decoder.embedding.token.weight" if self.c.get("tie_output", 0) else "decoder.output.weight").T
+        return y @ self.get("decoder.embedding.token.weight" if self.c.get("tie_output", 0)
+                            else "decoder.output.weight").T
 
     def slot(self, t, weights):
         """The loss of one slot and all that is compared, from its arrays."""
@@ -162,7 +184,8 @@ class Model:
             stats = torch.stack(out["stats"])
             mu, logvar = stats[:, :width], stats[:, width:]
             each = (mu ** 2 + torch.exp(logvar) - 1 - logvar) / 2
-            groups = {PER_DIMENSION: width, TOTAL: 1, PER_GROUP: self.c.get("free.groups", 1)}[self.c.get("free.kind", 0)]
+            groups = {PER_DIMENSION: width, TOTAL: 1,
+                      PER_GROUP: self.c.get("free.groups", 1)}[self.c.get("free.kind", 0)]
             parts = each.mean(0).view(groups, -1).sum(-1)
             free = len(each) * torch.clamp(parts, min=self.c.get("free.nats", 0.3)).sum()
             kl = each.sum()
@@ -208,14 +231,16 @@ def philox(key, counter):
 
 def words(key, sample, draw, count):
     """The first `count` words of a sample's draw."""
-    return [word for block in range((count + 3) // 4) for word in philox(key, (block, draw, sample & 0xffffffff, sample >> 32))][:count]
+    return [word for block in range((count + 3) // 4)
+            for word in philox(key, (block, draw, sample & 0xffffffff, sample >> 32))][:count]
 
 
 def normals(key, sample, draw, count):
     """Box-Muller on pairs of words: r sin first, then r cos."""
     out, bits = [], words(key, sample, draw, (count + 3) // 4 * 4)
     for a, b in zip(bits[::2], bits[1::2]):
-        radius, angle = math.sqrt(-2 * math.log(a * 2.0 ** -32 + 2.0 ** -33)), 2 * math.pi * (b * 2.0 ** -32 + 2.0 ** -33)
+        radius = math.sqrt(-2 * math.log(a * 2.0 ** -32 + 2.0 ** -33))
+        angle = 2 * math.pi * (b * 2.0 ** -32 + 2.0 ** -33)
         out += [radius * math.sin(angle), radius * math.cos(angle)]
     return numpy.array(out[:count])
 

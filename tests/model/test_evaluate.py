@@ -1,6 +1,6 @@
-"""`elbo eval` against NumPy and PyTorch in double: every figure, on a corpus with cut sentences and unknown words, of all sentences and of
-the first ones, with long ones cut and left out; each sentence's own figures; the baselines by counting in Python; and what is no
-number, or of no words."""
+"""`elbo eval` against NumPy and PyTorch in double: every figure, on a corpus with cut sentences and unknown words, of
+all sentences and of the first ones, with long ones cut and left out; each sentence's own figures; the baselines by
+counting in Python; and what is no number, or of no words."""
 import json
 import math
 import pathlib
@@ -15,9 +15,11 @@ from runs import Scratch, checkpoints, elbo, grammar, options
 
 WIDTH, LIMIT, SEED, SAMPLES, SET = 6, 9, 3, 4, 25
 GIVEN = {
-    "encoder.width": 12, "decoder.width": 12, "encoder.heads": 2, "decoder.heads": 2, "encoder.layers": 1, "decoder.layers": 1,
-    "encoder.ff_width": 20, "decoder.ff_width": 20, "latent.width": WIDTH, "data.max_length": LIMIT, "train.slots": 2, "train.slot_tokens": 60,
-    "train.steps": 150, "optimizer.warmup_steps": 5, "objective.beta": 0.2, "optimizer.learning_rate": 0.01, "threads": 1, "seed": 4, "objective.free_bits": 0.05,
+    "encoder.width": 12, "decoder.width": 12, "encoder.heads": 2, "decoder.heads": 2, "encoder.layers": 1,
+    "decoder.layers": 1, "encoder.ff_width": 20, "decoder.ff_width": 20, "latent.width": WIDTH,
+    "data.max_length": LIMIT, "train.slots": 2, "train.slot_tokens": 60,
+    "train.steps": 150, "optimizer.warmup_steps": 5, "objective.beta": 0.2, "optimizer.learning_rate": 0.01,
+    "threads": 1, "seed": 4, "objective.free_bits": 0.05,
     "encoder.dropout": 0.1, "decoder.dropout": 0.1,  # in training alone: figures are without
 }
 
@@ -25,7 +27,8 @@ GIVEN = {
 def lines_of(path, data):
     """A text's lines, and their ids without marks."""
     text = path.read_text(encoding="utf-8")
-    return text.splitlines(), [[int(word) for word in line.split()] for line in elbo("tokenize", data, stdin=text).stdout.splitlines()]
+    return text.splitlines(), [[int(word) for word in line.split()]
+                               for line in elbo("tokenize", data, stdin=text).stdout.splitlines()]
 
 
 def log_normal(z, mu, logvar):
@@ -70,8 +73,9 @@ class Figures:
         other = {place[k]: place[(k + 1) % n] for k in range(n)}
         found["own_z_gain"] = numpy.mean([self.nll(row, self.z(other[row], 0)).sum() - own[row] for row in range(n)])
         some = min(SET, n)
-        draws = numpy.array([self.mu[row] + numpy.exp(self.logvar[row] / 2) * normals(noise_key(SEED, purpose("evaluate.posterior"), 0),
-                                                                                    self.chosen[row], 0, WIDTH) for row in range(some)])
+        draws = numpy.array([self.mu[row] + numpy.exp(self.logvar[row] / 2) * normals(
+            noise_key(SEED, purpose("evaluate.posterior"), 0),
+          self.chosen[row], 0, WIDTH) for row in range(some)])
         table = numpy.array([log_normal(z, self.mu[:some], self.logvar[:some]) for z in draws])
         found["mutual_information"] = (numpy.diag(table) - numpy.logaddexp.reduce(table, 1) + math.log(some)).mean()
         found.update(mutual_information_bound=math.log(some), mutual_information_sentences=some)
@@ -88,15 +92,17 @@ class Figures:
         counts = {"tokens": sum(len(token) for token in tokens), "words": 0, "bytes": 0}
         unknown, unknown_nats, known_bytes = 0, 0.0, 0
         for row, i in enumerate(self.chosen):
-            share = lambda whole: whole if len(self.cut[i]) == self.length[i] else int(whole * len(self.cut[i]) / self.length[i] + 0.5)
+            share = lambda whole: whole if len(self.cut[i]) == self.length[i] \
+                else int(whole * len(self.cut[i]) / self.length[i] + 0.5)
             counts["words"] += share(len(texts[i].split())) + 1
             counts["bytes"] += share(len(texts[i].encode()) + 1)
             missing = [k for k, token in enumerate(self.cut[i]) if token == 2]
             unknown, unknown_nats = unknown + len(missing), unknown_nats + tokens[row][missing].sum()
             kept = [word for word, token in zip(texts[i].split(), self.cut[i]) if token != 2]
             known_bytes += len(" ".join(kept)) + 1 if missing else share(len(texts[i].encode()) + 1)
-        found.update(counts, sentences=n, unknown_share=unknown / counts["tokens"], ppl_token=math.exp(best.sum() / counts["tokens"]),
-                     ppl_word=math.exp(best.sum() / counts["words"]), bits_per_byte=best.sum() / math.log(2) / counts["bytes"],
+        found.update(counts, sentences=n, unknown_share=unknown / counts["tokens"],
+                     ppl_token=math.exp(best.sum() / counts["tokens"]), ppl_word=math.exp(best.sum() / counts["words"]),
+                     bits_per_byte=best.sum() / math.log(2) / counts["bytes"],
                      known_bits_per_byte=((own + kl).sum() - unknown_nats) / math.log(2) / known_bytes)
         self.own, self.kl, self.counted = own, kl, [len(token) for token in tokens]
         return found
@@ -139,8 +145,10 @@ def check(run, train, test, train_ids, texts, ids, vocabulary, sentences, skip, 
     figures.length = [len(sentence) for sentence in ids]
     wanted = figures.all(texts)
     wanted["unigram_nll"], wanted["bigram_nll"] = baselines(train_ids, [ids[i][:LIMIT] for i in chosen], vocabulary)
-    words = ["eval", run, f"--data.test={test}", f"--eval.baseline={train}", f"--seed={SEED}", f"--eval.mi_sentences={SET}", f"--eval.sentences={sentences}"]
-    words += ["--data.too_long=skip"] * skip + (["--eval.posterior=mean"] if mean else [f"--eval.iwae_samples={SAMPLES}"])
+    words = ["eval", run, f"--data.test={test}", f"--eval.baseline={train}", f"--seed={SEED}",
+             f"--eval.mi_sentences={SET}", f"--eval.sentences={sentences}"]
+    words += ["--data.too_long=skip"] * skip + (["--eval.posterior=mean"] if mean
+                                                else [f"--eval.iwae_samples={SAMPLES}"])
     answer = elbo(*words, "--json")
     found = json.loads(answer.stdout)
     compare(found, wanted, what)
@@ -173,16 +181,20 @@ def check_active_units(figures):
 def check_without_words(scratch):
     """Text without blanks, and a likelihood that no double holds: null and named, and the row of metrics is kept."""
     path = scratch / "chains"
-    path.write_text("\n".join("".join("ACDEFGHIKLMNPQRSTVWY"[(7 * i * i + 3 * k * k + i * k) % 20] for k in range(300)) for i in range(12)) + "\n")
+    path.write_text("\n".join("".join("ACDEFGHIKLMNPQRSTVWY"[(7 * i * i + 3 * k * k + i * k) % 20] for k in range(300))
+                              for i in range(12)) + "\n")
     elbo("prepare", path, "--tokenizer.kind=byte", f"--out={scratch / 'bytes'}")
     given = {**GIVEN, "data.max_length": 600, "train.slot_tokens": 602, "train.steps": 2, "optimizer.warmup_steps": 1}
-    elbo("train", f"--data.train={scratch / 'bytes'}", f"--data.valid={scratch / 'bytes'}", f"--run.dir={scratch / 'chain'}", *options(given))
-    valid = [json.loads(line)["valid"] for line in (scratch / "chain" / "metrics.jsonl").read_text().splitlines() if '"valid"' in line]
+    elbo("train", f"--data.train={scratch / 'bytes'}", f"--data.valid={scratch / 'bytes'}",
+         f"--run.dir={scratch / 'chain'}", *options(given))
+    valid = [json.loads(line)["valid"] for line in (scratch / "chain" / "metrics.jsonl").read_text().splitlines()
+             if '"valid"' in line]
     assert len(valid) == 1 and valid[0]["ppl_word"] is None and valid[0]["neg_elbo"] > 0, valid
     found = json.loads(elbo("eval", scratch / "chain", f"--data.test={scratch / 'bytes'}", "--json").stdout)
     assert found["ppl_word"] is None and "no blanks" in found["null_because"]["ppl_word"] and found["ppl_token"] > 1
     assert "none per word" in elbo("eval", scratch / "chain", f"--data.test={scratch / 'bytes'}").stdout
-    path.write_text("\n".join("A " + "CD" * 299 for _ in range(4)) + "\n")  # two words a sentence: more than exp can hold
+    # two words a sentence: more than exp can hold
+    path.write_text("\n".join("A " + "CD" * 299 for _ in range(4)) + "\n")
     elbo("prepare", path, f"--tokenizer.from={scratch / 'bytes'}", f"--out={scratch / 'two'}")
     found = json.loads(elbo("eval", scratch / "chain", f"--data.test={scratch / 'two'}", "--json").stdout)
     assert found["neg_elbo"] / 3 > 710, "the text is too easy to prove anything"
@@ -201,8 +213,10 @@ def main():
         vocabulary = json.loads(elbo("info", scratch / "train", "--json").stdout)["vocabulary"]
         assert any(2 in sentence for sentence in ids) and 5 < sum(len(sentence) > LIMIT for sentence in ids) < 35
         figures = None
-        for sentences, skip, mean in ((0, False, False), (16, False, False), (0, True, False), (11, True, True), (0, False, True)):
-            figures = check(scratch / "run", scratch / "train", scratch / "test", train_ids, texts, ids, vocabulary, sentences, skip, mean)
+        for sentences, skip, mean in ((0, False, False), (16, False, False), (0, True, False), (11, True, True),
+                                      (0, False, True)):
+            figures = check(scratch / "run", scratch / "train", scratch / "test", train_ids, texts, ids, vocabulary,
+                            sentences, skip, mean)
         check_active_units(figures)
         check_without_words(scratch)
     sys.exit(0)

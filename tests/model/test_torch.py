@@ -13,8 +13,9 @@ import unittest
 
 import numpy
 
-from reference import (ATTENTION, BLOCK, BOTH, CHEAP, EMBEDDING, FIRST, GELU, KEEP, LAST, LAYERNORM, LEARNED, MEAN, MEMORY, PER_DIMENSION,
-                       PER_GROUP, POST, PRE, RMSNORM, ROTARY, SWIGLU, TOLERANCE, TOTAL, Model, read_safetensors, torch)
+from reference import (ATTENTION, BLOCK, BOTH, CHEAP, EMBEDDING, FIRST, GELU, KEEP, LAST, LAYERNORM, LEARNED, MEAN,
+                       MEMORY, PER_DIMENSION, PER_GROUP, POST, PRE, RMSNORM, ROTARY, SWIGLU, TOLERANCE, TOTAL, Model,
+                       read_safetensors, torch)
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOOL = pathlib.Path(os.environ.get("ELBO_TESTS", HERE.parents[1] / "build/c/tests")) / "model_dump_step"
@@ -26,7 +27,9 @@ def flat(values):
     return values.detach().numpy()
 
 
-class WholeModel(unittest.TestCase):
+class Comparison(unittest.TestCase):
+    """Dumps a step of the program, and holds it against the reference."""
+
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
@@ -34,7 +37,8 @@ class WholeModel(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.folder.cleanup()
-        print("worst errors:", ", ".join(f"{what} {error:.1e}" for what, error in sorted(worst.items())), file=sys.stderr)
+        print("worst errors:", ", ".join(f"{what} {error:.1e}" for what, error in sorted(worst.items())),
+              file=sys.stderr)
 
     def dump(self, **config):
         path = pathlib.Path(self.folder.name) / "step.safetensors"
@@ -73,7 +77,8 @@ class WholeModel(unittest.TestCase):
             for s, logits in enumerate(out["logits"]):
                 row = arrays["logits"][s, :len(logits)].astype(numpy.float64)
                 a, b = arrays["decoder.offsets"][s:s + 2]
-                nll = (numpy.log(numpy.exp(row).sum(-1)) - row[numpy.arange(b - a), arrays["decoder.labels"][a:b]]).sum()
+                labels = arrays["decoder.labels"][a:b]
+                nll = (numpy.log(numpy.exp(row).sum(-1)) - row[numpy.arange(b - a), labels]).sum()
                 self.close("cached", arrays["nll"][s], nll, TOLERANCE["CACHED"])
         total.backward()
         gradients = self.gradients(t)
@@ -85,6 +90,8 @@ class WholeModel(unittest.TestCase):
             self.close(f"gradient of {name}", g, wanted[name], model_tolerance, floor)
         return t, wanted, whole
 
+
+class WholeModel(Comparison):
     # ---- what may be chosen ----
 
     def test_defaults(self):
@@ -112,8 +119,9 @@ class WholeModel(unittest.TestCase):
         for positions in (LEARNED, ROTARY):
             for activation in (GELU, SWIGLU):
                 with self.subTest(positions=positions, activation=activation):
-                    self.compare(encoder__positions=positions, decoder__positions=positions, encoder__activation=activation,
-                                 decoder__activation=activation, encoder__ff_width=20, decoder__ff_width=33)
+                    self.compare(encoder__positions=positions, decoder__positions=positions,
+                                 encoder__activation=activation, decoder__activation=activation, encoder__ff_width=20,
+                                 decoder__ff_width=33)
 
     def test_heads(self):
         for heads, kv in ((1, 0), (4, 1), (4, 2), (3, 3), (6, 2)):
@@ -161,7 +169,8 @@ class WholeModel(unittest.TestCase):
             self.assertNotEqual(kept[name].tobytes(), dropped[name].tobytes(), name)
 
     def test_gradients_that_are_zero(self):
-        """A bias on all keys shifts all scores of a query: no gradient, unless latent keys stand beside or rotation turns it."""
+        """A bias on all keys shifts all scores of a query: no gradient, unless latent keys stand beside or rotation
+        turns it."""
         t, wanted, whole = self.compare()
         for layer in (0, 1):
             key = self.gradients(t)[f"encoder.{layer}.attention.qkv.bias"][12:24]
@@ -193,7 +202,8 @@ class WholeModel(unittest.TestCase):
                     self.assertEqual(kept[name].tobytes(), again[name].tobytes(), name)
 
     def test_unwanted_groups(self):
-        """Bits are encoder, latent, decoder x decay, no decay. What is not wanted is not written; the rest keeps its bits."""
+        """Bits are encoder, latent, decoder x decay, no decay. What is not wanted is not written; the rest keeps its
+        bits."""
         parts = {"encoder": 0, "latent": 1, "decoder": 2}
         kept = self.gradients(self.dump())
         for wanted in (0b000011, 0b001100, 0b110000, 0b101010, 0b001111, 0b010000):

@@ -5,10 +5,10 @@
  * are tested and not only the kernels. It runs on every instruction set of the machine with 1, 2, 3 and 8 threads, or
  * with ELBO_TEST_DEVICE=cuda on a GPU:
  *
- *   same bits with any number of threads and in every run; outputs and gradients close to the double reference
- * (tests/tolerances.h); a step's first slot overwrites a gradient arena of NaN, a later one adds; the op recorded twice
- * adds in place; activations, scratch and unused capacity hold NaN beforehand, the gaps between gradients are left
- * alone.
+ *   same bits with any number of threads and in every run;
+ *   outputs and gradients close to the double reference (tests/tolerances.h);
+ *   a step's first slot overwrites a gradient arena of NaN, a later one adds; the op recorded twice adds in place;
+ *   activations, scratch and unused capacity hold NaN beforehand, the gaps between gradients are left alone.
  *
  * The reference gradient is the central difference in double of every element, or an exact one, itself checked against
  * differences of some elements. */

@@ -1,5 +1,8 @@
-/* norm:  s = x, or drop(x) + residual;  layer: y = (s - mean) / sqrt(var + 1e-5) gamma + beta;  rms: y = s / sqrt(mean
- * s^2 + 1e-5) gamma. Both outputs, y and s, are read in turn or together. */
+/* norm:  s = x, or drop(x) + residual
+ *
+ *   layer: y = (s - mean) / sqrt(var + 1e-5) gamma + beta;  rms: y = s / sqrt(mean s^2 + 1e-5) gamma
+ *
+ * Both outputs, y and s, are read in turn or together. */
 #include "base/philox.h"
 #include "ops/harness.h"
 

@@ -1,6 +1,6 @@
-"""scripts/grammar-text: the entropy it states is the entropy of what it writes. Shown by enumeration for the toy grammar, and
-for the full one by reading sentences back with a parser of its own (so each has one derivation, and the stated -log p is
-the sentence's) and by the sample mean. Also: the seed alone decides the text."""
+"""scripts/grammar-text: the entropy it states is the entropy of what it writes. Shown by enumeration for the toy
+grammar, and for the full one by reading sentences back with a parser of its own (so each has one derivation, and the
+stated -log p is the sentence's) and by the sample mean. Also: the seed alone decides the text."""
 import importlib.machinery
 import importlib.util
 import json
@@ -85,7 +85,8 @@ def check_program():
         files = []
         for name, seed in (("a", 1), ("b", 1), ("c", 2)):
             out = pathlib.Path(scratch, name)
-            subprocess.run([SCRIPT, "--sentences=500", f"--seed={seed}", f"--out={out}", f"--entropy={out}.json"], check=True)
+            subprocess.run([SCRIPT, "--sentences=500", f"--seed={seed}", f"--out={out}", f"--entropy={out}.json"],
+                           check=True)
             files.append(out.read_text())
         figures = json.loads(pathlib.Path(scratch, "a.json").read_text())
     assert files[0] == files[1] != files[2]

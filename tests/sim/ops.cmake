@@ -1,7 +1,8 @@
-# The op tests (tests/ops) once more with the CUDA backend over the emulated GPU: its table, its products, its kernels against the
-# same double references. What a real GPU runs of them is in ../cuda.
+# The op tests (tests/ops) once more with the CUDA backend over the emulated GPU: its table, its products, its kernels
+# against the same double references. What a real GPU runs of them is in ../cuda.
 add_library(tests_harness_sim STATIC EXCLUDE_FROM_ALL ../ops/harness.c ../ops/trial.c)
-target_include_directories(tests_harness_sim PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/tests)
+target_include_directories(tests_harness_sim PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include
+                           ${PROJECT_SOURCE_DIR}/tests)
 target_compile_definitions(tests_harness_sim PUBLIC _GNU_SOURCE)
 target_link_libraries(tests_harness_sim PUBLIC elbo_sim_backend PkgConfig::CMOCKA m)
 

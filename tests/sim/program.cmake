@@ -1,5 +1,5 @@
-# The library with the CUDA backend over the emulated GPU, and elbo-sim: the whole program with it (`--device=cuda`). Neither
-# ever ships. What opens cuBLASLt at run time is replaced: here it is linked.
+# The library with the CUDA backend over the emulated GPU, and elbo-sim: the whole program with it (`--device=cuda`).
+# Neither ever ships. What opens cuBLASLt at run time is replaced: here it is linked.
 file(GLOB sim_backend_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.c)
 list(FILTER sim_backend_sources EXCLUDE REGEX "/(absent|libraries|nccl_absent|nccl_library)\\.c$")
 add_library(elbo_sim_host STATIC EXCLUDE_FROM_ALL ${sim_backend_sources} libraries.c ${HOST_OBJECTS} ${CPU_OBJECTS})
@@ -18,7 +18,8 @@ set_target_properties(elbo-sim PROPERTIES LINKER_LANGUAGE CXX)
 
 # ---- tests of the backend's host code alone ----
 add_executable(sim_algorithms algorithms.c)
-target_include_directories(sim_algorithms PRIVATE include ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+target_include_directories(sim_algorithms PRIVATE include ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src
+                           ${PROJECT_SOURCE_DIR}/include)
 target_compile_definitions(sim_algorithms PRIVATE _GNU_SOURCE)
 target_link_libraries(sim_algorithms PRIVATE elbo_sim_backend PkgConfig::CMOCKA)
 set_target_properties(sim_algorithms PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests LINKER_LANGUAGE CXX)

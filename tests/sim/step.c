@@ -1,9 +1,10 @@
 /* A training step on the emulated GPU, looked at from outside:
  *
- *   every launch and every product belongs to an op; the latent takes one launch each way; the bytes of device memory
- * that the ops touch are within a tenth of the graph's account (graph/account.h), in f32 and in bf16; from its third
- * turn on a slot is one replay and so is the update; replays leave the bits of eager steps; nothing is allocated, and
- * the host waits once a step, for the step before. */
+ *   every launch and every product belongs to an op; the latent takes one launch each way;
+ *   the bytes of device memory that the ops touch are within a tenth of the graph's account (graph/account.h), in f32
+ *   and in bf16;
+ *   from its third turn on a slot is one replay and so is the update; replays leave the bits of eager steps; nothing is
+ *   allocated, and the host waits once a step, for the step before. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -119,11 +120,11 @@ static void trace_step(struct fixture *f, const char *name, const char *precisio
     memcpy(arguments, wide, sizeof wide);
     arguments[sizeof wide / sizeof *wide - 2] = precision;
     job_open(&job, &f->folder, name, arguments);
-    slots.graph = job.trainer->recording.g;
-    update.graph = job.trainer->optimizer.graph;
-    job.trainer->recording.executor.hook = job.trainer->optimizer.executor.hook = on_op;
-    job.trainer->recording.executor.hook_context = &slots;
-    job.trainer->optimizer.executor.hook_context = &update;
+    slots.graph = job.trainer->step.recording.g;
+    update.graph = job.trainer->step.optimizer.graph;
+    job.trainer->step.recording.executor.hook = job.trainer->step.optimizer.executor.hook = on_op;
+    job.trainer->step.recording.executor.hook_context = &slots;
+    job.trainer->step.optimizer.executor.hook_context = &update;
     nameless = 0;
     sim_on_launch(on_launch, NULL);
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
@@ -177,12 +178,12 @@ static float *weights_after(struct fixture *f, const char *name, bool eager, siz
     struct job job;
     job_open(&job, &f->folder, name, quick);
     if (eager)
-        job.trainer->recording.executor.hook = job.trainer->optimizer.executor.hook =
+        job.trainer->step.recording.executor.hook = job.trainer->step.optimizer.executor.hook =
             ignore; /* looked at: never captured */
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
-    *count = parameters_arena_elements(job.trainer->model.parameters);
+    *count = parameters_arena_elements(job.trainer->step.parameters);
     float *weights = malloc(*count * sizeof *weights);
-    job.trainer->backend->memory.download(job.trainer->backend, weights, job.trainer->model.weights,
+    job.trainer->backend->memory.download(job.trainer->backend, weights, job.trainer->step.model.weights,
                                           *count * sizeof *weights);
     job_close(&job);
     return weights;

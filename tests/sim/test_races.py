@@ -1,5 +1,5 @@
-"""The thread sanitizer sees a missing barrier: of the kernels that test_sim.cpp plants without one it reports each, and no
-kernel besides. Skipped in builds without it."""
+"""The thread sanitizer sees a missing barrier: of the kernels that test_sim.cpp plants without one it reports each, and
+no kernel besides. Skipped in builds without it."""
 import os
 import pathlib
 import re
@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 PROGRAM = pathlib.Path(os.environ["ELBO_TESTS"]) / "sim_test_sim"
-PLANTED = {"reverse_kernel", "trailing_kernel", "copies_kernel", "sim_copy_do"} # the last: a copy done late, in copies_kernel
+# the last: a copy done late, in copies_kernel
+PLANTED = {"reverse_kernel", "trailing_kernel", "copies_kernel", "sim_copy_do"}
 
 
 def main():

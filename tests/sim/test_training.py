@@ -1,7 +1,8 @@
 """Whole trainings on the emulated GPU beside the CPU: the CUDA backend's host code, its kernels and its products.
 
-20 steps of a tiny VAE, every injection and both block families, dropout and noise on: the losses agree (tests/tolerances.h), in
-f32, in bf16 and with moments in bf16; in three warp orders the checkpoints are identical bytes, and a run resumed on the other backend goes on."""
+20 steps of a tiny VAE, every injection and both block families, dropout and noise on: the losses agree
+(tests/tolerances.h), in f32, in bf16 and with moments in bf16; in three warp orders the checkpoints are identical
+bytes, and a run resumed on the other backend goes on."""
 import json
 import os
 import pathlib
@@ -13,7 +14,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
 import runs  # noqa: E402
 
 TOLERANCE = {name: float(value) for name, value in
-             re.findall(r"X\((\w+), ([0-9.e-]+),", (pathlib.Path(__file__).resolve().parents[1] / "tolerances.h").read_text())}
+             re.findall(r"X\((\w+), ([0-9.e-]+),",
+                        (pathlib.Path(__file__).resolve().parents[1] / "tolerances.h").read_text())}
 SIM = os.environ.get("ELBO_CUDA", str(pathlib.Path(runs.ELBO).with_name("elbo-sim"))) # scripts/gpu-check: a real device
 DIVERGED = 7
 WIDE = {"encoder.width": 16, "decoder.width": 16, "train.steps": 20, "train.eval_every": 0, "checkpoint.every": 0}
@@ -21,8 +23,9 @@ VARIANTS = {
     "both": {},
     "memory": {"latent.injection": "memory", "latent.memory": 2, "decoder.tie_output": "false"},
     "embedding": {"latent.injection": "embedding", "encoder.pooling": "attention", "train.recompute": "block"},
-    "llama": {"encoder.norm": "rmsnorm", "decoder.norm": "rmsnorm", "decoder.positions": "rotary", "encoder.positions": "rotary",
-              "decoder.activation": "swiglu", "encoder.activation": "swiglu", "decoder.kv_heads": 1},
+    "llama": {"encoder.norm": "rmsnorm", "decoder.norm": "rmsnorm", "decoder.positions": "rotary",
+              "encoder.positions": "rotary", "decoder.activation": "swiglu", "encoder.activation": "swiglu",
+              "decoder.kv_heads": 1},
     "post": {"decoder.norm_position": "post", "encoder.norm_position": "post", "encoder.share_embedding": "false",
              "encoder.pooling": "last", "optimizer.kind": "sgd", "optimizer.learning_rate": 0.05},
     "none": {"latent.kind": "none"},
@@ -33,7 +36,8 @@ MOMENTS = {"optimizer.moments": "bf16"}
 def train(program, corpus, run, changes, device, order=None, environment=None):
     given = {**runs.TINY, **WIDE, "data.train": corpus, "run.dir": run, "device": device, **changes}
     environment = {**os.environ, **(environment or {}), **({"ELBO_SIM_ORDER": order} if order else {})}
-    answer = subprocess.run([program, "train", *runs.options(given)], capture_output=True, text=True, check=False, env=environment)
+    answer = subprocess.run([program, "train", *runs.options(given)], capture_output=True, text=True, check=False,
+                            env=environment)
     if answer.returncode:
         sys.exit(f"{program} train ended with {answer.returncode}:\n{answer.stderr}")
     return [json.loads(line) for line in (pathlib.Path(run) / "metrics.jsonl").read_text().splitlines()]
@@ -56,7 +60,8 @@ def moments_by_name(run):
 
 
 def rounded_moments(scratch, corpus):
-    """Moments in bf16, of AdamW and of SGD: beside f32 ones, the CPU beside the emulated GPU. Returns the worst error of a loss."""
+    """Moments in bf16, of AdamW and of SGD: beside f32 ones, the CPU beside the emulated GPU. Returns the worst error
+    of a loss."""
     worst = 0.0
     for name in ("both", "post"):
         changes = {**VARIANTS[name], **MOMENTS}
@@ -70,10 +75,12 @@ def rounded_moments(scratch, corpus):
             worst = max(worst, abs(a["loss"] - c["loss"]) / abs(c["loss"]))
             assert worst <= TOLERANCE["MOMENTS_BF16"], \
                 f"{name}, step {a['step']}: loss {c['loss']} with f32 moments, {a['loss']} with bf16"
-        assert weights(scratch / f"{name}-moments-cpu") != weights(scratch / f"{name}-cpu"), f"{name}: the moments are still f32"
+        assert weights(scratch / f"{name}-moments-cpu") != weights(scratch / f"{name}-cpu"), \
+            f"{name}: the moments are still f32"
         for kind in ("cpu", "sim"):
             for array, data in moments_by_name(scratch / f"{name}-moments-{kind}").items():
-                assert not any(data[0::4]) and not any(data[1::4]) and any(data), f"{name} {kind}: {array} does not hold bf16"
+                assert not any(data[0::4]) and not any(data[1::4]) and any(data), \
+                    f"{name} {kind}: {array} does not hold bf16"
         one, other = (moments_by_name(scratch / f"{name}-moments-{kind}") for kind in ("cpu", "sim"))
         same = sum(x == y for array in one for x, y in zip(words(one[array]), words(other[array])))
         total = sum(len(data) // 4 for data in one.values())
@@ -92,7 +99,8 @@ def algorithms_are_kept(scratch, corpus):
     train(SIM, corpus, half, {**changes, "train.stop_after": 9}, "cuda")
     other = {"ELBO_SIM_BACKWARDS": "1"}
     fresh = train(SIM, corpus, scratch / "backwards", changes, "cuda", environment=other)
-    assert len(fresh) == 20 and weights(scratch / "backwards") != weights(whole), "the stand-in's algorithms have the same bits"
+    assert len(fresh) == 20 and weights(scratch / "backwards") != weights(whole), \
+        "the stand-in's algorithms have the same bits"
     train(SIM, corpus, half, changes, "cuda", environment=other)
     assert weights(half) == weights(whole), "a resumed run chose its algorithms anew"
 
@@ -112,55 +120,67 @@ def main():
                 for key in ("loss", "reconstruction", "gradient_norm"):
                     error = abs(a[key] - b[key]) / max(abs(a[key]), 1e-6)
                     worst = max(worst, error)
-                    assert error <= TOLERANCE["BACKENDS"], f"{name}, step {a['step']}: {key} {a[key]} on the CPU, {b[key]} emulated"
+                    assert error <= TOLERANCE["BACKENDS"], \
+                        f"{name}, step {a['step']}: {key} {a[key]} on the CPU, {b[key]} emulated"
             narrow = train(SIM, corpus, scratch / f"{name}-bf16", {**changes, "precision": "bf16"}, "cuda")
             for a, b in zip(cpu, narrow):
                 error = abs(a["loss"] - b["loss"]) / abs(a["loss"])
                 worst_narrow = max(worst_narrow, error)
-                assert error <= TOLERANCE["BACKENDS_BF16"], f"{name}, step {a['step']}: loss {a['loss']} in f32, {b['loss']} in bf16"
+                assert error <= TOLERANCE["BACKENDS_BF16"], \
+                    f"{name}, step {a['step']}: loss {a['loss']} in f32, {b['loss']} in bf16"
         worst_moments = rounded_moments(scratch, corpus)
         for order in ("reversed", "random"):
             for kind, changes in (("sim", {}), ("bf16", {"precision": "bf16"}), ("moments-sim", MOMENTS)):
                 train(SIM, corpus, scratch / f"both-{kind}-{order}", {**VARIANTS["both"], **changes}, "cuda", order)
-                assert weights(scratch / f"both-{kind}-{order}") == weights(scratch / f"both-{kind}"), f"other bits in {order} order"
+                assert weights(scratch / f"both-{kind}-{order}") == weights(scratch / f"both-{kind}"), \
+                    f"other bits in {order} order"
         # stopped and resumed in bf16, of activations and of moments: the same bits
-        for program, device, changes, whole in ((SIM, "cuda", {"precision": "bf16"}, "both-bf16"), (SIM, "cuda", MOMENTS, "both-moments-sim"),
+        for program, device, changes, whole in ((SIM, "cuda", {"precision": "bf16"}, "both-bf16"),
+                                                (SIM, "cuda", MOMENTS, "both-moments-sim"),
                                                 (runs.ELBO, "cpu", MOMENTS, "both-moments-cpu")):
             half = {**VARIANTS["both"], **changes}
             train(program, corpus, scratch / f"half-{whole}", {**half, "train.stop_after": 9}, device)
             train(program, corpus, scratch / f"half-{whole}", half, device)
             for read in (weights, moments):
-                assert read(scratch / f"half-{whole}") == read(scratch / whole), f"{whole}: a resumed run has other {read.__name__}"
+                assert read(scratch / f"half-{whole}") == read(scratch / whole), \
+                    f"{whole}: a resumed run has other {read.__name__}"
         if "ELBO_CUDA" not in os.environ: # only the stand-in can be told to choose otherwise
             algorithms_are_kept(scratch, corpus)
         # a step left out, known to the host one step late: the same rows as on the CPU, the same counters
         skip = {**VARIANTS["both"], "train.skip": 7, "train.steps": 12}
-        cpu, sim = (train(program, corpus, scratch / f"skip-{device}", skip, device) for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")))
+        cpu, sim = (train(program, corpus, scratch / f"skip-{device}", skip, device)
+                    for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")))
         assert [row["skipped"] for row in sim] == [row["step"] == 7 for row in sim], "another step was left out"
         for a, b in zip(cpu, sim):
             for key in ("loss", "beta", "learning_rate", "gradient_norm"):
-                assert abs(a[key] - b[key]) <= TOLERANCE["BACKENDS"] * max(abs(a[key]), 1e-6), f"after a step left out: {key}, step {a['step']}"
+                assert abs(a[key] - b[key]) <= TOLERANCE["BACKENDS"] * max(abs(a[key]), 1e-6), \
+                    f"after a step left out: {key}, step {a['step']}"
         # a real divergence ends the run with its own code and leaves finite weights
-        absurd = {**runs.TINY, **WIDE, "data.train": corpus, "run.dir": scratch / "absurd", "device": "cuda", "optimizer.kind": "sgd",
-                  "optimizer.learning_rate": 1000, "optimizer.clip": 0, "optimizer.warmup_steps": 0, "train.steps": 200}
+        absurd = {**runs.TINY, **WIDE, "data.train": corpus, "run.dir": scratch / "absurd", "device": "cuda",
+                  "optimizer.kind": "sgd", "optimizer.learning_rate": 1000, "optimizer.clip": 0,
+                  "optimizer.warmup_steps": 0, "train.steps": 200}
         answer = subprocess.run([SIM, "train", *runs.options(absurd)], capture_output=True, text=True, check=False)
-        assert answer.returncode == DIVERGED and "optimizer.learning_rate" in answer.stderr, (answer.returncode, answer.stderr[-500:])
-        assert subprocess.run([runs.ELBO, "sample", str(scratch / "absurd"), "--count=1", "--device=cpu"], check=False).returncode == 0
+        assert answer.returncode == DIVERGED and "optimizer.learning_rate" in answer.stderr, \
+            (answer.returncode, answer.stderr[-500:])
+        assert subprocess.run([runs.ELBO, "sample", str(scratch / "absurd"), "--count=1", "--device=cpu"],
+                              check=False).returncode == 0
         # what one backend saved, the other resumes and evaluates
         moved = {**VARIANTS["both"], "train.steps": 25, "resume": scratch / "both-sim"}
         rows = train(runs.ELBO, corpus, scratch / "moved", moved, "cpu")
         assert rows[0]["step"] == 21
         figures = {}
         for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")):
-            answer = subprocess.run([program, "eval", str(scratch / "moved"), f"--data.test={corpus}", f"--device={device}",
-                                     "--eval.iwae_samples=3", "--json"], capture_output=True, text=True, check=True)
+            answer = subprocess.run([program, "eval", str(scratch / "moved"), f"--data.test={corpus}",
+                                     f"--device={device}", "--eval.iwae_samples=3", "--json"], capture_output=True,
+                                    text=True, check=True)
             figures[device] = json.loads(answer.stdout)
         for key in ("neg_elbo", "iwae_nll", "own_z_gain", "kl"):
             assert abs(figures["cpu"][key] - figures["cuda"][key]) <= 1e-4 * abs(figures["cpu"][key]) + 1e-5, key
         for how in ("--seed=1", "--beam=3"):
             lines = {}
             for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")):
-                lines[device] = subprocess.run([program, "sample", str(scratch / "moved"), "--count=3", how, f"--device={device}"],
+                lines[device] = subprocess.run([program, "sample", str(scratch / "moved"), "--count=3", how,
+                                                f"--device={device}"],
                                                capture_output=True, text=True, check=True).stdout
             assert lines["cpu"] == lines["cuda"], f"generation differs, {how}"
     print(f"worst relative difference of a loss or norm: {worst:.1e}; of a loss in bf16: {worst_narrow:.1e}; "

@@ -1,10 +1,9 @@
 /* Updates of the optimizer as a run makes them, for test_optimizer_torch.py to hold beside torch.optim.AdamW:
  *
- *     step_dump_optimizer OUT BETA1 BETA2 EPSILON UPDATES [ISA]     ISA: generic, avx2, avx512; none: the best there
- * is
+ *     step_dump_optimizer OUT BETA1 BETA2 EPSILON UPDATES [ISA]
  *
- * OUT: the gradients of every update, (UPDATES, N), then the weights after each, (UPDATES, N), f32. They begin at zero,
- * so that an f32 holds their movement to its last bits. */
+ * ISA: generic, avx2, avx512; none: the best there is. OUT: the gradients of every update, (UPDATES, N), then the
+ * weights after each, (UPDATES, N), f32. They begin at zero, so that an f32 holds their movement to its last bits. */
 #include "base/files.h"
 #include "base/philox.h"
 #include "device/backends.h"

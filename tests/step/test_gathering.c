@@ -2,7 +2,7 @@
  * reads later may still be under way; in bf16 most masters stay where they are, until all is made whole. */
 #include "graph/autodiff.h"
 #include "device/backends.h"
-#include "model/model.h"
+#include "step/recording.h"
 #include "step/gathering.h"
 #include "job/threads.h"
 
@@ -154,9 +154,13 @@ static void weights_come_as_steps_read_them(void **state)
         unsigned groups = seed % 5 == 4 ? 0x3c : (1u << GROUPS) - 1; /* with a frozen encoder */
         config.tie_output = config.share_embedding = seed % 3 != 0;
         assert_int_equal(cpu_backend_create(&backend, 1, NULL, &error), ELBO_OK);
-        if (model_declare(&p, &config, &error)) fail_msg("%s", error.message);
+        struct objective objective;
         struct train_recording wanted = {.wanted = groups};
-        if (record_train(&recording, &config, p, &capacities, &wanted, &error)) fail_msg("%s", error.message);
+        if (objective_create(&objective, &(struct objective_config){0}, &config, 1, &error) ||
+            parameters_create(&p, &error) ||
+            record_train(&recording, &config, &objective, p, &capacities, &wanted, &error) ||
+            recording_layout(&recording, p, &error))
+            fail_msg("%s", error.message);
         assert_true(parameters_count(p) <= 512);
         graph_ready(recording.g, ready);
         if (buckets_create(&b, p, ready, FIGURES, (1 + seed % 3) * 8 * BLOCK, &error)) fail_msg("%s", error.message);

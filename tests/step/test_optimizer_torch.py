@@ -1,5 +1,6 @@
-"""AdamW as a run makes its updates, beside torch.optim.AdamW: 20 updates at beta1 0 .. 0.999 and beta2 0.9 .. 0.9999999. The movement of the
-weights is within 1e-6 of PyTorch's in double at the median, or as near to it as PyTorch's own in f32."""
+"""AdamW as a run makes its updates, beside torch.optim.AdamW: 20 updates at beta1 0 .. 0.999 and beta2 0.9 ..
+0.9999999. The movement of the weights is within 1e-6 of PyTorch's in double at the median, or as near to it as
+PyTorch's own in f32."""
 import os
 import pathlib
 import subprocess
@@ -46,7 +47,8 @@ def main():
                     wanted = torch_movement(data[0], beta1, beta2, 1e-12, torch.float64)
                     own = error(data[1][-1].astype(numpy.float64), wanted)
                     theirs = error(torch_movement(data[0], beta1, beta2, 1e-12, torch.float32), wanted)
-                    assert own <= max(MEDIAN, theirs), f"beta1 {beta1}, beta2 {beta2} {isa}: off by {own:.1e} at the median, PyTorch's f32 by {theirs:.1e}"
+                    assert own <= max(MEDIAN, theirs), f"beta1 {beta1}, beta2 {beta2} {isa}: off by {own:.1e} at the " \
+                                                       f"median, PyTorch's f32 by {theirs:.1e}"
                     worst.append((own, beta1, beta2, theirs))
     print("worst median: {0:.1e} at beta1 {1}, beta2 {2}, where PyTorch's f32 has {3:.1e}".format(*max(worst)))
     sys.exit(0)

@@ -4,7 +4,7 @@
 #include "elbo/tokenizer.h"
 #include "graph/autodiff.h"
 #include "device/backends.h"
-#include "model/model.h"
+#include "step/recording.h"
 #include "step/reduction.h"
 #include "job/threads.h"
 #include "text/slots.h"
@@ -93,6 +93,8 @@ static void *train(void *argument)
     struct reduction *r = NULL;
     struct recording recording = {0}, *list[] = {&recording};
     struct model m = {0};
+    struct objective objective;
+    struct parameters *parameters;
     struct graph_capacities capacities = {
         {[DIM_ENC_TOKENS] = 64, [DIM_DEC_TOKENS] = 64, [DIM_SENTENCES] = 8, [DIM_DRAWS] = 8}};
     struct slot_options options = {
@@ -103,9 +105,12 @@ static void *train(void *argument)
     const float weights[2][ELBO_WEIGHTS] = {{1, 1}, {1, 1}};
     const float control[CONTROL_SIZE] = {0};
     must(cpu_backend_create(&backend, 1, NULL, &error));
-    must(model_create(&m, p->config, backend, &error));
+    must(objective_create(&objective, &(struct objective_config){0}, p->config, 1, &error));
+    must(parameters_create(&parameters, &error));
+    must(record_train(&recording, p->config, &objective, parameters, &capacities, &wanted, &error));
+    must(recording_layout(&recording, parameters, &error));
+    must(model_allocate(&m, p->config, parameters, backend, &error));
     must(model_initialize(&m, 5, &error));
-    must(record_train(&recording, p->config, m.parameters, &capacities, &wanted, &error));
     assert_true(parameters_count(m.parameters) <= 512);
     graph_ready(recording.g, ready);
     p->gradients = parameters_arena_elements(m.parameters);

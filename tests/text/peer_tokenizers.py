@@ -1,7 +1,7 @@
 """The two byte pair encoders side by side: elbo's, and the package `tokenizers` of PyPI, with one vocabulary.
 
-A vocabulary is a list of merges in GPT-2's alphabet. Both files are written from it with the ids of elbo (3 marks, 256 bytes,
-then the merges' results), so that ids are compared as they are."""
+A vocabulary is a list of merges in GPT-2's alphabet. Both files are written from it with the ids of elbo (3 marks, 256
+bytes, then the merges' results), so that ids are compared as they are."""
 import json
 import os
 import pathlib
@@ -87,7 +87,8 @@ def train_elbo(folder, lines, size):
 
 def elbo_ids(tokenizer, lines):
     """A line of ids per line, as bytes."""
-    answer = subprocess.run([ELBO, "tokenize", str(tokenizer)], input=b"\n".join(lines) + b"\n", capture_output=True, check=True)
+    answer = subprocess.run([ELBO, "tokenize", str(tokenizer)], input=b"\n".join(lines) + b"\n", capture_output=True,
+                            check=True)
     return answer.stdout.split(b"\n")[:-1]
 
 
@@ -123,8 +124,9 @@ def swapped(merges):
 
 ADVERSARIES = {
     "one letter": b"a", "spaces": b" ", "combining marks": "\u0301".encode(), "not UTF-8": b"\xff",
-    "truncated UTF-8": b"\xe2\x82", "letters without a rule": "\u4e00".encode(), "apostrophes": b"'", "odd spaces": "\u2003".encode(),
-    "digits": b"1", "spaces and letters": b"  a", "two letters": b"ab", "emoji joined": "\U0001F468\u200d".encode(),
+    "truncated UTF-8": b"\xe2\x82", "letters without a rule": "\u4e00".encode(), "apostrophes": b"'",
+    "odd spaces": "\u2003".encode(), "digits": b"1", "spaces and letters": b"  a", "two letters": b"ab",
+    "emoji joined": "\U0001F468\u200d".encode(),
 }
 
 
@@ -136,7 +138,8 @@ def adversary(name, size):
 def seconds(tokenizer, text):
     """Processor time of `elbo tokenize`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([ELBO, "tokenize", str(tokenizer)], input=text, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    subprocess.run([ELBO, "tokenize", str(tokenizer)], input=text, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 

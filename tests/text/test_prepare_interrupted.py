@@ -1,8 +1,9 @@
-"""`elbo prepare` over an existing corpus, broken off: by SIGKILL, SIGTERM, SIGHUP and SIGINT at any instant, by a call that is
-its last (tests/train/preload_calls.c), by calls that fail, by a full disk, by limits on memory and on the size of files.
+"""`elbo prepare` over an existing corpus, broken off: by SIGKILL, SIGTERM, SIGHUP and SIGINT at any instant, by a call
+that is its last (tests/train/preload_calls.c), by calls that fail, by a full disk, by limits on memory and on the size
+of files.
 
-  afterwards   the folder holds the old corpus or the new one, whole: info verifies it, dump gives its sentences, tokenize its
-               ids; where prepare said 0 it is the new one, where it failed the old one
+  afterwards   the folder holds the old corpus or the new one, whole: info verifies it, dump gives its sentences,
+               tokenize its ids; where prepare said 0 it is the new one, where it failed the old one
   and then     the next prepare leaves nothing beside the corpus
   two at once  one is refused with exit code 6, or they follow each other; the corpus is whole
   seeded       a corpus of which one part is exchanged is told from both
@@ -125,8 +126,8 @@ def by_call(scene, way, draw):
     at = draw.randrange(scene.counts[way])
     number = draw.choice((errno.ENOSPC, errno.EIO, errno.EDQUOT))
     times = 1 if effect != "full" else 10 ** 6
-    answer = subprocess.run(prepare(scene.sources[1], scene.out, WAYS[way]), capture_output=True, check=False, timeout=60,
-                            env=scene.environment(effect=effect, at=at, number=number, times=times))
+    answer = subprocess.run(prepare(scene.sources[1], scene.out, WAYS[way]), capture_output=True, check=False,
+                            timeout=60, env=scene.environment(effect=effect, at=at, number=number, times=times))
     what = f"{effect} {errno.errorcode[number]} at call {at} of {scene.counts[way]}"
     allowed = {"kill": (-signal.SIGKILL,), "tear": (-signal.SIGKILL,)}.get(effect, (0, 4))
     assert answer.returncode in allowed, f"{what}: exit {answer.returncode}: {answer.stderr}"
@@ -141,8 +142,8 @@ def by_limit(scene, way, draw):
 
     def limited():
         resource.setrlimit(which, (limit, limit))
-    answer = subprocess.run(prepare(scene.sources[1], scene.out, WAYS[way]), capture_output=True, check=False, timeout=60,
-                            preexec_fn=limited)
+    answer = subprocess.run(prepare(scene.sources[1], scene.out, WAYS[way]), capture_output=True, check=False,
+                            timeout=60, preexec_fn=limited)
     what = f"limit {which} of {limit}"
     # 127: the loader found no room for the libraries
     assert answer.returncode in (0, 4, 5, 127, -signal.SIGXFSZ), f"{what}: exit {answer.returncode}: {answer.stderr}"

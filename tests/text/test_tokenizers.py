@@ -1,9 +1,10 @@
-"""The package `tokenizers`, given the vocabulary of elbo, gives the ids of elbo, line by line, in mixed scripts, whichever of the
-two learned the merges; and the time of `elbo tokenize` grows as n log n on input that was made to hurt.
+"""The package `tokenizers`, given the vocabulary of elbo, gives the ids of elbo, line by line, in mixed scripts,
+whichever of the two learned the merges; and the time of `elbo tokenize` grows as n log n on input that was made to
+hurt.
 
-Seeded: a vocabulary with two merges swapped, and ids with one line changed, are told from the right ones; a quadratic encoder is
-told from ours. bench/peers/tokenizers runs the same on 20 MB and 10^7 bytes. Without `tokenizers` (bench/peers/tokenizers
---setup) the comparison is left out and the growth is measured all the same."""
+Seeded: a vocabulary with two merges swapped, and ids with one line changed, are told from the right ones; a quadratic
+encoder is told from ours. bench/peers/tokenizers runs the same on 20 MB and 10^7 bytes. Without `tokenizers`
+(bench/peers/tokenizers --setup) the comparison is left out and the growth is measured all the same."""
 import pathlib
 import sys
 import tempfile
@@ -35,18 +36,22 @@ def same_ids(folder):
         a, b = peers.elbo_ids(ours, lines), peers.peer_ids(peers.peer(merges), lines)
         ids, different, first = peers.compare(a, b)
         check(ids > 50_000, f"{ids} ids were compared")
-        check(not different, f"trained by {trainer}: {different} of {len(lines)} lines differ, first {lines[first or 0]!r}")
+        check(not different,
+              f"trained by {trainer}: {different} of {len(lines)} lines differ, first {lines[first or 0]!r}")
         check(peers.compare(a, b[:5] + [b[5] + b" 3"] + b[6:])[1] == 1, "a changed line is not seen")
         peers.write_elbo(folder / "fault.json", peers.swapped(merges))
         check(peers.compare(peers.elbo_ids(folder / "fault.json", lines), b)[1], "two merges swapped are not seen")
 
 
 def linear_time(folder):
-    learn = [peers.adversary(kind, 2048).decode("utf-8", "replace").encode().rstrip(b"\n") for kind in peers.ADVERSARIES] * 2
+    learn = [peers.adversary(kind, 2048).decode("utf-8", "replace").encode().rstrip(b"\n")
+             for kind in peers.ADVERSARIES] * 2
     tokenizer = peers.train_elbo(folder, learn, 400)
     for kind in ("one letter", "spaces", "combining marks", "not UTF-8"):
-        small, large, ratio = peers.growth(lambda n, kind=kind: peers.seconds(tokenizer, peers.adversary(kind, n)), 10**5, 10**6, 5)
-        # ten times the text in some milliseconds: twice the limit leaves room for a busy machine, and n^2 is far above it
+        small, large, ratio = peers.growth(lambda n, kind=kind: peers.seconds(tokenizer, peers.adversary(kind, n)),
+                                           10**5, 10**6, 5)
+        # ten times the text in some milliseconds: twice the limit leaves room for a busy machine, and n^2 is far above
+        # it
         check(ratio <= 2 * peers.MOST_RATIO, f"{kind}: {small:.4f} s for 10^5 bytes, {large:.4f} s for 10^6")
     check(peers.growth(peers.quadratic, 150, 1500, 1)[2] > 2 * peers.MOST_RATIO, "a quadratic encoder is not seen")
 

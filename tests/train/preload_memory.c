@@ -4,8 +4,9 @@
  *
  *   MEMORY_AT=17 [MEMORY_TIMES=1000000]    the 17th (from 0) fails, and so many from there on
  *   MEMORY_LOG=FILE                        how many there were, written at the end, and a number for each that says
- * which two calls of the program it was made by MEMORY_LEFT=FILE                       how many blocks and open files
- * main leaves behind MEMORY_LEAK=1                          loses a block, for the leak checker to find */
+ *                                          which two calls of the program it was made by
+ *   MEMORY_LEFT=FILE                       how many blocks and open files main leaves behind
+ *   MEMORY_LEAK=1                          loses a block, for the leak checker to find */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>

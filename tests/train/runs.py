@@ -1,6 +1,6 @@
-"""Small runs for the tests of the trainer: a scratch folder in memory, a corpus, a tiny model with every kind of noise, and
-what two runs must share to be called the same: the bytes of the weights and of the optimizer's state, and the rows of
-metrics.jsonl but their object `wall`."""
+"""Small runs for the tests of the trainer: a scratch folder in memory, a corpus, a tiny model with every kind of noise,
+and what two runs must share to be called the same: the bytes of the weights and of the optimizer's state, and the rows
+of metrics.jsonl but their object `wall`."""
 import json
 import os
 import pathlib
@@ -12,13 +12,13 @@ import tempfile
 SOURCE = pathlib.Path(os.environ.get("ELBO_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 ELBO = os.environ.get("ELBO", str(SOURCE / "build" / "release" / "elbo"))
 
-# Dropout, word dropout and posterior noise; three slots a step; a sentence limit that cuts some; evaluations and checkpoints
-# that do not divide each other.
+# Dropout, word dropout and posterior noise; three slots a step; a sentence limit that cuts some; evaluations and
+# checkpoints that do not divide each other.
 TINY = {
-    "encoder.width": 8, "decoder.width": 8, "encoder.heads": 2, "decoder.heads": 2, "encoder.layers": 1, "decoder.layers": 2,
-    "encoder.ff_width": 16, "decoder.ff_width": 16, "encoder.dropout": 0.1, "decoder.dropout": 0.1, "latent.width": 3,
-    "train.slots": 3, "train.slot_tokens": 24, "data.max_length": 9, "train.steps": 60, "log.every": 1,
-    "train.eval_every": 7, "checkpoint.every": 11, "optimizer.warmup_steps": 10, "threads": 1,
+    "encoder.width": 8, "decoder.width": 8, "encoder.heads": 2, "decoder.heads": 2, "encoder.layers": 1,
+    "decoder.layers": 2, "encoder.ff_width": 16, "decoder.ff_width": 16, "encoder.dropout": 0.1, "decoder.dropout": 0.1,
+    "latent.width": 3, "train.slots": 3, "train.slot_tokens": 24, "data.max_length": 9, "train.steps": 60,
+    "log.every": 1, "train.eval_every": 7, "checkpoint.every": 11, "optimizer.warmup_steps": 10, "threads": 1,
 }
 
 
@@ -26,7 +26,8 @@ class Scratch:
     """A folder that goes away, in memory where there is one: these tests write thousands of small files."""
 
     def __enter__(self):
-        self.path = pathlib.Path(tempfile.mkdtemp(prefix="elbo-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="elbo-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK)
+                                                  else None))
         return self.path
 
     def __exit__(self, *unused):
@@ -35,7 +36,8 @@ class Scratch:
 
 def elbo(*words, code=0, stdin=None, **keywords):
     """Runs the program; its exit code must be `code` (None: any)."""
-    answer = subprocess.run([ELBO, *map(str, words)], input=stdin, capture_output=True, text=True, check=False, **keywords)
+    answer = subprocess.run([ELBO, *map(str, words)], input=stdin, capture_output=True, text=True, check=False,
+                            **keywords)
     if code is not None and answer.returncode != code:
         sys.exit(f"elbo {' '.join(map(str, words))}\nended with {answer.returncode}, not {code}:\n{answer.stderr}")
     return answer
@@ -84,7 +86,8 @@ def tensors(path):
     header = json.loads(raw[8:8 + size])
     header.pop("__metadata__", None)
     begin = 8 + size
-    return {name: (about, raw[begin + about["data_offsets"][0]:begin + about["data_offsets"][1]]) for name, about in header.items()}
+    return {name: (about, raw[begin + about["data_offsets"][0]:begin + about["data_offsets"][1]])
+            for name, about in header.items()}
 
 
 def optimizer_state(folder):
@@ -108,7 +111,8 @@ def optimizer_state(folder):
 def bits(run, metrics=True, step=None):
     """Everything of a run that must not depend on how it came about."""
     last = pathlib.Path(run) / "checkpoints" / f"step-{step:08d}" if step else checkpoints(run)[-1]
-    found = {"model.safetensors": (last / "model.safetensors").read_bytes(), "state/optimizer.safetensors": optimizer_state(last / "state")}
+    found = {"model.safetensors": (last / "model.safetensors").read_bytes(),
+             "state/optimizer.safetensors": optimizer_state(last / "state")}
     counters = json.loads((last / "manifest.json").read_text(encoding="utf-8"))
     found["counters"] = counters.get("counters")
     if metrics:

@@ -102,7 +102,7 @@ static void hook(void *context, const struct call *call, bool after)
         free(memory);
     }
     if (call->step > 1) { /* of the step before */
-        size_t n = w->trainer->sentences;
+        size_t n = w->trainer->done.figures.sentences;
         if (!w->steps || n < w->fewest) w->fewest = n;
         if (n > w->most) w->most = n;
         w->steps++;
@@ -116,8 +116,8 @@ static size_t allocations(const char *const *arguments, bool leaks)
     struct job job;
     job_open(&job, &folder, "run", arguments);
     struct watch watch = {.trainer = job.trainer, .leaks = leaks};
-    job.trainer->recording.executor.hook = hook;
-    job.trainer->recording.executor.hook_context = &watch;
+    job.trainer->step.recording.executor.hook = hook;
+    job.trainer->step.recording.executor.hook_context = &watch;
     atomic_store(&calls, 0);
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
     assert_false(atomic_load(&counting));

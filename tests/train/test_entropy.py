@@ -1,10 +1,11 @@
 """Text of exactly known entropy: 200 steps on sentences of a grammar, then fresh ones of the same grammar.
 
-  no bound below the truth   neg_elbo and iwae_nll stay above the mean of the exact -log p over that very text, less three
-                             standard errors; neg_elbo >= iwae_nll; the importance-weighted one falls with its samples
+  no bound below the truth   neg_elbo and iwae_nll stay above the mean of the exact -log p over that very text, less
+                             three standard errors; neg_elbo >= iwae_nll; the importance-weighted one falls with its
+                             samples
   something was learned      well below the unigram cross-entropy, with a latent that is used
-  a swindle is caught        the posterior's mean instead of a sample is no bound: without noise the figure may fall lower, and
-                             eval then reports no importance-weighted one"""
+  a swindle is caught        the posterior's mean instead of a sample is no bound: without noise the figure may fall
+                             lower, and eval then reports no importance-weighted one"""
 import json
 import math
 import sys
@@ -14,10 +15,10 @@ from runs import Scratch, elbo, grammar, options
 
 SAMPLES = (1, 5, 50)
 SMALL = {
-    "train.steps": 200, "encoder.width": 48, "decoder.width": 48, "encoder.layers": 1, "decoder.layers": 1, "latent.width": 8,
-    "encoder.ff_width": 96, "decoder.ff_width": 96, "train.slots": 2, "train.slot_tokens": 700, "data.max_length": 30,
-    "objective.word_dropout": 0.1, "objective.free_bits": 0.1, "optimizer.learning_rate": 0.005, "optimizer.warmup_steps": 20,
-    "checkpoint.every": 0, "threads": 2,
+    "train.steps": 200, "encoder.width": 48, "decoder.width": 48, "encoder.layers": 1, "decoder.layers": 1,
+    "latent.width": 8, "encoder.ff_width": 96, "decoder.ff_width": 96, "train.slots": 2, "train.slot_tokens": 700,
+    "data.max_length": 30, "objective.word_dropout": 0.1, "objective.free_bits": 0.1, "optimizer.learning_rate": 0.005,
+    "optimizer.warmup_steps": 20, "checkpoint.every": 0, "threads": 2,
 }
 
 
@@ -46,7 +47,8 @@ def check(scratch, toy, sentences, ceiling, kl):
 
     figures = [measure(f"--eval.iwae_samples={k}") for k in SAMPLES]
     first = figures[0]
-    assert first["sentences"] == sentences and first["unknown_share"] == 0 and first["words"] == truth["words"] + sentences
+    assert first["sentences"] == sentences and first["unknown_share"] == 0 and first["words"] \
+        == truth["words"] + sentences
     assert abs(first["neg_elbo"] - first["reconstruction"] - first["kl"]) < 1e-6
     bound, error = truth["mean_neg_log_p"], truth["standard_error"]
     for k, figure in zip(SAMPLES, figures):

@@ -52,18 +52,18 @@ static void *copy(const void *from, size_t size)
 
 static struct snapshot take(const struct trainer *t)
 {
-    size_t n = parameters_arena_elements(t->model.parameters), z = t->model_config.latent.width;
+    size_t n = parameters_arena_elements(t->step.parameters), z = t->model.latent.width;
     return (struct snapshot){n,
                              z,
-                             copy(t->model.weights, n * 4),
-                             copy(t->optimizer.moment1, n * 4),
-                             copy(t->optimizer.moment2, n * 4),
+                             copy(t->step.model.weights, n * 4),
+                             copy(t->step.optimizer.moment1, n * 4),
+                             copy(t->step.optimizer.moment2, n * 4),
                              copy(t->variance, (z + 1) * 8),
-                             t->draws,
-                             t->optimizer.updates,
-                             t->next,
-                             t->skipped,
-                             t->bad};
+                             t->state.counters.draws,
+                             t->step.optimizer.updates,
+                             t->state.counters.next,
+                             t->state.counters.skipped,
+                             t->state.counters.bad};
 }
 
 static void drop(struct snapshot *s)
@@ -117,8 +117,8 @@ static struct snapshot run(struct fixture *f, const char *name, const char *cons
     job_open(&job, &f->folder, name, arguments);
     if (p) {
         p->step = UINT64_MAX;
-        job.trainer->recording.executor.hook = plant_hook;
-        job.trainer->recording.executor.hook_context = p;
+        job.trainer->step.recording.executor.hook = plant_hook;
+        job.trainer->step.recording.executor.hook_context = p;
     }
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
     struct snapshot s = take(job.trainer);
@@ -215,13 +215,13 @@ static void assert_saved(struct fixture *f, const char *name, uint64_t step, con
     assert_int_equal(checkpoint_step(c), step);
     struct safetensors *file;
     if (checkpoint_tensors(&file, c, "model.safetensors", &error)) fail_msg("%s", error.message);
-    for (size_t i = 0; i < parameters_count(t->model.parameters); i++) {
-        const struct parameter *p = parameters_get(t->model.parameters, i);
+    for (size_t i = 0; i < parameters_count(t->step.parameters); i++) {
+        const struct parameter *p = parameters_get(t->step.parameters, i);
         struct safetensors_tensor wanted = {.name = p->name, .dtype = SAFETENSORS_F32, .rank = p->rank};
         memcpy(wanted.shape, p->shape, p->rank * sizeof *p->shape);
         float *x = malloc(p->elements * 4);
         if (safetensors_copy(file, x, &wanted, &error)) fail_msg("%s", error.message);
-        assert_memory_equal(x, t->model.weights + p->offset, p->elements * 4);
+        assert_memory_equal(x, t->step.model.weights + p->offset, p->elements * 4);
         for (size_t k = 0; k < p->elements; k++) assert_true(isfinite(x[k]));
         free(x);
     }
@@ -248,8 +248,8 @@ static void too_many_in_a_row_end_the_run(void **state)
     struct plant p = {.op = "elbo", .first = 2, .last = 6, .what = NAN, .step = UINT64_MAX};
     struct job job;
     job_open(&job, &f->folder, "five", NULL);
-    job.trainer->recording.executor.hook = plant_hook;
-    job.trainer->recording.executor.hook_context = &p;
+    job.trainer->step.recording.executor.hook = plant_hook;
+    job.trainer->step.recording.executor.hook_context = &p;
     assert_int_equal(trainer_run(job.trainer, &job.error), ELBO_DIVERGED);
     assert_non_null(strstr(job.error.message, "5 steps in a row, up to step 7"));
     assert_non_null(strstr(job.error.message, "optimizer.learning_rate"));
@@ -276,14 +276,14 @@ static void a_real_divergence_is_named(void **state)
     job_open(&job, &f->folder, "absurd", absurd);
     assert_int_equal(trainer_run(job.trainer, &job.error), ELBO_DIVERGED);
     char step[32];
-    snprintf(step, sizeof step, "up to step %llu;", (unsigned long long)job.trainer->draws);
+    snprintf(step, sizeof step, "up to step %llu;", (unsigned long long)job.trainer->state.counters.draws);
     const char *const parts[] = {step, "first in latent (latent, output 1)", "optimizer.learning_rate",
                                  "optimizer.clip", "/absurd"};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strstr(job.error.message, parts[i])) fail_msg("'%s' is not in: %s", parts[i], job.error.message);
     assert_null(strstr(job.error.message, "the norm of the gradient"));
     assert_non_null(strstr(job.said, "(update skipped)"));
-    assert_saved(f, "absurd", job.trainer->draws, job.trainer);
+    assert_saved(f, "absurd", job.trainer->state.counters.draws, job.trainer);
     job_close(&job);
 }
 

@@ -9,7 +9,8 @@
 
 #include "base/checked.h"
 #include "step/lanes.h"
-#include "train/memory.h"
+#include "step/memory.h"
+#include "train/step_options.h"
 
 #include <malloc.h>
 #include <math.h>
@@ -29,10 +30,14 @@ static struct memory_table plan(const struct job *job)
 {
     struct memory_table t;
     elbo_error error = {0};
-    struct elbo_config c = job->config;
-    c.model.vocabulary = job->trainer->model_config.vocabulary;
-    c.model.positions = job->trainer->model_config.positions;
-    if (memory_plan(&t, &c, NULL, &error)) fail_msg("%s", error.message);
+    const struct elbo_config *c = &job->config;
+    struct step_options options = step_options_of(c, &job->trainer->model, c->parallel.ranks, 0);
+    struct step step;
+    if (step_record(&step, &options, &error) || step_plan(&step, job->trainer->backend, &error))
+        fail_msg("%s", error.message);
+    memory_table_of(&t, &step);
+    memory_wire(&t, &step, c->parallel.bandwidth, c->parallel.latency);
+    step_free(&step);
     return t;
 }
 
@@ -59,23 +64,23 @@ static void what_a_training_holds(void **state)
         job_open(&job, &folder, "run", (const char *const[]){kinds[k][0], kinds[k][1], NULL});
         struct memory_table t = plan(&job);
         const struct trainer *trainer = job.trainer;
-        const struct parameters *p = trainer->model.parameters;
+        const struct parameters *p = trainer->step.parameters;
         size_t arena = parameters_arena_elements(p) * sizeof(float), elements = 0;
         for (size_t i = 0; i < parameters_count(p); i++) elements += parameters_get(p, i)->elements;
         assert_int_equal(t.parameters, elements);
         assert_int_equal(t.weights, arena);
         assert_int_equal(t.masters, 0);
         assert_int_equal(t.gradients,
-                         arena + align_up(recording_state_elements(&trainer->recording), PARAMETER_ALIGNMENT) *
+                         arena + align_up(recording_state_elements(&trainer->step.recording), PARAMETER_ALIGNMENT) *
                                      sizeof(float));
         for (unsigned g = 0; g < GROUPS; g++) /* what has no learning rate is not updated at all */
-            assert_int_equal(trainer->optimizer.trained[g],
+            assert_int_equal(trainer->step.optimizer.trained[g],
                              parameters_groups(p)[g].elements &&
                                  (k != 3 || parameters_groups(p)[g].part != PART_ENCODER));
-        size_t moments = trainer->optimizer.moment2 ? 2 : 1;
-        assert_int_equal(t.moments,
-                         moments * trainer->optimizer.moments * dtype_bytes(optimizer_moments(&job.config.optimizer)));
-        assert_int_equal(t.activations, trainer->model.arena_bytes);
+        size_t moments = trainer->step.optimizer.moment2 ? 2 : 1;
+        assert_int_equal(t.moments, moments * trainer->step.optimizer.moments *
+                                        dtype_bytes(optimizer_moments(&job.config.optimizer)));
+        assert_int_equal(t.activations, trainer->step.model.arena_bytes);
         assert_int_equal(t.sums, 0);
         assert_int_equal(t.total, t.weights + t.gradients + t.moments + t.activations + t.workspace + t.slots + t.sums);
         assert_true(t.unshared > t.activations);

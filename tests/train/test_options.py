@@ -1,4 +1,5 @@
-"""Every option of the table, with another value than a run began with: docs/reference.md's column "when a run goes on" is what happens.
+"""Every option of the table, with another value than a run began with: docs/reference.md's column "when a run goes on"
+is what happens.
 
   must be the same       exit code 2, the option and the remedy are named, and nothing of the run is touched
   may change             said in one line, written to config.yaml, and not said again by the same command
@@ -12,13 +13,16 @@ import sys
 
 from runs import SOURCE, TINY, Scratch, bits, checkpoints, corpus, elbo, options, same, tensors, train
 
-SHORT = {**TINY, "train.steps": 6, "checkpoint.every": 0, "train.eval_every": 2, "optimizer.warmup_steps": 2, "encoder.dropout": 0, "log.every": 1}
+SHORT = {**TINY, "train.steps": 6, "checkpoint.every": 0, "train.eval_every": 2, "optimizer.warmup_steps": 2,
+         "encoder.dropout": 0, "log.every": 1}
 # The other value, where the type does not give one: of text, and where another rule holds.
 OTHER = {
-    "seed": 2, "device": "cpu:generic", "data.max_length": 8, "encoder.kv_heads": 1, "decoder.kv_heads": 1, "encoder.heads": 4, "decoder.heads": 4,
-    "encoder.width": 16, "decoder.width": 16, "train.slot_sentences": 3, "train.slot_tokens": 30, "parallel.lanes": 1, "parallel.ranks": 1,
-    "train.stop_after": 5, "optimizer.moments": "bf16", "train.skip": 5, "parallel.bucket": 1, "parallel.timeout": 30, "parallel.port": 0,
-    "parallel.address": "localhost", "train.steps": 7, "threads": 2, "parallel.zero": 1, "objective.free_bits_groups": 1,
+    "seed": 2, "device": "cpu:generic", "data.max_length": 8, "encoder.kv_heads": 1, "decoder.kv_heads": 1,
+    "encoder.heads": 4, "decoder.heads": 4, "encoder.width": 16, "decoder.width": 16, "train.slot_sentences": 3,
+    "train.slot_tokens": 30, "parallel.lanes": 1, "parallel.ranks": 1,
+    "train.stop_after": 5, "optimizer.moments": "bf16", "train.skip": 5, "parallel.bucket": 1, "parallel.timeout": 30,
+    "parallel.port": 0, "parallel.address": "localhost", "train.steps": 7, "threads": 2, "parallel.zero": 1,
+    "objective.free_bits_groups": 1,
 }
 # What the run has besides SHORT, so that the option has an effect.
 BESIDE = {
@@ -32,10 +36,12 @@ BESIDE = {
 }
 # One value only on this machine or by construction; the reason.
 ALONE = {
-    "encoder.kind": "there is one kind", "decoder.kind": "there is one kind", "precision": "a CPU computes in f32 only", "tf32": "a CPU has no TF32",
-    "run.dir": "names the run", "resume": "has tests of its own below", "rewind": "has tests of its own below", "parallel.rank": "needs other ranks",
-    "parallel.secret_file": "needs other ranks", "parallel.always": "needs MPI", "data.train": "has tests of its own below",
-    "data.valid": "has tests of its own below", "init.from": "has tests of its own below", "init.parts": "has tests of its own below",
+    "encoder.kind": "there is one kind", "decoder.kind": "there is one kind", "precision": "a CPU computes in f32 only",
+    "tf32": "a CPU has no TF32", "run.dir": "names the run", "resume": "has tests of its own below",
+    "rewind": "has tests of its own below", "parallel.rank": "needs other ranks",
+    "parallel.secret_file": "needs other ranks", "parallel.always": "needs MPI",
+    "data.train": "has tests of its own below", "data.valid": "has tests of its own below",
+    "init.from": "has tests of its own below", "init.parts": "has tests of its own below",
 }
 
 
@@ -65,7 +71,8 @@ def other(key, now, takes):
 
 
 def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(pathlib.Path(folder).rglob("*")) if path.is_file() and path.name != "lock"}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(pathlib.Path(folder).rglob("*"))
+            if path.is_file() and path.name != "lock"}
 
 
 class Begun:
@@ -104,10 +111,12 @@ def check_table(scratch, data):
         elif kind == "may change, and is said":
             said = train(run, data, given=given).stderr
             line = [row for row in said.splitlines() if row.startswith("changed since the checkpoint: ")]
-            assert len(line) == 1 and re.search(rf"(: |, ){re.escape(key)} \S+ -> \S+$", line[0]), f"{key}={value}: {said}"
+            assert len(line) == 1 and re.search(rf"(: |, ){re.escape(key)} \S+ -> \S+$", line[0]), \
+                f"{key}={value}: {said}"
             name = key.rsplit(".", 1)[-1]
             held = re.findall(rf"^ *{name}: \"?([^\"\n]*)", (run / "config.yaml").read_text(), re.M)
-            assert any(float(one) == value for one in held) if isinstance(value, float) else str(value) in held, f"{key}={value}: {held}"
+            assert any(float(one) == value for one in held) if isinstance(value, float) else str(value) in held, \
+                f"{key}={value}: {held}"
             assert "changed since" not in train(run, data, given=given).stderr, f"{key}: said twice"
         else:
             assert kind == "without effect", f"{key}: {kind}"
@@ -118,15 +127,18 @@ def check_table(scratch, data):
         shutil.rmtree(run)
         counts[kind] = counts.get(kind, 0) + 1
     print("options of a run:", ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
-    assert counts["alone"] == len(ALONE) and counts["must be the same"] >= 25 and counts["may change, and is said"] >= 35
+    assert counts["alone"] == len(ALONE) and counts["must be the same"] >= 25 and counts["may change, and is said"] \
+        >= 35
 
 
 def check_data(scratch, data):
-    """Another corpus of the same tokenizer goes on, and is said; a default never stands against a checkpoint of other defaults."""
+    """Another corpus of the same tokenizer goes on, and is said; a default never stands against a checkpoint of other
+    defaults."""
     run = scratch / "data"
     train(run, data, given={**SHORT, "train.stop_after": 3})
     elbo("prepare", scratch / "text", f"--tokenizer.from={data}", f"--out={scratch / 'twin'}")
-    said = elbo("train", f"--data.train={scratch / 'twin'}", f"--data.valid={data}", f"--run.dir={run}", *options(SHORT)).stderr
+    said = elbo("train", f"--data.train={scratch / 'twin'}", f"--data.valid={data}", f"--run.dir={run}",
+                *options(SHORT)).stderr
     assert f'data.train "{data}" -> "{scratch / "twin"}"' in said and "not the same bits" not in said, said
 
 
@@ -141,7 +153,8 @@ def check_paths(scratch, data):
     steps = [line for line in (scratch / "b" / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
     assert [f'"step":{step},' in line for step, line in zip(range(3, 7), steps)] == [True] * 4, steps
     train(scratch / "c", data, given={**SHORT, "resume": scratch / "nowhere"}, code=4)
-    train(scratch / "c", data, given={**SHORT, "resume": checkpoints(scratch / "a")[-1], "init.from": scratch / "a"}, code=2)
+    train(scratch / "c", data, given={**SHORT, "resume": checkpoints(scratch / "a")[-1], "init.from": scratch / "a"},
+          code=2)
 
 
 def check_rewind(scratch, data):
@@ -161,13 +174,15 @@ def check_rewind(scratch, data):
     assert "back to step 2: 4 later checkpoints are put aside" in said and "seed 1 -> 5" in said, said
     aside = sorted(path.name for path in (run / "checkpoints").glob("abandoned-*"))
     assert aside == [f"abandoned-step-{step:08d}" for step in (3, 4, 5, 6)], aside
-    assert (run / "checkpoints" / "abandoned-step-00000006" / "model.safetensors").read_bytes() == whole["model.safetensors"]
+    assert (run / "checkpoints" / "abandoned-step-00000006" / "model.safetensors").read_bytes() \
+        == whole["model.safetensors"]
     assert '"step":6' in (run / "metrics.abandoned-00000006.jsonl").read_text()
     assert '"step":6' not in (run / "metrics.jsonl").read_text()
     said = train(run, data, given={**often, "rewind": 2, "seed": 5}).stderr
     assert "went back to step 2 before" in said and "step-00000004" in said, said
     assert checkpoints(run)[-1].name == "step-00000006" and bits(run)["model.safetensors"] != whole["model.safetensors"]
-    (checkpoints(run)[-1] / "model.safetensors").write_bytes(b"")  # the abandoned branch is not what a damaged run falls back to
+    # the abandoned branch is not what a damaged run falls back to
+    (checkpoints(run)[-1] / "model.safetensors").write_bytes(b"")
     said = train(run, data, given={**often, "seed": 5}).stderr
     assert "checkpoints/step-00000005" in said.split("resuming from")[1] and "abandoned" not in said, said
     assert bits(run)["counters"]["draws"] == 6
@@ -177,14 +192,17 @@ def check_warm_start(scratch, data):
     """init.from takes weights by name and shape, and nothing else; a part that is asked for must fit whole."""
     old, new = scratch / "old", scratch / "new"
     train(old, data, given=SHORT)
-    said = train(new, data, given={**SHORT, "init.from": old, "train.steps": 1, "optimizer.learning_rate": 0, "optimizer.weight_decay": 0}).stderr
+    said = train(new, data, given={**SHORT, "init.from": old, "train.steps": 1, "optimizer.learning_rate": 0,
+                                   "optimizer.weight_decay": 0}).stderr
     assert "tensors begin with the weights of" in said and "begin anew" not in said, said
     assert bits(new)["model.safetensors"] == bits(old)["model.safetensors"] and bits(new)["counters"]["draws"] == 1
     still = {"train.steps": 1, "optimizer.learning_rate": 0, "optimizer.weight_decay": 0}
     weights = {name: content for name, (_, content) in tensors(checkpoints(old)[-1] / "model.safetensors").items()}
     train(scratch / "fresh", data, given={**SHORT, **still})
-    fresh = {name: content for name, (_, content) in tensors(checkpoints(scratch / "fresh")[-1] / "model.safetensors").items()}
-    train(scratch / "parts", data, given={**SHORT, **still, "init.from": checkpoints(old)[-1], "init.parts": "encoder,latent"})
+    fresh = {name: content for name, (_, content) in tensors(checkpoints(scratch / "fresh")[
+        -1] / "model.safetensors").items()}
+    train(scratch / "parts", data, given={**SHORT, **still, "init.from": checkpoints(old)[-1],
+                                          "init.parts": "encoder,latent"})
     for name, (_, content) in tensors(checkpoints(scratch / "parts")[-1] / "model.safetensors").items():
         assert content == (fresh if name.startswith("decoder.") else weights)[name], name
     wide = {**SHORT, **still, "init.from": old, "decoder.ff_width": 24}
@@ -192,18 +210,21 @@ def check_warm_start(scratch, data):
     assert "begin anew" in said and "decoder.0.feed_forward.input.weight" in said, said
     said = train(scratch / "refused", data, given={**wide, "init.parts": "decoder"}, code=3).stderr
     assert "init.parts asks for the whole decoder" in said and "(24, 8) is wanted" in said, said
-    said = train(scratch / "refused", data, given={**SHORT, "init.from": old, "init.parts": "encoder,head"}, code=2).stderr
+    said = train(scratch / "refused", data, given={**SHORT, "init.from": old, "init.parts": "encoder,head"},
+                 code=2).stderr
     assert "'head' is no part" in said, said
     elbo("prepare", scratch / "text", "--tokenizer.kind=byte", f"--out={scratch / 'bytes'}")
-    said = elbo("train", f"--data.train={scratch / 'bytes'}", f"--run.dir={scratch / 'refused'}", *options({**SHORT, "init.from": old, "data.train": ""})[:-1],
+    said = elbo("train", f"--data.train={scratch / 'bytes'}", f"--run.dir={scratch / 'refused'}",
+                *options({**SHORT, "init.from": old, "data.train": ""})[:-1],
                 code=3).stderr
     assert "another tokenizer" in said and "--tokenizer.from=" in said, said
 
 
 def check_best(scratch, data):
-    """The best checkpoint by a named figure stays, and train.patience stops; stopped and resumed in between, the same."""
-    given = {**SHORT, "train.steps": 40, "train.eval_every": 2, "checkpoint.best": "neg_elbo", "checkpoint.keep": 1, "optimizer.learning_rate": 0.5,
-             "train.patience": 3}
+    """The best checkpoint by a named figure stays, and train.patience stops; stopped and resumed in between, the
+    same."""
+    given = {**SHORT, "train.steps": 40, "train.eval_every": 2, "checkpoint.best": "neg_elbo", "checkpoint.keep": 1,
+             "optimizer.learning_rate": 0.5, "train.patience": 3}
     run = scratch / "best"
     said = train(run, data, given=given).stderr
     figures = {row["step"]: row["valid"] for row in bits(run)["metrics"] if "valid" in row}
@@ -214,7 +235,9 @@ def check_best(scratch, data):
     assert (run / "checkpoints" / "best").read_text() == f"step-{best:08d}\n"
     assert [path.name for path in checkpoints(run)] == [f"step-{best:08d}", f"step-{last:08d}"]
     assert "stopped after step" in train(run, data, given=given).stderr
-    assert elbo("sample", run / "checkpoints" / "best", "--count=1").stdout == elbo("sample", checkpoints(run)[0], "--count=1").stdout
+    both = (run / "checkpoints" / "best", checkpoints(run)[0])
+    named, first = (elbo("sample", one, "--count=1").stdout for one in both)
+    assert named == first
     for stop in range(1, last):
         train(scratch / "parts-of-best", data, given={**given, "train.stop_after": stop})
     train(scratch / "parts-of-best", data, given=given)
@@ -242,7 +265,8 @@ def check_limits(scratch):
     """The first sentence that is too long is named; one of just the limit is not."""
     (scratch / "three").write_text("a b c\na b\nc b a\na b c d\na b c d e\n")
     elbo("prepare", scratch / "three", f"--out={scratch / 'three-words'}")
-    words = [f"--data.train={scratch / 'three-words'}", f"--run.dir={scratch / 'three-run'}", *options({**SHORT, "data.max_length": 3, "train.eval_every": 0})]
+    words = [f"--data.train={scratch / 'three-words'}", f"--run.dir={scratch / 'three-run'}",
+             *options({**SHORT, "data.max_length": 3, "train.eval_every": 0})]
     said = elbo("train", *words, "--data.too_long=refuse", code=3).stderr
     assert "sentence 4 of" in said and "has 4 tokens" in said, said
     said = elbo("train", *words, "--data.too_long=skip").stderr
@@ -253,28 +277,38 @@ def check_limits(scratch):
 
 
 def check_effects(scratch, data):
-    cases = [({"latent.kind": "none"}, "encoder.layers", 3), ({"latent.kind": "none"}, "objective.beta", 2), ({"latent.kind": "none"}, "latent.width", 5),
-             ({}, "optimizer.momentum", 0.5), ({"optimizer.kind": "sgd"}, "optimizer.beta2", 0.9), ({}, "objective.beta_cycles", 3),
-             ({"objective.beta_schedule": "constant"}, "objective.beta_warmup", 0.5), ({"latent.injection": "embedding"}, "latent.memory", 2),
-             ({"optimizer.schedule": "constant"}, "optimizer.min_learning_rate_ratio", 0.5), ({}, "objective.free_bits_groups", 2),
-             ({}, "train.patience", 2), ({}, "parallel.lanes", 2), ({}, "optimizer.warmup_steps", 7), ({}, "init.parts", "encoder"),
-             ({"objective.free_bits": 0}, "objective.free_bits_kind", "total"), ({"objective.beta_schedule": "cyclical"}, "objective.beta_cycles", 7),
+    cases = [({"latent.kind": "none"}, "encoder.layers", 3), ({"latent.kind": "none"}, "objective.beta", 2),
+             ({"latent.kind": "none"}, "latent.width", 5), ({}, "optimizer.momentum", 0.5),
+             ({"optimizer.kind": "sgd"}, "optimizer.beta2", 0.9), ({}, "objective.beta_cycles", 3),
+             ({"objective.beta_schedule": "constant"}, "objective.beta_warmup", 0.5),
+             ({"latent.injection": "embedding"}, "latent.memory", 2),
+             ({"optimizer.schedule": "constant"}, "optimizer.min_learning_rate_ratio", 0.5),
+             ({}, "objective.free_bits_groups", 2), ({}, "train.patience", 2), ({}, "parallel.lanes", 2),
+             ({}, "optimizer.warmup_steps", 7), ({}, "init.parts", "encoder"),
+             ({"objective.free_bits": 0}, "objective.free_bits_kind", "total"),
+             ({"objective.beta_schedule": "cyclical"}, "objective.beta_cycles", 7),
              ({"device": "cpu"}, "tf32", "true")]
-    train(scratch / "edge", data, given={**SHORT, "objective.beta_schedule": "cyclical", "objective.beta_cycles": SHORT["train.steps"],
-                                         "optimizer.warmup_steps": SHORT["train.steps"]})  # as many as there are steps
+    train(scratch / "edge", data, given={**SHORT, "objective.beta_schedule": "cyclical",
+                                         # as many as there are steps
+                                         "objective.beta_cycles": SHORT["train.steps"],
+                                         "optimizer.warmup_steps": SHORT["train.steps"]})
     for number, (beside, key, value) in enumerate(cases):
-        base = {name: setting for name, setting in {**SHORT, **beside}.items() if name not in ("latent.width", "optimizer.warmup_steps")
+        base = {name: setting for name, setting in {**SHORT, **beside}.items()
+                if name not in ("latent.width", "optimizer.warmup_steps")
                 and not (beside.get("latent.kind") == "none" and name.startswith("encoder."))}
         base["optimizer.warmup_steps"] = 2
-        words = [f"--data.train={data}", f"--data.valid={data}"] + [f"--{name}={setting}" for name, setting in {**base, key: value}.items()]
+        words = [f"--data.train={data}", f"--data.valid={data}"]
+        words += [f"--{name}={setting}" for name, setting in {**base, key: value}.items()]
         refused = elbo("train", f"--run.dir={scratch / 'never'}", *words, code=2).stderr
         assert f"--{key} does not do here what it says" in refused and len(refused.splitlines()) == 1, refused
         assert not (scratch / "never").exists()
         section, name = key.rsplit(".", 1) if "." in key else ("", key)
         (scratch / "file.yaml").write_text(f"{section}:\n  {name}: {value}\n" if section else f"{name}: {value}\n")
-        words = [f"--data.train={data}", f"--data.valid={data}"] + [f"--{name}={setting}" for name, setting in base.items() if name != key]
+        words = [f"--data.train={data}", f"--data.valid={data}"]
+        words += [f"--{name}={setting}" for name, setting in base.items() if name != key]
         said = elbo("train", scratch / "file.yaml", f"--run.dir={scratch / f'effect-{number}'}", *words).stderr
-        assert len([line for line in said.splitlines() if "these options do not do here what they say" in line and key in line]) == 1, f"{key}: {said}"
+        assert len([line for line in said.splitlines() if "these options do not do here what they say" in line
+                    and key in line]) == 1, f"{key}: {said}"
 
 
 def main():

@@ -1,10 +1,11 @@
-"""The i-th allocation fails (preload_memory.c), alone or with all that follow, in every command: no crash and no hang. Either
-the command ends with exit code 5 and a message that says what memory was wanted for, or it does without and its product is
-the right one. A run that ended so goes on, by the same command, to the same weights.
+"""The i-th allocation fails (preload_memory.c), alone or with all that follow, in every command: no crash and no hang.
+Either the command ends with exit code 5 and a message that says what memory was wanted for, or it does without and its
+product is the right one. A run that ended so goes on, by the same command, to the same weights.
 
 Seeded: a product that differs is told from the right one; a command whose exit code is another is not accepted. In the
-address sanitizer's build, nothing may leak either. ELBO_TEST_FULL=1 takes every i; otherwise each place of the program that
-allocates, by its two innermost calls, fails once in the first command that comes there, and some more fail in each command."""
+address sanitizer's build, nothing may leak either. ELBO_TEST_FULL=1 takes every i; otherwise each place of the program
+that allocates, by its two innermost calls, fails once in the first command that comes there, and some more fail in each
+command."""
 import collections
 import concurrent.futures
 import os
@@ -41,7 +42,8 @@ def corpus_bytes(out):
 # command: (words, files that it starts from, what it makes beside its output)
 COMMANDS = {
     "prepare words": (["prepare", "{text}", "--out={out}"], None, corpus_bytes),
-    "prepare bpe": (["prepare", "{text}", "--out={out}", "--tokenizer.kind=bpe", "--tokenizer.size=270"], None, corpus_bytes),
+    "prepare bpe": (["prepare", "{text}", "--out={out}", "--tokenizer.kind=bpe", "--tokenizer.size=270"], None,
+                    corpus_bytes),
     "train": (TRAIN, None, weights),
     "resume": (TRAIN, "half", weights),
     "eval": (["eval", "{run}", "--data.test={data}", "--json"], None, None),
@@ -52,12 +54,14 @@ COMMANDS = {
     "info": (["info", "{run}", "--json"], None, None),
     "tokenize": (["tokenize", "{data}"], None, None),
     "plan": (["plan", "--data.train={data}", "--device=cpu", "--json"], None, None),
-    "prepare parts": (["prepare", "{text}", "--out={out}", "--split=50/25/25", "--tokenizer.size=30"], None, lambda out: corpus_bytes(out / "valid")),
+    "prepare parts": (["prepare", "{text}", "--out={out}", "--split=50/25/25", "--tokenizer.size=30"], None,
+                      lambda out: corpus_bytes(out / "valid")),
     "rewind": ([*TRAIN, "--rewind=2"], "run", weights),
     "warm start": ([*TRAIN, "--init.from={run}"], None, weights),
-    "the best": ([*TRAIN, "--checkpoint.best=neg_elbo", "--train.recompute=block", "--optimizer.kind=sgd"], None, weights),
-    "eval all": (["eval", "{run}", "--data.test={data}", "--per-sentence", "--eval.baseline={data}", "--eval.iwae_samples=2",
-                  "--data.too_long=skip"], None, None),
+    "the best": ([*TRAIN, "--checkpoint.best=neg_elbo", "--train.recompute=block", "--optimizer.kind=sgd"], None,
+                 weights),
+    "eval all": (["eval", "{run}", "--data.test={data}", "--per-sentence", "--eval.baseline={data}",
+                  "--eval.iwae_samples=2", "--data.too_long=skip"], None, None),
     "beam": (["sample", "{run}", "--count=3", "--beam=3"], None, None),
     "dump": (["dump", "{data}"], None, None),
 }
@@ -78,10 +82,13 @@ class Bench:
         return self.again(out, preload, **memory)
 
     def again(self, out, preload=PRELOAD, **memory):
-        places = {"text": self.scratch / "text", "data": self.scratch / "corpus", "run": self.scratch / "run", "out": out}
-        environment = {**os.environ, **{key if key.isupper() else f"MEMORY_{key.upper()}": str(value) for key, value in memory.items()},
+        places = {"text": self.scratch / "text", "data": self.scratch / "corpus", "run": self.scratch / "run",
+                  "out": out}
+        environment = {**os.environ, **{key if key.isupper() else f"MEMORY_{key.upper()}": str(value)
+                                        for key, value in memory.items()},
                        "ASAN_OPTIONS": f"verify_asan_link_order=0:allocator_may_return_null=1:exitcode={LEAK}"
-                                       + ":detect_leaks=0" * ("log" in memory)}  # tracing calls loads a library, which stays
+                                       # tracing calls loads a library, which stays
+                                       + ":detect_leaks=0" * ("log" in memory)}
         if memory:
             environment["LD_PRELOAD"] = str(preload)
         return subprocess.run([ELBO, *(word.format(**places) for word in self.words)], env=environment, input=SENTENCES,
@@ -116,8 +123,8 @@ def fault(bench, wanted, out, at, times):
 
 
 def chosen(log, known):
-    """The allocations of a command that are to fail: some, and the first at each place, but for what a long command has in common with
-    those before."""
+    """The allocations of a command that are to fail: some, and the first at each place, but for what a long command has
+    in common with those before."""
     count, *places = log.read_text(encoding="ascii").split()
     count, first = int(count), {}
     for at, place in enumerate(places):
@@ -155,14 +162,16 @@ def check(scratch, name, pool, known):
 
 
 def check_left(bench, wanted, out):
-    """A command that succeeds releases every block and file, but the buffer of standard output; and what it makes does not depend on
-    memory that it did not write, nor does it write beyond a block (the C library's checks, where they can be loaded)."""
+    """A command that succeeds releases every block and file, but the buffer of standard output; and what it makes does
+    not depend on memory that it did not write, nor does it write beyond a block (the C library's checks, where they can
+    be loaded)."""
     left = bench.scratch / "left"
     answer = bench.run(out, left=left)
     assert answer.returncode == 0, answer.stderr
     if not SANITIZED:
         blocks, files = map(int, left.read_text(encoding="ascii").split())
-        assert (blocks, files) == (bool(answer.stdout), 0), f"{bench.name}: {blocks} blocks and {files} files are left open"
+        assert (blocks, files) == (bool(answer.stdout), 0), \
+            f"{bench.name}: {blocks} blocks and {files} files are left open"
     if CHECKED.exists() and not SANITIZED:
         answer = bench.run(out, preload=CHECKED, GLIBC_TUNABLES="glibc.malloc.check=3:glibc.malloc.perturb=165")
         assert answer.returncode == 0, f"{bench.name}, checked: {answer.returncode} {answer.stderr}"

@@ -20,7 +20,7 @@ static char *train(const char *run, const char *const *arguments, uint64_t *best
     struct job *job = calloc(1, sizeof *job);
     job_open(job, &folder, run, arguments);
     if (trainer_run(job->trainer, &job->error)) fail_msg("%s", job->error.message);
-    if (best) *best = job->trainer->best_step;
+    if (best) *best = job->trainer->state.best.step;
     char *said = strdup(job->said);
     job_close(job);
     free(job);

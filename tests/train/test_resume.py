@@ -2,11 +2,12 @@
 
   every step    stopped after k = 1 .. 59 of 60 steps with --train.stop_after=k, then the same command without it
   many stops    stopped again and again in one run
-  damaged       the newest checkpoint is damaged: the run says so, goes on from the one before, and ends with the same bits
+  damaged       the newest checkpoint is damaged: the run says so, goes on from the one before, and ends with the same
+                bits
   the same      same seed twice; threads 1, 2, 3; recompute none, cheap, block; sgd too;  another seed: other bits
 
-The bits: weights, moments and running statistics, counters, and the rows of metrics.jsonl but `wall`. The run has dropout,
-word dropout, three slots a step, sentences that are cut, and passes its corpus more than twice."""
+The bits: weights, moments and running statistics, counters, and the rows of metrics.jsonl but `wall`. The run has
+dropout, word dropout, three slots a step, sentences that are cut, and passes its corpus more than twice."""
 import shutil
 import sys
 
@@ -64,7 +65,8 @@ def check_path(scratch, data, whole):
 def check_the_same(scratch, data, whole):
     variants = {"again": {}, "two threads": {"threads": 2}, "three threads": {"threads": 3},
                 "recompute cheap": {"train.recompute": "cheap"}, "recompute block": {"train.recompute": "block"},
-                "no evaluation": {"train.eval_every": 0}, "other checkpoints": {"checkpoint.every": 5, "checkpoint.keep": 1}}
+                "no evaluation": {"train.eval_every": 0},
+                "other checkpoints": {"checkpoint.every": 5, "checkpoint.keep": 1}}
     for number, (what, given) in enumerate(variants.items()):
         run = scratch / f"variant-{number}"
         train(run, data, given=given)
@@ -80,7 +82,8 @@ def check_others(scratch, data):
     """Other optimizers, schedules and models keep the rule."""
     kinds = [{"optimizer.kind": "sgd", "objective.beta_schedule": "cyclical"}, {"latent.kind": "none"},
              {"latent.sample": "false", "objective.free_bits_kind": "total"}, {"encoder.share_embedding": "false"},
-             {"optimizer.encoder_factor": 0, "optimizer.schedule": "linear"}, {"optimizer.moments": "bf16", "decoder.ff_width": 1040},
+             {"optimizer.encoder_factor": 0, "optimizer.schedule": "linear"},
+             {"optimizer.moments": "bf16", "decoder.ff_width": 1040},
              {"optimizer.moments": "bf16", "optimizer.kind": "sgd", "threads": 3}]
     for number, kind in enumerate(kinds):
         one, two = scratch / f"one-{number}", scratch / f"two-{number}"

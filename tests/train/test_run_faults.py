@@ -1,11 +1,12 @@
-"""`elbo train` itself, broken off and let down by its system calls (preload_calls.c), on a run of 12 steps that saves every 3.
+"""`elbo train` itself, broken off and let down by its system calls (preload_calls.c), on a run of 12 steps that saves
+every 3.
 
-  killed    SIGKILL instead of a call below the run's folder, or after half of a write: the same command goes on and ends
-            with the bits of the run that was never killed; so does a run that is killed when it resumes
-  failing   ENOSPC, EDQUOT, EIO, EINTR or a short write at a call, a disk full from there on: a save on the way is told and
-            tried again when the next one is due, rows of metrics are told and lost, and training goes to its end, to the
-            same weights; a failure at the beginning or of the last save ends with exit code 4 and names the file, and the
-            same command then goes on to the same bits
+  killed    SIGKILL instead of a call below the run's folder, or after half of a write: the same command goes on and
+            ends with the bits of the run that was never killed; so does a run that is killed when it resumes
+  failing   ENOSPC, EDQUOT, EIO, EINTR or a short write at a call, a disk full from there on: a save on the way is told
+            and tried again when the next one is due, rows of metrics are told and lost, and training goes to its end,
+            to the same weights; a failure at the beginning or of the last save ends with exit code 4 and names the
+            file, and the same command then goes on to the same bits
   seeded    a weight that is changed after a kill is found by the comparison of bits
 
 ELBO_TEST_FULL=1 takes every call; otherwise every few."""
@@ -28,8 +29,10 @@ ROW_LOST = "metrics of step"
 def watched(run, data, **watch):
     """The run with calls counted or affected: its exit code and what it said."""
     environment = {**os.environ, "LD_PRELOAD": str(PRELOAD), "WATCH_ROOT": str(run),
-                   "ASAN_OPTIONS": "verify_asan_link_order=0", **{f"WATCH_{k.upper()}": str(v) for k, v in watch.items()}}
-    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}", *options({**TINY, **GIVEN})]
+                   "ASAN_OPTIONS": "verify_asan_link_order=0",
+                   **{f"WATCH_{k.upper()}": str(v) for k, v in watch.items()}}
+    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}",
+             *options({**TINY, **GIVEN})]
     answer = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
     return answer.returncode, answer.stderr
 
@@ -82,8 +85,9 @@ def check_failing(scratch, data, whole, few):
     calls = calls_of(scratch, run, data)
     first_step = next(at for at, (kind, path) in calls.items() if kind == "write" and path.endswith("metrics.jsonl"))
     last_save = next(at for at, (kind, path) in calls.items() if f"step-{STEPS:08d}.tmp" in path)
-    ways = [("error", errno.ENOSPC, 1), ("error", errno.ENOSPC, 10 ** 6), ("error", errno.EDQUOT, 1), ("error", errno.EIO, 1),
-            ("error", errno.EINTR, 1), ("short", 0, 1), ("full", errno.ENOSPC, 2), ("full", errno.ENOSPC, 10 ** 6)]
+    ways = [("error", errno.ENOSPC, 1), ("error", errno.ENOSPC, 10 ** 6), ("error", errno.EDQUOT, 1),
+            ("error", errno.EIO, 1), ("error", errno.EINTR, 1), ("short", 0, 1), ("full", errno.ENOSPC, 2),
+            ("full", errno.ENOSPC, 10 ** 6)]
     points, told, lost, ended = 0, 0, 0, 0
     for at in some(calls, few):
         for effect, number, times in ways:

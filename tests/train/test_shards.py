@@ -1,5 +1,5 @@
-"""Moments that ranks share out, in checkpoints: a file a rank, the same numbers together; a rank that cannot write, does not see the run
-directory, or whose file is damaged."""
+"""Moments that ranks share out, in checkpoints: a file a rank, the same numbers together; a rank that cannot write,
+does not see the run directory, or whose file is damaged."""
 import pathlib
 import re
 import shutil
@@ -15,19 +15,26 @@ def around_rank_1(run, data, given, shell):
     """A training of three whose rank 1 is started by `shell`, in which "$@" is the command."""
     words = trainings.command(3, run, data, given)
     shell = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] || exec "$@"\n{shell}'
-    return subprocess.run([*words[:4], "bash", "-c", shell, "bash", *words[4:]], env=trainings.MPI, capture_output=True, text=True, check=False)
+    return subprocess.run([*words[:4], "bash", "-c", shell, "bash", *words[4:]], env=trainings.MPI, capture_output=True,
+                          text=True, check=False)
 
 
 def check_shards(scratch, data, whole):
-    """Every rank writes its share of the moments; one that cannot fails the save on all, and a damaged share the checkpoint."""
+    """Every rank writes its share of the moments; one that cannot fails the save on all, and a damaged share the
+    checkpoint."""
     given = {"parallel.zero": 1, "train.steps": 30, "train.eval_every": 0}
     state = checkpoints(scratch / "zero-3")[-1] / "state"
-    assert sorted(path.name for path in state.glob("*-of-*")) == [f"optimizer-{rank}-of-3.safetensors" for rank in range(3)]
+    assert sorted(path.name for path in state.glob("*-of-*")) == [f"optimizer-{rank}-of-3.safetensors"
+                                                                  for rank in range(3)]
     answer = around_rank_1(scratch / "small", data, given, 'trap "" XFSZ; ulimit -f 1; exec "$@"')
-    assert answer.returncode == 4 and "rank 1: " in answer.stderr and "step 30/30" in answer.stderr, answer.stderr[-3000:]
-    assert "step 27 was not saved" in answer.stderr and not any((scratch / "small" / "checkpoints").iterdir()), answer.stderr[-3000:]
-    if not subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode: # its own folder of that name
-        shell = f'mkdir -p "{scratch}/apart"; exec unshare -m bash -c \'mount -t tmpfs none "{scratch}/apart" && exec "$@"\' bash "$@"'
+    assert answer.returncode == 4 and "rank 1: " in answer.stderr and "step 30/30" in answer.stderr, \
+        answer.stderr[-3000:]
+    assert "step 27 was not saved" in answer.stderr and not any((scratch / "small" / "checkpoints").iterdir()), \
+        answer.stderr[-3000:]
+    # its own folder of that name
+    if not subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        shell = f'mkdir -p "{scratch}/apart"; exec unshare -m bash -c \'mount -t tmpfs none "{scratch}/apart" && ' \
+                'exec "$@"\' bash "$@"'
         answer = around_rank_1(scratch / "apart", data, {**given, "train.steps": 100, "train.eval_every": 33}, shell)
         assert answer.returncode == 0, answer.stderr[-3000:]
         assert not list((checkpoints(scratch / "apart")[-1] / "state").glob("*-of-*"))

@@ -1,8 +1,10 @@
 """Runs that are interrupted from outside end with the bits of the one that was not.
 
-  SIGTERM, SIGINT, SIGUSR1, SIGHUP   the step is finished, all is saved, the exit code is 9, and the same command completes the run
+  SIGTERM, SIGINT, SIGUSR1, SIGHUP   the step is finished, all is saved, the exit code is 9, and the same command
+                                     completes the run
   SIGHUP under nohup                 ignored
-  SIGKILL                            the run goes on from the last checkpoint; rows of metrics after it are written again
+  SIGKILL                            the run goes on from the last checkpoint; rows of metrics after it are written
+                                     again
   busy                               a second process on the same run is refused with exit code 6, by the first one's id
   readers                            a run can be used at any moment while checkpoints come and go
   a corpus cut short                 the run is saved before it ends with the error"""
@@ -21,7 +23,8 @@ LONG = {"train.steps": 1500, "checkpoint.every": 250, "train.eval_every": 400}
 
 
 def start(run, data, given=None):
-    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}", *options({**TINY, **(given or LONG)})]
+    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}",
+             *options({**TINY, **(given or LONG)})]
     said = open(run.with_suffix(".said"), "w+", encoding="utf-8")  # not a pipe: nobody reads along
     process = subprocess.Popen(words, stderr=said)
     process.said = said
@@ -107,14 +110,17 @@ def check_nohup(scratch, data, whole):
 
 def check_readers(scratch, data):
     run = scratch / "read"
-    often = {**TINY, **LONG, "train.steps": 500, "checkpoint.every": 1, "checkpoint.keep": 1, "train.eval_every": 0, "log.every": 500}
+    often = {**TINY, **LONG, "train.steps": 500, "checkpoint.every": 1, "checkpoint.keep": 1, "train.eval_every": 0,
+             "log.every": 500}
     with open(scratch / "read.said", "w", encoding="utf-8") as said:
-        process = subprocess.Popen([ELBO, "train", f"--data.train={data}", f"--run.dir={run}", *options(often)], stderr=said)
+        process = subprocess.Popen([ELBO, "train", f"--data.train={data}", f"--run.dir={run}", *options(often)],
+                                   stderr=said)
     while process.poll() is None and not (run / "checkpoints" / "latest").exists():
         time.sleep(0.002)
     used = 0
     while process.poll() is None:
-        answer = subprocess.run([ELBO, "sample", run, "--count=1", "--max_length=2"], capture_output=True, text=True, check=False)
+        answer = subprocess.run([ELBO, "sample", run, "--count=1", "--max_length=2"], capture_output=True, text=True,
+                                check=False)
         assert answer.returncode == 0 and not answer.stderr, f"after {used} readers: {answer.stderr}"
         used += 1
     assert process.returncode == 0 and used >= 5, used
@@ -125,7 +131,8 @@ def check_cut_corpus(scratch, data):
     """The file shrinks under the run: an error that names it, and no step is lost."""
     copy, run = scratch / "shrinks", scratch / "cut"
     shutil.copytree(data, copy)
-    process = start(run, copy, {**LONG, "train.steps": 10 ** 7, "train.eval_every": 0, "checkpoint.every": 0, "log.every": 20})
+    process = start(run, copy, {**LONG, "train.steps": 10 ** 7, "train.eval_every": 0, "checkpoint.every": 0,
+                                "log.every": 20})
     wait_for(process, run, 3)
     os.truncate(copy / "corpus.bin", 100)
     said = end(process)

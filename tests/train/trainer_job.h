@@ -5,7 +5,7 @@
 
 #include "elbo/corpus.h"
 #include "temporary.h"
-#include "train/state.h"
+#include "train/trainer_private.h"
 
 struct job {
     struct elbo_config config;

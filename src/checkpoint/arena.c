@@ -1,18 +1,24 @@
-#include "train/arena.h"
+#include "checkpoint/arena.h"
 #include "base/bf16.h"
-#include "train/sharded.h"
 
 #include <string.h>
 
-elbo_status arena_read(const struct safetensors_source *source, void *to, size_t at, size_t elements, elbo_error *error)
+static elbo_status check(const struct arena *a, elbo_error *error)
+{
+    return a->backend->stream.check ? a->backend->stream.check(a->backend, error) : ELBO_OK;
+}
+
+/* The source's own `read`. */
+static elbo_status read_source(const struct safetensors_source *source, void *to, size_t at, size_t elements,
+                               elbo_error *error)
 {
     const struct arena *a = (const struct arena *)source;
     size_t each = dtype_bytes(a->type);
-    if (a->sharded)
-        ELBO_TRY(sharded_read(a->sharded, a->moment, to, at, elements, error));
+    if (a->read)
+        ELBO_TRY(a->read(a->context, to, at, elements, error));
     else
         a->backend->memory.download(a->backend, to, a->memory + at * each, elements * each);
-    if (a->backend->stream.check) ELBO_TRY(a->backend->stream.check(a->backend, error));
+    ELBO_TRY(check(a, error));
     for (size_t i = elements; i-- > 0 && a->type == DTYPE_BF16;) { /* in place, from the end */
         uint16_t half;
         memcpy(&half, (const char *)to + i * sizeof half, sizeof half);
@@ -22,12 +28,25 @@ elbo_status arena_read(const struct safetensors_source *source, void *to, size_t
     return ELBO_OK;
 }
 
-/* Writes a file's f32 into the arena from element `at` on, as the arena has them. */
+struct arena arena_of(struct backend *backend, void *memory, enum dtype type)
+{
+    return (struct arena){.source = {read_source}, .backend = backend, .memory = memory, .type = type};
+}
+
+struct safetensors_tensor arena_tensor(const struct arena *a, const struct parameter *p, const char *name)
+{
+    struct safetensors_tensor t = {
+        .name = name, .dtype = SAFETENSORS_F32, .rank = p->rank, .source = &a->source, .at = p->offset};
+    memcpy(t.shape, p->shape, p->rank * sizeof *p->shape);
+    return t;
+}
+
+/* Writes a file's f32 into the memory from element `at` on, as the arena has them. */
 static elbo_status write_range(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
 {
     enum { PIECE = 4096 };
     size_t each = dtype_bytes(a->type);
-    char *to = (char *)a->memory + at * each;
+    char *to = a->memory + at * each;
     if (a->type == DTYPE_F32) {
         a->backend->memory.upload(a->backend, to, data, elements * each);
     } else {
@@ -42,7 +61,21 @@ static elbo_status write_range(const struct arena *a, size_t at, const void *dat
             a->backend->memory.upload(a->backend, to + i * each, half, n * each);
         }
     }
-    return a->backend->stream.check ? a->backend->stream.check(a->backend, error) : ELBO_OK;
+    return check(a, error);
+}
+
+bool arena_next(struct arena_part *part, size_t *piece, const struct arena_piece *pieces, size_t piece_count,
+                size_t first, size_t count)
+{
+    while (*piece < piece_count) {
+        const struct arena_piece *own = &pieces[(*piece)++];
+        size_t begin = own->first > first ? own->first : first, end = own->first + own->count;
+        if (end > first + count) end = first + count;
+        if (end <= begin) continue;
+        *part = (struct arena_part){begin - first, own->at + begin - own->first, end - begin};
+        return true;
+    }
+    return false;
 }
 
 struct loading {
@@ -54,10 +87,10 @@ static elbo_status load_piece(void *context, const void *data, size_t first, siz
 {
     const struct loading *l = context;
     const struct arena *a = l->arena;
-    struct sharded_part part;
+    struct arena_part part;
     size_t piece = 0, at = l->at + first;
-    if (!a->sharded) return write_range(a, at, data, elements, error);
-    while (sharded_next(&part, &piece, &a->sharded->optimizer, at, elements))
+    if (!a->pieces) return write_range(a, at, data, elements, error);
+    while (arena_next(&part, &piece, a->pieces, a->piece_count, at, elements))
         ELBO_TRY(write_range(a, part.at, (const char *)data + part.from * sizeof(float), part.count, error));
     return ELBO_OK;
 }

@@ -1,47 +1,18 @@
-#include "train/shards.h"
-#include "train/arena.h"
-#include "checkpoint/checkpoint.h"
+/* state/optimizer-R-of-N.safetensors holds rank R's pieces of parameters, "moment1.NAME@FIRST" (n) F32: elements FIRST
+ * .. FIRST + n of NAME's. Each rank writes its own; rank 0 gathers their entries of the manifest. */
+#include "base/files.h"
 #include "checkpoint/manifest.h"
-#include "train/sharded.h"
+#include "checkpoint/moments.h"
 
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME = 192 };
+enum { NAME = MOMENTS_NAME };
 
 static void name_of(char name[NAME], size_t rank, size_t ranks)
 {
     snprintf(name, NAME, "state/optimizer-%zu-of-%zu.safetensors", rank, ranks);
-}
-
-/* ---- do all see one folder? ---- */
-
-elbo_status shards_probe(struct trainer *t, elbo_error *error)
-{
-    struct collectives *c = t->team.collectives;
-    unsigned char told[16] = {0};
-    char path[FILES_PATH], *text = NULL;
-    size_t size = 0;
-    elbo_error unsaid;
-    if (!sharded(t)) return ELBO_OK;
-    ELBO_TRY(file_join(path, t->config->run_dir, "probe.tmp", error));
-    if (!t->team.rank) {
-        randombytes_buf(told, sizeof told);
-        if (file_write(path, told, sizeof told, &unsaid)) memset(told, 0, sizeof told); /* then nobody sees it */
-    }
-    ELBO_TRY(collectives_share(c, told, sizeof told, error));
-    bool same =
-        !file_read(&text, &size, path, sizeof told, &unsaid) && size == sizeof told && !memcmp(text, told, sizeof told);
-    free(text);
-    elbo_status status =
-        collectives_agree(c, same ? ELBO_OK : elbo_fail(&unsaid, ELBO_IO, "it is not seen here"), &unsaid);
-    t->shards = !status;
-    if (!t->team.rank) file_remove(path, error); /* if it stays it does no harm */
-    if (status != ELBO_PEER) return ELBO_OK;
-    *error = unsaid;
-    return status;
 }
 
 /* ---- saving ---- */
@@ -54,7 +25,7 @@ struct shard {
 };
 
 /* The elements of parameter p that this piece has become tensors. */
-static void add_piece(struct shard *s, const struct optimizer_piece *own, const struct parameter *p)
+static void add_piece(struct shard *s, const struct arena_piece *own, const struct parameter *p)
 {
     size_t first = own->first > p->offset ? own->first : p->offset, end = own->first + own->count;
     if (end > p->offset + p->elements) end = p->offset + p->elements;
@@ -65,28 +36,26 @@ static void add_piece(struct shard *s, const struct optimizer_piece *own, const 
                                                            .rank = 1,
                                                            .shape = {end - first},
                                                            .source = &s->arena[k].source,
-                                                           .at = own->moment + first - own->first};
+                                                           .at = own->at + first - own->first};
         s->count++;
     }
 }
 
-static elbo_status write_own(struct trainer *t, const char *folder, struct manifest_file *entry, elbo_error *error)
+static elbo_status write_own(struct moments *m, const char *folder, struct manifest_file *entry, elbo_error *error)
 {
-    const struct optimizer *o = &t->optimizer;
-    size_t n = parameters_count(o->parameters),
-           most = 2 * (n + o->piece_count) + 1; /* a piece and a parameter begin each tensor */
-    enum dtype type = optimizer_moments(&o->config);
+    size_t rank = moments_rank(m), n = parameters_count(m->parameters);
+    size_t most = 2 * (n + m->begin[rank + 1] - m->begin[rank]) + 1; /* a piece and a parameter begin each tensor */
     char name[NAME];
-    struct shard s = {.arena = {{{arena_read}, t->backend, o->moment1, type, NULL, 0},
-                                {{arena_read}, t->backend, o->moment2, type, NULL, 1}},
-                      .tensors = calloc(most, sizeof *s.tensors),
-                      .names = calloc(most, sizeof *s.names)};
+    struct shard s = {
+        .arena = {arena_of(m->backend, m->memory[0], m->type), arena_of(m->backend, m->memory[1], m->type)},
+        .tensors = calloc(most, sizeof *s.tensors),
+        .names = calloc(most, sizeof *s.names)};
     elbo_status status = s.tensors && s.names
                              ? ELBO_OK
                              : elbo_fail(error, ELBO_MEMORY, "no memory to gather the moments of %zu parameters", n);
-    for (size_t k = 0; k < o->piece_count && !status; k++)
-        for (size_t i = 0; i < n; i++) add_piece(&s, &o->pieces[k], parameters_get(o->parameters, i));
-    name_of(name, t->team.rank, t->team.ranks);
+    for (size_t k = m->begin[rank]; k < m->begin[rank + 1] && !status; k++)
+        for (size_t i = 0; i < n; i++) add_piece(&s, &m->pieces[k], parameters_get(m->parameters, i));
+    name_of(name, rank, moments_ranks(m));
     struct checkpoint_file file = {.name = name, .tensors = s.tensors, .tensor_count = s.count};
     if (!status) status = checkpoint_write_file(entry, folder, &file, error);
     entry->name = NULL;
@@ -100,10 +69,10 @@ struct summary {
 };
 
 /* Every rank's entry of the manifest, on rank 0; entries: null on the others. */
-static elbo_status gather_entries(struct trainer *t, const struct manifest_file *own, struct manifest_file *entries,
+static elbo_status gather_entries(struct moments *m, const struct manifest_file *own, struct manifest_file *entries,
                                   elbo_error *error)
 {
-    struct collectives *c = t->team.collectives;
+    struct collectives *c = m->collectives;
     struct summary mine = {own->bytes, own->xxh3, own->chunk_count}, *all = calloc(c->ranks, sizeof *all);
     uint64_t *chunks = NULL, *padded = NULL;
     size_t most = 1;
@@ -139,49 +108,53 @@ static elbo_status gather_entries(struct trainer *t, const struct manifest_file 
 }
 
 /* All ranks: each writes its file, or none has. */
-static elbo_status write_all(struct trainer *t, const char *folder, struct manifest_file *entries, elbo_error *error)
+static elbo_status write_all(struct moments *m, const char *folder, struct manifest_file *entries, elbo_error *error)
 {
     struct manifest_file own = {0};
-    elbo_status status = collectives_agree(t->team.collectives, write_own(t, folder, &own, error), error);
-    if (!status) status = gather_entries(t, &own, entries, error);
+    elbo_status status = collectives_agree(m->collectives, write_own(m, folder, &own, error), error);
+    if (!status) status = gather_entries(m, &own, entries, error);
     free(own.chunks);
     return status;
 }
 
-elbo_status shards_write(void *context, const char *folder, struct manifest_file **entries, size_t *count,
-                         elbo_error *error)
+static elbo_status write_others(void *context, const char *folder, struct manifest_file **entries, size_t *count,
+                                elbo_error *error)
 {
-    struct trainer *t = context;
+    struct moments *m = context;
+    size_t ranks = moments_ranks(m);
     char told[FILES_PATH] = "";
-    *entries = calloc(t->team.ranks, sizeof **entries);
-    if (!*entries) return elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", t->team.ranks);
-    *count = t->team.ranks;
+    *entries = calloc(ranks, sizeof **entries);
+    if (!*entries) return elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", ranks);
+    *count = ranks;
     snprintf(told, sizeof told, "%s", folder);
-    t->shards_told = true;
-    ELBO_TRY(collectives_share(t->team.collectives, told, sizeof told, error));
-    return write_all(t, folder, *entries, error);
+    m->told = true;
+    ELBO_TRY(collectives_share(m->collectives, told, sizeof told, error));
+    return write_all(m, folder, *entries, error);
 }
 
-elbo_status shards_serve(struct trainer *t, elbo_error *error)
+static elbo_status serve(struct moments *m, elbo_error *error)
 {
     char folder[FILES_PATH] = "";
-    ELBO_TRY(collectives_share(t->team.collectives, folder, sizeof folder, error));
+    ELBO_TRY(collectives_share(m->collectives, folder, sizeof folder, error));
     folder[sizeof folder - 1] = 0;
     if (!*folder) return ELBO_OK;
-    return write_all(t, folder, NULL, error);
+    return write_all(m, folder, NULL, error);
 }
 
-elbo_status shards_done(struct trainer *t, elbo_error *error)
+/* The others wait for a folder where the save did not come so far. */
+static elbo_status done(struct moments *m, elbo_error *error)
 {
     char none[FILES_PATH] = "";
-    bool told = t->shards_told;
-    t->shards_told = false;
-    return told ? ELBO_OK : collectives_share(t->team.collectives, none, sizeof none, error);
+    bool told = m->told;
+    m->told = false;
+    return told ? ELBO_OK : collectives_share(m->collectives, none, sizeof none, error);
 }
+
+const struct moments_source moments_beside = {.name = "beside", .others = write_others, .serve = serve, .done = done};
 
 /* ---- loading ---- */
 
-bool shards_in(const struct checkpoint *c)
+bool moments_are_beside(const struct checkpoint *c)
 {
     char name[NAME];
     name_of(name, 0, checkpoint_ranks(c));
@@ -203,10 +176,9 @@ static bool parse(const struct parameters *p, const char *text, unsigned *moment
     return !*end && parameters_find(p, name, parameter);
 }
 
-static elbo_status load_file(struct trainer *t, const struct safetensors *file, const struct arena *moments,
+static elbo_status load_file(const struct parameters *all, const struct safetensors *file, const struct arena *moments,
                              size_t *missing, elbo_error *error)
 {
-    const struct parameters *all = t->model.parameters;
     for (size_t i = 0; i < safetensors_count(file); i++) {
         const struct safetensors_tensor *s = safetensors_at(file, i);
         unsigned k;
@@ -224,9 +196,10 @@ static elbo_status load_file(struct trainer *t, const struct safetensors *file, 
     return ELBO_OK;
 }
 
-elbo_status shards_load(struct trainer *t, const struct checkpoint *c, const struct arena *moments, elbo_error *error)
+elbo_status moments_load_beside(struct moments *m, const struct checkpoint *c, elbo_error *error)
 {
-    const struct parameters *all = t->model.parameters;
+    const struct parameters *all = m->parameters;
+    const struct arena moments[MOMENTS] = {moments_arena(m, 0), moments_arena(m, 1)};
     size_t n = parameters_count(all), ranks = checkpoint_ranks(c), *missing = calloc(2 * n + 1, sizeof *missing);
     elbo_status status =
         missing ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to load the moments of %zu parameters", n);
@@ -237,7 +210,7 @@ elbo_status shards_load(struct trainer *t, const struct checkpoint *c, const str
         name_of(name, r, ranks);
         status = checkpoint_tensors(&file, c, name, error);
         if (status) break;
-        status = load_file(t, file, moments, missing, error);
+        status = load_file(all, file, moments, missing, error);
         if (status) elbo_fail_in(error, "%s/%s: ", checkpoint_path(c), name);
         safetensors_free(file);
     }

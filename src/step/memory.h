@@ -1,11 +1,8 @@
-/* The memory table: what a training run will hold, computed from the recordings, before anything of it is allocated. */
-#ifndef TRAIN_MEMORY_H
-#define TRAIN_MEMORY_H
+/* The memory table: what a training run will hold, computed from its step's recording before anything is allocated. */
+#ifndef STEP_MEMORY_H
+#define STEP_MEMORY_H
 
-#include "train/config.h"
-#include "text/slots.h"
-
-#include <stdio.h>
+#include "step/step.h"
 
 struct memory_table {
     size_t parameters; /* without padding                                          */
@@ -16,20 +13,16 @@ struct memory_table {
     double flops, bytes_moved; /* of one slot at its capacities, forward and backward */
     size_t ranks;
     double wire;         /* bytes that a rank sends in a step, and as many that it receives */
-    double wire_seconds; /* that all of it takes, by parallel.bandwidth and latency: an estimate; 0: not known */
-    double exposed;      /* of them those of the last bucket, which no backward pass hides: an estimate */
+    double wire_seconds; /* that all of it takes, by memory_wire: an estimate; 0: not known */
+    double exposed;      /* those of the last bucket, which no backward pass hides: an estimate */
     size_t ops;
 };
 
-struct backend;
+/* Of a step that is planned (step_plan). */
+void memory_table_of(struct memory_table *t, const struct step *s);
 
-/* `config->model.vocabulary` and `.positions` must be set. `backend` null: the configuration's, or the CPU where it
- * cannot be used here. */
-elbo_status memory_plan(struct memory_table *t, const struct elbo_config *config, struct backend *backend,
-                        elbo_error *error);
-
-/* Slot capacities of a training configuration. */
-struct slot_options slot_options_of(const struct elbo_config *config);
+/* Estimates the time on the wire of what ranks exchange, by GB/s and microseconds a message; 0 GB/s: not known. */
+void memory_wire(struct memory_table *t, const struct step *s, double bandwidth, double latency);
 
 /* Refuses, with the table, what is more than the machine can give now (0: unknown, not checked). */
 elbo_status memory_check(const struct memory_table *t, size_t available, elbo_error *error);

@@ -1,0 +1,91 @@
+#include "checkpoint/moments.h"
+#include "base/files.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct moments_source moments_here = {.name = "here", .whole = true};
+
+/* A file that rank 0 writes and all look for. */
+static elbo_status probe(bool *same, struct moments *m, const char *run_dir, elbo_error *error)
+{
+    struct collectives *c = m->collectives;
+    unsigned char told[16] = {0};
+    char path[FILES_PATH], *text = NULL;
+    size_t size = 0;
+    elbo_error unsaid;
+    ELBO_TRY(file_join(path, run_dir, "probe.tmp", error));
+    if (!moments_rank(m)) {
+        randombytes_buf(told, sizeof told);
+        if (file_write(path, told, sizeof told, &unsaid)) memset(told, 0, sizeof told); /* then nobody sees it */
+    }
+    ELBO_TRY(collectives_share(c, told, sizeof told, error));
+    bool seen =
+        !file_read(&text, &size, path, sizeof told, &unsaid) && size == sizeof told && !memcmp(text, told, sizeof told);
+    free(text);
+    elbo_status status =
+        collectives_agree(c, seen ? ELBO_OK : elbo_fail(&unsaid, ELBO_IO, "it is not seen here"), &unsaid);
+    *same = !status;
+    if (!moments_rank(m)) file_remove(path, error); /* if it stays it does no harm */
+    if (status != ELBO_PEER) return ELBO_OK;
+    *error = unsaid;
+    return status;
+}
+
+elbo_status moments_choose(struct moments *m, const char *run_dir, elbo_error *error)
+{
+    bool same;
+    if (!m->collectives) return ELBO_OK;
+    ELBO_TRY(probe(&same, m, run_dir, error));
+    m->source = same ? &moments_beside : &moments_gathered;
+    return ELBO_OK;
+}
+
+void moments_close(struct moments *m)
+{
+    if (m->staging) m->backend->memory.release(m->backend, m->staging);
+    m->staging = NULL;
+}
+
+/* ---- arenas ---- */
+
+static elbo_status read_first(void *context, void *to, size_t at, size_t elements, elbo_error *error)
+{
+    struct moments *m = context;
+    return m->source->read(m, 0, to, at, elements, error);
+}
+
+static elbo_status read_second(void *context, void *to, size_t at, size_t elements, elbo_error *error)
+{
+    struct moments *m = context;
+    return m->source->read(m, 1, to, at, elements, error);
+}
+
+struct arena moments_arena(struct moments *m, unsigned which)
+{
+    struct arena a = arena_of(m->backend, m->memory[which], m->type);
+    size_t rank = moments_rank(m);
+    if (m->source->read) a.read = which ? read_second : read_first;
+    a.context = m;
+    if (!m->collectives) return a;
+    a.pieces = m->pieces + m->begin[rank];
+    a.piece_count = m->begin[rank + 1] - m->begin[rank];
+    return a;
+}
+
+void moments_name(char name[MOMENTS_NAME], unsigned which, const char *parameter)
+{
+    snprintf(name, MOMENTS_NAME, "moment%u.%s", which + 1, parameter);
+}
+
+elbo_status moments_serve(struct moments *m, elbo_error *error)
+{
+    return m->source->serve ? m->source->serve(m, error) : ELBO_OK;
+}
+
+elbo_status moments_done(struct moments *m, elbo_error *error)
+{
+    return m->source->done ? m->source->done(m, error) : ELBO_OK;
+}

@@ -1,0 +1,257 @@
+#include "checkpoint/training_state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define ALGORITHMS "state/algorithms.bin"
+
+/* ---- tensors ---- */
+
+struct bundle {
+    struct safetensors_tensor *weights, *state;
+    char (*names)[MOMENTS_NAME];
+    struct arena arena, moments[MOMENTS];
+    void *choices;
+    size_t count, state_count, choices_bytes;
+};
+
+static void bundle_free(struct bundle *b)
+{
+    free(b->weights);
+    free(b->state);
+    free(b->names);
+    free(b->choices);
+}
+
+static void add_moments(struct bundle *b, const struct parameter *p)
+{
+    for (unsigned k = 0; k < MOMENTS && b->moments[k].memory; k++) {
+        moments_name(b->names[b->state_count], k, p->name);
+        b->state[b->state_count] = arena_tensor(&b->moments[k], p, b->names[b->state_count]);
+        b->state_count++;
+    }
+}
+
+/* Gathers what is saved or loaded; whole: moments too. `b` must stay where it is. */
+static elbo_status bundle_make(struct bundle *b, struct training_state *s, bool whole, elbo_error *error)
+{
+    size_t n = parameters_count(s->parameters);
+    b->arena = arena_of(s->backend, s->weights, DTYPE_F32);
+    for (unsigned k = 0; k < MOMENTS; k++) b->moments[k] = moments_arena(&s->moments, k);
+    b->weights = calloc(n + 1, sizeof *b->weights);
+    b->state = calloc(MOMENTS * n + s->statistic_count + 1, sizeof *b->state);
+    b->names = calloc(MOMENTS * n + 1, sizeof *b->names);
+    if (!b->weights || !b->state || !b->names)
+        return elbo_fail(error, ELBO_MEMORY, "no memory to gather a checkpoint of %zu parameters", n);
+    for (size_t i = 0; i < n; i++) {
+        const struct parameter *own = parameters_get(s->parameters, i);
+        b->weights[b->count++] = arena_tensor(&b->arena, own, own->name);
+        if (whole) add_moments(b, own);
+    }
+    for (size_t i = 0; i < s->statistic_count; i++) b->state[b->state_count++] = s->statistics[i];
+    return ELBO_OK;
+}
+
+static elbo_status gather_choices(struct bundle *b, struct backend *backend, elbo_error *error)
+{
+    if (!backend->device.save_choices) return ELBO_OK;
+    b->choices_bytes = backend->device.save_choices(backend, NULL);
+    b->choices = malloc(b->choices_bytes + 1);
+    if (!b->choices) return elbo_fail(error, ELBO_MEMORY, "no memory to gather the algorithms of a checkpoint");
+    backend->device.save_choices(backend, b->choices);
+    return ELBO_OK;
+}
+
+/* ---- counters ---- */
+
+static json_t *counters_json(const struct training_state *s)
+{
+    const struct training_counters *c = &s->counters;
+    json_t *all =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "draws", (json_int_t)c->draws, "updates",
+                  (json_int_t)c->updates, "next", (json_int_t)c->next, "skipped", (json_int_t)c->skipped, "bad",
+                  (json_int_t)c->bad, "shortened", (json_int_t)c->shortened, "vocabulary", (json_int_t)s->vocabulary,
+                  "positions", (json_int_t)s->positions, "corpus", s->corpus, "tokenizer", s->tokenizer);
+    int failed = 0;
+    if (c->rewound) failed |= json_object_set_new(all, "rewound", json_integer((json_int_t)c->rewound));
+    if (strcmp(s->best.figure, "none"))
+        failed |= json_object_set_new(all, "best",
+                                      json_pack("{s:s, s:I, s:f, s:I}", "figure", s->best.figure, "step",
+                                                (json_int_t)s->best.step, "value", s->best.value, "worse",
+                                                (json_int_t)s->best.worse));
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
+}
+
+static elbo_status counter(const json_t *counters, const char *name, uint64_t *to, elbo_error *error)
+{
+    const json_t *v = json_object_get(counters, name);
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter %s is missing or negative", name);
+    *to = (uint64_t)json_integer_value(v);
+    return ELBO_OK;
+}
+
+static elbo_status load_counters(struct training_counters *c, const json_t *numbers, elbo_error *error)
+{
+    ELBO_TRY(counter(numbers, "draws", &c->draws, error));
+    ELBO_TRY(counter(numbers, "updates", &c->updates, error));
+    ELBO_TRY(counter(numbers, "next", &c->next, error));
+    ELBO_TRY(counter(numbers, "skipped", &c->skipped, error));
+    ELBO_TRY(counter(numbers, "bad", &c->bad, error));
+    ELBO_TRY(counter(numbers, "shortened", &c->shortened, error));
+    return json_object_get(numbers, "rewound") ? counter(numbers, "rewound", &c->rewound, error) : ELBO_OK;
+}
+
+static elbo_status load_best(struct training_best *to, const json_t *numbers, elbo_error *error)
+{
+    const json_t *best = json_object_get(numbers, "best"), *reached = json_object_get(best, "value");
+    const char *figure = json_string_value(json_object_get(best, "figure"));
+    to->step = to->worse = 0;
+    if (!figure || strcmp(figure, to->figure)) return ELBO_OK; /* of another figure, or of none: nothing to compare */
+    if (!json_is_number(reached)) return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter best has no value");
+    to->value = json_number_value(reached);
+    ELBO_TRY(counter(best, "step", &to->step, error));
+    return counter(best, "worse", &to->worse, error);
+}
+
+/* ---- saving ---- */
+
+static elbo_status write_files(struct training_state *s, const struct bundle *b, const char *run_dir,
+                               const struct training_files *files, size_t keep, elbo_error *error)
+{
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)XXH3_64bits(files->yaml, strlen(files->yaml)));
+    const struct safetensors_note note = {"format", "pt"};
+    const struct checkpoint_file all[] = {
+        {.name = "model.safetensors", .tensors = b->weights, .tensor_count = b->count, .notes = &note, .note_count = 1},
+        {.name = "state/optimizer.safetensors", .tensors = b->state, .tensor_count = b->state_count},
+        {.name = "config.yaml", .bytes = files->yaml, .size = strlen(files->yaml)},
+        {.name = "tokenizer.json", .bytes = files->tokenizer, .size = files->tokenizer_size},
+        {.name = ALGORITHMS, .bytes = b->choices, .size = b->choices_bytes},
+    };
+    size_t count = sizeof all / sizeof *all;
+    if (!b->choices_bytes) count--;
+    json_t *numbers = counters_json(s);
+    if (!numbers) return elbo_fail(error, ELBO_MEMORY, "no memory for the counters of a checkpoint");
+    struct checkpoint_contents contents = {.step = s->counters.draws,
+                                           .config_hash = hash,
+                                           .counters = numbers,
+                                           .files = all,
+                                           .file_count = count,
+                                           .ranks = 1,
+                                           .best = s->best.step,
+                                           .others = s->moments.source->others,
+                                           .context = &s->moments};
+    if (contents.others) contents.ranks = moments_ranks(&s->moments);
+    elbo_status status = checkpoint_save(run_dir, &contents, keep, error);
+    json_decref(numbers);
+    return status;
+}
+
+elbo_status training_state_save(struct training_state *s, const char *run_dir, const struct training_files *files,
+                                size_t keep, elbo_error *error)
+{
+    struct bundle b = {0};
+    elbo_status status = bundle_make(&b, s, s->moments.source->whole, error);
+    if (!status) status = gather_choices(&b, s->backend, error);
+    if (status)
+        elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)s->counters.draws);
+    else
+        status = write_files(s, &b, run_dir, files, keep, error);
+    bundle_free(&b);
+    return status;
+}
+
+/* ---- loading ---- */
+
+/* Finds the tensor in the file and puts it into its arena. */
+static elbo_status load_tensor(const struct safetensors *file, const struct safetensors_tensor *wanted,
+                               elbo_error *error)
+{
+    const struct safetensors_tensor *found;
+    ELBO_TRY(safetensors_match(&found, file, wanted, error));
+    return arena_load((const struct arena *)wanted->source, wanted->at, file, found, error);
+}
+
+elbo_status weights_load(float *weights, const struct parameters *parameters, struct backend *backend,
+                         const struct checkpoint *c, elbo_error *error)
+{
+    struct safetensors *file;
+    ELBO_TRY(checkpoint_tensors(&file, c, "model.safetensors", error));
+    struct arena arena = arena_of(backend, weights, DTYPE_F32);
+    elbo_status status = ELBO_OK;
+    for (size_t i = 0; i < parameters_count(parameters) && !status; i++) {
+        const struct parameter *p = parameters_get(parameters, i);
+        struct safetensors_tensor wanted = arena_tensor(&arena, p, p->name);
+        status = load_tensor(file, &wanted, error);
+    }
+    if (status) elbo_fail_in(error, "%s: ", checkpoint_path(c));
+    safetensors_free(file);
+    return status;
+}
+
+static elbo_status load_moments(struct training_state *s, const struct checkpoint *c, elbo_error *error)
+{
+    struct safetensors *file;
+    struct bundle b = {0};
+    ELBO_TRY(checkpoint_tensors(&file, c, "state/optimizer.safetensors", error));
+    bool whole = !moments_are_beside(c);
+    elbo_status status = bundle_make(&b, s, whole, error);
+    if (!status && !whole) status = moments_load_beside(&s->moments, c, error);
+    for (size_t i = 0; i < b.state_count && !status; i++) {
+        if (b.state[i].source)
+            status = load_tensor(file, &b.state[i], error);
+        else if (safetensors_find(file,
+                                  b.state[i].name)) /* version 0.1.0 kept another statistic: this one begins anew */
+            status = safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);
+    }
+    bundle_free(&b);
+    safetensors_free(file);
+    return status;
+}
+
+static elbo_status load_choices(bool *other, struct backend *backend, const struct checkpoint *c, elbo_error *error)
+{
+    const void *bytes;
+    size_t size;
+    if (!backend->device.restore_choices || !checkpoint_has(c, ALGORITHMS)) return ELBO_OK;
+    ELBO_TRY(checkpoint_bytes(&bytes, &size, c, ALGORITHMS, error));
+    *other = !backend->device.restore_choices(backend, bytes, size);
+    return ELBO_OK;
+}
+
+/* Refuses the tables of another vocabulary or tokenizer. */
+static elbo_status compare_data(const struct training_state *s, const struct checkpoint *c, elbo_error *error)
+{
+    const json_t *numbers = checkpoint_counters(c);
+    uint64_t vocabulary;
+    ELBO_TRY(counter(numbers, "vocabulary", &vocabulary, error));
+    if (vocabulary != s->vocabulary)
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s was trained with %llu token types, data.train has %zu; give the corpus it was trained on",
+                         checkpoint_path(c), (unsigned long long)vocabulary, s->vocabulary);
+    const char *tokenizer = json_string_value(json_object_get(numbers, "tokenizer"));
+    if (tokenizer && !strcmp(tokenizer, s->tokenizer)) return ELBO_OK;
+    return elbo_fail(error, ELBO_INPUT,
+                     "%s was trained with another tokenizer than data.train has; give the corpus it was trained on, or "
+                     "prepare one with --tokenizer.from=%s",
+                     checkpoint_path(c), checkpoint_path(c));
+}
+
+elbo_status training_state_load(struct training_state *s, struct training_changes *changes, const struct checkpoint *c,
+                                elbo_error *error)
+{
+    const json_t *numbers = checkpoint_counters(c);
+    const char *corpus = json_string_value(json_object_get(numbers, "corpus"));
+    *changes = (struct training_changes){.corpus = !corpus || strcmp(corpus, s->corpus)};
+    ELBO_TRY(compare_data(s, c, error));
+    ELBO_TRY(weights_load(s->weights, s->parameters, s->backend, c, error));
+    ELBO_TRY(load_moments(s, c, error));
+    ELBO_TRY(load_choices(&changes->instructions, s->backend, c, error));
+    ELBO_TRY(load_counters(&s->counters, numbers, error));
+    return load_best(&s->best, numbers, error);
+}

@@ -1,0 +1,74 @@
+/* Everything that a run keeps of itself, into a checkpoint and back: weights, moments, running statistics, counters. A
+ * checkpoint holds
+ *
+ *   model.safetensors              weights by name, F32
+ *   state/optimizer.safetensors    moments by name in F32, and running statistics
+ *   state/optimizer-R-of-N...      moments that ranks wrote beside each other instead (moments.h)
+ *   state/algorithms.bin           what the backend chose by itself, if anything
+ *   config.yaml, tokenizer.json    as they are
+ *
+ * and the counters in its manifest. docs/formats.md is its reference. */
+#ifndef CHECKPOINT_TRAINING_STATE_H
+#define CHECKPOINT_TRAINING_STATE_H
+
+#include "checkpoint/moments.h"
+
+struct training_counters {
+    uint64_t draws;     /* training forward passes: the noise's step              */
+    uint64_t updates;   /* applied                                                */
+    uint64_t next;      /* data cursor                                            */
+    uint64_t skipped;   /* updates left out, in all                               */
+    uint64_t bad;       /* steps in a row that were not finite                    */
+    uint64_t shortened; /* sentences cut or left out, in all                      */
+    uint64_t rewound;   /* step that the run went back to last; 0: never          */
+};
+
+/* The evaluation that is the best so far by a figure. */
+struct training_best {
+    const char *figure; /* its name; "none": nothing is compared                  */
+    uint64_t step;      /* 0: none yet                                            */
+    uint64_t worse;     /* evaluations since                                      */
+    double value;
+};
+
+struct training_state {
+    struct training_counters counters;
+    struct training_best best;
+    struct backend *backend;
+    const struct parameters *parameters;
+    float *weights; /* their arena                                            */
+    struct moments moments;
+    /* Running statistics and the states of an objective's terms, in host memory; a checkpoint that lacks one leaves it
+     * as it is. */
+    const struct safetensors_tensor *statistics;
+    size_t statistic_count;
+    /* Which data and vocabulary they are of. */
+    size_t vocabulary, positions;
+    const char *corpus, *tokenizer; /* hashes                                                 */
+};
+
+/* What else a checkpoint of the run has, as it is. */
+struct training_files {
+    const char *yaml, *tokenizer;
+    size_t tokenizer_size;
+};
+
+/* Rank 0's, while the others are in moments_serve. A save that fails loses nothing. */
+elbo_status training_state_save(struct training_state *s, const char *run_dir, const struct training_files *files,
+                                size_t keep, elbo_error *error);
+
+/* What a load found to be otherwise than it was: the run goes on, but not with the same bits. */
+struct training_changes {
+    bool instructions, corpus;
+};
+
+/* Fills the memory that the state names, and its counters. ELBO_INPUT: another vocabulary or tokenizer, or damage. The
+ * working weights are the caller's to refresh. */
+elbo_status training_state_load(struct training_state *s, struct training_changes *changes, const struct checkpoint *c,
+                                elbo_error *error);
+
+/* The weights alone: every parameter of the table into its arena. */
+elbo_status weights_load(float *weights, const struct parameters *parameters, struct backend *backend,
+                         const struct checkpoint *c, elbo_error *error);
+
+#endif

@@ -1,0 +1,58 @@
+#include "model/stack.h"
+
+#include <stdio.h>
+#include <string.h>
+
+extern const struct stack_kind transformer_kind;
+
+/* By enum stack_choice. */
+static const struct stack_kind *const kinds[] = {[STACK_TRANSFORMER] = &transformer_kind};
+
+const struct stack_kind *stack_kind_of(const struct stack_config *c)
+{
+    return kinds[c->kind];
+}
+
+elbo_status stack_check(const char *section, const struct stack_config *c, elbo_error *error)
+{
+    const struct stack_kind *kind = stack_kind_of(c);
+    if (kind->cannot_decode && !strcmp(section, "decoder"))
+        return elbo_fail(error, ELBO_USAGE,
+                         "decoder.kind = %s: %s; choose a kind that writes token by token, such as %s", kind->name,
+                         kind->cannot_decode, kinds[0]->name);
+    return kind->check ? kind->check(section, c, error) : ELBO_OK;
+}
+
+/* Whether a kind reads an option that is not every kind's. */
+static bool reads(const struct stack_kind *kind, const char *key)
+{
+    for (const char *const *k = kind->options; *k; k++)
+        if (!strcmp(*k, key)) return true;
+    return false;
+}
+
+const char *stack_idle(const char *section, const struct stack_config *c, const char *key)
+{
+    static _Thread_local char because[96];
+    const struct stack_kind *kind = stack_kind_of(c);
+    bool some_kinds = false;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) some_kinds |= reads(kinds[i], key);
+    if (!some_kinds || reads(kind, key)) return NULL;
+    snprintf(because, sizeof because, "%s.kind=%s has no %s", section, kind->name, key);
+    return because;
+}
+
+value stack_embed(struct recorder *r, const struct stack *s, const struct sequence *sequence)
+{
+    graph_scope(r->g, "%s.embedding", s->name);
+    if (sequence->vectors.index) return sequence->vectors;
+    return op_embedding(r->g, recorder_token_table(r, s->name), sequence->ids, sequence->id_order, NO_VALUE);
+}
+
+value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x)
+{
+    const struct sequence *s = in->sequence;
+    if (!in->embedded.index) return x;
+    if (s->offsets.index) return op_broadcast_add(r->g, x, in->embedded, s->sentence, s->offsets);
+    return op_add(r->g, x, in->embedded);
+}

@@ -1,0 +1,68 @@
+/* Stacks: the kinds of encoders and decoders, a table with a row for each. A stack turns a sequence into rows of its
+ * width; nobody but its own file knows what is inside (heads, caches, gates).
+ *
+ * Packed rows are sentence-major everywhere: a slot's sentences behind one another, each from its first row to its
+ * last. The order that a kind may need inside is its own. One step has one new token in every row, and state for the
+ * earlier ones, a row of it for each row of tokens. */
+#ifndef MODEL_STACK_H
+#define MODEL_STACK_H
+
+#include "model/recorder.h"
+
+enum { STACK_MOST_FIGURES = 8 };
+
+/* One stack of a model: "encoder" or "decoder". */
+struct stack {
+    const char *name; /* the first part of its tensors' names */
+    const struct stack_config *config;
+    enum parameter_part part;
+    bool causal; /* a row sees its own sentence's earlier rows only */
+};
+
+/* What a stack reads. */
+struct stack_input {
+    const struct sequence *sequence;
+    value embedded; /* (S, D) of packed rows, (R, D) of a step: added to every input of the sentence; or none */
+    value latent;   /* (S, Z), (R, Z): the sentence's z, for a kind that reads z itself; or none               */
+};
+
+struct stack_figure {
+    const char *name;
+    size_t value;
+};
+
+struct stack_kind {
+    const char *name;           /* as encoder.kind and decoder.kind say it                               */
+    const char *cannot_decode;  /* why it is no decoder; null: it is one                                 */
+    const char *const *options; /* keys of a stack's section that it reads beside kind, width and pooling */
+    /* Refuses options of the section that contradict each other: ELBO_USAGE. */
+    elbo_status (*check)(const char *section, const struct stack_config *c, elbo_error *error);
+    /* (N, D) rows of packed sentences. */
+    value (*record)(struct recorder *r, const struct stack *s, const struct stack_input *in);
+    /* ---- decoders: one step ---- */
+    /* How many states it has, and each of them for `rows` tokens and sentences of up to `room`. */
+    size_t (*states)(const struct stack_config *c);
+    value (*state)(struct recorder *r, const struct stack *s, struct dim rows, size_t room, size_t number);
+    /* The inputs by which a beam's rows are continued by others, into the sequence. */
+    void (*reorder)(struct recorder *r, struct sequence *s, struct dim rows, size_t room);
+    /* (R, D) rows of one new token each; state (states). */
+    value (*step)(struct recorder *r, const struct stack *s, const struct stack_input *in, const value *state);
+    /* What people want to know of it, beside its width: into figures (STACK_MOST_FIGURES); returns how many. */
+    size_t (*describe)(struct stack_figure *figures, const struct stack_config *c);
+};
+
+const struct stack_kind *stack_kind_of(const struct stack_config *c);
+
+/* The whole section "encoder" or "decoder": its kind's rules, and whether it may stand there. */
+elbo_status stack_check(const char *section, const struct stack_config *c, elbo_error *error);
+
+/* Why an option of the section has no effect; null: it has one. `key` without the section. The words live until the
+ * next call. */
+const char *stack_idle(const char *section, const struct stack_config *c, const char *key);
+
+/* The first rows of a stack: token table, or the sequence's vectors; then `embedded`. Learned positions are the kind's.
+ */
+value stack_embed(struct recorder *r, const struct stack *s, const struct sequence *sequence);
+value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x);
+
+#endif

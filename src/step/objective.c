@@ -1,0 +1,204 @@
+#include "step/objective.h"
+#include "step/schedule.h"
+
+#include <math.h>
+#include <string.h>
+
+static bool no_latent(const struct model_config *m)
+{
+    return m->latent.kind == LATENT_NONE;
+}
+
+/* ---- reconstruction ---- */
+
+static double weigh_reconstruction(const struct objective_config *c, size_t update, size_t steps)
+{
+    (void)update, (void)steps;
+    return c->lambda;
+}
+
+/* ---- KL, and the free bits that op_elbo leaves out of it ---- */
+
+static const char *kl_absent(const struct objective_context *c)
+{
+    return no_latent(c->model) ? "latent.kind=none has no KL" : NULL;
+}
+
+static elbo_status check_kl(const struct objective_context *c, elbo_error *error)
+{
+    if (c->config->free_bits_kind != FREE_BITS_GROUP || c->model->latent.width % c->config->free_bits_groups == 0)
+        return ELBO_OK;
+    return elbo_fail(error, ELBO_USAGE,
+                     "objective.free_bits_groups = %zu does not divide latent.width = %zu; choose a divisor",
+                     c->config->free_bits_groups, c->model->latent.width);
+}
+
+static struct free_bits free_bits_of(const struct objective_config *c)
+{
+    struct free_bits f = {.nats = c->free_bits, .groups = c->free_bits_groups};
+    f.kind = c->free_bits_kind == FREE_BITS_TOTAL   ? FREE_TOTAL
+             : c->free_bits_kind == FREE_BITS_GROUP ? FREE_PER_GROUP
+                                                    : FREE_PER_DIMENSION;
+    return f;
+}
+
+/* ---- the table: first the two of op_elbo, whose weights lie at ELBO_WEIGHT_NLL and ELBO_WEIGHT_KL ---- */
+
+#define NAMES(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static const struct objective_term terms[] = {
+    {.name = "reconstruction",
+     .weight = "lambda",
+     .parts = 1,
+     .part = ELBO_NLL,
+     .part_names = NAMES("reconstruction"),
+     .options = NAMES("lambda"),
+     .weigh = weigh_reconstruction},
+    {.name = "kl",
+     .weight = "beta",
+     .tells_weight = true,
+     .parts = 2,
+     .part = ELBO_KL,
+     .part_names = NAMES("kl", "kl_free"),
+     .options = NAMES("beta", "beta_schedule", "beta_start", "beta_warmup", "beta_cycles", "free_bits",
+                      "free_bits_kind", "free_bits_groups"),
+     .absent = kl_absent,
+     .check = check_kl,
+     .weigh = schedule_beta},
+};
+
+enum { TERMS = sizeof terms / sizeof *terms };
+_Static_assert((int)TERMS <= (int)OBJECTIVE_MOST_TERMS, "an objective has room for all terms");
+_Static_assert(ELBO_KL_FREE == ELBO_KL + 1, "the parts of the KL's term are neighbours");
+
+elbo_status objective_check(const struct objective_config *config, const struct model_config *model, elbo_error *error)
+{
+    const struct objective_context c = {config, model};
+    for (size_t k = 0; k < TERMS; k++)
+        if (terms[k].check && !(terms[k].absent && terms[k].absent(&c))) ELBO_TRY(terms[k].check(&c, error));
+    return ELBO_OK;
+}
+
+elbo_status objective_create(struct objective *o, const struct objective_config *config,
+                             const struct model_config *model, size_t steps, elbo_error *error)
+{
+    *o = (struct objective){.config = *config, .model = *model, .steps = steps};
+    const struct objective_context c = {config, model};
+    for (size_t k = 0; k < TERMS; k++)
+        if (!terms[k].record || !terms[k].absent || !terms[k].absent(&c)) o->terms[o->count++] = &terms[k];
+    return objective_check(config, model, error);
+}
+
+/* ---- options without effect ---- */
+
+struct rule {
+    const char *key;
+    bool (*idle)(const struct objective_config *c);
+    const char *because;
+};
+
+static bool constant_beta(const struct objective_config *c)
+{
+    return c->beta_schedule == BETA_CONSTANT;
+}
+
+static bool not_cyclical(const struct objective_config *c)
+{
+    return c->beta_schedule != BETA_CYCLICAL;
+}
+
+static bool no_free_bits(const struct objective_config *c)
+{
+    return !(c->free_bits > 0);
+}
+
+static bool not_grouped(const struct objective_config *c)
+{
+    return c->free_bits_kind != FREE_BITS_GROUP;
+}
+
+static const struct rule rules[] = {
+    {"beta_start", constant_beta, "objective.beta_schedule=constant has no start"},
+    {"beta_warmup", constant_beta, "objective.beta_schedule=constant has no warm-up"},
+    {"beta_cycles", not_cyclical, "only objective.beta_schedule=cyclical has cycles"},
+    {"free_bits_kind", no_free_bits, "objective.free_bits=0 has no free bits"},
+    {"free_bits_groups", no_free_bits, "objective.free_bits=0 has no free bits"},
+    {"free_bits_groups", not_grouped, "only objective.free_bits_kind=group has groups"},
+};
+
+static bool is_among(const char *const *names, const char *key)
+{
+    while (*names && strcmp(*names, key)) names++;
+    return *names;
+}
+
+const char *objective_idle(const struct objective_config *config, const struct model_config *model, const char *key)
+{
+    const struct objective_context c = {config, model};
+    bool off = !strcmp(key, "free_bits") && no_free_bits(config); /* what switches itself off stands against nothing */
+    for (size_t k = 0; k < TERMS && !off; k++)
+        if (terms[k].absent && is_among(terms[k].options, key) && terms[k].absent(&c)) return terms[k].absent(&c);
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (!strcmp(rules[i].key, key) && rules[i].idle(config)) return rules[i].because;
+    return NULL;
+}
+
+/* ---- recording ---- */
+
+static size_t own_terms(const struct objective *o)
+{
+    size_t own = 0;
+    for (size_t k = 0; k < o->count; k++) own += o->terms[k]->record != NULL;
+    return own;
+}
+
+size_t objective_parts(const struct objective *o)
+{
+    return ELBO_PARTS + own_terms(o);
+}
+
+value objective_weights(const struct objective *o, struct graph *g, value control)
+{
+    value rows = graph_input(g, "weights", DTYPE_F32, 2, (struct dim[]){{DIM_FIXED, 2}, {DIM_FIXED, o->count}});
+    graph_scope(g, "elbo.weights");
+    return op_select_row(g, rows, control);
+}
+
+struct elbo_value objective_record(const struct objective *o, const struct training_pass *pass, value weights)
+{
+    struct graph *g = pass->recorder->g;
+    struct free_bits free_bits = free_bits_of(&o->config);
+    graph_scope(g, "elbo");
+    return op_elbo(g, pass->nll, pass->kl, weights, &free_bits);
+}
+
+/* ---- a step's weights and figures ---- */
+
+void objective_weigh(struct objective *o, unsigned answer, size_t update, size_t sentences)
+{
+    for (size_t k = 0; k < o->count; k++) {
+        o->scale[answer][k] = o->terms[k]->weigh(&o->config, update, o->steps);
+        o->weights[answer * o->count + k] = (float)(o->scale[answer][k] / (double)sentences);
+    }
+}
+
+size_t objective_figures(const struct objective *o, struct objective_figure *figures, const float *parts,
+                         const double *scale, double sentences)
+{
+    size_t n = 0, own = ELBO_PARTS;
+    for (size_t k = 0; k < o->count; k++) {
+        const struct objective_term *t = o->terms[k];
+        for (unsigned i = 0; i < t->parts; i++)
+            figures[n++] = (struct objective_figure){t->part_names[i], parts[t->part + i] / sentences, false, i == 0};
+        if (!t->parts) figures[n++] = (struct objective_figure){t->name, parts[own++] / sentences, false, true};
+        figures[n++] = (struct objective_figure){t->weight, scale[k], true, t->tells_weight};
+    }
+    return n;
+}
+
+double objective_figure(const struct objective_figure *figures, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!strcmp(figures[i].name, name)) return figures[i].value;
+    return NAN;
+}

@@ -1,0 +1,213 @@
+#include "step/step.h"
+#include "step/schedule.h"
+
+#include <string.h>
+
+/* ---- making one ---- */
+
+static struct graph_capacities capacities_of(const struct slot_options *slots)
+{
+    size_t sentences = slot_sentence_capacity(slots);
+    return (struct graph_capacities){{[DIM_ENC_TOKENS] = slots->encoder_tokens,
+                                      [DIM_DEC_TOKENS] = slots->decoder_tokens,
+                                      [DIM_SENTENCES] = sentences,
+                                      [DIM_DRAWS] = sentences}};
+}
+
+elbo_status step_record(struct step *s, const struct step_options *o, elbo_error *error)
+{
+    *s = (struct step){.options = *o};
+    struct graph_capacities capacities = capacities_of(&o->slots);
+    struct train_recording recording = {.recompute = o->recompute, .wanted = optimizer_wanted(&o->optimizer)};
+    elbo_status status = objective_create(&s->objective, &o->objective, &o->model, o->steps, error);
+    if (!status) status = parameters_create(&s->parameters, error);
+    if (!status)
+        status = record_train(&s->recording, &o->model, &s->objective, s->parameters, &capacities, &recording, error);
+    if (!status) status = recording_layout(&s->recording, s->parameters, error);
+    if (!status) status = sums_plan(&s->sums, &o->sums, &s->recording, s->parameters, error);
+    if (status) step_free(s);
+    return status;
+}
+
+elbo_status step_plan(struct step *s, struct backend *backend, elbo_error *error)
+{
+    s->backend = backend;
+    return recording_plan(&s->recording, backend, error);
+}
+
+/* The arena of gradients, the step's figures behind them, and the sum of both over lanes and ranks. */
+static elbo_status allocate_sums(struct step *s, elbo_error *error)
+{
+    struct optimizer_options updated = {.figures = sums_figures(&s->recording), .share = sums_share(&s->sums)};
+    ELBO_TRY(optimizer_create(&s->optimizer, &s->options.optimizer, s->parameters, model_weights(&s->model), &updated,
+                              s->backend, error));
+    float *figures = s->optimizer.gradients + parameters_arena_elements(s->parameters);
+    ELBO_TRY(recording_place_state(&s->recording, figures, error));
+    return sums_open(&s->sums, &s->optimizer, &s->recording, &s->model, error);
+}
+
+elbo_status step_allocate(struct step *s, elbo_error *error)
+{
+    ELBO_TRY(model_allocate(&s->model, &s->options.model, s->parameters, s->backend, error));
+    ELBO_TRY(allocate_sums(s, error));
+    ELBO_TRY(step_bind(s, error));
+    optimizer_watch(&s->optimizer, executor_pointer(&s->recording.executor, s->recording.sum_loss));
+    recording_bind_input(&s->recording, "control", s->optimizer.control);
+    recording_bind_input(&s->recording, "weights", s->objective.weights);
+    return ELBO_OK;
+}
+
+elbo_status step_create(struct step *s, const struct step_options *options, struct backend *backend, elbo_error *error)
+{
+    ELBO_TRY(step_record(s, options, error));
+    elbo_status status = step_plan(s, backend, error);
+    if (!status) status = step_allocate(s, error);
+    if (status) step_free(s);
+    return status;
+}
+
+elbo_status step_bind(struct step *s, elbo_error *error)
+{
+    return model_bind(&s->model, (struct recording *[]){&s->recording}, 1, s->optimizer.gradients, error);
+}
+
+void step_part(struct step *s)
+{
+    if (s->recording.g) executor_forget(&s->recording.executor); /* NCCL ends when no graph holds its calls */
+    sums_close(&s->sums);
+}
+
+void step_free(struct step *s)
+{
+    step_part(s);
+    recording_free(&s->recording, s->backend);
+    if (s->optimizer.backend) optimizer_free(&s->optimizer);
+    if (s->model.backend)
+        model_free(&s->model);
+    else
+        parameters_free(s->parameters);
+    *s = (struct step){0};
+}
+
+/* ---- running ---- */
+
+struct launch {
+    struct step *step;
+    const struct slot_batch *batch;
+};
+
+static elbo_status run_slot(void *context, size_t number, bool first_of_lane, execute_progress progress,
+                            void *progress_context, elbo_error *error)
+{
+    const struct launch *l = context;
+    struct execution run = {.first_slot = first_of_lane,
+                            .seed = l->step->options.seed,
+                            .step = l->batch->step,
+                            .progress = progress,
+                            .progress_context = progress_context};
+    recording_bind_slot(&l->step->recording, &l->batch->slots[number], &run);
+    return executor_run(&l->step->recording.executor, &run, error);
+}
+
+static void schedule_all(struct step *s, struct step_schedule *to, bool ahead)
+{
+    const struct optimizer_config *c = &s->options.optimizer;
+    for (unsigned answer = 0; answer < 2; answer++) {
+        uint64_t updates = s->optimizer.updates + (ahead ? answer : 0); /* else the step before is counted already */
+        to->updates[answer] = updates;
+        to->learning_rate[answer] = c->learning_rate * schedule_learning_rate(c, updates, s->options.steps);
+        objective_weigh(&s->objective, answer, updates, to->sentences);
+        memcpy(to->scale[answer], s->objective.scale[answer], sizeof to->scale[answer]);
+    }
+}
+
+elbo_status step_run(struct step *s, struct step_schedule *schedule, const struct slot_batch *batch, bool ahead,
+                     elbo_error *error)
+{
+    struct launch launch = {s, batch};
+    schedule->sentences = batch->sentences;
+    schedule_all(s, schedule, ahead);
+    return sums_run(&s->sums, batch->count, true, run_slot, &launch, error);
+}
+
+elbo_status step_update(struct step *s, const struct step_schedule *schedule, uint64_t number, bool skip,
+                        elbo_error *error)
+{
+    struct update u = {.skip = skip, .seed = s->options.seed, .step = number};
+    for (unsigned answer = 0; answer < 2; answer++) {
+        u.number[answer] = schedule->updates[answer];
+        u.learning_rate[answer] = schedule->learning_rate[answer];
+    }
+    ELBO_TRY(optimizer_update(&s->optimizer, &u, error));
+    s->apart = s->sums.gathering != NULL;
+    return ELBO_OK;
+}
+
+elbo_status step_look(struct step *s, const struct slot_batch *batch, execute_hook hook, void *context,
+                      elbo_error *error)
+{
+    struct launch launch = {s, batch};
+    s->recording.executor.hook = hook;
+    s->recording.executor.hook_context = context;
+    elbo_status status = sums_run(&s->sums, batch->count, false, run_slot, &launch, error);
+    s->recording.executor.hook = NULL;
+    return status;
+}
+
+elbo_status step_whole(struct step *s, elbo_error *error)
+{
+    if (s->apart) ELBO_TRY(gathering_whole(s->sums.gathering, error));
+    s->apart = false;
+    return ELBO_OK;
+}
+
+/* ---- figures ---- */
+
+enum { FIGURES = 4 };
+
+struct place {
+    const void *from;
+    size_t floats;
+};
+
+/* What is read back, in this order: the objective's parts, KL by dimension, moments, the guard's decision. */
+static void list_figures(const struct step *s, struct place places[FIGURES])
+{
+    const struct recording *r = &s->recording;
+    size_t z = s->options.model.latent.width;
+    places[0] = (struct place){executor_pointer(&r->executor, r->sum_loss), objective_parts(&s->objective)};
+    places[1] = (struct place){executor_pointer(&r->executor, r->sum_kl_dim), z};
+    places[2] = (struct place){executor_pointer(&r->executor, r->sum_moments), 4 * z};
+    places[3] = (struct place){s->optimizer.control, CONTROL_SIZE};
+}
+
+size_t step_read_floats(const struct step *s)
+{
+    return objective_parts(&s->objective) + 5 * s->options.model.latent.width + CONTROL_SIZE;
+}
+
+void step_read_later(const struct step *s, float *to)
+{
+    struct place places[FIGURES];
+    list_figures(s, places);
+    for (size_t i = 0; i < FIGURES; to += places[i++].floats)
+        if (places[i].from)
+            s->backend->memory.download_later(s->backend, to, places[i].from, places[i].floats * sizeof *to);
+}
+
+void step_figures(struct step *s, struct step_figures *f, const struct step_schedule *schedule, const float *read,
+                  bool applied)
+{
+    size_t z = s->options.model.latent.width;
+    const float *kl_dim = read + objective_parts(&s->objective), *moments = kl_dim + z, *control = moments + 4 * z;
+    *f = (struct step_figures){.loss = read[ELBO_LOSS],
+                               .gradient_norm = control[CONTROL_NORM],
+                               .learning_rate = schedule->learning_rate[applied],
+                               .applied = control[CONTROL_APPLIED] != 0,
+                               .finite = control[CONTROL_FINITE] != 0,
+                               .sentences = schedule->sentences};
+    f->kl_dim = s->recording.sum_kl_dim.index ? kl_dim : NULL;
+    f->moments = s->recording.sum_moments.index ? moments : NULL;
+    f->count = objective_figures(&s->objective, f->terms, read, schedule->scale[applied], (double)schedule->sentences);
+    s->optimizer.updates += f->applied;
+}

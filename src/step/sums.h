@@ -1,0 +1,58 @@
+/* The sums of a step's gradients and figures over slots, lanes and ranks, and the share of the moments that each rank
+ * keeps (ZeRO): who has which lanes and pieces, and what travels when. */
+#ifndef STEP_SUMS_H
+#define STEP_SUMS_H
+
+#include "job/collectives.h"
+#include "model/model.h"
+#include "step/gathering.h"
+#include "step/optimizer.h"
+#include "step/reduction.h"
+#include "text/slots.h"
+
+struct sums_options {
+    struct collectives *collectives; /* null: alone, or only planned                                         */
+    size_t ranks, rank;              /* ranks 0 or 1: one rank                                                */
+    size_t lanes;                    /* 0: one for each rank                                                  */
+    bool ordered;                    /* added along the lanes' tree: bits do not depend on the ranks          */
+    bool zero;                       /* each of several ranks keeps and updates its share of the moments      */
+    size_t bucket;                   /* elements that travel at once; 0: all                                  */
+};
+
+/* Refuses fewer slots or lanes than ranks: ELBO_USAGE. */
+elbo_status sums_check(const struct sums_options *o, size_t slots, elbo_error *error);
+
+size_t sums_ranks(const struct sums_options *o); /* at least 1 */
+size_t sums_lanes(const struct sums_options *o);
+
+/* The slots of this rank's lanes, into own_first and own_count. */
+void sums_own_slots(const struct sums_options *o, struct slot_options *slots);
+
+struct sums {
+    struct sums_options options;
+    size_t slots;                /* of a batch */
+    struct optimizer *optimizer; /* whose gradients are summed */
+    struct buckets buckets;
+    struct reduction *reduction;
+    struct gathering *gathering; /* null: no rank updates weights for others */
+};
+
+/* The buckets of a recording's gradients and of the figures behind them; nothing else yet. */
+elbo_status sums_plan(struct sums *s, const struct sums_options *o, const struct recording *r,
+                      const struct parameters *p, elbo_error *error);
+/* Elements behind the gradients in their arena: the figures, padded. */
+size_t sums_figures(const struct recording *r);
+/* What the optimizer updates here; `s` must stay where it is. */
+struct optimizer_share sums_share(struct sums *s);
+/* Once the optimizer has its arenas. */
+elbo_status sums_open(struct sums *s, struct optimizer *optimizer, const struct recording *slot, struct model *m,
+                      elbo_error *error);
+void sums_close(struct sums *s);
+
+/* Runs this rank's slots, lane by lane: `slot` launches the one of that number, with what is called on its way (null:
+ * nothing). `summed` false: for the slots' own sake, and nothing travels. */
+typedef elbo_status (*sums_slot)(void *context, size_t number, bool first_of_lane, execute_progress progress,
+                                 void *progress_context, elbo_error *error);
+elbo_status sums_run(struct sums *s, size_t slots, bool summed, sums_slot slot, void *context, elbo_error *error);
+
+#endif

@@ -1,0 +1,108 @@
+#include "train/saving.h"
+#include "base/clock.h"
+#include "train/resume.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+const char *trainer_best_figure(const struct elbo_config *config)
+{
+    static const char *const names[] = {"none", "neg_elbo", "reconstruction", "own_z_gain", "active_units"};
+    return names[config->checkpoint.best];
+}
+
+/* ---- saving ---- */
+
+/* Rank 0's: the state, the configuration and the tokenizer as a checkpoint. */
+static elbo_status write_state(struct trainer *t, elbo_error *error)
+{
+    char path[FILES_PATH], *tokenizer = NULL, *yaml = options_yaml(t->options, COMMAND_TRAIN);
+    size_t size = 0;
+    elbo_status status = yaml ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
+    if (!status) status = file_join(path, elbo_corpus_folder(t->train), "tokenizer.json", error);
+    if (!status) status = file_read(&tokenizer, &size, path, (size_t)1 << 30, error);
+    if (status)
+        elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->state.counters.draws);
+    t->state.counters.updates = t->step.optimizer.updates;
+    const struct training_files files = {yaml, tokenizer, size};
+    if (!status) status = training_state_save(&t->state, t->config->run_dir, &files, t->config->checkpoint.keep, error);
+    free(tokenizer);
+    free(yaml);
+    return status;
+}
+
+elbo_status save(struct trainer *t, elbo_error *error)
+{
+    double before = clock_seconds();
+    struct moments *moments = &t->state.moments;
+    elbo_error lost;
+    elbo_status status = ELBO_OK, told = step_whole(&t->step, &lost);
+    if (!told && !t->team.rank) {
+        elbo_error unsynced; /* rows may be lost: no reason to lose weights too */
+        if (metrics_sync(t->metrics, &unsynced)) console_warning(&t->report, unsynced.message);
+        status = write_state(t, error);
+        if (!status) t->saved_step = t->state.counters.draws;
+    }
+    if (!told) told = t->team.rank ? moments_serve(moments, &lost) : moments_done(moments, &lost);
+    if (!status && told) {
+        *error = lost;
+        status = elbo_fail_in(
+            error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->state.counters.draws);
+    }
+    t->clock.step_began += clock_seconds() - before;
+    return status;
+}
+
+bool save_on_the_way(struct trainer *t)
+{
+    elbo_error error = {0};
+    if (!save(t, &error)) return true;
+    console_warning(&t->report, error.message);
+    return false;
+}
+
+/* ---- loading ---- */
+
+/* Refuses another model than the checkpoint's, and says what else is not as it was. */
+static elbo_status compare_options(struct trainer *t, const struct checkpoint *c, elbo_error *error)
+{
+    const void *yaml;
+    size_t size;
+    char name[FILES_PATH], *changed;
+    ELBO_TRY(file_join(name, checkpoint_path(c), "config.yaml", error));
+    ELBO_TRY(checkpoint_bytes(&yaml, &size, c, "config.yaml", error));
+    ELBO_TRY(resume_compare(&changed, t->options, t->config, yaml, size, name, error));
+    if (changed) console_line(&t->report, "changed since the checkpoint: %s", changed);
+    free(changed);
+    return ELBO_OK;
+}
+
+static elbo_status load(struct trainer *t, const struct checkpoint *c, elbo_error *error)
+{
+    struct training_changes changes;
+    ELBO_TRY(compare_options(t, c, error));
+    ELBO_TRY(training_state_load(&t->state, &changes, c, error));
+    ELBO_TRY(model_refresh(&t->step.model, error));
+    t->step.optimizer.updates = t->state.counters.updates;
+    if (changes.instructions)
+        console_warning(
+            &t->report,
+            "the checkpoint was computed by other instructions, another GPU or another cuBLAS: the run goes "
+            "on, but not with the bits that it would have had there");
+    if (changes.corpus)
+        console_warning(
+            &t->report,
+            "data.train is not the corpus that this run began with: the run goes on, but not with the same bits");
+    return ELBO_OK;
+}
+
+elbo_status resume_from(struct trainer *t, char path[FILES_PATH], elbo_error *error)
+{
+    struct checkpoint *c;
+    ELBO_TRY(checkpoint_open(&c, path, console_warning, &t->report, error));
+    elbo_status status = load(t, c, error);
+    if (!status) console_line(&t->report, "resuming from %s", checkpoint_path(c));
+    snprintf(path, FILES_PATH, "%s", checkpoint_path(c));
+    checkpoint_close(c);
+    return status;
+}

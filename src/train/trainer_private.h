@@ -1,0 +1,84 @@
+/* What a run is made of. Private to the trainer. */
+#ifndef TRAIN_TRAINER_PRIVATE_H
+#define TRAIN_TRAINER_PRIVATE_H
+
+#include "checkpoint/training_state.h"
+#include "elbo/corpus.h"
+#include "step/step.h"
+#include "text/slots.h"
+#include "train/metrics.h"
+#include "train/run_lock.h"
+#include "train/signals.h"
+#include "train/team.h"
+#include "train/trainer.h"
+
+/* A step that was launched and whose figures are on their way. */
+struct launched {
+    uint64_t step; /* from 1                        */
+    size_t tokens, words, shortened;
+    struct step_schedule schedule;
+    struct team_news news;
+    double seconds; /* of this rank's own work       */
+    float *read;    /* (step_read_floats) in host memory that copies reach later */
+};
+
+enum { MOST_AHEAD = 2 };
+
+/* Steps that are done, and the last one's figures. */
+struct done {
+    uint64_t step; /* whose figures are known; the state's draws: launched */
+    bool applied;  /* its update                                           */
+    struct step_figures figures;
+    size_t tokens, words;
+    struct team_news news;
+    double exposed,
+        exposed_sum; /* seconds that the sum over ranks held up a step, behind its backward pass; NaN: not known */
+    uint64_t exposed_steps;
+};
+
+struct clock {
+    double begun, step_began;
+    uint64_t first_draw, tokens_since; /* of this process; since the last line */
+};
+
+/* The evaluation on data.valid that was last. */
+struct last_validation {
+    uint64_t step; /* 0: none yet */
+    double neg_elbo, reconstruction, kl, own_z_gain;
+    size_t active_units;
+    bool bettered; /* it is the best by checkpoint.best */
+};
+
+struct trainer {
+    const struct elbo_config *config;
+    const struct options *options;
+    struct train_report report;
+    struct run_lock lock;
+    bool locked, signals_blocked;
+    sigset_t old_signals;
+    struct elbo_corpus *train, *valid;
+    struct backend *backend;
+    struct team team;
+    struct model_config model; /* the configuration's, with the corpus's vocabulary */
+    struct step step;
+    struct slot_loader *loader;
+    struct metrics *metrics;
+    bool row_lost; /* its last row could not be written */
+
+    struct training_state state; /* what a checkpoint holds */
+    double *variance; /* (Z + 1) running mean of mu's variance over a step's sentences, and its weight: active units */
+    struct safetensors_tensor statistics[1];
+    uint64_t saved_step; /* of the last checkpoint that this process wrote; 0: none */
+
+    struct launched launched[MOST_AHEAD];
+    struct done done;
+    struct clock clock;
+    struct last_validation validation;
+    int signal;        /* after which the run stops                   */
+    elbo_status ended; /* how; ELBO_OK as well where every rank knows */
+};
+
+/* The state's file names, in the order of enum best_kind. */
+const char *trainer_best_figure(const struct elbo_config *config);
+
+#endif

@@ -1,0 +1,365 @@
+"""tests/model/frozen-names.txt holds: models of every kind have its tensors and scopes, and no others; and noise is
+addressed by its purposes, which is recomputed here from the names alone.
+
+The program runs with a learning rate of 0, so that checkpoints hold the initial weights. Every tensor is drawn again
+from its name. The loss of a training step is computed in PyTorch (reference.py) with the noise of the names: another
+purpose of a dropout, of the latent or of the words gives another loss."""
+import json
+import math
+import pathlib
+import re
+import sys
+
+import numpy
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(SOURCE / "tests" / "train"))
+import reference
+from reference import Model, TOLERANCE, noise_key, normals, order, purpose, read_safetensors, torch, words
+from runs import Scratch, checkpoints, elbo, grammar, options, rows
+
+TABLE = SOURCE / "tests" / "model" / "frozen-names.txt"
+STACKS = ("encoder", "decoder")
+SEED, STEPS, UNKNOWN = 5, 3, 2
+BASE = {
+    "encoder.width": 8, "decoder.width": 8, "encoder.heads": 4, "decoder.heads": 4, "encoder.layers": 2,
+    "decoder.layers": 2, "encoder.ff_width": 12, "decoder.ff_width": 20, "latent.width": 5, "latent.memory": 3,
+    "data.max_length": 30, "train.slots": 1, "train.slot_sentences": 1, "train.slot_tokens": 40, "train.steps": STEPS,
+    "optimizer.learning_rate": 0, "optimizer.warmup_steps": 0, "log.every": 1, "threads": 1, "seed": SEED,
+    "encoder.dropout": 0.2, "decoder.dropout": 0.3, "objective.word_dropout": 0.5, "device": "cpu",
+}
+MODELS = {
+    "everything": {"encoder.share_embedding": "false", "decoder.tie_output": "false", "encoder.pooling": "attention"},
+    "llama": {**{f"{stack}.{key}": value for stack in STACKS for key, value in
+                 {"norm": "rmsnorm", "positions": "rotary", "activation": "swiglu", "kv_heads": 2}.items()},
+              "latent.injection": "memory"},
+    "post": {"encoder.norm_position": "post", "decoder.norm_position": "post", "encoder.pooling": "last",
+             "latent.injection": "embedding", "optimizer.kind": "sgd", "train.recompute": "block"},
+    "mixed": {"encoder.norm": "rmsnorm", "decoder.activation": "swiglu", "encoder.width": 12,
+              "encoder.norm_position": "post", "encoder.share_embedding": "false", "encoder.pooling": "first",
+              "decoder.positions": "rotary"},
+    "none": {"latent.kind": "none", "latent.width": 32},
+}
+KINDS = { # option -> reference.py's numbers
+    "kind": reference.STACK_KINDS,
+    "norm": {"layernorm": reference.LAYERNORM, "rmsnorm": reference.RMSNORM},
+    "norm_position": {"pre": reference.PRE, "post": reference.POST},
+    "positions": {"learned": reference.LEARNED, "rotary": reference.ROTARY},
+    "activation": {"gelu": reference.GELU, "swiglu": reference.SWIGLU},
+    "pooling": {"mean": reference.MEAN, "first": reference.FIRST, "last": reference.LAST,
+                "attention": reference.ATTENTION},
+}
+INJECTION = {"both": reference.BOTH, "memory": reference.MEMORY, "embedding": reference.EMBEDDING}
+
+
+def table():
+    """section -> its rows, each a list of columns."""
+    found, section = {}, None
+    for line in TABLE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            section = found.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("#"):
+            section.append([column.strip() for column in line.split("|")])
+    return found
+
+
+FROZEN = table()
+MODELS.update({name: dict(option.split("=") for option in given.split()) for name, given in FROZEN["models"]})
+
+
+class Kind:
+    """One of MODELS: its options, and the names and shapes that the table gives it."""
+
+    def __init__(self, name, vocabulary):
+        self.given = {**BASE, **MODELS[name]}
+        self.latent = self.given.get("latent.kind") != "none"
+        if not self.latent:
+            self.given.pop("latent.memory")
+        if self.given.get("latent.injection") == "embedding":
+            self.given.pop("latent.memory")
+        self.vocabulary = vocabulary
+
+    def get(self, key, default):
+        return self.given.get(key, default)
+
+    def sizes(self, stack):
+        width, heads = self.given[f"{stack}.width"], self.given[f"{stack}.heads"]
+        return {"V": self.vocabulary, "P": self.given["data.max_length"] + 2, "D": width,
+                "F": self.given[f"{stack}.ff_width"], "H": heads, "K": self.get(f"{stack}.kv_heads", heads),
+                "W": width // heads, "L": self.given[f"{stack}.layers"], "E": self.given["encoder.width"],
+                "Z": self.given["latent.width"], "M": self.get("latent.memory", 1),
+                "G": 2 if self.get(f"{stack}.activation", "gelu") == "swiglu" else 1}
+
+    def holds(self, when, stack):
+        injection = self.get("latent.injection", "both")
+        facts = {
+            "encoder": self.latent, "unshared": self.get("encoder.share_embedding", "true") == "false",
+            "learned": self.get(f"{stack}.positions", "learned") == "learned",
+            "layernorm": self.get(f"{stack}.norm", "layernorm") == "layernorm",
+            "pre": self.get(f"{stack}.norm_position", "pre") == "pre",
+            "memory": self.latent and injection != "embedding", "embedding": self.latent and injection != "memory",
+            "attention": self.get("encoder.pooling", "mean") == "attention",
+            "untied": self.get("decoder.tie_output", "true") == "false",
+            "adamw": self.get("optimizer.kind", "adamw") == "adamw",
+        }
+        for fact in when.split(","):
+            if fact.strip().endswith("-kind"):
+                facts[fact.strip()] = self.get(f"{stack}.kind", "transformer") == fact.strip().removesuffix("-kind")
+        return all(facts[fact.strip()] for fact in when.split(",") if fact.strip())
+
+    def expanded(self, section, when):
+        """(name, stack, row) of each of a section's names that this model has; `when`: the column that says so."""
+        for row in FROZEN[section]:
+            stacks = [s for s in STACKS if s in row[0].split(".")[:1]] or (STACKS if "<s>" in row[0] else ["decoder"])
+            for stack in stacks:
+                if stack == "encoder" and not self.latent or not self.holds(row[when], stack):
+                    continue
+                for layer in range(self.given[f"{stack}.layers"] if "<l>" in row[0] else 1):
+                    yield row[0].replace("<s>", stack).replace("<l>", str(layer)), stack, row
+
+    def tensors(self):
+        """name -> shape."""
+        return {name: [eval(size, {}, self.sizes(stack)) for size in row[1].split()] # pylint: disable=eval-used
+                for name, stack, row in self.expanded("tensors", 3)}
+
+    def state(self):
+        found, tensors = {}, self.tensors()
+        for name, stack, row in self.expanded("state", 2):
+            if "<tensor>" in name:
+                found.update({name.replace("<tensor>", tensor): shape for tensor, shape in tensors.items()})
+            else:
+                found[name] = [eval(row[1], {}, self.sizes(stack))] # pylint: disable=eval-used
+        return found
+
+    def initial(self, name, stack, row, shape):
+        """A tensor's first values, drawn by its name."""
+        sizes, count = self.sizes(stack), int(numpy.prod(shape))
+        kind, *parameters = row[2].split()
+        values = [eval(p, {}, sizes) for p in parameters] # pylint: disable=eval-used
+        scale = numpy.repeat(values, count // len(values))
+        if kind == "constant":
+            return scale.reshape(shape)
+        assert kind == "normal", row
+        drawn = normals(noise_key(SEED, purpose(name) ^ purpose(noise("initialize")), 0), 0, 0, count)
+        return (scale * drawn).reshape(shape)
+
+    def model(self, weights, dropouts=None):
+        config = {f"{stack}.{key}": self.get(f"{stack}.{key}", 0) for stack in STACKS
+                  for key in ("width", "layers", "heads", "kv_heads", "ff_width")}
+        config.update({f"{stack}.{key}": numbers[self.get(f"{stack}.{key}", next(iter(numbers)))]
+                       for stack in STACKS for key, numbers in KINDS.items()})
+        config.update({"latent.width": self.given["latent.width"], "latent.memory": self.get("latent.memory", 1),
+                       "latent.injection": INJECTION[self.get("latent.injection", "both")],
+                       "share_embedding": self.get("encoder.share_embedding", "true") == "true",
+                       "tie_output": self.get("decoder.tie_output", "true") == "true"})
+        return Dropping(config, weights, self, dropouts)
+
+
+class Dropping(Model):
+    """The reference with dropout: for the training step `step`, of the sentence with the number `sample`."""
+
+    def __init__(self, config, weights, kind, at):
+        super().__init__(config, weights)
+        self.kind, self.at = kind, at
+
+    def drop(self, stack, where, x):
+        if self.at is None:
+            return x
+        step, sample = self.at
+        p, count = self.kind.given[f"{stack}.dropout"], x.numel()
+        bits = numpy.array(words(noise_key(SEED, purpose(noise(f"{where}.dropout")), step), sample, 0, count))
+        return x * torch.tensor((bits >= int(p * 2 ** 32)) / (1 - p)).reshape(x.shape)
+
+
+def noise(name):
+    """The name, if the table has it: nothing here is drawn by another."""
+    pattern = re.sub(r"\.\d+\.", ".<l>.", re.sub("^(encoder|decoder)", "<s>", name))
+    assert any(pattern in (row[0], re.sub("^(encoder|decoder)", "<s>", row[0])) for row in FROZEN["noise"]), \
+        f"{name} is not among the purposes of noise in {TABLE}"
+    return name
+
+
+def demand(found, frozen, what):
+    """Both sets of names are equal, or words on what to do."""
+    lost, new = sorted(set(frozen) - set(found)), sorted(set(found) - set(frozen))
+    if lost:
+        sys.exit(f"{what}: {', '.join(lost)} in {TABLE.name}, but the program has no such name. A name may not change "
+                 "or go: older checkpoints and runs are found by it. Give it back; the table stays.")
+    if new:
+        sys.exit(f"{what}: the program has {', '.join(new)}, which {TABLE.name} lacks. If the name is new and not "
+                 f"another name for an old thing, add it to {TABLE.relative_to(SOURCE)}; from then on it may not "
+                 "change.")
+
+
+def near(found, wanted, what):
+    if not abs(found - wanted) <= TOLERANCE["MODEL"] * max(abs(wanted), 1):
+        sys.exit(f"{what}: {found} was computed, and {wanted} from the names. The noise is addressed by another name, "
+                 "or by another step, sample or coordinate than docs/model.md says.")
+
+
+def check_names(name, kind, run):
+    last = checkpoints(run)[-1]
+    weights = read_safetensors(last / "model.safetensors")
+    state = read_safetensors(last / "state" / "optimizer.safetensors")
+    for found, frozen, what in ((weights, kind.tensors(), "tensors"), (state, kind.state(), "optimizer's state")):
+        demand(found, frozen, f"{name}, {what}")
+        for tensor, shape in frozen.items():
+            assert list(found[tensor].shape) == shape, f"{name}: {tensor} has shape {found[tensor].shape}, not {shape}"
+    lines = elbo("info", run, "--graph").stdout.splitlines()
+    scopes = {line.split()[0] for line in lines if re.match(r"\S+ .*MFLOP", line)}
+    demand(scopes, [scope for scope, _, _ in kind.expanded("scopes", 1)], f"{name}, scopes of the training graph")
+    for tensor, stack, row in kind.expanded("tensors", 3):
+        wanted = kind.initial(tensor, stack, row, weights[tensor].shape)
+        worst = numpy.abs(weights[tensor] - wanted).max()
+        assert worst <= 1e-6, f"{name}: the initial {tensor} is off by {worst}: its noise is not addressed by its name"
+    return weights
+
+
+def check_steps(name, kind, run, weights, ids):
+    """Three training steps of a sentence each: the data order, word dropout, latent noise and every dropout."""
+    place = order(SEED, purpose(noise("data.shuffle")), 0, len(ids))
+    for step, row in enumerate(rows(run)[:STEPS]):
+        sentence = ids[place[step]]
+        assert row["tokens"] == len(sentence) + 1, \
+            f"{name}: step {row['step']} is of another sentence than data.shuffle gives"
+        bits = words(noise_key(SEED, purpose(noise("data.word_dropout")), step), step, 0, len(sentence) + 1)
+        limit = int(kind.given["objective.word_dropout"] * 2 ** 32)
+        read = [0] + [UNKNOWN if bits[t] < limit else word for t, word in enumerate(sentence, 1)]
+        model, z = kind.model(weights, (step, step)), None
+        with torch.no_grad():
+            if kind.latent:
+                width = kind.given["latent.width"]
+                stats = model.posterior(torch.tensor([0, *sentence, 1]))
+                eps = normals(noise_key(SEED, purpose(noise("latent.noise")), step), step, 0, width)
+                z = stats[:width] + torch.exp(stats[width:] / 2) * torch.tensor(eps)
+            near(row["reconstruction"], nll(model, read, sentence, z), f"{name}: the loss of step {row['step']}")
+
+
+def nll(model, read, sentence, z):
+    with torch.no_grad():
+        logits = model.logits(torch.tensor(read), z)
+        return (torch.logsumexp(logits, -1) - logits[range(len(read)), [*sentence, 1]]).sum().item()
+
+
+def check_evaluation(name, kind, run, weights, data, ids):
+    said = elbo("eval", run, f"--data.test={data}", "--eval.iwae_samples=0", "--json", f"--seed={SEED}",
+                "--threads=1").stdout
+    each = elbo("eval", run, f"--data.test={data}", "--eval.iwae_samples=0", "--per-sentence", f"--seed={SEED}").stdout
+    width, model, n, z = kind.given["latent.width"], kind.model(weights), len(ids), []
+    for number, sentence in enumerate(ids):
+        stats = model.posterior(torch.tensor([0, *sentence, 1])).detach()
+        eps = normals(noise_key(SEED, purpose(noise("evaluate.posterior")), 0), number, 0, width)
+        z.append(stats[:width] + torch.exp(stats[width:] / 2) * torch.tensor(eps))
+    own = [nll(model, [0, *sentence], sentence, z[i]) for i, sentence in enumerate(ids)]
+    for line, wanted in zip(each.splitlines(), own, strict=True):
+        near(json.loads(line)["reconstruction"], wanted, f"{name}: evaluate.posterior")
+    place = order(SEED ^ purpose(noise("evaluate.own_z")), purpose("data.shuffle"), 0, n)
+    other = {place[k]: place[(k + 1) % n] for k in range(n)}
+    gain = numpy.mean([nll(model, [0, *sentence], sentence, z[other[i]]) - own[i] for i, sentence in enumerate(ids)])
+    near(json.loads(said)["own_z_gain"], gain, f"{name}: evaluate.own_z")
+
+
+def check_encoding(name, kind, run, texts):
+    said = elbo("encode", run, "--format=jsonl", "--posterior_mean=false", f"--seed={SEED}",
+                stdin="\n".join(texts) + "\n").stdout
+    for number, line in enumerate(map(json.loads, said.splitlines())):
+        eps = normals(noise_key(SEED, purpose(noise("encode.posterior")), 0), number, 0, kind.given["latent.width"])
+        wanted = numpy.array(line["mu"]) + numpy.exp(numpy.array(line["logvar"]) / 2) * eps
+        for found, want in zip(line["z"], wanted, strict=True):
+            near(found, want, f"{name}: encode.posterior")
+
+
+def check_drawing(name, kind, run, weights, count=4, longest=8):
+    """Sentences drawn at temperature 1 from all tokens: z by sample.prior, tokens by generate.token."""
+    said = elbo("sample", run, f"--count={count}", f"--max_length={longest}", "--temperature=1", "--top_p=1",
+                f"--seed={SEED}").stdout
+    width, model, lines = kind.given["latent.width"], kind.model(weights), []
+    for number in range(count):
+        z = normals(noise_key(SEED, purpose(noise("sample.prior")), 0), number, 0, width)
+        ids, key = [0], noise_key(SEED, purpose(noise("generate.token")), 0)
+        while len(ids) <= longest:
+            with torch.no_grad():
+                logits = model.logits(torch.tensor(ids), torch.tensor(z))[-1].numpy()
+            logits[[0, UNKNOWN]] = -math.inf
+            p = numpy.exp(logits - logits.max()).cumsum()
+            u = (words(key, number, 0, len(ids))[len(ids) - 1] + 0.5) / 2 ** 32
+            token = int(numpy.searchsorted(p, p[-1] * u, side="right"))
+            if token == 1:
+                break
+            ids.append(token)
+        lines.append(" ".join(map(str, ids[1:])))
+    wanted = elbo("tokenize", run, "--decode", stdin="\n".join(lines) + "\n").stdout
+    assert said == wanted, f"{name}: sample wrote\n{said}and by sample.prior and generate.token it is\n{wanted}"
+
+
+def check_moments(scratch, data):
+    """Moments of a first step in bf16 are those in f32, rounded by words at consecutive elements of the arena."""
+    state = {}
+    for moments in ("f32", "bf16"):
+        run = scratch / f"moments-{moments}"
+        given = {**BASE, "train.steps": 1, "optimizer.kind": "sgd", "optimizer.moments": moments, "data.train": data,
+                 "run.dir": run}
+        elbo("train", *options(given))
+        state[moments] = read_safetensors(checkpoints(run)[-1] / "state" / "optimizer.safetensors")
+    alignment, names = 1024, [name for name in state["f32"] if name.startswith("moment1.")]
+    noisy = numpy.array(words(noise_key(SEED, purpose(noise("optimizer.moments")), 1), 0, 0,
+                              (len(names) + 8) * alignment), numpy.uint32)
+    taken = {}
+    for name in names:
+        exact, rounded = (state[kind][name].ravel() for kind in ("f32", "bf16"))
+        bits = exact.astype(numpy.float32).view(numpy.uint32)
+        if (bits & 0xffff != 0).sum() < 64: # by chance a few agree anywhere
+            continue
+        offsets = [at for at in range(0, len(noisy) - len(bits) + 1, alignment)
+                   if numpy.array_equal((bits + (noisy[at:at + len(bits)] & 0xffff)) & 0xffff0000,
+                                        rounded.view(numpy.uint32))]
+        assert len(offsets) == 1, \
+            f"{name} in bf16 is not the f32 one rounded by optimizer.moments at one place: {offsets}"
+        taken[offsets[0]] = name
+    assert len(taken) > 10, taken
+
+
+def check_source():
+    """Every literal that names noise in src/ is a purpose of the table, or the end of one."""
+    literals, purposes = {}, {row[0] for row in FROZEN["noise"]}
+    for path in sorted((SOURCE / "src").rglob("*.[ch]")):
+        text = path.read_text(encoding="utf-8")
+        for call, literal in re.findall(r'\b(noise_purpose|graph_purpose|op_dropping)\([^;]*?"([^"]+)"', text):
+            literals.setdefault((call, literal), path.relative_to(SOURCE))
+    whole = {literal for call, literal in literals if call == "noise_purpose"}
+    ends = {literal for call, literal in literals if call != "noise_purpose"}
+    if not whole or not ends:
+        sys.exit("no literal of noise_purpose, or of graph_purpose and op_dropping, was found in src/: if these "
+                 "functions have other names now, change the pattern in check_source")
+    scoped = {name for name in purposes if name.rsplit(".", 1)[-1] in ends and name not in whole}
+    demand(whole | scoped, purposes, "purposes of noise in src/")
+    for end in ends:
+        assert any(name.endswith(f".{end}") for name in scoped), f'"{end}" ends no purpose in {TABLE.name}'
+
+
+def main():
+    check_source()
+    with Scratch() as scratch:
+        grammar(scratch / "text", 12, 1)
+        data = scratch / "corpus"
+        elbo("prepare", scratch / "text", f"--out={data}")
+        texts = (scratch / "text").read_text(encoding="utf-8").splitlines()
+        ids = [[int(word) for word in line.split()]
+               for line in elbo("tokenize", data, stdin="\n".join(texts) + "\n").stdout.splitlines()]
+        vocabulary = json.loads(elbo("info", data, "--json").stdout)["vocabulary"]
+        for name in MODELS:
+            run, kind = scratch / name, Kind(name, vocabulary)
+            elbo("train", *options({**kind.given, "data.train": data, "run.dir": run}))
+            weights = check_names(name, kind, run)
+            check_steps(name, kind, run, weights, ids)
+            if kind.latent:
+                check_evaluation(name, kind, run, weights, data, ids)
+                check_encoding(name, kind, run, texts)
+                check_drawing(name, kind, run, weights)
+        check_moments(scratch, data)
+    rows = sum(len(rows) for section, rows in FROZEN.items() if section != "models")
+    print(f"{rows} rows of frozen names hold in {len(MODELS)} kinds of models")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+/* The seam of stacks: an encoder that reads vectors in place of ids, and options that a kind does not read. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "device/backends.h"
+#include "elbo/tokenizer.h"
+#include "model/model.h"
+#include "model/stack.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { TOKENS = 40, SENTENCES = 4, V = 30, D = 16, Z = 3 };
+
+static elbo_error error;
+
+static void must(elbo_status status)
+{
+    if (status) fail_msg("%s", error.message);
+}
+
+/* Posteriors of a slot by its ids, and by vectors that are the token table's rows. */
+static void encode(struct model *m, const struct slot *slot, const float *vectors, float *stats)
+{
+    struct graph_capacities capacities = {
+        {[DIM_ENC_TOKENS] = TOKENS, [DIM_SENTENCES] = SENTENCES, [DIM_DRAWS] = SENTENCES}};
+    struct recording r = {0}, *list[] = {&r};
+    struct recorder to;
+    must(recorder_begin(&to, &r.g, "encode", &m->config, m->parameters, &capacities, &error));
+    struct sequence source = sequence_packed(&to, "encoder", DIM_ENC_TOKENS, NO_VALUE);
+    if (vectors) {
+        source.vectors = graph_input(r.g, "vectors", DTYPE_F32, 2, (struct dim[]){{DIM_ENC_TOKENS, 0}, {DIM_FIXED, D}});
+        source.ids = source.id_order = NO_VALUE;
+    }
+    r.stats = latent_head_record(&to, encoder_record(&to, &source));
+    graph_keep(r.g, r.stats);
+    must(graph_check(r.g, &error));
+    must(model_bind(m, list, 1, NULL, &error));
+    struct execution run = {.seed = 1};
+    recording_bind_slot(&r, slot, &run);
+    if (vectors) assert_true(recording_bind_input(&r, "vectors", vectors));
+    must(executor_run(&r.executor, &run, &error));
+    recording_read(&r, r.stats, stats, run.count);
+    recording_free(&r, m->backend);
+}
+
+static void vectors_stand_for_ids(void **state)
+{
+    (void)state;
+    struct backend *backend;
+    struct model m;
+    struct slot slot;
+    const struct stack_config stack = {.width = D, .layers = 2, .heads = 2};
+    struct model_config config = {.encoder = stack,
+                                  .decoder = stack,
+                                  .vocabulary = V,
+                                  .positions = 12,
+                                  .latent = {.width = Z, .memory = 1, .sample = true}};
+    const struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    const uint32_t words[] = {5, 9, 3, 29, 7, 7, 4, 11};
+    const uint32_t *texts[SENTENCES] = {words, words + 2, words + 5, words};
+    const size_t lengths[SENTENCES] = {3, 5, 1, 0};
+    const struct slot_options options = {.encoder_tokens = TOKENS, .decoder_tokens = TOKENS, .sentences = SENTENCES};
+    must(cpu_backend_create(&backend, 1, NULL, &error));
+    must(model_create(&m, &config, backend, &error));
+    must(model_initialize(&m, 3, &error));
+    must(slot_allocate(&slot, &options, &error));
+    must(slot_fill(&slot, &options, &marks, texts, lengths, SENTENCES, 0, &error));
+    size_t table;
+    assert_true(parameters_find(m.parameters, "encoder.embedding.token.weight", &table));
+    const float *rows = m.weights + parameters_get(m.parameters, table)->offset;
+    float vectors[TOKENS * D], by_ids[SENTENCES * 2 * Z], by_vectors[SENTENCES * 2 * Z];
+    for (size_t n = 0; n < slot.encoder.tokens; n++)
+        memcpy(vectors + n * D, rows + (size_t)slot.encoder.ids[n] * D, D * sizeof *vectors);
+    encode(&m, &slot, NULL, by_ids);
+    encode(&m, &slot, vectors, by_vectors);
+    assert_memory_equal(by_ids, by_vectors, sizeof by_ids);
+    vectors[D + 1] += 0.5f; /* of the first sentence's first word */
+    encode(&m, &slot, vectors, by_vectors);
+    assert_memory_not_equal(by_ids, by_vectors, 2 * Z * sizeof *by_ids);
+    assert_memory_equal(by_ids + 2 * Z, by_vectors + 2 * Z, (SENTENCES - 1) * 2 * Z * sizeof *by_ids);
+    slot_free(&slot);
+    model_free(&m);
+    backend->destroy(backend);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(vectors_stand_for_ids)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
