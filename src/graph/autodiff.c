@@ -9,12 +9,15 @@ struct autodiff {
     size_t forward_nodes, forward_values;
     enum recompute_policy policy;
     const struct op_type *add;
-    bool *wanted;    /* (values) some wanted parameter lies below               */
-    value *gradient; /* (values) buffer that holds the gradient so far          */
-    bool *shared;    /* (values) that buffer is also another value's gradient   */
-    bool *dropped;   /* (values) not kept for the backward pass                 */
-    value *again;    /* (values) its recomputed stand-in, this block            */
-    int block;       /* recompute block the walk is in                          */
+    bool *wanted;        /* (values) some wanted parameter lies below               */
+    value *gradient;     /* (values) buffer that holds the gradient so far          */
+    bool *shared;        /* (values) that buffer is also another value's gradient   */
+    bool *dropped;       /* (values) not kept for the backward pass                 */
+    uint32_t *readings;  /* (values) inputs of forward nodes that are this value    */
+    value *again;        /* (values) its recomputed stand-in, this block            */
+    uint32_t *stood_for; /* (stand_ins) the values that have a stand-in             */
+    size_t stand_ins;
+    int block; /* recompute block the walk is in                          */
     const struct node *at;
 };
 
@@ -121,8 +124,7 @@ void autodiff_pass(struct autodiff *ad, value v, value d)
 
 void autodiff_replace(struct autodiff *ad, const struct node *n, struct node *b, unsigned output, unsigned slot)
 {
-    for (size_t i = 0; i < ad->forward_nodes; i++)
-        if (graph_node_at(ad->g, i) == n) graph_node_at(ad->g, i)->replaced = true;
+    graph_node_at(ad->g, n->number)->replaced = true;
     if (b) {
         b->out[slot] = n->out[output];
         b->mode[slot] = WRITE;
@@ -134,20 +136,27 @@ bool autodiff_has(struct autodiff *ad, value v)
     return v.index >= ad->forward_values || !ad->dropped[v.index] || ad->again[v.index].index;
 }
 
+static void stand_in(struct autodiff *ad, value v, value fresh)
+{
+    if (!ad->again[v.index].index) ad->stood_for[ad->stand_ins++] = v.index;
+    ad->again[v.index] = fresh;
+}
+
+static void forget_stand_ins(struct autodiff *ad)
+{
+    while (ad->stand_ins) ad->again[ad->stood_for[--ad->stand_ins]] = NO_VALUE;
+}
+
 void autodiff_again(struct autodiff *ad, value v, value fresh)
 {
-    if (ad->dropped[v.index]) ad->again[v.index] = fresh;
+    if (ad->dropped[v.index] && fresh.index) stand_in(ad, v, fresh);
 }
 
 bool autodiff_sole_reader(struct autodiff *ad, const struct node *n, value v)
 {
-    for (size_t i = 0; i < ad->forward_nodes; i++) {
-        const struct node *each = graph_node_at(ad->g, i);
-        unsigned readings = 0;
-        for (unsigned k = 0; k < MAX_INPUTS; k++) readings += each->in[k].index == v.index;
-        if (readings != (each == n)) return false;
-    }
-    return true;
+    bool reads = false;
+    for (unsigned k = 0; k < MAX_INPUTS; k++) reads = reads || n->in[k].index == v.index;
+    return reads && ad->readings[v.index] == 1;
 }
 
 value autodiff_read(struct autodiff *ad, value v)
@@ -159,7 +168,10 @@ value autodiff_read(struct autodiff *ad, value v)
     while (n->out[k].index != v.index) k++;
     if (n->type->recompute) {
         value r = n->type->recompute(ad, n, k);
-        if (r.index) return ad->again[v.index] = r;
+        if (r.index) {
+            stand_in(ad, v, r);
+            return r;
+        }
     }
     value in[MAX_INPUTS];
     for (unsigned i = 0; i < MAX_INPUTS; i++) in[i] = autodiff_read(ad, n->in[i]);
@@ -170,7 +182,7 @@ value autodiff_read(struct autodiff *ad, value v)
         if (!n->out[o].index) continue;
         const struct value_info info = *graph_value(ad->g, n->out[o]);
         value fresh = node_out(ad->g, clone, o, info.name, info.dtype, info.rank, info.dim);
-        if (ad->dropped[n->out[o].index]) ad->again[n->out[o].index] = fresh;
+        autodiff_again(ad, n->out[o], fresh);
     }
     return ad->again[v.index];
 }
@@ -220,6 +232,12 @@ static void mark_wanted(struct autodiff *ad, unsigned wanted)
     }
 }
 
+static void count_readings(struct autodiff *ad)
+{
+    for (size_t i = 0; i < ad->forward_nodes; i++)
+        for (unsigned k = 0; k < MAX_INPUTS; k++) ad->readings[graph_node_at(ad->g, i)->in[k].index]++;
+}
+
 static bool has_gradient(struct autodiff *ad, const struct node *n)
 {
     for (unsigned k = 0; k < MAX_OUTPUTS; k++)
@@ -239,12 +257,16 @@ elbo_status graph_differentiate(struct graph *g, value loss, const struct autodi
     ad.shared = calloc(values, sizeof *ad.shared);
     ad.dropped = calloc(values, sizeof *ad.dropped);
     ad.again = calloc(values, sizeof *ad.again);
+    ad.stood_for = calloc(values, sizeof *ad.stood_for);
+    ad.readings = calloc(values, sizeof *ad.readings);
     /* sticky, so that a graph without its backward pass is never taken for a whole one */
-    if (!ad.wanted || !ad.gradient || !ad.shared || !ad.dropped || !ad.again) graph_starve(g, "to differentiate it");
+    bool there = ad.wanted && ad.gradient && ad.shared && ad.dropped && ad.again && ad.stood_for && ad.readings;
+    if (!there) graph_starve(g, "to differentiate it");
     elbo_status status = graph_check(g, error);
     if (!status) {
         mark_wanted(&ad, options->wanted);
         choose_dropped(&ad);
+        count_readings(&ad);
         for (size_t i = ad.forward_nodes; i-- > 0;) {
             const struct node *n = graph_node_at(g, i);
             bool is_loss = n->out[0].index == loss.index;
@@ -253,7 +275,7 @@ elbo_status graph_differentiate(struct graph *g, value loss, const struct autodi
             for (unsigned k = 0; k < MAX_INPUTS; k++) any = any || autodiff_wants(&ad, n->in[k]);
             if (!any) continue;
             if (ad.policy == RECOMPUTE_BLOCKS && n->block != ad.block) {
-                memset(ad.again, 0, values * sizeof *ad.again);
+                forget_stand_ins(&ad);
                 ad.block = n->block;
             }
             ad.at = n;
@@ -267,6 +289,8 @@ elbo_status graph_differentiate(struct graph *g, value loss, const struct autodi
     free(ad.shared);
     free(ad.dropped);
     free(ad.again);
+    free(ad.stood_for);
+    free(ad.readings);
     return status;
 }
 

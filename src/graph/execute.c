@@ -114,11 +114,11 @@ static elbo_status stage_inputs(struct executor *e, elbo_error *error)
     size_t bytes = align_up(sizeof(struct call_header), STAGE_ALIGNMENT);
     e->staged_at = malloc((graph_inputs(g) + 1) * sizeof *e->staged_at);
     if (!e->staged_at) return elbo_fail(error, ELBO_MEMORY, "no memory for the inputs of a graph");
-    for (uint32_t v = 1; v < graph_values(g); v++) {
-        const struct value_info *info = graph_value(g, (value){v});
-        if (info->class != VALUE_INPUT || info->resident) continue;
-        e->staged_at[info->binding] = bytes;
-        bytes = align_up(bytes + graph_bytes(g, (value){v}, graph_capacity(g)->count), STAGE_ALIGNMENT);
+    for (size_t i = 0; i < graph_inputs(g); i++) {
+        value v = graph_input_at(g, i);
+        if (graph_value(g, v)->resident) continue;
+        e->staged_at[i] = bytes;
+        bytes = align_up(bytes + graph_bytes(g, v, graph_capacity(g)->count), STAGE_ALIGNMENT);
     }
     e->staged_bytes = bytes;
     return e->backend->memory.allocate(e->backend, (void **)&e->staged, bytes, "the inputs of a step", error);
@@ -149,14 +149,14 @@ static void send_inputs(struct executor *e, const struct execution *run, const s
     struct call_header header = {.seed = run->seed, .step = run->step, .draw = run->draw};
     for (unsigned k = 0; k < DIM_KINDS; k++) header.count[k] = run->count[k];
     memcpy(copy, &header, sizeof header);
-    for (uint32_t v = 1; v < graph_values(g); v++) {
-        const struct value_info *info = graph_value(g, (value){v});
-        const void *from = info->class == VALUE_INPUT && !info->resident ? e->inputs[info->binding] : NULL;
-        if (!from) continue;
-        char *to = copy + e->staged_at[info->binding];
-        size_t n = graph_elements(g, (value){v}, run->count), element = dtype_bytes(info->dtype);
-        memcpy(to, from, n * element);
-        pad(to, info, n, graph_elements(g, (value){v}, padded), element);
+    for (size_t i = 0; i < graph_inputs(g); i++) {
+        value v = graph_input_at(g, i);
+        const struct value_info *info = graph_value(g, v);
+        if (info->resident || !e->inputs[i]) continue;
+        char *to = copy + e->staged_at[i];
+        size_t n = graph_elements(g, v, run->count), element = dtype_bytes(info->dtype);
+        memcpy(to, e->inputs[i], n * element);
+        pad(to, info, n, graph_elements(g, v, padded), element);
     }
     e->backend->stream.send(e->backend, e->staged, e->staged_bytes);
 }

@@ -97,6 +97,7 @@ struct node {
     enum write_mode mode[MAX_OUTPUTS];
     struct attributes attr;
     const char *name; /* stable: decoder.1.attention                       */
+    size_t number;    /* its place in the recording                        */
     int block;        /* recompute block it belongs to; -1: none           */
     bool replaced;    /* computed by a later, fused node                   */
     bool backward;
@@ -168,6 +169,7 @@ const struct value_info *graph_value(const struct graph *g, value v);
 size_t graph_values(const struct graph *g);
 size_t graph_inputs(const struct graph *g);
 size_t graph_states(const struct graph *g);
+value graph_input_at(const struct graph *g, size_t binding);
 value graph_input_named(const struct graph *g, const char *name); /* NO_VALUE when absent */
 struct parameters *graph_parameters(const struct graph *g);
 const struct graph_capacities *graph_capacity(const struct graph *g);

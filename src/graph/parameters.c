@@ -1,6 +1,7 @@
 #include "graph/parameters.h"
 #include "base/checked.h"
 #include "base/philox.h"
+#include "graph/names.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 struct parameters {
     struct parameter *list;
     size_t count, room;
+    struct names names;
     struct parameter_group group[GROUPS];
     size_t arena;
 };
@@ -23,6 +25,7 @@ void parameters_free(struct parameters *p)
     if (!p) return;
     for (size_t i = 0; i < p->count; i++) free((char *)p->list[i].name);
     free(p->list);
+    names_free(&p->names);
     free(p);
 }
 
@@ -47,7 +50,10 @@ elbo_status parameters_declare(struct parameters *p, size_t *index, const struct
         if (!checked_mul(&own->elements, own->elements, d->shape[i]))
             return elbo_fail(error, ELBO_USAGE, "parameter %s is too large to address", d->name);
     own->name = strdup(d->name);
-    if (!own->name) return elbo_fail(error, ELBO_MEMORY, "no memory for the table of parameters");
+    if (!own->name || !names_add(&p->names, own->name, p->count)) {
+        free((char *)own->name);
+        return elbo_fail(error, ELBO_MEMORY, "no memory for the table of parameters");
+    }
     *index = p->count++;
     return ELBO_OK;
 }
@@ -64,12 +70,7 @@ const struct parameter *parameters_get(const struct parameters *p, size_t index)
 
 bool parameters_find(const struct parameters *p, const char *name, size_t *index)
 {
-    for (size_t i = 0; i < p->count; i++)
-        if (!strcmp(p->list[i].name, name)) {
-            *index = i;
-            return true;
-        }
-    return false;
+    return names_find(&p->names, name, index);
 }
 
 struct place {

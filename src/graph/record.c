@@ -1,5 +1,6 @@
 /* Recording: values and nodes are kept in growing arrays of a graph that is built once and then only read. */
 #include "graph/graph.h"
+#include "graph/names.h"
 #include "graph/parameters.h"
 #include "base/philox.h"
 
@@ -22,7 +23,9 @@ struct graph {
     size_t string_count, string_room;
     uint32_t *parameter_value, *gradient_value; /* parameter -> value, 0: none yet */
     size_t parameter_room;
-    size_t inputs, states;
+    uint32_t *input_value; /* (inputs) input -> value */
+    size_t inputs, input_room, states;
+    struct names input_names;
     const char *scope;
     int block;
     enum dtype precision;
@@ -83,6 +86,8 @@ void graph_free(struct graph *g)
     free(g->schedule);
     free(g->parameter_value);
     free(g->gradient_value);
+    free(g->input_value);
+    names_free(&g->input_names);
     free(g->name);
     free(g);
 }
@@ -147,7 +152,11 @@ value graph_activation(struct graph *g, const char *name, enum dtype dtype, size
 value graph_input(struct graph *g, const char *name, enum dtype dtype, size_t rank, const struct dim *dim)
 {
     value v = add_value(g, VALUE_INPUT, name, dtype, rank, dim);
-    if (v.index) g->values[v.index].binding = (uint32_t)g->inputs++;
+    if (!v.index || !grow(g, &g->input_value, &g->input_room, g->inputs, sizeof *g->input_value)) return NO_VALUE;
+    if (!graph_input_named(g, name).index && !names_add(&g->input_names, g->values[v.index].name, v.index))
+        return graph_starve(g, "to record an input");
+    g->values[v.index].binding = (uint32_t)g->inputs;
+    g->input_value[g->inputs++] = v.index;
     return v;
 }
 
@@ -161,7 +170,7 @@ value graph_state(struct graph *g, const char *name, enum dtype dtype, size_t ra
 static value parameter_slot(struct graph *g, size_t p, bool gradient)
 {
     if (p >= g->parameter_room) {
-        size_t room = parameters_count(g->parameters) + 64;
+        size_t room = 2 * parameters_count(g->parameters) + 64;
         uint32_t *values = realloc(g->parameter_value, room * sizeof *values);
         if (values) g->parameter_value = values;
         uint32_t *gradients = realloc(g->gradient_value, room * sizeof *gradients);
@@ -235,11 +244,15 @@ size_t graph_states(const struct graph *g)
     return g->states;
 }
 
+value graph_input_at(const struct graph *g, size_t binding)
+{
+    return (value){g->input_value[binding]};
+}
+
 value graph_input_named(const struct graph *g, const char *name)
 {
-    for (uint32_t i = 1; i < g->value_count; i++)
-        if (g->values[i].class == VALUE_INPUT && !strcmp(g->values[i].name, name)) return (value){i};
-    return NO_VALUE;
+    size_t v;
+    return names_find(&g->input_names, name, &v) ? (value){(uint32_t)v} : NO_VALUE;
 }
 
 struct parameters *graph_parameters(const struct graph *g)
@@ -315,7 +328,7 @@ struct node *graph_node(struct graph *g, const struct op_type *type)
         free(n);
         return NULL;
     }
-    *n = (struct node){.type = type, .name = g->scope, .block = g->block};
+    *n = (struct node){.type = type, .name = g->scope, .number = g->node_count, .block = g->block};
     g->schedule[g->schedule_count++] = (uint32_t)g->node_count;
     g->nodes[g->node_count++] = n;
     return n;

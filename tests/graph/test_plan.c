@@ -1,6 +1,8 @@
 /* The memory plan of whole models, by an independent pass over the schedule: everything is written before it is read,
- * no two values that live at the same time share a byte, nothing is larger than it must be. Execution refuses what it
- * cannot run. */
+ * no two values that live at the same time share a byte, nothing is larger than it must be, and every offset is the one
+ * that the planner's rule gives pair by pair. Execution refuses what it cannot run. */
+#include "base/checked.h"
+#include "base/redzone.h"
 #include "graph/account.h"
 #include "device/backends.h"
 #include "graph/execute.h"
@@ -153,6 +155,92 @@ static void no_two_living_values_overlap(void **state)
     assert_true(worst < 1.25);
 }
 
+/* ---- the rule itself, pair by pair: the largest first, each at the lowest offset that is free while it lives ---- */
+
+struct placed {
+    size_t number, bytes, first, last, offset; /* number: of a value, or behind them of a step's scratch */
+};
+
+static int larger_first(const void *a, const void *b)
+{
+    const struct placed *x = a, *y = b;
+    if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
+    return x->number < y->number ? -1 : 1;
+}
+
+static size_t room_for(size_t bytes)
+{
+    return align_up(bytes, PLAN_ALIGNMENT) + align_up(REDZONE_BYTES, PLAN_ALIGNMENT);
+}
+
+static size_t list_placed(struct placed *list, const struct graph *g, const struct plan *plan, const size_t *scratch)
+{
+    const uint32_t *order;
+    size_t steps = graph_schedule(g, &order), values = graph_values(g), n = 0;
+    struct life *lives = calloc(values, sizeof *lives);
+    lives_of(lives, g, plan, scratch);
+    for (size_t v = 1; v < values; v++)
+        if (lives[v].planned)
+            list[n++] =
+                (struct placed){v, room_for(lives[v].to - lives[v].from), lives[v].first_write, lives[v].last_use, 0};
+    for (size_t s = 0; s < steps; s++)
+        if (scratch[s]) list[n++] = (struct placed){values + s, room_for(scratch[s]), s, s, 0};
+    free(lives);
+    qsort(list, n, sizeof *list, larger_first);
+    return n;
+}
+
+/* Moves up until nothing placed before lies in the way. */
+static void place_by_pairs(struct placed *list, size_t i)
+{
+    struct placed *own = &list[i];
+    for (size_t j = 0; j < i; j++) {
+        const struct placed *o = &list[j];
+        bool together = o->first <= own->last && own->first <= o->last;
+        if (!together || o->offset >= own->offset + own->bytes || own->offset >= o->offset + o->bytes) continue;
+        own->offset = o->offset + o->bytes;
+        j = (size_t)-1; /* all of them again */
+    }
+}
+
+static void plans_are_those_of_the_rule(void **state)
+{
+    (void)state;
+    for (unsigned variant = 0; variant < 32; variant += 3)
+        for (enum recompute_policy policy = KEEP_ALL; policy <= RECOMPUTE_BLOCKS; policy++) {
+            struct recording r;
+            struct parameters *parameters;
+            struct plan plan;
+            elbo_error error = {0};
+            record(&r, &parameters, variant, policy);
+            const uint32_t *order;
+            size_t values = graph_values(r.g), steps = graph_schedule(r.g, &order), bytes = 0, sum = 0;
+            size_t *scratch = calloc(steps, sizeof *scratch);
+            for (size_t s = 0; s < steps; s++)
+                scratch[s] = (s + variant) * 2654435761u % 4 ? 0 : s * 2246822519u % 50000;
+            assert_int_equal(plan_create(&plan, r.g, scratch, &error), ELBO_OK);
+            struct placed *list = calloc(values + steps, sizeof *list);
+            size_t n = list_placed(list, r.g, &plan, scratch);
+            for (size_t i = 0; i < n; i++) {
+                place_by_pairs(list, i);
+                const struct placed *p = &list[i];
+                size_t offset = p->number < values ? plan.offset[p->number] : plan.scratch[p->number - values];
+                if (offset != p->offset)
+                    fail_msg("variant %u, policy %d: number %zu lies at %zu, and the rule says %zu", variant,
+                             (int)policy, p->number, offset, p->offset);
+                bytes = p->offset + p->bytes > bytes ? p->offset + p->bytes : bytes;
+                sum += p->bytes;
+            }
+            assert_int_equal(plan.bytes, bytes);
+            assert_int_equal(plan.sum, sum);
+            free(list);
+            free(scratch);
+            plan_free(&plan);
+            recording_free(&r, NULL);
+            parameters_free(parameters);
+        }
+}
+
 /* Less memory, for at most one more forward pass: a block is computed again once, from what is kept at its boundary. */
 static void recomputation_shrinks_the_plan(void **state)
 {
@@ -220,8 +308,8 @@ static void execution_refuses_what_it_cannot_run(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(no_two_living_values_overlap),
-                                       cmocka_unit_test(recomputation_shrinks_the_plan),
-                                       cmocka_unit_test(execution_refuses_what_it_cannot_run)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_two_living_values_overlap), cmocka_unit_test(plans_are_those_of_the_rule),
+        cmocka_unit_test(recomputation_shrinks_the_plan), cmocka_unit_test(execution_refuses_what_it_cannot_run)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,88 @@
+/* The work of recording, differentiating, laying out and planning a model grows with its layers, not with their square.
+ *
+ * Work is counted, not timed: src/graph/ is compiled once more for this program with a call at the beginning of every
+ * basic block (-fsanitize-coverage=trace-pc, tests/CMakeLists.txt), so that the figures are the same on every machine.
+ */
+#include "graph/autodiff.h"
+#include "graph/plan.h"
+#include "model/model.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+static size_t blocks;
+
+void __sanitizer_cov_trace_pc(void);
+void __sanitizer_cov_trace_pc(void)
+{
+    blocks++;
+}
+
+struct work {
+    double recording, planning;
+};
+
+/* Basic blocks executed for a model of so many encoder layers and decoder layers. */
+static struct work work_of(size_t layers, enum recompute_policy policy)
+{
+    struct work w;
+    const struct graph_capacities capacities = {{0, 300, 280, 40, 40}};
+    struct model_config c = {.encoder = {.width = 32, .layers = layers, .heads = 4},
+                             .decoder = {.width = 32, .layers = layers, .heads = 4},
+                             .latent = {.width = 8, .memory = 2, .sample = true},
+                             .vocabulary = 101,
+                             .positions = 40};
+    struct train_recording options = {.wanted = (unsigned)WANT_ALL, .recompute = policy};
+    struct recording r;
+    struct parameters *parameters;
+    struct plan plan;
+    elbo_error error = {0};
+    blocks = 0;
+    if (model_declare(&parameters, &c, &error)) fail_msg("%s", error.message);
+    if (record_train(&r, &c, parameters, &capacities, &options, &error)) fail_msg("%s", error.message);
+    size_t *ready = calloc(parameters_count(parameters), sizeof *ready);
+    graph_ready(r.g, ready);
+    assert_int_equal(parameters_layout(parameters, ready, &error), ELBO_OK);
+    for (size_t i = 0; i < graph_inputs(r.g); i++) {
+        value v = graph_input_at(r.g, i);
+        assert_int_equal(graph_input_named(r.g, graph_value(r.g, v)->name).index, v.index);
+    }
+    w.recording = (double)blocks;
+    blocks = 0;
+    assert_int_equal(plan_create(&plan, r.g, NULL, &error), ELBO_OK);
+    w.planning = (double)blocks;
+    plan_free(&plan);
+    free(ready);
+    recording_free(&r, NULL);
+    parameters_free(parameters);
+    return w;
+}
+
+static void work_grows_with_the_layers(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"none", "cheap", "block"};
+    enum { FEW = 64, MANY = 512 };
+    for (enum recompute_policy policy = KEEP_ALL; policy <= RECOMPUTE_BLOCKS; policy++) {
+        struct work few = work_of(FEW, policy), many = work_of(MANY, policy);
+        double recording = many.recording / few.recording / (MANY / FEW),
+               planning = many.planning / few.planning / (MANY / FEW);
+        print_message("recompute=%s, blocks a layer of %d and of %d: recording %.0f, %.0f; planning %.0f, %.0f\n",
+                      names[policy], FEW, MANY, few.recording / FEW, many.recording / MANY, few.planning / FEW,
+                      many.planning / MANY);
+        assert_true(few.recording > 0 && few.planning > 0);
+        assert_true(recording < 1.1);
+        /* With recompute=cheap the layers do not lie side by side, and a set has more spans. Pairs of lifetimes: 8. */
+        assert_true(planning < (policy == RECOMPUTE_CHEAP_OPS ? 5 : 2));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(work_grows_with_the_layers)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
