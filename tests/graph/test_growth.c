@@ -5,7 +5,7 @@
  */
 #include "graph/autodiff.h"
 #include "graph/plan.h"
-#include "model/model.h"
+#include "step/recording.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,12 +41,13 @@ static struct work work_of(size_t layers, enum recompute_policy policy)
     struct parameters *parameters;
     struct plan plan;
     elbo_error error = {0};
+    struct objective objective;
     blocks = 0;
-    if (model_declare(&parameters, &c, &error)) fail_msg("%s", error.message);
-    if (record_train(&r, &c, parameters, &capacities, &options, &error)) fail_msg("%s", error.message);
-    size_t *ready = calloc(parameters_count(parameters), sizeof *ready);
-    graph_ready(r.g, ready);
-    assert_int_equal(parameters_layout(parameters, ready, &error), ELBO_OK);
+    if (objective_create(&objective, &(struct objective_config){0}, &c, 1, &error) ||
+        parameters_create(&parameters, &error) ||
+        record_train(&r, &c, &objective, parameters, &capacities, &options, &error) ||
+        recording_layout(&r, parameters, &error))
+        fail_msg("%s", error.message);
     for (size_t i = 0; i < graph_inputs(r.g); i++) {
         value v = graph_input_at(r.g, i);
         assert_int_equal(graph_input_named(r.g, graph_value(r.g, v)->name).index, v.index);
@@ -56,7 +57,6 @@ static struct work work_of(size_t layers, enum recompute_policy policy)
     assert_int_equal(plan_create(&plan, r.g, NULL, &error), ELBO_OK);
     w.planning = (double)blocks;
     plan_free(&plan);
-    free(ready);
     recording_free(&r, NULL);
     parameters_free(parameters);
     return w;
