@@ -67,9 +67,10 @@ static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *
                                       figure(why, figures[i].name, figures[i].value, figures[i].left_out));
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         failed |= json_object_set_new(all, counts[i].name, json_integer((json_int_t)counts[i].value));
-    for (size_t j = 0; j < e->latent_width; j++)
+    for (size_t j = 0; j < e->latent_width && e->kl_dim; j++)
         failed |= json_array_append_new(dims, isfinite(e->kl_dim[j]) ? json_real(e->kl_dim[j]) : json_null());
-    failed |= json_object_set_new(all, "kl_per_dim", dims);
+    failed |= json_object_set(all, "kl_per_dim", e->kl_dim ? dims : json_null());
+    json_decref(dims);
     failed |= json_object_set_new(all, "posterior", json_string(mean ? "mean" : "sample"));
     failed |= json_object_set_new(all, "bound", json_boolean(!mean || !latent));
     if (*c->eval.baseline) {

@@ -5,7 +5,7 @@
 #include "base/philox.h"
 #include "formats/latent_line.h"
 #include "formats/npy.h"
-#include "model/posterior.h"
+#include "model/latent.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -79,13 +79,16 @@ elbo_status cli_sample(struct cli *cli, elbo_error *error)
     size_t count = cli->config.generate.count, width = run.model.config.latent.width, batch = generate_batch(&o);
     bool latent = run.model.config.latent.kind != LATENT_NONE;
     float *z = latent ? malloc(batch * width * sizeof *z) : NULL;
-    struct posterior_noise noise = {cli->config.seed, noise_purpose("sample.prior"), 0, 0};
+    struct latent_noise noise = {cli->config.seed, noise_purpose("sample.prior"), 0, 0};
+    struct latent prior = {0};
     elbo_status status = latent && !z ? elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", batch) : ELBO_OK;
+    if (!status) status = latent_open(&prior, &run.model, error);
     for (size_t at = 0; at < count && !status; at += batch) {
         size_t rows = count - at < batch ? count - at : batch;
-        if (z) prior_samples(z, rows, width, &noise, at);
+        if (z) latent_prior_samples(&prior, z, rows, &noise, at);
         status = put_batch(&run, z, rows, at, &o, cli->config.json, NULL, error);
     }
+    latent_close(&prior);
     free(z);
     run_close(&run);
     return status;

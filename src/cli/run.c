@@ -1,6 +1,6 @@
 #include "cli/run.h"
 #include "base/philox.h"
-#include "model/posterior.h"
+#include "model/latent.h"
 #include "train/step_options.h"
 
 #include <stdlib.h>
@@ -100,10 +100,11 @@ elbo_status cli_encode_sentences(float **z, float **stats_out, const struct cli_
     slots.too_long = SLOT_TRUNCATE;
     if (!status && s->count)
         status = encode_sentences(&run->model, stats, s->ids, s->count, &slots, &run->marks, error);
-    struct posterior_noise noise = {cli->config.seed, noise_purpose("encode.posterior"), 0, 0};
+    struct latent latent = latent_standard(width); /* the draw depends on the posterior alone */
+    struct latent_noise noise = {cli->config.seed, noise_purpose("encode.posterior"), 0, 0};
     for (size_t i = 0; i < s->count && !status; i++)
-        posterior_sample(rows + i * width, stats + i * 2 * width, width,
-                         cli->config.generate.posterior_mean ? NULL : &noise, s->first + i);
+        latent_draw(&latent, rows + i * width, stats + i * 2 * width,
+                    cli->config.generate.posterior_mean ? NULL : &noise, s->first + i);
     if (status || !stats_out) {
         free(stats);
         stats = NULL;

@@ -1,7 +1,7 @@
 #include "model/evaluate.h"
 #include "base/philox.h"
 #include "elbo/corpus.h"
-#include "model/posterior.h"
+#include "model/latent.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@ struct work {
     const struct evaluate_options *o;
     struct evaluation *e;
     struct recording encode, score;
+    struct latent latent;
     size_t sentences, z, capacity; /* sentences under evaluation; capacity: sentences of a slot */
     size_t *source, *row;     /* (sentences) number in the corpus; (source[sentences - 1] + 1) back, NO_ROW: left out */
     float *stats;             /* (sentences, 2Z)               */
@@ -20,6 +21,7 @@ struct work {
     float *token_nll;         /* (tokens of a slot)            */
     double *nll, *weight;     /* (sentences) of the first draw: reconstruction; log p(z) - log q(z|x) */
     double *iwae;             /* (sentences) running log sum of weights */
+    double *drawn_kl;         /* (sentences) log q(z|x) - log p(z) at the first draw; null: the KL has a closed form */
     double *other;            /* (sentences) whose z a sentence is given then */
     size_t visited;           /* slots of this pass */
     double unknown_nats;      /* of the first draw  */
@@ -58,9 +60,9 @@ static elbo_status choose_sentences(struct work *w, elbo_error *error)
                      elbo_corpus_folder(w->corpus), s->max_length);
 }
 
-static struct posterior_noise noise_of(const struct work *w, size_t draw)
+static struct latent_noise noise_of(const struct work *w, size_t draw)
 {
-    return (struct posterior_noise){w->o->seed, noise_purpose("evaluate.posterior"), 0, (uint32_t)draw};
+    return (struct latent_noise){w->o->seed, noise_purpose("evaluate.posterior"), 0, (uint32_t)draw};
 }
 
 static elbo_status combine(const struct work *w, elbo_status status, void *data, size_t bytes, elbo_error *error)
@@ -168,12 +170,16 @@ static elbo_status count_sentence(struct work *w, const struct slot_stream *d, s
 /* NLL under draw `draw` of each sentence's own posterior. */
 static elbo_status visit_own(struct work *w, const struct slot *slot, size_t draw, elbo_error *error)
 {
-    struct posterior_noise noise = noise_of(w, draw);
+    struct latent_noise noise = noise_of(w, draw);
     size_t n = slot->sentences;
     for (size_t i = 0; i < n && w->z; i++) {
         size_t row = row_of(w, slot->source[i]), s = row != NO_ROW ? row : w->sentences - 1;
-        double lw = posterior_sample(w->slot_z + i * w->z, w->stats + s * 2 * w->z, w->z,
-                                     w->o->posterior_mean ? NULL : &noise, slot->source[i]);
+        const float *stats = w->stats + s * 2 * w->z;
+        bool mean = w->o->posterior_mean;
+        double lw =
+            mean && !w->drawn_kl ? 0 : latent_draw(&w->latent, w->slot_z + i * w->z, stats, &noise, slot->source[i]);
+        if (row != NO_ROW && draw == 0 && w->drawn_kl) w->drawn_kl[s] = -lw;
+        if (mean) lw = latent_draw(&w->latent, w->slot_z + i * w->z, stats, NULL, slot->source[i]);
         if (row != NO_ROW) w->weight[s] = lw;
     }
     ELBO_TRY(run_score(w, slot, draw == 0, error));
@@ -197,13 +203,13 @@ static elbo_status visit_own(struct work *w, const struct slot *slot, size_t dra
 /* Whose z a sentence is given: i -> i + shift in the order of a keyed permutation, never its own. */
 static elbo_status visit_other(struct work *w, const struct slot *slot, size_t draw, elbo_error *error)
 {
-    struct posterior_noise noise = noise_of(w, 0);
+    struct latent_noise noise = noise_of(w, 0);
     (void)draw;
     size_t n = slot->sentences;
     for (size_t i = 0; i < n; i++) {
         size_t row = row_of(w, slot->source[i]), whose = (size_t)w->other[row != NO_ROW ? row : 0];
-        posterior_sample(w->slot_z + i * w->z, w->stats + whose * 2 * w->z, w->z, w->o->posterior_mean ? NULL : &noise,
-                         w->source[whose]);
+        latent_draw(&w->latent, w->slot_z + i * w->z, w->stats + whose * 2 * w->z, w->o->posterior_mean ? NULL : &noise,
+                    w->source[whose]);
     }
     ELBO_TRY(run_score(w, slot, false, error));
     for (size_t i = 0; i < n; i++) {
@@ -239,12 +245,12 @@ static void aggregate_term(void *argument, size_t i, size_t worker)
     (void)worker;
     const struct aggregate *a = argument;
     const struct work *w = a->w;
-    struct posterior_noise noise = noise_of(w, 0);
+    struct latent_noise noise = noise_of(w, 0);
     float *z = a->z + i * w->z;
-    posterior_sample(z, w->stats + i * 2 * w->z, w->z, &noise, w->source[i]);
+    latent_draw(&w->latent, z, w->stats + i * 2 * w->z, &noise, w->source[i]);
     double top = -INFINITY, sum = 0, own = 0;
     for (size_t j = 0; j < a->n; j++) {
-        double q = posterior_log_density(z, w->stats + j * 2 * w->z, w->z);
+        double q = latent_log_density(z, w->stats + j * 2 * w->z, w->z);
         if (j == i) own = q;
         if (q > top)
             sum = sum * exp(top - q) + 1, top = q;
@@ -345,6 +351,7 @@ static elbo_status measure(struct work *w, elbo_error *error)
     for (size_t k = 0; k < draws && !status; k++) status = each_slot(w, visit_own, k, error);
     ELBO_TRY(combine(w, status, w->nll, numbers, error));
     ELBO_TRY(combine(w, ELBO_OK, w->iwae, numbers, error));
+    if (w->drawn_kl) ELBO_TRY(combine(w, ELBO_OK, w->drawn_kl, numbers, error));
     ELBO_TRY(combine_counts(w, error));
     if (w->z && w->o->own_z && w->sentences > 1) {
         memset(w->weight, 0, numbers);
@@ -365,8 +372,10 @@ static elbo_status measure(struct work *w, elbo_error *error)
         e->iwae_samples = draws;
     }
     for (size_t s = 0; s < w->sentences; s++)
-        w->weight[s] = w->z ? posterior_kl(w->stats + s * 2 * w->z, w->z, e->kl_dim) : 0;
-    for (size_t j = 0; j < w->z; j++) e->kl_dim[j] /= n;
+        w->weight[s] = !w->z         ? 0
+                       : w->drawn_kl ? w->drawn_kl[s]
+                                     : latent_kl(&w->latent, w->stats + s * 2 * w->z, e->kl_dim);
+    for (size_t j = 0; j < w->z && e->kl_dim; j++) e->kl_dim[j] /= n;
     mean_and_error(&e->kl, &unused, w->weight, NULL, w->sentences);
     mean_and_error(&e->neg_elbo, &e->neg_elbo_error, w->nll, w->weight, w->sentences);
     double nats = n * (e->iwae_samples ? e->iwae_nll : e->neg_elbo);
@@ -389,6 +398,7 @@ static elbo_status prepare(struct work *w, elbo_error *error)
 {
     const struct slot_options *s = &w->o->slots;
     ELBO_TRY(choose_sentences(w, error));
+    ELBO_TRY(latent_open(&w->latent, w->m, error));
     w->capacity = slot_sentence_capacity(s);
     struct graph_capacities encode = {
         {[DIM_ENC_TOKENS] = s->encoder_tokens, [DIM_SENTENCES] = w->capacity, [DIM_DRAWS] = w->capacity}};
@@ -409,9 +419,12 @@ static elbo_status prepare(struct work *w, elbo_error *error)
     w->weight = calloc(n, sizeof *w->weight);
     w->iwae = calloc(n, sizeof *w->iwae);
     w->other = calloc(n, sizeof *w->other);
-    w->e->kl_dim = calloc(z, sizeof *w->e->kl_dim);
+    if (latent_has_dimensions(&w->m->config.latent) || !w->z)
+        w->e->kl_dim = calloc(z, sizeof *w->e->kl_dim);
+    else
+        w->drawn_kl = calloc(n, sizeof *w->drawn_kl);
     if (!w->stats || !w->slot_z || !w->slot_nll || !w->token_nll || !w->known.ids || (w->o->rows && !w->e->rows) ||
-        !w->nll || !w->weight || !w->iwae || !w->other || !w->e->kl_dim)
+        !w->nll || !w->weight || !w->iwae || !w->other || (!w->e->kl_dim && !w->drawn_kl))
         return elbo_fail(error, ELBO_MEMORY, "no memory to evaluate %zu sentences", n);
     return ELBO_OK;
 }
@@ -438,6 +451,8 @@ elbo_status evaluate(struct evaluation *out, struct model *m, const struct elbo_
     free(w.nll);
     free(w.weight);
     free(w.iwae);
+    free(w.drawn_kl);
+    latent_close(&w.latent);
     free(w.other);
     if (status) evaluation_free(out);
     return status;

@@ -41,7 +41,7 @@ struct evaluation_row {
 
 struct evaluation {
     double neg_elbo, reconstruction, kl;
-    double *kl_dim; /* (Z), freed by evaluation_free                          */
+    double *kl_dim; /* (Z), freed by evaluation_free; null: the KL is of draws, and has no dimensions */
     size_t latent_width;
     size_t active_units, active_units_tenth; /* thresholds 0.01 and 0.1                   */
     double mutual_information, mutual_information_bound;

@@ -35,7 +35,7 @@ struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim
     return s;
 }
 
-static value declare(struct recorder *r, const struct parameter *p)
+value recorder_declare(struct recorder *r, const struct parameter *p)
 {
     size_t index;
     elbo_error error = {0};
@@ -53,7 +53,7 @@ value recorder_parameter(struct recorder *r, enum parameter_part part, struct pa
     va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    return declare(
+    return recorder_declare(
         r, &(struct parameter){
                .name = name, .rank = rank, .shape = {rows, columns}, .part = part, .decay = rank > 1, .init = init});
 }
@@ -72,30 +72,4 @@ value recorder_token_table(struct recorder *r, const char *stack)
     return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, init_normal(0.02), 2, r->config->vocabulary,
                               encoder ? r->config->encoder.width : r->config->decoder.width,
                               "%s.embedding.token.weight", encoder ? "encoder" : "decoder");
-}
-
-/* The head computes in f32 in every precision. It starts informative: mu rows N(0, 0.1^2), logvar rows N(0, 0.02^2)
- * with bias -3. */
-value latent_head_record(struct recorder *r, value h)
-{
-    size_t z = r->config->latent.width;
-    graph_scope(r->g, "latent.head");
-    value w = declare(r, &(struct parameter){.name = "latent.head.weight",
-                                             .rank = 2,
-                                             .shape = {2 * z, r->config->encoder.width},
-                                             .part = PART_LATENT,
-                                             .decay = true,
-                                             .master = true,
-                                             .init = init_normal(0.1),
-                                             .tail = z,
-                                             .init_tail = init_normal(0.02)});
-    value b = declare(r, &(struct parameter){.name = "latent.head.bias",
-                                             .rank = 1,
-                                             .shape = {2 * z},
-                                             .part = PART_LATENT,
-                                             .master = true,
-                                             .init = init_constant(0),
-                                             .tail = z,
-                                             .init_tail = init_constant(-3)});
-    return op_linear(r->g, op_cast(r->g, h, DTYPE_F32), w, b);
 }

@@ -51,6 +51,9 @@ static inline struct parameter_init init_constant(double mean)
     return (struct parameter_init){.kind = INIT_CONSTANT, .mean = mean};
 }
 
+/* The same of a parameter that is described whole. */
+value recorder_declare(struct recorder *r, const struct parameter *p);
+
 /* y = x W^T (+ b) with parameters "<name>.weight" and, when `bias`, "<name>.bias". */
 value recorder_linear(struct recorder *r, enum parameter_part part, value x, size_t width, double std, bool bias,
                       bool gelu, const char *name);
@@ -66,9 +69,6 @@ value decoder_record(struct recorder *r, const struct sequence *target, value z)
 
 /* The same of one new token per row, z (R, Z). `sequence` gets what the decoder's kind wants to be told of a beam. */
 value decoder_record_step(struct recorder *r, struct sequence *sequence, value z, size_t room, bool beam);
-
-/* stats (S, 2Z) = mu | logvar. */
-value latent_head_record(struct recorder *r, value h);
 
 /* (V, D) weights of the output layer. */
 value decoder_output_weights(struct recorder *r);

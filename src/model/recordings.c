@@ -1,6 +1,5 @@
 /* The recordings of a trained VAE: encoding, scoring, and one decoding step. */
-#include "model/model.h"
-#include "model/recorder.h"
+#include "model/latent.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +27,7 @@ elbo_status record_encode(struct recording *out, const struct model_config *conf
     struct recorder r;
     ELBO_TRY(begin(&r, out, "encode", config, parameters, capacities, error));
     struct sequence source = sequence_packed(&r, "encoder", DIM_ENC_TOKENS, NO_VALUE);
-    out->stats = latent_head_record(&r, encoder_record(&r, &source));
+    out->stats = latent_record_stats(&r, encoder_record(&r, &source));
     graph_keep(r.g, out->stats);
     return finish(out, error);
 }

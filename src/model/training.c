@@ -8,15 +8,11 @@ void training_record(struct training_pass *p, struct recorder *r)
     p->recorder = r;
     if (config->latent.kind != LATENT_NONE) {
         struct sequence source = sequence_packed(r, "encoder", DIM_ENC_TOKENS, p->sample);
-        p->stats = latent_head_record(r, encoder_record(r, &source));
-        graph_scope(g, "latent");
-        struct latent_sample latent = op_latent(g, p->stats, p->sample, config->latent.sample);
-        p->z = latent.z;
-        p->kl = latent.kl;
+        p->latent = latent_record(r, encoder_record(r, &source), p->sample);
     }
     struct sequence target = sequence_packed(r, "decoder", DIM_DEC_TOKENS, p->sample);
     p->offsets = target.offsets;
-    p->rows = decoder_record(r, &target, p->z);
+    p->rows = decoder_record(r, &target, p->latent.z);
     p->labels = graph_input(g, "decoder.labels", DTYPE_I32, 1, (struct dim[]){{DIM_DEC_TOKENS, 0}});
     graph_pad(g, p->labels, PAD_MINUS_ONE);
     graph_scope(g, "decoder.output");

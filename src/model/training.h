@@ -3,18 +3,16 @@
 #ifndef MODEL_TRAINING_H
 #define MODEL_TRAINING_H
 
-#include "model/recorder.h"
+#include "model/latent.h"
 
 /* N rows of the decoder, S sentences, D the decoder's width, Z the latent's. */
 struct training_pass {
     struct recorder *recorder;
-    value sample;          /* (S) u64 global number of each sentence: the address of its noise     */
-    value stats;           /* (S, 2Z) f32 mu | logvar of the posterior; none without a latent      */
-    value z;               /* (S, Z) f32 the draw                                                  */
-    value kl;              /* (S, Z) f32 nats by dimension, or (S, 1) where there is no such form  */
-    value rows;            /* (N, D) the decoder's last rows                                       */
-    value labels, offsets; /* (N) i32 token predicted by each row; (S + 1) i32 first rows          */
-    value nll;             /* (N) f32 nats of each predicted token                                 */
+    value sample;              /* (S) u64 global number of each sentence: the address of its noise     */
+    struct latent_pass latent; /* all none without a latent                                        */
+    value rows;                /* (N, D) the decoder's last rows                                       */
+    value labels, offsets;     /* (N) i32 token predicted by each row; (S + 1) i32 first rows          */
+    value nll;                 /* (N) f32 nats of each predicted token                                 */
 };
 
 /* Errors are sticky in the recorder's graph. */

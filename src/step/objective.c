@@ -169,7 +169,7 @@ struct elbo_value objective_record(const struct objective *o, const struct train
     struct graph *g = pass->recorder->g;
     struct free_bits free_bits = free_bits_of(&o->config);
     graph_scope(g, "elbo");
-    return op_elbo(g, pass->nll, pass->kl, weights, &free_bits);
+    return op_elbo(g, pass->nll, pass->latent.kl, weights, &free_bits);
 }
 
 /* ---- a step's weights and figures ---- */

@@ -30,10 +30,10 @@ static void record(struct recording *out, struct recorder *r, const struct objec
     graph_resident(g, control);
     value weights = objective_weights(objective, g, control);
     training_record(&pass, r);
-    out->moments = moments_of(g, pass.stats);
+    out->moments = moments_of(g, pass.latent.stats);
     struct elbo_value elbo = objective_record(objective, &pass, weights);
     out->loss = elbo.loss;
-    out->kl_dim = elbo.kl_dim;
+    if (latent_has_dimensions(&r->config->latent)) out->kl_dim = elbo.kl_dim;
 }
 
 elbo_status record_train(struct recording *out, const struct model_config *config, const struct objective *objective,

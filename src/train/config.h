@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WORLD_INVARIANT };
-enum posterior_kind { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
+enum eval_posterior { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
 enum encode_format { FORMAT_NPY, FORMAT_JSONL };
 
@@ -171,7 +171,7 @@ static const struct option generate_rows[] = {
 struct eval_config {
     size_t iwae_samples, sentences;
     size_t mi_sentences; /* sentences for the aggregate posterior */
-    int posterior;       /* enum posterior_kind */
+    int posterior;       /* enum eval_posterior */
     bool per_sentence;
     const char *baseline; /* corpus whose counts give the n-gram baselines */
 };

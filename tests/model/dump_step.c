@@ -11,7 +11,7 @@
 #include "formats/safetensors.h"
 #include "device/backends.h"
 #include "step/recording.h"
-#include "model/posterior.h"
+#include "model/latent.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -143,10 +143,11 @@ static void dump_others(struct model *m, const char *prefix, const struct slot *
         must(executor_run(&r.executor, &run, &error));
         recording_read(&r, r.stats, stats, run.count);
         recording_free(&r, m->backend);
-        struct posterior_noise address = {noise->seed, noise_purpose("latent.noise"), noise->step, noise->draw};
+        struct latent latent = latent_standard(width);
+        struct latent_noise address = {noise->seed, noise_purpose("latent.noise"), noise->step, noise->draw};
         for (size_t s = 0; s < sentences; s++)
-            posterior_sample(z + s * width, stats + s * 2 * width, width, m->config.latent.sample ? &address : NULL,
-                             slot->sample[s]);
+            latent_draw(&latent, z + s * width, stats + s * 2 * width, m->config.latent.sample ? &address : NULL,
+                        slot->sample[s]);
         put_f32(prefix, "stats", stats, sentences, 2 * width);
         put_f32(prefix, "z", z, sentences, width);
     }

@@ -19,7 +19,7 @@
 #include "elbo/corpus.h"
 #include "device/backends.h"
 #include "model/evaluate.h"
-#include "model/posterior.h"
+#include "model/latent.h"
 #include "train/config.h"
 
 enum {
@@ -31,6 +31,12 @@ enum {
 };
 
 /* Of a probability's integral: f32 scores are good to 1e-6, and the norms turn sharply where z passes zero. */
+static double standard_kl(const float *stats, size_t width)
+{
+    struct latent latent = latent_standard(width);
+    return latent_kl(&latent, stats, NULL);
+}
+
 static const double QUADRATURE = 1e-5;
 
 struct toy {
@@ -275,8 +281,8 @@ static void integrate(struct toy *t, struct exact *e, size_t which, double step)
         }
         score(t, nll, z);
         for (size_t i = 0; i < ROWS && at + i < points; i++) {
-            double prior = exp(posterior_log_density(z + i * t->z, zero, t->z)) * cell;
-            double q = exp(posterior_log_density(z + i * t->z, e->stats, t->z)) * cell, px = exp(-(double)nll[i]);
+            double prior = exp(latent_log_density(z + i * t->z, zero, t->z)) * cell;
+            double q = exp(latent_log_density(z + i * t->z, e->stats, t->z)) * cell, px = exp(-(double)nll[i]);
             p += prior * px;
             q_mass += q;
             q_nll += q * nll[i];
@@ -286,7 +292,7 @@ static void integrate(struct toy *t, struct exact *e, size_t which, double step)
     }
     assert_true(fabs(q_mass - 1) < 1e-6);
     e->nll = -log(p);
-    e->neg_elbo = posterior_kl(e->stats, t->z, NULL) + q_nll;
+    e->neg_elbo = standard_kl(e->stats, t->z) + q_nll;
     e->variance = square / (p * p) - 1;
     e->deviation = sqrt(q_square - q_nll * q_nll);
 }
@@ -313,8 +319,9 @@ static double estimate(struct toy *t, const struct exact *e, size_t which, size_
     }
     fill(t, list, lengths, ROWS);
     for (size_t draw = 0; draw < k; draw++) {
-        struct posterior_noise noise = {3, noise_purpose("test"), 0, (uint32_t)draw};
-        for (size_t i = 0; i < ROWS; i++) weight[i] = sign * posterior_sample(z + i * t->z, e->stats, t->z, &noise, i);
+        struct latent latent = latent_standard(t->z);
+        struct latent_noise noise = {3, noise_purpose("test"), 0, (uint32_t)draw};
+        for (size_t i = 0; i < ROWS; i++) weight[i] = sign * latent_draw(&latent, z + i * t->z, e->stats, &noise, i);
         score(t, nll, z);
         for (size_t i = 0; i < ROWS; i++) top[i] += exp(weight[i] - nll[i]);
     }
@@ -357,7 +364,7 @@ static void bounds(size_t width, const char *injection, uint64_t seed)
         double error = e.deviation / sqrt(REPEATS);
         assert_true(fabs(v[0].neg_elbo - e.neg_elbo) < 3 * error);
         assert_true(fabs(v[0].neg_elbo_error / error - 1) < 0.2);
-        assert_true(fabs(v[0].kl - posterior_kl(e.stats, width, NULL)) < 1e-5);
+        assert_true(fabs(v[0].kl - standard_kl(e.stats, width)) < 1e-5);
         for (size_t k = 3; k-- > 0;) {
             assert_true(plausible(&e, v[k].iwae_nll, v[k].iwae_error, samples[k]));
             assert_true(v[k].iwae_nll <= last + 3 * v[k].iwae_error);

@@ -13,9 +13,15 @@
 #include "base/philox.h"
 #include "device/backends.h"
 #include "model/choose.h"
-#include "model/posterior.h"
+#include "model/latent.h"
 
 enum { V = 12, START = 0, END = 1, UNKNOWN = 2, DRAWS = 20000 };
+
+static void prior_rows(float *z, size_t rows, size_t width, const struct latent_noise *noise, uint64_t first)
+{
+    struct latent latent = latent_standard(width);
+    latent_prior_samples(&latent, z, rows, noise, first);
+}
 
 static const struct text_marks marks = {.start = START, .end = END, .unknown = UNKNOWN};
 
@@ -289,10 +295,10 @@ static void calls_do_not_matter(void **state)
     static const size_t pieces[] = {1, 2, 64, 70, 13};
     struct model m;
     make(&m, true);
-    struct posterior_noise noise = {1, noise_purpose("test"), 0, 0};
+    struct latent_noise noise = {1, noise_purpose("test"), 0, 0};
     float z[SOME * WIDTH];
     struct elbo_ids whole[SOME], part[SOME];
-    prior_samples(z, SOME, WIDTH, &noise, 0);
+    prior_rows(z, SOME, WIDTH, &noise, 0);
     for (size_t beam = 0; beam < 4; beam += 3) {
         struct generate_options o = {.max_length = LONGEST,
                                      .temperature = 0.9,
@@ -324,10 +330,10 @@ static void never_written(void **state)
     static const uint32_t never[] = {4, 5, 6, 7, 8, 10};
     struct model m;
     make(&m, true);
-    struct posterior_noise noise = {1, noise_purpose("test"), 0, 0};
+    struct latent_noise noise = {1, noise_purpose("test"), 0, 0};
     static float z[SOME * WIDTH];
     static struct elbo_ids out[SOME];
-    prior_samples(z, SOME, WIDTH, &noise, 0);
+    prior_rows(z, SOME, WIDTH, &noise, 0);
     for (int way = 0; way < 3; way++) {
         size_t tokens = 0;
         write_rows(&m, out, z, SOME,
@@ -352,8 +358,8 @@ static void prior_rows_are_normal(void **state)
     (void)state;
     enum { N = 4000, D = 5, BINS = 16 };
     static float z[N * D];
-    struct posterior_noise noise = {9, noise_purpose("sample.prior"), 0, 0};
-    prior_samples(z, N, D, &noise, 0);
+    struct latent_noise noise = {9, noise_purpose("sample.prior"), 0, 0};
+    prior_rows(z, N, D, &noise, 0);
     size_t bins[BINS] = {0};
     double chi = 0, along_rows = 0, along_columns = 0;
     for (size_t i = 0; i < N * D; i++) {
@@ -366,7 +372,7 @@ static void prior_rows_are_normal(void **state)
     assert_true(fabs(along_rows) / sqrt(N * D) < SURPRISE); /* sums of independent products: normal with this width */
     assert_true(fabs(along_columns) / sqrt(N * (D - 1)) < SURPRISE);
     float later[D];
-    prior_samples(later, 1, D, &noise, 17);
+    prior_rows(later, 1, D, &noise, 17);
     assert_memory_equal(later, z + 17 * D, sizeof later);
     assert_memory_not_equal(later, z + 16 * D, sizeof later);
 }

@@ -7,7 +7,7 @@
 
 #include "device/backends.h"
 #include "elbo/tokenizer.h"
-#include "model/model.h"
+#include "model/latent.h"
 #include "model/stack.h"
 
 #include <stdlib.h>
@@ -35,7 +35,7 @@ static void encode(struct model *m, const struct slot *slot, const float *vector
         source.vectors = graph_input(r.g, "vectors", DTYPE_F32, 2, (struct dim[]){{DIM_ENC_TOKENS, 0}, {DIM_FIXED, D}});
         source.ids = source.id_order = NO_VALUE;
     }
-    r.stats = latent_head_record(&to, encoder_record(&to, &source));
+    r.stats = latent_record_stats(&to, encoder_record(&to, &source));
     graph_keep(r.g, r.stats);
     must(graph_check(r.g, &error));
     must(model_bind(m, list, 1, NULL, &error));

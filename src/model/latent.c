@@ -1,0 +1,141 @@
+#include "model/latent.h"
+#include "base/philox.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern const struct posterior_kind posterior_normal;
+extern const struct prior_kind prior_standard;
+
+const struct posterior_kind *posterior_kind_of(const struct latent_config *c)
+{
+    static const struct posterior_kind *const kinds[] = {[LATENT_NORMAL] = &posterior_normal};
+    return kinds[c->kind];
+}
+
+const struct prior_kind *prior_kind_of(const struct latent_config *c)
+{
+    (void)c;
+    return &prior_standard;
+}
+
+bool latent_has_dimensions(const struct latent_config *c)
+{
+    return c->kind != LATENT_NONE && prior_kind_of(c)->kl;
+}
+
+/* ---- recording ---- */
+
+/* The head computes in f32 in every precision. */
+value latent_record_stats(struct recorder *r, value h)
+{
+    const struct model_config *m = r->config;
+    const struct posterior_kind *kind = posterior_kind_of(&m->latent);
+    size_t width = kind->head_width(&m->latent);
+    struct parameter weight = {.name = "latent.head.weight",
+                               .rank = 2,
+                               .shape = {width, m->encoder.width},
+                               .part = PART_LATENT,
+                               .decay = true,
+                               .master = true};
+    struct parameter bias = {
+        .name = "latent.head.bias", .rank = 1, .shape = {width}, .part = PART_LATENT, .master = true};
+    kind->initialize(&weight, &bias, m);
+    graph_scope(r->g, "latent.head");
+    value w = recorder_declare(r, &weight), b = recorder_declare(r, &bias);
+    return kind->stats(r, op_linear(r->g, op_cast(r->g, h, DTYPE_F32), w, b));
+}
+
+struct latent_pass latent_record(struct recorder *r, value h, value sample)
+{
+    const struct latent_config *c = &r->config->latent;
+    const struct prior_kind *prior = prior_kind_of(c);
+    struct latent_pass pass = {.stats = latent_record_stats(r, h)};
+    graph_scope(r->g, "latent");
+    struct latent_sample drawn = op_latent(r->g, pass.stats, sample, c->sample);
+    pass.z = drawn.z;
+    pass.normal_kl = drawn.kl;
+    pass.kl = prior->kl(r, &pass);
+    return pass;
+}
+
+/* ---- on the host ---- */
+
+static const double LOG_2PI = 1.8378770664093454836;
+
+static void normals(float eps[4], const struct latent_noise *n, uint64_t sample, size_t block)
+{
+    noise_normal4(eps, noise_block(noise_key(n->seed, n->purpose, n->step), sample, n->draw, (uint32_t)block));
+}
+
+struct latent latent_standard(size_t width)
+{
+    return (struct latent){.prior = &prior_standard, .width = width};
+}
+
+elbo_status latent_open(struct latent *l, const struct model *m, elbo_error *error)
+{
+    bool none = m->config.latent.kind == LATENT_NONE;
+    *l = (struct latent){.prior = prior_kind_of(&m->config.latent), .width = none ? 0 : m->config.latent.width};
+    size_t count = 0, index;
+    while (!none && l->prior->tensors && l->prior->tensors[count]) count++;
+    if (!count) return ELBO_OK;
+    l->learned = malloc(count * l->width * sizeof *l->learned);
+    if (!l->learned) return elbo_fail(error, ELBO_MEMORY, "no memory for the prior");
+    for (size_t i = 0; i < count; i++) {
+        if (!parameters_find(m->parameters, l->prior->tensors[i], &index)) {
+            latent_close(l);
+            return elbo_fail(error, ELBO_INTERNAL, "the model has no %s", prior_kind_of(&m->config.latent)->tensors[i]);
+        }
+        const struct parameter *p = parameters_get(m->parameters, index);
+        m->backend->memory.download(m->backend, l->learned + i * l->width, m->weights + p->offset,
+                                    l->width * sizeof *l->learned);
+    }
+    return m->backend->stream.check ? m->backend->stream.check(m->backend, error) : ELBO_OK;
+}
+
+void latent_close(struct latent *l)
+{
+    free(l->learned);
+    *l = (struct latent){0};
+}
+
+double latent_draw(const struct latent *l, float *z, const float *stats, const struct latent_noise *noise,
+                   uint64_t sample)
+{
+    float eps[4] = {0};
+    for (size_t j = 0; j < l->width; j++) {
+        if (noise && j % 4 == 0) normals(eps, noise, sample, j / 4);
+        z[j] = stats[j] + expf(0.5f * stats[l->width + j]) * eps[j % 4];
+    }
+    return l->prior->host_log_density(z, l->width, l->learned) - latent_log_density(z, stats, l->width);
+}
+
+void latent_prior_samples(const struct latent *l, float *z, size_t rows, const struct latent_noise *noise,
+                          uint64_t first)
+{
+    for (size_t i = 0; i < rows; i++) {
+        float eps[4], *own = z + i * l->width;
+        for (size_t j = 0; j < l->width; j++) {
+            if (j % 4 == 0) normals(eps, noise, first + i, j / 4);
+            own[j] = eps[j % 4];
+        }
+        if (l->prior->host_sample) l->prior->host_sample(own, l->width, l->learned);
+    }
+}
+
+double latent_kl(const struct latent *l, const float *stats, double *kl_dim)
+{
+    return l->prior->host_kl ? l->prior->host_kl(stats, l->width, l->learned, kl_dim) : NAN;
+}
+
+double latent_log_density(const float *z, const float *stats, size_t width)
+{
+    double sum = 0;
+    for (size_t j = 0; j < width; j++) {
+        double logvar = stats[width + j], d = (double)z[j] - stats[j];
+        sum -= 0.5 * (LOG_2PI + logvar + d * d * exp(-logvar));
+    }
+    return sum;
+}
