@@ -166,8 +166,7 @@ static void dump_others(struct model *m, const char *prefix, const struct slot *
 }
 
 static void dump_train(struct model *m, const struct objective *objective, const struct train_recording *options,
-                       const struct graph_capacities *capacities, struct slot *slots, struct execution *run,
-                       const float weights[2][ELBO_WEIGHTS])
+                       const struct graph_capacities *capacities, struct slot *slots, struct execution *run)
 {
     struct recording r, *list[] = {&r};
     size_t total = parameters_arena_elements(m->parameters);
@@ -177,7 +176,7 @@ static void dump_train(struct model *m, const struct objective *objective, const
     must(model_bind(m, list, 1, gradients, &error));
     memset(m->arena, 0xff, m->arena_bytes);
     const float control[CONTROL_SIZE] = {0};
-    recording_bind_input(&r, "weights", weights);
+    recording_bind_input(&r, "weights", objective->weights);
     recording_bind_input(&r, "control", control);
     for (int i = 0; i < SLOTS; i++) {
         char prefix[16];
@@ -277,20 +276,25 @@ int main(int count, char **arguments)
     struct graph_capacities capacities = {{0, CAPACITY, CAPACITY, 20, 20}};
     struct slot slots[SLOTS];
     struct execution run = {.seed = seed, .step = 11, .draw = 0};
-    const float weights[2][ELBO_WEIGHTS] = {{(float)nll_weight, (float)kl_weight}}; /* of the first answer */
-    put_f32("", "weights", weights[0], ELBO_WEIGHTS, 0);
     for (size_t i = 0; i < SLOTS; i++) {
         must(slot_allocate(&slots[i], &options, &error));
         fill(&slots[i], &options, sentences + 2 * i, longest, c.vocabulary, seed, 100 * (i + 1));
     }
     static const int kinds[] = {
         [FREE_PER_DIMENSION] = FREE_BITS_DIMENSION, [FREE_TOTAL] = FREE_BITS_TOTAL, [FREE_PER_GROUP] = FREE_BITS_GROUP};
-    struct objective_config terms = {
-        .free_bits_kind = kinds[kind], .free_bits = nats, .free_bits_groups = (size_t)groups};
+    struct objective_config terms = {.free_bits_kind = kinds[kind],
+                                     .free_bits = nats,
+                                     .free_bits_groups = (size_t)groups,
+                                     .beta_schedule = BETA_CONSTANT,
+                                     .beta = kl_weight,
+                                     .lambda = nll_weight};
     struct objective objective;
     struct train_recording train = {.recompute = (enum recompute_policy)recompute, .wanted = (unsigned)wanted};
     must(objective_create(&objective, &terms, &c, 1, &error));
-    dump_train(&m, &objective, &train, &capacities, slots, &run, weights);
+    objective_weigh(&objective, 0, 0, 1);
+    objective_weigh(&objective, 1, 0, 1);
+    put_f32("", "weights", objective.weights, objective.count, 0);
+    dump_train(&m, &objective, &train, &capacities, slots, &run);
     for (size_t i = 0; i < SLOTS; i++) {
         char prefix[16];
         snprintf(prefix, sizeof prefix, "%zu.", i);

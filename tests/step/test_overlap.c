@@ -93,6 +93,7 @@ static void *train(void *argument)
     struct reduction *r = NULL;
     struct recording recording = {0}, *list[] = {&recording};
     struct model m = {0};
+    const struct objective_config terms = {.beta_schedule = BETA_CONSTANT, .beta = 1, .lambda = 1};
     struct objective objective;
     struct parameters *parameters;
     struct graph_capacities capacities = {
@@ -102,10 +103,9 @@ static void *train(void *argument)
     struct train_recording wanted = {.wanted = (1u << GROUPS) - 1};
     struct slot slot = {0};
     size_t ready[512] = {0};
-    const float weights[2][ELBO_WEIGHTS] = {{1, 1}, {1, 1}};
     const float control[CONTROL_SIZE] = {0};
     must(cpu_backend_create(&backend, 1, NULL, &error));
-    must(objective_create(&objective, &(struct objective_config){0}, p->config, 1, &error));
+    must(objective_create(&objective, &terms, p->config, 1, &error));
     must(parameters_create(&parameters, &error));
     must(record_train(&recording, p->config, &objective, parameters, &capacities, &wanted, &error));
     must(recording_layout(&recording, parameters, &error));
@@ -131,7 +131,8 @@ static void *train(void *argument)
     must(slot_allocate(&slot, &options, &error));
     fill(&slot, &options);
     struct execution run = {.first_slot = true, .seed = 1, .progress = advance, .progress_context = r};
-    recording_bind_input(&recording, "weights", weights);
+    for (unsigned answer = 0; answer < 2; answer++) objective_weigh(&objective, answer, 0, 1);
+    recording_bind_input(&recording, "weights", objective.weights);
     recording_bind_input(&recording, "control", control);
     recording_bind_slot(&recording, &slot, &run);
     recording.executor.hook = wrote;
