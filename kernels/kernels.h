@@ -130,6 +130,20 @@ int latent_backward_cuda(float *dstats, const float *dz, const float *dkl, const
 /* out (C, 2) f: sums and sums of squares of the columns of x (S, C) f over the true sentences. */
 int column_moments_cuda(float *out, const float *x, const struct kernel_header *header, size_t columns,
                         kernel_stream stream);
+/* As op_gaussian_log_density says: out (R), z (R, Z), stats (R, 2Z), or (2Z) where `one` row serves all. `counted`: the
+ * true rows, in a header on the device; rows behind them become 0 and have no part in sums. */
+int gaussian_log_density_cuda(float *out, const float *z, const float *stats, const uint64_t *counted, size_t rows,
+                              size_t width, bool one, float sign, kernel_stream stream);
+/* dz (R, Z), dstats as stats, both (+)=, either may be null; dout (R). */
+int gaussian_log_density_backward_cuda(float *dz, float *dstats, const float *dout, const float *z, const float *stats,
+                                       const uint64_t *counted, size_t rows, size_t width, bool one, float sign,
+                                       const bool add[2], kernel_stream stream);
+/* As op_spread_hinge says: out (1), spread (Z + 1) = mean mu | 1 while the hinge is above 0, stats (R, 2Z). */
+int spread_hinge_cuda(float *out, float *spread, const float *stats, const uint64_t *counted, size_t width,
+                      float margin, kernel_stream stream);
+/* dstats (R, 2Z) (+)=. */
+int spread_hinge_backward_cuda(float *dstats, const float *dout, const float *stats, const float *spread,
+                               const uint64_t *counted, size_t rows, size_t width, bool add, kernel_stream stream);
 
 /* ---- loss ---- */
 /* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. With dnll (R) f the logits are
@@ -146,6 +160,16 @@ int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float
 int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights,
                        const struct kernel_header *header, size_t tokens, size_t sentences, size_t width, size_t groups,
                        float free_nats, kernel_stream stream);
+
+enum { KERNEL_MOST_TERMS = 10, KERNEL_OBJECTIVE_OUTPUTS = 4, KERNEL_OBJECTIVE_ELBO = 0xffff };
+/* As op_objective says: out (parts + count), elbo (parts). terms: `count` pointers (1), on the host, as is weight
+ * (count), their indices into weights. */
+int objective_cuda(float *out, const float *elbo, const float *weights, const float *const *terms,
+                   const unsigned *weight, size_t parts, size_t count, kernel_stream stream);
+/* d[k] (elements[k]), may be null, (+)= weights[index[k]], or 1 where that is KERNEL_OBJECTIVE_ELBO, then zeros. Two of
+ * them may be the same. All arrays (KERNEL_OBJECTIVE_OUTPUTS), on the host. */
+int objective_backward_cuda(float *const *d, const float *weights, const unsigned *index, const size_t *elements,
+                            const bool *add, kernel_stream stream);
 
 /* ---- elementwise ---- */
 /* y (y_type) = a + b (+ y); a and b (type), b may be null: a cast. */

@@ -4,10 +4,18 @@
  *   dmu = dz + dkl mu;   dlogvar = dz eps exp(logvar/2) / 2 + dkl (exp(logvar) - 1) / 2
  *
  * One launch each way; eps is drawn from its address in both passes and never stored: a thread draws four neighbours.
- */
+ *
+ * The log density of a Gaussian, with e = exp(-logvar), t = z - mu and d = sign dout:
+ *
+ *   out_s = -sign sum_j (log 2 pi + logvar + t^2 e) / 2
+ *   dz = -d t e;   dmu = d t e;   dlogvar = d (t^2 e - 1) / 2, the sums over s where one row of stats serves all
+ *
+ * The hinge on the spread of mu:
+ *
+ *   out = n max(0, margin - sum_b |mu_b - mean mu|^2 / (2n));   dmu_b = -dout (mu_b - mean mu) while out > 0 */
 #include "kernels/device.cuh"
 
-enum { THREADS = 128 };
+enum { THREADS = 128, DENSITY_GROUPS = 8, SPREAD_GROUPS = 16 };
 
 /* Box-Muller in cuRAND's order: r sin first, then r cos, of words (0, 1) and (2, 3). */
 static __device__ __forceinline__ void noise_normal4(float eps[4], uint4 w)
@@ -88,6 +96,128 @@ static __global__ void column_moments_kernel(float *__restrict__ out, const floa
     out[2 * column + 1] = square;
 }
 
+/* ---- the log density of a Gaussian ---- */
+
+static constexpr float LOG_2PI = 1.83787706640934548f;
+
+/* A warp per row; `stride` from one row of stats to the next, 0 where one serves all. */
+static __global__ void log_density_kernel(float *__restrict__ out, const float *__restrict__ z,
+                                          const float *__restrict__ stats, const uint64_t *__restrict__ counted,
+                                          size_t rows, size_t width, size_t stride, float sign)
+{
+    size_t s = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+    if (s >= rows) return;
+    const float *mu = stats + s * stride, *logvar = mu + width;
+    double sum = 0;
+    for (size_t j = threadIdx.x % WARP; j < width; j += WARP) {
+        float t = z[s * width + j] - mu[j];
+        sum += (double)(LOG_2PI + logvar[j] + t * t * expf(-logvar[j]));
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0) out[s] = s < *counted ? (float)(-0.5 * (double)sign * sum) : 0.0f;
+}
+
+/* The derivatives by mu (a, that by z being -a) and by logvar (b), given d = sign dout. */
+static __device__ __forceinline__ void density_slopes(float *a, float *b, float d, float z, float mu, float logvar)
+{
+    float t = z - mu, e = expf(-logvar);
+    *a = d * t * e;
+    *b = 0.5f * d * (t * t * e - 1.0f);
+}
+
+static __global__ void log_density_rows_kernel(float *dz, float *dstats, const float *__restrict__ dout,
+                                               const float *__restrict__ z, const float *__restrict__ stats,
+                                               const uint64_t *__restrict__ counted, size_t rows, size_t width,
+                                               size_t stride, float sign, bool add_z, bool add_stats)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * width) return;
+    size_t s = i / width, j = i % width;
+    const float *mu = stats + s * stride;
+    float a = 0, b = 0;
+    if (s < *counted) density_slopes(&a, &b, sign * dout[s], z[i], mu[j], mu[width + j]);
+    if (dz) put(&dz[i], -a, add_z);
+    if (!dstats) return;
+    put(&dstats[s * 2 * width + j], a, add_stats);
+    put(&dstats[(s * 2 + 1) * width + j], b, add_stats);
+}
+
+/* One row of stats: a lane per column, whose GROUPS warps share the rows and are then added in their order. */
+template <int GROUPS>
+static __global__ void log_density_columns_kernel(float *dstats, const float *__restrict__ dout,
+                                                  const float *__restrict__ z, const float *__restrict__ stats,
+                                                  const uint64_t *__restrict__ counted, size_t width, float sign,
+                                                  bool add)
+{
+    KERNEL_SHARED(double, sums, 2 * GROUPS * WARP);
+    size_t rows = *counted, column = (size_t)blockIdx.x * WARP + threadIdx.x % WARP;
+    double sum_a = 0, sum_b = 0;
+    for (size_t s = threadIdx.x / WARP; s < rows && column < width; s += GROUPS) {
+        float a, b;
+        density_slopes(&a, &b, sign * dout[s], z[s * width + column], stats[column], stats[width + column]);
+        sum_a += (double)a;
+        sum_b += (double)b;
+    }
+    sums[threadIdx.x] = sum_a;
+    sums[GROUPS * WARP + threadIdx.x] = sum_b;
+    __syncthreads();
+    if (threadIdx.x >= WARP || column >= width) return;
+    for (int group = 1; group < GROUPS; group++) {
+        sum_a += sums[group * WARP + threadIdx.x];
+        sum_b += sums[(GROUPS + group) * WARP + threadIdx.x];
+    }
+    put(&dstats[column], (float)sum_a, add);
+    put(&dstats[width + column], (float)sum_b, add);
+}
+
+/* ---- the spread of mu ---- */
+
+/* One block: 32 columns at a time, whose rows the GROUPS warps share, first for the means, then for the squared
+ * distances from them. */
+template <int GROUPS>
+static __global__ void spread_hinge_kernel(float *__restrict__ out, float *__restrict__ spread,
+                                           const float *__restrict__ stats, const uint64_t *__restrict__ counted,
+                                           size_t width, float margin)
+{
+    KERNEL_SHARED(double, sums, GROUPS *WARP);
+    KERNEL_SHARED(double, scratch, WARP);
+    size_t rows = *counted, lane = threadIdx.x % WARP, first = threadIdx.x / WARP;
+    double square = 0, n = (double)rows;
+    for (size_t from = 0; from < width; from += WARP) {
+        size_t column = from + lane;
+        double sum = 0;
+        for (size_t s = first; s < rows && column < width; s += GROUPS) sum += (double)stats[s * 2 * width + column];
+        __syncthreads(); /* the sums of the columns before have been read */
+        sums[threadIdx.x] = sum;
+        __syncthreads();
+        sum = 0;
+        for (int group = 0; group < GROUPS; group++) sum += sums[group * WARP + lane];
+        double mean = rows ? sum / n : 0;
+        for (size_t s = first; s < rows && column < width; s += GROUPS) {
+            double t = (double)stats[s * 2 * width + column] - mean;
+            square += t * t;
+        }
+        if (first == 0 && column < width) spread[column] = (float)mean;
+    }
+    square = block_sum(square, scratch);
+    if (threadIdx.x) return;
+    double hinge = rows ? (double)margin - square / (2 * n) : 0;
+    out[0] = hinge > 0 ? (float)(n * hinge) : 0.0f;
+    spread[width] = hinge > 0 ? 1.0f : 0.0f;
+}
+
+static __global__ void spread_backward_kernel(float *dstats, const float *__restrict__ dout,
+                                              const float *__restrict__ stats, const float *__restrict__ spread,
+                                              const uint64_t *__restrict__ counted, size_t rows, size_t width, bool add)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * width) return;
+    size_t s = i / width, j = i % width, at = s * 2 * width + j;
+    float d = s < *counted && spread[width] > 0 ? dout[0] * (spread[j] - stats[at]) : 0.0f;
+    put(&dstats[at], d, add);
+    if (!add) dstats[at + width] = 0;
+}
+
 /* ---- launchers ---- */
 
 extern "C" int latent_forward_cuda(float *z, float *kl, const float *stats, const uint64_t *sample, size_t sentences,
@@ -115,5 +245,47 @@ extern "C" int column_moments_cuda(float *out, const float *x, const struct kern
                                    kernel_stream stream)
 {
     KERNEL_LAUNCH(column_moments_kernel, blocks_for(columns, THREADS), THREADS, 0, stream, out, x, header, columns);
+    return cudaGetLastError();
+}
+
+extern "C" int gaussian_log_density_cuda(float *out, const float *z, const float *stats, const uint64_t *counted,
+                                         size_t rows, size_t width, bool one, float sign, kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_LAUNCH(log_density_kernel, blocks_for(rows * WARP, THREADS), THREADS, 0, stream, out, z, stats, counted,
+                  rows, width, one ? 0 : 2 * width, sign);
+    return cudaGetLastError();
+}
+
+extern "C" int gaussian_log_density_backward_cuda(float *dz, float *dstats, const float *dout, const float *z,
+                                                  const float *stats, const uint64_t *counted, size_t rows,
+                                                  size_t width, bool one, float sign, const bool add[2],
+                                                  kernel_stream stream)
+{
+    float *each = one ? NULL : dstats;
+    if (rows && (dz || each))
+        KERNEL_LAUNCH(log_density_rows_kernel, blocks_for(rows * width, THREADS), THREADS, 0, stream, dz, each, dout, z,
+                      stats, counted, rows, width, one ? 0 : 2 * width, sign, add[0], add[1]);
+    if (one && dstats)
+        KERNEL_LAUNCH(log_density_columns_kernel<DENSITY_GROUPS>, blocks_for(width, WARP), DENSITY_GROUPS * WARP, 0,
+                      stream, dstats, dout, z, stats, counted, width, sign, add[1]);
+    return cudaGetLastError();
+}
+
+extern "C" int spread_hinge_cuda(float *out, float *spread, const float *stats, const uint64_t *counted, size_t width,
+                                 float margin, kernel_stream stream)
+{
+    KERNEL_LAUNCH(spread_hinge_kernel<SPREAD_GROUPS>, 1, SPREAD_GROUPS * WARP, 0, stream, out, spread, stats, counted,
+                  width, margin);
+    return cudaGetLastError();
+}
+
+extern "C" int spread_hinge_backward_cuda(float *dstats, const float *dout, const float *stats, const float *spread,
+                                          const uint64_t *counted, size_t rows, size_t width, bool add,
+                                          kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_LAUNCH(spread_backward_kernel, blocks_for(rows * width, THREADS), THREADS, 0, stream, dstats, dout, stats,
+                  spread, counted, rows, width, add);
     return cudaGetLastError();
 }

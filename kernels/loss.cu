@@ -1,4 +1,4 @@
-/* The softmax reconstruction loss of one chunk of logits, and the ELBO.
+/* The softmax reconstruction loss of one chunk of logits, the ELBO, and the objective that adds further terms to it.
  *
  *   nll_r = logsumexp(x_r) - x_r[label];   with dnll: x_r <- dnll_r (softmax(x_r) - onehot), columns past V <- 0
  *   a row whose label is negative is masked: nll 0, gradient 0
@@ -151,6 +151,45 @@ static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__r
         dkl[i / each * width + first + i % each] = i / each < counted ? d : 0.0f;
 }
 
+/* ---- the objective: a few numbers, one warp ---- */
+
+struct objective_terms {
+    const float *term[KERNEL_MOST_TERMS];
+    unsigned weight[KERNEL_MOST_TERMS];
+};
+
+static __global__ void objective_kernel(float *__restrict__ out, const float *__restrict__ elbo,
+                                        const float *__restrict__ weights, struct objective_terms terms, size_t parts,
+                                        size_t count)
+{
+    size_t i = threadIdx.x;
+    if (i >= parts + count) return;
+    if (i != LOSS) {
+        out[i] = i < parts ? elbo[i] : terms.term[i - parts][0];
+        return;
+    }
+    double loss = (double)elbo[LOSS];
+    for (size_t k = 0; k < count; k++) loss += (double)weights[terms.weight[k]] * (double)terms.term[k][0];
+    out[LOSS] = (float)loss;
+}
+
+struct objective_gradients {
+    float *d[KERNEL_OBJECTIVE_OUTPUTS];
+    size_t elements[KERNEL_OBJECTIVE_OUTPUTS];
+    unsigned index[KERNEL_OBJECTIVE_OUTPUTS];
+    bool add[KERNEL_OBJECTIVE_OUTPUTS];
+};
+
+/* A thread has the same element of all outputs, one after the other, because two of them may be the same. */
+static __global__ void objective_backward_kernel(struct objective_gradients to, const float *__restrict__ weights)
+{
+    for (int k = 0; k < KERNEL_OBJECTIVE_OUTPUTS; k++)
+        for (size_t i = threadIdx.x; to.d[k] && i < to.elements[k]; i += blockDim.x) {
+            float slope = i ? 0.0f : to.index[k] == KERNEL_OBJECTIVE_ELBO ? 1.0f : weights[to.index[k]];
+            put(&to.d[k][i], slope, to.add[k]);
+        }
+}
+
 /* ---- launchers ---- */
 
 /* Of each of two blocks on a multiprocessor, less what the kernel has of its own and the runtime keeps. */
@@ -197,5 +236,32 @@ extern "C" int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, cons
     if (!blocks) return 0;
     KERNEL_LAUNCH(elbo_backward_kernel, blocks, THREADS, 0, stream, dnll, dkl, kl, weights, header, tokens, sentences,
                   width, groups, free_nats);
+    return cudaGetLastError();
+}
+
+extern "C" int objective_cuda(float *out, const float *elbo, const float *weights, const float *const *terms,
+                              const unsigned *weight, size_t parts, size_t count, kernel_stream stream)
+{
+    struct objective_terms all = {};
+    if (count > KERNEL_MOST_TERMS || parts + count > WARP) return cudaErrorInvalidValue;
+    for (size_t k = 0; k < count; k++) {
+        all.term[k] = terms[k];
+        all.weight[k] = weight[k];
+    }
+    KERNEL_LAUNCH(objective_kernel, 1, WARP, 0, stream, out, elbo, weights, all, parts, count);
+    return cudaGetLastError();
+}
+
+extern "C" int objective_backward_cuda(float *const *d, const float *weights, const unsigned *index,
+                                       const size_t *elements, const bool *add, kernel_stream stream)
+{
+    struct objective_gradients to = {};
+    for (int k = 0; k < KERNEL_OBJECTIVE_OUTPUTS; k++) {
+        to.d[k] = d[k];
+        to.elements[k] = elements[k];
+        to.index[k] = index[k];
+        to.add[k] = add[k];
+    }
+    KERNEL_LAUNCH(objective_backward_kernel, 1, WARP, 0, stream, to, weights);
     return cudaGetLastError();
 }

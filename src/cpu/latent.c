@@ -1,7 +1,9 @@
-/* Gaussian latent: noise drawn from its address in both passes and never stored. */
+/* Gaussian latent: noise drawn from its address in both passes and never stored. Log densities, and the spread of mu.
+ */
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "cpu/noise.h"
+#include "ops/ops.h"
 
 enum { SENTENCES = 16, COLUMNS = 4 * NOISE_BLOCKS };
 
@@ -108,4 +110,161 @@ static void moments(void *argument, size_t tile, size_t worker)
 void CPU(column_moments)(const struct call *c)
 {
     cpu_run(c, tiles_of(c->size.in[0][1], COLUMNS), moments, c);
+}
+
+/* ---- log density: sentences by tiles, and, where one row of statistics serves all, columns by tiles ---- */
+
+static const float LOG_2PI = 1.83787706640934548f;
+
+/* mu of row s, from a column on; logvar is `width` behind it. */
+static const float *stats_of(const struct call *c, size_t s, size_t from)
+{
+    return (const float *)c->in[1] + (c->size.in[1][1] ? s * c->size.in[1][1] : 0) + from;
+}
+
+static void density(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t width = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    for (size_t s = tile * SENTENCES; s < end; s++) {
+        double sum = 0;
+        for (size_t from = 0; from < width; from += COLUMNS) {
+            const float *z = (const float *)c->in[0] + s * width + from, *mu = stats_of(c, s, from);
+            const float *logvar = mu + width;
+            float part[COLUMNS];
+            size_t n = least(COLUMNS, width - from);
+            SIMD for (size_t j = 0; j < n; j++)
+            {
+                float t = z[j] - mu[j];
+                part[j] = LOG_2PI + logvar[j] + t * t * cpu_exp(-logvar[j]);
+            }
+            for (size_t j = 0; j < n; j++) sum += (double)part[j];
+        }
+        ((float *)c->out[0])[s] = (float)(-0.5 * c->attr->f[ATTR_SIGN] * sum);
+    }
+}
+
+void CPU(gaussian_log_density)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), density, c);
+}
+
+/* The derivatives of n columns from `from` on, of row s: by mu (a, that by z being -a) and by logvar (b). */
+static void density_slopes(float a[COLUMNS], float b[COLUMNS], const struct call *c, size_t s, size_t from, size_t n)
+{
+    size_t width = c->size.in[0][1];
+    const float *z = (const float *)c->in[0] + s * width + from, *mu = stats_of(c, s, from), *logvar = mu + width;
+    float d = (float)c->attr->f[ATTR_SIGN] * ((const float *)c->in[2])[s];
+    SIMD for (size_t j = 0; j < n; j++)
+    {
+        float t = z[j] - mu[j], e = cpu_exp(-logvar[j]);
+        a[j] = d * t * e;
+        b[j] = 0.5f * d * (t * t * e - 1.0f);
+    }
+}
+
+static void density_rows(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t width = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    bool each = c->out[1] && c->size.in[1][1];
+    for (size_t s = tile * SENTENCES; s < end; s++)
+        for (size_t from = 0; from < width; from += COLUMNS) {
+            float a[COLUMNS], b[COLUMNS];
+            size_t n = least(COLUMNS, width - from);
+            float *dz = c->out[0] ? (float *)c->out[0] + s * width + from : NULL;
+            float *dmu = each ? (float *)c->out[1] + s * 2 * width + from : NULL;
+            density_slopes(a, b, c, s, from, n);
+            for (size_t j = 0; dz && j < n; j++) dz[j] = c->add[0] ? dz[j] - a[j] : -a[j];
+            for (size_t j = 0; dmu && j < n; j++) {
+                dmu[j] = c->add[1] ? dmu[j] + a[j] : a[j];
+                dmu[width + j] = c->add[1] ? dmu[width + j] + b[j] : b[j];
+            }
+        }
+}
+
+static void density_columns(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t rows = c->size.in[0][0], width = c->size.in[0][1], from = tile * COLUMNS, n = least(COLUMNS, width - from);
+    double sum_a[COLUMNS] = {0}, sum_b[COLUMNS] = {0};
+    float *dmu = (float *)c->out[1] + from, *dlogvar = dmu + width;
+    for (size_t s = 0; s < rows; s++) {
+        float a[COLUMNS], b[COLUMNS];
+        density_slopes(a, b, c, s, from, n);
+        for (size_t j = 0; j < n; j++) {
+            sum_a[j] += (double)a[j];
+            sum_b[j] += (double)b[j];
+        }
+    }
+    for (size_t j = 0; j < n; j++) {
+        dmu[j] = c->add[1] ? dmu[j] + (float)sum_a[j] : (float)sum_a[j];
+        dlogvar[j] = c->add[1] ? dlogvar[j] + (float)sum_b[j] : (float)sum_b[j];
+    }
+}
+
+void CPU(gaussian_log_density_backward)(const struct call *c)
+{
+    bool one = c->out[1] && !c->size.in[1][1];
+    if (c->out[0] || !one) cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), density_rows, c);
+    if (one) cpu_run(c, tiles_of(c->size.in[0][1], COLUMNS), density_columns, c);
+}
+
+/* ---- the spread of mu: as few numbers as the ELBO's, one thread, double sums ---- */
+
+/* Writes the means of n columns; returns the sum of the squared distances from them. */
+static double spread(float *mean, const float *mu, size_t sentences, size_t stride, size_t n)
+{
+    double sum[COLUMNS] = {0}, square[COLUMNS] = {0}, whole = 0;
+    for (size_t s = 0; s < sentences; s++)
+        for (size_t j = 0; j < n; j++) sum[j] += (double)mu[s * stride + j];
+    for (size_t j = 0; j < n; j++) sum[j] = sentences ? sum[j] / (double)sentences : 0;
+    for (size_t s = 0; s < sentences; s++)
+        for (size_t j = 0; j < n; j++) {
+            double t = (double)mu[s * stride + j] - sum[j];
+            square[j] += t * t;
+        }
+    for (size_t j = 0; j < n; j++) {
+        mean[j] = (float)sum[j];
+        whole += square[j];
+    }
+    return whole;
+}
+
+void CPU(spread_hinge)(const struct call *c)
+{
+    size_t sentences = c->size.in[0][0], stride = c->size.in[0][1], width = stride / 2;
+    float *out = c->out[0], *mean = c->out[1];
+    double sum = 0, n = (double)sentences;
+    for (size_t from = 0; from < width; from += COLUMNS)
+        sum += spread(mean + from, (const float *)c->in[0] + from, sentences, stride, least(COLUMNS, width - from));
+    double hinge = sentences ? c->attr->f[ATTR_MARGIN] - sum / (2 * n) : 0;
+    out[0] = hinge > 0 ? (float)(n * hinge) : 0;
+    mean[width] = hinge > 0;
+}
+
+static void spread_rows(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *dout = c->in[0], *mean = c->in[2];
+    size_t stride = c->size.in[1][1], width = stride / 2, end = least(c->size.in[1][0], (tile + 1) * SENTENCES);
+    float d = mean[width] > 0 ? dout[0] : 0;
+    for (size_t s = tile * SENTENCES; s < end; s++) {
+        const float *mu = (const float *)c->in[1] + s * stride;
+        float *dmu = (float *)c->out[0] + s * stride;
+        for (size_t j = 0; j < width; j++) {
+            float slope = -d * (mu[j] - mean[j]);
+            dmu[j] = c->add[0] ? dmu[j] + slope : slope;
+        }
+        if (!c->add[0]) memset(dmu + width, 0, width * sizeof *dmu);
+    }
+}
+
+void CPU(spread_hinge_backward)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[1][0], SENTENCES), spread_rows, c);
 }

@@ -2,6 +2,7 @@
  * which two further products consume. The chunk is bounded by memory, so that an (N, V) tensor never exists. */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
+#include "ops/objective.h"
 #include "ops/ops.h"
 
 #include <math.h>
@@ -166,5 +167,34 @@ void CPU(elbo_backward)(const struct call *c)
         float d = mean_kl(c, k, groups) > c->attr->f[0] ? weights[ELBO_WEIGHT_KL] : 0.0f;
         for (size_t s = 0; s < sentences; s++)
             for (size_t j = k * each; j < (k + 1) * each; j++) dkl[s * width + j] = d;
+    }
+}
+
+/* ---- the objective: a few numbers ---- */
+
+void CPU(objective)(const struct call *c)
+{
+    const float *elbo = c->in[0], *weights = c->in[1];
+    float *out = c->out[0];
+    double loss = elbo[ELBO_LOSS];
+    memcpy(out, elbo, ELBO_PARTS * sizeof *out);
+    for (size_t k = 0; ELBO_PARTS + k < c->size.out[0][0]; k++) {
+        float term = *(const float *)c->in[2 + k];
+        loss += (double)weights[objective_index(c->attr, k)] * term;
+        out[ELBO_PARTS + k] = term;
+    }
+    out[ELBO_LOSS] = (float)loss;
+}
+
+void CPU(objective_backward)(const struct call *c)
+{
+    const float *weights = c->in[0];
+    for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
+        float *d = c->out[k];
+        unsigned index = objective_index(c->attr, k);
+        for (size_t i = 0; d && i < c->size.out[k][0]; i++) {
+            float slope = i ? 0 : index == OBJECTIVE_ELBO ? 1 : weights[index];
+            d[i] = c->add[k] ? d[i] + slope : slope;
+        }
     }
 }

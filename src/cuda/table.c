@@ -1,6 +1,7 @@
 /* The table of the CUDA backend: each op's call becomes launches of kernels/, and products. */
 #include "cuda/cuda.h"
 #include "ops/attention.h"
+#include "ops/objective.h"
 #include "ops/ops.h"
 
 enum { CHUNK_BYTES = 512 << 20, LEAST_ROWS = 16, VOCABULARY_ALIGNMENT = 128 };
@@ -277,6 +278,37 @@ static void column_moments(const struct call *c)
     keep(c, column_moments_cuda(c->out[0], c->in[0], header_of(c), c->size.in[0][1], stream_of(c)));
 }
 
+/* The true rows of an op that says of which kind its rows are: their address on the device. */
+static const uint64_t *counted_of(const struct call *c)
+{
+    return header_of(c)->count + c->attr->i[ATTR_ROWS];
+}
+
+static void gaussian_log_density(const struct call *c)
+{
+    keep(c, gaussian_log_density_cuda(c->out[0], c->in[0], c->in[1], counted_of(c), c->size.in[0][0], c->size.in[0][1],
+                                      !c->size.in[1][1], (float)c->attr->f[ATTR_SIGN], stream_of(c)));
+}
+
+static void gaussian_log_density_backward(const struct call *c)
+{
+    keep(c, gaussian_log_density_backward_cuda(c->out[0], c->out[1], c->in[2], c->in[0], c->in[1], counted_of(c),
+                                               c->size.in[0][0], c->size.in[0][1], !c->size.in[1][1],
+                                               (float)c->attr->f[ATTR_SIGN], c->add, stream_of(c)));
+}
+
+static void spread_hinge(const struct call *c)
+{
+    keep(c, spread_hinge_cuda(c->out[0], c->out[1], c->in[0], counted_of(c), c->size.in[0][1] / 2,
+                              (float)c->attr->f[ATTR_MARGIN], stream_of(c)));
+}
+
+static void spread_hinge_backward(const struct call *c)
+{
+    keep(c, spread_hinge_backward_cuda(c->out[0], c->in[0], c->in[1], c->in[2], counted_of(c), c->size.in[1][0],
+                                       c->size.in[1][1] / 2, c->add[0], stream_of(c)));
+}
+
 /* ---- loss: chunks of rows; the products see a vocabulary that is a multiple of VOCABULARY_ALIGNMENT, or they would
  * run at a fraction of their speed: logits have such rows, and so has a copy of the weights where the vocabulary is
  * none ---- */
@@ -408,6 +440,35 @@ static void elbo_backward(const struct call *c)
     keep(c,
          elbo_backward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], header_of(c), c->size.out[0][0], c->size.in[0][0],
                             c->size.in[0][1], (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
+}
+
+_Static_assert((int)KERNEL_MOST_TERMS >= (int)OBJECTIVE_TERMS && (int)KERNEL_OBJECTIVE_OUTPUTS == (int)MAX_OUTPUTS &&
+                   (int)KERNEL_OBJECTIVE_ELBO == (int)OBJECTIVE_ELBO,
+               "kernels take what the objective has");
+
+static void objective(const struct call *c)
+{
+    const float *terms[OBJECTIVE_TERMS];
+    unsigned weight[OBJECTIVE_TERMS];
+    size_t count = c->size.out[0][0] - ELBO_PARTS;
+    for (size_t k = 0; k < count; k++) {
+        terms[k] = c->in[2 + k];
+        weight[k] = objective_index(c->attr, k);
+    }
+    keep(c, objective_cuda(c->out[0], c->in[0], c->in[1], terms, weight, ELBO_PARTS, count, stream_of(c)));
+}
+
+static void objective_backward(const struct call *c)
+{
+    float *d[MAX_OUTPUTS];
+    unsigned index[MAX_OUTPUTS];
+    size_t count[MAX_OUTPUTS];
+    for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
+        d[k] = c->out[k];
+        index[k] = objective_index(c->attr, k);
+        count[k] = c->size.out[k][0];
+    }
+    keep(c, objective_backward_cuda(d, c->in[0], index, count, c->add, stream_of(c)));
 }
 
 /* ---- elementwise ---- */

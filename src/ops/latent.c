@@ -4,7 +4,18 @@
  *   stats (S, 2Z) mu | logvar       z (draws, Z)      kl (S, Z) nats
  *   dmu = dz + dkl mu;   dlogvar = dz eps exp(logvar / 2) / 2 + dkl (exp(logvar) - 1) / 2
  *
- * eps is drawn from its address in both passes and never stored. */
+ * eps is drawn from its address in both passes and never stored.
+ *
+ * The log density of a Gaussian, with e = exp(-logvar), t = z - mu and d = sign dout:
+ *
+ *   out_s = -sign sum_j (log 2 pi + logvar + t^2 e) / 2
+ *   dz = -d t e;   dmu = d t e;   dlogvar = d (t^2 e - 1) / 2, the sums over s where one row of stats serves all
+ *
+ * The hinge on the spread of mu:
+ *
+ *   out = n max(0, margin - sum_b |mu_b - mean mu|^2 / (2n));   dmu_b = -dout (mu_b - mean mu) while out > 0
+ *
+ * Its second output (Z + 1) holds mean mu, then 1 if out > 0 or 0, so that the gradient sums nothing. */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -46,7 +57,79 @@ value op_column_moments(struct graph *g, value x)
     return node_out(g, n, 0, "moments", DTYPE_F32, 2, (struct dim[]){{DIM_FIXED, graph_width(g, x)}, {DIM_FIXED, 2}});
 }
 
+/* The rows of z, or of stats where a sentence has one draw. */
+static bool one_row_each(const struct graph *g, value z, value stats)
+{
+    return op_same_rows(g, z, stats) ||
+           (op_rows(g, z).kind == DIM_DRAWS && op_rows(g, stats).kind == DIM_SENTENCES && !op_rows(g, stats).size);
+}
+
+enum { Z, STATS, DOUT };
+
+value op_gaussian_log_density(struct graph *g, value z, value stats, double sign)
+{
+    const struct value_info *a = graph_value(g, z), *b = graph_value(g, stats);
+    if (a->rank != 2 || a->dim[0].kind == DIM_FIXED)
+        return graph_fail(g, "log density: z is not a row for each sentence or draw");
+    if (graph_width(g, stats) != 2 * graph_width(g, z) || (b->rank != 1 && !one_row_each(g, z, stats)))
+        return graph_fail(g, "log density: the statistics are neither (S, 2 Z) nor (2 Z) for z (S, Z)");
+    if (a->dtype != DTYPE_F32 || b->dtype != DTYPE_F32)
+        return graph_fail(g, "log density: z and the statistics are f32 in every precision");
+    struct node *n = graph_node(g, &op_gaussian_log_density_type);
+    if (!n) return NO_VALUE;
+    n->attr.i[ATTR_ROWS] = op_rows(g, z).kind;
+    n->attr.f[ATTR_SIGN] = sign;
+    node_in(g, n, Z, z);
+    node_in(g, n, STATS, stats);
+    return node_out(g, n, 0, "log_density", DTYPE_F32, 2, (struct dim[]){op_rows(g, z), {DIM_FIXED, 1}});
+}
+
+static void gradient_log_density(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value z = autodiff_read(ad, n->in[Z]), stats = autodiff_read(ad, n->in[STATS]);
+    struct node *b = autodiff_node(ad, &op_gaussian_log_density_backward_type, n);
+    node_in(g, b, Z, z);
+    node_in(g, b, STATS, stats);
+    node_in(g, b, DOUT, autodiff_output(ad, n, 0));
+    autodiff_write(ad, b, Z, n->in[Z]);
+    autodiff_write(ad, b, STATS, n->in[STATS]);
+}
+
+value op_spread_hinge(struct graph *g, value stats, double margin)
+{
+    size_t width = graph_width(g, stats);
+    if (width % 2 || !width || graph_value(g, stats)->rank != 2 || op_rows(g, stats).kind == DIM_FIXED)
+        return graph_fail(g, "spread: the statistics are not (S, 2 Z)");
+    struct node *n = graph_node(g, &op_spread_hinge_type);
+    if (!n) return NO_VALUE;
+    n->attr.i[ATTR_ROWS] = op_rows(g, stats).kind;
+    n->attr.f[ATTR_MARGIN] = margin;
+    node_in(g, n, 0, stats);
+    node_out(g, n, 1, "spread", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, width / 2 + 1}});
+    return node_out(g, n, 0, "spread_hinge", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 1}});
+}
+
+static void gradient_spread(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value stats = autodiff_read(ad, n->in[0]), spread = autodiff_read(ad, n->out[1]);
+    struct node *b = autodiff_node(ad, &op_spread_hinge_backward_type, n);
+    node_in(g, b, 0, autodiff_output(ad, n, 0));
+    node_in(g, b, 1, stats);
+    node_in(g, b, 2, spread);
+    autodiff_write(ad, b, 0, n->in[0]);
+}
+
 const struct op_type op_latent_type = {.name = "latent", .index = OP_latent, .cheap = true, .gradient = gradient};
 const struct op_type op_latent_backward_type = {
     .name = "latent_backward", .index = OP_latent_backward, .accumulates = 1};
 const struct op_type op_column_moments_type = {.name = "column_moments", .index = OP_column_moments};
+const struct op_type op_gaussian_log_density_type = {
+    .name = "gaussian_log_density", .index = OP_gaussian_log_density, .gradient = gradient_log_density};
+const struct op_type op_gaussian_log_density_backward_type = {
+    .name = "gaussian_log_density_backward", .index = OP_gaussian_log_density_backward, .accumulates = 3};
+const struct op_type op_spread_hinge_type = {
+    .name = "spread_hinge", .index = OP_spread_hinge, .gradient = gradient_spread};
+const struct op_type op_spread_hinge_backward_type = {
+    .name = "spread_hinge_backward", .index = OP_spread_hinge_backward, .accumulates = 1};

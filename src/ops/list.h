@@ -24,10 +24,16 @@
     X(latent)                                                                                                          \
     X(latent_backward)                                                                                                 \
     X(column_moments)                                                                                                  \
+    X(gaussian_log_density)                                                                                            \
+    X(gaussian_log_density_backward)                                                                                   \
+    X(spread_hinge)                                                                                                    \
+    X(spread_hinge_backward)                                                                                           \
     X(linear_cross_entropy)                                                                                            \
     X(linear_cross_entropy_train)                                                                                      \
     X(elbo)                                                                                                            \
     X(elbo_backward)                                                                                                   \
+    X(objective)                                                                                                       \
+    X(objective_backward)                                                                                              \
     X(add)                                                                                                             \
     X(gelu)                                                                                                            \
     X(gelu_backward)                                                                                                   \

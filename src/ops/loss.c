@@ -1,10 +1,11 @@
-/* The reconstruction loss and the ELBO.
+/* The reconstruction loss, the ELBO, and the objective that adds further terms to it.
  *
  * nll_n = logsumexp(y_n W^T) - y_n . W[label_n].  Its weight in the loss does not depend on it (op_elbo's gradient
  * reads the step's scalars only), so in training one fused op, placed at the head of the backward pass, computes nll,
  * dy and dW from one set of logits per chunk of rows; the forward node does not run and what reads nll runs after the
  * fused op. */
 #include "graph/autodiff.h"
+#include "ops/objective.h"
 #include "ops/ops.h"
 
 value op_linear_cross_entropy(struct graph *g, value y, value w, value labels)
@@ -64,6 +65,49 @@ static void gradient_elbo(struct autodiff *ad, const struct node *n)
     autodiff_write(ad, b, 1, n->in[1]);
 }
 
+value op_objective(struct graph *g, value elbo, const value *terms, const unsigned *weight, size_t count, value weights)
+{
+    if (count > OBJECTIVE_TERMS)
+        return graph_fail(g, "objective: %zu terms, at most %d beside the ELBO", count, (int)OBJECTIVE_TERMS);
+    if (graph_value(g, elbo)->rank != 1 || graph_width(g, elbo) != ELBO_PARTS)
+        return graph_fail(g, "objective: the first value is not the ELBO's %d parts", (int)ELBO_PARTS);
+    struct node *n = graph_node(g, &op_objective_type);
+    if (!n) return NO_VALUE;
+    node_in(g, n, 0, elbo);
+    node_in(g, n, 1, weights);
+    for (size_t k = 0; k < count; k++) {
+        const struct value_info *term = graph_value(g, terms[k]);
+        if (term->rank != 1 || term->dim[0].kind != DIM_FIXED || term->dim[0].size != 1 || term->dtype != DTYPE_F32)
+            return graph_fail(g, "objective: the term %s is not one f32", term->name);
+        if (weight[k] >= graph_width(g, weights))
+            return graph_fail(g, "objective: the weight of %s is number %u of %zu", term->name, weight[k],
+                              graph_width(g, weights));
+        node_in(g, n, 2 + (unsigned)k, terms[k]);
+        objective_set(&n->attr, k, weight[k]);
+    }
+    return node_out(g, n, 0, "objective", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS + count}});
+}
+
+/* The gradients of the ELBO's parts and of the terms, up to MAX_OUTPUTS in a node. */
+static void gradient_objective(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    struct node *b = NULL;
+    for (unsigned k = 0, slot = 0; k <= OBJECTIVE_TERMS; k++) {
+        value v = n->in[k ? 1 + k : 0];
+        if (!autodiff_wants(ad, v)) continue;
+        if (!slot) {
+            b = autodiff_node(ad, &op_objective_backward_type, n);
+            if (!b) return;
+            b->attr = (struct attributes){0};
+            node_in(g, b, 0, n->in[1]);
+        }
+        objective_set(&b->attr, slot, k ? objective_index(&n->attr, k - 1) : OBJECTIVE_ELBO);
+        autodiff_write(ad, b, slot, v);
+        slot = (slot + 1) % MAX_OUTPUTS;
+    }
+}
+
 static double flops(const struct shape_view *s, const struct attributes *a)
 {
     (void)a;
@@ -100,3 +144,6 @@ const struct op_type op_linear_cross_entropy_train_type = {.name = "linear_cross
                                                            .bytes = bytes_train};
 const struct op_type op_elbo_type = {.name = "elbo", .index = OP_elbo, .gradient = gradient_elbo};
 const struct op_type op_elbo_backward_type = {.name = "elbo_backward", .index = OP_elbo_backward};
+const struct op_type op_objective_type = {.name = "objective", .index = OP_objective, .gradient = gradient_objective};
+const struct op_type op_objective_backward_type = {
+    .name = "objective_backward", .index = OP_objective_backward, .accumulates = 15};

@@ -97,6 +97,8 @@ value op_segment_sum(struct graph *g, value x, value offsets, enum dim_kind rows
 
 /* ---- latent ---- */
 
+enum { ATTR_ROWS = 0, ATTR_SIGN = 0, ATTR_MARGIN = 0 }; /* of the two last ops here: the kind of their rows; reals */
+
 struct latent_sample {
     value z;  /* (draws, Z)                                              */
     value kl; /* (S, Z) nats per dimension of KL(q(z|x) || N(0, 1))      */
@@ -108,6 +110,18 @@ struct latent_sample op_latent(struct graph *g, value stats, value sample, bool 
 
 /* (C, 2) sums and sums of squares of the columns of x (S, C). Not differentiable. */
 value op_column_moments(struct graph *g, value x);
+
+/* out (S, 1) nats = sign * sum_j log N(z_j; mu_j, exp(logvar_j)), a Gaussian of diagonal covariance. z (S, Z), rows of
+ * sentences or of draws. stats (S, 2Z) = mu | logvar, a row for each row of z; or (2Z), one row for all of them: a
+ * parameter that is declared `master`. At a drawn z the sum of log q(z|x) and, with sign -1, log p(z) is the KL's
+ * estimate from one sample (Kingma and Welling 2014). */
+value op_gaussian_log_density(struct graph *g, value z, value stats, double sign);
+
+/* out (1) nats = n max(0, margin - sum_b |mu_b - mean mu|^2 / (2n)) over the slot's n sentences; 0 where n = 0. stats
+ * (S, 2Z) = mu | logvar; only mu has a gradient, while the hinge is above 0. It keeps the means of the posteriors apart
+ * (mu-forcing, Liu et al. 2019, arXiv:1905.10072). `margin` in nats: where mean mu is 0, half the mean square of mu is
+ * its share of the KL. */
+value op_spread_hinge(struct graph *g, value stats, double margin);
 
 /* ---- loss ---- */
 
@@ -135,6 +149,13 @@ struct elbo_value {
 /* loss = weight[NLL] sum nll + weight[KL] S sum_j max(f, mean over the slot's sentences of the KL of part j), where a
  * part is a dimension, a group of neighbours, or the whole (free bits: Kingma et al. 2016). kl may be none. */
 struct elbo_value op_elbo(struct graph *g, value nll, value kl, value weights, const struct free_bits *free_bits);
+
+/* The ELBO and further terms: out (ELBO_PARTS + count) nats, out[ELBO_LOSS] = elbo[ELBO_LOSS] + sum_k
+ * weights[weight[k]] terms[k][0], the other parts as in elbo (ELBO_PARTS), out[ELBO_PARTS + k] = terms[k][0]. terms: up
+ * to OBJECTIVE_TERMS (ops/objective.h) values (1), sums over the slot; weights: step scalars, an input f32. It is what
+ * is minimized: its gradient is 1 for the loss and 0 for the rest, whatever reads it. */
+value op_objective(struct graph *g, value elbo, const value *terms, const unsigned *weight, size_t count,
+                   value weights);
 
 /* ---- elementwise ---- */
 

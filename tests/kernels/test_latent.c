@@ -1,5 +1,6 @@
-/* latent.cu: the reparameterization and the KL with addressed noise, both ways, and column moments, against double. The
- * noise is compared as the CPU draws it: the same integers, normals in f32. */
+/* latent.cu: the reparameterization and the KL with addressed noise, both ways, and column moments, against double; the
+ * log density of a Gaussian and the hinge on the spread of mu, both ways. The noise is compared as the CPU draws it:
+ * the same integers, normals in f32. */
 #include "kernels/trial.h"
 #include "base/philox.h"
 
@@ -7,7 +8,8 @@
 
 struct context {
     size_t sentences, width;
-    bool sample_z, add;
+    bool sample_z, add, add_stats, one;
+    double sign, margin;
     int header;
     int z, kl, stats, sample, dstats, dz, dkl;
 };
@@ -31,6 +33,40 @@ static int moments(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     return column_moments_cuda(at(t, c->z), at(t, c->stats), at(t, c->header), c->width, NULL);
+}
+
+static const uint64_t *counted_at(const struct trial *t, const struct context *c)
+{
+    return ((const struct kernel_header *)at(t, c->header))->count + HEADER_SENTENCES;
+}
+
+static int density(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return gaussian_log_density_cuda(at(t, c->kl), at(t, c->z), at(t, c->stats), counted_at(t, c), c->sentences,
+                                     c->width, c->one, (float)c->sign, NULL);
+}
+
+static int density_backward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return gaussian_log_density_backward_cuda(at(t, c->dz), at(t, c->dstats), at(t, c->dkl), at(t, c->z),
+                                              at(t, c->stats), counted_at(t, c), c->sentences, c->width, c->one,
+                                              (float)c->sign, (const bool[]){c->add, c->add_stats}, NULL);
+}
+
+static int spread(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return spread_hinge_cuda(at(t, c->kl), at(t, c->z), at(t, c->stats), counted_at(t, c), c->width, (float)c->margin,
+                             NULL);
+}
+
+static int spread_backward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return spread_hinge_backward_cuda(at(t, c->dstats), at(t, c->dkl), at(t, c->stats), at(t, c->z), counted_at(t, c),
+                                      c->sentences, c->width, c->add, NULL);
 }
 
 static double noise_at(const struct context *c, const struct trial *t, size_t s, size_t j)
@@ -93,6 +129,128 @@ static void try(size_t sentences, size_t width, bool sample_z, bool add, unsigne
     trial_run(&t, moments, &c);
 }
 
+/* Behind `counted` sentences are padding. */
+static size_t counted_of(size_t sentences)
+{
+    return sentences - sentences / 5;
+}
+
+/* given: 1 dz, 2 dstats are wanted */
+static void try_density(size_t sentences, size_t width, bool one, bool add, bool add_stats, unsigned given)
+{
+    struct trial t;
+    size_t counted = counted_of(sentences), rows = one ? 1 : sentences;
+    struct context c = {.sentences = sentences,
+                        .width = width,
+                        .one = one,
+                        .add = add,
+                        .add_stats = add_stats,
+                        .sign = add ? -1 : 0.5,
+                        .dz = -1,
+                        .dstats = -1};
+    trial_begin(&t, KERNEL_F32, "log density %zu x %zu%s", sentences, width, one ? ", one row" : "");
+    c.z = trial_normal(&t, ARRAY_F32, sentences * width, 0.3, 1);
+    c.stats = trial_normal(&t, ARRAY_F32, rows * 2 * width, -0.2, 0.7);
+    c.header = trial_header(&t, 0, counted);
+    c.kl = trial_output(&t, ARRAY_F32, sentences);
+    double *out = trial_expect(&t, c.kl);
+    for (size_t i = 0; i < counted * width; i++) {
+        const double *mu = trial_value(&t, c.stats) + (one ? 0 : i / width * 2 * width) + i % width;
+        double distance = trial_value(&t, c.z)[i] - mu[0];
+        out[i / width] -= c.sign * (log(2 * M_PI) + mu[width] + distance * distance / exp(mu[width])) / 2;
+    }
+    trial_run(&t, density, &c);
+
+    trial_begin(&t, KERNEL_F32, "log density backward %zu x %zu%s%s%s, given %u", sentences, width,
+                one ? ", one row" : "", add ? ", add" : "", add_stats ? ", add to the statistics" : "", given);
+    c.z = trial_normal(&t, ARRAY_F32, sentences * width, 0.3, 1);
+    c.stats = trial_normal(&t, ARRAY_F32, rows * 2 * width, -0.2, 0.7);
+    c.dkl = trial_normal(&t, ARRAY_F32, sentences, 0.2, 1);
+    c.header = trial_header(&t, 0, counted);
+    if (given & 1) c.dz = trial_sum(&t, ARRAY_F32, sentences * width, add);
+    if (given & 2) c.dstats = trial_sum(&t, ARRAY_F32, rows * 2 * width, add_stats);
+    double *dz = given & 1 ? trial_expect(&t, c.dz) : NULL, *dstats = given & 2 ? trial_expect(&t, c.dstats) : NULL;
+    for (size_t i = 0; i < counted * width; i++) {
+        size_t at_mu = (one ? 0 : i / width * 2 * width) + i % width;
+        const double *mu = trial_value(&t, c.stats) + at_mu;
+        double distance = trial_value(&t, c.z)[i] - mu[0], d = c.sign * trial_value(&t, c.dkl)[i / width];
+        double slope = d * distance / exp(mu[width]);
+        if (dz) dz[i] -= slope;
+        if (dstats) {
+            dstats[at_mu] += slope;
+            dstats[at_mu + width] += (slope * distance - d) / 2;
+        }
+    }
+    trial_run(&t, density_backward, &c);
+}
+
+static void density_matches(void **state)
+{
+    static const size_t given[][2] = {{0, 5}, {1, 1}, {2, 3}, {5, 4}, {17, 33}, {64, 32}, {9, 130}, {40, 7}};
+    static const struct sweep shapes = SWEEP(given, 40000, 1025, 1025);
+    (void)state;
+    for (size_t i = 0; i < sweep_count(&shapes); i++) {
+        size_t n[2];
+        sweep_shape(n, &shapes, i);
+        for (int option = 0; option < 8; option++)
+            try_density(n[0], n[1], option & 1, option & 2, option & 4, (unsigned)(i + (size_t)option) % 3 + 1);
+    }
+}
+
+enum { ABOVE, AT_ZERO, NO_SENTENCE, NO_MARGIN };
+
+static void try_spread(size_t sentences, size_t width, unsigned how, bool add)
+{
+    struct trial t;
+    size_t counted = how == NO_SENTENCE ? 0 : counted_of(sentences);
+    struct context c = {.sentences = sentences,
+                        .width = width,
+                        .add = add,
+                        .margin = how == AT_ZERO     ? 0.01
+                                  : how == NO_MARGIN ? 0
+                                                     : 3 * (double)width};
+    trial_begin(&t, KERNEL_F32, "spread %zu x %zu, %u", sentences, width, how);
+    c.stats = trial_normal(&t, ARRAY_F32, sentences * 2 * width, 0.4, 1);
+    c.header = trial_header(&t, 0, counted);
+    c.kl = trial_output(&t, ARRAY_F32, 1);
+    c.z = trial_output(&t, ARRAY_F32, width + 1);
+    double *out = trial_expect(&t, c.kl), *mean = trial_expect(&t, c.z), sum = 0;
+    for (size_t i = 0; i < counted * width; i++)
+        mean[i % width] += trial_value(&t, c.stats)[i / width * 2 * width + i % width] / (double)counted;
+    for (size_t i = 0; i < counted * width; i++)
+        sum += pow(trial_value(&t, c.stats)[i / width * 2 * width + i % width] - mean[i % width], 2);
+    double hinge = counted ? (double)(float)c.margin - sum / (2 * (double)counted) : 0;
+    out[0] = hinge > 0 ? (double)counted * hinge : 0;
+    mean[width] = hinge > 0;
+    trial_run(&t, spread, &c);
+
+    trial_begin(&t, KERNEL_F32, "spread backward %zu x %zu, %u%s", sentences, width, how, add ? ", add" : "");
+    c.stats = trial_normal(&t, ARRAY_F32, sentences * 2 * width, 0.4, 1);
+    c.z = trial_normal(&t, ARRAY_F32, width + 1, how == AT_ZERO ? -9 : 9, 1); /* the last: above 0 or not */
+    c.dkl = trial_normal(&t, ARRAY_F32, 1, 0.7, 0.1);
+    c.header = trial_header(&t, 0, counted);
+    c.dstats = trial_sum(&t, ARRAY_F32, sentences * 2 * width, add);
+    double *d = trial_expect(&t, c.dstats);
+    for (size_t i = 0; i < counted * width && how != AT_ZERO; i++) {
+        size_t at_mu = i / width * 2 * width + i % width;
+        d[at_mu] = trial_value(&t, c.dkl)[0] * (trial_value(&t, c.z)[i % width] - trial_value(&t, c.stats)[at_mu]);
+    }
+    trial_run(&t, spread_backward, &c);
+}
+
+static void spread_matches(void **state)
+{
+    static const size_t given[][2] = {{1, 1}, {2, 3}, {5, 4}, {17, 33}, {64, 32}, {9, 130}, {40, 7}, {100, 65}};
+    static const struct sweep shapes = SWEEP(given, 40000, 1025, 1025);
+    (void)state;
+    for (size_t i = 0; i < sweep_count(&shapes); i++) {
+        size_t n[2];
+        sweep_shape(n, &shapes, i);
+        for (unsigned how = ABOVE; how <= NO_MARGIN; how++) try_spread(n[0], n[1], how, (i + how) % 2);
+    }
+    try_spread(0, 5, ABOVE, false);
+}
+
 static void matches(void **state)
 {
     static const size_t given[][2] = {{0, 5}, {1, 1}, {2, 3}, {5, 4}, {17, 33}, {64, 32}, {9, 130}, {40, 7}};
@@ -106,4 +264,4 @@ static void matches(void **state)
     }
 }
 
-TRIAL_MAIN(cmocka_unit_test(matches))
+TRIAL_MAIN(cmocka_unit_test(matches), cmocka_unit_test(density_matches), cmocka_unit_test(spread_matches))

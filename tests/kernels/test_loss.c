@@ -1,4 +1,5 @@
-/* loss.cu: the softmax loss of a chunk, its gradient in place, the ELBO with free bits both ways, against double. */
+/* loss.cu: the softmax loss of a chunk, its gradient in place, the ELBO with free bits and the objective both
+ * ways, against double. */
 #include "kernels/trial.h"
 
 #include <math.h>
@@ -230,5 +231,105 @@ static void elbo_at_the_edge(void **state)
     try_elbo(5, 1, 16, 1, 4, AT_THE_EDGE);
 }
 
+/* ---- the objective ---- */
+
+enum { PARTS = 4, WEIGHTS = 5 };
+
+struct objective {
+    size_t count;
+    int out, elbo, weights, term[KERNEL_MOST_TERMS], d[KERNEL_OBJECTIVE_OUTPUTS];
+    unsigned weight[KERNEL_MOST_TERMS];
+    size_t elements[KERNEL_OBJECTIVE_OUTPUTS];
+    bool add[KERNEL_OBJECTIVE_OUTPUTS];
+};
+
+static int objective(const struct trial *t, const void *context)
+{
+    const struct objective *c = context;
+    const float *terms[KERNEL_MOST_TERMS];
+    for (size_t k = 0; k < c->count; k++) terms[k] = at(t, c->term[k]);
+    return objective_cuda(at(t, c->out), at(t, c->elbo), at(t, c->weights), terms, c->weight, PARTS, c->count, NULL);
+}
+
+static int objective_backward(const struct trial *t, const void *context)
+{
+    const struct objective *c = context;
+    float *d[KERNEL_OBJECTIVE_OUTPUTS];
+    for (size_t k = 0; k < KERNEL_OBJECTIVE_OUTPUTS; k++) d[k] = at(t, c->d[k]);
+    return objective_backward_cuda(d, at(t, c->weights), c->weight, c->elements, c->add, NULL);
+}
+
+static void try_objective(size_t count)
+{
+    struct trial t;
+    struct objective c = {.count = count};
+    trial_begin(&t, KERNEL_F32, "objective %zu", count);
+    c.elbo = trial_normal(&t, ARRAY_F32, PARTS, 2, 1);
+    c.weights = trial_normal(&t, ARRAY_F32, WEIGHTS, 0.5, 0.3);
+    for (size_t k = 0; k < count; k++) {
+        c.term[k] = trial_normal(&t, ARRAY_F32, 1, 1, 1);
+        c.weight[k] = (unsigned)(3 * k + 1) % WEIGHTS;
+    }
+    c.out = trial_output(&t, ARRAY_F32, PARTS + count);
+    double *out = trial_expect(&t, c.out);
+    for (size_t i = 0; i < PARTS; i++) out[i] = trial_value(&t, c.elbo)[i];
+    for (size_t k = 0; k < count; k++) {
+        out[PARTS + k] = trial_value(&t, c.term[k])[0];
+        out[0] += trial_value(&t, c.weights)[c.weight[k]] * out[PARTS + k];
+    }
+    trial_run(&t, objective, &c);
+}
+
+/* Bit k of `wanted`: output k; the last wanted one is the ELBO's. Bit k of `add`: added to. */
+static void try_objective_backward(unsigned wanted, unsigned add)
+{
+    struct trial t;
+    struct objective c = {0};
+    trial_begin(&t, KERNEL_F32, "objective backward %u, %u", wanted, add);
+    c.weights = trial_normal(&t, ARRAY_F32, WEIGHTS, 0.5, 0.3);
+    for (unsigned k = 0; k < KERNEL_OBJECTIVE_OUTPUTS; k++) {
+        bool elbo = wanted >> k == 1;
+        c.d[k] = -1;
+        c.elements[k] = elbo ? PARTS : 1;
+        c.weight[k] = elbo ? (unsigned)KERNEL_OBJECTIVE_ELBO : (2 * k + 1) % WEIGHTS;
+        c.add[k] = add >> k & 1;
+        if (!(wanted >> k & 1)) continue;
+        c.d[k] = trial_sum(&t, ARRAY_F32, c.elements[k], c.add[k]);
+        trial_expect(&t, c.d[k])[0] = elbo ? 1 : trial_value(&t, c.weights)[c.weight[k]];
+    }
+    trial_run(&t, objective_backward, &c);
+}
+
+static void objective_matches(void **state)
+{
+    (void)state;
+    for (size_t count = 0; count <= KERNEL_MOST_TERMS; count++) try_objective(count);
+    for (unsigned wanted = 0; wanted < 16; wanted++)
+        for (unsigned add = 0; add < 16; add += 3) try_objective_backward(wanted, add);
+}
+
+/* Two terms may be one value: the second contribution is added to the first. */
+static int objective_twice(const struct trial *t, const void *context)
+{
+    const struct objective *c = context;
+    float *both = at(t, c->d[0]), *const d[KERNEL_OBJECTIVE_OUTPUTS] = {both, both};
+    return objective_backward_cuda(d, at(t, c->weights), c->weight, c->elements, c->add, NULL);
+}
+
+static void objective_adds_in_order(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 5; i++) {
+        struct trial t;
+        struct objective c = {.weight = {i, (i + 2) % WEIGHTS}, .elements = {1, 1}, .add = {false, true}};
+        trial_begin(&t, KERNEL_F32, "objective backward twice %u", i);
+        c.weights = trial_normal(&t, ARRAY_F32, WEIGHTS, 0.5, 0.3);
+        c.d[0] = trial_output(&t, ARRAY_F32, 1);
+        trial_expect(&t, c.d[0])[0] = trial_value(&t, c.weights)[c.weight[0]] + trial_value(&t, c.weights)[c.weight[1]];
+        trial_run(&t, objective_twice, &c);
+    }
+}
+
 TRIAL_MAIN(cmocka_unit_test(softmax_matches), cmocka_unit_test(softmax_of_steps), cmocka_unit_test(elbo_matches),
-           cmocka_unit_test(elbo_without), cmocka_unit_test(elbo_at_the_edge))
+           cmocka_unit_test(elbo_without), cmocka_unit_test(elbo_at_the_edge), cmocka_unit_test(objective_matches),
+           cmocka_unit_test(objective_adds_in_order))

@@ -1,10 +1,12 @@
 /* linear_cross_entropy:  nll = logsumexp(y w^T) - y . w[label], forward alone and fused with both gradients, in one
  * chunk of rows and in several. elbo: the loss and its parts with the three kinds of free bits. */
 #include "ops/harness.h"
+#include "ops/objective.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- cross-entropy ---- */
 
@@ -184,5 +186,124 @@ static void elbo(void **state)
     elbo_of(FREE_PER_DIMENSION, 0, 0.5, true);
 }
 
+/* ---- the objective ---- */
+
+enum { COUNT };
+
+static size_t operand_of(size_t term)
+{
+    return 1 + term % 3;
+}
+
+static unsigned weight_of(size_t term)
+{
+    return term % 4 < 2 ? ELBO_WEIGHT_KL : ELBO_WEIGHT_NLL;
+}
+
+static void record_objective(struct graph *g, const struct trial *t, const value *in, value *out)
+{
+    value terms[OBJECTIVE_TERMS];
+    unsigned weight[OBJECTIVE_TERMS];
+    for (size_t k = 0; k < (size_t)t->option[COUNT]; k++) {
+        terms[k] = in[operand_of(k)];
+        weight[k] = weight_of(k);
+    }
+    out[0] = op_objective(g, in[0], terms, weight, (size_t)t->option[COUNT], harness_input(g, "weights"));
+}
+
+static void objective_reference(const struct trial *t, double *const *in, double *const *out)
+{
+    for (size_t i = 0; i < ELBO_PARTS; i++) out[0][i] = in[0][i];
+    for (size_t k = 0; k < (size_t)t->option[COUNT]; k++) {
+        out[0][ELBO_LOSS] += (double)t->batch->weights[weight_of(k)] * in[operand_of(k)][0];
+        out[0][ELBO_PARTS + k] = in[operand_of(k)][0];
+    }
+}
+
+/* Terms are read several times where there are more than three: their gradients add up. */
+static void objective(void **state)
+{
+    (void)state;
+    for (long count = 0; count <= OBJECTIVE_TERMS; count++) {
+        char name[64];
+        struct batch *b = batch_rows(1);
+        snprintf(name, sizeof name, "objective of %ld terms", count);
+        struct trial t = {.name = name,
+                          .batch = b,
+                          .inputs = count < 3 ? 1 + (size_t)count : 4,
+                          .is_loss = true,
+                          .option = {[COUNT] = count},
+                          .record = record_objective,
+                          .reference = objective_reference};
+        t.in[0] = (struct operand){DIM_FIXED, ELBO_PARTS, 0, 2, 1};
+        for (size_t k = 1; k < t.inputs; k++) t.in[k] = (struct operand){DIM_FIXED, 1, 0, 1, 1};
+        harness_try(&t);
+        free(b);
+    }
+}
+
+/* The ELBO's own gradient goes on as if nothing stood behind it. */
+static void record_whole(struct graph *g, const struct trial *t, const value *in, value *out)
+{
+    struct free_bits f = {.kind = FREE_PER_DIMENSION, .nats = t->real[0]};
+    struct elbo_value e = op_elbo(g, in[0], in[1], harness_input(g, "weights"), &f);
+    out[0] = op_objective(g, e.loss, &in[2], (const unsigned[]){ELBO_WEIGHT_KL}, 1, harness_input(g, "weights"));
+    out[1] = e.kl_dim;
+}
+
+static void whole_reference(const struct trial *t, double *const *in, double *const *out)
+{
+    elbo_reference(t, in, out);
+    out[0][ELBO_LOSS] += (double)t->batch->weights[ELBO_WEIGHT_KL] * in[2][0];
+    out[0][ELBO_PARTS] = in[2][0];
+}
+
+static void objective_of_the_elbo(void **state)
+{
+    (void)state;
+    struct batch *b = batch_rows(31);
+    b->sentences = 9;
+    struct trial t = {.name = "objective of an elbo",
+                      .batch = b,
+                      .tail = 20,
+                      .inputs = 3,
+                      .is_loss = true,
+                      .option = {FREE_PER_DIMENSION},
+                      .real = {0.5},
+                      .record = record_whole,
+                      .reference = whole_reference};
+    t.in[0] = (struct operand){DIM_DEC_TOKENS, b->tokens, 1, 4, 1};
+    t.in[1] = (struct operand){DIM_SENTENCES, b->sentences, 12, 0.5, 0.4};
+    t.in[2] = (struct operand){DIM_FIXED, 1, 0, 3, 1};
+    harness_try(&t);
+    free(b);
+}
+
+static void objective_shapes_are_checked(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"11 terms", "the ELBO's 4 parts", "vector is not one f32", "number 2 of 2"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        struct parameters *parameters;
+        struct graph *g;
+        elbo_error error = {0};
+        assert_int_equal(parameters_create(&parameters, &error), ELBO_OK);
+        assert_int_equal(graph_create(&g, "refused", parameters, &(struct graph_capacities){{0}}, &error), ELBO_OK);
+        value parts = graph_input(g, "parts", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}});
+        value vector = graph_input(g, "vector", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 2}});
+        value one = graph_input(g, "one", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 1}}), terms[OBJECTIVE_TERMS + 1];
+        unsigned weight[OBJECTIVE_TERMS + 1] = {0};
+        for (size_t k = 0; k <= OBJECTIVE_TERMS; k++) terms[k] = i == 2 ? vector : one;
+        if (i == 3) weight[0] = ELBO_WEIGHTS;
+        op_objective(g, i == 1 ? vector : parts, terms, weight, i == 0 ? OBJECTIVE_TERMS + 1 : 1,
+                     harness_input(g, "weights"));
+        assert_int_equal(graph_check(g, &error), ELBO_INTERNAL);
+        assert_non_null(strstr(error.message, words[i]));
+        graph_free(g);
+        parameters_free(parameters);
+    }
+}
+
 HARNESS_MAIN(FAMILY_LOSS, cmocka_unit_test(cross_entropy), cmocka_unit_test(cross_entropy_in_chunks),
-             cmocka_unit_test(cross_entropy_of_large_logits), cmocka_unit_test(elbo))
+             cmocka_unit_test(cross_entropy_of_large_logits), cmocka_unit_test(elbo), cmocka_unit_test(objective),
+             cmocka_unit_test(objective_of_the_elbo), cmocka_unit_test(objective_shapes_are_checked))
