@@ -47,6 +47,13 @@ value latent_record_stats(struct recorder *r, value h)
     return kind->stats(r, op_linear(r->g, op_cast(r->g, h, DTYPE_F32), w, b));
 }
 
+/* (S, 1) log q(z|x) - log p(z) at the draw. */
+static value drawn_kl(struct recorder *r, const struct prior_kind *prior, const struct latent_pass *pass)
+{
+    value q = op_gaussian_log_density(r->g, pass->z, pass->stats, 1);
+    return op_add(r->g, q, prior->log_density(r, pass->z, -1));
+}
+
 struct latent_pass latent_record(struct recorder *r, value h, value sample)
 {
     const struct latent_config *c = &r->config->latent;
@@ -56,7 +63,7 @@ struct latent_pass latent_record(struct recorder *r, value h, value sample)
     struct latent_sample drawn = op_latent(r->g, pass.stats, sample, c->sample);
     pass.z = drawn.z;
     pass.normal_kl = drawn.kl;
-    pass.kl = prior->kl(r, &pass);
+    pass.kl = prior->kl ? prior->kl(r, &pass) : drawn_kl(r, prior, &pass);
     return pass;
 }
 
@@ -78,20 +85,14 @@ elbo_status latent_open(struct latent *l, const struct model *m, elbo_error *err
 {
     bool none = m->config.latent.kind == LATENT_NONE;
     *l = (struct latent){.prior = prior_kind_of(&m->config.latent), .width = none ? 0 : m->config.latent.width};
-    size_t count = 0, index;
-    while (!none && l->prior->tensors && l->prior->tensors[count]) count++;
-    if (!count) return ELBO_OK;
-    l->learned = malloc(count * l->width * sizeof *l->learned);
+    size_t index;
+    if (none || !l->prior->tensor) return ELBO_OK;
+    if (!parameters_find(m->parameters, l->prior->tensor, &index))
+        return elbo_fail(error, ELBO_INTERNAL, "the model has no %s", l->prior->tensor);
+    const struct parameter *p = parameters_get(m->parameters, index);
+    l->learned = malloc(p->elements * sizeof *l->learned);
     if (!l->learned) return elbo_fail(error, ELBO_MEMORY, "no memory for the prior");
-    for (size_t i = 0; i < count; i++) {
-        if (!parameters_find(m->parameters, l->prior->tensors[i], &index)) {
-            latent_close(l);
-            return elbo_fail(error, ELBO_INTERNAL, "the model has no %s", prior_kind_of(&m->config.latent)->tensors[i]);
-        }
-        const struct parameter *p = parameters_get(m->parameters, index);
-        m->backend->memory.download(m->backend, l->learned + i * l->width, m->weights + p->offset,
-                                    l->width * sizeof *l->learned);
-    }
+    m->backend->memory.download(m->backend, l->learned, m->weights + p->offset, p->elements * sizeof *l->learned);
     return m->backend->stream.check ? m->backend->stream.check(m->backend, error) : ELBO_OK;
 }
 

@@ -56,9 +56,9 @@ struct prior_kind {
     value (*kl)(struct recorder *r, const struct latent_pass *pass);
     /* (S, 1) sign * log p(z); where there is no closed form. */
     value (*log_density)(struct recorder *r, value z, double sign);
-    /* Its tensors' names, ended by null, (Z) each: a host call gets their values behind one another. Null: none. */
-    const char *const *tensors;
-    /* ---- on the host; `learned`: the tensors' values ---- */
+    /* The tensor that it learns; null: none. */
+    const char *tensor;
+    /* ---- on the host; `learned`: the tensor's values ---- */
     double (*host_log_density)(const float *z, size_t width, const float *learned);
     /* Maps z ~ N(0, 1), in place. Null: it is its own. */
     void (*host_sample)(float *z, size_t width, const float *learned);

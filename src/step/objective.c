@@ -26,19 +26,27 @@ static const char *kl_absent(const struct objective_context *c)
 
 static elbo_status check_kl(const struct objective_context *c, elbo_error *error)
 {
-    if (c->config->free_bits_kind != FREE_BITS_GROUP || c->model->latent.width % c->config->free_bits_groups == 0)
-        return ELBO_OK;
+    static const char *const kinds[] = {"dimension", "total", "group"};
+    const struct objective_config *o = c->config;
+    bool parts = o->free_bits_kind != FREE_BITS_TOTAL;
+    if (parts && o->free_bits > 0 && !latent_has_dimensions(&c->model->latent))
+        return elbo_fail(error, ELBO_USAGE,
+                         "objective.free_bits_kind = %s wants a KL by dimension, and latent.prior = %s has a whole one "
+                         "only; set objective.free_bits_kind=total, or objective.free_bits=0",
+                         kinds[o->free_bits_kind], prior_kind_of(&c->model->latent)->name);
+    if (o->free_bits_kind != FREE_BITS_GROUP || c->model->latent.width % o->free_bits_groups == 0) return ELBO_OK;
     return elbo_fail(error, ELBO_USAGE,
                      "objective.free_bits_groups = %zu does not divide latent.width = %zu; choose a divisor",
-                     c->config->free_bits_groups, c->model->latent.width);
+                     o->free_bits_groups, c->model->latent.width);
 }
 
-static struct free_bits free_bits_of(const struct objective_config *c)
+/* A KL without dimensions is one part. */
+static struct free_bits free_bits_of(const struct objective_config *c, bool dimensions)
 {
     struct free_bits f = {.nats = c->free_bits, .groups = c->free_bits_groups};
-    f.kind = c->free_bits_kind == FREE_BITS_TOTAL   ? FREE_TOTAL
-             : c->free_bits_kind == FREE_BITS_GROUP ? FREE_PER_GROUP
-                                                    : FREE_PER_DIMENSION;
+    f.kind = c->free_bits_kind == FREE_BITS_TOTAL || !dimensions ? FREE_TOTAL
+             : c->free_bits_kind == FREE_BITS_GROUP              ? FREE_PER_GROUP
+                                                                 : FREE_PER_DIMENSION;
     return f;
 }
 
@@ -79,13 +87,20 @@ elbo_status objective_check(const struct objective_config *config, const struct 
     return ELBO_OK;
 }
 
+/* Those of op_elbo always are: without a latent the KL is 0. */
+static bool in_force(const struct objective_term *t, const struct objective_context *c)
+{
+    if (!t->record) return true;
+    return !(t->off && t->off(c->config)) && !(t->absent && t->absent(c));
+}
+
 elbo_status objective_create(struct objective *o, const struct objective_config *config,
                              const struct model_config *model, size_t steps, elbo_error *error)
 {
     *o = (struct objective){.config = *config, .model = *model, .steps = steps};
     const struct objective_context c = {config, model};
     for (size_t k = 0; k < TERMS; k++)
-        if (!terms[k].record || !terms[k].absent || !terms[k].absent(&c)) o->terms[o->count++] = &terms[k];
+        if (in_force(&terms[k], &c)) o->terms[o->count++] = &terms[k];
     return objective_check(config, model, error);
 }
 
@@ -135,9 +150,12 @@ static bool is_among(const char *const *names, const char *key)
 const char *objective_idle(const struct objective_config *config, const struct model_config *model, const char *key)
 {
     const struct objective_context c = {config, model};
-    bool off = !strcmp(key, "free_bits") && no_free_bits(config); /* what switches itself off stands against nothing */
-    for (size_t k = 0; k < TERMS && !off; k++)
-        if (terms[k].absent && is_among(terms[k].options, key) && terms[k].absent(&c)) return terms[k].absent(&c);
+    bool frees_nothing = !strcmp(key, "free_bits") && no_free_bits(config); /* switched off: stands against nothing */
+    for (size_t k = 0; k < TERMS && !frees_nothing; k++) {
+        const struct objective_term *t = &terms[k];
+        bool own = t->absent && is_among(t->options, key) && !(t->off && t->off(config));
+        if (own && t->absent(&c)) return t->absent(&c);
+    }
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (!strcmp(rules[i].key, key) && rules[i].idle(config)) return rules[i].because;
     return NULL;
@@ -167,9 +185,23 @@ value objective_weights(const struct objective *o, struct graph *g, value contro
 struct elbo_value objective_record(const struct objective *o, const struct training_pass *pass, value weights)
 {
     struct graph *g = pass->recorder->g;
-    struct free_bits free_bits = free_bits_of(&o->config);
+    struct free_bits free_bits = free_bits_of(&o->config, latent_has_dimensions(&o->model.latent));
+    value own[OBJECTIVE_MOST_TERMS];
+    unsigned weight[OBJECTIVE_MOST_TERMS];
+    size_t count = 0;
     graph_scope(g, "elbo");
-    return op_elbo(g, pass->nll, pass->latent.kl, weights, &free_bits);
+    struct elbo_value elbo = op_elbo(g, pass->nll, pass->latent.kl, weights, &free_bits);
+    const struct objective_context c = {&o->config, &o->model};
+    for (size_t k = 0; k < o->count; k++) {
+        if (!o->terms[k]->record) continue;
+        graph_scope(g, "objective.%s", o->terms[k]->name);
+        own[count] = o->terms[k]->record(&c, pass);
+        weight[count++] = (unsigned)k;
+    }
+    if (!count) return elbo;
+    graph_scope(g, "objective");
+    elbo.loss = op_objective(g, elbo.loss, own, weight, count, weights);
+    return elbo;
 }
 
 /* ---- a step's weights and figures ---- */
@@ -177,7 +209,7 @@ struct elbo_value objective_record(const struct objective *o, const struct train
 void objective_weigh(struct objective *o, unsigned answer, size_t update, size_t sentences)
 {
     for (size_t k = 0; k < o->count; k++) {
-        o->scale[answer][k] = o->terms[k]->weigh(&o->config, update, o->steps);
+        o->scale[answer][k] = o->terms[k]->weigh ? o->terms[k]->weigh(&o->config, update, o->steps) : 1;
         o->weights[answer * o->count + k] = (float)(o->scale[answer][k] / (double)sentences);
     }
 }
@@ -191,7 +223,7 @@ size_t objective_figures(const struct objective *o, struct objective_figure *fig
         for (unsigned i = 0; i < t->parts; i++)
             figures[n++] = (struct objective_figure){t->part_names[i], parts[t->part + i] / sentences, false, i == 0};
         if (!t->parts) figures[n++] = (struct objective_figure){t->name, parts[own++] / sentences, false, true};
-        figures[n++] = (struct objective_figure){t->weight, scale[k], true, t->tells_weight};
+        if (t->weight) figures[n++] = (struct objective_figure){t->weight, scale[k], true, t->tells_weight};
     }
     return n;
 }

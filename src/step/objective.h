@@ -25,17 +25,19 @@ struct objective_context {
 
 struct objective_term {
     const char *name;   /* of its value in the log                                                      */
-    const char *weight; /* of its weight there                                                          */
+    const char *weight; /* of its weight there; null: it is always 1, and not told                         */
     bool tells_weight;  /* on the console too                                                           */
     unsigned parts;     /* how many of what op_elbo reports, from `part` on; 0: the term records its own */
     unsigned part;
     const char *const *part_names; /* (parts) the first is `name`                                       */
     const char *const *options;    /* its keys of the section `objective`, ended by null                */
+    /* Whether its own options switch it off, which stands against nothing; null: none does. */
+    bool (*off)(const struct objective_config *c);
     /* Why the term is not in force, in words that follow its option's name; null: it is. */
     const char *(*absent)(const struct objective_context *c);
     /* Refuses combinations of options; null: none. */
     elbo_status (*check)(const struct objective_context *c, elbo_error *error);
-    /* Weight at the update of this number (of updates applied before it) of `steps`. */
+    /* Weight at the update of this number (of updates applied before it) of `steps`; null: 1. */
     double (*weigh)(const struct objective_config *c, size_t update, size_t steps);
     /* (1) f32: the sum over the slot's sentences of what is weighed; null: op_elbo computes it. */
     value (*record)(const struct objective_context *c, const struct training_pass *pass);
