@@ -23,6 +23,7 @@ struct objective_config {
     double free_bits;        /* nats: per dimension, in total, or per group                          */
     size_t free_bits_groups; /* groups of neighbouring dimensions                                    */
     double word_dropout;
+    double mu_forcing; /* nats; 0: off */
 };
 #define AT(field) offsetof(struct objective_config, field)
 static const struct option objective_rows[] = {
@@ -41,6 +42,10 @@ static const struct option objective_rows[] = {
              "groups of neighbouring dimensions, for free_bits_kind group"),
     ROW_NUMBER("word_dropout", word_dropout, "0.3", 0, 1, "", KEPT_CHANGE,
                "share of the decoder's input words that become the unknown mark in training"),
+    ROW_NUMBER(
+        "mu_forcing", mu_forcing, "0", 0, 1e6, "nats", KEPT_CHANGE,
+        "half the spread of mu over a slot's sentences that is forced: what is missing of it is added to the loss; "
+        "0 switches it off"),
 };
 #undef AT
 

@@ -50,6 +50,23 @@ static struct free_bits free_bits_of(const struct objective_config *c, bool dime
     return f;
 }
 
+/* ---- mu-forcing (Liu et al. 2019): max(0, mu_forcing - half the spread of mu over the slot's sentences) ---- */
+
+static bool forces_nothing(const struct objective_config *c)
+{
+    return !(c->mu_forcing > 0);
+}
+
+static const char *mu_absent(const struct objective_context *c)
+{
+    return no_latent(c->model) ? "latent.kind=none has no mu" : NULL;
+}
+
+static value record_mu_forcing(const struct objective_context *c, const struct training_pass *pass)
+{
+    return op_spread_hinge(pass->recorder->g, pass->latent.stats, c->config->mu_forcing);
+}
+
 /* ---- the table: first the two of op_elbo, whose weights lie at ELBO_WEIGHT_NLL and ELBO_WEIGHT_KL ---- */
 
 #define NAMES(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -73,6 +90,11 @@ static const struct objective_term terms[] = {
      .absent = kl_absent,
      .check = check_kl,
      .weigh = schedule_beta},
+    {.name = "mu_forcing",
+     .options = NAMES("mu_forcing"),
+     .off = forces_nothing,
+     .absent = mu_absent,
+     .record = record_mu_forcing},
 };
 
 enum { TERMS = sizeof terms / sizeof *terms };
