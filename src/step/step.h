@@ -78,7 +78,8 @@ elbo_status step_run(struct step *s, struct step_schedule *schedule, const struc
 elbo_status step_update(struct step *s, const struct step_schedule *schedule, uint64_t number, bool skip,
                         elbo_error *error);
 
-/* Runs the batch's slots once more with a hook around every op: nothing travels, nothing is updated. */
+/* Runs the batch's slots once more with a hook around every op: nothing travels, nothing is updated. Gradients and
+ * figures are those of this pass afterwards. */
 elbo_status step_look(struct step *s, const struct slot_batch *batch, execute_hook hook, void *context,
                       elbo_error *error);
 

@@ -1,0 +1,248 @@
+/* The objective's table: weights of all four schedules against values by hand, their division by the sentences, the
+ * figures of a step, options without effect, and what is refused. */
+#include "ops/ops.h"
+#include "step/objective.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { STEPS = 100, RECONSTRUCTION = 0, KL = 1 };
+
+static const struct model_config model = {.latent = {.kind = LATENT_NORMAL, .width = 8}};
+static const struct model_config without = {.latent = {.kind = LATENT_NONE, .width = 8}};
+
+/* beta from 0.5 to 2 over half of the steps. */
+static struct objective_config usual(void)
+{
+    return (struct objective_config){.beta_schedule = BETA_LINEAR,
+                                     .beta = 2,
+                                     .beta_start = 0.5,
+                                     .beta_warmup = 0.5,
+                                     .beta_cycles = 4,
+                                     .lambda = 3,
+                                     .free_bits = 0.25,
+                                     .free_bits_groups = 4};
+}
+
+static struct objective create(const struct objective_config *config, const struct model_config *of)
+{
+    struct objective o;
+    elbo_error error = {0};
+    if (objective_create(&o, config, of, STEPS, &error)) fail_msg("%s", error.message);
+    return o;
+}
+
+static void near(double got, double wanted)
+{
+    if (!(fabs(got - wanted) <= 1e-12 * fabs(wanted))) fail_msg("%.17g instead of %.17g", got, wanted);
+}
+
+/* ---- weights ---- */
+
+struct known {
+    size_t update;
+    double beta;
+};
+
+static void holds(int schedule, double warmup, const struct known *known, size_t count)
+{
+    struct objective_config config = usual();
+    config.beta_schedule = schedule;
+    config.beta_warmup = warmup;
+    struct objective o = create(&config, &model);
+    for (size_t i = 0; i < count; i++)
+        for (unsigned answer = 0; answer < 2; answer++) {
+            objective_weigh(&o, answer, known[i].update, 1);
+            near(o.scale[answer][RECONSTRUCTION], 3);
+            near(o.scale[answer][KL], known[i].beta);
+        }
+}
+
+#define HOLDS(schedule, warmup, ...)                                                                                   \
+    holds(schedule, warmup, (const struct known[]){__VA_ARGS__},                                                       \
+          sizeof((const struct known[]){__VA_ARGS__}) / sizeof(struct known))
+
+static void linear_rises_over_the_warm_up(void **state)
+{
+    (void)state;
+    HOLDS(BETA_LINEAR, 0.5, {0, 0.5}, {10, 0.8}, {25, 1.25}, {49, 1.97}, {50, 2}, {75, 2}, {99, 2}, {100, 2});
+    HOLDS(BETA_LINEAR, 1, {0, 0.5}, {50, 1.25}, {100, 2});
+    HOLDS(BETA_LINEAR, 0, {0, 2}, {1, 2}, {99, 2});
+}
+
+static void constant_never_moves(void **state)
+{
+    (void)state;
+    HOLDS(BETA_CONSTANT, 0.5, {0, 2}, {25, 2}, {50, 2}, {99, 2});
+}
+
+/* Four cycles of 25 steps; with a warm-up of 0.8 each rises over 20 of them. */
+static void cyclical_begins_anew(void **state)
+{
+    (void)state;
+    HOLDS(BETA_CYCLICAL, 0.8, {0, 0.5}, {10, 1.25}, {20, 2}, {24, 2}, {25, 0.5}, {35, 1.25}, {49, 2}, {50, 0.5},
+          {75, 0.5}, {79, 0.8}, {99, 2});
+    HOLDS(BETA_CYCLICAL, 0, {0, 2}, {25, 2}, {99, 2});
+}
+
+/* 1 / (1 + exp(-12 (t - 1/2))), stretched to 0 at t = 0 and 1 at t = 1: at t = 1/4 it is (0.0474258731775668 -
+ * 0.0024726231566348) / 0.9950547536867305. */
+static void logistic_is_half_in_the_middle(void **state)
+{
+    (void)state;
+    HOLDS(BETA_LOGISTIC, 1, {0, 0.5}, {25, 0.5 + 1.5 * 0.0449532500209320 / 0.9950547536867305}, {50, 1.25},
+          {75, 2 - 1.5 * 0.0449532500209320 / 0.9950547536867305}, {100, 2});
+    HOLDS(BETA_LOGISTIC, 0.5, {0, 0.5}, {25, 1.25}, {50, 2}, {99, 2});
+}
+
+/* The loss is a mean over the step's sentences: op_elbo adds up over slots what these weights scale. The rows of the
+ * two answers lie behind one another, in the order of op_elbo's weights. */
+static void weights_are_over_the_sentences(void **state)
+{
+    (void)state;
+    struct objective_config config = usual();
+    struct objective o = create(&config, &model);
+    assert_int_equal(o.count, ELBO_WEIGHTS);
+    objective_weigh(&o, 0, 0, 7);
+    objective_weigh(&o, 1, 25, 14);
+    const float wanted[] = {(float)(3.0 / 7), (float)(0.5 / 7), (float)(3.0 / 14), (float)(1.25 / 14)};
+    for (size_t i = 0; i < 4; i++) assert_float_equal(o.weights[i], wanted[i], 0);
+    assert_float_equal(o.weights[ELBO_WEIGHT_NLL], (float)(o.scale[0][RECONSTRUCTION] / 7), 0);
+    assert_float_equal(o.weights[ELBO_WEIGHT_KL], (float)(o.scale[0][KL] / 7), 0);
+    objective_weigh(&o, 0, 50, 7); /* the other answer's row stays */
+    assert_float_equal(o.weights[1], (float)(2.0 / 7), 0);
+    assert_float_equal(o.weights[3], wanted[3], 0);
+}
+
+/* ---- figures ---- */
+
+static void figures_are_of_a_sentence(void **state)
+{
+    (void)state;
+    struct objective_config config = usual();
+    struct objective_figure f[OBJECTIVE_MOST_FIGURES];
+    const struct objective_figure wanted[] = {{"reconstruction", 12, false, true},
+                                              {"lambda", 3, true, false},
+                                              {"kl", 2, false, true},
+                                              {"kl_free", 2.5, false, false},
+                                              {"beta", 0.5, true, true}};
+    float parts[ELBO_PARTS];
+    parts[ELBO_NLL] = 48;
+    parts[ELBO_KL] = 8;
+    parts[ELBO_KL_FREE] = 10;
+    for (int k = 0; k < 2; k++) { /* without a latent the KL is told as well: 0 */
+        struct objective o = create(&config, k ? &without : &model);
+        assert_int_equal(objective_parts(&o), ELBO_PARTS);
+        objective_weigh(&o, 0, 0, 4);
+        parts[ELBO_LOSS] =
+            o.weights[ELBO_WEIGHT_NLL] * parts[ELBO_NLL] + o.weights[ELBO_WEIGHT_KL] * parts[ELBO_KL_FREE];
+        size_t n = objective_figures(&o, f, parts, o.scale[0], 4);
+        assert_int_equal(n, sizeof wanted / sizeof *wanted);
+        for (size_t i = 0; i < n; i++) {
+            assert_string_equal(f[i].name, wanted[i].name);
+            near(f[i].value, wanted[i].value);
+            assert_int_equal(f[i].is_weight, wanted[i].is_weight);
+            assert_int_equal(f[i].on_console, wanted[i].on_console);
+            assert_float_equal(objective_figure(f, n, wanted[i].name), wanted[i].value, 0);
+        }
+        near(parts[ELBO_LOSS], 3 * 12 + 0.5 * 2.5);
+        assert_true(isnan(objective_figure(f, n, "gamma")));
+        assert_true(isnan(objective_figure(f, 4, "beta"))); /* one that was not counted */
+        assert_true(isnan(objective_figure(f, 0, "kl")));
+    }
+}
+
+/* ---- options ---- */
+
+enum { KEYS = sizeof objective_rows / sizeof *objective_rows };
+
+/* What the section's options are idle for, in the order of its rows. */
+static const char *const keys[] = {"beta_schedule", "beta",           "beta_start", "beta_warmup",      "beta_cycles",
+                                   "lambda",        "free_bits_kind", "free_bits",  "free_bits_groups", "word_dropout"};
+static const char cycles[] = "only objective.beta_schedule=cyclical has cycles",
+                  groups[] = "only objective.free_bits_kind=group has groups",
+                  start[] = "objective.beta_schedule=constant has no start",
+                  warm_up[] = "objective.beta_schedule=constant has no warm-up",
+                  no_bits[] = "objective.free_bits=0 has no free bits", no_kl[] = "latent.kind=none has no KL";
+
+static const struct {
+    int schedule, kind;
+    double free_bits;
+    bool latent;
+    const char *because[KEYS];
+} idle[] = {
+    {BETA_LINEAR, FREE_BITS_DIMENSION, 0.25, true, {[4] = cycles, [8] = groups}},
+    {BETA_LOGISTIC, FREE_BITS_TOTAL, 0.25, true, {[4] = cycles, [8] = groups}},
+    {BETA_CONSTANT, FREE_BITS_DIMENSION, 0.25, true, {[2] = start, [3] = warm_up, [4] = cycles, [8] = groups}},
+    {BETA_CYCLICAL, FREE_BITS_DIMENSION, 0.25, true, {[8] = groups}},
+    {BETA_CYCLICAL, FREE_BITS_GROUP, 0.25, true, {0}},
+    {BETA_CYCLICAL, FREE_BITS_GROUP, 0, true, {[6] = no_bits, [8] = no_bits}},
+    {BETA_CYCLICAL, FREE_BITS_TOTAL, 0, true, {[6] = no_bits, [8] = no_bits}},
+    {BETA_CYCLICAL,
+     FREE_BITS_GROUP,
+     0.25,
+     false,
+     {no_kl, no_kl, no_kl, no_kl, no_kl, [6] = no_kl, [7] = no_kl, [8] = no_kl}},
+    {BETA_CONSTANT,
+     FREE_BITS_DIMENSION,
+     0,
+     false, /* what switches itself off stands against nothing */
+     {no_kl, no_kl, no_kl, no_kl, no_kl, [6] = no_kl, [8] = no_kl}},
+};
+
+static void every_option_says_why_it_is_idle(void **state)
+{
+    (void)state;
+    assert_int_equal(sizeof keys / sizeof *keys, KEYS);
+    for (size_t i = 0; i < sizeof idle / sizeof *idle; i++) {
+        struct objective_config config = usual();
+        config.beta_schedule = idle[i].schedule;
+        config.free_bits_kind = idle[i].kind;
+        config.free_bits = idle[i].free_bits;
+        for (size_t k = 0; k < KEYS; k++) {
+            assert_string_equal(objective_rows[k].key, keys[k]);
+            const char *because = objective_idle(&config, idle[i].latent ? &model : &without, keys[k]);
+            const char *wanted = idle[i].because[k];
+            if (!because != !wanted || (because && strcmp(because, wanted)))
+                fail_msg("case %zu, %s: %s instead of %s", i, keys[k], because ? because : "in force",
+                         wanted ? wanted : "in force");
+        }
+        assert_null(objective_idle(&config, &model, "gamma"));
+    }
+}
+
+static void groups_must_divide_the_latent(void **state)
+{
+    (void)state;
+    struct objective o;
+    struct objective_config config = usual();
+    elbo_error error = {0};
+    config.free_bits_kind = FREE_BITS_GROUP;
+    assert_int_equal(objective_check(&config, &model, &error), ELBO_OK);
+    config.free_bits_groups = 3;
+    assert_int_equal(objective_check(&config, &model, &error), ELBO_USAGE);
+    assert_string_equal(error.message,
+                        "objective.free_bits_groups = 3 does not divide latent.width = 8; choose a divisor");
+    assert_int_equal(objective_create(&o, &config, &model, STEPS, &error), ELBO_USAGE);
+    assert_int_equal(objective_check(&config, &without, &error), ELBO_OK); /* there is nothing to group */
+    config.free_bits_kind = FREE_BITS_TOTAL;
+    assert_int_equal(objective_check(&config, &model, &error), ELBO_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(linear_rises_over_the_warm_up),
+                                       cmocka_unit_test(constant_never_moves),
+                                       cmocka_unit_test(cyclical_begins_anew),
+                                       cmocka_unit_test(logistic_is_half_in_the_middle),
+                                       cmocka_unit_test(weights_are_over_the_sentences),
+                                       cmocka_unit_test(figures_are_of_a_sentence),
+                                       cmocka_unit_test(every_option_says_why_it_is_idle),
+                                       cmocka_unit_test(groups_must_divide_the_latent)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
