@@ -25,6 +25,15 @@ bool latent_has_dimensions(const struct latent_config *c)
     return c->kind != LATENT_NONE && prior_kind_of(c)->kl;
 }
 
+const char *latent_idle(const struct latent_config *c, const char *key)
+{
+    if (!strcmp(key, "kind")) return NULL;
+    if (c->kind == LATENT_NONE) return "latent.kind=none has no latent";
+    if (!strcmp(key, "memory") && c->injection == INJECTION_EMBEDDING)
+        return "latent.injection=embedding has no latent memory";
+    return NULL;
+}
+
 /* ---- recording ---- */
 
 /* The head computes in f32 in every precision. */

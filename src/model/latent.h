@@ -33,6 +33,10 @@ value latent_record_stats(struct recorder *r, value h);
 /* Whether the KL has a part for each dimension. */
 bool latent_has_dimensions(const struct latent_config *c);
 
+/* Why an option of the section `latent` has no effect beside the others; null: it has one. `key` without the section.
+ */
+const char *latent_idle(const struct latent_config *c, const char *key);
+
 /* ---- the tables ---- */
 
 struct latent_noise {

@@ -1,4 +1,5 @@
 #include "train/effects.h"
+#include "model/latent.h"
 #include "model/stack.h"
 #include "step/objective.h"
 
@@ -6,17 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OBJECTIVE "objective."
-
 typedef bool (*condition)(const struct elbo_config *c);
 
 static bool no_latent(const struct elbo_config *c)
 {
     return c->model.latent.kind == LATENT_NONE;
-}
-static bool no_memory(const struct elbo_config *c)
-{
-    return c->model.latent.injection == INJECTION_EMBEDDING;
 }
 static bool is_sgd(const struct elbo_config *c)
 {
@@ -87,11 +82,6 @@ static const struct rule {
     const char *because;
 } rules[] = {
     {"encoder.", no_latent, "latent.kind=none has no encoder"},
-    {"latent.width", no_latent, "latent.kind=none has no latent"},
-    {"latent.injection", no_latent, "latent.kind=none has no latent"},
-    {"latent.memory", no_latent, "latent.kind=none has no latent"},
-    {"latent.sample", no_latent, "latent.kind=none has no latent"},
-    {"latent.memory", no_memory, "latent.injection=embedding has no latent memory"},
     {"optimizer.beta1", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.beta2", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.epsilon", is_sgd, "it belongs to optimizer.kind=adamw"},
@@ -119,20 +109,29 @@ static const struct rule {
     {"eval.iwae_samples", of_the_mean, "eval.posterior=mean draws no samples"},
 };
 
+/* The rest of a key within a section; null: it is not of this one. */
+static const char *within(const char *key, const char *section)
+{
+    size_t size = strlen(section);
+    return !strncmp(key, section, size) && key[size] == '.' ? key + size + 1 : NULL;
+}
+
+/* The rules that sections keep beside their tables. */
+static const char *own_rules(const struct elbo_config *c, const char *key)
+{
+    const struct model_config *m = &c->model;
+    const char *own;
+    if ((own = within(key, "objective"))) return objective_idle(&c->objective, m, own);
+    if ((own = within(key, "latent"))) return latent_idle(&m->latent, own);
+    if ((own = within(key, "encoder")) && !no_latent(c)) return stack_idle("encoder", &m->encoder, own);
+    if ((own = within(key, "decoder"))) return stack_idle("decoder", &m->decoder, own);
+    return NULL;
+}
+
 const char *effects_idle(const struct elbo_config *config, const char *key)
 {
-    if (!strncmp(key, OBJECTIVE, sizeof OBJECTIVE - 1)) {
-        const char *because = objective_idle(&config->objective, &config->model, key + sizeof OBJECTIVE - 1);
-        if (because) return because;
-    }
-    const struct stack_config *stacks[] = {&config->model.encoder, &config->model.decoder};
-    static const char *const sections[] = {"encoder", "decoder"};
-    for (size_t i = no_latent(config); i < 2; i++) {
-        size_t size = strlen(sections[i]);
-        bool own = !strncmp(key, sections[i], size) && key[size] == '.';
-        const char *because = own ? stack_idle(sections[i], stacks[i], key + size + 1) : NULL;
-        if (because) return because;
-    }
+    const char *because = own_rules(config, key);
+    if (because) return because;
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         size_t size = strlen(rules[i].key);
         bool whole = rules[i].key[size - 1] != '.';
