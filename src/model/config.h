@@ -13,6 +13,7 @@ enum position_kind { POSITION_LEARNED, POSITION_ROTARY };
 enum activation_kind { ACTIVATION_GELU, ACTIVATION_SWIGLU };
 enum pooling_kind { POOLING_MEAN, POOLING_FIRST, POOLING_LAST, POOLING_ATTENTION };
 enum stack_choice { STACK_TRANSFORMER, STACK_BOW }; /* encoder.kind, decoder.kind: further families join here */
+enum prior_choice { PRIOR_STANDARD, PRIOR_DIAGONAL };
 enum latent_kind { LATENT_NORMAL, LATENT_NONE };
 enum injection_kind { INJECTION_BOTH, INJECTION_MEMORY, INJECTION_EMBEDDING };
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
@@ -56,6 +57,7 @@ static const struct option stack_rows[] = {
 
 struct latent_config {
     int kind;      /* enum latent_kind                                      */
+    int prior;     /* enum prior_choice                                     */
     size_t width;  /* Z                                                     */
     int injection; /* enum injection_kind                                   */
     size_t memory; /* M latent keys and values per layer                    */
@@ -64,7 +66,10 @@ struct latent_config {
 #define AT(field) offsetof(struct latent_config, field)
 static const struct option latent_rows[] = {
     ROW_CHOICE("kind", kind, "normal", KEPT_MODEL,
-               "normal: a standard normal prior; none: a language model without a latent", "normal", "none"),
+               "normal: a Gaussian posterior; none: a language model without a latent", "normal", "none"),
+    ROW_CHOICE("prior", prior, "standard", KEPT_MODEL,
+               "standard: N(0, 1); diagonal: a Gaussian whose mean and variances are learned; its KL is of draws",
+               "standard", "diagonal"),
     ROW_SIZE("width", width, "32", 1, 65536, "Z", KEPT_MODEL, "dimensions of z"),
     ROW_CHOICE("injection", injection, "both", KEPT_MODEL,
                "how the decoder sees z: added to every input, as memory for attention, or both", "both", "memory",

@@ -6,7 +6,7 @@
 #include <string.h>
 
 extern const struct posterior_kind posterior_normal;
-extern const struct prior_kind prior_standard;
+extern const struct prior_kind prior_standard, prior_diagonal;
 
 const struct posterior_kind *posterior_kind_of(const struct latent_config *c)
 {
@@ -16,8 +16,9 @@ const struct posterior_kind *posterior_kind_of(const struct latent_config *c)
 
 const struct prior_kind *prior_kind_of(const struct latent_config *c)
 {
-    (void)c;
-    return &prior_standard;
+    static const struct prior_kind *const kinds[] = {
+        [PRIOR_STANDARD] = &prior_standard, [PRIOR_DIAGONAL] = &prior_diagonal};
+    return kinds[c->prior];
 }
 
 bool latent_has_dimensions(const struct latent_config *c)
