@@ -107,6 +107,8 @@ class Kind:
         for fact in when.split(","):
             if fact.strip().endswith("-kind"):
                 facts[fact.strip()] = self.get(f"{stack}.kind", "transformer") == fact.strip().removesuffix("-kind")
+            if fact.strip().endswith("-prior"):
+                facts[fact.strip()] = self.get("latent.prior", "standard") == fact.strip().removesuffix("-prior")
         return all(facts[fact.strip()] for fact in when.split(",") if fact.strip())
 
     def expanded(self, section, when):
