@@ -15,7 +15,7 @@ static elbo_status read_source(const struct safetensors_source *source, void *to
     const struct arena *a = (const struct arena *)source;
     size_t each = dtype_bytes(a->type);
     if (a->read)
-        ELBO_TRY(a->read(a->context, to, at, elements, error));
+        ELBO_TRY(a->read(a, to, at, elements, error));
     else
         a->backend->memory.download(a->backend, to, a->memory + at * each, elements * each);
     ELBO_TRY(check(a, error));

@@ -19,8 +19,9 @@ struct arena {
     enum dtype type;
     /* Where the arena's elements lie elsewhere too: elements at .. at + elements of the whole, of the arena's type,
      * into host memory. Null: all lie in `memory`. */
-    elbo_status (*read)(void *context, void *to, size_t at, size_t elements, elbo_error *error);
-    void *context;
+    elbo_status (*read)(const struct arena *a, void *to, size_t at, size_t elements, elbo_error *error);
+    void *context; /* `read`'s own */
+    unsigned which;
     /* The parts of the whole that `memory` holds, behind one another; null: all of it. */
     const struct arena_piece *pieces;
     size_t piece_count;

@@ -51,24 +51,19 @@ void moments_close(struct moments *m)
 
 /* ---- arenas ---- */
 
-static elbo_status read_first(void *context, void *to, size_t at, size_t elements, elbo_error *error)
+static elbo_status read_shared(const struct arena *a, void *to, size_t at, size_t elements, elbo_error *error)
 {
-    struct moments *m = context;
-    return m->source->read(m, 0, to, at, elements, error);
-}
-
-static elbo_status read_second(void *context, void *to, size_t at, size_t elements, elbo_error *error)
-{
-    struct moments *m = context;
-    return m->source->read(m, 1, to, at, elements, error);
+    struct moments *m = a->context;
+    return m->source->read(m, a->which, to, at, elements, error);
 }
 
 struct arena moments_arena(struct moments *m, unsigned which)
 {
     struct arena a = arena_of(m->backend, m->memory[which], m->type);
     size_t rank = moments_rank(m);
-    if (m->source->read) a.read = which ? read_second : read_first;
+    if (m->source->read) a.read = read_shared;
     a.context = m;
+    a.which = which;
     if (!m->collectives) return a;
     a.pieces = m->pieces + m->begin[rank];
     a.piece_count = m->begin[rank + 1] - m->begin[rank];

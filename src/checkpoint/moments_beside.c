@@ -68,16 +68,15 @@ struct summary {
     uint64_t bytes, xxh3, chunks;
 };
 
-/* Every rank's entry of the manifest, on rank 0; entries: null on the others. */
-static elbo_status gather_entries(struct moments *m, const struct manifest_file *own, struct manifest_file *entries,
-                                  elbo_error *error)
+/* Every rank's entry of the manifest, on rank 0, unless a rank has none; entries: null on the others. */
+static elbo_status gather_entries(struct moments *m, elbo_status status, const struct manifest_file *own,
+                                  struct manifest_file *entries, elbo_error *error)
 {
     struct collectives *c = m->collectives;
     struct summary mine = {own->bytes, own->xxh3, own->chunk_count}, *all = calloc(c->ranks, sizeof *all);
     uint64_t *chunks = NULL, *padded = NULL;
     size_t most = 1;
-    elbo_status status =
-        all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", c->ranks);
+    if (!status && !all) status = elbo_fail(error, ELBO_MEMORY, "no memory for the entries of %zu files", c->ranks);
     status = collectives_agree(c, status, error);
     if (!status) status = collectives_gather(c, &mine, sizeof mine, all, error);
     for (size_t r = 0; r < c->ranks && !status; r++) most = all[r].chunks > most ? all[r].chunks : most;
@@ -111,8 +110,8 @@ static elbo_status gather_entries(struct moments *m, const struct manifest_file 
 static elbo_status write_all(struct moments *m, const char *folder, struct manifest_file *entries, elbo_error *error)
 {
     struct manifest_file own = {0};
-    elbo_status status = collectives_agree(m->collectives, write_own(m, folder, &own, error), error);
-    if (!status) status = gather_entries(m, &own, entries, error);
+    elbo_status status = write_own(m, folder, &own, error);
+    status = gather_entries(m, status, &own, entries, error);
     free(own.chunks);
     return status;
 }

@@ -37,9 +37,9 @@ static void add_moments(struct bundle *b, const struct parameter *p)
 /* Gathers what is saved or loaded; whole: moments too. `b` must stay where it is. */
 static elbo_status bundle_make(struct bundle *b, struct training_state *s, bool whole, elbo_error *error)
 {
-    size_t n = parameters_count(s->parameters);
     b->arena = arena_of(s->backend, s->weights, DTYPE_F32);
     for (unsigned k = 0; k < MOMENTS; k++) b->moments[k] = moments_arena(&s->moments, k);
+    size_t n = parameters_count(s->parameters);
     b->weights = calloc(n + 1, sizeof *b->weights);
     b->state = calloc(MOMENTS * n + s->statistic_count + 1, sizeof *b->state);
     b->names = calloc(MOMENTS * n + 1, sizeof *b->names);
@@ -152,18 +152,31 @@ static elbo_status write_files(struct training_state *s, const struct bundle *b,
     return status;
 }
 
-elbo_status training_state_save(struct training_state *s, const char *run_dir, const struct training_files *files,
-                                size_t keep, elbo_error *error)
+static elbo_status unsaved(const struct training_state *s, elbo_error *error)
+{
+    return elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)s->counters.draws);
+}
+
+static elbo_status write_all(struct training_state *s, const char *run_dir, const struct training_files *files,
+                             size_t keep, elbo_error *error)
 {
     struct bundle b = {0};
     elbo_status status = bundle_make(&b, s, s->moments.source->whole, error);
     if (!status) status = gather_choices(&b, s->backend, error);
-    if (status)
-        elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)s->counters.draws);
-    else
-        status = write_files(s, &b, run_dir, files, keep, error);
+    status = status ? unsaved(s, error) : write_files(s, &b, run_dir, files, keep, error);
     bundle_free(&b);
     return status;
+}
+
+elbo_status training_state_save(struct training_state *s, const char *run_dir, const struct training_files *files,
+                                size_t keep, elbo_error *error)
+{
+    elbo_error lost;
+    elbo_status status = files ? write_all(s, run_dir, files, keep, error) : ELBO_OK,
+                told = moments_rank(&s->moments) ? moments_serve(&s->moments, &lost) : moments_done(&s->moments, &lost);
+    if (status || !told) return status;
+    *error = lost;
+    return unsaved(s, error);
 }
 
 /* ---- loading ---- */

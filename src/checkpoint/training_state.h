@@ -53,7 +53,9 @@ struct training_files {
     size_t tokenizer_size;
 };
 
-/* Rank 0's, while the others are in moments_serve. A save that fails loses nothing. */
+/* Every rank's. Rank 0 gives the files and writes the checkpoint; the others give null and take their part in moments
+ * that are shared out, until rank 0 is through. Rank 0 gives null where it has nothing to write, and lets the others
+ * go. A save that fails loses nothing, and the error names its step. */
 elbo_status training_state_save(struct training_state *s, const char *run_dir, const struct training_files *files,
                                 size_t keep, elbo_error *error);
 

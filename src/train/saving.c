@@ -13,42 +13,40 @@ const char *trainer_best_figure(const struct elbo_config *config)
 
 /* ---- saving ---- */
 
-/* Rank 0's: the state, the configuration and the tokenizer as a checkpoint. */
-static elbo_status write_state(struct trainer *t, elbo_error *error)
+/* What a checkpoint has beside the state: the corpus's tokenizer and the configuration in force. */
+static elbo_status gather_files(struct training_files *files, const struct trainer *t, elbo_error *error)
 {
-    char path[FILES_PATH], *tokenizer = NULL, *yaml = options_yaml(t->options, COMMAND_TRAIN);
-    size_t size = 0;
-    elbo_status status = yaml ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
-    if (!status) status = file_join(path, elbo_corpus_folder(t->train), "tokenizer.json", error);
-    if (!status) status = file_read(&tokenizer, &size, path, (size_t)1 << 30, error);
-    if (status)
-        elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->state.counters.draws);
-    t->state.counters.updates = t->step.optimizer.updates;
-    const struct training_files files = {yaml, tokenizer, size};
-    if (!status) status = training_state_save(&t->state, t->config->run_dir, &files, t->config->checkpoint.keep, error);
-    free(tokenizer);
-    free(yaml);
-    return status;
+    char path[FILES_PATH], *tokenizer = NULL;
+    ELBO_TRY(file_join(path, elbo_corpus_folder(t->train), "tokenizer.json", error));
+    ELBO_TRY(file_read(&tokenizer, &files->tokenizer_size, path, (size_t)1 << 30, error));
+    files->tokenizer = tokenizer;
+    files->yaml = options_yaml(t->options, COMMAND_TRAIN);
+    return files->yaml ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
 }
 
+/* What rank 0 adds is gathered first. Then every rank goes down: for whole weights, and once for the state. A rank that
+ * has failed goes along, because the others wait for it there. */
 elbo_status save(struct trainer *t, elbo_error *error)
 {
     double before = clock_seconds();
-    struct moments *moments = &t->state.moments;
-    elbo_error lost;
-    elbo_status status = ELBO_OK, told = step_whole(&t->step, &lost);
-    if (!told && !t->team.rank) {
-        elbo_error unsynced; /* rows may be lost: no reason to lose weights too */
-        if (metrics_sync(t->metrics, &unsynced)) console_warning(&t->report, unsynced.message);
-        status = write_state(t, error);
-        if (!status) t->saved_step = t->state.counters.draws;
-    }
-    if (!told) told = t->team.rank ? moments_serve(moments, &lost) : moments_done(moments, &lost);
-    if (!status && told) {
-        *error = lost;
-        status = elbo_fail_in(
-            error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->state.counters.draws);
-    }
+    struct training_files files = {0};
+    bool writes = !t->team.rank;
+    elbo_error lost, unsynced;
+    if (writes && metrics_sync(t->metrics, &unsynced)) /* rows may be lost: no reason to lose weights too */
+        console_warning(&t->report, unsynced.message);
+    elbo_status status = writes ? gather_files(&files, t, error) : ELBO_OK, other = step_whole(&t->step, &lost);
+    bool whole = !other;
+    if (!status && other) *error = lost, status = other;
+    if (status)
+        elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->state.counters.draws);
+    t->state.counters.updates = t->step.optimizer.updates;
+    if (whole)
+        other = training_state_save(&t->state, t->config->run_dir, writes && !status ? &files : NULL,
+                                    t->config->checkpoint.keep, &lost);
+    if (!status && other) *error = lost, status = other;
+    if (writes && !status) t->saved_step = t->state.counters.draws;
+    free((void *)files.tokenizer);
+    free((void *)files.yaml);
     t->clock.step_began += clock_seconds() - before;
     return status;
 }

@@ -226,9 +226,9 @@ struct elsewhere {
     size_t fails;       /* at this call; 0: never  */
 };
 
-static elbo_status read_elsewhere(void *context, void *to, size_t at, size_t elements, elbo_error *own)
+static elbo_status read_elsewhere(const struct arena *a, void *to, size_t at, size_t elements, elbo_error *own)
 {
-    struct elsewhere *e = context;
+    struct elsewhere *e = a->context;
     if (++e->calls == e->fails) return elbo_fail(own, ELBO_PEER, "rank 3 is gone");
     assert_int_equal(at, e->next);
     e->next += elements;
