@@ -18,8 +18,8 @@ GIVEN = {
     "encoder.width": 12, "decoder.width": 12, "encoder.heads": 2, "decoder.heads": 2, "encoder.layers": 1,
     "decoder.layers": 1, "encoder.ff_width": 20, "decoder.ff_width": 20, "latent.width": WIDTH,
     "data.max_length": LIMIT, "train.slots": 2, "train.slot_tokens": 60,
-    "train.steps": 150, "optimizer.warmup_steps": 5, "objective.beta": 0.2, "optimizer.learning_rate": 0.01,
-    "threads": 1, "seed": 4, "objective.free_bits": 0.05,
+    "train.steps": 150, "optimizer.warmup_steps": 5, "objective.beta": 0.5, "optimizer.learning_rate": 0.01,
+    "threads": 1, "seed": 4, "objective.free_bits": 0.01,
     "encoder.dropout": 0.1, "decoder.dropout": 0.1,  # in training alone: figures are without
 }
 

@@ -91,8 +91,11 @@ static void randomize(struct toy *t, uint64_t seed)
         if (!strcmp(p->name, "latent.head.bias"))
             for (size_t j = t->z; j < 2 * t->z; j++) w[j] = -0.25f;
         else if (p->rank >= 2)
-            for (size_t j = 0; j < p->elements; j++)
-                w[j] *= strcmp(p->name, "latent.head.weight") ? 12 : t->z == 1 ? 3 : 2;
+            for (size_t j = 0; j < p->elements; j++) {
+                bool head = !strcmp(p->name, "latent.head.weight"), mu = head && j < p->elements / 2;
+                w[j] *=
+                    !head ? 12 : (t->z == 1 ? 3 : 2) * (mu ? 0.25f : 1); /* mu begins four times as wide at width 8 */
+            }
     }
 }
 
