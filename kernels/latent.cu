@@ -185,24 +185,25 @@ static __global__ void spread_hinge_kernel(float *__restrict__ out, float *__res
     double square = 0, n = (double)rows;
     for (size_t from = 0; from < width; from += WARP) {
         size_t column = from + lane;
+        bool there = column < width;
         double sum = 0;
-        for (size_t s = first; s < rows && column < width; s += GROUPS) sum += (double)stats[s * 2 * width + column];
+        for (size_t s = first; s < rows && there; s += GROUPS) sum += (double)stats[s * 2 * width + column];
         __syncthreads(); /* the sums of the columns before have been read */
         sums[threadIdx.x] = sum;
         __syncthreads();
         sum = 0;
         for (int group = 0; group < GROUPS; group++) sum += sums[group * WARP + lane];
         double mean = rows ? sum / n : 0;
-        for (size_t s = first; s < rows && column < width; s += GROUPS) {
+        for (size_t s = first; s < rows && there; s += GROUPS) {
             double t = (double)stats[s * 2 * width + column] - mean;
             square += t * t;
         }
-        if (first == 0 && column < width) spread[column] = (float)mean;
+        if (first == 0 && there) spread[column] = (float)mean;
     }
     square = block_sum(square, scratch);
     if (threadIdx.x) return;
     double hinge = rows ? (double)margin - square / (2 * n) : 0;
-    out[0] = hinge > 0 ? (float)(n * hinge) : 0.0f;
+    out[0] = (float)(n * fmax(hinge, 0.0));
     spread[width] = hinge > 0 ? 1.0f : 0.0f;
 }
 
@@ -263,8 +264,9 @@ extern "C" int gaussian_log_density_backward_cuda(float *dz, float *dstats, cons
                                                   kernel_stream stream)
 {
     float *each = one ? NULL : dstats;
-    if (rows && (dz || each))
-        KERNEL_LAUNCH(log_density_rows_kernel, blocks_for(rows * width, THREADS), THREADS, 0, stream, dz, each, dout, z,
+    size_t elements = dz || each ? rows * width : 0;
+    if (elements)
+        KERNEL_LAUNCH(log_density_rows_kernel, blocks_for(elements, THREADS), THREADS, 0, stream, dz, each, dout, z,
                       stats, counted, rows, width, one ? 0 : 2 * width, sign, add[0], add[1]);
     if (one && dstats)
         KERNEL_LAUNCH(log_density_columns_kernel<DENSITY_GROUPS>, blocks_for(width, WARP), DENSITY_GROUPS * WARP, 0,

@@ -28,6 +28,7 @@
     X(BENCH, bench, "step|kernels|collectives",                                                                        \
       "time training steps, their kernels against the device's limits, or what ranks exchange", true, 1, 1, false,     \
       "elbo bench step --data.train=corpus/train --encoder.width=512 --json")                                          \
+    X(DEVICES, devices, "", "say what --device may be on this machine", true, 0, 0, false, "elbo devices --json")      \
     X(LAUNCH, launch, "[-n N] [--max-restarts=K ...] -- COMMAND ...",                                                  \
       "start N ranks of a command on this host's GPUs, watch them, and restart them", true, 0, 1u << 20, false,        \
       "elbo launch -n 4 --max-restarts=3 -- train config.yaml --run.dir=runs/a")                                       \
@@ -55,7 +56,8 @@ enum {
     TAKEN_BY_WRITING = COMMAND_SAMPLE | COMMAND_RECONSTRUCT | COMMAND_INTERPOLATE | COMMAND_DECODE,
     TAKEN_BY_RANKS = COMMAND_TRAIN | COMMAND_INIT,
     TAKEN_WITH_RUNS = COMMAND_EVAL | TAKEN_BY_WRITING | TAKEN_WITH_TEXT,
-    TAKEN_BY_ALL = COMMAND_PREPARE | TAKEN_BY_TRAINING | TAKEN_WITH_RUNS | COMMAND_TOKENIZE | COMMAND_INFO,
+    TAKEN_BY_ALL =
+        COMMAND_PREPARE | TAKEN_BY_TRAINING | TAKEN_WITH_RUNS | COMMAND_TOKENIZE | COMMAND_INFO | COMMAND_DEVICES,
 };
 
 #endif

@@ -24,7 +24,7 @@ struct moments_source {
     /* Other files of a checkpoint, as struct checkpoint_contents.others; null: none. */
     elbo_status (*others)(void *moments, const char *folder, struct manifest_file **entries, size_t *count,
                           elbo_error *error);
-    /* What the other ranks do while rank 0 saves, and what lets them go; null: they take no part. */
+    /* The other ranks' part while rank 0 saves, and the call that lets them go; null: they take no part. */
     elbo_status (*serve)(struct moments *m, elbo_error *error);
     elbo_status (*done)(struct moments *m, elbo_error *error);
 };
@@ -37,7 +37,7 @@ struct moments {
     const struct parameters *parameters;
     enum dtype type;
     void *memory[MOMENTS]; /* null: the optimizer has none of it            */
-    /* Of ranks that share them out; null collectives: all are here. Rank r's pieces are pieces[begin[r]] to
+    /* The ranks that share them out; null collectives: all are here. Rank r's pieces are pieces[begin[r]] to
      * pieces[begin[r + 1]]. */
     struct collectives *collectives;
     const struct arena_piece *pieces;

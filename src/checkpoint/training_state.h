@@ -47,7 +47,7 @@ struct training_state {
     const char *corpus, *tokenizer; /* hashes                                                 */
 };
 
-/* What else a checkpoint of the run has, as it is. */
+/* The rest of a checkpoint of the run, as it is. */
 struct training_files {
     const char *yaml, *tokenizer;
     size_t tokenizer_size;
@@ -59,7 +59,7 @@ struct training_files {
 elbo_status training_state_save(struct training_state *s, const char *run_dir, const struct training_files *files,
                                 size_t keep, elbo_error *error);
 
-/* What a load found to be otherwise than it was: the run goes on, but not with the same bits. */
+/* Things that a load found to be otherwise than they were: the run goes on, but not with the same bits. */
 struct training_changes {
     bool instructions, corpus;
 };

@@ -19,7 +19,7 @@ struct stack {
     bool causal; /* a row sees its own sentence's earlier rows only */
 };
 
-/* What a stack reads. */
+/* The input of a stack. */
 struct stack_input {
     const struct sequence *sequence;
     value embedded; /* (S, D) of packed rows, (R, D) of a step: added to every input of the sentence; or none */
@@ -47,7 +47,7 @@ struct stack_kind {
     void (*reorder)(struct recorder *r, struct sequence *s, struct dim rows, size_t room);
     /* (R, D) rows of one new token each; state (states). */
     value (*step)(struct recorder *r, const struct stack *s, const struct stack_input *in, const value *state);
-    /* What people want to know of it, beside its width: into figures (STACK_MOST_FIGURES); returns how many. */
+    /* Figures that people want to know of it, beside its width: into figures (STACK_MOST_FIGURES); returns how many. */
     size_t (*describe)(struct stack_figure *figures, const struct stack_config *c);
 };
 

@@ -1,4 +1,4 @@
-/* What op_objective and its gradient tell their kernels. */
+/* Attributes by which op_objective and its gradient tell their kernels which weights are whose. */
 #ifndef OPS_OBJECTIVE_H
 #define OPS_OBJECTIVE_H
 

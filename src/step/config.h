@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
+enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT, SCHEDULE_INVERSE_SQRT };
 enum beta_kind { BETA_LINEAR, BETA_CONSTANT, BETA_CYCLICAL, BETA_LOGISTIC };
 enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
 enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
@@ -65,7 +65,8 @@ static const struct option optimizer_rows[] = {
     ROW_NUMBER("learning_rate", learning_rate, "0.002", 0, 1000, "", KEPT_CHANGE, "highest learning rate"),
     ROW_NUMBER("min_learning_rate_ratio", min_learning_rate_ratio, "0.1", 0, 1, "", KEPT_CHANGE,
                "learning rate at the end, as a share of the highest"),
-    ROW_CHOICE("schedule", schedule, "cosine", KEPT_CHANGE, "after the warm-up", "cosine", "linear", "constant"),
+    ROW_CHOICE("schedule", schedule, "cosine", KEPT_CHANGE, "after the warm-up", "cosine", "linear", "constant",
+               "inverse_sqrt"),
     ROW_SIZE("warmup_steps", warmup_steps, "100", 0, OPTION_MANY, "steps", KEPT_CHANGE,
              "over which the learning rate rises"),
     ROW_NUMBER("beta1", beta1, "0.9", 0, 0.999999, "", KEPT_CHANGE, "decay of the first moment"),

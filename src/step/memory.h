@@ -18,7 +18,7 @@ struct memory_table {
     size_t ops;
 };
 
-/* Of a step that is planned (step_plan). */
+/* The step is planned (step_plan). */
 void memory_table_of(struct memory_table *t, const struct step *s);
 
 /* Estimates the time on the wire of what ranks exchange, by GB/s and microseconds a message; 0 GB/s: not known. */

@@ -17,7 +17,7 @@
 
 enum { OBJECTIVE_MOST_TERMS = 8, OBJECTIVE_MOST_FIGURES = 2 * OBJECTIVE_MOST_TERMS };
 
-/* What a term's functions may read. */
+/* The configuration that a term's functions may read. */
 struct objective_context {
     const struct objective_config *config;
     const struct model_config *model;
@@ -74,7 +74,7 @@ struct elbo_value objective_record(const struct objective *o, const struct train
 /* Answer 0 or 1: the weights of a step of so many sentences, after so many updates. */
 void objective_weigh(struct objective *o, unsigned answer, size_t update, size_t sentences);
 
-/* What a step's terms were: in nats a sentence, and their weights. */
+/* Values of a step's terms, in nats a sentence, and their weights. */
 struct objective_figure {
     const char *name;
     double value;

@@ -4,12 +4,17 @@
 
 double schedule_learning_rate(const struct optimizer_config *c, size_t update, size_t steps)
 {
+    double least = c->min_learning_rate_ratio;
     if (update < c->warmup_steps) return (double)(update + 1) / (double)c->warmup_steps;
+    if (c->schedule == SCHEDULE_INVERSE_SQRT) {
+        double share = sqrt((double)(c->warmup_steps ? c->warmup_steps : 1) / (double)(update + 1));
+        return share > least ? share : least;
+    }
     if (c->schedule == SCHEDULE_CONSTANT || steps <= c->warmup_steps) return 1.0;
     double t = (double)(update - c->warmup_steps) / (double)(steps - c->warmup_steps);
     if (t > 1) t = 1;
     double share = c->schedule == SCHEDULE_COSINE ? 0.5 * (1.0 + cos(3.14159265358979323846 * t)) : 1.0 - t;
-    return c->min_learning_rate_ratio + (1.0 - c->min_learning_rate_ratio) * share;
+    return least + (1.0 - least) * share;
 }
 
 /* Rises from 0.0025 at 0 to 0.9975 at 1; the schedule stretches this to reach both its ends. */

@@ -5,7 +5,8 @@
 #include "step/config.h"
 
 /* Factor of the learning rate: linear warm-up over warmup_steps, then cosine | linear to min_learning_rate_ratio at
- * `steps`, or constant. */
+ * `steps`, or constant, or as the inverse square root of the update's number (Vaswani et al. 2017) down to
+ * min_learning_rate_ratio. */
 double schedule_learning_rate(const struct optimizer_config *c, size_t update, size_t steps);
 
 /* Weight of the KL. `beta_warmup` is the share of the steps (of a cycle, when cyclical) over which it rises. Linear:

@@ -170,7 +170,8 @@ struct place {
     size_t floats;
 };
 
-/* What is read back, in this order: the objective's parts, KL by dimension, moments, the guard's decision. */
+/* The figures that are read back, in this order: the objective's parts, KL by dimension, moments, the guard's decision.
+ */
 static void list_figures(const struct step *s, struct place places[FIGURES])
 {
     const struct recording *r = &s->recording;

@@ -63,7 +63,7 @@ void step_part(struct step *s);
 /* Binds the recording again, after others were bound to the model (model_bind). */
 elbo_status step_bind(struct step *s, elbo_error *error);
 
-/* What a step is told, for an update before it that was left out [0] and applied [1]. */
+/* Scalars of a step, for an update before it that was left out [0] and applied [1]. */
 struct step_schedule {
     size_t sentences;
     uint64_t updates[2]; /* applied before this step */
@@ -100,7 +100,7 @@ struct step_figures {
     const float *moments; /* (2 Z, 2) sums and squares of mu | logvar over the batch, within `read`; null: none */
 };
 
-/* Of what was read, and counts the update if it was applied. `applied`: whether the step before was. */
+/* Takes the figures from `read`, and counts the update if it was applied. `applied`: whether the step before was. */
 void step_figures(struct step *s, struct step_figures *f, const struct step_schedule *schedule, const float *read,
                   bool applied);
 

@@ -42,7 +42,7 @@ elbo_status sums_plan(struct sums *s, const struct sums_options *o, const struct
                       const struct parameters *p, elbo_error *error);
 /* Elements behind the gradients in their arena: the figures, padded. */
 size_t sums_figures(const struct recording *r);
-/* What the optimizer updates here; `s` must stay where it is. */
+/* The part that the optimizer updates here; `s` must stay where it is. */
 struct optimizer_share sums_share(struct sums *s);
 /* Once the optimizer has its arenas. */
 elbo_status sums_open(struct sums *s, struct optimizer *optimizer, const struct recording *slot, struct model *m,

@@ -188,7 +188,7 @@ static const struct option eval_rows[] = {
 };
 #undef AT
 
-/* Of no section. */
+/* Keys without a section. */
 #define AT(field) offsetof(struct eval_config, field)
 static const struct option eval_switch_rows[] = {
     ROW_SWITCH("per-sentence", per_sentence, "false", COMMAND_EVAL,
@@ -240,7 +240,7 @@ struct elbo_config {
     struct eval_config eval;
     struct launch_config launch;
 };
-/* Of no section. */
+/* Keys without a section. */
 #define AT(field) offsetof(struct elbo_config, field)
 static const struct option common_rows[] = {
     ROW_SIZE("threads", threads, "0", 0, 1024, "",

@@ -1,4 +1,4 @@
-/* What a run tells people: lines of progress, and warnings. */
+/* Words of a run for people: lines of progress, and warnings. */
 #ifndef TRAIN_CONSOLE_H
 #define TRAIN_CONSOLE_H
 

@@ -13,7 +13,7 @@ const char *trainer_best_figure(const struct elbo_config *config)
 
 /* ---- saving ---- */
 
-/* What a checkpoint has beside the state: the corpus's tokenizer and the configuration in force. */
+/* The files of a checkpoint beside the state: the corpus's tokenizer and the configuration in force. */
 static elbo_status gather_files(struct training_files *files, const struct trainer *t, elbo_error *error)
 {
     char path[FILES_PATH], *tokenizer = NULL;
@@ -24,7 +24,7 @@ static elbo_status gather_files(struct training_files *files, const struct train
     return files->yaml ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
 }
 
-/* What rank 0 adds is gathered first. Then every rank goes down: for whole weights, and once for the state. A rank that
+/* Rank 0 gathers its files first. Then every rank goes down: for whole weights, and once for the state. A rank that
  * has failed goes along, because the others wait for it there. */
 elbo_status save(struct trainer *t, elbo_error *error)
 {

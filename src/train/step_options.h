@@ -1,4 +1,4 @@
-/* What the rooms below ask for, of a run's configuration. */
+/* Options of the rooms below, from the configuration of a run. */
 #ifndef TRAIN_STEP_OPTIONS_H
 #define TRAIN_STEP_OPTIONS_H
 

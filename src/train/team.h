@@ -33,7 +33,7 @@ void team_close(struct team *team, elbo_status ended);
 /* Every rank calls it with how it did so far; fails everywhere if it failed anywhere. */
 elbo_status team_agree(struct team *team, elbo_status status, elbo_error *error);
 
-/* What must be the same on every rank. */
+/* Things that must be the same on every rank. */
 struct team_likeness {
     const struct options *options;
     const char *corpus, *data; /* its hash, and its path */
@@ -43,7 +43,7 @@ struct team_likeness {
 /* Refuses ranks that were given other options or another corpus, or compute on other devices. */
 elbo_status team_compare(struct team *team, const struct team_likeness *of, elbo_error *error);
 
-/* What is known of a step from all ranks. */
+/* News of a step from all ranks. */
 struct team_news {
     int signal;       /* that came to one of them, or 0                        */
     size_t straggler; /* the slowest rank ...                                  */

@@ -106,7 +106,7 @@ static struct moments moments_of(const struct trainer *t)
                             .begin = o->begin};
 }
 
-/* What a checkpoint holds, named once; its memory is the step's. */
+/* Names the state that a checkpoint holds, once; its memory is the step's. */
 static elbo_status name_state(struct trainer *t, elbo_error *error)
 {
     size_t z = t->model.latent.width;
@@ -293,7 +293,7 @@ void trainer_close(struct trainer *t)
     metrics_close(t->metrics);
     if (t->locked) run_directory_unlock(&t->lock);
     if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
-    /* What the device waits for may never come, and nothing that it uses can be released: the process ends next. */
+    /* The device may wait for ever, and nothing that it uses can be released then: the process ends next. */
     bool left = t->ended && t->team.collectives && t->backend->memory.separate;
     if (!left) step_part(&t->step);
     team_close(&t->team, t->ended);

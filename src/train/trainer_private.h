@@ -1,4 +1,4 @@
-/* What a run is made of. Private to the trainer. */
+/* The parts of a run. Private to the trainer. */
 #ifndef TRAIN_TRAINER_PRIVATE_H
 #define TRAIN_TRAINER_PRIVATE_H
 

@@ -226,7 +226,9 @@ static void try_spread(size_t sentences, size_t width, unsigned how, bool add)
 
     trial_begin(&t, KERNEL_F32, "spread backward %zu x %zu, %u%s", sentences, width, how, add ? ", add" : "");
     c.stats = trial_normal(&t, ARRAY_F32, sentences * 2 * width, 0.4, 1);
-    c.z = trial_normal(&t, ARRAY_F32, width + 1, how == AT_ZERO ? -9 : 9, 1); /* the last: above 0 or not */
+    c.z = trial_normal(&t, ARRAY_F32, width + 1, 0.4, 0.1);
+    t.arrays[c.z].value[width] = how != AT_ZERO; /* above 0 or not */
+    ((float *)t.arrays[c.z].initial)[width] = how != AT_ZERO;
     c.dkl = trial_normal(&t, ARRAY_F32, 1, 0.7, 0.1);
     c.header = trial_header(&t, 0, counted);
     c.dstats = trial_sum(&t, ARRAY_F32, sentences * 2 * width, add);

@@ -233,10 +233,10 @@ static void elbo_at_the_edge(void **state)
 
 /* ---- the objective ---- */
 
-enum { PARTS = 4, WEIGHTS = 5 };
+enum { PARTS = 4, WEIGHTS = 5, MOST_NUMBERS = 32 };
 
 struct objective {
-    size_t count;
+    size_t parts, count;
     int out, elbo, weights, term[KERNEL_MOST_TERMS], d[KERNEL_OBJECTIVE_OUTPUTS];
     unsigned weight[KERNEL_MOST_TERMS];
     size_t elements[KERNEL_OBJECTIVE_OUTPUTS];
@@ -248,7 +248,7 @@ static int objective(const struct trial *t, const void *context)
     const struct objective *c = context;
     const float *terms[KERNEL_MOST_TERMS];
     for (size_t k = 0; k < c->count; k++) terms[k] = at(t, c->term[k]);
-    return objective_cuda(at(t, c->out), at(t, c->elbo), at(t, c->weights), terms, c->weight, PARTS, c->count, NULL);
+    return objective_cuda(at(t, c->out), at(t, c->elbo), at(t, c->weights), terms, c->weight, c->parts, c->count, NULL);
 }
 
 static int objective_backward(const struct trial *t, const void *context)
@@ -259,23 +259,23 @@ static int objective_backward(const struct trial *t, const void *context)
     return objective_backward_cuda(d, at(t, c->weights), c->weight, c->elements, c->add, NULL);
 }
 
-static void try_objective(size_t count)
+static void try_objective(size_t parts, size_t count)
 {
     struct trial t;
-    struct objective c = {.count = count};
-    trial_begin(&t, KERNEL_F32, "objective %zu", count);
-    c.elbo = trial_normal(&t, ARRAY_F32, PARTS, 2, 1);
+    struct objective c = {.parts = parts, .count = count};
+    trial_begin(&t, KERNEL_F32, "objective %zu, %zu", parts, count);
+    c.elbo = trial_normal(&t, ARRAY_F32, parts, 2, 1);
     c.weights = trial_normal(&t, ARRAY_F32, WEIGHTS, 0.5, 0.3);
     for (size_t k = 0; k < count; k++) {
         c.term[k] = trial_normal(&t, ARRAY_F32, 1, 1, 1);
         c.weight[k] = (unsigned)(3 * k + 1) % WEIGHTS;
     }
-    c.out = trial_output(&t, ARRAY_F32, PARTS + count);
+    c.out = trial_output(&t, ARRAY_F32, parts + count);
     double *out = trial_expect(&t, c.out);
-    for (size_t i = 0; i < PARTS; i++) out[i] = trial_value(&t, c.elbo)[i];
+    for (size_t i = 0; i < parts; i++) out[i] = trial_value(&t, c.elbo)[i];
     for (size_t k = 0; k < count; k++) {
-        out[PARTS + k] = trial_value(&t, c.term[k])[0];
-        out[0] += trial_value(&t, c.weights)[c.weight[k]] * out[PARTS + k];
+        out[parts + k] = trial_value(&t, c.term[k])[0];
+        out[0] += trial_value(&t, c.weights)[c.weight[k]] * out[parts + k];
     }
     trial_run(&t, objective, &c);
 }
@@ -303,9 +303,20 @@ static void try_objective_backward(unsigned wanted, unsigned add)
 static void objective_matches(void **state)
 {
     (void)state;
-    for (size_t count = 0; count <= KERNEL_MOST_TERMS; count++) try_objective(count);
+    for (size_t count = 0; count <= KERNEL_MOST_TERMS; count++) try_objective(PARTS, count);
+    try_objective(MOST_NUMBERS - KERNEL_MOST_TERMS, KERNEL_MOST_TERMS);
     for (unsigned wanted = 0; wanted < 16; wanted++)
         for (unsigned add = 0; add < 16; add += 3) try_objective_backward(wanted, add);
+}
+
+/* A warp writes the numbers, and a launch carries so many terms. Nothing is launched beyond. */
+static void objective_refuses(void **state)
+{
+    (void)state;
+    const float *terms[KERNEL_MOST_TERMS + 1] = {0};
+    const unsigned weight[KERNEL_MOST_TERMS + 1] = {0};
+    assert_int_not_equal(objective_cuda(NULL, NULL, NULL, terms, weight, PARTS, KERNEL_MOST_TERMS + 1, NULL), 0);
+    assert_int_not_equal(objective_cuda(NULL, NULL, NULL, terms, weight, MOST_NUMBERS, 1, NULL), 0);
 }
 
 /* Two terms may be one value: the second contribution is added to the first. */
@@ -332,4 +343,4 @@ static void objective_adds_in_order(void **state)
 
 TRIAL_MAIN(cmocka_unit_test(softmax_matches), cmocka_unit_test(softmax_of_steps), cmocka_unit_test(elbo_matches),
            cmocka_unit_test(elbo_without), cmocka_unit_test(elbo_at_the_edge), cmocka_unit_test(objective_matches),
-           cmocka_unit_test(objective_adds_in_order))
+           cmocka_unit_test(objective_refuses), cmocka_unit_test(objective_adds_in_order))

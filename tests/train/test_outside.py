@@ -189,6 +189,8 @@ def closed_beta(kind, start, end, warmup, cycles, update, steps):
 def closed_rate(kind, highest, least, warmup, update, steps):
     if update < warmup:
         return highest * (update + 1) / warmup
+    if kind == "inverse_sqrt":
+        return highest * max(least, (max(warmup, 1) / (update + 1)) ** 0.5)
     t = min(1, (update - warmup) / (steps - warmup))
     if kind == "constant":
         return highest
@@ -200,7 +202,8 @@ def closed_rate(kind, highest, least, warmup, update, steps):
 SCHEDULES = [("linear", 0.5, 0.8, None, "cosine", 0.1), ("constant", None, None, None, "linear", 0.25),
              ("cyclical", 0.5, 0.5, 3, "constant", None), ("logistic", 0.5, 0.5, None, "cosine", 0),
              ("linear", 0, 1, None, "linear", 1), ("cyclical", 0, 1, 5, "cosine", 0.5),
-             ("logistic", 0, 0, None, "linear", 0), ("linear", 1, 0, None, "cosine", 0.1)]
+             ("logistic", 0, 0, None, "linear", 0), ("linear", 1, 0, None, "cosine", 0.1),
+             ("linear", 0, 0.5, None, "inverse_sqrt", 0.5), ("linear", 0, 0.5, None, "inverse_sqrt", 0)]
 
 
 def check_schedules(scratch, data):
