@@ -179,6 +179,17 @@ static void large_vocabularies(void **state)
         }
 }
 
+/* Within what is promised, whatever the fraction of a power of two. */
+static void sums_of_exponentials(void **state)
+{
+    (void)state;
+    for (float x = 0; x > -6; x -= 0.01f) {
+        const float logits[V] = {0, x, x, x, x, x, x, x, x, x, x, x};
+        double wanted = log(1 + (V - 1) * exp((double)x));
+        if (fabs(choose_log_sum(logits, V) - wanted) > 1e-6) fail_msg("exp(%g)", (double)x);
+    }
+}
+
 static void what_is_not_finite(void **state)
 {
     (void)state;
@@ -285,6 +296,25 @@ static void noise_along_rows_and_positions(void **state)
     }
     independent(seeds, N, "two seeds");
     for (size_t r = 0; r < ROWS; r++) elbo_ids_free(&out[r]);
+    drop(&m);
+}
+
+/* Without a limit a sentence ends where the positions do, less the one of the end. */
+static void as_long_as_there_are_positions(void **state)
+{
+    (void)state;
+    enum { SOME = 64 };
+    struct model m;
+    make(&m, false);
+    static struct elbo_ids out[SOME];
+    static float z[SOME * WIDTH];
+    size_t longest = 0;
+    write_rows(&m, out, z, SOME, (struct generate_options){.temperature = 1, .top_p = 1});
+    for (size_t r = 0; r < SOME; r++) {
+        if (out[r].count > longest) longest = out[r].count;
+        elbo_ids_free(&out[r]);
+    }
+    assert_int_equal(longest, m.config.positions - 1);
     drop(&m);
 }
 
@@ -402,7 +432,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frequencies_are_the_definition),
         cmocka_unit_test(large_vocabularies),
+        cmocka_unit_test(sums_of_exponentials),
         cmocka_unit_test(what_is_not_finite),
+        cmocka_unit_test(as_long_as_there_are_positions),
         cmocka_unit_test(noise_along_rows_and_positions),
         cmocka_unit_test(calls_do_not_matter),
         cmocka_unit_test(never_written),

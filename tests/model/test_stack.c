@@ -87,8 +87,66 @@ static void vectors_stand_for_ids(void **state)
     backend->destroy(backend);
 }
 
+/* Options that change nothing: those of a memory that is not there, and all without a latent. */
+static void idle_options_of_the_latent(void **state)
+{
+    (void)state;
+    struct latent_config c = {.kind = LATENT_NORMAL, .injection = INJECTION_EMBEDDING};
+    assert_non_null(latent_idle(&c, "memory"));
+    assert_null(latent_idle(&c, "width"));
+    c.injection = INJECTION_MEMORY;
+    assert_null(latent_idle(&c, "memory"));
+    c.kind = LATENT_NONE;
+    assert_non_null(latent_idle(&c, "width"));
+    assert_null(latent_idle(&c, "kind"));
+}
+
+static size_t held;
+
+static elbo_status (*allocate_really)(struct backend *, void **, size_t, const char *, elbo_error *);
+static void (*release_really)(struct backend *, void *);
+
+static elbo_status allocate(struct backend *b, void **memory, size_t bytes, const char *what, elbo_error *why)
+{
+    held++;
+    return allocate_really(b, memory, bytes, what, why);
+}
+
+static void release(struct backend *b, void *memory)
+{
+    held--;
+    release_really(b, memory);
+}
+
+/* A model in bf16 has weights twice, and gives both back. */
+static void a_model_gives_back_what_it_has(void **state)
+{
+    (void)state;
+    const struct stack_config stack = {.width = D, .layers = 1, .heads = 2};
+    struct model_config config = {.encoder = stack,
+                                  .decoder = stack,
+                                  .vocabulary = V,
+                                  .positions = 12,
+                                  .latent = {.width = Z, .memory = 1, .sample = true},
+                                  .precision = PRECISION_BF16};
+    struct backend *backend;
+    struct model m;
+    must(cpu_backend_create(&backend, 1, NULL, &error));
+    allocate_really = backend->memory.allocate;
+    release_really = backend->memory.release;
+    backend->memory.allocate = allocate;
+    backend->memory.release = release;
+    must(model_create(&m, &config, backend, &error));
+    assert_int_equal(held, 2);
+    model_free(&m);
+    assert_int_equal(held, 0);
+    backend->destroy(backend);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(vectors_stand_for_ids)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(vectors_stand_for_ids),
+                                       cmocka_unit_test(idle_options_of_the_latent),
+                                       cmocka_unit_test(a_model_gives_back_what_it_has)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

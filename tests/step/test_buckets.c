@@ -1,5 +1,6 @@
 /* Buckets: every element once, in the order of readiness, whatever the parameters. */
-#include "step/buckets.h"
+#include "step/optimizer.h"
+#include "step/sums.h"
 #include "job/random_parameters.h"
 
 #include <setjmp.h>
@@ -33,6 +34,8 @@ static void everything_once_and_in_time(void **state)
             size_t own = 0;
             assert_true(!room || b.list[k].elements <= room);
             assert_true(!k || b.list[k].ready >= b.list[k - 1].ready);
+            if (b.list[k].elements < room && k + 1 < b.count) /* the end of what was too much for one */
+                assert_true(k && b.list[k - 1].elements == room && b.list[k].ready == b.list[k - 1].ready);
             for (size_t i = 0; i < b.list[k].ranges; i++) {
                 struct bucket_range s = b.list[k].range[i];
                 assert_true(s.count && s.first % BLOCK == 0 && s.count % BLOCK == 0 && s.first + s.count <= elements);
@@ -59,8 +62,47 @@ static void everything_once_and_in_time(void **state)
     }
 }
 
+/* The shares of all ranks are the parameters of the buckets, and of no bucket behind them. */
+static void shares_are_of_the_buckets(void **state)
+{
+    (void)state;
+    size_t ready[RANDOM_PARAMETERS];
+    struct parameters *p = random_parameters(3, 20, ready);
+    struct buckets b;
+    must(buckets_create(&b, p, ready, FIGURES, 4 * BLOCK, &error));
+    size_t left = parameters_arena_elements(p);
+    for (; b.count > 1; b.count--) {
+        size_t sum = 0;
+        for (size_t rank = 0; rank < 3; rank++)
+            sum += optimizer_share_elements(p, &(struct optimizer_share){.ranks = 3, .rank = rank, .buckets = &b});
+        assert_int_equal(sum, left);
+        for (size_t i = 0; i < b.list[b.count - 1].ranges; i++) {
+            struct bucket_range s = b.list[b.count - 1].range[i];
+            if (s.first < parameters_arena_elements(p)) left -= s.count;
+        }
+    }
+    buckets_free(&b);
+    parameters_free(p);
+}
+
+/* From two ranks on, and only where it is asked for. */
+static void moments_are_shared_out(void **state)
+{
+    (void)state;
+    for (size_t ranks = 0; ranks < 4; ranks++)
+        for (int zero = 0; zero < 2; zero++) {
+            struct sums s = {.options = {.ranks = ranks, .rank = ranks ? ranks - 1 : 0, .zero = zero}};
+            struct optimizer_share share = sums_share(&s);
+            bool shares = zero && ranks > 1;
+            assert_int_equal(share.ranks, shares ? ranks : 1);
+            assert_int_equal(share.rank, shares ? ranks - 1 : 0);
+        }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(everything_once_and_in_time)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(everything_once_and_in_time),
+                                       cmocka_unit_test(shares_are_of_the_buckets),
+                                       cmocka_unit_test(moments_are_shared_out)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
