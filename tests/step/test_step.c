@@ -13,6 +13,8 @@
 #include "train/trainer_job.h"
 
 #include "device/backends.h"
+#include "job/threads.h"
+#include "step/memory.h"
 #include "step/schedule.h"
 #include "train/step_options.h"
 
@@ -455,6 +457,153 @@ static void without_a_latent(void **state)
     close_to(f.loss, objective_figure(f.terms, f.count, "reconstruction"));
 }
 
+/* ---- two ranks ---- */
+
+struct member {
+    struct thread_rank *rank;
+    struct step_options options;
+    double norm;
+    float *weights; /* of the whole arena, after the step */
+    size_t elements;
+};
+
+static elbo_status step_of(struct member *m, struct backend *backend, elbo_error *why)
+{
+    static const uint32_t words[] = {3, 4, 5, 6, 7, 8};
+    const uint32_t *tokens[SENTENCES] = {words, words + 1, words + 3, words + 2};
+    const size_t lengths[SENTENCES] = {3, 2, 1, 4};
+    const struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    struct slot slots[2];
+    struct slot_batch batch = {.sentences = SENTENCES, .count = 2, .slots = slots};
+    struct step_schedule schedule;
+    struct step_figures f;
+    struct step s;
+    float read[128];
+    m->options.sums.ranks = m->rank->base.ranks;
+    m->options.sums.rank = m->rank->base.rank;
+    m->options.sums.collectives = m->rank->base.ranks > 1 ? &m->rank->base : NULL;
+    ELBO_TRY(step_create(&s, &m->options, backend, why));
+    ELBO_TRY(model_initialize(&s.model, 1, why));
+    for (size_t i = 0; i < 2; i++) {
+        ELBO_TRY(slot_allocate(&slots[i], &m->options.slots, why));
+        ELBO_TRY(slot_fill(&slots[i], &m->options.slots, &marks, tokens + 2 * i, lengths + 2 * i, 2, 2 * i, why));
+    }
+    ELBO_TRY(step_run(&s, &schedule, &batch, false, why));
+    ELBO_TRY(step_update(&s, &schedule, 1, false, why));
+    ELBO_TRY(step_whole(&s, why));
+    step_read_later(&s, read);
+    step_figures(&s, &f, &schedule, read, false);
+    m->norm = f.gradient_norm;
+    m->elements = parameters_arena_elements(s.parameters);
+    m->weights = malloc(m->elements * sizeof *m->weights);
+    memcpy(m->weights, s.model.weights, m->elements * sizeof *m->weights);
+    for (size_t i = 0; i < 2; i++) slot_free(&slots[i]);
+    step_free(&s);
+    return ELBO_OK;
+}
+
+static void *act(void *argument)
+{
+    struct backend *backend;
+    elbo_error why;
+    if (backend_open(&backend, "cpu", 1, &why)) return "no backend";
+    elbo_status status = step_of(argument, backend, &why);
+    backend->destroy(backend);
+    return status ? "the step failed" : NULL;
+}
+
+static void step_on(size_t ranks, struct member *members, bool zero)
+{
+    struct thread_world world;
+    struct thread_rank each[THREAD_RANKS];
+    thread_world_open(&world, each, ranks);
+    for (size_t r = 0; r < ranks; r++) {
+        members[r] = (struct member){.rank = &each[r], .options = tiny()};
+        members[r].options.sums.zero = zero;
+        members[r].options.sums.bucket = 2 * PARAMETER_ALIGNMENT;
+        members[r].options.optimizer.clip = 0.01;
+        members[r].options.optimizer.encoder_factor = 0;
+        members[r].options.optimizer.latent_factor = 0.5;
+    }
+    const char *failed = thread_world_run(&world, act, members, sizeof *members);
+    if (failed) fail_msg("%s", failed);
+    thread_world_close(&world);
+}
+
+/* With a frozen part, and gradients that are clipped, two ranks that share the moments out make the weights of one. */
+static void shared_moments_are_those_of_one(void **state)
+{
+    (void)state;
+    struct member one, two[2];
+    step_on(1, &one, false);
+    for (int zero = 0; zero < 2; zero++) {
+        step_on(2, two, zero);
+        for (size_t r = 0; r < 2; r++) {
+            assert_float_equal(two[r].norm, one.norm, 0);
+            assert_int_equal(two[r].elements, one.elements);
+            assert_memory_equal(two[r].weights, one.weights, one.elements * sizeof *one.weights);
+            free(two[r].weights);
+        }
+    }
+    assert_true(one.norm > 0.01);
+    free(one.weights);
+}
+
+/* What the guard reads and writes lies in the backend's memory; rows and settings are the host's. */
+static void inputs_of_the_update(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        size_t rank;
+        bool resident;
+    } inputs[] = {
+        {"scalars", 2, true}, {"control", 1, true}, {"loss", 1, true}, {"rows", 2, false}, {"settings", 1, false}};
+    struct backend *backend;
+    struct step s;
+    struct step_options options = tiny();
+    must(backend_open(&backend, "cpu", 1, &error));
+    must(step_create(&s, &options, backend, &error));
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+        value v = graph_input_named(s.optimizer.graph, inputs[i].name);
+        assert_true(v.index);
+        assert_int_equal(graph_value(s.optimizer.graph, v)->rank, inputs[i].rank);
+        assert_int_equal(graph_value(s.optimizer.graph, v)->resident, inputs[i].resident);
+    }
+    step_free(&s);
+    backend->destroy(backend);
+}
+
+/* In bf16 the weights are there twice, once in half the bytes; the table is cut off where its room ends. */
+static void the_memory_of_bf16(void **state)
+{
+    (void)state;
+    struct backend *backend;
+    struct step s;
+    struct memory_table t;
+    struct step_options options = tiny();
+    options.model.precision = PRECISION_BF16;
+    must(backend_open(&backend, "cpu", 1, &error));
+    must(step_record(&s, &options, &error));
+    must(step_plan(&s, backend, &error));
+    memory_table_of(&t, &s);
+    size_t arena = parameters_arena_elements(s.parameters) * sizeof(float);
+    assert_int_equal(t.masters, arena);
+    assert_int_equal(t.weights, arena + arena / 2);
+    char text[1000], whole[1000];
+    memory_print(whole, sizeof whole, &t);
+    assert_non_null(strstr(whole, "total"));
+    for (size_t room = 1; room < strlen(whole); room += 7) {
+        memset(text, 'x', sizeof text);
+        memory_print(text, room, &t);
+        assert_memory_equal(text, whole, room - 1);
+        assert_int_equal(text[room - 1], 0);
+        for (size_t i = room; i < sizeof text; i++) assert_int_equal(text[i], 'x');
+    }
+    step_free(&s);
+    backend->destroy(backend);
+}
+
 static void assert_empty(const struct step *s)
 {
     assert_true(!s->parameters && !s->recording.g && !s->recording.state && !s->backend);
@@ -531,10 +680,15 @@ static void memory_may_run_out_anywhere(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_bits_of_the_trainer),    cmocka_unit_test(ahead_comes_for_both_answers),
-        cmocka_unit_test(a_look_updates_nothing),     cmocka_unit_test(slots_and_lanes_add_up),
-        cmocka_unit_test(without_a_latent),           cmocka_unit_test(any_state_ends),
-        cmocka_unit_test(memory_may_run_out_anywhere)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_bits_of_the_trainer),
+                                       cmocka_unit_test(ahead_comes_for_both_answers),
+                                       cmocka_unit_test(a_look_updates_nothing),
+                                       cmocka_unit_test(slots_and_lanes_add_up),
+                                       cmocka_unit_test(without_a_latent),
+                                       cmocka_unit_test(any_state_ends),
+                                       cmocka_unit_test(memory_may_run_out_anywhere),
+                                       cmocka_unit_test(shared_moments_are_those_of_one),
+                                       cmocka_unit_test(inputs_of_the_update),
+                                       cmocka_unit_test(the_memory_of_bf16)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
