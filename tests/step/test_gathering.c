@@ -26,13 +26,37 @@ static uint16_t narrow_of(size_t i)
     return (uint16_t)(i % 8191 + 1);
 }
 
+/* A side that does at once what it is given, and tells what was asked of it. */
+static _Thread_local struct {
+    size_t count, marked, awaited; /* pieces */
+} side;
+
+static void side_begin(struct backend *b)
+{
+    (void)b;
+}
+
+static void side_mark(struct backend *b, size_t which, size_t count)
+{
+    (void)b;
+    side.marked = which + 1;
+    side.count = count;
+}
+
+static void side_await(struct backend *b, size_t which, size_t count)
+{
+    (void)b;
+    side.awaited = which + 1;
+    side.count = count;
+}
+
 struct job {
     struct thread_rank *rank;
     const struct recording *recording;
     const struct parameters *parameters;
     const struct buckets *buckets;
     unsigned groups;
-    bool bf16;
+    bool bf16, aside;
     float *master;
     uint16_t *working;
     size_t late;   /* parameters that were not there yet when the first step came */
@@ -110,15 +134,19 @@ static void *gather(void *argument)
                                   .groups = j->groups,
                                   .slot = j->recording->g,
                                   .arenas = {.master = j->master, .working = j->bf16 ? j->working : NULL}};
+    if (j->aside) backend->side.begin = backend->side.end = side_begin;
+    if (j->aside) backend->side.mark = side_mark, backend->side.await = side_await;
     const char *failed = gathering_create(&g, &o, &error) ? "not created" : NULL;
     for (int turn = 0; turn < 2 && !failed; turn++) {
         make_stale(j);
-        j->late = 0;
+        j->late = side.marked = side.awaited = 0;
         for (size_t done = 0; done <= steps && !failed; done++) {
             if (gathering_step(g, done, steps, &error)) failed = "a step failed";
             if (done == 0 && !failed) failed = look(j, 0, true);
             if (done < steps && !failed) failed = look(j, done, false);
+            if (j->aside && (side.marked != j->buckets->count || side.awaited > side.count)) failed = "pieces are lost";
         }
+        if (j->aside && (side.awaited != j->buckets->count || side.count != j->buckets->count)) failed = "not awaited";
     }
     for (size_t i = 0; i < parameters_arena_elements(j->parameters); i++) j->stayed += !(j->master[i] == value_of(i));
     if (!failed) {
@@ -177,6 +205,7 @@ static void weights_come_as_steps_read_them(void **state)
                                    &b,
                                    groups,
                                    seed % 2,
+                                   seed / 2 % 2 == 0 && seed % 3 == 0,
                                    calloc(elements, sizeof(float)),
                                    calloc(elements, sizeof(uint16_t)),
                                    0,

@@ -41,6 +41,26 @@ struct job {
     size_t bytes;
 };
 
+static _Thread_local int begun, joined; /* of a side that does at once what it is given */
+
+static void side_begin(struct backend *b)
+{
+    (void)b;
+    begun++;
+}
+
+static void side_end(struct backend *b)
+{
+    (void)b;
+    begun--;
+}
+
+static void side_join(struct backend *b)
+{
+    (void)b;
+    joined++;
+}
+
 static void *reduce(void *argument)
 {
     struct job *job = argument;
@@ -50,6 +70,10 @@ static void *reduce(void *argument)
     elbo_error error = {0};
     if (cpu_backend_create(&backend, 1, NULL, &error)) return "no backend";
     if (buckets_create_plain(&buckets, job->elements, job->bucket, &error)) return "no buckets";
+    backend->side.begin = side_begin;
+    backend->side.end = side_end;
+    backend->side.join = side_join;
+    begun = joined = 0;
     struct reduction_options o = {.backend = backend,
                                   .collectives = job->rank->base.ranks > 1 ? &job->rank->base : NULL,
                                   .arena = job->got,
@@ -66,6 +90,7 @@ static void *reduce(void *argument)
             reduction_lane(r, lane);
         }
         if (reduction_finish(r, &error)) failed = "not finished";
+        if (!failed && (begun || joined != (o.collectives ? step + 1 : 0))) failed = "not joined";
     }
     job->bytes = reduction_bytes(job->elements, job->lanes, job->rank->base.ranks, job->rank->base.rank, job->ordered,
                                  buckets_largest(&buckets));
