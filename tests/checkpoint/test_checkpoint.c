@@ -2,6 +2,8 @@
  * refused by name, with the one before used instead; and saving, rotating and replacing never leave nothing.
  *
  * The program runs itself as the process whose save fails: checkpoint_test_checkpoint save RUN STEP KEEP */
+#include "counted_memory.h"
+
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/manifest.h"
 #include "train/run_lock.h"
@@ -548,6 +550,47 @@ static void the_smallest_checkpoint(void **state)
     checkpoint_close(checkpoint);
 }
 
+static size_t open_files(void)
+{
+    size_t count = 0;
+    for (int i = 0; i < 256; i++) count += fcntl(i, F_GETFD) >= 0;
+    return count;
+}
+
+/* Each call for memory fails once: nothing stays, no file is open, and what was opened is whole. */
+static void memory_may_run_out_anywhere(void **state)
+{
+    char path[PATH];
+    if (!COUNTED) skip();
+    const char *run = ((struct fixture *)*state)->run;
+    size_t failed = 0;
+    must_save(state, 1, 0);
+    must_save(state, 2, 0);
+    inside(path, state, "checkpoints");
+    for (int lists = 0; lists < 2; lists++)
+        for (long which = 1;; which++) {
+            long before = atomic_load(&memory_held);
+            size_t files = open_files(), count = 0;
+            uint64_t *steps = NULL;
+            struct checkpoint *checkpoint = NULL;
+            elbo_error error = {0};
+            atomic_store(&memory_until, which);
+            elbo_status status = lists ? checkpoint_list(&steps, &count, path, &error)
+                                       : checkpoint_open(&checkpoint, run, NULL, NULL, &error);
+            bool over = atomic_exchange(&memory_until, 0) > 0;
+            if (!status && !lists) assert_null(contents_fault(checkpoint));
+            if (!status && lists) assert_int_equal(count, 2);
+            checkpoint_close(checkpoint);
+            free(steps);
+            if (!status != over) fail_msg("call %ld: status %d", which, status);
+            if (atomic_load(&memory_held) != before || open_files() != files)
+                fail_msg("call %ld: something stays", which);
+            if (over) break;
+            failed++;
+        }
+    assert_true(failed > 20);
+}
+
 static void what_is_no_run_is_refused(void **state)
 {
     char path[PATH];
@@ -621,6 +664,7 @@ int main(int argc, char **argv)
         WITH_RUN(names_in_a_manifest),
         WITH_RUN(a_refused_manifest_is_empty),
         WITH_RUN(the_smallest_checkpoint),
+        WITH_RUN(memory_may_run_out_anywhere),
         WITH_RUN(what_is_no_run_is_refused),
         WITH_RUN(a_run_directory_has_one_owner),
     };

@@ -11,6 +11,7 @@
 #include "checkpoint/training_state.h"
 #include "device/backends.h"
 #include "job/threads.h"
+#include "counted_memory.h"
 #include "temporary.h"
 
 static elbo_error error;
@@ -333,6 +334,21 @@ static void *act(void *argument)
     return status ? r->why.message : NULL;
 }
 
+/* Each call for memory fails once, and the load with it. */
+static void load_starving(struct fixture *f, const struct checkpoint *c)
+{
+    struct training_changes changes;
+    bool over = !COUNTED;
+    for (long which = 1; !over; which++) {
+        long before = atomic_load(&memory_held);
+        atomic_store(&memory_until, which);
+        elbo_status status = training_state_load(&f->state, &changes, c, &error);
+        over = atomic_exchange(&memory_until, 0) > 0;
+        if (status != (over ? ELBO_OK : ELBO_MEMORY)) fail_msg("call %ld: %d, %s", which, status, error.message);
+        if (atomic_load(&memory_held) != before) fail_msg("call %ld: memory stays", which);
+    }
+}
+
 static size_t share_elements(size_t rank)
 {
     size_t elements = 0;
@@ -389,6 +405,7 @@ static void shares_and_wholes_are_one(void **state)
             load(whole, c);
             assert_filled(whole);
             assert_counted(&whole->state);
+            load_starving(whole, c);
             checkpoint_close(c);
             for (size_t r = 0; r < RANKS; r++) close_state(ranks[r].f);
             open_ranks(ranks, members, types[t], sources[s]);

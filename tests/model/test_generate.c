@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counted_memory.h"
+
 #include "base/philox.h"
 #include "device/backends.h"
 #include "model/choose.h"
@@ -318,6 +320,38 @@ static void as_long_as_there_are_positions(void **state)
     drop(&m);
 }
 
+/* Each call for memory fails once: drawn and searched for, what was taken is given back. */
+static void memory_may_run_out_anywhere(void **state)
+{
+    (void)state;
+    if (!COUNTED) skip();
+    struct model m;
+    elbo_error error = {0};
+    struct elbo_ids out[2];
+    const float z[2 * WIDTH] = {0};
+    make(&m, true);
+    for (size_t beam = 0; beam < 4; beam += 3) {
+        struct generate_options o = {.max_length = LONGEST, .temperature = 1, .top_p = 0.9, .beam = beam};
+        size_t failed = 0;
+        write_rows(&m, out, z, 2, o); /* the arena of the model stays */
+        for (size_t i = 0; i < 2; i++) elbo_ids_free(&out[i]);
+        for (long which = 1;; which++) {
+            long before = atomic_load(&memory_held);
+            memset(out, 0, sizeof out);
+            atomic_store(&memory_until, which);
+            elbo_status status = generate(&m, out, z, 2, &o, &marks, &error);
+            bool over = atomic_exchange(&memory_until, 0) > 0;
+            for (size_t i = 0; i < 2; i++) elbo_ids_free(&out[i]);
+            if (status != (over ? ELBO_OK : ELBO_MEMORY)) fail_msg("beam %zu, call %ld: %d", beam, which, status);
+            if (atomic_load(&memory_held) != before) fail_msg("beam %zu, call %ld: memory stays", beam, which);
+            if (over) break;
+            failed++;
+        }
+        assert_true(failed > 20);
+    }
+    drop(&m);
+}
+
 static void calls_do_not_matter(void **state)
 {
     (void)state;
@@ -435,6 +469,7 @@ int main(void)
         cmocka_unit_test(sums_of_exponentials),
         cmocka_unit_test(what_is_not_finite),
         cmocka_unit_test(as_long_as_there_are_positions),
+        cmocka_unit_test(memory_may_run_out_anywhere),
         cmocka_unit_test(noise_along_rows_and_positions),
         cmocka_unit_test(calls_do_not_matter),
         cmocka_unit_test(never_written),

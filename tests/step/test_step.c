@@ -1,28 +1,19 @@
 /* The step by hand, as its header says: the bits of the trainer's own steps, launched one by one or ahead; what a look
- * at a batch leaves alone; and a step that ends in any state, also where memory runs out.
- *
- * The program's own malloc takes the place of the C library's, to count what stays and to fail once. */
-#include <errno.h>
+ * at a batch leaves alone; and a step that ends in any state, also where memory runs out. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <cmocka.h>
 
 #include "train/trainer_job.h"
 
 #include "device/backends.h"
+#include "counted_memory.h"
 #include "job/threads.h"
 #include "step/memory.h"
 #include "step/schedule.h"
 #include "train/step_options.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTED 0 /* the sanitizers' allocators are in its place */
-#else
-#define COUNTED 1
-#endif
 
 static elbo_error error;
 
@@ -30,71 +21,6 @@ static void must(elbo_status status)
 {
     if (status) fail_msg("%s", error.message);
 }
-
-/* ---- memory ---- */
-
-static atomic_long held, until; /* blocks in use; calls until one fails, 0: none does */
-
-#if COUNTED
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *memory, size_t size);
-void *__libc_memalign(size_t alignment, size_t size);
-void __libc_free(void *memory);
-
-static bool fails(void)
-{
-    if (!atomic_load(&until) || atomic_fetch_sub(&until, 1) != 1) return false;
-    errno = ENOMEM;
-    return true;
-}
-
-static void *counted(void *memory)
-{
-    if (memory) atomic_fetch_add(&held, 1);
-    return memory;
-}
-
-void *malloc(size_t size)
-{
-    return fails() ? NULL : counted(__libc_malloc(size));
-}
-
-void *calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : counted(__libc_calloc(n, size));
-}
-
-void *realloc(void *memory, size_t size)
-{
-    if (fails()) return NULL;
-    void *larger = __libc_realloc(memory, size);
-    return memory ? larger : counted(larger);
-}
-
-void *memalign(size_t alignment, size_t size);
-void *memalign(size_t alignment, size_t size)
-{
-    return fails() ? NULL : counted(__libc_memalign(alignment, size));
-}
-
-void *aligned_alloc(size_t alignment, size_t size)
-{
-    return memalign(alignment, size);
-}
-
-int posix_memalign(void **memory, size_t alignment, size_t size)
-{
-    *memory = memalign(alignment, size);
-    return *memory ? 0 : ENOMEM;
-}
-
-void free(void *memory)
-{
-    if (memory) atomic_fetch_sub(&held, 1);
-    __libc_free(memory);
-}
-#endif
 
 /* ---- the trainer's steps, by hand ---- */
 
@@ -633,11 +559,11 @@ static void any_state_ends(void **state)
     must(backend_open(&backend, "cpu", 1, &error));
     end_after(backend, 3); /* the backend's own scratch */
     for (unsigned parts = 0; parts <= 4; parts++) {
-        long before = atomic_load(&held);
+        long before = atomic_load(&memory_held);
         end_after(backend, parts);
-        assert_int_equal(atomic_load(&held), before);
+        assert_int_equal(atomic_load(&memory_held), before);
     }
-    long before = atomic_load(&held);
+    long before = atomic_load(&memory_held);
     struct step s;
     struct step_options options = tiny();
     options.objective.free_bits_kind = FREE_BITS_GROUP;
@@ -646,7 +572,7 @@ static void any_state_ends(void **state)
     assert_empty(&s);
     assert_int_equal(step_create(&s, &options, backend, &error), ELBO_USAGE);
     assert_empty(&s);
-    assert_int_equal(atomic_load(&held), before);
+    assert_int_equal(atomic_load(&memory_held), before);
     backend->destroy(backend);
 }
 
@@ -662,15 +588,15 @@ static void memory_may_run_out_anywhere(void **state)
     must(backend_open(&backend, "cpu", 1, &error));
     end_after(backend, 3);
     for (long which = 1;; which++) {
-        long before = atomic_load(&held);
-        atomic_store(&until, which);
+        long before = atomic_load(&memory_held);
+        atomic_store(&memory_until, which);
         elbo_status status = step_create(&s, &options, backend, &error);
-        bool over = atomic_exchange(&until, 0) > 0;
+        bool over = atomic_exchange(&memory_until, 0) > 0;
         if (status && status != ELBO_MEMORY) fail_msg("call %ld: %s", which, error.message);
         if (!status) step_free(&s);
         assert_empty(&s);
-        if (atomic_load(&held) != before)
-            fail_msg("call %ld failed: %ld blocks stay", which, atomic_load(&held) - before);
+        if (atomic_load(&memory_held) != before)
+            fail_msg("call %ld failed: %ld blocks stay", which, atomic_load(&memory_held) - before);
         if (over) break;
         failed += status == ELBO_MEMORY;
     }
