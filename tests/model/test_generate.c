@@ -192,6 +192,30 @@ static void sums_of_exponentials(void **state)
     }
 }
 
+/* Two of many tokens, which hold little: what another row left in the scratch memory does not stand for one of them. */
+static void rows_do_not_see_each_other(void **state)
+{
+    (void)state;
+    enum { MANY = 4096, FIRST = 100, SECOND = 3000 };
+    elbo_error error = {0};
+    struct choose_scratch *scratch;
+    static float x[MANY];
+    const struct generate_options o = {.temperature = 1, .top_p = 1, .top_k = 2, .seed = 1};
+    size_t seen[2] = {0};
+    assert_int_equal(choose_scratch_make(&scratch, MANY, &error), ELBO_OK);
+    for (size_t row = 0; row < 80; row++) {
+        float base = row % 2 ? 0 : 1000;
+        for (size_t i = 0; i < MANY; i++) x[i] = base;
+        x[FIRST] = base + 1;
+        x[SECOND] = base + 1.0625f;
+        size_t token = choose_token(x, MANY, &o, &marks, row, 0, scratch);
+        assert_true(token == FIRST || token == SECOND);
+        seen[token == SECOND] += row % 2;
+    }
+    assert_true(seen[0] > 8 && seen[1] > 8);
+    choose_scratch_free(scratch);
+}
+
 static void what_is_not_finite(void **state)
 {
     (void)state;
@@ -467,6 +491,7 @@ int main(void)
         cmocka_unit_test(frequencies_are_the_definition),
         cmocka_unit_test(large_vocabularies),
         cmocka_unit_test(sums_of_exponentials),
+        cmocka_unit_test(rows_do_not_see_each_other),
         cmocka_unit_test(what_is_not_finite),
         cmocka_unit_test(as_long_as_there_are_positions),
         cmocka_unit_test(memory_may_run_out_anywhere),

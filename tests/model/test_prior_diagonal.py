@@ -60,6 +60,9 @@ def main():
                                  "--eval.iwae_samples=0").stdout)["kl"] for seed in range(12)]
         error = numpy.std(draws, ddof=1) / math.sqrt(len(draws))
         assert abs(numpy.mean(draws) - numpy.mean(closed)) < 4 * error < 0.2, (draws, numpy.mean(closed))
+        mean_too = json.loads(elbo("eval", run, f"--data.test={scratch / 'corpus'}", "--seed=0", "--json",
+                                   "--eval.posterior=mean").stdout)["kl"]
+        assert mean_too == draws[0] != 0, "what is decoded from the mean has its KL of a draw all the same"
         assert evaluation["iwae_nll"] < evaluation["neg_elbo"], evaluation
 
         # samples: what the prior has learned, of the noise of sample.prior, decoded

@@ -101,6 +101,40 @@ static void idle_options_of_the_latent(void **state)
     assert_null(latent_idle(&c, "kind"));
 }
 
+static bool has_node(const struct graph *g, const char *name)
+{
+    const uint32_t *order;
+    for (size_t steps = graph_schedule(g, &order), s = 0; s < steps; s++)
+        if (!strcmp(graph_node_get(g, order[s])->name, name)) return true;
+    return false;
+}
+
+/* Nodes are named by where they stand: profiles and errors say so. */
+static void nodes_have_names(void **state)
+{
+    (void)state;
+    const struct stack_config stack = {.width = D, .layers = 1, .heads = 2};
+    struct model_config config = {.encoder = stack,
+                                  .decoder = stack,
+                                  .vocabulary = V,
+                                  .positions = 12,
+                                  .latent = {.width = Z, .memory = 1, .injection = INJECTION_BOTH}};
+    struct graph_capacities capacities = {{[DIM_DEC_TOKENS] = TOKENS, [DIM_SENTENCES] = 1, [DIM_DRAWS] = 1}};
+    struct backend *backend;
+    struct model m;
+    struct recording r;
+    must(cpu_backend_create(&backend, 1, NULL, &error));
+    must(model_create(&m, &config, backend, &error));
+    must(record_score(&r, &config, m.parameters, &capacities, &error));
+    static const char *const names[] = {"decoder.latent", "decoder.0.attention.norm", "decoder.0.feed_forward.norm",
+                                        "decoder.norm", "decoder.output"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!has_node(r.g, names[i])) fail_msg("no node is called %s", names[i]);
+    recording_free(&r, backend);
+    model_free(&m);
+    backend->destroy(backend);
+}
+
 static size_t held;
 
 static elbo_status (*allocate_really)(struct backend *, void **, size_t, const char *, elbo_error *);
@@ -146,7 +180,7 @@ static void a_model_gives_back_what_it_has(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(vectors_stand_for_ids),
-                                       cmocka_unit_test(idle_options_of_the_latent),
+                                       cmocka_unit_test(idle_options_of_the_latent), cmocka_unit_test(nodes_have_names),
                                        cmocka_unit_test(a_model_gives_back_what_it_has)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
