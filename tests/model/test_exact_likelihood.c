@@ -8,6 +8,7 @@
  * evaluate() on corpora that repeat one sentence the sign             the same weights with log p(z) and log q(z|x)
  * swapped, or without them, are caught by the same checks */
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -401,12 +402,84 @@ static void the_bounds_hold_with_two_dimensions(void **state)
     bounds(2, "embedding", 3);
 }
 
+/* ---- two ranks ---- */
+
+static struct {
+    pthread_barrier_t barrier;
+    const unsigned char *data[2];
+    elbo_status status[2];
+} meeting;
+
+struct member {
+    struct toy toy;
+    size_t rank;
+    struct evaluation e;
+    elbo_status status;
+};
+
+static elbo_status combine(void *context, elbo_status status, void *data, size_t bytes, elbo_error *error)
+{
+    size_t rank = ((struct member *)context)->rank;
+    unsigned char *both = malloc(bytes);
+    (void)error;
+    meeting.data[rank] = data;
+    meeting.status[rank] = status;
+    pthread_barrier_wait(&meeting.barrier);
+    for (size_t i = 0; i < bytes; i++) both[i] = meeting.data[0][i] | meeting.data[1][i];
+    status = meeting.status[0] | meeting.status[1];
+    pthread_barrier_wait(&meeting.barrier);
+    memcpy(data, both, bytes);
+    free(both);
+    return status;
+}
+
+static void *evaluate_part(void *argument)
+{
+    struct member *m = argument;
+    struct evaluate_options o = {
+        .slots = m->toy.slots, .seed = 5, .ranks = 2, .rank = m->rank, .combine = combine, .context = m};
+    m->status = evaluate(&m->e, &m->toy.model, m->toy.corpus[0], &o, &m->toy.error);
+    return NULL;
+}
+
+/* Each of two ranks has every second slot, and both say what one says of all. */
+static void two_ranks_say_what_one_says(void **state)
+{
+    (void)state;
+    static struct member members[2];
+    struct evaluation one;
+    pthread_t threads[2];
+    pthread_barrier_init(&meeting.barrier, NULL, 2);
+    for (size_t r = 0; r < 2; r++) {
+        members[r].rank = r;
+        open_toy(&members[r].toy, 2, "both", 4);
+    }
+    for (size_t r = 0; r < 2; r++) assert_int_equal(pthread_create(&threads[r], NULL, evaluate_part, &members[r]), 0);
+    for (size_t r = 0; r < 2; r++) assert_int_equal(pthread_join(threads[r], NULL), 0);
+    struct toy *t = &members[0].toy;
+    CHECK(evaluate(&one, &t->model, t->corpus[0], &(struct evaluate_options){.slots = t->slots, .seed = 5}, &t->error));
+    for (size_t r = 0; r < 2; r++) {
+        const struct evaluation *e = &members[r].e;
+        assert_int_equal(members[r].status, ELBO_OK);
+        assert_true(e->sentences == one.sentences && e->tokens == one.tokens && e->words == one.words);
+        assert_true(e->bytes == one.bytes && one.bytes == 4 * REPEATS);
+        assert_float_equal(e->neg_elbo, one.neg_elbo, 0);
+        assert_float_equal(e->ppl_token, one.ppl_token, 0);
+        assert_float_equal(e->bits_per_byte, one.bits_per_byte, 0);
+        evaluation_free(&members[r].e);
+    }
+    evaluation_free(&one);
+    for (size_t r = 0; r < 2; r++) close_toy(&members[r].toy);
+    pthread_barrier_destroy(&meeting.barrier);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_sentences_add_up_to_one),
         cmocka_unit_test(the_bounds_hold_with_one_dimension),
         cmocka_unit_test(the_bounds_hold_with_two_dimensions),
+        cmocka_unit_test(two_ranks_say_what_one_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
