@@ -15,6 +15,9 @@
 #endif
 
 static atomic_long memory_held, memory_until; /* blocks in use; calls until one fails, 0: none does */
+static _Thread_local struct {
+    size_t count, size;
+} memory_lacks __attribute__((unused)); /* what calloc has not for this thread */
 
 #if COUNTED
 void *__libc_malloc(size_t size);
@@ -43,7 +46,8 @@ void *malloc(size_t size)
 
 void *calloc(size_t n, size_t size)
 {
-    return fails() ? NULL : counted(__libc_calloc(n, size));
+    bool lacks = memory_lacks.count && n == memory_lacks.count && size == memory_lacks.size;
+    return lacks || fails() ? NULL : counted(__libc_calloc(n, size));
 }
 
 void *realloc(void *memory, size_t size)

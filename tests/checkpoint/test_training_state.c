@@ -318,7 +318,7 @@ struct rank {
     struct thread_rank *member;
     struct fixture *f;
     const char *dir;
-    bool loads;
+    bool loads, lacks; /* memory for everybody's checksums */
     elbo_error why;
 };
 
@@ -327,6 +327,7 @@ static void *act(void *argument)
     struct rank *r = argument;
     struct checkpoint *c;
     struct training_changes changes;
+    if (r->lacks) memory_lacks.count = RANKS, memory_lacks.size = sizeof(uint64_t);
     if (!r->loads) return save(&r->f->state, r->dir, &r->why) ? r->why.message : NULL;
     if (checkpoint_open(&c, r->dir, NULL, NULL, &r->why)) return r->why.message;
     elbo_status status = training_state_load(&r->f->state, &changes, c, &r->why);
@@ -360,7 +361,8 @@ static void open_ranks(struct rank ranks[RANKS], struct thread_rank members[RANK
                        const struct moments_source *source)
 {
     for (size_t r = 0; r < RANKS; r++) {
-        ranks[r] = (struct rank){&members[r], open_state(type, MOMENTS, share_elements(r), false), NULL, false, {0}};
+        ranks[r] =
+            (struct rank){&members[r], open_state(type, MOMENTS, share_elements(r), false), NULL, false, false, {0}};
         struct moments *m = &ranks[r].f->state.moments;
         m->source = source;
         m->collectives = &members[r].base;
@@ -459,6 +461,32 @@ static void a_failed_save_lets_the_others_go(void **state)
         checkpoint_close(c);
         close_state(whole);
         for (size_t r = 0; r < RANKS; r++) close_state(ranks[r].f);
+    }
+    thread_world_close(&world);
+}
+
+/* Where one rank has no memory for the entries of all files, nothing is saved, and nobody waits for it. */
+static void one_rank_without_memory(void **state)
+{
+    (void)state;
+    if (!COUNTED) skip();
+    struct thread_world world;
+    struct thread_rank members[RANKS];
+    struct rank ranks[RANKS];
+    thread_world_open(&world, members, RANKS);
+    open_ranks(ranks, members, DTYPE_F32, &moments_beside);
+    for (size_t r = 0; r < RANKS; r++) {
+        fill(ranks[r].f);
+        ranks[r].dir = r ? ranks[0].dir : run_dir();
+        ranks[r].lacks = r == 1;
+    }
+    alarm(30);
+    assert_non_null(thread_world_run(&world, act, ranks, sizeof *ranks));
+    alarm(0);
+    for (size_t r = 0; r < RANKS; r++) {
+        if (ranks[r].why.code != ELBO_MEMORY) fail_msg("rank %zu: %s", r, ranks[r].why.message);
+        assert_non_null(strstr(ranks[r].why.message, "was not saved: "));
+        close_state(ranks[r].f);
     }
     thread_world_close(&world);
 }
@@ -646,10 +674,11 @@ static void choices_of_the_backend(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_same_bits_come_back),          cmocka_unit_test(moments_of_another_type),
-        cmocka_unit_test(shares_and_wholes_are_one),        cmocka_unit_test(a_failed_save_lets_the_others_go),
-        cmocka_unit_test(statistics_that_are_missing_stay), cmocka_unit_test(counters_must_be_there),
-        cmocka_unit_test(the_best_is_of_one_figure),        cmocka_unit_test(other_data_are_refused_or_told),
-        cmocka_unit_test(another_model_is_refused),         cmocka_unit_test(choices_of_the_backend)};
+        cmocka_unit_test(the_same_bits_come_back),        cmocka_unit_test(moments_of_another_type),
+        cmocka_unit_test(shares_and_wholes_are_one),      cmocka_unit_test(a_failed_save_lets_the_others_go),
+        cmocka_unit_test(one_rank_without_memory),        cmocka_unit_test(statistics_that_are_missing_stay),
+        cmocka_unit_test(counters_must_be_there),         cmocka_unit_test(the_best_is_of_one_figure),
+        cmocka_unit_test(other_data_are_refused_or_told), cmocka_unit_test(another_model_is_refused),
+        cmocka_unit_test(choices_of_the_backend)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
