@@ -74,6 +74,7 @@ static void rules_between_options(void **state)
         {"--decoder.heads=128", "--decoder.positions=rotary", "is odd"},
         {"--objective.free_bits_kind=group", "--objective.free_bits_groups=5", "free_bits_groups"},
         {"--train.steps=5", "--train.skip=6", "train.skip"},
+        {"--train.slots=4", "--parallel.lanes=5", "parallel.lanes = 5 exceeds train.slots = 4"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct elbo_config config;
@@ -92,6 +93,8 @@ static void rules_between_options(void **state)
     struct options *options = open_config(&config);
     options_read_argument(options, "--latent.kind=none", ~0u, &error);
     options_read_argument(options, "--encoder.width=100", ~0u, &error);
+    options_read_argument(options, "--train.slots=4", ~0u, &error);
+    options_read_argument(options, "--parallel.lanes=4", ~0u, &error);
     assert_int_equal(elbo_config_check(&config, &error), ELBO_OK);
     options_free(options);
 }
