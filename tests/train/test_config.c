@@ -1,6 +1,7 @@
 /* The table of options fills the whole configuration: defaults are valid and consistent, the commented file holds them,
  * the effective file reads back, and rules between options are kept. */
 #include "train/config.h"
+#include "train/effects.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -99,12 +100,33 @@ static void rules_between_options(void **state)
     options_free(options);
 }
 
+/* A rule for a key is for that key alone, one for a section is for all keys in it. */
+static void what_stands_idle(void **state)
+{
+    (void)state;
+    struct elbo_config config;
+    elbo_error error = {0};
+    struct options *options = open_config(&config);
+    assert_null(effects_idle(&config, "optimizer.beta1"));
+    assert_non_null(effects_idle(&config, "optimizer.momentum"));
+    assert_null(effects_idle(&config, "optimizer.momentum_of_another"));
+    assert_null(effects_idle(&config, "encoder.width"));
+    options_read_argument(options, "--optimizer.kind=sgd", ~0u, &error);
+    options_read_argument(options, "--latent.kind=none", ~0u, &error);
+    assert_non_null(effects_idle(&config, "optimizer.beta1"));
+    assert_null(effects_idle(&config, "optimizer.momentum"));
+    assert_non_null(effects_idle(&config, "encoder.width"));
+    assert_null(effects_idle(&config, "decoder.width"));
+    options_free(options);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_are_distinct_and_sections_together),
         cmocka_unit_test(the_commented_file_holds_the_defaults),
         cmocka_unit_test(rules_between_options),
+        cmocka_unit_test(what_stands_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
