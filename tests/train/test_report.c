@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "train/report.h"
+#include "train/step_options.h"
 
 #include <malloc.h>
 #include <math.h>
@@ -233,6 +234,37 @@ static void a_skipped_update_is_told(void **state)
     free(job);
 }
 
+/* A row counts tokens and words of its step: those of a loader that begins where the trainer did. */
+static void a_row_counts_its_step(void **state)
+{
+    (void)state;
+    struct job *job = calloc(1, sizeof *job);
+    job_open(job, &folder, "counted", NULL);
+    if (trainer_run(job->trainer, &job->error)) fail_msg("%s", job->error.message);
+    struct slot_options options = slot_options_of(&job->config);
+    struct slot_loader *loader;
+    const struct slot_batch *batch;
+    if (slot_loader_open(&loader, job->trainer->train, &options, &job->error)) fail_msg("%s", job->error.message);
+    json_t *all = rows("counted"), *row;
+    size_t i;
+    assert_int_equal(json_array_size(all), 8);
+    json_array_foreach(all, i, row)
+    {
+        size_t tokens = 0, words = 0;
+        if (slot_loader_next(loader, &batch, &job->error)) fail_msg("%s", job->error.message);
+        for (size_t s = 0; s < batch->count; s++) {
+            tokens += batch->slots[s].decoder.tokens;
+            words += batch->slots[s].words;
+        }
+        assert_int_equal((size_t)figure(row, "tokens"), tokens);
+        assert_int_equal((size_t)figure(row, "words"), words);
+    }
+    json_decref(all);
+    slot_loader_close(loader);
+    job_close(job);
+    free(job);
+}
+
 /* A row names the slowest rank; the console does where it took half as long again as the one in the middle. */
 static void who_is_slow_is_told(void **state)
 {
@@ -427,6 +459,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(lines_and_rows_agree),
         cmocka_unit_test(the_best_by_each_figure),
         cmocka_unit_test(a_skipped_update_is_told),
+        cmocka_unit_test(a_row_counts_its_step),
         cmocka_unit_test(who_is_slow_is_told),
         cmocka_unit_test(a_row_is_whole_or_lost),
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
