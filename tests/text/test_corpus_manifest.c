@@ -9,6 +9,7 @@
 #include "base/sealed.h"
 #include "text/corpus_manifest.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
@@ -376,6 +377,63 @@ static void a_place_is_known_again(void **state)
     assert_true(corpus_was_replaced(&other, f->out));
 }
 
+/* What the program's own lstat and stat say: of a path that ends with `vanished` that it failed with `number`; of
+ * `changing`, that it is a file, another one at each look. */
+static const char *vanished, *changing;
+static int number;
+static size_t looks;
+
+int lstat(const char *path, struct stat *about)
+{
+    size_t size = strlen(path), tail = vanished ? strlen(vanished) : 0;
+    if (!tail || size < tail || strcmp(path + size - tail, vanished))
+        return fstatat(AT_FDCWD, path, about, AT_SYMLINK_NOFOLLOW);
+    errno = number;
+    return -1;
+}
+
+int stat(const char *path, struct stat *about)
+{
+    if (!changing || strcmp(path, changing)) return fstatat(AT_FDCWD, path, about, 0);
+    *about = (struct stat){.st_mode = S_IFREG | 0644, .st_ino = ++looks};
+    return 0;
+}
+
+/* What is no longer there when it is looked at stands in nobody's way; what cannot be looked at does. */
+static void what_vanishes_is_in_no_way(void **state)
+{
+    struct fixture *f = *state;
+    char path[1024];
+    static const int numbers[] = {ENOENT, EACCES};
+    for (size_t i = 0; i < 2; i++) {
+        if (prepare(f, text, sizeof text - 1, WORD)) fail_msg("%s", f->error.message);
+        at(path, f, "foreign");
+        temporary_write(path, "mine", 4);
+        number = numbers[i];
+        vanished = "/foreign";
+        elbo_status status = corpus_may_replace(f->out, &f->error);
+        vanished = NULL;
+        assert_int_equal(status, i ? ELBO_IO : ELBO_OK);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_non_null(strstr(f->error.message, "inspect"));
+}
+
+/* A corpus that is another one at each look is given up after so many, all alike. */
+static void what_never_stands_still_is_given_up(void **state)
+{
+    struct fixture *f = *state;
+    struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
+    size_t count;
+    looks = 0;
+    changing = f->out;
+    elbo_status status = elbo_corpus_open_parts(parts, &count, f->out, &f->error);
+    changing = NULL;
+    assert_true(status != ELBO_OK);
+    assert_true(looks >= (size_t)2 * CORPUS_TRIES);
+    assert_int_equal(looks % CORPUS_TRIES, 0);
+}
+
 static size_t allocations, failing;
 
 static void *starving_malloc(size_t size)
@@ -451,10 +509,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another),  TEST(a_split_holds_together),
-        TEST(a_set_is_named_by_its_parts),     TEST(a_splits_manifest_is_checked), TEST(what_belongs_to_a_corpus),
-        TEST(other_things_are_named),          TEST(opening_while_it_is_replaced), TEST(a_place_is_known_again),
-        TEST(sums_are_whole_or_refused),       TEST(a_split_is_whole_or_refused),
+        TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another),
+        TEST(a_split_holds_together),          TEST(a_set_is_named_by_its_parts),
+        TEST(a_splits_manifest_is_checked),    TEST(what_belongs_to_a_corpus),
+        TEST(other_things_are_named),          TEST(opening_while_it_is_replaced),
+        TEST(what_vanishes_is_in_no_way),      TEST(what_never_stands_still_is_given_up),
+        TEST(a_place_is_known_again),          TEST(sums_are_whole_or_refused),
+        TEST(a_split_is_whole_or_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
 
 #include <malloc.h>
 #include <math.h>
+#include <signal.h>
 #include <sys/resource.h>
 
 static struct temporary folder;
@@ -397,6 +398,38 @@ static void back_to_a_step_that_has_gone(void **state)
     free(said);
 }
 
+static void raise_at_three(void *context, const char *text)
+{
+    if (!strncmp(text, "step 3/", 7)) kill(getpid(), SIGTERM);
+    job_line(context, text);
+}
+
+/* A signal ends a run with no step under way, on a backend that has steps ahead, too: at the first step and later. */
+static void a_signal_finishes_what_is_under_way(void **state)
+{
+    (void)state;
+    for (int later = 0; later < 2; later++) {
+        struct job *job = calloc(1, sizeof *job);
+        job_open(job, &folder, later ? "signal-later" : "signal", NULL);
+        struct trainer *t = job->trainer;
+        t->backend->stream.ahead = 1;
+        if (t->backend->memory.allocate_host(t->backend, (void **)&t->launched[1].read,
+                                             step_read_floats(&t->step) * sizeof(float), &job->error))
+            fail_msg("%s", job->error.message);
+        if (later)
+            t->report.line = raise_at_three;
+        else
+            kill(getpid(), SIGTERM);
+        assert_int_equal(trainer_run(t, &job->error), ELBO_INTERRUPTED);
+        uint64_t draws = t->state.counters.draws;
+        assert_true(later ? draws >= 4 && draws < 8 : draws == 1);
+        assert_int_equal(t->done.step, draws);
+        assert_int_equal(t->saved_step, draws);
+        job_close(job);
+        free(job);
+    }
+}
+
 /* Sentences that are too long for data.max_length are left out, and told. */
 static void long_sentences_are_left_out(void **state)
 {
@@ -467,6 +500,7 @@ int main(int argc, char **argv)
 #endif
         cmocka_unit_test(rows_go_on),
         cmocka_unit_test(back_to_a_step_that_has_gone),
+        cmocka_unit_test(a_signal_finishes_what_is_under_way),
         cmocka_unit_test(long_sentences_are_left_out),
         cmocka_unit_test(an_error_takes_no_steps_along),
         cmocka_unit_test(nothing_is_left_behind)
