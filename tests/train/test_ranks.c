@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "device/backends.h"
 #include "trainer_job.h"
 
 #include <sched.h>
@@ -107,6 +108,20 @@ static void likeness(void **state)
     options_free(options);
 }
 
+/* Ranks on GPUs that no MPI started meet over TCP, or go no further. */
+static void ranks_on_gpus_meet_first(void **state)
+{
+    (void)state;
+    struct elbo_config config = {.parallel = {.timeout = 1}};
+    static struct backend device = {.name = "cuda"};
+    elbo_error error = {0};
+    if (!device_of(&device) || !device_of(&device)->join) skip();
+    struct team team = {.ranks = 2, .rank = 1, .who = {.world = 2, .rank = 1, .source = RANKS_ELBO}};
+    assert_int_equal(team_join(&team, &config, &device, &error), ELBO_USAGE);
+    assert_non_null(strstr(error.message, "does not say where rank 0 runs"));
+    assert_null(team.collectives);
+}
+
 static size_t threads(void)
 {
     DIR *list = opendir("/proc/self/task");
@@ -142,7 +157,7 @@ static void ranks_of_a_host_share_its_processors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(weights_that_differ_are_named_with_their_steps),
-                                       cmocka_unit_test(likeness),
+                                       cmocka_unit_test(likeness), cmocka_unit_test(ranks_on_gpus_meet_first),
                                        cmocka_unit_test(ranks_of_a_host_share_its_processors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
