@@ -16,6 +16,7 @@
 #include <math.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 static struct temporary folder;
 
@@ -398,6 +399,33 @@ static void back_to_a_step_that_has_gone(void **state)
     free(said);
 }
 
+/* The program's own pread notes how many bytes were asked for at most. */
+static size_t asked;
+
+ssize_t pread(int file, void *to, size_t size, off_t at)
+{
+    if (size > asked) asked = size;
+    return syscall(SYS_pread64, file, to, size, at);
+}
+
+/* A lock file of any length names its owner, and is read into 128 bytes, the last of which ends the text. */
+static void who_holds_a_run_is_told(void **state)
+{
+    (void)state;
+    struct job *job = calloc(1, sizeof *job);
+    char path[512], run[512], owner[400];
+    job_open(job, &folder, "held", NULL);
+    int size = snprintf(owner, sizeof owner, "123 host %0300d\n", 0);
+    temporary_write(temporary_path(path, &folder, "held/lock"), owner, (size_t)size);
+    struct run_lock lock;
+    asked = 0;
+    assert_int_equal(run_directory_lock(&lock, temporary_path(run, &folder, "held"), &job->error), ELBO_BUSY);
+    assert_non_null(strstr(job->error.message, "in use by another process (process 123 on host)"));
+    assert_true(asked > 0 && asked < 128);
+    job_close(job);
+    free(job);
+}
+
 static void raise_at_three(void *context, const char *text)
 {
     if (!strncmp(text, "step 3/", 7)) kill(getpid(), SIGTERM);
@@ -500,6 +528,7 @@ int main(int argc, char **argv)
 #endif
         cmocka_unit_test(rows_go_on),
         cmocka_unit_test(back_to_a_step_that_has_gone),
+        cmocka_unit_test(who_holds_a_run_is_told),
         cmocka_unit_test(a_signal_finishes_what_is_under_way),
         cmocka_unit_test(long_sentences_are_left_out),
         cmocka_unit_test(an_error_takes_no_steps_along),
