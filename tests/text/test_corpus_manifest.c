@@ -377,8 +377,8 @@ static void a_place_is_known_again(void **state)
     assert_true(corpus_was_replaced(&other, f->out));
 }
 
-/* What the program's own lstat and stat say: of a path that ends with `vanished` that it failed with `number`; of
- * `changing`, that it is a file, another one at each look. */
+/* The program's own lstat fails with `number` for a path that ends with `vanished`; its own stat says that `changing`
+ * is a file, another one at each look. */
 static const char *vanished, *changing;
 static int number;
 static size_t looks;
@@ -399,7 +399,7 @@ int stat(const char *path, struct stat *about)
     return 0;
 }
 
-/* What is no longer there when it is looked at stands in nobody's way; what cannot be looked at does. */
+/* A file that is no longer there when it is looked at stands in nobody's way; one that cannot be looked at does. */
 static void what_vanishes_is_in_no_way(void **state)
 {
     struct fixture *f = *state;

@@ -55,7 +55,8 @@ static void test_without_standard_input(const char *path, const float *mu, const
     close(input);
 }
 
-/* What is opened is released; what the C library keeps for itself is less than a tokenizer each time. */
+/* A run that is closed leaves no memory behind; what the C library keeps for itself is less than a tokenizer each time.
+ */
 static void test_memory(const char *path)
 {
     enum { TIMES = 40, FEW = 8 };

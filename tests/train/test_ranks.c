@@ -1,4 +1,4 @@
-/* What ranks find out about each other, with collectives whose other rank answers as the test wants: a rank that no
+/* Ranks find out about each other, through collectives whose other rank answers as the test wants: a rank that no
  * longer has the same weights is named with the steps between, another device is refused without a question to it, and
  * ranks of one host share its processors. */
 #include <setjmp.h>
