@@ -6,7 +6,12 @@
 #include <cmocka.h>
 
 #include "prepared.h"
+#include "base/sealed.h"
+#include "text/corpus_manifest.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <xxhash.h>
@@ -332,6 +337,17 @@ static void what_belongs_to_a_corpus(void **state)
     assert_int_equal(prepare(f, text, sizeof text - 1, split), ELBO_USAGE);
     assert_non_null(strstr(f->error.message, "valid"));
     assert_int_equal(rmdir(path), 0);
+    /* a part has no parts, whatever it lost */
+    static const char *const lost[] = {"train/manifest.json", "train/corpus.bin", "train/tokenizer.json"};
+    for (size_t i = 0; i < 3; i++) {
+        at(path, f, lost[i]);
+        assert_int_equal(unlink(path), 0);
+    }
+    at(path, f, "train/train");
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_int_equal(prepare(f, text, sizeof text - 1, split), ELBO_USAGE);
+    assert_non_null(strstr(f->error.message, "train/train"));
+    assert_int_equal(rmdir(path), 0);
     for (int way = 0; way < 2; way++) {
         if (prepare(f, text, sizeof text - 1, WORD)) fail_msg("%s", f->error.message);
         at(path, f, "manifest.json");
@@ -342,13 +358,164 @@ static void what_belongs_to_a_corpus(void **state)
     }
 }
 
+/* Another folder is another corpus, on whichever device, and so is the same one after a change. */
+static void a_place_is_known_again(void **state)
+{
+    struct fixture *f = *state;
+    if (prepare(f, text, sizeof text - 1, WORD)) fail_msg("%s", f->error.message);
+    struct stat about;
+    assert_int_equal(stat(f->out, &about), 0);
+    struct corpus_place place = corpus_look(f->out), other;
+    assert_true(place.device == about.st_dev && place.node == about.st_ino);
+    assert_true(place.changed == (int64_t)about.st_ctim.tv_sec * 1000000000 + about.st_ctim.tv_nsec);
+    assert_false(corpus_was_replaced(&place, f->out));
+    other = place, other.device++;
+    assert_true(corpus_was_replaced(&other, f->out));
+    other = place, other.node++;
+    assert_true(corpus_was_replaced(&other, f->out));
+    other = place, other.changed++;
+    assert_true(corpus_was_replaced(&other, f->out));
+}
+
+/* The program's own lstat fails with `number` for a path that ends with `vanished`; its own stat says that `changing`
+ * is a file, another one at each look. */
+static const char *vanished, *changing;
+static int number;
+static size_t looks;
+
+int lstat(const char *path, struct stat *about)
+{
+    size_t size = strlen(path), tail = vanished ? strlen(vanished) : 0;
+    if (!tail || size < tail || strcmp(path + size - tail, vanished))
+        return fstatat(AT_FDCWD, path, about, AT_SYMLINK_NOFOLLOW);
+    errno = number;
+    return -1;
+}
+
+int stat(const char *path, struct stat *about)
+{
+    if (!changing || strcmp(path, changing)) return fstatat(AT_FDCWD, path, about, 0);
+    *about = (struct stat){.st_mode = S_IFREG | 0644, .st_ino = ++looks};
+    return 0;
+}
+
+/* A file that is no longer there when it is looked at stands in nobody's way; one that cannot be looked at does. */
+static void what_vanishes_is_in_no_way(void **state)
+{
+    struct fixture *f = *state;
+    char path[1024];
+    static const int numbers[] = {ENOENT, EACCES};
+    for (size_t i = 0; i < 2; i++) {
+        if (prepare(f, text, sizeof text - 1, WORD)) fail_msg("%s", f->error.message);
+        at(path, f, "foreign");
+        temporary_write(path, "mine", 4);
+        number = numbers[i];
+        vanished = "/foreign";
+        elbo_status status = corpus_may_replace(f->out, &f->error);
+        vanished = NULL;
+        assert_int_equal(status, i ? ELBO_IO : ELBO_OK);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_non_null(strstr(f->error.message, "inspect"));
+}
+
+/* A corpus that is another one at each look is given up after so many, all alike. */
+static void what_never_stands_still_is_given_up(void **state)
+{
+    struct fixture *f = *state;
+    struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
+    size_t count;
+    looks = 0;
+    changing = f->out;
+    elbo_status status = elbo_corpus_open_parts(parts, &count, f->out, &f->error);
+    changing = NULL;
+    assert_true(status != ELBO_OK);
+    assert_true(looks >= (size_t)2 * CORPUS_TRIES);
+    assert_int_equal(looks % CORPUS_TRIES, 0);
+}
+
+static size_t allocations, failing;
+
+static void *starving_malloc(size_t size)
+{
+    return ++allocations == failing ? NULL : malloc(size);
+}
+
+/* Sums for which memory is wanting anywhere are not given in part. */
+static void sums_are_whole_or_refused(void **state)
+{
+    struct fixture *f = *state;
+    enum { SIZE = 3 * SEALED_CHUNK - 5 };
+    char *bytes = calloc(1, SIZE);
+    json_malloc_t old_malloc;
+    json_free_t old_free;
+    temporary_write(f->text, bytes, SIZE);
+    free(bytes);
+    int file = open(f->text, O_RDONLY);
+    json_get_alloc_funcs(&old_malloc, &old_free);
+    for (failing = 1;; failing++) {
+        uint64_t sum;
+        json_t *chunks = NULL;
+        allocations = 0;
+        json_set_alloc_funcs(starving_malloc, free);
+        elbo_status status = corpus_sums(&sum, &chunks, file, SIZE, f->text, &f->error);
+        json_set_alloc_funcs(old_malloc, old_free);
+        assert_int_equal(status, allocations < failing ? ELBO_OK : ELBO_MEMORY);
+        if (status) continue;
+        assert_int_equal(json_array_size(chunks), 3);
+        json_decref(chunks);
+        uint64_t alone = ~sum; /* the whole sum can be asked for by itself */
+        assert_int_equal(corpus_sums(&alone, NULL, file, SIZE, f->text, &f->error), ELBO_OK);
+        assert_true(alone == sum);
+        break;
+    }
+    assert_true(failing > 4);
+    close(file);
+}
+
+/* So is a split: for want of memory it is whole, or there is none. */
+static void a_split_is_whole_or_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct elbo_prepare_options split = WORD;
+    split.split = "50/25/25";
+    size_t refusals = 0;
+    json_malloc_t old_malloc;
+    json_free_t old_free;
+    json_get_alloc_funcs(&old_malloc, &old_free);
+    for (failing = 1;; failing++) {
+        struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
+        size_t count;
+        allocations = 0;
+        json_set_alloc_funcs(starving_malloc, free);
+        elbo_status status = prepare(f, text, sizeof text - 1, split);
+        json_set_alloc_funcs(old_malloc, old_free);
+        if (status) {
+            assert_int_equal(status, ELBO_MEMORY);
+            assert_true(access(f->out, F_OK));
+            refusals++;
+            continue;
+        }
+        if (elbo_corpus_open_parts(parts, &count, f->out, &f->error)) fail_msg("%s", f->error.message);
+        assert_int_equal(count, 3);
+        while (count) elbo_corpus_close(parts[--count]);
+        temporary_remove(f->out);
+        if (allocations < failing) break;
+    }
+    assert_true(refusals > 50);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another),  TEST(a_split_holds_together),
-        TEST(a_set_is_named_by_its_parts),     TEST(a_splits_manifest_is_checked), TEST(what_belongs_to_a_corpus),
+        TEST(what_is_not_of_a_corpus_is_kept), TEST(one_corpus_replaces_another),
+        TEST(a_split_holds_together),          TEST(a_set_is_named_by_its_parts),
+        TEST(a_splits_manifest_is_checked),    TEST(what_belongs_to_a_corpus),
         TEST(other_things_are_named),          TEST(opening_while_it_is_replaced),
+        TEST(what_vanishes_is_in_no_way),      TEST(what_never_stands_still_is_given_up),
+        TEST(a_place_is_known_again),          TEST(sums_are_whole_or_refused),
+        TEST(a_split_is_whole_or_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

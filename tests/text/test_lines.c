@@ -242,6 +242,22 @@ static void a_pipe_is_read_once(void **state)
     assert_int_equal(open_files(), files);
 }
 
+/* Opening looks at what the file is, where it can be read. */
+static void what_is_no_text_is_not_opened(void **state)
+{
+    struct fixture *f = *state;
+    struct line_source source;
+    temporary_write(f->path, "\x1f\x8b\x08\0\0\0\0\0\0\3", 10);
+    assert_int_equal(line_source_open(&source, f->path, &f->error), ELBO_INPUT);
+    assert_non_null(strstr(f->error.message, "gzip"));
+    temporary_write(f->path, "", 0);
+    assert_int_equal(line_source_open(&source, f->path, &f->error), ELBO_INPUT);
+    assert_non_null(strstr(f->error.message, "is empty"));
+    assert_int_equal(unlink(f->path), 0);
+    assert_int_equal(line_source_open(&source, f->path, &f->error), ELBO_IO);
+    assert_non_null(strstr(f->error.message, f->path));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -251,6 +267,7 @@ int main(void)
         TEST(a_file_that_changes_is_an_error),
         TEST(more_files_than_may_be_open),
         TEST(a_pipe_is_read_once),
+        TEST(what_is_no_text_is_not_opened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

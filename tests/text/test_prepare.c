@@ -8,6 +8,7 @@
 #include "prepared.h"
 
 #include <dirent.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdbool.h>
 
@@ -126,12 +127,29 @@ static void failures_keep_to_their_own_files(void **state)
     assert_int_equal(open_files(), files);
 }
 
+/* A preparation leaves no memory behind; what the C library keeps for itself is less than a manifest each time. */
+static void nothing_is_left_behind(void **state)
+{
+    enum { TIMES = 40, FEW = 8 };
+    struct fixture *f = *state;
+    size_t before = 0, now = 0;
+    for (size_t i = 0; i < FEW + TIMES; i++) {
+        if (prepare(f, "a b\nc\nd e f\n", 12, WORD)) fail_msg("%s", f->error.message);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        now = mallinfo2().uordblks;
+#endif
+        if (i + 1 == FEW) before = now;
+    }
+    assert_true(now <= before + (size_t)TIMES * 200);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(progress_and_counts, setup, teardown),
         cmocka_unit_test_setup_teardown(no_split, setup, teardown),
         cmocka_unit_test_setup_teardown(failures_keep_to_their_own_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_is_left_behind, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

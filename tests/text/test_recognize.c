@@ -159,6 +159,7 @@ static void dirty_text_is_text(void **state)
     ACCEPTED("a", "bad \xff byte\n");
     ACCEPTED("a", "a\n");
     ACCEPTED("a", "\n \n");
+    ACCEPTED("a", "{\"a\": \"b\"}\0\n{\"a\": \"c\"}\0\n"); /* a zero byte is no blank */
     ACCEPTED("a", "\033[1mbold\033[0m words\fnew page\n");
     struct bytes nul = {0}, latin = {0}, web = {0}, cut = {0};
     for (int i = 0; i < 300; i++) {

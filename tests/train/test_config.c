@@ -1,6 +1,7 @@
 /* The table of options fills the whole configuration: defaults are valid and consistent, the commented file holds them,
  * the effective file reads back, and rules between options are kept. */
 #include "train/config.h"
+#include "train/effects.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -74,6 +75,7 @@ static void rules_between_options(void **state)
         {"--decoder.heads=128", "--decoder.positions=rotary", "is odd"},
         {"--objective.free_bits_kind=group", "--objective.free_bits_groups=5", "free_bits_groups"},
         {"--train.steps=5", "--train.skip=6", "train.skip"},
+        {"--train.slots=4", "--parallel.lanes=5", "parallel.lanes = 5 exceeds train.slots = 4"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct elbo_config config;
@@ -92,7 +94,29 @@ static void rules_between_options(void **state)
     struct options *options = open_config(&config);
     options_read_argument(options, "--latent.kind=none", ~0u, &error);
     options_read_argument(options, "--encoder.width=100", ~0u, &error);
+    options_read_argument(options, "--train.slots=4", ~0u, &error);
+    options_read_argument(options, "--parallel.lanes=4", ~0u, &error);
     assert_int_equal(elbo_config_check(&config, &error), ELBO_OK);
+    options_free(options);
+}
+
+/* A rule for a key is for that key alone, one for a section is for all keys in it. */
+static void what_stands_idle(void **state)
+{
+    (void)state;
+    struct elbo_config config;
+    elbo_error error = {0};
+    struct options *options = open_config(&config);
+    assert_null(effects_idle(&config, "optimizer.beta1"));
+    assert_non_null(effects_idle(&config, "optimizer.momentum"));
+    assert_null(effects_idle(&config, "optimizer.momentum_of_another"));
+    assert_null(effects_idle(&config, "encoder.width"));
+    options_read_argument(options, "--optimizer.kind=sgd", ~0u, &error);
+    options_read_argument(options, "--latent.kind=none", ~0u, &error);
+    assert_non_null(effects_idle(&config, "optimizer.beta1"));
+    assert_null(effects_idle(&config, "optimizer.momentum"));
+    assert_non_null(effects_idle(&config, "encoder.width"));
+    assert_null(effects_idle(&config, "decoder.width"));
     options_free(options);
 }
 
@@ -102,6 +126,7 @@ int main(void)
         cmocka_unit_test(keys_are_distinct_and_sections_together),
         cmocka_unit_test(the_commented_file_holds_the_defaults),
         cmocka_unit_test(rules_between_options),
+        cmocka_unit_test(what_stands_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,10 +7,16 @@
 
 #include "trainer_job.h"
 
+#include "base/clock.h"
 #include "base/json.h"
+#include "train/report.h"
+#include "train/step_options.h"
 
 #include <malloc.h>
 #include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 
 static struct temporary folder;
 
@@ -199,6 +205,295 @@ static void nothing_is_left_behind(void **state)
     }
 }
 
+/* A skipped update is told whenever it comes, a good one in its turn; it moves no running statistics. */
+static void a_skipped_update_is_told(void **state)
+{
+    (void)state;
+    struct job *job = calloc(1, sizeof *job);
+    job_open(job, &folder, "skipped",
+             (const char *const[]){"--train.skip=3", "--log.every=4", "--checkpoint.every=1", NULL});
+    struct trainer *t = job->trainer;
+    if (trainer_run(t, &job->error)) fail_msg("%s", job->error.message);
+    const char *skipped = strstr(job->said, "step 3/8"), *words = strstr(job->said, "(update skipped)");
+    assert_true(skipped && words > skipped && words < strchr(skipped, '\n'));
+    assert_null(strstr(words + 1, "(update skipped)"));
+    assert_float_equal(t->variance[t->model.latent.width], 1 - pow(0.98, 7), 1e-9);
+    assert_int_equal(t->state.counters.bad, 0);
+    assert_int_equal(t->saved_step, 8);
+    assert_true(t->clock.step_began <= clock_seconds());
+    json_t *all = rows("skipped"), *row;
+    static const unsigned steps[] = {3, 4, 8};
+    size_t i;
+    assert_int_equal(json_array_size(all), 3);
+    json_array_foreach(all, i, row)
+    {
+        assert_int_equal((unsigned)figure(row, "step"), steps[i]);
+        assert_int_equal(json_is_true(json_object_get(row, "skipped")), !i);
+        assert_true(figure(json_object_get(row, "wall"), "tokens_per_second") > 0);
+    }
+    json_decref(all);
+    job_close(job);
+    free(job);
+}
+
+/* A row counts tokens and words of its step: those of a loader that begins where the trainer did. */
+static void a_row_counts_its_step(void **state)
+{
+    (void)state;
+    struct job *job = calloc(1, sizeof *job);
+    job_open(job, &folder, "counted", NULL);
+    if (trainer_run(job->trainer, &job->error)) fail_msg("%s", job->error.message);
+    struct slot_options options = slot_options_of(&job->config);
+    struct slot_loader *loader;
+    const struct slot_batch *batch;
+    if (slot_loader_open(&loader, job->trainer->train, &options, &job->error)) fail_msg("%s", job->error.message);
+    json_t *all = rows("counted"), *row;
+    size_t i;
+    assert_int_equal(json_array_size(all), 8);
+    json_array_foreach(all, i, row)
+    {
+        size_t tokens = 0, words = 0;
+        if (slot_loader_next(loader, &batch, &job->error)) fail_msg("%s", job->error.message);
+        for (size_t s = 0; s < batch->count; s++) {
+            tokens += batch->slots[s].decoder.tokens;
+            words += batch->slots[s].words;
+        }
+        assert_int_equal((size_t)figure(row, "tokens"), tokens);
+        assert_int_equal((size_t)figure(row, "words"), words);
+    }
+    json_decref(all);
+    slot_loader_close(loader);
+    job_close(job);
+    free(job);
+}
+
+/* A row names the slowest rank; the console does where it took half as long again as the one in the middle. */
+static void who_is_slow_is_told(void **state)
+{
+    (void)state;
+    struct job *job = calloc(1, sizeof *job);
+    job_open(job, &folder, "slow", (const char *const[]){"--log.every=100", NULL});
+    struct trainer *t = job->trainer;
+    if (trainer_run(t, &job->error)) fail_msg("%s", job->error.message);
+    static const double over[] = {1, 1.4, 1.5, 2};
+    static struct collectives ranks;
+    for (size_t i = 0; i < 4; i++) {
+        *job->said = 0;
+        t->done.news = (struct team_news){.straggler = i + 1, .straggles = over[i]};
+        t->team.collectives = &ranks;
+        report_step(t);
+        t->team.collectives = NULL;
+        char wanted[96];
+        snprintf(wanted, sizeof wanted, "rank %zu took %.1f times as long for its work as the rank in the middle",
+                 i + 1, over[i]);
+        assert_int_equal(!!strstr(job->said, "times as long"), i > 1);
+        assert_int_equal(!!strstr(job->said, wanted), i > 1);
+    }
+    job_close(job);
+    free(job);
+    json_t *all = rows("slow");
+    assert_int_equal(json_array_size(all), 1 + 4);
+    for (size_t i = 0; i < 4; i++) {
+        const json_t *wall = json_object_get(json_array_get(all, 1 + i), "wall");
+        assert_true(figure(wall, "slowest_rank") == (double)i + 1 && figure(wall, "slowest_over_middle") == over[i]);
+    }
+    json_decref(all);
+}
+
+static size_t allocations, failing;
+
+static void *starving_malloc(size_t size)
+{
+    return ++allocations == failing ? NULL : malloc(size);
+}
+
+/* A row for which memory is wanting anywhere is lost as a whole, and told: none has a part of its figures. */
+static void a_row_is_whole_or_lost(void **state)
+{
+    (void)state;
+    struct job *job = calloc(1, sizeof *job);
+    job_open(job, &folder, "starving", (const char *const[]){"--log.every=100", NULL});
+    struct trainer *t = job->trainer;
+    if (trainer_run(t, &job->error)) fail_msg("%s", job->error.message);
+    json_malloc_t old_malloc;
+    json_free_t old_free;
+    json_get_alloc_funcs(&old_malloc, &old_free);
+    size_t lost = 0;
+    for (failing = 1;; failing++) {
+        allocations = 0;
+        t->row_lost = false;
+        *job->said = 0;
+        json_set_alloc_funcs(starving_malloc, free);
+        report_step(t);
+        json_set_alloc_funcs(old_malloc, old_free);
+        assert_int_equal(!!strstr(job->said, "metrics of step 8 are lost"), t->row_lost);
+        lost += t->row_lost;
+        if (allocations < failing) break;
+    }
+    job_close(job);
+    free(job);
+    json_t *all = rows("starving");
+    assert_true(lost > 20);
+    assert_int_equal(json_array_size(all), 1 + failing - lost);
+    for (size_t i = 1; i < json_array_size(all); i++) {
+        const json_t *first = json_array_get(all, 0), *row = json_array_get(all, i);
+        assert_int_equal(json_object_size(row), json_object_size(first));
+        assert_int_equal(json_array_size(json_object_get(row, "kl_per_dim")), 3);
+    }
+    json_decref(all);
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/* An evaluation that finds no memory is told, and ends nothing. */
+static void an_evaluation_without_memory_is_told(void **state)
+{
+    (void)state;
+    char valid[600];
+    snprintf(valid, sizeof valid, "--data.valid=%s/corpus", folder.path);
+    struct job *job = calloc(1, sizeof *job);
+    job_open(job, &folder, "large", (const char *const[]){valid, NULL});
+    struct trainer *t = job->trainer;
+    if (trainer_run(t, &job->error)) fail_msg("%s", job->error.message);
+    struct rlimit before, less;
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    less = before;
+    less.rlim_cur = (rlim_t)4 << 30;
+    job->config.train.slot_tokens = 1 << 29;
+    assert_int_equal(setrlimit(RLIMIT_AS, &less), 0);
+    elbo_status status = report_validation(t, &job->error);
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    if (status) fail_msg("%s", job->error.message);
+    assert_non_null(strstr(job->said, "step 8 is not evaluated: "));
+    job_close(job);
+    free(job);
+}
+#endif
+
+/* Rows go on where the last process ended, those of steps that are not saved go. */
+static void rows_go_on(void **state)
+{
+    (void)state;
+    free(train("on", (const char *const[]){"--train.steps=5", NULL}, NULL));
+    free(train("on", NULL, NULL));
+    json_t *all = rows("on"), *row;
+    size_t i;
+    assert_int_equal(json_array_size(all), 8);
+    json_array_foreach(all, i, row) assert_int_equal((size_t)figure(row, "step"), i + 1);
+    json_decref(all);
+}
+
+/* A run that went back to a step before goes on, though the step's own checkpoint has gone since. */
+static void back_to_a_step_that_has_gone(void **state)
+{
+    (void)state;
+    static const char *const back[] = {"--checkpoint.every=2", "--checkpoint.keep=9", "--rewind=2", NULL};
+    char path[512];
+    free(train("back", (const char *const[]){back[0], back[1], NULL}, NULL));
+    char *said = train("back", back, NULL);
+    assert_non_null(strstr(said, "back to step 2: 3 later checkpoints are put aside"));
+    free(said);
+    temporary_remove(temporary_path(path, &folder, "back/checkpoints/step-00000002"));
+    said = train("back", back, NULL);
+    assert_non_null(strstr(said, "went back to step 2 before"));
+    assert_non_null(strstr(said, "nothing to do"));
+    free(said);
+}
+
+/* The program's own pread notes how many bytes were asked for at most. */
+static size_t asked;
+
+ssize_t pread(int file, void *to, size_t size, off_t at)
+{
+    if (size > asked) asked = size;
+    return syscall(SYS_pread64, file, to, size, at);
+}
+
+/* A lock file of any length names its owner, and is read into 128 bytes, the last of which ends the text. */
+static void who_holds_a_run_is_told(void **state)
+{
+    (void)state;
+    struct job *job = calloc(1, sizeof *job);
+    char path[512], run[512], owner[400];
+    job_open(job, &folder, "held", NULL);
+    int size = snprintf(owner, sizeof owner, "123 host %0300d\n", 0);
+    temporary_write(temporary_path(path, &folder, "held/lock"), owner, (size_t)size);
+    struct run_lock lock;
+    asked = 0;
+    assert_int_equal(run_directory_lock(&lock, temporary_path(run, &folder, "held"), &job->error), ELBO_BUSY);
+    assert_non_null(strstr(job->error.message, "in use by another process (process 123 on host)"));
+    assert_true(asked > 0 && asked < 128);
+    job_close(job);
+    free(job);
+}
+
+static void raise_at_three(void *context, const char *text)
+{
+    if (!strncmp(text, "step 3/", 7)) kill(getpid(), SIGTERM);
+    job_line(context, text);
+}
+
+/* A signal ends a run with no step under way, on a backend that has steps ahead, too: at the first step and later. */
+static void a_signal_finishes_what_is_under_way(void **state)
+{
+    (void)state;
+    for (int later = 0; later < 2; later++) {
+        struct job *job = calloc(1, sizeof *job);
+        job_open(job, &folder, later ? "signal-later" : "signal", NULL);
+        struct trainer *t = job->trainer;
+        t->backend->stream.ahead = 1;
+        if (t->backend->memory.allocate_host(t->backend, (void **)&t->launched[1].read,
+                                             step_read_floats(&t->step) * sizeof(float), &job->error))
+            fail_msg("%s", job->error.message);
+        if (later)
+            t->report.line = raise_at_three;
+        else
+            kill(getpid(), SIGTERM);
+        assert_int_equal(trainer_run(t, &job->error), ELBO_INTERRUPTED);
+        uint64_t draws = t->state.counters.draws;
+        assert_true(later ? draws >= 4 && draws < 8 : draws == 1);
+        assert_int_equal(t->done.step, draws);
+        assert_int_equal(t->saved_step, draws);
+        job_close(job);
+        free(job);
+    }
+}
+
+/* Sentences that are too long for data.max_length are left out, and told. */
+static void long_sentences_are_left_out(void **state)
+{
+    (void)state;
+    char *said = train("short", (const char *const[]){"--data.too_long=skip", "--data.max_length=5", NULL}, NULL);
+    assert_non_null(strstr(said, "are longer than data.max_length = 5 tokens and are left out"));
+    free(said);
+}
+
+/* An error between two steps saves what the last update left, unless that is saved already. */
+static void an_error_takes_no_steps_along(void **state)
+{
+    (void)state;
+    for (int saved = 0; saved < 2; saved++) {
+        struct temporary own = temporary_open();
+        struct job *job = calloc(1, sizeof *job);
+        char path[512];
+        job_corpus(&own, 60, 9);
+        job_open(job, &own, "run",
+                 (const char *const[]){saved ? "--checkpoint.every=1" : "--checkpoint.every=0", "--train.stop_after=4",
+                                       NULL});
+        struct trainer *t = job->trainer;
+        if (trainer_run(t, &job->error)) fail_msg("%s", job->error.message);
+        job->config.train.stop_after = 0;
+        assert_int_equal(truncate(temporary_path(path, &own, "corpus/corpus.bin"), 100), 0);
+        elbo_status status = trainer_run(t, &job->error);
+        assert_true(status == ELBO_IO || status == ELBO_INPUT);
+        uint64_t draws = t->state.counters.draws; /* the loader may be a step ahead */
+        assert_true(draws > 4 && draws < 8);
+        assert_int_equal(!strstr(job->error.message, " is saved in "), saved);
+        job_close(job);
+        free(job);
+        temporary_remove(own.path);
+    }
+}
+
 static int begin(void **state)
 {
     (void)state;
@@ -221,8 +516,23 @@ int main(int argc, char **argv)
         setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0", 1);
         execv("/proc/self/exe", argv);
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lines_and_rows_agree),
-                                       cmocka_unit_test(the_best_by_each_figure),
-                                       cmocka_unit_test(nothing_is_left_behind)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lines_and_rows_agree),
+        cmocka_unit_test(the_best_by_each_figure),
+        cmocka_unit_test(a_skipped_update_is_told),
+        cmocka_unit_test(a_row_counts_its_step),
+        cmocka_unit_test(who_is_slow_is_told),
+        cmocka_unit_test(a_row_is_whole_or_lost),
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        cmocka_unit_test(an_evaluation_without_memory_is_told),
+#endif
+        cmocka_unit_test(rows_go_on),
+        cmocka_unit_test(back_to_a_step_that_has_gone),
+        cmocka_unit_test(who_holds_a_run_is_told),
+        cmocka_unit_test(a_signal_finishes_what_is_under_way),
+        cmocka_unit_test(long_sentences_are_left_out),
+        cmocka_unit_test(an_error_takes_no_steps_along),
+        cmocka_unit_test(nothing_is_left_behind)
+    };
     return cmocka_run_group_tests(tests, begin, end);
 }
