@@ -1,4 +1,4 @@
-/* What the commands share. A command is one file with one function, and one row in base/commands.h. */
+/* The part that commands share. A command is one file with one function, and one row in base/commands.h. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 

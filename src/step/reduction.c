@@ -6,8 +6,8 @@
 struct root {
     struct lane_run lanes;
     size_t rank;
-    float *
-        data; /* own: an arena; another rank's: the elements of this rank's piece of the bucket at hand, without gaps */
+    /* Own: an arena; another rank's: the elements of this rank's piece of the bucket at hand, without gaps. */
+    float *data;
 };
 
 enum phase { IDLE, ROOTS, SUMS }; /* of the bucket `next`: not sent off; roots on their way; sums on their way */
@@ -16,8 +16,8 @@ struct reduction {
     struct reduction_options o;
     size_t ranks, rank;
     struct lane_run own;
-    float
-        *aside; /* (aside_room, elements) sums that wait for their right neighbours; at the end: roots, but the last */
+    /* (aside_room, elements) sums that wait for their right neighbours; at the end: roots, but the last. */
+    float *aside;
     size_t aside_room, aside_count;
     size_t last_joined; /* sums set aside that the rank's last lane is added to */
     struct root *roots; /* of all ranks, in the order of lanes        */

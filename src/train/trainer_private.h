@@ -31,8 +31,8 @@ struct done {
     struct step_figures figures;
     size_t tokens, words;
     struct team_news news;
-    double exposed,
-        exposed_sum; /* seconds that the sum over ranks held up a step, behind its backward pass; NaN: not known */
+    /* Seconds that the sum over ranks held up a step, behind its backward pass; NaN: not known. */
+    double exposed, exposed_sum;
     uint64_t exposed_steps;
 };
 
@@ -78,7 +78,7 @@ struct trainer {
     elbo_status ended; /* how; ELBO_OK as well where every rank knows */
 };
 
-/* The state's file names, in the order of enum best_kind. */
+/* The figure of checkpoint.best, by its name. */
 const char *trainer_best_figure(const struct elbo_config *config);
 
 #endif
