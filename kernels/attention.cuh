@@ -1,4 +1,4 @@
-/* What the files of attention share: the shape as kernels take it, where a sentence's queries and keys lie, the widths
+/* Shared by the attention files: the shape as kernels take it, where a sentence's queries and keys lie, the widths
  * for which kernels are made, and the tensor-core path behind the launchers. */
 #ifndef KERNELS_ATTENTION_CUH
 #define KERNELS_ATTENTION_CUH

@@ -14,10 +14,10 @@
 enum { KEYS = 32, QUERIES = 32, DS_PITCH = QUERIES + 8, SHORT = 96, DQ_WARPS = 4 };
 static constexpr float LOG2E = 1.4426950408889634f;
 
-/* Of the backward kernel: FUSED has all keys of a sentence in one block. */
+/* The backward kernel: FUSED has all keys of a sentence in one block. */
 template <int W, bool FUSED> static constexpr int backward_warps = (FUSED ? 16 : 8) / (W > 64 ? 2 : 1);
 
-/* Of the forward kernel: few for short sentences, so that many blocks are at work; on what other processors than
+/* The forward kernel: few for short sentences, so that many blocks are at work; on what other processors than
  * Hopper's have for registers it would spill. */
 template <bool BRIEF> static constexpr int forward_warps = BRIEF ? 6 : 8;
 #if defined __CUDA_ARCH__ && __CUDA_ARCH__ == 900

@@ -1,4 +1,4 @@
-/* What the kernels of attention_mma.cu are made of: rows of a head into and out of shared memory, products of 16 x 16
+/* The parts of attention_mma.cu's kernels: rows of a head into and out of shared memory, products of 16 x 16
  * pieces.
  *
  * Rows lie in shared memory W + 8 apart, so that the eight rows of any 8 x 8 matrix are in different banks. A lane's

@@ -1,4 +1,4 @@
-/* What the kernels of attention.cu are made of: rows of a head as floats in shared memory, and products of them whose
+/* The parts of attention.cu's kernels: rows of a head as floats in shared memory, and products of them whose
  * sums are tiles in registers.
  *
  * A warp has OWN rows (queries, or keys) and takes the others TILE at a time. Lane (g, t) of 4 x 8 has rows g + 4 i,

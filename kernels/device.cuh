@@ -1,4 +1,4 @@
-/* What every kernel file shares: the launch and shared-memory macros (the only things that the emulation replaces),
+/* Shared by every kernel file: the launch and shared-memory macros (the only things that the emulation replaces),
  * types, 128-bit loads, warp and block reductions in a fixed order, addressed noise. */
 #ifndef KERNELS_DEVICE_CUH
 #define KERNELS_DEVICE_CUH

@@ -1,4 +1,4 @@
-/* What the three files of the option engine share. */
+/* Shared by the three files of the option engine. */
 #ifndef BASE_OPTIONS_PRIVATE_H
 #define BASE_OPTIONS_PRIVATE_H
 

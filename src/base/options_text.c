@@ -1,4 +1,4 @@
-/* What people read of the option table: effective and default YAML, --help, and the reference page. */
+/* The option table as people read it: effective and default YAML, --help, and the reference page. */
 #include "base/options_private.h"
 
 #include "base/utf8.h"

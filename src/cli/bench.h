@@ -1,4 +1,4 @@
-/* What the benchmarks share: a model with its training and update graphs on a device, fed from a corpus. */
+/* Shared by the benchmarks: a model with its training and update graphs on a device, fed from a corpus. */
 #ifndef CLI_BENCH_H
 #define CLI_BENCH_H
 

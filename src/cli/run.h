@@ -1,4 +1,4 @@
-/* What the commands that use a trained model share: opening it, reading sentences, writing them. */
+/* Shared by the commands that use a trained model: opening it, reading sentences, writing them. */
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
 

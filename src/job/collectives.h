@@ -1,4 +1,4 @@
-/* What ranks do together: one table, with MPI behind it between CPU ranks and NCCL between GPUs.
+/* The work that ranks do together: one table, with MPI behind it between CPU ranks and NCCL between GPUs.
  *
  * Every rank makes the same calls in the same order. Data lie in the memory of the backend and calls are ordered with
  * its work: behind what was launched before, in front of what is launched later. Who waits gives up after `timeout`
