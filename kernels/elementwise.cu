@@ -1,4 +1,4 @@
-/* Elementwise ops: add, GELU (tanh form), SwiGLU, dropout by addressed noise, columns of bias gradients.
+/* Elementwise ops: add, GELU (tanh form), tanh, SwiGLU, dropout by addressed noise, columns of bias gradients.
  *
  *   gelu'(x) = s + x s (1 - s) (2u)',  s = sigmoid(2u), 2u = 1.59577 (x + 0.044715 x^3)
  *   swiglu: y = silu(gate) up;  dgate = dy up silu'(gate), dup = dy silu(gate)                                    */
@@ -68,6 +68,22 @@ static __global__ void gelu_backward_kernel(T *dx, const T *dy, const T *__restr
         d.v[k] = from_float<T>(add ? to_float(o.v[k]) + v : v);
     }
     store_pack<T, P>(dx + i, d);
+}
+
+template <typename T>
+static __global__ void tanh_forward_kernel(T *__restrict__ y, const T *__restrict__ x, size_t count)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) y[i] = from_float<T>(tanhf(to_float(x[i])));
+}
+
+template <typename T>
+static __global__ void tanh_backward_kernel(T *dx, const T *dy, const T *__restrict__ y, size_t count, bool add)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    float v = to_float(y[i]);
+    put(&dx[i], to_float(dy[i]) * (1.0f - v * v), add);
 }
 
 template <typename T>
@@ -188,6 +204,27 @@ extern "C" int gelu_forward_cuda(void *y, const void *x, size_t elements, enum k
             KERNEL_LAUNCH((gelu_forward_kernel<T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, (T *)y,
                           (const T *)x, elements);
         });
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int tanh_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream)
+{
+    if (!elements) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(tanh_forward_kernel<T>, blocks_for(elements, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
+                      elements);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int tanh_backward_cuda(void *dx, const void *dy, const void *y, size_t elements, bool add,
+                                  enum kernel_type type, kernel_stream stream)
+{
+    if (!elements) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(tanh_backward_kernel<T>, blocks_for(elements, THREADS), THREADS, 0, stream, (T *)dx,
+                      (const T *)dy, (const T *)y, elements, add);
     });
     return cudaGetLastError();
 }

@@ -101,6 +101,38 @@ int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t
 int rotary_cuda(void *y, const void *x, const int32_t *position, size_t rows, size_t width, size_t heads,
                 size_t head_width, int direction, bool add, enum kernel_type type, kernel_stream stream);
 
+/* ---- recurrent layers: a step of one direction; G gates 4 (LSTM) or 3 (GRU), H units, d directions ---- */
+struct kernel_recurrent {
+    size_t sentences, units, gates, directions, direction;
+    size_t t; /* of the direction: its second one begins at a sentence's end */
+};
+/* Rows of step t: y (N, d H) T, kept (N, d 4 H) T, cell (N, d H) f (LSTM), state (S, d H) T: the new h. x (N, d G H) T;
+ * sums (S, G H) f = earlier h W^T, null where that is 0; b (d G H) T (GRU); own (S, d G H) T and initial (S, states d
+ * H) T may be null. */
+int recurrent_forward_cuda(void *y, void *kept, float *cell, void *state, const void *x, const float *sums,
+                           const void *b, const void *own, const void *initial, const int32_t *offsets,
+                           const struct kernel_recurrent *step, enum kernel_type type, kernel_stream stream);
+/* Rows of step t: dx (N, d G H) T, a GRU's dsums (N, d G H) T; ds (S, G H) T, the same for the product that gives the
+ * step before its dh (S, H) f, null at the last; carried (S, H) f, read and written. */
+int recurrent_backward_cuda(void *dx, void *dsums, void *ds, float *carried, const void *dy, const float *dh,
+                            const void *kept, const float *cell, const void *y, const void *initial,
+                            const int32_t *offsets, const struct kernel_recurrent *step, enum kernel_type type,
+                            kernel_stream stream);
+/* One direction's part of dinitial (S, states d H) T, from dh and carried before the first step. */
+int recurrent_initial_cuda(void *dinitial, const float *dh, const float *carried, const int32_t *offsets,
+                           const struct kernel_recurrent *step, enum kernel_type type, kernel_stream stream);
+/* h (N, d H) T that each row began with. */
+int recurrent_earlier_cuda(void *h, const void *y, const void *initial, const int32_t *offsets,
+                           const struct kernel_recurrent *step, enum kernel_type type, kernel_stream stream);
+/* One new token per row, R = sentences: h (R, H) T that each row continues, from state (R, 2, states H) f as
+ * op_recurrent_step says; then y (R, H) T and the new state, from sums (R, G H) f = h W^T. */
+int recurrent_gather_cuda(void *h, const float *state, const void *initial, const int32_t *position,
+                          const int32_t *history, size_t room, const struct kernel_recurrent *step,
+                          enum kernel_type type, kernel_stream stream);
+int recurrent_step_cuda(void *y, float *state, const void *x, const float *sums, const void *b, const void *own,
+                        const void *initial, const int32_t *position, const int32_t *history, size_t room,
+                        const struct kernel_recurrent *step, enum kernel_type type, kernel_stream stream);
+
 /* ---- one row per sentence <-> one row per token ---- */
 /* kind as enum pool_kind; weights (N) f only for attention pooling, which has query (D) T. */
 int pool_forward_cuda(void *y, float *weights, const void *x, const int32_t *offsets, const void *query,
@@ -176,6 +208,10 @@ int objective_backward_cuda(float *const *d, const float *weights, const unsigne
 int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type y_type,
              enum kernel_type type, kernel_stream stream);
 int gelu_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream);
+/* dx T (+)= dy (1 - y^2). */
+int tanh_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream);
+int tanh_backward_cuda(void *dx, const void *dy, const void *y, size_t elements, bool add, enum kernel_type type,
+                       kernel_stream stream);
 int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements, bool add, enum kernel_type type,
                        kernel_stream stream);
 int swiglu_forward_cuda(void *y, const void *x, size_t rows, size_t width, enum kernel_type type, kernel_stream stream);

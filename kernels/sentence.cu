@@ -2,7 +2,7 @@
  * A sentence's rows are summed in order by one thread per column. */
 #include "kernels/device.cuh"
 
-enum { THREADS = 128, SENTENCES_PER_BLOCK = 16, MEAN = 0, FIRST = 1, LAST = 2, ATTENTION = 3 };
+enum { THREADS = 128, SENTENCES_PER_BLOCK = 16, MEAN = 0, FIRST = 1, LAST = 2, ATTENTION = 3, ENDS = 4 };
 
 /* Attention pooling's weights: a block per sentence; softmax over its rows of x . query. */
 template <typename T>
@@ -29,6 +29,12 @@ static __global__ void pool_weights_kernel(float *__restrict__ weights, const T 
         weights[n] = expf(weights[n] - top) / sum;
 }
 
+/* Of the kinds that take one row: whether a column's is the first. */
+static __device__ __forceinline__ bool takes_first(int kind, size_t column, size_t width)
+{
+    return kind == FIRST || (kind == ENDS && column >= width / 2);
+}
+
 template <typename T>
 static __global__ void pool_forward_kernel(T *__restrict__ y, const float *__restrict__ weights,
                                            const T *__restrict__ x, const int32_t *__restrict__ offsets, size_t width,
@@ -38,8 +44,8 @@ static __global__ void pool_forward_kernel(T *__restrict__ y, const float *__res
     int32_t from = offsets[s], to = offsets[s + 1];
     for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
         float sum = 0;
-        if (from < to && (kind == FIRST || kind == LAST))
-            sum = to_float(x[(size_t)(kind == FIRST ? from : to - 1) * width + i]);
+        if (from < to && (kind == FIRST || kind == LAST || kind == ENDS))
+            sum = to_float(x[(size_t)(takes_first(kind, i, width) ? from : to - 1) * width + i]);
         if (kind == MEAN || kind == ATTENTION)
             for (int32_t n = from; n < to; n++)
                 sum +=
@@ -79,11 +85,14 @@ static __global__ void pool_backward_kernel(T *dx, const T *__restrict__ dy, con
                                             const float *__restrict__ score, size_t width, int kind, bool add)
 {
     size_t s = blockIdx.x;
-    int32_t from = offsets[s], to = offsets[s + 1], one = kind == FIRST ? from : to - 1;
+    int32_t from = offsets[s], to = offsets[s + 1];
     for (int32_t n = from; n < to; n++) {
-        float w = kind == ATTENTION ? weights[n] : kind == MEAN ? 1.0f / (float)(to - from) : n == one ? 1.0f : 0.0f;
+        float of_row = kind == ATTENTION ? weights[n] : 1.0f / (float)(to - from);
         for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
-            float v = w * to_float(dy[s * width + i]);
+            float w = kind == ATTENTION || kind == MEAN                    ? of_row
+                      : n == (takes_first(kind, i, width) ? from : to - 1) ? 1.0f
+                                                                           : 0.0f,
+                  v = w * to_float(dy[s * width + i]);
             if (kind == ATTENTION) v += score[n] * to_float(query[i]);
             put(&dx[(size_t)n * width + i], v, add);
         }

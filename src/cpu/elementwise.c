@@ -70,6 +70,37 @@ void CPU(gelu_backward)(const struct call *c)
     cpu_run(c, tiles_of(elements(c), ELEMENTS), gelu_backward, c);
 }
 
+static void activation_tanh(void *argument, size_t tile, size_t worker)
+{
+    RANGE;
+    const float *x = (const float *)c->in[0] + from;
+    float *y = (float *)c->out[0] + from;
+    SIMD for (size_t i = 0; i < n; i++) y[i] = cpu_tanh(x[i]);
+}
+
+void CPU(activation_tanh)(const struct call *c)
+{
+    cpu_run(c, tiles_of(elements(c), ELEMENTS), activation_tanh, c);
+}
+
+static void activation_tanh_backward(void *argument, size_t tile, size_t worker)
+{
+    RANGE;
+    const float *dy = (const float *)c->in[0] + from, *y = (const float *)c->in[1] + from;
+    float *dx = (float *)c->out[0] + from;
+    bool into = c->add[0];
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        float d = dy[i] * (1.0f - y[i] * y[i]);
+        dx[i] = into ? dx[i] + d : d;
+    }
+}
+
+void CPU(activation_tanh_backward)(const struct call *c)
+{
+    cpu_run(c, tiles_of(elements(c), ELEMENTS), activation_tanh_backward, c);
+}
+
 static void swiglu(void *argument, size_t tile, size_t worker)
 {
     (void)worker;

@@ -18,6 +18,9 @@ ELBO_OPS(CPU_DECLARE)
     X(attention_backward, attention_backward)                                                                          \
     X(attention_cached, attention_cached)                                                                              \
     X(rotary, rotary)                                                                                                  \
+    X(recurrent, recurrent)                                                                                            \
+    X(recurrent_backward, recurrent_backward)                                                                          \
+    X(recurrent_step, recurrent_step)                                                                                  \
     X(pool_backward, pool_backward)                                                                                    \
     X(linear_cross_entropy, linear_cross_entropy)                                                                      \
     X(linear_cross_entropy_train, linear_cross_entropy)                                                                \
@@ -34,6 +37,9 @@ void CPU(attention_workspace)(const struct call *c, size_t *shared, size_t *per_
 void CPU(attention_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(rotary_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(recurrent_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(recurrent_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(recurrent_step_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(pool_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(linear_cross_entropy_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(squared_norm_workspace)(const struct call *c, size_t *shared, size_t *per_worker);

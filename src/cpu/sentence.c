@@ -36,6 +36,11 @@ static void pool(void *argument, size_t tile, size_t worker)
             memcpy(y, x + (c->attr->i[0] == POOL_FIRST ? from : to - 1) * d, d * sizeof *y);
             continue;
         }
+        if (c->attr->i[0] == POOL_ENDS) {
+            memcpy(y, x + (to - 1) * d, d / 2 * sizeof *y);
+            memcpy(y + d / 2, x + from * d + d / 2, (d - d / 2) * sizeof *y);
+            continue;
+        }
         float top = -INFINITY, sum = 0;
         for (size_t n = from; n < to && query; n++) {
             weights[n] = dot(x + n * d, query, d);
@@ -74,6 +79,7 @@ static void pool_backward(void *argument, size_t tile, size_t worker)
         const float *dy = (const float *)c->in[0] + s * d;
         size_t from = (size_t)offsets[s], to = (size_t)offsets[s + 1];
         size_t one = c->attr->i[0] == POOL_FIRST ? from : to - 1;
+        size_t half = c->attr->i[0] == POOL_ENDS ? d / 2 : d; /* columns behind it come from the first row */
         float level = 0;
         for (size_t n = from; n < to && query; n++) level += weights[n] * (score[n] = dot(dy, x + n * d, d));
         for (size_t n = from; n < to && query; n++) score[n] = weights[n] * (score[n] - level);
@@ -85,7 +91,9 @@ static void pool_backward(void *argument, size_t tile, size_t worker)
             if (query) {
                 SIMD for (size_t i = 0; i < d; i++) put(&dx[n * d + i], w * dy[i] + score[n] * query[i], add);
             } else {
-                SIMD for (size_t i = 0; i < d; i++) put(&dx[n * d + i], w * dy[i], add);
+                float first = n == from ? 1.0f : 0.0f;
+                SIMD for (size_t i = 0; i < half; i++) put(&dx[n * d + i], w * dy[i], add);
+                SIMD for (size_t i = half; i < d; i++) put(&dx[n * d + i], first * dy[i], add);
             }
         }
     }

@@ -1,36 +1,10 @@
 /* The table of the CUDA backend: each op's call becomes launches of kernels/, and products. */
-#include "cuda/cuda.h"
+#include "cuda/call.h"
 #include "ops/attention.h"
 #include "ops/objective.h"
 #include "ops/ops.h"
 
 enum { CHUNK_BYTES = 512 << 20, LEAST_ROWS = 16, VOCABULARY_ALIGNMENT = 128 };
-
-static enum kernel_type kernel_type(enum dtype dtype)
-{
-    return dtype == DTYPE_BF16 ? KERNEL_BF16 : KERNEL_F32;
-}
-
-/* The T of a launcher: of the call's input or output k. */
-static enum kernel_type in_type(const struct call *c, unsigned k)
-{
-    return kernel_type(c->in_type[k]);
-}
-
-static enum kernel_type out_type(const struct call *c, unsigned k)
-{
-    return kernel_type(c->out_type[k]);
-}
-
-static kernel_stream stream_of(const struct call *c)
-{
-    return (kernel_stream)cuda_of(c)->stream;
-}
-
-static void keep(const struct call *c, int error)
-{
-    cuda_keep(cuda_of(c), error, c->node->type->name);
-}
 
 _Static_assert(sizeof(struct kernel_header) == sizeof(struct call_header) &&
                    (int)HEADER_SENTENCES == (int)DIM_SENTENCES && (int)HEADER_COUNTS == (int)DIM_KINDS,
@@ -181,12 +155,6 @@ static struct kernel_attention attention_of(const struct call *c, unsigned rows,
                                      .causal = i[ATTENTION_CAUSAL]};
 }
 
-/* Rows that pad the batch belong to no sentence: what they hold goes through products later, so it must be zero. */
-static void clear(const struct call *c, void *x, unsigned offsets, size_t rows, size_t width, enum kernel_type type)
-{
-    if (x) keep(c, clear_padding_cuda(x, c->in[offsets], c->size.in[offsets][0] - 1, rows, width, type, stream_of(c)));
-}
-
 static void attention(const struct call *c)
 {
     struct kernel_attention a = attention_of(c, 0, 1);
@@ -222,6 +190,23 @@ static void rotary(const struct call *c)
     keep(c, rotary_cuda(c->out[0], c->in[0], c->in[1], c->size.in[0][0], c->size.in[0][1],
                         (size_t)c->attr->i[ROTARY_HEADS], (size_t)c->attr->i[ROTARY_HEAD_WIDTH],
                         (int)c->attr->i[ROTARY_DIRECTION], c->add[0], in_type(c, 0), stream_of(c)));
+}
+
+/* ---- recurrent layers (recurrent.c) ---- */
+
+static void recurrent(const struct call *c)
+{
+    cuda_recurrent(c);
+}
+
+static void recurrent_backward(const struct call *c)
+{
+    cuda_recurrent_backward(c);
+}
+
+static void recurrent_step(const struct call *c)
+{
+    cuda_recurrent_step(c);
 }
 
 /* ---- sentences ---- */
@@ -484,6 +469,17 @@ static void gelu(const struct call *c)
     keep(c, gelu_forward_cuda(c->out[0], c->in[0], elements(c->size.out[0]), in_type(c, 0), stream_of(c)));
 }
 
+static void activation_tanh(const struct call *c)
+{
+    keep(c, tanh_forward_cuda(c->out[0], c->in[0], elements(c->size.out[0]), in_type(c, 0), stream_of(c)));
+}
+
+static void activation_tanh_backward(const struct call *c)
+{
+    keep(c, tanh_backward_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], in_type(c, 1),
+                               stream_of(c)));
+}
+
 static void gelu_backward(const struct call *c)
 {
     keep(c, gelu_backward_cuda(c->out[0], c->in[0], c->in[1], elements(c->size.out[0]), c->add[0], in_type(c, 1),
@@ -598,6 +594,9 @@ const struct kernel cuda_table[OP_COUNT] = {
     CUDA_WORKSPACE(embedding_backward, embedding_backward),
     CUDA_WORKSPACE(norm_backward, norm_backward),
     CUDA_WORKSPACE(attention_backward, attention_backward),
+    CUDA_WORKSPACE(recurrent, cuda_recurrent),
+    CUDA_WORKSPACE(recurrent_backward, cuda_recurrent_backward),
+    CUDA_WORKSPACE(recurrent_step, cuda_recurrent_step),
     CUDA_WORKSPACE(pool_backward, pool_backward),
     CUDA_WORKSPACE(linear_cross_entropy, linear_cross_entropy),
     CUDA_WORKSPACE(linear_cross_entropy_train, linear_cross_entropy),

@@ -1,4 +1,4 @@
-/* Elementwise ops: add, GELU, SwiGLU, dropout. */
+/* Elementwise ops: add, GELU, tanh, SwiGLU, dropout. */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -56,6 +56,13 @@ value op_gelu(struct graph *g, value x)
     return like(g, n, "gelu", x);
 }
 
+value op_tanh(struct graph *g, value x)
+{
+    struct node *n = graph_node(g, &op_activation_tanh_type);
+    node_in(g, n, 0, x);
+    return like(g, n, "tanh", x);
+}
+
 value op_swiglu(struct graph *g, value x)
 {
     if (graph_width(g, x) % 2) return graph_fail(g, "swiglu: width %zu is not gate | up", graph_width(g, x));
@@ -77,6 +84,16 @@ static void unary(struct autodiff *ad, const struct node *n, const struct op_typ
 static void gradient_gelu(struct autodiff *ad, const struct node *n)
 {
     unary(ad, n, &op_gelu_backward_type);
+}
+
+/* dx = dy (1 - y^2). */
+static void gradient_tanh(struct autodiff *ad, const struct node *n)
+{
+    value y = autodiff_read(ad, n->out[0]);
+    struct node *b = autodiff_node(ad, &op_activation_tanh_backward_type, n);
+    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
+    node_in(autodiff_graph(ad), b, 1, y);
+    autodiff_write(ad, b, 0, n->in[0]);
 }
 
 static void gradient_swiglu(struct autodiff *ad, const struct node *n)
@@ -115,6 +132,10 @@ const struct op_type op_add_type = {
     .name = "add", .index = OP_add, .accumulates = 1, .cheap = true, .gradient = gradient_add};
 const struct op_type op_gelu_type = {.name = "gelu", .index = OP_gelu, .cheap = true, .gradient = gradient_gelu};
 const struct op_type op_gelu_backward_type = {.name = "gelu_backward", .index = OP_gelu_backward, .accumulates = 1};
+const struct op_type op_activation_tanh_type = {
+    .name = "tanh", .index = OP_activation_tanh, .cheap = true, .gradient = gradient_tanh};
+const struct op_type op_activation_tanh_backward_type = {
+    .name = "tanh_backward", .index = OP_activation_tanh_backward, .accumulates = 1};
 const struct op_type op_swiglu_type = {
     .name = "swiglu", .index = OP_swiglu, .cheap = true, .gradient = gradient_swiglu};
 const struct op_type op_swiglu_backward_type = {

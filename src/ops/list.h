@@ -17,6 +17,9 @@
     X(attention_backward)                                                                                              \
     X(attention_cached)                                                                                                \
     X(rotary)                                                                                                          \
+    X(recurrent)                                                                                                       \
+    X(recurrent_backward)                                                                                              \
+    X(recurrent_step)                                                                                                  \
     X(pool)                                                                                                            \
     X(pool_backward)                                                                                                   \
     X(broadcast_add)                                                                                                   \
@@ -37,6 +40,8 @@
     X(add)                                                                                                             \
     X(gelu)                                                                                                            \
     X(gelu_backward)                                                                                                   \
+    X(activation_tanh)                                                                                                 \
+    X(activation_tanh_backward)                                                                                        \
     X(swiglu)                                                                                                          \
     X(swiglu_backward)                                                                                                 \
     X(dropout)                                                                                                         \

@@ -82,9 +82,41 @@ value op_attention_cached(struct graph *g, value qkv, value position, value memo
  * position / 10000^(2i / W), the others copied. */
 value op_rotary(struct graph *g, value x, value position, size_t heads, size_t head_width);
 
+/* ---- recurrent layers ---- */
+
+enum recurrent_cell { RECURRENT_LSTM, RECURRENT_GRU };
+
+struct recurrent_config {
+    enum recurrent_cell cell;
+    size_t directions; /* d: 1, from the first row to the last; or 2, the second one from the last row to the first */
+};
+
+/* G gates (LSTM 4: input, forget, cell, output; GRU 3: reset, update, new), H units in each direction. Gates follow
+ * each other in blocks of H columns, in PyTorch's order; a second direction follows the first. */
+struct recurrent_inputs {
+    value x;       /* (N, d G H) the layer's input times its weights, with the input bias      */
+    value w;       /* (d G H, H) weights of the earlier h                                      */
+    value b;       /* (d G H) added to h W^T; a GRU's, none for an LSTM                         */
+    value own;     /* (S, d G H) added to x in every row of the sentence; or none               */
+    value initial; /* (S, d H) first h, and for an LSTM (S, 2 d H) first h | first c; or none: 0 */
+};
+
+/* y (N, d H): each sentence's rows through the cell, one after the other (ops/recurrent.c has the equations). Sentences
+ * share nothing. c is f32. */
+value op_recurrent(struct graph *g, const struct recurrent_inputs *in, value offsets,
+                   const struct recurrent_config *config);
+
+/* The same for one new token per row, of one direction: y (R, H); x (R, G H), own and initial have a row for each of
+ * its rows. position (R) i32: at 0 the state is `initial`. state (R, 2, H) f32, for an LSTM (R, 2, 2 H): step t reads
+ * half t % 2 and writes the other. history (R, room) i32, optional: row r continues row history[r, position - 1]. */
+value op_recurrent_step(struct graph *g, const struct recurrent_inputs *in, value position, value history, value state,
+                        const struct recurrent_config *config);
+
 /* ---- one row per sentence <-> one row per token ---- */
 
-enum pool_kind { POOL_MEAN, POOL_FIRST, POOL_LAST, POOL_ATTENTION };
+/* POOL_ENDS: the first half of the columns from the last row, the second from the first, as a layer of two directions
+ * ends. */
+enum pool_kind { POOL_MEAN, POOL_FIRST, POOL_LAST, POOL_ATTENTION, POOL_ENDS };
 
 /* y (S, D) from x (N, D). POOL_ATTENTION: softmax over the sentence of x . query, query (D). */
 value op_pool(struct graph *g, value x, value offsets, value query, enum pool_kind kind);
@@ -163,7 +195,8 @@ value op_add(struct graph *g, value a, value b);
 /* x rounded to another type; x itself where it has it. The gradient of what became bf16 is summed in f32. */
 value op_cast(struct graph *g, value x, enum dtype dtype);
 void op_cast_into(struct graph *g, value to, value x);
-value op_gelu(struct graph *g, value x);   /* tanh form, Hendrycks and Gimpel 2016 */
+value op_gelu(struct graph *g, value x); /* tanh form, Hendrycks and Gimpel 2016 */
+value op_tanh(struct graph *g, value x);
 value op_swiglu(struct graph *g, value x); /* (N, 2F) gate | up -> (N, F) silu(gate) * up, Shazeer 2020 */
 
 /* ---- optimizer: ranges of the arenas, bound as inputs of an update graph ---- */

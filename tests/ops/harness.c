@@ -21,6 +21,9 @@
 #define COVER_attention_backward            FAMILY_ATTENTION
 #define COVER_attention_cached              FAMILY_ATTENTION
 #define COVER_rotary                        FAMILY_ATTENTION
+#define COVER_recurrent                     FAMILY_RECURRENT
+#define COVER_recurrent_backward            FAMILY_RECURRENT
+#define COVER_recurrent_step                FAMILY_RECURRENT
 #define COVER_pool                          FAMILY_SENTENCE
 #define COVER_pool_backward                 FAMILY_SENTENCE
 #define COVER_broadcast_add                 FAMILY_SENTENCE
@@ -41,6 +44,8 @@
 #define COVER_add                           FAMILY_ELEMENTWISE
 #define COVER_gelu                          FAMILY_ELEMENTWISE
 #define COVER_gelu_backward                 FAMILY_ELEMENTWISE
+#define COVER_activation_tanh               FAMILY_ELEMENTWISE
+#define COVER_activation_tanh_backward      FAMILY_ELEMENTWISE
 #define COVER_swiglu                        FAMILY_ELEMENTWISE
 #define COVER_swiglu_backward               FAMILY_ELEMENTWISE
 #define COVER_dropout                       FAMILY_ELEMENTWISE

@@ -28,7 +28,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-enum { MOST_OPERANDS = 4, MOST_RESULTS = 2, MOST_TOKENS = 2048, MOST_SENTENCES = 64, MOST_DEVICES = 16 };
+enum { MOST_OPERANDS = 5, MOST_RESULTS = 2, MOST_TOKENS = 2048, MOST_SENTENCES = 64, MOST_DEVICES = 16 };
 
 /* ---- sentences ---- */
 
@@ -124,6 +124,7 @@ enum family {
     FAMILY_LINEAR,
     FAMILY_NORM,
     FAMILY_ATTENTION,
+    FAMILY_RECURRENT,
     FAMILY_SENTENCE,
     FAMILY_LATENT,
     FAMILY_LOSS,

@@ -95,6 +95,31 @@ static void gelu_all(void **state)
     }
 }
 
+/* ---- tanh ---- */
+
+static void record_tanh(struct graph *g, const struct trial *t, const value *in, value *out)
+{
+    (void)t;
+    out[0] = op_tanh(g, in[0]);
+}
+
+static void tanh_reference(const struct trial *t, double *const *in, double *const *out)
+{
+    for (size_t i = 0; i < elements(t); i++) out[0][i] = tanh(in[0][i]);
+}
+
+static void tanh_gradient(const struct trial *t, double *const *in, double *const *dout, double *const *din)
+{
+    for (size_t i = 0; i < elements(t); i++) din[0][i] = dout[0][i] * (1 - tanh(in[0][i]) * tanh(in[0][i]));
+}
+
+static void tanh_all(void **state)
+{
+    (void)state;
+    const struct trial t = {.record = record_tanh, .reference = tanh_reference, .gradient = tanh_gradient};
+    for (size_t i = 0; i < SHAPES; i++) try("tanh", t, i, 1, 1, 1);
+}
+
 /* ---- SwiGLU ---- */
 
 static void record_swiglu(struct graph *g, const struct trial *t, const value *in, value *out)
@@ -264,6 +289,6 @@ static void dropout_does_not_see_the_batch(void **state)
     free(one);
 }
 
-HARNESS_MAIN(FAMILY_ELEMENTWISE, cmocka_unit_test(add), cmocka_unit_test(gelu_all), cmocka_unit_test(swiglu),
-             cmocka_unit_test(dropout), cmocka_unit_test(dropout_keeps_its_share),
+HARNESS_MAIN(FAMILY_ELEMENTWISE, cmocka_unit_test(add), cmocka_unit_test(gelu_all), cmocka_unit_test(tanh_all),
+             cmocka_unit_test(swiglu), cmocka_unit_test(dropout), cmocka_unit_test(dropout_keeps_its_share),
              cmocka_unit_test(dropout_does_not_see_the_batch))

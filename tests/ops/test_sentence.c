@@ -1,4 +1,4 @@
-/* Between one row per token and one row per sentence: pooling of four kinds, broadcast, segment sums; empty sentences.
+/* Between one row per token and one row per sentence: pooling of five kinds, broadcast, segment sums; empty sentences.
  */
 #include "ops/harness.h"
 
@@ -34,6 +34,8 @@ static void pool_reference(const struct trial *t, double *const *in, double *con
         for (size_t i = 0; i < width; i++) {
             out[0][s * width + i] = 0;
             for (size_t n = from; n < to; n++) out[0][s * width + i] += weight[n - from] / sum * in[0][n * width + i];
+            if (t->option[0] == POOL_ENDS && to > from)
+                out[0][s * width + i] = in[0][(i < width / 2 ? to - 1 : from) * width + i];
         }
     }
 }
@@ -81,6 +83,12 @@ static void pool_attention(void **state)
 {
     (void)state;
     pool_of(POOL_ATTENTION);
+}
+
+static void pool_ends(void **state)
+{
+    (void)state;
+    pool_of(POOL_ENDS);
 }
 
 /* ---- broadcast ---- */
@@ -160,4 +168,5 @@ static void segment_sum(void **state)
 }
 
 HARNESS_MAIN(FAMILY_SENTENCE, cmocka_unit_test(pool_mean), cmocka_unit_test(pool_first), cmocka_unit_test(pool_last),
-             cmocka_unit_test(pool_attention), cmocka_unit_test(broadcast_add), cmocka_unit_test(segment_sum))
+             cmocka_unit_test(pool_attention), cmocka_unit_test(pool_ends), cmocka_unit_test(broadcast_add),
+             cmocka_unit_test(segment_sum))

@@ -54,7 +54,7 @@ static value identity(struct graph *g, const char *rows, const char *what, enum 
 
 static value operand_value(struct built *b, const struct trial *t, const struct reference *r, size_t k)
 {
-    static const char *const names[MOST_OPERANDS] = {"a", "b", "c", "d"};
+    static const char *const names[MOST_OPERANDS] = {"a", "b", "c", "d", "e"};
     static const char *const rows[DIM_KINDS] = {"", "identity.enc", "identity.dec", "identity.sentences",
                                                 "identity.draws"};
     const struct operand *o = &t->in[k];
