@@ -163,7 +163,7 @@ static json_t *describe_run(const struct run *run, const char *folder)
 {
     const struct model_config *m = &run->model.config;
     bool latent = m->latent.kind != LATENT_NONE;
-    static const char *const injections[] = {"both", "memory", "embedding"};
+    static const char *const injections[] = {"both", "memory", "embedding", "init", "concat"};
     json_t *all = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s}", "kind", "run", "checkpoint",
                             checkpoint_path(run->checkpoint), "step", (json_int_t)checkpoint_step(run->checkpoint),
                             "parameters", (json_int_t)parameters_total(run->model.parameters), "vocabulary",

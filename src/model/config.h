@@ -12,35 +12,43 @@ enum norm_position { NORM_PRE, NORM_POST };
 enum position_kind { POSITION_LEARNED, POSITION_ROTARY };
 enum activation_kind { ACTIVATION_GELU, ACTIVATION_SWIGLU };
 enum pooling_kind { POOLING_MEAN, POOLING_FIRST, POOLING_LAST, POOLING_ATTENTION };
-enum stack_choice { STACK_TRANSFORMER, STACK_BOW }; /* encoder.kind, decoder.kind: further families join here */
+enum stack_choice { STACK_TRANSFORMER, STACK_BOW, STACK_LSTM, STACK_GRU }; /* encoder.kind, decoder.kind */
 enum prior_choice { PRIOR_STANDARD, PRIOR_DIAGONAL };
 enum latent_kind { LATENT_NORMAL, LATENT_NONE };
-enum injection_kind { INJECTION_BOTH, INJECTION_MEMORY, INJECTION_EMBEDDING };
+enum injection_kind { INJECTION_BOTH, INJECTION_MEMORY, INJECTION_EMBEDDING, INJECTION_INIT, INJECTION_CONCAT };
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
 enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
 
-/* One Transformer stack; the encoder and the decoder are each one. */
+/* One stack; the encoder and the decoder are each one. */
 struct stack_config {
-    int kind;          /* enum stack_choice                                     */
-    size_t width;      /* D                                                     */
-    size_t layers;     /* L                                                     */
-    size_t heads;      /* H; must divide the width                              */
-    size_t kv_heads;   /* grouped-query attention; 0: as heads; must divide H   */
-    size_t ff_width;   /* 0: 4 D                                                */
-    int norm;          /* enum norm_kind                                        */
-    int norm_position; /* enum norm_position                                    */
-    int positions;     /* enum position_kind                                    */
-    int activation;    /* enum activation_kind                                  */
-    double dropout;    /* on embeddings and on every branch before its residual */
-    int pooling;       /* enum pooling_kind; encoder only                       */
+    int kind;               /* enum stack_choice                                     */
+    size_t width;           /* D                                                     */
+    size_t layers;          /* L                                                     */
+    size_t heads;           /* H; must divide the width                              */
+    size_t kv_heads;        /* grouped-query attention; 0: as heads; must divide H   */
+    size_t ff_width;        /* 0: 4 D                                                */
+    int norm;               /* enum norm_kind                                        */
+    int norm_position;      /* enum norm_position                                    */
+    int positions;          /* enum position_kind                                    */
+    int activation;         /* enum activation_kind                                  */
+    double dropout;         /* on embeddings and on every branch before its residual, or a layer's output */
+    int pooling;            /* enum pooling_kind; encoder only                       */
+    size_t embedding_width; /* of token vectors; 0: D. Recurrent kinds          */
+    bool bidirectional;     /* of D / 2 units each; encoder only                */
+    bool residual;          /* a layer's input is added to its output, from the second one on */
 };
 /* The sections `encoder` and `decoder`. */
 #define AT(field) offsetof(struct stack_config, field)
 static const struct option stack_rows[] = {
     ROW_CHOICE("kind", kind, "transformer", KEPT_MODEL, "family of the stack; bow: a bag of words, an encoder only",
-               "transformer", "bow"),
-    ROW_SIZE("width", width, "128", 1, 65536, "D", KEPT_MODEL, "width of the residual stream"),
-    ROW_SIZE("layers", layers, "2", 1, 1024, "L", KEPT_MODEL, "blocks"),
+               "transformer", "bow", "lstm", "gru"),
+    ROW_SIZE("width", width, "128", 1, 65536, "D", KEPT_MODEL,
+             "width of the residual stream, or units of a recurrent layer"),
+    ROW_SIZE("layers", layers, "2", 1, 1024, "L", KEPT_MODEL, "blocks, or recurrent layers"),
+    ROW_SIZE("embedding_width", embedding_width, "0", 0, 65536, "", KEPT_MODEL,
+             "width of a recurrent stack's token vectors; 0: as the width"),
+    ROW_SWITCH("residual", residual, "false", KEPT_MODEL,
+               "a recurrent layer's input is added to its output, from the second layer on"),
     ROW_SIZE("heads", heads, "4", 1, 1024, "H", KEPT_MODEL, "attention heads; must divide the width"),
     ROW_SIZE("kv_heads", kv_heads, "0", 0, 1024, "", KEPT_MODEL,
              "heads of keys and values, must divide the heads; 0: as many"),
@@ -56,12 +64,13 @@ static const struct option stack_rows[] = {
 #undef AT
 
 struct latent_config {
-    int kind;      /* enum latent_kind                                      */
-    int prior;     /* enum prior_choice                                     */
-    size_t width;  /* Z                                                     */
-    int injection; /* enum injection_kind                                   */
-    size_t memory; /* M latent keys and values per layer                    */
-    bool sample;   /* false: z = mu, a plain autoencoder                    */
+    int kind;       /* enum latent_kind                                      */
+    int prior;      /* enum prior_choice                                     */
+    size_t width;   /* Z                                                     */
+    int injection;  /* enum injection_kind                                   */
+    size_t memory;  /* M latent keys and values per layer                    */
+    bool sample;    /* false: z = mu, a plain autoencoder                    */
+    bool init_tanh; /* a recurrent decoder's first state goes through tanh   */
 };
 #define AT(field) offsetof(struct latent_config, field)
 static const struct option latent_rows[] = {
@@ -71,9 +80,13 @@ static const struct option latent_rows[] = {
                "standard: N(0, 1); diagonal: a Gaussian whose mean and variances are learned; its KL is of draws",
                "standard", "diagonal"),
     ROW_SIZE("width", width, "32", 1, 65536, "Z", KEPT_MODEL, "dimensions of z"),
-    ROW_CHOICE("injection", injection, "both", KEPT_MODEL,
-               "how the decoder sees z: added to every input, as memory for attention, or both", "both", "memory",
-               "embedding"),
+    ROW_CHOICE(
+        "injection", injection, "both", KEPT_MODEL,
+        "how the decoder sees z. embedding: added to every input; Transformer: memory, for attention; recurrent: "
+        "init, the first state, and concat, beside every input. both: memory and embedding, or init and concat",
+        "both", "memory", "embedding", "init", "concat"),
+    ROW_SWITCH("init_tanh", init_tanh, "false", KEPT_MODEL,
+               "the first state that z gives a recurrent decoder goes through tanh"),
     ROW_SIZE("memory", memory, "1", 1, 256, "M", KEPT_MODEL, "latent keys and values per layer"),
     ROW_SWITCH("sample", sample, "true", KEPT_CHANGE, "false: z = mu, a plain autoencoder"),
 };
@@ -93,6 +106,8 @@ struct model_config {
 static const struct option encoder_rows[] = {
     ROW_CHOICE("pooling", encoder.pooling, "mean", KEPT_MODEL, "how a sentence's rows become one", "mean", "first",
                "last", "attention"),
+    ROW_SWITCH("bidirectional", encoder.bidirectional, "false", KEPT_MODEL,
+               "a recurrent encoder reads in both directions, with half of the width each"),
     ROW_SWITCH("share_embedding", share_embedding, "true", KEPT_MODEL,
                "the encoder reads the decoder's token table; needs equal widths"),
 };

@@ -1,5 +1,6 @@
-/* The decoder: a causal stack over `start words`, told z through its latent memory (one key and value per layer, Li et
- * al. 2020, "Optimus"), through its inputs (z W^T added to each), or both; without z it is a language model. */
+/* The decoder: a causal stack over `start words`, told z by one or several ways: an attention's latent memory (one key
+ * and value per layer, Li et al. 2020, "Optimus"), a vector added to every input, a recurrent stack's first state
+ * (Bowman et al. 2016) or its inputs. Without z it is a language model. */
 #include "model/stack.h"
 
 #include <stdlib.h>
@@ -16,12 +17,13 @@ static struct stack_input inject(struct recorder *r, const struct sequence *sequ
     struct stack_input in = {.sequence = sequence};
     if (!z.index) return in;
     z = op_cast(r->g, z, r->precision);
-    if (m->latent.injection != INJECTION_MEMORY) {
+    in.injection = stack_injection(&m->decoder, m->latent.injection);
+    if (in.injection & INJECT_EMBEDDING) {
         graph_scope(r->g, "decoder.latent");
-        in.embedded =
-            recorder_linear(r, PART_DECODER, z, m->decoder.width, 0.02, false, false, "decoder.latent.embedding");
+        in.embedded = recorder_linear(r, PART_DECODER, z, stack_embedding_width(&m->decoder), 0.02, false, false,
+                                      "decoder.latent.embedding");
     }
-    if (m->latent.injection != INJECTION_EMBEDDING) in.latent = z;
+    if (in.injection & ~(unsigned)INJECT_EMBEDDING) in.latent = z;
     return in;
 }
 

@@ -1,6 +1,8 @@
 #include "model/recorder.h"
 #include "model/model.h"
+#include "model/stack.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -69,7 +71,10 @@ value recorder_linear(struct recorder *r, enum parameter_part part, value x, siz
 value recorder_token_table(struct recorder *r, const char *stack)
 {
     bool encoder = !strcmp(stack, "encoder") && !r->config->share_embedding;
-    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, init_normal(0.02), 2, r->config->vocabulary,
-                              encoder ? r->config->encoder.width : r->config->decoder.width,
-                              "%s.embedding.token.weight", encoder ? "encoder" : "decoder");
+    const struct stack_config *c = encoder ? &r->config->encoder : &r->config->decoder;
+    size_t width = stack_embedding_width(c);
+    /* a recurrent stack has no norm that would give its first rows their scale */
+    double std = stack_kind_of(c)->recurrent ? 1 / sqrt((double)width) : 0.02;
+    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, init_normal(std), 2, r->config->vocabulary,
+                              width, "%s.embedding.token.weight", encoder ? "encoder" : "decoder");
 }

@@ -3,10 +3,23 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const struct stack_kind transformer_kind, bow_kind;
+extern const struct stack_kind transformer_kind, bow_kind, lstm_kind, gru_kind;
 
 /* By enum stack_choice. */
-static const struct stack_kind *const kinds[] = {[STACK_TRANSFORMER] = &transformer_kind, [STACK_BOW] = &bow_kind};
+static const struct stack_kind *const kinds[] = {[STACK_TRANSFORMER] = &transformer_kind,
+                                                 [STACK_BOW] = &bow_kind,
+                                                 [STACK_LSTM] = &lstm_kind,
+                                                 [STACK_GRU] = &gru_kind};
+
+/* By enum injection_kind; `both` is the kind's own. */
+static const struct {
+    const char *name;
+    unsigned bits;
+} injections[] = {[INJECTION_BOTH] = {"both", 0},
+                  [INJECTION_MEMORY] = {"memory", INJECT_MEMORY},
+                  [INJECTION_EMBEDDING] = {"embedding", INJECT_EMBEDDING},
+                  [INJECTION_INIT] = {"init", INJECT_INIT},
+                  [INJECTION_CONCAT] = {"concat", INJECT_CONCAT}};
 
 const struct stack_kind *stack_kind_of(const struct stack_config *c)
 {
@@ -21,6 +34,35 @@ elbo_status stack_check(const char *section, const struct stack_config *c, elbo_
                          "decoder.kind = %s: %s; choose a kind that writes token by token, such as %s", kind->name,
                          kind->cannot_decode, kinds[0]->name);
     return kind->check ? kind->check(section, c, error) : ELBO_OK;
+}
+
+unsigned stack_injection(const struct stack_config *decoder, int injection)
+{
+    return injection == INJECTION_BOTH ? stack_kind_of(decoder)->both : injections[injection].bits;
+}
+
+elbo_status stack_check_injection(const struct stack_config *decoder, int injection, elbo_error *error)
+{
+    const struct stack_kind *kind = stack_kind_of(decoder);
+    if (!(stack_injection(decoder, injection) & ~kind->injections)) return ELBO_OK;
+    char known[96] = "";
+    for (size_t i = 0; i < sizeof injections / sizeof *injections; i++)
+        if (injections[i].bits & kind->injections)
+            snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? ", " : "",
+                     injections[i].name);
+    return elbo_fail(error, ELBO_USAGE,
+                     "latent.injection = %s is no way into decoder.kind = %s; choose both, or one of %s",
+                     injections[injection].name, kind->name, known);
+}
+
+void stack_history(struct recorder *r, struct sequence *s, struct dim rows, size_t room)
+{
+    s->history = graph_input(r->g, "history", DTYPE_I32, 2, (struct dim[]){rows, {DIM_FIXED, room}});
+}
+
+size_t stack_embedding_width(const struct stack_config *c)
+{
+    return stack_kind_of(c)->recurrent && c->embedding_width ? c->embedding_width : c->width;
 }
 
 /* Whether a kind reads an option that is not every kind's. */

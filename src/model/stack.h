@@ -11,6 +11,9 @@
 
 enum { STACK_MOST_FIGURES = 8 };
 
+/* Ways for z into a decoder (latent.injection). */
+enum { INJECT_MEMORY = 1, INJECT_EMBEDDING = 2, INJECT_INIT = 4, INJECT_CONCAT = 8 };
+
 /* One stack of a model: "encoder" or "decoder". */
 struct stack {
     const char *name; /* the first part of its tensors' names */
@@ -22,8 +25,9 @@ struct stack {
 /* The input of a stack. */
 struct stack_input {
     const struct sequence *sequence;
-    value embedded; /* (S, D) of packed rows, (R, D) of a step: added to every input of the sentence; or none */
-    value latent;   /* (S, Z), (R, Z): the sentence's z, for a kind that reads z itself; or none               */
+    value embedded;     /* (S, D) of packed rows, (R, D) of a step: added to every input of the sentence; or none */
+    value latent;       /* (S, Z), (R, Z): the sentence's z, for a kind that reads z itself; or none               */
+    unsigned injection; /* of latent: bits of INJECT_*                                                         */
 };
 
 struct stack_figure {
@@ -35,6 +39,9 @@ struct stack_kind {
     const char *name;           /* as encoder.kind and decoder.kind say it                               */
     const char *cannot_decode;  /* why it is no decoder; null: it is one                                 */
     const char *const *options; /* keys of a stack's section that it reads beside kind, width and pooling */
+    bool recurrent; /* its token vectors have a width of their own, and its last state may lie at both ends of a
+                       sentence */
+    unsigned injections, both; /* the ways for z that it knows, and those of latent.injection=both         */
     /* Refuses options of the section that contradict each other: ELBO_USAGE. */
     elbo_status (*check)(const char *section, const struct stack_config *c, elbo_error *error);
     /* (N, D) rows of packed sentences. */
@@ -59,6 +66,18 @@ elbo_status stack_check(const char *section, const struct stack_config *c, elbo_
 /* Why an option of the section has no effect; null: it has one. `key` without the section. The words live until the
  * next call. */
 const char *stack_idle(const char *section, const struct stack_config *c, const char *key);
+
+/* Width of a stack's token vectors. */
+size_t stack_embedding_width(const struct stack_config *c);
+
+/* The ways for z into this decoder, as bits. */
+unsigned stack_injection(const struct stack_config *decoder, int injection);
+/* Refuses a way that the decoder's kind does not know: ELBO_USAGE. */
+elbo_status stack_check_injection(const struct stack_config *decoder, int injection, elbo_error *error);
+
+/* For `reorder`: the row in which each earlier position lies (op_attention_cached, op_recurrent_step): nothing is
+ * copied. */
+void stack_history(struct recorder *r, struct sequence *s, struct dim rows, size_t room);
 
 /* The first rows of a stack: token table, or the sequence's vectors; then `embedded`. Learned positions are the kind's.
  */

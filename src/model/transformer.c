@@ -186,12 +186,6 @@ static value state(struct recorder *r, const struct stack *s, struct dim rows, s
         (struct dim[]){rows, {DIM_FIXED, room}, {DIM_FIXED, 2}, {DIM_FIXED, kv_heads(c) * (c->width / c->heads)}});
 }
 
-/* The row in whose cache each earlier position lies (op_attention_cached): nothing is copied. */
-static void reorder(struct recorder *r, struct sequence *s, struct dim rows, size_t room)
-{
-    s->history = graph_input(r->g, "history", DTYPE_I32, 2, (struct dim[]){rows, {DIM_FIXED, room}});
-}
-
 static size_t describe(struct stack_figure *figures, const struct stack_config *c)
 {
     figures[0] = (struct stack_figure){"layers", c->layers};
@@ -205,10 +199,12 @@ static const char *const options[] = {"layers",        "heads",     "kv_heads", 
 
 const struct stack_kind transformer_kind = {.name = "transformer",
                                             .options = options,
+                                            .injections = INJECT_MEMORY | INJECT_EMBEDDING,
+                                            .both = INJECT_MEMORY | INJECT_EMBEDDING,
                                             .check = check,
                                             .record = record,
                                             .states = states,
                                             .state = state,
-                                            .reorder = reorder,
+                                            .reorder = stack_history,
                                             .step = record_layers,
                                             .describe = describe};

@@ -73,13 +73,21 @@ elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *erro
     const struct model_config *model = &config->model;
     bool latent = model->latent.kind != LATENT_NONE;
     ELBO_TRY(stack_check("decoder", &model->decoder, error));
+    size_t written = stack_embedding_width(&model->decoder), read = stack_embedding_width(&model->encoder);
+    if (model->tie_output && written != model->decoder.width)
+        return elbo_fail(error, ELBO_USAGE,
+                         "decoder.tie_output needs token vectors of the decoder's width, but decoder.embedding_width = "
+                         "%zu and decoder.width = %zu; make them equal or set decoder.tie_output=false",
+                         written, model->decoder.width);
     if (latent) {
         ELBO_TRY(stack_check("encoder", &model->encoder, error));
-        if (model->share_embedding && model->encoder.width != model->decoder.width)
+        ELBO_TRY(stack_check_injection(&model->decoder, model->latent.injection, error));
+        if (model->share_embedding && read != written)
             return elbo_fail(error, ELBO_USAGE,
-                             "encoder.share_embedding needs equal widths, but encoder.width = %zu and decoder.width = "
+                             "encoder.share_embedding needs equal widths, but encoder.%s = %zu and decoder.%s = "
                              "%zu; make them equal or set encoder.share_embedding=false",
-                             model->encoder.width, model->decoder.width);
+                             model->encoder.embedding_width ? "embedding_width" : "width", read,
+                             model->decoder.embedding_width ? "embedding_width" : "width", written);
     }
     ELBO_TRY(objective_check(&config->objective, model, error));
     if (config->train.slot_tokens < config->data.max_length + 2)

@@ -74,6 +74,15 @@ static bool of_the_mean(const struct elbo_config *c)
     return c->eval.posterior == POSTERIOR_MEAN && c->eval.iwae_samples;
 }
 
+static bool no_memory(const struct elbo_config *c)
+{
+    return !(stack_injection(&c->model.decoder, c->model.latent.injection) & INJECT_MEMORY);
+}
+static bool no_first_state(const struct elbo_config *c)
+{
+    return !(stack_injection(&c->model.decoder, c->model.latent.injection) & INJECT_INIT);
+}
+
 /* A key that ends in a dot stands for its section. What switches itself off (0 samples, 0 nats) stands against nothing.
  */
 static const struct rule {
@@ -82,6 +91,8 @@ static const struct rule {
     const char *because;
 } rules[] = {
     {"encoder.", no_latent, "latent.kind=none has no encoder"},
+    {"latent.memory", no_memory, "z does not come into this decoder as latent memory"},
+    {"latent.init_tanh", no_first_state, "z does not come into this decoder as its first state"},
     {"optimizer.beta1", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.beta2", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.epsilon", is_sgd, "it belongs to optimizer.kind=adamw"},

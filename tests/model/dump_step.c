@@ -211,6 +211,7 @@ int main(int count, char **arguments)
                              .latent = {.width = 6, .memory = 1, .sample = true},
                              .vocabulary = 19};
     size_t longest = 8, sentences = 5, threads = 2, seed = 3;
+    int init_tanh = 0, bidirectional = 0, residual[2] = {0};
     int kind = 0, groups = 1, recompute = 0, wanted = WANT_ALL, share = 0, tie = 0, sample = 1;
     double nats = 0.3, nll_weight = 0.125, kl_weight = 0.0875;
     const struct {
@@ -225,7 +226,9 @@ int main(int count, char **arguments)
         {#s ".kv_heads", &c.s.kv_heads, NULL, NULL}, {#s ".ff_width", &c.s.ff_width, NULL, NULL},                      \
         {#s ".norm", NULL, &c.s.norm, NULL}, {#s ".norm_position", NULL, &c.s.norm_position, NULL},                    \
         {#s ".positions", NULL, &c.s.positions, NULL}, {#s ".activation", NULL, &c.s.activation, NULL},                \
-        {#s ".pooling", NULL, &c.s.pooling, NULL}, {#s ".dropout", NULL, NULL, &c.s.dropout}
+        {#s ".pooling", NULL, &c.s.pooling, NULL}, {#s ".dropout", NULL, NULL, &c.s.dropout},                          \
+        {#s ".embedding_width", &c.s.embedding_width, NULL, NULL}
+
         STACK(encoder),
         STACK(decoder),
         {"latent.kind", NULL, &c.latent.kind, NULL},
@@ -233,6 +236,10 @@ int main(int count, char **arguments)
         {"latent.injection", NULL, &c.latent.injection, NULL},
         {"latent.memory", &c.latent.memory, NULL, NULL},
         {"latent.sample", NULL, &sample, NULL},
+        {"latent.init_tanh", NULL, &init_tanh, NULL},
+        {"encoder.bidirectional", NULL, &bidirectional, NULL},
+        {"encoder.residual", NULL, &residual[0], NULL},
+        {"decoder.residual", NULL, &residual[1], NULL},
         {"share_embedding", NULL, &share, NULL},
         {"tie_output", NULL, &tie, NULL},
         {"vocabulary", &c.vocabulary, NULL, NULL},
@@ -264,6 +271,10 @@ int main(int count, char **arguments)
         if (!found) return fprintf(stderr, "unknown key: %s\n", arguments[i]), 2;
     }
     c.latent.sample = sample;
+    c.latent.init_tanh = init_tanh;
+    c.encoder.bidirectional = bidirectional;
+    c.encoder.residual = residual[0];
+    c.decoder.residual = residual[1];
     c.share_embedding = share;
     c.tie_output = tie;
     c.positions = longest + 2;

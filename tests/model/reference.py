@@ -23,8 +23,9 @@ PRE, POST = 0, 1
 LEARNED, ROTARY = 0, 1
 GELU, SWIGLU = 0, 1
 MEAN, FIRST, LAST, ATTENTION = range(4)
-STACK_KINDS = {"transformer": 0, "bow": 1} # as encoder.kind says it -> the number that dump_step takes
-BOTH, MEMORY, EMBEDDING = range(3)
+# as encoder.kind says it -> the number that dump_step takes
+STACK_KINDS = {"transformer": 0, "bow": 1, "lstm": 2, "gru": 3}
+BOTH, MEMORY, EMBEDDING, INIT, CONCAT = range(5)
 PER_DIMENSION, TOTAL, PER_GROUP = range(3)
 KEEP, CHEAP, BLOCK = range(3)
 torch.set_num_threads(1)
@@ -150,6 +151,49 @@ class Model:
         hidden = self.get(f"{stack}.hidden.weight"), self.get(f"{stack}.hidden.bias")
         return self.layer_norm(self.gelu(x @ hidden[0].T + hidden[1]), f"{stack}.norm")
 
+    def lstm(self, stack, ids, added, z, causal):
+        return self.recurrent(stack, ids, added, z, causal, 4)
+
+    def gru(self, stack, ids, added, z, causal):
+        return self.recurrent(stack, ids, added, z, causal, 3)
+
+    def cell(self, gates, name, x, state, own):
+        """One layer of one sentence by PyTorch's own kernel; z's addend is the weight of an input that is always 1."""
+        hidden = self.get(f"{name}.hidden.weight")
+        units, flat = hidden.shape[1], []
+        both = len(hidden) // gates // units
+        zeros = torch.zeros(both, 1, units, dtype=torch.float64)
+        if own is not None:
+            x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], -1)
+        for d in range(both):
+            rows = slice(d * gates * units, (d + 1) * gates * units)
+            w = self.get(f"{name}.input.weight")[rows]
+            flat += [w if own is None else torch.cat([w, own[rows, None]], -1), hidden[rows],
+                     self.get(f"{name}.input.bias")[rows],
+                     self.get(f"{name}.hidden.bias")[rows] if gates == 3
+                     else torch.zeros(gates * units, dtype=torch.float64)]
+        if state is None: # only a decoder has one, of one direction
+            first = (zeros, zeros) if gates == 4 else zeros
+        else:
+            first = tuple(state.view(2, 1, 1, units)) if gates == 4 else state.view(1, 1, units)
+        run = torch._VF.lstm if gates == 4 else torch._VF.gru
+        return run(x[:, None], first, flat, True, 1, 0.0, False, both == 2, False)[0][:, 0]
+
+    def recurrent(self, stack, ids, added, z, _causal, gates):
+        injection = self.c.get("latent.injection", BOTH)
+        x = self.embedded(stack, ids)
+        x = self.drop(stack, f"{stack}.embedding", x if added is None else x + added)
+        for layer in range(self.opt(stack, "layers", 2)):
+            name, state, own = f"{stack}.{layer}", None, None
+            if z is not None and injection in (BOTH, INIT):
+                first = self.get(f"{name}.init.weight") @ z + self.get(f"{name}.init.bias")
+                state = torch.tanh(first) if self.c.get("latent.init_tanh", 0) else first
+            if z is not None and injection in (BOTH, CONCAT) and layer == 0:
+                own = self.get(f"{name}.latent.weight") @ z
+            y = self.drop(stack, f"{name}.recurrent", self.cell(gates, name, x, state, own))
+            x = x + y if self.opt(stack, "residual") and layer else y
+        return x
+
     def posterior(self, ids):
         """mu | logvar of one sentence."""
         x = self.stack("encoder", ids, None, None, False)
@@ -158,12 +202,16 @@ class Model:
             h = torch.softmax(x @ self.get("encoder.pool.query"), 0) @ x
         else:
             h = {MEAN: x.mean(0), FIRST: x[0], LAST: x[-1]}[pooling]
+            if pooling == LAST and self.c.get("encoder.bidirectional", 0):
+                h = torch.cat([x[-1].chunk(2)[0], x[0].chunk(2)[1]])
         return self.get("latent.head.weight") @ h + self.get("latent.head.bias")
 
     def logits(self, ids, z):
         """(T, V) of one sentence."""
         injection = self.c.get("latent.injection", BOTH)
-        added = self.get("decoder.latent.embedding.weight") @ z if z is not None and injection != MEMORY else None
+        recurrent = self.opt("decoder", "kind") in (STACK_KINDS["lstm"], STACK_KINDS["gru"])
+        adds = z is not None and injection in ((EMBEDDING,) if recurrent else (EMBEDDING, BOTH))
+        added = self.get("decoder.latent.embedding.weight") @ z if adds else None
         y = self.stack("decoder", ids, added, z if injection != EMBEDDING else None, True)
         return y @ self.get("decoder.embedding.token.weight" if self.c.get("tie_output", 0)
                             else "decoder.output.weight").T

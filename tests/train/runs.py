@@ -48,6 +48,10 @@ def options(given):
     given = dict(given)
     if given.get("latent.kind") == "none":
         given = {key: value for key, value in given.items() if not key.startswith("encoder.") and key != "latent.width"}
+    for stack in ("encoder", "decoder"):
+        if given.get(f"{stack}.kind") in ("lstm", "gru"):
+            given = {key: value for key, value in given.items()
+                     if key not in (f"{stack}.heads", f"{stack}.ff_width") or value != TINY.get(key)}
     if given.get("optimizer.warmup_steps", 0) > given.get("train.steps", 1000):
         given["optimizer.warmup_steps"] = given["train.steps"]
     if "data.train" in given and "data.valid" not in given:

@@ -22,10 +22,14 @@ OTHER = {
     "train.slot_tokens": 30, "parallel.lanes": 1, "parallel.ranks": 1,
     "train.stop_after": 5, "optimizer.moments": "bf16", "train.skip": 5, "parallel.bucket": 1, "parallel.timeout": 30,
     "parallel.port": 0, "parallel.address": "localhost", "train.steps": 7, "threads": 2, "parallel.zero": 1,
-    "objective.free_bits_groups": 1,
+    "objective.free_bits_groups": 1, "latent.injection": "embedding",
 }
 # What the run has besides SHORT, so that the option has an effect.
+LSTM = {"encoder.kind": "lstm", "decoder.kind": "lstm", "encoder.share_embedding": "false",
+        "decoder.tie_output": "false"}
 BESIDE = {
+    **{f"{stack}.{option}": LSTM for stack in ("encoder", "decoder") for option in ("embedding_width", "residual")},
+    "encoder.bidirectional": LSTM, "latent.init_tanh": LSTM,
     "objective.beta_cycles": {"objective.beta_schedule": "cyclical"},
     "objective.free_bits_groups": {"objective.free_bits_kind": "group", "objective.free_bits_groups": 3},
     "optimizer.momentum": {"optimizer.kind": "sgd"},
@@ -37,7 +41,7 @@ BESIDE = {
 }
 # One value only on this machine or by construction; the reason.
 ALONE = {
-    "encoder.kind": "another kind reads other options", "decoder.kind": "there is one kind that decodes",
+    "encoder.kind": "another kind reads other options", "decoder.kind": "another kind reads other options",
     "precision": "a CPU computes in f32 only",
     "tf32": "a CPU has no TF32", "run.dir": "names the run", "resume": "has tests of its own below",
     "rewind": "has tests of its own below", "parallel.rank": "needs other ranks",
