@@ -24,6 +24,8 @@ struct context {
 LAUNCH(add, add_cuda(at(t, c->y), at(t, c->a), at(t, c->b), c->rows, c->add, t->type, c->from, NULL))
 LAUNCH(gelu, gelu_forward_cuda(at(t, c->y), at(t, c->a), c->rows, t->type, NULL))
 LAUNCH(gelu_backward, gelu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->add, t->type, NULL))
+LAUNCH(tanh, tanh_forward_cuda(at(t, c->y), at(t, c->a), c->rows, t->type, NULL))
+LAUNCH(tanh_backward, tanh_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->add, t->type, NULL))
 LAUNCH(swiglu, swiglu_forward_cuda(at(t, c->y), at(t, c->a), c->rows, c->width, t->type, NULL))
 LAUNCH(swiglu_backward,
        swiglu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
@@ -82,6 +84,22 @@ static void try_flat(enum kernel_type type, size_t n, bool option)
         y[i] = trial_value(&t, c.b)[i] * slope;
     }
     trial_run(&t, launch_gelu_backward, &c);
+
+    trial_begin(&t, type, "tanh %zu", n);
+    c.a = trial_normal(&t, trial_t(&t), n, 0, 2);
+    c.y = trial_output(&t, trial_t(&t), n);
+    y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < n; i++) y[i] = tanh(trial_value(&t, c.a)[i]);
+    trial_run(&t, launch_tanh, &c);
+
+    trial_begin(&t, type, "tanh backward %zu%s", n, option ? ", add" : "");
+    c.a = trial_normal(&t, trial_t(&t), n, 0, 0.4); /* what tanh gave */
+    c.b = trial_normal(&t, trial_t(&t), n, 0, 1);
+    c.y = trial_sum(&t, trial_t(&t), n, option);
+    y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < n; i++)
+        y[i] = trial_value(&t, c.b)[i] * (1 - trial_value(&t, c.a)[i] * trial_value(&t, c.a)[i]);
+    trial_run(&t, launch_tanh_backward, &c);
 
     for (int from = KERNEL_F32; from <= KERNEL_BF16; from++) {
         trial_begin(&t, type, "cast %zu from %s%s", n, from ? "bf16" : "f32", option ? ", add" : "");

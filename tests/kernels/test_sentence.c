@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MEAN, FIRST, LAST, ATTENTION, KINDS }; /* enum pool_kind */
-static const char *const kind_names[KINDS] = {"mean", "first", "last", "attention"};
+enum { MEAN, FIRST, LAST, ATTENTION, ENDS, KINDS }; /* enum pool_kind */
+static const char *const kind_names[KINDS] = {"mean", "first", "last", "attention", "ends"};
 
 struct context {
     struct sentences s;
@@ -44,6 +44,14 @@ static int segment_sum(const struct trial *t, const void *context)
     const struct context *c = context;
     return segment_sum_cuda(at(t, c->y), at(t, c->x), at(t, c->offsets), c->s.sentences, c->width, c->add[0], t->type,
                             NULL);
+}
+
+/* Weight of a row in column i of its sentence's y: of ENDS each column has the weights of one end. */
+static double column_weight(const struct context *c, const double *w, size_t n, size_t i)
+{
+    size_t s = (size_t)c->s.sentence[n];
+    if (c->kind != ENDS) return w[n];
+    return n == (size_t)(i < c->width / 2 ? c->s.offsets[s + 1] - 1 : c->s.offsets[s]);
 }
 
 /* Weight of every row in its sentence's y. */
@@ -83,7 +91,8 @@ static void try_pool(enum kernel_type type, size_t count, size_t longest, size_t
     weigh(&c, trial_value(&t, c.x), attends ? trial_value(&t, c.query) : NULL, w);
     double *y = trial_expect(&t, c.y);
     for (size_t i = 0; i < tokens * width; i++)
-        y[(size_t)c.s.sentence[i / width] * width + i % width] += w[i / width] * trial_value(&t, c.x)[i];
+        y[(size_t)c.s.sentence[i / width] * width + i % width] +=
+            column_weight(&c, w, i / width, i % width) * trial_value(&t, c.x)[i];
     if (attends) {
         double *weights = trial_expect(&t, c.weights);
         for (size_t n = 0; n < tokens; n++) weights[n] = w[n];
@@ -119,7 +128,9 @@ static void try_pool(enum kernel_type type, size_t count, size_t longest, size_t
                 if (!pass) level += w[n] * along;
                 double score = attends ? w[n] * (along - level) : 0;
                 for (size_t i = 0; i < width && pass; i++) {
-                    if (dx) dx[n * width + i] = w[n] * dy[i] + (attends ? score * trial_value(&t, c.query)[i] : 0);
+                    if (dx)
+                        dx[n * width + i] =
+                            column_weight(&c, w, n, i) * dy[i] + (attends ? score * trial_value(&t, c.query)[i] : 0);
                     if (dquery) dquery[i] += score * x[i];
                 }
             }

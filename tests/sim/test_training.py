@@ -1,6 +1,6 @@
 """Whole trainings on the emulated GPU beside the CPU: the CUDA backend's host code, its kernels and its products.
 
-20 steps of a tiny VAE, every injection and both block families, dropout and noise on: the losses agree
+20 steps of a tiny VAE, every injection, both block families and both recurrent ones, dropout and noise on: the losses agree
 (tests/tolerances.h), in f32, in bf16 and with moments in bf16; in three warp orders the checkpoints are identical
 bytes, and a run resumed on the other backend goes on."""
 import json
@@ -29,6 +29,11 @@ VARIANTS = {
     "post": {"decoder.norm_position": "post", "encoder.norm_position": "post", "encoder.share_embedding": "false",
              "encoder.pooling": "last", "optimizer.kind": "sgd", "optimizer.learning_rate": 0.05},
     "none": {"latent.kind": "none"},
+    "lstm": {"encoder.kind": "lstm", "decoder.kind": "lstm", "encoder.bidirectional": "true", "encoder.pooling": "last",
+             "latent.init_tanh": "true", "train.recompute": "cheap"},
+    "gru": {"encoder.kind": "gru", "decoder.kind": "gru", "encoder.residual": "true", "decoder.residual": "true",
+            "encoder.layers": 2, "decoder.layers": 2, "decoder.embedding_width": 8, "encoder.share_embedding": "false",
+            "decoder.tie_output": "false", "latent.injection": "concat"},
 }
 MOMENTS = {"optimizer.moments": "bf16"}
 
