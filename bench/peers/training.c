@@ -1,12 +1,14 @@
 /* elbo's side of bench/peers/training: whole training steps on batches that both sides read, one when asked.
  *
- *     training BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS RECOMPUTE MOMENTS
+ *     training BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS RECOMPUTE MOMENTS [KIND]
  *
  * BATCHES holds u32 numbers: how many batches; for each its number of sentences; for each of them its length and its
  * ids, without marks (0 start, 1 end, 2 unknown). A batch is one slot. The initial weights go to WEIGHTS (safetensors).
- * First two lines written: anonymous memory when main began, in bytes, and the number of parameters. Then every line
- * read is the number of a batch, and a step on it answers with its seconds and loss. RECOMPUTE: none, cheap or block
- * (train.recompute); MOMENTS: f32 or bf16 (optimizer.moments). */
+ * First two lines written: anonymous memory when main began, in bytes; the number of parameters, and the measured peak
+ * of f32 multiply-adds in GFLOP/s. Then every line read is the number of a batch, and a step on it answers with its
+ * seconds and loss. RECOMPUTE: none, cheap or block (train.recompute); MOMENTS: f32 or bf16 (optimizer.moments). KIND:
+ * transformer, with one token table; or lstm, with two and output weights, z as the first state and beside every input,
+ * and the encoder's last state. */
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
 #include "device/backends.h"
@@ -110,7 +112,7 @@ static void write_weights(const struct model *m, const char *path)
 
 int main(int count, char **arguments)
 {
-    if (count != 10) return fprintf(stderr, "see the head of bench/peers/training.c\n"), 2;
+    if (count != 10 && count != 11) return fprintf(stderr, "see the head of bench/peers/training.c\n"), 2;
     printf("%zu\n", anonymous_memory());
     size_t size[5];
     for (size_t i = 0; i < 5; i++) size[i] = strtoul(arguments[2 + i], NULL, 10);
@@ -123,6 +125,11 @@ int main(int count, char **arguments)
                                   .tie_output = true,
                                   .vocabulary = size[3],
                                   .positions = all.longest + 2};
+    if (count == 11 && !strcmp(arguments[10], "lstm")) {
+        config.encoder.kind = config.decoder.kind = STACK_LSTM;
+        config.encoder.pooling = POOLING_LAST;
+        config.share_embedding = config.tie_output = false;
+    }
     struct optimizer_config how = {.kind = OPTIMIZER_ADAMW,
                                    .learning_rate = 1e-4,
                                    .schedule = SCHEDULE_CONSTANT,
@@ -156,7 +163,7 @@ int main(int count, char **arguments)
     must(model_initialize(&step.model, 1, &error));
     must(slot_allocate(&slot, &options, &error));
     write_weights(&step.model, arguments[7]);
-    printf("%zu\n", parameters_total(step.parameters));
+    printf("%zu %.4g\n", parameters_total(step.parameters), backend->device.peak_flops(backend, DTYPE_F32) / 1e9);
     fflush(stdout);
 
     char line[32];

@@ -35,16 +35,23 @@ def read_batches(path):
     return [[[next(numbers) for _ in range(next(numbers))] for _ in range(next(numbers))] for _ in range(next(numbers))]
 
 
-def read_weights(path):
-    """Name in this model -> tensor."""
+def safetensors(path):
+    """Name -> tensor."""
     with open(path, "rb") as file:
         data = file.read()
     size = int.from_bytes(data[:8], "little")
     found = {}
     for name, about in json.loads(data[8:8 + size]).items():
-        if name == "__metadata__":
-            continue
-        begin, end = (8 + size + at for at in about["data_offsets"])
+        if name != "__metadata__":
+            begin, end = (8 + size + at for at in about["data_offsets"])
+            found[name] = torch.from_numpy(numpy.frombuffer(data[begin:end], "<f4").reshape(about["shape"]).copy())
+    return found
+
+
+def read_weights(path):
+    """Name in this model -> tensor."""
+    found = {}
+    for name, tensor in safetensors(path).items():
         stack, _, rest = name.partition(".")
         layer, _, rest = rest.partition(".")
         if name in TABLES:
@@ -54,7 +61,7 @@ def read_weights(path):
         else:
             part, _, kind = rest.rpartition(".")
             own = f"{stack}.{layer}.{NAMES[part]}.{kind}"
-        found[own] = torch.from_numpy(numpy.frombuffer(data[begin:end], "<f4").reshape(about["shape"]).copy())
+        found[own] = tensor
     return found
 
 

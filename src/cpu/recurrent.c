@@ -18,7 +18,7 @@
 #include <math.h>
 
 enum { UNITS = 2 * VL, GATES = 4 }; /* of a panel; at most */
-enum { CACHE = 5 << 18, LEAST_ROWS = 8, COPIED = 32, COLUMNS = 64 };
+enum { LINE = 16, CACHE = 5 << 18, LEAST_ROWS = 8, COPIED = 32, COLUMNS = 64 };
 #if VL == 16
 enum { MR = 14 };
 #elif VL == 8
@@ -180,7 +180,14 @@ static size_t block_rows(size_t rows)
 
 static size_t padded(size_t floats)
 {
-    return tiles_of(floats, 16) * 16;
+    return tiles_of(floats, LINE) * LINE;
+}
+
+/* Floats between state rows of so many: rows that lay a power of two apart would share few places of the first cache.
+ */
+static size_t apart(size_t floats)
+{
+    return padded(floats) + LINE;
 }
 
 static size_t floats_of(size_t sizes)
@@ -227,6 +234,7 @@ struct forward {
     float *y, *gates, *cell;
     float *packed; /* (d, panels, G, H, UNITS)                                */
     float *h[2];   /* (S, d H) the state in the order's rows, of even and odd steps */
+    size_t row;    /* floats between its rows                                 */
     size_t t, chunks;
 };
 
@@ -306,10 +314,10 @@ static void finish_units(const struct forward *f, size_t direction, size_t at, s
            gate = direction * l->gates * l->units + u, width = l->directions * l->gates * l->units;
     const float *x = f->x + row * width + gate, *own = f->own ? f->own + s * width + gate : NULL;
     float *kept = f->gates + (row * l->directions + direction) * KEPT_GATES * l->units + u,
-          *h = f->h[(t + 1) % 2] + at * all + d, *y = f->y + row * all + d;
+          *h = f->h[(t + 1) % 2] + at * f->row + d, *y = f->y + row * all + d;
     add_inputs(sums, l, x, own, f->b ? f->b + gate : NULL, stride, n);
     if (l->gru) {
-        const float *before = t || f->initial ? f->h[t % 2] + at * all + d : NULL;
+        const float *before = t || f->initial ? f->h[t % 2] + at * f->row + d : NULL;
         gru_units(kept, l->units, h, sums, stride, x + 2 * l->units, own ? own + 2 * l->units : NULL, before, n);
     } else {
         const float *before = t            ? f->cell + row_at(l, direction, s, t - 1) * all + d
@@ -326,15 +334,15 @@ static void forward_panels(const struct forward *f, size_t direction, size_t fir
 {
     const struct layer *l = &f->l;
     float sums[GATES * MR * UNITS] __attribute__((aligned(64)));
-    size_t all = all_units(l), block = block_rows(count);
+    size_t block = block_rows(count);
     for (size_t p = p0; p < p1; p++)
         for (size_t i = 0; i < count; i += block) {
             size_t m = least(block, count - i);
             const float *panel = f->packed + (direction * l->panels + p) * l->gates * l->units * UNITS,
-                        *h = f->h[t % 2] + (first + i) * all + direction * l->units;
+                        *h = f->h[t % 2] + (first + i) * f->row + direction * l->units;
             if (t || f->initial)
                 for (size_t g = 0; g < l->gates; g++)
-                    micros[m](sums + g * MR * UNITS, h, all, panel + g * l->units * UNITS, l->units);
+                    micros[m](sums + g * MR * UNITS, h, f->row, panel + g * l->units * UNITS, l->units);
             else
                 memset(sums, 0, sizeof sums);
             for (size_t r = 0; r < m; r++)
@@ -379,7 +387,7 @@ void CPU(recurrent_workspace)(const struct call *c, size_t *shared, size_t *per_
 {
     (void)per_worker;
     struct layer l = layer_of(c, 1, 5, c->size.in[0][0]);
-    *shared = (padded(packed_floats(&l)) + 2 * padded(l.sentences * all_units(&l)) + order_floats(&l)) * sizeof(float);
+    *shared = (padded(packed_floats(&l)) + 2 * l.sentences * apart(all_units(&l)) + order_floats(&l)) * sizeof(float);
 }
 
 void CPU(recurrent)(const struct call *c)
@@ -397,10 +405,11 @@ void CPU(recurrent)(const struct call *c)
     size_t all = all_units(l), states = recurrent_states(l->gru);
     if (!l->sentences || !l->rows) return;
     f.packed = take(&at, packed_floats(l));
-    for (int i = 0; i < 2; i++) f.h[i] = take(&at, l->sentences * all);
+    f.row = apart(all);
+    for (int i = 0; i < 2; i++) f.h[i] = take(&at, l->sentences * f.row);
     take_order(&f.o, l, &at);
     for (size_t i = 0; i < l->sentences && f.initial; i++)
-        memcpy(f.h[0] + i * all, f.initial + f.o.sentence[i] * states * all, all * sizeof(float));
+        memcpy(f.h[0] + i * f.row, f.initial + f.o.sentence[i] * states * all, all * sizeof(float));
     cpu_run(c, l->directions * l->panels * l->gates, pack_forward, &f);
     if (f.o.groups > 1 || l->directions * chunks_of(l) == 1) {
         cpu_run(c, l->directions * f.o.groups, forward_group, &f);
@@ -420,6 +429,7 @@ struct backward {
     float *dx, *dinitial;
     float *packed;  /* (d, panels, G H, UNITS)                                                      */
     float *ds[2];   /* (S, d G H) gradients of the sums, in the order's rows, of even and odd steps  */
+    size_t row;     /* floats between its rows                                                      */
     float *carried; /* (S, d H) what reaches the step before: LSTM dc, GRU z dh                      */
     float *dsums;   /* (N, d G H) gradients of the sums in sentences' rows: dx itself, of an LSTM    */
     float *h;       /* (N, d H) the h that a row began with                                          */
@@ -486,7 +496,7 @@ static void finish_backward(const struct backward *b, size_t direction, size_t a
                       : s * recurrent_states(l->gru) * all + (l->gru ? 0 : all) + d; /* of y or cell; of initial */
     const float *kept = b->gates + (row * l->directions + direction) * KEPT_GATES * l->units + u,
                 *dy = b->dy + row * all + d;
-    float *ds = b->ds[t % 2] + at * width + gate, *dx = b->dx + row * width + gate,
+    float *ds = b->ds[t % 2] + at * b->row + gate, *dx = b->dx + row * width + gate,
           *carried = b->carried + at * all + d;
     const float *earlier = t ? (l->gru ? b->y : b->cell) + before : b->initial ? b->initial + before : NULL;
     if (l->gru) {
@@ -517,13 +527,13 @@ static void backward_panels(const struct backward *b, size_t direction, size_t f
 {
     const struct layer *l = &b->l;
     float dh[MR * UNITS] __attribute__((aligned(64)));
-    size_t depth = l->gates * l->units, width = l->directions * depth, block = block_rows(count);
+    size_t depth = l->gates * l->units, block = block_rows(count);
     for (size_t p = p0; p < p1; p++)
         for (size_t i = 0; i < count; i += block) {
             size_t m = least(block, count - i), from = i < behind ? least(m, behind - i) : 0, u = p * UNITS,
                    n = least(UNITS, l->units - u);
             if (from)
-                micros[from](dh, b->ds[left % 2] + (first + i) * width + direction * depth, width,
+                micros[from](dh, b->ds[left % 2] + (first + i) * b->row + direction * depth, b->row,
                              b->packed + (direction * l->panels + p) * depth * UNITS, depth);
             memset(dh + from * UNITS, 0, (m - from) * UNITS * sizeof *dh);
             for (size_t r = 0; r < m; r++)
@@ -615,7 +625,7 @@ void CPU(recurrent_backward_workspace)(const struct call *c, size_t *shared, siz
     struct layer l = layer_of(c, WEIGHTS, OFFSETS, c->size.in[DY][0]);
     size_t all = all_units(&l), width = l.gates * all;
     *per_worker = CPU(gemm_scratch)();
-    *shared = (padded(packed_floats(&l)) + 2 * padded(l.sentences * width) + padded(l.sentences * all) +
+    *shared = (padded(packed_floats(&l)) + 2 * l.sentences * apart(width) + padded(l.sentences * all) +
                padded(l.rows * all) + (l.gru ? padded(l.rows * width) : 0) + order_floats(&l)) *
               sizeof(float);
 }
@@ -634,7 +644,8 @@ void CPU(recurrent_backward)(const struct call *c)
     float *at = c->scratch;
     size_t all = all_units(l), width = l->gates * all;
     b.packed = take(&at, packed_floats(l));
-    for (int i = 0; i < 2; i++) b.ds[i] = take(&at, l->sentences * width);
+    b.row = apart(width);
+    for (int i = 0; i < 2; i++) b.ds[i] = take(&at, l->sentences * b.row);
     b.carried = take(&at, l->sentences * all);
     b.h = take(&at, l->rows * all);
     b.dsums = l->gru ? take(&at, l->rows * width) : b.dx;

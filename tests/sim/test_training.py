@@ -1,7 +1,7 @@
 """Whole trainings on the emulated GPU beside the CPU: the CUDA backend's host code, its kernels and its products.
 
-20 steps of a tiny VAE, every injection, both block families and both recurrent ones, dropout and noise on: the losses agree
-(tests/tolerances.h), in f32, in bf16 and with moments in bf16; in three warp orders the checkpoints are identical
+20 steps of a tiny VAE, every injection, both block families and both recurrent ones, dropout and noise on: the losses
+agree (tests/tolerances.h), in f32, in bf16 and with moments in bf16; in three warp orders the checkpoints are identical
 bytes, and a run resumed on the other backend goes on."""
 import json
 import os
@@ -181,13 +181,14 @@ def main():
             figures[device] = json.loads(answer.stdout)
         for key in ("neg_elbo", "iwae_nll", "own_z_gain", "kl"):
             assert abs(figures["cpu"][key] - figures["cuda"][key]) <= 1e-4 * abs(figures["cpu"][key]) + 1e-5, key
-        for how in ("--seed=1", "--beam=3"):
-            lines = {}
-            for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")):
-                lines[device] = subprocess.run([program, "sample", str(scratch / "moved"), "--count=3", how,
-                                                f"--device={device}"],
-                                               capture_output=True, text=True, check=True).stdout
-            assert lines["cpu"] == lines["cuda"], f"generation differs, {how}"
+        for run in ("moved", "lstm-sim", "gru-sim"):
+            for how in ("--seed=1", "--beam=3"):
+                lines = {}
+                for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")):
+                    lines[device] = subprocess.run([program, "sample", str(scratch / run), "--count=3", how,
+                                                    f"--device={device}"],
+                                                   capture_output=True, text=True, check=True).stdout
+                assert lines["cpu"] == lines["cuda"], f"{run}: generation differs, {how}"
     print(f"worst relative difference of a loss or norm: {worst:.1e}; of a loss in bf16: {worst_narrow:.1e}; "
           f"with moments in bf16: {worst_moments:.1e}")
 
