@@ -183,15 +183,21 @@ int spread_hinge_backward_cuda(float *dstats, const float *dout, const float *st
  * negative is masked: its nll is 0 and its gradient 0. */
 int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows,
                       size_t vocabulary, size_t stride, enum kernel_type type, kernel_stream stream);
-/* parts (4) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. Sums over the
+/* The free bits of op_elbo; mask and sentence: its form and its scope. */
+struct kernel_free_bits {
+    size_t groups;
+    float nats;
+    bool mask, sentence;
+};
+/* parts (5) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. Sums over the
  * true tokens and sentences. */
 int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights,
-                      const struct kernel_header *header, size_t width, size_t groups, float free_nats,
+                      const struct kernel_header *header, size_t width, struct kernel_free_bits free,
                       kernel_stream stream);
 /* Both are 0 in the rows behind the true counts. */
 int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights,
-                       const struct kernel_header *header, size_t tokens, size_t sentences, size_t width, size_t groups,
-                       float free_nats, kernel_stream stream);
+                       const struct kernel_header *header, size_t tokens, size_t sentences, size_t width,
+                       struct kernel_free_bits free, kernel_stream stream);
 
 enum { KERNEL_MOST_TERMS = 10, KERNEL_OBJECTIVE_OUTPUTS = 4, KERNEL_OBJECTIVE_ELBO = 0xffff };
 /* As op_objective says: out (parts + count), elbo (parts). terms: `count` pointers (1), on the host, as is weight
@@ -232,8 +238,12 @@ size_t squared_norm_scratch_doubles(size_t elements);
 int block_squares_cuda(double *sums, const float *gradient, size_t elements, kernel_stream stream);
 int combined_norm_cuda(float *record, double *scratch, const double *sums, const int32_t *at, size_t blocks,
                        kernel_stream stream);
-/* y (K) f = rows[control[0] != 0], rows (2, K). */
-int select_row_cuda(float *y, const float *rows, const float *control, size_t width, kernel_stream stream);
+/* y (K) f = rows[control[0] != 0] (* scales (K), may be null), rows (2, K). */
+int select_row_cuda(float *y, const float *rows, const float *control, const float *scales, size_t width,
+                    kernel_stream stream);
+/* As op_controller says: state (3), *weight is scales[index], *figure is figures[part], settings (6). */
+int controller_cuda(float *state, float *weight, const float *figure, const float *control, const float *settings,
+                    bool multiplier, kernel_stream stream);
 /* As op_guard says; norms: `count` pointers to records, on the host. scalars (groups, STEP_SCALARS), rows (2, groups,
  * ..). */
 enum { KERNEL_MOST_NORMS = 8 };

@@ -9,7 +9,7 @@
 #include "kernels/device.cuh"
 #include "kernels/ptx.cuh"
 
-enum { THREADS = 256, ROW_THREADS = 768, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3 };
+enum { THREADS = 256, ROW_THREADS = 768, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3, UNDER = 4 };
 static constexpr float LOG2E = 1.4426950408889634f;
 
 /* A pack of a row from column i on; columns past the vocabulary are -inf. */
@@ -101,15 +101,31 @@ static __device__ double group_mean(const float *kl, size_t sentences, size_t wi
     return sentences ? sum / (double)sentences : 0;
 }
 
+static __device__ double sentence_kl(const float *kl, size_t width, size_t s, size_t first, size_t each)
+{
+    double sum = 0;
+    for (size_t j = first; j < first + each; j++) sum += (double)kl[s * width + j];
+    return sum;
+}
+
+/* What a part of the KL costs, as often as `times`; counts it where that is not the KL itself. */
+static __device__ double freed(struct kernel_free_bits free, double kl, double times, double *under)
+{
+    if (kl > (double)free.nats) return times * kl;
+    *under += times;
+    return free.mask ? 0 : times * fmax((double)free.nats, kl);
+}
+
 static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__restrict__ kl_dim,
                                            const float *__restrict__ nll, const float *__restrict__ kl,
                                            const float *__restrict__ weights,
-                                           const struct kernel_header *__restrict__ header, size_t width, size_t groups,
-                                           float free_nats)
+                                           const struct kernel_header *__restrict__ header, size_t width,
+                                           struct kernel_free_bits free)
 {
     KERNEL_SHARED(double, scratch, WARP);
     size_t tokens = header->count[HEADER_DEC_TOKENS], sentences = header->count[HEADER_SENTENCES];
-    double sum_nll = 0, sum_kl = 0, sum_free = 0;
+    size_t groups = free.groups, each = groups ? width / groups : 0;
+    double sum_nll = 0, sum_kl = 0, sum_free = 0, under = 0;
     for (size_t n = threadIdx.x; n < tokens; n += blockDim.x) sum_nll += nll[n];
     sum_nll = block_sum(sum_nll, scratch);
     if (kl) {
@@ -120,16 +136,23 @@ static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__r
             sum_kl += sum;
         }
         sum_kl = block_sum(sum_kl, scratch);
-        for (size_t k = 0; k < groups; k++)
-            sum_free += (double)sentences *
-                        fmax((double)free_nats,
-                             group_mean(kl, sentences, width, k * (width / groups), width / groups, scratch));
+        if (free.sentence) {
+            for (size_t i = threadIdx.x; i < groups * sentences; i += blockDim.x)
+                sum_free += freed(free, sentence_kl(kl, width, i % sentences, i / sentences * each, each), 1, &under);
+            sum_free = block_sum(sum_free, scratch);
+            under = block_sum(under, scratch);
+        } else {
+            for (size_t k = 0; k < groups; k++)
+                sum_free +=
+                    freed(free, group_mean(kl, sentences, width, k * each, each, scratch), (double)sentences, &under);
+        }
     }
     if (threadIdx.x == 0) {
         parts[LOSS] = (float)(weights[0] * sum_nll + weights[1] * sum_free);
         parts[NLL] = (float)sum_nll;
         parts[KL] = (float)sum_kl;
         parts[KL_FREE] = (float)sum_free;
+        parts[UNDER] = groups ? (float)(under / (double)groups) : 0.0f;
     }
 }
 
@@ -137,18 +160,21 @@ static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__r
 static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__restrict__ dkl,
                                             const float *__restrict__ kl, const float *__restrict__ weights,
                                             const struct kernel_header *__restrict__ header, size_t tokens,
-                                            size_t sentences, size_t width, size_t groups, float free_nats)
+                                            size_t sentences, size_t width, struct kernel_free_bits free)
 {
     KERNEL_SHARED(double, scratch, WARP);
     size_t counted = header->count[HEADER_SENTENCES], true_tokens = header->count[HEADER_DEC_TOKENS];
     for (size_t n = (size_t)blockIdx.x * blockDim.x + threadIdx.x; dnll && n < tokens;
          n += (size_t)gridDim.x * blockDim.x)
         dnll[n] = n < true_tokens ? weights[0] : 0.0f;
-    if (!dkl || blockIdx.x >= groups) return;
-    size_t each = width / groups, first = blockIdx.x * each;
-    float d = group_mean(kl, counted, width, first, each, scratch) > (double)free_nats ? weights[1] : 0.0f;
-    for (size_t i = threadIdx.x; i < sentences * each; i += blockDim.x)
-        dkl[i / each * width + first + i % each] = i / each < counted ? d : 0.0f;
+    if (!dkl || blockIdx.x >= free.groups) return;
+    size_t each = width / free.groups, first = blockIdx.x * each;
+    double mean = free.sentence ? 0 : group_mean(kl, counted, width, first, each, scratch);
+    for (size_t i = threadIdx.x; i < sentences * each; i += blockDim.x) {
+        size_t s = i / each;
+        bool above = s < counted && (free.sentence ? sentence_kl(kl, width, s, first, each) : mean) > (double)free.nats;
+        dkl[s * width + first + i % each] = above ? weights[1] : 0.0f;
+    }
 }
 
 /* ---- the objective: a few numbers, one warp ---- */
@@ -219,23 +245,22 @@ extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels
 }
 
 extern "C" int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights,
-                                 const struct kernel_header *header, size_t width, size_t groups, float free_nats,
+                                 const struct kernel_header *header, size_t width, struct kernel_free_bits free,
                                  kernel_stream stream)
 {
-    KERNEL_LAUNCH(elbo_forward_kernel, 1, THREADS, 0, stream, parts, kl_dim, nll, kl, weights, header, width, groups,
-                  free_nats);
+    KERNEL_LAUNCH(elbo_forward_kernel, 1, THREADS, 0, stream, parts, kl_dim, nll, kl, weights, header, width, free);
     return cudaGetLastError();
 }
 
 extern "C" int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights,
                                   const struct kernel_header *header, size_t tokens, size_t sentences, size_t width,
-                                  size_t groups, float free_nats, kernel_stream stream)
+                                  struct kernel_free_bits free, kernel_stream stream)
 {
     unsigned blocks = blocks_for(tokens, THREADS);
-    if (dkl && blocks < groups) blocks = (unsigned)groups;
+    if (dkl && blocks < free.groups) blocks = (unsigned)free.groups;
     if (!blocks) return 0;
     KERNEL_LAUNCH(elbo_backward_kernel, blocks, THREADS, 0, stream, dnll, dkl, kl, weights, header, tokens, sentences,
-                  width, groups, free_nats);
+                  width, free);
     return cudaGetLastError();
 }
 

@@ -124,10 +124,40 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
 }
 
 static __global__ void select_row_kernel(float *__restrict__ y, const float *__restrict__ rows,
-                                         const float *__restrict__ control, size_t width)
+                                         const float *__restrict__ control, const float *__restrict__ scales,
+                                         size_t width)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < width) y[i] = rows[control[APPLIED] != 0.0f ? width + i : i];
+    if (i >= width) return;
+    float v = rows[control[APPLIED] != 0.0f ? width + i : i];
+    y[i] = scales ? v * scales[i] : v;
+}
+
+/* One thread: a few numbers. The names are those of the enumerations of op_controller. */
+enum { C_WEIGHT, C_USED, C_SUM };
+enum { C_TARGET, C_P, C_I, C_LEAST, C_MOST, C_SENTENCES };
+static __global__ void controller_kernel(float *state, float *weight, const float *__restrict__ figure,
+                                         const float *__restrict__ control, const float *__restrict__ settings,
+                                         bool multiplier)
+{
+    if (threadIdx.x) return;
+    state[C_USED] = state[C_WEIGHT];
+    if (control[APPLIED] == 0.0f) return;
+    double e = (double)settings[C_TARGET] - (double)figure[0] / (double)settings[C_SENTENCES], next;
+    double sum = (double)state[C_SUM], i = (double)settings[C_I];
+    if (multiplier) {
+        state[C_SUM] = (float)(sum + i * e / (1 + exp(-sum)));
+        sum = (double)state[C_SUM];
+        next = 1 - (sum > 0 ? sum + log1p(exp(-sum)) : log1p(exp(sum)));
+    } else {
+        double least = (double)settings[C_LEAST], most = (double)settings[C_MOST];
+        double rest = (double)settings[C_P] / (1 + exp(e)) + least, moved = sum - i * e;
+        if (e < 0) moved = fmin(moved, fmax(sum, most - rest));
+        if (e > 0) moved = fmax(moved, fmin(sum, least - rest));
+        state[C_SUM] = (float)moved;
+        next = fmin(fmax(rest + moved, least), most);
+    }
+    state[C_WEIGHT] = *weight = (float)next;
 }
 
 struct norm_records {
@@ -323,10 +353,18 @@ extern "C" int combined_norm_cuda(float *record, double *scratch, const double *
     return cudaGetLastError();
 }
 
-extern "C" int select_row_cuda(float *y, const float *rows, const float *control, size_t width, kernel_stream stream)
+extern "C" int select_row_cuda(float *y, const float *rows, const float *control, const float *scales, size_t width,
+                               kernel_stream stream)
 {
     if (!width) return 0;
-    KERNEL_LAUNCH(select_row_kernel, blocks_for(width, THREADS), THREADS, 0, stream, y, rows, control, width);
+    KERNEL_LAUNCH(select_row_kernel, blocks_for(width, THREADS), THREADS, 0, stream, y, rows, control, scales, width);
+    return cudaGetLastError();
+}
+
+extern "C" int controller_cuda(float *state, float *weight, const float *figure, const float *control,
+                               const float *settings, bool multiplier, kernel_stream stream)
+{
+    KERNEL_LAUNCH(controller_kernel, 1, WARP, 0, stream, state, weight, figure, control, settings, multiplier);
     return cudaGetLastError();
 }
 

@@ -76,6 +76,7 @@ static json_t *counters_json(const struct training_state *s)
                   "positions", (json_int_t)s->positions, "corpus", s->corpus, "tokenizer", s->tokenizer);
     int failed = 0;
     if (c->rewound) failed |= json_object_set_new(all, "rewound", json_integer((json_int_t)c->rewound));
+    if (c->clipped) failed |= json_object_set_new(all, "clipped", json_integer((json_int_t)c->clipped));
     if (strcmp(s->best.figure, "none"))
         failed |= json_object_set_new(all, "best",
                                       json_pack("{s:s, s:I, s:f, s:I}", "figure", s->best.figure, "step",
@@ -103,6 +104,8 @@ static elbo_status load_counters(struct training_counters *c, const json_t *numb
     ELBO_TRY(counter(numbers, "skipped", &c->skipped, error));
     ELBO_TRY(counter(numbers, "bad", &c->bad, error));
     ELBO_TRY(counter(numbers, "shortened", &c->shortened, error));
+    c->clipped = 0;
+    if (json_object_get(numbers, "clipped")) ELBO_TRY(counter(numbers, "clipped", &c->clipped, error));
     return json_object_get(numbers, "rewound") ? counter(numbers, "rewound", &c->rewound, error) : ELBO_OK;
 }
 

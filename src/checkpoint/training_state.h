@@ -21,6 +21,7 @@ struct training_counters {
     uint64_t bad;       /* steps in a row that were not finite                    */
     uint64_t shortened; /* sentences cut or left out, in all                      */
     uint64_t rewound;   /* step that the run went back to last; 0: never          */
+    uint64_t clipped;   /* updates whose gradient was clipped                     */
 };
 
 /* The evaluation that is the best so far by a figure. */

@@ -123,6 +123,13 @@ void CPU(linear_cross_entropy_train)(const struct call *c)
 
 /* ---- the ELBO: a few thousand numbers, one thread, double sums ---- */
 
+static double sentence_kl(const float *kl, size_t width, size_t s, size_t group, size_t each)
+{
+    double sum = 0;
+    for (size_t j = group * each; j < (group + 1) * each; j++) sum += kl[s * width + j];
+    return sum;
+}
+
 static double mean_kl(const struct call *c, size_t group, size_t groups)
 {
     const float *kl = c->in[c->node->backward ? 0 : 1];
@@ -134,12 +141,22 @@ static double mean_kl(const struct call *c, size_t group, size_t groups)
     return sentences ? sum / (double)sentences : 0;
 }
 
+/* What a part of the KL costs; counts it where that is not the KL itself. */
+static double freed(const struct call *c, double kl, double times, double *under)
+{
+    double nats = c->attr->f[0];
+    *under += kl > nats ? 0 : times;
+    if (kl > nats) return times * kl;
+    return c->attr->i[ATTR_FREE_FORM] == FREE_MASK ? 0 : times * fmax(nats, kl);
+}
+
 void CPU(elbo)(const struct call *c)
 {
     const float *nll = c->in[0], *kl = c->in[1], *weights = c->in[2];
     float *parts = c->out[0], *kl_dim = c->out[1];
-    double sum_nll = 0, sum_kl = 0, sum_free = 0;
-    size_t sentences = c->size.in[1][0], width = c->size.in[1][1], groups = (size_t)c->attr->i[0];
+    double sum_nll = 0, sum_kl = 0, sum_free = 0, under = 0;
+    size_t sentences = c->size.in[1][0], width = c->size.in[1][1], groups = (size_t)c->attr->i[ATTR_FREE_GROUPS];
+    bool each = c->attr->i[ATTR_FREE_SCOPE] == FREE_SENTENCE;
     for (size_t n = 0; n < c->size.in[0][0]; n++) sum_nll += nll[n];
     for (size_t j = 0; j < width && kl; j++) {
         double sum = 0;
@@ -147,26 +164,34 @@ void CPU(elbo)(const struct call *c)
         kl_dim[j] = (float)sum;
         sum_kl += sum;
     }
-    for (size_t k = 0; k < groups && kl; k++)
-        sum_free += (double)sentences * fmax(c->attr->f[0], mean_kl(c, k, groups));
+    for (size_t k = 0; k < groups && kl && !each; k++)
+        sum_free += freed(c, mean_kl(c, k, groups), (double)sentences, &under);
+    for (size_t k = 0; k < groups && kl && each; k++)
+        for (size_t s = 0; s < sentences; s++)
+            sum_free += freed(c, sentence_kl(kl, width, s, k, width / groups), 1, &under);
     parts[ELBO_LOSS] = (float)(weights[ELBO_WEIGHT_NLL] * sum_nll + weights[ELBO_WEIGHT_KL] * sum_free);
     parts[ELBO_NLL] = (float)sum_nll;
     parts[ELBO_KL] = (float)sum_kl;
     parts[ELBO_KL_FREE] = (float)sum_free;
+    parts[ELBO_UNDER] = groups ? (float)(under / (double)groups) : 0;
 }
 
 void CPU(elbo_backward)(const struct call *c)
 {
-    const float *weights = c->in[1];
+    const float *kl = c->in[0], *weights = c->in[1];
     float *dnll = c->out[0], *dkl = c->out[1];
     for (size_t n = 0; dnll && n < c->size.out[0][0]; n++) dnll[n] = weights[ELBO_WEIGHT_NLL];
     if (!dkl) return;
-    size_t sentences = c->size.in[0][0], width = c->size.in[0][1], groups = (size_t)c->attr->i[0],
+    size_t sentences = c->size.in[0][0], width = c->size.in[0][1], groups = (size_t)c->attr->i[ATTR_FREE_GROUPS],
            each = width / groups;
+    bool own = c->attr->i[ATTR_FREE_SCOPE] == FREE_SENTENCE;
     for (size_t k = 0; k < groups; k++) {
-        float d = mean_kl(c, k, groups) > c->attr->f[0] ? weights[ELBO_WEIGHT_KL] : 0.0f;
-        for (size_t s = 0; s < sentences; s++)
-            for (size_t j = k * each; j < (k + 1) * each; j++) dkl[s * width + j] = d;
+        double mean = own ? 0 : mean_kl(c, k, groups);
+        for (size_t s = 0; s < sentences; s++) {
+            bool above = (own ? sentence_kl(kl, width, s, k, each) : mean) > c->attr->f[0];
+            for (size_t j = k * each; j < (k + 1) * each; j++)
+                dkl[s * width + j] = above ? weights[ELBO_WEIGHT_KL] : 0.0f;
+        }
     }
 }
 

@@ -72,9 +72,34 @@ void CPU(combined_norm)(const struct call *c)
 
 void CPU(select_row)(const struct call *c)
 {
-    const float *rows = c->in[0], *control = c->in[1];
+    const float *rows = c->in[0], *control = c->in[1], *scales = c->in[2];
     size_t width = c->size.out[0][0];
-    memcpy(c->out[0], rows + (control[CONTROL_APPLIED] != 0 ? width : 0), width * sizeof *rows);
+    float *y = c->out[0];
+    memcpy(y, rows + (control[CONTROL_APPLIED] != 0 ? width : 0), width * sizeof *rows);
+    for (size_t i = 0; scales && i < width; i++) y[i] *= scales[i];
+}
+
+void CPU(controller)(const struct call *c)
+{
+    const float *figures = c->in[0], *control = c->in[1], *set = c->in[2];
+    float *state = c->out[0], *scales = c->out[1];
+    state[CONTROLLER_USED] = state[CONTROLLER_WEIGHT];
+    if (control[CONTROL_APPLIED] == 0) return;
+    double y = (double)figures[c->attr->i[ATTR_CONTROLLER_PART]] / (double)set[CONTROLLER_SENTENCES];
+    double e = (double)set[CONTROLLER_TARGET] - y, sum = state[CONTROLLER_SUM], i = set[CONTROLLER_I], weight;
+    if (c->attr->i[ATTR_CONTROLLER_RULE] == CONTROLLER_PI) {
+        double least = set[CONTROLLER_LEAST], most = set[CONTROLLER_MOST];
+        double rest = (double)set[CONTROLLER_P] / (1 + exp(e)) + least, next = sum - i * e;
+        if (e < 0) next = fmin(next, fmax(sum, most - rest));
+        if (e > 0) next = fmax(next, fmin(sum, least - rest));
+        state[CONTROLLER_SUM] = (float)next;
+        weight = fmin(fmax(rest + next, least), most);
+    } else {
+        state[CONTROLLER_SUM] = (float)(sum + i * e / (1 + exp(-sum)));
+        sum = state[CONTROLLER_SUM];
+        weight = 1 - (sum > 0 ? sum + log1p(exp(-sum)) : log1p(exp(sum)));
+    }
+    state[CONTROLLER_WEIGHT] = scales[c->attr->i[ATTR_CONTROLLER_INDEX]] = (float)weight;
 }
 
 void CPU(guard)(const struct call *c)

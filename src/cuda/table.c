@@ -414,17 +414,25 @@ static void linear_cross_entropy_workspace(const struct call *c, size_t *shared,
     *shared = rows * padded(v) * element + (v == padded(v) ? 0 : padded(v) * c->size.in[1][1] * element);
 }
 
+static struct kernel_free_bits free_bits_of(const struct call *c)
+{
+    const int64_t *i = c->attr->i;
+    return (struct kernel_free_bits){.groups = (size_t)i[ATTR_FREE_GROUPS],
+                                     .nats = (float)c->attr->f[0],
+                                     .mask = i[ATTR_FREE_FORM] == FREE_MASK,
+                                     .sentence = i[ATTR_FREE_SCOPE] == FREE_SENTENCE};
+}
+
 static void elbo(const struct call *c)
 {
     keep(c, elbo_forward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], header_of(c), c->size.in[1][1],
-                              (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
+                              free_bits_of(c), stream_of(c)));
 }
 
 static void elbo_backward(const struct call *c)
 {
-    keep(c,
-         elbo_backward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], header_of(c), c->size.out[0][0], c->size.in[0][0],
-                            c->size.in[0][1], (size_t)c->attr->i[0], (float)c->attr->f[0], stream_of(c)));
+    keep(c, elbo_backward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], header_of(c), c->size.out[0][0],
+                               c->size.in[0][0], c->size.in[0][1], free_bits_of(c), stream_of(c)));
 }
 
 _Static_assert((int)KERNEL_MOST_TERMS >= (int)OBJECTIVE_TERMS && (int)KERNEL_OBJECTIVE_OUTPUTS == (int)MAX_OUTPUTS &&
@@ -536,7 +544,15 @@ static void combined_norm_workspace(const struct call *c, size_t *shared, size_t
 
 static void select_row(const struct call *c)
 {
-    keep(c, select_row_cuda(c->out[0], c->in[0], c->in[1], c->size.out[0][0], stream_of(c)));
+    keep(c, select_row_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->size.out[0][0], stream_of(c)));
+}
+
+static void controller(const struct call *c)
+{
+    const int64_t *i = c->attr->i;
+    keep(c, controller_cuda(c->out[0], (float *)c->out[1] + i[ATTR_CONTROLLER_INDEX],
+                            (const float *)c->in[0] + i[ATTR_CONTROLLER_PART], c->in[1], c->in[2],
+                            i[ATTR_CONTROLLER_RULE] == CONTROLLER_MULTIPLIER, stream_of(c)));
 }
 
 static void guard(const struct call *c)

@@ -46,6 +46,7 @@
     X(swiglu_backward)                                                                                                 \
     X(dropout)                                                                                                         \
     X(select_row)                                                                                                      \
+    X(controller)                                                                                                      \
     X(squared_norm)                                                                                                    \
     X(block_squares)                                                                                                   \
     X(combined_norm)                                                                                                   \

@@ -44,7 +44,9 @@ struct elbo_value op_elbo(struct graph *g, value nll, value kl, value weights, c
     }
     struct node *n = graph_node(g, &op_elbo_type);
     if (!n) return out;
-    n->attr.i[0] = width ? (int64_t)groups : 1;
+    n->attr.i[ATTR_FREE_GROUPS] = width ? (int64_t)groups : 1;
+    n->attr.i[ATTR_FREE_FORM] = f->form;
+    n->attr.i[ATTR_FREE_SCOPE] = f->scope;
     n->attr.f[0] = f->nats;
     node_in(g, n, 0, nll);
     node_in(g, n, 1, kl);

@@ -164,14 +164,19 @@ value op_linear_cross_entropy(struct graph *g, value y, value w, value labels);
 
 /* Step scalars that the loss reads: an input of ELBO_WEIGHTS f32. */
 enum { ELBO_WEIGHT_NLL, ELBO_WEIGHT_KL, ELBO_WEIGHTS };
-/* What op_elbo reports, sums over the slot in nats. */
-enum { ELBO_LOSS, ELBO_NLL, ELBO_KL, ELBO_KL_FREE, ELBO_PARTS };
+/* What op_elbo reports, sums over the slot: nats, and the sentences' shares of parts at or under their free bits. */
+enum { ELBO_LOSS, ELBO_NLL, ELBO_KL, ELBO_KL_FREE, ELBO_UNDER, ELBO_PARTS };
 
+enum free_form { FREE_HINGE, FREE_MASK };     /* max(f, KL), or KL where it is above f and 0 elsewhere */
+enum free_scope { FREE_SLOT, FREE_SENTENCE }; /* of the mean over the slot's sentences, or of each     */
 struct free_bits {
     enum { FREE_PER_DIMENSION, FREE_TOTAL, FREE_PER_GROUP } kind;
+    enum free_form form;
+    enum free_scope scope;
     double nats;
     size_t groups;
 };
+enum { ATTR_FREE_GROUPS = 0, ATTR_FREE_FORM, ATTR_FREE_SCOPE };
 
 struct elbo_value {
     value loss;   /* (ELBO_PARTS); [ELBO_LOSS] is what is minimized                    */
@@ -179,7 +184,9 @@ struct elbo_value {
 };
 
 /* loss = weight[NLL] sum nll + weight[KL] S sum_j max(f, mean over the slot's sentences of the KL of part j), where a
- * part is a dimension, a group of neighbours, or the whole (free bits: Kingma et al. 2016). kl may be none. */
+ * part is a dimension, a group of neighbours, or the whole (free bits: Kingma et al. 2016). FREE_SENTENCE: sum_s sum_j
+ * max(f, KL of part j of sentence s). FREE_MASK: the KL itself where it is above f, else 0, in place of the maximum; it
+ * has the same gradient. kl may be none. */
 struct elbo_value op_elbo(struct graph *g, value nll, value kl, value weights, const struct free_bits *free_bits);
 
 /* The ELBO and further terms: out (ELBO_PARTS + count) nats, out[ELBO_LOSS] = elbo[ELBO_LOSS] + sum_k
@@ -204,8 +211,35 @@ value op_swiglu(struct graph *g, value x); /* (N, 2F) gate | up -> (N, F) silu(g
 /* What the last update decided, kept in the backend's memory as f32: so no step waits for the host to learn whether the
  * one before it was applied. Whatever depends on the count of updates comes in two rows, for both answers. */
 enum { CONTROL_APPLIED, CONTROL_NORM, CONTROL_FINITE, CONTROL_SIZE };
-/* y (K) = row CONTROL_APPLIED of rows (2, K). */
-value op_select_row(struct graph *g, value rows, value control);
+/* y (K) = row CONTROL_APPLIED of rows (2, K), times scales (K) where given. */
+value op_select_row(struct graph *g, value rows, value control, value scales);
+
+/* A controller of one weight, a step of it after each update that is applied; otherwise only USED changes. Its state
+ * (CONTROLLER_STATE) and scales (K) are inputs in the backend's memory that are written: scales[index] is the weight
+ * for the next step, USED the one that this step had. It measures y = figures[part] / settings[SENTENCES], `figures`
+ * being sums over the step, and `control` the guard's new decision.
+ *
+ * CONTROLLER_PI (ControlVAE, Shao et al. 2020), with e = target - y:
+ *     SUM += -i e;   weight = p / (1 + exp(e)) + SUM + least, within least .. most
+ * SUM goes no further than where the weight reaches a bound, and stands still while the error drives it further out.
+ *
+ * CONTROLLER_MULTIPLIER (minimum desired rate, Pelsmaeker and Aziz 2020): u = log(1 + exp(SUM)) multiplies target - y
+ * in the Lagrangian, so that the weight of y in it is 1 - u:
+ *     SUM += i (target - y) / (1 + exp(-SUM));   weight = 1 - u                                                      */
+enum controller_rule { CONTROLLER_PI, CONTROLLER_MULTIPLIER };
+enum { CONTROLLER_WEIGHT, CONTROLLER_USED, CONTROLLER_SUM, CONTROLLER_STATE };
+enum {
+    CONTROLLER_TARGET,
+    CONTROLLER_P,
+    CONTROLLER_I,
+    CONTROLLER_LEAST,
+    CONTROLLER_MOST,
+    CONTROLLER_SENTENCES,
+    CONTROLLER_SETTINGS
+};
+enum { ATTR_CONTROLLER_RULE = 0, ATTR_CONTROLLER_PART, ATTR_CONTROLLER_INDEX };
+void op_controller(struct graph *g, value state, value scales, value figures, value control, value settings,
+                   enum controller_rule rule, size_t part, size_t index);
 
 /* sum += x over the slots of a step; the first one overwrites. sum: a state. */
 void op_accumulate(struct graph *g, value sum, value x);

@@ -25,12 +25,36 @@ value op_combined_norm(struct graph *g, value sums, value at)
     return node_out(g, n, 0, "norm", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, NORM_RECORD}});
 }
 
-value op_select_row(struct graph *g, value rows, value control)
+value op_select_row(struct graph *g, value rows, value control, value scales)
 {
+    if (scales.index && graph_width(g, scales) != graph_width(g, rows))
+        return graph_fail(g, "select: %zu scales for rows of %zu", graph_width(g, scales), graph_width(g, rows));
     struct node *n = graph_node(g, &op_select_row_type);
     node_in(g, n, 0, rows);
     node_in(g, n, 1, control);
+    node_in(g, n, 2, scales);
     return node_out(g, n, 0, "select", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, graph_width(g, rows)}});
+}
+
+void op_controller(struct graph *g, value state, value scales, value figures, value control, value settings,
+                   enum controller_rule rule, size_t part, size_t index)
+{
+    if (graph_width(g, state) != CONTROLLER_STATE || graph_width(g, settings) != CONTROLLER_SETTINGS ||
+        part >= graph_width(g, figures) || index >= graph_width(g, scales)) {
+        graph_fail(g, "controller: figure %zu of %zu, weight %zu of %zu, or a state or settings of another size", part,
+                   graph_width(g, figures), index, graph_width(g, scales));
+        return;
+    }
+    struct node *n = graph_node(g, &op_controller_type);
+    if (!n) return;
+    n->attr.i[ATTR_CONTROLLER_RULE] = rule;
+    n->attr.i[ATTR_CONTROLLER_PART] = (int64_t)part;
+    n->attr.i[ATTR_CONTROLLER_INDEX] = (int64_t)index;
+    node_in(g, n, 0, figures);
+    node_in(g, n, 1, control);
+    node_in(g, n, 2, settings);
+    node_out_into(g, n, 0, state, WRITE_UPDATE);
+    node_out_into(g, n, 1, scales, WRITE_UPDATE);
 }
 
 void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows,
@@ -85,6 +109,7 @@ const struct op_type op_squared_norm_type = {.name = "squared_norm", .index = OP
 const struct op_type op_block_squares_type = {.name = "block_squares", .index = OP_block_squares};
 const struct op_type op_combined_norm_type = {.name = "combined_norm", .index = OP_combined_norm};
 const struct op_type op_select_row_type = {.name = "select_row", .index = OP_select_row};
+const struct op_type op_controller_type = {.name = "controller", .index = OP_controller};
 const struct op_type op_guard_type = {.name = "guard", .index = OP_guard};
 const struct op_type op_adamw_type = {.name = "adamw", .index = OP_adamw};
 const struct op_type op_sgd_type = {.name = "sgd", .index = OP_sgd};

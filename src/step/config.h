@@ -9,6 +9,8 @@
 enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT, SCHEDULE_INVERSE_SQRT };
 enum beta_kind { BETA_LINEAR, BETA_CONSTANT, BETA_CYCLICAL, BETA_LOGISTIC };
 enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
+enum free_bits_form { FREE_BITS_HINGE, FREE_BITS_MASK };
+enum free_bits_scope { FREE_BITS_SLOT, FREE_BITS_SENTENCE };
 enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
 enum moments_kind { MOMENTS_F32, MOMENTS_BF16 };
 
@@ -23,7 +25,16 @@ struct objective_config {
     double free_bits;        /* nats: per dimension, in total, or per group                          */
     size_t free_bits_groups; /* groups of neighbouring dimensions                                    */
     double word_dropout;
-    double mu_forcing; /* nats; 0: off */
+    double mu_forcing;         /* nats; 0: off                                                         */
+    int free_bits_form;        /* enum free_bits_form                                                  */
+    int free_bits_scope;       /* enum free_bits_scope                                                 */
+    double beta_hold;          /* share of the steps (of a cycle) before beta rises                    */
+    double beta_slope;         /* logistic, per update; 0: stretched over the warm-up                  */
+    double beta_center;        /* updates before half of the rise, with beta_slope                     */
+    double target_kl, kp, ki;  /* ControlVAE: nats, 0: off; gains                                      */
+    double beta_min, beta_max; /* of the controller's weight                                           */
+    double min_rate;           /* minimum desired rate: nats; 0: off                                   */
+    double min_rate_step;      /* of its multiplier                                                    */
 };
 #define AT(field) offsetof(struct objective_config, field)
 static const struct option objective_rows[] = {
@@ -46,6 +57,27 @@ static const struct option objective_rows[] = {
         "mu_forcing", mu_forcing, "0", 0, 1e6, "nats", KEPT_CHANGE,
         "half the spread of mu over a slot's sentences that is forced: what is missing of it is added to the loss; "
         "0 switches it off"),
+    ROW_CHOICE("free_bits_form", free_bits_form, "hinge", KEPT_CHANGE,
+               "hinge: max(free_bits, KL); mask: the KL above free_bits, else 0", "hinge", "mask"),
+    ROW_CHOICE("free_bits_scope", free_bits_scope, "slot", KEPT_CHANGE,
+               "KL that is held against free_bits: the mean over a slot's sentences, or each sentence's own", "slot",
+               "sentence"),
+    ROW_NUMBER("beta_hold", beta_hold, "0", 0, 1, "share of the steps", KEPT_CHANGE,
+               "how long beta stays at its start before it rises; of each cycle when cyclical"),
+    ROW_NUMBER("beta_slope", beta_slope, "0", 0, 1e6, "per update", KEPT_CHANGE,
+               "k of a logistic beta 1 / (1 + exp(-k (u - x0))) of u updates; 0: stretched over beta_warmup"),
+    ROW_NUMBER("beta_center", beta_center, "2500", 0, OPTION_MANY, "updates", KEPT_CHANGE,
+               "x0 of a logistic beta with a slope of its own"),
+    ROW_NUMBER("target_kl", target_kl, "0", 0, 1e6, "nats", KEPT_CHANGE,
+               "KL of a sentence that a PI controller holds by moving beta; 0 switches it off"),
+    ROW_NUMBER("kp", kp, "0.001", 0, 1e6, "", KEPT_CHANGE, "proportional gain of the controller of target_kl"),
+    ROW_NUMBER("ki", ki, "0.001", 0, 1e6, "", KEPT_CHANGE, "integral gain of the controller of target_kl"),
+    ROW_NUMBER("beta_min", beta_min, "0", 0, 1e6, "", KEPT_CHANGE, "least beta of the controller of target_kl"),
+    ROW_NUMBER("beta_max", beta_max, "1", 0, 1e6, "", KEPT_CHANGE, "largest beta of the controller of target_kl"),
+    ROW_NUMBER("min_rate", min_rate, "0", 0, 1e6, "nats", KEPT_CHANGE,
+               "KL of a sentence that a Lagrange multiplier u demands at least: beta = 1 - u; 0 switches it off"),
+    ROW_NUMBER("min_rate_step", min_rate_step, "0.01", 0, 1e6, "", KEPT_CHANGE,
+               "step size of the multiplier of min_rate"),
 };
 #undef AT
 

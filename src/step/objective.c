@@ -47,7 +47,19 @@ static struct free_bits free_bits_of(const struct objective_config *c, bool dime
     f.kind = c->free_bits_kind == FREE_BITS_TOTAL || !dimensions ? FREE_TOTAL
              : c->free_bits_kind == FREE_BITS_GROUP              ? FREE_PER_GROUP
                                                                  : FREE_PER_DIMENSION;
+    f.form = c->free_bits_form == FREE_BITS_MASK ? FREE_MASK : FREE_HINGE;
+    f.scope = c->free_bits_scope == FREE_BITS_SENTENCE ? FREE_SENTENCE : FREE_SLOT;
     return f;
+}
+
+/* Nats of a sentence that are free in all. */
+static double free_nats(const struct objective_context *c)
+{
+    const struct objective_config *o = c->config;
+    double parts = o->free_bits_kind == FREE_BITS_TOTAL   ? 1
+                   : o->free_bits_kind == FREE_BITS_GROUP ? (double)o->free_bits_groups
+                                                          : (double)c->model->latent.width;
+    return o->free_bits * parts;
 }
 
 /* ---- mu-forcing (Liu et al. 2019): max(0, mu_forcing - half the spread of mu over the slot's sentences) ---- */
@@ -85,8 +97,9 @@ static const struct objective_term terms[] = {
      .parts = 2,
      .part = ELBO_KL,
      .part_names = NAMES("kl", "kl_free"),
-     .options = NAMES("beta", "beta_schedule", "beta_start", "beta_warmup", "beta_cycles", "free_bits",
-                      "free_bits_kind", "free_bits_groups"),
+     .options = NAMES("beta", "beta_schedule", "beta_start", "beta_warmup", "beta_cycles", "beta_hold", "beta_slope",
+                      "beta_center", "target_kl", "kp", "ki", "beta_min", "beta_max", "min_rate", "min_rate_step",
+                      "free_bits", "free_bits_kind", "free_bits_groups", "free_bits_form", "free_bits_scope"),
      .absent = kl_absent,
      .check = check_kl,
      .weigh = schedule_beta},
@@ -101,12 +114,127 @@ enum { TERMS = sizeof terms / sizeof *terms };
 _Static_assert((int)TERMS <= (int)OBJECTIVE_MOST_TERMS, "an objective has room for all terms");
 _Static_assert(ELBO_KL_FREE == ELBO_KL + 1, "the parts of the KL's term are neighbours");
 
+/* ---- controllers ---- */
+
+static bool targets_nothing(const struct objective_config *c)
+{
+    return !(c->target_kl > 0);
+}
+
+/* Free bits take the gradient away below them, so that no beta can lower the KL further. */
+static elbo_status check_target(const struct objective_context *c, elbo_error *error)
+{
+    const struct objective_config *o = c->config;
+    if (o->beta_min > o->beta_max)
+        return elbo_fail(error, ELBO_USAGE, "objective.beta_min = %g is above objective.beta_max = %g; exchange them",
+                         o->beta_min, o->beta_max);
+    if (free_nats(c) < o->target_kl) return ELBO_OK;
+    return elbo_fail(error, ELBO_USAGE,
+                     "objective.target_kl = %g is not above the %g nats that objective.free_bits leaves free, and no "
+                     "beta lowers the KL under them; set objective.free_bits=0",
+                     o->target_kl, free_nats(c));
+}
+
+static void set_target(const struct objective_config *c, float s[CONTROLLER_SETTINGS])
+{
+    s[CONTROLLER_TARGET] = (float)c->target_kl;
+    s[CONTROLLER_P] = (float)c->kp;
+    s[CONTROLLER_I] = (float)c->ki;
+    s[CONTROLLER_LEAST] = (float)c->beta_min;
+    s[CONTROLLER_MOST] = (float)c->beta_max;
+}
+
+static double least_beta(const struct objective_config *c)
+{
+    return c->beta_min;
+}
+
+static double nothing(const struct objective_config *c)
+{
+    (void)c;
+    return 0;
+}
+
+static bool demands_nothing(const struct objective_config *c)
+{
+    return !(c->min_rate > 0);
+}
+
+static elbo_status check_rate(const struct objective_context *c, elbo_error *error)
+{
+    if (!(c->config->free_bits > 0)) return ELBO_OK;
+    return elbo_fail(error, ELBO_USAGE,
+                     "objective.min_rate = %g raises the KL by a negative beta, which has no gradient under "
+                     "objective.free_bits = %g; set objective.free_bits=0",
+                     c->config->min_rate, c->config->free_bits);
+}
+
+static void set_rate(const struct objective_config *c, float s[CONTROLLER_SETTINGS])
+{
+    s[CONTROLLER_TARGET] = (float)c->min_rate;
+    s[CONTROLLER_I] = (float)c->min_rate_step;
+}
+
+/* u = 1: the KL counts for nothing at the first step. */
+static double multiplier_of_one(const struct objective_config *c)
+{
+    (void)c;
+    return log(exp(1.0) - 1.0);
+}
+
+static const struct objective_controller controllers[] = {
+    {.name = "target_kl",
+     .weight = "beta",
+     .options = NAMES("kp", "ki", "beta_min", "beta_max"),
+     .off = targets_nothing,
+     .check = check_target,
+     .rule = CONTROLLER_PI,
+     .part = ELBO_KL,
+     .set = set_target,
+     .first = least_beta,
+     .first_sum = nothing},
+    {.name = "min_rate",
+     .weight = "beta",
+     .options = NAMES("min_rate_step"),
+     .off = demands_nothing,
+     .check = check_rate,
+     .rule = CONTROLLER_MULTIPLIER,
+     .part = ELBO_KL,
+     .set = set_rate,
+     .first = nothing,
+     .first_sum = multiplier_of_one},
+};
+
+enum { CONTROLLERS = sizeof controllers / sizeof *controllers };
+
+/* The controller in force of a weight; null: none is. */
+static const struct objective_controller *owner_of(const struct objective_config *c, const char *weight)
+{
+    for (size_t k = 0; weight && k < CONTROLLERS; k++)
+        if (!strcmp(controllers[k].weight, weight) && !controllers[k].off(c)) return &controllers[k];
+    return NULL;
+}
+
+static elbo_status check_controllers(const struct objective_context *c, elbo_error *error)
+{
+    for (size_t k = 0; k < CONTROLLERS; k++) {
+        const struct objective_controller *own = &controllers[k], *first;
+        if (own->off(c->config) || kl_absent(c)) continue;
+        first = owner_of(c->config, own->weight);
+        if (first != own)
+            return elbo_fail(error, ELBO_USAGE, "objective.%s and objective.%s both move %s; set one of them to 0",
+                             first->name, own->name, own->weight);
+        ELBO_TRY(own->check(c, error));
+    }
+    return ELBO_OK;
+}
+
 elbo_status objective_check(const struct objective_config *config, const struct model_config *model, elbo_error *error)
 {
     const struct objective_context c = {config, model};
     for (size_t k = 0; k < TERMS; k++)
         if (terms[k].check && !(terms[k].absent && terms[k].absent(&c))) ELBO_TRY(terms[k].check(&c, error));
-    return ELBO_OK;
+    return check_controllers(&c, error);
 }
 
 /* Those of op_elbo always are: without a latent the KL is 0. */
@@ -123,6 +251,10 @@ elbo_status objective_create(struct objective *o, const struct objective_config 
     const struct objective_context c = {config, model};
     for (size_t k = 0; k < TERMS; k++)
         if (in_force(&terms[k], &c)) o->terms[o->count++] = &terms[k];
+    for (size_t k = 0; k < o->count; k++) {
+        o->owner[k] = no_latent(model) ? NULL : owner_of(config, o->terms[k]->weight);
+        o->controllers += o->owner[k] != NULL;
+    }
     return objective_check(config, model, error);
 }
 
@@ -154,7 +286,60 @@ static bool not_grouped(const struct objective_config *c)
     return c->free_bits_kind != FREE_BITS_GROUP;
 }
 
+static bool no_slope(const struct objective_config *c)
+{
+    return c->beta_schedule != BETA_LOGISTIC;
+}
+
+static bool stretched(const struct objective_config *c)
+{
+    return c->beta_schedule != BETA_LOGISTIC || !(c->beta_slope > 0);
+}
+
+static bool sloped(const struct objective_config *c)
+{
+    return !stretched(c);
+}
+
+static bool has_target(const struct objective_config *c)
+{
+    return !targets_nothing(c);
+}
+
+static bool has_rate(const struct objective_config *c)
+{
+    return !demands_nothing(c);
+}
+
 static const struct rule rules[] = {
+    {"beta", has_target, "objective.target_kl moves beta"},
+    {"beta_schedule", has_target, "objective.target_kl moves beta"},
+    {"beta_start", has_target, "objective.target_kl moves beta"},
+    {"beta_warmup", has_target, "objective.target_kl moves beta"},
+    {"beta_cycles", has_target, "objective.target_kl moves beta"},
+    {"beta_hold", has_target, "objective.target_kl moves beta"},
+    {"beta_slope", has_target, "objective.target_kl moves beta"},
+    {"beta_center", has_target, "objective.target_kl moves beta"},
+    {"beta", has_rate, "objective.min_rate moves beta"},
+    {"beta_schedule", has_rate, "objective.min_rate moves beta"},
+    {"beta_start", has_rate, "objective.min_rate moves beta"},
+    {"beta_warmup", has_rate, "objective.min_rate moves beta"},
+    {"beta_cycles", has_rate, "objective.min_rate moves beta"},
+    {"beta_hold", has_rate, "objective.min_rate moves beta"},
+    {"beta_slope", has_rate, "objective.min_rate moves beta"},
+    {"beta_center", has_rate, "objective.min_rate moves beta"},
+    {"kp", targets_nothing, "it belongs to objective.target_kl"},
+    {"ki", targets_nothing, "it belongs to objective.target_kl"},
+    {"beta_min", targets_nothing, "it belongs to objective.target_kl"},
+    {"beta_max", targets_nothing, "it belongs to objective.target_kl"},
+    {"min_rate_step", demands_nothing, "it belongs to objective.min_rate"},
+    {"beta_hold", constant_beta, "objective.beta_schedule=constant has no start"},
+    {"beta_slope", no_slope, "only objective.beta_schedule=logistic has a slope"},
+    {"beta_center", stretched, "it belongs to objective.beta_slope"},
+    {"beta_warmup", sloped, "objective.beta_slope says how beta rises"},
+    {"beta_hold", sloped, "objective.beta_slope says how beta rises"},
+    {"free_bits_form", no_free_bits, "objective.free_bits=0 has no free bits"},
+    {"free_bits_scope", no_free_bits, "objective.free_bits=0 has no free bits"},
     {"beta_start", constant_beta, "objective.beta_schedule=constant has no start"},
     {"beta_warmup", constant_beta, "objective.beta_schedule=constant has no warm-up"},
     {"beta_cycles", not_cyclical, "only objective.beta_schedule=cyclical has cycles"},
@@ -172,7 +357,12 @@ static bool is_among(const char *const *names, const char *key)
 const char *objective_idle(const struct objective_config *config, const struct model_config *model, const char *key)
 {
     const struct objective_context c = {config, model};
-    bool frees_nothing = !strcmp(key, "free_bits") && no_free_bits(config); /* switched off: stands against nothing */
+    /* switched off: stands against nothing */
+    bool frees_nothing = (!strcmp(key, "free_bits") && no_free_bits(config)) ||
+                         (!strcmp(key, "target_kl") && targets_nothing(config)) ||
+                         (!strcmp(key, "min_rate") && demands_nothing(config)) ||
+                         (!strcmp(key, "beta_hold") && !(config->beta_hold > 0)) ||
+                         (!strcmp(key, "beta_slope") && !(config->beta_slope > 0));
     for (size_t k = 0; k < TERMS && !frees_nothing; k++) {
         const struct objective_term *t = &terms[k];
         bool own = t->absent && is_among(t->options, key) && !(t->off && t->off(config));
@@ -200,8 +390,13 @@ size_t objective_parts(const struct objective *o)
 value objective_weights(const struct objective *o, struct graph *g, value control)
 {
     value rows = graph_input(g, "weights", DTYPE_F32, 2, (struct dim[]){{DIM_FIXED, 2}, {DIM_FIXED, o->count}});
+    value scales = NO_VALUE;
+    if (o->controllers) {
+        scales = graph_input(g, "scales", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, o->count}});
+        graph_resident(g, scales);
+    }
     graph_scope(g, "elbo.weights");
-    return op_select_row(g, rows, control);
+    return op_select_row(g, rows, control, scales);
 }
 
 struct elbo_value objective_record(const struct objective *o, const struct training_pass *pass, value weights)
@@ -231,7 +426,8 @@ struct elbo_value objective_record(const struct objective *o, const struct train
 void objective_weigh(struct objective *o, unsigned answer, size_t update, size_t sentences)
 {
     for (size_t k = 0; k < o->count; k++) {
-        o->scale[answer][k] = o->terms[k]->weigh ? o->terms[k]->weigh(&o->config, update, o->steps) : 1;
+        bool own = o->terms[k]->weigh && !o->owner[k]; /* what a controller owns is scaled on the device */
+        o->scale[answer][k] = own ? o->terms[k]->weigh(&o->config, update, o->steps) : 1;
         o->weights[answer * o->count + k] = (float)(o->scale[answer][k] / (double)sentences);
     }
 }

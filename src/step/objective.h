@@ -43,12 +43,29 @@ struct objective_term {
     value (*record)(const struct objective_context *c, const struct training_pass *pass);
 };
 
+/* Moves the weight of a term by what the steps before have measured, in the backend's memory (op_controller), so that
+ * nobody waits for it. One controller owns a weight. */
+struct objective_controller {
+    const char *name;           /* of its option, and of its state in a checkpoint: objective.<name> */
+    const char *weight;         /* its term's, as the log calls it                                   */
+    const char *const *options; /* its further keys, ended by null                                   */
+    bool (*off)(const struct objective_config *c);
+    elbo_status (*check)(const struct objective_context *c, elbo_error *error);
+    enum controller_rule rule;
+    unsigned part; /* of op_elbo's sums, what it measures */
+    void (*set)(const struct objective_config *c, float settings[CONTROLLER_SETTINGS]);
+    double (*first)(const struct objective_config *c); /* weight at the first step */
+    double (*first_sum)(const struct objective_config *c);
+};
+
 struct objective {
     struct objective_config config;
     struct model_config model;
     size_t steps;                                             /* of the schedules */
     const struct objective_term *terms[OBJECTIVE_MOST_TERMS]; /* those in force */
     size_t count;
+    const struct objective_controller *owner[OBJECTIVE_MOST_TERMS]; /* (count) of each term's weight; null: none has */
+    size_t controllers;                                             /* how many there are */
     double scale[2][OBJECTIVE_MOST_TERMS];   /* weights of a sentence, for both answers of a step (op_select_row) */
     float weights[2 * OBJECTIVE_MOST_TERMS]; /* (2, count) the recording's input: the same over the sentences     */
 };
@@ -65,7 +82,8 @@ const char *objective_idle(const struct objective_config *config, const struct m
 /* Elements of the loss that the recording keeps: ELBO_PARTS, and one for each term that records its own. */
 size_t objective_parts(const struct objective *o);
 
-/* The loss's weights, (2, count) f32, come in as the input "weights". */
+/* The loss's weights, (2, count) f32, come in as the input "weights", and where a controller owns one their scales,
+ * (count) f32 in the backend's memory, as the input "scales". */
 value objective_weights(const struct objective *o, struct graph *g, value control);
 
 /* The loss of a slot, (objective_parts), and the sums over its sentences of the KL by dimension, or none. */

@@ -152,7 +152,7 @@ static value small(struct graph *g, const char *name, size_t rank, const struct 
 }
 
 /* Norms, guard, then each piece's update. */
-static void record(struct optimizer *o, bool working)
+static void record(struct optimizer *o, bool working, const struct optimizer_options *options)
 {
     struct graph *g = o->graph;
     const struct parameter_group *groups = parameters_groups(o->parameters);
@@ -173,10 +173,11 @@ static void record(struct optimizer *o, bool working)
     }
     struct dim rows[] = {{DIM_FIXED, 2 * GROUPS}, {DIM_FIXED, STEP_SCALARS}},
                of_groups[] = {{DIM_FIXED, GROUPS}, {DIM_FIXED, STEP_SCALARS}};
-    op_guard(g, small(g, "scalars", 2, of_groups, true),
-             small(g, "control", 1, (struct dim[]){{DIM_FIXED, CONTROL_SIZE}}, true), norms, count,
-             small(g, "loss", 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}}, true), small(g, "rows", 2, rows, false),
+    value control = small(g, "control", 1, (struct dim[]){{DIM_FIXED, CONTROL_SIZE}}, true);
+    value loss = small(g, "loss", 1, (struct dim[]){{DIM_FIXED, ELBO_PARTS}}, true);
+    op_guard(g, small(g, "scalars", 2, of_groups, true), control, norms, count, loss, small(g, "rows", 2, rows, false),
              small(g, "settings", 1, (struct dim[]){{DIM_FIXED, GUARD_SETTINGS}}, false));
+    if (options && options->further) options->further(options->context, g, loss, control);
     for (size_t i = 0; i < o->piece_count; i++) {
         const struct arena_piece *piece = &o->pieces[i];
         unsigned k = piece->group;
@@ -270,7 +271,7 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
         ELBO_TRY(place_blocks(o, error));
         ELBO_TRY(record_squares(o, &none, error));
     }
-    record(o, weights.working);
+    record(o, weights.working, options);
     ELBO_TRY(executor_create(&o->executor, o->graph, backend, error));
     bind_ranges(o, weights);
     bind(o, "control", o->control);
@@ -296,6 +297,11 @@ void optimizer_free(struct optimizer *o)
     free(o->begin);
     free(o->section);
     *o = (struct optimizer){0};
+}
+
+void optimizer_bind(struct optimizer *o, const char *name, const void *data)
+{
+    bind(o, name, data);
 }
 
 void optimizer_watch(struct optimizer *o, const void *loss)

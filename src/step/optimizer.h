@@ -70,6 +70,10 @@ size_t optimizer_share_elements(const struct parameters *p, const struct optimiz
 struct optimizer_options {
     size_t figures; /* elements behind the gradients in their arena, for what is summed with them */
     struct optimizer_share share;
+    /* Records more into the update behind its guard: `loss` as the guard sees it, `control` with the new decision.
+     * Inputs of its own are bound with optimizer_bind. Null: nothing. */
+    void (*further)(void *context, struct graph *g, value loss, value control);
+    void *context;
 };
 
 /* `options` null: none of them. */
@@ -77,6 +81,9 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
                              struct weight_arenas weights, const struct optimizer_options *options,
                              struct backend *backend, elbo_error *error);
 void optimizer_free(struct optimizer *o);
+
+/* Binds an input of the update that `further` has recorded. */
+void optimizer_bind(struct optimizer *o, const char *name, const void *data);
 
 /* The loss that the guard looks at: ELBO_PARTS floats on the backend. Before the first update. */
 void optimizer_watch(struct optimizer *o, const void *loss);

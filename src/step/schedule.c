@@ -1,6 +1,7 @@
 #include "step/schedule.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 double schedule_learning_rate(const struct optimizer_config *c, size_t update, size_t steps)
 {
@@ -31,7 +32,10 @@ double schedule_beta(const struct objective_config *c, size_t update, size_t ste
         period /= (double)(c->beta_cycles ? c->beta_cycles : 1);
         at = period > 0 ? fmod(at, period) : 0;
     }
-    double rise = c->beta_warmup * period, t = rise > 0 ? at / rise : 1.0;
+    bool sloped = c->beta_schedule == BETA_LOGISTIC && c->beta_slope > 0;
+    if (sloped) return c->beta_start + (c->beta - c->beta_start) / (1.0 + exp(-c->beta_slope * (at - c->beta_center)));
+    double hold = c->beta_hold * period, rise = c->beta_warmup * period;
+    double t = at < hold ? 0.0 : rise > 0 ? (at - hold) / rise : 1.0;
     double share = t > 1 ? 1 : t;
     if (c->beta_schedule == BETA_LOGISTIC) share = (logistic(share) - logistic(0)) / (logistic(1) - logistic(0));
     return c->beta_start + (c->beta - c->beta_start) * share;

@@ -11,7 +11,7 @@ double schedule_learning_rate(const struct optimizer_config *c, size_t update, s
 
 /* Weight of the KL. `beta_warmup` is the share of the steps (of a cycle, when cyclical) over which it rises. Linear:
  * Bowman et al. 2016; cyclical: Fu et al. 2019, each cycle rises and then stays; logistic: Bowman et al. 2016, slope 12
- * over the warm-up. */
+ * over the warm-up, or `beta_slope` an update around `beta_center`. It stays at its start for `beta_hold` first. */
 double schedule_beta(const struct objective_config *c, size_t update, size_t steps);
 
 #endif

@@ -1,6 +1,8 @@
 #include "step/step.h"
 #include "step/schedule.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- making one ---- */
@@ -38,7 +40,11 @@ elbo_status step_plan(struct step *s, struct backend *backend, elbo_error *error
 /* The arena of gradients, the step's figures behind them, and the sum of both over lanes and ranks. */
 static elbo_status allocate_sums(struct step *s, elbo_error *error)
 {
-    struct optimizer_options updated = {.figures = sums_figures(&s->recording), .share = sums_share(&s->sums)};
+    struct optimizer_options updated = {.figures = sums_figures(&s->recording),
+                                        .share = sums_share(&s->sums),
+                                        .further = controls_record,
+                                        .context = &s->controls};
+    ELBO_TRY(controls_create(&s->controls, &s->objective, s->backend, error));
     ELBO_TRY(optimizer_create(&s->optimizer, &s->options.optimizer, s->parameters, model_weights(&s->model), &updated,
                               s->backend, error));
     float *figures = s->optimizer.gradients + parameters_arena_elements(s->parameters);
@@ -54,6 +60,8 @@ elbo_status step_allocate(struct step *s, elbo_error *error)
     optimizer_watch(&s->optimizer, executor_pointer(&s->recording.executor, s->recording.sum_loss));
     recording_bind_input(&s->recording, "control", s->optimizer.control);
     recording_bind_input(&s->recording, "weights", s->objective.weights);
+    recording_bind_input(&s->recording, "scales", controls_scales(&s->controls));
+    controls_bind(&s->controls, &s->optimizer);
     return ELBO_OK;
 }
 
@@ -82,6 +90,7 @@ void step_free(struct step *s)
     step_part(s);
     recording_free(&s->recording, s->backend);
     if (s->optimizer.backend) optimizer_free(&s->optimizer);
+    controls_free(&s->controls);
     if (s->model.backend)
         model_free(&s->model);
     else
@@ -138,6 +147,7 @@ elbo_status step_update(struct step *s, const struct step_schedule *schedule, ui
         u.number[answer] = schedule->updates[answer];
         u.learning_rate[answer] = schedule->learning_rate[answer];
     }
+    controls_set(&s->controls, schedule->sentences);
     ELBO_TRY(optimizer_update(&s->optimizer, &u, error));
     s->apart = s->sums.gathering != NULL;
     return ELBO_OK;
@@ -163,15 +173,15 @@ elbo_status step_whole(struct step *s, elbo_error *error)
 
 /* ---- figures ---- */
 
-enum { FIGURES = 4 };
+enum { FIGURES = 5 };
 
 struct place {
     const void *from;
     size_t floats;
 };
 
-/* The figures that are read back, in this order: the objective's parts, KL by dimension, moments, the guard's decision.
- */
+/* The figures that are read back, in this order: the objective's parts, KL by dimension, moments, the guard's decision,
+ * the states of controllers. */
 static void list_figures(const struct step *s, struct place places[FIGURES])
 {
     const struct recording *r = &s->recording;
@@ -180,11 +190,13 @@ static void list_figures(const struct step *s, struct place places[FIGURES])
     places[1] = (struct place){executor_pointer(&r->executor, r->sum_kl_dim), z};
     places[2] = (struct place){executor_pointer(&r->executor, r->sum_moments), 4 * z};
     places[3] = (struct place){s->optimizer.control, CONTROL_SIZE};
+    places[4] = (struct place){controls_states(&s->controls), controls_state_floats(&s->controls)};
 }
 
 size_t step_read_floats(const struct step *s)
 {
-    return objective_parts(&s->objective) + 5 * s->options.model.latent.width + CONTROL_SIZE;
+    return objective_parts(&s->objective) + 5 * s->options.model.latent.width + CONTROL_SIZE +
+           controls_state_floats(&s->controls);
 }
 
 void step_read_later(const struct step *s, float *to)
@@ -207,8 +219,35 @@ void step_figures(struct step *s, struct step_figures *f, const struct step_sche
                                .applied = control[CONTROL_APPLIED] != 0,
                                .finite = control[CONTROL_FINITE] != 0,
                                .sentences = schedule->sentences};
+    f->clipped = f->finite && s->options.optimizer.clip > 0 && f->gradient_norm > s->options.optimizer.clip;
+    bool frees = s->options.objective.free_bits > 0 && s->options.model.latent.kind != LATENT_NONE;
+    f->under_free = frees ? read[ELBO_UNDER] / (double)schedule->sentences : NAN;
     f->kl_dim = s->recording.sum_kl_dim.index ? kl_dim : NULL;
     f->moments = s->recording.sum_moments.index ? moments : NULL;
-    f->count = objective_figures(&s->objective, f->terms, read, schedule->scale[applied], (double)schedule->sentences);
+    double scale[OBJECTIVE_MOST_TERMS];
+    memcpy(scale, schedule->scale[applied], sizeof scale);
+    controls_used(&s->controls, scale, control + CONTROL_SIZE);
+    f->count = objective_figures(&s->objective, f->terms, read, scale, (double)schedule->sentences);
     s->optimizer.updates += f->applied;
+}
+
+/* ---- states ---- */
+
+size_t step_states(struct step *s, struct step_state *states, char (*names)[STEP_STATE_NAME])
+{
+    const struct objective *o = &s->objective;
+    size_t n = 0;
+    for (size_t k = 0; k < o->count; k++) {
+        if (!o->owner[k]) continue;
+        snprintf(names[n], sizeof names[n], "objective.%s", o->owner[k]->name);
+        states[n] =
+            (struct step_state){names[n], controls_states(&s->controls) + n * CONTROLLER_STATE, CONTROLLER_STATE};
+        n++;
+    }
+    return n;
+}
+
+void step_states_restored(struct step *s)
+{
+    controls_restored(&s->controls);
 }

@@ -19,6 +19,7 @@
 #ifndef STEP_STEP_H
 #define STEP_STEP_H
 
+#include "step/controls.h"
 #include "step/objective.h"
 #include "step/optimizer.h"
 #include "step/recording.h"
@@ -43,6 +44,7 @@ struct step {
     struct model model;
     struct optimizer optimizer;
     struct sums sums;
+    struct controls controls;
     struct backend *backend;
     bool apart; /* a rank's weights are of the last update in its own pieces only */
 };
@@ -83,6 +85,19 @@ elbo_status step_update(struct step *s, const struct step_schedule *schedule, ui
 elbo_status step_look(struct step *s, const struct slot_batch *batch, execute_hook hook, void *context,
                       elbo_error *error);
 
+/* States that steps change in the backend's memory beside weights and moments, f32, and that a run keeps by name. */
+struct step_state {
+    const char *name;
+    float *memory;
+    size_t elements;
+};
+enum { STEP_MOST_STATES = OBJECTIVE_MOST_TERMS, STEP_STATE_NAME = 64 };
+/* Into states (STEP_MOST_STATES) and names (STEP_MOST_STATES), which they point to; returns how many. */
+size_t step_states(struct step *s, struct step_state *states, char (*names)[STEP_STATE_NAME]);
+
+/* After something else than steps has written them. */
+void step_states_restored(struct step *s);
+
 /* All weights on every rank, for what is no training step. */
 elbo_status step_whole(struct step *s, elbo_error *error);
 
@@ -94,6 +109,8 @@ void step_read_later(const struct step *s, float *to);
 struct step_figures {
     double loss, gradient_norm, learning_rate;
     bool applied, finite; /* the update; the loss and the norm                        */
+    bool clipped;         /* the gradient was longer than optimizer.clip           */
+    double under_free;    /* share of the KL's parts at or under their free bits; NaN: there are none */
     size_t sentences, count;
     struct objective_figure terms[OBJECTIVE_MOST_FIGURES];
     const float *kl_dim;  /* (Z) sums over the batch, within `read`; null: none        */

@@ -115,6 +115,19 @@ static json_t *wall_of(const struct trainer *t, double seconds, double rate, dou
     return NULL;
 }
 
+/* What the options came to: the share of the steps so far whose gradient was clipped, and the step's own shares. */
+static json_t *effective(const struct trainer *t)
+{
+    const struct done *d = &t->done;
+    json_t *all = json_object();
+    int failed = json_object_set_new(all, "clipped", number((double)t->state.counters.clipped / (double)d->step));
+    if (!isnan(d->figures.under_free))
+        failed |= json_object_set_new(all, "under_free_bits", number(d->figures.under_free));
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
+}
+
 static json_t *row_of_step(const struct trainer *t, double seconds, double rate, double mib)
 {
     const struct done *d = &t->done;
@@ -128,6 +141,7 @@ static json_t *row_of_step(const struct trainer *t, double seconds, double rate,
                                                     (json_int_t)f->sentences, "tokens", (json_int_t)d->tokens, "words",
                                                     (json_int_t)d->words, "skipped", !d->applied, "shortened",
                                                     (json_int_t)t->state.counters.shortened));
+    failed |= json_object_set_new(row, "effective", effective(t));
     failed |= json_object_set_new(row, "kl_per_dim", kl_per_dim(t));
     failed |= json_object_set_new(row, "wall", wall_of(t, seconds, rate, mib));
     if (!failed) return row;

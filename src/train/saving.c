@@ -24,6 +24,23 @@ static elbo_status gather_files(struct training_files *files, const struct train
     return files->yaml ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to save the configuration");
 }
 
+void trainer_fetch_states(struct trainer *t)
+{
+    const struct kept_states *k = &t->states;
+    float *to = k->copy;
+    for (size_t i = 0; i < k->count; to += k->list[i++].elements)
+        t->backend->memory.download(t->backend, to, k->list[i].memory, k->list[i].elements * sizeof *to);
+}
+
+void trainer_give_states(struct trainer *t)
+{
+    const struct kept_states *k = &t->states;
+    const float *from = k->copy;
+    for (size_t i = 0; i < k->count; from += k->list[i++].elements)
+        t->backend->memory.upload(t->backend, k->list[i].memory, from, k->list[i].elements * sizeof *from);
+    step_states_restored(&t->step);
+}
+
 /* Rank 0 gathers its files first. Then every rank goes down: for whole weights, and once for the state. A rank that
  * has failed goes along, because the others wait for it there. */
 elbo_status save(struct trainer *t, elbo_error *error)
@@ -40,6 +57,7 @@ elbo_status save(struct trainer *t, elbo_error *error)
     if (status)
         elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->state.counters.draws);
     t->state.counters.updates = t->step.optimizer.updates;
+    trainer_fetch_states(t);
     if (whole)
         other = training_state_save(&t->state, t->config->run_dir, writes && !status ? &files : NULL,
                                     t->config->checkpoint.keep, &lost);
@@ -80,6 +98,7 @@ static elbo_status load(struct trainer *t, const struct checkpoint *c, elbo_erro
     struct training_changes changes;
     ELBO_TRY(compare_options(t, c, error));
     ELBO_TRY(training_state_load(&t->state, &changes, c, error));
+    trainer_give_states(t);
     ELBO_TRY(model_refresh(&t->step.model, error));
     t->step.optimizer.updates = t->state.counters.updates;
     if (changes.instructions)

@@ -84,6 +84,7 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     d->applied = d->figures.applied;
     count->bad = d->figures.finite ? 0 : count->bad + 1;
     count->skipped += !d->applied;
+    count->clipped += d->figures.clipped;
     count->shortened += l->shortened;
     if (d->applied && d->figures.moments) update_variance(t, &d->figures);
     t->clock.tokens_since += l->tokens;

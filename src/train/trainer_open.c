@@ -106,6 +106,28 @@ static struct moments moments_of(const struct trainer *t)
                             .begin = o->begin};
 }
 
+/* The states of the step's terms, as statistics of a checkpoint. */
+static elbo_status name_states(struct trainer *t, elbo_error *error)
+{
+    struct kept_states *k = &t->states;
+    size_t floats = 0;
+    k->count = step_states(&t->step, k->list, k->names);
+    for (size_t i = 0; i < k->count; i++) floats += k->list[i].elements;
+    k->copy = calloc(floats + 1, sizeof *k->copy);
+    if (!k->copy) return elbo_fail(error, ELBO_MEMORY, "no memory for the states of the objective's terms");
+    floats = 0;
+    for (size_t i = 0; i < k->count; i++) {
+        t->statistics[1 + i] = (struct safetensors_tensor){.name = k->list[i].name,
+                                                           .dtype = SAFETENSORS_F32,
+                                                           .rank = 1,
+                                                           .shape = {k->list[i].elements},
+                                                           .data = k->copy + floats};
+        floats += k->list[i].elements;
+    }
+    trainer_fetch_states(t); /* what a checkpoint that lacks one leaves as it is */
+    return ELBO_OK;
+}
+
 /* Names the state that a checkpoint holds, once; its memory is the step's. */
 static elbo_status name_state(struct trainer *t, elbo_error *error)
 {
@@ -114,13 +136,14 @@ static elbo_status name_state(struct trainer *t, elbo_error *error)
     if (!t->variance) return elbo_fail(error, ELBO_MEMORY, "no memory for the running statistics");
     t->statistics[0] = (struct safetensors_tensor){
         .name = "posterior.variance", .dtype = SAFETENSORS_F64, .rank = 1, .shape = {z + 1}, .data = t->variance};
+    ELBO_TRY(name_states(t, error));
     t->state = (struct training_state){.best = {.figure = trainer_best_figure(t->config)},
                                        .backend = t->backend,
                                        .parameters = t->step.parameters,
                                        .weights = t->step.model.weights,
                                        .moments = moments_of(t),
                                        .statistics = t->statistics,
-                                       .statistic_count = 1,
+                                       .statistic_count = 1 + t->states.count,
                                        .vocabulary = t->model.vocabulary,
                                        .positions = t->model.positions,
                                        .corpus = elbo_corpus_hash(t->train),
@@ -306,5 +329,6 @@ void trainer_close(struct trainer *t)
     if (t->train) elbo_corpus_close(t->train);
     if (t->valid) elbo_corpus_close(t->valid);
     free(t->variance);
+    free(t->states.copy);
     free(t);
 }

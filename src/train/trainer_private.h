@@ -67,7 +67,13 @@ struct trainer {
 
     struct training_state state; /* what a checkpoint holds */
     double *variance; /* (Z + 1) running mean of mu's variance over a step's sentences, and its weight: active units */
-    struct safetensors_tensor statistics[1];
+    struct safetensors_tensor statistics[1 + STEP_MOST_STATES];
+    struct kept_states {
+        struct step_state list[STEP_MOST_STATES]; /* on the backend */
+        char names[STEP_MOST_STATES][STEP_STATE_NAME];
+        size_t count;
+        float *copy; /* of all of them, behind one another: what a checkpoint reads and fills */
+    } states;
     uint64_t saved_step; /* of the last checkpoint that this process wrote; 0: none */
 
     struct launched launched[MOST_AHEAD];
@@ -77,6 +83,10 @@ struct trainer {
     int signal;        /* after which the run stops                   */
     elbo_status ended; /* how; ELBO_OK as well where every rank knows */
 };
+
+/* The step's states between the backend and the copy that checkpoints read and fill. */
+void trainer_fetch_states(struct trainer *t);
+void trainer_give_states(struct trainer *t);
 
 /* The figure of checkpoint.best, by its name. */
 const char *trainer_best_figure(const struct elbo_config *config);

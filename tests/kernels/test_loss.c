@@ -9,6 +9,7 @@
 struct context {
     size_t rows, vocabulary, stride, tokens, sentences, width, groups;
     float free_nats;
+    bool mask, sentence;
     int nll, logits, labels, dnll, parts, kl_dim, kl, weights, dkl, header;
 };
 
@@ -19,18 +20,23 @@ static int softmax(const struct trial *t, const void *context)
                              c->stride, t->type, NULL);
 }
 
+static struct kernel_free_bits free_of(const struct context *c)
+{
+    return (struct kernel_free_bits){c->groups, c->free_nats, c->mask, c->sentence};
+}
+
 static int elbo(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     return elbo_forward_cuda(at(t, c->parts), at(t, c->kl_dim), at(t, c->nll), at(t, c->kl), at(t, c->weights),
-                             at(t, c->header), c->width, c->groups, c->free_nats, NULL);
+                             at(t, c->header), c->width, free_of(c), NULL);
 }
 
 static int elbo_backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     return elbo_backward_cuda(at(t, c->dnll), at(t, c->dkl), at(t, c->kl), at(t, c->weights), at(t, c->header),
-                              c->tokens, c->sentences, c->width, c->groups, c->free_nats, NULL);
+                              c->tokens, c->sentences, c->width, free_of(c), NULL);
 }
 
 /* Columns from `from` on are higher by `step`: -INFINITY takes the columns in front of it out. */
@@ -121,7 +127,7 @@ static void softmax_of_steps(void **state)
 }
 
 /* What a trial of the ELBO leaves out, or has in a special way. */
-enum { NO_KL = 1, NO_DNLL = 2, AT_THE_EDGE = 4, NO_SENTENCE = 8 };
+enum { NO_KL = 1, NO_DNLL = 2, AT_THE_EDGE = 4, NO_SENTENCE = 8, MASK = 16, SENTENCE = 32 };
 
 /* The KL of a trial; at the edge each mean of a group is the free nats exactly. */
 static int kl_of(struct trial *t, const struct context *c, unsigned how)
@@ -136,6 +142,16 @@ static int kl_of(struct trial *t, const struct context *c, unsigned how)
     return kl;
 }
 
+/* The KL that is held against the free bits: of a group, of a sentence or of the mean over the true ones. */
+static double held(const struct trial *t, const struct context *c, size_t s, size_t group, size_t counted)
+{
+    size_t each = c->width / c->groups;
+    double sum = 0;
+    for (size_t r = c->sentence ? s : 0; r < (c->sentence ? s + 1 : counted); r++)
+        for (size_t j = group * each; j < (group + 1) * each; j++) sum += trial_value(t, c->kl)[r * c->width + j];
+    return c->sentence || !counted ? sum : sum / (double)counted;
+}
+
 static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t groups, double nats, unsigned how)
 {
     struct trial t;
@@ -147,16 +163,18 @@ static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t group
                         .width = width,
                         .groups = groups,
                         .free_nats = (float)nats,
+                        .mask = how & MASK,
+                        .sentence = how & SENTENCE,
                         .kl = -1,
                         .kl_dim = -1,
                         .dkl = -1};
-    trial_begin(&t, KERNEL_F32, "elbo %zu tokens, %zu x %zu in %zu groups%s", tokens, sentences, width, groups,
-                with_kl ? "" : ", no kl");
+    trial_begin(&t, KERNEL_F32, "elbo %zu tokens, %zu x %zu in %zu groups%s%s%s", tokens, sentences, width, groups,
+                with_kl ? "" : ", no kl", c.mask ? ", mask" : "", c.sentence ? ", of sentences" : "");
     c.nll = trial_normal(&t, ARRAY_F32, tokens, 4, 1);
     if (with_kl) c.kl = kl_of(&t, &c, how);
     c.weights = trial_normal(&t, ARRAY_F32, 2, 0.5, 0.2);
     c.header = trial_header(&t, true_tokens, counted);
-    c.parts = trial_output(&t, ARRAY_F32, 4);
+    c.parts = trial_output(&t, ARRAY_F32, 5);
     if (with_kl) c.kl_dim = trial_output(&t, ARRAY_F32, width);
     double *parts = trial_expect(&t, c.parts), *kl_dim = with_kl ? trial_expect(&t, c.kl_dim) : NULL;
     for (size_t n = 0; n < true_tokens; n++) parts[1] += trial_value(&t, c.nll)[n];
@@ -164,10 +182,10 @@ static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t group
         kl_dim[i % width] += trial_value(&t, c.kl)[i];
         parts[2] += trial_value(&t, c.kl)[i];
     }
-    for (size_t k = 0; k < groups && with_kl && counted; k++) {
-        double mean = 0;
-        for (size_t j = k * (width / groups); j < (k + 1) * (width / groups); j++) mean += kl_dim[j] / (double)counted;
-        parts[3] += (double)counted * fmax((double)c.free_nats, mean);
+    for (size_t i = 0; i < groups * counted && with_kl; i++) {
+        double freed = c.free_nats, kl_here = held(&t, &c, i % counted, i / counted, counted);
+        parts[3] += kl_here > freed ? kl_here : c.mask ? 0 : freed;
+        parts[4] += kl_here > freed ? 0 : 1 / (double)groups;
     }
     parts[0] = trial_value(&t, c.weights)[0] * parts[1] + trial_value(&t, c.weights)[1] * parts[3];
     trial_run(&t, elbo, &c);
@@ -181,13 +199,9 @@ static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t group
     if (with_kl) c.dkl = trial_output(&t, ARRAY_F32, sentences * width);
     double *dnll = with_dnll ? trial_expect(&t, c.dnll) : NULL, *dkl = with_kl ? trial_expect(&t, c.dkl) : NULL;
     for (size_t n = 0; n < tokens && with_dnll; n++) dnll[n] = n < true_tokens ? trial_value(&t, c.weights)[0] : 0;
-    for (size_t i = 0; i < sentences * width && with_kl; i++) {
-        size_t each = width / groups, first = i % width / each * each;
-        double sum = 0;
-        for (size_t s = 0; s < counted; s++)
-            for (size_t j = first; j < first + each; j++) sum += trial_value(&t, c.kl)[s * width + j];
-        dkl[i] = i / width < counted && sum / (double)counted > (double)c.free_nats ? trial_value(&t, c.weights)[1] : 0;
-    }
+    for (size_t i = 0; i < counted * width && with_kl; i++)
+        if (held(&t, &c, i / width, i % width / (width / groups), counted) > (double)c.free_nats)
+            dkl[i] = trial_value(&t, c.weights)[1];
     trial_run(&t, elbo_backward, &c);
 }
 
@@ -204,6 +218,8 @@ static void elbo_matches(void **state)
         double nats = i ? 0.5 * (double)(n[2] / n[3]) : 0;   /* about the mean: some groups lie above it, some below */
         try_elbo(n[0], n[1], n[2], n[3], nats, 0);
         try_elbo(n[0], n[1], n[2], n[3], nats, NO_DNLL);
+        try_elbo(n[0], n[1], n[2], n[3], nats, i % 2 ? MASK : SENTENCE);
+        try_elbo(n[0], n[1], n[2], n[3], nats, i % 2 ? SENTENCE | MASK | NO_DNLL : SENTENCE | MASK);
     }
 }
 
@@ -220,6 +236,7 @@ static void elbo_without(void **state)
     try_elbo(0, 0, 0, 0, 0, NO_KL | NO_DNLL);
     try_elbo(9, 3, 4, 2, 0.5, NO_KL | NO_DNLL);
     try_elbo(30, 3, 8, 4, 0.5, NO_SENTENCE);
+    try_elbo(30, 3, 8, 4, 0.5, NO_SENTENCE | SENTENCE);
 }
 
 /* A KL of exactly the free nats costs nothing: its gradient is 0. */
@@ -229,6 +246,9 @@ static void elbo_at_the_edge(void **state)
     try_elbo(5, 3, 8, 8, 0.5, AT_THE_EDGE);
     try_elbo(5, 40, 32, 4, 2, AT_THE_EDGE);
     try_elbo(5, 1, 16, 1, 4, AT_THE_EDGE);
+    try_elbo(5, 3, 8, 8, 0.5, AT_THE_EDGE | SENTENCE);
+    try_elbo(5, 40, 32, 4, 2, AT_THE_EDGE | SENTENCE | MASK);
+    try_elbo(5, 3, 8, 8, 0.5, AT_THE_EDGE | MASK);
 }
 
 /* ---- the objective ---- */

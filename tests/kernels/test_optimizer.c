@@ -31,6 +31,8 @@ struct context {
     size_t groups, norms;
     int y, rows, control, settings, loss, records[KERNEL_MOST_NORMS];
     size_t first;
+    bool multiplier;
+    int state, scales;
     int weights, moment1, moment2, working, gradient, scalars, record, scratch, header, places, sums;
 };
 
@@ -63,7 +65,15 @@ static int sgd(const struct trial *t, const void *context)
 static int select_row(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return select_row_cuda(at(t, c->y), at(t, c->rows), at(t, c->control), c->count, NULL);
+    return select_row_cuda(at(t, c->y), at(t, c->rows), at(t, c->control), at(t, c->scales), c->count, NULL);
+}
+
+/* Figure 2 of the step and weight 1 of three. */
+static int controller(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return controller_cuda(at(t, c->state), (float *)at(t, c->scales) + 1, (const float *)at(t, c->loss) + 2,
+                           at(t, c->control), at(t, c->settings), c->multiplier, NULL);
 }
 
 static int guard(const struct trial *t, const void *context)
@@ -254,17 +264,19 @@ static void try_skipped(size_t count, bool is_sgd)
     trial_run(&t, is_sgd ? sgd : adamw, &c); /* without expectations: inputs that must not change */
 }
 
-static void try_select(size_t count, bool second)
+static void try_select(size_t count, bool second, bool scaled)
 {
     struct trial t;
-    struct context c = {.count = count};
-    trial_begin(&t, KERNEL_F32, "select row %d of width %zu", second, count);
+    struct context c = {.count = count, .scales = -1};
+    trial_begin(&t, KERNEL_F32, "select row %d of width %zu%s", second, count, scaled ? ", scaled" : "");
+    if (scaled) c.scales = trial_normal(&t, ARRAY_F32, count, 1, 0.5);
     c.rows = trial_normal(&t, ARRAY_F32, 2 * count, 0, 1);
     c.control = floats(&t, (const double[CONTROL]){second, 7, 0}, CONTROL);
     c.y = trial_output(&t, ARRAY_F32, count);
     double *y = trial_expect(&t, c.y);
-    for (size_t i = 0; i < count; i++) y[i] = trial_value(&t, c.rows)[second * count + i];
-    t.tolerance = 0;
+    for (size_t i = 0; i < count; i++)
+        y[i] = trial_value(&t, c.rows)[second * count + i] * (scaled ? trial_value(&t, c.scales)[i] : 1);
+    if (!scaled) t.tolerance = 0;
     trial_run(&t, select_row, &c);
 }
 
@@ -300,6 +312,57 @@ static void try_guard(size_t groups, size_t norms, bool before, double clip, boo
     trial_run(&t, guard, &c);
 }
 
+static void try_controller(bool multiplier, bool applied, double target, double sum, double least, double most)
+{
+    enum { P_GAIN = 1, I_GAIN = 2 };
+    struct trial t;
+    struct context c = {.multiplier = multiplier};
+    const double set[] = {target, 0.3, 0.02, least, most, 8};
+    trial_begin(&t, KERNEL_F32, "controller %d, target %g, sum %g, within %g .. %g%s", multiplier, target, sum, least,
+                most, applied ? "" : ", not applied");
+    c.state = floats(&t, (const double[3]){0.4, 0.1, sum}, 3);
+    c.scales = floats(&t, (const double[3]){1, 0.4, 2}, 3);
+    c.loss = floats(&t, (const double[5]){3, 5, 36, 7, 9}, 5);
+    c.control = floats(&t, (const double[CONTROL]){applied, 7, 1}, CONTROL);
+    c.settings = floats(&t, set, 6);
+    double *state = trial_expect_new(&t, c.state), *scales = trial_expect_new(&t, c.scales);
+    double e = (double)(float)target - 4.5, i = (double)(float)set[I_GAIN], p = (double)(float)set[P_GAIN];
+    for (int k = 0; k < 3; k++) {
+        state[k] = trial_value(&t, c.state)[k];
+        scales[k] = trial_value(&t, c.scales)[k];
+    }
+    state[1] = state[0];
+    if (applied && multiplier) {
+        state[2] += i * e / (1 + exp(-state[2]));
+        state[0] = 1 - log(1 + exp(state[2]));
+    } else if (applied) {
+        double rest = p / (1 + exp(e)) + (double)(float)least, next = state[2] - i * e;
+        if (e < 0 && rest + next > most) next = fmax(state[2], most - rest);
+        if (e > 0 && rest + next < (double)(float)least) next = fmin(state[2], (double)(float)least - rest);
+        state[2] = next;
+        state[0] = fmin(fmax(rest + state[2], (double)(float)least), (double)(float)most);
+    }
+    if (applied) scales[1] = state[0];
+    trial_run(&t, controller, &c);
+}
+
+static void controllers_match(void **unused)
+{
+    (void)unused;
+    for (int applied = 0; applied < 2; applied++) {
+        try_controller(false, applied, 3, 0.2, 0, 1);     /* the KL is above: beta rises */
+        try_controller(false, applied, 6, 0.2, 0, 1);     /* below: it falls             */
+        try_controller(false, applied, 3, 0.9, 0, 1);     /* at the upper bound          */
+        try_controller(false, applied, 6, 0.9, 0.05, 1);  /* and back from it            */
+        try_controller(false, applied, 6, -0.4, 0.05, 1); /* at the lower bound          */
+        try_controller(false, applied, 3, -0.4, 0.05, 1);
+        try_controller(false, applied, 300, 0.1, 0, 1);
+        try_controller(true, applied, 3, 0.5, 0, 0);
+        try_controller(true, applied, 6, -2, 0, 0);
+        try_controller(true, applied, 6, 4, 0, 0);
+    }
+}
+
 static void decisions_match(void **state)
 {
     static const size_t given[][2] = {{1, 1}, {2, 1}, {31, 2}, {256, 7}, {1025, 8}}; /* columns or groups, norms */
@@ -308,10 +371,10 @@ static void decisions_match(void **state)
     for (size_t i = 0; i < sweep_count(&sizes); i++) {
         size_t n[2];
         sweep_shape(n, &sizes, i);
-        for (int second = 0; second < 2; second++) try_select(n[0], second);
+        for (int way = 0; way < 4; way++) try_select(n[0], way & 1, way & 2);
         if (i >= sizes.count) try_guard(n[0], n[1], i % 2, 1.0, i % 3 == 0, 2, i % 4 == 3 ? 1 : 0);
     }
-    for (int second = 0; second < 2; second++) try_select(0, second);
+    for (int second = 0; second < 2; second++) try_select(0, second, second);
     const float *const too_many[KERNEL_MOST_NORMS + 1] = {NULL};
     assert_int_not_equal(guard_cuda(NULL, NULL, NULL, NULL, NULL, too_many, KERNEL_MOST_NORMS + 1, 1, NULL), 0);
     for (int option = 0; option < 8; option++) {
@@ -409,5 +472,5 @@ static void norm_matches(void **state)
     }
 }
 
-TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(narrow_moments_match), cmocka_unit_test(decisions_match),
-           cmocka_unit_test(norm_matches))
+TRIAL_MAIN(cmocka_unit_test(updates_match), cmocka_unit_test(narrow_moments_match), cmocka_unit_test(controllers_match),
+           cmocka_unit_test(decisions_match), cmocka_unit_test(norm_matches))

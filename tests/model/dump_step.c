@@ -212,7 +212,7 @@ int main(int count, char **arguments)
                              .vocabulary = 19};
     size_t longest = 8, sentences = 5, threads = 2, seed = 3;
     int init_tanh = 0, bidirectional = 0, residual[2] = {0};
-    int kind = 0, groups = 1, recompute = 0, wanted = WANT_ALL, share = 0, tie = 0, sample = 1;
+    int kind = 0, groups = 1, form = 0, scope = 0, recompute = 0, wanted = WANT_ALL, share = 0, tie = 0, sample = 1;
     double nats = 0.3, nll_weight = 0.125, kl_weight = 0.0875;
     const struct {
         const char *key;
@@ -250,6 +250,8 @@ int main(int count, char **arguments)
         {"free.kind", NULL, &kind, NULL},
         {"free.nats", NULL, NULL, &nats},
         {"free.groups", NULL, &groups, NULL},
+        {"free.form", NULL, &form, NULL},
+        {"free.scope", NULL, &scope, NULL},
         {"recompute", NULL, &recompute, NULL},
         {"wanted", NULL, &wanted, NULL},
         {"weight.nll", NULL, NULL, &nll_weight},
@@ -296,6 +298,8 @@ int main(int count, char **arguments)
     struct objective_config terms = {.free_bits_kind = kinds[kind],
                                      .free_bits = nats,
                                      .free_bits_groups = (size_t)groups,
+                                     .free_bits_form = form,
+                                     .free_bits_scope = scope,
                                      .beta_schedule = BETA_CONSTANT,
                                      .beta = kl_weight,
                                      .lambda = nll_weight};

@@ -235,20 +235,23 @@ class Model:
             out["nll"].append((torch.logsumexp(logits, -1) - logits[torch.arange(len(labels)), labels]).sum())
             out["logits"].append(logits)
         nll = torch.stack(out["nll"]).sum()
-        kl = free = torch.zeros((), dtype=torch.float64)
+        kl = free = under = torch.zeros((), dtype=torch.float64)
         if variational:
             stats = torch.stack(out["stats"])
             mu, logvar = stats[:, :width], stats[:, width:]
             each = (mu ** 2 + torch.exp(logvar) - 1 - logvar) / 2
             groups = {PER_DIMENSION: width, TOTAL: 1,
                       PER_GROUP: self.c.get("free.groups", 1)}[self.c.get("free.kind", 0)]
-            parts = each.mean(0).view(groups, -1).sum(-1)
-            free = len(each) * torch.clamp(parts, min=self.c.get("free.nats", 0.3)).sum()
+            own, nats = self.c.get("free.scope", 0), self.c.get("free.nats", 0.3)
+            parts = (each if own else each.mean(0, keepdim=True)).reshape(-1, groups, width // groups).sum(-1)
+            floor = 0 * parts if self.c.get("free.form", 0) else 0 * parts + nats
+            free = len(each) / len(parts) * torch.where(parts > nats, parts, floor).sum()
+            under = len(each) * (parts <= nats).double().mean()
             kl = each.sum()
             out["kl_dim"] = each.sum(0)
             out["moments"] = torch.stack([stats.sum(0), (stats ** 2).sum(0)], -1)
         loss = weights[0] * nll + weights[1] * free
-        out["parts"] = torch.stack([loss, nll, kl, free])
+        out["parts"] = torch.stack([loss, nll, kl, free, under])
         return loss, out
 
 # ---- noise by address (src/base/philox.h) ----

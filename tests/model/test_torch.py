@@ -145,6 +145,10 @@ class WholeModel(Comparison):
                                    (PER_GROUP, 2.5, 3), (PER_GROUP, 3.5, 2)):
             with self.subTest(kind=kind, nats=nats):
                 self.compare(free__kind=kind, free__nats=nats, free__groups=groups)
+            for form, scope in ((0, 1), (1, 0), (1, 1)):
+                with self.subTest(kind=kind, nats=nats, form=form, scope=scope):
+                    self.compare(free__kind=kind, free__nats=nats, free__groups=groups, free__form=form,
+                                 free__scope=scope)
 
     def test_plain_autoencoder(self):
         self.compare(latent__sample=0)

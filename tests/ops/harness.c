@@ -53,6 +53,7 @@
 #define COVER_squared_norm                  FAMILY_OPTIMIZER
 #define COVER_block_squares                 FAMILY_OPTIMIZER
 #define COVER_combined_norm                 FAMILY_OPTIMIZER
+#define COVER_controller                    FAMILY_OPTIMIZER
 #define COVER_guard                         FAMILY_OPTIMIZER
 #define COVER_adamw                         FAMILY_OPTIMIZER
 #define COVER_sgd                           FAMILY_OPTIMIZER

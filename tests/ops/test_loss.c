@@ -112,12 +112,16 @@ static void cross_entropy_of_large_logits(void **state)
 
 /* ---- ELBO ---- */
 
-enum { KIND, GROUPS_OF, WITHOUT_Z };
+enum { KIND, GROUPS_OF, WITHOUT_Z, HOW };
+enum { MASKED = 1, OF_SENTENCES = 2 };
 
 static void record_elbo(struct graph *g, const struct trial *t, const value *in, value *out)
 {
-    struct free_bits f = {
-        .kind = (unsigned)t->option[KIND], .nats = t->real[0], .groups = (size_t)t->option[GROUPS_OF]};
+    struct free_bits f = {.kind = (unsigned)t->option[KIND],
+                          .form = t->option[HOW] & MASKED ? FREE_MASK : FREE_HINGE,
+                          .scope = t->option[HOW] & OF_SENTENCES ? FREE_SENTENCE : FREE_SLOT,
+                          .nats = t->real[0],
+                          .groups = (size_t)t->option[GROUPS_OF]};
     struct elbo_value e = op_elbo(g, in[0], t->option[WITHOUT_Z] ? NO_VALUE : in[1], harness_input(g, "weights"), &f);
     out[0] = e.loss;
     out[1] = e.kl_dim;
@@ -125,7 +129,7 @@ static void record_elbo(struct graph *g, const struct trial *t, const value *in,
 
 static void elbo_reference(const struct trial *t, double *const *in, double *const *out)
 {
-    double nll = 0, kl = 0, free_kl = 0;
+    double nll = 0, kl = 0, free_kl = 0, under = 0;
     size_t sentences = t->batch->sentences, width = t->option[WITHOUT_Z] ? 0 : t->in[1].width;
     size_t parts = t->option[KIND] == FREE_TOTAL       ? 1
                    : t->option[KIND] == FREE_PER_GROUP ? (size_t)t->option[GROUPS_OF]
@@ -136,19 +140,23 @@ static void elbo_reference(const struct trial *t, double *const *in, double *con
         for (size_t s = 0; s < sentences; s++) out[1][j] += in[1][s * width + j];
         kl += out[1][j];
     }
-    for (size_t k = 0; k < parts && width; k++) {
-        double mean = 0;
-        for (size_t j = k * (width / parts); j < (k + 1) * (width / parts); j++) mean += out[1][j] / (double)sentences;
-        free_kl += (double)sentences * fmax(t->real[0], mean);
+    for (size_t i = 0; i < parts * sentences && width; i++) {
+        size_t k = i / sentences, s = i % sentences;
+        double held = 0;
+        for (size_t j = k * (width / parts); j < (k + 1) * (width / parts); j++)
+            held += t->option[HOW] & OF_SENTENCES ? in[1][s * width + j] : out[1][j] / (double)sentences;
+        free_kl += held > t->real[0] ? held : t->option[HOW] & MASKED ? 0 : t->real[0];
+        under += held > t->real[0] ? 0 : 1 / (double)parts;
     }
     out[0][ELBO_LOSS] =
         (double)t->batch->weights[ELBO_WEIGHT_NLL] * nll + (double)t->batch->weights[ELBO_WEIGHT_KL] * free_kl;
     out[0][ELBO_NLL] = nll;
     out[0][ELBO_KL] = kl;
     out[0][ELBO_KL_FREE] = free_kl;
+    out[0][ELBO_UNDER] = under;
 }
 
-static void elbo_of(long kind, size_t groups, double nats, bool without_z)
+static void elbo_how(long kind, size_t groups, double nats, bool without_z, long how)
 {
     static const size_t shapes[][2] = {{1, 6},  {1, 12},  {2, 6},  {3, 18}, {5, 6},  {7, 24}, {16, 6}, {17, 12},
                                        {33, 6}, {64, 12}, {4, 30}, {6, 36}, {9, 54}, {11, 6}, {2, 132}};
@@ -156,14 +164,14 @@ static void elbo_of(long kind, size_t groups, double nats, bool without_z)
         char name[96];
         struct batch *b = batch_rows(3 * shapes[i][0] + 1);
         b->sentences = shapes[i][0];
-        snprintf(name, sizeof name, "elbo %zu x %zu, kind %ld, %g nats%s", shapes[i][0], shapes[i][1], kind, nats,
-                 without_z ? ", no z" : "");
+        snprintf(name, sizeof name, "elbo %zu x %zu, kind %ld, %g nats%s%s%s", shapes[i][0], shapes[i][1], kind, nats,
+                 without_z ? ", no z" : "", how & MASKED ? ", mask" : "", how & OF_SENTENCES ? ", of sentences" : "");
         struct trial t = {.name = name,
                           .batch = b,
                           .tail = i % 3 * 20,
                           .inputs = without_z ? 1 : 2,
                           .is_loss = true,
-                          .option = {kind, (long)groups, without_z},
+                          .option = {kind, (long)groups, without_z, how},
                           .real = {nats},
                           .record = record_elbo,
                           .reference = elbo_reference};
@@ -172,6 +180,11 @@ static void elbo_of(long kind, size_t groups, double nats, bool without_z)
         harness_try(&t);
         free(b);
     }
+}
+
+static void elbo_of(long kind, size_t groups, double nats, bool without_z)
+{
+    for (long how = 0; how < 4; how++) elbo_how(kind, groups, nats, without_z, how);
 }
 
 static void elbo(void **state)
@@ -282,7 +295,7 @@ static void objective_of_the_elbo(void **state)
 static void objective_shapes_are_checked(void **state)
 {
     (void)state;
-    static const char *const words[] = {"11 terms", "the ELBO's 4 parts", "vector is not one f32", "number 2 of 2"};
+    static const char *const words[] = {"11 terms", "the ELBO's 5 parts", "vector is not one f32", "number 2 of 2"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         struct parameters *parameters;
         struct graph *g;

@@ -375,7 +375,7 @@ static void run_guard(struct guarded *d, struct backend *backend)
     const void *data[] = {d->scalars, d->control, d->loss, d->rows, d->settings, d->gradient[0], d->gradient[1]};
     value norms[] = {op_squared_norm(g, in[5]), op_squared_norm(g, in[6])};
     op_guard(g, in[0], in[1], norms, 2, in[2], in[3], in[4]);
-    value picked = op_select_row(g, in[3], in[1]);
+    value picked = op_select_row(g, in[3], in[1], NO_VALUE);
     graph_keep(g, picked);
     assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
     void *arena = harness_memory(e.plan.bytes);
@@ -441,6 +441,112 @@ static void guard(void **state)
     }
 }
 
-HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(adamw), cmocka_unit_test(sgd), cmocka_unit_test(narrow_moments),
-             cmocka_unit_test(squared_norm), cmocka_unit_test(norm_in_pieces), cmocka_unit_test(guard),
+/* ---- a controller, and the scales of a selection ---- */
+
+struct controlled {
+    float state[CONTROLLER_STATE], scales[3], figures[ELBO_PARTS], control[CONTROL_SIZE], settings[CONTROLLER_SETTINGS];
+    float rows[2][3], picked[3];
+};
+
+/* A step of the controller of weight 1 by the KL, then a selection by the scales that it leaves. */
+static void run_controller(struct controlled *d, enum controller_rule rule, struct backend *backend)
+{
+    elbo_error error = {0};
+    struct graph *g;
+    struct executor e;
+    struct graph_capacities capacities = {{0}};
+    assert_int_equal(graph_create(&g, "controller", NULL, &capacities, &error), ELBO_OK);
+    const struct {
+        const char *name;
+        size_t floats;
+        const float *data;
+    } inputs[] = {{"state", CONTROLLER_STATE, d->state},
+                  {"scales", 3, d->scales},
+                  {"figures", ELBO_PARTS, d->figures},
+                  {"control", CONTROL_SIZE, d->control},
+                  {"settings", CONTROLLER_SETTINGS, d->settings}};
+    value in[5], rows = graph_input(g, "rows", DTYPE_F32, 2, (struct dim[]){{DIM_FIXED, 2}, {DIM_FIXED, 3}});
+    for (size_t i = 0; i < 5; i++)
+        in[i] = graph_input(g, inputs[i].name, DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, inputs[i].floats}});
+    op_controller(g, in[0], in[1], in[2], in[3], in[4], rule, ELBO_KL, 1);
+    value picked = op_select_row(g, rows, in[3], in[1]);
+    graph_keep(g, picked);
+    assert_int_equal(executor_create(&e, g, backend, &error), ELBO_OK);
+    void *arena = harness_memory(e.plan.bytes);
+    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){0}, NULL, NULL, &error), ELBO_OK);
+    for (size_t i = 0; i < 5; i++) e.inputs[graph_value(g, in[i])->binding] = inputs[i].data;
+    e.inputs[graph_value(g, rows)->binding] = d->rows;
+    harness_run(&e, &(struct execution){.first_slot = true});
+    memcpy(d->picked, executor_pointer(&e, picked), sizeof d->picked);
+    free(arena);
+    executor_free(&e);
+    graph_free(g);
+}
+
+/* A KL that answers to beta as 10 (1 - beta): the controller brings it to its target and holds it there; a target out
+ * of its reach leaves the integral at the bound, from which the next error within reach brings it back at once. */
+static void pi_controller(void **state)
+{
+    (void)state;
+    if (!harness_on_host()) skip();
+    for (size_t at = 0; at < harness_devices; at++) {
+        struct controlled d = {.scales = {1, 0, 1}, .control = {1, 0, 1}, .rows = {{9, 9, 9}, {2, 0.5f, 3}}};
+        const float set[] = {4, 0.01f, 0.01f, 0, 1, 8};
+        memcpy(d.settings, set, sizeof set);
+        double sum = 0, beta = 0;
+        for (int step = 0; step < 400; step++) {
+            float before = d.state[CONTROLLER_WEIGHT];
+            d.settings[CONTROLLER_TARGET] = step < 200   ? 4
+                                            : step < 300 ? -50
+                                                         : 4; /* the last but one is out of reach */
+            d.figures[ELBO_KL] = (float)(8 * 10 * (1 - beta));
+            double e = (double)d.settings[CONTROLLER_TARGET] - d.figures[ELBO_KL] / 8.0;
+            double rest = 0.01f / (1 + exp(e)), next = sum - 0.01f * e;
+            if (e < 0 && rest + next > 1) next = fmax(sum, 1 - rest);
+            if (e > 0 && rest + next < 0) next = fmin(sum, 0 - rest);
+            sum = next;
+            beta = fmin(fmax(rest + sum, 0), 1);
+            run_controller(&d, CONTROLLER_PI, harness_device[at].backend);
+            assert_true(d.state[CONTROLLER_USED] == before);
+            harness_close_to("beta", fabs(d.state[CONTROLLER_WEIGHT] - beta), 1e-5);
+            harness_close_to("its sum", fabs(d.state[CONTROLLER_SUM] - sum), 1e-5);
+            assert_true(d.scales[1] == d.state[CONTROLLER_WEIGHT] && d.scales[0] == 1 && d.scales[2] == 1);
+            assert_true(d.picked[0] == 2 && d.picked[1] == 0.5f * d.scales[1] && d.picked[2] == 3);
+            beta = d.state[CONTROLLER_WEIGHT], sum = d.state[CONTROLLER_SUM];
+            if (step == 199 || step == 399) harness_close_to("the KL", fabs(10 * (1 - beta) - 4) / 4, 0.01);
+            if (step == 299) assert_true(beta == 1 && sum <= 1); /* wound up it would be 60 */
+        }
+        struct controlled left = d;
+        left.control[CONTROL_APPLIED] = 0; /* an update that is left out moves nothing */
+        run_controller(&left, CONTROLLER_PI, harness_device[at].backend);
+        assert_true(left.state[CONTROLLER_USED] == d.state[CONTROLLER_WEIGHT]);
+        assert_true(left.state[CONTROLLER_WEIGHT] == d.state[CONTROLLER_WEIGHT]);
+        assert_true(left.state[CONTROLLER_SUM] == d.state[CONTROLLER_SUM] && left.scales[1] == d.scales[1]);
+    }
+}
+
+/* The multiplier by hand, and the rate that it demands of a KL that answers as 6 - 4 weight. */
+static void multiplier(void **state)
+{
+    (void)state;
+    if (!harness_on_host()) skip();
+    for (size_t at = 0; at < harness_devices; at++) {
+        struct controlled d = {.state = {0, 0, 0.541324854f}, .scales = {1, 0, 1}, .control = {1, 0, 1}};
+        const float set[] = {5, 0, 0.05f, 0, 0, 8};
+        memcpy(d.settings, set, sizeof set);
+        for (int step = 0; step < 600; step++) {
+            double v = d.state[CONTROLLER_SUM], kl = 6 - 4 * (double)d.state[CONTROLLER_WEIGHT];
+            d.figures[ELBO_KL] = (float)(8 * kl);
+            run_controller(&d, CONTROLLER_MULTIPLIER, harness_device[at].backend);
+            v += 0.05f * (5 - d.figures[ELBO_KL] / 8.0) / (1 + exp(-v));
+            harness_close_to("the multiplier", fabs(d.state[CONTROLLER_SUM] - v), 1e-6);
+            harness_close_to("its weight", fabs(d.state[CONTROLLER_WEIGHT] - (1 - log(1 + exp(v)))), 1e-6);
+        }
+        harness_close_to("the KL", fabs(6 - 4 * (double)d.state[CONTROLLER_WEIGHT] - 5) / 5, 0.01);
+    }
+}
+
+HARNESS_MAIN(FAMILY_OPTIMIZER, cmocka_unit_test(pi_controller), cmocka_unit_test(multiplier), cmocka_unit_test(adamw),
+             cmocka_unit_test(sgd), cmocka_unit_test(narrow_moments), cmocka_unit_test(squared_norm),
+             cmocka_unit_test(norm_in_pieces), cmocka_unit_test(guard),
              cmocka_unit_test(squared_norm_finds_what_is_not_finite))

@@ -23,7 +23,9 @@ OTHER = {
     "train.stop_after": 5, "optimizer.moments": "bf16", "train.skip": 5, "parallel.bucket": 1, "parallel.timeout": 30,
     "parallel.port": 0, "parallel.address": "localhost", "train.steps": 7, "threads": 2, "parallel.zero": 1,
     "objective.free_bits_groups": 1, "latent.injection": "embedding",
+    "objective.target_kl": 9,
 }
+CONTROLLED, RATED = {"objective.target_kl": 9}, {"objective.min_rate": 2, "objective.free_bits": 0}
 # What the run has besides SHORT, so that the option has an effect.
 LSTM = {"encoder.kind": "lstm", "decoder.kind": "lstm", "encoder.share_embedding": "false",
         "decoder.tie_output": "false"}
@@ -32,6 +34,11 @@ BESIDE = {
     "encoder.bidirectional": LSTM, "latent.init_tanh": LSTM,
     "objective.beta_cycles": {"objective.beta_schedule": "cyclical"},
     "objective.free_bits_groups": {"objective.free_bits_kind": "group", "objective.free_bits_groups": 3},
+    "objective.beta_slope": {"objective.beta_schedule": "logistic"},
+    "objective.beta_center": {"objective.beta_schedule": "logistic", "objective.beta_slope": 0.1},
+    "objective.kp": CONTROLLED, "objective.ki": CONTROLLED, "objective.beta_min": CONTROLLED,
+    "objective.beta_max": CONTROLLED, "objective.min_rate": {"objective.free_bits": 0},
+    "objective.min_rate_step": RATED,
     "optimizer.momentum": {"optimizer.kind": "sgd"},
     "latent.prior": {"objective.free_bits_kind": "total"},
     "parallel.lanes": {"determinism": "world_invariant"},

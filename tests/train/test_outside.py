@@ -106,7 +106,7 @@ def one_step(given, sentences, before, step, cursor):
     slots, cursor = pack(sentences, given, step, cursor)
     count = sum(map(len, slots))
     beta, rate = given["objective.beta"], given["optimizer.learning_rate"]
-    parts = torch.zeros(4, dtype=torch.float64)
+    parts = torch.zeros(5, dtype=torch.float64)
     total, mu = 0, []
     for slot in slots:
         loss, out = model.slot(slot_arrays(slot, given, step), (given["objective.lambda"] / count, beta / count))

@@ -84,7 +84,9 @@ def check_others(scratch, data):
              {"latent.sample": "false", "objective.free_bits_kind": "total"}, {"encoder.share_embedding": "false"},
              {"optimizer.encoder_factor": 0, "optimizer.schedule": "linear"},
              {"optimizer.moments": "bf16", "decoder.ff_width": 1040},
-             {"optimizer.moments": "bf16", "optimizer.kind": "sgd", "threads": 3}]
+             {"optimizer.moments": "bf16", "optimizer.kind": "sgd", "threads": 3},
+             {"objective.target_kl": 2, "objective.ki": 0.05, "objective.free_bits_scope": "sentence"},
+             {"objective.min_rate": 6, "objective.min_rate_step": 0.1, "objective.free_bits": 0}]
     for number, kind in enumerate(kinds):
         one, two = scratch / f"one-{number}", scratch / f"two-{number}"
         train(one, data, given=kind)

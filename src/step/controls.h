@@ -1,0 +1,45 @@
+/* The controllers of an objective at work: their states in the backend's memory, and their ops in the update graph.
+ *
+ *     controls_create(&c, &objective, backend, &error);
+ *     optimizer_options.further = controls_record ...          -- the optimizer records them behind its guard
+ *     controls_bind(&c, &optimizer);
+ *     each step: controls_set(&c, sentences), then the update
+ *
+ * A state is named, saved with every checkpoint (step_states) and the same on every rank, because each rank computes it
+ * from the same sums. */
+#ifndef STEP_CONTROLS_H
+#define STEP_CONTROLS_H
+
+#include "step/objective.h"
+#include "step/optimizer.h"
+
+struct controls {
+    const struct objective *objective;
+    struct backend *backend;
+    float *memory; /* scales (terms), then CONTROLLER_STATE for each controller; null: there are none */
+    float settings[OBJECTIVE_MOST_TERMS][CONTROLLER_SETTINGS];
+};
+
+elbo_status controls_create(struct controls *c, const struct objective *objective, struct backend *backend,
+                            elbo_error *error);
+void controls_free(struct controls *c);
+
+/* struct optimizer_options.further, with the controls as its context. */
+void controls_record(void *context, struct graph *g, value figures, value control);
+void controls_bind(struct controls *c, struct optimizer *o);
+
+/* Before an update: of how many sentences its sums are. */
+void controls_set(struct controls *c, size_t sentences);
+
+/* (terms) The scales of the weights, and (CONTROLLER_STATE) the state of each controller, in the order of the terms. */
+const float *controls_scales(const struct controls *c);
+float *controls_states(const struct controls *c);
+size_t controls_state_floats(const struct controls *c);
+
+/* After the states were written from elsewhere: the scales of the next step are theirs. */
+void controls_restored(struct controls *c);
+
+/* Replaces the scales of owned weights by those that the step had, from states that were read back. */
+void controls_used(const struct controls *c, double *scale, const float *states);
+
+#endif
