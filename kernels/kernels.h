@@ -177,12 +177,58 @@ int spread_hinge_cuda(float *out, float *spread, const float *stats, const uint6
 int spread_hinge_backward_cuda(float *dstats, const float *dout, const float *stats, const float *spread,
                                const uint64_t *counted, size_t rows, size_t width, bool add, kernel_stream stream);
 
+/* ---- posteriors: all f32; a header's count of the true sentences, rows behind it are padding ---- */
+enum { KERNEL_POSTERIOR_DELTA, KERNEL_POSTERIOR_SLASHED, KERNEL_POSTERIOR_FLOOR };
+struct kernel_posterior {
+    int map;            /* as op_posterior's                                          */
+    double real;        /* delta, or the floor of the variances                       */
+    double least, most; /* sigma of delta                                             */
+    double p;           /* share of the variances that is dropped by `noise` ...      */
+    uint32_t threshold; /* ... where its 32 bits at (sample, dimension) are below it  */
+    struct kernel_noise noise;
+};
+/* stats (S, 2Z) from head (S, 2Z), width: Z; sample (S) with p only. *drops 0: nothing is dropped; may be null. */
+int posterior_cuda(float *stats, const float *head, const uint64_t *sample, const float *drops,
+                   const struct kernel_posterior *c, size_t sentences, size_t width, kernel_stream stream);
+/* dhead (S, 2Z) (+)=. */
+int posterior_backward_cuda(float *dhead, const float *dstats, const float *head, const uint64_t *sample,
+                            const float *drops, const struct kernel_posterior *c, size_t sentences, size_t width,
+                            bool add, kernel_stream stream);
+struct kernel_normalize {
+    size_t rows, width, groups, columns; /* as op_normalize says                    */
+    bool by_row, center, batch;
+    double level, epsilon;
+    const uint64_t *counted; /* the true rows, on the device; null: all */
+};
+struct kernel_adds {
+    bool add[3];
+};
+/* y as x (rows, width); used, sums (2 groups + 1), sums may be null; by row only y. gain, bias (groups) may be null. */
+int normalize_cuda(float *y, float *used, float *sums, const float *x, const float *running, const float *gain,
+                   const float *bias, const struct kernel_normalize *c, kernel_stream stream);
+/* dx, dgain, dbias (+)=, any may be null. */
+int normalize_backward_cuda(float *dx, float *dgain, float *dbias, const float *dy, const float *x, const float *gain,
+                            const float *used, const struct kernel_normalize *c, const bool add[3],
+                            kernel_stream stream);
+/* As op_running says: running (2, groups), sums (2 groups + 1). */
+int running_cuda(float *running, const float *sums, const float *control, size_t groups, bool center, double share,
+                 kernel_stream stream);
+
 /* ---- loss ---- */
 /* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. With dnll (R) f the logits are
  * overwritten by dnll (softmax - onehot), columns V .. stride by 0; null: they are only read. A row whose label is
  * negative is masked: its nll is 0 and its gradient 0. */
 int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows,
                       size_t vocabulary, size_t stride, enum kernel_type type, kernel_stream stream);
+/* As op_bag_cross_entropy says: out (1), sums (S, 3), logits (S, V), all f. Sentences behind the true count of the
+ * header have no part in the sum, and no gradient. */
+int bag_cross_entropy_cuda(float *out, float *sums, const float *logits, const int32_t *labels, const int32_t *offsets,
+                           const struct kernel_header *header, size_t sentences, size_t vocabulary,
+                           kernel_stream stream);
+/* dlogits (S, V) (+)=; dout (1). */
+int bag_cross_entropy_backward_cuda(float *dlogits, const float *dout, const float *logits, const int32_t *labels,
+                                    const int32_t *offsets, const float *sums, const struct kernel_header *header,
+                                    size_t sentences, size_t vocabulary, bool add, kernel_stream stream);
 /* The free bits of op_elbo; mask and sentence: its form and its scope. */
 struct kernel_free_bits {
     size_t groups;

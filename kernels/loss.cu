@@ -91,6 +91,75 @@ static __global__ void __launch_bounds__(ROW_THREADS, 2)
     }
 }
 
+/* ---- a bag of words: a block per sentence ---- */
+
+enum { LOGSUM, LABELS, NATS, SUMS };
+
+static __global__ void bag_sums_kernel(float *__restrict__ sums, const float *__restrict__ logits,
+                                       const int32_t *__restrict__ labels, const int32_t *__restrict__ offsets,
+                                       const struct kernel_header *__restrict__ header, size_t vocabulary)
+{
+    KERNEL_SHARED(float, scratch, WARP);
+    KERNEL_SHARED(double, wide, WARP);
+    size_t s = blockIdx.x;
+    const float *x = logits + s * vocabulary;
+    bool counted = s < header->count[HEADER_SENTENCES];
+    float top = -INFINITY;
+    for (size_t i = threadIdx.x; i < vocabulary && counted; i += blockDim.x) top = fmaxf(top, x[i]);
+    top = block_max(top, scratch);
+    double sum = 0, picked = 0, count = 0;
+    for (size_t i = threadIdx.x; i < vocabulary && counted; i += blockDim.x) sum += (double)expf(x[i] - top);
+    sum = block_sum(sum, wide);
+    int32_t first = counted ? offsets[s] : 0, end = counted ? offsets[s + 1] : 0;
+    for (int32_t n = first + (int32_t)threadIdx.x; n < end; n += (int32_t)blockDim.x) {
+        if (labels[n] < 0) continue;
+        picked += (double)x[labels[n]];
+        count += 1;
+    }
+    picked = block_sum(picked, wide);
+    count = block_sum(count, wide);
+    if (threadIdx.x) return;
+    double logsum = counted ? (double)top + log(sum) : 0;
+    sums[s * SUMS + LOGSUM] = (float)logsum;
+    sums[s * SUMS + LABELS] = (float)count;
+    sums[s * SUMS + NATS] = (float)(count * logsum - picked);
+}
+
+static __global__ void bag_total_kernel(float *__restrict__ out, const float *__restrict__ sums, size_t sentences)
+{
+    KERNEL_SHARED(double, wide, WARP);
+    double nats = 0;
+    for (size_t s = threadIdx.x; s < sentences; s += blockDim.x) nats += (double)sums[s * SUMS + NATS];
+    nats = block_sum(nats, wide);
+    if (threadIdx.x == 0) out[0] = (float)nats;
+}
+
+/* A word that a sentence has several times is subtracted by the thread of its first place, for all of them. */
+static __global__ void bag_backward_kernel(float *dlogits, const float *__restrict__ dout,
+                                           const float *__restrict__ logits, const int32_t *__restrict__ labels,
+                                           const int32_t *__restrict__ offsets, const float *__restrict__ sums,
+                                           const struct kernel_header *__restrict__ header, size_t vocabulary, bool add)
+{
+    size_t s = blockIdx.x;
+    bool counted = s < header->count[HEADER_SENTENCES];
+    const float *x = logits + s * vocabulary;
+    float *dx = dlogits + s * vocabulary, d = dout[0], logsum = sums[s * SUMS + LOGSUM];
+    float times = counted ? d * sums[s * SUMS + LABELS] : 0.0f;
+    for (size_t i = threadIdx.x; i < vocabulary; i += blockDim.x)
+        put(&dx[i], counted ? times * expf(x[i] - logsum) : 0.0f, add);
+    __syncthreads(); /* the rows of the softmax are written before words are taken off */
+    int32_t first = counted ? offsets[s] : 0, end = counted ? offsets[s + 1] : 0;
+    for (int32_t n = first + (int32_t)threadIdx.x; n < end; n += (int32_t)blockDim.x) {
+        int32_t label = labels[n], k = first;
+        float count = 0;
+        if (label < 0) continue;
+        while (labels[k] != label) k++;
+        if (k < n) continue;
+        for (; k < end; k++) count += labels[k] == label ? 1.0f : 0.0f;
+        dx[label] -= d * count;
+    }
+}
+
 /* Mean over the sentences of one group's KL; every thread of the block gets it. */
 static __device__ double group_mean(const float *kl, size_t sentences, size_t width, size_t first, size_t each,
                                     double *scratch)
@@ -241,6 +310,28 @@ extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels
             });
         });
     });
+    return cudaGetLastError();
+}
+
+extern "C" int bag_cross_entropy_cuda(float *out, float *sums, const float *logits, const int32_t *labels,
+                                      const int32_t *offsets, const struct kernel_header *header, size_t sentences,
+                                      size_t vocabulary, kernel_stream stream)
+{
+    if (sentences)
+        KERNEL_LAUNCH(bag_sums_kernel, (unsigned)sentences, THREADS, 0, stream, sums, logits, labels, offsets, header,
+                      vocabulary);
+    KERNEL_LAUNCH(bag_total_kernel, 1, THREADS, 0, stream, out, sums, sentences);
+    return cudaGetLastError();
+}
+
+extern "C" int bag_cross_entropy_backward_cuda(float *dlogits, const float *dout, const float *logits,
+                                               const int32_t *labels, const int32_t *offsets, const float *sums,
+                                               const struct kernel_header *header, size_t sentences, size_t vocabulary,
+                                               bool add, kernel_stream stream)
+{
+    if (!sentences) return 0;
+    KERNEL_LAUNCH(bag_backward_kernel, (unsigned)sentences, THREADS, 0, stream, dlogits, dout, logits, labels, offsets,
+                  sums, header, vocabulary, add);
     return cudaGetLastError();
 }
 

@@ -4,6 +4,7 @@
 
 #include "elbo/corpus.h"
 #include "model/evaluate.h"
+#include "model/latent.h"
 #include "text/ngram.h"
 #include "text/slots.h"
 #include "train/effects.h"
@@ -73,6 +74,7 @@ static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *
     json_decref(dims);
     failed |= json_object_set_new(all, "posterior", json_string(mean ? "mean" : "sample"));
     failed |= json_object_set_new(all, "bound", json_boolean(!mean || !latent));
+    if (latent_running(&c->model.latent)) failed |= json_object_set_new(all, "statistics", json_string("running"));
     if (*c->eval.baseline) {
         failed |= json_object_set_new(all, "unigram_nll", figure(why, "unigram_nll", b->unigram, NULL));
         failed |= json_object_set_new(all, "bigram_nll", figure(why, "bigram_nll", b->bigram, NULL));
@@ -194,6 +196,8 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
     ELBO_TRY(check_effects(cli, error));
     ELBO_TRY(baselines(&b, c, corpus, error));
     ELBO_TRY(evaluate(&e, &run->model, corpus, &o, error));
+    if (latent_running(&c->model.latent))
+        log_line(&cli->log, "mu and KL go by the running statistics of training, not by those of the sentences here");
     if (e.shortened && c->data.too_long == SLOT_SKIP)
         log_warning(&cli->log, "%zu sentences of more than %zu tokens were left out", e.shortened, c->data.max_length);
     else if (e.shortened)

@@ -121,6 +121,68 @@ void CPU(linear_cross_entropy_train)(const struct call *c)
     run(c, c->in[3], c->out[1], c->out[2]);
 }
 
+/* ---- a bag of words: sentences by tiles ---- */
+
+enum { BAGS = 4 };
+
+static void bag_sums(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const int32_t *labels = c->in[1], *offsets = c->in[2];
+    size_t v = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * BAGS);
+    for (size_t s = tile * BAGS; s < end; s++) {
+        const float *x = (const float *)c->in[0] + s * v;
+        float top = -INFINITY, *sums = (float *)c->out[1] + s * BAG_SUMS;
+        SIMD_MAX(top) for (size_t i = 0; i < v; i++) top = x[i] > top ? x[i] : top;
+        double logsum = (double)top + log(exponentials((float *)x, v, top, false)), nats = 0; /* x is only read */
+        size_t count = 0;
+        for (size_t n = (size_t)offsets[s]; n < (size_t)offsets[s + 1]; n++) {
+            if (labels[n] < 0) continue;
+            nats += logsum - (double)x[labels[n]];
+            count++;
+        }
+        sums[BAG_LOGSUM] = (float)logsum;
+        sums[BAG_LABELS] = (float)count;
+        sums[BAG_NATS] = (float)nats;
+    }
+}
+
+void CPU(bag_cross_entropy)(const struct call *c)
+{
+    const float *sums = c->out[1];
+    double nats = 0;
+    cpu_run(c, tiles_of(c->size.in[0][0], BAGS), bag_sums, c);
+    for (size_t s = 0; s < c->size.in[0][0]; s++) nats += sums[s * BAG_SUMS + BAG_NATS];
+    *(float *)c->out[0] = (float)nats;
+}
+
+static void bag_slopes(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const int32_t *labels = c->in[2], *offsets = c->in[3];
+    size_t v = c->size.in[1][1], end = least(c->size.in[1][0], (tile + 1) * BAGS);
+    float d = *(const float *)c->in[0];
+    bool add = c->add[0];
+    for (size_t s = tile * BAGS; s < end; s++) {
+        const float *x = (const float *)c->in[1] + s * v, *sums = (const float *)c->in[4] + s * BAG_SUMS;
+        float *dx = (float *)c->out[0] + s * v, logsum = sums[BAG_LOGSUM], times = d * sums[BAG_LABELS];
+        SIMD for (size_t i = 0; i < v; i++)
+        {
+            float slope = times * cpu_exp(x[i] - logsum);
+            dx[i] = add ? dx[i] + slope : slope;
+        }
+        for (size_t n = (size_t)offsets[s]; n < (size_t)offsets[s + 1]; n++)
+            if (labels[n] >= 0) dx[labels[n]] -= d;
+    }
+}
+
+void CPU(bag_cross_entropy_backward)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[1][0], BAGS), bag_slopes, c);
+}
+
 /* ---- the ELBO: a few thousand numbers, one thread, double sums ---- */
 
 static double sentence_kl(const float *kl, size_t width, size_t s, size_t group, size_t each)

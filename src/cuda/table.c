@@ -3,6 +3,9 @@
 #include "ops/attention.h"
 #include "ops/objective.h"
 #include "ops/ops.h"
+#include "ops/posterior.h"
+
+#include <math.h>
 
 enum { CHUNK_BYTES = 512 << 20, LEAST_ROWS = 16, VOCABULARY_ALIGNMENT = 128 };
 
@@ -294,6 +297,80 @@ static void spread_hinge_backward(const struct call *c)
                                        c->size.in[1][1] / 2, c->add[0], stream_of(c)));
 }
 
+/* ---- posteriors ---- */
+
+_Static_assert((int)KERNEL_POSTERIOR_DELTA == (int)POSTERIOR_DELTA &&
+                   (int)KERNEL_POSTERIOR_SLASHED == (int)POSTERIOR_SLASHED &&
+                   (int)KERNEL_POSTERIOR_FLOOR == (int)POSTERIOR_FLOOR,
+               "kernels number maps as the ops do");
+
+static struct kernel_posterior posterior_of(const struct call *c)
+{
+    const double *f = c->attr->f;
+    double p = f[ATTR_POSTERIOR_DROP];
+    return (struct kernel_posterior){.map = (int)c->attr->i[ATTR_POSTERIOR_MAP],
+                                     .real = f[ATTR_POSTERIOR_REAL],
+                                     .least = f[ATTR_POSTERIOR_LEAST],
+                                     .most = f[ATTR_POSTERIOR_MOST],
+                                     .p = p,
+                                     .threshold = (uint32_t)fmin(p * 0x1p32, 0xffffffffp0),
+                                     .noise = noise_of(c)};
+}
+
+static const float *drops_of(const struct call *c)
+{
+    return c->in[2] ? (const float *)c->in[2] + c->attr->i[ATTR_POSTERIOR_SWITCH] : NULL;
+}
+
+static void posterior(const struct call *c)
+{
+    struct kernel_posterior p = posterior_of(c);
+    keep(c, posterior_cuda(c->out[0], c->in[0], c->in[1], drops_of(c), &p, c->size.in[0][0], c->size.in[0][1] / 2,
+                           stream_of(c)));
+}
+
+static void posterior_backward(const struct call *c)
+{
+    struct kernel_posterior p = posterior_of(c);
+    keep(c, posterior_backward_cuda(c->out[0], c->in[3], c->in[0], c->in[1], drops_of(c), &p, c->size.in[0][0],
+                                    c->size.in[0][1] / 2, c->add[0], stream_of(c)));
+}
+
+static struct kernel_normalize normalize_of(const struct call *c)
+{
+    const int64_t *i = c->attr->i;
+    enum dim_kind rows = (enum dim_kind)i[ATTR_NORMALIZE_ROWS];
+    return (struct kernel_normalize){.rows = c->size.in[0][0],
+                                     .width = c->size.in[0][1],
+                                     .groups = (size_t)i[ATTR_NORMALIZE_GROUPS],
+                                     .columns = (size_t)i[ATTR_NORMALIZE_COLUMNS],
+                                     .by_row = i[ATTR_NORMALIZE_SCOPE] == NORMALIZE_ROWS,
+                                     .center = i[ATTR_NORMALIZE_CENTER],
+                                     .batch = i[ATTR_NORMALIZE_BATCH],
+                                     .level = c->attr->f[ATTR_NORMALIZE_LEVEL],
+                                     .epsilon = c->attr->f[ATTR_NORMALIZE_EPSILON],
+                                     .counted = rows == DIM_FIXED ? NULL : header_of(c)->count + rows};
+}
+
+static void normalize(const struct call *c)
+{
+    struct kernel_normalize n = normalize_of(c);
+    keep(c, normalize_cuda(c->out[0], c->out[1], c->out[2], c->in[0], c->in[1], c->in[2], c->in[3], &n, stream_of(c)));
+}
+
+static void normalize_backward(const struct call *c)
+{
+    struct kernel_normalize n = normalize_of(c);
+    keep(c, normalize_backward_cuda(c->out[0], c->out[1], c->out[2], c->in[4], c->in[0], c->in[2], c->in[5], &n, c->add,
+                                    stream_of(c)));
+}
+
+static void running(const struct call *c)
+{
+    keep(c, running_cuda(c->out[0], c->in[0], c->in[1], c->size.out[0][1], c->attr->i[ATTR_RUNNING_CENTER],
+                         c->attr->f[ATTR_RUNNING_SHARE], stream_of(c)));
+}
+
 /* ---- loss: chunks of rows; the products see a vocabulary that is a multiple of VOCABULARY_ALIGNMENT, or they would
  * run at a fraction of their speed: logits have such rows, and so has a copy of the weights where the vocabulary is
  * none ---- */
@@ -412,6 +489,18 @@ static void linear_cross_entropy_workspace(const struct call *c, size_t *shared,
            rows = c->size.in[0][0];
     rows = !rows ? 1 : rows < most ? rows : most; /* fewer rows than the capacity may be in larger chunks */
     *shared = rows * padded(v) * element + (v == padded(v) ? 0 : padded(v) * c->size.in[1][1] * element);
+}
+
+static void bag_cross_entropy(const struct call *c)
+{
+    keep(c, bag_cross_entropy_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], header_of(c), c->size.in[0][0],
+                                   c->size.in[0][1], stream_of(c)));
+}
+
+static void bag_cross_entropy_backward(const struct call *c)
+{
+    keep(c, bag_cross_entropy_backward_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], header_of(c),
+                                            c->size.in[1][0], c->size.in[1][1], c->add[0], stream_of(c)));
 }
 
 static struct kernel_free_bits free_bits_of(const struct call *c)

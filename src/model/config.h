@@ -14,7 +14,9 @@ enum activation_kind { ACTIVATION_GELU, ACTIVATION_SWIGLU };
 enum pooling_kind { POOLING_MEAN, POOLING_FIRST, POOLING_LAST, POOLING_ATTENTION };
 enum stack_choice { STACK_TRANSFORMER, STACK_BOW, STACK_LSTM, STACK_GRU }; /* encoder.kind, decoder.kind */
 enum prior_choice { PRIOR_STANDARD, PRIOR_DIAGONAL };
-enum latent_kind { LATENT_NORMAL, LATENT_NONE };
+enum latent_kind { LATENT_NORMAL, LATENT_NONE, LATENT_DELTA, LATENT_SLASHED };
+enum latent_normalize { LATENT_PLAIN, LATENT_BATCH, LATENT_DU };
+enum rate_scope { RATE_SENTENCE, RATE_SLOT, RATE_DIMENSION };
 enum injection_kind { INJECTION_BOTH, INJECTION_MEMORY, INJECTION_EMBEDDING, INJECTION_INIT, INJECTION_CONCAT };
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
 enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
@@ -71,11 +73,21 @@ struct latent_config {
     size_t memory;  /* M latent keys and values per layer                    */
     bool sample;    /* false: z = mu, a plain autoencoder                    */
     bool init_tanh; /* a recurrent decoder's first state goes through tanh   */
+    double delta;   /* nats that each dimension pays at least                */
+    int normalize;  /* enum latent_normalize                                 */
+    double gamma;   /* deviation of a normalized mu                          */
+    double alpha;   /* variances are at least alpha / (2 pi e); du           */
+    double variance_dropout;
+    double statistics_share; /* of a step in the running statistics                   */
+    double rate;             /* nats; 0: free                                         */
+    int rate_scope;          /* enum rate_scope                                       */
 };
 #define AT(field) offsetof(struct latent_config, field)
 static const struct option latent_rows[] = {
     ROW_CHOICE("kind", kind, "normal", KEPT_MODEL,
-               "normal: a Gaussian posterior; none: a language model without a latent", "normal", "none"),
+               "normal: a Gaussian posterior; delta: one whose KL is at least latent.delta in each dimension; slashed: "
+               "one that can hold an exact rate (objective.rate); none: a language model without a latent",
+               "normal", "none", "delta", "slashed"),
     ROW_CHOICE("prior", prior, "standard", KEPT_MODEL,
                "standard: N(0, 1); diagonal: a Gaussian whose mean and variances are learned; its KL is of draws",
                "standard", "diagonal"),
@@ -89,6 +101,30 @@ static const struct option latent_rows[] = {
                "the first state that z gives a recurrent decoder goes through tanh"),
     ROW_SIZE("memory", memory, "1", 1, 256, "M", KEPT_MODEL, "latent keys and values per layer"),
     ROW_SWITCH("sample", sample, "true", KEPT_CHANGE, "false: z = mu, a plain autoencoder"),
+    ROW_NUMBER("delta", delta, "0.15", 1e-6, 100, "nats", KEPT_MODEL,
+               "least KL of a dimension, with latent.kind=delta"),
+    ROW_CHOICE("normalize", normalize, "none", KEPT_MODEL,
+               "of mu over a slot's sentences: batch: to the deviation gamma; du: the same by learned weights of that "
+               "root mean square, and variances with a floor",
+               "none", "batch", "du"),
+    ROW_NUMBER("gamma", gamma, "0.5", 1e-6, 1e6, "", KEPT_CHANGE, "deviation of a normalized mu"),
+    ROW_NUMBER("alpha", alpha, "1", 0, 1e6, "", KEPT_CHANGE,
+               "with latent.normalize=du: alpha / (2 pi e) is added to the variances"),
+    ROW_NUMBER("variance_dropout", variance_dropout, "0", 0, 0.95, "", KEPT_CHANGE,
+               "with latent.normalize=du: share of the variances that falls to the floor in training while beta is 1"),
+    ROW_NUMBER("statistics_share", statistics_share, "0.1", 1e-6, 1, "", KEPT_CHANGE,
+               "how far the running statistics, which evaluation uses, go towards those of a step"),
+};
+#undef AT
+
+/* Of the section `objective`, because they say what the KL is. */
+#define AT(field) offsetof(struct latent_config, field)
+static const struct option rate_rows[] = {
+    ROW_NUMBER("rate", rate, "0", 0, 1e6, "nats", KEPT_CHANGE,
+               "KL that a posterior of latent.kind=slashed has exactly; 0: it is free"),
+    ROW_CHOICE("rate_scope", rate_scope, "sentence", KEPT_MODEL,
+               "what has the rate: each sentence; the mean over a slot; or each dimension its part of it over a slot",
+               "sentence", "slot", "dimension"),
 };
 #undef AT
 

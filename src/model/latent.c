@@ -5,12 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct posterior_kind posterior_normal;
+extern const struct posterior_kind posterior_normal, posterior_delta, posterior_slashed;
 extern const struct prior_kind prior_standard, prior_diagonal;
 
 const struct posterior_kind *posterior_kind_of(const struct latent_config *c)
 {
-    static const struct posterior_kind *const kinds[] = {[LATENT_NORMAL] = &posterior_normal};
+    static const struct posterior_kind *const kinds[] = {
+        [LATENT_NORMAL] = &posterior_normal, [LATENT_DELTA] = &posterior_delta, [LATENT_SLASHED] = &posterior_slashed};
     return kinds[c->kind];
 }
 
@@ -26,10 +27,55 @@ bool latent_has_dimensions(const struct latent_config *c)
     return c->kind != LATENT_NONE && prior_kind_of(c)->kl;
 }
 
+elbo_status latent_check(const struct latent_config *c, elbo_error *error)
+{
+    static const char *const ways[] = {"none", "batch", "du"};
+    if (c->normalize != LATENT_PLAIN && c->kind != LATENT_NORMAL)
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "latent.normalize = %s scales the mu of latent.kind=normal, and latent.kind = %s makes its own "
+            "of another; set latent.normalize=none%s",
+            ways[c->normalize], posterior_kind_of(c)->name,
+            c->kind == LATENT_SLASHED ? ", or objective.rate with objective.rate_scope=dimension" : "");
+    if (c->rate > 0 && c->kind != LATENT_SLASHED)
+        return elbo_fail(error, ELBO_USAGE,
+                         "objective.rate = %g is exact for latent.kind=slashed only, and latent.kind is %s; set "
+                         "latent.kind=slashed, or objective.rate=0",
+                         c->rate, posterior_kind_of(c)->name);
+    if (c->rate > 0 && c->prior != PRIOR_STANDARD)
+        return elbo_fail(error, ELBO_USAGE,
+                         "objective.rate = %g is a KL against N(0, 1), and latent.prior is %s; set "
+                         "latent.prior=standard, or objective.rate=0",
+                         c->rate, prior_kind_of(c)->name);
+    return ELBO_OK;
+}
+
+static bool has_rate(const struct latent_config *c)
+{
+    return c->kind == LATENT_SLASHED && c->rate > 0;
+}
+
+const char *latent_running(const struct latent_config *c)
+{
+    if (c->kind == LATENT_NORMAL && c->normalize != LATENT_PLAIN) return "latent.normalize.running";
+    return has_rate(c) && c->rate_scope != RATE_SENTENCE ? "latent.rate.running" : NULL;
+}
+
+bool latent_running_centered(const struct latent_config *c)
+{
+    return c->kind == LATENT_NORMAL;
+}
+
 const char *latent_idle(const struct latent_config *c, const char *key)
 {
     if (!strcmp(key, "kind")) return NULL;
     if (c->kind == LATENT_NONE) return "latent.kind=none has no latent";
+    if (!strcmp(key, "delta") && c->kind != LATENT_DELTA) return "it belongs to latent.kind=delta";
+    if (!strcmp(key, "gamma") && c->normalize == LATENT_PLAIN) return "latent.normalize=none scales nothing";
+    if (!strcmp(key, "alpha") && c->normalize != LATENT_DU) return "it belongs to latent.normalize=du";
+    if (!strcmp(key, "variance_dropout") && c->normalize != LATENT_DU && c->variance_dropout > 0)
+        return "it belongs to latent.normalize=du";
+    if (!strcmp(key, "statistics_share") && !latent_running(c)) return "nothing here has running statistics";
     if (!strcmp(key, "memory") && c->injection == INJECTION_EMBEDDING)
         return "latent.injection=embedding has no latent memory";
     return NULL;
@@ -37,8 +83,25 @@ const char *latent_idle(const struct latent_config *c, const char *key)
 
 /* ---- recording ---- */
 
+value latent_normalized(struct recorder *r, value x, value gain, value bias, const struct normalization *c, value *sums)
+{
+    struct parameter running = {.name = latent_running(&r->config->latent),
+                                .rank = 2,
+                                .shape = {2, c->groups},
+                                .part = PART_LATENT,
+                                .master = true,
+                                .init = init_constant(0),
+                                .init_tail = init_constant(1),
+                                .tail = 1};
+    struct normalization how = *c;
+    how.batch = r->training;
+    struct normalized n = op_normalize(r->g, x, recorder_declare(r, &running), gain, bias, &how);
+    *sums = n.sums;
+    return n.y;
+}
+
 /* The head computes in f32 in every precision. */
-value latent_record_stats(struct recorder *r, value h)
+static value record_stats(struct recorder *r, value h, value sample, value *sums)
 {
     const struct model_config *m = r->config;
     const struct posterior_kind *kind = posterior_kind_of(&m->latent);
@@ -54,7 +117,13 @@ value latent_record_stats(struct recorder *r, value h)
     kind->initialize(&weight, &bias, m);
     graph_scope(r->g, "latent.head");
     value w = recorder_declare(r, &weight), b = recorder_declare(r, &bias);
-    return kind->stats(r, op_linear(r->g, op_cast(r->g, h, DTYPE_F32), w, b));
+    return kind->stats(r, op_linear(r->g, op_cast(r->g, h, DTYPE_F32), w, b), sample, sums);
+}
+
+value latent_record_stats(struct recorder *r, value h)
+{
+    value unused = NO_VALUE;
+    return record_stats(r, h, NO_VALUE, &unused);
 }
 
 /* (S, 1) log q(z|x) - log p(z) at the draw. */
@@ -68,7 +137,8 @@ struct latent_pass latent_record(struct recorder *r, value h, value sample)
 {
     const struct latent_config *c = &r->config->latent;
     const struct prior_kind *prior = prior_kind_of(c);
-    struct latent_pass pass = {.stats = latent_record_stats(r, h)};
+    struct latent_pass pass = {0};
+    pass.stats = record_stats(r, h, sample, &pass.sums);
     graph_scope(r->g, "latent");
     struct latent_sample drawn = op_latent(r->g, pass.stats, sample, c->sample);
     pass.z = drawn.z;

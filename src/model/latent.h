@@ -15,6 +15,7 @@
 
 #include "model/model.h"
 #include "model/recorder.h"
+#include "ops/posterior.h"
 
 /* ---- recording ---- */
 
@@ -23,12 +24,24 @@ struct latent_pass {
     value z;         /* (draws, Z) f32                                                            */
     value normal_kl; /* (S, Z) f32 nats against N(0, 1): op_latent gives it beside z              */
     value kl;        /* (S, Z), or (S, 1) without a closed form                                   */
+    value sums;      /* of op_normalize: what running statistics are made of; or none              */
 };
 
 /* The posterior from the encoder's rows h (S, D), a draw, and its KL to the prior. */
 struct latent_pass latent_record(struct recorder *r, value h, value sample);
 /* The posterior alone: stats. */
 value latent_record_stats(struct recorder *r, value h);
+/* x normalized over a slot's sentences, or by the running statistics of the tensor latent_running. */
+value latent_normalized(struct recorder *r, value x, value gain, value bias, const struct normalization *c,
+                        value *sums);
+
+/* Refuses options of the section that contradict each other: ELBO_USAGE. */
+elbo_status latent_check(const struct latent_config *c, elbo_error *error);
+
+/* Statistics of a slot that evaluation has only running ones for, and by which tensor (2, K), or null. */
+const char *latent_running(const struct latent_config *c);
+/* Whether these are about a mean. */
+bool latent_running_centered(const struct latent_config *c);
 
 /* Whether the KL has a part for each dimension. */
 bool latent_has_dimensions(const struct latent_config *c);
@@ -50,8 +63,8 @@ struct posterior_kind {
     size_t (*head_width)(const struct latent_config *c);
     /* First weights and bias of the head. */
     void (*initialize)(struct parameter *weight, struct parameter *bias, const struct model_config *m);
-    /* (S, 2Z) f32 from the head's output (S, head_width). */
-    value (*stats)(struct recorder *r, value head);
+    /* (S, 2Z) f32 from the head's output (S, head_width). sample (S) u64 in training; *sums as in the pass. */
+    value (*stats)(struct recorder *r, value head, value sample, value *sums);
 };
 
 struct prior_kind {

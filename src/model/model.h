@@ -61,6 +61,7 @@ struct recording {
     bool planned;
     value loss, kl_dim, moments;             /* train: of one slot                    */
     value sum_loss, sum_kl_dim, sum_moments; /* train: over a step's slots */
+    value sum_statistics;                    /* the same of op_normalize's sums; or none */
     value stats;                             /* encode         */
     value nll, token_nll;                    /* score: (S) and (N), nats */
     value logits;                            /* step           */

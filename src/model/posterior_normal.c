@@ -1,4 +1,6 @@
-/* latent.kind=normal: the head's output is mu | logvar itself (Kingma and Welling 2014). */
+/* latent.kind=normal: the head's output is mu | logvar itself (Kingma and Welling 2014). latent.normalize=batch gives
+ * mu over a slot's sentences the deviation gamma and a learned mean (BN-VAE, Zhu et al. 2020); du learns the
+ * deviations, whose root mean square is gamma, and keeps the variances above a floor (DU-VAE, Shen et al. 2021). */
 #include "model/latent.h"
 
 #include <math.h>
@@ -20,10 +22,49 @@ static void initialize(struct parameter *weight, struct parameter *bias, const s
     bias->init_tail = init_constant(-3);
 }
 
-static value stats(struct recorder *r, value head)
+/* (1, Z) weights of root mean square gamma, whatever was learned: only their ratios are. */
+static value deviations(struct recorder *r, const struct latent_config *c)
 {
-    (void)r;
-    return head;
+    struct parameter weight = {.name = "latent.normalize.weight",
+                               .rank = 2,
+                               .shape = {1, c->width},
+                               .part = PART_LATENT,
+                               .master = true,
+                               .init = init_constant(c->gamma)};
+    struct normalization whole = {
+        .scope = NORMALIZE_ROWS, .groups = 1, .columns = c->width, .level = c->gamma * sqrt((double)c->width)};
+    return op_normalize(r->g, recorder_declare(r, &weight), NO_VALUE, NO_VALUE, NO_VALUE, &whole).y;
+}
+
+static value normalized(struct recorder *r, value head, value *sums)
+{
+    const struct latent_config *c = &r->config->latent;
+    bool du = c->normalize == LATENT_DU;
+    struct parameter bias = {.name = "latent.normalize.bias",
+                             .rank = 1,
+                             .shape = {c->width},
+                             .part = PART_LATENT,
+                             .master = true,
+                             .init = init_constant(0)};
+    struct normalization n = {.scope = NORMALIZE_COLUMNS,
+                              .groups = c->width,
+                              .columns = c->width,
+                              .center = true,
+                              .level = du ? 1 : c->gamma,
+                              .epsilon = 1e-5};
+    value gain = du ? deviations(r, c) : NO_VALUE;
+    return latent_normalized(r, head, gain, recorder_declare(r, &bias), &n, sums);
+}
+
+static value stats(struct recorder *r, value head, value sample, value *sums)
+{
+    const struct latent_config *c = &r->config->latent;
+    if (c->normalize == LATENT_PLAIN) return head;
+    graph_scope(r->g, "latent.normalize");
+    value x = normalized(r, head, sums);
+    if (c->normalize != LATENT_DU) return x;
+    return op_posterior(r->g, x, POSTERIOR_FLOOR, c->alpha / (2 * M_PI * M_E), r->training ? c->variance_dropout : 0,
+                        sample, r->switches, r->switch_beta);
 }
 
 const struct posterior_kind posterior_normal = {

@@ -17,6 +17,8 @@ struct recorder {
     const struct model_config *config;
     enum dtype precision; /* of the stacks */
     bool training;        /* dropout, word dropout and noise are on */
+    value switches;       /* (K) f32 of a training step; element `switch_beta` is 0 while beta is not 1; or none */
+    size_t switch_beta;
 };
 
 /* A slot's packed rows, or one new token per row (a step). */

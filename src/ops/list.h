@@ -31,8 +31,15 @@
     X(gaussian_log_density_backward)                                                                                   \
     X(spread_hinge)                                                                                                    \
     X(spread_hinge_backward)                                                                                           \
+    X(posterior)                                                                                                       \
+    X(posterior_backward)                                                                                              \
+    X(normalize)                                                                                                       \
+    X(normalize_backward)                                                                                              \
+    X(running)                                                                                                         \
     X(linear_cross_entropy)                                                                                            \
     X(linear_cross_entropy_train)                                                                                      \
+    X(bag_cross_entropy)                                                                                               \
+    X(bag_cross_entropy_backward)                                                                                      \
     X(elbo)                                                                                                            \
     X(elbo_backward)                                                                                                   \
     X(objective)                                                                                                       \

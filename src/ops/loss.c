@@ -33,6 +33,35 @@ static void gradient_cross_entropy(struct autodiff *ad, const struct node *n)
     autodiff_write(ad, b, 2, n->in[1]);
 }
 
+/* Its second output (S, 3) holds logsumexp, the number of labels and the sentence's nats, so that the gradient sums
+ * nothing again. */
+value op_bag_cross_entropy(struct graph *g, value logits, value labels, value offsets)
+{
+    const struct value_info *x = graph_value(g, logits);
+    enum dim_kind rows = x->rank == 2 ? op_rows(g, logits).kind : DIM_FIXED;
+    if ((rows != DIM_SENTENCES && rows != DIM_DRAWS) || x->dtype != DTYPE_F32)
+        return graph_fail(g, "bag of words: the logits are not a row of f32 for each sentence");
+    struct node *n = graph_node(g, &op_bag_cross_entropy_type);
+    node_in(g, n, 0, logits);
+    node_in(g, n, 1, labels);
+    node_in(g, n, 2, offsets);
+    node_out(g, n, 1, "bag", DTYPE_F32, 2, (struct dim[]){op_rows(g, logits), {DIM_FIXED, BAG_SUMS}});
+    return node_out(g, n, 0, "bag_cross_entropy", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 1}});
+}
+
+static void gradient_bag(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value logits = autodiff_read(ad, n->in[0]), bag = autodiff_read(ad, n->out[1]);
+    struct node *b = autodiff_node(ad, &op_bag_cross_entropy_backward_type, n);
+    node_in(g, b, 0, autodiff_output(ad, n, 0));
+    node_in(g, b, 1, logits);
+    node_in(g, b, 2, n->in[1]);
+    node_in(g, b, 3, n->in[2]);
+    node_in(g, b, 4, bag);
+    autodiff_write(ad, b, 0, n->in[0]);
+}
+
 struct elbo_value op_elbo(struct graph *g, value nll, value kl, value weights, const struct free_bits *f)
 {
     struct elbo_value out = {NO_VALUE, NO_VALUE};
@@ -144,6 +173,10 @@ const struct op_type op_linear_cross_entropy_train_type = {.name = "linear_cross
                                                            .accumulates = 6,
                                                            .flops = flops_train,
                                                            .bytes = bytes_train};
+const struct op_type op_bag_cross_entropy_type = {
+    .name = "bag_cross_entropy", .index = OP_bag_cross_entropy, .gradient = gradient_bag};
+const struct op_type op_bag_cross_entropy_backward_type = {
+    .name = "bag_cross_entropy_backward", .index = OP_bag_cross_entropy_backward, .accumulates = 1};
 const struct op_type op_elbo_type = {.name = "elbo", .index = OP_elbo, .gradient = gradient_elbo};
 const struct op_type op_elbo_backward_type = {.name = "elbo_backward", .index = OP_elbo_backward};
 const struct op_type op_objective_type = {.name = "objective", .index = OP_objective, .gradient = gradient_objective};

@@ -189,6 +189,12 @@ struct elbo_value {
  * has the same gradient. kl may be none. */
 struct elbo_value op_elbo(struct graph *g, value nll, value kl, value weights, const struct free_bits *free_bits);
 
+/* out (1) nats = -sum_s sum_n log softmax(logits_s)[label_n] over the rows n of each sentence s: what a bag of words
+ * pays whose distribution is the sentence's row of logits (S, V) f32 (Zhao et al. 2017). labels (N) i32; a negative one
+ * has no loss. offsets (S + 1) i32. Rows of draws are taken for those of sentences, of which each has one. */
+enum { BAG_LOGSUM, BAG_LABELS, BAG_NATS, BAG_SUMS }; /* of its second output, for kernels */
+value op_bag_cross_entropy(struct graph *g, value logits, value labels, value offsets);
+
 /* The ELBO and further terms: out (ELBO_PARTS + count) nats, out[ELBO_LOSS] = elbo[ELBO_LOSS] + sum_k
  * weights[weight[k]] terms[k][0], the other parts as in elbo (ELBO_PARTS), out[ELBO_PARTS + k] = terms[k][0]. terms: up
  * to OBJECTIVE_TERMS (ops/objective.h) values (1), sums over the slot; weights: step scalars, an input f32. It is what

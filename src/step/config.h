@@ -35,6 +35,7 @@ struct objective_config {
     double beta_min, beta_max; /* of the controller's weight                                           */
     double min_rate;           /* minimum desired rate: nats; 0: off                                   */
     double min_rate_step;      /* of its multiplier                                                    */
+    double bow;                /* weight of the bag of words; 0: off                                   */
 };
 #define AT(field) offsetof(struct objective_config, field)
 static const struct option objective_rows[] = {
@@ -78,6 +79,8 @@ static const struct option objective_rows[] = {
                "KL of a sentence that a Lagrange multiplier u demands at least: beta = 1 - u; 0 switches it off"),
     ROW_NUMBER("min_rate_step", min_rate_step, "0.01", 0, 1e6, "", KEPT_CHANGE,
                "step size of the multiplier of min_rate"),
+    ROW_NUMBER("bow", bow, "0", 0, 1e6, "", KEPT_MODEL,
+               "weight of the nats that z pays for the sentence's words in any order; 0: no such term"),
 };
 #undef AT
 

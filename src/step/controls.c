@@ -1,18 +1,20 @@
 #include "step/controls.h"
+#include "ops/posterior.h"
 
 #include <stdio.h>
 #include <string.h>
 
 static size_t floats_of(const struct objective *o)
 {
-    return o->count + o->controllers * CONTROLLER_STATE;
+    return objective_columns(o) + o->controllers * CONTROLLER_STATE;
 }
 
 elbo_status controls_create(struct controls *c, const struct objective *o, struct backend *backend, elbo_error *error)
 {
-    float first[OBJECTIVE_MOST_TERMS * (1 + CONTROLLER_STATE)], *state = first + o->count;
+    float first[OBJECTIVE_MOST_TERMS * (1 + CONTROLLER_STATE) + 1], *state = first + objective_columns(o);
     *c = (struct controls){.objective = o, .backend = backend};
     if (!o->controllers) return ELBO_OK;
+    first[o->count] = 1; /* of the switch, where there is one */
     ELBO_TRY(backend->memory.allocate(backend, (void **)&c->memory, floats_of(o) * sizeof *c->memory,
                                       "the controllers of the objective", error));
     for (size_t k = 0, i = 0; k < o->count; k++) {
@@ -45,8 +47,15 @@ void controls_record(void *context, struct graph *g, value figures, value contro
 {
     const struct controls *c = context;
     const struct objective *o = c->objective;
+    const struct running_statistics *s = &c->running;
+    if (s->groups) {
+        value tensor = graph_input(g, "running", DTYPE_F32, 2, (struct dim[]){{DIM_FIXED, 2}, {DIM_FIXED, s->groups}});
+        graph_resident(g, tensor);
+        graph_scope(g, "latent.running");
+        op_running(g, tensor, resident(g, "statistics", 2 * s->groups + 1), control, s->center, s->share);
+    }
     if (!o->controllers) return;
-    value scales = resident(g, "scales", o->count);
+    value scales = resident(g, "scales", objective_columns(o));
     for (size_t k = 0, i = 0; k < o->count; k++) {
         const struct objective_controller *own = o->owner[k];
         char name[64], settings[64];
@@ -62,6 +71,8 @@ void controls_record(void *context, struct graph *g, value figures, value contro
 
 void controls_bind(struct controls *c, struct optimizer *o)
 {
+    optimizer_bind(o, "running", c->running.tensor);
+    optimizer_bind(o, "statistics", c->running.sums);
     optimizer_bind(o, "scales", controls_scales(c));
     for (size_t i = 0; i < c->objective->controllers; i++) {
         char name[64];
@@ -84,7 +95,7 @@ const float *controls_scales(const struct controls *c)
 
 float *controls_states(const struct controls *c)
 {
-    return c->memory ? c->memory + c->objective->count : NULL;
+    return c->memory ? c->memory + objective_columns(c->objective) : NULL;
 }
 
 size_t controls_state_floats(const struct controls *c)
@@ -95,7 +106,7 @@ size_t controls_state_floats(const struct controls *c)
 void controls_restored(struct controls *c)
 {
     const struct objective *o = c->objective;
-    float all[OBJECTIVE_MOST_TERMS * (1 + CONTROLLER_STATE)], *state = all + o->count;
+    float all[OBJECTIVE_MOST_TERMS * (1 + CONTROLLER_STATE) + 1], *state = all + objective_columns(o);
     if (!c->memory) return;
     c->backend->memory.download(c->backend, all, c->memory, floats_of(o) * sizeof *all);
     for (size_t k = 0; k < o->count; k++) {

@@ -1,4 +1,5 @@
-/* The controllers of an objective at work: their states in the backend's memory, and their ops in the update graph.
+/* What a step's figures move on the device beside the weights: the states of the objective's controllers, and the
+ * running statistics of the latent. Their ops stand in the update graph.
  *
  *     controls_create(&c, &objective, backend, &error);
  *     optimizer_options.further = controls_record ...          -- the optimizer records them behind its guard
@@ -15,6 +16,13 @@
 
 struct controls {
     const struct objective *objective;
+    struct running_statistics {
+        size_t groups; /* 0: there are none                         */
+        bool center;
+        double share;
+        float *tensor;     /* (2, groups) among the model's weights */
+        const float *sums; /* (2 groups + 1) over the step          */
+    } running;
     struct backend *backend;
     float *memory; /* scales (terms), then CONTROLLER_STATE for each controller; null: there are none */
     float settings[OBJECTIVE_MOST_TERMS][CONTROLLER_SETTINGS];

@@ -40,10 +40,16 @@ static elbo_status check_kl(const struct objective_context *c, elbo_error *error
                      o->free_bits_groups, c->model->latent.width);
 }
 
-/* A KL without dimensions is one part. */
-static struct free_bits free_bits_of(const struct objective_config *c, bool dimensions)
+static bool fixes_rate(const struct model_config *m)
 {
-    struct free_bits f = {.nats = c->free_bits, .groups = c->free_bits_groups};
+    return m->latent.kind == LATENT_SLASHED && m->latent.rate > 0;
+}
+
+/* A KL without dimensions is one part; one whose rate is fixed has none that is free. */
+static struct free_bits free_bits_of(const struct objective_config *c, const struct model_config *m)
+{
+    bool dimensions = latent_has_dimensions(&m->latent);
+    struct free_bits f = {.nats = fixes_rate(m) ? 0 : c->free_bits, .groups = c->free_bits_groups};
     f.kind = c->free_bits_kind == FREE_BITS_TOTAL || !dimensions ? FREE_TOTAL
              : c->free_bits_kind == FREE_BITS_GROUP              ? FREE_PER_GROUP
                                                                  : FREE_PER_DIMENSION;
@@ -79,6 +85,44 @@ static value record_mu_forcing(const struct objective_context *c, const struct t
     return op_spread_hinge(pass->recorder->g, pass->latent.stats, c->config->mu_forcing);
 }
 
+/* ---- the bag of words (Zhao et al. 2017): z alone, linearly, predicts the sentence's tokens in any order ---- */
+
+static bool bags_nothing(const struct objective_config *c)
+{
+    return !(c->bow > 0);
+}
+
+static const char *bow_absent(const struct objective_context *c)
+{
+    return no_latent(c->model) ? "latent.kind=none has no z" : NULL;
+}
+
+static double weigh_bow(const struct objective_config *c, size_t update, size_t steps)
+{
+    (void)update, (void)steps;
+    return c->bow;
+}
+
+static value record_bow(const struct objective_context *c, const struct training_pass *pass)
+{
+    struct recorder *r = pass->recorder;
+    struct parameter weight = {.name = "objective.bow.weight",
+                               .rank = 2,
+                               .shape = {c->model->vocabulary, c->model->latent.width},
+                               .part = PART_DECODER,
+                               .decay = true,
+                               .master = true,
+                               .init = init_normal(0.02)};
+    struct parameter bias = {.name = "objective.bow.bias",
+                             .rank = 1,
+                             .shape = {c->model->vocabulary},
+                             .part = PART_DECODER,
+                             .master = true,
+                             .init = init_constant(0)};
+    value w = recorder_declare(r, &weight), b = recorder_declare(r, &bias);
+    return op_bag_cross_entropy(r->g, op_linear(r->g, pass->latent.z, w, b), pass->labels, pass->offsets);
+}
+
 /* ---- the table: first the two of op_elbo, whose weights lie at ELBO_WEIGHT_NLL and ELBO_WEIGHT_KL ---- */
 
 #define NAMES(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -108,6 +152,13 @@ static const struct objective_term terms[] = {
      .off = forces_nothing,
      .absent = mu_absent,
      .record = record_mu_forcing},
+    {.name = "bow",
+     .weight = "bow_weight",
+     .options = NAMES("bow"),
+     .off = bags_nothing,
+     .absent = bow_absent,
+     .weigh = weigh_bow,
+     .record = record_bow},
 };
 
 enum { TERMS = sizeof terms / sizeof *terms };
@@ -121,10 +172,18 @@ static bool targets_nothing(const struct objective_config *c)
     return !(c->target_kl > 0);
 }
 
+static elbo_status check_free_rate(const struct objective_context *c, const char *name, elbo_error *error)
+{
+    if (!fixes_rate(c->model)) return ELBO_OK;
+    return elbo_fail(error, ELBO_USAGE, "objective.%s moves a KL that objective.rate = %g fixes; set one of them to 0",
+                     name, c->model->latent.rate);
+}
+
 /* Free bits take the gradient away below them, so that no beta can lower the KL further. */
 static elbo_status check_target(const struct objective_context *c, elbo_error *error)
 {
     const struct objective_config *o = c->config;
+    ELBO_TRY(check_free_rate(c, "target_kl", error));
     if (o->beta_min > o->beta_max)
         return elbo_fail(error, ELBO_USAGE, "objective.beta_min = %g is above objective.beta_max = %g; exchange them",
                          o->beta_min, o->beta_max);
@@ -162,6 +221,7 @@ static bool demands_nothing(const struct objective_config *c)
 
 static elbo_status check_rate(const struct objective_context *c, elbo_error *error)
 {
+    ELBO_TRY(check_free_rate(c, "min_rate", error));
     if (!(c->config->free_bits > 0)) return ELBO_OK;
     return elbo_fail(error, ELBO_USAGE,
                      "objective.min_rate = %g raises the KL by a negative beta, which has no gradient under "
@@ -255,6 +315,7 @@ elbo_status objective_create(struct objective *o, const struct objective_config 
         o->owner[k] = no_latent(model) ? NULL : owner_of(config, o->terms[k]->weight);
         o->controllers += o->owner[k] != NULL;
     }
+    o->gated = !no_latent(model) && model->latent.normalize == LATENT_DU && model->latent.variance_dropout > 0;
     return objective_check(config, model, error);
 }
 
@@ -368,6 +429,12 @@ const char *objective_idle(const struct objective_config *config, const struct m
         bool own = t->absent && is_among(t->options, key) && !(t->off && t->off(config));
         if (own && t->absent(&c)) return t->absent(&c);
     }
+    if (!strcmp(key, "rate") || !strcmp(key, "rate_scope"))
+        return no_latent(model) && model->latent.rate > 0         ? "latent.kind=none has no KL"
+               : !strcmp(key, "rate_scope") && !fixes_rate(model) ? "it belongs to objective.rate"
+                                                                  : NULL;
+    if (!strncmp(key, "free_bits", 9) && fixes_rate(model) && !no_free_bits(config))
+        return "objective.rate fixes the KL, of which nothing is free";
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (!strcmp(rules[i].key, key) && rules[i].idle(config)) return rules[i].because;
     return NULL;
@@ -387,12 +454,18 @@ size_t objective_parts(const struct objective *o)
     return ELBO_PARTS + own_terms(o);
 }
 
+size_t objective_columns(const struct objective *o)
+{
+    return o->count + o->gated;
+}
+
 value objective_weights(const struct objective *o, struct graph *g, value control)
 {
-    value rows = graph_input(g, "weights", DTYPE_F32, 2, (struct dim[]){{DIM_FIXED, 2}, {DIM_FIXED, o->count}});
+    value rows =
+        graph_input(g, "weights", DTYPE_F32, 2, (struct dim[]){{DIM_FIXED, 2}, {DIM_FIXED, objective_columns(o)}});
     value scales = NO_VALUE;
     if (o->controllers) {
-        scales = graph_input(g, "scales", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, o->count}});
+        scales = graph_input(g, "scales", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, objective_columns(o)}});
         graph_resident(g, scales);
     }
     graph_scope(g, "elbo.weights");
@@ -402,7 +475,7 @@ value objective_weights(const struct objective *o, struct graph *g, value contro
 struct elbo_value objective_record(const struct objective *o, const struct training_pass *pass, value weights)
 {
     struct graph *g = pass->recorder->g;
-    struct free_bits free_bits = free_bits_of(&o->config, latent_has_dimensions(&o->model.latent));
+    struct free_bits free_bits = free_bits_of(&o->config, &o->model);
     value own[OBJECTIVE_MOST_TERMS];
     unsigned weight[OBJECTIVE_MOST_TERMS];
     size_t count = 0;
@@ -425,10 +498,13 @@ struct elbo_value objective_record(const struct objective *o, const struct train
 
 void objective_weigh(struct objective *o, unsigned answer, size_t update, size_t sentences)
 {
+    size_t columns = objective_columns(o);
     for (size_t k = 0; k < o->count; k++) {
         bool own = o->terms[k]->weigh && !o->owner[k]; /* what a controller owns is scaled on the device */
         o->scale[answer][k] = own ? o->terms[k]->weigh(&o->config, update, o->steps) : 1;
-        o->weights[answer * o->count + k] = (float)(o->scale[answer][k] / (double)sentences);
+        o->weights[answer * columns + k] = (float)(o->scale[answer][k] / (double)sentences);
+        if (o->gated && !strcmp(o->terms[k]->name, "kl"))
+            o->weights[answer * columns + o->count] = o->scale[answer][k] >= 1;
     }
 }
 

@@ -66,8 +66,9 @@ struct objective {
     size_t count;
     const struct objective_controller *owner[OBJECTIVE_MOST_TERMS]; /* (count) of each term's weight; null: none has */
     size_t controllers;                                             /* how many there are */
-    double scale[2][OBJECTIVE_MOST_TERMS];   /* weights of a sentence, for both answers of a step (op_select_row) */
-    float weights[2 * OBJECTIVE_MOST_TERMS]; /* (2, count) the recording's input: the same over the sentences     */
+    double scale[2][OBJECTIVE_MOST_TERMS]; /* weights of a sentence, for both answers of a step (op_select_row) */
+    bool gated;                            /* a switch stands behind the weights: 1 where beta is 1, else 0     */
+    float weights[2 * (OBJECTIVE_MOST_TERMS + 1)]; /* (2, columns) the recording's input: the same over the sentences */
 };
 
 /* Refuses contradictions between the options (ELBO_USAGE names them); the run's table does so too. */
@@ -82,8 +83,11 @@ const char *objective_idle(const struct objective_config *config, const struct m
 /* Elements of the loss that the recording keeps: ELBO_PARTS, and one for each term that records its own. */
 size_t objective_parts(const struct objective *o);
 
-/* The loss's weights, (2, count) f32, come in as the input "weights", and where a controller owns one their scales,
- * (count) f32 in the backend's memory, as the input "scales". */
+/* Columns of the weights: the terms, and the switch where there is one. */
+size_t objective_columns(const struct objective *o);
+
+/* The loss's weights, (2, columns) f32, come in as the input "weights", and where a controller owns one their scales,
+ * (columns) f32 in the backend's memory, as the input "scales". */
 value objective_weights(const struct objective *o, struct graph *g, value control);
 
 /* The loss of a slot, (objective_parts), and the sums over its sentences of the KL by dimension, or none. */

@@ -22,14 +22,19 @@ static value moments_of(struct graph *g, value stats)
     return moments;
 }
 
-static void record(struct recording *out, struct recorder *r, const struct objective *objective)
+static void record(struct recording *out, struct recorder *r, const struct objective *objective, value *statistics)
 {
     struct graph *g = r->g;
     struct training_pass pass = {.sample = graph_input(g, "sample", DTYPE_U64, 1, (struct dim[]){{DIM_SENTENCES, 0}})};
     value control = graph_input(g, "control", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, CONTROL_SIZE}});
     graph_resident(g, control);
     value weights = objective_weights(objective, g, control);
+    if (objective->gated) {
+        r->switches = weights;
+        r->switch_beta = objective->count;
+    }
     training_record(&pass, r);
+    *statistics = pass.latent.sums;
     out->moments = moments_of(g, pass.latent.stats);
     struct elbo_value elbo = objective_record(objective, &pass, weights);
     out->loss = elbo.loss;
@@ -43,15 +48,18 @@ elbo_status record_train(struct recording *out, const struct model_config *confi
     struct recorder r;
     *out = (struct recording){0};
     ELBO_TRY(recorder_begin(&r, &out->g, "train", config, parameters, capacities, error));
+    value statistics = NO_VALUE;
     r.training = true;
-    record(out, &r, objective);
+    record(out, &r, objective, &statistics);
     elbo_status status = graph_check(r.g, error);
     if (!status) {
         graph_keep(r.g, out->loss);
         if (out->kl_dim.index) graph_keep(r.g, out->kl_dim);
+        if (statistics.index) graph_keep(r.g, statistics);
         out->sum_loss = accumulated(r.g, out->loss);
         out->sum_kl_dim = accumulated(r.g, out->kl_dim);
         out->sum_moments = accumulated(r.g, out->moments);
+        out->sum_statistics = accumulated(r.g, statistics);
         struct autodiff_options autodiff = {
             .wanted = options->wanted, .policy = options->recompute, .add = &op_add_type};
         status = graph_differentiate(r.g, out->loss, &autodiff, error);

@@ -37,6 +37,19 @@ elbo_status step_plan(struct step *s, struct backend *backend, elbo_error *error
     return recording_plan(&s->recording, backend, error);
 }
 
+/* The running statistics that the recording's sums move; the sums are placed later. */
+static void find_running(struct step *s)
+{
+    const struct latent_config *c = &s->options.model.latent;
+    size_t index;
+    if (!s->recording.sum_statistics.index || !parameters_find(s->parameters, latent_running(c), &index)) return;
+    const struct parameter *p = parameters_get(s->parameters, index);
+    s->controls.running = (struct running_statistics){.groups = p->shape[1],
+                                                      .center = latent_running_centered(c),
+                                                      .share = c->statistics_share,
+                                                      .tensor = s->model.weights + p->offset};
+}
+
 /* The arena of gradients, the step's figures behind them, and the sum of both over lanes and ranks. */
 static elbo_status allocate_sums(struct step *s, elbo_error *error)
 {
@@ -45,6 +58,7 @@ static elbo_status allocate_sums(struct step *s, elbo_error *error)
                                         .further = controls_record,
                                         .context = &s->controls};
     ELBO_TRY(controls_create(&s->controls, &s->objective, s->backend, error));
+    find_running(s);
     ELBO_TRY(optimizer_create(&s->optimizer, &s->options.optimizer, s->parameters, model_weights(&s->model), &updated,
                               s->backend, error));
     float *figures = s->optimizer.gradients + parameters_arena_elements(s->parameters);
@@ -61,6 +75,7 @@ elbo_status step_allocate(struct step *s, elbo_error *error)
     recording_bind_input(&s->recording, "control", s->optimizer.control);
     recording_bind_input(&s->recording, "weights", s->objective.weights);
     recording_bind_input(&s->recording, "scales", controls_scales(&s->controls));
+    s->controls.running.sums = executor_pointer(&s->recording.executor, s->recording.sum_statistics);
     controls_bind(&s->controls, &s->optimizer);
     return ELBO_OK;
 }

@@ -1,6 +1,7 @@
 /* The table of options: the sections, each declared beside the struct that it fills, behind one another. */
 #include "train/config.h"
 
+#include "model/latent.h"
 #include "model/stack.h"
 #include "step/objective.h"
 #include "train/aliases.h"
@@ -28,6 +29,7 @@ static const struct option_section sections[] = {
     SECTION("decoder", decoder_rows, model),
     SECTION("latent", latent_rows, model.latent),
     SECTION("objective", objective_rows, objective),
+    SECTION("objective", rate_rows, model.latent),
     SECTION("optimizer", optimizer_rows, optimizer),
     SECTION("train", train_rows, train),
     SECTION("checkpoint", checkpoint_rows, checkpoint),
@@ -89,6 +91,7 @@ elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *erro
                              model->encoder.embedding_width ? "embedding_width" : "width", read,
                              model->decoder.embedding_width ? "embedding_width" : "width", written);
     }
+    if (latent) ELBO_TRY(latent_check(&model->latent, error));
     ELBO_TRY(objective_check(&config->objective, model, error));
     if (config->train.slot_tokens < config->data.max_length + 2)
         return elbo_fail(error, ELBO_USAGE,

@@ -2,6 +2,8 @@
 
   world_invariant   1, 2, 3, 4 and 8 ranks, 100 steps, with all noise: weights, moments, counters and rows the same
                     bits; also when stopped on one number of ranks and resumed on another
+  statistics        a controller of beta, batch normalization and rates of a slot on 1, 2 and 4 ranks, and resumed: the
+                    same bits
   ZeRO              the same bits as with whole moments; checkpoints go to and fro between both; memory for moments: a
                     quarter on four ranks, within 2 % of the plan
   run_to_run, fast  4 ranks: the losses of one rank within 1e-4; run_to_run twice: the same bits
@@ -72,6 +74,24 @@ def check_zero(scratch, data, whole):
         train(1, scratch / f"{name}-1", data, {**given, "train.steps": 30})
         train(3, scratch / f"{name}-3", data, {**given, "train.steps": 30, "parallel.zero": 1})
         same(bits(scratch / f"{name}-1"), bits(scratch / f"{name}-3"), f"ZeRO with {given}")
+
+
+def check_statistics(scratch, data):
+    """What steps move on the device beside the weights: a controller's state and running statistics."""
+    moved = {"train.steps": 40, "objective.free_bits": 0, "train.eval_every": 20}
+    kinds = {"normalized": {**moved, "latent.normalize": "batch", "objective.target_kl": 2, "objective.ki": 0.05},
+             "rated": {**moved, "latent.kind": "slashed", "objective.rate": 6, "objective.rate_scope": "slot",
+                       "objective.bow": 0.5, "parallel.zero": 1}}
+    kinds["rated"].pop("objective.free_bits")
+    for name, given in kinds.items():
+        train(1, scratch / f"{name}-1", data, {key: value for key, value in given.items() if key != "parallel.zero"})
+        whole = bits(scratch / f"{name}-1")
+        for ranks in (2, 4):
+            train(ranks, scratch / f"{name}-{ranks}", data, given)
+            same(whole, bits(scratch / f"{name}-{ranks}"), f"{name} on {ranks} ranks")
+        for ranks, stop in ((4, 11), (1, 25), (2, 0)):
+            train(ranks, scratch / f"{name}-moved", data, {**given, "train.stop_after": stop})
+        same(whole, bits(scratch / f"{name}-moved"), f"{name} resumed on 4, 1 and 2 ranks")
 
 
 def check_zero_memory(scratch, data):
@@ -239,6 +259,7 @@ def main():
         data = corpus(scratch)
         whole = check_world_invariant(scratch, data)
         check_zero(scratch, data, whole)
+        check_statistics(scratch, data)
         check_zero_memory(scratch, data)
         check_levels(scratch, data)
         check_not_finite(scratch, data)

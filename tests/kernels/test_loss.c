@@ -126,6 +126,110 @@ static void softmax_of_steps(void **state)
             }
 }
 
+/* ---- a bag of words ---- */
+
+struct bag {
+    size_t sentences, vocabulary;
+    bool add;
+    int out, sums, logits, labels, offsets, header, dout, dlogits;
+};
+
+static int bag(const struct trial *t, const void *context)
+{
+    const struct bag *c = context;
+    return bag_cross_entropy_cuda(at(t, c->out), at(t, c->sums), at(t, c->logits), at(t, c->labels), at(t, c->offsets),
+                                  at(t, c->header), c->sentences, c->vocabulary, NULL);
+}
+
+static int bag_backward(const struct trial *t, const void *context)
+{
+    const struct bag *c = context;
+    return bag_cross_entropy_backward_cuda(at(t, c->dlogits), at(t, c->dout), at(t, c->logits), at(t, c->labels),
+                                           at(t, c->offsets), at(t, c->sums), at(t, c->header), c->sentences,
+                                           c->vocabulary, c->add, NULL);
+}
+
+/* Sums of a sentence: logsumexp, labels and nats; a sentence behind the count has none. */
+static void bag_sums(double sums[3], const struct trial *t, const struct bag *c, const struct sentences *b,
+                     const int32_t *labels, size_t s, size_t counted)
+{
+    const double *x = trial_value(t, c->logits) + s * c->vocabulary;
+    sums[0] = sums[1] = sums[2] = 0;
+    if (s >= counted) return;
+    for (size_t i = 0; i < c->vocabulary; i++) sums[0] += exp(x[i]);
+    sums[0] = log(sums[0]);
+    for (int32_t n = b->offsets[s]; n < b->offsets[s + 1]; n++) {
+        if (labels[n] < 0) continue;
+        sums[1] += 1;
+        sums[2] += sums[0] - x[labels[n]];
+    }
+}
+
+static void try_bag(size_t sentences, size_t vocabulary, bool add)
+{
+    struct trial t;
+    struct sentences b;
+    struct bag c = {.sentences = sentences, .vocabulary = vocabulary, .add = add};
+    size_t counted = sentences - sentences / 5;
+    uint64_t seed = sentences + vocabulary;
+    int32_t labels[2048];
+    double each[3];
+    trial_sentences(&b, sentences, 20, seed);
+    for (size_t n = 0; n < b.tokens; n++) labels[n] = n % 6 == 4 ? -1 : (int32_t)(trial_random(&seed) % vocabulary);
+    for (int backward = 0; backward < 2; backward++) {
+        trial_begin(&t, KERNEL_F32, "bag of words%s %zu x %zu%s", backward ? " backward" : "", sentences, vocabulary,
+                    add ? ", add" : "");
+        c.logits = trial_normal(&t, ARRAY_F32, sentences * vocabulary, 0.2, 1);
+        c.labels = trial_integers(&t, labels, b.tokens);
+        c.offsets = trial_integers(&t, b.offsets, sentences + 1);
+        c.header = trial_header(&t, b.tokens, counted);
+        double *sums = NULL, *out = NULL, *d = NULL, dout = 0;
+        if (backward) {
+            c.dout = trial_normal(&t, ARRAY_F32, 1, 0.7, 0.1);
+            dout = trial_value(&t, c.dout)[0];
+            c.sums = trial_normal(&t, ARRAY_F32, sentences * 3, 0, 1);
+            c.dlogits = trial_sum(&t, ARRAY_F32, sentences * vocabulary, add);
+            d = trial_expect(&t, c.dlogits);
+        } else {
+            c.out = trial_output(&t, ARRAY_F32, 1);
+            c.sums = trial_output(&t, ARRAY_F32, sentences * 3);
+            out = trial_expect(&t, c.out);
+            sums = trial_expect(&t, c.sums);
+        }
+        for (size_t s = 0; s < sentences; s++) {
+            bag_sums(each, &t, &c, &b, labels, s, counted);
+            for (int k = 0; k < 3; k++) {
+                if (!backward) {
+                    sums[s * 3 + (size_t)k] = each[k];
+                    continue;
+                }
+                float given = (float)each[k];
+                ((float *)t.arrays[c.sums].initial)[s * 3 + (size_t)k] = given;
+                t.arrays[c.sums].value[s * 3 + (size_t)k] = (double)given;
+            }
+            if (!backward) out[0] += each[2];
+            for (size_t i = 0; i < vocabulary && backward && s < counted; i++)
+                d[s * vocabulary + i] = dout * each[1] * exp(trial_value(&t, c.logits)[s * vocabulary + i] - each[0]);
+            for (int32_t n = b.offsets[s]; n < b.offsets[s + 1] && backward && s < counted; n++)
+                if (labels[n] >= 0) d[s * vocabulary + (size_t)labels[n]] -= dout;
+        }
+        trial_run(&t, backward ? bag_backward : bag, &c);
+    }
+}
+
+static void bags_match(void **state)
+{
+    static const size_t given[][2] = {{1, 1}, {1, 2}, {3, 7}, {5, 300}, {17, 33}, {40, 5}, {64, 12}};
+    static const struct sweep shapes = SWEEP(given, 20000, 64, 1025);
+    (void)state;
+    for (size_t i = 0; i < sweep_count(&shapes); i++) {
+        size_t n[2];
+        sweep_shape(n, &shapes, i);
+        try_bag(n[0], n[1], false);
+        try_bag(n[0], n[1], true);
+    }
+}
+
 /* What a trial of the ELBO leaves out, or has in a special way. */
 enum { NO_KL = 1, NO_DNLL = 2, AT_THE_EDGE = 4, NO_SENTENCE = 8, MASK = 16, SENTENCE = 32 };
 
@@ -361,6 +465,7 @@ static void objective_adds_in_order(void **state)
     }
 }
 
-TRIAL_MAIN(cmocka_unit_test(softmax_matches), cmocka_unit_test(softmax_of_steps), cmocka_unit_test(elbo_matches),
-           cmocka_unit_test(elbo_without), cmocka_unit_test(elbo_at_the_edge), cmocka_unit_test(objective_matches),
-           cmocka_unit_test(objective_refuses), cmocka_unit_test(objective_adds_in_order))
+TRIAL_MAIN(cmocka_unit_test(softmax_matches), cmocka_unit_test(softmax_of_steps), cmocka_unit_test(bags_match),
+           cmocka_unit_test(elbo_matches), cmocka_unit_test(elbo_without), cmocka_unit_test(elbo_at_the_edge),
+           cmocka_unit_test(objective_matches), cmocka_unit_test(objective_refuses),
+           cmocka_unit_test(objective_adds_in_order))

@@ -206,10 +206,11 @@ static void dump_train(struct model *m, const struct objective *objective, const
 
 int main(int count, char **arguments)
 {
-    struct model_config c = {.encoder = {.width = 12, .layers = 2, .heads = 2},
-                             .decoder = {.width = 12, .layers = 2, .heads = 2},
-                             .latent = {.width = 6, .memory = 1, .sample = true},
-                             .vocabulary = 19};
+    struct model_config c = {
+        .encoder = {.width = 12, .layers = 2, .heads = 2},
+        .decoder = {.width = 12, .layers = 2, .heads = 2},
+        .latent = {.width = 6, .memory = 1, .sample = true, .delta = 0.15, .gamma = 0.5, .alpha = 1},
+        .vocabulary = 19};
     size_t longest = 8, sentences = 5, threads = 2, seed = 3;
     int init_tanh = 0, bidirectional = 0, residual[2] = {0};
     int kind = 0, groups = 1, form = 0, scope = 0, recompute = 0, wanted = WANT_ALL, share = 0, tie = 0, sample = 1;
@@ -233,6 +234,12 @@ int main(int count, char **arguments)
         STACK(decoder),
         {"latent.kind", NULL, &c.latent.kind, NULL},
         {"latent.width", &c.latent.width, NULL, NULL},
+        {"latent.delta", NULL, NULL, &c.latent.delta},
+        {"latent.normalize", NULL, &c.latent.normalize, NULL},
+        {"latent.gamma", NULL, NULL, &c.latent.gamma},
+        {"latent.alpha", NULL, NULL, &c.latent.alpha},
+        {"objective.rate", NULL, NULL, &c.latent.rate},
+        {"objective.rate_scope", NULL, &c.latent.rate_scope, NULL},
         {"latent.injection", NULL, &c.latent.injection, NULL},
         {"latent.memory", &c.latent.memory, NULL, NULL},
         {"latent.sample", NULL, &sample, NULL},

@@ -30,6 +30,8 @@ PER_DIMENSION, TOTAL, PER_GROUP = range(3)
 KEEP, CHEAP, BLOCK = range(3)
 torch.set_num_threads(1)
 
+NORMAL, NO_LATENT, DELTA, SLASHED = range(4)  # latent.kind
+
 
 def read_safetensors(path):
     data = path.read_bytes()
@@ -38,6 +40,18 @@ def read_safetensors(path):
     return {name: numpy.frombuffer(data, kinds[t["dtype"]], count=int(numpy.prod(t["shape"], dtype=int)),
                                    offset=8 + size + t["data_offsets"][0]).reshape(t["shape"])
             for name, t in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
+
+
+def slashed_root(x):
+    """The r with exp(r) - r - 1 = x^2 and the sign of x."""
+    square = x.double() ** 2
+    low = torch.where(x < 0, -square - 2, torch.zeros_like(square))
+    high = torch.where(x < 0, torch.zeros_like(square), 2 + square)
+    for _ in range(200):
+        r = (low + high) / 2
+        up = (torch.exp(r) - r - 1 < square) == (x > 0)
+        low, high = torch.where(up, r, low), torch.where(up, high, r)
+    return (low + high) / 2
 
 
 class Model:
@@ -119,6 +133,10 @@ class Model:
         """Dropout, which is for training alone: tests/model/test_frozen_names.py has it."""
         return x
 
+    def drop_variances(self, variances):
+        """The same of variances above their floor."""
+        return variances
+
     def stack(self, stack, ids, added, z, causal):
         """(T, D) rows of one sentence."""
         kind = next(name for name, number in STACK_KINDS.items() if number == self.opt(stack, "kind"))
@@ -196,6 +214,54 @@ class Model:
 
     def posterior(self, ids):
         """mu | logvar of one sentence."""
+        return self.statistics(self.head(ids)[None])[0]
+
+    def statistics(self, heads):
+        """mu | logvar of a slot's sentences, from what the head says; one alone goes by the running statistics."""
+        kind, width = self.c.get("latent.kind", 0), heads.shape[1] // 2
+        a, b = heads[:, :width], heads[:, width:]
+        if kind == DELTA:
+            delta = self.c.get("latent.delta", 0.15)
+            low, high = (math.exp(slashed_root(torch.tensor(sign * math.sqrt(2 * delta))).item() / 2)
+                         for sign in (-1, 1))
+            sigma = low + (high - low) * torch.sigmoid(b)
+            mu = torch.sqrt(2 * delta + 1 + 2 * torch.log(sigma) - sigma ** 2 + torch.clamp(a, min=0))
+            return torch.cat([mu, 2 * torch.log(sigma)], 1)
+        if kind == SLASHED:
+            heads = self.rated(heads)
+            x = math.sqrt(2) * heads[:, width:]
+            root = slashed_root(x.detach())
+            logvar = root - (torch.exp(root) - root - 1 - x ** 2) / (torch.exp(root) - 1)  # the slope by the way
+            return torch.cat([math.sqrt(2) * heads[:, :width], logvar], 1)
+        return torch.cat(self.normalized(a, b), 1) if self.c.get("latent.normalize", 0) else heads
+
+    def normalized(self, mu, logvar):
+        du, gamma = self.c["latent.normalize"] == 2, self.c.get("latent.gamma", 0.5)
+        mean, variance = self.get("latent.normalize.running").detach()
+        if len(mu) > 1:
+            mean, variance = mu.mean(0), mu.var(0, unbiased=False)
+        gain = torch.tensor(gamma)
+        if du:
+            weight = self.get("latent.normalize.weight")[0]
+            gain = gamma * math.sqrt(len(weight)) * weight / weight.norm()
+            variances = self.drop_variances(torch.exp(logvar))
+            logvar = torch.log(self.c.get("latent.alpha", 1) / (2 * math.pi * math.e) + variances)
+        return (mu - mean) / torch.sqrt(variance + 1e-5) * gain + self.get("latent.normalize.bias"), logvar
+
+    def rated(self, heads):
+        rate, scope, width = self.c.get("objective.rate", 0), self.c.get("objective.rate_scope", 0), heads.shape[1] // 2
+        if not rate:
+            return heads
+        if scope == 0:
+            return heads * math.sqrt(rate) / heads.norm(dim=1, keepdim=True)
+        square = self.get("latent.rate.running").detach()[1]
+        pairs = heads.reshape(len(heads), 2, width)
+        if len(heads) > 1:
+            square = (pairs ** 2).sum(1).mean(0) if scope == 2 else (heads ** 2).sum(1).mean().reshape(1)
+        return (pairs * torch.sqrt((rate / width if scope == 2 else rate) / square)).reshape(heads.shape)
+
+    def head(self, ids):
+        """What the latent head says of one sentence."""
         x = self.stack("encoder", ids, None, None, False)
         pooling = self.opt("encoder", "pooling")
         if pooling == ATTENTION:
@@ -218,13 +284,17 @@ class Model:
 
     def slot(self, t, weights):
         """The loss of one slot and all that is compared, from its arrays."""
-        variational = self.c.get("latent.kind", 0) == 0
+        variational = self.c.get("latent.kind", 0) != NO_LATENT
         width, out = self.c.get("latent.width", 6), {"stats": [], "nll": [], "logits": [], "z": []}
-        for s in range(len(t["decoder.offsets"]) - 1):
+        count = len(t["decoder.offsets"]) - 1
+        if variational:
+            edges = zip(t["encoder.offsets"], t["encoder.offsets"][1:])
+            posteriors = self.statistics(torch.stack(
+                [self.head(torch.tensor(t["encoder.ids"][a:b].astype(numpy.int64))) for a, b in edges]))
+        for s in range(count):
             z = None
             if variational:
-                a, b = t["encoder.offsets"][s:s + 2]
-                stats = self.posterior(torch.tensor(t["encoder.ids"][a:b].astype(numpy.int64)))
+                stats = posteriors[s]
                 eps = torch.tensor(t["eps"][s, :width].astype(numpy.float64))
                 z = stats[:width] + torch.exp(stats[width:] / 2) * eps
                 out["stats"].append(stats)

@@ -49,6 +49,8 @@ KINDS = { # option -> reference.py's numbers
     "pooling": {"mean": reference.MEAN, "first": reference.FIRST, "last": reference.LAST,
                 "attention": reference.ATTENTION},
 }
+POSTERIOR = {"normal": reference.NORMAL, "none": reference.NO_LATENT, "delta": reference.DELTA,
+             "slashed": reference.SLASHED}
 INJECTION = {"both": reference.BOTH, "memory": reference.MEMORY, "embedding": reference.EMBEDDING}
 
 
@@ -102,11 +104,18 @@ class Kind:
             "memory": self.latent and injection != "embedding", "embedding": self.latent and injection != "memory",
             "attention": self.get("encoder.pooling", "mean") == "attention",
             "untied": self.get("decoder.tie_output", "true") == "false",
+            "normalized": self.get("latent.normalize", "none") != "none",
+            "normalized-du": self.get("latent.normalize", "none") == "du",
+            "rate-of-dimensions": self.get("objective.rate_scope", "sentence") == "dimension",
             "adamw": self.get("optimizer.kind", "adamw") == "adamw",
         }
         for fact in when.split(","):
             if fact.strip().endswith("-kind"):
                 facts[fact.strip()] = self.get(f"{stack}.kind", "transformer") == fact.strip().removesuffix("-kind")
+            if fact.strip().endswith("-posterior"):
+                facts[fact.strip()] = self.get("latent.kind", "normal") == fact.strip().removesuffix("-posterior")
+            if fact.strip().endswith("-term"):
+                facts[fact.strip()] = float(self.get("objective." + fact.strip().removesuffix("-term"), 0)) > 0
             if fact.strip().endswith("-prior"):
                 facts[fact.strip()] = self.get("latent.prior", "standard") == fact.strip().removesuffix("-prior")
         return all(facts[fact.strip()] for fact in when.split(",") if fact.strip())
@@ -154,6 +163,11 @@ class Kind:
                        for stack in STACKS for key, numbers in KINDS.items()})
         config.update({"latent.width": self.given["latent.width"], "latent.memory": self.get("latent.memory", 1),
                        "latent.injection": INJECTION[self.get("latent.injection", "both")],
+                       "latent.kind": POSTERIOR[self.get("latent.kind", "normal")],
+                       "latent.normalize": ("none", "batch", "du").index(self.get("latent.normalize", "none")),
+                       "objective.rate": float(self.get("objective.rate", 0)),
+                       "objective.rate_scope": ("sentence", "slot", "dimension").index(
+                           self.get("objective.rate_scope", "sentence")),
                        "share_embedding": self.get("encoder.share_embedding", "true") == "true",
                        "tie_output": self.get("decoder.tie_output", "true") == "true"})
         return Dropping(config, weights, self, dropouts)
@@ -165,6 +179,15 @@ class Dropping(Model):
     def __init__(self, config, weights, kind, at):
         super().__init__(config, weights)
         self.kind, self.at = kind, at
+
+    def drop_variances(self, variances):
+        p = float(self.kind.get("latent.variance_dropout", 0))
+        if self.at is None or not p:
+            return variances
+        step, sample = self.at
+        key = noise_key(SEED, purpose(noise("latent.normalize.dropout")), step)
+        bits = numpy.array(words(key, sample, 0, variances.shape[1]))
+        return variances * torch.tensor((bits >= int(p * 2 ** 32)) / (1 - p))
 
     def drop(self, stack, where, x):
         if self.at is None:

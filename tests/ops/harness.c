@@ -35,8 +35,15 @@
 #define COVER_gaussian_log_density_backward FAMILY_LATENT
 #define COVER_spread_hinge                  FAMILY_LATENT
 #define COVER_spread_hinge_backward         FAMILY_LATENT
+#define COVER_posterior                     FAMILY_POSTERIOR
+#define COVER_posterior_backward            FAMILY_POSTERIOR
+#define COVER_normalize                     FAMILY_POSTERIOR
+#define COVER_normalize_backward            FAMILY_POSTERIOR
+#define COVER_running                       FAMILY_POSTERIOR
 #define COVER_linear_cross_entropy          FAMILY_LOSS
 #define COVER_linear_cross_entropy_train    FAMILY_LOSS
+#define COVER_bag_cross_entropy             FAMILY_LOSS
+#define COVER_bag_cross_entropy_backward    FAMILY_LOSS
 #define COVER_elbo                          FAMILY_LOSS
 #define COVER_elbo_backward                 FAMILY_LOSS
 #define COVER_objective                     FAMILY_LOSS

@@ -38,6 +38,7 @@ struct batch {
     int32_t ids[MOST_TOKENS], order[MOST_TOKENS], labels[MOST_TOKENS];
     uint64_t sample[MOST_SENTENCES];
     float weights[ELBO_WEIGHTS];
+    float running[2 * MOST_SENTENCES]; /* statistics of up to so many groups */
 };
 
 /* Ragged lengths, between them: one token, one sentence, empty sentences, none at all, sums around the tile edges. */
@@ -127,6 +128,7 @@ enum family {
     FAMILY_RECURRENT,
     FAMILY_SENTENCE,
     FAMILY_LATENT,
+    FAMILY_POSTERIOR,
     FAMILY_LOSS,
     FAMILY_ELEMENTWISE,
     FAMILY_OPTIMIZER,

@@ -110,6 +110,50 @@ static void cross_entropy_of_large_logits(void **state)
     try(9, 4, 50, 200, 0, true);
 }
 
+/* ---- a bag of words ---- */
+
+static void record_bag(struct graph *g, const struct trial *t, const value *in, value *out)
+{
+    (void)t;
+    out[0] = op_bag_cross_entropy(g, in[0], harness_input(g, "labels"), harness_input(g, "offsets"));
+}
+
+static void bag_reference(const struct trial *t, double *const *in, double *const *out)
+{
+    size_t v = t->in[0].width;
+    out[0][0] = 0;
+    for (size_t s = 0; s < t->batch->sentences; s++) {
+        double sum = 0;
+        for (size_t i = 0; i < v; i++) sum += exp(in[0][s * v + i]);
+        for (int32_t n = t->batch->offsets[s]; n < t->batch->offsets[s + 1]; n++)
+            if (t->batch->labels[n] >= 0) out[0][0] += log(sum) - in[0][s * v + (size_t)t->batch->labels[n]];
+    }
+}
+
+/* Small vocabularies, so that sentences have words several times. */
+static void bag_of_words(void **state)
+{
+    (void)state;
+    static const size_t vocabularies[] = {2, 3, 17, 64, 300};
+    for (size_t i = 0; i < harness_ragged_count; i++)
+        for (size_t k = 0; k < sizeof vocabularies / sizeof *vocabularies; k++) {
+            char name[64];
+            struct batch *b = batch_of(&harness_ragged[i]);
+            batch_words(b, vocabularies[k], i);
+            for (size_t n = 2; n < b->tokens; n += 5) b->labels[n] = -1;
+            snprintf(name, sizeof name, "bag %zu of %zu words", i, vocabularies[k]);
+            struct trial t = {.name = name,
+                              .batch = b,
+                              .tail = i % 3 * 20,
+                              .inputs = 1,
+                              .record = record_bag,
+                              .reference = bag_reference};
+            t.in[0] = (struct operand){DIM_SENTENCES, b->sentences, vocabularies[k], 0, 1};
+            harness_try(&t);
+            free(b);
+        }
+}
+
 /* ---- ELBO ---- */
 
 enum { KIND, GROUPS_OF, WITHOUT_Z, HOW };
@@ -318,5 +362,6 @@ static void objective_shapes_are_checked(void **state)
 }
 
 HARNESS_MAIN(FAMILY_LOSS, cmocka_unit_test(cross_entropy), cmocka_unit_test(cross_entropy_in_chunks),
-             cmocka_unit_test(cross_entropy_of_large_logits), cmocka_unit_test(elbo), cmocka_unit_test(objective),
-             cmocka_unit_test(objective_of_the_elbo), cmocka_unit_test(objective_shapes_are_checked))
+             cmocka_unit_test(cross_entropy_of_large_logits), cmocka_unit_test(bag_of_words), cmocka_unit_test(elbo),
+             cmocka_unit_test(objective), cmocka_unit_test(objective_of_the_elbo),
+             cmocka_unit_test(objective_shapes_are_checked))

@@ -125,7 +125,7 @@ static void bind(struct executor *e, const struct built *b, const struct trial *
         const void *data;
     } known[] = {{"offsets", t->batch->offsets}, {"sentence", t->batch->sentence}, {"position", t->batch->position},
                  {"ids", t->batch->ids},         {"order", t->batch->order},       {"labels", t->batch->labels},
-                 {"sample", t->batch->sample},   {"weights", t->batch->weights}};
+                 {"sample", t->batch->sample},   {"weights", t->batch->weights},   {"running", t->batch->running}};
     for (uint32_t v = 1; v < graph_values(b->g); v++) {
         const struct value_info *info = graph_value(b->g, (value){v});
         unsigned i, k;

@@ -34,6 +34,13 @@ VARIANTS = {
     "gru": {"encoder.kind": "gru", "decoder.kind": "gru", "encoder.residual": "true", "decoder.residual": "true",
             "encoder.layers": 2, "decoder.layers": 2, "decoder.embedding_width": 8, "encoder.share_embedding": "false",
             "decoder.tie_output": "false", "latent.injection": "concat"},
+    "normalized": {"latent.normalize": "du", "latent.variance_dropout": 0.2, "objective.beta_schedule": "constant",
+                   "objective.free_bits_form": "mask", "objective.bow": 0.3},
+    "rated": {"latent.kind": "slashed", "objective.rate": 6, "objective.rate_scope": "dimension",
+              "objective.bow": 0.3},
+    "held": {"latent.normalize": "batch", "objective.target_kl": 3, "objective.ki": 0.05, "objective.free_bits": 0},
+    "kept": {"latent.kind": "delta", "objective.min_rate": 4, "objective.min_rate_step": 0.1,
+             "objective.free_bits": 0},
 }
 MOMENTS = {"optimizer.moments": "bf16"}
 

@@ -22,10 +22,10 @@ OTHER = {
     "train.slot_tokens": 30, "parallel.lanes": 1, "parallel.ranks": 1,
     "train.stop_after": 5, "optimizer.moments": "bf16", "train.skip": 5, "parallel.bucket": 1, "parallel.timeout": 30,
     "parallel.port": 0, "parallel.address": "localhost", "train.steps": 7, "threads": 2, "parallel.zero": 1,
-    "objective.free_bits_groups": 1, "latent.injection": "embedding",
-    "objective.target_kl": 9,
+    "objective.free_bits_groups": 1, "latent.injection": "embedding", "objective.target_kl": 9, "latent.kind": "delta",
 }
 CONTROLLED, RATED = {"objective.target_kl": 9}, {"objective.min_rate": 2, "objective.free_bits": 0}
+EXACT = {"latent.kind": "slashed", "objective.rate": 8, "objective.free_bits": 0}
 # What the run has besides SHORT, so that the option has an effect.
 LSTM = {"encoder.kind": "lstm", "decoder.kind": "lstm", "encoder.share_embedding": "false",
         "decoder.tie_output": "false"}
@@ -39,6 +39,10 @@ BESIDE = {
     "objective.kp": CONTROLLED, "objective.ki": CONTROLLED, "objective.beta_min": CONTROLLED,
     "objective.beta_max": CONTROLLED, "objective.min_rate": {"objective.free_bits": 0},
     "objective.min_rate_step": RATED,
+    "latent.delta": {"latent.kind": "delta"}, "latent.gamma": {"latent.normalize": "batch"},
+    "latent.alpha": {"latent.normalize": "du"}, "latent.variance_dropout": {"latent.normalize": "du"},
+    "latent.statistics_share": {"latent.normalize": "batch"},
+    "objective.rate": EXACT, "objective.rate_scope": EXACT,
     "optimizer.momentum": {"optimizer.kind": "sgd"},
     "latent.prior": {"objective.free_bits_kind": "total"},
     "parallel.lanes": {"determinism": "world_invariant"},

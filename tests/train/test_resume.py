@@ -86,6 +86,11 @@ def check_others(scratch, data):
              {"optimizer.moments": "bf16", "decoder.ff_width": 1040},
              {"optimizer.moments": "bf16", "optimizer.kind": "sgd", "threads": 3},
              {"objective.target_kl": 2, "objective.ki": 0.05, "objective.free_bits_scope": "sentence"},
+             {"latent.normalize": "batch", "objective.target_kl": 2, "objective.ki": 0.05, "objective.free_bits": 0},
+             {"latent.normalize": "du", "latent.variance_dropout": 0.2, "objective.beta_schedule": "constant"},
+             {"latent.kind": "slashed", "objective.rate": 8, "objective.rate_scope": "dimension"},
+             {"latent.kind": "slashed", "objective.rate": 8, "objective.rate_scope": "slot", "objective.bow": 0.5},
+             {"latent.kind": "delta", "objective.free_bits_form": "mask"},
              {"objective.min_rate": 6, "objective.min_rate_step": 0.1, "objective.free_bits": 0}]
     for number, kind in enumerate(kinds):
         one, two = scratch / f"one-{number}", scratch / f"two-{number}"

@@ -1,0 +1,309 @@
+/* Maps of posteriors, normalization and running statistics: a few thousand numbers, in double. */
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+#include "cpu/noise.h"
+#include "ops/posterior.h"
+
+#include <math.h>
+
+enum { SENTENCES = 16, ROWS = 16, GROUPS = 4 };
+
+/* ---- the maps: mu and logvar of a pair, and their derivatives by the pair ---- */
+
+struct pair {
+    double mu, logvar, dmu_a, dmu_b, dlogvar_b;
+};
+
+static struct pair committed(const struct attributes *a, double m, double b)
+{
+    double least = a->f[ATTR_POSTERIOR_LEAST], span = a->f[ATTR_POSTERIOR_MOST] - least;
+    double share = 1 / (1 + exp(-b)), sigma = least + span * share, slope = span * share / (1 + exp(b));
+    struct pair p = {.logvar = 2 * log(sigma), .dlogvar_b = 2 / sigma * slope};
+    double square = 2 * a->f[ATTR_POSTERIOR_REAL] + 1 + p.logvar - sigma * sigma;
+    p.mu = sqrt(fmax(0, square) + fmax(0, m));
+    if (p.mu > 0) {
+        p.dmu_a = m > 0 ? 0.5 / p.mu : 0;
+        p.dmu_b = square > 0 ? (1 / sigma - sigma) * slope / p.mu : 0;
+    }
+    return p;
+}
+
+/* logvar = log stdplus(x)^2: a Pade approximant near 0, where its equation has no digits, else Newton's method. */
+static double slashed_logvar(double x)
+{
+    const double root = sqrt(2), square = x * x;
+    if (fabs(x) < 0.04)
+        return 2 * (x / root + square / 4 + square * x / (90 * root)) / (1 + 5 * x / (6 * root) + 17 * square / 180);
+    double far = sqrt(square + 4), r = 2 * log(x > 0 ? (x + far) / 2 : 2 / (far - x));
+    for (int i = 0; i < 5; i++) r -= (exp(r) - r - 1 - square) / (exp(r) - 1);
+    return r;
+}
+
+static struct pair slashed(double a, double b)
+{
+    const double root = sqrt(2);
+    double x = root * b;
+    struct pair p = {.mu = root * a, .logvar = slashed_logvar(x), .dmu_a = root};
+    p.dlogvar_b = x == 0 ? 2 : root * 2 * x / expm1(p.logvar);
+    return p;
+}
+
+/* `kept`: what the noise leaves of exp(logvar): 0, or 1 / (1 - p). */
+static struct pair floored(const struct attributes *a, double mu, double logvar, double kept)
+{
+    double variance = kept * exp(logvar), whole = a->f[ATTR_POSTERIOR_REAL] + variance;
+    return (struct pair){.mu = mu, .logvar = log(whole), .dmu_a = 1, .dlogvar_b = variance / whole};
+}
+
+static struct pair map(const struct call *c, double a, double b, double kept)
+{
+    switch (c->attr->i[ATTR_POSTERIOR_MAP]) {
+    case POSTERIOR_DELTA:
+        return committed(c->attr, a, b);
+    case POSTERIOR_SLASHED:
+        return slashed(a, b);
+    default:
+        return floored(c->attr, a, b, kept);
+    }
+}
+
+/* What stays of dimension j's variance. */
+static double kept_of(const struct call *c, struct noise_key key, size_t s, size_t j)
+{
+    double p = c->attr->f[ATTR_POSTERIOR_DROP];
+    const float *switches = c->in[2];
+    if (p <= 0 || (switches && switches[c->attr->i[ATTR_POSTERIOR_SWITCH]] == 0)) return 1;
+    uint32_t word = noise_bits(key, ((const uint64_t *)c->in[1])[s], c->draw, j);
+    return word >= (uint32_t)fmin(p * 0x1p32, 0xffffffffp0) ? 1 / (1 - p) : 0;
+}
+
+static void maps(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
+    size_t z = c->size.in[0][1] / 2, end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    const float *head = c->in[0], *dstats = c->in[3];
+    float *out = c->out[0];
+    for (size_t s = tile * SENTENCES; s < end; s++)
+        for (size_t j = 0; j < z; j++) {
+            size_t a = s * 2 * z + j, b = a + z;
+            struct pair p = map(c, (double)head[a], (double)head[b], kept_of(c, key, s, j));
+            if (!dstats) {
+                out[a] = (float)p.mu;
+                out[b] = (float)p.logvar;
+                continue;
+            }
+            float da = (float)(dstats[a] * p.dmu_a), db = (float)(dstats[a] * p.dmu_b + dstats[b] * p.dlogvar_b);
+            out[a] = c->add[0] ? out[a] + da : da;
+            out[b] = c->add[0] ? out[b] + db : db;
+        }
+}
+
+void CPU(posterior)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), maps, c);
+}
+
+void CPU(posterior_backward)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), maps, c);
+}
+
+/* ---- normalization ---- */
+
+struct groups {
+    size_t rows, width, groups, columns;
+    double level, epsilon;
+};
+
+static struct groups groups_of(const struct call *c)
+{
+    return (struct groups){c->size.in[0][0],
+                           c->size.in[0][1],
+                           (size_t)c->attr->i[ATTR_NORMALIZE_GROUPS],
+                           (size_t)c->attr->i[ATTR_NORMALIZE_COLUMNS],
+                           c->attr->f[ATTR_NORMALIZE_LEVEL],
+                           c->attr->f[ATTR_NORMALIZE_EPSILON]};
+}
+
+/* Reciprocal of a deviation; 0 where there is none, so that what is 0 everywhere stays 0. */
+static double reciprocal(double square)
+{
+    return square > 0 ? 1 / sqrt(square) : 0;
+}
+
+static double row_square(const float *x, size_t columns)
+{
+    double square = 0;
+    for (size_t i = 0; i < columns; i++) square += (double)x[i] * (double)x[i];
+    return square;
+}
+
+static void copy_rest(const struct groups *g, float *y, const float *x, bool add)
+{
+    for (size_t i = g->columns; i < g->width; i++) y[i] = add ? y[i] + x[i] : x[i];
+}
+
+static void normalize_rows(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    struct groups g = groups_of(c);
+    const float *gain = c->in[2], *bias = c->in[3];
+    for (size_t s = tile * ROWS; s < least(g.rows, (tile + 1) * ROWS); s++) {
+        const float *x = (const float *)c->in[0] + s * g.width;
+        float *y = (float *)c->out[0] + s * g.width;
+        double scale = g.level * reciprocal(row_square(x, g.columns) + g.epsilon) * (gain ? (double)gain[0] : 1);
+        for (size_t i = 0; i < g.columns; i++) y[i] = (float)(x[i] * scale + (bias ? (double)bias[0] : 0));
+        copy_rest(&g, y, x, false);
+    }
+}
+
+/* The statistics of a group over the rows: sums of x - c and of (x - c)^2 for what runs along, and those in use. */
+static void normalize_group(const struct call *c, const struct groups *g, size_t k)
+{
+    const float *x = c->in[0], *running = c->in[1], *gain = c->in[2], *bias = c->in[3];
+    float *y = c->out[0], *used = c->out[1], *sums = c->out[2];
+    bool center = c->attr->i[ATTR_NORMALIZE_CENTER], batch = c->attr->i[ATTR_NORMALIZE_BATCH] && g->rows > 1;
+    double around = center ? (double)running[k] : 0, sum = 0, square = 0, about = 0;
+    for (size_t s = 0; s < g->rows; s++)
+        for (size_t i = k; i < g->columns; i += g->groups) {
+            double t = (double)x[s * g->width + i] - around;
+            sum += t;
+            square += t * t;
+        }
+    if (sums) {
+        sums[1 + k] = (float)sum;
+        sums[1 + g->groups + k] = (float)square;
+    }
+    double n = (double)g->rows, mean = center ? around : 0, q = (double)running[g->groups + k];
+    if (batch) {
+        if (center) mean = around + sum / n;
+        for (size_t s = 0; s < g->rows; s++)
+            for (size_t i = k; i < g->columns; i += g->groups) {
+                double t = (double)x[s * g->width + i] - mean;
+                about += t * t;
+            }
+        q = about / n;
+    }
+    double r = reciprocal(q + g->epsilon), scale = g->level * r * (gain ? (double)gain[k] : 1);
+    used[1 + k] = (float)mean;
+    used[1 + g->groups + k] = (float)r;
+    for (size_t s = 0; s < g->rows; s++)
+        for (size_t i = k; i < g->columns; i += g->groups)
+            y[s * g->width + i] = (float)(((double)x[s * g->width + i] - mean) * scale + (bias ? (double)bias[k] : 0));
+}
+
+static void normalize_groups(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    struct groups g = groups_of(c);
+    for (size_t k = tile * GROUPS; k < least(g.groups, (tile + 1) * GROUPS); k++) normalize_group(c, &g, k);
+}
+
+void CPU(normalize)(const struct call *c)
+{
+    struct groups g = groups_of(c);
+    if (c->attr->i[ATTR_NORMALIZE_SCOPE] == NORMALIZE_ROWS) {
+        cpu_run(c, tiles_of(g.rows, ROWS), normalize_rows, c);
+        return;
+    }
+    float *used = c->out[1], *sums = c->out[2];
+    cpu_run(c, tiles_of(g.groups, GROUPS), normalize_groups, c);
+    for (size_t s = 0; s < g.rows; s++)
+        copy_rest(&g, (float *)c->out[0] + s * g.width, (const float *)c->in[0] + s * g.width, false);
+    used[0] = c->attr->i[ATTR_NORMALIZE_BATCH] && g.rows > 1;
+    if (sums) sums[0] = (float)g.rows;
+}
+
+/* ---- its gradient: inputs x, gain, dy, used; outputs dx, dgain, dbias ---- */
+
+static void slope_rows(const struct call *c, const struct groups *g)
+{
+    const float *gain = c->in[2];
+    float *dgain = c->out[1], *dbias = c->out[2];
+    double sum_gain = 0, sum_bias = 0;
+    for (size_t s = 0; s < g->rows; s++) {
+        const float *x = (const float *)c->in[0] + s * g->width, *dy = (const float *)c->in[4] + s * g->width;
+        float *dx = c->out[0] ? (float *)c->out[0] + s * g->width : NULL;
+        double r = reciprocal(row_square(x, g->columns) + g->epsilon), dot = 0, t = gain ? (double)gain[0] : 1;
+        for (size_t i = 0; i < g->columns; i++) {
+            dot += (double)dy[i] * (double)x[i] * r;
+            sum_bias += (double)dy[i];
+        }
+        sum_gain += dot;
+        for (size_t i = 0; dx && i < g->columns; i++) {
+            float d = (float)(g->level * t * ((double)dy[i] - (double)x[i] * r * dot) * r);
+            dx[i] = c->add[0] ? dx[i] + d : d;
+        }
+        if (dx) copy_rest(g, dx, dy, c->add[0]);
+    }
+    if (dgain) dgain[0] = (float)(g->level * sum_gain) + (c->add[1] ? dgain[0] : 0);
+    if (dbias) dbias[0] = (float)sum_bias + (c->add[2] ? dbias[0] : 0);
+}
+
+static void slope_group(const struct call *c, const struct groups *g, size_t k)
+{
+    const float *x = c->in[0], *gain = c->in[2], *dy = c->in[4], *used = c->in[5];
+    float *dx = c->out[0], *dgain = c->out[1], *dbias = c->out[2];
+    double mean = (double)used[1 + k], r = (double)used[1 + g->groups + k], sum = 0, dot = 0, n = (double)g->rows;
+    bool batch = used[0] != 0, center = c->attr->i[ATTR_NORMALIZE_CENTER];
+    for (size_t s = 0; s < g->rows; s++)
+        for (size_t i = k; i < g->columns; i += g->groups) {
+            size_t at = s * g->width + i;
+            sum += (double)dy[at];
+            dot += (double)dy[at] * ((double)x[at] - mean) * r;
+        }
+    double scale = g->level * r * (gain ? (double)gain[k] : 1);
+    for (size_t s = 0; dx && s < g->rows; s++)
+        for (size_t i = k; i < g->columns; i += g->groups) {
+            size_t at = s * g->width + i;
+            double t = (double)dy[at];
+            if (batch) t -= (center ? sum / n : 0) + ((double)x[at] - mean) * r * dot / n;
+            float d = (float)(scale * t);
+            dx[at] = c->add[0] ? dx[at] + d : d;
+        }
+    if (dgain) dgain[k] = (float)(g->level * dot) + (c->add[1] ? dgain[k] : 0);
+    if (dbias) dbias[k] = (float)sum + (c->add[2] ? dbias[k] : 0);
+}
+
+static void slope_groups(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    struct groups g = groups_of(c);
+    for (size_t k = tile * GROUPS; k < least(g.groups, (tile + 1) * GROUPS); k++) slope_group(c, &g, k);
+}
+
+void CPU(normalize_backward)(const struct call *c)
+{
+    struct groups g = groups_of(c);
+    if (c->attr->i[ATTR_NORMALIZE_SCOPE] == NORMALIZE_ROWS) {
+        slope_rows(c, &g);
+        return;
+    }
+    cpu_run(c, tiles_of(g.groups, GROUPS), slope_groups, c);
+    for (size_t s = 0; c->out[0] && s < g.rows; s++)
+        copy_rest(&g, (float *)c->out[0] + s * g.width, (const float *)c->in[4] + s * g.width, c->add[0]);
+}
+
+/* ---- running statistics ---- */
+
+void CPU(running)(const struct call *c)
+{
+    const float *sums = c->in[0], *control = c->in[1];
+    float *running = c->out[0];
+    size_t groups = c->size.out[0][1];
+    double n = (double)sums[0], share = c->attr->f[ATTR_RUNNING_SHARE];
+    if (control[0] == 0 || n < 2) return;
+    for (size_t k = 0; k < groups; k++) {
+        double mean = (double)sums[1 + k] / n, square = (double)sums[1 + groups + k] / n;
+        if (c->attr->i[ATTR_RUNNING_CENTER]) {
+            running[k] = (float)((double)running[k] + share * mean);
+            square -= mean * mean;
+        }
+        running[groups + k] = (float)((1 - share) * (double)running[groups + k] + share * fmax(square, 0));
+    }
+}

@@ -1,0 +1,153 @@
+/* What makes the statistics of a posterior, mu | logvar (S, 2Z), of a head's output (S, 2Z): maps of each dimension,
+ * and normalization by statistics of a batch; and the running statistics that take their place outside of training.
+ *
+ *   delta     m | b:  sigma = l + (u - l) / (1 + exp(-b)),  mu = sqrt(2 delta + 1 + log sigma^2 - sigma^2 + max(0, m))
+ *             l < u: the roots of log sigma^2 - sigma^2 + 2 delta + 1;   KL = delta + max(0, m) / 2
+ *   slashed   a | b:  mu = sqrt 2 a,  logvar = r(sqrt 2 b): the root of exp(r) - r - 1 = x^2 with the sign of x
+ *             KL = a^2 + b^2;   dr/dx = 2x / (exp(r) - 1), sqrt 2 at 0
+ *   floor     mu | logvar -> mu | log(floor + drop(exp(logvar)))
+ *
+ * Normalization of groups k: of one column or several of all rows, or of a row. With m the mean over the rows (0 where
+ * it is not centered), q the mean over the rows of the group's sum of (x - m)^2, and h = (x - m) / sqrt(q + epsilon):
+ *
+ *   y = level gain_k h + bias_k
+ *   dx = level (t - mean t - h mean(t h)) / sqrt(q + epsilon),  t = gain_k dy; means over the rows of the group's sums,
+ *        "mean t" where it is centered;   dgain_k = level sum dy h;   dbias_k = sum dy
+ *
+ * With running statistics m and q are constants, and dx = level t / sqrt(q + epsilon). */
+#include "ops/posterior.h"
+#include "graph/autodiff.h"
+
+#include <math.h>
+
+/* ---- maps ---- */
+
+/* The root of ln x - x + 2 delta + 1 below (or above) 1, by Newton's method in r = ln x; sigma is its square root. */
+static double committed(double delta, bool above)
+{
+    double x2 = 2 * delta, r = above ? sqrt(2 * x2) : -sqrt(2 * x2) - x2; /* exp(r) - r - 1 = 2 delta */
+    for (int i = 0; i < 60; i++) r -= (exp(r) - r - 1 - x2) / (exp(r) - 1);
+    return exp(r / 2);
+}
+
+void posterior_bounds(double bounds[2], double delta)
+{
+    bounds[0] = committed(delta, false);
+    bounds[1] = committed(delta, true);
+}
+
+value op_posterior(struct graph *g, value head, enum posterior_map map, double real, double p, value sample,
+                   value switches, size_t index)
+{
+    size_t width = graph_width(g, head);
+    if (width % 2 || !width || graph_value(g, head)->rank != 2 || graph_value(g, head)->dtype != DTYPE_F32)
+        return graph_fail(g, "posterior: the head's output is not (S, 2 Z) f32");
+    if (map == POSTERIOR_DELTA && !(real > 0))
+        return graph_fail(g, "posterior: a committed rate of %g nats is not above 0", real);
+    if (p > 0 && !sample.index) return graph_fail(g, "posterior: dropout without the samples' numbers");
+    struct node *n = graph_node(g, &op_posterior_type);
+    if (!n) return NO_VALUE;
+    n->attr.i[ATTR_POSTERIOR_MAP] = map;
+    n->attr.i[ATTR_POSTERIOR_SWITCH] = (int64_t)index;
+    n->attr.f[ATTR_POSTERIOR_REAL] = real;
+    n->attr.f[ATTR_POSTERIOR_DROP] = p;
+    if (map == POSTERIOR_DELTA) posterior_bounds(&n->attr.f[ATTR_POSTERIOR_LEAST], real);
+    n->attr.purpose = graph_purpose(g, "dropout");
+    node_in(g, n, 0, head);
+    node_in(g, n, 1, p > 0 ? sample : NO_VALUE);
+    node_in(g, n, 2, p > 0 ? switches : NO_VALUE);
+    return node_out(g, n, 0, "stats", DTYPE_F32, 2, (struct dim[]){op_rows(g, head), {DIM_FIXED, width}});
+}
+
+static void gradient_posterior(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value head = autodiff_read(ad, n->in[0]);
+    struct node *b = autodiff_node(ad, &op_posterior_backward_type, n);
+    node_in(g, b, 0, head);
+    node_in(g, b, 1, n->in[1]);
+    node_in(g, b, 2, n->in[2]);
+    node_in(g, b, 3, autodiff_output(ad, n, 0));
+    autodiff_write(ad, b, 0, n->in[0]);
+}
+
+/* ---- normalization ---- */
+
+enum { X, RUNNING, GAIN, BIAS, DY, USED };
+
+struct normalized op_normalize(struct graph *g, value x, value running, value gain, value bias,
+                               const struct normalization *c)
+{
+    struct normalized out = {NO_VALUE, NO_VALUE};
+    const struct value_info *info = graph_value(g, x);
+    size_t width = graph_width(g, x);
+    bool rows = c->scope == NORMALIZE_ROWS;
+    if (info->rank != 2 || info->dtype != DTYPE_F32 || c->columns > width || !c->groups || c->columns % c->groups ||
+        (c->center && c->columns != c->groups) || (rows && (c->groups != 1 || c->center))) {
+        graph_fail(g, "normalize: %zu of %zu columns in %zu groups", c->columns, width, c->groups);
+        return out;
+    }
+    if ((running.index && graph_width(g, running) != c->groups) || (!running.index && !rows) ||
+        (gain.index && graph_width(g, gain) != c->groups) || (bias.index && graph_width(g, bias) != c->groups)) {
+        graph_fail(g, "normalize: the statistics, gains or biases are not of %zu groups", c->groups);
+        return out;
+    }
+    struct node *n = graph_node(g, &op_normalize_type);
+    if (!n) return out;
+    n->attr.i[ATTR_NORMALIZE_SCOPE] = c->scope;
+    n->attr.i[ATTR_NORMALIZE_GROUPS] = (int64_t)c->groups;
+    n->attr.i[ATTR_NORMALIZE_COLUMNS] = (int64_t)c->columns;
+    n->attr.i[ATTR_NORMALIZE_CENTER] = c->center;
+    n->attr.i[ATTR_NORMALIZE_BATCH] = c->batch;
+    n->attr.i[ATTR_NORMALIZE_ROWS] = op_rows(g, x).kind;
+    n->attr.f[ATTR_NORMALIZE_LEVEL] = c->level;
+    n->attr.f[ATTR_NORMALIZE_EPSILON] = c->epsilon;
+    node_in(g, n, X, x);
+    node_in(g, n, RUNNING, running);
+    node_in(g, n, GAIN, gain);
+    node_in(g, n, BIAS, bias);
+    out.y = node_out(g, n, 0, "normalized", DTYPE_F32, 2, (struct dim[]){op_rows(g, x), {DIM_FIXED, width}});
+    if (rows) return out;
+    node_out(g, n, 1, "used", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 2 * c->groups + 1}});
+    if (c->batch) out.sums = node_out(g, n, 2, "sums", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 2 * c->groups + 1}});
+    return out;
+}
+
+static void gradient_normalize(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value x = autodiff_read(ad, n->in[X]), used = autodiff_read(ad, n->out[1]), gain = autodiff_read(ad, n->in[GAIN]);
+    struct node *b = autodiff_node(ad, &op_normalize_backward_type, n);
+    node_in(g, b, X, x);
+    node_in(g, b, GAIN, gain);
+    node_in(g, b, DY, autodiff_output(ad, n, 0));
+    node_in(g, b, USED, used);
+    autodiff_write(ad, b, 0, n->in[X]);
+    autodiff_write(ad, b, 1, n->in[GAIN]);
+    autodiff_write(ad, b, 2, n->in[BIAS]);
+}
+
+void op_running(struct graph *g, value running, value sums, value control, bool center, double share)
+{
+    size_t groups = graph_width(g, running);
+    if (graph_value(g, running)->rank != 2 || graph_width(g, sums) != 2 * groups + 1) {
+        graph_fail(g, "running statistics: sums of %zu for %zu groups", graph_width(g, sums), groups);
+        return;
+    }
+    struct node *n = graph_node(g, &op_running_type);
+    if (!n) return;
+    n->attr.i[ATTR_RUNNING_CENTER] = center;
+    n->attr.f[ATTR_RUNNING_SHARE] = share;
+    node_in(g, n, 0, sums);
+    node_in(g, n, 1, control);
+    node_out_into(g, n, 0, running, WRITE_UPDATE);
+}
+
+const struct op_type op_posterior_type = {
+    .name = "posterior", .index = OP_posterior, .cheap = true, .gradient = gradient_posterior};
+const struct op_type op_posterior_backward_type = {
+    .name = "posterior_backward", .index = OP_posterior_backward, .accumulates = 1};
+const struct op_type op_normalize_type = {.name = "normalize", .index = OP_normalize, .gradient = gradient_normalize};
+const struct op_type op_normalize_backward_type = {
+    .name = "normalize_backward", .index = OP_normalize_backward, .accumulates = 7};
+const struct op_type op_running_type = {.name = "running", .index = OP_running};
