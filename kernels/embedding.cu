@@ -1,4 +1,5 @@
-/* Embedding: y (N, D) = table[ids] (+ add);  dtable (rows, D) (+)= sums of dy over the rows of each id.
+/* Embedding: y (N, D) = table[ids] (+ add);  dtable (rows, D) (+)= sums of dy over the rows of each id. A second table
+ * of marks stands behind the first.
  *
  * Backward: rows come sorted by id (stable), a run of equal ids next to each other, and are cut into chunks of CHUNK. A
  * block owns a run's part in its first chunk, from the run's first row on, or the part of a chunk that a run of an
@@ -11,13 +12,16 @@ enum { THREADS = 128, CHUNK = WARP };
 
 template <typename T, int P>
 static __global__ void embedding_forward_kernel(T *__restrict__ y, const T *__restrict__ table,
-                                                const int32_t *__restrict__ ids, const T *__restrict__ add,
-                                                size_t packs_per_row, size_t total)
+                                                const T *__restrict__ marks, const int32_t *__restrict__ ids,
+                                                const T *__restrict__ add, size_t table_rows, size_t packs_per_row,
+                                                size_t total)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= total) return;
-    size_t row = i / packs_per_row, column = i % packs_per_row;
-    pack<T, P> x = load_pack<T, P>(table + ((size_t)ids[row] * packs_per_row + column) * P);
+    size_t row = i / packs_per_row, column = i % packs_per_row, id = (size_t)ids[row];
+    bool marked = marks && id >= table_rows;
+    const T *from = marked ? marks : table;
+    pack<T, P> x = load_pack<T, P>(from + ((marked ? id - table_rows : id) * packs_per_row + column) * P);
     if (add) {
         pack<T, P> a = load_pack<T, P>(add + i * P);
         for (int k = 0; k < P; k++) x.v[k] = from_float<T>(to_float(x.v[k]) + to_float(a.v[k]));
@@ -28,13 +32,16 @@ static __global__ void embedding_forward_kernel(T *__restrict__ y, const T *__re
 template <typename T, int P>
 static __global__ void embedding_backward_kernel(float *__restrict__ dtable, float *__restrict__ parts,
                                                  const T *__restrict__ dy, const int32_t *__restrict__ ids,
-                                                 const int32_t *__restrict__ order, size_t rows, size_t packs_per_row)
+                                                 const int32_t *__restrict__ order, size_t rows, size_t base,
+                                                 size_t table_rows, size_t packs_per_row)
 {
     size_t first = blockIdx.x, end = (first / CHUNK + 1) * CHUNK < rows ? (first / CHUNK + 1) * CHUNK : rows;
     int32_t id = ids[order[first]];
+    size_t own = (size_t)id - base; /* beyond the table where the id is below its first */
+    if (own >= table_rows) return;  /* of the other table */
     bool goes_on = first && ids[order[first - 1]] == id;
     if (goes_on && first % CHUNK) return; /* an earlier block's */
-    float *to = goes_on ? parts + first / CHUNK * packs_per_row * P : dtable + (size_t)id * packs_per_row * P;
+    float *to = goes_on ? parts + first / CHUNK * packs_per_row * P : dtable + own * packs_per_row * P;
     size_t mine = first + threadIdx.x % WARP; /* every warp sees where the run's rows lie, before the loads of any */
     int32_t row = mine < end ? order[mine] : 0;
     unsigned same = __ballot_sync(FULL_WARP, mine < end && ids[row] == id), count = (unsigned)__popc(same);
@@ -59,32 +66,35 @@ static __global__ void embedding_backward_kernel(float *__restrict__ dtable, flo
 /* A block per chunk: that in which a run goes on for the first time adds all parts of the run. */
 static __global__ void embedding_parts_kernel(float *__restrict__ dtable, const float *__restrict__ parts,
                                               const int32_t *__restrict__ ids, const int32_t *__restrict__ order,
-                                              size_t rows, size_t width)
+                                              size_t rows, size_t base, size_t table_rows, size_t width)
 {
     size_t chunk = blockIdx.x + 1, first = chunk * CHUNK;
     int32_t id = ids[order[first]];
+    size_t own = (size_t)id - base;
+    if (own >= table_rows) return;
     if (ids[order[first - 1]] != id) return;                      /* begins here */
     if (chunk > 1 && ids[order[first - CHUNK - 1]] == id) return; /* began before the last chunk */
     for (size_t column = threadIdx.x; column < width; column += blockDim.x) {
-        float sum = dtable[(size_t)id * width + column];
+        float sum = dtable[own * width + column];
         KERNEL_UNROLL_BY(4)
         for (size_t k = first; k < rows && ids[order[k]] == id; k += CHUNK) sum += parts[k / CHUNK * width + column];
-        dtable[(size_t)id * width + column] = sum;
+        dtable[own * width + column] = sum;
     }
 }
 
 /* ---- launchers ---- */
 
-extern "C" int embedding_forward_cuda(void *y, const void *table, const int32_t *ids, const void *add, size_t rows,
-                                      size_t width, enum kernel_type type, kernel_stream stream)
+extern "C" int embedding_forward_cuda(void *y, const void *table, const void *marks, const int32_t *ids,
+                                      const void *add, size_t rows, size_t table_rows, size_t width,
+                                      enum kernel_type type, kernel_stream stream)
 {
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
-        bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(table) && packs(add);
+        bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(table) && packs(marks) && packs(add);
         KERNEL_PACKED(fits, T, {
             size_t total = rows * (width / P);
             KERNEL_LAUNCH((embedding_forward_kernel<T, P>), blocks_for(total, THREADS), THREADS, 0, stream, (T *)y,
-                          (const T *)table, ids, (const T *)add, width / P, total);
+                          (const T *)table, (const T *)marks, ids, (const T *)add, table_rows, width / P, total);
         });
     });
     return cudaGetLastError();
@@ -96,8 +106,8 @@ extern "C" size_t embedding_scratch_floats(size_t rows, size_t width)
 }
 
 extern "C" int embedding_backward_cuda(float *dtable, float *scratch, const void *dy, const int32_t *ids,
-                                       const int32_t *order, size_t rows, size_t table_rows, size_t width, bool add,
-                                       enum kernel_type type, kernel_stream stream)
+                                       const int32_t *order, size_t rows, size_t first, size_t table_rows, size_t width,
+                                       bool add, enum kernel_type type, kernel_stream stream)
 {
     if (!add) {
         int e = cudaMemsetAsync(dtable, 0, table_rows * width * sizeof *dtable, stream);
@@ -108,11 +118,11 @@ extern "C" int embedding_backward_cuda(float *dtable, float *scratch, const void
         bool fits = width % (16 / sizeof(T)) == 0 && packs(dy);
         KERNEL_PACKED(fits, T, {
             KERNEL_LAUNCH((embedding_backward_kernel<T, P>), (unsigned)rows, THREADS, 0, stream, dtable, scratch,
-                          (const T *)dy, ids, order, rows, width / P);
+                          (const T *)dy, ids, order, rows, first, table_rows, width / P);
         });
     });
     if (rows > CHUNK)
         KERNEL_LAUNCH(embedding_parts_kernel, blocks_for(rows, CHUNK) - 1, THREADS, 0, stream, dtable, scratch, ids,
-                      order, rows, width);
+                      order, rows, first, table_rows, width);
     return cudaGetLastError();
 }

@@ -44,13 +44,15 @@ struct kernel_dropout {
 };
 
 /* ---- embedding ---- */
-/* y (N, D) T = table[ids] (+ add (N, D) T); table (rows, D) T, ids (N). */
-int embedding_forward_cuda(void *y, const void *table, const int32_t *ids, const void *add, size_t rows, size_t width,
-                           enum kernel_type type, kernel_stream stream);
-/* dtable (table_rows, D) f (+)= sum of dy (N, D) T over the rows of each id; order (N): rows by rising id, stable;
- * scratch: embedding_scratch_floats(rows, width) f. */
+/* y (N, D) T = table[ids] (+ add (N, D) T); table (table_rows, D) T, ids (N). marks (K, D) T, may be null: id
+ * table_rows
+ * + k reads its row k. */
+int embedding_forward_cuda(void *y, const void *table, const void *marks, const int32_t *ids, const void *add,
+                           size_t rows, size_t table_rows, size_t width, enum kernel_type type, kernel_stream stream);
+/* dtable (table_rows, D) f (+)= sum of dy (N, D) T over the rows of each id, of those from `first` on; order (N): rows
+ * by rising id, stable; scratch: embedding_scratch_floats(rows, width) f. */
 int embedding_backward_cuda(float *dtable, float *scratch, const void *dy, const int32_t *ids, const int32_t *order,
-                            size_t rows, size_t table_rows, size_t width, bool add, enum kernel_type type,
+                            size_t rows, size_t first, size_t table_rows, size_t width, bool add, enum kernel_type type,
                             kernel_stream stream);
 size_t embedding_scratch_floats(size_t rows, size_t width);
 

@@ -2,6 +2,7 @@
  * by the tile in which they begin. */
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
+#include "ops/ops.h"
 
 enum { ROWS = 32, SORTED = 64, ZEROS = 1 << 16 };
 
@@ -9,12 +10,13 @@ static void forward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const float *table = c->in[0], *add = c->in[3];
+    const float *table = c->in[0], *add = c->in[3], *marks = c->in[4];
     const int32_t *ids = c->in[1];
     float *y = c->out[0];
-    size_t d = c->size.out[0][1], end = least(c->size.out[0][0], (tile + 1) * ROWS);
+    size_t d = c->size.out[0][1], end = least(c->size.out[0][0], (tile + 1) * ROWS), rows = c->size.in[0][0];
     for (size_t n = tile * ROWS; n < end; n++) {
-        const float *from = table + (size_t)ids[n] * d;
+        size_t id = (size_t)ids[n];
+        const float *from = marks && id >= rows ? marks + (id - rows) * d : table + id * d;
         if (!add) {
             memcpy(y + n * d, from, d * sizeof *y);
             continue;
@@ -44,11 +46,16 @@ static void backward(void *argument, size_t tile, size_t worker)
     const int32_t *ids = c->in[1], *order = c->in[2];
     float *table = c->out[0];
     size_t rows = c->size.in[0][0], d = c->size.in[0][1];
-    size_t k = tile * SORTED, end = least(rows, k + SORTED);
+    size_t k = tile * SORTED, end = least(rows, k + SORTED), first = (size_t)c->attr->i[ATTR_EMBEDDING_FIRST];
     while (k && k < end && ids[order[k]] == ids[order[k - 1]]) k++; /* begun in an earlier tile */
     while (k < end) {
         int32_t id = ids[order[k]];
-        float *to = table + (size_t)id * d;
+        size_t row = (size_t)id - first; /* beyond the table where the id is below its first */
+        if (row >= c->size.out[0][0]) {  /* of the other table */
+            while (k < rows && ids[order[k]] == id) k++;
+            continue;
+        }
+        float *to = table + row * d;
         for (; k < rows && ids[order[k]] == id; k++) {
             const float *from = dy + (size_t)order[k] * d;
             SIMD for (size_t i = 0; i < d; i++) to[i] += from[i];

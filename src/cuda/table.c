@@ -51,14 +51,15 @@ static size_t elements(const size_t dim[MAX_RANK])
 
 static void embedding(const struct call *c)
 {
-    keep(c, embedding_forward_cuda(c->out[0], c->in[0], c->in[1], c->in[3], c->size.out[0][0], c->size.out[0][1],
-                                   out_type(c, 0), stream_of(c)));
+    keep(c, embedding_forward_cuda(c->out[0], c->in[0], c->in[4], c->in[1], c->in[3], c->size.out[0][0],
+                                   c->size.in[0][0], c->size.out[0][1], out_type(c, 0), stream_of(c)));
 }
 
 static void embedding_backward(const struct call *c)
 {
     keep(c, embedding_backward_cuda(c->out[0], c->scratch, c->in[0], c->in[1], c->in[2], c->size.in[0][0],
-                                    c->size.out[0][0], c->size.in[0][1], c->add[0], in_type(c, 0), stream_of(c)));
+                                    (size_t)c->attr->i[ATTR_EMBEDDING_FIRST], c->size.out[0][0], c->size.in[0][1],
+                                    c->add[0], in_type(c, 0), stream_of(c)));
 }
 
 static void embedding_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)

@@ -16,6 +16,7 @@ enum stack_choice { STACK_TRANSFORMER, STACK_BOW, STACK_LSTM, STACK_GRU }; /* en
 enum prior_choice { PRIOR_STANDARD, PRIOR_DIAGONAL };
 enum latent_kind { LATENT_NORMAL, LATENT_NONE, LATENT_DELTA, LATENT_SLASHED };
 enum latent_normalize { LATENT_PLAIN, LATENT_BATCH, LATENT_DU };
+enum dropped_mark { DROPPED_UNKNOWN, DROPPED_OWN };
 enum rate_scope { RATE_SENTENCE, RATE_SLOT, RATE_DIMENSION };
 enum injection_kind { INJECTION_BOTH, INJECTION_MEMORY, INJECTION_EMBEDDING, INJECTION_INIT, INJECTION_CONCAT };
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
@@ -133,10 +134,22 @@ struct model_config {
     struct latent_config latent;
     bool share_embedding; /* encoder reads the decoder's token table (same vocabulary and width) */
     bool tie_output;      /* output weights are the decoder's token table                        */
+    int dropped_mark;     /* enum dropped_mark: what dropped and blanked words become               */
     size_t vocabulary;    /* V, from the corpus: not an option                                   */
     int precision;        /* enum precision_kind: of activations and working weights; the weights' values are f32 */
     size_t positions;     /* rows of a learned position table: data.max_length + 2               */
 };
+/* Of the section `objective`: a parameter depends on it. */
+#define AT(field) offsetof(struct model_config, field)
+static const struct option mark_rows[] = {
+    ROW_CHOICE(
+        "dropped_mark", dropped_mark, "unknown", KEPT_MODEL,
+        "what words become that word_dropout or denoise_blank take: the unknown mark, or a learned mark of their "
+        "own, which nothing else reads",
+        "unknown", "own"),
+};
+#undef AT
+
 /* More of the sections `encoder` and `decoder`. */
 #define AT(field) offsetof(struct model_config, field)
 static const struct option encoder_rows[] = {

@@ -84,7 +84,7 @@ static elbo_status each_slot(struct work *w,
     s.slots = 1;
     s.shuffle = false;
     s.single_pass = true;
-    s.word_dropout = 0;
+    s.word_dropout = s.drop = s.blank = s.swap = 0;
     s.first = s.step = 0;
     if (w->m->config.latent.kind == LATENT_NONE) s.encoder_tokens = 0;
     struct slot_loader *loader;

@@ -114,7 +114,7 @@ elbo_status encode_sentences(struct model *m, float *stats, const struct elbo_id
                              const struct slot_options *slots, const struct text_marks *marks, elbo_error *error)
 {
     struct slot_options o = *slots;
-    o.word_dropout = 0;
+    o.word_dropout = o.drop = o.blank = o.swap = 0;
     struct slot slot;
     struct recording encode = {0}, *list[] = {&encode};
     size_t most = slot_sentence_capacity(&o);

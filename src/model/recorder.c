@@ -68,13 +68,30 @@ value recorder_linear(struct recorder *r, enum parameter_part part, value x, siz
     return gelu ? op_linear_gelu(r->g, x, w, b) : op_linear(r->g, x, w, b);
 }
 
+/* Whose table a stack reads. */
+static bool own_table(const struct recorder *r, const char *stack)
+{
+    return !strcmp(stack, "encoder") && !r->config->share_embedding;
+}
+
+/* A recurrent stack has no norm that would give its first rows their scale. */
+static struct parameter_init table_init(const struct stack_config *c)
+{
+    return init_normal(stack_kind_of(c)->recurrent ? 1 / sqrt((double)stack_embedding_width(c)) : 0.02);
+}
+
 value recorder_token_table(struct recorder *r, const char *stack)
 {
-    bool encoder = !strcmp(stack, "encoder") && !r->config->share_embedding;
+    bool encoder = own_table(r, stack);
     const struct stack_config *c = encoder ? &r->config->encoder : &r->config->decoder;
-    size_t width = stack_embedding_width(c);
-    /* a recurrent stack has no norm that would give its first rows their scale */
-    double std = stack_kind_of(c)->recurrent ? 1 / sqrt((double)width) : 0.02;
-    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, init_normal(std), 2, r->config->vocabulary,
-                              width, "%s.embedding.token.weight", encoder ? "encoder" : "decoder");
+    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, table_init(c), 2, r->config->vocabulary,
+                              stack_embedding_width(c), "%s.embedding.token.weight", encoder ? "encoder" : "decoder");
+}
+
+value recorder_mark_table(struct recorder *r, const char *stack)
+{
+    const struct stack_config *c = own_table(r, stack) ? &r->config->encoder : &r->config->decoder;
+    bool encoder = !strcmp(stack, "encoder");
+    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, table_init(c), 2, 1, stack_embedding_width(c),
+                              "%s.embedding.mark.weight", stack);
 }

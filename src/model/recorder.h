@@ -62,6 +62,8 @@ value recorder_linear(struct recorder *r, enum parameter_part part, value x, siz
 
 /* The Transformer's token table of a stack (shared where the configuration says so). */
 value recorder_token_table(struct recorder *r, const char *stack);
+/* (1, D) the row behind it: what dropped words become, with objective.dropped_mark=own. */
+value recorder_mark_table(struct recorder *r, const char *stack);
 
 /* One row (S, D) per sentence. */
 value encoder_record(struct recorder *r, const struct sequence *source);

@@ -88,7 +88,10 @@ value stack_embed(struct recorder *r, const struct stack *s, const struct sequen
 {
     graph_scope(r->g, "%s.embedding", s->name);
     if (sequence->vectors.index) return sequence->vectors;
-    return op_embedding(r->g, recorder_token_table(r, s->name), sequence->ids, sequence->id_order, NO_VALUE);
+    value table = recorder_token_table(r, s->name);
+    if (r->config->dropped_mark != DROPPED_OWN)
+        return op_embedding(r->g, table, sequence->ids, sequence->id_order, NO_VALUE);
+    return op_embedding_marked(r->g, table, recorder_mark_table(r, s->name), sequence->ids, sequence->id_order);
 }
 
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x)

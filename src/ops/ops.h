@@ -15,6 +15,9 @@
 /* y (N, D) = table[ids] (+ add). table (rows, D); ids (N) i32; order (N) i32: rows by rising id (the gradient's order);
  * add (N, D) optional. Ids must lie in the table. */
 value op_embedding(struct graph *g, value table, value ids, value order, value add);
+/* The same of two tables behind one another: id rows + k reads row k of marks (K, D). */
+value op_embedding_marked(struct graph *g, value table, value marks, value ids, value order);
+enum { ATTR_EMBEDDING_FIRST = 0 }; /* of the gradient: the id of the table's first row */
 
 /* ---- linear ---- */
 

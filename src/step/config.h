@@ -35,7 +35,8 @@ struct objective_config {
     double beta_min, beta_max; /* of the controller's weight                                           */
     double min_rate;           /* minimum desired rate: nats; 0: off                                   */
     double min_rate_step;      /* of its multiplier                                                    */
-    double bow;                /* weight of the bag of words; 0: off                                   */
+    double denoise_drop, denoise_blank, denoise_swap;
+    double bow; /* weight of the bag of words; 0: off                                   */
 };
 #define AT(field) offsetof(struct objective_config, field)
 static const struct option objective_rows[] = {
@@ -53,7 +54,7 @@ static const struct option objective_rows[] = {
     ROW_SIZE("free_bits_groups", free_bits_groups, "4", 1, 65536, "", KEPT_CHANGE,
              "groups of neighbouring dimensions, for free_bits_kind group"),
     ROW_NUMBER("word_dropout", word_dropout, "0.3", 0, 1, "", KEPT_CHANGE,
-               "share of the decoder's input words that become the unknown mark in training"),
+               "share of the decoder's input words that become a mark in training; see dropped_mark"),
     ROW_NUMBER(
         "mu_forcing", mu_forcing, "0", 0, 1e6, "nats", KEPT_CHANGE,
         "half the spread of mu over a slot's sentences that is forced: what is missing of it is added to the loss; "
@@ -79,6 +80,12 @@ static const struct option objective_rows[] = {
                "KL of a sentence that a Lagrange multiplier u demands at least: beta = 1 - u; 0 switches it off"),
     ROW_NUMBER("min_rate_step", min_rate_step, "0.01", 0, 1e6, "", KEPT_CHANGE,
                "step size of the multiplier of min_rate"),
+    ROW_NUMBER("denoise_drop", denoise_drop, "0", 0, 0.95, "", KEPT_CHANGE,
+               "share of the encoder's input words that are left out in training"),
+    ROW_NUMBER("denoise_blank", denoise_blank, "0", 0, 0.95, "", KEPT_CHANGE,
+               "share of the encoder's input words that become a mark in training; see dropped_mark"),
+    ROW_NUMBER("denoise_swap", denoise_swap, "0", 0, 0.95, "", KEPT_CHANGE,
+               "share of neighbours among the encoder's input words that change places in training"),
     ROW_NUMBER("bow", bow, "0", 0, 1e6, "", KEPT_MODEL,
                "weight of the nats that z pays for the sentence's words in any order; 0: no such term"),
 };

@@ -429,6 +429,12 @@ const char *objective_idle(const struct objective_config *config, const struct m
         bool own = t->absent && is_among(t->options, key) && !(t->off && t->off(config));
         if (own && t->absent(&c)) return t->absent(&c);
     }
+    bool drops = config->word_dropout > 0 || (config->denoise_blank > 0 && !no_latent(model));
+    if (!strcmp(key, "dropped_mark") && !drops) return "no word becomes a mark without word_dropout or denoise_blank";
+    bool noisy = (!strcmp(key, "denoise_drop") && config->denoise_drop > 0) ||
+                 (!strcmp(key, "denoise_blank") && config->denoise_blank > 0) ||
+                 (!strcmp(key, "denoise_swap") && config->denoise_swap > 0);
+    if (noisy && no_latent(model)) return "latent.kind=none has no encoder";
     if (!strcmp(key, "rate") || !strcmp(key, "rate_scope"))
         return no_latent(model) && model->latent.rate > 0         ? "latent.kind=none has no KL"
                : !strcmp(key, "rate_scope") && !fixes_rate(model) ? "it belongs to objective.rate"

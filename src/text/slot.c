@@ -93,7 +93,7 @@ void slot_free(struct slot *slot)
 
 void slot_clear(struct slot *slot)
 {
-    slot->sentences = slot->words = slot->bytes = 0;
+    slot->sentences = slot->words = slot->bytes = slot->room = slot->dropped = 0;
     struct slot_stream *const streams[] = {&slot->encoder, &slot->decoder};
     for (int i = 0; i < 2; i++) {
         streams[i]->tokens = streams[i]->longest = 0;
@@ -105,7 +105,7 @@ bool slot_has_room(const struct slot *slot, const struct slot_options *options, 
                    size_t decoder_length)
 {
     if (slot->sentences == slot_sentence_capacity(options)) return false;
-    if (options->encoder_tokens && encoder_length + 2 > options->encoder_tokens - slot->encoder.tokens) return false;
+    if (options->encoder_tokens && encoder_length + 2 > options->encoder_tokens - slot->room) return false;
     return decoder_length + 1 <= options->decoder_tokens - slot->decoder.tokens;
 }
 
@@ -127,18 +127,53 @@ static void add_rows(struct slot_stream *stream, size_t sentence, size_t rows)
     stream->offsets[sentence + 1] = (int32_t)stream->tokens;
 }
 
-/* Inputs become the unknown mark where the noise says so; the start mark at position 0 never does. */
-static void drop_words(int32_t *ids, size_t rows, const struct slot_options *options, uint64_t step, uint64_t sample,
-                       int32_t unknown)
+static uint32_t limit_of(double share)
 {
-    if (options->word_dropout <= 0) return;
+    double limit = share * 0x1p32;
+    return limit >= 0x1p32 ? UINT32_MAX : (uint32_t)limit;
+}
+
+/* Inputs become the mark where the noise says so; the start mark at position 0 never does. Returns how many; null ids:
+ * they are only counted. */
+static size_t drop_words(int32_t *ids, size_t rows, const struct slot_options *options, uint64_t step, uint64_t sample,
+                         int32_t mark)
+{
+    if (options->word_dropout <= 0) return 0;
     uint64_t limit = (uint64_t)(options->word_dropout * 0x1p32);
     struct noise_key key = noise_key(options->seed, noise_purpose("data.word_dropout"), step);
+    size_t dropped = 0;
     for (size_t t = 0; t < rows; t += 4) {
         struct philox_block block = noise_block(key, sample, 0, (uint32_t)(t / 4));
-        for (size_t i = 0; i < 4 && t + i < rows; i++)
-            if (t + i && block.word[i] < limit) ids[t + i] = unknown;
+        for (size_t i = 0; i < 4 && t + i < rows; i++) {
+            if (!(t + i) || block.word[i] >= limit) continue;
+            if (ids) ids[t + i] = mark;
+            dropped++;
+        }
     }
+    return dropped;
+}
+
+/* Denoising (Vincent et al. 2008; for sentences Lample et al. 2018): neighbours change places, then words become the
+ * mark or are left out, each by noise at its place. Returns how many are left. */
+static size_t denoise(int32_t *words, size_t count, const struct slot_options *o, uint64_t step, uint64_t sample,
+                      int32_t mark)
+{
+    struct noise_key swap = noise_key(o->seed, noise_purpose("data.denoise.swap"), step),
+                     blank = noise_key(o->seed, noise_purpose("data.denoise.blank"), step),
+                     drop = noise_key(o->seed, noise_purpose("data.denoise.drop"), step);
+    size_t left = 0;
+    for (size_t i = 0; o->swap > 0 && i + 1 < count; i++) {
+        if (noise_bits(swap, sample, 0, i) >= limit_of(o->swap)) continue;
+        int32_t word = words[i];
+        words[i] = words[i + 1];
+        words[++i] = word;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (o->drop > 0 && noise_bits(drop, sample, 0, i) < limit_of(o->drop)) continue;
+        bool blanked = o->blank > 0 && noise_bits(blank, sample, 0, i) < limit_of(o->blank);
+        words[left++] = blanked ? mark : words[i];
+    }
+    return left;
 }
 
 void slot_add(struct slot *slot, const struct slot_options *options, const struct text_marks *encoder_marks,
@@ -150,10 +185,13 @@ void slot_add(struct slot *slot, const struct slot_options *options, const struc
     slot->source[s] = source;
     if (options->encoder_tokens) {
         int32_t *ids = slot->encoder.ids + slot->encoder.tokens;
+        int32_t mark = options->mark ? options->mark : (int32_t)encoder_marks->unknown;
         *ids++ = (int32_t)encoder_marks->start;
-        for (size_t i = 0; i < encoder_length; i++) *ids++ = (int32_t)encoder_ids[i];
-        *ids = (int32_t)encoder_marks->end;
-        add_rows(&slot->encoder, s, encoder_length + 2);
+        for (size_t i = 0; i < encoder_length; i++) ids[i] = (int32_t)encoder_ids[i];
+        size_t left = denoise(ids, encoder_length, options, step, sample, mark);
+        ids[left] = (int32_t)encoder_marks->end;
+        add_rows(&slot->encoder, s, left + 2);
+        slot->room += encoder_length + 2;
     } else {
         slot->encoder.offsets[s + 1] = 0;
     }
@@ -161,14 +199,20 @@ void slot_add(struct slot *slot, const struct slot_options *options, const struc
     ids[0] = (int32_t)decoder_marks->start;
     for (size_t i = 0; i < decoder_length; i++) ids[i + 1] = labels[i] = (int32_t)decoder_ids[i];
     labels[decoder_length] = (int32_t)decoder_marks->end;
-    drop_words(ids, decoder_length + 1, options, step, sample, (int32_t)decoder_marks->unknown);
+    slot->dropped += drop_words(ids, decoder_length + 1, options, step, sample,
+                                options->mark ? options->mark : (int32_t)decoder_marks->unknown);
     add_rows(&slot->decoder, s, decoder_length + 1);
 }
 
-void slot_count(struct slot *slot, const struct slot_options *options, size_t encoder_length, size_t decoder_length)
+void slot_count(struct slot *slot, const struct slot_options *options, size_t encoder_length, size_t decoder_length,
+                uint64_t step, uint64_t sample)
 {
     slot->sentences++;
-    if (options->encoder_tokens) count_rows(&slot->encoder, encoder_length + 2);
+    slot->dropped += drop_words(NULL, decoder_length + 1, options, step, sample, 0);
+    if (options->encoder_tokens) {
+        count_rows(&slot->encoder, encoder_length + 2);
+        slot->room += encoder_length + 2;
+    }
     count_rows(&slot->decoder, decoder_length + 1);
 }
 

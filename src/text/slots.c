@@ -113,7 +113,7 @@ static elbo_status add_sentence(bool *added, struct slot_loader *loader, struct 
     batch->sentences++;
     batch->shortened += too_long(loader, source);
     if (!slot->memory) {
-        slot_count(slot, &loader->options, encoder, decoder);
+        slot_count(slot, &loader->options, encoder, decoder, batch->step, loader->cursor);
         return ELBO_OK;
     }
     bool shared = elbo_corpus_shares_stream(corpus);

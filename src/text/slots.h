@@ -37,6 +37,8 @@ struct slot {
     int32_t *by_length;                  /* (S) sentences by falling decoder length, stable             */
     size_t words, bytes;                 /* of the text in this slot; words count one end mark each; a
                                             cut sentence counts its share; 0 when filled by hand        */
+    size_t room;                         /* rows of the encoder before words are left out: what closes a slot */
+    size_t dropped;                      /* decoder inputs that became the mark                                */
     void *memory;                        /* all of the above and the scratch for sorting, one block     */
     int32_t *scratch;
 };
@@ -67,7 +69,10 @@ struct slot_options {
     uint64_t seed;
     uint64_t first;      /* data cursor to begin at                                         */
     uint64_t step;       /* number of the first batch                                       */
-    double word_dropout; /* decoder inputs but the start mark become the unknown mark       */
+    double word_dropout; /* decoder inputs but the start mark become the mark               */
+    int32_t mark;        /* id of what is dropped or blanked; 0: the unknown mark           */
+    /* The encoder's words: shares of those left out, of those that become the mark, and of neighbours exchanged. */
+    double drop, blank, swap;
 };
 
 /* Place `index` of epoch `epoch` holds this sentence: a permutation of 0 .. sentences - 1 that follows from (seed,

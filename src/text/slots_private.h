@@ -14,7 +14,8 @@ void slot_add(struct slot *slot, const struct slot_options *options, const struc
               const struct text_marks *decoder_marks, const uint32_t *encoder_ids, size_t encoder_length,
               const uint32_t *decoder_ids, size_t decoder_length, uint64_t step, uint64_t sample, uint64_t source);
 /* The same for the counts alone, of a slot without arrays. */
-void slot_count(struct slot *slot, const struct slot_options *options, size_t encoder_length, size_t decoder_length);
+void slot_count(struct slot *slot, const struct slot_options *options, size_t encoder_length, size_t decoder_length,
+                uint64_t step, uint64_t sample);
 /* Derives the orders when nothing more is added. */
 void slot_finish(struct slot *slot);
 

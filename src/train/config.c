@@ -30,6 +30,7 @@ static const struct option_section sections[] = {
     SECTION("latent", latent_rows, model.latent),
     SECTION("objective", objective_rows, objective),
     SECTION("objective", rate_rows, model.latent),
+    SECTION("objective", mark_rows, model),
     SECTION("optimizer", optimizer_rows, optimizer),
     SECTION("train", train_rows, train),
     SECTION("checkpoint", checkpoint_rows, checkpoint),

@@ -121,6 +121,9 @@ static json_t *effective(const struct trainer *t)
     const struct done *d = &t->done;
     json_t *all = json_object();
     int failed = json_object_set_new(all, "clipped", number((double)t->state.counters.clipped / (double)d->step));
+    size_t words = d->tokens - d->figures.sentences; /* without the start marks, which are never dropped */
+    if (t->config->objective.word_dropout > 0)
+        failed |= json_object_set_new(all, "words_dropped", number(words ? (double)d->dropped / (double)words : 0));
     if (!isnan(d->figures.under_free))
         failed |= json_object_set_new(all, "under_free_bits", number(d->figures.under_free));
     if (!failed) return all;

@@ -11,7 +11,10 @@ struct slot_options slot_options_of(const struct elbo_config *c)
                                  .too_long = (enum slot_too_long)c->data.too_long,
                                  .shuffle = true,
                                  .seed = c->seed,
-                                 .word_dropout = c->objective.word_dropout};
+                                 .word_dropout = c->objective.word_dropout,
+                                 .drop = c->objective.denoise_drop,
+                                 .blank = c->objective.denoise_blank,
+                                 .swap = c->objective.denoise_swap};
 }
 
 static struct sums_options sums_options_of(const struct elbo_config *c, size_t ranks, size_t rank)

@@ -19,10 +19,11 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     ELBO_TRY(slot_loader_next(t->loader, batch, error));
     l->step = count->draws + 1;
     l->shortened = (*batch)->shortened;
-    l->tokens = l->words = 0;
+    l->tokens = l->words = l->dropped = 0;
     for (size_t i = 0; i < (*batch)->count; i++) {
         l->tokens += (*batch)->slots[i].decoder.tokens;
         l->words += (*batch)->slots[i].words;
+        l->dropped += (*batch)->slots[i].dropped;
     }
     double before = clock_seconds();
     ELBO_TRY(step_run(&t->step, &l->schedule, *batch, t->done.step != count->draws, error));
@@ -80,6 +81,7 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     d->step = l->step;
     d->tokens = l->tokens;
     d->words = l->words;
+    d->dropped = l->dropped;
     d->news = l->news;
     d->applied = d->figures.applied;
     count->bad = d->figures.finite ? 0 : count->bad + 1;

@@ -202,6 +202,7 @@ static elbo_status open_loader(struct trainer *t, elbo_error *error)
     sums_own_slots(&t->step.options.sums, &s);
     s.first = t->state.counters.next;
     s.step = t->state.counters.draws;
+    if (t->model.dropped_mark == DROPPED_OWN) s.mark = (int32_t)t->model.vocabulary; /* the row behind the tokens' */
     return slot_loader_open(&t->loader, t->train, &s, error);
 }
 

@@ -15,7 +15,7 @@
 /* A step that was launched and whose figures are on their way. */
 struct launched {
     uint64_t step; /* from 1                        */
-    size_t tokens, words, shortened;
+    size_t tokens, words, dropped, shortened;
     struct step_schedule schedule;
     struct team_news news;
     double seconds; /* of this rank's own work       */
@@ -29,7 +29,7 @@ struct done {
     uint64_t step; /* whose figures are known; the state's draws: launched */
     bool applied;  /* its update                                           */
     struct step_figures figures;
-    size_t tokens, words;
+    size_t tokens, words, dropped;
     struct team_news news;
     /* Seconds that the sum over ranks held up a step, behind its backward pass; NaN: not known. */
     double exposed, exposed_sum;

@@ -4,23 +4,25 @@
 #include <stdlib.h>
 
 struct context {
-    size_t rows, table, width;
-    bool add;
+    size_t rows, table, width, marks; /* marks: rows behind the table's */
+    bool add, of_marks;
+    int marked;
     int y, values, ids, order, addend, parts;
 };
 
 static int forward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return embedding_forward_cuda(at(t, c->y), at(t, c->values), at(t, c->ids), at(t, c->addend), c->rows, c->width,
-                                  t->type, NULL);
+    return embedding_forward_cuda(at(t, c->y), at(t, c->values), at(t, c->marked), at(t, c->ids), at(t, c->addend),
+                                  c->rows, c->table, c->width, t->type, NULL);
 }
 
 static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     return embedding_backward_cuda(at(t, c->y), at(t, c->parts), at(t, c->values), at(t, c->ids), at(t, c->order),
-                                   c->rows, c->table, c->width, c->add, t->type, NULL);
+                                   c->rows, c->of_marks ? c->table : 0, c->of_marks ? c->marks : c->table, c->width,
+                                   c->add, t->type, NULL);
 }
 
 static void draw(int32_t *ids, int32_t *order, size_t rows, size_t table)
@@ -36,7 +38,7 @@ static void draw(int32_t *ids, int32_t *order, size_t rows, size_t table)
 static void try(enum kernel_type type, size_t rows, size_t table, size_t width, bool option)
 {
     struct trial t;
-    struct context c = {.rows = rows, .table = table, .width = width, .addend = -1, .add = option};
+    struct context c = {.rows = rows, .table = table, .width = width, .addend = -1, .marked = -1, .add = option};
     int32_t *ids = calloc(rows + 1, sizeof *ids), *order = calloc(rows + 1, sizeof *order);
     draw(ids, order, rows, table);
 
@@ -65,6 +67,56 @@ static void try(enum kernel_type type, size_t rows, size_t table, size_t width, 
     free(order);
 }
 
+/* A second table behind the first: each has the gradient of its own ids. */
+static void try_marks(enum kernel_type type, size_t rows, size_t table, size_t marks, size_t width, bool add)
+{
+    struct trial t;
+    struct context c = {.rows = rows, .table = table, .width = width, .marks = marks, .addend = -1, .add = add};
+    int32_t *ids = calloc(rows + 1, sizeof *ids), *order = calloc(rows + 1, sizeof *order);
+    draw(ids, order, rows, table + marks);
+    trial_begin(&t, type, "embedding %zu of %zu and %zu x %zu", rows, table, marks, width);
+    c.values = trial_normal(&t, trial_t(&t), table * width, 0, 1);
+    c.marked = trial_normal(&t, trial_t(&t), marks * width, 0, 1);
+    c.ids = trial_integers(&t, ids, rows);
+    c.y = trial_output(&t, trial_t(&t), rows * width);
+    double *y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < rows * width; i++) {
+        size_t id = (size_t)ids[i / width];
+        y[i] = id < table ? trial_value(&t, c.values)[id * width + i % width]
+                          : trial_value(&t, c.marked)[(id - table) * width + i % width];
+    }
+    trial_run(&t, forward, &c);
+    for (int of_marks = 0; of_marks < 2; of_marks++) {
+        size_t own = of_marks ? marks : table, from = of_marks ? table : 0;
+        c.of_marks = of_marks;
+        trial_begin(&t, type, "embedding backward %zu of %zu and %zu x %zu, %s%s", rows, table, marks, width,
+                    of_marks ? "the marks" : "the table", add ? ", add" : "");
+        c.values = trial_normal(&t, trial_t(&t), rows * width, 0, 1);
+        c.ids = trial_integers(&t, ids, rows);
+        c.order = trial_integers(&t, order, rows);
+        c.parts = trial_scratch(&t, ARRAY_F32, embedding_scratch_floats(rows, width));
+        c.y = trial_sum(&t, ARRAY_F32, own * width, add);
+        y = trial_expect(&t, c.y);
+        for (size_t i = 0; i < rows * width; i++) {
+            size_t id = (size_t)ids[i / width];
+            if (id >= from && id < from + own) y[(id - from) * width + i % width] += trial_value(&t, c.values)[i];
+        }
+        trial_run(&t, backward, &c);
+    }
+    free(ids);
+    free(order);
+}
+
+static void marks_match(void **state)
+{
+    static const size_t given[][4] = {{1, 1, 1, 1},    {3, 7, 1, 5},   {40, 3, 2, 16}, {129, 5, 1, 64},
+                                      {64, 1, 3, 260}, {161, 2, 1, 8}, {257, 1, 1, 24}};
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+            try_marks((enum kernel_type)type, given[i][0], given[i][1], given[i][2], given[i][3], i % 2);
+}
+
 /* Rows that could be moved in packs, but for an array that begins between two of them. */
 static void unaligned_arrays_match(void **state)
 {
@@ -75,7 +127,7 @@ static void unaligned_arrays_match(void **state)
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
         for (int shifted = 0; shifted < 4; shifted++) {
             struct trial t;
-            struct context c = {.rows = ROWS, .table = TABLE, .width = WIDTH, .parts = -1};
+            struct context c = {.rows = ROWS, .table = TABLE, .width = WIDTH, .marked = -1, .parts = -1};
             bool back = shifted == 3;
             trial_begin(&t, (enum kernel_type)type, "embedding%s %d x %d, array %d unaligned", back ? " backward" : "",
                         ROWS, WIDTH, shifted);
@@ -114,4 +166,4 @@ static void matches(void **state)
         }
 }
 
-TRIAL_MAIN(cmocka_unit_test(matches), cmocka_unit_test(unaligned_arrays_match))
+TRIAL_MAIN(cmocka_unit_test(marks_match), cmocka_unit_test(matches), cmocka_unit_test(unaligned_arrays_match))

@@ -144,7 +144,10 @@ class Model:
 
     def embedded(self, stack, ids):
         shared = stack == "encoder" and self.c.get("share_embedding", 0)
-        return self.get(("decoder" if shared else stack) + ".embedding.token.weight")[ids]
+        table = self.get(("decoder" if shared else stack) + ".embedding.token.weight")
+        if f"{stack}.embedding.mark.weight" in self.w:
+            table = torch.cat([table, self.get(f"{stack}.embedding.mark.weight")])
+        return table[ids]
 
     def transformer(self, stack, ids, added, z, causal):
         x = self.embedded(stack, ids)

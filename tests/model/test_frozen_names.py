@@ -107,6 +107,7 @@ class Kind:
             "normalized": self.get("latent.normalize", "none") != "none",
             "normalized-du": self.get("latent.normalize", "none") == "du",
             "rate-of-dimensions": self.get("objective.rate_scope", "sentence") == "dimension",
+            "own-mark": self.get("objective.dropped_mark", "unknown") == "own",
             "adamw": self.get("optimizer.kind", "adamw") == "adamw",
         }
         for fact in when.split(","):
@@ -242,6 +243,23 @@ def check_names(name, kind, run):
     return weights
 
 
+def denoised(kind, sentence, step, mark):
+    """The words that the encoder reads of the sentence with the number `step` in the step of that number."""
+    def hits(what):
+        limit = int(float(kind.get(f"objective.denoise_{what}", 0)) * 2 ** 32)
+        key = noise_key(SEED, purpose(noise(f"data.denoise.{what}")), step)
+        return [word < limit for word in words(key, step, 0, len(sentence))]
+
+    read, i = list(sentence), 0
+    swap, blank, drop = hits("swap"), hits("blank"), hits("drop")
+    while i + 1 < len(read):
+        if swap[i]:
+            read[i], read[i + 1] = read[i + 1], read[i]
+            i += 1
+        i += 1
+    return [mark if blank[i] else word for i, word in enumerate(read) if not drop[i]]
+
+
 def check_steps(name, kind, run, weights, ids):
     """Three training steps of a sentence each: the data order, word dropout, latent noise and every dropout."""
     place = order(SEED, purpose(noise("data.shuffle")), 0, len(ids))
@@ -251,12 +269,13 @@ def check_steps(name, kind, run, weights, ids):
             f"{name}: step {row['step']} is of another sentence than data.shuffle gives"
         bits = words(noise_key(SEED, purpose(noise("data.word_dropout")), step), step, 0, len(sentence) + 1)
         limit = int(kind.given["objective.word_dropout"] * 2 ** 32)
-        read = [0] + [UNKNOWN if bits[t] < limit else word for t, word in enumerate(sentence, 1)]
+        mark = kind.vocabulary if kind.get("objective.dropped_mark", "unknown") == "own" else UNKNOWN
+        read = [0] + [mark if bits[t] < limit else word for t, word in enumerate(sentence, 1)]
         model, z = kind.model(weights, (step, step)), None
         with torch.no_grad():
             if kind.latent:
                 width = kind.given["latent.width"]
-                stats = model.posterior(torch.tensor([0, *sentence, 1]))
+                stats = model.posterior(torch.tensor([0, *denoised(kind, sentence, step, mark), 1]))
                 eps = normals(noise_key(SEED, purpose(noise("latent.noise")), step), step, 0, width)
                 z = stats[:width] + torch.exp(stats[width:] / 2) * torch.tensor(eps)
             near(row["reconstruction"], nll(model, read, sentence, z), f"{name}: the loss of step {row['step']}")

@@ -65,4 +65,45 @@ static void embedding(void **state)
     }
 }
 
-HARNESS_MAIN(FAMILY_EMBEDDING, cmocka_unit_test(embedding))
+/* ---- a second table behind the first ---- */
+
+static void record_marked(struct graph *g, const struct trial *t, const value *in, value *out)
+{
+    (void)t;
+    out[0] = op_embedding_marked(g, in[0], in[1], harness_input(g, "ids"), harness_input(g, "order"));
+}
+
+static void marked_reference(const struct trial *t, double *const *in, double *const *out)
+{
+    size_t width = t->in[0].width, rows = t->in[0].rows;
+    for (size_t i = 0; i < t->batch->tokens * width; i++) {
+        size_t id = (size_t)t->batch->ids[i / width];
+        out[0][i] = id < rows ? in[0][id * width + i % width] : in[1][(id - rows) * width + i % width];
+    }
+}
+
+static void marked(void **state)
+{
+    (void)state;
+    static const size_t shapes[][4] = {{1, 1, 1, 1},  {1, 3, 1, 5},   {17, 6, 1, 3},  {64, 5, 2, 8},
+                                       {65, 1, 1, 5}, {200, 3, 4, 9}, {33, 1, 9, 16}, {130, 2, 1, 17}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const size_t *s = shapes[i];
+        char name[64];
+        snprintf(name, sizeof name, "embedding %zu of %zu and %zu x %zu", s[0], s[1], s[2], s[3]);
+        struct batch *b = batch_rows(s[0]);
+        batch_words(b, s[1] + s[2], i);
+        struct trial t = {.name = name,
+                          .batch = b,
+                          .tail = i % 3 * 20,
+                          .inputs = 2,
+                          .record = record_marked,
+                          .reference = marked_reference};
+        t.in[0] = (struct operand){DIM_FIXED, s[1], s[3], 0, 1};
+        t.in[1] = (struct operand){DIM_FIXED, s[2], s[3], 0, 1};
+        harness_try(&t);
+        free(b);
+    }
+}
+
+HARNESS_MAIN(FAMILY_EMBEDDING, cmocka_unit_test(embedding), cmocka_unit_test(marked))

@@ -379,6 +379,94 @@ static void word_dropout_drops_its_share(void **state)
     }
 }
 
+/* Words that the mark of its own takes are counted, and those of other ranks' slots too. */
+static void dropped_words_become_their_own_mark(void **state)
+{
+    struct fixture *f = *state;
+    struct slot_options options = usual;
+    options.word_dropout = 0.3;
+    options.mark = 777777;
+    struct slot_loader *loader = open_loader(f, options);
+    options.own_first = options.own_count = 1;
+    struct slot_loader *part = open_loader(f, options);
+    for (int b = 0; b < 50; b++) {
+        const struct slot_batch *batch = next(f, loader), *counted = next(f, part);
+        for (size_t i = 0; i < batch->count; i++) {
+            const struct slot *slot = &batch->slots[i];
+            size_t marks = 0;
+            for (size_t row = 0; row < slot->decoder.tokens; row++) marks += slot->decoder.ids[row] == 777777;
+            assert_int_equal(slot->dropped, marks);
+            assert_int_equal(counted->slots[i].dropped, marks);
+            assert_true(marks > 0 || slot->decoder.tokens < 20);
+        }
+    }
+    slot_loader_close(loader);
+    slot_loader_close(part);
+}
+
+static void same_decoder(const struct slot *a, const struct slot *b)
+{
+    assert_int_equal(a->decoder.tokens, b->decoder.tokens);
+    assert_memory_equal(a->decoder.ids, b->decoder.ids, a->decoder.tokens * sizeof *a->decoder.ids);
+}
+
+/* One encoder's sentence beside the one that it was. */
+struct noisy {
+    double words, left, marks, moved;
+};
+
+static void compare_sentence(struct noisy *n, const struct slot_stream *now, const struct slot_stream *was, size_t s,
+                             const struct slot_options *options)
+{
+    size_t count = (size_t)(was->offsets[s + 1] - was->offsets[s]) - 2,
+           left = (size_t)(now->offsets[s + 1] - now->offsets[s]) - 2;
+    const int32_t *before = was->ids + was->offsets[s], *after = now->ids + now->offsets[s];
+    assert_true(left <= count && after[0] == before[0] && after[left + 1] == before[count + 1]);
+    n->words += (double)count;
+    n->left += (double)left;
+    for (size_t i = 1; i <= left; i++) n->marks += after[i] == options->mark;
+    for (size_t i = 1; i <= left && options->swap > 0; i++) { /* alone: a word is at most one place away */
+        assert_true(after[i] == before[i] || after[i] == before[i - 1] || after[i] == before[i + 1]);
+        n->moved += after[i] != before[i];
+    }
+}
+
+/* Each kind of noise alone has its share, and slots hold the same sentences as without it, on every rank. */
+static void the_encoder_is_denoised(void **state)
+{
+    struct fixture *f = *state;
+    const double share = 0.25;
+    for (int kind = 0; kind < 3; kind++) {
+        struct slot_options options = usual, part;
+        struct noisy n = {0};
+        struct slot_loader *plain = open_loader(f, options);
+        options.mark = 777777;
+        *(kind == 0 ? &options.drop : kind == 1 ? &options.blank : &options.swap) = share;
+        struct slot_loader *loader = open_loader(f, options);
+        part = options;
+        part.own_first = part.own_count = 1;
+        struct slot_loader *own = open_loader(f, part);
+        for (int b = 0; b < 100; b++) {
+            const struct slot_batch *was = next(f, plain), *now = next(f, loader), *counted = next(f, own);
+            assert_true(was->next == now->next && was->next == counted->next && was->count == now->count);
+            for (size_t i = 0; i < now->count; i++) {
+                const struct slot *x = &now->slots[i], *y = &was->slots[i];
+                assert_int_equal(x->sentences, y->sentences);
+                assert_int_equal(counted->slots[i].sentences, y->sentences);
+                same_decoder(x, y);
+                for (size_t s = 0; s < x->sentences; s++) compare_sentence(&n, &x->encoder, &y->encoder, s, &options);
+            }
+        }
+        double sigma = sqrt(share * (1 - share) / n.words);
+        if (kind == 0) assert_true(fabs(1 - n.left / n.words - share) <= 5 * sigma);
+        if (kind == 1) assert_true(fabs(n.marks / n.words - share) <= 5 * sigma && n.left == n.words);
+        if (kind == 2) assert_true(n.moved > 0.2 * n.words && n.moved < 0.5 * n.words && n.left == n.words);
+        slot_loader_close(plain);
+        slot_loader_close(loader);
+        slot_loader_close(own);
+    }
+}
+
 static void same_stream(const struct slot_stream *a, const struct slot_stream *b, size_t sentences)
 {
     assert_int_equal(a->tokens, b->tokens);
@@ -542,6 +630,8 @@ int main(void)
         cmocka_unit_test(a_single_pass_sees_each_sentence_once),
         cmocka_unit_test(long_sentences_follow_the_policy),
         cmocka_unit_test(word_dropout_drops_its_share),
+        cmocka_unit_test(dropped_words_become_their_own_mark),
+        cmocka_unit_test(the_encoder_is_denoised),
         cmocka_unit_test(own_slots_alone),
         cmocka_unit_test(a_corpus_that_changes_is_an_error),
         cmocka_unit_test(filling_by_hand),

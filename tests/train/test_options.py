@@ -38,7 +38,7 @@ BESIDE = {
     "objective.beta_center": {"objective.beta_schedule": "logistic", "objective.beta_slope": 0.1},
     "objective.kp": CONTROLLED, "objective.ki": CONTROLLED, "objective.beta_min": CONTROLLED,
     "objective.beta_max": CONTROLLED, "objective.min_rate": {"objective.free_bits": 0},
-    "objective.min_rate_step": RATED,
+    "objective.min_rate_step": RATED, "objective.denoise_blank": {"objective.word_dropout": 0.3},
     "latent.delta": {"latent.kind": "delta"}, "latent.gamma": {"latent.normalize": "batch"},
     "latent.alpha": {"latent.normalize": "du"}, "latent.variance_dropout": {"latent.normalize": "du"},
     "latent.statistics_share": {"latent.normalize": "batch"},

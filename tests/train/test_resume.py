@@ -91,6 +91,7 @@ def check_others(scratch, data):
              {"latent.kind": "slashed", "objective.rate": 8, "objective.rate_scope": "dimension"},
              {"latent.kind": "slashed", "objective.rate": 8, "objective.rate_scope": "slot", "objective.bow": 0.5},
              {"latent.kind": "delta", "objective.free_bits_form": "mask"},
+             {"objective.dropped_mark": "own", "objective.denoise_drop": 0.2, "objective.denoise_swap": 0.3},
              {"objective.min_rate": 6, "objective.min_rate_step": 0.1, "objective.free_bits": 0}]
     for number, kind in enumerate(kinds):
         one, two = scratch / f"one-{number}", scratch / f"two-{number}"

@@ -1,0 +1,66 @@
+#!/usr/bin/python3
+"""Dropped words: the share that the log tells is what the slots drop; with objective.dropped_mark=own they become a
+mark that nothing else reads, so that the unknown mark keeps its meaning; a configuration without the key drops to the
+unknown mark, as it always did."""
+import pathlib
+import re
+import sys
+
+import numpy
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "model"))
+from reference import read_safetensors  # noqa: E402
+from runs import Scratch, bits, checkpoints, elbo, grammar, options, rows, same  # noqa: E402
+
+UNKNOWN, SHARE = 2, 0.4
+
+
+def main():
+    with Scratch() as scratch:
+        grammar(scratch / "text", 200, 1)
+        elbo("prepare", scratch / "text", f"--out={scratch / 'corpus'}")
+        base = {"data.train": scratch / "corpus", "encoder.width": 16, "decoder.width": 16, "encoder.layers": 1,
+                "decoder.layers": 1, "encoder.heads": 2, "decoder.heads": 2, "latent.width": 4, "train.steps": 60,
+                "train.slots": 3, "train.slot_tokens": 200, "optimizer.warmup_steps": 1, "log.every": 1,
+                "objective.word_dropout": SHARE, "decoder.tie_output": "false", "encoder.share_embedding": "false",
+                "optimizer.weight_decay": 0, "train.slot_sentences": 20}
+        moved = {}
+        for mark in ("unknown", "own"):
+            run = scratch / mark
+            first = {**base, "run.dir": run, "objective.dropped_mark": mark, "optimizer.learning_rate": 0.01}
+            elbo("train", *options({**first, "train.stop_after": 1}))
+            before = read_safetensors(checkpoints(run)[-1] / "model.safetensors")
+            elbo("train", *options(first))
+            after = read_safetensors(checkpoints(run)[-1] / "model.safetensors")
+            table = "decoder.embedding.token.weight"
+            moved[mark] = numpy.abs(after[table][UNKNOWN] - before[table][UNKNOWN]).max()
+            name = "decoder.embedding.mark.weight"
+            assert (name in after) == (mark == "own"), sorted(after)
+            if mark == "own":
+                assert numpy.abs(after[name] - before[name]).max() > 0.01
+            shares = [row["effective"]["words_dropped"] for row in rows(run)]
+            words = sum(row["tokens"] - row["sentences"] for row in rows(run))
+            sigma = (SHARE * (1 - SHARE) / words) ** 0.5
+            assert abs(numpy.average(shares, weights=[row["tokens"] - row["sentences"] for row in rows(run)]) - SHARE) \
+                < 5 * sigma, shares
+            elbo("eval", run, f"--data.test={scratch / 'corpus'}")
+            elbo("sample", run, "--count=2")
+        assert moved["own"] == 0 < 0.01 < moved["unknown"], moved
+
+        # a file that does not know the key is of the time before it
+        text = (scratch / "unknown" / "config.yaml").read_text(encoding="utf-8")
+        older = re.sub(r"^ *dropped_mark:.*\n", "", text, flags=re.M)
+        assert older != text
+        (scratch / "older.yaml").write_text(older, encoding="utf-8")
+        elbo("train", scratch / "older.yaml", f"--run.dir={scratch / 'older'}")
+        same(bits(scratch / "unknown"), bits(scratch / "older"), "a configuration without dropped_mark")
+        refused = elbo("train", *options({**base, "run.dir": scratch / "none", "objective.word_dropout": 0,
+                                          "objective.dropped_mark": "own"}), code=2)
+        assert "no word becomes a mark" in refused.stderr, refused.stderr
+        print(f"{SHARE} of the words dropped; the unknown mark's row moves by {moved['unknown']:.3f}, and by "
+              f"{moved['own']:g} where dropped words have a mark of their own")
+
+
+if __name__ == "__main__":
+    main()
