@@ -73,6 +73,7 @@ struct latent_config {
     int injection;  /* enum injection_kind                                   */
     size_t memory;  /* M latent keys and values per layer                    */
     bool sample;    /* false: z = mu, a plain autoencoder                    */
+    bool skip;      /* z reaches every layer and the output layer            */
     bool init_tanh; /* a recurrent decoder's first state goes through tanh   */
     double delta;   /* nats that each dimension pays at least                */
     int normalize;  /* enum latent_normalize                                 */
@@ -102,6 +103,8 @@ static const struct option latent_rows[] = {
                "the first state that z gives a recurrent decoder goes through tanh"),
     ROW_SIZE("memory", memory, "1", 1, 256, "M", KEPT_MODEL, "latent keys and values per layer"),
     ROW_SWITCH("sample", sample, "true", KEPT_CHANGE, "false: z = mu, a plain autoencoder"),
+    ROW_SWITCH("skip", skip, "false", KEPT_MODEL,
+               "z is also added to the input of every layer of the decoder and of the output layer"),
     ROW_NUMBER("delta", delta, "0.15", 1e-6, 100, "nats", KEPT_MODEL,
                "least KL of a dimension, with latent.kind=delta"),
     ROW_CHOICE("normalize", normalize, "none", KEPT_MODEL,

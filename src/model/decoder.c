@@ -24,6 +24,7 @@ static struct stack_input inject(struct recorder *r, const struct sequence *sequ
                                       "decoder.latent.embedding");
     }
     if (in.injection & ~(unsigned)INJECT_EMBEDDING) in.latent = z;
+    if (m->latent.skip) in.skip = z;
     return in;
 }
 
@@ -31,7 +32,7 @@ value decoder_record(struct recorder *r, const struct sequence *target, value z)
 {
     const struct stack stack = stack_of(r);
     struct stack_input in = inject(r, target, z);
-    return stack_kind_of(stack.config)->record(r, &stack, &in);
+    return stack_skip(r, &stack, &in, stack_kind_of(stack.config)->record(r, &stack, &in), -1);
 }
 
 value decoder_record_step(struct recorder *r, struct sequence *sequence, value z, size_t room, bool beam)
@@ -45,7 +46,7 @@ value decoder_record_step(struct recorder *r, struct sequence *sequence, value z
     if (beam) kind->reorder(r, sequence, rows, room);
     for (size_t i = 0; i < states; i++) state[i] = kind->state(r, &stack, rows, room, i);
     struct stack_input in = inject(r, sequence, z);
-    value y = kind->step(r, &stack, &in, state);
+    value y = stack_skip(r, &stack, &in, kind->step(r, &stack, &in, state), -1);
     free(state);
     return y;
 }

@@ -106,7 +106,7 @@ static value record_layers(struct recorder *r, const struct stack *stack, const 
     x = drop(&l, x);
     for (size_t number = 0; number < c->layers; number++) {
         graph_block(r->g, (int)(stack->part * 1000 + number));
-        x = layer(&l, x, number);
+        x = layer(&l, stack_skip(r, stack, in, x, (int)number), number);
     }
     graph_block(r->g, -1);
     return x;

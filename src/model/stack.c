@@ -94,10 +94,27 @@ value stack_embed(struct recorder *r, const struct stack *s, const struct sequen
     return op_embedding_marked(r->g, table, recorder_mark_table(r, s->name), sequence->ids, sequence->id_order);
 }
 
+/* A vector of each sentence, added to its rows. */
+static value add_to_rows(struct recorder *r, const struct sequence *s, value x, value each)
+{
+    if (s->offsets.index) return op_broadcast_add(r->g, x, each, s->sentence, s->offsets);
+    return op_add(r->g, x, each);
+}
+
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x)
 {
-    const struct sequence *s = in->sequence;
-    if (!in->embedded.index) return x;
-    if (s->offsets.index) return op_broadcast_add(r->g, x, in->embedded, s->sentence, s->offsets);
-    return op_add(r->g, x, in->embedded);
+    return in->embedded.index ? add_to_rows(r, in->sequence, x, in->embedded) : x;
+}
+
+value stack_skip(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, int layer)
+{
+    char name[64];
+    if (!in->skip.index) return x;
+    if (layer < 0)
+        snprintf(name, sizeof name, "%s.output.skip", s->name);
+    else
+        snprintf(name, sizeof name, "%s.%d.skip", s->name, layer);
+    graph_scope(r->g, "%s", name);
+    return add_to_rows(r, in->sequence, x,
+                       recorder_linear(r, s->part, in->skip, graph_width(r->g, x), 0.02, false, false, name));
 }

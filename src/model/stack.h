@@ -28,6 +28,7 @@ struct stack_input {
     value embedded;     /* (S, D) of packed rows, (R, D) of a step: added to every input of the sentence; or none */
     value latent;       /* (S, Z), (R, Z): the sentence's z, for a kind that reads z itself; or none               */
     unsigned injection; /* of latent: bits of INJECT_*                                                         */
+    value skip;         /* as latent, for stack_skip; or none                                                  */
 };
 
 struct stack_figure {
@@ -83,5 +84,8 @@ void stack_history(struct recorder *r, struct sequence *s, struct dim rows, size
  */
 value stack_embed(struct recorder *r, const struct stack *s, const struct sequence *sequence);
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x);
+/* x, the rows that layer `layer` reads, or that the output layer reads (layer < 0): with z W^T of the sentence added
+ * where latent.skip says so. */
+value stack_skip(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, int layer);
 
 #endif

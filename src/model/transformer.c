@@ -125,12 +125,14 @@ static value record_layers(struct recorder *r, const struct stack *stack, const 
             snprintf(at, sizeof at, "%s.%zu.%s.norm", name, layer, sub ? "feed_forward" : "attention");
             if (c->norm_position == NORM_PRE) {
                 if (!sub) graph_block(r->g, (int)(part * 1000 + layer));
+                if (!sub) x = stack_skip(r, stack, in, x, (int)layer);
                 graph_scope(r->g, "%s", at);
                 struct normed n = norm(&t, branch.index ? branch : x, branch.index ? x : NO_VALUE, at);
                 x = n.sum;
                 branch = sub ? feed_forward(&t, n.y, layer) : attention(&t, n.y, layer);
             } else {
                 if (!sub) graph_block(r->g, (int)(part * 1000 + layer));
+                if (!sub) x = stack_skip(r, stack, in, x, (int)layer);
                 branch = sub ? feed_forward(&t, x, layer) : attention(&t, x, layer);
                 graph_scope(r->g, "%s", at);
                 x = norm(&t, branch, x, at).y;

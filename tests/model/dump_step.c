@@ -213,7 +213,8 @@ int main(int count, char **arguments)
         .vocabulary = 19};
     size_t longest = 8, sentences = 5, threads = 2, seed = 3;
     int init_tanh = 0, bidirectional = 0, residual[2] = {0};
-    int kind = 0, groups = 1, form = 0, scope = 0, recompute = 0, wanted = WANT_ALL, share = 0, tie = 0, sample = 1;
+    int skip = 0, kind = 0, groups = 1, form = 0, scope = 0, recompute = 0, wanted = WANT_ALL, share = 0, tie = 0,
+        sample = 1;
     double nats = 0.3, nll_weight = 0.125, kl_weight = 0.0875;
     const struct {
         const char *key;
@@ -243,6 +244,7 @@ int main(int count, char **arguments)
         {"latent.injection", NULL, &c.latent.injection, NULL},
         {"latent.memory", &c.latent.memory, NULL, NULL},
         {"latent.sample", NULL, &sample, NULL},
+        {"latent.skip", NULL, &skip, NULL},
         {"latent.init_tanh", NULL, &init_tanh, NULL},
         {"encoder.bidirectional", NULL, &bidirectional, NULL},
         {"encoder.residual", NULL, &residual[0], NULL},
@@ -280,6 +282,7 @@ int main(int count, char **arguments)
         if (!found) return fprintf(stderr, "unknown key: %s\n", arguments[i]), 2;
     }
     c.latent.sample = sample;
+    c.latent.skip = skip;
     c.latent.init_tanh = init_tanh;
     c.encoder.bidirectional = bidirectional;
     c.encoder.residual = residual[0];

@@ -61,6 +61,7 @@ class Model:
         self.c = config
         self.w = {name: torch.tensor(w.astype(numpy.float64), requires_grad=True) for name, w in weights.items()}
         self.used = set()
+        self.z = None
 
     def get(self, name):
         self.used.add(name)
@@ -149,6 +150,11 @@ class Model:
             table = torch.cat([table, self.get(f"{stack}.embedding.mark.weight")])
         return table[ids]
 
+    def skipped(self, x, name):
+        """x with z added where the decoder has a weight of that name for it."""
+        weight = f"{name}.skip.weight"
+        return x + self.get(weight) @ self.z if self.z is not None and weight in self.w else x
+
     def transformer(self, stack, ids, added, z, causal):
         x = self.embedded(stack, ids)
         if self.opt(stack, "positions") == LEARNED:
@@ -157,6 +163,7 @@ class Model:
             x = x + added
         x = self.drop(stack, f"{stack}.embedding", x)
         for layer in range(self.opt(stack, "layers", 2)):
+            x = self.skipped(x, f"{stack}.{layer}")
             for kind in ("attention", "feed_forward"):
                 name = f"{stack}.{layer}.{kind}.norm"
                 pre = self.opt(stack, "norm_position") == PRE
@@ -206,6 +213,7 @@ class Model:
         x = self.drop(stack, f"{stack}.embedding", x if added is None else x + added)
         for layer in range(self.opt(stack, "layers", 2)):
             name, state, own = f"{stack}.{layer}", None, None
+            x = self.skipped(x, name)
             if z is not None and injection in (BOTH, INIT):
                 first = self.get(f"{name}.init.weight") @ z + self.get(f"{name}.init.bias")
                 state = torch.tanh(first) if self.c.get("latent.init_tanh", 0) else first
@@ -281,7 +289,9 @@ class Model:
         recurrent = self.opt("decoder", "kind") in (STACK_KINDS["lstm"], STACK_KINDS["gru"])
         adds = z is not None and injection in ((EMBEDDING,) if recurrent else (EMBEDDING, BOTH))
         added = self.get("decoder.latent.embedding.weight") @ z if adds else None
+        self.z = z
         y = self.stack("decoder", ids, added, z if injection != EMBEDDING else None, True)
+        y = self.skipped(y, "decoder.output")
         return y @ self.get("decoder.embedding.token.weight" if self.c.get("tie_output", 0)
                             else "decoder.output.weight").T
 

@@ -107,6 +107,7 @@ class Kind:
             "normalized": self.get("latent.normalize", "none") != "none",
             "normalized-du": self.get("latent.normalize", "none") == "du",
             "rate-of-dimensions": self.get("objective.rate_scope", "sentence") == "dimension",
+            "skip": self.get("latent.skip", "false") == "true",
             "own-mark": self.get("objective.dropped_mark", "unknown") == "own",
             "adamw": self.get("optimizer.kind", "adamw") == "adamw",
         }
@@ -164,6 +165,7 @@ class Kind:
                        for stack in STACKS for key, numbers in KINDS.items()})
         config.update({"latent.width": self.given["latent.width"], "latent.memory": self.get("latent.memory", 1),
                        "latent.injection": INJECTION[self.get("latent.injection", "both")],
+                       "latent.skip": self.get("latent.skip", "false") == "true",
                        "latent.kind": POSTERIOR[self.get("latent.kind", "normal")],
                        "latent.normalize": ("none", "batch", "du").index(self.get("latent.normalize", "none")),
                        "objective.rate": float(self.get("objective.rate", 0)),

@@ -125,6 +125,18 @@ class WholeModel(Comparison):
             with self.subTest(normalize=normalize):
                 self.compare(alone=False, latent__normalize=normalize, latent__gamma=0.6, latent__alpha=1)
 
+    def test_skip(self):
+        for position in (PRE, POST):
+            for injection in (BOTH, EMBEDDING):
+                self.compare(latent__skip=1, latent__injection=injection, decoder__norm_position=position)
+        self.compare(latent__skip=1, encoder__kind=2, decoder__kind=2)
+        self.compare(latent__skip=1, decoder__kind=3, decoder__residual=1)
+        kept = self.dump(latent__skip=1)
+        for recompute in (CHEAP, BLOCK):
+            again = self.dump(latent__skip=1, recompute=recompute)
+            for name, g in self.gradients(kept).items():
+                self.assertEqual(g.tobytes(), self.gradients(again)[name].tobytes(), name)
+
     def test_norms(self):
         for norm in (LAYERNORM, RMSNORM):
             for position in (PRE, POST):
