@@ -100,6 +100,121 @@ static void logistic_is_half_in_the_middle(void **state)
     HOLDS(BETA_LOGISTIC, 0.5, {0, 0.5}, {25, 1.25}, {50, 2}, {99, 2});
 }
 
+/* The rise begins behind the hold, of the run or of each cycle. */
+static void a_hold_comes_before_the_rise(void **state)
+{
+    (void)state;
+    struct objective_config config = usual();
+    config.beta_hold = 0.2;
+    struct objective o = create(&config, &model);
+    static const struct known linear[] = {{0, 0.5}, {19, 0.5}, {20, 0.5}, {45, 1.25}, {70, 2}, {99, 2}};
+    for (size_t i = 0; i < sizeof linear / sizeof *linear; i++) {
+        objective_weigh(&o, 0, linear[i].update, 1);
+        near(o.scale[0][KL], linear[i].beta);
+    }
+    config.beta_schedule = BETA_CYCLICAL; /* as in Optimus: a half at the start, a quarter rises, a quarter stays */
+    config.beta_hold = 0.5;
+    config.beta_warmup = 0.25;
+    config.beta_cycles = 2;
+    o = create(&config, &model);
+    static const struct known cycles[] = {{0, 0.5}, {24, 0.5}, {31, 1.22}, {38, 2}, {49, 2}, {50, 0.5}, {81, 1.22}};
+    for (size_t i = 0; i < sizeof cycles / sizeof *cycles; i++) {
+        objective_weigh(&o, 0, cycles[i].update, 1);
+        near(o.scale[0][KL], cycles[i].beta);
+    }
+}
+
+/* 1 / (1 + exp(-k (u - x0))) with k = 0.0025 and x0 = 2500, by hand. */
+static void a_logistic_slope_of_its_own(void **state)
+{
+    (void)state;
+    struct objective_config config = usual();
+    config.beta_schedule = BETA_LOGISTIC;
+    config.beta = 1;
+    config.beta_start = 0;
+    config.beta_slope = 0.0025;
+    config.beta_center = 2500;
+    struct objective o = create(&config, &model);
+    static const struct known known[] = {
+        {0, 0.0019267346633274757}, {2500, 0.5}, {2900, 0.7310585786300049}, {5000, 0.9980732653366725}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        objective_weigh(&o, 0, known[i].update, 1);
+        near(o.scale[0][KL], known[i].beta);
+    }
+}
+
+/* A weight that a controller owns is scaled on the device: its column is one over the sentences, whatever the schedule
+ * says. The switch of dropped variances stands behind the terms: 1 where beta is 1. */
+static void columns_of_what_the_device_decides(void **state)
+{
+    (void)state;
+    struct objective_config config = usual();
+    struct model_config du = model;
+    config.free_bits = 0;
+    config.target_kl = 3;
+    config.beta_max = 1;
+    struct objective o = create(&config, &model);
+    assert_true(o.controllers == 1 && o.owner[KL] && !o.owner[RECONSTRUCTION] && objective_columns(&o) == 2);
+    assert_string_equal(o.owner[KL]->name, "target_kl");
+    objective_weigh(&o, 0, 10, 5);
+    near(o.scale[0][KL], 1);
+    near(o.scale[0][RECONSTRUCTION], 3);
+    assert_float_equal(o.weights[KL], 1.0f / 5, 0);
+    o = create(&config, &without);
+    assert_int_equal(o.controllers, 0);
+
+    config = usual();
+    config.beta = 1;
+    config.beta_start = 0;
+    du.latent.normalize = LATENT_DU;
+    o = create(&config, &du);
+    assert_int_equal(objective_columns(&o), 2); /* nothing is dropped */
+    du.latent.variance_dropout = 0.2;
+    o = create(&config, &du);
+    assert_int_equal(objective_columns(&o), 3);
+    objective_weigh(&o, 0, 49, 7);
+    objective_weigh(&o, 1, 50, 7);
+    assert_true(o.weights[2] == 0 && o.weights[5] == 1);
+    assert_float_equal(o.weights[3 + KL], 1.0f / 7, 0);
+}
+
+static void refused(const struct objective_config *config, const struct model_config *of, const char *words)
+{
+    elbo_error error = {0};
+    if (objective_check(config, of, &error) != ELBO_USAGE || !strstr(error.message, words))
+        fail_msg("%s instead of: %s", error.message, words);
+}
+
+static void contradictions_are_refused(void **state)
+{
+    (void)state;
+    struct objective_config config = usual();
+    struct model_config rated = model;
+    elbo_error error = {0};
+    config.target_kl = 2;
+    config.beta_max = 1;
+    refused(&config, &model, "not above the 2 nats");
+    config.free_bits_kind = FREE_BITS_TOTAL;
+    assert_int_equal(objective_check(&config, &model, &error), ELBO_OK);
+    config.beta_min = 2;
+    refused(&config, &model, "exchange them");
+    config.beta_min = 0;
+    config.min_rate = 1;
+    refused(&config, &model, "objective.target_kl and objective.min_rate both move beta");
+    assert_int_equal(objective_check(&config, &without, &error), ELBO_OK);
+    config.target_kl = 0;
+    refused(&config, &model, "set objective.free_bits=0");
+    config.free_bits = 0;
+    assert_int_equal(objective_check(&config, &model, &error), ELBO_OK);
+    rated.latent.kind = LATENT_SLASHED;
+    rated.latent.rate = 8;
+    refused(&config, &rated, "objective.min_rate moves a KL that objective.rate = 8 fixes");
+    assert_string_equal(objective_idle(&config, &model, "beta"), "objective.min_rate moves beta");
+    assert_string_equal(objective_idle(&config, &model, "kp"), "it belongs to objective.target_kl");
+    assert_null(objective_idle(&config, &without, "target_kl")); /* switched off: stands against nothing */
+    assert_string_equal(objective_idle(&config, &without, "min_rate"), "latent.kind=none has no KL");
+}
+
 /* The loss is a mean over the step's sentences: op_elbo adds up over slots what these weights scale. The rows of the
  * two answers lie behind one another, in the order of op_elbo's weights. */
 static void weights_are_over_the_sentences(void **state)
@@ -241,6 +356,10 @@ int main(void)
                                        cmocka_unit_test(constant_never_moves),
                                        cmocka_unit_test(cyclical_begins_anew),
                                        cmocka_unit_test(logistic_is_half_in_the_middle),
+                                       cmocka_unit_test(a_hold_comes_before_the_rise),
+                                       cmocka_unit_test(a_logistic_slope_of_its_own),
+                                       cmocka_unit_test(columns_of_what_the_device_decides),
+                                       cmocka_unit_test(contradictions_are_refused),
                                        cmocka_unit_test(weights_are_over_the_sentences),
                                        cmocka_unit_test(figures_are_of_a_sentence),
                                        cmocka_unit_test(every_option_says_why_it_is_idle),

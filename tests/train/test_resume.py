@@ -1,6 +1,7 @@
 """A run that stops and goes on ends with the bits of the one that never stopped, whatever the step.
 
-  every step    stopped after k = 1 .. 59 of 60 steps with --train.stop_after=k, then the same command without it
+  every step    stopped after k = 1 .. 59 of 60 steps with --train.stop_after=k, then the same command without it; also
+                with a controller, batch normalization and a bag of words
   many stops    stopped again and again in one run
   damaged       the newest checkpoint is damaged: the run says so, goes on from the one before, and ends with the same
                 bits
@@ -14,12 +15,18 @@ import sys
 from runs import TINY, Scratch, bits, checkpoints, corpus, differ, rows, same, train
 
 
-def check_every_step(scratch, data, whole):
+# All that a step moves on the device beside weights and moments, and every noise of the words.
+MOVED = {"latent.normalize": "batch", "objective.target_kl": 2, "objective.ki": 0.05, "objective.free_bits": 0,
+         "objective.bow": 0.5, "objective.dropped_mark": "own", "objective.denoise_drop": 0.1,
+         "objective.denoise_blank": 0.1, "objective.denoise_swap": 0.2}
+
+
+def check_every_step(scratch, data, whole, given=None):
     for k in range(1, 60):
         run = scratch / "stopped"
-        train(run, data, given={"train.stop_after": k})
+        train(run, data, given={**(given or {}), "train.stop_after": k})
         assert checkpoints(run)[-1].name == f"step-{k:08d}"
-        train(run, data)
+        train(run, data, given=given)
         same(whole, bits(run), f"stopped after step {k}")
         shutil.rmtree(run)
 
@@ -112,6 +119,8 @@ def main():
         assert used[-1]["shortened"] > 0, "no sentence is cut"
         assert len([row for row in whole["metrics"] if "valid" in row]) == 60 // TINY["train.eval_every"] + 1
         check_every_step(scratch, data, whole)
+        train(scratch / "moved", data, given=MOVED)
+        check_every_step(scratch, data, bits(scratch / "moved"), MOVED)
         check_many_stops(scratch, data, whole)
         check_damaged(scratch, data, whole)
         check_path(scratch, data, whole)
