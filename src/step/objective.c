@@ -439,6 +439,8 @@ const char *objective_idle(const struct objective_config *config, const struct m
         return no_latent(model) && model->latent.rate > 0         ? "latent.kind=none has no KL"
                : !strcmp(key, "rate_scope") && !fixes_rate(model) ? "it belongs to objective.rate"
                                                                   : NULL;
+    bool fixed = fixes_rate(model) && config->target_kl <= 0 && config->min_rate <= 0; /* both are refused */
+    if (!strncmp(key, "beta", 4) && fixed) return "objective.rate fixes the KL, so that no weight of it has a gradient";
     if (!strncmp(key, "free_bits", 9) && fixes_rate(model) && !no_free_bits(config))
         return "objective.rate fixes the KL, of which nothing is free";
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)

@@ -234,7 +234,7 @@ void step_figures(struct step *s, struct step_figures *f, const struct step_sche
                                .applied = control[CONTROL_APPLIED] != 0,
                                .finite = control[CONTROL_FINITE] != 0,
                                .sentences = schedule->sentences};
-    f->clipped = f->finite && s->options.optimizer.clip > 0 && f->gradient_norm > s->options.optimizer.clip;
+    f->clipped = f->applied && s->options.optimizer.clip > 0 && f->gradient_norm > s->options.optimizer.clip;
     bool frees = s->options.objective.free_bits > 0 && s->options.model.latent.kind != LATENT_NONE;
     f->under_free = frees ? read[ELBO_UNDER] / (double)schedule->sentences : NAN;
     f->kl_dim = s->recording.sum_kl_dim.index ? kl_dim : NULL;

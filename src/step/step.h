@@ -109,7 +109,7 @@ void step_read_later(const struct step *s, float *to);
 struct step_figures {
     double loss, gradient_norm, learning_rate;
     bool applied, finite; /* the update; the loss and the norm                        */
-    bool clipped;         /* the gradient was longer than optimizer.clip           */
+    bool clipped;         /* the update, of a gradient longer than optimizer.clip  */
     double under_free;    /* share of the KL's parts at or under their free bits; NaN: there are none */
     size_t sentences, count;
     struct objective_figure terms[OBJECTIVE_MOST_FIGURES];

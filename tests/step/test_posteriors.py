@@ -33,7 +33,7 @@ class Runs:
     def __call__(self, name, given, code=0):
         run = self.scratch / name
         given = {**self.base, "run.dir": run, **given}
-        if "objective.target_kl" in given or "objective.min_rate" in given:
+        if "objective.rate" in given or "objective.target_kl" in given or "objective.min_rate" in given:
             given.pop("objective.beta_schedule")
         if not given.get("objective.rate"):
             given.setdefault("objective.free_bits", 0)
@@ -110,6 +110,7 @@ def check_refusals(runs):
             ({**slashed, "objective.target_kl": 3, "objective.free_bits": 0}, "objective.rate = 8 fixes"),
             ({**slashed, "objective.min_rate": 3}, "objective.rate = 8 fixes"),
             ({**slashed, "objective.free_bits": 0.5}, "objective.rate fixes the KL"),
+            ({**slashed, "objective.beta": 0.5}, "objective.rate fixes the KL"),
             ({**slashed, "latent.prior": "diagonal"}, "latent.prior=standard"),
             ({"latent.kind": "slashed", "objective.rate_scope": "slot"}, "it belongs to objective.rate"),
             ({"latent.delta": 0.2}, "it belongs to latent.kind=delta"),
