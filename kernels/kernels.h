@@ -216,6 +216,28 @@ int normalize_backward_cuda(float *dx, float *dgain, float *dbias, const float *
 int running_cuda(float *running, const float *sums, const float *control, size_t groups, bool center, double share,
                  kernel_stream stream);
 
+/* ---- priors: all f32; `counted`: the true rows, on the device; rows behind them become 0 ---- */
+/* kl (R, Z), stats (R, 2Z) mu | logvar, prior (2Z) mean | logvar. */
+int gaussian_kl_cuda(float *kl, const float *stats, const float *prior, const uint64_t *counted, size_t rows,
+                     size_t width, kernel_stream stream);
+/* dstats (R, 2Z), dprior (2Z), both (+)=, either may be null; dkl (R, Z). */
+int gaussian_kl_backward_cuda(float *dstats, float *dprior, const float *dkl, const float *stats, const float *prior,
+                              const uint64_t *counted, size_t rows, size_t width, const bool add[2],
+                              kernel_stream stream);
+/* Component k has mu at k * stride, and its logvar `logvar` elements further on. */
+struct kernel_mixture {
+    size_t components, width, stride, logvar;
+};
+/* As op_mixture_log_density says: out (R), shares (R, K), z (R, Z); logits (K), or null for equal weights. */
+int mixture_log_density_cuda(float *out, float *shares, const float *z, const float *components, const float *logits,
+                             const uint64_t *counted, size_t rows, const struct kernel_mixture *m, float sign,
+                             kernel_stream stream);
+/* dz (R, Z), dcomponents as components, dlogits (K), all (+)=, each may be null; dout (R). */
+int mixture_log_density_backward_cuda(float *dz, float *dcomponents, float *dlogits, const float *dout,
+                                      const float *shares, const float *z, const float *components, const float *logits,
+                                      const uint64_t *counted, size_t rows, const struct kernel_mixture *m, float sign,
+                                      const bool add[3], kernel_stream stream);
+
 /* ---- loss ---- */
 /* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. With dnll (R) f the logits are
  * overwritten by dnll (softmax - onehot), columns V .. stride by 0; null: they are only read. A row whose label is

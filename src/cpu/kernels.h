@@ -21,6 +21,7 @@ ELBO_OPS(CPU_DECLARE)
     X(recurrent, recurrent)                                                                                            \
     X(recurrent_backward, recurrent_backward)                                                                          \
     X(recurrent_step, recurrent_step)                                                                                  \
+    X(mixture_log_density, mixture_log_density)                                                                        \
     X(pool_backward, pool_backward)                                                                                    \
     X(linear_cross_entropy, linear_cross_entropy)                                                                      \
     X(linear_cross_entropy_train, linear_cross_entropy)                                                                \
@@ -40,6 +41,7 @@ void CPU(rotary_workspace)(const struct call *c, size_t *shared, size_t *per_wor
 void CPU(recurrent_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(recurrent_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(recurrent_step_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
+void CPU(mixture_log_density_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(pool_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(linear_cross_entropy_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(squared_norm_workspace)(const struct call *c, size_t *shared, size_t *per_worker);

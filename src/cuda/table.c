@@ -286,6 +286,40 @@ static void gaussian_log_density_backward(const struct call *c)
                                                (float)c->attr->f[ATTR_SIGN], c->add, stream_of(c)));
 }
 
+static void gaussian_kl(const struct call *c)
+{
+    keep(c, gaussian_kl_cuda(c->out[0], c->in[0], c->in[1], counted_of(c), c->size.in[0][0], c->size.out[0][1],
+                             stream_of(c)));
+}
+
+static void gaussian_kl_backward(const struct call *c)
+{
+    keep(c, gaussian_kl_backward_cuda(c->out[0], c->out[1], c->in[2], c->in[0], c->in[1], counted_of(c),
+                                      c->size.in[0][0], c->size.in[1][0] / 2, c->add, stream_of(c)));
+}
+
+static struct kernel_mixture mixture_of(const struct call *c)
+{
+    size_t width = c->size.in[0][1], count = (size_t)c->attr->i[ATTR_COMPONENTS];
+    bool rows = c->size.in[1][1] == 2 * width;
+    return (struct kernel_mixture){count, width, rows ? 2 * width : width, rows ? width : count * width};
+}
+
+static void mixture_log_density(const struct call *c)
+{
+    struct kernel_mixture m = mixture_of(c);
+    keep(c, mixture_log_density_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], counted_of(c),
+                                     c->size.in[0][0], &m, (float)c->attr->f[ATTR_SIGN], stream_of(c)));
+}
+
+static void mixture_log_density_backward(const struct call *c)
+{
+    struct kernel_mixture m = mixture_of(c);
+    keep(c, mixture_log_density_backward_cuda(c->out[0], c->out[1], c->out[2], c->in[3], c->in[4], c->in[0], c->in[1],
+                                              c->in[2], counted_of(c), c->size.in[0][0], &m,
+                                              (float)c->attr->f[ATTR_SIGN], c->add, stream_of(c)));
+}
+
 static void spread_hinge(const struct call *c)
 {
     keep(c, spread_hinge_cuda(c->out[0], c->out[1], c->in[0], counted_of(c), c->size.in[0][1] / 2,

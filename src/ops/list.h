@@ -29,6 +29,10 @@
     X(column_moments)                                                                                                  \
     X(gaussian_log_density)                                                                                            \
     X(gaussian_log_density_backward)                                                                                   \
+    X(gaussian_kl)                                                                                                     \
+    X(gaussian_kl_backward)                                                                                            \
+    X(mixture_log_density)                                                                                             \
+    X(mixture_log_density_backward)                                                                                    \
     X(spread_hinge)                                                                                                    \
     X(spread_hinge_backward)                                                                                           \
     X(posterior)                                                                                                       \

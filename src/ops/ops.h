@@ -132,7 +132,7 @@ value op_segment_sum(struct graph *g, value x, value offsets, enum dim_kind rows
 
 /* ---- latent ---- */
 
-enum { ATTR_ROWS = 0, ATTR_SIGN = 0, ATTR_MARGIN = 0 }; /* of the two last ops here: the kind of their rows; reals */
+enum { ATTR_ROWS = 0, ATTR_SIGN = 0, ATTR_MARGIN = 0 }; /* the kind of rows of the ops below; reals */
 
 struct latent_sample {
     value z;  /* (draws, Z)                                              */
@@ -151,6 +151,19 @@ value op_column_moments(struct graph *g, value x);
  * parameter that is declared `master`. At a drawn z the sum of log q(z|x) and, with sign -1, log p(z) is the KL's
  * estimate from one sample (Kingma and Welling 2014). */
 value op_gaussian_log_density(struct graph *g, value z, value stats, double sign);
+
+/* ---- priors ---- */
+
+enum { ATTR_COMPONENTS = 1 }; /* K of a mixture, beside ATTR_ROWS and ATTR_SIGN */
+
+/* kl (S, Z) nats by dimension of KL(N(mu, exp(logvar)) || N(mean, exp(logvar of the prior))). stats (S, 2Z) = mu |
+ * logvar; prior (2Z) = mean | logvar, declared `master` where it is a parameter. */
+value op_gaussian_kl(struct graph *g, value stats, value prior);
+
+/* out (S, 1) nats = sign * log sum_k w_k N(z; mu_k, exp(logvar_k)), a mixture of K Gaussians of diagonal covariance. z
+ * (S, Z), rows of sentences or of draws. components (K, 2Z), rows of mu | logvar, or (2K, Z), K rows of mu and then K
+ * of logvar; logits (K), w = softmax(logits), or none: w = 1 / K. */
+value op_mixture_log_density(struct graph *g, value z, value components, value logits, double sign);
 
 /* out (1) nats = n max(0, margin - sum_b |mu_b - mean mu|^2 / (2n)) over the slot's n sentences; 0 where n = 0. stats
  * (S, 2Z) = mu | logvar; only mu has a gradient, while the hinge is above 0. It keeps the means of the posteriors apart

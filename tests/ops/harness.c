@@ -33,6 +33,10 @@
 #define COVER_column_moments                FAMILY_LATENT
 #define COVER_gaussian_log_density          FAMILY_LATENT
 #define COVER_gaussian_log_density_backward FAMILY_LATENT
+#define COVER_gaussian_kl                   FAMILY_PRIOR
+#define COVER_gaussian_kl_backward          FAMILY_PRIOR
+#define COVER_mixture_log_density           FAMILY_PRIOR
+#define COVER_mixture_log_density_backward  FAMILY_PRIOR
 #define COVER_spread_hinge                  FAMILY_LATENT
 #define COVER_spread_hinge_backward         FAMILY_LATENT
 #define COVER_posterior                     FAMILY_POSTERIOR

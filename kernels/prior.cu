@@ -1,0 +1,245 @@
+/* Learned priors. The KL of diagonal Gaussians, with e = exp(-logvar of the prior), t = mu - mean:
+ *
+ *   kl = (logvar of the prior - logvar + (exp(logvar) + t^2) e - 1) / 2       stats (S, 2Z), prior (2Z), kl (S, Z)
+ *   dmu = d t e;   dlogvar = d (exp(logvar) e - 1) / 2;   dprior: the sums over s of -d t e and d (1 - ...) / 2
+ *
+ * The log density of a mixture, l_sk = log w_k - sum_j (log 2 pi + logvar + t^2 e) / 2 with t = z - mu_k:
+ *
+ *   out_s = sign logsumexp_k l_sk;   r_sk = exp(l_sk - logsumexp)          z (S, Z), out (S), shares r (S, K)
+ *   dz = -d sum_k r t e;   dmu = sum_s d r t e;   dlogvar = sum_s d r (t^2 e - 1) / 2;   dlogits = sum_s d (r - w)
+ *
+ * Sums over sentences are of doubles in a fixed order, over the true ones. */
+#include "kernels/device.cuh"
+
+enum { THREADS = 128, PRIOR_GROUPS = 8 };
+
+static constexpr float LOG_2PI = 1.83787706640934548f;
+
+/* ---- the KL ---- */
+
+static __global__ void kl_kernel(float *__restrict__ kl, const float *__restrict__ stats,
+                                 const float *__restrict__ prior, const uint64_t *__restrict__ counted, size_t rows,
+                                 size_t width)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * width) return;
+    size_t s = i / width, j = i % width;
+    const float *mu = stats + s * 2 * width + j;
+    float t = mu[0] - prior[j], own = prior[width + j], logvar = mu[width];
+    kl[i] = s < *counted ? 0.5f * (own - logvar + (expf(logvar) + t * t) * expf(-own) - 1.0f) : 0.0f;
+}
+
+static __global__ void kl_rows_kernel(float *dstats, const float *__restrict__ dkl, const float *__restrict__ stats,
+                                      const float *__restrict__ prior, const uint64_t *__restrict__ counted,
+                                      size_t rows, size_t width, bool add)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * width) return;
+    size_t s = i / width, j = i % width, at = s * 2 * width + j;
+    float a = 0, b = 0;
+    if (s < *counted) {
+        float e = expf(-prior[width + j]);
+        a = dkl[i] * (stats[at] - prior[j]) * e;
+        b = 0.5f * dkl[i] * (expf(stats[at + width]) * e - 1.0f);
+    }
+    put(&dstats[at], a, add);
+    put(&dstats[at + width], b, add);
+}
+
+/* Two sums of each column, of which GROUPS warps hold parts, are added in the order of the warps; the first has them.
+ */
+template <int GROUPS> static __device__ __forceinline__ void add_groups(double *a, double *b, double *sums)
+{
+    sums[threadIdx.x] = *a;
+    sums[GROUPS * WARP + threadIdx.x] = *b;
+    __syncthreads();
+    if (threadIdx.x >= WARP) return;
+    for (int group = 1; group < GROUPS; group++) {
+        *a += sums[group * WARP + threadIdx.x];
+        *b += sums[(GROUPS + group) * WARP + threadIdx.x];
+    }
+}
+
+/* A lane per column, whose GROUPS warps share the sentences. */
+template <int GROUPS>
+static __global__ void kl_columns_kernel(float *dprior, const float *__restrict__ dkl, const float *__restrict__ stats,
+                                         const float *__restrict__ prior, const uint64_t *__restrict__ counted,
+                                         size_t width, bool add)
+{
+    KERNEL_SHARED(double, sums, 2 * GROUPS * WARP);
+    size_t rows = *counted, j = (size_t)blockIdx.x * WARP + threadIdx.x % WARP;
+    double a = 0, b = 0;
+    for (size_t s = threadIdx.x / WARP; s < rows && j < width; s += GROUPS) {
+        const float *mu = stats + s * 2 * width + j;
+        float t = mu[0] - prior[j], e = expf(-prior[width + j]), d = dkl[s * width + j];
+        a -= (double)(d * t * e);
+        b += (double)(0.5f * d * (1.0f - (expf(mu[width]) + t * t) * e));
+    }
+    add_groups<GROUPS>(&a, &b, sums);
+    if (threadIdx.x >= WARP || j >= width) return;
+    put(&dprior[j], (float)a, add);
+    put(&dprior[width + j], (float)b, add);
+}
+
+/* ---- a mixture ---- */
+
+/* log sum_k exp(logits_k), by a warp; log K without logits. */
+static __device__ double log_total(const struct kernel_mixture m, const float *logits)
+{
+    float top = -INFINITY;
+    double sum = 0;
+    if (!logits) return log((double)m.components);
+    for (size_t k = threadIdx.x % WARP; k < m.components; k += WARP) top = fmaxf(top, logits[k]);
+    top = warp_max(top);
+    for (size_t k = threadIdx.x % WARP; k < m.components; k += WARP) sum += exp((double)logits[k] - (double)top);
+    return (double)top + log(warp_sum(sum));
+}
+
+/* log N(z; component k), by a warp. */
+static __device__ double component_log_density(const struct kernel_mixture m, const float *z, const float *components,
+                                               size_t k)
+{
+    const float *mu = components + k * m.stride, *logvar = mu + m.logvar;
+    double sum = 0;
+    for (size_t j = threadIdx.x % WARP; j < m.width; j += WARP) {
+        float t = z[j] - mu[j];
+        sum += (double)(LOG_2PI + logvar[j] + t * t * expf(-logvar[j]));
+    }
+    return -0.5 * warp_sum(sum);
+}
+
+/* A warp per row: the sum over the components as it grows, then their shares of it. */
+static __global__ void mixture_kernel(float *__restrict__ out, float *__restrict__ shares, const float *__restrict__ z,
+                                      const float *__restrict__ components, const float *__restrict__ logits,
+                                      const uint64_t *__restrict__ counted, size_t rows, struct kernel_mixture m,
+                                      float sign)
+{
+    size_t s = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+    if (s >= rows) return;
+    bool there = s < *counted;
+    double total = there ? log_total(m, logits) : 0, top = -INFINITY, sum = 0;
+    for (size_t k = 0; k < m.components && there; k++) {
+        double l =
+            component_log_density(m, z + s * m.width, components, k) + (logits ? (double)logits[k] : 0.0) - total;
+        if (l > top) {
+            sum = sum * exp(top - l) + 1;
+            top = l;
+        } else {
+            sum += exp(l - top);
+        }
+    }
+    for (size_t k = 0; k < m.components; k++) {
+        double l = 0;
+        if (there)
+            l = component_log_density(m, z + s * m.width, components, k) + (logits ? (double)logits[k] : 0.0) - total;
+        if (threadIdx.x % WARP == 0) shares[s * m.components + k] = there ? (float)(exp(l - top) / sum) : 0.0f;
+    }
+    if (threadIdx.x % WARP == 0) out[s] = there ? (float)((double)sign * (top + log(sum))) : 0.0f;
+}
+
+static __global__ void mixture_rows_kernel(float *dz, const float *__restrict__ dout, const float *__restrict__ shares,
+                                           const float *__restrict__ z, const float *__restrict__ components,
+                                           const uint64_t *__restrict__ counted, size_t rows, struct kernel_mixture m,
+                                           float sign, bool add)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * m.width) return;
+    size_t s = i / m.width, j = i % m.width;
+    float sum = 0;
+    for (size_t k = 0; k < m.components && s < *counted; k++) {
+        const float *mu = components + k * m.stride + j;
+        sum -= shares[s * m.components + k] * (z[i] - mu[0]) * expf(-mu[m.logvar]);
+    }
+    put(&dz[i], s < *counted ? sign * dout[s] * sum : 0.0f, add);
+}
+
+/* A block per component and 32 columns: a lane per column, whose GROUPS warps share the sentences. */
+template <int GROUPS>
+static __global__ void
+mixture_columns_kernel(float *dcomponents, const float *__restrict__ dout, const float *__restrict__ shares,
+                       const float *__restrict__ z, const float *__restrict__ components,
+                       const uint64_t *__restrict__ counted, struct kernel_mixture m, float sign, bool add)
+{
+    KERNEL_SHARED(double, sums, 2 * GROUPS * WARP);
+    size_t blocks = (m.width + WARP - 1) / WARP, k = blockIdx.x / blocks;
+    size_t rows = *counted, j = blockIdx.x % blocks * WARP + threadIdx.x % WARP, at = k * m.stride + j;
+    double a = 0, b = 0;
+    for (size_t s = threadIdx.x / WARP; s < rows && j < m.width; s += GROUPS) {
+        float t = z[s * m.width + j] - components[at], e = expf(-components[at + m.logvar]);
+        float d = sign * dout[s] * shares[s * m.components + k];
+        a += (double)(d * t * e);
+        b += (double)(0.5f * d * (t * t * e - 1.0f));
+    }
+    add_groups<GROUPS>(&a, &b, sums);
+    if (threadIdx.x >= WARP || j >= m.width) return;
+    put(&dcomponents[at], (float)a, add);
+    put(&dcomponents[at + m.logvar], (float)b, add);
+}
+
+/* A warp per component. */
+static __global__ void mixture_logits_kernel(float *dlogits, const float *__restrict__ dout,
+                                             const float *__restrict__ shares, const float *__restrict__ logits,
+                                             const uint64_t *__restrict__ counted, struct kernel_mixture m, float sign,
+                                             bool add)
+{
+    size_t k = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / WARP, rows = *counted;
+    if (k >= m.components) return;
+    double weight = exp((double)logits[k] - log_total(m, logits)), sum = 0;
+    for (size_t s = threadIdx.x % WARP; s < rows; s += WARP)
+        sum += (double)(sign * dout[s]) * ((double)shares[s * m.components + k] - weight);
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0) put(&dlogits[k], (float)sum, add);
+}
+
+/* ---- launchers ---- */
+
+extern "C" int gaussian_kl_cuda(float *kl, const float *stats, const float *prior, const uint64_t *counted, size_t rows,
+                                size_t width, kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_LAUNCH(kl_kernel, blocks_for(rows * width, THREADS), THREADS, 0, stream, kl, stats, prior, counted, rows,
+                  width);
+    return cudaGetLastError();
+}
+
+extern "C" int gaussian_kl_backward_cuda(float *dstats, float *dprior, const float *dkl, const float *stats,
+                                         const float *prior, const uint64_t *counted, size_t rows, size_t width,
+                                         const bool add[2], kernel_stream stream)
+{
+    if (rows && dstats)
+        KERNEL_LAUNCH(kl_rows_kernel, blocks_for(rows * width, THREADS), THREADS, 0, stream, dstats, dkl, stats, prior,
+                      counted, rows, width, add[0]);
+    if (dprior)
+        KERNEL_LAUNCH(kl_columns_kernel<PRIOR_GROUPS>, blocks_for(width, WARP), PRIOR_GROUPS * WARP, 0, stream, dprior,
+                      dkl, stats, prior, counted, width, add[1]);
+    return cudaGetLastError();
+}
+
+extern "C" int mixture_log_density_cuda(float *out, float *shares, const float *z, const float *components,
+                                        const float *logits, const uint64_t *counted, size_t rows,
+                                        const struct kernel_mixture *m, float sign, kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_LAUNCH(mixture_kernel, blocks_for(rows * WARP, THREADS), THREADS, 0, stream, out, shares, z, components,
+                  logits, counted, rows, *m, sign);
+    return cudaGetLastError();
+}
+
+extern "C" int mixture_log_density_backward_cuda(float *dz, float *dcomponents, float *dlogits, const float *dout,
+                                                 const float *shares, const float *z, const float *components,
+                                                 const float *logits, const uint64_t *counted, size_t rows,
+                                                 const struct kernel_mixture *m, float sign, const bool add[3],
+                                                 kernel_stream stream)
+{
+    if (rows && dz)
+        KERNEL_LAUNCH(mixture_rows_kernel, blocks_for(rows * m->width, THREADS), THREADS, 0, stream, dz, dout, shares,
+                      z, components, counted, rows, *m, sign, add[0]);
+    if (dcomponents)
+        KERNEL_LAUNCH(mixture_columns_kernel<PRIOR_GROUPS>, (unsigned)m->components * blocks_for(m->width, WARP),
+                      PRIOR_GROUPS * WARP, 0, stream, dcomponents, dout, shares, z, components, counted, *m, sign,
+                      add[1]);
+    if (dlogits)
+        KERNEL_LAUNCH(mixture_logits_kernel, blocks_for(m->components * WARP, THREADS), THREADS, 0, stream, dlogits,
+                      dout, shares, logits, counted, *m, sign, add[2]);
+    return cudaGetLastError();
+}

@@ -1,0 +1,242 @@
+/* Learned priors: the KL of two diagonal Gaussians, and the log density of a mixture. Sums over sentences are of
+ * doubles, one tile each. */
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+#include "ops/ops.h"
+
+#include <math.h>
+
+enum { SENTENCES = 16, COLUMNS = 32 };
+
+static const float LOG_2PI = 1.83787706640934548f;
+
+/* ---- the KL: sentences by tiles, and columns by tiles for the prior's gradient ---- */
+
+static void kl(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *mean = c->in[1];
+    size_t width = c->size.out[0][1], end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    for (size_t s = tile * SENTENCES; s < end; s++) {
+        const float *mu = (const float *)c->in[0] + s * 2 * width, *logvar = mu + width, *own = mean + width;
+        float *out = (float *)c->out[0] + s * width;
+        SIMD for (size_t j = 0; j < width; j++)
+        {
+            float t = mu[j] - mean[j];
+            out[j] = 0.5f * (own[j] - logvar[j] + (cpu_exp(logvar[j]) + t * t) * cpu_exp(-own[j]) - 1.0f);
+        }
+    }
+}
+
+void CPU(gaussian_kl)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), kl, c);
+}
+
+static void kl_rows(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const float *mean = c->in[1];
+    size_t width = c->size.in[1][0] / 2, end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    bool add = c->add[0];
+    for (size_t s = tile * SENTENCES; s < end; s++) {
+        const float *mu = (const float *)c->in[0] + s * 2 * width, *logvar = mu + width, *own = mean + width;
+        const float *d = (const float *)c->in[2] + s * width;
+        float *dmu = (float *)c->out[0] + s * 2 * width, *dlogvar = dmu + width;
+        SIMD for (size_t j = 0; j < width; j++)
+        {
+            float e = cpu_exp(-own[j]), a = d[j] * (mu[j] - mean[j]) * e;
+            float b = 0.5f * d[j] * (cpu_exp(logvar[j]) * e - 1.0f);
+            dmu[j] = add ? dmu[j] + a : a;
+            dlogvar[j] = add ? dlogvar[j] + b : b;
+        }
+    }
+}
+
+static void put_sums(float *to, const double *sum, size_t n, bool add)
+{
+    for (size_t j = 0; j < n; j++) to[j] = add ? to[j] + (float)sum[j] : (float)sum[j];
+}
+
+static void kl_columns(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    size_t rows = c->size.in[0][0], width = c->size.in[1][0] / 2, from = tile * COLUMNS,
+           n = least(COLUMNS, width - from);
+    double sum_a[COLUMNS] = {0}, sum_b[COLUMNS] = {0};
+    const float *mean = (const float *)c->in[1] + from, *own = mean + width;
+    for (size_t s = 0; s < rows; s++) {
+        const float *mu = (const float *)c->in[0] + s * 2 * width + from, *logvar = mu + width;
+        const float *d = (const float *)c->in[2] + s * width + from;
+        float a[COLUMNS], b[COLUMNS];
+        SIMD for (size_t j = 0; j < n; j++)
+        {
+            float t = mu[j] - mean[j], e = cpu_exp(-own[j]);
+            a[j] = -d[j] * t * e;
+            b[j] = 0.5f * d[j] * (1.0f - (cpu_exp(logvar[j]) + t * t) * e);
+        }
+        for (size_t j = 0; j < n; j++) {
+            sum_a[j] += (double)a[j];
+            sum_b[j] += (double)b[j];
+        }
+    }
+    put_sums((float *)c->out[1] + from, sum_a, n, c->add[1]);
+    put_sums((float *)c->out[1] + width + from, sum_b, n, c->add[1]);
+}
+
+void CPU(gaussian_kl_backward)(const struct call *c)
+{
+    if (c->out[0]) cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), kl_rows, c);
+    if (c->out[1]) cpu_run(c, tiles_of(c->size.in[1][0] / 2, COLUMNS), kl_columns, c);
+}
+
+/* ---- a mixture ---- */
+
+struct mixture {
+    size_t width, count;
+    const float *mu, *logvar; /* of the first component */
+    size_t stride;            /* from one component to the next */
+    const float *logits;      /* null: equal weights */
+};
+
+static struct mixture mixture_of(const struct call *c)
+{
+    size_t width = c->size.in[0][1], count = (size_t)c->attr->i[ATTR_COMPONENTS];
+    bool rows = c->size.in[1][1] == 2 * width;
+    const float *mu = c->in[1];
+    return (struct mixture){width, count, mu, mu + (rows ? width : count * width), rows ? 2 * width : width, c->in[2]};
+}
+
+/* log sum_k exp(logits_k). */
+static double log_total(const struct mixture *m)
+{
+    double top = -INFINITY, sum = 0;
+    for (size_t k = 0; k < m->count && m->logits; k++) top = m->logits[k] > top ? (double)m->logits[k] : top;
+    for (size_t k = 0; k < m->count && m->logits; k++) sum += exp((double)m->logits[k] - top);
+    return m->logits ? top + log(sum) : log((double)m->count);
+}
+
+static double component_log_density(const struct mixture *m, const float *z, size_t k)
+{
+    double sum = 0;
+    for (size_t from = 0; from < m->width; from += COLUMNS) {
+        const float *mu = m->mu + k * m->stride + from, *logvar = m->logvar + k * m->stride + from;
+        float part[COLUMNS];
+        size_t n = least(COLUMNS, m->width - from);
+        SIMD for (size_t j = 0; j < n; j++)
+        {
+            float t = z[from + j] - mu[j];
+            part[j] = LOG_2PI + logvar[j] + t * t * cpu_exp(-logvar[j]);
+        }
+        for (size_t j = 0; j < n; j++) sum += (double)part[j];
+    }
+    return -0.5 * sum;
+}
+
+void CPU(mixture_log_density_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
+{
+    (void)shared;
+    *per_worker = (size_t)c->attr->i[ATTR_COMPONENTS] * sizeof(double);
+}
+
+static void mixture(void *argument, size_t tile, size_t worker)
+{
+    const struct call *c = argument;
+    const struct mixture m = mixture_of(c);
+    double total = log_total(&m), *l = (double *)cpu_scratch(c, worker);
+    size_t end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    for (size_t s = tile * SENTENCES; s < end; s++) {
+        const float *z = (const float *)c->in[0] + s * m.width;
+        float *shares = (float *)c->out[1] + s * m.count;
+        double top = -INFINITY, sum = 0;
+        for (size_t k = 0; k < m.count; k++) {
+            l[k] = component_log_density(&m, z, k) + (m.logits ? (double)m.logits[k] : 0) - total;
+            top = l[k] > top ? l[k] : top;
+        }
+        for (size_t k = 0; k < m.count; k++) sum += l[k] = exp(l[k] - top);
+        for (size_t k = 0; k < m.count; k++) shares[k] = (float)(l[k] / sum);
+        ((float *)c->out[0])[s] = (float)(c->attr->f[ATTR_SIGN] * (top + log(sum)));
+    }
+}
+
+void CPU(mixture_log_density)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), mixture, c);
+}
+
+static float slope_of(const struct call *c, size_t s)
+{
+    return (float)c->attr->f[ATTR_SIGN] * ((const float *)c->in[3])[s];
+}
+
+static void mixture_rows(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const struct mixture m = mixture_of(c);
+    size_t end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    for (size_t s = tile * SENTENCES; s < end; s++)
+        for (size_t from = 0; from < m.width; from += COLUMNS) {
+            const float *z = (const float *)c->in[0] + s * m.width + from;
+            const float *shares = (const float *)c->in[4] + s * m.count;
+            float *dz = (float *)c->out[0] + s * m.width + from, sum[COLUMNS] = {0}, d = slope_of(c, s);
+            size_t n = least(COLUMNS, m.width - from);
+            for (size_t k = 0; k < m.count; k++) {
+                const float *mu = m.mu + k * m.stride + from, *logvar = m.logvar + k * m.stride + from;
+                SIMD for (size_t j = 0; j < n; j++) sum[j] -= shares[k] * (z[j] - mu[j]) * cpu_exp(-logvar[j]);
+            }
+            for (size_t j = 0; j < n; j++) dz[j] = c->add[0] ? dz[j] + d * sum[j] : d * sum[j];
+        }
+}
+
+/* A tile is some columns of one component. */
+static void mixture_columns(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const struct mixture m = mixture_of(c);
+    size_t blocks = tiles_of(m.width, COLUMNS), k = tile / blocks, from = tile % blocks * COLUMNS;
+    size_t n = least(COLUMNS, m.width - from), at = k * m.stride + from;
+    const float *mu = m.mu + at, *logvar = m.logvar + at;
+    double sum_a[COLUMNS] = {0}, sum_b[COLUMNS] = {0};
+    float e[COLUMNS], *dmu = (float *)c->out[1] + at, *dlogvar = dmu + (m.logvar - m.mu);
+    SIMD for (size_t j = 0; j < n; j++) e[j] = cpu_exp(-logvar[j]);
+    for (size_t s = 0; s < c->size.in[0][0]; s++) {
+        const float *z = (const float *)c->in[0] + s * m.width + from;
+        float d = slope_of(c, s) * ((const float *)c->in[4])[s * m.count + k], a[COLUMNS], b[COLUMNS];
+        SIMD for (size_t j = 0; j < n; j++)
+        {
+            float t = z[j] - mu[j];
+            a[j] = d * t * e[j];
+            b[j] = 0.5f * d * (t * t * e[j] - 1.0f);
+        }
+        for (size_t j = 0; j < n; j++) {
+            sum_a[j] += (double)a[j];
+            sum_b[j] += (double)b[j];
+        }
+    }
+    put_sums(dmu, sum_a, n, c->add[1]);
+    put_sums(dlogvar, sum_b, n, c->add[1]);
+}
+
+static void mixture_logits(void *argument, size_t k, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const struct mixture m = mixture_of(c);
+    double sum = 0, weight = exp((double)m.logits[k] - log_total(&m));
+    for (size_t s = 0; s < c->size.in[0][0]; s++)
+        sum += (double)slope_of(c, s) * ((double)((const float *)c->in[4])[s * m.count + k] - weight);
+    put_sums((float *)c->out[2] + k, &sum, 1, c->add[2]);
+}
+
+void CPU(mixture_log_density_backward)(const struct call *c)
+{
+    const struct mixture m = mixture_of(c);
+    if (c->out[0]) cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), mixture_rows, c);
+    if (c->out[1]) cpu_run(c, m.count * tiles_of(m.width, COLUMNS), mixture_columns, c);
+    if (c->out[2]) cpu_run(c, m.count, mixture_logits, c);
+}

@@ -1,0 +1,123 @@
+/* What a learned prior is measured by.
+ *
+ * The KL of one diagonal Gaussian to another, by dimension; stats (S, 2Z) mu | logvar, prior (2Z) mean | logvar, with
+ * e = exp(-logvar of the prior) and t = mu - mean:
+ *
+ *   kl = (logvar of the prior - logvar + (exp(logvar) + t^2) e - 1) / 2
+ *   dmu = d t e;   dlogvar = d (exp(logvar) e - 1) / 2
+ *   dmean = -sum_s d t e;   dlogvar of the prior = sum_s d (1 - (exp(logvar) + t^2) e) / 2
+ *
+ * The log density of a mixture of K diagonal Gaussians, w = softmax(logits), or 1 / K without logits:
+ *
+ *   l_sk = log w_k - sum_j (log 2 pi + logvar_kj + t^2 e_kj) / 2,   t = z_sj - mu_kj,   e = exp(-logvar)
+ *   out_s = sign logsumexp_k l_sk;   r_sk = exp(l_sk) / sum_k exp(l_sk), the second output, which the gradient reads
+ *   with d = sign dout:   dz = -d sum_k r t e;   dmu = sum_s d r t e;   dlogvar = sum_s d r (t^2 e - 1) / 2
+ *   dlogits_k = sum_s d (r_sk - w_k) */
+#include "graph/autodiff.h"
+#include "ops/ops.h"
+
+enum { STATS, PRIOR, DKL };
+
+value op_gaussian_kl(struct graph *g, value stats, value prior)
+{
+    const struct value_info *a = graph_value(g, stats), *b = graph_value(g, prior);
+    size_t width = graph_width(g, stats);
+    if (a->rank != 2 || a->dim[0].kind == DIM_FIXED || width % 2 || !width)
+        return graph_fail(g, "KL: the statistics are not (S, 2 Z)");
+    if (b->rank != 1 || graph_width(g, prior) != width)
+        return graph_fail(g, "KL: the prior is not (2 Z) for statistics (S, 2 Z)");
+    if (a->dtype != DTYPE_F32 || b->dtype != DTYPE_F32)
+        return graph_fail(g, "KL: the statistics and the prior are f32 in every precision");
+    struct node *n = graph_node(g, &op_gaussian_kl_type);
+    if (!n) return NO_VALUE;
+    n->attr.i[ATTR_ROWS] = op_rows(g, stats).kind;
+    node_in(g, n, STATS, stats);
+    node_in(g, n, PRIOR, prior);
+    return node_out(g, n, 0, "kl", DTYPE_F32, 2, (struct dim[]){op_rows(g, stats), {DIM_FIXED, width / 2}});
+}
+
+static void gradient_kl(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value stats = autodiff_read(ad, n->in[STATS]), prior = autodiff_read(ad, n->in[PRIOR]);
+    struct node *b = autodiff_node(ad, &op_gaussian_kl_backward_type, n);
+    node_in(g, b, STATS, stats);
+    node_in(g, b, PRIOR, prior);
+    node_in(g, b, DKL, autodiff_output(ad, n, 0));
+    autodiff_write(ad, b, STATS, n->in[STATS]);
+    autodiff_write(ad, b, PRIOR, n->in[PRIOR]);
+}
+
+/* K of the components' statistics for z of width Z; 0: they are none. */
+static size_t components_of(const struct graph *g, value components, size_t width)
+{
+    const struct value_info *info = graph_value(g, components);
+    if (info->rank != 2 || info->dim[0].kind != DIM_FIXED) return 0;
+    size_t rows = info->dim[0].size;
+    if (graph_width(g, components) == 2 * width) return rows;
+    return graph_width(g, components) == width && rows % 2 == 0 ? rows / 2 : 0;
+}
+
+enum { Z, COMPONENTS, LOGITS, DOUT, SHARES };
+
+value op_mixture_log_density(struct graph *g, value z, value components, value logits, double sign)
+{
+    const struct value_info *a = graph_value(g, z);
+    size_t count = components_of(g, components, graph_width(g, z));
+    if (a->rank != 2 || a->dim[0].kind == DIM_FIXED)
+        return graph_fail(g, "mixture: z is not a row for each sentence or draw");
+    if (!count) return graph_fail(g, "mixture: the components are neither (K, 2 Z) nor (2 K, Z) for z (S, Z)");
+    if (logits.index && (graph_value(g, logits)->rank != 1 || graph_width(g, logits) != count))
+        return graph_fail(g, "mixture: the logits are not (%zu), one for each component", count);
+    if (a->dtype != DTYPE_F32 || graph_value(g, components)->dtype != DTYPE_F32 ||
+        (logits.index && graph_value(g, logits)->dtype != DTYPE_F32))
+        return graph_fail(g, "mixture: z, the components and the logits are f32 in every precision");
+    struct node *n = graph_node(g, &op_mixture_log_density_type);
+    if (!n) return NO_VALUE;
+    n->attr.i[ATTR_ROWS] = op_rows(g, z).kind;
+    n->attr.i[ATTR_COMPONENTS] = (int64_t)count;
+    n->attr.f[ATTR_SIGN] = sign;
+    node_in(g, n, Z, z);
+    node_in(g, n, COMPONENTS, components);
+    node_in(g, n, LOGITS, logits);
+    node_out(g, n, 1, "shares", DTYPE_F32, 2, (struct dim[]){op_rows(g, z), {DIM_FIXED, count}});
+    return node_out(g, n, 0, "log_density", DTYPE_F32, 2, (struct dim[]){op_rows(g, z), {DIM_FIXED, 1}});
+}
+
+static void gradient_mixture(struct autodiff *ad, const struct node *n)
+{
+    struct graph *g = autodiff_graph(ad);
+    value z = autodiff_read(ad, n->in[Z]), components = autodiff_read(ad, n->in[COMPONENTS]);
+    value shares = autodiff_read(ad, n->out[1]);
+    struct node *b = autodiff_node(ad, &op_mixture_log_density_backward_type, n);
+    node_in(g, b, Z, z);
+    node_in(g, b, COMPONENTS, components);
+    node_in(g, b, LOGITS, n->in[LOGITS]);
+    node_in(g, b, DOUT, autodiff_output(ad, n, 0));
+    node_in(g, b, SHARES, shares);
+    autodiff_write(ad, b, Z, n->in[Z]);
+    autodiff_write(ad, b, COMPONENTS, n->in[COMPONENTS]);
+    autodiff_write(ad, b, LOGITS, n->in[LOGITS]);
+}
+
+/* A distance, its square times a factor, a sum: for each row, component and dimension. */
+static double flops(const struct shape_view *s, const struct attributes *a)
+{
+    return 5.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)a->i[ATTR_COMPONENTS];
+}
+
+static double flops_backward(const struct shape_view *s, const struct attributes *a)
+{
+    return 2 * flops(s, a);
+}
+
+const struct op_type op_gaussian_kl_type = {
+    .name = "gaussian_kl", .index = OP_gaussian_kl, .cheap = true, .gradient = gradient_kl};
+const struct op_type op_gaussian_kl_backward_type = {
+    .name = "gaussian_kl_backward", .index = OP_gaussian_kl_backward, .accumulates = 3};
+const struct op_type op_mixture_log_density_type = {
+    .name = "mixture_log_density", .index = OP_mixture_log_density, .gradient = gradient_mixture, .flops = flops};
+const struct op_type op_mixture_log_density_backward_type = {.name = "mixture_log_density_backward",
+                                                             .index = OP_mixture_log_density_backward,
+                                                             .accumulates = 7,
+                                                             .flops = flops_backward};
