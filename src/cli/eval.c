@@ -70,6 +70,7 @@ static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *
         failed |= json_object_set_new(all, counts[i].name, json_integer((json_int_t)counts[i].value));
     for (size_t j = 0; j < e->latent_width && e->kl_dim; j++)
         failed |= json_array_append_new(dims, isfinite(e->kl_dim[j]) ? json_real(e->kl_dim[j]) : json_null());
+    if (latent && !e->kl_dim) failed |= json_object_set_new(all, "kl_mc", figure(why, "kl_mc", e->kl, NULL));
     failed |= json_object_set(all, "kl_per_dim", e->kl_dim ? dims : json_null());
     json_decref(dims);
     failed |= json_object_set_new(all, "posterior", json_string(mean ? "mean" : "sample"));
@@ -95,9 +96,11 @@ static void baseline_text(FILE *out, const char *from, double nats, double neg_e
 
 static void to_text(FILE *out, const struct evaluation *e, const struct ngram_baseline *b, bool mean)
 {
+    bool drawn = e->latent_width && !e->kl_dim;
     fprintf(out, "neg_elbo             %10.3f nats a sentence (standard error %.3f)%s\n", e->neg_elbo,
             e->neg_elbo_error, mean && e->latent_width ? "; at the posterior's mean: not a bound" : "");
-    fprintf(out, "  reconstruction     %10.3f\n  kl                 %10.3f\n", e->reconstruction, e->kl);
+    fprintf(out, "  reconstruction     %10.3f\n  %-16s   %10.3f%s\n", e->reconstruction, drawn ? "kl_mc" : "kl", e->kl,
+            drawn ? ": log q(z|x) - log p(z) at a draw" : "");
     if (e->iwae_samples)
         fprintf(out, "iwae_nll             %10.3f with %zu samples (standard error %.3f)\n", e->iwae_nll,
                 e->iwae_samples, e->iwae_error);

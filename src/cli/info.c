@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "elbo/corpus.h"
 #include "graph/account.h"
+#include "model/latent.h"
 #include "model/stack.h"
 #include "train/step_options.h"
 
@@ -158,12 +159,24 @@ static json_t *stack_json(const struct stack_config *c)
     return NULL;
 }
 
+static json_t *latent_json(const struct latent_config *c)
+{
+    static const char *const injections[] = {"both", "memory", "embedding", "init", "concat"};
+    json_t *all = json_pack("{s:I, s:s, s:s}", "width", (json_int_t)c->width, "injection", injections[c->injection],
+                            "prior", prior_kind_of(c)->name);
+    size_t components = c->prior == PRIOR_MIXTURE ? c->components : c->prior == PRIOR_VAMP ? c->pseudo_inputs : 0;
+    if (components && json_object_set_new(all, "components", json_integer((json_int_t)components))) {
+        json_decref(all);
+        all = NULL;
+    }
+    return all;
+}
+
 /* What is known of the run, as one object; the text is made of it too. */
 static json_t *describe_run(const struct run *run, const char *folder)
 {
     const struct model_config *m = &run->model.config;
     bool latent = m->latent.kind != LATENT_NONE;
-    static const char *const injections[] = {"both", "memory", "embedding", "init", "concat"};
     json_t *all = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s}", "kind", "run", "checkpoint",
                             checkpoint_path(run->checkpoint), "step", (json_int_t)checkpoint_step(run->checkpoint),
                             "parameters", (json_int_t)parameters_total(run->model.parameters), "vocabulary",
@@ -175,10 +188,7 @@ static json_t *describe_run(const struct run *run, const char *folder)
     failed |= json_object_set_new(all, "config_hash", json_string(checkpoint_config_hash(run->checkpoint)));
     failed |= json_object_set_new(all, "encoder", latent ? stack_json(&m->encoder) : json_null());
     failed |= json_object_set_new(all, "decoder", stack_json(&m->decoder));
-    failed |= json_object_set_new(all, "latent",
-                                  latent ? json_pack("{s:I, s:s}", "width", (json_int_t)m->latent.width, "injection",
-                                                     injections[m->latent.injection])
-                                         : json_null());
+    failed |= json_object_set_new(all, "latent", latent ? latent_json(&m->latent) : json_null());
     failed |= json_object_set_new(all, "last", last_row(folder, "loss"));
     failed |= json_object_set_new(all, "last_valid", last_row(folder, "valid"));
     if (!failed) return all;

@@ -230,6 +230,7 @@ static size_t longest_of(const struct graph *g, const struct node *n, const stru
     for (unsigned k = 0; k < MAX_INPUTS; k++) {
         enum dim_kind kind = n->in[k].index ? graph_value(g, n->in[k])->dim[0].kind : DIM_FIXED;
         if (kind == DIM_ENC_TOKENS || kind == DIM_DEC_TOKENS) return key->longest[kind];
+        if (n->in[k].index && graph_value(g, n->in[k])->longest) return graph_value(g, n->in[k])->longest;
     }
     return 0;
 }

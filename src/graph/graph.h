@@ -71,6 +71,7 @@ struct value_info {
     enum pad_rule pad;  /* inputs                                           */
     bool wide_gradient; /* its gradient is f32 whatever its own type        */
     bool resident;      /* an input that lies in the backend's memory already */
+    size_t longest;     /* offsets of fixed rows: those of the longest sentence */
 };
 
 /* How an output is written. */
@@ -164,6 +165,9 @@ void graph_wide_gradient(struct graph *g, value v);
 /* The input will be bound to the backend's own memory (an arena), not to the host's. */
 void graph_resident(struct graph *g, value v);
 void graph_pad(struct graph *g, value v, enum pad_rule rule);
+/* Offsets of a fixed number of rows, whose longest sentence has so many: counted rows are told of it at each execution.
+ */
+void graph_longest(struct graph *g, value v, size_t rows);
 
 const struct value_info *graph_value(const struct graph *g, value v);
 size_t graph_values(const struct graph *g);

@@ -209,6 +209,11 @@ void graph_keep(struct graph *g, value v)
     g->values[v.index].kept = true;
 }
 
+void graph_longest(struct graph *g, value v, size_t rows)
+{
+    g->values[v.index].longest = rows;
+}
+
 void graph_pad(struct graph *g, value v, enum pad_rule rule)
 {
     g->values[v.index].pad = rule;

@@ -13,7 +13,7 @@ enum position_kind { POSITION_LEARNED, POSITION_ROTARY };
 enum activation_kind { ACTIVATION_GELU, ACTIVATION_SWIGLU };
 enum pooling_kind { POOLING_MEAN, POOLING_FIRST, POOLING_LAST, POOLING_ATTENTION };
 enum stack_choice { STACK_TRANSFORMER, STACK_BOW, STACK_LSTM, STACK_GRU }; /* encoder.kind, decoder.kind */
-enum prior_choice { PRIOR_STANDARD, PRIOR_DIAGONAL };
+enum prior_choice { PRIOR_STANDARD, PRIOR_DIAGONAL, PRIOR_MIXTURE, PRIOR_VAMP };
 enum latent_kind { LATENT_NORMAL, LATENT_NONE, LATENT_DELTA, LATENT_SLASHED };
 enum latent_normalize { LATENT_PLAIN, LATENT_BATCH, LATENT_DU };
 enum dropped_mark { DROPPED_UNKNOWN, DROPPED_OWN };
@@ -67,18 +67,20 @@ static const struct option stack_rows[] = {
 #undef AT
 
 struct latent_config {
-    int kind;       /* enum latent_kind                                      */
-    int prior;      /* enum prior_choice                                     */
-    size_t width;   /* Z                                                     */
-    int injection;  /* enum injection_kind                                   */
-    size_t memory;  /* M latent keys and values per layer                    */
-    bool sample;    /* false: z = mu, a plain autoencoder                    */
-    bool skip;      /* z reaches every layer and the output layer            */
-    bool init_tanh; /* a recurrent decoder's first state goes through tanh   */
-    double delta;   /* nats that each dimension pays at least                */
-    int normalize;  /* enum latent_normalize                                 */
-    double gamma;   /* deviation of a normalized mu                          */
-    double alpha;   /* variances are at least alpha / (2 pi e); du           */
+    int kind;                            /* enum latent_kind                                      */
+    int prior;                           /* enum prior_choice                                     */
+    size_t components;                   /* K of a mixture */
+    size_t pseudo_inputs, pseudo_length; /* K of a VampPrior, and the rows of each */
+    size_t width;                        /* Z                                                     */
+    int injection;                       /* enum injection_kind                                   */
+    size_t memory;                       /* M latent keys and values per layer                    */
+    bool sample;                         /* false: z = mu, a plain autoencoder                    */
+    bool skip;                           /* z reaches every layer and the output layer            */
+    bool init_tanh;                      /* a recurrent decoder's first state goes through tanh   */
+    double delta;                        /* nats that each dimension pays at least                */
+    int normalize;                       /* enum latent_normalize                                 */
+    double gamma;                        /* deviation of a normalized mu                          */
+    double alpha;                        /* variances are at least alpha / (2 pi e); du           */
     double variance_dropout;
     double statistics_share; /* of a step in the running statistics                   */
     double rate;             /* nats; 0: free                                         */
@@ -90,9 +92,14 @@ static const struct option latent_rows[] = {
                "normal: a Gaussian posterior; delta: one whose KL is at least latent.delta in each dimension; slashed: "
                "one that can hold an exact rate (objective.rate); none: a language model without a latent",
                "normal", "none", "delta", "slashed"),
-    ROW_CHOICE("prior", prior, "standard", KEPT_MODEL,
-               "standard: N(0, 1); diagonal: a Gaussian whose mean and variances are learned; its KL is of draws",
-               "standard", "diagonal"),
+    ROW_CHOICE(
+        "prior", prior, "standard", KEPT_MODEL,
+        "standard: N(0, 1); learned with the model: diagonal: a Gaussian; mixture: of several; vamp: the mixture of "
+        "the posteriors of pseudo-inputs; the KL of the last two is of draws (kl_mc)",
+        "standard", "diagonal", "mixture", "vamp"),
+    ROW_SIZE("components", components, "10", 1, 65536, "Gaussians", KEPT_MODEL, "of latent.prior=mixture"),
+    ROW_SIZE("pseudo_inputs", pseudo_inputs, "50", 1, 65536, "", KEPT_MODEL, "of latent.prior=vamp, learned"),
+    ROW_SIZE("pseudo_length", pseudo_length, "8", 1, 65536, "rows", KEPT_MODEL, "of each pseudo-input"),
     ROW_SIZE("width", width, "32", 1, 65536, "Z", KEPT_MODEL, "dimensions of z"),
     ROW_CHOICE(
         "injection", injection, "both", KEPT_MODEL,

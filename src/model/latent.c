@@ -6,7 +6,7 @@
 #include <string.h>
 
 extern const struct posterior_kind posterior_normal, posterior_delta, posterior_slashed;
-extern const struct prior_kind prior_standard, prior_diagonal;
+extern const struct prior_kind prior_standard, prior_diagonal, prior_mixture, prior_vamp;
 
 const struct posterior_kind *posterior_kind_of(const struct latent_config *c)
 {
@@ -17,8 +17,10 @@ const struct posterior_kind *posterior_kind_of(const struct latent_config *c)
 
 const struct prior_kind *prior_kind_of(const struct latent_config *c)
 {
-    static const struct prior_kind *const kinds[] = {
-        [PRIOR_STANDARD] = &prior_standard, [PRIOR_DIAGONAL] = &prior_diagonal};
+    static const struct prior_kind *const kinds[] = {[PRIOR_STANDARD] = &prior_standard,
+                                                     [PRIOR_DIAGONAL] = &prior_diagonal,
+                                                     [PRIOR_MIXTURE] = &prior_mixture,
+                                                     [PRIOR_VAMP] = &prior_vamp};
     return kinds[c->prior];
 }
 
@@ -27,7 +29,12 @@ bool latent_has_dimensions(const struct latent_config *c)
     return c->kind != LATENT_NONE && prior_kind_of(c)->kl;
 }
 
-elbo_status latent_check(const struct latent_config *c, elbo_error *error)
+const char *latent_kl_name(const struct latent_config *c)
+{
+    return c->kind == LATENT_NONE || latent_has_dimensions(c) ? "kl" : "kl_mc";
+}
+
+elbo_status latent_check(const struct latent_config *c, size_t positions, elbo_error *error)
 {
     static const char *const ways[] = {"none", "batch", "du"};
     if (c->normalize != LATENT_PLAIN && c->kind != LATENT_NORMAL)
@@ -47,6 +54,12 @@ elbo_status latent_check(const struct latent_config *c, elbo_error *error)
                          "objective.rate = %g is a KL against N(0, 1), and latent.prior is %s; set "
                          "latent.prior=standard, or objective.rate=0",
                          c->rate, prior_kind_of(c)->name);
+    if (c->prior == PRIOR_VAMP && c->pseudo_length > positions)
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "latent.pseudo_length = %zu is longer than a sentence can be: data.max_length and two marks are %zu "
+            "rows; set latent.pseudo_length to at most %zu, or raise data.max_length",
+            c->pseudo_length, positions, positions);
     return ELBO_OK;
 }
 
@@ -78,6 +91,8 @@ const char *latent_idle(const struct latent_config *c, const char *key)
     if (!strcmp(key, "statistics_share") && !latent_running(c)) return "nothing here has running statistics";
     if (!strcmp(key, "memory") && c->injection == INJECTION_EMBEDDING)
         return "latent.injection=embedding has no latent memory";
+    if (!strcmp(key, "components") && c->prior != PRIOR_MIXTURE) return "it belongs to latent.prior=mixture";
+    if (!strncmp(key, "pseudo_", 7) && c->prior != PRIOR_VAMP) return "it belongs to latent.prior=vamp";
     return NULL;
 }
 
@@ -161,25 +176,47 @@ struct latent latent_standard(size_t width)
     return (struct latent){.prior = &prior_standard, .width = width};
 }
 
-elbo_status latent_open(struct latent *l, const struct model *m, elbo_error *error)
+struct latent latent_with(const struct gaussians *density)
+{
+    return (struct latent){.prior = &prior_standard, .width = density->width, .density = density};
+}
+
+elbo_status latent_learned(float **values, const struct model *m, const char *name, elbo_error *error)
+{
+    size_t index;
+    if (!parameters_find(m->parameters, name, &index))
+        return elbo_fail(error, ELBO_INTERNAL, "the model has no %s", name);
+    const struct parameter *p = parameters_get(m->parameters, index);
+    *values = malloc(p->elements * sizeof **values);
+    if (!*values) return elbo_fail(error, ELBO_MEMORY, "no memory for the prior");
+    m->backend->memory.download(m->backend, *values, m->weights + p->offset, p->elements * sizeof **values);
+    return m->backend->stream.check ? m->backend->stream.check(m->backend, error) : ELBO_OK;
+}
+
+elbo_status latent_open(struct latent *l, struct model *m, elbo_error *error)
 {
     bool none = m->config.latent.kind == LATENT_NONE;
     *l = (struct latent){.prior = prior_kind_of(&m->config.latent), .width = none ? 0 : m->config.latent.width};
-    size_t index;
-    if (none || !l->prior->tensor) return ELBO_OK;
-    if (!parameters_find(m->parameters, l->prior->tensor, &index))
-        return elbo_fail(error, ELBO_INTERNAL, "the model has no %s", l->prior->tensor);
-    const struct parameter *p = parameters_get(m->parameters, index);
-    l->learned = malloc(p->elements * sizeof *l->learned);
-    if (!l->learned) return elbo_fail(error, ELBO_MEMORY, "no memory for the prior");
-    m->backend->memory.download(m->backend, l->learned, m->weights + p->offset, p->elements * sizeof *l->learned);
-    return m->backend->stream.check ? m->backend->stream.check(m->backend, error) : ELBO_OK;
+    if (none || !l->prior->open) return ELBO_OK;
+    ELBO_TRY(l->prior->open(l, m, error));
+    if (!gaussians_finish(&l->own))
+        return elbo_fail(error, ELBO_INPUT, "the prior that the model has learned has a deviation of 0 or none at all");
+    l->density = &l->own;
+    return ELBO_OK;
 }
 
 void latent_close(struct latent *l)
 {
-    free(l->learned);
+    gaussians_free(&l->own);
     *l = (struct latent){0};
+}
+
+double latent_prior_log_density(const struct latent *l, const float *z)
+{
+    double sum = 0;
+    if (l->density) return gaussians_log_density(l->density, z);
+    for (size_t j = 0; j < l->width; j++) sum -= 0.5 * (LOG_2PI + (double)z[j] * z[j]);
+    return sum;
 }
 
 double latent_draw(const struct latent *l, float *z, const float *stats, const struct latent_noise *noise,
@@ -190,7 +227,7 @@ double latent_draw(const struct latent *l, float *z, const float *stats, const s
         if (noise && j % 4 == 0) normals(eps, noise, sample, j / 4);
         z[j] = stats[j] + expf(0.5f * stats[l->width + j]) * eps[j % 4];
     }
-    return l->prior->host_log_density(z, l->width, l->learned) - latent_log_density(z, stats, l->width);
+    return latent_prior_log_density(l, z) - latent_log_density(z, stats, l->width);
 }
 
 void latent_prior_samples(const struct latent *l, float *z, size_t rows, const struct latent_noise *noise,
@@ -202,13 +239,16 @@ void latent_prior_samples(const struct latent *l, float *z, size_t rows, const s
             if (j % 4 == 0) normals(eps, noise, first + i, j / 4);
             own[j] = eps[j % 4];
         }
-        if (l->prior->host_sample) l->prior->host_sample(own, l->width, l->learned);
+        if (!l->density) continue;
+        struct noise_key key = noise_key(noise->seed, noise->purpose, noise->step);
+        struct philox_block choice = noise_block(key, first + i, noise->draw + 1, 0);
+        gaussians_sample(l->density, own, (double)noise_uniform(choice.word[0]));
     }
 }
 
 double latent_kl(const struct latent *l, const float *stats, double *kl_dim)
 {
-    return l->prior->host_kl ? l->prior->host_kl(stats, l->width, l->learned, kl_dim) : NAN;
+    return l->prior->host_kl ? l->prior->host_kl(l, stats, kl_dim) : NAN;
 }
 
 double latent_log_density(const float *z, const float *stats, size_t width)

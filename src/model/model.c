@@ -102,6 +102,7 @@ void recording_free(struct recording *r, struct backend *backend)
     if (r->g && r->state && !r->state_given)
         for (size_t i = 0; i < graph_states(r->g); i++) backend->memory.release(backend, r->state[i]);
     free(r->state);
+    free(r->uniform);
     if (r->planned) executor_free(&r->executor);
     graph_free(r->g);
     *r = (struct recording){0};
@@ -151,12 +152,35 @@ elbo_status recording_place_state(struct recording *r, float *memory, elbo_error
     return ELBO_OK;
 }
 
+/* The inputs of sequence_uniform: row i is row i % length of sequence i / length. */
+static elbo_status bind_uniform(struct recording *r, elbo_error *error)
+{
+    value position = graph_input_named(r->g, "uniform.position"), offsets = graph_input_named(r->g, "uniform.offsets");
+    if (!position.index) return ELBO_OK;
+    size_t rows = graph_value(r->g, position)->dim[0].size, length = graph_value(r->g, offsets)->longest;
+    size_t count = rows / length;
+    r->uniform = malloc((3 * rows + count + 1) * sizeof *r->uniform);
+    if (!r->uniform) return elbo_fail(error, ELBO_MEMORY, "no memory for the places of %zu rows", rows);
+    int32_t *at = r->uniform, *order = at + rows, *sentence = order + rows, *first = sentence + rows;
+    for (size_t i = 0; i < rows; i++) {
+        at[i] = (int32_t)(i % length);
+        sentence[i] = (int32_t)(i / length);
+        order[i] = (int32_t)(i % count * length + i / count); /* by rising position, stable */
+    }
+    for (size_t k = 0; k <= count; k++) first[k] = (int32_t)(k * length);
+    recording_bind_input(r, "uniform.position", at);
+    recording_bind_input(r, "uniform.position_order", order);
+    recording_bind_input(r, "uniform.sentence", sentence);
+    recording_bind_input(r, "uniform.offsets", first);
+    return ELBO_OK;
+}
+
 elbo_status recording_plan(struct recording *r, struct backend *backend, elbo_error *error)
 {
     if (r->planned) return ELBO_OK;
     ELBO_TRY(executor_create(&r->executor, r->g, backend, error));
     r->planned = true;
-    return ELBO_OK;
+    return bind_uniform(r, error);
 }
 
 elbo_status model_bind(struct model *m, struct recording *const *recordings, size_t count, float *gradients,

@@ -67,6 +67,7 @@ struct recording {
     value logits;                            /* step           */
     void **state;
     bool state_given; /* recording_place_state */
+    int32_t *uniform; /* inputs that are the same in every execution (sequence_uniform) */
 };
 
 /* Recording functions; `parameters` may be declared by them. The result is not yet bound to memory. (The training

@@ -1,11 +1,13 @@
-/* latent.prior=diagonal: a Gaussian whose mean and variances are learned with the model, one for each dimension. */
+/* latent.prior=diagonal: a Gaussian whose mean and variances are learned with the model, one for each dimension. Its KL
+ * has a closed form by dimension. */
 #include "model/latent.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #define TENSOR "latent.prior.stats" /* (2Z) mean | logvar */
 
-static value log_density(struct recorder *r, value z, double sign)
+static value kl(struct recorder *r, const struct latent_pass *pass)
 {
     value stats = recorder_declare(r, &(struct parameter){.name = TENSOR,
                                                           .rank = 1,
@@ -13,21 +15,33 @@ static value log_density(struct recorder *r, value z, double sign)
                                                           .part = PART_LATENT,
                                                           .master = true,
                                                           .init = init_constant(0)});
-    return op_gaussian_log_density(r->g, z, stats, sign);
+    return op_gaussian_kl(r->g, pass->stats, stats);
 }
 
-static double host_log_density(const float *z, size_t width, const float *learned)
+static elbo_status open(struct latent *l, struct model *m, elbo_error *error)
 {
-    return latent_log_density(z, learned, width);
+    float *learned = NULL;
+    elbo_status status = latent_learned(&learned, m, TENSOR, error);
+    if (!status) status = gaussians_allocate(&l->own, 1, l->width, false, error);
+    for (size_t j = 0; j < l->width && !status; j++) {
+        l->own.mean[j] = learned[j];
+        l->own.factor[j] = exp(0.5 * (double)learned[l->width + j]);
+    }
+    free(learned);
+    return status;
 }
 
-static void host_sample(float *z, size_t width, const float *learned)
+static double host_kl(const struct latent *l, const float *stats, double *kl_dim)
 {
-    for (size_t j = 0; j < width; j++) z[j] = learned[j] + expf(0.5f * learned[width + j]) * z[j];
+    const struct gaussians *p = l->density;
+    double sum = 0;
+    for (size_t j = 0; j < l->width; j++) {
+        double logvar = stats[l->width + j], t = ((double)stats[j] - p->mean[j]) * p->inverse[j];
+        double ratio = exp(0.5 * logvar) * p->inverse[j], nats = 0.5 * (ratio * ratio - 1 + t * t) - log(ratio);
+        if (kl_dim) kl_dim[j] += nats;
+        sum += nats;
+    }
+    return sum;
 }
 
-const struct prior_kind prior_diagonal = {.name = "diagonal",
-                                          .log_density = log_density,
-                                          .tensor = TENSOR,
-                                          .host_log_density = host_log_density,
-                                          .host_sample = host_sample};
+const struct prior_kind prior_diagonal = {.name = "diagonal", .kl = kl, .open = open, .host_kl = host_kl};

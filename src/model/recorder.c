@@ -37,6 +37,17 @@ struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim
     return s;
 }
 
+struct sequence sequence_uniform(struct recorder *r, size_t sentences, size_t length)
+{
+    struct dim rows[] = {{DIM_FIXED, sentences * length}}, offsets[] = {{DIM_FIXED, sentences + 1}};
+    struct sequence s = {.position = graph_input(r->g, "uniform.position", DTYPE_I32, 1, rows),
+                         .position_order = graph_input(r->g, "uniform.position_order", DTYPE_I32, 1, rows),
+                         .sentence = graph_input(r->g, "uniform.sentence", DTYPE_I32, 1, rows),
+                         .offsets = graph_input(r->g, "uniform.offsets", DTYPE_I32, 1, offsets)};
+    graph_longest(r->g, s.offsets, length);
+    return s;
+}
+
 value recorder_declare(struct recorder *r, const struct parameter *p)
 {
     size_t index;

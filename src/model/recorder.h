@@ -38,6 +38,10 @@ elbo_status recorder_begin(struct recorder *r, struct graph **g, const char *nam
 /* A packed sequence's inputs, named "<stream>.ids" and so on; `rows` is its token dimension. */
 struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim_kind rows, value sample);
 
+/* The rows of `sentences` sequences of `length` rows each, whose vectors the caller sets. Its inputs belong to no slot:
+ * "uniform.<what>", which recording_plan fills. */
+struct sequence sequence_uniform(struct recorder *r, size_t sentences, size_t length);
+
 /* Declares (or finds) a parameter; the name is printf style. Errors are sticky in the graph. */
 value recorder_parameter(struct recorder *r, enum parameter_part part, struct parameter_init init, size_t rank,
                          size_t rows, size_t columns, const char *format, ...) __attribute__((format(printf, 7, 8)));

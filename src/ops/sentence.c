@@ -13,7 +13,7 @@ value op_pool(struct graph *g, value x, value offsets, value query, enum pool_ki
     node_in(g, n, 0, x);
     node_in(g, n, 1, offsets);
     if (kind == POOL_ATTENTION) node_in(g, n, 2, query);
-    struct dim rows = {op_rows(g, offsets).kind, 0};
+    struct dim rows = {op_rows(g, offsets).kind, op_rows(g, offsets).size - 1};
     value y = node_out(g, n, 0, "pool", graph_value(g, x)->dtype, 2, (struct dim[]){rows, {DIM_FIXED, width}});
     if (kind == POOL_ATTENTION) node_out(g, n, 1, "pool.weights", DTYPE_F32, 1, (struct dim[]){op_rows(g, x)});
     return y;

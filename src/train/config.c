@@ -92,7 +92,7 @@ elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *erro
                              model->encoder.embedding_width ? "embedding_width" : "width", read,
                              model->decoder.embedding_width ? "embedding_width" : "width", written);
     }
-    if (latent) ELBO_TRY(latent_check(&model->latent, error));
+    if (latent) ELBO_TRY(latent_check(&model->latent, config->data.max_length + 2, error));
     ELBO_TRY(objective_check(&config->objective, model, error));
     if (config->train.slot_tokens < config->data.max_length + 2)
         return elbo_fail(error, ELBO_USAGE,

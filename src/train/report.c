@@ -2,11 +2,13 @@
 #include "train/report.h"
 #include "base/clock.h"
 #include "model/evaluate.h"
+#include "model/latent.h"
 #include "train/step_options.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static size_t active_units(const struct trainer *t)
@@ -63,6 +65,12 @@ void report_sums(struct trainer *t)
         d->exposed_sum / (double)d->exposed_steps * 1e3, (unsigned long long)d->exposed_steps);
 }
 
+/* A figure's name; a KL that is an estimate from draws is called so. */
+static const char *name_of(const struct trainer *t, const struct objective_figure *f)
+{
+    return strcmp(f->name, "kl") ? f->name : latent_kl_name(&t->model.latent);
+}
+
 /* The last step's terms for the console: "  reconstruction 41.2  kl 9.1  beta 0.4  active 31/32". */
 static void print_terms(char *text, size_t size, const struct trainer *t)
 {
@@ -72,17 +80,21 @@ static void print_terms(char *text, size_t size, const struct trainer *t)
     if (!z) return; /* the loss says it all */
     for (size_t i = 0; i < f->count && at < size; i++)
         if (f->terms[i].on_console)
-            at += (size_t)snprintf(text + at, size - at, "  %s %.3f", f->terms[i].name, f->terms[i].value);
+            at += (size_t)snprintf(text + at, size - at, "  %s %.3f", name_of(t, &f->terms[i]), f->terms[i].value);
     if (at < size) snprintf(text + at, size - at, "  active %zu/%zu", active_units(t), z);
 }
 
-/* The values or the weights of the last step's terms, each under its name. */
-static int add_terms(json_t *row, const struct step_figures *f, bool weights)
+/* The values or the weights of the last step's terms, each under its name; `kl` is there whatever it is called. */
+static int add_terms(json_t *row, const struct trainer *t, bool weights)
 {
+    const struct step_figures *f = &t->done.figures;
     int failed = 0;
-    for (size_t i = 0; i < f->count; i++)
-        if (f->terms[i].is_weight == weights)
-            failed |= json_object_set_new(row, f->terms[i].name, number(f->terms[i].value));
+    for (size_t i = 0; i < f->count; i++) {
+        const char *name = f->terms[i].name, *called = name_of(t, &f->terms[i]);
+        if (f->terms[i].is_weight != weights) continue;
+        failed |= json_object_set_new(row, name, number(f->terms[i].value));
+        if (strcmp(name, called)) failed |= json_object_set_new(row, called, number(f->terms[i].value));
+    }
     return failed;
 }
 
@@ -136,9 +148,9 @@ static json_t *row_of_step(const struct trainer *t, double seconds, double rate,
     const struct done *d = &t->done;
     const struct step_figures *f = &d->figures;
     json_t *row = json_pack("{s:I, s:o}", "step", (json_int_t)d->step, "loss", number(f->loss));
-    int failed = add_terms(row, f, false);
+    int failed = add_terms(row, t, false);
     failed |= json_object_set_new(row, "gradient_norm", number(f->gradient_norm));
-    failed |= add_terms(row, f, true);
+    failed |= add_terms(row, t, true);
     failed |= json_object_update_new(row, json_pack("{s:f, s:i, s:I, s:I, s:I, s:b, s:I}", "learning_rate",
                                                     f->learning_rate, "active_units", (int)active_units(t), "sentences",
                                                     (json_int_t)f->sentences, "tokens", (json_int_t)d->tokens, "words",
@@ -237,8 +249,8 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
     double seconds = clock_seconds() - before;
     char latent[128] = "";
     if (e.latent_width)
-        snprintf(latent, sizeof latent, "  reconstruction %.3f  kl %.3f  active %zu/%zu  own z %.2f", e.reconstruction,
-                 e.kl, e.active_units, e.latent_width, e.own_z_gain);
+        snprintf(latent, sizeof latent, "  reconstruction %.3f  %s %.3f  active %zu/%zu  own z %.2f", e.reconstruction,
+                 latent_kl_name(&t->model.latent), e.kl, e.active_units, e.latent_width, e.own_z_gain);
     console_line(&t->report, "valid at %llu: neg_elbo %.3f%s  (%zu sentences, %.1f s)",
                  (unsigned long long)t->state.counters.draws, e.neg_elbo, latent, e.sentences, seconds);
     t->validation = (struct last_validation){.step = t->state.counters.draws,
@@ -253,7 +265,11 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
                   "valid", "neg_elbo", number(e.neg_elbo), "reconstruction", number(e.reconstruction), "kl",
                   number(e.kl), "active_units", (json_int_t)e.active_units, "own_z_gain", number(e.own_z_gain),
                   "ppl_word", number(e.ppl_word), "sentences", (json_int_t)e.sentences, "wall", "seconds", seconds);
-    if (t->validation.bettered && row && json_object_set_new(json_object_get(row, "valid"), "best", json_true())) {
+    json_t *figures = json_object_get(row, "valid");
+    int failed = t->validation.bettered && row && json_object_set_new(figures, "best", json_true());
+    if (row && strcmp(latent_kl_name(&t->model.latent), "kl"))
+        failed |= json_object_set_new(figures, latent_kl_name(&t->model.latent), number(e.kl));
+    if (failed) {
         json_decref(row);
         row = NULL;
     }
@@ -275,8 +291,8 @@ json_t *trainer_result(const struct trainer *t)
     int failed = 0;
     if (t->done.step > t->clock.first_draw) {
         failed |= json_object_set_new(all, "loss", number(f->loss));
-        failed |= add_terms(all, f, false);
-        failed |= add_terms(all, f, true);
+        failed |= add_terms(all, t, false);
+        failed |= add_terms(all, t, true);
         failed |= json_object_set_new(all, "gradient_norm", number(f->gradient_norm));
     }
     if (v->step)

@@ -206,11 +206,18 @@ static void dump_train(struct model *m, const struct objective *objective, const
 
 int main(int count, char **arguments)
 {
-    struct model_config c = {
-        .encoder = {.width = 12, .layers = 2, .heads = 2},
-        .decoder = {.width = 12, .layers = 2, .heads = 2},
-        .latent = {.width = 6, .memory = 1, .sample = true, .delta = 0.15, .gamma = 0.5, .alpha = 1},
-        .vocabulary = 19};
+    struct model_config c = {.encoder = {.width = 12, .layers = 2, .heads = 2},
+                             .decoder = {.width = 12, .layers = 2, .heads = 2},
+                             .latent = {.width = 6,
+                                        .components = 3,
+                                        .pseudo_inputs = 4,
+                                        .pseudo_length = 3,
+                                        .memory = 1,
+                                        .sample = true,
+                                        .delta = 0.15,
+                                        .gamma = 0.5,
+                                        .alpha = 1},
+                             .vocabulary = 19};
     size_t longest = 8, sentences = 5, threads = 2, seed = 3;
     int init_tanh = 0, bidirectional = 0, residual[2] = {0};
     int skip = 0, kind = 0, groups = 1, form = 0, scope = 0, recompute = 0, wanted = WANT_ALL, share = 0, tie = 0,
@@ -241,6 +248,10 @@ int main(int count, char **arguments)
         {"latent.alpha", NULL, NULL, &c.latent.alpha},
         {"objective.rate", NULL, NULL, &c.latent.rate},
         {"objective.rate_scope", NULL, &c.latent.rate_scope, NULL},
+        {"latent.prior", NULL, &c.latent.prior, NULL},
+        {"latent.components", &c.latent.components, NULL, NULL},
+        {"latent.pseudo_inputs", &c.latent.pseudo_inputs, NULL, NULL},
+        {"latent.pseudo_length", &c.latent.pseudo_length, NULL, NULL},
         {"latent.injection", NULL, &c.latent.injection, NULL},
         {"latent.memory", &c.latent.memory, NULL, NULL},
         {"latent.sample", NULL, &sample, NULL},

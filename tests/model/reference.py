@@ -26,6 +26,7 @@ MEAN, FIRST, LAST, ATTENTION = range(4)
 # as encoder.kind says it -> the number that dump_step takes
 STACK_KINDS = {"transformer": 0, "bow": 1, "lstm": 2, "gru": 3}
 BOTH, MEMORY, EMBEDDING, INIT, CONCAT = range(5)
+STANDARD, DIAGONAL, MIXTURE, VAMP = range(4)
 PER_DIMENSION, TOTAL, PER_GROUP = range(3)
 KEEP, CHEAP, BLOCK = range(3)
 torch.set_num_threads(1)
@@ -144,6 +145,8 @@ class Model:
         return getattr(self, kind)(stack, ids, added, z, causal)
 
     def embedded(self, stack, ids):
+        if ids.is_floating_point(): # rows in place of embedded words
+            return ids
         shared = stack == "encoder" and self.c.get("share_embedding", 0)
         table = self.get(("decoder" if shared else stack) + ".embedding.token.weight")
         if f"{stack}.embedding.mark.weight" in self.w:
@@ -295,6 +298,36 @@ class Model:
         return y @ self.get("decoder.embedding.token.weight" if self.c.get("tie_output", 0)
                             else "decoder.output.weight").T
 
+    @staticmethod
+    def log_normal(z, stats):
+        """log N(z; mu, exp(logvar)), stats (..., 2Z)."""
+        mu, logvar = stats.chunk(2, -1)
+        return -0.5 * (math.log(2 * math.pi) + logvar + (z - mu) ** 2 / torch.exp(logvar)).sum(-1)
+
+    def components(self):
+        """(K, 2Z) and (K) log weights of a prior that is a mixture."""
+        if self.c["latent.prior"] == MIXTURE:
+            means, logvars = self.get("latent.prior.components").chunk(2, 0)
+            return torch.cat([means, logvars], -1), torch.log_softmax(self.get("latent.prior.logits"), 0)
+        count = self.c.get("latent.pseudo_inputs", 4)
+        inputs = self.get("latent.prior.inputs").reshape(count, -1, self.opt("encoder", "width", 12))
+        return torch.stack([self.posterior(rows) for rows in inputs]), torch.full((count,), -math.log(count))
+
+    def log_prior(self, z):
+        stats, weights = self.components()
+        return torch.logsumexp(weights + self.log_normal(z, stats), -1)
+
+    def kl(self, stats, z):
+        """(S, Z) by dimension, or (S, 1) at the draw."""
+        prior, (mu, logvar) = self.c.get("latent.prior", STANDARD), stats.chunk(2, -1)
+        if prior == STANDARD:
+            return (mu ** 2 + torch.exp(logvar) - 1 - logvar) / 2
+        if prior == DIAGONAL:
+            mean, own = self.get("latent.prior.stats").chunk(2)
+            return torch.distributions.kl_divergence(torch.distributions.Normal(mu, torch.exp(logvar / 2)),
+                                                     torch.distributions.Normal(mean, torch.exp(own / 2)))
+        return torch.stack([self.log_normal(z[s], stats[s]) - self.log_prior(z[s]) for s in range(len(z))])[:, None]
+
     def slot(self, t, weights):
         """The loss of one slot and all that is compared, from its arrays."""
         variational = self.c.get("latent.kind", 0) != NO_LATENT
@@ -321,9 +354,8 @@ class Model:
         kl = free = under = torch.zeros((), dtype=torch.float64)
         if variational:
             stats = torch.stack(out["stats"])
-            mu, logvar = stats[:, :width], stats[:, width:]
-            each = (mu ** 2 + torch.exp(logvar) - 1 - logvar) / 2
-            groups = {PER_DIMENSION: width, TOTAL: 1,
+            each = self.kl(stats, torch.stack(out["z"]))
+            groups = {PER_DIMENSION: each.shape[1], TOTAL: 1,
                       PER_GROUP: self.c.get("free.groups", 1)}[self.c.get("free.kind", 0)]
             own, nats = self.c.get("free.scope", 0), self.c.get("free.nats", 0.3)
             parts = (each if own else each.mean(0, keepdim=True)).reshape(-1, groups, width // groups).sum(-1)

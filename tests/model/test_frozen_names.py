@@ -51,6 +51,8 @@ KINDS = { # option -> reference.py's numbers
 }
 POSTERIOR = {"normal": reference.NORMAL, "none": reference.NO_LATENT, "delta": reference.DELTA,
              "slashed": reference.SLASHED}
+PRIORS = {"standard": reference.STANDARD, "diagonal": reference.DIAGONAL, "mixture": reference.MIXTURE,
+          "vamp": reference.VAMP}
 INJECTION = {"both": reference.BOTH, "memory": reference.MEMORY, "embedding": reference.EMBEDDING}
 
 
@@ -92,6 +94,8 @@ class Kind:
                 "F": self.sized[f"{stack}.ff_width"], "H": heads, "K": self.get(f"{stack}.kv_heads", heads),
                 "W": width // heads, "L": self.sized[f"{stack}.layers"], "E": self.given["encoder.width"],
                 "Z": self.given["latent.width"], "M": self.get("latent.memory", 1),
+                "N": int(self.get("latent.components", 10)),
+                "U": int(self.get("latent.pseudo_inputs", 50)) * int(self.get("latent.pseudo_length", 8)),
                 "G": 2 if self.get(f"{stack}.activation", "gelu") == "swiglu" else 1}
 
     def holds(self, when, stack):
@@ -164,6 +168,8 @@ class Kind:
         config.update({f"{stack}.{key}": numbers[self.get(f"{stack}.{key}", next(iter(numbers)))]
                        for stack in STACKS for key, numbers in KINDS.items()})
         config.update({"latent.width": self.given["latent.width"], "latent.memory": self.get("latent.memory", 1),
+                       "latent.prior": PRIORS[self.get("latent.prior", "standard")],
+                       "latent.pseudo_inputs": int(self.get("latent.pseudo_inputs", 50)),
                        "latent.injection": INJECTION[self.get("latent.injection", "both")],
                        "latent.skip": self.get("latent.skip", "false") == "true",
                        "latent.kind": POSTERIOR[self.get("latent.kind", "normal")],
@@ -317,13 +323,26 @@ def check_encoding(name, kind, run, texts):
             near(found, want, f"{name}: encode.posterior")
 
 
+def drawn_z(kind, model, number):
+    """z of a sentence to write; of a mixture, the next draw's first word says which component it is of."""
+    key = noise_key(SEED, purpose(noise("sample.prior")), 0)
+    z = normals(key, number, 0, kind.given["latent.width"])
+    if kind.get("latent.prior", "standard") not in ("mixture", "vamp"):
+        return z # what a diagonal prior learns begins as N(0, 1)
+    with torch.no_grad():
+        stats, weights = (x.numpy() for x in model.components())
+    at = (words(key, number, 1, 1)[0] + 0.5) / 2 ** 32
+    mean, logvar = numpy.split(stats[numpy.searchsorted(numpy.exp(weights).cumsum(), at)], 2)
+    return mean + numpy.exp(logvar / 2) * z
+
+
 def check_drawing(name, kind, run, weights, count=4, longest=8):
     """Sentences drawn at temperature 1 from all tokens: z by sample.prior, tokens by generate.token."""
     said = elbo("sample", run, f"--count={count}", f"--max_length={longest}", "--temperature=1", "--top_p=1",
                 f"--seed={SEED}").stdout
-    width, model, lines = kind.given["latent.width"], kind.model(weights), []
+    model, lines = kind.model(weights), []
     for number in range(count):
-        z = normals(noise_key(SEED, purpose(noise("sample.prior")), 0), number, 0, width)
+        z = drawn_z(kind, model, number)
         ids, key = [0], noise_key(SEED, purpose(noise("generate.token")), 0)
         while len(ids) <= longest:
             with torch.no_grad():

@@ -13,9 +13,9 @@ import unittest
 
 import numpy
 
-from reference import (ATTENTION, BLOCK, BOTH, CHEAP, EMBEDDING, FIRST, GELU, KEEP, LAST, LAYERNORM, LEARNED, MEAN,
-                       MEMORY, PER_DIMENSION, PER_GROUP, POST, PRE, RMSNORM, ROTARY, SWIGLU, TOLERANCE, TOTAL, Model,
-                       read_safetensors, torch)
+from reference import (ATTENTION, BLOCK, BOTH, CHEAP, DIAGONAL, EMBEDDING, FIRST, GELU, KEEP, LAST, LAYERNORM, LEARNED,
+                       MEAN, MEMORY, MIXTURE, PER_DIMENSION, PER_GROUP, POST, PRE, RMSNORM, ROTARY, SWIGLU, TOLERANCE,
+                       TOTAL, VAMP, Model, read_safetensors, torch)
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOOL = pathlib.Path(os.environ.get("ELBO_TESTS", HERE.parents[1] / "build/c/tests")) / "model_dump_step"
@@ -180,6 +180,18 @@ class WholeModel(Comparison):
                     self.compare(free__kind=kind, free__nats=nats, free__groups=groups, free__form=form,
                                  free__scope=scope)
 
+    def test_priors(self):
+        for nats in (0, 0.4):
+            self.compare(latent__prior=DIAGONAL, free__nats=nats)
+        for components in (1, 5):
+            self.compare(latent__prior=MIXTURE, latent__components=components, free__kind=TOTAL)
+        for config in ({}, dict(encoder__positions=ROTARY, encoder__norm=RMSNORM, encoder__pooling=ATTENTION),
+                       dict(encoder__norm_position=POST, share_embedding=1, tie_output=1, encoder__pooling=LAST),
+                       dict(encoder__kind=1, encoder__pooling=FIRST), dict(latent__pseudo_inputs=7)):
+            with self.subTest(**config):
+                self.compare(latent__prior=VAMP, free__kind=TOTAL, free__nats=0, **config)
+        self.compare(latent__prior=VAMP, free__kind=TOTAL, free__nats=500.0)
+
     def test_plain_autoencoder(self):
         self.compare(latent__sample=0)
         self.compare(latent__sample=0, weight__kl=0)
@@ -216,7 +228,9 @@ class WholeModel(Comparison):
         for config in ({}, dict(encoder__norm_position=POST, decoder__norm_position=POST),
                        dict(encoder__activation=SWIGLU, decoder__positions=ROTARY, tie_output=1, share_embedding=1),
                        dict(encoder__layers=4, decoder__layers=4, encoder__pooling=ATTENTION),
-                       dict(encoder__dropout=0.2, decoder__dropout=0.3, encoder__layers=4)):
+                       dict(encoder__dropout=0.2, decoder__dropout=0.3, encoder__layers=4),
+                       dict(latent__prior=VAMP, free__kind=TOTAL, encoder__layers=1),
+                       dict(latent__prior=MIXTURE, free__kind=TOTAL, encoder__dropout=0.1)):
             kept = self.dump(**config)
             for policy in (CHEAP, BLOCK):
                 with self.subTest(policy=policy, **config):
