@@ -1,12 +1,17 @@
-/* A toy model whose likelihood is known: p(x) = integral of p(x|z) N(z; 0, I) dz, by the trapezoidal rule on a grid of
- * z, with p(x|z) from the model's own score recording. The rule is nearly exact here: the integrand is smooth and gone
- * at the ends; a coarser grid gives the same to 1e-5.
+/* A toy model whose likelihood is known: p(x) = integral of p(x|z) p(z) dz, by the trapezoidal rule on a grid of z,
+ * with p(x|z) from the model's own score recording, for every prior. The rule is nearly exact here: the integrand is
+ * smooth and gone at the ends; a coarser grid gives the same to 1e-5.
  *
  *   everything adds up   the p(x) of all sentences of up to L tokens and the rest (L tokens and no end mark yet) sum to
- * 1 the bounds           neg_elbo is KL + E_q[-log p(x|z)], both known here; neg_elbo >= IWAE_k >= -log p(x); IWAE
- * falls with k, and is as near to -log p(x) as its weights' variance v allows (v / 2k); all within standard errors, for
- * evaluate() on corpora that repeat one sentence the sign             the same weights with log p(z) and log q(z|x)
- * swapped, or without them, are caught by the same checks */
+ *                        1
+ *   the bounds           neg_elbo is KL + E_q[-log p(x|z)], both known here, and IWAE_1 is the same; neg_elbo >=
+ * IWAE_10
+ *                        >= IWAE_1000 >= -log p(x), as near as the weights' variance v allows (v / 2k); all within
+ *                        standard errors, for evaluate() on corpora that repeat one sentence
+ *   the last gap         with r = the mean of 1000 weights over p(x), the mean of r is 1 within its standard error, and
+ *                        the gap, the mean of r - 1 - log r, is below 0.01 nats
+ *   the sign             the same weights with log p(z) and log q(z|x) swapped, or without them, are caught by the same
+ *                        checks */
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -32,13 +37,8 @@ enum {
 };
 
 /* Of a probability's integral: f32 scores are good to 1e-6, and the norms turn sharply where z passes zero. */
-static double standard_kl(const float *stats, size_t width)
-{
-    struct latent latent = latent_standard(width);
-    return latent_kl(&latent, stats, NULL);
-}
-
 static const double QUADRATURE = 1e-5;
+static const double LAST_GAP = 0.01; /* nats between IWAE_1000 and -log p(x) */
 
 struct toy {
     struct temporary folder;
@@ -47,6 +47,7 @@ struct toy {
     struct backend *backend;
     struct model model;
     struct text_marks marks;
+    struct latent latent;
     struct recording encode, score;
     struct slot slot;
     struct slot_options slots;
@@ -91,6 +92,13 @@ static void randomize(struct toy *t, uint64_t seed)
         float *w = t->model.weights + p->offset;
         if (!strcmp(p->name, "latent.head.bias"))
             for (size_t j = t->z; j < 2 * t->z; j++) w[j] = -0.25f;
+        else if (!strcmp(p->name, "latent.prior.stats")) /* means 0.4, variances of exp(-0.3) */
+            for (size_t j = 0; j < p->elements; j++) w[j] = j < t->z ? 0.4f : -0.3f;
+        else if (!strcmp(p->name, "latent.prior.logits"))
+            for (size_t j = 0; j < p->elements; j++) w[j] = 0.5f * (float)j;
+        else if (!strcmp(p->name, "latent.prior.components")) /* means N(0, 0.6^2), variances of exp(-0.8) and more */
+            for (size_t j = 0; j < p->elements; j++)
+                w[j] = j < p->elements / 2 ? 0.6f * w[j] : -0.8f + 0.1f * (float)(j % 4);
         else if (p->rank >= 2)
             for (size_t j = 0; j < p->elements; j++) {
                 bool head = !strcmp(p->name, "latent.head.weight"), mu = head && j < p->elements / 2;
@@ -100,7 +108,7 @@ static void randomize(struct toy *t, uint64_t seed)
     }
 }
 
-static void open_toy(struct toy *t, size_t width, const char *injection, uint64_t seed)
+static void open_toy(struct toy *t, size_t width, const char *injection, const char *prior, uint64_t seed)
 {
     static const char *const lines[CHECKED] = {"b a", "a", "a b a"};
     memset(t, 0, sizeof *t);
@@ -118,7 +126,8 @@ static void open_toy(struct toy *t, size_t width, const char *injection, uint64_
         prepare(t, &t->corpus[k], name, lines[k], REPEATS);
         CHECK(elbo_corpus_read(t->corpus[k], ELBO_STREAM_DECODER, 0, t->ids[k], 8, &t->length[k], &t->error));
     }
-    char inject[64], z[64];
+    char inject[64], z[64], given[64];
+    snprintf(given, sizeof given, "--latent.prior=%s", prior);
     snprintf(inject, sizeof inject, "--latent.injection=%s", injection);
     snprintf(z, sizeof z, "--latent.width=%zu", width);
     const char *const arguments[] = {"--encoder.width=8",
@@ -129,8 +138,12 @@ static void open_toy(struct toy *t, size_t width, const char *injection, uint64_
                                      "--decoder.layers=1",
                                      "--encoder.ff_width=16",
                                      "--decoder.ff_width=16",
+                                     "--latent.components=3",
+                                     "--latent.pseudo_inputs=4",
+                                     "--latent.pseudo_length=3",
                                      inject,
-                                     z};
+                                     z,
+                                     given};
     CHECK(options_open(&t->options, elbo_config_table(), &t->config, &t->error));
     for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++)
         CHECK(options_read_argument(t->options, arguments[i], COMMAND_TRAIN, &t->error));
@@ -139,6 +152,7 @@ static void open_toy(struct toy *t, size_t width, const char *injection, uint64_
     CHECK(cpu_backend_create(&t->backend, 2, NULL, &t->error));
     CHECK(model_create(&t->model, &t->config.model, t->backend, &t->error));
     randomize(t, seed);
+    CHECK(latent_open(&t->latent, &t->model, &t->error));
     t->slots = (struct slot_options){.slots = 1,
                                      .encoder_tokens = ROWS * (LONGEST + 2),
                                      .decoder_tokens = ROWS * (LONGEST + 1),
@@ -162,6 +176,7 @@ static void close_toy(struct toy *t)
 {
     for (size_t k = 0; k < CHECKED; k++) elbo_corpus_close(t->corpus[k]);
     slot_free(&t->slot);
+    latent_close(&t->latent);
     recording_free(&t->encode, t->backend);
     recording_free(&t->score, t->backend);
     model_free(&t->model);
@@ -240,7 +255,7 @@ static void all_sentences_add_up_to_one(void **state)
 {
     (void)state;
     struct toy toy, *t = &toy;
-    open_toy(t, 1, "both", 1);
+    open_toy(t, 1, "both", "standard", 1);
     bind(t);
     double whole, coarse, total = total_mass(t, 0.1, &whole);
     assert_true(fabs(total - 1) < 1e-6);
@@ -254,10 +269,12 @@ static void all_sentences_add_up_to_one(void **state)
 /* ---- the bounds ---- */
 
 struct exact {
-    double nll;       /* -log p(x)                                  */
-    double neg_elbo;  /* KL(q||p) + E_q[-log p(x|z)]                */
-    double variance;  /* of p(x|z) p(z) / q(z|x) / p(x) under q     */
-    double deviation; /* of -log p(x|z) under q                    */
+    double nll;          /* -log p(x)                                  */
+    double kl;           /* KL(q||p), the mean of log q(z|x) - log p(z) under q ... */
+    double kl_deviation; /* ... and its deviation                                  */
+    double neg_elbo;     /* KL(q||p) + E_q[-log p(x|z)]                */
+    double variance;     /* of p(x|z) p(z) / q(z|x) / p(x) under q     */
+    double deviation;    /* under q, of -log p(x|z), or of that + log q(z|x) - log p(z) where the KL is of draws */
     float stats[2 * Z_MOST];
 };
 
@@ -273,10 +290,10 @@ static void integrate(struct toy *t, struct exact *e, size_t which, double step)
     fill(t, list, lengths, ROWS);
     posterior(t, all);
     memcpy(e->stats, all, 2 * t->z * sizeof *all);
-    double p = 0, q_nll = 0, q_square = 0, square = 0, q_mass = 0;
+    double p = 0, q_nll = 0, q_kl = 0, kl_square = 0, q_sum = 0, q_square = 0, square = 0, q_mass = 0;
+    bool drawn = !latent_has_dimensions(&t->model.config.latent);
     size_t side = (size_t)lround(14 / step) + 1, points = t->z == 1 ? side : side * side;
     double cell = t->z == 1 ? step : step * step;
-    float zero[2 * Z_MOST] = {0}; /* the prior, as a posterior's stats */
     for (size_t at = 0; at < points; at += ROWS) {
         for (size_t i = 0; i < ROWS; i++) {
             size_t point = at + i < points ? at + i : 0;
@@ -285,20 +302,27 @@ static void integrate(struct toy *t, struct exact *e, size_t which, double step)
         }
         score(t, nll, z);
         for (size_t i = 0; i < ROWS && at + i < points; i++) {
-            double prior = exp(latent_log_density(z + i * t->z, zero, t->z)) * cell;
-            double q = exp(latent_log_density(z + i * t->z, e->stats, t->z)) * cell, px = exp(-(double)nll[i]);
+            double log_p = latent_prior_log_density(&t->latent, z + i * t->z), prior = exp(log_p) * cell;
+            double log_q = latent_log_density(z + i * t->z, e->stats, t->z), q = exp(log_q) * cell;
+            double px = exp(-(double)nll[i]), told = nll[i] + (drawn ? log_q - log_p : 0);
             p += prior * px;
             q_mass += q;
             q_nll += q * nll[i];
-            q_square += q * (double)nll[i] * nll[i];
+            q_kl += q * (log_q - log_p);
+            kl_square += q * (log_q - log_p) * (log_q - log_p);
+            q_sum += q * told;
+            q_square += q * told * told;
             if (q > 1e-200) square += prior * px * (prior * px / q);
         }
     }
     assert_true(fabs(q_mass - 1) < 1e-6);
     e->nll = -log(p);
-    e->neg_elbo = standard_kl(e->stats, t->z) + q_nll;
+    e->kl = q_kl;
+    e->kl_deviation = sqrt(kl_square - q_kl * q_kl);
+    e->neg_elbo = q_kl + q_nll;
     e->variance = square / (p * p) - 1;
-    e->deviation = sqrt(q_square - q_nll * q_nll);
+    e->deviation = sqrt(q_square - q_sum * q_sum);
+    if (!drawn) assert_true(fabs(latent_kl(&t->latent, e->stats, NULL) - q_kl) < QUADRATURE);
 }
 
 /* Whether an importance-weighted figure of k samples can be one: between the bounds, and as near as its weights allow.
@@ -323,9 +347,8 @@ static double estimate(struct toy *t, const struct exact *e, size_t which, size_
     }
     fill(t, list, lengths, ROWS);
     for (size_t draw = 0; draw < k; draw++) {
-        struct latent latent = latent_standard(t->z);
         struct latent_noise noise = {3, noise_purpose("test"), 0, (uint32_t)draw};
-        for (size_t i = 0; i < ROWS; i++) weight[i] = sign * latent_draw(&latent, z + i * t->z, e->stats, &noise, i);
+        for (size_t i = 0; i < ROWS; i++) weight[i] = sign * latent_draw(&t->latent, z + i * t->z, e->stats, &noise, i);
         score(t, nll, z);
         for (size_t i = 0; i < ROWS; i++) top[i] += exp(weight[i] - nll[i]);
     }
@@ -339,11 +362,28 @@ static double estimate(struct toy *t, const struct exact *e, size_t which, size_
     return mean;
 }
 
-static void bounds(size_t width, const char *injection, uint64_t seed)
+/* With r = the mean of a sentence's weights over p(x): its mean is 1, and that of r - 1 - log r is the gap between IWAE
+ * and -log p(x), without most of its noise. */
+static double last_gap(const struct exact *e, const struct evaluation *v)
+{
+    double sum = 0, square = 0, gap = 0, n = (double)v->sentences;
+    for (size_t s = 0; s < v->sentences; s++) {
+        double r = exp(e->nll - v->rows[s].iwae);
+        sum += r;
+        square += r * r;
+        gap += r - 1 - log(r);
+    }
+    double error = sqrt((square / n - sum / n * (sum / n)) / (n - 1));
+    assert_true(fabs(sum / n - 1) < 3 * error);
+    assert_true(gap / n > 0 && gap / n < 1.5 * e->variance / 2000);
+    return gap / n;
+}
+
+static void bounds(size_t width, const char *injection, const char *prior, uint64_t seed)
 {
     struct toy toy, *t = &toy;
-    size_t caught = 0;
-    open_toy(t, width, injection, seed);
+    size_t caught = 0, found = 0; /* missing weights, and swapped ones */
+    open_toy(t, width, injection, prior, seed);
     for (size_t which = 0; which < CHECKED; which++) {
         struct exact e, coarse;
         bind(t);
@@ -351,24 +391,30 @@ static void bounds(size_t width, const char *injection, uint64_t seed)
         integrate(t, &coarse, which, 0.1);
         assert_true(fabs(e.nll - coarse.nll) < QUADRATURE);
         double gap = e.neg_elbo - e.nll, last = INFINITY;
-        print_message("z of %zu, sentence %zu: -log p %.5f, variance of the weights %.3f;", width, which, e.nll,
-                      e.variance);
-        assert_true(gap > 0 && e.variance < 20);
-        static const size_t samples[] = {50, 5, 1};
+        print_message("%s, z of %zu, sentence %zu: -log p %.5f, variance of the weights %.3f;", prior, width, which,
+                      e.nll, e.variance);
+        assert_true(gap > 0 && e.variance < 15); /* as many as the last gap allows for 1000 samples */
+        static const size_t samples[] = {1000, 10, 1}, sentences[] = {50, REPEATS, REPEATS};
         struct evaluation v[3];
         for (size_t k = 0; k < 3; k++) {
-            struct evaluate_options o = {.slots = t->slots, .iwae_samples = samples[k], .seed = 5};
+            struct evaluate_options o = {
+                .slots = t->slots, .sentences = sentences[k], .iwae_samples = samples[k], .rows = true, .seed = 5};
             CHECK(evaluate(&v[k], &t->model, t->corpus[which], &o, &t->error));
             print_message(" IWAE_%zu %.5f (%.5f)", samples[k], v[k].iwae_nll, v[k].iwae_error);
             assert_int_equal(v[k].iwae_samples, samples[k]);
-            assert_int_equal(v[k].sentences, REPEATS);
+            assert_int_equal(v[k].sentences, sentences[k]);
         }
-        print_message(", neg_elbo %.5f, exactly %.5f\n", v[0].neg_elbo, e.neg_elbo);
+        double small = last_gap(&e, &v[0]);
+        print_message(", last gap %.5f; neg_elbo %.5f, exactly %.5f\n", small, v[2].neg_elbo, e.neg_elbo);
+        assert_true(small < LAST_GAP);
         /* The standard error of a mean over draws of z is known too, so the reported one is checked with it. */
         double error = e.deviation / sqrt(REPEATS);
-        assert_true(fabs(v[0].neg_elbo - e.neg_elbo) < 3 * error);
-        assert_true(fabs(v[0].neg_elbo_error / error - 1) < 0.2);
-        assert_true(fabs(v[0].kl - standard_kl(e.stats, width)) < 1e-5);
+        assert_true(fabs(v[2].neg_elbo - e.neg_elbo) < 3 * error);
+        assert_true(fabs(v[2].neg_elbo_error / error - 1) < 0.2);
+        if (v[2].kl_dim)
+            assert_true(fabs(v[2].kl - e.kl) < 1e-5);
+        else
+            assert_true(fabs(v[2].kl - e.kl) < 3 * e.kl_deviation / sqrt(REPEATS));
         for (size_t k = 3; k-- > 0;) {
             assert_true(plausible(&e, v[k].iwae_nll, v[k].iwae_error, samples[k]));
             assert_true(v[k].iwae_nll <= last + 3 * v[k].iwae_error);
@@ -381,10 +427,11 @@ static void bounds(size_t width, const char *injection, uint64_t seed)
         double right = estimate(t, &e, which, 50, 1, &error);
         assert_true(plausible(&e, right, error, 50));
         double swapped = estimate(t, &e, which, 50, -1, &error);
-        assert_false(plausible(&e, swapped, error, 50));
+        found += !plausible(&e, swapped, error, 50);
         double missing = estimate(t, &e, which, 50, 0, &error);
         caught += !plausible(&e, missing, error, 50);
     }
+    assert_true(found == CHECKED || (found && strcmp(prior, "standard")));
     assert_true(caught > 0); /* where a posterior is near the prior, nothing is missing */
     close_toy(t);
 }
@@ -392,14 +439,24 @@ static void bounds(size_t width, const char *injection, uint64_t seed)
 static void the_bounds_hold_with_one_dimension(void **state)
 {
     (void)state;
-    bounds(1, "both", 1);
-    bounds(1, "memory", 2);
+    bounds(1, "both", "standard", 1);
+    bounds(1, "memory", "standard", 2);
 }
 
 static void the_bounds_hold_with_two_dimensions(void **state)
 {
     (void)state;
-    bounds(2, "embedding", 3);
+    bounds(2, "embedding", "standard", 3);
+}
+
+static void the_bounds_hold_for_learned_priors(void **state)
+{
+    static const char *const priors[] = {"diagonal", "mixture", "vamp"};
+    (void)state;
+    for (size_t i = 0; i < sizeof priors / sizeof *priors; i++) {
+        bounds(1, "both", priors[i], 1);
+        bounds(2, "embedding", priors[i], 3);
+    }
 }
 
 /* ---- two ranks ---- */
@@ -452,7 +509,7 @@ static void two_ranks_say_what_one_says(void **state)
     pthread_barrier_init(&meeting.barrier, NULL, 2);
     for (size_t r = 0; r < 2; r++) {
         members[r].rank = r;
-        open_toy(&members[r].toy, 2, "both", 4);
+        open_toy(&members[r].toy, 2, "both", "vamp", 4);
     }
     for (size_t r = 0; r < 2; r++) assert_int_equal(pthread_create(&threads[r], NULL, evaluate_part, &members[r]), 0);
     for (size_t r = 0; r < 2; r++) assert_int_equal(pthread_join(threads[r], NULL), 0);
@@ -476,9 +533,8 @@ static void two_ranks_say_what_one_says(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_sentences_add_up_to_one),
-        cmocka_unit_test(the_bounds_hold_with_one_dimension),
-        cmocka_unit_test(the_bounds_hold_with_two_dimensions),
+        cmocka_unit_test(all_sentences_add_up_to_one),         cmocka_unit_test(the_bounds_hold_with_one_dimension),
+        cmocka_unit_test(the_bounds_hold_with_two_dimensions), cmocka_unit_test(the_bounds_hold_for_learned_priors),
         cmocka_unit_test(two_ranks_say_what_one_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
