@@ -102,7 +102,22 @@ elbo_status checkpoint_bytes(const void **bytes, size_t *size, const struct chec
 elbo_status checkpoint_tensors(struct safetensors **out, const struct checkpoint *checkpoint, const char *name,
                                elbo_error *error);
 
+/* The first file of the manifest whose name begins so; null: there is none. */
+const char *checkpoint_named(const struct checkpoint *checkpoint, const char *beginning);
+
+/* ---- adding to one that is saved ---- */
+
+/* Adds a file to a checkpoint, in the place of the one that was added under the same stem before:
+ * "prior-000002.suffix". `file->name` is not read. A crash at any moment leaves the checkpoint as it was, or with the
+ * new file: the file is written under a name that the manifest does not know, then the manifest is replaced. The file
+ * before it is removed by the next addition, for those who are reading it. */
+elbo_status checkpoint_attach(const struct checkpoint *checkpoint, const char *stem, const char *suffix,
+                              const struct checkpoint_file *file, elbo_error *error);
+
 /* ---- shared by the two halves ---- */
+
+struct manifest;
+const struct manifest *checkpoint_manifest(const struct checkpoint *checkpoint);
 
 enum { CHECKPOINT_NAME = 32 };
 #define CHECKPOINT_FOLDER   "checkpoints"

@@ -439,6 +439,19 @@ bool checkpoint_has(const struct checkpoint *checkpoint, const char *name)
     return find(&index, checkpoint, name);
 }
 
+const char *checkpoint_named(const struct checkpoint *checkpoint, const char *beginning)
+{
+    size_t length = strlen(beginning);
+    for (size_t i = 0; i < checkpoint->manifest.count; i++)
+        if (!strncmp(checkpoint->manifest.files[i].name, beginning, length)) return checkpoint->manifest.files[i].name;
+    return NULL;
+}
+
+const struct manifest *checkpoint_manifest(const struct checkpoint *checkpoint)
+{
+    return &checkpoint->manifest;
+}
+
 static elbo_status find_opened(struct opened **out, const struct checkpoint *checkpoint, const char *name,
                                elbo_error *error)
 {

@@ -75,6 +75,19 @@ static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *
     json_decref(dims);
     failed |= json_object_set_new(all, "posterior", json_string(mean ? "mean" : "sample"));
     failed |= json_object_set_new(all, "bound", json_boolean(!mean || !latent));
+    const struct {
+        const char *name;
+        double value;
+        const char *left_out;
+    } fitted[] = {{"fitted_cross_entropy", e->fitted_cross_entropy, NULL},
+                  {"prior_cross_entropy", e->prior_cross_entropy, NULL},
+                  {"fitted_kl_mc", e->fitted_kl, NULL},
+                  {"fitted_neg_elbo", e->fitted_neg_elbo, NULL},
+                  {"fitted_iwae_nll", e->fitted_iwae_nll, e->iwae_samples ? NULL : no_samples},
+                  {"fitted_iwae_standard_error", e->fitted_iwae_error, e->iwae_samples ? NULL : no_samples}};
+    for (size_t i = 0; i < sizeof fitted / sizeof *fitted && e->fitted; i++)
+        failed |=
+            json_object_set_new(all, fitted[i].name, figure(why, fitted[i].name, fitted[i].value, fitted[i].left_out));
     if (latent_running(&c->model.latent)) failed |= json_object_set_new(all, "statistics", json_string("running"));
     if (*c->eval.baseline) {
         failed |= json_object_set_new(all, "unigram_nll", figure(why, "unigram_nll", b->unigram, NULL));
@@ -104,6 +117,14 @@ static void to_text(FILE *out, const struct evaluation *e, const struct ngram_ba
     if (e->iwae_samples)
         fprintf(out, "iwae_nll             %10.3f with %zu samples (standard error %.3f)\n", e->iwae_nll,
                 e->iwae_samples, e->iwae_error);
+    if (e->fitted) {
+        fprintf(out, "under the fitted prior%9.3f nats of -log p(z); under the model's own %.3f\n",
+                e->fitted_cross_entropy, e->prior_cross_entropy);
+        fprintf(out, "  neg_elbo           %10.3f, kl_mc %.3f", e->fitted_neg_elbo, e->fitted_kl);
+        if (e->iwae_samples)
+            fprintf(out, ", iwae_nll %.3f (standard error %.3f)", e->fitted_iwae_nll, e->fitted_iwae_error);
+        fputc('\n', out);
+    }
     if (e->latent_width)
         fprintf(out, "active units         %6zu of %zu above 0.01, %zu above 0.1\n", e->active_units, e->latent_width,
                 e->active_units_tenth);
@@ -177,15 +198,7 @@ static elbo_status check_effects(struct cli *cli, elbo_error *error)
 static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_corpus *corpus, elbo_error *error)
 {
     const struct elbo_config *c = &cli->config;
-    if (elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER) != run->model.config.vocabulary)
-        return elbo_fail(error, ELBO_INPUT, "%s has %zu ids, the model %zu; prepare it with --tokenizer.from=%s",
-                         c->data.test, elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER),
-                         run->model.config.vocabulary, cli->arguments[0]);
-    const char *hash = json_string_value(json_object_get(checkpoint_counters(run->checkpoint), "tokenizer"));
-    if (hash && strcmp(hash, elbo_corpus_tokenizer_hash(corpus)))
-        return elbo_fail(error, ELBO_INPUT,
-                         "%s has another tokenizer than the model; prepare it with --tokenizer.from=%s", c->data.test,
-                         cli->arguments[0]);
+    ELBO_TRY(cli_same_tokenizer(run, corpus, c->data.test, cli, error));
     struct evaluate_options o = {.slots = slot_options_of(c),
                                  .sentences = c->eval.sentences,
                                  .iwae_samples = c->eval.iwae_samples,
@@ -193,6 +206,7 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
                                  .own_z = true,
                                  .posterior_mean = c->eval.posterior == POSTERIOR_MEAN,
                                  .rows = c->eval.per_sentence,
+                                 .fitted = run->fitted.density.count ? &run->fitted.density : NULL,
                                  .seed = c->seed};
     struct evaluation e;
     struct ngram_baseline b = {0};

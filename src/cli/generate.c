@@ -82,7 +82,11 @@ elbo_status cli_sample(struct cli *cli, elbo_error *error)
     struct latent_noise noise = {cli->config.seed, noise_purpose("sample.prior"), 0, 0};
     struct latent prior = {0};
     elbo_status status = latent && !z ? elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", batch) : ELBO_OK;
-    if (!status) status = latent_open(&prior, &run.model, error);
+    bool fitted = cli->config.generate.fitted && run.fitted.density.count;
+    if (!status && fitted)
+        prior = latent_with(&run.fitted.density);
+    else if (!status)
+        status = latent_open(&prior, &run.model, error);
     for (size_t at = 0; at < count && !status; at += batch) {
         size_t rows = count - at < batch ? count - at : batch;
         if (z) latent_prior_samples(&prior, z, rows, &noise, at);

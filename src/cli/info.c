@@ -189,6 +189,11 @@ static json_t *describe_run(const struct run *run, const char *folder)
     failed |= json_object_set_new(all, "encoder", latent ? stack_json(&m->encoder) : json_null());
     failed |= json_object_set_new(all, "decoder", stack_json(&m->decoder));
     failed |= json_object_set_new(all, "latent", latent ? latent_json(&m->latent) : json_null());
+    if (run->fitted.density.count)
+        failed |= json_object_set_new(all, "fitted_prior",
+                                      json_pack("{s:I, s:s, s:I}", "components", (json_int_t)run->fitted.density.count,
+                                                "covariance", run->fitted.density.full ? "full" : "diagonal",
+                                                "sentences", (json_int_t)run->fitted.sentences));
     failed |= json_object_set_new(all, "last", last_row(folder, "loss"));
     failed |= json_object_set_new(all, "last_valid", last_row(folder, "valid"));
     if (!failed) return all;
@@ -230,6 +235,7 @@ static void run_text(const json_t *all)
     stack_text("encoder", json_object_get(all, "encoder"));
     stack_text("decoder", json_object_get(all, "decoder"));
     stack_text("latent", json_object_get(all, "latent"));
+    stack_text("fitted prior", json_object_get(all, "fitted_prior"));
     printf("tokenizer    %s, vocabulary %.0f, sentences of up to %.0f tokens\n",
            json_string_value(json_object_get(all, "tokenizer")), number(all, "vocabulary"), number(all, "max_length"));
     const char *corpus = json_string_value(json_object_get(counters, "corpus"));

@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define COMMAND(bit, word, arguments, help, takes, fewest, most, reads, example)                                       \
-    {#word, arguments, help, (takes) ? COMMAND_##bit : 0, fewest, most, reads, cli_##word, example},
+#define COMMAND(bit, name, word, arguments, help, takes, fewest, most, reads, example)                                 \
+    {word, arguments, help, (takes) ? COMMAND_##bit : 0, fewest, most, reads, cli_##name, example},
 static const struct cli_command commands[] = {ELBO_COMMANDS(COMMAND)};
 
 const struct cli_command *cli_commands(size_t *count)

@@ -1,5 +1,6 @@
 #include "cli/run.h"
 #include "base/philox.h"
+#include "elbo/corpus.h"
 #include "model/latent.h"
 #include "train/step_options.h"
 
@@ -31,6 +32,19 @@ elbo_status cli_needs_latent(const struct run *run, elbo_error *error)
     return elbo_fail(error, ELBO_USAGE,
                      "%s is a language model without a latent (latent.kind none); this command needs one",
                      checkpoint_path(run->checkpoint));
+}
+
+elbo_status cli_same_tokenizer(const struct run *run, const struct elbo_corpus *corpus, const char *name,
+                               const struct cli *cli, elbo_error *error)
+{
+    if (elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER) != run->model.config.vocabulary)
+        return elbo_fail(error, ELBO_INPUT, "%s has %zu ids, the model %zu; prepare it with --tokenizer.from=%s", name,
+                         elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER), run->model.config.vocabulary,
+                         cli->arguments[0]);
+    const char *hash = json_string_value(json_object_get(checkpoint_counters(run->checkpoint), "tokenizer"));
+    if (!hash || !strcmp(hash, elbo_corpus_tokenizer_hash(corpus))) return ELBO_OK;
+    return elbo_fail(error, ELBO_INPUT, "%s has another tokenizer than the model; prepare it with --tokenizer.from=%s",
+                     name, cli->arguments[0]);
 }
 
 elbo_status cli_add_sentence(struct cli_sentences *s, struct run *run, const char *text, size_t size, elbo_error *error)

@@ -13,6 +13,10 @@ elbo_status cli_open_run(struct run *run, struct cli *cli, elbo_error *error);
 /* Fails unless the model has a latent. */
 elbo_status cli_needs_latent(const struct run *run, elbo_error *error);
 
+/* Fails unless the corpus that is called `name` has the model's tokenizer. */
+elbo_status cli_same_tokenizer(const struct run *run, const struct elbo_corpus *corpus, const char *name,
+                               const struct cli *cli, elbo_error *error);
+
 /* ---- sentences: a batch at a time ---- */
 
 struct cli_sentences {

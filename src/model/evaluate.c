@@ -4,6 +4,7 @@
 #include "model/latent.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,10 +22,15 @@ struct work {
     float *token_nll;         /* (tokens of a slot)            */
     double *nll, *weight;     /* (sentences) of the first draw: reconstruction; log p(z) - log q(z|x) */
     double *iwae;             /* (sentences) running log sum of weights */
-    double *drawn_kl;         /* (sentences) log q(z|x) - log p(z) at the first draw; null: the KL has a closed form */
-    double *other;            /* (sentences) whose z a sentence is given then */
-    size_t visited;           /* slots of this pass */
-    double unknown_nats;      /* of the first draw  */
+    struct fitted {
+        double log_q, log_p, log_own; /* at the last draw: of the posterior, of the fitted prior, of the model's */
+        double kl, iwae;              /* at the first draw: log q - log p; running log sum of weights            */
+        double cross, own_cross;      /* at the first draw: -log p, of the fitted prior and of the model's       */
+    } * fitted;                       /* (sentences) null: no prior is fitted                                    */
+    double *drawn_kl;    /* (sentences) log q(z|x) - log p(z) at the first draw; null: the KL has a closed form */
+    double *other;       /* (sentences) whose z a sentence is given then */
+    size_t visited;      /* slots of this pass */
+    double unknown_nats; /* of the first draw  */
     size_t known_bytes;
     struct elbo_ids known;
     struct elbo_text text;
@@ -167,6 +173,30 @@ static elbo_status count_sentence(struct work *w, const struct slot_stream *d, s
     return ELBO_OK;
 }
 
+/* What a draw's z is to the fitted prior. */
+static void look_at_fitted(struct work *w, size_t row, const float *z)
+{
+    struct fitted *f = &w->fitted[row];
+    f->log_q = latent_log_density(z, w->stats + row * 2 * w->z, w->z);
+    f->log_p = gaussians_log_density(w->o->fitted, z);
+    f->log_own = latent_prior_log_density(&w->latent, z);
+}
+
+static void add_weight(double *sum, double log_weight, bool first)
+{
+    double top = fmax(*sum, log_weight);
+    *sum = first ? log_weight : top + log(exp(*sum - top) + exp(log_weight - top));
+}
+
+static void count_fitted(struct fitted *f, double nll, bool first)
+{
+    add_weight(&f->iwae, f->log_p - f->log_q - nll, first);
+    if (!first) return;
+    f->kl = f->log_q - f->log_p;
+    f->cross = -f->log_p;
+    f->own_cross = -f->log_own;
+}
+
 /* NLL under draw `draw` of each sentence's own posterior. */
 static elbo_status visit_own(struct work *w, const struct slot *slot, size_t draw, elbo_error *error)
 {
@@ -181,6 +211,7 @@ static elbo_status visit_own(struct work *w, const struct slot *slot, size_t dra
         if (row != NO_ROW && draw == 0 && w->drawn_kl) w->drawn_kl[s] = -lw;
         if (mean) lw = latent_draw(&w->latent, w->slot_z + i * w->z, stats, NULL, slot->source[i]);
         if (row != NO_ROW) w->weight[s] = lw;
+        if (row != NO_ROW && w->fitted) look_at_fitted(w, row, w->slot_z + i * w->z);
     }
     ELBO_TRY(run_score(w, slot, draw == 0, error));
     const struct slot_stream *d = &slot->decoder;
@@ -188,13 +219,13 @@ static elbo_status visit_own(struct work *w, const struct slot *slot, size_t dra
         size_t s = row_of(w, slot->source[i]);
         if (s == NO_ROW) continue;
         double nll = w->slot_nll[i], log_weight = w->weight[s] - nll;
+        if (w->fitted) count_fitted(&w->fitted[s], nll, draw == 0);
         if (draw == 0) {
             w->nll[s] = nll;
             w->iwae[s] = log_weight;
             ELBO_TRY(count_sentence(w, d, s, (size_t)d->offsets[i], (size_t)d->offsets[i + 1], error));
         } else {
-            double top = fmax(w->iwae[s], log_weight);
-            w->iwae[s] = top + log(exp(w->iwae[s] - top) + exp(log_weight - top));
+            add_weight(&w->iwae[s], log_weight, false);
         }
     }
     return ELBO_OK;
@@ -341,6 +372,28 @@ static elbo_status combine_counts(struct work *w, elbo_error *error)
     return status;
 }
 
+/* The figures under the fitted prior; `w->weight` is used up. */
+static void measure_fitted(struct work *w, size_t draws)
+{
+    struct evaluation *e = w->e;
+    const struct {
+        double *mean, *error;
+        size_t from;
+    } means[] = {{&e->fitted_kl, NULL, offsetof(struct fitted, kl)},
+                 {&e->fitted_cross_entropy, NULL, offsetof(struct fitted, cross)},
+                 {&e->prior_cross_entropy, NULL, offsetof(struct fitted, own_cross)},
+                 {&e->fitted_iwae_nll, &e->fitted_iwae_error, offsetof(struct fitted, iwae)}};
+    for (size_t k = 0; k < sizeof means / sizeof *means; k++) {
+        double unused;
+        for (size_t s = 0; s < w->sentences; s++)
+            memcpy(&w->weight[s], (const char *)&w->fitted[s] + means[k].from, sizeof w->weight[s]);
+        for (size_t s = 0; s < w->sentences && means[k].error; s++) w->weight[s] = log((double)draws) - w->weight[s];
+        mean_and_error(means[k].mean, means[k].error ? means[k].error : &unused, w->weight, NULL, w->sentences);
+    }
+    e->fitted_neg_elbo = e->reconstruction + e->fitted_kl;
+    e->fitted = true;
+}
+
 static elbo_status measure(struct work *w, elbo_error *error)
 {
     struct evaluation *e = w->e;
@@ -352,6 +405,7 @@ static elbo_status measure(struct work *w, elbo_error *error)
     ELBO_TRY(combine(w, status, w->nll, numbers, error));
     ELBO_TRY(combine(w, ELBO_OK, w->iwae, numbers, error));
     if (w->drawn_kl) ELBO_TRY(combine(w, ELBO_OK, w->drawn_kl, numbers, error));
+    if (w->fitted) ELBO_TRY(combine(w, ELBO_OK, w->fitted, w->sentences * sizeof *w->fitted, error));
     ELBO_TRY(combine_counts(w, error));
     if (w->z && w->o->own_z && w->sentences > 1) {
         memset(w->weight, 0, numbers);
@@ -366,6 +420,7 @@ static elbo_status measure(struct work *w, elbo_error *error)
     active_units(w);
     double n = (double)w->sentences, unused;
     mean_and_error(&e->reconstruction, &unused, w->nll, NULL, w->sentences);
+    if (w->fitted) measure_fitted(w, draws);
     if (iwae) {
         for (size_t s = 0; s < w->sentences; s++) w->iwae[s] = log((double)draws) - w->iwae[s];
         mean_and_error(&e->iwae_nll, &e->iwae_error, w->iwae, NULL, w->sentences);
@@ -414,6 +469,7 @@ static elbo_status prepare(struct work *w, elbo_error *error)
     w->slot_nll = malloc(w->capacity * sizeof *w->slot_nll);
     w->token_nll = malloc(s->decoder_tokens * sizeof *w->token_nll);
     w->known.ids = malloc(s->decoder_tokens * sizeof *w->known.ids);
+    if (w->o->fitted && w->z && !w->o->posterior_mean) w->fitted = calloc(n, sizeof *w->fitted);
     if (w->o->rows) w->e->rows = calloc(n, sizeof *w->e->rows);
     w->nll = calloc(n, sizeof *w->nll);
     w->weight = calloc(n, sizeof *w->weight);
@@ -424,7 +480,8 @@ static elbo_status prepare(struct work *w, elbo_error *error)
     else
         w->drawn_kl = calloc(n, sizeof *w->drawn_kl);
     if (!w->stats || !w->slot_z || !w->slot_nll || !w->token_nll || !w->known.ids || (w->o->rows && !w->e->rows) ||
-        !w->nll || !w->weight || !w->iwae || !w->other || (!w->e->kl_dim && !w->drawn_kl))
+        !w->nll || !w->weight || (w->o->fitted && w->z && !w->o->posterior_mean && !w->fitted) || !w->iwae ||
+        !w->other || (!w->e->kl_dim && !w->drawn_kl))
         return elbo_fail(error, ELBO_MEMORY, "no memory to evaluate %zu sentences", n);
     return ELBO_OK;
 }
@@ -452,6 +509,7 @@ elbo_status evaluate(struct evaluation *out, struct model *m, const struct elbo_
     free(w.weight);
     free(w.iwae);
     free(w.drawn_kl);
+    free(w.fitted);
     latent_close(&w.latent);
     free(w.other);
     if (status) evaluation_free(out);

@@ -10,6 +10,7 @@
 #ifndef MODEL_EVALUATE_H
 #define MODEL_EVALUATE_H
 
+#include "model/gaussians.h"
 #include "model/model.h"
 #include "text/slots.h"
 
@@ -23,6 +24,8 @@ struct evaluate_options {
     bool own_z;                /* measure own_z_gain                                     */
     bool posterior_mean;       /* reconstruct from mu: no bound on the likelihood then, and no IWAE */
     bool rows;                 /* keep each sentence's figures                           */
+    const struct gaussians
+        *fitted; /* a prior fitted after training, to measure too; null: none. Not with posterior_mean */
     uint64_t seed;
     /* Ranks may share the slots out, each taking every ranks-th one; the result is the same bits everywhere. combine:
      * ELBO_OK only if `status` is that on every rank; then `data`, of `bytes`, becomes the OR of all ranks' (each
@@ -49,6 +52,10 @@ struct evaluation {
     double iwae_nll; /* equals neg_elbo's estimator at K = 1                   */
     size_t iwae_samples;
     double own_z_gain;
+    /* Under a fitted prior, at the same draws: means of -log p(z) of it and of the model's own, of reconstruction +
+     * log q(z|x) - log p(z), and the importance-weighted likelihood, where iwae_samples is not 0. */
+    bool fitted;
+    double fitted_cross_entropy, prior_cross_entropy, fitted_neg_elbo, fitted_kl, fitted_iwae_nll, fitted_iwae_error;
     double neg_elbo_error, iwae_error; /* standard errors of the means                    */
     double ppl_token, ppl_word,
         bits_per_byte;          /* from iwae_nll when measured, else neg_elbo; infinite where a double ends */

@@ -85,11 +85,16 @@ static double distance(const struct gaussians *g, size_t k, const float *z)
     return square;
 }
 
+double gaussians_component(const struct gaussians *g, size_t k, const float *z)
+{
+    return g->constant[k] - 0.5 * distance(g, k, z);
+}
+
 double gaussians_log_density(const struct gaussians *g, const float *z)
 {
     double top = -INFINITY, sum = 0;
     for (size_t k = 0; k < g->count; k++) {
-        double l = g->constant[k] - 0.5 * distance(g, k, z);
+        double l = gaussians_component(g, k, z);
         if (l > top)
             sum = sum * exp(top - l) + 1, top = l;
         else if (l > -INFINITY)

@@ -34,6 +34,9 @@ bool gaussians_finish(struct gaussians *g);
 /* log sum_k w_k N(z; mean_k, L_k L_k^T) in nats; z (Z). */
 double gaussians_log_density(const struct gaussians *g, const float *z);
 
+/* Its part of component k: log (w_k N(z; mean_k, L_k L_k^T)). */
+double gaussians_component(const struct gaussians *g, size_t k, const float *z);
+
 /* Component k, the first whose weights up to it hold `uniform` (0 .. 1), maps z ~ N(0, 1) in place: mean_k + L_k z. */
 void gaussians_sample(const struct gaussians *g, float *z, double uniform);
 

@@ -235,13 +235,14 @@ void latent_prior_samples(const struct latent *l, float *z, size_t rows, const s
 {
     for (size_t i = 0; i < rows; i++) {
         float eps[4], *own = z + i * l->width;
+        uint64_t sample = first + i;
         for (size_t j = 0; j < l->width; j++) {
-            if (j % 4 == 0) normals(eps, noise, first + i, j / 4);
+            if (j % 4 == 0) normals(eps, noise, sample, j / 4);
             own[j] = eps[j % 4];
         }
         if (!l->density) continue;
         struct noise_key key = noise_key(noise->seed, noise->purpose, noise->step);
-        struct philox_block choice = noise_block(key, first + i, noise->draw + 1, 0);
+        struct philox_block choice = noise_block(key, sample, noise->draw + 1, 0);
         gaussians_sample(l->density, own, (double)noise_uniform(choice.word[0]));
     }
 }

@@ -41,12 +41,13 @@ static const struct option_section sections[] = {
     SECTION("tokenizer", tokenizer_rows, prepare),
     SECTION("eval", eval_rows, eval),
     SECTION("", eval_switch_rows, eval),
+    SECTION("prior", fit_rows, fit),
     SECTION("", generate_rows, generate),
     WHOLE("", switch_rows),
     SECTION("", launch_rows, launch),
 };
 
-#define COMMAND(bit, name, ...) {#name, COMMAND_##bit},
+#define COMMAND(bit, name, word, ...) {word, COMMAND_##bit},
 static const struct option_command commands[] = {ELBO_COMMANDS(COMMAND)};
 
 static struct option_table table;

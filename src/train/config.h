@@ -15,6 +15,9 @@ enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WO
 enum eval_posterior { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
 enum encode_format { FORMAT_NPY, FORMAT_JSONL };
+enum fit_kind { FIT_GAUSSIAN, FIT_MIXTURE };
+enum fit_covariance { FIT_FULL, FIT_DIAGONAL };
+enum fit_of { FIT_MEAN, FIT_SAMPLE };
 
 struct train_section {
     size_t steps, stop_after, slots, slot_tokens, slot_sentences;
@@ -31,9 +34,11 @@ static const struct option train_rows[] = {
              "save and stop after this many steps of a longer run; 0: run to the end"),
     ROW_SIZE("slots", slots, "8", 1, 65536, "", KEPT_CHANGE, "packed micro-batches in a global batch"),
     ROW_SIZE("slot_tokens", slot_tokens, "512", 3, 16777216, "tokens with marks",
-             KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL, OPTION_CHANGE), "capacity of a slot, of each stream"),
+             KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL | COMMAND_FIT_PRIOR, OPTION_CHANGE),
+             "capacity of a slot, of each stream"),
     ROW_SIZE("slot_sentences", slot_sentences, "0", 0, 16777216, "sentences",
-             KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL, OPTION_CHANGE), "capacity of a slot; 0: no limit but the tokens"),
+             KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL | COMMAND_FIT_PRIOR, OPTION_CHANGE),
+             "capacity of a slot; 0: no limit but the tokens"),
     ROW_SIZE("eval_every", eval_every, "500", 0, OPTION_MANY, "steps", KEPT_CHANGE,
              "between evaluations on data.valid; 0: never"),
     ROW_SIZE("eval_sentences", eval_sentences, "0", 0, OPTION_MANY, "sentences", KEPT_CHANGE,
@@ -56,12 +61,14 @@ struct data_config {
 };
 #define AT(field) offsetof(struct data_config, field)
 static const struct option data_rows[] = {
-    ROW_TEXT("train", train, "", KEPT_CHANGE, "corpus to train on, as `elbo prepare` wrote it"),
+    ROW_TEXT("train", train, "", KEPT(TAKEN_BY_TRAINING | COMMAND_FIT_PRIOR, OPTION_CHANGE),
+             "corpus to train on, as `elbo prepare` wrote it; fit-prior: to fit to, the run's own unless given"),
     ROW_TEXT("valid", valid, "", KEPT_CHANGE, "corpus to evaluate on during training; empty: none"),
     ROW_TEXT("test", test, "", COMMAND_EVAL, "corpus to evaluate on"),
     ROW_SIZE("max_length", max_length, "100", 1, 1000000, "tokens without marks", KEPT_MODEL,
              "longest sentence; see data.too_long"),
-    ROW_CHOICE("too_long", too_long, "truncate", KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL, OPTION_CHANGE),
+    ROW_CHOICE("too_long", too_long, "truncate",
+               KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL | COMMAND_FIT_PRIOR, OPTION_CHANGE),
                "what happens to longer sentences", "truncate", "skip", "refuse"),
 };
 #undef AT
@@ -136,7 +143,7 @@ struct generate_config {
     size_t count, max_length, top_k, steps;
     double temperature, top_p, length_penalty;
     size_t beam;
-    bool greedy, allow_unknown, posterior_mean;
+    bool greedy, allow_unknown, posterior_mean, fitted;
     const char *from, *to;
     int format; /* enum encode_format */
 };
@@ -164,6 +171,8 @@ static const struct option generate_rows[] = {
                "top_k or greedy=false is given"),
     ROW_SWITCH("allow_unknown", allow_unknown, "false", TAKEN_BY_WRITING, "let the unknown mark be written"),
     ROW_SWITCH("posterior_mean", posterior_mean, "true", TAKEN_WITH_TEXT, "encode to mu; false: to a sample of z"),
+    ROW_SWITCH("fitted", fitted, "true", COMMAND_SAMPLE,
+               "draw z from the prior that `elbo fit-prior` fitted, where there is one; false: from the model's own"),
     ROW_CHOICE("format", format, "npy", COMMAND_ENCODE, "of the latents", "npy", "jsonl"),
 };
 #undef AT
@@ -193,6 +202,25 @@ static const struct option eval_rows[] = {
 static const struct option eval_switch_rows[] = {
     ROW_SWITCH("per-sentence", per_sentence, "false", COMMAND_EVAL,
                "write each sentence's figures as a line of JSON; the summary goes to standard error"),
+};
+#undef AT
+
+/* The section `prior`, of fit-prior. */
+struct fit_config {
+    int kind, covariance, of; /* enum fit_kind, fit_covariance, fit_of */
+    size_t components, sentences, iterations;
+};
+#define AT(field) offsetof(struct fit_config, field)
+static const struct option fit_rows[] = {
+    ROW_CHOICE("kind", kind, "gaussian", COMMAND_FIT_PRIOR, "density to fit: one Gaussian, or a mixture of several",
+               "gaussian", "mixture"),
+    ROW_SIZE("components", components, "10", 1, 65536, "Gaussians", COMMAND_FIT_PRIOR, "of prior.kind=mixture"),
+    ROW_CHOICE("covariance", covariance, "full", COMMAND_FIT_PRIOR, "of each Gaussian", "full", "diagonal"),
+    ROW_CHOICE("of", of, "mean", COMMAND_FIT_PRIOR, "latents to fit to: the posteriors' means, or a sample of each",
+               "mean", "sample"),
+    ROW_SIZE("sentences", sentences, "0", 0, OPTION_MANY, "sentences", COMMAND_FIT_PRIOR, "to fit to; 0: all"),
+    ROW_SIZE("iterations", iterations, "200", 1, 1000000, "", COMMAND_FIT_PRIOR,
+             "most steps of expectation maximization; it ends before when it has converged"),
 };
 #undef AT
 
@@ -238,6 +266,7 @@ struct elbo_config {
     struct prepare_config prepare;
     struct generate_config generate;
     struct eval_config eval;
+    struct fit_config fit;
     struct launch_config launch;
 };
 /* Keys without a section. */

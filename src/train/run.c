@@ -57,6 +57,8 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     ELBO_TRY(backend_open(&r->backend, r->config->device, r->config->threads, error));
     ELBO_TRY(model_create(&r->model, &model, r->backend, error));
     ELBO_TRY(weights_load(r->model.weights, r->model.parameters, r->backend, r->checkpoint, error));
+    if (model.latent.kind != LATENT_NONE)
+        ELBO_TRY(fitted_prior_load(&r->fitted, r->checkpoint, model.latent.width, error));
     return model_refresh(&r->model, error);
 }
 
@@ -76,6 +78,7 @@ void run_close(struct run *r)
     if (r->model.backend) model_free(&r->model);
     if (r->backend) r->backend->destroy(r->backend);
     if (r->tokenizer) elbo_tokenizer_close(r->tokenizer);
+    fitted_prior_close(&r->fitted);
     if (r->checkpoint) checkpoint_close(r->checkpoint);
     elbo_ids_free(&r->line_ends);
     *r = (struct run){0};

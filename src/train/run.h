@@ -6,6 +6,7 @@
 #include "model/model.h"
 #include "checkpoint/checkpoint.h"
 #include "train/config.h"
+#include "train/fitted_prior.h"
 
 struct run {
     const struct elbo_config *config;
@@ -14,6 +15,7 @@ struct run {
     struct model model;
     struct elbo_tokenizer *tokenizer;
     struct text_marks marks;
+    struct fitted_prior fitted; /* after training; density.count 0: there is none */
     struct elbo_ids
         line_ends; /* tokens whose bytes hold a line feed or a carriage return: never generated, a sentence is a line */
 };
