@@ -2,6 +2,7 @@
  * and Welling 2018, "VAE with a VampPrior"). A pseudo-input is some rows that the encoder reads in the place of
  * embedded words. The encoder drops nothing in these rows, so the prior is one density in training and evaluation. */
 #include "model/latent.h"
+#include "model/stack.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,12 +17,12 @@ static value posteriors(struct recorder *r)
     plain.training = false;
     graph_scope(r->g, "latent.prior");
     struct sequence s = sequence_uniform(&plain, c->pseudo_inputs, c->pseudo_length);
-    s.vectors = recorder_declare(
-        r, &(struct parameter){.name = TENSOR,
-                               .rank = 2,
-                               .shape = {c->pseudo_inputs * c->pseudo_length, r->config->encoder.width},
-                               .part = PART_LATENT,
-                               .init = init_normal(0.02)});
+    s.vectors = recorder_declare(r, &(struct parameter){.name = TENSOR,
+                                                        .rank = 2,
+                                                        .shape = {c->pseudo_inputs * c->pseudo_length,
+                                                                  stack_embedding_width(&r->config->encoder)},
+                                                        .part = PART_LATENT,
+                                                        .init = init_normal(0.02)});
     return latent_record_stats(&plain, encoder_record(&plain, &s));
 }
 

@@ -310,7 +310,8 @@ class Model:
             means, logvars = self.get("latent.prior.components").chunk(2, 0)
             return torch.cat([means, logvars], -1), torch.log_softmax(self.get("latent.prior.logits"), 0)
         count = self.c.get("latent.pseudo_inputs", 4)
-        inputs = self.get("latent.prior.inputs").reshape(count, -1, self.opt("encoder", "width", 12))
+        inputs = self.get("latent.prior.inputs")
+        inputs = inputs.reshape(count, -1, inputs.shape[1])
         return torch.stack([self.posterior(rows) for rows in inputs]), torch.full((count,), -math.log(count))
 
     def log_prior(self, z):

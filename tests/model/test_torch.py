@@ -187,7 +187,9 @@ class WholeModel(Comparison):
             self.compare(latent__prior=MIXTURE, latent__components=components, free__kind=TOTAL)
         for config in ({}, dict(encoder__positions=ROTARY, encoder__norm=RMSNORM, encoder__pooling=ATTENTION),
                        dict(encoder__norm_position=POST, share_embedding=1, tie_output=1, encoder__pooling=LAST),
-                       dict(encoder__kind=1, encoder__pooling=FIRST), dict(latent__pseudo_inputs=7)):
+                       dict(encoder__kind=1, encoder__pooling=FIRST), dict(latent__pseudo_inputs=7),
+                       dict(encoder__kind=2, encoder__bidirectional=1, encoder__pooling=LAST, encoder__embedding_width=7),
+                       dict(encoder__kind=3, encoder__pooling=MEAN)):
             with self.subTest(**config):
                 self.compare(latent__prior=VAMP, free__kind=TOTAL, free__nats=0, **config)
         self.compare(latent__prior=VAMP, free__kind=TOTAL, free__nats=500.0)
