@@ -55,6 +55,15 @@ const char *elbo_corpus_tokenizer_hash(const struct elbo_corpus *corpus);
  * itself. */
 const char *elbo_corpus_set(const struct elbo_corpus *corpus);
 
+/* ---- labels: a class for each sentence ---- */
+
+/* Classes; 0: the corpus has no labels. The parts of a split have the same ones. */
+size_t elbo_corpus_classes(const struct elbo_corpus *corpus);
+const char *elbo_corpus_class(const struct elbo_corpus *corpus, size_t k); /* name of class k < classes */
+uint32_t elbo_corpus_label(const struct elbo_corpus *corpus, size_t i);    /* class of sentence i       */
+/* XXH3 of the labels and the classes' names, 16 digits: "the same labels"; "" without labels. */
+const char *elbo_corpus_labels_hash(const struct elbo_corpus *corpus);
+
 /* Sentence i < sentences. `read` reads the first *count = min(length, capacity) ids from the file; several threads may
  * read at once. ELBO_INPUT: the file became shorter or changed; ELBO_IO. */
 size_t elbo_corpus_length(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i);
@@ -72,15 +81,19 @@ elbo_status elbo_corpus_percentiles(const struct elbo_corpus *corpus, enum elbo_
 
 /* ---- making one ---- */
 
+enum elbo_label_column { ELBO_LABEL_NONE, ELBO_LABEL_FIRST, ELBO_LABEL_LAST };
+
 struct elbo_prepare_options {
     const char *const *inputs; /* (input_count) files, a sentence a line; "-" is standard input       */
     size_t input_count;
     const char *out;   /* folder to make or to replace                                        */
     const char *split; /* "95/2.5/2.5": out/train, out/valid, out/test; null or "": one corpus */
     enum elbo_tokenizer_kind tokenizer_kind;
-    size_t tokenizer_size;      /* largest V                                                           */
-    const char *tokenizer_from; /* takes this tokenizer instead; null or "": makes one                 */
-    bool strict;                /* refuse invalid UTF-8 instead of replacing it                        */
+    size_t tokenizer_size;               /* largest V                                                           */
+    const char *tokenizer_from;          /* takes this tokenizer instead; null or "": makes one                 */
+    bool strict;                         /* refuse invalid UTF-8 instead of replacing it                        */
+    const char *labels;                  /* file with a label a line, for each line of the inputs; null or "": none */
+    enum elbo_label_column label_column; /* field of a line's TAB-separated ones that is its label           */
 };
 
 struct elbo_prepare_part {
@@ -93,6 +106,7 @@ struct elbo_prepare_report {
     size_t replaced, replaced_lines; /* ill-formed parts of UTF-8, and lines that held any */
     size_t vocabulary;
     enum elbo_tokenizer_kind tokenizer; /* its kind                                           */
+    size_t classes;                     /* of labels; 0: none                                 */
     size_t part_count;
     struct elbo_prepare_part parts[ELBO_PREPARE_PARTS];
 };

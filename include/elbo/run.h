@@ -35,6 +35,10 @@ size_t elbo_run_latent_width(const elbo_run *run);              /* Z; 0 for a la
 uint64_t elbo_run_step(const elbo_run *run);                    /* training steps behind it                   */
 struct elbo_tokenizer *elbo_run_tokenizer(const elbo_run *run); /* borrowed */
 
+/* The label of all sentences from here on, for a model that was trained with labels: encoding and decoding want one
+ * then. ELBO_USAGE: the model does not know it; the message names those that it knows. */
+elbo_status elbo_run_set_label(elbo_run *run, const char *label, elbo_error *error);
+
 /* mu and logvar (count, Z) of the posteriors of `count` sentences. `sizes` (count) are their bytes, any of which may be
  * NUL; null: each text ends with one. Ill-formed UTF-8 becomes U+FFFD, as the commands read it. A sentence longer than
  * the model was trained for is cut. ELBO_USAGE for a model without a latent. */

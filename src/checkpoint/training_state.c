@@ -74,7 +74,11 @@ static json_t *counters_json(const struct training_state *s)
                   (json_int_t)c->updates, "next", (json_int_t)c->next, "skipped", (json_int_t)c->skipped, "bad",
                   (json_int_t)c->bad, "shortened", (json_int_t)c->shortened, "vocabulary", (json_int_t)s->vocabulary,
                   "positions", (json_int_t)s->positions, "corpus", s->corpus, "tokenizer", s->tokenizer);
+    json_t *labels = json_array();
     int failed = 0;
+    for (size_t k = 0; k < s->label_count; k++) failed |= json_array_append_new(labels, json_string(s->labels[k]));
+    if (s->label_count) failed |= json_object_set(all, "labels", labels);
+    json_decref(labels);
     if (c->rewound) failed |= json_object_set_new(all, "rewound", json_integer((json_int_t)c->rewound));
     if (c->clipped) failed |= json_object_set_new(all, "clipped", json_integer((json_int_t)c->clipped));
     if (strcmp(s->best.figure, "none"))
@@ -240,6 +244,27 @@ static elbo_status load_choices(bool *other, struct backend *backend, const stru
     return ELBO_OK;
 }
 
+/* A label's number is its place in the list. */
+static elbo_status compare_labels(const struct training_state *s, const struct checkpoint *c, elbo_error *error)
+{
+    const json_t *labels = json_object_get(checkpoint_counters(c), "labels");
+    size_t count = json_array_size(labels);
+    bool same = count == s->label_count;
+    for (size_t k = 0; k < count && same; k++) {
+        const char *name = json_string_value(json_array_get(labels, k));
+        same = name && !strcmp(name, s->labels[k]);
+        if (!same)
+            return elbo_fail(error, ELBO_INPUT,
+                             "%s was trained with the label '%.80s', where data.train has '%.80s'; give the corpus it "
+                             "was trained on",
+                             checkpoint_path(c), name ? name : "(none)", s->labels[k]);
+    }
+    if (same) return ELBO_OK;
+    return elbo_fail(error, ELBO_INPUT,
+                     "%s was trained with %zu labels, data.train has %zu; give the corpus it was trained on",
+                     checkpoint_path(c), count, s->label_count);
+}
+
 /* Refuses the tables of another vocabulary or tokenizer. */
 static elbo_status compare_data(const struct training_state *s, const struct checkpoint *c, elbo_error *error)
 {
@@ -250,6 +275,7 @@ static elbo_status compare_data(const struct training_state *s, const struct che
         return elbo_fail(error, ELBO_INPUT,
                          "%s was trained with %llu token types, data.train has %zu; give the corpus it was trained on",
                          checkpoint_path(c), (unsigned long long)vocabulary, s->vocabulary);
+    ELBO_TRY(compare_labels(s, c, error));
     const char *tokenizer = json_string_value(json_object_get(numbers, "tokenizer"));
     if (tokenizer && !strcmp(tokenizer, s->tokenizer)) return ELBO_OK;
     return elbo_fail(error, ELBO_INPUT,

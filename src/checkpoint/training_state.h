@@ -45,6 +45,8 @@ struct training_state {
     size_t statistic_count;
     /* Which data and vocabulary they are of. */
     size_t vocabulary, positions;
+    const char *const *labels; /* (label_count) names that the model knows; 0: a model without labels */
+    size_t label_count;
     const char *corpus, *tokenizer; /* hashes                                                 */
 };
 

@@ -4,6 +4,7 @@
 #include "train/step_options.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static elbo_status open_bench(struct bench *b, elbo_error *error)
@@ -14,6 +15,11 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     ELBO_TRY(elbo_corpus_open(&b->corpus, c->data.train, error));
     c->model.vocabulary = elbo_corpus_vocabulary(b->corpus, ELBO_STREAM_DECODER);
     c->model.positions = c->data.max_length + 2;
+    if (c->data.labels) {
+        ELBO_TRY(label_names_of_corpus(&b->labels, b->corpus, error));
+        ELBO_TRY(label_numbers(&b->numbers, &b->labels, b->corpus, error));
+        c->model.labels = b->labels.count;
+    }
     ELBO_TRY(cli_check_effects(b->cli, error));
     ELBO_TRY(elbo_config_check(c, error));
     ELBO_TRY(backend_open(&b->backend, c->device, c->threads, error));
@@ -22,6 +28,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     struct step_options options = step_options_of(c, &c->model, 1, 0);
     ELBO_TRY(step_create(&b->step, &options, b->backend, error));
     ELBO_TRY(model_initialize(&b->step.model, c->seed, error));
+    options.slots.labels = b->numbers;
     return slot_loader_open(&b->loader, b->corpus, &options.slots, error);
 }
 
@@ -77,6 +84,8 @@ elbo_status cli_bench(struct cli *cli, elbo_error *error)
     if (b.loader) slot_loader_close(b.loader);
     step_free(&b.step);
     if (b.backend) b.backend->destroy(b.backend);
+    label_names_free(&b.labels);
+    free(b.numbers);
     if (b.corpus) elbo_corpus_close(b.corpus);
     return status;
 }

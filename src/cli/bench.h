@@ -8,6 +8,7 @@
 #include "device/backends.h"
 #include "ops/list.h"
 #include "step/step.h"
+#include "train/label_names.h"
 
 #include <jansson.h>
 
@@ -17,6 +18,8 @@ struct bench {
     struct backend *backend;
     struct step step;
     struct slot_loader *loader;
+    struct label_names labels; /* of a model with data.labels, and their numbers */
+    int32_t *numbers;
 };
 
 /* One step as training runs it, waited for; adds what it computed to *flops (by the graph's count) and *tokens. */

@@ -28,7 +28,69 @@ static json_t *figure(json_t *why, const char *name, double x, const char *left_
 static const char *const no_words = "the text has no blanks between words";
 static const char *const no_samples = "no samples were drawn";
 
-static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *b, const struct elbo_config *c)
+/* ---- by label ---- */
+
+/* What the sentences of a label are worth; sums, until `finish`. */
+struct by_label {
+    const char *name;
+    size_t sentences, tokens;
+    double reconstruction, kl, iwae;
+};
+
+/* (elbo_corpus_classes) of a labelled corpus; null for one without. free() it. */
+static elbo_status sum_by_label(struct by_label **out, const struct evaluation *e, const struct elbo_corpus *corpus,
+                                elbo_error *error)
+{
+    size_t count = elbo_corpus_classes(corpus);
+    *out = count ? calloc(count, sizeof **out) : NULL;
+    if (!count) return ELBO_OK;
+    if (!*out) return elbo_fail(error, ELBO_MEMORY, "no memory for the figures of %zu labels", count);
+    for (size_t k = 0; k < count; k++) (*out)[k].name = elbo_corpus_class(corpus, k);
+    for (size_t i = 0; i < e->sentences; i++) {
+        const struct evaluation_row *r = &e->rows[i];
+        struct by_label *to = &(*out)[elbo_corpus_label(corpus, r->sentence)];
+        to->sentences++;
+        to->tokens += r->tokens;
+        to->reconstruction += r->reconstruction;
+        to->kl += r->kl;
+        to->iwae += r->iwae;
+    }
+    return ELBO_OK;
+}
+
+static json_t *labels_json(const struct by_label *l, size_t count, bool iwae)
+{
+    json_t *all = json_object();
+    int failed = 0;
+    for (size_t k = 0; k < count; k++) {
+        if (!l[k].sentences) continue;
+        double n = (double)l[k].sentences;
+        json_t *one = json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "sentences", (json_int_t)l[k].sentences, "tokens",
+                                (json_int_t)l[k].tokens, "neg_elbo", (l[k].reconstruction + l[k].kl) / n,
+                                "reconstruction", l[k].reconstruction / n, "reconstruction_per_token",
+                                l[k].reconstruction / (double)l[k].tokens, "kl", l[k].kl / n);
+        if (iwae) failed |= json_object_set_new(one, "iwae_nll", json_real(l[k].iwae / n));
+        failed |= json_object_set_new(all, l[k].name, one);
+    }
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
+}
+
+static void labels_text(FILE *out, const struct by_label *l, size_t count)
+{
+    if (l) fputs("by label              sentences   neg_elbo  reconstruction  a token       kl\n", out);
+    for (size_t k = 0; k < count && l; k++) {
+        double n = (double)l[k].sentences;
+        if (l[k].sentences)
+            fprintf(out, "  %-20.60s %8zu %10.3f %15.3f %8.3f %8.3f\n", l[k].name, l[k].sentences,
+                    (l[k].reconstruction + l[k].kl) / n, l[k].reconstruction / n,
+                    l[k].reconstruction / (double)l[k].tokens, l[k].kl / n);
+    }
+}
+
+static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *b, const struct elbo_config *c,
+                       const struct by_label *by_label, size_t labels)
 {
     json_t *dims = json_array(), *why = json_object(), *all = json_object();
     int failed = 0;
@@ -93,6 +155,7 @@ static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *
         failed |= json_object_set_new(all, "unigram_nll", figure(why, "unigram_nll", b->unigram, NULL));
         failed |= json_object_set_new(all, "bigram_nll", figure(why, "bigram_nll", b->bigram, NULL));
     }
+    if (by_label) failed |= json_object_set_new(all, "by_label", labels_json(by_label, labels, e->iwae_samples));
     if (json_object_size(why)) failed |= json_object_set(all, "null_because", why);
     json_decref(why);
     if (!failed) return all;
@@ -155,8 +218,9 @@ static void to_text(FILE *out, const struct evaluation *e, const struct ngram_ba
     baseline_text(out, "word pairs", b->bigram, e->neg_elbo);
 }
 
-/* A line of JSON for each sentence: its number in the corpus (from 0), its tokens with the end mark, nats. */
-static elbo_status sentence_rows(const struct evaluation *e, elbo_error *error)
+/* A line of JSON for each sentence: its number in the corpus (from 0), its tokens with the end mark, nats, its label
+ * where the corpus has any. */
+static elbo_status sentence_rows(const struct evaluation *e, const struct elbo_corpus *labelled, elbo_error *error)
 {
     for (size_t i = 0; i < e->sentences; i++) {
         const struct evaluation_row *r = &e->rows[i];
@@ -168,6 +232,12 @@ static elbo_status sentence_rows(const struct evaluation *e, elbo_error *error)
                 json_decref(row);
                 row = NULL;
             }
+        if (labelled &&
+            json_object_set_new(row, "label",
+                                json_string(elbo_corpus_class(labelled, elbo_corpus_label(labelled, r->sentence))))) {
+            json_decref(row);
+            row = NULL;
+        }
         ELBO_TRY(json_print(stdout, row, JSON_COMPACT | JSON_REAL_PRECISION(9), "a sentence's figures", error));
     }
     return ELBO_OK;
@@ -205,14 +275,20 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
                                  .mi_sentences = c->eval.mi_sentences,
                                  .own_z = true,
                                  .posterior_mean = c->eval.posterior == POSTERIOR_MEAN,
-                                 .rows = c->eval.per_sentence,
+                                 .rows = c->eval.per_sentence || elbo_corpus_classes(corpus),
                                  .fitted = run->fitted.density.count ? &run->fitted.density : NULL,
                                  .seed = c->seed};
     struct evaluation e;
     struct ngram_baseline b = {0};
     ELBO_TRY(check_effects(cli, error));
     ELBO_TRY(baselines(&b, c, corpus, error));
-    ELBO_TRY(evaluate(&e, &run->model, corpus, &o, error));
+    int32_t *numbers;
+    struct by_label *by_label = NULL;
+    ELBO_TRY(label_numbers(&numbers, &run->labels, corpus, error));
+    o.slots.labels = numbers;
+    elbo_status status = evaluate(&e, &run->model, corpus, &o, error);
+    free(numbers);
+    ELBO_TRY(status);
     if (latent_running(&c->model.latent))
         log_line(&cli->log, "mu and KL go by the running statistics of training, not by those of the sentences here");
     if (e.shortened && c->data.too_long == SLOT_SKIP)
@@ -220,13 +296,17 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
     else if (e.shortened)
         log_warning(&cli->log, "%zu sentences were cut to %zu tokens: the figures are of what was left", e.shortened,
                     c->data.max_length);
-    elbo_status status = ELBO_OK;
-    if (c->eval.per_sentence) status = sentence_rows(&e, error);
+    status = sum_by_label(&by_label, &e, corpus, error);
+    if (!status && c->eval.per_sentence) status = sentence_rows(&e, by_label ? corpus : NULL, error);
     if (!status && c->json && !c->eval.per_sentence)
-        status =
-            json_print(stdout, to_json(&e, &b, c), JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the measurements", error);
-    else if (!status)
-        to_text(c->eval.per_sentence ? stderr : stdout, &e, &b, o.posterior_mean);
+        status = json_print(stdout, to_json(&e, &b, c, by_label, elbo_corpus_classes(corpus)),
+                            JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the measurements", error);
+    else if (!status) {
+        FILE *out = c->eval.per_sentence ? stderr : stdout;
+        to_text(out, &e, &b, o.posterior_mean);
+        labels_text(out, by_label, elbo_corpus_classes(corpus));
+    }
+    free(by_label);
     evaluation_free(&e);
     return status;
 }

@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Nats of the latents under N(0, 1), for comparison: mean over the rows. */
@@ -70,14 +71,19 @@ static elbo_status fit(struct cli *cli, struct run *run, const struct elbo_corpu
                             .seed = c->seed};
     struct latents l;
     struct fit_report report;
-    ELBO_TRY(latents_of_corpus(&l, &run->model, corpus, &slots, f->sentences, error));
+    int32_t *labels;
+    ELBO_TRY(label_numbers(&labels, &run->labels, corpus, error));
+    slots.labels = labels;
+    elbo_status status = latents_of_corpus(&l, &run->model, corpus, &slots, f->sentences, error);
+    free(labels);
+    ELBO_TRY(status);
     if (f->of == FIT_SAMPLE)
         latents_draw(&l, c->seed);
     else
         warn_of_narrow(cli, &l);
     struct fitted_prior p = {.sentences = l.count};
     snprintf(p.corpus, sizeof p.corpus, "%s", elbo_corpus_hash(corpus));
-    elbo_status status = gaussians_fit(&p.density, &report, l.z, l.count, l.width, &o, run->backend, error);
+    status = gaussians_fit(&p.density, &report, l.z, l.count, l.width, &o, run->backend, error);
     if (!status) status = fitted_prior_save(&p, run->checkpoint, error);
     if (!status) status = tell(&p, &report, &l, run, c->json, error);
     fitted_prior_close(&p);

@@ -49,6 +49,23 @@ static elbo_status lengths_text(const struct elbo_corpus *corpus, elbo_error *er
     return ELBO_OK;
 }
 
+/* Sentences of each class, or null for a corpus without labels. */
+static json_t *classes_json(const struct elbo_corpus *corpus)
+{
+    size_t count = elbo_corpus_classes(corpus);
+    size_t *sentences = calloc(count + 1, sizeof *sentences);
+    json_t *all = count && sentences ? json_object() : json_null();
+    int failed = !sentences;
+    for (size_t i = 0; i < elbo_corpus_sentences(corpus) && count && sentences; i++)
+        sentences[elbo_corpus_label(corpus, i)]++;
+    for (size_t k = 0; k < count && sentences; k++)
+        failed |= json_object_set_new(all, elbo_corpus_class(corpus, k), json_integer((json_int_t)sentences[k]));
+    free(sentences);
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
+}
+
 static elbo_status corpus_json(json_t **out, const struct elbo_corpus *corpus, elbo_error *error)
 {
     enum elbo_stream stream = ELBO_STREAM_DECODER;
@@ -63,6 +80,10 @@ static elbo_status corpus_json(json_t **out, const struct elbo_corpus *corpus, e
         "tokenizer", kind, "vocabulary", (json_int_t)elbo_corpus_vocabulary(corpus, stream), "streams",
         elbo_corpus_shares_stream(corpus) ? 1 : 2, "hash", elbo_corpus_hash(corpus), "tokenizer_hash",
         elbo_corpus_tokenizer_hash(corpus), "set", elbo_corpus_set(corpus), "lengths", lengths);
+    if (*out && elbo_corpus_classes(corpus) && json_object_set_new(*out, "labels", classes_json(corpus))) {
+        json_decref(*out);
+        *out = NULL;
+    }
     return *out ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for what is known of the corpus");
 }
 
@@ -82,6 +103,11 @@ static elbo_status corpus_text(const struct elbo_corpus *corpus, elbo_error *err
            elbo_tokenizer_kind_name(elbo_tokenizer_kind(elbo_corpus_tokenizer(corpus, stream))),
            elbo_corpus_vocabulary(corpus, stream));
     printf("hash         %s (tokenizer %s)\n", elbo_corpus_hash(corpus), elbo_corpus_tokenizer_hash(corpus));
+    json_t *classes = elbo_corpus_classes(corpus) ? classes_json(corpus) : NULL, *n;
+    const char *name;
+    json_object_foreach(classes, name, n)
+        printf("label        %s: %lld sentences\n", name, (long long)json_integer_value(n));
+    json_decref(classes);
     if (*elbo_corpus_set(corpus)) printf("part of      the split %s\n", elbo_corpus_set(corpus));
     return lengths_text(corpus, error);
 }
@@ -189,6 +215,8 @@ static json_t *describe_run(const struct run *run, const char *folder)
     failed |= json_object_set_new(all, "encoder", latent ? stack_json(&m->encoder) : json_null());
     failed |= json_object_set_new(all, "decoder", stack_json(&m->decoder));
     failed |= json_object_set_new(all, "latent", latent ? latent_json(&m->latent) : json_null());
+    if (run->labels.count)
+        failed |= json_object_set(all, "labels", json_object_get(checkpoint_counters(run->checkpoint), "labels"));
     if (run->fitted.density.count)
         failed |= json_object_set_new(all, "fitted_prior",
                                       json_pack("{s:I, s:s, s:I}", "components", (json_int_t)run->fitted.density.count,

@@ -50,10 +50,13 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
         struct elbo_corpus *corpus;
         ELBO_TRY(elbo_corpus_open(&corpus, c->data.train, error));
         c->model.vocabulary = elbo_corpus_vocabulary(corpus, ELBO_STREAM_DECODER);
+        c->model.labels = c->data.labels ? elbo_corpus_classes(corpus) : 0;
         elbo_corpus_longer_than(corpus, ELBO_STREAM_DECODER, c->data.max_length, &longer, &beyond);
         if (!limits_describe(limits, sizeof limits, corpus, "data.train", &c->data)) *limits = 0;
         elbo_corpus_close(corpus);
     }
+    if (c->data.labels && !c->model.labels)
+        return elbo_fail(error, ELBO_USAGE, "data.labels = true wants a data.train that has labels, to know how many");
     if (*limits) log_warning(&cli->log, "%s", limits);
     ELBO_TRY(cli_check_effects(cli, error));
     ELBO_TRY(elbo_config_check(c, error));

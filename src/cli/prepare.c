@@ -24,10 +24,10 @@ static elbo_status print_json(const struct elbo_prepare_report *report, elbo_err
                              (json_int_t)part->words, "bytes", (json_int_t)part->bytes, "unknown",
                              (json_int_t)part->unknown, "longest", (json_int_t)part->longest));
     }
-    json_t *all =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "lines", (json_int_t)report->lines, "blank_lines",
-                  (json_int_t)report->blank_lines, "replaced", (json_int_t)report->replaced, "replaced_lines",
-                  (json_int_t)report->replaced_lines, "vocabulary", (json_int_t)report->vocabulary, "parts", parts);
+    json_t *all = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "lines", (json_int_t)report->lines, "blank_lines",
+                            (json_int_t)report->blank_lines, "replaced", (json_int_t)report->replaced, "replaced_lines",
+                            (json_int_t)report->replaced_lines, "vocabulary", (json_int_t)report->vocabulary, "labels",
+                            (json_int_t)report->classes, "parts", parts);
     if (failed) {
         json_decref(all);
         all = NULL;
@@ -72,6 +72,7 @@ static elbo_status check_options(const struct cli *cli, elbo_error *error)
                          "--tokenizer.size has no effect beside --tokenizer.kind=byte, whose vocabulary is "
                          "always 259; leave it out, or choose word or bpe");
     ELBO_TRY(check_tilde("out", config->out, error));
+    ELBO_TRY(check_tilde("labels", config->prepare.labels, error));
     return check_tilde("tokenizer.from", config->prepare.tokenizer_from, error);
 }
 
@@ -110,6 +111,8 @@ elbo_status cli_prepare(struct cli *cli, elbo_error *error)
         .tokenizer_size = config->prepare.tokenizer_size,
         .tokenizer_from = config->prepare.tokenizer_from,
         .strict = config->prepare.strict,
+        .labels = config->prepare.labels,
+        .label_column = (enum elbo_label_column)config->prepare.label_column,
     };
     struct elbo_prepare_report report;
     elbo_status status = elbo_prepare(&options, &report, show_progress, &cli->log, error);

@@ -102,6 +102,18 @@ void cli_free_sentences(struct cli_sentences *s)
     free(s->text);
 }
 
+elbo_status cli_label(int32_t *label, const struct run *run, const struct cli *cli, elbo_error *error)
+{
+    const char *name = cli->config.generate.label;
+    *label = 0;
+    if (!run->labels.count && *name)
+        return elbo_fail(error, ELBO_USAGE, "--label=%s: this model was trained without data.labels; leave it away",
+                         name);
+    if (!run->labels.count) return ELBO_OK;
+    if (*name) return label_number(label, &run->labels, name, error);
+    return label_missing(&run->labels, error);
+}
+
 elbo_status cli_encode_sentences(float **z, float **stats_out, const struct cli_sentences *s, struct run *run,
                                  struct cli *cli, elbo_error *error)
 {
@@ -112,6 +124,7 @@ elbo_status cli_encode_sentences(float **z, float **stats_out, const struct cli_
     elbo_status status = stats && rows ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", s->count);
     struct slot_options slots = slot_options_of(&cli->config);
     slots.too_long = SLOT_TRUNCATE;
+    if (!status) status = cli_label(&slots.label, run, cli, error);
     if (!status && s->count)
         status = encode_sentences(&run->model, stats, s->ids, s->count, &slots, &run->marks, error);
     struct latent latent = latent_standard(width); /* the draw depends on the posterior alone */
@@ -159,6 +172,7 @@ elbo_status cli_generate_options(struct generate_options *o, bool greedy, const 
                              drawing[i]);
     if (!g->beam && options_given(cli->options, "length_penalty"))
         return elbo_fail(error, ELBO_USAGE, "--length_penalty belongs to a search: give --beam too, say --beam=5");
+    ELBO_TRY(cli_label(&o->label, run, cli, error));
     size_t most = run->model.config.positions - 1;
     if (g->max_length > most)
         return elbo_fail(error, ELBO_USAGE,

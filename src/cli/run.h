@@ -43,6 +43,9 @@ void cli_free_sentences(struct cli_sentences *s);
 elbo_status cli_encode_sentences(float **z, float **stats, const struct cli_sentences *s, struct run *run,
                                  struct cli *cli, elbo_error *error);
 
+/* The number of --label, which a model with labels wants and no other takes. */
+elbo_status cli_label(int32_t *label, const struct run *run, const struct cli *cli, elbo_error *error);
+
 /* ---- generation ---- */
 
 /* Options of the command line for generation; refuses those without effect. `greedy`: unless drawing is asked for. */

@@ -23,12 +23,12 @@ struct search {
     const struct text_marks *marks;
     size_t beam, sentences, room, vocabulary, at; /* at: position of the step under way        */
     float *logits;                                /* (rows, V)                                 */
-    double *log_p, *best;                       /* (rows) of the beginnings, -INFINITY: none; (sentences) best scores */
-    bool *done;                                 /* (sentences)                               */
-    int32_t *ids, *position, *history, *tokens; /* (rows), (rows), (rows, room), (rows, room) the beginnings */
-    struct candidate *found;                    /* (rows, beam + 1) continuations, the end last */
-    struct candidate *next;                     /* (beam) of one sentence                    */
-    int32_t *moved;                             /* (beam, room) twice: tokens, history       */
+    double *log_p, *best; /* (rows) of the beginnings, -INFINITY: none; (sentences) best scores */
+    bool *done;           /* (sentences)                               */
+    int32_t *ids, *position, *label, *history, *tokens; /* (rows) three times, (rows, room) twice: the beginnings */
+    struct candidate *found;                            /* (rows, beam + 1) continuations, the end last */
+    struct candidate *next;                             /* (beam) of one sentence                    */
+    int32_t *moved;                                     /* (beam, room) twice: tokens, history       */
     elbo_status status;
     elbo_error *error;
 };
@@ -144,8 +144,8 @@ static elbo_status run(struct search *s, struct model *m, struct recording *step
 
 static void search_free(struct search *s)
 {
-    void *all[] = {s->logits,  s->log_p,  s->best,  s->done, s->ids,  s->position,
-                   s->history, s->tokens, s->found, s->next, s->moved};
+    void *all[] = {s->label,    s->logits,  s->log_p,  s->best,  s->done, s->ids,
+                   s->position, s->history, s->tokens, s->found, s->next, s->moved};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -158,13 +158,14 @@ static elbo_status search_allocate(struct search *s, size_t sentences, elbo_erro
     s->done = malloc(sentences * sizeof *s->done);
     s->ids = calloc(rows, sizeof *s->ids);
     s->position = calloc(rows, sizeof *s->position);
+    s->label = calloc(rows, sizeof *s->label);
     s->history = calloc(rows * s->room, sizeof *s->history);
     s->tokens = calloc(rows * s->room, sizeof *s->tokens);
     s->found = malloc(rows * (s->beam + 1) * sizeof *s->found);
     s->next = malloc(s->beam * sizeof *s->next);
     s->moved = malloc(2 * s->beam * s->room * sizeof *s->moved);
-    if (s->logits && s->log_p && s->best && s->done && s->ids && s->position && s->history && s->tokens && s->found &&
-        s->next && s->moved)
+    if (s->logits && s->log_p && s->best && s->done && s->ids && s->position && s->label && s->history && s->tokens &&
+        s->found && s->next && s->moved)
         return ELBO_OK;
     return elbo_fail(error, ELBO_MEMORY,
                      "no memory for a beam search over %zu beginnings of %zu tokens; lower --beam or --max_length",
@@ -198,6 +199,8 @@ elbo_status generate_beam(struct model *m, struct elbo_ids *out, const float *z,
         recording_bind_input(&step, "ids", s.ids);
         recording_bind_input(&step, "position", s.position);
         recording_bind_input(&step, "history", s.history);
+        for (size_t row = 0; row < chunk * s.beam; row++) s.label[row] = options->label;
+        recording_bind_input(&step, "label", s.label);
         if (z) recording_bind_input(&step, "z", repeated);
     }
     for (size_t at = 0; at < rows && !status; at += chunk) {

@@ -148,6 +148,7 @@ struct model_config {
     size_t vocabulary;    /* V, from the corpus: not an option                                   */
     int precision;        /* enum precision_kind: of activations and working weights; the weights' values are f32 */
     size_t positions;     /* rows of a learned position table: data.max_length + 2               */
+    size_t labels;        /* classes of sentences that both stacks are told; 0: none. From the corpus: not an option */
 };
 /* Of the section `objective`: a parameter depends on it. */
 #define AT(field) offsetof(struct model_config, field)

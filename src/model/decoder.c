@@ -11,27 +11,33 @@ static struct stack stack_of(const struct recorder *r)
 }
 
 /* z as the injection gives it to the stack. */
-static struct stack_input inject(struct recorder *r, const struct sequence *sequence, value z)
+static void inject(struct stack_input *in, struct recorder *r, value z)
 {
     const struct model_config *m = r->config;
-    struct stack_input in = {.sequence = sequence};
-    if (!z.index) return in;
     z = op_cast(r->g, z, r->precision);
-    in.injection = stack_injection(&m->decoder, m->latent.injection);
-    if (in.injection & INJECT_EMBEDDING) {
+    in->injection = stack_injection(&m->decoder, m->latent.injection);
+    if (in->injection & INJECT_EMBEDDING) {
         graph_scope(r->g, "decoder.latent");
-        in.embedded = recorder_linear(r, PART_DECODER, z, stack_embedding_width(&m->decoder), 0.02, false, false,
-                                      "decoder.latent.embedding");
+        in->embedded = recorder_linear(r, PART_DECODER, z, stack_embedding_width(&m->decoder), 0.02, false, false,
+                                       "decoder.latent.embedding");
     }
-    if (in.injection & ~(unsigned)INJECT_EMBEDDING) in.latent = z;
-    if (m->latent.skip) in.skip = z;
+    if (in->injection & ~(unsigned)INJECT_EMBEDDING) in->latent = z;
+    if (m->latent.skip) in->skip = z;
+}
+
+static struct stack_input input_of(struct recorder *r, const struct stack *stack, const struct sequence *sequence,
+                                   value z)
+{
+    struct stack_input in = {.sequence = sequence};
+    if (z.index) inject(&in, r, z);
+    in.embedded = stack_label(r, stack, sequence, in.embedded);
     return in;
 }
 
 value decoder_record(struct recorder *r, const struct sequence *target, value z)
 {
     const struct stack stack = stack_of(r);
-    struct stack_input in = inject(r, target, z);
+    struct stack_input in = input_of(r, &stack, target, z);
     return stack_skip(r, &stack, &in, stack_kind_of(stack.config)->record(r, &stack, &in), -1);
 }
 
@@ -45,7 +51,7 @@ value decoder_record_step(struct recorder *r, struct sequence *sequence, value z
     if (!state) return graph_starve(r->g, "for the state of a decoding step");
     if (beam) kind->reorder(r, sequence, rows, room);
     for (size_t i = 0; i < states; i++) state[i] = kind->state(r, &stack, rows, room, i);
-    struct stack_input in = inject(r, sequence, z);
+    struct stack_input in = input_of(r, &stack, sequence, z);
     value y = stack_skip(r, &stack, &in, kind->step(r, &stack, &in, state), -1);
     free(state);
     return y;

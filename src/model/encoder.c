@@ -5,7 +5,8 @@ value encoder_record(struct recorder *r, const struct sequence *source)
 {
     const struct stack_config *c = &r->config->encoder;
     const struct stack stack = {"encoder", c, PART_ENCODER, false};
-    value x = stack_kind_of(c)->record(r, &stack, &(struct stack_input){.sequence = source});
+    const struct stack_input in = {.sequence = source, .embedded = stack_label(r, &stack, source, NO_VALUE)};
+    value x = stack_kind_of(c)->record(r, &stack, &in);
     static const enum pool_kind kinds[] = {[POOLING_MEAN] = POOL_MEAN,
                                            [POOLING_FIRST] = POOL_FIRST,
                                            [POOLING_LAST] = POOL_LAST,

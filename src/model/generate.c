@@ -44,11 +44,15 @@ elbo_status generate_append(struct elbo_ids *ids, uint32_t id, elbo_error *error
 static elbo_status some_rows(struct model *m, struct recording *step, struct chooser *c, struct elbo_ids *out,
                              const float *z, size_t rows, size_t longest, elbo_error *error)
 {
-    int32_t ids[MOST_ROWS], position[MOST_ROWS];
+    int32_t ids[MOST_ROWS], position[MOST_ROWS], label[MOST_ROWS];
     bool done[MOST_ROWS] = {false};
     size_t open = rows;
     c->done = done;
-    for (size_t i = 0; i < rows; i++) ids[i] = (int32_t)c->marks->start;
+    for (size_t i = 0; i < rows; i++) {
+        ids[i] = (int32_t)c->marks->start;
+        label[i] = c->o->label;
+    }
+    recording_bind_input(step, "label", label);
     recording_bind_input(step, "ids", ids);
     recording_bind_input(step, "position", position);
     if (z) recording_bind_input(step, "z", z);

@@ -14,6 +14,7 @@ struct generate_options {
     const uint32_t *never; /* (never_count) further tokens that are never written                     */
     size_t never_count;
     uint64_t seed, first_row; /* the noise of row i has the address (seed, first_row + i, position)    */
+    int32_t label;            /* of every sentence, for a model with labels                         */
     size_t beam;              /* not 0: beam search of this width instead of drawing tokens              */
     double length_penalty; /* of the beam: a sentence's log-probability is divided by its length, the end mark counted,
                               to this power */

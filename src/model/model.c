@@ -236,6 +236,8 @@ void recording_bind_slot(struct recording *r, const struct slot *slot, struct ex
     bind_stream(r, "encoder", &slot->encoder);
     bind_stream(r, "decoder", &slot->decoder);
     recording_bind_input(r, "sample", slot->sample);
+    recording_bind_input(r, "label", slot->label);
+    recording_bind_input(r, "label_order", slot->label_order);
     run->count[DIM_ENC_TOKENS] = graph_capacity(r->g)->count[DIM_ENC_TOKENS] ? slot->encoder.tokens : 0;
     run->count[DIM_DEC_TOKENS] = graph_capacity(r->g)->count[DIM_DEC_TOKENS] ? slot->decoder.tokens : 0;
     run->longest[DIM_ENC_TOKENS] = slot->encoder.longest;

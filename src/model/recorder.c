@@ -16,6 +16,16 @@ elbo_status recorder_begin(struct recorder *r, struct graph **g, const char *nam
     return ELBO_OK;
 }
 
+/* (S) i32, which both streams read. */
+static value slot_input(struct graph *g, const char *name, enum pad_rule pad)
+{
+    value v = graph_input_named(g, name);
+    if (v.index) return v;
+    v = graph_input(g, name, DTYPE_I32, 1, (struct dim[]){{DIM_SENTENCES, 0}});
+    graph_pad(g, v, pad);
+    return v;
+}
+
 struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim_kind rows, value sample)
 {
     char name[64];
@@ -33,6 +43,10 @@ struct sequence sequence_packed(struct recorder *r, const char *stream, enum dim
         snprintf(name, sizeof name, "%s.%s", stream, inputs[i].name);
         *inputs[i].to = graph_input(r->g, name, DTYPE_I32, 1, inputs[i].dim);
         graph_pad(r->g, *inputs[i].to, inputs[i].pad);
+    }
+    if (r->config->labels) {
+        s.label = slot_input(r->g, "label", PAD_MOST);
+        s.label_order = slot_input(r->g, "label_order", PAD_ROW);
     }
     return s;
 }
@@ -89,6 +103,14 @@ static bool own_table(const struct recorder *r, const char *stack)
 static struct parameter_init table_init(const struct stack_config *c)
 {
     return init_normal(stack_kind_of(c)->recurrent ? 1 / sqrt((double)stack_embedding_width(c)) : 0.02);
+}
+
+value recorder_label_table(struct recorder *r, const char *stack)
+{
+    bool encoder = !strcmp(stack, "encoder");
+    const struct stack_config *c = encoder ? &r->config->encoder : &r->config->decoder;
+    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, table_init(c), 2, r->config->labels,
+                              stack_embedding_width(c), "%s.embedding.label.weight", stack);
 }
 
 value recorder_token_table(struct recorder *r, const char *stack)

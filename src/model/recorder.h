@@ -28,6 +28,8 @@ struct sequence {
     value id_order, position_order; /* (N) i32, packed only                                      */
     value sentence, offsets;        /* packed only                                               */
     value sample;                   /* (S) u64, packed only                                      */
+    value label, label_order;       /* (S) i32 class of each sentence, or (N) of a step, and sentences by rising class;
+                                       none: a model without labels                             */
     value history;                  /* (N, room) i32, of a step, where a beam reorders rows       */
 };
 
@@ -68,6 +70,9 @@ value recorder_linear(struct recorder *r, enum parameter_part part, value x, siz
 value recorder_token_table(struct recorder *r, const char *stack);
 /* (1, D) the row behind it: what dropped words become, with objective.dropped_mark=own. */
 value recorder_mark_table(struct recorder *r, const char *stack);
+
+/* The table of labels of a stack. */
+value recorder_label_table(struct recorder *r, const char *stack);
 
 /* One row (S, D) per sentence. */
 value encoder_record(struct recorder *r, const struct sequence *source);

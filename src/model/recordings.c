@@ -62,6 +62,7 @@ elbo_status record_step(struct recording *out, const struct model_config *config
     struct dim n[] = {{DIM_DRAWS, 0}};
     struct sequence s = {.ids = graph_input(r.g, "ids", DTYPE_I32, 1, n),
                          .position = graph_input(r.g, "position", DTYPE_I32, 1, n)};
+    if (config->labels) s.label = graph_input(r.g, "label", DTYPE_I32, 1, n);
     value z = NO_VALUE;
     if (config->latent.kind != LATENT_NONE)
         z = graph_input(r.g, "z", DTYPE_F32, 2, (struct dim[]){n[0], {DIM_FIXED, config->latent.width}});

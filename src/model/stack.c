@@ -101,6 +101,13 @@ static value add_to_rows(struct recorder *r, const struct sequence *s, value x, 
     return op_add(r->g, x, each);
 }
 
+value stack_label(struct recorder *r, const struct stack *s, const struct sequence *sequence, value embedded)
+{
+    if (!sequence->label.index) return embedded;
+    graph_scope(r->g, "%s.embedding", s->name);
+    return op_embedding(r->g, recorder_label_table(r, s->name), sequence->label, sequence->label_order, embedded);
+}
+
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x)
 {
     return in->embedded.index ? add_to_rows(r, in->sequence, x, in->embedded) : x;

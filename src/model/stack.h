@@ -83,6 +83,8 @@ void stack_history(struct recorder *r, struct sequence *s, struct dim rows, size
 /* The first rows of a stack: token table, or the sequence's vectors; then `embedded`. Learned positions are the kind's.
  */
 value stack_embed(struct recorder *r, const struct stack *s, const struct sequence *sequence);
+/* What is added to every input of a sentence: `embedded`, which may be none, and the row of its label. */
+value stack_label(struct recorder *r, const struct stack *s, const struct sequence *sequence, value embedded);
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x);
 /* x, the rows that layer `layer` reads, or that the output layer reads (layer < 0): with z W^T of the sentence added
  * where latent.skip says so. */

@@ -185,25 +185,63 @@ static elbo_status check_content(const struct elbo_corpus *corpus, elbo_error *e
 
 /* ---- labels ---- */
 
-/* The optional label column: u32 (sentences), each below the number of classes. Nothing here reads it but this check.
- */
-static elbo_status check_labels(const struct elbo_corpus *corpus, const json_t *manifest, elbo_error *error)
+/* Whether a name stands in the list once, and is one. */
+static bool is_class(const json_t *classes, size_t i)
 {
-    const json_t *labels = json_object_get(manifest, "labels"), *classes = json_object_get(labels, "classes");
+    const char *name = json_string_value(json_array_get(classes, i));
+    return name && *name && !strpbrk(name, "\t\r\n");
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static elbo_status check_classes(bool *good, const json_t *classes, elbo_error *error)
+{
+    size_t count = json_array_size(classes);
+    const char **names = malloc((count + 1) * sizeof *names);
+    if (!names) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu classes", count);
+    for (size_t i = 0; *good && i < count; i++) {
+        *good = is_class(classes, i);
+        names[i] = json_string_value(json_array_get(classes, i));
+    }
+    if (*good) qsort(names, count, sizeof *names, by_name);
+    for (size_t i = 1; *good && i < count; i++) *good = strcmp(names[i - 1], names[i]) != 0;
+    free(names);
+    return ELBO_OK;
+}
+
+/* One hash of the column and of what its numbers mean. */
+static void hash_labels(struct elbo_corpus *corpus, const char *column, size_t size)
+{
+    uint64_t sum = XXH3_64bits(column, size);
+    for (size_t i = 0; i < json_array_size(corpus->classes); i++) {
+        const char *name = elbo_corpus_class(corpus, i);
+        sum = XXH3_64bits_withSeed(name, strlen(name) + 1, sum);
+    }
+    snprintf(corpus->labels_hash, sizeof corpus->labels_hash, "%016" PRIx64, sum);
+}
+
+/* The optional label column: u32 (sentences), each below the number of classes. */
+static elbo_status read_labels(struct elbo_corpus *corpus, const json_t *manifest, elbo_error *error)
+{
+    json_t *labels = json_object_get(manifest, "labels"), *classes = json_object_get(labels, "classes");
     const char *name = json_string_value(json_object_get(labels, "file"));
     if (!labels) return ELBO_OK;
     size_t count = json_array_size(classes), size;
     bool good = name && *name && !strchr(name, '/') && count;
-    for (size_t i = 0; good && i < count; i++) good = json_is_string(json_array_get(classes, i));
+    if (good) ELBO_TRY(check_classes(&good, classes, error));
     if (!good)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_MANIFEST " describes labels without a file and classes; %s",
                          corpus->folder, CORPUS_REMEDY);
     char *data;
     ELBO_TRY(corpus_read_file(&data, &size, NULL, manifest, corpus->folder, name, error));
+    corpus->labels = (uint32_t *)(void *)data;
+    corpus->classes = json_incref(classes);
     good = size == corpus->header.sentences * sizeof(uint32_t);
-    for (size_t i = 0; good && i < corpus->header.sentences; i++)
-        good = ((const uint32_t *)(const void *)data)[i] < count;
-    free(data);
+    for (size_t i = 0; good && i < corpus->header.sentences; i++) good = corpus->labels[i] < count;
+    if (good) hash_labels(corpus, data, size);
     if (good) return ELBO_OK;
     return elbo_fail(error, ELBO_INPUT,
                      "%s/%s is damaged: it is not one of %zu classes for each of the %" PRIu64 " sentences; "
@@ -261,7 +299,7 @@ static elbo_status open_files(struct elbo_corpus *corpus, const json_t *manifest
     free(text);
     ELBO_TRY(status);
     ELBO_TRY(check_content(corpus, error));
-    return check_labels(corpus, manifest, error);
+    return read_labels(corpus, manifest, error);
 }
 
 static elbo_status open_once(struct elbo_corpus **out, const char *folder, elbo_error *error)
@@ -304,6 +342,8 @@ void elbo_corpus_close(struct elbo_corpus *corpus)
     free(corpus->offsets);
     free(corpus->words);
     free(corpus->bytes);
+    free(corpus->labels);
+    json_decref(corpus->classes);
     elbo_tokenizer_close(corpus->tokenizer);
     free(corpus);
 }

@@ -82,6 +82,26 @@ const char *elbo_corpus_set(const struct elbo_corpus *corpus)
     return corpus->set;
 }
 
+size_t elbo_corpus_classes(const struct elbo_corpus *corpus)
+{
+    return json_array_size(corpus->classes);
+}
+
+const char *elbo_corpus_class(const struct elbo_corpus *corpus, size_t k)
+{
+    return json_string_value(json_array_get(corpus->classes, k));
+}
+
+uint32_t elbo_corpus_label(const struct elbo_corpus *corpus, size_t i)
+{
+    return corpus->labels[i];
+}
+
+const char *elbo_corpus_labels_hash(const struct elbo_corpus *corpus)
+{
+    return corpus->labels_hash;
+}
+
 size_t elbo_corpus_length(const struct elbo_corpus *corpus, enum elbo_stream stream, size_t i)
 {
     (void)stream;

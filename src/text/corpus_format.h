@@ -18,6 +18,7 @@
 #define CORPUS_MAGIC     "ELBOTEXT"
 #define CORPUS_FILE      "corpus.bin"
 #define CORPUS_TOKENIZER "tokenizer.json"
+#define CORPUS_LABELS    "labels.bin" /* of prepare; a manifest may name another */
 #define CORPUS_MANIFEST  "manifest.json"
 
 enum { CORPUS_VERSION = 1, CORPUS_ALIGNMENT = 64, CORPUS_STREAMS = 2 };

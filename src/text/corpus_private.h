@@ -16,8 +16,11 @@ struct elbo_corpus {
     int64_t modified; /* nanoseconds                              */
     uint64_t sum;
     struct corpus_header header;
-    uint64_t *offsets;                /* (sentences + 1) of its one stream        */
-    uint32_t *words, *bytes;          /* (sentences)                              */
+    uint64_t *offsets;       /* (sentences + 1) of its one stream        */
+    uint32_t *words, *bytes; /* (sentences)                              */
+    uint32_t *labels;        /* (sentences) null: there are none         */
+    json_t *classes;         /* their names                              */
+    char labels_hash[CORPUS_HEX];
     uint64_t first_bad, bad, unknown; /* a token outside the vocabulary and its place; unknown marks */
     struct elbo_tokenizer *tokenizer;
     char hash[CORPUS_HEX], tokenizer_hash[CORPUS_HEX], set[CORPUS_HEX];

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { COLUMNS = 3 };
+enum { TOKENS, WORDS, BYTES, LABEL, COLUMNS };
 
 static size_t token_bytes(const struct corpus_writer *w)
 {
@@ -46,14 +46,15 @@ static elbo_status grow(struct corpus_writer *w, elbo_error *error)
 }
 
 elbo_status corpus_writer_add(struct corpus_writer *w, const struct elbo_ids *ids, uint32_t unknown, size_t words,
-                              size_t bytes, elbo_error *error)
+                              size_t bytes, uint32_t label, elbo_error *error)
 {
     struct elbo_prepare_part *part = w->part;
     if (part->sentences == w->capacity) ELBO_TRY(grow(w, error));
     uint32_t *row = w->rows + COLUMNS * part->sentences++;
-    row[0] = (uint32_t)ids->count;
-    row[1] = (uint32_t)words;
-    row[2] = (uint32_t)bytes;
+    row[TOKENS] = (uint32_t)ids->count;
+    row[WORDS] = (uint32_t)words;
+    row[BYTES] = (uint32_t)bytes;
+    row[LABEL] = label;
     part->tokens += ids->count;
     part->words += words;
     part->bytes += bytes;
@@ -91,7 +92,7 @@ static elbo_status finish_file(struct corpus_writer *w, elbo_error *error)
         offset += w->rows[COLUMNS * i];
         ELBO_TRY(file_append(&w->file, &offset, sizeof offset, error));
     }
-    for (size_t c = 1; c < COLUMNS; c++) {
+    for (size_t c = WORDS; c <= BYTES; c++) {
         ELBO_TRY(pad(&w->file, error));
         for (size_t i = 0; i < part->sentences; i++)
             ELBO_TRY(file_append(&w->file, &w->rows[COLUMNS * i + c], sizeof *w->rows, error));
@@ -123,15 +124,33 @@ static elbo_status describe_file(struct corpus_writer *w, char hash[CORPUS_HEX],
     return ELBO_OK;
 }
 
-elbo_status corpus_writer_finish(struct corpus_writer *w, const struct elbo_tokenizer *tokenizer, elbo_error *error)
+static elbo_status write_labels(struct corpus_writer *w, elbo_error *error)
 {
+    char path[FILES_PATH];
+    struct file_writer file = {.descriptor = -1};
+    ELBO_TRY(file_join(path, w->folder, CORPUS_LABELS, error));
+    elbo_status status = file_create(&file, path, error);
+    for (size_t i = 0; i < w->part->sentences && !status; i++)
+        status = file_append(&file, &w->rows[COLUMNS * i + LABEL], sizeof *w->rows, error);
+    if (!status) status = file_seal(&file, error);
+    file_abort(&file);
+    return status;
+}
+
+elbo_status corpus_writer_finish(struct corpus_writer *w, const struct elbo_tokenizer *tokenizer,
+                                 const struct labels *labels, elbo_error *error)
+{
+    char unused[CORPUS_HEX];
     char path[FILES_PATH];
     ELBO_TRY(finish_file(w, error));
     ELBO_TRY(file_join(path, w->folder, CORPUS_TOKENIZER, error));
     ELBO_TRY(elbo_tokenizer_save(tokenizer, path, error));
     w->files = json_object();
     ELBO_TRY(describe_file(w, w->hash, CORPUS_FILE, error));
-    return describe_file(w, w->tokenizer_hash, CORPUS_TOKENIZER, error);
+    ELBO_TRY(describe_file(w, w->tokenizer_hash, CORPUS_TOKENIZER, error));
+    if (!labels->count) return ELBO_OK;
+    ELBO_TRY(write_labels(w, error));
+    return describe_file(w, unused, CORPUS_LABELS, error);
 }
 
 /* Takes `manifest`, which is null for want of memory. */
@@ -149,7 +168,7 @@ static elbo_status write_sealed(json_t *manifest, const char *folder, elbo_error
 }
 
 elbo_status corpus_writer_manifest(struct corpus_writer *w, const struct elbo_prepare_report *report, const char *set,
-                                   const char *kind, elbo_error *error)
+                                   const char *kind, const struct labels *labels, elbo_error *error)
 {
     const struct elbo_prepare_part *part = w->part;
     json_t *manifest = json_pack(
@@ -159,7 +178,14 @@ elbo_status corpus_writer_manifest(struct corpus_writer *w, const struct elbo_pr
         (json_int_t)part->longest, "unknown", (json_int_t)part->unknown, "vocabulary", (json_int_t)w->vocabulary,
         "tokenizer", kind, "blank_lines_of_all_parts", (json_int_t)report->blank_lines, "replaced_of_all_parts",
         (json_int_t)report->replaced, "files", w->files);
-    if (*set && json_object_set_new(manifest, "set", json_string(set))) {
+    json_t *classes = json_array();
+    int failed = *set && json_object_set_new(manifest, "set", json_string(set));
+    for (size_t k = 0; k < labels->count; k++) failed |= json_array_append_new(classes, json_string(labels->name[k]));
+    if (labels->count)
+        failed |=
+            json_object_set_new(manifest, "labels", json_pack("{s:s, s:O}", "file", CORPUS_LABELS, "classes", classes));
+    json_decref(classes);
+    if (failed) {
         json_decref(manifest);
         manifest = NULL;
     }

@@ -8,13 +8,14 @@
 #include "base/files.h"
 #include "elbo/corpus.h"
 #include "text/corpus_manifest.h"
+#include "text/labels.h"
 
 struct corpus_writer {
     struct elbo_prepare_part *part; /* counted here */
     size_t vocabulary;
     char folder[FILES_PATH];
     struct file_writer file;
-    uint32_t *rows; /* (capacity, 3) tokens, words, bytes of each sentence */
+    uint32_t *rows; /* (capacity, 4) tokens, words, bytes, class of each sentence */
     size_t capacity;
     json_t *files; /* of the manifest, once they are written */
     char hash[CORPUS_HEX], tokenizer_hash[CORPUS_HEX];
@@ -23,15 +24,16 @@ struct corpus_writer {
 /* `folder` exists. Closing is needed when opening failed, too. */
 elbo_status corpus_writer_open(struct corpus_writer *writer, struct elbo_prepare_part *part, const char *folder,
                                size_t vocabulary, elbo_error *error);
-/* One sentence; `unknown` is the mark that is counted. `bytes` includes the line end. */
+/* One sentence of a class, or 0; `unknown` is the mark that is counted. `bytes` includes the line end. */
 elbo_status corpus_writer_add(struct corpus_writer *writer, const struct elbo_ids *ids, uint32_t unknown, size_t words,
-                              size_t bytes, elbo_error *error);
-/* Ends corpus.bin and writes tokenizer.json. */
+                              size_t bytes, uint32_t label, elbo_error *error);
+/* Ends corpus.bin and writes tokenizer.json and, where there are classes, labels.bin. */
 elbo_status corpus_writer_finish(struct corpus_writer *writer, const struct elbo_tokenizer *tokenizer,
-                                 elbo_error *error);
+                                 const struct labels *labels, elbo_error *error);
 /* `set` is that of a split, or "". */
 elbo_status corpus_writer_manifest(struct corpus_writer *writer, const struct elbo_prepare_report *report,
-                                   const char *set, const char *tokenizer_kind, elbo_error *error);
+                                   const char *set, const char *tokenizer_kind, const struct labels *labels,
+                                   elbo_error *error);
 void corpus_writer_close(struct corpus_writer *writer);
 
 /* The manifest of the split's folder. */

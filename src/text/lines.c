@@ -34,20 +34,21 @@ static elbo_status open_file(struct line_source *source, const char *path, elbo_
     return file_open_regular(&source->descriptor, &source->size, path, error);
 }
 
-static elbo_status recognize(const struct line_source *source, const char *path, elbo_error *error)
+/* A table is known by its name. */
+static elbo_status recognize(const struct line_source *source, const char *path, bool table, elbo_error *error)
 {
     size_t size = source->size < TEXT_HEAD ? source->size : TEXT_HEAD;
     const char *name = strcmp(path, "-") ? path : NULL;
-    if (!source->file) return text_recognize(name, source->text, size, size == source->size, error);
+    if (!source->file) return text_recognize(name, source->text, size, size == source->size, table, error);
     char *head = malloc(size);
     elbo_status status = head ? file_read_at(source->descriptor, head, size, 0, path, error)
                               : elbo_fail(error, ELBO_MEMORY, "no memory to read %s", path);
-    if (status == ELBO_OK) status = text_recognize(name, head, size, size == source->size, error);
+    if (status == ELBO_OK) status = text_recognize(name, head, size, size == source->size, table, error);
     free(head);
     return status;
 }
 
-elbo_status line_source_open(struct line_source *source, const char *path, elbo_error *error)
+static elbo_status open_source(struct line_source *source, const char *path, bool table, elbo_error *error)
 {
     bool standard = !strcmp(path, "-");
     bool stream = standard || (access(path, F_OK) == 0 && !file_is_regular(path) && !file_is_folder(path));
@@ -55,12 +56,22 @@ elbo_status line_source_open(struct line_source *source, const char *path, elbo_
     elbo_status status = stream ? read_stream(source, path, error) : open_file(source, path, error);
     if (status == ELBO_OK && !source->size)
         status = elbo_fail(error, ELBO_INPUT, "%s is empty; give text with a sentence a line", source->name);
-    if (status == ELBO_OK) status = recognize(source, path, error);
+    if (status == ELBO_OK) status = recognize(source, path, table, error);
     if (status == ELBO_OK)
         line_source_rewind(source);
     else
         line_source_close(source);
     return status;
+}
+
+elbo_status line_source_open(struct line_source *source, const char *path, elbo_error *error)
+{
+    return open_source(source, path, false, error);
+}
+
+elbo_status line_source_open_table(struct line_source *source, const char *path, elbo_error *error)
+{
+    return open_source(source, path, true, error);
 }
 
 void line_source_memory(struct line_source *source, const char *name, const char *text, size_t size)

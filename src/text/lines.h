@@ -30,6 +30,8 @@ struct line_source {
 
 /* `path` "-" is standard input. What is empty or no text (text/recognize.h) is refused. */
 elbo_status line_source_open(struct line_source *source, const char *path, elbo_error *error);
+/* The same, but fields with separators between them are no reason to refuse it: a table of labels and text. */
+elbo_status line_source_open_table(struct line_source *source, const char *path, elbo_error *error);
 /* Text in memory, which must outlive the source. */
 void line_source_memory(struct line_source *source, const char *name, const char *text, size_t size);
 /* Begins another pass. */

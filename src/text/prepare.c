@@ -9,6 +9,7 @@
 #include "elbo/corpus.h"
 #include "text/corpus_format.h"
 #include "text/corpus_write.h"
+#include "text/labels.h"
 #include "text/lines.h"
 #include "text/split.h"
 #include "text/tokenizer.h"
@@ -22,6 +23,10 @@ struct preparation {
     elbo_prepare_progress progress;
     void *context;
     struct line_source *sources; /* (input_count) */
+    struct line_source label_source;
+    struct labels labels;
+    struct label_text label;     /* of the sentence that is used; it has none without labels */
+    struct elbo_text label_line; /* repaired */
     struct split split;
     uint8_t *part; /* (part_room) that each sentence's place is in; with a split */
     size_t part_room;
@@ -69,6 +74,72 @@ static elbo_status part_of(struct preparation *p, size_t *part, const char *text
     return ELBO_OK;
 }
 
+/* ---- labels ---- */
+
+static bool has_label_file(const struct preparation *p)
+{
+    return p->options->labels && *p->options->labels;
+}
+
+/* The line of labels beside a line of text; *more is false where there is none. */
+static elbo_status read_label(struct preparation *p, bool *more, elbo_error *error)
+{
+    struct line line;
+    size_t replaced, bad;
+    p->label = (struct label_text){0};
+    ELBO_TRY(line_next(more, &line, &p->label_source, error));
+    if (!*more) return ELBO_OK;
+    ELBO_TRY(elbo_text_repair(&p->label_line, &replaced, &bad, line.text, line.size, error));
+    p->label = label_trim((struct label_text){p->label_line.text, p->label_line.size});
+    return ELBO_OK;
+}
+
+static elbo_status fewer_labels(const struct preparation *p, const struct line_source *source, elbo_error *error)
+{
+    return elbo_fail(error, ELBO_INPUT,
+                     "%s has %zu lines, and %s:%zu is line %zu of the text; give a label for each line, blank ones too",
+                     p->label_source.name, p->label_source.number, source->name, source->number, p->report->lines);
+}
+
+/* Every label has had its line. */
+static elbo_status no_more_labels(struct preparation *p, elbo_error *error)
+{
+    bool more;
+    if (!has_label_file(p)) return ELBO_OK;
+    ELBO_TRY(read_label(p, &more, error));
+    if (!more) return ELBO_OK;
+    return elbo_fail(error, ELBO_INPUT,
+                     "%s has more than the text's %zu lines; give a label for each line, blank ones too",
+                     p->label_source.name, p->report->lines);
+}
+
+/* Finds the label of a line that is no blank one, and what is left of the line. */
+static elbo_status find_label(struct preparation *p, const struct line_source *source, const struct line *line,
+                              const char **text, size_t *size, elbo_error *error)
+{
+    int column = (int)p->options->label_column;
+    const char *where = column ? source->name : p->label_source.name;
+    size_t number = column ? line->number : p->label_source.number;
+    struct label_text label = p->label, sentence = {*text, *size};
+    if (!column && !has_label_file(p)) return ELBO_OK;
+    if (column && !label_cut(&label, &sentence, *text, *size, column))
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s:%zu: the line has no TAB, and --label_column=%s wants a label in the %s of two fields",
+                         where, number, column == ELBO_LABEL_FIRST ? "first" : "last",
+                         column == ELBO_LABEL_FIRST ? "first" : "last");
+    p->label = label_trim(label);
+    *text = sentence.text;
+    *size = sentence.size;
+    if (is_blank(*text, *size)) return ELBO_OK;
+    if (!p->label.size) return elbo_fail(error, ELBO_INPUT, "%s:%zu: the label is empty", where, number);
+    if (p->label.size > LABEL_LONGEST || memchr(p->label.text, 0, p->label.size) ||
+        memchr(p->label.text, '\t', p->label.size) || memchr(p->label.text, '\r', p->label.size))
+        return elbo_fail(error, ELBO_INPUT,
+                         "%s:%zu: the label '%.40s' has more than %d bytes, or a control character; give a name", where,
+                         number, p->label.text, LABEL_LONGEST);
+    return ELBO_OK;
+}
+
 static elbo_status use_line(struct preparation *p, const struct line_source *source, const struct line *line,
                             bool first, use_sentence use, elbo_error *error)
 {
@@ -78,6 +149,12 @@ static elbo_status use_line(struct preparation *p, const struct line_source *sou
     ELBO_TRY(elbo_text_repair(&p->repaired, &replaced, &bad, line->text, line->size, error));
     const char *text = p->repaired.text;
     size_t size = p->repaired.size;
+    if (has_label_file(p)) {
+        bool more;
+        ELBO_TRY(read_label(p, &more, error));
+        if (!more) return fewer_labels(p, source, error);
+    }
+    if (!is_blank(text, size)) ELBO_TRY(find_label(p, source, line, &text, &size, error));
     if (is_blank(text, size)) {
         report->blank_lines++;
         return ELBO_OK;
@@ -101,6 +178,7 @@ static elbo_status each_sentence(struct preparation *p, const char *what, bool f
     p->sentence = 0;
     report->lines = report->blank_lines = report->replaced = report->replaced_lines = 0;
     for (size_t i = 0; i < p->options->input_count; i++) total += p->sources[i].size;
+    if (has_label_file(p)) line_source_rewind(&p->label_source);
     for (size_t i = 0; i < p->options->input_count; i++) {
         struct line_source *source = &p->sources[i];
         struct line line;
@@ -115,7 +193,7 @@ static elbo_status each_sentence(struct preparation *p, const char *what, bool f
         }
         before += source->size;
     }
-    return ELBO_OK;
+    return no_more_labels(p, error);
 }
 
 /* ---- the passes ---- */
@@ -123,6 +201,7 @@ static elbo_status each_sentence(struct preparation *p, const char *what, bool f
 static elbo_status learn_sentence(struct preparation *p, size_t part, const char *text, size_t size, elbo_error *error)
 {
     p->report->parts[part].sentences++;
+    if (p->label.size) ELBO_TRY(labels_add(&p->labels, p->label.text, p->label.size, error));
     return part || !p->trainer ? ELBO_OK : elbo_tokenizer_trainer_add(p->trainer, text, size, error);
 }
 
@@ -145,7 +224,8 @@ static elbo_status write_sentence(struct preparation *p, size_t part, const char
     uint32_t unknown = elbo_tokenizer_marks(p->tokenizer)->unknown;
     ELBO_TRY(elbo_tokenizer_encode(p->tokenizer, &p->ids, text, size, error));
     if (part && has_unknown(p)) part = split_noted(&p->split, part, &p->ids);
-    return corpus_writer_add(&p->writers[part], &p->ids, unknown, elbo_text_words(text, size), size + 1, error);
+    uint32_t label = labels_find(&p->labels, p->label.text, p->label.size);
+    return corpus_writer_add(&p->writers[part], &p->ids, unknown, elbo_text_words(text, size), size + 1, label, error);
 }
 
 /* Every part has sentences. */
@@ -173,6 +253,7 @@ static elbo_status make_tokenizer(struct preparation *p, elbo_error *error)
     if (p->trainer) ELBO_TRY(elbo_tokenizer_trainer_finish(p->trainer, &p->tokenizer, error));
     elbo_tokenizer_trainer_close(p->trainer);
     p->trainer = NULL;
+    p->report->classes = p->labels.count;
     p->report->vocabulary = elbo_tokenizer_vocabulary(p->tokenizer);
     p->report->tokenizer = elbo_tokenizer_kind(p->tokenizer);
     /* only words can be unknown: the others have a token for every byte */
@@ -207,7 +288,7 @@ static elbo_status write_manifests(struct preparation *p, elbo_error *error)
     }
     if (parts) corpus_split_name(&split);
     for (size_t i = 0; i < split.count; i++)
-        ELBO_TRY(corpus_writer_manifest(&p->writers[i], p->report, split.set, kind, error));
+        ELBO_TRY(corpus_writer_manifest(&p->writers[i], p->report, split.set, kind, &p->labels, error));
     return parts ? corpus_write_split(&split, p->stage.work, error) : ELBO_OK;
 }
 
@@ -217,7 +298,7 @@ static elbo_status write_parts(struct preparation *p, elbo_error *error)
     for (size_t i = 0; i < count; i++) ELBO_TRY(open_part(p, i, error));
     ELBO_TRY(each_sentence(p, "writing tokens", false, write_sentence, error));
     ELBO_TRY(check_counts(p, error));
-    for (size_t i = 0; i < count; i++) ELBO_TRY(corpus_writer_finish(&p->writers[i], p->tokenizer, error));
+    for (size_t i = 0; i < count; i++) ELBO_TRY(corpus_writer_finish(&p->writers[i], p->tokenizer, &p->labels, error));
     ELBO_TRY(write_manifests(p, error));
     ELBO_TRY(corpus_may_replace(p->stage.place, error)); /* again: it may have changed since */
     return stage_commit(&p->stage, error);
@@ -235,6 +316,13 @@ static elbo_status check(struct preparation *p, elbo_error *error)
         return elbo_fail(error, ELBO_USAGE, "no text to prepare; name one or more files, or - for standard input");
     if (!options->out || !*options->out)
         return elbo_fail(error, ELBO_USAGE, "--out is missing; name the folder of the corpus, such as --out=corpus");
+    if (has_label_file(p) && options->label_column)
+        return elbo_fail(error, ELBO_USAGE,
+                         "--labels=%s and --label_column both say where labels are; give one of them", options->labels);
+    if (has_label_file(p) && !strcmp(options->labels, "-"))
+        for (size_t i = 0; i < options->input_count; i++)
+            if (!strcmp(options->inputs[i], "-"))
+                return elbo_fail(error, ELBO_USAGE, "standard input cannot be the text and its labels; name a file");
     ELBO_TRY(split_open(&p->split, options->split, error));
     p->report->part_count = p->split.count;
     if (from && *from)
@@ -244,7 +332,9 @@ static elbo_status check(struct preparation *p, elbo_error *error)
     ELBO_TRY(stage_place(place, options->out, error));
     ELBO_TRY(corpus_may_replace(place, error));
     for (size_t i = 0; i < options->input_count; i++)
-        ELBO_TRY(line_source_open(&p->sources[i], options->inputs[i], error));
+        ELBO_TRY(options->label_column ? line_source_open_table(&p->sources[i], options->inputs[i], error)
+                                       : line_source_open(&p->sources[i], options->inputs[i], error));
+    if (has_label_file(p)) ELBO_TRY(line_source_open_table(&p->label_source, options->labels, error));
     return ELBO_OK;
 }
 
@@ -272,6 +362,7 @@ elbo_status elbo_prepare(const struct elbo_prepare_options *options, struct elbo
                               .progress = progress,
                               .context = context,
                               .sources = sources,
+                              .label_source = {.descriptor = -1},
                               .stage.lock = -1};
     for (int i = 0; i < ELBO_PREPARE_PARTS; i++) p->writers[i].file.descriptor = -1;
     for (size_t i = 0; i < options->input_count; i++) sources[i].descriptor = -1;
@@ -281,6 +372,9 @@ elbo_status elbo_prepare(const struct elbo_prepare_options *options, struct elbo
     stage_close(&p->stage);
     split_close(&p->split);
     free(p->part);
+    line_source_close(&p->label_source);
+    labels_free(&p->labels);
+    elbo_text_free(&p->label_line);
     elbo_tokenizer_trainer_close(p->trainer);
     elbo_tokenizer_close(p->tokenizer);
     elbo_ids_free(&p->ids);

@@ -277,8 +277,9 @@ static elbo_status check_table(const struct head *h, elbo_error *error)
     if (!dot || (!tabs && strcasecmp(dot, ".csv")) || !each_line(h, same_separators, &s)) return ELBO_OK;
     if (tabs)
         return elbo_fail(error, ELBO_INPUT,
-                         "%s is a table of %zu columns; `cut -f1 %.300s | elbo prepare - ...` reads one, and "
-                         "`elbo prepare - < %.300s` takes its lines as they are",
+                         "%s is a table of %zu columns; `cut -f1 %.300s | elbo prepare - ...` reads one, "
+                         "--label_column=first or last takes it for a label, and `elbo prepare - < %.300s` takes its "
+                         "lines as they are",
                          h->name, s.count + 1, h->file, h->file);
     return elbo_fail(error, ELBO_INPUT,
                      "%s is a table of %zu columns; `python3 -c 'import csv, sys; [print(row[0]) for row in "
@@ -308,7 +309,7 @@ elbo_status text_recognize_stream(const char *head, size_t size, bool whole, elb
     return check_encoding(&h, error);
 }
 
-elbo_status text_recognize(const char *name, const char *head, size_t size, bool whole, elbo_error *error)
+elbo_status text_recognize(const char *name, const char *head, size_t size, bool whole, bool table, elbo_error *error)
 {
     struct head h = {.name = name ? name : "standard input",
                      .file = name ? name : "FILE",
@@ -322,7 +323,7 @@ elbo_status text_recognize(const char *name, const char *head, size_t size, bool
     h.text += mark;
     h.size -= mark;
     ELBO_TRY(check_json(&h, error));
-    return check_table(&h, error);
+    return table ? ELBO_OK : check_table(&h, error);
 }
 
 bool text_is_text(const char *path)
@@ -334,7 +335,7 @@ bool text_is_text(const char *path)
     size_t length = size < TEXT_HEAD ? size : TEXT_HEAD;
     char *head = malloc(length + 1);
     bool text = head && !file_read_at(descriptor, head, length, 0, path, &unused) &&
-                !text_recognize(path, head, length, length == size, &unused);
+                !text_recognize(path, head, length, length == size, false, &unused);
     free(head);
     close(descriptor);
     return text;

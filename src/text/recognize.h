@@ -11,8 +11,8 @@
 enum { TEXT_HEAD = 1 << 20 }; /* bytes that are looked at */
 
 /* ELBO_INPUT for what is no text. `head` is the first `size` bytes of `name` and all of them if `whole`; `name` is NULL
- * for standard input. */
-elbo_status text_recognize(const char *name, const char *head, size_t size, bool whole, elbo_error *error);
+ * for standard input. A table is refused by its name, unless `table`. */
+elbo_status text_recognize(const char *name, const char *head, size_t size, bool whole, bool table, elbo_error *error);
 
 /* The same of what commands other than prepare read: encodings, archives and line ends alone, since a sentence may look
  * like JSON and hold any bytes. */

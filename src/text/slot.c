@@ -54,6 +54,8 @@ static void take_slot(struct layout *layout, struct slot *slot, const struct slo
     slot->sample = take(layout, sentences, sizeof(uint64_t));
     slot->source = take(layout, sentences, sizeof(uint64_t));
     slot->by_length = take(layout, sentences, sizeof(int32_t));
+    slot->label = take(layout, sentences, sizeof(int32_t));
+    slot->label_order = take(layout, sentences, sizeof(int32_t));
     slot->scratch = take(layout, 2 * tokens, sizeof(int32_t));
 }
 
@@ -183,6 +185,7 @@ void slot_add(struct slot *slot, const struct slot_options *options, const struc
     size_t s = slot->sentences++;
     slot->sample[s] = sample;
     slot->source[s] = source;
+    slot->label[s] = options->label;
     if (options->encoder_tokens) {
         int32_t *ids = slot->encoder.ids + slot->encoder.tokens;
         int32_t mark = options->mark ? options->mark : (int32_t)encoder_marks->unknown;
@@ -253,6 +256,7 @@ void slot_finish(struct slot *slot)
     for (size_t s = 0; s < slot->sentences; s++)
         key[s] = (int32_t)decoder->longest - (decoder->offsets[s + 1] - decoder->offsets[s]);
     order_by(slot->by_length, key, slot->sentences, slot->scratch);
+    order_by(slot->label_order, slot->label, slot->sentences, slot->scratch);
 }
 
 elbo_status slot_fill(struct slot *slot, const struct slot_options *options, const struct text_marks *marks,

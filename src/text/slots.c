@@ -124,6 +124,8 @@ static elbo_status add_sentence(bool *added, struct slot_loader *loader, struct 
     slot_add(slot, &loader->options, elbo_corpus_marks(corpus, ELBO_STREAM_ENCODER),
              elbo_corpus_marks(corpus, ELBO_STREAM_DECODER), loader->ids[shared], encoder, loader->ids[1], decoder,
              batch->step, loader->cursor, source);
+    if (loader->options.labels)
+        slot->label[slot->sentences - 1] = loader->options.labels[elbo_corpus_label(corpus, source)];
     return ELBO_OK;
 }
 

@@ -35,6 +35,8 @@ struct slot {
     uint64_t *sample;                    /* (S) global sample index: epoch * corpus sentences + index   */
     uint64_t *source;                    /* (S) sentence's number in the corpus                         */
     int32_t *by_length;                  /* (S) sentences by falling decoder length, stable             */
+    int32_t *label;                      /* (S) class of each sentence; 0 without labels                */
+    int32_t *label_order;                /* (S) sentences by rising class, stable                       */
     size_t words, bytes;                 /* of the text in this slot; words count one end mark each; a
                                             cut sentence counts its share; 0 when filled by hand        */
     size_t room;                         /* rows of the encoder before words are left out: what closes a slot */
@@ -69,6 +71,8 @@ struct slot_options {
     uint64_t seed;
     uint64_t first;      /* data cursor to begin at                                         */
     uint64_t step;       /* number of the first batch                                       */
+    const int32_t *labels; /* number that a class of the corpus has in the model; null: labels are not read */
+    int32_t label;         /* of sentences that are filled by hand, a number of the model's  */
     double word_dropout; /* decoder inputs but the start mark become the mark               */
     int32_t mark;        /* id of what is dropped or blanked; 0: the unknown mark           */
     /* The encoder's words: shares of those left out, of those that become the mark, and of neighbours exchanged. */

@@ -58,6 +58,7 @@ struct data_config {
     const char *train, *valid, *test;
     size_t max_length; /* tokens without marks */
     int too_long;      /* enum slot_too_long   */
+    bool labels;
 };
 #define AT(field) offsetof(struct data_config, field)
 static const struct option data_rows[] = {
@@ -65,6 +66,8 @@ static const struct option data_rows[] = {
              "corpus to train on, as `elbo prepare` wrote it; fit-prior: to fit to, the run's own unless given"),
     ROW_TEXT("valid", valid, "", KEPT_CHANGE, "corpus to evaluate on during training; empty: none"),
     ROW_TEXT("test", test, "", COMMAND_EVAL, "corpus to evaluate on"),
+    ROW_SWITCH("labels", labels, "false", KEPT_MODEL,
+               "encoder and decoder are told each sentence's label, which data.train has"),
     ROW_SIZE("max_length", max_length, "100", 1, 1000000, "tokens without marks", KEPT_MODEL,
              "longest sentence; see data.too_long"),
     ROW_CHOICE("too_long", too_long, "truncate",
@@ -116,6 +119,8 @@ struct prepare_config {
     int tokenizer_kind; /* enum elbo_tokenizer_kind */
     size_t tokenizer_size;
     bool strict;
+    const char *labels;
+    int label_column; /* enum elbo_label_column */
 };
 #define AT(field) offsetof(struct prepare_config, field)
 static const struct option prepare_rows[] = {
@@ -123,6 +128,11 @@ static const struct option prepare_rows[] = {
         "split", split, "", COMMAND_PREPARE,
         "percentages for out/train, out/valid and out/test, such as 95/2.5/2.5; what is the same to the tokenizer is "
         "in one part"),
+    ROW_TEXT("labels", labels, "", COMMAND_PREPARE,
+             "file with a label a line, one for each line of the text; for data.labels"),
+    ROW_CHOICE("label_column", label_column, "none", COMMAND_PREPARE,
+               "field of a text's TAB-separated lines that is the label, instead of a file of its own", "none", "first",
+               "last"),
     ROW_SWITCH("strict", strict, "false", COMMAND_PREPARE | COMMAND_TOKENIZE,
                "refuse text that is not valid UTF-8 instead of replacing it by U+FFFD"),
 };
@@ -144,13 +154,15 @@ struct generate_config {
     double temperature, top_p, length_penalty;
     size_t beam;
     bool greedy, allow_unknown, posterior_mean, fitted;
-    const char *from, *to;
+    const char *from, *to, *label;
     int format; /* enum encode_format */
 };
 #define AT(field) offsetof(struct generate_config, field)
 static const struct option generate_rows[] = {
     ROW_SIZE("count", count, "5", 1, 1000000000, "sentences", COMMAND_SAMPLE, "how many to write"),
     ROW_SIZE("steps", steps, "7", 2, 1000000, "sentences", COMMAND_INTERPOLATE, "on the line, both ends included"),
+    ROW_TEXT("label", label, "", TAKEN_BY_WRITING | TAKEN_WITH_TEXT,
+             "label of every sentence, for a model that was trained with data.labels"),
     ROW_TEXT("from", from, "", COMMAND_INTERPOLATE, "sentence at the beginning of the line"),
     ROW_TEXT("to", to, "", COMMAND_INTERPOLATE, "sentence at its end"),
     ROW_SIZE("max_length", max_length, "0", 0, 1000000, "tokens", TAKEN_BY_WRITING,

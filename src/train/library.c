@@ -14,6 +14,8 @@ struct elbo_run {
     struct options *options;
     struct run run;
     size_t threads;
+    int32_t label;
+    bool labelled; /* a label is set */
 };
 
 static elbo_status set_threads(void *context, elbo_error *error)
@@ -62,11 +64,26 @@ struct elbo_tokenizer *elbo_run_tokenizer(const elbo_run *run)
     return run->run.tokenizer;
 }
 
+elbo_status elbo_run_set_label(elbo_run *run, const char *label, elbo_error *error)
+{
+    if (!run->run.labels.count) return elbo_fail(error, ELBO_USAGE, "this model was trained without labels");
+    ELBO_TRY(label_number(&run->label, &run->run.labels, label, error));
+    run->labelled = true;
+    return ELBO_OK;
+}
+
+static elbo_status needs_label(const elbo_run *run, elbo_error *error)
+{
+    if (!run->run.labels.count || run->labelled) return ELBO_OK;
+    return elbo_fail(error, ELBO_USAGE, "this model wants a label: call elbo_run_set_label first");
+}
+
 elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, const size_t *sizes,
                             size_t count, elbo_error *error)
 {
     size_t z = elbo_run_latent_width(run);
     if (!z) return elbo_fail(error, ELBO_USAGE, "this model has no latent to encode to");
+    ELBO_TRY(needs_label(run, error));
     struct elbo_ids *ids = calloc(count + 1, sizeof *ids);
     float *stats = malloc((count * 2 * z + 1) * sizeof *stats);
     elbo_status status =
@@ -81,6 +98,7 @@ elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char 
     elbo_text_free(&text);
     struct slot_options slots = slot_options_of(&run->config);
     slots.too_long = SLOT_TRUNCATE;
+    slots.label = run->label;
     if (!status && count) status = encode_sentences(&run->run.model, stats, ids, count, &slots, &run->run.marks, error);
     for (size_t i = 0; i < count && !status; i++) {
         memcpy(mu + i * z, stats + i * 2 * z, z * sizeof *mu);
@@ -103,7 +121,9 @@ elbo_status elbo_run_decode(elbo_run *run, struct elbo_text *texts, const float 
                                        .allow_unknown = o->allow_unknown,
                                        .never = run->run.line_ends.ids,
                                        .never_count = run->run.line_ends.count,
-                                       .seed = o->seed};
+                                       .seed = o->seed,
+                                       .label = run->label};
+    ELBO_TRY(needs_label(run, error));
     struct elbo_ids *ids = calloc(count + 1, sizeof *ids);
     if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for %zu sentences", count);
     elbo_status status =

@@ -231,6 +231,7 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
     const struct elbo_config *c = t->config;
     struct evaluate_options o = {
         .slots = slot_options_of(c), .sentences = c->train.eval_sentences, .own_z = true, .seed = c->seed};
+    o.slots.labels = t->valid_labels;
     if (t->team.collectives) o.ranks = t->team.ranks, o.rank = t->team.rank, o.combine = combine, o.context = t;
     struct evaluation e;
     double before = clock_seconds();

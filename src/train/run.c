@@ -50,6 +50,8 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     model.precision = PRECISION_F32; /* what is measured or written is computed from the f32 weights */
     ELBO_TRY(counter(r, "vocabulary", &model.vocabulary, error));
     ELBO_TRY(counter(r, "positions", &model.positions, error));
+    ELBO_TRY(label_names_of_counters(&r->labels, checkpoint_counters(r->checkpoint), error));
+    model.labels = r->labels.count;
     if (model.vocabulary != elbo_tokenizer_vocabulary(r->tokenizer))
         return elbo_fail(error, ELBO_INPUT, "%s: its tokenizer has %zu ids, its weights %zu",
                          checkpoint_path(r->checkpoint), elbo_tokenizer_vocabulary(r->tokenizer), model.vocabulary);
@@ -79,6 +81,7 @@ void run_close(struct run *r)
     if (r->backend) r->backend->destroy(r->backend);
     if (r->tokenizer) elbo_tokenizer_close(r->tokenizer);
     fitted_prior_close(&r->fitted);
+    label_names_free(&r->labels);
     if (r->checkpoint) checkpoint_close(r->checkpoint);
     elbo_ids_free(&r->line_ends);
     *r = (struct run){0};

@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint.h"
 #include "train/config.h"
 #include "train/fitted_prior.h"
+#include "train/label_names.h"
 
 struct run {
     const struct elbo_config *config;
@@ -15,6 +16,7 @@ struct run {
     struct model model;
     struct elbo_tokenizer *tokenizer;
     struct text_marks marks;
+    struct label_names labels;  /* that the model knows           */
     struct fitted_prior fitted; /* after training; density.count 0: there is none */
     struct elbo_ids
         line_ends; /* tokens whose bytes hold a line feed or a carriage return: never generated, a sentence is a line */

@@ -22,6 +22,15 @@ static void block_signals(struct trainer *t)
     t->signals_blocked = !pthread_sigmask(SIG_BLOCK, &set, &t->old_signals);
 }
 
+static elbo_status open_labels(struct trainer *t, elbo_error *error)
+{
+    if (!t->config->data.labels) return ELBO_OK;
+    ELBO_TRY(label_names_of_corpus(&t->labels, t->train, error));
+    t->model.labels = t->labels.count;
+    ELBO_TRY(label_numbers(&t->train_labels, &t->labels, t->train, error));
+    return t->valid ? label_numbers(&t->valid_labels, &t->labels, t->valid, error) : ELBO_OK;
+}
+
 static elbo_status open_data(struct trainer *t, elbo_error *error)
 {
     const struct elbo_config *c = t->config;
@@ -49,7 +58,7 @@ static elbo_status open_data(struct trainer *t, elbo_error *error)
     t->model = c->model;
     t->model.vocabulary = elbo_corpus_vocabulary(t->train, ELBO_STREAM_DECODER);
     t->model.positions = c->data.max_length + 2;
-    return ELBO_OK;
+    return open_labels(t, error);
 }
 
 static elbo_status copy_path(char to[FILES_PATH], const char *from, elbo_error *error)
@@ -146,6 +155,8 @@ static elbo_status name_state(struct trainer *t, elbo_error *error)
                                        .statistic_count = 1 + t->states.count,
                                        .vocabulary = t->model.vocabulary,
                                        .positions = t->model.positions,
+                                       .labels = t->labels.name,
+                                       .label_count = t->labels.count,
                                        .corpus = elbo_corpus_hash(t->train),
                                        .tokenizer = elbo_corpus_tokenizer_hash(t->train)};
     return ELBO_OK;
@@ -200,6 +211,7 @@ static elbo_status open_loader(struct trainer *t, elbo_error *error)
 {
     struct slot_options s = slot_options_of(t->config);
     sums_own_slots(&t->step.options.sums, &s);
+    s.labels = t->train_labels;
     s.first = t->state.counters.next;
     s.step = t->state.counters.draws;
     if (t->model.dropped_mark == DROPPED_OWN) s.mark = (int32_t)t->model.vocabulary; /* the row behind the tokens' */
@@ -280,9 +292,11 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     if (t->team.rank) t->report = (struct train_report){0};
     if (t->team.collectives) tell_ranks(t);
     ELBO_TRY(team_agree(&t->team, open_inputs(t, from, error), error));
-    ELBO_TRY(team_compare(
-        &t->team, &(struct team_likeness){t->options, elbo_corpus_hash(t->train), t->config->data.train, t->backend},
-        error));
+    char data[64]; /* of the sentences, and of their labels */
+    snprintf(data, sizeof data, "%s%s", elbo_corpus_hash(t->train),
+             t->config->data.labels ? elbo_corpus_labels_hash(t->train) : "");
+    ELBO_TRY(
+        team_compare(&t->team, &(struct team_likeness){t->options, data, t->config->data.train, t->backend}, error));
     ELBO_TRY(team_agree(&t->team, build(t, error), error));
     ELBO_TRY(begin(t, from, error));
     ELBO_TRY(moments_choose(&t->state.moments, t->config->run_dir, error));
@@ -327,6 +341,9 @@ void trainer_close(struct trainer *t)
     moments_close(&t->state.moments);
     step_free(&t->step);
     if (t->backend) t->backend->destroy(t->backend);
+    label_names_free(&t->labels);
+    free(t->train_labels);
+    free(t->valid_labels);
     if (t->train) elbo_corpus_close(t->train);
     if (t->valid) elbo_corpus_close(t->valid);
     free(t->variance);

@@ -10,6 +10,7 @@
 #include "train/run_lock.h"
 #include "train/signals.h"
 #include "train/team.h"
+#include "train/label_names.h"
 #include "train/trainer.h"
 
 /* A step that was launched and whose figures are on their way. */
@@ -57,6 +58,8 @@ struct trainer {
     bool locked, signals_blocked;
     sigset_t old_signals;
     struct elbo_corpus *train, *valid;
+    struct label_names labels;            /* of a model with data.labels                   */
+    int32_t *train_labels, *valid_labels; /* numbers of the corpora's classes; null: none  */
     struct backend *backend;
     struct team team;
     struct model_config model; /* the configuration's, with the corpus's vocabulary */

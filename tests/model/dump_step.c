@@ -98,6 +98,16 @@ static void fill(struct slot *slot, const struct slot_options *options, size_t s
     must(slot_fill(slot, options, &marks, tokens, lengths, sentences, first, &error));
 }
 
+/* Labels 0 .. labels - 1 in no order, some of them several times, and the sentences by rising label. */
+static void label(struct slot *slot, size_t labels)
+{
+    size_t at = 0;
+    for (size_t s = 0; s < slot->sentences && labels; s++) slot->label[s] = (int32_t)((5 * s + 2) % 7 % labels);
+    for (size_t k = 0; k < labels; k++)
+        for (size_t s = 0; s < slot->sentences; s++)
+            if (slot->label[s] == (int32_t)k) slot->label_order[at++] = (int32_t)s;
+}
+
 /* The cached path, fed the sentences' own tokens: logits (S, T, V). */
 static void dump_logits(struct model *m, const char *prefix, const struct slot *slot, const float *z)
 {
@@ -110,6 +120,7 @@ static void dump_logits(struct model *m, const char *prefix, const struct slot *
     recording_bind_input(&step, "ids", ids);
     recording_bind_input(&step, "position", position);
     recording_bind_input(&step, "z", z);
+    recording_bind_input(&step, "label", slot->label);
     for (size_t t = 0; t < room; t++) {
         struct execution run = {.count = {[DIM_DRAWS] = sentences}};
         for (size_t s = 0; s < sentences; s++) {
@@ -263,6 +274,7 @@ int main(int count, char **arguments)
         {"share_embedding", NULL, &share, NULL},
         {"tie_output", NULL, &tie, NULL},
         {"vocabulary", &c.vocabulary, NULL, NULL},
+        {"labels", &c.labels, NULL, NULL},
         {"longest", &longest, NULL, NULL},
         {"sentences", &sentences, NULL, NULL},
         {"threads", &threads, NULL, NULL},
@@ -313,6 +325,7 @@ int main(int count, char **arguments)
     for (size_t i = 0; i < SLOTS; i++) {
         must(slot_allocate(&slots[i], &options, &error));
         fill(&slots[i], &options, sentences + 2 * i, longest, c.vocabulary, seed, 100 * (i + 1));
+        label(&slots[i], c.labels);
     }
     static const int kinds[] = {
         [FREE_PER_DIMENSION] = FREE_BITS_DIMENSION, [FREE_TOTAL] = FREE_BITS_TOTAL, [FREE_PER_GROUP] = FREE_BITS_GROUP};
@@ -340,6 +353,7 @@ int main(int count, char **arguments)
         for (size_t s = 0; s < slots[i].sentences && sample; s++)
             for (size_t j = 0; j < width; j += 4)
                 noise_normal4(eps + s * width + j, noise_block(key, slots[i].sample[s], run.draw, (uint32_t)(j / 4)));
+        put(prefix, "label", SAFETENSORS_I32, slots[i].label, 1, &slots[i].sentences);
         put_f32(prefix, "eps", eps, slots[i].sentences, width);
         free(eps);
         put_stream(prefix, "encoder", &slots[i].encoder, slots[i].sentences);

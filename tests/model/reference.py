@@ -63,6 +63,7 @@ class Model:
         self.w = {name: torch.tensor(w.astype(numpy.float64), requires_grad=True) for name, w in weights.items()}
         self.used = set()
         self.z = None
+        self.label = None # class of the sentence under way, of a model with labels
 
     def get(self, name):
         self.used.add(name)
@@ -177,8 +178,9 @@ class Model:
                 x = x if pre else self.norm(stack, x, name)
         return self.norm(stack, x, stack + ".norm") if self.opt(stack, "norm_position") == PRE else x
 
-    def bow(self, stack, ids, _added, _z, _causal):
-        x = self.drop(stack, f"{stack}.embedding", self.embedded(stack, ids))
+    def bow(self, stack, ids, added, _z, _causal):
+        x = self.embedded(stack, ids)
+        x = self.drop(stack, f"{stack}.embedding", x if added is None else x + added)
         hidden = self.get(f"{stack}.hidden.weight"), self.get(f"{stack}.hidden.bias")
         return self.layer_norm(self.gelu(x @ hidden[0].T + hidden[1]), f"{stack}.norm")
 
@@ -225,6 +227,13 @@ class Model:
             y = self.drop(stack, f"{name}.recurrent", self.cell(gates, name, x, state, own))
             x = x + y if self.opt(stack, "residual") and layer else y
         return x
+
+    def labelled(self, stack, added):
+        """What is added to every input, and the row of the sentence's label."""
+        if self.label is None:
+            return added
+        row = self.get(f"{stack}.embedding.label.weight")[self.label]
+        return row if added is None else added + row
 
     def posterior(self, ids):
         """mu | logvar of one sentence."""
@@ -276,7 +285,7 @@ class Model:
 
     def head(self, ids):
         """What the latent head says of one sentence."""
-        x = self.stack("encoder", ids, None, None, False)
+        x = self.stack("encoder", ids, self.labelled("encoder", None), None, False)
         pooling = self.opt("encoder", "pooling")
         if pooling == ATTENTION:
             h = torch.softmax(x @ self.get("encoder.pool.query"), 0) @ x
@@ -293,7 +302,7 @@ class Model:
         adds = z is not None and injection in ((EMBEDDING,) if recurrent else (EMBEDDING, BOTH))
         added = self.get("decoder.latent.embedding.weight") @ z if adds else None
         self.z = z
-        y = self.stack("decoder", ids, added, z if injection != EMBEDDING else None, True)
+        y = self.stack("decoder", ids, self.labelled("decoder", added), z if injection != EMBEDDING else None, True)
         y = self.skipped(y, "decoder.output")
         return y @ self.get("decoder.embedding.token.weight" if self.c.get("tie_output", 0)
                             else "decoder.output.weight").T
@@ -310,9 +319,10 @@ class Model:
             means, logvars = self.get("latent.prior.components").chunk(2, 0)
             return torch.cat([means, logvars], -1), torch.log_softmax(self.get("latent.prior.logits"), 0)
         count = self.c.get("latent.pseudo_inputs", 4)
-        inputs = self.get("latent.prior.inputs")
+        inputs, own, self.label = self.get("latent.prior.inputs"), self.label, None # pseudo-inputs have none
         inputs = inputs.reshape(count, -1, inputs.shape[1])
-        return torch.stack([self.posterior(rows) for rows in inputs]), torch.full((count,), -math.log(count))
+        stats, self.label = torch.stack([self.posterior(rows) for rows in inputs]), own
+        return stats, torch.full((count,), -math.log(count))
 
     def log_prior(self, z):
         stats, weights = self.components()
@@ -335,11 +345,14 @@ class Model:
         width, out = self.c.get("latent.width", 6), {"stats": [], "nll": [], "logits": [], "z": []}
         count = len(t["decoder.offsets"]) - 1
         if variational:
-            edges = zip(t["encoder.offsets"], t["encoder.offsets"][1:])
-            posteriors = self.statistics(torch.stack(
-                [self.head(torch.tensor(t["encoder.ids"][a:b].astype(numpy.int64))) for a, b in edges]))
+            heads = []
+            for s, (a, b) in enumerate(zip(t["encoder.offsets"], t["encoder.offsets"][1:])):
+                self.label = int(t["label"][s]) if self.c.get("labels", 0) else None
+                heads.append(self.head(torch.tensor(t["encoder.ids"][a:b].astype(numpy.int64))))
+            posteriors = self.statistics(torch.stack(heads))
         for s in range(count):
             z = None
+            self.label = int(t["label"][s]) if self.c.get("labels", 0) else None
             if variational:
                 stats = posteriors[s]
                 eps = torch.tensor(t["eps"][s, :width].astype(numpy.float64))
@@ -359,7 +372,7 @@ class Model:
             groups = {PER_DIMENSION: each.shape[1], TOTAL: 1,
                       PER_GROUP: self.c.get("free.groups", 1)}[self.c.get("free.kind", 0)]
             own, nats = self.c.get("free.scope", 0), self.c.get("free.nats", 0.3)
-            parts = (each if own else each.mean(0, keepdim=True)).reshape(-1, groups, width // groups).sum(-1)
+            parts = (each if own else each.mean(0, keepdim=True)).reshape(-1, groups, each.shape[1] // groups).sum(-1)
             floor = 0 * parts if self.c.get("free.form", 0) else 0 * parts + nats
             free = len(each) / len(parts) * torch.where(parts > nats, parts, floor).sum()
             under = len(each) * (parts <= nats).double().mean()

@@ -219,8 +219,8 @@ def main():
         elbo("prepare", scratch / "text", f"--out={scratch / 'other'}", "--tokenizer.kind=byte")
         assert "--tokenizer.from" in elbo("fit-prior", run, f"--data.train={scratch / 'other'}", code=3).stderr
         print(f"cross entropies of the means {entropies}; of draws: fitted {after['fitted_cross_entropy']:.2f}, "
-              f"N(0, 1) {after['prior_cross_entropy']:.2f}; "
-              f"IWAE_10 {after['fitted_iwae_nll']:.2f}, {after['iwae_nll']:.2f}; samples of one kind: {pure[1]:.2f}, {pure[0]:.2f}")
+              f"N(0, 1) {after['prior_cross_entropy']:.2f}; IWAE_10 {after['fitted_iwae_nll']:.2f}, "
+              f"{after['iwae_nll']:.2f}; samples of one kind: {pure[1]:.2f}, {pure[0]:.2f}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from runs import Scratch, checkpoints, elbo, grammar, options, rows
 TABLE = SOURCE / "tests" / "model" / "frozen-names.txt"
 STACKS = ("encoder", "decoder")
 SEED, STEPS, UNKNOWN = 5, 3, 2
+LABELS = ("a", "b", "c")
 BASE = {
     "encoder.width": 8, "decoder.width": 8, "encoder.heads": 4, "decoder.heads": 4, "encoder.layers": 2,
     "decoder.layers": 2, "encoder.ff_width": 12, "decoder.ff_width": 20, "latent.width": 5, "latent.memory": 3,
@@ -88,6 +89,10 @@ class Kind:
     def get(self, key, default):
         return self.given.get(key, default)
 
+    def label(self, number):
+        """The number of a sentence's label, which follows from its place in the corpus; None without labels."""
+        return number % len(LABELS) if self.get("data.labels", "false") == "true" else None
+
     def sizes(self, stack):
         width, heads = self.sized[f"{stack}.width"], self.sized[f"{stack}.heads"]
         return {"V": self.vocabulary, "P": self.given["data.max_length"] + 2, "D": width,
@@ -96,7 +101,7 @@ class Kind:
                 "Z": self.given["latent.width"], "M": self.get("latent.memory", 1),
                 "N": int(self.get("latent.components", 10)),
                 "U": int(self.get("latent.pseudo_inputs", 50)) * int(self.get("latent.pseudo_length", 8)),
-                "G": 2 if self.get(f"{stack}.activation", "gelu") == "swiglu" else 1}
+                "Y": len(LABELS), "G": 2 if self.get(f"{stack}.activation", "gelu") == "swiglu" else 1}
 
     def holds(self, when, stack):
         injection = self.get("latent.injection", "both")
@@ -113,6 +118,7 @@ class Kind:
             "rate-of-dimensions": self.get("objective.rate_scope", "sentence") == "dimension",
             "skip": self.get("latent.skip", "false") == "true",
             "own-mark": self.get("objective.dropped_mark", "unknown") == "own",
+            "labels": self.label(0) is not None,
             "adamw": self.get("optimizer.kind", "adamw") == "adamw",
         }
         for fact in when.split(","):
@@ -280,6 +286,7 @@ def check_steps(name, kind, run, weights, ids):
         mark = kind.vocabulary if kind.get("objective.dropped_mark", "unknown") == "own" else UNKNOWN
         read = [0] + [mark if bits[t] < limit else word for t, word in enumerate(sentence, 1)]
         model, z = kind.model(weights, (step, step)), None
+        model.label = kind.label(place[step])
         with torch.no_grad():
             if kind.latent:
                 width = kind.given["latent.width"]
@@ -301,20 +308,26 @@ def check_evaluation(name, kind, run, weights, data, ids):
     each = elbo("eval", run, f"--data.test={data}", "--eval.iwae_samples=0", "--per-sentence", f"--seed={SEED}").stdout
     width, model, n, z = kind.given["latent.width"], kind.model(weights), len(ids), []
     for number, sentence in enumerate(ids):
+        model.label = kind.label(number)
         stats = model.posterior(torch.tensor([0, *sentence, 1])).detach()
         eps = normals(noise_key(SEED, purpose(noise("evaluate.posterior")), 0), number, 0, width)
         z.append(stats[:width] + torch.exp(stats[width:] / 2) * torch.tensor(eps))
-    own = [nll(model, [0, *sentence], sentence, z[i]) for i, sentence in enumerate(ids)]
+    def scored(i, whose):
+        model.label = kind.label(i)
+        return nll(model, [0, *ids[i]], ids[i], z[whose])
+
+    own = [scored(i, i) for i in range(n)]
     for line, wanted in zip(each.splitlines(), own, strict=True):
         near(json.loads(line)["reconstruction"], wanted, f"{name}: evaluate.posterior")
     place = order(SEED ^ purpose(noise("evaluate.own_z")), purpose("data.shuffle"), 0, n)
     other = {place[k]: place[(k + 1) % n] for k in range(n)}
-    gain = numpy.mean([nll(model, [0, *sentence], sentence, z[other[i]]) - own[i] for i, sentence in enumerate(ids)])
+    gain = numpy.mean([scored(i, other[i]) - own[i] for i in range(n)])
     near(json.loads(said)["own_z_gain"], gain, f"{name}: evaluate.own_z")
 
 
 def check_encoding(name, kind, run, texts):
-    said = elbo("encode", run, "--format=jsonl", "--posterior_mean=false", f"--seed={SEED}",
+    label = [f"--label={LABELS[0]}"] if kind.label(0) is not None else []
+    said = elbo("encode", run, "--format=jsonl", "--posterior_mean=false", f"--seed={SEED}", *label,
                 stdin="\n".join(texts) + "\n").stdout
     for number, line in enumerate(map(json.loads, said.splitlines())):
         eps = normals(noise_key(SEED, purpose(noise("encode.posterior")), 0), number, 0, kind.given["latent.width"])
@@ -338,9 +351,11 @@ def drawn_z(kind, model, number):
 
 def check_drawing(name, kind, run, weights, count=4, longest=8):
     """Sentences drawn at temperature 1 from all tokens: z by sample.prior, tokens by generate.token."""
+    label = [f"--label={LABELS[2]}"] if kind.label(0) is not None else []
     said = elbo("sample", run, f"--count={count}", f"--max_length={longest}", "--temperature=1", "--top_p=1",
-                f"--seed={SEED}").stdout
+                f"--seed={SEED}", *label).stdout
     model, lines = kind.model(weights), []
+    model.label = 2 if label else None
     for number in range(count):
         z = drawn_z(kind, model, number)
         ids, key = [0], noise_key(SEED, purpose(noise("generate.token")), 0)
@@ -409,7 +424,8 @@ def main():
     with Scratch() as scratch:
         grammar(scratch / "text", 12, 1)
         data = scratch / "corpus"
-        elbo("prepare", scratch / "text", f"--out={data}")
+        (scratch / "labels").write_text("".join(f"{LABELS[i % len(LABELS)]}\n" for i in range(12)), encoding="utf-8")
+        elbo("prepare", scratch / "text", f"--labels={scratch / 'labels'}", f"--out={data}")
         texts = (scratch / "text").read_text(encoding="utf-8").splitlines()
         ids = [[int(word) for word in line.split()]
                for line in elbo("tokenize", data, stdin="\n".join(texts) + "\n").stdout.splitlines()]

@@ -188,11 +188,20 @@ class WholeModel(Comparison):
         for config in ({}, dict(encoder__positions=ROTARY, encoder__norm=RMSNORM, encoder__pooling=ATTENTION),
                        dict(encoder__norm_position=POST, share_embedding=1, tie_output=1, encoder__pooling=LAST),
                        dict(encoder__kind=1, encoder__pooling=FIRST), dict(latent__pseudo_inputs=7),
-                       dict(encoder__kind=2, encoder__bidirectional=1, encoder__pooling=LAST, encoder__embedding_width=7),
+                       dict(encoder__kind=2, encoder__bidirectional=1, encoder__pooling=LAST,
+                            encoder__embedding_width=7),
                        dict(encoder__kind=3, encoder__pooling=MEAN)):
             with self.subTest(**config):
                 self.compare(latent__prior=VAMP, free__kind=TOTAL, free__nats=0, **config)
         self.compare(latent__prior=VAMP, free__kind=TOTAL, free__nats=500.0)
+
+    def test_labels(self):
+        for config in ({}, dict(latent__injection=MEMORY), dict(latent__injection=EMBEDDING, encoder__kind=1),
+                       dict(encoder__kind=2, decoder__kind=2), dict(decoder__kind=3, decoder__embedding_width=7),
+                       dict(latent__prior=VAMP, free__kind=TOTAL), dict(latent__kind=1), dict(share_embedding=1)):
+            for labels in (1, 4):
+                with self.subTest(labels=labels, **config):
+                    self.compare(labels=labels, **config)
 
     def test_plain_autoencoder(self):
         self.compare(latent__sample=0)

@@ -46,6 +46,7 @@ VARIANTS = {
              "objective.free_bits": 0},
     "diagonal": {"latent.prior": "diagonal"},
     "mixture": {"latent.prior": "mixture", "latent.components": 3, "objective.free_bits_kind": "total"},
+    "labels": {"data.labels": "true"},
     "vamp": {"latent.prior": "vamp", "latent.pseudo_inputs": 5, "latent.pseudo_length": 3,
              "objective.free_bits_kind": "total", "train.recompute": "block"},
 }

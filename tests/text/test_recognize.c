@@ -29,7 +29,7 @@ static void add(struct bytes *b, const void *data, size_t size)
 static void expect(const char *name, const struct bytes *b, const char *part)
 {
     elbo_error error = {0};
-    elbo_status status = text_recognize(name, b->data, b->size, b->size < TEXT_HEAD, &error);
+    elbo_status status = text_recognize(name, b->data, b->size, b->size < TEXT_HEAD, false, &error);
     if (!part && status) fail_msg("%s: refused: %s", name ? name : "standard input", error.message);
     if (!part) return;
     assert_int_equal(status, ELBO_INPUT);

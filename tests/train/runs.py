@@ -68,9 +68,12 @@ def grammar(out, sentences, seed, toy=False):
 
 
 def corpus(scratch, sentences=50):
-    """A corpus that sixty steps of TINY pass more than twice."""
+    """A corpus that sixty steps of TINY pass more than twice; its labels follow from the words' number."""
     grammar(scratch / "text", sentences, 1)
-    elbo("prepare", scratch / "text", f"--out={scratch / 'corpus'}")
+    lines = (scratch / "text").read_text(encoding="utf-8").splitlines()
+    (scratch / "labels").write_text("".join(f"{('none', 'one', 'two')[len(line.split()) % 3]}\n"
+                                            for line in lines), encoding="utf-8")
+    elbo("prepare", scratch / "text", f"--labels={scratch / 'labels'}", f"--out={scratch / 'corpus'}")
     return scratch / "corpus"
 
 
