@@ -13,9 +13,9 @@ import unittest
 
 import numpy
 
-from reference import (ATTENTION, BLOCK, BOTH, CHEAP, DIAGONAL, EMBEDDING, FIRST, GELU, KEEP, LAST, LAYERNORM, LEARNED,
-                       MEAN, MEMORY, MIXTURE, PER_DIMENSION, PER_GROUP, POST, PRE, RMSNORM, ROTARY, SWIGLU, TOLERANCE,
-                       TOTAL, VAMP, Model, read_safetensors, torch)
+from reference import (ATTENTION, BLOCK, BOTH, CHEAP, DELTA, DIAGONAL, EMBEDDING, FIRST, GELU, KEEP, LAST, LAYERNORM,
+                       LEARNED, MEAN, MEMORY, MIXTURE, PER_DIMENSION, PER_GROUP, POST, PRE, RMSNORM, ROTARY, SLASHED,
+                       SWIGLU, TOLERANCE, TOTAL, VAMP, Model, read_safetensors, torch)
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOOL = pathlib.Path(os.environ.get("ELBO_TESTS", HERE.parents[1] / "build/c/tests")) / "model_dump_step"
@@ -185,14 +185,17 @@ class WholeModel(Comparison):
             self.compare(latent__prior=DIAGONAL, free__nats=nats)
         for components in (1, 5):
             self.compare(latent__prior=MIXTURE, latent__components=components, free__kind=TOTAL)
+        self.compare(latent__prior=DIAGONAL, latent__kind=SLASHED)
         for config in ({}, dict(encoder__positions=ROTARY, encoder__norm=RMSNORM, encoder__pooling=ATTENTION),
                        dict(encoder__norm_position=POST, share_embedding=1, tie_output=1, encoder__pooling=LAST),
                        dict(encoder__kind=1, encoder__pooling=FIRST), dict(latent__pseudo_inputs=7),
                        dict(encoder__kind=2, encoder__bidirectional=1, encoder__pooling=LAST,
                             encoder__embedding_width=7),
-                       dict(encoder__kind=3, encoder__pooling=MEAN)):
+                       dict(encoder__kind=3, encoder__pooling=MEAN), dict(latent__kind=DELTA),
+                       dict(latent__kind=SLASHED), dict(latent__normalize=1), dict(latent__normalize=2)):
             with self.subTest(**config):
-                self.compare(latent__prior=VAMP, free__kind=TOTAL, free__nats=0, **config)
+                self.compare(alone="latent__normalize" not in config, latent__prior=VAMP, free__kind=TOTAL,
+                             free__nats=0, **config)
         self.compare(latent__prior=VAMP, free__kind=TOTAL, free__nats=500.0)
 
     def test_labels(self):
