@@ -15,6 +15,7 @@ static elbo_status open_bench(struct bench *b, elbo_error *error)
     ELBO_TRY(elbo_corpus_open(&b->corpus, c->data.train, error));
     c->model.vocabulary = elbo_corpus_vocabulary(b->corpus, ELBO_STREAM_DECODER);
     c->model.positions = c->data.max_length + 2;
+    c->model.labels = 0;
     if (c->data.labels) {
         ELBO_TRY(label_names_of_corpus(&b->labels, b->corpus, error));
         ELBO_TRY(label_numbers(&b->numbers, &b->labels, b->corpus, error));

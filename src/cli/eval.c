@@ -227,6 +227,11 @@ static elbo_status sentence_rows(const struct evaluation *e, const struct elbo_c
         double figures[] = {r->reconstruction + r->kl, r->reconstruction, r->kl, r->iwae};
         static const char *const names[] = {"neg_elbo", "reconstruction", "kl", "iwae_nll"};
         json_t *row = json_pack("{s:I, s:I}", "sentence", (json_int_t)r->sentence, "tokens", (json_int_t)r->tokens);
+        if (row && e->latent_width && !e->kl_dim &&
+            json_object_set_new(row, "kl_mc", isfinite(r->kl) ? json_real(r->kl) : json_null())) {
+            json_decref(row);
+            row = NULL;
+        }
         for (size_t k = 0; k < (e->iwae_samples ? 4 : 3) && row; k++)
             if (json_object_set_new(row, names[k], isfinite(figures[k]) ? json_real(figures[k]) : json_null())) {
                 json_decref(row);

@@ -96,9 +96,15 @@ elbo_status cli_fit_prior(struct cli *cli, elbo_error *error)
     struct run run;
     struct elbo_corpus *corpus = NULL;
     const struct elbo_config *c = &cli->config;
-    if (c->fit.kind == FIT_GAUSSIAN && options_given(cli->options, "prior.components"))
-        return elbo_fail(error, ELBO_USAGE,
-                         "--prior.components belongs to --prior.kind=mixture; --prior.kind=gaussian has one");
+    static const char *const of_mixtures[] = {"components", "iterations"};
+    for (size_t i = 0; i < 2 && c->fit.kind == FIT_GAUSSIAN; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "prior.%s", of_mixtures[i]);
+        if (options_given(cli->options, key))
+            return elbo_fail(
+                error, ELBO_USAGE,
+                "--%s belongs to --prior.kind=mixture; --prior.kind=gaussian has one Gaussian, in one step", key);
+    }
     ELBO_TRY(cli_open_run(&run, cli, error));
     elbo_status status = cli_needs_latent(&run, error);
     if (!status && !*c->data.train)

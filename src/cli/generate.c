@@ -83,6 +83,9 @@ elbo_status cli_sample(struct cli *cli, elbo_error *error)
     struct latent prior = {0};
     elbo_status status = latent && !z ? elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", batch) : ELBO_OK;
     bool fitted = cli->config.generate.fitted && run.fitted.density.count;
+    if (!status && !fitted && cli->config.generate.fitted && options_given(cli->options, "fitted"))
+        status = elbo_fail(error, ELBO_USAGE, "--fitted: %s has no fitted prior; fit one with `elbo fit-prior %s`",
+                           checkpoint_path(run.checkpoint), cli->arguments[0]);
     if (!status && fitted)
         prior = latent_with(&run.fitted.density);
     else if (!status)

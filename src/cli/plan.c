@@ -45,6 +45,7 @@ elbo_status cli_plan(struct cli *cli, elbo_error *error)
     char limits[512] = "";
     size_t longer = 0, beyond;
     c->model.vocabulary = c->prepare.tokenizer_size;
+    c->model.labels = 0;
     c->model.positions = c->data.max_length + 2;
     if (*c->data.train) {
         struct elbo_corpus *corpus;

@@ -24,6 +24,7 @@ static void block_signals(struct trainer *t)
 
 static elbo_status open_labels(struct trainer *t, elbo_error *error)
 {
+    t->model.labels = 0;
     if (!t->config->data.labels) return ELBO_OK;
     ELBO_TRY(label_names_of_corpus(&t->labels, t->train, error));
     t->model.labels = t->labels.count;

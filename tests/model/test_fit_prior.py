@@ -213,6 +213,9 @@ def main():
         check_training(scratch, run, given)
         said = elbo("fit-prior", run, "--prior.components=3", code=2).stderr
         assert "prior.kind=mixture" in said, said
+        assert "elbo fit-prior" in elbo("sample", run, "--fitted", code=2).stderr, "it is gone with the checkpoint"
+        said = elbo("fit-prior", run, "--prior.iterations=3", code=2).stderr
+        assert "prior.kind=mixture" in said, said
         said = elbo("fit-prior", run, "--prior.kind=mixture", "--prior.components=9", "--prior.sentences=8",
                     code=2).stderr
         assert "9" in said and "8 sentences" in said, said

@@ -110,6 +110,8 @@ def check_evaluation(scratch, name, run, prior):
     mean_too = evaluate(scratch, run, "--seed=0", "--eval.posterior=mean")["kl"]
     assert mean_too == kl[0] != 0, "what is decoded from the mean has its KL of a draw all the same"
     assert "kl_mc" in elbo("eval", run, f"--data.test={scratch / 'corpus'}").stdout
+    each = elbo("eval", run, f"--data.test={scratch / 'corpus'}", "--per-sentence").stdout.splitlines()
+    assert all(json.loads(line)["kl_mc"] == json.loads(line)["kl"] for line in each)
     return numpy.mean(kl)
 
 
