@@ -69,12 +69,12 @@ struct slot_options {
     bool shuffle;     /* an order that depends on (seed, epoch); else the corpus's order */
     bool single_pass; /* evaluation: each sentence once, then a batch with last = true   */
     uint64_t seed;
-    uint64_t first;      /* data cursor to begin at                                         */
-    uint64_t step;       /* number of the first batch                                       */
+    uint64_t first;        /* data cursor to begin at                                         */
+    uint64_t step;         /* number of the first batch                                       */
     const int32_t *labels; /* number that a class of the corpus has in the model; null: labels are not read */
     int32_t label;         /* of sentences that are filled by hand, a number of the model's  */
-    double word_dropout; /* decoder inputs but the start mark become the mark               */
-    int32_t mark;        /* id of what is dropped or blanked; 0: the unknown mark           */
+    double word_dropout;   /* decoder inputs but the start mark become the mark               */
+    int32_t mark;          /* id of what is dropped or blanked; 0: the unknown mark           */
     /* The encoder's words: shares of those left out, of those that become the mark, and of neighbours exchanged. */
     double drop, blank, swap;
 };
