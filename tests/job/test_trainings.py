@@ -78,7 +78,8 @@ def check_zero(scratch, data, whole):
 
 def check_statistics(scratch, data):
     """What steps move on the device beside the weights: a controller's state and running statistics."""
-    moved = {"train.steps": 40, "objective.free_bits": 0, "train.eval_every": 20}
+    moved = {"train.steps": 40, "objective.free_bits": 0, "train.eval_every": 20, "objective.dropped_mark": "own",
+             "objective.denoise_drop": 0.2, "objective.denoise_swap": 0.2}
     kinds = {"normalized": {**moved, "latent.normalize": "batch", "objective.target_kl": 2, "objective.ki": 0.05},
              "rated": {**moved, "latent.kind": "slashed", "objective.rate": 6, "objective.rate_scope": "slot",
                        "objective.bow": 0.5, "parallel.zero": 1}}
