@@ -141,6 +141,63 @@ static void record_saves(struct crash_fixture *f, const struct scene *scene, str
     if (scene->old_system) assert_int_equal(watch.hits, 1);
 }
 
+/* ---- additions to a checkpoint ---- */
+
+enum { ADDITIONS = 3 };
+
+static const char *addition_name(char out[16], size_t number)
+{
+    snprintf(out, 16, "fit %zu", number);
+    return out;
+}
+
+/* After so many additions the checkpoint opens, with the last of them or the one under way. */
+static const char *addition_fault(void *context, const char *scratch, size_t marks)
+{
+    (void)context;
+    static char text[1100];
+    char run[320], wanted[16];
+    struct checkpoint *c = NULL;
+    elbo_error error = {0};
+    const void *bytes = NULL;
+    size_t size = 0;
+    snprintf(run, sizeof run, "%s/run", scratch);
+    if (checkpoint_open(&c, run, NULL, NULL, &error)) {
+        snprintf(text, sizeof text, "%s", error.message);
+        return text;
+    }
+    const char *name = checkpoint_named(c, "prior-");
+    bool good = !name && !marks;
+    if (name && !checkpoint_bytes(&bytes, &size, c, name, &error))
+        for (size_t k = marks ? marks : 1; k <= marks + 1; k++)
+            good = good || (size == strlen(addition_name(wanted, k)) && !memcmp(bytes, wanted, size));
+    snprintf(text, sizeof text, "after %zu additions it holds '%.*s'", marks, (int)size,
+             bytes ? (const char *)bytes : "");
+    checkpoint_close(c);
+    return good ? NULL : text;
+}
+
+static void record_additions(struct crash_fixture *f)
+{
+    elbo_error error = {0};
+    temporary_remove(f->live);
+    assert_int_equal(mkdir(f->live, 0700), 0);
+    struct contents shape = {.step = 1, .generation = 1, .tensors = 2, .files = 1, .state = true};
+    assert_int_equal(contents_save(f->run, &shape, 2, &error), ELBO_OK);
+    crash_begin(&f->log, f->live);
+    for (size_t k = 1; k <= ADDITIONS; k++) {
+        struct checkpoint *c;
+        char bytes[16];
+        addition_name(bytes, k);
+        assert_int_equal(checkpoint_open(&c, f->run, NULL, NULL, &error), ELBO_OK);
+        struct checkpoint_file file = {.bytes = bytes, .size = strlen(bytes)};
+        if (checkpoint_attach(c, "prior", "bin", &file, &error)) fail_msg("%s", error.message);
+        checkpoint_close(c);
+        crash_mark(&f->log);
+    }
+    crash_end(&f->log);
+}
+
 /* ---- the base's own promises ---- */
 
 /* What each call of files.h has promised once it returned; marks count the calls. */
@@ -215,6 +272,8 @@ static void what_is_not_synced_may_go(void **state)
             record_saves(f, &scene, &expected);
             crash_prove(f, scene.name, save_fault, &expected, &total);
         }
+    record_additions(f);
+    crash_prove(f, "additions", addition_fault, NULL, &total);
     record_files(f);
     crash_prove(f, "files", files_fault, NULL, &total);
     size_t unnoticed = crash_report(&total, "power", NULL);
