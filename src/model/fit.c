@@ -253,7 +253,7 @@ elbo_status latents_of_corpus(struct latents *l, struct model *m, const struct e
     s.slots = 1;
     s.shuffle = false;
     s.single_pass = true;
-    s.word_dropout = 0;
+    s.word_dropout = s.drop = s.blank = s.swap = 0;
     s.first = s.step = 0;
     struct graph_capacities capacities = {
         {[DIM_ENC_TOKENS] = s.encoder_tokens, [DIM_SENTENCES] = sentences, [DIM_DRAWS] = sentences}};
