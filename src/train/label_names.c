@@ -35,7 +35,9 @@ elbo_status label_names_of_counters(struct label_names *out, const json_t *count
     ELBO_TRY(allocate(out, count, error));
     for (size_t k = 0; k < count; k++) {
         out->name[k] = json_string_value(json_array_get(labels, k));
-        if (!out->name[k]) return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter labels is no list of names");
+        if (out->name[k]) continue;
+        label_names_free(out);
+        return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter labels is no list of names");
     }
     return ELBO_OK;
 }

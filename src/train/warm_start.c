@@ -76,6 +76,22 @@ static elbo_status check_tokenizer(struct trainer *t, const struct checkpoint *c
         checkpoint_path(c), checkpoint_path(c));
 }
 
+/* A row of a label table means what its number means there. */
+static elbo_status check_labels(const struct trainer *t, const struct checkpoint *c, elbo_error *error)
+{
+    struct label_names theirs;
+    ELBO_TRY(label_names_of_counters(&theirs, checkpoint_counters(c), error));
+    bool same = !theirs.count || !t->labels.count || theirs.count == t->labels.count;
+    for (size_t k = 0; k < theirs.count && same && t->labels.count; k++)
+        same = !strcmp(theirs.name[k], t->labels.name[k]);
+    label_names_free(&theirs);
+    if (same) return ELBO_OK;
+    return elbo_fail(error, ELBO_INPUT,
+                     "init.from: %s was trained with other labels than data.train has, so its label tables mean other "
+                     "classes; prepare the corpus with the same labels, or set data.labels=false",
+                     checkpoint_path(c));
+}
+
 static elbo_status take(struct trainer *t, const struct checkpoint *c, elbo_error *error)
 {
     struct safetensors *file;
@@ -84,6 +100,7 @@ static elbo_status take(struct trainer *t, const struct checkpoint *c, elbo_erro
     size_t taken = 0, all = parameters_count(t->step.parameters);
     ELBO_TRY(parse_parts(&parts, t->config->init.parts, error));
     ELBO_TRY(check_tokenizer(t, c, error));
+    ELBO_TRY(check_labels(t, c, error));
     ELBO_TRY(checkpoint_tensors(&file, c, "model.safetensors", error));
     elbo_status status = take_all(t, file, parts, *t->config->init.parts, &taken, &left, error);
     safetensors_free(file);

@@ -158,6 +158,11 @@ def check_refusals(scratch, run):
     said = elbo("train", *options({**GIVEN, "data.train": other, "data.labels": "true", "run.dir": run,
                                    "train.steps": 310}), code=3).stderr
     assert "'red'" in said and "'pink'" in said, said
+    said = elbo("train", *options({**GIVEN, "data.train": other, "data.labels": "true", "run.dir": scratch / "warm",
+                                   "init.from": run}), code=3).stderr
+    assert "other labels" in said, said
+    elbo("train", *options({**GIVEN, "data.train": plain, "run.dir": scratch / "warm", "init.from": run,
+                            "train.steps": 1}))
     # a corpus of some of the classes, which have other numbers there
     some = [line.split("\t") for line in (scratch / "first.tsv").read_text().splitlines() if line]
     (scratch / "some.tsv").write_text("".join(f"{kind}\t{words}\n" for kind, words in some if kind != "blue"))
