@@ -1,6 +1,7 @@
 #include "checkpoint/training_state.h"
 
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -66,6 +67,33 @@ static elbo_status gather_choices(struct bundle *b, struct backend *backend, elb
 
 /* ---- counters ---- */
 
+/* Of a run whose parts were all updated alike, and whose passes never alternated: nothing. */
+static int add_parts(json_t *all, const struct training_counters *c)
+{
+    const struct training_passes *p = &c->passes;
+    bool alike = true;
+    for (unsigned i = 0; i < PARTS; i++) alike = alike && c->part_updates[i] == c->updates;
+    int failed = 0;
+    if (!alike)
+        failed |= json_object_set_new(all, "part_updates",
+                                      json_pack("[I, I, I]", (json_int_t)c->part_updates[0],
+                                                (json_int_t)c->part_updates[1], (json_int_t)c->part_updates[2]));
+    if (c->begun_anew) failed |= json_object_set_new(all, "begun_anew", json_integer((json_int_t)c->begun_anew));
+    if (!p->encoder_draws) return failed;
+    json_t *passes =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b, s:b}", "encoder_draws", (json_int_t)p->encoder_draws,
+                  "encoder_next", (json_int_t)p->encoder_next, "first", (json_int_t)p->first, "encoder_passes",
+                  (json_int_t)p->encoder_passes, "gathered", (json_int_t)p->gathered, "sum", p->sum, "before",
+                  p->before, "compared", p->compared, "enough", p->enough);
+    json_t *recent = json_array();
+    for (int i = 0; i < 2; i++) /* a loss that is not finite has no place in JSON, and counts for nothing */
+        failed |= json_array_append_new(
+            recent, json_pack("[I, o]", (json_int_t)p->recent[i].pass,
+                              isfinite(p->recent[i].loss) ? json_real(p->recent[i].loss) : json_null()));
+    failed |= json_object_set_new(passes, "recent", recent);
+    return failed | json_object_set_new(all, "passes", passes);
+}
+
 static json_t *counters_json(const struct training_state *s)
 {
     const struct training_counters *c = &s->counters;
@@ -80,6 +108,7 @@ static json_t *counters_json(const struct training_state *s)
     if (s->label_count) failed |= json_object_set(all, "labels", labels);
     json_decref(labels);
     if (c->rewound) failed |= json_object_set_new(all, "rewound", json_integer((json_int_t)c->rewound));
+    failed |= add_parts(all, c);
     if (c->clipped) failed |= json_object_set_new(all, "clipped", json_integer((json_int_t)c->clipped));
     if (strcmp(s->best.figure, "none"))
         failed |= json_object_set_new(all, "best",
@@ -100,6 +129,44 @@ static elbo_status counter(const json_t *counters, const char *name, uint64_t *t
     return ELBO_OK;
 }
 
+static elbo_status load_passes(struct training_passes *p, const json_t *numbers, elbo_error *error)
+{
+    const json_t *recent = json_object_get(numbers, "recent"), *sum = json_object_get(numbers, "sum"),
+                 *before = json_object_get(numbers, "before");
+    ELBO_TRY(counter(numbers, "encoder_draws", &p->encoder_draws, error));
+    ELBO_TRY(counter(numbers, "encoder_next", &p->encoder_next, error));
+    ELBO_TRY(counter(numbers, "first", &p->first, error));
+    ELBO_TRY(counter(numbers, "encoder_passes", &p->encoder_passes, error));
+    ELBO_TRY(counter(numbers, "gathered", &p->gathered, error));
+    if (!json_is_number(sum) || !json_is_number(before) || json_array_size(recent) != 2)
+        return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter passes lacks numbers");
+    p->sum = json_number_value(sum);
+    p->before = json_number_value(before);
+    p->compared = json_is_true(json_object_get(numbers, "compared"));
+    p->enough = json_is_true(json_object_get(numbers, "enough"));
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *pair = json_array_get(recent, i), *loss = json_array_get(pair, 1);
+        p->recent[i] = (struct pass_loss){(unsigned)json_integer_value(json_array_get(pair, 0)),
+                                          json_is_number(loss) ? json_number_value(loss) : NAN};
+    }
+    return ELBO_OK;
+}
+
+static elbo_status load_parts(struct training_counters *c, const json_t *numbers, elbo_error *error)
+{
+    const json_t *parts = json_object_get(numbers, "part_updates"), *passes = json_object_get(numbers, "passes");
+    c->begun_anew = 0;
+    c->passes = (struct training_passes){0};
+    for (unsigned i = 0; i < PARTS; i++) {
+        json_t *own = json_array_get(parts, i);
+        if (parts && (!json_is_integer(own) || json_integer_value(own) < 0))
+            return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter part_updates lacks a number");
+        c->part_updates[i] = parts ? (uint64_t)json_integer_value(own) : c->updates;
+    }
+    if (json_object_get(numbers, "begun_anew")) ELBO_TRY(counter(numbers, "begun_anew", &c->begun_anew, error));
+    return passes ? load_passes(&c->passes, passes, error) : ELBO_OK;
+}
+
 static elbo_status load_counters(struct training_counters *c, const json_t *numbers, elbo_error *error)
 {
     ELBO_TRY(counter(numbers, "draws", &c->draws, error));
@@ -108,6 +175,7 @@ static elbo_status load_counters(struct training_counters *c, const json_t *numb
     ELBO_TRY(counter(numbers, "skipped", &c->skipped, error));
     ELBO_TRY(counter(numbers, "bad", &c->bad, error));
     ELBO_TRY(counter(numbers, "shortened", &c->shortened, error));
+    ELBO_TRY(load_parts(c, numbers, error));
     c->clipped = 0;
     if (json_object_get(numbers, "clipped")) ELBO_TRY(counter(numbers, "clipped", &c->clipped, error));
     return json_object_get(numbers, "rewound") ? counter(numbers, "rewound", &c->rewound, error) : ELBO_OK;

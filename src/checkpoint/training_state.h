@@ -12,16 +12,34 @@
 #define CHECKPOINT_TRAINING_STATE_H
 
 #include "checkpoint/moments.h"
+#include "graph/parameters.h"
+
+/* What the choice of passes remembers (train/passes.h). */
+struct pass_loss {
+    unsigned pass;
+    double loss;
+};
+struct training_passes {
+    uint64_t encoder_draws, encoder_next; /* steps of the encoder's passes, and their data cursor      */
+    uint64_t first;                       /* step behind the decoder's last pass                       */
+    uint64_t encoder_passes, gathered;    /* since then; of them, in the window that is being filled   */
+    double sum, before;                   /* losses in that window; mean of the one before             */
+    bool compared, enough;                /* there was one before; the encoder betters itself no more  */
+    struct pass_loss recent[2];           /* of the last two steps, even and odd                       */
+};
 
 struct training_counters {
-    uint64_t draws;     /* training forward passes: the noise's step              */
-    uint64_t updates;   /* applied                                                */
-    uint64_t next;      /* data cursor                                            */
-    uint64_t skipped;   /* updates left out, in all                               */
-    uint64_t bad;       /* steps in a row that were not finite                    */
-    uint64_t shortened; /* sentences cut or left out, in all                      */
-    uint64_t rewound;   /* step that the run went back to last; 0: never          */
-    uint64_t clipped;   /* updates whose gradient was clipped                     */
+    uint64_t draws;               /* training forward passes: the noise's step              */
+    uint64_t updates;             /* applied                                                */
+    uint64_t next;                /* data cursor                                            */
+    uint64_t skipped;             /* updates left out, in all                               */
+    uint64_t bad;                 /* steps in a row that were not finite                    */
+    uint64_t shortened;           /* sentences cut or left out, in all                      */
+    uint64_t rewound;             /* step that the run went back to last; 0: never          */
+    uint64_t clipped;             /* updates whose gradient was clipped                     */
+    uint64_t part_updates[PARTS]; /* applied, of each part of the model           */
+    uint64_t begun_anew;          /* updates before the decoder was; 0: it was not */
+    struct training_passes passes;
 };
 
 /* The evaluation that is the best so far by a figure. */

@@ -52,7 +52,7 @@ elbo_status bench_step(struct bench *b, double *flops, double *tokens, elbo_erro
         *tokens += (double)batch->slots[k].decoder.tokens;
     }
     ELBO_TRY(step_update(&b->step, &schedule, batch->step + 1, false, error));
-    b->step.optimizer.updates++; /* as if each were applied */
+    optimizer_count(&b->step.optimizer, ALL_PARTS); /* as if each were applied */
     return bench_wait(b, error);
 }
 

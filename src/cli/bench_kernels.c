@@ -203,7 +203,7 @@ elbo_status bench_kernels(struct bench *b, elbo_error *error)
                        .flops = {device->device.peak_flops(device, DTYPE_F32), NAN}};
     if (device->device.bf16) l.flops[1] = device->device.peak_flops(device, DTYPE_BF16);
     bench_hook(&b->step.recording.executor, in_slot, &all);
-    bench_hook(&b->step.optimizer.executor, in_update, &all);
+    bench_hook(&b->step.optimizer.kind[0].executor, in_update, &all);
     if (!status) status = bench_step(b, &unused, &unused, error);
     if (!status) status = all.status;
     if (!status && b->cli->config.json)

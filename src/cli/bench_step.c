@@ -86,7 +86,7 @@ elbo_status bench_steps(struct bench *b, elbo_error *error)
     double again = b->backend->device.peak_flops(b->backend, model_dtype(&b->cli->config.model));
     struct times t = {.b = b};
     bench_hook(&b->step.recording.executor, hook, &t);
-    bench_hook(&b->step.optimizer.executor, hook, &t);
+    bench_hook(&b->step.optimizer.kind[0].executor, hook, &t);
     for (int i = 0; i < OP_STEPS; i++) ELBO_TRY(bench_step(b, &unused, &unused, error));
     return report(&t, steps, flops, tokens, again > peak ? again : peak, error);
 }

@@ -71,14 +71,14 @@ elbo_status model_refresh(struct model *m, elbo_error *error)
     return status;
 }
 
-elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error)
+static elbo_status initialize(struct model *m, unsigned parts, uint64_t seed, elbo_error *error)
 {
     enum { PIECE = 1 << 18 };
     float *host = malloc(PIECE * sizeof *host);
     if (!host) return elbo_fail(error, ELBO_MEMORY, "no memory to initialize weights, %d at a time", PIECE);
     for (size_t i = 0; i < parameters_count(m->parameters); i++) {
         const struct parameter *p = parameters_get(m->parameters, i);
-        for (size_t k = 0; k < p->elements; k += PIECE) {
+        for (size_t k = 0; k < p->elements && parts >> p->part & 1; k += PIECE) {
             size_t n = p->elements - k < PIECE ? p->elements - k : PIECE;
             parameters_initial(host, p, k, n, seed);
             m->backend->memory.upload(m->backend, m->weights + p->offset + k, host, n * sizeof *host);
@@ -86,6 +86,16 @@ elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error)
     }
     free(host);
     return model_refresh(m, error);
+}
+
+elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error)
+{
+    return initialize(m, (1u << PARTS) - 1, seed, error);
+}
+
+elbo_status model_initialize_part(struct model *m, enum parameter_part part, uint64_t seed, elbo_error *error)
+{
+    return initialize(m, 1u << part, seed, error);
 }
 
 void model_free(struct model *m)

@@ -44,6 +44,9 @@ static inline struct weight_arenas model_weights(const struct model *m)
 /* Initial weights, by address (parameters_initialize). */
 elbo_status model_initialize(struct model *m, uint64_t seed, elbo_error *error);
 
+/* The same of one part of the model alone. */
+elbo_status model_initialize_part(struct model *m, enum parameter_part part, uint64_t seed, elbo_error *error);
+
 /* Makes the working weights anew from the f32 ones; after the latter were written by anything but the optimizer. */
 elbo_status model_refresh(struct model *m, elbo_error *error);
 

@@ -37,6 +37,10 @@ struct objective_config {
     double min_rate_step;      /* of its multiplier                                                    */
     double denoise_drop, denoise_blank, denoise_swap;
     double bow; /* weight of the bag of words; 0: off                                   */
+    size_t autoencoder_steps;  /* at the beginning, without a KL; then the decoder begins anew; 0: off  */
+    size_t aggressive_steps;   /* over which the encoder is trained ahead of the decoder; 0: off       */
+    size_t aggressive_most;    /* updates of the encoder between two of the decoder                    */
+    size_t aggressive_window;  /* updates whose mean loss is compared with the mean before             */
 };
 #define AT(field) offsetof(struct objective_config, field)
 static const struct option objective_rows[] = {
@@ -88,6 +92,14 @@ static const struct option objective_rows[] = {
                "share of neighbours among the encoder's input words that change places in training"),
     ROW_NUMBER("bow", bow, "0", 0, 1e6, "", KEPT_MODEL,
                "weight of the nats that z pays for the sentence's words in any order; 0: no such term"),
+    ROW_SIZE("autoencoder_steps", autoencoder_steps, "0", 0, OPTION_MANY, "steps", KEPT_CHANGE,
+             "at the beginning, in which the KL weighs nothing; then decoder and schedules begin anew; 0: none"),
+    ROW_SIZE("aggressive_steps", aggressive_steps, "0", 0, OPTION_MANY, "steps", KEPT_CHANGE,
+             "at the beginning of which most update the encoder alone, until its loss falls no more; 0: none"),
+    ROW_SIZE("aggressive_most", aggressive_most, "100", 1, OPTION_MANY, "steps", KEPT_CHANGE,
+             "updates of the encoder between two of the decoder, at most"),
+    ROW_SIZE("aggressive_window", aggressive_window, "10", 1, OPTION_MANY, "steps", KEPT_CHANGE,
+             "updates of the encoder whose mean loss is held against the mean of those before"),
 };
 #undef AT
 

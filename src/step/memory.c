@@ -47,6 +47,8 @@ static void measure_recording(struct memory_table *t, const struct step *s)
     t->bytes_moved = a.bytes;
     t->ops = graph_schedule(r->g, &order);
     t->activations = r->executor.plan.bytes;
+    if (s->encoder.g && s->encoder.executor.plan.bytes > t->activations)
+        t->activations = s->encoder.executor.plan.bytes; /* both share one arena */
     t->unshared = r->executor.plan.sum;
     t->workspace = s->backend->memory.own_bytes + backend_threads(s->backend) * r->executor.workspace_worker;
 }

@@ -291,6 +291,11 @@ static elbo_status check_controllers(const struct objective_context *c, elbo_err
 
 elbo_status objective_check(const struct objective_config *config, const struct model_config *model, elbo_error *error)
 {
+    if (config->autoencoder_steps && !no_latent(model) && model->share_embedding)
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "objective.autoencoder_steps begins the decoder anew, and the encoder reads its token table; set "
+            "encoder.share_embedding=false");
     const struct objective_context c = {config, model};
     for (size_t k = 0; k < TERMS; k++)
         if (terms[k].check && !(terms[k].absent && terms[k].absent(&c))) ELBO_TRY(terms[k].check(&c, error));
@@ -372,6 +377,11 @@ static bool has_rate(const struct objective_config *c)
     return !demands_nothing(c);
 }
 
+static bool not_aggressive(const struct objective_config *c)
+{
+    return !c->aggressive_steps;
+}
+
 static const struct rule rules[] = {
     {"beta", has_target, "objective.target_kl moves beta"},
     {"beta_schedule", has_target, "objective.target_kl moves beta"},
@@ -393,6 +403,8 @@ static const struct rule rules[] = {
     {"ki", targets_nothing, "it belongs to objective.target_kl"},
     {"beta_min", targets_nothing, "it belongs to objective.target_kl"},
     {"beta_max", targets_nothing, "it belongs to objective.target_kl"},
+    {"aggressive_most", not_aggressive, "it belongs to objective.aggressive_steps"},
+    {"aggressive_window", not_aggressive, "it belongs to objective.aggressive_steps"},
     {"min_rate_step", demands_nothing, "it belongs to objective.min_rate"},
     {"beta_hold", constant_beta, "objective.beta_schedule=constant has no start"},
     {"beta_slope", no_slope, "only objective.beta_schedule=logistic has a slope"},
@@ -510,6 +522,7 @@ void objective_weigh(struct objective *o, unsigned answer, size_t update, size_t
     for (size_t k = 0; k < o->count; k++) {
         bool own = o->terms[k]->weigh && !o->owner[k]; /* what a controller owns is scaled on the device */
         o->scale[answer][k] = own ? o->terms[k]->weigh(&o->config, update, o->steps) : 1;
+        if (o->autoencoder && o->terms[k]->part == ELBO_KL) o->scale[answer][k] = 0;
         o->weights[answer * columns + k] = (float)(o->scale[answer][k] / (double)sentences);
         if (o->gated && !strcmp(o->terms[k]->name, "kl"))
             o->weights[answer * columns + o->count] = o->scale[answer][k] >= 1;

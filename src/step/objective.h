@@ -62,6 +62,7 @@ struct objective {
     struct objective_config config;
     struct model_config model;
     size_t steps;                                             /* of the schedules */
+    bool autoencoder;                                         /* the KL weighs nothing */
     const struct objective_term *terms[OBJECTIVE_MOST_TERMS]; /* those in force */
     size_t count;
     const struct objective_controller *owner[OBJECTIVE_MOST_TERMS]; /* (count) of each term's weight; null: none has */

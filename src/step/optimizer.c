@@ -106,42 +106,42 @@ static void bind_in(const struct graph *g, struct executor *e, const char *name,
     if (v.index) e->inputs[graph_value(g, v)->binding] = data;
 }
 
-static void bind(struct optimizer *o, const char *name, const void *data)
+static void bind(struct update_kind *k, const char *name, const void *data)
 {
-    bind_in(o->graph, &o->executor, name, data);
+    bind_in(k->graph, &k->executor, name, data);
 }
 
-static void bind_numbered(struct optimizer *o, const char *what, size_t number, const void *data)
+static void bind_numbered(struct update_kind *k, const char *what, size_t number, const void *data)
 {
     char name[48];
     snprintf(name, sizeof name, "%s.%zu", what, number);
-    bind(o, name, data);
-    if (o->squares_graph) bind_in(o->squares_graph, &o->squares, name, data);
+    bind(k, name, data);
+    if (k->squares_graph) bind_in(k->squares_graph, &k->squares, name, data);
 }
 
-static void bind_ranges(struct optimizer *o, struct weight_arenas weights)
+static void bind_ranges(struct optimizer *o, struct update_kind *kind, struct weight_arenas weights)
 {
     const struct parameter_group *groups = parameters_groups(o->parameters);
     size_t moment = dtype_bytes(optimizer_moments(&o->config)), block = 0,
-           own = o->section ? o->section[o->share.rank] : 0;
+           own = kind->section ? kind->section[o->share.rank] : 0;
     for (unsigned k = 0; k < GROUPS; k++) {
-        bind_numbered(o, "gradient", k, o->gradients + groups[k].offset);
-        bind_numbered(o, "scalars", k, o->scalars + k * STEP_SCALARS);
-        if (o->places && o->trained[k]) bind_numbered(o, "places", k, o->places + block);
-        if (o->trained[k]) block += groups[k].elements / SQUARES_BLOCK;
+        bind_numbered(kind, "gradient", k, o->gradients + groups[k].offset);
+        bind_numbered(kind, "scalars", k, o->scalars + k * STEP_SCALARS);
+        if (kind->places && kind->trained[k]) bind_numbered(kind, "places", k, kind->places + block);
+        if (kind->trained[k]) block += groups[k].elements / SQUARES_BLOCK;
     }
     for (size_t i = 0; i < o->piece_count; i++) {
         const struct arena_piece *p = &o->pieces[i];
-        bind_numbered(o, "piece", i, o->gradients + p->first);
-        bind_numbered(o, "weights", i, weights.master + p->first);
-        bind_numbered(o, "working", i, weights.working ? (const uint16_t *)weights.working + p->first : NULL);
-        bind_numbered(o, "moment1", i, (const char *)o->moment1 + p->at * moment);
-        bind_numbered(o, "moment2", i, o->moment2 ? (const char *)o->moment2 + p->at * moment : NULL);
-        if (!o->sums || !o->trained[p->group]) continue;
-        bind_numbered(o, "squares", i, o->sums + own);
+        bind_numbered(kind, "piece", i, o->gradients + p->first);
+        bind_numbered(kind, "weights", i, weights.master + p->first);
+        bind_numbered(kind, "working", i, weights.working ? (const uint16_t *)weights.working + p->first : NULL);
+        bind_numbered(kind, "moment1", i, (const char *)o->moment1 + p->at * moment);
+        bind_numbered(kind, "moment2", i, o->moment2 ? (const char *)o->moment2 + p->at * moment : NULL);
+        if (!kind->sums || !kind->trained[p->group]) continue;
+        bind_numbered(kind, "squares", i, kind->sums + own);
         own += p->count / SQUARES_BLOCK;
     }
-    bind(o, "sums", o->sums);
+    bind(kind, "sums", kind->sums);
 }
 
 static value small(struct graph *g, const char *name, size_t rank, const struct dim *dim, bool resident)
@@ -152,18 +152,19 @@ static value small(struct graph *g, const char *name, size_t rank, const struct 
 }
 
 /* Norms, guard, then each piece's update. */
-static void record(struct optimizer *o, bool working, const struct optimizer_options *options)
+static void record(struct optimizer *o, struct update_kind *kind, bool working, const struct optimizer_options *options)
 {
-    struct graph *g = o->graph;
+    struct graph *g = kind->graph;
     const struct parameter_group *groups = parameters_groups(o->parameters);
     value gradient[GROUPS] = {{0}}, scalars[GROUPS] = {{0}}, norms[GROUPS], sums = NO_VALUE;
     enum dtype moments = optimizer_moments(&o->config);
     size_t count = 0;
-    if (o->sums) sums = graph_input(g, "sums", DTYPE_U64, 1, (struct dim[]){{DIM_FIXED, o->section[o->share.ranks]}});
-    if (o->sums) graph_resident(g, sums);
+    if (kind->sums)
+        sums = graph_input(g, "sums", DTYPE_U64, 1, (struct dim[]){{DIM_FIXED, kind->section[o->share.ranks]}});
+    if (kind->sums) graph_resident(g, sums);
     for (unsigned k = 0; k < GROUPS; k++) {
-        if (!o->trained[k]) continue;
-        if (o->sums) {
+        if (!kind->trained[k]) continue;
+        if (kind->sums) {
             norms[count++] =
                 op_combined_norm(g, sums, range(g, "places", DTYPE_I32, k, groups[k].elements / SQUARES_BLOCK));
         } else {
@@ -182,7 +183,7 @@ static void record(struct optimizer *o, bool working, const struct optimizer_opt
         const struct arena_piece *piece = &o->pieces[i];
         unsigned k = piece->group;
         size_t n = piece->count;
-        if (!o->trained[k]) continue;
+        if (!kind->trained[k]) continue;
         if (!scalars[k].index) scalars[k] = range(g, "scalars", DTYPE_F32, k, STEP_SCALARS);
         value d = gradient[k].index ? gradient[k] : range(g, "piece", DTYPE_F32, i, n);
         value w = range(g, "weights", DTYPE_F32, i, n), m = range(g, "moment1", moments, i, n);
@@ -196,50 +197,79 @@ static void record(struct optimizer *o, bool working, const struct optimizer_opt
 
 /* ---- of several ranks: the squares of this one's blocks, and where everybody's lie ---- */
 
-static elbo_status place_blocks(struct optimizer *o, elbo_error *error)
+static elbo_status place_blocks(struct optimizer *o, struct update_kind *kind, elbo_error *error)
 {
     const struct parameter_group *groups = parameters_groups(o->parameters);
     size_t ranks = o->share.ranks, begin[GROUPS] = {0}, blocks = 0, place = 0;
     for (unsigned k = 0; k < GROUPS; k++) {
         begin[k] = blocks;
-        if (o->trained[k]) blocks += groups[k].elements / SQUARES_BLOCK;
+        if (kind->trained[k]) blocks += groups[k].elements / SQUARES_BLOCK;
     }
     int32_t *places = calloc(blocks + 1, sizeof *places);
-    o->section = calloc(ranks + 1, sizeof *o->section);
-    bool there = places && o->section;
+    kind->section = calloc(ranks + 1, sizeof *kind->section);
+    bool there = places && kind->section;
     for (size_t r = 0; r < ranks && there; r++) {
         for (size_t i = o->begin[r]; i < o->begin[r + 1]; i++) {
             const struct arena_piece *p = &o->all[i];
             size_t at = begin[p->group] + (p->first - groups[p->group].offset) / SQUARES_BLOCK;
-            for (size_t b = 0; o->trained[p->group] && b < p->count / SQUARES_BLOCK; b++)
+            for (size_t b = 0; kind->trained[p->group] && b < p->count / SQUARES_BLOCK; b++)
                 places[at + b] = (int32_t)place++;
         }
-        o->section[r + 1] = place;
+        kind->section[r + 1] = place;
     }
     struct backend *b = o->backend;
     elbo_status status =
         there ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to plan the norm over %zu ranks", ranks);
     if (!status)
-        status = b->memory.allocate(b, (void **)&o->sums, (blocks + 1) * sizeof *o->sums, "the norm's sums", error);
+        status =
+            b->memory.allocate(b, (void **)&kind->sums, (blocks + 1) * sizeof *kind->sums, "the norm's sums", error);
     if (!status)
-        status = b->memory.allocate(b, (void **)&o->places, (blocks + 1) * sizeof *places, "the norm's sums", error);
-    if (!status) b->memory.upload(b, o->places, places, blocks * sizeof *places);
+        status = b->memory.allocate(b, (void **)&kind->places, (blocks + 1) * sizeof *places, "the norm's sums", error);
+    if (!status) b->memory.upload(b, kind->places, places, blocks * sizeof *places);
     free(places);
     return status;
 }
 
-static elbo_status record_squares(struct optimizer *o, const struct graph_capacities *none, elbo_error *error)
+static elbo_status record_squares(struct optimizer *o, struct update_kind *kind, const struct graph_capacities *none,
+                                  elbo_error *error)
 {
-    size_t own = o->section[o->share.rank + 1] - o->section[o->share.rank];
+    size_t own = kind->section[o->share.rank + 1] - kind->section[o->share.rank];
     if (!own) return ELBO_OK;
-    ELBO_TRY(graph_create(&o->squares_graph, "squares", o->parameters, none, error));
+    ELBO_TRY(graph_create(&kind->squares_graph, "squares", o->parameters, none, error));
     for (size_t i = 0; i < o->piece_count; i++) {
         const struct arena_piece *p = &o->pieces[i];
-        if (!o->trained[p->group]) continue;
-        op_block_squares(o->squares_graph, range(o->squares_graph, "squares", DTYPE_U64, i, p->count / SQUARES_BLOCK),
-                         range(o->squares_graph, "piece", DTYPE_F32, i, p->count));
+        if (!kind->trained[p->group]) continue;
+        op_block_squares(kind->squares_graph,
+                         range(kind->squares_graph, "squares", DTYPE_U64, i, p->count / SQUARES_BLOCK),
+                         range(kind->squares_graph, "piece", DTYPE_F32, i, p->count));
     }
-    return executor_create(&o->squares, o->squares_graph, o->backend, error);
+    return executor_create(&kind->squares, kind->squares_graph, o->backend, error);
+}
+
+/* The graphs of an update of these parts. */
+static elbo_status create_kind(struct optimizer *o, struct update_kind *kind, unsigned parts,
+                               struct weight_arenas weights, const struct optimizer_options *options, elbo_error *error)
+{
+    const struct parameter_group *groups = parameters_groups(o->parameters);
+    struct graph_capacities none = {{0}};
+    ELBO_TRY(graph_create(&kind->graph, "update", o->parameters, &none, error));
+    for (unsigned k = 0; k < GROUPS; k++)
+        kind->trained[k] = groups[k].elements && o->factor[k] > 0 && parts >> groups[k].part & 1;
+    if (shared(&o->share)) {
+        ELBO_TRY(place_blocks(o, kind, error));
+        ELBO_TRY(record_squares(o, kind, &none, error));
+    }
+    record(o, kind, weights.working, options);
+    ELBO_TRY(executor_create(&kind->executor, kind->graph, o->backend, error));
+    bind_ranges(o, kind, weights);
+    bind(kind, "control", o->control);
+    bind(kind, "scalars", o->scalars);
+    bind(kind, "rows", o->rows);
+    bind(kind, "settings", o->settings);
+    ELBO_TRY(o->backend->memory.allocate(o->backend, &kind->arena, kind->executor.plan.bytes, "the norms", error));
+    if (kind->squares_graph)
+        ELBO_TRY(executor_bind(&kind->squares, NULL, weights, o->gradients, NULL, error)); /* it has no activations */
+    return executor_bind(&kind->executor, kind->arena, weights, o->gradients, NULL, error);
 }
 
 elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config *config, struct parameters *parameters,
@@ -249,6 +279,8 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
     *o = (struct optimizer){.config = *config, .parameters = parameters, .backend = backend};
     if (options) o->share = options->share;
     const struct parameter_group *groups = parameters_groups(parameters);
+    static const unsigned whole[OPTIMIZER_MOST_KINDS] = {ALL_PARTS};
+    const unsigned *parts = options && options->parts[0] ? options->parts : whole;
     ELBO_TRY(list_all(o, error));
     size_t elements = parameters_arena_elements(parameters), figures = options ? options->figures : 0;
     size_t bytes = o->moments * dtype_bytes(optimizer_moments(config));
@@ -261,52 +293,67 @@ elbo_status optimizer_create(struct optimizer *o, const struct optimizer_config 
                                       "the guard's decision", error));
     ELBO_TRY(backend->memory.allocate(backend, (void **)&o->scalars, GROUPS * STEP_SCALARS * sizeof(float),
                                       "the step's scalars", error));
-    struct graph_capacities none = {{0}};
-    ELBO_TRY(graph_create(&o->graph, "update", parameters, &none, error));
-    for (unsigned k = 0; k < GROUPS; k++) {
-        o->factor[k] = part_factor(config, groups[k].part);
-        o->trained[k] = groups[k].elements && o->factor[k] > 0;
-    }
-    if (shared(&o->share)) {
-        ELBO_TRY(place_blocks(o, error));
-        ELBO_TRY(record_squares(o, &none, error));
-    }
-    record(o, weights.working, options);
-    ELBO_TRY(executor_create(&o->executor, o->graph, backend, error));
-    bind_ranges(o, weights);
-    bind(o, "control", o->control);
-    bind(o, "scalars", o->scalars);
-    bind(o, "rows", o->rows);
-    bind(o, "settings", o->settings);
-    ELBO_TRY(backend->memory.allocate(backend, &o->arena, o->executor.plan.bytes, "the norms", error));
-    if (o->squares_graph)
-        ELBO_TRY(executor_bind(&o->squares, NULL, weights, o->gradients, NULL, error)); /* it has no activations */
-    return executor_bind(&o->executor, o->arena, weights, o->gradients, NULL, error);
+    for (unsigned k = 0; k < GROUPS; k++) o->factor[k] = part_factor(config, groups[k].part);
+    elbo_status status = ELBO_OK;
+    for (size_t i = 0; i < OPTIMIZER_MOST_KINDS && parts[i] && !status; i++)
+        status = create_kind(o, &o->kind[o->kinds++], parts[i], weights, options, error);
+    return status;
+}
+
+static void free_kind(struct optimizer *o, struct update_kind *kind)
+{
+    void *memory[] = {kind->sums, kind->places, kind->arena};
+    executor_free(&kind->executor);
+    if (kind->squares_graph) executor_free(&kind->squares);
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        if (memory[i]) o->backend->memory.release(o->backend, memory[i]);
+    graph_free(kind->graph);
+    graph_free(kind->squares_graph);
+    free(kind->section);
 }
 
 void optimizer_free(struct optimizer *o)
 {
-    void *memory[] = {o->gradients, o->moment1, o->moment2, o->control, o->scalars, o->arena, o->sums, o->places};
-    executor_free(&o->executor);
-    if (o->squares_graph) executor_free(&o->squares);
+    void *memory[] = {o->gradients, o->moment1, o->moment2, o->control, o->scalars};
+    for (size_t i = 0; i < o->kinds; i++) free_kind(o, &o->kind[i]);
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i]) o->backend->memory.release(o->backend, memory[i]);
-    graph_free(o->graph);
-    graph_free(o->squares_graph);
     free(o->all);
     free(o->begin);
-    free(o->section);
     *o = (struct optimizer){0};
 }
 
 void optimizer_bind(struct optimizer *o, const char *name, const void *data)
 {
-    bind(o, name, data);
+    for (size_t i = 0; i < o->kinds; i++) bind(&o->kind[i], name, data);
 }
 
 void optimizer_watch(struct optimizer *o, const void *loss)
 {
-    bind(o, "loss", loss);
+    optimizer_bind(o, "loss", loss);
+}
+
+void optimizer_count(struct optimizer *o, unsigned parts)
+{
+    o->updates++;
+    for (unsigned p = 0; p < PARTS; p++) o->part_updates[p] += parts >> p & 1;
+}
+
+void optimizer_clear(struct optimizer *o, enum parameter_part part)
+{
+    static const char zeros[1 << 16];
+    struct backend *b = o->backend;
+    size_t moment = dtype_bytes(optimizer_moments(&o->config));
+    void *memory[] = {o->moment1, o->moment2};
+    for (size_t i = 0; i < o->piece_count; i++) {
+        const struct arena_piece *p = &o->pieces[i];
+        if (p->group / 2 != (unsigned)part) continue;
+        for (size_t m = 0; m < 2; m++)
+            for (size_t at = 0, all = p->count * moment; at < all && memory[m]; at += sizeof zeros)
+                b->memory.upload(b, (char *)memory[m] + p->at * moment + at, zeros,
+                                 all - at < sizeof zeros ? all - at : sizeof zeros);
+    }
+    o->part_updates[part] = 0;
 }
 
 elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_error *error)
@@ -316,7 +363,7 @@ elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_e
     for (unsigned answer = 0; answer < 2; answer++)
         for (unsigned k = 0; k < GROUPS; k++) {
             float *s = o->rows[answer][k];
-            double t = (double)(u->number[answer] + 1);
+            double t = (double)(u->number[answer][groups[k].part] + 1);
             s[STEP_LEARNING_RATE] = (float)(u->learning_rate[answer] * o->factor[k]);
             s[STEP_GRADIENT_SCALE] = 1;
             s[STEP_DECAY] = (float)(groups[k].decay ? c->weight_decay : 0);
@@ -333,7 +380,9 @@ elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_e
     o->settings[GUARD_CLIP] = (float)c->clip;
     o->settings[GUARD_SKIP] = u->skip;
     struct execution run = {.seed = u->seed, .step = u->step};
-    if (o->squares_graph) ELBO_TRY(executor_run(&o->squares, &run, error));
+    struct update_kind *kind = &o->kind[u->kind];
+    o->now = u->kind;
+    if (kind->squares_graph) ELBO_TRY(executor_run(&kind->squares, &run, error));
     if (shared(&o->share)) ELBO_TRY(o->share.exchange(o->share.context, error));
-    return executor_run(&o->executor, &run, error);
+    return executor_run(&kind->executor, &run, error);
 }

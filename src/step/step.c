@@ -16,6 +16,11 @@ static struct graph_capacities capacities_of(const struct slot_options *slots)
                                       [DIM_DRAWS] = sentences}};
 }
 
+static bool alternates(const struct step_options *o)
+{
+    return o->objective.aggressive_steps > 0;
+}
+
 elbo_status step_record(struct step *s, const struct step_options *o, elbo_error *error)
 {
     *s = (struct step){.options = *o};
@@ -25,6 +30,11 @@ elbo_status step_record(struct step *s, const struct step_options *o, elbo_error
     if (!status) status = parameters_create(&s->parameters, error);
     if (!status)
         status = record_train(&s->recording, &o->model, &s->objective, s->parameters, &capacities, &recording, error);
+    recording.wanted &= ~(3u << 2 * PART_DECODER); /* weights with decay and without */
+    if (!status && alternates(o))
+        status = record_train(&s->encoder, &o->model, &s->objective, s->parameters, &capacities, &recording, error);
+    s->phase = (struct step_phase){.steps = o->steps};
+    if (o->objective.autoencoder_steps) s->phase = (struct step_phase){0, o->objective.autoencoder_steps, true};
     if (!status) status = recording_layout(&s->recording, s->parameters, error);
     if (!status) status = sums_plan(&s->sums, &o->sums, &s->recording, s->parameters, error);
     if (status) step_free(s);
@@ -34,6 +44,7 @@ elbo_status step_record(struct step *s, const struct step_options *o, elbo_error
 elbo_status step_plan(struct step *s, struct backend *backend, elbo_error *error)
 {
     s->backend = backend;
+    if (s->encoder.g) ELBO_TRY(recording_plan(&s->encoder, backend, error));
     return recording_plan(&s->recording, backend, error);
 }
 
@@ -57,13 +68,23 @@ static elbo_status allocate_sums(struct step *s, elbo_error *error)
                                         .share = sums_share(&s->sums),
                                         .further = controls_record,
                                         .context = &s->controls};
+    if (s->encoder.g)
+        for (unsigned pass = 0; pass < PASSES; pass++) updated.parts[pass] = step_parts((enum step_pass)pass);
     ELBO_TRY(controls_create(&s->controls, &s->objective, s->backend, error));
     find_running(s);
     ELBO_TRY(optimizer_create(&s->optimizer, &s->options.optimizer, s->parameters, model_weights(&s->model), &updated,
                               s->backend, error));
     float *figures = s->optimizer.gradients + parameters_arena_elements(s->parameters);
     ELBO_TRY(recording_place_state(&s->recording, figures, error));
+    if (s->encoder.g) ELBO_TRY(recording_place_state(&s->encoder, figures, error));
     return sums_open(&s->sums, &s->optimizer, &s->recording, &s->model, error);
+}
+
+static void bind_inputs(struct step *s, struct recording *r)
+{
+    recording_bind_input(r, "control", s->optimizer.control);
+    recording_bind_input(r, "weights", s->objective.weights);
+    recording_bind_input(r, "scales", controls_scales(&s->controls));
 }
 
 elbo_status step_allocate(struct step *s, elbo_error *error)
@@ -72,9 +93,8 @@ elbo_status step_allocate(struct step *s, elbo_error *error)
     ELBO_TRY(allocate_sums(s, error));
     ELBO_TRY(step_bind(s, error));
     optimizer_watch(&s->optimizer, executor_pointer(&s->recording.executor, s->recording.sum_loss));
-    recording_bind_input(&s->recording, "control", s->optimizer.control);
-    recording_bind_input(&s->recording, "weights", s->objective.weights);
-    recording_bind_input(&s->recording, "scales", controls_scales(&s->controls));
+    bind_inputs(s, &s->recording);
+    if (s->encoder.g) bind_inputs(s, &s->encoder);
     s->controls.running.sums = executor_pointer(&s->recording.executor, s->recording.sum_statistics);
     controls_bind(&s->controls, &s->optimizer);
     return ELBO_OK;
@@ -91,12 +111,14 @@ elbo_status step_create(struct step *s, const struct step_options *options, stru
 
 elbo_status step_bind(struct step *s, elbo_error *error)
 {
-    return model_bind(&s->model, (struct recording *[]){&s->recording}, 1, s->optimizer.gradients, error);
+    struct recording *all[] = {&s->recording, &s->encoder};
+    return model_bind(&s->model, all, s->encoder.g ? 2 : 1, s->optimizer.gradients, error);
 }
 
 void step_part(struct step *s)
 {
     if (s->recording.g) executor_forget(&s->recording.executor); /* NCCL ends when no graph holds its calls */
+    if (s->encoder.g) executor_forget(&s->encoder.executor);
     sums_close(&s->sums);
 }
 
@@ -104,6 +126,7 @@ void step_free(struct step *s)
 {
     step_part(s);
     recording_free(&s->recording, s->backend);
+    recording_free(&s->encoder, s->backend);
     if (s->optimizer.backend) optimizer_free(&s->optimizer);
     controls_free(&s->controls);
     if (s->model.backend)
@@ -115,8 +138,17 @@ void step_free(struct step *s)
 
 /* ---- running ---- */
 
+unsigned step_parts(enum step_pass pass)
+{
+    static const unsigned parts[] = {[PASS_WHOLE] = ALL_PARTS,
+                                     [PASS_ENCODER] = 1u << PART_ENCODER | 1u << PART_LATENT,
+                                     [PASS_DECODER] = 1u << PART_DECODER};
+    return parts[pass];
+}
+
 struct launch {
     struct step *step;
+    struct recording *recording;
     const struct slot_batch *batch;
 };
 
@@ -129,8 +161,8 @@ static elbo_status run_slot(void *context, size_t number, bool first_of_lane, ex
                             .step = l->batch->step,
                             .progress = progress,
                             .progress_context = progress_context};
-    recording_bind_slot(&l->step->recording, &l->batch->slots[number], &run);
-    return executor_run(&l->step->recording.executor, &run, error);
+    recording_bind_slot(l->recording, &l->batch->slots[number], &run);
+    return executor_run(&l->recording->executor, &run, error);
 }
 
 static void schedule_all(struct step *s, struct step_schedule *to, bool ahead)
@@ -138,9 +170,15 @@ static void schedule_all(struct step *s, struct step_schedule *to, bool ahead)
     const struct optimizer_config *c = &s->options.optimizer;
     for (unsigned answer = 0; answer < 2; answer++) {
         uint64_t updates = s->optimizer.updates + (ahead ? answer : 0); /* else the step before is counted already */
+        uint64_t of_phase = updates > s->phase.begin ? updates - s->phase.begin : 0;
         to->updates[answer] = updates;
-        to->learning_rate[answer] = c->learning_rate * schedule_learning_rate(c, updates, s->options.steps);
-        objective_weigh(&s->objective, answer, updates, to->sentences);
+        for (unsigned p = 0; p < PARTS; p++)
+            to->part_updates[answer][p] =
+                s->optimizer.part_updates[p] + (ahead && answer && step_parts(s->pass) >> p & 1);
+        to->learning_rate[answer] = c->learning_rate * schedule_learning_rate(c, of_phase, s->phase.steps);
+        s->objective.steps = s->phase.steps;
+        s->objective.autoencoder = s->phase.autoencoder;
+        objective_weigh(&s->objective, answer, of_phase, to->sentences);
         memcpy(to->scale[answer], s->objective.scale[answer], sizeof to->scale[answer]);
     }
 }
@@ -148,18 +186,30 @@ static void schedule_all(struct step *s, struct step_schedule *to, bool ahead)
 elbo_status step_run(struct step *s, struct step_schedule *schedule, const struct slot_batch *batch, bool ahead,
                      elbo_error *error)
 {
-    struct launch launch = {s, batch};
+    return step_run_pass(s, schedule, PASS_WHOLE, batch, ahead, error);
+}
+
+/* An encoder's pass has a schedule of its own, by which neither weights nor gradients of other ranks can be awaited. */
+elbo_status step_run_pass(struct step *s, struct step_schedule *schedule, enum step_pass pass,
+                          const struct slot_batch *batch, bool ahead, elbo_error *error)
+{
+    bool encoder = pass == PASS_ENCODER;
+    struct launch launch = {s, encoder ? &s->encoder : &s->recording, batch};
     schedule->sentences = batch->sentences;
+    schedule->pass = pass;
     schedule_all(s, schedule, ahead);
-    return sums_run(&s->sums, batch->count, true, run_slot, &launch, error);
+    s->pass = pass;
+    if (encoder) ELBO_TRY(step_whole(s, error));
+    return sums_run(&s->sums, batch->count, encoder ? SUMS_BEHIND : SUMS_BESIDE, run_slot, &launch, error);
 }
 
 elbo_status step_update(struct step *s, const struct step_schedule *schedule, uint64_t number, bool skip,
                         elbo_error *error)
 {
-    struct update u = {.skip = skip, .seed = s->options.seed, .step = number};
+    struct update u = {
+        .kind = s->encoder.g ? schedule->pass : 0, .skip = skip, .seed = s->options.seed, .step = number};
     for (unsigned answer = 0; answer < 2; answer++) {
-        u.number[answer] = schedule->updates[answer];
+        memcpy(u.number[answer], schedule->part_updates[answer], sizeof u.number[answer]);
         u.learning_rate[answer] = schedule->learning_rate[answer];
     }
     controls_set(&s->controls, schedule->sentences);
@@ -171,10 +221,10 @@ elbo_status step_update(struct step *s, const struct step_schedule *schedule, ui
 elbo_status step_look(struct step *s, const struct slot_batch *batch, execute_hook hook, void *context,
                       elbo_error *error)
 {
-    struct launch launch = {s, batch};
+    struct launch launch = {s, &s->recording, batch};
     s->recording.executor.hook = hook;
     s->recording.executor.hook_context = context;
-    elbo_status status = sums_run(&s->sums, batch->count, false, run_slot, &launch, error);
+    elbo_status status = sums_run(&s->sums, batch->count, SUMS_NOT, run_slot, &launch, error);
     s->recording.executor.hook = NULL;
     return status;
 }
@@ -184,6 +234,12 @@ elbo_status step_whole(struct step *s, elbo_error *error)
     if (s->apart) ELBO_TRY(gathering_whole(s->sums.gathering, error));
     s->apart = false;
     return ELBO_OK;
+}
+
+elbo_status step_reset_decoder(struct step *s, uint64_t seed, elbo_error *error)
+{
+    optimizer_clear(&s->optimizer, PART_DECODER);
+    return model_initialize_part(&s->model, PART_DECODER, seed, error);
 }
 
 /* ---- figures ---- */
@@ -243,7 +299,7 @@ void step_figures(struct step *s, struct step_figures *f, const struct step_sche
     memcpy(scale, schedule->scale[applied], sizeof scale);
     controls_used(&s->controls, scale, control + CONTROL_SIZE);
     f->count = objective_figures(&s->objective, f->terms, read, scale, (double)schedule->sentences);
-    s->optimizer.updates += f->applied;
+    if (f->applied) optimizer_count(&s->optimizer, step_parts(schedule->pass));
 }
 
 /* ---- states ---- */

@@ -14,6 +14,9 @@
  *     }
  *     step_free(&s);
  *
+ * Where the encoder is trained ahead of the decoder (objective.aggressive_steps) a step is one of three passes
+ * (step_run_pass): PASS_ENCODER computes no gradients of the decoder, by a recording of its own.
+ *
  * Nothing in a step waits for the device. So that a step may be launched before the one before it is known to be
  * applied, whatever depends on the count of updates comes for both answers (struct step_schedule). */
 #ifndef STEP_STEP_H
@@ -36,11 +39,24 @@ struct step_options {
     size_t steps;  /* of the schedules                                             */
 };
 
+/* Updates of the whole model, of encoder and latent head by their gradients alone, and of the decoder. */
+enum step_pass { PASS_WHOLE, PASS_ENCODER, PASS_DECODER, PASSES };
+
+/* Updates `begin` .. begin + steps of the run, over which schedules run from their start to their end. */
+struct step_phase {
+    uint64_t begin;
+    size_t steps;
+    bool autoencoder; /* the KL weighs nothing */
+};
+
 struct step {
     struct step_options options;
     struct objective objective;
     struct parameters *parameters; /* the model's, once it is allocated */
     struct recording recording;
+    struct recording encoder; /* without gradients of the decoder; none where passes do not alternate */
+    struct step_phase phase;
+    enum step_pass pass; /* launched last */
     struct model model;
     struct optimizer optimizer;
     struct sums sums;
@@ -68,7 +84,9 @@ elbo_status step_bind(struct step *s, elbo_error *error);
 /* Scalars of a step, for an update before it that was left out [0] and applied [1]. */
 struct step_schedule {
     size_t sentences;
-    uint64_t updates[2]; /* applied before this step */
+    enum step_pass pass;
+    uint64_t updates[2];             /* applied before this step      */
+    uint64_t part_updates[2][PARTS]; /* the same of each of its parts */
     double learning_rate[2];
     double scale[2][OBJECTIVE_MOST_TERMS]; /* the terms' weights of a sentence */
 };
@@ -76,6 +94,9 @@ struct step_schedule {
 /* Launches every slot of this rank and the sums. `ahead`: the step before is still under way. */
 elbo_status step_run(struct step *s, struct step_schedule *schedule, const struct slot_batch *batch, bool ahead,
                      elbo_error *error);
+/* The same of a pass; others than PASS_WHOLE where objective.aggressive_steps asks for them. */
+elbo_status step_run_pass(struct step *s, struct step_schedule *schedule, enum step_pass pass,
+                          const struct slot_batch *batch, bool ahead, elbo_error *error);
 /* Launches the update; `number` of the step, from 1, addresses the noise that rounds moments. */
 elbo_status step_update(struct step *s, const struct step_schedule *schedule, uint64_t number, bool skip,
                         elbo_error *error);
@@ -97,6 +118,12 @@ size_t step_states(struct step *s, struct step_state *states, char (*names)[STEP
 
 /* After something else than steps has written them. */
 void step_states_restored(struct step *s);
+
+/* The parts that a pass updates, as bits of enum parameter_part. */
+unsigned step_parts(enum step_pass pass);
+
+/* Begins the decoder anew: first weights, drawn by `seed`, and moments that have seen nothing; no step is under way. */
+elbo_status step_reset_decoder(struct step *s, uint64_t seed, elbo_error *error);
 
 /* All weights on every rank, for what is no training step. */
 elbo_status step_whole(struct step *s, elbo_error *error);

@@ -61,7 +61,7 @@ elbo_status sums_plan(struct sums *s, const struct sums_options *o, const struct
 static elbo_status exchange_sums(void *context, elbo_error *error)
 {
     const struct sums *s = context;
-    const struct optimizer *o = s->optimizer;
+    const struct update_kind *o = &s->optimizer->kind[s->optimizer->now];
     size_t ranks = s->options.ranks, rank = s->options.rank, n = 0;
     size_t own = o->section[rank], count = o->section[rank + 1] - own;
     struct transfer *list = calloc(2 * ranks, sizeof *list);
@@ -129,6 +129,11 @@ static elbo_status sum(void *context, size_t done, size_t steps, elbo_error *err
     return done < steps ? reduction_step(s->reduction, done - 1, error) : reduction_finish(s->reduction, error);
 }
 
+static elbo_status sum_behind(void *context, size_t done, size_t steps, elbo_error *error)
+{
+    return done < steps ? ELBO_OK : reduction_finish(((struct sums *)context)->reduction, error);
+}
+
 static elbo_status gather(void *context, size_t done, size_t steps, elbo_error *error)
 {
     return gathering_step(((struct sums *)context)->gathering, done, steps, error);
@@ -148,16 +153,19 @@ static execute_progress progress_of(bool gathers, bool sums)
     return gathers && sums ? gather_and_sum : gathers ? gather : sums ? sum : NULL;
 }
 
-elbo_status sums_run(struct sums *s, size_t slots, bool summed, sums_slot slot, void *context, elbo_error *error)
+elbo_status sums_run(struct sums *s, size_t slots, enum sums_travel travel, sums_slot slot, void *context,
+                     elbo_error *error)
 {
     struct lane_run own = reduction_own(s->reduction);
+    bool beside = travel == SUMS_BESIDE;
     for (size_t lane = own.first; lane < own.first + own.count; lane++) {
         struct lane_run run = lane_run_of(slots, sums_lanes(&s->options), lane);
         for (size_t i = run.first; i < run.first + run.count; i++) {
             bool first = lane == own.first && i == run.first;
             bool last = lane + 1 == own.first + own.count && i + 1 == run.first + run.count;
-            execute_progress progress =
-                progress_of(summed && first && s->gathering, summed && last && s->options.collectives);
+            execute_progress progress = travel == SUMS_BEHIND ? (last && s->options.collectives ? sum_behind : NULL)
+                                                              : progress_of(beside && first && s->gathering,
+                                                                            beside && last && s->options.collectives);
             ELBO_TRY(slot(context, i, i == run.first, progress, s, error));
         }
         reduction_lane(s->reduction, lane);

@@ -49,10 +49,14 @@ elbo_status sums_open(struct sums *s, struct optimizer *optimizer, const struct 
                       elbo_error *error);
 void sums_close(struct sums *s);
 
+/* When gradients travel: beside the backward pass that finishes them, behind it, or not at all. */
+enum sums_travel { SUMS_BESIDE, SUMS_BEHIND, SUMS_NOT };
+
 /* Runs this rank's slots, lane by lane: `slot` launches the one of that number, with what is called on its way (null:
- * nothing). `summed` false: for the slots' own sake, and nothing travels. */
+ * nothing). */
 typedef elbo_status (*sums_slot)(void *context, size_t number, bool first_of_lane, execute_progress progress,
                                  void *progress_context, elbo_error *error);
-elbo_status sums_run(struct sums *s, size_t slots, bool summed, sums_slot slot, void *context, elbo_error *error);
+elbo_status sums_run(struct sums *s, size_t slots, enum sums_travel travel, sums_slot slot, void *context,
+                     elbo_error *error);
 
 #endif

@@ -107,6 +107,12 @@ elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *erro
             "parallel.lanes = %zu exceeds train.slots = %zu, and a lane needs a slot; lower the one or raise "
             "the other",
             config->parallel.lanes, config->train.slots);
+    if (config->objective.autoencoder_steps && config->objective.autoencoder_steps >= config->train.steps)
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "objective.autoencoder_steps = %zu leaves none of train.steps = %zu with a KL; lower the one or "
+            "raise the other",
+            config->objective.autoencoder_steps, config->train.steps);
     if (config->train.skip > config->train.steps)
         return elbo_fail(error, ELBO_USAGE, "train.skip = %zu is beyond train.steps = %zu; steps count from 1",
                          config->train.skip, config->train.steps);

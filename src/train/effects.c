@@ -74,6 +74,14 @@ static bool of_the_mean(const struct elbo_config *c)
     return c->eval.posterior == POSTERIOR_MEAN && c->eval.iwae_samples;
 }
 
+static bool needs_latent_phase(const struct elbo_config *c)
+{
+    return no_latent(c) && c->objective.autoencoder_steps;
+}
+static bool needs_encoder(const struct elbo_config *c)
+{
+    return no_latent(c) && c->objective.aggressive_steps;
+}
 static bool no_memory(const struct elbo_config *c)
 {
     return !(stack_injection(&c->model.decoder, c->model.latent.injection) & INJECT_MEMORY);
@@ -93,6 +101,8 @@ static const struct rule {
     {"encoder.", no_latent, "latent.kind=none has no encoder"},
     {"latent.memory", no_memory, "z does not come into this decoder as latent memory"},
     {"latent.init_tanh", no_first_state, "z does not come into this decoder as its first state"},
+    {"objective.autoencoder_steps", needs_latent_phase, "latent.kind=none has no KL"},
+    {"objective.aggressive_steps", needs_encoder, "latent.kind=none has no encoder"},
     {"optimizer.beta1", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.beta2", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.epsilon", is_sgd, "it belongs to optimizer.kind=adamw"},

@@ -156,6 +156,11 @@ static json_t *row_of_step(const struct trainer *t, double seconds, double rate,
                                                     (json_int_t)f->sentences, "tokens", (json_int_t)d->tokens, "words",
                                                     (json_int_t)d->words, "skipped", !d->applied, "shortened",
                                                     (json_int_t)t->state.counters.shortened));
+    if (t->beside)
+        failed |= json_object_set_new(row, "pass",
+                                      json_string(d->pass == PASS_ENCODER   ? "encoder"
+                                                  : d->pass == PASS_DECODER ? "decoder"
+                                                                            : "whole"));
     failed |= json_object_set_new(row, "effective", effective(t));
     failed |= json_object_set_new(row, "kl_per_dim", kl_per_dim(t));
     failed |= json_object_set_new(row, "wall", wall_of(t, seconds, rate, mib));

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char *trainer_best_figure(const struct elbo_config *config)
 {
@@ -57,6 +58,7 @@ elbo_status save(struct trainer *t, elbo_error *error)
     if (status)
         elbo_fail_in(error, "the checkpoint of step %llu was not saved: ", (unsigned long long)t->state.counters.draws);
     t->state.counters.updates = t->step.optimizer.updates;
+    memcpy(t->state.counters.part_updates, t->step.optimizer.part_updates, sizeof t->step.optimizer.part_updates);
     trainer_fetch_states(t);
     if (whole)
         other = training_state_save(&t->state, t->config->run_dir, writes && !status ? &files : NULL,
@@ -101,6 +103,7 @@ static elbo_status load(struct trainer *t, const struct checkpoint *c, elbo_erro
     trainer_give_states(t);
     ELBO_TRY(model_refresh(&t->step.model, error));
     t->step.optimizer.updates = t->state.counters.updates;
+    memcpy(t->step.optimizer.part_updates, t->state.counters.part_updates, sizeof t->step.optimizer.part_updates);
     if (changes.instructions)
         console_warning(
             &t->report,

@@ -1,6 +1,8 @@
 #include "base/files.h"
+#include "base/philox.h"
 #include "base/clock.h"
 #include "job/heartbeat.h"
+#include "train/passes.h"
 #include "train/report.h"
 #include "train/saving.h"
 
@@ -11,12 +13,29 @@
 
 /* ---- a step: launched, and finished when its figures are there, at most `ahead` steps of the backend later ---- */
 
+/* The step after the last one of the autoencoder's phase begins with a new decoder. */
+static elbo_status begin_phase(struct trainer *t, elbo_error *error)
+{
+    struct training_counters *count = &t->state.counters;
+    size_t steps = t->config->objective.autoencoder_steps;
+    if (!steps || count->draws != steps || !t->step.phase.autoencoder) return ELBO_OK;
+    ELBO_TRY(step_whole(&t->step, error));
+    ELBO_TRY(step_reset_decoder(&t->step, t->config->seed ^ noise_purpose("decoder.anew"), error));
+    count->begun_anew = t->step.optimizer.updates;
+    t->step.phase = (struct step_phase){count->begun_anew, t->config->train.steps - steps, false};
+    console_line(&t->report, "step %zu ended the autoencoder's phase: the decoder begins anew", steps);
+    return ELBO_OK;
+}
+
 static elbo_status launch(struct trainer *t, const struct slot_batch **batch, elbo_error *error)
 {
     struct training_counters *count = &t->state.counters;
     unsigned which = (unsigned)(count->draws % (t->backend->stream.ahead + 1));
     struct launched *l = &t->launched[which];
-    ELBO_TRY(slot_loader_next(t->loader, batch, error));
+    ELBO_TRY(begin_phase(t, error));
+    l->pass = t->beside ? passes_next(&count->passes, &t->config->objective, count->draws) : PASS_WHOLE;
+    bool encoder = l->pass == PASS_ENCODER;
+    ELBO_TRY(slot_loader_next(encoder ? t->beside : t->loader, batch, error));
     l->step = count->draws + 1;
     l->shortened = (*batch)->shortened;
     l->tokens = l->words = l->dropped = 0;
@@ -26,7 +45,9 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
         l->dropped += (*batch)->slots[i].dropped;
     }
     double before = clock_seconds();
-    ELBO_TRY(step_run(&t->step, &l->schedule, *batch, t->done.step != count->draws, error));
+    struct slot_batch drawn = **batch;
+    drawn.step = count->draws; /* the noise's: batches of the encoder's passes are numbered among themselves */
+    ELBO_TRY(step_run_pass(&t->step, &l->schedule, l->pass, &drawn, t->done.step != count->draws, error));
     double waited = reduction_waited(t->step.sums.reduction);
     l->seconds = t->backend->memory.separate ? 0 : clock_seconds() - before - waited;
     l->news = (struct team_news){.signal = signals_take()};
@@ -35,7 +56,8 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     ELBO_TRY(step_update(&t->step, &l->schedule, l->step, l->step == t->config->train.skip, error));
     step_read_later(&t->step, l->read);
     t->backend->stream.mark(t->backend, which);
-    count->next = (*batch)->next;
+    *(encoder ? &count->passes.encoder_next : &count->next) = (*batch)->next;
+    count->passes.encoder_draws += encoder;
     count->draws++;
     return ELBO_OK;
 }
@@ -79,6 +101,7 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     ELBO_TRY(team_hear(&t->team, which, &l->news, error));
     step_figures(&t->step, &d->figures, &l->schedule, l->read, d->applied);
     d->step = l->step;
+    d->pass = l->pass;
     d->tokens = l->tokens;
     d->words = l->words;
     d->dropped = l->dropped;
@@ -86,6 +109,8 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     d->applied = d->figures.applied;
     count->bad = d->figures.finite ? 0 : count->bad + 1;
     count->skipped += !d->applied;
+    double loss = d->figures.loss * (double)d->figures.sentences / (double)(d->tokens ? d->tokens : 1);
+    passes_note(&count->passes, d->step - 1, d->pass, d->applied ? loss : NAN);
     count->clipped += d->figures.clipped;
     count->shortened += l->shortened;
     if (d->applied && d->figures.moments) update_variance(t, &d->figures);
@@ -183,7 +208,8 @@ static elbo_status one_step(struct trainer *t, size_t last, bool *saved, elbo_er
     ELBO_TRY(launch(t, &batch, error));
     bool validate = t->valid && c->train.eval_every && (due(c->train.eval_every, *draws) || *draws == c->train.steps);
     bool save_now = due(c->checkpoint.every, *draws), check_now = due(c->parallel.check_every, *draws);
-    bool stops = t->signal || validate || save_now || check_now || *draws == last;
+    bool stops = t->signal || validate || save_now || check_now || *draws == last ||
+                 *draws == c->objective.autoencoder_steps; /* the decoder begins anew next */
     size_t ahead = stops ? 0 : t->backend->stream.ahead;
     while (*draws - t->done.step > ahead) {
         ELBO_TRY(finish_one(t, batch, error));

@@ -1,5 +1,6 @@
 /* A run's beginning, in parts that fail on every rank where they fail on one, and its end. */
 #include "base/checked.h"
+#include "base/philox.h"
 #include "base/files.h"
 #include "device/backends.h"
 #include "step/memory.h"
@@ -213,10 +214,16 @@ static elbo_status open_loader(struct trainer *t, elbo_error *error)
     struct slot_options s = slot_options_of(t->config);
     sums_own_slots(&t->step.options.sums, &s);
     s.labels = t->train_labels;
-    s.first = t->state.counters.next;
-    s.step = t->state.counters.draws;
     if (t->model.dropped_mark == DROPPED_OWN) s.mark = (int32_t)t->model.vocabulary; /* the row behind the tokens' */
-    return slot_loader_open(&t->loader, t->train, &s, error);
+    const struct training_passes *passes = &t->state.counters.passes;
+    s.first = t->state.counters.next;
+    s.step = t->state.counters.draws - passes->encoder_draws;
+    ELBO_TRY(slot_loader_open(&t->loader, t->train, &s, error));
+    if (!t->step.encoder.g) return ELBO_OK;
+    s.seed ^= noise_purpose("data.encoder_passes"); /* an order and dropped words of their own */
+    s.first = passes->encoder_next;
+    s.step = passes->encoder_draws;
+    return slot_loader_open(&t->beside, t->train, &s, error);
 }
 
 static elbo_status open_inputs(struct trainer *t, char from[FILES_PATH], elbo_error *error)
@@ -236,11 +243,21 @@ static elbo_status take(struct trainer *t, char from[FILES_PATH], take_checkpoin
     return t->team.rank && *from ? load(t, from, error) : ELBO_OK;
 }
 
+/* A run that is past its autoencoder's phase. */
+static void resume_phase(struct trainer *t)
+{
+    const struct training_counters *count = &t->state.counters;
+    size_t steps = t->config->objective.autoencoder_steps;
+    if (steps && count->draws > steps)
+        t->step.phase = (struct step_phase){count->begun_anew, t->config->train.steps - steps, false};
+}
+
 static elbo_status begin(struct trainer *t, char from[FILES_PATH], elbo_error *error)
 {
     bool rewinds = *from && t->config->rewind;
     ELBO_TRY(take(t, from, resume_from, error));
     if (rewinds) t->state.counters.rewound = t->config->rewind;
+    resume_phase(t);
     if (*from) return ELBO_OK;
     ELBO_TRY(model_initialize(&t->step.model, t->config->seed, error));
     ELBO_TRY(copy_path(from, t->config->init.from, error));
@@ -329,6 +346,7 @@ void trainer_close(struct trainer *t)
 {
     if (!t) return;
     if (t->loader) slot_loader_close(t->loader);
+    if (t->beside) slot_loader_close(t->beside);
     metrics_close(t->metrics);
     if (t->locked) run_directory_unlock(&t->lock);
     if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);

@@ -16,6 +16,7 @@
 /* A step that was launched and whose figures are on their way. */
 struct launched {
     uint64_t step; /* from 1                        */
+    enum step_pass pass;
     size_t tokens, words, dropped, shortened;
     struct step_schedule schedule;
     struct team_news news;
@@ -29,6 +30,7 @@ enum { MOST_AHEAD = 2 };
 struct done {
     uint64_t step; /* whose figures are known; the state's draws: launched */
     bool applied;  /* its update                                           */
+    enum step_pass pass;
     struct step_figures figures;
     size_t tokens, words, dropped;
     struct team_news news;
@@ -64,7 +66,7 @@ struct trainer {
     struct team team;
     struct model_config model; /* the configuration's, with the corpus's vocabulary */
     struct step step;
-    struct slot_loader *loader;
+    struct slot_loader *loader, *beside; /* beside: of the encoder's passes; null where there are none */
     struct metrics *metrics;
     bool row_lost; /* its last row could not be written */
 

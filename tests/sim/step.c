@@ -121,10 +121,10 @@ static void trace_step(struct fixture *f, const char *name, const char *precisio
     arguments[sizeof wide / sizeof *wide - 2] = precision;
     job_open(&job, &f->folder, name, arguments);
     slots.graph = job.trainer->step.recording.g;
-    update.graph = job.trainer->step.optimizer.graph;
-    job.trainer->step.recording.executor.hook = job.trainer->step.optimizer.executor.hook = on_op;
+    update.graph = job.trainer->step.optimizer.kind[0].graph;
+    job.trainer->step.recording.executor.hook = job.trainer->step.optimizer.kind[0].executor.hook = on_op;
     job.trainer->step.recording.executor.hook_context = &slots;
-    job.trainer->step.optimizer.executor.hook_context = &update;
+    job.trainer->step.optimizer.kind[0].executor.hook_context = &update;
     nameless = 0;
     sim_on_launch(on_launch, NULL);
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
@@ -178,7 +178,7 @@ static float *weights_after(struct fixture *f, const char *name, bool eager, siz
     struct job job;
     job_open(&job, &f->folder, name, quick);
     if (eager)
-        job.trainer->step.recording.executor.hook = job.trainer->step.optimizer.executor.hook =
+        job.trainer->step.recording.executor.hook = job.trainer->step.optimizer.kind[0].executor.hook =
             ignore; /* looked at: never captured */
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
     *count = parameters_arena_elements(job.trainer->step.parameters);

@@ -491,10 +491,10 @@ static void inputs_of_the_update(void **state)
     must(backend_open(&backend, "cpu", 1, &error));
     must(step_create(&s, &options, backend, &error));
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
-        value v = graph_input_named(s.optimizer.graph, inputs[i].name);
+        value v = graph_input_named(s.optimizer.kind[0].graph, inputs[i].name);
         assert_true(v.index);
-        assert_int_equal(graph_value(s.optimizer.graph, v)->rank, inputs[i].rank);
-        assert_int_equal(graph_value(s.optimizer.graph, v)->resident, inputs[i].resident);
+        assert_int_equal(graph_value(s.optimizer.kind[0].graph, v)->rank, inputs[i].rank);
+        assert_int_equal(graph_value(s.optimizer.kind[0].graph, v)->resident, inputs[i].resident);
     }
     step_free(&s);
     backend->destroy(backend);
@@ -534,7 +534,7 @@ static void assert_empty(const struct step *s)
 {
     assert_true(!s->parameters && !s->recording.g && !s->recording.state && !s->backend);
     assert_true(!s->model.backend && !s->model.weights && !s->model.arena);
-    assert_true(!s->optimizer.backend && !s->optimizer.all && !s->optimizer.gradients && !s->optimizer.graph);
+    assert_true(!s->optimizer.backend && !s->optimizer.all && !s->optimizer.gradients && !s->optimizer.kind[0].graph);
     assert_true(!s->sums.reduction && !s->sums.gathering && !s->sums.buckets.list);
 }
 

@@ -74,7 +74,7 @@ static void what_a_training_holds(void **state)
                          arena + align_up(recording_state_elements(&trainer->step.recording), PARAMETER_ALIGNMENT) *
                                      sizeof(float));
         for (unsigned g = 0; g < GROUPS; g++) /* what has no learning rate is not updated at all */
-            assert_int_equal(trainer->step.optimizer.trained[g],
+            assert_int_equal(trainer->step.optimizer.kind[0].trained[g],
                              parameters_groups(p)[g].elements &&
                                  (k != 3 || parameters_groups(p)[g].part != PART_ENCODER));
         size_t moments = trainer->step.optimizer.moment2 ? 2 : 1;
