@@ -46,8 +46,9 @@ struct checkpoint_contents {
     json_t *counters; /* an object, borrowed; integers are signed 64-bit, doubles come back exactly; NULL: empty */
     const struct checkpoint_file *files;
     size_t file_count;
-    size_t ranks;  /* that write it */
-    uint64_t best; /* step that is kept whatever `keep` says, and named in `best`; 0: none */
+    size_t ranks;    /* that write it */
+    uint64_t best;   /* step that is kept whatever `keep` says, and named in `best`; 0: none */
+    uint64_t pinned; /* another that is kept; 0: none */
     /* Other ranks' files: called when `files` are written in `folder`, before the manifest. *entries, their names and
      * chunks are free()d. Null: none. */
     elbo_status (*others)(void *context, const char *folder, struct manifest_file **entries, size_t *count,

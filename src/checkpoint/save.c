@@ -158,9 +158,10 @@ static elbo_status remove_checkpoint(const char *checkpoints, uint64_t step, elb
     return remove_tree(aside, error);
 }
 
-/* Keeps `best`, `step` and the keep - 1 newest before it. Later ones belong to a future that is being computed anew
- * after a fallback: they are replaced or outgrown as training reaches them. */
-static elbo_status rotate(const char *checkpoints, uint64_t step, uint64_t best, size_t keep, elbo_error *error)
+/* Keeps `best`, `pinned`, `step` and the keep - 1 newest before it. Later ones belong to a future that is being
+ * computed anew after a fallback: they are replaced or outgrown as training reaches them. */
+static elbo_status rotate(const char *checkpoints, uint64_t step, uint64_t best, uint64_t pinned, size_t keep,
+                          elbo_error *error)
 {
     uint64_t *steps;
     size_t count, kept = 1;
@@ -168,7 +169,7 @@ static elbo_status rotate(const char *checkpoints, uint64_t step, uint64_t best,
     ELBO_TRY(checkpoint_list(&steps, &count, checkpoints, error));
     elbo_status status = ELBO_OK;
     for (size_t i = 0; i < count && status == ELBO_OK; i++) {
-        if (steps[i] >= step || steps[i] == best || kept++ < keep) continue;
+        if (steps[i] >= step || steps[i] == best || steps[i] == pinned || kept++ < keep) continue;
         status = remove_checkpoint(checkpoints, steps[i], error);
     }
     free(steps);
@@ -373,7 +374,8 @@ elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_content
         return elbo_fail_in(error,
                             "the checkpoint of step %" PRIu64 " is written, but perhaps not durable: ", contents->step);
     status = clear_leftovers(save.checkpoints, error); /* the one it replaced */
-    if (status == ELBO_OK) status = rotate(save.checkpoints, contents->step, contents->best, keep, error);
+    if (status == ELBO_OK)
+        status = rotate(save.checkpoints, contents->step, contents->best, contents->pinned, keep, error);
     if (status)
         return elbo_fail_in(error, "the checkpoint of step %" PRIu64 " is saved, but old ones stay: ", contents->step);
     return ELBO_OK;

@@ -94,6 +94,16 @@ static int add_parts(json_t *all, const struct training_counters *c)
     return failed | json_object_set_new(all, "passes", passes);
 }
 
+static int add_watch(json_t *all, const struct training_watch *w)
+{
+    if (!w->known) return 0;
+    return json_object_set_new(
+        all, "watch",
+        json_pack("{s:I, s:I, s:I, s:I, s:b, s:b, s:f, s:f, s:f}", "last_alive", (json_int_t)w->last_alive, "kept",
+                  (json_int_t)w->kept, "rollbacks", (json_int_t)w->rollbacks, "rolled", (json_int_t)w->rolled, "alive",
+                  w->alive, "warned", w->warned, "gain", w->gain, "kl", w->kl, "information", w->information));
+}
+
 static json_t *counters_json(const struct training_state *s)
 {
     const struct training_counters *c = &s->counters;
@@ -108,7 +118,7 @@ static json_t *counters_json(const struct training_state *s)
     if (s->label_count) failed |= json_object_set(all, "labels", labels);
     json_decref(labels);
     if (c->rewound) failed |= json_object_set_new(all, "rewound", json_integer((json_int_t)c->rewound));
-    failed |= add_parts(all, c);
+    failed |= add_parts(all, c) | add_watch(all, &c->watch);
     if (c->clipped) failed |= json_object_set_new(all, "clipped", json_integer((json_int_t)c->clipped));
     if (strcmp(s->best.figure, "none"))
         failed |= json_object_set_new(all, "best",
@@ -152,6 +162,23 @@ static elbo_status load_passes(struct training_passes *p, const json_t *numbers,
     return ELBO_OK;
 }
 
+static elbo_status load_watch(struct training_watch *w, const json_t *numbers, elbo_error *error)
+{
+    *w = (struct training_watch){0};
+    if (!numbers) return ELBO_OK;
+    ELBO_TRY(counter(numbers, "last_alive", &w->last_alive, error));
+    ELBO_TRY(counter(numbers, "kept", &w->kept, error));
+    ELBO_TRY(counter(numbers, "rollbacks", &w->rollbacks, error));
+    ELBO_TRY(counter(numbers, "rolled", &w->rolled, error));
+    w->alive = json_is_true(json_object_get(numbers, "alive"));
+    w->warned = json_is_true(json_object_get(numbers, "warned"));
+    w->known = true;
+    w->gain = json_number_value(json_object_get(numbers, "gain"));
+    w->kl = json_number_value(json_object_get(numbers, "kl"));
+    w->information = json_number_value(json_object_get(numbers, "information"));
+    return ELBO_OK;
+}
+
 static elbo_status load_parts(struct training_counters *c, const json_t *numbers, elbo_error *error)
 {
     const json_t *parts = json_object_get(numbers, "part_updates"), *passes = json_object_get(numbers, "passes");
@@ -176,6 +203,7 @@ static elbo_status load_counters(struct training_counters *c, const json_t *numb
     ELBO_TRY(counter(numbers, "bad", &c->bad, error));
     ELBO_TRY(counter(numbers, "shortened", &c->shortened, error));
     ELBO_TRY(load_parts(c, numbers, error));
+    ELBO_TRY(load_watch(&c->watch, json_object_get(numbers, "watch"), error));
     c->clipped = 0;
     if (json_object_get(numbers, "clipped")) ELBO_TRY(counter(numbers, "clipped", &c->clipped, error));
     return json_object_get(numbers, "rewound") ? counter(numbers, "rewound", &c->rewound, error) : ELBO_OK;
@@ -219,6 +247,7 @@ static elbo_status write_files(struct training_state *s, const struct bundle *b,
                                            .file_count = count,
                                            .ranks = 1,
                                            .best = s->best.step,
+                                           .pinned = s->counters.watch.kept,
                                            .others = s->moments.source->others,
                                            .context = &s->moments};
     if (contents.others) contents.ranks = moments_ranks(&s->moments);

@@ -28,6 +28,17 @@ struct training_passes {
     struct pass_loss recent[2];           /* of the last two steps, even and odd                       */
 };
 
+/* What the watch over the latent remembers (train/monitor.h). */
+struct training_watch {
+    uint64_t last_alive;        /* step of the last evaluation that was alive; 0: none            */
+    uint64_t kept;              /* step of the checkpoint that is kept to roll back to; 0: none   */
+    uint64_t rollbacks, rolled; /* and the step of the last of them                          */
+    bool alive, warned;
+    /* Figures of the last evaluation, if there was one. */
+    bool known;
+    double gain, kl, information;
+};
+
 struct training_counters {
     uint64_t draws;               /* training forward passes: the noise's step              */
     uint64_t updates;             /* applied                                                */
@@ -40,6 +51,7 @@ struct training_counters {
     uint64_t part_updates[PARTS]; /* applied, of each part of the model           */
     uint64_t begun_anew;          /* updates before the decoder was; 0: it was not */
     struct training_passes passes;
+    struct training_watch watch;
 };
 
 /* The evaluation that is the best so far by a figure. */

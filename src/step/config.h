@@ -36,11 +36,11 @@ struct objective_config {
     double min_rate;           /* minimum desired rate: nats; 0: off                                   */
     double min_rate_step;      /* of its multiplier                                                    */
     double denoise_drop, denoise_blank, denoise_swap;
-    double bow; /* weight of the bag of words; 0: off                                   */
-    size_t autoencoder_steps;  /* at the beginning, without a KL; then the decoder begins anew; 0: off  */
-    size_t aggressive_steps;   /* over which the encoder is trained ahead of the decoder; 0: off       */
-    size_t aggressive_most;    /* updates of the encoder between two of the decoder                    */
-    size_t aggressive_window;  /* updates whose mean loss is compared with the mean before             */
+    double bow;               /* weight of the bag of words; 0: off                                   */
+    size_t autoencoder_steps; /* at the beginning, without a KL; then the decoder begins anew; 0: off  */
+    size_t aggressive_steps;  /* over which the encoder is trained ahead of the decoder; 0: off       */
+    size_t aggressive_most;   /* updates of the encoder between two of the decoder                    */
+    size_t aggressive_window; /* updates whose mean loss is compared with the mean before             */
 };
 #define AT(field) offsetof(struct objective_config, field)
 static const struct option objective_rows[] = {

@@ -2,6 +2,7 @@
 #include "step/schedule.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static bool no_latent(const struct model_config *m)
@@ -458,6 +459,64 @@ const char *objective_idle(const struct objective_config *config, const struct m
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (!strcmp(rules[i].key, key) && rules[i].idle(config)) return rules[i].because;
     return NULL;
+}
+
+/* ---- against collapse ---- */
+
+void objective_remedy(char *text, size_t size, const struct objective_config *c, const struct model_config *m)
+{
+    if (m->latent.kind == LATENT_SLASHED && m->latent.rate > 0)
+        snprintf(text, size, "a larger objective.rate than %g", m->latent.rate);
+    else if (c->target_kl > 0)
+        snprintf(text, size, "a larger objective.target_kl than %g", c->target_kl);
+    else if (!(c->free_bits > 0))
+        snprintf(text, size, "objective.free_bits=0.25%s",
+                 latent_has_dimensions(&m->latent) ? "" : " with objective.free_bits_kind=total");
+    else if (c->word_dropout <= 0)
+        snprintf(text, size, "objective.word_dropout=0.3, or larger objective.free_bits than %g", c->free_bits);
+    else
+        snprintf(text, size, "larger objective.free_bits than %g, or latent.kind=slashed with objective.rate",
+                 c->free_bits);
+}
+
+/* What raises the rate here, and its option. */
+static double *raised_of(struct objective_config *c, struct model_config *m, const char **option)
+{
+    bool exact = m->latent.kind == LATENT_SLASHED && m->latent.rate > 0;
+    *option = exact              ? "objective.rate"
+              : c->target_kl > 0 ? "objective.target_kl"
+              : c->min_rate > 0  ? "objective.min_rate"
+                                 : "objective.free_bits";
+    return exact ? &m->latent.rate : c->target_kl > 0 ? &c->target_kl : c->min_rate > 0 ? &c->min_rate : &c->free_bits;
+}
+
+void objective_raise(struct objective_config *c, struct model_config *m, size_t times)
+{
+    const char *option;
+    double *rate = raised_of(c, m, &option);
+    for (size_t i = 0; i < times; i++) {
+        if (rate != &c->free_bits) {
+            *rate *= 1.5;
+            continue;
+        }
+        /* dimensions that a free part has */
+        double dimensions = c->free_bits_kind == FREE_BITS_TOTAL   ? (double)m->latent.width
+                            : c->free_bits_kind == FREE_BITS_GROUP ? (double)(m->latent.width / c->free_bits_groups)
+                                                                   : 1;
+        *rate = fmax(0.1 * dimensions, *rate * 4);
+        if (!latent_has_dimensions(&m->latent)) c->free_bits_kind = FREE_BITS_TOTAL;
+    }
+}
+
+void objective_raised(char *text, size_t size, const struct objective_config *config, const struct model_config *model,
+                      size_t times)
+{
+    struct objective_config c = *config;
+    struct model_config m = *model;
+    const char *option;
+    objective_raise(&c, &m, times);
+    double rate = *raised_of(&c, &m, &option);
+    snprintf(text, size, "%s is %g", option, rate);
 }
 
 /* ---- recording ---- */

@@ -81,6 +81,17 @@ elbo_status objective_create(struct objective *o, const struct objective_config 
 /* Why an option of the section has no effect beside the others; null: it has one. `key` without "objective.". */
 const char *objective_idle(const struct objective_config *config, const struct model_config *model, const char *key);
 
+/* The option to try against a collapsed latent: "objective.free_bits=0.25". */
+void objective_remedy(char *text, size_t size, const struct objective_config *config, const struct model_config *model);
+
+/* Raises the rate that the objective asks for, `times` times: the exact rate, the target of a controller or the minimum
+ * desired rate by half each time, else the free bits, to 0.1 nats of a dimension at first and four times as much each
+ * time after it. */
+void objective_raise(struct objective_config *config, struct model_config *model, size_t times);
+/* The same in words: "objective.free_bits is 0.1". */
+void objective_raised(char *text, size_t size, const struct objective_config *config, const struct model_config *model,
+                      size_t times);
+
 /* Elements of the loss that the recording keeps: ELBO_PARTS, and one for each term that records its own. */
 size_t objective_parts(const struct objective *o);
 

@@ -14,6 +14,7 @@
 enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WORLD_INVARIANT };
 enum eval_posterior { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
+enum collapse_kind { COLLAPSE_WARN, COLLAPSE_ROLLBACK, COLLAPSE_IGNORE };
 enum encode_format { FORMAT_NPY, FORMAT_JSONL };
 enum fit_kind { FIT_GAUSSIAN, FIT_MIXTURE };
 enum fit_covariance { FIT_FULL, FIT_DIAGONAL };
@@ -23,6 +24,8 @@ struct train_section {
     size_t steps, stop_after, slots, slot_tokens, slot_sentences;
     size_t eval_every, eval_sentences; /* 0: never; 0: all     */
     size_t patience;                   /* evaluations; 0: ever */
+    int on_collapse;                   /* enum collapse_kind   */
+    double collapse_gain;              /* nats                 */
     size_t max_bad_steps;              /* not finite in a row  */
     size_t skip;                       /* step (from 1) whose update is left out; 0: none */
     int recompute;                     /* enum recompute_kind  */
@@ -45,6 +48,13 @@ static const struct option train_rows[] = {
              "of data.valid to evaluate on; 0: all"),
     ROW_SIZE("patience", patience, "0", 0, OPTION_MANY, "evaluations", KEPT_CHANGE,
              "stop after this many in a row that did not better the best figure of checkpoint.best; 0: never"),
+    ROW_CHOICE(
+        "on_collapse", on_collapse, "warn", KEPT_CHANGE,
+        "when an evaluation finds that the decoder does not read z; rollback: go back to the last checkpoint that "
+        "was alive, or begin anew, and raise the rate, at most three times",
+        "warn", "rollback", "ignore"),
+    ROW_NUMBER("collapse_gain", collapse_gain, "0.5", 0, 1e6, "nats", KEPT_CHANGE,
+               "least worth of a sentence's own z to the decoder (own_z_gain) of a latent that is alive"),
     ROW_SIZE("max_bad_steps", max_bad_steps, "5", 1, OPTION_MANY, "steps", KEPT_CHANGE,
              "stop after this many steps in a row whose loss or gradient is not finite"),
     ROW_SIZE("skip", skip, "0", 0, OPTION_MANY, "step", KEPT_CHANGE,

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "model/evaluate.h"
 #include "model/latent.h"
+#include "train/monitor.h"
 #include "train/step_options.h"
 
 #include <math.h>
@@ -231,12 +232,25 @@ static void note_best(struct trainer *t, const struct evaluation *e)
     best->step = t->state.counters.draws;
 }
 
+/* The mutual information, and how the figures of a latent differ from those of the evaluation before. */
+static int add_trend(json_t *figures, const struct evaluation *e, const struct training_watch *before)
+{
+    int failed = json_object_set_new(figures, "mutual_information", number(e->mutual_information));
+    if (!before->known) return failed;
+    return failed | json_object_set_new(figures, "trend",
+                                        json_pack("{s:o, s:o, s:o}", "own_z_gain", number(e->own_z_gain - before->gain),
+                                                  "kl", number(e->kl - before->kl), "mutual_information",
+                                                  number(e->mutual_information - before->information)));
+}
+
 elbo_status report_validation(struct trainer *t, elbo_error *error)
 {
+    enum { MI_SENTENCES = 500 };
     const struct elbo_config *c = t->config;
     struct evaluate_options o = {
         .slots = slot_options_of(c), .sentences = c->train.eval_sentences, .own_z = true, .seed = c->seed};
     o.slots.labels = t->valid_labels;
+    if (t->model.latent.kind != LATENT_NONE) o.mi_sentences = MI_SENTENCES;
     if (t->team.collectives) o.ranks = t->team.ranks, o.rank = t->team.rank, o.combine = combine, o.context = t;
     struct evaluation e;
     double before = clock_seconds();
@@ -264,8 +278,11 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
                                              .reconstruction = e.reconstruction,
                                              .kl = e.kl,
                                              .own_z_gain = e.own_z_gain,
-                                             .active_units = e.active_units};
+                                             .active_units = e.active_units,
+                                             .mutual_information = e.mutual_information};
     note_best(t, &e);
+    const struct training_watch before_it = t->state.counters.watch;
+    t->validation.dead = monitor_note(t, &e);
     json_t *row =
         json_pack("{s:I, s:{s:o, s:o, s:o, s:I, s:o, s:o, s:I}, s:{s:f}}", "step", (json_int_t)t->state.counters.draws,
                   "valid", "neg_elbo", number(e.neg_elbo), "reconstruction", number(e.reconstruction), "kl",
@@ -275,6 +292,7 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
     int failed = t->validation.bettered && row && json_object_set_new(figures, "best", json_true());
     if (row && strcmp(latent_kl_name(&t->model.latent), "kl"))
         failed |= json_object_set_new(figures, latent_kl_name(&t->model.latent), number(e.kl));
+    if (row && e.latent_width) failed |= add_trend(figures, &e, &before_it);
     if (failed) {
         json_decref(row);
         row = NULL;
@@ -284,6 +302,16 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
     json_decref(row);
     t->clock.step_began += seconds;
     return ELBO_OK;
+}
+
+void report_rollback(struct trainer *t, const char *raised)
+{
+    const struct training_watch *w = &t->state.counters.watch;
+    json_t *row =
+        json_pack("{s:I, s:{s:s, s:I, s:I, s:s}}", "step", (json_int_t)t->state.counters.draws, "event", "kind",
+                  "rollback", "to", (json_int_t)w->kept, "rollbacks", (json_int_t)w->rollbacks, "raised", raised);
+    write_row(t, row);
+    json_decref(row);
 }
 
 json_t *trainer_result(const struct trainer *t)

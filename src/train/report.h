@@ -9,6 +9,9 @@ void report_sums(struct trainer *t);
 /* The console line and the metrics row of the step just done. */
 void report_step(struct trainer *t);
 
+/* The row of a rollback. */
+void report_rollback(struct trainer *t, const char *raised);
+
 /* Evaluates on data.valid, tells it, and binds the training recording again. */
 elbo_status report_validation(struct trainer *t, elbo_error *error);
 

@@ -95,15 +95,32 @@ static elbo_status compare_options(struct trainer *t, const struct checkpoint *c
     return ELBO_OK;
 }
 
-static elbo_status load(struct trainer *t, const struct checkpoint *c, elbo_error *error)
+static elbo_status take_state(struct trainer *t, struct training_changes *changes, const struct checkpoint *c,
+                              elbo_error *error)
 {
-    struct training_changes changes;
-    ELBO_TRY(compare_options(t, c, error));
-    ELBO_TRY(training_state_load(&t->state, &changes, c, error));
+    ELBO_TRY(training_state_load(&t->state, changes, c, error));
     trainer_give_states(t);
     ELBO_TRY(model_refresh(&t->step.model, error));
     t->step.optimizer.updates = t->state.counters.updates;
     memcpy(t->step.optimizer.part_updates, t->state.counters.part_updates, sizeof t->step.optimizer.part_updates);
+    return ELBO_OK;
+}
+
+elbo_status restore_state(struct trainer *t, const char *path, elbo_error *error)
+{
+    struct training_changes changes;
+    struct checkpoint *c;
+    ELBO_TRY(checkpoint_open(&c, path, NULL, NULL, error));
+    elbo_status status = take_state(t, &changes, c, error);
+    checkpoint_close(c);
+    return status;
+}
+
+static elbo_status load(struct trainer *t, const struct checkpoint *c, elbo_error *error)
+{
+    struct training_changes changes;
+    ELBO_TRY(compare_options(t, c, error));
+    ELBO_TRY(take_state(t, &changes, c, error));
     if (changes.instructions)
         console_warning(
             &t->report,

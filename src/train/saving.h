@@ -13,4 +13,7 @@ bool save_on_the_way(struct trainer *t);
 /* From `path`: a run directory or a checkpoint; it names the checkpoint that was taken then. */
 elbo_status resume_from(struct trainer *t, char path[FILES_PATH], elbo_error *error);
 
+/* What a checkpoint of this run holds, of a configuration that was compared before. */
+elbo_status restore_state(struct trainer *t, const char *path, elbo_error *error);
+
 #endif

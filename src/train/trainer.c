@@ -2,6 +2,7 @@
 #include "base/philox.h"
 #include "base/clock.h"
 #include "job/heartbeat.h"
+#include "train/monitor.h"
 #include "train/passes.h"
 #include "train/report.h"
 #include "train/saving.h"
@@ -219,7 +220,12 @@ static elbo_status one_step(struct trainer *t, size_t last, bool *saved, elbo_er
     if (check_now) ELBO_TRY(team_check_weights(&t->team, &t->step.model, *draws, error));
     t->validation.bettered = false;
     if (validate) ELBO_TRY(report_validation(t, error));
-    *saved = (save_now || t->validation.bettered) && save_on_the_way(t);
+    if (validate && t->validation.dead) ELBO_TRY(team_agree(&t->team, monitor_roll_back(t, error), error));
+    bool keeps = validate && monitor_keeps(t);
+    uint64_t kept = t->state.counters.watch.kept;
+    if (keeps) t->state.counters.watch.kept = *draws;
+    *saved = (save_now || t->validation.bettered || keeps) && save_on_the_way(t);
+    if (keeps && !*saved) t->state.counters.watch.kept = kept;
     return ELBO_OK;
 }
 

@@ -164,12 +164,28 @@ static elbo_status name_state(struct trainer *t, elbo_error *error)
     return ELBO_OK;
 }
 
+static void take_down(struct trainer *t)
+{
+    for (unsigned i = 0; i < MOST_AHEAD; i++) {
+        if (t->launched[i].read) t->backend->memory.release_host(t->backend, t->launched[i].read);
+        t->launched[i].read = NULL;
+    }
+    moments_close(&t->state.moments);
+    step_free(&t->step);
+    free(t->variance);
+    free(t->states.copy);
+    t->variance = NULL;
+    t->states.copy = NULL;
+    t->done.figures.kl_dim = t->done.figures.moments = NULL;
+}
+
 /* The step is recorded and planned, and only then allocated. */
 static elbo_status build(struct trainer *t, elbo_error *error)
 {
     struct step_options options = step_options_of(t->config, &t->model, t->team.ranks, t->team.rank);
     struct memory_table table;
     options.sums.collectives = t->team.collectives;
+    objective_raise(&options.objective, &options.model, t->state.counters.watch.rollbacks);
     ELBO_TRY(step_record(&t->step, &options, error));
     ELBO_TRY(step_plan(&t->step, t->backend, error));
     memory_table_of(&table, &t->step);
@@ -179,10 +195,26 @@ static elbo_status build(struct trainer *t, elbo_error *error)
     for (unsigned i = 0; i <= t->backend->stream.ahead; i++)
         ELBO_TRY(t->backend->memory.allocate_host(t->backend, (void **)&t->launched[i].read,
                                                   step_read_floats(&t->step) * sizeof(float), error));
-    console_line(&t->report, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB",
-                 (double)table.parameters / 1e6, t->backend->name, t->backend->detail, (double)table.total / 1048576.0,
-                 (double)table.activations / 1048576.0);
+    if (!t->state.counters.watch.rollbacks)
+        console_line(&t->report, "%.2f M parameters on the %s (%s); plan %.1f MiB, of which activations %.1f MiB",
+                     (double)table.parameters / 1e6, t->backend->name, t->backend->detail,
+                     (double)table.total / 1048576.0, (double)table.activations / 1048576.0);
     return ELBO_OK;
+}
+
+elbo_status trainer_rebuild(struct trainer *t, elbo_error *error)
+{
+    struct training_counters count = t->state.counters;
+    struct training_best best = t->state.best;
+    struct step_phase phase = t->step.phase;
+    step_part(&t->step);
+    take_down(t);
+    elbo_status status = build(t, error);
+    t->state.counters = count;
+    if (status) return status;
+    t->state.best = best;
+    t->step.phase = phase;
+    return moments_choose(&t->state.moments, t->config->run_dir, error);
 }
 
 static elbo_status write_if_other(const char *path, const char *text, size_t size, elbo_error *error)
@@ -257,6 +289,10 @@ static elbo_status begin(struct trainer *t, char from[FILES_PATH], elbo_error *e
     bool rewinds = *from && t->config->rewind;
     ELBO_TRY(take(t, from, resume_from, error));
     if (rewinds) t->state.counters.rewound = t->config->rewind;
+    if (t->state.counters.watch.rollbacks) { /* whose raised rate is part of the recording */
+        ELBO_TRY(team_agree(&t->team, trainer_rebuild(t, error), error));
+        ELBO_TRY(team_agree(&t->team, restore_state(t, from, error), error));
+    }
     resume_phase(t);
     if (*from) return ELBO_OK;
     ELBO_TRY(model_initialize(&t->step.model, t->config->seed, error));
@@ -355,17 +391,12 @@ void trainer_close(struct trainer *t)
     if (!left) step_part(&t->step);
     team_close(&t->team, t->ended);
     if (left) return;
-    for (unsigned i = 0; i < MOST_AHEAD; i++)
-        if (t->launched[i].read) t->backend->memory.release_host(t->backend, t->launched[i].read);
-    moments_close(&t->state.moments);
-    step_free(&t->step);
+    if (t->backend) take_down(t);
     if (t->backend) t->backend->destroy(t->backend);
     label_names_free(&t->labels);
     free(t->train_labels);
     free(t->valid_labels);
     if (t->train) elbo_corpus_close(t->train);
     if (t->valid) elbo_corpus_close(t->valid);
-    free(t->variance);
-    free(t->states.copy);
     free(t);
 }

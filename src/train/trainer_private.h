@@ -50,6 +50,8 @@ struct last_validation {
     double neg_elbo, reconstruction, kl, own_z_gain;
     size_t active_units;
     bool bettered; /* it is the best by checkpoint.best */
+    bool dead;     /* and a rollback is due */
+    double mutual_information;
 };
 
 struct trainer {
@@ -88,6 +90,10 @@ struct trainer {
     int signal;        /* after which the run stops                   */
     elbo_status ended; /* how; ELBO_OK as well where every rank knows */
 };
+
+/* The step anew, with the rate as the watch over the latent has raised it; weights and moments are the caller's to
+ * restore. Counters stay. Between two steps, on every rank. */
+elbo_status trainer_rebuild(struct trainer *t, elbo_error *error);
 
 /* The step's states between the backend and the copy that checkpoints read and fill. */
 void trainer_fetch_states(struct trainer *t);

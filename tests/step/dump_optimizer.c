@@ -69,7 +69,7 @@ int main(int argc, char **argv)
     optimizer_watch(&optimizer, loss);
     MUST(file_replace(&out, argv[1], &error));
     for (size_t i = 0; i < updates; i++) {
-        struct update u = {.learning_rate = {0.01, 0.01}, .number = {i, i}, .step = i + 1};
+        struct update u = {.learning_rate = {0.01, 0.01}, .number = {{i, i, i}, {i, i, i}}, .step = i + 1};
         draw(optimizer.gradients, i);
         MUST(file_append(&out, optimizer.gradients, N * sizeof(float), &error));
         MUST(optimizer_update(&optimizer, &u, &error));

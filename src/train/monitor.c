@@ -1,0 +1,99 @@
+#include "train/monitor.h"
+#include "base/philox.h"
+#include "model/evaluate.h"
+#include "train/report.h"
+#include "train/saving.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool watches(const struct trainer *t)
+{
+    return t->model.latent.kind != LATENT_NONE && t->config->train.on_collapse != COLLAPSE_IGNORE;
+}
+
+bool monitor_note(struct trainer *t, const struct evaluation *e)
+{
+    struct training_watch *w = &t->state.counters.watch;
+    if (t->model.latent.kind == LATENT_NONE || !isfinite(e->own_z_gain)) return false;
+    w->known = isfinite(e->kl) && isfinite(e->mutual_information);
+    w->gain = e->own_z_gain;
+    w->kl = w->known ? e->kl : 0;
+    w->information = w->known ? e->mutual_information : 0;
+    if (!watches(t)) return false;
+    uint64_t step = t->state.counters.draws;
+    bool alive = e->own_z_gain >= t->config->train.collapse_gain;
+    bool late = 4 * (step - w->rolled) >= t->config->train.steps - w->rolled;
+    bool dead = !alive && (w->alive || (late && !w->warned));
+    w->alive = alive || (w->alive && !dead);
+    if (alive) {
+        w->last_alive = step;
+        w->warned = false;
+        return false;
+    }
+    if (!dead) return false;
+    bool rolls = t->config->train.on_collapse == COLLAPSE_ROLLBACK && w->rollbacks < MONITOR_MOST;
+    char remedy[160];
+    objective_remedy(remedy, sizeof remedy, &t->config->objective, &t->model);
+    if (!rolls) {
+        char text[480];
+        snprintf(text, sizeof text,
+                 "step %llu: the decoder does not read z: a sentence's own z is worth %.3f nats, of a KL of %.3f, with "
+                 "%zu of %zu units active; try %s%s",
+                 (unsigned long long)step, e->own_z_gain, e->kl, e->active_units, e->latent_width, remedy,
+                 t->config->train.on_collapse == COLLAPSE_ROLLBACK ? " (the run was rolled back as often as it may be)"
+                                                                   : ", or --train.on_collapse=rollback");
+        console_warning(&t->report, text);
+        w->warned = true;
+    }
+    return rolls;
+}
+
+bool monitor_keeps(const struct trainer *t)
+{
+    const struct training_watch *w = &t->state.counters.watch;
+    uint64_t every = t->config->checkpoint.every, draws = t->state.counters.draws;
+    return watches(t) && t->config->train.on_collapse == COLLAPSE_ROLLBACK && w->last_alive && w->last_alive == draws &&
+           (!w->kept || draws - w->kept >= every);
+}
+
+/* Weights and moments of the checkpoint that is kept, or first ones. */
+static elbo_status restore(struct trainer *t, uint64_t kept, uint64_t rollbacks, elbo_error *error)
+{
+    char folder[FILES_PATH], name[CHECKPOINT_NAME], path[FILES_PATH];
+    if (!kept) {
+        memset(t->state.counters.part_updates, 0, sizeof t->state.counters.part_updates);
+        return model_initialize(&t->step.model, t->config->seed ^ noise_purpose("monitor.anew") ^ rollbacks, error);
+    }
+    ELBO_TRY(file_join(folder, t->config->run_dir, CHECKPOINT_FOLDER, error));
+    checkpoint_name(name, kept);
+    ELBO_TRY(file_join(path, folder, name, error));
+    return restore_state(t, path, error);
+}
+
+/* The counters go on; those of moments come back with them. */
+elbo_status monitor_roll_back(struct trainer *t, elbo_error *error)
+{
+    struct training_counters *count = &t->state.counters;
+    struct training_best best = t->state.best;
+    char raised[160], to[64] = "first ones";
+    count->updates = t->step.optimizer.updates; /* the schedules' clock */
+    count->watch.rollbacks++;
+    count->watch.rolled = count->draws;
+    count->watch.alive = count->watch.kept != 0;
+    struct training_counters now = *count;
+    ELBO_TRY(trainer_rebuild(t, error));
+    ELBO_TRY(restore(t, now.watch.kept, now.watch.rollbacks, error));
+    memcpy(now.part_updates, count->part_updates, sizeof now.part_updates);
+    *count = now;
+    t->state.best = best;
+    t->step.optimizer.updates = now.updates;
+    memcpy(t->step.optimizer.part_updates, now.part_updates, sizeof now.part_updates);
+    objective_raised(raised, sizeof raised, &t->config->objective, &t->model, now.watch.rollbacks);
+    if (now.watch.kept) snprintf(to, sizeof to, "those of step %llu", (unsigned long long)now.watch.kept);
+    console_line(&t->report, "step %llu: the decoder does not read z; weights and moments are %s again, and %s",
+                 (unsigned long long)now.draws, to, raised);
+    report_rollback(t, raised);
+    return ELBO_OK;
+}
