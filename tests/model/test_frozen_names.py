@@ -54,7 +54,8 @@ POSTERIOR = {"normal": reference.NORMAL, "none": reference.NO_LATENT, "delta": r
              "slashed": reference.SLASHED}
 PRIORS = {"standard": reference.STANDARD, "diagonal": reference.DIAGONAL, "mixture": reference.MIXTURE,
           "vamp": reference.VAMP}
-INJECTION = {"both": reference.BOTH, "memory": reference.MEMORY, "embedding": reference.EMBEDDING}
+INJECTION = {"both": reference.BOTH, "memory": reference.MEMORY, "embedding": reference.EMBEDDING,
+             "init": reference.INIT, "concat": reference.CONCAT}
 
 
 def table():
@@ -97,20 +98,28 @@ class Kind:
         width, heads = self.sized[f"{stack}.width"], self.sized[f"{stack}.heads"]
         return {"V": self.vocabulary, "P": self.given["data.max_length"] + 2, "D": width,
                 "F": self.sized[f"{stack}.ff_width"], "H": heads, "K": self.get(f"{stack}.kv_heads", heads),
-                "W": width // heads, "L": self.sized[f"{stack}.layers"], "E": self.given["encoder.width"],
+                "W": width // heads, "L": int(self.sized[f"{stack}.layers"]), "E": self.given["encoder.width"],
                 "Z": self.given["latent.width"], "M": self.get("latent.memory", 1),
                 "N": int(self.get("latent.components", 10)),
                 "U": int(self.get("latent.pseudo_inputs", 50)) * int(self.get("latent.pseudo_length", 8)),
+                "C": 3 if self.get(f"{stack}.kind", "") == "gru" else 4,
+                "X": 1 if self.get(f"{stack}.kind", "") == "gru" else 2,
+                "B": 2 if stack == "encoder" and self.get("encoder.bidirectional", "false") == "true" else 1,
                 "Y": len(LABELS), "G": 2 if self.get(f"{stack}.activation", "gelu") == "swiglu" else 1}
 
     def holds(self, when, stack):
         injection = self.get("latent.injection", "both")
+        recurrent = self.get(f"{stack}.kind", "transformer") in ("lstm", "gru")
         facts = {
             "encoder": self.latent, "unshared": self.get("encoder.share_embedding", "true") == "false",
             "learned": self.get(f"{stack}.positions", "learned") == "learned",
             "layernorm": self.get(f"{stack}.norm", "layernorm") == "layernorm",
             "pre": self.get(f"{stack}.norm_position", "pre") == "pre",
-            "memory": self.latent and injection != "embedding", "embedding": self.latent and injection != "memory",
+            "memory": self.latent and injection in ("both", "memory"),
+            "embedding": self.latent and (injection == "embedding" or (injection == "both" and not recurrent)),
+            "init": self.latent and injection in ("both", "init"),
+            "concat": self.latent and injection in ("both", "concat"),
+            "recurrent": recurrent, "not-recurrent": not recurrent,
             "attention": self.get("encoder.pooling", "mean") == "attention",
             "untied": self.get("decoder.tie_output", "true") == "false",
             "normalized": self.get("latent.normalize", "none") != "none",
@@ -139,7 +148,7 @@ class Kind:
             for stack in stacks:
                 if stack == "encoder" and not self.latent or not self.holds(row[when], stack):
                     continue
-                for layer in range(self.sized[f"{stack}.layers"] if "<l>" in row[0] else 1):
+                for layer in range(int(self.sized[f"{stack}.layers"]) if "<l>" in row[0] else 1):
                     yield row[0].replace("<s>", stack).replace("<l>", str(layer)), stack, row
 
     def tensors(self):
@@ -169,11 +178,12 @@ class Kind:
         return (scale * drawn).reshape(shape)
 
     def model(self, weights, dropouts=None):
-        config = {f"{stack}.{key}": self.get(f"{stack}.{key}", 0) for stack in STACKS
+        config = {f"{stack}.{key}": int(self.get(f"{stack}.{key}", 0)) for stack in STACKS
                   for key in ("width", "layers", "heads", "kv_heads", "ff_width")}
         config.update({f"{stack}.{key}": numbers[self.get(f"{stack}.{key}", next(iter(numbers)))]
                        for stack in STACKS for key, numbers in KINDS.items()})
         config.update({"latent.width": self.given["latent.width"], "latent.memory": self.get("latent.memory", 1),
+                       "encoder.bidirectional": self.get("encoder.bidirectional", "false") == "true",
                        "latent.prior": PRIORS[self.get("latent.prior", "standard")],
                        "latent.pseudo_inputs": int(self.get("latent.pseudo_inputs", 50)),
                        "latent.injection": INJECTION[self.get("latent.injection", "both")],

@@ -31,6 +31,9 @@ LSTM = {"encoder.kind": "lstm", "decoder.kind": "lstm", "encoder.share_embedding
         "decoder.tie_output": "false"}
 BESIDE = {
     **{f"{stack}.{option}": LSTM for stack in ("encoder", "decoder") for option in ("embedding_width", "residual")},
+    "objective.autoencoder_steps": {"encoder.share_embedding": "false"},
+    "objective.aggressive_most": {"objective.aggressive_steps": 4},
+    "objective.aggressive_window": {"objective.aggressive_steps": 4},
     "encoder.bidirectional": LSTM, "latent.init_tanh": LSTM,
     "objective.beta_cycles": {"objective.beta_schedule": "cyclical"},
     "objective.free_bits_groups": {"objective.free_bits_kind": "group", "objective.free_bits_groups": 3},
