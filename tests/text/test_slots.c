@@ -249,6 +249,51 @@ static void records_are_what_the_corpus_holds(void **state)
     }
 }
 
+/* Each sentence has its class' number in the model, and the sentences' order by it is stable. */
+static void labels_ride_with_their_sentences(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const names[] = {"blue", "green", "red"};
+    static const int32_t numbers[] = {7, 2, 300};
+    char text[512], labels[512], out[512];
+    FILE *file = fopen(temporary_path(labels, &f->folder, "labels.txt"), "w");
+    for (int i = 0; i < SENTENCES; i++) fprintf(file, " %s\r\n", names[(i * 7 + i / 5) % 3]);
+    fclose(file);
+    const char *input = temporary_path(text, &f->folder, "text.txt");
+    struct elbo_prepare_options prepare = {.inputs = &input,
+                                           .input_count = 1,
+                                           .labels = labels,
+                                           .out = temporary_path(out, &f->folder, "labelled"),
+                                           .tokenizer_kind = ELBO_TOKENIZER_WORD,
+                                           .tokenizer_size = 10000};
+    struct elbo_prepare_report report;
+    struct elbo_corpus *corpus;
+    struct slot_loader *loader;
+    if (elbo_prepare(&prepare, &report, NULL, NULL, &f->error)) fail_msg("%s", f->error.message);
+    assert_int_equal(report.classes, 3);
+    if (elbo_corpus_open(&corpus, out, &f->error)) fail_msg("%s", f->error.message);
+    assert_int_equal(elbo_corpus_classes(corpus), 3);
+    for (size_t k = 0; k < 3; k++) assert_string_equal(elbo_corpus_class(corpus, k), names[k]);
+    for (int i = 0; i < SENTENCES; i++) assert_int_equal(elbo_corpus_label(corpus, (size_t)i), (i * 7 + i / 5) % 3);
+    assert_int_equal(strlen(elbo_corpus_labels_hash(corpus)), 16);
+    assert_string_equal(elbo_corpus_labels_hash(f->corpus), "");
+    struct slot_options options = usual;
+    options.labels = numbers;
+    options.label = 1; /* of sentences that are filled by hand alone */
+    if (slot_loader_open(&loader, corpus, &options, &f->error)) fail_msg("%s", f->error.message);
+    for (int b = 0; b < 12; b++) {
+        const struct slot_batch *batch = next(f, loader);
+        for (size_t i = 0; i < batch->count; i++) {
+            const struct slot *slot = &batch->slots[i];
+            for (size_t s = 0; s < slot->sentences; s++)
+                assert_int_equal(slot->label[s], numbers[elbo_corpus_label(corpus, slot->source[s])]);
+            assert_sorted(slot->label_order, slot->label, slot->sentences);
+        }
+    }
+    slot_loader_close(loader);
+    elbo_corpus_close(corpus);
+}
+
 static void resuming_continues_the_order(void **state)
 {
     struct fixture *f = *state;
@@ -626,6 +671,7 @@ int main(void)
         cmocka_unit_test(the_order_of_a_seed_stays),
         cmocka_unit_test(impossible_slots_are_refused),
         cmocka_unit_test(records_are_what_the_corpus_holds),
+        cmocka_unit_test(labels_ride_with_their_sentences),
         cmocka_unit_test(resuming_continues_the_order),
         cmocka_unit_test(a_single_pass_sees_each_sentence_once),
         cmocka_unit_test(long_sentences_follow_the_policy),
