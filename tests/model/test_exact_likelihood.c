@@ -102,12 +102,14 @@ static void randomize(struct toy *t, uint64_t seed)
         else if (p->rank >= 2)
             for (size_t j = 0; j < p->elements; j++) {
                 bool head = !strcmp(p->name, "latent.head.weight"), mu = head && j < p->elements / 2;
-                w[j] *=
-                    !head ? 12 : (t->z == 1 ? 3 : 2) * (mu ? 0.25f : 1); /* mu begins four times as wide at width 8 */
+                double spread = t->config.model.latent.kind != LATENT_NORMAL ? 0.8 : t->z == 1 ? 3 : 2;
+                /* mu begins four times as wide at width 8 */
+                w[j] *= (float)(!head ? 12 : spread * (mu ? 0.25 : 1));
             }
     }
 }
 
+/* `prior`: its name, or another option of the latent. */
 static void open_toy(struct toy *t, size_t width, const char *injection, const char *prior, uint64_t seed)
 {
     static const char *const lines[CHECKED] = {"b a", "a", "a b a"};
@@ -127,7 +129,7 @@ static void open_toy(struct toy *t, size_t width, const char *injection, const c
         CHECK(elbo_corpus_read(t->corpus[k], ELBO_STREAM_DECODER, 0, t->ids[k], 8, &t->length[k], &t->error));
     }
     char inject[64], z[64], given[64];
-    snprintf(given, sizeof given, "--latent.prior=%s", prior);
+    snprintf(given, sizeof given, "%s%s", strchr(prior, '=') ? "--" : "--latent.prior=", prior);
     snprintf(inject, sizeof inject, "--latent.injection=%s", injection);
     snprintf(z, sizeof z, "--latent.width=%zu", width);
     const char *const arguments[] = {"--encoder.width=8",
@@ -459,6 +461,16 @@ static void the_bounds_hold_for_learned_priors(void **state)
     }
 }
 
+static void the_bounds_hold_for_other_posteriors(void **state)
+{
+    static const char *const kinds[] = {"latent.kind=slashed", "latent.kind=delta"};
+    (void)state;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        bounds(1, "both", kinds[i], 1);
+        bounds(2, "embedding", kinds[i], 3);
+    }
+}
+
 /* ---- two ranks ---- */
 
 static struct {
@@ -533,9 +545,9 @@ static void two_ranks_say_what_one_says(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_sentences_add_up_to_one),         cmocka_unit_test(the_bounds_hold_with_one_dimension),
-        cmocka_unit_test(the_bounds_hold_with_two_dimensions), cmocka_unit_test(the_bounds_hold_for_learned_priors),
-        cmocka_unit_test(two_ranks_say_what_one_says),
+        cmocka_unit_test(all_sentences_add_up_to_one),          cmocka_unit_test(the_bounds_hold_with_one_dimension),
+        cmocka_unit_test(the_bounds_hold_with_two_dimensions),  cmocka_unit_test(the_bounds_hold_for_learned_priors),
+        cmocka_unit_test(the_bounds_hold_for_other_posteriors), cmocka_unit_test(two_ranks_say_what_one_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
