@@ -33,7 +33,9 @@ bool monitor_note(struct trainer *t, const struct evaluation *e)
         return false;
     }
     if (!dead) return false;
-    bool rolls = t->config->train.on_collapse == COLLAPSE_ROLLBACK && w->rollbacks < MONITOR_MOST;
+    /* who begins anew needs steps to learn in */
+    bool time = w->kept || 4 * (t->config->train.steps - step) >= t->config->train.steps;
+    bool rolls = t->config->train.on_collapse == COLLAPSE_ROLLBACK && w->rollbacks < MONITOR_MOST && time;
     char remedy[160];
     objective_remedy(remedy, sizeof remedy, &t->config->objective, &t->model);
     if (!rolls) {
@@ -42,8 +44,9 @@ bool monitor_note(struct trainer *t, const struct evaluation *e)
                  "step %llu: the decoder does not read z: a sentence's own z is worth %.3f nats, of a KL of %.3f, with "
                  "%zu of %zu units active; try %s%s",
                  (unsigned long long)step, e->own_z_gain, e->kl, e->active_units, e->latent_width, remedy,
-                 t->config->train.on_collapse == COLLAPSE_ROLLBACK ? " (the run was rolled back as often as it may be)"
-                                                                   : ", or --train.on_collapse=rollback");
+                 !(t->config->train.on_collapse == COLLAPSE_ROLLBACK) ? ", or --train.on_collapse=rollback"
+                 : w->rollbacks >= MONITOR_MOST ? " (the run was rolled back as often as it may be)"
+                                                : " (too few steps are left to begin anew)");
         console_warning(&t->report, text);
         w->warned = true;
     }

@@ -6,9 +6,9 @@
  *            rollback
  *
  * warn: a line names the option to try. rollback: weights and moments become those of the last checkpoint that was
- * alive, which is kept for that, or where none ever was first ones, drawn anew; and the rate that the objective asks
- * for is raised (objective_raise). The data cursor, the draws and the schedules go on. At most MONITOR_MOST times in a
- * run. What the watch remembers is part of a checkpoint. */
+ * alive, which is kept for that, or where none ever was and a quarter of the steps is left first ones, drawn anew; and
+ * the rate that the objective asks for is raised (objective_raise). The data cursor, the draws and the schedules go on.
+ * At most MONITOR_MOST times in a run. What the watch remembers is part of a checkpoint. */
 #ifndef TRAIN_MONITOR_H
 #define TRAIN_MONITOR_H
 
