@@ -61,42 +61,76 @@ bool monitor_keeps(const struct trainer *t)
            (!w->kept || draws - w->kept >= every);
 }
 
-/* Weights and moments of the checkpoint that is kept, or first ones. */
-static elbo_status restore(struct trainer *t, uint64_t kept, uint64_t rollbacks, elbo_error *error)
+/* The checkpoint that is kept, checked whole; null: there is none. */
+static elbo_status open_kept(struct checkpoint **c, const struct trainer *t, elbo_error *error)
 {
     char folder[FILES_PATH], name[CHECKPOINT_NAME], path[FILES_PATH];
-    if (!kept) {
-        memset(t->state.counters.part_updates, 0, sizeof t->state.counters.part_updates);
-        return model_initialize(&t->step.model, t->config->seed ^ noise_purpose("monitor.anew") ^ rollbacks, error);
-    }
+    *c = NULL;
+    if (!t->state.counters.watch.kept) return ELBO_OK;
     ELBO_TRY(file_join(folder, t->config->run_dir, CHECKPOINT_FOLDER, error));
-    checkpoint_name(name, kept);
+    checkpoint_name(name, t->state.counters.watch.kept);
     ELBO_TRY(file_join(path, folder, name, error));
-    return restore_state(t, path, error);
+    return checkpoint_open(c, path, NULL, NULL, error);
+}
+
+/* Weights and moments of the checkpoint that is kept, or first ones. */
+static elbo_status restore(struct trainer *t, const struct checkpoint *kept, uint64_t rollbacks, elbo_error *error)
+{
+    if (kept) return restore_state(t, kept, error);
+    memset(t->state.counters.part_updates, 0, sizeof t->state.counters.part_updates);
+    return model_initialize(&t->step.model, t->config->seed ^ noise_purpose("monitor.anew") ^ rollbacks, error);
 }
 
 /* The counters go on; those of moments come back with them. */
-elbo_status monitor_roll_back(struct trainer *t, elbo_error *error)
+static elbo_status roll_back(struct trainer *t, const struct checkpoint *kept, elbo_error *error)
 {
     struct training_counters *count = &t->state.counters;
     struct training_best best = t->state.best;
-    char raised[160], to[64] = "first ones";
     count->updates = t->step.optimizer.updates; /* the schedules' clock */
     count->watch.rollbacks++;
     count->watch.rolled = count->draws;
-    count->watch.alive = count->watch.kept != 0;
+    count->watch.alive = kept != NULL;
     struct training_counters now = *count;
-    ELBO_TRY(trainer_rebuild(t, error));
-    ELBO_TRY(restore(t, now.watch.kept, now.watch.rollbacks, error));
+    elbo_status status = trainer_rebuild(t, error);
+    if (!status) status = restore(t, kept, now.watch.rollbacks, error);
+    if (status) {
+        t->clock.first_draw = count->draws; /* half a state is not to be saved */
+        return status;
+    }
     memcpy(now.part_updates, count->part_updates, sizeof now.part_updates);
     *count = now;
     t->state.best = best;
     t->step.optimizer.updates = now.updates;
     memcpy(t->step.optimizer.part_updates, now.part_updates, sizeof now.part_updates);
-    objective_raised(raised, sizeof raised, &t->config->objective, &t->model, now.watch.rollbacks);
-    if (now.watch.kept) snprintf(to, sizeof to, "those of step %llu", (unsigned long long)now.watch.kept);
-    console_line(&t->report, "step %llu: the decoder does not read z; weights and moments are %s again, and %s",
-                 (unsigned long long)now.draws, to, raised);
-    report_rollback(t, raised);
     return ELBO_OK;
+}
+
+static void tell(struct trainer *t)
+{
+    const struct training_counters *count = &t->state.counters;
+    char raised[160], to[64] = "first ones";
+    objective_raised(raised, sizeof raised, &t->config->objective, &t->model, count->watch.rollbacks);
+    if (count->watch.kept) snprintf(to, sizeof to, "those of step %llu", (unsigned long long)count->watch.kept);
+    console_line(&t->report, "step %llu: the decoder does not read z; weights and moments are %s again, and %s",
+                 (unsigned long long)count->draws, to, raised);
+    report_rollback(t, raised);
+}
+
+/* A checkpoint that cannot be read is no reason to end the run, which has good weights. */
+elbo_status monitor_roll_back(struct trainer *t, elbo_error *error)
+{
+    struct checkpoint *kept;
+    elbo_error lost = {0};
+    if (team_agree(&t->team, open_kept(&kept, t, &lost), &lost)) {
+        elbo_fail_in(&lost, "step %llu: the decoder does not read z, and the run cannot roll back: ",
+                     (unsigned long long)t->state.counters.draws);
+        console_warning(&t->report, lost.message);
+        t->state.counters.watch.kept = 0;
+        if (kept) checkpoint_close(kept);
+        return ELBO_OK;
+    }
+    elbo_status status = team_agree(&t->team, roll_back(t, kept, error), error);
+    if (kept) checkpoint_close(kept);
+    if (!status) tell(t);
+    return status;
 }

@@ -106,14 +106,10 @@ static elbo_status take_state(struct trainer *t, struct training_changes *change
     return ELBO_OK;
 }
 
-elbo_status restore_state(struct trainer *t, const char *path, elbo_error *error)
+elbo_status restore_state(struct trainer *t, const struct checkpoint *c, elbo_error *error)
 {
-    struct training_changes changes;
-    struct checkpoint *c;
-    ELBO_TRY(checkpoint_open(&c, path, NULL, NULL, error));
-    elbo_status status = take_state(t, &changes, c, error);
-    checkpoint_close(c);
-    return status;
+    struct training_changes unused;
+    return take_state(t, &unused, c, error);
 }
 
 static elbo_status load(struct trainer *t, const struct checkpoint *c, elbo_error *error)

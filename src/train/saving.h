@@ -14,6 +14,6 @@ bool save_on_the_way(struct trainer *t);
 elbo_status resume_from(struct trainer *t, char path[FILES_PATH], elbo_error *error);
 
 /* What a checkpoint of this run holds, of a configuration that was compared before. */
-elbo_status restore_state(struct trainer *t, const char *path, elbo_error *error);
+elbo_status restore_state(struct trainer *t, const struct checkpoint *c, elbo_error *error);
 
 #endif

@@ -220,7 +220,7 @@ static elbo_status one_step(struct trainer *t, size_t last, bool *saved, elbo_er
     if (check_now) ELBO_TRY(team_check_weights(&t->team, &t->step.model, *draws, error));
     t->validation.bettered = false;
     if (validate) ELBO_TRY(report_validation(t, error));
-    if (validate && t->validation.dead) ELBO_TRY(team_agree(&t->team, monitor_roll_back(t, error), error));
+    if (validate && t->validation.dead) ELBO_TRY(monitor_roll_back(t, error));
     bool keeps = validate && monitor_keeps(t);
     uint64_t kept = t->state.counters.watch.kept;
     if (keeps) t->state.counters.watch.kept = *draws;

@@ -275,6 +275,15 @@ static elbo_status take(struct trainer *t, char from[FILES_PATH], take_checkpoin
     return t->team.rank && *from ? load(t, from, error) : ELBO_OK;
 }
 
+static elbo_status load_again(struct trainer *t, const char *path, elbo_error *error)
+{
+    struct checkpoint *c;
+    ELBO_TRY(checkpoint_open(&c, path, NULL, NULL, error));
+    elbo_status status = restore_state(t, c, error);
+    checkpoint_close(c);
+    return status;
+}
+
 /* A run that is past its autoencoder's phase. */
 static void resume_phase(struct trainer *t)
 {
@@ -291,7 +300,7 @@ static elbo_status begin(struct trainer *t, char from[FILES_PATH], elbo_error *e
     if (rewinds) t->state.counters.rewound = t->config->rewind;
     if (t->state.counters.watch.rollbacks) { /* whose raised rate is part of the recording */
         ELBO_TRY(team_agree(&t->team, trainer_rebuild(t, error), error));
-        ELBO_TRY(team_agree(&t->team, restore_state(t, from, error), error));
+        ELBO_TRY(team_agree(&t->team, load_again(t, from, error), error));
     }
     resume_phase(t);
     if (*from) return ELBO_OK;

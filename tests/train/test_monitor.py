@@ -3,6 +3,7 @@
   warn        a line names the option to try, once; nothing else changes
   rollback    weights and moments are those of the last evaluation that was alive, the rate is raised, the row says so;
               the run ends alive; that checkpoint outlives checkpoint.keep
+  broken      that checkpoint is damaged: the run says so, and goes on with the weights that it has
   begun anew  where nothing ever was alive, first weights come again, at most three times
   resumed     stopped before, at and after the rollback: the same bits; another number of threads: the same bits"""
 import re
@@ -64,6 +65,12 @@ def check_rollback(scratch, data):
             assert f"step-{kept:08d}" in [path.name for path in (again / "checkpoints").glob("step-*")], "kept"
         train(again, data, {**rolls, "threads": 2})
         same(bits(run), bits(again), f"stopped after {stop}")
+    broken = scratch / "broken"
+    train(broken, data, {**rolls, "train.stop_after": died - 1})
+    (broken / "checkpoints" / f"step-{kept:08d}" / "model.safetensors").write_bytes(b"")
+    lost = train(broken, data, rolls)
+    assert "cannot roll back" in lost and "model.safetensors" in lost, lost
+    assert [row["step"] for row in rows(broken) if "loss" in row][-1] == 500
     return re.search(r"does not read z.*", said).group()
 
 
