@@ -28,6 +28,8 @@
       "elbo encode runs/a --format=npy --out=z.npy < sentences.txt")                                                   \
     X(DECODE, decode, "decode", "RUN", "turn latents of standard input (JSON lines or a .npy) into sentences", true,   \
       1, 1, false, "elbo decode runs/a < z.npy")                                                                       \
+    X(EXPORT, export, "export", "RUN", "write a model as other programs read it", true, 1, 1, false,                   \
+      "elbo export runs/a --format=hf --out=a-hf")                                                                     \
     X(PLAN, plan, "plan", "[CONFIG.yaml]", "say what a run will hold in memory and compute", true, 0, 1, true,         \
       "elbo plan config.yaml --json")                                                                                  \
     X(BENCH, bench, "bench", "step|kernels|collectives",                                                               \
@@ -63,8 +65,8 @@ enum {
     TAKEN_BY_WRITING = COMMAND_SAMPLE | COMMAND_RECONSTRUCT | COMMAND_INTERPOLATE | COMMAND_DECODE,
     TAKEN_BY_RANKS = COMMAND_TRAIN | COMMAND_INIT,
     TAKEN_WITH_RUNS = COMMAND_EVAL | COMMAND_FIT_PRIOR | TAKEN_BY_WRITING | TAKEN_WITH_TEXT,
-    TAKEN_BY_ALL =
-        COMMAND_PREPARE | TAKEN_BY_TRAINING | TAKEN_WITH_RUNS | COMMAND_TOKENIZE | COMMAND_INFO | COMMAND_DEVICES,
+    TAKEN_BY_ALL = COMMAND_PREPARE | COMMAND_EXPORT | TAKEN_BY_TRAINING | TAKEN_WITH_RUNS | COMMAND_TOKENIZE |
+                   COMMAND_INFO | COMMAND_DEVICES,
 };
 
 #endif

@@ -102,6 +102,8 @@ static elbo_status encode_all(const struct sink *sink, struct run *run, struct c
 elbo_status cli_encode(struct cli *cli, elbo_error *error)
 {
     struct run run;
+    if (cli->config.generate.format > FORMAT_JSONL)
+        return elbo_fail(error, ELBO_USAGE, "latents are written with --format=npy or --format=jsonl");
     bool jsonl = cli->config.generate.format == FORMAT_JSONL;
     if (!jsonl && !*cli->config.out && isatty(STDOUT_FILENO))
         return elbo_fail(error, ELBO_USAGE, "npy is binary; give --out=z.npy, or --format=jsonl");

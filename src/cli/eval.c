@@ -1,6 +1,7 @@
 /* elbo eval: measures a model on a corpus. */
-#include "cli/run.h"
 #include "base/json.h"
+#include "cli/evaluations.h"
+#include "cli/run.h"
 
 #include "elbo/corpus.h"
 #include "model/evaluate.h"
@@ -270,6 +271,29 @@ static elbo_status check_effects(struct cli *cli, elbo_error *error)
     return status;
 }
 
+/* Keeps the figures in the run, where exports look for them. They were asked for and found: what fails here is no error
+ * of the command's. */
+static void keep(struct cli *cli, const struct run *run, const struct elbo_corpus *corpus, json_t *figures)
+{
+    elbo_error why;
+    if (evaluations_add(run->checkpoint, corpus, cli->config.data.test, figures, &why))
+        log_warning(&cli->log, "the figures are not kept in the run, so exports will not show them: %s", why.message);
+}
+
+/* Takes over the figures; null: for want of memory. */
+static elbo_status tell(struct cli *cli, const struct evaluation *e, const struct ngram_baseline *b, json_t *figures,
+                        const struct by_label *by_label, size_t labels, elbo_error *error)
+{
+    const struct elbo_config *c = &cli->config;
+    if (c->json && !c->eval.per_sentence)
+        return json_print(stdout, figures, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the measurements", error);
+    FILE *out = c->eval.per_sentence ? stderr : stdout;
+    to_text(out, e, b, c->eval.posterior == POSTERIOR_MEAN);
+    labels_text(out, by_label, labels);
+    json_decref(figures);
+    return ELBO_OK;
+}
+
 static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_corpus *corpus, elbo_error *error)
 {
     const struct elbo_config *c = &cli->config;
@@ -303,13 +327,10 @@ static elbo_status measure(struct cli *cli, struct run *run, const struct elbo_c
                     c->data.max_length);
     status = sum_by_label(&by_label, &e, corpus, error);
     if (!status && c->eval.per_sentence) status = sentence_rows(&e, by_label ? corpus : NULL, error);
-    if (!status && c->json && !c->eval.per_sentence)
-        status = json_print(stdout, to_json(&e, &b, c, by_label, elbo_corpus_classes(corpus)),
-                            JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the measurements", error);
-    else if (!status) {
-        FILE *out = c->eval.per_sentence ? stderr : stdout;
-        to_text(out, &e, &b, o.posterior_mean);
-        labels_text(out, by_label, elbo_corpus_classes(corpus));
+    if (!status) {
+        json_t *figures = to_json(&e, &b, c, by_label, elbo_corpus_classes(corpus));
+        if (figures) keep(cli, run, corpus, figures);
+        status = tell(cli, &e, &b, figures, by_label, elbo_corpus_classes(corpus), error);
     }
     free(by_label);
     evaluation_free(&e);

@@ -12,6 +12,7 @@ static elbo_status reapply(void *context, elbo_error *error)
     struct cli *cli = context;
     for (size_t i = 0; i < cli->override_count; i++)
         ELBO_TRY(options_read_argument(cli->options, cli->overrides[i], cli->mask, error));
+    if (cli->mask == COMMAND_EXPORT) cli->config.device = "cpu"; /* weights are moved, and nothing is computed */
     return ELBO_OK;
 }
 

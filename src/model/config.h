@@ -32,6 +32,7 @@ struct stack_config {
     size_t ff_width;        /* 0: 4 D                                                */
     int norm;               /* enum norm_kind                                        */
     int norm_position;      /* enum norm_position                                    */
+    bool embedding_norm;    /* a norm behind the embeddings, before their dropout    */
     int positions;          /* enum position_kind                                    */
     int activation;         /* enum activation_kind                                  */
     double dropout;         /* on embeddings and on every branch before its residual, or a layer's output */
@@ -60,6 +61,7 @@ static const struct option stack_rows[] = {
     ROW_CHOICE("norm", norm, "layernorm", KEPT_MODEL, "normalization", "layernorm", "rmsnorm"),
     ROW_CHOICE("norm_position", norm_position, "pre", KEPT_MODEL, "norm before a branch or after its residual", "pre",
                "post"),
+    ROW_SWITCH("embedding_norm", embedding_norm, "false", KEPT_MODEL, "a norm behind the embeddings, as BERT has it"),
     ROW_CHOICE("positions", positions, "learned", KEPT_MODEL, "position code", "learned", "rotary"),
     ROW_CHOICE("activation", activation, "gelu", KEPT_MODEL, "of the feed-forward part", "gelu", "swiglu"),
     ROW_NUMBER("dropout", dropout, "0", 0, 0.95, "", KEPT_CHANGE, "share of activations dropped in training"),

@@ -1,6 +1,7 @@
 /* The Transformer stack, for the encoder and the decoder (docs/model.md).
  *
  *   x = token[ids] + position[positions] (+ latent)            learned positions; rotary ones turn queries and keys
+ *   x = norm(x)                                                with embedding_norm
  *   pre:   s = x + sublayer(norm(x)), a norm after the last layer      post:  x = norm(x + sublayer(x))
  *   sublayers: attention (+ latent memory), feed forward (gelu, or swiglu)
  *
@@ -97,6 +98,11 @@ static value embed(struct transformer *t, const struct stack *stack, const struc
         x = op_embedding(g, table, t->s->position, t->s->position_order, x);
     }
     x = stack_add_embedded(t->r, in, x);
+    if (t->c->embedding_norm) {
+        char at[64];
+        snprintf(at, sizeof at, "%s.embedding.norm", t->name);
+        x = norm(t, x, NO_VALUE, at).y;
+    }
     struct dropping drop = dropping(t);
     return op_dropout(g, x, &drop);
 }
@@ -196,8 +202,8 @@ static size_t describe(struct stack_figure *figures, const struct stack_config *
     return 3;
 }
 
-static const char *const options[] = {"layers",        "heads",     "kv_heads",   "ff_width", "norm",
-                                      "norm_position", "positions", "activation", "dropout",  NULL};
+static const char *const options[] = {"layers",    "heads",      "kv_heads", "ff_width",       "norm", "norm_position",
+                                      "positions", "activation", "dropout",  "embedding_norm", NULL};
 
 const struct stack_kind transformer_kind = {.name = "transformer",
                                             .options = options,

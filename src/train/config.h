@@ -15,7 +15,7 @@ enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WO
 enum eval_posterior { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
 enum collapse_kind { COLLAPSE_WARN, COLLAPSE_ROLLBACK, COLLAPSE_IGNORE };
-enum encode_format { FORMAT_NPY, FORMAT_JSONL };
+enum product_format { FORMAT_NPY, FORMAT_JSONL, FORMAT_HF };
 enum fit_kind { FIT_GAUSSIAN, FIT_MIXTURE };
 enum fit_covariance { FIT_FULL, FIT_DIAGONAL };
 enum fit_of { FIT_MEAN, FIT_SAMPLE };
@@ -165,7 +165,7 @@ struct generate_config {
     size_t beam;
     bool greedy, allow_unknown, posterior_mean, fitted;
     const char *from, *to, *label;
-    int format; /* enum encode_format */
+    int format; /* enum product_format */
 };
 #define AT(field) offsetof(struct generate_config, field)
 static const struct option generate_rows[] = {
@@ -195,7 +195,9 @@ static const struct option generate_rows[] = {
     ROW_SWITCH("posterior_mean", posterior_mean, "true", TAKEN_WITH_TEXT, "encode to mu; false: to a sample of z"),
     ROW_SWITCH("fitted", fitted, "true", COMMAND_SAMPLE,
                "draw z from the prior that `elbo fit-prior` fitted, where there is one; false: from the model's own"),
-    ROW_CHOICE("format", format, "npy", COMMAND_ENCODE, "of the latents", "npy", "jsonl"),
+    ROW_CHOICE("format", format, "npy", COMMAND_ENCODE | COMMAND_EXPORT,
+               "encode: of the latents, npy or jsonl; export: of the model; hf: a Hugging Face folder", "npy", "jsonl",
+               "hf"),
 };
 #undef AT
 
@@ -276,7 +278,9 @@ struct elbo_config {
     const char *run_dir, *resume;
     size_t rewind; /* step; 0: none             */
     struct init_config init;
-    const char *out; /* prepare: a folder; encode: a file; "" when not given */
+    const char *out;   /* prepare, export: a folder; encode: a file; "" when not given */
+    int part;          /* enum export_part              */
+    const char *check; /* corpus; "" when not given     */
     struct model_config model;
     struct objective_config objective;
     struct optimizer_config optimizer;
@@ -335,8 +339,13 @@ static const struct option run_rows[] = {
 
 #define AT(field) offsetof(struct elbo_config, field)
 static const struct option product_rows[] = {
-    ROW_TEXT("out", out, "", COMMAND_PREPARE | COMMAND_ENCODE,
-             "prepare: folder of the corpus, made or replaced whole; encode: file to write"),
+    ROW_TEXT("out", out, "", COMMAND_PREPARE | COMMAND_ENCODE | COMMAND_EXPORT,
+             "prepare, export: folder to make, or to replace whole; encode: file to write"),
+    ROW_CHOICE("part", part, "whole", COMMAND_EXPORT,
+               "of the model: decoder and encoder are written under the names of a known architecture", "whole",
+               "encoder", "decoder"),
+    ROW_TEXT("check", check, "", COMMAND_EXPORT,
+             "corpus with whose sentences the export is compared with the model before it takes its place"),
 };
 #undef AT
 

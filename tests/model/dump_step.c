@@ -230,7 +230,7 @@ int main(int count, char **arguments)
                                         .alpha = 1},
                              .vocabulary = 19};
     size_t longest = 8, sentences = 5, threads = 2, seed = 3;
-    int init_tanh = 0, bidirectional = 0, residual[2] = {0};
+    int init_tanh = 0, bidirectional = 0, residual[2] = {0}, embedding_norm[2] = {0};
     int skip = 0, kind = 0, groups = 1, form = 0, scope = 0, recompute = 0, wanted = WANT_ALL, share = 0, tie = 0,
         sample = 1;
     double nats = 0.3, nll_weight = 0.125, kl_weight = 0.0875;
@@ -270,6 +270,8 @@ int main(int count, char **arguments)
         {"latent.init_tanh", NULL, &init_tanh, NULL},
         {"encoder.bidirectional", NULL, &bidirectional, NULL},
         {"encoder.residual", NULL, &residual[0], NULL},
+        {"encoder.embedding_norm", NULL, &embedding_norm[0], NULL},
+        {"decoder.embedding_norm", NULL, &embedding_norm[1], NULL},
         {"decoder.residual", NULL, &residual[1], NULL},
         {"share_embedding", NULL, &share, NULL},
         {"tie_output", NULL, &tie, NULL},
@@ -309,6 +311,8 @@ int main(int count, char **arguments)
     c.latent.init_tanh = init_tanh;
     c.encoder.bidirectional = bidirectional;
     c.encoder.residual = residual[0];
+    c.encoder.embedding_norm = embedding_norm[0];
+    c.decoder.embedding_norm = embedding_norm[1];
     c.decoder.residual = residual[1];
     c.share_embedding = share;
     c.tie_output = tie;

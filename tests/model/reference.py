@@ -165,6 +165,7 @@ class Model:
             x = x + self.get(stack + ".embedding.position.weight")[:len(ids)]
         if added is not None:
             x = x + added
+        x = self.norm(stack, x, f"{stack}.embedding.norm") if self.opt(stack, "embedding_norm") else x
         x = self.drop(stack, f"{stack}.embedding", x)
         for layer in range(self.opt(stack, "layers", 2)):
             x = self.skipped(x, f"{stack}.{layer}")

@@ -35,7 +35,8 @@ MODELS = {
                  {"norm": "rmsnorm", "positions": "rotary", "activation": "swiglu", "kv_heads": 2}.items()},
               "latent.injection": "memory"},
     "post": {"encoder.norm_position": "post", "decoder.norm_position": "post", "encoder.pooling": "last",
-             "latent.injection": "embedding", "optimizer.kind": "sgd", "train.recompute": "block"},
+             "latent.injection": "embedding", "optimizer.kind": "sgd", "train.recompute": "block",
+             "encoder.embedding_norm": "true", "decoder.embedding_norm": "true"},
     "mixed": {"encoder.norm": "rmsnorm", "decoder.activation": "swiglu", "encoder.width": 12,
               "encoder.norm_position": "post", "encoder.share_embedding": "false", "encoder.pooling": "first",
               "decoder.positions": "rotary"},
@@ -115,6 +116,7 @@ class Kind:
             "learned": self.get(f"{stack}.positions", "learned") == "learned",
             "layernorm": self.get(f"{stack}.norm", "layernorm") == "layernorm",
             "pre": self.get(f"{stack}.norm_position", "pre") == "pre",
+            "embedding-norm": self.get(f"{stack}.embedding_norm", "false") == "true",
             "memory": self.latent and injection in ("both", "memory"),
             "embedding": self.latent and (injection == "embedding" or (injection == "both" and not recurrent)),
             "init": self.latent and injection in ("both", "init"),
@@ -182,6 +184,8 @@ class Kind:
                   for key in ("width", "layers", "heads", "kv_heads", "ff_width")}
         config.update({f"{stack}.{key}": numbers[self.get(f"{stack}.{key}", next(iter(numbers)))]
                        for stack in STACKS for key, numbers in KINDS.items()})
+        config.update({f"{stack}.embedding_norm": self.get(f"{stack}.embedding_norm", "false") == "true"
+                       for stack in STACKS})
         config.update({"latent.width": self.given["latent.width"], "latent.memory": self.get("latent.memory", 1),
                        "encoder.bidirectional": self.get("encoder.bidirectional", "false") == "true",
                        "latent.prior": PRIORS[self.get("latent.prior", "standard")],

@@ -145,6 +145,13 @@ class WholeModel(Comparison):
                         self.compare(encoder__norm=norm, decoder__norm=norm, encoder__norm_position=position,
                                      decoder__norm_position=position, encoder__layers=layers, decoder__layers=layers)
 
+    def test_norms_behind_embeddings(self):
+        for norm in (LAYERNORM, RMSNORM):
+            for position in (PRE, POST):
+                with self.subTest(norm=norm, position=position):
+                    self.compare(encoder__norm=norm, decoder__norm=norm, encoder__norm_position=position,
+                                 decoder__norm_position=position, encoder__embedding_norm=1, decoder__embedding_norm=1)
+
     def test_positions_and_activations(self):
         for positions in (LEARNED, ROTARY):
             for activation in (GELU, SWIGLU):

@@ -1,0 +1,36 @@
+"""The packages that read exports: where scripts/setup has put them, and which of them are there."""
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(os.environ.get("ELBO_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
+PACKAGES = pathlib.Path(os.environ.get("ELBO_PACKAGES", ROOT / "build/packages"))
+TORCH = ROOT / "bench/peers/venv/bin/python"
+SETS = {"transformers-4": TORCH, "transformers-5": TORCH, "onnx": "/usr/bin/python3"}
+
+
+def python(name):
+    """The interpreter and the environment in which a set of packages is found; null: it is not there."""
+    folder, interpreter = PACKAGES / name, SETS[name]
+    if not folder.is_dir() or not os.access(interpreter, os.X_OK):
+        return None
+    return str(interpreter), {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1",
+                              "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error",
+                              "HF_MODULES_CACHE": os.environ.get("ELBO_HF_CACHE", "/tmp/elbo-hf-modules"),
+                              "TOKENIZERS_PARALLELISM": "false"}
+
+
+def present(*names):
+    """Those of the sets that are there; the test is left out where none is."""
+    found = [name for name in names if python(name)]
+    if not found:
+        print(f"none of {', '.join(names)} is in {PACKAGES} (scripts/setup --packages), so the comparison is left out")
+        sys.exit(77)
+    return found
+
+
+def run(name, *words, **keywords):
+    interpreter, environment = python(name)
+    return subprocess.run([interpreter, *map(str, words)], env=environment, capture_output=True, text=True, check=False,
+                          **keywords)
