@@ -149,6 +149,14 @@ int broadcast_add_cuda(void *y, const void *x, const void *v, const int32_t *sen
 /* y (S, D) T or f by `type` (+)= sums of the sentence's rows of x; width 1 for a vector. */
 int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, size_t sentences, size_t width, bool add,
                      enum kernel_type type, kernel_stream stream);
+/* y (N, D) T = x, or row position[n] of the sentence's prefix (S, M, D) T where position[n] < M. sentence (N); null:
+ * row n belongs to prefix n. */
+int prefix_cuda(void *y, const void *x, const void *prefix, const int32_t *position, const int32_t *sentence,
+                size_t rows, size_t width, size_t prefix_rows, enum kernel_type type, kernel_stream stream);
+/* dx (N, D) T and dprefix (S, M, D) T, either may be null. */
+int prefix_backward_cuda(void *dx, void *dprefix, const void *dy, const int32_t *position, const int32_t *offsets,
+                         size_t rows, size_t sentences, size_t width, size_t prefix_rows, const bool add[2],
+                         enum kernel_type type, kernel_stream stream);
 
 /* Rows of x (N, D) T from offsets[S] on become 0: those that belong to no sentence. */
 int clear_padding_cuda(void *x, const int32_t *offsets, size_t sentences, size_t rows, size_t width,

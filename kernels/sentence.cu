@@ -1,5 +1,5 @@
-/* Between one row per token and one row per sentence: pooling (mean, first, last, attention), broadcast, segment sums.
- * A sentence's rows are summed in order by one thread per column. */
+/* Between one row per token and one row per sentence: pooling (mean, first, last, attention), broadcast, segment sums,
+ * and rows that a sentence puts in front. A sentence's rows are summed in order by one thread per column. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128, SENTENCES_PER_BLOCK = 16, MEAN = 0, FIRST = 1, LAST = 2, ATTENTION = 3, ENDS = 4 };
@@ -147,6 +147,37 @@ static __global__ void segment_sum_kernel(T *y, const T *__restrict__ x, const i
 }
 
 template <typename T>
+static __global__ void prefix_kernel(T *__restrict__ y, const T *__restrict__ x, const T *__restrict__ prefix,
+                                     const int32_t *__restrict__ position, const int32_t *__restrict__ sentence,
+                                     size_t width, size_t prefix_rows, size_t total)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= total) return;
+    size_t row = i / width, column = i % width, j = (size_t)position[row], s = sentence ? (size_t)sentence[row] : row;
+    y[i] = j < prefix_rows ? prefix[(s * prefix_rows + j) * width + column] : x[i];
+}
+
+template <typename T>
+static __global__ void behind_prefix_kernel(T *dx, const T *__restrict__ dy, const int32_t *__restrict__ position,
+                                            size_t width, size_t prefix_rows, size_t total, bool add)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= total) return;
+    put(&dx[i], (size_t)position[i / width] < prefix_rows ? 0.0f : to_float(dy[i]), add);
+}
+
+/* A thread for each element of dprefix (S, M, D). Rows that a sentence lacks, as one of the padding does, give 0. */
+template <typename T>
+static __global__ void of_prefix_kernel(T *dprefix, const T *__restrict__ dy, const int32_t *__restrict__ offsets,
+                                        size_t width, size_t prefix_rows, size_t total, bool add)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= total) return;
+    size_t row = i / width, s = row / prefix_rows, n = (size_t)offsets[s] + row % prefix_rows;
+    put(&dprefix[i], n < (size_t)offsets[s + 1] ? to_float(dy[n * width + i % width]) : 0.0f, add);
+}
+
+template <typename T>
 static __global__ void clear_padding_kernel(T *x, const int32_t *__restrict__ offsets, size_t sentences, size_t total,
                                             size_t width)
 {
@@ -232,6 +263,33 @@ extern "C" int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, 
     KERNEL_DISPATCH(type, {
         KERNEL_LAUNCH(segment_sum_kernel<T>, blocks_for(sentences * width, THREADS), THREADS, 0, stream, (T *)y,
                       (const T *)x, offsets, width, sentences * width, add);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int prefix_cuda(void *y, const void *x, const void *prefix, const int32_t *position, const int32_t *sentence,
+                           size_t rows, size_t width, size_t prefix_rows, enum kernel_type type, kernel_stream stream)
+{
+    if (!rows) return 0;
+    KERNEL_DISPATCH(type, {
+        KERNEL_LAUNCH(prefix_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
+                      (const T *)prefix, position, sentence, width, prefix_rows, rows * width);
+    });
+    return cudaGetLastError();
+}
+
+extern "C" int prefix_backward_cuda(void *dx, void *dprefix, const void *dy, const int32_t *position,
+                                    const int32_t *offsets, size_t rows, size_t sentences, size_t width,
+                                    size_t prefix_rows, const bool add[2], enum kernel_type type, kernel_stream stream)
+{
+    size_t total = rows * width, elements = sentences * prefix_rows * width;
+    KERNEL_DISPATCH(type, {
+        if (dx && total)
+            KERNEL_LAUNCH(behind_prefix_kernel<T>, blocks_for(total, THREADS), THREADS, 0, stream, (T *)dx,
+                          (const T *)dy, position, width, prefix_rows, total, add[0]);
+        if (dprefix && elements)
+            KERNEL_LAUNCH(of_prefix_kernel<T>, blocks_for(elements, THREADS), THREADS, 0, stream, (T *)dprefix,
+                          (const T *)dy, offsets, width, prefix_rows, elements, add[1]);
     });
     return cudaGetLastError();
 }

@@ -157,3 +157,63 @@ void CPU(segment_sum)(const struct call *c)
 {
     cpu_run(c, tiles_of(c->size.out[0][0], SENTENCES), segment, c);
 }
+
+static void prefix(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const int32_t *position = c->in[2], *sentence = c->in[3];
+    size_t d = c->size.in[0][1], rows = (size_t)c->attr->i[ATTR_PREFIX],
+           end = least(c->size.in[0][0], (tile + 1) * ROWS);
+    for (size_t n = tile * ROWS; n < end; n++) {
+        size_t s = sentence ? (size_t)sentence[n] : n, j = (size_t)position[n];
+        const float *from = j < rows ? (const float *)c->in[1] + (s * rows + j) * d : (const float *)c->in[0] + n * d;
+        memcpy((float *)c->out[0] + n * d, from, d * sizeof *from);
+    }
+}
+
+void CPU(prefix)(const struct call *c)
+{
+    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), prefix, c);
+}
+
+/* dx: the rows that the prefix did not replace. */
+static void behind_prefix(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const int32_t *position = c->in[1];
+    size_t d = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
+    for (size_t n = tile * ROWS; n < end; n++) {
+        const float *dy = (const float *)c->in[0] + n * d;
+        float *dx = (float *)c->out[0] + n * d, share = position[n] < c->attr->i[ATTR_PREFIX] ? 0.0f : 1.0f;
+        SIMD for (size_t i = 0; i < d; i++) put(&dx[i], share * dy[i], c->add[0]);
+    }
+}
+
+/* dprefix: the first rows of each sentence; 0 for rows that it lacks. */
+static void of_prefix(void *argument, size_t tile, size_t worker)
+{
+    (void)worker;
+    const struct call *c = argument;
+    const int32_t *offsets = c->in[2];
+    size_t d = c->size.in[0][1], rows = (size_t)c->attr->i[ATTR_PREFIX],
+           end = least(c->size.out[1][0], (tile + 1) * SENTENCES);
+    for (size_t s = tile * SENTENCES; s < end; s++)
+        for (size_t j = 0; j < rows; j++) {
+            size_t n = (size_t)offsets[s] + j;
+            const float *dy = (const float *)c->in[0] + n * d;
+            float *dprefix = (float *)c->out[1] + (s * rows + j) * d;
+            if (n < (size_t)offsets[s + 1]) {
+                SIMD for (size_t i = 0; i < d; i++) put(&dprefix[i], dy[i], c->add[1]);
+            } else if (!c->add[1]) {
+                memset(dprefix, 0, d * sizeof *dprefix);
+            }
+        }
+}
+
+void CPU(prefix_backward)(const struct call *c)
+{
+    if (c->out[0]) cpu_run(c, tiles_of(c->size.in[0][0], ROWS), behind_prefix, c);
+    if (c->out[1]) cpu_run(c, tiles_of(c->size.out[1][0], SENTENCES), of_prefix, c);
+}

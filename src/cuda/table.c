@@ -248,6 +248,19 @@ static void segment_sum(const struct call *c)
                              stream_of(c)));
 }
 
+static void prefix(const struct call *c)
+{
+    keep(c, prefix_cuda(c->out[0], c->in[0], c->in[1], c->in[2], c->in[3], c->size.in[0][0], c->size.in[0][1],
+                        (size_t)c->attr->i[ATTR_PREFIX], in_type(c, 0), stream_of(c)));
+}
+
+static void prefix_backward(const struct call *c)
+{
+    keep(c,
+         prefix_backward_cuda(c->out[0], c->out[1], c->in[0], c->in[1], c->in[2], c->size.in[0][0], c->size.out[1][0],
+                              c->size.in[0][1], (size_t)c->attr->i[ATTR_PREFIX], c->add, in_type(c, 0), stream_of(c)));
+}
+
 /* ---- latent ---- */
 
 static void latent(const struct call *c)

@@ -24,6 +24,8 @@
     X(pool_backward)                                                                                                   \
     X(broadcast_add)                                                                                                   \
     X(segment_sum)                                                                                                     \
+    X(prefix)                                                                                                          \
+    X(prefix_backward)                                                                                                 \
     X(latent)                                                                                                          \
     X(latent_backward)                                                                                                 \
     X(column_moments)                                                                                                  \

@@ -130,6 +130,12 @@ value op_broadcast_add(struct graph *g, value x, value v, value sentence, value 
 /* y (S, D) or (S) = sum of the sentence's rows. */
 value op_segment_sum(struct graph *g, value x, value offsets, enum dim_kind rows);
 
+/* y (N, D) = x, but with the first M rows of each sentence replaced by its prefix: a row of position j < M becomes row
+ * j of prefix (S, M D)'s M rows of D. position (N) i32. One new token per row: sentence and offsets are none, and row n
+ * belongs to row n of prefix. */
+value op_prefix(struct graph *g, value x, value prefix, value position, value sentence, value offsets);
+enum { ATTR_PREFIX = 0 }; /* M */
+
 /* ---- latent ---- */
 
 enum { ATTR_ROWS = 0, ATTR_SIGN = 0, ATTR_MARGIN = 0 }; /* the kind of rows of the ops below; reals */

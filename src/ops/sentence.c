@@ -1,4 +1,4 @@
-/* Between one row per token and one row per sentence: pooling, broadcast, segment sums. */
+/* Between one row per token and one row per sentence: pooling, broadcast, segment sums, rows in front. */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -69,8 +69,39 @@ value op_segment_sum(struct graph *g, value x, value offsets, enum dim_kind rows
     return node_out(g, n, 0, "segment_sum", info.dtype, info.rank, dim);
 }
 
+value op_prefix(struct graph *g, value x, value prefix, value position, value sentence, value offsets)
+{
+    size_t width = graph_width(g, x), rows = width ? graph_width(g, prefix) / width : 0;
+    if (!rows || graph_width(g, prefix) != rows * width)
+        return graph_fail(g, "prefix: width %zu is no rows of width %zu", graph_width(g, prefix), width);
+    struct node *n = graph_node(g, &op_prefix_type);
+    if (!n) return NO_VALUE;
+    n->attr.i[ATTR_PREFIX] = (int64_t)rows;
+    node_in(g, n, 0, x);
+    node_in(g, n, 1, prefix);
+    node_in(g, n, 2, position);
+    node_in(g, n, 3, sentence);
+    node_in(g, n, 4, offsets);
+    const struct value_info info = *graph_value(g, x);
+    return node_out(g, n, 0, "prefix", info.dtype, info.rank, info.dim);
+}
+
+static void gradient_prefix(struct autodiff *ad, const struct node *n)
+{
+    struct node *b = autodiff_node(ad, &op_prefix_backward_type, n);
+    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
+    node_in(autodiff_graph(ad), b, 1, n->in[2]);
+    node_in(autodiff_graph(ad), b, 2, n->in[4]);
+    autodiff_write(ad, b, 0, n->in[0]);
+    autodiff_write(ad, b, 1, n->in[1]);
+}
+
 const struct op_type op_pool_type = {.name = "pool", .index = OP_pool, .gradient = gradient_pool};
 const struct op_type op_pool_backward_type = {.name = "pool_backward", .index = OP_pool_backward, .accumulates = 3};
 const struct op_type op_broadcast_add_type = {
     .name = "broadcast_add", .index = OP_broadcast_add, .cheap = true, .gradient = gradient_broadcast};
 const struct op_type op_segment_sum_type = {.name = "segment_sum", .index = OP_segment_sum, .accumulates = 1};
+const struct op_type op_prefix_type = {
+    .name = "prefix", .index = OP_prefix, .cheap = true, .gradient = gradient_prefix};
+const struct op_type op_prefix_backward_type = {
+    .name = "prefix_backward", .index = OP_prefix_backward, .accumulates = 3};

@@ -1,5 +1,5 @@
-/* sentence.cu: pooling of every kind both ways, broadcast, sums over sentences, against double; ragged sentences with
- * empty ones between them. */
+/* sentence.cu: pooling of every kind both ways, broadcast, sums over sentences, rows in front, against double; ragged
+ * sentences with empty ones between them. */
 #include "kernels/trial.h"
 
 #include <math.h>
@@ -11,10 +11,10 @@ static const char *const kind_names[KINDS] = {"mean", "first", "last", "attentio
 
 struct context {
     struct sentences s;
-    size_t width;
+    size_t width, prefix_rows;
     int kind;
     bool add[2];
-    int y, x, v, offsets, sentence, query, weights, scratch, dx, dquery, dy;
+    int y, x, v, offsets, sentence, position, query, weights, scratch, dx, dquery, dv, dy;
 };
 
 static int pool(const struct trial *t, const void *context)
@@ -44,6 +44,20 @@ static int segment_sum(const struct trial *t, const void *context)
     const struct context *c = context;
     return segment_sum_cuda(at(t, c->y), at(t, c->x), at(t, c->offsets), c->s.sentences, c->width, c->add[0], t->type,
                             NULL);
+}
+
+static int prefix(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return prefix_cuda(at(t, c->y), at(t, c->x), at(t, c->v), at(t, c->position), at(t, c->sentence), c->s.tokens,
+                       c->width, c->prefix_rows, t->type, NULL);
+}
+
+static int prefix_backward(const struct trial *t, const void *context)
+{
+    const struct context *c = context;
+    return prefix_backward_cuda(at(t, c->dx), at(t, c->dv), at(t, c->dy), at(t, c->position), at(t, c->offsets),
+                                c->s.tokens, c->s.sentences, c->width, c->prefix_rows, c->add, t->type, NULL);
 }
 
 /* Weight of a row in column i of its sentence's y: of ENDS each column has the weights of one end. */
@@ -230,4 +244,60 @@ static void rows_match(void **state)
         }
 }
 
-TRIAL_MAIN(cmocka_unit_test(pooling_matches), cmocka_unit_test(padding_is_cleared), cmocka_unit_test(rows_match))
+/* Row `n` of the packed rows in the prefixes' rows; SIZE_MAX: it is none. */
+static size_t place_in_prefix(const struct context *c, size_t n)
+{
+    size_t s = (size_t)c->s.sentence[n], j = (size_t)c->s.position[n];
+    return j < c->prefix_rows ? s * c->prefix_rows + j : SIZE_MAX;
+}
+
+/* wanted: 1 dx, 2 dprefix. */
+static void try_prefix(enum kernel_type type, size_t count, size_t longest, size_t width, size_t rows, unsigned wanted)
+{
+    struct trial t;
+    struct context c = {.width = width, .prefix_rows = rows, .add = {wanted & 1, !(wanted & 1)}, .dx = -1, .dv = -1};
+    trial_sentences(&c.s, count, longest, width);
+    size_t elements = c.s.tokens * width;
+    trial_begin(&t, type, "prefix of %zu, %zu sentences x %zu", rows, count, width);
+    c.x = trial_normal(&t, trial_t(&t), elements, 0, 1);
+    c.v = trial_normal(&t, trial_t(&t), count * rows * width, 0, 1);
+    c.sentence = trial_integers(&t, c.s.sentence, c.s.tokens);
+    c.position = trial_integers(&t, c.s.position, c.s.tokens);
+    c.y = trial_output(&t, trial_t(&t), elements);
+    double *y = trial_expect(&t, c.y);
+    for (size_t i = 0; i < elements; i++) {
+        size_t from = place_in_prefix(&c, i / width);
+        y[i] = from == SIZE_MAX ? trial_value(&t, c.x)[i] : trial_value(&t, c.v)[from * width + i % width];
+    }
+    t.tolerance = 0;
+    trial_run(&t, prefix, &c);
+
+    trial_begin(&t, type, "prefix backward of %zu, %zu sentences x %zu, wanted %u", rows, count, width, wanted);
+    c.dy = trial_normal(&t, trial_t(&t), elements, 0, 1);
+    c.offsets = trial_integers(&t, c.s.offsets, count + 1);
+    c.position = trial_integers(&t, c.s.position, c.s.tokens);
+    if (wanted & 1) c.dx = trial_sum(&t, trial_t(&t), elements, c.add[0]);
+    if (wanted & 2) c.dv = trial_sum(&t, trial_t(&t), count * rows * width, c.add[1]);
+    double *dx = c.dx < 0 ? NULL : trial_expect(&t, c.dx), *dv = c.dv < 0 ? NULL : trial_expect(&t, c.dv);
+    for (size_t i = 0; i < elements; i++) {
+        size_t to = place_in_prefix(&c, i / width);
+        if (to == SIZE_MAX && dx) dx[i] += trial_value(&t, c.dy)[i];
+        if (to != SIZE_MAX && dv) dv[to * width + i % width] += trial_value(&t, c.dy)[i];
+    }
+    trial_run(&t, prefix_backward, &c);
+}
+
+static void prefixes_match(void **state)
+{
+    (void)state;
+    for (int type = KERNEL_F32; type <= KERNEL_BF16; type++)
+        for (size_t i = 0; i < sweep_count(&shapes); i++) {
+            size_t n[3];
+            sweep_shape(n, &shapes, i);
+            for (unsigned wanted = 1; wanted <= 3; wanted++)
+                try_prefix((enum kernel_type)type, n[0], n[1], n[2], i % 5 + 1, wanted);
+        }
+}
+
+TRIAL_MAIN(cmocka_unit_test(pooling_matches), cmocka_unit_test(padding_is_cleared), cmocka_unit_test(rows_match),
+           cmocka_unit_test(prefixes_match))

@@ -28,6 +28,8 @@
 #define COVER_pool_backward                 FAMILY_SENTENCE
 #define COVER_broadcast_add                 FAMILY_SENTENCE
 #define COVER_segment_sum                   FAMILY_SENTENCE
+#define COVER_prefix                        FAMILY_SENTENCE
+#define COVER_prefix_backward               FAMILY_SENTENCE
 #define COVER_latent                        FAMILY_LATENT
 #define COVER_latent_backward               FAMILY_LATENT
 #define COVER_column_moments                FAMILY_LATENT

@@ -1,5 +1,5 @@
-/* Between one row per token and one row per sentence: pooling of five kinds, broadcast, segment sums; empty sentences.
- */
+/* Between one row per token and one row per sentence: pooling of five kinds, broadcast, segment sums, rows in front;
+ * empty sentences. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -167,6 +167,54 @@ static void segment_sum(void **state)
         }
 }
 
+/* ---- rows in front ---- */
+
+enum { PREFIX_ROWS, PREFIX_STEP };
+
+static void record_prefix(struct graph *g, const struct trial *t, const value *in, value *out)
+{
+    bool step = t->option[PREFIX_STEP];
+    out[0] = op_prefix(g, in[0], in[1], harness_input(g, "position"), step ? NO_VALUE : harness_input(g, "sentence"),
+                       step ? NO_VALUE : harness_input(g, "offsets"));
+}
+
+static void prefix_reference(const struct trial *t, double *const *in, double *const *out)
+{
+    size_t width = t->in[0].width, rows = (size_t)t->option[PREFIX_ROWS];
+    for (size_t n = 0; n < t->batch->tokens; n++) {
+        size_t j = (size_t)t->batch->position[n], s = t->option[PREFIX_STEP] ? n : (size_t)t->batch->sentence[n];
+        for (size_t i = 0; i < width; i++)
+            out[0][n * width + i] = j < rows ? in[1][(s * rows + j) * width + i] : in[0][n * width + i];
+    }
+}
+
+/* Sentences shorter than the prefix among them; and one new token per row, which has no gradient. */
+static void prefix(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2 * harness_ragged_count; i++) {
+        char name[64];
+        bool step = i % 2;
+        size_t rows = i % 4 + 1;
+        struct batch *b = batch_of(&harness_ragged[i / 2]);
+        snprintf(name, sizeof name, "prefix of %zu, sentences %zu, width %zu%s", rows, i / 2, widths[i % 6],
+                 step ? ", step" : "");
+        struct trial t = {.name = name,
+                          .batch = b,
+                          .tail = i % 3 * 20,
+                          .inputs = 2,
+                          .option = {(long)rows, step},
+                          .forward_only = step,
+                          .record = record_prefix,
+                          .reference = prefix_reference};
+        t.in[0] = (struct operand){DIM_DEC_TOKENS, b->tokens, widths[i % 6], 0, 1};
+        t.in[1] = step ? (struct operand){DIM_DEC_TOKENS, b->tokens, rows * widths[i % 6], 0, 1}
+                       : (struct operand){DIM_SENTENCES, b->sentences, rows * widths[i % 6], 0, 1};
+        harness_try(&t);
+        free(b);
+    }
+}
+
 HARNESS_MAIN(FAMILY_SENTENCE, cmocka_unit_test(pool_mean), cmocka_unit_test(pool_first), cmocka_unit_test(pool_last),
              cmocka_unit_test(pool_attention), cmocka_unit_test(pool_ends), cmocka_unit_test(broadcast_add),
-             cmocka_unit_test(segment_sum))
+             cmocka_unit_test(segment_sum), cmocka_unit_test(prefix))
