@@ -35,10 +35,16 @@
     }
 #define ROW_CHOICE(key, field, value, takers, help, ...)                                                               \
     {                                                                                                                  \
-        key, OPTION_CHOICE, AT(field), value, 0, 0, "", help, .commands = takers, .choices = (const char *const[])     \
-        {                                                                                                              \
-            __VA_ARGS__, NULL                                                                                          \
-        }                                                                                                              \
+        key, OPTION_CHOICE, AT(field), value, 0, 0, "", help, .commands = takers, .choices = ROW_NAMES(__VA_ARGS__)    \
+    }
+#define ROW_SET(key, field, value, takers, help, ...)                                                                  \
+    {                                                                                                                  \
+        key, OPTION_SET, AT(field), value, 0, 0, "", help, .commands = takers, .choices = ROW_NAMES(__VA_ARGS__)       \
+    }
+#define ROW_NAMES(...)                                                                                                 \
+    (const char *const[])                                                                                              \
+    {                                                                                                                  \
+        __VA_ARGS__, NULL                                                                                              \
     }
 
 /* A run that goes on with another value: refuses it (MODEL), says it (CHANGE) or ignores it (FREE); see enum

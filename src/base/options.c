@@ -202,7 +202,8 @@ void options_describe(char *out, size_t size, const struct option *row)
         n = snprintf(out, size, "text");
         break;
     case OPTION_CHOICE:
-        n = snprintf(out, size, "one of");
+    case OPTION_SET:
+        n = snprintf(out, size, row->type == OPTION_SET ? "a comma list of" : "one of");
         for (size_t i = 0; row->choices[i] && n >= 0 && (size_t)n < size; i++)
             n += snprintf(out + n, size - (size_t)n, "%s %s", i ? " |" : "", row->choices[i]);
         break;
@@ -234,6 +235,54 @@ static bool parse_double(double *out, const char *value)
     char *end;
     *out = strtod(value, &end);
     return !*end && isfinite(*out);
+}
+
+/* The name's number among the choices; their count when it is none. */
+static size_t choice_of(const struct option *row, const char *name)
+{
+    size_t i = 0;
+    while (row->choices[i] && strcmp(row->choices[i], name)) i++;
+    return i;
+}
+
+static size_t choices_of(const struct option *row)
+{
+    return choice_of(row, "");
+}
+
+/* " (did you mean x?)", or "" where no choice is near. */
+static const char *near_choice(char *out, size_t size, const struct option *row, const char *name)
+{
+    const char *near = nearest_word(name, row->choices, choices_of(row));
+    snprintf(out, size, near ? " (did you mean %s?)" : "", near);
+    return out;
+}
+
+/* Names between commas; blanks around them do not count. */
+static elbo_status parse_set(unsigned *bits, const struct option *row, const char *value, const char *where,
+                             elbo_error *error)
+{
+    char what[256], near[96], name[64];
+    *bits = 0;
+    for (const char *at = value;; at += strcspn(at, ",") + 1) {
+        const char *first = at + strspn(at, " ");
+        size_t length = strcspn(first, ",");
+        while (length && first[length - 1] == ' ') length--;
+        snprintf(name, sizeof name, "%.*s", (int)length, first);
+        size_t i = choice_of(row, name);
+        if (!length) return bad_value(row, value, "has an empty name in it", where, error);
+        if (!row->choices[i]) {
+            snprintf(what, sizeof what, "has '%s', which is not known%s", name,
+                     near_choice(near, sizeof near, row, name));
+            return bad_value(row, value, what, where, error);
+        }
+        if (*bits >> i & 1) {
+            snprintf(what, sizeof what, "has %s twice", name);
+            return bad_value(row, value, what, where, error);
+        }
+        *bits |= 1u << i;
+        if (!first[strcspn(first, ",")]) return ELBO_OK;
+    }
 }
 
 static elbo_status set_row(struct options *options, const struct option *row, const char *value, const char *where,
@@ -279,16 +328,20 @@ static elbo_status set_row(struct options *options, const struct option *row, co
         return ELBO_OK;
     }
     case OPTION_CHOICE: {
-        size_t count = 0;
-        for (; row->choices[count]; count++)
-            if (!strcmp(row->choices[count], value)) {
-                memcpy(field, &(int){(int)count}, sizeof(int));
-                return ELBO_OK;
-            }
-        const char *near = nearest_word(value, row->choices, count);
-        char what[128];
-        snprintf(what, sizeof what, near ? "is not known (did you mean %s?)" : "is not known", near);
+        char what[128], near[96];
+        size_t i = choice_of(row, value);
+        if (row->choices[i]) {
+            memcpy(field, &(int){(int)i}, sizeof(int));
+            return ELBO_OK;
+        }
+        snprintf(what, sizeof what, "is not known%s", near_choice(near, sizeof near, row, value));
         return bad_value(row, value, what, where, error);
+    }
+    case OPTION_SET: {
+        unsigned bits;
+        ELBO_TRY(parse_set(&bits, row, value, where, error));
+        memcpy(field, &bits, sizeof bits);
+        return ELBO_OK;
     }
     }
     return elbo_fail(error, ELBO_INTERNAL, "the row of %s has no type", row->key);
@@ -371,6 +424,11 @@ static bool is_fallback(const struct option *row, const void *target)
         return !strcmp(*(const char *const *)field, row->fallback);
     case OPTION_CHOICE:
         return !strcmp(row->choices[*(const int *)field], row->fallback);
+    case OPTION_SET: {
+        char text[256];
+        options_value(text, sizeof text, row, target);
+        return !strcmp(text, row->fallback);
+    }
     }
     return false;
 }
@@ -411,6 +469,9 @@ void options_compare(const struct options *now, const struct options *before,
             break;
         case OPTION_CHOICE:
             same = *(const int *)a == *(const int *)b;
+            break;
+        case OPTION_SET:
+            same = *(const unsigned *)a == *(const unsigned *)b;
             break;
         }
         if (same) continue;

@@ -28,6 +28,7 @@ enum option_type {
     OPTION_BOOL,   /* bool; `--key` alone means true; yes, on, 1 and no, off, 0 are taken too */
     OPTION_STRING, /* const char *, valid UTF-8             */
     OPTION_CHOICE, /* int: index into `choices`             */
+    OPTION_SET,    /* unsigned: bit i for choices[i], written as a comma list of one name or more */
 };
 
 /* A run goes on, and the option has another value than its checkpoint: what happens then. */
@@ -47,7 +48,7 @@ struct option {
     const char *unit;     /* "" for none                                                      */
     const char *help;
     unsigned commands;          /* bit mask: which commands take it                                 */
-    const char *const *choices; /* OPTION_CHOICE: names, ended by null                              */
+    const char *const *choices; /* OPTION_CHOICE, OPTION_SET: names, ended by null                  */
     enum option_class class;
     bool own; /* each rank of a job may have a value of its own                     */
 };

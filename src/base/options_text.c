@@ -46,6 +46,16 @@ static void print_string(FILE *out, const char *text)
     fputc('"', out);
 }
 
+static void print_set(FILE *out, const struct option *row, unsigned bits)
+{
+    const char *between = "";
+    for (size_t i = 0; row->choices[i]; i++)
+        if (bits >> i & 1) {
+            fprintf(out, "%s%s", between, row->choices[i]);
+            between = ",";
+        }
+}
+
 void options_print_value(FILE *out, const struct option *row, const void *target)
 {
     const void *field = (const unsigned char *)target + row->offset;
@@ -67,6 +77,9 @@ void options_print_value(FILE *out, const struct option *row, const void *target
         break;
     case OPTION_CHOICE:
         fputs(row->choices[*(const int *)field], out);
+        break;
+    case OPTION_SET:
+        print_set(out, row, *(const unsigned *)field);
         break;
     }
 }

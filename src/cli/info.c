@@ -187,9 +187,10 @@ static json_t *stack_json(const struct stack_config *c)
 
 static json_t *latent_json(const struct latent_config *c)
 {
-    static const char *const injections[] = {"both", "memory", "embedding", "init", "concat"};
-    json_t *all = json_pack("{s:I, s:s, s:s}", "width", (json_int_t)c->width, "injection", injections[c->injection],
-                            "prior", prior_kind_of(c)->name);
+    char injection[96];
+    stack_injection_text(injection, sizeof injection, c->injection);
+    json_t *all = json_pack("{s:I, s:s, s:s}", "width", (json_int_t)c->width, "injection", injection, "prior",
+                            prior_kind_of(c)->name);
     size_t components = c->prior == PRIOR_MIXTURE ? c->components : c->prior == PRIOR_VAMP ? c->pseudo_inputs : 0;
     if (components && json_object_set_new(all, "components", json_integer((json_int_t)components))) {
         json_decref(all);

@@ -18,7 +18,9 @@ enum latent_kind { LATENT_NORMAL, LATENT_NONE, LATENT_DELTA, LATENT_SLASHED };
 enum latent_normalize { LATENT_PLAIN, LATENT_BATCH, LATENT_DU };
 enum dropped_mark { DROPPED_UNKNOWN, DROPPED_OWN };
 enum rate_scope { RATE_SENTENCE, RATE_SLOT, RATE_DIMENSION };
-enum injection_kind { INJECTION_BOTH, INJECTION_MEMORY, INJECTION_EMBEDDING, INJECTION_INIT, INJECTION_CONCAT };
+/* Ways for z into a decoder, by bit; `both` stands for two ways, which the decoder's kind names. */
+enum { INJECT_BOTH = 1, INJECT_MEMORY = 2, INJECT_EMBEDDING = 4, INJECT_INIT = 8, INJECT_CONCAT = 16 };
+#define INJECTION_NAMES "both", "memory", "embedding", "init", "concat"
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
 enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
 
@@ -74,7 +76,7 @@ struct latent_config {
     size_t components;                   /* K of a mixture */
     size_t pseudo_inputs, pseudo_length; /* K of a VampPrior, and the rows of each */
     size_t width;                        /* Z                                                     */
-    int injection;                       /* enum injection_kind                                   */
+    unsigned injection;                  /* bits of INJECT_*; 0: both                             */
     size_t memory;                       /* M latent keys and values per layer                    */
     bool sample;                         /* false: z = mu, a plain autoencoder                    */
     bool skip;                           /* z reaches every layer and the output layer            */
@@ -103,11 +105,10 @@ static const struct option latent_rows[] = {
     ROW_SIZE("pseudo_inputs", pseudo_inputs, "50", 1, 65536, "", KEPT_MODEL, "of latent.prior=vamp, learned"),
     ROW_SIZE("pseudo_length", pseudo_length, "8", 1, 65536, "rows", KEPT_MODEL, "of each pseudo-input"),
     ROW_SIZE("width", width, "32", 1, 65536, "Z", KEPT_MODEL, "dimensions of z"),
-    ROW_CHOICE(
-        "injection", injection, "both", KEPT_MODEL,
-        "how the decoder sees z. embedding: added to every input; Transformer: memory, for attention; recurrent: "
-        "init, the first state, and concat, beside every input. both: memory and embedding, or init and concat",
-        "both", "memory", "embedding", "init", "concat"),
+    ROW_SET("injection", injection, "both", KEPT_MODEL,
+            "the ways for z into the decoder. embedding: added to every input; Transformer: memory, for attention; "
+            "recurrent: init, the first state, and concat, beside every input. both: memory,embedding or init,concat",
+            INJECTION_NAMES),
     ROW_SWITCH("init_tanh", init_tanh, "false", KEPT_MODEL,
                "the first state that z gives a recurrent decoder goes through tanh"),
     ROW_SIZE("memory", memory, "1", 1, 256, "M", KEPT_MODEL, "latent keys and values per layer"),

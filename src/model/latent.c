@@ -89,8 +89,6 @@ const char *latent_idle(const struct latent_config *c, const char *key)
     if (!strcmp(key, "variance_dropout") && c->normalize != LATENT_DU && c->variance_dropout > 0)
         return "it belongs to latent.normalize=du";
     if (!strcmp(key, "statistics_share") && !latent_running(c)) return "nothing here has running statistics";
-    if (!strcmp(key, "memory") && c->injection == INJECTION_EMBEDDING)
-        return "latent.injection=embedding has no latent memory";
     if (!strcmp(key, "components") && c->prior != PRIOR_MIXTURE) return "it belongs to latent.prior=mixture";
     if (!strncmp(key, "pseudo_", 7) && c->prior != PRIOR_VAMP) return "it belongs to latent.prior=vamp";
     return NULL;

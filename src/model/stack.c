@@ -11,15 +11,7 @@ static const struct stack_kind *const kinds[] = {[STACK_TRANSFORMER] = &transfor
                                                  [STACK_LSTM] = &lstm_kind,
                                                  [STACK_GRU] = &gru_kind};
 
-/* By enum injection_kind; `both` is the kind's own. */
-static const struct {
-    const char *name;
-    unsigned bits;
-} injections[] = {[INJECTION_BOTH] = {"both", 0},
-                  [INJECTION_MEMORY] = {"memory", INJECT_MEMORY},
-                  [INJECTION_EMBEDDING] = {"embedding", INJECT_EMBEDDING},
-                  [INJECTION_INIT] = {"init", INJECT_INIT},
-                  [INJECTION_CONCAT] = {"concat", INJECT_CONCAT}};
+static const char *const injections[] = {INJECTION_NAMES};
 
 const struct stack_kind *stack_kind_of(const struct stack_config *c)
 {
@@ -36,23 +28,37 @@ elbo_status stack_check(const char *section, const struct stack_config *c, elbo_
     return kind->check ? kind->check(section, c, error) : ELBO_OK;
 }
 
-unsigned stack_injection(const struct stack_config *decoder, int injection)
+unsigned stack_injection(const struct stack_config *decoder, unsigned injection)
 {
-    return injection == INJECTION_BOTH ? stack_kind_of(decoder)->both : injections[injection].bits;
+    if (injection && !(injection & INJECT_BOTH)) return injection;
+    return (injection & ~(unsigned)INJECT_BOTH) | stack_kind_of(decoder)->both;
 }
 
-elbo_status stack_check_injection(const struct stack_config *decoder, int injection, elbo_error *error)
+void stack_injection_text(char *text, size_t size, unsigned injection)
+{
+    *text = 0;
+    for (size_t i = 0; i < sizeof injections / sizeof *injections; i++)
+        if (injection >> i & 1)
+            snprintf(text + strlen(text), size - strlen(text), "%s%s", *text ? "," : "", injections[i]);
+}
+
+elbo_status stack_check_injection(const struct stack_config *decoder, unsigned injection, elbo_error *error)
 {
     const struct stack_kind *kind = stack_kind_of(decoder);
-    if (!(stack_injection(decoder, injection) & ~kind->injections)) return ELBO_OK;
-    char known[96] = "";
-    for (size_t i = 0; i < sizeof injections / sizeof *injections; i++)
-        if (injections[i].bits & kind->injections)
-            snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? ", " : "",
-                     injections[i].name);
-    return elbo_fail(error, ELBO_USAGE,
-                     "latent.injection = %s is no way into decoder.kind = %s; choose both, or one of %s",
-                     injections[injection].name, kind->name, known);
+    unsigned foreign = injection & ~(kind->injections | INJECT_BOTH);
+    unsigned twice = injection & INJECT_BOTH ? injection & kind->both : 0;
+    char given[96], known[96];
+    stack_injection_text(given, sizeof given, foreign | twice);
+    stack_injection_text(known, sizeof known, foreign ? kind->injections : kind->both);
+    if (foreign)
+        return elbo_fail(error, ELBO_USAGE,
+                         "latent.injection = %s is no way into decoder.kind = %s; choose both, or any of %s", given,
+                         kind->name, known);
+    if (twice)
+        return elbo_fail(error, ELBO_USAGE,
+                         "latent.injection has %s twice, because both stands for %s; leave one of them away", given,
+                         known);
+    return ELBO_OK;
 }
 
 void stack_history(struct recorder *r, struct sequence *s, struct dim rows, size_t room)

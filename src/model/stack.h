@@ -11,9 +11,6 @@
 
 enum { STACK_MOST_FIGURES = 8 };
 
-/* Ways for z into a decoder (latent.injection). */
-enum { INJECT_MEMORY = 1, INJECT_EMBEDDING = 2, INJECT_INIT = 4, INJECT_CONCAT = 8 };
-
 /* One stack of a model: "encoder" or "decoder". */
 struct stack {
     const char *name; /* the first part of its tensors' names */
@@ -71,10 +68,12 @@ const char *stack_idle(const char *section, const struct stack_config *c, const 
 /* Width of a stack's token vectors. */
 size_t stack_embedding_width(const struct stack_config *c);
 
-/* The ways for z into this decoder, as bits. */
-unsigned stack_injection(const struct stack_config *decoder, int injection);
-/* Refuses a way that the decoder's kind does not know: ELBO_USAGE. */
-elbo_status stack_check_injection(const struct stack_config *decoder, int injection, elbo_error *error);
+/* The ways for z into this decoder, with those that `both` stands for in its place. */
+unsigned stack_injection(const struct stack_config *decoder, unsigned injection);
+/* Refuses ways that the decoder does not have, and ways that `both` names already: ELBO_USAGE. */
+elbo_status stack_check_injection(const struct stack_config *decoder, unsigned injection, elbo_error *error);
+/* The ways as latent.injection says them, into text. */
+void stack_injection_text(char *text, size_t size, unsigned injection);
 
 /* For `reorder`: the row in which each earlier position lies (op_attention_cached, op_recurrent_step): nothing is
  * copied. */

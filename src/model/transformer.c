@@ -118,7 +118,7 @@ static value record_layers(struct recorder *r, const struct stack *stack, const 
                             .s = in->sequence,
                             .name = name,
                             .part = part,
-                            .latent = in->latent,
+                            .latent = in->injection & INJECT_MEMORY ? in->latent : NO_VALUE,
                             .cache = cache,
                             .causal = stack->causal};
     t.bias = c->norm == NORM_LAYERNORM;

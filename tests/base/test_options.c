@@ -16,10 +16,11 @@ struct target {
     bool json, fast;
     const char *name;
     int kind;
+    unsigned ways;
 };
 
 enum { ONE = 1, TWO = 2 };
-static const char *const kinds[] = {"alpha", "beta", NULL};
+static const char *const kinds[] = {"alpha", "beta", NULL}, *const ways[] = {"both", "memory", "prefix", NULL};
 
 static const struct option rows[] = {
     {"seed", OPTION_SEED, offsetof(struct target, seed), "1", 0, 0, "", "of the noise", ONE | TWO, NULL, OPTION_NONE,
@@ -37,6 +38,7 @@ static const struct option rows[] = {
      false},
     {"model.kind", OPTION_CHOICE, offsetof(struct target, kind), "beta", 0, 0, "", "kind", ONE, kinds, OPTION_NONE,
      false},
+    {"model.ways", OPTION_SET, offsetof(struct target, ways), "both", 0, 0, "", "ways", ONE, ways, OPTION_NONE, false},
 };
 static const struct option_command commands[] = {{"one", ONE}, {"two", TWO}};
 static const struct option_alias aliases[] = {{"lr", "train.rate", NULL},
@@ -86,6 +88,7 @@ static void defaults(void **state)
     assert_true(t->rate == 0.001 && t->fast && !t->json);
     assert_string_equal(t->name, "none");
     assert_int_equal(t->kind, 1);
+    assert_int_equal(t->ways, 1);
 }
 
 static void later_readers_win(void **state)
@@ -145,6 +148,14 @@ static void wrong_values_are_refused(void **state)
         {"--train.fast=maybe", "true or false"},
         {"--model.kind=alpa", "did you mean alpha?"},
         {"--model.kind=zzz", "one of alpha | beta"},
+        {"--model.ways=memry", "has 'memry', which is not known (did you mean memory?)"},
+        {"--model.ways=prefix,zzz", "model.ways takes a comma list of both | memory | prefix"},
+        {"--model.ways=prefix,memory,prefix", "has prefix twice"},
+        {"--model.ways=", "has an empty name"},
+        {"--model.ways=prefix,", "has an empty name"},
+        {"--model.ways=,prefix", "has an empty name"},
+        {"--model.ways=prefix, ,memory", "has an empty name"},
+        {"--model.ways=prefix memory", "'prefix memory', which is not known"},
         {"--seed=18446744073709551616", "not a whole number"},
         {"--seed=+1", "not a whole number"},
         {"--train.steps", "has no value"},
@@ -157,6 +168,30 @@ static void wrong_values_are_refused(void **state)
     }
     assert_int_equal(options_read_argument(f->options, "--model.name=\xff", ~0u, &f->error), ELBO_USAGE);
     assert_says(f, "UTF-8");
+}
+
+static void keep_row(void *context, const struct option *row, const char *now, const char *before)
+{
+    snprintf(context, 64, "%s: %s, %s", row->key, now, before);
+}
+
+/* In any order, with blanks or without; written in the order of the choices. */
+static void lists_are_sets(void **state)
+{
+    struct fixture *f = *state;
+    struct fixture other = {0};
+    char said[64] = "", *text;
+    assert_int_equal(options_read_argument(f->options, "--model.ways= prefix , memory ", ONE, &f->error), ELBO_OK);
+    assert_int_equal(f->target.ways, 6);
+    text = options_yaml(f->options, ONE);
+    assert_non_null(strstr(text, "  ways: memory,prefix\n"));
+    free(text);
+    assert_int_equal(yaml(f, "model:\n  ways: both, prefix\n"), ELBO_OK);
+    assert_int_equal(f->target.ways, 5);
+    assert_int_equal(options_open(&other.options, &table, &other.target, &f->error), ELBO_OK);
+    options_compare(f->options, other.options, keep_row, said);
+    assert_string_equal(said, "model.ways: both,prefix, both");
+    options_free(other.options);
 }
 
 static void unknown_keys_get_a_suggestion(void **state)
@@ -248,6 +283,7 @@ static void what_is_written_reads_back(void **state)
         f->target.rate = rates[i % 7];
         f->target.seed = UINT64_MAX - i;
         f->target.fast = i % 2;
+        f->target.ways = i % 7 + 1;
         char *text = options_yaml(f->options, ONE | TWO);
         struct target copy;
         memset(&copy, 0, sizeof copy); /* padding is compared too */
@@ -328,6 +364,7 @@ int main(void)
         TEST(later_readers_win),
         TEST(switches_take_the_words_that_people_use),
         TEST(wrong_values_are_refused),
+        TEST(lists_are_sets),
         TEST(unknown_keys_get_a_suggestion),
         TEST(malformed_yaml_has_a_place),
         TEST(what_is_written_reads_back),

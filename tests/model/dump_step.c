@@ -231,8 +231,8 @@ int main(int count, char **arguments)
                              .vocabulary = 19};
     size_t longest = 8, sentences = 5, threads = 2, seed = 3;
     int init_tanh = 0, bidirectional = 0, residual[2] = {0}, embedding_norm[2] = {0};
-    int skip = 0, kind = 0, groups = 1, form = 0, scope = 0, recompute = 0, wanted = WANT_ALL, share = 0, tie = 0,
-        sample = 1;
+    int injection = INJECT_BOTH, skip = 0, kind = 0, groups = 1, form = 0, scope = 0, recompute = 0, wanted = WANT_ALL,
+        share = 0, tie = 0, sample = 1;
     double nats = 0.3, nll_weight = 0.125, kl_weight = 0.0875;
     const struct {
         const char *key;
@@ -263,7 +263,7 @@ int main(int count, char **arguments)
         {"latent.components", &c.latent.components, NULL, NULL},
         {"latent.pseudo_inputs", &c.latent.pseudo_inputs, NULL, NULL},
         {"latent.pseudo_length", &c.latent.pseudo_length, NULL, NULL},
-        {"latent.injection", NULL, &c.latent.injection, NULL},
+        {"latent.injection", NULL, &injection, NULL},
         {"latent.memory", &c.latent.memory, NULL, NULL},
         {"latent.sample", NULL, &sample, NULL},
         {"latent.skip", NULL, &skip, NULL},
@@ -306,6 +306,7 @@ int main(int count, char **arguments)
         }
         if (!found) return fprintf(stderr, "unknown key: %s\n", arguments[i]), 2;
     }
+    c.latent.injection = (unsigned)injection;
     c.latent.sample = sample;
     c.latent.skip = skip;
     c.latent.init_tanh = init_tanh;

@@ -25,7 +25,9 @@ GELU, SWIGLU = 0, 1
 MEAN, FIRST, LAST, ATTENTION = range(4)
 # as encoder.kind says it -> the number that dump_step takes
 STACK_KINDS = {"transformer": 0, "bow": 1, "lstm": 2, "gru": 3}
-BOTH, MEMORY, EMBEDDING, INIT, CONCAT = range(5)
+# Ways for z into the decoder as dump_step takes them: a sum of these.
+BOTH, MEMORY, EMBEDDING, INIT, CONCAT = (1 << bit for bit in range(5))
+RECURRENT_KINDS = (STACK_KINDS["lstm"], STACK_KINDS["gru"])
 STANDARD, DIAGONAL, MIXTURE, VAMP = range(4)
 PER_DIMENSION, TOTAL, PER_GROUP = range(3)
 KEEP, CHEAP, BLOCK = range(3)
@@ -160,6 +162,7 @@ class Model:
         return x + self.get(weight) @ self.z if self.z is not None and weight in self.w else x
 
     def transformer(self, stack, ids, added, z, causal):
+        remembered = z if self.ways() & MEMORY else None
         x = self.embedded(stack, ids)
         if self.opt(stack, "positions") == LEARNED:
             x = x + self.get(stack + ".embedding.position.weight")[:len(ids)]
@@ -173,7 +176,7 @@ class Model:
                 name = f"{stack}.{layer}.{kind}.norm"
                 pre = self.opt(stack, "norm_position") == PRE
                 y = self.norm(stack, x, name) if pre else x
-                y = self.attention(stack, layer, y, z, causal) if kind == "attention" \
+                y = self.attention(stack, layer, y, remembered, causal) if kind == "attention" \
                     else self.feed_forward(stack, layer, y)
                 x = x + self.drop(stack, f"{stack}.{layer}.{kind}", y)
                 x = x if pre else self.norm(stack, x, name)
@@ -214,20 +217,26 @@ class Model:
         return run(x[:, None], first, flat, True, 1, 0.0, False, both == 2, False)[0][:, 0]
 
     def recurrent(self, stack, ids, added, z, _causal, gates):
-        injection = self.c.get("latent.injection", BOTH)
+        ways = self.ways()
         x = self.embedded(stack, ids)
         x = self.drop(stack, f"{stack}.embedding", x if added is None else x + added)
         for layer in range(self.opt(stack, "layers", 2)):
             name, state, own = f"{stack}.{layer}", None, None
             x = self.skipped(x, name)
-            if z is not None and injection in (BOTH, INIT):
+            if z is not None and ways & INIT:
                 first = self.get(f"{name}.init.weight") @ z + self.get(f"{name}.init.bias")
                 state = torch.tanh(first) if self.c.get("latent.init_tanh", 0) else first
-            if z is not None and injection in (BOTH, CONCAT) and layer == 0:
+            if z is not None and ways & CONCAT and layer == 0:
                 own = self.get(f"{name}.latent.weight") @ z
             y = self.drop(stack, f"{name}.recurrent", self.cell(gates, name, x, state, own))
             x = x + y if self.opt(stack, "residual") and layer else y
         return x
+
+    def ways(self):
+        """Those for z into the decoder, with the two that `both` stands for."""
+        given = self.c.get("latent.injection", BOTH)
+        recurrent = self.opt("decoder", "kind") in RECURRENT_KINDS
+        return given | (INIT | CONCAT if recurrent else MEMORY | EMBEDDING) if given & BOTH else given
 
     def labelled(self, stack, added):
         """What is added to every input, and the row of the sentence's label."""
@@ -298,12 +307,9 @@ class Model:
 
     def logits(self, ids, z):
         """(T, V) of one sentence."""
-        injection = self.c.get("latent.injection", BOTH)
-        recurrent = self.opt("decoder", "kind") in (STACK_KINDS["lstm"], STACK_KINDS["gru"])
-        adds = z is not None and injection in ((EMBEDDING,) if recurrent else (EMBEDDING, BOTH))
-        added = self.get("decoder.latent.embedding.weight") @ z if adds else None
+        added = self.get("decoder.latent.embedding.weight") @ z if z is not None and self.ways() & EMBEDDING else None
         self.z = z
-        y = self.stack("decoder", ids, self.labelled("decoder", added), z if injection != EMBEDDING else None, True)
+        y = self.stack("decoder", ids, self.labelled("decoder", added), z, True)
         y = self.skipped(y, "decoder.output")
         return y @ self.get("decoder.embedding.token.weight" if self.c.get("tie_output", 0)
                             else "decoder.output.weight").T

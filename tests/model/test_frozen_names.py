@@ -55,7 +55,7 @@ POSTERIOR = {"normal": reference.NORMAL, "none": reference.NO_LATENT, "delta": r
              "slashed": reference.SLASHED}
 PRIORS = {"standard": reference.STANDARD, "diagonal": reference.DIAGONAL, "mixture": reference.MIXTURE,
           "vamp": reference.VAMP}
-INJECTION = {"both": reference.BOTH, "memory": reference.MEMORY, "embedding": reference.EMBEDDING,
+INJECTION = {"memory": reference.MEMORY, "embedding": reference.EMBEDDING,
              "init": reference.INIT, "concat": reference.CONCAT}
 
 
@@ -84,12 +84,19 @@ class Kind:
         self.latent = self.given.get("latent.kind") != "none"
         if not self.latent:
             self.given.pop("latent.memory")
-        if self.given.get("latent.injection") == "embedding":
-            self.given.pop("latent.memory")
+        if "memory" not in self.ways():
+            self.given.pop("latent.memory", None)
         self.vocabulary = vocabulary
 
     def get(self, key, default):
         return self.given.get(key, default)
+
+    def ways(self):
+        """Those for z into the decoder, with the two that `both` stands for."""
+        given = set(self.get("latent.injection", "both").split(","))
+        recurrent = self.get("decoder.kind", "transformer") in ("lstm", "gru")
+        both = {"init", "concat"} if recurrent else {"memory", "embedding"}
+        return given - {"both"} | both if "both" in given else given
 
     def label(self, number):
         """The number of a sentence's label, which follows from its place in the corpus; None without labels."""
@@ -109,7 +116,6 @@ class Kind:
                 "Y": len(LABELS), "G": 2 if self.get(f"{stack}.activation", "gelu") == "swiglu" else 1}
 
     def holds(self, when, stack):
-        injection = self.get("latent.injection", "both")
         recurrent = self.get(f"{stack}.kind", "transformer") in ("lstm", "gru")
         facts = {
             "encoder": self.latent, "unshared": self.get("encoder.share_embedding", "true") == "false",
@@ -117,10 +123,7 @@ class Kind:
             "layernorm": self.get(f"{stack}.norm", "layernorm") == "layernorm",
             "pre": self.get(f"{stack}.norm_position", "pre") == "pre",
             "embedding-norm": self.get(f"{stack}.embedding_norm", "false") == "true",
-            "memory": self.latent and injection in ("both", "memory"),
-            "embedding": self.latent and (injection == "embedding" or (injection == "both" and not recurrent)),
-            "init": self.latent and injection in ("both", "init"),
-            "concat": self.latent and injection in ("both", "concat"),
+            **{way: self.latent and way in self.ways() for way in INJECTION},
             "recurrent": recurrent, "not-recurrent": not recurrent,
             "attention": self.get("encoder.pooling", "mean") == "attention",
             "untied": self.get("decoder.tie_output", "true") == "false",
@@ -190,7 +193,7 @@ class Kind:
                        "encoder.bidirectional": self.get("encoder.bidirectional", "false") == "true",
                        "latent.prior": PRIORS[self.get("latent.prior", "standard")],
                        "latent.pseudo_inputs": int(self.get("latent.pseudo_inputs", 50)),
-                       "latent.injection": INJECTION[self.get("latent.injection", "both")],
+                       "latent.injection": sum(INJECTION[way] for way in self.ways()),
                        "latent.skip": self.get("latent.skip", "false") == "true",
                        "latent.kind": POSTERIOR[self.get("latent.kind", "normal")],
                        "latent.normalize": ("none", "batch", "du").index(self.get("latent.normalize", "none")),

@@ -112,7 +112,7 @@ class Program(unittest.TestCase):
             given = {"data.train": scratch / "corpus", "run.dir": scratch / "run", **self.GIVEN}
             for option, words in (("--encoder.heads=2", "encoder.kind=lstm has no heads"),
                                   ("--decoder.positions=rotary", "decoder.kind=gru has no positions"),
-                                  ("--latent.injection=memory", "choose both, or one of embedding, init, concat"),
+                                  ("--latent.injection=memory", "choose both, or any of embedding,init,concat"),
                                   ("--latent.memory=2", "latent memory"),
                                   ("--decoder.layers=0", "decoder.layers"),
                                   ("--decoder.embedding_width=8", "decoder.tie_output"),

@@ -87,15 +87,15 @@ static void vectors_stand_for_ids(void **state)
     backend->destroy(backend);
 }
 
-/* Options that change nothing: those of a memory that is not there, and all without a latent. */
+/* Options that change nothing: those of a prior that is not there, and all without a latent. */
 static void idle_options_of_the_latent(void **state)
 {
     (void)state;
-    struct latent_config c = {.kind = LATENT_NORMAL, .injection = INJECTION_EMBEDDING};
-    assert_non_null(latent_idle(&c, "memory"));
+    struct latent_config c = {.kind = LATENT_NORMAL};
+    assert_non_null(latent_idle(&c, "components"));
     assert_null(latent_idle(&c, "width"));
-    c.injection = INJECTION_MEMORY;
-    assert_null(latent_idle(&c, "memory"));
+    c.prior = PRIOR_MIXTURE;
+    assert_null(latent_idle(&c, "components"));
     c.kind = LATENT_NONE;
     assert_non_null(latent_idle(&c, "width"));
     assert_null(latent_idle(&c, "kind"));
@@ -118,7 +118,7 @@ static void nodes_have_names(void **state)
                                   .decoder = stack,
                                   .vocabulary = V,
                                   .positions = 12,
-                                  .latent = {.width = Z, .memory = 1, .injection = INJECTION_BOTH}};
+                                  .latent = {.width = Z, .memory = 1, .injection = INJECT_BOTH}};
     struct graph_capacities capacities = {{[DIM_DEC_TOKENS] = TOKENS, [DIM_SENTENCES] = 1, [DIM_DRAWS] = 1}};
     struct backend *backend;
     struct model m;

@@ -56,7 +56,7 @@ static void the_commented_file_holds_the_defaults(void **state)
     again = options_yaml(other, ~0u);
     assert_string_equal(effective, again);
     assert_int_equal(copy.train.steps, 3);
-    assert_int_equal(copy.model.latent.injection, INJECTION_MEMORY);
+    assert_int_equal(copy.model.latent.injection, INJECT_MEMORY);
     free(again);
     free(effective);
     free(text);
