@@ -19,8 +19,15 @@ enum latent_normalize { LATENT_PLAIN, LATENT_BATCH, LATENT_DU };
 enum dropped_mark { DROPPED_UNKNOWN, DROPPED_OWN };
 enum rate_scope { RATE_SENTENCE, RATE_SLOT, RATE_DIMENSION };
 /* Ways for z into a decoder, by bit; `both` stands for two ways, which the decoder's kind names. */
-enum { INJECT_BOTH = 1, INJECT_MEMORY = 2, INJECT_EMBEDDING = 4, INJECT_INIT = 8, INJECT_CONCAT = 16 };
-#define INJECTION_NAMES "both", "memory", "embedding", "init", "concat"
+enum {
+    INJECT_BOTH = 1,
+    INJECT_MEMORY = 2,
+    INJECT_EMBEDDING = 4,
+    INJECT_RESIDUAL = 8,
+    INJECT_INIT = 16,
+    INJECT_CONCAT = 32
+};
+#define INJECTION_NAMES "both", "memory", "embedding", "residual", "init", "concat"
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
 enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
 
@@ -106,8 +113,9 @@ static const struct option latent_rows[] = {
     ROW_SIZE("pseudo_length", pseudo_length, "8", 1, 65536, "rows", KEPT_MODEL, "of each pseudo-input"),
     ROW_SIZE("width", width, "32", 1, 65536, "Z", KEPT_MODEL, "dimensions of z"),
     ROW_SET("injection", injection, "both", KEPT_MODEL,
-            "the ways for z into the decoder. embedding: added to every input; Transformer: memory, for attention; "
-            "recurrent: init, the first state, and concat, beside every input. both: memory,embedding or init,concat",
+            "the ways for z into the decoder. embedding: added to every input; Transformer: memory, for attention, and "
+            "residual, added behind every block but the first; recurrent: init, the first state, and concat, beside "
+            "every input. both: memory,embedding or init,concat",
             INJECTION_NAMES),
     ROW_SWITCH("init_tanh", init_tanh, "false", KEPT_MODEL,
                "the first state that z gives a recurrent decoder goes through tanh"),

@@ -54,6 +54,12 @@ elbo_status stack_check_injection(const struct stack_config *decoder, unsigned i
         return elbo_fail(error, ELBO_USAGE,
                          "latent.injection = %s is no way into decoder.kind = %s; choose both, or any of %s", given,
                          kind->name, known);
+    if (injection & INJECT_RESIDUAL && decoder->layers < 2)
+        return elbo_fail(
+            error, ELBO_USAGE,
+            "latent.injection = residual adds z behind every block but the first, and decoder.layers = %zu "
+            "has no other; choose decoder.layers of at least 2, or another way",
+            decoder->layers);
     if (twice)
         return elbo_fail(error, ELBO_USAGE,
                          "latent.injection has %s twice, because both stands for %s; leave one of them away", given,
@@ -119,6 +125,23 @@ value stack_add_embedded(struct recorder *r, const struct stack_input *in, value
     return in->embedded.index ? add_to_rows(r, in->sequence, x, in->embedded) : x;
 }
 
+/* x with z W^T of the sentence added, W being the weight of that name. */
+static value add_latent(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, value z,
+                        const char *name)
+{
+    graph_scope(r->g, "%s", name);
+    return add_to_rows(r, in->sequence, x,
+                       recorder_linear(r, s->part, z, graph_width(r->g, x), 0.02, false, false, name));
+}
+
+value stack_residual(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, size_t block)
+{
+    char name[64];
+    if (!block || !(in->injection & INJECT_RESIDUAL)) return x;
+    snprintf(name, sizeof name, "%s.%zu.residual", s->name, block);
+    return add_latent(r, s, in, x, in->latent, name);
+}
+
 value stack_skip(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, int layer)
 {
     char name[64];
@@ -127,7 +150,5 @@ value stack_skip(struct recorder *r, const struct stack *s, const struct stack_i
         snprintf(name, sizeof name, "%s.output.skip", s->name);
     else
         snprintf(name, sizeof name, "%s.%d.skip", s->name, layer);
-    graph_scope(r->g, "%s", name);
-    return add_to_rows(r, in->sequence, x,
-                       recorder_linear(r, s->part, in->skip, graph_width(r->g, x), 0.02, false, false, name));
+    return add_latent(r, s, in, x, in->skip, name);
 }

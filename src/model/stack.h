@@ -85,6 +85,9 @@ value stack_embed(struct recorder *r, const struct stack *s, const struct sequen
 /* What is added to every input of a sentence: `embedded`, which may be none, and the row of its label. */
 value stack_label(struct recorder *r, const struct stack *s, const struct sequence *sequence, value embedded);
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x);
+/* x, the rows that block `block` gave, with z W^T of the sentence added where latent.injection has `residual`: behind
+ * every block but the first. */
+value stack_residual(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, size_t block);
 /* x, the rows that layer `layer` reads, or that the output layer reads (layer < 0): with z W^T of the sentence added
  * where latent.skip says so. */
 value stack_skip(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, int layer);

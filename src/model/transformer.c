@@ -4,6 +4,7 @@
  *   x = norm(x)                                                with embedding_norm
  *   pre:   s = x + sublayer(norm(x)), a norm after the last layer      post:  x = norm(x + sublayer(x))
  *   sublayers: attention (+ latent memory), feed forward (gelu, or swiglu)
+ *   behind every layer but the first, with `residual`: x + z W^T
  *
  * Linear layers have biases with layer norm and none with RMS norm, as GPT-2 and Llama have them. */
 #include "model/stack.h"
@@ -107,6 +108,16 @@ static value embed(struct transformer *t, const struct stack *stack, const struc
     return op_dropout(g, x, &drop);
 }
 
+/* What a layer reads, x being the stream in front of it: of a pre-norm stack without the branch recorded last, which
+ * the layer's first norm adds. */
+static value open_layer(struct transformer *t, const struct stack *stack, const struct stack_input *in, value x,
+                        size_t layer)
+{
+    graph_block(t->r->g, (int)(t->part * 1000 + layer));
+    if (layer) x = stack_residual(t->r, stack, in, x, layer - 1);
+    return stack_skip(t->r, stack, in, x, (int)layer);
+}
+
 static value record_layers(struct recorder *r, const struct stack *stack, const struct stack_input *in,
                            const value *cache)
 {
@@ -129,16 +140,13 @@ static value record_layers(struct recorder *r, const struct stack *stack, const 
         for (unsigned sub = 0; sub < 2; sub++) {
             /* A block of recomputation is a layer; the norm that opens it belongs to the one before (its sum stays). */
             snprintf(at, sizeof at, "%s.%zu.%s.norm", name, layer, sub ? "feed_forward" : "attention");
+            if (!sub) x = open_layer(&t, stack, in, x, layer);
             if (c->norm_position == NORM_PRE) {
-                if (!sub) graph_block(r->g, (int)(part * 1000 + layer));
-                if (!sub) x = stack_skip(r, stack, in, x, (int)layer);
                 graph_scope(r->g, "%s", at);
                 struct normed n = norm(&t, branch.index ? branch : x, branch.index ? x : NO_VALUE, at);
                 x = n.sum;
                 branch = sub ? feed_forward(&t, n.y, layer) : attention(&t, n.y, layer);
             } else {
-                if (!sub) graph_block(r->g, (int)(part * 1000 + layer));
-                if (!sub) x = stack_skip(r, stack, in, x, (int)layer);
                 branch = sub ? feed_forward(&t, x, layer) : attention(&t, x, layer);
                 graph_scope(r->g, "%s", at);
                 x = norm(&t, branch, x, at).y;
@@ -146,6 +154,7 @@ static value record_layers(struct recorder *r, const struct stack *stack, const 
         }
     }
     graph_block(r->g, -1);
+    if (c->layers) x = stack_residual(r, stack, in, x, c->layers - 1);
     if (c->norm_position == NORM_POST) return x;
     snprintf(at, sizeof at, "%s.norm", name);
     graph_scope(r->g, "%s", at);
@@ -207,7 +216,7 @@ static const char *const options[] = {"layers",    "heads",      "kv_heads", "ff
 
 const struct stack_kind transformer_kind = {.name = "transformer",
                                             .options = options,
-                                            .injections = INJECT_MEMORY | INJECT_EMBEDDING,
+                                            .injections = INJECT_MEMORY | INJECT_EMBEDDING | INJECT_RESIDUAL,
                                             .both = INJECT_MEMORY | INJECT_EMBEDDING,
                                             .check = check,
                                             .record = record,

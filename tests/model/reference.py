@@ -26,7 +26,7 @@ MEAN, FIRST, LAST, ATTENTION = range(4)
 # as encoder.kind says it -> the number that dump_step takes
 STACK_KINDS = {"transformer": 0, "bow": 1, "lstm": 2, "gru": 3}
 # Ways for z into the decoder as dump_step takes them: a sum of these.
-BOTH, MEMORY, EMBEDDING, INIT, CONCAT = (1 << bit for bit in range(5))
+BOTH, MEMORY, EMBEDDING, RESIDUAL, INIT, CONCAT = (1 << bit for bit in range(6))
 RECURRENT_KINDS = (STACK_KINDS["lstm"], STACK_KINDS["gru"])
 STANDARD, DIAGONAL, MIXTURE, VAMP = range(4)
 PER_DIMENSION, TOTAL, PER_GROUP = range(3)
@@ -161,6 +161,11 @@ class Model:
         weight = f"{name}.skip.weight"
         return x + self.get(weight) @ self.z if self.z is not None and weight in self.w else x
 
+    def residual(self, x, name):
+        """x with z added behind a block, where the decoder has a weight of that name for it."""
+        weight = f"{name}.residual.weight"
+        return x + self.get(weight) @ self.z if self.z is not None and weight in self.w else x
+
     def transformer(self, stack, ids, added, z, causal):
         remembered = z if self.ways() & MEMORY else None
         x = self.embedded(stack, ids)
@@ -180,6 +185,7 @@ class Model:
                     else self.feed_forward(stack, layer, y)
                 x = x + self.drop(stack, f"{stack}.{layer}.{kind}", y)
                 x = x if pre else self.norm(stack, x, name)
+            x = self.residual(x, f"{stack}.{layer}")
         return self.norm(stack, x, stack + ".norm") if self.opt(stack, "norm_position") == PRE else x
 
     def bow(self, stack, ids, added, _z, _causal):

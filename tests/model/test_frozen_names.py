@@ -55,7 +55,7 @@ POSTERIOR = {"normal": reference.NORMAL, "none": reference.NO_LATENT, "delta": r
              "slashed": reference.SLASHED}
 PRIORS = {"standard": reference.STANDARD, "diagonal": reference.DIAGONAL, "mixture": reference.MIXTURE,
           "vamp": reference.VAMP}
-INJECTION = {"memory": reference.MEMORY, "embedding": reference.EMBEDDING,
+INJECTION = {"memory": reference.MEMORY, "embedding": reference.EMBEDDING, "residual": reference.RESIDUAL,
              "init": reference.INIT, "concat": reference.CONCAT}
 
 
@@ -153,8 +153,9 @@ class Kind:
             for stack in stacks:
                 if stack == "encoder" and not self.latent or not self.holds(row[when], stack):
                     continue
-                for layer in range(int(self.sized[f"{stack}.layers"]) if "<l>" in row[0] else 1):
-                    yield row[0].replace("<s>", stack).replace("<l>", str(layer)), stack, row
+                layers = int(self.sized[f"{stack}.layers"]) if "<l>" in row[0] or "<k>" in row[0] else 1
+                for layer in range("<k>" in row[0], layers):
+                    yield row[0].replace("<s>", stack).replace("<l>", str(layer)).replace("<k>", str(layer)), stack, row
 
     def tensors(self):
         """name -> shape."""

@@ -14,8 +14,8 @@ import unittest
 import numpy
 
 from reference import (ATTENTION, BLOCK, BOTH, CHEAP, DELTA, DIAGONAL, EMBEDDING, FIRST, GELU, KEEP, LAST, LAYERNORM,
-                       LEARNED, MEAN, MEMORY, MIXTURE, PER_DIMENSION, PER_GROUP, POST, PRE, RMSNORM, ROTARY, SLASHED,
-                       SWIGLU, TOLERANCE, TOTAL, VAMP, Model, read_safetensors, torch)
+                       LEARNED, MEAN, MEMORY, MIXTURE, PER_DIMENSION, PER_GROUP, POST, PRE, RESIDUAL, RMSNORM, ROTARY,
+                       SLASHED, SWIGLU, TOLERANCE, TOTAL, VAMP, Model, read_safetensors, torch)
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOOL = pathlib.Path(os.environ.get("ELBO_TESTS", HERE.parents[1] / "build/c/tests")) / "model_dump_step"
@@ -94,6 +94,14 @@ class Comparison(unittest.TestCase):
             self.close(f"gradient of {name}", g, wanted[name], model_tolerance, floor)
         return t, wanted, whole
 
+    def recomputed(self, **config):
+        """Gradients keep their bits whatever is computed again."""
+        kept = self.dump(**config)
+        for recompute in (CHEAP, BLOCK):
+            again = self.dump(**config, recompute=recompute)
+            for name, g in self.gradients(kept).items():
+                self.assertEqual(g.tobytes(), self.gradients(again)[name].tobytes(), name)
+
 
 class WholeModel(Comparison):
     # ---- what may be chosen ----
@@ -131,11 +139,14 @@ class WholeModel(Comparison):
                 self.compare(latent__skip=1, latent__injection=injection, decoder__norm_position=position)
         self.compare(latent__skip=1, encoder__kind=2, decoder__kind=2)
         self.compare(latent__skip=1, decoder__kind=3, decoder__residual=1)
-        kept = self.dump(latent__skip=1)
-        for recompute in (CHEAP, BLOCK):
-            again = self.dump(latent__skip=1, recompute=recompute)
-            for name, g in self.gradients(kept).items():
-                self.assertEqual(g.tobytes(), self.gradients(again)[name].tobytes(), name)
+        self.recomputed(latent__skip=1)
+
+    def test_residual(self):
+        for position in (PRE, POST):
+            for layers in (2, 3):
+                self.compare(latent__injection=RESIDUAL, decoder__norm_position=position, decoder__layers=layers)
+            self.compare(latent__injection=RESIDUAL | BOTH, decoder__norm_position=position, latent__skip=1)
+            self.recomputed(latent__injection=RESIDUAL, decoder__norm_position=position, decoder__layers=3)
 
     def test_norms(self):
         for norm in (LAYERNORM, RMSNORM):

@@ -25,6 +25,7 @@ VARIANTS = {
     "both": {},
     "memory": {"latent.injection": "memory", "latent.memory": 2, "decoder.tie_output": "false"},
     "embedding": {"latent.injection": "embedding", "encoder.pooling": "attention", "train.recompute": "block"},
+    "residual": {"latent.injection": "residual", "decoder.layers": 3, "train.recompute": "block"},
     "llama": {"encoder.norm": "rmsnorm", "decoder.norm": "rmsnorm", "decoder.positions": "rotary",
               "encoder.positions": "rotary", "decoder.activation": "swiglu", "encoder.activation": "swiglu",
               "decoder.kv_heads": 1},
