@@ -49,7 +49,7 @@ elbo_status bench_step(struct bench *b, double *flops, double *tokens, elbo_erro
         struct execution run = {.first_slot = false};
         recording_bind_slot(&b->step.recording, &batch->slots[k], &run); /* for its counts */
         *flops += account_graph(b->step.recording.g, run.count).flops;
-        *tokens += (double)batch->slots[k].decoder.tokens;
+        *tokens += (double)batch->slots[k].predicted;
     }
     ELBO_TRY(step_update(&b->step, &schedule, batch->step + 1, false, error));
     optimizer_count(&b->step.optimizer, ALL_PARTS); /* as if each were applied */

@@ -6,6 +6,7 @@
  *
  * The best score that a beginning can reach is its log p over the longest length, because log p only falls. */
 #include "model/choose.h"
+#include "model/stack.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -21,14 +22,16 @@ struct candidate {
 struct search {
     const struct generate_options *o;
     const struct text_marks *marks;
-    size_t beam, sentences, room, vocabulary, at; /* at: position of the step under way        */
+    size_t beam, sentences, room, vocabulary, at; /* room: words of a beginning; at: word of the step under way */
+    size_t front, places;                         /* rows of the prefix, and with the words: positions of the cache */
     float *logits;                                /* (rows, V)                                 */
-    double *log_p, *best; /* (rows) of the beginnings, -INFINITY: none; (sentences) best scores */
-    bool *done;           /* (sentences)                               */
-    int32_t *ids, *position, *label, *history, *tokens; /* (rows) three times, (rows, room) twice: the beginnings */
-    struct candidate *found;                            /* (rows, beam + 1) continuations, the end last */
-    struct candidate *next;                             /* (beam) of one sentence                    */
-    int32_t *moved;                                     /* (beam, room) twice: tokens, history       */
+    double *log_p, *best;                      /* (rows) of the beginnings, -INFINITY: none; (sentences) best scores */
+    bool *done;                                /* (sentences)                               */
+    int32_t *ids, *position, *label, *history; /* (rows) three times, (rows, places)               */
+    int32_t *tokens;                           /* (rows, room) the beginnings                          */
+    struct candidate *found;                   /* (rows, beam + 1) continuations, the end last */
+    struct candidate *next;                    /* (beam) of one sentence                    */
+    int32_t *moved;                            /* (beam, room + places): tokens, history    */
     elbo_status status;
     elbo_error *error;
 };
@@ -101,15 +104,15 @@ static void advance(struct search *s, size_t sentence, struct elbo_ids *out)
     }
     int32_t *tokens = s->moved, *history = s->moved + s->beam * s->room;
     memcpy(tokens, s->tokens + first * s->room, s->beam * s->room * sizeof *tokens);
-    memcpy(history, s->history + first * s->room, s->beam * s->room * sizeof *history);
+    memcpy(history, s->history + first * s->places, s->beam * s->places * sizeof *history);
     for (size_t k = 0; k < s->beam; k++) {
         size_t row = first + k, from = k < count ? s->next[k].row - first : k;
         s->log_p[row] = k < count ? s->next[k].log_p : -INFINITY;
         if (k >= count) continue;
         memcpy(s->tokens + row * s->room, tokens + from * s->room, s->at * sizeof *tokens);
-        memcpy(s->history + row * s->room, history + from * s->room, s->at * sizeof *history);
+        memcpy(s->history + row * s->places, history + from * s->places, (s->front + s->at) * sizeof *history);
         s->tokens[row * s->room + s->at] = s->ids[row] = (int32_t)s->next[k].token;
-        s->history[row * s->room + s->at] = (int32_t)(first + from);
+        s->history[row * s->places + s->front + s->at] = (int32_t)(first + from);
     }
 }
 
@@ -120,15 +123,16 @@ static elbo_status run(struct search *s, struct model *m, struct recording *step
     for (size_t row = 0; row < rows; row++) {
         s->log_p[row] = row % s->beam ? -INFINITY : 0; /* one empty beginning each */
         s->ids[row] = (int32_t)s->marks->start;
-        for (size_t j = 0; j < s->room; j++) s->history[row * s->room + j] = (int32_t)row;
+        for (size_t j = 0; j < s->places; j++) s->history[row * s->places + j] = (int32_t)row;
     }
     for (size_t i = 0; i < s->sentences; i++) {
         s->best[i] = -INFINITY;
         s->done[i] = false;
     }
+    ELBO_TRY(generate_prefix(m, step, s->position, rows, error));
     for (s->at = 0; s->at < s->room && open; s->at++) {
         struct execution e = {.count = {[DIM_DRAWS] = rows}};
-        for (size_t row = 0; row < rows; row++) s->position[row] = (int32_t)s->at;
+        for (size_t row = 0; row < rows; row++) s->position[row] = (int32_t)(s->front + s->at);
         ELBO_TRY(executor_run(&step->executor, &e, error));
         recording_read(step, step->logits, s->logits, e.count);
         backend_host_run(m->backend, rows, extend, s);
@@ -159,11 +163,11 @@ static elbo_status search_allocate(struct search *s, size_t sentences, elbo_erro
     s->ids = calloc(rows, sizeof *s->ids);
     s->position = calloc(rows, sizeof *s->position);
     s->label = calloc(rows, sizeof *s->label);
-    s->history = calloc(rows * s->room, sizeof *s->history);
+    s->history = calloc(rows * s->places, sizeof *s->history);
     s->tokens = calloc(rows * s->room, sizeof *s->tokens);
     s->found = malloc(rows * (s->beam + 1) * sizeof *s->found);
     s->next = malloc(s->beam * sizeof *s->next);
-    s->moved = malloc(2 * s->beam * s->room * sizeof *s->moved);
+    s->moved = malloc(s->beam * (s->room + s->places) * sizeof *s->moved);
     if (s->logits && s->log_p && s->best && s->done && s->ids && s->position && s->label && s->history && s->tokens &&
         s->found && s->next && s->moved)
         return ELBO_OK;
@@ -187,12 +191,14 @@ elbo_status generate_beam(struct model *m, struct elbo_ids *out, const float *z,
                        .marks = marks,
                        .beam = options->beam,
                        .room = longest + 1,
+                       .front = stack_prefix(&m->config),
                        .vocabulary = m->config.vocabulary,
                        .error = error};
+    s.places = s.front + s.room;
     float *repeated = z ? malloc(chunk * s.beam * width * sizeof *repeated) : NULL;
     elbo_status status =
         z && !repeated ? elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", chunk * s.beam) : ELBO_OK;
-    if (!status) status = record_step(&step, &m->config, m->parameters, chunk * s.beam, s.room, true, error);
+    if (!status) status = record_step(&step, &m->config, m->parameters, chunk * s.beam, s.places, true, error);
     if (!status) status = model_bind(m, list, 1, NULL, error);
     if (!status) status = search_allocate(&s, chunk, error);
     if (!status) {

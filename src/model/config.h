@@ -24,10 +24,11 @@ enum {
     INJECT_MEMORY = 2,
     INJECT_EMBEDDING = 4,
     INJECT_RESIDUAL = 8,
-    INJECT_INIT = 16,
-    INJECT_CONCAT = 32
+    INJECT_PREFIX = 16,
+    INJECT_INIT = 32,
+    INJECT_CONCAT = 64
 };
-#define INJECTION_NAMES "both", "memory", "embedding", "residual", "init", "concat"
+#define INJECTION_NAMES "both", "memory", "embedding", "residual", "prefix", "init", "concat"
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
 enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
 
@@ -85,6 +86,7 @@ struct latent_config {
     size_t width;                        /* Z                                                     */
     unsigned injection;                  /* bits of INJECT_*; 0: both                             */
     size_t memory;                       /* M latent keys and values per layer                    */
+    size_t prefix;                       /* rows in front of the decoder's input                  */
     bool sample;                         /* false: z = mu, a plain autoencoder                    */
     bool skip;                           /* z reaches every layer and the output layer            */
     bool init_tanh;                      /* a recurrent decoder's first state goes through tanh   */
@@ -113,13 +115,15 @@ static const struct option latent_rows[] = {
     ROW_SIZE("pseudo_length", pseudo_length, "8", 1, 65536, "rows", KEPT_MODEL, "of each pseudo-input"),
     ROW_SIZE("width", width, "32", 1, 65536, "Z", KEPT_MODEL, "dimensions of z"),
     ROW_SET("injection", injection, "both", KEPT_MODEL,
-            "the ways for z into the decoder. embedding: added to every input; Transformer: memory, for attention, and "
-            "residual, added behind every block but the first; recurrent: init, the first state, and concat, beside "
-            "every input. both: memory,embedding or init,concat",
+            "the ways for z into the decoder. embedding: added to every input; Transformer: memory, for attention; "
+            "residual, added behind every block but the first; prefix, rows in front of the sentence; recurrent: init, "
+            "the first state; concat, beside every input. both: memory,embedding or init,concat",
             INJECTION_NAMES),
     ROW_SWITCH("init_tanh", init_tanh, "false", KEPT_MODEL,
                "the first state that z gives a recurrent decoder goes through tanh"),
     ROW_SIZE("memory", memory, "1", 1, 256, "M", KEPT_MODEL, "latent keys and values per layer"),
+    ROW_SIZE("prefix", prefix, "4", 1, 256, "rows", KEPT_MODEL,
+             "in front of the decoder's input, with latent.injection=prefix; they take positions and room in a slot"),
     ROW_SWITCH("sample", sample, "true", KEPT_CHANGE, "false: z = mu, a plain autoencoder"),
     ROW_SWITCH("skip", skip, "false", KEPT_MODEL,
                "z is also added to the input of every layer of the decoder and of the output layer"),
@@ -158,7 +162,7 @@ struct model_config {
     int dropped_mark;     /* enum dropped_mark: what dropped and blanked words become               */
     size_t vocabulary;    /* V, from the corpus: not an option                                   */
     int precision;        /* enum precision_kind: of activations and working weights; the weights' values are f32 */
-    size_t positions;     /* rows of a learned position table: data.max_length + 2               */
+    size_t positions;     /* of a sentence: data.max_length + 2; a prefix has its own in front   */
     size_t labels;        /* classes of sentences that both stacks are told; 0: none. From the corpus: not an option */
 };
 /* Of the section `objective`: a parameter depends on it. */

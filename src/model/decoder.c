@@ -1,6 +1,7 @@
 /* The decoder: a causal stack over `start words`, told z by one or several ways: an attention's latent memory (one key
- * and value per layer, Li et al. 2020, "Optimus"), a vector added to every input, a recurrent stack's first state
- * (Bowman et al. 2016) or its inputs. Without z it is a language model. */
+ * and value per layer, Li et al. 2020, "Optimus"), a vector added to every input or behind blocks, rows in front of the
+ * sentence (Li and Liang 2021), a recurrent stack's first state (Bowman et al. 2016) or its inputs. Without z it is a
+ * language model. */
 #include "model/stack.h"
 
 #include <stdlib.h>
@@ -21,7 +22,12 @@ static void inject(struct stack_input *in, struct recorder *r, value z)
         in->embedded = recorder_linear(r, PART_DECODER, z, stack_embedding_width(&m->decoder), 0.02, false, false,
                                        "decoder.latent.embedding");
     }
-    if (in->injection & ~(unsigned)INJECT_EMBEDDING) in->latent = z;
+    if (in->injection & INJECT_PREFIX) {
+        graph_scope(r->g, "decoder.latent");
+        in->prefix = recorder_linear(r, PART_DECODER, z, m->latent.prefix * stack_embedding_width(&m->decoder), 0.02,
+                                     true, false, "decoder.latent.prefix");
+    }
+    in->latent = z;
     if (m->latent.skip) in->skip = z;
 }
 

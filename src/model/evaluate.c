@@ -142,7 +142,7 @@ static elbo_status run_score(struct work *w, const struct slot *slot, bool token
     return ELBO_OK;
 }
 
-/* Counts a sentence, once of several draws: its rows of the slot are first .. end. */
+/* Counts a sentence, once of several draws: its tokens of the slot are first .. end. */
 static elbo_status count_sentence(struct work *w, const struct slot_stream *d, size_t row, size_t first, size_t end,
                                   elbo_error *error)
 {
@@ -223,7 +223,8 @@ static elbo_status visit_own(struct work *w, const struct slot *slot, size_t dra
         if (draw == 0) {
             w->nll[s] = nll;
             w->iwae[s] = log_weight;
-            ELBO_TRY(count_sentence(w, d, s, (size_t)d->offsets[i], (size_t)d->offsets[i + 1], error));
+            ELBO_TRY(
+                count_sentence(w, d, s, (size_t)d->offsets[i] + w->o->slots.prefix, (size_t)d->offsets[i + 1], error));
         } else {
             add_weight(&w->iwae[s], log_weight, false);
         }

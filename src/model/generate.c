@@ -1,4 +1,5 @@
 #include "model/choose.h"
+#include "model/stack.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,16 @@ elbo_status generate_append(struct elbo_ids *ids, uint32_t id, elbo_error *error
     return ELBO_OK;
 }
 
+elbo_status generate_prefix(struct model *m, struct recording *step, int32_t *position, size_t rows, elbo_error *error)
+{
+    struct execution run = {.count = {[DIM_DRAWS] = rows}};
+    for (size_t at = 0; at < stack_prefix(&m->config); at++) {
+        for (size_t i = 0; i < rows; i++) position[i] = (int32_t)at;
+        ELBO_TRY(executor_run(&step->executor, &run, error));
+    }
+    return ELBO_OK;
+}
+
 static elbo_status some_rows(struct model *m, struct recording *step, struct chooser *c, struct elbo_ids *out,
                              const float *z, size_t rows, size_t longest, elbo_error *error)
 {
@@ -56,10 +67,10 @@ static elbo_status some_rows(struct model *m, struct recording *step, struct cho
     recording_bind_input(step, "ids", ids);
     recording_bind_input(step, "position", position);
     if (z) recording_bind_input(step, "z", z);
-    elbo_status status = ELBO_OK;
+    elbo_status status = generate_prefix(m, step, position, rows, error);
     for (size_t at = 0; at < longest && open && !status; at++) {
         struct execution run = {.count = {[DIM_DRAWS] = rows}};
-        for (size_t i = 0; i < rows; i++) position[i] = (int32_t)at;
+        for (size_t i = 0; i < rows; i++) position[i] = (int32_t)(stack_prefix(&m->config) + at);
         status = executor_run(&step->executor, &run, error);
         if (status) break;
         recording_read(step, step->logits, c->logits, run.count);
@@ -93,7 +104,8 @@ elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size
     int32_t chosen[MOST_ROWS];
     size_t threads = backend_threads(m->backend);
     struct chooser c = {.o = options, .marks = marks, .vocabulary = v, .chosen = chosen};
-    ELBO_TRY(record_step(&step, &m->config, m->parameters, chunk, longest, false, error));
+    size_t room = stack_prefix(&m->config) + longest;
+    ELBO_TRY(record_step(&step, &m->config, m->parameters, chunk, room, false, error));
     elbo_status status = model_bind(m, list, 1, NULL, error);
     c.logits = malloc(chunk * v * sizeof *c.logits);
     c.scratch = calloc(threads, sizeof *c.scratch);
@@ -119,6 +131,7 @@ elbo_status encode_sentences(struct model *m, float *stats, const struct elbo_id
 {
     struct slot_options o = *slots;
     o.word_dropout = o.drop = o.blank = o.swap = 0;
+    o.prefix = 0; /* only the encoder reads here */
     struct slot slot;
     struct recording encode = {0}, *list[] = {&encode};
     size_t most = slot_sentence_capacity(&o);

@@ -36,6 +36,8 @@ size_t generate_batch(const struct generate_options *o);
 /* ---- shared by the two ways ---- */
 
 elbo_status generate_append(struct elbo_ids *ids, uint32_t id, elbo_error *error);
+/* Runs the decoding step over the positions of the prefix, where the model has one: positions (rows) are its input. */
+elbo_status generate_prefix(struct model *m, struct recording *step, int32_t *position, size_t rows, elbo_error *error);
 size_t generate_beam_batch(size_t beam);
 elbo_status generate_beam(struct model *m, struct elbo_ids *out, const float *z, size_t rows, size_t longest,
                           const struct generate_options *options, const struct text_marks *marks,

@@ -34,6 +34,12 @@ unsigned stack_injection(const struct stack_config *decoder, unsigned injection)
     return (injection & ~(unsigned)INJECT_BOTH) | stack_kind_of(decoder)->both;
 }
 
+size_t stack_prefix(const struct model_config *m)
+{
+    bool has = m->latent.kind != LATENT_NONE && stack_injection(&m->decoder, m->latent.injection) & INJECT_PREFIX;
+    return has ? m->latent.prefix : 0;
+}
+
 void stack_injection_text(char *text, size_t size, unsigned injection)
 {
     *text = 0;
@@ -118,6 +124,12 @@ value stack_label(struct recorder *r, const struct stack *s, const struct sequen
     if (!sequence->label.index) return embedded;
     graph_scope(r->g, "%s.embedding", s->name);
     return op_embedding(r->g, recorder_label_table(r, s->name), sequence->label, sequence->label_order, embedded);
+}
+
+value stack_add_prefix(struct recorder *r, const struct stack_input *in, value x)
+{
+    const struct sequence *s = in->sequence;
+    return in->prefix.index ? op_prefix(r->g, x, in->prefix, s->position, s->sentence, s->offsets) : x;
 }
 
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x)

@@ -25,6 +25,7 @@ struct stack_input {
     value embedded;     /* (S, D) of packed rows, (R, D) of a step: added to every input of the sentence; or none */
     value latent;       /* (S, Z), (R, Z): the sentence's z, for a kind that reads z itself; or none               */
     unsigned injection; /* of latent: bits of INJECT_*                                                         */
+    value prefix;       /* (S, M D), (R, M D): rows in place of the first M; or none                            */
     value skip;         /* as latent, for stack_skip; or none                                                  */
 };
 
@@ -72,6 +73,8 @@ size_t stack_embedding_width(const struct stack_config *c);
 unsigned stack_injection(const struct stack_config *decoder, unsigned injection);
 /* Refuses ways that the decoder does not have, and ways that `both` names already: ELBO_USAGE. */
 elbo_status stack_check_injection(const struct stack_config *decoder, unsigned injection, elbo_error *error);
+/* Rows that z puts in front of the decoder's input; 0: none. */
+size_t stack_prefix(const struct model_config *m);
 /* The ways as latent.injection says them, into text. */
 void stack_injection_text(char *text, size_t size, unsigned injection);
 
@@ -84,6 +87,8 @@ void stack_history(struct recorder *r, struct sequence *s, struct dim rows, size
 value stack_embed(struct recorder *r, const struct stack *s, const struct sequence *sequence);
 /* What is added to every input of a sentence: `embedded`, which may be none, and the row of its label. */
 value stack_label(struct recorder *r, const struct stack *s, const struct sequence *sequence, value embedded);
+/* x with the first rows of each sentence replaced by `prefix`, which may be none. */
+value stack_add_prefix(struct recorder *r, const struct stack_input *in, value x);
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x);
 /* x, the rows that block `block` gave, with z W^T of the sentence added where latent.injection has `residual`: behind
  * every block but the first. */

@@ -1,6 +1,7 @@
 /* The Transformer stack, for the encoder and the decoder (docs/model.md).
  *
- *   x = token[ids] + position[positions] (+ latent)            learned positions; rotary ones turn queries and keys
+ *   x = token[ids] + position[positions] (+ latent)            learned positions; rotary ones turn queries and keys;
+ *                                                              with `prefix` a sentence's first rows come from z
  *   x = norm(x)                                                with embedding_norm
  *   pre:   s = x + sublayer(norm(x)), a norm after the last layer      post:  x = norm(x + sublayer(x))
  *   sublayers: attention (+ latent memory), feed forward (gelu, or swiglu)
@@ -92,9 +93,10 @@ static value feed_forward(struct transformer *t, value x, size_t layer)
 static value embed(struct transformer *t, const struct stack *stack, const struct stack_input *in)
 {
     struct graph *g = t->r->g;
-    value x = stack_embed(t->r, stack, t->s);
+    value x = stack_add_prefix(t->r, in, stack_embed(t->r, stack, t->s));
     if (t->c->positions == POSITION_LEARNED) {
-        value table = recorder_parameter(t->r, t->part, init_normal(0.02), 2, t->r->config->positions, t->c->width,
+        size_t positions = t->r->config->positions + (in->prefix.index ? t->r->config->latent.prefix : 0);
+        value table = recorder_parameter(t->r, t->part, init_normal(0.02), 2, positions, t->c->width,
                                          "%s.embedding.position.weight", t->name);
         x = op_embedding(g, table, t->s->position, t->s->position_order, x);
     }
@@ -216,7 +218,8 @@ static const char *const options[] = {"layers",    "heads",      "kv_heads", "ff
 
 const struct stack_kind transformer_kind = {.name = "transformer",
                                             .options = options,
-                                            .injections = INJECT_MEMORY | INJECT_EMBEDDING | INJECT_RESIDUAL,
+                                            .injections =
+                                                INJECT_MEMORY | INJECT_EMBEDDING | INJECT_RESIDUAL | INJECT_PREFIX,
                                             .both = INJECT_MEMORY | INJECT_EMBEDDING,
                                             .check = check,
                                             .record = record,

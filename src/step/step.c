@@ -1,4 +1,5 @@
 #include "step/step.h"
+#include "model/stack.h"
 #include "step/schedule.h"
 
 #include <math.h>
@@ -24,6 +25,11 @@ static bool alternates(const struct step_options *o)
 elbo_status step_record(struct step *s, const struct step_options *o, elbo_error *error)
 {
     *s = (struct step){.options = *o};
+    if (o->slots.prefix != stack_prefix(&o->model))
+        return elbo_fail(error, ELBO_USAGE,
+                         "slots with %zu rows in front of a sentence are none for a decoder with %zu; make "
+                         "slots.prefix equal to stack_prefix(&model)",
+                         o->slots.prefix, stack_prefix(&o->model));
     struct graph_capacities capacities = capacities_of(&o->slots);
     struct train_recording recording = {.recompute = o->recompute, .wanted = optimizer_wanted(&o->optimizer)};
     elbo_status status = objective_create(&s->objective, &o->objective, &o->model, o->steps, error);

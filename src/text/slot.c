@@ -11,9 +11,9 @@
 
 size_t slot_sentence_capacity(const struct slot_options *options)
 {
-    /* an empty sentence takes two rows of the encoder and one of the decoder */
-    size_t capacity = options->decoder_tokens;
-    if (options->encoder_tokens && options->encoder_tokens / 2 < capacity) capacity = options->encoder_tokens / 2;
+    size_t capacity = options->decoder_tokens / slot_decoder_rows(options, 0);
+    size_t read = options->encoder_tokens / slot_encoder_rows(0);
+    if (options->encoder_tokens && read < capacity) capacity = read;
     if (options->sentences && options->sentences < capacity) capacity = options->sentences;
     return capacity;
 }
@@ -95,7 +95,7 @@ void slot_free(struct slot *slot)
 
 void slot_clear(struct slot *slot)
 {
-    slot->sentences = slot->words = slot->bytes = slot->room = slot->dropped = 0;
+    slot->sentences = slot->words = slot->bytes = slot->room = slot->predicted = slot->dropped = 0;
     struct slot_stream *const streams[] = {&slot->encoder, &slot->decoder};
     for (int i = 0; i < 2; i++) {
         streams[i]->tokens = streams[i]->longest = 0;
@@ -107,8 +107,9 @@ bool slot_has_room(const struct slot *slot, const struct slot_options *options, 
                    size_t decoder_length)
 {
     if (slot->sentences == slot_sentence_capacity(options)) return false;
-    if (options->encoder_tokens && encoder_length + 2 > options->encoder_tokens - slot->room) return false;
-    return decoder_length + 1 <= options->decoder_tokens - slot->decoder.tokens;
+    if (options->encoder_tokens && slot_encoder_rows(encoder_length) > options->encoder_tokens - slot->room)
+        return false;
+    return slot_decoder_rows(options, decoder_length) <= options->decoder_tokens - slot->decoder.tokens;
 }
 
 static void count_rows(struct slot_stream *stream, size_t rows)
@@ -194,17 +195,22 @@ void slot_add(struct slot *slot, const struct slot_options *options, const struc
         size_t left = denoise(ids, encoder_length, options, step, sample, mark);
         ids[left] = (int32_t)encoder_marks->end;
         add_rows(&slot->encoder, s, left + 2);
-        slot->room += encoder_length + 2;
+        slot->room += slot_encoder_rows(encoder_length);
     } else {
         slot->encoder.offsets[s + 1] = 0;
     }
     int32_t *ids = slot->decoder.ids + slot->decoder.tokens, *labels = slot->decoder.labels + slot->decoder.tokens;
+    for (size_t i = 0; i < options->prefix; i++) {
+        *ids++ = (int32_t)decoder_marks->start;
+        *labels++ = -1;
+    }
     ids[0] = (int32_t)decoder_marks->start;
     for (size_t i = 0; i < decoder_length; i++) ids[i + 1] = labels[i] = (int32_t)decoder_ids[i];
     labels[decoder_length] = (int32_t)decoder_marks->end;
     slot->dropped += drop_words(ids, decoder_length + 1, options, step, sample,
                                 options->mark ? options->mark : (int32_t)decoder_marks->unknown);
-    add_rows(&slot->decoder, s, decoder_length + 1);
+    slot->predicted += decoder_length + 1;
+    add_rows(&slot->decoder, s, slot_decoder_rows(options, decoder_length));
 }
 
 void slot_count(struct slot *slot, const struct slot_options *options, size_t encoder_length, size_t decoder_length,
@@ -213,10 +219,11 @@ void slot_count(struct slot *slot, const struct slot_options *options, size_t en
     slot->sentences++;
     slot->dropped += drop_words(NULL, decoder_length + 1, options, step, sample, 0);
     if (options->encoder_tokens) {
-        count_rows(&slot->encoder, encoder_length + 2);
-        slot->room += encoder_length + 2;
+        count_rows(&slot->encoder, slot_encoder_rows(encoder_length));
+        slot->room += slot_encoder_rows(encoder_length);
     }
-    count_rows(&slot->decoder, decoder_length + 1);
+    slot->predicted += decoder_length + 1;
+    count_rows(&slot->decoder, slot_decoder_rows(options, decoder_length));
 }
 
 /* ---- orders ---- */

@@ -230,13 +230,13 @@ static elbo_status check_lengths(const struct slot_loader *loader, elbo_error *e
                          "data.too_long=truncate",
                          folder, options->max_length);
     longest = cut(loader, longest);
-    size_t capacity = options->decoder_tokens - 1;
+    size_t marks = slot_decoder_rows(options, 0), capacity = options->decoder_tokens - marks;
     if (options->encoder_tokens && options->encoder_tokens - 2 < capacity) capacity = options->encoder_tokens - 2;
     if (longest > capacity)
         return elbo_fail(error, ELBO_USAGE,
                          "a sentence of %s has %zu tokens and a slot has room for %zu between its "
                          "marks; raise train.slot_tokens to %zu, or lower data.max_length",
-                         folder, longest, capacity, longest + 2);
+                         folder, longest, capacity, longest + (marks > 2 ? marks : 2));
     return ELBO_OK;
 }
 
@@ -280,7 +280,7 @@ static void release(struct slot_loader *loader)
 elbo_status slot_loader_open(struct slot_loader **out, const struct elbo_corpus *corpus,
                              const struct slot_options *options, elbo_error *error)
 {
-    if (!options->slots || options->decoder_tokens < 1 || (options->encoder_tokens && options->encoder_tokens < 2))
+    if (!options->slots || !slot_sentence_capacity(options))
         return elbo_fail(error, ELBO_USAGE,
                          "a batch of %zu slots of %zu tokens holds no sentence; raise train.slots or "
                          "train.slot_tokens",

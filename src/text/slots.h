@@ -4,7 +4,10 @@
  * (seed, epoch, index) alone. A batch is `slots` of them; its number of sentences is known before its first slot is
  * handed out. All arrays are allocated once, at their capacity.
  *
- *   encoder reads `start words end`;  decoder reads `start words` and predicts `words end`;  positions start at 0.  */
+ *   encoder reads `start words end`;  decoder reads `start words` and predicts `words end`;  positions start at 0.
+ *
+ * A decoder may have `prefix` rows in front of `start`, without a word and without a label: they count as rows of the
+ * stream and as positions, and not as tokens that are predicted. */
 #ifndef TEXT_SLOTS_H
 #define TEXT_SLOTS_H
 
@@ -20,8 +23,8 @@ struct text_marks;
 struct slot_stream {
     size_t tokens;           /* N rows in use                                               */
     size_t longest;          /* rows of the longest sentence                                */
-    int32_t *ids;            /* (N) what the stream reads                                   */
-    int32_t *labels;         /* (N) what the decoder predicts; null for the encoder         */
+    int32_t *ids;            /* (N) what the stream reads; of rows of the prefix the start mark, unread */
+    int32_t *labels;         /* (N) what the decoder predicts, -1: nothing; null for the encoder */
     int32_t *offsets;        /* (S + 1) first row of each sentence                          */
     int32_t *sentence;       /* (N) row -> sentence                                         */
     int32_t *position;       /* (N) row -> position in its sentence                         */
@@ -40,6 +43,7 @@ struct slot {
     size_t words, bytes;                 /* of the text in this slot; words count one end mark each; a
                                             cut sentence counts its share; 0 when filled by hand        */
     size_t room;                         /* rows of the encoder before words are left out: what closes a slot */
+    size_t predicted;                    /* tokens that the decoder predicts: its rows but those of prefixes   */
     size_t dropped;                      /* decoder inputs that became the mark                                */
     void *memory;                        /* all of the above and the scratch for sorting, one block     */
     int32_t *scratch;
@@ -63,6 +67,7 @@ struct slot_options {
                                     null arrays; own_count 0: all                                        */
     size_t encoder_tokens;       /* capacity of a slot; 0: no encoder stream                        */
     size_t decoder_tokens;       /* capacity of a slot                                              */
+    size_t prefix;               /* rows in front of each sentence of the decoder; they count in decoder_tokens */
     size_t sentences;            /* capacity of a slot; 0: bounded by the tokens alone              */
     size_t max_length;           /* longest sentence in tokens without marks; see `too_long`; 0: any */
     enum slot_too_long too_long;
@@ -102,6 +107,16 @@ void slot_loader_close(struct slot_loader *loader);
 
 /* Capacity of a slot in sentences under these options (what arrays are sized for). */
 size_t slot_sentence_capacity(const struct slot_options *options);
+
+/* Rows of a stream that a sentence of `length` tokens takes: with its marks, and the decoder's with its prefix. */
+static inline size_t slot_encoder_rows(size_t length)
+{
+    return length + 2;
+}
+static inline size_t slot_decoder_rows(const struct slot_options *options, size_t length)
+{
+    return options->prefix + length + 1;
+}
 
 /* Bytes of a slot's memory. */
 size_t slot_bytes(const struct slot_options *options);

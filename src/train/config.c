@@ -95,12 +95,14 @@ elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *erro
     }
     if (latent) ELBO_TRY(latent_check(&model->latent, config->data.max_length + 2, error));
     ELBO_TRY(objective_check(&config->objective, model, error));
-    if (config->train.slot_tokens < config->data.max_length + 2)
+    size_t prefix = stack_prefix(model), beside = prefix > 1 ? prefix + 1 : 2; /* the encoder has two marks */
+    if (config->train.slot_tokens < config->data.max_length + beside)
         return elbo_fail(error, ELBO_USAGE,
-                         "train.slot_tokens = %zu cannot hold a sentence of data.max_length = %zu tokens and its two "
-                         "marks; set train.slot_tokens to at least %zu, or data.max_length to at most %zu",
-                         config->train.slot_tokens, config->data.max_length, config->data.max_length + 2,
-                         config->train.slot_tokens - 2);
+                         "train.slot_tokens = %zu cannot hold a sentence of data.max_length = %zu tokens%s; set "
+                         "train.slot_tokens to at least %zu, or data.max_length to at most %zu",
+                         config->train.slot_tokens, config->data.max_length,
+                         prefix ? ", its mark and its prefix" : " and its two marks", config->data.max_length + beside,
+                         config->train.slot_tokens > beside ? config->train.slot_tokens - beside : 0);
     if (config->parallel.lanes > config->train.slots)
         return elbo_fail(
             error, ELBO_USAGE,

@@ -86,6 +86,10 @@ static bool no_memory(const struct elbo_config *c)
 {
     return !(stack_injection(&c->model.decoder, c->model.latent.injection) & INJECT_MEMORY);
 }
+static bool no_prefix(const struct elbo_config *c)
+{
+    return !stack_prefix(&c->model);
+}
 static bool no_first_state(const struct elbo_config *c)
 {
     return !(stack_injection(&c->model.decoder, c->model.latent.injection) & INJECT_INIT);
@@ -100,6 +104,7 @@ static const struct rule {
 } rules[] = {
     {"encoder.", no_latent, "latent.kind=none has no encoder"},
     {"latent.memory", no_memory, "z does not come into this decoder as latent memory"},
+    {"latent.prefix", no_prefix, "z does not come into this decoder as rows in front"},
     {"latent.init_tanh", no_first_state, "z does not come into this decoder as its first state"},
     {"objective.autoencoder_steps", needs_latent_phase, "latent.kind=none has no KL"},
     {"objective.aggressive_steps", needs_encoder, "latent.kind=none has no encoder"},

@@ -1,11 +1,13 @@
 #include "train/step_options.h"
 #include "base/checked.h"
+#include "model/stack.h"
 
 struct slot_options slot_options_of(const struct elbo_config *c)
 {
     return (struct slot_options){.slots = c->train.slots,
                                  .encoder_tokens = c->model.latent.kind == LATENT_NONE ? 0 : c->train.slot_tokens,
                                  .decoder_tokens = c->train.slot_tokens,
+                                 .prefix = stack_prefix(&c->model),
                                  .sentences = c->train.slot_sentences,
                                  .max_length = c->data.max_length,
                                  .too_long = (enum slot_too_long)c->data.too_long,

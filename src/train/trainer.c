@@ -41,7 +41,7 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     l->shortened = (*batch)->shortened;
     l->tokens = l->words = l->dropped = 0;
     for (size_t i = 0; i < (*batch)->count; i++) {
-        l->tokens += (*batch)->slots[i].decoder.tokens;
+        l->tokens += (*batch)->slots[i].predicted;
         l->words += (*batch)->slots[i].words;
         l->dropped += (*batch)->slots[i].dropped;
     }

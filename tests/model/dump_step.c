@@ -12,6 +12,7 @@
 #include "device/backends.h"
 #include "step/recording.h"
 #include "model/latent.h"
+#include "model/stack.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -265,6 +266,7 @@ int main(int count, char **arguments)
         {"latent.pseudo_length", &c.latent.pseudo_length, NULL, NULL},
         {"latent.injection", NULL, &injection, NULL},
         {"latent.memory", &c.latent.memory, NULL, NULL},
+        {"latent.prefix", &c.latent.prefix, NULL, NULL},
         {"latent.sample", NULL, &sample, NULL},
         {"latent.skip", NULL, &skip, NULL},
         {"latent.init_tanh", NULL, &init_tanh, NULL},
@@ -323,7 +325,8 @@ int main(int count, char **arguments)
     must(cpu_backend_create(&backend, threads, NULL, &error));
     must(model_create(&m, &c, backend, &error));
     perturb(&m, seed);
-    struct slot_options options = {.encoder_tokens = CAPACITY, .decoder_tokens = CAPACITY, .sentences = 20};
+    struct slot_options options = {
+        .encoder_tokens = CAPACITY, .decoder_tokens = CAPACITY, .sentences = 20, .prefix = stack_prefix(&c)};
     struct graph_capacities capacities = {{0, CAPACITY, CAPACITY, 20, 20}};
     struct slot slots[SLOTS];
     struct execution run = {.seed = seed, .step = 11, .draw = 0};

@@ -26,7 +26,7 @@ MEAN, FIRST, LAST, ATTENTION = range(4)
 # as encoder.kind says it -> the number that dump_step takes
 STACK_KINDS = {"transformer": 0, "bow": 1, "lstm": 2, "gru": 3}
 # Ways for z into the decoder as dump_step takes them: a sum of these.
-BOTH, MEMORY, EMBEDDING, RESIDUAL, INIT, CONCAT = (1 << bit for bit in range(6))
+BOTH, MEMORY, EMBEDDING, RESIDUAL, PREFIX, INIT, CONCAT = (1 << bit for bit in range(7))
 RECURRENT_KINDS = (STACK_KINDS["lstm"], STACK_KINDS["gru"])
 STANDARD, DIAGONAL, MIXTURE, VAMP = range(4)
 PER_DIMENSION, TOTAL, PER_GROUP = range(3)
@@ -169,8 +169,11 @@ class Model:
     def transformer(self, stack, ids, added, z, causal):
         remembered = z if self.ways() & MEMORY else None
         x = self.embedded(stack, ids)
+        if z is not None and self.ways() & PREFIX:
+            rows = self.get("decoder.latent.prefix.weight") @ z + self.get("decoder.latent.prefix.bias")
+            x = torch.cat([rows.view(-1, x.shape[1]), x])
         if self.opt(stack, "positions") == LEARNED:
-            x = x + self.get(stack + ".embedding.position.weight")[:len(ids)]
+            x = x + self.get(stack + ".embedding.position.weight")[:len(x)]
         if added is not None:
             x = x + added
         x = self.norm(stack, x, f"{stack}.embedding.norm") if self.opt(stack, "embedding_norm") else x
@@ -311,12 +314,17 @@ class Model:
                 h = torch.cat([x[-1].chunk(2)[0], x[0].chunk(2)[1]])
         return self.get("latent.head.weight") @ h + self.get("latent.head.bias")
 
+    def front(self):
+        """Rows of the decoder in front of a sentence."""
+        latent = self.c.get("latent.kind", NORMAL) != NO_LATENT
+        return self.c.get("latent.prefix", 4) if latent and self.ways() & PREFIX else 0
+
     def logits(self, ids, z):
-        """(T, V) of one sentence."""
+        """(T, V) of one sentence, without rows of the prefix."""
         added = self.get("decoder.latent.embedding.weight") @ z if z is not None and self.ways() & EMBEDDING else None
         self.z = z
         y = self.stack("decoder", ids, self.labelled("decoder", added), z, True)
-        y = self.skipped(y, "decoder.output")
+        y = self.skipped(y, "decoder.output")[self.front():]
         return y @ self.get("decoder.embedding.token.weight" if self.c.get("tie_output", 0)
                             else "decoder.output.weight").T
 
@@ -372,7 +380,7 @@ class Model:
                 z = stats[:width] + torch.exp(stats[width:] / 2) * eps
                 out["stats"].append(stats)
                 out["z"].append(z)
-            a, b = t["decoder.offsets"][s:s + 2]
+            a, b = t["decoder.offsets"][s:s + 2] + [self.front(), 0]
             logits = self.logits(torch.tensor(t["decoder.ids"][a:b].astype(numpy.int64)), z)
             labels = torch.tensor(t["decoder.labels"][a:b].astype(numpy.int64))
             out["nll"].append((torch.logsumexp(logits, -1) - logits[torch.arange(len(labels)), labels]).sum())

@@ -13,6 +13,7 @@
 
 #include "device/backends.h"
 #include "model/generate.h"
+#include "model/stack.h"
 
 enum { V = 6, LONGEST = 4, Z = 3, ROWS = 5, MOST = 4096 };
 enum { START, END, UNKNOWN }; /* the marks */
@@ -27,19 +28,24 @@ static struct text_marks marks(void)
     return (struct text_marks){.start = START, .end = END, .unknown = UNKNOWN};
 }
 
+/* With a latent every second seed has rows in front of the sentence. */
 static void make(struct fixture *f, uint64_t seed, bool latent, size_t threads)
 {
     elbo_error error = {0};
     struct backend *backend;
     struct stack_config stack = {.width = 8, .layers = 2, .heads = 2};
-    struct model_config c = {
-        .encoder = stack,
-        .decoder = stack,
-        .latent = {.kind = latent ? LATENT_NORMAL : LATENT_NONE, .width = Z, .memory = 1, .sample = true},
-        .share_embedding = true,
-        .tie_output = false,
-        .vocabulary = V,
-        .positions = LONGEST + 2};
+    struct model_config c = {.encoder = stack,
+                             .decoder = stack,
+                             .latent = {.kind = latent ? LATENT_NORMAL : LATENT_NONE,
+                                        .width = Z,
+                                        .injection = seed % 2 ? INJECT_EMBEDDING | INJECT_PREFIX : INJECT_BOTH,
+                                        .prefix = 3,
+                                        .memory = 1,
+                                        .sample = true},
+                             .share_embedding = true,
+                             .tie_output = false,
+                             .vocabulary = V,
+                             .positions = LONGEST + 2};
     assert_int_equal(cpu_backend_create(&backend, threads, NULL, &error), ELBO_OK);
     if (model_create(&f->model, &c, backend, &error)) fail_msg("%s", error.message);
     assert_int_equal(model_initialize(&f->model, seed, &error), ELBO_OK);
@@ -62,10 +68,11 @@ static void continuations(double *log_p, struct fixture *f, const float *z, cons
     elbo_error error = {0};
     struct recording step = {0}, *list[] = {&step};
     float logits[V];
-    assert_int_equal(record_step(&step, &f->model.config, f->model.parameters, 1, LONGEST + 1, false, &error), ELBO_OK);
+    size_t front = stack_prefix(&f->model.config), room = front + LONGEST + 1;
+    assert_int_equal(record_step(&step, &f->model.config, f->model.parameters, 1, room, false, &error), ELBO_OK);
     assert_int_equal(model_bind(&f->model, list, 1, NULL, &error), ELBO_OK);
-    for (size_t at = 0; at <= count; at++) {
-        int32_t id = at ? (int32_t)tokens[at - 1] : START, position = (int32_t)at;
+    for (size_t at = 0; at <= front + count; at++) {
+        int32_t id = at > front ? (int32_t)tokens[at - front - 1] : START, position = (int32_t)at;
         struct execution run = {.count = {[DIM_DRAWS] = 1}};
         recording_bind_input(&step, "ids", &id);
         recording_bind_input(&step, "position", &position);

@@ -56,6 +56,7 @@ POSTERIOR = {"normal": reference.NORMAL, "none": reference.NO_LATENT, "delta": r
 PRIORS = {"standard": reference.STANDARD, "diagonal": reference.DIAGONAL, "mixture": reference.MIXTURE,
           "vamp": reference.VAMP}
 INJECTION = {"memory": reference.MEMORY, "embedding": reference.EMBEDDING, "residual": reference.RESIDUAL,
+             "prefix": reference.PREFIX,
              "init": reference.INIT, "concat": reference.CONCAT}
 
 
@@ -104,10 +105,11 @@ class Kind:
 
     def sizes(self, stack):
         width, heads = self.sized[f"{stack}.width"], self.sized[f"{stack}.heads"]
-        return {"V": self.vocabulary, "P": self.given["data.max_length"] + 2, "D": width,
+        front = int(self.get("latent.prefix", 4)) if "prefix" in self.ways() else 0
+        return {"V": self.vocabulary, "P": self.given["data.max_length"] + 2 + front * (stack == "decoder"), "D": width,
                 "F": self.sized[f"{stack}.ff_width"], "H": heads, "K": self.get(f"{stack}.kv_heads", heads),
                 "W": width // heads, "L": int(self.sized[f"{stack}.layers"]), "E": self.given["encoder.width"],
-                "Z": self.given["latent.width"], "M": self.get("latent.memory", 1),
+                "Z": self.given["latent.width"], "M": self.get("latent.memory", 1), "J": front,
                 "N": int(self.get("latent.components", 10)),
                 "U": int(self.get("latent.pseudo_inputs", 50)) * int(self.get("latent.pseudo_length", 8)),
                 "C": 3 if self.get(f"{stack}.kind", "") == "gru" else 4,
@@ -191,6 +193,7 @@ class Kind:
         config.update({f"{stack}.embedding_norm": self.get(f"{stack}.embedding_norm", "false") == "true"
                        for stack in STACKS})
         config.update({"latent.width": self.given["latent.width"], "latent.memory": self.get("latent.memory", 1),
+                       "latent.prefix": int(self.get("latent.prefix", 4)),
                        "encoder.bidirectional": self.get("encoder.bidirectional", "false") == "true",
                        "latent.prior": PRIORS[self.get("latent.prior", "standard")],
                        "latent.pseudo_inputs": int(self.get("latent.pseudo_inputs", 50)),

@@ -14,8 +14,8 @@ import unittest
 import numpy
 
 from reference import (ATTENTION, BLOCK, BOTH, CHEAP, DELTA, DIAGONAL, EMBEDDING, FIRST, GELU, KEEP, LAST, LAYERNORM,
-                       LEARNED, MEAN, MEMORY, MIXTURE, PER_DIMENSION, PER_GROUP, POST, PRE, RESIDUAL, RMSNORM, ROTARY,
-                       SLASHED, SWIGLU, TOLERANCE, TOTAL, VAMP, Model, read_safetensors, torch)
+                       LEARNED, MEAN, MEMORY, MIXTURE, PER_DIMENSION, PER_GROUP, POST, PRE, PREFIX, RESIDUAL, RMSNORM,
+                       ROTARY, SLASHED, SWIGLU, TOLERANCE, TOTAL, VAMP, Model, read_safetensors, torch)
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOOL = pathlib.Path(os.environ.get("ELBO_TESTS", HERE.parents[1] / "build/c/tests")) / "model_dump_step"
@@ -73,11 +73,12 @@ class Comparison(unittest.TestCase):
                 if what in arrays and (alone or what in ("parts", "kl_dim", "moments")):
                     self.close(what, arrays[what], flat(out[what]), model_tolerance)
             for s, logits in enumerate(out["logits"] if alone else ()):
-                self.close("logits", arrays["logits"][s, :len(logits)], flat(logits), TOLERANCE["CACHED"])
+                read = arrays["logits"][s, model.front():][:len(logits)]
+                self.close("logits", read, flat(logits), TOLERANCE["CACHED"])
             # and the two paths of the program against each other
             for s, logits in enumerate(out["logits"]):
-                row = arrays["logits"][s, :len(logits)].astype(numpy.float64)
-                a, b = arrays["decoder.offsets"][s:s + 2]
+                row = arrays["logits"][s, model.front():][:len(logits)].astype(numpy.float64)
+                a, b = arrays["decoder.offsets"][s:s + 2] + [model.front(), 0]
                 labels = arrays["decoder.labels"][a:b]
                 nll = (numpy.log(numpy.exp(row).sum(-1)) - row[numpy.arange(b - a), labels]).sum()
                 self.close("cached", arrays["nll"][s], nll, TOLERANCE["CACHED"])
@@ -147,6 +148,18 @@ class WholeModel(Comparison):
                 self.compare(latent__injection=RESIDUAL, decoder__norm_position=position, decoder__layers=layers)
             self.compare(latent__injection=RESIDUAL | BOTH, decoder__norm_position=position, latent__skip=1)
             self.recomputed(latent__injection=RESIDUAL, decoder__norm_position=position, decoder__layers=3)
+
+    def test_prefix(self):
+        for rows in (1, 4):
+            for position in (PRE, POST):
+                for positions in (LEARNED, ROTARY):
+                    with self.subTest(rows=rows, position=position, positions=positions):
+                        self.compare(latent__injection=PREFIX, latent__prefix=rows, decoder__norm_position=position,
+                                     decoder__positions=positions)
+            self.compare(latent__injection=PREFIX | RESIDUAL | BOTH, latent__prefix=rows, latent__skip=1, tie_output=1,
+                         share_embedding=1)
+            self.compare(latent__injection=PREFIX, latent__prefix=rows, encoder__kind=2, labels=3)
+            self.recomputed(latent__injection=PREFIX, latent__prefix=rows)
 
     def test_norms(self):
         for norm in (LAYERNORM, RMSNORM):

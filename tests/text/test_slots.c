@@ -449,6 +449,58 @@ static void dropped_words_become_their_own_mark(void **state)
     slot_loader_close(part);
 }
 
+/* A sentence's rows in front: they predict nothing, and the rows behind them are those that it has without them. */
+static void check_prefix(const struct slot_stream *with, const struct slot_stream *without, size_t s, size_t prefix)
+{
+    size_t from = (size_t)with->offsets[s], plain = (size_t)without->offsets[s],
+           rows = (size_t)without->offsets[s + 1] - plain;
+    assert_int_equal((size_t)with->offsets[s + 1] - from, prefix + rows);
+    for (size_t i = 0; i < prefix + rows; i++) {
+        assert_int_equal(with->position[from + i], i);
+        assert_int_equal(with->sentence[from + i], s);
+        assert_int_equal(with->labels[from + i], i < prefix ? -1 : without->labels[plain + i - prefix]);
+        if (i >= prefix) assert_int_equal(with->ids[from + i], without->ids[plain + i - prefix]);
+    }
+}
+
+/* Beside slots without them, of as many sentences; slots of other ranks are counted alike. */
+static void rows_in_front(void **state)
+{
+    struct fixture *f = *state;
+    struct slot_options plain = usual;
+    plain.sentences = 2;
+    plain.word_dropout = 0.4;
+    struct slot_options options = plain;
+    options.prefix = 3;
+    struct slot_loader *without = open_loader(f, plain), *with = open_loader(f, options);
+    options.own_first = options.own_count = 1;
+    struct slot_loader *part = open_loader(f, options);
+    for (int b = 0; b < 50; b++) {
+        const struct slot_batch *bare = next(f, without), *batch = next(f, with), *counted = next(f, part);
+        for (size_t i = 0; i < batch->count; i++) {
+            const struct slot *slot = &batch->slots[i], *other = &bare->slots[i], *told = &counted->slots[i];
+            assert_int_equal(slot->sentences, other->sentences);
+            assert_int_equal(slot->predicted, other->decoder.tokens);
+            assert_int_equal(slot->dropped, other->dropped);
+            assert_int_equal(slot->decoder.tokens, other->decoder.tokens + 3 * slot->sentences);
+            assert_int_equal(slot->decoder.longest, other->decoder.longest + 3);
+            for (size_t s = 0; s < slot->sentences; s++) check_prefix(&slot->decoder, &other->decoder, s, 3);
+            assert_true(told->predicted == slot->predicted && told->decoder.tokens == slot->decoder.tokens);
+        }
+    }
+    slot_loader_close(without);
+    slot_loader_close(with);
+    slot_loader_close(part);
+    options = usual; /* a prefix takes room */
+    options.decoder_tokens = 2 * (5 + 1);
+    options.prefix = 5;
+    assert_int_equal(slot_sentence_capacity(&options), 2);
+    options.decoder_tokens = 24;
+    struct slot_loader *loader;
+    assert_int_equal(slot_loader_open(&loader, f->corpus, &options, &f->error), ELBO_USAGE);
+    assert_non_null(strstr(f->error.message, "has room for 18 between its marks"));
+}
+
 static void same_decoder(const struct slot *a, const struct slot *b)
 {
     assert_int_equal(a->decoder.tokens, b->decoder.tokens);
@@ -677,6 +729,7 @@ int main(void)
         cmocka_unit_test(long_sentences_follow_the_policy),
         cmocka_unit_test(word_dropout_drops_its_share),
         cmocka_unit_test(dropped_words_become_their_own_mark),
+        cmocka_unit_test(rows_in_front),
         cmocka_unit_test(the_encoder_is_denoised),
         cmocka_unit_test(own_slots_alone),
         cmocka_unit_test(a_corpus_that_changes_is_an_error),
