@@ -18,11 +18,11 @@
 /* The format that was asked for. */
 static elbo_status format_of(int *format, const struct cli *cli, elbo_error *error)
 {
-    static const int formats[] = {[FORMAT_HF] = EXPORT_HF};
+    static const int formats[] = {[FORMAT_HF] = EXPORT_HF, [FORMAT_ONNX] = EXPORT_ONNX};
     size_t asked = (size_t)cli->config.generate.format;
     *format = asked < sizeof formats / sizeof *formats ? formats[asked] : EXPORT_NONE;
     if (!options_given(cli->options, "format") || *format == EXPORT_NONE)
-        return elbo_fail(error, ELBO_USAGE, "elbo export needs --format=hf");
+        return elbo_fail(error, ELBO_USAGE, "elbo export needs --format=hf or --format=onnx");
     if (!*cli->config.out)
         return elbo_fail(error, ELBO_USAGE, "elbo export needs --out=DIR, a folder to make or to replace whole");
     return ELBO_OK;
@@ -104,7 +104,8 @@ static elbo_status compare(void *context, const char *folder, elbo_error *error)
 
 static elbo_status export_run(const struct cli *cli, struct run *run, int format, elbo_error *error)
 {
-    static const char *const scripts[] = {[EXPORT_HF] = "check_hf.py"};
+    static const char *const scripts[] = {[EXPORT_HF] = "check_hf.py", [EXPORT_ONNX] = "check_onnx.py"};
+    static const int bits[] = {32, 8, 4};
     const void *tokenizer;
     struct export_source s = {.model = &run->model,
                               .marks = &run->marks,
@@ -115,7 +116,7 @@ static elbo_status export_run(const struct cli *cli, struct run *run, int format
                               .step = checkpoint_step(run->checkpoint),
                               .program = checkpoint_program(run->checkpoint)};
     struct check check = {cli, run, &s, scripts[format]};
-    struct export_options o = {.format = format, .part = cli->config.part};
+    struct export_options o = {.format = format, .part = cli->config.part, .bits = bits[cli->config.bits]};
     if (*cli->config.check) o.check = compare, o.context = &check;
     ELBO_TRY(checkpoint_bytes(&tokenizer, &s.tokenizer_size, run->checkpoint, "tokenizer.json", error));
     s.tokenizer = tokenizer;

@@ -14,7 +14,7 @@
 
 #define MARK "elbo-export.json" /* says that a folder is an export */
 
-static const struct export_format *const formats[] = {[EXPORT_HF] = &export_hf};
+static const struct export_format *const formats[] = {[EXPORT_HF] = &export_hf, [EXPORT_ONNX] = &export_onnx};
 
 /* ---- files ---- */
 
@@ -216,6 +216,8 @@ elbo_status export_write(const struct export_source *source, const struct export
     char place[FILES_PATH];
     struct stage stage;
     const struct export_format *format = formats[options->format];
+    if (options->bits != 32 && !format->bits)
+        return elbo_fail(error, ELBO_USAGE, "--format=%s has weights of 32 bits only; leave --bits away", format->name);
     if (format->check) ELBO_TRY(format->check(source, options, error));
     ELBO_TRY(stage_place(place, folder, error));
     if (!is_free(place) && !is_export(place))

@@ -35,6 +35,7 @@ struct export_source {
 struct export_options {
     int format; /* enum export_kind                              */
     int part;   /* enum export_part                              */
+    int bits;   /* of the weights of products over tokens: 32, or 8 or 4 for formats that know them */
     /* Called with the finished folder before it takes its place; may be null. An error leaves what stood there. */
     elbo_status (*check)(void *context, const char *folder, elbo_error *error);
     void *context;

@@ -7,6 +7,7 @@
 
 struct export_format {
     const char *name;
+    bool bits; /* weights of 8 or 4 bits */
     /* Why the format cannot hold the model: ELBO_USAGE. Null: it holds every model. */
     elbo_status (*check)(const struct export_source *s, const struct export_options *o, elbo_error *error);
     elbo_status (*write)(const struct export_source *s, const struct export_options *o, const char *folder,

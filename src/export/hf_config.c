@@ -24,16 +24,12 @@ static json_t *stack_json(const struct stack_config *c)
 
 static json_t *injection_json(const struct model_config *m)
 {
-    static const struct {
-        unsigned bit;
-        const char *name;
-    } ways[] = {
-        {INJECT_MEMORY, "memory"}, {INJECT_EMBEDDING, "embedding"}, {INJECT_INIT, "init"}, {INJECT_CONCAT, "concat"}};
+    static const char *const ways[] = {INJECTION_NAMES};
     unsigned bits = stack_injection(&m->decoder, m->latent.injection);
     json_t *list = json_array();
     int failed = 0;
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
-        if (bits & ways[i].bit) failed |= json_array_append_new(list, json_string(ways[i].name));
+        if (bits >> i & 1) failed |= json_array_append_new(list, json_string(ways[i]));
     if (!failed) return list;
     json_decref(list);
     return NULL;
@@ -48,15 +44,15 @@ static json_t *latent_json(const struct export_source *s)
         [RATE_SENTENCE] = "sentence", [RATE_SLOT] = "slot", [RATE_DIMENSION] = "dimension"};
     const struct latent_config *c = &s->model->config.latent;
     if (c->kind == LATENT_NONE) return json_pack("{s:s, s:[]}", "kind", kinds[c->kind], "injection");
-    return json_pack("{s:s, s:I, s:o, s:I, s:b, s:b, s:s, s:I, s:I, s:I, s:f, s:s, s:f, s:f, s:f, s:s, s:I, s:b}",
-                     "kind", kinds[c->kind], "width", (json_int_t)c->width, "injection",
-                     injection_json(&s->model->config), "memory", (json_int_t)c->memory, "skip", (int)c->skip,
-                     "init_tanh", (int)c->init_tanh, "prior", prior_kind_of(c)->name, "components",
-                     (json_int_t)c->components, "pseudo_inputs", (json_int_t)c->pseudo_inputs, "pseudo_length",
-                     (json_int_t)c->pseudo_length, "delta", c->delta, "normalize", ways[c->normalize], "gamma",
-                     c->gamma, "alpha", c->alpha, "rate", c->kind == LATENT_SLASHED ? c->rate : 0.0, "rate_scope",
-                     scopes[c->rate_scope], "fitted_components", (json_int_t)(s->fitted ? s->fitted->count : 0),
-                     "fitted_full", (int)(s->fitted && s->fitted->full));
+    return json_pack(
+        "{s:s, s:I, s:o, s:I, s:I, s:b, s:b, s:s, s:I, s:I, s:I, s:f, s:s, s:f, s:f, s:f, s:s, s:I, s:b}", "kind",
+        kinds[c->kind], "width", (json_int_t)c->width, "injection", injection_json(&s->model->config), "memory",
+        (json_int_t)c->memory, "prefix", (json_int_t)stack_prefix(&s->model->config), "skip", (int)c->skip, "init_tanh",
+        (int)c->init_tanh, "prior", prior_kind_of(c)->name, "components", (json_int_t)c->components, "pseudo_inputs",
+        (json_int_t)c->pseudo_inputs, "pseudo_length", (json_int_t)c->pseudo_length, "delta", c->delta, "normalize",
+        ways[c->normalize], "gamma", c->gamma, "alpha", c->alpha, "rate", c->kind == LATENT_SLASHED ? c->rate : 0.0,
+        "rate_scope", scopes[c->rate_scope], "fitted_components", (json_int_t)(s->fitted ? s->fitted->count : 0),
+        "fitted_full", (int)(s->fitted && s->fitted->full));
 }
 
 /* The start mark is never generated; the unknown mark only where it is asked for. */

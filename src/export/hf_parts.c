@@ -189,8 +189,9 @@ static json_t *llama_config(const struct part *p)
     return json_pack(
         "{s:s, s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:b, s:b, s:b, s:I, s:I}",
         "model_type", "llama", "architectures", "LlamaForCausalLM", "torch_dtype", "float32", "vocab_size",
-        (json_int_t)s->model->config.vocabulary, "max_position_embeddings", (json_int_t)s->model->config.positions,
-        "hidden_size", (json_int_t)p->c->width, "num_hidden_layers", (json_int_t)p->c->layers, "num_attention_heads",
+        (json_int_t)s->model->config.vocabulary, "max_position_embeddings",
+        (json_int_t)(s->model->config.positions + stack_prefix(&s->model->config)), "hidden_size",
+        (json_int_t)p->c->width, "num_hidden_layers", (json_int_t)p->c->layers, "num_attention_heads",
         (json_int_t)p->c->heads, "num_key_value_heads", (json_int_t)kv_heads(p->c), "head_dim",
         (json_int_t)(p->c->width / p->c->heads), "intermediate_size", (json_int_t)ff_width(p->c), "hidden_act", "silu",
         "rms_norm_eps", 1e-5, "rope_theta", 10000.0, "attention_bias", 0, "mlp_bias", 0, "tie_word_embeddings",

@@ -3,6 +3,7 @@
 #include "base/files.h"
 #include "export/format.h"
 #include "model/generate.h"
+#include "model/stack.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -55,12 +56,14 @@ static elbo_status teach(struct reference *r, struct recording *step, elbo_error
     recording_bind_input(step, "position", position);
     recording_bind_input(step, "label", label);
     if (r->model->config.latent.kind != LATENT_NONE) recording_bind_input(step, "z", r->mu);
+    for (size_t i = 0; i < n; i++) ids[i] = (int32_t)r->s->marks->start;
+    if (!status) status = generate_prefix(r->model, step, position, n, error);
     for (size_t at = 0; at <= longest && !status; at++) {
         struct execution run = {.count = {[DIM_DRAWS] = n}};
         for (size_t i = 0; i < n; i++) {
             size_t word = at ? least(at, length_of(r, i)) : 0;
             ids[i] = word ? (int32_t)r->sentences[i].ids[word - 1] : (int32_t)r->s->marks->start;
-            position[i] = (int32_t)at;
+            position[i] = (int32_t)(stack_prefix(&r->model->config) + at);
         }
         status = executor_run(&step->executor, &run, error);
         if (status) break;
@@ -79,7 +82,8 @@ static elbo_status decode(struct reference *r, elbo_error *error)
     struct generate_options o = {
         .max_length = r->s->max_length, .greedy = true, .never = r->s->banned->ids, .never_count = r->s->banned->count};
     const float *z = m->config.latent.kind == LATENT_NONE ? NULL : r->mu;
-    ELBO_TRY(record_step(&step, &m->config, m->parameters, r->with_logits, r->s->max_length + 1, false, error));
+    size_t room = r->s->max_length + 1 + stack_prefix(&m->config);
+    ELBO_TRY(record_step(&step, &m->config, m->parameters, r->with_logits, room, false, error));
     elbo_status status = model_bind(m, list, 1, NULL, error);
     if (!status) status = teach(r, &step, error);
     recording_free(&step, m->backend);

@@ -67,7 +67,7 @@ struct recording {
     value sum_statistics;                    /* the same of op_normalize's sums; or none */
     value stats;                             /* encode         */
     value nll, token_nll;                    /* score: (S) and (N), nats */
-    value logits;                            /* step           */
+    value logits;                            /* step, decode   */
     void **state;
     bool state_given; /* recording_place_state */
     int32_t *uniform; /* inputs that are the same in every execution (sequence_uniform) */
@@ -79,6 +79,9 @@ elbo_status record_encode(struct recording *out, const struct model_config *conf
                           const struct graph_capacities *capacities, elbo_error *error);
 elbo_status record_score(struct recording *out, const struct model_config *config, struct parameters *parameters,
                          const struct graph_capacities *capacities, elbo_error *error);
+/* z (S, Z) and packed rows -> logits (N, V) behind each row; for exports. */
+elbo_status record_decode(struct recording *out, const struct model_config *config, struct parameters *parameters,
+                          const struct graph_capacities *capacities, elbo_error *error);
 /* `room`: positions of the cache; rows are counted by DIM_DRAWS. beam: with the inputs by
  * which a row is continued by others, "history" among them (model/stack.h). */
 elbo_status record_step(struct recording *out, const struct model_config *config, struct parameters *parameters,

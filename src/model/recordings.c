@@ -32,16 +32,23 @@ elbo_status record_encode(struct recording *out, const struct model_config *conf
     return finish(out, error);
 }
 
+/* The decoder's rows of packed sentences, z being an input. */
+static value decode(struct recorder *r, struct sequence *target, value *z)
+{
+    const struct latent_config *c = &r->config->latent;
+    if (c->kind != LATENT_NONE)
+        *z = graph_input(r->g, "z", DTYPE_F32, 2, (struct dim[]){{DIM_DRAWS, 0}, {DIM_FIXED, c->width}});
+    *target = sequence_packed(r, "decoder", DIM_DEC_TOKENS, NO_VALUE);
+    return decoder_record(r, target, *z);
+}
+
 elbo_status record_score(struct recording *out, const struct model_config *config, struct parameters *parameters,
                          const struct graph_capacities *capacities, elbo_error *error)
 {
     struct recorder r;
     ELBO_TRY(begin(&r, out, "score", config, parameters, capacities, error));
-    value z = NO_VALUE;
-    if (config->latent.kind != LATENT_NONE)
-        z = graph_input(r.g, "z", DTYPE_F32, 2, (struct dim[]){{DIM_DRAWS, 0}, {DIM_FIXED, config->latent.width}});
-    struct sequence target = sequence_packed(&r, "decoder", DIM_DEC_TOKENS, NO_VALUE);
-    value y = decoder_record(&r, &target, z);
+    struct sequence target;
+    value z = NO_VALUE, y = decode(&r, &target, &z);
     value labels = graph_input(r.g, "decoder.labels", DTYPE_I32, 1, (struct dim[]){{DIM_DEC_TOKENS, 0}});
     graph_pad(r.g, labels, PAD_MINUS_ONE);
     graph_scope(r.g, "decoder.output");
@@ -50,6 +57,19 @@ elbo_status record_score(struct recording *out, const struct model_config *confi
     out->nll = op_segment_sum(r.g, nll, target.offsets, DIM_SENTENCES);
     graph_keep(r.g, out->token_nll);
     graph_keep(r.g, out->nll);
+    return finish(out, error);
+}
+
+elbo_status record_decode(struct recording *out, const struct model_config *config, struct parameters *parameters,
+                          const struct graph_capacities *capacities, elbo_error *error)
+{
+    struct recorder r;
+    ELBO_TRY(begin(&r, out, "decode", config, parameters, capacities, error));
+    struct sequence target;
+    value z = NO_VALUE, y = decode(&r, &target, &z);
+    graph_scope(r.g, "decoder.output");
+    out->logits = op_linear(r.g, y, decoder_output_weights(&r), NO_VALUE);
+    graph_keep(r.g, out->logits);
     return finish(out, error);
 }
 

@@ -15,7 +15,7 @@ enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WO
 enum eval_posterior { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
 enum collapse_kind { COLLAPSE_WARN, COLLAPSE_ROLLBACK, COLLAPSE_IGNORE };
-enum product_format { FORMAT_NPY, FORMAT_JSONL, FORMAT_HF };
+enum product_format { FORMAT_NPY, FORMAT_JSONL, FORMAT_HF, FORMAT_ONNX };
 enum fit_kind { FIT_GAUSSIAN, FIT_MIXTURE };
 enum fit_covariance { FIT_FULL, FIT_DIAGONAL };
 enum fit_of { FIT_MEAN, FIT_SAMPLE };
@@ -196,8 +196,9 @@ static const struct option generate_rows[] = {
     ROW_SWITCH("fitted", fitted, "true", COMMAND_SAMPLE,
                "draw z from the prior that `elbo fit-prior` fitted, where there is one; false: from the model's own"),
     ROW_CHOICE("format", format, "npy", COMMAND_ENCODE | COMMAND_EXPORT,
-               "encode: of the latents, npy or jsonl; export: of the model; hf: a Hugging Face folder", "npy", "jsonl",
-               "hf"),
+               "encode: of the latents, npy or jsonl; export: of the model; hf: a Hugging Face folder; onnx: two "
+               "graphs of ONNX",
+               "npy", "jsonl", "hf", "onnx"),
 };
 #undef AT
 
@@ -280,6 +281,7 @@ struct elbo_config {
     struct init_config init;
     const char *out;   /* prepare, export: a folder; encode: a file; "" when not given */
     int part;          /* enum export_part              */
+    int bits;          /* 0: 32, 1: 8, 2: 4             */
     const char *check; /* corpus; "" when not given     */
     struct model_config model;
     struct objective_config objective;
@@ -344,6 +346,8 @@ static const struct option product_rows[] = {
     ROW_CHOICE("part", part, "whole", COMMAND_EXPORT,
                "of the model: decoder and encoder are written under the names of a known architecture", "whole",
                "encoder", "decoder"),
+    ROW_CHOICE("bits", bits, "32", COMMAND_EXPORT,
+               "of the weights that are multiplied with rows of tokens; 8 and 4: with onnx", "32", "8", "4"),
     ROW_TEXT("check", check, "", COMMAND_EXPORT,
              "corpus with whose sentences the export is compared with the model before it takes its place"),
 };

@@ -49,7 +49,8 @@ def decoder(folder, reference, words):
             if "decoder.latent.embedding.weight" in added:
                 x = x + reference["mu"][row] @ added["decoder.latent.embedding.weight"].T
             if "decoder.latent.prefix.weight" in added:
-                rows = (reference["mu"][row] @ added["decoder.latent.prefix.weight"].T).view(1, -1, x.shape[-1])
+                rows = reference["mu"][row] @ added["decoder.latent.prefix.weight"].T
+                rows = (rows + added["decoder.latent.prefix.bias"]).view(1, -1, x.shape[-1])
                 x, skipped = torch.cat([rows, x], 1), rows.shape[1]
             for k, block in enumerate(blocks):
                 w = added.get(f"decoder.{k}.residual.weight")

@@ -16,8 +16,10 @@ ADDED = {"latent.injection": "embedding"}
 PARTS = {
     "gpt2": ("decoder", {"latent.injection": "embedding", **of("decoder", layers=3, ff_width=40)}),
     "gpt2-untied": ("decoder", {"latent.injection": "embedding", "decoder.tie_output": "false", "tokenizer": "bpe"}),
+    "gpt2-prefix": ("decoder", {"latent.injection": "prefix,residual", **of("decoder", layers=3)}),
     "gpt2-alone": ("decoder", {"latent.kind": "none"}),
     "llama": ("decoder", {**both(**zoo.LLAMA), "latent.injection": "embedding"}),
+    "llama-prefix": ("decoder", {**both(**zoo.LLAMA), "latent.injection": "embedding,prefix,residual"}),
     "llama-alone": ("decoder", {**of("decoder", **zoo.LLAMA), "latent.kind": "none", "decoder.tie_output": "false"}),
     "bert": ("encoder", BERT),
     "bert-first": ("encoder", {**BERT, **of("encoder", pooling="first", layers=3), "latent.normalize": "batch"}),

@@ -199,7 +199,7 @@ class Stack(nn.Module):
         if "embedding" in ways or "prefix" in ways:
             self.latent = Named(
                 embedding=nn.Linear(latent["width"], wide, bias=False) if "embedding" in ways else None,
-                prefix=nn.Linear(latent["width"], self.prefix * wide, bias=False) if "prefix" in ways else None)
+                prefix=nn.Linear(latent["width"], self.prefix * wide) if "prefix" in ways else None)
         if c["kind"] == "bow":
             self.hidden, self.norm = nn.Linear(c["width"], c["width"]), nn.LayerNorm(c["width"], eps=1e-5)
         else:
