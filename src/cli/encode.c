@@ -1,9 +1,10 @@
 /* elbo encode: sentences to latents. npy holds z (rows, Z): the posterior's mean, or a sample; jsonl holds mu, logvar
- * and z of each. */
+ * and z of each; cvec is a folder with a control vector of each. */
 #include "cli/run.h"
 
 #include "base/files.h"
 #include "base/json.h"
+#include "export/export.h"
 #include "formats/npy.h"
 
 #include <stdlib.h>
@@ -73,25 +74,39 @@ static elbo_status keep_rows(struct rows *rows, const float *z, size_t count, si
     return ELBO_OK;
 }
 
-static elbo_status encode_all(const struct sink *sink, struct run *run, struct cli *cli, elbo_error *error)
+static elbo_status write_vectors(const char *folder, const struct cli_sentences *s, const float *z,
+                                 const struct model *m, elbo_error *error)
+{
+    char name[64];
+    for (size_t i = 0; i < s->count; i++) {
+        snprintf(name, sizeof name, "sentence-%06zu.gguf", s->first + i + 1);
+        ELBO_TRY(export_control_vector(m, z + i * m->config.latent.width, folder, name, error));
+    }
+    return ELBO_OK;
+}
+
+/* `folder`: of cvec, which has no sink. */
+static elbo_status encode_all(const struct sink *sink, const char *folder, struct run *run, struct cli *cli,
+                              elbo_error *error)
 {
     enum { BATCH = 256 };
     struct cli_sentences s = {0};
     struct cli_input in = {.log = &cli->log};
     struct rows rows = {0};
-    bool jsonl = cli->config.generate.format == FORMAT_JSONL;
+    int format = cli->config.generate.format;
     size_t width = run->model.config.latent.width;
     elbo_status status;
     while (!(status = cli_read_batch(&s, &in, BATCH, run, error)) && s.count) {
         float *z = NULL, *stats = NULL;
         status = cli_encode_sentences(&z, &stats, &s, run, cli, error);
-        if (!status && jsonl) status = write_jsonl(sink, &s, z, stats, width, error);
-        if (!status && !jsonl) status = keep_rows(&rows, z, s.count, width, error);
+        if (!status && format == FORMAT_JSONL) status = write_jsonl(sink, &s, z, stats, width, error);
+        if (!status && format == FORMAT_NPY) status = keep_rows(&rows, z, s.count, width, error);
+        if (!status && format == FORMAT_CVEC) status = write_vectors(folder, &s, z, &run->model, error);
         free(z);
         free(stats);
         if (status) break;
     }
-    if (!status && !jsonl) status = npy_write(sink, rows.z, rows.count, width, error);
+    if (!status && format == FORMAT_NPY) status = npy_write(sink, rows.z, rows.count, width, error);
     if (!status) cli_report_sentences(&s, &in, run, cli);
     free(rows.z);
     cli_free_sentences(&s);
@@ -99,29 +114,49 @@ static elbo_status encode_all(const struct sink *sink, struct run *run, struct c
     return status;
 }
 
+static elbo_status encode_to_file(struct run *run, struct cli *cli, elbo_error *error)
+{
+    struct file_writer writer;
+    struct sink sink = {to_writer, &writer};
+    ELBO_TRY(file_replace(&writer, cli->config.out, error));
+    elbo_status status = encode_all(&sink, NULL, run, cli, error);
+    if (!status) status = file_commit(&writer, error);
+    file_abort(&writer);
+    return status;
+}
+
+/* Built beside the folder's place, as every export. */
+static elbo_status encode_to_folder(struct run *run, struct cli *cli, elbo_error *error)
+{
+    struct stage stage;
+    ELBO_TRY(export_control_vector_check(&run->model, error));
+    ELBO_TRY(export_open(&stage, cli->config.out, error));
+    elbo_status status = encode_all(NULL, stage.work, run, cli, error);
+    if (!status) status = export_mark(&stage, "cvec", error);
+    if (!status) status = stage_commit(&stage, error);
+    stage_close(&stage);
+    return status;
+}
+
 elbo_status cli_encode(struct cli *cli, elbo_error *error)
 {
     struct run run;
-    if (cli->config.generate.format > FORMAT_JSONL)
-        return elbo_fail(error, ELBO_USAGE, "latents are written with --format=npy or --format=jsonl");
-    bool jsonl = cli->config.generate.format == FORMAT_JSONL;
-    if (!jsonl && !*cli->config.out && isatty(STDOUT_FILENO))
+    int format = cli->config.generate.format;
+    if (format > FORMAT_CVEC)
+        return elbo_fail(error, ELBO_USAGE, "latents are written with --format=npy, --format=jsonl or --format=cvec");
+    if (format == FORMAT_CVEC && !*cli->config.out)
+        return elbo_fail(error, ELBO_USAGE, "--format=cvec needs --out=DIR, a folder to make or to replace whole");
+    if (format == FORMAT_NPY && !*cli->config.out && isatty(STDOUT_FILENO))
         return elbo_fail(error, ELBO_USAGE, "npy is binary; give --out=z.npy, or --format=jsonl");
     ELBO_TRY(cli_open_run(&run, cli, error));
+    struct sink sink = {to_stdout, NULL};
     elbo_status status = cli_needs_latent(&run, error);
-    if (!status && *cli->config.out) {
-        struct file_writer writer;
-        struct sink sink = {to_writer, &writer};
-        status = file_replace(&writer, cli->config.out, error);
-        if (!status) {
-            status = encode_all(&sink, &run, cli, error);
-            if (!status) status = file_commit(&writer, error);
-            file_abort(&writer);
-        }
-    } else if (!status) {
-        struct sink sink = {to_stdout, NULL};
-        status = encode_all(&sink, &run, cli, error);
-    }
+    if (!status && format == FORMAT_CVEC)
+        status = encode_to_folder(&run, cli, error);
+    else if (!status && *cli->config.out)
+        status = encode_to_file(&run, cli, error);
+    else if (!status)
+        status = encode_all(&sink, NULL, &run, cli, error);
     run_close(&run);
     return status;
 }

@@ -18,11 +18,11 @@
 /* The format that was asked for. */
 static elbo_status format_of(int *format, const struct cli *cli, elbo_error *error)
 {
-    static const int formats[] = {[FORMAT_HF] = EXPORT_HF, [FORMAT_ONNX] = EXPORT_ONNX};
+    static const int formats[] = {[FORMAT_HF] = EXPORT_HF, [FORMAT_ONNX] = EXPORT_ONNX, [FORMAT_GGUF] = EXPORT_GGUF};
     size_t asked = (size_t)cli->config.generate.format;
     *format = asked < sizeof formats / sizeof *formats ? formats[asked] : EXPORT_NONE;
     if (!options_given(cli->options, "format") || *format == EXPORT_NONE)
-        return elbo_fail(error, ELBO_USAGE, "elbo export needs --format=hf or --format=onnx");
+        return elbo_fail(error, ELBO_USAGE, "elbo export needs --format=hf, --format=onnx or --format=gguf");
     if (!*cli->config.out)
         return elbo_fail(error, ELBO_USAGE, "elbo export needs --out=DIR, a folder to make or to replace whole");
     return ELBO_OK;
@@ -104,7 +104,8 @@ static elbo_status compare(void *context, const char *folder, elbo_error *error)
 
 static elbo_status export_run(const struct cli *cli, struct run *run, int format, elbo_error *error)
 {
-    static const char *const scripts[] = {[EXPORT_HF] = "check_hf.py", [EXPORT_ONNX] = "check_onnx.py"};
+    static const char *const scripts[] = {
+        [EXPORT_HF] = "check_hf.py", [EXPORT_ONNX] = "check_onnx.py", [EXPORT_GGUF] = "check_gguf.py"};
     static const int bits[] = {32, 8, 4};
     const void *tokenizer;
     struct export_source s = {.model = &run->model,

@@ -2,7 +2,6 @@
 
 #include "base/files.h"
 #include "base/json.h"
-#include "base/stage.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -14,7 +13,8 @@
 
 #define MARK "elbo-export.json" /* says that a folder is an export */
 
-static const struct export_format *const formats[] = {[EXPORT_HF] = &export_hf, [EXPORT_ONNX] = &export_onnx};
+static const struct export_format *const formats[] = {
+    [EXPORT_HF] = &export_hf, [EXPORT_ONNX] = &export_onnx, [EXPORT_GGUF] = &export_gguf};
 
 /* ---- files ---- */
 
@@ -195,38 +195,36 @@ static bool is_free(const char *place)
     return !found;
 }
 
-static elbo_status write_mark(const char *format, const char *folder, elbo_error *error)
-{
-    return export_json(folder, MARK,
-                       json_pack("{s:s, s:i, s:s}", "format", "elbo-export", "version", 1, "kind", format), error);
-}
-
-static elbo_status fill(const struct export_source *s, const struct export_options *o, const char *folder,
-                        elbo_error *error)
-{
-    const struct export_format *format = formats[o->format];
-    ELBO_TRY(format->write(s, o, folder, error));
-    ELBO_TRY(write_mark(format->name, folder, error));
-    return o->check ? o->check(o->context, folder, error) : ELBO_OK;
-}
-
-elbo_status export_write(const struct export_source *source, const struct export_options *options, const char *folder,
-                         elbo_error *error)
+elbo_status export_open(struct stage *stage, const char *folder, elbo_error *error)
 {
     char place[FILES_PATH];
-    struct stage stage;
-    const struct export_format *format = formats[options->format];
-    if (options->bits != 32 && !format->bits)
-        return elbo_fail(error, ELBO_USAGE, "--format=%s has weights of 32 bits only; leave --bits away", format->name);
-    if (format->check) ELBO_TRY(format->check(source, options, error));
     ELBO_TRY(stage_place(place, folder, error));
     if (!is_free(place) && !is_export(place))
         return elbo_fail(error, ELBO_USAGE,
                          "%s holds what no export has written (there is no " MARK
                          " in it), and is left alone; give another --out",
                          folder);
-    ELBO_TRY(stage_open(&stage, folder, error));
-    elbo_status status = fill(source, options, stage.work, error);
+    return stage_open(stage, folder, error);
+}
+
+elbo_status export_mark(const struct stage *stage, const char *kind, elbo_error *error)
+{
+    return export_json(stage->work, MARK,
+                       json_pack("{s:s, s:i, s:s}", "format", "elbo-export", "version", 1, "kind", kind), error);
+}
+
+elbo_status export_write(const struct export_source *source, const struct export_options *options, const char *folder,
+                         elbo_error *error)
+{
+    struct stage stage;
+    const struct export_format *format = formats[options->format];
+    if (options->bits != 32 && !format->bits)
+        return elbo_fail(error, ELBO_USAGE, "--format=%s has weights of 32 bits only; leave --bits away", format->name);
+    if (format->check) ELBO_TRY(format->check(source, options, error));
+    ELBO_TRY(export_open(&stage, folder, error));
+    elbo_status status = format->write(source, options, stage.work, error);
+    if (!status) status = export_mark(&stage, format->name, error);
+    if (!status && options->check) status = options->check(options->context, stage.work, error);
     if (!status) status = stage_commit(&stage, error);
     stage_close(&stage);
     return status;

@@ -8,6 +8,7 @@
 #ifndef EXPORT_EXPORT_H
 #define EXPORT_EXPORT_H
 
+#include "base/stage.h"
 #include "elbo/tokenizer.h"
 #include "model/gaussians.h"
 #include "model/model.h"
@@ -45,5 +46,16 @@ struct export_options {
  * another process is writing it; ELBO_IO; ELBO_MEMORY. */
 elbo_status export_write(const struct export_source *source, const struct export_options *options, const char *folder,
                          elbo_error *error);
+
+/* A folder of another kind that --out replaces by the same rules: open, fill stage->work, mark, stage_commit,
+ * stage_close. */
+elbo_status export_open(struct stage *stage, const char *folder, elbo_error *error);
+elbo_status export_mark(const struct stage *stage, const char *kind, elbo_error *error);
+
+/* A latent as llama.cpp adds it behind the blocks of a `gguf` export: folder/name, a control vector of the model's
+ * `residual`. z (Z). ELBO_USAGE: z comes in by another way, or not behind blocks alone. */
+elbo_status export_control_vector(const struct model *m, const float *z, const char *folder, const char *name,
+                                  elbo_error *error);
+elbo_status export_control_vector_check(const struct model *m, elbo_error *error);
 
 #endif

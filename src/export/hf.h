@@ -6,6 +6,14 @@
 
 json_t *hf_config(const struct export_source *s);
 
+/* folder/elbo.json: the same, and the prior that `sample` draws from. */
+elbo_status export_facts(const struct export_source *s, const char *folder, elbo_error *error);
+
+/* Pieces -> ids of the tokenizer, with those of GPT-2's alphabet of bytes where it is made of bytes; `own`:
+ * tokenizer.json of ours; words: it is a list of words. json_decref both. */
+elbo_status hf_vocabulary(json_t **own, json_t **vocabulary, bool *words, const struct export_source *s,
+                          elbo_error *error);
+
 /* folder/tokenizer.json and tokenizer_config.json, for the package tokenizers: the same ids for the same text. */
 elbo_status hf_tokenizer(const struct export_source *s, const char *folder, elbo_error *error);
 

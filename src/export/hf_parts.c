@@ -7,6 +7,7 @@
  *
  * What z and labels add to a decoder's rows stands beside it, in elbo-latent.safetensors, under elbo's names. */
 #include "export/hf.h"
+#include "export/part.h"
 
 #include "base/files.h"
 #include "model/latent.h"
@@ -15,110 +16,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-struct part {
-    const struct export_source *s;
-    const struct stack_config *c;
-    const char *stack; /* "encoder", "decoder" */
-    struct export_tensors t;
-};
-
-/* ---- tensors ---- */
-
-enum { NAME = 192, STEM = 160 }; /* longer than any name of ours */
-
-static void name_of(char name[NAME], const char *stem, bool bias)
-{
-    snprintf(name, NAME, "%.*s.%s", STEM, stem, bias ? "bias" : "weight");
-}
-
-static elbo_status missing(const char *name, elbo_error *error)
-{
-    return elbo_fail(error, ELBO_INTERNAL, "the model has no tensor %s", name);
-}
-
-/* A parameter of the stack (printf) under the name `to`. */
-static elbo_status keep(struct part *p, const char *to, const char *from, elbo_error *error)
-{
-    const struct parameter *parameter;
-    if (!export_weights(p->s, &parameter, "%s", from)) return missing(from, error);
-    return export_tensors_keep(&p->t, parameter, to, error);
-}
-
-/* `weight` and `bias`; without a bias where the model has none. */
-static elbo_status keep_both(struct part *p, const char *to, const char *from, elbo_error *error)
-{
-    char source[NAME], target[NAME];
-    const struct parameter *parameter;
-    for (int bias = 0; bias < 2; bias++) {
-        name_of(source, from, bias);
-        name_of(target, to, bias);
-        if (bias && !export_weights(p->s, &parameter, "%s", source)) return ELBO_OK;
-        ELBO_TRY(keep(p, target, source, error));
-    }
-    return ELBO_OK;
-}
-
-/* Rows first .. first + rows of a matrix or of a bias. */
-static elbo_status keep_rows(struct part *p, const char *to, const char *from, size_t first, size_t rows,
-                             elbo_error *error)
-{
-    const struct parameter *parameter;
-    const float *w = export_weights(p->s, &parameter, "%s", from);
-    float *out;
-    if (!w) return missing(from, error);
-    size_t columns = parameter->rank > 1 ? parameter->shape[1] : 0, per = columns ? columns : 1;
-    ELBO_TRY(export_tensors_make(&p->t, &out, to, rows, columns, error));
-    memcpy(out, w + first * per, rows * per * sizeof *out);
-    return ELBO_OK;
-}
-
-/* A matrix (out, in) as (in, out), which GPT-2's layers hold, and its bias. */
-static elbo_status keep_turned(struct part *p, const char *to, const char *from, elbo_error *error)
-{
-    char name[NAME], bias[NAME];
-    const struct parameter *parameter;
-    float *out;
-    const float *w = export_weights(p->s, &parameter, "%s.weight", from);
-    if (!w) return missing(from, error);
-    size_t rows = parameter->shape[0], columns = parameter->shape[1];
-    name_of(name, to, false);
-    ELBO_TRY(export_tensors_make(&p->t, &out, name, columns, rows, error));
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < columns; j++) out[j * rows + i] = w[i * columns + j];
-    name_of(name, to, true);
-    name_of(bias, from, true);
-    return keep(p, name, bias, error);
-}
-
-struct pair {
-    const char *to, *from;
-};
-
-/* Names in the layers: "%zu" of both stands for the layer. */
-static elbo_status each_layer(struct part *p, const char *to, const char *from, const struct pair *pairs, size_t count,
-                              elbo_status (*one)(struct part *, const char *, const char *, elbo_error *),
-                              elbo_error *error)
-{
-    char target[NAME], source[NAME];
-    for (size_t layer = 0; layer < p->c->layers; layer++)
-        for (size_t i = 0; i < count; i++) {
-            snprintf(target, sizeof target, "%s.%zu.%s", to, layer, pairs[i].to);
-            snprintf(source, sizeof source, "%s.%zu.%s", from, layer, pairs[i].from);
-            ELBO_TRY(one(p, target, source, error));
-        }
-    return ELBO_OK;
-}
-
-static size_t kv_heads(const struct stack_config *c)
-{
-    return c->kv_heads ? c->kv_heads : c->heads;
-}
-
-static size_t ff_width(const struct stack_config *c)
-{
-    return c->ff_width ? c->ff_width : 4 * c->width;
-}
 
 /* ---- the decoder ---- */
 
@@ -129,11 +26,11 @@ static elbo_status gpt2_tensors(struct part *p, elbo_error *error)
                                          {"attn.c_proj", "attention.output"},
                                          {"mlp.c_fc", "feed_forward.input"},
                                          {"mlp.c_proj", "feed_forward.output"}};
-    ELBO_TRY(keep(p, "transformer.wte.weight", "decoder.embedding.token.weight", error));
-    ELBO_TRY(keep(p, "transformer.wpe.weight", "decoder.embedding.position.weight", error));
-    ELBO_TRY(each_layer(p, "transformer.h", "decoder", norms, 2, keep_both, error));
-    ELBO_TRY(each_layer(p, "transformer.h", "decoder", layers, 4, keep_turned, error));
-    return keep_both(p, "transformer.ln_f", "decoder.norm", error);
+    ELBO_TRY(part_keep(p, "transformer.wte.weight", "decoder.embedding.token.weight", error));
+    ELBO_TRY(part_keep(p, "transformer.wpe.weight", "decoder.embedding.position.weight", error));
+    ELBO_TRY(part_each_layer(p, "transformer.h", "decoder", norms, 2, part_keep_both, error));
+    ELBO_TRY(part_each_layer(p, "transformer.h", "decoder", layers, 4, part_keep_turned, error));
+    return part_keep_both(p, "transformer.ln_f", "decoder.norm", error);
 }
 
 static json_t *gpt2_config(const struct part *p)
@@ -141,19 +38,20 @@ static json_t *gpt2_config(const struct part *p)
     const struct export_source *s = p->s;
     const struct parameter *positions;
     export_weights(s, &positions, "decoder.embedding.position.weight");
-    return json_pack("{s:s, s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:b, s:f, s:f, s:f, s:I, s:I}",
-                     "model_type", "gpt2", "architectures", "GPT2LMHeadModel", "torch_dtype", "float32", "vocab_size",
-                     (json_int_t)s->model->config.vocabulary, "n_positions",
-                     (json_int_t)(positions ? positions->shape[0] : 0), "n_embd", (json_int_t)p->c->width, "n_layer",
-                     (json_int_t)p->c->layers, "n_head", (json_int_t)p->c->heads, "n_inner", (json_int_t)ff_width(p->c),
-                     "activation_function", "gelu_new", "layer_norm_epsilon", 1e-5, "tie_word_embeddings",
-                     (int)s->model->config.tie_output, "resid_pdrop", 0.0, "embd_pdrop", 0.0, "attn_pdrop", 0.0,
-                     "bos_token_id", (json_int_t)s->marks->start, "eos_token_id", (json_int_t)s->marks->end);
+    return json_pack(
+        "{s:s, s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:b, s:f, s:f, s:f, s:I, s:I}", "model_type", "gpt2",
+        "architectures", "GPT2LMHeadModel", "torch_dtype", "float32", "vocab_size",
+        (json_int_t)s->model->config.vocabulary, "n_positions", (json_int_t)(positions ? positions->shape[0] : 0),
+        "n_embd", (json_int_t)p->c->width, "n_layer", (json_int_t)p->c->layers, "n_head", (json_int_t)p->c->heads,
+        "n_inner", (json_int_t)part_ff_width(p->c), "activation_function", "gelu_new", "layer_norm_epsilon", 1e-5,
+        "tie_word_embeddings", (int)s->model->config.tie_output, "resid_pdrop", 0.0, "embd_pdrop", 0.0, "attn_pdrop",
+        0.0, "bos_token_id", (json_int_t)s->marks->start, "eos_token_id", (json_int_t)s->marks->end);
 }
 
 static elbo_status llama_layer(struct part *p, size_t layer, elbo_error *error)
 {
-    size_t head = p->c->width / p->c->heads, q = p->c->heads * head, kv = kv_heads(p->c) * head, f = ff_width(p->c);
+    size_t head = p->c->width / p->c->heads, q = p->c->heads * head, kv = part_kv_heads(p->c) * head,
+           f = part_ff_width(p->c);
     const struct {
         const char *to, *from;
         size_t first, rows;
@@ -162,11 +60,11 @@ static elbo_status llama_layer(struct part *p, size_t layer, elbo_error *error)
                   {"self_attn.v_proj", "attention.qkv", q + kv, kv},
                   {"mlp.gate_proj", "feed_forward.input", 0, f},
                   {"mlp.up_proj", "feed_forward.input", f, f}};
-    char to[NAME], from[NAME];
+    char to[PART_NAME], from[PART_NAME];
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
         snprintf(to, sizeof to, "model.layers.%zu.%s.weight", layer, pieces[i].to);
         snprintf(from, sizeof from, "decoder.%zu.%s.weight", layer, pieces[i].from);
-        ELBO_TRY(keep_rows(p, to, from, pieces[i].first, pieces[i].rows, error));
+        ELBO_TRY(part_keep_rows(p, to, from, pieces[i].first, pieces[i].rows, error));
     }
     return ELBO_OK;
 }
@@ -177,10 +75,10 @@ static elbo_status llama_tensors(struct part *p, elbo_error *error)
                                         {"self_attn.o_proj", "attention.output"},
                                         {"post_attention_layernorm", "feed_forward.norm"},
                                         {"mlp.down_proj", "feed_forward.output"}};
-    ELBO_TRY(keep(p, "model.embed_tokens.weight", "decoder.embedding.token.weight", error));
+    ELBO_TRY(part_keep(p, "model.embed_tokens.weight", "decoder.embedding.token.weight", error));
     for (size_t layer = 0; layer < p->c->layers; layer++) ELBO_TRY(llama_layer(p, layer, error));
-    ELBO_TRY(each_layer(p, "model.layers", "decoder", whole, 4, keep_both, error));
-    return keep_both(p, "model.norm", "decoder.norm", error);
+    ELBO_TRY(part_each_layer(p, "model.layers", "decoder", whole, 4, part_keep_both, error));
+    return part_keep_both(p, "model.norm", "decoder.norm", error);
 }
 
 static json_t *llama_config(const struct part *p)
@@ -192,29 +90,11 @@ static json_t *llama_config(const struct part *p)
         (json_int_t)s->model->config.vocabulary, "max_position_embeddings",
         (json_int_t)(s->model->config.positions + stack_prefix(&s->model->config)), "hidden_size",
         (json_int_t)p->c->width, "num_hidden_layers", (json_int_t)p->c->layers, "num_attention_heads",
-        (json_int_t)p->c->heads, "num_key_value_heads", (json_int_t)kv_heads(p->c), "head_dim",
-        (json_int_t)(p->c->width / p->c->heads), "intermediate_size", (json_int_t)ff_width(p->c), "hidden_act", "silu",
-        "rms_norm_eps", 1e-5, "rope_theta", 10000.0, "attention_bias", 0, "mlp_bias", 0, "tie_word_embeddings",
+        (json_int_t)p->c->heads, "num_key_value_heads", (json_int_t)part_kv_heads(p->c), "head_dim",
+        (json_int_t)(p->c->width / p->c->heads), "intermediate_size", (json_int_t)part_ff_width(p->c), "hidden_act",
+        "silu", "rms_norm_eps", 1e-5, "rope_theta", 10000.0, "attention_bias", 0, "mlp_bias", 0, "tie_word_embeddings",
         (int)s->model->config.tie_output, "bos_token_id", (json_int_t)s->marks->start, "eos_token_id",
         (json_int_t)s->marks->end);
-}
-
-/* What z and labels add, under the names of docs/model.md. */
-static elbo_status write_additions(const struct export_source *s, const char *folder, elbo_error *error)
-{
-    static const char *const kinds[] = {".latent.", ".residual.", ".skip.", ".embedding.label."};
-    struct part p = {.s = s};
-    elbo_status status = ELBO_OK;
-    export_tensors_begin(&p.t, s);
-    for (size_t i = 0; i < parameters_count(s->model->parameters) && !status; i++) {
-        const struct parameter *w = parameters_get(s->model->parameters, i);
-        for (size_t k = 0; k < sizeof kinds / sizeof *kinds && !status; k++)
-            if (!strncmp(w->name, "decoder.", 8) && strstr(w->name, kinds[k]))
-                status = export_tensors_keep(&p.t, w, w->name, error);
-    }
-    if (!status && p.t.count) status = export_tensors_write(&p.t, folder, "elbo-latent.safetensors", error);
-    export_tensors_free(&p.t);
-    return status;
 }
 
 static const char decoder_use[] =
@@ -224,58 +104,28 @@ static const char decoder_use[] =
     "# elbo-latent.safetensors, where it is there, holds what z adds: rows are inputs_embeds = table[ids] + z W^T\n"
     "# for decoder.latent.embedding.weight W; see elbo's docs/model.md for the other names.\n";
 
-static bool is_llama(const struct stack_config *c)
-{
-    return c->norm == NORM_RMSNORM;
-}
-
 static elbo_status write_decoder(const struct export_source *s, const char *folder, elbo_error *error)
 {
     struct part p = {.s = s, .c = &s->model->config.decoder, .stack = "decoder"};
-    bool llama = is_llama(p.c);
+    bool llama = part_is_llama(p.c);
     export_tensors_begin(&p.t, s);
     elbo_status status = llama ? llama_tensors(&p, error) : gpt2_tensors(&p, error);
-    if (!status && !s->model->config.tie_output) status = keep(&p, "lm_head.weight", "decoder.output.weight", error);
+    if (!status && !s->model->config.tie_output)
+        status = part_keep(&p, "lm_head.weight", "decoder.output.weight", error);
     if (!status) status = export_tensors_write(&p.t, folder, "model.safetensors", error);
     if (!status) status = export_json(folder, "config.json", llama ? llama_config(&p) : gpt2_config(&p), error);
     export_tensors_free(&p.t);
-    if (!status) status = write_additions(s, folder, error);
+    if (!status) status = part_write_additions(s, folder, error);
     if (!status) status = hf_tokenizer(s, folder, error);
     return status ? status : hf_card(s, folder, "transformers", "text-generation", decoder_use, error);
 }
 
+/* Behind every reason. */
+static const char whole[] = "leave --part away: the whole model has no such limit";
+
 static elbo_status refuse(const char *what, const char *remedy, elbo_error *error)
 {
     return elbo_fail(error, ELBO_USAGE, "%s; %s", what, remedy);
-}
-
-static elbo_status check_decoder(const struct export_source *s, elbo_error *error)
-{
-    static const char whole[] = "leave --part away: the whole model has no such limit";
-    const struct stack_config *c = &s->model->config.decoder;
-    unsigned ways =
-        s->model->config.latent.kind == LATENT_NONE ? 0 : stack_injection(c, s->model->config.latent.injection);
-    if (c->kind != STACK_TRANSFORMER)
-        return refuse("--part=decoder: no architecture of transformers is a recurrent decoder", whole, error);
-    if (ways & INJECT_MEMORY)
-        return refuse("--part=decoder: latent.injection has memory, keys and values of every layer that z makes, "
-                      "and neither GPT2LMHeadModel nor LlamaForCausalLM has a place for them",
-                      whole, error);
-    if (c->embedding_norm)
-        return refuse("--part=decoder: decoder.embedding_norm is none of GPT-2's or Llama's", whole, error);
-    if (c->norm_position != NORM_PRE)
-        return refuse("--part=decoder: decoder.norm_position is post, and GPT-2 and Llama norm before a branch", whole,
-                      error);
-    if (is_llama(c) && (c->positions != POSITION_ROTARY || c->activation != ACTIVATION_SWIGLU))
-        return refuse("--part=decoder: with rmsnorm only decoder.positions=rotary and decoder.activation=swiglu are "
-                      "a known architecture, LlamaForCausalLM",
-                      whole, error);
-    if (!is_llama(c) &&
-        (c->positions != POSITION_LEARNED || c->activation != ACTIVATION_GELU || kv_heads(c) != c->heads))
-        return refuse("--part=decoder: with layernorm only decoder.positions=learned, decoder.activation=gelu and as "
-                      "many kv_heads as heads are a known architecture, GPT2LMHeadModel",
-                      whole, error);
-    return ELBO_OK;
 }
 
 /* ---- the encoder ---- */
@@ -288,13 +138,13 @@ static const char *token_table(const struct export_source *s)
 static elbo_status bert_layer(struct part *p, size_t layer, elbo_error *error)
 {
     static const char *const parts[] = {"query", "key", "value"};
-    char to[NAME], from[NAME];
+    char to[PART_NAME], from[PART_NAME];
     for (size_t i = 0; i < 3; i++)
         for (int bias = 0; bias < 2; bias++) {
             snprintf(to, sizeof to, "encoder.layer.%zu.attention.self.%s.%s", layer, parts[i],
                      bias ? "bias" : "weight");
             snprintf(from, sizeof from, "encoder.%zu.attention.qkv.%s", layer, bias ? "bias" : "weight");
-            ELBO_TRY(keep_rows(p, to, from, i * p->c->width, p->c->width, error));
+            ELBO_TRY(part_keep_rows(p, to, from, i * p->c->width, p->c->width, error));
         }
     return ELBO_OK;
 }
@@ -318,11 +168,11 @@ static elbo_status bert_tensors(struct part *p, elbo_error *error)
                                          {"intermediate.dense", "feed_forward.input"},
                                          {"output.dense", "feed_forward.output"},
                                          {"output.LayerNorm", "feed_forward.norm"}};
-    ELBO_TRY(keep(p, "embeddings.word_embeddings.weight", token_table(p->s), error));
-    ELBO_TRY(keep(p, "embeddings.position_embeddings.weight", "encoder.embedding.position.weight", error));
-    ELBO_TRY(keep_both(p, "embeddings.LayerNorm", "encoder.embedding.norm", error));
+    ELBO_TRY(part_keep(p, "embeddings.word_embeddings.weight", token_table(p->s), error));
+    ELBO_TRY(part_keep(p, "embeddings.position_embeddings.weight", "encoder.embedding.position.weight", error));
+    ELBO_TRY(part_keep_both(p, "embeddings.LayerNorm", "encoder.embedding.norm", error));
     for (size_t layer = 0; layer < p->c->layers; layer++) ELBO_TRY(bert_layer(p, layer, error));
-    ELBO_TRY(each_layer(p, "encoder.layer", "encoder", layers, 5, keep_both, error));
+    ELBO_TRY(part_each_layer(p, "encoder.layer", "encoder", layers, 5, part_keep_both, error));
     return bert_unused(p, error);
 }
 
@@ -334,9 +184,9 @@ static json_t *bert_config(const struct part *p)
                      (json_int_t)s->model->config.vocabulary, "max_position_embeddings",
                      (json_int_t)s->model->config.positions, "hidden_size", (json_int_t)p->c->width,
                      "num_hidden_layers", (json_int_t)p->c->layers, "num_attention_heads", (json_int_t)p->c->heads,
-                     "intermediate_size", (json_int_t)ff_width(p->c), "type_vocab_size", 2, "hidden_act", "gelu_new",
-                     "layer_norm_eps", 1e-5, "hidden_dropout_prob", 0.0, "attention_probs_dropout_prob", 0.0,
-                     "pad_token_id", (json_int_t)s->marks->end, "position_embedding_type", "absolute");
+                     "intermediate_size", (json_int_t)part_ff_width(p->c), "type_vocab_size", 2, "hidden_act",
+                     "gelu_new", "layer_norm_eps", 1e-5, "hidden_dropout_prob", 0.0, "attention_probs_dropout_prob",
+                     0.0, "pad_token_id", (json_int_t)s->marks->end, "position_embedding_type", "absolute");
 }
 
 /* The rows of mu in the latent head, with what latent.normalize does to mu folded in. */
@@ -441,14 +291,13 @@ static elbo_status write_encoder(const struct export_source *s, const char *fold
 
 static elbo_status check_encoder(const struct export_source *s, elbo_error *error)
 {
-    static const char whole[] = "leave --part away: the whole model has no such limit";
     const struct model_config *m = &s->model->config;
     const struct stack_config *c = &m->encoder;
     if (m->latent.kind == LATENT_NONE)
         return refuse("--part=encoder: a language model (latent.kind none) has no encoder", whole, error);
     if (c->kind != STACK_TRANSFORMER || c->norm != NORM_LAYERNORM || c->norm_position != NORM_POST ||
         !c->embedding_norm || c->positions != POSITION_LEARNED || c->activation != ACTIVATION_GELU ||
-        kv_heads(c) != c->heads)
+        part_kv_heads(c) != c->heads)
         return refuse("--part=encoder writes BertModel, which is encoder.kind=transformer with norm=layernorm, "
                       "norm_position=post, embedding_norm=true, positions=learned, activation=gelu and as many "
                       "kv_heads as heads, and this encoder is another",
@@ -468,7 +317,7 @@ static elbo_status check_encoder(const struct export_source *s, elbo_error *erro
 
 elbo_status hf_part_check(const struct export_source *s, int part, elbo_error *error)
 {
-    return part == EXPORT_DECODER ? check_decoder(s, error) : check_encoder(s, error);
+    return part == EXPORT_DECODER ? part_check_decoder(s, "--part=decoder", whole, error) : check_encoder(s, error);
 }
 
 elbo_status hf_part_write(const struct export_source *s, int part, const char *folder, elbo_error *error)

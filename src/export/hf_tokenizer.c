@@ -149,26 +149,52 @@ static json_t *settings_json(const struct export_source *s, const struct names *
                      "model_input_names", "input_ids", "attention_mask");
 }
 
-static elbo_status write(const struct export_source *s, const json_t *own, json_t *vocabulary, const char *folder,
-                         elbo_error *error)
+/* The vocabulary, and the marks' names in it. */
+static elbo_status fill(struct names *names, json_t *vocabulary, const json_t *own, bool words, elbo_error *error)
 {
-    const char *kind = json_string_value(json_object_get(own, "kind"));
-    bool words = kind && !strcmp(kind, "word"), bytes = kind && !strcmp(kind, "byte");
+    bool added = words ? add_words(vocabulary, json_object_get(own, "words"))
+                       : add_bytes(vocabulary) && add_merges(vocabulary, json_object_get(own, "merges"));
+    return added && name_marks(names, vocabulary, words) ? ELBO_OK : starved(error);
+}
+
+static bool is_kind(const json_t *own, const char *kind)
+{
+    const char *text = json_string_value(json_object_get(own, "kind"));
+    return text && !strcmp(text, kind);
+}
+
+static elbo_status open_vocabulary(struct names *names, json_t **own, json_t **vocabulary,
+                                   const struct export_source *s, elbo_error *error)
+{
+    bool wanting;
+    *own = json_read(s->tokenizer, s->tokenizer_size, JSON_ALLOW_NUL, NULL, &wanting);
+    *vocabulary = json_object();
+    elbo_status status =
+        *own && *vocabulary ? fill(names, *vocabulary, *own, is_kind(*own, "word"), error) : starved(error);
+    if (!status) return ELBO_OK;
+    json_decref(*own);
+    json_decref(*vocabulary);
+    return status;
+}
+
+elbo_status hf_vocabulary(json_t **own, json_t **vocabulary, bool *words, const struct export_source *s,
+                          elbo_error *error)
+{
     struct names names;
-    if (words ? !add_words(vocabulary, json_object_get(own, "words"))
-              : !add_bytes(vocabulary) || !add_merges(vocabulary, json_object_get(own, "merges")))
-        return starved(error);
-    if (!name_marks(&names, vocabulary, words)) return starved(error);
-    ELBO_TRY(export_json(folder, "tokenizer.json", tokenizer_json(own, vocabulary, &names, words, bytes), error));
-    return export_json(folder, "tokenizer_config.json", settings_json(s, &names), error);
+    ELBO_TRY(open_vocabulary(&names, own, vocabulary, s, error));
+    *words = is_kind(*own, "word");
+    return ELBO_OK;
 }
 
 elbo_status hf_tokenizer(const struct export_source *s, const char *folder, elbo_error *error)
 {
-    bool wanting;
-    json_t *own = json_read(s->tokenizer, s->tokenizer_size, JSON_ALLOW_NUL, NULL, &wanting);
-    json_t *vocabulary = json_object();
-    elbo_status status = own && vocabulary ? write(s, own, vocabulary, folder, error) : starved(error);
+    json_t *own, *vocabulary;
+    struct names names;
+    ELBO_TRY(open_vocabulary(&names, &own, &vocabulary, s, error));
+    bool words = is_kind(own, "word"), bytes = is_kind(own, "byte");
+    elbo_status status =
+        export_json(folder, "tokenizer.json", tokenizer_json(own, vocabulary, &names, words, bytes), error);
+    if (!status) status = export_json(folder, "tokenizer_config.json", settings_json(s, &names), error);
     json_decref(own);
     json_decref(vocabulary);
     return status;

@@ -3,7 +3,6 @@
 #include "export/onnx.h"
 #include "base/files.h"
 #include "export/hf.h"
-#include "model/latent.h"
 #include "model/stack.h"
 
 #include <stdlib.h>
@@ -129,39 +128,6 @@ static elbo_status write_graphs(const struct export_source *s, const struct expo
 
 /* ---- what a program must know to use them ---- */
 
-static json_t *numbers_json(const double *x, size_t count)
-{
-    json_t *list = json_array();
-    int failed = 0;
-    for (size_t i = 0; i < count; i++) failed |= json_array_append_new(list, json_real(x[i]));
-    if (!failed) return list;
-    json_decref(list);
-    return NULL;
-}
-
-/* The prior that `sample` draws from; null: N(0, 1). */
-static json_t *density_json(const struct gaussians *g)
-{
-    size_t each = g->full ? g->width * g->width : g->width;
-    return json_pack("{s:o, s:o, s:o, s:b}", "log_weight", numbers_json(g->log_weight, g->count), "mean",
-                     numbers_json(g->mean, g->count * g->width), "factor", numbers_json(g->factor, g->count * each),
-                     "full", (int)g->full);
-}
-
-static elbo_status write_facts(const struct export_source *s, const char *folder, elbo_error *error)
-{
-    struct latent latent;
-    json_t *facts = hf_config(s);
-    elbo_status status = latent_open(&latent, s->model, error);
-    const struct gaussians *density = s->fitted ? s->fitted : latent.density;
-    if (!status && facts && json_object_set_new(facts, "prior", density ? density_json(density) : json_null()))
-        status = elbo_fail(error, ELBO_MEMORY, "no memory for elbo.json");
-    latent_close(&latent);
-    if (!status) return export_json(folder, "elbo.json", facts, error);
-    json_decref(facts);
-    return status;
-}
-
 static json_t *genai_decoder(const struct model_config *m)
 {
     const struct stack_config *d = &m->decoder;
@@ -206,7 +172,7 @@ static elbo_status write(const struct export_source *s, const struct export_opti
                          elbo_error *error)
 {
     ELBO_TRY(write_graphs(s, o, folder, error));
-    ELBO_TRY(write_facts(s, folder, error));
+    ELBO_TRY(export_facts(s, folder, error));
     if (s->model->config.decoder.kind == STACK_TRANSFORMER) ELBO_TRY(write_genai(s, folder, error));
     ELBO_TRY(hf_tokenizer(s, folder, error));
     return hf_card(s, folder, "onnx", "text-generation", use, error);

@@ -15,7 +15,7 @@ enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WO
 enum eval_posterior { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
 enum collapse_kind { COLLAPSE_WARN, COLLAPSE_ROLLBACK, COLLAPSE_IGNORE };
-enum product_format { FORMAT_NPY, FORMAT_JSONL, FORMAT_HF, FORMAT_ONNX };
+enum product_format { FORMAT_NPY, FORMAT_JSONL, FORMAT_CVEC, FORMAT_HF, FORMAT_ONNX, FORMAT_GGUF };
 enum fit_kind { FIT_GAUSSIAN, FIT_MIXTURE };
 enum fit_covariance { FIT_FULL, FIT_DIAGONAL };
 enum fit_of { FIT_MEAN, FIT_SAMPLE };
@@ -195,10 +195,11 @@ static const struct option generate_rows[] = {
     ROW_SWITCH("posterior_mean", posterior_mean, "true", TAKEN_WITH_TEXT, "encode to mu; false: to a sample of z"),
     ROW_SWITCH("fitted", fitted, "true", COMMAND_SAMPLE,
                "draw z from the prior that `elbo fit-prior` fitted, where there is one; false: from the model's own"),
-    ROW_CHOICE("format", format, "npy", COMMAND_ENCODE | COMMAND_EXPORT,
-               "encode: of the latents, npy or jsonl; export: of the model; hf: a Hugging Face folder; onnx: two "
-               "graphs of ONNX",
-               "npy", "jsonl", "hf", "onnx"),
+    ROW_CHOICE(
+        "format", format, "npy", COMMAND_ENCODE | COMMAND_EXPORT,
+        "encode: of the latents; cvec: a control vector of llama.cpp for each; export: of the model; hf: a Hugging "
+        "Face folder; onnx: two graphs of ONNX; gguf: a decoder for llama.cpp",
+        "npy", "jsonl", "cvec", "hf", "onnx", "gguf"),
 };
 #undef AT
 
@@ -342,7 +343,7 @@ static const struct option run_rows[] = {
 #define AT(field) offsetof(struct elbo_config, field)
 static const struct option product_rows[] = {
     ROW_TEXT("out", out, "", COMMAND_PREPARE | COMMAND_ENCODE | COMMAND_EXPORT,
-             "prepare, export: folder to make, or to replace whole; encode: file to write"),
+             "prepare, export, encode --format=cvec: folder to make, or to replace whole; encode: file to write"),
     ROW_CHOICE("part", part, "whole", COMMAND_EXPORT,
                "of the model: decoder and encoder are written under the names of a known architecture", "whole",
                "encoder", "decoder"),

@@ -46,12 +46,12 @@ def decoder(folder, reference, words):
     with torch.no_grad():
         for row, s in enumerate(sentences(reference, words)):
             x, hooks, skipped = table[[start, *s]][None], [], 0
-            if "decoder.latent.embedding.weight" in added:
-                x = x + reference["mu"][row] @ added["decoder.latent.embedding.weight"].T
             if "decoder.latent.prefix.weight" in added:
                 rows = reference["mu"][row] @ added["decoder.latent.prefix.weight"].T
                 rows = (rows + added["decoder.latent.prefix.bias"]).view(1, -1, x.shape[-1])
                 x, skipped = torch.cat([rows, x], 1), rows.shape[1]
+            if "decoder.latent.embedding.weight" in added:
+                x = x + reference["mu"][row] @ added["decoder.latent.embedding.weight"].T
             for k, block in enumerate(blocks):
                 w = added.get(f"decoder.{k}.residual.weight")
                 if w is not None:

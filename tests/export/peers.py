@@ -7,7 +7,7 @@ import sys
 ROOT = pathlib.Path(os.environ.get("ELBO_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 PACKAGES = pathlib.Path(os.environ.get("ELBO_PACKAGES", ROOT / "build/packages"))
 TORCH = ROOT / "bench/peers/venv/bin/python"
-SETS = {"transformers-4": TORCH, "transformers-5": TORCH, "onnx": "/usr/bin/python3"}
+SETS = {"transformers-4": TORCH, "transformers-5": TORCH, "onnx": "/usr/bin/python3", "llama": "/usr/bin/python3"}
 
 
 def python(name):

@@ -25,7 +25,8 @@ from runs import ELBO, SOURCE, Scratch, elbo  # noqa: E402
 
 FULL = bool(os.environ.get("ELBO_TEST_FULL"))
 PRELOAD = pathlib.Path(os.environ.get("ELBO_TESTS", SOURCE / "build/release/tests")) / "train_preload_calls.so"
-FORMATS = {"hf": ["--format=hf"], "onnx": ["--format=onnx"]}
+FORMATS = {"hf": ["--format=hf"], "onnx": ["--format=onnx"], "gguf": ["--format=gguf"]}
+GIVEN = {"latent.injection": "residual"}
 
 
 def look(folder):
@@ -154,8 +155,8 @@ def check_card(scratch, run, corpus):
 def main():
     with Scratch() as scratch:
         zoo.corpora(scratch)
-        old, corpus = zoo.train(scratch, "plain")
-        new, _ = zoo.train(scratch, "other", {"seed": 2})
+        old, corpus = zoo.train(scratch, "plain", GIVEN)
+        new, _ = zoo.train(scratch, "other", {**GIVEN, "seed": 2})
         check_hostile(scratch, new, corpus)
         check_card(scratch, new, corpus)
         points = sum(check_broken(scratch, name, given, old, new) for name, given in FORMATS.items())

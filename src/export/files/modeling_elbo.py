@@ -399,10 +399,10 @@ class ElboModel(PreTrainedModel):
         """(B, T, V) logits behind each of input_ids (B, T), `start words`, and (state, rows so far), the past of
         those that follow."""
         d, m, x, (state, at) = self.decoder, self.decoder.prefix, self.embed(input_ids), past or (None, 0)
-        if hasattr(getattr(d, "latent", None), "embedding"):
-            x = x + d.latent.embedding(z)[:, None]
         if m and not at:
             x = torch.cat([d.latent.prefix(z).view(len(x), m, -1), x], 1)
+        if hasattr(getattr(d, "latent", None), "embedding"):
+            x = x + d.latent.embedding(z)[:, None]
         y, state = d(x, z, self.class_of(label, len(x)), past=state, at=at)
         at, y = at + x.shape[1], y[:, m:] if m and not at else y
         if hasattr(d.output, "skip"):

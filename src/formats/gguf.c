@@ -1,0 +1,174 @@
+#include "formats/gguf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { VERSION = 3, UINT32 = 4, INT32 = 5, FLOAT32 = 6, BOOL = 7, STRING = 8, ARRAY = 9, TYPE_F32 = 0 };
+enum { PIECE = 1 << 16 }; /* elements */
+
+static void add(struct gguf *g, const void *bytes, size_t size)
+{
+    if (g->failed || !size) return;
+    if (g->size + size > g->room) {
+        size_t room = 2 * g->room + size + 256;
+        unsigned char *grown = realloc(g->bytes, room);
+        g->failed = !grown;
+        if (!grown) return;
+        g->bytes = grown;
+        g->room = room;
+    }
+    memcpy(g->bytes + g->size, bytes, size);
+    g->size += size;
+}
+
+static void add32(struct gguf *g, uint32_t number)
+{
+    add(g, &number, sizeof number);
+}
+
+static void add64(struct gguf *g, uint64_t number)
+{
+    add(g, &number, sizeof number);
+}
+
+static void add_text(struct gguf *g, const char *text, size_t size)
+{
+    add64(g, size);
+    add(g, text, size);
+}
+
+static void begin(struct gguf *g, const char *key, uint32_t type)
+{
+    add_text(g, key, strlen(key));
+    add32(g, type);
+    g->count++;
+}
+
+void gguf_text(struct gguf *g, const char *key, const char *text, size_t size)
+{
+    begin(g, key, STRING);
+    add_text(g, text, size);
+}
+
+void gguf_unsigned(struct gguf *g, const char *key, uint32_t number)
+{
+    begin(g, key, UINT32);
+    add32(g, number);
+}
+
+void gguf_integer(struct gguf *g, const char *key, int32_t number)
+{
+    begin(g, key, INT32);
+    add(g, &number, sizeof number);
+}
+
+void gguf_real(struct gguf *g, const char *key, float number)
+{
+    begin(g, key, FLOAT32);
+    add(g, &number, sizeof number);
+}
+
+void gguf_truth(struct gguf *g, const char *key, bool truth)
+{
+    begin(g, key, BOOL);
+    add(g, truth ? "\1" : "\0", 1);
+}
+
+void gguf_integers(struct gguf *g, const char *key, const int32_t *numbers, size_t count)
+{
+    begin(g, key, ARRAY);
+    add32(g, INT32);
+    add64(g, count);
+    add(g, numbers, count * sizeof *numbers);
+}
+
+void gguf_texts(struct gguf *g, const char *key, size_t count)
+{
+    begin(g, key, ARRAY);
+    add32(g, STRING);
+    add64(g, count);
+}
+
+void gguf_item(struct gguf *g, const char *text, size_t size)
+{
+    add_text(g, text, size);
+}
+
+void gguf_free(struct gguf *g)
+{
+    free(g->bytes);
+    *g = (struct gguf){0};
+}
+
+/* ---- the file ---- */
+
+static uint64_t aligned(uint64_t size)
+{
+    return (size + GGUF_ALIGNMENT - 1) / GGUF_ALIGNMENT * GGUF_ALIGNMENT;
+}
+
+static elbo_status check_names(const struct safetensors_tensor *tensors, size_t count, elbo_error *error)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strlen(tensors[i].name) > GGUF_MOST_NAME)
+            return elbo_fail(error, ELBO_INTERNAL, "%s is too long for a tensor of GGUF", tensors[i].name);
+        for (size_t j = 0; j < i; j++)
+            if (!strcmp(tensors[i].name, tensors[j].name))
+                return elbo_fail(error, ELBO_INTERNAL, "there are two tensors %s", tensors[i].name);
+    }
+    return ELBO_OK;
+}
+
+static elbo_status zeros(const struct sink *sink, uint64_t count, elbo_error *error)
+{
+    static const char none[GGUF_ALIGNMENT];
+    return count ? sink_write(sink, none, (size_t)count, error) : ELBO_OK;
+}
+
+static elbo_status write_tensor(const struct sink *sink, const struct safetensors_tensor *t, elbo_error *error)
+{
+    size_t bytes = safetensors_bytes(t), elements = bytes / sizeof(float);
+    if (!t->source) return sink_write(sink, t->data, bytes, error);
+    float *piece = malloc((elements < PIECE ? elements : PIECE) * sizeof *piece + 1);
+    elbo_status status = piece ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for a piece of %s", t->name);
+    for (size_t at = 0; at < elements && !status; at += PIECE) {
+        size_t now = elements - at < PIECE ? elements - at : PIECE;
+        status = t->source->read(t->source, piece, t->at + at, now, error);
+        if (!status) status = sink_write(sink, piece, now * sizeof *piece, error);
+    }
+    free(piece);
+    return status;
+}
+
+elbo_status gguf_write(const struct sink *sink, const struct gguf *g, const struct safetensors_tensor *tensors,
+                       size_t count, elbo_error *error)
+{
+    struct gguf head = {0};
+    uint64_t offset = 0;
+    ELBO_TRY(check_names(tensors, count, error));
+    add(&head, "GGUF", 4);
+    add32(&head, VERSION);
+    add64(&head, count);
+    add64(&head, g->count);
+    add(&head, g->bytes, g->size);
+    for (size_t i = 0; i < count; i++) {
+        const struct safetensors_tensor *t = &tensors[i];
+        add_text(&head, t->name, strlen(t->name));
+        add32(&head, (uint32_t)t->rank);
+        for (size_t d = t->rank; d; d--) add64(&head, t->shape[d - 1]);
+        add32(&head, TYPE_F32);
+        add64(&head, offset);
+        offset += aligned(safetensors_bytes(t));
+    }
+    elbo_status status = g->failed || head.failed
+                             ? elbo_fail(error, ELBO_MEMORY, "no memory for the head of a GGUF file")
+                             : sink_write(sink, head.bytes, head.size, error);
+    if (!status) status = zeros(sink, aligned(head.size) - head.size, error);
+    for (size_t i = 0; i < count && !status; i++) {
+        size_t bytes = safetensors_bytes(&tensors[i]);
+        status = write_tensor(sink, &tensors[i], error);
+        if (!status) status = zeros(sink, aligned(bytes) - bytes, error);
+    }
+    gguf_free(&head);
+    return status;
+}
