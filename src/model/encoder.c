@@ -11,11 +11,11 @@ value encoder_record(struct recorder *r, const struct sequence *source)
                                            [POOLING_FIRST] = POOL_FIRST,
                                            [POOLING_LAST] = POOL_LAST,
                                            [POOLING_ATTENTION] = POOL_ATTENTION};
-    /* the last states of both directions */
-    bool ends = c->pooling == POOLING_LAST && stack_kind_of(c)->recurrent && c->bidirectional;
+    const struct stack_kind *kind = stack_kind_of(c);
+    enum pool_kind pooling = c->pooling == POOLING_LAST && kind->last ? kind->last(c) : kinds[c->pooling];
     graph_scope(r->g, "encoder.pool");
     value query = NO_VALUE;
     if (c->pooling == POOLING_ATTENTION)
         query = recorder_parameter(r, PART_ENCODER, init_normal(0.02), 1, c->width, 0, "encoder.pool.query");
-    return op_pool(r->g, x, source->offsets, query, ends ? POOL_ENDS : kinds[c->pooling]);
+    return op_pool(r->g, x, source->offsets, query, pooling);
 }

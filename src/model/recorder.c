@@ -2,7 +2,6 @@
 #include "model/model.h"
 #include "model/stack.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -99,32 +98,31 @@ static bool own_table(const struct recorder *r, const char *stack)
     return !strcmp(stack, "encoder") && !r->config->share_embedding;
 }
 
-/* A recurrent stack has no norm that would give its first rows their scale. */
-static struct parameter_init table_init(const struct stack_config *c)
+/* A table of token vectors, or of what is added to them. */
+static value embedding_table(struct recorder *r, bool encoder, const struct stack_config *c, size_t rows,
+                             const char *what)
 {
-    return init_normal(stack_kind_of(c)->recurrent ? 1 / sqrt((double)stack_embedding_width(c)) : 0.02);
+    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, init_normal(stack_embedding_std(c)), 2, rows,
+                              stack_embedding_width(c), "%s.embedding.%s.weight", encoder ? "encoder" : "decoder",
+                              what);
 }
 
 value recorder_label_table(struct recorder *r, const char *stack)
 {
     bool encoder = !strcmp(stack, "encoder");
     const struct stack_config *c = encoder ? &r->config->encoder : &r->config->decoder;
-    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, table_init(c), 2, r->config->labels,
-                              stack_embedding_width(c), "%s.embedding.label.weight", stack);
+    return embedding_table(r, encoder, c, r->config->labels, "label");
 }
 
 value recorder_token_table(struct recorder *r, const char *stack)
 {
     bool encoder = own_table(r, stack);
     const struct stack_config *c = encoder ? &r->config->encoder : &r->config->decoder;
-    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, table_init(c), 2, r->config->vocabulary,
-                              stack_embedding_width(c), "%s.embedding.token.weight", encoder ? "encoder" : "decoder");
+    return embedding_table(r, encoder, c, r->config->vocabulary, "token");
 }
 
 value recorder_mark_table(struct recorder *r, const char *stack)
 {
     const struct stack_config *c = own_table(r, stack) ? &r->config->encoder : &r->config->decoder;
-    bool encoder = !strcmp(stack, "encoder");
-    return recorder_parameter(r, encoder ? PART_ENCODER : PART_DECODER, table_init(c), 2, 1, stack_embedding_width(c),
-                              "%s.embedding.mark.weight", stack);
+    return embedding_table(r, !strcmp(stack, "encoder"), c, 1, "mark");
 }

@@ -147,20 +147,38 @@ static value state(struct recorder *r, const struct stack *s, struct dim rows, s
                        (struct dim[]){rows, {DIM_FIXED, 2}, {DIM_FIXED, vectors_of(s->config) * s->config->width}});
 }
 
+static size_t embedding_width(const struct stack_config *c)
+{
+    return c->embedding_width ? c->embedding_width : c->width;
+}
+
+/* No norm would give the first rows their scale. */
+static double embedding_std(const struct stack_config *c)
+{
+    return 1 / sqrt((double)embedding_width(c));
+}
+
+/* The last states of both directions. */
+static enum pool_kind last(const struct stack_config *c)
+{
+    return c->bidirectional ? POOL_ENDS : POOL_LAST;
+}
+
 static size_t describe(struct stack_figure *figures, const struct stack_config *c)
 {
     figures[0] = (struct stack_figure){"layers", c->layers};
     figures[1] = (struct stack_figure){"directions", directions_of(c)};
-    figures[2] = (struct stack_figure){"embedding_width", stack_embedding_width(c)};
+    figures[2] = (struct stack_figure){"embedding_width", embedding_width(c)};
     return 3;
 }
 
 static const char *const options[] = {"layers", "embedding_width", "bidirectional", "residual", "dropout", NULL};
 
 #define RECURRENT                                                                                                      \
-    .options = options, .recurrent = true, .injections = INJECT_INIT | INJECT_CONCAT | INJECT_EMBEDDING,               \
-    .both = INJECT_INIT | INJECT_CONCAT, .check = check, .record = record, .states = states, .state = state,           \
-    .reorder = stack_history, .step = record_layers, .describe = describe
+    .options = options, .embedding_width = embedding_width, .embedding_std = embedding_std, .last = last,              \
+    .injections = INJECT_INIT | INJECT_CONCAT | INJECT_EMBEDDING, .both = INJECT_INIT | INJECT_CONCAT, .check = check, \
+    .record = record, .states = states, .state = state, .reorder = stack_history, .step = record_layers,               \
+    .describe = describe
 
 const struct stack_kind lstm_kind = {.name = "lstm", RECURRENT};
 const struct stack_kind gru_kind = {.name = "gru", RECURRENT};

@@ -13,6 +13,17 @@ static const struct stack_kind *const kinds[] = {[STACK_TRANSFORMER] = &transfor
 
 static const char *const injections[] = {INJECTION_NAMES};
 
+/* Options of the section `latent` that belong to one way. */
+static const struct {
+    const char *key;
+    unsigned way;
+    const char *because;
+} ways[] = {
+    {"memory", INJECT_MEMORY, "z does not come into this decoder as latent memory"},
+    {"prefix", INJECT_PREFIX, "z does not come into this decoder as rows in front"},
+    {"init_tanh", INJECT_INIT, "z does not come into this decoder as its first state"},
+};
+
 const struct stack_kind *stack_kind_of(const struct stack_config *c)
 {
     return kinds[c->kind];
@@ -38,6 +49,14 @@ size_t stack_prefix(const struct model_config *m)
 {
     bool has = m->latent.kind != LATENT_NONE && stack_injection(&m->decoder, m->latent.injection) & INJECT_PREFIX;
     return has ? m->latent.prefix : 0;
+}
+
+const char *stack_injection_idle(const struct model_config *m, const char *key)
+{
+    unsigned taken = stack_injection(&m->decoder, m->latent.injection);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+        if (!strcmp(ways[i].key, key) && !(taken & ways[i].way)) return ways[i].because;
+    return NULL;
 }
 
 void stack_injection_text(char *text, size_t size, unsigned injection)
@@ -80,7 +99,19 @@ void stack_history(struct recorder *r, struct sequence *s, struct dim rows, size
 
 size_t stack_embedding_width(const struct stack_config *c)
 {
-    return stack_kind_of(c)->recurrent && c->embedding_width ? c->embedding_width : c->width;
+    const struct stack_kind *kind = stack_kind_of(c);
+    return kind->embedding_width ? kind->embedding_width(c) : c->width;
+}
+
+const char *stack_embedding_option(const struct stack_config *c)
+{
+    return stack_embedding_width(c) == c->width ? "width" : "embedding_width";
+}
+
+double stack_embedding_std(const struct stack_config *c)
+{
+    const struct stack_kind *kind = stack_kind_of(c);
+    return kind->embedding_std ? kind->embedding_std(c) : 0.02;
 }
 
 /* Whether a kind reads an option that is not every kind's. */

@@ -38,8 +38,11 @@ struct stack_kind {
     const char *name;           /* as encoder.kind and decoder.kind say it                               */
     const char *cannot_decode;  /* why it is no decoder; null: it is one                                 */
     const char *const *options; /* keys of a stack's section that it reads beside kind, width and pooling */
-    bool recurrent; /* its token vectors have a width of their own, and its last state may lie at both ends of a
-                       sentence */
+    /* Width of its token vectors, and the deviation that they begin with; null: the stack's width, 0.02. */
+    size_t (*embedding_width)(const struct stack_config *c);
+    double (*embedding_std)(const struct stack_config *c);
+    /* Where encoder.pooling=last finds what it remembers of a sentence; null: POOL_LAST. */
+    enum pool_kind (*last)(const struct stack_config *c);
     unsigned injections, both; /* the ways for z that it knows, and those of latent.injection=both         */
     /* Refuses options of the section that contradict each other: ELBO_USAGE. */
     elbo_status (*check)(const char *section, const struct stack_config *c, elbo_error *error);
@@ -66,8 +69,10 @@ elbo_status stack_check(const char *section, const struct stack_config *c, elbo_
  * next call. */
 const char *stack_idle(const char *section, const struct stack_config *c, const char *key);
 
-/* Width of a stack's token vectors. */
+/* Width of a stack's token vectors, the option that says it, and the deviation that they begin with. */
 size_t stack_embedding_width(const struct stack_config *c);
+const char *stack_embedding_option(const struct stack_config *c);
+double stack_embedding_std(const struct stack_config *c);
 
 /* The ways for z into this decoder, with those that `both` stands for in its place. */
 unsigned stack_injection(const struct stack_config *decoder, unsigned injection);
@@ -75,6 +80,9 @@ unsigned stack_injection(const struct stack_config *decoder, unsigned injection)
 elbo_status stack_check_injection(const struct stack_config *decoder, unsigned injection, elbo_error *error);
 /* Rows that z puts in front of the decoder's input; 0: none. */
 size_t stack_prefix(const struct model_config *m);
+/* Why an option of the section `latent` belongs to a way that z does not take into this decoder; null: it does not.
+ * `key` without the section. */
+const char *stack_injection_idle(const struct model_config *m, const char *key);
 /* The ways as latent.injection says them, into text. */
 void stack_injection_text(char *text, size_t size, unsigned injection);
 

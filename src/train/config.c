@@ -80,9 +80,9 @@ elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *erro
     size_t written = stack_embedding_width(&model->decoder), read = stack_embedding_width(&model->encoder);
     if (model->tie_output && written != model->decoder.width)
         return elbo_fail(error, ELBO_USAGE,
-                         "decoder.tie_output needs token vectors of the decoder's width, but decoder.embedding_width = "
-                         "%zu and decoder.width = %zu; make them equal or set decoder.tie_output=false",
-                         written, model->decoder.width);
+                         "decoder.tie_output needs token vectors of the decoder's width, but decoder.%s = %zu and "
+                         "decoder.width = %zu; make them equal or set decoder.tie_output=false",
+                         stack_embedding_option(&model->decoder), written, model->decoder.width);
     if (latent) {
         ELBO_TRY(stack_check("encoder", &model->encoder, error));
         ELBO_TRY(stack_check_injection(&model->decoder, model->latent.injection, error));
@@ -90,8 +90,8 @@ elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *erro
             return elbo_fail(error, ELBO_USAGE,
                              "encoder.share_embedding needs equal widths, but encoder.%s = %zu and decoder.%s = "
                              "%zu; make them equal or set encoder.share_embedding=false",
-                             model->encoder.embedding_width ? "embedding_width" : "width", read,
-                             model->decoder.embedding_width ? "embedding_width" : "width", written);
+                             stack_embedding_option(&model->encoder), read, stack_embedding_option(&model->decoder),
+                             written);
     }
     if (latent) ELBO_TRY(latent_check(&model->latent, config->data.max_length + 2, error));
     ELBO_TRY(objective_check(&config->objective, model, error));

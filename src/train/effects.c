@@ -82,18 +82,6 @@ static bool needs_encoder(const struct elbo_config *c)
 {
     return no_latent(c) && c->objective.aggressive_steps;
 }
-static bool no_memory(const struct elbo_config *c)
-{
-    return !(stack_injection(&c->model.decoder, c->model.latent.injection) & INJECT_MEMORY);
-}
-static bool no_prefix(const struct elbo_config *c)
-{
-    return !stack_prefix(&c->model);
-}
-static bool no_first_state(const struct elbo_config *c)
-{
-    return !(stack_injection(&c->model.decoder, c->model.latent.injection) & INJECT_INIT);
-}
 
 /* A key that ends in a dot stands for its section. What switches itself off (0 samples, 0 nats) stands against nothing.
  */
@@ -103,9 +91,6 @@ static const struct rule {
     const char *because;
 } rules[] = {
     {"encoder.", no_latent, "latent.kind=none has no encoder"},
-    {"latent.memory", no_memory, "z does not come into this decoder as latent memory"},
-    {"latent.prefix", no_prefix, "z does not come into this decoder as rows in front"},
-    {"latent.init_tanh", no_first_state, "z does not come into this decoder as its first state"},
     {"objective.autoencoder_steps", needs_latent_phase, "latent.kind=none has no KL"},
     {"objective.aggressive_steps", needs_encoder, "latent.kind=none has no encoder"},
     {"optimizer.beta1", is_sgd, "it belongs to optimizer.kind=adamw"},
@@ -148,7 +133,10 @@ static const char *own_rules(const struct elbo_config *c, const char *key)
     const struct model_config *m = &c->model;
     const char *own;
     if ((own = within(key, "objective"))) return objective_idle(&c->objective, m, own);
-    if ((own = within(key, "latent"))) return latent_idle(&m->latent, own);
+    if ((own = within(key, "latent"))) {
+        const char *because = latent_idle(&m->latent, own);
+        return because ? because : stack_injection_idle(m, own);
+    }
     if ((own = within(key, "encoder")) && !no_latent(c)) return stack_idle("encoder", &m->encoder, own);
     if ((own = within(key, "decoder"))) return stack_idle("decoder", &m->decoder, own);
     return NULL;
