@@ -1,7 +1,7 @@
 /* The account of whole models, node by node, against formulas of its own: operations by the sizes of products and of
  * attention, bytes by what is read and written, with the traffic of the logits, of slopes and of gathered rows; in f32
- * and bf16, with and without a latent memory. A node's name says which part of the model it belongs to, and its block
- * where it is computed again. */
+ * and bf16, with and without a latent memory, and with rows that z puts in front or adds behind blocks. A node's name
+ * says which part of the model it belongs to, and its block where it is computed again. */
 #include "graph/account.h"
 #include "step/recording.h"
 
@@ -23,6 +23,7 @@ enum {
     DECODER_ROWS = 280,
     SENTENCES = 40,
     MEMORY = 2,
+    PREFIX = 3,
     LAYERS = 3
 };
 
@@ -31,6 +32,7 @@ static const struct graph_capacities capacities = {{0, ENCODER_ROWS, DECODER_ROW
 struct fixture {
     struct recording r;
     struct parameters *parameters;
+    bool memory; /* z comes as keys and values */
 };
 
 static void record(struct fixture *f, unsigned variant)
@@ -38,9 +40,11 @@ static void record(struct fixture *f, unsigned variant)
     elbo_error error = {0};
     struct model_config c = {.encoder = {.width = WIDTH, .layers = LAYERS, .heads = HEADS},
                              .decoder = {.width = WIDTH, .layers = LAYERS, .heads = HEADS},
-                             .latent = {.width = 8, .memory = MEMORY, .sample = true},
+                             .latent = {.width = 8, .memory = MEMORY, .prefix = PREFIX, .sample = true},
                              .vocabulary = VOCABULARY,
                              .positions = 40};
+    f->memory = !(variant & 16);
+    c.latent.injection = f->memory ? INJECT_BOTH : INJECT_PREFIX | INJECT_RESIDUAL;
     struct stack_config *stacks[] = {&c.encoder, &c.decoder};
     for (int s = 0; s < 2; s++) {
         stacks[s]->activation = variant & 1 ? ACTIVATION_SWIGLU : ACTIVATION_GELU;
@@ -92,11 +96,12 @@ static double plain(const struct graph *g, const struct node *n)
 
 /* Scores and weighted sums: a product with every key each, of rows x keys x width. Half of the keys where they are
  * causal. */
-static double attention(const struct graph *g, value qkv, double products)
+static double attention(const struct fixture *f, value qkv, double products)
 {
+    const struct graph *g = f->r.g;
     bool decoder = graph_value(g, qkv)->dim[0].kind == DIM_DEC_TOKENS;
     double rows = decoder ? DECODER_ROWS : ENCODER_ROWS, keys = rows / SENTENCES;
-    return 2 * products * rows * (decoder ? keys / 2 + MEMORY : keys) * WIDTH;
+    return 2 * products * rows * (decoder ? keys / 2 + (f->memory ? MEMORY : 0) : keys) * WIDTH;
 }
 
 static bool is(const struct node *n, const char *name)
@@ -104,8 +109,9 @@ static bool is(const struct node *n, const char *name)
     return !strcmp(n->type->name, name);
 }
 
-static struct account expected(const struct graph *g, const struct node *n)
+static struct account expected(const struct fixture *f, const struct node *n)
 {
+    const struct graph *g = f->r.g;
     struct account a = {.bytes = plain(g, n)};
     double element = (double)dtype_bytes(graph_value(g, n->in[0])->dtype);
     for (unsigned k = 0; k < MAX_OUTPUTS; k++) a.flops += elements(g, n->out[k]);
@@ -122,9 +128,9 @@ static struct account expected(const struct graph *g, const struct node *n)
         a.flops = 3 * 2 * y * VOCABULARY;
         a.bytes += (5 * logits + y + w) * element;
     } else if (is(n, "attention")) {
-        a.flops = attention(g, n->in[0], 2);
+        a.flops = attention(f, n->in[0], 2);
     } else if (is(n, "attention_backward")) {
-        a.flops = attention(g, n->in[1], 5);
+        a.flops = attention(f, n->in[1], 5);
     } else if (is(n, "embedding")) { /* of the table, the rows that are read */
         a.bytes -= fmax(elements(g, n->in[0]) - elements(g, n->out[0]), 0) * element;
     } else if (is(n, "embedding_backward")) { /* of its gradient, the rows that are added to */
@@ -136,8 +142,8 @@ static struct account expected(const struct graph *g, const struct node *n)
 static void every_node(void **state)
 {
     (void)state;
-    size_t linear = 0, slopes = 0, heads = 0;
-    for (unsigned variant = 0; variant < 16; variant++) {
+    size_t linear = 0, slopes = 0, heads = 0, fronts = 0, behind = 0;
+    for (unsigned variant = 0; variant < 32; variant++) {
         struct fixture f;
         record(&f, variant);
         const uint32_t *order;
@@ -145,7 +151,7 @@ static void every_node(void **state)
         double flops = 0, bytes = 0;
         for (size_t s = 0; s < steps; s++) {
             const struct node *n = graph_node_get(f.r.g, order[s]);
-            struct account a = account_node(f.r.g, n, capacities.count), wanted = expected(f.r.g, n);
+            struct account a = account_node(f.r.g, n, capacities.count), wanted = expected(&f, n);
             if (fabs(a.flops - wanted.flops) > 1e-9 * wanted.flops ||
                 fabs(a.bytes - wanted.bytes) > 1e-9 * wanted.bytes)
                 fail_msg("variant %u, %s (%s): %.0f operations and %.0f bytes, expected %.0f and %.0f", variant,
@@ -158,6 +164,11 @@ static void every_node(void **state)
             }
             slopes += is(n, "linear_backward_input") && n->in[2].index;
             heads += is(n, "attention_backward");
+            if (is(n, "prefix") || is(n, "prefix_backward")) { /* the decoder's rows, of which some come from z */
+                assert_float_equal(elements(f.r.g, n->out[0]), (double)DECODER_ROWS * WIDTH, 0.5);
+                fronts += is(n, "prefix_backward");
+            }
+            behind += is(n, "linear_backward_weight") && strstr(n->name, ".residual");
             flops += a.flops;
             bytes += a.bytes;
         }
@@ -166,6 +177,8 @@ static void every_node(void **state)
         drop(&f);
     }
     assert_true(linear > 0 && slopes > 0 && heads > 0);
+    assert_int_equal(fronts, 16); /* forward rows may be made again */
+    assert_int_equal(behind, 16 * (LAYERS - 1));
 }
 
 /* Scoring: the loss without its backward pass. */

@@ -3,6 +3,7 @@ through mpirun.
 
   world_invariant   f32 and bf16, with all noise: 5 steps have the same bits on one, two and three ranks (and on four
                     and eight with ELBO_TEST_FULL=1); stopped on two ranks and resumed on one
+  ways              z as rows in front and vectors behind blocks: the same bits on one, two and three ranks
   fast, run_to_run  two ranks: the losses of one within 1e-4
   trace             in the captured graph of a step every bucket but the last is summed before the backward pass ends
   alone             one rank through NCCL all the same (parallel.always): the bits of one without it, in captured graphs
@@ -86,6 +87,15 @@ def check_bits(scratch, data, precision):
     train(2, scratch / f"{precision}-moved", data, {**given, "train.stop_after": 2})
     train(1, scratch / f"{precision}-moved", data, given)
     same(whole, bits(scratch / f"{precision}-moved"), f"{precision}, stopped on two ranks and resumed on one")
+
+
+def check_ways(scratch, data):
+    """Rows in front of sentences, and vectors behind blocks: slots of different padding on each rank."""
+    given = {"latent.injection": "prefix,residual", "latent.prefix": 3, "train.slot_tokens": 40}
+    train(1, scratch / "ways-1", data, given)
+    for ranks in (2, 3):
+        train(ranks, scratch / f"ways-{ranks}", data, given)
+        same(bits(scratch / "ways-1"), bits(scratch / f"ways-{ranks}"), f"{given['latent.injection']}, {ranks} ranks")
 
 
 def check_mpirun(scratch, data):
@@ -176,10 +186,11 @@ def main():
     if not pathlib.Path(SIM).exists():
         print(f"SKIP: no {SIM}")
         sys.exit(77)
-    named = sys.argv[1:] or ["f32", "bf16", "mpirun", "levels", "trace", "alone", "killed", "deaf", "stopped"]
+    named = sys.argv[1:] or ["f32", "bf16", "ways", "mpirun", "levels", "trace", "alone", "killed", "deaf", "stopped"]
     with Scratch() as scratch:
         data = corpus(scratch)
         checks = {"f32": lambda: check_bits(scratch, data, "f32"), "bf16": lambda: check_bits(scratch, data, "bf16"),
+                  "ways": lambda: check_ways(scratch, data),
                   "mpirun": lambda: check_mpirun(scratch, data), "levels": lambda: check_levels(scratch, data),
                   "trace": lambda: check_trace(scratch, data), "alone": lambda: check_alone(scratch, data),
                   "killed": lambda: check_failure(scratch, data, signal.SIGKILL, 2),

@@ -1,6 +1,7 @@
 """`elbo eval` against NumPy and PyTorch in double: every figure, on a corpus with cut sentences and unknown words, of
 all sentences and of the first ones, with long ones cut and left out; each sentence's own figures; the baselines by
-counting in Python; and what is no number, or of no words."""
+counting in Python; and what is no number, or of no words. And greedy sentences, which the program reads row by row
+from its cache: each word is the likeliest by the reference, which reads the whole sentence at once."""
 import json
 import math
 import pathlib
@@ -10,7 +11,8 @@ import numpy
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SOURCE / "tests" / "train"))
-from reference import EMBEDDING, PREFIX, TOLERANCE, Model, noise_key, normals, order, purpose, read_safetensors, torch
+from reference import (EMBEDDING, PREFIX, RESIDUAL, ROTARY, TOLERANCE, Model, noise_key, normals, order, purpose,
+                       read_safetensors, torch)
 from runs import Scratch, checkpoints, elbo, grammar, options
 
 WIDTH, LIMIT, SEED, SAMPLES, SET = 6, 9, 3, 4, 25
@@ -24,8 +26,15 @@ GIVEN = {
 }
 
 
-# Runs by name, as the reference takes their ways for z: the second has rows in front that no figure may count.
-INJECTIONS = {"run": {}, "prefix": {"latent.injection": EMBEDDING | PREFIX, "latent.prefix": 3}}
+# Runs by name: their options, and the ways for z as the reference takes them. Two have rows in front that no figure
+# may count.
+INJECTIONS = {
+    "run": ({}, {}),
+    "prefix": ({"latent.injection": "embedding,prefix", "latent.prefix": 3}, {"latent.injection": EMBEDDING | PREFIX}),
+    "residual": ({"latent.injection": "residual", "decoder.layers": 2}, {"latent.injection": RESIDUAL}),
+    "rotary": ({"latent.injection": "prefix,residual", "latent.prefix": 2, "decoder.layers": 2,
+                "decoder.positions": "rotary"}, {"latent.injection": PREFIX | RESIDUAL, "decoder.positions": ROTARY}),
+}
 
 
 def lines_of(path, data):
@@ -39,12 +48,17 @@ def log_normal(z, mu, logvar):
     return -0.5 * (math.log(2 * math.pi) + logvar + (z - mu) ** 2 / numpy.exp(logvar)).sum(-1)
 
 
+def reference(run):
+    given, known = INJECTIONS[run.name]
+    return Model({**GIVEN, "tie_output": 1, "share_embedding": 1, **given, **known},
+                 read_safetensors(checkpoints(run)[-1] / "model.safetensors"))
+
+
 class Figures:
     """What `eval` should say, from its definitions in docs/model.md."""
 
     def __init__(self, run, sentences, chosen, mean=False):
-        config = {**GIVEN, "tie_output": 1, "share_embedding": 1, **INJECTIONS[run.name]}
-        self.model = Model(config, read_safetensors(checkpoints(run)[-1] / "model.safetensors"))
+        self.model = reference(run)
         self.chosen, self.cut, self.mean = chosen, {i: sentences[i][:LIMIT] for i in chosen}, mean
         with torch.no_grad():
             stats = [self.model.posterior(torch.tensor([0, *self.cut[i], 1])).numpy() for i in chosen]
@@ -205,6 +219,20 @@ def check_without_words(scratch):
     assert found["ppl_word"] is None and "infinite" in found["null_because"]["ppl_word"], found
 
 
+def check_greedy(run, count):
+    model = reference(run)
+    latents = numpy.random.default_rng(1).normal(0, 30, (count, WIDTH)).round(3).tolist() # heard in spite of KL
+    said = elbo("decode", run, "--greedy", stdin="".join(f"{z}\n" for z in latents)).stdout
+    written = [[int(word) for word in line.split()] for line in elbo("tokenize", run, stdin=said).stdout.splitlines()]
+    assert len({tuple(ids) for ids in written}) > 3, f"{run.name}: z is not heard, so little is proved"
+    for z, ids in zip(latents, written, strict=True):
+        with torch.no_grad():
+            logits = model.logits(torch.tensor([0, *ids]), torch.tensor(z, dtype=torch.float64))
+        logits[:, [0, 2]] = -math.inf # the start and the unknown word are not written
+        best = logits.argmax(1).tolist()
+        assert best[:len(ids)] == ids and (best[-1] == 1 or len(ids) == LIMIT), (run.name, ids, best)
+
+
 def main():
     with Scratch() as scratch:
         grammar(scratch / "text", 80, 1)
@@ -222,10 +250,13 @@ def main():
             figures = check(scratch / "run", scratch / "train", scratch / "test", train_ids, texts, ids, vocabulary,
                             sentences, skip, mean)
         check_active_units(figures)
-        elbo("train", f"--data.train={scratch / 'train'}", f"--run.dir={scratch / 'prefix'}", *options(GIVEN),
-             "--latent.injection=embedding,prefix", "--latent.prefix=3")
-        check(scratch / "prefix", scratch / "train", scratch / "test", train_ids, texts, ids, vocabulary, 0, False,
-              False)
+        for name, (given, _) in INJECTIONS.items():
+            if name != "run":
+                elbo("train", f"--data.train={scratch / 'train'}", f"--run.dir={scratch / name}",
+                     *options({**GIVEN, **given}))
+                check(scratch / name, scratch / "train", scratch / "test", train_ids, texts, ids, vocabulary, 0, False,
+                      False)
+            check_greedy(scratch / name, 20)
         check_without_words(scratch)
     sys.exit(0)
 

@@ -2,7 +2,8 @@
 """The ways for z into a Transformer decoder that need more than a weight: `residual` and `prefix`.
 
   bits       resumed, on 2 and 4 ranks, with other threads and with every policy of recomputation: the same
-  commands   plan, bench, info, sample, beam search and reconstruct
+  commands   plan, bench, info, sample, beam search, reconstruct, and interpolate between the sentences' own
+  room       a prefix takes nothing from data.max_length: the longest sentence is read whole, trained on and written
   figures    tokens are counted without the rows in front, in metrics.jsonl and by eval
   lists      a run keeps its ways in one order, and goes on with the same list written otherwise; a way that a
              decoder does not have is refused"""
@@ -14,7 +15,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
-from runs import ELBO, Scratch, bits, elbo, grammar, options, rows, same # noqa: E402
+from runs import ELBO, Scratch, bits, checkpoints, elbo, grammar, options, rows, same, tensors # noqa: E402
 
 WAYS = {
     "residual": {"latent.injection": "residual", "decoder.layers": 3},
@@ -62,6 +63,10 @@ def check_commands(scratch, data, name):
     assert "prefix" in elbo("bench", "step", *options(given)).stdout or "prefix" not in given["latent.injection"]
     some = "".join((scratch / "text").read_text(encoding="utf-8").splitlines(True)[:7])
     assert len(elbo("reconstruct", run, "--beam=3", stdin=some).stdout.splitlines()) >= 7
+    ends = some.splitlines()[:2]
+    line = elbo("interpolate", run, f"--from={ends[0]}", f"--to={ends[1]}", "--steps=4").stdout.splitlines()
+    own = elbo("reconstruct", run, stdin="\n".join(ends) + "\n").stdout.splitlines()
+    assert [line[0], line[-1]] == own and len(line) == 4, (line, own)
     known = json.loads(elbo("info", run, "--json").stdout)["latent"]["injection"]
     assert known == {"all": "both,residual,prefix"}.get(name, name), known
 
@@ -76,6 +81,28 @@ def check_figures(scratch, data, ways):
         assert [row["tokens"] for row in rows(scratch / name) if "tokens" in row] == wanted, name
         found = json.loads(elbo("eval", scratch / name, f"--data.test={data}", "--json").stdout)
         assert found["tokens"] == tokens and found["iwae_nll"] < found["neg_elbo"], (name, found["tokens"], tokens)
+
+
+def check_room(scratch):
+    """Sentences of data.max_length words, in slots that hold one: learned positions have a row for each in front."""
+    (scratch / "long").write_text("".join(" ".join(f"w{i * k % 7}" for i in range(8)) + "\n" for k in range(9)))
+    data, run = scratch / "long-corpus", scratch / "long-run"
+    elbo("prepare", scratch / "long", f"--out={data}")
+    given = {"latent.injection": "prefix", "latent.prefix": 5, "data.max_length": 8, "train.slot_tokens": 14}
+    train(run, data, given)
+    assert all(row["tokens"] == 4 * 9 and not row["shortened"] for row in rows(run) if "tokens" in row)
+    shapes = {name: about["shape"] for name, (about, _) in tensors(checkpoints(run)[-1] / "model.safetensors").items()}
+    assert shapes["decoder.embedding.position.weight"] == [8 + 2 + 5, 16]
+    assert shapes["encoder.embedding.position.weight"] == [8 + 2, 16]
+    found = json.loads(elbo("eval", run, f"--data.test={data}", "--json").stdout)
+    assert found["tokens"] == 9 * 9 and not found["shortened"], found
+    written = elbo("sample", run, "--count=40", "--temperature=100", "--max_length=9").stdout.splitlines()
+    assert max(len(line.split()) for line in written) == 9, "no sentence as long as may be"
+    refused = elbo("sample", run, "--max_length=10", code=2).stderr
+    assert "give at most 9" in refused, refused
+    refused = elbo("train", *options({**BASE, **given, "data.train": data, "run.dir": scratch / "never",
+                                      "train.slot_tokens": 13}), code=2).stderr
+    assert "set train.slot_tokens to at least 14, or data.max_length to at most 7" in refused, refused
 
 
 def check_lists(scratch, data):
@@ -104,6 +131,7 @@ def main():
             check_bits(scratch, data, name)
             check_commands(scratch, data, name)
         check_figures(scratch, data, WAYS)
+        check_room(scratch)
         check_lists(scratch, data)
     print(f"{len(WAYS)} sets of ways, with the same bits on every number of ranks")
 

@@ -191,7 +191,7 @@ def main():
         moved = {**VARIANTS["both"], "train.steps": 25, "resume": scratch / "both-sim"}
         rows = train(runs.ELBO, corpus, scratch / "moved", moved, "cpu")
         assert rows[0]["step"] == 21
-        for run in ("moved", "vamp-sim", "prefix-sim"):
+        for run in ("moved", "vamp-sim", "prefix-sim", "residual-sim"):
             figures = {}
             for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")):
                 answer = subprocess.run([program, "eval", str(scratch / run), f"--data.test={corpus}",
@@ -200,7 +200,7 @@ def main():
                 figures[device] = json.loads(answer.stdout)
             for key in ("neg_elbo", "iwae_nll", "own_z_gain", "kl"):
                 assert abs(figures["cpu"][key] - figures["cuda"][key]) <= 1e-4 * abs(figures["cpu"][key]) + 1e-5, key
-        for run in ("moved", "lstm-sim", "gru-sim", "prefix-sim"):
+        for run in ("moved", "lstm-sim", "gru-sim", "prefix-sim", "residual-sim"):
             for how in ("--seed=1", "--beam=3"):
                 lines = {}
                 for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")):

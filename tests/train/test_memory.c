@@ -58,6 +58,7 @@ static void what_a_training_holds(void **state)
     static const char *const kinds[][4] = {{"--train.slot_tokens=4000"},
                                            {"--optimizer.kind=sgd", "--train.slots=5"},
                                            {"--latent.injection=prefix", "--train.slot_tokens=200"},
+                                           {"--latent.injection=residual", "--decoder.layers=3"},
                                            {"--optimizer.moments=bf16", "--train.recompute=block"},
                                            {"--optimizer.encoder_factor=0", "--train.slot_sentences=3"}};
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
@@ -77,7 +78,7 @@ static void what_a_training_holds(void **state)
         for (unsigned g = 0; g < GROUPS; g++) /* what has no learning rate is not updated at all */
             assert_int_equal(trainer->step.optimizer.kind[0].trained[g],
                              parameters_groups(p)[g].elements &&
-                                 (k != 4 || parameters_groups(p)[g].part != PART_ENCODER));
+                                 (k != 5 || parameters_groups(p)[g].part != PART_ENCODER));
         size_t moments = trainer->step.optimizer.moment2 ? 2 : 1;
         assert_int_equal(t.moments, moments * trainer->step.optimizer.moments *
                                         dtype_bytes(optimizer_moments(&job.config.optimizer)));
