@@ -51,8 +51,8 @@ ELBO_COMMANDS(PROTOTYPE)
 
 /* ---- small things ---- */
 
-/* Refuses options of the command line that have no effect beside the others, and says those of files (train/effects.h).
- */
+/* Refuses options of the command line that have no effect beside the others, says those of files, and settles what the
+ * options leave open, as for a new run (train/effects.h). */
 elbo_status cli_check_effects(struct cli *cli, elbo_error *error);
 
 #endif

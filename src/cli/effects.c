@@ -10,5 +10,5 @@ elbo_status cli_check_effects(struct cli *cli, elbo_error *error)
     ELBO_TRY(effects_check(&said, cli->options, &cli->config, error));
     if (said) log_line(&cli->log, "%s", said);
     free(said);
-    return ELBO_OK;
+    return effects_settle_mark(cli->options, &cli->config, -1, error);
 }

@@ -169,9 +169,9 @@ struct model_config {
 #define AT(field) offsetof(struct model_config, field)
 static const struct option mark_rows[] = {
     ROW_CHOICE(
-        "dropped_mark", dropped_mark, "unknown", KEPT_MODEL,
-        "what words become that word_dropout or denoise_blank take: the unknown mark, or a learned mark of their "
-        "own, which nothing else reads",
+        "dropped_mark", dropped_mark, "own", KEPT_MODEL,
+        "what words become that word_dropout or denoise_blank take: a learned mark of their own, which nothing else "
+        "reads, or the unknown mark; a run that goes on keeps its own",
         "unknown", "own"),
 };
 #undef AT

@@ -114,15 +114,19 @@ value recorder_label_table(struct recorder *r, const char *stack)
     return embedding_table(r, encoder, c, r->config->labels, "label");
 }
 
-value recorder_token_table(struct recorder *r, const char *stack)
+/* (rows, width) of the table that a stack reads, or of what stands beside it. */
+static value table_rows(struct recorder *r, const char *stack, size_t rows, const char *what)
 {
     bool encoder = own_table(r, stack);
-    const struct stack_config *c = encoder ? &r->config->encoder : &r->config->decoder;
-    return embedding_table(r, encoder, c, r->config->vocabulary, "token");
+    return embedding_table(r, encoder, encoder ? &r->config->encoder : &r->config->decoder, rows, what);
+}
+
+value recorder_token_table(struct recorder *r, const char *stack)
+{
+    return table_rows(r, stack, r->config->vocabulary, "token");
 }
 
 value recorder_mark_table(struct recorder *r, const char *stack)
 {
-    const struct stack_config *c = own_table(r, stack) ? &r->config->encoder : &r->config->decoder;
-    return embedding_table(r, !strcmp(stack, "encoder"), c, 1, "mark");
+    return table_rows(r, stack, 1, "mark");
 }

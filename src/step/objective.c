@@ -443,7 +443,8 @@ const char *objective_idle(const struct objective_config *config, const struct m
         if (own && t->absent(&c)) return t->absent(&c);
     }
     bool drops = config->word_dropout > 0 || (config->denoise_blank > 0 && !no_latent(model));
-    if (!strcmp(key, "dropped_mark") && !drops) return "no word becomes a mark without word_dropout or denoise_blank";
+    if (!strcmp(key, "dropped_mark") && model->dropped_mark == DROPPED_OWN && !drops)
+        return "no word becomes a mark without word_dropout or denoise_blank";
     bool noisy = (!strcmp(key, "denoise_drop") && config->denoise_drop > 0) ||
                  (!strcmp(key, "denoise_blank") && config->denoise_blank > 0) ||
                  (!strcmp(key, "denoise_swap") && config->denoise_swap > 0);

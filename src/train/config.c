@@ -70,6 +70,13 @@ const struct option_table *elbo_config_table(void)
     return &table;
 }
 
+elbo_status elbo_config_read_saved(struct options *options, const char *yaml, size_t size, const char *name,
+                                   elbo_error *error)
+{
+    ELBO_TRY(options_set(options, "objective.dropped_mark", "unknown", name, error));
+    return options_read_yaml_text(options, yaml, size, name, error);
+}
+
 /* ---- rules between options ---- */
 
 elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *error)

@@ -364,6 +364,11 @@ static const struct option switch_rows[] = {
 /* THE table of options; its target is a struct elbo_config. */
 const struct option_table *elbo_config_table(void);
 
+/* options_read_yaml_text of a checkpoint's configuration, which may be older than an option: before
+ * objective.dropped_mark was one, dropped words became the unknown mark. */
+elbo_status elbo_config_read_saved(struct options *options, const char *yaml, size_t size, const char *name,
+                                   elbo_error *error);
+
 /* Rules that tie several options together: heads divide widths, a slot holds the longest sentence, and so on. Checks
  * the model, objective, optimizer and training parts; the message names the options and a value that would do. */
 elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *error);

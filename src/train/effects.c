@@ -197,3 +197,12 @@ elbo_status effects_check(char **said, const struct options *options, const stru
                          effects_idle(config, s.refused->key));
     return ELBO_OK;
 }
+
+elbo_status effects_settle_mark(struct options *options, const struct elbo_config *config, int kept, elbo_error *error)
+{
+    static const char key[] = "objective.dropped_mark";
+    bool idle = effects_idle(config, key) != NULL;
+    if (options_given(options, key) && !idle) return ELBO_OK;
+    bool own = kept < 0 ? !idle : kept == DROPPED_OWN;
+    return options_set(options, key, own ? "own" : "unknown", "the run", error);
+}

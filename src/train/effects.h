@@ -16,4 +16,8 @@ const char *effects_idle(const struct elbo_config *config, const char *key);
 elbo_status effects_check(char **said, const struct options *options, const struct elbo_config *config,
                           elbo_error *error);
 
+/* Settles objective.dropped_mark where it is not given, or no word is dropped: a run that goes on keeps the mark that
+ * it has, `kept`; a new one (kept < 0) has no mark that nothing would become. */
+elbo_status effects_settle_mark(struct options *options, const struct elbo_config *config, int kept, elbo_error *error);
+
 #endif

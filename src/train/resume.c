@@ -1,4 +1,5 @@
 #include "train/resume.h"
+#include "base/files.h"
 #include "train/effects.h"
 
 #include <stdio.h>
@@ -43,7 +44,7 @@ elbo_status resume_compare(char **changed, const struct options *now, const stru
     char *model = NULL;
     *changed = NULL;
     ELBO_TRY(options_open(&options, elbo_config_table(), &before, error));
-    elbo_status status = options_read_yaml_text(options, yaml, size, name, error);
+    elbo_status status = elbo_config_read_saved(options, yaml, size, name, error);
     if (!status) status = compare_all(&c, &model, changed, now, options, error);
     if (!status && c.model_count)
         status = elbo_fail(error, ELBO_USAGE,
@@ -55,5 +56,28 @@ elbo_status resume_compare(char **changed, const struct options *now, const stru
         free(*changed);
         *changed = NULL;
     }
+    return status;
+}
+
+static elbo_status read_mark(int *mark, const char *yaml, size_t size, const char *name, elbo_error *error)
+{
+    struct elbo_config config;
+    struct options *options;
+    ELBO_TRY(options_open(&options, elbo_config_table(), &config, error));
+    elbo_status status = elbo_config_read_saved(options, yaml, size, name, error);
+    *mark = config.model.dropped_mark;
+    options_free(options);
+    return status;
+}
+
+elbo_status resume_mark(int *mark, const char *from, elbo_error *error)
+{
+    char path[FILES_PATH], *yaml;
+    size_t size;
+    ELBO_TRY(file_join(path, from, "config.yaml", error));
+    if (!file_is_regular(path)) return ELBO_OK;
+    ELBO_TRY(file_read(&yaml, &size, path, (size_t)1 << 30, error));
+    elbo_status status = read_mark(mark, yaml, size, path, error);
+    free(yaml);
     return status;
 }

@@ -11,4 +11,7 @@
 elbo_status resume_compare(char **changed, const struct options *now, const struct elbo_config *config,
                            const char *yaml, size_t size, const char *name, elbo_error *error);
 
+/* The objective.dropped_mark of a run or checkpoint, from its config.yaml; unchanged where it has none. */
+elbo_status resume_mark(int *mark, const char *from, elbo_error *error);
+
 #endif

@@ -38,7 +38,7 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     char name[FILES_PATH];
     ELBO_TRY(file_join(name, checkpoint_path(r->checkpoint), "config.yaml", error));
     ELBO_TRY(checkpoint_bytes(&yaml, &size, r->checkpoint, "config.yaml", error));
-    ELBO_TRY(options_read_yaml_text(options, yaml, size, name, error));
+    ELBO_TRY(elbo_config_read_saved(options, yaml, size, name, error));
     ELBO_TRY(reapply(context, error));
     ELBO_TRY(file_join(name, checkpoint_path(r->checkpoint), "tokenizer.json", error));
     const void *tokenizer;

@@ -33,10 +33,12 @@ static struct sums_options sums_options_of(const struct elbo_config *c, size_t r
 struct step_options step_options_of(const struct elbo_config *c, const struct model_config *model, size_t ranks,
                                     size_t rank)
 {
+    struct slot_options slots = slot_options_of(c);
+    if (model->dropped_mark == DROPPED_OWN) slots.mark = (int32_t)model->vocabulary; /* the row behind the tokens' */
     return (struct step_options){.model = *model,
                                  .objective = c->objective,
                                  .optimizer = c->optimizer,
-                                 .slots = slot_options_of(c),
+                                 .slots = slots,
                                  .sums = sums_options_of(c, ranks, rank),
                                  .recompute = (enum recompute_policy)c->train.recompute,
                                  .seed = c->seed,

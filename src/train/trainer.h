@@ -19,8 +19,9 @@
 
 struct trainer;
 
-/* `options` gives the text of the configuration that is saved. ELBO_BUSY when another process trains there. */
-elbo_status trainer_open(struct trainer **t, const struct elbo_config *config, const struct options *options,
+/* `options` gives the text of the configuration that is saved; what they leave open is settled in them (effects.h).
+ * `config` is their target. ELBO_BUSY when another process trains there. */
+elbo_status trainer_open(struct trainer **t, const struct elbo_config *config, struct options *options,
                          const struct train_report *report, elbo_error *error);
 
 /* ELBO_INTERRUPTED after a signal (SIGTERM, SIGINT, SIGUSR1), when all is saved; ELBO_DIVERGED after

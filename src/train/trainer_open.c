@@ -6,6 +6,7 @@
 #include "step/memory.h"
 #include "train/effects.h"
 #include "train/limits.h"
+#include "train/resume.h"
 #include "train/rewind.h"
 #include "train/saving.h"
 #include "train/step_options.h"
@@ -243,10 +244,9 @@ static elbo_status write_beginning(struct trainer *t, elbo_error *error)
 
 static elbo_status open_loader(struct trainer *t, elbo_error *error)
 {
-    struct slot_options s = slot_options_of(t->config);
+    struct slot_options s = t->step.options.slots;
     sums_own_slots(&t->step.options.sums, &s);
     s.labels = t->train_labels;
-    if (t->model.dropped_mark == DROPPED_OWN) s.mark = (int32_t)t->model.vocabulary; /* the row behind the tokens' */
     const struct training_passes *passes = &t->state.counters.passes;
     s.first = t->state.counters.next;
     s.step = t->state.counters.draws - passes->encoder_draws;
@@ -330,6 +330,18 @@ static elbo_status open_outputs(struct trainer *t, elbo_error *error)
     return metrics_open(&t->metrics, t->config->run_dir, t->state.counters.draws, error);
 }
 
+/* Rank 0 reads what the run has, before the step is recorded. */
+static elbo_status settle_mark(struct trainer *t, const char *from, elbo_error *error)
+{
+    int kept = -1;
+    elbo_status status = t->team.rank || !*from ? ELBO_OK : resume_mark(&kept, from, error);
+    ELBO_TRY(team_agree(&t->team, status, error));
+    if (t->team.collectives) ELBO_TRY(collectives_share(t->team.collectives, &kept, sizeof kept, error));
+    ELBO_TRY(effects_settle_mark(t->options, t->config, kept, error));
+    t->model.dropped_mark = t->config->model.dropped_mark;
+    return ELBO_OK;
+}
+
 static void tell_ranks(struct trainer *t)
 {
     char line[RANKS_LINE];
@@ -360,6 +372,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
              t->config->data.labels ? elbo_corpus_labels_hash(t->train) : "");
     ELBO_TRY(
         team_compare(&t->team, &(struct team_likeness){t->options, data, t->config->data.train, t->backend}, error));
+    ELBO_TRY(settle_mark(t, from, error));
     ELBO_TRY(team_agree(&t->team, build(t, error), error));
     ELBO_TRY(begin(t, from, error));
     ELBO_TRY(moments_choose(&t->state.moments, t->config->run_dir, error));
@@ -368,7 +381,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     return team_agree(&t->team, status, error);
 }
 
-elbo_status trainer_open(struct trainer **out, const struct elbo_config *config, const struct options *options,
+elbo_status trainer_open(struct trainer **out, const struct elbo_config *config, struct options *options,
                          const struct train_report *report, elbo_error *error)
 {
     struct trainer *t = calloc(1, sizeof *t);

@@ -56,7 +56,7 @@ struct last_validation {
 
 struct trainer {
     const struct elbo_config *config;
-    const struct options *options;
+    struct options *options;
     struct train_report report;
     struct run_lock lock;
     bool locked, signals_blocked;

@@ -136,7 +136,8 @@ def check_trace(scratch, data):
             if not sums: # walked: a slot of its size comes for the first or second time
                 continue
             replayed += 1
-            assert sums == [True] * 2 * (buckets - 1) + [False] * 2, \
+            # what the last kernel gives: the gradients of the token table and of the mark beside it
+            assert sums == [True] * 2 * (buckets - 2) + [False] * 4, \
                 f"{buckets} buckets, of whose sums {sums.count(False)} were left"
     assert replayed > 2, replayed
 

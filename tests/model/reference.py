@@ -152,8 +152,9 @@ class Model:
             return ids
         shared = stack == "encoder" and self.c.get("share_embedding", 0)
         table = self.get(("decoder" if shared else stack) + ".embedding.token.weight")
-        if f"{stack}.embedding.mark.weight" in self.w:
-            table = torch.cat([table, self.get(f"{stack}.embedding.mark.weight")])
+        mark = ("decoder" if shared else stack) + ".embedding.mark.weight"
+        if mark in self.w:
+            table = torch.cat([table, self.get(mark)])
         return table[ids]
 
     def skipped(self, x, name):

@@ -133,7 +133,7 @@ class Kind:
             "normalized-du": self.get("latent.normalize", "none") == "du",
             "rate-of-dimensions": self.get("objective.rate_scope", "sentence") == "dimension",
             "skip": self.get("latent.skip", "false") == "true",
-            "own-mark": self.get("objective.dropped_mark", "unknown") == "own",
+            "own-mark": self.get("objective.dropped_mark", "own") == "own",
             "labels": self.label(0) is not None,
             "adamw": self.get("optimizer.kind", "adamw") == "adamw",
         }
@@ -304,7 +304,7 @@ def check_steps(name, kind, run, weights, ids):
             f"{name}: step {row['step']} is of another sentence than data.shuffle gives"
         bits = words(noise_key(SEED, purpose(noise("data.word_dropout")), step), step, 0, len(sentence) + 1)
         limit = int(kind.given["objective.word_dropout"] * 2 ** 32)
-        mark = kind.vocabulary if kind.get("objective.dropped_mark", "unknown") == "own" else UNKNOWN
+        mark = kind.vocabulary if kind.get("objective.dropped_mark", "own") == "own" else UNKNOWN
         read = [0] + [mark if bits[t] < limit else word for t, word in enumerate(sentence, 1)]
         model, z = kind.model(weights, (step, step)), None
         model.label = kind.label(place[step])

@@ -4,8 +4,8 @@ then.
   corpus/       `elbo info` says the same
   sgd/, adamw/  evaluating, generating and encoding give the same figures; a copy of the run goes on to the same rows,
                 weights and moments
-  config.yaml   a training from it that begins with the weights of sgd/ gives the same rows and weights (a model's first
-                weights may change from commit to commit)
+  config.yaml   a training from it that begins with the weights of sgd/, and drops words to the unknown mark as then,
+                gives the same rows and weights (a model's first weights may change from commit to commit)
 
 Every figure is compared in all its digits, and every file of tensors by its SHA-256. Where the C library or the
 processor is another kind than the one that the figures were written on, exp and log may round otherwise: figures are
@@ -69,7 +69,7 @@ def measure(program, folder, begins=True):
         for part in ("train", "valid"):
             found[f"corpus/{part} info"] = json.loads(call("info", f"corpus/{part}", "--json"))
         if begins:
-            call("train", "config.yaml", "--run.dir=fresh", "--init.from=sgd")
+            call("train", "config.yaml", "--run.dir=fresh", "--init.from=sgd", "--objective.dropped_mark=unknown")
             found.update({f"config.yaml {what}": value for what, value in trained(copy / "fresh").items()})
         for run in ("sgd", "adamw"):
             evaluation = call("eval", run, "--data.test=corpus/valid", "--eval.iwae_samples=3", "--json", *DEVICE)

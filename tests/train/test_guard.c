@@ -269,9 +269,13 @@ static void too_many_in_a_row_end_the_run(void **state)
 static void a_real_divergence_is_named(void **state)
 {
     struct fixture *f = *state;
-    const char *const absurd[] = {"--optimizer.kind=sgd", "--optimizer.learning_rate=1000",
-                                  "--optimizer.clip=0",   "--optimizer.warmup_steps=0",
-                                  "--train.steps=200",    NULL};
+    const char *const absurd[] = {"--optimizer.kind=sgd",
+                                  "--optimizer.learning_rate=1000",
+                                  "--optimizer.clip=0",
+                                  "--optimizer.warmup_steps=0",
+                                  "--train.steps=200",
+                                  "--objective.dropped_mark=unknown",
+                                  NULL};
     struct job job;
     job_open(&job, &f->folder, "absurd", absurd);
     assert_int_equal(trainer_run(job.trainer, &job.error), ELBO_DIVERGED);

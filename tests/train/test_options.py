@@ -248,7 +248,7 @@ def check_best(scratch, data):
     """The best checkpoint by a named figure stays, and train.patience stops; stopped and resumed in between, the
     same."""
     given = {**SHORT, "train.steps": 40, "train.eval_every": 2, "checkpoint.best": "neg_elbo", "checkpoint.keep": 1,
-             "optimizer.learning_rate": 0.3, "train.patience": 3}
+             "optimizer.learning_rate": 0.3, "train.patience": 3, "objective.dropped_mark": "unknown"}
     run = scratch / "best"
     said = train(run, data, given=given).stderr
     figures = {row["step"]: row["valid"] for row in bits(run)["metrics"] if "valid" in row}

@@ -50,8 +50,8 @@ def pack(sentences, given, step, cursor):
     return slots, cursor
 
 
-def slot_arrays(slot, given, step):
-    """As a slot's arrays: marks 0, 1, 2; dropped words become the unknown mark; the posterior's noise."""
+def slot_arrays(slot, given, step, vocabulary):
+    """As a slot's arrays: marks 0, 1, 2; dropped words become the id behind the vocabulary; the posterior's noise."""
     t = {"encoder.offsets": [0], "encoder.ids": [], "decoder.offsets": [0], "decoder.ids": [], "decoder.labels": [],
          "eps": []}
     drop, limit = noise_key(given["seed"], purpose("data.word_dropout"),
@@ -60,7 +60,7 @@ def slot_arrays(slot, given, step):
         read = [0, *ids]
         bits = words(drop, sample, 0, len(read))
         t["encoder.ids"] += [0, *ids, 1]
-        t["decoder.ids"] += [2 if place and bit < limit else token
+        t["decoder.ids"] += [vocabulary if place and bit < limit else token
                              for place, (token, bit) in enumerate(zip(read, bits))]
         t["decoder.labels"] += [*ids, 1]
         t["encoder.offsets"].append(len(t["encoder.ids"]))
@@ -105,11 +105,13 @@ def one_step(given, sentences, before, step, cursor):
     model = model_of(given, read_safetensors(before / "model.safetensors"))
     slots, cursor = pack(sentences, given, step, cursor)
     count = sum(map(len, slots))
+    vocabulary = len(model.w["decoder.embedding.token.weight"])
     beta, rate = given["objective.beta"], given["optimizer.learning_rate"]
     parts = torch.zeros(5, dtype=torch.float64)
     total, mu = 0, []
     for slot in slots:
-        loss, out = model.slot(slot_arrays(slot, given, step), (given["objective.lambda"] / count, beta / count))
+        arrays = slot_arrays(slot, given, step, vocabulary)
+        loss, out = model.slot(arrays, (given["objective.lambda"] / count, beta / count))
         total = total + loss
         parts = parts + out["parts"].detach()
         mu += [stats.detach().numpy()[:given["latent.width"]] for stats in out["stats"]]
