@@ -247,10 +247,11 @@ int mixture_log_density_backward_cuda(float *dz, float *dcomponents, float *dlog
                                       const bool add[3], kernel_stream stream);
 
 /* ---- loss ---- */
-/* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. With dnll (R) f the logits are
- * overwritten by dnll (softmax - onehot), columns V .. stride by 0; null: they are only read. A row whose label is
- * negative is masked: its nll is 0 and its gradient 0. */
-int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows,
+/* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. right (R) f, unless null: 1 where no
+ * logit is above the label's, else 0. With dnll (R) f the logits are overwritten by dnll (softmax - onehot), columns
+ * V .. stride by 0; null: they are only read. A row whose label is negative is masked: its nll, right and gradient
+ * are 0. */
+int softmax_loss_cuda(float *nll, float *right, void *logits, const int32_t *labels, const float *dnll, size_t rows,
                       size_t vocabulary, size_t stride, enum kernel_type type, kernel_stream stream);
 /* As op_bag_cross_entropy says: out (1), sums (S, 3), logits (S, V), all f. Sentences behind the true count of the
  * header have no part in the sum, and no gradient. */

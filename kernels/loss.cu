@@ -1,7 +1,7 @@
 /* The softmax reconstruction loss of one chunk of logits, the ELBO, and the objective that adds further terms to it.
  *
  *   nll_r = logsumexp(x_r) - x_r[label];   with dnll: x_r <- dnll_r (softmax(x_r) - onehot), columns past V <- 0
- *   a row whose label is negative is masked: nll 0, gradient 0
+ *   a row whose label is negative is masked: nll 0, gradient 0; right_r: 1 where x_r[label] is the maximum, else 0
  *
  * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient. HELD:
  * between them the row lies in shared memory, where two of them fit on a multiprocessor; else it is read again, from
@@ -51,8 +51,9 @@ static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_ou
 
 template <typename T, int P, bool HELD>
 static __global__ void __launch_bounds__(ROW_THREADS, 2)
-    softmax_loss_kernel(float *__restrict__ nll, T *logits, const int32_t *__restrict__ labels,
-                        const float *__restrict__ dnll, unsigned vocabulary, unsigned stride)
+    softmax_loss_kernel(float *__restrict__ nll, float *__restrict__ right, T *logits,
+                        const int32_t *__restrict__ labels, const float *__restrict__ dnll, unsigned vocabulary,
+                        unsigned stride)
 {
     KERNEL_SHARED(float, scratch, WARP);
     KERNEL_DYNAMIC_SHARED(T, held); /* what a thread puts there it alone takes */
@@ -62,10 +63,12 @@ static __global__ void __launch_bounds__(ROW_THREADS, 2)
     float top = 0, scale = 0, d = 0;
     if (label < 0) {
         if (threadIdx.x == 0) nll[row] = 0;
+        if (threadIdx.x == 0 && right) right[row] = 0;
     } else {
         float sum, target = to_float(x[label]); /* before the barriers of the sums, behind which it is overwritten */
         row_softmax<T, P, HELD>(&top, &sum, x, held, vocabulary, scratch);
         if (threadIdx.x == 0) nll[row] = top + logf(sum) - target;
+        if (threadIdx.x == 0 && right) right[row] = target >= top ? 1.0f : 0.0f;
         if (dnll) d = dnll[row];
         scale = d / sum;
     }
@@ -293,8 +296,9 @@ static size_t half_of_shared(void)
     return shared_limit() / 2 - WARP * sizeof(float) - 1024;
 }
 
-extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels, const float *dnll, size_t rows,
-                                 size_t vocabulary, size_t stride, enum kernel_type type, kernel_stream stream)
+extern "C" int softmax_loss_cuda(float *nll, float *right, void *logits, const int32_t *labels, const float *dnll,
+                                 size_t rows, size_t vocabulary, size_t stride, enum kernel_type type,
+                                 kernel_stream stream)
 {
     if (!rows) return 0;
     KERNEL_DISPATCH(type, {
@@ -306,7 +310,7 @@ extern "C" int softmax_loss_cuda(float *nll, void *logits, const int32_t *labels
                 int e = HELD ? allow_shared(softmax_loss_kernel<T, P, HELD>, held) : 0;
                 if (e) return e;
                 KERNEL_LAUNCH((softmax_loss_kernel<T, P, HELD>), (unsigned)rows, threads, HELD ? held : 0, stream, nll,
-                              (T *)logits, labels, dnll, (unsigned)vocabulary, (unsigned)stride);
+                              right, (T *)logits, labels, dnll, (unsigned)vocabulary, (unsigned)stride);
             });
         });
     });

@@ -34,7 +34,7 @@ static const char *const no_samples = "no samples were drawn";
 /* What the sentences of a label are worth; sums, until `finish`. */
 struct by_label {
     const char *name;
-    size_t sentences, tokens;
+    size_t sentences, tokens, right;
     double reconstruction, kl, iwae;
 };
 
@@ -52,11 +52,17 @@ static elbo_status sum_by_label(struct by_label **out, const struct evaluation *
         struct by_label *to = &(*out)[elbo_corpus_label(corpus, r->sentence)];
         to->sentences++;
         to->tokens += r->tokens;
+        to->right += r->right;
         to->reconstruction += r->reconstruction;
         to->kl += r->kl;
         to->iwae += r->iwae;
     }
     return ELBO_OK;
+}
+
+static double accuracy(const struct by_label *l)
+{
+    return (double)l->right / (double)l->tokens;
 }
 
 static json_t *labels_json(const struct by_label *l, size_t count, bool iwae)
@@ -66,10 +72,11 @@ static json_t *labels_json(const struct by_label *l, size_t count, bool iwae)
     for (size_t k = 0; k < count; k++) {
         if (!l[k].sentences) continue;
         double n = (double)l[k].sentences;
-        json_t *one = json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "sentences", (json_int_t)l[k].sentences, "tokens",
-                                (json_int_t)l[k].tokens, "neg_elbo", (l[k].reconstruction + l[k].kl) / n,
-                                "reconstruction", l[k].reconstruction / n, "reconstruction_per_token",
-                                l[k].reconstruction / (double)l[k].tokens, "kl", l[k].kl / n);
+        json_t *one =
+            json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "sentences", (json_int_t)l[k].sentences, "tokens",
+                      (json_int_t)l[k].tokens, "neg_elbo", (l[k].reconstruction + l[k].kl) / n, "reconstruction",
+                      l[k].reconstruction / n, "reconstruction_per_token", l[k].reconstruction / (double)l[k].tokens,
+                      "token_accuracy", accuracy(&l[k]), "kl", l[k].kl / n);
         if (iwae) failed |= json_object_set_new(one, "iwae_nll", json_real(l[k].iwae / n));
         failed |= json_object_set_new(all, l[k].name, one);
     }
@@ -80,13 +87,13 @@ static json_t *labels_json(const struct by_label *l, size_t count, bool iwae)
 
 static void labels_text(FILE *out, const struct by_label *l, size_t count)
 {
-    if (l) fputs("by label              sentences   neg_elbo  reconstruction  a token       kl\n", out);
+    if (l) fputs("by label              sentences   neg_elbo  reconstruction  a token    right       kl\n", out);
     for (size_t k = 0; k < count && l; k++) {
         double n = (double)l[k].sentences;
         if (l[k].sentences)
-            fprintf(out, "  %-20.60s %8zu %10.3f %15.3f %8.3f %8.3f\n", l[k].name, l[k].sentences,
+            fprintf(out, "  %-20.60s %8zu %10.3f %15.3f %8.3f %8.4f %8.3f\n", l[k].name, l[k].sentences,
                     (l[k].reconstruction + l[k].kl) / n, l[k].reconstruction / n,
-                    l[k].reconstruction / (double)l[k].tokens, l[k].kl / n);
+                    l[k].reconstruction / (double)l[k].tokens, accuracy(&l[k]), l[k].kl / n);
     }
 }
 
@@ -112,6 +119,7 @@ static json_t *to_json(const struct evaluation *e, const struct ngram_baseline *
                    {"bits_per_byte", e->bits_per_byte, NULL},
                    {"known_bits_per_byte", e->known_bits_per_byte, NULL},
                    {"unknown_share", e->unknown_share, NULL},
+                   {"token_accuracy", e->token_accuracy, NULL},
                    {"iwae_nll", e->iwae_nll, e->iwae_samples ? NULL : no_samples},
                    {"iwae_standard_error", e->iwae_error, e->iwae_samples ? NULL : no_samples}};
     const struct {
@@ -211,6 +219,8 @@ static void to_text(FILE *out, const struct evaluation *e, const struct ngram_ba
                 "  of known words     %10.3f: the line above pays one mark for all bytes of an unknown word; this one "
                 "leaves both out\n",
                 e->known_bits_per_byte);
+    fprintf(out, "token accuracy       %10.4f: the share of the tokens below that the model finds likeliest\n",
+            e->token_accuracy);
     fprintf(out, "unknown share        %10.4f of %zu predicted tokens, %zu sentences, %zu words\n", e->unknown_share,
             e->tokens, e->sentences, e->words);
     if (!(b->unigram > 0)) return;
@@ -219,7 +229,8 @@ static void to_text(FILE *out, const struct evaluation *e, const struct ngram_ba
     baseline_text(out, "word pairs", b->bigram, e->neg_elbo);
 }
 
-/* A line of JSON for each sentence: its number in the corpus (from 0), its tokens with the end mark, nats, its label
+/* A line of JSON for each sentence: its number in the corpus (from 0), its tokens with the end mark and those of them
+ * that are the likeliest, nats, its label
  * where the corpus has any. */
 static elbo_status sentence_rows(const struct evaluation *e, const struct elbo_corpus *labelled, elbo_error *error)
 {
@@ -227,7 +238,8 @@ static elbo_status sentence_rows(const struct evaluation *e, const struct elbo_c
         const struct evaluation_row *r = &e->rows[i];
         double figures[] = {r->reconstruction + r->kl, r->reconstruction, r->kl, r->iwae};
         static const char *const names[] = {"neg_elbo", "reconstruction", "kl", "iwae_nll"};
-        json_t *row = json_pack("{s:I, s:I}", "sentence", (json_int_t)r->sentence, "tokens", (json_int_t)r->tokens);
+        json_t *row = json_pack("{s:I, s:I, s:I}", "sentence", (json_int_t)r->sentence, "tokens", (json_int_t)r->tokens,
+                                "right", (json_int_t)r->right);
         if (row && e->latent_width && !e->kl_dim &&
             json_object_set_new(row, "kl_mc", isfinite(r->kl) ? json_real(r->kl) : json_null())) {
             json_decref(row);

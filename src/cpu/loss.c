@@ -35,6 +35,7 @@ struct chunk {
     const struct call *c;
     size_t from, rows, vocabulary;
     const float *dnll; /* null: forward only */
+    float *right;      /* (N) null: not wanted */
 };
 
 /* Sum of exp(x[i] - top), and exp(x[i] - top) in place when `keep`. In blocks: one float that grows over a hundred
@@ -71,6 +72,7 @@ static void softmax(void *argument, size_t tile, size_t worker)
         size_t n = k->from + r, label = (size_t)labels[n];
         if (labels[n] < 0) { /* no loss, no gradient */
             nll[n] = 0;
+            if (k->right) k->right[n] = 0;
             if (k->dnll) memset(x, 0, v * sizeof *x);
             continue;
         }
@@ -78,6 +80,7 @@ static void softmax(void *argument, size_t tile, size_t worker)
         SIMD_MAX(top) for (size_t i = 0; i < v; i++) top = x[i] > top ? x[i] : top;
         double sum = exponentials(x, v, top, k->dnll);
         nll[n] = (float)(top + log(sum) - target);
+        if (k->right) k->right[n] = target >= top;
         if (!k->dnll) continue;
         float scale = (float)(k->dnll[n] / sum);
         SIMD for (size_t i = 0; i < v; i++) x[i] *= scale;
@@ -85,12 +88,13 @@ static void softmax(void *argument, size_t tile, size_t worker)
     }
 }
 
-static void run(const struct call *c, const float *dnll, float *dy, float *dw)
+static void run(const struct call *c, float *right, const float *dnll, float *dy, float *dw)
 {
     const float *y = c->in[0], *w = c->in[1];
     size_t n = c->size.in[0][0], d = c->size.in[0][1], v = c->size.in[1][0], rows = chunk_rows(n, v);
     for (size_t from = 0; from < n || from == 0; from += rows) {
-        struct chunk k = {.c = c, .from = from, .rows = least(rows, n - from), .vocabulary = v, .dnll = dnll};
+        struct chunk k = {
+            .c = c, .from = from, .rows = least(rows, n - from), .vocabulary = v, .dnll = dnll, .right = right};
         struct product logits = {.m = k.rows, .n = v, .k = d, .c = chunk_of(c), .ldc = v};
         logits.a = (struct matrix){y + from * d, d, 1};
         logits.b = (struct matrix){w, 1, d};
@@ -113,12 +117,12 @@ static void run(const struct call *c, const float *dnll, float *dy, float *dw)
 
 void CPU(linear_cross_entropy)(const struct call *c)
 {
-    run(c, NULL, NULL, NULL);
+    run(c, c->out[1], NULL, NULL, NULL);
 }
 
 void CPU(linear_cross_entropy_train)(const struct call *c)
 {
-    run(c, c->in[3], c->out[1], c->out[2]);
+    run(c, NULL, c->in[3], c->out[1], c->out[2]);
 }
 
 /* ---- a bag of words: sentences by tiles ---- */

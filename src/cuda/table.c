@@ -478,7 +478,7 @@ static void weights_gradient(const struct call *c, float *dw, const char *logits
     }
 }
 
-static void cross_entropy(const struct call *c, const float *dnll, void *dy, float *dw)
+static void cross_entropy(const struct call *c, float *right, const float *dnll, void *dy, float *dw)
 {
     enum kernel_type type = in_type(c, 0);
     size_t element = dtype_bytes(c->in_type[0]), d = c->size.in[0][1], v = c->size.in[1][0], stride = padded(v);
@@ -501,8 +501,8 @@ static void cross_entropy(const struct call *c, const float *dnll, void *dy, flo
                                  .type = type,
                                  .out = type};
         cuda_product(cuda_of(c), &p);
-        keep(c, softmax_loss_cuda(nll + from, logits, labels + from, dnll ? dnll + from : NULL, count, v, stride, type,
-                                  stream_of(c)));
+        keep(c, softmax_loss_cuda(nll + from, right ? right + from : NULL, logits, labels + from,
+                                  dnll ? dnll + from : NULL, count, v, stride, type, stream_of(c)));
         if (dy) {
             struct cuda_product q = {.m = count,
                                      .n = d,
@@ -522,12 +522,12 @@ static void cross_entropy(const struct call *c, const float *dnll, void *dy, flo
 
 static void linear_cross_entropy(const struct call *c)
 {
-    cross_entropy(c, NULL, NULL, NULL);
+    cross_entropy(c, c->out[1], NULL, NULL, NULL);
 }
 
 static void linear_cross_entropy_train(const struct call *c)
 {
-    cross_entropy(c, c->in[3], c->out[1], c->out[2]);
+    cross_entropy(c, NULL, c->in[3], c->out[1], c->out[2]);
 }
 
 static void linear_cross_entropy_workspace(const struct call *c, size_t *shared, size_t *per_worker)

@@ -19,7 +19,7 @@ struct work {
     size_t *source, *row;     /* (sentences) number in the corpus; (source[sentences - 1] + 1) back, NO_ROW: left out */
     float *stats;             /* (sentences, 2Z)               */
     float *slot_z, *slot_nll; /* (capacity, Z), (capacity)     */
-    float *token_nll;         /* (tokens of a slot)            */
+    float *token_nll, *right; /* (tokens of a slot) right: 1 where the label has the largest logit */
     double *nll, *weight;     /* (sentences) of the first draw: reconstruction; log p(z) - log q(z|x) */
     double *iwae;             /* (sentences) running log sum of weights */
     struct fitted {
@@ -139,6 +139,7 @@ static elbo_status run_score(struct work *w, const struct slot *slot, bool token
     ELBO_TRY(executor_run(&w->score.executor, &run, error));
     recording_read(&w->score, w->score.nll, w->slot_nll, run.count);
     if (tokens) recording_read(&w->score, w->score.token_nll, w->token_nll, run.count);
+    if (tokens) recording_read(&w->score, w->score.token_right, w->right, run.count);
     return ELBO_OK;
 }
 
@@ -149,11 +150,13 @@ static elbo_status count_sentence(struct work *w, const struct slot_stream *d, s
     struct evaluation *e = w->e;
     enum elbo_stream s = ELBO_STREAM_DECODER;
     size_t kept = end - first - 1 /* without the end mark */, source = w->source[row],
-           whole = elbo_corpus_length(w->corpus, s, source), unknown = 0;
+           whole = elbo_corpus_length(w->corpus, s, source), unknown = 0, right = 0;
     e->tokens += end - first;
     e->words += slot_share(elbo_corpus_sentence_words(w->corpus, source), kept, whole) + 1;
     e->bytes += slot_share(elbo_corpus_sentence_bytes(w->corpus, source), kept, whole);
-    if (e->rows) e->rows[row] = (struct evaluation_row){.sentence = source, .tokens = end - first};
+    for (size_t t = first; t < end; t++) right += w->right[t] > 0;
+    e->token_accuracy += (double)right;
+    if (e->rows) e->rows[row] = (struct evaluation_row){.sentence = source, .tokens = end - first, .right = right};
     w->known.count = 0;
     for (size_t t = first; t < end; t++) {
         bool is = d->labels[t] == (int32_t)elbo_corpus_marks(w->corpus, s)->unknown;
@@ -347,7 +350,7 @@ static elbo_status combine_counts(struct work *w, elbo_error *error)
 {
     struct counts {
         size_t tokens, words, bytes, known_bytes;
-        double unknown, unknown_nats;
+        double unknown, unknown_nats, right;
     } * all, *own;
     struct evaluation *e = w->e;
     if (w->o->ranks < 2) return ELBO_OK;
@@ -356,11 +359,12 @@ static elbo_status combine_counts(struct work *w, elbo_error *error)
         all ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory for the counts of %zu ranks", w->o->ranks);
     if (all) {
         own = &all[w->o->rank];
-        *own = (struct counts){e->tokens, e->words, e->bytes, w->known_bytes, e->unknown_share, w->unknown_nats};
+        *own = (struct counts){e->tokens,        e->words,        e->bytes,         w->known_bytes,
+                               e->unknown_share, w->unknown_nats, e->token_accuracy};
     }
     status = combine(w, status, all, w->o->ranks * sizeof *all, error);
     e->tokens = e->words = e->bytes = w->known_bytes = 0;
-    e->unknown_share = w->unknown_nats = 0;
+    e->unknown_share = w->unknown_nats = e->token_accuracy = 0;
     for (size_t r = 0; r < w->o->ranks && !status; r++) {
         e->tokens += all[r].tokens;
         e->words += all[r].words;
@@ -368,6 +372,7 @@ static elbo_status combine_counts(struct work *w, elbo_error *error)
         w->known_bytes += all[r].known_bytes;
         e->unknown_share += all[r].unknown;
         w->unknown_nats += all[r].unknown_nats;
+        e->token_accuracy += all[r].right;
     }
     free(all);
     return status;
@@ -437,6 +442,7 @@ static elbo_status measure(struct work *w, elbo_error *error)
     double nats = n * (e->iwae_samples ? e->iwae_nll : e->neg_elbo);
     e->sentences = w->sentences;
     e->unknown_share /= (double)e->tokens;
+    e->token_accuracy /= (double)e->tokens;
     e->ppl_token = exp(nats / (double)e->tokens);
     e->wordless = e->words <= 2 * e->sentences && e->tokens > e->words; /* a word a sentence, in several tokens each */
     e->ppl_word = exp(nats / (double)e->words);
@@ -469,6 +475,7 @@ static elbo_status prepare(struct work *w, elbo_error *error)
     w->slot_z = malloc(w->capacity * z * sizeof *w->slot_z);
     w->slot_nll = malloc(w->capacity * sizeof *w->slot_nll);
     w->token_nll = malloc(s->decoder_tokens * sizeof *w->token_nll);
+    w->right = malloc(s->decoder_tokens * sizeof *w->right);
     w->known.ids = malloc(s->decoder_tokens * sizeof *w->known.ids);
     if (w->o->fitted && w->z && !w->o->posterior_mean) w->fitted = calloc(n, sizeof *w->fitted);
     if (w->o->rows) w->e->rows = calloc(n, sizeof *w->e->rows);
@@ -480,9 +487,10 @@ static elbo_status prepare(struct work *w, elbo_error *error)
         w->e->kl_dim = calloc(z, sizeof *w->e->kl_dim);
     else
         w->drawn_kl = calloc(n, sizeof *w->drawn_kl);
-    if (!w->stats || !w->slot_z || !w->slot_nll || !w->token_nll || !w->known.ids || (w->o->rows && !w->e->rows) ||
-        !w->nll || !w->weight || (w->o->fitted && w->z && !w->o->posterior_mean && !w->fitted) || !w->iwae ||
-        !w->other || (!w->e->kl_dim && !w->drawn_kl))
+    if (!w->stats || !w->slot_z || !w->slot_nll || !w->token_nll || !w->right || !w->known.ids ||
+        (w->o->rows && !w->e->rows) || !w->nll || !w->weight ||
+        (w->o->fitted && w->z && !w->o->posterior_mean && !w->fitted) || !w->iwae || !w->other ||
+        (!w->e->kl_dim && !w->drawn_kl))
         return elbo_fail(error, ELBO_MEMORY, "no memory to evaluate %zu sentences", n);
     return ELBO_OK;
 }
@@ -502,6 +510,7 @@ elbo_status evaluate(struct evaluation *out, struct model *m, const struct elbo_
     free(w.slot_z);
     free(w.slot_nll);
     free(w.token_nll);
+    free(w.right);
     free(w.source);
     free(w.row);
     elbo_ids_free(&w.known);

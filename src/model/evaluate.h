@@ -6,6 +6,8 @@
  *   mutual information
  *                   E[KL] - KL(q(z) || p(z)), the aggregate posterior over a set of n sentences (Hoffman and Johnson
  *                   2016); each z ~ q(z|x_i) is scored under all n posteriors, so it cannot exceed log n
+ *   token_accuracy  share of the predicted tokens that have the largest logit, the words before them and the first
+ *                   draw of z given
  *   own_z_gain      mean NLL of x under the z of another random sentence, less that under its own */
 #ifndef MODEL_EVALUATE_H
 #define MODEL_EVALUATE_H
@@ -38,6 +40,7 @@ struct evaluate_options {
 /* One sentence: its number in the corpus, and nats. */
 struct evaluation_row {
     size_t sentence, tokens; /* tokens: predicted ones, the end mark too               */
+    size_t right;            /* that have the largest logit                            */
     double reconstruction, kl;
     double iwae; /* where iwae_samples is not 0                            */
 };
@@ -58,9 +61,10 @@ struct evaluation {
     double fitted_cross_entropy, prior_cross_entropy, fitted_neg_elbo, fitted_kl, fitted_iwae_nll, fitted_iwae_error;
     double neg_elbo_error, iwae_error; /* standard errors of the means                    */
     double ppl_token, ppl_word,
-        bits_per_byte;          /* from iwae_nll when measured, else neg_elbo; infinite where a double ends */
-    bool wordless;              /* no blanks in the text: ppl_word is of nothing          */
-    double unknown_share;       /* of the predicted tokens                                */
+        bits_per_byte;    /* from iwae_nll when measured, else neg_elbo; infinite where a double ends */
+    bool wordless;        /* no blanks in the text: ppl_word is of nothing          */
+    double unknown_share; /* of the predicted tokens                                */
+    double token_accuracy;
     double known_bits_per_byte; /* neg_elbo without the nats of unknown marks, by the bytes of the known words and line
                                    ends */
     size_t sentences, tokens, words, bytes;

@@ -67,6 +67,7 @@ struct recording {
     value sum_statistics;                    /* the same of op_normalize's sums; or none */
     value stats;                             /* encode         */
     value nll, token_nll;                    /* score: (S) and (N), nats */
+    value token_right;                       /* score: (N) 1 where the label has the largest logit, else 0 */
     value logits;                            /* step, decode   */
     void **state;
     bool state_given; /* recording_place_state */

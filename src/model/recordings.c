@@ -52,10 +52,11 @@ elbo_status record_score(struct recording *out, const struct model_config *confi
     value labels = graph_input(r.g, "decoder.labels", DTYPE_I32, 1, (struct dim[]){{DIM_DEC_TOKENS, 0}});
     graph_pad(r.g, labels, PAD_MINUS_ONE);
     graph_scope(r.g, "decoder.output");
-    value nll = op_linear_cross_entropy(r.g, y, decoder_output_weights(&r), labels);
+    value nll = op_linear_cross_entropy(r.g, y, decoder_output_weights(&r), labels, &out->token_right);
     out->token_nll = nll;
     out->nll = op_segment_sum(r.g, nll, target.offsets, DIM_SENTENCES);
     graph_keep(r.g, out->token_nll);
+    graph_keep(r.g, out->token_right);
     graph_keep(r.g, out->nll);
     return finish(out, error);
 }

@@ -16,5 +16,5 @@ void training_record(struct training_pass *p, struct recorder *r)
     p->labels = graph_input(g, "decoder.labels", DTYPE_I32, 1, (struct dim[]){{DIM_DEC_TOKENS, 0}});
     graph_pad(g, p->labels, PAD_MINUS_ONE);
     graph_scope(g, "decoder.output");
-    p->nll = op_linear_cross_entropy(g, p->rows, decoder_output_weights(r), p->labels);
+    p->nll = op_linear_cross_entropy(g, p->rows, decoder_output_weights(r), p->labels, NULL);
 }

@@ -8,7 +8,7 @@
 #include "ops/objective.h"
 #include "ops/ops.h"
 
-value op_linear_cross_entropy(struct graph *g, value y, value w, value labels)
+value op_linear_cross_entropy(struct graph *g, value y, value w, value labels, value *right)
 {
     if (graph_width(g, y) != graph_width(g, w))
         return graph_fail(g, "loss: y has width %zu, the output weights %zu", graph_width(g, y), graph_width(g, w));
@@ -16,6 +16,7 @@ value op_linear_cross_entropy(struct graph *g, value y, value w, value labels)
     node_in(g, n, 0, y);
     node_in(g, n, 1, w);
     node_in(g, n, 2, labels);
+    if (right) *right = node_out(g, n, 1, "right", DTYPE_F32, 1, (struct dim[]){op_rows(g, y)});
     return node_out(g, n, 0, "nll", DTYPE_F32, 1, (struct dim[]){op_rows(g, y)});
 }
 

@@ -181,8 +181,9 @@ value op_spread_hinge(struct graph *g, value stats, double margin);
 
 /* nll (N) = -log softmax(y w^T)[label] in nats, no (N, V) tensor. y (N, D), w (V, D), labels (N) i32; a row whose label
  * is negative has no loss. In training one fused op computes it together with both gradients (the logits of a chunk are
- * overwritten by their gradient). */
-value op_linear_cross_entropy(struct graph *g, value y, value w, value labels);
+ * overwritten by their gradient). `right`, unless null: (N) f32, 1 where no logit of the row is above the label's, else
+ * 0; it has no gradient, and a recording that has it is not differentiated. */
+value op_linear_cross_entropy(struct graph *g, value y, value w, value labels, value *right);
 
 /* Step scalars that the loss reads: an input of ELBO_WEIGHTS f32. */
 enum { ELBO_WEIGHT_NLL, ELBO_WEIGHT_KL, ELBO_WEIGHTS };

@@ -396,7 +396,7 @@ static void record_tied(struct graph *g, const struct trial *t, const value *in,
     value ids = harness_input(g, "ids"), order = harness_input(g, "order"), labels = harness_input(g, "labels");
     value x = op_embedding(g, in[0], ids, order, NO_VALUE);
     value y = op_embedding(g, in[0], ids, order, op_gelu(g, x));
-    out[0] = op_linear_cross_entropy(g, y, in[0], labels);
+    out[0] = op_linear_cross_entropy(g, y, in[0], labels, NULL);
 }
 
 static void tied_reference(const struct trial *t, double *const *in, double *const *out)

@@ -10,14 +10,14 @@ struct context {
     size_t rows, vocabulary, stride, tokens, sentences, width, groups;
     float free_nats;
     bool mask, sentence;
-    int nll, logits, labels, dnll, parts, kl_dim, kl, weights, dkl, header;
+    int nll, right, logits, labels, dnll, parts, kl_dim, kl, weights, dkl, header;
 };
 
 static int softmax(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return softmax_loss_cuda(at(t, c->nll), at(t, c->logits), at(t, c->labels), at(t, c->dnll), c->rows, c->vocabulary,
-                             c->stride, t->type, NULL);
+    return softmax_loss_cuda(at(t, c->nll), at(t, c->right), at(t, c->logits), at(t, c->labels), at(t, c->dnll),
+                             c->rows, c->vocabulary, c->stride, t->type, NULL);
 }
 
 static struct kernel_free_bits free_of(const struct context *c)
@@ -77,7 +77,9 @@ static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, s
     c.labels = trial_integers(&t, labels, rows);
     if (gradient) c.dnll = trial_normal(&t, ARRAY_F32, rows, 1, 0.5);
     c.nll = trial_output(&t, ARRAY_F32, rows);
-    double *nll = trial_expect(&t, c.nll), *d = gradient ? trial_expect_new(&t, c.logits) : NULL;
+    c.right = rows % 2 ? trial_output(&t, ARRAY_F32, rows) : -1;
+    double *nll = trial_expect(&t, c.nll), *right = c.right < 0 ? NULL : trial_expect(&t, c.right),
+           *d = gradient ? trial_expect_new(&t, c.logits) : NULL;
     for (size_t r = 0; r < rows; r++) {
         const double *x = trial_value(&t, c.logits) + r * stride;
         double top = -INFINITY, sum = 0;
@@ -85,6 +87,7 @@ static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, s
         for (size_t i = 0; i < vocabulary; i++) top = fmax(top, x[i]);
         for (size_t i = 0; i < vocabulary; i++) sum += exp(x[i] - top);
         nll[r] = top + log(sum) - x[labels[r]];
+        if (right) right[r] = x[labels[r]] >= top;
         for (size_t i = 0; i < vocabulary && gradient; i++)
             d[r * stride + i] = trial_value(&t, c.dnll)[r] * (exp(x[i] - top) / sum - ((int32_t)i == labels[r]));
     }

@@ -70,11 +70,18 @@ class Figures:
         eps = normals(noise_key(SEED, purpose("evaluate.posterior"), 0), self.chosen[row], draw, WIDTH)
         return self.mu[row] + numpy.exp(self.logvar[row] / 2) * eps
 
+    def logits(self, row, z):
+        with torch.no_grad():
+            return self.model.logits(torch.tensor([0, *self.cut[self.chosen[row]]]), torch.tensor(z))
+
+    def right(self, row, z):
+        """How many of the predicted tokens have the largest logit."""
+        return int((self.logits(row, z).argmax(-1) == torch.tensor([*self.cut[self.chosen[row]], 1])).sum())
+
     def nll(self, row, z):
         """Of each predicted token."""
-        ids = self.cut[self.chosen[row]]
+        ids, logits = self.cut[self.chosen[row]], self.logits(row, z)
         with torch.no_grad():
-            logits = self.model.logits(torch.tensor([0, *ids]), torch.tensor(z))
             return (torch.logsumexp(logits, -1) - logits[range(len(ids) + 1), [*ids, 1]]).numpy()
 
     def all(self, texts):
@@ -108,6 +115,8 @@ class Figures:
             found["iwae_nll"], self.iwae = best.mean(), best
             found["iwae_standard_error"] = best.std(ddof=1) / math.sqrt(n)
         counts = {"tokens": sum(len(token) for token in tokens), "words": 0, "bytes": 0}
+        self.likeliest = [self.right(row, self.z(row, 0)) for row in range(n)]
+        found["token_accuracy"] = sum(self.likeliest) / counts["tokens"]
         unknown, unknown_nats, known_bytes = 0, 0.0, 0
         for row, i in enumerate(self.chosen):
             share = lambda whole: whole if len(self.cut[i]) == self.length[i] \
@@ -176,6 +185,7 @@ def check(run, train, test, train_ids, texts, ids, vocabulary, sentences, skip, 
     assert (found["iwae_nll"] is None) == mean and ("iwae_nll" in found.get("null_because", {})) == mean
     rows = [json.loads(line) for line in elbo(*words, "--per-sentence").stdout.splitlines()]
     assert [row["sentence"] for row in rows] == chosen and [row["tokens"] for row in rows] == figures.counted, what
+    assert [row["right"] for row in rows] == figures.likeliest, what
     for row, own, kl in zip(rows, figures.own, figures.kl):
         compare(row, {"reconstruction": own, "kl": kl, "neg_elbo": own + kl}, f"{what}: sentence {row['sentence']}")
     if not mean:

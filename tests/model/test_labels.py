@@ -113,7 +113,10 @@ def check_training(scratch):
     gain = found["false"]["neg_elbo"] - found["true"]["neg_elbo"]
     assert gain > 0.7, f"a label of three is worth {gain} nats, at most 1.1"
     each = elbo("eval", run, f"--data.test={scratch / 'file' / 'test'}", "--per-sentence").stdout.splitlines()
-    assert {json.loads(line)["label"] for line in each} == set(KINDS)
+    each = [json.loads(line) for line in each]
+    for kind, one in found["true"]["by_label"].items():
+        right, tokens = (sum(row[key] for row in each if row["label"] == kind) for key in ("right", "tokens"))
+        assert tokens == one["tokens"] and abs(right / tokens - one["token_accuracy"]) < 1e-8, (kind, right, one)
     assert json.loads(elbo("info", run, "--json").stdout)["labels"] == KINDS
     return run, gain
 

@@ -1,5 +1,5 @@
-/* linear_cross_entropy:  nll = logsumexp(y w^T) - y . w[label], forward alone and fused with both gradients, in one
- * chunk of rows and in several. elbo: the loss and its parts with the three kinds of free bits. */
+/* linear_cross_entropy:  nll = logsumexp(y w^T) - y . w[label], forward alone, with what was right, and fused with both
+ * gradients, in one chunk of rows and in several. elbo: the loss and its parts with the three kinds of free bits. */
 #include "ops/harness.h"
 #include "ops/objective.h"
 
@@ -12,8 +12,7 @@
 
 static void record(struct graph *g, const struct trial *t, const value *in, value *out)
 {
-    (void)t;
-    out[0] = op_linear_cross_entropy(g, in[0], in[1], harness_input(g, "labels"));
+    out[0] = op_linear_cross_entropy(g, in[0], in[1], harness_input(g, "labels"), t->forward_only ? &out[1] : NULL);
 }
 
 /* Logits of row n, and the logarithm of their sum of exponentials. */
@@ -35,7 +34,11 @@ static void reference(const struct trial *t, double *const *in, double *const *o
     double *row = malloc(t->in[1].rows * sizeof *row);
     for (size_t n = 0; n < t->in[0].rows; n++) {
         double all = logits(t, in, n, row);
-        out[0][n] = t->batch->labels[n] < 0 ? 0 : all - row[t->batch->labels[n]]; /* masked rows have no loss */
+        int32_t label = t->batch->labels[n];
+        bool right = label >= 0;
+        for (size_t v = 0; v < t->in[1].rows && right; v++) right = row[v] <= row[label];
+        out[0][n] = label < 0 ? 0 : all - row[label]; /* masked rows have no loss */
+        if (t->forward_only) out[1][n] = right;
     }
     free(row);
 }

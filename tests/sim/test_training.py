@@ -199,7 +199,7 @@ def main():
                                          f"--device={device}", "--eval.iwae_samples=3", "--json"], capture_output=True,
                                         text=True, check=True)
                 figures[device] = json.loads(answer.stdout)
-            for key in ("neg_elbo", "iwae_nll", "own_z_gain", "kl"):
+            for key in ("neg_elbo", "iwae_nll", "own_z_gain", "kl", "token_accuracy"):
                 assert abs(figures["cpu"][key] - figures["cuda"][key]) <= 1e-4 * abs(figures["cpu"][key]) + 1e-5, key
         for run in ("moved", "lstm-sim", "gru-sim", "prefix-sim", "residual-sim"):
             for how in ("--seed=1", "--beam=3"):
