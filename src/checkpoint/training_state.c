@@ -67,6 +67,18 @@ static elbo_status gather_choices(struct bundle *b, struct backend *backend, elb
 
 /* ---- counters ---- */
 
+/* What is not finite has no place in JSON, and counts for nothing. */
+static json_t *number_of(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+static json_t *window_json(const struct pass_window *w)
+{
+    return json_pack("{s:I, s:f, s:f, s:b}", "gathered", (json_int_t)w->gathered, "sum", w->sum, "before", w->before,
+                     "compared", w->compared);
+}
+
 /* Of a run whose parts were all updated alike, and whose passes never alternated: nothing. */
 static int add_parts(json_t *all, const struct training_counters *c)
 {
@@ -80,17 +92,17 @@ static int add_parts(json_t *all, const struct training_counters *c)
                                                 (json_int_t)c->part_updates[1], (json_int_t)c->part_updates[2]));
     if (c->begun_anew) failed |= json_object_set_new(all, "begun_anew", json_integer((json_int_t)c->begun_anew));
     if (!p->encoder_draws) return failed;
-    json_t *passes =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b, s:b}", "encoder_draws", (json_int_t)p->encoder_draws,
-                  "encoder_next", (json_int_t)p->encoder_next, "first", (json_int_t)p->first, "encoder_passes",
-                  (json_int_t)p->encoder_passes, "gathered", (json_int_t)p->gathered, "sum", p->sum, "before",
-                  p->before, "compared", p->compared, "enough", p->enough);
+    json_t *passes = json_pack("{s:I, s:I, s:I, s:I, s:b, s:b}", "encoder_draws", (json_int_t)p->encoder_draws,
+                               "encoder_next", (json_int_t)p->encoder_next, "first", (json_int_t)p->first,
+                               "encoder_passes", (json_int_t)p->encoder_passes, "enough", p->enough, "ended", p->ended);
     json_t *recent = json_array();
-    for (int i = 0; i < 2; i++) /* a loss that is not finite has no place in JSON, and counts for nothing */
-        failed |= json_array_append_new(
-            recent, json_pack("[I, o]", (json_int_t)p->recent[i].pass,
-                              isfinite(p->recent[i].loss) ? json_real(p->recent[i].loss) : json_null()));
+    for (int i = 0; i < 2; i++)
+        failed |=
+            json_array_append_new(recent, json_pack("[I, o, o]", (json_int_t)p->recent[i].pass,
+                                                    number_of(p->recent[i].loss), number_of(p->recent[i].information)));
     failed |= json_object_set_new(passes, "recent", recent);
+    failed |= json_object_update_new(passes, window_json(&p->loss));
+    failed |= json_object_set_new(passes, "information", window_json(&p->information));
     return failed | json_object_set_new(all, "passes", passes);
 }
 
@@ -139,25 +151,42 @@ static elbo_status counter(const json_t *counters, const char *name, uint64_t *t
     return ELBO_OK;
 }
 
+static elbo_status load_window(struct pass_window *w, const json_t *numbers, elbo_error *error)
+{
+    const json_t *sum = json_object_get(numbers, "sum"), *before = json_object_get(numbers, "before");
+    ELBO_TRY(counter(numbers, "gathered", &w->gathered, error));
+    if (!json_is_number(sum) || !json_is_number(before))
+        return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter passes lacks numbers");
+    w->sum = json_number_value(sum);
+    w->before = json_number_value(before);
+    w->compared = json_is_true(json_object_get(numbers, "compared"));
+    return ELBO_OK;
+}
+
+static double number_or_nan(const json_t *x)
+{
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}
+
+/* A checkpoint from before objective.aggressive_until knows nothing of information. */
 static elbo_status load_passes(struct training_passes *p, const json_t *numbers, elbo_error *error)
 {
-    const json_t *recent = json_object_get(numbers, "recent"), *sum = json_object_get(numbers, "sum"),
-                 *before = json_object_get(numbers, "before");
+    const json_t *recent = json_object_get(numbers, "recent"), *information = json_object_get(numbers, "information");
     ELBO_TRY(counter(numbers, "encoder_draws", &p->encoder_draws, error));
     ELBO_TRY(counter(numbers, "encoder_next", &p->encoder_next, error));
     ELBO_TRY(counter(numbers, "first", &p->first, error));
     ELBO_TRY(counter(numbers, "encoder_passes", &p->encoder_passes, error));
-    ELBO_TRY(counter(numbers, "gathered", &p->gathered, error));
-    if (!json_is_number(sum) || !json_is_number(before) || json_array_size(recent) != 2)
+    ELBO_TRY(load_window(&p->loss, numbers, error));
+    if (information) ELBO_TRY(load_window(&p->information, information, error));
+    if (json_array_size(recent) != 2)
         return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter passes lacks numbers");
-    p->sum = json_number_value(sum);
-    p->before = json_number_value(before);
-    p->compared = json_is_true(json_object_get(numbers, "compared"));
     p->enough = json_is_true(json_object_get(numbers, "enough"));
+    p->ended = json_is_true(json_object_get(numbers, "ended"));
     for (size_t i = 0; i < 2; i++) {
-        const json_t *pair = json_array_get(recent, i), *loss = json_array_get(pair, 1);
-        p->recent[i] = (struct pass_loss){(unsigned)json_integer_value(json_array_get(pair, 0)),
-                                          json_is_number(loss) ? json_number_value(loss) : NAN};
+        const json_t *of = json_array_get(recent, i);
+        p->recent[i] =
+            (struct pass_figures){(unsigned)json_integer_value(json_array_get(of, 0)),
+                                  number_or_nan(json_array_get(of, 1)), number_or_nan(json_array_get(of, 2))};
     }
     return ELBO_OK;
 }

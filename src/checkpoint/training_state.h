@@ -15,17 +15,23 @@
 #include "graph/parameters.h"
 
 /* What the choice of passes remembers (train/passes.h). */
-struct pass_loss {
+struct pass_figures {
     unsigned pass;
-    double loss;
+    double loss, information;
+};
+/* A window of a figure's values that is being filled, and the one before. */
+struct pass_window {
+    uint64_t gathered;
+    double sum, before; /* of its values; mean of the one before */
+    bool compared;      /* there was one before                  */
 };
 struct training_passes {
     uint64_t encoder_draws, encoder_next; /* steps of the encoder's passes, and their data cursor      */
     uint64_t first;                       /* step behind the decoder's last pass                       */
-    uint64_t encoder_passes, gathered;    /* since then; of them, in the window that is being filled   */
-    double sum, before;                   /* losses in that window; mean of the one before             */
-    bool compared, enough;                /* there was one before; the encoder betters itself no more  */
-    struct pass_loss recent[2];           /* of the last two steps, even and odd                       */
+    uint64_t encoder_passes;              /* since then                                                */
+    struct pass_window loss, information; /* of the encoder's passes since then; of all steps          */
+    bool enough, ended;                   /* the encoder betters itself no more; nor will it be ahead  */
+    struct pass_figures recent[2];        /* of the last two steps, even and odd                       */
 };
 
 /* What the watch over the latent remembers (train/monitor.h). */

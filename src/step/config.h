@@ -11,6 +11,7 @@ enum beta_kind { BETA_LINEAR, BETA_CONSTANT, BETA_CYCLICAL, BETA_LOGISTIC };
 enum free_bits_kind { FREE_BITS_DIMENSION, FREE_BITS_TOTAL, FREE_BITS_GROUP };
 enum free_bits_form { FREE_BITS_HINGE, FREE_BITS_MASK };
 enum free_bits_scope { FREE_BITS_SLOT, FREE_BITS_SENTENCE };
+enum aggressive_until { AGGRESSIVE_STEPS, AGGRESSIVE_INFORMATION };
 enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
 enum moments_kind { MOMENTS_F32, MOMENTS_BF16 };
 
@@ -36,11 +37,13 @@ struct objective_config {
     double min_rate;           /* minimum desired rate: nats; 0: off                                   */
     double min_rate_step;      /* of its multiplier                                                    */
     double denoise_drop, denoise_blank, denoise_swap;
-    double bow;               /* weight of the bag of words; 0: off                                   */
-    size_t autoencoder_steps; /* at the beginning, without a KL; then the decoder begins anew; 0: off  */
-    size_t aggressive_steps;  /* over which the encoder is trained ahead of the decoder; 0: off       */
-    size_t aggressive_most;   /* updates of the encoder between two of the decoder                    */
-    size_t aggressive_window; /* updates whose mean loss is compared with the mean before             */
+    double bow;                           /* weight of the bag of words; 0: off                                   */
+    size_t autoencoder_steps;             /* at the beginning, without a KL; then the decoder begins anew; 0: off  */
+    size_t aggressive_steps;              /* over which the encoder is trained ahead of the decoder; 0: off       */
+    size_t aggressive_most;               /* updates of the encoder between two of the decoder                    */
+    size_t aggressive_window;             /* updates whose mean loss is compared with the mean before             */
+    int aggressive_until;                 /* enum aggressive_until: what ends that                                */
+    size_t aggressive_information_window; /* steps whose mean information is compared with the mean before */
 };
 #define AT(field) offsetof(struct objective_config, field)
 static const struct option objective_rows[] = {
@@ -95,11 +98,18 @@ static const struct option objective_rows[] = {
     ROW_SIZE("autoencoder_steps", autoencoder_steps, "0", 0, OPTION_MANY, "steps", KEPT_CHANGE,
              "at the beginning, in which the KL weighs nothing; then decoder and schedules begin anew; 0: none"),
     ROW_SIZE("aggressive_steps", aggressive_steps, "0", 0, OPTION_MANY, "steps", KEPT_CHANGE,
-             "at the beginning of which most update the encoder alone, until its loss falls no more; 0: none"),
+             "at the beginning of which most update the encoder alone, until its loss falls no more; 0: none, or as "
+             "aggressive_until says"),
+    ROW_CHOICE("aggressive_until", aggressive_until, "steps", KEPT_CHANGE,
+               "what ends them: steps: aggressive_steps; information: z tells no more of a step's sentences than "
+               "before, or aggressive_steps where they are not 0",
+               "steps", "information"),
     ROW_SIZE("aggressive_most", aggressive_most, "100", 1, OPTION_MANY, "steps", KEPT_CHANGE,
              "updates of the encoder between two of the decoder, at most"),
     ROW_SIZE("aggressive_window", aggressive_window, "10", 1, OPTION_MANY, "steps", KEPT_CHANGE,
              "updates of the encoder whose mean loss is held against the mean of those before"),
+    ROW_SIZE("aggressive_information_window", aggressive_information_window, "200", 1, OPTION_MANY, "steps",
+             KEPT_CHANGE, "whose mean information is held against the mean of those before"),
 };
 #undef AT
 

@@ -325,6 +325,11 @@ elbo_status objective_create(struct objective *o, const struct objective_config 
     return objective_check(config, model, error);
 }
 
+bool objective_aggressive(const struct objective_config *c)
+{
+    return c->aggressive_steps || c->aggressive_until == AGGRESSIVE_INFORMATION;
+}
+
 /* ---- options without effect ---- */
 
 struct rule {
@@ -380,7 +385,12 @@ static bool has_rate(const struct objective_config *c)
 
 static bool not_aggressive(const struct objective_config *c)
 {
-    return !c->aggressive_steps;
+    return !objective_aggressive(c);
+}
+
+static bool not_until_information(const struct objective_config *c)
+{
+    return c->aggressive_until != AGGRESSIVE_INFORMATION;
 }
 
 static const struct rule rules[] = {
@@ -406,6 +416,7 @@ static const struct rule rules[] = {
     {"beta_max", targets_nothing, "it belongs to objective.target_kl"},
     {"aggressive_most", not_aggressive, "it belongs to objective.aggressive_steps"},
     {"aggressive_window", not_aggressive, "it belongs to objective.aggressive_steps"},
+    {"aggressive_information_window", not_until_information, "it belongs to objective.aggressive_until=information"},
     {"min_rate_step", demands_nothing, "it belongs to objective.min_rate"},
     {"beta_hold", constant_beta, "objective.beta_schedule=constant has no start"},
     {"beta_slope", no_slope, "only objective.beta_schedule=logistic has a slope"},

@@ -81,6 +81,9 @@ elbo_status objective_create(struct objective *o, const struct objective_config 
 /* Why an option of the section has no effect beside the others; null: it has one. `key` without "objective.". */
 const char *objective_idle(const struct objective_config *config, const struct model_config *model, const char *key);
 
+/* Whether steps may be passes of the encoder or the decoder alone (train/passes.h). */
+bool objective_aggressive(const struct objective_config *config);
+
 /* The option to try against a collapsed latent: "objective.free_bits=0.25". */
 void objective_remedy(char *text, size_t size, const struct objective_config *config, const struct model_config *model);
 

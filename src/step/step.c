@@ -19,7 +19,7 @@ static struct graph_capacities capacities_of(const struct slot_options *slots)
 
 static bool alternates(const struct step_options *o)
 {
-    return o->objective.aggressive_steps > 0;
+    return objective_aggressive(&o->objective);
 }
 
 elbo_status step_record(struct step *s, const struct step_options *o, elbo_error *error)

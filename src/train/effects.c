@@ -82,6 +82,10 @@ static bool needs_encoder(const struct elbo_config *c)
 {
     return no_latent(c) && c->objective.aggressive_steps;
 }
+static bool needs_information(const struct elbo_config *c)
+{
+    return no_latent(c) && c->objective.aggressive_until == AGGRESSIVE_INFORMATION;
+}
 
 /* A key that ends in a dot stands for its section. What switches itself off (0 samples, 0 nats) stands against nothing.
  */
@@ -93,6 +97,7 @@ static const struct rule {
     {"encoder.", no_latent, "latent.kind=none has no encoder"},
     {"objective.autoencoder_steps", needs_latent_phase, "latent.kind=none has no KL"},
     {"objective.aggressive_steps", needs_encoder, "latent.kind=none has no encoder"},
+    {"objective.aggressive_until", needs_information, "latent.kind=none has no encoder"},
     {"optimizer.beta1", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.beta2", is_sgd, "it belongs to optimizer.kind=adamw"},
     {"optimizer.epsilon", is_sgd, "it belongs to optimizer.kind=adamw"},

@@ -2,35 +2,49 @@
 
 #include <math.h>
 
-/* A loss of the encoder's passes since the decoder moved last. */
-static void judge(struct training_passes *p, const struct objective_config *c, double loss)
+/* Takes a figure into the window. True: the window is full, and *rise is how far its mean is above that of the one
+ * before; NaN: there was none. */
+static bool take(struct pass_window *w, double *rise, double figure, size_t size)
 {
-    if (!isfinite(loss)) return;
-    p->sum += loss;
-    if (++p->gathered < c->aggressive_window) return;
-    double mean = p->sum / (double)p->gathered;
-    if (p->compared && mean >= p->before) p->enough = true;
-    p->before = mean;
-    p->compared = true;
-    p->sum = 0;
-    p->gathered = 0;
+    if (!isfinite(figure)) return false;
+    w->sum += figure;
+    if (++w->gathered < size) return false;
+    double mean = w->sum / (double)w->gathered;
+    *rise = w->compared ? mean - w->before : NAN;
+    *w = (struct pass_window){.before = mean, .compared = true};
+    return true;
 }
 
 static void begin_loop(struct training_passes *p, uint64_t first)
 {
     p->first = first;
-    p->encoder_passes = p->gathered = 0;
-    p->sum = p->before = 0;
-    p->compared = p->enough = false;
+    p->encoder_passes = 0;
+    p->loss = (struct pass_window){0};
+    p->enough = false;
+}
+
+static bool is_over(const struct training_passes *p, const struct objective_config *c, uint64_t draws)
+{
+    return p->ended || (c->aggressive_steps && draws >= c->aggressive_steps);
+}
+
+/* What is known of step `draw`, from 0. */
+static void judge(struct training_passes *p, const struct objective_config *c, uint64_t draw)
+{
+    const struct pass_figures *seen = &p->recent[draw % 2];
+    double rise;
+    if (c->aggressive_until == AGGRESSIVE_INFORMATION &&
+        take(&p->information, &rise, seen->information, c->aggressive_information_window) && rise <= 0)
+        p->ended = true;
+    if (draw < p->first || seen->pass != PASS_ENCODER) return;
+    if (take(&p->loss, &rise, seen->loss, c->aggressive_window) && rise >= 0) p->enough = true;
 }
 
 enum step_pass passes_next(struct training_passes *p, const struct objective_config *c, uint64_t draws)
 {
-    if (draws >= c->aggressive_steps || (c->autoencoder_steps && draws < c->autoencoder_steps)) return PASS_WHOLE;
-    if (draws >= 2 && draws - 2 >= p->first) {
-        const struct pass_loss *seen = &p->recent[draws % 2];
-        if (seen->pass == PASS_ENCODER) judge(p, c, seen->loss);
-    }
+    if (is_over(p, c, draws) || draws < c->autoencoder_steps) return PASS_WHOLE;
+    if (draws >= c->autoencoder_steps + 2) judge(p, c, draws - 2);
+    if (p->ended) return PASS_WHOLE;
     if (p->encoder_passes && (p->enough || p->encoder_passes >= c->aggressive_most)) {
         begin_loop(p, draws + 1);
         return PASS_DECODER;
@@ -39,7 +53,21 @@ enum step_pass passes_next(struct training_passes *p, const struct objective_con
     return PASS_ENCODER;
 }
 
-void passes_note(struct training_passes *p, uint64_t draw, enum step_pass pass, double loss)
+void passes_note(struct training_passes *p, uint64_t draw, enum step_pass pass, double loss, double information)
 {
-    p->recent[draw % 2] = (struct pass_loss){pass, loss};
+    p->recent[draw % 2] = (struct pass_figures){pass, loss, information};
+}
+
+double passes_information(const struct step_figures *f, size_t width)
+{
+    double n = (double)f->sentences, nats = 0;
+    if (!f->moments || f->sentences < 2) return NAN;
+    for (size_t j = 0; j < width; j++) {
+        const float *mu = f->moments + 2 * j, *logvar = f->moments + 2 * (width + j);
+        double center = mu[0] / n, mean = logvar[0] / n;
+        double between = fmax(0, (mu[1] - n * center * center) / (n - 1)),
+               spread = fmax(0, logvar[1] / n - mean * mean);
+        nats += 0.5 * (log(between + exp(mean + spread / 2)) - mean);
+    }
+    return nats;
 }

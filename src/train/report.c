@@ -162,6 +162,8 @@ static json_t *row_of_step(const struct trainer *t, double seconds, double rate,
                                       json_string(d->pass == PASS_ENCODER   ? "encoder"
                                                   : d->pass == PASS_DECODER ? "decoder"
                                                                             : "whole"));
+    if (t->beside && t->config->objective.aggressive_until == AGGRESSIVE_INFORMATION)
+        failed |= json_object_set_new(row, "information", number(d->information));
     failed |= json_object_set_new(row, "effective", effective(t));
     failed |= json_object_set_new(row, "kl_per_dim", kl_per_dim(t));
     failed |= json_object_set_new(row, "wall", wall_of(t, seconds, rate, mib));

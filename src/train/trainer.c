@@ -28,13 +28,24 @@ static elbo_status begin_phase(struct trainer *t, elbo_error *error)
     return ELBO_OK;
 }
 
+static enum step_pass next_pass(struct trainer *t)
+{
+    struct training_counters *count = &t->state.counters;
+    bool ended = count->passes.ended;
+    enum step_pass pass = passes_next(&count->passes, &t->config->objective, count->draws);
+    if (count->passes.ended && !ended)
+        console_line(&t->report, "step %llu ended the encoder's passes: z tells no more of a sentence than before",
+                     (unsigned long long)count->draws);
+    return pass;
+}
+
 static elbo_status launch(struct trainer *t, const struct slot_batch **batch, elbo_error *error)
 {
     struct training_counters *count = &t->state.counters;
     unsigned which = (unsigned)(count->draws % (t->backend->stream.ahead + 1));
     struct launched *l = &t->launched[which];
     ELBO_TRY(begin_phase(t, error));
-    l->pass = t->beside ? passes_next(&count->passes, &t->config->objective, count->draws) : PASS_WHOLE;
+    l->pass = t->beside ? next_pass(t) : PASS_WHOLE;
     bool encoder = l->pass == PASS_ENCODER;
     ELBO_TRY(slot_loader_next(encoder ? t->beside : t->loader, batch, error));
     l->step = count->draws + 1;
@@ -111,7 +122,8 @@ static elbo_status finish(struct trainer *t, elbo_error *error)
     count->bad = d->figures.finite ? 0 : count->bad + 1;
     count->skipped += !d->applied;
     double loss = d->figures.loss * (double)d->figures.sentences / (double)(d->tokens ? d->tokens : 1);
-    passes_note(&count->passes, d->step - 1, d->pass, d->applied ? loss : NAN);
+    d->information = passes_information(&d->figures, t->model.latent.width);
+    passes_note(&count->passes, d->step - 1, d->pass, d->applied ? loss : NAN, d->applied ? d->information : NAN);
     count->clipped += d->figures.clipped;
     count->shortened += l->shortened;
     if (d->applied && d->figures.moments) update_variance(t, &d->figures);

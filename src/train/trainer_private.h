@@ -32,6 +32,7 @@ struct done {
     bool applied;  /* its update                                           */
     enum step_pass pass;
     struct step_figures figures;
+    double information; /* passes_information */
     size_t tokens, words, dropped;
     struct team_news news;
     /* Seconds that the sum over ranks held up a step, behind its backward pass; NaN: not known. */

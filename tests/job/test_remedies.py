@@ -18,7 +18,8 @@ GIVEN = {"encoder.kind": "lstm", "decoder.kind": "lstm", "encoder.width": 12, "d
          "latent.width": 3, "latent.prior": "vamp", "latent.pseudo_inputs": 4, "latent.pseudo_length": 3,
          "latent.normalize": "batch", "objective.target_kl": 2, "objective.free_bits": 0,
          "objective.dropped_mark": "own", "objective.aggressive_steps": 40, "objective.aggressive_most": 6,
-         "objective.aggressive_window": 2, "train.slots": 8, "train.slot_tokens": 24, "data.max_length": 9,
+         "objective.aggressive_window": 2, "objective.aggressive_until": "information",
+         "objective.aggressive_information_window": 9, "train.slots": 8, "train.slot_tokens": 24, "data.max_length": 9,
          "train.steps": PASSES, "log.every": 1, "train.eval_every": 0, "checkpoint.every": 0,
          "optimizer.warmup_steps": 10, "threads": 1, "determinism": "world_invariant", "parallel.timeout": 20,
          "parallel.bucket": 0.008, "device": "cpu"}
@@ -41,6 +42,7 @@ def main():
         whole = bits(scratch / "one")
         passes = [row["pass"] for row in whole["metrics"] if "loss" in row]
         assert {"encoder", "decoder", "whole"} == set(passes) and len(passes) == PASSES
+        assert "whole" in passes[:40], "the information ends no phase"
         assert len({row["beta"] for row in whole["metrics"] if "loss" in row}) > PASSES / 2, "the controller rests"
         for ranks in (2, 4) if shutil.which("mpirun") else ():
             train(ranks, scratch / f"on-{ranks}", data)

@@ -34,6 +34,7 @@ BESIDE = {
     "objective.autoencoder_steps": {"encoder.share_embedding": "false"},
     "objective.aggressive_most": {"objective.aggressive_steps": 4},
     "objective.aggressive_window": {"objective.aggressive_steps": 4},
+    "objective.aggressive_information_window": {"objective.aggressive_until": "information"},
     "encoder.bidirectional": LSTM, "latent.init_tanh": LSTM,
     "objective.beta_cycles": {"objective.beta_schedule": "cyclical"},
     "objective.free_bits_groups": {"objective.free_bits_kind": "group", "objective.free_bits_groups": 3},

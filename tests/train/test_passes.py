@@ -1,7 +1,9 @@
 """The encoder ahead of the decoder, and the decoder that begins anew.
 
-  aggressive    which pass a step is follows from the losses of the rows by the rule of src/train/passes.h; a pass of
-                the encoder leaves every tensor of the decoder as it was, and the decoder's those of the encoder
+  aggressive    which pass a step is follows from the losses of the rows by the rule of src/train/passes.h, and the end
+                of the phase from their information, which lies between the mutual information and the KL of an
+                evaluation; a pass of the encoder leaves every tensor of the decoder as it was, and the decoder's those
+                of the encoder
   autoencoder   no KL in the loss before; then the encoder's bits stay, the decoder's are first weights again, its
                 moments are zero, and schedules run from their start
   resumed       stopped after any pass: the same bits, on one rank"""
@@ -23,11 +25,18 @@ def parts(checkpoint):
     return {name: value for name, value in found.items() if name not in decoder}, decoder
 
 
-def expected(losses):
-    """The passes of the first 40 steps by the rule, with a loss known two steps later."""
+def over(information, size):
+    """How many steps are passes until `size` of them tell no more than those before, known two steps later."""
+    means = [sum(information[at:at + size]) / size for at in range(0, len(information) - size + 1, size)]
+    return next(((number + 2) * size + 1 for number, (one, next_) in enumerate(zip(means, means[1:]))
+                 if next_ <= one), len(information))
+
+
+def expected(losses, steps=AGGRESSIVE["objective.aggressive_steps"]):
+    """The passes of the first steps by the rule, with a loss known two steps later."""
     given = AGGRESSIVE
     made, first, passes, window, before, enough = [], 0, 0, [], None, False
-    for step in range(given["objective.aggressive_steps"]):
+    for step in range(steps):
         if step >= 2 and step - 2 >= first and made[step - 2] == "encoder":
             window.append(losses[step - 2])
             if len(window) == given["objective.aggressive_window"]:
@@ -74,6 +83,49 @@ def check_aggressive(scratch, data):
     differ(bits(plain), bits(other), "another window")
 
 
+def check_information(scratch, data):
+    size = 8
+    given = {**AGGRESSIVE, "objective.aggressive_until": "information", "objective.aggressive_information_window": size,
+             "train.eval_every": 50, "train.steps": 150, "optimizer.learning_rate": 0.01, "objective.beta": 0.3,
+             "objective.beta_schedule": "constant", "objective.free_bits": 0}
+    del given["objective.aggressive_steps"]
+    run = scratch / "information"
+    said = train(run, data, given=given).stderr
+    steps = [row for row in rows(run) if "loss" in row]
+    information, made = [row["information"] for row in steps], [row["pass"] for row in steps]
+    end = over(information, size)
+    assert 2 * size < end < 150, f"the phase ended behind {end} steps"
+    assert made == expected([row["loss"] * row["sentences"] / row["tokens"] for row in steps], end) \
+        + ["whole"] * (150 - end), (end, made)
+    assert f"step {end} ended the encoder's passes" in said, said
+    limit = scratch / "limit"
+    train(limit, data, given={**given, "objective.aggressive_steps": end - 5})
+    assert [row["pass"] for row in rows(limit) if "loss" in row].index("whole") == end - 5
+    for stop in (end - 3, end - 2, end - 1, end, end + 1):
+        part = scratch / "part-of-information"
+        train(part, data, given={**given, "train.stop_after": stop})
+        train(part, data, given=given)
+        same(bits(run), bits(part), f"stopped after pass {stop}, at the end of the phase")
+        shutil.rmtree(part)
+
+
+def check_bounds(scratch, data):
+    """A small weight of the KL, so that z tells something."""
+    run = scratch / "bounds"
+    train(run, data, given={**AGGRESSIVE, "objective.aggressive_until": "information",
+                            "objective.aggressive_information_window": 1000, "train.eval_every": 50,
+                            "train.steps": 200, "optimizer.learning_rate": 0.01, "objective.beta": 0.02,
+                            "objective.beta_schedule": "constant", "objective.free_bits": 0})
+    information, measured = [row["information"] for row in rows(run) if "loss" in row], []
+    for row in rows(run):
+        if "valid" in row:
+            near = information[row["step"] - 20:row["step"]]
+            measured.append((row["valid"]["mutual_information"], sum(near) / len(near), row["valid"]["kl"]))
+    print("mutual information, information, KL:", *(f"{a:.3f} {b:.3f} {c:.3f};" for a, b, c in measured))
+    assert len(measured) == 4 and measured[-1][0] > 0.5, measured
+    assert all(low <= between <= high for low, between, high in measured), measured
+
+
 def check_autoencoder(scratch, data):
     given = {**AUTOENCODER, "checkpoint.every": 1, "checkpoint.keep": 1000, "train.eval_every": 0,
              "optimizer.warmup_steps": 3, "objective.free_bits": 0}
@@ -106,6 +158,8 @@ def check_refused(scratch, data):
     for given, words in (({"objective.autoencoder_steps": 20}, "encoder.share_embedding=false"),
                          ({"objective.autoencoder_steps": 60, "encoder.share_embedding": "false"}, "train.steps"),
                          ({"objective.aggressive_most": 5}, "objective.aggressive_steps"),
+                         ({"objective.aggressive_information_window": 5}, "objective.aggressive_until=information"),
+                         ({"objective.aggressive_until": "information", "latent.kind": "none"}, "latent.kind=none"),
                          ({"objective.aggressive_steps": 5, "latent.kind": "none"}, "latent.kind=none")):
         said = train(scratch / "refused", data, given=given, code=2).stderr
         assert words in said, said
@@ -115,6 +169,8 @@ def main():
     with Scratch() as scratch:
         data = corpus(scratch)
         check_aggressive(scratch, data)
+        check_information(scratch, data)
+        check_bounds(scratch, data)
         check_autoencoder(scratch, data)
         check_refused(scratch, data)
     print("stopped after each of 49 passes: the same bits")
