@@ -3,14 +3,12 @@ mu normalized over slots, word dropout with a mark of its own, and passes of the
 
   ranks     world_invariant on 1, 2 and 4 ranks, whole moments and shared ones: the same bits
   resumed   stopped after each of 60 passes: the same bits; on another number of ranks: the same bits"""
-import os
-import shutil
-import subprocess
-import sys
 import pathlib
+import shutil
+import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
-from runs import ELBO, Scratch, bits, corpus, options, same  # noqa: E402
+from runs import MPIRUN, Scratch, bits, corpus, on_ranks, options, same  # noqa: E402
 
 PASSES = 60
 GIVEN = {"encoder.kind": "lstm", "decoder.kind": "lstm", "encoder.width": 12, "decoder.width": 12, "encoder.layers": 1,
@@ -23,16 +21,10 @@ GIVEN = {"encoder.kind": "lstm", "decoder.kind": "lstm", "encoder.width": 12, "d
          "train.steps": PASSES, "log.every": 1, "train.eval_every": 0, "checkpoint.every": 0,
          "optimizer.warmup_steps": 10, "threads": 1, "determinism": "world_invariant", "parallel.timeout": 20,
          "parallel.bucket": 0.008, "device": "cpu"}
-MPI = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
 def train(ranks, run, data, **given):
-    words = [ELBO, "train", f"--data.train={data}", f"--run.dir={run}", *options({**GIVEN, **given})]
-    if ranks > 1:
-        words = ["mpirun", "--oversubscribe", "-n", str(ranks), *map(str, words)]
-    answer = subprocess.run(words, env=MPI, capture_output=True, text=True, check=False, timeout=300)
-    if answer.returncode:
-        sys.exit(f"{' '.join(map(str, words))}\nended with {answer.returncode}:\n{answer.stderr[-3000:]}")
+    on_ranks(ranks, "train", f"--data.train={data}", f"--run.dir={run}", *options({**GIVEN, **given}))
 
 
 def main():
@@ -44,7 +36,7 @@ def main():
         assert {"encoder", "decoder", "whole"} == set(passes) and len(passes) == PASSES
         assert "whole" in passes[:40], "the information ends no phase"
         assert len({row["beta"] for row in whole["metrics"] if "loss" in row}) > PASSES / 2, "the controller rests"
-        for ranks in (2, 4) if shutil.which("mpirun") else ():
+        for ranks in (2, 4) if MPIRUN else ():
             train(ranks, scratch / f"on-{ranks}", data)
             same(whole, bits(scratch / f"on-{ranks}"), f"{ranks} ranks")
             train(ranks, scratch / f"zero-{ranks}", data, **{"parallel.zero": 1})
@@ -55,7 +47,7 @@ def main():
             train(1, run, data)
             same(whole, bits(run), f"stopped after pass {stop}")
             shutil.rmtree(run)
-        if not shutil.which("mpirun"):
+        if not MPIRUN:
             print("no mpirun: one rank alone was tried")
             return
         moved = scratch / "moved"

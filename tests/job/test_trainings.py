@@ -21,19 +21,17 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
-from runs import ELBO, TINY, Scratch, bits, checkpoints, corpus, differ, options, rows, same
+from runs import ELBO, MPI, TINY, Scratch, bits, checkpoints, corpus, differ, options, ranks_command, rows, same
 
 GIVEN = {**TINY, "train.slots": 8, "train.steps": 100, "determinism": "world_invariant", "parallel.timeout": 20,
          # of two blocks: several
          "device": "cpu", "train.eval_every": 33, "checkpoint.every": 27, "parallel.check_every": 10,
          "parallel.bucket": 0.008}
-MPI = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
 def command(ranks, run, data, given=None):
-    words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}",
-             *options({**GIVEN, **(given or {})})]
-    return words if ranks == 1 else ["mpirun", "--oversubscribe", "-n", str(ranks), *map(str, words)]
+    return ranks_command(ranks, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}",
+                         *options({**GIVEN, **(given or {})}))
 
 
 def train(ranks, run, data, given=None, code=0, env=None, prefix=()):

@@ -4,10 +4,8 @@ dimension, samples of what they have learned, the same bits when a run is resume
 they are worth on text of several kinds."""
 import json
 import math
-import os
 import pathlib
 import random
-import shutil
 import subprocess
 import sys
 
@@ -16,7 +14,7 @@ import numpy
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
 from reference import (DIAGONAL, MIXTURE, VAMP, Model, noise_key, normals, purpose, read_safetensors, # noqa: E402
                        torch, words)
-from runs import ELBO, Scratch, bits, checkpoints, elbo, grammar, options, rows, same # noqa: E402
+from runs import ELBO, Scratch, check_same_bits, checkpoints, elbo, grammar, options, rows # noqa: E402
 
 Z, TOTAL = 3, {"objective.free_bits_kind": "total"}
 PRIORS = {
@@ -127,26 +125,12 @@ def check_samples(scratch, run, prior, count=40):
     assert len(line) == 3
 
 
-def check_same_bits(scratch, name, data):
+def check_bits(scratch, name, data):
     """Stopped and resumed, and on 2 and 4 ranks."""
     given = {**BASE, **PRIORS[name], "data.train": data, "data.valid": data, "train.slots": 4, "train.steps": 12,
              "train.slot_tokens": 60, "data.max_length": 20, "train.eval_every": 5, "checkpoint.every": 0,
              "encoder.dropout": 0.1, "determinism": "world_invariant", "device": "cpu", "threads": 1}
-    whole = scratch / f"{name}-whole"
-    elbo("train", *options({**given, "run.dir": whole}))
-    parts = scratch / f"{name}-parts"
-    for stop in (3, 8, 0):
-        elbo("train", *options({**given, "run.dir": parts, "train.stop_after": stop}))
-    same(bits(whole), bits(parts), f"{name}, resumed")
-    if not shutil.which("mpirun"):
-        return
-    mpi = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    for ranks in (2, 4):
-        run = scratch / f"{name}-{ranks}"
-        subprocess.run(["mpirun", "--oversubscribe", "-n", str(ranks), ELBO, "train",
-                        *options({**given, "run.dir": run, "parallel.timeout": 60})], env=mpi, check=True,
-                       capture_output=True)
-        same(bits(whole), bits(run), f"{name} on {ranks} ranks")
+    check_same_bits(scratch / f"{name}-bits", name, given)
 
 
 def check_worth(scratch):
@@ -212,7 +196,7 @@ def main():
             assert plan["parameters"] == json.loads(elbo("info", run, "--json").stdout)["parameters"], plan
             elbo("train", *options({**everything, "train.steps": 121}))
             assert numpy.abs(Prior(name, run).mean - prior.mean).max() < 0.5, "a run goes on with what it has learned"
-            check_same_bits(scratch, name, data)
+            check_bits(scratch, name, data)
             print(f"{name}: weights {numpy.round(prior.weights, 2)}, means {numpy.round(prior.mean, 2).tolist()}, "
                   f"KL {kl:.3f}")
         print(f"neg_elbo on text of six kinds: {check_worth(scratch)}")

@@ -224,6 +224,23 @@ void *harness_memory(size_t bytes)
     return memory;
 }
 
+void harness_refuses(void (*record)(struct graph *g, size_t i), const char *const *words, size_t count)
+{
+    const struct graph_capacities capacities = {{[DIM_SENTENCES] = 4, [DIM_DRAWS] = 4, [DIM_DEC_TOKENS] = 4}};
+    for (size_t i = 0; i < count; i++) {
+        struct parameters *parameters;
+        struct graph *g;
+        elbo_error error = {0};
+        assert_int_equal(parameters_create(&parameters, &error), ELBO_OK);
+        assert_int_equal(graph_create(&g, "refused", parameters, &capacities, &error), ELBO_OK);
+        record(g, i);
+        assert_int_equal(graph_check(g, &error), ELBO_INTERNAL);
+        if (!strstr(error.message, words[i])) fail_msg("\"%s\" does not say \"%s\"", error.message, words[i]);
+        graph_free(g);
+        parameters_free(parameters);
+    }
+}
+
 void *device_memory(const struct device *d, size_t bytes, const void *from)
 {
     void *here = harness_memory(bytes), *there;

@@ -118,6 +118,10 @@ void harness_normal(double *to, size_t n, double mean, double deviation, uint64_
 void harness_run(struct executor *e, const struct execution *run);
 void *harness_memory(size_t bytes); /* filled with NaN */
 
+/* Each of `count` recordings must be refused, with words[i] in the message. record(g, i) has four sentences, tokens and
+ * draws to record with. */
+void harness_refuses(void (*record)(struct graph *g, size_t i), const char *const *words, size_t count);
+
 /* ---- programs ---- */
 
 enum family {

@@ -43,6 +43,24 @@ def elbo(*words, code=0, stdin=None, **keywords):
     return answer
 
 
+MPIRUN = shutil.which("mpirun")
+MPI = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def ranks_command(ranks, *words):
+    """The program on so many ranks, under mpirun where they are several."""
+    words = [ELBO, *map(str, words)]
+    return words if ranks == 1 else ["mpirun", "--oversubscribe", "-n", str(ranks), *words]
+
+
+def on_ranks(ranks, *words):
+    """Runs it; it must succeed."""
+    words = ranks_command(ranks, *words)
+    answer = subprocess.run(words, env=MPI, capture_output=True, text=True, check=False, timeout=300)
+    if answer.returncode:
+        sys.exit(f"{' '.join(words)}\nended with {answer.returncode}:\n{answer.stderr[-3000:]}")
+
+
 def options(given):
     """Without what has no effect beside the rest, which the program refuses: those of TINY that a test did not mean."""
     given = dict(given)
@@ -147,3 +165,15 @@ def same(a, b, what):
 def differ(a, b, what):
     if a["model.safetensors"] == b["model.safetensors"]:
         sys.exit(f"{what}: the weights are the same")
+
+
+def check_same_bits(run, what, given):
+    """A training with these options; stopped after steps 3 and 8; on 2 and on 4 ranks: the same bits. The first is
+    `run`, and the others' names begin with its."""
+    elbo("train", *options({**given, "run.dir": run}))
+    for stop in (3, 8, 0):
+        elbo("train", *options({**given, "run.dir": f"{run}-parts", "train.stop_after": stop}))
+    same(bits(run), bits(f"{run}-parts"), f"{what}, resumed")
+    for ranks in (2, 4) if MPIRUN else ():
+        on_ranks(ranks, "train", *options({**given, "run.dir": f"{run}-{ranks}", "parallel.timeout": 60}))
+        same(bits(run), bits(f"{run}-{ranks}"), f"{what} on {ranks} ranks")

@@ -1,0 +1,130 @@
+/* What the forward and the backward pass of a recurrent layer share (ops/recurrent.c has the equations).
+ *
+ * Sentences are sorted by falling length, so at step t the first B_t of them are alive and nothing is padded. Their
+ * states lie densely in that order. A step is one product of B_t rows with weights whose panels are packed once a call;
+ * a panel holds what 2 VL columns of the product need.
+ *
+ * Where the weights fit in a core's own cache, each thread takes a group of sentences through all steps, and nobody
+ * waits. Else each thread takes its panels of a step, and all meet before the next. Each element is one chain of
+ * multiply-adds in both ways, so the bits are the same. */
+#ifndef CPU_RECURRENT_LAYER_H
+#define CPU_RECURRENT_LAYER_H
+
+#include "cpu/cpu.h"
+#include "ops/recurrent.h"
+
+enum { UNITS = 2 * VL, GATES = 4 }; /* columns of a panel; most gates of a cell                 */
+enum { LINE = 16, COPIED = 32 };    /* floats of a cache line; rows that a thread copies at once */
+/* Rows of a block: their sums fill the registers. */
+#if VL == 16
+enum { MR = 14 };
+#elif VL == 8
+enum { MR = 6 };
+#else
+enum { MR = 4 };
+#endif
+
+/* out (m, UNITS) = x (m, k) panel (k, UNITS), where x has `row` floats from row to row; m from 1 to MR. */
+void CPU(recurrent_product)(size_t m, float *out, const float *x, size_t row, const float *panel, size_t k);
+
+/* ---- a layer ---- */
+
+struct layer {
+    const struct call *call;
+    const float *w;
+    const int32_t *offsets;
+    size_t units, gates, directions, sentences, rows, panels;
+    bool gru;
+};
+
+static inline struct layer layer_of(const struct call *c, unsigned weights, unsigned offsets, size_t rows)
+{
+    struct layer l = {.call = c,
+                      .w = c->in[weights],
+                      .offsets = c->in[offsets],
+                      .units = c->size.in[weights][1],
+                      .directions = (size_t)c->attr->i[RECURRENT_DIRECTIONS],
+                      .sentences = c->size.in[offsets][0] - 1,
+                      .rows = rows,
+                      .gru = c->attr->i[RECURRENT_CELL] == CELL_GRU};
+    l.gates = recurrent_gates(l.gru);
+    l.panels = tiles_of(l.units, UNITS);
+    return l;
+}
+
+static inline size_t all_units(const struct layer *l)
+{
+    return l->directions * l->units;
+}
+
+static inline size_t length_of(const struct layer *l, size_t sentence)
+{
+    return (size_t)(l->offsets[sentence + 1] - l->offsets[sentence]);
+}
+
+/* The sentence's row at step t of a direction: the second one begins at the end. */
+static inline size_t row_at(const struct layer *l, size_t direction, size_t sentence, size_t t)
+{
+    return (size_t)(direction ? l->offsets[sentence + 1] - 1 - (int32_t)t : l->offsets[sentence] + (int32_t)t);
+}
+
+/* ---- the order of sentences ---- */
+
+/* Sentences in groups, each of falling length; a group's state rows follow each other in the same order. */
+struct order {
+    size_t groups;
+    size_t *sentence, *first; /* (S); (groups + 1) */
+};
+
+/* Sorts the layer's sentences, in room taken from `at`; and how much room that is. */
+void CPU(recurrent_order)(struct order *o, const struct layer *l, float **at);
+size_t CPU(recurrent_order_floats)(const struct layer *l);
+
+/* Sentences of the group that have a step t, given how many had one before or behind it. */
+size_t CPU(recurrent_alive)(const struct layer *l, const struct order *o, size_t group, size_t t, size_t guess);
+
+static inline size_t steps_of(const struct layer *l, const struct order *o, size_t group)
+{
+    return o->first[group + 1] > o->first[group] ? length_of(l, o->sentence[o->first[group]]) : 0;
+}
+
+/* ---- pieces of work ---- */
+
+/* Rows are taken in blocks of nearly one size. */
+static inline size_t block_rows(size_t rows)
+{
+    return tiles_of(rows, tiles_of(rows, MR));
+}
+
+static inline size_t chunks_of(const struct layer *l)
+{
+    return least(l->panels, tiles_of(pool_threads(cpu_of(l->call)->pool), l->directions));
+}
+
+static inline size_t packed_floats(const struct layer *l)
+{
+    return l->directions * l->panels * l->gates * l->units * UNITS;
+}
+
+/* ---- room ---- */
+
+static inline size_t padded(size_t floats)
+{
+    return tiles_of(floats, LINE) * LINE;
+}
+
+/* Floats between state rows of so many: rows that lay a power of two apart would share few places of the first cache.
+ */
+static inline size_t apart(size_t floats)
+{
+    return padded(floats) + LINE;
+}
+
+static inline float *take(float **at, size_t floats)
+{
+    float *here = *at;
+    *at += padded(floats);
+    return here;
+}
+
+#endif
