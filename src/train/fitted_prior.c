@@ -33,7 +33,11 @@ static elbo_status read_density(struct fitted_prior *p, const struct checkpoint 
         return refuse(c, name, "it is no density for this model's z", error);
     struct safetensors_tensor t[TENSORS];
     struct gaussians *g = &p->density;
+    const struct safetensors_tensor *found;
     double weights = 0;
+    /* The file holds all that is allocated for: a shape like (K, Z, 0) would promise any K. */
+    describe(t, &(struct gaussians){.count = factor->shape[0], .width = width, .full = factor->rank == 3});
+    for (size_t i = 0; i < TENSORS; i++) ELBO_TRY(safetensors_match(&found, file, &t[i], error));
     ELBO_TRY(gaussians_allocate(g, factor->shape[0], width, factor->rank == 3, error));
     describe(t, g);
     for (size_t i = 0; i < TENSORS; i++) ELBO_TRY(safetensors_copy(file, (void *)t[i].data, &t[i], error));

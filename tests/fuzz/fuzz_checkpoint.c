@@ -1,7 +1,7 @@
 /* A checkpoint's folder. The first byte says what the rest is: its manifest without the seal, beside a file of tensors;
  * or the file of tensors, and the manifest has its sums. */
 #include "fuzz/harness.h"
-#include "fuzz/seal.h"
+#include "fuzz/small_checkpoint.h"
 #include "checkpoint/checkpoint.h"
 
 #include <stdlib.h>
@@ -17,19 +17,6 @@ static size_t tensors(unsigned char *out)
     out[0] = sizeof header - 1;
     memcpy(out + 8, header, sizeof header - 1);
     return TENSORS_BYTES;
-}
-
-static size_t compose(char *out, const void *bytes, size_t size)
-{
-    uint64_t sum = XXH3_64bits(bytes, size);
-    char chunk[24] = "";
-    if (size) sprintf(chunk, "\"%016" PRIx64 "\"", sum);
-    return (size_t)sprintf(
-        out,
-        "{\n \"elbo\": \"checkpoint\", \"version\": 1, \"program\": \"0.1.0\", \"step\": 3, \"ranks\": 1, "
-        "\"config_hash\": \"x\", \"counters\": {\"n\": 1}, \"chunk_bytes\": 16777216, \"files\": [{\"name\": "
-        "\"model.safetensors\", \"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\", \"chunks\": [%s]}]",
-        size, sum, chunk);
 }
 
 static elbo_status first_byte(void *context, const void *data, size_t first, size_t elements, elbo_error *error)
@@ -51,7 +38,7 @@ int fuzz_one(const unsigned char *data, size_t size)
         length = tensors(file);
     } else {
         if (length) memcpy(file, data + 1, length);
-        manifest_size = seal(manifest, body, compose(body, file, length));
+        manifest_size = seal(manifest, body, small_checkpoint(body, "model.safetensors", file, length));
     }
     fuzz_put("model.safetensors", file, length);
     fuzz_put("manifest.json", manifest, manifest_size);
@@ -79,7 +66,7 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
     out[0] = (unsigned char)index;
     if (index == TENSORS) return 1 + tensors(out + 1);
     if (index != MANIFEST) return 0;
-    size_t length = compose(body, out + 1, tensors(out + 1));
+    size_t length = small_checkpoint(body, "model.safetensors", out + 1, tensors(out + 1));
     memcpy(out + 1, body, length);
     return length + 1;
 }

@@ -2,46 +2,17 @@
  * what it holds is reached; or the manifest without its seal. What is not fuzzed fits it, with the right hashes. */
 #include "elbo/corpus.h"
 #include "fuzz/harness.h"
-#include "fuzz/seal.h"
-#include "text/corpus_format.h"
+#include "fuzz/small_corpus.h"
 
 #include <stdlib.h>
 
 enum { AS_IT_IS, LAID_OUT, MANIFEST, KINDS };
 
-static const char tokenizer[] = "{\"format\":\"elbo-tokenizer\",\"version\":1,\"kind\":\"word\",\"vocabulary\":6,"
-                                "\"marks\":{\"start\":0,\"end\":1,\"unknown\":2},"
-                                "\"words\":[\"a\",\"b\",\"c\"]}";
-
 static size_t compose(char *out, const void *binary, size_t size)
 {
-    return (size_t)sprintf(
-        out,
-        "{\n \"format\": \"elbo-corpus\",\n \"version\": 1,\n \"files\": {\"corpus.bin\": {\"bytes\": %zu, "
-        "\"xxh3\": \"%016" PRIx64 "\"}, \"tokenizer.json\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"}}",
-        size, (uint64_t)XXH3_64bits(binary, size), sizeof tokenizer - 1,
-        (uint64_t)XXH3_64bits(tokenizer, sizeof tokenizer - 1));
-}
-
-/* Three sentences: "a b", "", "c ?". */
-static size_t corpus(unsigned char *out)
-{
-    struct corpus_header header = {.magic = {'E', 'L', 'B', 'O', 'T', 'E', 'X', 'T'},
-                                   .version = CORPUS_VERSION,
-                                   .streams = 1,
-                                   .sentences = 3,
-                                   .words = 4,
-                                   .bytes = 9};
-    header.stream[0] =
-        (struct corpus_stream_header){.vocabulary = 6, .tokens = 4, .token_bytes = 2, .longest = 2, .unknown = 1};
-    corpus_lay_out(&header);
-    memset(out, 0, header.file_bytes);
-    memcpy(out, &header, sizeof header);
-    memcpy(out + header.stream[0].tokens_at, (uint16_t[]){3, 4, 5, 2}, 8);
-    memcpy(out + header.stream[0].offsets_at, (uint64_t[]){0, 2, 2, 4}, 32);
-    memcpy(out + header.words_at, (uint32_t[]){2, 0, 2}, 12);
-    memcpy(out + header.bytes_at, (uint32_t[]){4, 1, 4}, 12);
-    return header.file_bytes;
+    size_t at = small_manifest(out, binary, size);
+    out[at] = '}';
+    return at + 1;
 }
 
 /* Places and size as the counts demand, where the bytes are enough for them. */
@@ -90,15 +61,13 @@ int fuzz_one(const unsigned char *data, size_t size)
     if (length > FUZZ_LARGEST) return 1;
     if (kind == MANIFEST) {
         manifest_size = seal(manifest, data + 1, length);
-        length = corpus(binary);
+        length = small_corpus(binary);
     } else {
         if (length) memcpy(binary, data + 1, length);
         if (kind == LAID_OUT) length = lay_out(binary, length);
         manifest_size = seal(manifest, body, compose(body, binary, length));
     }
-    static bool there;
-    if (!there) fuzz_put("tokenizer.json", tokenizer, sizeof tokenizer - 1);
-    there = true;
+    small_put_tokenizer();
     fuzz_put("corpus.bin", binary, length);
     fuzz_put("manifest.json", manifest, manifest_size);
     struct elbo_corpus *opened;
@@ -113,7 +82,7 @@ int fuzz_one(const unsigned char *data, size_t size)
 size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static char body[1024];
-    size_t size = corpus(out + 1);
+    size_t size = small_corpus(out + 1);
     (void)room;
     out[0] = (unsigned char)index;
     if (index < MANIFEST) return size + 1;

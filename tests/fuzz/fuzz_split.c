@@ -58,8 +58,8 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const char *const seeds[] = {
         "{\n \"format\": \"elbo-split\",\n \"version\": 2",
-        "{\n \"format\": \"elbo-split\",\n \"version\": 1,\n \"set\": \"0123456789abcdef\",\n \"parts\": [[], {}, "
-        "null, 1, \"train\"]",
+        ("{\n \"format\": \"elbo-split\",\n \"version\": 1,\n \"set\": \"0123456789abcdef\",\n \"parts\": [[], {}, "
+         "null, 1, \"train\"]"),
         "{\n \"format\": \"elbo-corpus\",\n \"version\": 1",
         "[1",
     };
