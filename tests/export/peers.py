@@ -15,7 +15,8 @@ def python(name):
     folder, interpreter = PACKAGES / name, SETS[name]
     if not folder.is_dir() or not os.access(interpreter, os.X_OK):
         return None
-    return str(interpreter), {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1",
+    path = f"{folder}:{PACKAGES / 'onnx'}" if name == "llama" else str(folder)
+    return str(interpreter), {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1",
                               "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error",
                               "HF_MODULES_CACHE": os.environ.get("ELBO_HF_CACHE", "/tmp/elbo-hf-modules"),
                               "TOKENIZERS_PARALLELISM": "false"}

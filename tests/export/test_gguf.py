@@ -73,6 +73,18 @@ def check_vectors(scratch):
     assert found["files"] == len(latents) == 4 and found["worst"] < 1e-6 and found["moved"] > 1e-3, found
 
 
+def check_quantized(scratch):
+    """llama.cpp's own Q8_0 of two decoders: the nats of the sentences within 0.5 % of elbo's weights."""
+    for name in ("all", "llama-all"):
+        answer = peers.run("llama", pathlib.Path(__file__).with_name("llama_reader.py"), scratch / f"gguf-{name}")
+        assert answer.returncode == 0, answer.stderr[-3000:]
+        found = json.loads(answer.stdout)
+        print(f"{name}: nats by NumPy {found['numpy']:.3f}, by llama.cpp {found['f32']:.3f}, "
+              f"of its Q8_0 {found['q8']:.3f}")
+        assert abs(found["f32"] / found["numpy"] - 1) < 1e-3 and abs(found["q8"] / found["numpy"] - 1) < 0.005, found
+        assert found["sizes"][1] < found["sizes"][0], found
+
+
 def main():
     with Scratch() as scratch:
         zoo.corpora(scratch)
@@ -93,6 +105,8 @@ def main():
                 llama = "llama" in name or name == "byte"
                 assert found["other_greedy_ids"] == (0 if llama else found["of_these_near"]), (name, found)
         check_vectors(scratch)
+        if by_llama:
+            check_quantized(scratch)
     print(f"{len(KINDS)} kinds of decoders, logits within {worst:.1e}; by llama.cpp: {len(by_llama)} kinds, "
           f"{sum(f['other_greedy_ids'] for f in by_llama)} sentences otherwise, all of them between near logits")
 
