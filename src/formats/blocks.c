@@ -1,0 +1,303 @@
+#include "formats/blocks.h"
+
+#include <math.h>
+#include <string.h>
+
+const struct block_info block_infos[BLOCK_TYPES] = {[BLOCK_F32] = {"F32", 1, 4, 0},
+                                                    [BLOCK_Q8_0] = {"Q8_0", 32, 34, 8},
+                                                    [BLOCK_Q4_0] = {"Q4_0", 32, 18, 2},
+                                                    [BLOCK_Q4_K] = {"Q4_K", 256, 144, 12},
+                                                    [BLOCK_Q6_K] = {"Q6_K", 256, 210, 14}};
+
+enum { SUPER = 256, SUB4 = 32, SUB6 = 16 };
+
+size_t block_bytes(enum block_type type, size_t count)
+{
+    return count / block_infos[type].values * block_infos[type].bytes;
+}
+
+/* ---- binary16 ---- */
+
+uint16_t half_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude >= 0x7f800000) return (uint16_t)(sign | 0x7c00 | (magnitude > 0x7f800000 ? 0x200 : 0));
+    if (magnitude >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* 65520 and more round to infinity */
+    if (magnitude < 0x38800000) {                                  /* below 2^-14: a multiple of 2^-24 */
+        float scaled;
+        memcpy(&scaled, &magnitude, sizeof scaled);
+        return (uint16_t)(sign | (uint32_t)rintf(scaled * 0x1p24f));
+    }
+    uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+    return (uint16_t)(sign | (rounded - 0x38000000) >> 13);
+}
+
+float half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3ff, bits;
+    float x;
+    if (!exponent) {
+        x = (float)fraction * 0x1p-24f;
+        return sign ? -x : x;
+    }
+    bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* A scale: the largest finite one where it is larger. */
+static void put_half(unsigned char *to, float x)
+{
+    uint16_t h = half_of(fmaxf(-65504, fminf(65504, x)));
+    to[0] = (unsigned char)h;
+    to[1] = (unsigned char)(h >> 8);
+}
+
+static float get_half(const unsigned char *from)
+{
+    return half_to_float((uint16_t)(from[0] | from[1] << 8));
+}
+
+/* ---- search ---- */
+
+static int clamp(float x, int least, int most)
+{
+    float r = rintf(x);
+    return r <= (float)least ? least : r >= (float)most ? most : (int)r;
+}
+
+/* The scale s of s q, q whole numbers from `least` to -least - 1, that leaves the least error of x weighted by x^2: the
+ * value of largest magnitude goes to about `least`, tried at several places around it. */
+static float symmetric_scale(const float *x, size_t count, int least)
+{
+    float extreme = 0, best = 0;
+    double most = 0;
+    for (size_t i = 0; i < count; i++)
+        if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
+    if (extreme == 0) return 0;
+    for (int step = -9; step <= 9; step++) {
+        float inverse = ((float)least - 0.1f * (float)step) / extreme;
+        double xq = 0, qq = 0;
+        for (size_t i = 0; i < count; i++) {
+            int q = clamp(x[i] * inverse, least, -least - 1);
+            double w = (double)x[i] * (double)x[i];
+            xq += w * (double)x[i] * q;
+            qq += w * q * q;
+        }
+        if (qq > 0 && xq * xq / qq > most) { /* what the best s for these q takes off the error */
+            most = xq * xq / qq;
+            best = (float)(xq / qq);
+        }
+    }
+    return best;
+}
+
+struct affine {
+    float scale, offset; /* x = scale q - offset, offset >= 0 */
+};
+
+/* The same for q from 0 to 15 with an offset; weights |x| + root mean square. */
+static struct affine affine_scale(const float *x, size_t count)
+{
+    double square = 0, best_error = INFINITY;
+    float low = 0, high = -INFINITY;
+    struct affine best = {0, 0};
+    for (size_t i = 0; i < count; i++) {
+        square += (double)x[i] * (double)x[i];
+        low = fminf(low, x[i]);
+        high = fmaxf(high, x[i]);
+    }
+    if (high <= low) return (struct affine){0, -low};
+    float rms = sqrtf((float)(square / (double)count));
+    for (int step = 0; step <= 20; step++) {
+        float inverse = (15.0f - 1.0f + 0.1f * (float)step) / (high - low);
+        double w1 = 0, wq = 0, wqq = 0, wx = 0, wxq = 0, error = 0;
+        for (size_t i = 0; i < count; i++) {
+            int q = clamp((x[i] - low) * inverse, 0, 15);
+            double w = (double)(rms + fabsf(x[i]));
+            w1 += w;
+            wq += w * q;
+            wqq += w * q * q;
+            wx += w * (double)x[i];
+            wxq += w * (double)x[i] * q;
+        }
+        double d = w1 * wqq - wq * wq;
+        double scale = d > 0 ? (w1 * wxq - wq * wx) / d : 0, offset = d > 0 ? (wq * wxq - wqq * wx) / d : 0;
+        if (d <= 0 || offset < 0) { /* one number alone, or an offset that no block can hold */
+            offset = 0;
+            scale = wqq > 0 ? wxq / wqq : 0;
+        }
+        if (scale <= 0) continue;
+        for (size_t i = 0; i < count; i++) {
+            int q = clamp((float)(((double)x[i] + offset) / scale), 0, 15);
+            double gap = scale * q - offset - (double)x[i];
+            error += (double)(rms + fabsf(x[i])) * gap * gap;
+        }
+        if (error >= best_error) continue;
+        best_error = error;
+        best = (struct affine){(float)scale, (float)offset};
+    }
+    return best;
+}
+
+/* ---- blocks ---- */
+
+static void to_q8_0(unsigned char *to, const float *x)
+{
+    float largest = 0;
+    for (size_t i = 0; i < 32; i++) largest = fmaxf(largest, fabsf(x[i]));
+    float d = largest / 127;
+    put_half(to, d);
+    for (size_t i = 0; i < 32; i++) to[2 + i] = (unsigned char)clamp(d > 0 ? x[i] / d : 0, -127, 127);
+}
+
+static void from_q8_0(float *x, const unsigned char *from)
+{
+    float d = get_half(from);
+    for (size_t i = 0; i < 32; i++) x[i] = d * (float)(int8_t)from[2 + i];
+}
+
+static void to_q4_0(unsigned char *to, const float *x)
+{
+    put_half(to, symmetric_scale(x, 32, -8));
+    float d = get_half(to), inverse = d != 0 ? 1 / d : 0;
+    for (size_t i = 0; i < 16; i++)
+        to[2 + i] = (unsigned char)((clamp(x[i] * inverse, -8, 7) + 8) | (clamp(x[i + 16] * inverse, -8, 7) + 8) << 4);
+}
+
+static void from_q4_0(float *x, const unsigned char *from)
+{
+    float d = get_half(from);
+    for (size_t i = 0; i < 16; i++) {
+        x[i] = d * (float)((from[2 + i] & 15) - 8);
+        x[i + 16] = d * (float)((from[2 + i] >> 4) - 8);
+    }
+}
+
+/* Six-bit scales and offsets of eight sub-blocks in 12 bytes: the first four whole, in the low bits of bytes 0 .. 3 and
+ * 4 .. 7; of the last four the low nibbles in bytes 8 .. 11 and the upper two bits above the first ones. */
+static void put_six(unsigned char *s, size_t j, unsigned scale, unsigned offset)
+{
+    if (j < 4) {
+        s[j] = (unsigned char)(s[j] | scale);
+        s[j + 4] = (unsigned char)(s[j + 4] | offset);
+    } else {
+        s[j + 4] = (unsigned char)((scale & 15) | (offset & 15) << 4);
+        s[j - 4] = (unsigned char)(s[j - 4] | (scale >> 4) << 6);
+        s[j] = (unsigned char)(s[j] | (offset >> 4) << 6);
+    }
+}
+
+static void get_six(const unsigned char *s, size_t j, unsigned *scale, unsigned *offset)
+{
+    *scale = j < 4 ? s[j] & 63u : (s[j + 4] & 15u) | (unsigned)(s[j - 4] >> 6) << 4;
+    *offset = j < 4 ? s[j + 4] & 63u : (unsigned)(s[j + 4] >> 4) | (unsigned)(s[j] >> 6) << 4;
+}
+
+static void to_q4_k(unsigned char *to, const float *x)
+{
+    struct affine sub[8];
+    float scale = 0, offset = 0;
+    for (size_t j = 0; j < 8; j++) {
+        sub[j] = affine_scale(x + j * SUB4, SUB4);
+        scale = fmaxf(scale, sub[j].scale);
+        offset = fmaxf(offset, sub[j].offset);
+    }
+    memset(to, 0, 144);
+    put_half(to, scale / 63);
+    put_half(to + 2, offset / 63);
+    float d = get_half(to), e = get_half(to + 2);
+    for (size_t j = 0; j < 8; j++) {
+        unsigned s = (unsigned)clamp(d > 0 ? sub[j].scale / d : 0, 0, 63),
+                 m = (unsigned)clamp(e > 0 ? sub[j].offset / e : 0, 0, 63);
+        float own = d * (float)s, shift = e * (float)m;
+        put_six(to + 4, j, s, m);
+        for (size_t i = 0; i < SUB4; i++) {
+            int q = own > 0 ? clamp((x[j * SUB4 + i] + shift) / own, 0, 15) : 0;
+            unsigned char *at = to + 16 + j / 2 * 32 + i;
+            *at = (unsigned char)(*at | q << (j % 2 * 4));
+        }
+    }
+}
+
+static void from_q4_k(float *x, const unsigned char *from)
+{
+    float d = get_half(from), e = get_half(from + 2);
+    for (size_t j = 0; j < 8; j++) {
+        unsigned s, m;
+        get_six(from + 4, j, &s, &m);
+        float own = d * (float)s, shift = e * (float)m;
+        for (size_t i = 0; i < SUB4; i++)
+            x[j * SUB4 + i] = own * (float)(from[16 + j / 2 * 32 + i] >> (j % 2 * 4) & 15) - shift;
+    }
+}
+
+/* Of the 256 values, i lies in half h = i / 128 at l = i % 128: nibble l / 64 of byte l % 64 of the half, and bits 2 (l
+ * / 32) of byte l % 32 of the half's upper bits. */
+static void to_q6_k(unsigned char *to, const float *x)
+{
+    float sub[16], extreme = 0;
+    for (size_t j = 0; j < 16; j++) {
+        sub[j] = symmetric_scale(x + j * SUB6, SUB6, -32);
+        if (fabsf(sub[j]) > fabsf(extreme)) extreme = sub[j];
+    }
+    memset(to, 0, 210);
+    put_half(to + 208, extreme / -128);
+    float d = get_half(to + 208);
+    for (size_t j = 0; j < 16; j++) {
+        int s = clamp(d != 0 ? sub[j] / d : 0, -128, 127);
+        float own = d * (float)s;
+        to[192 + j] = (unsigned char)(int8_t)s;
+        for (size_t i = j * SUB6; i < (j + 1) * SUB6; i++) {
+            unsigned q = (unsigned)((own != 0 ? clamp(x[i] / own, -32, 31) : 0) + 32);
+            size_t h = i / 128, l = i % 128;
+            unsigned char *low = to + h * 64 + l % 64, *high = to + 128 + h * 32 + l % 32;
+            *low = (unsigned char)(*low | (q & 15) << (l / 64 * 4));
+            *high = (unsigned char)(*high | (q >> 4) << (l / 32 * 2));
+        }
+    }
+}
+
+static void from_q6_k(float *x, const unsigned char *from)
+{
+    float d = get_half(from + 208);
+    for (size_t i = 0; i < SUPER; i++) {
+        size_t h = i / 128, l = i % 128;
+        int q = (from[h * 64 + l % 64] >> (l / 64 * 4) & 15) | (from[128 + h * 32 + l % 32] >> (l / 32 * 2) & 3) << 4;
+        x[i] = d * (float)(int8_t)from[192 + i / SUB6] * (float)(q - 32);
+    }
+}
+
+/* ---- the table ---- */
+
+static void (*const to_block[BLOCK_TYPES])(unsigned char *, const float *) = {
+    [BLOCK_Q8_0] = to_q8_0, [BLOCK_Q4_0] = to_q4_0, [BLOCK_Q4_K] = to_q4_k, [BLOCK_Q6_K] = to_q6_k};
+static void (*const from_block[BLOCK_TYPES])(float *, const unsigned char *) = {
+    [BLOCK_Q8_0] = from_q8_0, [BLOCK_Q4_0] = from_q4_0, [BLOCK_Q4_K] = from_q4_k, [BLOCK_Q6_K] = from_q6_k};
+
+void block_quantize(enum block_type type, void *to, const float *from, size_t count)
+{
+    const struct block_info *b = &block_infos[type];
+    float finite[SUPER];
+    if (type == BLOCK_F32) {
+        memcpy(to, from, count * sizeof *from);
+        return;
+    }
+    for (size_t at = 0; at < count; at += b->values) {
+        for (size_t i = 0; i < b->values; i++) finite[i] = isfinite(from[at + i]) ? from[at + i] : 0;
+        to_block[type]((unsigned char *)to + at / b->values * b->bytes, finite);
+    }
+}
+
+void block_dequantize(enum block_type type, float *to, const void *from, size_t count)
+{
+    const struct block_info *b = &block_infos[type];
+    if (type == BLOCK_F32) {
+        memcpy(to, from, count * sizeof *to);
+        return;
+    }
+    for (size_t at = 0; at < count; at += b->values)
+        from_block[type](to + at, (const unsigned char *)from + at / b->values * b->bytes);
+}

@@ -1,0 +1,39 @@
+/* Rows of numbers in few bits, in ggml's block layouts, so that files and figures compare with others'. A block holds a
+ * fixed count of values; a row is a whole number of blocks.
+ *
+ * | type | values | bytes | bits a value | x                                                     |
+ * | ---- | -----: | ----: | -----------: | ----------------------------------------------------- |
+ * | Q8_0 |     32 |    34 |          8.5 | d q, q int8                                           |
+ * | Q4_0 |     32 |    18 |          4.5 | d (q - 8), q 4 bits                                   |
+ * | Q4_K |    256 |   144 |          4.5 | d s q - e m, s and m 6 bits of each 32 values, q 4    |
+ * | Q6_K |    256 |   210 |       6.5625 | d s q, s int8 of each 16 values, q - 32 in 6 bits     |
+ *
+ * d and e are f16. Where a scale can be chosen it is searched for: of several roundings the one whose least-squares
+ * scale leaves the smallest error, weighted towards large values. */
+#ifndef FORMATS_BLOCKS_H
+#define FORMATS_BLOCKS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum block_type { BLOCK_F32, BLOCK_Q8_0, BLOCK_Q4_0, BLOCK_Q4_K, BLOCK_Q6_K, BLOCK_TYPES };
+
+struct block_info {
+    const char *name;
+    size_t values, bytes;
+    uint32_t ggml; /* its number in GGUF */
+};
+extern const struct block_info block_infos[BLOCK_TYPES];
+
+/* Bytes of `count` values, a multiple of the block's. */
+size_t block_bytes(enum block_type type, size_t count);
+
+/* Not finite values become 0. */
+void block_quantize(enum block_type type, void *to, const float *from, size_t count);
+void block_dequantize(enum block_type type, float *to, const void *from, size_t count);
+
+/* IEEE 754 binary16, rounded to nearest even. */
+uint16_t half_of(float x);
+float half_to_float(uint16_t h);
+
+#endif
