@@ -481,6 +481,8 @@ void objective_remedy(char *text, size_t size, const struct objective_config *c,
         snprintf(text, size, "a larger objective.rate than %g", m->latent.rate);
     else if (c->target_kl > 0)
         snprintf(text, size, "a larger objective.target_kl than %g", c->target_kl);
+    else if (c->min_rate > 0)
+        snprintf(text, size, "a larger objective.min_rate than %g", c->min_rate);
     else if (!(c->free_bits > 0))
         snprintf(text, size, "objective.free_bits=0.25%s",
                  latent_has_dimensions(&m->latent) ? "" : " with objective.free_bits_kind=total");
@@ -511,12 +513,12 @@ void objective_raise(struct objective_config *c, struct model_config *m, size_t 
             *rate *= 1.5;
             continue;
         }
+        if (!latent_has_dimensions(&m->latent)) c->free_bits_kind = FREE_BITS_TOTAL;
         /* dimensions that a free part has */
         double dimensions = c->free_bits_kind == FREE_BITS_TOTAL   ? (double)m->latent.width
                             : c->free_bits_kind == FREE_BITS_GROUP ? (double)(m->latent.width / c->free_bits_groups)
                                                                    : 1;
         *rate = fmax(0.1 * dimensions, *rate * 4);
-        if (!latent_has_dimensions(&m->latent)) c->free_bits_kind = FREE_BITS_TOTAL;
     }
 }
 

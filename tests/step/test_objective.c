@@ -176,6 +176,21 @@ static void columns_of_what_the_device_decides(void **state)
     objective_weigh(&o, 1, 50, 7);
     assert_true(o.weights[2] == 0 && o.weights[5] == 1);
     assert_float_equal(o.weights[3 + KL], 1.0f / 7, 0);
+    config.bow = 0.5; /* a term between the KL and the switch, whose weight is below 1 */
+    o = create(&config, &du);
+    assert_int_equal(objective_columns(&o), 4);
+    objective_weigh(&o, 0, 50, 7);
+    assert_true(o.weights[3] == 1);
+
+    o = create(&config, &model); /* no switch: answer 0 leaves the weights of answer 1 alone */
+    objective_weigh(&o, 1, 50, 7);
+    float before[4];
+    memcpy(before, o.weights + objective_columns(&o), sizeof before);
+    objective_weigh(&o, 0, 50, 7);
+    assert_memory_equal(before, o.weights + objective_columns(&o), sizeof before);
+    config.mu_forcing = 2;
+    o = create(&config, &without); /* terms of a latent that there is not */
+    assert_int_equal(o.count, 2);
 }
 
 static void refused(const struct objective_config *config, const struct model_config *of, const char *words)
@@ -217,6 +232,25 @@ static void contradictions_are_refused(void **state)
 
 /* The loss is a mean over the step's sentences: op_elbo adds up over slots what these weights scale. The rows of the
  * two answers lie behind one another, in the order of op_elbo's weights. */
+static void what_fixes_the_kl_stands_alone(void **state)
+{
+    (void)state;
+    struct objective_config config = usual();
+    struct model_config exact = model, shares = model, none = without;
+    elbo_error error = {0};
+    exact.latent.kind = LATENT_SLASHED;
+    exact.latent.rate = 2;
+    config.free_bits = 0;
+    config.beta_max = 1;
+    config.target_kl = 3;
+    refused(&config, &exact, "objective.target_kl moves a KL that objective.rate = 2 fixes");
+    config = usual();
+    config.autoencoder_steps = 4;
+    shares.share_embedding = none.share_embedding = true;
+    refused(&config, &shares, "encoder.share_embedding=false");
+    assert_int_equal(objective_check(&config, &none, &error), ELBO_OK);
+}
+
 static void weights_are_over_the_sentences(void **state)
 {
     (void)state;
@@ -332,6 +366,155 @@ static void every_option_says_why_it_is_idle(void **state)
     }
 }
 
+/* ---- controllers ---- */
+
+static void controllers_have_their_settings(void **state)
+{
+    (void)state;
+    struct objective_config config = usual();
+    float s[CONTROLLER_SETTINGS] = {0};
+    config.free_bits = 0;
+    config.target_kl = 3;
+    config.kp = 0.5;
+    config.ki = 0.25;
+    config.beta_min = 0.125;
+    config.beta_max = 2;
+    struct objective o = create(&config, &model);
+    o.owner[KL]->set(&config, s);
+    assert_true(s[CONTROLLER_TARGET] == 3 && s[CONTROLLER_P] == 0.5f && s[CONTROLLER_I] == 0.25f);
+    assert_true(s[CONTROLLER_LEAST] == 0.125f && s[CONTROLLER_MOST] == 2 && o.owner[KL]->first(&config) == 0.125);
+    config.target_kl = 0;
+    config.min_rate = 5;
+    config.min_rate_step = 0.0625;
+    o = create(&config, &model);
+    memset(s, 0, sizeof s);
+    o.owner[KL]->set(&config, s);
+    assert_true(s[CONTROLLER_TARGET] == 5 && s[CONTROLLER_I] == 0.0625f && o.owner[KL]->first(&config) == 0);
+    near(log1p(exp(o.owner[KL]->first_sum(&config))), 1);
+}
+
+/* ---- against collapse ---- */
+
+static void a_rate_is_raised(void **state)
+{
+    (void)state;
+    enum { MIXED = 1, EXACT, SLASHED };
+    static const struct {
+        int model, kind; /* of free bits */
+        double free_bits, dropout, target, least;
+        const char *remedy, *once, *twice;
+    } cases[] = {
+        {0, FREE_BITS_DIMENSION, 0.25, 0, 0, 0, "objective.word_dropout=0.3, or larger objective.free_bits than 0.25",
+         "objective.free_bits is 1", "objective.free_bits is 4"},
+        {SLASHED, FREE_BITS_DIMENSION, 0.25, 0.3, 0, 0,
+         "larger objective.free_bits than 0.25, or latent.kind=slashed with objective.rate", "objective.free_bits is 1",
+         "objective.free_bits is 4"},
+        {0, FREE_BITS_DIMENSION, 0, 0, 0, 0, "objective.free_bits=0.25", "objective.free_bits is 0.1",
+         "objective.free_bits is 0.4"},
+        {0, FREE_BITS_TOTAL, 0, 0, 0, 0, "objective.free_bits=0.25", "objective.free_bits is 0.8",
+         "objective.free_bits is 3.2"},
+        {0, FREE_BITS_GROUP, 0, 0, 0, 0, "objective.free_bits=0.25", "objective.free_bits is 0.2",
+         "objective.free_bits is 0.8"},
+        {MIXED, FREE_BITS_DIMENSION, 0, 0, 0, 0, "objective.free_bits=0.25 with objective.free_bits_kind=total",
+         "objective.free_bits is 0.8", "objective.free_bits is 3.2"},
+        {0, 0, 0, 0, 4, 0, "a larger objective.target_kl than 4", "objective.target_kl is 6",
+         "objective.target_kl is 9"},
+        {0, 0, 0, 0, 0, 4, "a larger objective.min_rate than 4", "objective.min_rate is 6", "objective.min_rate is 9"},
+        {EXACT, 0, 0, 0, 0, 0, "a larger objective.rate than 2", "objective.rate is 3", "objective.rate is 4.5"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct objective_config config = usual();
+        struct model_config of = model;
+        char text[160];
+        config.free_bits_kind = cases[i].kind;
+        config.free_bits = cases[i].free_bits;
+        config.word_dropout = cases[i].dropout;
+        config.target_kl = cases[i].target;
+        config.min_rate = cases[i].least;
+        if (cases[i].model == MIXED) of.latent.prior = PRIOR_MIXTURE;
+        if (cases[i].model == EXACT || cases[i].model == SLASHED) of.latent.kind = LATENT_SLASHED;
+        if (cases[i].model == EXACT) of.latent.rate = 2;
+        objective_remedy(text, sizeof text, &config, &of);
+        assert_string_equal(text, cases[i].remedy);
+        objective_raised(text, sizeof text, &config, &of, 1);
+        assert_string_equal(text, cases[i].once);
+        objective_raised(text, sizeof text, &config, &of, 2);
+        assert_string_equal(text, cases[i].twice);
+        objective_raise(&config, &of, 1);
+        assert_true((config.free_bits_kind == FREE_BITS_TOTAL) ==
+                    (cases[i].kind == FREE_BITS_TOTAL || cases[i].model == MIXED));
+    }
+}
+
+/* ---- options of the remedies without effect ---- */
+
+static const char *idle_of(const struct objective_config *config, const struct model_config *of, const char *key)
+{
+    const char *because = objective_idle(config, of, key);
+    return because ? because : "in force";
+}
+
+static void remedies_say_why_they_are_idle(void **state)
+{
+    (void)state;
+    struct objective_config c = usual(), off = {.beta_schedule = BETA_LOGISTIC};
+    struct model_config exact = model, none = without;
+    exact.latent.kind = LATENT_SLASHED;
+    exact.latent.rate = 2;
+    static const char *const weights[] = {"target_kl", "min_rate", "beta_hold", "beta_slope"};
+    struct objective_config on = {.beta_schedule = BETA_LOGISTIC,
+                                  .target_kl = 1,
+                                  .min_rate = 1,
+                                  .beta_hold = 0.1,
+                                  .beta_slope = 0.1,
+                                  .denoise_drop = 0.1,
+                                  .denoise_blank = 0.1,
+                                  .denoise_swap = 0.1};
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
+        assert_string_equal(idle_of(&on, &without, weights[i]), "latent.kind=none has no KL");
+        assert_string_equal(idle_of(&off, &without, weights[i]), "in force"); /* switched off */
+    }
+    static const char *const noises[] = {"denoise_drop", "denoise_blank", "denoise_swap"};
+    for (size_t i = 0; i < sizeof noises / sizeof *noises; i++) {
+        assert_string_equal(idle_of(&on, &without, noises[i]), "latent.kind=none has no encoder");
+        assert_string_equal(idle_of(&off, &without, noises[i]), "in force");
+        assert_string_equal(idle_of(&on, &model, noises[i]), "in force");
+    }
+    struct objective_config blank = {.denoise_blank = 0.1}, least = {.min_rate = 1};
+    assert_string_equal(idle_of(&blank, &without, "denoise_swap"), "in force");
+    assert_string_equal(idle_of(&off, &without, "denoise_blank"), "in force");
+    struct model_config marked = model, told = without;
+    marked.dropped_mark = told.dropped_mark = DROPPED_OWN;
+    assert_string_equal(idle_of(&blank, &marked, "dropped_mark"), "in force");
+    assert_non_null(strstr(idle_of(&blank, &told, "dropped_mark"), "no word becomes a mark"));
+    assert_string_equal(idle_of(&least, &exact, "beta"), "objective.min_rate moves beta");
+    assert_string_equal(idle_of(&c, &none, "rate"), "in force");
+    none.latent.rate = 2;
+    assert_string_equal(idle_of(&c, &none, "rate"), "latent.kind=none has no KL");
+    assert_string_equal(idle_of(&c, &model, "rate"), "in force");
+    assert_string_equal(idle_of(&c, &model, "rate_scope"), "it belongs to objective.rate");
+    assert_string_equal(idle_of(&c, &exact, "rate_scope"), "in force");
+    assert_non_null(strstr(idle_of(&c, &exact, "beta"), "objective.rate fixes the KL"));
+    assert_non_null(strstr(idle_of(&c, &exact, "free_bits"), "nothing is free"));
+    assert_string_equal(idle_of(&off, &exact, "free_bits"), "in force");
+    assert_string_equal(idle_of(&on, &exact, "beta"), "objective.target_kl moves beta");
+    c.beta_schedule = BETA_LOGISTIC;
+    assert_string_equal(idle_of(&c, &model, "beta_center"), "it belongs to objective.beta_slope");
+    assert_string_equal(idle_of(&c, &model, "beta_warmup"), "in force");
+    c.beta_slope = 0.1;
+    assert_string_equal(idle_of(&c, &model, "beta_center"), "in force");
+    assert_string_equal(idle_of(&c, &model, "beta_warmup"), "objective.beta_slope says how beta rises");
+    assert_string_equal(idle_of(&c, &model, "kp"), "it belongs to objective.target_kl");
+    assert_string_equal(idle_of(&c, &model, "aggressive_most"), "it belongs to objective.aggressive_steps");
+    assert_non_null(strstr(idle_of(&c, &model, "aggressive_information_window"), "aggressive_until=information"));
+    c.aggressive_steps = 4;
+    assert_string_equal(idle_of(&c, &model, "aggressive_most"), "in force");
+    c.aggressive_steps = 0;
+    c.aggressive_until = AGGRESSIVE_INFORMATION;
+    assert_string_equal(idle_of(&c, &model, "aggressive_most"), "in force");
+    assert_string_equal(idle_of(&c, &model, "aggressive_information_window"), "in force");
+}
+
 static void groups_must_divide_the_latent(void **state)
 {
     (void)state;
@@ -363,6 +546,10 @@ int main(void)
                                        cmocka_unit_test(weights_are_over_the_sentences),
                                        cmocka_unit_test(figures_are_of_a_sentence),
                                        cmocka_unit_test(every_option_says_why_it_is_idle),
+                                       cmocka_unit_test(what_fixes_the_kl_stands_alone),
+                                       cmocka_unit_test(controllers_have_their_settings),
+                                       cmocka_unit_test(a_rate_is_raised),
+                                       cmocka_unit_test(remedies_say_why_they_are_idle),
                                        cmocka_unit_test(groups_must_divide_the_latent)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
