@@ -52,6 +52,8 @@ static void check(const struct fitted_prior *p, size_t size)
         weights += exp(g->log_weight[k]);
     }
     FUZZ_CHECK(fabs(weights - 1) < 1e-6);
+    for (size_t i = 0; i < g->count * WIDTH; i++) FUZZ_CHECK(isfinite(g->mean[i]));
+    for (size_t i = 0; i < g->count * (numbers_of(g->full) - 1 - WIDTH); i++) FUZZ_CHECK(isfinite(g->factor[i]));
     for (double uniform = 0; uniform <= 1; uniform += 0.25) {
         float z[WIDTH] = {0};
         gaussians_sample(g, z, uniform); /* one of its components */
@@ -103,7 +105,13 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
     out[0] = AS_IT_IS;
     if (index == 8) return 1 + hollow(out + 1, "[100000,2,0]");
     if (index == 9) return 1 + hollow(out + 1, "[4611686018427387904,2,0]");
-    if (index > 9) return 0;
+    if (index > 11) return 0;
+    if (index >= 10) { /* a mean and a factor that are not finite, last of their tensors */
+        double broken[] = {0, 1, index == 10 ? INFINITY : 1, 1, 0, index == 10 ? 0 : INFINITY, 1};
+        out[0] = TRIANGLE;
+        memcpy(out + 1, broken, sizeof broken);
+        return 1 + sizeof broken;
+    }
     size = gaussians * numbers_of(full) * sizeof(double);
     memcpy(data, numbers, sizeof numbers);
     if (gaussians == 1) memset(data, 0, sizeof(double)); /* its weight is 1 */
