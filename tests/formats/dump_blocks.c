@@ -1,5 +1,5 @@
-/* Blocks of few bits, for test_blocks.py: `dump_blocks TYPE quantize|dequantize < in > out`, f32 to blocks or back; TYPE
- * half: f32 to binary16 and back. */
+/* Blocks of few bits, for test_blocks.py: `dump_blocks TYPE quantize|dequantize < in > out`, f32 to blocks or back;
+ * TYPE half: f32 to binary16 and back. */
 #include "formats/blocks.h"
 
 #include <stdio.h>

@@ -17,7 +17,9 @@ MOST_RATIO = 12 # ten times the text: n log n takes 11.7 times as long, n^2 a hu
 
 
 def need_tokenizers():
-    """Goes on under the interpreter that has `tokenizers`; False when there is none."""
+    """Whether `tokenizers` is there, among scripts/setup's readers of exports too; else goes on under the interpreter
+    that has it, and is False when there is none."""
+    sys.path.append(str(SOURCE / "build/packages/onnx"))
     try:
         import tokenizers # pylint: disable=import-outside-toplevel,unused-import
         return True
