@@ -65,6 +65,7 @@ def read_merges(path):
 def peer(merges):
     import tokenizers # pylint: disable=import-outside-toplevel
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=pieces_of(merges), merges=list(merges)))
+    tokenizer.normalizer = tokenizers.normalizers.Replace("\ufeff", "") # which is no text (docs/formats.md)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     return tokenizer
 
