@@ -18,11 +18,15 @@
 /* The format that was asked for. */
 static elbo_status format_of(int *format, const struct cli *cli, elbo_error *error)
 {
-    static const int formats[] = {[FORMAT_HF] = EXPORT_HF, [FORMAT_ONNX] = EXPORT_ONNX, [FORMAT_GGUF] = EXPORT_GGUF};
+    static const int formats[] = {[FORMAT_HF] = EXPORT_HF,
+                                  [FORMAT_ONNX] = EXPORT_ONNX,
+                                  [FORMAT_GGUF] = EXPORT_GGUF,
+                                  [FORMAT_Q8] = EXPORT_Q8,
+                                  [FORMAT_Q4] = EXPORT_Q4};
     size_t asked = (size_t)cli->config.generate.format;
     *format = asked < sizeof formats / sizeof *formats ? formats[asked] : EXPORT_NONE;
     if (!options_given(cli->options, "format") || *format == EXPORT_NONE)
-        return elbo_fail(error, ELBO_USAGE, "elbo export needs --format=hf, --format=onnx or --format=gguf");
+        return elbo_fail(error, ELBO_USAGE, "elbo export needs --format=hf, onnx, gguf, q8 or q4");
     if (!*cli->config.out)
         return elbo_fail(error, ELBO_USAGE, "elbo export needs --out=DIR, a folder to make or to replace whole");
     return ELBO_OK;
@@ -104,8 +108,10 @@ static elbo_status compare(void *context, const char *folder, elbo_error *error)
 
 static elbo_status export_run(const struct cli *cli, struct run *run, int format, elbo_error *error)
 {
-    static const char *const scripts[] = {
-        [EXPORT_HF] = "check_hf.py", [EXPORT_ONNX] = "check_onnx.py", [EXPORT_GGUF] = "check_gguf.py"};
+    static const char *const scripts[] = {[EXPORT_HF] = "check_hf.py",
+                                          [EXPORT_ONNX] = "check_onnx.py",
+                                          [EXPORT_GGUF] = "check_gguf.py",
+                                          [EXPORT_Q4] = NULL};
     static const int bits[] = {32, 8, 4};
     const void *tokenizer;
     struct export_source s = {.model = &run->model,

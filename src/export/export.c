@@ -13,8 +13,11 @@
 
 #define MARK "elbo-export.json" /* says that a folder is an export */
 
-static const struct export_format *const formats[] = {
-    [EXPORT_HF] = &export_hf, [EXPORT_ONNX] = &export_onnx, [EXPORT_GGUF] = &export_gguf};
+static const struct export_format *const formats[] = {[EXPORT_HF] = &export_hf,
+                                                      [EXPORT_ONNX] = &export_onnx,
+                                                      [EXPORT_GGUF] = &export_gguf,
+                                                      [EXPORT_Q8] = &export_q8,
+                                                      [EXPORT_Q4] = &export_q4};
 
 /* ---- files ---- */
 

@@ -15,7 +15,16 @@ enum determinism_kind { DETERMINISM_FAST, DETERMINISM_RUN_TO_RUN, DETERMINISM_WO
 enum eval_posterior { POSTERIOR_SAMPLE, POSTERIOR_MEAN };
 enum best_kind { BEST_NONE, BEST_NEG_ELBO, BEST_RECONSTRUCTION, BEST_OWN_Z_GAIN, BEST_ACTIVE_UNITS };
 enum collapse_kind { COLLAPSE_WARN, COLLAPSE_ROLLBACK, COLLAPSE_IGNORE };
-enum product_format { FORMAT_NPY, FORMAT_JSONL, FORMAT_CVEC, FORMAT_HF, FORMAT_ONNX, FORMAT_GGUF };
+enum product_format {
+    FORMAT_NPY,
+    FORMAT_JSONL,
+    FORMAT_CVEC,
+    FORMAT_HF,
+    FORMAT_ONNX,
+    FORMAT_GGUF,
+    FORMAT_Q8,
+    FORMAT_Q4
+};
 enum fit_kind { FIT_GAUSSIAN, FIT_MIXTURE };
 enum fit_covariance { FIT_FULL, FIT_DIAGONAL };
 enum fit_of { FIT_MEAN, FIT_SAMPLE };
@@ -198,8 +207,8 @@ static const struct option generate_rows[] = {
     ROW_CHOICE(
         "format", format, "npy", COMMAND_ENCODE | COMMAND_EXPORT,
         "encode: of the latents; cvec: a control vector of llama.cpp for each; export: of the model; hf: a Hugging "
-        "Face folder; onnx: two graphs of ONNX; gguf: a decoder for llama.cpp",
-        "npy", "jsonl", "cvec", "hf", "onnx", "gguf"),
+        "Face folder; onnx: two graphs of ONNX; gguf: a decoder for llama.cpp; q8, q4: a file of 8 or 4 bits",
+        "npy", "jsonl", "cvec", "hf", "onnx", "gguf", "q8", "q4"),
 };
 #undef AT
 
@@ -280,10 +289,11 @@ struct elbo_config {
     const char *run_dir, *resume;
     size_t rewind; /* step; 0: none             */
     struct init_config init;
-    const char *out;   /* prepare, export: a folder; encode: a file; "" when not given */
-    int part;          /* enum export_part              */
-    int bits;          /* 0: 32, 1: 8, 2: 4             */
-    const char *check; /* corpus; "" when not given     */
+    const char *weights; /* file; "" when not given */
+    const char *out;     /* prepare, export: a folder; encode: a file; "" when not given */
+    int part;            /* enum export_part              */
+    int bits;            /* 0: 32, 1: 8, 2: 4             */
+    const char *check;   /* corpus; "" when not given     */
     struct model_config model;
     struct objective_config objective;
     struct optimizer_config optimizer;
@@ -349,6 +359,8 @@ static const struct option product_rows[] = {
                "encoder", "decoder"),
     ROW_CHOICE("bits", bits, "32", COMMAND_EXPORT,
                "of the weights that are multiplied with rows of tokens; 8 and 4: with onnx", "32", "8", "4"),
+    ROW_TEXT("weights", weights, "", TAKEN_WITH_RUNS,
+             "a file of elbo export --format=q8 or q4, whose rounded weights take the place of the checkpoint's"),
     ROW_TEXT("check", check, "", COMMAND_EXPORT,
              "corpus with whose sentences the export is compared with the model before it takes its place"),
 };

@@ -3,6 +3,7 @@
 #include "device/backends.h"
 #include "model/generate.h"
 #include "text/tokenizer.h"
+#include "train/rounded.h"
 #include "checkpoint/training_state.h"
 
 #include <string.h>
@@ -59,6 +60,7 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     ELBO_TRY(backend_open(&r->backend, r->config->device, r->config->threads, error));
     ELBO_TRY(model_create(&r->model, &model, r->backend, error));
     ELBO_TRY(weights_load(r->model.weights, r->model.parameters, r->backend, r->checkpoint, error));
+    if (*r->config->weights) ELBO_TRY(rounded_weights(&r->model, r->config->weights, error));
     if (model.latent.kind != LATENT_NONE)
         ELBO_TRY(fitted_prior_load(&r->fitted, r->checkpoint, model.latent.width, error));
     return model_refresh(&r->model, error);

@@ -25,7 +25,8 @@ from runs import ELBO, SOURCE, Scratch, elbo  # noqa: E402
 
 FULL = bool(os.environ.get("ELBO_TEST_FULL"))
 PRELOAD = pathlib.Path(os.environ.get("ELBO_TESTS", SOURCE / "build/release/tests")) / "train_preload_calls.so"
-FORMATS = {"hf": ["--format=hf"], "onnx": ["--format=onnx"], "gguf": ["--format=gguf"]}
+FORMATS = {"hf": ["--format=hf"], "onnx": ["--format=onnx"], "gguf": ["--format=gguf"],
+           "q4": ["--format=q4"]}
 GIVEN = {"latent.injection": "residual"}
 
 

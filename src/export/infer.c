@@ -1,0 +1,366 @@
+/* A model in one file of few bits (infer/file.h): what to round and how, and the file's bytes. */
+#include "export/hf.h"
+
+#include "base/files.h"
+#include "infer/file.h"
+#include "model/latent.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes that grow. */
+struct bytes {
+    unsigned char *at;
+    size_t size, room;
+    bool failed;
+};
+
+static void add(struct bytes *b, const void *from, size_t size)
+{
+    if (b->failed || !size) return;
+    if (b->size + size > b->room) {
+        size_t room = 2 * b->room + size + 1024;
+        unsigned char *grown = realloc(b->at, room);
+        b->failed = !grown;
+        if (!grown) return;
+        b->at = grown;
+        b->room = room;
+    }
+    memcpy(b->at + b->size, from, size);
+    b->size += size;
+}
+
+static void add32(struct bytes *b, uint32_t x)
+{
+    add(b, &x, sizeof x);
+}
+
+static void add64(struct bytes *b, uint64_t x)
+{
+    add(b, &x, sizeof x);
+}
+
+static elbo_status starved(elbo_error *error)
+{
+    return elbo_fail(error, ELBO_MEMORY, "no memory for the head of a model's file");
+}
+
+/* ---- which type a tensor has ---- */
+
+static bool ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && !strcmp(name + n - m, end);
+}
+
+/* Tables, and matrices that rows of tokens are multiplied with. What makes or carries z stays f32: it is a thousandth
+ * of the bytes and decides the KL. */
+static enum block_type type_of(const struct parameter *p, int bits)
+{
+    static const char *const tables[] = {".embedding.token.weight", ".output.weight"},
+                             *const products[] = {".attention.qkv.weight",
+                                                  ".attention.output.weight",
+                                                  ".feed_forward.input.weight",
+                                                  ".feed_forward.output.weight",
+                                                  ".hidden.weight",
+                                                  ".input.weight"};
+    bool table = false, product = false;
+    size_t columns = p->rank == 2 ? p->shape[1] : 0;
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++) product |= ends_with(p->name, products[i]);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) table |= ends_with(p->name, tables[i]);
+    if (!columns || !(table || product) || columns % block_infos[BLOCK_Q8_0].values) return BLOCK_F32;
+    if (bits == 8) return BLOCK_Q8_0;
+    bool super = columns % block_infos[BLOCK_Q4_K].values == 0;
+    if (table && !product) return super ? BLOCK_Q6_K : BLOCK_Q8_0;
+    return super ? BLOCK_Q4_K : BLOCK_Q4_0;
+}
+
+/* ---- the head ---- */
+
+static elbo_status add_words(struct bytes *b, const json_t *own, elbo_error *error)
+{
+    const json_t *words = json_object_get(own, "words");
+    size_t count = json_array_size(words), at = 0;
+    add32(b, (uint32_t)count);
+    add32(b, 0);
+    for (size_t i = 0; i < count; i++) add32(b, (uint32_t)(at += json_string_length(json_array_get(words, i))));
+    for (size_t i = 0; i < count; i++)
+        add(b, json_string_value(json_array_get(words, i)), json_string_length(json_array_get(words, i)));
+    return at > UINT32_MAX ? elbo_fail(error, ELBO_USAGE, "its words are longer than 4 GiB together") : ELBO_OK;
+}
+
+static uint32_t id_of(const json_t *vocabulary, const char *left, const char *right)
+{
+    json_t *piece = json_sprintf("%s%s", left, right);
+    const json_t *id = json_object_get(vocabulary, piece ? json_string_value(piece) : "");
+    json_decref(piece);
+    return (uint32_t)json_integer_value(id);
+}
+
+static void add_merges(struct bytes *b, const json_t *own, const json_t *vocabulary)
+{
+    const json_t *merges = json_object_get(own, "merges");
+    add32(b, (uint32_t)json_array_size(merges));
+    for (size_t i = 0; i < json_array_size(merges); i++) {
+        const json_t *pair = json_array_get(merges, i);
+        const char *left = json_string_value(json_array_get(pair, 0)),
+                   *right = json_string_value(json_array_get(pair, 1));
+        add32(b, id_of(vocabulary, left, ""));
+        add32(b, id_of(vocabulary, right, ""));
+        add32(b, id_of(vocabulary, left, right));
+    }
+}
+
+static elbo_status add_tokenizer(struct bytes *b, const struct export_source *s, elbo_error *error)
+{
+    json_t *own, *vocabulary;
+    bool words;
+    ELBO_TRY(hf_vocabulary(&own, &vocabulary, &words, s, error));
+    bool split = !words && json_array_size(json_object_get(own, "merges"));
+    elbo_status status = ELBO_OK;
+    add32(b, words ? INFER_WORDS : INFER_BYTES);
+    add32(b, split ? INFER_GPT2 : INFER_NO_SPLIT);
+    add32(b, s->marks->start);
+    add32(b, s->marks->end);
+    add32(b, s->marks->unknown);
+    if (words)
+        status = add_words(b, own, error);
+    else
+        add_merges(b, own, vocabulary);
+    json_decref(own);
+    json_decref(vocabulary);
+    return status;
+}
+
+static elbo_status add_prior(struct bytes *b, const struct export_source *s, elbo_error *error)
+{
+    struct latent own;
+    ELBO_TRY(latent_open(&own, s->model, error));
+    const struct gaussians *g = s->fitted ? s->fitted : own.density;
+    if (g) {
+        size_t each = g->full ? g->width * g->width : g->width;
+        add32(b, (uint32_t)g->count);
+        add32(b, g->full);
+        add(b, g->log_weight, g->count * sizeof(double));
+        add(b, g->mean, g->count * g->width * sizeof(double));
+        add(b, g->factor, g->count * each * sizeof(double));
+    }
+    latent_close(&own);
+    return ELBO_OK;
+}
+
+static void add_config(struct bytes *b, const struct export_source *s)
+{
+    struct model_config c = s->model->config;
+    size_t size = infer_config_text(NULL, 0, &c);
+    char *text = malloc(size + 1);
+    b->failed |= !text;
+    if (text) infer_config_text(text, size + 1, &c);
+    add(b, text, text ? size : 0);
+    free(text);
+}
+
+/* Parameters that go along, by name. */
+struct list {
+    const struct parameter **of;
+    size_t count;
+};
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const struct parameter *const *)a)->name, (*(const struct parameter *const *)b)->name);
+}
+
+static elbo_status list_parameters(struct list *l, const struct export_source *s, elbo_error *error)
+{
+    size_t all = parameters_count(s->model->parameters);
+    *l = (struct list){calloc(all + 1, sizeof *l->of), 0};
+    if (!l->of) return starved(error);
+    for (size_t i = 0; i < all; i++) {
+        const struct parameter *p = parameters_get(s->model->parameters, i);
+        if (!export_trains_only(p)) l->of[l->count++] = p;
+    }
+    qsort(l->of, l->count, sizeof *l->of, by_name);
+    return ELBO_OK;
+}
+
+static uint64_t aligned(uint64_t size)
+{
+    return (size + INFER_ALIGNMENT - 1) / INFER_ALIGNMENT * INFER_ALIGNMENT;
+}
+
+/* Tensors from `first` on; returns where the last one ends. */
+static elbo_status add_tensors(struct bytes *b, uint64_t *end, const struct list *l, int bits, uint64_t first,
+                               elbo_error *error)
+{
+    *end = first;
+    for (size_t i = 0; i < l->count; i++) {
+        const struct parameter *p = l->of[i];
+        char name[INFER_NAME] = {0};
+        enum block_type type = type_of(p, bits);
+        if (strlen(p->name) >= sizeof name || p->rank > 2)
+            return elbo_fail(error, ELBO_INTERNAL, "%s has no place in a model's file", p->name);
+        memcpy(name, p->name, strlen(p->name));
+        add(b, name, sizeof name);
+        add32(b, type);
+        add32(b, (uint32_t)p->rank);
+        add64(b, p->shape[0]);
+        add64(b, p->rank == 2 ? p->shape[1] : 1);
+        add64(b, *end);
+        *end += aligned(block_bytes(type, p->elements));
+    }
+    return ELBO_OK;
+}
+
+/* The sections' bytes behind the head, in the order of enum infer_section, each at a multiple of 8. */
+static elbo_status fill_sections(struct bytes *b, size_t end_of[INFER_PRIOR + 1], const struct export_source *s,
+                                 elbo_error *error)
+{
+    for (int kind = INFER_CONFIG; kind <= INFER_PRIOR; kind++) {
+        static const unsigned char zeros[8];
+        if (kind == INFER_CONFIG) add_config(b, s);
+        if (kind == INFER_TOKENIZER) ELBO_TRY(add_tokenizer(b, s, error));
+        for (size_t i = 0; kind == INFER_BANNED && i < s->banned->count; i++) add32(b, s->banned->ids[i]);
+        for (size_t i = 0; kind == INFER_LABELS && i < s->model->config.labels; i++)
+            add(b, s->labels[i], strlen(s->labels[i]) + 1);
+        if (kind == INFER_PRIOR && s->model->config.latent.kind != LATENT_NONE) ELBO_TRY(add_prior(b, s, error));
+        end_of[kind] = b->size;
+        add(b, zeros, -b->size % sizeof zeros);
+    }
+    return b->failed ? starved(error) : ELBO_OK;
+}
+
+/* The whole head, its two checksums 0: fixed part, list of sections, sections, and the list of tensors, which says
+ * where they lie, last. */
+static elbo_status make_head(struct bytes *head, uint64_t *file_bytes, const struct export_source *s,
+                             const struct list *l, int bits, elbo_error *error)
+{
+    static const unsigned char zeros[INFER_ALIGNMENT];
+    struct bytes parts = {0}, tensors = {0};
+    size_t end_of[INFER_PRIOR + 1] = {0}, start = 0, at = INFER_HEAD + INFER_PRIOR * INFER_SECTION_BYTES;
+    elbo_status status = fill_sections(&parts, end_of, s, error);
+    size_t list_at = at + parts.size, head_bytes = (size_t)aligned(list_at + l->count * INFER_TENSOR_BYTES);
+    if (!status) status = add_tensors(&tensors, file_bytes, l, bits, head_bytes, error);
+    if (!status) {
+        add(head, "elbo-inf", 8);
+        add32(head, INFER_VERSION);
+        add32(head, INFER_PRIOR);
+        add64(head, *file_bytes);
+        add64(head, head_bytes);
+        add64(head, 0);
+        add64(head, 0);
+        for (uint32_t kind = INFER_CONFIG; kind <= INFER_PRIOR; kind++) {
+            bool own = kind == INFER_TENSORS, none = kind == INFER_PRIOR && end_of[kind] == start;
+            add32(head, none ? 0 : kind);
+            add32(head, 0);
+            add64(head, own ? list_at : at + start);
+            add64(head, own ? tensors.size : end_of[kind] - start);
+            start = (end_of[kind] + 7) / 8 * 8;
+        }
+        add(head, parts.at, parts.size);
+        add(head, tensors.at, tensors.size);
+        add(head, zeros, head_bytes - head->size);
+        if (head->failed || tensors.failed) status = starved(error);
+    }
+    free(parts.at);
+    free(tensors.at);
+    return status;
+}
+
+/* ---- tensors ---- */
+
+/* The rows of a parameter, some at a time, and zeros up to the alignment. */
+static elbo_status write_tensor(struct file_writer *w, uint64_t *sum, const struct export_source *s,
+                                const struct parameter *p, enum block_type type, elbo_error *error)
+{
+    enum { MOST = 1 << 20 }; /* values at a time */
+    size_t row = p->rank == 2 ? p->shape[1] : p->elements, some = row < MOST ? MOST / row * row : row, total = 0;
+    unsigned char *blocks = calloc(1, block_bytes(type, some) + INFER_ALIGNMENT);
+    const float *values = s->model->weights + p->offset;
+    elbo_status status = blocks ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to round %s", p->name);
+    for (size_t at = 0; at < p->elements && !status; at += some) {
+        size_t now = p->elements - at < some ? p->elements - at : some, size = block_bytes(type, now);
+        block_quantize(type, blocks, values + at, now);
+        total += size;
+        if (at + now == p->elements) { /* the last piece: zeros behind it */
+            size_t gap = (size_t)(aligned(total) - total);
+            memset(blocks + size, 0, gap);
+            size += gap;
+        }
+        *sum = infer_sum_more(*sum, blocks, size);
+        status = file_append(w, blocks, size, error);
+    }
+    free(blocks);
+    return status;
+}
+
+static elbo_status write_file(struct file_writer *w, const struct export_source *s, const struct list *l, int bits,
+                              elbo_error *error)
+{
+    struct bytes head = {0};
+    uint64_t size = 0, sum;
+    elbo_status status = make_head(&head, &size, s, l, bits, error);
+    if (!status) status = file_append(w, head.at, head.size, error);
+    sum = size - head.size;
+    for (size_t i = 0; i < l->count && !status; i++)
+        status = write_tensor(w, &sum, s, l->of[i], type_of(l->of[i], bits), error);
+    if (!status) {
+        memcpy(head.at + INFER_REST_AT, &sum, sizeof sum);
+        sum = infer_head_sum(head.at, head.size);
+        memcpy(head.at + INFER_SUM_AT, &sum, sizeof sum);
+        status = file_patch(w, 0, head.at, head.size, error);
+    }
+    free(head.at);
+    return status;
+}
+
+static elbo_status write_bits(const struct export_source *s, const char *folder, int bits, elbo_error *error)
+{
+    char path[FILES_PATH];
+    struct file_writer writer;
+    struct list l;
+    ELBO_TRY(list_parameters(&l, s, error));
+    elbo_status status = file_join(path, folder, "model.elbo", error);
+    if (!status) status = file_create(&writer, path, error);
+    if (!status) {
+        status = write_file(&writer, s, &l, bits, error);
+        if (!status) status = file_seal(&writer, error);
+        file_abort(&writer);
+    }
+    free(l.of);
+    return status;
+}
+
+static const char use[] =
+    "elbo eval RUN --weights=DIR/model.elbo --data.test=corpus/test    # what the rounding costs\n";
+
+static elbo_status write8(const struct export_source *s, const struct export_options *o, const char *folder,
+                          elbo_error *error)
+{
+    (void)o;
+    ELBO_TRY(write_bits(s, folder, 8, error));
+    return hf_card(s, folder, "elbo", "text-generation", use, error);
+}
+
+static elbo_status write4(const struct export_source *s, const struct export_options *o, const char *folder,
+                          elbo_error *error)
+{
+    (void)o;
+    ELBO_TRY(write_bits(s, folder, 4, error));
+    return hf_card(s, folder, "elbo", "text-generation", use, error);
+}
+
+static elbo_status check(const struct export_source *s, const struct export_options *o, elbo_error *error)
+{
+    (void)s;
+    if (o->part != EXPORT_WHOLE)
+        return elbo_fail(error, ELBO_USAGE, "--part belongs to --format=hf; q8 and q4 hold the whole model");
+    if (o->check)
+        return elbo_fail(error, ELBO_USAGE,
+                         "--check compares with the exact weights, and q8 and q4 are rounded; elbo eval "
+                         "--weights=FILE says what that costs");
+    return ELBO_OK;
+}
+
+const struct export_format export_q8 = {.name = "q8", .check = check, .write = write8},
+                           export_q4 = {.name = "q4", .check = check, .write = write4};
