@@ -4,16 +4,36 @@
 
 #include <stdlib.h>
 #include <string.h>
+#ifdef ELBO_OWN_HASH
+#include "base/philox.h"
+#else
 #include <xxhash.h>
+#endif
 
 static elbo_status no_memory(elbo_error *error)
 {
     return elbo_fail(error, ELBO_MEMORY, "no memory for the vocabulary; use less text or a smaller tokenizer.size");
 }
 
+/* The runtime of a model's file (infer/) takes libc alone, and its words come from one file. */
+static uint64_t hash(const char *text, size_t size)
+{
+#ifdef ELBO_OWN_HASH
+    uint64_t sum = mix64(size);
+    for (size_t at = 0; at < size; at += 8) {
+        uint64_t word = 0;
+        memcpy(&word, text + at, size - at < 8 ? size - at : 8);
+        sum = mix64(sum ^ word);
+    }
+    return sum;
+#else
+    return XXH3_64bits(text, size);
+#endif
+}
+
 static size_t probe(const struct strings *strings, const char *text, size_t size)
 {
-    size_t mask = strings->slot_count - 1, at = (size_t)XXH3_64bits(text, size) & mask;
+    size_t mask = strings->slot_count - 1, at = (size_t)hash(text, size) & mask;
     for (;; at = (at + 1) & mask) {
         uint32_t number = strings->slots[at];
         if (!number) return at;

@@ -3,11 +3,9 @@
 #ifndef TEXT_TOKENIZER_H
 #define TEXT_TOKENIZER_H
 
-#include "elbo/tokenizer.h"
+#include "text/buffers.h"
 
 #include <jansson.h>
-
-enum { MARK_START, MARK_END, MARK_UNKNOWN, MARKS };
 
 struct elbo_tokenizer;
 struct elbo_tokenizer_trainer;
@@ -32,16 +30,8 @@ struct tokenizer_ops {
 
 extern const struct tokenizer_ops tokenizer_byte, tokenizer_word, tokenizer_bpe;
 
-elbo_status ids_append(struct elbo_ids *ids, uint32_t id, elbo_error *error);
-elbo_status text_append(struct elbo_text *text, const void *data, size_t size, elbo_error *error);
-
 /* A tokenizer.json that was read; `path` is for messages. */
 elbo_status tokenizer_parse(struct elbo_tokenizer **tokenizer, const char *text, size_t size, const char *path,
                             elbo_error *error);
-
-static inline bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
 
 #endif

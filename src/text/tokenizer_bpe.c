@@ -6,8 +6,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 
 #include "base/utf8.h"
-#include "text/bpe.h"
-#include "text/merge_queue.h"
+#include "text/bpe_word.h"
 #include "text/tokenizer.h"
 
 #include <pcre2.h>
@@ -20,9 +19,6 @@
 static const char pattern_text[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+"
                                    "|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+";
 
-#define LONGEST                                                                                                        \
-    (UINT32_MAX / 8) /* bytes of a sentence: three merges for each, and their room, are numbered in 32 bits */
-
 struct cutter {
     pcre2_code *pattern;
     pcre2_match_data *match;
@@ -31,10 +27,7 @@ struct cutter {
 struct bpe {
     struct bpe_rules rules;
     struct cutter cutter;
-    /* scratch of one word, grown to the longest seen */
-    size_t room;
-    uint32_t *symbol, *next, *before; /* (room) */
-    struct merge_queue queue;
+    struct bpe_word word;
 };
 
 struct training {
@@ -82,78 +75,20 @@ static elbo_status cut(const struct cutter *cutter, size_t *length, const char *
 
 /* ---- encoding ---- */
 
-static elbo_status reserve(struct bpe *bpe, size_t size, elbo_error *error)
-{
-    if (size <= bpe->room) return ELBO_OK;
-    size_t room = bpe->room ? bpe->room : 256;
-    while (room < size) room += room / 2;
-    free(bpe->symbol), free(bpe->next), free(bpe->before);
-    bpe->room = 0;
-    bpe->symbol = malloc(room * sizeof *bpe->symbol);
-    bpe->next = malloc(room * sizeof *bpe->next);
-    bpe->before = malloc(room * sizeof *bpe->before);
-    if (!bpe->symbol || !bpe->next || !bpe->before)
-        return elbo_fail(error, ELBO_MEMORY, "no memory for a word of %zu bytes", size);
-    ELBO_TRY(merge_queue_reserve(&bpe->queue, 3 * room, error)); /* a pair per byte, and two per merge */
-    bpe->room = room;
-    return ELBO_OK;
-}
-
-static elbo_status queue(struct bpe *bpe, uint32_t at, elbo_error *error)
-{
-    uint32_t rank = bpe_rank(&bpe->rules, bpe->symbol[at], bpe->symbol[bpe->next[at]]);
-    return rank == BPE_NONE ? ELBO_OK : merge_queue_push(&bpe->queue, rank, at, error);
-}
-
-static elbo_status merge_word(struct bpe *bpe, size_t size, elbo_error *error)
-{
-    uint32_t *symbol = bpe->symbol, *next = bpe->next, *before = bpe->before, rank, at;
-    for (uint32_t i = 0; i + 1 < size; i++) ELBO_TRY(queue(bpe, i, error));
-    while (merge_queue_pop(&bpe->queue, &rank, &at)) {
-        const struct bpe_rule *rule = &bpe->rules.rules[rank];
-        uint32_t right = next[at];
-        if (symbol[at] != rule->left || right == BPE_NONE || symbol[right] != rule->right) continue; /* merged since */
-        symbol[at] = rule->result;
-        symbol[right] = BPE_NONE;
-        next[at] = next[right];
-        if (next[at] != BPE_NONE) before[next[at]] = at;
-        if (before[at] != BPE_NONE) ELBO_TRY(queue(bpe, before[at], error));
-        if (next[at] != BPE_NONE) ELBO_TRY(queue(bpe, at, error));
-    }
-    return ELBO_OK;
-}
-
-static elbo_status encode_word(struct bpe *bpe, struct elbo_ids *ids, const char *word, size_t size, elbo_error *error)
-{
-    ELBO_TRY(reserve(bpe, size, error));
-    for (size_t i = 0; i < size; i++) {
-        bpe->symbol[i] = (unsigned char)word[i];
-        bpe->next[i] = i + 1 < size ? (uint32_t)i + 1 : BPE_NONE;
-        bpe->before[i] = i ? (uint32_t)i - 1 : BPE_NONE;
-    }
-    elbo_status status = merge_word(bpe, size, error);
-    if (status != ELBO_OK) {
-        merge_queue_clear(&bpe->queue);
-        return status;
-    }
-    for (uint32_t at = 0; at != BPE_NONE; at = bpe->next[at]) ELBO_TRY(ids_append(ids, MARKS + bpe->symbol[at], error));
-    return ELBO_OK;
-}
-
 static elbo_status encode(void *self, struct elbo_ids *ids, const char *text, size_t size, elbo_error *error)
 {
     struct bpe *bpe = self;
-    if (size > LONGEST)
+    if (size > BPE_LONGEST)
         return elbo_fail(error, ELBO_INPUT,
                          "a sentence of %zu bytes is too long; at most %u are encoded: give a sentence a "
                          "line",
-                         size, LONGEST);
+                         size, BPE_LONGEST);
     size_t good = utf8_valid(text, size);
     if (good != size)
         return elbo_fail(error, ELBO_INPUT, "byte %zu of the text is not valid UTF-8; repair the text first", good + 1);
     for (size_t at = 0, length; at < size; at += length) {
         ELBO_TRY(cut(&bpe->cutter, &length, text, size, at, error));
-        ELBO_TRY(encode_word(bpe, ids, text + at, length, error));
+        ELBO_TRY(bpe_encode_word(&bpe->word, &bpe->rules, ids, text + at, length, error));
     }
     return ELBO_OK;
 }
@@ -185,8 +120,7 @@ static void close_bpe(void *self)
     if (!bpe) return;
     bpe_rules_free(&bpe->rules);
     cutter_close(&bpe->cutter);
-    free(bpe->symbol), free(bpe->next), free(bpe->before);
-    merge_queue_free(&bpe->queue);
+    bpe_word_free(&bpe->word);
     free(bpe);
 }
 

@@ -1,0 +1,11 @@
+/* What GPT-2's expression asks of a character: \p{L}, \p{N}, white space. */
+#ifndef INFER_CATEGORIES_H
+#define INFER_CATEGORIES_H
+
+#include <stdint.h>
+
+enum category { CATEGORY_OTHER, CATEGORY_LETTER, CATEGORY_NUMBER, CATEGORY_SPACE };
+
+enum category category_of(uint32_t code);
+
+#endif

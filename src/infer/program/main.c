@@ -1,0 +1,283 @@
+/* elbo-infer: a trained text VAE from one file, in a shell. Sentences are lines. */
+#include "elbo/infer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "elbo-infer FILE COMMAND [OPTION ...]: a text VAE from one file (elbo export --format=q8 or q4)\n"
+    "\n"
+    "  encode        sentences of standard input -> mu, a line of numbers each\n"
+    "  reconstruct   sentences of standard input, written back from mu\n"
+    "  sample        sentences from the prior\n"
+    "  interpolate FROM TO     from one sentence to another\n"
+    "  analogy A B C           the sentence at mu(A) - mu(B) + mu(C)\n"
+    "  score         sentences of standard input -> nats: reconstruction at mu, KL, their sum, and the sentence\n"
+    "  info          what the file holds\n"
+    "\n"
+    "  --count=1         of sample                 --steps=7        of interpolate\n"
+    "  --temperature=0   0: the likeliest token    --top_p=1 --top_k=0 --beam=0\n"
+    "  --seed=1          of what is drawn          --max_length=0   tokens; 0: as many as in training\n"
+    "  --label=NAME      for a model with labels   --threads=0      0: one for each processor\n"
+    "  --verify          hold the whole file against its checksum first\n"
+    "\n"
+    "Exit codes: 0 done, 2 wrong usage, 3 a damaged file, 4 files that cannot be read or written, 5 no memory\n";
+
+struct program {
+    struct elbo_infer *m;
+    struct elbo_infer_options options;
+    struct elbo_infer_writing how;
+    size_t count, steps;
+    const char *words[8]; /* FILE, COMMAND, and what belongs to it */
+    size_t word_count;
+};
+
+/* ---- the command line ---- */
+
+static bool read_number(const char *text, double *real, size_t *whole, uint64_t *wide)
+{
+    char *end;
+    if (!*text || *text == '-') return false;
+    if (real) *real = strtod(text, &end);
+    if (whole) *whole = (size_t)strtoull(text, &end, 10);
+    if (wide) *wide = strtoull(text, &end, 10);
+    return !*end && (!real || isfinite(*real));
+}
+
+static bool read_option(struct program *p, const char *text)
+{
+    const struct {
+        const char *name;
+        double *real;
+        size_t *whole;
+        uint64_t *wide;
+    } numbers[] = {{"--count=", NULL, &p->count, NULL},
+                   {"--steps=", NULL, &p->steps, NULL},
+                   {"--temperature=", &p->how.temperature, NULL, NULL},
+                   {"--top_p=", &p->how.top_p, NULL, NULL},
+                   {"--top_k=", NULL, &p->how.top_k, NULL},
+                   {"--beam=", NULL, &p->how.beam, NULL},
+                   {"--max_length=", NULL, &p->how.max_length, NULL},
+                   {"--threads=", NULL, &p->options.threads, NULL},
+                   {"--seed=", NULL, NULL, &p->how.seed}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        size_t length = strlen(numbers[i].name);
+        if (!strncmp(text, numbers[i].name, length))
+            return read_number(text + length, numbers[i].real, numbers[i].whole, numbers[i].wide);
+    }
+    if (!strncmp(text, "--label=", 8)) p->how.label = text + 8;
+    if (!strcmp(text, "--verify")) p->options.verify = true;
+    return !strncmp(text, "--label=", 8) || !strcmp(text, "--verify");
+}
+
+static elbo_status read_arguments(struct program *p, int count, char **arguments, elbo_error *error)
+{
+    *p = (struct program){.count = 1, .steps = 7, .how = {.seed = 1}};
+    for (int i = 1; i < count; i++) {
+        if (!strncmp(arguments[i], "--", 2)) {
+            if (!read_option(p, arguments[i]))
+                return elbo_fail(error, ELBO_USAGE, "%s is no option, or has no such value; see elbo-infer --help",
+                                 arguments[i]);
+        } else if (p->word_count == sizeof p->words / sizeof *p->words) {
+            return elbo_fail(error, ELBO_USAGE, "too many words: %s; see elbo-infer --help", arguments[i]);
+        } else {
+            p->words[p->word_count++] = arguments[i];
+        }
+    }
+    if (p->word_count < 2)
+        return elbo_fail(error, ELBO_USAGE, "elbo-infer needs FILE and COMMAND; see elbo-infer --help");
+    if (p->how.top_p > 1) return elbo_fail(error, ELBO_USAGE, "--top_p is a share, at most 1");
+    if (p->steps < 2 || p->steps > 1 << 20 || p->count > 1 << 30)
+        return elbo_fail(error, ELBO_USAGE, "--steps is 2 to 1048576, --count at most 1073741824");
+    return ELBO_OK;
+}
+
+/* ---- sentences ---- */
+
+static elbo_status starved(elbo_error *error)
+{
+    return elbo_fail(error, ELBO_MEMORY, "no memory for sentences");
+}
+
+static elbo_status put(const struct elbo_text *text, elbo_error *error)
+{
+    if (fwrite(text->text, 1, text->size, stdout) == text->size && putchar('\n') == '\n') return ELBO_OK;
+    return elbo_fail(error, ELBO_IO, "cannot write to standard output");
+}
+
+/* Writes sentences from rows of z. */
+static elbo_status write_rows(struct program *p, const float *z, size_t count, elbo_error *error)
+{
+    struct elbo_text *text = calloc(count + 1, sizeof *text);
+    elbo_status status = text ? elbo_infer_write(p->m, text, z, count, &p->how, error) : starved(error);
+    for (size_t i = 0; i < count && !status; i++) status = put(&text[i], error);
+    for (size_t i = 0; text && i < count; i++) elbo_text_free(&text[i]);
+    free(text);
+    return status;
+}
+
+/* Lines of standard input, some at a time, each handed on as `use` wants them. */
+static elbo_status each_batch(struct program *p,
+                              elbo_status (*use)(struct program *, const char *const *, size_t, elbo_error *),
+                              elbo_error *error)
+{
+    enum { BATCH = 64 };
+    char *lines[BATCH] = {0};
+    size_t rooms[BATCH] = {0}, count;
+    elbo_status status = ELBO_OK;
+    do {
+        for (count = 0; count < BATCH; count++) {
+            ssize_t size = getline(&lines[count], &rooms[count], stdin);
+            if (size < 0) break;
+            while (size && (lines[count][size - 1] == '\n' || lines[count][size - 1] == '\r')) lines[count][--size] = 0;
+        }
+        if (count) status = use(p, (const char *const *)lines, count, error);
+    } while (count == BATCH && !status);
+    if (!status && ferror(stdin)) status = elbo_fail(error, ELBO_IO, "cannot read standard input");
+    for (size_t i = 0; i < BATCH; i++) free(lines[i]);
+    return status;
+}
+
+/* (count, Z) free() them. */
+static elbo_status means(struct program *p, float **mu, const char *const *sentences, size_t count, elbo_error *error)
+{
+    *mu = malloc((count * elbo_infer_latent_width(p->m) + 1) * sizeof **mu);
+    if (!*mu) return starved(error);
+    elbo_status status = elbo_infer_encode(p->m, sentences, count, p->how.label, *mu, NULL, error);
+    if (status) free(*mu);
+    return status;
+}
+
+static elbo_status encode(struct program *p, const char *const *lines, size_t count, elbo_error *error)
+{
+    float *mu;
+    size_t z = elbo_infer_latent_width(p->m);
+    ELBO_TRY(means(p, &mu, lines, count, error));
+    for (size_t i = 0; i < count * z; i++) printf("%.9g%c", (double)mu[i], (i + 1) % z ? ' ' : '\n');
+    free(mu);
+    return ELBO_OK;
+}
+
+static elbo_status reconstruct(struct program *p, const char *const *lines, size_t count, elbo_error *error)
+{
+    float *mu;
+    ELBO_TRY(means(p, &mu, lines, count, error));
+    elbo_status status = write_rows(p, mu, count, error);
+    p->how.first += count;
+    free(mu);
+    return status;
+}
+
+static elbo_status score(struct program *p, const char *const *lines, size_t count, elbo_error *error)
+{
+    double *nats = malloc((2 * count + 1) * sizeof *nats);
+    if (!nats) return starved(error);
+    elbo_status status = elbo_infer_score(p->m, lines, count, p->how.label, nats, nats + count, error);
+    for (size_t i = 0; i < count && !status; i++)
+        printf("%.6f %.6f %.6f %s\n", nats[i], nats[count + i], nats[i] + nats[count + i], lines[i]);
+    free(nats);
+    return status;
+}
+
+/* ---- commands ---- */
+
+static elbo_status run_encode(struct program *p, elbo_error *error)
+{
+    return each_batch(p, encode, error);
+}
+
+static elbo_status run_reconstruct(struct program *p, elbo_error *error)
+{
+    return each_batch(p, reconstruct, error);
+}
+
+static elbo_status run_score(struct program *p, elbo_error *error)
+{
+    return each_batch(p, score, error);
+}
+
+static elbo_status run_sample(struct program *p, elbo_error *error)
+{
+    size_t z = elbo_infer_latent_width(p->m);
+    float *rows = malloc((p->count * z + 1) * sizeof *rows);
+    if (!rows) return starved(error);
+    elbo_status status = z ? elbo_infer_draw(p->m, rows, p->count, p->how.seed, error) : ELBO_OK;
+    if (!status) status = write_rows(p, z ? rows : NULL, p->count, error);
+    free(rows);
+    return status;
+}
+
+static elbo_status run_interpolate(struct program *p, elbo_error *error)
+{
+    size_t z = elbo_infer_latent_width(p->m);
+    float *ends, *rows = malloc((p->steps * z + 1) * sizeof *rows);
+    elbo_status status = rows ? means(p, &ends, p->words + 2, 2, error) : starved(error);
+    if (!status) {
+        for (size_t i = 0; i < p->steps; i++)
+            for (size_t j = 0; j < z; j++) {
+                float t = (float)i / (float)(p->steps - 1);
+                rows[i * z + j] = (1 - t) * ends[j] + t * ends[z + j];
+            }
+        free(ends);
+        status = write_rows(p, rows, p->steps, error);
+    }
+    free(rows);
+    return status;
+}
+
+static elbo_status run_analogy(struct program *p, elbo_error *error)
+{
+    size_t z = elbo_infer_latent_width(p->m);
+    float *mu;
+    ELBO_TRY(means(p, &mu, p->words + 2, 3, error));
+    for (size_t j = 0; j < z; j++) mu[j] += mu[2 * z + j] - mu[z + j];
+    elbo_status status = write_rows(p, mu, 1, error);
+    free(mu);
+    return status;
+}
+
+static elbo_status run_info(struct program *p, elbo_error *error)
+{
+    (void)error;
+    printf("latent width %zu\nlongest sentence %zu tokens\n", elbo_infer_latent_width(p->m), elbo_infer_longest(p->m));
+    for (size_t i = 0; i < elbo_infer_labels(p->m); i++) printf("label %s\n", elbo_infer_label(p->m, i));
+    return ELBO_OK;
+}
+
+static elbo_status run(struct program *p, elbo_error *error)
+{
+    static const struct {
+        const char *name;
+        elbo_status (*run)(struct program *, elbo_error *);
+        size_t words;
+    } commands[] = {{"encode", run_encode, 0},   {"reconstruct", run_reconstruct, 0},
+                    {"sample", run_sample, 0},   {"interpolate", run_interpolate, 2},
+                    {"analogy", run_analogy, 3}, {"score", run_score, 0},
+                    {"info", run_info, 0}};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (strcmp(commands[i].name, p->words[1])) continue;
+        if (p->word_count - 2 != commands[i].words)
+            return elbo_fail(error, ELBO_USAGE, "%s takes %zu sentences behind it; see elbo-infer --help",
+                             commands[i].name, commands[i].words);
+        ELBO_TRY(elbo_infer_open(&p->m, p->words[0], &p->options, error));
+        elbo_status status = commands[i].run(p, error);
+        elbo_infer_close(p->m);
+        return status;
+    }
+    return elbo_fail(error, ELBO_USAGE, "%s is no command; see elbo-infer --help", p->words[1]);
+}
+
+int main(int count, char **arguments)
+{
+    struct program p;
+    elbo_error error;
+    for (int i = 1; i < count; i++)
+        if (!strcmp(arguments[i], "--help") || !strcmp(arguments[i], "-h")) return fputs(help, stdout) < 0;
+    elbo_status status = read_arguments(&p, count, arguments, &error);
+    if (!status) status = run(&p, &error);
+    if (!status && fflush(stdout)) status = elbo_fail(&error, ELBO_IO, "cannot write to standard output");
+    if (status) fprintf(stderr, "elbo-infer: %s\n", error.message);
+    return (int)status;
+}
