@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""elbo-infer beside elbo with the same rounded weights: the same text, latents and nats for every kind of model; the same
-ids for every character and for mixed scripts; what is wrong is said."""
+"""elbo-infer beside elbo with the same rounded weights: the same text, latents and nats for every kind of model; the
+same ids for every character and for mixed scripts; what is wrong is said."""
 import json
 import os
 import pathlib
@@ -43,14 +43,14 @@ def check_kind(name, run, file, sentences, labels):
         assert "language model" in infer(file, "encode", code=2, input=raw)
     else:
         for more in ([], ["--beam=3"], ["--temperature=1.1", "--top_k=5", "--seed=3"]):
-            assert infer(file, "reconstruct", *more, *given, input=raw) == \
-                elbo("reconstruct", run, weights, *more, *given, stdin=text, **LOOSE).stdout, f"{name} {more}: other text"
+            wanted = elbo("reconstruct", run, weights, *more, *given, stdin=text, **LOOSE).stdout
+            assert infer(file, "reconstruct", *more, *given, input=raw) == wanted, f"{name} {more}: other text"
         mu = numpy.array([line.split() for line in infer(file, "encode", *given, input=raw).splitlines()], float)
         rows = elbo("encode", run, weights, "--format=jsonl", *given, stdin=text).stdout.splitlines()
         assert numpy.array_equal(mu.astype("f4"), numpy.array([json.loads(row)["mu"] for row in rows], "f4")), name
         ends = sentences[0], sentences[3]
-        assert infer(file, "interpolate", *ends, "--steps=5", *given) == \
-            elbo("interpolate", run, weights, f"--from={ends[0]}", f"--to={ends[1]}", "--steps=5", *given, **LOOSE).stdout
+        walk = elbo("interpolate", run, weights, f"--from={ends[0]}", f"--to={ends[1]}", "--steps=5", *given, **LOOSE)
+        assert infer(file, "interpolate", *ends, "--steps=5", *given) == walk.stdout, name
         assert infer(file, "analogy", sentences[0], sentences[1], sentences[1], *given) == \
             infer(file, "reconstruct", *given, input=(sentences[0] + "\n").encode()), name
     assert infer(file, "info").startswith("latent width"), name
@@ -88,16 +88,17 @@ def texts():
     codes = [c for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000 and c not in (10, 13, 0xFEFF)]
     found = ["".join(rng.choice(["a", " ", "  ", "'s", "1", "!", ""]) + chr(c) for c in codes[at:at + 64])
              for at in range(0, len(codes), 64)]
-    words = ["'s", "'T", "'re", "'", "''", " ", "   ", "\t", "\u00a0", "\u3000", "don't", "we'll", "x", "é", "7", "½", "字",
-             "!?", "\u0301", "😀", "<s>", "\u180e"]
+    words = ["'s", "'T", "'re", "'", "''", " ", "   ", "\t", "\u00a0", "\u3000", "don't", "we'll", "x", "é", "7", "½",
+             "字", "!?", "\u0301", "😀", "<s>", "\u180e"]
     found += ["".join(rng.choice(words) for _ in range(rng.randrange(1, 30))) for _ in range(3000)]
     return [line.encode() for line in found] + [b"", b" ", b"\xff\xfe broken \xc3", b"a" * 5000]
 
 
 def check_refused(scratch, file, labelled):
-    for words, said in (((file,), "COMMAND"), ((file, "dance"), "no command"), ((file, "sample", "--count=x"), "--count"),
-                        ((file, "sample", "--nothing"), "--nothing"), ((file, "interpolate", "a"), "2 sentences"),
-                        ((file, "sample", "--temperature=nan"), "--temperature"), ((file, "sample", "--top_p=2"), "top_p"),
+    for words, said in (((file,), "COMMAND"), ((file, "dance"), "no command"), ((file, "interpolate", "a"), "2 sentences"),
+                        ((file, "sample", "--count=x"), "--count"), ((file, "sample", "--nothing"), "--nothing"),
+                        ((file, "sample", "--temperature=nan"), "--temperature"),
+                        ((file, "sample", "--top_p=2"), "top_p"),
                         ((file, "sample", "--max_length=400"), "at most"), ((file, "sample", "--label=x"), "no labels"),
                         ((labelled, "sample"), "such as"), ((labelled, "sample", "--label=green"), "green")):
         assert said in infer(*words, code=2), words
@@ -110,7 +111,8 @@ def check_refused(scratch, file, labelled):
     broken.write_bytes(raw[:500] + bytes([raw[500] ^ 1]) + raw[501:])
     assert str(broken) in infer(broken, "info", code=3)
     assert "--label" in infer("--help")
-    full = subprocess.run(f"'{INFER}' '{file}' sample --count=3000 > /dev/full", shell=True, capture_output=True, check=False)
+    full = subprocess.run(f"'{INFER}' '{file}' sample --count=3000 > /dev/full", shell=True, capture_output=True,
+                          check=False)
     assert full.returncode == 4 and b"standard output" in full.stderr, full
     if os.access(READELF, os.X_OK):
         needs = subprocess.run([READELF, "-d", INFER], capture_output=True, text=True, check=True).stdout
@@ -133,7 +135,8 @@ def main():
             check_kind(name, run, files[name], sentences[:many], labels)
         check_scores(scratch, scratch / "run-plain", files["plain"], sentences[:70])
         for name in ("plain", "bpe", "byte"):
-            check_words(scratch / f"run-{name}", files[name], texts() + [line.rstrip(b"\n") for line in mixed_lines(200000)])
+            lines = [line.rstrip(b"\n") for line in mixed_lines(200000)]
+            check_words(scratch / f"run-{name}", files[name], texts() + lines)
         check_refused(scratch, files["plain"], files["labels"])
     print(f"{len(files)} kinds of models: the same text, latents and samples; the same ids for {len(texts())} lines")
 
