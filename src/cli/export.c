@@ -70,9 +70,10 @@ static elbo_status make_reference(const struct check *c, const char *folder, elb
     return status;
 }
 
-/* Python runs the script; what it prints is the user's. */
-static elbo_status run_script(const char *folder, const char *script, elbo_error *error)
+/* Python runs the script; what it prints is the user's: beside the result as JSON, on standard error. */
+static elbo_status run_script(const char *folder, const char *script, bool json, elbo_error *error)
 {
+    posix_spawn_file_actions_t actions;
     extern char **environ;
     char path[FILES_PATH];
     const char *python = getenv("ELBO_PYTHON") ? getenv("ELBO_PYTHON") : "python3";
@@ -81,7 +82,11 @@ static elbo_status run_script(const char *folder, const char *script, elbo_error
     ELBO_TRY(file_join(path, folder, script, error));
     char *const command[] = {(char *)python, "-B", path, NULL};
     fflush(stdout);
-    int failed = posix_spawnp(&child, python, NULL, NULL, command, environ);
+    int failed = posix_spawn_file_actions_init(&actions);
+    if (failed) return file_fail(error, "start", python, failed);
+    if (json) failed = posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+    if (!failed) failed = posix_spawnp(&child, python, &actions, NULL, command, environ);
+    posix_spawn_file_actions_destroy(&actions);
     if (failed) return file_fail(error, "start", python, failed);
     while (waitpid(child, &code, 0) < 0)
         if (errno != EINTR) return file_fail(error, "wait for", python, errno);
@@ -101,7 +106,7 @@ static elbo_status compare(void *context, const char *folder, elbo_error *error)
     ELBO_TRY(file_make_folder(inner, error));
     ELBO_TRY(make_reference(c, inner, error));
     ELBO_TRY(export_copy(inner, c->script, error));
-    return run_script(inner, c->script, error);
+    return run_script(inner, c->script, c->cli->config.json, error);
 }
 
 /* ---- the export ---- */

@@ -73,6 +73,10 @@ def check_hostile(scratch, run, corpus):
     answer = elbo("export", run, "--format=hf", f"--out={empty}", f"--check={corpus}", code=3,
                   env={**os.environ, "ELBO_PYTHON": "false"})
     assert "ELBO_PYTHON" in answer.stderr and look(empty) == kept, answer.stderr
+    answer = elbo("export", run, "--format=hf", f"--out={empty}", f"--check={corpus}", "--json",
+                  env={**os.environ, "ELBO_PYTHON": "echo"})
+    assert json.loads(answer.stdout)["folder"] == str(empty) and "check_hf.py" in answer.stderr, answer
+    kept = look(empty)
     answer = elbo("export", run, "--format=hf", f"--out={empty}", f"--check={corpus}", code=None,
                   env={**os.environ, "ELBO_PYTHON": "/no/python"})
     assert answer.returncode and "/no/python" in answer.stderr and look(empty) == kept, answer.stderr

@@ -95,7 +95,8 @@ def texts():
 
 
 def check_refused(scratch, file, labelled):
-    for words, said in (((file,), "COMMAND"), ((file, "dance"), "no command"), ((file, "interpolate", "a"), "2 sentences"),
+    for words, said in (((file,), "COMMAND"), ((file, "dance"), "no command"),
+                        ((file, "interpolate", "a"), "2 sentences"),
                         ((file, "sample", "--count=x"), "--count"), ((file, "sample", "--nothing"), "--nothing"),
                         ((file, "sample", "--temperature=nan"), "--temperature"),
                         ((file, "sample", "--top_p=2"), "top_p"),
