@@ -269,6 +269,30 @@ static elbo_status make_head(struct bytes *head, uint64_t *file_bytes, const str
 
 /* ---- tensors ---- */
 
+/* A piece of a tensor that threads round, a run of blocks each. */
+struct piece {
+    enum block_type type;
+    unsigned char *to;
+    const float *from;
+    size_t count, each; /* values; of a run */
+};
+
+static void round_run(void *context, size_t run, size_t worker)
+{
+    (void)worker;
+    const struct piece *p = context;
+    size_t at = run * p->each, now = p->count - at < p->each ? p->count - at : p->each;
+    block_quantize(p->type, p->to + block_bytes(p->type, at), p->from + at, now);
+}
+
+static void round_piece(struct backend *backend, enum block_type type, unsigned char *to, const float *from,
+                        size_t count)
+{
+    enum { BLOCKS = 64 };
+    struct piece p = {type, to, from, count, BLOCKS * block_infos[type].values};
+    backend_host_run(backend, (count + p.each - 1) / p.each, round_run, &p);
+}
+
 /* The rows of a parameter, some at a time, and zeros up to the alignment. */
 static elbo_status write_tensor(struct file_writer *w, uint64_t *sum, const struct export_source *s,
                                 const struct parameter *p, enum block_type type, elbo_error *error)
@@ -280,7 +304,7 @@ static elbo_status write_tensor(struct file_writer *w, uint64_t *sum, const stru
     elbo_status status = blocks ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to round %s", p->name);
     for (size_t at = 0; at < p->elements && !status; at += some) {
         size_t now = p->elements - at < some ? p->elements - at : some, size = block_bytes(type, now);
-        block_quantize(type, blocks, values + at, now);
+        round_piece(s->model->backend, type, blocks, values + at, now);
         total += size;
         if (at + now == p->elements) { /* the last piece: zeros behind it */
             size_t gap = (size_t)(aligned(total) - total);

@@ -68,27 +68,43 @@ static int clamp(float x, int least, int most)
     return r <= (float)least ? least : r >= (float)most ? most : (int)r;
 }
 
+/* The same as a float, without a branch: loops of it become vector code. */
+static inline float clamped(float x, float least, float most)
+{
+    const float whole = 0x1.8p23f; /* adding it leaves no fraction */
+    x = x < least ? least : x > most ? most : x;
+    return x + whole - whole;
+}
+
+enum { LANES = 8 }; /* sums are kept in so many parts; counts of values are multiples of it */
+
+static float total(const float sum[LANES])
+{
+    float all = 0;
+    for (size_t l = 0; l < LANES; l++) all += sum[l];
+    return all;
+}
+
 /* The scale s of s q, q whole numbers from `least` to -least - 1, that leaves the least error of x weighted by x^2: the
  * value of largest magnitude goes to about `least`, tried at several places around it. */
 static float symmetric_scale(const float *x, size_t count, int least)
 {
-    float extreme = 0, best = 0;
-    double most = 0;
+    float extreme = 0, best = 0, most = 0;
     for (size_t i = 0; i < count; i++)
         if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
     if (extreme == 0) return 0;
     for (int step = -9; step <= 9; step++) {
-        float inverse = ((float)least - 0.1f * (float)step) / extreme;
-        double xq = 0, qq = 0;
-        for (size_t i = 0; i < count; i++) {
-            int q = clamp(x[i] * inverse, least, -least - 1);
-            double w = (double)x[i] * (double)x[i];
-            xq += w * (double)x[i] * q;
-            qq += w * q * q;
-        }
-        if (qq > 0 && xq * xq / qq > most) { /* what the best s for these q takes off the error */
-            most = xq * xq / qq;
-            best = (float)(xq / qq);
+        float inverse = ((float)least - 0.1f * (float)step) / extreme, xq[LANES] = {0}, qq[LANES] = {0};
+        for (size_t i = 0; i < count; i += LANES)
+            for (size_t l = 0; l < LANES; l++) {
+                float v = x[i + l] / extreme, q = clamped(x[i + l] * inverse, (float)least, (float)(-least - 1));
+                xq[l] += v * v * v * q;
+                qq[l] += v * v * q * q;
+            }
+        float a = total(xq), b = total(qq);
+        if (b > 0 && a * a / b > most) { /* what the best s for these q takes off the error */
+            most = a * a / b;
+            best = a / b * extreme;
         }
     }
     return best;
@@ -98,11 +114,41 @@ struct affine {
     float scale, offset; /* x = scale q - offset, offset >= 0 */
 };
 
+/* The best scale and offset for values that are rounded by `inverse` from `low` on, and the error that they leave. */
+static struct affine fit(float *error, const float *x, const float *weight, size_t count, float low, float inverse)
+{
+    float w1[LANES] = {0}, wq[LANES] = {0}, wqq[LANES] = {0}, wx[LANES] = {0}, wxq[LANES] = {0}, gaps[LANES] = {0};
+    for (size_t i = 0; i < count; i += LANES)
+        for (size_t l = 0; l < LANES; l++) {
+            float w = weight[i + l], q = clamped((x[i + l] - low) * inverse, 0, 15);
+            w1[l] += w;
+            wq[l] += w * q;
+            wqq[l] += w * q * q;
+            wx[l] += w * x[i + l];
+            wxq[l] += w * x[i + l] * q;
+        }
+    double n = total(w1), q = total(wq), qq = total(wqq), v = total(wx), vq = total(wxq), d = n * qq - q * q;
+    double scale = d > 0 ? (n * vq - q * v) / d : 0, offset = d > 0 ? (q * vq - qq * v) / d : 0;
+    if (d <= 0 || offset < 0) { /* one number alone, or an offset that no block can hold */
+        offset = 0;
+        scale = qq > 0 ? vq / qq : 0;
+    }
+    struct affine a = {(float)scale, (float)offset};
+    float back = scale > 0 ? (float)(1 / scale) : 0;
+    for (size_t i = 0; i < count; i += LANES)
+        for (size_t l = 0; l < LANES; l++) {
+            float gap = a.scale * clamped((x[i + l] + a.offset) * back, 0, 15) - a.offset - x[i + l];
+            gaps[l] += weight[i + l] * gap * gap;
+        }
+    *error = scale > 0 ? total(gaps) : INFINITY;
+    return a;
+}
+
 /* The same for q from 0 to 15 with an offset; weights |x| + root mean square. */
 static struct affine affine_scale(const float *x, size_t count)
 {
-    double square = 0, best_error = INFINITY;
-    float low = 0, high = -INFINITY;
+    float low = 0, high = -INFINITY, weight[SUPER], least = INFINITY;
+    double square = 0;
     struct affine best = {0, 0};
     for (size_t i = 0; i < count; i++) {
         square += (double)x[i] * (double)x[i];
@@ -111,33 +157,14 @@ static struct affine affine_scale(const float *x, size_t count)
     }
     if (high <= low) return (struct affine){0, -low};
     float rms = sqrtf((float)(square / (double)count));
+    for (size_t i = 0; i < count; i++) weight[i] = rms + fabsf(x[i]);
     for (int step = 0; step <= 20; step++) {
-        float inverse = (15.0f - 1.0f + 0.1f * (float)step) / (high - low);
-        double w1 = 0, wq = 0, wqq = 0, wx = 0, wxq = 0, error = 0;
-        for (size_t i = 0; i < count; i++) {
-            int q = clamp((x[i] - low) * inverse, 0, 15);
-            double w = (double)(rms + fabsf(x[i]));
-            w1 += w;
-            wq += w * q;
-            wqq += w * q * q;
-            wx += w * (double)x[i];
-            wxq += w * (double)x[i] * q;
+        float error;
+        struct affine a = fit(&error, x, weight, count, low, (15.0f - 1.0f + 0.1f * (float)step) / (high - low));
+        if (error < least) {
+            least = error;
+            best = a;
         }
-        double d = w1 * wqq - wq * wq;
-        double scale = d > 0 ? (w1 * wxq - wq * wx) / d : 0, offset = d > 0 ? (wq * wxq - wqq * wx) / d : 0;
-        if (d <= 0 || offset < 0) { /* one number alone, or an offset that no block can hold */
-            offset = 0;
-            scale = wqq > 0 ? wxq / wqq : 0;
-        }
-        if (scale <= 0) continue;
-        for (size_t i = 0; i < count; i++) {
-            int q = clamp((float)(((double)x[i] + offset) / scale), 0, 15);
-            double gap = scale * q - offset - (double)x[i];
-            error += (double)(rms + fabsf(x[i])) * gap * gap;
-        }
-        if (error >= best_error) continue;
-        best_error = error;
-        best = (struct affine){(float)scale, (float)offset};
     }
     return best;
 }
