@@ -2,43 +2,12 @@
 #include "export/hf.h"
 
 #include "base/files.h"
+#include "formats/bytes.h"
 #include "infer/file.h"
 #include "model/latent.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* Bytes that grow. */
-struct bytes {
-    unsigned char *at;
-    size_t size, room;
-    bool failed;
-};
-
-static void add(struct bytes *b, const void *from, size_t size)
-{
-    if (b->failed || !size) return;
-    if (b->size + size > b->room) {
-        size_t room = 2 * b->room + size + 1024;
-        unsigned char *grown = realloc(b->at, room);
-        b->failed = !grown;
-        if (!grown) return;
-        b->at = grown;
-        b->room = room;
-    }
-    memcpy(b->at + b->size, from, size);
-    b->size += size;
-}
-
-static void add32(struct bytes *b, uint32_t x)
-{
-    add(b, &x, sizeof x);
-}
-
-static void add64(struct bytes *b, uint64_t x)
-{
-    add(b, &x, sizeof x);
-}
 
 static elbo_status starved(elbo_error *error)
 {
@@ -81,11 +50,11 @@ static elbo_status add_words(struct bytes *b, const json_t *own, elbo_error *err
 {
     const json_t *words = json_object_get(own, "words");
     size_t count = json_array_size(words), at = 0;
-    add32(b, (uint32_t)count);
-    add32(b, 0);
-    for (size_t i = 0; i < count; i++) add32(b, (uint32_t)(at += json_string_length(json_array_get(words, i))));
+    bytes_add32(b, (uint32_t)count);
+    bytes_add32(b, 0);
+    for (size_t i = 0; i < count; i++) bytes_add32(b, (uint32_t)(at += json_string_length(json_array_get(words, i))));
     for (size_t i = 0; i < count; i++)
-        add(b, json_string_value(json_array_get(words, i)), json_string_length(json_array_get(words, i)));
+        bytes_add(b, json_string_value(json_array_get(words, i)), json_string_length(json_array_get(words, i)));
     return at > UINT32_MAX ? elbo_fail(error, ELBO_USAGE, "its words are longer than 4 GiB together") : ELBO_OK;
 }
 
@@ -100,14 +69,14 @@ static uint32_t id_of(const json_t *vocabulary, const char *left, const char *ri
 static void add_merges(struct bytes *b, const json_t *own, const json_t *vocabulary)
 {
     const json_t *merges = json_object_get(own, "merges");
-    add32(b, (uint32_t)json_array_size(merges));
+    bytes_add32(b, (uint32_t)json_array_size(merges));
     for (size_t i = 0; i < json_array_size(merges); i++) {
         const json_t *pair = json_array_get(merges, i);
         const char *left = json_string_value(json_array_get(pair, 0)),
                    *right = json_string_value(json_array_get(pair, 1));
-        add32(b, id_of(vocabulary, left, ""));
-        add32(b, id_of(vocabulary, right, ""));
-        add32(b, id_of(vocabulary, left, right));
+        bytes_add32(b, id_of(vocabulary, left, ""));
+        bytes_add32(b, id_of(vocabulary, right, ""));
+        bytes_add32(b, id_of(vocabulary, left, right));
     }
 }
 
@@ -118,11 +87,11 @@ static elbo_status add_tokenizer(struct bytes *b, const struct export_source *s,
     ELBO_TRY(hf_vocabulary(&own, &vocabulary, &words, s, error));
     bool split = !words && json_array_size(json_object_get(own, "merges"));
     elbo_status status = ELBO_OK;
-    add32(b, words ? INFER_WORDS : INFER_BYTES);
-    add32(b, split ? INFER_GPT2 : INFER_NO_SPLIT);
-    add32(b, s->marks->start);
-    add32(b, s->marks->end);
-    add32(b, s->marks->unknown);
+    bytes_add32(b, words ? INFER_WORDS : INFER_BYTES);
+    bytes_add32(b, split ? INFER_GPT2 : INFER_NO_SPLIT);
+    bytes_add32(b, s->marks->start);
+    bytes_add32(b, s->marks->end);
+    bytes_add32(b, s->marks->unknown);
     if (words)
         status = add_words(b, own, error);
     else
@@ -139,11 +108,11 @@ static elbo_status add_prior(struct bytes *b, const struct export_source *s, elb
     const struct gaussians *g = s->fitted ? s->fitted : own.density;
     if (g) {
         size_t each = g->full ? g->width * g->width : g->width;
-        add32(b, (uint32_t)g->count);
-        add32(b, g->full);
-        add(b, g->log_weight, g->count * sizeof(double));
-        add(b, g->mean, g->count * g->width * sizeof(double));
-        add(b, g->factor, g->count * each * sizeof(double));
+        bytes_add32(b, (uint32_t)g->count);
+        bytes_add32(b, g->full);
+        bytes_add(b, g->log_weight, g->count * sizeof(double));
+        bytes_add(b, g->mean, g->count * g->width * sizeof(double));
+        bytes_add(b, g->factor, g->count * each * sizeof(double));
     }
     latent_close(&own);
     return ELBO_OK;
@@ -156,7 +125,7 @@ static void add_config(struct bytes *b, const struct export_source *s)
     char *text = malloc(size + 1);
     b->failed |= !text;
     if (text) infer_config_text(text, size + 1, &c);
-    add(b, text, text ? size : 0);
+    bytes_add(b, text, text ? size : 0);
     free(text);
 }
 
@@ -201,12 +170,12 @@ static elbo_status add_tensors(struct bytes *b, uint64_t *end, const struct list
         if (strlen(p->name) >= sizeof name || p->rank > 2)
             return elbo_fail(error, ELBO_INTERNAL, "%s has no place in a model's file", p->name);
         memcpy(name, p->name, strlen(p->name));
-        add(b, name, sizeof name);
-        add32(b, type);
-        add32(b, (uint32_t)p->rank);
-        add64(b, p->shape[0]);
-        add64(b, p->rank == 2 ? p->shape[1] : 1);
-        add64(b, *end);
+        bytes_add(b, name, sizeof name);
+        bytes_add32(b, type);
+        bytes_add32(b, (uint32_t)p->rank);
+        bytes_add64(b, p->shape[0]);
+        bytes_add64(b, p->rank == 2 ? p->shape[1] : 1);
+        bytes_add64(b, *end);
         *end += aligned(block_bytes(type, p->elements));
     }
     return ELBO_OK;
@@ -220,12 +189,12 @@ static elbo_status fill_sections(struct bytes *b, size_t end_of[INFER_PRIOR + 1]
         static const unsigned char zeros[8];
         if (kind == INFER_CONFIG) add_config(b, s);
         if (kind == INFER_TOKENIZER) ELBO_TRY(add_tokenizer(b, s, error));
-        for (size_t i = 0; kind == INFER_BANNED && i < s->banned->count; i++) add32(b, s->banned->ids[i]);
+        for (size_t i = 0; kind == INFER_BANNED && i < s->banned->count; i++) bytes_add32(b, s->banned->ids[i]);
         for (size_t i = 0; kind == INFER_LABELS && i < s->model->config.labels; i++)
-            add(b, s->labels[i], strlen(s->labels[i]) + 1);
+            bytes_add(b, s->labels[i], strlen(s->labels[i]) + 1);
         if (kind == INFER_PRIOR && s->model->config.latent.kind != LATENT_NONE) ELBO_TRY(add_prior(b, s, error));
         end_of[kind] = b->size;
-        add(b, zeros, -b->size % sizeof zeros);
+        bytes_add(b, zeros, -b->size % sizeof zeros);
     }
     return b->failed ? starved(error) : ELBO_OK;
 }
@@ -242,28 +211,28 @@ static elbo_status make_head(struct bytes *head, uint64_t *file_bytes, const str
     size_t list_at = at + parts.size, head_bytes = (size_t)aligned(list_at + l->count * INFER_TENSOR_BYTES);
     if (!status) status = add_tensors(&tensors, file_bytes, l, bits, head_bytes, error);
     if (!status) {
-        add(head, "elbo-inf", 8);
-        add32(head, INFER_VERSION);
-        add32(head, INFER_PRIOR);
-        add64(head, *file_bytes);
-        add64(head, head_bytes);
-        add64(head, 0);
-        add64(head, 0);
+        bytes_add(head, "elbo-inf", 8);
+        bytes_add32(head, INFER_VERSION);
+        bytes_add32(head, INFER_PRIOR);
+        bytes_add64(head, *file_bytes);
+        bytes_add64(head, head_bytes);
+        bytes_add64(head, 0);
+        bytes_add64(head, 0);
         for (uint32_t kind = INFER_CONFIG; kind <= INFER_PRIOR; kind++) {
             bool own = kind == INFER_TENSORS, none = kind == INFER_PRIOR && end_of[kind] == start;
-            add32(head, none ? 0 : kind);
-            add32(head, 0);
-            add64(head, own ? list_at : at + start);
-            add64(head, own ? tensors.size : end_of[kind] - start);
+            bytes_add32(head, none ? 0 : kind);
+            bytes_add32(head, 0);
+            bytes_add64(head, own ? list_at : at + start);
+            bytes_add64(head, own ? tensors.size : end_of[kind] - start);
             start = (end_of[kind] + 7) / 8 * 8;
         }
-        add(head, parts.at, parts.size);
-        add(head, tensors.at, tensors.size);
-        add(head, zeros, head_bytes - head->size);
+        bytes_add(head, parts.at, parts.size);
+        bytes_add(head, tensors.at, tensors.size);
+        bytes_add(head, zeros, head_bytes - head->size);
         if (head->failed || tensors.failed) status = starved(error);
     }
-    free(parts.at);
-    free(tensors.at);
+    bytes_free(&parts);
+    bytes_free(&tensors);
     return status;
 }
 
@@ -334,7 +303,7 @@ static elbo_status write_file(struct file_writer *w, const struct export_source 
         memcpy(head.at + INFER_SUM_AT, &sum, sizeof sum);
         status = file_patch(w, 0, head.at, head.size, error);
     }
-    free(head.at);
+    bytes_free(&head);
     return status;
 }
 

@@ -30,10 +30,10 @@ struct onnx {
     const struct graph *g;
     struct onnx_data *data;
     bool decoder;
-    int bits;                                             /* of the weights of products over tokens: 32, 8 or 4 */
-    size_t prefix;                                        /* rows in front of the decoder's tokens              */
-    struct protobuf nodes, initializers, inputs, outputs; /* fields of a GraphProto */
-    const char **of;                                      /* (values) its tensor; null: not written yet */
+    int bits;                                          /* of the weights of products over tokens: 32, 8 or 4 */
+    size_t prefix;                                     /* rows in front of the decoder's tokens              */
+    struct bytes nodes, initializers, inputs, outputs; /* fields of a GraphProto */
+    const char **of;                                   /* (values) its tensor; null: not written yet */
     char **strings;
     size_t string_count, string_room, numbered;
     size_t layers;            /* of attention or recurrence, so far          */

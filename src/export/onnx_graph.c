@@ -65,7 +65,7 @@ const char *onnx_fresh(struct onnx *x, const char *what)
 
 /* ---- nodes ---- */
 
-static bool integers_of(struct protobuf *a, const char *text)
+static bool integers_of(struct bytes *a, const char *text)
 {
     for (const char *p = text; *p && *p != ']';) {
         char *end;
@@ -77,10 +77,10 @@ static bool integers_of(struct protobuf *a, const char *text)
 }
 
 /* One of "axis=-1;perm=[0,2,1];...", from *text on, which goes behind it. */
-static void add_attribute(struct protobuf *node, const char **text)
+static void add_attribute(struct bytes *node, const char **text)
 {
     enum { FLOAT = 1, INT, STRING, INTS = 7 };
-    struct protobuf a = {0};
+    struct bytes a = {0};
     const char *name = *text, *given = strchr(name, '='), *end = strchr(name, ';');
     if (!end) end = name + strlen(name);
     *text = *end ? end + 1 : end;
@@ -101,12 +101,12 @@ static void add_attribute(struct protobuf *node, const char **text)
     }
     protobuf_integer(&a, ATTRIBUTE_TYPE, type);
     protobuf_message(node, NODE_ATTRIBUTE, &a);
-    protobuf_free(&a);
+    bytes_free(&a);
 }
 
 void onnx_nodes(struct onnx *x, const char *op, const char *const *in, const char *attributes, const char *const *out)
 {
-    struct protobuf node = {0};
+    struct bytes node = {0};
     size_t count = 0;
     if (x->status) return;
     for (size_t i = 0; in[i]; i++)
@@ -118,7 +118,7 @@ void onnx_nodes(struct onnx *x, const char *op, const char *const *in, const cha
     for (const char *p = attributes ? attributes : ""; *p;) add_attribute(&node, &p);
     if (!strcmp(op, "MatMulNBits")) protobuf_text(&node, NODE_DOMAIN, "com.microsoft");
     protobuf_message(&x->nodes, GRAPH_NODE, &node);
-    protobuf_free(&node);
+    bytes_free(&node);
     if (x->nodes.failed) starve(x);
 }
 
@@ -151,14 +151,14 @@ static bool known(struct onnx *x, const char *name)
 static const char *constant(struct onnx *x, const char *name, enum onnx_type type, const int64_t *count,
                             const void *bytes, size_t size)
 {
-    struct protobuf t = {0};
+    struct bytes t = {0};
     if (x->status || known(x, name)) return name;
     if (count) protobuf_integer(&t, TENSOR_DIMS, *count);
     protobuf_integer(&t, TENSOR_TYPE, type);
     protobuf_text(&t, TENSOR_NAME, name);
     protobuf_bytes(&t, TENSOR_RAW, bytes, size);
     protobuf_message(&x->initializers, GRAPH_INITIALIZER, &t);
-    protobuf_free(&t);
+    bytes_free(&t);
     return x->initializers.failed ? starve(x) : name;
 }
 
@@ -222,20 +222,20 @@ static elbo_status placed(struct onnx_entry *out, struct onnx_data *d, const cha
     return ELBO_OK;
 }
 
-static void external(struct protobuf *tensor, const char *key, const char *what)
+static void external(struct bytes *tensor, const char *key, const char *what)
 {
-    struct protobuf pair = {0};
+    struct bytes pair = {0};
     protobuf_text(&pair, 1, key);
     protobuf_text(&pair, 2, what);
     protobuf_message(tensor, TENSOR_EXTERNAL, &pair);
-    protobuf_free(&pair);
+    bytes_free(&pair);
 }
 
 const char *onnx_weight(struct onnx *x, const char *name, enum onnx_type type, const size_t *shape, size_t rank,
                         const void *data)
 {
     enum { IN_A_FILE = 1 };
-    struct protobuf t = {0};
+    struct bytes t = {0};
     struct onnx_entry at;
     char number[32];
     size_t size = bytes_of(type);
@@ -254,7 +254,7 @@ const char *onnx_weight(struct onnx *x, const char *name, enum onnx_type type, c
     external(&t, "length", number);
     protobuf_integer(&t, TENSOR_LOCATION, IN_A_FILE);
     protobuf_message(&x->initializers, GRAPH_INITIALIZER, &t);
-    protobuf_free(&t);
+    bytes_free(&t);
     return x->initializers.failed ? starve(x) : name;
 }
 
@@ -267,18 +267,18 @@ const float *onnx_host(const struct onnx *x, value v)
 
 /* ---- inputs and outputs ---- */
 
-static void describe(struct protobuf *to, unsigned field, const char *name, enum onnx_type type, const char *dims)
+static void describe(struct bytes *to, unsigned field, const char *name, enum onnx_type type, const char *dims)
 {
-    struct protobuf info = {0}, of = {0}, tensor = {0}, shape = {0};
+    struct bytes info = {0}, of = {0}, tensor = {0}, shape = {0};
     for (const char *p = dims; *p;) {
-        struct protobuf dim = {0};
+        struct bytes dim = {0};
         size_t length = strcspn(p, ",");
         if (strspn(p, "0123456789") >= length)
             protobuf_integer(&dim, 1, strtoll(p, NULL, 10));
         else
             protobuf_bytes(&dim, 2, p, length);
         protobuf_message(&shape, 1, &dim);
-        protobuf_free(&dim);
+        bytes_free(&dim);
         p += length + (p[length] == ',');
     }
     protobuf_integer(&tensor, 1, type);
@@ -287,10 +287,10 @@ static void describe(struct protobuf *to, unsigned field, const char *name, enum
     protobuf_text(&info, 1, name);
     protobuf_message(&info, 2, &of);
     protobuf_message(to, field, &info);
-    protobuf_free(&shape);
-    protobuf_free(&tensor);
-    protobuf_free(&of);
-    protobuf_free(&info);
+    bytes_free(&shape);
+    bytes_free(&tensor);
+    bytes_free(&of);
+    bytes_free(&info);
 }
 
 void onnx_input(struct onnx *x, const char *name, enum onnx_type type, const char *dims)
@@ -333,19 +333,19 @@ const char *onnx_of(struct onnx *x, value v)
     return x->status ? "" : x->of[v.index];
 }
 
-static void opset(struct protobuf *model, const char *domain, int version)
+static void opset(struct bytes *model, const char *domain, int version)
 {
-    struct protobuf one = {0};
+    struct bytes one = {0};
     protobuf_text(&one, 1, domain);
     protobuf_integer(&one, 2, version);
     protobuf_message(model, 8, &one);
-    protobuf_free(&one);
+    bytes_free(&one);
 }
 
 elbo_status onnx_write(struct onnx *x, const char *folder, const char *name)
 {
-    struct protobuf graph = {0}, model = {0};
-    const struct protobuf *const parts[] = {&x->nodes, &x->initializers, &x->inputs, &x->outputs};
+    struct bytes graph = {0}, model = {0};
+    const struct bytes *const parts[] = {&x->nodes, &x->initializers, &x->inputs, &x->outputs};
     if (x->status) return x->status;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) protobuf_append(&graph, parts[i]);
     protobuf_text(&graph, GRAPH_NAME, x->decoder ? "decoder" : "encoder");
@@ -358,18 +358,18 @@ elbo_status onnx_write(struct onnx *x, const char *folder, const char *name)
     if (model.failed)
         starve(x);
     else
-        x->status = export_text(folder, name, (const char *)model.bytes, model.size, x->error);
-    protobuf_free(&graph);
-    protobuf_free(&model);
+        x->status = export_text(folder, name, (const char *)model.at, model.size, x->error);
+    bytes_free(&graph);
+    bytes_free(&model);
     return x->status;
 }
 
 void onnx_free(struct onnx *x)
 {
-    protobuf_free(&x->nodes);
-    protobuf_free(&x->initializers);
-    protobuf_free(&x->inputs);
-    protobuf_free(&x->outputs);
+    bytes_free(&x->nodes);
+    bytes_free(&x->initializers);
+    bytes_free(&x->inputs);
+    bytes_free(&x->outputs);
     for (size_t i = 0; i < x->string_count; i++) free(x->strings[i]);
     free(x->strings);
     free(x->of);

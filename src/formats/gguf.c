@@ -6,98 +6,73 @@
 enum { VERSION = 3, UINT32 = 4, INT32 = 5, FLOAT32 = 6, BOOL = 7, STRING = 8, ARRAY = 9, TYPE_F32 = 0 };
 enum { PIECE = 1 << 16 }; /* elements */
 
-static void add(struct gguf *g, const void *bytes, size_t size)
+static void add_text(struct bytes *b, const char *text, size_t size)
 {
-    if (g->failed || !size) return;
-    if (g->size + size > g->room) {
-        size_t room = 2 * g->room + size + 256;
-        unsigned char *grown = realloc(g->bytes, room);
-        g->failed = !grown;
-        if (!grown) return;
-        g->bytes = grown;
-        g->room = room;
-    }
-    memcpy(g->bytes + g->size, bytes, size);
-    g->size += size;
-}
-
-static void add32(struct gguf *g, uint32_t number)
-{
-    add(g, &number, sizeof number);
-}
-
-static void add64(struct gguf *g, uint64_t number)
-{
-    add(g, &number, sizeof number);
-}
-
-static void add_text(struct gguf *g, const char *text, size_t size)
-{
-    add64(g, size);
-    add(g, text, size);
+    bytes_add64(b, size);
+    bytes_add(b, text, size);
 }
 
 static void begin(struct gguf *g, const char *key, uint32_t type)
 {
-    add_text(g, key, strlen(key));
-    add32(g, type);
+    add_text(&g->keys, key, strlen(key));
+    bytes_add32(&g->keys, type);
     g->count++;
 }
 
 void gguf_text(struct gguf *g, const char *key, const char *text, size_t size)
 {
     begin(g, key, STRING);
-    add_text(g, text, size);
+    add_text(&g->keys, text, size);
 }
 
 void gguf_unsigned(struct gguf *g, const char *key, uint32_t number)
 {
     begin(g, key, UINT32);
-    add32(g, number);
+    bytes_add32(&g->keys, number);
 }
 
 void gguf_integer(struct gguf *g, const char *key, int32_t number)
 {
     begin(g, key, INT32);
-    add(g, &number, sizeof number);
+    bytes_add(&g->keys, &number, sizeof number);
 }
 
 void gguf_real(struct gguf *g, const char *key, float number)
 {
     begin(g, key, FLOAT32);
-    add(g, &number, sizeof number);
+    bytes_add(&g->keys, &number, sizeof number);
 }
 
 void gguf_truth(struct gguf *g, const char *key, bool truth)
 {
     begin(g, key, BOOL);
-    add(g, truth ? "\1" : "\0", 1);
+    bytes_add(&g->keys, truth ? "\1" : "\0", 1);
 }
 
 void gguf_integers(struct gguf *g, const char *key, const int32_t *numbers, size_t count)
 {
     begin(g, key, ARRAY);
-    add32(g, INT32);
-    add64(g, count);
-    add(g, numbers, count * sizeof *numbers);
+    bytes_add32(&g->keys, INT32);
+    bytes_add64(&g->keys, count);
+    bytes_add(&g->keys, numbers, count * sizeof *numbers);
 }
 
 void gguf_texts(struct gguf *g, const char *key, size_t count)
 {
     begin(g, key, ARRAY);
-    add32(g, STRING);
-    add64(g, count);
+    bytes_add32(&g->keys, STRING);
+    bytes_add64(&g->keys, count);
 }
 
 void gguf_item(struct gguf *g, const char *text, size_t size)
 {
-    add_text(g, text, size);
+    add_text(&g->keys, text, size);
 }
 
 void gguf_free(struct gguf *g)
 {
-    free(g->bytes);
-    *g = (struct gguf){0};
+    bytes_free(&g->keys);
+    g->count = 0;
 }
 
 /* ---- the file ---- */
@@ -143,32 +118,32 @@ static elbo_status write_tensor(const struct sink *sink, const struct safetensor
 elbo_status gguf_write(const struct sink *sink, const struct gguf *g, const struct safetensors_tensor *tensors,
                        size_t count, elbo_error *error)
 {
-    struct gguf head = {0};
+    struct bytes head = {0};
     uint64_t offset = 0;
     ELBO_TRY(check_names(tensors, count, error));
-    add(&head, "GGUF", 4);
-    add32(&head, VERSION);
-    add64(&head, count);
-    add64(&head, g->count);
-    add(&head, g->bytes, g->size);
+    bytes_add(&head, "GGUF", 4);
+    bytes_add32(&head, VERSION);
+    bytes_add64(&head, count);
+    bytes_add64(&head, g->count);
+    bytes_add(&head, g->keys.at, g->keys.size);
     for (size_t i = 0; i < count; i++) {
         const struct safetensors_tensor *t = &tensors[i];
         add_text(&head, t->name, strlen(t->name));
-        add32(&head, (uint32_t)t->rank);
-        for (size_t d = t->rank; d; d--) add64(&head, t->shape[d - 1]);
-        add32(&head, TYPE_F32);
-        add64(&head, offset);
+        bytes_add32(&head, (uint32_t)t->rank);
+        for (size_t d = t->rank; d; d--) bytes_add64(&head, t->shape[d - 1]);
+        bytes_add32(&head, TYPE_F32);
+        bytes_add64(&head, offset);
         offset += aligned(safetensors_bytes(t));
     }
-    elbo_status status = g->failed || head.failed
+    elbo_status status = g->keys.failed || head.failed
                              ? elbo_fail(error, ELBO_MEMORY, "no memory for the head of a GGUF file")
-                             : sink_write(sink, head.bytes, head.size, error);
+                             : sink_write(sink, head.at, head.size, error);
     if (!status) status = zeros(sink, aligned(head.size) - head.size, error);
     for (size_t i = 0; i < count && !status; i++) {
         size_t bytes = safetensors_bytes(&tensors[i]);
         status = write_tensor(sink, &tensors[i], error);
         if (!status) status = zeros(sink, aligned(bytes) - bytes, error);
     }
-    gguf_free(&head);
+    bytes_free(&head);
     return status;
 }

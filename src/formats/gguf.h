@@ -11,6 +11,7 @@
 #ifndef FORMATS_GGUF_H
 #define FORMATS_GGUF_H
 
+#include "formats/bytes.h"
 #include "formats/safetensors.h"
 
 #include <stdbool.h>
@@ -18,9 +19,8 @@
 enum { GGUF_ALIGNMENT = 32, GGUF_MOST_NAME = 63 };
 
 struct gguf {
-    unsigned char *bytes; /* of the keys */
-    size_t size, room, count;
-    bool failed; /* no memory: gguf_write says so */
+    struct bytes keys; /* want of memory: gguf_write says so */
+    size_t count;
 };
 
 void gguf_text(struct gguf *g, const char *key, const char *text, size_t size);

@@ -1,32 +1,23 @@
 /* Messages in the wire format of Protocol Buffers, written in memory: a field after the other, each as (number << 3 |
  * wire type) and its value.
  *
- *     struct protobuf node = {0};
+ *     struct bytes node = {0};
  *     protobuf_text(&node, 4, "MatMul");
  *     protobuf_message(&graph, 1, &node);           -- takes a copy
- *     protobuf_free(&node);
+ *     bytes_free(&node);
  *     if (graph.failed) ...                          -- no memory; sticky, and nothing was added from then on */
 #ifndef FORMATS_PROTOBUF_H
 #define FORMATS_PROTOBUF_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-struct protobuf {
-    unsigned char *bytes;
-    size_t size, room;
-    bool failed;
-};
+#include "formats/bytes.h"
 
 /* int64, int32, enum: negative numbers take ten bytes. */
-void protobuf_integer(struct protobuf *p, unsigned field, int64_t value);
-void protobuf_float(struct protobuf *p, unsigned field, float value);
-void protobuf_bytes(struct protobuf *p, unsigned field, const void *bytes, size_t size);
-void protobuf_text(struct protobuf *p, unsigned field, const char *text);
-void protobuf_message(struct protobuf *p, unsigned field, const struct protobuf *message);
+void protobuf_integer(struct bytes *p, unsigned field, int64_t value);
+void protobuf_float(struct bytes *p, unsigned field, float value);
+void protobuf_bytes(struct bytes *p, unsigned field, const void *bytes, size_t size);
+void protobuf_text(struct bytes *p, unsigned field, const char *text);
+void protobuf_message(struct bytes *p, unsigned field, const struct bytes *message);
 /* The fields of another message, behind those of this one. */
-void protobuf_append(struct protobuf *p, const struct protobuf *fields);
-void protobuf_free(struct protobuf *p);
+void protobuf_append(struct bytes *p, const struct bytes *fields);
 
 #endif
