@@ -41,12 +41,30 @@ static elbo_status check_tensors(const struct parameters *all, const struct infe
     return ELBO_OK;
 }
 
+/* A tensor whose numbers threads make of its blocks, a run of them each. */
+struct filling {
+    const struct infer_tensor *from;
+    float *to;
+    size_t count, each; /* values; of a run */
+};
+
+static void fill_run(void *context, size_t run, size_t worker)
+{
+    (void)worker;
+    const struct filling *f = context;
+    size_t at = run * f->each, now = f->count - at < f->each ? f->count - at : f->each;
+    block_dequantize(f->from->type, f->to + at, (const unsigned char *)f->from->data + block_bytes(f->from->type, at),
+                     now);
+}
+
 static void fill(struct model *m, const struct infer_file *f)
 {
+    enum { BLOCKS = 256 };
     for (size_t i = 0; i < parameters_count(m->parameters); i++) {
         const struct parameter *p = parameters_get(m->parameters, i);
-        const struct infer_tensor *t = infer_find(f, p->name);
-        block_dequantize(t->type, m->weights + p->offset, t->data, p->elements);
+        struct filling now = {infer_find(f, p->name), m->weights + p->offset, p->elements, 0};
+        now.each = BLOCKS * block_infos[now.from->type].values;
+        backend_host_run(m->backend, (now.count + now.each - 1) / now.each, fill_run, &now);
     }
 }
 
