@@ -27,6 +27,28 @@ ELBO_OPS(CPU_DECLARE)
     X(linear_cross_entropy_train, linear_cross_entropy)                                                                \
     X(squared_norm, squared_norm)
 
+/* Ops that a trained model computes with: X(name), or X(name, W(scratch)). */
+#define CPU_FORWARD(X, W)                                                                                              \
+    X(embedding)                                                                                                       \
+    X(linear, W(linear))                                                                                               \
+    X(norm)                                                                                                            \
+    X(attention, W(attention))                                                                                         \
+    X(attention_cached, W(attention_cached))                                                                           \
+    X(rotary, W(rotary))                                                                                               \
+    X(recurrent, W(recurrent))                                                                                         \
+    X(recurrent_step, W(recurrent_step))                                                                               \
+    X(pool)                                                                                                            \
+    X(broadcast_add)                                                                                                   \
+    X(segment_sum)                                                                                                     \
+    X(prefix)                                                                                                          \
+    X(posterior)                                                                                                       \
+    X(normalize)                                                                                                       \
+    X(linear_cross_entropy, W(linear_cross_entropy))                                                                   \
+    X(add)                                                                                                             \
+    X(gelu)                                                                                                            \
+    X(activation_tanh)                                                                                                 \
+    X(swiglu)
+
 /* Outputs that may be bf16, bit k for output k: moments. Everything else here computes in f32. */
 #define CPU_BF16_OUTPUTS(X)                                                                                            \
     X(adamw, 1u << 1 | 1u << 2)                                                                                        \

@@ -1,9 +1,17 @@
-/* The table of this instruction set: one kernel per op. */
+/* The table of this instruction set: one kernel per op. For the runtime of a model's file (infer/), whose program is to
+ * be small, one per op of CPU_FORWARD alone: the linker leaves the others' kernels out, and an op without a kernel is
+ * refused when a recording is planned. */
 #include "cpu/kernels.h"
 
 extern const struct kernel CPU(table)[OP_COUNT];
 
+#ifdef CPU_FORWARD_ONLY
+#define CPU_RUN(name, ...)  [OP_##name] = {.run = CPU(name), ##__VA_ARGS__},
+#define CPU_WORKSPACE(what) .workspace = CPU(what##_workspace)
+const struct kernel CPU(table)[OP_COUNT] = {CPU_FORWARD(CPU_RUN, CPU_WORKSPACE)};
+#else
 #define CPU_RUN(name)             [OP_##name].run = CPU(name),
 #define CPU_WORKSPACE(name, what) [OP_##name].workspace = CPU(what##_workspace),
 #define CPU_BF16(name, outputs)   [OP_##name].bf16_outputs = outputs,
 const struct kernel CPU(table)[OP_COUNT] = {ELBO_OPS(CPU_RUN) CPU_WORKSPACES(CPU_WORKSPACE) CPU_BF16_OUTPUTS(CPU_BF16)};
+#endif

@@ -53,6 +53,8 @@ def check_kind(name, run, file, sentences, labels):
         assert infer(file, "interpolate", *ends, "--steps=5", *given) == walk.stdout, name
         assert infer(file, "analogy", sentences[0], sentences[1], sentences[1], *given) == \
             infer(file, "reconstruct", *given, input=(sentences[0] + "\n").encode()), name
+    scores = [line.split(" ")[:3] for line in infer(file, "score", *given, input=raw).splitlines()]
+    assert len(scores) == len(sentences) and all(float(row[0]) > 0 for row in scores), name
     assert infer(file, "info").startswith("latent width"), name
 
 
