@@ -39,6 +39,8 @@ def check_kind(name, run, file, sentences, labels):
     drawing = ["--temperature=0.8", "--top_p=0.9", "--seed=7"]
     assert infer(file, "sample", "--count=20", *drawing, *given) == \
         elbo("sample", run, weights, "--count=20", *drawing, *given, **LOOSE).stdout, f"{name}: other samples"
+    assert infer(file, "sample", "--count=5", *given) == \
+        elbo("sample", run, weights, "--count=5", *given, **LOOSE).stdout, f"{name}: other samples by default"
     if name.startswith("language-model"):
         assert "language model" in infer(file, "encode", code=2, input=raw)
     else:

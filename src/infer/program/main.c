@@ -18,7 +18,7 @@ static const char help[] =
     "  info          what the file holds\n"
     "\n"
     "  --count=1         of sample                 --steps=7        of interpolate\n"
-    "  --temperature=0   0: the likeliest token    --top_p=1 --top_k=0 --beam=0\n"
+    "  --temperature=0   0: the likeliest token    --top_p=1 --top_k=0 --beam=0; sample: 0.8 and 0.9\n"
     "  --seed=1          of what is drawn          --max_length=0   tokens; 0: as many as in training\n"
     "  --label=NAME      for a model with labels   --threads=0      0: one for each processor\n"
     "  --verify          hold the whole file against its checksum first\n"
@@ -74,7 +74,7 @@ static bool read_option(struct program *p, const char *text)
 
 static elbo_status read_arguments(struct program *p, int count, char **arguments, elbo_error *error)
 {
-    *p = (struct program){.count = 1, .steps = 7, .how = {.seed = 1}};
+    *p = (struct program){.count = 1, .steps = 7, .how = {.seed = 1, .temperature = -1}};
     for (int i = 1; i < count; i++) {
         if (!strncmp(arguments[i], "--", 2)) {
             if (!read_option(p, arguments[i]))
@@ -88,6 +88,9 @@ static elbo_status read_arguments(struct program *p, int count, char **arguments
     }
     if (p->word_count < 2)
         return elbo_fail(error, ELBO_USAGE, "elbo-infer needs FILE and COMMAND; see elbo-infer --help");
+    bool drawn = p->how.temperature < 0 && !strcmp(p->words[1], "sample") && !p->how.beam; /* as elbo sample */
+    if (drawn && !(p->how.top_p > 0)) p->how.top_p = 0.9;
+    if (p->how.temperature < 0) p->how.temperature = drawn ? 0.8 : 0;
     if (p->how.top_p > 1) return elbo_fail(error, ELBO_USAGE, "--top_p is a share, at most 1");
     if (p->steps < 2 || p->steps > 1 << 20 || p->count > 1 << 30)
         return elbo_fail(error, ELBO_USAGE, "--steps is 2 to 1048576, --count at most 1073741824");
