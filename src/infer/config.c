@@ -33,7 +33,7 @@ static const struct {
     const char *key;
     size_t offset, least, most;
 } sizes[] = {{"vocabulary", offsetof(struct model_config, vocabulary), 1, 1u << 30},
-             {"positions", offsetof(struct model_config, positions), 2, 1u << 30},
+             {"positions", offsetof(struct model_config, positions), 3, 1000002},
              {"labels", offsetof(struct model_config, labels), 0, 1u << 20}};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 

@@ -78,6 +78,7 @@ static elbo_status open_model(struct elbo_infer *m, size_t threads, elbo_error *
     ELBO_TRY(stack_check("decoder", &config.decoder, error));
     if (config.latent.kind != LATENT_NONE)
         ELBO_TRY(stack_check_injection(&config.decoder, config.latent.injection, error));
+    if (config.latent.kind != LATENT_NONE) ELBO_TRY(latent_check(&config.latent, config.positions, error));
     ELBO_TRY(model_declare(&parameters, &config, error));
     elbo_status status = check_tensors(parameters, m->file, error);
     if (!status) status = backend_open(&m->backend, "cpu", threads, error);
