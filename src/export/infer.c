@@ -266,8 +266,9 @@ static void round_piece(struct backend *backend, enum block_type type, unsigned 
 static elbo_status write_tensor(struct file_writer *w, uint64_t *sum, const struct export_source *s,
                                 const struct parameter *p, enum block_type type, elbo_error *error)
 {
-    enum { MOST = 1 << 20 }; /* values at a time */
-    size_t row = p->rank == 2 ? p->shape[1] : p->elements, some = row < MOST ? MOST / row * row : row, total = 0;
+    enum { MOST = 1 << 20, ROWS = 8 }; /* values at a time; of so many rows the bytes are a multiple of 8 (infer_sum) */
+    size_t row = p->rank == 2 ? p->shape[1] : p->elements, some = (MOST / row / ROWS + 1) * ROWS * row, total = 0;
+    if (some > p->elements) some = p->elements;
     unsigned char *blocks = calloc(1, block_bytes(type, some) + INFER_ALIGNMENT);
     const float *values = s->model->weights + p->offset;
     elbo_status status = blocks ? ELBO_OK : elbo_fail(error, ELBO_MEMORY, "no memory to round %s", p->name);

@@ -128,6 +128,21 @@ def check_damage(scratch, run, path, corpus):
     assert "shape" in answer.stderr, answer.stderr
 
 
+def check_many_rows(scratch):
+    """A table that is rounded in several pieces, whose blocks are 210 bytes long."""
+    (scratch / "words").write_text("".join(f"w{i} w{i + 1} w{i + 2}\n" for i in range(0, 3000, 3)), encoding="ascii")
+    elbo("prepare", scratch / "words", f"--out={scratch / 'many'}")
+    run = scratch / "run-many"
+    elbo("train", f"--data.train={scratch / 'many'}", f"--run.dir={run}", "--train.steps=1", "--encoder.layers=1",
+         "--decoder.layers=1", "--encoder.width=768", "--decoder.width=768", "--data.max_length=4",
+         "--train.slot_tokens=64", "--train.slots=1", "--optimizer.warmup_steps=0")
+    for bits in (8, 4):
+        elbo("export", run, f"--format=q{bits}", f"--out={scratch / f'q{bits}-many'}")
+        file = scratch / f"q{bits}-many" / "model.elbo"
+        check_content(run, File(file), bits)
+        figures(run, scratch / "many", f"--weights={file}", "--eval.sentences=5")
+
+
 def figures(run, corpus, *words):
     return json.loads(elbo("eval", run, f"--data.test={corpus}", "--json", *words).stdout)
 
@@ -152,6 +167,7 @@ def main():
                 assert len(file.sections.get(LABELS, b"").split(b"\0")) - 1 == int(file.config["labels"])
                 assert (PRIOR in file.sections) == (name in ("plain", "vamp")), name
         assert seen == set(TYPES), seen
+        check_many_rows(scratch)
         check_damage(scratch, scratch / "run-plain", scratch / "q8-plain" / "model.elbo", scratch / "word")
         elbo("export", scratch / "run-plain", "--format=q8", f"--out={scratch / 'x'}", "--part=encoder", code=2)
         elbo("export", scratch / "run-plain", "--format=q8", f"--out={scratch / 'x'}", f"--check={scratch / 'word'}",
