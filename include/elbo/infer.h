@@ -62,8 +62,8 @@ struct elbo_infer_writing {
 elbo_status elbo_infer_write(struct elbo_infer *m, struct elbo_text *text, const float *z, size_t count,
                              const struct elbo_infer_writing *how, elbo_error *error);
 
-/* Of each sentence, in nats: -log p(x | z = mu), and the KL of its posterior against N(0, 1) or the model's own prior
- * (a language model: 0; not a number where there is no closed form). Either may be null. */
+/* Nats of each sentence: -log p(x | z = mu), and the KL of its posterior against N(0, 1) or the model's own prior (a
+ * language model: 0; not a number where there is no closed form). Either may be null. */
 elbo_status elbo_infer_score(struct elbo_infer *m, const char *const *sentences, size_t count, const char *label,
                              double *reconstruction, double *kl, elbo_error *error);
 

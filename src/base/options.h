@@ -128,7 +128,12 @@ void options_compare(const struct options *now, const struct options *before,
                      void (*each)(void *context, const struct option *row, const char *now, const char *before),
                      void *context);
 
-/* ---- writing: each returns a string to free(), or null when memory is out ---- */
+/* ---- writing ---- */
+
+/* A row's value as YAML, cut to `size` with its end; strings quoted. */
+void options_value(char *out, size_t size, const struct option *row, const void *target);
+
+/* Each of these returns a string to free(), or null when memory is out. */
 
 /* The effective values of the rows of `mask` as YAML; reading it back gives the same struct. */
 char *options_yaml(const struct options *options, unsigned mask);

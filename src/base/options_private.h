@@ -15,8 +15,6 @@ struct options {
 
 /* A value as YAML; strings quoted. */
 void options_print_value(FILE *out, const struct option *row, const void *target);
-/* The same into `out`, cut to `size` with its end. */
-void options_value(char *out, size_t size, const struct option *row, const void *target);
 
 /* "a whole number from 1 to 1000 (steps)" */
 void options_describe(char *out, size_t size, const struct option *row);

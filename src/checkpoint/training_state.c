@@ -67,7 +67,7 @@ static elbo_status gather_choices(struct bundle *b, struct backend *backend, elb
 
 /* ---- counters ---- */
 
-/* What is not finite has no place in JSON, and counts for nothing. */
+/* JSON has no place for numbers that are not finite; they count for nothing. */
 static json_t *number_of(double x)
 {
     return isfinite(x) ? json_real(x) : json_null();

@@ -105,6 +105,7 @@ static elbo_status compare(void *context, const char *folder, elbo_error *error)
     ELBO_TRY(file_join(inner, folder, "check", error));
     ELBO_TRY(file_make_folder(inner, error));
     ELBO_TRY(make_reference(c, inner, error));
+    ELBO_TRY(export_copy(inner, "reference.py", error));
     ELBO_TRY(export_copy(inner, c->script, error));
     return run_script(inner, c->script, c->cli->config.json, error);
 }

@@ -1,4 +1,4 @@
-/* What the forward and the backward pass of a recurrent layer share (ops/recurrent.c has the equations).
+/* The forward and the backward pass of a recurrent layer share this (ops/recurrent.c has the equations).
  *
  * Sentences are sorted by falling length, so at step t the first B_t of them are alive and nothing is padded. Their
  * states lie densely in that order. A step is one product of B_t rows with weights whose panels are packed once a call;

@@ -5,7 +5,7 @@
  *   encoder   BertModel: post-norm, layer norm, a norm behind the embeddings, learned positions, gelu; with
  *             sentence-transformers' modules behind it: pooling, then mu's rows as a dense layer
  *
- * What z and labels add to a decoder's rows stands beside it, in elbo-latent.safetensors, under elbo's names. */
+ * The additions of z and labels to a decoder's rows stand beside it, in elbo-latent.safetensors, under elbo's names. */
 #include "export/hf.h"
 #include "export/part.h"
 

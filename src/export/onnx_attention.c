@@ -59,7 +59,7 @@ static const char *allowed(struct onnx *x, size_t memory)
     return x->allowed = is;
 }
 
-/* What the decoder gives to later calls, and what it got from earlier ones, around the new keys or values. */
+/* The new keys or values behind those of earlier calls, all of which the decoder gives to later ones. */
 static const char *with_past(struct onnx *x, const char *now, const char *what, int64_t heads, int64_t width)
 {
     const char *past = onnx_string(x, "past_key_values.%zu.%s", x->layers, what);

@@ -96,7 +96,7 @@ size_t part_ff_width(const struct stack_config *c)
     return c->ff_width ? c->ff_width : 4 * c->width;
 }
 
-/* What z and labels add, under the names of docs/model.md. */
+/* The additions of z and labels, under the names of docs/model.md. */
 elbo_status part_write_additions(const struct export_source *s, const char *folder, elbo_error *error)
 {
     static const char *const kinds[] = {".latent.", ".residual.", ".skip.", ".embedding.label."};

@@ -1,4 +1,4 @@
-/* What the model itself says of some sentences, for comparing an export with it.
+/* The model's own figures of some sentences, for comparing an export with it.
  *
  *   reference.safetensors   ids, offsets: n sentences without marks, behind one another; greedy, greedy_offsets: what
  *                           the decoder writes from mu; mu, logvar (n, Z); logits (rows, V): behind each row of `start

@@ -261,7 +261,7 @@ static void from_q4_k(float *x, const unsigned char *from)
     }
 }
 
-/* Of the 256 values, i lies in half h = i / 128 at l = i % 128: nibble l / 64 of byte l % 64 of the half, and bits 2 (l
+/* Value i of the 256 lies in half h = i / 128 at l = i % 128: nibble l / 64 of byte l % 64 of the half, and bits 2 (l
  * / 32) of byte l % 32 of the half's upper bits. */
 static void to_q6_k(unsigned char *to, const float *x)
 {

@@ -1,4 +1,4 @@
-/* What GPT-2's expression asks of a character: \p{L}, \p{N}, white space. */
+/* The classes of characters in GPT-2's expression: \p{L}, \p{N}, white space. */
 #ifndef INFER_CATEGORIES_H
 #define INFER_CATEGORIES_H
 

@@ -1,203 +1,109 @@
-/* What a model is, as lines "section.key=value": the rows of model/config.h, written and read without the machinery of
- * options, which needs more than libc. */
+/* A model as lines "section.key=value": the rows of model/config.h, which train/config.c puts into the table
+ * of all options. */
+#include "base/options.h"
 #include "infer/file.h"
 
-#include <ctype.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-static const struct section {
-    const char *name;
-    const struct option *rows;
-    size_t count, offset;
-} sections[] = {
+#define AT(field) offsetof(struct model_config, field)
+static const struct option size_rows[] = {
+    ROW_SIZE("vocabulary", vocabulary, "1", 1, 1 << 30, "V", 0, "tokens"),
+    ROW_SIZE("positions", positions, "3", 3, 1000002, "", 0, "of a sentence with its marks"),
+    ROW_SIZE("labels", labels, "0", 0, 1 << 20, "", 0, "classes of sentences"),
+};
+
 #define SECTION(name, rows, offset)                                                                                    \
     {                                                                                                                  \
         name, rows, sizeof rows / sizeof *rows, offset                                                                 \
     }
-    SECTION("encoder", stack_rows, offsetof(struct model_config, encoder)),
-    SECTION("decoder", stack_rows, offsetof(struct model_config, decoder)),
-    SECTION("latent", latent_rows, offsetof(struct model_config, latent)),
-    SECTION("objective", rate_rows, offsetof(struct model_config, latent)),
-    SECTION("objective", mark_rows, 0),
-    SECTION("encoder", encoder_rows, 0),
-    SECTION("decoder", decoder_rows, 0),
-#undef SECTION
+static const struct option_section sections[] = {
+    SECTION("encoder", stack_rows, AT(encoder)), SECTION("encoder", encoder_rows, 0),
+    SECTION("decoder", stack_rows, AT(decoder)), SECTION("decoder", decoder_rows, 0),
+    SECTION("latent", latent_rows, AT(latent)),  SECTION("objective", rate_rows, AT(latent)),
+    SECTION("objective", mark_rows, 0),          SECTION("", size_rows, 0),
 };
-enum { SECTIONS = sizeof sections / sizeof *sections, MOST_VALUE = 256 };
+#undef SECTION
+#undef AT
 
-/* What comes from the corpus. */
-static const struct {
-    const char *key;
-    size_t offset, least, most;
-} sizes[] = {{"vocabulary", offsetof(struct model_config, vocabulary), 1, 1u << 30},
-             {"positions", offsetof(struct model_config, positions), 3, 1000002},
-             {"labels", offsetof(struct model_config, labels), 0, 1u << 20}};
-enum { SIZES = sizeof sizes / sizeof *sizes };
+#define COUNT(rows) sizeof rows / sizeof *rows
+enum {
+    ROWS = 2 * COUNT(stack_rows) + COUNT(encoder_rows) + COUNT(decoder_rows) + COUNT(latent_rows) + COUNT(rate_rows) +
+           COUNT(mark_rows) + COUNT(size_rows),
+    MOST_LINE = 320
+};
+#undef COUNT
 
-/* ---- writing ---- */
+struct rows {
+    struct option_table table;
+    struct option row[ROWS];
+    char keys[32 * ROWS];
+};
 
-static void value_text(char text[MOST_VALUE], const struct option *row, const void *field)
+static void list_rows(struct rows *r)
 {
-    text[0] = 0;
-    switch (row->type) {
-    case OPTION_SIZE:
-        snprintf(text, MOST_VALUE, "%zu", *(const size_t *)field);
-        break;
-    case OPTION_DOUBLE:
-        snprintf(text, MOST_VALUE, "%.17g", *(const double *)field);
-        break;
-    case OPTION_BOOL:
-        snprintf(text, MOST_VALUE, "%s", *(const bool *)field ? "true" : "false");
-        break;
-    case OPTION_CHOICE:
-        snprintf(text, MOST_VALUE, "%s", row->choices[*(const int *)field]);
-        break;
-    default: /* OPTION_SET */
-        for (size_t i = 0; row->choices[i]; i++)
-            if (*(const unsigned *)field >> i & 1)
-                snprintf(text + strlen(text), MOST_VALUE - strlen(text), "%s%s", *text ? "," : "", row->choices[i]);
-    }
+    r->table = (struct option_table){.rows = r->row};
+    r->table.count =
+        options_concatenate(r->row, ROWS, r->keys, sizeof r->keys, sections, sizeof sections / sizeof *sections);
 }
 
 size_t infer_config_text(char *to, size_t size, const struct model_config *c)
 {
+    struct rows r;
     size_t used = 0;
-    char text[MOST_VALUE];
-    for (size_t s = 0; s < SECTIONS; s++)
-        for (size_t i = 0; i < sections[s].count; i++) {
-            const struct option *row = &sections[s].rows[i];
-            value_text(text, row, (const char *)c + sections[s].offset + row->offset);
-            if (!*text) continue; /* a set of nothing: its default */
-            used += (size_t)snprintf(used < size ? to + used : NULL, used < size ? size - used : 0, "%s.%s=%s\n",
-                                     sections[s].name, row->key, text);
-        }
-    for (size_t i = 0; i < SIZES; i++)
-        used += (size_t)snprintf(used < size ? to + used : NULL, used < size ? size - used : 0, "%s=%zu\n",
-                                 sizes[i].key, *(const size_t *)((const char *)c + sizes[i].offset));
+    list_rows(&r);
+    for (const struct option *row = r.row; row < r.row + r.table.count; row++) {
+        char text[MOST_LINE];
+        options_value(text, sizeof text, row, c);
+        if (!*text) continue; /* a set of nothing: its default */
+        used +=
+            (size_t)snprintf(used < size ? to + used : NULL, used < size ? size - used : 0, "%s=%s\n", row->key, text);
+    }
     return used;
 }
 
-/* ---- reading ---- */
-
-static bool read_size(size_t *to, const char *text, double least, double most)
+static elbo_status read_line(struct options *options, char *line, elbo_error *error)
 {
-    char *end;
-    if (!isdigit((unsigned char)*text)) return false;
-    unsigned long long number = strtoull(text, &end, 10);
-    *to = (size_t)number;
-    return !*end && (double)number >= least && (double)number <= most;
-}
-
-static bool read_double(double *to, const char *text, double least, double most)
-{
-    char *end;
-    *to = strtod(text, &end);
-    return end != text && !*end && isfinite(*to) && *to >= least && *to <= most;
-}
-
-static bool read_choice(int *to, const char *text, size_t length, const char *const *choices)
-{
-    for (int i = 0; choices[i]; i++)
-        if (strlen(choices[i]) == length && !memcmp(choices[i], text, length)) {
-            *to = i;
-            return true;
-        }
-    return false;
-}
-
-static bool read_set(unsigned *to, const char *text, const char *const *choices)
-{
-    *to = 0;
-    for (;;) {
-        int bit;
-        size_t length = strcspn(text, ",");
-        if (!read_choice(&bit, text, length, choices)) return false;
-        *to |= 1u << bit;
-        if (!text[length]) return true;
-        text += length + 1;
-    }
-}
-
-static bool read_value(void *field, const struct option *row, const char *text)
-{
-    switch (row->type) {
-    case OPTION_SIZE:
-        return read_size(field, text, row->min, row->max);
-    case OPTION_DOUBLE:
-        return read_double(field, text, row->min, row->max);
-    case OPTION_BOOL:
-        *(bool *)field = !strcmp(text, "true");
-        return *(bool *)field || !strcmp(text, "false");
-    case OPTION_CHOICE:
-        return read_choice(field, text, strlen(text), row->choices);
-    default:
-        return read_set(field, text, row->choices);
-    }
-}
-
-static const struct option *find(void **field, struct model_config *c, const char *key)
-{
-    for (size_t s = 0; s < SECTIONS; s++) {
-        size_t length = strlen(sections[s].name);
-        if (strncmp(key, sections[s].name, length) || key[length] != '.') continue;
-        for (size_t i = 0; i < sections[s].count; i++)
-            if (!strcmp(sections[s].rows[i].key, key + length + 1)) {
-                *field = (char *)c + sections[s].offset + sections[s].rows[i].offset;
-                return &sections[s].rows[i];
-            }
-    }
-    return NULL;
-}
-
-static elbo_status read_line(struct model_config *c, char *line, elbo_error *error)
-{
+    elbo_error why = {0};
     char *value = strchr(line, '=');
-    void *field;
     if (!value) return elbo_fail(error, ELBO_INPUT, "its configuration has a line that is none: %.60s", line);
     *value++ = 0;
-    for (size_t i = 0; i < SIZES; i++)
-        if (!strcmp(sizes[i].key, line)) {
-            size_t *to = (size_t *)((char *)c + sizes[i].offset);
-            return read_size(to, value, (double)sizes[i].least, (double)sizes[i].most)
-                       ? ELBO_OK
-                       : elbo_fail(error, ELBO_INPUT, "its configuration has %s = %.60s", line, value);
-        }
-    const struct option *row = find(&field, c, line);
-    if (!row)
-        return elbo_fail(error, ELBO_INPUT,
-                         "its configuration has %.60s, which this version does not know; a newer elbo made it", line);
-    if (read_value(field, row, value)) return ELBO_OK;
-    return elbo_fail(error, ELBO_INPUT, "its configuration has %s = %.60s, which is none of its values", line, value);
+    if (options_given(options, line)) return elbo_fail(error, ELBO_INPUT, "its configuration has %.60s twice", line);
+    elbo_status status = options_set(options, line, value, "", &why);
+    if (status == ELBO_MEMORY) *error = why;
+    if (!status || status == ELBO_MEMORY) return status;
+    return elbo_fail(error, ELBO_INPUT,
+                     "its configuration has %.60s = %.60s, which this version does not take; a newer elbo made it, or "
+                     "the file is damaged",
+                     line, value);
 }
 
-static void defaults(struct model_config *c)
+static elbo_status read_lines(struct options *options, const char *text, size_t size, elbo_error *error)
 {
-    memset(c, 0, sizeof *c);
-    for (size_t s = 0; s < SECTIONS; s++)
-        for (size_t i = 0; i < sections[s].count; i++) {
-            const struct option *row = &sections[s].rows[i];
-            read_value((char *)c + sections[s].offset + row->offset, row, row->fallback);
-        }
-}
-
-elbo_status infer_config_read(struct model_config *c, const char *text, size_t size, elbo_error *error)
-{
-    char line[MOST_VALUE + 64];
-    defaults(c);
     for (size_t at = 0; at < size;) {
+        char line[MOST_LINE];
         const char *end = memchr(text + at, '\n', size - at);
-        size_t length = end ? (size_t)(end - (text + at)) : size;
+        size_t length = end ? (size_t)(end - (text + at)) : size - at;
         if (length >= sizeof line || memchr(text + at, 0, length))
             return elbo_fail(error, ELBO_INPUT, "its configuration has a line that is none, at byte %zu", at);
         memcpy(line, text + at, length);
         line[length] = 0;
-        ELBO_TRY(read_line(c, line, error));
+        ELBO_TRY(read_line(options, line, error));
         at += length + 1;
     }
-    if (!c->vocabulary || !c->positions)
+    if (!options_given(options, "vocabulary") || !options_given(options, "positions"))
         return elbo_fail(error, ELBO_INPUT, "its configuration lacks vocabulary or positions");
     return ELBO_OK;
+}
+
+elbo_status infer_config_read(struct model_config *c, const char *text, size_t size, elbo_error *error)
+{
+    struct rows r;
+    struct options *options;
+    memset(c, 0, sizeof *c);
+    list_rows(&r);
+    ELBO_TRY(options_open(&options, &r.table, c, error));
+    elbo_status status = read_lines(options, text, size, error);
+    options_free(options);
+    return status;
 }

@@ -13,14 +13,9 @@ enum { MARKS = 3, MOST_SECTIONS = 64, MOST_TENSORS = 1 << 20 };
 
 /* ---- numbers ---- */
 
-static uint32_t u32(const unsigned char *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
 static uint64_t u64(const unsigned char *p)
 {
-    return u32(p) | (uint64_t)u32(p + 4) << 32;
+    return infer_u32(p) | (uint64_t)infer_u32(p + 4) << 32;
 }
 
 uint64_t infer_sum_more(uint64_t sum, const void *bytes, size_t size)
@@ -63,7 +58,7 @@ static elbo_status broken(const char *what, elbo_error *error)
 static elbo_status check_head(struct infer_file *f, elbo_error *error)
 {
     if (f->size < HEAD || memcmp(f->bytes, "elbo-inf", 8)) return broken("it does not begin with elbo-inf", error);
-    uint32_t version = u32(f->bytes + 8);
+    uint32_t version = infer_u32(f->bytes + 8);
     if (version != INFER_VERSION)
         return elbo_fail(error, ELBO_INPUT, "it is of version %u, and this program reads version %d; export it anew",
                          version, INFER_VERSION);
@@ -81,12 +76,12 @@ static elbo_status check_head(struct infer_file *f, elbo_error *error)
 /* Sections by kind; those of no known kind are passed over. */
 static elbo_status find_sections(struct span out[INFER_PRIOR + 1], const struct infer_file *f, elbo_error *error)
 {
-    uint32_t count = u32(f->bytes + 12);
+    uint32_t count = infer_u32(f->bytes + 12);
     if (count > MOST_SECTIONS || HEAD + (size_t)count * SECTION > f->head)
         return broken("its sections do not fit into its head", error);
     for (uint32_t i = 0; i < count; i++) {
         const unsigned char *s = f->bytes + HEAD + (size_t)i * SECTION;
-        uint32_t kind = u32(s);
+        uint32_t kind = infer_u32(s);
         uint64_t at = u64(s + 8), size = u64(s + 16);
         if (at > f->head || size > f->head - at) return broken("a section lies outside of its head", error);
         if (!kind || kind > INFER_PRIOR) continue;
@@ -104,7 +99,7 @@ static bool ends_early(const unsigned char *name)
 static elbo_status read_tensor(struct infer_tensor *t, const struct infer_file *f, const unsigned char *s,
                                elbo_error *error)
 {
-    uint32_t type = u32(s + INFER_NAME), rank = u32(s + INFER_NAME + 4);
+    uint32_t type = infer_u32(s + INFER_NAME), rank = infer_u32(s + INFER_NAME + 4);
     uint64_t rows = u64(s + INFER_NAME + 8), columns = u64(s + INFER_NAME + 16), at = u64(s + INFER_NAME + 24);
     if (!ends_early(s) || !*s) return broken("a tensor has no name", error);
     *t = (struct infer_tensor){.name = (const char *)s, .type = (enum block_type)type, .rank = rank};
@@ -143,11 +138,12 @@ static elbo_status check_words(const struct infer_words *w, size_t vocabulary, e
 {
     if (vocabulary != MARKS + (size_t)w->count) return broken("its words are not its vocabulary", error);
     size_t offsets = 4 * ((size_t)w->count + 1);
-    if (w->bytes < offsets || u32(w->table)) return broken("its list of words does not fit", error);
+    if (w->bytes < offsets || infer_u32(w->table)) return broken("its list of words does not fit", error);
     for (uint32_t i = 0; i < w->count; i++)
-        if (u32(w->table + 4 * (size_t)i) > u32(w->table + 4 * ((size_t)i + 1)))
+        if (infer_u32(w->table + 4 * (size_t)i) > infer_u32(w->table + 4 * ((size_t)i + 1)))
             return broken("its words lie in no order", error);
-    return u32(w->table + 4 * (size_t)w->count) == w->bytes - offsets ? ELBO_OK : broken("its words are cut", error);
+    return infer_u32(w->table + 4 * (size_t)w->count) == w->bytes - offsets ? ELBO_OK
+                                                                            : broken("its words are cut", error);
 }
 
 /* Pieces are there once a merge has made them. */
@@ -157,7 +153,7 @@ static elbo_status check_merges(const struct infer_words *w, size_t vocabulary, 
     if (w->bytes != 12 * (size_t)w->count) return broken("its list of merges does not fit", error);
     for (uint32_t i = 0; i < w->count; i++) {
         const unsigned char *merge = w->table + 12 * (size_t)i;
-        uint32_t left = u32(merge), right = u32(merge + 4), whole = u32(merge + 8);
+        uint32_t left = infer_u32(merge), right = infer_u32(merge + 4), whole = infer_u32(merge + 8);
         if (left < MARKS || right < MARKS || whole < MARKS || left >= known || right >= known || whole > known)
             return broken("a merge is of pieces that are not there yet", error);
         known += whole == known;
@@ -171,11 +167,11 @@ static elbo_status read_words(struct infer_file *f, struct span s, elbo_error *e
     size_t v = f->config.vocabulary;
     if (s.size < FIXED) return broken("its tokenizer is cut", error);
     struct infer_words *w = &f->words;
-    uint32_t kind = u32(s.bytes), split = u32(s.bytes + 4);
-    *w = (struct infer_words){.start = u32(s.bytes + 8),
-                              .end = u32(s.bytes + 12),
-                              .unknown = u32(s.bytes + 16),
-                              .count = u32(s.bytes + 20),
+    uint32_t kind = infer_u32(s.bytes), split = infer_u32(s.bytes + 4);
+    *w = (struct infer_words){.start = infer_u32(s.bytes + 8),
+                              .end = infer_u32(s.bytes + 12),
+                              .unknown = infer_u32(s.bytes + 16),
+                              .count = infer_u32(s.bytes + 20),
                               .table = s.bytes + FIXED,
                               .bytes = s.size - FIXED};
     if (kind > INFER_BYTES || split > INFER_GPT2) return broken("its tokenizer is of an unknown kind", error);
@@ -191,7 +187,7 @@ static elbo_status read_lists(struct infer_file *f, const struct span s[], elbo_
     f->banned = s[INFER_BANNED].bytes;
     f->banned_count = s[INFER_BANNED].size / 4;
     for (size_t i = 0; i < f->banned_count; i++)
-        if (u32(f->banned + 4 * i) >= f->config.vocabulary) return broken("a banned id is none", error);
+        if (infer_u32(f->banned + 4 * i) >= f->config.vocabulary) return broken("a banned id is none", error);
     f->labels = (const char *)s[INFER_LABELS].bytes;
     size_t names = 0;
     for (size_t i = 0; i < s[INFER_LABELS].size; i++) names += !f->labels[i];
@@ -204,7 +200,8 @@ static elbo_status read_prior(struct infer_file *f, struct span s, elbo_error *e
 {
     if (!s.bytes) return ELBO_OK;
     if (s.size < 8) return broken("its prior is cut", error);
-    uint64_t z = f->config.latent.width, k = u32(s.bytes), full = u32(s.bytes + 4), each = 1 + z + (full ? z * z : z);
+    uint64_t z = f->config.latent.width, k = infer_u32(s.bytes), full = infer_u32(s.bytes + 4),
+             each = 1 + z + (full ? z * z : z);
     if (!k || k > 65536 || full > 1 || (s.size - 8) / 8 / each != k || (s.size - 8) != k * each * 8)
         return broken("its prior does not fit its z", error);
     f->components = (uint32_t)k;

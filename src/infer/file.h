@@ -1,17 +1,20 @@
 /* A trained model in one file, for programs that need nothing else: weights in few bits, the tokenizer, the prior. libc
  * is all that reading takes, and the file is read where it lies (mapped), so opening looks at its head alone.
  *
- *   head        "elbo-inf", version u32, sections u32, bytes of the file u64, bytes of the head u64 (sections included;
- * a multiple of 64), checksum of the head u64 (taken with 0 in its own place), checksum of the rest u64 sections    for
- * each: kind u32, 0 u32, offset u64, bytes u64 CONFIG      lines "section.key=value\n": what the model is
- * (docs/reference.md), vocabulary, positions, labels TENSORS     for each: name (104 bytes, zeros behind it), type u32
- * (enum block_type), rank u32, shape 2 u64, offset u64 TOKENIZER   kind u32 (enum infer_tokenizer), split u32 (enum
- * infer_split), marks 3 u32 (start, end, unknown), count u32; of words: count + 1 u32 offsets, then their bytes; of
- * bytes: count merges of 3 u32, the ids of the left, the right and the resulting piece. Ids 0 .. 2 are the marks;
- * words, or the 256 bytes and then new pieces in the order of their merges, follow BANNED      u32 ids that are never
- * generated, beside the marks LABELS      names with a 0 behind each PRIOR       Gaussians K u32, full u32, then f64:
- * log weights (K), means (K, Z), factors (K, Z, Z) or (K, Z) tensors     each at a multiple of 64, in ggml's blocks
- * (formats/blocks.h)
+ *   head       "elbo-inf", version u32, sections u32, bytes of the file u64, bytes of the head u64 (sections included;
+ *              a multiple of 64), checksum of the head u64 (taken with 0 in its own place), checksum of the rest u64
+ *   sections   for each: kind u32, 0 u32, offset u64, bytes u64
+ *   CONFIG     lines "section.key=value\n": what the model is (docs/reference.md), vocabulary, positions, labels
+ *   TENSORS    for each: name (104 bytes, zeros behind it), type u32 (enum block_type), rank u32, shape 2 u64,
+ *              offset u64
+ *   TOKENIZER  kind u32 (enum infer_tokenizer), split u32 (enum infer_split), marks 3 u32 (start, end, unknown),
+ *              count u32; of words: count + 1 u32 offsets, then their bytes; of bytes: count merges of 3 u32, the ids
+ *              of the left, the right and the resulting piece. Ids 0 .. 2 are the marks; words, or the 256 bytes and
+ *              then new pieces in the order of their merges, follow
+ *   BANNED     u32 ids that are never generated, beside the marks
+ *   LABELS     names with a 0 behind each
+ *   PRIOR      Gaussians K u32, full u32, then f64: log weights (K), means (K, Z), factors (K, Z, Z) or (K, Z)
+ *   tensors    each at a multiple of 64, in ggml's blocks (formats/blocks.h)
  *
  * All numbers are little-endian. */
 #ifndef INFER_FILE_H
@@ -80,7 +83,13 @@ enum {
     INFER_TENSOR_BYTES = INFER_NAME + 32
 };
 
-/* CONFIG: as snprintf, and back. */
+/* A number of the file, wherever it lies. */
+static inline uint32_t infer_u32(const unsigned char *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* CONFIG, as snprintf, and back: ELBO_INPUT. */
 size_t infer_config_text(char *to, size_t size, const struct model_config *c);
 elbo_status infer_config_read(struct model_config *c, const char *text, size_t size, elbo_error *error);
 

@@ -22,17 +22,12 @@ struct infer_coder {
 
 /* ---- opening ---- */
 
-static uint32_t u32(const unsigned char *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
 static elbo_status open_words(struct infer_coder *c, elbo_error *error)
 {
     const struct infer_words *w = c->words;
     const char *bytes = (const char *)w->table + 4 * ((size_t)w->count + 1);
     for (uint32_t i = 0; i < w->count; i++) {
-        uint32_t from = u32(w->table + 4 * (size_t)i), to = u32(w->table + 4 * ((size_t)i + 1)), number;
+        uint32_t from = infer_u32(w->table + 4 * (size_t)i), to = infer_u32(w->table + 4 * ((size_t)i + 1)), number;
         ELBO_TRY(strings_insert(&c->list, &number, bytes + from, to - from, error));
         if (number != i) return elbo_fail(error, ELBO_INPUT, "word %u of its tokenizer stands there twice", i);
     }
@@ -45,7 +40,7 @@ static elbo_status open_merges(struct infer_coder *c, elbo_error *error)
     ELBO_TRY(bpe_rules_open(&c->rules, error));
     for (uint32_t i = 0; i < w->count; i++) {
         const unsigned char *merge = w->table + 12 * (size_t)i;
-        uint32_t left = u32(merge) - MARKS, right = u32(merge + 4) - MARKS;
+        uint32_t left = infer_u32(merge) - MARKS, right = infer_u32(merge + 4) - MARKS;
         size_t n, m;
         if (left >= c->rules.pieces.count || right >= c->rules.pieces.count)
             return elbo_fail(error, ELBO_INPUT, "merge %u of its tokenizer is of pieces that are not there yet", i);
@@ -55,7 +50,7 @@ static elbo_status open_merges(struct infer_coder *c, elbo_error *error)
             return elbo_fail(error, ELBO_INPUT, "the pieces of its tokenizer are longer than %d bytes together",
                              MOST_BYTES);
         ELBO_TRY(bpe_add_rule(&c->rules, left, right, error));
-        if (c->rules.rules[i].result != u32(merge + 8) - MARKS)
+        if (c->rules.rules[i].result != infer_u32(merge + 8) - MARKS)
             return elbo_fail(error, ELBO_INPUT, "merge %u of its tokenizer makes another piece than it says", i);
     }
     return ELBO_OK;

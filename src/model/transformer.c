@@ -110,7 +110,7 @@ static value embed(struct transformer *t, const struct stack *stack, const struc
     return op_dropout(g, x, &drop);
 }
 
-/* What a layer reads, x being the stream in front of it: of a pre-norm stack without the branch recorded last, which
+/* The input of a layer, x being the stream in front of it: of a pre-norm stack without the branch recorded last, which
  * the layer's first norm adds. */
 static value open_layer(struct transformer *t, const struct stack *stack, const struct stack_input *in, value x,
                         size_t layer)

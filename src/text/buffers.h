@@ -1,4 +1,4 @@
-/* What the tokenizers share that needs no library: marks, growing buffers, ASCII's white space. */
+/* Shared by the tokenizers, without a library: marks, growing buffers, ASCII's white space. */
 #ifndef TEXT_BUFFERS_H
 #define TEXT_BUFFERS_H
 

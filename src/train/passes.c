@@ -28,7 +28,7 @@ static bool is_over(const struct training_passes *p, const struct objective_conf
     return p->ended || (c->aggressive_steps && draws >= c->aggressive_steps);
 }
 
-/* What is known of step `draw`, from 0. */
+/* The facts of step `draw`, from 0. */
 static void judge(struct training_passes *p, const struct objective_config *c, uint64_t draw)
 {
     const struct pass_figures *seen = &p->recent[draw % 2];

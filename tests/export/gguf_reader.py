@@ -2,15 +2,16 @@
 directions of each file lie from W z, and how much two sentences differ."""
 import json
 import pathlib
+import runpy
 import sys
 
 import numpy
 from gguf import GGUFReader
-import runpy
 
 
 def main():
     export, vectors, latents = map(pathlib.Path, sys.argv[1:])
+    sys.path.insert(0, str(export / "check"))
     check = runpy.run_path(str(export / "check" / "check_gguf.py"))
     latent = check["Latent"](0)
     model = check["File"](latent)

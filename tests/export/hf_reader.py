@@ -62,6 +62,7 @@ def further(folder):
 def main():
     for name in sys.argv[1:]:
         folder = pathlib.Path(name)
+        sys.path.insert(0, str(folder / "check"))
         check = runpy.run_path(str(folder / "check" / "check_hf.py"))
         try:
             check["main"]()

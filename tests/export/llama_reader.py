@@ -16,6 +16,7 @@ def nats_of(logits, token):
 def main():
     import llama_cpp
     folder = pathlib.Path(sys.argv[1])
+    sys.path.insert(0, str(folder / "check"))
     check = runpy.run_path(str(folder / "check" / "check_gguf.py"))
     reference = check["load"](folder / "check" / "reference.safetensors")
     words = json.loads((folder / "check" / "reference.json").read_text(encoding="utf-8"))

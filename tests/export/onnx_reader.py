@@ -78,6 +78,7 @@ def genai(folder, check):
 def main():
     for name in sys.argv[1:]:
         folder = pathlib.Path(name)
+        sys.path.insert(0, str(folder / "check"))
         check = runpy.run_path(str(folder / "check" / "check_onnx.py"))
         try:
             check["main"]()

@@ -11,7 +11,7 @@ static const char small_tokenizer[] = "{\"format\":\"elbo-tokenizer\",\"version\
                                       "\"marks\":{\"start\":0,\"end\":1,\"unknown\":2},"
                                       "\"words\":[\"a\",\"b\",\"c\"]}";
 
-/* What a manifest says of a file. */
+/* A manifest's entry of a file. */
 static inline size_t small_entry(char *out, const char *name, const void *bytes, size_t size)
 {
     return (size_t)sprintf(out, "\"%s\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"}", name, size,

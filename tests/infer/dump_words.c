@@ -1,4 +1,4 @@
-/* What the tokenizer of a model's file makes of lines, for test_infer.py: `dump_words FILE < text`: ids of each line,
+/* The tokenizer of a model's file on lines, for test_infer.py: `dump_words FILE < text`: ids of each line,
  * or with a second argument the text that the ids give back. */
 #include "infer/words.h"
 

@@ -6,33 +6,17 @@ Needs NumPy and gguf: the file is read, and the logits of its weights are comput
 is written by llama.cpp, z coming in as a control vector, as rows in front, or added to the rows of tokens."""
 import json
 import pathlib
-import struct
 import sys
 
 import numpy
 from gguf import GGUFReader
 
+from reference import load, parts
+
 MAY_DIFFER = 1e-5  # relative: ||a - b|| / ||b||
 NEAR = 0.01        # of a gpt2's two best logits: llama.cpp's GELU on a CPU is a table of f16
 CHECK = pathlib.Path(__file__).resolve().parent
 FOLDER = CHECK.parent
-
-
-def load(path):
-    """The tensors of a safetensors file; none where there is no file."""
-    if not path.exists():
-        return {}
-    raw = path.read_bytes()
-    size = struct.unpack("<Q", raw[:8])[0]
-    header = json.loads(raw[8:8 + size])
-    kinds = {"F32": numpy.float32, "I32": numpy.int32}
-    return {name: numpy.frombuffer(raw[8 + size + e["data_offsets"][0]:8 + size + e["data_offsets"][1]],
-                                   kinds[e["dtype"]]).reshape(e["shape"])
-            for name, e in header.items() if name != "__metadata__"}
-
-
-def parts(flat, offsets):
-    return [flat[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:])]
 
 
 class Latent:

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
+from reference import parts
+
 MAY_DIFFER = 1e-5  # relative: ||a - b|| / ||b||
 CHECK = pathlib.Path(__file__).resolve().parent
 torch.set_num_threads(2)
@@ -18,10 +20,6 @@ torch.set_num_threads(2)
 
 def relative(a, b):
     return ((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-30)).item()
-
-
-def parts(flat, offsets):
-    return [flat[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:])]
 
 
 def batch_of(config, sentences):

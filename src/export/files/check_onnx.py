@@ -5,30 +5,16 @@
 Needs NumPy and onnxruntime; with onnx the graphs are checked, with tokenizers the text."""
 import json
 import pathlib
-import struct
 import sys
 
 import numpy
 import onnxruntime
 
+from reference import load, parts
+
 MAY_DIFFER = 1e-4  # absolute; with weights of few bits nothing is compared but shapes
 CHECK = pathlib.Path(__file__).resolve().parent
 FOLDER = CHECK.parent
-
-
-def load(path):
-    """The tensors of a safetensors file."""
-    raw = path.read_bytes()
-    size = struct.unpack("<Q", raw[:8])[0]
-    header = json.loads(raw[8:8 + size])
-    kinds = {"F32": numpy.float32, "I32": numpy.int32}
-    return {name: numpy.frombuffer(raw[8 + size + e["data_offsets"][0]:8 + size + e["data_offsets"][1]],
-                                   kinds[e["dtype"]]).reshape(e["shape"])
-            for name, e in header.items() if name != "__metadata__"}
-
-
-def parts(flat, offsets):
-    return [flat[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:])]
 
 
 def session(name):

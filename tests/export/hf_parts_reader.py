@@ -1,4 +1,4 @@
-"""What transformers and sentence-transformers find in exported parts: `parts_reader.py KIND FOLDER REFERENCE ...`
+"""What transformers and sentence-transformers find in exported parts: `hf_parts_reader.py KIND FOLDER REFERENCE ...`
 prints a line of JSON for each three. REFERENCE: the check/ folder of the whole model's export. Warnings are errors."""
 import json
 import logging

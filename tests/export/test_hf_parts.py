@@ -60,7 +60,7 @@ def main():
             words += [part, scratch / f"part-{name}", scratch / f"hf-{name}" / "check"]
         for version in versions:
             some = [w for i, w in enumerate(words) if version == "transformers-5" or words[i // 3 * 3] == "decoder"]
-            answer = peers.run(version, pathlib.Path(__file__).with_name("parts_reader.py"), *some)
+            answer = peers.run(version, pathlib.Path(__file__).with_name("hf_parts_reader.py"), *some)
             assert answer.returncode == 0, answer.stderr[-3000:]
             lines = [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
             assert len(lines) == len(some) // 3
