@@ -12,10 +12,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#ifndef CHOOSE_CLONES /* the build may ask for a copy of the exponentials per instruction set */
-#define CHOOSE_CLONES
-#endif
-
 enum {
     LANES = 16,   /* partial sums that the compiler may keep in vectors           */
     BLOCK = 1024, /* tokens whose masses are summed in f32 before they join a double */
@@ -82,7 +78,7 @@ static float largest(const float *x, size_t n)
 
 /* exp(x) for x <= 0, within 2e-7 of itself; 0 below -88 and for what is not a number. x = k log 2 + r, |r| <= log(2)
  * / 2. */
-static inline float exponential(float x)
+static inline __attribute__((always_inline)) float exponential(float x)
 {
     float y = x > -88.0f ? x : -88.0f;
     float k = (y * 1.44269504f + 12582912.0f) - 12582912.0f; /* 1.5 * 2^23: rounds to a whole number, -127 or more */
@@ -101,9 +97,8 @@ static inline float exponential(float x)
     return p * scale.value;
 }
 
-/* e (n), the mass of each block, and of all. */
-CHOOSE_CLONES
-static double exponentials(float *all, double *blocks, const float *x, size_t n, float top, float inverse)
+static inline __attribute__((always_inline)) double exponentials_here(float *all, double *blocks, const float *x,
+                                                                      size_t n, float top, float inverse)
 {
     double total = 0;
     for (size_t at = 0; at < n; at += BLOCK) {
@@ -119,6 +114,24 @@ static double exponentials(float *all, double *blocks, const float *x, size_t n,
         total += sum;
     }
     return total;
+}
+
+#ifdef __x86_64__ /* once more in wider vectors: the same operations, so the same bits */
+__attribute__((target("avx2"))) static double exponentials_avx2(float *all, double *blocks, const float *x, size_t n,
+                                                                float top, float inverse)
+{
+    return exponentials_here(all, blocks, x, n, top, inverse);
+}
+#define HAS_AVX2 __builtin_cpu_supports("avx2")
+#else
+#define exponentials_avx2 exponentials_here
+#define HAS_AVX2          0
+#endif
+
+/* e (n), the mass of each block, and of all. */
+static double exponentials(float *all, double *blocks, const float *x, size_t n, float top, float inverse)
+{
+    return (HAS_AVX2 ? exponentials_avx2 : exponentials_here)(all, blocks, x, n, top, inverse);
 }
 
 struct held {
