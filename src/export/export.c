@@ -172,11 +172,6 @@ const float *export_weights(const struct export_source *s, const struct paramete
     return s->model->weights + (*p)->offset;
 }
 
-bool export_trains_only(const struct parameter *p)
-{
-    return !strncmp(p->name, "objective.", 10) || strstr(p->name, ".embedding.mark.");
-}
-
 /* ---- the folder ---- */
 
 static bool is_export(const char *place)

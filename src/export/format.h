@@ -61,7 +61,4 @@ void export_tensors_free(struct export_tensors *t);
 const float *export_weights(const struct export_source *s, const struct parameter **p, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Whether the training alone reads a parameter. */
-bool export_trains_only(const struct parameter *p);
-
 #endif

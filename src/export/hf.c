@@ -40,7 +40,7 @@ static elbo_status write_weights(const struct export_source *s, const char *fold
     export_tensors_begin(&t, s);
     for (size_t i = 0; i < parameters_count(s->model->parameters) && !status; i++) {
         const struct parameter *p = parameters_get(s->model->parameters, i);
-        if (!export_trains_only(p)) status = export_tensors_keep(&t, p, p->name, error);
+        if (!model_trains_only(p)) status = export_tensors_keep(&t, p, p->name, error);
     }
     if (!status && s->fitted) status = keep_fitted(&t, s->fitted, error);
     if (!status) status = export_tensors_write(&t, folder, "model.safetensors", error);

@@ -147,7 +147,7 @@ static elbo_status list_parameters(struct list *l, const struct export_source *s
     if (!l->of) return starved(error);
     for (size_t i = 0; i < all; i++) {
         const struct parameter *p = parameters_get(s->model->parameters, i);
-        if (!export_trains_only(p)) l->of[l->count++] = p;
+        if (!model_trains_only(p)) l->of[l->count++] = p;
     }
     qsort(l->of, l->count, sizeof *l->of, by_name);
     return ELBO_OK;

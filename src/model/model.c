@@ -46,6 +46,11 @@ elbo_status model_create(struct model *m, const struct model_config *config, str
     return model_allocate(m, config, parameters, backend, error);
 }
 
+bool model_trains_only(const struct parameter *p)
+{
+    return !strncmp(p->name, "objective.", 10) || strstr(p->name, ".embedding.mark.");
+}
+
 /* One cast over the whole arena, as a graph of its own. */
 elbo_status model_refresh(struct model *m, elbo_error *error)
 {

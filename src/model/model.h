@@ -50,6 +50,9 @@ elbo_status model_initialize_part(struct model *m, enum parameter_part part, uin
 /* Makes the working weights anew from the f32 ones; after the latter were written by anything but the optimizer. */
 elbo_status model_refresh(struct model *m, elbo_error *error);
 
+/* Whether training alone reads a parameter: a model is whole without it. */
+bool model_trains_only(const struct parameter *p);
+
 /* Only the table of parameters, laid out in the order of their declaration. */
 elbo_status model_declare(struct parameters **parameters, const struct model_config *config, elbo_error *error);
 

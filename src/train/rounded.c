@@ -11,7 +11,8 @@ static elbo_status load(struct model *m, const struct infer_file *f, const char 
     for (size_t i = 0; i < parameters_count(m->parameters); i++) {
         const struct parameter *p = parameters_get(m->parameters, i);
         const struct infer_tensor *t = infer_find(f, p->name);
-        if (!t) continue; /* what training alone reads */
+        if (!t && model_trains_only(p)) continue;
+        if (!t) return elbo_fail(error, ELBO_INPUT, "%s lacks %s: it is of another model", path, p->name);
         size_t columns = p->rank == 2 ? p->shape[1] : 1;
         if (t->rank != p->rank || t->shape[0] != p->shape[0] || t->shape[1] != columns)
             return elbo_fail(error, ELBO_INPUT, "%s: %s has the shape %zu x %zu, and the run's %zu x %zu", path,

@@ -4,8 +4,7 @@
 
 #include "model/model.h"
 
-/* Overwrites the weights that the file has. ELBO_INPUT: the file is damaged, or of another model; ELBO_USAGE: it lacks
- * a tensor that generation or evaluation reads. */
+/* Overwrites the weights; what training alone reads stays. ELBO_INPUT: the file is damaged, or of another model. */
 elbo_status rounded_weights(struct model *m, const char *path, elbo_error *error);
 
 #endif

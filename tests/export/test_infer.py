@@ -10,10 +10,12 @@ import numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "formats"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "infer"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "model"))
 import zoo  # noqa: E402
 from reference import read_safetensors  # noqa: E402
 from runs import Scratch, checkpoints, elbo  # noqa: E402
+from seal import seal  # noqa: E402
 from test_blocks import SIZES, by_formula  # noqa: E402
 
 CONFIG, TENSORS, TOKENIZER, BANNED, LABELS, PRIOR = range(1, 7)
@@ -107,6 +109,13 @@ def check_words(run, file):
             assert b"".join(words[i - 3] for i in ids).decode() == text, (text, ids)
 
 
+def without_last_tensor(raw):
+    raw = bytearray(raw)
+    entry = next(at for at in range(48, 48 + 24 * 6, 24) if struct.unpack_from("<I", raw, at)[0] == TENSORS)
+    struct.pack_into("<Q", raw, entry + 16, struct.unpack_from("<Q", raw, entry + 16)[0] - 136)
+    return seal(bytes(raw))
+
+
 def check_damage(scratch, run, path, corpus):
     raw, bad = path.read_bytes(), scratch / "bad.elbo"
     head = File(path).head
@@ -123,6 +132,7 @@ def check_damage(scratch, run, path, corpus):
     refused(b"", "empty", 4)
     refused(b"GGUF" + raw[4:], "elbo-inf")
     refused(raw[:8] + b"\2" + raw[9:], "version 2")
+    refused(without_last_tensor(raw), "lacks")
     other, _ = zoo.train(scratch, "narrow", {"encoder.width": 16, "decoder.width": 16})
     answer = elbo("eval", other, f"--weights={path}", f"--data.test={corpus}", code=3)
     assert "shape" in answer.stderr, answer.stderr

@@ -14,33 +14,14 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "export"))
 import zoo  # noqa: E402
 from runs import ELBO, Scratch, elbo  # noqa: E402
+from seal import MASK, seal  # noqa: E402
 
 INFER = pathlib.Path(ELBO).with_name("elbo-infer")
 COUNT = 6000 if os.environ.get("ELBO_TEST_FULL") else 150
 SANITIZED = bool(os.environ.get("ELBO_SANITIZED")) or "asan" in ELBO  # sanitizers reserve terabytes
-MASK = (1 << 64) - 1
 COMMANDS = (["sample", "--count=2", "--max_length=3"], ["reconstruct", "--max_length=3"], ["score"])
 KINDS = {"plain": {}, "lstm": zoo.LSTM, "vamp": zoo.KINDS["vamp"], "llama": zoo.KINDS["prefix-llama"],
          "bpe": {"tokenizer": "bpe"}, "labels": {"data.labels": "true"}}
-
-
-def add(total, raw):
-    for (word,) in struct.iter_unpack("<Q", raw + bytes(-len(raw) % 8)):
-        total = (total ^ word) * 0x9E3779B97F4A7C15 & MASK
-        total ^= total >> 32
-    return total
-
-
-def seal(raw):
-    """The file with checksums of what it holds."""
-    head = struct.unpack_from("<Q", raw, 24)[0]
-    if not 48 <= head <= len(raw) or head % 64:
-        return raw
-    raw = bytearray(raw)
-    struct.pack_into("<Q", raw, 16, len(raw))
-    total = add(len(raw[:head]), bytes(raw[:32]))
-    struct.pack_into("<Q", raw, 32, add(add(total, bytes(8)), bytes(raw[40:head])))
-    return bytes(raw)
 
 
 def changed(rng, raw):
