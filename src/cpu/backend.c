@@ -290,6 +290,7 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
         free(cpu);
         return status;
     }
+    cpu->quantized = quantized_choose(chosen->name);
     snprintf(cpu->detail, sizeof cpu->detail, "%s, %zu thread%s", chosen->name, pool_threads(cpu->pool),
              pool_threads(cpu->pool) == 1 ? "" : "s");
     cpu->base.pool = cpu->pool;

@@ -8,6 +8,7 @@
 
 #include "base/pool.h"
 #include "cpu/backend.h"
+#include "cpu/quantized/product.h"
 
 #include <string.h>
 
@@ -44,6 +45,7 @@ static inline void store(float *p, vec v)
 struct cpu_backend {
     struct backend base;
     struct pool *pool;
+    const struct quantized_path *quantized; /* of products with weights in few bits */
     char detail[64];
     char *workers; /* scratch of the threads */
     size_t worker_bytes;

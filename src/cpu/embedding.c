@@ -12,15 +12,19 @@ static void forward(void *argument, size_t tile, size_t worker)
     const struct call *c = argument;
     const float *table = c->in[0], *add = c->in[3], *marks = c->in[4];
     const int32_t *ids = c->in[1];
+    const enum block_type type = c->in_blocks[0];
     float *y = c->out[0];
     size_t d = c->size.out[0][1], end = least(c->size.out[0][0], (tile + 1) * ROWS), rows = c->size.in[0][0];
     for (size_t n = tile * ROWS; n < end; n++) {
         size_t id = (size_t)ids[n];
         const float *from = marks && id >= rows ? marks + (id - rows) * d : table + id * d;
-        if (!add) {
+        if (type && id < rows) {
+            block_dequantize(type, y + n * d, (const unsigned char *)c->in[0] + block_bytes(type, id * d), d);
+            from = y + n * d;
+        } else if (!add) {
             memcpy(y + n * d, from, d * sizeof *y);
-            continue;
         }
+        if (!add) continue;
         SIMD for (size_t i = 0; i < d; i++) y[n * d + i] = from[i] + add[n * d + i];
     }
 }

@@ -9,6 +9,41 @@ enum {
     FEW_THREADS = 4
 }; /* parts of a thread, so that who is faster does more of them; of few threads one each is best */
 
+size_t CPU(gemm_scratch)(void)
+{
+    size_t bytes = CPU(gemm_part_scratch)();
+    return bytes > QUANTIZED_SCRATCH ? bytes : QUANTIZED_SCRATCH;
+}
+
+/* ---- weights in blocks of few bits ---- */
+
+/* As gemm_cost, in columns of a block of 32 k that a thread packs. */
+static size_t quantized_cost(size_t *rows, size_t *columns)
+{
+    enum { ROUNDED = 16, SUMMED = 64 }; /* columns that cost as much as a row, and elements of C as much as a column */
+    *columns = tiles_of(*columns, QUANTIZED_COLUMNS) * QUANTIZED_COLUMNS;
+    return *rows * *columns / SUMMED + *columns + ROUNDED * *rows;
+}
+
+static void quantized_part(const struct call *call, const struct product *p, const unsigned char *weights,
+                           float *scratch)
+{
+    struct quantized_product q = {.m = p->m,
+                                  .n = p->n,
+                                  .k = p->k,
+                                  .a = p->a.data,
+                                  .row = p->a.row,
+                                  .w = weights,
+                                  .type = p->blocks,
+                                  .c = p->c,
+                                  .ldc = p->ldc,
+                                  .bias = p->bias};
+    cpu_of(call)->quantized->product(&q, scratch);
+    for (size_t i = 0; i < p->m && p->gelu; i++) activate(p, i, 0, p->n);
+}
+
+/* ---- parts ---- */
+
 struct parts {
     const struct call *call;
     const struct product *p;
@@ -20,16 +55,21 @@ static void part(void *argument, size_t tile, size_t worker)
 {
     const struct parts *all = argument;
     struct product p = *all->p;
+    float *scratch = cpu_scratch(all->call, worker);
     size_t i = tile / all->across * all->rows, j = tile % all->across * all->columns;
     p.m = least(all->rows, p.m - i);
     p.n = least(all->columns, p.n - j);
     p.a.data += i * p.a.row;
-    p.b.data += j * p.b.col;
     p.c += i * p.ldc + j;
     if (p.bias) p.bias += j;
     if (p.gelu) p.gelu += i * p.ldc + j;
     if (p.slope) p.slope += i * p.ldc + j;
-    CPU(gemm_part)(&p, cpu_scratch(all->call, worker));
+    if (p.blocks) {
+        quantized_part(all->call, &p, (const unsigned char *)p.b.data + block_bytes(p.blocks, j * p.k), scratch);
+        return;
+    }
+    p.b.data += j * p.b.col;
+    CPU(gemm_part)(&p, scratch);
 }
 
 /* `wanted` parts or a few less, of whole panels, beside each other and below each other as they cost least. */
@@ -39,7 +79,7 @@ static struct parts divide(const struct product *p, size_t wanted, size_t *cost)
     *cost = (size_t)-1;
     for (size_t high = 1; high <= wanted; high++) {
         size_t rows = tiles_of(p->m, high), columns = tiles_of(p->n, wanted / high),
-               each = CPU(gemm_cost)(p, &rows, &columns);
+               each = p->blocks ? quantized_cost(&rows, &columns) : CPU(gemm_cost)(p, &rows, &columns);
         if (each >= *cost) continue;
         *cost = each;
         best.rows = rows;
@@ -67,11 +107,11 @@ static struct parts choose_parts(const struct call *call, const struct product *
 
 void CPU(gemm)(const struct call *call, const struct product *p)
 {
-    if (!p->m || !p->n || CPU(gemm_few)(call, p)) return;
+    if (!p->m || !p->n || (!p->blocks && CPU(gemm_few)(call, p))) return;
     size_t rows = p->m, columns = p->n;
-    CPU(gemm_cost)(p, &rows, &columns);
+    if (!p->blocks) CPU(gemm_cost)(p, &rows, &columns);
     if (rows * columns * p->k <= ALONE) {
-        CPU(gemm_part)(p, cpu_scratch(call, 0));
+        part(&(struct parts){.call = call, .p = p, .rows = p->m, .columns = p->n, .across = 1}, 0, 0);
     } else {
         struct parts all = choose_parts(call, p);
         cpu_run(call, all.count, part, &all);

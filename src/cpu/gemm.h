@@ -1,4 +1,5 @@
-/* C (M, N) = A (M, K) B (K, N), f32, any strides for A and B. */
+/* C (M, N) = A (M, K) B (K, N), f32, any strides for A and B; or B's columns are weights' rows in blocks of few bits
+ * (cpu/quantized/product.h), and A's rows are rounded to 8 bits. */
 #ifndef CPU_GEMM_H
 #define CPU_GEMM_H
 
@@ -12,7 +13,9 @@ struct matrix {
 struct product {
     size_t m, n, k;
     struct matrix a, b;
-    float *c; /* row-major, leading dimension ldc                          */
+    enum block_type blocks; /* of B: its data are such blocks, row after row of the weights, unless BLOCK_F32. Then A's
+                               rows lie along k, and nothing is added */
+    float *c;               /* row-major, leading dimension ldc                          */
     size_t ldc;
     bool add;           /* +=                                                        */
     const float *bias;  /* (N) or null                                               */

@@ -27,7 +27,7 @@ enum { DOWN = 4, ACROSS = 2 }; /* panels of a tile */
 enum { DIRECT = 512 };         /* columns of B up to which packing rows of A along k does not pay */
 enum { AT_ONCE = MR * NRV };   /* multiply-adds of vectors that cost about as much as packing as many elements */
 
-size_t CPU(gemm_scratch)(void)
+size_t CPU(gemm_part_scratch)(void)
 {
     const size_t block = (size_t)(MB + NC) * 2 * KC; /* of k, at the most */
     return (block > PACKED ? block : PACKED) * sizeof(float);

@@ -5,9 +5,10 @@
 
 #include "cpu/gemm.h"
 
-/* By one thread, which has gemm_scratch() bytes. Each element's bits depend on K alone: not on M, N, the strides or the
- * part. */
+/* By one thread, which has gemm_part_scratch() bytes. Each element's bits depend on K alone: not on M, N, the strides
+ * or the part. */
 void CPU(gemm_part)(const struct product *p, float *scratch);
+size_t CPU(gemm_part_scratch)(void);
 
 /* Rounds a part of so many rows and columns up to what the kernel computes whole; what it costs, in steps of k that
  * pack as many elements. */

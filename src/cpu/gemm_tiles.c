@@ -34,7 +34,7 @@ static size_t block_of(size_t k)
     return k ? tiles_of(tiles_of(k, tiles_of(k, KC)), DEPTH) * DEPTH : DEPTH;
 }
 
-size_t CPU(gemm_scratch)(void)
+size_t CPU(gemm_part_scratch)(void)
 {
     return (size_t)(STRIP / SIDE + GROUP) * (KC / DEPTH) * STEP;
 }

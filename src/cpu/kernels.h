@@ -49,6 +49,14 @@ ELBO_OPS(CPU_DECLARE)
     X(activation_tanh)                                                                                                 \
     X(swiglu)
 
+/* Inputs that may be weights in blocks of few bits, bit k for input k. */
+#define CPU_BLOCK_INPUTS(X)                                                                                            \
+    X(embedding, 1u << 0)                                                                                              \
+    X(linear, 1u << 1)                                                                                                 \
+    X(linear_cross_entropy, 1u << 1)                                                                                   \
+    X(recurrent, 1u << 1)                                                                                              \
+    X(recurrent_step, 1u << 1)
+
 /* Outputs that may be bf16, bit k for output k: moments. Everything else here computes in f32. */
 #define CPU_BF16_OUTPUTS(X)                                                                                            \
     X(adamw, 1u << 1 | 1u << 2)                                                                                        \

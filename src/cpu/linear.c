@@ -18,6 +18,7 @@ void CPU(linear)(const struct call *c)
     struct product p = {.m = n, .n = out, .k = in, .ldc = out, .bias = c->in[2]};
     p.a = (struct matrix){c->in[0], in, 1};
     p.b = (struct matrix){c->in[1], 1, in};
+    p.blocks = c->in_blocks[1];
     p.c = gelu ? c->out[1] : c->out[0];
     p.gelu = gelu ? c->out[0] : NULL;
     CPU(gemm)(c, &p);

@@ -98,6 +98,7 @@ static void run(const struct call *c, float *right, const float *dnll, float *dy
         struct product logits = {.m = k.rows, .n = v, .k = d, .c = chunk_of(c), .ldc = v};
         logits.a = (struct matrix){y + from * d, d, 1};
         logits.b = (struct matrix){w, 1, d};
+        logits.blocks = c->in_blocks[1];
         CPU(gemm)(c, &logits);
         cpu_run(c, tiles_of(k.rows, ROWS), softmax, &k);
         if (dy) {

@@ -19,10 +19,17 @@ struct forward {
 };
 
 /* Weights of `UNITS` units of one gate: out (H, UNITS), zeros past the last unit. */
-static void pack_units(const struct layer *l, float *out, size_t direction, size_t gate, size_t u)
+static void pack_units(const struct layer *l, float *out, size_t direction, size_t gate, size_t u, float *row)
 {
-    size_t n = least(UNITS, l->units - u);
-    const float *w = l->w + ((direction * l->gates + gate) * l->units + u) * l->units;
+    size_t n = least(UNITS, l->units - u), first = ((direction * l->gates + gate) * l->units + u) * l->units;
+    const enum block_type type = l->call->in_blocks[1];
+    const float *w = l->w + first;
+    for (size_t j = 0; j < UNITS && type; j++) {
+        const unsigned char *from = (const unsigned char *)l->w + block_bytes(type, first + j * l->units);
+        if (j < n) block_dequantize(type, row, from, l->units);
+        for (size_t k = 0; k < l->units; k++) out[k * UNITS + j] = j < n ? row[k] : 0.0f;
+    }
+    if (type) return;
     for (size_t k0 = 0; k0 < l->units; k0 += VL)
         for (size_t j = 0; j < UNITS; j++)
             for (size_t k = k0; k < least(l->units, k0 + VL); k++)
@@ -31,11 +38,10 @@ static void pack_units(const struct layer *l, float *out, size_t direction, size
 
 static void pack_forward(void *argument, size_t tile, size_t worker)
 {
-    (void)worker;
     const struct forward *f = argument;
     const struct layer *l = &f->l;
     size_t gate = tile % l->gates, panel = tile / l->gates % l->panels, direction = tile / l->gates / l->panels;
-    pack_units(l, f->packed + tile * l->units * UNITS, direction, gate, panel * UNITS);
+    pack_units(l, f->packed + tile * l->units * UNITS, direction, gate, panel * UNITS, cpu_scratch(l->call, worker));
 }
 
 /* One sentence's units u .. u + n at step t; sums (G, MR, UNITS) of its row of the block. */
@@ -108,8 +114,8 @@ static void forward_chunk(void *argument, size_t tile, size_t worker)
 
 void CPU(recurrent_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
-    (void)per_worker;
     struct layer l = layer_of(c, 1, 5, c->size.in[0][0]);
+    *per_worker = l.units * sizeof(float); /* a row of weights that lie in blocks */
     *shared = (padded(packed_floats(&l)) + 2 * l.sentences * apart(all_units(&l)) + CPU(recurrent_order_floats)(&l)) *
               sizeof(float);
 }

@@ -92,6 +92,7 @@ void CPU(recurrent_step)(const struct call *c)
     struct product p = {.m = rows, .n = s.gates * s.units, .k = s.units, .c = s.sums, .ldc = s.gates * s.units};
     p.a = (struct matrix){s.h, s.units, 1};
     p.b = (struct matrix){c->in[1], 1, s.units};
+    p.blocks = c->in_blocks[1];
     CPU(gemm)(c, &p);
     cpu_run(c, tiles, step_rows, &s);
 }

@@ -16,31 +16,14 @@ static elbo_status starved(elbo_error *error)
 
 /* ---- which type a tensor has ---- */
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && !strcmp(name + n - m, end);
-}
-
-/* Tables, and matrices that rows of tokens are multiplied with. What makes or carries z stays f32: it is a thousandth
- * of the bytes and decides the KL. */
 static enum block_type type_of(const struct parameter *p, int bits)
 {
-    static const char *const tables[] = {".embedding.token.weight", ".output.weight"},
-                             *const products[] = {".attention.qkv.weight",
-                                                  ".attention.output.weight",
-                                                  ".feed_forward.input.weight",
-                                                  ".feed_forward.output.weight",
-                                                  ".hidden.weight",
-                                                  ".input.weight"};
-    bool table = false, product = false;
+    enum infer_use use = infer_use_of(p->name);
     size_t columns = p->rank == 2 ? p->shape[1] : 0;
-    for (size_t i = 0; i < sizeof products / sizeof *products; i++) product |= ends_with(p->name, products[i]);
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) table |= ends_with(p->name, tables[i]);
-    if (!columns || !(table || product) || columns % block_infos[BLOCK_Q8_0].values) return BLOCK_F32;
+    if (!columns || use == INFER_EXACT || columns % block_infos[BLOCK_Q8_0].values) return BLOCK_F32;
     if (bits == 8) return BLOCK_Q8_0;
     bool super = columns % block_infos[BLOCK_Q4_K].values == 0;
-    if (table && !product) return super ? BLOCK_Q6_K : BLOCK_Q8_0;
+    if (use == INFER_TABLE) return super ? BLOCK_Q6_K : BLOCK_Q8_0;
     return super ? BLOCK_Q4_K : BLOCK_Q4_0;
 }
 

@@ -13,6 +13,7 @@
 #ifndef GRAPH_BACKEND_H
 #define GRAPH_BACKEND_H
 
+#include "base/blocks.h"
 #include "graph/graph.h"
 
 struct backend;
@@ -35,6 +36,7 @@ struct call {
     void *scratch;              /* as many bytes as kernel.workspace said, at least */
     bool add[MAX_OUTPUTS];      /* += instead of =                  */
     enum dtype in_type[MAX_INPUTS], out_type[MAX_OUTPUTS];
+    enum block_type in_blocks[MAX_INPUTS]; /* not BLOCK_F32: the input is a weight that lies in such blocks */
     struct shape_view size;
     uint64_t seed, step; /* of the noise                     */
     uint32_t draw;
@@ -63,6 +65,8 @@ struct kernel {
     elbo_status (*refuse)(const struct call *call, elbo_error *error);
     /* Bit k: output k may be bf16 though the backend does not compute in it. */
     unsigned bf16_outputs;
+    /* Bit k: input k may be a weight that lies in blocks of few bits. */
+    unsigned block_inputs;
 };
 
 struct backend {

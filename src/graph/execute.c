@@ -19,6 +19,13 @@ void node_sizes(struct shape_view *s, const struct graph *g, const struct node *
             s->out[k][d] = graph_dim(g, n->out[k], d, count);
 }
 
+static const struct placed_weight *placed(const struct executor *e, value v)
+{
+    const struct value_info *info = graph_value(e->graph, v);
+    const struct placed_weight *all = e->weights.placed;
+    return all && info->class == VALUE_PARAMETER && all[info->binding].data ? &all[info->binding] : NULL;
+}
+
 static void node_types(struct call *call, const struct graph *g, const struct node *n)
 {
     for (unsigned k = 0; k < MAX_INPUTS; k++) call->in_type[k] = graph_value(g, n->in[k])->dtype;
@@ -30,6 +37,7 @@ void *executor_pointer(const struct executor *e, value v)
     if (!v.index) return NULL;
     const struct value_info *info = graph_value(e->graph, v);
     const struct parameters *p = graph_parameters(e->graph);
+    if (placed(e, v)) return (void *)placed(e, v)->data;
     switch (info->class) {
     case VALUE_INPUT:
         return e->staged && !info->resident ? e->staged + e->staged_at[info->binding]
@@ -172,6 +180,23 @@ static bool needs_bf16(const struct executor *e, const struct node *n)
     return false;
 }
 
+/* Weights that lie elsewhere must be what the kernel can read, and the others in an arena. */
+static elbo_status check_placed(const struct executor *e, const struct node *n, elbo_error *error)
+{
+    const struct kernel *kernel = &e->backend->kernels[n->type->index];
+    for (unsigned k = 0; k < MAX_INPUTS; k++) {
+        const struct value_info *info = graph_value(e->graph, n->in[k]);
+        if (!n->in[k].index || info->class != VALUE_PARAMETER) continue;
+        const struct placed_weight *at = placed(e, n->in[k]);
+        if (!at && !e->weights.master)
+            return elbo_fail(error, ELBO_INTERNAL, "%s: the weight %s lies nowhere", n->name, info->name);
+        if (at && at->type != BLOCK_F32 && !(kernel->block_inputs >> k & 1))
+            return elbo_fail(error, ELBO_INTERNAL, "%s: the op %s of the backend %s reads no weights in %s (%s)",
+                             n->name, n->type->name, e->backend->name, block_infos[at->type].name, info->name);
+    }
+    return ELBO_OK;
+}
+
 elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas weights, float *gradients,
                           void **states, elbo_error *error)
 {
@@ -189,6 +214,8 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
     if (e->captures) e->backend->capture.forget(e->backend, &e->captures); /* they hold the old addresses */
     e->arena = arena;
     e->weights = weights;
+    for (size_t s = 0; s < steps && weights.placed; s++)
+        ELBO_TRY(check_placed(e, graph_node_get(e->graph, order[s]), error));
     e->gradients = gradients;
     e->states = states;
     if (e->backend->memory.separate && !e->staged) ELBO_TRY(stage_inputs(e, error));
@@ -257,6 +284,7 @@ static elbo_status walk(struct executor *e, const struct execution *run, const s
         call.scratch = e->arena + e->plan.scratch[s];
         for (unsigned k = 0; k < MAX_INPUTS; k++) {
             call.in[k] = executor_pointer(e, n->in[k]);
+            call.in_blocks[k] = placed(e, n->in[k]) ? placed(e, n->in[k])->type : BLOCK_F32;
             if (n->in[k].index && (!call.in[k] || !bound(e, n->in[k])))
                 return elbo_fail(error, ELBO_INTERNAL, "%s: the input %s is not bound", n->name,
                                  graph_value(g, n->in[k])->name);

@@ -11,10 +11,17 @@
 /* Called before (after = false) and after each op: timers, traces, the search for the first non-finite output. */
 typedef void (*execute_hook)(void *context, const struct call *call, bool after);
 
+/* A parameter that lies elsewhere than in an arena, in blocks of few bits or in f32. */
+struct placed_weight {
+    const void *data; /* null: it lies in the arena */
+    enum block_type type;
+};
+
 /* The same elements at the same places, in two types. */
 struct weight_arenas {
     const float *master;
-    const void *working; /* bf16; null in f32 */
+    const void *working;                /* bf16; null in f32                     */
+    const struct placed_weight *placed; /* (parameters) in f32 alone; null: none */
 };
 
 struct executor {

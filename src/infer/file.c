@@ -91,6 +91,28 @@ static elbo_status find_sections(struct span out[INFER_PRIOR + 1], const struct 
     return ELBO_OK;
 }
 
+static bool ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && !strcmp(name + n - m, end);
+}
+
+enum infer_use infer_use_of(const char *name)
+{
+    static const char *const tables[] = {".embedding.token.weight", ".output.weight"},
+                             *const products[] = {".attention.qkv.weight",
+                                                  ".attention.output.weight",
+                                                  ".feed_forward.input.weight",
+                                                  ".feed_forward.output.weight",
+                                                  ".hidden.weight",
+                                                  ".input.weight"};
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        if (ends_with(name, products[i])) return INFER_PRODUCT;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        if (ends_with(name, tables[i])) return INFER_TABLE;
+    return INFER_EXACT;
+}
+
 static bool ends_early(const unsigned char *name)
 {
     return memchr(name, 0, INFER_NAME);
@@ -105,6 +127,9 @@ static elbo_status read_tensor(struct infer_tensor *t, const struct infer_file *
     *t = (struct infer_tensor){.name = (const char *)s, .type = (enum block_type)type, .rank = rank};
     if (type >= BLOCK_TYPES || rank < 1 || rank > 2)
         return elbo_fail(error, ELBO_INPUT, "%s has a type or a rank that this version does not know", t->name);
+    if (type != BLOCK_F32 && infer_use_of(t->name) == INFER_EXACT)
+        return elbo_fail(error, ELBO_INPUT, "%s lies in blocks of %s, and is read in f32 only", t->name,
+                         block_infos[type].name);
     if (rank == 1 ? columns != 1 : !columns) return elbo_fail(error, ELBO_INPUT, "%s has no shape", t->name);
     uint64_t last = rank == 1 ? rows : columns;
     if (!rows || rows > UINT32_MAX || columns > UINT32_MAX || last % block_infos[type].values)

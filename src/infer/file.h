@@ -14,14 +14,14 @@
  *   BANNED     u32 ids that are never generated, beside the marks
  *   LABELS     names with a 0 behind each
  *   PRIOR      Gaussians K u32, full u32, then f64: log weights (K), means (K, Z), factors (K, Z, Z) or (K, Z)
- *   tensors    each at a multiple of 64, in ggml's blocks (formats/blocks.h)
+ *   tensors    each at a multiple of 64, in ggml's blocks (base/blocks.h)
  *
  * All numbers are little-endian. */
 #ifndef INFER_FILE_H
 #define INFER_FILE_H
 
 #include "elbo/status.h"
-#include "formats/blocks.h"
+#include "base/blocks.h"
 #include "model/config.h"
 
 enum { INFER_VERSION = 1, INFER_ALIGNMENT = 64, INFER_NAME = 104 };
@@ -61,13 +61,18 @@ struct infer_file {
 
 /* Maps the file and checks its head: ELBO_INPUT says what is wrong and where. */
 elbo_status infer_open(struct infer_file **out, const char *path, elbo_error *error);
-/* The same of bytes that outlive the result. */
+/* The same of bytes that outlive the result and begin at a multiple of INFER_ALIGNMENT. */
 elbo_status infer_parse(struct infer_file **out, const void *bytes, size_t size, elbo_error *error);
 /* Checks the rest, which opening does not read: ELBO_INPUT. */
 elbo_status infer_verify(const struct infer_file *f, elbo_error *error);
 void infer_close(struct infer_file *f);
 
 const struct infer_tensor *infer_find(const struct infer_file *f, const char *name); /* or null */
+
+/* Whether a tensor of this name may lie in blocks of few bits: tables, and matrices that rows are multiplied with. What
+ * makes or carries z is f32 always: it is a thousandth of the bytes and decides the KL. */
+enum infer_use { INFER_EXACT, INFER_PRODUCT, INFER_TABLE };
+enum infer_use infer_use_of(const char *name);
 
 /* 64 bits of some bytes, by words of 8. In pieces whose sizes are multiples of 8: a chain of infer_sum_more that begins
  * with the whole size. */

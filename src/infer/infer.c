@@ -19,6 +19,7 @@ struct elbo_infer {
     struct infer_coder *coder;
     struct backend *backend;
     struct model model;
+    struct placed_weight *placed; /* its weights, in the file */
     struct text_marks marks;
     struct elbo_ids never;  /* tokens that are never written */
     struct gaussians prior; /* the file's; count 0: N(0, 1) */
@@ -41,31 +42,18 @@ static elbo_status check_tensors(const struct parameters *all, const struct infe
     return ELBO_OK;
 }
 
-/* A tensor whose numbers threads make of its blocks, a run of them each. */
-struct filling {
-    const struct infer_tensor *from;
-    float *to;
-    size_t count, each; /* values; of a run */
-};
-
-static void fill_run(void *context, size_t run, size_t worker)
+/* Weights are read where they lie in the file. */
+static elbo_status place(struct elbo_infer *m, elbo_error *error)
 {
-    (void)worker;
-    const struct filling *f = context;
-    size_t at = run * f->each, now = f->count - at < f->each ? f->count - at : f->each;
-    block_dequantize(f->from->type, f->to + at, (const unsigned char *)f->from->data + block_bytes(f->from->type, at),
-                     now);
-}
-
-static void fill(struct model *m, const struct infer_file *f)
-{
-    enum { BLOCKS = 256 };
-    for (size_t i = 0; i < parameters_count(m->parameters); i++) {
-        const struct parameter *p = parameters_get(m->parameters, i);
-        struct filling now = {infer_find(f, p->name), m->weights + p->offset, p->elements, 0};
-        now.each = BLOCKS * block_infos[now.from->type].values;
-        backend_host_run(m->backend, (now.count + now.each - 1) / now.each, fill_run, &now);
+    const struct parameters *all = m->model.parameters;
+    m->placed = calloc(parameters_count(all) + 1, sizeof *m->placed);
+    if (!m->placed) return elbo_fail(error, ELBO_MEMORY, "no memory for a list of %zu tensors", parameters_count(all));
+    for (size_t i = 0; i < parameters_count(all); i++) {
+        const struct infer_tensor *t = infer_find(m->file, parameters_get(all, i)->name);
+        m->placed[i] = (struct placed_weight){t->data, t->type};
     }
+    m->model.placed = m->placed;
+    return ELBO_OK;
 }
 
 static elbo_status open_model(struct elbo_infer *m, size_t threads, elbo_error *error)
@@ -86,9 +74,8 @@ static elbo_status open_model(struct elbo_infer *m, size_t threads, elbo_error *
         parameters_free(parameters);
         return status;
     }
-    ELBO_TRY(model_allocate(&m->model, &config, parameters, m->backend, error));
-    fill(&m->model, m->file);
-    return model_refresh(&m->model, error);
+    m->model = (struct model){.config = config, .parameters = parameters, .backend = m->backend};
+    return place(m, error);
 }
 
 static elbo_status open_prior(struct elbo_infer *m, elbo_error *error)
@@ -150,6 +137,7 @@ void elbo_infer_close(struct elbo_infer *m)
     if (m->backend) m->backend->destroy(m->backend);
     gaussians_free(&m->prior);
     free(m->never.ids);
+    free(m->placed);
     infer_coder_close(m->coder);
     infer_close(m->file);
     free(m);

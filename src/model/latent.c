@@ -187,6 +187,11 @@ elbo_status latent_learned(float **values, const struct model *m, const char *na
     const struct parameter *p = parameters_get(m->parameters, index);
     *values = malloc(p->elements * sizeof **values);
     if (!*values) return elbo_fail(error, ELBO_MEMORY, "no memory for the prior");
+    const struct placed_weight *placed = m->placed ? &m->placed[index] : NULL;
+    if (placed && placed->data) {
+        block_dequantize(placed->type, *values, placed->data, p->elements);
+        return ELBO_OK;
+    }
     m->backend->memory.download(m->backend, *values, m->weights + p->offset, p->elements * sizeof **values);
     return m->backend->stream.check ? m->backend->stream.check(m->backend, error) : ELBO_OK;
 }

@@ -1,8 +1,10 @@
 /* A model: its parameters on a backend, and the recordings that share them.
  *
- *   train   slot (encoder + decoder stream) -> loss parts, KL per dimension, moments of the posterior
- * (step/recording.h) encode  encoder stream -> stats (S, 2Z) score   z (S, Z) + decoder stream -> nll (S) nats per
- * sentence step    one new token per row + z, with a key/value cache -> logits (R, V)
+ *   train    slot (encoder + decoder stream) -> loss parts, KL per dimension, moments of the posterior
+ *            (step/recording.h)
+ *   encode   encoder stream -> stats (S, 2Z)
+ *   score    z (S, Z) + decoder stream -> nll (S) nats per sentence
+ *   step     one new token per row + z, with a key/value cache -> logits (R, V)
  *
  * All recordings of a model share its weights and one activation arena, as large as the largest needs. */
 #ifndef MODEL_MODEL_H
@@ -25,8 +27,9 @@ struct model {
     struct model_config config;
     struct parameters *parameters;
     struct backend *backend;
-    float *weights; /* f32, the only truth                                  */
-    void *working;  /* the same in bf16 where the precision says so, or null */
+    float *weights;                     /* f32, the only truth                                  */
+    void *working;                      /* the same in bf16 where the precision says so, or null */
+    const struct placed_weight *placed; /* (parameters) that lie elsewhere; belongs to the caller; null: none */
     void *arena;
     size_t arena_bytes;
 };
@@ -38,7 +41,7 @@ void model_free(struct model *m);
 
 static inline struct weight_arenas model_weights(const struct model *m)
 {
-    return (struct weight_arenas){m->weights, m->working};
+    return (struct weight_arenas){m->weights, m->working, m->placed};
 }
 
 /* Initial weights, by address (parameters_initialize). */

@@ -2,9 +2,18 @@
 #ifndef TRAIN_ROUNDED_H
 #define TRAIN_ROUNDED_H
 
+#include "infer/file.h"
 #include "model/model.h"
 
-/* Overwrites the weights; what training alone reads stays. ELBO_INPUT: the file is damaged, or of another model. */
-elbo_status rounded_weights(struct model *m, const char *path, elbo_error *error);
+struct rounded {
+    struct infer_file *file; /* null: none */
+    struct placed_weight *placed;
+};
+
+/* On a CPU the model reads its weights in the file from now on, and multiplies with them as the file's own runtime does
+ * (cpu/quantized/product.h), until rounded_close. Elsewhere they overwrite the model's. What training alone reads
+ * stays. ELBO_INPUT: the file is damaged, or of another model. */
+elbo_status rounded_open(struct rounded *r, struct model *m, const char *path, elbo_error *error);
+void rounded_close(struct rounded *r);
 
 #endif

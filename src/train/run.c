@@ -3,7 +3,6 @@
 #include "device/backends.h"
 #include "model/generate.h"
 #include "text/tokenizer.h"
-#include "train/rounded.h"
 #include "checkpoint/training_state.h"
 
 #include <string.h>
@@ -60,7 +59,7 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     ELBO_TRY(backend_open(&r->backend, r->config->device, r->config->threads, error));
     ELBO_TRY(model_create(&r->model, &model, r->backend, error));
     ELBO_TRY(weights_load(r->model.weights, r->model.parameters, r->backend, r->checkpoint, error));
-    if (*r->config->weights) ELBO_TRY(rounded_weights(&r->model, r->config->weights, error));
+    if (*r->config->weights) ELBO_TRY(rounded_open(&r->rounded, &r->model, r->config->weights, error));
     if (model.latent.kind != LATENT_NONE)
         ELBO_TRY(fitted_prior_load(&r->fitted, r->checkpoint, model.latent.width, error));
     return model_refresh(&r->model, error);
@@ -81,6 +80,7 @@ void run_close(struct run *r)
 {
     if (r->model.backend) model_free(&r->model);
     if (r->backend) r->backend->destroy(r->backend);
+    rounded_close(&r->rounded);
     if (r->tokenizer) elbo_tokenizer_close(r->tokenizer);
     fitted_prior_close(&r->fitted);
     label_names_free(&r->labels);

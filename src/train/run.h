@@ -8,12 +8,14 @@
 #include "train/config.h"
 #include "train/fitted_prior.h"
 #include "train/label_names.h"
+#include "train/rounded.h"
 
 struct run {
     const struct elbo_config *config;
     struct checkpoint *checkpoint;
     struct backend *backend;
     struct model model;
+    struct rounded rounded; /* --weights: another file's in the place of the checkpoint's */
     struct elbo_tokenizer *tokenizer;
     struct text_marks marks;
     struct label_names labels;  /* that the model knows           */

@@ -9,7 +9,7 @@ import sys
 import numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "formats"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "base"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "infer"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "model"))
 import zoo  # noqa: E402

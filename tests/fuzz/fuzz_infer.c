@@ -44,6 +44,7 @@ static void use(const struct infer_file *f)
         const struct block_info *b = &block_infos[t->type];
         size_t blocks = t->shape[0] * t->shape[1] / b->values;
         FUZZ_CHECK(blocks * b->bytes <= f->size && infer_find(f, t->name) == t);
+        FUZZ_CHECK(t->type == BLOCK_F32 || infer_use_of(t->name) != INFER_EXACT);
         for (size_t k = 0; k < blocks; k++) {
             block_dequantize(t->type, values, (const unsigned char *)t->data + k * b->bytes, b->values);
             sum += (double)values[0];
@@ -163,7 +164,7 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
     section(&s, INFER_PRIOR, prior, 8 + 8 * (1 + 2 + (triangle ? 4u : 2u)));
     size_t head = (s.size + sizeof entries + INFER_ALIGNMENT - 1) / INFER_ALIGNMENT * INFER_ALIGNMENT;
     tensor(entries, "a.bias", BLOCK_F32, 3, 1, head);
-    tensor(entries + INFER_TENSOR_BYTES, "b.weight", triangle ? BLOCK_Q8_0 : BLOCK_Q4_0, 2, 32, head + 64);
+    tensor(entries + INFER_TENSOR_BYTES, "b.input.weight", triangle ? BLOCK_Q8_0 : BLOCK_Q4_0, 2, 32, head + 64);
     section(&s, INFER_TENSORS, entries, sizeof entries);
     size_t size = head + 64 + 128;
     memcpy(s.at, "elbo-inf", 8);

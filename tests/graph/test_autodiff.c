@@ -210,7 +210,8 @@ static void gradients_of(float *to[PARAMETERS], struct recorded *r, const struct
     for (size_t k = 0; k < PARAMETERS; k++)
         for (size_t i = 0; i < elements(k); i++)
             weights[parameters_get(r->parameters, k)->offset + i] = (float)p->weights[k][i];
-    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){weights, NULL}, gradients, NULL, &error), ELBO_OK);
+    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){.master = weights}, gradients, NULL, &error),
+                     ELBO_OK);
     e.inputs[graph_value(r->g, graph_input_named(r->g, "ids"))->binding] = ids;
     for (size_t l = 0; l < LOSSES; l++) {
         char name[16];

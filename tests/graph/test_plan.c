@@ -291,7 +291,8 @@ static void execution_refuses_what_it_cannot_run(void **state)
     assert_int_equal(executor_create(&e, r.g, backend, &error), ELBO_OK);
     float *weights = calloc(parameters_arena_elements(parameters), sizeof *weights);
     void *arena = calloc(1, e.plan.bytes);
-    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){weights, NULL}, weights, NULL, &error), ELBO_OK);
+    assert_int_equal(executor_bind(&e, arena, (struct weight_arenas){.master = weights}, weights, NULL, &error),
+                     ELBO_OK);
     struct execution run = {.count = {0, capacities.count[DIM_ENC_TOKENS] + 1}};
     assert_int_equal(executor_run(&e, &run, &error), ELBO_INTERNAL);
     assert_non_null(strstr(error.message, "capacity"));

@@ -278,7 +278,7 @@ static void run_on(const struct device *d, const struct trial *t, struct built *
     float *gradients = device_memory(d, total * sizeof *gradients, NULL);
     char *arena = device_memory(d, e.plan.bytes + 256, NULL), behind[256];
     struct outcome all = {.data = some(room, sizeof(float))};
-    if (executor_bind(&e, arena, (struct weight_arenas){weights, NULL}, gradients, NULL, &error))
+    if (executor_bind(&e, arena, (struct weight_arenas){.master = weights}, gradients, NULL, &error))
         fail_msg("%s", error.message);
     bind(&e, b, t, r);
     for (unsigned slot = 0; slot < (t->forward_only ? 1u : 2u); slot++) {

@@ -64,7 +64,7 @@ int main(int argc, char **argv)
           *after = calloc(updates * N, sizeof *after);
     float loss[ELBO_PARTS] = {0};
     if (!weights || !after) return 1;
-    MUST(optimizer_create(&optimizer, &config, parameters, (struct weight_arenas){weights, NULL}, NULL, backend,
+    MUST(optimizer_create(&optimizer, &config, parameters, (struct weight_arenas){.master = weights}, NULL, backend,
                           &error));
     optimizer_watch(&optimizer, loss);
     MUST(file_replace(&out, argv[1], &error));

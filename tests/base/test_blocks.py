@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Blocks of few bits (formats/blocks.h): binary16 against NumPy, every code of the layouts against the formulas of the
+"""Blocks of few bits (base/blocks.h): binary16 against NumPy, every code of the layouts against the formulas of the
 header (written down here once more) and, where the package gguf is, against its reader; the error of what is written
 beside that of rounding by the largest value and, where llama_cpp is, of ggml's own search."""
 import os
@@ -12,7 +12,7 @@ import numpy
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "export"))
 import peers  # noqa: E402
 
-TOOL = pathlib.Path(os.environ.get("ELBO_TESTS", "build/release/tests")) / "formats_dump_blocks"
+TOOL = pathlib.Path(os.environ.get("ELBO_TESTS", "build/release/tests")) / "base_dump_blocks"
 SIZES = {"Q8_0": (32, 34), "Q4_0": (32, 18), "Q4_K": (256, 144), "Q6_K": (256, 210)}
 
 

@@ -10,8 +10,8 @@
  *
  * d and e are f16. Where a scale can be chosen it is searched for: of several roundings the one whose least-squares
  * scale leaves the smallest error, weighted towards large values. */
-#ifndef FORMATS_BLOCKS_H
-#define FORMATS_BLOCKS_H
+#ifndef BASE_BLOCKS_H
+#define BASE_BLOCKS_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* Blocks of few bits, for test_blocks.py: `dump_blocks TYPE quantize|dequantize < in > out`, f32 to blocks or back;
  * TYPE half: f32 to binary16 and back. */
-#include "formats/blocks.h"
+#include "base/blocks.h"
 
 #include <stdio.h>
 #include <stdlib.h>

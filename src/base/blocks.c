@@ -1,4 +1,4 @@
-#include "formats/blocks.h"
+#include "base/blocks.h"
 
 #include <math.h>
 #include <string.h>

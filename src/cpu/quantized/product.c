@@ -1,0 +1,342 @@
+/* The product of one path (product.h), whose instructions dot.h names.
+ *
+ *   for rows of A, as many as fit in the scratch, and for k in slices:
+ *     round A's rows, in groups whose sums stay in registers
+ *     for LANES columns of C, the memory of the next ones coming meanwhile:
+ *       one or two rows:  blocks of W's rows times A's, whose lanes are then added up
+ *       more:             pack the slice of W's rows, a lane each; for groups of rows sums over its blocks
+ *
+ * Both ways give the same whole numbers for a block, and add blocks up alike. */
+#include "cpu/quantized/activations.h"
+
+#ifndef QUANTIZED_NAME
+#define QUANTIZED_NAME generic
+#endif
+#define JOIN_(a, b)     a##_##b
+#define JOIN(a, b)      JOIN_(a, b)
+#define QUANTIZED(name) JOIN(quantized_##name, QUANTIZED_NAME)
+
+void QUANTIZED(product)(const struct quantized_product *p, void *scratch);
+
+/* A packed block of W: 8 vectors, four bytes of k in each lane, and behind them two vectors: scales, and the scales of
+ * a second half of 16 k (Q6_K) or offsets (Q4_K). */
+enum { PANEL_VECTORS = FOURS + 2, PANEL_BYTES = SLICE / BLOCK * PANEL_VECTORS * LANES * 4 };
+enum { COPY_BYTES = LANES * SLICE / BLOCK * 34 }; /* of LANES rows, as they lie: 34 bytes of a block are the most */
+enum {
+    MOST_HALVES = 2,
+    ROW_BYTES = BLOCK + 4 + 4 * MOST_HALVES,
+    ROWS_BYTES = QUANTIZED_SCRATCH - PANEL_BYTES - COPY_BYTES
+};
+
+/* ---- a row or two: W as it lies ---- */
+
+enum { FEW = 2, FEW_SLICE = ROWS_BYTES / (2 * FEW * ROW_BYTES) / 8 * 8 * BLOCK };
+
+struct few {
+    const char *a; /* the group's block */
+    floats sum[FEW];
+};
+
+enum { ADDED = (int)LANES < (int)FOURS ? (int)LANES : (int)FOURS }; /* vectors, or pairs of halves */
+
+/* The sum of the lanes of each row's vector, a lane each. */
+static inline ints add_lanes(ints *r)
+{
+#pragma GCC unroll 4
+    for (int n = ADDED; n > 1; n /= 2)
+#pragma GCC unroll 4
+        for (int i = 0; i < n / 2; i++) r[i] = LOW(r[i], r[i + n / 2]) + HIGH(r[i], r[i + n / 2]);
+    return r[0];
+}
+
+/* Products of LANES rows with a, summed over a block, or over each half of it. */
+static inline void dot_rows(ints sums[2], const eight row[LANES], eight a, const int halves, bool small)
+{
+#if defined(QUANTIZED_VNNI) || defined(QUANTIZED_AMX) || defined(QUANTIZED_AVX2)
+    static const eight first = {-1, -1, -1, -1, 0, 0, 0, 0};
+    for (int h = 0; h < halves; h++) {
+        eight part = halves == 1 ? a : h ? a & ~first : a & first;
+        ints r[FOURS];
+        for (int i = 0; i < FOURS; i++) r[i] = dot_lanes((ints){0}, ROW(row, i), PAIR(part, part), small);
+        sums[h] = add_lanes(r);
+    }
+#else
+    ints low[LANES], high[LANES];
+    for (int i = 0; i < LANES; i++) {
+        low[i] = dot_lanes((ints){0}, FIRST(row[i]), FIRST(a), small);
+        high[i] = dot_lanes(halves == 1 ? low[i] : (ints){0}, SECOND(row[i]), SECOND(a), small);
+    }
+    if (halves == 2) sums[1] = add_lanes(high);
+    sums[0] = add_lanes(halves == 1 ? high : low);
+#endif
+}
+
+EACH take_sums(struct few *f, const size_t rows, const struct kind t, const eight row[LANES], floats scale,
+               floats second)
+{
+    const int32_t *fours = (const int32_t *)(const void *)f->a, *begin = fours + (FOURS + 1) * rows;
+    const float *d = (const float *)(fours + FOURS * rows);
+#pragma GCC unroll 2
+    for (size_t i = 0; i < rows; i++) {
+        eight a;
+        ints part[2];
+        memcpy(&a, fours + FOURS * i, sizeof a);
+        dot_rows(part, row, a, t.halves, t.small);
+#pragma GCC unroll 2
+        for (int h = 0; h < t.halves; h++) {
+            if (!t.offset) part[h] += every_lane(begin[(size_t)h * rows + i]);
+            f->sum[i] += __builtin_convertvector(part[h], floats) * ((h ? second : scale) * d[i]);
+        }
+        if (t.offset) f->sum[i] -= second * ((const float *)begin)[i];
+    }
+    f->a += rounded_bytes(&t, rows);
+}
+
+/* ---- more rows: W packed ---- */
+
+EACH take_panel(void *to, const eight row[LANES], floats scale, floats second)
+{
+    ints **at = to;
+    lanes_of(*at, row);
+    ((floats *)*at)[FOURS] = scale;
+    ((floats *)*at)[FOURS + 1] = second;
+    *at += PANEL_VECTORS;
+}
+
+/* To sums[i], of row i of a group, over `blocks` blocks; constants where this is inlined. */
+static inline __attribute__((always_inline)) void sum_blocks(floats *sums, const size_t rows, const struct kind t,
+                                                             const char *a, const ints *w, size_t blocks)
+{
+    const int each = FOURS / t.halves;
+    floats all[ROWS];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < rows; i++) all[i] = sums[i];
+    for (size_t b = 0; b < blocks; b++, a += rounded_bytes(&t, rows), w += PANEL_VECTORS) {
+        const int32_t *fours = (const int32_t *)(const void *)a, *begin = fours + (FOURS + 1) * rows;
+        const float *d = (const float *)(fours + FOURS * rows);
+        const floats *scales = (const floats *)w + FOURS;
+#pragma GCC unroll 2
+        for (int h = 0; h < t.halves; h++) {
+            ints part[ROWS];
+#pragma GCC unroll 8
+            for (size_t i = 0; i < rows; i++) part[i] = t.offset ? (ints){0} : every_lane(begin[(size_t)h * rows + i]);
+#pragma GCC unroll 8
+            for (int k = h * each; k < (h + 1) * each; k++)
+#pragma GCC unroll 8
+                for (size_t i = 0; i < rows; i++) part[i] = dot(part[i], w[k], fours[(size_t)k * rows + i], t.small);
+#pragma GCC unroll 8
+            for (size_t i = 0; i < rows; i++) all[i] += __builtin_convertvector(part[i], floats) * (scales[h] * d[i]);
+        }
+        if (!t.offset) continue;
+#pragma GCC unroll 8
+        for (size_t i = 0; i < rows; i++) all[i] -= scales[1] * ((const float *)begin)[i];
+    }
+#pragma GCC unroll 8
+    for (size_t i = 0; i < rows; i++) sums[i] = all[i];
+}
+
+/* ---- what a type is compiled into ---- */
+
+#define SUMS(type, rows)                                                                                               \
+    static                                                                                                             \
+        __attribute__((noinline)) void sums_##type##_##rows(floats *sums, const char *a, const ints *w, size_t blocks) \
+    {                                                                                                                  \
+        sum_blocks(sums, rows, kinds[BLOCK_##type], a, w, blocks);                                                     \
+    }
+#define TAKE_FEW(type, name, n)                                                                                        \
+    EACH take_##type##_##n(void *to, const eight row[LANES], floats scale, floats second)                              \
+    {                                                                                                                  \
+        take_sums(to, n, kinds[BLOCK_##type], row, scale, second);                                                     \
+    }                                                                                                                  \
+    static void few_##type##_##n(const struct rows *w, struct few *f)                                                  \
+    {                                                                                                                  \
+        each_##name(w, take_##type##_##n, f);                                                                          \
+    }
+#define TYPE(type, name)                                                                                               \
+    static void pack_##type(const struct rows *w, ints *to)                                                            \
+    {                                                                                                                  \
+        each_##name(w, take_panel, &to);                                                                               \
+    }                                                                                                                  \
+    TAKE_FEW(type, name, 1)                                                                                            \
+    TAKE_FEW(type, name, 2)                                                                                            \
+    SUMS(type, 1)                                                                                                      \
+    SUMS(type, 2)                                                                                                      \
+    SUMS(type, 4)                                                                                                      \
+    SUMS_OF_8(type)
+#if QUANTIZED_ROWS == 8
+#define SUMS_OF_8(type) SUMS(type, 8)
+#define OF_8(type)      , sums_##type##_8
+#else
+#define SUMS_OF_8(type)
+#define OF_8(type)
+#endif
+TYPE(Q8_0, q8_0)
+TYPE(Q4_0, q4_0)
+TYPE(Q4_K, q4_k)
+TYPE(Q6_K, q6_k)
+
+static const struct compiled {
+    void (*pack)(const struct rows *w, ints *to);
+    void (*few[FEW])(const struct rows *w, struct few *f);                      /* of 1, 2 rows    */
+    void (*sums[4])(floats *sums, const char *a, const ints *w, size_t blocks); /* of 1, 2, 4, 8   */
+} compiled[BLOCK_TYPES] = {
+#define COMPILED(type)                                                                                                 \
+    [BLOCK_##type] = {                                                                                                 \
+        pack_##type, {few_##type##_1, few_##type##_2}, {sums_##type##_1, sums_##type##_2, sums_##type##_4 OF_8(type)}}
+    COMPILED(Q8_0), COMPILED(Q4_0), COMPILED(Q4_K), COMPILED(Q6_K)};
+
+#if defined(QUANTIZED_AMX)
+enum { GROUP = SIDE };
+
+/* The same sums of SIDE rows by tiles: a block's, or a half's, are 16 x 16 whole numbers. */
+static void sum_tiles(floats sums[SIDE], const struct kind *t, const char *a, const ints *w, size_t blocks)
+{
+    int32_t part[2][SIDE * LANES] __attribute__((aligned(64)));
+    for (size_t b = 0; b < blocks; b++, a += rounded_bytes(t, SIDE), w += PANEL_VECTORS) {
+        const int32_t *begin = (const int32_t *)(const void *)a + (FOURS + 1) * SIDE;
+        const float *d = (const float *)(const void *)a + FOURS * SIDE;
+        const floats *scales = (const floats *)w + FOURS;
+        for (int h = 0; h < t->halves; h++) {
+            int32_t *now = part[(b + (size_t)h) % 2];
+            tile_product(now, (const int8_t *)a + h * BLOCK / 2, BLOCK, w + h * FOURS / 2);
+            for (int i = 0; i < SIDE; i++) {
+                ints whole = *(const ints *)(const void *)(now + i * LANES);
+                if (!t->offset) whole += begin[h * SIDE + i];
+                sums[i] += __builtin_convertvector(whole, floats) * (scales[h] * d[i]);
+            }
+        }
+        for (int i = 0; i < SIDE && t->offset; i++) sums[i] -= scales[1] * ((const float *)begin)[i];
+    }
+}
+#else
+enum { GROUP = ROWS };
+#endif
+
+/* ---- the whole ---- */
+
+/* Rows of a group, of which `left` are wanted: by tiles where they fill most of one, else as many as registers hold. */
+static inline size_t group_of(size_t left)
+{
+#if defined(QUANTIZED_AMX)
+    if (left > SIDE / 2) return SIDE;
+#endif
+    size_t rows = ROWS;
+    while (rows > left) rows /= 2;
+    return rows;
+}
+
+/* Of the columns from `start` on, those from j on: their sums over earlier slices, and those of all of them. */
+static void begin(const struct quantized_product *p, floats *sums, size_t first, size_t rows, size_t start, size_t j)
+{
+    size_t columns = least(start + LANES, p->n) - j;
+    for (size_t i = 0; i < rows; i++)
+        memcpy((float *)&sums[i] + (j - start), p->c + (first + i) * p->ldc + j, columns * sizeof(float));
+}
+
+static void finish(const struct quantized_product *p, const floats *sums, size_t first, size_t rows, size_t start,
+                   size_t j, bool last)
+{
+    size_t columns = least(start + LANES, p->n) - j;
+    for (size_t i = 0; i < rows; i++) {
+        float *c = p->c + (first + i) * p->ldc + j;
+        const float *row = (const float *)&sums[i] + (j - start);
+        if (last && p->bias)
+            for (size_t l = 0; l < columns; l++) c[l] = row[l] + p->bias[j + l];
+        else
+            memcpy(c, row, columns * sizeof *c);
+    }
+}
+
+/* A slice of k. */
+struct slice {
+    struct source source;
+    size_t depth;
+    bool first, last;
+};
+
+/* Columns from j on of the packed ones, which begin at `start`; rows first .. end, which lie rounded at `a`. */
+static void compute(const struct quantized_product *p, const struct slice *s, const char *a, const ints *w,
+                    size_t first, size_t end, size_t start, size_t j)
+{
+    size_t blocks = s->depth / BLOCK;
+    for (size_t i = first; i < end;) {
+        size_t rows = group_of(end - i), there = least(rows, end - i);
+        floats sums[GROUP] = {{0}};
+        if (!s->first) begin(p, sums, i, there, start, j);
+#if defined(QUANTIZED_AMX)
+        if (rows == SIDE)
+            sum_tiles(sums, &kinds[p->type], a, w, blocks);
+        else
+#endif
+            compiled[p->type].sums[rows == 8 ? 3 : rows / 2](sums, a, w, blocks);
+        a += blocks * rounded_bytes(&kinds[p->type], rows);
+        finish(p, sums, i, there, start, j, s->last);
+        i += rows;
+    }
+}
+
+/* A row or two, which lie rounded at `a`. */
+static void multiply_few(const struct quantized_product *p, const struct slice *s, const char *a)
+{
+    for (size_t j = 0; j < p->n; j += LANES) {
+        size_t start = least(j, s->source.n - LANES); /* the last ones come with some of those before them */
+        struct rows w = rows_of(p->type, &s->source, start, s->depth);
+        struct few f = {.a = a};
+        if (!s->first) begin(p, f.sum, 0, p->m, start, j);
+        compiled[p->type].few[p->m - 1](&w, &f);
+        finish(p, f.sum, 0, p->m, start, j, s->last);
+    }
+}
+
+static void multiply(const struct quantized_product *p, const struct slice *s, const char *a, size_t first, size_t end,
+                     ints *packed)
+{
+    for (size_t j = 0; j < p->n; j += LANES) {
+        size_t start = least(j, s->source.n - LANES);
+        struct rows w = rows_of(p->type, &s->source, start, s->depth);
+        compiled[p->type].pack(&w, packed);
+        compute(p, s, a, packed, first, end, start, j);
+    }
+}
+
+/* Rows first .. end, rounded group by group. */
+static void round_groups(const struct quantized_product *p, char *to, size_t first, size_t end, size_t from,
+                         size_t depth)
+{
+    for (size_t i = first; i < end;) {
+        bool few = p->m <= FEW;
+        size_t rows = few ? p->m : group_of(end - i);
+        round_rows(to, p, i, rows, from, depth, few || rows > ROWS);
+        to += depth / BLOCK * rounded_bytes(&kinds[p->type], rows);
+        i += rows;
+    }
+}
+
+void QUANTIZED(product)(const struct quantized_product *p, void *scratch)
+{
+    /* A row or two are not packed, so their slices are as long as there is room: fewer starts. */
+    size_t slice = least(p->k, p->m <= FEW ? FEW_SLICE : SLICE),
+           most = ROWS_BYTES / (slice / BLOCK * ROW_BYTES) / GROUP * GROUP;
+    ints *packed = scratch;
+    unsigned char *copy = (unsigned char *)scratch + PANEL_BYTES;
+    char *rounded = (char *)copy + COPY_BYTES;
+#if defined(QUANTIZED_AMX)
+    struct tile_shapes shapes = shapes_of(BLOCK / (size_t)kinds[p->type].halves);
+    tiles_begin(&shapes);
+#endif
+    if (p->n < LANES) slice = least(slice, SLICE); /* of which a copy is made */
+    for (size_t first = 0; first < p->m; first += most)
+        for (size_t from = 0; from < p->k; from += slice) {
+            struct slice s = {.depth = least(slice, p->k - from), .first = from == 0, .last = from + slice >= p->k};
+            size_t end = least(p->m, first + most);
+            s.source = slice_of(p, from, s.depth, copy);
+            round_groups(p, rounded, first, end, from, s.depth);
+            if (p->m <= FEW)
+                multiply_few(p, &s, rounded);
+            else
+                multiply(p, &s, rounded, first, end, packed);
+        }
+#if defined(QUANTIZED_AMX)
+    tiles_end();
+#endif
+}
