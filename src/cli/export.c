@@ -18,15 +18,12 @@
 /* The format that was asked for. */
 static elbo_status format_of(int *format, const struct cli *cli, elbo_error *error)
 {
-    static const int formats[] = {[FORMAT_HF] = EXPORT_HF,
-                                  [FORMAT_ONNX] = EXPORT_ONNX,
-                                  [FORMAT_GGUF] = EXPORT_GGUF,
-                                  [FORMAT_Q8] = EXPORT_Q8,
-                                  [FORMAT_Q4] = EXPORT_Q4};
+    static const int formats[] = {[FORMAT_HF] = EXPORT_HF,   [FORMAT_ONNX] = EXPORT_ONNX, [FORMAT_GGUF] = EXPORT_GGUF,
+                                  [FORMAT_F32] = EXPORT_F32, [FORMAT_Q8] = EXPORT_Q8,     [FORMAT_Q4] = EXPORT_Q4};
     size_t asked = (size_t)cli->config.generate.format;
     *format = asked < sizeof formats / sizeof *formats ? formats[asked] : EXPORT_NONE;
     if (!options_given(cli->options, "format") || *format == EXPORT_NONE)
-        return elbo_fail(error, ELBO_USAGE, "elbo export needs --format=hf, onnx, gguf, q8 or q4");
+        return elbo_fail(error, ELBO_USAGE, "elbo export needs --format=hf, onnx, gguf, f32, q8 or q4");
     if (!*cli->config.out)
         return elbo_fail(error, ELBO_USAGE, "elbo export needs --out=DIR, a folder to make or to replace whole");
     return ELBO_OK;

@@ -253,12 +253,20 @@ void CPU(attention_backward)(const struct call *c)
     cpu_run(c, sentences * (size_t)c->attr->i[ATTENTION_KV_HEADS], backward, c);
 }
 
-/* ---- one new token per row ---- */
+/* ---- one new token per row ----
+ *
+ * A tile is some heads of a row. Keys are walked through in the order in which they lie, all of the tile's heads at
+ * each, and then the values. */
+
+static size_t longest_cached(const struct call *c)
+{
+    return padded(c->size.out[1][1] + (size_t)c->attr->i[ATTENTION_MEMORY]) + VL;
+}
 
 void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)shared;
-    *per_worker = (padded(c->size.out[1][1] + (size_t)c->attr->i[ATTENTION_MEMORY]) + VL) * sizeof(float);
+    *per_worker = (size_t)c->attr->i[ATTENTION_HEADS] * longest_cached(c) * sizeof(float);
 }
 
 /* All heads' keys (which 0) or values (1) of a row's position j: in its own part of the cache, or in that of the row it
@@ -271,50 +279,118 @@ static float *kept(const struct call *c, size_t row, size_t at, size_t j, size_t
     return (float *)c->out[1] + ((from * dim[1] + j) * 2 + which) * dim[3];
 }
 
+/* The same of a row's key or value j, latent ones first. */
+static const float *seen(const struct call *c, const struct heads *h, size_t row, size_t at, size_t j, size_t which)
+{
+    size_t kv_width = h->kv * h->width;
+    if (j >= h->memory) return kept(c, row, at, j - h->memory, which);
+    return (const float *)c->in[2] + ((row * h->memory + j) * 2 + which) * kv_width;
+}
+
+/* The sum of its lanes. */
+static inline float total(vec v)
+{
+    typedef float four __attribute__((vector_size(16)));
+#if VL == 16
+    typedef float eight __attribute__((vector_size(32)));
+    eight low = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    four x = __builtin_shufflevector(low, low, 0, 1, 2, 3) + __builtin_shufflevector(low, low, 4, 5, 6, 7);
+#elif VL == 8
+    four x = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    four x = v;
+#endif
+    x += __builtin_shufflevector(x, x, 2, 3, 0, 1);
+    return x[0] + x[1];
+}
+
+static inline float dot(const float *x, const float *y, size_t width)
+{
+    vec sum = {0};
+    size_t d = 0;
+    for (; d + VL <= width; d += VL) sum += load(x + d) * load(y + d);
+    float s = total(sum);
+    for (; d < width; d++) s += x[d] * y[d];
+    return s;
+}
+
+/* exp(scores - the largest) / their sum, in place. */
+static void weigh(float *p, size_t keys)
+{
+    float top = -INFINITY, sum = 0;
+    size_t n = padded(keys);
+    for (size_t j = keys; j < n; j++) p[j] = -INFINITY;
+    SIMD_MAX(top) for (size_t j = 0; j < n; j++) top = p[j] > top ? p[j] : top;
+    SIMD_SUM(sum) for (size_t j = 0; j < n; j++)
+    {
+        p[j] = cpu_exp(p[j] - top);
+        sum += p[j];
+    }
+    SIMD for (size_t j = 0; j < n; j++) p[j] /= sum;
+}
+
+/* y[d] += sum_i w[i] v[i][d], i < n, which is a constant where this is inlined. */
+static inline __attribute__((always_inline)) void add_values(float *y, const float *w, const float *const *v,
+                                                             const size_t n, size_t width)
+{
+    size_t d = 0;
+    for (; d + VL <= width; d += VL) {
+        vec sum = load(y + d);
+        for (size_t i = 0; i < n; i++) sum += w[i] * load(v[i] + d);
+        store(y + d, sum);
+    }
+    for (; d < width; d++)
+        for (size_t i = 0; i < n; i++) y[d] += w[i] * v[i][d];
+}
+
+struct cached {
+    const struct call *call;
+    size_t tiles, each; /* of a row; heads of keys and values of a tile */
+};
+
 static void cached(void *argument, size_t tile, size_t worker)
 {
-    const struct call *c = argument;
+    enum { TOGETHER = 4 };
+    const struct cached *all = argument;
+    const struct call *c = all->call;
     struct heads h = heads_of(c);
-    size_t row = tile / h.kv, head = tile % h.kv, kv_width = h.kv * h.width;
+    size_t row = tile / all->tiles, first = tile % all->tiles * all->each, end = least(first + all->each, h.kv);
+    size_t at = (size_t)((const int32_t *)c->in[1])[row], keys = h.memory + at + 1, pad = longest_cached(c);
     const float *qkv = (const float *)c->in[0] + row * h.row;
-    const float *memory = c->in[2] ? (const float *)c->in[2] + row * h.memory * 2 * kv_width : NULL;
-    size_t at = (size_t)((const int32_t *)c->in[1])[row];
+    float *out = (float *)c->out[0] + row * h.heads * h.width, *p = cpu_scratch(c, worker);
     for (unsigned which = 0; which < 2; which++)
-        memcpy(kept(c, row, at, at, which) + head * h.width, qkv + (h.heads + which * h.kv + head) * h.width,
-               h.width * sizeof(float));
-    size_t keys = h.memory + at + 1, n = padded(keys);
-    float *p = cpu_scratch(c, worker);
-    for (size_t q = head * h.group; q < (head + 1) * h.group; q++) {
-        const float *query = qkv + q * h.width;
-        float *y = (float *)c->out[0] + row * h.heads * h.width + q * h.width;
-        float top = -INFINITY, sum = 0;
-        for (size_t j = 0; j < n; j++) p[j] = -INFINITY;
-        for (size_t j = 0; j < keys; j++) {
-            const float *k =
-                (j < h.memory ? memory + j * 2 * kv_width : kept(c, row, at, j - h.memory, 0)) + head * h.width;
-            float s = 0;
-            SIMD_SUM(s) for (size_t d = 0; d < h.width; d++) s += query[d] * k[d];
-            p[j] = s * h.scale;
-            top = p[j] > top ? p[j] : top;
-        }
-        SIMD_SUM(sum) for (size_t j = 0; j < n; j++)
-        {
-            p[j] = cpu_exp(p[j] - top);
-            sum += p[j];
-        }
-        memset(y, 0, h.width * sizeof *y);
-        for (size_t j = 0; j < keys; j++) {
-            const float *v =
-                (j < h.memory ? memory + (j * 2 + 1) * kv_width : kept(c, row, at, j - h.memory, 1)) + head * h.width;
-            float w = p[j] / sum;
-            SIMD for (size_t d = 0; d < h.width; d++) y[d] += w * v[d];
+        memcpy(kept(c, row, at, at, which) + first * h.width, qkv + (h.heads + which * h.kv + first) * h.width,
+               (end - first) * h.width * sizeof(float));
+    for (size_t j = 0; j < keys; j++) {
+        const float *k = seen(c, &h, row, at, j, 0);
+        for (size_t q = first * h.group; q < end * h.group; q++)
+            p[(q - first * h.group) * pad + j] = dot(qkv + q * h.width, k + q / h.group * h.width, h.width) * h.scale;
+    }
+    for (size_t q = first * h.group; q < end * h.group; q++) weigh(p + (q - first * h.group) * pad, keys);
+    memset(out + first * h.group * h.width, 0, (end - first) * h.group * h.width * sizeof *out);
+    for (size_t j = 0; j < keys; j += TOGETHER) {
+        const float *v[TOGETHER];
+        size_t n = least(TOGETHER, keys - j);
+        for (size_t i = 0; i < n; i++) v[i] = seen(c, &h, row, at, j + i, 1);
+        for (size_t q = first * h.group; q < end * h.group; q++) {
+            const float *w = p + (q - first * h.group) * pad + j, *of[TOGETHER];
+            for (size_t i = 0; i < n; i++) of[i] = v[i] + q / h.group * h.width;
+            if (n == TOGETHER)
+                add_values(out + q * h.width, w, of, TOGETHER, h.width);
+            else
+                for (size_t i = 0; i < n; i++) add_values(out + q * h.width, w + i, of + i, 1, h.width);
         }
     }
 }
 
 void CPU(attention_cached)(const struct call *c)
 {
-    cpu_run(c, c->size.in[0][0] * (size_t)c->attr->i[ATTENTION_KV_HEADS], cached, c);
+    size_t rows = c->size.in[0][0], heads = (size_t)c->attr->i[ATTENTION_KV_HEADS];
+    size_t tiles = least(heads, tiles_of(2 * backend_threads(c->backend), rows ? rows : 1));
+    struct cached all = {.call = c, .each = tiles_of(heads, tiles ? tiles : 1)};
+    all.tiles = tiles_of(heads, all.each);
+    cpu_run(c, rows * all.tiles, cached, &all);
 }
 
 /* ---- rotary ---- */

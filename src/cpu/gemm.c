@@ -4,10 +4,6 @@
 #include "cpu/gemm_part.h"
 
 enum { ALONE = 1 << 18 }; /* multiply-adds that one thread does at once */
-enum {
-    SHARES = 3,
-    FEW_THREADS = 4
-}; /* parts of a thread, so that who is faster does more of them; of few threads one each is best */
 
 size_t CPU(gemm_scratch)(void)
 {

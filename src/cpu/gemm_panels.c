@@ -9,17 +9,11 @@
  *
  * Each element of C is one chain of fused multiply-adds along k per block, added block after block. */
 #include "cpu/gemm_part.h"
+#include "cpu/panel_product.h"
 #include "cpu/transpose.h"
 
-#if VL == 16
-enum { MR = 14, NRV = 2 };
-#elif VL == 8
-enum { MR = 6, NRV = 2 };
-#else
-enum { MR = 4, NRV = 2 };
-#endif
-
-enum { NR = NRV * VL, KC = 256, NC = 512, MB = 36 * MR };
+enum { MR = PANEL_ROWS, NRV = 2 };
+enum { NR = PANEL, KC = 256, NC = 512, MB = 36 * MR };
 enum {
     PACKED = 1 << 18
 }; /* floats that lie packed at a time, where one block of k is not more: half of a large second cache */
@@ -252,103 +246,173 @@ size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns)
 
 /* ---- a few rows against weights stored along k ----
  *
- * Packing would cost more than the product. Blocks of the weights are transposed in registers instead, and each element
- * is the same chain of multiply-adds as above: a row has the same bits alone and among others. */
+ * Packing all would cost more than the product. Blocks of the weights are transposed in registers instead, and used
+ * there for up to FEW rows, or laid down for up to SOME; what comes next is fetched meanwhile. Each element is the same
+ * chain of multiply-adds as above: a row has the same bits alone and among others. */
 
-enum { FEW = 8, FEW_TILE = 4 * VL };
+enum { FEW = 8, SOME = 64 };
+
+/* Neighbouring columns of a thread, since a thread fetches what it will read. */
+struct few {
+    const struct call *call;
+    const struct product *p;
+    size_t each;
+};
+
+/* As many lines as a block of VL columns and VL of k holds. */
+static inline void fetch(const float *at)
+{
+#pragma GCC unroll 16
+    for (size_t i = 0; i < VL * VL; i += PANEL_LINE) __builtin_prefetch(at + i, 0, 2);
+}
+
+/* Where the weights of column j, from k on, would lie if those of all columns followed each other in blocks of so many
+ * columns: null where there are gaps between them. */
+static inline const float *ahead_of(const struct product *p, size_t j, size_t k, size_t columns)
+{
+    return p->b.col == p->k ? p->b.data + j * p->b.col + k * columns : NULL;
+}
 
 /* r[q] = weights of columns j .. j + VL at k = q, zeros past the edges. */
 static inline void columns_along_k(vec r[VL], const struct matrix *b, size_t j, size_t columns, size_t k, size_t depth)
 {
-    for (size_t i = 0; i < VL; i++) {
-        const float *from = b->data + (j + i) * b->col + k;
-        if (i >= columns) {
+    const float *from = b->data + j * b->col + k;
+    if (columns == VL && depth == VL) {
+#pragma GCC unroll 16
+        for (size_t i = 0; i < VL; i++) r[i] = load(from + i * b->col);
+    } else {
+        for (size_t i = 0; i < VL; i++) {
             r[i] = (vec){0};
-        } else if (depth == VL) {
-            r[i] = load(from);
-        } else {
-            r[i] = (vec){0};
-            memcpy(&r[i], from, depth * sizeof(float));
+            if (i < columns) memcpy(&r[i], from + i * b->col, depth * sizeof(float));
         }
     }
     transpose(r);
 }
 
-/* Columns j .. j + columns of C; `m` is a constant where this is inlined, so that the sums stay in registers. */
-static inline __attribute__((always_inline)) void few_block(const struct product *p, size_t j, size_t columns,
-                                                            const size_t m)
+/* To columns j .. j + columns of C, a block of k from pc on: sums of q rows that lie `row` floats apart. */
+static inline void put_sums(const struct product *p, const float *sums, size_t row, size_t i, size_t rows, size_t j,
+                            size_t columns, size_t pc)
 {
-    const size_t block = block_of(p->k);
-    for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
-        vec acc[FEW] = {{0}};
-        size_t stop = least(p->k, pc + block);
-        for (size_t k = pc; k < stop; k += VL) {
-            vec r[VL];
-            size_t depth = least(VL, stop - k);
-            columns_along_k(r, &p->b, j, columns, k, depth);
-            const float *a = p->a.data + k;
-            if (depth == VL) {
-#pragma GCC unroll 16
-                for (size_t q = 0; q < VL; q++)
-#pragma GCC unroll 8
-                    for (size_t i = 0; i < m; i++) acc[i] += a[i * p->a.row + q] * r[q];
-            } else {
-                for (size_t q = 0; q < depth; q++)
-#pragma GCC unroll 8
-                    for (size_t i = 0; i < m; i++) acc[i] += a[i * p->a.row + q] * r[q];
-            }
+    for (size_t r = 0; r < rows; r++) {
+        float *c = p->c + (i + r) * p->ldc + j;
+        for (size_t q = 0; q < columns; q++) {
+            float v = sums[r * row + q];
+            if (p->add || pc > 0) v += c[q];
+            if (p->bias && pc == 0) v += p->bias[j + q];
+            c[q] = v;
         }
-#pragma GCC unroll 8
-        for (size_t i = 0; i < m; i++)
-            for (size_t q = 0; q < columns; q++) {
-                float *c = p->c + i * p->ldc + j + q, v = acc[i][q];
-                if (p->add || pc > 0) v += *c;
-                if (p->bias && pc == 0) v += p->bias[j + q];
-                *c = v;
-            }
     }
-    for (size_t i = 0; i < m; i++) activate(p, i, j, columns);
 }
+
+/* Columns j .. j + columns of the first m rows of C, a block of k from pc on, whose weights go to panel (k, PANEL),
+ * too, unless that is null. `m` and whether there is a panel are constants where this is inlined, so that the sums stay
+ * in registers. */
+static inline __attribute__((always_inline)) void few_block(const struct product *p, size_t j, size_t columns,
+                                                            size_t pc, const size_t m, float *panel, const float *ahead)
+{
+    const size_t stop = least(p->k, pc + block_of(p->k));
+    vec acc[FEW] = {{0}};
+    for (size_t k = pc; k < stop; k += VL) {
+        vec r[VL];
+        size_t depth = least(VL, stop - k);
+        if (ahead) fetch(ahead + (k - pc) * VL);
+        columns_along_k(r, &p->b, j, columns, k, depth);
+        if (panel) {
+            for (size_t q = 0; q < depth; q++) store(panel + q * PANEL, r[q]);
+            panel += VL * PANEL;
+        }
+        const float *a = p->a.data + k;
+        if (depth == VL) {
+#pragma GCC unroll 16
+            for (size_t q = 0; q < VL; q++)
+#pragma GCC unroll 8
+                for (size_t i = 0; i < m; i++) acc[i] += a[i * p->a.row + q] * r[q];
+        } else {
+            for (size_t q = 0; q < depth; q++)
+#pragma GCC unroll 8
+                for (size_t i = 0; i < m; i++) acc[i] += a[i * p->a.row + q] * r[q];
+        }
+    }
+    float sums[FEW * VL];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < m; i++) store(sums + i * VL, acc[i]);
+    put_sums(p, sums, VL, 0, m, j, columns, pc);
+}
+
+#define FEW_BLOCK(m)                                                                                                   \
+    static __attribute__((noinline)) void few_block_##m(const struct product *p, size_t j, size_t columns, size_t pc)  \
+    {                                                                                                                  \
+        few_block(p, j, columns, pc, m, NULL, ahead_of(p, j + VL, pc, VL));                                            \
+    }
+FEW_BLOCK(1)
+FEW_BLOCK(2)
+FEW_BLOCK(3)
+FEW_BLOCK(4)
+FEW_BLOCK(5)
+FEW_BLOCK(6)
+FEW_BLOCK(7)
+FEW_BLOCK(8)
 
 static void few_rows(void *argument, size_t tile, size_t worker)
 {
+    static void (*const blocks[])(const struct product *, size_t, size_t, size_t) = {
+        NULL, few_block_1, few_block_2, few_block_3, few_block_4, few_block_5, few_block_6, few_block_7, few_block_8};
     (void)worker;
-    const struct product *p = argument;
-    size_t end = least(p->n, (tile + 1) * FEW_TILE);
-    for (size_t j = tile * FEW_TILE; j < end; j += VL) {
-        size_t columns = least(VL, end - j);
-        switch (p->m) {
-        case 1:
-            few_block(p, j, columns, 1);
-            break;
-        case 2:
-            few_block(p, j, columns, 2);
-            break;
-        case 3:
-            few_block(p, j, columns, 3);
-            break;
-        case 4:
-            few_block(p, j, columns, 4);
-            break;
-        case 5:
-            few_block(p, j, columns, 5);
-            break;
-        case 6:
-            few_block(p, j, columns, 6);
-            break;
-        case 7:
-            few_block(p, j, columns, 7);
-            break;
-        default:
-            few_block(p, j, columns, 8);
-            break;
+    const struct few *f = argument;
+    const struct product *p = f->p;
+    size_t end = least(p->n, (tile + 1) * f->each);
+    for (size_t j = tile * f->each; j < end; j += VL) {
+        size_t columns = least(VL, end - j), pc = 0;
+        do blocks[p->m](p, j, columns, pc);
+        while ((pc += block_of(p->k)) < p->k);
+        for (size_t i = 0; i < p->m; i++) activate(p, i, j, columns);
+    }
+}
+
+enum { HELD = VL == 8 ? 4 : 8 }; /* rows whose sums stay in registers beside a block of weights */
+
+static __attribute__((noinline)) void held_block(const struct product *p, size_t j, size_t columns, size_t pc,
+                                                 float *panel, const float *ahead)
+{
+    few_block(p, j, columns, pc, HELD, panel, ahead);
+}
+
+/* PANEL columns, a block of k at a time: its weights are transposed for the first rows, and laid down for the others.
+ * Of what the next columns hold each group of rows fetches a line for each k, and the first rows what is left. */
+static void some_panel(const struct product *p, size_t j, float *panel)
+{
+    const size_t block = block_of(p->k), group = panel_rows(p->m - HELD), groups = tiles_of(p->m - HELD, group),
+                 columns = least(PANEL, p->n - j), lines = tiles_of(PANEL, PANEL_LINE);
+    float sums[PANEL_ROWS * PANEL] __attribute__((aligned(64)));
+    for (size_t pc = 0; pc < p->k || pc == 0; pc += block) {
+        size_t depth = least(block, p->k - pc);
+        const float *next = ahead_of(p, j + PANEL, pc, PANEL);
+        for (size_t half = 0; half < columns; half += VL)
+            held_block(p, j + half, least(VL, columns - half), pc, panel + half,
+                       next && half / PANEL_LINE >= groups ? next + half * depth : NULL);
+        for (size_t g = 0; g < groups; g++) {
+            size_t i = HELD + g * group, rows = least(group, p->m - i);
+            CPU(panel_product)
+            (rows, sums, p->a.data + i * p->a.row + pc, p->a.row, panel, depth,
+             next && g < lines ? next + g * depth * PANEL_LINE : NULL);
+            put_sums(p, sums, PANEL, i, rows, j, columns, pc);
         }
     }
+    for (size_t i = 0; i < p->m; i++) activate(p, i, j, columns);
+}
+
+static void some_rows(void *argument, size_t tile, size_t worker)
+{
+    const struct few *f = argument;
+    size_t end = least(f->p->n, (tile + 1) * f->each);
+    for (size_t j = tile * f->each; j < end; j += PANEL) some_panel(f->p, j, cpu_scratch(f->call, worker));
 }
 
 bool CPU(gemm_few)(const struct call *call, const struct product *p)
 {
-    if (p->m > FEW || p->a.col != 1 || p->b.row != 1) return false;
-    cpu_run(call, tiles_of(p->n, FEW_TILE), few_rows, p);
+    if (p->m > SOME || p->a.col != 1 || p->b.row != 1) return false;
+    size_t threads = pool_threads(cpu_of(call)->pool), shares = threads > FEW_THREADS ? SHARES * threads : threads;
+    struct few f = {call, p, tiles_of(tiles_of(p->n, shares), PANEL) * PANEL};
+    cpu_run(call, tiles_of(p->n, f.each), p->m <= FEW ? few_rows : some_rows, &f);
     return true;
 }

@@ -5,6 +5,9 @@
 
 #include "cpu/gemm.h"
 
+/* Parts of a thread, so that who is faster does more of them; of few threads one each is best. */
+enum { SHARES = 3, FEW_THREADS = 4 };
+
 /* By one thread, which has gemm_part_scratch() bytes. Each element's bits depend on K alone: not on M, N, the strides
  * or the part. */
 void CPU(gemm_part)(const struct product *p, float *scratch);

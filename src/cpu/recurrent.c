@@ -44,7 +44,7 @@ static void pack_forward(void *argument, size_t tile, size_t worker)
     pack_units(l, f->packed + tile * l->units * UNITS, direction, gate, panel * UNITS, cpu_scratch(l->call, worker));
 }
 
-/* One sentence's units u .. u + n at step t; sums (G, MR, UNITS) of its row of the block. */
+/* One sentence's units u .. u + n at step t; sums (G, PANEL_ROWS, UNITS) of its row of the block. */
 static void finish_units(const struct forward *f, size_t direction, size_t at, size_t u, size_t n, size_t t,
                          float *sums, size_t stride)
 {
@@ -72,21 +72,20 @@ static void forward_panels(const struct forward *f, size_t direction, size_t fir
                            size_t t)
 {
     const struct layer *l = &f->l;
-    float sums[GATES * MR * UNITS] __attribute__((aligned(64)));
-    size_t block = block_rows(count);
+    float sums[GATES * PANEL_ROWS * UNITS] __attribute__((aligned(64)));
+    size_t block = panel_rows(count);
     for (size_t p = p0; p < p1; p++)
         for (size_t i = 0; i < count; i += block) {
             size_t m = least(block, count - i);
             const float *panel = f->packed + (direction * l->panels + p) * l->gates * l->units * UNITS,
                         *h = f->h[t % 2] + (first + i) * f->row + direction * l->units;
             if (t || f->initial)
-                for (size_t g = 0; g < l->gates; g++)
-                    CPU(recurrent_product)(m, sums + g * MR * UNITS, h, f->row, panel + g * l->units * UNITS, l->units);
-            else
-                memset(sums, 0, sizeof sums);
+                for (size_t g = 0; g < l->gates; g++) CPU(panel_product)
+            (m, sums + g * PANEL_ROWS * UNITS, h, f->row, panel + g * l->units * UNITS, l->units, NULL);
+            else memset(sums, 0, sizeof sums);
             for (size_t r = 0; r < m; r++)
                 finish_units(f, direction, first + i + r, p * UNITS, least(UNITS, l->units - p * UNITS), t,
-                             sums + r * UNITS, MR * UNITS);
+                             sums + r * UNITS, PANEL_ROWS * UNITS);
         }
 }
 

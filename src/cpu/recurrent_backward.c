@@ -113,15 +113,15 @@ static void backward_panels(const struct backward *b, size_t direction, size_t f
                             size_t p0, size_t p1, size_t left)
 {
     const struct layer *l = &b->l;
-    float dh[MR * UNITS] __attribute__((aligned(64)));
-    size_t depth = l->gates * l->units, block = block_rows(count);
+    float dh[PANEL_ROWS * UNITS] __attribute__((aligned(64)));
+    size_t depth = l->gates * l->units, block = panel_rows(count);
     for (size_t p = p0; p < p1; p++)
         for (size_t i = 0; i < count; i += block) {
             size_t m = least(block, count - i), from = i < behind ? least(m, behind - i) : 0, u = p * UNITS,
                    n = least(UNITS, l->units - u);
-            if (from) CPU(recurrent_product)
+            if (from) CPU(panel_product)
             (from, dh, b->ds[left % 2] + (first + i) * b->row + direction * depth, b->row,
-             b->packed + (direction * l->panels + p) * depth * UNITS, depth);
+             b->packed + (direction * l->panels + p) * depth * UNITS, depth, NULL);
             memset(dh + from * UNITS, 0, (m - from) * UNITS * sizeof *dh);
             for (size_t r = 0; r < m; r++)
                 if (left)

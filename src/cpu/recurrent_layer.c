@@ -1,73 +1,8 @@
-/* The product and the order of sentences of recurrent_layer.h. */
+/* The order of sentences of recurrent_layer.h. */
 #include "cpu/recurrent_layer.h"
 
 enum { CACHE = 5 << 18 }; /* bytes of weights that stay in a core's own cache */
 enum { LEAST_ROWS = 8, MOST_GROUPS = 1024 };
-
-/* ---- the product of a few rows with a panel ---- */
-
-/* out (m, UNITS) = x (m, k) panel (k, UNITS); m is a constant where this is inlined. */
-static inline __attribute__((always_inline)) void micro(float *restrict out, const float *x, size_t row,
-                                                        const float *restrict panel, size_t k, const size_t m)
-{
-    vec low[MR], high[MR];
-#pragma GCC unroll 16
-    for (size_t i = 0; i < m; i++) low[i] = high[i] = (vec){0};
-    for (size_t p = 0; p < k; p++, panel += UNITS) {
-        vec a = load(panel), b = load(panel + VL);
-#pragma GCC unroll 16
-        for (size_t i = 0; i < m; i++) {
-            float v = x[i * row + p];
-            low[i] += v * a;
-            high[i] += v * b;
-        }
-    }
-#pragma GCC unroll 16
-    for (size_t i = 0; i < m; i++) {
-        store(out + i * UNITS, low[i]);
-        store(out + i * UNITS + VL, high[i]);
-    }
-}
-
-#define MICRO(m)                                                                                                       \
-    static                                                                                                             \
-        __attribute__((noinline)) void micro_##m(float *out, const float *x, size_t row, const float *panel, size_t k) \
-    {                                                                                                                  \
-        micro(out, x, row, panel, k, m);                                                                               \
-    }
-MICRO(1)
-MICRO(2)
-MICRO(3)
-MICRO(4)
-#if VL >= 8
-MICRO(5)
-MICRO(6)
-#endif
-#if VL == 16
-MICRO(7)
-MICRO(8)
-MICRO(9)
-MICRO(10)
-MICRO(11)
-MICRO(12)
-MICRO(13)
-MICRO(14)
-#endif
-
-static void (*const micros[MR + 1])(float *, const float *, size_t, const float *, size_t) = {
-    NULL,    micro_1, micro_2, micro_3,  micro_4,
-#if VL >= 8
-    micro_5, micro_6,
-#endif
-#if VL == 16
-    micro_7, micro_8, micro_9, micro_10, micro_11, micro_12, micro_13, micro_14,
-#endif
-};
-
-void CPU(recurrent_product)(size_t m, float *out, const float *x, size_t row, const float *panel, size_t k)
-{
-    micros[m](out, x, row, panel, k);
-}
 
 /* ---- the order of sentences ---- */
 

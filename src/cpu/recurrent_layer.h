@@ -10,22 +10,11 @@
 #ifndef CPU_RECURRENT_LAYER_H
 #define CPU_RECURRENT_LAYER_H
 
-#include "cpu/cpu.h"
+#include "cpu/panel_product.h"
 #include "ops/recurrent.h"
 
-enum { UNITS = 2 * VL, GATES = 4 }; /* columns of a panel; most gates of a cell                 */
-enum { LINE = 16, COPIED = 32 };    /* floats of a cache line; rows that a thread copies at once */
-/* Rows of a block: their sums fill the registers. */
-#if VL == 16
-enum { MR = 14 };
-#elif VL == 8
-enum { MR = 6 };
-#else
-enum { MR = 4 };
-#endif
-
-/* out (m, UNITS) = x (m, k) panel (k, UNITS), where x has `row` floats from row to row; m from 1 to MR. */
-void CPU(recurrent_product)(size_t m, float *out, const float *x, size_t row, const float *panel, size_t k);
+enum { UNITS = PANEL, GATES = 4 }; /* columns of a panel; most gates of a cell                 */
+enum { LINE = 16, COPIED = 32 };   /* floats of a cache line; rows that a thread copies at once */
 
 /* ---- a layer ---- */
 
@@ -89,12 +78,6 @@ static inline size_t steps_of(const struct layer *l, const struct order *o, size
 }
 
 /* ---- pieces of work ---- */
-
-/* Rows are taken in blocks of nearly one size. */
-static inline size_t block_rows(size_t rows)
-{
-    return tiles_of(rows, tiles_of(rows, MR));
-}
 
 static inline size_t chunks_of(const struct layer *l)
 {

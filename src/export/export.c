@@ -13,11 +13,9 @@
 
 #define MARK "elbo-export.json" /* says that a folder is an export */
 
-static const struct export_format *const formats[] = {[EXPORT_HF] = &export_hf,
-                                                      [EXPORT_ONNX] = &export_onnx,
-                                                      [EXPORT_GGUF] = &export_gguf,
-                                                      [EXPORT_Q8] = &export_q8,
-                                                      [EXPORT_Q4] = &export_q4};
+static const struct export_format *const formats[] = {
+    [EXPORT_HF] = &export_hf,   [EXPORT_ONNX] = &export_onnx, [EXPORT_GGUF] = &export_gguf,
+    [EXPORT_F32] = &export_f32, [EXPORT_Q8] = &export_q8,     [EXPORT_Q4] = &export_q4};
 
 /* ---- files ---- */
 

@@ -15,7 +15,7 @@
 
 #include <jansson.h>
 
-enum export_kind { EXPORT_NONE, EXPORT_HF, EXPORT_ONNX, EXPORT_GGUF, EXPORT_Q8, EXPORT_Q4 };
+enum export_kind { EXPORT_NONE, EXPORT_HF, EXPORT_ONNX, EXPORT_GGUF, EXPORT_F32, EXPORT_Q8, EXPORT_Q4 };
 enum export_part { EXPORT_WHOLE, EXPORT_ENCODER, EXPORT_DECODER };
 
 /* The model, and what is said of it. All borrowed. */

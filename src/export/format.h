@@ -14,7 +14,7 @@ struct export_format {
                          elbo_error *error);
 };
 
-extern const struct export_format export_hf, export_onnx, export_gguf, export_q8, export_q4;
+extern const struct export_format export_hf, export_onnx, export_gguf, export_f32, export_q8, export_q4;
 
 /* A file that comes with the program: src/export/files/NAME. */
 struct export_file {

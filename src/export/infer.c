@@ -20,7 +20,7 @@ static enum block_type type_of(const struct parameter *p, int bits)
 {
     enum infer_use use = infer_use_of(p->name);
     size_t columns = p->rank == 2 ? p->shape[1] : 0;
-    if (!columns || use == INFER_EXACT || columns % block_infos[BLOCK_Q8_0].values) return BLOCK_F32;
+    if (bits == 32 || !columns || use == INFER_EXACT || columns % block_infos[BLOCK_Q8_0].values) return BLOCK_F32;
     if (bits == 8) return BLOCK_Q8_0;
     bool super = columns % block_infos[BLOCK_Q4_K].values == 0;
     if (use == INFER_TABLE) return super ? BLOCK_Q6_K : BLOCK_Q8_0;
@@ -308,36 +308,48 @@ static elbo_status write_bits(const struct export_source *s, const char *folder,
     return status;
 }
 
-static const char use[] =
-    "elbo eval RUN --weights=DIR/model.elbo --data.test=corpus/test    # what the rounding costs\n";
+static elbo_status write_as(const struct export_source *s, const char *folder, int bits, elbo_error *error)
+{
+    static const char use[] =
+        "elbo-infer DIR/model.elbo reconstruct < sentences.txt\n"
+        "elbo eval RUN --weights=DIR/model.elbo --data.test=corpus/test    # what the rounding costs\n";
+    ELBO_TRY(write_bits(s, folder, bits, error));
+    return hf_card(s, folder, "elbo", "text-generation", use, error);
+}
+
+static elbo_status write32(const struct export_source *s, const struct export_options *o, const char *folder,
+                           elbo_error *error)
+{
+    (void)o;
+    return write_as(s, folder, 32, error);
+}
 
 static elbo_status write8(const struct export_source *s, const struct export_options *o, const char *folder,
                           elbo_error *error)
 {
     (void)o;
-    ELBO_TRY(write_bits(s, folder, 8, error));
-    return hf_card(s, folder, "elbo", "text-generation", use, error);
+    return write_as(s, folder, 8, error);
 }
 
 static elbo_status write4(const struct export_source *s, const struct export_options *o, const char *folder,
                           elbo_error *error)
 {
     (void)o;
-    ELBO_TRY(write_bits(s, folder, 4, error));
-    return hf_card(s, folder, "elbo", "text-generation", use, error);
+    return write_as(s, folder, 4, error);
 }
 
 static elbo_status check(const struct export_source *s, const struct export_options *o, elbo_error *error)
 {
     (void)s;
     if (o->part != EXPORT_WHOLE)
-        return elbo_fail(error, ELBO_USAGE, "--part belongs to --format=hf; q8 and q4 hold the whole model");
+        return elbo_fail(error, ELBO_USAGE, "--part belongs to --format=hf; f32, q8 and q4 hold the whole model");
     if (o->check)
         return elbo_fail(error, ELBO_USAGE,
-                         "--check compares with the exact weights, and q8 and q4 are rounded; elbo eval "
-                         "--weights=FILE says what that costs");
+                         "--check belongs to --format=hf, onnx and gguf; elbo eval --weights=FILE measures what is in "
+                         "a file of f32, q8 or q4");
     return ELBO_OK;
 }
 
-const struct export_format export_q8 = {.name = "q8", .check = check, .write = write8},
+const struct export_format export_f32 = {.name = "f32", .check = check, .write = write32},
+                           export_q8 = {.name = "q8", .check = check, .write = write8},
                            export_q4 = {.name = "q4", .check = check, .write = write4};

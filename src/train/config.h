@@ -22,6 +22,7 @@ enum product_format {
     FORMAT_HF,
     FORMAT_ONNX,
     FORMAT_GGUF,
+    FORMAT_F32,
     FORMAT_Q8,
     FORMAT_Q4
 };
@@ -207,8 +208,9 @@ static const struct option generate_rows[] = {
     ROW_CHOICE(
         "format", format, "npy", COMMAND_ENCODE | COMMAND_EXPORT,
         "encode: of the latents; cvec: a control vector of llama.cpp for each; export: of the model; hf: a Hugging "
-        "Face folder; onnx: two graphs of ONNX; gguf: a decoder for llama.cpp; q8, q4: a file of 8 or 4 bits",
-        "npy", "jsonl", "cvec", "hf", "onnx", "gguf", "q8", "q4"),
+        "Face folder; onnx: two graphs of ONNX; gguf: a decoder for llama.cpp; f32, q8, q4: a file for elbo-infer, of "
+        "as many bits",
+        "npy", "jsonl", "cvec", "hf", "onnx", "gguf", "f32", "q8", "q4"),
 };
 #undef AT
 
@@ -360,7 +362,7 @@ static const struct option product_rows[] = {
     ROW_CHOICE("bits", bits, "32", COMMAND_EXPORT,
                "of the weights that are multiplied with rows of tokens; 8 and 4: with onnx", "32", "8", "4"),
     ROW_TEXT("weights", weights, "", TAKEN_WITH_RUNS,
-             "a file of elbo export --format=q8 or q4, whose rounded weights take the place of the checkpoint's"),
+             "a file of elbo export --format=f32, q8 or q4, whose rounded weights take the place of the checkpoint's"),
     ROW_TEXT("check", check, "", COMMAND_EXPORT,
              "corpus with whose sentences the export is compared with the model before it takes its place"),
 };

@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const char help[] =
-    "elbo-infer FILE COMMAND [OPTION ...]: a text VAE from one file (elbo export --format=q8 or q4)\n"
+    "elbo-infer FILE COMMAND [OPTION ...]: a text VAE from one file (elbo export --format=q8, q4 or f32)\n"
     "\n"
     "  encode        sentences of standard input -> mu, a line of numbers each\n"
     "  reconstruct   sentences of standard input, written back from mu\n"
