@@ -11,7 +11,7 @@ enum { MOST_ROWS = 64 };
 struct chooser {
     const struct generate_options *o;
     const struct text_marks *marks;
-    float *logits; /* (rows, V)                            */
+    float *logits, *buffer; /* (rows, V); for those of a backend that the host cannot read */
     size_t vocabulary, position;
     uint64_t first_row;              /* address of the first row's noise     */
     struct choose_scratch **scratch; /* (threads)                    */
@@ -73,7 +73,7 @@ static elbo_status some_rows(struct model *m, struct recording *step, struct cho
         for (size_t i = 0; i < rows; i++) position[i] = (int32_t)(stack_prefix(&m->config) + at);
         status = executor_run(&step->executor, &run, error);
         if (status) break;
-        recording_read(step, step->logits, c->logits, run.count);
+        c->logits = recording_reach(step, step->logits, c->buffer, run.count);
         c->position = at;
         backend_host_run(m->backend, rows, choose, c);
         for (size_t i = 0; i < rows && !status; i++) {
@@ -107,9 +107,9 @@ elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size
     size_t room = stack_prefix(&m->config) + longest;
     ELBO_TRY(record_step(&step, &m->config, m->parameters, chunk, room, false, error));
     elbo_status status = model_bind(m, list, 1, NULL, error);
-    c.logits = malloc(chunk * v * sizeof *c.logits);
+    if (m->backend->memory.separate) c.buffer = malloc(chunk * v * sizeof *c.buffer);
     c.scratch = calloc(threads, sizeof *c.scratch);
-    if (!status && (!c.logits || !c.scratch))
+    if (!status && ((m->backend->memory.separate && !c.buffer) || !c.scratch))
         status = elbo_fail(error, ELBO_MEMORY, "no memory for the logits of %zu sentences", chunk);
     for (size_t i = 0; i < threads && !status; i++) status = choose_scratch_make(&c.scratch[i], v, error);
     for (size_t at = 0; at < rows && !status; at += chunk) {
@@ -119,7 +119,7 @@ elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size
     }
     for (size_t i = 0; i < threads && c.scratch; i++) choose_scratch_free(c.scratch[i]);
     free(c.scratch);
-    free(c.logits);
+    free(c.buffer);
     recording_free(&step, m->backend);
     return status;
 }

@@ -265,3 +265,10 @@ void recording_read(const struct recording *r, value v, void *to, const size_t c
     r->executor.backend->memory.download(r->executor.backend, to, executor_pointer(&r->executor, v),
                                          graph_bytes(r->g, v, count));
 }
+
+void *recording_reach(const struct recording *r, value v, void *buffer, const size_t count[DIM_KINDS])
+{
+    if (!r->executor.backend->memory.separate) return executor_pointer(&r->executor, v);
+    recording_read(r, v, buffer, count);
+    return buffer;
+}

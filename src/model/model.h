@@ -116,5 +116,8 @@ bool recording_bind_input(struct recording *r, const char *name, const void *dat
 
 /* Copies a kept value to the host. */
 void recording_read(const struct recording *r, value v, void *to, const size_t count[DIM_KINDS]);
+/* A kept value as it lies, which may be written until the next execution, where the host can reach it; else copied to
+ * `buffer`, which is not used otherwise. */
+void *recording_reach(const struct recording *r, value v, void *buffer, const size_t count[DIM_KINDS]);
 
 #endif

@@ -79,15 +79,16 @@ static void fill(float *x, size_t n, uint64_t purpose, float scale)
     }
 }
 
-/* The rounding of product.h: d = the largest magnitude of 32 / 127, whole numbers of d. What lies so near the middle of
- * two that the rounding of a product decides is moved away. */
+/* The rounding of product.h: d = the largest magnitude of 128 / 127, whole numbers of d. What lies so near the middle
+ * of two that the rounding of a product decides is moved away. */
 static void round_rows(double *to, float *x, size_t count)
 {
-    for (size_t at = 0; at < count; at += 32) {
+    for (size_t at = 0; at < count; at += 128) {
         float most = 0;
-        for (size_t i = at; i < at + 32; i++) most = fmaxf(most, fabsf(x[i]));
+        size_t end = at + 128 < count ? at + 128 : count;
+        for (size_t i = at; i < end; i++) most = fmaxf(most, fabsf(x[i]));
         float d = most / 127, inverse = most > 0 ? 127 / most : 0;
-        for (size_t i = at; i < at + 32; i++) {
+        for (size_t i = at; i < end; i++) {
             float places = fabsf(x[i] * inverse);
             if (fabsf(places - floorf(places) - 0.5f) < 1e-3f) x[i] *= 1 - 0.01f / places;
             to[i] = (double)d * (double)rintf(x[i] * inverse);
@@ -108,8 +109,8 @@ static struct made make(enum block_type type, size_t m, size_t n, size_t k, bool
     fill(d.a, m * (k + 3), 1, 2);
     fill(d.bias, n, 2, 1);
     for (size_t j = 0; j < n; j++) fill(w + j * k, k, 3 + j, j % 7 == 6 ? 1e-4f : 0.1f * (float)(1 + j % 5));
-    for (size_t i = 0; i < k; i++) d.a[i] *= i / 32 % 3 ? 1 : 1e-3f; /* blocks of different sizes in a row */
-    for (size_t i = 0; i < 32 && m > 1; i++) d.a[k + 3 + i] = 0;
+    for (size_t i = 0; i < k; i++) d.a[i] *= i / 128 % 3 ? 1 : 1e-3f; /* spans of different sizes in a row */
+    for (size_t i = 0; i < 128 && i < k && m > 1; i++) d.a[k + 3 + i] = 0;
     block_quantize(type, d.w, w, n * k);
     block_dequantize(type, w, d.w, n * k);
     for (size_t i = 0; i < n * k; i++) d.weights[i] = (double)w[i];
@@ -276,7 +277,7 @@ static void test_exact(void **state)
         float *w = room(N * K * sizeof *w);
         for (size_t i = 0; i < M * d.p.row; i++) {
             int number = (int)(noise_block(key, 1, 0, (uint32_t)i).word[0] % 7) - 3;
-            bool first = i % d.p.row % 32 == i / d.p.row % 32; /* the largest of its block: d = 1 */
+            bool first = i % d.p.row % 128 == i / d.p.row; /* the largest of its span: d = 1 */
             d.a[i] = (float)(first ? i % 2 ? -127 : 127 : number);
         }
         for (size_t i = 0; i < bytes; i++) d.w[i] = (unsigned char)noise_block(key, 0, 0, (uint32_t)i).word[0];

@@ -13,18 +13,23 @@
 #include <string.h>
 
 #if defined(QUANTIZED_VNNI) || defined(QUANTIZED_AMX)
-#define QUANTIZED_ROWS 8
-enum { LANES = 16, OFFSET = 128 };
+#define QUANTIZED_ROWS  8
+#define QUANTIZED_LANES 16
+enum { OFFSET = 128 };
 #elif defined(QUANTIZED_AVX2)
-#define QUANTIZED_ROWS 4
-enum { LANES = 8, OFFSET = 0 };
+#define QUANTIZED_ROWS  4
+#define QUANTIZED_LANES 8
+enum { OFFSET = 0 };
 #elif defined(QUANTIZED_NEON) || defined(QUANTIZED_WASM)
-#define QUANTIZED_ROWS 8
-enum { LANES = 4, OFFSET = 0 };
+#define QUANTIZED_ROWS  8
+#define QUANTIZED_LANES 4
+enum { OFFSET = 0 };
 #else
-#define QUANTIZED_ROWS 4
-enum { LANES = 4, OFFSET = 0 };
+#define QUANTIZED_ROWS  4
+#define QUANTIZED_LANES 4
+enum { OFFSET = 0 };
 #endif
+enum { LANES = QUANTIZED_LANES };
 enum { ROWS = QUANTIZED_ROWS }; /* of A whose sums stay in registers */
 
 #if defined(QUANTIZED_VNNI) || defined(QUANTIZED_AMX)

@@ -30,11 +30,12 @@ enum {
 
 /* ---- a row or two: W as it lies ---- */
 
-enum { FEW = 2, FEW_SLICE = ROWS_BYTES / (2 * FEW * ROW_BYTES) / 8 * 8 * BLOCK };
+enum { FEW = 2 };
 
 struct few {
     const char *a; /* the group's block */
-    floats sum[FEW];
+    size_t done, blocks;
+    floats sum[FEW], span[FEW];
 };
 
 enum { ADDED = (int)LANES < (int)FOURS ? (int)LANES : (int)FOURS }; /* vectors, or pairs of halves */
@@ -71,11 +72,19 @@ static inline void dot_rows(ints sums[2], const eight row[LANES], eight a, const
 #endif
 }
 
+/* What a span's blocks have summed up to, with their scale. */
+static inline void add_span(struct few *f, const float *d, const size_t rows)
+{
+    for (size_t i = 0; i < rows; i++) {
+        f->sum[i] += f->span[i] * d[i];
+        f->span[i] = (floats){0};
+    }
+}
+
 EACH take_sums(struct few *f, const size_t rows, const struct kind t, const eight row[LANES], floats scale,
                floats second)
 {
     const int32_t *fours = (const int32_t *)(const void *)f->a, *begin = fours + (FOURS + 1) * rows;
-    const float *d = (const float *)(fours + FOURS * rows);
 #pragma GCC unroll 2
     for (size_t i = 0; i < rows; i++) {
         eight a;
@@ -85,11 +94,12 @@ EACH take_sums(struct few *f, const size_t rows, const struct kind t, const eigh
 #pragma GCC unroll 2
         for (int h = 0; h < t.halves; h++) {
             if (!t.offset) part[h] += every_lane(begin[(size_t)h * rows + i]);
-            f->sum[i] += __builtin_convertvector(part[h], floats) * ((h ? second : scale) * d[i]);
+            f->span[i] += __builtin_convertvector(part[h], floats) * (h ? second : scale);
         }
-        if (t.offset) f->sum[i] -= second * ((const float *)begin)[i];
+        if (t.offset) f->span[i] -= second * ((const float *)begin)[i];
     }
     f->a += rounded_bytes(&t, rows);
+    if (++f->done % SPAN == 0 || f->done == f->blocks) add_span(f, (const float *)(fours + FOURS * rows), rows);
 }
 
 /* ---- more rows: W packed ---- */
@@ -111,25 +121,34 @@ static inline __attribute__((always_inline)) void sum_blocks(floats *sums, const
     floats all[ROWS];
 #pragma GCC unroll 8
     for (size_t i = 0; i < rows; i++) all[i] = sums[i];
-    for (size_t b = 0; b < blocks; b++, a += rounded_bytes(&t, rows), w += PANEL_VECTORS) {
-        const int32_t *fours = (const int32_t *)(const void *)a, *begin = fours + (FOURS + 1) * rows;
-        const float *d = (const float *)(fours + FOURS * rows);
-        const floats *scales = (const floats *)w + FOURS;
+    for (size_t first = 0; first < blocks; first += SPAN) {
+        const float *d = (const float *)(const void *)a + FOURS * rows;
+        floats span[ROWS];
+#pragma GCC unroll 8
+        for (size_t i = 0; i < rows; i++) span[i] = (floats){0};
+        for (size_t b = first; b < least(blocks, first + SPAN); b++, a += rounded_bytes(&t, rows), w += PANEL_VECTORS) {
+            const int32_t *fours = (const int32_t *)(const void *)a, *begin = fours + (FOURS + 1) * rows;
+            const floats *scales = (const floats *)w + FOURS;
 #pragma GCC unroll 2
-        for (int h = 0; h < t.halves; h++) {
-            ints part[ROWS];
+            for (int h = 0; h < t.halves; h++) {
+                ints part[ROWS];
 #pragma GCC unroll 8
-            for (size_t i = 0; i < rows; i++) part[i] = t.offset ? (ints){0} : every_lane(begin[(size_t)h * rows + i]);
+                for (size_t i = 0; i < rows; i++)
+                    part[i] = t.offset ? (ints){0} : every_lane(begin[(size_t)h * rows + i]);
 #pragma GCC unroll 8
-            for (int k = h * each; k < (h + 1) * each; k++)
+                for (int k = h * each; k < (h + 1) * each; k++)
 #pragma GCC unroll 8
-                for (size_t i = 0; i < rows; i++) part[i] = dot(part[i], w[k], fours[(size_t)k * rows + i], t.small);
+                    for (size_t i = 0; i < rows; i++)
+                        part[i] = dot(part[i], w[k], fours[(size_t)k * rows + i], t.small);
 #pragma GCC unroll 8
-            for (size_t i = 0; i < rows; i++) all[i] += __builtin_convertvector(part[i], floats) * (scales[h] * d[i]);
+                for (size_t i = 0; i < rows; i++) span[i] += __builtin_convertvector(part[i], floats) * scales[h];
+            }
+            if (!t.offset) continue;
+#pragma GCC unroll 8
+            for (size_t i = 0; i < rows; i++) span[i] -= scales[1] * ((const float *)begin)[i];
         }
-        if (!t.offset) continue;
 #pragma GCC unroll 8
-        for (size_t i = 0; i < rows; i++) all[i] -= scales[1] * ((const float *)begin)[i];
+        for (size_t i = 0; i < rows; i++) all[i] += span[i] * d[i];
     }
 #pragma GCC unroll 8
     for (size_t i = 0; i < rows; i++) sums[i] = all[i];
@@ -178,7 +197,7 @@ TYPE(Q6_K, q6_k)
 static const struct compiled {
     void (*pack)(const struct rows *w, ints *to);
     void (*few[FEW])(const struct rows *w, struct few *f);                      /* of 1, 2 rows    */
-    void (*sums[4])(floats *sums, const char *a, const ints *w, size_t blocks); /* of 1, 2, 4, 8   */
+    void (*sums[4])(floats *sums, const char *a, const ints *w, size_t blocks); /* of 1, 2, 4, 8 */
 } compiled[BLOCK_TYPES] = {
 #define COMPILED(type)                                                                                                 \
     [BLOCK_##type] = {                                                                                                 \
@@ -192,6 +211,7 @@ enum { GROUP = SIDE };
 static void sum_tiles(floats sums[SIDE], const struct kind *t, const char *a, const ints *w, size_t blocks)
 {
     int32_t part[2][SIDE * LANES] __attribute__((aligned(64)));
+    floats span[SIDE] = {{0}};
     for (size_t b = 0; b < blocks; b++, a += rounded_bytes(t, SIDE), w += PANEL_VECTORS) {
         const int32_t *begin = (const int32_t *)(const void *)a + (FOURS + 1) * SIDE;
         const float *d = (const float *)(const void *)a + FOURS * SIDE;
@@ -202,10 +222,15 @@ static void sum_tiles(floats sums[SIDE], const struct kind *t, const char *a, co
             for (int i = 0; i < SIDE; i++) {
                 ints whole = *(const ints *)(const void *)(now + i * LANES);
                 if (!t->offset) whole += begin[h * SIDE + i];
-                sums[i] += __builtin_convertvector(whole, floats) * (scales[h] * d[i]);
+                span[i] += __builtin_convertvector(whole, floats) * scales[h];
             }
         }
-        for (int i = 0; i < SIDE && t->offset; i++) sums[i] -= scales[1] * ((const float *)begin)[i];
+        for (int i = 0; i < SIDE && t->offset; i++) span[i] -= scales[1] * ((const float *)begin)[i];
+        if ((b + 1) % SPAN && b + 1 < blocks) continue;
+        for (int i = 0; i < SIDE; i++) {
+            sums[i] += span[i] * d[i];
+            span[i] = (floats){0};
+        }
     }
 }
 #else
@@ -233,32 +258,38 @@ static void begin(const struct quantized_product *p, floats *sums, size_t first,
         memcpy((float *)&sums[i] + (j - start), p->c + (first + i) * p->ldc + j, columns * sizeof(float));
 }
 
-static void finish(const struct quantized_product *p, const floats *sums, size_t first, size_t rows, size_t start,
-                   size_t j, bool last)
+static void finish(const struct quantized_product *p, floats *sums, size_t first, size_t rows, size_t start, size_t j,
+                   bool last)
 {
     size_t columns = least(start + LANES, p->n) - j;
+    floats bias = {0};
+    if (last && p->bias) {
+        memcpy((float *)&bias + (j - start), p->bias + j, columns * sizeof(float));
+        for (size_t i = 0; i < rows; i++) sums[i] += bias;
+    }
     for (size_t i = 0; i < rows; i++) {
         float *c = p->c + (first + i) * p->ldc + j;
-        const float *row = (const float *)&sums[i] + (j - start);
-        if (last && p->bias)
-            for (size_t l = 0; l < columns; l++) c[l] = row[l] + p->bias[j + l];
+        if (columns == LANES)
+            memcpy(c, &sums[i], sizeof *sums);
         else
-            memcpy(c, row, columns * sizeof *c);
+            memcpy(c, (float *)&sums[i] + (j - start), columns * sizeof *c);
     }
 }
 
-/* A slice of k. */
+/* A slice of k: W's, and A's rounded rows. */
 struct slice {
     struct source source;
+    const char *a;
     size_t depth;
     bool first, last;
 };
 
-/* Columns from j on of the packed ones, which begin at `start`; rows first .. end, which lie rounded at `a`. */
-static void compute(const struct quantized_product *p, const struct slice *s, const char *a, const ints *w,
-                    size_t first, size_t end, size_t start, size_t j)
+/* Columns from j on of the packed ones, which begin at `start`; rows first .. end. */
+static void compute(const struct quantized_product *p, const struct slice *s, const ints *w, size_t first, size_t end,
+                    size_t start, size_t j)
 {
     size_t blocks = s->depth / BLOCK;
+    const char *a = s->a;
     for (size_t i = first; i < end;) {
         size_t rows = group_of(end - i), there = least(rows, end - i);
         floats sums[GROUP] = {{0}};
@@ -275,33 +306,26 @@ static void compute(const struct quantized_product *p, const struct slice *s, co
     }
 }
 
-/* A row or two, which lie rounded at `a`. */
-static void multiply_few(const struct quantized_product *p, const struct slice *s, const char *a)
+/* LANES columns from j on of rows first .. end; the last ones come with some of those before them. */
+static void multiply(const struct quantized_product *p, const struct slice *s, ints *packed, size_t first, size_t end,
+                     size_t j)
 {
-    for (size_t j = 0; j < p->n; j += LANES) {
-        size_t start = least(j, s->source.n - LANES); /* the last ones come with some of those before them */
-        struct rows w = rows_of(p->type, &s->source, start, s->depth);
-        struct few f = {.a = a};
+    size_t start = least(j, s->source.n - LANES);
+    struct rows w = rows_of(p->type, &s->source, start, s->depth);
+    if (p->m > FEW) {
+        compiled[p->type].pack(&w, packed);
+        compute(p, s, packed, first, end, start, j);
+    } else {
+        struct few f = {.a = s->a, .blocks = s->depth / BLOCK};
         if (!s->first) begin(p, f.sum, 0, p->m, start, j);
         compiled[p->type].few[p->m - 1](&w, &f);
         finish(p, f.sum, 0, p->m, start, j, s->last);
     }
 }
 
-static void multiply(const struct quantized_product *p, const struct slice *s, const char *a, size_t first, size_t end,
-                     ints *packed)
-{
-    for (size_t j = 0; j < p->n; j += LANES) {
-        size_t start = least(j, s->source.n - LANES);
-        struct rows w = rows_of(p->type, &s->source, start, s->depth);
-        compiled[p->type].pack(&w, packed);
-        compute(p, s, a, packed, first, end, start, j);
-    }
-}
-
-/* Rows first .. end, rounded group by group. */
-static void round_groups(const struct quantized_product *p, char *to, size_t first, size_t end, size_t from,
-                         size_t depth)
+/* Rows first .. end, rounded group by group; returns where they end. */
+static char *round_groups(const struct quantized_product *p, char *to, size_t first, size_t end, size_t from,
+                          size_t depth)
 {
     for (size_t i = first; i < end;) {
         bool few = p->m <= FEW;
@@ -310,13 +334,18 @@ static void round_groups(const struct quantized_product *p, char *to, size_t fir
         to += depth / BLOCK * rounded_bytes(&kinds[p->type], rows);
         i += rows;
     }
+    return to;
 }
 
 void QUANTIZED(product)(const struct quantized_product *p, void *scratch)
 {
-    /* A row or two are not packed, so their slices are as long as there is room: fewer starts. */
-    size_t slice = least(p->k, p->m <= FEW ? FEW_SLICE : SLICE),
-           most = ROWS_BYTES / (slice / BLOCK * ROW_BYTES) / GROUP * GROUP;
+    /* All slices are rounded at once where they fit, so that W is read from its beginning to its end; else one by one,
+     * for as many rows as fit. */
+    const size_t padded = (p->m + GROUP - 1) / GROUP * GROUP;
+    const bool fits = padded * (p->k / BLOCK) * ROW_BYTES <= ROWS_BYTES;
+    const size_t range = fits ? p->k : least(p->k, SLICE),
+                 most = ROWS_BYTES / (range / BLOCK * ROW_BYTES) / GROUP * GROUP;
+    const size_t slice = p->m > FEW || p->n < LANES ? SLICE : range; /* what is not packed or copied may be long */
     ints *packed = scratch;
     unsigned char *copy = (unsigned char *)scratch + PANEL_BYTES;
     char *rounded = (char *)copy + COPY_BYTES;
@@ -324,18 +353,26 @@ void QUANTIZED(product)(const struct quantized_product *p, void *scratch)
     struct tile_shapes shapes = shapes_of(BLOCK / (size_t)kinds[p->type].halves);
     tiles_begin(&shapes);
 #endif
-    if (p->n < LANES) slice = least(slice, SLICE); /* of which a copy is made */
-    for (size_t first = 0; first < p->m; first += most)
-        for (size_t from = 0; from < p->k; from += slice) {
-            struct slice s = {.depth = least(slice, p->k - from), .first = from == 0, .last = from + slice >= p->k};
-            size_t end = least(p->m, first + most);
-            s.source = slice_of(p, from, s.depth, copy);
-            round_groups(p, rounded, first, end, from, s.depth);
-            if (p->m <= FEW)
-                multiply_few(p, &s, rounded);
-            else
-                multiply(p, &s, rounded, first, end, packed);
+    for (size_t first = 0; first < p->m; first += most) {
+        const size_t end = least(p->m, first + most);
+        for (size_t from = 0; from < p->k; from += range) {
+            size_t stop = least(p->k, from + range), each = 0;
+            for (size_t k = from; k < stop; k += slice) {
+                char *to = rounded + (k - from) / slice * each;
+                char *behind = round_groups(p, to, first, end, k, least(slice, stop - k));
+                if (k == from) each = (size_t)(behind - to);
+            }
+            for (size_t j = 0; j < p->n; j += LANES)
+                for (size_t k = from; k < stop; k += slice) {
+                    struct slice s = {.a = rounded + (k - from) / slice * each,
+                                      .depth = least(slice, stop - k),
+                                      .first = k == 0,
+                                      .last = k + slice >= p->k};
+                    s.source = slice_of(p, k, s.depth, copy);
+                    multiply(p, &s, packed, first, end, j);
+                }
         }
+    }
 #if defined(QUANTIZED_AMX)
     tiles_end();
 #endif

@@ -1,8 +1,9 @@
 /* C (M, N) = A (M, K) W^T (+ bias), where W's rows lie in blocks of few bits (base/blocks.h).
  *
- * A's rows are rounded to 8 bits in blocks of 32 (d q, d = the largest magnitude / 127), so that a block of the product
- * is a sum of whole numbers, which is exact, times two scales; blocks are added up in f32, in the order of k. So each
- * element's bits depend on its rows alone: not on M, N, or the part of C that a thread computes.
+ * A's rows are rounded to 8 bits, 128 numbers at a time (d q, d = the largest magnitude / 127), so that each 32 k of
+ * the product are a sum of whole numbers, which is exact, times two scales. These are added up in f32, 128 k at a time,
+ * in the order of k. So each element's bits depend on its rows alone: not on M, N, or the part of C that a thread
+ * computes.
  *
  * product.c is compiled once for each kind of instructions, and once more for each with its instructions emulated in C:
  * so every path is tested on every machine. */
@@ -31,7 +32,7 @@ struct quantized_path {
 };
 
 enum {
-    QUANTIZED_SCRATCH = 256 << 10, /* bytes that a thread wants, on a cache line */
+    QUANTIZED_SCRATCH = 512 << 10, /* bytes that a thread wants, on a cache line */
     QUANTIZED_COLUMNS = 16
 }; /* of C that a path computes at a time, or a divisor */
 

@@ -115,8 +115,7 @@ struct rows {
     const unsigned char *first;
     size_t row; /* bytes from a row to the next */
     size_t blocks;
-    size_t ahead; /* bytes to the rows that come next, whose memory is fetched meanwhile; 0: none */
-    bool whole;   /* these blocks are all of the rows */
+    const unsigned char *next; /* memory that is fetched meanwhile, LANES blocks for each; null: none */
 };
 
 /* What is done with a block of 32: its bytes, a row of them for each lane; the scales of the lanes; and those of a
@@ -124,18 +123,21 @@ struct rows {
 typedef void take_block(void *to, const eight row[LANES], floats scale, floats second);
 #define EACH static inline __attribute__((always_inline)) void
 
-/* What comes next, while block b is read, of so many bytes; in the order of its memory where all of it is wanted. */
 static inline __attribute__((always_inline)) void fetch(const struct rows *p, size_t b, const int bytes)
 {
-    if (p->whole) {
-        const unsigned char *at = p->first + p->ahead + b * LANES * (size_t)bytes;
+    if (!p->next) return;
+    const unsigned char *at = p->next + b * LANES * (size_t)bytes;
 #pragma GCC unroll 64
-        for (int line = 0; line < LANES * bytes; line += LINE) __builtin_prefetch(at + line, 0, 2);
-    } else if (b * (size_t)bytes / LINE != (b + 1) * (size_t)bytes / LINE) {
-        const unsigned char *at = p->first + p->ahead + b * (size_t)bytes;
-        for (int l = 0; l < LANES; l++, at += p->row)
-            for (int line = 0; line < bytes; line += LINE) __builtin_prefetch(at + line, 0, 2);
-    }
+    for (int line = 0; line < LANES * bytes; line += LINE) __builtin_prefetch(at + line, 0, 2);
+}
+
+/* The bytes from a row to the next, of which the compiler knows nothing: it would keep sixteen multiples of them in
+ * places where they are slow to reach, and adding them is cheap. */
+static inline size_t stride_of(const struct rows *p)
+{
+    size_t row = p->row;
+    __asm__("" : "+r"(row));
+    return row;
 }
 
 /* The half at `at` of each row. */
@@ -150,28 +152,30 @@ static inline floats scales_of(const unsigned char *at, size_t row)
 EACH each_q8_0(const struct rows *p, take_block take, void *to)
 {
     for (size_t b = 0; b < p->blocks; b++) {
+        const size_t stride = stride_of(p);
         const unsigned char *first = p->first + b * 34, *from = first;
         eight row[LANES];
         fetch(p, b, 34);
 #pragma GCC unroll 16
-        for (int l = 0; l < LANES; l++, from += p->row) row[l] = (eight)(load32(from + 2) ^ OFFSET);
-        take(to, row, scales_of(first, p->row), (floats){0});
+        for (int l = 0; l < LANES; l++, from += stride) row[l] = (eight)(load32(from + 2) ^ OFFSET);
+        take(to, row, scales_of(first, stride), (floats){0});
     }
 }
 
 EACH each_q4_0(const struct rows *p, take_block take, void *to)
 {
     for (size_t b = 0; b < p->blocks; b++) {
+        const size_t stride = stride_of(p);
         const unsigned char *first = p->first + b * 18, *from = first;
         eight row[LANES];
         fetch(p, b, 18);
 #pragma GCC unroll 16
-        for (int l = 0; l < LANES; l++, from += p->row) {
+        for (int l = 0; l < LANES; l++, from += stride) {
             bytes16 x = load16(from + 2), low = x & 15, high = x >> 4;
             row[l] = (eight)__builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
                                                     17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
         }
-        take(to, row, scales_of(first, p->row), (floats){0});
+        take(to, row, scales_of(first, stride), (floats){0});
     }
 }
 
@@ -197,15 +201,16 @@ static inline void six_bits(eight_bytes *scale, eight_bytes *offset, const unsig
 EACH each_q4_k(const struct rows *p, take_block take, void *to)
 {
     for (size_t b = 0; b < p->blocks; b++) {
+        const size_t stride = stride_of(p);
         eight row[LANES], other[LANES];
         ints scale[FOURS], offset[FOURS];
         const unsigned char *first = p->first + b * 144, *from = first;
         float d[LANES], e[LANES];
-        floats scales = scales_of(first, p->row), offsets = scales_of(first + 2, p->row);
+        floats scales = scales_of(first, stride), offsets = scales_of(first + 2, stride);
         memcpy(d, &scales, sizeof d);
         memcpy(e, &offsets, sizeof e);
         fetch(p, b, 144);
-        for (int l = 0; l < LANES; l++, from += p->row) {
+        for (int l = 0; l < LANES; l++, from += stride) {
             eight_bytes six, more;
             six_bits(&six, &more, from + 4);
             row[l] = (eight)(__builtin_convertvector(six, eight_floats) * d[l]);
@@ -215,7 +220,7 @@ EACH each_q4_k(const struct rows *p, take_block take, void *to)
         lanes_of(offset, other);
         for (int j = 0; j < 8; j += 2) {
             from = first + 16 + j * 16;
-            for (int l = 0; l < LANES; l++, from += p->row) {
+            for (int l = 0; l < LANES; l++, from += stride) {
                 bytes32 x = load32(from);
                 row[l] = (eight)(x & 15);
                 other[l] = (eight)(x >> 4);
@@ -229,23 +234,24 @@ EACH each_q4_k(const struct rows *p, take_block take, void *to)
 EACH each_q6_k(const struct rows *p, take_block take, void *to)
 {
     for (size_t b = 0; b < p->blocks; b++) {
+        const size_t stride = stride_of(p);
         eight row[4][LANES];
         ints scale[FOURS];
         const unsigned char *first = p->first + b * 210, *from;
         float d[LANES];
-        floats scales = scales_of(first + 208, p->row);
+        floats scales = scales_of(first + 208, stride);
         memcpy(d, &scales, sizeof d);
         fetch(p, b, 210);
         for (int h = 0; h < 2; h++) { /* scales 8 h + 2 j and 8 h + 2 j + 1 are those of block 4 h + j */
             from = first + 192 + 8 * h;
-            for (int l = 0; l < LANES; l++, from += p->row) {
+            for (int l = 0; l < LANES; l++, from += stride) {
                 eight_signed some;
                 memcpy(&some, from, sizeof some);
                 row[0][l] = (eight)(__builtin_convertvector(some, eight_floats) * d[l]);
             }
             lanes_of(scale, row[0]);
             from = first;
-            for (int l = 0; l < LANES; l++, from += p->row) {
+            for (int l = 0; l < LANES; l++, from += stride) {
                 bytes32 low = load32(from + h * 64), next = load32(from + h * 64 + 32),
                         top = load32(from + 128 + h * 32);
                 row[0][l] = (eight)((low & 15) | (top & 3) << 4);
@@ -260,31 +266,32 @@ EACH each_q6_k(const struct rows *p, take_block take, void *to)
 
 /* ---- where they lie ---- */
 
-/* W's rows. */
+/* W's rows, k from `from` on. */
 struct source {
-    const unsigned char *w; /* its slice */
-    size_t row, n;
+    const unsigned char *w;
+    size_t row, n, from;
 };
 
-/* LANES rows from j on, a slice of depth k. */
-static inline struct rows rows_of(enum block_type type, const struct source *from, size_t j, size_t depth)
+/* LANES rows from j on, a slice of depth k. Of the LANES rows behind them as much is fetched as of these is read. */
+static inline struct rows rows_of(enum block_type type, const struct source *s, size_t j, size_t depth)
 {
-    bool more = j + 2 * LANES <= from->n;
-    return (struct rows){.first = from->w + j * from->row,
-                         .row = from->row,
+    const unsigned char *first = s->w + j * s->row;
+    size_t skipped = block_bytes(type, s->from);
+    bool more = j + 2 * LANES <= s->n;
+    return (struct rows){.first = first,
+                         .row = s->row,
                          .blocks = depth / block_infos[type].values,
-                         .ahead = more ? LANES * from->row : 0,
-                         .whole = block_bytes(type, depth) == from->row};
+                         .next = more ? first - skipped + LANES * (s->row + skipped) : NULL};
 }
 
 /* The slice from `from` on. Where W has fewer rows than lanes, a copy, in which its first row stands in for others. */
-static struct source slice_of(const struct quantized_product *p, size_t from, size_t depth, unsigned char *copy)
+static inline struct source slice_of(const struct quantized_product *p, size_t from, size_t depth, unsigned char *copy)
 {
-    struct source s = {p->w + block_bytes(p->type, from), block_bytes(p->type, p->k), p->n};
+    struct source s = {p->w + block_bytes(p->type, from), block_bytes(p->type, p->k), p->n, from};
     size_t bytes = block_bytes(p->type, depth);
     if (p->n >= LANES) return s;
     for (size_t l = 0; l < LANES; l++) memcpy(copy + l * bytes, s.w + (l < p->n ? l : 0) * s.row, bytes);
-    return (struct source){copy, bytes, LANES};
+    return (struct source){copy, bytes, LANES, 0};
 }
 
 #endif
