@@ -25,11 +25,13 @@ extern "C" {
 struct elbo_infer;
 
 struct elbo_infer_options {
-    size_t threads; /* 0: one for each processor                                           */
-    bool verify;    /* read all of the file and hold it against its checksum: ELBO_INPUT   */
+    size_t threads;           /* 0: one for each processor                                         */
+    bool verify;              /* read all of the file and hold it against its checksum: ELBO_INPUT */
+    const char *instructions; /* "generic", "avx2", "avx512" or "amx"; null: the best there are    */
 };
 
-/* ELBO_IO, ELBO_INPUT: the file cannot be read, is damaged, or of another version; ELBO_MEMORY. */
+/* ELBO_USAGE, ELBO_DEVICE: the instructions are unknown, or not this processor's. ELBO_IO, ELBO_INPUT: the file cannot
+ * be read, is damaged, or of another version; ELBO_MEMORY. */
 elbo_status elbo_infer_open(struct elbo_infer **m, const char *path, const struct elbo_infer_options *options,
                             elbo_error *error);
 void elbo_infer_close(struct elbo_infer *m);

@@ -9,6 +9,7 @@
 #include "model/stack.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,8 +57,10 @@ static elbo_status place(struct elbo_infer *m, elbo_error *error)
     return ELBO_OK;
 }
 
-static elbo_status open_model(struct elbo_infer *m, size_t threads, elbo_error *error)
+static elbo_status open_model(struct elbo_infer *m, const struct elbo_infer_options *o, elbo_error *error)
 {
+    char device[32];
+    snprintf(device, sizeof device, o->instructions ? "cpu:%s" : "cpu", o->instructions);
     struct model_config config = m->file->config;
     struct parameters *parameters;
     config.precision = PRECISION_F32;
@@ -69,7 +72,7 @@ static elbo_status open_model(struct elbo_infer *m, size_t threads, elbo_error *
     if (config.latent.kind != LATENT_NONE) ELBO_TRY(latent_check(&config.latent, config.positions, error));
     ELBO_TRY(model_declare(&parameters, &config, error));
     elbo_status status = check_tensors(parameters, m->file, error);
-    if (!status) status = backend_open(&m->backend, "cpu", threads, error);
+    if (!status) status = backend_open(&m->backend, device, o->threads, error);
     if (status) {
         parameters_free(parameters);
         return status;
@@ -109,7 +112,7 @@ static elbo_status open_all(struct elbo_infer *m, const struct elbo_infer_option
     ELBO_TRY(infer_coder_open(&m->coder, m->file, error));
     ELBO_TRY(open_prior(m, error));
     ELBO_TRY(open_never(m, error));
-    return open_model(m, o->threads, error);
+    return open_model(m, o, error);
 }
 
 elbo_status elbo_infer_open(struct elbo_infer **out, const char *path, const struct elbo_infer_options *options,

@@ -21,6 +21,7 @@ static const char help[] =
     "  --temperature=0   0: the likeliest token    --top_p=1 --top_k=0 --beam=0; sample: 0.8 and 0.9\n"
     "  --seed=1          of what is drawn          --max_length=0   tokens; 0: as many as in training\n"
     "  --label=NAME      for a model with labels   --threads=0      0: one for each processor\n"
+    "  --instructions=NAME   generic, avx2, avx512 or amx in the place of the best there are\n"
     "  --verify          hold the whole file against its checksum first\n"
     "\n"
     "Exit codes: 0 done, 2 wrong usage, 3 a damaged file, 4 files that cannot be read or written, 5 no memory\n";
@@ -67,9 +68,18 @@ static bool read_option(struct program *p, const char *text)
         if (!strncmp(text, numbers[i].name, length))
             return read_number(text + length, numbers[i].real, numbers[i].whole, numbers[i].wide);
     }
-    if (!strncmp(text, "--label=", 8)) p->how.label = text + 8;
+    const struct {
+        const char *name;
+        const char **text;
+    } words[] = {{"--label=", &p->how.label}, {"--instructions=", &p->options.instructions}};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        size_t length = strlen(words[i].name);
+        if (strncmp(text, words[i].name, length)) continue;
+        *words[i].text = text + length;
+        return true;
+    }
     if (!strcmp(text, "--verify")) p->options.verify = true;
-    return !strncmp(text, "--label=", 8) || !strcmp(text, "--verify");
+    return !strcmp(text, "--verify");
 }
 
 static elbo_status read_arguments(struct program *p, int count, char **arguments, elbo_error *error)

@@ -1,0 +1,84 @@
+/* Products with weights in few bits by every path that this processor has: against sums in double of what the blocks
+ * hold, and against each other. Needs nothing but the core library, so another processor's paths are tested where it is
+ * emulated. */
+#include "cpu/quantized/product.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { M = 21, N = 45, K = 1280 };
+
+static uint32_t state = 1;
+
+static float number(void)
+{
+    state = state * 1664525 + 1013904223;
+    return (float)(state >> 8) / (float)(1 << 23) - 1;
+}
+
+static void *room(size_t bytes)
+{
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!p) exit(2);
+    return p;
+}
+
+/* The largest error beside the magnitudes that are added. */
+static double worst(const float *c, const float *a, const float *w, size_t m)
+{
+    double most = 0;
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < N; j++) {
+            double sum = 0, all = 0;
+            for (size_t k = 0; k < K; k++) {
+                double x = (double)a[i * K + k] * (double)w[j * K + k];
+                sum += x;
+                all += fabs(x);
+            }
+            double gap = fabs((double)c[i * N + j] - sum) / all;
+            if (!(gap <= most)) most = gap;
+        }
+    return most;
+}
+
+int main(void)
+{
+    /* Activations are rounded by half of 1 / 127 of the largest at most, and these are uniform. */
+    const double rounding = 1.0 / 127, same = 2e-6;
+    float *a = room(M * K * sizeof *a), *w = room(N * K * sizeof *w), *c = room(M * N * sizeof *c),
+          *generic = room(M * N * sizeof *c);
+    void *scratch = room(QUANTIZED_SCRATCH);
+    int failed = 0;
+    for (enum block_type type = BLOCK_Q8_0; type < BLOCK_TYPES; type++) {
+        unsigned char *blocks = room(block_bytes(type, N * K));
+        for (size_t i = 0; i < M * K; i++) a[i] = number();
+        for (size_t i = 0; i < N * K; i++) w[i] = number() / 8;
+        block_quantize(type, blocks, w, N * K);
+        block_dequantize(type, w, blocks, N * K);
+        for (size_t m = 1; m <= M; m += m < 4 ? 1 : 17) {
+            const struct quantized_path *p = quantized_paths;
+            while (strcmp(p->name, "generic")) p++;
+            p->product(&(struct quantized_product){m, N, K, a, K, blocks, type, generic, N, NULL}, scratch);
+            for (p = quantized_paths; p->name; p++) {
+                if (!p->supported()) continue;
+                p->product(&(struct quantized_product){m, N, K, a, K, blocks, type, c, N, NULL}, scratch);
+                double gap = worst(c, a, w, m), apart = 0;
+                for (size_t i = 0; i < m * N; i++) apart = fmax(apart, fabs((double)c[i] - (double)generic[i]));
+                bool good = gap <= rounding && apart <= same * K;
+                failed += !good;
+                if (!good || m == 1)
+                    printf("%s %s, %zu rows: %.2g beside double, %.2g beside generic%s\n", p->name,
+                           block_infos[type].name, m, gap, apart, good ? "" : ": too much");
+            }
+        }
+        free(blocks);
+    }
+    free(a);
+    free(w);
+    free(c);
+    free(generic);
+    free(scratch);
+    return failed > 0;
+}
