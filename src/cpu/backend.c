@@ -4,7 +4,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#if !defined(__wasi__)
 #include <sys/mman.h>
+#endif
 
 #ifdef CPU_HAS_X86_VARIANTS
 #include <cpuid.h>
@@ -43,7 +45,11 @@ static void *zeroed(size_t bytes)
     char *aligned = given + 2 * CACHE_LINE - (uintptr_t)given % CACHE_LINE,
          *page = given + (HUGE_PAGE - (uintptr_t)given % HUGE_PAGE) % HUGE_PAGE;
     ((void **)(void *)aligned)[-1] = given;
+#if defined(MADV_HUGEPAGE)
     if (bytes >= 2 * HUGE_PAGE) madvise(page, (size_t)(given + bytes - page) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#else
+    (void)page;
+#endif
     return aligned;
 }
 

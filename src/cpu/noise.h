@@ -30,40 +30,22 @@ static inline lanes noise_product(lanes a, uint32_t b)
 }
 
 #if VL == 16
-#define NOISE_LOW                                                                                                      \
-    {                                                                                                                  \
-        0, 8, 1, 9, 2, 10, 3, 11                                                                                       \
-    }
-#define NOISE_HIGH                                                                                                     \
-    {                                                                                                                  \
-        4, 12, 5, 13, 6, 14, 7, 15                                                                                     \
-    }
+#define NOISE_LOW(a, b)  __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define NOISE_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #define NOISE_COUNT                                                                                                    \
     {                                                                                                                  \
         0, 1, 2, 3, 4, 5, 6, 7                                                                                         \
     }
 #elif VL == 8
-#define NOISE_LOW                                                                                                      \
-    {                                                                                                                  \
-        0, 4, 1, 5                                                                                                     \
-    }
-#define NOISE_HIGH                                                                                                     \
-    {                                                                                                                  \
-        2, 6, 3, 7                                                                                                     \
-    }
+#define NOISE_LOW(a, b)  __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define NOISE_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
 #define NOISE_COUNT                                                                                                    \
     {                                                                                                                  \
         0, 1, 2, 3                                                                                                     \
     }
 #else
-#define NOISE_LOW                                                                                                      \
-    {                                                                                                                  \
-        0, 2                                                                                                           \
-    }
-#define NOISE_HIGH                                                                                                     \
-    {                                                                                                                  \
-        1, 3                                                                                                           \
-    }
+#define NOISE_LOW(a, b)  __builtin_shufflevector(a, b, 0, 2)
+#define NOISE_HIGH(a, b) __builtin_shufflevector(a, b, 1, 3)
 #define NOISE_COUNT                                                                                                    \
     {                                                                                                                  \
         0, 1                                                                                                           \
@@ -100,8 +82,8 @@ static inline __attribute__((always_inline)) void noise_blocks(uint32_t *word, c
     for (int v = 0; v < vectors; v++) { /* two words a lane: little-endian, as every machine that this runs on */
         lanes a = (c[0][v] & 0xffffffffu) | c[1][v] << 32, b = (c[2][v] & 0xffffffffu) | c[3][v] << 32;
         lanes_unaligned *to = (lanes_unaligned *)(word + v * LANES * 4);
-        to[0] = __builtin_shuffle(a, b, (lanes)NOISE_LOW);
-        to[1] = __builtin_shuffle(a, b, (lanes)NOISE_HIGH);
+        to[0] = NOISE_LOW(a, b);
+        to[1] = NOISE_HIGH(a, b);
     }
 }
 

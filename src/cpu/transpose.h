@@ -4,46 +4,25 @@
 
 #include "cpu/cpu.h"
 
-typedef int veci __attribute__((vector_size(VL * 4)));
-
 #if VL == 16
-#define CPU_LOW                                                                                                        \
-    {                                                                                                                  \
-        0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23                                                         \
-    }
-#define CPU_HIGH                                                                                                       \
-    {                                                                                                                  \
-        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31                                                   \
-    }
+#define CPU_LOW(a, b)  __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define CPU_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #elif VL == 8
-#define CPU_LOW                                                                                                        \
-    {                                                                                                                  \
-        0, 8, 1, 9, 2, 10, 3, 11                                                                                       \
-    }
-#define CPU_HIGH                                                                                                       \
-    {                                                                                                                  \
-        4, 12, 5, 13, 6, 14, 7, 15                                                                                     \
-    }
+#define CPU_LOW(a, b)  __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define CPU_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #else
-#define CPU_LOW                                                                                                        \
-    {                                                                                                                  \
-        0, 4, 1, 5                                                                                                     \
-    }
-#define CPU_HIGH                                                                                                       \
-    {                                                                                                                  \
-        2, 6, 3, 7                                                                                                     \
-    }
+#define CPU_LOW(a, b)  __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define CPU_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
 #endif
 
 /* log2(VL) rounds of perfect interleaving. */
 static inline void transpose(vec r[VL])
 {
-    static const veci low = CPU_LOW, high = CPU_HIGH;
     vec t[VL];
     for (int round = VL; round > 1; round /= 2) {
         for (int i = 0; i < VL / 2; i++) {
-            t[2 * i] = __builtin_shuffle(r[i], r[i + VL / 2], low);
-            t[2 * i + 1] = __builtin_shuffle(r[i], r[i + VL / 2], high);
+            t[2 * i] = CPU_LOW(r[i], r[i + VL / 2]);
+            t[2 * i + 1] = CPU_HIGH(r[i], r[i + VL / 2]);
         }
         for (int i = 0; i < VL; i++) r[i] = t[i];
     }

@@ -1,12 +1,7 @@
 #include "infer/file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { HEAD = INFER_HEAD, SECTION = INFER_SECTION_BYTES, TENSOR = INFER_TENSOR_BYTES };
 enum { MARKS = 3, MOST_SECTIONS = 64, MOST_TENSORS = 1 << 20 };
@@ -264,37 +259,18 @@ elbo_status infer_parse(struct infer_file **out, const void *bytes, size_t size,
     return status;
 }
 
-static elbo_status map(void **bytes, size_t *size, const char *path, elbo_error *error)
-{
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat about;
-    *bytes = MAP_FAILED;
-    if (descriptor < 0) return elbo_fail(error, ELBO_IO, "cannot open %s: %s", path, strerror(errno));
-    if (!fstat(descriptor, &about) && S_ISREG(about.st_mode) && about.st_size > 0) {
-        *size = (size_t)about.st_size;
-        *bytes = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    } else {
-        errno = EINVAL;
-    }
-    int number = errno;
-    close(descriptor);
-    if (*bytes != MAP_FAILED) return ELBO_OK;
-    return elbo_fail(error, ELBO_IO, "cannot read %s: %s", path,
-                     number == EINVAL ? "it is empty, or no regular file" : strerror(number));
-}
-
 elbo_status infer_open(struct infer_file **out, const char *path, elbo_error *error)
 {
     void *bytes;
     size_t size = 0;
     *out = NULL;
-    ELBO_TRY(map(&bytes, &size, path, error));
+    ELBO_TRY(infer_map(&bytes, &size, path, error));
     elbo_status status = infer_parse(out, bytes, size, error);
     if (!status) {
         (*out)->mapped = true;
         return ELBO_OK;
     }
-    munmap(bytes, size);
+    infer_unmap(bytes, size);
     elbo_fail_in(error, "%s: ", path);
     return status;
 }
@@ -309,7 +285,7 @@ void infer_close(struct infer_file *f)
 {
     if (!f) return;
     free(f->tensors);
-    if (f->mapped) munmap((void *)f->bytes, f->size);
+    if (f->mapped) infer_unmap((void *)f->bytes, f->size);
     free(f);
 }
 

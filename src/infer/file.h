@@ -61,6 +61,11 @@ struct infer_file {
 
 /* Maps the file and checks its head: ELBO_INPUT says what is wrong and where. */
 elbo_status infer_open(struct infer_file **out, const char *path, elbo_error *error);
+/* A whole file's bytes at a multiple of INFER_ALIGNMENT, until infer_unmap: mapped, or read where nothing can be mapped
+ * (infer/mapped.c, infer/loaded.c). ELBO_IO; ELBO_MEMORY. */
+elbo_status infer_map(void **bytes, size_t *size, const char *path, elbo_error *error);
+void infer_unmap(void *bytes, size_t size);
+
 /* The same of bytes that outlive the result and begin at a multiple of INFER_ALIGNMENT. */
 elbo_status infer_parse(struct infer_file **out, const void *bytes, size_t size, elbo_error *error);
 /* Checks the rest, which opening does not read: ELBO_INPUT. */

@@ -43,6 +43,7 @@ def check_kind(name, run, file, sentences, labels):
         elbo("sample", run, weights, "--count=5", *given, **LOOSE).stdout, f"{name}: other samples by default"
     if name.startswith("language-model"):
         assert "language model" in infer(file, "encode", code=2, input=raw)
+        assert "language model" in infer(file, "decode", code=2, input=raw)
     else:
         for more in ([], ["--beam=3"], ["--temperature=1.1", "--top_k=5", "--seed=3"]):
             wanted = elbo("reconstruct", run, weights, *more, *given, stdin=text, **LOOSE).stdout
@@ -50,6 +51,9 @@ def check_kind(name, run, file, sentences, labels):
         mu = numpy.array([line.split() for line in infer(file, "encode", *given, input=raw).splitlines()], float)
         rows = elbo("encode", run, weights, "--format=jsonl", *given, stdin=text).stdout.splitlines()
         assert numpy.array_equal(mu.astype("f4"), numpy.array([json.loads(row)["mu"] for row in rows], "f4")), name
+        assert infer(file, "decode", *given, input=infer(file, "encode", *given, input=raw).encode()) == \
+            infer(file, "reconstruct", *given, input=raw), f"{name}: decode does not read what encode writes"
+        assert "numbers" in infer(file, "decode", *given, code=2, input=b"1 2 x\n")
         ends = sentences[0], sentences[3]
         walk = elbo("interpolate", run, weights, f"--from={ends[0]}", f"--to={ends[1]}", "--steps=5", *given, **LOOSE)
         assert infer(file, "interpolate", *ends, "--steps=5", *given) == walk.stdout, name

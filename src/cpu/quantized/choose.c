@@ -62,6 +62,10 @@ static bool has_neon_dot(void)
 }
 #endif
 
+#ifdef CPU_HAS_WASM
+DECLARE(wasm);
+#endif
+
 const struct quantized_path quantized_paths[] = {
 #ifdef CPU_HAS_AMX
     {"amx", has_amx, quantized_product_amx},
@@ -71,6 +75,9 @@ const struct quantized_path quantized_paths[] = {
 #endif
 #ifdef CPU_HAS_NEON_DOT
     {"neon", has_neon_dot, quantized_product_neon},
+#endif
+#ifdef CPU_HAS_WASM
+    {"wasm", always, quantized_product_wasm},
 #endif
     {"generic", always, quantized_product_generic}, {NULL, NULL, NULL}};
 

@@ -10,6 +10,7 @@ static const char help[] =
     "elbo-infer FILE COMMAND [OPTION ...]: a text VAE from one file (elbo export --format=q8, q4 or f32)\n"
     "\n"
     "  encode        sentences of standard input -> mu, a line of numbers each\n"
+    "  decode        such lines of standard input -> sentences\n"
     "  reconstruct   sentences of standard input, written back from mu\n"
     "  sample        sentences from the prior\n"
     "  interpolate FROM TO     from one sentence to another\n"
@@ -194,11 +195,44 @@ static elbo_status score(struct program *p, const char *const *lines, size_t cou
     return status;
 }
 
+/* A row of z from a line: as many finite numbers as z has, with blanks between them. */
+static bool read_row(float *z, size_t width, const char *line)
+{
+    for (size_t j = 0; j < width; j++) {
+        char *end;
+        z[j] = strtof(line, &end);
+        if (end == line || !isfinite(z[j])) return false;
+        line = end;
+    }
+    return !line[strspn(line, " \t")];
+}
+
+static elbo_status decode(struct program *p, const char *const *lines, size_t count, elbo_error *error)
+{
+    size_t width = elbo_infer_latent_width(p->m);
+    if (!width)
+        return elbo_fail(error, ELBO_USAGE, "the model is a language model without a latent: it decodes nothing");
+    float *z = malloc((count * width + 1) * sizeof *z);
+    elbo_status status = z ? ELBO_OK : starved(error);
+    for (size_t i = 0; i < count && !status; i++)
+        if (!read_row(z + i * width, width, lines[i]))
+            status = elbo_fail(error, ELBO_USAGE, "a line is not %zu numbers: %.60s", width, lines[i]);
+    if (!status) status = write_rows(p, z, count, error);
+    p->how.first += count;
+    free(z);
+    return status;
+}
+
 /* ---- commands ---- */
 
 static elbo_status run_encode(struct program *p, elbo_error *error)
 {
     return each_batch(p, encode, error);
+}
+
+static elbo_status run_decode(struct program *p, elbo_error *error)
+{
+    return each_batch(p, decode, error);
 }
 
 static elbo_status run_reconstruct(struct program *p, elbo_error *error)
@@ -265,9 +299,13 @@ static elbo_status run(struct program *p, elbo_error *error)
         const char *name;
         elbo_status (*run)(struct program *, elbo_error *);
         size_t words;
-    } commands[] = {{"encode", run_encode, 0},   {"reconstruct", run_reconstruct, 0},
-                    {"sample", run_sample, 0},   {"interpolate", run_interpolate, 2},
-                    {"analogy", run_analogy, 3}, {"score", run_score, 0},
+    } commands[] = {{"encode", run_encode, 0},
+                    {"decode", run_decode, 0},
+                    {"reconstruct", run_reconstruct, 0},
+                    {"sample", run_sample, 0},
+                    {"interpolate", run_interpolate, 2},
+                    {"analogy", run_analogy, 3},
+                    {"score", run_score, 0},
                     {"info", run_info, 0}};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (strcmp(commands[i].name, p->words[1])) continue;
