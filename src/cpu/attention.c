@@ -145,14 +145,11 @@ static void forward(void *argument, size_t tile, size_t worker)
         for (size_t i = 0; i < length; i++) {
             size_t seen = h.causal ? h.memory + i + 1 : keys, n = padded(seen);
             scores(p, qkv + (begin + i) * h.row + q * h.width, kt, h.width, pad, n, h.scale);
-            float top = -INFINITY, sum = 0;
+            float top = -INFINITY, sum;
             for (size_t j = seen; j < n; j++) p[j] = -INFINITY;
             SIMD_MAX(top) for (size_t j = 0; j < n; j++) top = p[j] > top ? p[j] : top;
-            SIMD_SUM(sum) for (size_t j = 0; j < n; j++)
-            {
-                p[j] = cpu_exp(p[j] - top);
-                sum += p[j];
-            }
+            SIMD for (size_t j = 0; j < n; j++) p[j] = cpu_exp(p[j] - top);
+            sum = cpu_sum(p, n);
             lse[(begin + i) * h.heads + q] = top + logf(sum);
             float *y = out + (begin + i) * h.heads * h.width + q * h.width, scale = 1.0f / sum;
             SIMD for (size_t j = 0; j < n; j++) p[j] *= scale;
@@ -287,46 +284,15 @@ static const float *seen(const struct call *c, const struct heads *h, size_t row
     return (const float *)c->in[2] + ((row * h->memory + j) * 2 + which) * kv_width;
 }
 
-/* The sum of its lanes. */
-static inline float total(vec v)
-{
-    typedef float four __attribute__((vector_size(16)));
-#if VL == 16
-    typedef float eight __attribute__((vector_size(32)));
-    eight low = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-    four x = __builtin_shufflevector(low, low, 0, 1, 2, 3) + __builtin_shufflevector(low, low, 4, 5, 6, 7);
-#elif VL == 8
-    four x = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
-#else
-    four x = v;
-#endif
-    x += __builtin_shufflevector(x, x, 2, 3, 0, 1);
-    return x[0] + x[1];
-}
-
-static inline float dot(const float *x, const float *y, size_t width)
-{
-    vec sum = {0};
-    size_t d = 0;
-    for (; d + VL <= width; d += VL) sum += load(x + d) * load(y + d);
-    float s = total(sum);
-    for (; d < width; d++) s += x[d] * y[d];
-    return s;
-}
-
 /* exp(scores - the largest) / their sum, in place. */
 static void weigh(float *p, size_t keys)
 {
-    float top = -INFINITY, sum = 0;
+    float top = -INFINITY, sum;
     size_t n = padded(keys);
     for (size_t j = keys; j < n; j++) p[j] = -INFINITY;
     SIMD_MAX(top) for (size_t j = 0; j < n; j++) top = p[j] > top ? p[j] : top;
-    SIMD_SUM(sum) for (size_t j = 0; j < n; j++)
-    {
-        p[j] = cpu_exp(p[j] - top);
-        sum += p[j];
-    }
+    SIMD for (size_t j = 0; j < n; j++) p[j] = cpu_exp(p[j] - top);
+    sum = cpu_sum(p, n);
     SIMD for (size_t j = 0; j < n; j++) p[j] /= sum;
 }
 
@@ -365,7 +331,8 @@ static void cached(void *argument, size_t tile, size_t worker)
     for (size_t j = 0; j < keys; j++) {
         const float *k = seen(c, &h, row, at, j, 0);
         for (size_t q = first * h.group; q < end * h.group; q++)
-            p[(q - first * h.group) * pad + j] = dot(qkv + q * h.width, k + q / h.group * h.width, h.width) * h.scale;
+            p[(q - first * h.group) * pad + j] =
+                cpu_dot(qkv + q * h.width, k + q / h.group * h.width, h.width) * h.scale;
     }
     for (size_t q = first * h.group; q < end * h.group; q++) weigh(p + (q - first * h.group) * pad, keys);
     memset(out + first * h.group * h.width, 0, (end - first) * h.group * h.width * sizeof *out);

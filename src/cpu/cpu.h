@@ -42,6 +42,48 @@ static inline void store(float *p, vec v)
     *(vec_unaligned *)p = v;
 }
 
+/* ---- sums whose order no compiler chooses ---- */
+
+/* The sum of its lanes. */
+static inline float cpu_total(vec v)
+{
+    typedef float four __attribute__((vector_size(16)));
+#if VL == 16
+    typedef float eight __attribute__((vector_size(32)));
+    eight low = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    four x = __builtin_shufflevector(low, low, 0, 1, 2, 3) + __builtin_shufflevector(low, low, 4, 5, 6, 7);
+#elif VL == 8
+    four x = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    four x = v;
+#endif
+    x += __builtin_shufflevector(x, x, 2, 3, 0, 1);
+    return x[0] + x[1];
+}
+
+static inline float cpu_sum(const float *x, size_t n)
+{
+    vec sum = {0};
+    size_t i = 0;
+    for (; i + VL <= n; i += VL) sum += load(x + i);
+    float s = cpu_total(sum);
+    for (; i < n; i++) s += x[i];
+    return s;
+}
+
+static inline float cpu_dot(const float *x, const float *y, size_t n)
+{
+    vec sum = {0};
+    size_t i = 0;
+    for (; i + VL <= n; i += VL) sum += load(x + i) * load(y + i);
+    float s = cpu_total(sum);
+    for (; i < n; i++) s += x[i] * y[i];
+    return s;
+}
+
+/* ---- the backend ---- */
+
 struct cpu_backend {
     struct backend base;
     struct pool *pool;

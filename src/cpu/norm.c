@@ -9,6 +9,20 @@
 
 enum { ROWS = 32, COLUMNS = DROPPING_COLUMNS };
 
+/* The sum of (x - mean)^2. */
+static inline float squares(const float *x, size_t n, float mean)
+{
+    vec sum = {0};
+    size_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        vec gap = load(x + i) - mean;
+        sum += gap * gap;
+    }
+    float s = cpu_total(sum);
+    for (; i < n; i++) s += (x[i] - mean) * (x[i] - mean);
+    return s;
+}
+
 static void forward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
@@ -33,12 +47,9 @@ static void forward(void *argument, size_t tile, size_t worker)
             SIMD for (size_t i = 0; i < d; i++) sum[i] = s[i] + r[i];
             s = sum;
         }
-        float mean = 0, square = 0;
-        if (!rms) {
-            SIMD_SUM(mean) for (size_t i = 0; i < d; i++) mean += s[i];
-            mean /= (float)d;
-        }
-        SIMD_SUM(square) for (size_t i = 0; i < d; i++) square += (s[i] - mean) * (s[i] - mean);
+        float mean = 0;
+        if (!rms) mean = cpu_sum(s, d) / (float)d;
+        float square = squares(s, d, mean);
         float scale = 1.0f / sqrtf(square / (float)d + 1e-5f);
         stats[2 * n] = mean;
         stats[2 * n + 1] = scale;

@@ -12,13 +12,6 @@ static void put(float *to, float v, bool add)
     *to = add ? *to + v : v;
 }
 
-static float dot(const float *a, const float *b, size_t n)
-{
-    float sum = 0;
-    SIMD_SUM(sum) for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
-    return sum;
-}
-
 static void pool(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
@@ -43,7 +36,7 @@ static void pool(void *argument, size_t tile, size_t worker)
         }
         float top = -INFINITY, sum = 0;
         for (size_t n = from; n < to && query; n++) {
-            weights[n] = dot(x + n * d, query, d);
+            weights[n] = cpu_dot(x + n * d, query, d);
             top = weights[n] > top ? weights[n] : top;
         }
         for (size_t n = from; n < to && query; n++) sum += weights[n] = cpu_exp(weights[n] - top);
@@ -81,7 +74,7 @@ static void pool_backward(void *argument, size_t tile, size_t worker)
         size_t one = c->attr->i[0] == POOL_FIRST ? from : to - 1;
         size_t half = c->attr->i[0] == POOL_ENDS ? d / 2 : d; /* columns behind it come from the first row */
         float level = 0;
-        for (size_t n = from; n < to && query; n++) level += weights[n] * (score[n] = dot(dy, x + n * d, d));
+        for (size_t n = from; n < to && query; n++) level += weights[n] * (score[n] = cpu_dot(dy, x + n * d, d));
         for (size_t n = from; n < to && query; n++) score[n] = weights[n] * (score[n] - level);
         for (size_t n = from; n < to && dx; n++) {
             float w = query                        ? weights[n]

@@ -1,8 +1,7 @@
 #!/usr/bin/python3
-"""elbo-infer as WebAssembly, by the page's own WASI: under node the same text as elbo-infer's with plain C for every kind
-of model; in a headless Chromium the page does what it offers and asks nobody for anything. Left out where node, clang's
-WebAssembly or Chromium is missing."""
-import html
+"""elbo-infer as WebAssembly, by the page's own WASI: under node the same text as elbo-infer's with plain C for every
+kind of model; in a headless Chromium the page does what it offers and asks nobody for anything. Left out where node,
+clang's WebAssembly or Chromium is missing."""
 import json
 import os
 import pathlib
@@ -13,37 +12,25 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "export"))
 import zoo  # noqa: E402
+from chromium import Page  # noqa: E402
 from runs import ELBO, Scratch, elbo  # noqa: E402
 
 SOURCE = pathlib.Path(os.environ.get("ELBO_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 INFER, SHIM = pathlib.Path(ELBO).with_name("elbo-infer"), SOURCE / "examples/web/elbo.js"
 KINDS = ("plain", "llama", "lstm-concat", "gru", "vamp", "bpe")
 SENTENCES = 200
+PICTURES = pathlib.Path(os.environ["ELBO_PICTURES"]) if "ELBO_PICTURES" in os.environ else None # to look at
 NEEDED = ("node", "clang-14", "wasm-ld")
-DRIVER = """<script>
-const doing = async () => {
-  const wait = (test) => new Promise((done) => { const look = () => test() ? done() : setTimeout(look, 20); look(); });
-  await wait(() => !document.querySelector("button").disabled || $("state").textContent.includes("cannot"));
-  const fill = { encode: { text: FIRST }, walk: { from: FIRST, to: SECOND, steps: "3" },
-                 sample: { count: "4" }, edit: { text: FIRST, plus: SECOND, minus: FIRST } };
-  for (const [id, values] of Object.entries(fill)) {
-    for (const [name, value] of Object.entries(values)) $(id)[name].value = value;
-    $(id).requestSubmit();
-    await wait(() => !$(id).querySelector("button").disabled);
-  }
-  let blocked = "";
-  try { await fetch("http://127.0.0.1:9/"); blocked = "a request went out"; } catch (e) { blocked = "blocked"; }
-  const found = { state: $("state").textContent, blocked, bars: document.querySelectorAll(".bars i").length };
-  for (const id of Object.keys(fill)) {
-    const section = $(id).closest("section");
-    found[id] = [...section.querySelectorAll("li")].map((l) => l.textContent);
-    if (section.querySelector(".said").textContent) found[id] = section.querySelector(".said").textContent;
-  }
-  document.body.innerHTML = "";
-  document.body.append(Object.assign(document.createElement("pre"), { id: "found", textContent: JSON.stringify(found) }));
-};
-doing();
-</script>"""
+READY = """new Promise((done) => { const look = () => document.readyState === "complete" &&
+  !document.querySelector("button").disabled ? done($("state").textContent) : setTimeout(look, 20); look(); })"""
+SUBMIT = """new Promise((done) => {
+  const form = $(ID), button = form.querySelector("button"), section = form.closest("section");
+  for (const [name, value] of Object.entries(VALUES)) form[name].value = value;
+  form.requestSubmit();
+  const look = () => button.disabled ? setTimeout(look, 20) : done(
+    [section.querySelector(".said").textContent, ...[...section.querySelectorAll("li")].map((l) => l.textContent)]);
+  look();
+})"""
 
 
 def build(scratch):
@@ -66,11 +53,12 @@ def native(file, words, text):
 
 def check_kind(program, file, name, sentences):
     text = "".join(line + "\n" for line in sentences)
-    calls = [(["reconstruct"], text), (["encode"], text[:text.index("\n") + 1]), (["sample", "--count=20", "--seed=3"], ""),
+    calls = [(["reconstruct"], text), (["reconstruct", "--temperature=1", "--seed=5"], text),
+             (["encode"], text[:text.index("\n") + 1]), (["sample", "--count=20", "--seed=3"], ""),
              (["interpolate", sentences[0], sentences[1]], ""), (["reconstruct", "--beam=3"], text[:200]),
              (["score"], text[:400]), (["encode", "--nothing"], "")]
     answer = subprocess.run(["node", pathlib.Path(__file__).with_name("run_wasm.js"), SHIM, program, file],
-                            input="\n".join(json.dumps(c) for c in calls), stdout=subprocess.PIPE, check=True, text=True)
+                            input="\n".join(map(json.dumps, calls)), stdout=subprocess.PIPE, check=True, text=True)
     for (words, given), line in zip(calls, answer.stdout.splitlines(), strict=True):
         found, (wanted, code) = json.loads(line), native(file, words, given)
         assert found["code"] == code, (name, words, found)
@@ -81,35 +69,45 @@ def check_kind(program, file, name, sentences):
             assert all(abs(a - b) <= 1e-4 * max(1, abs(b)) for a, b in zip(*numbers)), (name, words)
         else:
             assert found["output"] == wanted, (name, words, found["output"][:300], wanted[:300])
-    return len(wanted)
+        if "--temperature=1" in words:
+            assert sum(len(line) > 5 for line in wanted.splitlines()) > SENTENCES / 3, f"{name} writes too little"
 
 
 def check_page(scratch, program, file, sentences):
     chromium = shutil.which("chromium")
     if not chromium:
-        return "no Chromium"
-    page = scratch / "page.html"
-    subprocess.run([SOURCE / "examples/web/build", page, file, f"--program={program}"], check=True,
+        return "no Chromium, so the page was not tried"
+    path, (first, second) = scratch / "page.html", sentences[:2]
+    subprocess.run([SOURCE / "examples/web/build", path, file, f"--program={program}"], check=True,
                    stdout=subprocess.DEVNULL)
-    driver = DRIVER.replace("FIRST", json.dumps(sentences[0])).replace("SECOND", json.dumps(sentences[1]))
-    page.write_text(page.read_text(encoding="utf-8").replace("</body>", driver + "</body>"), encoding="utf-8")
-    log = scratch / "net.json"
-    answer = subprocess.run([chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={scratch / 'chromium'}",
-                             "--virtual-time-budget=60000", f"--log-net-log={log}", "--host-resolver-rules=MAP * ~NOTFOUND",
-                             "--dump-dom", page.as_uri()], capture_output=True, check=True, timeout=300, text=True)
-    found = re.search(r'<pre id="found">(.*?)</pre>', answer.stdout, re.S)
-    assert found, answer.stdout[-2000:]
-    found = json.loads(html.unescape(found.group(1)))
-    assert "Nothing leaves this page" in found["state"] and found["blocked"] == "blocked", found
-    for id_, count in (("encode", 1), ("walk", 3), ("sample", 4), ("edit", 5)):
-        assert isinstance(found[id_], list) and len(found[id_]) == count, found
-    assert found["bars"] > 1, found
-    wanted = native(file, ["interpolate", sentences[0], sentences[1], "--steps=3"], "")[0].splitlines()
-    assert found["walk"] == [w.strip() or "∅" for w in wanted] or found["walk"] == [w or "∅" for w in wanted], (found, wanted)
-    outside = re.findall(r'"url":"(https?://[^"]*)"', log.read_text(encoding="utf-8", errors="replace"))
-    ours = [u for u in outside if "127.0.0.1:9" in u]
-    assert not ours, ours # the browser's own questions about its updates are no requests of the page
-    return "the page works"
+    page = Page(chromium, scratch / "chromium", path.as_uri())
+    try:
+        assert "Nothing leaves this page" in page.value(READY)
+
+        def submit(form, **values):
+            said, *found = page.value(SUBMIT.replace("ID", json.dumps(form)).replace("VALUES", json.dumps(values)))
+            assert not said, (form, said)
+            return found
+
+        def wanted(*words, text=""):
+            return [line.strip() or "∅" for line in native(file, words, text)[0].splitlines()]
+        assert [x.strip() for x in submit("encode", text=first)] == wanted("reconstruct", text=first + "\n")
+        assert page.value('document.querySelectorAll(".bars i").length') > 1
+        assert [x.strip() for x in submit("walk", **{"from": first, "to": second, "steps": "3"})] == \
+            wanted("interpolate", first, second, "--steps=3")
+        assert len(submit("sample", count="4")) == 4
+        moved = [x.strip() for x in submit("edit", text=first, plus=second, minus=first, far="1")]
+        assert len(moved) == 5 and moved[0] == wanted("reconstruct", text=first + "\n")[0]
+        assert moved[4] == wanted("reconstruct", text=second + "\n")[0], moved
+        assert page.value('fetch("http://127.0.0.1:9/").then(() => "went out", () => "blocked")') == "blocked"
+        own = ("file:", "blob:", "data:", "http://127.0.0.1:9/")
+        outside = [url for url in page.requests if not url.startswith(own)]
+        assert not outside, outside
+        for scheme in ("light", "dark"):
+            page.picture(PICTURES / f"page-{scheme}.png" if PICTURES else scratch / f"{scheme}.png", scheme)
+    finally:
+        page.close()
+    return "the page does what it offers, and asks nobody"
 
 
 def main():
@@ -124,7 +122,6 @@ def main():
         for name in KINDS:
             run, corpus = zoo.train(scratch, name)
             elbo("export", run, "--format=q8", f"--out={scratch / f'q8-{name}'}")
-
             check_kind(program, scratch / f"q8-{name}" / "model.elbo", name, lines)
         said = check_page(scratch, program, scratch / "q8-plain" / "model.elbo", lines)
     print(f"{len(KINDS)} kinds, {SENTENCES} sentences each; {said}")
