@@ -64,6 +64,25 @@ def check_kind(name, run, file, sentences, labels):
     assert infer(file, "info").startswith("latent width"), name
 
 
+def check_lines(file):
+    """Each line is answered as it comes; many, long and unended ones are read alike."""
+    program = subprocess.Popen([INFER, file, "encode"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    rows = []
+    for line in (b"w1 w2\n", b"w3\r\n"):
+        program.stdin.write(line)
+        program.stdin.flush()
+        rows.append(program.stdout.readline())
+    assert program.communicate(b"w1 w2")[0] == rows[0] and program.returncode == 0
+    assert rows[1] == infer(file, "encode", input=b"w3").encode() != rows[0]
+    lines = [f"w{i % 50} w{i % 7}" for i in range(20000)]
+    lines[9] = "w5 " * 90000
+    lines[10] = ""
+    found = infer(file, "encode", input="\n".join(lines).encode()).splitlines()
+    assert len(found) == len(lines)
+    for at in (0, 9, 10, 63, 64, 8191, len(lines) - 1):
+        assert infer(file, "encode", input=(lines[at] + "\n").encode()).splitlines() == [found[at]], at
+
+
 def check_scores(scratch, run, file, sentences):
     (scratch / "few").write_text("".join(line + "\n" for line in sentences), encoding="utf-8")
     elbo("prepare", scratch / "few", f"--tokenizer.from={scratch / 'word'}", f"--out={scratch / 'few-corpus'}")
@@ -142,6 +161,7 @@ def main():
             labels = ["red", "blue"] if kind.get("data.labels") else []
             many = 200 if name in ("plain", "lstm", "bpe") else 12
             check_kind(name, run, files[name], sentences[:many], labels)
+        check_lines(files["plain"])
         check_scores(scratch, scratch / "run-plain", files["plain"], sentences[:70])
         for name in ("plain", "bpe", "byte"):
             lines = [line.rstrip(b"\n") for line in mixed_lines(200000)]

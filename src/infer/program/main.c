@@ -1,10 +1,12 @@
 /* elbo-infer: a trained text VAE from one file, in a shell. Sentences are lines. */
 #include "elbo/infer.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char help[] =
     "elbo-infer FILE COMMAND [OPTION ...]: a text VAE from one file (elbo export --format=q8, q4 or f32)\n"
@@ -132,25 +134,73 @@ static elbo_status write_rows(struct program *p, const float *z, size_t count, e
     return status;
 }
 
-/* Lines of standard input, some at a time, each handed on as `use` wants them. */
-static elbo_status each_batch(struct program *p,
-                              elbo_status (*use)(struct program *, const char *const *, size_t, elbo_error *),
-                              elbo_error *error)
+enum { BATCH = 64, CHUNK = 1 << 16 };
+
+typedef elbo_status use_lines(struct program *p, const char *const *lines, size_t count, elbo_error *error);
+
+/* What was read of standard input and not used yet: the last line may not be whole. */
+struct input {
+    char *text;
+    size_t size, room;
+};
+
+/* Some more, waiting for it if there is none; *end: nothing comes any more. */
+static elbo_status read_more(struct input *in, bool *end, elbo_error *error)
 {
-    enum { BATCH = 64 };
-    char *lines[BATCH] = {0};
-    size_t rooms[BATCH] = {0}, count;
+    if (in->room - in->size < CHUNK + 1) {
+        char *grown = realloc(in->text, 2 * in->room + CHUNK + 1);
+        if (!grown) return starved(error);
+        in->text = grown;
+        in->room = 2 * in->room + CHUNK + 1;
+    }
+    ssize_t size;
+    do size = read(STDIN_FILENO, in->text + in->size, CHUNK);
+    while (size < 0 && errno == EINTR);
+    if (size < 0) return elbo_fail(error, ELBO_IO, "cannot read standard input: %s", strerror(errno));
+    in->size += (size_t)size;
+    *end = !size;
+    return ELBO_OK;
+}
+
+/* Uses the whole lines that are there, and at the end what is left. */
+static elbo_status use_all(struct program *p, struct input *in, bool end, use_lines *use, elbo_error *error)
+{
+    const char *lines[BATCH];
+    size_t count = 0, at = 0;
     elbo_status status = ELBO_OK;
-    do {
-        for (count = 0; count < BATCH; count++) {
-            ssize_t size = getline(&lines[count], &rooms[count], stdin);
-            if (size < 0) break;
-            while (size && (lines[count][size - 1] == '\n' || lines[count][size - 1] == '\r')) lines[count][--size] = 0;
+    while (!status) {
+        char *from = in->text + at, *stop = memchr(from, '\n', in->size - at);
+        bool more = stop || (end && at < in->size);
+        if (count == BATCH || (!more && count)) {
+            status = use(p, lines, count, error);
+            if (!status && fflush(stdout)) status = elbo_fail(error, ELBO_IO, "cannot write to standard output");
+            count = 0;
+        } else if (more) {
+            if (!stop) stop = in->text + in->size;
+            at = stop < in->text + in->size ? (size_t)(stop - in->text) + 1 : in->size;
+            do *stop = 0;
+            while (stop-- > from && *stop == '\r');
+            lines[count++] = from;
+        } else {
+            break;
         }
-        if (count) status = use(p, (const char *const *)lines, count, error);
-    } while (count == BATCH && !status);
-    if (!status && ferror(stdin)) status = elbo_fail(error, ELBO_IO, "cannot read standard input");
-    for (size_t i = 0; i < BATCH; i++) free(lines[i]);
+    }
+    memmove(in->text, in->text + at, in->size - at);
+    in->size -= at;
+    return status;
+}
+
+/* Lines of standard input as they come, up to BATCH at a time, each handed on as `use` wants them. */
+static elbo_status each_batch(struct program *p, use_lines *use, elbo_error *error)
+{
+    struct input in = {0};
+    bool end = false;
+    elbo_status status = ELBO_OK;
+    while (!end && !status) {
+        status = read_more(&in, &end, error);
+        if (!status) status = use_all(p, &in, end, use, error);
+    }
+    free(in.text);
     return status;
 }
 
