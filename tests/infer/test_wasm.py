@@ -113,7 +113,7 @@ def check_page(scratch, program, file, sentences):
 def main():
     missing = [tool for tool in NEEDED if not shutil.which(tool)]
     if missing or not pathlib.Path("/usr/include/wasm32-wasi").is_dir():
-        print(f"{', '.join(missing) or 'wasi-libc'} missing (scripts/setup --full)")
+        print(f"{', '.join(missing) or 'wasi-libc'} missing (scripts/setup --tests)")
         return 77
     with Scratch() as scratch:
         zoo.corpora(scratch)
