@@ -254,7 +254,8 @@ static size_t choices_of(const struct option *row)
 static const char *near_choice(char *out, size_t size, const struct option *row, const char *name)
 {
     const char *near = nearest_word(name, row->choices, choices_of(row));
-    snprintf(out, size, near ? " (did you mean %s?)" : "", near);
+    *out = 0;
+    if (near) snprintf(out, size, " (did you mean %s?)", near);
     return out;
 }
 
