@@ -279,7 +279,10 @@ static inline void columns_along_k(vec r[VL], const struct matrix *b, size_t j, 
     const float *from = b->data + j * b->col + k;
     if (columns == VL && depth == VL) {
 #pragma GCC unroll 16
-        for (size_t i = 0; i < VL; i++) r[i] = load(from + i * b->col);
+        for (size_t i = 0; i < VL; i++) {
+            r[i] = load(from + i * b->col);
+            __builtin_prefetch(from + i * b->col + 4 * PANEL_LINE);
+        }
     } else {
         for (size_t i = 0; i < VL; i++) {
             r[i] = (vec){0};
@@ -317,8 +320,9 @@ static inline __attribute__((always_inline)) void few_block(const struct product
         size_t depth = least(VL, stop - k);
         if (ahead) fetch(ahead + (k - pc) * VL);
         columns_along_k(r, &p->b, j, columns, k, depth);
-        if (panel) {
-            for (size_t q = 0; q < depth; q++) store(panel + q * PANEL, r[q]);
+        if (panel) { /* rows past the depth are written later, or read by nobody */
+#pragma GCC unroll 16
+            for (size_t q = 0; q < VL; q++) store(panel + q * PANEL, r[q]);
             panel += VL * PANEL;
         }
         const float *a = p->a.data + k;
