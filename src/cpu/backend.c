@@ -1,17 +1,12 @@
 /* The CPU backend: memory, scratch, and the choice of the table of kernels by what the processor can do. */
 #include "cpu/cpu.h"
+#include "cpu/instructions.h"
 #include "ops/list.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #if !defined(__wasi__)
 #include <sys/mman.h>
-#endif
-
-#ifdef CPU_HAS_X86_VARIANTS
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 double cpu_peak_bytes_generic(struct pool *pool); /* a copy is the same in every table */
@@ -154,38 +149,6 @@ static elbo_status wait(struct backend *b, unsigned which, elbo_error *error)
 
 /* ---- instruction sets ---- */
 
-static bool always(void)
-{
-    return true;
-}
-
-#ifdef CPU_HAS_X86_VARIANTS
-static bool has_avx2(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-}
-
-static bool has_avx512(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma");
-}
-#endif
-
-#ifdef CPU_HAS_AMX
-/* Tiles are state that a process must ask Linux for, once: older ones, and some machines' hosts, refuse. */
-static bool has_amx(void)
-{
-    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
-    unsigned a, b, c, d;
-    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & AMX_BF16) || !(d & AMX_TILE)) return false;
-    return syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
-}
-#endif
-
 static const struct variant {
     const char *name;
     bool (*supported)(void);
@@ -194,13 +157,13 @@ static const struct variant {
 } variants[] = {
 /* the best first */
 #ifdef CPU_HAS_AMX
-    {"amx", has_amx, cpu_table_amx, cpu_peak_flops_amx},
+    {"amx", cpu_has_amx_bf16, cpu_table_amx, cpu_peak_flops_amx},
 #endif
 #ifdef CPU_HAS_X86_VARIANTS
-    {"avx512", has_avx512, cpu_table_avx512, cpu_peak_flops_avx512},
-    {"avx2", has_avx2, cpu_table_avx2, cpu_peak_flops_avx2},
+    {"avx512", cpu_has_avx512, cpu_table_avx512, cpu_peak_flops_avx512},
+    {"avx2", cpu_has_avx2, cpu_table_avx2, cpu_peak_flops_avx2},
 #endif
-    {"generic", always, cpu_table_generic, cpu_peak_flops_generic},
+    {"generic", cpu_has_always, cpu_table_generic, cpu_peak_flops_generic},
 };
 
 static size_t variant_of(const struct backend *b)

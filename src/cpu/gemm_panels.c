@@ -382,7 +382,7 @@ static __attribute__((noinline)) void held_block(const struct product *p, size_t
 }
 
 /* PANEL columns, a block of k at a time: its weights are transposed for the first rows, and laid down for the others.
- * Of what the next columns hold each group of rows fetches a line for each k, and the first rows what is left. */
+ * Each group of rows fetches a line of the next columns' memory for each k, and the first rows what is left. */
 static void some_panel(const struct product *p, size_t j, float *panel)
 {
     const size_t block = block_of(p->k), group = panel_rows(p->m - HELD), groups = tiles_of(p->m - HELD, group),
@@ -396,9 +396,9 @@ static void some_panel(const struct product *p, size_t j, float *panel)
                        next && half / PANEL_LINE >= groups ? next + half * depth : NULL);
         for (size_t g = 0; g < groups; g++) {
             size_t i = HELD + g * group, rows = least(group, p->m - i);
-            CPU(panel_product)
-            (rows, sums, p->a.data + i * p->a.row + pc, p->a.row, panel, depth,
-             next && g < lines ? next + g * depth * PANEL_LINE : NULL);
+            const float *x = p->a.data + i * p->a.row + pc,
+                        *ahead = next && g < lines ? next + g * depth * PANEL_LINE : NULL;
+            CPU(panel_product)(rows, sums, x, p->a.row, panel, depth, ahead);
             put_sums(p, sums, PANEL, i, rows, j, columns, pc);
         }
     }

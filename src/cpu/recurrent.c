@@ -80,9 +80,12 @@ static void forward_panels(const struct forward *f, size_t direction, size_t fir
             const float *panel = f->packed + (direction * l->panels + p) * l->gates * l->units * UNITS,
                         *h = f->h[t % 2] + (first + i) * f->row + direction * l->units;
             if (t || f->initial)
-                for (size_t g = 0; g < l->gates; g++) CPU(panel_product)
-            (m, sums + g * PANEL_ROWS * UNITS, h, f->row, panel + g * l->units * UNITS, l->units, NULL);
-            else memset(sums, 0, sizeof sums);
+                for (size_t g = 0; g < l->gates; g++) {
+                    float *to = sums + g * PANEL_ROWS * UNITS;
+                    CPU(panel_product)(m, to, h, f->row, panel + g * l->units * UNITS, l->units, NULL);
+                }
+            else
+                memset(sums, 0, sizeof sums);
             for (size_t r = 0; r < m; r++)
                 finish_units(f, direction, first + i + r, p * UNITS, least(UNITS, l->units - p * UNITS), t,
                              sums + r * UNITS, PANEL_ROWS * UNITS);

@@ -1,12 +1,11 @@
 /* Products with weights in few bits by every path that this processor has: against sums in double of what the blocks
- * hold, and against each other. Needs nothing but the core library, so another processor's paths are tested where it is
+ * hold. Needs nothing but the core library, so another processor's paths are tested where it is
  * emulated. */
 #include "cpu/quantized/product.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { M = 21, N = 45, K = 1280 };
 
@@ -23,6 +22,21 @@ static void *room(size_t bytes)
     void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
     if (!p) exit(2);
     return p;
+}
+
+/* The rounding of cpu/quantized/product.h: d = the largest magnitude of 128 / 127, whole numbers of d. What lies so
+ * near the middle of two that the rounding of a product decides is moved away. */
+static void round_rows(float *to, float *x, size_t count)
+{
+    for (size_t at = 0; at < count; at += 128) {
+        float most = 0;
+        for (size_t i = at; i < at + 128; i++) most = fmaxf(most, fabsf(x[i]));
+        for (size_t i = at; i < at + 128; i++) {
+            float inverse = 127 / most, places = fabsf(x[i] * inverse);
+            if (fabsf(places - floorf(places) - 0.5f) < 1e-3f) x[i] *= 1 - 0.01f / places;
+            to[i] = most / 127 * rintf(x[i] * inverse);
+        }
+    }
 }
 
 /* The largest error beside the magnitudes that are added. */
@@ -45,32 +59,28 @@ static double worst(const float *c, const float *a, const float *w, size_t m)
 
 int main(void)
 {
-    /* Activations are rounded by half of 1 / 127 of the largest at most, and these are uniform. */
-    const double rounding = 1.0 / 127, same = 2e-6;
-    float *a = room(M * K * sizeof *a), *w = room(N * K * sizeof *w), *c = room(M * N * sizeof *c),
-          *generic = room(M * N * sizeof *c);
+    const double product = 1e-6; /* as tests/tolerances.h has it */
+    float *a = room(M * K * sizeof *a), *rounded = room(M * K * sizeof *a), *w = room(N * K * sizeof *w),
+          *c = room(M * N * sizeof *c);
     void *scratch = room(QUANTIZED_SCRATCH);
     int failed = 0;
     for (enum block_type type = BLOCK_Q8_0; type < BLOCK_TYPES; type++) {
         unsigned char *blocks = room(block_bytes(type, N * K));
         for (size_t i = 0; i < M * K; i++) a[i] = number();
+        round_rows(rounded, a, M * K);
         for (size_t i = 0; i < N * K; i++) w[i] = number() / 8;
         block_quantize(type, blocks, w, N * K);
         block_dequantize(type, w, blocks, N * K);
         for (size_t m = 1; m <= M; m += m < 4 ? 1 : 17) {
-            const struct quantized_path *p = quantized_paths;
-            while (strcmp(p->name, "generic")) p++;
-            p->product(&(struct quantized_product){m, N, K, a, K, blocks, type, generic, N, NULL}, scratch);
-            for (p = quantized_paths; p->name; p++) {
+            for (const struct quantized_path *p = quantized_paths; p->name; p++) {
                 if (!p->supported()) continue;
                 p->product(&(struct quantized_product){m, N, K, a, K, blocks, type, c, N, NULL}, scratch);
-                double gap = worst(c, a, w, m), apart = 0;
-                for (size_t i = 0; i < m * N; i++) apart = fmax(apart, fabs((double)c[i] - (double)generic[i]));
-                bool good = gap <= rounding && apart <= same * K;
+                double gap = worst(c, rounded, w, m);
+                bool good = gap <= product;
                 failed += !good;
                 if (!good || m == 1)
-                    printf("%s %s, %zu rows: %.2g beside double, %.2g beside generic%s\n", p->name,
-                           block_infos[type].name, m, gap, apart, good ? "" : ": too much");
+                    printf("%s %s, %zu rows: %.2g beside double%s\n", p->name, block_infos[type].name, m, gap,
+                           good ? "" : ": too much");
             }
         }
         free(blocks);
@@ -78,7 +88,7 @@ int main(void)
     free(a);
     free(w);
     free(c);
-    free(generic);
+    free(rounded);
     free(scratch);
     return failed > 0;
 }

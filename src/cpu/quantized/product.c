@@ -72,7 +72,7 @@ static inline void dot_rows(ints sums[2], const eight row[LANES], eight a, const
 #endif
 }
 
-/* What a span's blocks have summed up to, with their scale. */
+/* Adds the sums of a span's blocks, with their scale. */
 static inline void add_span(struct few *f, const float *d, const size_t rows)
 {
     for (size_t i = 0; i < rows; i++) {
@@ -250,7 +250,7 @@ static inline size_t group_of(size_t left)
     return rows;
 }
 
-/* Of the columns from `start` on, those from j on: their sums over earlier slices, and those of all of them. */
+/* Columns from j on of those from `start` on: begin reads their sums over earlier slices, finish writes them. */
 static void begin(const struct quantized_product *p, floats *sums, size_t first, size_t rows, size_t start, size_t j)
 {
     size_t columns = least(start + LANES, p->n) - j;

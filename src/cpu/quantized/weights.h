@@ -7,7 +7,7 @@
 
 enum { BLOCK = 32, FOURS = BLOCK / 4, SLICE = 1024, LINE = 64 };
 
-/* What a type's blocks hold. */
+/* A type's blocks, as they are taken. */
 struct kind {
     int halves;  /* of a block, each with a scale of its own            */
     bool offset; /* a block's weights have an offset in f32             */
@@ -118,7 +118,7 @@ struct rows {
     const unsigned char *next; /* memory that is fetched meanwhile, LANES blocks for each; null: none */
 };
 
-/* What is done with a block of 32: its bytes, a row of them for each lane; the scales of the lanes; and those of a
+/* A function that takes a block of 32: its bytes, a row of them for each lane; the scales of the lanes; and those of a
  * second half, or offsets. */
 typedef void take_block(void *to, const eight row[LANES], floats scale, floats second);
 #define EACH static inline __attribute__((always_inline)) void

@@ -142,6 +142,7 @@ typedef elbo_status use_lines(struct program *p, const char *const *lines, size_
 struct input {
     char *text;
     size_t size, room;
+    size_t searched; /* of the unfinished line: it has no end there */
 };
 
 /* Some more, waiting for it if there is none; *end: nothing comes any more. */
@@ -169,7 +170,7 @@ static elbo_status use_all(struct program *p, struct input *in, bool end, use_li
     size_t count = 0, at = 0;
     elbo_status status = ELBO_OK;
     while (!status) {
-        char *from = in->text + at, *stop = memchr(from, '\n', in->size - at);
+        char *from = in->text + at, *stop = memchr(from + in->searched, '\n', in->size - at - in->searched);
         bool more = stop || (end && at < in->size);
         if (count == BATCH || (!more && count)) {
             status = use(p, lines, count, error);
@@ -177,6 +178,7 @@ static elbo_status use_all(struct program *p, struct input *in, bool end, use_li
             count = 0;
         } else if (more) {
             if (!stop) stop = in->text + in->size;
+            in->searched = 0;
             at = stop < in->text + in->size ? (size_t)(stop - in->text) + 1 : in->size;
             do *stop = 0;
             while (stop-- > from && *stop == '\r');
@@ -187,6 +189,7 @@ static elbo_status use_all(struct program *p, struct input *in, bool end, use_li
     }
     memmove(in->text, in->text + at, in->size - at);
     in->size -= at;
+    in->searched = in->size;
     return status;
 }
 
