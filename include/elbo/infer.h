@@ -28,6 +28,9 @@ struct elbo_infer_options {
     size_t threads;           /* 0: one for each processor                                         */
     bool verify;              /* read all of the file and hold it against its checksum: ELBO_INPUT */
     const char *instructions; /* "generic", "avx2", "avx512" or "amx"; null: the best there are    */
+    bool frugal;              /* keep no weights packed beside the file. By default those in few bits are, 1.13 to 1.25
+                                 bytes each and 1 GiB at most (64 MiB where pointers have 32 bits), which makes
+                                 several sentences at a time faster; results are the same */
 };
 
 /* ELBO_USAGE, ELBO_DEVICE: the instructions are unknown, or not this processor's. ELBO_IO, ELBO_INPUT: the file cannot

@@ -188,6 +188,7 @@ static void destroy(struct backend *b)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
     if (cpu->pool) pool_destroy(cpu->pool);
+    packed_weights_free(&cpu->packed);
     release(b, cpu->workers);
     free(cpu);
 }
@@ -216,6 +217,11 @@ static const struct variant *choose(const char *wanted)
     for (size_t v = 0; v < sizeof variants / sizeof *variants; v++)
         if ((!wanted || !strcmp(wanted, variants[v].name)) && variants[v].supported()) return &variants[v];
     return NULL;
+}
+
+void cpu_backend_keep_packed(struct backend *b, size_t bytes)
+{
+    ((struct cpu_backend *)b)->packed.most = bytes;
 }
 
 elbo_status cpu_backend_create(struct backend **backend, size_t threads, const char *variant, elbo_error *error)
@@ -260,6 +266,7 @@ elbo_status cpu_backend_create(struct backend **backend, size_t threads, const c
         return status;
     }
     cpu->quantized = quantized_choose(chosen->name);
+    cpu->packed = (struct packed_weights){.kernel = cpu->quantized->kernel, .backend = &cpu->base};
     snprintf(cpu->detail, sizeof cpu->detail, "%s, %zu thread%s", chosen->name, pool_threads(cpu->pool),
              pool_threads(cpu->pool) == 1 ? "" : "s");
     cpu->base.pool = cpu->pool;

@@ -8,7 +8,7 @@
 
 #include "base/pool.h"
 #include "cpu/backend.h"
-#include "cpu/quantized/product.h"
+#include "cpu/quantized/packed.h"
 
 #include <string.h>
 
@@ -88,6 +88,7 @@ struct cpu_backend {
     struct backend base;
     struct pool *pool;
     const struct quantized_path *quantized; /* of products with weights in few bits */
+    struct packed_weights packed;
     char detail[64];
     char *workers; /* scratch of the threads */
     size_t worker_bytes;

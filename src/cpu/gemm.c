@@ -30,11 +30,12 @@ static void quantized_part(const struct call *call, const struct product *p, con
                                   .a = p->a.data,
                                   .row = p->a.row,
                                   .w = weights,
+                                  .panels = p->panels,
                                   .type = p->blocks,
                                   .c = p->c,
                                   .ldc = p->ldc,
                                   .bias = p->bias};
-    cpu_of(call)->quantized->product(&q, scratch);
+    cpu_of(call)->quantized->kernel->product(&q, scratch);
     for (size_t i = 0; i < p->m && p->gelu; i++) activate(p, i, 0, p->n);
 }
 
@@ -61,6 +62,8 @@ static void part(void *argument, size_t tile, size_t worker)
     if (p.gelu) p.gelu += i * p.ldc + j;
     if (p.slope) p.slope += i * p.ldc + j;
     if (p.blocks) {
+        const struct quantized_kernel *kernel = cpu_of(all->call)->quantized->kernel;
+        if (p.panels) p.panels += j / kernel->columns * kernel->panel_bytes(p.blocks, p.k);
         quantized_part(all->call, &p, (const unsigned char *)p.b.data + block_bytes(p.blocks, j * p.k), scratch);
         return;
     }
@@ -106,10 +109,13 @@ void CPU(gemm)(const struct call *call, const struct product *p)
     if (!p->m || !p->n || (!p->blocks && CPU(gemm_few)(call, p))) return;
     size_t rows = p->m, columns = p->n;
     if (!p->blocks) CPU(gemm_cost)(p, &rows, &columns);
+    struct product q = *p;
+    if (p->blocks && p->m > QUANTIZED_FEW)
+        q.panels = packed_weight(&cpu_of(call)->packed, p->b.data, p->blocks, p->n, p->k);
     if (rows * columns * p->k <= ALONE) {
-        part(&(struct parts){.call = call, .p = p, .rows = p->m, .columns = p->n, .across = 1}, 0, 0);
+        part(&(struct parts){.call = call, .p = &q, .rows = p->m, .columns = p->n, .across = 1}, 0, 0);
     } else {
-        struct parts all = choose_parts(call, p);
+        struct parts all = choose_parts(call, &q);
         cpu_run(call, all.count, part, &all);
     }
 }

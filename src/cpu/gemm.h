@@ -15,6 +15,7 @@ struct product {
     struct matrix a, b;
     enum block_type blocks; /* of B: its data are such blocks, row after row of the weights, unless BLOCK_F32. Then A's
                                rows lie along k, and nothing is added */
+    const char *panels;     /* such weights as packed.h keeps them, or null */
     float *c;               /* row-major, leading dimension ldc                          */
     size_t ldc;
     bool add;           /* +=                                                        */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 enum { SLOT_SENTENCES = 16 };
+static const size_t packed_bytes = sizeof(void *) < 8 ? (size_t)64 << 20 : (size_t)1 << 30;
 
 struct elbo_infer {
     struct infer_file *file;
@@ -77,6 +78,7 @@ static elbo_status open_model(struct elbo_infer *m, const struct elbo_infer_opti
         parameters_free(parameters);
         return status;
     }
+    if (!o->frugal) cpu_backend_keep_packed(m->backend, packed_bytes);
     m->model = (struct model){.config = config, .parameters = parameters, .backend = m->backend};
     return place(m, error);
 }

@@ -8,7 +8,8 @@
 #include <cmocka.h>
 
 #include "base/philox.h"
-#include "cpu/quantized/product.h"
+#include "cpu/backend.h"
+#include "cpu/quantized/packed.h"
 #include "tolerances.h"
 
 #include <math.h>
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EMULATED(name) void quantized_product_emulated_##name(const struct quantized_product *p, void *scratch)
+#define EMULATED(name) extern const struct quantized_kernel quantized_kernel_emulated_##name
 EMULATED(generic);
 EMULATED(avx2);
 EMULATED(vnni);
@@ -35,12 +36,12 @@ static size_t path_count;
 
 static int gather(void **state)
 {
-    static const struct quantized_path emulated[] = {{"generic, emulated", always, quantized_product_emulated_generic},
-                                                     {"avx2, emulated", always, quantized_product_emulated_avx2},
-                                                     {"vnni, emulated", always, quantized_product_emulated_vnni},
-                                                     {"amx, emulated", always, quantized_product_emulated_amx},
-                                                     {"neon, emulated", always, quantized_product_emulated_neon},
-                                                     {"wasm, emulated", always, quantized_product_emulated_wasm}};
+    static const struct quantized_path emulated[] = {{"generic, emulated", always, &quantized_kernel_emulated_generic},
+                                                     {"avx2, emulated", always, &quantized_kernel_emulated_avx2},
+                                                     {"vnni, emulated", always, &quantized_kernel_emulated_vnni},
+                                                     {"amx, emulated", always, &quantized_kernel_emulated_amx},
+                                                     {"neon, emulated", always, &quantized_kernel_emulated_neon},
+                                                     {"wasm, emulated", always, &quantized_kernel_emulated_wasm}};
     (void)state;
     for (const struct quantized_path *p = quantized_paths; p->name; p++) {
         if (p->supported())
@@ -119,7 +120,7 @@ static struct made make(enum block_type type, size_t m, size_t n, size_t k, bool
         for (size_t j = 0; j < k; j++) d.exact[i * k + j] = (double)d.a[i * (k + 3) + j];
     }
     free(w);
-    d.p = (struct quantized_product){m, n, k, d.a, k + 3, d.w, type, d.c, n + 5, bias ? d.bias : NULL};
+    d.p = (struct quantized_product){m, n, k, d.a, k + 3, d.w, type, d.c, n + 5, bias ? d.bias : NULL, NULL};
     return d;
 }
 
@@ -134,7 +135,7 @@ static void run(const struct quantized_path *path, const struct quantized_produc
     char *given = malloc(QUANTIZED_SCRATCH + 2 * AFTER), *scratch = given + AFTER - (uintptr_t)given % AFTER;
     assert_non_null(given);
     memset(given, 0xff, QUANTIZED_SCRATCH + 2 * AFTER);
-    path->product(p, scratch);
+    path->kernel->product(p, scratch);
     for (char *x = scratch + QUANTIZED_SCRATCH; x < given + QUANTIZED_SCRATCH + 2 * AFTER; x++)
         assert_int_equal(*(unsigned char *)x, 0xff);
     free(given);
@@ -265,6 +266,101 @@ static void test_bits_of_rows(void **state)
     }
 }
 
+/* ---- weights that are kept packed ---- */
+
+/* From packed weights, whole and in two parts of the columns: the same bits; of a row or two, too, which take W as it
+ * lies. */
+static void test_packed(void **state)
+{
+    static const size_t sizes[][4] = {/* M, N, K / 256, where the second part begins */
+                                      {3, 16, 1, 0},
+                                      {29, 50, 3, 48},
+                                      {16, 40, 9, 16},
+                                      {2, 37, 1, 32},
+                                      {9, 67, 2, 64}};
+    (void)state;
+    for (enum block_type type = BLOCK_Q8_0; type < BLOCK_TYPES; type++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            struct made d = make(type, sizes[s][0], sizes[s][1], sizes[s][2] * 256, true);
+            size_t bytes = d.p.m * d.p.ldc * sizeof(float), from = sizes[s][3];
+            float *plain = d.c, *packed = room(bytes);
+            for (size_t i = 0; i < path_count; i++) {
+                const struct quantized_kernel *kernel = paths[i].kernel;
+                size_t panel = kernel->panel_bytes(type, d.p.k),
+                       count = (d.p.n + kernel->columns - 1) / kernel->columns;
+                char *given = malloc(count * panel + 2 * AFTER), *panels = given + AFTER - (uintptr_t)given % AFTER;
+                assert_non_null(given);
+                assert_int_equal(QUANTIZED_COLUMNS % kernel->columns, 0);
+                memset(given, 0xff, count * panel + 2 * AFTER);
+                for (size_t t = 0; t < count; t++) kernel->pack(&d.p, t, panels + t * panel);
+                for (char *x = panels + count * panel; x < given + count * panel + 2 * AFTER; x++)
+                    assert_int_equal(*(unsigned char *)x, 0xff);
+                memset(plain, 0xff, bytes);
+                run(&paths[i], &d.p);
+                struct quantized_product whole = d.p, part = d.p;
+                whole.panels = panels;
+                whole.c = packed;
+                memset(packed, 0xff, bytes);
+                run(&paths[i], &whole);
+                assert_memory_equal(packed, plain, bytes);
+                memset(packed, 0xff, bytes);
+                part.c = packed;
+                part.panels = panels;
+                part.n = from;
+                if (from) run(&paths[i], &part);
+                part.n = d.p.n - from;
+                part.c += from;
+                part.bias += from;
+                part.w += block_bytes(type, from * d.p.k);
+                part.panels += from / kernel->columns * panel;
+                run(&paths[i], &part);
+                assert_memory_equal(packed, plain, bytes);
+                free(given);
+            }
+            free(packed);
+            drop(&d);
+        }
+}
+
+/* They are kept after some uses, while they fit, where a panel is full, and as they were met first. */
+static void test_kept(void **state)
+{
+    enum { COUNT = 200, N = 20, K = 32 };
+    struct packed_weights none = {0}, all = {.kernel = quantized_paths[0].kernel, .most = 1 << 24};
+    elbo_error error;
+    struct backend *backend;
+    struct made d = make(BLOCK_Q8_0, 3, COUNT + N, K, false);
+    (void)state;
+    for (const struct quantized_path *p = quantized_paths; p->name; p++)
+        if (p->supported()) {
+            all.kernel = p->kernel;
+            break;
+        }
+    assert_int_equal(cpu_backend_create(&backend, 2, NULL, &error), ELBO_OK);
+    all.backend = backend;
+    for (int use = 1; use <= PACKED_WORTH + 1; use++) assert_null(packed_weight(&none, d.w, BLOCK_Q8_0, N, K));
+    const char *first[COUNT];
+    for (int use = 1; use <= PACKED_WORTH + 1; use++)
+        for (size_t i = 0; i < COUNT; i++) {
+            const char *panels = packed_weight(&all, d.w + block_bytes(BLOCK_Q8_0, i * K), BLOCK_Q8_0, N, K);
+            if (use < PACKED_WORTH) assert_null(panels);
+            if (use == PACKED_WORTH) assert_non_null(first[i] = panels);
+            if (use > PACKED_WORTH) assert_ptr_equal(panels, first[i]);
+        }
+    assert_null(packed_weight(&all, d.w, BLOCK_Q8_0, N + 1, K));
+    assert_null(packed_weight(&all, d.w, BLOCK_Q4_0, N, K));
+    size_t before = all.bytes;
+    assert_true(before >= COUNT * N * K && before < all.most);
+    for (int use = 1; use <= PACKED_WORTH + 1; use++)
+        assert_null(packed_weight(&all, d.w + 1, BLOCK_Q8_0, all.kernel->columns - 1, K));
+    all.most = before;
+    for (int use = 1; use <= PACKED_WORTH + 1; use++) assert_null(packed_weight(&all, d.w + 2, BLOCK_Q8_0, N, K));
+    assert_int_equal(all.bytes, before);
+    packed_weights_free(&all);
+    backend->destroy(backend);
+    drop(&d);
+}
+
 /* Where all scales are powers of two and all sums below 2^24, each path gives the sum itself. */
 static void test_exact(void **state)
 {
@@ -333,9 +429,9 @@ static void test_choice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_double), cmocka_unit_test(test_large), cmocka_unit_test(test_any_bytes),
-        cmocka_unit_test(test_bits_of_rows),   cmocka_unit_test(test_exact), cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_against_double), cmocka_unit_test(test_large),  cmocka_unit_test(test_any_bytes),
+        cmocka_unit_test(test_bits_of_rows),   cmocka_unit_test(test_exact),  cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_choice),         cmocka_unit_test(test_packed), cmocka_unit_test(test_kept),
     };
     return cmocka_run_group_tests(tests, gather, NULL);
 }

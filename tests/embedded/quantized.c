@@ -74,7 +74,7 @@ int main(void)
         for (size_t m = 1; m <= M; m += m < 4 ? 1 : 17) {
             for (const struct quantized_path *p = quantized_paths; p->name; p++) {
                 if (!p->supported()) continue;
-                p->product(&(struct quantized_product){m, N, K, a, K, blocks, type, c, N, NULL}, scratch);
+                p->kernel->product(&(struct quantized_product){m, N, K, a, K, blocks, type, c, N, NULL, NULL}, scratch);
                 double gap = worst(c, rounded, w, m);
                 bool good = gap <= product;
                 failed += !good;

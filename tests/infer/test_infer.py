@@ -37,7 +37,9 @@ def check_kind(name, run, file, sentences, labels):
     raw = text.encode()
     weights = f"--weights={file}"
     drawing = ["--temperature=0.8", "--top_p=0.9", "--seed=7"]
-    assert infer(file, "sample", "--count=20", *drawing, *given) == \
+    packed = infer(file, "sample", "--count=20", *drawing, *given)
+    assert infer(file, "sample", "--count=20", *drawing, "--frugal", *given) == packed, f"{name}: other samples, frugal"
+    assert packed == \
         elbo("sample", run, weights, "--count=20", *drawing, *given, **LOOSE).stdout, f"{name}: other samples"
     assert infer(file, "sample", "--count=5", *given) == \
         elbo("sample", run, weights, "--count=5", *given, **LOOSE).stdout, f"{name}: other samples by default"

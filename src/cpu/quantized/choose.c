@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define DECLARE(name) void quantized_product_##name(const struct quantized_product *p, void *scratch)
+#define DECLARE(name) extern const struct quantized_kernel quantized_kernel_##name
 DECLARE(generic);
 DECLARE(avx2);
 DECLARE(vnni);
@@ -15,18 +15,18 @@ DECLARE(wasm);
 
 const struct quantized_path quantized_paths[] = {
 #ifdef CPU_HAS_AMX
-    {"amx", cpu_has_amx_int8, quantized_product_amx},
+    {"amx", cpu_has_amx_int8, &quantized_kernel_amx},
 #endif
 #ifdef CPU_HAS_X86_VARIANTS
-    {"vnni", cpu_has_vnni, quantized_product_vnni},         {"avx2", cpu_has_avx2, quantized_product_avx2},
+    {"vnni", cpu_has_vnni, &quantized_kernel_vnni},         {"avx2", cpu_has_avx2, &quantized_kernel_avx2},
 #endif
 #ifdef CPU_HAS_NEON_DOT
-    {"neon", cpu_has_neon_dot, quantized_product_neon},
+    {"neon", cpu_has_neon_dot, &quantized_kernel_neon},
 #endif
 #ifdef CPU_HAS_WASM
-    {"wasm", cpu_has_always, quantized_product_wasm},
+    {"wasm", cpu_has_always, &quantized_kernel_wasm},
 #endif
-    {"generic", cpu_has_always, quantized_product_generic}, {NULL, NULL, NULL}};
+    {"generic", cpu_has_always, &quantized_kernel_generic}, {NULL, NULL, NULL}};
 
 /* Whether a path's instructions are among those of a variant. */
 static bool within(const char *path, const char *variant)

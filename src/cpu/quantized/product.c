@@ -16,11 +16,16 @@
 #define JOIN(a, b)      JOIN_(a, b)
 #define QUANTIZED(name) JOIN(quantized_##name, QUANTIZED_NAME)
 
-void QUANTIZED(product)(const struct quantized_product *p, void *scratch);
+extern const struct quantized_kernel QUANTIZED(kernel);
 
-/* A packed block of W: 8 vectors, four bytes of k in each lane, and behind them two vectors: scales, and the scales of
- * a second half of 16 k (Q6_K) or offsets (Q4_K). */
+/* A packed block of W: 8 vectors, four bytes of k in each lane, and behind them a vector of scales, and one of the
+ * scales of a second half of 16 k (Q6_K) or of offsets (Q4_K). */
 enum { PANEL_VECTORS = FOURS + 2, PANEL_BYTES = SLICE / BLOCK * PANEL_VECTORS * LANES * 4 };
+
+static inline size_t panel_vectors(const struct kind *t)
+{
+    return t->halves > 1 || t->offset ? FOURS + 2 : FOURS + 1;
+}
 enum { COPY_BYTES = LANES * SLICE / BLOCK * 34 }; /* of LANES rows, as they lie: 34 bytes of a block are the most */
 enum {
     MOST_HALVES = 2,
@@ -30,7 +35,7 @@ enum {
 
 /* ---- a row or two: W as it lies ---- */
 
-enum { FEW = 2 };
+enum { FEW = QUANTIZED_FEW };
 
 struct few {
     const char *a; /* the group's block */
@@ -104,20 +109,30 @@ EACH take_sums(struct few *f, const size_t rows, const struct kind t, const eigh
 
 /* ---- more rows: W packed ---- */
 
-EACH take_panel(void *to, const eight row[LANES], floats scale, floats second)
+static inline __attribute__((always_inline)) void put_panel(ints **at, const struct kind t, const eight row[LANES],
+                                                            floats scale, floats second)
 {
-    ints **at = to;
     lanes_of(*at, row);
     ((floats *)*at)[FOURS] = scale;
-    ((floats *)*at)[FOURS + 1] = second;
-    *at += PANEL_VECTORS;
+    if (panel_vectors(&t) > FOURS + 1) ((floats *)*at)[FOURS + 1] = second;
+    *at += panel_vectors(&t);
+}
+
+/* A block's lines, `ahead` vectors behind it: the next panel's where W is kept packed. 0: nothing. */
+static inline void fetch_panel(const ints *w, const size_t vectors, size_t ahead)
+{
+    const char *at = (const char *)(w + ahead);
+    if (!ahead) return;
+#pragma GCC unroll 16
+    for (size_t i = 0; i < vectors * sizeof *w; i += LINE) __builtin_prefetch(at + i, 0, 2);
 }
 
 /* To sums[i], of row i of a group, over `blocks` blocks; constants where this is inlined. */
 static inline __attribute__((always_inline)) void sum_blocks(floats *sums, const size_t rows, const struct kind t,
-                                                             const char *a, const ints *w, size_t blocks)
+                                                             const char *a, const ints *w, size_t blocks, size_t ahead)
 {
     const int each = FOURS / t.halves;
+    const size_t vectors = panel_vectors(&t);
     floats all[ROWS];
 #pragma GCC unroll 8
     for (size_t i = 0; i < rows; i++) all[i] = sums[i];
@@ -126,7 +141,8 @@ static inline __attribute__((always_inline)) void sum_blocks(floats *sums, const
         floats span[ROWS];
 #pragma GCC unroll 8
         for (size_t i = 0; i < rows; i++) span[i] = (floats){0};
-        for (size_t b = first; b < least(blocks, first + SPAN); b++, a += rounded_bytes(&t, rows), w += PANEL_VECTORS) {
+        for (size_t b = first; b < least(blocks, first + SPAN); b++, a += rounded_bytes(&t, rows), w += vectors) {
+            fetch_panel(w, vectors, ahead);
             const int32_t *fours = (const int32_t *)(const void *)a, *begin = fours + (FOURS + 1) * rows;
             const floats *scales = (const floats *)w + FOURS;
 #pragma GCC unroll 2
@@ -157,10 +173,10 @@ static inline __attribute__((always_inline)) void sum_blocks(floats *sums, const
 /* ---- what a type is compiled into ---- */
 
 #define SUMS(type, rows)                                                                                               \
-    static                                                                                                             \
-        __attribute__((noinline)) void sums_##type##_##rows(floats *sums, const char *a, const ints *w, size_t blocks) \
+    static __attribute__((noinline)) void sums_##type##_##rows(floats *sums, const char *a, const ints *w,             \
+                                                               size_t blocks, size_t ahead)                            \
     {                                                                                                                  \
-        sum_blocks(sums, rows, kinds[BLOCK_##type], a, w, blocks);                                                     \
+        sum_blocks(sums, rows, kinds[BLOCK_##type], a, w, blocks, ahead);                                              \
     }
 #define TAKE_FEW(type, name, n)                                                                                        \
     EACH take_##type##_##n(void *to, const eight row[LANES], floats scale, floats second)                              \
@@ -172,9 +188,13 @@ static inline __attribute__((always_inline)) void sum_blocks(floats *sums, const
         each_##name(w, take_##type##_##n, f);                                                                          \
     }
 #define TYPE(type, name)                                                                                               \
+    EACH take_panel_##type(void *to, const eight row[LANES], floats scale, floats second)                              \
+    {                                                                                                                  \
+        put_panel(to, kinds[BLOCK_##type], row, scale, second);                                                        \
+    }                                                                                                                  \
     static void pack_##type(const struct rows *w, ints *to)                                                            \
     {                                                                                                                  \
-        each_##name(w, take_panel, &to);                                                                               \
+        each_##name(w, take_panel_##type, &to);                                                                        \
     }                                                                                                                  \
     TAKE_FEW(type, name, 1)                                                                                            \
     TAKE_FEW(type, name, 2)                                                                                            \
@@ -196,8 +216,8 @@ TYPE(Q6_K, q6_k)
 
 static const struct compiled {
     void (*pack)(const struct rows *w, ints *to);
-    void (*few[FEW])(const struct rows *w, struct few *f);                      /* of 1, 2 rows    */
-    void (*sums[4])(floats *sums, const char *a, const ints *w, size_t blocks); /* of 1, 2, 4, 8 */
+    void (*few[FEW])(const struct rows *w, struct few *f);                                    /* of 1, 2 rows    */
+    void (*sums[4])(floats *sums, const char *a, const ints *w, size_t blocks, size_t ahead); /* of 1, 2, 4, 8 */
 } compiled[BLOCK_TYPES] = {
 #define COMPILED(type)                                                                                                 \
     [BLOCK_##type] = {                                                                                                 \
@@ -208,14 +228,17 @@ static const struct compiled {
 enum { GROUP = SIDE };
 
 /* The same sums of SIDE rows by tiles: a block's, or a half's, are 16 x 16 whole numbers. */
-static void sum_tiles(floats sums[SIDE], const struct kind *t, const char *a, const ints *w, size_t blocks)
+static void sum_tiles(floats sums[SIDE], const struct kind *t, const char *a, const ints *w, size_t blocks,
+                      size_t ahead)
 {
     int32_t part[2][SIDE * LANES] __attribute__((aligned(64)));
     floats span[SIDE] = {{0}};
-    for (size_t b = 0; b < blocks; b++, a += rounded_bytes(t, SIDE), w += PANEL_VECTORS) {
+    const size_t vectors = panel_vectors(t);
+    for (size_t b = 0; b < blocks; b++, a += rounded_bytes(t, SIDE), w += vectors) {
         const int32_t *begin = (const int32_t *)(const void *)a + (FOURS + 1) * SIDE;
         const float *d = (const float *)(const void *)a + FOURS * SIDE;
         const floats *scales = (const floats *)w + FOURS;
+        fetch_panel(w, vectors, ahead);
         for (int h = 0; h < t->halves; h++) {
             int32_t *now = part[(b + (size_t)h) % 2];
             tile_product(now, (const int8_t *)a + h * BLOCK / 2, BLOCK, w + h * FOURS / 2);
@@ -280,13 +303,13 @@ static void finish(const struct quantized_product *p, floats *sums, size_t first
 struct slice {
     struct source source;
     const char *a;
-    size_t depth;
+    size_t from, depth;
     bool first, last;
 };
 
 /* Columns from j on of the packed ones, which begin at `start`; rows first .. end. */
 static void compute(const struct quantized_product *p, const struct slice *s, const ints *w, size_t first, size_t end,
-                    size_t start, size_t j)
+                    size_t start, size_t j, size_t ahead)
 {
     size_t blocks = s->depth / BLOCK;
     const char *a = s->a;
@@ -296,25 +319,32 @@ static void compute(const struct quantized_product *p, const struct slice *s, co
         if (!s->first) begin(p, sums, i, there, start, j);
 #if defined(QUANTIZED_AMX)
         if (rows == SIDE)
-            sum_tiles(sums, &kinds[p->type], a, w, blocks);
+            sum_tiles(sums, &kinds[p->type], a, w, blocks, i == first ? ahead : 0);
         else
 #endif
-            compiled[p->type].sums[rows == 8 ? 3 : rows / 2](sums, a, w, blocks);
+            compiled[p->type].sums[rows == 8 ? 3 : rows / 2](sums, a, w, blocks, i == first ? ahead : 0);
         a += blocks * rounded_bytes(&kinds[p->type], rows);
         finish(p, sums, i, there, start, j, s->last);
         i += rows;
     }
 }
 
-/* LANES columns from j on of rows first .. end; the last ones come with some of those before them. */
+/* LANES columns from j on of rows first .. end; the last ones come with some of those before them, of other parts of C
+ * too where W is packed. */
 static void multiply(const struct quantized_product *p, const struct slice *s, ints *packed, size_t first, size_t end,
                      size_t j)
 {
+    if (p->panels && p->m > FEW) {
+        const size_t vectors = panel_vectors(&kinds[p->type]);
+        const ints *w = (const ints *)(const void *)p->panels + (j / LANES * p->k + s->from) / BLOCK * vectors;
+        compute(p, s, w, first, end, j + LANES <= p->n ? j : p->n - LANES, j, p->k / BLOCK * vectors);
+        return;
+    }
     size_t start = least(j, s->source.n - LANES);
     struct rows w = rows_of(p->type, &s->source, start, s->depth);
     if (p->m > FEW) {
         compiled[p->type].pack(&w, packed);
-        compute(p, s, packed, first, end, start, j);
+        compute(p, s, packed, first, end, start, j, 0);
     } else {
         struct few f = {.a = s->a, .blocks = s->depth / BLOCK};
         if (!s->first) begin(p, f.sum, 0, p->m, start, j);
@@ -337,7 +367,7 @@ static char *round_groups(const struct quantized_product *p, char *to, size_t fi
     return to;
 }
 
-void QUANTIZED(product)(const struct quantized_product *p, void *scratch)
+static void product(const struct quantized_product *p, void *scratch)
 {
     /* All slices are rounded at once where they fit, so that W is read from its beginning to its end; else one by one,
      * for as many rows as fit. */
@@ -345,7 +375,9 @@ void QUANTIZED(product)(const struct quantized_product *p, void *scratch)
     const bool fits = padded * (p->k / BLOCK) * ROW_BYTES <= ROWS_BYTES;
     const size_t range = fits ? p->k : least(p->k, SLICE),
                  most = ROWS_BYTES / (range / BLOCK * ROW_BYTES) / GROUP * GROUP;
-    const size_t slice = p->m > FEW || p->n < LANES ? SLICE : range; /* what is not packed or copied may be long */
+    const bool laid = p->panels && p->m > FEW;
+    const size_t slice =
+        laid || (p->m <= FEW && p->n >= LANES) ? range : SLICE; /* what is packed or copied here fits in the scratch */
     ints *packed = scratch;
     unsigned char *copy = (unsigned char *)scratch + PANEL_BYTES;
     char *rounded = (char *)copy + COPY_BYTES;
@@ -364,11 +396,12 @@ void QUANTIZED(product)(const struct quantized_product *p, void *scratch)
             }
             for (size_t j = 0; j < p->n; j += LANES)
                 for (size_t k = from; k < stop; k += slice) {
-                    struct slice s = {.a = rounded + (k - from) / slice * each,
+                    struct slice s = {.from = k,
+                                      .a = rounded + (k - from) / slice * each,
                                       .depth = least(slice, stop - k),
                                       .first = k == 0,
                                       .last = k + slice >= p->k};
-                    s.source = slice_of(p, k, s.depth, copy);
+                    if (!laid) s.source = slice_of(p, k, s.depth, copy);
                     multiply(p, &s, packed, first, end, j);
                 }
         }
@@ -377,3 +410,17 @@ void QUANTIZED(product)(const struct quantized_product *p, void *scratch)
     tiles_end();
 #endif
 }
+
+static void pack(const struct quantized_product *p, size_t t, void *to)
+{
+    struct source all = {p->w, block_bytes(p->type, p->k), p->n, 0};
+    struct rows w = rows_of(p->type, &all, least(t * LANES, p->n - LANES), p->k);
+    compiled[p->type].pack(&w, to);
+}
+
+static size_t panel_bytes(enum block_type type, size_t k)
+{
+    return k / BLOCK * panel_vectors(&kinds[type]) * sizeof(ints);
+}
+
+const struct quantized_kernel QUANTIZED(kernel) = {product, pack, panel_bytes, LANES};

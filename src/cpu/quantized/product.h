@@ -22,19 +22,29 @@ struct quantized_product {
     enum block_type type;
     float *c;
     size_t ldc;
-    const float *bias; /* (N) or null */
+    const float *bias;  /* (N) or null */
+    const char *panels; /* W as pack lays it down, from these rows on; null: it is packed where it is used */
+};
+
+struct quantized_kernel {
+    void (*product)(const struct quantized_product *p, void *scratch); /* by one thread */
+    /* Panel t of W, which has `columns` rows or more: as many from row `columns` t on, or the last ones. */
+    void (*pack)(const struct quantized_product *p, size_t t, void *to);
+    size_t (*panel_bytes)(enum block_type type, size_t k); /* a panel begins on a cache line */
+    size_t columns;                                        /* of C in a panel */
 };
 
 struct quantized_path {
     const char *name;
     bool (*supported)(void);
-    void (*product)(const struct quantized_product *p, void *scratch); /* by one thread */
+    const struct quantized_kernel *kernel;
 };
 
 enum {
     QUANTIZED_SCRATCH = 512 << 10, /* bytes that a thread wants, on a cache line */
-    QUANTIZED_COLUMNS = 16
-}; /* of C that a path computes at a time, or a divisor */
+    QUANTIZED_COLUMNS = 16,        /* of C that a path computes at a time, or a divisor */
+    QUANTIZED_FEW = 2              /* rows that take W as it lies: more want it packed  */
+};
 
 /* The fastest path that this processor has, for a backend whose other kernels are of `variant` ("generic", "avx2", ...:
  * no later instructions than those are taken). */

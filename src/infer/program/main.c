@@ -26,6 +26,7 @@ static const char help[] =
     "  --label=NAME      for a model with labels   --threads=0      0: one for each processor\n"
     "  --instructions=NAME   generic, avx2, avx512 or amx in the place of the best there are\n"
     "  --verify          hold the whole file against its checksum first\n"
+    "  --frugal          keep no weights packed beside the file: less memory, slower for several sentences\n"
     "\n"
     "Exit codes: 0 done, 2 wrong usage, 3 a damaged file, 4 files that cannot be read or written, 5 no memory\n";
 
@@ -81,8 +82,13 @@ static bool read_option(struct program *p, const char *text)
         *words[i].text = text + length;
         return true;
     }
-    if (!strcmp(text, "--verify")) p->options.verify = true;
-    return !strcmp(text, "--verify");
+    const struct {
+        const char *name;
+        bool *chosen;
+    } flags[] = {{"--verify", &p->options.verify}, {"--frugal", &p->options.frugal}};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        if (!strcmp(text, flags[i].name)) return *flags[i].chosen = true;
+    return false;
 }
 
 static elbo_status read_arguments(struct program *p, int count, char **arguments, elbo_error *error)
