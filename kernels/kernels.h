@@ -211,14 +211,14 @@ struct kernel_normalize {
     const uint64_t *counted; /* the true rows, on the device; null: all */
 };
 struct kernel_adds {
-    bool add[3];
+    bool dx, dgain, dbias; /* += instead of = */
 };
 /* y as x (rows, width); used, sums (2 groups + 1), sums may be null; by row only y. gain, bias (groups) may be null. */
 int normalize_cuda(float *y, float *used, float *sums, const float *x, const float *running, const float *gain,
                    const float *bias, const struct kernel_normalize *c, kernel_stream stream);
 /* dx, dgain, dbias (+)=, any may be null. */
 int normalize_backward_cuda(float *dx, float *dgain, float *dbias, const float *dy, const float *x, const float *gain,
-                            const float *used, const struct kernel_normalize *c, const bool add[3],
+                            const float *used, const struct kernel_normalize *c, struct kernel_adds add,
                             kernel_stream stream);
 /* As op_running says: running (2, groups), sums (2 groups + 1). */
 int running_cuda(float *running, const float *sums, const float *control, size_t groups, bool center, double share,

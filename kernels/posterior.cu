@@ -180,12 +180,12 @@ static __global__ void normalize_rows_backward_kernel(float *dx, float *dgain, f
         for (size_t i = threadIdx.x; i < c.width && dx; i += blockDim.x) {
             double d = (double)dy[row + i];
             if (i < c.columns) d = c.level * t * (d - (double)x[row + i] * r * dot) * r;
-            put(&dx[row + i], there ? (float)d : 0.0f, add.add[0]);
+            put(&dx[row + i], there ? (float)d : 0.0f, add.dx);
         }
     }
     if (threadIdx.x) return;
-    if (dgain) put(&dgain[0], (float)(c.level * sum_gain), add.add[1]);
-    if (dbias) put(&dbias[0], (float)sum_bias, add.add[2]);
+    if (dgain) put(&dgain[0], (float)(c.level * sum_gain), add.dgain);
+    if (dbias) put(&dbias[0], (float)sum_bias, add.dbias);
 }
 
 static __global__ void normalize_groups_backward_kernel(float *dx, float *dgain, float *dbias,
@@ -198,7 +198,7 @@ static __global__ void normalize_groups_backward_kernel(float *dx, float *dgain,
     if (k == c.groups) {
         for (size_t i = threadIdx.x; i < c.rows * rest && dx; i += blockDim.x) {
             size_t at = i / rest * c.width + c.columns + i % rest;
-            put(&dx[at], i / rest < counted ? dy[at] : 0.0f, add.add[0]);
+            put(&dx[at], i / rest < counted ? dy[at] : 0.0f, add.dx);
         }
         return;
     }
@@ -215,11 +215,11 @@ static __global__ void normalize_groups_backward_kernel(float *dx, float *dgain,
         size_t at = i / each * c.width + k + i % each * c.groups;
         double t = (double)dy[at];
         if (used[0] != 0.0f) t -= (c.center ? sum / n : 0.0) + ((double)x[at] - mean) * r * dot / n;
-        put(&dx[at], i / each < counted ? (float)(scale * t) : 0.0f, add.add[0]);
+        put(&dx[at], i / each < counted ? (float)(scale * t) : 0.0f, add.dx);
     }
     if (threadIdx.x) return;
-    if (dgain) put(&dgain[k], (float)(c.level * dot), add.add[1]);
-    if (dbias) put(&dbias[k], (float)sum, add.add[2]);
+    if (dgain) put(&dgain[k], (float)(c.level * dot), add.dgain);
+    if (dbias) put(&dbias[k], (float)sum, add.dbias);
 }
 
 static __global__ void running_kernel(float *running, const float *__restrict__ sums, const float *__restrict__ control,
@@ -273,14 +273,13 @@ extern "C" int normalize_cuda(float *y, float *used, float *sums, const float *x
 
 extern "C" int normalize_backward_cuda(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
                                        const float *gain, const float *used, const struct kernel_normalize *c,
-                                       const bool add[3], kernel_stream stream)
+                                       struct kernel_adds add, kernel_stream stream)
 {
-    struct kernel_adds adds = {{add[0], add[1], add[2]}};
     if (c->by_row)
-        KERNEL_LAUNCH(normalize_rows_backward_kernel, 1, THREADS, 0, stream, dx, dgain, dbias, dy, x, gain, *c, adds);
+        KERNEL_LAUNCH(normalize_rows_backward_kernel, 1, THREADS, 0, stream, dx, dgain, dbias, dy, x, gain, *c, add);
     else
         KERNEL_LAUNCH(normalize_groups_backward_kernel, (unsigned)c->groups + 1, THREADS, 0, stream, dx, dgain, dbias,
-                      dy, x, gain, used, *c, adds);
+                      dy, x, gain, used, *c, add);
     return cudaGetLastError();
 }
 

@@ -118,7 +118,7 @@ static void shape(char *text, size_t room, const struct call *c)
 {
     size_t at = 0;
     for (unsigned i = 0; i <= MAX_INPUTS && at < room; i++) {
-        const size_t *dim = i ? c->size.in[i - 1] : c->size.out[0];
+        const size_t *dim = i ? c->size.in[i - 1] : c->size.out[OUT_RESULT];
         if (i && (!c->in[i - 1] || !dim[1])) continue;
         for (unsigned d = 0; d < MAX_RANK && (d == 0 || dim[d]) && at < room; d++)
             at += (size_t)snprintf(text + at, room - at, "%s%zu", d ? "x" : i > 1 ? ", " : i ? " = " : "", dim[d]);

@@ -131,9 +131,9 @@ static void forward(void *argument, size_t tile, size_t worker)
 {
     const struct call *c = argument;
     struct heads h = heads_of(c);
-    const float *qkv = c->in[0], *memory = c->in[2];
-    const int32_t *offsets = c->in[1];
-    float *out = c->out[0], *lse = c->out[1];
+    const float *qkv = c->in[IN_ATTENTION_QKV], *memory = c->in[IN_ATTENTION_MEMORY];
+    const int32_t *offsets = c->in[IN_ATTENTION_OFFSETS];
+    float *out = c->out[OUT_ATTENTION_Y], *lse = c->out[OUT_ATTENTION_LSE];
     size_t sentence = tile / h.kv, head = tile % h.kv;
     size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin;
     size_t keys = length + h.memory, pad = padded(keys);
@@ -160,7 +160,7 @@ static void forward(void *argument, size_t tile, size_t worker)
 
 void CPU(attention)(const struct call *c)
 {
-    size_t sentences = c->size.in[1][0] - 1;
+    size_t sentences = c->size.in[IN_ATTENTION_OFFSETS][0] - 1;
     cpu_run(c, sentences * (size_t)c->attr->i[ATTENTION_KV_HEADS], forward, c);
 }
 
@@ -187,9 +187,11 @@ static void backward(void *argument, size_t tile, size_t worker)
 {
     const struct call *c = argument;
     struct heads h = heads_of(c);
-    const float *dout = c->in[0], *qkv = c->in[1], *memory = c->in[3], *out = c->in[4], *lse = c->in[5];
-    const int32_t *offsets = c->in[2];
-    float *dqkv = c->out[0], *dmemory = c->out[1];
+    const float *dout = c->in[IN_ATTENTION_BACKWARD_DY], *qkv = c->in[IN_ATTENTION_BACKWARD_QKV],
+                *memory = c->in[IN_ATTENTION_BACKWARD_MEMORY], *out = c->in[IN_ATTENTION_BACKWARD_Y],
+                *lse = c->in[IN_ATTENTION_BACKWARD_LSE];
+    const int32_t *offsets = c->in[IN_ATTENTION_BACKWARD_OFFSETS];
+    float *dqkv = c->out[OUT_ATTENTION_BACKWARD_DQKV], *dmemory = c->out[OUT_ATTENTION_BACKWARD_DMEMORY];
     size_t sentence = tile / h.kv, head = tile % h.kv;
     size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin;
     size_t keys = length + h.memory, pad = padded(keys);
@@ -220,7 +222,7 @@ static void backward(void *argument, size_t tile, size_t worker)
                 }
                 if (!dqkv) continue;
                 float *to = dqkv + at * h.row + q * h.width;
-                if (!c->add[0]) memset(to, 0, h.width * sizeof *to);
+                if (!c->add[OUT_ATTENTION_BACKWARD_DQKV]) memset(to, 0, h.width * sizeof *to);
                 add_rows(to, ds, &ks, seen, h.width);
             }
             for (size_t j = 0; j < (h.causal ? h.memory + end : keys);
@@ -234,19 +236,19 @@ static void backward(void *argument, size_t tile, size_t worker)
     size_t kv_width = h.kv * h.width;
     for (size_t j = 0; j < h.memory && dmemory; j++) {
         float *to = dmemory + (sentence * h.memory + j) * 2 * kv_width + head * h.width;
-        put(to, dk + j * h.width, h.width, c->add[1]);
-        put(to + kv_width, dv + j * h.width, h.width, c->add[1]);
+        put(to, dk + j * h.width, h.width, c->add[OUT_ATTENTION_BACKWARD_DMEMORY]);
+        put(to + kv_width, dv + j * h.width, h.width, c->add[OUT_ATTENTION_BACKWARD_DMEMORY]);
     }
     for (size_t j = 0; j < length && dqkv; j++) {
         float *to = dqkv + (begin + j) * h.row + (h.heads + head) * h.width;
-        put(to, dk + (h.memory + j) * h.width, h.width, c->add[0]);
-        put(to + kv_width, dv + (h.memory + j) * h.width, h.width, c->add[0]);
+        put(to, dk + (h.memory + j) * h.width, h.width, c->add[OUT_ATTENTION_BACKWARD_DQKV]);
+        put(to + kv_width, dv + (h.memory + j) * h.width, h.width, c->add[OUT_ATTENTION_BACKWARD_DQKV]);
     }
 }
 
 void CPU(attention_backward)(const struct call *c)
 {
-    size_t sentences = c->size.in[2][0] - 1;
+    size_t sentences = c->size.in[IN_ATTENTION_BACKWARD_OFFSETS][0] - 1;
     cpu_run(c, sentences * (size_t)c->attr->i[ATTENTION_KV_HEADS], backward, c);
 }
 
@@ -257,7 +259,7 @@ void CPU(attention_backward)(const struct call *c)
 
 static size_t longest_cached(const struct call *c)
 {
-    return padded(c->size.out[1][1] + (size_t)c->attr->i[ATTENTION_MEMORY]) + VL;
+    return padded(c->size.out[OUT_ATTENTION_CACHED_CACHE][1] + (size_t)c->attr->i[ATTENTION_MEMORY]) + VL;
 }
 
 void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
@@ -270,10 +272,10 @@ void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_
  * was taken from. */
 static float *kept(const struct call *c, size_t row, size_t at, size_t j, size_t which)
 {
-    const int32_t *history = c->in[3];
-    const size_t *dim = c->size.out[1]; /* (R, room, 2, Hk W) */
+    const int32_t *history = c->in[IN_ATTENTION_CACHED_HISTORY];
+    const size_t *dim = c->size.out[OUT_ATTENTION_CACHED_CACHE]; /* (R, room, 2, Hk W) */
     size_t from = history && j < at ? (size_t)history[row * dim[1] + j] : row;
-    return (float *)c->out[1] + ((from * dim[1] + j) * 2 + which) * dim[3];
+    return (float *)c->out[OUT_ATTENTION_CACHED_CACHE] + ((from * dim[1] + j) * 2 + which) * dim[3];
 }
 
 /* The same of a row's key or value j, latent ones first. */
@@ -281,7 +283,7 @@ static const float *seen(const struct call *c, const struct heads *h, size_t row
 {
     size_t kv_width = h->kv * h->width;
     if (j >= h->memory) return kept(c, row, at, j - h->memory, which);
-    return (const float *)c->in[2] + ((row * h->memory + j) * 2 + which) * kv_width;
+    return (const float *)c->in[IN_ATTENTION_CACHED_MEMORY] + ((row * h->memory + j) * 2 + which) * kv_width;
 }
 
 /* exp(scores - the largest) / their sum, in place. */
@@ -322,9 +324,10 @@ static void cached(void *argument, size_t tile, size_t worker)
     const struct call *c = all->call;
     struct heads h = heads_of(c);
     size_t row = tile / all->tiles, first = tile % all->tiles * all->each, end = least(first + all->each, h.kv);
-    size_t at = (size_t)((const int32_t *)c->in[1])[row], keys = h.memory + at + 1, pad = longest_cached(c);
-    const float *qkv = (const float *)c->in[0] + row * h.row;
-    float *out = (float *)c->out[0] + row * h.heads * h.width, *p = cpu_scratch(c, worker);
+    size_t at = (size_t)((const int32_t *)c->in[IN_ATTENTION_CACHED_POSITION])[row], keys = h.memory + at + 1,
+           pad = longest_cached(c);
+    const float *qkv = (const float *)c->in[IN_ATTENTION_CACHED_QKV] + row * h.row;
+    float *out = (float *)c->out[OUT_ATTENTION_CACHED_Y] + row * h.heads * h.width, *p = cpu_scratch(c, worker);
     for (unsigned which = 0; which < 2; which++)
         memcpy(kept(c, row, at, at, which) + first * h.width, qkv + (h.heads + which * h.kv + first) * h.width,
                (end - first) * h.width * sizeof(float));
@@ -353,7 +356,7 @@ static void cached(void *argument, size_t tile, size_t worker)
 
 void CPU(attention_cached)(const struct call *c)
 {
-    size_t rows = c->size.in[0][0], heads = (size_t)c->attr->i[ATTENTION_KV_HEADS];
+    size_t rows = c->size.in[IN_ATTENTION_CACHED_QKV][0], heads = (size_t)c->attr->i[ATTENTION_KV_HEADS];
     size_t tiles = least(heads, tiles_of(2 * backend_threads(c->backend), rows ? rows : 1));
     struct cached all = {.call = c, .each = tiles_of(heads, tiles ? tiles : 1)};
     all.tiles = tiles_of(heads, all.each);
@@ -373,15 +376,15 @@ void CPU(rotary_workspace)(const struct call *c, size_t *shared, size_t *per_wor
 static void rotate(void *argument, size_t tile, size_t worker)
 {
     const struct call *c = argument;
-    const int32_t *position = c->in[1];
+    const int32_t *position = c->in[IN_ROTARY_POSITION];
     size_t heads = (size_t)c->attr->i[ROTARY_HEADS], width = (size_t)c->attr->i[ROTARY_HEAD_WIDTH], half = width / 2;
-    size_t row = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
+    size_t row = c->size.in[IN_ROTARY_X][1], end = least(c->size.in[IN_ROTARY_X][0], (tile + 1) * ROWS);
     float direction = (float)c->attr->i[ROTARY_DIRECTION];
     float *cosine = cpu_scratch(c, worker), *sine = cosine + half;
-    bool add = c->add[0];
+    bool add = c->add[OUT_ROTARY_Y];
     for (size_t n = tile * ROWS; n < end; n++) {
-        const float *x = (const float *)c->in[0] + n * row;
-        float *y = (float *)c->out[0] + n * row;
+        const float *x = (const float *)c->in[IN_ROTARY_X] + n * row;
+        float *y = (float *)c->out[OUT_ROTARY_Y] + n * row;
         for (size_t i = 0; i < half; i++) {
             double angle = position[n] * pow(10000.0, -2.0 * (double)i / (double)width);
             cosine[i] = (float)cos(angle);
@@ -403,5 +406,5 @@ static void rotate(void *argument, size_t tile, size_t worker)
 
 void CPU(rotary)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), rotate, c);
+    cpu_run(c, tiles_of(c->size.in[IN_ROTARY_X][0], ROWS), rotate, c);
 }

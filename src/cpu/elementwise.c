@@ -14,7 +14,7 @@ static size_t elements_of(const size_t dim[MAX_RANK])
 
 static size_t elements(const struct call *c)
 {
-    return elements_of(c->size.out[0]);
+    return elements_of(c->size.out[OUT_UNARY_Y]);
 }
 
 #define RANGE                                                                                                          \
@@ -25,9 +25,10 @@ static size_t elements(const struct call *c)
 static void add(void *argument, size_t tile, size_t worker)
 {
     RANGE;
-    const float *a = (const float *)c->in[0] + from, *b = c->in[1] ? (const float *)c->in[1] + from : NULL;
-    float *y = (float *)c->out[0] + from;
-    bool into = c->add[0];
+    const float *a = (const float *)c->in[IN_ADD_A] + from,
+                *b = c->in[IN_ADD_B] ? (const float *)c->in[IN_ADD_B] + from : NULL;
+    float *y = (float *)c->out[OUT_ADD_Y] + from;
+    bool into = c->add[OUT_ADD_Y];
     SIMD for (size_t i = 0; i < n; i++)
     {
         float v = b ? a[i] + b[i] : a[i];
@@ -43,8 +44,8 @@ void CPU(add)(const struct call *c)
 static void gelu(void *argument, size_t tile, size_t worker)
 {
     RANGE;
-    const float *x = (const float *)c->in[0] + from;
-    float *y = (float *)c->out[0] + from;
+    const float *x = (const float *)c->in[IN_UNARY_X] + from;
+    float *y = (float *)c->out[OUT_UNARY_Y] + from;
     SIMD for (size_t i = 0; i < n; i++) y[i] = cpu_gelu(x[i]);
 }
 
@@ -56,9 +57,10 @@ void CPU(gelu)(const struct call *c)
 static void gelu_backward(void *argument, size_t tile, size_t worker)
 {
     RANGE;
-    const float *dy = (const float *)c->in[0] + from, *x = (const float *)c->in[1] + from;
-    float *dx = (float *)c->out[0] + from;
-    if (c->add[0]) {
+    const float *dy = (const float *)c->in[IN_UNARY_BACKWARD_DY] + from,
+                *x = (const float *)c->in[IN_UNARY_BACKWARD_READ] + from;
+    float *dx = (float *)c->out[OUT_UNARY_BACKWARD_DX] + from;
+    if (c->add[OUT_UNARY_BACKWARD_DX]) {
         SIMD for (size_t i = 0; i < n; i++) dx[i] += dy[i] * cpu_gelu_slope(x[i]);
     } else {
         SIMD for (size_t i = 0; i < n; i++) dx[i] = dy[i] * cpu_gelu_slope(x[i]);
@@ -73,8 +75,8 @@ void CPU(gelu_backward)(const struct call *c)
 static void activation_tanh(void *argument, size_t tile, size_t worker)
 {
     RANGE;
-    const float *x = (const float *)c->in[0] + from;
-    float *y = (float *)c->out[0] + from;
+    const float *x = (const float *)c->in[IN_UNARY_X] + from;
+    float *y = (float *)c->out[OUT_UNARY_Y] + from;
     SIMD for (size_t i = 0; i < n; i++) y[i] = cpu_tanh(x[i]);
 }
 
@@ -86,9 +88,10 @@ void CPU(activation_tanh)(const struct call *c)
 static void activation_tanh_backward(void *argument, size_t tile, size_t worker)
 {
     RANGE;
-    const float *dy = (const float *)c->in[0] + from, *y = (const float *)c->in[1] + from;
-    float *dx = (float *)c->out[0] + from;
-    bool into = c->add[0];
+    const float *dy = (const float *)c->in[IN_UNARY_BACKWARD_DY] + from,
+                *y = (const float *)c->in[IN_UNARY_BACKWARD_READ] + from;
+    float *dx = (float *)c->out[OUT_UNARY_BACKWARD_DX] + from;
+    bool into = c->add[OUT_UNARY_BACKWARD_DX];
     SIMD for (size_t i = 0; i < n; i++)
     {
         float d = dy[i] * (1.0f - y[i] * y[i]);
@@ -105,28 +108,29 @@ static void swiglu(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t f = c->size.out[0][1], end = least(c->size.out[0][0], (tile + 1) * ROWS);
+    size_t f = c->size.out[OUT_UNARY_Y][1], end = least(c->size.out[OUT_UNARY_Y][0], (tile + 1) * ROWS);
     for (size_t n = tile * ROWS; n < end; n++) {
-        const float *gate = (const float *)c->in[0] + n * 2 * f, *up = gate + f;
-        float *y = (float *)c->out[0] + n * f;
+        const float *gate = (const float *)c->in[IN_UNARY_X] + n * 2 * f, *up = gate + f;
+        float *y = (float *)c->out[OUT_UNARY_Y] + n * f;
         SIMD for (size_t i = 0; i < f; i++) y[i] = gate[i] * cpu_sigmoid(gate[i]) * up[i];
     }
 }
 
 void CPU(swiglu)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.out[0][0], ROWS), swiglu, c);
+    cpu_run(c, tiles_of(c->size.out[OUT_UNARY_Y][0], ROWS), swiglu, c);
 }
 
 static void swiglu_backward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t f = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
-    bool into = c->add[0];
+    size_t f = c->size.in[IN_UNARY_BACKWARD_DY][1], end = least(c->size.in[IN_UNARY_BACKWARD_DY][0], (tile + 1) * ROWS);
+    bool into = c->add[OUT_UNARY_BACKWARD_DX];
     for (size_t n = tile * ROWS; n < end; n++) {
-        const float *dy = (const float *)c->in[0] + n * f, *gate = (const float *)c->in[1] + n * 2 * f, *up = gate + f;
-        float *dgate = (float *)c->out[0] + n * 2 * f, *dup = dgate + f;
+        const float *dy = (const float *)c->in[IN_UNARY_BACKWARD_DY] + n * f,
+                    *gate = (const float *)c->in[IN_UNARY_BACKWARD_READ] + n * 2 * f, *up = gate + f;
+        float *dgate = (float *)c->out[OUT_UNARY_BACKWARD_DX] + n * 2 * f, *dup = dgate + f;
         SIMD for (size_t i = 0; i < f; i++)
         {
             float s = cpu_sigmoid(gate[i]), silu = gate[i] * s;
@@ -139,20 +143,20 @@ static void swiglu_backward(void *argument, size_t tile, size_t worker)
 
 void CPU(swiglu_backward)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), swiglu_backward, c);
+    cpu_run(c, tiles_of(c->size.in[IN_UNARY_BACKWARD_DY][0], ROWS), swiglu_backward, c);
 }
 
 static void dropout(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    struct dropping_rows dropping = dropping_of(c, 1);
-    size_t width = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
-    bool into = c->add[0];
+    struct dropping_rows dropping = dropping_of(c, IN_DROPOUT_SENTENCE);
+    size_t width = c->size.in[IN_DROPOUT_X][1], end = least(c->size.in[IN_DROPOUT_X][0], (tile + 1) * ROWS);
+    bool into = c->add[OUT_DROPOUT_Y];
     for (size_t n = tile * ROWS; n < end; n++) {
         for (size_t i = 0; i < width; i += DROPPING_COLUMNS) {
-            const float *x = (const float *)c->in[0] + n * width + i;
-            float *y = (float *)c->out[0] + n * width + i, v[DROPPING_COLUMNS];
+            const float *x = (const float *)c->in[IN_DROPOUT_X] + n * width + i;
+            float *y = (float *)c->out[OUT_DROPOUT_Y] + n * width + i, v[DROPPING_COLUMNS];
             size_t count = least(width - i, DROPPING_COLUMNS);
             dropping_columns(into ? v : y, x, &dropping, n, i, count, width);
             for (size_t j = 0; into && j < count; j++) y[j] += v[j];
@@ -162,5 +166,5 @@ static void dropout(void *argument, size_t tile, size_t worker)
 
 void CPU(dropout)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), dropout, c);
+    cpu_run(c, tiles_of(c->size.in[IN_DROPOUT_X][0], ROWS), dropout, c);
 }

@@ -10,16 +10,18 @@ static void forward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const float *table = c->in[0], *add = c->in[3], *marks = c->in[4];
-    const int32_t *ids = c->in[1];
-    const enum block_type type = c->in_blocks[0];
-    float *y = c->out[0];
-    size_t d = c->size.out[0][1], end = least(c->size.out[0][0], (tile + 1) * ROWS), rows = c->size.in[0][0];
+    const float *table = c->in[IN_EMBEDDING_TABLE], *add = c->in[IN_EMBEDDING_ADD], *marks = c->in[IN_EMBEDDING_MARKS];
+    const int32_t *ids = c->in[IN_EMBEDDING_IDS];
+    const enum block_type type = c->in_blocks[IN_EMBEDDING_TABLE];
+    float *y = c->out[OUT_EMBEDDING_Y];
+    size_t d = c->size.out[OUT_EMBEDDING_Y][1], end = least(c->size.out[OUT_EMBEDDING_Y][0], (tile + 1) * ROWS),
+           rows = c->size.in[IN_EMBEDDING_TABLE][0];
     for (size_t n = tile * ROWS; n < end; n++) {
         size_t id = (size_t)ids[n];
         const float *from = marks && id >= rows ? marks + (id - rows) * d : table + id * d;
         if (type && id < rows) {
-            block_dequantize(type, y + n * d, (const unsigned char *)c->in[0] + block_bytes(type, id * d), d);
+            block_dequantize(type, y + n * d,
+                             (const unsigned char *)c->in[IN_EMBEDDING_TABLE] + block_bytes(type, id * d), d);
             from = y + n * d;
         } else if (!add) {
             memcpy(y + n * d, from, d * sizeof *y);
@@ -31,31 +33,33 @@ static void forward(void *argument, size_t tile, size_t worker)
 
 void CPU(embedding)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.out[0][0], ROWS), forward, c);
+    cpu_run(c, tiles_of(c->size.out[OUT_EMBEDDING_Y][0], ROWS), forward, c);
 }
 
 static void zero(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t total = c->size.out[0][0] * c->size.out[0][1], from = tile * ZEROS;
-    memset((float *)c->out[0] + from, 0, (least(total, from + ZEROS) - from) * sizeof(float));
+    size_t total = c->size.out[OUT_EMBEDDING_BACKWARD_DTABLE][0] * c->size.out[OUT_EMBEDDING_BACKWARD_DTABLE][1],
+           from = tile * ZEROS;
+    memset((float *)c->out[OUT_EMBEDDING_BACKWARD_DTABLE] + from, 0,
+           (least(total, from + ZEROS) - from) * sizeof(float));
 }
 
 static void backward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const float *dy = c->in[0];
-    const int32_t *ids = c->in[1], *order = c->in[2];
-    float *table = c->out[0];
-    size_t rows = c->size.in[0][0], d = c->size.in[0][1];
+    const float *dy = c->in[IN_EMBEDDING_BACKWARD_DY];
+    const int32_t *ids = c->in[IN_EMBEDDING_BACKWARD_IDS], *order = c->in[IN_EMBEDDING_BACKWARD_ORDER];
+    float *table = c->out[OUT_EMBEDDING_BACKWARD_DTABLE];
+    size_t rows = c->size.in[IN_EMBEDDING_BACKWARD_DY][0], d = c->size.in[IN_EMBEDDING_BACKWARD_DY][1];
     size_t k = tile * SORTED, end = least(rows, k + SORTED), first = (size_t)c->attr->i[ATTR_EMBEDDING_FIRST];
     while (k && k < end && ids[order[k]] == ids[order[k - 1]]) k++; /* begun in an earlier tile */
     while (k < end) {
         int32_t id = ids[order[k]];
         size_t row = (size_t)id - first; /* beyond the table where the id is below its first */
-        if (row >= c->size.out[0][0]) {  /* of the other table */
+        if (row >= c->size.out[OUT_EMBEDDING_BACKWARD_DTABLE][0]) { /* of the other table */
             while (k < rows && ids[order[k]] == id) k++;
             continue;
         }
@@ -69,6 +73,10 @@ static void backward(void *argument, size_t tile, size_t worker)
 
 void CPU(embedding_backward)(const struct call *c)
 {
-    if (!c->add[0]) cpu_run(c, tiles_of(c->size.out[0][0] * c->size.out[0][1], ZEROS), zero, c);
-    cpu_run(c, tiles_of(c->size.in[0][0], SORTED), backward, c);
+    if (!c->add[OUT_EMBEDDING_BACKWARD_DTABLE])
+        cpu_run(c,
+                tiles_of(c->size.out[OUT_EMBEDDING_BACKWARD_DTABLE][0] * c->size.out[OUT_EMBEDDING_BACKWARD_DTABLE][1],
+                         ZEROS),
+                zero, c);
+    cpu_run(c, tiles_of(c->size.in[IN_EMBEDDING_BACKWARD_DY][0], SORTED), backward, c);
 }

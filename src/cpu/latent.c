@@ -12,8 +12,9 @@ enum { SENTENCES = 16, COLUMNS = 4 * NOISE_BLOCKS };
 static void draw(float eps[COLUMNS], const struct call *c, struct noise_key key, size_t s, size_t j, size_t n)
 {
     uint32_t word[COLUMNS];
-    uint64_t sample = ((const uint64_t *)c->in[c->in[3] ? 3 : 1])[s];
-    if (!c->attr->i[0]) {
+    uint64_t sample =
+        ((const uint64_t *)c->in[c->in[IN_LATENT_BACKWARD_SAMPLE] ? IN_LATENT_BACKWARD_SAMPLE : IN_LATENT_SAMPLE])[s];
+    if (!c->attr->i[ATTR_LATENT_SAMPLE]) {
         memset(eps, 0, COLUMNS * sizeof *eps);
         return;
     }
@@ -31,11 +32,13 @@ static void forward(void *argument, size_t tile, size_t worker)
     (void)worker;
     const struct call *c = argument;
     struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
-    size_t width = c->size.in[0][1] / 2, end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    size_t width = c->size.in[IN_LATENT_STATS][1] / 2,
+           end = least(c->size.in[IN_LATENT_STATS][0], (tile + 1) * SENTENCES);
     for (size_t s = tile * SENTENCES; s < end; s++)
         for (size_t from = 0; from < width; from += COLUMNS) {
-            const float *mu = (const float *)c->in[0] + s * 2 * width + from, *logvar = mu + width;
-            float *z = (float *)c->out[0] + s * width + from, *kl = (float *)c->out[1] + s * width + from, eps[COLUMNS];
+            const float *mu = (const float *)c->in[IN_LATENT_STATS] + s * 2 * width + from, *logvar = mu + width;
+            float *z = (float *)c->out[OUT_LATENT_Z] + s * width + from,
+                  *kl = (float *)c->out[OUT_LATENT_KL] + s * width + from, eps[COLUMNS];
             size_t n = least(COLUMNS, width - from);
             draw(eps, c, key, s, from, n);
             SIMD for (size_t j = 0; j < n; j++)
@@ -49,7 +52,7 @@ static void forward(void *argument, size_t tile, size_t worker)
 
 void CPU(latent)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), forward, c);
+    cpu_run(c, tiles_of(c->size.in[IN_LATENT_STATS][0], SENTENCES), forward, c);
 }
 
 static void backward(void *argument, size_t tile, size_t worker)
@@ -58,14 +61,18 @@ static void backward(void *argument, size_t tile, size_t worker)
     const struct call *c = argument;
     struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
     const float zeros[COLUMNS] = {0};
-    size_t width = c->size.in[2][1] / 2, end = least(c->size.in[2][0], (tile + 1) * SENTENCES);
-    bool add = c->add[0];
+    size_t width = c->size.in[IN_LATENT_BACKWARD_STATS][1] / 2,
+           end = least(c->size.in[IN_LATENT_BACKWARD_STATS][0], (tile + 1) * SENTENCES);
+    bool add = c->add[OUT_LATENT_BACKWARD_DSTATS];
     for (size_t s = tile * SENTENCES; s < end; s++)
         for (size_t from = 0; from < width; from += COLUMNS) {
-            const float *mu = (const float *)c->in[2] + s * 2 * width + from, *logvar = mu + width;
-            const float *dz = c->in[0] ? (const float *)c->in[0] + s * width + from : zeros;
-            const float *dkl = c->in[1] ? (const float *)c->in[1] + s * width + from : zeros;
-            float *dmu = (float *)c->out[0] + s * 2 * width + from, *dlogvar = dmu + width;
+            const float *mu = (const float *)c->in[IN_LATENT_BACKWARD_STATS] + s * 2 * width + from,
+                        *logvar = mu + width;
+            const float *dz =
+                c->in[IN_LATENT_BACKWARD_DZ] ? (const float *)c->in[IN_LATENT_BACKWARD_DZ] + s * width + from : zeros;
+            const float *dkl =
+                c->in[IN_LATENT_BACKWARD_DKL] ? (const float *)c->in[IN_LATENT_BACKWARD_DKL] + s * width + from : zeros;
+            float *dmu = (float *)c->out[OUT_LATENT_BACKWARD_DSTATS] + s * 2 * width + from, *dlogvar = dmu + width;
             float eps[COLUMNS], a[COLUMNS], b[COLUMNS];
             size_t n = least(COLUMNS, width - from);
             draw(eps, c, key, s, from, n);
@@ -84,17 +91,18 @@ static void backward(void *argument, size_t tile, size_t worker)
 
 void CPU(latent_backward)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[2][0], SENTENCES), backward, c);
+    cpu_run(c, tiles_of(c->size.in[IN_LATENT_BACKWARD_STATS][0], SENTENCES), backward, c);
 }
 
 static void moments(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t rows = c->size.in[0][0], width = c->size.in[0][1], from = tile * COLUMNS, n = least(COLUMNS, width - from);
-    float sum[COLUMNS] = {0}, square[COLUMNS] = {0}, *out = c->out[0];
+    size_t rows = c->size.in[IN_COLUMN_MOMENTS_X][0], width = c->size.in[IN_COLUMN_MOMENTS_X][1], from = tile * COLUMNS,
+           n = least(COLUMNS, width - from);
+    float sum[COLUMNS] = {0}, square[COLUMNS] = {0}, *out = c->out[OUT_COLUMN_MOMENTS_Y];
     for (size_t r = 0; r < rows; r++) {
-        const float *x = (const float *)c->in[0] + r * width + from;
+        const float *x = (const float *)c->in[IN_COLUMN_MOMENTS_X] + r * width + from;
         SIMD for (size_t i = 0; i < n; i++)
         {
             sum[i] += x[i];
@@ -109,7 +117,7 @@ static void moments(void *argument, size_t tile, size_t worker)
 
 void CPU(column_moments)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][1], COLUMNS), moments, c);
+    cpu_run(c, tiles_of(c->size.in[IN_COLUMN_MOMENTS_X][1], COLUMNS), moments, c);
 }
 
 /* ---- log density: sentences by tiles, and, where one row of statistics serves all, columns by tiles ---- */
@@ -119,18 +127,21 @@ static const float LOG_2PI = 1.83787706640934548f;
 /* mu of row s, from a column on; logvar is `width` behind it. */
 static const float *stats_of(const struct call *c, size_t s, size_t from)
 {
-    return (const float *)c->in[1] + (c->size.in[1][1] ? s * c->size.in[1][1] : 0) + from;
+    return (const float *)c->in[IN_GAUSSIAN_LOG_DENSITY_STATS] +
+           (c->size.in[IN_GAUSSIAN_LOG_DENSITY_STATS][1] ? s * c->size.in[IN_GAUSSIAN_LOG_DENSITY_STATS][1] : 0) + from;
 }
 
 static void density(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t width = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    size_t width = c->size.in[IN_GAUSSIAN_LOG_DENSITY_Z][1],
+           end = least(c->size.in[IN_GAUSSIAN_LOG_DENSITY_Z][0], (tile + 1) * SENTENCES);
     for (size_t s = tile * SENTENCES; s < end; s++) {
         double sum = 0;
         for (size_t from = 0; from < width; from += COLUMNS) {
-            const float *z = (const float *)c->in[0] + s * width + from, *mu = stats_of(c, s, from);
+            const float *z = (const float *)c->in[IN_GAUSSIAN_LOG_DENSITY_Z] + s * width + from,
+                        *mu = stats_of(c, s, from);
             const float *logvar = mu + width;
             float part[COLUMNS];
             size_t n = least(COLUMNS, width - from);
@@ -141,21 +152,22 @@ static void density(void *argument, size_t tile, size_t worker)
             }
             for (size_t j = 0; j < n; j++) sum += (double)part[j];
         }
-        ((float *)c->out[0])[s] = (float)(-0.5 * c->attr->f[ATTR_SIGN] * sum);
+        ((float *)c->out[OUT_GAUSSIAN_LOG_DENSITY_Y])[s] = (float)(-0.5 * c->attr->f[ATTR_SIGN] * sum);
     }
 }
 
 void CPU(gaussian_log_density)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), density, c);
+    cpu_run(c, tiles_of(c->size.in[IN_GAUSSIAN_LOG_DENSITY_Z][0], SENTENCES), density, c);
 }
 
 /* The derivatives of n columns from `from` on, of row s: by mu (a, that by z being -a) and by logvar (b). */
 static void density_slopes(float a[COLUMNS], float b[COLUMNS], const struct call *c, size_t s, size_t from, size_t n)
 {
-    size_t width = c->size.in[0][1];
-    const float *z = (const float *)c->in[0] + s * width + from, *mu = stats_of(c, s, from), *logvar = mu + width;
-    float d = (float)c->attr->f[ATTR_SIGN] * ((const float *)c->in[2])[s];
+    size_t width = c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][1];
+    const float *z = (const float *)c->in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z] + s * width + from,
+                *mu = stats_of(c, s, from), *logvar = mu + width;
+    float d = (float)c->attr->f[ATTR_SIGN] * ((const float *)c->in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_DY])[s];
     SIMD for (size_t j = 0; j < n; j++)
     {
         float t = z[j] - mu[j], e = cpu_exp(-logvar[j]);
@@ -168,19 +180,24 @@ static void density_rows(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t width = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
-    bool each = c->out[1] && c->size.in[1][1];
+    size_t width = c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][1],
+           end = least(c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][0], (tile + 1) * SENTENCES);
+    bool each =
+        c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] && c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_STATS][1];
     for (size_t s = tile * SENTENCES; s < end; s++)
         for (size_t from = 0; from < width; from += COLUMNS) {
             float a[COLUMNS], b[COLUMNS];
             size_t n = least(COLUMNS, width - from);
-            float *dz = c->out[0] ? (float *)c->out[0] + s * width + from : NULL;
-            float *dmu = each ? (float *)c->out[1] + s * 2 * width + from : NULL;
+            float *dz = c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ]
+                            ? (float *)c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ] + s * width + from
+                            : NULL;
+            float *dmu = each ? (float *)c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] + s * 2 * width + from : NULL;
             density_slopes(a, b, c, s, from, n);
-            for (size_t j = 0; dz && j < n; j++) dz[j] = c->add[0] ? dz[j] - a[j] : -a[j];
+            for (size_t j = 0; dz && j < n; j++)
+                dz[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ] ? dz[j] - a[j] : -a[j];
             for (size_t j = 0; dmu && j < n; j++) {
-                dmu[j] = c->add[1] ? dmu[j] + a[j] : a[j];
-                dmu[width + j] = c->add[1] ? dmu[width + j] + b[j] : b[j];
+                dmu[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dmu[j] + a[j] : a[j];
+                dmu[width + j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dmu[width + j] + b[j] : b[j];
             }
         }
 }
@@ -189,9 +206,11 @@ static void density_columns(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t rows = c->size.in[0][0], width = c->size.in[0][1], from = tile * COLUMNS, n = least(COLUMNS, width - from);
+    size_t rows = c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][0],
+           width = c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][1], from = tile * COLUMNS,
+           n = least(COLUMNS, width - from);
     double sum_a[COLUMNS] = {0}, sum_b[COLUMNS] = {0};
-    float *dmu = (float *)c->out[1] + from, *dlogvar = dmu + width;
+    float *dmu = (float *)c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] + from, *dlogvar = dmu + width;
     for (size_t s = 0; s < rows; s++) {
         float a[COLUMNS], b[COLUMNS];
         density_slopes(a, b, c, s, from, n);
@@ -201,16 +220,18 @@ static void density_columns(void *argument, size_t tile, size_t worker)
         }
     }
     for (size_t j = 0; j < n; j++) {
-        dmu[j] = c->add[1] ? dmu[j] + (float)sum_a[j] : (float)sum_a[j];
-        dlogvar[j] = c->add[1] ? dlogvar[j] + (float)sum_b[j] : (float)sum_b[j];
+        dmu[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dmu[j] + (float)sum_a[j] : (float)sum_a[j];
+        dlogvar[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dlogvar[j] + (float)sum_b[j] : (float)sum_b[j];
     }
 }
 
 void CPU(gaussian_log_density_backward)(const struct call *c)
 {
-    bool one = c->out[1] && !c->size.in[1][1];
-    if (c->out[0] || !one) cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), density_rows, c);
-    if (one) cpu_run(c, tiles_of(c->size.in[0][1], COLUMNS), density_columns, c);
+    bool one =
+        c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] && !c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_STATS][1];
+    if (c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ] || !one)
+        cpu_run(c, tiles_of(c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][0], SENTENCES), density_rows, c);
+    if (one) cpu_run(c, tiles_of(c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][1], COLUMNS), density_columns, c);
 }
 
 /* ---- the spread of mu: as few numbers as the ELBO's, one thread, double sums ---- */
@@ -236,11 +257,13 @@ static double spread(float *mean, const float *mu, size_t sentences, size_t stri
 
 void CPU(spread_hinge)(const struct call *c)
 {
-    size_t sentences = c->size.in[0][0], stride = c->size.in[0][1], width = stride / 2;
-    float *out = c->out[0], *mean = c->out[1];
+    size_t sentences = c->size.in[IN_SPREAD_HINGE_STATS][0], stride = c->size.in[IN_SPREAD_HINGE_STATS][1],
+           width = stride / 2;
+    float *out = c->out[OUT_SPREAD_HINGE_Y], *mean = c->out[OUT_SPREAD_HINGE_SPREAD];
     double sum = 0, n = (double)sentences;
     for (size_t from = 0; from < width; from += COLUMNS)
-        sum += spread(mean + from, (const float *)c->in[0] + from, sentences, stride, least(COLUMNS, width - from));
+        sum += spread(mean + from, (const float *)c->in[IN_SPREAD_HINGE_STATS] + from, sentences, stride,
+                      least(COLUMNS, width - from));
     double hinge = sentences ? c->attr->f[ATTR_MARGIN] - sum / (2 * n) : 0;
     out[0] = hinge > 0 ? (float)(n * hinge) : 0;
     mean[width] = hinge > 0;
@@ -250,21 +273,22 @@ static void spread_rows(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const float *dout = c->in[0], *mean = c->in[2];
-    size_t stride = c->size.in[1][1], width = stride / 2, end = least(c->size.in[1][0], (tile + 1) * SENTENCES);
+    const float *dout = c->in[IN_SPREAD_HINGE_BACKWARD_DY], *mean = c->in[IN_SPREAD_HINGE_BACKWARD_SPREAD];
+    size_t stride = c->size.in[IN_SPREAD_HINGE_BACKWARD_STATS][1], width = stride / 2,
+           end = least(c->size.in[IN_SPREAD_HINGE_BACKWARD_STATS][0], (tile + 1) * SENTENCES);
     float d = mean[width] > 0 ? dout[0] : 0;
     for (size_t s = tile * SENTENCES; s < end; s++) {
-        const float *mu = (const float *)c->in[1] + s * stride;
-        float *dmu = (float *)c->out[0] + s * stride;
+        const float *mu = (const float *)c->in[IN_SPREAD_HINGE_BACKWARD_STATS] + s * stride;
+        float *dmu = (float *)c->out[OUT_SPREAD_HINGE_BACKWARD_DSTATS] + s * stride;
         for (size_t j = 0; j < width; j++) {
             float slope = -d * (mu[j] - mean[j]);
-            dmu[j] = c->add[0] ? dmu[j] + slope : slope;
+            dmu[j] = c->add[OUT_SPREAD_HINGE_BACKWARD_DSTATS] ? dmu[j] + slope : slope;
         }
-        if (!c->add[0]) memset(dmu + width, 0, width * sizeof *dmu);
+        if (!c->add[OUT_SPREAD_HINGE_BACKWARD_DSTATS]) memset(dmu + width, 0, width * sizeof *dmu);
     }
 }
 
 void CPU(spread_hinge_backward)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[1][0], SENTENCES), spread_rows, c);
+    cpu_run(c, tiles_of(c->size.in[IN_SPREAD_HINGE_BACKWARD_STATS][0], SENTENCES), spread_rows, c);
 }

@@ -2,7 +2,7 @@
  * which two further products consume. The chunk is bounded by memory, so that an (N, V) tensor never exists. */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
-#include "ops/objective.h"
+#include "ops/loss.h"
 #include "ops/ops.h"
 
 #include <math.h>
@@ -25,9 +25,9 @@ static float *chunk_of(const struct call *c)
 
 void CPU(linear_cross_entropy_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
-    size_t v = c->size.in[1][0], most = CHUNK_FLOATS / (v ? v : 1);
+    size_t v = c->size.in[IN_LINEAR_CROSS_ENTROPY_W][0], most = CHUNK_FLOATS / (v ? v : 1);
     if (most < LEAST_ROWS) most = LEAST_ROWS;
-    *shared = least(c->size.in[0][0], most) * v * sizeof(float);
+    *shared = least(c->size.in[IN_LINEAR_CROSS_ENTROPY_Y][0], most) * v * sizeof(float);
     *per_worker = CPU(gemm_scratch)();
 }
 
@@ -64,8 +64,8 @@ static void softmax(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct chunk *k = argument;
-    const int32_t *labels = k->c->in[2];
-    float *nll = k->c->out[0];
+    const int32_t *labels = k->c->in[IN_LINEAR_CROSS_ENTROPY_LABELS];
+    float *nll = k->c->out[OUT_LINEAR_CROSS_ENTROPY_NLL];
     size_t v = k->vocabulary, end = least(k->rows, (tile + 1) * ROWS);
     for (size_t r = tile * ROWS; r < end; r++) {
         float *x = chunk_of(k->c) + r * v, top = -INFINITY;
@@ -90,25 +90,36 @@ static void softmax(void *argument, size_t tile, size_t worker)
 
 static void run(const struct call *c, float *right, const float *dnll, float *dy, float *dw)
 {
-    const float *y = c->in[0], *w = c->in[1];
-    size_t n = c->size.in[0][0], d = c->size.in[0][1], v = c->size.in[1][0], rows = chunk_rows(n, v);
+    const float *y = c->in[IN_LINEAR_CROSS_ENTROPY_Y], *w = c->in[IN_LINEAR_CROSS_ENTROPY_W];
+    size_t n = c->size.in[IN_LINEAR_CROSS_ENTROPY_Y][0], d = c->size.in[IN_LINEAR_CROSS_ENTROPY_Y][1],
+           v = c->size.in[IN_LINEAR_CROSS_ENTROPY_W][0], rows = chunk_rows(n, v);
     for (size_t from = 0; from < n || from == 0; from += rows) {
         struct chunk k = {
             .c = c, .from = from, .rows = least(rows, n - from), .vocabulary = v, .dnll = dnll, .right = right};
         struct product logits = {.m = k.rows, .n = v, .k = d, .c = chunk_of(c), .ldc = v};
         logits.a = (struct matrix){y + from * d, d, 1};
         logits.b = (struct matrix){w, 1, d};
-        logits.blocks = c->in_blocks[1];
+        logits.blocks = c->in_blocks[IN_LINEAR_CROSS_ENTROPY_W];
         CPU(gemm)(c, &logits);
         cpu_run(c, tiles_of(k.rows, ROWS), softmax, &k);
         if (dy) {
-            struct product p = {.m = k.rows, .n = d, .k = v, .c = dy + from * d, .ldc = d, .add = c->add[1]};
+            struct product p = {.m = k.rows,
+                                .n = d,
+                                .k = v,
+                                .c = dy + from * d,
+                                .ldc = d,
+                                .add = c->add[OUT_LINEAR_CROSS_ENTROPY_TRAIN_DY]};
             p.a = (struct matrix){chunk_of(c), v, 1};
             p.b = (struct matrix){w, d, 1};
             CPU(gemm)(c, &p);
         }
         if (dw) {
-            struct product p = {.m = v, .n = d, .k = k.rows, .c = dw, .ldc = d, .add = c->add[2] || from > 0};
+            struct product p = {.m = v,
+                                .n = d,
+                                .k = k.rows,
+                                .c = dw,
+                                .ldc = d,
+                                .add = c->add[OUT_LINEAR_CROSS_ENTROPY_TRAIN_DW] || from > 0};
             p.a = (struct matrix){chunk_of(c), 1, v};
             p.b = (struct matrix){y + from * d, d, 1};
             CPU(gemm)(c, &p);
@@ -118,12 +129,13 @@ static void run(const struct call *c, float *right, const float *dnll, float *dy
 
 void CPU(linear_cross_entropy)(const struct call *c)
 {
-    run(c, c->out[1], NULL, NULL, NULL);
+    run(c, c->out[OUT_LINEAR_CROSS_ENTROPY_RIGHT], NULL, NULL, NULL);
 }
 
 void CPU(linear_cross_entropy_train)(const struct call *c)
 {
-    run(c, NULL, c->in[3], c->out[1], c->out[2]);
+    run(c, NULL, c->in[IN_LINEAR_CROSS_ENTROPY_TRAIN_DNLL], c->out[OUT_LINEAR_CROSS_ENTROPY_TRAIN_DY],
+        c->out[OUT_LINEAR_CROSS_ENTROPY_TRAIN_DW]);
 }
 
 /* ---- a bag of words: sentences by tiles ---- */
@@ -134,11 +146,12 @@ static void bag_sums(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const int32_t *labels = c->in[1], *offsets = c->in[2];
-    size_t v = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * BAGS);
+    const int32_t *labels = c->in[IN_BAG_CROSS_ENTROPY_LABELS], *offsets = c->in[IN_BAG_CROSS_ENTROPY_OFFSETS];
+    size_t v = c->size.in[IN_BAG_CROSS_ENTROPY_LOGITS][1],
+           end = least(c->size.in[IN_BAG_CROSS_ENTROPY_LOGITS][0], (tile + 1) * BAGS);
     for (size_t s = tile * BAGS; s < end; s++) {
-        const float *x = (const float *)c->in[0] + s * v;
-        float top = -INFINITY, *sums = (float *)c->out[1] + s * BAG_SUMS;
+        const float *x = (const float *)c->in[IN_BAG_CROSS_ENTROPY_LOGITS] + s * v;
+        float top = -INFINITY, *sums = (float *)c->out[OUT_BAG_CROSS_ENTROPY_BAG] + s * BAG_SUMS;
         SIMD_MAX(top) for (size_t i = 0; i < v; i++) top = x[i] > top ? x[i] : top;
         double logsum = (double)top + log(exponentials((float *)x, v, top, false)), nats = 0; /* x is only read */
         size_t count = 0;
@@ -155,24 +168,28 @@ static void bag_sums(void *argument, size_t tile, size_t worker)
 
 void CPU(bag_cross_entropy)(const struct call *c)
 {
-    const float *sums = c->out[1];
+    const float *sums = c->out[OUT_BAG_CROSS_ENTROPY_BAG];
     double nats = 0;
-    cpu_run(c, tiles_of(c->size.in[0][0], BAGS), bag_sums, c);
-    for (size_t s = 0; s < c->size.in[0][0]; s++) nats += sums[s * BAG_SUMS + BAG_NATS];
-    *(float *)c->out[0] = (float)nats;
+    cpu_run(c, tiles_of(c->size.in[IN_BAG_CROSS_ENTROPY_LOGITS][0], BAGS), bag_sums, c);
+    for (size_t s = 0; s < c->size.in[IN_BAG_CROSS_ENTROPY_LOGITS][0]; s++) nats += sums[s * BAG_SUMS + BAG_NATS];
+    *(float *)c->out[OUT_BAG_CROSS_ENTROPY_LOSS] = (float)nats;
 }
 
 static void bag_slopes(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const int32_t *labels = c->in[2], *offsets = c->in[3];
-    size_t v = c->size.in[1][1], end = least(c->size.in[1][0], (tile + 1) * BAGS);
-    float d = *(const float *)c->in[0];
-    bool add = c->add[0];
+    const int32_t *labels = c->in[IN_BAG_CROSS_ENTROPY_BACKWARD_LABELS],
+                  *offsets = c->in[IN_BAG_CROSS_ENTROPY_BACKWARD_OFFSETS];
+    size_t v = c->size.in[IN_BAG_CROSS_ENTROPY_BACKWARD_LOGITS][1],
+           end = least(c->size.in[IN_BAG_CROSS_ENTROPY_BACKWARD_LOGITS][0], (tile + 1) * BAGS);
+    float d = *(const float *)c->in[IN_BAG_CROSS_ENTROPY_BACKWARD_DLOSS];
+    bool add = c->add[OUT_BAG_CROSS_ENTROPY_BACKWARD_DLOGITS];
     for (size_t s = tile * BAGS; s < end; s++) {
-        const float *x = (const float *)c->in[1] + s * v, *sums = (const float *)c->in[4] + s * BAG_SUMS;
-        float *dx = (float *)c->out[0] + s * v, logsum = sums[BAG_LOGSUM], times = d * sums[BAG_LABELS];
+        const float *x = (const float *)c->in[IN_BAG_CROSS_ENTROPY_BACKWARD_LOGITS] + s * v,
+                    *sums = (const float *)c->in[IN_BAG_CROSS_ENTROPY_BACKWARD_BAG] + s * BAG_SUMS;
+        float *dx = (float *)c->out[OUT_BAG_CROSS_ENTROPY_BACKWARD_DLOGITS] + s * v, logsum = sums[BAG_LOGSUM],
+              times = d * sums[BAG_LABELS];
         SIMD for (size_t i = 0; i < v; i++)
         {
             float slope = times * cpu_exp(x[i] - logsum);
@@ -185,7 +202,7 @@ static void bag_slopes(void *argument, size_t tile, size_t worker)
 
 void CPU(bag_cross_entropy_backward)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[1][0], BAGS), bag_slopes, c);
+    cpu_run(c, tiles_of(c->size.in[IN_BAG_CROSS_ENTROPY_BACKWARD_LOGITS][0], BAGS), bag_slopes, c);
 }
 
 /* ---- the ELBO: a few thousand numbers, one thread, double sums ---- */
@@ -211,7 +228,7 @@ static double mean_kl(const struct call *c, size_t group, size_t groups)
 /* What a part of the KL costs; counts it where that is not the KL itself. */
 static double freed(const struct call *c, double kl, double times, double *under)
 {
-    double nats = c->attr->f[0];
+    double nats = c->attr->f[ATTR_FREE_NATS];
     *under += kl > nats ? 0 : times;
     if (kl > nats) return times * kl;
     return c->attr->i[ATTR_FREE_FORM] == FREE_MASK ? 0 : times * fmax(nats, kl);
@@ -219,12 +236,13 @@ static double freed(const struct call *c, double kl, double times, double *under
 
 void CPU(elbo)(const struct call *c)
 {
-    const float *nll = c->in[0], *kl = c->in[1], *weights = c->in[2];
-    float *parts = c->out[0], *kl_dim = c->out[1];
+    const float *nll = c->in[IN_ELBO_NLL], *kl = c->in[IN_ELBO_KL], *weights = c->in[IN_ELBO_WEIGHTS];
+    float *parts = c->out[OUT_ELBO_PARTS], *kl_dim = c->out[OUT_ELBO_KL_DIM];
     double sum_nll = 0, sum_kl = 0, sum_free = 0, under = 0;
-    size_t sentences = c->size.in[1][0], width = c->size.in[1][1], groups = (size_t)c->attr->i[ATTR_FREE_GROUPS];
+    size_t sentences = c->size.in[IN_ELBO_KL][0], width = c->size.in[IN_ELBO_KL][1],
+           groups = (size_t)c->attr->i[ATTR_FREE_GROUPS];
     bool each = c->attr->i[ATTR_FREE_SCOPE] == FREE_SENTENCE;
-    for (size_t n = 0; n < c->size.in[0][0]; n++) sum_nll += nll[n];
+    for (size_t n = 0; n < c->size.in[IN_ELBO_NLL][0]; n++) sum_nll += nll[n];
     for (size_t j = 0; j < width && kl; j++) {
         double sum = 0;
         for (size_t s = 0; s < sentences; s++) sum += kl[s * width + j];
@@ -245,17 +263,17 @@ void CPU(elbo)(const struct call *c)
 
 void CPU(elbo_backward)(const struct call *c)
 {
-    const float *kl = c->in[0], *weights = c->in[1];
-    float *dnll = c->out[0], *dkl = c->out[1];
-    for (size_t n = 0; dnll && n < c->size.out[0][0]; n++) dnll[n] = weights[ELBO_WEIGHT_NLL];
+    const float *kl = c->in[IN_ELBO_BACKWARD_KL], *weights = c->in[IN_ELBO_BACKWARD_WEIGHTS];
+    float *dnll = c->out[OUT_ELBO_BACKWARD_DNLL], *dkl = c->out[OUT_ELBO_BACKWARD_DKL];
+    for (size_t n = 0; dnll && n < c->size.out[OUT_ELBO_BACKWARD_DNLL][0]; n++) dnll[n] = weights[ELBO_WEIGHT_NLL];
     if (!dkl) return;
-    size_t sentences = c->size.in[0][0], width = c->size.in[0][1], groups = (size_t)c->attr->i[ATTR_FREE_GROUPS],
-           each = width / groups;
+    size_t sentences = c->size.in[IN_ELBO_BACKWARD_KL][0], width = c->size.in[IN_ELBO_BACKWARD_KL][1],
+           groups = (size_t)c->attr->i[ATTR_FREE_GROUPS], each = width / groups;
     bool own = c->attr->i[ATTR_FREE_SCOPE] == FREE_SENTENCE;
     for (size_t k = 0; k < groups; k++) {
         double mean = own ? 0 : mean_kl(c, k, groups);
         for (size_t s = 0; s < sentences; s++) {
-            bool above = (own ? sentence_kl(kl, width, s, k, each) : mean) > c->attr->f[0];
+            bool above = (own ? sentence_kl(kl, width, s, k, each) : mean) > c->attr->f[ATTR_FREE_NATS];
             for (size_t j = k * each; j < (k + 1) * each; j++)
                 dkl[s * width + j] = above ? weights[ELBO_WEIGHT_KL] : 0.0f;
         }
@@ -266,11 +284,11 @@ void CPU(elbo_backward)(const struct call *c)
 
 void CPU(objective)(const struct call *c)
 {
-    const float *elbo = c->in[0], *weights = c->in[1];
-    float *out = c->out[0];
+    const float *elbo = c->in[IN_OBJECTIVE_ELBO], *weights = c->in[IN_OBJECTIVE_WEIGHTS];
+    float *out = c->out[OUT_OBJECTIVE_PARTS];
     double loss = elbo[ELBO_LOSS];
     memcpy(out, elbo, ELBO_PARTS * sizeof *out);
-    for (size_t k = 0; ELBO_PARTS + k < c->size.out[0][0]; k++) {
+    for (size_t k = 0; ELBO_PARTS + k < c->size.out[OUT_OBJECTIVE_PARTS][0]; k++) {
         float term = *(const float *)c->in[2 + k];
         loss += (double)weights[objective_index(c->attr, k)] * term;
         out[ELBO_PARTS + k] = term;
@@ -280,7 +298,7 @@ void CPU(objective)(const struct call *c)
 
 void CPU(objective_backward)(const struct call *c)
 {
-    const float *weights = c->in[0];
+    const float *weights = c->in[IN_OBJECTIVE_BACKWARD_WEIGHTS];
     for (unsigned k = 0; k < MAX_OUTPUTS; k++) {
         float *d = c->out[k];
         unsigned index = objective_index(c->attr, k);

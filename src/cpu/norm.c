@@ -29,16 +29,16 @@ static void forward(void *argument, size_t tile, size_t worker)
     const struct call *c = argument;
     bool rms = c->attr->i[ATTR_NORM_RMS];
     bool drops = c->attr->f[ATTR_DROPOUT] > 0;
-    struct dropping_rows dropping = drops ? dropping_of(c, 4) : (struct dropping_rows){0};
-    const float *residual = c->in[1], *gamma = c->in[2], *beta = c->in[3];
-    float *stats = c->out[2];
-    size_t d = c->size.in[0][1], end = least(c->size.in[0][0], (tile + 1) * ROWS);
+    struct dropping_rows dropping = drops ? dropping_of(c, IN_NORM_SENTENCE) : (struct dropping_rows){0};
+    const float *residual = c->in[IN_NORM_RESIDUAL], *gamma = c->in[IN_NORM_GAMMA], *beta = c->in[IN_NORM_BETA];
+    float *stats = c->out[OUT_NORM_STATS];
+    size_t d = c->size.in[IN_NORM_X][1], end = least(c->size.in[IN_NORM_X][0], (tile + 1) * ROWS);
     for (size_t n = tile * ROWS; n < end; n++) {
-        const float *s = (const float *)c->in[0] + n * d;
-        float *y = (float *)c->out[0] + n * d;
+        const float *s = (const float *)c->in[IN_NORM_X] + n * d;
+        float *y = (float *)c->out[OUT_NORM_Y] + n * d;
         if (residual) {
             const float *r = residual + n * d;
-            float *sum = (float *)c->out[1] + n * d;
+            float *sum = (float *)c->out[OUT_NORM_SUM] + n * d;
             if (drops) {
                 for (size_t i = 0; i < d; i += DROPPING_COLUMNS)
                     dropping_columns(sum + i, s + i, &dropping, n, i, least(d - i, DROPPING_COLUMNS), d);
@@ -63,13 +63,14 @@ static void forward(void *argument, size_t tile, size_t worker)
 
 void CPU(norm)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], ROWS), forward, c);
+    cpu_run(c, tiles_of(c->size.in[IN_NORM_X][0], ROWS), forward, c);
 }
 
 void CPU(norm_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)per_worker;
-    *shared = tiles_of(c->size.in[2][0], ROWS) * 2 * c->size.in[2][1] * sizeof(float);
+    *shared =
+        tiles_of(c->size.in[IN_NORM_BACKWARD_SUM][0], ROWS) * 2 * c->size.in[IN_NORM_BACKWARD_SUM][1] * sizeof(float);
 }
 
 /* The next row's columns, for its first pass. */
@@ -86,14 +87,15 @@ static void backward(void *argument, size_t tile, size_t worker)
     (void)worker;
     const struct call *c = argument;
     bool rms = c->attr->i[ATTR_NORM_RMS];
-    bool drops = c->attr->f[ATTR_DROPOUT] > 0 && c->out[3];
-    struct dropping_rows dropping = drops ? dropping_of(c, 5) : (struct dropping_rows){0};
-    const float *gamma = c->in[3], *stats = c->in[4];
-    size_t d = c->size.in[2][1], end = least(c->size.in[2][0], (tile + 1) * ROWS);
+    bool drops = c->attr->f[ATTR_DROPOUT] > 0 && c->out[OUT_NORM_BACKWARD_DX];
+    struct dropping_rows dropping = drops ? dropping_of(c, IN_NORM_BACKWARD_SENTENCE) : (struct dropping_rows){0};
+    const float *gamma = c->in[IN_NORM_BACKWARD_GAMMA], *stats = c->in[IN_NORM_BACKWARD_STATS];
+    size_t d = c->size.in[IN_NORM_BACKWARD_SUM][1], end = least(c->size.in[IN_NORM_BACKWARD_SUM][0], (tile + 1) * ROWS);
     float *dgamma = (float *)c->scratch + tile * 2 * d, *dbeta = dgamma + d;
     memset(dgamma, 0, 2 * d * sizeof *dgamma);
     for (size_t n = tile * ROWS; n < end; n++) {
-        const float *dy = (const float *)c->in[0] + n * d, *s = (const float *)c->in[2] + n * d;
+        const float *dy = (const float *)c->in[IN_NORM_BACKWARD_DY] + n * d,
+                    *s = (const float *)c->in[IN_NORM_BACKWARD_SUM] + n * d;
         float mean = stats[2 * n], scale = stats[2 * n + 1], along = 0, level = 0;
         for (size_t i = 0; i < d; i += COLUMNS) {
             size_t stop = least(d, i + COLUMNS);
@@ -106,12 +108,12 @@ static void backward(void *argument, size_t tile, size_t worker)
                 dbeta[j] += dy[j];
             }
         }
-        if (!c->out[0] && !drops) continue;
-        float *ds = c->out[0] ? (float *)c->out[0] + n * d : NULL;
-        const float *dsum = c->in[1] ? (const float *)c->in[1] + n * d : NULL;
+        if (!c->out[OUT_NORM_BACKWARD_DRESIDUAL] && !drops) continue;
+        float *ds = c->out[OUT_NORM_BACKWARD_DRESIDUAL] ? (float *)c->out[OUT_NORM_BACKWARD_DRESIDUAL] + n * d : NULL;
+        const float *dsum = c->in[IN_NORM_BACKWARD_DSUM] ? (const float *)c->in[IN_NORM_BACKWARD_DSUM] + n * d : NULL;
         along /= (float)d;
         level = rms ? 0 : level / (float)d;
-        bool add = c->add[0];
+        bool add = c->add[OUT_NORM_BACKWARD_DRESIDUAL];
         for (size_t i = 0; i < d; i += COLUMNS) {
             size_t count = least(d - i, COLUMNS);
             float v[COLUMNS];
@@ -126,8 +128,8 @@ static void backward(void *argument, size_t tile, size_t worker)
             if (n + 1 < end)
                 fetch_columns(dy + d + i, s + d + i); /* while the noise is drawn, memory would have nothing to do */
             dropping_columns(v, v, &dropping, n, i, count, d);
-            float *dx = (float *)c->out[3] + n * d + i;
-            for (size_t j = 0; j < count; j++) dx[j] = c->add[3] ? dx[j] + v[j] : v[j];
+            float *dx = (float *)c->out[OUT_NORM_BACKWARD_DX] + n * d + i;
+            for (size_t j = 0; j < count; j++) dx[j] = c->add[OUT_NORM_BACKWARD_DX] ? dx[j] + v[j] : v[j];
         }
     }
 }
@@ -136,7 +138,7 @@ static void combine(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t d = c->size.in[2][1], blocks = tiles_of(c->size.in[2][0], ROWS);
+    size_t d = c->size.in[IN_NORM_BACKWARD_SUM][1], blocks = tiles_of(c->size.in[IN_NORM_BACKWARD_SUM][0], ROWS);
     size_t end = least(d, (tile + 1) * COLUMNS);
     for (unsigned which = 0; which < 2; which++) {
         float *out = c->out[1 + which];
@@ -151,6 +153,6 @@ static void combine(void *argument, size_t tile, size_t worker)
 
 void CPU(norm_backward)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[2][0], ROWS), backward, c);
-    cpu_run(c, tiles_of(c->size.in[2][1], COLUMNS), combine, c);
+    cpu_run(c, tiles_of(c->size.in[IN_NORM_BACKWARD_SUM][0], ROWS), backward, c);
+    cpu_run(c, tiles_of(c->size.in[IN_NORM_BACKWARD_SUM][1], COLUMNS), combine, c);
 }

@@ -11,7 +11,7 @@ enum { BLOCK = SQUARES_BLOCK, BLOCKS = 32, ELEMENTS = 1 << 15, CHUNK = 1024, GRO
 void CPU(squared_norm_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)per_worker;
-    *shared = (tiles_of(c->size.in[0][0], BLOCK) + 1) * sizeof(double);
+    *shared = (tiles_of(c->size.in[IN_SQUARED_NORM_GRADIENT][0], BLOCK) + 1) * sizeof(double);
 }
 
 struct squares {
@@ -24,9 +24,9 @@ static void blocks(void *argument, size_t tile, size_t worker)
     (void)worker;
     const struct squares *q = argument;
     const struct call *c = q->call;
-    size_t n = c->size.in[0][0], end = least(tiles_of(n, BLOCK), (tile + 1) * BLOCKS);
+    size_t n = c->size.in[IN_SQUARED_NORM_GRADIENT][0], end = least(tiles_of(n, BLOCK), (tile + 1) * BLOCKS);
     for (size_t b = tile * BLOCKS; b < end; b++) {
-        const float *g = (const float *)c->in[0] + b * BLOCK;
+        const float *g = (const float *)c->in[IN_SQUARED_NORM_GRADIENT] + b * BLOCK;
         size_t count = least(BLOCK, n - b * BLOCK);
         double sum = 0;
         SIMD_SUM(sum) for (size_t i = 0; i < count; i++) sum += (double)g[i] * (double)g[i];
@@ -37,7 +37,7 @@ static void blocks(void *argument, size_t tile, size_t worker)
 static void sum_blocks(const struct call *c, double *sums)
 {
     struct squares q = {c, sums};
-    cpu_run(c, tiles_of(tiles_of(c->size.in[0][0], BLOCK), BLOCKS), blocks, &q);
+    cpu_run(c, tiles_of(tiles_of(c->size.in[IN_SQUARED_NORM_GRADIENT][0], BLOCK), BLOCKS), blocks, &q);
 }
 
 /* Block i's sum lies at at[i]; `at` null: at i. */
@@ -57,32 +57,36 @@ static void add_blocks(float *record, const double *sums, const int32_t *at, siz
 void CPU(squared_norm)(const struct call *c)
 {
     sum_blocks(c, c->scratch);
-    add_blocks(c->out[0], c->scratch, NULL, tiles_of(c->size.in[0][0], BLOCK));
+    add_blocks(c->out[OUT_SQUARED_NORM_RECORD], c->scratch, NULL,
+               tiles_of(c->size.in[IN_SQUARED_NORM_GRADIENT][0], BLOCK));
 }
 
 void CPU(block_squares)(const struct call *c)
 {
-    sum_blocks(c, c->out[0]);
+    sum_blocks(c, c->out[OUT_BLOCK_SQUARES_SUMS]);
 }
 
 void CPU(combined_norm)(const struct call *c)
 {
-    add_blocks(c->out[0], c->in[0], c->in[1], c->size.in[1][0]);
+    add_blocks(c->out[OUT_COMBINED_NORM_RECORD], c->in[IN_COMBINED_NORM_SUMS], c->in[IN_COMBINED_NORM_AT],
+               c->size.in[IN_COMBINED_NORM_AT][0]);
 }
 
 void CPU(select_row)(const struct call *c)
 {
-    const float *rows = c->in[0], *control = c->in[1], *scales = c->in[2];
-    size_t width = c->size.out[0][0];
-    float *y = c->out[0];
+    const float *rows = c->in[IN_SELECT_ROW_ROWS], *control = c->in[IN_SELECT_ROW_CONTROL],
+                *scales = c->in[IN_SELECT_ROW_SCALES];
+    size_t width = c->size.out[OUT_SELECT_ROW_Y][0];
+    float *y = c->out[OUT_SELECT_ROW_Y];
     memcpy(y, rows + (control[CONTROL_APPLIED] != 0 ? width : 0), width * sizeof *rows);
     for (size_t i = 0; scales && i < width; i++) y[i] *= scales[i];
 }
 
 void CPU(controller)(const struct call *c)
 {
-    const float *figures = c->in[0], *control = c->in[1], *set = c->in[2];
-    float *state = c->out[0], *scales = c->out[1];
+    const float *figures = c->in[IN_CONTROLLER_FIGURES], *control = c->in[IN_CONTROLLER_CONTROL],
+                *set = c->in[IN_CONTROLLER_SETTINGS];
+    float *state = c->out[OUT_CONTROLLER_STATE], *scales = c->out[OUT_CONTROLLER_SCALES];
     state[CONTROLLER_USED] = state[CONTROLLER_WEIGHT];
     if (control[CONTROL_APPLIED] == 0) return;
     double y = (double)figures[c->attr->i[ATTR_CONTROLLER_PART]] / (double)set[CONTROLLER_SENTENCES];
@@ -104,10 +108,10 @@ void CPU(controller)(const struct call *c)
 
 void CPU(guard)(const struct call *c)
 {
-    const float *loss = c->in[0], *settings = c->in[2];
-    float *scalars = c->out[0], *control = c->out[1];
-    size_t count = c->size.out[0][0] * STEP_SCALARS;
-    const float *row = (const float *)c->in[1] + (control[CONTROL_APPLIED] != 0 ? count : 0);
+    const float *loss = c->in[IN_GUARD_LOSS], *settings = c->in[IN_GUARD_SETTINGS];
+    float *scalars = c->out[OUT_GUARD_SCALARS], *control = c->out[OUT_GUARD_CONTROL];
+    size_t count = c->size.out[OUT_GUARD_SCALARS][0] * STEP_SCALARS;
+    const float *row = (const float *)c->in[IN_GUARD_ROWS] + (control[CONTROL_APPLIED] != 0 ? count : 0);
     double sum = 0;
     for (unsigned k = 4; k < MAX_INPUTS; k++) {
         const float *norm = c->in[k];
@@ -178,17 +182,19 @@ static void adamw(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t from = tile * ELEMENTS, end = least(c->size.in[0][0], from + ELEMENTS);
-    const float *g = c->in[0], *s = c->in[1];
-    float *w = c->out[0];
-    if (c->out_type[1] != DTYPE_BF16) {
-        adamw_step(w + from, (float *)c->out[1] + from, (float *)c->out[2] + from, g + from, s, end - from);
+    size_t from = tile * ELEMENTS, end = least(c->size.in[IN_ADAMW_GRADIENT][0], from + ELEMENTS);
+    const float *g = c->in[IN_ADAMW_GRADIENT], *s = c->in[IN_ADAMW_SCALARS];
+    float *w = c->out[OUT_ADAMW_WEIGHTS];
+    if (c->out_type[OUT_ADAMW_MOMENT1] != DTYPE_BF16) {
+        adamw_step(w + from, (float *)c->out[OUT_ADAMW_MOMENT1] + from, (float *)c->out[OUT_ADAMW_MOMENT2] + from,
+                   g + from, s, end - from);
         return;
     }
     for (size_t n; from < end; from += n) {
         float m[CHUNK], v[CHUNK];
         struct rounding noise;
-        uint16_t *moment1 = (uint16_t *)c->out[1] + from, *moment2 = (uint16_t *)c->out[2] + from;
+        uint16_t *moment1 = (uint16_t *)c->out[OUT_ADAMW_MOMENT1] + from,
+                 *moment2 = (uint16_t *)c->out[OUT_ADAMW_MOMENT2] + from;
         n = least(CHUNK, end - from);
         widen(m, moment1, n);
         widen(v, moment2, n);
@@ -201,8 +207,8 @@ static void adamw(void *argument, size_t tile, size_t worker)
 
 void CPU(adamw)(const struct call *c)
 {
-    if (((const float *)c->in[1])[STEP_APPLY] == 0) return;
-    cpu_run(c, tiles_of(c->size.in[0][0], ELEMENTS), adamw, c);
+    if (((const float *)c->in[IN_ADAMW_SCALARS])[STEP_APPLY] == 0) return;
+    cpu_run(c, tiles_of(c->size.in[IN_ADAMW_GRADIENT][0], ELEMENTS), adamw, c);
 }
 
 /* ---- SGD ---- */
@@ -221,17 +227,17 @@ static void sgd(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t from = tile * ELEMENTS, end = least(c->size.in[0][0], from + ELEMENTS);
-    const float *g = c->in[0], *s = c->in[1];
-    float *w = c->out[0];
-    if (c->out_type[1] != DTYPE_BF16) {
-        sgd_step(w + from, (float *)c->out[1] + from, g + from, s, end - from);
+    size_t from = tile * ELEMENTS, end = least(c->size.in[IN_SGD_GRADIENT][0], from + ELEMENTS);
+    const float *g = c->in[IN_SGD_GRADIENT], *s = c->in[IN_SGD_SCALARS];
+    float *w = c->out[OUT_SGD_WEIGHTS];
+    if (c->out_type[OUT_SGD_MOMENT] != DTYPE_BF16) {
+        sgd_step(w + from, (float *)c->out[OUT_SGD_MOMENT] + from, g + from, s, end - from);
         return;
     }
     for (size_t n; from < end; from += n) {
         float m[CHUNK];
         struct rounding noise;
-        uint16_t *moment = (uint16_t *)c->out[1] + from;
+        uint16_t *moment = (uint16_t *)c->out[OUT_SGD_MOMENT] + from;
         n = least(CHUNK, end - from);
         widen(m, moment, n);
         sgd_step(w + from, m, g + from, s, n);
@@ -242,6 +248,6 @@ static void sgd(void *argument, size_t tile, size_t worker)
 
 void CPU(sgd)(const struct call *c)
 {
-    if (((const float *)c->in[1])[STEP_APPLY] == 0) return;
-    cpu_run(c, tiles_of(c->size.in[0][0], ELEMENTS), sgd, c);
+    if (((const float *)c->in[IN_SGD_SCALARS])[STEP_APPLY] == 0) return;
+    cpu_run(c, tiles_of(c->size.in[IN_SGD_GRADIENT][0], ELEMENTS), sgd, c);
 }

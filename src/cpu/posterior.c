@@ -71,9 +71,9 @@ static struct pair map(const struct call *c, double a, double b, double kept)
 static double kept_of(const struct call *c, struct noise_key key, size_t s, size_t j)
 {
     double p = c->attr->f[ATTR_POSTERIOR_DROP];
-    const float *switches = c->in[2];
+    const float *switches = c->in[IN_POSTERIOR_SWITCHES];
     if (p <= 0 || (switches && switches[c->attr->i[ATTR_POSTERIOR_SWITCH]] == 0)) return 1;
-    uint32_t word = noise_bits(key, ((const uint64_t *)c->in[1])[s], c->draw, j);
+    uint32_t word = noise_bits(key, ((const uint64_t *)c->in[IN_POSTERIOR_SAMPLE])[s], c->draw, j);
     return word >= (uint32_t)fmin(p * 0x1p32, 0xffffffffp0) ? 1 / (1 - p) : 0;
 }
 
@@ -82,9 +82,10 @@ static void maps(void *argument, size_t tile, size_t worker)
     (void)worker;
     const struct call *c = argument;
     struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);
-    size_t z = c->size.in[0][1] / 2, end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
-    const float *head = c->in[0], *dstats = c->in[3];
-    float *out = c->out[0];
+    size_t z = c->size.in[IN_POSTERIOR_HEAD][1] / 2,
+           end = least(c->size.in[IN_POSTERIOR_HEAD][0], (tile + 1) * SENTENCES);
+    const float *head = c->in[IN_POSTERIOR_HEAD], *dstats = c->in[IN_POSTERIOR_BACKWARD_DSTATS];
+    float *out = c->out[OUT_POSTERIOR_STATS];
     for (size_t s = tile * SENTENCES; s < end; s++)
         for (size_t j = 0; j < z; j++) {
             size_t a = s * 2 * z + j, b = a + z;
@@ -95,19 +96,19 @@ static void maps(void *argument, size_t tile, size_t worker)
                 continue;
             }
             float da = (float)(dstats[a] * p.dmu_a), db = (float)(dstats[a] * p.dmu_b + dstats[b] * p.dlogvar_b);
-            out[a] = c->add[0] ? out[a] + da : da;
-            out[b] = c->add[0] ? out[b] + db : db;
+            out[a] = c->add[OUT_POSTERIOR_BACKWARD_DHEAD] ? out[a] + da : da;
+            out[b] = c->add[OUT_POSTERIOR_BACKWARD_DHEAD] ? out[b] + db : db;
         }
 }
 
 void CPU(posterior)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), maps, c);
+    cpu_run(c, tiles_of(c->size.in[IN_POSTERIOR_HEAD][0], SENTENCES), maps, c);
 }
 
 void CPU(posterior_backward)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), maps, c);
+    cpu_run(c, tiles_of(c->size.in[IN_POSTERIOR_BACKWARD_HEAD][0], SENTENCES), maps, c);
 }
 
 /* ---- normalization ---- */
@@ -119,8 +120,8 @@ struct groups {
 
 static struct groups groups_of(const struct call *c)
 {
-    return (struct groups){c->size.in[0][0],
-                           c->size.in[0][1],
+    return (struct groups){c->size.in[IN_NORMALIZE_X][0],
+                           c->size.in[IN_NORMALIZE_X][1],
                            (size_t)c->attr->i[ATTR_NORMALIZE_GROUPS],
                            (size_t)c->attr->i[ATTR_NORMALIZE_COLUMNS],
                            c->attr->f[ATTR_NORMALIZE_LEVEL],
@@ -150,10 +151,10 @@ static void normalize_rows(void *argument, size_t tile, size_t worker)
     (void)worker;
     const struct call *c = argument;
     struct groups g = groups_of(c);
-    const float *gain = c->in[2], *bias = c->in[3];
+    const float *gain = c->in[IN_NORMALIZE_GAIN], *bias = c->in[IN_NORMALIZE_BIAS];
     for (size_t s = tile * ROWS; s < least(g.rows, (tile + 1) * ROWS); s++) {
-        const float *x = (const float *)c->in[0] + s * g.width;
-        float *y = (float *)c->out[0] + s * g.width;
+        const float *x = (const float *)c->in[IN_NORMALIZE_X] + s * g.width;
+        float *y = (float *)c->out[OUT_NORMALIZE_Y] + s * g.width;
         double scale = g.level * reciprocal(row_square(x, g.columns) + g.epsilon) * (gain ? (double)gain[0] : 1);
         for (size_t i = 0; i < g.columns; i++) y[i] = (float)(x[i] * scale + (bias ? (double)bias[0] : 0));
         copy_rest(&g, y, x, false);
@@ -163,8 +164,9 @@ static void normalize_rows(void *argument, size_t tile, size_t worker)
 /* The statistics of a group over the rows: sums of x - c and of (x - c)^2 for what runs along, and those in use. */
 static void normalize_group(const struct call *c, const struct groups *g, size_t k)
 {
-    const float *x = c->in[0], *running = c->in[1], *gain = c->in[2], *bias = c->in[3];
-    float *y = c->out[0], *used = c->out[1], *sums = c->out[2];
+    const float *x = c->in[IN_NORMALIZE_X], *running = c->in[IN_NORMALIZE_RUNNING], *gain = c->in[IN_NORMALIZE_GAIN],
+                *bias = c->in[IN_NORMALIZE_BIAS];
+    float *y = c->out[OUT_NORMALIZE_Y], *used = c->out[OUT_NORMALIZE_USED], *sums = c->out[OUT_NORMALIZE_SUMS];
     bool center = c->attr->i[ATTR_NORMALIZE_CENTER], batch = c->attr->i[ATTR_NORMALIZE_BATCH] && g->rows > 1;
     double around = center ? (double)running[k] : 0, sum = 0, square = 0, about = 0;
     for (size_t s = 0; s < g->rows; s++)
@@ -210,10 +212,11 @@ void CPU(normalize)(const struct call *c)
         cpu_run(c, tiles_of(g.rows, ROWS), normalize_rows, c);
         return;
     }
-    float *used = c->out[1], *sums = c->out[2];
+    float *used = c->out[OUT_NORMALIZE_USED], *sums = c->out[OUT_NORMALIZE_SUMS];
     cpu_run(c, tiles_of(g.groups, GROUPS), normalize_groups, c);
     for (size_t s = 0; s < g.rows; s++)
-        copy_rest(&g, (float *)c->out[0] + s * g.width, (const float *)c->in[0] + s * g.width, false);
+        copy_rest(&g, (float *)c->out[OUT_NORMALIZE_Y] + s * g.width,
+                  (const float *)c->in[IN_NORMALIZE_X] + s * g.width, false);
     used[0] = c->attr->i[ATTR_NORMALIZE_BATCH] && g.rows > 1;
     if (sums) sums[0] = (float)g.rows;
 }
@@ -222,12 +225,14 @@ void CPU(normalize)(const struct call *c)
 
 static void slope_rows(const struct call *c, const struct groups *g)
 {
-    const float *gain = c->in[2];
-    float *dgain = c->out[1], *dbias = c->out[2];
+    const float *gain = c->in[IN_NORMALIZE_BACKWARD_GAIN];
+    float *dgain = c->out[OUT_NORMALIZE_BACKWARD_DGAIN], *dbias = c->out[OUT_NORMALIZE_BACKWARD_DBIAS];
     double sum_gain = 0, sum_bias = 0;
     for (size_t s = 0; s < g->rows; s++) {
-        const float *x = (const float *)c->in[0] + s * g->width, *dy = (const float *)c->in[4] + s * g->width;
-        float *dx = c->out[0] ? (float *)c->out[0] + s * g->width : NULL;
+        const float *x = (const float *)c->in[IN_NORMALIZE_BACKWARD_X] + s * g->width,
+                    *dy = (const float *)c->in[IN_NORMALIZE_BACKWARD_DY] + s * g->width;
+        float *dx =
+            c->out[OUT_NORMALIZE_BACKWARD_DX] ? (float *)c->out[OUT_NORMALIZE_BACKWARD_DX] + s * g->width : NULL;
         double r = reciprocal(row_square(x, g->columns) + g->epsilon), dot = 0, t = gain ? (double)gain[0] : 1;
         for (size_t i = 0; i < g->columns; i++) {
             dot += (double)dy[i] * (double)x[i] * r;
@@ -236,18 +241,20 @@ static void slope_rows(const struct call *c, const struct groups *g)
         sum_gain += dot;
         for (size_t i = 0; dx && i < g->columns; i++) {
             float d = (float)(g->level * t * ((double)dy[i] - (double)x[i] * r * dot) * r);
-            dx[i] = c->add[0] ? dx[i] + d : d;
+            dx[i] = c->add[OUT_NORMALIZE_BACKWARD_DX] ? dx[i] + d : d;
         }
-        if (dx) copy_rest(g, dx, dy, c->add[0]);
+        if (dx) copy_rest(g, dx, dy, c->add[OUT_NORMALIZE_BACKWARD_DX]);
     }
-    if (dgain) dgain[0] = (float)(g->level * sum_gain) + (c->add[1] ? dgain[0] : 0);
-    if (dbias) dbias[0] = (float)sum_bias + (c->add[2] ? dbias[0] : 0);
+    if (dgain) dgain[0] = (float)(g->level * sum_gain) + (c->add[OUT_NORMALIZE_BACKWARD_DGAIN] ? dgain[0] : 0);
+    if (dbias) dbias[0] = (float)sum_bias + (c->add[OUT_NORMALIZE_BACKWARD_DBIAS] ? dbias[0] : 0);
 }
 
 static void slope_group(const struct call *c, const struct groups *g, size_t k)
 {
-    const float *x = c->in[0], *gain = c->in[2], *dy = c->in[4], *used = c->in[5];
-    float *dx = c->out[0], *dgain = c->out[1], *dbias = c->out[2];
+    const float *x = c->in[IN_NORMALIZE_BACKWARD_X], *gain = c->in[IN_NORMALIZE_BACKWARD_GAIN],
+                *dy = c->in[IN_NORMALIZE_BACKWARD_DY], *used = c->in[IN_NORMALIZE_BACKWARD_USED];
+    float *dx = c->out[OUT_NORMALIZE_BACKWARD_DX], *dgain = c->out[OUT_NORMALIZE_BACKWARD_DGAIN],
+          *dbias = c->out[OUT_NORMALIZE_BACKWARD_DBIAS];
     double mean = (double)used[1 + k], r = (double)used[1 + g->groups + k], sum = 0, dot = 0, n = (double)g->rows;
     bool batch = used[0] != 0, center = c->attr->i[ATTR_NORMALIZE_CENTER];
     for (size_t s = 0; s < g->rows; s++)
@@ -263,10 +270,10 @@ static void slope_group(const struct call *c, const struct groups *g, size_t k)
             double t = (double)dy[at];
             if (batch) t -= (center ? sum / n : 0) + ((double)x[at] - mean) * r * dot / n;
             float d = (float)(scale * t);
-            dx[at] = c->add[0] ? dx[at] + d : d;
+            dx[at] = c->add[OUT_NORMALIZE_BACKWARD_DX] ? dx[at] + d : d;
         }
-    if (dgain) dgain[k] = (float)(g->level * dot) + (c->add[1] ? dgain[k] : 0);
-    if (dbias) dbias[k] = (float)sum + (c->add[2] ? dbias[k] : 0);
+    if (dgain) dgain[k] = (float)(g->level * dot) + (c->add[OUT_NORMALIZE_BACKWARD_DGAIN] ? dgain[k] : 0);
+    if (dbias) dbias[k] = (float)sum + (c->add[OUT_NORMALIZE_BACKWARD_DBIAS] ? dbias[k] : 0);
 }
 
 static void slope_groups(void *argument, size_t tile, size_t worker)
@@ -285,17 +292,18 @@ void CPU(normalize_backward)(const struct call *c)
         return;
     }
     cpu_run(c, tiles_of(g.groups, GROUPS), slope_groups, c);
-    for (size_t s = 0; c->out[0] && s < g.rows; s++)
-        copy_rest(&g, (float *)c->out[0] + s * g.width, (const float *)c->in[4] + s * g.width, c->add[0]);
+    for (size_t s = 0; c->out[OUT_NORMALIZE_BACKWARD_DX] && s < g.rows; s++)
+        copy_rest(&g, (float *)c->out[OUT_NORMALIZE_BACKWARD_DX] + s * g.width,
+                  (const float *)c->in[IN_NORMALIZE_BACKWARD_DY] + s * g.width, c->add[OUT_NORMALIZE_BACKWARD_DX]);
 }
 
 /* ---- running statistics ---- */
 
 void CPU(running)(const struct call *c)
 {
-    const float *sums = c->in[0], *control = c->in[1];
-    float *running = c->out[0];
-    size_t groups = c->size.out[0][1];
+    const float *sums = c->in[IN_RUNNING_SUMS], *control = c->in[IN_RUNNING_CONTROL];
+    float *running = c->out[OUT_RUNNING_STATISTICS];
+    size_t groups = c->size.out[OUT_RUNNING_STATISTICS][1];
     double n = (double)sums[0], share = c->attr->f[ATTR_RUNNING_SHARE];
     if (control[0] == 0 || n < 2) return;
     for (size_t k = 0; k < groups; k++) {

@@ -16,11 +16,13 @@ static void kl(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const float *mean = c->in[1];
-    size_t width = c->size.out[0][1], end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    const float *mean = c->in[IN_GAUSSIAN_KL_PRIOR];
+    size_t width = c->size.out[OUT_GAUSSIAN_KL_KL][1],
+           end = least(c->size.in[IN_GAUSSIAN_KL_STATS][0], (tile + 1) * SENTENCES);
     for (size_t s = tile * SENTENCES; s < end; s++) {
-        const float *mu = (const float *)c->in[0] + s * 2 * width, *logvar = mu + width, *own = mean + width;
-        float *out = (float *)c->out[0] + s * width;
+        const float *mu = (const float *)c->in[IN_GAUSSIAN_KL_STATS] + s * 2 * width, *logvar = mu + width,
+                    *own = mean + width;
+        float *out = (float *)c->out[OUT_GAUSSIAN_KL_KL] + s * width;
         SIMD for (size_t j = 0; j < width; j++)
         {
             float t = mu[j] - mean[j];
@@ -31,20 +33,22 @@ static void kl(void *argument, size_t tile, size_t worker)
 
 void CPU(gaussian_kl)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), kl, c);
+    cpu_run(c, tiles_of(c->size.in[IN_GAUSSIAN_KL_STATS][0], SENTENCES), kl, c);
 }
 
 static void kl_rows(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    const float *mean = c->in[1];
-    size_t width = c->size.in[1][0] / 2, end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
-    bool add = c->add[0];
+    const float *mean = c->in[IN_GAUSSIAN_KL_BACKWARD_PRIOR];
+    size_t width = c->size.in[IN_GAUSSIAN_KL_BACKWARD_PRIOR][0] / 2,
+           end = least(c->size.in[IN_GAUSSIAN_KL_BACKWARD_STATS][0], (tile + 1) * SENTENCES);
+    bool add = c->add[OUT_GAUSSIAN_KL_BACKWARD_DSTATS];
     for (size_t s = tile * SENTENCES; s < end; s++) {
-        const float *mu = (const float *)c->in[0] + s * 2 * width, *logvar = mu + width, *own = mean + width;
-        const float *d = (const float *)c->in[2] + s * width;
-        float *dmu = (float *)c->out[0] + s * 2 * width, *dlogvar = dmu + width;
+        const float *mu = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_STATS] + s * 2 * width, *logvar = mu + width,
+                    *own = mean + width;
+        const float *d = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_DKL] + s * width;
+        float *dmu = (float *)c->out[OUT_GAUSSIAN_KL_BACKWARD_DSTATS] + s * 2 * width, *dlogvar = dmu + width;
         SIMD for (size_t j = 0; j < width; j++)
         {
             float e = cpu_exp(-own[j]), a = d[j] * (mu[j] - mean[j]) * e;
@@ -64,13 +68,15 @@ static void kl_columns(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
-    size_t rows = c->size.in[0][0], width = c->size.in[1][0] / 2, from = tile * COLUMNS,
+    size_t rows = c->size.in[IN_GAUSSIAN_KL_BACKWARD_STATS][0],
+           width = c->size.in[IN_GAUSSIAN_KL_BACKWARD_PRIOR][0] / 2, from = tile * COLUMNS,
            n = least(COLUMNS, width - from);
     double sum_a[COLUMNS] = {0}, sum_b[COLUMNS] = {0};
-    const float *mean = (const float *)c->in[1] + from, *own = mean + width;
+    const float *mean = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_PRIOR] + from, *own = mean + width;
     for (size_t s = 0; s < rows; s++) {
-        const float *mu = (const float *)c->in[0] + s * 2 * width + from, *logvar = mu + width;
-        const float *d = (const float *)c->in[2] + s * width + from;
+        const float *mu = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_STATS] + s * 2 * width + from,
+                    *logvar = mu + width;
+        const float *d = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_DKL] + s * width + from;
         float a[COLUMNS], b[COLUMNS];
         SIMD for (size_t j = 0; j < n; j++)
         {
@@ -83,14 +89,18 @@ static void kl_columns(void *argument, size_t tile, size_t worker)
             sum_b[j] += (double)b[j];
         }
     }
-    put_sums((float *)c->out[1] + from, sum_a, n, c->add[1]);
-    put_sums((float *)c->out[1] + width + from, sum_b, n, c->add[1]);
+    put_sums((float *)c->out[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR] + from, sum_a, n,
+             c->add[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR]);
+    put_sums((float *)c->out[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR] + width + from, sum_b, n,
+             c->add[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR]);
 }
 
 void CPU(gaussian_kl_backward)(const struct call *c)
 {
-    if (c->out[0]) cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), kl_rows, c);
-    if (c->out[1]) cpu_run(c, tiles_of(c->size.in[1][0] / 2, COLUMNS), kl_columns, c);
+    if (c->out[OUT_GAUSSIAN_KL_BACKWARD_DSTATS])
+        cpu_run(c, tiles_of(c->size.in[IN_GAUSSIAN_KL_BACKWARD_STATS][0], SENTENCES), kl_rows, c);
+    if (c->out[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR])
+        cpu_run(c, tiles_of(c->size.in[IN_GAUSSIAN_KL_BACKWARD_PRIOR][0] / 2, COLUMNS), kl_columns, c);
 }
 
 /* ---- a mixture ---- */
@@ -104,10 +114,15 @@ struct mixture {
 
 static struct mixture mixture_of(const struct call *c)
 {
-    size_t width = c->size.in[0][1], count = (size_t)c->attr->i[ATTR_COMPONENTS];
-    bool rows = c->size.in[1][1] == 2 * width;
-    const float *mu = c->in[1];
-    return (struct mixture){width, count, mu, mu + (rows ? width : count * width), rows ? 2 * width : width, c->in[2]};
+    size_t width = c->size.in[IN_MIXTURE_LOG_DENSITY_Z][1], count = (size_t)c->attr->i[ATTR_COMPONENTS];
+    bool rows = c->size.in[IN_MIXTURE_LOG_DENSITY_COMPONENTS][1] == 2 * width;
+    const float *mu = c->in[IN_MIXTURE_LOG_DENSITY_COMPONENTS];
+    return (struct mixture){width,
+                            count,
+                            mu,
+                            mu + (rows ? width : count * width),
+                            rows ? 2 * width : width,
+                            c->in[IN_MIXTURE_LOG_DENSITY_LOGITS]};
 }
 
 /* log sum_k exp(logits_k). */
@@ -147,10 +162,10 @@ static void mixture(void *argument, size_t tile, size_t worker)
     const struct call *c = argument;
     const struct mixture m = mixture_of(c);
     double total = log_total(&m), *l = (double *)cpu_scratch(c, worker);
-    size_t end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    size_t end = least(c->size.in[IN_MIXTURE_LOG_DENSITY_Z][0], (tile + 1) * SENTENCES);
     for (size_t s = tile * SENTENCES; s < end; s++) {
-        const float *z = (const float *)c->in[0] + s * m.width;
-        float *shares = (float *)c->out[1] + s * m.count;
+        const float *z = (const float *)c->in[IN_MIXTURE_LOG_DENSITY_Z] + s * m.width;
+        float *shares = (float *)c->out[OUT_MIXTURE_LOG_DENSITY_SHARES] + s * m.count;
         double top = -INFINITY, sum = 0;
         for (size_t k = 0; k < m.count; k++) {
             l[k] = component_log_density(&m, z, k) + (m.logits ? (double)m.logits[k] : 0) - total;
@@ -158,18 +173,18 @@ static void mixture(void *argument, size_t tile, size_t worker)
         }
         for (size_t k = 0; k < m.count; k++) sum += l[k] = exp(l[k] - top);
         for (size_t k = 0; k < m.count; k++) shares[k] = (float)(l[k] / sum);
-        ((float *)c->out[0])[s] = (float)(c->attr->f[ATTR_SIGN] * (top + log(sum)));
+        ((float *)c->out[OUT_MIXTURE_LOG_DENSITY_Y])[s] = (float)(c->attr->f[ATTR_SIGN] * (top + log(sum)));
     }
 }
 
 void CPU(mixture_log_density)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), mixture, c);
+    cpu_run(c, tiles_of(c->size.in[IN_MIXTURE_LOG_DENSITY_Z][0], SENTENCES), mixture, c);
 }
 
 static float slope_of(const struct call *c, size_t s)
 {
-    return (float)c->attr->f[ATTR_SIGN] * ((const float *)c->in[3])[s];
+    return (float)c->attr->f[ATTR_SIGN] * ((const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_DY])[s];
 }
 
 static void mixture_rows(void *argument, size_t tile, size_t worker)
@@ -177,18 +192,20 @@ static void mixture_rows(void *argument, size_t tile, size_t worker)
     (void)worker;
     const struct call *c = argument;
     const struct mixture m = mixture_of(c);
-    size_t end = least(c->size.in[0][0], (tile + 1) * SENTENCES);
+    size_t end = least(c->size.in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z][0], (tile + 1) * SENTENCES);
     for (size_t s = tile * SENTENCES; s < end; s++)
         for (size_t from = 0; from < m.width; from += COLUMNS) {
-            const float *z = (const float *)c->in[0] + s * m.width + from;
-            const float *shares = (const float *)c->in[4] + s * m.count;
-            float *dz = (float *)c->out[0] + s * m.width + from, sum[COLUMNS] = {0}, d = slope_of(c, s);
+            const float *z = (const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z] + s * m.width + from;
+            const float *shares = (const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_SHARES] + s * m.count;
+            float *dz = (float *)c->out[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DZ] + s * m.width + from, sum[COLUMNS] = {0},
+                  d = slope_of(c, s);
             size_t n = least(COLUMNS, m.width - from);
             for (size_t k = 0; k < m.count; k++) {
                 const float *mu = m.mu + k * m.stride + from, *logvar = m.logvar + k * m.stride + from;
                 SIMD for (size_t j = 0; j < n; j++) sum[j] -= shares[k] * (z[j] - mu[j]) * cpu_exp(-logvar[j]);
             }
-            for (size_t j = 0; j < n; j++) dz[j] = c->add[0] ? dz[j] + d * sum[j] : d * sum[j];
+            for (size_t j = 0; j < n; j++)
+                dz[j] = c->add[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DZ] ? dz[j] + d * sum[j] : d * sum[j];
         }
 }
 
@@ -202,11 +219,13 @@ static void mixture_columns(void *argument, size_t tile, size_t worker)
     size_t n = least(COLUMNS, m.width - from), at = k * m.stride + from;
     const float *mu = m.mu + at, *logvar = m.logvar + at;
     double sum_a[COLUMNS] = {0}, sum_b[COLUMNS] = {0};
-    float e[COLUMNS], *dmu = (float *)c->out[1] + at, *dlogvar = dmu + (m.logvar - m.mu);
+    float e[COLUMNS], *dmu = (float *)c->out[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS] + at,
+                      *dlogvar = dmu + (m.logvar - m.mu);
     SIMD for (size_t j = 0; j < n; j++) e[j] = cpu_exp(-logvar[j]);
-    for (size_t s = 0; s < c->size.in[0][0]; s++) {
-        const float *z = (const float *)c->in[0] + s * m.width + from;
-        float d = slope_of(c, s) * ((const float *)c->in[4])[s * m.count + k], a[COLUMNS], b[COLUMNS];
+    for (size_t s = 0; s < c->size.in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z][0]; s++) {
+        const float *z = (const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z] + s * m.width + from;
+        float d = slope_of(c, s) * ((const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_SHARES])[s * m.count + k],
+              a[COLUMNS], b[COLUMNS];
         SIMD for (size_t j = 0; j < n; j++)
         {
             float t = z[j] - mu[j];
@@ -218,8 +237,8 @@ static void mixture_columns(void *argument, size_t tile, size_t worker)
             sum_b[j] += (double)b[j];
         }
     }
-    put_sums(dmu, sum_a, n, c->add[1]);
-    put_sums(dlogvar, sum_b, n, c->add[1]);
+    put_sums(dmu, sum_a, n, c->add[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS]);
+    put_sums(dlogvar, sum_b, n, c->add[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS]);
 }
 
 static void mixture_logits(void *argument, size_t k, size_t worker)
@@ -228,15 +247,19 @@ static void mixture_logits(void *argument, size_t k, size_t worker)
     const struct call *c = argument;
     const struct mixture m = mixture_of(c);
     double sum = 0, weight = exp((double)m.logits[k] - log_total(&m));
-    for (size_t s = 0; s < c->size.in[0][0]; s++)
-        sum += (double)slope_of(c, s) * ((double)((const float *)c->in[4])[s * m.count + k] - weight);
-    put_sums((float *)c->out[2] + k, &sum, 1, c->add[2]);
+    for (size_t s = 0; s < c->size.in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z][0]; s++)
+        sum += (double)slope_of(c, s) *
+               ((double)((const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_SHARES])[s * m.count + k] - weight);
+    put_sums((float *)c->out[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DLOGITS] + k, &sum, 1,
+             c->add[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DLOGITS]);
 }
 
 void CPU(mixture_log_density_backward)(const struct call *c)
 {
     const struct mixture m = mixture_of(c);
-    if (c->out[0]) cpu_run(c, tiles_of(c->size.in[0][0], SENTENCES), mixture_rows, c);
-    if (c->out[1]) cpu_run(c, m.count * tiles_of(m.width, COLUMNS), mixture_columns, c);
-    if (c->out[2]) cpu_run(c, m.count, mixture_logits, c);
+    if (c->out[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DZ])
+        cpu_run(c, tiles_of(c->size.in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z][0], SENTENCES), mixture_rows, c);
+    if (c->out[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS])
+        cpu_run(c, m.count * tiles_of(m.width, COLUMNS), mixture_columns, c);
+    if (c->out[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DLOGITS]) cpu_run(c, m.count, mixture_logits, c);
 }

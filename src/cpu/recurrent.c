@@ -22,7 +22,7 @@ struct forward {
 static void pack_units(const struct layer *l, float *out, size_t direction, size_t gate, size_t u, float *row)
 {
     size_t n = least(UNITS, l->units - u), first = ((direction * l->gates + gate) * l->units + u) * l->units;
-    const enum block_type type = l->call->in_blocks[1];
+    const enum block_type type = l->call->in_blocks[IN_RECURRENT_W];
     const float *w = l->w + first;
     for (size_t j = 0; j < UNITS && type; j++) {
         const unsigned char *from = (const unsigned char *)l->w + block_bytes(type, first + j * l->units);
@@ -116,7 +116,7 @@ static void forward_chunk(void *argument, size_t tile, size_t worker)
 
 void CPU(recurrent_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
-    struct layer l = layer_of(c, 1, 5, c->size.in[0][0]);
+    struct layer l = layer_of(c, 1, 5, c->size.in[IN_RECURRENT_X][0]);
     *per_worker = l.units * sizeof(float); /* a row of weights that lie in blocks */
     *shared = (padded(packed_floats(&l)) + 2 * l.sentences * apart(all_units(&l)) + CPU(recurrent_order_floats)(&l)) *
               sizeof(float);
@@ -124,14 +124,14 @@ void CPU(recurrent_workspace)(const struct call *c, size_t *shared, size_t *per_
 
 void CPU(recurrent)(const struct call *c)
 {
-    struct forward f = {.l = layer_of(c, 1, 5, c->size.in[0][0]),
-                        .x = c->in[0],
-                        .b = c->in[2],
-                        .own = c->in[3],
-                        .initial = c->in[4],
-                        .y = c->out[0],
-                        .gates = c->out[1],
-                        .cell = c->out[2]};
+    struct forward f = {.l = layer_of(c, 1, 5, c->size.in[IN_RECURRENT_X][0]),
+                        .x = c->in[IN_RECURRENT_X],
+                        .b = c->in[IN_RECURRENT_B],
+                        .own = c->in[IN_RECURRENT_OWN],
+                        .initial = c->in[IN_RECURRENT_INITIAL],
+                        .y = c->out[OUT_RECURRENT_Y],
+                        .gates = c->out[OUT_RECURRENT_GATES],
+                        .cell = c->out[OUT_RECURRENT_CELL]};
     const struct layer *l = &f.l;
     float *at = c->scratch;
     size_t all = all_units(l), states = recurrent_states(l->gru);

@@ -179,12 +179,12 @@ static void bias_columns(void *argument, size_t tile, size_t worker)
     const struct backward *b = argument;
     const struct call *c = b->l.call;
     size_t width = b->l.directions * b->l.gates * b->l.units, from = tile * COLUMNS, n = least(COLUMNS, width - from);
-    float sum[COLUMNS] = {0}, *db = c->out[3];
+    float sum[COLUMNS] = {0}, *db = c->out[OUT_RECURRENT_BACKWARD_DB];
     for (size_t r = 0; r < b->l.rows; r++) {
         const float *row = b->dsums + r * width + from;
         SIMD for (size_t j = 0; j < n; j++) sum[j] += row[j];
     }
-    for (size_t j = 0; j < n; j++) db[from + j] = c->add[3] ? db[from + j] + sum[j] : sum[j];
+    for (size_t j = 0; j < n; j++) db[from + j] = c->add[OUT_RECURRENT_BACKWARD_DB] ? db[from + j] + sum[j] : sum[j];
 }
 
 static void weight_gradients(struct backward *b)
@@ -192,24 +192,24 @@ static void weight_gradients(struct backward *b)
     const struct layer *l = &b->l;
     const struct call *c = l->call;
     size_t depth = l->gates * l->units, width = l->directions * depth;
-    if (c->out[2]) {
+    if (c->out[OUT_RECURRENT_BACKWARD_DW]) {
         cpu_run(c, tiles_of(l->sentences, COPIED), earlier_rows, b);
         for (size_t d = 0; d < l->directions; d++) {
-            struct product p = {.m = depth, .n = l->units, .k = l->rows, .ldc = l->units, .add = c->add[2]};
-            p.c = (float *)c->out[2] + d * depth * l->units;
+            struct product p = {
+                .m = depth, .n = l->units, .k = l->rows, .ldc = l->units, .add = c->add[OUT_RECURRENT_BACKWARD_DW]};
+            p.c = (float *)c->out[OUT_RECURRENT_BACKWARD_DW] + d * depth * l->units;
             p.a = (struct matrix){b->dsums + d * depth, 1, width};
             p.b = (struct matrix){b->h + d * l->units, all_units(l), 1};
             CPU(gemm)(c, &p);
         }
     }
-    if (c->out[3]) cpu_run(c, tiles_of(width, COLUMNS), bias_columns, b);
+    if (c->out[OUT_RECURRENT_BACKWARD_DB]) cpu_run(c, tiles_of(width, COLUMNS), bias_columns, b);
 }
-
-enum { DY, WEIGHTS, OFFSETS, INITIAL, Y, GATES_KEPT, CELL };
 
 void CPU(recurrent_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
-    struct layer l = layer_of(c, WEIGHTS, OFFSETS, c->size.in[DY][0]);
+    struct layer l =
+        layer_of(c, IN_RECURRENT_BACKWARD_W, IN_RECURRENT_BACKWARD_OFFSETS, c->size.in[IN_RECURRENT_BACKWARD_DY][0]);
     size_t all = all_units(&l), width = l.gates * all;
     *per_worker = CPU(gemm_scratch)();
     *shared = (padded(packed_floats(&l)) + 2 * l.sentences * apart(width) + padded(l.sentences * all) +
@@ -219,14 +219,15 @@ void CPU(recurrent_backward_workspace)(const struct call *c, size_t *shared, siz
 
 void CPU(recurrent_backward)(const struct call *c)
 {
-    struct backward b = {.l = layer_of(c, WEIGHTS, OFFSETS, c->size.in[DY][0]),
-                         .dy = c->in[DY],
-                         .initial = c->in[INITIAL],
-                         .y = c->in[Y],
-                         .gates = c->in[GATES_KEPT],
-                         .cell = c->in[CELL],
-                         .dx = c->out[0],
-                         .dinitial = c->out[1]};
+    struct backward b = {.l = layer_of(c, IN_RECURRENT_BACKWARD_W, IN_RECURRENT_BACKWARD_OFFSETS,
+                                       c->size.in[IN_RECURRENT_BACKWARD_DY][0]),
+                         .dy = c->in[IN_RECURRENT_BACKWARD_DY],
+                         .initial = c->in[IN_RECURRENT_BACKWARD_INITIAL],
+                         .y = c->in[IN_RECURRENT_BACKWARD_Y],
+                         .gates = c->in[IN_RECURRENT_BACKWARD_GATES],
+                         .cell = c->in[IN_RECURRENT_BACKWARD_CELL],
+                         .dx = c->out[OUT_RECURRENT_BACKWARD_DX],
+                         .dinitial = c->out[OUT_RECURRENT_BACKWARD_DINITIAL]};
     const struct layer *l = &b.l;
     float *at = c->scratch;
     size_t all = all_units(l), width = l->gates * all;

@@ -35,7 +35,7 @@ static inline struct layer layer_of(const struct call *c, unsigned weights, unsi
                       .directions = (size_t)c->attr->i[RECURRENT_DIRECTIONS],
                       .sentences = c->size.in[offsets][0] - 1,
                       .rows = rows,
-                      .gru = c->attr->i[RECURRENT_CELL] == CELL_GRU};
+                      .gru = c->attr->i[RECURRENT_CELL] == RECURRENT_GRU};
     l.gates = recurrent_gates(l.gru);
     l.panels = tiles_of(l.units, UNITS);
     return l;

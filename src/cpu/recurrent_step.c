@@ -13,7 +13,8 @@ struct step {
 
 static struct step step_of(const struct call *c)
 {
-    struct step s = {.call = c, .units = c->size.in[1][1], .gru = c->attr->i[RECURRENT_CELL] == CELL_GRU};
+    struct step s = {
+        .call = c, .units = c->size.in[IN_RECURRENT_STEP_W][1], .gru = c->attr->i[RECURRENT_CELL] == RECURRENT_GRU};
     s.gates = recurrent_gates(s.gru);
     s.states = recurrent_states(s.gru);
     return s;
@@ -22,7 +23,7 @@ static struct step step_of(const struct call *c)
 void CPU(recurrent_step_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
     struct step s = step_of(c);
-    size_t rows = c->size.in[0][0];
+    size_t rows = c->size.in[IN_RECURRENT_STEP_X][0];
     *shared = (padded(rows * s.units) + padded(rows * s.gates * s.units)) * sizeof(float);
     *per_worker = CPU(gemm_scratch)();
 }
@@ -31,18 +32,19 @@ void CPU(recurrent_step_workspace)(const struct call *c, size_t *shared, size_t 
 static const float *continued(const struct step *s, size_t row)
 {
     const struct call *c = s->call;
-    const int32_t *history = c->in[6];
-    size_t at = (size_t)((const int32_t *)c->in[5])[row], width = s->states * s->units;
-    if (!at) return c->in[4] ? (const float *)c->in[4] + row * width : NULL;
-    size_t from = history ? (size_t)history[row * c->size.in[6][1] + at - 1] : row;
-    return (const float *)c->out[1] + (from * 2 + at % 2) * width;
+    const int32_t *history = c->in[IN_RECURRENT_STEP_HISTORY];
+    size_t at = (size_t)((const int32_t *)c->in[IN_RECURRENT_STEP_POSITION])[row], width = s->states * s->units;
+    if (!at)
+        return c->in[IN_RECURRENT_STEP_INITIAL] ? (const float *)c->in[IN_RECURRENT_STEP_INITIAL] + row * width : NULL;
+    size_t from = history ? (size_t)history[row * c->size.in[IN_RECURRENT_STEP_HISTORY][1] + at - 1] : row;
+    return (const float *)c->out[OUT_RECURRENT_STEP_STATE] + (from * 2 + at % 2) * width;
 }
 
 static void gather_rows(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct step *s = argument;
-    size_t end = least(s->call->size.in[0][0], (tile + 1) * COPIED);
+    size_t end = least(s->call->size.in[IN_RECURRENT_STEP_X][0], (tile + 1) * COPIED);
     for (size_t r = tile * COPIED; r < end; r++) {
         const float *from = continued(s, r);
         if (from)
@@ -58,18 +60,20 @@ static void step_rows(void *argument, size_t tile, size_t worker)
     const struct step *s = argument;
     const struct call *c = s->call;
     const struct layer l = {.units = s->units, .gates = s->gates, .gru = s->gru};
-    size_t width = s->gates * s->units, end = least(c->size.in[0][0], (tile + 1) * COPIED);
+    size_t width = s->gates * s->units, end = least(c->size.in[IN_RECURRENT_STEP_X][0], (tile + 1) * COPIED);
     for (size_t r = tile * COPIED; r < end; r++) {
-        const float *x = (const float *)c->in[0] + r * width,
-                    *own = c->in[3] ? (const float *)c->in[3] + r * width : NULL, *from = continued(s, r);
-        float *sums = s->sums + r * width, *y = (float *)c->out[0] + r * s->units;
-        size_t at = (size_t)((const int32_t *)c->in[5])[r];
-        float *to = (float *)c->out[1] + (r * 2 + (at + 1) % 2) * s->states * s->units;
+        const float *x = (const float *)c->in[IN_RECURRENT_STEP_X] + r * width,
+                    *own =
+                        c->in[IN_RECURRENT_STEP_OWN] ? (const float *)c->in[IN_RECURRENT_STEP_OWN] + r * width : NULL,
+                    *from = continued(s, r);
+        float *sums = s->sums + r * width, *y = (float *)c->out[OUT_RECURRENT_STEP_Y] + r * s->units;
+        size_t at = (size_t)((const int32_t *)c->in[IN_RECURRENT_STEP_POSITION])[r];
+        float *to = (float *)c->out[OUT_RECURRENT_STEP_STATE] + (r * 2 + (at + 1) % 2) * s->states * s->units;
         for (size_t u = 0; u < s->units; u += UNITS) {
             float kept[KEPT_GATES * UNITS];
             size_t n = least(UNITS, s->units - u);
-            add_inputs(sums + u, &l, x + u, own ? own + u : NULL, c->in[2] ? (const float *)c->in[2] + u : NULL,
-                       s->units, n);
+            add_inputs(sums + u, &l, x + u, own ? own + u : NULL,
+                       c->in[IN_RECURRENT_STEP_B] ? (const float *)c->in[IN_RECURRENT_STEP_B] + u : NULL, s->units, n);
             if (s->gru)
                 gru_units(kept, UNITS, y + u, sums + u, s->units, x + 2 * s->units + u,
                           own ? own + 2 * s->units + u : NULL, from ? from + u : NULL, n);
@@ -84,15 +88,15 @@ static void step_rows(void *argument, size_t tile, size_t worker)
 void CPU(recurrent_step)(const struct call *c)
 {
     struct step s = step_of(c);
-    size_t rows = c->size.in[0][0], tiles = tiles_of(rows, COPIED);
+    size_t rows = c->size.in[IN_RECURRENT_STEP_X][0], tiles = tiles_of(rows, COPIED);
     float *at = c->scratch;
     s.h = take(&at, rows * s.units);
     s.sums = take(&at, rows * s.gates * s.units);
     cpu_run(c, tiles, gather_rows, &s);
     struct product p = {.m = rows, .n = s.gates * s.units, .k = s.units, .c = s.sums, .ldc = s.gates * s.units};
     p.a = (struct matrix){s.h, s.units, 1};
-    p.b = (struct matrix){c->in[1], 1, s.units};
-    p.blocks = c->in_blocks[1];
+    p.b = (struct matrix){c->in[IN_RECURRENT_STEP_W], 1, s.units};
+    p.blocks = c->in_blocks[IN_RECURRENT_STEP_W];
     CPU(gemm)(c, &p);
     cpu_run(c, tiles, step_rows, &s);
 }

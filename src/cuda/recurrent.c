@@ -23,7 +23,7 @@ static size_t bytes_of(enum kernel_type type)
 static struct layer layer_of(const struct call *c, unsigned x, unsigned w, unsigned sentences, size_t extra)
 {
     struct layer l = {.rows = c->size.in[x][0], .type = in_type(c, x), .w = c->in[w]};
-    bool gru = c->attr->i[RECURRENT_CELL] == CELL_GRU;
+    bool gru = c->attr->i[RECURRENT_CELL] == RECURRENT_GRU;
     l.r = (struct kernel_recurrent){.sentences = c->size.in[sentences][0] - extra,
                                     .units = c->size.in[w][1],
                                     .gates = recurrent_gates(gru),
@@ -73,8 +73,6 @@ static void multiply_back(const struct call *c, const struct layer *l, float *dh
 
 /* ---- forward ---- */
 
-enum { X, W, B, OWN, INITIAL, OFFSETS, POSITION = OFFSETS, HISTORY };
-
 struct forward {
     void *state; /* (S, d H) T   */
     float *sums; /* (S, G H) f32 */
@@ -93,32 +91,33 @@ void cuda_recurrent_workspace(const struct call *c, size_t *shared, size_t *per_
     (void)per_worker;
     static char base[ALIGNMENT];
     struct forward f;
-    struct layer l = layer_of(c, X, W, OFFSETS, 1);
+    struct layer l = layer_of(c, IN_RECURRENT_X, IN_RECURRENT_W, IN_RECURRENT_OFFSETS, 1);
     *shared = carve_forward(&f, &l, base);
 }
 
 void cuda_recurrent(const struct call *c)
 {
     struct forward f;
-    struct layer l = layer_of(c, X, W, OFFSETS, 1);
+    struct layer l = layer_of(c, IN_RECURRENT_X, IN_RECURRENT_W, IN_RECURRENT_OFFSETS, 1);
     carve_forward(&f, &l, c->scratch);
-    clear(c, c->out[0], OFFSETS, l.rows, l.all, l.type);
+    clear(c, c->out[OUT_RECURRENT_Y], IN_RECURRENT_OFFSETS, l.rows, l.all, l.type);
     for (l.r.direction = 0; l.r.direction < l.r.directions; l.r.direction++)
         for (l.r.t = 0; l.r.t < c->longest; l.r.t++) {
             size_t first = l.r.direction * l.r.units;
-            const float *sums = l.r.t || c->in[INITIAL] ? f.sums : NULL;
+            const float *sums = l.r.t || c->in[IN_RECURRENT_INITIAL] ? f.sums : NULL;
             if (l.r.t)
                 multiply(c, &l, f.sums, columns(f.state, first, l.type), l.all);
             else if (sums)
-                multiply(c, &l, f.sums, columns(c->in[INITIAL], first, l.type), c->size.in[INITIAL][1]);
-            keep(c, recurrent_forward_cuda(c->out[0], c->out[1], c->out[2], f.state, c->in[X], sums, c->in[B],
-                                           c->in[OWN], c->in[INITIAL], c->in[OFFSETS], &l.r, l.type, stream_of(c)));
+                multiply(c, &l, f.sums, columns(c->in[IN_RECURRENT_INITIAL], first, l.type),
+                         c->size.in[IN_RECURRENT_INITIAL][1]);
+            keep(c, recurrent_forward_cuda(c->out[OUT_RECURRENT_Y], c->out[OUT_RECURRENT_GATES],
+                                           c->out[OUT_RECURRENT_CELL], f.state, c->in[IN_RECURRENT_X], sums,
+                                           c->in[IN_RECURRENT_B], c->in[IN_RECURRENT_OWN], c->in[IN_RECURRENT_INITIAL],
+                                           c->in[IN_RECURRENT_OFFSETS], &l.r, l.type, stream_of(c)));
         }
 }
 
 /* ---- backward ---- */
-
-enum { DY, WEIGHTS, ROWS, FIRST, Y, KEPT, CELL };
 
 struct backward {
     void *ds, *dsums, *h; /* (S, G H), (N, d G H), (N, d H) T  */
@@ -145,49 +144,58 @@ void cuda_recurrent_backward_workspace(const struct call *c, size_t *shared, siz
     (void)per_worker;
     static char base[ALIGNMENT];
     struct backward b;
-    struct layer l = layer_of(c, DY, WEIGHTS, ROWS, 1);
+    struct layer l = layer_of(c, IN_RECURRENT_BACKWARD_DY, IN_RECURRENT_BACKWARD_W, IN_RECURRENT_BACKWARD_OFFSETS, 1);
     *shared = carve_backward(&b, &l, base);
 }
 
 static void weight_gradients(const struct call *c, struct layer *l, const struct backward *b)
 {
-    if (c->out[2]) {
-        clear(c, b->h, ROWS, l->rows, l->all, l->type);
-        keep(c, recurrent_earlier_cuda(b->h, c->in[Y], c->in[FIRST], c->in[ROWS], &l->r, l->type, stream_of(c)));
+    if (c->out[OUT_RECURRENT_BACKWARD_DW]) {
+        clear(c, b->h, IN_RECURRENT_BACKWARD_OFFSETS, l->rows, l->all, l->type);
+        keep(c, recurrent_earlier_cuda(b->h, c->in[IN_RECURRENT_BACKWARD_Y], c->in[IN_RECURRENT_BACKWARD_INITIAL],
+                                       c->in[IN_RECURRENT_BACKWARD_OFFSETS], &l->r, l->type, stream_of(c)));
         size_t units = l->r.units, gates = l->r.gates * units;
         for (size_t d = 0; d < l->r.directions; d++) {
-            struct cuda_product p = {
-                .m = gates, .n = units, .k = l->rows, .ldc = units, .add = c->add[2], .type = l->type};
-            p.c = (float *)c->out[2] + d * gates * units;
+            struct cuda_product p = {.m = gates,
+                                     .n = units,
+                                     .k = l->rows,
+                                     .ldc = units,
+                                     .add = c->add[OUT_RECURRENT_BACKWARD_DW],
+                                     .type = l->type};
+            p.c = (float *)c->out[OUT_RECURRENT_BACKWARD_DW] + d * gates * units;
             p.a = (struct cuda_matrix){columns(b->dsums, d * gates, l->type), 1, l->width};
             p.b = (struct cuda_matrix){columns(b->h, d * units, l->type), l->all, 1};
             cuda_product(cuda_of(c), &p);
         }
     }
-    if (c->out[3])
-        keep(c, bias_backward_cuda(c->out[3], b->bias, b->dsums, l->rows, l->width, c->add[3], l->type, stream_of(c)));
+    if (c->out[OUT_RECURRENT_BACKWARD_DB])
+        keep(c, bias_backward_cuda(c->out[OUT_RECURRENT_BACKWARD_DB], b->bias, b->dsums, l->rows, l->width,
+                                   c->add[OUT_RECURRENT_BACKWARD_DB], l->type, stream_of(c)));
 }
 
 void cuda_recurrent_backward(const struct call *c)
 {
     struct backward b;
-    struct layer l = layer_of(c, DY, WEIGHTS, ROWS, 1);
+    struct layer l = layer_of(c, IN_RECURRENT_BACKWARD_DY, IN_RECURRENT_BACKWARD_W, IN_RECURRENT_BACKWARD_OFFSETS, 1);
     carve_backward(&b, &l, c->scratch);
-    clear(c, c->out[0], ROWS, l.rows, l.width, l.type);
-    clear(c, b.dsums, ROWS, l.rows, l.width, l.type);
+    clear(c, c->out[OUT_RECURRENT_BACKWARD_DX], IN_RECURRENT_BACKWARD_OFFSETS, l.rows, l.width, l.type);
+    clear(c, b.dsums, IN_RECURRENT_BACKWARD_OFFSETS, l.rows, l.width, l.type);
     for (l.r.direction = 0; l.r.direction < l.r.directions; l.r.direction++) {
         for (l.r.t = c->longest; l.r.t-- > 0;) {
             bool last = l.r.t + 1 == c->longest;
             if (!last) multiply_back(c, &l, b.dh, b.ds);
-            keep(c, recurrent_backward_cuda(c->out[0], b.dsums, b.ds, b.carried, c->in[DY], last ? NULL : b.dh,
-                                            c->in[KEPT], c->in[CELL], c->in[Y], c->in[FIRST], c->in[ROWS], &l.r, l.type,
-                                            stream_of(c)));
+            keep(c, recurrent_backward_cuda(c->out[OUT_RECURRENT_BACKWARD_DX], b.dsums, b.ds, b.carried,
+                                            c->in[IN_RECURRENT_BACKWARD_DY], last ? NULL : b.dh,
+                                            c->in[IN_RECURRENT_BACKWARD_GATES], c->in[IN_RECURRENT_BACKWARD_CELL],
+                                            c->in[IN_RECURRENT_BACKWARD_Y], c->in[IN_RECURRENT_BACKWARD_INITIAL],
+                                            c->in[IN_RECURRENT_BACKWARD_OFFSETS], &l.r, l.type, stream_of(c)));
         }
-        if (!c->out[1]) continue;
+        if (!c->out[OUT_RECURRENT_BACKWARD_DINITIAL]) continue;
         if (c->longest) multiply_back(c, &l, b.dh, b.ds);
-        keep(c, recurrent_initial_cuda(c->out[1], b.dh, b.carried, c->in[ROWS], &l.r, l.type, stream_of(c)));
+        keep(c, recurrent_initial_cuda(c->out[OUT_RECURRENT_BACKWARD_DINITIAL], b.dh, b.carried,
+                                       c->in[IN_RECURRENT_BACKWARD_OFFSETS], &l.r, l.type, stream_of(c)));
     }
-    if (!b.dsums) b.dsums = c->out[0];
+    if (!b.dsums) b.dsums = c->out[OUT_RECURRENT_BACKWARD_DX];
     weight_gradients(c, &l, &b);
 }
 
@@ -211,19 +219,22 @@ void cuda_recurrent_step_workspace(const struct call *c, size_t *shared, size_t 
     (void)per_worker;
     static char base[ALIGNMENT];
     struct step s;
-    struct layer l = layer_of(c, X, W, X, 0);
+    struct layer l = layer_of(c, IN_RECURRENT_STEP_X, IN_RECURRENT_STEP_W, IN_RECURRENT_STEP_X, 0);
     *shared = carve_step(&s, &l, base);
 }
 
 void cuda_recurrent_step(const struct call *c)
 {
     struct step s;
-    struct layer l = layer_of(c, X, W, X, 0);
-    size_t room = c->in[HISTORY] ? c->size.in[HISTORY][1] : 0;
+    struct layer l = layer_of(c, IN_RECURRENT_STEP_X, IN_RECURRENT_STEP_W, IN_RECURRENT_STEP_X, 0);
+    size_t room = c->in[IN_RECURRENT_STEP_HISTORY] ? c->size.in[IN_RECURRENT_STEP_HISTORY][1] : 0;
     carve_step(&s, &l, c->scratch);
-    keep(c, recurrent_gather_cuda(s.h, c->out[1], c->in[INITIAL], c->in[POSITION], c->in[HISTORY], room, &l.r, l.type,
-                                  stream_of(c)));
+    keep(c, recurrent_gather_cuda(s.h, c->out[OUT_RECURRENT_STEP_STATE], c->in[IN_RECURRENT_STEP_INITIAL],
+                                  c->in[IN_RECURRENT_STEP_POSITION], c->in[IN_RECURRENT_STEP_HISTORY], room, &l.r,
+                                  l.type, stream_of(c)));
     multiply(c, &l, s.sums, s.h, l.all);
-    keep(c, recurrent_step_cuda(c->out[0], c->out[1], c->in[X], s.sums, c->in[B], c->in[OWN], c->in[INITIAL],
-                                c->in[POSITION], c->in[HISTORY], room, &l.r, l.type, stream_of(c)));
+    keep(c, recurrent_step_cuda(
+                c->out[OUT_RECURRENT_STEP_Y], c->out[OUT_RECURRENT_STEP_STATE], c->in[IN_RECURRENT_STEP_X], s.sums,
+                c->in[IN_RECURRENT_STEP_B], c->in[IN_RECURRENT_STEP_OWN], c->in[IN_RECURRENT_STEP_INITIAL],
+                c->in[IN_RECURRENT_STEP_POSITION], c->in[IN_RECURRENT_STEP_HISTORY], room, &l.r, l.type, stream_of(c)));
 }

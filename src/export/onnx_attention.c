@@ -118,11 +118,11 @@ void onnx_attention(struct onnx *x, const struct node *n)
     int64_t heads = n->attr.i[ATTENTION_HEADS], kv_heads = n->attr.i[ATTENTION_KV_HEADS],
             width = n->attr.i[ATTENTION_HEAD_WIDTH];
     size_t memory = (size_t)n->attr.i[ATTENTION_MEMORY];
-    const char *qkv = onnx_of(x, n->in[0]); /* with the layers before, which are counted first */
+    const char *qkv = onnx_of(x, n->in[IN_ATTENTION_QKV]); /* with the layers before, which are counted first */
     const char *part[] = {onnx_fresh(x, "q"), onnx_fresh(x, "k"), onnx_fresh(x, "v"), NULL};
     onnx_nodes(x, "Split", ONNX_IN(qkv, ONNX_INTEGERS(x, heads * width, kv_heads * width, kv_heads * width)), "axis=-1",
                part);
-    const char *latent = n->in[2].index ? onnx_of(x, n->in[2]) : NULL;
+    const char *latent = n->in[IN_ATTENTION_MEMORY].index ? onnx_of(x, n->in[IN_ATTENTION_MEMORY]) : NULL;
     const char *q = heads_of(x, part[0], heads, width),
                *kv[] = {heads_of(x, part[1], kv_heads, width), heads_of(x, part[2], kv_heads, width)};
     if (x->decoder) {
@@ -130,7 +130,7 @@ void onnx_attention(struct onnx *x, const struct node *n)
         kv[1] = with_past(x, kv[1], "value", kv_heads, width);
     }
     if (latent) add_memory(x, latent, memory, kv_heads, width, kv);
-    onnx_set(x, n->out[0], attend(x, q, kv, allowed(x, memory), heads / kv_heads, kv_heads, width));
+    onnx_set(x, n->out[OUT_ATTENTION_Y], attend(x, q, kv, allowed(x, memory), heads / kv_heads, kv_heads, width));
     x->layers++;
 }
 
@@ -154,12 +154,12 @@ static const char *wave(struct onnx *x, const char *position, size_t width, cons
 void onnx_rotary(struct onnx *x, const struct node *n)
 {
     int64_t heads = n->attr.i[ROTARY_HEADS], width = n->attr.i[ROTARY_HEAD_WIDTH],
-            rest = (int64_t)graph_width(x->g, n->in[0]) - heads * width;
+            rest = (int64_t)graph_width(x->g, n->in[IN_ROTARY_X]) - heads * width;
     const char *turned = onnx_fresh(x, "turned"), *kept = onnx_fresh(x, "kept");
-    onnx_nodes(x, "Split", ONNX_IN(onnx_of(x, n->in[0]), ONNX_INTEGERS(x, heads * width, rest)), "axis=-1",
+    onnx_nodes(x, "Split", ONNX_IN(onnx_of(x, n->in[IN_ROTARY_X]), ONNX_INTEGERS(x, heads * width, rest)), "axis=-1",
                ONNX_IN(turned, kept));
     const char *a = onnx_fresh(x, "first"), *b = onnx_fresh(x, "second");
-    const char *position = onnx_of(x, n->in[1]);
+    const char *position = onnx_of(x, n->in[IN_ROTARY_POSITION]);
     const char *cosine = wave(x, position, (size_t)width, "Cos"), *sine = wave(x, position, (size_t)width, "Sin");
     onnx_nodes(x, "Split", ONNX_IN(ONNX_RESHAPE(x, turned, 0, 0, heads, width)), "axis=-1", ONNX_IN(a, b));
     const char *left = onnx_node(
@@ -169,5 +169,5 @@ void onnx_rotary(struct onnx *x, const struct node *n)
         x, "Add", ONNX_IN(onnx_node(x, "Mul", ONNX_IN(a, sine), NULL), onnx_node(x, "Mul", ONNX_IN(b, cosine), NULL)),
         NULL);
     const char *both = ONNX_RESHAPE(x, onnx_node(x, "Concat", ONNX_IN(left, right), "axis=-1"), 0, 0, heads * width);
-    onnx_set(x, n->out[0], onnx_node(x, "Concat", ONNX_IN(both, kept), "axis=-1"));
+    onnx_set(x, n->out[OUT_ROTARY_Y], onnx_node(x, "Concat", ONNX_IN(both, kept), "axis=-1"));
 }

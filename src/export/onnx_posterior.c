@@ -63,7 +63,7 @@ static const char *slashed_root(struct onnx *x, const char *t)
 void onnx_posterior(struct onnx *x, const struct node *n)
 {
     const char *a = onnx_fresh(x, "head_a"), *b = onnx_fresh(x, "head_b");
-    onnx_nodes(x, "Split", ONNX_IN(onnx_of(x, n->in[0])), "axis=-1", ONNX_IN(a, b));
+    onnx_nodes(x, "Split", ONNX_IN(onnx_of(x, n->in[IN_POSTERIOR_HEAD])), "axis=-1", ONNX_IN(a, b));
     switch (n->attr.i[ATTR_POSTERIOR_MAP]) {
     case POSTERIOR_DELTA:
         committed(x, &n->attr, &a, &b);
@@ -75,20 +75,20 @@ void onnx_posterior(struct onnx *x, const struct node *n)
     default:
         b = unary(x, "Log", by(x, "Add", unary(x, "Exp", b), n->attr.f[ATTR_POSTERIOR_REAL]));
     }
-    onnx_set(x, n->out[0], onnx_node(x, "Concat", ONNX_IN(a, b), "axis=-1"));
+    onnx_set(x, n->out[OUT_POSTERIOR_STATS], onnx_node(x, "Concat", ONNX_IN(a, b), "axis=-1"));
 }
 
 /* A constant of each column. */
 static const char *columns_of(struct onnx *x, const struct node *n, const char *what, const float *values)
 {
-    size_t width = graph_width(x->g, n->in[0]);
+    size_t width = graph_width(x->g, n->in[IN_NORMALIZE_X]);
     return onnx_weight(x, onnx_string(x, "%s.%s", n->name, what), ONNX_FLOAT, &width, 1, values);
 }
 
 /* t and a gain or bias of its first columns, which may be computed; those behind are left as they are. */
 static const char *with(struct onnx *x, const struct node *n, const char *op, const char *t, value own, double neutral)
 {
-    int64_t width = (int64_t)graph_width(x->g, n->in[0]), groups = n->attr.i[ATTR_NORMALIZE_GROUPS];
+    int64_t width = (int64_t)graph_width(x->g, n->in[IN_NORMALIZE_X]), groups = n->attr.i[ATTR_NORMALIZE_GROUPS];
     if (!own.index) return t;
     if (groups != n->attr.i[ATTR_NORMALIZE_COLUMNS]) onnx_fail(x, "normalization with gains of groups of columns");
     const char *row = ONNX_RESHAPE(x, onnx_of(x, own), 1, groups);
@@ -103,10 +103,9 @@ static const char *with(struct onnx *x, const struct node *n, const char *op, co
 /* (x - mean) level / sqrt(q + epsilon) by running statistics, which nothing changes any more; then gain and bias. */
 static const char *by_columns(struct onnx *x, const struct node *n, const char *t)
 {
-    enum { RUNNING = 1, GAIN, BIAS };
-    size_t width = graph_width(x->g, n->in[0]), groups = (size_t)n->attr.i[ATTR_NORMALIZE_GROUPS],
+    size_t width = graph_width(x->g, n->in[IN_NORMALIZE_X]), groups = (size_t)n->attr.i[ATTR_NORMALIZE_GROUPS],
            columns = (size_t)n->attr.i[ATTR_NORMALIZE_COLUMNS];
-    const float *running = onnx_host(x, n->in[RUNNING]);
+    const float *running = onnx_host(x, n->in[IN_NORMALIZE_RUNNING]);
     float *scale = calloc(2 * width, sizeof *scale), *mean = scale + width;
     if (!running || !scale) {
         free(scale);
@@ -121,13 +120,14 @@ static const char *by_columns(struct onnx *x, const struct node *n, const char *
     t = binary(x, "Sub", t, columns_of(x, n, "mean", mean));
     t = binary(x, "Mul", t, columns_of(x, n, "scale", scale));
     free(scale);
-    return with(x, n, "Add", with(x, n, "Mul", t, n->in[GAIN], 1), n->in[BIAS], 0);
+    return with(x, n, "Add", with(x, n, "Mul", t, n->in[IN_NORMALIZE_GAIN], 1), n->in[IN_NORMALIZE_BIAS], 0);
 }
 
 /* Each row to the length `level`. */
 static const char *by_rows(struct onnx *x, const struct node *n, const char *t)
 {
-    if ((size_t)n->attr.i[ATTR_NORMALIZE_COLUMNS] != graph_width(x->g, n->in[0]) || n->in[2].index || n->in[3].index) {
+    if ((size_t)n->attr.i[ATTR_NORMALIZE_COLUMNS] != graph_width(x->g, n->in[IN_NORMALIZE_X]) ||
+        n->in[IN_NORMALIZE_GAIN].index || n->in[IN_NORMALIZE_BIAS].index) {
         onnx_fail(x, "normalization of some columns of a row");
         return "";
     }
@@ -138,7 +138,7 @@ static const char *by_rows(struct onnx *x, const struct node *n, const char *t)
 
 void onnx_normalize(struct onnx *x, const struct node *n)
 {
-    const char *t = onnx_of(x, n->in[0]);
+    const char *t = onnx_of(x, n->in[IN_NORMALIZE_X]);
     bool rows = n->attr.i[ATTR_NORMALIZE_SCOPE] == NORMALIZE_ROWS;
-    onnx_set(x, n->out[0], rows ? by_rows(x, n, t) : by_columns(x, n, t));
+    onnx_set(x, n->out[OUT_NORMALIZE_Y], rows ? by_rows(x, n, t) : by_columns(x, n, t));
 }

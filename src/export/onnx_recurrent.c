@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { X, W, B, OWN, INITIAL };
-
 struct layer {
     struct onnx *x;
     bool gru;
@@ -52,18 +50,18 @@ static const char *weights(const struct layer *l, size_t layer, const char *what
 static void operands(const struct layer *l, const struct node *n, const char *out[3])
 {
     struct onnx *x = l->x;
-    size_t rows = l->directions * l->gates * l->units, read = graph_width(x->g, l->input->in[0]),
-           z = l->own ? graph_width(x->g, l->own->in[0]) : 0;
+    size_t rows = l->directions * l->gates * l->units, read = graph_width(x->g, l->input->in[IN_LINEAR_X]),
+           z = l->own ? graph_width(x->g, l->own->in[IN_LINEAR_X]) : 0;
     float *w = calloc(rows * (read + z), sizeof *w), *r = calloc(rows * l->units, sizeof *r),
           *b = calloc(2 * rows, sizeof *b), *part = calloc(rows, sizeof *part);
     if (!w || !r || !b || !part) {
         if (!x->status) x->status = elbo_fail(x->error, ELBO_MEMORY, "no memory for the weights of a recurrent layer");
     } else {
         size_t each = l->gates * l->units;
-        place(l, w, onnx_host(x, l->input->in[1]), read, read + z, 0);
-        if (z) place(l, w, onnx_host(x, l->own->in[1]), z, read + z, read);
-        place(l, r, onnx_host(x, n->in[W]), l->units, l->units, 0);
-        const value biases[] = {l->input->in[2], n->in[B]};
+        place(l, w, onnx_host(x, l->input->in[IN_LINEAR_W]), read, read + z, 0);
+        if (z) place(l, w, onnx_host(x, l->own->in[IN_LINEAR_W]), z, read + z, read);
+        place(l, r, onnx_host(x, n->in[IN_RECURRENT_W]), l->units, l->units, 0);
+        const value biases[] = {l->input->in[IN_LINEAR_B], n->in[IN_RECURRENT_B]};
         for (size_t k = 0; k < 2; k++) {
             memset(part, 0, rows * sizeof *part);
             place(l, part, onnx_host(x, biases[k]), 1, 1, 0);
@@ -85,13 +83,14 @@ static void operands(const struct layer *l, const struct node *n, const char *ou
 static const char *rows_of(const struct layer *l)
 {
     struct onnx *x = l->x;
-    const char *rows = onnx_of(x, l->input->in[0]);
+    const char *rows = onnx_of(x, l->input->in[IN_LINEAR_X]);
     if (l->own) {
         const char *size = onnx_node(
             x, "Concat",
             ONNX_IN(ONNX_INTEGERS(x, 1), onnx_unsqueeze(x, onnx_size(x, ONNX_IDS, 1), 0), ONNX_INTEGERS(x, 1)),
             "axis=0");
-        const char *z = onnx_node(x, "Expand", ONNX_IN(onnx_unsqueeze(x, onnx_of(x, l->own->in[0]), 1), size), NULL);
+        const char *z =
+            onnx_node(x, "Expand", ONNX_IN(onnx_unsqueeze(x, onnx_of(x, l->own->in[IN_LINEAR_X]), 1), size), NULL);
         rows = onnx_node(x, "Concat", ONNX_IN(rows, z), "axis=2");
     }
     return onnx_node(x, "Transpose", ONNX_IN(rows), "perm=[1,0,2]");
@@ -117,8 +116,8 @@ static void decoder_state(const struct layer *l, const struct node *n, const cha
 {
     struct onnx *x = l->x;
     const char *first[2] = {NULL, NULL};
-    if (n->in[INITIAL].index) {
-        const char *both = onnx_of(x, n->in[INITIAL]);
+    if (n->in[IN_RECURRENT_INITIAL].index) {
+        const char *both = onnx_of(x, n->in[IN_RECURRENT_INITIAL]);
         first[0] = both;
         if (!l->gru) {
             first[0] = onnx_fresh(x, "first_h");
@@ -137,13 +136,13 @@ static void decoder_state(const struct layer *l, const struct node *n, const cha
 void onnx_recurrent(struct onnx *x, const struct node *n)
 {
     struct layer l = {.x = x,
-                      .gru = n->attr.i[RECURRENT_CELL] == CELL_GRU,
-                      .input = product(x, n->in[X]),
-                      .own = product(x, n->in[OWN])};
+                      .gru = n->attr.i[RECURRENT_CELL] == RECURRENT_GRU,
+                      .input = product(x, n->in[IN_RECURRENT_X]),
+                      .own = product(x, n->in[IN_RECURRENT_OWN])};
     const char *operand[3] = {"", "", ""}, *state[2] = {"", ""}, *after[2] = {"", ""}, *lengths = "";
     l.directions = (size_t)n->attr.i[RECURRENT_DIRECTIONS];
     l.gates = recurrent_gates(l.gru);
-    l.units = graph_width(x->g, n->out[0]) / l.directions;
+    l.units = graph_width(x->g, n->out[OUT_RECURRENT_Y]) / l.directions;
     if (x->status) return;
     const char *rows = rows_of(&l); /* with the layers before, which are counted first */
     operands(&l, n, operand);
@@ -161,7 +160,7 @@ void onnx_recurrent(struct onnx *x, const struct node *n)
                *after[1]   ? ONNX_IN(y, after[0], after[1])
                : *after[0] ? ONNX_IN(y, after[0])
                            : ONNX_IN(y));
-    onnx_set(x, n->out[0],
+    onnx_set(x, n->out[OUT_RECURRENT_Y],
              ONNX_RESHAPE(x, onnx_node(x, "Transpose", ONNX_IN(y), "perm=[2,0,1,3]"), 0, 0,
                           (int64_t)(l.directions * l.units)));
     x->layers++;

@@ -90,73 +90,80 @@ static const char *gelu_of(struct onnx *x, const char *t)
 
 static void linear(struct onnx *x, const struct node *n)
 {
-    const char *y = onnx_product(x, onnx_of(x, n->in[0]), n->in[1], of_tokens(x, n->in[0]));
-    if (n->in[2].index) y = onnx_node(x, "Add", ONNX_IN(y, onnx_of(x, n->in[2])), NULL);
-    if (n->out[1].index) {
-        onnx_set(x, n->out[1], y);
+    const char *y =
+        onnx_product(x, onnx_of(x, n->in[IN_LINEAR_X]), n->in[IN_LINEAR_W], of_tokens(x, n->in[IN_LINEAR_X]));
+    if (n->in[IN_LINEAR_B].index) y = onnx_node(x, "Add", ONNX_IN(y, onnx_of(x, n->in[IN_LINEAR_B])), NULL);
+    if (n->out[OUT_LINEAR_PRE].index) {
+        onnx_set(x, n->out[OUT_LINEAR_PRE], y);
         y = gelu_of(x, y);
     }
-    onnx_set(x, n->out[0], y);
+    onnx_set(x, n->out[OUT_LINEAR_Y], y);
 }
 
 /* ---- rows of tokens ---- */
 
 static void embedding(struct onnx *x, const struct node *n)
 {
-    const char *y = onnx_node(x, "Gather", ONNX_IN(onnx_of(x, n->in[0]), onnx_of(x, n->in[1])), "axis=0");
-    if (n->in[3].index) y = onnx_node(x, "Add", ONNX_IN(y, onnx_of(x, n->in[3])), NULL);
-    onnx_set(x, n->out[0], y);
+    const char *y = onnx_node(
+        x, "Gather", ONNX_IN(onnx_of(x, n->in[IN_EMBEDDING_TABLE]), onnx_of(x, n->in[IN_EMBEDDING_IDS])), "axis=0");
+    if (n->in[IN_EMBEDDING_ADD].index) y = onnx_node(x, "Add", ONNX_IN(y, onnx_of(x, n->in[IN_EMBEDDING_ADD])), NULL);
+    onnx_set(x, n->out[OUT_EMBEDDING_Y], y);
 }
 
 static void norm(struct onnx *x, const struct node *n)
 {
-    const char *s = onnx_of(x, n->in[0]), *gamma = onnx_of(x, n->in[2]);
-    if (n->in[1].index) s = onnx_node(x, "Add", ONNX_IN(s, onnx_of(x, n->in[1])), NULL);
-    onnx_set(x, n->out[1], s);
+    const char *s = onnx_of(x, n->in[IN_NORM_X]), *gamma = onnx_of(x, n->in[IN_NORM_GAMMA]);
+    if (n->in[IN_NORM_RESIDUAL].index) s = onnx_node(x, "Add", ONNX_IN(s, onnx_of(x, n->in[IN_NORM_RESIDUAL])), NULL);
+    onnx_set(x, n->out[OUT_NORM_SUM], s);
     if (!n->attr.i[ATTR_NORM_RMS]) {
-        onnx_set(x, n->out[0],
-                 onnx_node(x, "LayerNormalization", ONNX_IN(s, gamma, onnx_of(x, n->in[3])), "axis=-1;epsilon=1e-5"));
+        onnx_set(x, n->out[OUT_NORM_Y],
+                 onnx_node(x, "LayerNormalization", ONNX_IN(s, gamma, onnx_of(x, n->in[IN_NORM_BETA])),
+                           "axis=-1;epsilon=1e-5"));
         return;
     }
     const char *square =
         onnx_node(x, "ReduceMean", ONNX_IN(onnx_node(x, "Mul", ONNX_IN(s, s), NULL)), "axes=[-1];keepdims=1");
     const char *root =
         onnx_node(x, "Sqrt", ONNX_IN(onnx_node(x, "Add", ONNX_IN(square, onnx_real(x, 1e-5)), NULL)), NULL);
-    onnx_set(x, n->out[0], onnx_node(x, "Mul", ONNX_IN(onnx_node(x, "Div", ONNX_IN(s, root), NULL), gamma), NULL));
+    onnx_set(x, n->out[OUT_NORM_Y],
+             onnx_node(x, "Mul", ONNX_IN(onnx_node(x, "Div", ONNX_IN(s, root), NULL), gamma), NULL));
 }
 
 /* The second operand is left out where a value is only cast. */
 static void add(struct onnx *x, const struct node *n)
 {
-    const char *y = onnx_of(x, n->in[0]);
-    if (n->in[1].index) y = onnx_node(x, "Add", ONNX_IN(y, onnx_of(x, n->in[1])), NULL);
-    onnx_set(x, n->out[0], y);
+    const char *y = onnx_of(x, n->in[IN_ADD_A]);
+    if (n->in[IN_ADD_B].index) y = onnx_node(x, "Add", ONNX_IN(y, onnx_of(x, n->in[IN_ADD_B])), NULL);
+    onnx_set(x, n->out[OUT_ADD_Y], y);
 }
 
 static void gelu(struct onnx *x, const struct node *n)
 {
-    onnx_set(x, n->out[0], gelu_of(x, onnx_of(x, n->in[0])));
+    onnx_set(x, n->out[OUT_UNARY_Y], gelu_of(x, onnx_of(x, n->in[IN_UNARY_X])));
 }
 
 static void hyperbolic(struct onnx *x, const struct node *n)
 {
-    onnx_set(x, n->out[0], onnx_node(x, "Tanh", ONNX_IN(onnx_of(x, n->in[0])), NULL));
+    onnx_set(x, n->out[OUT_UNARY_Y], onnx_node(x, "Tanh", ONNX_IN(onnx_of(x, n->in[IN_UNARY_X])), NULL));
 }
 
 static void swiglu(struct onnx *x, const struct node *n)
 {
     const char *gate = onnx_fresh(x, "gate"), *up = onnx_fresh(x, "up");
-    onnx_nodes(x, "Split", ONNX_IN(onnx_of(x, n->in[0])), "axis=-1", ONNX_IN(gate, up));
+    onnx_nodes(x, "Split", ONNX_IN(onnx_of(x, n->in[IN_UNARY_X])), "axis=-1", ONNX_IN(gate, up));
     const char *silu = onnx_node(x, "Mul", ONNX_IN(gate, onnx_node(x, "Sigmoid", ONNX_IN(gate), NULL)), NULL);
-    onnx_set(x, n->out[0], onnx_node(x, "Mul", ONNX_IN(silu, up), NULL));
+    onnx_set(x, n->out[OUT_UNARY_Y], onnx_node(x, "Mul", ONNX_IN(silu, up), NULL));
 }
 
 /* ---- rows of sentences ---- */
 
 static void broadcast_add(struct onnx *x, const struct node *n)
 {
-    onnx_set(x, n->out[0],
-             onnx_node(x, "Add", ONNX_IN(onnx_of(x, n->in[0]), onnx_unsqueeze(x, onnx_of(x, n->in[1]), 1)), NULL));
+    onnx_set(x, n->out[OUT_BROADCAST_ADD_Y],
+             onnx_node(x, "Add",
+                       ONNX_IN(onnx_of(x, n->in[IN_BROADCAST_ADD_X]),
+                               onnx_unsqueeze(x, onnx_of(x, n->in[IN_BROADCAST_ADD_V]), 1)),
+                       NULL));
 }
 
 /* sum over time of x, weights (batch, time) deciding what counts. */
@@ -169,7 +176,9 @@ static const char *sum_of(struct onnx *x, const char *t, const char *weights, bo
 
 static void segment_sum(struct onnx *x, const struct node *n)
 {
-    onnx_set(x, n->out[0], sum_of(x, onnx_of(x, n->in[0]), onnx_mask(x), graph_value(x->g, n->in[0])->rank > 1));
+    onnx_set(x, n->out[OUT_SEGMENT_SUM_Y],
+             sum_of(x, onnx_of(x, n->in[IN_SEGMENT_SUM_X]), onnx_mask(x),
+                    graph_value(x->g, n->in[IN_SEGMENT_SUM_X])->rank > 1));
 }
 
 /* 1 at a sentence's first token, or at its last. */
@@ -193,13 +202,13 @@ static const char *attention_weights(struct onnx *x, const char *t, value query)
 
 static void pool(struct onnx *x, const struct node *n)
 {
-    enum pool_kind kind = (enum pool_kind)n->attr.i[0];
-    const char *t = onnx_of(x, n->in[0]), *y;
+    enum pool_kind kind = (enum pool_kind)n->attr.i[ATTR_POOL];
+    const char *t = onnx_of(x, n->in[IN_POOL_X]), *y;
     if (kind == POOL_MEAN) {
         const char *count = onnx_node(x, "ReduceSum", ONNX_IN(onnx_mask(x), ONNX_INTEGERS(x, 1)), "keepdims=1");
         y = onnx_node(x, "Div", ONNX_IN(sum_of(x, t, onnx_mask(x), true), count), NULL);
     } else if (kind == POOL_ATTENTION) {
-        y = sum_of(x, t, attention_weights(x, t, n->in[2]), true);
+        y = sum_of(x, t, attention_weights(x, t, n->in[IN_POOL_QUERY]), true);
     } else if (kind == POOL_ENDS) {
         const char *forward = onnx_fresh(x, "forward"), *backward = onnx_fresh(x, "backward");
         onnx_nodes(x, "Split", ONNX_IN(t), "axis=-1", ONNX_IN(forward, backward));
@@ -209,15 +218,15 @@ static void pool(struct onnx *x, const struct node *n)
     } else {
         y = sum_of(x, t, end_of(x, kind == POOL_LAST), true);
     }
-    onnx_set(x, n->out[0], y);
+    onnx_set(x, n->out[OUT_POOL_Y], y);
 }
 
 /* Rows in front of the tokens; the recording has them among its rows, and their tokens are read by nobody. */
 static void prefix(struct onnx *x, const struct node *n)
 {
-    const char *rows =
-        ONNX_RESHAPE(x, onnx_of(x, n->in[1]), 0, (int64_t)n->attr.i[ATTR_PREFIX], (int64_t)graph_width(x->g, n->in[0]));
-    onnx_set(x, n->out[0], onnx_node(x, "Concat", ONNX_IN(rows, onnx_of(x, n->in[0])), "axis=1"));
+    const char *rows = ONNX_RESHAPE(x, onnx_of(x, n->in[IN_PREFIX_PREFIX]), 0, (int64_t)n->attr.i[ATTR_PREFIX],
+                                    (int64_t)graph_width(x->g, n->in[IN_PREFIX_X]));
+    onnx_set(x, n->out[OUT_PREFIX_Y], onnx_node(x, "Concat", ONNX_IN(rows, onnx_of(x, n->in[IN_PREFIX_X])), "axis=1"));
 }
 
 /* ---- the table ---- */

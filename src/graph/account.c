@@ -23,7 +23,7 @@ struct account account_call(const struct call *c)
         written += n;
     }
     const struct op_type *type = c->node->type;
-    if (type->bytes) a.bytes = type->bytes(&c->size, a.bytes, (double)dtype_bytes(c->in_type[0]));
+    if (type->bytes) a.bytes = type->bytes(&c->size, a.bytes, (double)dtype_bytes(c->in_type[IN_FIRST]));
     a.flops = type->flops ? type->flops(&c->size, &c->node->attr) : written;
     return a;
 }
@@ -61,10 +61,10 @@ void account_print(const struct graph *g, const size_t count[DIM_KINDS], void (*
     for (size_t s = 0; s < steps; s++) {
         const struct node *n = graph_node_get(g, order[s]);
         char shape[96] = "", text[320];
-        const struct value_info *v = graph_value(g, n->out[0]);
+        const struct value_info *v = graph_value(g, n->out[OUT_RESULT]);
         for (size_t d = 0, at = 0; d < v->rank && at < sizeof shape; d++)
             at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%zu", d ? " x " : "",
-                                   graph_dim(g, n->out[0], d, count));
+                                   graph_dim(g, n->out[OUT_RESULT], d, count));
         struct account a = account_node(g, n, count);
         snprintf(text, sizeof text, "%-34s %-30s %-20s %10.3f MFLOP %10.3f MB%s", n->name, n->type->name, shape,
                  a.flops / 1e6, a.bytes / 1e6, n->backward ? "  backward" : "");

@@ -64,9 +64,9 @@ static value gradient_target(struct autodiff *ad, value v, bool *first)
 static void emit_add(struct autodiff *ad, value into, value a, value b, enum write_mode mode)
 {
     struct node *add = autodiff_node(ad, ad->add, ad->at);
-    node_in(ad->g, add, 0, a);
-    node_in(ad->g, add, 1, b);
-    node_out_into(ad->g, add, 0, into, mode);
+    node_in(ad->g, add, IN_FIRST, a);
+    node_in(ad->g, add, IN_FIRST + 1, b);
+    node_out_into(ad->g, add, OUT_RESULT, into, mode);
 }
 
 void autodiff_write(struct autodiff *ad, struct node *b, unsigned slot, value v)
@@ -93,6 +93,20 @@ void autodiff_write(struct autodiff *ad, struct node *b, unsigned slot, value v)
     value part = like(ad, &info);
     node_out_into(ad->g, b, slot, part, WRITE);
     emit_add(ad, target, part, NO_VALUE, mode);
+}
+
+struct node *autodiff_emit_operands(struct autodiff *ad, const struct op_type *type, const struct node *n,
+                                    const struct autodiff_operand *operands, size_t count)
+{
+    value in[MAX_INPUTS + MAX_OUTPUTS];
+    for (size_t i = 0; i < count; i++)
+        in[i] = operands[i].use == OPERAND_READ ? autodiff_read(ad, operands[i].v) : operands[i].v;
+    struct node *b = autodiff_node(ad, type, n);
+    for (size_t i = 0; i < count; i++)
+        if (operands[i].use != OPERAND_GIVEN) node_in(ad->g, b, operands[i].slot, in[i]);
+    for (size_t i = 0; i < count; i++)
+        if (operands[i].use == OPERAND_GIVEN) autodiff_write(ad, b, operands[i].slot, operands[i].v);
+    return b;
 }
 
 void autodiff_pass(struct autodiff *ad, value v, value d)
@@ -194,11 +208,11 @@ static void choose_dropped(struct autodiff *ad)
     for (size_t i = 0; i < ad->forward_nodes; i++) {
         const struct node *n = graph_node_at(ad->g, i);
         /* Of an op that is not cheap, only what it can give again from another output of its own. */
-        bool cheap = n->type->cheap || (n->type->recompute && n->out[1].index);
+        bool cheap = n->type->cheap || (n->type->recompute && n->out[OUT_SECOND].index);
         bool drop = ad->policy == RECOMPUTE_CHEAP_OPS ? cheap : n->block >= 0;
         for (unsigned k = 0; k < MAX_OUTPUTS && drop; k++)
             if (n->out[k].index && !graph_value(ad->g, n->out[k])->kept)
-                ad->dropped[n->out[k].index] = ad->policy == RECOMPUTE_BLOCKS || n->type->cheap || k == 0;
+                ad->dropped[n->out[k].index] = ad->policy == RECOMPUTE_BLOCKS || n->type->cheap || k == OUT_RESULT;
     }
     if (ad->policy != RECOMPUTE_BLOCKS) return;
     /* What another block reads, or no block, is a boundary and stays; or the sum of it, where that will do. */
@@ -207,7 +221,7 @@ static void choose_dropped(struct autodiff *ad)
         for (unsigned k = 0; k < MAX_INPUTS; k++) {
             uint32_t producer = n->in[k].index ? graph_value(ad->g, n->in[k])->producer : 0;
             if (!producer || graph_node_at(ad->g, producer - 1)->block == n->block) continue;
-            ad->dropped[n->type->sums && n->out[1].index ? n->out[1].index : n->in[k].index] = false;
+            ad->dropped[n->type->sums && n->out[OUT_SECOND].index ? n->out[OUT_SECOND].index : n->in[k].index] = false;
         }
     }
 }
@@ -269,7 +283,7 @@ elbo_status graph_differentiate(struct graph *g, value loss, const struct autodi
         count_readings(&ad);
         for (size_t i = ad.forward_nodes; i-- > 0;) {
             const struct node *n = graph_node_at(g, i);
-            bool is_loss = n->out[0].index == loss.index;
+            bool is_loss = n->out[OUT_RESULT].index == loss.index;
             if (!n->type->gradient || (!is_loss && !has_gradient(&ad, n))) continue;
             bool any = false;
             for (unsigned k = 0; k < MAX_INPUTS; k++) any = any || autodiff_wants(&ad, n->in[k]);

@@ -50,6 +50,27 @@ bool autodiff_sole_reader(struct autodiff *ad, const struct node *n, value v);
 /* A backward node of the forward node `n`. */
 struct node *autodiff_node(struct autodiff *ad, const struct op_type *type, const struct node *n);
 
+/* An operand of a backward node, for autodiff_emit. */
+struct autodiff_operand {
+    enum { OPERAND_READ, OPERAND_TAKEN, OPERAND_GIVEN } use;
+    unsigned slot;
+    value v;
+};
+/* Input `slot` is the forward value v, kept or computed again. */
+#define READS(slot, v) ((struct autodiff_operand){OPERAND_READ, slot, v})
+/* Input `slot` is v itself: a gradient, a weight, or an input of the graph. */
+#define TAKES(slot, v) ((struct autodiff_operand){OPERAND_TAKEN, slot, v})
+/* Output `slot` contributes to the gradient of v, as in autodiff_write. */
+#define GIVES(slot, v) ((struct autodiff_operand){OPERAND_GIVEN, slot, v})
+
+/* Records a backward node of `n` with its operands, so that a gradient rule reads as a formula. The forward values are
+ * read first, in the order of the operands, because whatever computes them again must precede the node. */
+#define autodiff_emit(ad, type, n, ...)                                                                                \
+    autodiff_emit_operands(ad, type, n, (const struct autodiff_operand[]){__VA_ARGS__},                                \
+                           sizeof(struct autodiff_operand[]){__VA_ARGS__} / sizeof(struct autodiff_operand))
+struct node *autodiff_emit_operands(struct autodiff *ad, const struct op_type *type, const struct node *n,
+                                    const struct autodiff_operand *operands, size_t count);
+
 /* Output `slot` of backward node `b` is (a contribution to) the gradient of forward value v; nothing when unwanted.
  * Where the op cannot add in place, the contribution goes through a temporary and an ordered add. Call after the
  * node's inputs are set, once per slot. */

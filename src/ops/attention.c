@@ -34,13 +34,13 @@ value op_attention(struct graph *g, value qkv, value offsets, value memory, cons
     if (!n) return NO_VALUE;
     set(n, c);
     if (!memory.index) n->attr.i[ATTENTION_MEMORY] = 0;
-    node_in(g, n, 0, qkv);
-    node_in(g, n, 1, offsets);
-    node_in(g, n, 2, memory);
+    node_in(g, n, IN_ATTENTION_QKV, qkv);
+    node_in(g, n, IN_ATTENTION_OFFSETS, offsets);
+    node_in(g, n, IN_ATTENTION_MEMORY, memory);
     struct dim rows = op_rows(g, qkv);
-    value out = node_out(g, n, 0, "attention", graph_value(g, qkv)->dtype, 2,
+    value out = node_out(g, n, OUT_ATTENTION_Y, "attention", graph_value(g, qkv)->dtype, 2,
                          (struct dim[]){rows, {DIM_FIXED, c->heads * c->head_width}});
-    node_out(g, n, 1, "attention.lse", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, c->heads}});
+    node_out(g, n, OUT_ATTENTION_LSE, "attention.lse", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, c->heads}});
     return out;
 }
 
@@ -52,12 +52,12 @@ value op_attention_cached(struct graph *g, value qkv, value position, value memo
     if (!n) return NO_VALUE;
     set(n, c);
     if (!memory.index) n->attr.i[ATTENTION_MEMORY] = 0;
-    node_in(g, n, 0, qkv);
-    node_in(g, n, 1, position);
-    node_in(g, n, 2, memory);
-    node_in(g, n, 3, history);
-    node_out_into(g, n, 1, cache, WRITE);
-    return node_out(g, n, 0, "attention", graph_value(g, qkv)->dtype, 2,
+    node_in(g, n, IN_ATTENTION_CACHED_QKV, qkv);
+    node_in(g, n, IN_ATTENTION_CACHED_POSITION, position);
+    node_in(g, n, IN_ATTENTION_CACHED_MEMORY, memory);
+    node_in(g, n, IN_ATTENTION_CACHED_HISTORY, history);
+    node_out_into(g, n, OUT_ATTENTION_CACHED_CACHE, cache, WRITE);
+    return node_out(g, n, OUT_ATTENTION_CACHED_Y, "attention", graph_value(g, qkv)->dtype, 2,
                     (struct dim[]){op_rows(g, qkv), {DIM_FIXED, c->heads * c->head_width}});
 }
 
@@ -69,35 +69,29 @@ value op_rotary(struct graph *g, value x, value position, size_t heads, size_t h
     n->attr.i[ROTARY_HEADS] = (int64_t)heads;
     n->attr.i[ROTARY_HEAD_WIDTH] = (int64_t)head_width;
     n->attr.i[ROTARY_DIRECTION] = 1;
-    node_in(g, n, 0, x);
-    node_in(g, n, 1, position);
+    node_in(g, n, IN_ROTARY_X, x);
+    node_in(g, n, IN_ROTARY_POSITION, position);
     const struct value_info info = *graph_value(g, x);
-    return node_out(g, n, 0, "rotary", info.dtype, info.rank, info.dim);
+    return node_out(g, n, OUT_ROTARY_Y, "rotary", info.dtype, info.rank, info.dim);
 }
 
 static void gradient(struct autodiff *ad, const struct node *n)
 {
-    struct graph *g = autodiff_graph(ad);
-    value qkv = autodiff_read(ad, n->in[0]), memory = autodiff_read(ad, n->in[2]);
-    value out = autodiff_read(ad, n->out[0]), lse = autodiff_read(ad, n->out[1]);
-    struct node *b = autodiff_node(ad, &op_attention_backward_type, n);
-    node_in(g, b, 0, autodiff_output(ad, n, 0));
-    node_in(g, b, 1, qkv);
-    node_in(g, b, 2, n->in[1]);
-    node_in(g, b, 3, memory);
-    node_in(g, b, 4, out);
-    node_in(g, b, 5, lse);
-    autodiff_write(ad, b, 0, n->in[0]);
-    autodiff_write(ad, b, 1, n->in[2]);
+    value qkv = n->in[IN_ATTENTION_QKV], memory = n->in[IN_ATTENTION_MEMORY];
+    autodiff_emit(
+        ad, &op_attention_backward_type, n, TAKES(IN_ATTENTION_BACKWARD_DY, autodiff_output(ad, n, OUT_ATTENTION_Y)),
+        READS(IN_ATTENTION_BACKWARD_QKV, qkv), TAKES(IN_ATTENTION_BACKWARD_OFFSETS, n->in[IN_ATTENTION_OFFSETS]),
+        READS(IN_ATTENTION_BACKWARD_MEMORY, memory), READS(IN_ATTENTION_BACKWARD_Y, n->out[OUT_ATTENTION_Y]),
+        READS(IN_ATTENTION_BACKWARD_LSE, n->out[OUT_ATTENTION_LSE]), GIVES(OUT_ATTENTION_BACKWARD_DQKV, qkv),
+        GIVES(OUT_ATTENTION_BACKWARD_DMEMORY, memory));
 }
 
 static void gradient_rotary(struct autodiff *ad, const struct node *n)
 {
-    struct node *b = autodiff_node(ad, &op_rotary_type, n);
+    struct node *b =
+        autodiff_emit(ad, &op_rotary_type, n, TAKES(IN_ROTARY_X, autodiff_output(ad, n, OUT_ROTARY_Y)),
+                      TAKES(IN_ROTARY_POSITION, n->in[IN_ROTARY_POSITION]), GIVES(OUT_ROTARY_Y, n->in[IN_ROTARY_X]));
     if (b) b->attr.i[ROTARY_DIRECTION] = -n->attr.i[ROTARY_DIRECTION];
-    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
-    node_in(autodiff_graph(ad), b, 1, n->in[1]);
-    autodiff_write(ad, b, 0, n->in[0]);
 }
 
 /* Sentence lengths are not known here: as if all had the mean length, which is a lower bound. */
@@ -112,12 +106,12 @@ static double products(const struct shape_view *s, unsigned rows, unsigned offse
 
 static double flops(const struct shape_view *s, const struct attributes *a)
 {
-    return products(s, 0, 1, a, 4);
+    return products(s, IN_ATTENTION_QKV, IN_ATTENTION_OFFSETS, a, 4);
 }
 
 static double flops_backward(const struct shape_view *s, const struct attributes *a)
 {
-    return products(s, 1, 2, a, 10);
+    return products(s, IN_ATTENTION_BACKWARD_QKV, IN_ATTENTION_BACKWARD_OFFSETS, a, 10);
 }
 
 const struct op_type op_attention_type = {

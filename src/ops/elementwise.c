@@ -5,30 +5,30 @@
 static value like(struct graph *g, struct node *n, const char *name, value x)
 {
     const struct value_info info = *graph_value(g, x);
-    return node_out(g, n, 0, name, info.dtype, info.rank, info.dim);
+    return node_out(g, n, OUT_UNARY_Y, name, info.dtype, info.rank, info.dim);
 }
 
 value op_add(struct graph *g, value a, value b)
 {
     if (!op_same_rows(g, a, b) || graph_width(g, a) != graph_width(g, b)) return graph_fail(g, "add: shapes differ");
     struct node *n = graph_node(g, &op_add_type);
-    node_in(g, n, 0, a);
-    node_in(g, n, 1, b);
+    node_in(g, n, IN_ADD_A, a);
+    node_in(g, n, IN_ADD_B, b);
     return like(g, n, "add", a);
 }
 
 void op_accumulate(struct graph *g, value sum, value x)
 {
     struct node *n = graph_node(g, &op_add_type);
-    node_in(g, n, 0, x);
-    node_out_into(g, n, 0, sum, WRITE_ADD_LATER_SLOTS);
+    node_in(g, n, IN_ADD_A, x);
+    node_out_into(g, n, OUT_ADD_Y, sum, WRITE_ADD_LATER_SLOTS);
 }
 
 void op_cast_into(struct graph *g, value to, value x)
 {
     struct node *n = graph_node(g, &op_add_type);
-    node_in(g, n, 0, x);
-    node_out_into(g, n, 0, to, WRITE);
+    node_in(g, n, IN_ADD_A, x);
+    node_out_into(g, n, OUT_ADD_Y, to, WRITE);
 }
 
 value op_cast(struct graph *g, value x, enum dtype dtype)
@@ -36,30 +36,30 @@ value op_cast(struct graph *g, value x, enum dtype dtype)
     const struct value_info info = *graph_value(g, x);
     if (info.dtype == dtype) return x;
     struct node *n = graph_node(g, &op_add_type);
-    node_in(g, n, 0, x);
-    value y = node_out(g, n, 0, "cast", dtype, info.rank, info.dim);
+    node_in(g, n, IN_ADD_A, x);
+    value y = node_out(g, n, OUT_ADD_Y, "cast", dtype, info.rank, info.dim);
     if (info.dtype == DTYPE_F32) graph_wide_gradient(g, y);
     return y;
 }
 
 static void gradient_add(struct autodiff *ad, const struct node *n)
 {
-    value dy = autodiff_output(ad, n, 0);
-    autodiff_pass(ad, n->in[0], dy);
-    autodiff_pass(ad, n->in[1], dy);
+    value dy = autodiff_output(ad, n, OUT_ADD_Y);
+    autodiff_pass(ad, n->in[IN_ADD_A], dy);
+    autodiff_pass(ad, n->in[IN_ADD_B], dy);
 }
 
 value op_gelu(struct graph *g, value x)
 {
     struct node *n = graph_node(g, &op_gelu_type);
-    node_in(g, n, 0, x);
+    node_in(g, n, IN_UNARY_X, x);
     return like(g, n, "gelu", x);
 }
 
 value op_tanh(struct graph *g, value x)
 {
     struct node *n = graph_node(g, &op_activation_tanh_type);
-    node_in(g, n, 0, x);
+    node_in(g, n, IN_UNARY_X, x);
     return like(g, n, "tanh", x);
 }
 
@@ -67,38 +67,31 @@ value op_swiglu(struct graph *g, value x)
 {
     if (graph_width(g, x) % 2) return graph_fail(g, "swiglu: width %zu is not gate | up", graph_width(g, x));
     struct node *n = graph_node(g, &op_swiglu_type);
-    node_in(g, n, 0, x);
-    return node_out(g, n, 0, "swiglu", graph_value(g, x)->dtype, 2,
+    node_in(g, n, IN_UNARY_X, x);
+    return node_out(g, n, OUT_UNARY_Y, "swiglu", graph_value(g, x)->dtype, 2,
                     (struct dim[]){op_rows(g, x), {DIM_FIXED, graph_width(g, x) / 2}});
 }
 
-static void unary(struct autodiff *ad, const struct node *n, const struct op_type *type)
+static void unary(struct autodiff *ad, const struct node *n, const struct op_type *type, value read)
 {
-    value x = autodiff_read(ad, n->in[0]);
-    struct node *b = autodiff_node(ad, type, n);
-    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
-    node_in(autodiff_graph(ad), b, 1, x);
-    autodiff_write(ad, b, 0, n->in[0]);
+    autodiff_emit(ad, type, n, TAKES(IN_UNARY_BACKWARD_DY, autodiff_output(ad, n, OUT_UNARY_Y)),
+                  READS(IN_UNARY_BACKWARD_READ, read), GIVES(OUT_UNARY_BACKWARD_DX, n->in[IN_UNARY_X]));
 }
 
 static void gradient_gelu(struct autodiff *ad, const struct node *n)
 {
-    unary(ad, n, &op_gelu_backward_type);
+    unary(ad, n, &op_gelu_backward_type, n->in[IN_UNARY_X]);
 }
 
 /* dx = dy (1 - y^2). */
 static void gradient_tanh(struct autodiff *ad, const struct node *n)
 {
-    value y = autodiff_read(ad, n->out[0]);
-    struct node *b = autodiff_node(ad, &op_activation_tanh_backward_type, n);
-    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
-    node_in(autodiff_graph(ad), b, 1, y);
-    autodiff_write(ad, b, 0, n->in[0]);
+    unary(ad, n, &op_activation_tanh_backward_type, n->out[OUT_UNARY_Y]);
 }
 
 static void gradient_swiglu(struct autodiff *ad, const struct node *n)
 {
-    unary(ad, n, &op_swiglu_backward_type);
+    unary(ad, n, &op_swiglu_backward_type, n->in[IN_UNARY_X]);
 }
 
 struct dropping op_dropping(const struct graph *g, const struct token_rows *rows, double p, const char *what)
@@ -113,19 +106,19 @@ value op_dropout(struct graph *g, value x, const struct dropping *dropping)
     if (!n) return NO_VALUE;
     n->attr.f[ATTR_DROPOUT] = dropping->p;
     n->attr.purpose = dropping->purpose;
-    node_in(g, n, 0, x);
-    node_in(g, n, 1, dropping->rows.sentence);
-    node_in(g, n, 2, dropping->rows.position);
-    node_in(g, n, 3, dropping->rows.sample);
+    node_in(g, n, IN_DROPOUT_X, x);
+    node_in(g, n, IN_DROPOUT_SENTENCE, dropping->rows.sentence);
+    node_in(g, n, IN_DROPOUT_POSITION, dropping->rows.position);
+    node_in(g, n, IN_DROPOUT_SAMPLE, dropping->rows.sample);
     return like(g, n, "dropout", x);
 }
 
 static void gradient_dropout(struct autodiff *ad, const struct node *n)
 {
-    struct node *b = autodiff_node(ad, &op_dropout_type, n);
-    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
-    for (unsigned k = 1; k < 4; k++) node_in(autodiff_graph(ad), b, k, n->in[k]);
-    autodiff_write(ad, b, 0, n->in[0]);
+    autodiff_emit(ad, &op_dropout_type, n, TAKES(IN_DROPOUT_X, autodiff_output(ad, n, OUT_DROPOUT_Y)),
+                  TAKES(IN_DROPOUT_SENTENCE, n->in[IN_DROPOUT_SENTENCE]),
+                  TAKES(IN_DROPOUT_POSITION, n->in[IN_DROPOUT_POSITION]),
+                  TAKES(IN_DROPOUT_SAMPLE, n->in[IN_DROPOUT_SAMPLE]), GIVES(OUT_DROPOUT_Y, n->in[IN_DROPOUT_X]));
 }
 
 const struct op_type op_add_type = {

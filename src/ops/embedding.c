@@ -9,12 +9,12 @@ static value record(struct graph *g, value table, value ids, value order, value 
     if (add.index && graph_width(g, add) != width)
         return graph_fail(g, "embedding of width %zu is added to width %zu", width, graph_width(g, add));
     struct node *n = graph_node(g, &op_embedding_type);
-    node_in(g, n, 0, table);
-    node_in(g, n, 1, ids);
-    node_in(g, n, 2, order);
-    node_in(g, n, 3, add);
-    node_in(g, n, 4, marks);
-    return node_out(g, n, 0, "embedding", graph_value(g, table)->dtype, 2,
+    node_in(g, n, IN_EMBEDDING_TABLE, table);
+    node_in(g, n, IN_EMBEDDING_IDS, ids);
+    node_in(g, n, IN_EMBEDDING_ORDER, order);
+    node_in(g, n, IN_EMBEDDING_ADD, add);
+    node_in(g, n, IN_EMBEDDING_MARKS, marks);
+    return node_out(g, n, OUT_EMBEDDING_Y, "embedding", graph_value(g, table)->dtype, 2,
                     (struct dim[]){op_rows(g, ids), {DIM_FIXED, width}});
 }
 
@@ -35,27 +35,27 @@ value op_embedding_marked(struct graph *g, value table, value marks, value ids, 
 static void gradient_of(struct autodiff *ad, const struct node *n, value table, size_t first)
 {
     if (!autodiff_wants(ad, table)) return;
-    struct node *b = autodiff_node(ad, &op_embedding_backward_type, n);
-    if (!b) return;
-    b->attr.i[ATTR_EMBEDDING_FIRST] = (int64_t)first;
-    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
-    node_in(autodiff_graph(ad), b, 1, n->in[1]);
-    node_in(autodiff_graph(ad), b, 2, n->in[2]);
-    autodiff_write(ad, b, 0, table);
+    struct node *b = autodiff_emit(
+        ad, &op_embedding_backward_type, n, TAKES(IN_EMBEDDING_BACKWARD_DY, autodiff_output(ad, n, OUT_EMBEDDING_Y)),
+        TAKES(IN_EMBEDDING_BACKWARD_IDS, n->in[IN_EMBEDDING_IDS]),
+        TAKES(IN_EMBEDDING_BACKWARD_ORDER, n->in[IN_EMBEDDING_ORDER]), GIVES(OUT_EMBEDDING_BACKWARD_DTABLE, table));
+    if (b) b->attr.i[ATTR_EMBEDDING_FIRST] = (int64_t)first;
 }
 
 static void gradient(struct autodiff *ad, const struct node *n)
 {
-    value dy = autodiff_output(ad, n, 0);
-    gradient_of(ad, n, n->in[0], 0);
-    gradient_of(ad, n, n->in[4], graph_value(autodiff_graph(ad), n->in[0])->dim[0].size);
-    autodiff_pass(ad, n->in[3], dy);
+    value dy = autodiff_output(ad, n, OUT_EMBEDDING_Y);
+    gradient_of(ad, n, n->in[IN_EMBEDDING_TABLE], 0);
+    gradient_of(ad, n, n->in[IN_EMBEDDING_MARKS],
+                graph_value(autodiff_graph(ad), n->in[IN_EMBEDDING_TABLE])->dim[0].size);
+    autodiff_pass(ad, n->in[IN_EMBEDDING_ADD], dy);
 }
 
 /* Of the table, the rows that are read. */
 static double bytes(const struct shape_view *s, double plain, double element)
 {
-    double table = (double)s->in[0][0] * (double)s->in[0][1], rows = (double)s->out[0][0] * (double)s->out[0][1];
+    double table = (double)s->in[IN_EMBEDDING_TABLE][0] * (double)s->in[IN_EMBEDDING_TABLE][1],
+           rows = (double)s->out[OUT_EMBEDDING_Y][0] * (double)s->out[OUT_EMBEDDING_Y][1];
     return plain - (table - (rows < table ? rows : table)) * element;
 }
 
@@ -63,7 +63,8 @@ static double bytes(const struct shape_view *s, double plain, double element)
 static double bytes_backward(const struct shape_view *s, double plain, double element)
 {
     (void)element;
-    double table = (double)s->out[0][0] * (double)s->out[0][1], rows = (double)s->in[0][0] * (double)s->in[0][1];
+    double table = (double)s->out[OUT_EMBEDDING_BACKWARD_DTABLE][0] * (double)s->out[OUT_EMBEDDING_BACKWARD_DTABLE][1],
+           rows = (double)s->in[IN_EMBEDDING_BACKWARD_DY][0] * (double)s->in[IN_EMBEDDING_BACKWARD_DY][1];
     return plain - 2 * (table - (rows < table ? rows : table)) * sizeof(float);
 }
 

@@ -29,32 +29,31 @@ struct latent_sample op_latent(struct graph *g, value stats, value sample, bool 
     }
     struct node *n = graph_node(g, &op_latent_type);
     if (!n) return out;
-    n->attr.i[0] = sample_z;
+    n->attr.i[ATTR_LATENT_SAMPLE] = sample_z;
     n->attr.purpose = graph_purpose(g, "noise");
-    node_in(g, n, 0, stats);
-    node_in(g, n, 1, sample);
-    out.z = node_out(g, n, 0, "z", DTYPE_F32, 2, (struct dim[]){{DIM_DRAWS, 0}, {DIM_FIXED, width / 2}});
-    out.kl = node_out(g, n, 1, "kl", DTYPE_F32, 2, (struct dim[]){op_rows(g, stats), {DIM_FIXED, width / 2}});
+    node_in(g, n, IN_LATENT_STATS, stats);
+    node_in(g, n, IN_LATENT_SAMPLE, sample);
+    out.z = node_out(g, n, OUT_LATENT_Z, "z", DTYPE_F32, 2, (struct dim[]){{DIM_DRAWS, 0}, {DIM_FIXED, width / 2}});
+    out.kl =
+        node_out(g, n, OUT_LATENT_KL, "kl", DTYPE_F32, 2, (struct dim[]){op_rows(g, stats), {DIM_FIXED, width / 2}});
     return out;
 }
 
 static void gradient(struct autodiff *ad, const struct node *n)
 {
-    struct graph *g = autodiff_graph(ad);
-    value stats = autodiff_read(ad, n->in[0]);
-    struct node *b = autodiff_node(ad, &op_latent_backward_type, n);
-    node_in(g, b, 0, autodiff_output(ad, n, 0));
-    node_in(g, b, 1, autodiff_output(ad, n, 1));
-    node_in(g, b, 2, stats);
-    node_in(g, b, 3, n->in[1]);
-    autodiff_write(ad, b, 0, n->in[0]);
+    value stats = n->in[IN_LATENT_STATS];
+    autodiff_emit(ad, &op_latent_backward_type, n, TAKES(IN_LATENT_BACKWARD_DZ, autodiff_output(ad, n, OUT_LATENT_Z)),
+                  TAKES(IN_LATENT_BACKWARD_DKL, autodiff_output(ad, n, OUT_LATENT_KL)),
+                  READS(IN_LATENT_BACKWARD_STATS, stats), TAKES(IN_LATENT_BACKWARD_SAMPLE, n->in[IN_LATENT_SAMPLE]),
+                  GIVES(OUT_LATENT_BACKWARD_DSTATS, stats));
 }
 
 value op_column_moments(struct graph *g, value x)
 {
     struct node *n = graph_node(g, &op_column_moments_type);
-    node_in(g, n, 0, x);
-    return node_out(g, n, 0, "moments", DTYPE_F32, 2, (struct dim[]){{DIM_FIXED, graph_width(g, x)}, {DIM_FIXED, 2}});
+    node_in(g, n, IN_COLUMN_MOMENTS_X, x);
+    return node_out(g, n, OUT_COLUMN_MOMENTS_Y, "moments", DTYPE_F32, 2,
+                    (struct dim[]){{DIM_FIXED, graph_width(g, x)}, {DIM_FIXED, 2}});
 }
 
 /* The rows of z, or of stats where a sentence has one draw. */
@@ -63,8 +62,6 @@ static bool one_row_each(const struct graph *g, value z, value stats)
     return op_same_rows(g, z, stats) ||
            (op_rows(g, z).kind == DIM_DRAWS && op_rows(g, stats).kind == DIM_SENTENCES && !op_rows(g, stats).size);
 }
-
-enum { Z, STATS, DOUT };
 
 value op_gaussian_log_density(struct graph *g, value z, value stats, double sign)
 {
@@ -79,21 +76,20 @@ value op_gaussian_log_density(struct graph *g, value z, value stats, double sign
     if (!n) return NO_VALUE;
     n->attr.i[ATTR_ROWS] = op_rows(g, z).kind;
     n->attr.f[ATTR_SIGN] = sign;
-    node_in(g, n, Z, z);
-    node_in(g, n, STATS, stats);
-    return node_out(g, n, 0, "log_density", DTYPE_F32, 2, (struct dim[]){op_rows(g, z), {DIM_FIXED, 1}});
+    node_in(g, n, IN_GAUSSIAN_LOG_DENSITY_Z, z);
+    node_in(g, n, IN_GAUSSIAN_LOG_DENSITY_STATS, stats);
+    return node_out(g, n, OUT_GAUSSIAN_LOG_DENSITY_Y, "log_density", DTYPE_F32, 2,
+                    (struct dim[]){op_rows(g, z), {DIM_FIXED, 1}});
 }
 
 static void gradient_log_density(struct autodiff *ad, const struct node *n)
 {
-    struct graph *g = autodiff_graph(ad);
-    value z = autodiff_read(ad, n->in[Z]), stats = autodiff_read(ad, n->in[STATS]);
-    struct node *b = autodiff_node(ad, &op_gaussian_log_density_backward_type, n);
-    node_in(g, b, Z, z);
-    node_in(g, b, STATS, stats);
-    node_in(g, b, DOUT, autodiff_output(ad, n, 0));
-    autodiff_write(ad, b, Z, n->in[Z]);
-    autodiff_write(ad, b, STATS, n->in[STATS]);
+    value z = n->in[IN_GAUSSIAN_LOG_DENSITY_Z], stats = n->in[IN_GAUSSIAN_LOG_DENSITY_STATS];
+    autodiff_emit(ad, &op_gaussian_log_density_backward_type, n, READS(IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z, z),
+                  READS(IN_GAUSSIAN_LOG_DENSITY_BACKWARD_STATS, stats),
+                  TAKES(IN_GAUSSIAN_LOG_DENSITY_BACKWARD_DY, autodiff_output(ad, n, OUT_GAUSSIAN_LOG_DENSITY_Y)),
+                  GIVES(OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ, z),
+                  GIVES(OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS, stats));
 }
 
 value op_spread_hinge(struct graph *g, value stats, double margin)
@@ -105,20 +101,19 @@ value op_spread_hinge(struct graph *g, value stats, double margin)
     if (!n) return NO_VALUE;
     n->attr.i[ATTR_ROWS] = op_rows(g, stats).kind;
     n->attr.f[ATTR_MARGIN] = margin;
-    node_in(g, n, 0, stats);
-    node_out(g, n, 1, "spread", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, width / 2 + 1}});
-    return node_out(g, n, 0, "spread_hinge", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 1}});
+    node_in(g, n, IN_SPREAD_HINGE_STATS, stats);
+    node_out(g, n, OUT_SPREAD_HINGE_SPREAD, "spread", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, width / 2 + 1}});
+    return node_out(g, n, OUT_SPREAD_HINGE_Y, "spread_hinge", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 1}});
 }
 
 static void gradient_spread(struct autodiff *ad, const struct node *n)
 {
-    struct graph *g = autodiff_graph(ad);
-    value stats = autodiff_read(ad, n->in[0]), spread = autodiff_read(ad, n->out[1]);
-    struct node *b = autodiff_node(ad, &op_spread_hinge_backward_type, n);
-    node_in(g, b, 0, autodiff_output(ad, n, 0));
-    node_in(g, b, 1, stats);
-    node_in(g, b, 2, spread);
-    autodiff_write(ad, b, 0, n->in[0]);
+    value stats = n->in[IN_SPREAD_HINGE_STATS];
+    autodiff_emit(ad, &op_spread_hinge_backward_type, n,
+                  TAKES(IN_SPREAD_HINGE_BACKWARD_DY, autodiff_output(ad, n, OUT_SPREAD_HINGE_Y)),
+                  READS(IN_SPREAD_HINGE_BACKWARD_STATS, stats),
+                  READS(IN_SPREAD_HINGE_BACKWARD_SPREAD, n->out[OUT_SPREAD_HINGE_SPREAD]),
+                  GIVES(OUT_SPREAD_HINGE_BACKWARD_DSTATS, stats));
 }
 
 const struct op_type op_latent_type = {.name = "latent", .index = OP_latent, .cheap = true, .gradient = gradient};

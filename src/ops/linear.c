@@ -10,9 +10,9 @@ static struct node *record(struct graph *g, value x, value w, value b)
         return NULL;
     }
     struct node *n = graph_node(g, &op_linear_type);
-    node_in(g, n, 0, x);
-    node_in(g, n, 1, w);
-    node_in(g, n, 2, b);
+    node_in(g, n, IN_LINEAR_X, x);
+    node_in(g, n, IN_LINEAR_W, w);
+    node_in(g, n, IN_LINEAR_B, b);
     return n;
 }
 
@@ -46,81 +46,76 @@ static const struct node *producer(const struct graph *g, value v)
 static value sums_before(struct autodiff *ad, const struct node *n, value x)
 {
     const struct node *from = producer(autodiff_graph(ad), x);
-    bool gelu = from && from->type == &op_linear_type && from->out[1].index && from->out[0].index == x.index;
-    return gelu && from->block == n->block && autodiff_sole_reader(ad, n, x) ? from->out[1] : NO_VALUE;
+    bool gelu = from && from->type == &op_linear_type && from->out[OUT_LINEAR_PRE].index &&
+                from->out[OUT_LINEAR_Y].index == x.index;
+    return gelu && from->block == n->block && autodiff_sole_reader(ad, n, x) ? from->out[OUT_LINEAR_PRE] : NO_VALUE;
 }
 
 static bool has_slope(const struct graph *g, value dy)
 {
     const struct node *from = producer(g, dy);
-    return from && from->type == &op_linear_backward_input_type && from->in[2].index;
+    return from && from->type == &op_linear_backward_input_type && from->in[IN_LINEAR_B].index;
 }
 
 static void gradient(struct autodiff *ad, const struct node *n)
 {
     struct graph *g = autodiff_graph(ad);
-    value dy = autodiff_output(ad, n, 0), x = n->in[0], w = n->in[1], b = n->in[2];
-    if (n->out[1].index && !has_slope(g, dy)) {
-        value pre = autodiff_read(ad, n->out[1]); /* before the node: what computes it again must come first */
-        struct node *a = autodiff_node(ad, &op_gelu_backward_type, n);
-        const struct value_info info = *graph_value(g, n->out[1]);
-        node_in(g, a, 0, dy);
-        node_in(g, a, 1, pre);
-        dy = node_out(g, a, 0, "linear.dpre", info.dtype, info.rank, info.dim);
+    value dy = autodiff_output(ad, n, OUT_LINEAR_Y), x = n->in[IN_LINEAR_X], w = n->in[IN_LINEAR_W];
+    value b = n->in[IN_LINEAR_B], pre = n->out[OUT_LINEAR_PRE];
+    if (pre.index && !has_slope(g, dy)) {
+        const struct value_info info = *graph_value(g, pre);
+        struct node *slope = autodiff_emit(ad, &op_gelu_backward_type, n, TAKES(IN_UNARY_BACKWARD_DY, dy),
+                                           READS(IN_UNARY_BACKWARD_READ, pre));
+        dy = node_out(g, slope, OUT_UNARY_BACKWARD_DX, "linear.dpre", info.dtype, info.rank, info.dim);
     }
-    if (autodiff_wants(ad, w) || autodiff_wants(ad, b)) {
-        value read = autodiff_read(ad, x);
-        struct node *d = autodiff_node(ad, &op_linear_backward_weight_type, n);
-        node_in(g, d, 0, dy);
-        node_in(g, d, 1, read);
-        autodiff_write(ad, d, 0, w);
-        autodiff_write(ad, d, 1, b);
-    }
-    if (autodiff_wants(ad, x)) {
-        value before = autodiff_read(ad, sums_before(ad, n, x));
-        struct node *d = autodiff_node(ad, &op_linear_backward_input_type, n);
-        node_in(g, d, 0, dy);
-        node_in(g, d, 1, w);
-        node_in(g, d, 2, before);
-        autodiff_write(ad, d, 0, x);
-    }
+    if (autodiff_wants(ad, w) || autodiff_wants(ad, b))
+        autodiff_emit(ad, &op_linear_backward_weight_type, n, TAKES(IN_LINEAR_BACKWARD_WEIGHT_DY, dy),
+                      READS(IN_LINEAR_BACKWARD_WEIGHT_X, x), GIVES(OUT_LINEAR_BACKWARD_WEIGHT_DW, w),
+                      GIVES(OUT_LINEAR_BACKWARD_WEIGHT_DB, b));
+    if (autodiff_wants(ad, x))
+        autodiff_emit(ad, &op_linear_backward_input_type, n, TAKES(IN_LINEAR_BACKWARD_INPUT_DY, dy),
+                      TAKES(IN_LINEAR_BACKWARD_INPUT_W, w), READS(IN_LINEAR_BACKWARD_INPUT_PRE, sums_before(ad, n, x)),
+                      GIVES(OUT_LINEAR_BACKWARD_INPUT_DX, x));
 }
 
 /* The activation is cheap to repeat from the sums, where they are there; the product gives both. */
 static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
 {
-    if (k != 0 || !n->out[1].index || !autodiff_has(ad, n->out[1])) return NO_VALUE;
+    if (k != 0 || !n->out[OUT_LINEAR_PRE].index || !autodiff_has(ad, n->out[OUT_LINEAR_PRE])) return NO_VALUE;
     struct graph *g = autodiff_graph(ad);
-    value pre = autodiff_read(ad, n->out[1]);
+    value pre = autodiff_read(ad, n->out[OUT_LINEAR_PRE]);
     struct node *a = autodiff_node(ad, &op_gelu_type, n);
-    const struct value_info info = *graph_value(g, n->out[0]);
-    node_in(g, a, 0, pre);
-    return node_out(g, a, 0, info.name, info.dtype, info.rank, info.dim);
+    const struct value_info info = *graph_value(g, n->out[OUT_LINEAR_Y]);
+    node_in(g, a, IN_UNARY_X, pre);
+    return node_out(g, a, OUT_UNARY_Y, info.name, info.dtype, info.rank, info.dim);
 }
 
 static double flops(const struct shape_view *s, const struct attributes *a)
 {
     (void)a;
-    return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][0];
+    return 2.0 * (double)s->in[IN_LINEAR_X][0] * (double)s->in[IN_LINEAR_X][1] * (double)s->in[IN_LINEAR_W][0];
 }
 
 static double flops_input(const struct shape_view *s, const struct attributes *a)
 {
     (void)a;
-    return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][1];
+    return 2.0 * (double)s->in[IN_LINEAR_BACKWARD_INPUT_DY][0] * (double)s->in[IN_LINEAR_BACKWARD_INPUT_DY][1] *
+           (double)s->in[IN_LINEAR_BACKWARD_INPUT_W][1];
 }
 
 static double flops_weight(const struct shape_view *s, const struct attributes *a)
 {
     (void)a;
-    return 2.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)s->in[1][1];
+    return 2.0 * (double)s->in[IN_LINEAR_BACKWARD_WEIGHT_DY][0] * (double)s->in[IN_LINEAR_BACKWARD_WEIGHT_DY][1] *
+           (double)s->in[IN_LINEAR_BACKWARD_WEIGHT_X][1];
 }
 
 /* In f32 a GPU multiplies by the slope in a pass of its own, which reads and writes dx once more. */
 static double bytes_input(const struct shape_view *s, double plain, double element)
 {
-    double dx = (double)s->out[0][0] * (double)s->out[0][1] * element;
-    return s->in[2][1] && element == sizeof(float) ? plain + 2 * dx : plain;
+    double dx =
+        (double)s->out[OUT_LINEAR_BACKWARD_INPUT_DX][0] * (double)s->out[OUT_LINEAR_BACKWARD_INPUT_DX][1] * element;
+    return s->in[IN_LINEAR_BACKWARD_INPUT_PRE][1] && element == sizeof(float) ? plain + 2 * dx : plain;
 }
 
 const struct op_type op_linear_type = {

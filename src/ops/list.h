@@ -1,71 +1,34 @@
-/* The list of ops: the one place that names them all. It makes the enumeration, the table of types and every backend's
- * table, so an op without an entry somewhere does not build. */
+/* The list of ops. It makes the enumeration, the table of types and every backend's table, so a backend without a
+ * kernel for an op does not build. Each family lists its own ops. */
 #ifndef OPS_LIST_H
 #define OPS_LIST_H
 
-#include "graph/graph.h"
+#include "ops/attention.h"
+#include "ops/elementwise.h"
+#include "ops/embedding.h"
+#include "ops/latent.h"
+#include "ops/linear.h"
+#include "ops/loss.h"
+#include "ops/norm.h"
+#include "ops/optimizer.h"
+#include "ops/posterior.h"
+#include "ops/prior.h"
+#include "ops/recurrent.h"
+#include "ops/sentence.h"
 
 #define ELBO_OPS(X)                                                                                                    \
-    X(embedding)                                                                                                       \
-    X(embedding_backward)                                                                                              \
-    X(linear)                                                                                                          \
-    X(linear_backward_input)                                                                                           \
-    X(linear_backward_weight)                                                                                          \
-    X(norm)                                                                                                            \
-    X(norm_backward)                                                                                                   \
-    X(attention)                                                                                                       \
-    X(attention_backward)                                                                                              \
-    X(attention_cached)                                                                                                \
-    X(rotary)                                                                                                          \
-    X(recurrent)                                                                                                       \
-    X(recurrent_backward)                                                                                              \
-    X(recurrent_step)                                                                                                  \
-    X(pool)                                                                                                            \
-    X(pool_backward)                                                                                                   \
-    X(broadcast_add)                                                                                                   \
-    X(segment_sum)                                                                                                     \
-    X(prefix)                                                                                                          \
-    X(prefix_backward)                                                                                                 \
-    X(latent)                                                                                                          \
-    X(latent_backward)                                                                                                 \
-    X(column_moments)                                                                                                  \
-    X(gaussian_log_density)                                                                                            \
-    X(gaussian_log_density_backward)                                                                                   \
-    X(gaussian_kl)                                                                                                     \
-    X(gaussian_kl_backward)                                                                                            \
-    X(mixture_log_density)                                                                                             \
-    X(mixture_log_density_backward)                                                                                    \
-    X(spread_hinge)                                                                                                    \
-    X(spread_hinge_backward)                                                                                           \
-    X(posterior)                                                                                                       \
-    X(posterior_backward)                                                                                              \
-    X(normalize)                                                                                                       \
-    X(normalize_backward)                                                                                              \
-    X(running)                                                                                                         \
-    X(linear_cross_entropy)                                                                                            \
-    X(linear_cross_entropy_train)                                                                                      \
-    X(bag_cross_entropy)                                                                                               \
-    X(bag_cross_entropy_backward)                                                                                      \
-    X(elbo)                                                                                                            \
-    X(elbo_backward)                                                                                                   \
-    X(objective)                                                                                                       \
-    X(objective_backward)                                                                                              \
-    X(add)                                                                                                             \
-    X(gelu)                                                                                                            \
-    X(gelu_backward)                                                                                                   \
-    X(activation_tanh)                                                                                                 \
-    X(activation_tanh_backward)                                                                                        \
-    X(swiglu)                                                                                                          \
-    X(swiglu_backward)                                                                                                 \
-    X(dropout)                                                                                                         \
-    X(select_row)                                                                                                      \
-    X(controller)                                                                                                      \
-    X(squared_norm)                                                                                                    \
-    X(block_squares)                                                                                                   \
-    X(combined_norm)                                                                                                   \
-    X(guard)                                                                                                           \
-    X(adamw)                                                                                                           \
-    X(sgd)
+    EMBEDDING_OPS(X)                                                                                                   \
+    LINEAR_OPS(X)                                                                                                      \
+    NORM_OPS(X)                                                                                                        \
+    ATTENTION_OPS(X)                                                                                                   \
+    RECURRENT_OPS(X)                                                                                                   \
+    SENTENCE_OPS(X)                                                                                                    \
+    LATENT_OPS(X)                                                                                                      \
+    PRIOR_OPS(X)                                                                                                       \
+    POSTERIOR_OPS(X)                                                                                                   \
+    LOSS_OPS(X)                                                                                                        \
+    ELEMENTWISE_OPS(X)                                                                                                 \
+    OPTIMIZER_OPS(X)
 
 enum op_index {
 #define OP_INDEX(name) OP_##name,

@@ -6,8 +6,6 @@
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
-enum { SENTENCE = 4, POSITION, SAMPLE }; /* inputs of the norm; in its gradient each stands one further */
-
 struct normed op_norm(struct graph *g, value x, const struct dropping *dropping, value residual, value gamma,
                       value beta, bool rms)
 {
@@ -20,63 +18,61 @@ struct normed op_norm(struct graph *g, value x, const struct dropping *dropping,
     struct node *n = graph_node(g, &op_norm_type);
     if (!n) return none;
     n->attr.i[ATTR_NORM_RMS] = rms;
-    node_in(g, n, 0, x);
-    node_in(g, n, 1, residual);
-    node_in(g, n, 2, gamma);
-    node_in(g, n, 3, beta);
+    node_in(g, n, IN_NORM_X, x);
+    node_in(g, n, IN_NORM_RESIDUAL, residual);
+    node_in(g, n, IN_NORM_GAMMA, gamma);
+    node_in(g, n, IN_NORM_BETA, beta);
     if (residual.index && dropping && dropping->p > 0) {
         n->attr.f[ATTR_DROPOUT] = dropping->p;
         n->attr.purpose = dropping->purpose;
-        node_in(g, n, SENTENCE, dropping->rows.sentence);
-        node_in(g, n, POSITION, dropping->rows.position);
-        node_in(g, n, SAMPLE, dropping->rows.sample);
+        node_in(g, n, IN_NORM_SENTENCE, dropping->rows.sentence);
+        node_in(g, n, IN_NORM_POSITION, dropping->rows.position);
+        node_in(g, n, IN_NORM_SAMPLE, dropping->rows.sample);
     }
     struct dim rows = op_rows(g, x), dim[] = {rows, {DIM_FIXED, width}};
     struct normed out = {.sum = x};
-    out.y = node_out(g, n, 0, "norm", graph_value(g, x)->dtype, 2, dim);
-    if (residual.index) out.sum = node_out(g, n, 1, "residual", graph_value(g, x)->dtype, 2, dim);
-    node_out(g, n, 2, "norm.stats", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, 2}});
+    out.y = node_out(g, n, OUT_NORM_Y, "norm", graph_value(g, x)->dtype, 2, dim);
+    if (residual.index) out.sum = node_out(g, n, OUT_NORM_SUM, "residual", graph_value(g, x)->dtype, 2, dim);
+    node_out(g, n, OUT_NORM_STATS, "norm.stats", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, 2}});
     return out;
 }
 
 static void gradient(struct autodiff *ad, const struct node *n)
 {
     struct graph *g = autodiff_graph(ad);
-    value x = n->in[0], residual = n->in[1], sum = residual.index ? n->out[1] : x;
-    value dy = autodiff_output(ad, n, 0), dsum = residual.index ? autodiff_output(ad, n, 1) : NO_VALUE;
+    value x = n->in[IN_NORM_X], residual = n->in[IN_NORM_RESIDUAL], sum = residual.index ? n->out[OUT_NORM_SUM] : x;
+    value gamma = n->in[IN_NORM_GAMMA], dy = autodiff_output(ad, n, OUT_NORM_Y);
+    value dsum = residual.index ? autodiff_output(ad, n, OUT_NORM_SUM) : NO_VALUE;
     bool drops = n->attr.f[ATTR_DROPOUT] > 0;
     if (!dy.index) { /* only the sum is used */
-        if (drops) {
-            struct node *b = autodiff_node(ad, &op_dropout_type, n);
-            node_in(g, b, 0, dsum);
-            for (unsigned k = 0; k < 3; k++) node_in(g, b, 1 + k, n->in[SENTENCE + k]);
-            autodiff_write(ad, b, 0, x);
-        } else {
+        if (drops)
+            autodiff_emit(ad, &op_dropout_type, n, TAKES(IN_DROPOUT_X, dsum),
+                          TAKES(IN_DROPOUT_SENTENCE, n->in[IN_NORM_SENTENCE]),
+                          TAKES(IN_DROPOUT_POSITION, n->in[IN_NORM_POSITION]),
+                          TAKES(IN_DROPOUT_SAMPLE, n->in[IN_NORM_SAMPLE]), GIVES(OUT_DROPOUT_Y, x));
+        else
             autodiff_pass(ad, x, dsum);
-        }
         autodiff_pass(ad, residual, dsum);
         return;
     }
-    value read = autodiff_read(ad, sum), stats = autodiff_read(ad, n->out[2]);
-    struct node *b = autodiff_node(ad, &op_norm_backward_type, n);
-    node_in(g, b, 0, dy);
-    node_in(g, b, 1, dsum);
-    node_in(g, b, 2, read);
-    node_in(g, b, 3, n->in[2]);
-    node_in(g, b, 4, stats);
-    autodiff_write(ad, b, 1, n->in[2]);
-    autodiff_write(ad, b, 2, n->in[3]);
+    struct node *b =
+        autodiff_emit(ad, &op_norm_backward_type, n, TAKES(IN_NORM_BACKWARD_DY, dy), TAKES(IN_NORM_BACKWARD_DSUM, dsum),
+                      READS(IN_NORM_BACKWARD_SUM, sum), TAKES(IN_NORM_BACKWARD_GAMMA, gamma),
+                      READS(IN_NORM_BACKWARD_STATS, n->out[OUT_NORM_STATS]), GIVES(OUT_NORM_BACKWARD_DGAMMA, gamma),
+                      GIVES(OUT_NORM_BACKWARD_DBETA, n->in[IN_NORM_BETA]));
     if (!residual.index) {
-        autodiff_write(ad, b, 0, x);
+        autodiff_write(ad, b, OUT_NORM_BACKWARD_DRESIDUAL, x);
         return;
     }
     if (drops) {
-        for (unsigned k = SENTENCE; k <= SAMPLE; k++) node_in(g, b, k + 1, n->in[k]);
-        autodiff_write(ad, b, 3, x);
+        node_in(g, b, IN_NORM_BACKWARD_SENTENCE, n->in[IN_NORM_SENTENCE]);
+        node_in(g, b, IN_NORM_BACKWARD_POSITION, n->in[IN_NORM_POSITION]);
+        node_in(g, b, IN_NORM_BACKWARD_SAMPLE, n->in[IN_NORM_SAMPLE]);
+        autodiff_write(ad, b, OUT_NORM_BACKWARD_DX, x);
     }
     if (!autodiff_wants(ad, residual) && (drops || !autodiff_wants(ad, x))) return;
     const struct value_info info = *graph_value(g, sum);
-    value d = node_out(g, b, 0, "norm.dsum", info.dtype, info.rank, info.dim);
+    value d = node_out(g, b, OUT_NORM_BACKWARD_DRESIDUAL, "norm.dsum", info.dtype, info.rank, info.dim);
     if (!drops) autodiff_pass(ad, x, d);
     autodiff_pass(ad, residual, d);
 }
@@ -84,15 +80,15 @@ static void gradient(struct autodiff *ad, const struct node *n)
 /* From the sum, where it is there: the same bits. */
 static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
 {
-    value sum = n->out[1];
+    value sum = n->out[OUT_NORM_SUM];
     if (k == 1 || !sum.index || !autodiff_has(ad, sum)) return NO_VALUE;
     struct graph *g = autodiff_graph(ad);
     struct node *again = autodiff_node(ad, &op_norm_type, n);
     if (!again) return NO_VALUE;
     again->attr.f[ATTR_DROPOUT] = 0;
-    node_in(g, again, 0, autodiff_read(ad, sum));
-    node_in(g, again, 2, n->in[2]);
-    node_in(g, again, 3, n->in[3]);
+    node_in(g, again, IN_NORM_X, autodiff_read(ad, sum));
+    node_in(g, again, IN_NORM_GAMMA, n->in[IN_NORM_GAMMA]);
+    node_in(g, again, IN_NORM_BETA, n->in[IN_NORM_BETA]);
     for (unsigned o = 0; o < 3; o += 2) {
         const struct value_info info = *graph_value(g, n->out[o]);
         autodiff_again(ad, n->out[o], node_out(g, again, o, info.name, info.dtype, info.rank, info.dim));

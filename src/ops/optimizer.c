@@ -6,23 +6,23 @@
 value op_squared_norm(struct graph *g, value gradient)
 {
     struct node *n = graph_node(g, &op_squared_norm_type);
-    node_in(g, n, 0, gradient);
-    return node_out(g, n, 0, "norm", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, NORM_RECORD}});
+    node_in(g, n, IN_SQUARED_NORM_GRADIENT, gradient);
+    return node_out(g, n, OUT_SQUARED_NORM_RECORD, "norm", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, NORM_RECORD}});
 }
 
 void op_block_squares(struct graph *g, value sums, value gradient)
 {
     struct node *n = graph_node(g, &op_block_squares_type);
-    node_in(g, n, 0, gradient);
-    node_out_into(g, n, 0, sums, WRITE);
+    node_in(g, n, IN_BLOCK_SQUARES_GRADIENT, gradient);
+    node_out_into(g, n, OUT_BLOCK_SQUARES_SUMS, sums, WRITE);
 }
 
 value op_combined_norm(struct graph *g, value sums, value at)
 {
     struct node *n = graph_node(g, &op_combined_norm_type);
-    node_in(g, n, 0, sums);
-    node_in(g, n, 1, at);
-    return node_out(g, n, 0, "norm", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, NORM_RECORD}});
+    node_in(g, n, IN_COMBINED_NORM_SUMS, sums);
+    node_in(g, n, IN_COMBINED_NORM_AT, at);
+    return node_out(g, n, OUT_COMBINED_NORM_RECORD, "norm", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, NORM_RECORD}});
 }
 
 value op_select_row(struct graph *g, value rows, value control, value scales)
@@ -30,10 +30,10 @@ value op_select_row(struct graph *g, value rows, value control, value scales)
     if (scales.index && graph_width(g, scales) != graph_width(g, rows))
         return graph_fail(g, "select: %zu scales for rows of %zu", graph_width(g, scales), graph_width(g, rows));
     struct node *n = graph_node(g, &op_select_row_type);
-    node_in(g, n, 0, rows);
-    node_in(g, n, 1, control);
-    node_in(g, n, 2, scales);
-    return node_out(g, n, 0, "select", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, graph_width(g, rows)}});
+    node_in(g, n, IN_SELECT_ROW_ROWS, rows);
+    node_in(g, n, IN_SELECT_ROW_CONTROL, control);
+    node_in(g, n, IN_SELECT_ROW_SCALES, scales);
+    return node_out(g, n, OUT_SELECT_ROW_Y, "select", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, graph_width(g, rows)}});
 }
 
 void op_controller(struct graph *g, value state, value scales, value figures, value control, value settings,
@@ -50,11 +50,11 @@ void op_controller(struct graph *g, value state, value scales, value figures, va
     n->attr.i[ATTR_CONTROLLER_RULE] = rule;
     n->attr.i[ATTR_CONTROLLER_PART] = (int64_t)part;
     n->attr.i[ATTR_CONTROLLER_INDEX] = (int64_t)index;
-    node_in(g, n, 0, figures);
-    node_in(g, n, 1, control);
-    node_in(g, n, 2, settings);
-    node_out_into(g, n, 0, state, WRITE_UPDATE);
-    node_out_into(g, n, 1, scales, WRITE_UPDATE);
+    node_in(g, n, IN_CONTROLLER_FIGURES, figures);
+    node_in(g, n, IN_CONTROLLER_CONTROL, control);
+    node_in(g, n, IN_CONTROLLER_SETTINGS, settings);
+    node_out_into(g, n, OUT_CONTROLLER_STATE, state, WRITE_UPDATE);
+    node_out_into(g, n, OUT_CONTROLLER_SCALES, scales, WRITE_UPDATE);
 }
 
 void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows,
@@ -65,13 +65,13 @@ void op_guard(struct graph *g, value scalars, value control, const value *norms,
         graph_fail(g, "the guard takes %d norms, not %zu", MOST_NORMS, count);
         return;
     }
-    node_in(g, n, 0, loss);
-    node_in(g, n, 1, rows);
-    node_in(g, n, 2, settings);
-    node_in(g, n, 3, control);
-    for (size_t k = 0; k < count; k++) node_in(g, n, 4 + (unsigned)k, norms[k]);
-    node_out_into(g, n, 0, scalars, WRITE);
-    node_out_into(g, n, 1, control, WRITE);
+    node_in(g, n, IN_GUARD_LOSS, loss);
+    node_in(g, n, IN_GUARD_ROWS, rows);
+    node_in(g, n, IN_GUARD_SETTINGS, settings);
+    node_in(g, n, IN_GUARD_CONTROL, control);
+    for (size_t k = 0; k < count; k++) node_in(g, n, IN_GUARD_NORMS + (unsigned)k, norms[k]);
+    node_out_into(g, n, OUT_GUARD_SCALARS, scalars, WRITE);
+    node_out_into(g, n, OUT_GUARD_CONTROL, control, WRITE);
 }
 
 static void place_moments(struct node *n, size_t first)
@@ -86,23 +86,23 @@ void op_adamw(struct graph *g, value weights, value working, value moment1, valu
 {
     struct node *n = graph_node(g, &op_adamw_type);
     place_moments(n, first);
-    node_in(g, n, 0, gradient);
-    node_in(g, n, 1, scalars);
-    node_out_into(g, n, 0, weights, WRITE_UPDATE);
-    node_out_into(g, n, 1, moment1, WRITE_UPDATE);
-    node_out_into(g, n, 2, moment2, WRITE_UPDATE);
-    node_out_into(g, n, 3, working, WRITE);
+    node_in(g, n, IN_ADAMW_GRADIENT, gradient);
+    node_in(g, n, IN_ADAMW_SCALARS, scalars);
+    node_out_into(g, n, OUT_ADAMW_WEIGHTS, weights, WRITE_UPDATE);
+    node_out_into(g, n, OUT_ADAMW_MOMENT1, moment1, WRITE_UPDATE);
+    node_out_into(g, n, OUT_ADAMW_MOMENT2, moment2, WRITE_UPDATE);
+    node_out_into(g, n, OUT_ADAMW_WORKING, working, WRITE);
 }
 
 void op_sgd(struct graph *g, value weights, value working, value moment, value gradient, value scalars, size_t first)
 {
     struct node *n = graph_node(g, &op_sgd_type);
     place_moments(n, first);
-    node_in(g, n, 0, gradient);
-    node_in(g, n, 1, scalars);
-    node_out_into(g, n, 0, weights, WRITE_UPDATE);
-    node_out_into(g, n, 1, moment, WRITE_UPDATE);
-    node_out_into(g, n, 3, working, WRITE);
+    node_in(g, n, IN_SGD_GRADIENT, gradient);
+    node_in(g, n, IN_SGD_SCALARS, scalars);
+    node_out_into(g, n, OUT_SGD_WEIGHTS, weights, WRITE_UPDATE);
+    node_out_into(g, n, OUT_SGD_MOMENT, moment, WRITE_UPDATE);
+    node_out_into(g, n, OUT_SGD_WORKING, working, WRITE);
 }
 
 const struct op_type op_squared_norm_type = {.name = "squared_norm", .index = OP_squared_norm};

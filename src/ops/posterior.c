@@ -15,7 +15,7 @@
  *        "mean t" where it is centered;   dgain_k = level sum dy h;   dbias_k = sum dy
  *
  * With running statistics m and q are constants, and dx = level t / sqrt(q + epsilon). */
-#include "ops/posterior.h"
+#include "ops/ops.h"
 #include "graph/autodiff.h"
 
 #include <math.h>
@@ -53,27 +53,24 @@ value op_posterior(struct graph *g, value head, enum posterior_map map, double r
     n->attr.f[ATTR_POSTERIOR_DROP] = p;
     if (map == POSTERIOR_DELTA) posterior_bounds(&n->attr.f[ATTR_POSTERIOR_LEAST], real);
     n->attr.purpose = graph_purpose(g, "dropout");
-    node_in(g, n, 0, head);
-    node_in(g, n, 1, p > 0 ? sample : NO_VALUE);
-    node_in(g, n, 2, p > 0 ? switches : NO_VALUE);
-    return node_out(g, n, 0, "stats", DTYPE_F32, 2, (struct dim[]){op_rows(g, head), {DIM_FIXED, width}});
+    node_in(g, n, IN_POSTERIOR_HEAD, head);
+    node_in(g, n, IN_POSTERIOR_SAMPLE, p > 0 ? sample : NO_VALUE);
+    node_in(g, n, IN_POSTERIOR_SWITCHES, p > 0 ? switches : NO_VALUE);
+    return node_out(g, n, OUT_POSTERIOR_STATS, "stats", DTYPE_F32, 2,
+                    (struct dim[]){op_rows(g, head), {DIM_FIXED, width}});
 }
 
 static void gradient_posterior(struct autodiff *ad, const struct node *n)
 {
-    struct graph *g = autodiff_graph(ad);
-    value head = autodiff_read(ad, n->in[0]);
-    struct node *b = autodiff_node(ad, &op_posterior_backward_type, n);
-    node_in(g, b, 0, head);
-    node_in(g, b, 1, n->in[1]);
-    node_in(g, b, 2, n->in[2]);
-    node_in(g, b, 3, autodiff_output(ad, n, 0));
-    autodiff_write(ad, b, 0, n->in[0]);
+    value head = n->in[IN_POSTERIOR_HEAD];
+    autodiff_emit(ad, &op_posterior_backward_type, n, READS(IN_POSTERIOR_BACKWARD_HEAD, head),
+                  TAKES(IN_POSTERIOR_BACKWARD_SAMPLE, n->in[IN_POSTERIOR_SAMPLE]),
+                  TAKES(IN_POSTERIOR_BACKWARD_SWITCHES, n->in[IN_POSTERIOR_SWITCHES]),
+                  TAKES(IN_POSTERIOR_BACKWARD_DSTATS, autodiff_output(ad, n, OUT_POSTERIOR_STATS)),
+                  GIVES(OUT_POSTERIOR_BACKWARD_DHEAD, head));
 }
 
 /* ---- normalization ---- */
-
-enum { X, RUNNING, GAIN, BIAS, DY, USED };
 
 struct normalized op_normalize(struct graph *g, value x, value running, value gain, value bias,
                                const struct normalization *c)
@@ -102,29 +99,28 @@ struct normalized op_normalize(struct graph *g, value x, value running, value ga
     n->attr.i[ATTR_NORMALIZE_ROWS] = op_rows(g, x).kind;
     n->attr.f[ATTR_NORMALIZE_LEVEL] = c->level;
     n->attr.f[ATTR_NORMALIZE_EPSILON] = c->epsilon;
-    node_in(g, n, X, x);
-    node_in(g, n, RUNNING, running);
-    node_in(g, n, GAIN, gain);
-    node_in(g, n, BIAS, bias);
-    out.y = node_out(g, n, 0, "normalized", DTYPE_F32, 2, (struct dim[]){op_rows(g, x), {DIM_FIXED, width}});
+    node_in(g, n, IN_NORMALIZE_X, x);
+    node_in(g, n, IN_NORMALIZE_RUNNING, running);
+    node_in(g, n, IN_NORMALIZE_GAIN, gain);
+    node_in(g, n, IN_NORMALIZE_BIAS, bias);
+    out.y =
+        node_out(g, n, OUT_NORMALIZE_Y, "normalized", DTYPE_F32, 2, (struct dim[]){op_rows(g, x), {DIM_FIXED, width}});
     if (rows) return out;
-    node_out(g, n, 1, "used", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 2 * c->groups + 1}});
-    if (c->batch) out.sums = node_out(g, n, 2, "sums", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 2 * c->groups + 1}});
+    node_out(g, n, OUT_NORMALIZE_USED, "used", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 2 * c->groups + 1}});
+    if (c->batch)
+        out.sums =
+            node_out(g, n, OUT_NORMALIZE_SUMS, "sums", DTYPE_F32, 1, (struct dim[]){{DIM_FIXED, 2 * c->groups + 1}});
     return out;
 }
 
 static void gradient_normalize(struct autodiff *ad, const struct node *n)
 {
-    struct graph *g = autodiff_graph(ad);
-    value x = autodiff_read(ad, n->in[X]), used = autodiff_read(ad, n->out[1]), gain = autodiff_read(ad, n->in[GAIN]);
-    struct node *b = autodiff_node(ad, &op_normalize_backward_type, n);
-    node_in(g, b, X, x);
-    node_in(g, b, GAIN, gain);
-    node_in(g, b, DY, autodiff_output(ad, n, 0));
-    node_in(g, b, USED, used);
-    autodiff_write(ad, b, 0, n->in[X]);
-    autodiff_write(ad, b, 1, n->in[GAIN]);
-    autodiff_write(ad, b, 2, n->in[BIAS]);
+    value x = n->in[IN_NORMALIZE_X], gain = n->in[IN_NORMALIZE_GAIN];
+    autodiff_emit(
+        ad, &op_normalize_backward_type, n, READS(IN_NORMALIZE_BACKWARD_X, x),
+        READS(IN_NORMALIZE_BACKWARD_USED, n->out[OUT_NORMALIZE_USED]), READS(IN_NORMALIZE_BACKWARD_GAIN, gain),
+        TAKES(IN_NORMALIZE_BACKWARD_DY, autodiff_output(ad, n, OUT_NORMALIZE_Y)), GIVES(OUT_NORMALIZE_BACKWARD_DX, x),
+        GIVES(OUT_NORMALIZE_BACKWARD_DGAIN, gain), GIVES(OUT_NORMALIZE_BACKWARD_DBIAS, n->in[IN_NORMALIZE_BIAS]));
 }
 
 void op_running(struct graph *g, value running, value sums, value control, bool center, double share)
@@ -138,9 +134,9 @@ void op_running(struct graph *g, value running, value sums, value control, bool 
     if (!n) return;
     n->attr.i[ATTR_RUNNING_CENTER] = center;
     n->attr.f[ATTR_RUNNING_SHARE] = share;
-    node_in(g, n, 0, sums);
-    node_in(g, n, 1, control);
-    node_out_into(g, n, 0, running, WRITE_UPDATE);
+    node_in(g, n, IN_RUNNING_SUMS, sums);
+    node_in(g, n, IN_RUNNING_CONTROL, control);
+    node_out_into(g, n, OUT_RUNNING_STATISTICS, running, WRITE_UPDATE);
 }
 
 const struct op_type op_posterior_type = {

@@ -3,7 +3,7 @@
 #ifndef OPS_POSTERIOR_H
 #define OPS_POSTERIOR_H
 
-#include "ops/ops.h"
+#include "graph/graph.h"
 
 enum posterior_map { POSTERIOR_DELTA, POSTERIOR_SLASHED, POSTERIOR_FLOOR };
 enum { ATTR_POSTERIOR_MAP = 0, ATTR_POSTERIOR_SWITCH };
@@ -57,5 +57,39 @@ enum { ATTR_RUNNING_CENTER = 0, ATTR_RUNNING_SHARE = 0 }; /* an integer; a real 
 /* running (2, K), an input that is written, moves by `share` towards the statistics of `sums` (2K + 1), after an update
  * that is applied (`control`) and has two sentences or more. */
 void op_running(struct graph *g, value running, value sums, value control, bool center, double share);
+
+/* ---- slots ---- */
+
+enum { IN_POSTERIOR_HEAD, IN_POSTERIOR_SAMPLE, IN_POSTERIOR_SWITCHES };
+enum { OUT_POSTERIOR_STATS };
+
+enum {
+    IN_POSTERIOR_BACKWARD_HEAD = IN_POSTERIOR_HEAD,
+    IN_POSTERIOR_BACKWARD_SAMPLE = IN_POSTERIOR_SAMPLE,
+    IN_POSTERIOR_BACKWARD_SWITCHES = IN_POSTERIOR_SWITCHES,
+    IN_POSTERIOR_BACKWARD_DSTATS
+};
+enum { OUT_POSTERIOR_BACKWARD_DHEAD };
+
+enum { IN_NORMALIZE_X, IN_NORMALIZE_RUNNING, IN_NORMALIZE_GAIN, IN_NORMALIZE_BIAS };
+enum { OUT_NORMALIZE_Y, OUT_NORMALIZE_USED, OUT_NORMALIZE_SUMS };
+
+enum {
+    IN_NORMALIZE_BACKWARD_X = IN_NORMALIZE_X,
+    IN_NORMALIZE_BACKWARD_GAIN = 2,
+    IN_NORMALIZE_BACKWARD_DY = 4,
+    IN_NORMALIZE_BACKWARD_USED
+};
+enum { OUT_NORMALIZE_BACKWARD_DX, OUT_NORMALIZE_BACKWARD_DGAIN, OUT_NORMALIZE_BACKWARD_DBIAS };
+
+enum { IN_RUNNING_SUMS, IN_RUNNING_CONTROL };
+enum { OUT_RUNNING_STATISTICS };
+
+#define POSTERIOR_OPS(X)                                                                                               \
+    X(posterior)                                                                                                       \
+    X(posterior_backward)                                                                                              \
+    X(normalize)                                                                                                       \
+    X(normalize_backward)                                                                                              \
+    X(running)
 
 #endif

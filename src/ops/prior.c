@@ -16,8 +16,6 @@
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
-enum { STATS, PRIOR, DKL };
-
 value op_gaussian_kl(struct graph *g, value stats, value prior)
 {
     const struct value_info *a = graph_value(g, stats), *b = graph_value(g, prior);
@@ -31,21 +29,19 @@ value op_gaussian_kl(struct graph *g, value stats, value prior)
     struct node *n = graph_node(g, &op_gaussian_kl_type);
     if (!n) return NO_VALUE;
     n->attr.i[ATTR_ROWS] = op_rows(g, stats).kind;
-    node_in(g, n, STATS, stats);
-    node_in(g, n, PRIOR, prior);
-    return node_out(g, n, 0, "kl", DTYPE_F32, 2, (struct dim[]){op_rows(g, stats), {DIM_FIXED, width / 2}});
+    node_in(g, n, IN_GAUSSIAN_KL_STATS, stats);
+    node_in(g, n, IN_GAUSSIAN_KL_PRIOR, prior);
+    return node_out(g, n, OUT_GAUSSIAN_KL_KL, "kl", DTYPE_F32, 2,
+                    (struct dim[]){op_rows(g, stats), {DIM_FIXED, width / 2}});
 }
 
 static void gradient_kl(struct autodiff *ad, const struct node *n)
 {
-    struct graph *g = autodiff_graph(ad);
-    value stats = autodiff_read(ad, n->in[STATS]), prior = autodiff_read(ad, n->in[PRIOR]);
-    struct node *b = autodiff_node(ad, &op_gaussian_kl_backward_type, n);
-    node_in(g, b, STATS, stats);
-    node_in(g, b, PRIOR, prior);
-    node_in(g, b, DKL, autodiff_output(ad, n, 0));
-    autodiff_write(ad, b, STATS, n->in[STATS]);
-    autodiff_write(ad, b, PRIOR, n->in[PRIOR]);
+    value stats = n->in[IN_GAUSSIAN_KL_STATS], prior = n->in[IN_GAUSSIAN_KL_PRIOR];
+    autodiff_emit(ad, &op_gaussian_kl_backward_type, n, READS(IN_GAUSSIAN_KL_BACKWARD_STATS, stats),
+                  READS(IN_GAUSSIAN_KL_BACKWARD_PRIOR, prior),
+                  TAKES(IN_GAUSSIAN_KL_BACKWARD_DKL, autodiff_output(ad, n, OUT_GAUSSIAN_KL_KL)),
+                  GIVES(OUT_GAUSSIAN_KL_BACKWARD_DSTATS, stats), GIVES(OUT_GAUSSIAN_KL_BACKWARD_DPRIOR, prior));
 }
 
 /* K of the components' statistics for z of width Z; 0: they are none. */
@@ -57,8 +53,6 @@ static size_t components_of(const struct graph *g, value components, size_t widt
     if (graph_width(g, components) == 2 * width) return rows;
     return graph_width(g, components) == width && rows % 2 == 0 ? rows / 2 : 0;
 }
-
-enum { Z, COMPONENTS, LOGITS, DOUT, SHARES };
 
 value op_mixture_log_density(struct graph *g, value z, value components, value logits, double sign)
 {
@@ -77,33 +71,34 @@ value op_mixture_log_density(struct graph *g, value z, value components, value l
     n->attr.i[ATTR_ROWS] = op_rows(g, z).kind;
     n->attr.i[ATTR_COMPONENTS] = (int64_t)count;
     n->attr.f[ATTR_SIGN] = sign;
-    node_in(g, n, Z, z);
-    node_in(g, n, COMPONENTS, components);
-    node_in(g, n, LOGITS, logits);
-    node_out(g, n, 1, "shares", DTYPE_F32, 2, (struct dim[]){op_rows(g, z), {DIM_FIXED, count}});
-    return node_out(g, n, 0, "log_density", DTYPE_F32, 2, (struct dim[]){op_rows(g, z), {DIM_FIXED, 1}});
+    node_in(g, n, IN_MIXTURE_LOG_DENSITY_Z, z);
+    node_in(g, n, IN_MIXTURE_LOG_DENSITY_COMPONENTS, components);
+    node_in(g, n, IN_MIXTURE_LOG_DENSITY_LOGITS, logits);
+    node_out(g, n, OUT_MIXTURE_LOG_DENSITY_SHARES, "shares", DTYPE_F32, 2,
+             (struct dim[]){op_rows(g, z), {DIM_FIXED, count}});
+    return node_out(g, n, OUT_MIXTURE_LOG_DENSITY_Y, "log_density", DTYPE_F32, 2,
+                    (struct dim[]){op_rows(g, z), {DIM_FIXED, 1}});
 }
 
 static void gradient_mixture(struct autodiff *ad, const struct node *n)
 {
-    struct graph *g = autodiff_graph(ad);
-    value z = autodiff_read(ad, n->in[Z]), components = autodiff_read(ad, n->in[COMPONENTS]);
-    value shares = autodiff_read(ad, n->out[1]);
-    struct node *b = autodiff_node(ad, &op_mixture_log_density_backward_type, n);
-    node_in(g, b, Z, z);
-    node_in(g, b, COMPONENTS, components);
-    node_in(g, b, LOGITS, n->in[LOGITS]);
-    node_in(g, b, DOUT, autodiff_output(ad, n, 0));
-    node_in(g, b, SHARES, shares);
-    autodiff_write(ad, b, Z, n->in[Z]);
-    autodiff_write(ad, b, COMPONENTS, n->in[COMPONENTS]);
-    autodiff_write(ad, b, LOGITS, n->in[LOGITS]);
+    value z = n->in[IN_MIXTURE_LOG_DENSITY_Z], components = n->in[IN_MIXTURE_LOG_DENSITY_COMPONENTS];
+    value logits = n->in[IN_MIXTURE_LOG_DENSITY_LOGITS];
+    autodiff_emit(ad, &op_mixture_log_density_backward_type, n, READS(IN_MIXTURE_LOG_DENSITY_BACKWARD_Z, z),
+                  READS(IN_MIXTURE_LOG_DENSITY_BACKWARD_COMPONENTS, components),
+                  TAKES(IN_MIXTURE_LOG_DENSITY_BACKWARD_LOGITS, logits),
+                  TAKES(IN_MIXTURE_LOG_DENSITY_BACKWARD_DY, autodiff_output(ad, n, OUT_MIXTURE_LOG_DENSITY_Y)),
+                  READS(IN_MIXTURE_LOG_DENSITY_BACKWARD_SHARES, n->out[OUT_MIXTURE_LOG_DENSITY_SHARES]),
+                  GIVES(OUT_MIXTURE_LOG_DENSITY_BACKWARD_DZ, z),
+                  GIVES(OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS, components),
+                  GIVES(OUT_MIXTURE_LOG_DENSITY_BACKWARD_DLOGITS, logits));
 }
 
 /* A distance, its square times a factor, a sum: for each row, component and dimension. */
 static double flops(const struct shape_view *s, const struct attributes *a)
 {
-    return 5.0 * (double)s->in[0][0] * (double)s->in[0][1] * (double)a->i[ATTR_COMPONENTS];
+    return 5.0 * (double)s->in[IN_MIXTURE_LOG_DENSITY_Z][0] * (double)s->in[IN_MIXTURE_LOG_DENSITY_Z][1] *
+           (double)a->i[ATTR_COMPONENTS];
 }
 
 static double flops_backward(const struct shape_view *s, const struct attributes *a)

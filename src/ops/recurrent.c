@@ -20,7 +20,7 @@ static bool is_gru(const struct recurrent_config *c)
 
 static void set(struct node *n, const struct recurrent_config *c)
 {
-    n->attr.i[RECURRENT_CELL] = is_gru(c) ? CELL_GRU : CELL_LSTM;
+    n->attr.i[RECURRENT_CELL] = c->cell;
     n->attr.i[RECURRENT_DIRECTIONS] = (int64_t)c->directions;
 }
 
@@ -54,19 +54,17 @@ static size_t units_of(struct graph *g, const struct recurrent_inputs *in, const
     return fit ? units : 0;
 }
 
-enum { X, W, B, OWN, INITIAL, OFFSETS, POSITION = OFFSETS, HISTORY };
-
 static struct node *record(struct graph *g, const struct op_type *type, const struct recurrent_inputs *in,
                            const struct recurrent_config *c)
 {
     struct node *n = graph_node(g, type);
     if (!n) return NULL;
     set(n, c);
-    node_in(g, n, X, in->x);
-    node_in(g, n, W, in->w);
-    node_in(g, n, B, in->b);
-    node_in(g, n, OWN, in->own);
-    node_in(g, n, INITIAL, in->initial);
+    node_in(g, n, IN_RECURRENT_X, in->x);
+    node_in(g, n, IN_RECURRENT_W, in->w);
+    node_in(g, n, IN_RECURRENT_B, in->b);
+    node_in(g, n, IN_RECURRENT_OWN, in->own);
+    node_in(g, n, IN_RECURRENT_INITIAL, in->initial);
     return n;
 }
 
@@ -75,14 +73,16 @@ value op_recurrent(struct graph *g, const struct recurrent_inputs *in, value off
     size_t units = units_of(g, in, c);
     struct node *n = units ? record(g, &op_recurrent_type, in, c) : NULL;
     if (!n) return NO_VALUE;
-    node_in(g, n, OFFSETS, offsets);
+    node_in(g, n, IN_RECURRENT_OFFSETS, offsets);
     struct dim rows = op_rows(g, in->x);
     enum dtype type = graph_value(g, in->x)->dtype;
-    value y = node_out(g, n, 0, "recurrent", type, 2, (struct dim[]){rows, {DIM_FIXED, c->directions * units}});
-    node_out(g, n, 1, "recurrent.gates", type, 2,
+    value y =
+        node_out(g, n, OUT_RECURRENT_Y, "recurrent", type, 2, (struct dim[]){rows, {DIM_FIXED, c->directions * units}});
+    node_out(g, n, OUT_RECURRENT_GATES, "recurrent.gates", type, 2,
              (struct dim[]){rows, {DIM_FIXED, KEPT_GATES * c->directions * units}});
     if (!is_gru(c))
-        node_out(g, n, 2, "recurrent.cell", DTYPE_F32, 2, (struct dim[]){rows, {DIM_FIXED, c->directions * units}});
+        node_out(g, n, OUT_RECURRENT_CELL, "recurrent.cell", DTYPE_F32, 2,
+                 (struct dim[]){rows, {DIM_FIXED, c->directions * units}});
     return y;
 }
 
@@ -94,46 +94,46 @@ value op_recurrent_step(struct graph *g, const struct recurrent_inputs *in, valu
         return graph_fail(g, "recurrent: a step has one direction, because later tokens are not known");
     struct node *n = units ? record(g, &op_recurrent_step_type, in, c) : NULL;
     if (!n) return NO_VALUE;
-    node_in(g, n, POSITION, position);
-    node_in(g, n, HISTORY, history);
-    node_out_into(g, n, 1, state, WRITE);
-    return node_out(g, n, 0, "recurrent", graph_value(g, in->x)->dtype, 2,
+    node_in(g, n, IN_RECURRENT_STEP_POSITION, position);
+    node_in(g, n, IN_RECURRENT_STEP_HISTORY, history);
+    node_out_into(g, n, OUT_RECURRENT_STEP_STATE, state, WRITE);
+    return node_out(g, n, OUT_RECURRENT_STEP_Y, "recurrent", graph_value(g, in->x)->dtype, 2,
                     (struct dim[]){op_rows(g, in->x), {DIM_FIXED, units}});
 }
 
 static void gradient(struct autodiff *ad, const struct node *n)
 {
     struct graph *g = autodiff_graph(ad);
-    const struct value_info x = *graph_value(g, n->in[X]);
-    value dy = autodiff_output(ad, n, 0), initial = autodiff_read(ad, n->in[INITIAL]);
-    value y = autodiff_read(ad, n->out[0]), gates = autodiff_read(ad, n->out[1]), cell = autodiff_read(ad, n->out[2]);
-    struct node *b = autodiff_node(ad, &op_recurrent_backward_type, n);
-    const value in[] = {dy, n->in[W], n->in[OFFSETS], initial, y, gates, cell};
-    for (unsigned k = 0; k < sizeof in / sizeof *in; k++) node_in(g, b, k, in[k]);
-    value dx = node_out(g, b, 0, "recurrent.dx", x.dtype, x.rank, x.dim);
-    autodiff_write(ad, b, 1, n->in[INITIAL]);
-    autodiff_write(ad, b, 2, n->in[W]);
-    autodiff_write(ad, b, 3, n->in[B]);
-    if (autodiff_wants(ad, n->in[OWN])) {
-        struct node *sum = autodiff_node(ad, &op_segment_sum_type, n);
-        node_in(g, sum, 0, dx);
-        node_in(g, sum, 1, n->in[OFFSETS]);
-        autodiff_write(ad, sum, 0, n->in[OWN]);
-    }
-    autodiff_pass(ad, n->in[X], dx);
+    value own = n->in[IN_RECURRENT_OWN], offsets = n->in[IN_RECURRENT_OFFSETS], initial = n->in[IN_RECURRENT_INITIAL];
+    const struct value_info x = *graph_value(g, n->in[IN_RECURRENT_X]);
+    struct node *b = autodiff_emit(
+        ad, &op_recurrent_backward_type, n, TAKES(IN_RECURRENT_BACKWARD_DY, autodiff_output(ad, n, OUT_RECURRENT_Y)),
+        TAKES(IN_RECURRENT_BACKWARD_W, n->in[IN_RECURRENT_W]), TAKES(IN_RECURRENT_BACKWARD_OFFSETS, offsets),
+        READS(IN_RECURRENT_BACKWARD_INITIAL, initial), READS(IN_RECURRENT_BACKWARD_Y, n->out[OUT_RECURRENT_Y]),
+        READS(IN_RECURRENT_BACKWARD_GATES, n->out[OUT_RECURRENT_GATES]),
+        READS(IN_RECURRENT_BACKWARD_CELL, n->out[OUT_RECURRENT_CELL]));
+    value dx = node_out(g, b, OUT_RECURRENT_BACKWARD_DX, "recurrent.dx", x.dtype, x.rank, x.dim);
+    autodiff_write(ad, b, OUT_RECURRENT_BACKWARD_DINITIAL, initial);
+    autodiff_write(ad, b, OUT_RECURRENT_BACKWARD_DW, n->in[IN_RECURRENT_W]);
+    autodiff_write(ad, b, OUT_RECURRENT_BACKWARD_DB, n->in[IN_RECURRENT_B]);
+    if (autodiff_wants(ad, own))
+        autodiff_emit(ad, &op_segment_sum_type, n, TAKES(IN_SEGMENT_SUM_X, dx), TAKES(IN_SEGMENT_SUM_OFFSETS, offsets),
+                      GIVES(OUT_SEGMENT_SUM_Y, own));
+    autodiff_pass(ad, n->in[IN_RECURRENT_X], dx);
 }
 
 /* Products of every row with the weights, forward once, backward with dgates and with h. */
 static double flops(const struct shape_view *s, const struct attributes *a)
 {
     (void)a;
-    return 2.0 * (double)s->in[X][0] * (double)s->in[W][0] * (double)s->in[W][1];
+    return 2.0 * (double)s->in[IN_RECURRENT_X][0] * (double)s->in[IN_RECURRENT_W][0] * (double)s->in[IN_RECURRENT_W][1];
 }
 
 static double flops_backward(const struct shape_view *s, const struct attributes *a)
 {
     (void)a;
-    return 4.0 * (double)s->in[0][0] * (double)s->in[1][0] * (double)s->in[1][1];
+    return 4.0 * (double)s->in[IN_RECURRENT_BACKWARD_DY][0] * (double)s->in[IN_RECURRENT_BACKWARD_W][0] *
+           (double)s->in[IN_RECURRENT_BACKWARD_W][1];
 }
 
 const struct op_type op_recurrent_type = {

@@ -9,29 +9,26 @@ value op_pool(struct graph *g, value x, value offsets, value query, enum pool_ki
         return graph_fail(g, "attention pooling needs a query of width %zu", width);
     struct node *n = graph_node(g, &op_pool_type);
     if (!n) return NO_VALUE;
-    n->attr.i[0] = kind;
-    node_in(g, n, 0, x);
-    node_in(g, n, 1, offsets);
-    if (kind == POOL_ATTENTION) node_in(g, n, 2, query);
+    n->attr.i[ATTR_POOL] = kind;
+    node_in(g, n, IN_POOL_X, x);
+    node_in(g, n, IN_POOL_OFFSETS, offsets);
+    if (kind == POOL_ATTENTION) node_in(g, n, IN_POOL_QUERY, query);
     struct dim rows = {op_rows(g, offsets).kind, op_rows(g, offsets).size - 1};
-    value y = node_out(g, n, 0, "pool", graph_value(g, x)->dtype, 2, (struct dim[]){rows, {DIM_FIXED, width}});
-    if (kind == POOL_ATTENTION) node_out(g, n, 1, "pool.weights", DTYPE_F32, 1, (struct dim[]){op_rows(g, x)});
+    value y = node_out(g, n, OUT_POOL_Y, "pool", graph_value(g, x)->dtype, 2, (struct dim[]){rows, {DIM_FIXED, width}});
+    if (kind == POOL_ATTENTION)
+        node_out(g, n, OUT_POOL_WEIGHTS, "pool.weights", DTYPE_F32, 1, (struct dim[]){op_rows(g, x)});
     return y;
 }
 
 static void gradient_pool(struct autodiff *ad, const struct node *n)
 {
-    struct graph *g = autodiff_graph(ad);
-    bool attention = n->attr.i[0] == POOL_ATTENTION;
-    value x = attention ? autodiff_read(ad, n->in[0]) : NO_VALUE, weights = autodiff_read(ad, n->out[1]);
-    struct node *b = autodiff_node(ad, &op_pool_backward_type, n);
-    node_in(g, b, 0, autodiff_output(ad, n, 0));
-    node_in(g, b, 1, n->in[1]);
-    node_in(g, b, 2, n->in[2]);
-    node_in(g, b, 3, x);
-    node_in(g, b, 4, weights);
-    autodiff_write(ad, b, 0, n->in[0]);
-    autodiff_write(ad, b, 1, n->in[2]);
+    bool attention = n->attr.i[ATTR_POOL] == POOL_ATTENTION;
+    value x = n->in[IN_POOL_X], query = n->in[IN_POOL_QUERY];
+    autodiff_emit(ad, &op_pool_backward_type, n, TAKES(IN_POOL_BACKWARD_DY, autodiff_output(ad, n, OUT_POOL_Y)),
+                  TAKES(IN_POOL_BACKWARD_OFFSETS, n->in[IN_POOL_OFFSETS]), TAKES(IN_POOL_BACKWARD_QUERY, query),
+                  READS(IN_POOL_BACKWARD_X, attention ? x : NO_VALUE),
+                  READS(IN_POOL_BACKWARD_WEIGHTS, n->out[OUT_POOL_WEIGHTS]), GIVES(OUT_POOL_BACKWARD_DX, x),
+                  GIVES(OUT_POOL_BACKWARD_DQUERY, query));
 }
 
 value op_broadcast_add(struct graph *g, value x, value v, value sentence, value offsets)
@@ -39,34 +36,31 @@ value op_broadcast_add(struct graph *g, value x, value v, value sentence, value 
     if (graph_width(g, x) != graph_width(g, v))
         return graph_fail(g, "broadcast: width %zu is added to width %zu", graph_width(g, v), graph_width(g, x));
     struct node *n = graph_node(g, &op_broadcast_add_type);
-    node_in(g, n, 0, x);
-    node_in(g, n, 1, v);
-    node_in(g, n, 2, sentence);
-    node_in(g, n, 3, offsets);
+    node_in(g, n, IN_BROADCAST_ADD_X, x);
+    node_in(g, n, IN_BROADCAST_ADD_V, v);
+    node_in(g, n, IN_BROADCAST_ADD_SENTENCE, sentence);
+    node_in(g, n, IN_BROADCAST_ADD_OFFSETS, offsets);
     const struct value_info info = *graph_value(g, x);
-    return node_out(g, n, 0, "broadcast", info.dtype, info.rank, info.dim);
+    return node_out(g, n, OUT_BROADCAST_ADD_Y, "broadcast", info.dtype, info.rank, info.dim);
 }
 
 static void gradient_broadcast(struct autodiff *ad, const struct node *n)
 {
-    value dy = autodiff_output(ad, n, 0);
-    if (autodiff_wants(ad, n->in[1])) {
-        struct node *b = autodiff_node(ad, &op_segment_sum_type, n);
-        node_in(autodiff_graph(ad), b, 0, dy);
-        node_in(autodiff_graph(ad), b, 1, n->in[3]);
-        autodiff_write(ad, b, 0, n->in[1]);
-    }
-    autodiff_pass(ad, n->in[0], dy);
+    value dy = autodiff_output(ad, n, OUT_BROADCAST_ADD_Y), v = n->in[IN_BROADCAST_ADD_V];
+    if (autodiff_wants(ad, v))
+        autodiff_emit(ad, &op_segment_sum_type, n, TAKES(IN_SEGMENT_SUM_X, dy),
+                      TAKES(IN_SEGMENT_SUM_OFFSETS, n->in[IN_BROADCAST_ADD_OFFSETS]), GIVES(OUT_SEGMENT_SUM_Y, v));
+    autodiff_pass(ad, n->in[IN_BROADCAST_ADD_X], dy);
 }
 
 value op_segment_sum(struct graph *g, value x, value offsets, enum dim_kind rows)
 {
     struct node *n = graph_node(g, &op_segment_sum_type);
-    node_in(g, n, 0, x);
-    node_in(g, n, 1, offsets);
+    node_in(g, n, IN_SEGMENT_SUM_X, x);
+    node_in(g, n, IN_SEGMENT_SUM_OFFSETS, offsets);
     const struct value_info info = *graph_value(g, x);
     struct dim dim[2] = {{rows, 0}, info.dim[1]};
-    return node_out(g, n, 0, "segment_sum", info.dtype, info.rank, dim);
+    return node_out(g, n, OUT_SEGMENT_SUM_Y, "segment_sum", info.dtype, info.rank, dim);
 }
 
 value op_prefix(struct graph *g, value x, value prefix, value position, value sentence, value offsets)
@@ -77,23 +71,22 @@ value op_prefix(struct graph *g, value x, value prefix, value position, value se
     struct node *n = graph_node(g, &op_prefix_type);
     if (!n) return NO_VALUE;
     n->attr.i[ATTR_PREFIX] = (int64_t)rows;
-    node_in(g, n, 0, x);
-    node_in(g, n, 1, prefix);
-    node_in(g, n, 2, position);
-    node_in(g, n, 3, sentence);
-    node_in(g, n, 4, offsets);
+    node_in(g, n, IN_PREFIX_X, x);
+    node_in(g, n, IN_PREFIX_PREFIX, prefix);
+    node_in(g, n, IN_PREFIX_POSITION, position);
+    node_in(g, n, IN_PREFIX_SENTENCE, sentence);
+    node_in(g, n, IN_PREFIX_OFFSETS, offsets);
     const struct value_info info = *graph_value(g, x);
-    return node_out(g, n, 0, "prefix", info.dtype, info.rank, info.dim);
+    return node_out(g, n, OUT_PREFIX_Y, "prefix", info.dtype, info.rank, info.dim);
 }
 
 static void gradient_prefix(struct autodiff *ad, const struct node *n)
 {
-    struct node *b = autodiff_node(ad, &op_prefix_backward_type, n);
-    node_in(autodiff_graph(ad), b, 0, autodiff_output(ad, n, 0));
-    node_in(autodiff_graph(ad), b, 1, n->in[2]);
-    node_in(autodiff_graph(ad), b, 2, n->in[4]);
-    autodiff_write(ad, b, 0, n->in[0]);
-    autodiff_write(ad, b, 1, n->in[1]);
+    autodiff_emit(ad, &op_prefix_backward_type, n, TAKES(IN_PREFIX_BACKWARD_DY, autodiff_output(ad, n, OUT_PREFIX_Y)),
+                  TAKES(IN_PREFIX_BACKWARD_POSITION, n->in[IN_PREFIX_POSITION]),
+                  TAKES(IN_PREFIX_BACKWARD_OFFSETS, n->in[IN_PREFIX_OFFSETS]),
+                  GIVES(OUT_PREFIX_BACKWARD_DX, n->in[IN_PREFIX_X]),
+                  GIVES(OUT_PREFIX_BACKWARD_DPREFIX, n->in[IN_PREFIX_PREFIX]));
 }
 
 const struct op_type op_pool_type = {.name = "pool", .index = OP_pool, .gradient = gradient_pool};

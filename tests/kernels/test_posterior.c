@@ -153,7 +153,8 @@ static int normalize(const struct trial *t, const void *context)
     n.counted = c->header < 0 ? NULL : ((const struct kernel_header *)at(t, c->header))->count + HEADER_SENTENCES;
     if (c->backward)
         return normalize_backward_cuda(at(t, c->y), at(t, c->dgain), at(t, c->dbias), at(t, c->dy), at(t, c->x),
-                                       at(t, c->gain), at(t, c->used), &n, c->add, NULL);
+                                       at(t, c->gain), at(t, c->used), &n,
+                                       (struct kernel_adds){c->add[0], c->add[1], c->add[2]}, NULL);
     return normalize_cuda(at(t, c->y), at(t, c->used), at(t, c->sums), at(t, c->x), at(t, c->running), at(t, c->gain),
                           at(t, c->bias), &n, NULL);
 }

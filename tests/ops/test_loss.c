@@ -1,7 +1,7 @@
 /* linear_cross_entropy:  nll = logsumexp(y w^T) - y . w[label], forward alone, with what was right, and fused with both
  * gradients, in one chunk of rows and in several. elbo: the loss and its parts with the three kinds of free bits. */
 #include "ops/harness.h"
-#include "ops/objective.h"
+#include "ops/loss.h"
 
 #include <math.h>
 #include <stdio.h>
