@@ -71,8 +71,8 @@ struct option_command {
     unsigned mask;
 };
 
-/* A name that other programs use for an option. Of several rows with one name, the first that the command takes
- * applies. */
+/* A name that other programs use for an option. If several rows have one name, the first one that the command
+ * takes applies. */
 struct option_alias {
     const char *name; /* with _ for - */
     const char *key;  /* of the row */

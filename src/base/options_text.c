@@ -162,8 +162,7 @@ static void put_folded(FILE *out, const char *text, size_t column)
 {
     for (const char *word = text; *word; word += strspn(word, " ")) {
         size_t size = strcspn(word, " "), wide = 0;
-        for (size_t i = 0; i < size; i++)
-            wide += ((unsigned char)word[i] & 0xc0) != 0x80; /* counts characters, not bytes */
+        for (size_t i = 0; i < size; i++) wide += ((unsigned char)word[i] & 0xc0) != 0x80; /* characters, not bytes */
         if (column + 1 + wide > HELP_COLUMNS) {
             fprintf(out, "\n%*s", HELP_LEFT + 2, "");
             column = HELP_LEFT + 2;

@@ -1,4 +1,4 @@
-/* A folder that is built beside its place and then exchanged whole; see stage.h. */
+/* A folder that is built next to its place and then exchanged whole; see stage.h. */
 #include "base/stage.h"
 
 #include <dirent.h>

@@ -1,5 +1,5 @@
-/* A folder that is built beside its place and then put there whole. Readers find the old folder or the new one, never a
- * mix.
+/* A folder that is built next to its place and then put there whole. Readers find the old folder or the new one, never
+ * a mix.
  *
  *     struct stage stage;
  *     ELBO_TRY(stage_open(&stage, "corpus", error));         -- makes the empty folder .corpus.elbo-new

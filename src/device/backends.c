@@ -6,7 +6,7 @@
 
 _Static_assert((int)CUDA_ID == (int)DEVICE_ID, "an id of NCCL's");
 
-/* Returns the part of a device's name behind the colon; null: none. */
+/* Returns the part of a device's name after the colon; null: none. */
 static const char *which_of(const char *device)
 {
     const char *colon = strchr(device, ':');
@@ -87,8 +87,7 @@ elbo_status backend_open_plan(struct backend **backend, const char *device, size
 {
     const struct device_kind *kind = find(device);
     elbo_status status = backend_open(backend, device, threads, error);
-    if (status == ELBO_DEVICE && kind)
-        status = kind->plan(backend, threads, error); /* the requested device is not on this machine */
+    if (status == ELBO_DEVICE && kind) status = kind->plan(backend, threads, error); /* the device is missing */
     if (status == ELBO_DEVICE) status = plan_cpu(backend, threads, error);
     return status;
 }

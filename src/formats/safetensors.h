@@ -44,8 +44,7 @@ struct safetensors_tensor {
     enum safetensors_dtype dtype;
     size_t rank; /* 0 for a scalar */
     size_t shape[SAFETENSORS_MOST_DIMENSIONS];
-    const void *data; /* writing: the bytes; reading: inside the file's bytes, perhaps unaligned, or null for
-                         safetensors_open */
+    const void *data; /* writing: the bytes; reading: inside the file's bytes, perhaps unaligned, or null */
     const struct safetensors_source *source; /* writing: when not null, used instead of data */
     size_t at; /* writing: first element in the source; reading: offset of the first byte in the file */
 };

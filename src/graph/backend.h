@@ -4,7 +4,7 @@
  *
  *     memory    buffers of the device and of the host, and copies between them
  *     stream    the order of work: inputs sent, errors checked, the end of a step awaited
- *     side      work beside that order, for collectives during the backward pass
+ *     side work concurrent with that order, for collectives during the backward pass
  *     capture   executions recorded once and replayed
  *     device    how the device computes, its limits, and its choices that bits depend on
  *
@@ -111,8 +111,8 @@ struct backend {
         elbo_status (*wait)(struct backend *, unsigned which, elbo_error *error);
     } stream;
 
-    /* Work beside the main order; all null when the backend has none. Between begin and end, copy, accumulate and
-     * collectives run after the work launched before begin, and beside the work launched later. */
+    /* Work concurrent with the main order; all null when the backend has none. Between begin and end, copy, accumulate
+     * and collectives run after the work launched before begin, and concurrently with the work launched later. */
     struct {
         void (*begin)(struct backend *);
         void (*end)(struct backend *);

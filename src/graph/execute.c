@@ -214,8 +214,7 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
     if (e->plan.bytes && !arena)
         return elbo_fail(error, ELBO_INTERNAL, "an execution wants an arena of %zu bytes and is given none",
                          e->plan.bytes);
-    if (e->captures)
-        e->backend->capture.forget(e->backend, &e->captures); /* captured executions hold the old addresses */
+    if (e->captures) e->backend->capture.forget(e->backend, &e->captures); /* captures hold the old addresses */
     e->arena = arena;
     e->weights = weights;
     for (size_t s = 0; s < steps && weights.placed; s++)

@@ -27,9 +27,8 @@ struct executor {
     const struct graph *graph;
     struct backend *backend;
     struct plan plan;
-    size_t *scratch,
-        workspace_worker; /* scratch: (steps) bytes in the arena; workspace_worker: bytes per worker thread */
-    char *arena;          /* activations; may be shared with other executors */
+    size_t *scratch, workspace_worker; /* (steps) bytes in the arena; bytes per worker thread */
+    char *arena;                       /* activations; may be shared with other executors */
     struct weight_arenas weights;
     float *gradients;
     void **states;

@@ -21,10 +21,10 @@ enum { MAX_RANK = 4, MAX_INPUTS = 12, MAX_OUTPUTS = 4 };
 
 enum dim_kind {
     DIM_FIXED,
-    DIM_ENC_TOKENS, /* packed tokens that the encoder reads                    */
-    DIM_DEC_TOKENS, /* packed tokens that the decoder predicts                 */
+    DIM_ENC_TOKENS, /* packed tokens that the encoder reads */
+    DIM_DEC_TOKENS, /* packed tokens that the decoder predicts */
     DIM_SENTENCES,
-    DIM_DRAWS, /* sentences x samples of z; one sample each in training   */
+    DIM_DRAWS, /* sentences x samples of z; one sample each in training */
     DIM_KINDS
 };
 

@@ -60,7 +60,7 @@ bool parameters_find(const struct parameters *p, const char *name, size_t *index
 elbo_status parameters_layout(struct parameters *p, const size_t *ready, elbo_error *error);
 
 size_t parameters_arena_elements(const struct parameters *p);                /* padding included */
-size_t parameters_total(const struct parameters *p);                         /* without padding  */
+size_t parameters_total(const struct parameters *p);                         /* without padding */
 const struct parameter_group *parameters_groups(const struct parameters *p); /* (GROUPS) */
 
 /* Writes initial weights into an arena of parameters_arena_elements floats. Noise is addressed by (seed, parameter's

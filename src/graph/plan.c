@@ -184,8 +184,7 @@ static elbo_status place(struct plan *plan, struct lifetime *lives, size_t n, si
                          elbo_error *error)
 {
     struct taken taken = {0};
-    bool fits =
-        taken_create(&taken, steps + 1); /* one step more, because the host reads kept values after the last step */
+    bool fits = taken_create(&taken, steps + 1); /* + 1: the host reads kept values after the last step */
     qsort(lives, n, sizeof *lives, larger_first);
     for (size_t i = 0; i < n && fits; i++) {
         struct lifetime *l = &lives[i];

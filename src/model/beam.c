@@ -22,12 +22,11 @@ struct candidate {
 struct search {
     const struct generate_options *o;
     const struct text_marks *marks;
-    size_t beam, sentences, room, vocabulary,
-        at;               /* room: tokens of a hypothesis, the end included; at: position of the current step */
+    size_t beam, sentences, room, vocabulary, at; /* room: tokens of a hypothesis and its end; at: position now */
     size_t front, places; /* front: rows of the prefix; places = front + room: positions of the cache */
-    float *logits;        /* (rows, V)                                 */
+    float *logits;        /* (rows, V) */
     double *log_p, *best; /* (rows) of the hypotheses, -INFINITY: none; (sentences) best scores */
-    bool *done;           /* (sentences)                               */
+    bool *done;           /* (sentences) */
     int32_t *ids, *position, *label, *history; /* (rows) each of the first three, (rows, places) */
     int32_t *tokens;                           /* (rows, room) the hypotheses */
     struct candidate *found;                   /* (rows, beam + 1) continuations, the end mark last */
@@ -52,7 +51,7 @@ static void insert(struct candidate *list, size_t *count, size_t most, struct ca
     list[i] = c;
 }
 
-/* Finds the likeliest continuations of one row, and puts its end behind them. A NaN logit is never taken. */
+/* Finds the likeliest continuations of one row, and puts its end mark after them. A NaN logit is never taken. */
 static void extend(void *argument, size_t row, size_t worker)
 {
     (void)worker;
@@ -63,9 +62,8 @@ static void extend(void *argument, size_t row, size_t worker)
     list[s->beam].log_p = -INFINITY;
     if (s->log_p[row] > -INFINITY) {
         double base = s->log_p[row] - choose_log_sum(logits, s->vocabulary);
-        float worst = -INFINITY; /* of a full list: later tokens must exceed it */
-        choose_ban(logits, s->vocabulary, s->o,
-                   s->marks); /* after the log sum, so that banned tokens keep their share of it */
+        float worst = -INFINITY;                           /* of a full list: later tokens must exceed it */
+        choose_ban(logits, s->vocabulary, s->o, s->marks); /* banned tokens keep their share of the sum */
         for (size_t v = 0; v < s->vocabulary; v++) {
             struct candidate c = {base + (double)logits[v], (uint32_t)row, (uint32_t)v};
             if (v == s->marks->end)

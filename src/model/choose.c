@@ -27,10 +27,10 @@ struct row {
 };
 
 struct choose_scratch {
-    float *e;               /* (V)                                        */
+    float *e;               /* (V) */
     double *blocks;         /* (V / BLOCK + 1) mass of each block */
     float *x_left, *e_left; /* (V / PART + FEW + 1) gathered candidates */
-    uint32_t *ids_left;     /* (V / PART + FEW + 1)                     */
+    uint32_t *ids_left;     /* (V / PART + FEW + 1) */
 };
 
 void choose_scratch_free(struct choose_scratch *s)
@@ -366,7 +366,7 @@ static size_t draw(const struct row *r, const struct kept *k, double uniform, do
     return chosen;
 }
 
-/* Returns whether token t is kept, and moves an end of the bracket to its logit. Of equal logits, smaller ids come
+/* Returns whether token t is kept, and moves an end of the bracket to its logit. Among equal logits, smaller ids come
  * first. */
 static bool is_kept(const struct row *r, size_t t, struct bracket *b)
 {

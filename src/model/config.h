@@ -35,18 +35,18 @@ enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
 /* One stack: the encoder or the decoder. */
 struct stack_config {
     int kind;               /* enum stack_choice */
-    size_t width;           /* D                                                     */
-    size_t layers;          /* L                                                     */
+    size_t width;           /* D */
+    size_t layers;          /* L */
     size_t heads;           /* H; must divide the width */
     size_t kv_heads;        /* grouped-query attention; 0: as heads; must divide H */
-    size_t ff_width;        /* 0: 4 D                                                */
-    int norm;               /* enum norm_kind                                        */
-    int norm_position;      /* enum norm_position                                    */
+    size_t ff_width;        /* 0: 4 D */
+    int norm;               /* enum norm_kind */
+    int norm_position;      /* enum norm_position */
     bool embedding_norm;    /* a norm after the embeddings, before their dropout */
-    int positions;          /* enum position_kind                                    */
-    int activation;         /* enum activation_kind                                  */
+    int positions;          /* enum position_kind */
+    int activation;         /* enum activation_kind */
     double dropout;         /* on embeddings and on every branch before its residual, or on a layer's output */
-    int pooling;            /* enum pooling_kind; encoder only                       */
+    int pooling;            /* enum pooling_kind; encoder only */
     size_t embedding_width; /* width of token vectors in recurrent kinds; 0: D */
     bool bidirectional;     /* D / 2 units each way; encoder only */
     bool residual;          /* adds a layer's input to its output, from the second layer on */
@@ -79,25 +79,25 @@ static const struct option stack_rows[] = {
 #undef AT
 
 struct latent_config {
-    int kind;                            /* enum latent_kind                                      */
-    int prior;                           /* enum prior_choice                                     */
+    int kind;                            /* enum latent_kind */
+    int prior;                           /* enum prior_choice */
     size_t components;                   /* K of a mixture */
     size_t pseudo_inputs, pseudo_length; /* K of a VampPrior, and the rows of each pseudo-input */
-    size_t width;                        /* Z                                                     */
-    unsigned injection;                  /* bits of INJECT_*; 0: both                             */
-    size_t memory;                       /* M latent keys and values per layer                    */
+    size_t width;                        /* Z */
+    unsigned injection;                  /* bits of INJECT_*; 0: both */
+    size_t memory;                       /* M latent keys and values per layer */
     size_t prefix;                       /* rows in front of the decoder's input */
-    bool sample;                         /* false: z = mu, a plain autoencoder                    */
-    bool skip;                           /* z reaches every layer and the output layer            */
-    bool init_tanh;                      /* a recurrent decoder's first state goes through tanh   */
+    bool sample;                         /* false: z = mu, a plain autoencoder */
+    bool skip;                           /* z reaches every layer and the output layer */
+    bool init_tanh;                      /* a recurrent decoder's first state goes through tanh */
     double delta;                        /* least KL of each dimension in nats */
-    int normalize;                       /* enum latent_normalize                                 */
+    int normalize;                       /* enum latent_normalize */
     double gamma;                        /* standard deviation of a normalized mu */
     double alpha;                        /* variances are at least alpha / (2 pi e); with du */
     double variance_dropout;
     double statistics_share; /* share of a step in the running statistics */
-    double rate;             /* nats; 0: free                                         */
-    int rate_scope;          /* enum rate_scope                                       */
+    double rate;             /* nats; 0: free */
+    int rate_scope;          /* enum rate_scope */
 };
 #define AT(field) offsetof(struct latent_config, field)
 static const struct option latent_rows[] = {
@@ -160,7 +160,7 @@ struct model_config {
     bool share_embedding; /* the encoder reads the decoder's token table (same vocabulary and width) */
     bool tie_output;      /* the decoder's token table serves as the output weights */
     int dropped_mark;     /* enum dropped_mark: replacement of dropped and blanked words */
-    size_t vocabulary;    /* V, from the corpus: not an option                                   */
+    size_t vocabulary;    /* V, from the corpus: not an option */
     int precision;        /* enum precision_kind: of activations and working weights; master weights are f32 */
     size_t positions;     /* of a sentence: data.max_length + 2; a prefix adds its own in front */
     size_t labels;        /* classes of sentences, given to both stacks; 0: none. From the corpus: not an option */

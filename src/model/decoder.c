@@ -1,5 +1,5 @@
 /* The decoder: a causal stack over `start words`. z enters by one or several ways: an attention's latent memory (one
- * key and value per layer, Li et al. 2020, "Optimus"), a vector added to every input or behind blocks, rows in front of
+ * key and value per layer, Li et al. 2020, "Optimus"), a vector added to every input or after blocks, rows in front of
  * the sentence (Li and Liang 2021), a recurrent stack's first state (Bowman et al. 2016) or its inputs. Without z the
  * decoder is a language model. */
 #include "model/stack.h"

@@ -18,19 +18,17 @@ struct work {
     struct recording encode, score;
     struct latent latent;
     size_t sentences, z, capacity; /* sentences evaluated; capacity: sentences of a slot */
-    size_t *source,
-        *row;     /* (sentences) number in the corpus; (source[sentences - 1] + 1) the inverse, NO_ROW: not evaluated */
-    float *stats; /* (sentences, 2Z)               */
-    float *slot_z, *slot_nll; /* (capacity, Z), (capacity)     */
+    size_t *source, *row;     /* (sentences) number in the corpus; (source[sentences - 1] + 1) the inverse, or NO_ROW */
+    float *stats;             /* (sentences, 2Z) */
+    float *slot_z, *slot_nll; /* (capacity, Z), (capacity) */
     float *token_nll, *right; /* (tokens of a slot) right: 1 where the label has the largest logit */
     double *nll, *weight;     /* (sentences) NLL of the first draw; log p(z) - log q(z|x) of the current draw */
     double *iwae;             /* (sentences) running log sum of importance weights */
     struct fitted {
-        double log_q, log_p,
-            log_own;             /* at the last draw: of the posterior, of the fitted prior, of the model's prior */
-        double kl, iwae;         /* at the first draw: log q - log p; running log sum of importance weights */
-        double cross, own_cross; /* at the first draw: -log p, of the fitted prior and of the model's prior */
-    } * fitted;                  /* (sentences) null: no prior is fitted */
+        double log_q, log_p, log_own; /* at the last draw: posterior, fitted prior, model's prior */
+        double kl, iwae;              /* at the first draw: log q - log p; running log sum of importance weights */
+        double cross, own_cross;      /* at the first draw: -log p, of the fitted prior and of the model's prior */
+    } * fitted;                       /* (sentences) null: no prior is fitted */
     double *drawn_kl;    /* (sentences) log q(z|x) - log p(z) at the first draw; null: the KL has a closed form */
     double *other;       /* (sentences) index of the sentence whose z is used for own_z_gain */
     size_t visited;      /* slots visited in this pass */
@@ -449,8 +447,7 @@ static elbo_status measure(struct work *w, elbo_error *error)
     e->unknown_share /= (double)e->tokens;
     e->token_accuracy /= (double)e->tokens;
     e->ppl_token = exp(nats / (double)e->tokens);
-    e->wordless =
-        e->words <= 2 * e->sentences && e->tokens > e->words; /* one word per sentence and several tokens per word */
+    e->wordless = e->words <= 2 * e->sentences && e->tokens > e->words; /* one word a sentence, several tokens a word */
     e->ppl_word = exp(nats / (double)e->words);
     e->bits_per_byte = nats / log(2.0) / (double)e->bytes;
     e->known_bits_per_byte = (n * e->neg_elbo - w->unknown_nats) / log(2.0) / (double)w->known_bytes;

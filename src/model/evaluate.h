@@ -21,9 +21,9 @@ struct elbo_corpus;
 struct evaluate_options {
     struct slot_options slots; /* capacities, max_length, too_long; evaluate sets the rest */
     size_t sentences;          /* the first ones of the corpus; 0: all */
-    size_t iwae_samples;       /* 0: no IWAE                                             */
-    size_t mi_sentences;       /* 0: no mutual information                               */
-    bool own_z;                /* measure own_z_gain                                     */
+    size_t iwae_samples;       /* 0: no IWAE */
+    size_t mi_sentences;       /* 0: no mutual information */
+    bool own_z;                /* measure own_z_gain */
     bool posterior_mean;       /* reconstruct from mu: then no bound on the likelihood, and no IWAE */
     bool rows;                 /* keep each sentence's results */
     const struct gaussians

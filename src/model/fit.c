@@ -17,8 +17,8 @@ struct fit {
     size_t count, width;
     double *share;    /* (count, K) responsibilities: the share of each row in each component */
     double *variance; /* (Z) of all rows, at least the floor */
-    double *held;     /* (K) sums of shares                       */
-    double *density;  /* (count) log density of each row          */
+    double *held;     /* (K) sums of shares */
+    double *density;  /* (count) log density of each row */
     struct backend *backend;
 };
 

@@ -43,7 +43,7 @@ elbo_status gaussians_fit(struct gaussians *out, struct fit_report *report, cons
 struct latents {
     size_t count, width;
     float *stats; /* (count, 2Z) mu | logvar */
-    float *z;     /* (count, Z)              */
+    float *z;     /* (count, Z) */
 };
 
 /* Computes the posteriors of the first `most` sentences of a corpus (0: all), not counting those that slots->too_long

@@ -16,13 +16,13 @@
 #include <stddef.h>
 
 struct gaussians {
-    size_t count, width; /* K, Z                                                                        */
+    size_t count, width; /* K, Z */
     bool full;           /* a covariance is L L^T, L a lower triangle (Z, Z); else L is diagonal (Z) */
     double *log_weight;  /* (K) logs of weights that sum to 1 */
-    double *mean;        /* (K, Z)                                                                      */
-    double *factor;      /* (K, Z, Z) or (K, Z): L                                                      */
+    double *mean;        /* (K, Z) */
+    double *factor;      /* (K, Z, Z) or (K, Z): L */
     double *inverse;     /* same shape as factor: L^-1, set by gaussians_finish */
-    double *constant;    /* (K) log w - Z / 2 log 2 pi - sum_j log L_jj                                 */
+    double *constant;    /* (K) log w - Z / 2 log 2 pi - sum_j log L_jj */
 };
 
 /* Allocates zeros. Free it after a failure, too. */

@@ -15,8 +15,8 @@ struct chooser {
     float *logits, *buffer; /* (rows, V); buffer: for a backend whose memory the host cannot read */
     size_t vocabulary, position;
     uint64_t first_row;              /* noise address of the first row */
-    struct choose_scratch **scratch; /* (threads)                    */
-    int32_t *chosen;                 /* (rows)                               */
+    struct choose_scratch **scratch; /* (threads) */
+    int32_t *chosen;                 /* (rows) */
     const bool *done;                /* (rows) rows whose sentences have ended */
 };
 

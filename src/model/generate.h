@@ -7,14 +7,14 @@
 
 struct generate_options {
     size_t max_length;  /* tokens without marks; bounded by the positions the model was trained on */
-    double temperature; /* 0: greedy                                                               */
+    double temperature; /* 0: greedy */
     double top_p;       /* keep the likeliest tokens that hold this share; 1: all */
     size_t top_k;       /* keep this number of tokens; 0: all */
     bool greedy, allow_unknown;
     const uint32_t *never; /* (never_count) more tokens that are never written */
     size_t never_count;
     uint64_t seed, first_row; /* the noise of row i has the address (seed, first_row + i, position) */
-    int32_t label;            /* of every sentence, for a model with labels                         */
+    int32_t label;            /* of every sentence, for a model with labels */
     size_t beam;              /* not 0: beam search of this width instead of drawing tokens */
     double length_penalty;    /* of the beam: a sentence's log-probability is divided by its length, including the end
                                  mark, to this power */

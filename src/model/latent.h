@@ -22,8 +22,8 @@
 
 struct latent_pass {
     value stats;     /* (S, 2Z) f32 mu | logvar */
-    value z;         /* (draws, Z) f32                                                            */
-    value normal_kl; /* (S, Z) f32 nats against N(0, 1), which op_latent computes beside z */
+    value z;         /* (draws, Z) f32 */
+    value normal_kl; /* (S, Z) f32 nats against N(0, 1), which op_latent computes together with z */
     value kl;        /* (S, Z), or (S, 1) without a closed form */
     value sums;      /* of op_normalize: the sums for running statistics; or none */
 };
@@ -52,7 +52,7 @@ bool latent_has_dimensions(const struct latent_config *c);
 /* Returns the name of the KL: "kl" for its closed form, "kl_mc" for log q(z|x) - log p(z) at the draw. */
 const char *latent_kl_name(const struct latent_config *c);
 
-/* Returns why an option of the section `latent` has no effect beside the other options; null: it has one. `key` is
+/* Returns why an option of the section `latent` has no effect with the other options; null: it has one. `key` is
  * without the section. */
 const char *latent_idle(const struct latent_config *c, const char *key);
 

@@ -71,10 +71,10 @@ struct recording {
     value loss, kl_dim, moments;             /* train: of one slot */
     value sum_loss, sum_kl_dim, sum_moments; /* train: summed over a step's slots */
     value sum_statistics;                    /* train: op_normalize's sums, summed likewise; or none */
-    value stats;                             /* encode         */
+    value stats;                             /* encode */
     value nll, token_nll;                    /* score: (S) and (N), nats */
     value token_right;                       /* score: (N) 1 where the label has the largest logit, else 0 */
-    value logits;                            /* step, decode   */
+    value logits;                            /* step, decode */
     void **state;
     bool state_given; /* set by recording_place_state */
     int32_t *uniform; /* inputs that are the same in every execution (sequence_uniform) */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #define TENSOR  "latent.prior.components" /* (2K, Z) K rows of means, K rows of logvars */
-#define WEIGHTS "latent.prior.logits"     /* (K) w = softmax                            */
+#define WEIGHTS "latent.prior.logits"     /* (K) w = softmax */
 
 /* Means begin apart, because components with equal means would all learn the same. */
 static value log_density(struct recorder *r, value z, double sign)

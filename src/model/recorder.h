@@ -24,9 +24,9 @@ struct recorder {
 struct sequence {
     value ids, position;            /* (N) i32; ids may be none if there are vectors */
     value vectors;                  /* (N, D) rows in place of token embeddings; or none */
-    value id_order, position_order; /* (N) i32, packed only                                      */
-    value sentence, offsets;        /* packed only                                               */
-    value sample;                   /* (S) u64, packed only                                      */
+    value id_order, position_order; /* (N) i32, packed only */
+    value sentence, offsets;        /* packed only */
+    value sample;                   /* (S) u64, packed only */
     value label, label_order; /* (S) i32 class of each sentence, or (N) in a step, and sentences by rising class; none:
                                  a model without labels */
     value history;            /* (N, room) i32, in a step where a beam reorders rows */

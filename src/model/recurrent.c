@@ -4,8 +4,8 @@
  *   x <- cell(x W^T + b, earlier h U^T)               a layer; two directions side by side have width / 2 units each
  *   x <- x + cell(...)                                from the second layer on, with `residual`
  *
- * z reaches a decoder as the first state of every layer (`init`: z W^T + b, through tanh with latent.init_tanh), beside
- * every input of the first layer (`concat`: W[x; z] = Wx x + Wz z, where Wz z has one row per sentence), or added to
+ * z reaches a decoder as the first state of every layer (`init`: z W^T + b, through tanh with latent.init_tanh), next
+ * to every input of the first layer (`concat`: W[x; z] = Wx x + Wz z, where Wz z has one row per sentence), or added to
  * every embedded token (`embedding`). */
 #include "model/stack.h"
 

@@ -97,7 +97,7 @@ value stack_label(struct recorder *r, const struct stack *s, const struct sequen
 /* Returns x with the first rows of each sentence replaced by `prefix`, which may be none. */
 value stack_add_prefix(struct recorder *r, const struct stack_input *in, value x);
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x);
-/* Returns x, the output of block `block`, plus z W^T of the sentence if latent.injection has `residual`; not behind the
+/* Returns x, the output of block `block`, plus z W^T of the sentence if latent.injection has `residual`; not after the
  * first block. */
 value stack_residual(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, size_t block);
 /* Returns x, the input of layer `layer` or of the output layer (layer < 0), plus z W^T of the sentence if latent.skip

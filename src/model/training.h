@@ -10,9 +10,9 @@ struct training_pass {
     struct recorder *recorder;
     value sample;              /* (S) u64 global number of each sentence: the address of its noise */
     struct latent_pass latent; /* all none without a latent */
-    value rows;                /* (N, D) the decoder's last rows                                       */
+    value rows;                /* (N, D) the decoder's last rows */
     value labels, offsets;     /* (N) i32 token predicted by each row; (S + 1) i32 first rows */
-    value nll;                 /* (N) f32 nats of each predicted token                                 */
+    value nll;                 /* (N) f32 nats of each predicted token */
 };
 
 /* Records the pass. Errors are sticky in the recorder's graph. */

@@ -5,7 +5,7 @@
  *   x = norm(x)                                                with embedding_norm
  *   pre:   s = x + sublayer(norm(x)), a norm after the last layer      post:  x = norm(x + sublayer(x))
  *   sublayers: attention (+ latent memory), feed forward (gelu, or swiglu)
- *   behind every layer but the first, with `residual`: x + z W^T
+ *   after every layer but the first, with `residual`: x + z W^T
  *
  * Linear layers have biases with layer norm (as in GPT-2) and none with RMS norm (as in Llama). */
 #include "model/stack.h"
@@ -20,10 +20,10 @@ struct transformer {
     const char *name;
     enum parameter_part part;
     value latent;
-    const value *cache; /* (layers); null: packed rows                         */
+    const value *cache; /* (layers); null: packed rows */
     bool causal, bias;
     double residual_std;      /* smaller for the output layers of branches, as in GPT-2 */
-    struct dropping dropping; /* of the branch recorded last; the norm behind the branch applies it */
+    struct dropping dropping; /* of the branch recorded last; the norm after the branch applies it */
 };
 
 static size_t kv_heads(const struct stack_config *c)

@@ -60,9 +60,7 @@ static size_t list_finished(struct finished *list, const struct parameter **sort
         while (sorted[i]->offset >= groups[group].offset + groups[group].elements) group++;
         size_t end = groups[group].offset + groups[group].elements, own = ready[sorted[i] - parameters_get(p, 0)];
         if (i + 1 < n && sorted[i + 1]->offset < end) end = sorted[i + 1]->offset;
-        latest = last == &groups[group] && latest > own
-                     ? latest
-                     : own; /* a range is ready only when all ranges before it in the group are */
+        latest = last == &groups[group] && latest > own ? latest : own; /* the group's earlier ranges come first */
         last = &groups[group];
         list[i] = (struct finished){latest, group, end};
     }

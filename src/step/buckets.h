@@ -12,10 +12,9 @@ struct bucket_range {
     size_t first, count; /* elements of the arena, multiples of PARAMETER_ALIGNMENT */
 };
 
-/* Ranges of several groups of parameters, then of the figures behind them. */
+/* Ranges of several groups of parameters, then of the figures after them. */
 struct bucket {
-    size_t
-        ready; /* the last step of the schedule that writes into the bucket; several buckets may have the same step */
+    size_t ready; /* last step of the schedule that writes into the bucket; buckets may share a step */
     size_t elements;
     size_t ranges;
     struct bucket_range range[GROUPS + 1];
@@ -26,7 +25,7 @@ struct buckets {
     size_t count;
 };
 
-/* Creates the buckets. ready[i] is the step that finishes the gradient of parameter i. The `figures` elements behind
+/* Creates the buckets. ready[i] is the step that finishes the gradient of parameter i. The `figures` elements after
  * the gradients belong to the last bucket. A bucket has at most `room` elements (0: no limit), and is closed when it
  * has `room` elements, or at the end. */
 elbo_status buckets_create(struct buckets *b, const struct parameters *p, const size_t *ready, size_t figures,

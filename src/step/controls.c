@@ -1,4 +1,4 @@
-/* The states that the update graph changes beside the weights: the controllers' scales and states, and the latent's
+/* The states that the update graph changes besides the weights: the controllers' scales and states, and the latent's
  * running statistics. */
 #include "step/controls.h"
 #include "ops/posterior.h"

@@ -1,8 +1,8 @@
-/* States on the device that a step's figures move, beside the weights: the states of the objective's controllers, and
+/* States on the device that a step's figures move, besides the weights: the states of the objective's controllers, and
  * the running statistics of the latent. Their ops are part of the update graph.
  *
  *     controls_create(&c, &objective, backend, &error);
- *     optimizer_options.further = controls_record ...          -- the optimizer records them behind its guard
+ *     optimizer_options.further = controls_record ...          -- the optimizer records them after its guard
  *     controls_bind(&c, &optimizer);
  *     each step: controls_set(&c, sentences), then the update
  *
@@ -21,7 +21,7 @@ struct controls {
         bool center;
         double share;
         float *tensor;     /* (2, groups) among the model's weights */
-        const float *sums; /* (2 groups + 1) over the step          */
+        const float *sums; /* (2 groups + 1) over the step */
     } running;
     struct backend *backend;
     float *memory; /* scales (terms), then CONTROLLER_STATE for each controller; null: no controllers */

@@ -1,5 +1,5 @@
 /* Gathers the weights that ranks have updated by pieces (buckets.h) on every rank. Buckets travel in the order in which
- * a slot reads them, beside its forward pass, which waits for a bucket only where it is needed.
+ * a slot reads them, concurrently with its forward pass, which waits for a bucket only where it is needed.
  *
  * Call gathering_step before each step of a slot's schedule, with the number of finished steps, and at its end. The
  * first call begins; after the last call all weights have arrived. Nothing else may be exchanged between ranks

@@ -62,9 +62,7 @@ void memory_table_of(struct memory_table *t, const struct step *s)
     measure_recording(t, s);
     size_t arena = parameters_arena_elements(s->parameters) * sizeof(float);
     t->parameters = parameters_total(s->parameters);
-    t->masters = o->model.precision == PRECISION_BF16
-                     ? arena
-                     : 0; /* a step reads few of the masters, so with ZeRO they are not counted as traffic */
+    t->masters = o->model.precision == PRECISION_BF16 ? arena : 0; /* a step reads few of them */
     t->weights = arena + t->masters / 2;
     t->gradients = arena + sums_figures(&s->recording) * sizeof(float);
     t->ranks = sums_ranks(&o->sums);

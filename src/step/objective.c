@@ -466,8 +466,7 @@ const char *objective_idle(const struct objective_config *config, const struct m
         return no_latent(model) && model->latent.rate > 0         ? "latent.kind=none has no KL"
                : !strcmp(key, "rate_scope") && !fixes_rate(model) ? "it belongs to objective.rate"
                                                                   : NULL;
-    bool fixed = fixes_rate(model) && config->target_kl <= 0 &&
-                 config->min_rate <= 0; /* with either one, a fixed rate is refused anyway */
+    bool fixed = fixes_rate(model) && config->target_kl <= 0 && config->min_rate <= 0; /* a fixed rate refuses both */
     if (!strncmp(key, "beta", 4) && fixed) return "objective.rate fixes the KL, so that no weight of it has a gradient";
     if (!strncmp(key, "free_bits", 9) && fixes_rate(model) && !no_free_bits(config))
         return "objective.rate fixes the KL, of which nothing is free";

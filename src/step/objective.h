@@ -65,22 +65,20 @@ struct objective {
     bool autoencoder;                                         /* the KL has weight 0 */
     const struct objective_term *terms[OBJECTIVE_MOST_TERMS]; /* the terms in force */
     size_t count;
-    const struct objective_controller
-        *owner[OBJECTIVE_MOST_TERMS];      /* (count) controller of each term's weight; null: none */
-    size_t controllers;                    /* number of controllers */
+    const struct objective_controller *owner[OBJECTIVE_MOST_TERMS]; /* (count) owner of each weight; null: none */
+    size_t controllers;                                             /* number of controllers */
     double scale[2][OBJECTIVE_MOST_TERMS]; /* weights per sentence, for both answers of a step (op_select_row) */
     bool gated;                            /* a switch follows the weights: 1 where beta is 1, else 0 */
-    float weights[2 *
-                  (OBJECTIVE_MOST_TERMS + 1)]; /* (2, columns) the recording's input: scale divided by the sentences */
+    float weights[2 * (OBJECTIVE_MOST_TERMS + 1)]; /* (2, columns) the recording's input: scale / sentences */
 };
 
-/* Refuses contradictions between the options (ELBO_USAGE names them); the run's table of options calls it too. */
+/* Refuses contradictions between the options (ELBO_USAGE names them). The check of a configuration calls it too. */
 elbo_status objective_check(const struct objective_config *config, const struct model_config *model, elbo_error *error);
 
 elbo_status objective_create(struct objective *o, const struct objective_config *config,
                              const struct model_config *model, size_t steps, elbo_error *error);
 
-/* Returns why an option of the section has no effect beside the others; null: it has one. `key` is without
+/* Returns why an option of the section has no effect with the other options; null: it has one. `key` is without
  * "objective.". */
 const char *objective_idle(const struct objective_config *config, const struct model_config *model, const char *key);
 

@@ -270,8 +270,7 @@ static elbo_status create_kind(struct optimizer *o, struct update_kind *kind, un
     bind(kind, "settings", o->settings);
     ELBO_TRY(o->backend->memory.allocate(o->backend, &kind->arena, kind->executor.plan.bytes, "the norms", error));
     if (kind->squares_graph)
-        ELBO_TRY(executor_bind(&kind->squares, NULL, weights, o->gradients, NULL,
-                               error)); /* null arena, because the graph has no activations */
+        ELBO_TRY(executor_bind(&kind->squares, NULL, weights, o->gradients, NULL, error)); /* no activations */
     return executor_bind(&kind->executor, kind->arena, weights, o->gradients, NULL, error);
 }
 
@@ -370,8 +369,8 @@ elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_e
             s[STEP_LEARNING_RATE] = (float)(u->learning_rate[answer] * o->factor[k]);
             s[STEP_GRADIENT_SCALE] = 1;
             s[STEP_DECAY] = (float)(groups[k].decay ? c->weight_decay : 0);
-            s[STEP_BETA1] =
-                (float)c->beta1; /* 1 - beta in double, because in f32 it would be off by 6e-8 / (1 - beta) */
+            /* 1 - beta in double, because in f32 it would be off by 6e-8 / (1 - beta) */
+            s[STEP_BETA1] = (float)c->beta1;
             s[STEP_ONE_MINUS_BETA1] = (float)(1 - c->beta1);
             s[STEP_BETA2] = (float)c->beta2;
             s[STEP_ONE_MINUS_BETA2] = (float)(1 - c->beta2);

@@ -26,8 +26,7 @@ struct buckets;
 struct optimizer_share {
     size_t ranks, rank;
     const struct buckets *buckets;
-    elbo_status (*exchange)(void *context,
-                            elbo_error *error); /* exchanges the kind's `sums`; rank r provides section r */
+    elbo_status (*exchange)(void *context, elbo_error *error); /* of the kind's `sums`: section r is from rank r */
     void *context;
 };
 
@@ -51,18 +50,18 @@ struct optimizer {
     struct optimizer_share share;
     struct parameters *parameters;
     struct backend *backend;
-    double factor[GROUPS];        /* of the learning rate                     */
+    double factor[GROUPS];        /* of the learning rate */
     uint64_t updates;             /* known to be applied: the clock of the schedules */
     uint64_t part_updates[PARTS]; /* the same for each part: the update count of its moments */
-    float *gradients;             /* arena                                    */
+    float *gradients;             /* arena */
     void *moment1, *moment2;      /* arenas of the share's pieces, one after another; moment2 is null with SGD */
     size_t moments;               /* elements of each moment */
     struct arena_piece *all;      /* pieces of all ranks: rank r's from all[begin[r]] to all[begin[r + 1]] */
     size_t *begin;
     const struct arena_piece *pieces; /* this rank's pieces */
     size_t piece_count;
-    float *control; /* (CONTROL_SIZE) on the backend            */
-    float *scalars; /* (GROUPS, STEP_SCALARS) on the backend    */
+    float *control; /* (CONTROL_SIZE) on the backend */
+    float *scalars; /* (GROUPS, STEP_SCALARS) on the backend */
     float rows[2][GROUPS][STEP_SCALARS], settings[GUARD_SETTINGS];
     struct update_kind kind[OPTIMIZER_MOST_KINDS];
     size_t kinds, now; /* now: the kind of the launched update */
@@ -78,11 +77,11 @@ enum dtype optimizer_moments(const struct optimizer_config *config);
 size_t optimizer_share_elements(const struct parameters *p, const struct optimizer_share *share);
 
 struct optimizer_options {
-    size_t figures; /* elements behind the gradients in their arena, which are summed with them */
+    size_t figures; /* elements after the gradients in their arena, which are summed with them */
     struct optimizer_share share;
     unsigned parts[OPTIMIZER_MOST_KINDS]; /* bits by enum parameter_part of each kind of update; all 0: one kind, of all
                                              parts */
-    /* Records more into the update behind its guard: `loss` as the guard sees it, `control` with the new decision.
+    /* Records more into the update after its guard: `loss` as the guard sees it, `control` with the new decision.
      * optimizer_bind binds the inputs that it adds. Null: nothing. */
     void (*further)(void *context, struct graph *g, value loss, value control);
     void *context;

@@ -11,7 +11,7 @@ struct train_recording {
     unsigned wanted; /* parameter groups that get gradients (graph/autodiff.h) */
 };
 
-/* Records a training slot. Inputs beside a slot's arrays: "weights" (2, terms) f32, the objective's weights for both
+/* Records a training slot. Inputs besides a slot's arrays: "weights" (2, terms) f32, the objective's weights for both
  * answers of "control" (CONTROL_SIZE) f32, which is in the backend's memory (op_select_row). It may declare
  * `parameters`. The result is not yet bound to memory. */
 elbo_status record_train(struct recording *out, const struct model_config *config, const struct objective *objective,

@@ -25,7 +25,7 @@ struct reduction {
     size_t last_joined; /* sums set aside that are added to the rank's last lane */
     struct root *roots; /* of all ranks, in the order of lanes */
     size_t root_count, own_roots, root;
-    float *received; /* (root_count - own_roots, largest piece)    */
+    float *received; /* (root_count - own_roots, largest piece) */
     struct transfer *transfers;
     size_t transfer_count;
     size_t next, due; /* the current bucket; the number of ready buckets */

@@ -1,4 +1,4 @@
-/* The sum of a step's gradients, and of the figures behind them, over lanes and ranks: one arena of f32 in the
+/* The sum of a step's gradients, and of the figures after them, over lanes and ranks: one arena of f32 in the
  * backend's memory.
  *
  *     reduction_create(&r, &options, &error);
@@ -9,7 +9,7 @@
  *     reduction_finish(r, &error);      -- the arena holds the sum on every rank, or the rank's pieces of it
  *
  * During the last slot of the last lane, reduction_step is told the progress of the backward pass. A finished bucket is
- * sent at once, beside the following work, so reduction_finish waits only for the last one.
+ * sent at once, concurrently with the following work, so reduction_finish waits only for the last one.
  *
  * Ordered: lanes are added along their tree (step/lanes.h), so the bits do not depend on the number of ranks. Each rank
  * owns a piece of every bucket, in blocks of 1,024 elements. It receives the other ranks' roots of its piece, adds them
@@ -53,7 +53,7 @@ double reduction_waited(struct reduction *r);
 /* Returns the seconds of the last sum that remained after its backward pass; NaN while a device does not know. */
 double reduction_exposed(const struct reduction *r);
 
-/* Returns the bytes that a reduction takes beside the arena, for plans; `largest`: elements of the largest bucket. */
+/* Returns the bytes that a reduction takes besides the arena, for plans; `largest`: elements of the largest bucket. */
 size_t reduction_bytes(size_t elements, size_t lanes, size_t ranks, size_t rank, bool ordered, size_t largest);
 
 #endif

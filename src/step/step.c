@@ -69,7 +69,7 @@ static void find_running(struct step *s)
                                                       .tensor = s->model.weights + p->offset};
 }
 
-/* Allocates the gradient arena, with the step's figures behind the gradients, and the sum of both over lanes and
+/* Allocates the gradient arena, with the step's figures after the gradients, and the sum of both over lanes and
  * ranks. */
 static elbo_status allocate_sums(struct step *s, elbo_error *error)
 {
@@ -126,8 +126,7 @@ elbo_status step_bind(struct step *s, elbo_error *error)
 
 void step_part(struct step *s)
 {
-    if (s->recording.g)
-        executor_forget(&s->recording.executor); /* NCCL can shut down only when no captured graph holds its calls */
+    if (s->recording.g) executor_forget(&s->recording.executor); /* NCCL ends only when no graph holds calls */
     if (s->encoder.g) executor_forget(&s->encoder.executor);
     sums_close(&s->sums);
 }
@@ -179,8 +178,7 @@ static void schedule_all(struct step *s, struct step_schedule *to, bool ahead)
 {
     const struct optimizer_config *c = &s->options.optimizer;
     for (unsigned answer = 0; answer < 2; answer++) {
-        uint64_t updates =
-            s->optimizer.updates + (ahead ? answer : 0); /* if not ahead, the previous step is already counted */
+        uint64_t updates = s->optimizer.updates + (ahead ? answer : 0); /* else the last step is counted already */
         uint64_t of_phase = updates > s->phase.begin ? updates - s->phase.begin : 0;
         to->updates[answer] = updates;
         for (unsigned p = 0; p < PARTS; p++)

@@ -35,8 +35,8 @@ struct step_options {
     struct slot_options slots; /* capacities, and the number of slots in a batch */
     struct sums_options sums;
     enum recompute_policy recompute;
-    uint64_t seed; /* of the noise                                                 */
-    size_t steps;  /* of the schedules                                             */
+    uint64_t seed; /* of the noise */
+    size_t steps;  /* of the schedules */
 };
 
 /* Updates of the whole model, of encoder and latent head by their gradients alone, and of the decoder. */
@@ -106,7 +106,7 @@ elbo_status step_update(struct step *s, const struct step_schedule *schedule, ui
 elbo_status step_look(struct step *s, const struct slot_batch *batch, execute_hook hook, void *context,
                       elbo_error *error);
 
-/* f32 states in the backend's memory that steps change, beside weights and moments, and that a run keeps by name. */
+/* f32 states in the backend's memory that steps change, besides weights and moments, and that a run keeps by name. */
 struct step_state {
     const char *name;
     float *memory;
@@ -123,7 +123,7 @@ void step_states_restored(struct step *s);
 /* Returns the parts that a pass updates, as bits of enum parameter_part. */
 unsigned step_parts(enum step_pass pass);
 
-/* Begins the decoder anew, with initial weights drawn by `seed` and zero moments. No step may be under way. */
+/* Reinitializes the decoder, with initial weights drawn by `seed` and zero moments. No step may be under way. */
 elbo_status step_reset_decoder(struct step *s, uint64_t seed, elbo_error *error);
 
 /* Gathers all weights on every rank, for work other than training steps. */

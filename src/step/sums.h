@@ -12,7 +12,7 @@
 
 struct sums_options {
     struct collectives *collectives; /* null: one rank, or only planned */
-    size_t ranks, rank;              /* ranks 0 or 1: one rank                                                */
+    size_t ranks, rank;              /* ranks 0 or 1: one rank */
     size_t lanes;                    /* 0: one for each rank */
     bool ordered;                    /* added along the lanes' tree: bits do not depend on the ranks */
     bool zero;                       /* each of several ranks keeps and updates its share of the moments */
@@ -37,10 +37,10 @@ struct sums {
     struct gathering *gathering; /* null: no rank updates weights for others */
 };
 
-/* Creates only the buckets of a recording's gradients and of the figures behind them. */
+/* Creates only the buckets of a recording's gradients and of the figures after them. */
 elbo_status sums_plan(struct sums *s, const struct sums_options *o, const struct recording *r,
                       const struct parameters *p, elbo_error *error);
-/* Returns the elements behind the gradients in their arena: the figures, padded. */
+/* Returns the elements after the gradients in their arena: the figures, padded. */
 size_t sums_figures(const struct recording *r);
 /* Returns the share that this rank's optimizer updates; `s` must keep its address. */
 struct optimizer_share sums_share(struct sums *s);
@@ -49,7 +49,7 @@ elbo_status sums_open(struct sums *s, struct optimizer *optimizer, const struct 
                       elbo_error *error);
 void sums_close(struct sums *s);
 
-/* When gradients travel: beside the backward pass that finishes them, after it, or not at all. */
+/* When gradients travel: concurrently with the backward pass that finishes them, after it, or not at all. */
 enum sums_travel { SUMS_BESIDE, SUMS_BEHIND, SUMS_NOT };
 
 /* Runs this rank's slots, lane by lane. `slot` launches slot `number`, with a callback for its progress (null:
