@@ -13,7 +13,8 @@ static inline float bf16_widen(uint16_t x)
     return wide;
 }
 
-/* To nearest even; what fits is exact. What is not finite loses its lower half: a NaN that was computed stays one. */
+/* Rounds to the nearest bf16, ties to even. An infinity or a NaN only loses its lower half, so a computed NaN stays a
+ * NaN. */
 static inline uint16_t bf16_nearest(float x)
 {
     uint32_t bits;
@@ -22,7 +23,7 @@ static inline uint16_t bf16_nearest(float x)
     return (uint16_t)(bits >> 16);
 }
 
-/* Up or down by the lower 16 bits of `noise`: over all of them the mean is x. */
+/* Rounds up or down by the lower 16 bits of `noise`. The mean of the results over all noise values is x. */
 static inline uint16_t bf16_stochastic(float x, uint32_t noise)
 {
     uint32_t bits;

@@ -1,3 +1,5 @@
+/* Conversion of rows of floats to and from blocks of few bits. Quantization searches each block's scale (and offset)
+ * for the least weighted squared error; see blocks.h for the layouts. */
 #include "base/blocks.h"
 
 #include <math.h>
@@ -47,7 +49,7 @@ float half_to_float(uint16_t h)
     return x;
 }
 
-/* A scale: the largest finite one where it is larger. */
+/* Stores a scale as f16. A magnitude above 65504, the largest finite f16, is clamped to 65504. */
 static void put_half(unsigned char *to, float x)
 {
     uint16_t h = half_of(fmaxf(-65504, fminf(65504, x)));
@@ -68,15 +70,15 @@ static int clamp(float x, int least, int most)
     return r <= (float)least ? least : r >= (float)most ? most : (int)r;
 }
 
-/* The same as a float, without a branch: loops of it become vector code. */
+/* Rounds and clamps like clamp(), but without a branch, so that loops over it vectorize. */
 static inline float clamped(float x, float least, float most)
 {
-    const float whole = 0x1.8p23f; /* adding it leaves no fraction */
+    const float whole = 0x1.8p23f; /* adding and subtracting 1.5 * 2^23 rounds to a whole number */
     x = x < least ? least : x > most ? most : x;
     return x + whole - whole;
 }
 
-enum { LANES = 8 }; /* sums are kept in so many parts; counts of values are multiples of it */
+enum { LANES = 8 }; /* partial sums; every count of values is a multiple of LANES */
 
 static float total(const float sum[LANES])
 {
@@ -85,8 +87,9 @@ static float total(const float sum[LANES])
     return all;
 }
 
-/* The scale s of s q, q whole numbers from `least` to -least - 1, that leaves the least error of x weighted by x^2: the
- * value of largest magnitude goes to about `least`, tried at several places around it. */
+/* Returns the scale s that leaves the least squared error of x against s q, weighted by x^2, with q a whole number
+ * from `least` to -least - 1. The value of largest magnitude maps to about `least`; 19 scales around this point are
+ * tried. */
 static float symmetric_scale(const float *x, size_t count, int least)
 {
     float extreme = 0, best = 0, most = 0;
@@ -102,7 +105,7 @@ static float symmetric_scale(const float *x, size_t count, int least)
                 qq[l] += v * v * q * q;
             }
         float a = total(xq), b = total(qq);
-        if (b > 0 && a * a / b > most) { /* what the best s for these q takes off the error */
+        if (b > 0 && a * a / b > most) { /* a^2 / b is the reduction of the error by the best s for these q */
             most = a * a / b;
             best = a / b * extreme;
         }
@@ -114,7 +117,8 @@ struct affine {
     float scale, offset; /* x = scale q - offset, offset >= 0 */
 };
 
-/* The best scale and offset for values that are rounded by `inverse` from `low` on, and the error that they leave. */
+/* Rounds the values to q = (x - low) * inverse, and returns the weighted least-squares scale and offset for these q.
+ * `*error` is the weighted squared error of the result. */
 static struct affine fit(float *error, const float *x, const float *weight, size_t count, float low, float inverse)
 {
     float w1[LANES] = {0}, wq[LANES] = {0}, wqq[LANES] = {0}, wx[LANES] = {0}, wxq[LANES] = {0}, gaps[LANES] = {0};
@@ -129,7 +133,7 @@ static struct affine fit(float *error, const float *x, const float *weight, size
         }
     double n = total(w1), q = total(wq), qq = total(wqq), v = total(wx), vq = total(wxq), d = n * qq - q * q;
     double scale = d > 0 ? (n * vq - q * v) / d : 0, offset = d > 0 ? (q * vq - qq * v) / d : 0;
-    if (d <= 0 || offset < 0) { /* one number alone, or an offset that no block can hold */
+    if (d <= 0 || offset < 0) { /* all q are equal, or the offset has a sign that no block can hold */
         offset = 0;
         scale = qq > 0 ? vq / qq : 0;
     }
@@ -144,7 +148,8 @@ static struct affine fit(float *error, const float *x, const float *weight, size
     return a;
 }
 
-/* The same for q from 0 to 15 with an offset; weights |x| + root mean square. */
+/* Returns the scale and offset that leave the least squared error of x against scale q - offset, with q from 0 to 15.
+ * The weight of a value is |x| + the root mean square of x. */
 static struct affine affine_scale(const float *x, size_t count)
 {
     float low = 0, high = -INFINITY, weight[SUPER], least = INFINITY;
@@ -203,8 +208,9 @@ static void from_q4_0(float *x, const unsigned char *from)
     }
 }
 
-/* Six-bit scales and offsets of eight sub-blocks in 12 bytes: the first four whole, in the low bits of bytes 0 .. 3 and
- * 4 .. 7; of the last four the low nibbles in bytes 8 .. 11 and the upper two bits above the first ones. */
+/* Stores the 6-bit scale and offset of sub-block j of 8. The first four sub-blocks lie in the low 6 bits of bytes 0 ..
+ * 3 (scales) and 4 .. 7 (offsets). The low nibbles of the last four lie in bytes 8 .. 11, and their upper two bits in
+ * the top bits of bytes 0 .. 3 and 4 .. 7. */
 static void put_six(unsigned char *s, size_t j, unsigned scale, unsigned offset)
 {
     if (j < 4) {
@@ -261,8 +267,8 @@ static void from_q4_k(float *x, const unsigned char *from)
     }
 }
 
-/* Value i of the 256 lies in half h = i / 128 at l = i % 128: nibble l / 64 of byte l % 64 of the half, and bits 2 (l
- * / 32) of byte l % 32 of the half's upper bits. */
+/* Value i of the 256 has h = i / 128 and l = i % 128. Its low 4 bits are nibble l / 64 of byte l % 64 of the 64 low
+ * bytes of half h. Its high 2 bits start at bit 2 (l / 32) of byte l % 32 of the 32 high bytes of half h. */
 static void to_q6_k(unsigned char *to, const float *x)
 {
     float sub[16], extreme = 0;

@@ -1,4 +1,4 @@
-/* Seconds on the clock that never jumps. */
+/* Seconds on the monotonic clock, which never jumps. */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 

@@ -1,10 +1,11 @@
-/* THE list of commands, in the order of --help: the enumeration, the table of the command line, the prototypes of
- * src/cli/ and the names in messages are made from it. */
+/* The single list of commands, in the order of --help. The enumeration, the command line's table, the prototypes of
+ * src/cli/ and the names in messages are generated from it. */
 #ifndef BASE_COMMANDS_H
 #define BASE_COMMANDS_H
 
-/* X(NAME, name, "name", the word that people type, its arguments as --help shows them, help in a line, takes options,
- * fewest and most arguments, whether an argument is a configuration that is read before the overrides, an example) */
+/* X(NAME, name, "name", the word to type, its arguments as --help shows them, help in one line, whether it takes
+ * options, fewest and most arguments, whether an argument is a configuration that is read before the overrides, an
+ * example) */
 #define ELBO_COMMANDS(X)                                                                                               \
     X(PREPARE, prepare, "prepare", "TEXT [TEXT ...]",                                                                  \
       "make a corpus out of text, a sentence a line (- is standard input)", true, 1, 1u << 20, false,                  \
@@ -51,7 +52,7 @@
     X(COMPLETION, completion, "completion", "bash", "print a completion script for a shell", false, 1, 1, false,       \
       "source <(elbo completion bash)")
 
-/* Which commands take an option: a bit for each. */
+/* One bit per command, for masks of the commands that take an option. */
 #define COMMAND_NUMBER(bit, ...) COMMAND_NUMBER_##bit,
 #define COMMAND_BIT(bit, ...)    COMMAND_##bit = 1 << COMMAND_NUMBER_##bit,
 enum command_number { ELBO_COMMANDS(COMMAND_NUMBER) COMMANDS };

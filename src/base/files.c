@@ -1,4 +1,4 @@
-/* Files, written so that every system call's answer is looked at: see files.h. */
+/* Files: reading, durable writing and folders. The result of every system call is checked; see files.h. */
 #include "base/files.h"
 
 #include <dirent.h>
@@ -49,7 +49,7 @@ elbo_status file_fail(elbo_error *error, const char *verb, const char *path, int
 
 elbo_status file_open_regular(int *descriptor, size_t *size, const char *path, elbo_error *error)
 {
-    /* O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it */
+    /* O_NONBLOCK because opening a FIFO must not hang before fstat can refuse it */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return file_fail(error, "open", path, errno);
     struct stat about;
@@ -211,7 +211,7 @@ elbo_status file_replace(struct file_writer *writer, const char *path, elbo_erro
     ELBO_TRY(copy_path(writer->target, path, error));
     int size = snprintf(writer->path, FILES_PATH, "%s.%ld.tmp", path, (long)getpid());
     if (size < 0 || size >= FILES_PATH) return elbo_fail(error, ELBO_IO, "the path %s is too long", path);
-    /* one left by an earlier process with our number is nobody's any more */
+    /* a file with this process's id was left by a dead process, so its removal harms nobody */
     if (unlink(writer->path) && errno != ENOENT) return file_fail(error, "remove", writer->path, errno);
     return open_new(writer, error);
 }
@@ -267,7 +267,7 @@ static elbo_status sync_parent(const char *path, elbo_error *error)
 elbo_status file_seal(struct file_writer *writer, elbo_error *error)
 {
     ELBO_TRY(flush(writer, error));
-    /* a failed fsync is never retried on the same descriptor: the kernel may have dropped the pages */
+    /* a failed fsync is never retried on the same descriptor because the kernel may have dropped the pages */
     if (fsync(writer->descriptor)) return file_fail(error, "make durable", writer->path, errno);
     int fd = writer->descriptor;
     writer->descriptor = -1;
@@ -344,7 +344,7 @@ elbo_status file_sync_folder(const char *path, elbo_error *error)
     if (fd < 0) return file_fail(error, "open the folder", path, errno);
     int number = fsync(fd) ? errno : 0;
     close(fd);
-    /* some network file systems cannot sync a folder and say EINVAL: nothing more can be done there */
+    /* some network file systems cannot sync a folder and return EINVAL; this is not an error here */
     if (number && number != EINVAL) return file_fail(error, "make durable the folder", path, number);
     return ELBO_OK;
 }

@@ -1,8 +1,8 @@
-/* jansson does not look at what the growth of its buffers returns: json_dumps then leaves bytes out, and the reader
- * reads past a token's end. So text is written through json_text's own buffer, and the reader must never be told that
- * an allocation failed: while json_read runs, one that fails is served from a reserve that was set aside before, and
- * the text ends with the next piece that is asked for. A piece has 128 bytes at most, so after the failure jansson can
- * take no more than the values in so many bytes, and one token of the whole text. */
+/* JSON reading and writing that survives a failed allocation. jansson ignores whether its buffers could grow:
+ * json_dumps then omits bytes, and its reader reads past a token's end. Therefore json_text writes through its own
+ * buffer, and the reader never sees an allocation fail. While json_read runs, a failed allocation is served from a
+ * reserve that was set aside before, and the text ends at the next piece. A piece has at most 128 bytes, so after the
+ * failure the reserve need only hold the values of one piece and one token of the whole text. */
 #include "base/json.h"
 
 #include <stdint.h>
@@ -19,7 +19,7 @@ struct reading {
     bool starved;
 };
 
-/* The hooks have no context. Set while a thread is in json_read, and only then. */
+/* State for the allocation hooks, which take no context. Set only while the thread is in json_read. */
 static _Thread_local struct reading *reading;
 
 static void *take(size_t size)
@@ -56,10 +56,10 @@ static size_t next_piece(void *buffer, size_t size, void *context)
 json_t *json_read(const char *text, size_t size, size_t flags, json_error_t *reason, bool *starved)
 {
     struct reading r = {.text = text, .left = size, .size = 4 * size + (size_t)PIECE * VALUE};
-    r.reserve = malloc(r.size); /* never touched unless it is needed */
+    r.reserve = malloc(r.size); /* untouched, so not resident, unless an allocation fails */
     *starved = !r.reserve;
     if (!r.reserve) return NULL;
-    json_set_alloc_funcs(take, give); /* the same ones each time */
+    json_set_alloc_funcs(take, give); /* the same functions at every call */
     reading = &r;
     json_t *root = json_load_callback(next_piece, &r, flags, reason);
     if (r.starved) {
@@ -77,7 +77,7 @@ json_t *json_read(const char *text, size_t size, size_t flags, json_error_t *rea
 struct text {
     char *bytes;
     size_t used, room;
-    bool failed; /* once and for all: jansson goes on after a key that could not be written */
+    bool failed; /* sticky, because jansson goes on after a key that could not be written */
 };
 
 static int append(const char *bytes, size_t size, void *context)

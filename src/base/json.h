@@ -1,4 +1,4 @@
-/* JSON by jansson, made fit for want of memory, which jansson itself overlooks in places: use these in the place of
+/* JSON by jansson, safe when memory runs out, which jansson overlooks in places. Use these functions instead of
  * json_load*, json_dumps and json_dumpf. */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
@@ -10,15 +10,15 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* Parses `size` bytes. NULL: `*starved` says whether memory was wanting, else `reason` (may be NULL) says what is
+/* Parses `size` bytes. On NULL, `*starved` says whether memory ran out; otherwise `reason` (may be NULL) says what is
  * malformed. */
 json_t *json_read(const char *text, size_t size, size_t flags, json_error_t *reason, bool *starved);
 
-/* json_dumps that leaves nothing out; NULL for want of memory, or for NULL; free() it. */
+/* Returns the complete text of `root`; NULL when memory ran out or `root` is NULL. free() it. */
 char *json_text(const json_t *root, size_t flags);
 
-/* Prints a value whole, with an end of line, and frees it, or prints nothing of it; `root` may be NULL, for want of
- * memory. `what` is for the message: "the plan". */
+/* Prints a whole value and a newline, or nothing of it, and frees `root`. A NULL `root` means that memory ran out.
+ * `what` is for the message: "the plan". */
 elbo_status json_print(FILE *out, json_t *root, size_t flags, const char *what, elbo_error *error);
 
 #endif

@@ -1,5 +1,5 @@
-/* How a row of options is written beside the field that it fills: its name within the section, the field (AT gives its
- * place in the struct), the default, the range and unit of a number, who takes it, and the help.
+/* Macros for rows of options, written beside the field that a row fills: the name within the section, the field (AT
+ * gives its offset in the struct), the default, the range and unit of a number, the takers, and the help.
  *
  *     struct log_config {
  *         size_t every;
@@ -10,7 +10,7 @@
  *     };
  *     #undef AT
  *
- * Who takes it: commands (base/commands.h), or KEPT(commands, class) where a run keeps the option. */
+ * The takers are a mask of commands (base/commands.h), or KEPT(commands, class) for an option that a run keeps. */
 #ifndef BASE_OPTION_ROWS_H
 #define BASE_OPTION_ROWS_H
 
@@ -47,14 +47,14 @@
         __VA_ARGS__, NULL                                                                                              \
     }
 
-/* A run that goes on with another value: refuses it (MODEL), says it (CHANGE) or ignores it (FREE); see enum
- * option_class. OWN: each rank may have a value of its own. */
+/* A resumed run with another value refuses it (MODEL), reports it (CHANGE) or ignores it (FREE); see enum option_class.
+ * OWN: each rank may have its own value. */
 #define KEPT(takers, of_class)     takers, .class = of_class
 #define KEPT_OWN(takers, of_class) takers, .class = of_class, .own = true
 #define KEPT_MODEL                 KEPT(TAKEN_BY_TRAINING, OPTION_MODEL)
 #define KEPT_CHANGE                KEPT(TAKEN_BY_TRAINING, OPTION_CHANGE)
 #define KEPT_FREE                  KEPT(TAKEN_BY_TRAINING, OPTION_FREE)
 
-#define OPTION_MANY 1e15 /* whole numbers up to here are exact in the double that holds a range */
+#define OPTION_MANY 1e15 /* whole numbers up to this one are exact in the double that holds a range */
 
 #endif

@@ -52,10 +52,10 @@ const struct option *options_find(const struct option_table *table, const char *
 
 /* ---- suggestions ---- */
 
-enum { MOST_EDITS = 4 }; /* beyond them no word is near */
+enum { MOST_EDITS = 4 }; /* a word further away is not near */
 
-/* Damerau-Levenshtein distance (neighbours swapped count once), in three rows; words longer than 63 are not near, nor
- * those that are more than MOST_EDITS away. */
+/* Returns the Damerau-Levenshtein distance (a swap of neighbors counts once), computed in three rows. Returns 64 for
+ * words longer than 63 bytes; distances above MOST_EDITS may be reported as 64. */
 static size_t edit_distance(const char *a, const char *b)
 {
     enum { LONGEST = 64 };
@@ -75,7 +75,7 @@ static size_t edit_distance(const char *a, const char *b)
             row[j] = best;
             if (best < least) least = best;
         }
-        if (least > MOST_EDITS && least_above > MOST_EDITS) return LONGEST; /* it only grows from here */
+        if (least > MOST_EDITS && least_above > MOST_EDITS) return LONGEST; /* the distance only grows from here */
         size_t *spare = before;
         before = above;
         above = row;
@@ -110,7 +110,7 @@ static const char *last_part(const char *key)
     return dot ? dot + 1 : key;
 }
 
-/* The key with _ for -, as most keys are written. */
+/* Copies the key with - replaced by _, because most keys are written with _. */
 static void underscored(char *out, size_t size, const char *key)
 {
     snprintf(out, size, "%s", key);
@@ -129,7 +129,7 @@ static const struct option_alias *find_alias(const struct option_table *table, c
     return NULL;
 }
 
-/* "no-tf32", "no_greedy": the switch behind it, or null. */
+/* Returns the switch behind "no-tf32" or "no_greedy", or null. */
 static const struct option *negated(const struct option_table *table, const char *key, unsigned mask)
 {
     if (strncmp(key, "no-", 3) && strncmp(key, "no_", 3)) return NULL;
@@ -139,7 +139,7 @@ static const struct option *negated(const struct option_table *table, const char
     return row && row->type == OPTION_BOOL && (row->commands & mask) ? row : NULL;
 }
 
-/* Options of the command whose name behind the section is the key's, with " or " between; nothing: "". */
+/* Lists the command's options whose last part equals the key's, separated by " or "; "" when there are none. */
 static void same_names(char *out, size_t size, const struct option_table *table, const char *key, unsigned mask)
 {
     *out = 0;
@@ -169,13 +169,13 @@ static elbo_status unknown_key(const struct option_table *table, const char *key
         if (!(row->commands & mask)) continue;
         size_t distance = edit_distance(key, row->key), part = edit_distance(key, last_part(row->key));
         if (distance < least) least = distance, best = row->key;
-        if (part < least_part) least_part = part, nearly = row->key; /* the section forgotten, and a slip */
+        if (part < least_part) least_part = part, nearly = row->key; /* a key without its section, misspelled */
     }
     same_names(others, sizeof others, table, key, mask);
     if (*others && !(best && least <= 1)) best = others;
     if (!best) best = nearly;
     underscored(name, sizeof name, key);
-    if (!best && strcmp(name, key)) return unknown_key(table, name, mask, where, error); /* learning-rate */
+    if (!best && strcmp(name, key)) return unknown_key(table, name, mask, where, error); /* e.g. learning-rate */
     if (best) return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; did you mean %s?", where, key, best);
     return elbo_fail(error, ELBO_USAGE, "%s: unknown option '%s'; `elbo help --reference` lists them all", where, key);
 }
@@ -220,7 +220,7 @@ static elbo_status bad_value(const struct option *row, const char *value, const 
                      range);
 }
 
-/* Digits only: strtoull alone would take signs and blanks. */
+/* Parses digits only, because strtoull alone would accept signs and blanks. */
 static bool parse_whole(uint64_t *out, const char *value)
 {
     if (!*value || strspn(value, "0123456789") != strlen(value)) return false;
@@ -237,7 +237,7 @@ static bool parse_double(double *out, const char *value)
     return !*end && isfinite(*out);
 }
 
-/* The name's number among the choices; their count when it is none. */
+/* Returns the index of `name` among the choices, or their count when the name is unknown. */
 static size_t choice_of(const struct option *row, const char *name)
 {
     size_t i = 0;
@@ -250,7 +250,7 @@ static size_t choices_of(const struct option *row)
     return choice_of(row, "");
 }
 
-/* " (did you mean x?)", or "" where no choice is near. */
+/* Writes " (did you mean x?)", or "" when no choice is near. */
 static const char *near_choice(char *out, size_t size, const struct option *row, const char *name)
 {
     const char *near = nearest_word(name, row->choices, choices_of(row));
@@ -259,7 +259,7 @@ static const char *near_choice(char *out, size_t size, const struct option *row,
     return out;
 }
 
-/* Names between commas; blanks around them do not count. */
+/* Parses a comma-separated list of names. Blanks around a name are ignored. */
 static elbo_status parse_set(unsigned *bits, const struct option *row, const char *value, const char *where,
                              elbo_error *error)
 {

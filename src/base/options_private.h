@@ -1,4 +1,4 @@
-/* Shared by the three files of the option engine. */
+/* Declarations shared by the three files of the option engine. */
 #ifndef BASE_OPTIONS_PRIVATE_H
 #define BASE_OPTIONS_PRIVATE_H
 
@@ -13,10 +13,10 @@ struct options {
     const char **where; /* (count) null: default */
 };
 
-/* A value as YAML; strings quoted. */
+/* Prints a value as YAML; strings are quoted. */
 void options_print_value(FILE *out, const struct option *row, const void *target);
 
-/* "a whole number from 1 to 1000 (steps)" */
+/* Describes a row's values: "a whole number from 1 to 1000 (steps)". */
 void options_describe(char *out, size_t size, const struct option *row);
 
 #endif

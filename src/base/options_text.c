@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The shortest decimal that reads back as the same double. YAML 1.1 takes 1e-08 for text, so a mantissa always has a
- * point. */
+/* Prints the shortest decimal that reads back as the same double. A mantissa before an exponent always has a point,
+ * because YAML 1.1 reads 1e-08 as text. */
 static void print_double(FILE *out, double value)
 {
     char text[40];
@@ -24,7 +24,7 @@ static void print_double(FILE *out, double value)
         fputs(text, out);
 }
 
-/* YAML's double-quoted style; what its reader would fold or refuse is escaped. */
+/* Prints text in YAML's double-quoted style. Characters that a YAML reader would fold or refuse are escaped. */
 static void print_string(FILE *out, const char *text)
 {
     fputc('"', out);
@@ -94,7 +94,7 @@ void options_value(char *out, size_t size, const struct option *row, const void 
     out[size - 1] = 0;
 }
 
-/* Length of "section" in "section.key"; 0 for a top-level key. */
+/* Returns the length of "section" in "section.key"; 0 for a top-level key. */
 static size_t section_size(const char *key)
 {
     const char *dot = strchr(key, '.');
@@ -107,8 +107,8 @@ static bool same_section(const char *a, const char *b)
     return size == section_size(b) && !strncmp(a, b, size);
 }
 
-/* Walks the rows of `mask`: top-level keys first, then section by section in the table's order. `step` is called with
- * the row, and whether a new section begins. */
+/* Walks the rows of `mask`: top-level keys first, then section by section in the table's order. `step` gets the row and
+ * whether a new section begins. */
 static void walk(const struct option_table *table, unsigned mask, FILE *out, const void *context,
                  void (*step)(FILE *out, const struct option *row, bool begins, const void *context))
 {
@@ -156,13 +156,13 @@ static void commented_row(FILE *out, const struct option *row, bool begins, cons
 
 enum { HELP_LEFT = 36, HELP_COLUMNS = 100 };
 
-/* `text` in lines that begin at column HELP_LEFT + 3 and end before HELP_COLUMNS; what stands on the first line ended
- * at `column`. */
+/* Prints `text` in lines that begin at column HELP_LEFT + 3 and end before HELP_COLUMNS. The first line already has
+ * `column` columns. */
 static void put_folded(FILE *out, const char *text, size_t column)
 {
     for (const char *word = text; *word; word += strspn(word, " ")) {
         size_t size = strcspn(word, " "), wide = 0;
-        for (size_t i = 0; i < size; i++) wide += ((unsigned char)word[i] & 0xc0) != 0x80; /* characters */
+        for (size_t i = 0; i < size; i++) wide += ((unsigned char)word[i] & 0xc0) != 0x80; /* characters, not bytes */
         if (column + 1 + wide > HELP_COLUMNS) {
             fprintf(out, "\n%*s", HELP_LEFT + 2, "");
             column = HELP_LEFT + 2;

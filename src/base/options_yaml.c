@@ -1,5 +1,5 @@
-/* Reading options from YAML by libyaml's events: nested maps become "section.key", values are scalars, and everything
- * else that YAML can say (sequences, anchors, aliases, several documents, duplicate keys) is refused with its place. */
+/* Reading options from YAML by libyaml's events. Nested maps become "section.key"; values are scalars. All other YAML
+ * (sequences, anchors, aliases, several documents, duplicate keys) is refused with its line and column. */
 #include "base/files.h"
 #include "base/options_private.h"
 
@@ -17,11 +17,11 @@ struct reader {
     struct options *options;
     const char *name;
     yaml_parser_t parser;
-    char path[256];         /* "section." of the map that is being read */
-    size_t starts[DEEPEST]; /* length of `path` before each open map    */
+    char path[256];         /* "section." of the map being read */
+    size_t starts[DEEPEST]; /* length of `path` before each open map */
     size_t depth;
-    bool *seen;     /* (rows) keys of this file                 */
-    char *sections; /* every section seen, "\n"-separated       */
+    bool *seen;     /* (rows) keys set by this file */
+    char *sections; /* sections opened so far, "\n"-separated */
     size_t sections_used;
 };
 
@@ -73,7 +73,7 @@ static elbo_status open_section(struct reader *reader, const char *key, yaml_mar
     reader->starts[reader->depth++] = used;
     memcpy(reader->path + used, key, size);
     memcpy(reader->path + used + size, ".", 2);
-    /* the same section twice is a duplicate key, although no single option is given twice */
+    /* a repeated section is refused even when no single option is given twice */
     size_t length = used + size + 1;
     for (const char *at = reader->sections; at && (at = strstr(at, reader->path)); at++)
         if ((at == reader->sections || at[-1] == '\n') && at[length] == '\n')
@@ -109,7 +109,7 @@ static elbo_status set_option(struct reader *reader, const char *key, const yaml
     for (size_t i = 0; i < sizeof nulls / sizeof *nulls && value->data.scalar.style == YAML_PLAIN_SCALAR_STYLE; i++)
         null |= !strcmp(text, nulls[i]);
     size_t size = strlen(full);
-    for (size_t i = 0; null && !row && i < table->count; i++) /* `train:` with nothing below it */
+    for (size_t i = 0; null && !row && i < table->count; i++) /* accepts `train:` with nothing below it */
         if (!strncmp(table->rows[i].key, full, size) && table->rows[i].key[size] == '.') return ELBO_OK;
     if (null && row && row->type == OPTION_STRING)
         text = "";
@@ -121,7 +121,7 @@ static elbo_status set_option(struct reader *reader, const char *key, const yaml
     return options_set(reader->options, full, text, where, error);
 }
 
-/* One `key: value` whose key event was read already. */
+/* Reads the value of one `key: value` whose key event was already read. */
 static elbo_status read_entry(struct reader *reader, const yaml_event_t *key, elbo_error *error)
 {
     ELBO_TRY(check_plain_node(reader, key, error));
@@ -171,7 +171,7 @@ static elbo_status read_document(struct reader *reader, elbo_error *error)
         case YAML_SEQUENCE_START_EVENT:
         case YAML_ALIAS_EVENT:
             if (in_map) status = read_entry(reader, &event, error);
-            /* a file of comments alone is an empty scalar to some writers */
+            /* some writers emit a file of comments alone as an empty scalar */
             else if (event.type != YAML_SCALAR_EVENT || event.data.scalar.length)
                 status = fail_at(reader, event.start_mark, error, "a configuration is a map of `key: value` lines");
             break;
@@ -184,7 +184,7 @@ static elbo_status read_document(struct reader *reader, elbo_error *error)
     return ELBO_OK;
 }
 
-/* Walks the whole file without taking anything from it: malformed YAML is called that, whatever its keys look like. */
+/* Parses the whole file without setting an option, so that malformed YAML is reported before unknown keys. */
 static elbo_status check_syntax(struct reader *reader, elbo_error *error)
 {
     for (bool done = false; !done;) {
@@ -196,7 +196,7 @@ static elbo_status check_syntax(struct reader *reader, elbo_error *error)
     return ELBO_OK;
 }
 
-/* Does the text look like TOML or an ini file: a first line of "[section]" or "key = value"? */
+/* Returns whether the text looks like TOML or an ini file: its first line is "[section]" or "key = value". */
 static bool is_toml(const char *text, size_t size)
 {
     for (size_t at = 0; at < size;) {
@@ -241,7 +241,7 @@ elbo_status options_read_yaml_text(struct options *options, const char *text, si
     return status;
 }
 
-/* A pipe, such as a shell's <(...) makes; "-" is standard input. */
+/* Reads a pipe, such as a shell's <(...) makes; "-" is standard input. */
 static elbo_status read_pipe(char **text, size_t *size, const char *path, elbo_error *error)
 {
     bool standard = !strcmp(path, "-");

@@ -3,8 +3,8 @@
  *   key     = mix(run seed, purpose, step)           purpose: hash of an op's stable name
  *   counter = { coordinate / 4, draw, sample lo, sample hi }
  *
- * A value is addressed, never streamed: element `coordinate` of sample `sample` takes word coordinate % 4 of its
- * block. The layout is cuRAND's (counter = {offset / 4, subsequence}), so a GPU draws the same integers. */
+ * Values are addressed, never streamed: element `coordinate` of sample `sample` is word coordinate % 4 of its block.
+ * The layout is cuRAND's (counter = {offset / 4, subsequence}), so a GPU draws the same integers. */
 #ifndef BASE_PHILOX_H
 #define BASE_PHILOX_H
 
@@ -19,7 +19,7 @@ struct noise_key {
     uint32_t word[2];
 };
 
-/* splitmix64's finalizer: the 64-bit mix behind every key and shuffle here. */
+/* splitmix64's finalizer: the 64-bit mix behind every key and shuffle. */
 static inline uint64_t mix64(uint64_t x)
 {
     x += 0x9e3779b97f4a7c15u;
@@ -28,7 +28,7 @@ static inline uint64_t mix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* FNV-1a of a stable name, the `purpose` of a key. */
+/* FNV-1a hash of a stable name, the `purpose` of a key. */
 static inline uint64_t noise_purpose(const char *name)
 {
     uint64_t h = 0xcbf29ce484222325u;
@@ -58,7 +58,7 @@ static inline struct philox_block philox(struct noise_key key, uint32_t c0, uint
     return (struct philox_block){{c0, c1, c2, c3}};
 }
 
-/* The block that holds coordinates 4 * block .. 4 * block + 3 of a sample. */
+/* Returns the block of coordinates 4 * block .. 4 * block + 3 of a sample. */
 static inline struct philox_block noise_block(struct noise_key key, uint64_t sample, uint32_t draw, uint32_t block)
 {
     return philox(key, block, draw, (uint32_t)sample, (uint32_t)(sample >> 32));
@@ -69,13 +69,13 @@ static inline uint32_t noise_bits(struct noise_key key, uint64_t sample, uint32_
     return noise_block(key, sample, draw, (uint32_t)(coordinate / 4)).word[coordinate % 4];
 }
 
-/* Uniform in (0, 1): (x + 0.5) / 2^32. */
+/* Maps bits to a uniform in (0, 1): (bits + 0.5) / 2^32. */
 static inline double noise_uniform(uint32_t bits)
 {
     return ((double)bits + 0.5) * 0x1p-32;
 }
 
-/* Four normals from a block, Box-Muller in cuRAND's order: r sin first, then r cos, of words (0, 1) and (2, 3). */
+/* Draws four normals from a block by Box-Muller in cuRAND's order: r sin, then r cos, of words (0, 1) and (2, 3). */
 static inline void noise_normal4(float out[4], struct philox_block b)
 {
     for (int pair = 0; pair < 2; pair++) {

@@ -1,12 +1,12 @@
 /* The thread pool: one mutex, two condition variables, one atomic tile counter.
  *
  * A run opens a job, wakes the workers and starts on the tiles itself. Workers that wake while the job is open join it;
- * the caller closes the job when the counter is exhausted and waits only for those that joined. So a sleeping worker
- * never delays a run that was over before it woke, which on a busy machine is the common case for small ops.
+ * the caller closes the job when the counter is exhausted and waits only for the workers that joined. So a sleeping
+ * worker never delays a run that was over before it woke, which on a busy machine is the common case for small ops.
  *
- * Both look for a tenth of a millisecond or two before they sleep: a step is hundreds of short runs, and to wake a
- * thread takes longer than many of them. Where there are more threads than processors nobody looks, for it would keep
- * another from working. */
+ * Workers and the caller poll for 0.1 to 0.2 ms before they sleep, because a step has hundreds of short runs and waking
+ * a thread takes longer than many of them. With more threads than processors nobody polls, because polling would keep
+ * another thread from working. */
 #include "base/pool.h"
 
 #include <errno.h>
@@ -29,30 +29,30 @@ struct worker {
 
 struct pool {
     size_t threads;
-    unsigned looks;       /* before a thread sleeps               */
-    pthread_mutex_t lock; /* guards changes of all but `next`     */
+    unsigned looks;       /* polls before a thread sleeps */
+    pthread_mutex_t lock; /* guards all changes except those of `next` */
     pthread_cond_t opened, left;
     bool open, stop;
-    atomic_size_t generation; /* of the job: a worker joins each one at most once */
-    atomic_size_t joined;     /* workers inside the open job                      */
+    atomic_size_t generation; /* of the job; a worker joins each generation at most once */
+    atomic_size_t joined;     /* workers inside the open job */
     pool_tile run;
     void *argument;
     size_t tiles;
-    _Alignas(64) atomic_size_t next; /* the tile nobody has taken yet */
+    _Alignas(64) atomic_size_t next; /* the first tile not taken yet */
     _Alignas(64) struct worker workers[];
 };
 
 static void work(struct pool *pool, pool_tile run, void *argument, size_t tiles, size_t worker)
 {
     for (;;) {
-        /* Relaxed: the tile's data is published by the mutex when joining and when leaving. */
+        /* Relaxed, because the mutex publishes the tile's data on joining and on leaving. */
         size_t tile = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
         if (tile >= tiles) return;
         run(argument, tile, worker);
     }
 }
 
-/* Waits a little for *value to become other than (`differs`), or equal to, `than`. */
+/* Polls until *value differs from `than` (`differs`) or equals `than` (otherwise), at most pool->looks times. */
 static void look(const struct pool *pool, const atomic_size_t *value, size_t than, bool differs)
 {
     for (unsigned i = 0; i < pool->looks; i++) {
@@ -74,7 +74,7 @@ static void *worker_main(void *argument)
         while (!pool->stop && pool->generation == seen) pthread_cond_wait(&pool->opened, &pool->lock);
         if (pool->stop) break;
         seen = pool->generation;
-        if (!pool->open) { /* over already */
+        if (!pool->open) { /* the job was closed before this worker woke */
             pthread_mutex_unlock(&pool->lock);
             continue;
         }
@@ -96,7 +96,7 @@ static size_t processors(void)
 {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return (size_t)CPU_COUNT(&set);
-    long online = sysconf(_SC_NPROCESSORS_ONLN); /* more processors than cpu_set_t holds */
+    long online = sysconf(_SC_NPROCESSORS_ONLN); /* the machine has more processors than cpu_set_t holds */
     if (online < 1) return 1;
     return online < POOL_MOST_THREADS ? (size_t)online : POOL_MOST_THREADS;
 }
@@ -117,7 +117,7 @@ elbo_status pool_create(struct pool **out, size_t threads, elbo_error *error)
     pool->threads = 1;
     pool->looks = threads <= processors() ? LOOKS : 0;
 
-    /* Signals are for the thread that runs the program: workers block them all. */
+    /* Workers block all signals, because the program's main thread handles them. */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -173,7 +173,7 @@ void pool_run(struct pool *pool, size_t tiles, pool_tile run, void *argument)
     pool->open = true;
     pool->generation++;
     if (tiles == 2)
-        pthread_cond_signal(&pool->opened); /* one helper is all that can be used */
+        pthread_cond_signal(&pool->opened); /* two tiles can use only one worker */
     else
         pthread_cond_broadcast(&pool->opened);
     pthread_mutex_unlock(&pool->lock);

@@ -1,4 +1,4 @@
-/* The pool of a program that has no threads: the caller works alone. */
+/* The pool of a program without threads: the caller runs all tiles. */
 #include "base/pool.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* Redzones in arenas under the address sanitizer: bytes that are closed to every access until they are opened. Without
- * the sanitizer all of this is nothing. */
+/* Redzones in arenas under the address sanitizer: bytes that no access may touch until they are opened. Without the
+ * sanitizer these functions do nothing. */
 #ifndef BASE_REDZONE_H
 #define BASE_REDZONE_H
 

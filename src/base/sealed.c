@@ -1,3 +1,4 @@
+/* JSON objects that end with a checksum of their own bytes: composing and checking them; see sealed.h. */
 #include "base/sealed.h"
 
 #include "base/json.h"
@@ -31,7 +32,7 @@ bool sealed_read_hex(uint64_t *out, const char *text)
 
 elbo_status sealed_compose(char **text, size_t *size, const json_t *root, const char *what, elbo_error *error)
 {
-    /* 17 digits: a double comes back as the very same one */
+    /* 17 digits, so that a double reads back as the same bits */
     char *json = json_text(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     size_t length = json ? strlen(json) - 2 : 0; /* without the last "\n}" */
     char *out = json ? malloc(length + TAIL + 1) : NULL;

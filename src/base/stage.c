@@ -1,4 +1,4 @@
-/* A folder that is built beside its place and exchanged whole: see stage.h. */
+/* A folder that is built next to its place and then exchanged whole; see stage.h. */
 #include "base/stage.h"
 
 #include <dirent.h>
@@ -49,7 +49,7 @@ static bool is_dots(const char *name)
     return !*name || !strcmp(name, ".") || !strcmp(name, "..");
 }
 
-/* Is the current folder this one, or somewhere below it? */
+/* Returns whether the current folder is this folder or lies below it. */
 static bool holds_current(const struct stat *folder)
 {
     char path[FILES_PATH] = ".";
@@ -67,7 +67,7 @@ static bool holds_current(const struct stat *folder)
     }
 }
 
-/* The place can be exchanged: a folder, not a mount point, not the one this process stands in. */
+/* Checks that the place can be exchanged: a folder, not a mount point, not the current folder or one above it. */
 static elbo_status check_place(char place[FILES_PATH], const struct stat *about, elbo_error *error)
 {
     struct stat link;
@@ -109,7 +109,7 @@ elbo_status stage_place(char place[FILES_PATH], const char *folder, elbo_error *
     return ELBO_OK;
 }
 
-/* out = parent/.name + suffix */
+/* Sets out = parent/.name + suffix. */
 static elbo_status beside(char out[FILES_PATH], const char *place, const char *suffix, elbo_error *error)
 {
     const char *name = base_name(place);
@@ -128,7 +128,7 @@ static void parent_of(char out[FILES_PATH], const char *place)
 
 /* ---- sweeping ---- */
 
-/* Removes a folder and all below it; symbolic links are removed, not followed. One that is not there is fine. */
+/* Removes a folder and everything below it. Symbolic links are removed, not followed. A missing folder is no error. */
 static elbo_status remove_tree(const char *path, elbo_error *error)
 {
     struct stat about;
@@ -139,7 +139,7 @@ static elbo_status remove_tree(const char *path, elbo_error *error)
     elbo_status status = ELBO_OK;
     for (struct dirent *entry; status == ELBO_OK && (errno = 0, entry = readdir(folder));) {
         if (is_dots(entry->d_name)) continue;
-        char *inside = malloc(FILES_PATH); /* not on the stack: this calls itself */
+        char *inside = malloc(FILES_PATH); /* on the heap because this function recurses */
         status = inside ? file_join(inside, path, entry->d_name, error)
                         : elbo_fail(error, ELBO_MEMORY, "no memory to remove %s", path);
         if (status == ELBO_OK) status = remove_tree(inside, error);
@@ -177,13 +177,13 @@ static elbo_status take_lock(struct stage *stage, elbo_error *error)
                              "folder",
                              text, stage->place);
         }
-        /* the one who held it before may have removed the name since it was opened */
+        /* the previous holder may have removed the name after this process opened it */
         if (!fstat(fd, &held) && !lstat(stage->lock_path, &named) && held.st_ino == named.st_ino &&
             held.st_dev == named.st_dev) {
             char text[32];
             int size = snprintf(text, sizeof text, "%ld\n", (long)getpid());
             stage->lock = fd;
-            /* a courtesy to those who find it taken: that it cannot be written is no reason to stop */
+            /* the process id only informs others that find the lock taken, so a failed write is no error */
             if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)size, 0) != size) return ELBO_OK;
             return ELBO_OK;
         }
@@ -224,7 +224,7 @@ void stage_close(struct stage *stage)
 {
     if (stage->lock < 0) return;
     elbo_error unused;
-    remove_tree(stage->work, &unused); /* what stays is swept by the next stage */
+    remove_tree(stage->work, &unused); /* the next stage sweeps leftovers */
     unlink(stage->lock_path);
     close(stage->lock);
     stage->lock = -1;
@@ -248,7 +248,7 @@ static elbo_status sync_work(const char *work, elbo_error *error)
     return status == ELBO_OK ? file_sync_folder(work, error) : status;
 }
 
-/* Where the file system cannot exchange. */
+/* Replaces the place by two renames, for file systems that cannot exchange. */
 static elbo_status by_two_renames(const struct stage *stage, elbo_error *error)
 {
     if (rename(stage->place, stage->old)) return file_fail(error, "rename", stage->place, errno);
@@ -282,9 +282,9 @@ elbo_status stage_commit(struct stage *stage, elbo_error *error)
     }
     elbo_status status = file_sync_folder(parent, error);
     elbo_error unused;
-    /* only now: before, a power failure could bring back a folder that was emptied */
+    /* not earlier, because a power failure could bring back an emptied folder */
     if (status == ELBO_OK) remove_tree(stage->old, &unused);
-    if (status != ELBO_OK) { /* what stood there is left for the next stage to sweep */
+    if (status != ELBO_OK) { /* the replaced folder is left for the next stage to sweep */
         unlink(stage->lock_path);
         close(stage->lock);
         stage->lock = -1;

@@ -1,3 +1,4 @@
+/* Filling an elbo_error: a code and a formatted message, truncated to fit. */
 #include "elbo/status.h"
 
 #include <stdarg.h>

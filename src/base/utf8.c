@@ -1,10 +1,9 @@
-/* UTF-8 by the ranges of Unicode's table 3-7: the lead byte decides how many follow and what the first of them may be.
- */
+/* UTF-8 by the ranges of Unicode's table 3-7. The lead byte decides the number of bytes and the range of the second. */
 #include "base/utf8.h"
 
 #include <string.h>
 
-/* The allowed range of the second byte, and the number of bytes; 0 for a byte that leads nothing. */
+/* Returns the number of bytes of the character and the range of its second byte; 0 for a byte that cannot lead. */
 static size_t lead(unsigned char c, unsigned char *low, unsigned char *high)
 {
     *low = 0x80;
@@ -23,7 +22,7 @@ static size_t lead(unsigned char c, unsigned char *low, unsigned char *high)
     return 4;
 }
 
-/* How many bytes of the character of `want` bytes are well-formed. */
+/* Returns the number of leading bytes of a character of `want` bytes that are well-formed. */
 static size_t follow(const unsigned char *s, size_t size, size_t want, unsigned char low, unsigned char high)
 {
     size_t n = 1;

@@ -5,16 +5,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of the well-formed character at `text` (1 to 4); 0 when it is ill-formed or cut off. `*code` may be null. */
+/* Returns the bytes of the well-formed character at `text` (1 to 4); 0 when it is ill-formed or cut off. `*code` gets
+ * the character; `code` may be null. */
 size_t utf8_next(uint32_t *code, const char *text, size_t size);
 
-/* Number of leading bytes that are well-formed: `size` when all are. */
+/* Returns the number of leading bytes that are well-formed: `size` when all are. */
 size_t utf8_valid(const char *text, size_t size);
 
-/* Bytes of the ill-formed part at `text`, 1 to 3: what one U+FFFD stands for ("maximal subpart", Unicode 3.9). */
+/* Returns the bytes of the ill-formed part at `text`, 1 to 3, which one U+FFFD replaces ("maximal subpart", Unicode
+ * 3.9). */
 size_t utf8_bad(const char *text, size_t size);
 
-/* Writes a character, 1 to 4 bytes. */
+/* Writes a character and returns its bytes, 1 to 4. */
 size_t utf8_put(char out[4], uint32_t code);
 
 #endif

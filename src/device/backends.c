@@ -1,3 +1,4 @@
+/* Opening a backend by a device's name: "cpu", "cpu:avx2", "cuda", "cuda:1" or "auto". */
 #include "device/backends.h"
 
 #include <stdlib.h>
@@ -5,7 +6,7 @@
 
 _Static_assert((int)CUDA_ID == (int)DEVICE_ID, "an id of NCCL's");
 
-/* The part of a device's name behind the colon; null: there is none. */
+/* Returns the part of a device's name after the colon; null: none. */
 static const char *which_of(const char *device)
 {
     const char *colon = strchr(device, ':');
@@ -53,7 +54,7 @@ static const struct device_kind kinds[] = {
 
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
-/* The kind whose name is `name` up to its end or a colon; null: there is none. */
+/* Returns the kind named by `name` up to its end or a colon; null: none. */
 static const struct device_kind *find(const char *name)
 {
     size_t n = strcspn(name, ":"), k = 0;
@@ -86,7 +87,7 @@ elbo_status backend_open_plan(struct backend **backend, const char *device, size
 {
     const struct device_kind *kind = find(device);
     elbo_status status = backend_open(backend, device, threads, error);
-    if (status == ELBO_DEVICE && kind) status = kind->plan(backend, threads, error); /* asked for, and not here */
+    if (status == ELBO_DEVICE && kind) status = kind->plan(backend, threads, error); /* the device is missing */
     if (status == ELBO_DEVICE) status = plan_cpu(backend, threads, error);
     return status;
 }

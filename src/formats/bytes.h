@@ -1,5 +1,5 @@
-/* Bytes that grow, little-endian numbers among them: what writers of files put together in memory. Begin with {0};
- * want of memory is sticky. */
+/* A growing byte buffer with little-endian numbers, for writers that assemble a file in memory. Begins as {0}. A failed
+ * allocation is sticky. */
 #ifndef FORMATS_BYTES_H
 #define FORMATS_BYTES_H
 
@@ -12,7 +12,7 @@
 struct bytes {
     unsigned char *at;
     size_t size, room;
-    bool failed; /* no memory; nothing was added from then on */
+    bool failed; /* an allocation failed; nothing is added afterwards */
 };
 
 static inline void bytes_add(struct bytes *b, const void *from, size_t size)

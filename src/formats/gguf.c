@@ -1,10 +1,12 @@
+/* Writing a GGUF file: the keys and values, the list of tensors, and the tensors' f32 bytes with zeros up to the
+ * alignment. */
 #include "formats/gguf.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { VERSION = 3, UINT32 = 4, INT32 = 5, FLOAT32 = 6, BOOL = 7, STRING = 8, ARRAY = 9, TYPE_F32 = 0 };
-enum { PIECE = 1 << 16 }; /* elements */
+enum { PIECE = 1 << 16 }; /* elements read from a source at a time */
 
 static void add_text(struct bytes *b, const char *text, size_t size)
 {

@@ -1,4 +1,4 @@
-/* Reading a latent from a line of JSON: see latent_line.h. */
+/* Reading a latent from a line of JSON; see latent_line.h. */
 #include "formats/latent_line.h"
 
 #include "base/json.h"
@@ -26,7 +26,7 @@ static elbo_status read_numbers(float *z, size_t width, const json_t *array, siz
         if (!json_is_number(number))
             return elbo_fail(error, ELBO_INPUT, "line %zu: element %zu is not a number", line, j);
         double value = json_number_value(number);
-        if (!(fabs(value) <= FLT_MAX)) /* the cast would be undefined */
+        if (!(fabs(value) <= FLT_MAX)) /* the cast would be undefined, also for a NaN */
             return elbo_fail(error, ELBO_INPUT, "line %zu: element %zu is %g, beyond what f32 holds (3.4e38)", line, j,
                              value);
         z[j] = (float)value;

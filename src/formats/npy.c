@@ -1,4 +1,4 @@
-/* .npy for f32 matrices. The header's dictionary is read by a small strict parser: the three keys in any order, plain
+/* .npy for f32 matrices. A small strict parser reads the header's dictionary: the three keys in any order, plain
  * literals, nothing else. */
 #include "formats/npy.h"
 
@@ -18,7 +18,7 @@ elbo_status npy_write_header(const struct sink *sink, size_t rows, size_t width,
     char text[160];
     int length =
         snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows, width);
-    size_t total = align_up(10 + (size_t)length + 1, 64); /* with the newline that ends the header */
+    size_t total = align_up(10 + (size_t)length + 1, 64); /* + 1 for the newline that ends the header */
     memcpy(header, magic, sizeof magic);
     header[6] = 1;
     header[7] = 0;

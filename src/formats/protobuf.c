@@ -1,3 +1,4 @@
+/* Encoding Protocol Buffers fields: a varint tag (number << 3 | wire type), then the value. */
 #include "formats/protobuf.h"
 
 #include <string.h>

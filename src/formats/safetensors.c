@@ -1,6 +1,6 @@
-/* safetensors, both ways. The reader checks in the reference's order: length, N, N within the file, JSON (UTF-8, no
- * duplicate keys), then the tensors sorted by offset: each begins where the one before ended, its length is the product
- * of its shape times its element, and the last ends where the file ends. */
+/* Reading and writing safetensors. The reader checks in the reference's order: length, N, N within the file, JSON
+ * (UTF-8, no duplicate keys), then the tensors sorted by offset: each begins where the previous one ended, its length
+ * is the product of its shape times its element size, and the last one ends at the end of the file. */
 #include "formats/safetensors.h"
 
 #include "base/checked.h"
@@ -12,7 +12,7 @@
 #include <string.h>
 
 static const size_t most_header_bytes = 100000000;
-static const json_int_t most_integer = ((json_int_t)1 << 48) - 1; /* the schema's limit */
+static const json_int_t most_integer = ((json_int_t)1 << 48) - 1; /* the limit in the format's schema */
 
 static const struct {
     const char *name;
@@ -30,10 +30,10 @@ struct safetensors {
     size_t count;
     struct safetensors_tensor *tensors; /* in file order */
     size_t *by_name;                    /* indices into tensors, sorted by name */
-    struct safetensors_reader reader;   /* read null: the bytes are in memory   */
+    struct safetensors_reader reader;   /* read is null when the bytes are in memory */
 };
 
-struct spot { /* a tensor while its place is being checked */
+struct spot { /* a tensor while its offsets are being checked */
     struct safetensors_tensor tensor;
     size_t begin, end;
 };
@@ -73,7 +73,7 @@ static int reference_order(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-/* {"dtype", "shape", "data_offsets"}, or NULL. */
+/* Returns {"dtype", "shape", "data_offsets"}, or NULL. */
 static json_t *tensor_entry(const struct safetensors_tensor *tensor, size_t begin, size_t end)
 {
     json_t *shape = json_array();
@@ -88,7 +88,7 @@ static json_t *tensor_entry(const struct safetensors_tensor *tensor, size_t begi
                      (json_int_t)begin, (json_int_t)end);
 }
 
-/* The header as JSON, tensors in the order of `sorted`. */
+/* Builds the header as JSON, tensors in the order of `sorted`. */
 static elbo_status build_header(json_t *header, const struct safetensors_tensor **sorted, size_t count,
                                 const struct safetensors_note *notes, size_t note_count, elbo_error *error)
 {
@@ -238,7 +238,7 @@ static int offset_order(const void *a, const void *b)
     return strcmp(x->tensor.name, y->tensor.name);
 }
 
-/* Spots sorted by offset tile the buffer exactly. */
+/* Checks that the spots, sorted by offset, tile the buffer exactly. */
 static elbo_status check_places(const struct spot *spots, size_t count, size_t start, size_t size, elbo_error *error)
 {
     size_t end = 0;
@@ -303,7 +303,7 @@ static int name_order(const void *a, const void *b, void *tensors)
     return strcmp(all[*(const size_t *)a].name, all[*(const size_t *)b].name);
 }
 
-/* The length of the header, from the first nine bytes of a file of `size`. */
+/* Reads the header's length from the first nine bytes of a file of `size` bytes. */
 static elbo_status header_bytes(size_t *out, const unsigned char b[9], uint64_t size, elbo_error *error)
 {
     uint64_t n = 0;
@@ -321,7 +321,7 @@ static elbo_status header_bytes(size_t *out, const unsigned char b[9], uint64_t 
     return ELBO_OK;
 }
 
-/* `header` is the file's JSON; `bytes` the whole file, or null where a reader has it. */
+/* Parses the file's JSON `header`. `bytes` is the whole file, or null when a reader provides the bytes. */
 static elbo_status parse_header(struct safetensors *file, const char *header, size_t n, const unsigned char *bytes,
                                 size_t size, elbo_error *error)
 {
@@ -432,7 +432,7 @@ const char *safetensors_note(const struct safetensors *file, const char *key)
     return json_string_value(json_object_get(json_object_get(file->header, "__metadata__"), key));
 }
 
-/* "F32 (3, 4)" */
+/* Writes "F32 (3, 4)". */
 static void describe(char *out, size_t size, const struct safetensors_tensor *tensor)
 {
     size_t used = (size_t)snprintf(out, size, "%s (", dtypes[tensor->dtype].name);

@@ -1,4 +1,4 @@
-/* safetensors: named tensors in one file, as the ecosystem reads them.
+/* safetensors: named tensors in one file, in the common exchange format.
  *
  *   0      8   N, u64 little-endian, at most 100,000,000
  *   8      N   JSON {"__metadata__": {text: text}, "name": {"dtype", "shape", "data_offsets": [begin, end)}, ...},
@@ -6,8 +6,8 @@
  *   8 + N      the tensors' bytes, little-endian, row-major, no holes, no overlap, nothing after
  *
  * The writer orders tensors as the reference implementation does (widest element first, then by name). The reader
- * trusts nothing: it accepts what the reference accepts, but for element types narrower than a byte and ranks above
- * SAFETENSORS_MOST_DIMENSIONS. */
+ * validates everything. It accepts what the reference accepts, except element types narrower than a byte and ranks
+ * above SAFETENSORS_MOST_DIMENSIONS. */
 #ifndef FORMATS_SAFETENSORS_H
 #define FORMATS_SAFETENSORS_H
 
@@ -19,7 +19,7 @@
 
 enum { SAFETENSORS_MOST_DIMENSIONS = 8 };
 
-/* In the reference's order: the writer puts the last first. */
+/* In the reference's order, which the writer reverses: the last type comes first in a file. */
 enum safetensors_dtype {
     SAFETENSORS_BOOL,
     SAFETENSORS_U8,
@@ -42,21 +42,20 @@ enum safetensors_dtype {
 struct safetensors_tensor {
     const char *name; /* UTF-8 */
     enum safetensors_dtype dtype;
-    size_t rank; /* 0: a scalar */
+    size_t rank; /* 0 for a scalar */
     size_t shape[SAFETENSORS_MOST_DIMENSIONS];
-    const void
-        *data; /* written from here; when read: into the file's bytes, perhaps unaligned; null of an opened file */
-    const struct safetensors_source *source; /* not null: written from here instead, ... */
-    size_t at; /* ... its elements from this one on; when read: its first byte in the file */
+    const void *data; /* writing: the bytes; reading: inside the file's bytes, perhaps unaligned, or null */
+    const struct safetensors_source *source; /* writing: when not null, used instead of data */
+    size_t at; /* writing: first element in the source; reading: offset of the first byte in the file */
 };
 
-/* Elements that are not in the writer's reach as they are: in a device's memory, in another type. */
+/* Elements that the writer cannot access directly: in a device's memory, or of another type. */
 struct safetensors_source {
     elbo_status (*read)(const struct safetensors_source *source, void *to, size_t at, size_t elements,
                         elbo_error *error);
 };
 
-enum { SAFETENSORS_PIECE = 1 << 20 }; /* bytes that are read of a source at a time */
+enum { SAFETENSORS_PIECE = 1 << 20 }; /* bytes read from a source at a time */
 
 struct safetensors_note {
     const char *key, *value;
@@ -65,11 +64,11 @@ struct safetensors_note {
 const char *safetensors_dtype_name(enum safetensors_dtype dtype);
 size_t safetensors_dtype_bytes(enum safetensors_dtype dtype);
 
-/* Bytes of a tensor of ours, whose shape is known to fit. */
+/* Returns the bytes of a tensor whose shape is known not to overflow. */
 size_t safetensors_bytes(const struct safetensors_tensor *tensor);
 
-/* Writes a whole file, in pieces: the header, then each tensor's bytes. `notes` become __metadata__. Fails with
- * ELBO_INTERNAL on two tensors of one name, ELBO_MEMORY, or what the sink fails with. */
+/* Writes a whole file in pieces: the header, then each tensor's bytes. `notes` become __metadata__. Fails with
+ * ELBO_INTERNAL on two tensors of one name, ELBO_MEMORY, or the sink's error. */
 elbo_status safetensors_write(const struct sink *sink, const struct safetensors_tensor *tensors, size_t count,
                               const struct safetensors_note *notes, size_t note_count, elbo_error *error);
 
@@ -77,18 +76,18 @@ elbo_status safetensors_write(const struct sink *sink, const struct safetensors_
 
 struct safetensors;
 
-/* Checks the whole header and keeps pointers into `bytes`, which must outlive the result. ELBO_INPUT says what is
- * wrong, with the tensor's name and the offset. */
+/* Checks the whole header and keeps pointers into `bytes`, which must outlive the result. ELBO_INPUT names the tensor
+ * and the offset of the fault. */
 elbo_status safetensors_parse(struct safetensors **out, const void *bytes, size_t size, elbo_error *error);
 
-/* A file that is not in memory: `read` gives exactly `size` bytes from byte `at` on, or fails. */
+/* Access to a file that is not in memory: `read` gives exactly `size` bytes from byte `at` on, or fails. */
 struct safetensors_reader {
     elbo_status (*read)(void *context, void *to, uint64_t at, size_t size, elbo_error *error);
     void *context;
-    uint64_t size; /* of the file, bytes */
+    uint64_t size; /* of the file, in bytes */
 };
 
-/* The same of a file that is read piece by piece, of which only the header stays in memory. The reader's context must
+/* Does the same for a file that is read piece by piece; only the header stays in memory. The reader's context must
  * outlive the result. */
 elbo_status safetensors_open(struct safetensors **out, const struct safetensors_reader *reader, elbo_error *error);
 void safetensors_free(struct safetensors *file);
@@ -98,18 +97,18 @@ const struct safetensors_tensor *safetensors_at(const struct safetensors *file, 
 const struct safetensors_tensor *safetensors_find(const struct safetensors *file, const char *name); /* or NULL */
 const char *safetensors_note(const struct safetensors *file, const char *key);                       /* or NULL */
 
-/* The tensor that `wanted` names, if it is there with just that dtype and shape (wanted->data unused). */
+/* Finds the tensor that `wanted` names and requires exactly that dtype and shape (wanted->data unused). */
 elbo_status safetensors_match(const struct safetensors_tensor **found, const struct safetensors *file,
                               const struct safetensors_tensor *wanted, elbo_error *error);
 
-/* Hands on the bytes of one of the file's tensors in pieces of at most SAFETENSORS_PIECE bytes of whole elements, in
- * order: elements first .. first + elements. */
+/* Passes the bytes of one of the file's tensors to `use`, in order, in pieces of whole elements and at most
+ * SAFETENSORS_PIECE bytes: elements first .. first + elements. */
 typedef elbo_status (*safetensors_use)(void *context, const void *data, size_t first, size_t elements,
                                        elbo_error *error);
 elbo_status safetensors_each_piece(const struct safetensors *file, const struct safetensors_tensor *tensor,
                                    safetensors_use use, void *context, elbo_error *error);
 
-/* Copies the tensor `wanted` names into `out`, if it is there with just that dtype and shape (wanted->data unused). */
+/* Copies the tensor that `wanted` names into `out`; requires exactly that dtype and shape (wanted->data unused). */
 elbo_status safetensors_copy(const struct safetensors *file, void *out, const struct safetensors_tensor *wanted,
                              elbo_error *error);
 

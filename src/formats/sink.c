@@ -1,4 +1,4 @@
-/* The sink behind which a file descriptor stands: short writes and interrupted calls are carried on with. */
+/* The sink for a file descriptor: continues after short writes and interrupted calls. */
 #include "formats/sink.h"
 
 #include <errno.h>

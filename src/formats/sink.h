@@ -1,5 +1,5 @@
-/* Where a format's bytes go: a function and its context. Writers of formats know neither files nor checksums, so the
- * same writer fills a checkpoint (which hashes as it writes), a plain file and a test's buffer. */
+/* The destination of a format's bytes: a function and its context. Writers of formats know neither files nor checksums,
+ * so the same writer fills a checkpoint (which hashes as it writes), a plain file and a test's buffer. */
 #ifndef FORMATS_SINK_H
 #define FORMATS_SINK_H
 

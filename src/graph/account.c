@@ -1,3 +1,5 @@
+/* Counting the FLOPs and bytes of calls, nodes and whole graphs: per input and output by default, or by the op's own
+ * rule. */
 #include "graph/account.h"
 #include "graph/execute.h"
 

@@ -1,3 +1,5 @@
+/* Reverse-mode differentiation: marks the wanted values, chooses the values to drop, and walks the forward nodes
+ * backwards, emitting each op's gradient nodes into the same graph. */
 #include "graph/autodiff.h"
 #include "graph/parameters.h"
 
@@ -9,15 +11,15 @@ struct autodiff {
     size_t forward_nodes, forward_values;
     enum recompute_policy policy;
     const struct op_type *add;
-    bool *wanted;        /* (values) some wanted parameter lies below               */
-    value *gradient;     /* (values) buffer that holds the gradient so far          */
-    bool *shared;        /* (values) that buffer is also another value's gradient   */
-    bool *dropped;       /* (values) not kept for the backward pass                 */
-    uint32_t *readings;  /* (values) inputs of forward nodes that are this value    */
-    value *again;        /* (values) its recomputed stand-in, this block            */
-    uint32_t *stood_for; /* (stand_ins) the values that have a stand-in             */
+    bool *wanted;        /* (values) depends on a wanted parameter */
+    value *gradient;     /* (values) the buffer that holds the gradient so far */
+    bool *shared;        /* (values) this buffer is also another value's gradient */
+    bool *dropped;       /* (values) not kept for the backward pass */
+    uint32_t *readings;  /* (values) inputs of forward nodes that are this value */
+    value *again;        /* (values) the recomputed stand-in, in this block */
+    uint32_t *stood_for; /* (stand_ins) the values that have a stand-in */
     size_t stand_ins;
-    int block; /* recompute block the walk is in                          */
+    int block; /* the recompute block that the walk is in */
     const struct node *at;
 };
 
@@ -52,7 +54,8 @@ static value like(struct autodiff *ad, const struct value_info *info)
     return graph_activation(ad->g, info->name, info->wide_gradient ? DTYPE_F32 : info->dtype, info->rank, info->dim);
 }
 
-/* A parameter's gradient lies in the gradient arena; its first contribution of a step's first slot overwrites. */
+/* Returns the buffer that v's gradient goes to. A parameter's gradient lies in the gradient arena, where the first
+ * contribution in a step's first slot overwrites. */
 static value gradient_target(struct autodiff *ad, value v, bool *first)
 {
     const struct value_info info = *graph_value(ad->g, v);
@@ -75,7 +78,7 @@ void autodiff_write(struct autodiff *ad, struct node *b, unsigned slot, value v)
     const struct value_info info = *graph_value(ad->g, v);
     bool parameter = info.class == VALUE_PARAMETER, first;
     if (ad->shared[v.index]) {
-        /* The buffer so far belongs to another value too: the sum gets one of its own. */
+        /* The buffer so far is also another value's gradient, so the sum gets its own buffer. */
         value part = like(ad, &info), sum = like(ad, &info);
         node_out_into(ad->g, b, slot, part, WRITE);
         emit_add(ad, sum, ad->gradient[v.index], part, WRITE);
@@ -201,13 +204,13 @@ value autodiff_read(struct autodiff *ad, value v)
     return ad->again[v.index];
 }
 
-/* A value is dropped when the policy says so and it can be computed again from what is kept. */
+/* Marks the values that the policy drops and that can be recomputed from kept values. */
 static void choose_dropped(struct autodiff *ad)
 {
     if (ad->policy == KEEP_ALL) return;
     for (size_t i = 0; i < ad->forward_nodes; i++) {
         const struct node *n = graph_node_at(ad->g, i);
-        /* Of an op that is not cheap, only what it can give again from another output of its own. */
+        /* For expensive ops, drop only output 0, and only if it can be rebuilt from output 1. */
         bool cheap = n->type->cheap || (n->type->recompute && n->out[OUT_SECOND].index);
         bool drop = ad->policy == RECOMPUTE_CHEAP_OPS ? cheap : n->block >= 0;
         for (unsigned k = 0; k < MAX_OUTPUTS && drop; k++)
@@ -215,7 +218,8 @@ static void choose_dropped(struct autodiff *ad)
                 ad->dropped[n->out[k].index] = ad->policy == RECOMPUTE_BLOCKS || n->type->cheap || k == OUT_RESULT;
     }
     if (ad->policy != RECOMPUTE_BLOCKS) return;
-    /* What another block reads, or no block, is a boundary and stays; or the sum of it, where that will do. */
+    /* A value read from another block, or from no block, is a boundary and is kept. If the reading op's output 1
+     * replaces its inputs in the backward pass, output 1 is kept instead. */
     for (size_t i = 0; i < ad->forward_nodes; i++) {
         const struct node *n = graph_node_at(ad->g, i);
         for (unsigned k = 0; k < MAX_INPUTS; k++) {
@@ -273,7 +277,7 @@ elbo_status graph_differentiate(struct graph *g, value loss, const struct autodi
     ad.again = calloc(values, sizeof *ad.again);
     ad.stood_for = calloc(values, sizeof *ad.stood_for);
     ad.readings = calloc(values, sizeof *ad.readings);
-    /* sticky, so that a graph without its backward pass is never taken for a whole one */
+    /* A failure is sticky, so that a graph without its backward pass is never taken for a complete one. */
     bool there = ad.wanted && ad.gradient && ad.shared && ad.dropped && ad.again && ad.stood_for && ad.readings;
     if (!there) graph_starve(g, "to differentiate it");
     elbo_status status = graph_check(g, error);

@@ -1,3 +1,4 @@
+/* Host work between executions, on the backend's thread pool. */
 #include "graph/backend.h"
 #include "base/pool.h"
 

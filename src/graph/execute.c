@@ -1,3 +1,5 @@
+/* Execution of a schedule: kernel checks and workspace sizes, binding of memory, staging of inputs, and the walk over
+ * the nodes, which a backend may capture and replay. */
 #include "graph/execute.h"
 #include "base/checked.h"
 #include "base/redzone.h"
@@ -57,7 +59,7 @@ void *executor_pointer(const struct executor *e, value v)
     return e->arena + e->plan.offset[v.index];
 }
 
-/* Refuses what the backend cannot run; what the ops want for themselves, at the capacities. */
+/* Refuses ops that the backend cannot run, and collects the scratch bytes of each step at the capacities. */
 static elbo_status look_at_kernels(struct executor *e, elbo_error *error)
 {
     const struct graph *g = e->graph;
@@ -115,7 +117,7 @@ void executor_free(struct executor *e)
     *e = (struct executor){0};
 }
 
-/* Room for the header and the inputs in the backend's memory, at their capacities. */
+/* Allocates room for the header and the inputs, at their capacities, in the backend's memory. */
 static elbo_status stage_inputs(struct executor *e, elbo_error *error)
 {
     const struct graph *g = e->graph;
@@ -132,7 +134,8 @@ static elbo_status stage_inputs(struct executor *e, elbo_error *error)
     return e->backend->memory.allocate(e->backend, (void **)&e->staged, bytes, "the inputs of a step", error);
 }
 
-/* Elements from..to of an input's copy, by its rule. Four-byte integers; other types are cleared. */
+/* Fills elements from .. to of an input's copy by the input's pad rule. Rules other than PAD_ZERO apply to 4-byte
+ * integers; other types are zeroed. */
 static void pad(void *copy, const struct value_info *info, size_t from, size_t to, size_t element)
 {
     int32_t *x = copy, most = 0;
@@ -169,7 +172,7 @@ static void send_inputs(struct executor *e, const struct execution *run, const s
     e->backend->stream.send(e->backend, e->staged, e->staged_bytes);
 }
 
-/* The op has values in bf16 that its kernel cannot take. */
+/* Returns whether the op has bf16 values that its kernel cannot take. */
 static bool needs_bf16(const struct executor *e, const struct node *n)
 {
     unsigned may = e->backend->kernels[n->type->index].bf16_outputs;
@@ -180,7 +183,7 @@ static bool needs_bf16(const struct executor *e, const struct node *n)
     return false;
 }
 
-/* Weights that lie elsewhere must be what the kernel can read, and the others in an arena. */
+/* Checks that the kernel can read its placed weights, and that all other weights lie in an arena. */
 static elbo_status check_placed(const struct executor *e, const struct node *n, elbo_error *error)
 {
     const struct kernel *kernel = &e->backend->kernels[n->type->index];
@@ -211,7 +214,7 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
     if (e->plan.bytes && !arena)
         return elbo_fail(error, ELBO_INTERNAL, "an execution wants an arena of %zu bytes and is given none",
                          e->plan.bytes);
-    if (e->captures) e->backend->capture.forget(e->backend, &e->captures); /* they hold the old addresses */
+    if (e->captures) e->backend->capture.forget(e->backend, &e->captures); /* captures hold the old addresses */
     e->arena = arena;
     e->weights = weights;
     for (size_t s = 0; s < steps && weights.placed; s++)
@@ -223,8 +226,8 @@ elbo_status executor_bind(struct executor *e, void *arena, struct weight_arenas 
     return e->backend->memory.reserve ? e->backend->memory.reserve(e->backend, e->workspace_worker, error) : ELBO_OK;
 }
 
-/* Under the sanitizer an op may touch its own values, at their counts, and its scratch, and nothing else of the arena.
- */
+/* Under the address sanitizer, opens only the op's own values, at their counts, and its scratch, and closes the rest of
+ * the arena. */
 static void guard_arena(const struct executor *e, size_t step, const struct node *n, const size_t count[DIM_KINDS])
 {
     if (!REDZONE_BYTES || e->backend->memory.separate) return;
@@ -243,7 +246,8 @@ static bool bound(const struct executor *e, value v)
     return info->class != VALUE_INPUT || e->inputs[info->binding];
 }
 
-/* Lengths for the choice of a launch: four in an octave, or every eighth, of which one holds the longest sentence. */
+/* Rounds the longest sentence up to a few lengths, so that the choice of a launch has few variants: multiples of 8 up
+ * to 64, then four lengths per octave. Returns at most `rows`, and `rows` when the length is not known. */
 static size_t length_bucket(size_t longest, size_t rows)
 {
     size_t step = 8;

@@ -1,10 +1,11 @@
+/* An open-addressing hash table of names with linear probing. */
 #include "graph/names.h"
 #include "base/philox.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The place of the name, or the free one where it belongs. */
+/* Returns the slot of the name, or the free slot where the name belongs. */
 static struct named *look(struct named *place, size_t room, const char *name)
 {
     size_t at = (size_t)mix64(noise_purpose(name)) & (room - 1);

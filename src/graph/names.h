@@ -1,4 +1,4 @@
-/* Names and their numbers: a hash table, so that a model of a thousand layers finds each of its parameters at once. */
+/* A hash table of names and their numbers, so that looking up a parameter does not depend on the number of layers. */
 #ifndef GRAPH_NAMES_H
 #define GRAPH_NAMES_H
 
@@ -6,17 +6,18 @@
 #include <stddef.h>
 
 struct named {
-    const char *name; /* null: a free place */
+    const char *name; /* null: a free slot */
     size_t number;
 };
 
-/* All zero: empty. */
+/* An all-zero table is empty. */
 struct names {
-    struct named *place; /* (room) a power of two, at most half of them taken */
+    struct named *place; /* (room) slots; room is a power of two, at most half of them taken */
     size_t count, room;
 };
 
-/* False when there is no memory. The name stays the caller's, must outlive the table, and is not in it yet. */
+/* Adds a name. Returns false when memory ran out. The name stays the caller's, must outlive the table, and must not be
+ * in it yet. */
 bool names_add(struct names *names, const char *name, size_t number);
 bool names_find(const struct names *names, const char *name, size_t *number);
 void names_free(struct names *names);

@@ -1,3 +1,4 @@
+/* The table of parameters: declaration by name, layout of the arenas by group, and initial values. */
 #include "graph/parameters.h"
 #include "base/checked.h"
 #include "base/philox.h"
@@ -134,7 +135,7 @@ void parameters_initial(float *to, const struct parameter *own, size_t first, si
     float normal[4];
     for (size_t k = first; k < first + count; k++) {
         const struct parameter_init *init = own->tail && k >= own->tail * row ? &own->init_tail : &own->init;
-        /* The element's number is the address: its high part stands where a sample's number would. */
+        /* The element's number is the noise address; its high 32 bits take the place of the sample. */
         if (k == first || k % 4 == 0) noise_normal4(normal, noise_block(key, k >> 32, 0, (uint32_t)(k / 4)));
         to[k - first] = (float)init->mean;
         if (init->kind == INIT_NORMAL) to[k - first] += (float)init->std * normal[k % 4];

@@ -1,6 +1,7 @@
-/* The model's parameters: declared once by name, then laid out in one contiguous arena per class (weights, gradients,
- * moments). Order in the arena: by group (encoder | latent | decoder x decay | no decay), then in the order in which
- * the backward pass finishes their gradients; each starts at a multiple of 1,024 elements, with zeros between. */
+/* The model's parameters: declared once by name, then laid out in one contiguous arena per class (weights,
+ * gradients, moments). The arena is ordered by group (encoder | latent | decoder x decay | no decay), then by the
+ * time at which the backward pass finishes the gradients. Each parameter starts at a multiple of 1,024 elements,
+ * with zeros between. */
 #ifndef GRAPH_PARAMETERS_H
 #define GRAPH_PARAMETERS_H
 
@@ -12,7 +13,7 @@ enum { GROUPS = 2 * PARTS, PARAMETER_ALIGNMENT = 1024 };
 
 struct parameter_init {
     enum { INIT_NORMAL, INIT_CONSTANT } kind;
-    double mean, std; /* INIT_CONSTANT: value in `mean` */
+    double mean, std; /* INIT_CONSTANT: the value is `mean` */
 };
 
 struct parameter {
@@ -25,7 +26,7 @@ struct parameter {
     struct parameter_init init;
     struct parameter_init init_tail; /* of the rows from `tail` on, when tail > 0 */
     size_t tail;
-    size_t offset; /* in elements, in every arena */
+    size_t offset; /* in elements, the same in every arena */
 };
 
 struct parameter_group {
@@ -34,8 +35,8 @@ struct parameter_group {
     bool decay;
 };
 
-/* Elements first .. first + count of the arenas, of one group, and where they begin in an arena that holds a rank's
- * share of them only (its moments): element `at`. */
+/* Elements first .. first + count of the arenas, all of one group. In an arena that holds only a rank's share (its
+ * moments), the piece begins at element `at`. */
 struct arena_piece {
     size_t first, count, at;
     unsigned group;
@@ -46,8 +47,7 @@ struct parameters;
 elbo_status parameters_create(struct parameters **p, elbo_error *error);
 void parameters_free(struct parameters *p);
 
-/* Declares a parameter, or finds it when the name was declared before. A second declaration with another shape fails.
- */
+/* Declares a parameter, or finds an earlier declaration of the name. Fails when the earlier shape differs. */
 elbo_status parameters_declare(struct parameters *p, size_t *index, const struct parameter *description,
                                elbo_error *error);
 
@@ -55,16 +55,18 @@ size_t parameters_count(const struct parameters *p);
 const struct parameter *parameters_get(const struct parameters *p, size_t index);
 bool parameters_find(const struct parameters *p, const char *name, size_t *index);
 
-/* Lays out the arena. `ready[i]`: when the gradient of parameter i is finished; null: declaration order. */
+/* Lays out the arena. `ready[i]` is the time at which the gradient of parameter i is finished; null means declaration
+ * order. */
 elbo_status parameters_layout(struct parameters *p, const size_t *ready, elbo_error *error);
 
 size_t parameters_arena_elements(const struct parameters *p);                /* padding included */
-size_t parameters_total(const struct parameters *p);                         /* without padding  */
+size_t parameters_total(const struct parameters *p);                         /* without padding */
 const struct parameter_group *parameters_groups(const struct parameters *p); /* (GROUPS) */
 
-/* Initial weights into an arena of parameters_arena_elements floats; noise addressed by (seed, parameter's name). */
+/* Writes initial weights into an arena of parameters_arena_elements floats. Noise is addressed by (seed, parameter's
+ * name). */
 void parameters_initialize(const struct parameters *p, float *weights, uint64_t seed);
-/* The same of one parameter, `count` elements from its element `first` on. */
+/* Writes the initial values of `count` elements of one parameter, from its element `first` on. */
 void parameters_initial(float *to, const struct parameter *own, size_t first, size_t count, uint64_t seed);
 
 #endif

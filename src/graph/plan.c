@@ -1,9 +1,9 @@
-/* Largest value first, each at the lowest offset where nothing that lives at the same time lies.
+/* The memory plan places the largest value first, each at the lowest offset that is free for its whole lifetime.
  *
- * Two lifetimes meet if one begins within the other. So the bytes that a lifetime finds taken are those of the
- * lifetimes that begin within it, and those of the lifetimes that cover its first step. A binary tree over the steps
- * keeps both as sets of spans for whole ranges of steps: a lifetime asks O(log steps) sets instead of every other
- * lifetime. In deep models the activations of successive layers lie side by side, so that a set is a few spans. */
+ * Two lifetimes meet if one begins within the other. So the bytes taken during a lifetime are those of the lifetimes
+ * that begin within it, and those of the lifetimes that cover its first step. A binary tree over the steps keeps both
+ * as sets of spans for whole ranges of steps: a lifetime asks O(log steps) sets instead of every other lifetime. In
+ * deep models the activations of successive layers lie side by side, so that a set is a few spans. */
 #include "graph/plan.h"
 #include "base/checked.h"
 #include "base/redzone.h"
@@ -12,7 +12,7 @@
 #include <string.h>
 
 struct lifetime {
-    size_t value, bytes, first, last, offset; /* value: from graph_values() on, steps' scratch */
+    size_t value, bytes, first, last, offset; /* value: from graph_values() on, a step's scratch */
 };
 
 static size_t room_for(size_t bytes)
@@ -27,13 +27,13 @@ static int larger_first(const void *a, const void *b)
     return x->value < y->value ? -1 : 1;
 }
 
-/* ---- the bytes that are taken, by time ---- */
+/* ---- the taken bytes, by time ---- */
 
 struct span {
     size_t from, to;
 };
 
-/* By rising offset; spans that touch are one. */
+/* Ordered by offset; touching spans are merged. */
 struct spans {
     struct span *list;
     size_t count, room;
@@ -42,8 +42,8 @@ struct spans {
 /* Node 1 is the root, 2k and 2k + 1 are the halves of node k, and leaves + s is step s. */
 struct taken {
     size_t leaves;        /* a power of two */
-    struct spans *begun;  /* (2 leaves) by lifetimes that begin at a step of the node        */
-    struct spans *lasted; /* (2 leaves) by lifetimes that cover the node, but not its parent */
+    struct spans *begun;  /* (2 leaves) taken by lifetimes that begin at a step of the node */
+    struct spans *lasted; /* (2 leaves) taken by lifetimes that cover the node, but not its parent */
 };
 
 static bool taken_create(struct taken *t, size_t steps)
@@ -65,7 +65,7 @@ static void taken_free(struct taken *t)
 static bool spans_add(struct spans *s, struct span add)
 {
     size_t first = 0, end = s->count;
-    while (first < end) { /* the first span that ends at add.from or later */
+    while (first < end) { /* finds the first span that ends at add.from or later */
         size_t middle = first + (end - first) / 2;
         if (s->list[middle].to >= add.from)
             end = middle;
@@ -83,7 +83,7 @@ static bool spans_add(struct spans *s, struct span add)
         s->list = list;
         s->room = room;
     }
-    if (end != first + 1) /* one takes the place of first .. end */
+    if (end != first + 1) /* one span replaces first .. end */
         memmove(&s->list[first + 1], &s->list[end], (s->count - end) * sizeof *s->list);
     s->count = s->count + 1 - (end - first);
     s->list[first] = add;
@@ -102,9 +102,9 @@ static bool take(struct taken *t, const struct lifetime *l)
     return fits;
 }
 
-enum { MOST_SETS = 3 * 64 + 3 }; /* three for each level of the tree */
+enum { MOST_SETS = 3 * 64 + 3 }; /* three per level of the tree */
 
-/* The spans of a set that may still lie in the way. */
+/* The spans of a set that may still be in the way. */
 struct rest {
     const struct span *next, *end;
 };
@@ -115,7 +115,7 @@ static size_t rest_of(struct rest *to, const struct spans *s)
     return s->count > 0;
 }
 
-/* The sets that hold the bytes of all lifetimes that meet first..last. */
+/* Collects the sets that hold the bytes of all lifetimes that meet first..last. */
 static size_t meeting(struct rest sets[MOST_SETS], const struct taken *t, size_t first, size_t last)
 {
     size_t n = 0;
@@ -127,7 +127,8 @@ static size_t meeting(struct rest sets[MOST_SETS], const struct taken *t, size_t
     return n;
 }
 
-/* Goes round the sets, and up, until none has a span in the way. */
+/* Returns the lowest free offset: visits the sets in turn and raises the offset past each span in the way, until a
+ * whole round finds none. */
 static size_t lowest_free(const struct taken *t, const struct lifetime *l)
 {
     struct rest sets[MOST_SETS];
@@ -146,7 +147,8 @@ static size_t lowest_free(const struct taken *t, const struct lifetime *l)
 
 /* ---- lifetimes ---- */
 
-/* `unwritten` becomes the first activation that would be read before anything has written it. */
+/* Lists the lifetimes of the activations and the scratch. `unwritten` becomes the first activation that a node reads
+ * before any node writes it. */
 static size_t collect(const struct graph *g, const size_t *scratch, struct lifetime *lives, value *unwritten)
 {
     const uint32_t *order;
@@ -182,7 +184,7 @@ static elbo_status place(struct plan *plan, struct lifetime *lives, size_t n, si
                          elbo_error *error)
 {
     struct taken taken = {0};
-    bool fits = taken_create(&taken, steps + 1); /* the host reads what is kept after the last step */
+    bool fits = taken_create(&taken, steps + 1); /* + 1: the host reads kept values after the last step */
     qsort(lives, n, sizeof *lives, larger_first);
     for (size_t i = 0; i < n && fits; i++) {
         struct lifetime *l = &lives[i];

@@ -1,4 +1,4 @@
-/* Recording: values and nodes are kept in growing arrays of a graph that is built once and then only read. */
+/* Recording: values and nodes are kept in growing arrays. A graph is built once and then only read. */
 #include "graph/graph.h"
 #include "graph/names.h"
 #include "graph/parameters.h"
@@ -15,7 +15,7 @@ struct graph {
     struct graph_capacities capacities;
     struct value_info *values;
     size_t value_count, value_room;
-    struct node **nodes; /* nodes keep their address while others are recorded */
+    struct node **nodes; /* pointers, so that nodes keep their address while others are recorded */
     size_t node_count, node_room;
     uint32_t *schedule;
     size_t schedule_count, schedule_room;
@@ -384,8 +384,8 @@ size_t graph_schedule(const struct graph *g, const uint32_t **order)
     return g->schedule_count;
 }
 
-/* A replaced node does not run; what reads its outputs in the forward pass runs right after the fused node that writes
- * them. Order among the deferred is kept. */
+/* Removes replaced nodes from the schedule. Forward nodes that read their outputs are deferred until right after the
+ * fused node that writes these outputs. The order among deferred nodes is kept. */
 void graph_defer_replaced(struct graph *g)
 {
     bool *late = calloc(g->value_count, sizeof *late);
@@ -414,7 +414,7 @@ void graph_defer_replaced(struct graph *g)
         for (unsigned k = 0; k < MAX_OUTPUTS; k++)
             if (n->out[k].index && late[n->out[k].index]) late[n->out[k].index] = false, fused = true;
         if (!fused) continue;
-        /* Release what was waiting for this node and now has all it reads. */
+        /* Release the deferred nodes whose inputs are now all written. */
         size_t still = 0;
         for (size_t w = 0; w < waiting; w++) {
             struct node *d = g->nodes[deferred[w]];

@@ -1,10 +1,10 @@
-/* Beam search. A sentence has `beam` rows of the decoding step, each a beginning (hypothesis) with its log-probability;
- * before a step, row r's `history` says in which row's cache each earlier position lies, so beginnings change rows
- * without a copy.
+/* Beam search. A sentence has `beam` rows of the decoding step, each a hypothesis with its log-probability. Before a
+ * step, `history` of row r gives the cache row that holds each earlier position, so hypotheses change rows without a
+ * copy.
  *
  *   score(x) = log p(x) / (tokens + 1)^penalty
  *
- * The best score that a beginning can reach is its log p over the longest length, because log p only falls. */
+ * An upper bound of a hypothesis's score is its log p over the longest length, because log p only falls. */
 #include "model/choose.h"
 #include "model/stack.h"
 
@@ -22,16 +22,16 @@ struct candidate {
 struct search {
     const struct generate_options *o;
     const struct text_marks *marks;
-    size_t beam, sentences, room, vocabulary, at; /* room: words of a beginning; at: word of the step under way */
-    size_t front, places;                         /* rows of the prefix, and with the words: positions of the cache */
-    float *logits;                                /* (rows, V)                                 */
-    double *log_p, *best;                      /* (rows) of the beginnings, -INFINITY: none; (sentences) best scores */
-    bool *done;                                /* (sentences)                               */
-    int32_t *ids, *position, *label, *history; /* (rows) three times, (rows, places)               */
-    int32_t *tokens;                           /* (rows, room) the beginnings                          */
-    struct candidate *found;                   /* (rows, beam + 1) continuations, the end last */
-    struct candidate *next;                    /* (beam) of one sentence                    */
-    int32_t *moved;                            /* (beam, room + places): tokens, history    */
+    size_t beam, sentences, room, vocabulary, at; /* room: tokens of a hypothesis and its end; at: position now */
+    size_t front, places; /* front: rows of the prefix; places = front + room: positions of the cache */
+    float *logits;        /* (rows, V) */
+    double *log_p, *best; /* (rows) of the hypotheses, -INFINITY: none; (sentences) best scores */
+    bool *done;           /* (sentences) */
+    int32_t *ids, *position, *label, *history; /* (rows) each of the first three, (rows, places) */
+    int32_t *tokens;                           /* (rows, room) the hypotheses */
+    struct candidate *found;                   /* (rows, beam + 1) continuations, the end mark last */
+    struct candidate *next;                    /* (beam) of one sentence */
+    int32_t *moved;                            /* (beam, room + places): copies of tokens and history */
     elbo_status status;
     elbo_error *error;
 };
@@ -42,7 +42,7 @@ static bool better(const struct candidate *a, const struct candidate *b)
     return a->row != b->row ? a->row < b->row : a->token < b->token;
 }
 
-/* Puts `c` into the sorted list of at most `most`. */
+/* Inserts `c` into a sorted list of at most `most` candidates. */
 static void insert(struct candidate *list, size_t *count, size_t most, struct candidate c)
 {
     if (*count == most && !better(&c, &list[most - 1])) return;
@@ -51,7 +51,7 @@ static void insert(struct candidate *list, size_t *count, size_t most, struct ca
     list[i] = c;
 }
 
-/* The likeliest continuations of one row, and behind them its end. A logit that is not a number is never taken. */
+/* Finds the likeliest continuations of one row, and puts its end mark after them. A NaN logit is never taken. */
 static void extend(void *argument, size_t row, size_t worker)
 {
     (void)worker;
@@ -62,8 +62,8 @@ static void extend(void *argument, size_t row, size_t worker)
     list[s->beam].log_p = -INFINITY;
     if (s->log_p[row] > -INFINITY) {
         double base = s->log_p[row] - choose_log_sum(logits, s->vocabulary);
-        float worst = -INFINITY;                           /* of a full list: later tokens must be above it */
-        choose_ban(logits, s->vocabulary, s->o, s->marks); /* they keep their share of the sum */
+        float worst = -INFINITY;                           /* of a full list: later tokens must exceed it */
+        choose_ban(logits, s->vocabulary, s->o, s->marks); /* banned tokens keep their share of the sum */
         for (size_t v = 0; v < s->vocabulary; v++) {
             struct candidate c = {base + (double)logits[v], (uint32_t)row, (uint32_t)v};
             if (v == s->marks->end)
@@ -81,8 +81,8 @@ static double score(const struct search *s, double log_p, size_t tokens)
     return log_p / pow((double)(tokens + 1), s->o->length_penalty);
 }
 
-/* What the sentence's rows found: ends are compared with the best so far, the likeliest continuations become its rows.
- */
+/* Advances one sentence: compares the finished hypotheses with the best so far, and makes the likeliest continuations
+ * the sentence's rows. */
 static void advance(struct search *s, size_t sentence, struct elbo_ids *out)
 {
     size_t first = sentence * s->beam, count = 0;
@@ -121,7 +121,7 @@ static elbo_status run(struct search *s, struct model *m, struct recording *step
 {
     size_t rows = s->sentences * s->beam, open = s->sentences;
     for (size_t row = 0; row < rows; row++) {
-        s->log_p[row] = row % s->beam ? -INFINITY : 0; /* one empty beginning each */
+        s->log_p[row] = row % s->beam ? -INFINITY : 0; /* one empty hypothesis per sentence */
         s->ids[row] = (int32_t)s->marks->start;
         for (size_t j = 0; j < s->places; j++) s->history[row * s->places + j] = (int32_t)row;
     }

@@ -1,9 +1,10 @@
-/* The bag of words: embeddings, one hidden layer, a norm; pooling makes one row of a sentence, in which the order of
- * words is lost (the encoder of neural topic models: Miao et al. 2016).
+/* The bag of words: embeddings, one hidden layer, a norm. Pooling reduces a sentence to one row, which loses the order
+ * of words (the encoder of neural topic models: Miao et al. 2016).
  *
  *   x = token[ids]     y = norm(gelu(x W^T + b))
  *
- * The norm gives the latent head rows of the scale that it starts with, as a Transformer's last norm does. */
+ * The norm gives the latent head rows of the scale that its initialization assumes, as a Transformer's last norm
+ * does. */
 #include "model/stack.h"
 
 static value record(struct recorder *r, const struct stack *s, const struct stack_input *in)
@@ -16,7 +17,7 @@ static value record(struct recorder *r, const struct stack *s, const struct stac
     x = op_dropout(r->g, x, &drop);
     graph_scope(r->g, "%s.hidden", s->name);
     value y = recorder_linear(r, s->part, x, width, 0.02, true, true,
-                              "encoder.hidden"); /* the only stack of this kind is the encoder */
+                              "encoder.hidden"); /* only an encoder can be a bag of words */
     graph_scope(r->g, "%s.norm", s->name);
     value gamma = recorder_parameter(r, s->part, init_constant(1), 1, width, 0, "%s.norm.weight", s->name);
     value beta = recorder_parameter(r, s->part, init_constant(0), 1, width, 0, "%s.norm.bias", s->name);

@@ -1,10 +1,10 @@
-/* Choosing a token: see choose.h.
+/* Choosing a token; see choose.h.
  *
  *   x (V) logits      e (V) exp((x - max) / temperature), 0 where it is below 1e-38
  *
- * Tokens are ordered by x, not by e, in which near logits may meet. `lowest` and `highest` bracket the threshold: the
- * tokens above `highest` are too few, those above `lowest` are enough. What lies in between, lowest < x <= highest, are
- * the candidates. */
+ * Tokens are ordered by x, not by e, because close logits may have equal e. `lowest` and `highest` bracket the
+ * threshold: the tokens above `highest` are too few, those above `lowest` are enough. The tokens in between, lowest < x
+ * <= highest, are the candidates. */
 #include "model/choose.h"
 
 #include "base/philox.h"
@@ -13,11 +13,11 @@
 #include <stdlib.h>
 
 enum {
-    LANES = 16,   /* partial sums that the compiler may keep in vectors           */
-    BLOCK = 1024, /* tokens whose masses are summed in f32 before they join a double */
-    FEW = 64,     /* candidates that are sorted                                   */
-    PART = 32,    /* a 32nd of the tokens, or fewer, are moved together           */
-    TRIALS = 4,   /* draws from all tokens, before the kept ones are looked for   */
+    LANES = 16,   /* partial sums that the compiler may keep in vectors */
+    BLOCK = 1024, /* tokens whose masses are summed in f32 before they are added to a double */
+    FEW = 64,     /* candidates that are sorted */
+    PART = 32,    /* candidates are gathered once they are a 32nd of the tokens or fewer */
+    TRIALS = 4,   /* draws from all tokens before the kept ones are searched for */
 };
 
 struct row {
@@ -27,10 +27,10 @@ struct row {
 };
 
 struct choose_scratch {
-    float *e;               /* (V)                                        */
-    double *blocks;         /* (V / BLOCK + 1) mass of each block         */
-    float *x_left, *e_left; /* (V / PART + FEW + 1) candidates moved together */
-    uint32_t *ids_left;     /* (V / PART + FEW + 1)                     */
+    float *e;               /* (V) */
+    double *blocks;         /* (V / BLOCK + 1) mass of each block */
+    float *x_left, *e_left; /* (V / PART + FEW + 1) gathered candidates */
+    uint32_t *ids_left;     /* (V / PART + FEW + 1) */
 };
 
 void choose_scratch_free(struct choose_scratch *s)
@@ -69,19 +69,17 @@ static float largest(const float *x, size_t n)
     size_t i = 0;
     for (size_t j = 0; j < LANES; j++) lane[j] = -INFINITY;
     for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++)
-            lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j]; /* never what is not a number */
+        for (size_t j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j]; /* a NaN is never taken */
     for (; i < n; i++) top = x[i] > top ? x[i] : top;
     for (size_t j = 0; j < LANES; j++) top = lane[j] > top ? lane[j] : top;
     return top;
 }
 
-/* exp(x) for x <= 0, within 2e-7 of itself; 0 below -88 and for what is not a number. x = k log 2 + r, |r| <= log(2)
- * / 2. */
+/* exp(x) for x <= 0, within 2e-7; 0 below -88 and for a NaN. x = k log 2 + r, |r| <= log(2) / 2. */
 static inline __attribute__((always_inline)) float exponential(float x)
 {
     float y = x > -88.0f ? x : -88.0f;
-    float k = (y * 1.44269504f + 12582912.0f) - 12582912.0f; /* 1.5 * 2^23: rounds to a whole number, -127 or more */
+    float k = (y * 1.44269504f + 12582912.0f) - 12582912.0f; /* 1.5 * 2^23 rounds to a whole number, -127 or more */
     float r = y - k * 0.693359375f + k * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -93,7 +91,7 @@ static inline __attribute__((always_inline)) float exponential(float x)
     union {
         int32_t bits;
         float value;
-    } scale = {.bits = ((int32_t)k + 127) << 23}; /* 2^k, and 0 for 2^-127 */
+    } scale = {.bits = ((int32_t)k + 127) << 23}; /* 2^k, and 0 for k = -127 */
     return p * scale.value;
 }
 
@@ -116,7 +114,7 @@ static inline __attribute__((always_inline)) double exponentials_here(float *all
     return total;
 }
 
-#ifdef __x86_64__ /* once more in wider vectors: the same operations, so the same bits */
+#ifdef __x86_64__ /* again in wider vectors: the same operations, so the same bits */
 __attribute__((target("avx2"))) static double exponentials_avx2(float *all, double *blocks, const float *x, size_t n,
                                                                 float top, float inverse)
 {
@@ -128,7 +126,7 @@ __attribute__((target("avx2"))) static double exponentials_avx2(float *all, doub
 #define HAS_AVX2          0
 #endif
 
-/* e (n), the mass of each block, and of all. */
+/* Computes e (n) and the mass of each block; returns the total mass. */
 static double exponentials(float *all, double *blocks, const float *x, size_t n, float top, float inverse)
 {
     return (HAS_AVX2 ? exponentials_avx2 : exponentials_here)(all, blocks, x, n, top, inverse);
@@ -142,8 +140,8 @@ struct held {
 typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t quad_mask __attribute__((vector_size(16)));
 
-/* Mass and count of the tokens above `threshold`; `blocks`, when given, takes the mass of each block. In vectors by
- * hand, since compilers do not make vectors of a sum with a condition. */
+/* Returns the mass and the count of the tokens above `threshold`; `blocks`, if given, gets the mass of each block.
+ * Vectorized by hand, because compilers do not vectorize a conditional sum. */
 static struct held above(const struct row *r, float threshold, double *blocks)
 {
     struct held all = {0};
@@ -180,15 +178,15 @@ struct candidate {
 };
 
 struct kept {
-    float highest;                    /* every token above it is kept                        */
-    struct candidate candidates[FEW]; /* and these, the likeliest first,                     */
+    float highest;                    /* every token above it is kept */
+    struct candidate candidates[FEW]; /* and these, the likeliest first, */
     size_t count;
-    float tied; /* or the first `tied_count` of those with this logit, */
+    float tied; /* or the first `tied_count` of the tokens with this logit; */
     size_t tied_count;
-    double mass; /* which hold this                                     */
+    double mass; /* mass of `candidates` or of the tied tokens */
 };
 
-/* Is one of LANES logits a candidate? */
+/* Returns whether one of LANES logits is a candidate. */
 static bool any_between(const float *x, float lowest, float highest)
 {
     quad low = {lowest, lowest, lowest, lowest}, high = {highest, highest, highest, highest};
@@ -197,8 +195,8 @@ static bool any_between(const float *x, float lowest, float highest)
     return any[0] | any[1] | any[2] | any[3];
 }
 
-/* The candidates of `from`, moved together; `from` may be what an earlier call made. The arrays have room for one more.
- */
+/* Gathers the candidates of `from`, which may be the result of an earlier call. The arrays have room for one more
+ * element, because a rejected token is written before the count moves. */
 static struct row gather(const struct row *from, float lowest, float highest, struct choose_scratch *s)
 {
     size_t n = 0;
@@ -221,14 +219,14 @@ static bool before(struct candidate a, struct candidate b)
     return a.x > b.x || (a.x >= b.x && a.id < b.id);
 }
 
-/* The search for the threshold above which tokens first hold `wanted` or are `most`; low and high, what is above the
- * two ends. */
+/* The search for the threshold above which the tokens first hold `wanted` or number `most`. low and high are the mass
+ * and count above the two ends. */
 struct bracket {
     float lowest, highest;
     struct held low, high;
     double wanted;
     size_t most;
-    double over, under; /* how far the ends are beyond what is wanted, as shares of it */
+    double over, under; /* how far each end is beyond the goal, as shares of it */
 };
 
 static double beyond(const struct bracket *b, struct held h)
@@ -241,7 +239,7 @@ static bool inside(const struct bracket *b, float threshold)
     return threshold > b->lowest && threshold < b->highest;
 }
 
-/* Moves one end to `threshold`, above which the tokens of r hold `h`; the other end counts half, so that its turn
+/* Moves one end to `threshold`, above which the tokens hold `h`. Halves the other end's weight, so that its turn
  * comes. */
 static void narrow(struct bracket *b, float threshold, struct held h)
 {
@@ -255,8 +253,8 @@ static void narrow(struct bracket *b, float threshold, struct held h)
     }
 }
 
-/* For few of many tokens: as many groups as are wanted have their largest logit above the threshold that this moves
- * `lowest` to. A group is a lane of a block. */
+/* For a small `most`: raises `lowest` to a threshold that at least `most` group maxima exceed, so at least `most`
+ * tokens do. A group is a lane of a block. */
 static void skip_most(struct bracket *b, const struct row *r, struct choose_scratch *s)
 {
     size_t groups = r->count / BLOCK * LANES;
@@ -278,8 +276,8 @@ static void skip_most(struct bracket *b, const struct row *r, struct choose_scra
     b->lowest = m.lowest;
 }
 
-/* Keeps what b wants of its candidates, of which r holds all: of FEW at most, or of many with the one logit `highest`.
- */
+/* Keeps the candidates that b wants; r holds all candidates: either at most FEW, or many with the same logit
+ * `highest`. */
 static void take(struct kept *k, const struct row *r, const struct bracket *b)
 {
     size_t candidates = b->low.count - b->high.count, most = b->most - b->high.count, i = 0;
@@ -291,7 +289,7 @@ static void take(struct kept *k, const struct row *r, const struct bracket *b)
             k->mass = (double)++k->tied_count * (double)r->e[i];
         return;
     }
-    for (; i < r->count; i++) { /* sorted by insertion */
+    for (; i < r->count; i++) { /* insertion sort */
         struct candidate c = {r->x[i], r->e[i], r->ids[i]};
         if (!(c.x > b->lowest && c.x <= b->highest)) continue;
         size_t j = k->count++;
@@ -303,11 +301,11 @@ static void take(struct kept *k, const struct row *r, const struct bracket *b)
     k->count = few;
 }
 
-/* The likeliest tokens of r until they hold what b wants. The bracket shrinks by regula falsi (the Illinois kind), and
- * every third time by half, until few candidates are left or no number lies between its ends. */
+/* Finds the likeliest tokens of r that hold what b wants. The bracket shrinks by regula falsi (the Illinois variant),
+ * and every third time by half, until few candidates are left or no number lies between its ends. */
 static void keep(struct kept *k, struct row r, struct bracket b, struct choose_scratch *s)
 {
-    struct held base = {0}; /* above `highest` and no longer in r */
+    struct held base = {0}; /* tokens above `highest` that are no longer in r */
     b.low = above(&r, b.lowest, NULL);
     b.over = fmax(beyond(&b, b.low), 0);
     for (unsigned turn = 1;; turn++) {
@@ -328,13 +326,13 @@ static void keep(struct kept *k, struct row r, struct bracket b, struct choose_s
 
 /* ---- the draw ---- */
 
-/* The token at which the running sum, by id, of the masses above `threshold` passes `target`; `blocks` are those of
- * each block. */
+/* Returns the token at which the running sum, by id, of the masses above `threshold` passes `target`; `blocks` holds
+ * each block's mass. */
 static size_t pass(const struct row *r, const double *blocks, float threshold, double target)
 {
     size_t b = 0, chosen = 0, last = (r->count - 1) / BLOCK;
     while (b < last && target >= blocks[b]) target -= blocks[b++];
-    while (b > 0 && blocks[b] <= 0) { /* rounding led past the last mass: its last token */
+    while (b > 0 && blocks[b] <= 0) { /* rounding led past the last mass: take its last token */
         target = INFINITY;
         b--;
     }
@@ -368,7 +366,8 @@ static size_t draw(const struct row *r, const struct kept *k, double uniform, do
     return chosen;
 }
 
-/* Is token t one of the kept? Moves an end of the bracket to its logit. Of equal logits the smaller ids come first. */
+/* Returns whether token t is kept, and moves an end of the bracket to its logit. Among equal logits, smaller ids come
+ * first. */
 static bool is_kept(const struct row *r, size_t t, struct bracket *b)
 {
     float x = r->x[t];
@@ -417,15 +416,15 @@ uint32_t choose_token(float *x, size_t v, const struct generate_options *o, cons
         while (!(x[i] >= top)) i++;
         return (uint32_t)i;
     }
-    float temperature = (float)fmin(fmax(o->temperature, 1e-30), 1e30); /* within what f32 can divide by */
+    float temperature = (float)fmin(fmax(o->temperature, 1e-30), 1e30); /* within the range that f32 can divide by */
     double total = exponentials(s->e, s->blocks, x, v, top, 1 / temperature);
     struct noise_key key = noise_key(o->seed, noise_purpose("generate.token"), 0);
     struct row r = {x, s->e, NULL, v};
     bool all = o->top_p >= 1, cut = !all || (o->top_k && o->top_k < v);
-    /* Tokens with less than a V-th of 1 - top_p hold less than that together; those below 88 temperatures hold nothing.
-     */
+    /* Tokens with less than 1 / V of the mass 1 - top_p hold less than 1 - top_p together; tokens more than 88
+     * temperatures below the top hold nothing. */
     float depth = all ? 88 : (float)fmin(88, 1e-3 - log((1 - o->top_p) * total / (double)v));
-    float lowest = nextafterf(top - depth * temperature, -INFINITY); /* not above, whatever was rounded */
+    float lowest = nextafterf(top - depth * temperature, -INFINITY); /* one step lower, to be safe against rounding */
     struct bracket b = {.lowest = lowest,
                         .highest = top,
                         .under = -1,

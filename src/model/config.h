@@ -1,4 +1,4 @@
-/* What a model is: the part of the configuration that its parameters depend on. Saved with every checkpoint. */
+/* The configuration of a model: the options that its parameters depend on. Saved with every checkpoint. */
 #ifndef MODEL_CONFIG_H
 #define MODEL_CONFIG_H
 
@@ -18,7 +18,7 @@ enum latent_kind { LATENT_NORMAL, LATENT_NONE, LATENT_DELTA, LATENT_SLASHED };
 enum latent_normalize { LATENT_PLAIN, LATENT_BATCH, LATENT_DU };
 enum dropped_mark { DROPPED_UNKNOWN, DROPPED_OWN };
 enum rate_scope { RATE_SENTENCE, RATE_SLOT, RATE_DIMENSION };
-/* Ways for z into a decoder, by bit; `both` stands for two ways, which the decoder's kind names. */
+/* Ways for z into a decoder, by bit. `both` stands for two ways, which depend on the decoder's kind. */
 enum {
     INJECT_BOTH = 1,
     INJECT_MEMORY = 2,
@@ -32,24 +32,24 @@ enum {
 enum precision_kind { PRECISION_F32, PRECISION_BF16 };
 enum recompute_kind { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK };
 
-/* One stack; the encoder and the decoder are each one. */
+/* One stack: the encoder or the decoder. */
 struct stack_config {
-    int kind;               /* enum stack_choice                                     */
-    size_t width;           /* D                                                     */
-    size_t layers;          /* L                                                     */
-    size_t heads;           /* H; must divide the width                              */
-    size_t kv_heads;        /* grouped-query attention; 0: as heads; must divide H   */
-    size_t ff_width;        /* 0: 4 D                                                */
-    int norm;               /* enum norm_kind                                        */
-    int norm_position;      /* enum norm_position                                    */
-    bool embedding_norm;    /* a norm behind the embeddings, before their dropout    */
-    int positions;          /* enum position_kind                                    */
-    int activation;         /* enum activation_kind                                  */
-    double dropout;         /* on embeddings and on every branch before its residual, or a layer's output */
-    int pooling;            /* enum pooling_kind; encoder only                       */
-    size_t embedding_width; /* of token vectors; 0: D. Recurrent kinds          */
-    bool bidirectional;     /* of D / 2 units each; encoder only                */
-    bool residual;          /* a layer's input is added to its output, from the second one on */
+    int kind;               /* enum stack_choice */
+    size_t width;           /* D */
+    size_t layers;          /* L */
+    size_t heads;           /* H; must divide the width */
+    size_t kv_heads;        /* grouped-query attention; 0: as heads; must divide H */
+    size_t ff_width;        /* 0: 4 D */
+    int norm;               /* enum norm_kind */
+    int norm_position;      /* enum norm_position */
+    bool embedding_norm;    /* a norm after the embeddings, before their dropout */
+    int positions;          /* enum position_kind */
+    int activation;         /* enum activation_kind */
+    double dropout;         /* on embeddings and on every branch before its residual, or on a layer's output */
+    int pooling;            /* enum pooling_kind; encoder only */
+    size_t embedding_width; /* width of token vectors in recurrent kinds; 0: D */
+    bool bidirectional;     /* D / 2 units each way; encoder only */
+    bool residual;          /* adds a layer's input to its output, from the second layer on */
 };
 /* The sections `encoder` and `decoder`. */
 #define AT(field) offsetof(struct stack_config, field)
@@ -79,25 +79,25 @@ static const struct option stack_rows[] = {
 #undef AT
 
 struct latent_config {
-    int kind;                            /* enum latent_kind                                      */
-    int prior;                           /* enum prior_choice                                     */
+    int kind;                            /* enum latent_kind */
+    int prior;                           /* enum prior_choice */
     size_t components;                   /* K of a mixture */
-    size_t pseudo_inputs, pseudo_length; /* K of a VampPrior, and the rows of each */
-    size_t width;                        /* Z                                                     */
-    unsigned injection;                  /* bits of INJECT_*; 0: both                             */
-    size_t memory;                       /* M latent keys and values per layer                    */
-    size_t prefix;                       /* rows in front of the decoder's input                  */
-    bool sample;                         /* false: z = mu, a plain autoencoder                    */
-    bool skip;                           /* z reaches every layer and the output layer            */
-    bool init_tanh;                      /* a recurrent decoder's first state goes through tanh   */
-    double delta;                        /* nats that each dimension pays at least                */
-    int normalize;                       /* enum latent_normalize                                 */
-    double gamma;                        /* deviation of a normalized mu                          */
-    double alpha;                        /* variances are at least alpha / (2 pi e); du           */
+    size_t pseudo_inputs, pseudo_length; /* K of a VampPrior, and the rows of each pseudo-input */
+    size_t width;                        /* Z */
+    unsigned injection;                  /* bits of INJECT_*; 0: both */
+    size_t memory;                       /* M latent keys and values per layer */
+    size_t prefix;                       /* rows in front of the decoder's input */
+    bool sample;                         /* false: z = mu, a plain autoencoder */
+    bool skip;                           /* z reaches every layer and the output layer */
+    bool init_tanh;                      /* a recurrent decoder's first state goes through tanh */
+    double delta;                        /* least KL of each dimension in nats */
+    int normalize;                       /* enum latent_normalize */
+    double gamma;                        /* standard deviation of a normalized mu */
+    double alpha;                        /* variances are at least alpha / (2 pi e); with du */
     double variance_dropout;
-    double statistics_share; /* of a step in the running statistics                   */
-    double rate;             /* nats; 0: free                                         */
-    int rate_scope;          /* enum rate_scope                                       */
+    double statistics_share; /* share of a step in the running statistics */
+    double rate;             /* nats; 0: free */
+    int rate_scope;          /* enum rate_scope */
 };
 #define AT(field) offsetof(struct latent_config, field)
 static const struct option latent_rows[] = {
@@ -143,7 +143,7 @@ static const struct option latent_rows[] = {
 };
 #undef AT
 
-/* Of the section `objective`, because they say what the KL is. */
+/* Rows of the section `objective`, kept here because they define the KL. */
 #define AT(field) offsetof(struct latent_config, field)
 static const struct option rate_rows[] = {
     ROW_NUMBER("rate", rate, "0", 0, 1e6, "nats", KEPT_CHANGE,
@@ -157,15 +157,15 @@ static const struct option rate_rows[] = {
 struct model_config {
     struct stack_config encoder, decoder;
     struct latent_config latent;
-    bool share_embedding; /* encoder reads the decoder's token table (same vocabulary and width) */
-    bool tie_output;      /* output weights are the decoder's token table                        */
-    int dropped_mark;     /* enum dropped_mark: what dropped and blanked words become               */
-    size_t vocabulary;    /* V, from the corpus: not an option                                   */
-    int precision;        /* enum precision_kind: of activations and working weights; the weights' values are f32 */
-    size_t positions;     /* of a sentence: data.max_length + 2; a prefix has its own in front   */
-    size_t labels;        /* classes of sentences that both stacks are told; 0: none. From the corpus: not an option */
+    bool share_embedding; /* the encoder reads the decoder's token table (same vocabulary and width) */
+    bool tie_output;      /* the decoder's token table serves as the output weights */
+    int dropped_mark;     /* enum dropped_mark: replacement of dropped and blanked words */
+    size_t vocabulary;    /* V, from the corpus: not an option */
+    int precision;        /* enum precision_kind: of activations and working weights; master weights are f32 */
+    size_t positions;     /* of a sentence: data.max_length + 2; a prefix adds its own in front */
+    size_t labels;        /* classes of sentences, given to both stacks; 0: none. From the corpus: not an option */
 };
-/* Of the section `objective`: a parameter depends on it. */
+/* A row of the section `objective`, kept here because a parameter depends on it. */
 #define AT(field) offsetof(struct model_config, field)
 static const struct option mark_rows[] = {
     ROW_CHOICE(
@@ -176,7 +176,7 @@ static const struct option mark_rows[] = {
 };
 #undef AT
 
-/* More of the sections `encoder` and `decoder`. */
+/* More rows of the sections `encoder` and `decoder`. */
 #define AT(field) offsetof(struct model_config, field)
 static const struct option encoder_rows[] = {
     ROW_CHOICE("pooling", encoder.pooling, "mean", KEPT_MODEL, "how a sentence's rows become one", "mean", "first",

@@ -1,7 +1,7 @@
-/* The decoder: a causal stack over `start words`, told z by one or several ways: an attention's latent memory (one key
- * and value per layer, Li et al. 2020, "Optimus"), a vector added to every input or behind blocks, rows in front of the
- * sentence (Li and Liang 2021), a recurrent stack's first state (Bowman et al. 2016) or its inputs. Without z it is a
- * language model. */
+/* The decoder: a causal stack over `start words`. z enters by one or several ways: an attention's latent memory (one
+ * key and value per layer, Li et al. 2020, "Optimus"), a vector added to every input or after blocks, rows in front of
+ * the sentence (Li and Liang 2021), a recurrent stack's first state (Bowman et al. 2016) or its inputs. Without z the
+ * decoder is a language model. */
 #include "model/stack.h"
 
 #include <stdlib.h>
@@ -11,7 +11,7 @@ static struct stack stack_of(const struct recorder *r)
     return (struct stack){"decoder", &r->config->decoder, PART_DECODER, true};
 }
 
-/* z as the injection gives it to the stack. */
+/* Prepares z for each way of the injection. */
 static void inject(struct stack_input *in, struct recorder *r, value z)
 {
     const struct model_config *m = r->config;

@@ -1,4 +1,4 @@
-/* The encoder: a stack that sees all of `start words end`, pooled to one row per sentence. */
+/* The encoder: a stack that reads all of `start words end`, pooled to one row per sentence. */
 #include "model/stack.h"
 
 value encoder_record(struct recorder *r, const struct sequence *source)

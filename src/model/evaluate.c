@@ -1,3 +1,5 @@
+/* Evaluation of a corpus: encodes the sentences, scores them under draws of z slot by slot, and reduces the sums of all
+ * ranks to the estimates in evaluate.h. */
 #include "model/evaluate.h"
 #include "base/philox.h"
 #include "elbo/corpus.h"
@@ -15,22 +17,22 @@ struct work {
     struct evaluation *e;
     struct recording encode, score;
     struct latent latent;
-    size_t sentences, z, capacity; /* sentences under evaluation; capacity: sentences of a slot */
-    size_t *source, *row;     /* (sentences) number in the corpus; (source[sentences - 1] + 1) back, NO_ROW: left out */
-    float *stats;             /* (sentences, 2Z)               */
-    float *slot_z, *slot_nll; /* (capacity, Z), (capacity)     */
+    size_t sentences, z, capacity; /* sentences evaluated; capacity: sentences of a slot */
+    size_t *source, *row;     /* (sentences) number in the corpus; (source[sentences - 1] + 1) the inverse, or NO_ROW */
+    float *stats;             /* (sentences, 2Z) */
+    float *slot_z, *slot_nll; /* (capacity, Z), (capacity) */
     float *token_nll, *right; /* (tokens of a slot) right: 1 where the label has the largest logit */
-    double *nll, *weight;     /* (sentences) of the first draw: reconstruction; log p(z) - log q(z|x) */
-    double *iwae;             /* (sentences) running log sum of weights */
+    double *nll, *weight;     /* (sentences) NLL of the first draw; log p(z) - log q(z|x) of the current draw */
+    double *iwae;             /* (sentences) running log sum of importance weights */
     struct fitted {
-        double log_q, log_p, log_own; /* at the last draw: of the posterior, of the fitted prior, of the model's */
-        double kl, iwae;              /* at the first draw: log q - log p; running log sum of weights            */
-        double cross, own_cross;      /* at the first draw: -log p, of the fitted prior and of the model's       */
-    } * fitted;                       /* (sentences) null: no prior is fitted                                    */
+        double log_q, log_p, log_own; /* at the last draw: posterior, fitted prior, model's prior */
+        double kl, iwae;              /* at the first draw: log q - log p; running log sum of importance weights */
+        double cross, own_cross;      /* at the first draw: -log p, of the fitted prior and of the model's prior */
+    } * fitted;                       /* (sentences) null: no prior is fitted */
     double *drawn_kl;    /* (sentences) log q(z|x) - log p(z) at the first draw; null: the KL has a closed form */
-    double *other;       /* (sentences) whose z a sentence is given then */
-    size_t visited;      /* slots of this pass */
-    double unknown_nats; /* of the first draw  */
+    double *other;       /* (sentences) index of the sentence whose z is used for own_z_gain */
+    size_t visited;      /* slots visited in this pass */
+    double unknown_nats; /* of the first draw */
     size_t known_bytes;
     struct elbo_ids known;
     struct elbo_text text;
@@ -38,13 +40,13 @@ struct work {
 
 #define NO_ROW SIZE_MAX
 
-/* Where a sentence of the corpus stands among those under evaluation; NO_ROW: it is none of them. */
+/* Returns the index of a corpus sentence among the evaluated ones; NO_ROW if it is not evaluated. */
 static size_t row_of(const struct work *w, uint64_t source)
 {
     return source <= w->source[w->sentences - 1] ? w->row[source] : NO_ROW;
 }
 
-/* The first sentences of the corpus, but those that SLOT_SKIP leaves out. */
+/* Chooses the first sentences of the corpus, except those that SLOT_SKIP leaves out. */
 static elbo_status choose_sentences(struct work *w, elbo_error *error)
 {
     const struct slot_options *s = &w->o->slots;
@@ -81,7 +83,7 @@ static bool is_own(struct work *w)
     return w->o->ranks < 2 || w->visited++ % w->o->ranks == w->o->rank;
 }
 
-/* Calls `visit` for each slot, of this rank's, of a single pass over the sentences under evaluation. */
+/* Calls `visit` for each of this rank's slots in a single pass over the evaluated sentences. */
 static elbo_status each_slot(struct work *w,
                              elbo_status (*visit)(struct work *, const struct slot *, size_t, elbo_error *),
                              size_t draw, elbo_error *error)
@@ -143,7 +145,7 @@ static elbo_status run_score(struct work *w, const struct slot *slot, bool token
     return ELBO_OK;
 }
 
-/* Counts a sentence, once of several draws: its tokens of the slot are first .. end. */
+/* Counts a sentence, at the first draw only. Its tokens of the slot are first .. end. */
 static elbo_status count_sentence(struct work *w, const struct slot_stream *d, size_t row, size_t first, size_t end,
                                   elbo_error *error)
 {
@@ -176,7 +178,7 @@ static elbo_status count_sentence(struct work *w, const struct slot_stream *d, s
     return ELBO_OK;
 }
 
-/* What a draw's z is to the fitted prior. */
+/* Computes the log densities of a draw's z under the posterior, the fitted prior and the model's prior. */
 static void look_at_fitted(struct work *w, size_t row, const float *z)
 {
     struct fitted *f = &w->fitted[row];
@@ -200,7 +202,7 @@ static void count_fitted(struct fitted *f, double nll, bool first)
     f->own_cross = -f->log_own;
 }
 
-/* NLL under draw `draw` of each sentence's own posterior. */
+/* Computes the NLL of each sentence under draw `draw` of its own posterior. */
 static elbo_status visit_own(struct work *w, const struct slot *slot, size_t draw, elbo_error *error)
 {
     struct latent_noise noise = noise_of(w, draw);
@@ -235,7 +237,7 @@ static elbo_status visit_own(struct work *w, const struct slot *slot, size_t dra
     return ELBO_OK;
 }
 
-/* Whose z a sentence is given: i -> i + shift in the order of a keyed permutation, never its own. */
+/* Computes the NLL of each sentence under the z of another sentence (choose_others). */
 static elbo_status visit_other(struct work *w, const struct slot *slot, size_t draw, elbo_error *error)
 {
     struct latent_noise noise = noise_of(w, 0);
@@ -254,7 +256,8 @@ static elbo_status visit_other(struct work *w, const struct slot *slot, size_t d
     return ELBO_OK;
 }
 
-/* A random cyclic permutation without fixed points: sentences in a shuffled order, each takes the next one's z. */
+/* Chooses a random cyclic permutation without fixed points: in a shuffled order, each sentence takes the z of the
+ * next. */
 static elbo_status choose_others(struct work *w, elbo_error *error)
 {
     size_t n = w->sentences;
@@ -271,7 +274,7 @@ static elbo_status choose_others(struct work *w, elbo_error *error)
 struct aggregate {
     const struct work *w;
     size_t n;
-    float *z;      /* (n, Z) a sample of each posterior                      */
+    float *z;      /* (n, Z) a sample of each posterior */
     double *terms; /* (n) log q(z_i | x_i) - log (1/n) sum_j q(z_i | x_j) */
 };
 
@@ -345,7 +348,7 @@ static void mean_and_error(double *mean, double *error, const double *x, const d
     *error = n > 1 ? sqrt(square / (double)(n - 1) / (double)n) : 0;
 }
 
-/* What the ranks counted in their slots. */
+/* Sums the counts of all ranks. */
 static elbo_status combine_counts(struct work *w, elbo_error *error)
 {
     struct counts {
@@ -378,7 +381,7 @@ static elbo_status combine_counts(struct work *w, elbo_error *error)
     return status;
 }
 
-/* The figures under the fitted prior; `w->weight` is used up. */
+/* Computes the estimates under the fitted prior; overwrites `w->weight`. */
 static void measure_fitted(struct work *w, size_t draws)
 {
     struct evaluation *e = w->e;
@@ -444,7 +447,7 @@ static elbo_status measure(struct work *w, elbo_error *error)
     e->unknown_share /= (double)e->tokens;
     e->token_accuracy /= (double)e->tokens;
     e->ppl_token = exp(nats / (double)e->tokens);
-    e->wordless = e->words <= 2 * e->sentences && e->tokens > e->words; /* a word a sentence, in several tokens each */
+    e->wordless = e->words <= 2 * e->sentences && e->tokens > e->words; /* one word a sentence, several tokens a word */
     e->ppl_word = exp(nats / (double)e->words);
     e->bits_per_byte = nats / log(2.0) / (double)e->bytes;
     e->known_bits_per_byte = (n * e->neg_elbo - w->unknown_nats) / log(2.0) / (double)w->known_bytes;

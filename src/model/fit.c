@@ -1,3 +1,5 @@
+/* Fitting a Gaussian or a mixture to latents by expectation maximization, with k-means++ initialization; and computing
+ * the posteriors of a corpus. */
 #include "model/fit.h"
 #include "base/philox.h"
 #include "elbo/corpus.h"
@@ -7,27 +9,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 64 }; /* of a tile */
+enum { ROWS = 64 }; /* rows of a tile */
 
 struct fit {
     struct gaussians *g;
     const float *rows;
     size_t count, width;
-    double *share;    /* (count, K) of each row in each component */
-    double *variance; /* (Z) of all rows, at least the floor      */
-    double *held;     /* (K) sums of shares                       */
-    double *density;  /* (count) log density of each row          */
+    double *share;    /* (count, K) responsibilities: the share of each row in each component */
+    double *variance; /* (Z) of all rows, at least the floor */
+    double *held;     /* (K) sums of shares */
+    double *density;  /* (count) log density of each row */
     struct backend *backend;
 };
 
-/* ---- the first means: rows far from those before ---- */
+/* ---- the first means: rows far from the means so far ---- */
 
 static double uniform_of(const struct fit_options *o, size_t k)
 {
     return noise_uniform(noise_bits(noise_key(o->seed, noise_purpose("fit_prior.start"), 0), k, 0, 0));
 }
 
-/* The squared distance of a row from a mean, each dimension by its variance. */
+/* Returns the squared distance of a row from a mean, each dimension divided by its variance. */
 static double scaled_distance(const struct fit *f, const float *row, const double *mean)
 {
     double sum = 0;
@@ -43,7 +45,7 @@ static void take_mean(struct fit *f, size_t k, size_t row)
     for (size_t j = 0; j < f->width; j++) f->g->mean[k * f->width + j] = f->rows[row * f->width + j];
 }
 
-/* Leaves each row with the component whose mean is nearest. */
+/* Chooses the first means and assigns each row to the component with the nearest mean. */
 static void choose_means(struct fit *f, const struct fit_options *o)
 {
     double *nearest = f->density; /* squared distance from the nearest mean so far */
@@ -99,14 +101,14 @@ static void maximize_mean(void *argument, size_t k, size_t worker)
     double *mean = f->g->mean + k * f->width, held = 0;
     for (size_t i = 0; i < f->count; i++) held += f->share[i * count + k];
     f->held[k] = held;
-    if (held < 1e-9) return; /* nobody's: it stays where it was */
+    if (held < 1e-9) return; /* an empty component keeps its mean */
     memset(mean, 0, f->width * sizeof *mean);
     for (size_t i = 0; i < f->count; i++)
         for (size_t j = 0; j < f->width; j++) mean[j] += f->share[i * count + k] * (double)f->rows[i * f->width + j];
     for (size_t j = 0; j < f->width; j++) mean[j] /= held;
 }
 
-/* A row of a component's covariance, up to the diagonal; or the diagonal alone. */
+/* Computes a row of a component's covariance up to the diagonal, or the diagonal element alone. */
 static void maximize_row(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
@@ -124,7 +126,7 @@ static void maximize_row(void *argument, size_t tile, size_t worker)
     for (size_t j = first; j <= i; j++) to[j] = (to[j] + (j == i ? f->variance[i] : 0)) / (f->held[k] + 1);
 }
 
-/* The lower triangle L of L L^T = a, in place; false: a is not positive definite. */
+/* Replaces a by the lower triangle L of L L^T = a. Returns false if a is not positive definite. */
 static bool cholesky(double *a, size_t n)
 {
     for (size_t i = 0; i < n; i++)

@@ -1,3 +1,4 @@
+/* Mixtures of Gaussians on the host: factors and their inverses, log densities by log-sum-exp, and sampling. */
 #include "model/gaussians.h"
 #include "base/checked.h"
 
@@ -7,7 +8,7 @@
 
 static const double LOG_2PI = 1.8378770664093454836;
 
-/* Elements of one factor. */
+/* Returns the elements of one factor. */
 static size_t factor_size(const struct gaussians *g)
 {
     return g->full ? g->width * g->width : g->width;
@@ -40,7 +41,7 @@ void gaussians_free(struct gaussians *g)
     *g = (struct gaussians){0};
 }
 
-/* The inverse of a lower triangle, a column at a time. */
+/* Inverts a lower triangle, one column at a time. */
 static void invert(double *inverse, const double *l, size_t n)
 {
     for (size_t c = 0; c < n; c++)
@@ -69,7 +70,7 @@ bool gaussians_finish(struct gaussians *g)
     return true;
 }
 
-/* |L^-1 (z - mean)|^2 of component k. */
+/* Returns |L^-1 (z - mean)|^2 of component k. */
 static double distance(const struct gaussians *g, size_t k, const float *z)
 {
     const double *mean = g->mean + k * g->width, *inverse = g->inverse + k * factor_size(g);
@@ -109,7 +110,7 @@ void gaussians_sample(const struct gaussians *g, float *z, double uniform)
     double held = exp(g->log_weight[0]);
     while (held < uniform && k + 1 < g->count) held += exp(g->log_weight[++k]);
     const double *mean = g->mean + k * n, *l = g->factor + k * factor_size(g);
-    for (size_t i = n; i-- > 0;) { /* from the last row up: a row reads what stands above it */
+    for (size_t i = n; i-- > 0;) { /* from the last row up, because row i reads z[0] .. z[i] */
         double sum = mean[i];
         if (g->full)
             for (size_t j = 0; j <= i; j++) sum += l[i * n + j] * (double)z[j];

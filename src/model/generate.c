@@ -1,3 +1,4 @@
+/* Generation of sentences by the decoding step, some rows at a time, and encoding of sentences slot by slot. */
 #include "model/choose.h"
 #include "model/stack.h"
 
@@ -11,12 +12,12 @@ enum { MOST_ROWS = 64 };
 struct chooser {
     const struct generate_options *o;
     const struct text_marks *marks;
-    float *logits, *buffer; /* (rows, V); for those of a backend that the host cannot read */
+    float *logits, *buffer; /* (rows, V); buffer: for a backend whose memory the host cannot read */
     size_t vocabulary, position;
-    uint64_t first_row;              /* address of the first row's noise     */
-    struct choose_scratch **scratch; /* (threads)                    */
-    int32_t *chosen;                 /* (rows)                               */
-    const bool *done;                /* (rows) their tokens are not wanted   */
+    uint64_t first_row;              /* noise address of the first row */
+    struct choose_scratch **scratch; /* (threads) */
+    int32_t *chosen;                 /* (rows) */
+    const bool *done;                /* (rows) rows whose sentences have ended */
 };
 
 static void choose(void *argument, size_t row, size_t worker)
@@ -77,7 +78,7 @@ static elbo_status some_rows(struct model *m, struct recording *step, struct cho
         c->position = at;
         backend_host_run(m->backend, rows, choose, c);
         for (size_t i = 0; i < rows && !status; i++) {
-            if (done[i]) continue; /* its row goes on with its last token, unread */
+            if (done[i]) continue; /* the row goes on with its last token, and its output is ignored */
             ids[i] = c->chosen[i];
             if (ids[i] == (int32_t)c->marks->end)
                 done[i] = true, open--;
@@ -131,7 +132,7 @@ elbo_status encode_sentences(struct model *m, float *stats, const struct elbo_id
 {
     struct slot_options o = *slots;
     o.word_dropout = o.drop = o.blank = o.swap = 0;
-    o.prefix = 0; /* only the encoder reads here */
+    o.prefix = 0; /* only the encoder runs here */
     struct slot slot;
     struct recording encode = {0}, *list[] = {&encode};
     size_t most = slot_sentence_capacity(&o);

@@ -1,3 +1,5 @@
+/* The latent: the tables of posteriors and priors, the checks of their options, the recording of the head, the draw and
+ * the KL, and draws and densities on the host. */
 #include "model/latent.h"
 #include "base/philox.h"
 
@@ -113,7 +115,7 @@ value latent_normalized(struct recorder *r, value x, value gain, value bias, con
     return n.y;
 }
 
-/* The head computes in f32 in every precision. */
+/* Records the head and the posterior's stats. The head computes in f32 at every precision. */
 static value record_stats(struct recorder *r, value h, value sample, value *sums)
 {
     const struct model_config *m = r->config;
@@ -139,7 +141,7 @@ value latent_record_stats(struct recorder *r, value h)
     return record_stats(r, h, NO_VALUE, &unused);
 }
 
-/* (S, 1) log q(z|x) - log p(z) at the draw. */
+/* Returns (S, 1) log q(z|x) - log p(z) at the draw. */
 static value drawn_kl(struct recorder *r, const struct prior_kind *prior, const struct latent_pass *pass)
 {
     value q = op_gaussian_log_density(r->g, pass->z, pass->stats, 1);

@@ -1,3 +1,5 @@
+/* Models and recordings: declaring, allocating and initializing parameters, binding recordings to one arena, and moving
+ * inputs and results. */
 #include "model/model.h"
 #include "base/checked.h"
 #include "model/training.h"
@@ -51,7 +53,7 @@ bool model_trains_only(const struct parameter *p)
     return !strncmp(p->name, "objective.", 10) || strstr(p->name, ".embedding.mark.");
 }
 
-/* One cast over the whole arena, as a graph of its own. */
+/* Casts the whole weight arena at once, by a graph of its own. */
 elbo_status model_refresh(struct model *m, elbo_error *error)
 {
     if (!m->working) return ELBO_OK;
@@ -138,7 +140,7 @@ static elbo_status allocate_state(struct model *m, struct recording *r, elbo_err
     return ELBO_OK;
 }
 
-/* Each begins where the widest loads can. */
+/* Returns the elements that a state takes, rounded up so that the next one is aligned for wide loads. */
 static size_t state_room(const struct recording *r, uint32_t v)
 {
     enum { APART = 4 };
@@ -167,7 +169,7 @@ elbo_status recording_place_state(struct recording *r, float *memory, elbo_error
     return ELBO_OK;
 }
 
-/* The inputs of sequence_uniform: row i is row i % length of sequence i / length. */
+/* Fills the inputs of sequence_uniform: row i is row i % length of sequence i / length. */
 static elbo_status bind_uniform(struct recording *r, elbo_error *error)
 {
     value position = graph_input_named(r->g, "uniform.position"), offsets = graph_input_named(r->g, "uniform.offsets");
@@ -214,7 +216,7 @@ elbo_status model_bind(struct model *m, struct recording *const *recordings, siz
         m->arena_bytes = 0;
         ELBO_TRY(m->backend->memory.allocate(m->backend, &m->arena, bytes, "activations", error));
         m->arena_bytes = bytes;
-        /* A training takes what it was planned for at its start, not when a slot is full for the first time. */
+        /* Touch the arena now, so that training takes its planned memory at the start, not at the first full slot. */
         if (gradients && !m->backend->memory.separate) memset(m->arena, 0, bytes);
     }
     for (size_t i = 0; i < count; i++)

@@ -1,5 +1,5 @@
 /* latent.kind=delta: a committed rate (Razavi et al. 2019). Each dimension's KL against N(0, 1) is delta + max(0, m) /
- * 2, whatever the head says: ops/posterior.c. */
+ * 2, whatever the head gives; see ops/posterior.c. */
 #include "model/latent.h"
 
 #include <math.h>
@@ -9,8 +9,8 @@ static size_t head_width(const struct latent_config *c)
     return 2 * c->width;
 }
 
-/* Rows of m begin as those of a normal mu, so that some of each sentence's m are above 0; sigma begins in the middle.
- */
+/* The rows of m begin like those of a normal mu, so that some m of each sentence are above 0; sigma begins in the
+ * middle of its range. */
 static void initialize(struct parameter *weight, struct parameter *bias, const struct model_config *m)
 {
     weight->tail = bias->tail = m->latent.width;

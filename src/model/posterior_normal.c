@@ -1,6 +1,7 @@
 /* latent.kind=normal: the head's output is mu | logvar itself (Kingma and Welling 2014). latent.normalize=batch gives
- * mu over a slot's sentences the deviation gamma and a learned mean (BN-VAE, Zhu et al. 2020); du learns the
- * deviations, whose root mean square is gamma, and keeps the variances above a floor (DU-VAE, Shen et al. 2021). */
+ * mu over a slot's sentences the deviation gamma and a learned mean (BN-VAE, Zhu et al. 2020). latent.normalize=du
+ * learns the deviations, whose root mean square is gamma, and keeps the variances above a floor (DU-VAE, Shen et al.
+ * 2021). */
 #include "model/latent.h"
 
 #include <math.h>
@@ -10,8 +11,8 @@ static size_t head_width(const struct latent_config *c)
     return 2 * c->width;
 }
 
-/* It starts informative: mu rows N(0, (1.13 / sqrt(D))^2), which is 0.1 at width 128, logvar rows N(0, 0.02^2) with
- * bias -3. The rows that it reads have the scale of a norm, so mu begins with the same deviation at every width: a
+/* The posterior starts informative: mu rows N(0, (1.13 / sqrt(D))^2), which is 0.1 at width 128, logvar rows N(0,
+ * 0.02^2) with bias -3. The head reads rows of a norm's scale, so mu begins with the same deviation at every width. A
  * constant 0.1 would begin with 4.4 nats a dimension at width 768. */
 static void initialize(struct parameter *weight, struct parameter *bias, const struct model_config *m)
 {
@@ -22,7 +23,7 @@ static void initialize(struct parameter *weight, struct parameter *bias, const s
     bias->init_tail = init_constant(-3);
 }
 
-/* (1, Z) weights of root mean square gamma, whatever was learned: only their ratios are. */
+/* Returns (1, Z) deviations rescaled to the root mean square gamma, so that only their ratios are learned. */
 static value deviations(struct recorder *r, const struct latent_config *c)
 {
     struct parameter weight = {.name = "latent.normalize.weight",

@@ -1,6 +1,6 @@
 /* latent.kind=slashed: the slashed normal. The head gives (a, b) for each dimension, mu = sqrt 2 a and sigma =
- * stdplus(sqrt 2 b), so that the KL against N(0, 1) is the squared length of what it gives: ops/posterior.c. A rate is
- * exact when that length is set: of a sentence, of the mean over a slot, or of each dimension over a slot. */
+ * stdplus(sqrt 2 b), so that the KL against N(0, 1) is the squared length of the head's output; see ops/posterior.c.
+ * Fixing this length makes a rate exact: of a sentence, of the mean over a slot, or of each dimension over a slot. */
 #include "model/latent.h"
 
 #include <math.h>
@@ -10,7 +10,7 @@ static size_t head_width(const struct latent_config *c)
     return 2 * c->width;
 }
 
-/* It starts as informative as a normal posterior: the same mu, and sigma = exp(-3 / 2) = stdplus(-1.4318). */
+/* The posterior starts as informative as a normal one: the same mu, and sigma = exp(-3 / 2) = stdplus(-1.4318). */
 static void initialize(struct parameter *weight, struct parameter *bias, const struct model_config *m)
 {
     weight->tail = bias->tail = m->latent.width;

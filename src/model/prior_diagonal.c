@@ -1,5 +1,5 @@
-/* latent.prior=diagonal: a Gaussian whose mean and variances are learned with the model, one for each dimension. Its KL
- * has a closed form by dimension. */
+/* latent.prior=diagonal: a Gaussian with diagonal covariance, whose means and variances are learned with the model. Its
+ * KL has a closed form by dimension. */
 #include "model/latent.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* latent.prior=mixture: K Gaussians of diagonal covariance, whose means, variances and weights are learned with the
+/* latent.prior=mixture: K Gaussians with diagonal covariance, whose means, variances and weights are learned with the
  * model. */
 #include "model/latent.h"
 
@@ -6,9 +6,9 @@
 #include <stdlib.h>
 
 #define TENSOR  "latent.prior.components" /* (2K, Z) K rows of means, K rows of logvars */
-#define WEIGHTS "latent.prior.logits"     /* (K) w = softmax                            */
+#define WEIGHTS "latent.prior.logits"     /* (K) w = softmax */
 
-/* Means begin apart, or all components would learn the same. */
+/* Means begin apart, because components with equal means would all learn the same. */
 static value log_density(struct recorder *r, value z, double sign)
 {
     size_t count = r->config->latent.components, width = r->config->latent.width;

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-/* op_latent gives it beside the draw. */
+/* Returns the KL that op_latent computed with the draw. */
 static value kl(struct recorder *r, const struct latent_pass *pass)
 {
     (void)r;

@@ -1,6 +1,6 @@
-/* latent.prior=vamp: the mixture, with equal weights, of the posteriors of K pseudo-inputs, which are learned (Tomczak
- * and Welling 2018, "VAE with a VampPrior"). A pseudo-input is some rows that the encoder reads in the place of
- * embedded words. The encoder drops nothing in these rows, so the prior is one density in training and evaluation. */
+/* latent.prior=vamp: the mixture, with equal weights, of the posteriors of K learned pseudo-inputs (Tomczak and Welling
+ * 2018, "VAE with a VampPrior"). A pseudo-input is some rows that the encoder reads in place of embedded words. The
+ * encoder applies no dropout to these rows, so the prior is the same density in training and evaluation. */
 #include "model/latent.h"
 #include "model/stack.h"
 
@@ -9,7 +9,7 @@
 
 #define TENSOR "latent.prior.inputs" /* (K rows, D) */
 
-/* (K, 2Z) posteriors of the pseudo-inputs. */
+/* Returns (K, 2Z) posteriors of the pseudo-inputs. */
 static value posteriors(struct recorder *r)
 {
     const struct latent_config *c = &r->config->latent;

@@ -1,3 +1,5 @@
+/* Recording helpers of a model: input sequences, parameters by name, linear layers, and the embedding tables of the
+ * stacks. */
 #include "model/recorder.h"
 #include "model/model.h"
 #include "model/stack.h"
@@ -15,7 +17,7 @@ elbo_status recorder_begin(struct recorder *r, struct graph **g, const char *nam
     return ELBO_OK;
 }
 
-/* (S) i32, which both streams read. */
+/* Returns an input (S) i32 that both streams share. */
 static value slot_input(struct graph *g, const char *name, enum pad_rule pad)
 {
     value v = graph_input_named(g, name);
@@ -92,13 +94,13 @@ value recorder_linear(struct recorder *r, enum parameter_part part, value x, siz
     return gelu ? op_linear_gelu(r->g, x, w, b) : op_linear(r->g, x, w, b);
 }
 
-/* Whose table a stack reads. */
+/* Returns whether a stack reads the encoder's own table, not the decoder's. */
 static bool own_table(const struct recorder *r, const char *stack)
 {
     return !strcmp(stack, "encoder") && !r->config->share_embedding;
 }
 
-/* A table of token vectors, or of what is added to them. */
+/* Declares a table of token vectors, or of vectors added to them. */
 static value embedding_table(struct recorder *r, bool encoder, const struct stack_config *c, size_t rows,
                              const char *what)
 {
@@ -114,7 +116,7 @@ value recorder_label_table(struct recorder *r, const char *stack)
     return embedding_table(r, encoder, c, r->config->labels, "label");
 }
 
-/* (rows, width) of the table that a stack reads, or of what stands beside it. */
+/* Returns a table (rows, width) of the stack whose token table `stack` reads. */
 static value table_rows(struct recorder *r, const char *stack, size_t rows, const char *what)
 {
     bool encoder = own_table(r, stack);

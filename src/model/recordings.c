@@ -1,4 +1,4 @@
-/* The recordings of a trained VAE: encoding, scoring, and one decoding step. */
+/* The recordings of a trained VAE: encoding, scoring, decoding to logits, and one decoding step. */
 #include "model/latent.h"
 
 #include <stdio.h>
@@ -32,7 +32,7 @@ elbo_status record_encode(struct recording *out, const struct model_config *conf
     return finish(out, error);
 }
 
-/* The decoder's rows of packed sentences, z being an input. */
+/* Returns the decoder's rows of packed sentences, with z as an input. */
 static value decode(struct recorder *r, struct sequence *target, value *z)
 {
     const struct latent_config *c = &r->config->latent;

@@ -1,12 +1,12 @@
 /* Recurrent stacks, LSTM and GRU, for the encoder and the decoder (docs/model.md).
  *
  *   x = token[ids]                                    of embedding_width, which may differ from the width
- *   x <- cell(x W^T + b, earlier h U^T)               a layer; of two directions side by side, width / 2 units each
+ *   x <- cell(x W^T + b, earlier h U^T)               a layer; two directions side by side have width / 2 units each
  *   x <- x + cell(...)                                from the second layer on, with `residual`
  *
- * z reaches a decoder as the first state of every layer (`init`: z W^T + b, through tanh where latent.init_tanh says
- * so), beside every input of the first layer (`concat`: W[x; z] = Wx x + Wz z, of which the second product has a row
- * for each sentence), or added to every embedded token (`embedding`). */
+ * z reaches a decoder as the first state of every layer (`init`: z W^T + b, through tanh with latent.init_tanh), next
+ * to every input of the first layer (`concat`: W[x; z] = Wx x + Wz z, where Wz z has one row per sentence), or added to
+ * every embedded token (`embedding`). */
 #include "model/stack.h"
 
 #include <math.h>
@@ -18,7 +18,7 @@ struct layers {
     const struct stack_input *in;
     const value *state; /* (layers); null: packed rows */
     struct recurrent_config cell;
-    size_t units, gates; /* H of a direction; d G H */
+    size_t units, gates; /* H of a direction; gates of all directions */
 };
 
 static bool is_gru(const struct stack_config *c)
@@ -31,7 +31,7 @@ static size_t directions_of(const struct stack_config *c)
     return c->bidirectional ? 2 : 1;
 }
 
-/* Vectors of state: h, and an LSTM's c. */
+/* Returns the number of state vectors: h, and an LSTM's c. */
 static size_t vectors_of(const struct stack_config *c)
 {
     return is_gru(c) ? 1 : 2;
@@ -57,7 +57,7 @@ static value drop(struct layers *l, value x)
     return op_dropout(l->r->g, x, &d);
 }
 
-/* The state that z gives a layer: h | c. */
+/* Returns the state h | c that z gives a layer. */
 static value first_state(struct layers *l, size_t layer)
 {
     if (!l->in->latent.index || !(l->in->injection & INJECT_INIT)) return NO_VALUE;
@@ -71,7 +71,7 @@ static value layer(struct layers *l, value x, size_t number)
 {
     struct graph *g = l->r->g;
     const struct stack_config *c = l->stack->config;
-    /* uniform in +-1 / sqrt(H) has this deviation: what PyTorch's cells begin with */
+    /* the deviation of the uniform distribution in +-1 / sqrt(H), the usual initialization of recurrent cells */
     double std = 1 / sqrt(3.0 * (double)l->units);
     graph_scope(g, "%s.%zu.recurrent", l->stack->name, number);
     value w = weights(l, number, "input", l->gates, graph_width(g, x), number ? std : 1 / sqrt(3.0));
@@ -139,7 +139,8 @@ static size_t states(const struct stack_config *c)
     return c->layers;
 }
 
-/* Two halves, of even and of odd positions: a beam's rows read where others write. */
+/* The state has two halves, for even and for odd positions, so that a beam's rows read one half while others write the
+ * other. */
 static value state(struct recorder *r, const struct stack *s, struct dim rows, size_t room, size_t layer)
 {
     (void)room, (void)layer;
@@ -152,13 +153,13 @@ static size_t embedding_width(const struct stack_config *c)
     return c->embedding_width ? c->embedding_width : c->width;
 }
 
-/* No norm would give the first rows their scale. */
+/* Token vectors begin with unit length, because no norm gives the first rows their scale. */
 static double embedding_std(const struct stack_config *c)
 {
     return 1 / sqrt((double)embedding_width(c));
 }
 
-/* The last states of both directions. */
+/* Pools the last states of both directions. */
 static enum pool_kind last(const struct stack_config *c)
 {
     return c->bidirectional ? POOL_ENDS : POOL_LAST;

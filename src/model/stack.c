@@ -1,3 +1,4 @@
+/* The table of stack kinds, the checks of their options and ways for z, and the parts of a stack that kinds share. */
 #include "model/stack.h"
 
 #include <stdio.h>
@@ -5,7 +6,7 @@
 
 extern const struct stack_kind transformer_kind, bow_kind, lstm_kind, gru_kind;
 
-/* By enum stack_choice. */
+/* indexed by enum stack_choice */
 static const struct stack_kind *const kinds[] = {[STACK_TRANSFORMER] = &transformer_kind,
                                                  [STACK_BOW] = &bow_kind,
                                                  [STACK_LSTM] = &lstm_kind,
@@ -114,7 +115,7 @@ double stack_embedding_std(const struct stack_config *c)
     return kind->embedding_std ? kind->embedding_std(c) : 0.02;
 }
 
-/* Whether a kind reads an option that is not every kind's. */
+/* Returns whether a kind reads an option that not every kind reads. */
 static bool reads(const struct stack_kind *kind, const char *key)
 {
     for (const char *const *k = kind->options; *k; k++)
@@ -143,7 +144,7 @@ value stack_embed(struct recorder *r, const struct stack *s, const struct sequen
     return op_embedding_marked(r->g, table, recorder_mark_table(r, s->name), sequence->ids, sequence->id_order);
 }
 
-/* A vector of each sentence, added to its rows. */
+/* Adds each sentence's vector to its rows. */
 static value add_to_rows(struct recorder *r, const struct sequence *s, value x, value each)
 {
     if (s->offsets.index) return op_broadcast_add(r->g, x, each, s->sentence, s->offsets);
@@ -168,7 +169,7 @@ value stack_add_embedded(struct recorder *r, const struct stack_input *in, value
     return in->embedded.index ? add_to_rows(r, in->sequence, x, in->embedded) : x;
 }
 
-/* x with z W^T of the sentence added, W being the weight of that name. */
+/* Adds z W^T of the sentence to x; W is the weight called `name`. */
 static value add_latent(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, value z,
                         const char *name)
 {

@@ -1,9 +1,9 @@
-/* Stacks: the kinds of encoders and decoders, a table with a row for each. A stack turns a sequence into rows of its
- * width; nobody but its own file knows what is inside (heads, caches, gates).
+/* Stacks: the kinds of encoders and decoders, a table with one row each. A stack turns a sequence into rows of its
+ * width. Only the kind's own file knows its inside (heads, caches, gates).
  *
- * Packed rows are sentence-major everywhere: a slot's sentences behind one another, each from its first row to its
- * last. The order that a kind may need inside is its own. One step has one new token in every row, and state for the
- * earlier ones, a row of it for each row of tokens. */
+ * Packed rows are sentence-major everywhere: a slot's sentences one after another, each from its first row to its last.
+ * A kind may use another order inside. One step has one new token per row, and one row of state per row of tokens for
+ * the earlier tokens. */
 #ifndef MODEL_STACK_H
 #define MODEL_STACK_H
 
@@ -16,17 +16,17 @@ struct stack {
     const char *name; /* the first part of its tensors' names */
     const struct stack_config *config;
     enum parameter_part part;
-    bool causal; /* a row sees its own sentence's earlier rows only */
+    bool causal; /* a row sees only the earlier rows of its own sentence */
 };
 
 /* The input of a stack. */
 struct stack_input {
     const struct sequence *sequence;
-    value embedded;     /* (S, D) of packed rows, (R, D) of a step: added to every input of the sentence; or none */
-    value latent;       /* (S, Z), (R, Z): the sentence's z, for a kind that reads z itself; or none               */
-    unsigned injection; /* of latent: bits of INJECT_*                                                         */
-    value prefix;       /* (S, M D), (R, M D): rows in place of the first M; or none                            */
-    value skip;         /* as latent, for stack_skip; or none                                                  */
+    value embedded;     /* (S, D) for packed rows, (R, D) in a step: added to every input of the sentence; or none */
+    value latent;       /* (S, Z), (R, Z): the sentence's z, for a kind that reads z itself; or none */
+    unsigned injection; /* ways of latent: bits of INJECT_* */
+    value prefix;       /* (S, M D), (R, M D): rows that replace the first M; or none */
+    value skip;         /* like latent, for stack_skip; or none */
 };
 
 struct stack_figure {
@@ -35,74 +35,73 @@ struct stack_figure {
 };
 
 struct stack_kind {
-    const char *name;           /* as encoder.kind and decoder.kind say it                               */
-    const char *cannot_decode;  /* why it is no decoder; null: it is one                                 */
-    const char *const *options; /* keys of a stack's section that it reads beside kind, width and pooling */
-    /* Width of its token vectors, and the deviation that they begin with; null: the stack's width, 0.02. */
+    const char *name;           /* as in encoder.kind and decoder.kind */
+    const char *cannot_decode;  /* why the kind cannot be a decoder; null: it can */
+    const char *const *options; /* keys of a stack's section that it reads besides kind, width and pooling */
+    /* Width of the token vectors, and their initial deviation; null: the stack's width, 0.02. */
     size_t (*embedding_width)(const struct stack_config *c);
     double (*embedding_std)(const struct stack_config *c);
-    /* Where encoder.pooling=last finds what it remembers of a sentence; null: POOL_LAST. */
+    /* Where encoder.pooling=last finds a sentence's summary; null: POOL_LAST. */
     enum pool_kind (*last)(const struct stack_config *c);
-    unsigned injections, both; /* the ways for z that it knows, and those of latent.injection=both         */
-    /* Refuses options of the section that contradict each other: ELBO_USAGE. */
+    unsigned injections, both; /* the supported ways for z, and those that latent.injection=both stands for */
+    /* Refuses contradicting options of the section: ELBO_USAGE. */
     elbo_status (*check)(const char *section, const struct stack_config *c, elbo_error *error);
-    /* (N, D) rows of packed sentences. */
+    /* Returns rows (N, D) of packed sentences. */
     value (*record)(struct recorder *r, const struct stack *s, const struct stack_input *in);
     /* ---- decoders: one step ---- */
-    /* How many states it has, and each of them for `rows` tokens and sentences of up to `room`. */
+    /* The number of states, and each state for `rows` tokens and sentences of up to `room`. */
     size_t (*states)(const struct stack_config *c);
     value (*state)(struct recorder *r, const struct stack *s, struct dim rows, size_t room, size_t number);
-    /* The inputs by which a beam's rows are continued by others, into the sequence. */
+    /* Adds to the sequence the inputs by which a beam's rows continue other rows. */
     void (*reorder)(struct recorder *r, struct sequence *s, struct dim rows, size_t room);
-    /* (R, D) rows of one new token each; state (states). */
+    /* Returns rows (R, D) of one new token each; state (states). */
     value (*step)(struct recorder *r, const struct stack *s, const struct stack_input *in, const value *state);
-    /* Figures that people want to know of it, beside its width: into figures (STACK_MOST_FIGURES); returns how many. */
+    /* Writes figures to report besides the width into figures (STACK_MOST_FIGURES); returns their number. */
     size_t (*describe)(struct stack_figure *figures, const struct stack_config *c);
 };
 
 const struct stack_kind *stack_kind_of(const struct stack_config *c);
 
-/* The whole section "encoder" or "decoder": its kind's rules, and whether it may stand there. */
+/* Checks the whole section "encoder" or "decoder": the rules of its kind, and whether the kind may be used there. */
 elbo_status stack_check(const char *section, const struct stack_config *c, elbo_error *error);
 
-/* Why an option of the section has no effect; null: it has one. `key` without the section. The words live until the
- * next call. */
+/* Returns why an option of the section has no effect; null: it has one. `key` is without the section. The text lives
+ * until the next call. */
 const char *stack_idle(const char *section, const struct stack_config *c, const char *key);
 
-/* Width of a stack's token vectors, the option that says it, and the deviation that they begin with. */
+/* Return the width of a stack's token vectors, the option that sets it, and their initial deviation. */
 size_t stack_embedding_width(const struct stack_config *c);
 const char *stack_embedding_option(const struct stack_config *c);
 double stack_embedding_std(const struct stack_config *c);
 
-/* The ways for z into this decoder, with those that `both` stands for in its place. */
+/* Returns the ways for z into this decoder, with `both` replaced by the ways that it stands for. */
 unsigned stack_injection(const struct stack_config *decoder, unsigned injection);
-/* Refuses ways that the decoder does not have, and ways that `both` names already: ELBO_USAGE. */
+/* Refuses ways that the decoder does not have, and ways that `both` already includes: ELBO_USAGE. */
 elbo_status stack_check_injection(const struct stack_config *decoder, unsigned injection, elbo_error *error);
-/* Rows that z puts in front of the decoder's input; 0: none. */
+/* Returns the rows that z puts in front of the decoder's input; 0: none. */
 size_t stack_prefix(const struct model_config *m);
-/* Why an option of the section `latent` belongs to a way that z does not take into this decoder; null: it does not.
- * `key` without the section. */
+/* Returns why an option of the section `latent` has no effect because its way is not used with this decoder; null
+ * otherwise. `key` is without the section. */
 const char *stack_injection_idle(const struct model_config *m, const char *key);
-/* The ways as latent.injection says them, into text. */
+/* Writes the ways, as latent.injection names them, into text. */
 void stack_injection_text(char *text, size_t size, unsigned injection);
 
-/* For `reorder`: the row in which each earlier position lies (op_attention_cached, op_recurrent_step): nothing is
- * copied. */
+/* Implements `reorder` by an input that gives the cache row of each earlier position (op_attention_cached,
+ * op_recurrent_step), so that nothing is copied. */
 void stack_history(struct recorder *r, struct sequence *s, struct dim rows, size_t room);
 
-/* The first rows of a stack: token table, or the sequence's vectors; then `embedded`. Learned positions are the kind's.
- */
+/* Returns the embedded tokens, or the sequence's vectors. The kind adds `embedded` and learned positions. */
 value stack_embed(struct recorder *r, const struct stack *s, const struct sequence *sequence);
-/* What is added to every input of a sentence: `embedded`, which may be none, and the row of its label. */
+/* Returns the vector added to every input of a sentence: `embedded`, which may be none, plus the row of its label. */
 value stack_label(struct recorder *r, const struct stack *s, const struct sequence *sequence, value embedded);
-/* x with the first rows of each sentence replaced by `prefix`, which may be none. */
+/* Returns x with the first rows of each sentence replaced by `prefix`, which may be none. */
 value stack_add_prefix(struct recorder *r, const struct stack_input *in, value x);
 value stack_add_embedded(struct recorder *r, const struct stack_input *in, value x);
-/* x, the rows that block `block` gave, with z W^T of the sentence added where latent.injection has `residual`: behind
- * every block but the first. */
+/* Returns x, the output of block `block`, plus z W^T of the sentence if latent.injection has `residual`; not after the
+ * first block. */
 value stack_residual(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, size_t block);
-/* x, the rows that layer `layer` reads, or that the output layer reads (layer < 0): with z W^T of the sentence added
- * where latent.skip says so. */
+/* Returns x, the input of layer `layer` or of the output layer (layer < 0), plus z W^T of the sentence if latent.skip
+ * is set. */
 value stack_skip(struct recorder *r, const struct stack *s, const struct stack_input *in, value x, int layer);
 
 #endif

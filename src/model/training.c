@@ -1,3 +1,5 @@
+/* Records the forward pass of a training slot: encoder, latent, decoder, and the cross entropy of each predicted
+ * token. */
 #include "model/training.h"
 
 void training_record(struct training_pass *p, struct recorder *r)

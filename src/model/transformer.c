@@ -5,9 +5,9 @@
  *   x = norm(x)                                                with embedding_norm
  *   pre:   s = x + sublayer(norm(x)), a norm after the last layer      post:  x = norm(x + sublayer(x))
  *   sublayers: attention (+ latent memory), feed forward (gelu, or swiglu)
- *   behind every layer but the first, with `residual`: x + z W^T
+ *   after every layer but the first, with `residual`: x + z W^T
  *
- * Linear layers have biases with layer norm and none with RMS norm, as GPT-2 and Llama have them. */
+ * Linear layers have biases with layer norm (as in GPT-2) and none with RMS norm (as in Llama). */
 #include "model/stack.h"
 
 #include <math.h>
@@ -20,10 +20,10 @@ struct transformer {
     const char *name;
     enum parameter_part part;
     value latent;
-    const value *cache; /* (layers); null: packed rows                         */
+    const value *cache; /* (layers); null: packed rows */
     bool causal, bias;
-    double residual_std;      /* GPT-2: output layers of branches start smaller            */
-    struct dropping dropping; /* of the branch recorded last: the norm behind it does it    */
+    double residual_std;      /* smaller for the output layers of branches, as in GPT-2 */
+    struct dropping dropping; /* of the branch recorded last; the norm after the branch applies it */
 };
 
 static size_t kv_heads(const struct stack_config *c)
@@ -42,7 +42,7 @@ static struct dropping dropping(const struct transformer *t)
     return op_dropping(t->r->g, &rows, t->r->training ? t->c->dropout : 0, "dropout");
 }
 
-/* Of x, or of a branch's end x, of which some is dropped, and the residual beside it. */
+/* Records norm(x), or norm(dropout(x) + residual) when x is the end of a branch. */
 static struct normed norm(struct transformer *t, value x, value residual, const char *name)
 {
     value gamma = recorder_parameter(t->r, t->part, init_constant(1), 1, t->c->width, 0, "%s.weight", name);
@@ -110,8 +110,8 @@ static value embed(struct transformer *t, const struct stack *stack, const struc
     return op_dropout(g, x, &drop);
 }
 
-/* The input of a layer, x being the stream in front of it: of a pre-norm stack without the branch recorded last, which
- * the layer's first norm adds. */
+/* Returns the input of a layer from the stream x in front of it. In a pre-norm stack, x lacks the branch recorded last,
+ * which the layer's first norm adds. */
 static value open_layer(struct transformer *t, const struct stack *stack, const struct stack_input *in, value x,
                         size_t layer)
 {
@@ -140,7 +140,7 @@ static value record_layers(struct recorder *r, const struct stack *stack, const 
     value x = embed(&t, stack, in), branch = NO_VALUE;
     for (size_t layer = 0; layer < c->layers; layer++) {
         for (unsigned sub = 0; sub < 2; sub++) {
-            /* A block of recomputation is a layer; the norm that opens it belongs to the one before (its sum stays). */
+            /* A recompute block is a layer. The norm that opens a layer belongs to the layer, and its sum is kept. */
             snprintf(at, sizeof at, "%s.%zu.%s.norm", name, layer, sub ? "feed_forward" : "attention");
             if (!sub) x = open_layer(&t, stack, in, x, layer);
             if (c->norm_position == NORM_PRE) {
@@ -163,7 +163,7 @@ static value record_layers(struct recorder *r, const struct stack *stack, const 
     return norm(&t, branch.index ? branch : x, branch.index ? x : NO_VALUE, at).y;
 }
 
-/* ---- the row of the table ---- */
+/* ---- the table's row ---- */
 
 static elbo_status check(const char *section, const struct stack_config *c, elbo_error *error)
 {
@@ -190,7 +190,7 @@ static value record(struct recorder *r, const struct stack *s, const struct stac
     return record_layers(r, s, in, NULL);
 }
 
-/* Keys and values of the earlier tokens, a state for each layer. */
+/* Returns the number of states: one cache of keys and values of the earlier tokens per layer. */
 static size_t states(const struct stack_config *c)
 {
     return c->layers;

@@ -1,8 +1,10 @@
+/* Cutting the gradient arena into buckets by the order in which the backward pass finishes the parameters, and a rank's
+ * piece of a bucket. */
 #include "step/buckets.h"
 
 #include <stdlib.h>
 
-/* What is finished at a step: a group's arena up to `end`. */
+/* A range that a step finishes: a group's arena up to `end`. */
 struct finished {
     size_t ready, group, end;
 };
@@ -22,7 +24,7 @@ static int by_ready(const void *a, const void *b)
 
 static elbo_status append(struct buckets *b, const struct bucket *next, elbo_error *error)
 {
-    if (!(b->count & (b->count - 1))) { /* room doubles at powers of two */
+    if (!(b->count & (b->count - 1))) { /* capacity doubles at powers of two */
         struct bucket *list = realloc(b->list, (b->count ? 2 * b->count : 1) * sizeof *list);
         if (!list) return elbo_fail(error, ELBO_MEMORY, "no memory for the buckets of gradients");
         b->list = list;
@@ -31,7 +33,7 @@ static elbo_status append(struct buckets *b, const struct bucket *next, elbo_err
     return ELBO_OK;
 }
 
-/* `whole` in parts of at most `room` elements, all ready when it is. */
+/* Appends `whole` in parts of at most `room` elements, all ready when `whole` is. */
 static elbo_status append_parts(struct buckets *b, const struct bucket *whole, size_t room, elbo_error *error)
 {
     struct lane_run left = {0, whole->elements};
@@ -46,7 +48,7 @@ static elbo_status append_parts(struct buckets *b, const struct bucket *whole, s
     return ELBO_OK;
 }
 
-/* (parameters) in the order of readiness; within a group that is the order of the arena. */
+/* Lists (parameters) ranges in the order of readiness; within a group this is the order of the arena. */
 static size_t list_finished(struct finished *list, const struct parameter **sorted, const struct parameters *p,
                             const size_t *ready)
 {
@@ -58,7 +60,7 @@ static size_t list_finished(struct finished *list, const struct parameter **sort
         while (sorted[i]->offset >= groups[group].offset + groups[group].elements) group++;
         size_t end = groups[group].offset + groups[group].elements, own = ready[sorted[i] - parameters_get(p, 0)];
         if (i + 1 < n && sorted[i + 1]->offset < end) end = sorted[i + 1]->offset;
-        latest = last == &groups[group] && latest > own ? latest : own; /* what lies behind it waits for it */
+        latest = last == &groups[group] && latest > own ? latest : own; /* the group's earlier ranges come first */
         last = &groups[group];
         list[i] = (struct finished){latest, group, end};
     }

@@ -1,4 +1,4 @@
-/* The part of the configuration that a training step reads: its objective and its optimizer. */
+/* The configuration of a training step: its objective and its optimizer. */
 #ifndef STEP_CONFIG_H
 #define STEP_CONFIG_H
 
@@ -16,34 +16,34 @@ enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
 enum moments_kind { MOMENTS_F32, MOMENTS_BF16 };
 
 struct objective_config {
-    int beta_schedule;       /* enum beta_kind                                                       */
-    double beta;             /* final weight of the KL                                               */
-    double beta_start;       /* weight at the first step                                             */
-    double beta_warmup;      /* share of the steps over which beta rises (of a cycle, when cyclical) */
-    size_t beta_cycles;      /* cyclical                                                             */
-    double lambda;           /* weight of the reconstruction                                         */
-    int free_bits_kind;      /* enum free_bits_kind                                                  */
-    double free_bits;        /* nats: per dimension, in total, or per group                          */
-    size_t free_bits_groups; /* groups of neighbouring dimensions                                    */
+    int beta_schedule;       /* enum beta_kind */
+    double beta;             /* final weight of the KL */
+    double beta_start;       /* weight at the first step */
+    double beta_warmup;      /* share of the steps (of a cycle, when cyclical) over which beta rises */
+    size_t beta_cycles;      /* cyclical */
+    double lambda;           /* weight of the reconstruction */
+    int free_bits_kind;      /* enum free_bits_kind */
+    double free_bits;        /* nats: per dimension, in total, or per group */
+    size_t free_bits_groups; /* groups of neighboring dimensions */
     double word_dropout;
-    double mu_forcing;         /* nats; 0: off                                                         */
-    int free_bits_form;        /* enum free_bits_form                                                  */
-    int free_bits_scope;       /* enum free_bits_scope                                                 */
-    double beta_hold;          /* share of the steps (of a cycle) before beta rises                    */
-    double beta_slope;         /* logistic, per update; 0: stretched over the warm-up                  */
-    double beta_center;        /* updates before half of the rise, with beta_slope                     */
-    double target_kl, kp, ki;  /* ControlVAE: nats, 0: off; gains                                      */
-    double beta_min, beta_max; /* of the controller's weight                                           */
-    double min_rate;           /* minimum desired rate: nats; 0: off                                   */
-    double min_rate_step;      /* of its multiplier                                                    */
+    double mu_forcing;         /* nats; 0: off */
+    int free_bits_form;        /* enum free_bits_form */
+    int free_bits_scope;       /* enum free_bits_scope */
+    double beta_hold;          /* share of the steps (of a cycle) before beta rises */
+    double beta_slope;         /* logistic, per update; 0: stretched over the warm-up */
+    double beta_center;        /* updates before half of the rise, with beta_slope */
+    double target_kl, kp, ki;  /* ControlVAE: nats, 0: off; gains */
+    double beta_min, beta_max; /* limits of the controller's weight */
+    double min_rate;           /* minimum desired rate in nats; 0: off */
+    double min_rate_step;      /* step size of its multiplier */
     double denoise_drop, denoise_blank, denoise_swap;
-    double bow;                           /* weight of the bag of words; 0: off                                   */
-    size_t autoencoder_steps;             /* at the beginning, without a KL; then the decoder begins anew; 0: off  */
-    size_t aggressive_steps;              /* over which the encoder is trained ahead of the decoder; 0: off       */
-    size_t aggressive_most;               /* updates of the encoder between two of the decoder                    */
-    size_t aggressive_window;             /* updates whose mean loss is compared with the mean before             */
-    int aggressive_until;                 /* enum aggressive_until: what ends that                                */
-    size_t aggressive_information_window; /* steps whose mean information is compared with the mean before */
+    double bow;               /* weight of the bag-of-words term; 0: off */
+    size_t autoencoder_steps; /* first steps without a KL, after which the decoder is reinitialized; 0: off */
+    size_t aggressive_steps;  /* steps during which the encoder is trained ahead of the decoder; 0: off */
+    size_t aggressive_most;   /* most updates of the encoder between two of the decoder */
+    size_t aggressive_window; /* updates whose mean loss is compared with the previous mean */
+    int aggressive_until;     /* enum aggressive_until: when the aggressive steps end */
+    size_t aggressive_information_window; /* steps whose mean information is compared with the previous mean */
 };
 #define AT(field) offsetof(struct objective_config, field)
 static const struct option objective_rows[] = {
@@ -114,13 +114,13 @@ static const struct option objective_rows[] = {
 #undef AT
 
 struct optimizer_config {
-    int kind; /* enum optimizer_kind                */
+    int kind; /* enum optimizer_kind */
     double learning_rate, min_learning_rate_ratio;
-    int schedule; /* enum schedule_kind                 */
+    int schedule; /* enum schedule_kind */
     size_t warmup_steps;
     double beta1, beta2, epsilon, weight_decay, momentum;
-    double clip;                                          /* global norm; 0: none               */
-    int moments;                                          /* enum moments_kind                  */
+    double clip;                                          /* largest global norm; 0: none */
+    int moments;                                          /* enum moments_kind */
     double encoder_factor, latent_factor, decoder_factor; /* of the learning rate; 0 freezes the group */
 };
 #define AT(field) offsetof(struct optimizer_config, field)

@@ -1,3 +1,5 @@
+/* The states that the update graph changes besides the weights: the controllers' scales and states, and the latent's
+ * running statistics. */
 #include "step/controls.h"
 #include "ops/posterior.h"
 
@@ -14,7 +16,7 @@ elbo_status controls_create(struct controls *c, const struct objective *o, struc
     float first[OBJECTIVE_MOST_TERMS * (1 + CONTROLLER_STATE) + 1], *state = first + objective_columns(o);
     *c = (struct controls){.objective = o, .backend = backend};
     if (!o->controllers) return ELBO_OK;
-    first[o->count] = 1; /* of the switch, where there is one */
+    first[o->count] = 1; /* the switch's scale; unused without a switch */
     ELBO_TRY(backend->memory.allocate(backend, (void **)&c->memory, floats_of(o) * sizeof *c->memory,
                                       "the controllers of the objective", error));
     for (size_t k = 0, i = 0; k < o->count; k++) {

@@ -1,13 +1,13 @@
-/* What a step's figures move on the device beside the weights: the states of the objective's controllers, and the
- * running statistics of the latent. Their ops stand in the update graph.
+/* States on the device that a step's figures move, besides the weights: the states of the objective's controllers, and
+ * the running statistics of the latent. Their ops are part of the update graph.
  *
  *     controls_create(&c, &objective, backend, &error);
- *     optimizer_options.further = controls_record ...          -- the optimizer records them behind its guard
+ *     optimizer_options.further = controls_record ...          -- the optimizer records them after its guard
  *     controls_bind(&c, &optimizer);
  *     each step: controls_set(&c, sentences), then the update
  *
- * A state is named, saved with every checkpoint (step_states) and the same on every rank, because each rank computes it
- * from the same sums. */
+ * A controller's state is named, saved with every checkpoint (step_states) and the same on every rank, because each
+ * rank computes it from the same sums. */
 #ifndef STEP_CONTROLS_H
 #define STEP_CONTROLS_H
 
@@ -17,14 +17,14 @@
 struct controls {
     const struct objective *objective;
     struct running_statistics {
-        size_t groups; /* 0: there are none                         */
+        size_t groups; /* 0: no running statistics */
         bool center;
         double share;
         float *tensor;     /* (2, groups) among the model's weights */
-        const float *sums; /* (2 groups + 1) over the step          */
+        const float *sums; /* (2 groups + 1) over the step */
     } running;
     struct backend *backend;
-    float *memory; /* scales (terms), then CONTROLLER_STATE for each controller; null: there are none */
+    float *memory; /* scales (terms), then CONTROLLER_STATE for each controller; null: no controllers */
     float settings[OBJECTIVE_MOST_TERMS][CONTROLLER_SETTINGS];
 };
 
@@ -32,22 +32,23 @@ elbo_status controls_create(struct controls *c, const struct objective *objectiv
                             elbo_error *error);
 void controls_free(struct controls *c);
 
-/* struct optimizer_options.further, with the controls as its context. */
+/* Records the controls into the update; used as struct optimizer_options.further, with the controls as its context. */
 void controls_record(void *context, struct graph *g, value figures, value control);
 void controls_bind(struct controls *c, struct optimizer *o);
 
-/* Before an update: of how many sentences its sums are. */
+/* Sets the number of sentences in the sums, before an update. */
 void controls_set(struct controls *c, size_t sentences);
 
-/* (terms) The scales of the weights, and (CONTROLLER_STATE) the state of each controller, in the order of the terms. */
+/* Return the scales (terms) of the weights, the states (CONTROLLER_STATE each) of the controllers in the order of the
+ * terms, and the floats of all states. */
 const float *controls_scales(const struct controls *c);
 float *controls_states(const struct controls *c);
 size_t controls_state_floats(const struct controls *c);
 
-/* After the states were written from elsewhere: the scales of the next step are theirs. */
+/* Sets the next step's scales from the states, after the states were restored. */
 void controls_restored(struct controls *c);
 
-/* Replaces the scales of owned weights by those that the step had, from states that were read back. */
+/* Replaces the scales of owned weights by the scales that the step used, from states that were read back. */
 void controls_used(const struct controls *c, double *scale, const float *states);
 
 #endif

@@ -1,10 +1,12 @@
+/* Gathering updated weights from their ranks, in the order in which the schedule first reads them: on a side stream
+ * with marks, or one bucket after the other between steps. */
 #include "step/gathering.h"
 
 #include <stdlib.h>
 
 enum { NEVER_READ = 0, MASTER = 1, WORKING = 2 };
 
-/* Of a bucket: the first step that reads it, and in which arenas. */
+/* A bucket's first reading step, and the arenas that are read. */
 struct need {
     size_t bucket, step;
     unsigned arenas;
@@ -12,9 +14,9 @@ struct need {
 
 struct gathering {
     struct gathering_options o;
-    struct need *needs; /* (buckets) in the order in which they travel */
+    struct need *needs; /* (buckets) in the order in which they are sent */
     struct transfer *transfers;
-    size_t begun, through; /* of the needs: sent off; there               */
+    size_t begun, through; /* of the needs: sent; arrived */
     bool under_way;
 };
 
@@ -51,7 +53,8 @@ static void note_reads(struct gathering *g)
             }
         }
     }
-    /* What no step reads is read by other graphs, or by a checkpoint, which gathers all. */
+    /* Buckets that no step reads are not sent here. gathering_whole sends all buckets for other graphs and for
+     * checkpoints. */
     qsort(g->needs, o->buckets->count, sizeof *g->needs, by_step);
 }
 
@@ -84,13 +87,13 @@ void gathering_free(struct gathering *g)
 static bool travels(const struct gathering *g, size_t element)
 {
     const struct parameter_group *groups = parameters_groups(g->o.parameters);
-    if (element >= parameters_arena_elements(g->o.parameters)) return false; /* figures */
+    if (element >= parameters_arena_elements(g->o.parameters)) return false; /* figures are not gathered */
     unsigned k = 0;
     while (element >= groups[k].offset + groups[k].elements) k++;
     return g->o.groups >> k & 1;
 }
 
-/* Rank r's piece of an arena: from it to all, or from there. */
+/* Adds rank r's piece of an arena: received from rank r, or sent to all if r is this rank. */
 static size_t add_piece(struct gathering *g, size_t n, const struct bucket *b, size_t r, char *arena, size_t element)
 {
     struct collectives *c = g->o.collectives;
@@ -132,7 +135,7 @@ elbo_status gathering_whole(struct gathering *g, elbo_error *error)
     return ELBO_OK;
 }
 
-/* ---- a device that has a side: all set out there, and marks say how far they have come ---- */
+/* ---- a device with side work: all buckets are sent at once, and marks tell their progress ---- */
 
 static elbo_status send_all_aside(struct gathering *g, elbo_error *error)
 {
@@ -148,7 +151,7 @@ static elbo_status send_all_aside(struct gathering *g, elbo_error *error)
     return status;
 }
 
-/* ---- else one after the other, moved along between the steps ---- */
+/* ---- other devices: one bucket after the other, advanced between the steps ---- */
 
 static elbo_status push(struct gathering *g, size_t end, bool patient, elbo_error *error)
 {
@@ -164,7 +167,7 @@ static elbo_status push(struct gathering *g, size_t end, bool patient, elbo_erro
     return ELBO_OK;
 }
 
-/* Buckets that a step reads, in this order: those before it as well. */
+/* Returns the end of the buckets, in sending order, that the schedule needs up to this step. */
 static size_t needed_at(const struct gathering *g, size_t step)
 {
     size_t end = g->through;

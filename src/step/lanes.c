@@ -1,3 +1,4 @@
+/* Contiguous runs of lanes, and the binary tree along which lanes are added. */
 #include "step/lanes.h"
 
 struct lane_run lane_run_of(size_t whole, size_t n, size_t r)
@@ -39,8 +40,8 @@ size_t lanes_joined(size_t lanes, struct lane_run own, size_t lane)
 {
     struct lane_run node = {0, lanes};
     size_t joined = 0;
-    /* Down to the lane: every whole node of the rank that ends with it is complete now, and its left part was set
-     * aside. */
+    /* Descend to the lane. Each whole node of the rank that ends with the lane is complete now, and its left part was
+     * set aside. */
     while (node.count > 1) {
         size_t left = lanes_left(node.count);
         if (within(node, own) && node.first + node.count == lane + 1) joined++;

@@ -1,3 +1,5 @@
+/* The memory table of a training run: sizes of its arenas, an estimate of the traffic between ranks, and the check
+ * against available memory. */
 #include "step/memory.h"
 #include "base/checked.h"
 #include "graph/account.h"
@@ -6,7 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-/* Elements of one moment on rank 0, which has the most. */
+/* Returns the elements of one moment on rank 0, which has the most. */
 static size_t moments_of(const struct step *s)
 {
     struct sums planned = s->sums;
@@ -15,8 +17,8 @@ static size_t moments_of(const struct step *s)
     return optimizer_share_elements(s->parameters, &share);
 }
 
-/* Gradients go round once in pieces and once as sums; a rank with several roots of the tree of lanes sends each. With
- * ZeRO the weights go round instead of the sums. */
+/* Returns the bytes that a rank sends in a step. Gradients travel once as pieces and once as sums; a rank with several
+ * roots of the lane tree sends each root. With ZeRO the weights travel instead of the sums. */
 static double wire_of(const struct memory_table *t, const struct sums_options *o)
 {
     double ranks = (double)t->ranks, bytes = (double)t->gradients;
@@ -37,7 +39,7 @@ void memory_wire(struct memory_table *t, const struct step *s, double bandwidth,
     t->exposed = last * t->wire / (bandwidth * 1e9) + each;
 }
 
-/* The recording's: activations, scratch, operations. */
+/* Measures the recording: activations, scratch, operations. */
 static void measure_recording(struct memory_table *t, const struct step *s)
 {
     const struct recording *r = &s->recording;
@@ -60,7 +62,7 @@ void memory_table_of(struct memory_table *t, const struct step *s)
     measure_recording(t, s);
     size_t arena = parameters_arena_elements(s->parameters) * sizeof(float);
     t->parameters = parameters_total(s->parameters);
-    t->masters = o->model.precision == PRECISION_BF16 ? arena : 0; /* few of which a step reads */
+    t->masters = o->model.precision == PRECISION_BF16 ? arena : 0; /* a step reads few of them */
     t->weights = arena + t->masters / 2;
     t->gradients = arena + sums_figures(&s->recording) * sizeof(float);
     t->ranks = sums_ranks(&o->sums);

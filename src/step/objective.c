@@ -1,3 +1,5 @@
+/* The table of the objective's terms and its controllers: their checks, their options without effect, what they record,
+ * and a step's weights and figures. */
 #include "step/objective.h"
 #include "step/schedule.h"
 
@@ -18,7 +20,7 @@ static double weigh_reconstruction(const struct objective_config *c, size_t upda
     return c->lambda;
 }
 
-/* ---- KL, and the free bits that op_elbo leaves out of it ---- */
+/* ---- KL, and the free bits that op_elbo subtracts from it ---- */
 
 static const char *kl_absent(const struct objective_context *c)
 {
@@ -46,7 +48,7 @@ static bool fixes_rate(const struct model_config *m)
     return m->latent.kind == LATENT_SLASHED && m->latent.rate > 0;
 }
 
-/* A KL without dimensions is one part; one whose rate is fixed has none that is free. */
+/* A KL without dimensions is one part. A KL with a fixed rate has no free bits. */
 static struct free_bits free_bits_of(const struct objective_config *c, const struct model_config *m)
 {
     bool dimensions = latent_has_dimensions(&m->latent);
@@ -59,7 +61,7 @@ static struct free_bits free_bits_of(const struct objective_config *c, const str
     return f;
 }
 
-/* Nats of a sentence that are free in all. */
+/* Returns the free nats of a sentence in all. */
 static double free_nats(const struct objective_context *c)
 {
     const struct objective_config *o = c->config;
@@ -86,7 +88,7 @@ static value record_mu_forcing(const struct objective_context *c, const struct t
     return op_spread_hinge(pass->recorder->g, pass->latent.stats, c->config->mu_forcing);
 }
 
-/* ---- the bag of words (Zhao et al. 2017): z alone, linearly, predicts the sentence's tokens in any order ---- */
+/* ---- the bag of words (Zhao et al. 2017): z alone predicts, linearly, the sentence's tokens in any order ---- */
 
 static bool bags_nothing(const struct objective_config *c)
 {
@@ -124,7 +126,7 @@ static value record_bow(const struct objective_context *c, const struct training
     return op_bag_cross_entropy(r->g, op_linear(r->g, pass->latent.z, w, b), pass->labels, pass->offsets);
 }
 
-/* ---- the table: first the two of op_elbo, whose weights lie at ELBO_WEIGHT_NLL and ELBO_WEIGHT_KL ---- */
+/* ---- the table: first the two terms of op_elbo, whose weights are at ELBO_WEIGHT_NLL and ELBO_WEIGHT_KL ---- */
 
 #define NAMES(...) ((const char *const[]){__VA_ARGS__, NULL})
 
@@ -180,7 +182,7 @@ static elbo_status check_free_rate(const struct objective_context *c, const char
                      name, c->model->latent.rate);
 }
 
-/* Free bits take the gradient away below them, so that no beta can lower the KL further. */
+/* Below the free bits there is no gradient, so no beta can lower the KL further. */
 static elbo_status check_target(const struct objective_context *c, elbo_error *error)
 {
     const struct objective_config *o = c->config;
@@ -236,7 +238,7 @@ static void set_rate(const struct objective_config *c, float s[CONTROLLER_SETTIN
     s[CONTROLLER_I] = (float)c->min_rate_step;
 }
 
-/* u = 1: the KL counts for nothing at the first step. */
+/* u = 1, so that the KL has weight 0 at the first step. */
 static double multiplier_of_one(const struct objective_config *c)
 {
     (void)c;
@@ -268,7 +270,7 @@ static const struct objective_controller controllers[] = {
 
 enum { CONTROLLERS = sizeof controllers / sizeof *controllers };
 
-/* The controller in force of a weight; null: none is. */
+/* Returns the active controller of a weight; null: none. */
 static const struct objective_controller *owner_of(const struct objective_config *c, const char *weight)
 {
     for (size_t k = 0; weight && k < CONTROLLERS; k++)
@@ -303,7 +305,7 @@ elbo_status objective_check(const struct objective_config *config, const struct 
     return check_controllers(&c, error);
 }
 
-/* Those of op_elbo always are: without a latent the KL is 0. */
+/* Terms of op_elbo are always in force: without a latent the KL is 0. */
 static bool in_force(const struct objective_term *t, const struct objective_context *c)
 {
     if (!t->record) return true;
@@ -442,7 +444,7 @@ static bool is_among(const char *const *names, const char *key)
 const char *objective_idle(const struct objective_config *config, const struct model_config *model, const char *key)
 {
     const struct objective_context c = {config, model};
-    /* switched off: stands against nothing */
+    /* an option that is switched off contradicts nothing */
     bool frees_nothing = (!strcmp(key, "free_bits") && no_free_bits(config)) ||
                          (!strcmp(key, "target_kl") && targets_nothing(config)) ||
                          (!strcmp(key, "min_rate") && demands_nothing(config)) ||
@@ -464,7 +466,7 @@ const char *objective_idle(const struct objective_config *config, const struct m
         return no_latent(model) && model->latent.rate > 0         ? "latent.kind=none has no KL"
                : !strcmp(key, "rate_scope") && !fixes_rate(model) ? "it belongs to objective.rate"
                                                                   : NULL;
-    bool fixed = fixes_rate(model) && config->target_kl <= 0 && config->min_rate <= 0; /* both are refused */
+    bool fixed = fixes_rate(model) && config->target_kl <= 0 && config->min_rate <= 0; /* a fixed rate refuses both */
     if (!strncmp(key, "beta", 4) && fixed) return "objective.rate fixes the KL, so that no weight of it has a gradient";
     if (!strncmp(key, "free_bits", 9) && fixes_rate(model) && !no_free_bits(config))
         return "objective.rate fixes the KL, of which nothing is free";
@@ -493,7 +495,7 @@ void objective_remedy(char *text, size_t size, const struct objective_config *c,
                  c->free_bits);
 }
 
-/* What raises the rate here, and its option. */
+/* Returns the setting that raises the rate, and its option. */
 static double *raised_of(struct objective_config *c, struct model_config *m, const char **option)
 {
     bool exact = m->latent.kind == LATENT_SLASHED && m->latent.rate > 0;
@@ -514,7 +516,7 @@ void objective_raise(struct objective_config *c, struct model_config *m, size_t 
             continue;
         }
         if (!latent_has_dimensions(&m->latent)) c->free_bits_kind = FREE_BITS_TOTAL;
-        /* dimensions that a free part has */
+        /* dimensions of one part that has free bits */
         double dimensions = c->free_bits_kind == FREE_BITS_TOTAL   ? (double)m->latent.width
                             : c->free_bits_kind == FREE_BITS_GROUP ? (double)(m->latent.width / c->free_bits_groups)
                                                                    : 1;
@@ -593,7 +595,7 @@ void objective_weigh(struct objective *o, unsigned answer, size_t update, size_t
 {
     size_t columns = objective_columns(o);
     for (size_t k = 0; k < o->count; k++) {
-        bool own = o->terms[k]->weigh && !o->owner[k]; /* what a controller owns is scaled on the device */
+        bool own = o->terms[k]->weigh && !o->owner[k]; /* the device scales weights that a controller owns */
         o->scale[answer][k] = own ? o->terms[k]->weigh(&o->config, update, o->steps) : 1;
         if (o->autoencoder && o->terms[k]->part == ELBO_KL) o->scale[answer][k] = 0;
         o->weights[answer * columns + k] = (float)(o->scale[answer][k] / (double)sentences);

@@ -1,3 +1,5 @@
+/* The optimizer's update graphs: squared norms, the guard, and AdamW or SGD on each piece of the arena that this rank
+ * updates. */
 #include "step/optimizer.h"
 #include "step/buckets.h"
 
@@ -39,7 +41,7 @@ static unsigned group_at(const struct parameters *p, size_t element)
 }
 
 struct listing {
-    struct arena_piece *list; /* null: counted only */
+    struct arena_piece *list; /* null: only counted */
     size_t count, moments;
 };
 
@@ -63,7 +65,7 @@ static struct listing list_pieces(struct arena_piece *list, const struct paramet
         while (left.count) {
             struct bucket_range s = bucket_take(b, &left);
             if (s.first < parameters_arena_elements(p))
-                add_piece(&l, group_at(p, s.first), s.first, s.count); /* no figures */
+                add_piece(&l, group_at(p, s.first), s.first, s.count); /* figures are not updated */
         }
     }
     return l;
@@ -151,7 +153,7 @@ static value small(struct graph *g, const char *name, size_t rank, const struct 
     return v;
 }
 
-/* Norms, guard, then each piece's update. */
+/* Records the norms, the guard, then each piece's update. */
 static void record(struct optimizer *o, struct update_kind *kind, bool working, const struct optimizer_options *options)
 {
     struct graph *g = kind->graph;
@@ -195,7 +197,7 @@ static void record(struct optimizer *o, struct update_kind *kind, bool working, 
     }
 }
 
-/* ---- of several ranks: the squares of this one's blocks, and where everybody's lie ---- */
+/* ---- several ranks: the squares of this rank's blocks, and the places of all blocks' sums ---- */
 
 static elbo_status place_blocks(struct optimizer *o, struct update_kind *kind, elbo_error *error)
 {
@@ -246,7 +248,7 @@ static elbo_status record_squares(struct optimizer *o, struct update_kind *kind,
     return executor_create(&kind->squares, kind->squares_graph, o->backend, error);
 }
 
-/* The graphs of an update of these parts. */
+/* Creates the graphs of an update of these parts. */
 static elbo_status create_kind(struct optimizer *o, struct update_kind *kind, unsigned parts,
                                struct weight_arenas weights, const struct optimizer_options *options, elbo_error *error)
 {
@@ -268,7 +270,7 @@ static elbo_status create_kind(struct optimizer *o, struct update_kind *kind, un
     bind(kind, "settings", o->settings);
     ELBO_TRY(o->backend->memory.allocate(o->backend, &kind->arena, kind->executor.plan.bytes, "the norms", error));
     if (kind->squares_graph)
-        ELBO_TRY(executor_bind(&kind->squares, NULL, weights, o->gradients, NULL, error)); /* it has no activations */
+        ELBO_TRY(executor_bind(&kind->squares, NULL, weights, o->gradients, NULL, error)); /* no activations */
     return executor_bind(&kind->executor, kind->arena, weights, o->gradients, NULL, error);
 }
 
@@ -367,7 +369,8 @@ elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_e
             s[STEP_LEARNING_RATE] = (float)(u->learning_rate[answer] * o->factor[k]);
             s[STEP_GRADIENT_SCALE] = 1;
             s[STEP_DECAY] = (float)(groups[k].decay ? c->weight_decay : 0);
-            s[STEP_BETA1] = (float)c->beta1; /* 1 - beta in double: in f32 it would be off by 6e-8 / (1 - beta) */
+            /* 1 - beta in double, because in f32 it would be off by 6e-8 / (1 - beta) */
+            s[STEP_BETA1] = (float)c->beta1;
             s[STEP_ONE_MINUS_BETA1] = (float)(1 - c->beta1);
             s[STEP_BETA2] = (float)c->beta2;
             s[STEP_ONE_MINUS_BETA2] = (float)(1 - c->beta2);
@@ -375,7 +378,7 @@ elbo_status optimizer_update(struct optimizer *o, const struct update *u, elbo_e
             s[STEP_CORRECTION1] = (float)(1.0 / (1.0 - pow(c->beta1, t)));
             s[STEP_CORRECTION2] = (float)(1.0 / (1.0 - pow(c->beta2, t)));
             s[STEP_MOMENTUM] = (float)c->momentum;
-            s[STEP_APPLY] = 0; /* the guard's to say */
+            s[STEP_APPLY] = 0; /* set by the guard */
         }
     o->settings[GUARD_CLIP] = (float)c->clip;
     o->settings[GUARD_SKIP] = u->skip;

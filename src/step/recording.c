@@ -1,8 +1,9 @@
+/* The recording of a training slot: forward pass, objective, sums over a step's slots, and backward pass. */
 #include "step/recording.h"
 
 #include <stdlib.h>
 
-/* The sum of a value over a step's slots, in state. */
+/* Records the sum of a value over a step's slots, in state. */
 static value accumulated(struct graph *g, value x)
 {
     if (!x.index) return NO_VALUE;
@@ -12,7 +13,7 @@ static value accumulated(struct graph *g, value x)
     return sum;
 }
 
-/* Sums of mu, logvar and their squares over the slot's sentences, from which active units are counted. */
+/* Records the sums of mu, logvar and their squares over the slot's sentences, which give the active units. */
 static value moments_of(struct graph *g, value stats)
 {
     if (!stats.index) return NO_VALUE;

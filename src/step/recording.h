@@ -8,12 +8,12 @@
 
 struct train_recording {
     enum recompute_policy recompute;
-    unsigned wanted; /* groups of parameters that get gradients (graph/autodiff.h) */
+    unsigned wanted; /* parameter groups that get gradients (graph/autodiff.h) */
 };
 
-/* Inputs beside a slot's arrays: "weights" (2, terms) f32, the objective's for both answers of "control" (CONTROL_SIZE)
- * f32, which lies in the backend's memory (op_select_row). `parameters` may be declared by it. The result is not yet
- * bound to memory. */
+/* Records a training slot. Inputs besides a slot's arrays: "weights" (2, terms) f32, the objective's weights for both
+ * answers of "control" (CONTROL_SIZE) f32, which is in the backend's memory (op_select_row). It may declare
+ * `parameters`. The result is not yet bound to memory. */
 elbo_status record_train(struct recording *out, const struct model_config *config, const struct objective *objective,
                          struct parameters *parameters, const struct graph_capacities *capacities,
                          const struct train_recording *options, elbo_error *error);

@@ -1,3 +1,5 @@
+/* The sum of gradients over lanes and ranks, bucket by bucket: ordered along the tree of lanes (roots sent, added, sums
+ * returned), or by the collectives' own sum. */
 #include "step/reduction.h"
 #include "base/clock.h"
 
@@ -6,26 +8,27 @@
 struct root {
     struct lane_run lanes;
     size_t rank;
-    /* Own: an arena; another rank's: the elements of this rank's piece of the bucket at hand, without gaps. */
+    /* Own root: an arena. Another rank's root: the elements of this rank's piece of the current bucket, without
+     * gaps. */
     float *data;
 };
 
-enum phase { IDLE, ROOTS, SUMS }; /* of the bucket `next`: not sent off; roots on their way; sums on their way */
+enum phase { IDLE, ROOTS, SUMS }; /* of the bucket `next`: not sent; roots under way; sums under way */
 
 struct reduction {
     struct reduction_options o;
     size_t ranks, rank;
     struct lane_run own;
-    /* (aside_room, elements) sums that wait for their right neighbours; at the end: roots, but the last. */
+    /* (aside_room, elements) sums that wait for their right neighbors; at the end, all roots except the last. */
     float *aside;
     size_t aside_room, aside_count;
-    size_t last_joined; /* sums set aside that the rank's last lane is added to */
-    struct root *roots; /* of all ranks, in the order of lanes        */
+    size_t last_joined; /* sums set aside that are added to the rank's last lane */
+    struct root *roots; /* of all ranks, in the order of lanes */
     size_t root_count, own_roots, root;
-    float *received; /* (root_count - own_roots, largest piece)    */
+    float *received; /* (root_count - own_roots, largest piece) */
     struct transfer *transfers;
     size_t transfer_count;
-    size_t next, due; /* the bucket at hand; buckets that are ready */
+    size_t next, due; /* the current bucket; the number of ready buckets */
     enum phase phase;
     double waited, exposed;
 };
@@ -71,7 +74,7 @@ elbo_status reduction_create(struct reduction **out, const struct reduction_opti
     r->ranks = options->collectives ? options->collectives->ranks : 1;
     r->rank = options->collectives ? options->collectives->rank : 0;
     r->o.ordered =
-        options->ordered && r->ranks > 1; /* the sum of one rank has one order: it goes the collectives' own way */
+        options->ordered && r->ranks > 1; /* one rank has only one order, so it uses the collectives' own sum */
     r->own = lane_run_of(options->lanes, r->ranks, r->rank);
     r->last_joined = lanes_joined(options->lanes, r->own, r->own.first + r->own.count - 1);
     r->aside_room = lanes_aside(options->lanes, r->own);
@@ -122,7 +125,7 @@ void reduction_lane(struct reduction *r, size_t lane)
 {
     struct backend *b = r->o.backend;
     if (lane == r->own.first) r->aside_count = 0;
-    if (last_lane(r, lane) && r->o.collectives) return; /* added up by buckets, as they set out */
+    if (last_lane(r, lane) && r->o.collectives) return; /* added bucket by bucket as they are sent */
     for (size_t joined = lanes_joined(r->o.lanes, r->own, lane); joined--;)
         b->memory.accumulate(b, r->o.arena, aside(r, --r->aside_count), r->o.elements);
     if (!last_lane(r, lane))
@@ -136,7 +139,7 @@ static const struct bucket *at_hand(const struct reduction *r)
     return &r->o.buckets->list[r->next];
 }
 
-/* The sums that were set aside before the rank's last lane, the newest first. */
+/* Adds the sums set aside to the rank's last lane, the newest first. */
 static void join_last_lane(struct reduction *r)
 {
     struct backend *b = r->o.backend;
@@ -153,7 +156,7 @@ static void add_transfer(struct reduction *r, size_t peer, float *data, size_t e
     if (elements) r->transfers[r->transfer_count++] = (struct transfer){peer, data, elements * sizeof *data, receive};
 }
 
-/* A piece of the bucket from an arena, or into it; of it what lies from element `least` on. */
+/* Adds the transfers of a piece of the bucket from or into an arena, only ranges from element `least` on. */
 static void add_piece(struct reduction *r, size_t peer, float *arena, struct lane_run piece, size_t least, bool receive)
 {
     while (piece.count) {
@@ -169,8 +172,8 @@ static elbo_status begin(struct reduction *r, elbo_error *error)
     return r->o.collectives->begin(r->o.collectives, r->transfers, count, error);
 }
 
-/* Every rank gets the others' roots of its piece. What is received has no gaps: ranges are told apart by the sender
- * only. */
+/* Sends every other rank this rank's roots of its piece, and receives the other roots of this rank's piece. Received
+ * roots have no gaps, so only the sender splits a piece into ranges of the arena. */
 static elbo_status send_roots(struct reduction *r, elbo_error *error)
 {
     size_t foreign = 0, own = 0;
@@ -200,7 +203,7 @@ static float *place(const struct reduction *r, const struct root *root, struct b
     return root->data + (root->rank == r->rank ? s.first : without_gaps);
 }
 
-/* The sum of a node of the tree, in the place of its leftmost root. */
+/* Returns the sum of a node of the tree, stored in its leftmost root. */
 static const struct root *add_up(struct reduction *r, struct lane_run node, struct lane_run mine)
 {
     const struct root *next = &r->roots[r->root];
@@ -217,7 +220,7 @@ static const struct root *add_up(struct reduction *r, struct lane_run node, stru
     return sum;
 }
 
-/* The sum of this rank's piece, to every rank, where it does not stay here. */
+/* Adds up this rank's piece and sends it to every rank, except the elements that stay with their rank. */
 static elbo_status return_sums(struct reduction *r, elbo_error *error)
 {
     struct backend *b = r->o.backend;
@@ -238,7 +241,7 @@ static elbo_status return_sums(struct reduction *r, elbo_error *error)
     return begin(r, error);
 }
 
-/* ---- one after the other ---- */
+/* ---- one bucket after the other ---- */
 
 static elbo_status start(struct reduction *r, elbo_error *error)
 {
@@ -253,7 +256,7 @@ static elbo_status start(struct reduction *r, elbo_error *error)
     return ELBO_OK;
 }
 
-/* What was under way has arrived. */
+/* Continues after the current transfer has arrived. */
 static elbo_status advance(struct reduction *r, elbo_error *error)
 {
     if (r->phase == ROOTS) {
@@ -265,7 +268,7 @@ static elbo_status advance(struct reduction *r, elbo_error *error)
     return ELBO_OK;
 }
 
-/* Buckets before `end` as far as they come; all of them where `patient`. */
+/* Advances the buckets before `end` as far as possible; `patient` waits for all of them. */
 static elbo_status push(struct reduction *r, size_t end, bool patient, elbo_error *error)
 {
     struct collectives *c = r->o.collectives;
@@ -286,7 +289,7 @@ static elbo_status push_aside(struct reduction *r, size_t due, elbo_error *error
 {
     struct backend *b = r->o.backend;
     if (b->side.begin) b->side.begin(b);
-    elbo_status status = push(r, r->due, true, error); /* the ones before it are behind us */
+    elbo_status status = push(r, r->due, true, error); /* finish the earlier buckets first */
     r->due = due;
     if (!status) status = push(r, due, false, error);
     if (b->side.end) b->side.end(b);

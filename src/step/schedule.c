@@ -1,3 +1,4 @@
+/* Schedules of the learning rate (warm-up, then cosine, linear, constant or inverse square root) and of beta. */
 #include "step/schedule.h"
 
 #include <math.h>
@@ -18,7 +19,7 @@ double schedule_learning_rate(const struct optimizer_config *c, size_t update, s
     return least + (1.0 - least) * share;
 }
 
-/* Rises from 0.0025 at 0 to 0.9975 at 1; the schedule stretches this to reach both its ends. */
+/* Rises from 0.0025 at 0 to 0.9975 at 1; the schedule rescales it to reach both ends. */
 static double logistic(double t)
 {
     return 1.0 / (1.0 + exp(-12.0 * (t - 0.5)));

@@ -1,3 +1,5 @@
+/* One training step: recording, planning and allocating it, launching its slots and its update, and reading its
+ * figures. */
 #include "step/step.h"
 #include "model/stack.h"
 #include "step/schedule.h"
@@ -6,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- making one ---- */
+/* ---- creating a step ---- */
 
 static struct graph_capacities capacities_of(const struct slot_options *slots)
 {
@@ -36,7 +38,7 @@ elbo_status step_record(struct step *s, const struct step_options *o, elbo_error
     if (!status) status = parameters_create(&s->parameters, error);
     if (!status)
         status = record_train(&s->recording, &o->model, &s->objective, s->parameters, &capacities, &recording, error);
-    recording.wanted &= ~(3u << 2 * PART_DECODER); /* weights with decay and without */
+    recording.wanted &= ~(3u << 2 * PART_DECODER); /* clears the decoder's groups, with and without decay */
     if (!status && alternates(o))
         status = record_train(&s->encoder, &o->model, &s->objective, s->parameters, &capacities, &recording, error);
     s->phase = (struct step_phase){.steps = o->steps};
@@ -54,7 +56,7 @@ elbo_status step_plan(struct step *s, struct backend *backend, elbo_error *error
     return recording_plan(&s->recording, backend, error);
 }
 
-/* The running statistics that the recording's sums move; the sums are placed later. */
+/* Finds the running statistics that the recording's sums move; the sums are placed later. */
 static void find_running(struct step *s)
 {
     const struct latent_config *c = &s->options.model.latent;
@@ -67,7 +69,8 @@ static void find_running(struct step *s)
                                                       .tensor = s->model.weights + p->offset};
 }
 
-/* The arena of gradients, the step's figures behind them, and the sum of both over lanes and ranks. */
+/* Allocates the gradient arena, with the step's figures after the gradients, and the sum of both over lanes and
+ * ranks. */
 static elbo_status allocate_sums(struct step *s, elbo_error *error)
 {
     struct optimizer_options updated = {.figures = sums_figures(&s->recording),
@@ -123,7 +126,7 @@ elbo_status step_bind(struct step *s, elbo_error *error)
 
 void step_part(struct step *s)
 {
-    if (s->recording.g) executor_forget(&s->recording.executor); /* NCCL ends when no graph holds its calls */
+    if (s->recording.g) executor_forget(&s->recording.executor); /* NCCL ends only when no graph holds calls */
     if (s->encoder.g) executor_forget(&s->encoder.executor);
     sums_close(&s->sums);
 }
@@ -175,7 +178,7 @@ static void schedule_all(struct step *s, struct step_schedule *to, bool ahead)
 {
     const struct optimizer_config *c = &s->options.optimizer;
     for (unsigned answer = 0; answer < 2; answer++) {
-        uint64_t updates = s->optimizer.updates + (ahead ? answer : 0); /* else the step before is counted already */
+        uint64_t updates = s->optimizer.updates + (ahead ? answer : 0); /* else the last step is counted already */
         uint64_t of_phase = updates > s->phase.begin ? updates - s->phase.begin : 0;
         to->updates[answer] = updates;
         for (unsigned p = 0; p < PARTS; p++)
@@ -195,7 +198,8 @@ elbo_status step_run(struct step *s, struct step_schedule *schedule, const struc
     return step_run_pass(s, schedule, PASS_WHOLE, batch, ahead, error);
 }
 
-/* An encoder's pass has a schedule of its own, by which neither weights nor gradients of other ranks can be awaited. */
+/* An encoder's pass has its own schedule, which cannot await weights or gradients of other ranks. So weights are
+ * gathered before it and gradients are summed after it. */
 elbo_status step_run_pass(struct step *s, struct step_schedule *schedule, enum step_pass pass,
                           const struct slot_batch *batch, bool ahead, elbo_error *error)
 {
@@ -257,8 +261,8 @@ struct place {
     size_t floats;
 };
 
-/* The figures that are read back, in this order: the objective's parts, KL by dimension, moments, the guard's decision,
- * the states of controllers. */
+/* Lists the figures that are read back, in this order: the objective's parts, KL by dimension, moments, the guard's
+ * decision, the states of controllers. */
 static void list_figures(const struct step *s, struct place places[FIGURES])
 {
     const struct recording *r = &s->recording;

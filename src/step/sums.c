@@ -1,3 +1,5 @@
+/* The sums of a step over slots, lanes and ranks: which slots a rank has, and the exchange of gradients, updated
+ * weights and block sums between ranks. */
 #include "step/sums.h"
 #include "base/checked.h"
 
@@ -55,9 +57,9 @@ elbo_status sums_plan(struct sums *s, const struct sums_options *o, const struct
     return status;
 }
 
-/* ---- moments that ranks share out ---- */
+/* ---- sharing the moments between ranks ---- */
 
-/* The sums of every rank's blocks reach every rank: norms are of whole gradients. */
+/* Sends the sums of every rank's blocks to every rank, because norms are of whole gradients. */
 static elbo_status exchange_sums(void *context, elbo_error *error)
 {
     const struct sums *s = context;
@@ -119,8 +121,8 @@ void sums_close(struct sums *s)
     *s = (struct sums){0};
 }
 
-/* ---- a step: buckets of gradients that a step of the last slot has finished set out, and at its end all have arrived;
- * weights that other ranks have updated come in as the first slot needs them ---- */
+/* ---- a step: a bucket of gradients is sent when the last slot has finished it, and at the step's end all have
+ * arrived; the first slot waits for weights that other ranks updated as it needs them ---- */
 
 static elbo_status sum(void *context, size_t done, size_t steps, elbo_error *error)
 {
@@ -139,7 +141,8 @@ static elbo_status gather(void *context, size_t done, size_t steps, elbo_error *
     return gathering_step(((struct sums *)context)->gathering, done, steps, error);
 }
 
-/* Between two ranks pieces come in the order in which they went: weights before the first gradients, on every rank. */
+/* Messages between two ranks arrive in the order of sending, so on every rank all weights are gathered before the first
+ * gradients are sent. */
 static elbo_status gather_and_sum(void *context, size_t done, size_t steps, elbo_error *error)
 {
     struct sums *s = context;
