@@ -21,13 +21,13 @@ struct bpe_rule {
 
 struct bpe_rules {
     struct strings pieces;
-    struct bpe_rule *rules; /* (count) by rank                                */
+    struct bpe_rule *rules; /* (count) by rank */
     size_t count, capacity;
-    uint32_t *slots; /* hash of (left, right) -> rank + 1; 0: free     */
+    uint32_t *slots; /* Opens rules that hold the 256 byte pieces and no merge. */
     size_t slot_count;
 };
 
-/* The 256 bytes and no rule. */
+/* Returns the rank of (left, right), or BPE_NONE. */
 elbo_status bpe_rules_open(struct bpe_rules *rules, elbo_error *error);
 void bpe_rules_free(struct bpe_rules *rules);
 /* Rank of (left, right), or BPE_NONE. */
