@@ -1,4 +1,4 @@
-/* The public calls of elbo/run.h over the rooms below. */
+/* Implements the public calls of elbo/run.h. */
 #include "elbo/run.h"
 #include "model/generate.h"
 #include "train/step_options.h"
