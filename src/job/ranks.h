@@ -32,7 +32,7 @@ enum ranks_source {
 
 struct ranks {
     size_t world, rank;             /* rank < world */
-    size_t local_world, local_rank; /* of this host */
+    size_t local_world, local_rank; /* ranks on this host, and this rank's place among them */
     size_t nodes, node;             /* number of hosts, and index of this one; nodes 0: unknown */
     enum ranks_source source;
     char address[RANKS_ADDRESS]; /* where rank 0 is met; "": unknown */

@@ -112,7 +112,7 @@ static const struct option checkpoint_rows[] = {
 #undef AT
 
 struct init_config {
-    const char *from, *parts; /* "": no warm start; "": all parts */
+    const char *from, *parts; /* from "": no warm start; parts "": all parts */
 };
 #define AT(field) offsetof(struct init_config, field)
 static const struct option init_rows[] = {
