@@ -1,3 +1,4 @@
+/* Moves arenas of weights and moments between a backend's memory and the tensors of a file: see arena.h. */
 #include "checkpoint/arena.h"
 #include "base/bf16.h"
 
@@ -8,7 +9,7 @@ static elbo_status check(const struct arena *a, elbo_error *error)
     return a->backend->stream.check ? a->backend->stream.check(a->backend, error) : ELBO_OK;
 }
 
-/* The source's own `read`. */
+/* Implements `read` of safetensors_source. */
 static elbo_status read_source(const struct safetensors_source *source, void *to, size_t at, size_t elements,
                                elbo_error *error)
 {
@@ -19,7 +20,7 @@ static elbo_status read_source(const struct safetensors_source *source, void *to
     else
         a->backend->memory.download(a->backend, to, a->memory + at * each, elements * each);
     ELBO_TRY(check(a, error));
-    for (size_t i = elements; i-- > 0 && a->type == DTYPE_BF16;) { /* in place, from the end */
+    for (size_t i = elements; i-- > 0 && a->type == DTYPE_BF16;) { /* widened in place, so from the end */
         uint16_t half;
         memcpy(&half, (const char *)to + i * sizeof half, sizeof half);
         float wide = bf16_widen(half);
@@ -41,7 +42,7 @@ struct safetensors_tensor arena_tensor(const struct arena *a, const struct param
     return t;
 }
 
-/* Writes a file's f32 into the memory from element `at` on, as the arena has them. */
+/* Writes f32 values of a file into the memory from element `at` on, in the arena's type. */
 static elbo_status write_range(const struct arena *a, size_t at, const void *data, size_t elements, elbo_error *error)
 {
     enum { PIECE = 4096 };

@@ -1,5 +1,4 @@
-/* Adding a file to a checkpoint that is saved: see checkpoint.h. Files of one stem are numbered, "stem-000001.suffix".
- */
+/* Adds a file to a saved checkpoint: see checkpoint.h. Files of one stem are numbered, "stem-000001.suffix". */
 #include "checkpoint/checkpoint.h"
 
 #include "base/files.h"
@@ -11,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The number in a name of this stem; 0: it is no such name. */
+/* Returns the number in a name of this stem; 0: the name has another stem. */
 static unsigned number_of(const char *name, const char *stem)
 {
     size_t length = strlen(stem);
@@ -19,7 +18,8 @@ static unsigned number_of(const char *name, const char *stem)
     return (unsigned)strtoul(name + length + 1, NULL, 10);
 }
 
-/* Files of the stem that the manifest does not name: of the addition before the last, or of one that broke off. */
+/* Removes files of the stem that the manifest does not name: from the addition before the last, or from an interrupted
+ * one. */
 static elbo_status sweep(const struct checkpoint *c, const char *folder, const char *stem, elbo_error *error)
 {
     DIR *entries = opendir(folder);
@@ -36,7 +36,7 @@ static elbo_status sweep(const struct checkpoint *c, const char *folder, const c
     return status;
 }
 
-/* The checkpoint's own entries without those of the stem, and the new one behind them. */
+/* Writes the checkpoint's own entries without those of the stem, and the new entry behind them. */
 static elbo_status write_manifest(const struct checkpoint *c, const char *folder, const char *stem,
                                   const struct manifest_file *added, elbo_error *error)
 {

@@ -1,5 +1,5 @@
-/* The manifest's text, both ways, and the checksums in it. What is read here is untrusted until the checksum holds, and
- * validated even then: the checksum finds damage, not malice. */
+/* Composes and parses the manifest's text and computes its checksums. Parsed text is untrusted until the checksum
+ * holds, and is validated even then, because the checksum finds damage, not malice. */
 #include "checkpoint/manifest.h"
 #include "base/json.h"
 #include "base/sealed.h"

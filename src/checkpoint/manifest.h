@@ -1,12 +1,12 @@
-/* The manifest of a checkpoint: which files it has, how long they are, and checksums by which every byte is verified.
+/* The manifest of a checkpoint: the names and sizes of its files, and checksums that verify every byte.
  *
  *   {"elbo": "checkpoint", "version": 1, "program": "0.1.0", "step": 1000, "ranks": 1, "config_hash": "...",
  *    "counters": {...}, "chunk_bytes": 16777216,
  *    "files": [{"name": "model.safetensors", "bytes": 123, "xxh3": "<16 hex>", "chunks": ["<16 hex>", ...]}, ...],
  *    "checksum": "<16 hex>"}
  *
- * xxh3 is XXH3-64 of the whole file, chunks those of each 16 MiB of it, so that damage is reported by its place.
- * `checksum`, always last, is that of the manifest itself (base/sealed.h). */
+ * xxh3 is the XXH3-64 of the whole file. chunks holds the hash of each 16 MiB of the file, so that damage is reported
+ * with its place. `checksum`, always last, is the hash of the manifest itself (base/sealed.h). */
 #ifndef CHECKPOINT_MANIFEST_H
 #define CHECKPOINT_MANIFEST_H
 
@@ -37,30 +37,31 @@ struct manifest {
     uint64_t step;
     size_t ranks;
     const char *program, *config_hash;
-    json_t *counters; /* an object: what the caller wants back */
+    json_t *counters; /* an object that the caller stores */
     struct manifest_file *files;
     size_t count;
-    json_t *owner; /* of the strings, when parsed */
+    json_t *owner; /* owns the strings after parsing */
 };
 
-/* At most one folder deep, of letters, digits and ". _ -", never hidden: so a name cannot leave the checkpoint. */
+/* Whether a name is at most one folder deep, of letters, digits and ". _ -", and never hidden, so that it cannot leave
+ * the checkpoint. */
 bool manifest_name_is_good(const char *name);
 
-/* free() the text. */
+/* Composes the text; the caller frees it. */
 elbo_status manifest_compose(char **text, size_t *size, const struct manifest *manifest, elbo_error *error);
 
-/* ELBO_INPUT says whether it is damaged, foreign, or of another version. */
+/* Parses a manifest. ELBO_INPUT says whether it is damaged, foreign, or of another version. */
 elbo_status manifest_parse(struct manifest *out, const char *text, size_t size, elbo_error *error);
 void manifest_free(struct manifest *manifest);
 
-/* ---- checksums of a file as its bytes pass by ---- */
+/* ---- checksums of a file, updated as its bytes are written or read ---- */
 
 struct checksums;
 
 elbo_status checksums_begin(struct checksums **out, elbo_error *error);
 elbo_status checksums_update(struct checksums *sums, const void *bytes, size_t size, elbo_error *error);
-/* Fills all of `file` but its name, and ends `sums` with or without success; free file->chunks. */
+/* Fills in all of `file` but its name. Ends `sums` in either case; the caller frees file->chunks. */
 elbo_status checksums_end(struct manifest_file *file, struct checksums *sums, elbo_error *error);
-void checksums_abort(struct checksums *sums); /* NULL is fine */
+void checksums_abort(struct checksums *sums); /* accepts NULL */
 
 #endif

@@ -1,3 +1,4 @@
+/* Chooses how shared moments reach a checkpoint, and builds their arenas: see moments.h. */
 #include "checkpoint/moments.h"
 #include "base/files.h"
 
@@ -8,7 +9,7 @@
 
 const struct moments_source moments_here = {.name = "here", .whole = true};
 
-/* A file that rank 0 writes and all look for. */
+/* Tests whether all ranks see one folder: rank 0 writes a file, and every rank looks for it. */
 static elbo_status probe(bool *same, struct moments *m, const char *run_dir, elbo_error *error)
 {
     struct collectives *c = m->collectives;
@@ -19,7 +20,7 @@ static elbo_status probe(bool *same, struct moments *m, const char *run_dir, elb
     ELBO_TRY(file_join(path, run_dir, "probe.tmp", error));
     if (!moments_rank(m)) {
         randombytes_buf(told, sizeof told);
-        if (file_write(path, told, sizeof told, &unsaid)) memset(told, 0, sizeof told); /* then nobody sees it */
+        if (file_write(path, told, sizeof told, &unsaid)) memset(told, 0, sizeof told); /* no rank sees it */
     }
     ELBO_TRY(collectives_share(c, told, sizeof told, error));
     bool seen =
@@ -28,7 +29,7 @@ static elbo_status probe(bool *same, struct moments *m, const char *run_dir, elb
     elbo_status status =
         collectives_agree(c, seen ? ELBO_OK : elbo_fail(&unsaid, ELBO_IO, "it is not seen here"), &unsaid);
     *same = !status;
-    if (!moments_rank(m)) file_remove(path, error); /* if it stays it does no harm */
+    if (!moments_rank(m)) file_remove(path, error); /* a file that stays does no harm */
     if (status != ELBO_PEER) return ELBO_OK;
     *error = unsaid;
     return status;

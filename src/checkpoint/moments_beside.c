@@ -1,5 +1,5 @@
-/* state/optimizer-R-of-N.safetensors holds rank R's pieces of parameters, "moment1.NAME@FIRST" (n) F32: elements FIRST
- * .. FIRST + n of NAME's. Each rank writes its own; rank 0 gathers their entries of the manifest. */
+/* state/optimizer-R-of-N.safetensors holds rank R's pieces of parameters. Tensor "moment1.NAME@FIRST" (n) F32 holds
+ * elements FIRST .. FIRST + n of parameter NAME. Each rank writes its own file; rank 0 gathers the manifest entries. */
 #include "base/files.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/moments.h"
@@ -24,7 +24,7 @@ struct shard {
     size_t count;
 };
 
-/* The elements of parameter p that this piece has become tensors. */
+/* Makes tensors of the elements of parameter p that this piece has. */
 static void add_piece(struct shard *s, const struct arena_piece *own, const struct parameter *p)
 {
     size_t first = own->first > p->offset ? own->first : p->offset, end = own->first + own->count;
@@ -44,7 +44,7 @@ static void add_piece(struct shard *s, const struct arena_piece *own, const stru
 static elbo_status write_own(struct moments *m, const char *folder, struct manifest_file *entry, elbo_error *error)
 {
     size_t rank = moments_rank(m), n = parameters_count(m->parameters);
-    size_t most = 2 * (n + m->begin[rank + 1] - m->begin[rank]) + 1; /* a piece and a parameter begin each tensor */
+    size_t most = 2 * (n + m->begin[rank + 1] - m->begin[rank]) + 1; /* each tensor begins at a piece or a parameter */
     char name[NAME];
     struct shard s = {
         .arena = {arena_of(m->backend, m->memory[0], m->type), arena_of(m->backend, m->memory[1], m->type)},
@@ -68,7 +68,7 @@ struct summary {
     uint64_t bytes, xxh3, chunks;
 };
 
-/* Every rank's entry of the manifest, on rank 0, unless a rank has none; entries: null on the others. */
+/* Gathers every rank's manifest entry on rank 0, unless a rank has failed; `entries` is null on the other ranks. */
 static elbo_status gather_entries(struct moments *m, elbo_status status, const struct manifest_file *own,
                                   struct manifest_file *entries, elbo_error *error)
 {
@@ -106,7 +106,7 @@ static elbo_status gather_entries(struct moments *m, elbo_status status, const s
     return status;
 }
 
-/* All ranks: each writes its file, or none has. */
+/* Writes the files of all ranks and gathers their entries. Every rank calls it; it fails on all ranks if one fails. */
 static elbo_status write_all(struct moments *m, const char *folder, struct manifest_file *entries, elbo_error *error)
 {
     struct manifest_file own = {0};
@@ -140,7 +140,8 @@ static elbo_status serve(struct moments *m, elbo_error *error)
     return write_all(m, folder, NULL, error);
 }
 
-/* The others wait for a folder where the save did not come so far. */
+/* Sends an empty folder name if the save failed before the other ranks were told a folder, because they wait for
+ * one. */
 static elbo_status done(struct moments *m, elbo_error *error)
 {
     char none[FILES_PATH] = "";
@@ -160,7 +161,7 @@ bool moments_are_beside(const struct checkpoint *c)
     return checkpoint_has(c, name);
 }
 
-/* "moment1.NAME@FIRST": which moment, parameter and element. */
+/* Parses "moment1.NAME@FIRST" into moment, parameter and element. */
 static bool parse(const struct parameters *p, const char *text, unsigned *moment, size_t *parameter, size_t *first)
 {
     char name[NAME], *end;

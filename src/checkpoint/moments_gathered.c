@@ -1,4 +1,5 @@
-/* Rank 0 asks for a range of a moment, and every rank sends its pieces of it, until rank 0 says that it is through. */
+/* Rank 0 asks for ranges of a moment, and every rank sends its pieces of each range, until rank 0 sends an empty
+ * request. */
 #include "checkpoint/moments.h"
 
 #include <stdlib.h>
@@ -16,7 +17,7 @@ static elbo_status make_staging(struct moments *m, elbo_error *error)
                                        "the moments of other ranks", error);
 }
 
-/* Every rank's part in one read: pieces go to rank 0's staging memory, in place. */
+/* Takes this rank's part in one read: pieces go to their places in rank 0's staging memory. */
 static elbo_status take_part(struct moments *m, const struct request *q, elbo_error *error)
 {
     const char *arena = m->memory[q->which != 0];

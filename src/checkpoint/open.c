@@ -1,7 +1,7 @@
-/* Opening a checkpoint. Folders and files are opened relative to one another with O_NOFOLLOW, and only names of the
- * manifest are ever opened. All files are opened first, so that a trainer that deletes the checkpoint meanwhile takes
- * nothing away; then each is read with pread to verify its checksums, and again for its tensors. Nothing is mapped: a
- * file that shrinks is an error and not a signal. */
+/* Opens a checkpoint. Folders and files are opened relative to one another with O_NOFOLLOW, and only names in the
+ * manifest are opened. All files are opened first, so that a trainer that deletes the checkpoint meanwhile takes
+ * nothing away. Then each file is read with pread to verify its checksums, and later again for its tensors. Files are
+ * not mapped, because a mapped file that shrinks raises a signal in the place of an error. */
 #include "checkpoint/checkpoint.h"
 
 #include "base/files.h"
@@ -19,10 +19,10 @@
 enum { READ_BUFFER = 1 << 20 };
 
 struct opened {
-    int descriptor;   /* -1: not opened                                 */
-    const char *name; /* the manifest's                                 */
+    int descriptor;   /* -1: not opened */
+    const char *name; /* owned by the manifest */
     uint64_t size;
-    void *bytes; /* all of it, once somebody asked; null: not read */
+    void *bytes; /* the whole file, read on first use; null: not read yet */
 };
 
 struct checkpoint {
@@ -44,7 +44,7 @@ static elbo_status open_inside(int *out, uint64_t *size, int folder, const char 
         parent = openat(folder, first, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (parent < 0) return file_fail(error, "open the folder", first, errno);
     }
-    /* O_NONBLOCK: opening a pipe must not wait before fstat can refuse it */
+    /* O_NONBLOCK, because opening a pipe must not wait before fstat can refuse it */
     int fd = openat(parent, last, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK), number = errno;
     if (slash) close(parent);
     if (fd < 0) return file_fail(error, "open", name, number);
@@ -160,7 +160,7 @@ static elbo_status open_all(struct checkpoint *checkpoint, int folder, elbo_erro
     return ELBO_OK;
 }
 
-/* `folder` is open at `path`; `step` is what its name claims, NULL when the name claims nothing. */
+/* Opens a checkpoint whose `folder` is open at `path`. `step` is the step in its name; NULL: any step. */
 static elbo_status open_checkpoint(struct checkpoint **out, int folder, const char *path, const uint64_t *step,
                                    elbo_error *error)
 {
@@ -188,8 +188,8 @@ struct refusal {
 
 struct search {
     int checkpoints;                /* descriptor of RUN/checkpoints */
-    const char *path;               /* of it */
-    struct refusal *refused, **end; /* in order: told when the search is over, forgotten when it begins anew */
+    const char *path;               /* path of RUN/checkpoints */
+    struct refusal *refused, **end; /* in order; reported after the search, dropped when it begins anew */
     size_t count;
 };
 
@@ -214,7 +214,8 @@ static void forget(struct search *search)
     search->count = 0;
 }
 
-/* True when the search is over: *out is set, or `error` is one that trying another will not mend. */
+/* Tries one checkpoint. Returns true if the search is over: *out is set, or `error` is one that no other checkpoint can
+ * mend. */
 static bool try_step(struct checkpoint **out, struct search *search, uint64_t step, elbo_status *status,
                      elbo_error *error)
 {
@@ -237,7 +238,7 @@ static bool try_step(struct checkpoint **out, struct search *search, uint64_t st
     return false;
 }
 
-/* The step that the small file `which` ("latest", "best") names. `missing` tells that there is no such file. */
+/* Reads the step in the small file `which` ("latest", "best"). Sets `missing` if there is no such file. */
 static elbo_status read_name(uint64_t *step, bool *missing, int checkpoints, const char *path, const char *which,
                              elbo_error *error)
 {
@@ -257,7 +258,8 @@ static elbo_status read_name(uint64_t *step, bool *missing, int checkpoints, con
     return elbo_fail(error, ELBO_INPUT, "%s/%s does not name a checkpoint", path, which);
 }
 
-/* What `latest` names; false, with a refusal unless the file is merely missing, when that is nothing. */
+/* Reads the step in `latest`. Returns false if it names no checkpoint, which is a refusal unless the file is
+ * missing. */
 static bool read_latest(uint64_t *step, struct search *search)
 {
     elbo_error error;
@@ -282,8 +284,8 @@ static bool search_once(struct checkpoint **out, struct search *search, bool nam
     return done;
 }
 
-/* A trainer may save and delete while its run is searched. Where `latest` has moved since a refusal, the search begins
- * anew, and what was refused because it went away is not told. */
+/* A trainer may save and delete while its run is searched. If `latest` has moved since a refusal, the search begins
+ * anew, and refusals of checkpoints that were deleted meanwhile are not reported. */
 static elbo_status open_best(struct checkpoint **out, struct search *search, elbo_error *error)
 {
     enum { MOST_SEARCHES = 200 };
@@ -326,7 +328,7 @@ static elbo_status open_run(struct checkpoint **out, int checkpoints, const char
     return status;
 }
 
-/* RUN/checkpoints/best, RUN/checkpoints/latest: the folder beside it whose name it holds. */
+/* Opens the checkpoint that RUN/checkpoints/best or RUN/checkpoints/latest names; its folder is beside the file. */
 static elbo_status open_named(struct checkpoint **out, const char *path, elbo_error *error)
 {
     char folder[FILES_PATH], name[CHECKPOINT_NAME], inside[FILES_PATH];
@@ -363,7 +365,7 @@ elbo_status checkpoint_open(struct checkpoint **out, const char *path, checkpoin
         close(folder);
         return status;
     }
-    /* The one link that is followed: people keep `checkpoints` on another disk. */
+    /* This symbolic link is the only one followed, because users keep `checkpoints` on another disk. */
     int checkpoints = openat(folder, CHECKPOINT_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = errno;
     bool begun = faccessat(folder, "config.yaml", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
     close(folder);
@@ -394,7 +396,7 @@ void checkpoint_close(struct checkpoint *checkpoint)
     free(checkpoint);
 }
 
-/* ---- what is in it ---- */
+/* ---- contents ---- */
 
 const char *checkpoint_path(const struct checkpoint *checkpoint)
 {

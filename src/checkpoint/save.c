@@ -1,12 +1,12 @@
-/* Saving a checkpoint. The order of the system calls is the point of this file:
+/* Saves a checkpoint. This file is about the order of the system calls:
  *
  *   mkdir step-N.tmp -> files: create new, write, fsync, close -> fsync of the folders inside -> the manifest in
  *   the same way, fsync of step-N.tmp -> rename to step-N, never onto another one -> fsync of the parent
  *   -> `latest` (aside, fsync, rename, fsync) -> old ones: rename to .tmp, fsync of the parent, then they are removed.
  *
- * So a folder without .tmp is complete, and what an interrupted save or delete leaves ends in .tmp; nothing opens that,
- * and the next save clears it away, which therefore needs no sync. With several ranks, each writes its own files
- * between begin and commit, and one commits after a barrier. */
+ * So a folder without .tmp is complete, and the remains of an interrupted save or delete end in .tmp. Nothing opens
+ * them, and the next save removes them, so their removal needs no sync. With several ranks, each writes its own files
+ * between begin and commit, and one rank commits after a barrier. */
 #include "checkpoint/checkpoint.h"
 
 #include "base/files.h"
@@ -23,10 +23,10 @@
 #include <unistd.h>
 
 struct save {
-    char checkpoints[FILES_PATH]; /* RUN/checkpoints     */
-    char aside[FILES_PATH];       /* .../step-N.tmp      */
-    char target[FILES_PATH];      /* .../step-N          */
-    char name[CHECKPOINT_NAME];   /* step-N              */
+    char checkpoints[FILES_PATH]; /* RUN/checkpoints */
+    char aside[FILES_PATH];       /* .../step-N.tmp */
+    char target[FILES_PATH];      /* .../step-N */
+    char name[CHECKPOINT_NAME];   /* step-N */
 };
 
 /* ---- names ---- */
@@ -77,7 +77,7 @@ elbo_status checkpoint_list(uint64_t **out, size_t *count, const char *folder, e
         }
         steps[used++] = step;
     }
-    int number = errno; /* a list that broke off is no list: a run could be taken for an empty one */
+    int number = errno; /* an incomplete list is an error, because a run could be taken for an empty one */
     closedir(entries);
     if (number) {
         free(steps);
@@ -96,14 +96,14 @@ bool checkpoint_any(const char *run_dir)
     uint64_t *steps;
     size_t count;
     if (file_join(folder, run_dir, CHECKPOINT_FOLDER, &ignored)) return false;
-    if (checkpoint_list(&steps, &count, folder, &ignored)) return true; /* unreadable: not for us to start over */
+    if (checkpoint_list(&steps, &count, folder, &ignored)) return true; /* unreadable, so the run must not start over */
     free(steps);
     return count > 0;
 }
 
 /* ---- removing ---- */
 
-/* A folder of ours that ends in .tmp and its sub-folders, one deep. */
+/* Removes a folder of ours that ends in .tmp, and its sub-folders, one deep. */
 static elbo_status remove_tree(const char *path, elbo_error *error)
 {
     struct stat about;
@@ -125,7 +125,7 @@ static elbo_status remove_tree(const char *path, elbo_error *error)
     return file_remove_folder(path, error);
 }
 
-/* What an interrupted save or delete left: step-*.tmp, latest.*.tmp. */
+/* Removes the remains of an interrupted save or delete: step-*.tmp, latest.*.tmp. */
 static elbo_status clear_leftovers(const char *checkpoints, elbo_error *error)
 {
     DIR *entries = opendir(checkpoints);
@@ -158,8 +158,8 @@ static elbo_status remove_checkpoint(const char *checkpoints, uint64_t step, elb
     return remove_tree(aside, error);
 }
 
-/* Keeps `best`, `pinned`, `step` and the keep - 1 newest before it. Later ones belong to a future that is being
- * computed anew after a fallback: they are replaced or outgrown as training reaches them. */
+/* Keeps `best`, `pinned`, `step` and the keep - 1 newest before it. Later checkpoints belong to a future that is
+ * computed anew after a fallback; they are replaced or outgrown as training reaches them. */
 static elbo_status rotate(const char *checkpoints, uint64_t step, uint64_t best, uint64_t pinned, size_t keep,
                           elbo_error *error)
 {
@@ -198,7 +198,7 @@ static elbo_status write_contents(struct hashed_file *file, const struct checkpo
     return sink_write(&sink, from->bytes, from->size, error);
 }
 
-/* Calls `each` for every folder inside that the files are in, once. */
+/* Calls `each` once for every folder inside that files are in. */
 static elbo_status each_folder(const struct save *save, const struct checkpoint_contents *contents,
                                elbo_status (*each)(const char *path, elbo_error *error), elbo_error *error)
 {
@@ -207,7 +207,7 @@ static elbo_status each_folder(const struct save *save, const struct checkpoint_
         if (!slash) continue;
         size_t length = (size_t)(slash - name), k = 0;
         while (strncmp(contents->files[k].name, name, length + 1)) k++;
-        if (k < i) continue; /* done for that file */
+        if (k < i) continue; /* an earlier file is in the same folder */
         char path[FILES_PATH];
         ELBO_TRY(file_join(path, save->aside, name, error));
         path[strlen(path) - strlen(slash)] = 0;
@@ -253,8 +253,8 @@ static elbo_status begin(struct save *save, const char *run_dir, uint64_t step, 
     return ELBO_OK;
 }
 
-/* Gives step-N.tmp its name. One of that name is there after a fallback to an earlier step (it was damaged, or is about
- * to be computed anew): the two change names in one system call, so that at no moment there is neither. */
+/* Gives step-N.tmp its name. A step-N exists already after a fallback to an earlier step (it was damaged, or is
+ * computed anew). The two then change names in one system call, so that one of them exists at every moment. */
 static elbo_status rename_into_place(const struct save *save, elbo_error *error)
 {
     if (renameat2(AT_FDCWD, save->aside, AT_FDCWD, save->target, RENAME_NOREPLACE) == 0) return ELBO_OK;
@@ -264,7 +264,7 @@ static elbo_status rename_into_place(const struct save *save, elbo_error *error)
     } else if (errno != EINVAL && errno != ENOSYS) {
         return file_fail(error, "rename to", save->target, errno);
     }
-    /* The file system knows neither flag; the lock on the run directory keeps others away meanwhile. */
+    /* The file system knows neither flag. The lock on the run directory keeps other processes away meanwhile. */
     struct stat about;
     char old[FILES_PATH];
     if ((size_t)snprintf(old, sizeof old, "%s.old.tmp", save->target) >= sizeof old)
@@ -336,7 +336,7 @@ static elbo_status write_all_files(const struct save *save, const struct checkpo
     return status;
 }
 
-/* `which`: "latest" or "best". */
+/* Makes `which`, "latest" or "best", name a checkpoint. */
 static elbo_status name_checkpoint(const char *checkpoints, const char *which, const char *name, elbo_error *error)
 {
     char path[FILES_PATH], text[CHECKPOINT_NAME + 1];
@@ -363,7 +363,7 @@ elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_content
     if (status == ELBO_OK) status = rename_into_place(&save, error);
     if (status) {
         elbo_error ignored;
-        remove_tree(save.aside, &ignored); /* gives the space back; what stays is cleared by the next save */
+        remove_tree(save.aside, &ignored); /* frees the space; the next save removes the rest */
         return elbo_fail_in(error, "the checkpoint of step %" PRIu64 " was not saved: ", contents->step);
     }
     status = file_sync_folder(save.checkpoints, error);
@@ -373,7 +373,7 @@ elbo_status checkpoint_save(const char *run_dir, const struct checkpoint_content
     if (status)
         return elbo_fail_in(error,
                             "the checkpoint of step %" PRIu64 " is written, but perhaps not durable: ", contents->step);
-    status = clear_leftovers(save.checkpoints, error); /* the one it replaced */
+    status = clear_leftovers(save.checkpoints, error); /* the checkpoint that it replaced */
     if (status == ELBO_OK)
         status = rotate(save.checkpoints, contents->step, contents->best, contents->pinned, keep, error);
     if (status)

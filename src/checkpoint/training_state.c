@@ -1,3 +1,4 @@
+/* Saves and loads the state of a run: see training_state.h. */
 #include "checkpoint/training_state.h"
 
 #include <stdio.h>
@@ -35,7 +36,7 @@ static void add_moments(struct bundle *b, const struct parameter *p)
     }
 }
 
-/* Gathers what is saved or loaded; whole: moments too. `b` must stay where it is. */
+/* Gathers the tensors to save or load, with moments if `whole`. `b` must not move, because tensors point into it. */
 static elbo_status bundle_make(struct bundle *b, struct training_state *s, bool whole, elbo_error *error)
 {
     b->arena = arena_of(s->backend, s->weights, DTYPE_F32);
@@ -67,7 +68,7 @@ static elbo_status gather_choices(struct bundle *b, struct backend *backend, elb
 
 /* ---- counters ---- */
 
-/* JSON has no place for numbers that are not finite; they count for nothing. */
+/* JSON has no numbers that are not finite; null stands for them. */
 static json_t *number_of(double x)
 {
     return isfinite(x) ? json_real(x) : json_null();
@@ -79,7 +80,8 @@ static json_t *window_json(const struct pass_window *w)
                      "compared", w->compared);
 }
 
-/* Of a run whose parts were all updated alike, and whose passes never alternated: nothing. */
+/* Adds the updates of parts and the state of the passes. A run whose parts were all updated alike, and whose passes
+ * never alternated, has neither. */
 static int add_parts(json_t *all, const struct training_counters *c)
 {
     const struct training_passes *p = &c->passes;
@@ -168,7 +170,7 @@ static double number_or_nan(const json_t *x)
     return json_is_number(x) ? json_number_value(x) : NAN;
 }
 
-/* A checkpoint from before objective.aggressive_until knows nothing of information. */
+/* Loads the state of the passes. A checkpoint older than objective.aggressive_until has no window of information. */
 static elbo_status load_passes(struct training_passes *p, const json_t *numbers, elbo_error *error)
 {
     const json_t *recent = json_object_get(numbers, "recent"), *information = json_object_get(numbers, "information");
@@ -243,7 +245,7 @@ static elbo_status load_best(struct training_best *to, const json_t *numbers, el
     const json_t *best = json_object_get(numbers, "best"), *reached = json_object_get(best, "value");
     const char *figure = json_string_value(json_object_get(best, "figure"));
     to->step = to->worse = 0;
-    if (!figure || strcmp(figure, to->figure)) return ELBO_OK; /* of another figure, or of none: nothing to compare */
+    if (!figure || strcmp(figure, to->figure)) return ELBO_OK; /* of another figure or none, so not comparable */
     if (!json_is_number(reached)) return elbo_fail(error, ELBO_INPUT, "the checkpoint's counter best has no value");
     to->value = json_number_value(reached);
     ELBO_TRY(counter(best, "step", &to->step, error));
@@ -314,7 +316,7 @@ elbo_status training_state_save(struct training_state *s, const char *run_dir, c
 
 /* ---- loading ---- */
 
-/* Finds the tensor in the file and puts it into its arena. */
+/* Finds the tensor in the file and loads it into its arena. */
 static elbo_status load_tensor(const struct safetensors *file, const struct safetensors_tensor *wanted,
                                elbo_error *error)
 {
@@ -352,7 +354,7 @@ static elbo_status load_moments(struct training_state *s, const struct checkpoin
         if (b.state[i].source)
             status = load_tensor(file, &b.state[i], error);
         else if (safetensors_find(file,
-                                  b.state[i].name)) /* version 0.1.0 kept another statistic: this one begins anew */
+                                  b.state[i].name)) /* version 0.1.0 kept another statistic; this one begins anew */
             status = safetensors_copy(file, (void *)b.state[i].data, &b.state[i], error);
     }
     bundle_free(&b);
@@ -370,7 +372,7 @@ static elbo_status load_choices(bool *other, struct backend *backend, const stru
     return ELBO_OK;
 }
 
-/* A label's number is its place in the list. */
+/* Compares the labels in order, because a label's number is its place in the list. */
 static elbo_status compare_labels(const struct training_state *s, const struct checkpoint *c, elbo_error *error)
 {
     const json_t *labels = json_object_get(checkpoint_counters(c), "labels");
@@ -391,7 +393,7 @@ static elbo_status compare_labels(const struct training_state *s, const struct c
                      checkpoint_path(c), count, s->label_count);
 }
 
-/* Refuses the tables of another vocabulary or tokenizer. */
+/* Refuses the tables of another vocabulary, tokenizer or list of labels. */
 static elbo_status compare_data(const struct training_state *s, const struct checkpoint *c, elbo_error *error)
 {
     const json_t *numbers = checkpoint_counters(c);

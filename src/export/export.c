@@ -1,3 +1,4 @@
+/* Writes exports: the folder, its files and tensors, and the table of formats. See export.h. */
 #include "export/format.h"
 
 #include "base/files.h"
@@ -11,7 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define MARK "elbo-export.json" /* says that a folder is an export */
+#define MARK "elbo-export.json" /* marks a folder as an export */
 
 static const struct export_format *const formats[] = {
     [EXPORT_HF] = &export_hf,   [EXPORT_ONNX] = &export_onnx, [EXPORT_GGUF] = &export_gguf,
@@ -70,7 +71,7 @@ static elbo_status starved(elbo_error *error)
     return elbo_fail(error, ELBO_MEMORY, "no memory for the list of the export's tensors");
 }
 
-/* Takes ownership, also where it fails. */
+/* Takes ownership of `memory`, even if it fails. */
 static elbo_status own(struct export_tensors *t, void *memory, elbo_error *error)
 {
     if (memory && t->owned_count == t->owned_room) {
@@ -179,12 +180,12 @@ static bool is_export(const char *place)
     return !file_join(path, place, MARK, &ignored) && file_is_regular(path);
 }
 
-/* Empty, or not there. */
+/* Whether `place` is an empty folder or missing. */
 static bool is_free(const char *place)
 {
     DIR *folder = opendir(place);
     bool found = false;
-    if (!folder) return errno == ENOENT || errno == ENOTDIR; /* the stage says what is wrong with a parent */
+    if (!folder) return errno == ENOENT || errno == ENOTDIR; /* stage_open reports other problems with the path */
     for (const struct dirent *e; !found && (e = readdir(folder));)
         found = strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
     closedir(folder);

@@ -1,4 +1,4 @@
-/* elbo.json of an export that others compute with: the model's options, and the prior. */
+/* Writes elbo.json into exports that other programs compute with: the model's options, and the prior. */
 #include "export/hf.h"
 
 #include "model/latent.h"
@@ -13,7 +13,7 @@ static json_t *numbers_json(const double *x, size_t count)
     return NULL;
 }
 
-/* The prior that `sample` draws from; null: N(0, 1). */
+/* Returns the density of the prior that `sample` draws from. */
 static json_t *density_json(const struct gaussians *g)
 {
     size_t each = g->full ? g->width * g->width : g->width;

@@ -1,4 +1,4 @@
-/* A decoder as llama.cpp reads it: model.gguf of the architecture gpt2 or llama, in f32. z comes in behind blocks, as a
+/* Exports a decoder for llama.cpp: model.gguf of the architecture gpt2 or llama, in f32. z comes in behind blocks, as a
  * control vector, or as rows that a program computes (elbo-latent.safetensors) and gives in the place of tokens. */
 #include "formats/gguf.h"
 #include "base/files.h"
@@ -45,7 +45,8 @@ static elbo_status gpt2_tensors(struct part *p, elbo_error *error)
     return part_each_layer(p, "blk", "decoder", layers, sizeof layers / sizeof *layers, part_keep_both, error);
 }
 
-/* llama.cpp turns neighbours 2i and 2i + 1 of a head where elbo turns i and i + W / 2. */
+/* Keeps the rows of `heads` heads in llama.cpp's order: it rotates neighbors 2i and 2i + 1 of a head, and elbo rotates
+ * i and i + W / 2. */
 static elbo_status keep_turned_rows(struct part *p, const char *to, const char *from, size_t first, size_t heads,
                                     elbo_error *error)
 {
@@ -71,7 +72,7 @@ static elbo_status llama_layer(struct part *p, size_t layer, elbo_error *error)
     snprintf(input, sizeof input, "decoder.%zu.feed_forward.input.weight", layer);
     const struct {
         const char *to, *from;
-        size_t first, rows, heads; /* heads: to be turned */
+        size_t first, rows, heads; /* heads: reorder the rows of so many heads; 0: keep them */
     } pieces[] = {{"attn_q", qkv, 0, q, p->c->heads},
                   {"attn_k", qkv, q, kv * head, kv},
                   {"attn_v", qkv, q + kv * head, kv * head, 0},
@@ -113,7 +114,7 @@ static void text(struct gguf *g, const char *key, const char *words)
     gguf_text(g, key, words, strlen(words));
 }
 
-/* "gpt2.context_length" and so on. */
+/* Writes a key such as "gpt2.context_length". */
 static const char *own(char key[64], const char *arch, const char *what)
 {
     snprintf(key, 64, "%s.%s", arch, what);
@@ -143,7 +144,7 @@ static void sizes(struct gguf *g, const struct export_source *s, const char *arc
     if (llama) gguf_real(g, "llama.rope.freq_base", 10000);
 }
 
-/* How z comes in, for programs. */
+/* Writes keys that tell programs how z comes in. */
 static void latent(struct gguf *g, const struct export_source *s)
 {
     const struct model_config *m = &s->model->config;
@@ -167,7 +168,7 @@ static elbo_status starved(elbo_error *error)
     return elbo_fail(error, ELBO_MEMORY, "no memory for the vocabulary");
 }
 
-/* Pieces by id; an id that no text has (a merge that made a piece again) is an unused token. */
+/* Writes the pieces by id. An id without text (a merge that made an earlier piece again) is an unused token. */
 static elbo_status pieces(struct gguf *g, const json_t *vocabulary, size_t count, const struct export_source *s,
                           elbo_error *error)
 {
@@ -216,7 +217,8 @@ static elbo_status merges(struct gguf *g, const json_t *list, elbo_error *error)
     return ELBO_OK;
 }
 
-/* Byte-level BPE by GPT-2's expression, or ids alone: llama.cpp knows no tokenizer of words. */
+/* Writes byte-level BPE with GPT-2's expression, or no vocabulary for words, because llama.cpp has no tokenizer of
+ * words. */
 static elbo_status tokenizer(struct gguf *g, const struct export_source *s, elbo_error *error)
 {
     json_t *ours, *vocabulary;

@@ -1,4 +1,4 @@
-/* A Hugging Face folder with its own code: the whole model under elbo's names. */
+/* Exports a Hugging Face folder with its own code: the whole model under elbo's names. */
 #include "export/hf.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* The model card: README.md with the front matter that model hubs read. */
+/* Writes the model card: README.md with the front matter that model hubs read. */
 #include "export/hf.h"
 
 #include "model/latent.h"
@@ -34,7 +34,7 @@ static void what_it_is(struct export_words *w, const struct export_source *s)
                  stack_kind_of(d)->name, d->layers, d->width, m->vocabulary, s->max_length, s->program);
 }
 
-/* A figure of the evaluation, and how it is estimated. */
+/* Prints a figure of the evaluation and its estimator. */
 static void figure(struct export_words *w, const json_t *e, const char *key, const char *unit, const char *estimator)
 {
     const json_t *v = json_object_get(e, key);
@@ -43,7 +43,7 @@ static void figure(struct export_words *w, const json_t *e, const char *key, con
                      estimator);
 }
 
-/* `name` without the folders before it, and without what would break a line of Markdown. */
+/* Prints the corpus' name, without its parent folders and without characters that would break a line of Markdown. */
 static void measured_on(struct export_words *w, const json_t *evaluation, const json_t *e)
 {
     const char *name = json_string_value(json_object_get(evaluation, "corpus")),

@@ -1,4 +1,4 @@
-/* config.json of a Hugging Face folder: what src/export/files/configuration_elbo.py reads. */
+/* Builds config.json of a Hugging Face folder, which src/export/files/configuration_elbo.py reads. */
 #include "export/hf.h"
 
 #include "model/latent.h"
@@ -55,7 +55,7 @@ static json_t *latent_json(const struct export_source *s)
         "fitted_full", (int)(s->fitted && s->fitted->full));
 }
 
-/* The start mark is never generated; the unknown mark only where it is asked for. */
+/* The start mark is never generated; the unknown mark only on request. */
 static json_t *banned_json(const struct export_source *s)
 {
     json_t *list = json_pack("[I, I]", (json_int_t)s->marks->start, (json_int_t)s->marks->unknown);

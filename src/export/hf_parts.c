@@ -1,11 +1,11 @@
-/* One stack of a model under the names of a known architecture, without code of its own.
+/* Exports one stack of a model under the names of a known architecture, without code of its own.
  *
  *   decoder   GPT2LMHeadModel: pre-norm, layer norm, learned positions, gelu, as many key heads as heads
  *             LlamaForCausalLM: pre-norm, RMS norm, rotary positions, swiglu
  *   encoder   BertModel: post-norm, layer norm, a norm behind the embeddings, learned positions, gelu; with
  *             sentence-transformers' modules behind it: pooling, then mu's rows as a dense layer
  *
- * The additions of z and labels to a decoder's rows stand beside it, in elbo-latent.safetensors, under elbo's names. */
+ * The additions of z and labels to a decoder's rows are in elbo-latent.safetensors beside it, under elbo's names. */
 #include "export/hf.h"
 #include "export/part.h"
 
@@ -120,7 +120,7 @@ static elbo_status write_decoder(const struct export_source *s, const char *fold
     return status ? status : hf_card(s, folder, "transformers", "text-generation", decoder_use, error);
 }
 
-/* Behind every reason. */
+/* Ends every refusal. */
 static const char whole[] = "leave --part away: the whole model has no such limit";
 
 static elbo_status refuse(const char *what, const char *remedy, elbo_error *error)
@@ -149,7 +149,8 @@ static elbo_status bert_layer(struct part *p, size_t layer, elbo_error *error)
     return ELBO_OK;
 }
 
-/* There is one type of tokens, and the pooler of BERT, which nobody asks, hands on the first row. */
+/* Adds tensors that BertModel requires and no result uses: zero token types, and a pooler that passes on the first
+ * row. */
 static elbo_status bert_unused(struct part *p, elbo_error *error)
 {
     float *types, *weight, *bias;
@@ -189,7 +190,7 @@ static json_t *bert_config(const struct part *p)
                      0.0, "pad_token_id", (json_int_t)s->marks->end, "position_embedding_type", "absolute");
 }
 
-/* The rows of mu in the latent head, with what latent.normalize does to mu folded in. */
+/* Writes the rows of mu in the latent head, with the effect of latent.normalize on mu folded in. */
 static elbo_status dense_tensors(struct part *p, elbo_error *error)
 {
     const struct latent_config *c = &p->s->model->config.latent;

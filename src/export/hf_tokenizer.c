@@ -1,11 +1,10 @@
-/* A tokenizer of ours as the package `tokenizers` reads it: the same ids for the same text, and both marks around a
- * sentence.
+/* Writes a tokenizer for the package `tokenizers`: the same ids for the same text, and both marks around a sentence.
  *
- *   word        WordLevel over what stands between white space
+ *   word        WordLevel over the words between white space
  *   bpe, byte   BPE over GPT-2's alphabet of bytes; byte has no merges
  *
- * Text never makes a mark: tokenizer_config.json says that special tokens are text like other text, and the marks'
- * names are none that the vocabulary could spell. */
+ * Text never makes a mark, because tokenizer_config.json treats special tokens in text as ordinary text, and the
+ * vocabulary cannot spell the marks' names. */
 #include "export/hf.h"
 
 #include "base/json.h"
@@ -29,11 +28,11 @@ static bool add_piece(json_t *vocabulary, const json_t *piece, size_t id)
 {
     const char *text = json_string_value(piece);
     size_t size = json_string_length(piece);
-    if (json_object_getn(vocabulary, text, size)) return true; /* a merge that made a piece again */
+    if (json_object_getn(vocabulary, text, size)) return true; /* a merge made an earlier piece again */
     return !json_object_setn_new_nocheck(vocabulary, text, size, json_integer((json_int_t)id));
 }
 
-/* GPT-2's alphabet: a character for each byte. */
+/* Adds GPT-2's alphabet: a character for each byte. */
 static bool add_bytes(json_t *vocabulary)
 {
     uint32_t spare = 0x100;
@@ -59,7 +58,7 @@ static bool add_merges(json_t *vocabulary, const json_t *merges)
         const json_t *pair = json_array_get(merges, i), *left = json_array_get(pair, 0),
                      *right = json_array_get(pair, 1);
         json_t *piece =
-            json_sprintf("%s%s", json_string_value(left), json_string_value(right)); /* no NUL in this alphabet */
+            json_sprintf("%s%s", json_string_value(left), json_string_value(right)); /* this alphabet has no NUL */
         bool added = piece && add_piece(vocabulary, piece, MARK_COUNT + json_object_size(vocabulary));
         json_decref(piece);
         if (!added) return false;
@@ -67,8 +66,9 @@ static bool add_merges(json_t *vocabulary, const json_t *merges)
     return true;
 }
 
-/* A mark's name is none of the vocabulary's pieces; a blank, which no piece and no word holds, makes it so. Words are
- * looked up as they stand, so there the names of start and end always have one. */
+/* Names the marks so that no piece of the vocabulary has a mark's name: a name that is taken gets a blank, which no
+ * piece and no word holds. A list of words is looked up without change, so the names of start and end always get a
+ * blank there. */
 static bool name_marks(struct names *names, json_t *vocabulary, bool words)
 {
     static const char *const plain[] = {"<s>", "</s>", "<unk>"}, *const blank[] = {"<s >", "</s >", "<unk >"};
@@ -95,7 +95,7 @@ static json_t *special_json(const char *name, int id)
     return json_pack("{s:s, s:[i], s:[s]}", "id", name, "ids", id, "tokens", name);
 }
 
-/* start, the sentence, end */
+/* Frames a sentence: start, the sentence, end. */
 static json_t *frame_json(const struct names *names)
 {
     const char *start = names->mark[0], *end = names->mark[1];
@@ -123,7 +123,7 @@ static json_t *model_json(const json_t *own, json_t *vocabulary, const struct na
                      vocabulary, "merges", merges ? json_incref(merges) : json_array());
 }
 
-/* U+FEFF is no text (docs/formats.md). */
+/* Removes U+FEFF, which is no text (docs/formats.md). */
 static json_t *normalizer_json(void)
 {
     return json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", "\xef\xbb\xbf", "content", "");
@@ -149,7 +149,7 @@ static json_t *settings_json(const struct export_source *s, const struct names *
                      "model_input_names", "input_ids", "attention_mask");
 }
 
-/* The vocabulary, and the marks' names in it. */
+/* Fills the vocabulary and adds the marks' names to it. */
 static elbo_status fill(struct names *names, json_t *vocabulary, const json_t *own, bool words, elbo_error *error)
 {
     bool added = words ? add_words(vocabulary, json_object_get(own, "words"))

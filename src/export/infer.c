@@ -1,4 +1,4 @@
-/* A model in one file of few bits (infer/file.h): what to round and how, and the file's bytes. */
+/* Exports a model as one file of few bits (infer/file.h): chooses each tensor's type and writes the file. */
 #include "export/hf.h"
 
 #include "base/files.h"
@@ -14,7 +14,7 @@ static elbo_status starved(elbo_error *error)
     return elbo_fail(error, ELBO_MEMORY, "no memory for the head of a model's file");
 }
 
-/* ---- which type a tensor has ---- */
+/* ---- the type of a tensor ---- */
 
 static enum block_type type_of(const struct parameter *p, int bits)
 {
@@ -112,7 +112,7 @@ static void add_config(struct bytes *b, const struct export_source *s)
     free(text);
 }
 
-/* Parameters that go along, by name. */
+/* The exported parameters, sorted by name. */
 struct list {
     const struct parameter **of;
     size_t count;
@@ -141,7 +141,7 @@ static uint64_t aligned(uint64_t size)
     return (size + INFER_ALIGNMENT - 1) / INFER_ALIGNMENT * INFER_ALIGNMENT;
 }
 
-/* Tensors from `first` on; returns where the last one ends. */
+/* Adds the tensors' entries, with data from offset `first` on; sets the end of the last tensor. */
 static elbo_status add_tensors(struct bytes *b, uint64_t *end, const struct list *l, int bits, uint64_t first,
                                elbo_error *error)
 {
@@ -164,7 +164,7 @@ static elbo_status add_tensors(struct bytes *b, uint64_t *end, const struct list
     return ELBO_OK;
 }
 
-/* The sections' bytes behind the head, in the order of enum infer_section, each at a multiple of 8. */
+/* Adds the sections' bytes in the order of enum infer_section, each at a multiple of 8. */
 static elbo_status fill_sections(struct bytes *b, size_t end_of[INFER_PRIOR + 1], const struct export_source *s,
                                  elbo_error *error)
 {
@@ -182,8 +182,8 @@ static elbo_status fill_sections(struct bytes *b, size_t end_of[INFER_PRIOR + 1]
     return b->failed ? starved(error) : ELBO_OK;
 }
 
-/* The whole head, its two checksums 0: fixed part, list of sections, sections, and the list of tensors, which says
- * where they lie, last. */
+/* Makes the whole head with both checksums 0: fixed part, list of sections, sections, and last the list of tensors,
+ * which holds their offsets. */
 static elbo_status make_head(struct bytes *head, uint64_t *file_bytes, const struct export_source *s,
                              const struct list *l, int bits, elbo_error *error)
 {
@@ -221,12 +221,12 @@ static elbo_status make_head(struct bytes *head, uint64_t *file_bytes, const str
 
 /* ---- tensors ---- */
 
-/* A piece of a tensor that threads round, a run of blocks each. */
+/* A piece of a tensor that threads round; each run of blocks is one task. */
 struct piece {
     enum block_type type;
     unsigned char *to;
     const float *from;
-    size_t count, each; /* values; of a run */
+    size_t count, each; /* values of the piece; values of a run */
 };
 
 static void round_run(void *context, size_t run, size_t worker)
@@ -245,11 +245,11 @@ static void round_piece(struct backend *backend, enum block_type type, unsigned 
     backend_host_run(backend, (count + p.each - 1) / p.each, round_run, &p);
 }
 
-/* The rows of a parameter, some at a time, and zeros up to the alignment. */
+/* Writes the rows of a parameter, some at a time, and zeros up to the alignment. */
 static elbo_status write_tensor(struct file_writer *w, uint64_t *sum, const struct export_source *s,
                                 const struct parameter *p, enum block_type type, elbo_error *error)
 {
-    enum { MOST = 1 << 20, ROWS = 8 }; /* values at a time; of so many rows the bytes are a multiple of 8 (infer_sum) */
+    enum { MOST = 1 << 20, ROWS = 8 }; /* values at a time; ROWS rows have a multiple of 8 bytes (infer_sum) */
     size_t row = p->rank == 2 ? p->shape[1] : p->elements, some = (MOST / row / ROWS + 1) * ROWS * row, total = 0;
     if (some > p->elements) some = p->elements;
     unsigned char *blocks = calloc(1, block_bytes(type, some) + INFER_ALIGNMENT);
@@ -259,7 +259,7 @@ static elbo_status write_tensor(struct file_writer *w, uint64_t *sum, const stru
         size_t now = p->elements - at < some ? p->elements - at : some, size = block_bytes(type, now);
         round_piece(s->model->backend, type, blocks, values + at, now);
         total += size;
-        if (at + now == p->elements) { /* the last piece: zeros behind it */
+        if (at + now == p->elements) { /* the last piece, followed by zeros */
             size_t gap = (size_t)(aligned(total) - total);
             memset(blocks + size, 0, gap);
             size += gap;

@@ -1,5 +1,5 @@
-/* Two graphs of ONNX, the encoder and the decoder, with their weights in one file beside them, and what runtimes want
- * to know: elbo.json, and genai_config.json for a decoder with keys and values. */
+/* Exports two ONNX graphs, the encoder and the decoder, with their weights in one file beside them. elbo.json, and
+ * genai_config.json for a decoder with keys and values, tell runtimes what they need. */
 #include "export/onnx.h"
 #include "base/files.h"
 #include "export/hf.h"
@@ -13,7 +13,8 @@
 
 /* ---- the graphs ---- */
 
-/* Positions of the tokens, (batch, time), from the mask; of a decoder those of this call, the rows in front first. */
+/* Computes the positions of the tokens, (batch, time), from the mask; for a decoder those of this call, behind the
+ * prefix rows. */
 static const char *positions(struct onnx *x)
 {
     const char *at = onnx_node(
@@ -35,7 +36,7 @@ static const char *positions(struct onnx *x)
     return onnx_node(x, "Concat", ONNX_IN(onnx_node(x, "Expand", ONNX_IN(rows, size), NULL), at), "axis=1");
 }
 
-/* Inputs that the graph declares, for the recording's. */
+/* Declares the graph's inputs in the place of the recording's. */
 static void inputs(struct onnx *x, const char *stream)
 {
     bool masked = !x->decoder || x->source->model->config.decoder.kind == STACK_TRANSFORMER;
@@ -58,7 +59,7 @@ static void encoder_outputs(struct onnx *x, value stats)
     onnx_output(x, "logvar", ONNX_FLOAT, dims);
 }
 
-/* The second output is for programs that choose tokens: what is never generated is as unlikely as can be. */
+/* Adds the outputs. generation_logits is for programs that choose tokens: tokens that are never generated get -1e30. */
 static void decoder_outputs(struct onnx *x, value logits)
 {
     const struct export_source *s = x->source;
@@ -126,7 +127,7 @@ static elbo_status write_graphs(const struct export_source *s, const struct expo
     return status;
 }
 
-/* ---- what a program must know to use them ---- */
+/* ---- facts for programs that use the graphs ---- */
 
 static json_t *genai_decoder(const struct model_config *m)
 {

@@ -1,7 +1,7 @@
-/* Attention and rotary positions. Keys and values of a decoder are, in this order: the latent memory, the rows in front
- * (both made from z in every call), those of earlier calls, and the tokens' own. Earlier calls are an input that begins
- * with a length of 0, and the decoder gives them back with the new ones behind: the memory and the rows in front are
- * not among them, so that a runtime that counts tokens finds as many. */
+/* Attention and rotary positions. A decoder's keys and values are, in this order: the latent memory, the prefix rows
+ * (both made from z in every call), those of earlier calls, and the tokens' own. Those of earlier calls are an input of
+ * initial length 0, and the decoder returns them with the new ones appended. The memory and the prefix rows are not
+ * among them, so that a runtime that counts tokens finds the right number. */
 #include "export/onnx.h"
 #include "ops/attention.h"
 #include "ops/ops.h"
@@ -20,7 +20,8 @@ static const char *range(struct onnx *x, const char *first, const char *end)
     return onnx_node(x, "Range", ONNX_IN(first, end, onnx_integer(x, 1)), NULL);
 }
 
-/* (rows, keys) whether a row of the decoder sees a key: both have a time, that of the memory being before all. */
+/* (rows, keys) bool: whether a row of the decoder sees a key, by comparing their times; the memory's time is before
+ * all. */
 static const char *in_order(struct onnx *x, size_t memory)
 {
     int64_t front = (int64_t)x->prefix;
@@ -38,7 +39,7 @@ static const char *in_order(struct onnx *x, size_t memory)
     return onnx_node(x, "LessOrEqual", ONNX_IN(onnx_unsqueeze(x, keys, 0), onnx_unsqueeze(x, rows, 1)), NULL);
 }
 
-/* (batch, 1, rows or 1, keys) bool. */
+/* Returns (batch, 1, rows or 1, keys) bool: which keys each row may attend to. */
 static const char *allowed(struct onnx *x, size_t memory)
 {
     if (x->allowed) return x->allowed;
@@ -59,7 +60,7 @@ static const char *allowed(struct onnx *x, size_t memory)
     return x->allowed = is;
 }
 
-/* The new keys or values behind those of earlier calls, all of which the decoder gives to later ones. */
+/* Appends the new keys or values to those of earlier calls; the decoder returns all of them for later calls. */
 static const char *with_past(struct onnx *x, const char *now, const char *what, int64_t heads, int64_t width)
 {
     const char *past = onnx_string(x, "past_key_values.%zu.%s", x->layers, what);
@@ -79,7 +80,7 @@ static const char *with_past(struct onnx *x, const char *now, const char *what, 
     return front ? onnx_node(x, "Concat", ONNX_IN(front, present), "axis=2") : present;
 }
 
-/* The latent memory's keys and values in front: (batch, M 2 Hk W) -> two of (batch, Hk, M, W). */
+/* Puts the latent memory's keys and values in front: (batch, M 2 Hk W) -> two of (batch, Hk, M, W). */
 static void add_memory(struct onnx *x, const char *memory, size_t rows, int64_t heads, int64_t width,
                        const char *both[2])
 {
@@ -92,7 +93,8 @@ static void add_memory(struct onnx *x, const char *memory, size_t rows, int64_t 
     }
 }
 
-/* softmax(q k^T / sqrt W) v; with fewer key heads than heads, each group of query heads has an axis of its own. */
+/* softmax(q k^T / sqrt W) v. With fewer key heads than heads, the query heads of a key head have an axis of their
+ * own. */
 static const char *attend(struct onnx *x, const char *q, const char *const kv[2], const char *is, int64_t groups,
                           int64_t kv_heads, int64_t width)
 {
@@ -118,7 +120,7 @@ void onnx_attention(struct onnx *x, const struct node *n)
     int64_t heads = n->attr.i[ATTENTION_HEADS], kv_heads = n->attr.i[ATTENTION_KV_HEADS],
             width = n->attr.i[ATTENTION_HEAD_WIDTH];
     size_t memory = (size_t)n->attr.i[ATTENTION_MEMORY];
-    const char *qkv = onnx_of(x, n->in[IN_ATTENTION_QKV]); /* with the layers before, which are counted first */
+    const char *qkv = onnx_of(x, n->in[IN_ATTENTION_QKV]); /* first, because it writes and counts the layers before */
     const char *part[] = {onnx_fresh(x, "q"), onnx_fresh(x, "k"), onnx_fresh(x, "v"), NULL};
     onnx_nodes(x, "Split", ONNX_IN(qkv, ONNX_INTEGERS(x, heads * width, kv_heads * width, kv_heads * width)), "axis=-1",
                part);
@@ -134,7 +136,7 @@ void onnx_attention(struct onnx *x, const struct node *n)
     x->layers++;
 }
 
-/* cos or sin of the angles of a width: (batch, rows, 1, W / 2). */
+/* Returns the cos or sin of the angles of a width: (batch, rows, 1, W / 2). */
 static const char *wave(struct onnx *x, const char *position, size_t width, const char *op)
 {
     size_t half = width / 2;

@@ -1,5 +1,4 @@
-/* The writer behind onnx.h: names, nodes, constants, weights, and the model's file. Numbers of fields are those of
- * onnx.proto. */
+/* Implements onnx.h: names, nodes, constants, weights, and the model's file. Field numbers are those of onnx.proto. */
 #include "export/onnx.h"
 
 #include "base/files.h"
@@ -76,7 +75,7 @@ static bool integers_of(struct bytes *a, const char *text)
     return true;
 }
 
-/* One of "axis=-1;perm=[0,2,1];...", from *text on, which goes behind it. */
+/* Adds one attribute of "axis=-1;perm=[0,2,1];..." and moves *text behind it. */
 static void add_attribute(struct bytes *node, const char **text)
 {
     enum { FLOAT = 1, INT, STRING, INTS = 7 };
@@ -110,7 +109,7 @@ void onnx_nodes(struct onnx *x, const char *op, const char *const *in, const cha
     size_t count = 0;
     if (x->status) return;
     for (size_t i = 0; in[i]; i++)
-        if (*in[i]) count = i + 1; /* inputs that are left out at the end are not named */
+        if (*in[i]) count = i + 1; /* inputs left out at the end are not named */
     for (size_t i = 0; i < count; i++) protobuf_text(&node, NODE_INPUT, in[i]);
     for (size_t i = 0; out[i]; i++) protobuf_text(&node, NODE_OUTPUT, out[i]);
     protobuf_text(&node, NODE_NAME, onnx_fresh(x, op));
@@ -131,7 +130,7 @@ const char *onnx_node(struct onnx *x, const char *op, const char *const *in, con
 
 /* ---- constants and weights ---- */
 
-/* Whether an initializer of this name is there already; it is from now on. */
+/* Whether an initializer of this name exists; records it if not. */
 static bool known(struct onnx *x, const char *name)
 {
     for (size_t i = 0; i < x->initialized_count; i++)
@@ -147,7 +146,7 @@ static bool known(struct onnx *x, const char *name)
     return false;
 }
 
-/* A tensor whose bytes lie in the graph. */
+/* Adds a tensor whose bytes are in the graph. */
 static const char *constant(struct onnx *x, const char *name, enum onnx_type type, const int64_t *count,
                             const void *bytes, size_t size)
 {
@@ -195,7 +194,7 @@ static size_t bytes_of(enum onnx_type type)
     return type == ONNX_UINT8 || type == ONNX_BOOL ? 1 : type == ONNX_INT64 || type == ONNX_DOUBLE ? 8 : 4;
 }
 
-/* Where a tensor lies in the file of weights, into which it goes if it is not there yet. */
+/* Finds a tensor in the file of weights, or appends it. */
 static elbo_status placed(struct onnx_entry *out, struct onnx_data *d, const char *name, const void *data, size_t size,
                           elbo_error *error)
 {

@@ -1,4 +1,4 @@
-/* Maps of posteriors and normalization by running statistics (ops/posterior.c has the maths). */
+/* Maps of posteriors, and normalization by running statistics (ops/posterior.c has the maths). */
 #include "ops/posterior.h"
 #include "export/onnx.h"
 
@@ -32,9 +32,8 @@ static void committed(struct onnx *x, const struct attributes *a, const char **m
     *b = logvar;
 }
 
-/* The root r of exp(r) - r - 1 = x^2 with the sign of x, in double: Newton's method from beyond the root, from where
- * it comes nearer with every step; near 0, where the equation has no digits, r = s - s^2 / 6 + s^3 / 36, s = sqrt 2 x.
- */
+/* Returns the root r of exp(r) - r - 1 = x^2 with the sign of x, in double. Newton's method starts beyond the root and
+ * comes nearer with every step. Near 0, where the equation has no digits, r = s - s^2 / 6 + s^3 / 36, s = sqrt 2 x. */
 static const char *slashed_root(struct onnx *x, const char *t)
 {
     const struct {
@@ -78,14 +77,14 @@ void onnx_posterior(struct onnx *x, const struct node *n)
     onnx_set(x, n->out[OUT_POSTERIOR_STATS], onnx_node(x, "Concat", ONNX_IN(a, b), "axis=-1"));
 }
 
-/* A constant of each column. */
+/* Returns a constant for each column. */
 static const char *columns_of(struct onnx *x, const struct node *n, const char *what, const float *values)
 {
     size_t width = graph_width(x->g, n->in[IN_NORMALIZE_X]);
     return onnx_weight(x, onnx_string(x, "%s.%s", n->name, what), ONNX_FLOAT, &width, 1, values);
 }
 
-/* t and a gain or bias of its first columns, which may be computed; those behind are left as they are. */
+/* Applies a gain or bias, which may be a computed value, to the first columns of t; the other columns are unchanged. */
 static const char *with(struct onnx *x, const struct node *n, const char *op, const char *t, value own, double neutral)
 {
     int64_t width = (int64_t)graph_width(x->g, n->in[IN_NORMALIZE_X]), groups = n->attr.i[ATTR_NORMALIZE_GROUPS];
@@ -100,7 +99,7 @@ static const char *with(struct onnx *x, const struct node *n, const char *op, co
     return binary(x, op, t, row);
 }
 
-/* (x - mean) level / sqrt(q + epsilon) by running statistics, which nothing changes any more; then gain and bias. */
+/* (x - mean) level / sqrt(q + epsilon) with constant running statistics; then gain and bias. */
 static const char *by_columns(struct onnx *x, const struct node *n, const char *t)
 {
     size_t width = graph_width(x->g, n->in[IN_NORMALIZE_X]), groups = (size_t)n->attr.i[ATTR_NORMALIZE_GROUPS],
@@ -123,7 +122,7 @@ static const char *by_columns(struct onnx *x, const struct node *n, const char *
     return with(x, n, "Add", with(x, n, "Mul", t, n->in[IN_NORMALIZE_GAIN], 1), n->in[IN_NORMALIZE_BIAS], 0);
 }
 
-/* Each row to the length `level`. */
+/* Scales each row to the length `level`. */
 static const char *by_rows(struct onnx *x, const struct node *n, const char *t)
 {
     if ((size_t)n->attr.i[ATTR_NORMALIZE_COLUMNS] != graph_width(x->g, n->in[IN_NORMALIZE_X]) ||

@@ -1,6 +1,6 @@
-/* LSTM and GRU as ONNX's own operators, which multiply the layer's input themselves: the product that the recording
- * makes of it in front, and the one that adds z, become the operator's weights. ONNX has the gates in another order:
- * input, output, forget, cell; update, reset, new (with linear_before_reset, as PyTorch's). */
+/* LSTM and GRU as ONNX's own operators. They multiply the layer's input themselves, so the recording's product in front
+ * of the layer, and the one that adds z, become the operator's weights. ONNX orders the gates differently: input,
+ * output, forget, cell; update, reset, new (with linear_before_reset, as PyTorch's). */
 #include "export/onnx.h"
 #include "ops/list.h"
 #include "ops/ops.h"
@@ -13,7 +13,7 @@ struct layer {
     struct onnx *x;
     bool gru;
     size_t gates, directions, units;
-    const struct node *input, *own; /* the products in front: y = x W^T + b; own may be null */
+    const struct node *input, *own; /* products in front: y = x W^T + b; own may be null */
 };
 
 static const struct node *product(struct onnx *x, value v)
@@ -25,7 +25,7 @@ static const struct node *product(struct onnx *x, value v)
     return NULL;
 }
 
-/* Blocks of rows in ONNX's order of the gates; `columns` in rows of `stride` from column `at` on. */
+/* Copies blocks of rows into ONNX's order of gates: `columns` values into rows of `stride`, from column `at` on. */
 static void place(const struct layer *l, float *to, const float *from, size_t columns, size_t stride, size_t at)
 {
     static const size_t lstm[] = {0, 3, 1, 2}, gru[] = {1, 0, 2};
@@ -46,7 +46,7 @@ static const char *weights(const struct layer *l, size_t layer, const char *what
                        ONNX_FLOAT, shape, 3, values);
 }
 
-/* W, R and B of the operator. */
+/* Makes W, R and B of the operator. */
 static void operands(const struct layer *l, const struct node *n, const char *out[3])
 {
     struct onnx *x = l->x;
@@ -79,7 +79,7 @@ static void operands(const struct layer *l, const struct node *n, const char *ou
     free(part);
 }
 
-/* (time, batch, read (+ Z)) */
+/* Returns the layer's input, (time, batch, read (+ Z)). */
 static const char *rows_of(const struct layer *l)
 {
     struct onnx *x = l->x;
@@ -96,7 +96,8 @@ static const char *rows_of(const struct layer *l)
     return onnx_node(x, "Transpose", ONNX_IN(rows), "perm=[1,0,2]");
 }
 
-/* One vector of a decoder's state: the one of earlier calls, (1, batch, H); at a length of 0 of that, the first one. */
+/* Returns one vector of a decoder's state: that of earlier calls, (1, batch, H), or the first one if their length is
+ * 0. */
 static const char *begun(const struct layer *l, const char *first, const char *what)
 {
     struct onnx *x = l->x;
@@ -144,7 +145,7 @@ void onnx_recurrent(struct onnx *x, const struct node *n)
     l.gates = recurrent_gates(l.gru);
     l.units = graph_width(x->g, n->out[OUT_RECURRENT_Y]) / l.directions;
     if (x->status) return;
-    const char *rows = rows_of(&l); /* with the layers before, which are counted first */
+    const char *rows = rows_of(&l); /* first, because it writes and counts the layers before */
     operands(&l, n, operand);
     if (x->decoder)
         decoder_state(&l, n, state, after);

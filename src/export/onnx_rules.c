@@ -11,14 +11,14 @@
 
 enum { BLOCK = 32 };
 
-/* A block of a row in signed steps of `scale`, as numbers of `bits` bits around the middle of their range. */
+/* Rounds a block of a row to signed steps of `scale`, stored as `bits`-bit numbers around the middle of their range. */
 static float quantize(unsigned char *to, const float *from, size_t count, int bits)
 {
     float extreme = 0, scale;
     int middle = 1 << (bits - 1);
     for (size_t i = 0; i < count; i++)
         if (fabsf(from[i]) > fabsf(extreme)) extreme = from[i];
-    scale = bits == 4 ? extreme / -8 : fabsf(extreme) / 127; /* of 16 steps the one more lies below */
+    scale = bits == 4 ? extreme / -8 : fabsf(extreme) / 127; /* 16 steps have one more below 0 than above */
     memset(to, 0, BLOCK * (size_t)bits / 8);
     for (size_t i = 0; i < BLOCK; i++) {
         float step = i < count && scale != 0 ? rintf(from[i] / scale) : 0;
@@ -28,7 +28,7 @@ static float quantize(unsigned char *to, const float *from, size_t count, int bi
     return scale;
 }
 
-/* x W^T by the operator of ONNX Runtime whose weights have few bits. */
+/* Returns x W^T by ONNX Runtime's operator for weights of few bits. */
 static const char *few_bits(struct onnx *x, const char *tensor, value w, const char *name)
 {
     const struct value_info *info = graph_value(x->g, w);
@@ -76,7 +76,7 @@ static bool of_tokens(const struct onnx *x, value v)
     return kind == DIM_ENC_TOKENS || kind == DIM_DEC_TOKENS;
 }
 
-/* gelu(x) by its approximation with tanh. */
+/* Returns gelu(x) by its approximation with tanh. */
 static const char *gelu_of(struct onnx *x, const char *t)
 {
     const char *cube = onnx_node(x, "Mul", ONNX_IN(onnx_node(x, "Mul", ONNX_IN(t, t), NULL), t), NULL);
@@ -129,7 +129,7 @@ static void norm(struct onnx *x, const struct node *n)
              onnx_node(x, "Mul", ONNX_IN(onnx_node(x, "Div", ONNX_IN(s, root), NULL), gamma), NULL));
 }
 
-/* The second operand is left out where a value is only cast. */
+/* A node without a second operand only casts its value. */
 static void add(struct onnx *x, const struct node *n)
 {
     const char *y = onnx_of(x, n->in[IN_ADD_A]);
@@ -166,7 +166,7 @@ static void broadcast_add(struct onnx *x, const struct node *n)
                        NULL));
 }
 
-/* sum over time of x, weights (batch, time) deciding what counts. */
+/* Returns the sum over time of x, weighted by (batch, time). */
 static const char *sum_of(struct onnx *x, const char *t, const char *weights, bool columns)
 {
     if (columns) weights = onnx_unsqueeze(x, weights, 2);
@@ -181,7 +181,7 @@ static void segment_sum(struct onnx *x, const struct node *n)
                     graph_value(x->g, n->in[IN_SEGMENT_SUM_X])->rank > 1));
 }
 
-/* 1 at a sentence's first token, or at its last. */
+/* Returns 1 at a sentence's first token, or at its last, and 0 elsewhere. */
 static const char *end_of(struct onnx *x, bool last)
 {
     const char *number = onnx_node(x, "CumSum", ONNX_IN(ONNX_MASK, onnx_integer(x, 1)), NULL);
@@ -191,7 +191,7 @@ static const char *end_of(struct onnx *x, bool last)
     return onnx_node(x, "Mul", ONNX_IN(is, onnx_mask(x)), NULL);
 }
 
-/* softmax over the sentence of x . query. */
+/* Returns the softmax over the sentence of x . query. */
 static const char *attention_weights(struct onnx *x, const char *t, value query)
 {
     const char *scores = onnx_node(x, "MatMul", ONNX_IN(t, onnx_of(x, query)), NULL);
@@ -221,7 +221,8 @@ static void pool(struct onnx *x, const struct node *n)
     onnx_set(x, n->out[OUT_POOL_Y], y);
 }
 
-/* Rows in front of the tokens; the recording has them among its rows, and their tokens are read by nobody. */
+/* Puts the prefix rows in front of the tokens. The recording has these rows among its own, with tokens that are not
+ * read. */
 static void prefix(struct onnx *x, const struct node *n)
 {
     const char *rows = ONNX_RESHAPE(x, onnx_of(x, n->in[IN_PREFIX_PREFIX]), 0, (int64_t)n->attr.i[ATTR_PREFIX],

@@ -1,3 +1,4 @@
+/* Parts of a model under the names of a known architecture: see part.h. */
 #include "export/part.h"
 
 #include "model/stack.h"
@@ -17,7 +18,7 @@ static elbo_status missing(const char *name, elbo_error *error)
     return elbo_fail(error, ELBO_INTERNAL, "the model has no tensor %s", name);
 }
 
-/* A parameter of the stack (printf) under the name `to`. */
+/* Keeps a parameter of the stack under the name `to`. */
 elbo_status part_keep(struct part *p, const char *to, const char *from, elbo_error *error)
 {
     const struct parameter *parameter;
@@ -25,7 +26,7 @@ elbo_status part_keep(struct part *p, const char *to, const char *from, elbo_err
     return export_tensors_keep(&p->t, parameter, to, error);
 }
 
-/* `weight` and `bias`; without a bias where the model has none. */
+/* Keeps `weight` and `bias`; only `weight` if the model has no bias. */
 elbo_status part_keep_both(struct part *p, const char *to, const char *from, elbo_error *error)
 {
     char source[PART_NAME], target[PART_NAME];
@@ -39,7 +40,7 @@ elbo_status part_keep_both(struct part *p, const char *to, const char *from, elb
     return ELBO_OK;
 }
 
-/* Rows first .. first + rows of a matrix or of a bias. */
+/* Keeps rows first .. first + rows of a matrix or of a bias. */
 elbo_status part_keep_rows(struct part *p, const char *to, const char *from, size_t first, size_t rows,
                            elbo_error *error)
 {
@@ -53,7 +54,7 @@ elbo_status part_keep_rows(struct part *p, const char *to, const char *from, siz
     return ELBO_OK;
 }
 
-/* A matrix (out, in) as (in, out), which GPT-2's layers hold, and its bias. */
+/* Keeps a matrix (out, in) as (in, out), the layout of GPT-2's layers, and its bias. */
 elbo_status part_keep_turned(struct part *p, const char *to, const char *from, elbo_error *error)
 {
     char name[PART_NAME], bias[PART_NAME];
@@ -71,7 +72,7 @@ elbo_status part_keep_turned(struct part *p, const char *to, const char *from, e
     return part_keep(p, name, bias, error);
 }
 
-/* Names in the layers: "%zu" of both stands for the layer. */
+/* Calls `one` for each pair of names in each layer. */
 elbo_status part_each_layer(struct part *p, const char *to, const char *from, const struct pair *pairs, size_t count,
                             elbo_status (*one)(struct part *, const char *, const char *, elbo_error *),
                             elbo_error *error)
@@ -96,7 +97,7 @@ size_t part_ff_width(const struct stack_config *c)
     return c->ff_width ? c->ff_width : 4 * c->width;
 }
 
-/* The additions of z and labels, under the names of docs/model.md. */
+/* Writes the additions of z and labels, under the names of docs/model.md. */
 elbo_status part_write_additions(const struct export_source *s, const char *folder, elbo_error *error)
 {
     static const char *const kinds[] = {".latent.", ".residual.", ".skip.", ".embedding.label."};

@@ -1,3 +1,4 @@
+/* Computes and writes the model's own figures for comparing an export with it: see reference.h. */
 #include "export/reference.h"
 
 #include "base/files.h"
@@ -14,7 +15,7 @@ struct reference {
     const struct elbo_ids *sentences;
     size_t count, with_logits, rows; /* rows of logits */
     float *stats, *mu, *logits;      /* (n, 2Z), (n, Z), (rows, V) */
-    struct elbo_ids *greedy;         /* (n)                        */
+    struct elbo_ids *greedy;         /* (n) */
 };
 
 static size_t least(size_t a, size_t b)
@@ -41,7 +42,7 @@ static elbo_status encode(struct reference *r, elbo_error *error)
     return ELBO_OK;
 }
 
-/* Logits of the first sentences: each step is fed the sentence's own words. */
+/* Computes the logits of the first sentences; each step reads the sentence's own words. */
 static elbo_status teach(struct reference *r, struct recording *step, elbo_error *error)
 {
     int32_t ids[REFERENCE_LOGITS], position[REFERENCE_LOGITS], label[REFERENCE_LOGITS] = {0};
@@ -92,7 +93,7 @@ static elbo_status decode(struct reference *r, elbo_error *error)
 
 /* ---- files ---- */
 
-/* Sentences behind one another: *ids, and *offsets (count + 1). free() both. */
+/* Joins sentences one behind the other: *ids, and *offsets (count + 1). The caller frees both. */
 static elbo_status join(int32_t **ids, int32_t **offsets, const struct elbo_ids *of, size_t count, size_t most,
                         elbo_error *error)
 {
@@ -156,7 +157,8 @@ static elbo_status write_tensors(const struct reference *r, const char *folder, 
     return status;
 }
 
-/* The text of some ids; null where it does not give them back, as where a sentence was cut within a character. */
+/* Adds the text of some ids; null if the text does not give the ids back, for example when a sentence was cut within a
+ * character. */
 static elbo_status text_of(json_t *list, struct elbo_tokenizer *tokenizer, const struct elbo_ids *ids, size_t length,
                            bool back, elbo_error *error)
 {

@@ -1,5 +1,5 @@
-/* A model as lines "section.key=value": the rows of model/config.h, which train/config.c puts into the table
- * of all options. */
+/* Reads and writes a model's configuration as lines "section.key=value". The rows are those of model/config.h, which
+ * train/config.c also puts into the table of all options. */
 #include "base/options.h"
 #include "infer/file.h"
 
@@ -55,7 +55,7 @@ size_t infer_config_text(char *to, size_t size, const struct model_config *c)
     for (const struct option *row = r.row; row < r.row + r.table.count; row++) {
         char text[MOST_LINE];
         options_value(text, sizeof text, row, c);
-        if (!*text) continue; /* a set of nothing: its default */
+        if (!*text) continue; /* an empty set, which is the default */
         used +=
             (size_t)snprintf(used < size ? to + used : NULL, used < size ? size - used : 0, "%s=%s\n", row->key, text);
     }

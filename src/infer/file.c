@@ -1,3 +1,4 @@
+/* Parses a model's file, checks it, and finds its tensors: see file.h. */
 #include "infer/file.h"
 
 #include <stdlib.h>
@@ -41,7 +42,7 @@ uint64_t infer_head_sum(const unsigned char *head, size_t size)
 /* ---- sections ---- */
 
 struct span {
-    const unsigned char *bytes; /* null: there is none */
+    const unsigned char *bytes; /* null: the file lacks the section */
     size_t size;
 };
 
@@ -68,7 +69,7 @@ static elbo_status check_head(struct infer_file *f, elbo_error *error)
     return ELBO_OK;
 }
 
-/* Sections by kind; those of no known kind are passed over. */
+/* Finds the sections by kind; unknown kinds are ignored. */
 static elbo_status find_sections(struct span out[INFER_PRIOR + 1], const struct infer_file *f, elbo_error *error)
 {
     uint32_t count = infer_u32(f->bytes + 12);
@@ -166,7 +167,7 @@ static elbo_status check_words(const struct infer_words *w, size_t vocabulary, e
                                                                             : broken("its words are cut", error);
 }
 
-/* Pieces are there once a merge has made them. */
+/* Checks that each merge joins pieces that exist by then: marks, bytes, and results of earlier merges. */
 static elbo_status check_merges(const struct infer_words *w, size_t vocabulary, elbo_error *error)
 {
     uint32_t known = MARKS + 256;

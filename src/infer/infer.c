@@ -1,4 +1,4 @@
-/* The model of elbo/infer.h: a file, its tokenizer, and elbo's own graphs on a CPU. */
+/* Implements elbo/infer.h: a model's file, its tokenizer, and elbo's own graphs on a CPU. */
 #include "elbo/infer.h"
 
 #include "base/philox.h"
@@ -21,15 +21,15 @@ struct elbo_infer {
     struct infer_coder *coder;
     struct backend *backend;
     struct model model;
-    struct placed_weight *placed; /* its weights, in the file */
+    struct placed_weight *placed; /* pointers to the weights in the file */
     struct text_marks marks;
-    struct elbo_ids never;  /* tokens that are never written */
+    struct elbo_ids never;  /* tokens that are never generated */
     struct gaussians prior; /* the file's; count 0: N(0, 1) */
 };
 
 /* ---- opening ---- */
 
-/* Each parameter is in the file, in its shape. */
+/* Checks that the file has each parameter in its shape. */
 static elbo_status check_tensors(const struct parameters *all, const struct infer_file *f, elbo_error *error)
 {
     for (size_t i = 0; i < parameters_count(all); i++) {
@@ -44,7 +44,7 @@ static elbo_status check_tensors(const struct parameters *all, const struct infe
     return ELBO_OK;
 }
 
-/* Weights are read where they lie in the file. */
+/* Points the model's weights into the file. */
 static elbo_status place(struct elbo_infer *m, elbo_error *error)
 {
     const struct parameters *all = m->model.parameters;
@@ -65,7 +65,7 @@ static elbo_status open_model(struct elbo_infer *m, const struct elbo_infer_opti
     struct model_config config = m->file->config;
     struct parameters *parameters;
     config.precision = PRECISION_F32;
-    config.dropped_mark = DROPPED_UNKNOWN; /* nothing is dropped here, so nobody reads a mark of its own */
+    config.dropped_mark = DROPPED_UNKNOWN; /* inference drops no words, so a mark of its own is never read */
     ELBO_TRY(stack_check("encoder", &config.encoder, error));
     ELBO_TRY(stack_check("decoder", &config.decoder, error));
     if (config.latent.kind != LATENT_NONE)
@@ -148,7 +148,7 @@ void elbo_infer_close(struct elbo_infer *m)
     free(m);
 }
 
-/* ---- what it is ---- */
+/* ---- properties of the model ---- */
 
 size_t elbo_infer_latent_width(const struct elbo_infer *m)
 {
@@ -198,7 +198,7 @@ static void free_all(struct elbo_ids *ids, size_t count)
     free(ids);
 }
 
-/* (count) free_all them. */
+/* Reads (count) sentences into ids; the caller releases them by free_all. */
 static elbo_status read_all(struct elbo_ids **out, struct elbo_infer *m, const char *const *sentences, size_t count,
                             elbo_error *error)
 {
@@ -307,7 +307,7 @@ struct scoring {
     float nll[SLOT_SENTENCES];
 };
 
-/* Sentences `at` on, as many as a slot holds; `z` of theirs, or null. */
+/* Scores the `count` sentences of one slot; `z` has their rows, or is null. */
 static elbo_status score_slot(struct scoring *s, struct elbo_infer *m, double *out, const struct elbo_ids *ids,
                               size_t count, const float *z, elbo_error *error)
 {

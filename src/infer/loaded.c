@@ -1,4 +1,4 @@
-/* A model's file in memory, where the system maps none. */
+/* Reads a model's file into memory, for systems that cannot map files. */
 #include "infer/file.h"
 
 #include <errno.h>

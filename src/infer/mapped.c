@@ -1,4 +1,4 @@
-/* A model's file where it lies. */
+/* Maps a model's file, which is then read in place. */
 #include "infer/file.h"
 
 #include <errno.h>

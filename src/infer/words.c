@@ -1,3 +1,4 @@
+/* The tokenizer of a model's file: see words.h. */
 #include "infer/words.h"
 
 #include "base/utf8.h"
@@ -9,12 +10,12 @@
 
 static const char unknown_word[] = "<unk>", unknown_byte[] = "\xef\xbf\xbd";
 
-/* Bytes of all pieces together: far above any tokenizer's, far below what merges of merges could reach. */
+/* Most bytes of all pieces together: far above any tokenizer, far below the size that merges of merges could reach. */
 enum { MOST_BYTES = 64 << 20 };
 
 struct infer_coder {
     const struct infer_words *words;
-    struct strings list; /* of words: id = MARKS + number */
+    struct strings list; /* the words; id = MARKS + number */
     struct bpe_rules rules;
     struct bpe_word word;
     struct elbo_text clean;
@@ -101,7 +102,7 @@ static enum category next(size_t *bytes, const char *text, size_t size)
     return category_of(code);
 }
 
-/* Bytes of characters of one category. */
+/* Returns the bytes of a run of characters of one category. */
 static size_t run(enum category category, const char *text, size_t size)
 {
     size_t at = 0, bytes;
@@ -109,7 +110,8 @@ static size_t run(enum category category, const char *text, size_t size)
     return at;
 }
 
-/* White space: to its last character, which goes with a word behind it; one alone is a word. */
+/* Returns the bytes of white space up to its last character, which belongs to the word behind it; a single one is a
+ * word. */
 static size_t spaces(const char *text, size_t size)
 {
     size_t at = 0, last = 0, bytes;

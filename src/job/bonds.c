@@ -1,3 +1,4 @@
+/* Keeps the connections between ranks and notices ranks that end without a farewell: see bonds.h. */
 #include "job/bonds.h"
 
 #include "base/clock.h"
@@ -13,10 +14,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { OTHER_FILES = 640 }; /* that a rank may have open beside its connections */
+enum { OTHER_FILES = 640 }; /* files that a rank may have open besides its connections */
 static const double grace = 0.25;
 
-/* Connections that may be kept, `wanted` at most. */
+/* Returns the number of connections that may be kept, at most `wanted`. */
 static size_t room_for(size_t wanted)
 {
     struct rlimit limit;
@@ -39,7 +40,7 @@ elbo_status bonds_open(struct bonds *bonds, size_t wanted, double timeout, elbo_
     return elbo_fail(error, ELBO_MEMORY, "no memory for the connections of %zu ranks", wanted);
 }
 
-/* The system asks a silent host for a sign, four times, the last one when the time-out is over. */
+/* Lets the system probe a silent host four times, the last time when the time-out is over. */
 static void watch_host(int fd, double timeout)
 {
     const int on = 1, signs = 4;
@@ -68,7 +69,7 @@ static void drop(struct bonds *bonds, size_t i)
     bonds->ranks[i] = bonds->ranks[bonds->count];
 }
 
-/* Something is to be read, or nothing ever will be. */
+/* Reads from a connection that has data or has ended. */
 static void look(struct bonds *bonds, size_t i)
 {
     unsigned char said[WIRE_HEADER];
@@ -77,15 +78,14 @@ static void look(struct bonds *bonds, size_t i)
     if (n <= 0) {
         bonds->lost = bonds->ranks[i];
         bonds->since = clock_seconds();
-    } /* else a farewell; whoever says something else is not watched any more either */
+    } /* else a farewell; a peer that sends anything else is not watched any more either */
     drop(bonds, i);
 }
 
 size_t bonds_lost(struct bonds *bonds)
 {
     if (!(bonds->since > 0) && bonds->count && poll(bonds->polled, bonds->count, 0) > 0)
-        for (size_t i = bonds->count;
-             i-- > 0 && !(bonds->since > 0);) /* from the end: drop() moves the last one into the gap */
+        for (size_t i = bonds->count; i-- > 0 && !(bonds->since > 0);) /* drop() moves the last one to i */
             if (bonds->polled[i].revents) look(bonds, i);
     return bonds->since > 0 && clock_seconds() - bonds->since >= grace ? bonds->lost : BONDS_NONE;
 }
@@ -94,8 +94,7 @@ void bonds_say_farewell(int fd)
 {
     unsigned char frame[WIRE_HEADER];
     wire_farewell(frame);
-    send(fd, frame, sizeof frame,
-         MSG_NOSIGNAL | MSG_DONTWAIT); /* where that fails the other end has gone, and needs none */
+    send(fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT); /* if it fails, the other end is gone */
 }
 
 void bonds_close(struct bonds *bonds, bool farewell)

@@ -1,4 +1,4 @@
-/* A process that a launcher starts: see child.h. */
+/* Starts and ends a launcher's processes: see child.h. */
 #include "job/child.h"
 
 #include "base/clock.h"
@@ -25,7 +25,8 @@ static void place(int from, int to)
         dup2(from, to);
 }
 
-/* Standard input: a group that is not the terminal's would be stopped by reading from it. */
+/* Replaces a terminal as standard input, because reading from it would stop a process group that is not the
+ * terminal's. */
 static void place_input(void)
 {
     if (!isatty(STDIN_FILENO)) return;
@@ -44,20 +45,19 @@ static void set_variables(const struct child_plan *plan, int beat)
     setenv("ELBO_HEARTBEAT_FD", number, 1);
 }
 
-/* Never returns: the program runs, or errno goes into `report` and the process kills itself, which runs no exit handler
- * of the launcher's. */
+/* Never returns. Either the program runs, or errno goes into `report` and the process kills itself, which runs no exit
+ * handler of the launcher. */
 static void become(const struct child_plan *plan, pid_t launcher, int output, int beat, int report)
 {
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, plan->death_signal);
-    if (getppid() != launcher) raise(SIGKILL); /* it died before the line above */
+    if (getppid() != launcher) raise(SIGKILL); /* the launcher died before the line above */
     place_input();
     if (!plan->own_output) place(output, STDOUT_FILENO);
     if (!plan->own_errors) place(output, STDERR_FILENO);
     set_variables(plan, beat);
     for (const int *number = (const int[]){SIGPIPE, SIGTERM, SIGINT, SIGUSR1, 0}; *number; number++)
-        signal(*number,
-               SIG_DFL); /* a shell's background process ignores SIGINT; what is sent on to a rank must reach it */
+        signal(*number, SIG_DFL); /* a background process ignores SIGINT, and forwarded signals must reach a rank */
     sigprocmask(SIG_SETMASK, plan->mask, NULL);
     execvp(plan->command[0], plan->command);
     int number = errno;
@@ -74,7 +74,7 @@ static void close_pair(int pair[2])
     pair[0] = pair[1] = -1;
 }
 
-/* Pipes of output and report, and the heartbeat's sockets; what is not wanted stays -1. */
+/* Opens the pipes of output and report, and the heartbeat's sockets; unwanted ones stay -1. */
 static bool open_pairs(int output[2], int beat[2], int report[2], const struct child_plan *plan)
 {
     bool piped = !plan->own_output || !plan->own_errors;
@@ -97,9 +97,9 @@ elbo_status child_start(struct child *child, const struct child_plan *plan, elbo
         close_pair(output), close_pair(beat), close_pair(report);
         return elbo_fail(error, ELBO_IO, "cannot start a process: %s", strerror(number));
     }
-    setpgid(pid, pid); /* in both, whoever is first */
+    setpgid(pid, pid); /* in both processes, whichever runs first */
     ssize_t size;
-    do size = read(report[0], &number, sizeof number); /* its end is closed by exec */
+    do size = read(report[0], &number, sizeof number); /* exec closes the child's end */
     while (size < 0 && errno == EINTR);
     close_pair(report);
     if (size == sizeof number) {
@@ -139,9 +139,9 @@ static void kill_children(void)
 
 void child_end_descendants(void)
 {
-    const double late = clock_seconds() + 2; /* for those that the kernel does not let go */
+    const double late = clock_seconds() + 2; /* limit for processes that the kernel does not let go */
     while (clock_seconds() < late) {
-        kill_children(); /* their children become ours */
+        kill_children(); /* their children become children of this process */
         pid_t pid;
         while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) continue;
         if (pid < 0) return; /* no children left */

@@ -1,3 +1,4 @@
+/* Calls built from the table of collectives: exchange, gather, agree, share. See collectives.h. */
 #include "job/collectives.h"
 
 #include <stdlib.h>

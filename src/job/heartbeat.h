@@ -1,5 +1,5 @@
-/* A rank's sign of life for `elbo launch --hang-timeout`: call it once a step. A microsecond; nothing where nobody
- * listens. */
+/* Sends a rank's sign of life for `elbo launch --hang-timeout`; called once per step. Takes a microsecond, and does
+ * nothing without a launcher that listens. */
 #ifndef JOB_HEARTBEAT_H
 #define JOB_HEARTBEAT_H
 

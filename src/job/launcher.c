@@ -1,4 +1,5 @@
-/* elbo launch: see launcher.h. One loop around poll() over a signalfd, the ranks' output and their heartbeats. */
+/* Implements elbo launch (launcher.h): one loop around poll() over a signalfd, the ranks' output and their
+ * heartbeats. */
 #include "job/launcher.h"
 
 #include "base/clock.h"
@@ -25,33 +26,33 @@ static const double never = 1e300;
 struct rank {
     struct child child;
     struct prefix prefix;
-    double beaten; /* when its last beat came, or it began */
+    double beaten; /* time of its last beat, or of its start */
 };
 
-/* How a start of the job went, by its first failure. */
+/* The result of one start of the job, by its first failure. */
 struct verdict {
-    bool failed, mendable; /* mendable: a restart may go better */
-    int code;              /* for the launcher's end            */
+    bool failed, mendable; /* mendable: a restart may succeed */
+    int code;              /* exit code for the launcher */
     char text[400];
 };
 
 struct job {
     const struct launch *launch;
-    struct rank *ranks; /* (count)                                   */
+    struct rank *ranks; /* (count) */
     size_t count, alive;
-    struct pollfd *polled; /* (1 + 2 count)                             */
-    int signals;           /* signalfd                                  */
+    struct pollfd *polled; /* (1 + 2 count) */
+    int signals;           /* signalfd */
     sigset_t old_mask;
     unsigned restart;
-    bool forwarded[NSIG]; /* what was sent on                          */
-    unsigned asked;       /* times somebody wants an end               */
-    bool ending;          /* ranks are being ended: nothing else counts */
+    bool forwarded[NSIG]; /* signals sent on to the ranks */
+    unsigned asked;       /* number of signals that ask for an end */
+    bool ending;          /* ranks are being ended; later results do not count */
     double kill_at;
     struct stopped stopped;
     struct verdict verdict;
 };
 
-/* ---- words ---- */
+/* ---- messages ---- */
 
 static void say(const struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void say(const struct job *j, const char *format, ...)
@@ -64,7 +65,7 @@ static void say(const struct job *j, const char *format, ...)
     if (j->launch->say) j->launch->say(j->launch->context, line);
 }
 
-/* "rank 3", or the command's own name. */
+/* Writes "rank 3", or the command's own name. */
 static const char *who(char out[128], const struct job *j, size_t index)
 {
     if (j->launch->ranks)
@@ -90,7 +91,7 @@ static void end_all(struct job *j)
     j->kill_at = clock_seconds() + j->launch->grace;
     for (size_t i = 0; i < j->count; i++) {
         child_signal(&j->ranks[i].child, SIGTERM);
-        child_signal(&j->ranks[i].child, SIGCONT); /* so that a stopped one hears it */
+        child_signal(&j->ranks[i].child, SIGCONT); /* so that a stopped one receives SIGTERM */
     }
 }
 
@@ -99,16 +100,16 @@ static int code_of(int status)
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-/* Other launchers and shells say 128 + signal of what was killed. */
+/* Whether a restart may help. Other launchers and shells give 128 + signal for a killed process. */
 static bool is_mendable(const struct job *j, int code)
 {
-    /* Not a code of elbo's: the launcher's, or its library's in a rank. 1 is what mpirun says when it has lost sight of
-     * one. */
+    /* A code that elbo does not use comes from the launcher, or from its library in a rank. mpirun gives 1 when it has
+     * lost a rank. */
     if (!j->launch->ranks && (code == ELBO_INTERNAL || code > ELBO_PEER)) return true;
     return code == ELBO_DEVICE || code == ELBO_PEER || (code > 128 && code < 128 + NSIG);
 }
 
-/* An end that is no failure: done, stopped after saving, or by a signal that was sent on. */
+/* Whether an end is no failure: done, stopped after saving, or ended by a signal that was sent on. */
 static bool is_orderly(const struct job *j, int code)
 {
     return code == ELBO_OK || code == ELBO_INTERRUPTED || (code > 128 && code < 128 + NSIG && j->forwarded[code - 128]);
@@ -129,8 +130,8 @@ static void judge(struct job *j, size_t index, int status)
     end_all(j);
 }
 
-/* Is the second end a likelier cause of the job's than the first? Who was killed comes before who failed for lack of
- * it. */
+/* Whether the second end is a likelier cause of the job's end than the first. A killed rank comes before a rank that
+ * failed because of it. */
 static bool is_worse(const struct job *j, int before, int status)
 {
     bool was_orderly = is_orderly(j, code_of(before)), orderly = is_orderly(j, code_of(status));
@@ -138,7 +139,7 @@ static bool is_worse(const struct job *j, int before, int status)
     return !WIFSIGNALED(before) && WIFSIGNALED(status);
 }
 
-/* Reaps who has ended, and judges by the worst of them. */
+/* Reaps the ranks that have ended, and judges by the worst of them. */
 static void reap(struct job *j)
 {
     size_t cause = j->count;
@@ -147,7 +148,7 @@ static void reap(struct job *j)
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         size_t i = 0;
         while (i < j->count && j->ranks[i].child.pid != pid) i++;
-        if (i == j->count) continue; /* a rank's own child, left to us */
+        if (i == j->count) continue; /* a rank's own child, inherited by the launcher */
         j->ranks[i].child.pid = 0;
         j->alive--;
         if (cause < j->count && !is_worse(j, cause_status, status)) continue;
@@ -162,7 +163,7 @@ static void reap(struct job *j)
 
 static void forward(struct job *j, int number)
 {
-    if (number == SIGHUP) number = SIGTERM; /* the terminal is gone: save and stop */
+    if (number == SIGHUP) number = SIGTERM; /* the terminal is gone, so save and stop */
     bool again = (number == SIGTERM || number == SIGINT) && (j->forwarded[SIGTERM] || j->forwarded[SIGINT]);
     j->asked++;
     if (again && !j->ending) {
@@ -202,11 +203,11 @@ static void take_beats(struct rank *rank)
     ssize_t n = read(rank->child.beat, beats, sizeof beats);
     if (n > 0) rank->beaten = clock_seconds();
     if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))) return;
-    close(rank->child.beat); /* nobody has the other end any more */
+    close(rank->child.beat); /* the other end is closed */
     rank->child.beat = -1;
 }
 
-/* The living rank that has been silent for longest; its time is up at the returned second. */
+/* Finds the living rank that has been silent for longest, and returns the time at which it counts as hung. */
 static double hangs_at(const struct job *j, size_t *which)
 {
     double oldest = never;
@@ -231,7 +232,8 @@ static void look_for_hangs(struct job *j)
     end_all(j);
 }
 
-/* In front of another launcher, whose ranks are not ours to hear. */
+/* Whether to look for stopped processes: when another launcher started the ranks, their heartbeats do not arrive
+ * here. */
 static bool looks_for_stopped(const struct job *j)
 {
     return j->launch->hang_timeout > 0 && !j->launch->beats && !j->ending && !j->asked;
@@ -293,7 +295,7 @@ static elbo_status start_all(struct job *j, elbo_error *error)
         .variables = variables,
         .own_errors = !several,
         .heartbeat = j->launch->hang_timeout > 0 && j->launch->beats,
-        .death_signal = several ? SIGKILL : SIGTERM, /* a launcher of its own ends its ranks itself */
+        .death_signal = several ? SIGKILL : SIGTERM, /* another launcher ends its ranks itself */
         .mask = &j->old_mask,
     };
     elbo_status status = ELBO_OK;
@@ -331,7 +333,7 @@ static elbo_status run_once(struct job *j, elbo_error *error)
 
 /* ---- starts one after another ---- */
 
-/* False when somebody wants an end meanwhile. */
+/* Waits before a restart. Returns false if a signal asks for an end meanwhile. */
 static bool wait_to_restart(struct job *j)
 {
     double seconds = j->launch->pause;
@@ -369,7 +371,7 @@ static void report(const struct job *j, elbo_error *error)
         elbo_fail(error, ELBO_INTERNAL, "%s%s", v->text, hint);
 }
 
-/* Signals come by a descriptor from here on; `old` is what was before. */
+/* Receives signals by a descriptor from here on; `old` gets the previous actions. */
 static elbo_status take_signals(struct job *j, struct sigaction old[2], elbo_error *error)
 {
     static const int wanted[] = {SIGCHLD, SIGTERM, SIGINT, SIGUSR1, SIGHUP};
@@ -378,7 +380,7 @@ static elbo_status take_signals(struct job *j, struct sigaction old[2], elbo_err
     sigemptyset(&set);
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) sigaddset(&set, wanted[i]);
     if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler == SIG_IGN) sigdelset(&set, SIGHUP); /* nohup */
-    sigaction(SIGCHLD, &fallback, &old[0]); /* ignored, children would leave no status */
+    sigaction(SIGCHLD, &fallback, &old[0]); /* if SIGCHLD were ignored, children would leave no status */
     sigaction(SIGPIPE, &ignore, &old[1]);
     sigprocmask(SIG_BLOCK, &set, &j->old_mask);
     j->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -388,7 +390,7 @@ static elbo_status take_signals(struct job *j, struct sigaction old[2], elbo_err
 
 static void give_signals_back(struct job *j, const struct sigaction old[2])
 {
-    read_signals(j); /* what came in the last moment */
+    read_signals(j); /* signals of the last moment */
     if (j->signals >= 0) close(j->signals);
     sigaction(SIGCHLD, &old[0], NULL);
     sigaction(SIGPIPE, &old[1], NULL);

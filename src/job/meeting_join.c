@@ -1,4 +1,4 @@
-/* A rank's side of the meeting: one conversation (wire.h). */
+/* A rank's side of the meeting with rank 0: one conversation (wire.h). */
 #include "job/meeting.h"
 
 #include "base/clock.h"
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Until the socket is ready or the time is up. */
+/* Waits until the socket is ready; returns false when the time is up. */
 static bool wait_for(int fd, short events, double until)
 {
     for (;;) {
@@ -63,7 +63,7 @@ static enum joined meet(void *bytes, struct wire *wire, struct wire_terms *terms
     if (good) {
         memcpy(bytes, content, terms->size);
         wire_prove(wire_frame(wire, WIRE_THANKS, wire_size(WIRE_THANKS, 0)), WIRE_THANKS, terms, key);
-        say(wire, until); /* if it does not arrive, rank 0 says which rank it misses */
+        say(wire, until); /* if it is lost, rank 0 reports the missing rank */
     }
     sodium_memzero(content, sizeof content);
     return good ? JOIN_DONE : JOIN_FALSE;

@@ -1,7 +1,7 @@
 /* Rank 0's side of the meeting: many conversations at once (wire.h), in one loop around poll().
  *
- * A stranger holds a place in the table of connections and nothing else. Strangers are closed after a few seconds; when
- * the table is full, the oldest of them gives way, so that no number of silent connections keeps a rank out. */
+ * A stranger holds a place in the table of connections and nothing else. Strangers are closed after a few seconds. When
+ * the table is full, the oldest stranger is dropped, so that no number of silent connections keeps a rank out. */
 #include "job/meeting.h"
 
 #include "base/clock.h"
@@ -15,12 +15,12 @@
 #include <unistd.h>
 
 enum { STRANGERS = 64, MOST_RANKS_AT_ONCE = 448, ACCEPTS = 64 };
-static const double patience = 5; /* seconds for a stranger to become a rank */
+static const double patience = 5; /* seconds for a stranger to prove that it is a rank */
 
 struct guest {
     struct wire wire;
     struct wire_terms terms;
-    enum wire_kind due; /* the frame that comes next; WIRE_THANKS: it has proved itself */
+    enum wire_kind due; /* frame that must come next; WIRE_THANKS: the guest has proved itself */
     double since;
 };
 
@@ -28,12 +28,12 @@ struct host {
     const struct meeting *meeting;
     const void *bytes;
     uint32_t size;
-    bool *served; /* (world)                             */
+    bool *served; /* (world) */
     size_t missing;
-    struct guest **guests; /* (room), the first `count` are there */
+    struct guest **guests; /* (room) the first `count` are in use */
     size_t count, room;
-    struct pollfd *polled;           /* (listening + room)                  */
-    size_t false_proofs, other_jobs; /* for the message           */
+    struct pollfd *polled;           /* (listening + room) */
+    size_t false_proofs, other_jobs; /* counted for the message */
 };
 
 /* ---- the table of connections ---- */
@@ -46,7 +46,7 @@ static void drop(struct host *h, size_t i)
     h->guests[i] = h->guests[--h->count];
 }
 
-/* The oldest stranger; when there is none, the oldest. */
+/* Drops the oldest stranger, or the oldest guest if there is no stranger. */
 static void drop_oldest(struct host *h)
 {
     size_t oldest = 0;
@@ -86,13 +86,13 @@ static elbo_status accept_all(struct host *h, int listening, elbo_error *error)
         else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
             return elbo_fail(error, ELBO_IO, "rank 0 cannot take connections at %s: %s", h->meeting->name,
                              strerror(errno));
-    } /* other failures are the peer's: it went away */
+    } /* other failures are the peer's, which has gone */
     return ELBO_OK;
 }
 
 /* ---- one conversation ---- */
 
-/* The answer to a frame that is there; false: the conversation is over. */
+/* Answers a received frame. Returns false if the conversation is over. */
 static bool answer(struct host *h, struct guest *g)
 {
     const struct ranks *ranks = h->meeting->ranks;
@@ -125,13 +125,13 @@ static bool answer(struct host *h, struct guest *g)
             if (h->meeting->bonds && bonds_keep(h->meeting->bonds, g->wire.fd, g->terms.rank))
                 g->wire.fd = -1;
             else
-                bonds_say_farewell(g->wire.fd); /* that it ends is no sign of death */
+                bonds_say_farewell(g->wire.fd); /* its end must not look like a death */
         }
         return false;
     }
 }
 
-/* Goes on with a conversation as far as the socket allows; false: it is over. */
+/* Continues a conversation as far as the socket allows. Returns false if it is over. */
 static bool converse(struct host *h, struct guest *g)
 {
     for (;;) {
@@ -166,7 +166,7 @@ static elbo_status turn(struct host *h, elbo_error *error)
     if (ready < 0 && errno != EINTR)
         return elbo_fail(error, ELBO_IO, "rank 0 cannot wait for connections: %s", strerror(errno));
     double now = clock_seconds();
-    for (size_t i = guests; i-- > 0;) { /* from the end: drop() moves the last one into the gap */
+    for (size_t i = guests; i-- > 0;) { /* backwards, because drop() moves the last one to i */
         struct guest *g = h->guests[i];
         bool over = ready > 0 && h->polled[listening + i].revents && !converse(h, g);
         if (over || (g->due != WIRE_THANKS && now - g->since > patience)) drop(h, i);

@@ -1,5 +1,6 @@
-/* The collectives between CPU ranks: MPI, one thread, everything non-blocking and polled, so that a peer which hangs is
- * a message and not a wait for ever. Polling gives the processor away: ranks may be more than processors. */
+/* The collectives between CPU ranks: MPI in one thread. All calls are non-blocking and polled, so that a peer that
+ * hangs gives an error and not an endless wait. Polling yields the processor, because there may be more ranks than
+ * processors. */
 #include "base/clock.h"
 #include "job/collectives.h"
 
@@ -22,7 +23,7 @@ struct post {
 struct mpi {
     struct collectives base;
     MPI_Request *requests;
-    size_t *peers; /* of the requests */
+    size_t *peers; /* peer of each request */
     size_t begun, room;
     struct post posts[COLLECTIVES_POSTS];
 };
@@ -36,7 +37,7 @@ static elbo_status failed(struct mpi *m, const char *what, int code, elbo_error 
     return elbo_fail(error, ELBO_PEER, "rank %zu: %s failed: %s", m->base.rank, what, text);
 }
 
-/* "1, 5" */
+/* Lists the ranks of unfinished requests: "1, 5". */
 static void name_missing(struct mpi *m, size_t count, char *text, size_t size)
 {
     size_t at = 0;
@@ -60,7 +61,7 @@ static void rest(size_t *turns)
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
 
-/* Of what was begun. */
+/* Tests whether all begun requests are done. */
 static elbo_status poll(struct collectives *c, bool *through, elbo_error *error)
 {
     struct mpi *m = (struct mpi *)c;
@@ -91,7 +92,7 @@ static elbo_status wait(struct collectives *c, elbo_error *error)
     }
 }
 
-/* Room for `more` requests behind those that were begun. */
+/* Makes room for `more` requests behind those that were begun. */
 static elbo_status make_room(struct mpi *m, size_t more, elbo_error *error)
 {
     size_t count = m->begun + more;
@@ -105,7 +106,7 @@ static elbo_status make_room(struct mpi *m, size_t more, elbo_error *error)
     return ELBO_OK;
 }
 
-/* One message more is under way: what starts it gets the place of its request. */
+/* Adds a message and returns the place of its request. */
 static MPI_Request *place(struct mpi *m, size_t peer)
 {
     m->peers[m->begun] = peer;
@@ -141,13 +142,13 @@ static elbo_status begin_sum(struct collectives *c, float *x, size_t count, elbo
     for (size_t at = 0; at < count; at += most) {
         size_t n = count - at < most ? count - at : most;
         int code = MPI_Iallreduce(MPI_IN_PLACE, x + at, (int)n, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD,
-                                  place(m, c->rank)); /* who is late? */
+                                  place(m, c->rank)); /* a sum does not tell which rank is late */
         if (code) return failed(m, "a sum over the ranks", code, error);
     }
     return ELBO_OK;
 }
 
-/* Notes go from every rank to every rank by messages, so that a missing one has a name. */
+/* Stores a note. collect sends it to every rank by a message of its own, so that a missing rank can be named. */
 static elbo_status post(struct collectives *c, unsigned which, const void *mine, size_t bytes, elbo_error *error)
 {
     struct mpi *m = (struct mpi *)c;
@@ -184,7 +185,7 @@ static elbo_status collect(struct collectives *c, unsigned which, void *all, elb
     return ELBO_OK;
 }
 
-/* A rank that ends for a failure does not take its leave: mpirun ends the others. */
+/* Ends MPI. A rank that ends because of a failure does not finalize, so that mpirun ends the others. */
 static void destroy(struct collectives *c)
 {
     struct mpi *m = (struct mpi *)c;

@@ -1,3 +1,4 @@
+/* Takes the place of mpi.c in a build without MPI: opening the collectives fails. */
 #include "job/collectives.h"
 
 elbo_status mpi_collectives_open(struct collectives **c, double timeout, elbo_error *error)

@@ -1,4 +1,4 @@
-/* Lines of several processes, told apart: see prefix.h. */
+/* Marks each line of several processes with its rank: see prefix.h. */
 #include "job/prefix.h"
 
 #include <errno.h>
@@ -7,8 +7,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* The descriptor may be a terminal, a file or a pipe; who reads it may be gone, which is no reason to stop the ranks.
- */
+/* Writes to a terminal, a file or a pipe. Errors are ignored, because a reader that has gone is no reason to stop the
+ * ranks. */
 static void write_all(int to, const char *text, size_t size)
 {
     while (size) {
@@ -20,7 +20,7 @@ static void write_all(int to, const char *text, size_t size)
     }
 }
 
-/* One write for the whole line, so that lines of other processes do not fall into it. */
+/* Writes the whole line by one call, so that lines of other processes cannot come between. */
 static void put(struct prefix *prefix, size_t size, int to)
 {
     char out[PREFIX_LINE + 32];

@@ -1,4 +1,4 @@
-/* What several processes write, told apart: whole lines, each behind "[rank] ". */
+/* Copies the output of several processes as whole lines, each behind "[rank] ". */
 #ifndef JOB_PREFIX_H
 #define JOB_PREFIX_H
 
@@ -12,11 +12,11 @@ struct prefix {
     char line[PREFIX_LINE];
 };
 
-/* Reads what is there from `from` (non-blocking) and writes its whole lines to `to`; false at the end, where a line
- * without an end goes out too. */
+/* Reads the available bytes of `from` (non-blocking) and writes their whole lines to `to`. Returns false at the end of
+ * the input, after writing a last line without an end too. */
 bool prefix_copy(struct prefix *prefix, int from, int to);
 
-/* The line that has no end yet, with one. */
+/* Writes the unfinished line, with a line end. */
 void prefix_flush(struct prefix *prefix, int to);
 
 #endif

@@ -1,4 +1,5 @@
-/* Who am I: see ranks.h. Every launcher has one function here, which reads its variables and nothing else. */
+/* Finds this process' rank: see ranks.h. Every launcher has one function here, which reads only that launcher's
+ * variables. */
 #include "job/ranks.h"
 
 #include "base/checked.h"
@@ -11,10 +12,10 @@
 #include <string.h>
 
 enum {
-    DEFAULT_PORT = 29511,  /* where nothing tells jobs apart                                           */
-    FIRST_DERIVED = 10000, /* ports derived from a job's number: below those that systems give away    */
+    DEFAULT_PORT = 29511,  /* port when nothing tells jobs apart */
+    FIRST_DERIVED = 10000, /* ports derived from a job's number, below those that systems assign */
     DERIVED = 20000,
-    TRIES = 8, /* ports to try where a launcher says only what is near                     */
+    TRIES = 8, /* ports to try when a launcher gives only a nearby port */
     LARGEST_PORT = 65535,
 };
 
@@ -24,7 +25,7 @@ struct reader {
     elbo_error *error;
 };
 
-/* A variable's value; null when it is not set or empty. */
+/* Returns a variable's value; null if it is unset or empty. */
 static const char *text(const struct reader *r, const char *name)
 {
     const char *value = r->get(r->context, name);
@@ -33,7 +34,7 @@ static const char *text(const struct reader *r, const char *name)
 
 /* ---- numbers and addresses, each refused by name ---- */
 
-/* Digits and nothing else, from `least` to `most`. */
+/* Parses a number of digits only, from `least` to `most`. */
 static bool parse(size_t *out, const char *value, size_t least, size_t most)
 {
     size_t n = 0;
@@ -82,7 +83,7 @@ static elbo_status at_most(size_t value, const char *name, size_t limit, const c
     return elbo_fail(r->error, ELBO_USAGE, "%s = %zu is more than %s = %zu", name, value, limit_name, limit);
 }
 
-/* A host name or an IPv4 or IPv6 address, whose brackets are taken off. */
+/* Reads a host name or an IPv4 or IPv6 address, without brackets. */
 static elbo_status address(char out[RANKS_ADDRESS], const char *value, const char *name, const struct reader *r)
 {
     size_t size = strlen(value);
@@ -104,7 +105,7 @@ static bool is_loopback(const char *host)
     return !strcmp(host, "localhost") || !strcmp(host, "::1") || !strncmp(host, "127.", 4);
 }
 
-/* A file name out of what a launcher calls the job. */
+/* Makes a file name from the launcher's name for the job. */
 static void name_job(struct ranks *ranks, const char *launcher, const char *name)
 {
     snprintf(ranks->job, sizeof ranks->job, "%s-%s", launcher, name);
@@ -112,7 +113,7 @@ static void name_job(struct ranks *ranks, const char *launcher, const char *name
         if (!isalnum((unsigned char)*p) && *p != '-') *p = '_';
 }
 
-/* A port that follows from a job's name: FNV-1a, folded. */
+/* Derives a port from a job's name: FNV-1a, folded. */
 static unsigned port_of(const char *name)
 {
     uint32_t hash = 2166136261u;
@@ -133,8 +134,8 @@ static elbo_status read_given(struct ranks *ranks, const struct parallel_config 
                          "parallel.rank = '%.40s' is neither a whole number from 0 to %d nor auto", given->rank,
                          RANKS_MOST);
     ELBO_TRY(below(ranks->rank, "parallel.rank", ranks->world, "parallel.ranks", r));
-    /* The options say nothing of hosts. Without an address all ranks are here; with one, each is taken to be alone on
-     * its host, and --device=cuda:K says which GPU is whose. */
+    /* The options do not describe hosts. Without an address all ranks are on this host. With an address each rank
+     * counts as alone on its host, and --device=cuda:K says which GPU belongs to which rank. */
     ranks->one_host = !*given->address || is_loopback(given->address);
     ranks->local_world = ranks->one_host ? ranks->world : 1;
     ranks->local_rank = ranks->one_host ? ranks->rank : 0;
@@ -176,7 +177,7 @@ static elbo_status read_torchrun(struct ranks *ranks, const struct reader *r)
     ELBO_TRY(number_or(&port, r, "MASTER_PORT", 29500, 1, LARGEST_PORT));
     ELBO_TRY(number_or(&restart, r, "TORCHELASTIC_RESTART_COUNT", 0, 0, RANKS_MOST));
     if (text(r, "MASTER_ADDR")) ELBO_TRY(address(ranks->address, text(r, "MASTER_ADDR"), "MASTER_ADDR", r));
-    /* torchrun's own store may listen on MASTER_PORT itself */
+    /* torchrun's own store may listen on MASTER_PORT */
     ranks->port = port + TRIES <= LARGEST_PORT ? (unsigned)port + 1 : (unsigned)port - TRIES;
     ranks->ports = TRIES;
     ranks->restart = (unsigned)restart;
@@ -188,7 +189,8 @@ static elbo_status read_torchrun(struct ranks *ranks, const struct reader *r)
     return ELBO_OK;
 }
 
-/* OMPI_COMM_WORLD_NODE_RANK counts this host's ranks over all jobs: it says nothing of hosts. */
+/* OMPI_COMM_WORLD_NODE_RANK is not read, because it counts this host's ranks over all jobs and does not number
+ * hosts. */
 static elbo_status read_openmpi(struct ranks *ranks, const struct reader *r)
 {
     ELBO_TRY(number(&ranks->world, r, "OMPI_COMM_WORLD_SIZE", 1, RANKS_MOST));
@@ -223,7 +225,7 @@ static elbo_status read_hydra(struct ranks *ranks, const struct reader *r)
     return ELBO_OK;
 }
 
-/* The first of the variables that is set. */
+/* Returns the first of the variables that is set, or the last one. */
 static const char *first_set(const struct reader *r, const char *const *names)
 {
     for (; names[1]; names++)
@@ -231,7 +233,7 @@ static const char *first_set(const struct reader *r, const char *const *names)
     return *names;
 }
 
-/* Tasks of this host: from the step's list, or the even number that was asked for. */
+/* Reads the tasks of this host from the step's list, or else from the number requested per host. */
 static elbo_status read_slurm_local(struct ranks *ranks, const char *world_name, const struct reader *r)
 {
     const char *list = text(r, "SLURM_STEP_TASKS_PER_NODE");
@@ -252,7 +254,7 @@ static elbo_status read_slurm_local(struct ranks *ranks, const char *world_name,
             return elbo_fail(r->error, ELBO_USAGE,
                              "SLURM_STEP_TASKS_PER_NODE is not set, so the ranks of this host are not known; "
                              "start them with srun, or say --parallel.rank and --parallel.ranks");
-        if (ranks->local_world > ranks->world) ranks->local_world = ranks->world; /* asked for per host, given fewer */
+        if (ranks->local_world > ranks->world) ranks->local_world = ranks->world; /* fewer given than asked for */
     }
     ELBO_TRY(number(&ranks->local_rank, r, "SLURM_LOCALID", 0, RANKS_MOST));
     return below(ranks->local_rank, "SLURM_LOCALID", ranks->local_world, "tasks of this host", r);
@@ -288,8 +290,8 @@ static elbo_status read_slurm(struct ranks *ranks, const struct reader *r)
     return ELBO_OK;
 }
 
-/* srun sets SLURM_STEP_ID. A bare sbatch script has the job's variables without it; the shells of salloc have one of
- * the numbers that Slurm keeps for steps that are no step. Both are alone, whatever SLURM_NTASKS says. */
+/* srun sets SLURM_STEP_ID. A bare sbatch script has the job's variables without SLURM_STEP_ID. A shell of salloc has a
+ * number that Slurm reserves for steps that are no step. Both are single processes, whatever SLURM_NTASKS says. */
 static bool in_slurm_step(const struct reader *r)
 {
     const size_t first_reserved = 0xfffffff0u;
@@ -317,7 +319,7 @@ static elbo_status read_source(struct ranks *ranks, const struct parallel_config
         ranks->source = RANKS_OPENMPI;
         return read_openmpi(ranks, r);
     }
-    /* srun --mpi=pmi2 sets these too, but not Hydra's own two */
+    /* srun --mpi=pmi2 sets PMI_RANK too, but not Hydra's own two variables */
     if (text(r, "PMI_RANK") && (text(r, "MPI_LOCALRANKID") || !in_slurm_step(r))) {
         ranks->source = RANKS_HYDRA;
         return read_hydra(ranks, r);
@@ -331,8 +333,8 @@ static elbo_status read_source(struct ranks *ranks, const struct parallel_config
     return ELBO_OK;
 }
 
-/* Where the ranks meet: the options go before the launcher; on one host it is the loopback, whatever the host is
- * called. */
+/* Finds the address where the ranks meet. Options take precedence over the launcher. On one host the address is the
+ * loopback, whatever the host's name is. */
 static elbo_status read_meeting(struct ranks *ranks, const struct parallel_config *given, const struct reader *r)
 {
     if (*given->address) {
@@ -360,7 +362,7 @@ elbo_status ranks_detect(struct ranks *ranks, const struct parallel_config *give
     size_t restart;
     *ranks = (struct ranks){.port = DEFAULT_PORT, .ports = 1};
     ELBO_TRY(read_source(ranks, given, &r));
-    if (ranks->source != RANKS_TORCHRUN) { /* `elbo launch` in front of another launcher counts for it */
+    if (ranks->source != RANKS_TORCHRUN) { /* `elbo launch` in front of another launcher counts its restarts */
         ELBO_TRY(number_or(&restart, &r, "ELBO_RESTART", 0, 0, RANKS_MOST));
         ranks->restart = (unsigned)restart;
     }

@@ -1,4 +1,4 @@
-/* The ranks of a job meet: see rendezvous.h. */
+/* Lets the ranks of a job meet: see rendezvous.h. */
 #include "job/rendezvous.h"
 
 #include "base/clock.h"
@@ -44,9 +44,9 @@ static elbo_status serve(const struct ranks *ranks, const struct rendezvous_opti
     return status;
 }
 
-/* ---- the others ---- */
+/* ---- the other ranks ---- */
 
-/* How the tries went so far: the most telling one is told. */
+/* Results of the tries so far; the most telling one is reported. */
 struct tries {
     enum joined worst;
     int number; /* errno of JOIN_NOBODY */
@@ -58,7 +58,7 @@ static void note(struct tries *tries, enum joined result)
     if (result > tries->worst) tries->worst = result;
 }
 
-/* One try at every address and port where rank 0 may be. */
+/* Tries once at every address and port where rank 0 may be. */
 static bool try_all(struct tries *tries, void *bytes, size_t size, const struct ranks *ranks,
                     const struct secret *secret, double patience, double deadline, struct bonds *bonds)
 {

@@ -1,4 +1,4 @@
-/* The job's secret: see secret.h. */
+/* Reads or makes the job's secret: see secret.h. */
 #include "job/secret.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MADE = 2 * WIRE_KEY }; /* characters of a secret that rank 0 makes */
+enum { MADE = 2 * WIRE_KEY }; /* characters of a secret made by rank 0 */
 
 static const char remedy[] = "set the variable ELBO_SECRET, the same for every rank, or --parallel.secret_file";
 
@@ -28,7 +28,8 @@ static elbo_status take(struct secret *secret, const char *text, size_t size, co
     return ELBO_OK;
 }
 
-/* Whose file it is, and who else could read it. Null: only this user; else what is wrong. */
+/* Checks the owner and the mode of a file or folder. Returns null if only this user can access it, else what is
+ * wrong. */
 static const char *exposed(int fd, bool folder)
 {
     struct stat about;
@@ -42,7 +43,7 @@ static const char *exposed(int fd, bool folder)
     return NULL;
 }
 
-/* Up to `room` bytes; -1 when it cannot be read or is longer. */
+/* Reads up to `room` bytes; returns -1 if the file cannot be read or is longer. */
 static ssize_t read_all(int fd, char *out, size_t room)
 {
     size_t size = 0;
@@ -82,7 +83,7 @@ static elbo_status read_file(struct secret *secret, const char *path, elbo_error
 
 /* ---- the file that rank 0 makes ---- */
 
-/* Opens the folder; rank 0 makes it first. -1 with errno when it is not there. */
+/* Opens the folder, which rank 0 makes first. Returns -1 with errno if it does not exist. */
 static int open_folder(const char *path, bool make)
 {
     if (make && mkdir(path, 0700) && errno != EEXIST) return -1;
@@ -111,7 +112,7 @@ static elbo_status not_private(const struct secret *secret, const char *what, co
                      secret->folder_path, *what ? "/" : "", what, wrong, remedy);
 }
 
-/* Is the descriptor's file still the one under the name? */
+/* Whether the descriptor's file is still the file under the name. */
 static bool is_there(const struct secret *secret, int fd)
 {
     struct stat here, there;
@@ -119,7 +120,7 @@ static bool is_there(const struct secret *secret, int fd)
            here.st_ino == there.st_ino && here.st_dev == there.st_dev;
 }
 
-/* The file under its name, locked, so that no other job of this user meets there: secret->file, once it is ours. */
+/* Opens the file under its name and locks it as secret->file, so that no other job of this user meets there. */
 static elbo_status lock_file(struct secret *secret, elbo_error *error)
 {
     while (secret->file < 0) {
@@ -127,7 +128,7 @@ static elbo_status lock_file(struct secret *secret, elbo_error *error)
         const char *wrong = fd < 0 ? strerror(errno) : exposed(fd, false);
         bool locked = !wrong && !flock(fd, LOCK_EX | LOCK_NB);
         if (locked && is_there(secret, fd))
-            secret->file = fd; /* else the job before has just removed it */
+            secret->file = fd; /* else the job before has just removed the file */
         else if (fd >= 0)
             close(fd);
         if (wrong) return not_private(secret, secret->name, wrong, error);
@@ -180,7 +181,7 @@ elbo_status secret_look(struct secret *secret, bool *there, elbo_error *error)
     ssize_t size = read_all(fd, text, sizeof text);
     close(fd);
     elbo_status status = ELBO_OK;
-    if (size == MADE) { /* else it is being written */
+    if (size == MADE) { /* any other size: the file is being written */
         status = take(secret, text, MADE, secret->name, error);
         *there = status == ELBO_OK;
     }
@@ -188,7 +189,7 @@ elbo_status secret_look(struct secret *secret, bool *there, elbo_error *error)
     return status;
 }
 
-/* ---- where it comes from ---- */
+/* ---- sources of the secret ---- */
 
 elbo_status secret_open(struct secret *secret, const struct ranks *ranks, const struct rendezvous_options *options,
                         elbo_error *error)

@@ -1,4 +1,4 @@
-/* Slurm's compressed lists: see slurm.h. */
+/* Parses Slurm's compressed lists: see slurm.h. */
 #include "job/slurm.h"
 
 #include "base/checked.h"
@@ -12,7 +12,7 @@ static bool in_host_name(char c)
     return isalnum((unsigned char)c) || c == '-' || c == '_' || c == '.';
 }
 
-/* The first number of "[08,20-22]", as it is written; `*at` moves behind the bracket. */
+/* Copies the first number of "[08,20-22]" with its leading zeros; moves `*at` behind the bracket. */
 static bool first_number(char *out, size_t *size, size_t room, const char **at)
 {
     const char *end = strchr(*at, ']'), *p = *at + 1;
@@ -53,7 +53,7 @@ static bool number(size_t *out, const char **at)
 
 bool slurm_tasks(size_t *tasks, size_t *total, const char *list, size_t node)
 {
-    size_t first = 0; /* host of this entry */
+    size_t first = 0; /* index of the entry's first host */
     bool found = false;
     *total = 0;
     for (;; list++) {

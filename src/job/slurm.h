@@ -5,10 +5,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The first host of a list: "gnode08". False when the list is malformed up to there or the name does not fit. */
+/* Writes the first host of a list: "gnode08". Returns false if the list is malformed up to there or the name does not
+ * fit. */
 bool slurm_first_host(char *out, size_t room, const char *list);
 
-/* The tasks of the host of that index, and of all hosts together. False when malformed, or there is no such host. */
+/* Finds the tasks of the host with index `node`, and of all hosts together. Returns false if the list is malformed or
+ * has no such host. */
 bool slurm_tasks(size_t *tasks, size_t *total, const char *list, size_t node);
 
 #endif

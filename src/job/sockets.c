@@ -16,7 +16,7 @@ union any_address {
     struct sockaddr_in6 v6;
 };
 
-/* A copy of an address of IPv4 or IPv6 with a port; its length, 0 for other families. */
+/* Copies an IPv4 or IPv6 address with a port; returns its length, or 0 for other families. */
 static socklen_t with_port(union any_address *out, const struct sockaddr *address, unsigned port)
 {
     if (address->sa_family == AF_INET) {
@@ -41,7 +41,7 @@ static bool is_loopback(const struct sockaddr *address)
 
 /* ---- listening ---- */
 
-/* A listening socket, or -1 with errno. `both`: an IPv6 one that takes IPv4 too. */
+/* Returns a listening socket, or -1 with errno. `both`: an IPv6 socket that takes IPv4 too. */
 static int listen_at(const struct sockaddr *address, unsigned port, bool both)
 {
     union any_address at;
@@ -50,7 +50,7 @@ static int listen_at(const struct sockaddr *address, unsigned port, bool both)
     int fd =
         size ? socket(at.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : (errno = EAFNOSUPPORT, -1);
     if (fd < 0) return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on); /* a start soon after the last */
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on); /* allows a start soon after the last one */
     if (at.any.sa_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
     if (!bind(fd, &at.any, size) && !listen(fd, SOMAXCONN)) return fd;
     int number = errno;
@@ -72,7 +72,8 @@ static void close_all(const int *fds, size_t count)
     for (size_t i = 0; i < count; i++) close(fds[i]);
 }
 
-/* Listens on what of `found` is usable. 0, or errno of what failed: EADDRNOTAVAIL when nothing is this host's. */
+/* Listens on every usable address of `found`. Returns 0, or the errno of a failure; EADDRNOTAVAIL: no address is this
+ * host's. */
 static int listen_on(int fds[SOCKETS_MOST], size_t *count, const struct addrinfo *found, unsigned port, bool loopback)
 {
     int number = EADDRNOTAVAIL;
@@ -101,7 +102,7 @@ elbo_status sockets_listen(int fds[SOCKETS_MOST], size_t *count, unsigned *port,
     struct addrinfo *found = NULL;
     char name[RANKS_ADDRESS + 16];
     int look_up = getaddrinfo(ranks->address, NULL, &hints, &found), number = EADDRINUSE;
-    if (look_up) found = NULL; /* on several hosts: then everywhere */
+    if (look_up) found = NULL; /* on several hosts rank 0 then listens everywhere */
     *count = 0;
     for (unsigned i = 0; i < ranks->ports && number == EADDRINUSE; i++) {
         *port = ranks->port + i;

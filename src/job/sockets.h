@@ -7,25 +7,26 @@
 
 #include <netdb.h>
 
-enum { SOCKETS_MOST = 8 }; /* addresses of one host that are used */
+enum { SOCKETS_MOST = 8 }; /* most addresses of one host that are used */
 
-/* Listens at the first of the job's ports that is free, on every address of ranks->address that is this host's. One
- * host: on the loopback only. Several: on all addresses where the name tells none of this host's. */
+/* Listens at the first free port of the job, on every address of ranks->address that is this host's. On one host: only
+ * on the loopback. On several hosts: on all addresses if the name gives no address of this host. */
 elbo_status sockets_listen(int fds[SOCKETS_MOST], size_t *count, unsigned *port, const struct ranks *ranks,
                            elbo_error *error);
 
-/* The next peer, or -1 with errno. */
+/* Accepts the next peer; returns -1 with errno if there is none. */
 int sockets_accept(int listening);
 
-/* Begins to connect to `address` at `port`: a socket, or -1 with errno. poll() for POLLOUT, then sockets_connected. */
+/* Begins to connect to `address` at `port`. Returns a socket, or -1 with errno. Then poll() for POLLOUT and call
+ * sockets_connected. */
 int sockets_connect(const struct addrinfo *address, unsigned port);
-/* 0, or why there is no connection. */
+/* Returns 0, or the errno of a failed connection. */
 int sockets_connected(int fd);
 
-/* A port of the loopback where nobody listens, below those that the system gives to connections. */
+/* Finds a free port of the loopback, below those that the system assigns to connections. */
 elbo_status sockets_free_port(unsigned *port, elbo_error *error);
 
-/* "host:port", with brackets around an IPv6 address. */
+/* Writes "host:port", with brackets around an IPv6 address. */
 void sockets_name(char out[RANKS_ADDRESS + 16], const char *host, unsigned port);
 
 #endif

@@ -1,3 +1,4 @@
+/* Finds stopped processes below this one through /proc: see stopped.h. */
 #include "job/stopped.h"
 #include "base/clock.h"
 
@@ -7,7 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { DEEPEST = 6 }; /* launchers of launchers */
+enum { DEEPEST = 6 }; /* levels of launchers that start launchers */
 
 static bool is_stopped(long pid)
 {
@@ -19,7 +20,8 @@ static bool is_stopped(long pid)
     return state == 'T';
 }
 
-/* Below `parent`, whose threads' children the kernel lists; no deeper than launchers of launchers go. */
+/* Searches the processes below `parent`. The kernel lists children by thread, so every thread is searched. `depth`
+ * limits the levels. */
 static pid_t stopped_below(long parent, int depth)
 {
     char path[64];

@@ -1,4 +1,4 @@
-/* What the launcher tells its ranks: see told.h. */
+/* Makes the variables that the launcher gives to its ranks: see told.h. */
 #include "job/told.h"
 
 #include <sodium.h>

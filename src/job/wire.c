@@ -1,4 +1,4 @@
-/* Frames and proofs of the ranks' meeting: see wire.h. */
+/* Implements the frames and proofs of the ranks' meeting: see wire.h. */
 #include "job/wire.h"
 
 #include <errno.h>
@@ -126,7 +126,7 @@ void wire_take_hello(struct wire_terms *terms, const unsigned char *body)
     memcpy(terms->nonce[0], body, WIRE_NONCE);
 }
 
-/* word | version | rank | world | restart | size | nonces */
+/* Writes word | version | rank | world | restart | size | nonces. */
 static void transcript(unsigned char out[TRANSCRIPT], const char *word, const struct wire_terms *terms)
 {
     memset(out, 0, WORD);

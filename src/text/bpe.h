@@ -21,16 +21,16 @@ struct bpe_rule {
 
 struct bpe_rules {
     struct strings pieces;
-    struct bpe_rule *rules; /* (count) by rank                                */
+    struct bpe_rule *rules; /* (count) by rank */
     size_t count, capacity;
-    uint32_t *slots; /* hash of (left, right) -> rank + 1; 0: free     */
+    uint32_t *slots; /* hash of (left, right) -> rank + 1; 0: free */
     size_t slot_count;
 };
 
-/* The 256 bytes and no rule. */
+/* Opens rules that hold the 256 byte pieces and no merge. */
 elbo_status bpe_rules_open(struct bpe_rules *rules, elbo_error *error);
 void bpe_rules_free(struct bpe_rules *rules);
-/* Rank of (left, right), or BPE_NONE. */
+/* Returns the rank of (left, right), or BPE_NONE. */
 uint32_t bpe_rank(const struct bpe_rules *rules, uint32_t left, uint32_t right);
 /* Adds a rule; its result is a new piece unless one of the same bytes exists. Fails for a pair that has a rule. */
 elbo_status bpe_add_rule(struct bpe_rules *rules, uint32_t left, uint32_t right, elbo_error *error);

@@ -1,9 +1,9 @@
-/* Learning byte pair rules: merge the most frequent pair of neighbours, again and again.
+/* Trains byte pair rules: merges the most frequent pair of neighbors, again and again.
  *
- * All distinct words lie in one row of symbols, linked to their neighbours. Every pair keeps its count and the list of
- * places where it stands; a heap holds the pairs by falling count, ties by rising piece numbers, so that the order of
- * the text does not matter. A merge touches only the places of its pair, and each place is touched once per merge it
- * takes part in, so the time is n log n even for one endless word. */
+ * All distinct words lie in one array of symbols, and each symbol is linked to its neighbors. Every pair keeps its
+ * count and a list of its places. A heap holds the pairs by falling count, then by rising piece numbers, so that the
+ * order of the text does not matter. A merge touches only the places of its pair, and each place once per merge it
+ * takes part in, so the time is O(n log n) even for one endless word. */
 #include "text/bpe.h"
 
 #include "base/philox.h"
@@ -12,15 +12,15 @@
 #include <string.h>
 
 struct pair {
-    uint64_t key;    /* left << 32 | right                                                 */
-    int64_t count;   /* occurrences, weighted by the words' counts                         */
-    int64_t queued;  /* the count of its one live heap entry; 0: none                      */
-    uint32_t places; /* first node of its list                                             */
+    uint64_t key;    /* left << 32 | right */
+    int64_t count;   /* occurrences, weighted by the words' counts */
+    int64_t queued;  /* count in its live heap entry; 0: no entry */
+    uint32_t places; /* first node of its list */
     bool used;
 };
 
 struct place {
-    uint32_t at, next; /* symbol of the pair's left half; next node */
+    uint32_t at, next; /* index of the pair's left symbol; next node */
 };
 
 struct entry {
@@ -29,7 +29,7 @@ struct entry {
 };
 
 struct trainer {
-    uint32_t *symbol, *next, *before, *word; /* (n) piece (BPE_NONE: merged away), neighbours, word of each symbol */
+    uint32_t *symbol, *next, *before, *word; /* (n) piece (BPE_NONE: merged away), neighbors, word of each symbol */
     struct pair *pairs;
     size_t pair_count, pair_slots;
     struct place *places;
@@ -118,7 +118,7 @@ static uint64_t key_at(const struct trainer *t, uint32_t at)
     return (uint64_t)t->symbol[at] << 32 | t->symbol[t->next[at]];
 }
 
-/* The pair whose left half is symbol `at` comes into being. */
+/* Counts the new pair whose left half is symbol `at`, and lists its place. */
 static elbo_status pair_appears(struct trainer *t, uint32_t at, elbo_error *error)
 {
     struct pair *pair;
@@ -136,7 +136,7 @@ static elbo_status pair_appears(struct trainer *t, uint32_t at, elbo_error *erro
     return ELBO_OK;
 }
 
-/* ... and ceases to be; its place stays in the list and is recognized as stale. */
+/* Takes the pair at `at` out of its count. Its place stays in the list, and merge_pair recognizes it as stale. */
 static elbo_status pair_vanishes(struct trainer *t, uint32_t at, elbo_error *error)
 {
     struct pair *pair;
@@ -162,7 +162,7 @@ static int rising(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The places of a pair from left to right, in t->sorted; empties the list. */
+/* Writes the places of a pair to t->sorted from left to right, and empties the pair's list. */
 static elbo_status take_places(struct trainer *t, struct pair *pair, size_t *count, elbo_error *error)
 {
     *count = 0;
@@ -201,7 +201,7 @@ static elbo_status merge_pair(struct trainer *t, struct bpe_rules *rules, struct
     uint32_t left = (uint32_t)(key >> 32), right = (uint32_t)key;
     size_t count, done = 0;
     ELBO_TRY(take_places(t, pair, &count, error));
-    /* a pair whose right half was made in two ways can come back; its rule is there already */
+    /* A pair can come back when two rules produce its right half; its rule exists by then. */
     if (bpe_rank(rules, left, right) == BPE_NONE) ELBO_TRY(bpe_add_rule(rules, left, right, error));
     uint32_t result = rules->rules[bpe_rank(rules, left, right)].result;
     for (size_t i = 0; i < count; i++) {
@@ -210,7 +210,7 @@ static elbo_status merge_pair(struct trainer *t, struct bpe_rules *rules, struct
         ELBO_TRY(merge_at(t, at, result, error));
         t->sorted[done++] = at;
     }
-    /* queue the new pairs only now, with their final counts */
+    /* Queue the new pairs only now, because their counts are final. */
     for (size_t i = 0; i < done; i++) {
         uint32_t at = t->sorted[i];
         if (t->symbol[at] == BPE_NONE) continue;
@@ -260,7 +260,7 @@ static elbo_status learn(struct trainer *t, struct bpe_rules *rules, size_t piec
         struct pair *pair;
         ELBO_TRY(find_pair(t, &pair, top.key, error));
         if (top.count != pair->queued) continue; /* superseded by a later entry */
-        if (pair->count < top.count) {           /* fell since: back to its place */
+        if (pair->count < top.count) {           /* its count fell since: queue it again */
             pair->queued = pair->count > 0 ? pair->count : 0;
             if (pair->queued) ELBO_TRY(heap_push(t, (struct entry){pair->count, pair->key}, error));
             continue;

@@ -1,3 +1,4 @@
+/* Encodes one word by byte pair rules: see bpe_word.h. */
 #include "text/bpe_word.h"
 
 #include <stdlib.h>
@@ -14,7 +15,7 @@ static elbo_status reserve(struct bpe_word *w, size_t size, elbo_error *error)
     w->before = malloc(room * sizeof *w->before);
     if (!w->symbol || !w->next || !w->before)
         return elbo_fail(error, ELBO_MEMORY, "no memory for a word of %zu bytes", size);
-    ELBO_TRY(merge_queue_reserve(&w->queue, 3 * room, error)); /* a pair per byte, and two per merge */
+    ELBO_TRY(merge_queue_reserve(&w->queue, 3 * room, error)); /* one pair per byte and two per merge */
     w->room = room;
     return ELBO_OK;
 }

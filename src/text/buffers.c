@@ -1,4 +1,4 @@
-/* Growing lists of ids and text, and text made fit to be read: what needs no library. */
+/* Growing lists of ids and text, and the repair of ill-formed text. This file needs no library. */
 #include "text/buffers.h"
 
 #include "base/utf8.h"
@@ -51,8 +51,8 @@ void elbo_text_free(struct elbo_text *text)
     *text = (struct elbo_text){0};
 }
 
-/* Appends well-formed text without its U+FEFF: at a file's beginning the character is a byte order mark, elsewhere a
- * remnant of one, and nowhere a part of a word. */
+/* Appends well-formed text without U+FEFF, because the character is a byte order mark at the beginning of a file, a
+ * remnant of one elsewhere, and never part of a word. */
 static elbo_status append_unmarked(struct elbo_text *out, const char *text, size_t size, elbo_error *error)
 {
     for (size_t from = 0, at = 0; from < size;) {

@@ -1,4 +1,4 @@
-/* Shared by the tokenizers, without a library: marks, growing buffers, ASCII's white space. */
+/* Parts that all tokenizers share and that need no library: marks, growing buffers, ASCII white space. */
 #ifndef TEXT_BUFFERS_H
 #define TEXT_BUFFERS_H
 

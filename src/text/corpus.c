@@ -1,5 +1,5 @@
-/* Opening a corpus: the manifest says which bytes to expect, the header where they lie, and everything that a reader
- * relies on is checked here once, in one pass over the file. Reading it is in corpus_content.c. */
+/* Opens a corpus. The manifest gives the expected bytes, and the header gives the offsets of the sections. One pass
+ * over the file checks everything that readers rely on. corpus_content.c reads an open corpus. */
 #include "elbo/corpus.h"
 
 #include "base/files.h"
@@ -43,7 +43,7 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
     if (!header->sentences)
         return elbo_fail(error, ELBO_INPUT, "%s/" CORPUS_FILE " has no sentences; %s", folder, CORPUS_REMEDY);
     const struct corpus_stream_header *stream = &header->stream[0];
-    struct corpus_header expected = *header; /* with every place computed again, and zero where nothing is said */
+    struct corpus_header expected = *header; /* offsets computed again, unused fields zeroed */
     memset(&expected.stream[1], 0, sizeof expected.stream[1]);
     expected.stream[0].reserved = 0;
     if (stream->token_bytes != (stream->vocabulary <= 65536 ? 2 : 4) || stream->vocabulary > UINT32_MAX ||
@@ -59,10 +59,11 @@ static elbo_status check_header(struct elbo_corpus *corpus, elbo_error *error)
 
 struct block {
     const unsigned char *data;
-    size_t at, size; /* place in the file; bytes */
+    size_t at, size; /* offset in the file; bytes */
 };
 
-/* The bytes of a block that belong to a section of the file: their place in the section, and how many. */
+/* Returns the bytes of `block` that belong to the section of `bytes` bytes at `at`; sets their place in the section and
+ * their number. */
 static const unsigned char *overlap(size_t *place, size_t *size, const struct block *block, uint64_t at, uint64_t bytes)
 {
     size_t from = block->at > at ? block->at : (size_t)at;
@@ -85,10 +86,11 @@ static uint32_t id_at(const unsigned char *tokens, size_t wide, size_t i)
     return wide == 2 ? ((const uint16_t *)(const void *)tokens)[i] : ((const uint32_t *)(const void *)tokens)[i];
 }
 
-/* The largest id, and how many are the unknown mark; two loops that the compiler turns into vectors. */
+/* Returns the largest id and adds the number of unknown marks. Each width has its own loop, which the compiler
+ * vectorizes. */
 static uint32_t survey(uint64_t *unknown, const unsigned char *tokens, size_t wide, size_t count)
 {
-    uint32_t largest = 0, found = 0; /* a block has fewer tokens than 2^32 */
+    uint32_t largest = 0, found = 0; /* fits 32 bits, because a block has fewer than 2^32 tokens */
     for (size_t i = 0; wide == 2 && i < count; i++) {
         uint32_t id = ((const uint16_t *)(const void *)tokens)[i];
         found += id == MARK_UNKNOWN;
@@ -125,7 +127,7 @@ static void take_block(struct elbo_corpus *corpus, const struct block *block)
     copy_column(corpus->bytes, block, h->bytes_at, h->sentences * sizeof *corpus->bytes);
 }
 
-/* Reads the whole file: its sum, and, where `corpus` is given, its columns. */
+/* Reads the whole file and returns its hash; fills the columns of `corpus` unless it is null. */
 static elbo_status read_blocks(uint64_t *sum, struct elbo_corpus *corpus, int descriptor, size_t size, const char *path,
                                elbo_error *error)
 {
@@ -185,7 +187,7 @@ static elbo_status check_content(const struct elbo_corpus *corpus, elbo_error *e
 
 /* ---- labels ---- */
 
-/* Whether a name stands in the list once, and is one. */
+/* Whether entry i is a name: not empty, without TAB and line ends. */
 static bool is_class(const json_t *classes, size_t i)
 {
     const char *name = json_string_value(json_array_get(classes, i));
@@ -212,7 +214,7 @@ static elbo_status check_classes(bool *good, const json_t *classes, elbo_error *
     return ELBO_OK;
 }
 
-/* One hash of the column and of what its numbers mean. */
+/* Hashes the label column and the class names, which give the column's numbers their meaning. */
 static void hash_labels(struct elbo_corpus *corpus, const char *column, size_t size)
 {
     uint64_t sum = XXH3_64bits(column, size);
@@ -223,7 +225,7 @@ static void hash_labels(struct elbo_corpus *corpus, const char *column, size_t s
     snprintf(corpus->labels_hash, sizeof corpus->labels_hash, "%016" PRIx64, sum);
 }
 
-/* The optional label column: u32 (sentences), each below the number of classes. */
+/* Reads the optional label column: u32 (sentences), each below the number of classes. */
 static elbo_status read_labels(struct elbo_corpus *corpus, const json_t *manifest, elbo_error *error)
 {
     json_t *labels = json_object_get(manifest, "labels"), *classes = json_object_get(labels, "classes");
@@ -258,7 +260,7 @@ static int64_t modified_at(const struct stat *about)
 
 static elbo_status allocate(struct elbo_corpus *corpus, elbo_error *error)
 {
-    size_t sentences = corpus->header.sentences; /* fits the file's size: the header was checked */
+    size_t sentences = corpus->header.sentences; /* bounded by the file's size, because the header was checked */
     corpus->first_bad = UINT64_MAX;
     corpus->offsets = malloc((sentences + 1) * sizeof *corpus->offsets);
     corpus->words = malloc(sentences * sizeof *corpus->words);
@@ -274,7 +276,7 @@ static elbo_status open_binary(struct elbo_corpus *corpus, const json_t *manifes
     ELBO_TRY(file_join(corpus->path, corpus->folder, CORPUS_FILE, error));
     ELBO_TRY(file_open_regular(&corpus->descriptor, &corpus->size, corpus->path, error));
     corpus->modified = fstat(corpus->descriptor, &about) ? 0 : modified_at(&about);
-    ELBO_TRY(check_header(corpus, error)); /* first: "truncated" and "another version" say more than a wrong hash */
+    ELBO_TRY(check_header(corpus, error)); /* first, because its messages say more than a wrong hash */
     ELBO_TRY(corpus_check_size(manifest, corpus->folder, CORPUS_FILE, corpus->size, error));
     ELBO_TRY(allocate(corpus, error));
     ELBO_TRY(read_blocks(&sum, corpus, corpus->descriptor, corpus->size, corpus->path, error));
@@ -356,7 +358,7 @@ elbo_status elbo_corpus_unchanged(const struct elbo_corpus *corpus, int64_t *see
     int64_t modified = modified_at(&about);
     bool same = (size_t)about.st_size == corpus->size;
     if (same && (modified == corpus->modified || modified == *seen)) return ELBO_OK;
-    /* touched, or written to: the content says which */
+    /* The time differs: the hash tells whether the file was only touched or also written. */
     if (same) ELBO_TRY(read_blocks(&sum, NULL, corpus->descriptor, corpus->size, corpus->path, error));
     if (!same || sum != corpus->sum)
         return elbo_fail(error, ELBO_INPUT, "%s changed while it was read; %s", corpus->path, CORPUS_REMEDY);
@@ -383,7 +385,7 @@ static elbo_status open_split(struct elbo_corpus **parts, size_t *count, const s
     return ELBO_OK;
 }
 
-/* A split of before there was a manifest of it. */
+/* Opens a split that was written before splits had a manifest. */
 static elbo_status open_old_split(struct elbo_corpus **parts, size_t *count, const char *folder, elbo_error *error)
 {
     char inside[FILES_PATH];

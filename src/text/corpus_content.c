@@ -1,11 +1,11 @@
-/* The content of an open corpus: counts, sentences and their lengths. See corpus_private.h. */
+/* Reads an open corpus: its counts, its sentences and their lengths. See corpus_private.h. */
 #include "text/corpus_private.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* With one stream, both names mean it. */
+/* A corpus has one stream, so the encoder's and the decoder's stream are the same. */
 
 size_t elbo_corpus_sentences(const struct elbo_corpus *corpus)
 {
@@ -115,7 +115,7 @@ elbo_status elbo_corpus_read(const struct elbo_corpus *corpus, enum elbo_stream 
     size_t length = elbo_corpus_length(corpus, stream, i), wide = header->token_bytes;
     if (length > capacity) length = capacity;
     *count = 0;
-    /* narrow ids go to the end of the room of wide ones, and are widened from the beginning */
+    /* Ids of 2 bytes are read into the end of the buffer and widened in place from its beginning. */
     unsigned char *bytes = (unsigned char *)ids + length * (sizeof *ids - wide);
     ELBO_TRY(file_read_at(corpus->descriptor, bytes, length * wide, header->tokens_at + corpus->offsets[i] * wide,
                           corpus->path, error));

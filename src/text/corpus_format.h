@@ -1,4 +1,5 @@
-/* corpus.bin, version 1, little-endian. All places are multiples of 64 bytes; gaps are zero; nothing follows.
+/* corpus.bin, version 1, little-endian. Section offsets are multiples of 64 bytes; gaps are zero; no bytes follow the
+ * last section.
  *
  *   struct corpus_header                       192 bytes, below
  *   per stream    tokens   u16 or u32 (tokens) ids without marks, sentence after sentence
@@ -6,8 +7,9 @@
  *                 words    u32 (sentences)     whitespace-separated words, without the end mark
  *                 bytes    u32 (sentences)     bytes of the text, with one line end
  *
- * One stream serves encoder and decoder; two are aligned: sentence i of both is the same text. Ids take u16 where the
- * vocabulary is at most 65,536. A version-1 reader refuses two streams: no writer of version 1 makes them. */
+ * One stream serves encoder and decoder. Two streams are aligned: sentence i of both is the same text. Ids take 2 bytes
+ * if the vocabulary is at most 65,536. A version-1 reader refuses two streams, because no writer of version 1 makes
+ * them. */
 #ifndef TEXT_CORPUS_FORMAT_H
 #define TEXT_CORPUS_FORMAT_H
 
@@ -18,19 +20,19 @@
 #define CORPUS_MAGIC     "ELBOTEXT"
 #define CORPUS_FILE      "corpus.bin"
 #define CORPUS_TOKENIZER "tokenizer.json"
-#define CORPUS_LABELS    "labels.bin" /* of prepare; a manifest may name another */
+#define CORPUS_LABELS    "labels.bin" /* name that prepare uses; a manifest may name another file */
 #define CORPUS_MANIFEST  "manifest.json"
 
 enum { CORPUS_VERSION = 1, CORPUS_ALIGNMENT = 64, CORPUS_STREAMS = 2 };
 
 struct corpus_stream_header {
-    uint64_t vocabulary; /* V; every id is below         */
+    uint64_t vocabulary; /* V; every id is below V */
     uint64_t tokens;
-    uint64_t token_bytes; /* 2 or 4                       */
+    uint64_t token_bytes; /* 2 or 4 */
     uint64_t tokens_at, offsets_at;
-    uint64_t longest;  /* tokens of the longest        */
-    uint64_t unknown;  /* ids that are the unknown mark */
-    uint64_t reserved; /* 0                            */
+    uint64_t longest;  /* tokens of the longest sentence */
+    uint64_t unknown;  /* number of ids that are the unknown mark */
+    uint64_t reserved; /* 0 */
 };
 
 struct corpus_header {
@@ -44,7 +46,7 @@ struct corpus_header {
 _Static_assert(sizeof(struct corpus_header) == 192, "the header is what the format says");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "corpora are read as they are, little-endian");
 
-/* Fills in every place and the size of the file from the counts; false when they cannot be. */
+/* Computes every section offset and the file's size from the counts. Returns false on overflow. */
 static inline bool corpus_lay_out(struct corpus_header *header)
 {
     size_t at = sizeof *header, size;

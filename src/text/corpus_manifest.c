@@ -1,4 +1,4 @@
-/* Reading manifests, and holding files against them: see corpus_manifest.h. */
+/* Reads manifests and checks files against them: see corpus_manifest.h. */
 #include "text/corpus_manifest.h"
 
 #include "base/files.h"
@@ -28,7 +28,7 @@ static bool holds(const char *folder, const char *name)
     return !file_join(path, folder, name, &unused) && !lstat(path, &about);
 }
 
-/* ---- what is there in the place of a corpus ---- */
+/* ---- the folder at a corpus' path ---- */
 
 struct corpus_place corpus_look(const char *folder)
 {
@@ -83,7 +83,8 @@ static elbo_status no_manifest(const char *folder, elbo_error *error)
 
 /* ---- a manifest ---- */
 
-/* Parses the manifest of a folder; `*sealed` is what its checksum says, for the caller to look at after the format. */
+/* Parses the manifest of a folder. `*seal` receives the result of the checksum, which the caller reports only after it
+ * has checked the format and the version. */
 static elbo_status parse(json_t **manifest, elbo_error *seal, const char *path, elbo_error *error)
 {
     char *text;
@@ -115,7 +116,7 @@ static elbo_status check_version(const json_t *manifest, int version, const elbo
     if (!json_is_integer(found) || json_integer_value(found) != version)
         return elbo_fail(error, ELBO_INPUT, "%s has version %lld of the format; this program reads version %d: %s",
                          path, (long long)json_integer_value(found), version, remedy);
-    /* after the above: "another version" says more */
+    /* after the version, because "another version" says more than a wrong checksum */
     if (seal->code) return elbo_fail(error, ELBO_INPUT, "%s %.500s; %s", path, seal->message, remedy);
     return ELBO_OK;
 }
@@ -145,12 +146,12 @@ elbo_status corpus_manifest_read(json_t **manifest, const char *folder, elbo_err
     return status;
 }
 
-/* ---- files against it ---- */
+/* ---- checking files against a manifest ---- */
 
 elbo_status corpus_sums(uint64_t *sum, json_t **chunks, int descriptor, size_t size, const char *path,
                         elbo_error *error)
 {
-    size_t room = size < 1 << 18 ? size + 1 : 1 << 18; /* divides SEALED_CHUNK where it matters */
+    size_t room = size < 1 << 18 ? size + 1 : 1 << 18; /* divides SEALED_CHUNK for files of more than one block */
     unsigned char *buffer = malloc(room);
     XXH3_state_t *whole = XXH3_createState(), *part = XXH3_createState();
     json_t *list = json_array();
@@ -197,7 +198,7 @@ elbo_status corpus_check_size(const json_t *manifest, const char *folder, const 
                      folder, name, size, (long long)json_integer_value(bytes), remedy);
 }
 
-/* The first chunk whose sum is not that of the manifest, as places in bytes. */
+/* Finds the first chunk whose hash differs from the manifest's; sets its byte range. */
 static elbo_status find_damage(size_t *from, size_t *to, const json_t *expected, int descriptor, size_t size,
                                const char *path, elbo_error *error)
 {
@@ -206,7 +207,7 @@ static elbo_status find_damage(size_t *from, size_t *to, const json_t *expected,
     ELBO_TRY(corpus_sums(&sum, &found, descriptor, size, path, error));
     size_t i = 0, count = json_array_size(found);
     while (i < count && json_equal(json_array_get(found, i), json_array_get(expected, i))) i++;
-    *from = i < count ? i * SEALED_CHUNK : 0; /* else the manifest contradicts itself */
+    *from = i < count ? i * SEALED_CHUNK : 0; /* 0 if every chunk agrees: the manifest contradicts itself */
     *to = i < count && size - *from > SEALED_CHUNK ? *from + SEALED_CHUNK : size;
     json_decref(found);
     return ELBO_OK;
@@ -291,7 +292,7 @@ static bool read_split(struct corpus_split *split, const json_t *manifest)
     for (size_t i = 0; i < split->count; i++, known++) {
         const json_t *part = json_array_get(parts, i);
         const char *name = json_string_value(json_object_get(part, "name"));
-        /* in their order, so that no name stands twice */
+        /* parts come in the order of corpus_part_names, so no name can occur twice */
         while (name && known < ELBO_PREPARE_PARTS && strcmp(name, corpus_part_names[known])) known++;
         if (!name || known >= ELBO_PREPARE_PARTS || !read_hash(split->parts[i].corpus, json_object_get(part, "corpus")))
             return false;
@@ -353,9 +354,9 @@ static bool has_magic(const char *folder)
 }
 
 struct place {
-    const json_t *manifest; /* null: none, or none that can be read */
-    bool corpus;            /* the files of a corpus may be there   */
-    bool split;             /* the folders of parts may be there    */
+    const json_t *manifest; /* null: missing or unreadable */
+    bool corpus;            /* the files of a corpus may be in the folder */
+    bool split;             /* the folders of a split's parts may be in the folder */
 };
 
 static bool is_one_of(const char *name, const char *const *names, size_t count)
@@ -417,7 +418,7 @@ static elbo_status check_entries(const char *folder, bool top, elbo_error *error
     return status;
 }
 
-/* A part of a split is not replaced by itself: what stays of the split would be taken for the new part's. */
+/* Refuses to replace one part of a split, because the remaining parts would be taken for parts of the new corpus. */
 static elbo_status check_parent(const char *folder, elbo_error *error)
 {
     char parent[FILES_PATH];

@@ -1,5 +1,5 @@
-/* The manifests of corpora: which files belong to a corpus, which parts to a split, and the sums that hold them
- * together (docs/formats.md). A manifest is a sealed JSON object (base/sealed.h). */
+/* The manifests of corpora. A manifest lists the files of a corpus or the parts of a split, with their hashes
+ * (docs/formats.md). A manifest is a sealed JSON object (base/sealed.h). */
 #ifndef TEXT_CORPUS_MANIFEST_H
 #define TEXT_CORPUS_MANIFEST_H
 
@@ -13,35 +13,36 @@ enum { SPLIT_VERSION = 1, CORPUS_HEX = 17, CORPUS_LONGEST_JSON = 1 << 30 };
 
 extern const char *const corpus_part_names[ELBO_PREPARE_PARTS]; /* train, valid, test */
 
-/* Reads and checks the manifest of a corpus. Says what `folder` is when it is something else: a text file, a run, a
- * split corpus. ELBO_IO: missing; ELBO_INPUT: damaged, foreign, of another version. */
+/* Reads and checks the manifest of a corpus. If `folder` is a text file, a run or a split corpus, the error says so.
+ * ELBO_IO: missing; ELBO_INPUT: damaged, foreign, of another version. */
 elbo_status corpus_manifest_read(json_t **manifest, const char *folder, elbo_error *error);
 
-/* Which folder stands at a path: a corpus that is replaced while its files are opened one by one is opened again. */
+/* Identifies the folder at a path. A corpus may be replaced while its files are opened one by one; the caller then
+ * opens it again. */
 struct corpus_place {
     uint64_t device, node;
     int64_t changed; /* nanoseconds */
 };
 struct corpus_place corpus_look(const char *folder);
-/* Has another folder taken the place since? */
+/* Whether another folder has taken the place since `seen`. */
 bool corpus_was_replaced(const struct corpus_place *seen, const char *folder);
 enum { CORPUS_TRIES = 20 };
 
-/* Has the folder a file of a corpus: corpus.bin, or a manifest of one? */
+/* Whether the folder has corpus.bin or the manifest of a corpus. */
 bool corpus_is_there(const char *folder);
 
-/* Sum of a file's `size` bytes and, unless null, of each SEALED_CHUNK of them as hexadecimal strings. */
+/* Hashes the `size` bytes of a file and, unless `chunks` is null, each SEALED_CHUNK of them (hexadecimal strings). */
 elbo_status corpus_sums(uint64_t *sum, json_t **chunks, int descriptor, size_t size, const char *path,
                         elbo_error *error);
 
-/* Does an open file of the corpus have the size that its manifest says? `name` is its name in the folder. */
+/* Checks that an open file of the corpus has the size in the manifest. `name` is the file's name in the folder. */
 elbo_status corpus_check_size(const json_t *manifest, const char *folder, const char *name, size_t size,
                               elbo_error *error);
-/* ... and the sum? One that is wrong is looked for by chunks, and the message says where the damage is. */
+/* Checks the file's hash. If the hash is wrong, the message names the damaged chunk. */
 elbo_status corpus_check_sum(const json_t *manifest, const char *folder, const char *name, uint64_t sum, int descriptor,
                              size_t size, elbo_error *error);
 
-/* Reads a file of the corpus whole and checks it. free() `*data`; `hash` may be null. */
+/* Reads a whole file of the corpus and checks it. The caller frees `*data`; `hash` may be null. */
 elbo_status corpus_read_file(char **data, size_t *size, char hash[CORPUS_HEX], const json_t *manifest,
                              const char *folder, const char *name, elbo_error *error);
 
@@ -55,15 +56,15 @@ struct corpus_split {
     } parts[ELBO_PREPARE_PARTS];
 };
 
-/* *there is false where the folder has no manifest of a split. */
+/* Sets *there to false if the folder has no manifest of a split. */
 elbo_status corpus_split_read(struct corpus_split *split, bool *there, const char *folder, elbo_error *error);
-/* Makes `set` of the other fields. */
+/* Computes `set` from the other fields. */
 void corpus_split_name(struct corpus_split *split);
 
 /* ---- a place for a new corpus ---- */
 
-/* ELBO_USAGE when the folder holds anything that is not of the corpus there, which the message names, or is a part of a
- * split. */
+/* Returns ELBO_USAGE if `folder` is a part of a split, or holds an entry that is not of the present corpus; the message
+ * names the entry. */
 elbo_status corpus_may_replace(const char *folder, elbo_error *error);
 
 #endif

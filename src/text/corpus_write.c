@@ -1,4 +1,4 @@
-/* Writing corpus.bin and the manifests: see corpus_write.h. */
+/* Writes corpus.bin and the manifests: see corpus_write.h. */
 #include "text/corpus_write.h"
 
 #include "base/sealed.h"
@@ -153,7 +153,7 @@ elbo_status corpus_writer_finish(struct corpus_writer *w, const struct elbo_toke
     return describe_file(w, unused, CORPUS_LABELS, error);
 }
 
-/* Takes `manifest`, which is null for want of memory. */
+/* Consumes `manifest`; null means that memory ran out while the caller built the manifest. */
 static elbo_status write_sealed(json_t *manifest, const char *folder, elbo_error *error)
 {
     char path[FILES_PATH], *text;

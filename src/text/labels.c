@@ -1,3 +1,4 @@
+/* The classes of sentences, kept sorted by name, and the label field of a line: see labels.h. */
 #include "text/labels.h"
 
 #include "text/tokenizer.h"
@@ -12,7 +13,7 @@ void labels_free(struct labels *l)
     *l = (struct labels){0};
 }
 
-/* < 0, 0 or > 0: the name before, at or behind the text. */
+/* Returns < 0, 0 or > 0 if the name sorts before, equals or sorts behind the text. */
 static int compare(const char *name, const char *text, size_t size)
 {
     size_t length = strlen(name);
@@ -20,7 +21,7 @@ static int compare(const char *name, const char *text, size_t size)
     return order ? order : length < size ? -1 : length > size;
 }
 
-/* The place of the text among the names, or where it belongs. */
+/* Returns the index of the text among the names, or the index at which to insert it. */
 static size_t place_of(const struct labels *l, const char *text, size_t size)
 {
     size_t from = 0, to = l->count;

@@ -1,4 +1,4 @@
-/* Lines of text files: see lines.h. */
+/* Reads lines of text files: see lines.h. */
 #include "text/lines.h"
 
 #include "text/recognize.h"
@@ -34,7 +34,7 @@ static elbo_status open_file(struct line_source *source, const char *path, elbo_
     return file_open_regular(&source->descriptor, &source->size, path, error);
 }
 
-/* A table is known by its name. */
+/* Refuses a source that is not text. The name of the file decides whether it is a table. */
 static elbo_status recognize(const struct line_source *source, const char *path, bool table, elbo_error *error)
 {
     size_t size = source->size < TEXT_HEAD ? source->size : TEXT_HEAD;
@@ -80,7 +80,7 @@ void line_source_memory(struct line_source *source, const char *name, const char
     line_source_rewind(source);
 }
 
-/* Releases the descriptor and buffers that a file has within a pass. */
+/* Closes the descriptor and frees the block buffer, which a file holds only during a pass. */
 static void leave_file(struct line_source *source)
 {
     if (source->descriptor >= 0) close(source->descriptor);
@@ -114,7 +114,7 @@ void line_source_close(struct line_source *source)
 
 static elbo_status enter_file(struct line_source *source, elbo_error *error)
 {
-    size_t size; /* of today; what was appended since the opening is not read */
+    size_t size; /* current size, unused: bytes appended since the source was opened are not read */
     ELBO_TRY(file_open_regular(&source->descriptor, &size, source->name, error));
     source->room = source->size < BLOCK ? source->size + 1 : BLOCK;
     source->text = source->owned = malloc(source->room);
@@ -122,7 +122,8 @@ static elbo_status enter_file(struct line_source *source, elbo_error *error)
     return ELBO_OK;
 }
 
-/* Moves what is left to the front and reads on behind it, in a larger buffer where a line fills it. */
+/* Moves the unread bytes to the front and reads on behind them; doubles the buffer if a line fills more than half of
+ * it. */
 static elbo_status refill(struct line_source *source, elbo_error *error)
 {
     size_t left = source->end - source->begin;
@@ -149,7 +150,7 @@ static elbo_status refill(struct line_source *source, elbo_error *error)
     return ELBO_OK;
 }
 
-/* At the end of a pass: its bytes are those of the first. */
+/* Checks at the end of a pass that the file's bytes are those of the first pass. */
 static elbo_status end_pass(struct line_source *source, elbo_error *error)
 {
     if (!source->file) return ELBO_OK;
@@ -165,7 +166,7 @@ static elbo_status end_pass(struct line_source *source, elbo_error *error)
 elbo_status line_next(bool *more, struct line *line, struct line_source *source, elbo_error *error)
 {
     const char *stop = NULL;
-    size_t seen = 0; /* bytes of the line that hold no line end */
+    size_t seen = 0; /* bytes of the line already searched for a line end */
     *more = false;
     for (;;) {
         const char *start = source->text + source->begin;

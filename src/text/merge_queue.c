@@ -11,7 +11,7 @@ elbo_status merge_queue_reserve(struct merge_queue *queue, size_t most, elbo_err
     while (room < most) room += room / 2;
     struct merge_node *nodes = room >= UINT32_MAX ? NULL : malloc((room + 1) * sizeof *nodes);
     if (!nodes) return elbo_fail(error, ELBO_MEMORY, "no memory for a word with %zu possible merges", most);
-    free(queue->nodes); /* nothing waits in it */
+    free(queue->nodes); /* the queue is empty, so no node is lost */
     queue->nodes = nodes;
     queue->room = room;
     return ELBO_OK;
@@ -61,7 +61,7 @@ bool merge_queue_pop(struct merge_queue *queue, uint32_t *rank, uint32_t *place)
     *rank = top.rank;
     *place = top.place;
     uint32_t slot = top.rank % MERGE_RUNS, next = queue->nodes[top.first].next;
-    if (queue->runs[slot].last == top.first) queue->runs[slot].last = 0; /* the end of its run */
+    if (queue->runs[slot].last == top.first) queue->runs[slot].last = 0; /* the last node of its run is popped */
     if (next)
         top = (struct merge_run){top.rank, queue->nodes[next].place, next};
     else if (--queue->count)

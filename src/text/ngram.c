@@ -1,16 +1,17 @@
+/* Unigram and bigram baselines, counted on one corpus and measured on another: see ngram.h. */
 #include "text/ngram.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Adjacent pairs (v, w) as v * 2^32 + w, sorted: counts and types are runs. */
+/* Adjacent pairs (v, w) as v * 2^32 + w, sorted, so that counts and types are runs. */
 struct counts {
     uint64_t *pairs;
     size_t pair_count;
-    size_t *word;           /* (V) as the predicted one           */
-    size_t *before, *types; /* (V) as the one before             */
-    size_t *first;          /* (V + 1) where v's pairs begin      */
+    size_t *word;           /* (V) count of each token as the predicted one */
+    size_t *before, *types; /* (V) count as the previous token; different tokens that follow */
+    size_t *first;          /* (V + 1) index of v's first pair */
     size_t vocabulary, total;
 };
 
@@ -29,7 +30,8 @@ static void counts_free(struct counts *c)
     free(c->first);
 }
 
-/* Calls visit(context, previous, next) for each predicted token of the corpus's part, end marks included. */
+/* Calls visit(context, previous, next) for each predicted token of the part of the corpus in `scope`, end marks
+ * included. */
 static elbo_status each_pair(size_t *sentences, const struct elbo_corpus *corpus, const struct ngram_scope *scope,
                              void (*visit)(void *, uint32_t, uint32_t), void *context, elbo_error *error)
 {

@@ -1,10 +1,11 @@
-/* Making a corpus out of text, in two passes over the lines, or three:
+/* Makes a corpus from text in two or three passes over the lines:
  *
  *   learning   counts sentences, and learns the vocabulary from those whose place is in train's range (text/split.h)
  *   settling   with a split and unknown words: notes the parts of sentences with unknown words
  *   writing    ids stream into the parts' corpus.bin (text/corpus_write.h)
  *
- * All is written into a folder beside the corpus' place and takes that place whole at the end (base/stage.h). */
+ * The files are written into a folder beside the corpus' path. At the end that folder takes the path as a whole
+ * (base/stage.h). */
 #include "base/stage.h"
 #include "elbo/corpus.h"
 #include "text/corpus_format.h"
@@ -25,12 +26,12 @@ struct preparation {
     struct line_source *sources; /* (input_count) */
     struct line_source label_source;
     struct labels labels;
-    struct label_text label;     /* of the sentence that is used; it has none without labels */
-    struct elbo_text label_line; /* repaired */
+    struct label_text label;     /* label of the current sentence; empty without labels */
+    struct elbo_text label_line; /* the repaired line of labels that `label` points into */
     struct split split;
-    uint8_t *part; /* (part_room) that each sentence's place is in; with a split */
+    uint8_t *part; /* (part_room) part of each sentence's place; only with a split */
     size_t part_room;
-    size_t sentence; /* number of the sentence in this pass                        */
+    size_t sentence; /* number of the current sentence in this pass */
     struct corpus_writer writers[ELBO_PREPARE_PARTS];
     struct stage stage;
     struct elbo_tokenizer_trainer *trainer;
@@ -39,7 +40,7 @@ struct preparation {
     struct elbo_ids ids;
 };
 
-/* `part`: the one that the sentence's place is in. */
+/* `part` is the part that the sentence's place is in. */
 typedef elbo_status (*use_sentence)(struct preparation *p, size_t part, const char *text, size_t size,
                                     elbo_error *error);
 
@@ -51,14 +52,14 @@ static bool is_blank(const char *text, size_t size)
     return !size;
 }
 
-/* The first pass finds the parts, the others look them up. */
+/* Finds the part of a sentence in the first pass and looks it up in later ones. */
 static elbo_status part_of(struct preparation *p, size_t *part, const char *text, size_t size, bool first,
                            elbo_error *error)
 {
     size_t i = p->sentence++;
     *part = 0;
     if (p->split.count == 1) return ELBO_OK;
-    if (i >= p->part_room) { /* never in a later pass, unless an input changes: that is found at its end */
+    if (i >= p->part_room) { /* true in a later pass only if an input changed, which the end of the pass reports */
         size_t room = p->part_room ? 2 * p->part_room : 1 << 12;
         uint8_t *larger = realloc(p->part, room);
         if (!larger) return elbo_fail(error, ELBO_MEMORY, "no memory for the parts of %zu sentences", room);
@@ -81,7 +82,7 @@ static bool has_label_file(const struct preparation *p)
     return p->options->labels && *p->options->labels;
 }
 
-/* The line of labels beside a line of text; *more is false where there is none. */
+/* Reads the line of labels for a line of text; *more is false if there is none. */
 static elbo_status read_label(struct preparation *p, bool *more, elbo_error *error)
 {
     struct line line;
@@ -101,7 +102,7 @@ static elbo_status fewer_labels(const struct preparation *p, const struct line_s
                      p->label_source.name, p->label_source.number, source->name, source->number, p->report->lines);
 }
 
-/* Every label has had its line. */
+/* Checks that the file of labels has no more lines than the text. */
 static elbo_status no_more_labels(struct preparation *p, elbo_error *error)
 {
     bool more;
@@ -113,7 +114,7 @@ static elbo_status no_more_labels(struct preparation *p, elbo_error *error)
                      p->label_source.name, p->report->lines);
 }
 
-/* Finds the label of a line that is no blank one, and what is left of the line. */
+/* Finds the label of a line that is not blank, and the rest of the line. */
 static elbo_status find_label(struct preparation *p, const struct line_source *source, const struct line *line,
                               const char **text, size_t *size, elbo_error *error)
 {
@@ -228,7 +229,7 @@ static elbo_status write_sentence(struct preparation *p, size_t part, const char
     return corpus_writer_add(&p->writers[part], &p->ids, unknown, elbo_text_words(text, size), size + 1, label, error);
 }
 
-/* Every part has sentences. */
+/* Checks that every part has sentences. */
 static elbo_status check_counts(const struct preparation *p, elbo_error *error)
 {
     size_t sentences = 0;
@@ -256,7 +257,7 @@ static elbo_status make_tokenizer(struct preparation *p, elbo_error *error)
     p->report->classes = p->labels.count;
     p->report->vocabulary = elbo_tokenizer_vocabulary(p->tokenizer);
     p->report->tokenizer = elbo_tokenizer_kind(p->tokenizer);
-    /* only words can be unknown: the others have a token for every byte */
+    /* Only a word tokenizer has unknown words; the others have a token for every byte. */
     if (p->split.count > 1 && elbo_tokenizer_kind(p->tokenizer) == ELBO_TOKENIZER_WORD)
         ELBO_TRY(each_sentence(p, "splitting", false, settle_sentence, error));
     return ELBO_OK;
@@ -300,13 +301,13 @@ static elbo_status write_parts(struct preparation *p, elbo_error *error)
     ELBO_TRY(check_counts(p, error));
     for (size_t i = 0; i < count; i++) ELBO_TRY(corpus_writer_finish(&p->writers[i], p->tokenizer, &p->labels, error));
     ELBO_TRY(write_manifests(p, error));
-    ELBO_TRY(corpus_may_replace(p->stage.place, error)); /* again: it may have changed since */
+    ELBO_TRY(corpus_may_replace(p->stage.place, error)); /* again, because the folder may have changed */
     return stage_commit(&p->stage, error);
 }
 
-/* ---- all of it ---- */
+/* ---- the whole preparation ---- */
 
-/* What can be refused before anything is made. */
+/* Refuses bad options and inputs before anything is written. */
 static elbo_status check(struct preparation *p, elbo_error *error)
 {
     const struct elbo_prepare_options *options = p->options;

@@ -1,5 +1,5 @@
-/* Recognizing what is no text: see recognize.h. First what has a mark of its own (archives, documents, encodings), then
- * what the statistics of the bytes give away, then text that is not a sentence a line. */
+/* Recognizes files that are not text: see recognize.h. The checks come in this order: signatures (archives, documents,
+ * encodings), byte statistics, and text that does not have one sentence per line. */
 #include "text/recognize.h"
 
 #include "base/files.h"
@@ -13,25 +13,25 @@
 #include <unistd.h>
 
 struct head {
-    const char *name; /* for messages                                          */
-    const char *file; /* for commands: the name, or FILE for standard input    */
-    bool stream;      /* standard input                                        */
-    bool any_bytes;   /* any share of odd and ill-formed bytes will do         */
-    const char *into; /* the command that the mended text goes to              */
+    const char *name; /* name in messages */
+    const char *file; /* name in suggested commands: the file's name, or FILE for standard input */
+    bool stream;      /* standard input */
+    bool any_bytes;   /* accept any share of control bytes and ill-formed bytes */
+    const char *into; /* the command that reads the converted text */
     const char *text;
     size_t size;
     bool whole;
-    /* counted */
-    size_t ill_formed, controls, nuls[2], line_ends[2], line_feeds, returns; /* [2]: at even and odd places */
-    size_t wide_nuls[4];                                                     /* at places modulo 4          */
+    /* Counts of bytes. */
+    size_t ill_formed, controls, nuls[2], line_ends[2], line_feeds, returns; /* index 0: even offsets, 1: odd offsets */
+    size_t wide_nuls[4];                                                     /* zero bytes by offset modulo 4 */
 };
 
-/* ---- files with a mark of their own ---- */
+/* ---- files with a signature ---- */
 
 struct magic {
     const char *bytes;
     size_t at, size;
-    const char *what, *command; /* the command that writes text, before and after the file's name */
+    const char *what, *command; /* the command that converts to text, before and after the file's name */
     const char *after;
 };
 
@@ -86,12 +86,12 @@ static elbo_status check_marks(const struct head *h, elbo_error *error)
     for (size_t i = 0; i < sizeof magics / sizeof *magics; i++) {
         const struct magic *m = &magics[i];
         if (!begins(h, m->at, m->bytes, m->size)) continue;
-        /* short marks that text could begin with are looked at more closely */
+        /* Text could begin with these short signatures, so look at more bytes. */
         if (!strcmp(m->command, "bzcat") && !begins(h, 4, "1AY&SY", 6)) continue;
         if (m->bytes[0] == '\x5d' && (h->size < 13 || utf8_valid(h->text, h->size) == h->size)) continue;
         return refuse_command(h, m->what, m->command, m->after, error);
     }
-    /* UTF-32 first: its mark begins with UTF-16's */
+    /* UTF-32 first, because its byte order mark begins with that of UTF-16 */
     if (begins(h, 0, "\xff\xfe\0\0", 4)) return refuse_encoding(h, "UTF-32LE", error);
     if (begins(h, 0, "\0\0\xfe\xff", 4)) return refuse_encoding(h, "UTF-32BE", error);
     if (begins(h, 0, "\xff\xfe", 2)) return refuse_encoding(h, "UTF-16LE", error);
@@ -114,20 +114,20 @@ static void count(struct head *h)
         if (!c) h->nuls[i & 1]++, h->wide_nuls[i & 3]++;
         if (c == '\n') h->line_feeds++;
         if (c == '\r' && i + 1 < h->size && h->text[i + 1] != '\n' && h->text[i + 1] != '\r') h->returns++;
-        /* a line end of UTF-16, by the place of its zero byte */
+        /* A line end of UTF-16. The place of its zero byte gives the byte order. */
         if (i & 1) h->line_ends[0] += c == '\n' && !h->text[i - 1], h->line_ends[1] += !c && h->text[i - 1] == '\n';
     }
     for (size_t at = 0; at < h->size;) {
         at += utf8_valid(h->text + at, h->size - at);
         if (at == h->size) break;
         size_t bad = utf8_bad(h->text + at, h->size - at);
-        if (!h->whole && h->size - at < 4) break; /* a character that the end of the head cuts */
+        if (!h->whole && h->size - at < 4) break; /* a character cut by the end of the head */
         h->ill_formed += bad;
         at += bad;
     }
 }
 
-/* The encoding that the places of zero bytes give away, or NULL. */
+/* Returns the encoding that the places of the zero bytes show, or NULL. */
 static const char *wide_encoding(const struct head *h, bool suspicious)
 {
     size_t quarter = h->size / 4, half = h->size / 2, even = h->nuls[0], odd = h->nuls[1];
@@ -137,7 +137,8 @@ static const char *wide_encoding(const struct head *h, bool suspicious)
     if (quarter && h->wide_nuls[0] * 10 >= quarter * 9 && h->wide_nuls[1] * 10 >= quarter * 8 &&
         h->wide_nuls[3] * 2 < quarter)
         return "UTF-32BE";
-    /* text of mostly Latin letters has a zero in nearly every unit; other scripts in blanks and line ends */
+    /* Text of mostly Latin letters has a zero byte in nearly every unit. Other scripts have one in blanks and line
+     * ends. */
     if (odd > 20 * even && (odd * 10 >= half * 8 || (suspicious && h->line_ends[1]))) return "UTF-16LE";
     if (even > 20 * odd && (even * 10 >= half * 8 || (suspicious && h->line_ends[0]))) return "UTF-16BE";
     return NULL;
@@ -170,9 +171,9 @@ static elbo_status check_bytes(const struct head *h, elbo_error *error)
     return ELBO_OK;
 }
 
-/* ---- text that is not a sentence a line ---- */
+/* ---- text without one sentence per line ---- */
 
-/* The lines of the head that are whole; calls `use` for those that are not blank. */
+/* Calls `use` for each complete line of the head that is not blank. */
 static bool each_line(const struct head *h, bool (*use)(void *, const char *, size_t), void *context)
 {
     const char *at = h->text, *end = h->text + h->size;
@@ -199,7 +200,7 @@ static bool is_braced(void *context, const char *line, size_t size)
     return size >= 2 && ((line[0] == '{' && line[size - 1] == '}') || (line[0] == '[' && line[size - 1] == ']'));
 }
 
-/* The value most likely to be the sentence, as a filter of jq. */
+/* Writes a jq filter for the value that is most likely the sentence. */
 static void jq_filter(char *out, size_t room, const json_t *value)
 {
     static const char *const usual[] = {"text", "sentence", "content", "body"};
@@ -251,7 +252,7 @@ static elbo_status check_json(const struct head *h, elbo_error *error)
 
 struct separators {
     char separator;
-    size_t count; /* of the first line; SIZE_MAX: none yet */
+    size_t count; /* separators in the first line; SIZE_MAX: no line seen yet */
 };
 
 static bool same_separators(void *context, const char *line, size_t size)

@@ -1,4 +1,4 @@
-/* One slot: its block of memory, putting sentences into it, and the orders that are derived when it is full. */
+/* One slot: allocates its memory, adds sentences to it, and derives the orders when it is full. */
 #include "text/slots.h"
 #include "text/slots_private.h"
 
@@ -118,7 +118,7 @@ static void count_rows(struct slot_stream *stream, size_t rows)
     if (rows > stream->longest) stream->longest = rows;
 }
 
-/* Appends `rows` rows of sentence S whose ids stand in stream->ids already. */
+/* Appends `rows` rows of `sentence`, whose ids are in stream->ids already. */
 static void add_rows(struct slot_stream *stream, size_t sentence, size_t rows)
 {
     size_t first = stream->tokens;
@@ -136,8 +136,8 @@ static uint32_t limit_of(double share)
     return limit >= 0x1p32 ? UINT32_MAX : (uint32_t)limit;
 }
 
-/* Inputs become the mark where the noise says so; the start mark at position 0 never does. Returns how many; null ids:
- * they are only counted. */
+/* Replaces inputs by the mark where the noise says so, but never the start mark at position 0. Returns the number of
+ * replaced inputs. With null `ids` it only counts. */
 static size_t drop_words(int32_t *ids, size_t rows, const struct slot_options *options, uint64_t step, uint64_t sample,
                          int32_t mark)
 {
@@ -156,8 +156,8 @@ static size_t drop_words(int32_t *ids, size_t rows, const struct slot_options *o
     return dropped;
 }
 
-/* Denoising (Vincent et al. 2008; for sentences Lample et al. 2018): neighbours change places, then words become the
- * mark or are left out, each by noise at its place. Returns how many are left. */
+/* Denoising (Vincent et al. 2008; for sentences Lample et al. 2018): first neighbors change places, then words become
+ * the mark or are left out, each by the noise at its position. Returns the number of words left. */
 static size_t denoise(int32_t *words, size_t count, const struct slot_options *o, uint64_t step, uint64_t sample,
                       int32_t mark)
 {
@@ -228,7 +228,8 @@ void slot_count(struct slot *slot, const struct slot_options *options, size_t en
 
 /* ---- orders ---- */
 
-/* order = 0 .. n - 1 by rising key, stable: radix sort by bytes, least significant first. `scratch` has n. */
+/* Sorts 0 .. n - 1 by rising key, stable, into `order`: radix sort by bytes, least significant first. `scratch` has n
+ * elements. */
 static void order_by(int32_t *order, const int32_t *key, size_t n, int32_t *scratch)
 {
     int32_t largest = 0;
@@ -257,7 +258,7 @@ void slot_finish(struct slot *slot)
         order_by(stream->id_order, stream->ids, stream->tokens, slot->scratch);
         order_by(stream->position_order, stream->position, stream->tokens, slot->scratch);
     }
-    /* falling length: rising distance from the longest; S <= N, so the keys fit behind the scratch of the sort */
+    /* Falling length is rising distance from the longest. The keys fit behind the sort's scratch, because S <= N. */
     const struct slot_stream *decoder = &slot->decoder;
     int32_t *key = slot->scratch + slot->sentences;
     for (size_t s = 0; s < slot->sentences; s++)

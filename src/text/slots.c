@@ -1,7 +1,8 @@
 /* The loader: a background thread fills one of two batches while the other is in use.
  *
- * The data order is a Feistel network over the sentence numbers, walked until it lands inside their range, with
- * addressed noise as its round function: any place of any epoch is found at once, so resuming needs only a cursor. */
+ * The data order is a Feistel network over the sentence numbers with addressed noise as its round function. It is
+ * applied until the result is inside their range. Any place of any epoch is computed directly, so resuming needs only a
+ * cursor. */
 #include "text/slots.h"
 #include "text/slots_private.h"
 
@@ -19,15 +20,15 @@ struct slot_loader {
     const struct elbo_corpus *corpus;
     struct slot_options options;
     struct slot_batch batches[BATCHES];
-    uint32_t *ids[2];     /* (longest) a sentence of each stream              */
-    uint64_t cursor, end; /* of the background thread; end: of a single pass  */
+    uint32_t *ids[2];     /* (longest) ids of a sentence of each stream */
+    uint64_t cursor, end; /* state of the background thread; end: cursor at which a single pass ends */
     uint64_t step;
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    int64_t seen;          /* elbo_corpus_unchanged                            */
-    size_t filled, handed; /* batches filled and handed out since the beginning */
-    elbo_error error;      /* code: what ended the background thread           */
+    int64_t seen;          /* time last seen by elbo_corpus_unchanged */
+    size_t filled, handed; /* batches filled and batches handed out since the beginning */
+    elbo_error error;      /* code other than ELBO_OK: the error that ended the background thread */
     bool stop;
 };
 
@@ -38,7 +39,7 @@ static uint64_t order_of(struct noise_key key, uint64_t index, uint64_t sentence
     unsigned half = 1;
     while (half < 32 && (uint64_t)1 << (2 * half) < sentences) half++;
     uint64_t mask = ((uint64_t)1 << half) - 1, x = index;
-    do { /* at most 4 values per sentence, so about 4 walks at worst on average */
+    do { /* the domain has at most 4 values per sentence, so the loop runs at most about 4 times on average */
         uint64_t left = x >> half, right = x & mask;
         for (uint32_t round = 0; round < ROUNDS; round++) {
             uint64_t mixed = left ^ (noise_bits(key, right, round, 0) & mask);
@@ -75,7 +76,7 @@ static bool too_long(const struct slot_loader *loader, uint64_t source)
                      (loader->options.encoder_tokens && length_of(loader, ELBO_STREAM_ENCODER, source) > limit));
 }
 
-/* The sentence under the cursor, past those that are left out; false at the end of a single pass. */
+/* Finds the sentence at the cursor and skips sentences that are left out. Returns false at the end of a single pass. */
 static bool find_sentence(struct slot_loader *loader, struct slot_batch *batch, uint64_t *source)
 {
     while (!loader->options.single_pass || loader->cursor < loader->end) {
@@ -99,7 +100,7 @@ size_t slot_share(size_t whole, size_t kept, size_t length)
     return (size_t)((double)whole * (double)kept / (double)length + 0.5);
 }
 
-/* *added is false when the slot has no room for it. */
+/* Sets *added to false if the slot has no room for the sentence. */
 static elbo_status add_sentence(bool *added, struct slot_loader *loader, struct slot_batch *batch, struct slot *slot,
                                 uint64_t source, elbo_error *error)
 {
@@ -157,7 +158,7 @@ static elbo_status fill_batch(struct slot_loader *loader, struct slot_batch *bat
         if (slot->memory) slot_finish(slot);
         batch->count++;
     }
-    /* sentences left out at the very end belong to this batch, so that it knows to be the last */
+    /* Skipped sentences at the very end belong to this batch, so that it is known to be the last. */
     batch->last = loader->options.single_pass && !(more && find_sentence(loader, batch, &source));
     batch->next = loader->cursor;
     return elbo_corpus_unchanged(loader->corpus, &loader->seen, error);
@@ -171,7 +172,7 @@ static void *run(void *argument)
     elbo_error error = {0};
     pthread_mutex_lock(&loader->mutex);
     for (;;) {
-        /* the batch handed out last is in use: with two, one may be ahead */
+        /* The batch handed out last is in use, so only one of the two can be filled ahead. */
         while (!loader->stop && loader->filled > loader->handed) pthread_cond_wait(&loader->changed, &loader->mutex);
         if (loader->stop) break;
         struct slot_batch *batch = &loader->batches[loader->filled % BATCHES];

@@ -1,4 +1,4 @@
-/* The parts of a split: see split.h. */
+/* Assigns sentences to the parts of a split: see split.h. */
 #include "text/split.h"
 
 #include "text/corpus_manifest.h"
@@ -42,7 +42,7 @@ elbo_status split_open(struct split *split, const char *text, elbo_error *error)
         }
         from = to;
     }
-    /* rounding must not leave a place to nobody */
+    /* Rounding must not leave places without a part. */
     split->parts[split->count - 1].to = 1;
     return ELBO_OK;
 }
@@ -54,10 +54,10 @@ void split_close(struct split *split)
     split->slots = NULL;
 }
 
-/* Is the text its words joined by single blanks already? */
+/* Whether the text is already its words joined by single blanks. */
 static bool is_plain(const char *text, size_t size)
 {
-    bool blank = true; /* as before the first word */
+    bool blank = true; /* true, so that a leading blank is found */
     for (size_t i = 0; i < size; i++) {
         bool space = is_space(text[i]);
         if (space && (blank || text[i] != ' ')) return false;
@@ -94,7 +94,7 @@ elbo_status split_part(struct split *split, size_t *part, const char *text, size
     return ELBO_OK;
 }
 
-/* ---- ids that more than one sentence may have ---- */
+/* ---- ids that several sentences may share ---- */
 
 static uint64_t key_of(const struct elbo_ids *ids)
 {

@@ -1,5 +1,5 @@
-/* Numbered distinct strings: see strings.h. The hash is seeded by nothing, since a flood of colliding strings would
- * need a break of XXH3; probing is linear. */
+/* Numbered distinct strings: see strings.h. The hash needs no random seed, because a flood of colliding strings would
+ * need a break of XXH3. Probing is linear. */
 #include "text/strings.h"
 
 #include <stdlib.h>
@@ -15,7 +15,8 @@ static elbo_status no_memory(elbo_error *error)
     return elbo_fail(error, ELBO_MEMORY, "no memory for the vocabulary; use less text or a smaller tokenizer.size");
 }
 
-/* The runtime of a model's file (infer/) takes libc alone, and its words come from one file. */
+/* Hashes a string. The runtime of a model's file (infer/) uses its own hash, because it links libc alone; its words
+ * come from one file. */
 static uint64_t hash(const char *text, size_t size)
 {
 #ifdef ELBO_OWN_HASH

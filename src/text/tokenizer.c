@@ -1,4 +1,4 @@
-/* The tokenizer that everybody sees: dispatch over the kinds, and the frame of tokenizer.json. */
+/* The public tokenizer: dispatches to the kinds and reads and writes the frame of tokenizer.json. */
 #include "text/tokenizer.h"
 
 #include "base/files.h"
@@ -80,7 +80,7 @@ void elbo_tokenizer_close(struct elbo_tokenizer *tokenizer)
     free(tokenizer);
 }
 
-/* Takes `self`, also when it fails. */
+/* Consumes `self`, even if it fails. */
 static elbo_status wrap(struct elbo_tokenizer **out, const struct tokenizer_ops *ops, void *self, elbo_error *error)
 {
     struct elbo_tokenizer *tokenizer = malloc(sizeof *tokenizer);
@@ -223,7 +223,7 @@ elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *p
     return status;
 }
 
-/* That of a corpus, whose manifest says what it must be. */
+/* Loads the tokenizer of a corpus and checks it against the corpus' manifest and, unless null, the hash `expected`. */
 static elbo_status find_in_corpus(struct elbo_tokenizer **tokenizer, const char *folder, const char *expected,
                                   elbo_error *error)
 {

@@ -1,5 +1,5 @@
-/* The seam between the tokenizer everybody uses and its kinds: one table of functions per kind. A further kind (Hugging
- * Face's tokenizer.json, say) is one more file with one more table, and a row in tokenizer.c. */
+/* The interface between the public tokenizer and its kinds: one table of functions per kind. A further kind is one more
+ * file with one more table, and a row in tokenizer.c. */
 #ifndef TEXT_TOKENIZER_H
 #define TEXT_TOKENIZER_H
 
@@ -13,8 +13,8 @@ struct elbo_tokenizer_trainer;
 struct tokenizer_ops {
     enum elbo_tokenizer_kind kind;
     const char *name;
-    size_t smallest; /* V below which it cannot exist */
-    /* appends to `ids` / `text` */
+    size_t smallest; /* smallest possible vocabulary */
+    /* encode and decode append to `ids` and `text` */
     elbo_status (*encode)(void *self, struct elbo_ids *ids, const char *text, size_t size, elbo_error *error);
     elbo_status (*decode)(const void *self, struct elbo_text *text, const uint32_t *ids, size_t count,
                           elbo_error *error);
@@ -30,7 +30,7 @@ struct tokenizer_ops {
 
 extern const struct tokenizer_ops tokenizer_byte, tokenizer_word, tokenizer_bpe;
 
-/* A tokenizer.json that was read; `path` is for messages. */
+/* Parses the text of a tokenizer.json; `path` is for messages. */
 elbo_status tokenizer_parse(struct elbo_tokenizer **tokenizer, const char *text, size_t size, const char *path,
                             elbo_error *error);
 

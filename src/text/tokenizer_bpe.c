@@ -1,8 +1,8 @@
-/* The byte-level BPE tokenizer: id = MARKS + piece number. Text is cut into words by GPT-2's pattern, and each word is
- * merged on its own by the rules of bpe.h, through a queue, so that a word of a million letters takes n log n.
+/* The byte-level BPE tokenizer: id = MARKS + piece number. GPT-2's pattern cuts text into words. Each word is merged on
+ * its own by the rules of bpe.h through a queue, so a word of n letters takes O(n log n) time.
  *
- * In tokenizer.json the merges are pairs of strings in GPT-2's alphabet: the printable bytes of Latin-1 stand for
- * themselves, the other 68 for U+0100 and up, so that every byte string is valid text. */
+ * tokenizer.json holds the merges as pairs of strings in GPT-2's alphabet: the printable bytes of Latin-1 stand for
+ * themselves, and the other 68 bytes for U+0100 and up, so that every byte string is valid text. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 
 #include "base/utf8.h"
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Whitespace is spelled out: PCRE2's \s holds U+180E, which the engines of other tokenizers do not. */
+/* White space is spelled out, because PCRE2's \s includes U+180E and the engines of other tokenizers exclude it. */
 #define SPACE "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
 
 static const char pattern_text[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+"
@@ -48,7 +48,7 @@ static elbo_status cutter_open(struct cutter *cutter, elbo_error *error)
     if (!cutter->match && (cutter->pattern || number == PCRE2_ERROR_HEAP_FAILED))
         return elbo_fail(error, ELBO_MEMORY, "no memory for the tokenizer's pattern");
     if (!cutter->match) return elbo_fail(error, ELBO_INTERNAL, "the tokenizer's pattern was refused (%d)", number);
-    pcre2_jit_compile(cutter->pattern, PCRE2_JIT_COMPLETE); /* without it, matching is slower and the same */
+    pcre2_jit_compile(cutter->pattern, PCRE2_JIT_COMPLETE); /* without it, matching is only slower */
     return ELBO_OK;
 }
 
@@ -58,7 +58,7 @@ static void cutter_close(struct cutter *cutter)
     pcre2_code_free(cutter->pattern);
 }
 
-/* The word that begins at `at`; the text is known to be valid UTF-8, which is not checked again for every word. */
+/* Finds the length of the word at `at`. The text is known to be valid UTF-8, so the match does not check it again. */
 static elbo_status cut(const struct cutter *cutter, size_t *length, const char *text, size_t size, size_t at,
                        elbo_error *error)
 {
@@ -139,7 +139,7 @@ static elbo_status open_bpe(struct bpe **out, elbo_error *error)
 
 /* ---- files ---- */
 
-/* GPT-2's alphabet: the character of each byte. */
+/* Computes GPT-2's alphabet: the character of each byte. */
 static void alphabet(uint32_t character[256])
 {
     uint32_t spare = 0x100;
@@ -178,7 +178,7 @@ static elbo_status save(const void *self, json_t *object, elbo_error *error)
     return ELBO_OK;
 }
 
-/* The number of the piece that `entry` spells, or BPE_NONE; `*starved` when memory was wanting. */
+/* Returns the number of the piece that `entry` spells, or BPE_NONE; sets `*starved` if memory ran out. */
 static uint32_t piece_of(bool *starved, const struct bpe_rules *rules, const int16_t byte_of[512], const json_t *entry)
 {
     const char *text = json_string_value(entry);

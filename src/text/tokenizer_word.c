@@ -1,5 +1,6 @@
-/* The word tokenizer: words between ASCII whitespace, the most frequent ones (ties by their bytes) have ids from MARKS
- * on, all others are the unknown mark. The word "<unk>", which some published corpora hold, is the unknown mark too. */
+/* The word tokenizer: splits at ASCII white space. The most frequent words (ties by their bytes) have ids from MARKS
+ * on; all other words are the unknown mark. The word "<unk>", which some published corpora hold, is the unknown mark
+ * too. */
 #include "text/strings.h"
 #include "text/tokenizer.h"
 
@@ -17,7 +18,7 @@ struct training {
     size_t size;
 };
 
-/* The next word at or after *at; false when there is none. */
+/* Finds the next word at or after *at. Returns false if there is none. */
 static bool next_word(const char *text, size_t size, size_t *at, const char **word, size_t *length)
 {
     while (*at < size && is_space(text[*at])) (*at)++;

@@ -1,5 +1,5 @@
-/* What other programs call the options, for the message that names ours (struct option_alias). Only config.c, whose
- * table has them, includes this. */
+/* Names that other programs use for the options. The error message for such a name gives elbo's own (struct
+ * option_alias). Only config.c includes this file, because its table holds the aliases. */
 #ifndef TRAIN_ALIASES_H
 #define TRAIN_ALIASES_H
 

@@ -1,4 +1,4 @@
-/* The table of options: the sections, each declared beside the struct that it fills, behind one another. */
+/* Assembles the table of options from the sections, each of which is declared beside the struct that it fills. */
 #include "train/config.h"
 
 #include "model/latent.h"

@@ -1,5 +1,5 @@
-/* The whole configuration: one struct, filled from the tables of options beside each section (key, type, default,
- * range, unit, help): from defaults, then a YAML file, then `--section.key=value`. */
+/* The whole configuration: one struct, filled by the option tables beside each section (key, type, default, range,
+ * unit, help). Defaults come first, then a YAML file, then `--section.key=value`. */
 #ifndef TRAIN_CONFIG_H
 #define TRAIN_CONFIG_H
 
@@ -32,13 +32,13 @@ enum fit_of { FIT_MEAN, FIT_SAMPLE };
 
 struct train_section {
     size_t steps, stop_after, slots, slot_tokens, slot_sentences;
-    size_t eval_every, eval_sentences; /* 0: never; 0: all     */
-    size_t patience;                   /* evaluations; 0: ever */
-    int on_collapse;                   /* enum collapse_kind   */
-    double collapse_gain;              /* nats                 */
-    size_t max_bad_steps;              /* not finite in a row  */
+    size_t eval_every, eval_sentences; /* 0: never; 0: all */
+    size_t patience;                   /* evaluations; 0: no limit */
+    int on_collapse;                   /* enum collapse_kind */
+    double collapse_gain;              /* nats */
+    size_t max_bad_steps;              /* consecutive steps that are not finite */
     size_t skip;                       /* step (from 1) whose update is left out; 0: none */
-    int recompute;                     /* enum recompute_kind  */
+    int recompute;                     /* enum recompute_kind */
 };
 #define AT(field) offsetof(struct train_section, field)
 static const struct option train_rows[] = {
@@ -77,7 +77,7 @@ static const struct option train_rows[] = {
 struct data_config {
     const char *train, *valid, *test;
     size_t max_length; /* tokens without marks */
-    int too_long;      /* enum slot_too_long   */
+    int too_long;      /* enum slot_too_long */
     bool labels;
 };
 #define AT(field) offsetof(struct data_config, field)
@@ -97,8 +97,8 @@ static const struct option data_rows[] = {
 #undef AT
 
 struct checkpoint_config {
-    size_t every, keep; /* steps; 0: at the end only */
-    int best;           /* enum best_kind            */
+    size_t every, keep; /* every: steps, 0: at the end only */
+    int best;           /* enum best_kind */
 };
 #define AT(field) offsetof(struct checkpoint_config, field)
 static const struct option checkpoint_rows[] = {
@@ -112,7 +112,7 @@ static const struct option checkpoint_rows[] = {
 #undef AT
 
 struct init_config {
-    const char *from, *parts; /* "" for none; for all      */
+    const char *from, *parts; /* from "": no warm start; parts "": all parts */
 };
 #define AT(field) offsetof(struct init_config, field)
 static const struct option init_rows[] = {
@@ -158,7 +158,7 @@ static const struct option prepare_rows[] = {
 };
 #undef AT
 
-/* The section `tokenizer`. */
+/* Rows of the section `tokenizer`. */
 #define AT(field) offsetof(struct prepare_config, field)
 static const struct option tokenizer_rows[] = {
     ROW_CHOICE("kind", tokenizer_kind, "word", COMMAND_PREPARE, "what a token is", "byte", "word", "bpe"),
@@ -242,7 +242,7 @@ static const struct option eval_switch_rows[] = {
 };
 #undef AT
 
-/* The section `prior`, of fit-prior. */
+/* The section `prior` of the command fit-prior. */
 struct fit_config {
     int kind, covariance, of; /* enum fit_kind, fit_covariance, fit_of */
     size_t components, sentences, iterations;
@@ -263,7 +263,7 @@ static const struct option fit_rows[] = {
 
 struct launch_config {
     size_t n, max_restarts;            /* n 0: the command starts its ranks itself */
-    double hang_timeout, grace, pause; /* seconds                                  */
+    double hang_timeout, grace, pause; /* seconds */
 };
 #define AT(field) offsetof(struct launch_config, field)
 static const struct option launch_rows[] = {
@@ -285,17 +285,17 @@ struct elbo_config {
     uint64_t seed;
     const char *device; /* cpu, cuda, cuda:1, auto */
     int determinism;
-    bool tf32;                /* f32 products on a GPU */
+    bool tf32;                /* round f32 products on a GPU to TF32 */
     size_t threads;           /* 0: the processors this process may run on */
-    bool json, decode, graph; /* output switches of commands               */
+    bool json, decode, graph; /* output switches of commands */
     const char *run_dir, *resume;
-    size_t rewind; /* step; 0: none             */
+    size_t rewind; /* step; 0: none */
     struct init_config init;
     const char *weights; /* file; "" when not given */
     const char *out;     /* prepare, export: a folder; encode: a file; "" when not given */
-    int part;            /* enum export_part              */
-    int bits;            /* 0: 32, 1: 8, 2: 4             */
-    const char *check;   /* corpus; "" when not given     */
+    int part;            /* enum export_part */
+    int bits;            /* 0: 32, 1: 8, 2: 4 */
+    const char *check;   /* corpus; "" when not given */
     struct model_config model;
     struct objective_config objective;
     struct optimizer_config optimizer;
@@ -375,16 +375,16 @@ static const struct option switch_rows[] = {
 };
 #undef AT
 
-/* THE table of options; its target is a struct elbo_config. */
+/* Returns the table of options, whose target is a struct elbo_config. */
 const struct option_table *elbo_config_table(void);
 
-/* options_read_yaml_text of a checkpoint's configuration, which may be older than an option: before
- * objective.dropped_mark was one, dropped words became the unknown mark. */
+/* Reads a checkpoint's configuration as options_read_yaml_text does. The configuration may be older than an option: if
+ * it lacks objective.dropped_mark, dropped words become the unknown mark. */
 elbo_status elbo_config_read_saved(struct options *options, const char *yaml, size_t size, const char *name,
                                    elbo_error *error);
 
-/* Rules that tie several options together: heads divide widths, a slot holds the longest sentence, and so on. Checks
- * the model, objective, optimizer and training parts; the message names the options and a value that would do. */
+/* Checks the rules between options of the model, the objective and the training: heads divide widths, a slot holds the
+ * longest sentence, and so on. The message names the options and a value that would do. */
 elbo_status elbo_config_check(const struct elbo_config *config, elbo_error *error);
 
 #endif

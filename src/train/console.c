@@ -1,3 +1,4 @@
+/* Formats messages of a run and passes them to the caller's functions: see console.h. */
 #include "train/console.h"
 #include "base/files.h"
 

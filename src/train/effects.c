@@ -1,3 +1,4 @@
+/* Finds options without effect and refuses or reports them: see effects.h. */
 #include "train/effects.h"
 #include "model/latent.h"
 #include "model/stack.h"
@@ -87,8 +88,8 @@ static bool needs_information(const struct elbo_config *c)
     return no_latent(c) && c->objective.aggressive_until == AGGRESSIVE_INFORMATION;
 }
 
-/* A key that ends in a dot stands for its section. What switches itself off (0 samples, 0 nats) stands against nothing.
- */
+/* A key that ends in a dot stands for its section. No rule holds against a value that switches an option off (0
+ * samples, 0 nats). */
 static const struct rule {
     const char *key;
     condition idle;
@@ -125,14 +126,14 @@ static const struct rule {
     {"eval.iwae_samples", of_the_mean, "eval.posterior=mean draws no samples"},
 };
 
-/* The rest of a key within a section; null: it is not of this one. */
+/* Returns the rest of a key within a section, or null if the key is of another section. */
 static const char *within(const char *key, const char *section)
 {
     size_t size = strlen(section);
     return !strncmp(key, section, size) && key[size] == '.' ? key + size + 1 : NULL;
 }
 
-/* The rules that sections keep beside their tables. */
+/* Asks the rules that the sections keep beside their tables. */
 static const char *own_rules(const struct elbo_config *c, const char *key)
 {
     const struct model_config *m = &c->model;

@@ -1,3 +1,4 @@
+/* Reads and writes the fitted prior of a checkpoint: see fitted_prior.h. */
 #include "train/fitted_prior.h"
 
 #include <math.h>
@@ -35,7 +36,7 @@ static elbo_status read_density(struct fitted_prior *p, const struct checkpoint 
     struct gaussians *g = &p->density;
     const struct safetensors_tensor *found;
     double weights = 0;
-    /* The file holds all that is allocated for: a shape like (K, Z, 0) would promise any K. */
+    /* Match all shapes before allocating, because a shape like (K, Z, 0) would promise any K. */
     describe(t, &(struct gaussians){.count = factor->shape[0], .width = width, .full = factor->rank == 3});
     for (size_t i = 0; i < TENSORS; i++) ELBO_TRY(safetensors_match(&found, file, &t[i], error));
     ELBO_TRY(gaussians_allocate(g, factor->shape[0], width, factor->rank == 3, error));

@@ -1,3 +1,4 @@
+/* Reads label names from corpora and checkpoints and finds their numbers in a model: see label_names.h. */
 #include "train/label_names.h"
 
 #include <stdio.h>
@@ -48,7 +49,7 @@ void label_names_free(struct label_names *names)
     *names = (struct label_names){0};
 }
 
-/* "negative, neutral, positive", as much of it as there is room for. */
+/* Writes "negative, neutral, positive", cut to the room in `text`. */
 static void list(char *text, size_t size, const struct label_names *names)
 {
     size_t at = 0;

@@ -1,4 +1,4 @@
-/* The public calls of elbo/run.h over the rooms below. */
+/* Implements the public calls of elbo/run.h. */
 #include "elbo/run.h"
 #include "model/generate.h"
 #include "train/step_options.h"
@@ -15,7 +15,7 @@ struct elbo_run {
     struct run run;
     size_t threads;
     int32_t label;
-    bool labelled; /* a label is set */
+    bool labelled; /* elbo_run_set_label was called */
 };
 
 static elbo_status set_threads(void *context, elbo_error *error)

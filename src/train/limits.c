@@ -1,3 +1,4 @@
+/* Reports or refuses sentences that are longer than data.max_length: see limits.h. */
 #include "train/limits.h"
 #include "text/slots.h"
 

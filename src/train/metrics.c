@@ -1,3 +1,4 @@
+/* Appends rows to metrics.jsonl: see metrics.h. */
 #include "train/metrics.h"
 #include "base/files.h"
 #include "base/json.h"
@@ -13,11 +14,11 @@ enum { MOST_BYTES_LOG2 = 34 };
 
 struct metrics {
     int descriptor;
-    bool torn; /* the last line is a part of a row that could not be taken back */
+    bool torn; /* the last line is part of a row and could not be removed */
     char path[FILES_PATH];
 };
 
-/* Keeps the rows up to `last_step`; a torn or foreign last line goes too. */
+/* Keeps the rows up to `last_step`. Lines that are torn or have no step are dropped too. */
 static elbo_status drop_later(const char *path, uint64_t last_step, elbo_error *error)
 {
     char *text;
@@ -65,7 +66,7 @@ elbo_status metrics_open(struct metrics **out, const char *run_dir, uint64_t las
     return ELBO_OK;
 }
 
-/* All of it, or, where the system allows, nothing. */
+/* Writes the whole text. After a failure it removes the part that was written, if the system allows. */
 static elbo_status write_all(struct metrics *m, const char *text, size_t size, elbo_error *error)
 {
     for (size_t at = 0; at < size;) {
@@ -87,7 +88,7 @@ elbo_status metrics_write(struct metrics *m, const json_t *row, elbo_error *erro
     char *text = json_text(row, JSON_COMPACT | JSON_REAL_PRECISION(9));
     if (!text) return elbo_fail(error, ELBO_MEMORY, "no memory for a row of metrics");
     size_t size = strlen(text);
-    text[size] = '\n'; /* the terminator becomes the line's end: one write per row */
+    text[size] = '\n'; /* the line end replaces the terminator, so that a row takes one write */
     elbo_status status = ELBO_OK;
     if (m->torn) status = write_all(m, "\n", 1, error);
     if (!status) m->torn = false;

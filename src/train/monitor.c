@@ -1,3 +1,4 @@
+/* Watches the latent for collapse and rolls a run back: see monitor.h. */
 #include "train/monitor.h"
 #include "base/philox.h"
 #include "model/evaluate.h"
@@ -33,7 +34,7 @@ bool monitor_note(struct trainer *t, const struct evaluation *e)
         return false;
     }
     if (!dead) return false;
-    /* who begins anew needs steps to learn in */
+    /* a run that begins anew needs steps to learn in */
     bool time = w->kept || 4 * (t->config->train.steps - step) >= t->config->train.steps;
     bool rolls = t->config->train.on_collapse == COLLAPSE_ROLLBACK && w->rollbacks < MONITOR_MOST && time;
     char remedy[160];
@@ -61,7 +62,7 @@ bool monitor_keeps(const struct trainer *t)
            (!w->kept || draws - w->kept >= every);
 }
 
-/* The checkpoint that is kept, checked whole; null: there is none. */
+/* Opens the kept checkpoint and checks all of it; null: there is none. */
 static elbo_status open_kept(struct checkpoint **c, const struct trainer *t, elbo_error *error)
 {
     char folder[FILES_PATH], name[CHECKPOINT_NAME], path[FILES_PATH];
@@ -73,7 +74,7 @@ static elbo_status open_kept(struct checkpoint **c, const struct trainer *t, elb
     return checkpoint_open(c, path, NULL, NULL, error);
 }
 
-/* Weights and moments of the checkpoint that is kept, or first ones. */
+/* Restores the weights and moments of the kept checkpoint, or draws first weights. */
 static elbo_status restore(struct trainer *t, const struct checkpoint *kept, uint64_t rollbacks, elbo_error *error)
 {
     if (kept) return restore_state(t, kept, error);
@@ -81,12 +82,12 @@ static elbo_status restore(struct trainer *t, const struct checkpoint *kept, uin
     return model_initialize(&t->step.model, t->config->seed ^ noise_purpose("monitor.anew") ^ rollbacks, error);
 }
 
-/* The counters go on; those of moments come back with them. */
+/* Rolls the state back. The counters go on, except those of the moments, which are restored with the moments. */
 static elbo_status roll_back(struct trainer *t, const struct checkpoint *kept, elbo_error *error)
 {
     struct training_counters *count = &t->state.counters;
     struct training_best best = t->state.best;
-    count->updates = t->step.optimizer.updates; /* the schedules' clock */
+    count->updates = t->step.optimizer.updates; /* clock of the schedules */
     count->watch.rollbacks++;
     count->watch.rolled = count->draws;
     count->watch.alive = kept != NULL;
@@ -94,7 +95,7 @@ static elbo_status roll_back(struct trainer *t, const struct checkpoint *kept, e
     elbo_status status = trainer_rebuild(t, error);
     if (!status) status = restore(t, kept, now.watch.rollbacks, error);
     if (status) {
-        t->clock.first_draw = count->draws; /* half a state is not to be saved */
+        t->clock.first_draw = count->draws; /* prevents a save of the half-restored state */
         return status;
     }
     memcpy(now.part_updates, count->part_updates, sizeof now.part_updates);
@@ -116,7 +117,7 @@ static void tell(struct trainer *t)
     report_rollback(t, raised);
 }
 
-/* A checkpoint that cannot be read is no reason to end the run, which has good weights. */
+/* Rolls back. A kept checkpoint that cannot be read does not end the run, because the run has good weights. */
 elbo_status monitor_roll_back(struct trainer *t, elbo_error *error)
 {
     struct checkpoint *kept;

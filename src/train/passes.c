@@ -1,9 +1,10 @@
+/* Chooses the pass of each step while the encoder is trained ahead of the decoder: see passes.h. */
 #include "train/passes.h"
 
 #include <math.h>
 
-/* Takes a figure into the window. True: the window is full, and *rise is how far its mean is above that of the one
- * before; NaN: there was none. */
+/* Takes a figure into the window. Returns true if the window is full; *rise is then its mean less that of the window
+ * before, or NaN for the first window. */
 static bool take(struct pass_window *w, double *rise, double figure, size_t size)
 {
     if (!isfinite(figure)) return false;
@@ -28,7 +29,7 @@ static bool is_over(const struct training_passes *p, const struct objective_conf
     return p->ended || (c->aggressive_steps && draws >= c->aggressive_steps);
 }
 
-/* The facts of step `draw`, from 0. */
+/* Judges the figures of step `draw`, counted from 0. */
 static void judge(struct training_passes *p, const struct objective_config *c, uint64_t draw)
 {
     const struct pass_figures *seen = &p->recent[draw % 2];

@@ -1,4 +1,4 @@
-/* What a run says of itself: console lines, rows of metrics.jsonl, evaluations on the validation corpus. */
+/* Reports on a run: console lines, rows of metrics.jsonl, and evaluations on the validation corpus. */
 #include "train/report.h"
 #include "base/clock.h"
 #include "model/evaluate.h"
@@ -20,7 +20,7 @@ static size_t active_units(const struct trainer *t)
     return active;
 }
 
-/* A rank that is told of: its time over that of the one in the middle. */
+/* A slow rank is reported when its time is this multiple of the median rank's. */
 static const double STRAGGLES = 1.5;
 
 static double memory_mib(void)
@@ -32,18 +32,18 @@ static double memory_mib(void)
     return (double)pages * (double)sysconf(_SC_PAGESIZE) / 1048576.0;
 }
 
-/* JSON has no NaN: null says that the number was not finite. */
+/* JSON has no NaN, so a number that is not finite becomes null. */
 static json_t *number(double x)
 {
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-/* A row that cannot be written is lost and told, once until one can be written again: the log of metrics never ends a
- * run. `row` may be NULL, for want of memory. */
+/* Writes a row. A row that cannot be written is lost with one warning until a row can be written again, because the log
+ * of metrics never ends a run. `row` may be NULL if memory ran out. */
 static void write_row(struct trainer *t, const json_t *row)
 {
     elbo_error error;
-    if (!t->metrics) return; /* rank 0's to write */
+    if (!t->metrics) return; /* only rank 0 writes */
     elbo_status status =
         row ? metrics_write(t->metrics, row, &error) : elbo_fail(&error, ELBO_MEMORY, "no memory for a row of metrics");
     if (status && !t->row_lost) {
@@ -66,26 +66,27 @@ void report_sums(struct trainer *t)
         d->exposed_sum / (double)d->exposed_steps * 1e3, (unsigned long long)d->exposed_steps);
 }
 
-/* A figure's name; a KL that is an estimate from draws is called so. */
+/* Returns a figure's name. A KL estimated from draws has a name of its own. */
 static const char *name_of(const struct trainer *t, const struct objective_figure *f)
 {
     return strcmp(f->name, "kl") ? f->name : latent_kl_name(&t->model.latent);
 }
 
-/* The last step's terms for the console: "  reconstruction 41.2  kl 9.1  beta 0.4  active 31/32". */
+/* Prints the last step's terms for the console: "  reconstruction 41.2  kl 9.1  beta 0.4  active 31/32". */
 static void print_terms(char *text, size_t size, const struct trainer *t)
 {
     const struct step_figures *f = &t->done.figures;
     size_t at = 0, z = t->model.latent.kind == LATENT_NONE ? 0 : t->model.latent.width;
     *text = 0;
-    if (!z) return; /* the loss says it all */
+    if (!z) return; /* without a latent the loss is enough */
     for (size_t i = 0; i < f->count && at < size; i++)
         if (f->terms[i].on_console)
             at += (size_t)snprintf(text + at, size - at, "  %s %.3f", name_of(t, &f->terms[i]), f->terms[i].value);
     if (at < size) snprintf(text + at, size - at, "  active %zu/%zu", active_units(t), z);
 }
 
-/* The values or the weights of the last step's terms, each under its name; `kl` is there whatever it is called. */
+/* Adds the values or the weights of the last step's terms, each under its name. A KL of another name is added as `kl`
+ * too. */
 static int add_terms(json_t *row, const struct trainer *t, bool weights)
 {
     const struct step_figures *f = &t->done.figures;
@@ -103,7 +104,7 @@ static json_t *kl_per_dim(const struct trainer *t)
 {
     const struct step_figures *f = &t->done.figures;
     size_t z = t->model.latent.kind == LATENT_NONE ? 0 : t->model.latent.width;
-    if (z && !f->kl_dim) return json_null(); /* a KL that has no such parts */
+    if (z && !f->kl_dim) return json_null(); /* this KL has no parts per dimension */
     json_t *dims = json_array();
     for (size_t j = 0; j < z; j++)
         if (json_array_append_new(dims, number((double)f->kl_dim[j] / (double)f->sentences))) {
@@ -113,7 +114,7 @@ static json_t *kl_per_dim(const struct trainer *t)
     return dims;
 }
 
-/* The part of a row that depends on the clock and the machine. */
+/* Returns the part of a row that depends on the clock and the machine. */
 static json_t *wall_of(const struct trainer *t, double seconds, double rate, double mib)
 {
     const struct done *d = &t->done;
@@ -128,7 +129,8 @@ static json_t *wall_of(const struct trainer *t, double seconds, double rate, dou
     return NULL;
 }
 
-/* What the options came to: the share of the steps so far whose gradient was clipped, and the step's own shares. */
+/* Returns the effects of options: the share of the steps so far whose gradient was clipped, and the step's own
+ * shares. */
 static json_t *effective(const struct trainer *t)
 {
     const struct done *d = &t->done;
@@ -194,7 +196,7 @@ void report_step(struct trainer *t)
     t->clock.tokens_since = 0;
 }
 
-/* struct evaluate_options.combine: a piece at a time, which every rank sends to every rank. */
+/* Implements evaluate_options.combine: bitwise OR over the ranks, one piece at a time, gathered on every rank. */
 static elbo_status combine(void *context, elbo_status status, void *data, size_t bytes, elbo_error *error)
 {
     enum { ALL = 4 << 20, LEAST = 4096 };
@@ -215,7 +217,8 @@ static elbo_status combine(void *context, elbo_status status, void *data, size_t
     return status;
 }
 
-/* Whether this evaluation is the best so far by checkpoint.best. What is not a number betters nothing. */
+/* Notes whether this evaluation is the best so far by checkpoint.best. A figure that is not finite is never the
+ * best. */
 static void note_best(struct trainer *t, const struct evaluation *e)
 {
     int kind = t->config->checkpoint.best;
@@ -234,7 +237,7 @@ static void note_best(struct trainer *t, const struct evaluation *e)
     best->step = t->state.counters.draws;
 }
 
-/* The mutual information, and how the figures of a latent differ from those of the evaluation before. */
+/* Adds the mutual information, and the changes of the latent's figures since the evaluation before. */
 static int add_trend(json_t *figures, const struct evaluation *e, const struct training_watch *before)
 {
     int failed = json_object_set_new(figures, "mutual_information", number(e->mutual_information));
@@ -259,7 +262,7 @@ elbo_status report_validation(struct trainer *t, elbo_error *error)
     elbo_error reason;
     elbo_status evaluated = evaluate(&e, &t->step.model, t->valid, &o, &reason);
     ELBO_TRY(step_bind(&t->step, error));
-    if (evaluated == ELBO_MEMORY) { /* the next one may find more: no reason to end the run */
+    if (evaluated == ELBO_MEMORY) { /* the run goes on, because the next evaluation may find more memory */
         elbo_fail_in(&reason, "step %llu is not evaluated: ", (unsigned long long)t->state.counters.draws);
         console_warning(&t->report, reason.message);
         return ELBO_OK;

@@ -1,3 +1,4 @@
+/* Compares the options of a resumed run with those of its checkpoint: see resume.h. */
 #include "train/resume.h"
 #include "base/files.h"
 #include "train/effects.h"
@@ -7,7 +8,7 @@
 
 struct comparison {
     const struct elbo_config *now, *before;
-    FILE *model, *changed; /* what is refused; what is said */
+    FILE *model, *changed; /* differences to refuse; differences to report */
     size_t model_count, changed_count;
 };
 

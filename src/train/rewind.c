@@ -1,3 +1,4 @@
+/* Goes back to an earlier checkpoint of a run: see rewind.h. */
 #include "train/rewind.h"
 #include "checkpoint/checkpoint.h"
 
@@ -8,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A name that is free: `pattern` with the step, and a number behind it where that is taken. */
+/* Finds a free name: `before`, the step and `after`, with a number behind the step if the name is taken. */
 static elbo_status free_name(char out[FILES_PATH], const char *folder, const char *before, uint64_t step,
                              const char *after, elbo_error *error)
 {
@@ -32,7 +33,7 @@ static elbo_status put_aside(const char *folder, uint64_t step, elbo_error *erro
     return rename(path, aside) ? file_fail(error, "rename", path, errno) : ELBO_OK;
 }
 
-/* The rows so far under another name, too: the run drops those after its step. */
+/* Copies the rows so far to another name, because the run drops the rows after its step. */
 static elbo_status keep_rows(const char *run_dir, uint64_t newest, elbo_error *error)
 {
     char path[FILES_PATH], aside[FILES_PATH], *text;
@@ -62,7 +63,7 @@ static elbo_status no_such(const char *dir, const uint64_t *steps, size_t count,
                      *list ? list : "none");
 }
 
-/* Whether the newest checkpoint belongs to a run that has gone back to the step already. */
+/* Whether the newest checkpoint belongs to a run that has already gone back to the step. */
 static elbo_status went_back(bool *before, struct train_report *report, const char *run_dir, uint64_t step,
                              elbo_error *error)
 {
@@ -75,7 +76,8 @@ static elbo_status went_back(bool *before, struct train_report *report, const ch
     return ELBO_OK;
 }
 
-/* `latest` moves first: a process that ends in between begins at the step as well, and finds the rest to do. */
+/* Goes back. `latest` moves first, so that a process that ends in between begins at the step as well and puts the rest
+ * aside. */
 static elbo_status go_back(struct train_report *report, const struct elbo_config *config, const char *folder,
                            const char *to, const uint64_t *steps, size_t count, elbo_error *error)
 {

@@ -1,3 +1,4 @@
+/* Replaces a model's weights by the rounded weights of a model file: see rounded.h. */
 #include "train/rounded.h"
 
 #include <stdlib.h>

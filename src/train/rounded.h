@@ -1,4 +1,5 @@
-/* Weights from a model's file of few bits (infer/file.h), in the place of a checkpoint's: what the rounding costs. */
+/* Weights from a model file of few bits (infer/file.h) in the place of a checkpoint's, to measure the cost of
+ * rounding. */
 #ifndef TRAIN_ROUNDED_H
 #define TRAIN_ROUNDED_H
 
@@ -10,9 +11,9 @@ struct rounded {
     struct placed_weight *placed;
 };
 
-/* On a CPU the model reads its weights in the file from now on, and multiplies with them as the file's own runtime does
- * (cpu/quantized/product.h), until rounded_close. Elsewhere they overwrite the model's. What training alone reads
- * stays. ELBO_INPUT: the file is damaged, or of another model. */
+/* Opens the file. On a CPU the model reads its weights from the file until rounded_close, and multiplies with them as
+ * the file's own runtime does (cpu/quantized/product.h). On other devices the file's weights overwrite the model's.
+ * Parameters that only training reads are unchanged. ELBO_INPUT: the file is damaged, or of another model. */
 elbo_status rounded_open(struct rounded *r, struct model *m, const char *path, elbo_error *error);
 void rounded_close(struct rounded *r);
 

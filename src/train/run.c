@@ -1,3 +1,4 @@
+/* Opens a trained model for use: see run.h. */
 #include "train/run.h"
 #include "base/files.h"
 #include "device/backends.h"
@@ -47,7 +48,7 @@ static elbo_status open_all(struct run *r, struct options *options, elbo_status 
     r->marks = *elbo_tokenizer_marks(r->tokenizer);
     ELBO_TRY(find_line_ends(r, error));
     struct model_config model = r->config->model;
-    model.precision = PRECISION_F32; /* what is measured or written is computed from the f32 weights */
+    model.precision = PRECISION_F32; /* measurements and outputs are computed from the f32 weights */
     ELBO_TRY(counter(r, "vocabulary", &model.vocabulary, error));
     ELBO_TRY(counter(r, "positions", &model.positions, error));
     ELBO_TRY(label_names_of_counters(&r->labels, checkpoint_counters(r->checkpoint), error));

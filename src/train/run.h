@@ -15,17 +15,16 @@ struct run {
     struct checkpoint *checkpoint;
     struct backend *backend;
     struct model model;
-    struct rounded rounded; /* --weights: another file's in the place of the checkpoint's */
+    struct rounded rounded; /* --weights: another file's weights in the place of the checkpoint's */
     struct elbo_tokenizer *tokenizer;
     struct text_marks marks;
-    struct label_names labels;  /* that the model knows           */
-    struct fitted_prior fitted; /* after training; density.count 0: there is none */
-    struct elbo_ids
-        line_ends; /* tokens whose bytes hold a line feed or a carriage return: never generated, a sentence is a line */
+    struct label_names labels;  /* labels that the model knows */
+    struct fitted_prior fitted; /* prior fitted after training; density.count 0: none */
+    struct elbo_ids line_ends;  /* tokens with line ends; never generated, because a sentence is a line */
 };
 
-/* Reads the run's configuration into `options`, whose target is `config` (so that overrides can be read again on top
- * by `reapply`), then its tokenizer and weights. `warn` is told of checkpoints that were passed over. */
+/* Reads the run's configuration into `options`, whose target is `config`, then its tokenizer and weights. `reapply`
+ * reads overrides again on top of the configuration. `warn` is told of checkpoints that were passed over. */
 elbo_status run_open(struct run *r, const char *path, struct options *options, const struct elbo_config *config,
                      elbo_status (*reapply)(void *context, elbo_error *error), checkpoint_warning warn, void *context,
                      elbo_error *error);

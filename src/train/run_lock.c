@@ -1,4 +1,4 @@
-/* The run directory's lock, by flock: it belongs to the open file, so a crash releases it and there is nothing to
+/* Locks the run directory by flock. The lock belongs to the open file, so a crash releases it and nothing is left to
  * clean. */
 #include "train/run_lock.h"
 
@@ -13,7 +13,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-/* Who holds it, as far as the file tells: " (process 123 on host)", or nothing. */
+/* Describes the owner as far as the file tells: " (process 123 on host)", or nothing. */
 static void describe_owner(char *out, size_t size, int fd)
 {
     char text[128], host[81] = "";
@@ -26,7 +26,8 @@ static void describe_owner(char *out, size_t size, int fd)
         snprintf(out, size, " (process %ld%s%s)", process, *host ? " on " : "", host);
 }
 
-/* A courtesy to whoever finds the lock taken: that it cannot be written is no reason not to train. */
+/* Writes the owner, only for the message of a process that finds the lock taken. A failure does not stop the
+ * training. */
 static void write_owner(int fd)
 {
     char text[128], host[64] = "";

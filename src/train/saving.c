@@ -1,3 +1,4 @@
+/* Saves a run and restores it from a checkpoint: see saving.h. */
 #include "train/saving.h"
 #include "base/clock.h"
 #include "train/resume.h"
@@ -14,7 +15,7 @@ const char *trainer_best_figure(const struct elbo_config *config)
 
 /* ---- saving ---- */
 
-/* The files of a checkpoint beside the state: the corpus's tokenizer and the configuration in force. */
+/* Gathers the files of a checkpoint beside the state: the corpus's tokenizer and the configuration in force. */
 static elbo_status gather_files(struct training_files *files, const struct trainer *t, elbo_error *error)
 {
     char path[FILES_PATH], *tokenizer = NULL;
@@ -42,15 +43,15 @@ void trainer_give_states(struct trainer *t)
     step_states_restored(&t->step);
 }
 
-/* Rank 0 gathers its files first. Then every rank goes down: for whole weights, and once for the state. A rank that
- * has failed goes along, because the others wait for it there. */
+/* Rank 0 gathers its files first. Then every rank enters the collective calls: once for whole weights and once for the
+ * state. A rank that has failed enters them too, because the others wait for it there. */
 elbo_status save(struct trainer *t, elbo_error *error)
 {
     double before = clock_seconds();
     struct training_files files = {0};
     bool writes = !t->team.rank;
     elbo_error lost, unsynced;
-    if (writes && metrics_sync(t->metrics, &unsynced)) /* rows may be lost: no reason to lose weights too */
+    if (writes && metrics_sync(t->metrics, &unsynced)) /* rows may be lost, but the weights must not be lost too */
         console_warning(&t->report, unsynced.message);
     elbo_status status = writes ? gather_files(&files, t, error) : ELBO_OK, other = step_whole(&t->step, &lost);
     bool whole = !other;
@@ -81,7 +82,7 @@ bool save_on_the_way(struct trainer *t)
 
 /* ---- loading ---- */
 
-/* Refuses another model than the checkpoint's, and says what else is not as it was. */
+/* Refuses a model other than the checkpoint's, and reports the other options that changed. */
 static elbo_status compare_options(struct trainer *t, const struct checkpoint *c, elbo_error *error)
 {
     const void *yaml;

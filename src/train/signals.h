@@ -1,11 +1,11 @@
-/* The signals that a run stops for. */
+/* The signals that stop a run. */
 #ifndef TRAIN_SIGNALS_H
 #define TRAIN_SIGNALS_H
 
 #include <signal.h>
 #include <time.h>
 
-/* SIGHUP not where it is ignored already (nohup). */
+/* Returns the set of these signals. SIGHUP is left out if it is ignored already (nohup). */
 static inline sigset_t signals_that_stop(void)
 {
     sigset_t set;
@@ -18,7 +18,7 @@ static inline sigset_t signals_that_stop(void)
     return set;
 }
 
-/* The one that came while they are blocked, or 0. */
+/* Returns a signal that is pending while blocked, or 0. */
 static inline int signals_take(void)
 {
     sigset_t set = signals_that_stop();

@@ -1,3 +1,4 @@
+/* Derives the options of slots and steps from the configuration of a run: see step_options.h. */
 #include "train/step_options.h"
 #include "base/checked.h"
 #include "model/stack.h"
@@ -34,7 +35,7 @@ struct step_options step_options_of(const struct elbo_config *c, const struct mo
                                     size_t rank)
 {
     struct slot_options slots = slot_options_of(c);
-    if (model->dropped_mark == DROPPED_OWN) slots.mark = (int32_t)model->vocabulary; /* the row behind the tokens' */
+    if (model->dropped_mark == DROPPED_OWN) slots.mark = (int32_t)model->vocabulary; /* the row behind the tokens */
     return (struct step_options){.model = *model,
                                  .objective = c->objective,
                                  .optimizer = c->optimizer,

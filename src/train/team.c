@@ -1,3 +1,4 @@
+/* The ranks of a run: finds and joins them, compares them, and exchanges notes at every step. See team.h. */
 #include "train/team.h"
 #include "device/backends.h"
 #include "job/rendezvous.h"
@@ -10,11 +11,11 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-/* What a rank says of a step. */
+/* A rank's note on a step. */
 struct note {
-    int32_t signal; /* that came to it, or 0            */
+    int32_t signal; /* signal received by the rank, or 0 */
     uint32_t unused;
-    double seconds; /* of its own work: without waiting */
+    double seconds; /* of the rank's own work, without waiting */
 };
 
 static size_t least(size_t a, size_t b)
@@ -22,7 +23,8 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Threads of a rank that was not told: its share of the host, unless its launcher gave it processors of its own. */
+/* Returns the threads of a rank if the number is not given: its share of the host, or 0 if its launcher gave it
+ * processors of its own. */
 static size_t threads_of(const struct ranks *who)
 {
     cpu_set_t mine;
@@ -66,7 +68,7 @@ static elbo_status join_mpi(struct team *team, struct collectives **mpi, double 
         rank, ranks, ranks_source_name(who->source), who->rank, who->world);
 }
 
-/* A signal ends the wait for the others at once: there is nothing to save yet. */
+/* Meets the other ranks. A signal ends the wait at once, because there is nothing to save yet. */
 static elbo_status meet(struct team *team, const struct rendezvous_options *options, unsigned char id[DEVICE_ID],
                         elbo_error *error)
 {
@@ -77,7 +79,8 @@ static elbo_status meet(struct team *team, const struct rendezvous_options *opti
     return status;
 }
 
-/* NCCL's id reaches every rank through MPI where mpirun started them, else over TCP. */
+/* Joins the devices of the ranks. NCCL's id reaches every rank through MPI if mpirun started the ranks, else over
+ * TCP. */
 static elbo_status join_devices(struct team *team, const struct parallel_config *c, struct backend *b,
                                 elbo_error *error)
 {
@@ -99,7 +102,7 @@ static elbo_status join_devices(struct team *team, const struct parallel_config 
 elbo_status team_join(struct team *team, const struct elbo_config *c, struct backend *backend, elbo_error *error)
 {
     if (team->ranks > 1 || c->parallel.always) {
-        signal(SIGPIPE, SIG_IGN); /* a connection that breaks is an error of the call that meets it */
+        signal(SIGPIPE, SIG_IGN); /* a broken connection is then an error of the call that meets it */
         if (device_of(backend)->join)
             ELBO_TRY(join_devices(team, &c->parallel, backend, error));
         else
@@ -126,10 +129,10 @@ elbo_status team_agree(struct team *team, elbo_status status, elbo_error *error)
     return team->collectives ? collectives_agree(team->collectives, status, error) : status;
 }
 
-/* ---- the same run everywhere ---- */
+/* ---- comparing the ranks ---- */
 
 struct likeness {
-    uint64_t options, corpus, device, instructions; /* instructions: of a CPU */
+    uint64_t options, corpus, device, instructions; /* hashes; instructions: of a CPU */
 };
 
 elbo_status team_compare(struct team *team, const struct team_likeness *of, elbo_error *error)
@@ -189,7 +192,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The slowest rank, and its time over that of the rank in the middle. */
+/* Finds the slowest rank, and its time over the median rank's. */
 static void name_straggler(struct team_news *news, const struct note *notes, size_t ranks)
 {
     double times[64];

@@ -1,7 +1,7 @@
-/* The ranks of one run: who they are, that they do the same, and what they tell each other at every step. A run of one
- * rank is a team too, which tells nobody anything.
+/* The ranks of one run: which rank this is, whether all ranks do the same, and what they tell each other at every step.
+ * A run of one rank is a team too, without messages.
  *
- * Rank 0 writes: the run directory, checkpoints, metrics, the console. */
+ * Only rank 0 writes: the run directory, checkpoints, metrics, the console. */
 #ifndef TRAIN_TEAM_H
 #define TRAIN_TEAM_H
 
@@ -14,51 +14,53 @@
 
 struct team {
     struct ranks who;
-    struct collectives *collectives; /* null: alone */
-    struct collectives *host;        /* MPI, where it only brought the GPUs' ranks together; or null */
-    struct bonds bonds;              /* to the ranks that were met over TCP */
+    struct collectives *collectives; /* null: a single rank */
+    struct collectives *host;        /* MPI, if it only brought the GPUs' ranks together; or null */
+    struct bonds bonds;              /* connections to the ranks that were met over TCP */
     size_t ranks, rank;
-    uint64_t checked; /* step at which all weights were last the same */
-    char *notes;      /* (ranks) what was told of a step              */
+    uint64_t checked; /* last step at which all ranks' weights were equal */
+    char *notes;      /* (ranks) notes on a step */
 };
 
-/* Who this rank is; opens its device. */
+/* Detects which rank this is, and opens its device. */
 elbo_status team_detect(struct team *team, const struct elbo_config *config, struct backend **backend,
                         elbo_error *error);
-/* Joins the other ranks; where there are none, nothing happens. */
+/* Joins the other ranks, if there are any. */
 elbo_status team_join(struct team *team, const struct elbo_config *config, struct backend *backend, elbo_error *error);
-/* `ended`: how the run did. After a failure of this rank alone the others are not waited for. */
+/* Leaves the team. `ended` is the status of the run. After a failure of this rank alone the others are not waited
+ * for. */
 void team_close(struct team *team, elbo_status ended);
 
-/* Every rank calls it with how it did so far; fails everywhere if it failed anywhere. */
+/* Fails on every rank if `status` is a failure on one. Every rank calls it with its status so far. */
 elbo_status team_agree(struct team *team, elbo_status status, elbo_error *error);
 
-/* Things that must be the same on every rank. */
+/* Properties that must be equal on every rank. */
 struct team_likeness {
     const struct options *options;
-    const char *corpus, *data; /* its hash, and its path */
+    const char *corpus, *data; /* hash and path of the corpus */
     struct backend *backend;
 };
 
-/* Refuses ranks that were given other options or another corpus, or compute on other devices. */
+/* Refuses ranks that were given other options or another corpus, or that compute on other devices. */
 elbo_status team_compare(struct team *team, const struct team_likeness *of, elbo_error *error);
 
 /* News of a step from all ranks. */
 struct team_news {
-    int signal;       /* that came to one of them, or 0                        */
-    size_t straggler; /* the slowest rank ...                                  */
-    double straggles; /* ... and its time over the middle one's; 0: not known  */
+    int signal;       /* received by one of the ranks, or 0 */
+    size_t straggler; /* slowest rank */
+    double straggles; /* time of the slowest rank over the median rank's; 0: unknown */
 };
 
-/* A step's note, of number `which`: sent when the step was launched, with a signal that came to this rank (or 0) and
- * the seconds of its own work; read when the step's figures are. Without other ranks `news` is left as it is. */
+/* team_tell sends this rank's note on the step in slot `which` when the step is launched: a received signal (or 0), and
+ * the seconds of its own work. team_hear reads all ranks' notes with the step's figures. Without other ranks `news` is
+ * unchanged. */
 elbo_status team_tell(struct team *team, unsigned which, int signal, double seconds, elbo_error *error);
 elbo_status team_hear(struct team *team, unsigned which, struct team_news *news, elbo_error *error);
 
-/* The text of the first rank that has any reaches every rank. */
+/* Gives every rank the text of the first rank that has one. */
 elbo_status team_first_word(struct team *team, char *text, size_t size, elbo_error *error);
 
-/* Fails with rank and tensor where a rank's weights are not rank 0's at this step. */
+/* Compares the weights of all ranks at this step. The error names a rank and a tensor that differ from rank 0's. */
 elbo_status team_check_weights(struct team *team, const struct model *m, uint64_t step, elbo_error *error);
 
 #endif

@@ -1,3 +1,4 @@
+/* The training loop: launches steps, finishes them, and evaluates, compares and saves when due. */
 #include "base/files.h"
 #include "base/philox.h"
 #include "base/clock.h"
@@ -12,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- a step: launched, and finished when its figures are there, at most `ahead` steps of the backend later ---- */
+/* ---- a step: launched, and finished when its figures arrive, at most `ahead` steps of the backend later ---- */
 
-/* The step after the last one of the autoencoder's phase begins with a new decoder. */
+/* Gives the first step after the autoencoder's phase a new decoder. */
 static elbo_status begin_phase(struct trainer *t, elbo_error *error)
 {
     struct training_counters *count = &t->state.counters;
@@ -58,7 +59,7 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     }
     double before = clock_seconds();
     struct slot_batch drawn = **batch;
-    drawn.step = count->draws; /* the noise's: batches of the encoder's passes are numbered among themselves */
+    drawn.step = count->draws; /* numbers the noise, because batches of encoder passes are numbered among themselves */
     ELBO_TRY(step_run_pass(&t->step, &l->schedule, l->pass, &drawn, t->done.step != count->draws, error));
     double waited = reduction_waited(t->step.sums.reduction);
     l->seconds = t->backend->memory.separate ? 0 : clock_seconds() - before - waited;
@@ -74,23 +75,23 @@ static elbo_status launch(struct trainer *t, const struct slot_batch **batch, el
     return ELBO_OK;
 }
 
-/* The variance of mu over a step's sentences, as a running mean over about fifty steps: what makes a unit active. The
- * mean of mu may drift from step to step without making one. */
+/* Updates the running mean, over about fifty steps, of the variance of mu over a step's sentences, which makes a unit
+ * active. A drift of mu's mean from step to step does not make a unit active. */
 static void update_variance(struct trainer *t, const struct step_figures *f)
 {
     size_t z = t->model.latent.width;
     double n = (double)f->sentences;
     const double keep = 0.98;
     if (f->sentences < 2) return;
-    for (size_t j = 0; j < z; j++) { /* (2 Z, 2): the sum of mu_j, and that of its squares */
+    for (size_t j = 0; j < z; j++) { /* (2 Z, 2): sum and sum of squares of mu_j */
         double sum = f->moments[2 * j], squares = f->moments[2 * j + 1], variance = (squares - sum * sum / n) / (n - 1);
         t->variance[j] = keep * t->variance[j] + (1 - keep) * (variance > 0 ? variance : 0);
     }
     t->variance[z] = keep * t->variance[z] + (1 - keep);
 }
 
-/* The part of the sum over ranks that was left when a step's backward pass ended: known while no later step is on its
- * way. */
+/* Notes how long the sum over ranks outlasted the step's backward pass. The time is known only while no later step is
+ * under way. */
 static void note_exposed(struct trainer *t)
 {
     struct done *d = &t->done;
@@ -101,7 +102,7 @@ static void note_exposed(struct trainer *t)
     d->exposed_steps++;
 }
 
-/* The oldest step under way: its figures become the trainer's. */
+/* Finishes the oldest step under way: its figures become the trainer's. */
 static elbo_status finish(struct trainer *t, elbo_error *error)
 {
     struct training_counters *count = &t->state.counters;
@@ -161,7 +162,7 @@ static void look_for_culprit(void *context, const struct call *call, bool after)
     }
 }
 
-/* Saves what the last good update left, runs the batch again and names the first output that is not finite. */
+/* Saves the state of the last good update, runs the batch again, and names the first output that is not finite. */
 static elbo_status diverged(struct trainer *t, const struct slot_batch *batch, elbo_error *error)
 {
     struct culprit culprit = {{0}};
@@ -195,7 +196,7 @@ static elbo_status finish_one(struct trainer *t, const struct slot_batch *batch,
     return diverged(t, batch, error);
 }
 
-/* The figure of checkpoint.best has not bettered itself for train.patience evaluations. */
+/* Whether the figure of checkpoint.best has not improved for train.patience evaluations. */
 static bool stops_early(const struct trainer *t)
 {
     return t->config->train.patience && t->config->checkpoint.best != BEST_NONE &&
@@ -211,8 +212,7 @@ static void tell_early_stop(struct trainer *t)
                  (unsigned long long)t->state.best.step);
 }
 
-/* Launches a step, and finishes those that need not be on their way; then evaluates, compares and saves where that is
- * due. */
+/* Launches a step, and finishes the steps that need not be under way. Then evaluates, compares and saves if due. */
 static elbo_status one_step(struct trainer *t, size_t last, bool *saved, elbo_error *error)
 {
     const struct elbo_config *c = t->config;
@@ -254,7 +254,7 @@ static elbo_status run(struct trainer *t, elbo_error *error)
     }
     bool saved = false;
     while (*draws < last && !t->signal && !stops_early(t)) ELBO_TRY(one_step(t, last, &saved, error));
-    if (!saved) ELBO_TRY(team_agree(&t->team, save(t, error), error)); /* the last one is the run's product */
+    if (!saved) ELBO_TRY(team_agree(&t->team, save(t, error), error)); /* the last checkpoint is the run's product */
     report_sums(t);
     if (stops_early(t)) tell_early_stop(t);
     if (!t->signal) return ELBO_OK;
@@ -263,8 +263,8 @@ static elbo_status run(struct trainer *t, elbo_error *error)
                      strsignal(t->signal), (unsigned long long)*draws, c->run_dir);
 }
 
-/* An error between two steps, such as a corpus that cannot be read any more, takes no steps along: what the last update
- * left is saved first. Ranks that others wait for do not try, nor does a device that failed. */
+/* Saves the last update after an error between two steps, such as a corpus that cannot be read any more, so that no
+ * steps are lost. A rank that others wait for does not save, nor does a device that failed. */
 static void save_before_the_end(struct trainer *t, elbo_error *error)
 {
     elbo_error reason = *error, unsaved;
@@ -279,7 +279,7 @@ static void save_before_the_end(struct trainer *t, elbo_error *error)
               (unsigned long long)draws, t->config->run_dir);
 }
 
-/* How a run ends that every rank ends. */
+/* Whether a run that ends with this status ends on every rank. */
 static bool agreed(elbo_status status)
 {
     return status == ELBO_OK || status == ELBO_INTERRUPTED || status == ELBO_DIVERGED;

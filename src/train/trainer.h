@@ -5,9 +5,9 @@
  *     trainer_run(t, &error);                                  -- trains, logs, evaluates, saves
  *     trainer_close(t);
  *
- * A step: every slot of the batch runs forward and backward, gradients accumulate; the norm is taken; a loss or
- * gradient that is not finite skips the update (data cursor and draw counter advance, nothing else does); else clip and
- * update. */
+ * A step runs every slot of the batch forward and backward and accumulates the gradients; then it takes the norm. If
+ * the loss or the gradient is not finite, the update is skipped: only the data cursor and the draw counter advance.
+ * Otherwise the gradient is clipped and the weights are updated. */
 #ifndef TRAIN_TRAINER_H
 #define TRAIN_TRAINER_H
 
@@ -19,18 +19,17 @@
 
 struct trainer;
 
-/* `options` gives the text of the configuration that is saved; what they leave open is settled in them (effects.h).
- * `config` is their target. ELBO_BUSY when another process trains there. */
+/* Opens a run. `options` gives the text of the saved configuration; options that are left open are settled in it
+ * (effects.h). `config` is the target of `options`. ELBO_BUSY: another process trains in the run directory. */
 elbo_status trainer_open(struct trainer **t, const struct elbo_config *config, struct options *options,
                          const struct train_report *report, elbo_error *error);
 
-/* ELBO_INTERRUPTED after a signal (SIGTERM, SIGINT, SIGUSR1), when all is saved; ELBO_DIVERGED after
- * train.max_bad_steps steps that were not finite. */
+/* Trains. ELBO_INTERRUPTED after a signal (SIGTERM, SIGINT, SIGUSR1), when all is saved; ELBO_DIVERGED after
+ * train.max_bad_steps steps in a row that were not finite. */
 elbo_status trainer_run(struct trainer *t, elbo_error *error);
 
-/* How far the run is: step, run_dir, checkpoint, the last step's figures and, where there was one, the last
- * evaluation's and the best one. Null on other ranks than the first, and for want of memory. The caller's to release.
- */
+/* Returns the state of the run: step, run_dir, the last step's figures and, if there was one, the last evaluation's and
+ * the best one. Null on ranks other than 0, and if memory ran out. The caller releases it. */
 json_t *trainer_result(const struct trainer *t);
 void trainer_close(struct trainer *t);
 

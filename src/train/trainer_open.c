@@ -1,4 +1,4 @@
-/* A run's beginning, in parts that fail on every rank where they fail on one, and its end. */
+/* Opens a run, in parts that fail on every rank if they fail on one, and closes it. */
 #include "base/checked.h"
 #include "base/philox.h"
 #include "base/files.h"
@@ -17,7 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Signals wait until a step is over: they are blocked in all threads and asked for between steps. */
+/* Blocks the signals in all threads. The trainer asks for them between steps, so a signal waits until a step is
+ * over. */
 static void block_signals(struct trainer *t)
 {
     sigset_t set = signals_that_stop();
@@ -71,8 +72,9 @@ static elbo_status copy_path(char to[FILES_PATH], const char *from, elbo_error *
     return ELBO_OK;
 }
 
-/* Rank 0's; `from`: where to resume from, or empty. A path begins a run that has no checkpoint of its own; afterwards
- * the same command goes on from the run's newest, however often it is started. */
+/* Opens the run directory on rank 0. `from` becomes the path to resume from, or stays empty. A path in `resume` begins
+ * a run that has no checkpoint of its own; afterwards the same command goes on from the run's newest checkpoint,
+ * however often it is started. */
 static elbo_status open_run_directory(struct trainer *t, char from[FILES_PATH], elbo_error *error)
 {
     const char *dir = t->config->run_dir, *how = t->config->resume;
@@ -103,7 +105,7 @@ static elbo_status open_run_directory(struct trainer *t, char from[FILES_PATH], 
     return copy_path(from, how, error);
 }
 
-/* Where the moments are, of ranks that share them out too. */
+/* Describes where the moments are, also if the ranks share them out. */
 static struct moments moments_of(const struct trainer *t)
 {
     const struct optimizer *o = &t->step.optimizer;
@@ -118,7 +120,7 @@ static struct moments moments_of(const struct trainer *t)
                             .begin = o->begin};
 }
 
-/* The states of the step's terms, as statistics of a checkpoint. */
+/* Names the states of the step's terms as statistics of a checkpoint. */
 static elbo_status name_states(struct trainer *t, elbo_error *error)
 {
     struct kept_states *k = &t->states;
@@ -136,11 +138,11 @@ static elbo_status name_states(struct trainer *t, elbo_error *error)
                                                            .data = k->copy + floats};
         floats += k->list[i].elements;
     }
-    trainer_fetch_states(t); /* what a checkpoint that lacks one leaves as it is */
+    trainer_fetch_states(t); /* a checkpoint that lacks a state leaves this value */
     return ELBO_OK;
 }
 
-/* Names the state that a checkpoint holds, once; its memory is the step's. */
+/* Names the state that a checkpoint holds. Its memory is the step's. */
 static elbo_status name_state(struct trainer *t, elbo_error *error)
 {
     size_t z = t->model.latent.width;
@@ -180,7 +182,7 @@ static void take_down(struct trainer *t)
     t->done.figures.kl_dim = t->done.figures.moments = NULL;
 }
 
-/* The step is recorded and planned, and only then allocated. */
+/* Builds the step: records and plans it, and only then allocates it. */
 static elbo_status build(struct trainer *t, elbo_error *error)
 {
     struct step_options options = step_options_of(t->config, &t->model, t->team.ranks, t->team.rank);
@@ -228,7 +230,7 @@ static elbo_status write_if_other(const char *path, const char *text, size_t siz
     return same ? ELBO_OK : file_write(path, text, size, error);
 }
 
-/* The run directory names the configuration that is in force, and its tokenizer, from the first moment on. */
+/* Writes the configuration in force and the tokenizer into the run directory before the first step. */
 static elbo_status write_beginning(struct trainer *t, elbo_error *error)
 {
     char path[FILES_PATH], *yaml = options_yaml(t->options, COMMAND_TRAIN);
@@ -266,7 +268,7 @@ static elbo_status open_inputs(struct trainer *t, char from[FILES_PATH], elbo_er
 
 typedef elbo_status (*take_checkpoint)(struct trainer *t, char path[FILES_PATH], elbo_error *error);
 
-/* Rank 0 finds the checkpoint; the others take the one that it took. */
+/* Loads a checkpoint: rank 0 finds it, and the others load the one that rank 0 took. */
 static elbo_status take(struct trainer *t, char from[FILES_PATH], take_checkpoint load, elbo_error *error)
 {
     elbo_status status = t->team.rank || !*from ? ELBO_OK : load(t, from, error);
@@ -284,7 +286,7 @@ static elbo_status load_again(struct trainer *t, const char *path, elbo_error *e
     return status;
 }
 
-/* A run that is past its autoencoder's phase. */
+/* Sets the phase of a run that is past its autoencoder's phase. */
 static void resume_phase(struct trainer *t)
 {
     const struct training_counters *count = &t->state.counters;
@@ -298,7 +300,7 @@ static elbo_status begin(struct trainer *t, char from[FILES_PATH], elbo_error *e
     bool rewinds = *from && t->config->rewind;
     ELBO_TRY(take(t, from, resume_from, error));
     if (rewinds) t->state.counters.rewound = t->config->rewind;
-    if (t->state.counters.watch.rollbacks) { /* whose raised rate is part of the recording */
+    if (t->state.counters.watch.rollbacks) { /* the raised rate is part of the recording */
         ELBO_TRY(team_agree(&t->team, trainer_rebuild(t, error), error));
         ELBO_TRY(team_agree(&t->team, load_again(t, from, error), error));
     }
@@ -309,7 +311,7 @@ static elbo_status begin(struct trainer *t, char from[FILES_PATH], elbo_error *e
     return *from ? take(t, from, warm_start, error) : ELBO_OK;
 }
 
-/* `best` names what the state says: a process may have ended between a save and the naming. */
+/* Makes `best` name the checkpoint in the state, because a process may have ended between a save and the naming. */
 static elbo_status name_best(struct trainer *t, elbo_error *error)
 {
     char folder[FILES_PATH], name[CHECKPOINT_NAME], path[FILES_PATH];
@@ -330,7 +332,7 @@ static elbo_status open_outputs(struct trainer *t, elbo_error *error)
     return metrics_open(&t->metrics, t->config->run_dir, t->state.counters.draws, error);
 }
 
-/* Rank 0 reads what the run has, before the step is recorded. */
+/* Settles objective.dropped_mark before the step is recorded. Rank 0 reads the mark that the run has. */
 static elbo_status settle_mark(struct trainer *t, const char *from, elbo_error *error)
 {
     int kept = -1;
@@ -349,7 +351,7 @@ static void tell_ranks(struct trainer *t)
     console_line(&t->report, "%s, through %s", line, t->team.collectives->name);
 }
 
-/* In parts that fail on every rank where they fail on one. */
+/* Opens the run in parts that fail on every rank if they fail on one. */
 static elbo_status open_all(struct trainer *t, elbo_error *error)
 {
     char from[FILES_PATH] = "", *said;
@@ -357,7 +359,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     if (said) console_line(&t->report, "%s", said);
     free(said);
     ELBO_TRY(elbo_config_check(t->config, error));
-    block_signals(t); /* in this thread and in those that it starts, the libraries' too */
+    block_signals(t); /* in this thread and in the threads that it starts, including those of libraries */
     ELBO_TRY(team_detect(&t->team, t->config, &t->backend, error));
     t->backend->device.tf32 = t->config->tf32;
     t->backend->device.timed_products = t->config->determinism == DETERMINISM_FAST;
@@ -367,7 +369,7 @@ static elbo_status open_all(struct trainer *t, elbo_error *error)
     if (t->team.rank) t->report = (struct train_report){0};
     if (t->team.collectives) tell_ranks(t);
     ELBO_TRY(team_agree(&t->team, open_inputs(t, from, error), error));
-    char data[64]; /* of the sentences, and of their labels */
+    char data[64]; /* hash of the sentences, and of their labels */
     snprintf(data, sizeof data, "%s%s", elbo_corpus_hash(t->train),
              t->config->data.labels ? elbo_corpus_labels_hash(t->train) : "");
     ELBO_TRY(
@@ -408,7 +410,7 @@ void trainer_close(struct trainer *t)
     metrics_close(t->metrics);
     if (t->locked) run_directory_unlock(&t->lock);
     if (t->signals_blocked) pthread_sigmask(SIG_SETMASK, &t->old_signals, NULL);
-    /* The device may wait for ever, and nothing that it uses can be released then: the process ends next. */
+    /* The device may wait forever, and then nothing that it uses can be released. The process ends next. */
     bool left = t->ended && t->team.collectives && t->backend->memory.separate;
     if (!left) step_part(&t->step);
     team_close(&t->team, t->ended);

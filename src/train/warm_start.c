@@ -1,3 +1,4 @@
+/* Begins a new run with the weights of another: see warm_start.h. */
 #include "train/warm_start.h"
 
 #include <stdio.h>
@@ -5,7 +6,7 @@
 
 static const char *const part_names[PARTS] = {"encoder", "latent", "decoder"};
 
-/* A bit for each part of the list; all of them where there is none. */
+/* Parses a list of parts into bits; an empty list means all parts. */
 static elbo_status parse_parts(unsigned *parts, const char *list, elbo_error *error)
 {
     *parts = *list ? 0 : (1u << PARTS) - 1;
@@ -24,7 +25,7 @@ static elbo_status parse_parts(unsigned *parts, const char *list, elbo_error *er
     return ELBO_OK;
 }
 
-/* Tensors that begin anew because the file has no such, as a list that says how many more there are. */
+/* Tensors that begin anew because the file lacks them: a list of names, cut if long, and their number. */
 struct left {
     char names[320];
     size_t count;
@@ -76,7 +77,7 @@ static elbo_status check_tokenizer(struct trainer *t, const struct checkpoint *c
         checkpoint_path(c), checkpoint_path(c));
 }
 
-/* A row of a label table means what its number means there. */
+/* Checks the labels, because the rows of a label table belong to the other run's numbers. */
 static elbo_status check_labels(const struct trainer *t, const struct checkpoint *c, elbo_error *error)
 {
     struct label_names theirs;

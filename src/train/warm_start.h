@@ -5,8 +5,8 @@
 #include "base/files.h"
 #include "train/trainer_private.h"
 
-/* `path`: a run or checkpoint; it names the checkpoint that was taken then. Weights are taken by name and shape into
- * the model, which is initialized already. ELBO_INPUT: another tokenizer, a part of init.parts that does not fit, or
+/* Loads weights by name and shape into the model, which is initialized already. `path` is a run or a checkpoint, and
+ * becomes the checkpoint that was taken. ELBO_INPUT: another tokenizer, a part of init.parts that does not fit, or
  * nothing that fits; ELBO_USAGE: an unknown part. */
 elbo_status warm_start(struct trainer *t, char path[FILES_PATH], elbo_error *error);
 

@@ -1,4 +1,4 @@
-/* elbo-infer: a trained text VAE from one file, in a shell. Sentences are lines. */
+/* elbo-infer: runs a trained text VAE from one file, in a shell. Sentences are lines. */
 #include "elbo/infer.h"
 
 #include <errno.h>
@@ -35,7 +35,7 @@ struct program {
     struct elbo_infer_options options;
     struct elbo_infer_writing how;
     size_t count, steps;
-    const char *words[8]; /* FILE, COMMAND, and what belongs to it */
+    const char *words[8]; /* FILE, COMMAND, and the command's sentences */
     size_t word_count;
 };
 
@@ -144,14 +144,14 @@ enum { BATCH = 64, CHUNK = 1 << 16 };
 
 typedef elbo_status use_lines(struct program *p, const char *const *lines, size_t count, elbo_error *error);
 
-/* What was read of standard input and not used yet: the last line may not be whole. */
+/* Bytes read from standard input and not used yet; the last line may be incomplete. */
 struct input {
     char *text;
     size_t size, room;
-    size_t searched; /* of the unfinished line: it has no end there */
+    size_t searched; /* bytes of the unfinished line that hold no line end */
 };
 
-/* Some more, waiting for it if there is none; *end: nothing comes any more. */
+/* Reads more bytes and waits for them if necessary; sets *end at the end of the input. */
 static elbo_status read_more(struct input *in, bool *end, elbo_error *error)
 {
     if (in->room - in->size < CHUNK + 1) {
@@ -169,7 +169,7 @@ static elbo_status read_more(struct input *in, bool *end, elbo_error *error)
     return ELBO_OK;
 }
 
-/* Uses the whole lines that are there, and at the end what is left. */
+/* Uses the complete lines, and at the end also the rest. */
 static elbo_status use_all(struct program *p, struct input *in, bool end, use_lines *use, elbo_error *error)
 {
     const char *lines[BATCH];
@@ -199,7 +199,7 @@ static elbo_status use_all(struct program *p, struct input *in, bool end, use_li
     return status;
 }
 
-/* Lines of standard input as they come, up to BATCH at a time, each handed on as `use` wants them. */
+/* Passes the lines of standard input to `use` as they arrive, up to BATCH at a time. */
 static elbo_status each_batch(struct program *p, use_lines *use, elbo_error *error)
 {
     struct input in = {0};
@@ -213,7 +213,7 @@ static elbo_status each_batch(struct program *p, use_lines *use, elbo_error *err
     return status;
 }
 
-/* (count, Z) free() them. */
+/* Computes mu (count, Z); the caller frees it. */
 static elbo_status means(struct program *p, float **mu, const char *const *sentences, size_t count, elbo_error *error)
 {
     *mu = malloc((count * elbo_infer_latent_width(p->m) + 1) * sizeof **mu);
@@ -254,7 +254,7 @@ static elbo_status score(struct program *p, const char *const *lines, size_t cou
     return status;
 }
 
-/* A row of z from a line: as many finite numbers as z has, with blanks between them. */
+/* Reads a row of z from a line: as many finite numbers as z has, with blanks between them. */
 static bool read_row(float *z, size_t width, const char *line)
 {
     for (size_t j = 0; j < width; j++) {
