@@ -265,25 +265,26 @@ template <int W> static struct launch launch_of(size_t pairs, size_t all, size_t
     return {dim3((unsigned)pairs, blocks_for(steps, warps)), (unsigned)warps * WARP, floats * sizeof(float)};
 }
 
-extern "C" int attention_forward_cuda(void *out, float *lse, const void *qkv, const int32_t *offsets,
-                                      const void *memory, const struct kernel_attention *shape, enum kernel_type type,
-                                      kernel_stream stream)
+extern "C" int attention_forward_cuda(const struct attention_forward_args *args, kernel_stream stream)
 {
-    struct attention_shape a = attention_shape_of(shape);
-    bool packed = packs(qkv) && packs(memory) && packs(out);
-    if (!shape->sentences) return 0;
-    if (attention_takes_mma(a, type) && packed)
-        return attention_forward_mma((bf16 *)out, lse, (const bf16 *)qkv, offsets, (const bf16 *)memory, shape, stream);
+    struct attention_shape a = attention_shape_of(args->shape);
+    bool packed = packs(args->qkv) && packs(args->memory) && packs(args->out);
+    if (!args->shape->sentences) return 0;
+    if (attention_takes_mma(a, args->type) && packed)
+        return attention_forward_mma((bf16 *)args->out, args->lse, (const bf16 *)args->qkv, args->offsets,
+                                     (const bf16 *)args->memory, args->shape, stream);
     if (a.width > ATTENTION_MOST_WIDTH) return cudaErrorInvalidValue;
-    if (!shape->longest) return 0;
+    if (!args->shape->longest) return 0;
     packed &= a.width % 4 == 0;
-    KERNEL_DISPATCH(type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
-                        size_t chunk = stage_of<W>(shape->longest + a.memory);
-                        struct launch l = launch_of<W>(shape->sentences * a.heads, shape->longest, chunk, 1);
+    KERNEL_DISPATCH(args->type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
+                        size_t chunk = stage_of<W>(args->shape->longest + a.memory);
+                        struct launch l =
+                            launch_of<W>(args->shape->sentences * a.heads, args->shape->longest, chunk, 1);
                         int e = allow_shared(attention_forward_kernel<T, W>, l.bytes);
                         if (e) return e;
-                        KERNEL_LAUNCH((attention_forward_kernel<T, W>), l.grid, l.threads, l.bytes, stream, (T *)out,
-                                      lse, (const T *)qkv, offsets, (const T *)memory, a, (int)chunk, packed);
+                        KERNEL_LAUNCH((attention_forward_kernel<T, W>), l.grid, l.threads, l.bytes, stream,
+                                      (T *)args->out, args->lse, (const T *)args->qkv, args->offsets,
+                                      (const T *)args->memory, a, (int)chunk, packed);
                     }));
     return cudaGetLastError();
 }
@@ -293,38 +294,40 @@ extern "C" size_t attention_scratch_floats(const struct kernel_attention *shape)
     return shape->tokens * shape->heads;
 }
 
-extern "C" int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch, const void *dout, const void *qkv,
-                                       const int32_t *offsets, const void *memory, const void *out, const float *lse,
-                                       const struct kernel_attention *shape, const bool add[2], enum kernel_type type,
-                                       kernel_stream stream)
+extern "C" int attention_backward_cuda(const struct attention_backward_args *args, kernel_stream stream)
 {
-    struct attention_shape a = attention_shape_of(shape);
-    bool packed = packs(qkv) && packs(memory) && packs(out) && packs(dout) && packs(dqkv) && packs(dmemory);
-    if (!shape->sentences) return 0;
-    if (attention_takes_mma(a, type) && packed)
-        return attention_backward_mma((bf16 *)dqkv, (bf16 *)dmemory, (const bf16 *)dout, (const bf16 *)qkv, offsets,
-                                      (const bf16 *)memory, (const bf16 *)out, lse, shape, add, stream);
+    struct attention_shape a = attention_shape_of(args->shape);
+    bool packed = packs(args->qkv) && packs(args->memory) && packs(args->out) && packs(args->dout) &&
+                  packs(args->dqkv) && packs(args->dmemory);
+    if (!args->shape->sentences) return 0;
+    if (attention_takes_mma(a, args->type) && packed)
+        return attention_backward_mma((bf16 *)args->dqkv, (bf16 *)args->dmemory, (const bf16 *)args->dout,
+                                      (const bf16 *)args->qkv, args->offsets, (const bf16 *)args->memory,
+                                      (const bf16 *)args->out, args->lse, args->shape, args->add_dqkv,
+                                      args->add_dmemory, stream);
     if (a.width > ATTENTION_MOST_WIDTH) return cudaErrorInvalidValue;
-    size_t longest = shape->longest, keys = longest + a.memory;
+    size_t longest = args->shape->longest, keys = longest + a.memory;
     if (!keys) return 0;
     packed &= a.width % 4 == 0;
-    KERNEL_DISPATCH(type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
+    KERNEL_DISPATCH(args->type, ATTENTION_WIDTH(a.width, ATTENTION_MOST_WIDTH, {
                         size_t chunk = stage_of<W>(longest);
-                        struct launch l = launch_of<W>(shape->sentences * a.kv_heads, keys, chunk, 2);
+                        struct launch l = launch_of<W>(args->shape->sentences * a.kv_heads, keys, chunk, 2);
                         int e = allow_shared(attention_dkv_kernel<T, W>, l.bytes);
                         if (e) return e;
                         if (longest) {
                             size_t seen = stage_of<W>(keys);
-                            struct launch q = launch_of<W>(shape->sentences * a.heads, longest, seen, 2);
+                            struct launch q = launch_of<W>(args->shape->sentences * a.heads, longest, seen, 2);
                             e = allow_shared(attention_dq_kernel<T, W>, q.bytes);
                             if (e) return e;
-                            KERNEL_LAUNCH((attention_dq_kernel<T, W>), q.grid, q.threads, q.bytes, stream, (T *)dqkv,
-                                          scratch, (const T *)dout, (const T *)qkv, offsets, (const T *)memory,
-                                          (const T *)out, lse, a, (int)seen, packed, add[0]);
+                            KERNEL_LAUNCH((attention_dq_kernel<T, W>), q.grid, q.threads, q.bytes, stream,
+                                          (T *)args->dqkv, args->scratch, (const T *)args->dout, (const T *)args->qkv,
+                                          args->offsets, (const T *)args->memory, (const T *)args->out, args->lse, a,
+                                          (int)seen, packed, args->add_dqkv);
                         }
-                        KERNEL_LAUNCH((attention_dkv_kernel<T, W>), l.grid, l.threads, l.bytes, stream, (T *)dqkv,
-                                      (T *)dmemory, scratch, (const T *)dout, (const T *)qkv, offsets,
-                                      (const T *)memory, lse, a, (int)chunk, packed, add[0], add[1]);
+                        KERNEL_LAUNCH((attention_dkv_kernel<T, W>), l.grid, l.threads, l.bytes, stream, (T *)args->dqkv,
+                                      (T *)args->dmemory, args->scratch, (const T *)args->dout, (const T *)args->qkv,
+                                      args->offsets, (const T *)args->memory, args->lse, a, (int)chunk, packed,
+                                      args->add_dqkv, args->add_dmemory);
                     }));
     return cudaGetLastError();
 }

@@ -105,6 +105,6 @@ int attention_forward_mma(bf16 *out, float *lse, const bf16 *qkv, const int32_t 
                           const struct kernel_attention *shape, kernel_stream stream);
 int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets,
                            const bf16 *memory, const bf16 *out, const float *lse, const struct kernel_attention *shape,
-                           const bool add[2], kernel_stream stream);
+                           bool add_dqkv, bool add_dmemory, kernel_stream stream);
 
 #endif

@@ -80,23 +80,22 @@ static __global__ void __launch_bounds__(THREADS, 1)
 
 /* ---- launchers ---- */
 
-extern "C" int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position,
-                                     const void *memory, const int32_t *history, size_t rows, size_t room,
-                                     const struct kernel_attention *shape, enum kernel_type type, kernel_stream stream)
+extern "C" int attention_cached_cuda(const struct attention_cached_args *args, kernel_stream stream)
 {
-    struct attention_shape a = attention_shape_of(shape);
-    if (!rows) return 0;
-    size_t bytes = (room + a.memory) * sizeof(float);
-    KERNEL_DISPATCH(type, {
-        KERNEL_PACKED(a.width % (16 / sizeof(T)) == 0 && packs(cache) && packs(qkv) && packs(memory), T, {
-            unsigned team = 1;
-            int e = allow_shared(attention_cached_kernel<T, P>, bytes);
-            if (e) return e;
-            while (team < WARP && team * P < a.width) team *= 2;
-            KERNEL_LAUNCH((attention_cached_kernel<T, P>), dim3((unsigned)rows, (unsigned)a.kv_heads), THREADS, bytes,
-                          stream, (T *)out, (T *)cache, (const T *)qkv, position, (const T *)memory, history, room, a,
-                          team);
-        });
+    struct attention_shape a = attention_shape_of(args->shape);
+    if (!args->rows) return 0;
+    size_t bytes = (args->room + a.memory) * sizeof(float);
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_PACKED(
+            a.width % (16 / sizeof(T)) == 0 && packs(args->cache) && packs(args->qkv) && packs(args->memory), T, {
+                unsigned team = 1;
+                int e = allow_shared(attention_cached_kernel<T, P>, bytes);
+                if (e) return e;
+                while (team < WARP && team * P < a.width) team *= 2;
+                KERNEL_LAUNCH((attention_cached_kernel<T, P>), dim3((unsigned)args->rows, (unsigned)a.kv_heads),
+                              THREADS, bytes, stream, (T *)args->out, (T *)args->cache, (const T *)args->qkv,
+                              args->position, (const T *)args->memory, args->history, args->room, a, team);
+            });
     });
     return cudaGetLastError();
 }

@@ -366,20 +366,21 @@ template <int W, bool FUSED> static size_t backward_bytes(size_t warps, size_t s
 template <int W, bool FUSED>
 static int launch_backward(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets,
                            const bf16 *memory, const bf16 *out, const float *lse, const struct kernel_attention *shape,
-                           size_t keys, size_t warps, size_t bytes, const bool add[2], kernel_stream stream)
+                           size_t keys, size_t warps, size_t bytes, bool add_dqkv, bool add_dmemory,
+                           kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
     dim3 grid((unsigned)(shape->sentences * a.kv_heads), (unsigned)((keys + warps * STEP - 1) / (warps * STEP)));
     int e = allow_shared(attention_backward_mma_kernel<W, FUSED>, bytes);
     if (e) return e;
     KERNEL_LAUNCH((attention_backward_mma_kernel<W, FUSED>), grid, (unsigned)warps * WARP, bytes, stream, dqkv, dmemory,
-                  dout, qkv, offsets, memory, out, lse, a, add[0], add[1]);
+                  dout, qkv, offsets, memory, out, lse, a, add_dqkv, add_dmemory);
     return cudaGetLastError();
 }
 
 int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf16 *qkv, const int32_t *offsets,
                            const bf16 *memory, const bf16 *out, const float *lse, const struct kernel_attention *shape,
-                           const bool add[2], kernel_stream stream)
+                           bool add_dqkv, bool add_dmemory, kernel_stream stream)
 {
     struct attention_shape a = attention_shape_of(shape);
     size_t longest = shape->longest, slots = longest + (a.causal ? a.memory % STEP : 0);
@@ -389,11 +390,11 @@ int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf
         size_t warps = steps_of(keys), bytes = backward_bytes<W, true>(warps, steps);
         if (warps <= backward_warps<W, true> && bytes <= shared_limit())
             return launch_backward<W, true>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps,
-                                            bytes, add, stream);
+                                            bytes, add_dqkv, add_dmemory, stream);
         warps = least(warps, backward_warps<W, false>);
         bytes = backward_bytes<W, false>(warps, steps);
         int e = launch_backward<W, false>(dqkv, dmemory, dout, qkv, offsets, memory, out, lse, shape, keys, warps,
-                                          bytes, add, stream);
+                                          bytes, add_dqkv, add_dmemory, stream);
         if (e || !dqkv || !longest) return e;
         size_t row = (W + 8) * sizeof(bf16), others = DQ_WARPS * STEP * (2 * row + sizeof(float));
         size_t chunk = chunk_of(keys, others, 2 * row, 72 << 10);
@@ -402,7 +403,7 @@ int attention_backward_mma(bf16 *dqkv, bf16 *dmemory, const bf16 *dout, const bf
         if (e) return e;
         KERNEL_LAUNCH(attention_dq_mma_kernel<W>,
                       dim3((unsigned)(shape->sentences * a.heads), blocks_for(slots, DQ_WARPS * STEP)), DQ_WARPS * WARP,
-                      bytes, stream, dqkv, dout, qkv, offsets, memory, out, lse, a, (int)chunk, add[0]);
+                      bytes, stream, dqkv, dout, qkv, offsets, memory, out, lse, a, (int)chunk, add_dqkv);
     });
     return cudaGetLastError();
 }

@@ -46,20 +46,21 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* ---- launchers ---- */
 
-extern "C" int rotary_cuda(void *y, const void *x, const int32_t *position, size_t rows, size_t width, size_t heads,
-                           size_t head_width, int direction, bool add, enum kernel_type type, kernel_stream stream)
+extern "C" int rotary_cuda(const struct rotary_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
         constexpr size_t whole = 16 / sizeof(T);
-        KERNEL_PACKED(width % whole == 0 && head_width / 2 % whole == 0 && packs(x) && packs(y), T, {
-            size_t bytes = ROWS * (head_width / 2) * sizeof(float2);
-            int e = allow_shared(rotary_kernel<T, P>, bytes);
-            if (e) return e;
-            KERNEL_LAUNCH((rotary_kernel<T, P>), blocks_for(rows, ROWS), THREADS, bytes, stream, (T *)y, (const T *)x,
-                          position, rows, (unsigned)width, (unsigned)(heads * head_width), (unsigned)head_width,
-                          direction, add);
-        });
+        KERNEL_PACKED(args->width % whole == 0 && args->head_width / 2 % whole == 0 && packs(args->x) && packs(args->y),
+                      T, {
+                          size_t bytes = ROWS * (args->head_width / 2) * sizeof(float2);
+                          int e = allow_shared(rotary_kernel<T, P>, bytes);
+                          if (e) return e;
+                          KERNEL_LAUNCH((rotary_kernel<T, P>), blocks_for(args->rows, ROWS), THREADS, bytes, stream,
+                                        (T *)args->y, (const T *)args->x, args->position, args->rows,
+                                        (unsigned)args->width, (unsigned)(args->heads * args->head_width),
+                                        (unsigned)args->head_width, args->direction, args->add);
+                      });
     });
     return cudaGetLastError();
 }

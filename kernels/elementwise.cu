@@ -182,97 +182,93 @@ static void launch_add(Y *y, const T *a, const T *b, size_t elements, bool add, 
     });
 }
 
-extern "C" int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type y_type,
-                        enum kernel_type type, kernel_stream stream)
+extern "C" int add_cuda(const struct add_args *args, kernel_stream stream)
 {
-    if (!elements) return 0;
-    KERNEL_DISPATCH(type, {
-        if (y_type == KERNEL_BF16)
-            launch_add((bf16 *)y, (const T *)a, (const T *)b, elements, add, stream);
+    if (!args->elements) return 0;
+    KERNEL_DISPATCH(args->type, {
+        if (args->y_type == KERNEL_BF16)
+            launch_add((bf16 *)args->y, (const T *)args->a, (const T *)args->b, args->elements, args->add, stream);
         else
-            launch_add((float *)y, (const T *)a, (const T *)b, elements, add, stream);
+            launch_add((float *)args->y, (const T *)args->a, (const T *)args->b, args->elements, args->add, stream);
     });
     return cudaGetLastError();
 }
 
-extern "C" int gelu_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream)
+extern "C" int gelu_forward_cuda(const struct gelu_forward_args *args, kernel_stream stream)
 {
-    if (!elements) return 0;
-    KERNEL_DISPATCH(type, {
-        bool fits = elements % (16 / sizeof(T)) == 0 && packs(y) && packs(x);
+    if (!args->elements) return 0;
+    KERNEL_DISPATCH(args->type, {
+        bool fits = args->elements % (16 / sizeof(T)) == 0 && packs(args->y) && packs(args->x);
         KERNEL_PACKED(fits, T, {
-            KERNEL_LAUNCH((gelu_forward_kernel<T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, (T *)y,
-                          (const T *)x, elements);
+            KERNEL_LAUNCH((gelu_forward_kernel<T, P>), blocks_for(args->elements / P, THREADS), THREADS, 0, stream,
+                          (T *)args->y, (const T *)args->x, args->elements);
         });
     });
     return cudaGetLastError();
 }
 
-extern "C" int tanh_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream)
+extern "C" int tanh_forward_cuda(const struct tanh_forward_args *args, kernel_stream stream)
 {
-    if (!elements) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(tanh_forward_kernel<T>, blocks_for(elements, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
-                      elements);
+    if (!args->elements) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(tanh_forward_kernel<T>, blocks_for(args->elements, THREADS), THREADS, 0, stream, (T *)args->y,
+                      (const T *)args->x, args->elements);
     });
     return cudaGetLastError();
 }
 
-extern "C" int tanh_backward_cuda(void *dx, const void *dy, const void *y, size_t elements, bool add,
-                                  enum kernel_type type, kernel_stream stream)
+extern "C" int tanh_backward_cuda(const struct tanh_backward_args *args, kernel_stream stream)
 {
-    if (!elements) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(tanh_backward_kernel<T>, blocks_for(elements, THREADS), THREADS, 0, stream, (T *)dx,
-                      (const T *)dy, (const T *)y, elements, add);
+    if (!args->elements) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(tanh_backward_kernel<T>, blocks_for(args->elements, THREADS), THREADS, 0, stream, (T *)args->dx,
+                      (const T *)args->dy, (const T *)args->y, args->elements, args->add);
     });
     return cudaGetLastError();
 }
 
-extern "C" int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements, bool add,
-                                  enum kernel_type type, kernel_stream stream)
+extern "C" int gelu_backward_cuda(const struct gelu_backward_args *args, kernel_stream stream)
 {
-    if (!elements) return 0;
-    KERNEL_DISPATCH(type, {
-        bool fits = elements % (16 / sizeof(T)) == 0 && packs(dx) && packs(dy) && packs(x);
+    if (!args->elements) return 0;
+    KERNEL_DISPATCH(args->type, {
+        bool fits = args->elements % (16 / sizeof(T)) == 0 && packs(args->dx) && packs(args->dy) && packs(args->x);
         KERNEL_PACKED(fits, T, {
-            KERNEL_LAUNCH((gelu_backward_kernel<T, P>), blocks_for(elements / P, THREADS), THREADS, 0, stream, (T *)dx,
-                          (const T *)dy, (const T *)x, elements, add);
+            KERNEL_LAUNCH((gelu_backward_kernel<T, P>), blocks_for(args->elements / P, THREADS), THREADS, 0, stream,
+                          (T *)args->dx, (const T *)args->dy, (const T *)args->x, args->elements, args->add);
         });
     });
     return cudaGetLastError();
 }
 
-extern "C" int swiglu_forward_cuda(void *y, const void *x, size_t rows, size_t width, enum kernel_type type,
-                                   kernel_stream stream)
+extern "C" int swiglu_forward_cuda(const struct swiglu_forward_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(swiglu_forward_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y,
-                      (const T *)x, width, rows * width);
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(swiglu_forward_kernel<T>, blocks_for(args->rows * args->width, THREADS), THREADS, 0, stream,
+                      (T *)args->y, (const T *)args->x, args->width, args->rows * args->width);
     });
     return cudaGetLastError();
 }
 
-extern "C" int swiglu_backward_cuda(void *dx, const void *dy, const void *x, size_t rows, size_t width, bool add,
-                                    enum kernel_type type, kernel_stream stream)
+extern "C" int swiglu_backward_cuda(const struct swiglu_backward_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(swiglu_backward_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)dx,
-                      (const T *)dy, (const T *)x, width, rows * width, add);
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(swiglu_backward_kernel<T>, blocks_for(args->rows * args->width, THREADS), THREADS, 0, stream,
+                      (T *)args->dx, (const T *)args->dy, (const T *)args->x, args->width, args->rows * args->width,
+                      args->add);
     });
     return cudaGetLastError();
 }
 
-extern "C" int dropout_cuda(void *y, const void *x, const struct kernel_dropout *dropout, size_t rows, size_t width,
-                            bool add, enum kernel_type type, kernel_stream stream)
+extern "C" int dropout_cuda(const struct dropout_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    size_t blocks_per_row = width / 4 + 2; /* a row may begin and end inside a block of four */
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(dropout_kernel<T>, blocks_for(rows * blocks_per_row, THREADS), THREADS, 0, stream, (T *)y,
-                      (const T *)x, *dropout, rows, width, blocks_per_row, add);
+    if (!args->rows) return 0;
+    size_t blocks_per_row = args->width / 4 + 2; /* a row may begin and end inside a block of four */
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(dropout_kernel<T>, blocks_for(args->rows * blocks_per_row, THREADS), THREADS, 0, stream,
+                      (T *)args->y, (const T *)args->x, *args->dropout, args->rows, args->width, blocks_per_row,
+                      args->add);
     });
     return cudaGetLastError();
 }
@@ -289,19 +285,18 @@ extern "C" size_t bias_scratch_floats(size_t rows, size_t width)
     return (size_t)blocks_for(rows, rows_each(rows)) * width;
 }
 
-extern "C" int bias_backward_cuda(float *dbias, float *scratch, const void *dy, size_t rows, size_t width, bool add,
-                                  enum kernel_type type, kernel_stream stream)
+extern "C" int bias_backward_cuda(const struct bias_backward_args *args, kernel_stream stream)
 {
-    size_t each = rows_each(rows);
-    unsigned blocks = blocks_for(rows, each);
+    size_t each = rows_each(args->rows);
+    unsigned blocks = blocks_for(args->rows, each);
     if (blocks)
-        KERNEL_DISPATCH(type, {
-            KERNEL_PACKED(width % (16 / sizeof(T)) == 0 && packs(dy), T, {
-                KERNEL_LAUNCH((bias_partial_kernel<T, P>), dim3(blocks_for(width, P * WARP), blocks), THREADS, 0,
-                              stream, scratch, (const T *)dy, rows, each, width);
+        KERNEL_DISPATCH(args->type, {
+            KERNEL_PACKED(args->width % (16 / sizeof(T)) == 0 && packs(args->dy), T, {
+                KERNEL_LAUNCH((bias_partial_kernel<T, P>), dim3(blocks_for(args->width, P * WARP), blocks), THREADS, 0,
+                              stream, args->scratch, (const T *)args->dy, args->rows, each, args->width);
             });
         });
-    KERNEL_LAUNCH(bias_combine_kernel, blocks_for(width, WARP), GROUPS * WARP, 0, stream, dbias, scratch,
-                  (size_t)blocks, width, add);
+    KERNEL_LAUNCH(bias_combine_kernel, blocks_for(args->width, WARP), GROUPS * WARP, 0, stream, args->dbias,
+                  args->scratch, (size_t)blocks, args->width, args->add);
     return cudaGetLastError();
 }

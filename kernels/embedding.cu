@@ -84,17 +84,17 @@ static __global__ void embedding_parts_kernel(float *__restrict__ dtable, const 
 
 /* ---- launchers ---- */
 
-extern "C" int embedding_forward_cuda(void *y, const void *table, const void *marks, const int32_t *ids,
-                                      const void *add, size_t rows, size_t table_rows, size_t width,
-                                      enum kernel_type type, kernel_stream stream)
+extern "C" int embedding_forward_cuda(const struct embedding_forward_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(table) && packs(marks) && packs(add);
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
+        bool fits = args->width % (16 / sizeof(T)) == 0 && packs(args->y) && packs(args->table) && packs(args->marks) &&
+                    packs(args->add);
         KERNEL_PACKED(fits, T, {
-            size_t total = rows * (width / P);
-            KERNEL_LAUNCH((embedding_forward_kernel<T, P>), blocks_for(total, THREADS), THREADS, 0, stream, (T *)y,
-                          (const T *)table, (const T *)marks, ids, (const T *)add, table_rows, width / P, total);
+            size_t total = args->rows * (args->width / P);
+            KERNEL_LAUNCH((embedding_forward_kernel<T, P>), blocks_for(total, THREADS), THREADS, 0, stream,
+                          (T *)args->y, (const T *)args->table, (const T *)args->marks, args->ids, (const T *)args->add,
+                          args->table_rows, args->width / P, total);
         });
     });
     return cudaGetLastError();
@@ -105,24 +105,23 @@ extern "C" size_t embedding_scratch_floats(size_t rows, size_t width)
     return (size_t)blocks_for(rows, CHUNK) * width;
 }
 
-extern "C" int embedding_backward_cuda(float *dtable, float *scratch, const void *dy, const int32_t *ids,
-                                       const int32_t *order, size_t rows, size_t first, size_t table_rows, size_t width,
-                                       bool add, enum kernel_type type, kernel_stream stream)
+extern "C" int embedding_backward_cuda(const struct embedding_backward_args *args, kernel_stream stream)
 {
-    if (!add) {
-        int e = cudaMemsetAsync(dtable, 0, table_rows * width * sizeof *dtable, stream);
+    if (!args->add) {
+        int e = cudaMemsetAsync(args->dtable, 0, args->table_rows * args->width * sizeof *args->dtable, stream);
         if (e) return e;
     }
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        bool fits = width % (16 / sizeof(T)) == 0 && packs(dy);
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
+        bool fits = args->width % (16 / sizeof(T)) == 0 && packs(args->dy);
         KERNEL_PACKED(fits, T, {
-            KERNEL_LAUNCH((embedding_backward_kernel<T, P>), (unsigned)rows, THREADS, 0, stream, dtable, scratch,
-                          (const T *)dy, ids, order, rows, first, table_rows, width / P);
+            KERNEL_LAUNCH((embedding_backward_kernel<T, P>), (unsigned)args->rows, THREADS, 0, stream, args->dtable,
+                          args->scratch, (const T *)args->dy, args->ids, args->order, args->rows, args->first,
+                          args->table_rows, args->width / P);
         });
     });
-    if (rows > CHUNK)
-        KERNEL_LAUNCH(embedding_parts_kernel, blocks_for(rows, CHUNK) - 1, THREADS, 0, stream, dtable, scratch, ids,
-                      order, rows, first, table_rows, width);
+    if (args->rows > CHUNK)
+        KERNEL_LAUNCH(embedding_parts_kernel, blocks_for(args->rows, CHUNK) - 1, THREADS, 0, stream, args->dtable,
+                      args->scratch, args->ids, args->order, args->rows, args->first, args->table_rows, args->width);
     return cudaGetLastError();
 }

@@ -47,35 +47,71 @@ struct kernel_dropout {
 /* y (N, D) T = table[ids] (+ add (N, D) T); table (table_rows, D) T, ids (N). marks (K, D) T, may be null: id
  * table_rows
  * + k reads its row k. */
-int embedding_forward_cuda(void *y, const void *table, const void *marks, const int32_t *ids, const void *add,
-                           size_t rows, size_t table_rows, size_t width, enum kernel_type type, kernel_stream stream);
+struct embedding_forward_args {
+    void *y;
+    const void *table, *marks;
+    const int32_t *ids;
+    const void *add;
+    size_t rows, table_rows, width;
+    enum kernel_type type;
+};
+int embedding_forward_cuda(const struct embedding_forward_args *args, kernel_stream stream);
 /* dtable (table_rows, D) f (+)= sum of dy (N, D) T over the rows of each id, of those from `first` on; order (N): rows
  * by rising id, stable; scratch: embedding_scratch_floats(rows, width) f. */
-int embedding_backward_cuda(float *dtable, float *scratch, const void *dy, const int32_t *ids, const int32_t *order,
-                            size_t rows, size_t first, size_t table_rows, size_t width, bool add, enum kernel_type type,
-                            kernel_stream stream);
+struct embedding_backward_args {
+    float *dtable, *scratch;
+    const void *dy;
+    const int32_t *ids, *order;
+    size_t rows, first, table_rows, width;
+    bool add;
+    enum kernel_type type;
+};
+int embedding_backward_cuda(const struct embedding_backward_args *args, kernel_stream stream);
 size_t embedding_scratch_floats(size_t rows, size_t width);
 
 /* ---- linear: what the products leave ---- */
 /* dbias (D) f (+)= column sums of dy (N, D) T; scratch: bias_scratch_floats(rows, width) f. */
-int bias_backward_cuda(float *dbias, float *scratch, const void *dy, size_t rows, size_t width, bool add,
-                       enum kernel_type type, kernel_stream stream);
+struct bias_backward_args {
+    float *dbias, *scratch;
+    const void *dy;
+    size_t rows, width;
+    bool add;
+    enum kernel_type type;
+};
+int bias_backward_cuda(const struct bias_backward_args *args, kernel_stream stream);
 size_t bias_scratch_floats(size_t rows, size_t width);
 
 /* ---- norm ---- */
 enum { NORM_MOST_WIDTH = 7680, NORM_MOST_UNALIGNED = 3840 }; /* the latter where a row is not whole 16 bytes */
 /* sum (N, D) T = drop(x) + residual (residual and sum may be null, then nothing is dropped); y T; stats (N, 2) f mean |
  * reciprocal deviation; beta may be null; epsilon 1e-5. D at most NORM_MOST_WIDTH in both directions. */
-int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const struct kernel_dropout *dropout,
-                      const void *residual, const void *gamma, const void *beta, size_t rows, size_t width, bool rms,
-                      enum kernel_type type, kernel_stream stream);
+struct norm_forward_args {
+    void *y, *sum;
+    float *stats;
+    const void *x;
+    const struct kernel_dropout *dropout;
+    const void *residual, *gamma, *beta;
+    size_t rows, width;
+    bool rms;
+    enum kernel_type type;
+};
+int norm_forward_cuda(const struct norm_forward_args *args, kernel_stream stream);
 /* dinput (N, D) T (+)= norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=; with `dropout` dx T (+)= drop of
  * the same; any of the outputs may be null. input: what was normed. scratch: norm_scratch_floats(rows, width) f. */
-enum { NORM_DINPUT, NORM_DGAMMA, NORM_DBETA, NORM_DX, NORM_GRADIENTS };
-int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, void *dx, float *scratch, const void *dy,
-                       const void *dsum, const void *input, const void *gamma, const float *stats,
-                       const struct kernel_dropout *dropout, size_t rows, size_t width, bool rms,
-                       const bool add[NORM_GRADIENTS], enum kernel_type type, kernel_stream stream);
+struct norm_backward_args {
+    void *dinput;
+    float *dgamma, *dbeta;
+    void *dx;
+    float *scratch;
+    const void *dy, *dsum, *input, *gamma;
+    const float *stats;
+    const struct kernel_dropout *dropout;
+    size_t rows, width;
+    bool rms;
+    bool add_dinput, add_dgamma, add_dbeta, add_dx;
+    enum kernel_type type;
+};
+int norm_backward_cuda(const struct norm_backward_args *args, kernel_stream stream);
 size_t norm_scratch_floats(size_t rows, size_t width);
 
 /* ---- attention ---- */
@@ -86,22 +122,54 @@ struct kernel_attention {
     bool causal;
 };
 /* out (N, H W) T, lse (N, H) f from qkv (N, (H + 2 Hk) W) T, offsets (S + 1), memory (S, M, 2, Hk W) T or null. */
-int attention_forward_cuda(void *out, float *lse, const void *qkv, const int32_t *offsets, const void *memory,
-                           const struct kernel_attention *shape, enum kernel_type type, kernel_stream stream);
+struct attention_forward_args {
+    void *out;
+    float *lse;
+    const void *qkv;
+    const int32_t *offsets;
+    const void *memory;
+    const struct kernel_attention *shape;
+    enum kernel_type type;
+};
+int attention_forward_cuda(const struct attention_forward_args *args, kernel_stream stream);
 /* dqkv, dmemory (may be null) T (+)=. scratch: attention_scratch_floats(shape) f. */
-int attention_backward_cuda(void *dqkv, void *dmemory, float *scratch, const void *dout, const void *qkv,
-                            const int32_t *offsets, const void *memory, const void *out, const float *lse,
-                            const struct kernel_attention *shape, const bool add[2], enum kernel_type type,
-                            kernel_stream stream);
+struct attention_backward_args {
+    void *dqkv, *dmemory;
+    float *scratch;
+    const void *dout, *qkv;
+    const int32_t *offsets;
+    const void *memory, *out;
+    const float *lse;
+    const struct kernel_attention *shape;
+    bool add_dqkv, add_dmemory;
+    enum kernel_type type;
+};
+int attention_backward_cuda(const struct attention_backward_args *args, kernel_stream stream);
 size_t attention_scratch_floats(const struct kernel_attention *shape);
 /* One new token per row: appends to cache (R, room, 2, Hk W) T at position (R), attends to all up to it. history (R,
  * room), may be null: the row of the cache that holds this row's position j, for j before its own. */
-int attention_cached_cuda(void *out, void *cache, const void *qkv, const int32_t *position, const void *memory,
-                          const int32_t *history, size_t rows, size_t room, const struct kernel_attention *shape,
-                          enum kernel_type type, kernel_stream stream);
+struct attention_cached_args {
+    void *out, *cache;
+    const void *qkv;
+    const int32_t *position;
+    const void *memory;
+    const int32_t *history;
+    size_t rows, room;
+    const struct kernel_attention *shape;
+    enum kernel_type type;
+};
+int attention_cached_cuda(const struct attention_cached_args *args, kernel_stream stream);
 /* Halves rotated by direction * position / 10000^(2i/W) in the first heads * W columns; the others copied. */
-int rotary_cuda(void *y, const void *x, const int32_t *position, size_t rows, size_t width, size_t heads,
-                size_t head_width, int direction, bool add, enum kernel_type type, kernel_stream stream);
+struct rotary_args {
+    void *y;
+    const void *x;
+    const int32_t *position;
+    size_t rows, width, heads, head_width;
+    int direction;
+    bool add;
+    enum kernel_type type;
+};
+int rotary_cuda(const struct rotary_args *args, kernel_stream stream);
 
 /* ---- recurrent layers: a step of one direction; G gates 4 (LSTM) or 3 (GRU), H units, d directions ---- */
 struct kernel_recurrent {
@@ -111,81 +179,220 @@ struct kernel_recurrent {
 /* Rows of step t: y (N, d H) T, kept (N, d 4 H) T, cell (N, d H) f (LSTM), state (S, d H) T: the new h. x (N, d G H) T;
  * sums (S, G H) f = earlier h W^T, null where that is 0; b (d G H) T (GRU); own (S, d G H) T and initial (S, states d
  * H) T may be null. */
-int recurrent_forward_cuda(void *y, void *kept, float *cell, void *state, const void *x, const float *sums,
-                           const void *b, const void *own, const void *initial, const int32_t *offsets,
-                           const struct kernel_recurrent *step, enum kernel_type type, kernel_stream stream);
+struct recurrent_forward_args {
+    void *y, *kept;
+    float *cell;
+    void *state;
+    const void *x;
+    const float *sums;
+    const void *b, *own, *initial;
+    const int32_t *offsets;
+    const struct kernel_recurrent *step;
+    enum kernel_type type;
+};
+int recurrent_forward_cuda(const struct recurrent_forward_args *args, kernel_stream stream);
 /* Rows of step t: dx (N, d G H) T, a GRU's dsums (N, d G H) T; ds (S, G H) T, the same for the product that gives the
  * step before its dh (S, H) f, null at the last; carried (S, H) f, read and written. */
-int recurrent_backward_cuda(void *dx, void *dsums, void *ds, float *carried, const void *dy, const float *dh,
-                            const void *kept, const float *cell, const void *y, const void *initial,
-                            const int32_t *offsets, const struct kernel_recurrent *step, enum kernel_type type,
-                            kernel_stream stream);
+struct recurrent_backward_args {
+    void *dx, *dsums, *ds;
+    float *carried;
+    const void *dy;
+    const float *dh;
+    const void *kept;
+    const float *cell;
+    const void *y, *initial;
+    const int32_t *offsets;
+    const struct kernel_recurrent *step;
+    enum kernel_type type;
+};
+int recurrent_backward_cuda(const struct recurrent_backward_args *args, kernel_stream stream);
 /* One direction's part of dinitial (S, states d H) T, from dh and carried before the first step. */
-int recurrent_initial_cuda(void *dinitial, const float *dh, const float *carried, const int32_t *offsets,
-                           const struct kernel_recurrent *step, enum kernel_type type, kernel_stream stream);
+struct recurrent_initial_args {
+    void *dinitial;
+    const float *dh, *carried;
+    const int32_t *offsets;
+    const struct kernel_recurrent *step;
+    enum kernel_type type;
+};
+int recurrent_initial_cuda(const struct recurrent_initial_args *args, kernel_stream stream);
 /* h (N, d H) T that each row began with. */
-int recurrent_earlier_cuda(void *h, const void *y, const void *initial, const int32_t *offsets,
-                           const struct kernel_recurrent *step, enum kernel_type type, kernel_stream stream);
+struct recurrent_earlier_args {
+    void *h;
+    const void *y, *initial;
+    const int32_t *offsets;
+    const struct kernel_recurrent *step;
+    enum kernel_type type;
+};
+int recurrent_earlier_cuda(const struct recurrent_earlier_args *args, kernel_stream stream);
 /* One new token per row, R = sentences: h (R, H) T that each row continues, from state (R, 2, states H) f as
  * op_recurrent_step says; then y (R, H) T and the new state, from sums (R, G H) f = h W^T. */
-int recurrent_gather_cuda(void *h, const float *state, const void *initial, const int32_t *position,
-                          const int32_t *history, size_t room, const struct kernel_recurrent *step,
-                          enum kernel_type type, kernel_stream stream);
-int recurrent_step_cuda(void *y, float *state, const void *x, const float *sums, const void *b, const void *own,
-                        const void *initial, const int32_t *position, const int32_t *history, size_t room,
-                        const struct kernel_recurrent *step, enum kernel_type type, kernel_stream stream);
+struct recurrent_gather_args {
+    void *h;
+    const float *state;
+    const void *initial;
+    const int32_t *position, *history;
+    size_t room;
+    const struct kernel_recurrent *step;
+    enum kernel_type type;
+};
+int recurrent_gather_cuda(const struct recurrent_gather_args *args, kernel_stream stream);
+struct recurrent_step_args {
+    void *y;
+    float *state;
+    const void *x;
+    const float *sums;
+    const void *b, *own, *initial;
+    const int32_t *position, *history;
+    size_t room;
+    const struct kernel_recurrent *step;
+    enum kernel_type type;
+};
+int recurrent_step_cuda(const struct recurrent_step_args *args, kernel_stream stream);
 
 /* ---- one row per sentence <-> one row per token ---- */
 /* kind as enum pool_kind; weights (N) f only for attention pooling, which has query (D) T. */
-int pool_forward_cuda(void *y, float *weights, const void *x, const int32_t *offsets, const void *query,
-                      size_t sentences, size_t width, int kind, enum kernel_type type, kernel_stream stream);
+struct pool_forward_args {
+    void *y;
+    float *weights;
+    const void *x;
+    const int32_t *offsets;
+    const void *query;
+    size_t sentences, width;
+    int kind;
+    enum kernel_type type;
+};
+int pool_forward_cuda(const struct pool_forward_args *args, kernel_stream stream);
 /* scratch: N + pool_scratch_floats(sentences, width) f. dquery (D) f. */
-int pool_backward_cuda(void *dx, float *dquery, float *scratch, const void *dy, const int32_t *offsets,
-                       const void *query, const void *x, const float *weights, size_t tokens, size_t sentences,
-                       size_t width, int kind, const bool add[2], enum kernel_type type, kernel_stream stream);
+struct pool_backward_args {
+    void *dx;
+    float *dquery, *scratch;
+    const void *dy;
+    const int32_t *offsets;
+    const void *query, *x;
+    const float *weights;
+    size_t tokens, sentences, width;
+    int kind;
+    bool add_dx, add_dquery;
+    enum kernel_type type;
+};
+int pool_backward_cuda(const struct pool_backward_args *args, kernel_stream stream);
 size_t pool_scratch_floats(size_t sentences, size_t width);
-int broadcast_add_cuda(void *y, const void *x, const void *v, const int32_t *sentence, size_t rows, size_t width,
-                       enum kernel_type type, kernel_stream stream);
+struct broadcast_add_args {
+    void *y;
+    const void *x, *v;
+    const int32_t *sentence;
+    size_t rows, width;
+    enum kernel_type type;
+};
+int broadcast_add_cuda(const struct broadcast_add_args *args, kernel_stream stream);
 /* y (S, D) T or f by `type` (+)= sums of the sentence's rows of x; width 1 for a vector. */
-int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, size_t sentences, size_t width, bool add,
-                     enum kernel_type type, kernel_stream stream);
+struct segment_sum_args {
+    void *y;
+    const void *x;
+    const int32_t *offsets;
+    size_t sentences, width;
+    bool add;
+    enum kernel_type type;
+};
+int segment_sum_cuda(const struct segment_sum_args *args, kernel_stream stream);
 /* y (N, D) T = x, or row position[n] of the sentence's prefix (S, M, D) T where position[n] < M. sentence (N); null:
  * row n belongs to prefix n. */
-int prefix_cuda(void *y, const void *x, const void *prefix, const int32_t *position, const int32_t *sentence,
-                size_t rows, size_t width, size_t prefix_rows, enum kernel_type type, kernel_stream stream);
+struct prefix_args {
+    void *y;
+    const void *x, *prefix;
+    const int32_t *position, *sentence;
+    size_t rows, width, prefix_rows;
+    enum kernel_type type;
+};
+int prefix_cuda(const struct prefix_args *args, kernel_stream stream);
 /* dx (N, D) T and dprefix (S, M, D) T, either may be null. */
-int prefix_backward_cuda(void *dx, void *dprefix, const void *dy, const int32_t *position, const int32_t *offsets,
-                         size_t rows, size_t sentences, size_t width, size_t prefix_rows, const bool add[2],
-                         enum kernel_type type, kernel_stream stream);
+struct prefix_backward_args {
+    void *dx, *dprefix;
+    const void *dy;
+    const int32_t *position, *offsets;
+    size_t rows, sentences, width, prefix_rows;
+    bool add_dx, add_dprefix;
+    enum kernel_type type;
+};
+int prefix_backward_cuda(const struct prefix_backward_args *args, kernel_stream stream);
 
 /* Rows of x (N, D) T from offsets[S] on become 0: those that belong to no sentence. */
-int clear_padding_cuda(void *x, const int32_t *offsets, size_t sentences, size_t rows, size_t width,
-                       enum kernel_type type, kernel_stream stream);
+struct clear_padding_args {
+    void *x;
+    const int32_t *offsets;
+    size_t sentences, rows, width;
+    enum kernel_type type;
+};
+int clear_padding_cuda(const struct clear_padding_args *args, kernel_stream stream);
 
 /* ---- latent: all f32, one launch each way ---- */
-int latent_forward_cuda(float *z, float *kl, const float *stats, const uint64_t *sample, size_t sentences, size_t width,
-                        bool sample_z, struct kernel_noise noise, kernel_stream stream);
+struct latent_forward_args {
+    float *z, *kl;
+    const float *stats;
+    const uint64_t *sample;
+    size_t sentences, width;
+    bool sample_z;
+    struct kernel_noise noise;
+};
+int latent_forward_cuda(const struct latent_forward_args *args, kernel_stream stream);
 /* dz, dkl may be null. */
-int latent_backward_cuda(float *dstats, const float *dz, const float *dkl, const float *stats, const uint64_t *sample,
-                         size_t sentences, size_t width, bool sample_z, bool add, struct kernel_noise noise,
-                         kernel_stream stream);
+struct latent_backward_args {
+    float *dstats;
+    const float *dz, *dkl, *stats;
+    const uint64_t *sample;
+    size_t sentences, width;
+    bool sample_z, add;
+    struct kernel_noise noise;
+};
+int latent_backward_cuda(const struct latent_backward_args *args, kernel_stream stream);
 /* out (C, 2) f: sums and sums of squares of the columns of x (S, C) f over the true sentences. */
-int column_moments_cuda(float *out, const float *x, const struct kernel_header *header, size_t columns,
-                        kernel_stream stream);
+struct column_moments_args {
+    float *out;
+    const float *x;
+    const struct kernel_header *header;
+    size_t columns;
+};
+int column_moments_cuda(const struct column_moments_args *args, kernel_stream stream);
 /* As op_gaussian_log_density says: out (R), z (R, Z), stats (R, 2Z), or (2Z) where `one` row serves all. `counted`: the
  * true rows, in a header on the device; rows behind them become 0 and have no part in sums. */
-int gaussian_log_density_cuda(float *out, const float *z, const float *stats, const uint64_t *counted, size_t rows,
-                              size_t width, bool one, float sign, kernel_stream stream);
+struct gaussian_log_density_args {
+    float *out;
+    const float *z, *stats;
+    const uint64_t *counted;
+    size_t rows, width;
+    bool one;
+    float sign;
+};
+int gaussian_log_density_cuda(const struct gaussian_log_density_args *args, kernel_stream stream);
 /* dz (R, Z), dstats as stats, both (+)=, either may be null; dout (R). */
-int gaussian_log_density_backward_cuda(float *dz, float *dstats, const float *dout, const float *z, const float *stats,
-                                       const uint64_t *counted, size_t rows, size_t width, bool one, float sign,
-                                       const bool add[2], kernel_stream stream);
+struct gaussian_log_density_backward_args {
+    float *dz, *dstats;
+    const float *dout, *z, *stats;
+    const uint64_t *counted;
+    size_t rows, width;
+    bool one;
+    float sign;
+    bool add_dz, add_dstats;
+};
+int gaussian_log_density_backward_cuda(const struct gaussian_log_density_backward_args *args, kernel_stream stream);
 /* As op_spread_hinge says: out (1), spread (Z + 1) = mean mu | 1 while the hinge is above 0, stats (R, 2Z). */
-int spread_hinge_cuda(float *out, float *spread, const float *stats, const uint64_t *counted, size_t width,
-                      float margin, kernel_stream stream);
+struct spread_hinge_args {
+    float *out, *spread;
+    const float *stats;
+    const uint64_t *counted;
+    size_t width;
+    float margin;
+};
+int spread_hinge_cuda(const struct spread_hinge_args *args, kernel_stream stream);
 /* dstats (R, 2Z) (+)=. */
-int spread_hinge_backward_cuda(float *dstats, const float *dout, const float *stats, const float *spread,
-                               const uint64_t *counted, size_t rows, size_t width, bool add, kernel_stream stream);
+struct spread_hinge_backward_args {
+    float *dstats;
+    const float *dout, *stats, *spread;
+    const uint64_t *counted;
+    size_t rows, width;
+    bool add;
+};
+int spread_hinge_backward_cuda(const struct spread_hinge_backward_args *args, kernel_stream stream);
 
 /* ---- posteriors: all f32; a header's count of the true sentences, rows behind it are padding ---- */
 enum { KERNEL_POSTERIOR_DELTA, KERNEL_POSTERIOR_SLASHED, KERNEL_POSTERIOR_FLOOR };
@@ -198,12 +405,26 @@ struct kernel_posterior {
     struct kernel_noise noise;
 };
 /* stats (S, 2Z) from head (S, 2Z), width: Z; sample (S) with p only. *drops 0: nothing is dropped; may be null. */
-int posterior_cuda(float *stats, const float *head, const uint64_t *sample, const float *drops,
-                   const struct kernel_posterior *c, size_t sentences, size_t width, kernel_stream stream);
+struct posterior_args {
+    float *stats;
+    const float *head;
+    const uint64_t *sample;
+    const float *drops;
+    const struct kernel_posterior *c;
+    size_t sentences, width;
+};
+int posterior_cuda(const struct posterior_args *args, kernel_stream stream);
 /* dhead (S, 2Z) (+)=. */
-int posterior_backward_cuda(float *dhead, const float *dstats, const float *head, const uint64_t *sample,
-                            const float *drops, const struct kernel_posterior *c, size_t sentences, size_t width,
-                            bool add, kernel_stream stream);
+struct posterior_backward_args {
+    float *dhead;
+    const float *dstats, *head;
+    const uint64_t *sample;
+    const float *drops;
+    const struct kernel_posterior *c;
+    size_t sentences, width;
+    bool add;
+};
+int posterior_backward_cuda(const struct posterior_backward_args *args, kernel_stream stream);
 struct kernel_normalize {
     size_t rows, width, groups, columns; /* as op_normalize says                    */
     bool by_row, center, batch;
@@ -214,54 +435,109 @@ struct kernel_adds {
     bool dx, dgain, dbias; /* += instead of = */
 };
 /* y as x (rows, width); used, sums (2 groups + 1), sums may be null; by row only y. gain, bias (groups) may be null. */
-int normalize_cuda(float *y, float *used, float *sums, const float *x, const float *running, const float *gain,
-                   const float *bias, const struct kernel_normalize *c, kernel_stream stream);
+struct normalize_args {
+    float *y, *used, *sums;
+    const float *x, *running, *gain, *bias;
+    const struct kernel_normalize *c;
+};
+int normalize_cuda(const struct normalize_args *args, kernel_stream stream);
 /* dx, dgain, dbias (+)=, any may be null. */
-int normalize_backward_cuda(float *dx, float *dgain, float *dbias, const float *dy, const float *x, const float *gain,
-                            const float *used, const struct kernel_normalize *c, struct kernel_adds add,
-                            kernel_stream stream);
+struct normalize_backward_args {
+    float *dx, *dgain, *dbias;
+    const float *dy, *x, *gain, *used;
+    const struct kernel_normalize *c;
+    struct kernel_adds add;
+};
+int normalize_backward_cuda(const struct normalize_backward_args *args, kernel_stream stream);
 /* As op_running says: running (2, groups), sums (2 groups + 1). */
-int running_cuda(float *running, const float *sums, const float *control, size_t groups, bool center, double share,
-                 kernel_stream stream);
+struct running_args {
+    float *running;
+    const float *sums, *control;
+    size_t groups;
+    bool center;
+    double share;
+};
+int running_cuda(const struct running_args *args, kernel_stream stream);
 
 /* ---- priors: all f32; `counted`: the true rows, on the device; rows behind them become 0 ---- */
 /* kl (R, Z), stats (R, 2Z) mu | logvar, prior (2Z) mean | logvar. */
-int gaussian_kl_cuda(float *kl, const float *stats, const float *prior, const uint64_t *counted, size_t rows,
-                     size_t width, kernel_stream stream);
+struct gaussian_kl_args {
+    float *kl;
+    const float *stats, *prior;
+    const uint64_t *counted;
+    size_t rows, width;
+};
+int gaussian_kl_cuda(const struct gaussian_kl_args *args, kernel_stream stream);
 /* dstats (R, 2Z), dprior (2Z), both (+)=, either may be null; dkl (R, Z). */
-int gaussian_kl_backward_cuda(float *dstats, float *dprior, const float *dkl, const float *stats, const float *prior,
-                              const uint64_t *counted, size_t rows, size_t width, const bool add[2],
-                              kernel_stream stream);
+struct gaussian_kl_backward_args {
+    float *dstats, *dprior;
+    const float *dkl, *stats, *prior;
+    const uint64_t *counted;
+    size_t rows, width;
+    bool add_dstats, add_dprior;
+};
+int gaussian_kl_backward_cuda(const struct gaussian_kl_backward_args *args, kernel_stream stream);
 /* Component k has mu at k * stride, and its logvar `logvar` elements further on. */
 struct kernel_mixture {
     size_t components, width, stride, logvar;
 };
 /* As op_mixture_log_density says: out (R), shares (R, K), z (R, Z); logits (K), or null for equal weights. */
-int mixture_log_density_cuda(float *out, float *shares, const float *z, const float *components, const float *logits,
-                             const uint64_t *counted, size_t rows, const struct kernel_mixture *m, float sign,
-                             kernel_stream stream);
+struct mixture_log_density_args {
+    float *out, *shares;
+    const float *z, *components, *logits;
+    const uint64_t *counted;
+    size_t rows;
+    const struct kernel_mixture *m;
+    float sign;
+};
+int mixture_log_density_cuda(const struct mixture_log_density_args *args, kernel_stream stream);
 /* dz (R, Z), dcomponents as components, dlogits (K), all (+)=, each may be null; dout (R). */
-int mixture_log_density_backward_cuda(float *dz, float *dcomponents, float *dlogits, const float *dout,
-                                      const float *shares, const float *z, const float *components, const float *logits,
-                                      const uint64_t *counted, size_t rows, const struct kernel_mixture *m, float sign,
-                                      const bool add[3], kernel_stream stream);
+struct mixture_log_density_backward_args {
+    float *dz, *dcomponents, *dlogits;
+    const float *dout, *shares, *z, *components, *logits;
+    const uint64_t *counted;
+    size_t rows;
+    const struct kernel_mixture *m;
+    float sign;
+    bool add_dz, add_dcomponents, add_dlogits;
+};
+int mixture_log_density_backward_cuda(const struct mixture_log_density_backward_args *args, kernel_stream stream);
 
 /* ---- loss ---- */
 /* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. right (R) f, unless null: 1 where no
  * logit is above the label's, else 0. With dnll (R) f the logits are overwritten by dnll (softmax - onehot), columns
  * V .. stride by 0; null: they are only read. A row whose label is negative is masked: its nll, right and gradient
  * are 0. */
-int softmax_loss_cuda(float *nll, float *right, void *logits, const int32_t *labels, const float *dnll, size_t rows,
-                      size_t vocabulary, size_t stride, enum kernel_type type, kernel_stream stream);
+struct softmax_loss_args {
+    float *nll, *right;
+    void *logits;
+    const int32_t *labels;
+    const float *dnll;
+    size_t rows, vocabulary, stride;
+    enum kernel_type type;
+};
+int softmax_loss_cuda(const struct softmax_loss_args *args, kernel_stream stream);
 /* As op_bag_cross_entropy says: out (1), sums (S, 3), logits (S, V), all f. Sentences behind the true count of the
  * header have no part in the sum, and no gradient. */
-int bag_cross_entropy_cuda(float *out, float *sums, const float *logits, const int32_t *labels, const int32_t *offsets,
-                           const struct kernel_header *header, size_t sentences, size_t vocabulary,
-                           kernel_stream stream);
+struct bag_cross_entropy_args {
+    float *out, *sums;
+    const float *logits;
+    const int32_t *labels, *offsets;
+    const struct kernel_header *header;
+    size_t sentences, vocabulary;
+};
+int bag_cross_entropy_cuda(const struct bag_cross_entropy_args *args, kernel_stream stream);
 /* dlogits (S, V) (+)=; dout (1). */
-int bag_cross_entropy_backward_cuda(float *dlogits, const float *dout, const float *logits, const int32_t *labels,
-                                    const int32_t *offsets, const float *sums, const struct kernel_header *header,
-                                    size_t sentences, size_t vocabulary, bool add, kernel_stream stream);
+struct bag_cross_entropy_backward_args {
+    float *dlogits;
+    const float *dout, *logits;
+    const int32_t *labels, *offsets;
+    const float *sums;
+    const struct kernel_header *header;
+    size_t sentences, vocabulary;
+    bool add;
+};
+int bag_cross_entropy_backward_cuda(const struct bag_cross_entropy_backward_args *args, kernel_stream stream);
 /* The free bits of op_elbo; mask and sentence: its form and its scope. */
 struct kernel_free_bits {
     size_t groups;
@@ -270,73 +546,182 @@ struct kernel_free_bits {
 };
 /* parts (5) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. Sums over the
  * true tokens and sentences. */
-int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights,
-                      const struct kernel_header *header, size_t width, struct kernel_free_bits free,
-                      kernel_stream stream);
+struct elbo_forward_args {
+    float *parts, *kl_dim;
+    const float *nll, *kl, *weights;
+    const struct kernel_header *header;
+    size_t width;
+    struct kernel_free_bits free;
+};
+int elbo_forward_cuda(const struct elbo_forward_args *args, kernel_stream stream);
 /* Both are 0 in the rows behind the true counts. */
-int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights,
-                       const struct kernel_header *header, size_t tokens, size_t sentences, size_t width,
-                       struct kernel_free_bits free, kernel_stream stream);
+struct elbo_backward_args {
+    float *dnll, *dkl;
+    const float *kl, *weights;
+    const struct kernel_header *header;
+    size_t tokens, sentences, width;
+    struct kernel_free_bits free;
+};
+int elbo_backward_cuda(const struct elbo_backward_args *args, kernel_stream stream);
 
 enum { KERNEL_MOST_TERMS = 10, KERNEL_OBJECTIVE_OUTPUTS = 4, KERNEL_OBJECTIVE_ELBO = 0xffff };
 /* As op_objective says: out (parts + count), elbo (parts). terms: `count` pointers (1), on the host, as is weight
  * (count), their indices into weights. */
-int objective_cuda(float *out, const float *elbo, const float *weights, const float *const *terms,
-                   const unsigned *weight, size_t parts, size_t count, kernel_stream stream);
+struct objective_args {
+    float *out;
+    const float *elbo, *weights;
+    const float *const *terms;
+    const unsigned *weight;
+    size_t parts, count;
+};
+int objective_cuda(const struct objective_args *args, kernel_stream stream);
 /* d[k] (elements[k]), may be null, (+)= weights[index[k]], or 1 where that is KERNEL_OBJECTIVE_ELBO, then zeros. Two of
  * them may be the same. All arrays (KERNEL_OBJECTIVE_OUTPUTS), on the host. */
-int objective_backward_cuda(float *const *d, const float *weights, const unsigned *index, const size_t *elements,
-                            const bool *add, kernel_stream stream);
+struct objective_backward_args {
+    float *const *d;
+    const float *weights;
+    const unsigned *index;
+    const size_t *elements;
+    const bool *add;
+};
+int objective_backward_cuda(const struct objective_backward_args *args, kernel_stream stream);
 
 /* ---- elementwise ---- */
 /* y (y_type) = a + b (+ y); a and b (type), b may be null: a cast. */
-int add_cuda(void *y, const void *a, const void *b, size_t elements, bool add, enum kernel_type y_type,
-             enum kernel_type type, kernel_stream stream);
-int gelu_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream);
+struct add_args {
+    void *y;
+    const void *a, *b;
+    size_t elements;
+    bool add;
+    enum kernel_type y_type, type;
+};
+int add_cuda(const struct add_args *args, kernel_stream stream);
+struct gelu_forward_args {
+    void *y;
+    const void *x;
+    size_t elements;
+    enum kernel_type type;
+};
+int gelu_forward_cuda(const struct gelu_forward_args *args, kernel_stream stream);
 /* dx T (+)= dy (1 - y^2). */
-int tanh_forward_cuda(void *y, const void *x, size_t elements, enum kernel_type type, kernel_stream stream);
-int tanh_backward_cuda(void *dx, const void *dy, const void *y, size_t elements, bool add, enum kernel_type type,
-                       kernel_stream stream);
-int gelu_backward_cuda(void *dx, const void *dy, const void *x, size_t elements, bool add, enum kernel_type type,
-                       kernel_stream stream);
-int swiglu_forward_cuda(void *y, const void *x, size_t rows, size_t width, enum kernel_type type, kernel_stream stream);
-int swiglu_backward_cuda(void *dx, const void *dy, const void *x, size_t rows, size_t width, bool add,
-                         enum kernel_type type, kernel_stream stream);
-int dropout_cuda(void *y, const void *x, const struct kernel_dropout *dropout, size_t rows, size_t width, bool add,
-                 enum kernel_type type, kernel_stream stream);
+struct tanh_forward_args {
+    void *y;
+    const void *x;
+    size_t elements;
+    enum kernel_type type;
+};
+int tanh_forward_cuda(const struct tanh_forward_args *args, kernel_stream stream);
+struct tanh_backward_args {
+    void *dx;
+    const void *dy, *y;
+    size_t elements;
+    bool add;
+    enum kernel_type type;
+};
+int tanh_backward_cuda(const struct tanh_backward_args *args, kernel_stream stream);
+struct gelu_backward_args {
+    void *dx;
+    const void *dy, *x;
+    size_t elements;
+    bool add;
+    enum kernel_type type;
+};
+int gelu_backward_cuda(const struct gelu_backward_args *args, kernel_stream stream);
+struct swiglu_forward_args {
+    void *y;
+    const void *x;
+    size_t rows, width;
+    enum kernel_type type;
+};
+int swiglu_forward_cuda(const struct swiglu_forward_args *args, kernel_stream stream);
+struct swiglu_backward_args {
+    void *dx;
+    const void *dy, *x;
+    size_t rows, width;
+    bool add;
+    enum kernel_type type;
+};
+int swiglu_backward_cuda(const struct swiglu_backward_args *args, kernel_stream stream);
+struct dropout_args {
+    void *y;
+    const void *x;
+    const struct kernel_dropout *dropout;
+    size_t rows, width;
+    bool add;
+    enum kernel_type type;
+};
+int dropout_cuda(const struct dropout_args *args, kernel_stream stream);
 
 /* ---- optimizer ---- */
 /* record (2) f: sum of squares in double over blocks of 1,024, then over the blocks in an order that depends on the
  * length alone, and the number of blocks that are not finite. scratch: squared_norm_scratch_doubles(elements), aligned
  * to 16 bytes. */
-int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements, kernel_stream stream);
+struct squared_norm_args {
+    float *record;
+    double *scratch;
+    const float *gradient;
+    size_t elements;
+};
+int squared_norm_cuda(const struct squared_norm_args *args, kernel_stream stream);
 size_t squared_norm_scratch_doubles(size_t elements);
 /* The same in two parts, with the same bits. sums (ceil(elements / 1,024)) d: of each block; and record from sums (any)
  * d, where block i lies at `at` (blocks) i32; scratch: squared_norm_scratch_doubles(1024 blocks), aligned to 16 bytes.
  */
 int block_squares_cuda(double *sums, const float *gradient, size_t elements, kernel_stream stream);
-int combined_norm_cuda(float *record, double *scratch, const double *sums, const int32_t *at, size_t blocks,
-                       kernel_stream stream);
+struct combined_norm_args {
+    float *record;
+    double *scratch;
+    const double *sums;
+    const int32_t *at;
+    size_t blocks;
+};
+int combined_norm_cuda(const struct combined_norm_args *args, kernel_stream stream);
 /* y (K) f = rows[control[0] != 0] (* scales (K), may be null), rows (2, K). */
-int select_row_cuda(float *y, const float *rows, const float *control, const float *scales, size_t width,
-                    kernel_stream stream);
+struct select_row_args {
+    float *y;
+    const float *rows, *control, *scales;
+    size_t width;
+};
+int select_row_cuda(const struct select_row_args *args, kernel_stream stream);
 /* As op_controller says: state (3), *weight is scales[index], *figure is figures[part], settings (6). */
-int controller_cuda(float *state, float *weight, const float *figure, const float *control, const float *settings,
-                    bool multiplier, kernel_stream stream);
+struct controller_args {
+    float *state, *weight;
+    const float *figure, *control, *settings;
+    bool multiplier;
+};
+int controller_cuda(const struct controller_args *args, kernel_stream stream);
 /* As op_guard says; norms: `count` pointers to records, on the host. scalars (groups, STEP_SCALARS), rows (2, groups,
  * ..). */
 enum { KERNEL_MOST_NORMS = 8 };
-int guard_cuda(float *scalars, float *control, const float *loss, const float *rows, const float *settings,
-               const float *const *norms, size_t count, size_t groups, kernel_stream stream);
+struct guard_args {
+    float *scalars, *control;
+    const float *loss, *rows, *settings;
+    const float *const *norms;
+    size_t count, groups;
+};
+int guard_cuda(const struct guard_args *args, kernel_stream stream);
 /* scalars (STEP_SCALARS) f on the device; nothing is written where STEP_APPLY is 0; bf16 working weights may be null.
  * Moments are of the type `moments`. Those in bf16 are rounded by the word of the noise that element `first` + i of the
  * arena has (sample index >> 34, coordinate the rest of it): the lower half for moment1, the upper for moment2, added
  * to the f32's bits before the lower 16 are dropped. Without bf16 moments the noise is not read. */
-int adamw_cuda(float *weights, void *moment1, void *moment2, void *working, const float *gradient, const float *scalars,
-               size_t elements, size_t first, struct kernel_noise noise, enum kernel_type moments,
-               kernel_stream stream);
-int sgd_cuda(float *weights, void *moment, void *working, const float *gradient, const float *scalars, size_t elements,
-             size_t first, struct kernel_noise noise, enum kernel_type moments, kernel_stream stream);
+struct adamw_args {
+    float *weights;
+    void *moment1, *moment2, *working;
+    const float *gradient, *scalars;
+    size_t elements, first;
+    struct kernel_noise noise;
+    enum kernel_type moments;
+};
+int adamw_cuda(const struct adamw_args *args, kernel_stream stream);
+struct sgd_args {
+    float *weights;
+    void *moment, *working;
+    const float *gradient, *scalars;
+    size_t elements, first;
+    struct kernel_noise noise;
+    enum kernel_type moments;
+};
+int sgd_cuda(const struct sgd_args *args, kernel_stream stream);
 
 #ifdef __cplusplus
 }

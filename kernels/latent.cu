@@ -221,73 +221,69 @@ static __global__ void spread_backward_kernel(float *dstats, const float *__rest
 
 /* ---- launchers ---- */
 
-extern "C" int latent_forward_cuda(float *z, float *kl, const float *stats, const uint64_t *sample, size_t sentences,
-                                   size_t width, bool sample_z, struct kernel_noise noise, kernel_stream stream)
+extern "C" int latent_forward_cuda(const struct latent_forward_args *args, kernel_stream stream)
 {
-    size_t fours = (width + 3) / 4;
-    if (!sentences) return 0;
-    KERNEL_LAUNCH(latent_forward_kernel, blocks_for(sentences * fours, THREADS), THREADS, 0, stream, z, kl, stats,
-                  (const unsigned long long *)sample, sentences, width, fours, sample_z, noise);
+    size_t fours = (args->width + 3) / 4;
+    if (!args->sentences) return 0;
+    KERNEL_LAUNCH(latent_forward_kernel, blocks_for(args->sentences * fours, THREADS), THREADS, 0, stream, args->z,
+                  args->kl, args->stats, (const unsigned long long *)args->sample, args->sentences, args->width, fours,
+                  args->sample_z, args->noise);
     return cudaGetLastError();
 }
 
-extern "C" int latent_backward_cuda(float *dstats, const float *dz, const float *dkl, const float *stats,
-                                    const uint64_t *sample, size_t sentences, size_t width, bool sample_z, bool add,
-                                    struct kernel_noise noise, kernel_stream stream)
+extern "C" int latent_backward_cuda(const struct latent_backward_args *args, kernel_stream stream)
 {
-    size_t fours = (width + 3) / 4;
-    if (!sentences) return 0;
-    KERNEL_LAUNCH(latent_backward_kernel, blocks_for(sentences * fours, THREADS), THREADS, 0, stream, dstats, dz, dkl,
-                  stats, (const unsigned long long *)sample, sentences, width, fours, sample_z, add, noise);
+    size_t fours = (args->width + 3) / 4;
+    if (!args->sentences) return 0;
+    KERNEL_LAUNCH(latent_backward_kernel, blocks_for(args->sentences * fours, THREADS), THREADS, 0, stream,
+                  args->dstats, args->dz, args->dkl, args->stats, (const unsigned long long *)args->sample,
+                  args->sentences, args->width, fours, args->sample_z, args->add, args->noise);
     return cudaGetLastError();
 }
 
-extern "C" int column_moments_cuda(float *out, const float *x, const struct kernel_header *header, size_t columns,
-                                   kernel_stream stream)
+extern "C" int column_moments_cuda(const struct column_moments_args *args, kernel_stream stream)
 {
-    KERNEL_LAUNCH(column_moments_kernel, blocks_for(columns, THREADS), THREADS, 0, stream, out, x, header, columns);
+    KERNEL_LAUNCH(column_moments_kernel, blocks_for(args->columns, THREADS), THREADS, 0, stream, args->out, args->x,
+                  args->header, args->columns);
     return cudaGetLastError();
 }
 
-extern "C" int gaussian_log_density_cuda(float *out, const float *z, const float *stats, const uint64_t *counted,
-                                         size_t rows, size_t width, bool one, float sign, kernel_stream stream)
+extern "C" int gaussian_log_density_cuda(const struct gaussian_log_density_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_LAUNCH(log_density_kernel, blocks_for(rows * WARP, THREADS), THREADS, 0, stream, out, z, stats, counted,
-                  rows, width, one ? 0 : 2 * width, sign);
+    if (!args->rows) return 0;
+    KERNEL_LAUNCH(log_density_kernel, blocks_for(args->rows * WARP, THREADS), THREADS, 0, stream, args->out, args->z,
+                  args->stats, args->counted, args->rows, args->width, args->one ? 0 : 2 * args->width, args->sign);
     return cudaGetLastError();
 }
 
-extern "C" int gaussian_log_density_backward_cuda(float *dz, float *dstats, const float *dout, const float *z,
-                                                  const float *stats, const uint64_t *counted, size_t rows,
-                                                  size_t width, bool one, float sign, const bool add[2],
+extern "C" int gaussian_log_density_backward_cuda(const struct gaussian_log_density_backward_args *args,
                                                   kernel_stream stream)
 {
-    float *each = one ? NULL : dstats;
-    size_t elements = dz || each ? rows * width : 0;
+    float *each = args->one ? NULL : args->dstats;
+    size_t elements = args->dz || each ? args->rows * args->width : 0;
     if (elements)
-        KERNEL_LAUNCH(log_density_rows_kernel, blocks_for(elements, THREADS), THREADS, 0, stream, dz, each, dout, z,
-                      stats, counted, rows, width, one ? 0 : 2 * width, sign, add[0], add[1]);
-    if (one && dstats)
-        KERNEL_LAUNCH(log_density_columns_kernel<DENSITY_GROUPS>, blocks_for(width, WARP), DENSITY_GROUPS * WARP, 0,
-                      stream, dstats, dout, z, stats, counted, width, sign, add[1]);
+        KERNEL_LAUNCH(log_density_rows_kernel, blocks_for(elements, THREADS), THREADS, 0, stream, args->dz, each,
+                      args->dout, args->z, args->stats, args->counted, args->rows, args->width,
+                      args->one ? 0 : 2 * args->width, args->sign, args->add_dz, args->add_dstats);
+    if (args->one && args->dstats)
+        KERNEL_LAUNCH(log_density_columns_kernel<DENSITY_GROUPS>, blocks_for(args->width, WARP), DENSITY_GROUPS * WARP,
+                      0, stream, args->dstats, args->dout, args->z, args->stats, args->counted, args->width, args->sign,
+                      args->add_dstats);
     return cudaGetLastError();
 }
 
-extern "C" int spread_hinge_cuda(float *out, float *spread, const float *stats, const uint64_t *counted, size_t width,
-                                 float margin, kernel_stream stream)
+extern "C" int spread_hinge_cuda(const struct spread_hinge_args *args, kernel_stream stream)
 {
-    KERNEL_LAUNCH(spread_hinge_kernel<SPREAD_GROUPS>, 1, SPREAD_GROUPS * WARP, 0, stream, out, spread, stats, counted,
-                  width, margin);
+    KERNEL_LAUNCH(spread_hinge_kernel<SPREAD_GROUPS>, 1, SPREAD_GROUPS * WARP, 0, stream, args->out, args->spread,
+                  args->stats, args->counted, args->width, args->margin);
     return cudaGetLastError();
 }
 
-extern "C" int spread_hinge_backward_cuda(float *dstats, const float *dout, const float *stats, const float *spread,
-                                          const uint64_t *counted, size_t rows, size_t width, bool add,
-                                          kernel_stream stream)
+extern "C" int spread_hinge_backward_cuda(const struct spread_hinge_backward_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_LAUNCH(spread_backward_kernel, blocks_for(rows * width, THREADS), THREADS, 0, stream, dstats, dout, stats,
-                  spread, counted, rows, width, add);
+    if (!args->rows) return 0;
+    KERNEL_LAUNCH(spread_backward_kernel, blocks_for(args->rows * args->width, THREADS), THREADS, 0, stream,
+                  args->dstats, args->dout, args->stats, args->spread, args->counted, args->rows, args->width,
+                  args->add);
     return cudaGetLastError();
 }

@@ -296,92 +296,82 @@ static size_t half_of_shared(void)
     return shared_limit() / 2 - WARP * sizeof(float) - 1024;
 }
 
-extern "C" int softmax_loss_cuda(float *nll, float *right, void *logits, const int32_t *labels, const float *dnll,
-                                 size_t rows, size_t vocabulary, size_t stride, enum kernel_type type,
-                                 kernel_stream stream)
+extern "C" int softmax_loss_cuda(const struct softmax_loss_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_PACKED(stride % (16 / sizeof(T)) == 0 && packs(logits), T, {
-            unsigned threads = blocks_for(vocabulary, P * WARP) * WARP;
-            size_t held = stride * sizeof(T);
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_PACKED(args->stride % (16 / sizeof(T)) == 0 && packs(args->logits), T, {
+            unsigned threads = blocks_for(args->vocabulary, P * WARP) * WARP;
+            size_t held = args->stride * sizeof(T);
             if (threads > ROW_THREADS) threads = ROW_THREADS;
-            KERNEL_FLAG(dnll && held <= half_of_shared(), HELD, {
+            KERNEL_FLAG(args->dnll && held <= half_of_shared(), HELD, {
                 int e = HELD ? allow_shared(softmax_loss_kernel<T, P, HELD>, held) : 0;
                 if (e) return e;
-                KERNEL_LAUNCH((softmax_loss_kernel<T, P, HELD>), (unsigned)rows, threads, HELD ? held : 0, stream, nll,
-                              right, (T *)logits, labels, dnll, (unsigned)vocabulary, (unsigned)stride);
+                KERNEL_LAUNCH((softmax_loss_kernel<T, P, HELD>), (unsigned)args->rows, threads, HELD ? held : 0, stream,
+                              args->nll, args->right, (T *)args->logits, args->labels, args->dnll,
+                              (unsigned)args->vocabulary, (unsigned)args->stride);
             });
         });
     });
     return cudaGetLastError();
 }
 
-extern "C" int bag_cross_entropy_cuda(float *out, float *sums, const float *logits, const int32_t *labels,
-                                      const int32_t *offsets, const struct kernel_header *header, size_t sentences,
-                                      size_t vocabulary, kernel_stream stream)
+extern "C" int bag_cross_entropy_cuda(const struct bag_cross_entropy_args *args, kernel_stream stream)
 {
-    if (sentences)
-        KERNEL_LAUNCH(bag_sums_kernel, (unsigned)sentences, THREADS, 0, stream, sums, logits, labels, offsets, header,
-                      vocabulary);
-    KERNEL_LAUNCH(bag_total_kernel, 1, THREADS, 0, stream, out, sums, sentences);
+    if (args->sentences)
+        KERNEL_LAUNCH(bag_sums_kernel, (unsigned)args->sentences, THREADS, 0, stream, args->sums, args->logits,
+                      args->labels, args->offsets, args->header, args->vocabulary);
+    KERNEL_LAUNCH(bag_total_kernel, 1, THREADS, 0, stream, args->out, args->sums, args->sentences);
     return cudaGetLastError();
 }
 
-extern "C" int bag_cross_entropy_backward_cuda(float *dlogits, const float *dout, const float *logits,
-                                               const int32_t *labels, const int32_t *offsets, const float *sums,
-                                               const struct kernel_header *header, size_t sentences, size_t vocabulary,
-                                               bool add, kernel_stream stream)
+extern "C" int bag_cross_entropy_backward_cuda(const struct bag_cross_entropy_backward_args *args, kernel_stream stream)
 {
-    if (!sentences) return 0;
-    KERNEL_LAUNCH(bag_backward_kernel, (unsigned)sentences, THREADS, 0, stream, dlogits, dout, logits, labels, offsets,
-                  sums, header, vocabulary, add);
+    if (!args->sentences) return 0;
+    KERNEL_LAUNCH(bag_backward_kernel, (unsigned)args->sentences, THREADS, 0, stream, args->dlogits, args->dout,
+                  args->logits, args->labels, args->offsets, args->sums, args->header, args->vocabulary, args->add);
     return cudaGetLastError();
 }
 
-extern "C" int elbo_forward_cuda(float *parts, float *kl_dim, const float *nll, const float *kl, const float *weights,
-                                 const struct kernel_header *header, size_t width, struct kernel_free_bits free,
-                                 kernel_stream stream)
+extern "C" int elbo_forward_cuda(const struct elbo_forward_args *args, kernel_stream stream)
 {
-    KERNEL_LAUNCH(elbo_forward_kernel, 1, THREADS, 0, stream, parts, kl_dim, nll, kl, weights, header, width, free);
+    KERNEL_LAUNCH(elbo_forward_kernel, 1, THREADS, 0, stream, args->parts, args->kl_dim, args->nll, args->kl,
+                  args->weights, args->header, args->width, args->free);
     return cudaGetLastError();
 }
 
-extern "C" int elbo_backward_cuda(float *dnll, float *dkl, const float *kl, const float *weights,
-                                  const struct kernel_header *header, size_t tokens, size_t sentences, size_t width,
-                                  struct kernel_free_bits free, kernel_stream stream)
+extern "C" int elbo_backward_cuda(const struct elbo_backward_args *args, kernel_stream stream)
 {
-    unsigned blocks = blocks_for(tokens, THREADS);
-    if (dkl && blocks < free.groups) blocks = (unsigned)free.groups;
+    unsigned blocks = blocks_for(args->tokens, THREADS);
+    if (args->dkl && blocks < args->free.groups) blocks = (unsigned)args->free.groups;
     if (!blocks) return 0;
-    KERNEL_LAUNCH(elbo_backward_kernel, blocks, THREADS, 0, stream, dnll, dkl, kl, weights, header, tokens, sentences,
-                  width, free);
+    KERNEL_LAUNCH(elbo_backward_kernel, blocks, THREADS, 0, stream, args->dnll, args->dkl, args->kl, args->weights,
+                  args->header, args->tokens, args->sentences, args->width, args->free);
     return cudaGetLastError();
 }
 
-extern "C" int objective_cuda(float *out, const float *elbo, const float *weights, const float *const *terms,
-                              const unsigned *weight, size_t parts, size_t count, kernel_stream stream)
+extern "C" int objective_cuda(const struct objective_args *args, kernel_stream stream)
 {
     struct objective_terms all = {};
-    if (count > KERNEL_MOST_TERMS || parts + count > WARP) return cudaErrorInvalidValue;
-    for (size_t k = 0; k < count; k++) {
-        all.term[k] = terms[k];
-        all.weight[k] = weight[k];
+    if (args->count > KERNEL_MOST_TERMS || args->parts + args->count > WARP) return cudaErrorInvalidValue;
+    for (size_t k = 0; k < args->count; k++) {
+        all.term[k] = args->terms[k];
+        all.weight[k] = args->weight[k];
     }
-    KERNEL_LAUNCH(objective_kernel, 1, WARP, 0, stream, out, elbo, weights, all, parts, count);
+    KERNEL_LAUNCH(objective_kernel, 1, WARP, 0, stream, args->out, args->elbo, args->weights, all, args->parts,
+                  args->count);
     return cudaGetLastError();
 }
 
-extern "C" int objective_backward_cuda(float *const *d, const float *weights, const unsigned *index,
-                                       const size_t *elements, const bool *add, kernel_stream stream)
+extern "C" int objective_backward_cuda(const struct objective_backward_args *args, kernel_stream stream)
 {
     struct objective_gradients to = {};
     for (int k = 0; k < KERNEL_OBJECTIVE_OUTPUTS; k++) {
-        to.d[k] = d[k];
-        to.elements[k] = elements[k];
-        to.index[k] = index[k];
-        to.add[k] = add[k];
+        to.d[k] = args->d[k];
+        to.elements[k] = args->elements[k];
+        to.index[k] = args->index[k];
+        to.add[k] = args->add[k];
     }
-    KERNEL_LAUNCH(objective_backward_kernel, 1, WARP, 0, stream, to, weights);
+    KERNEL_LAUNCH(objective_backward_kernel, 1, WARP, 0, stream, to, args->weights);
     return cudaGetLastError();
 }

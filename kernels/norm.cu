@@ -275,51 +275,49 @@ extern "C" size_t norm_scratch_floats(size_t rows, size_t width)
     return (rows < MOST_BLOCKS ? rows : (size_t)MOST_BLOCKS) * 2 * width;
 }
 
-extern "C" int norm_forward_cuda(void *y, void *sum, float *stats, const void *x, const struct kernel_dropout *dropout,
-                                 const void *residual, const void *gamma, const void *beta, size_t rows, size_t width,
-                                 bool rms, enum kernel_type type, kernel_stream stream)
+extern "C" int norm_forward_cuda(const struct norm_forward_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        bool fits = width % (16 / sizeof(T)) == 0 && packs(y) && packs(sum) && packs(x) && packs(residual) &&
-                    packs(gamma) && packs(beta);
-        NORM_PACKED(fits, T, width, FORWARD_EACH, KERNEL_FLAG(dropout && residual, DROPS, {
-                        KERNEL_LAUNCH((norm_forward_kernel<T, P, EACH, DROPS>), blocks_for(rows, t.threads / t.team),
-                                      t.threads, 0, stream, (T *)y, (T *)sum, stats, (const T *)x, (const T *)residual,
-                                      (const T *)gamma, (const T *)beta, DROPS ? *dropout : kernel_dropout{}, rows,
-                                      (unsigned)width, t.team, rms);
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
+        bool fits = args->width % (16 / sizeof(T)) == 0 && packs(args->y) && packs(args->sum) && packs(args->x) &&
+                    packs(args->residual) && packs(args->gamma) && packs(args->beta);
+        NORM_PACKED(fits, T, args->width, FORWARD_EACH, KERNEL_FLAG(args->dropout && args->residual, DROPS, {
+                        KERNEL_LAUNCH((norm_forward_kernel<T, P, EACH, DROPS>),
+                                      blocks_for(args->rows, t.threads / t.team), t.threads, 0, stream, (T *)args->y,
+                                      (T *)args->sum, args->stats, (const T *)args->x, (const T *)args->residual,
+                                      (const T *)args->gamma, (const T *)args->beta,
+                                      DROPS ? *args->dropout : kernel_dropout{}, args->rows, (unsigned)args->width,
+                                      t.team, args->rms);
                     }));
     });
     return cudaGetLastError();
 }
 
-extern "C" int norm_backward_cuda(void *dinput, float *dgamma, float *dbeta, void *dx, float *scratch, const void *dy,
-                                  const void *dsum, const void *input, const void *gamma, const float *stats,
-                                  const struct kernel_dropout *dropout, size_t rows, size_t width, bool rms,
-                                  const bool add[NORM_GRADIENTS], enum kernel_type type, kernel_stream stream)
+extern "C" int norm_backward_cuda(const struct norm_backward_args *args, kernel_stream stream)
 {
     unsigned blocks = 0;
-    float *partial = dgamma || dbeta ? scratch : nullptr;
-    if (rows)
-        KERNEL_DISPATCH(type, {
-            bool fits = width % (16 / sizeof(T)) == 0 && packs(dinput) && packs(dx) && packs(dy) && packs(dsum) &&
-                        packs(input) && packs(gamma);
-            NORM_PACKED(fits, T, width, BACKWARD_EACH, KERNEL_FLAG(dropout && dx, DROPS, {
-                            blocks = blocks_for(rows, t.threads / t.team);
+    float *partial = args->dgamma || args->dbeta ? args->scratch : nullptr;
+    if (args->rows)
+        KERNEL_DISPATCH(args->type, {
+            bool fits = args->width % (16 / sizeof(T)) == 0 && packs(args->dinput) && packs(args->dx) &&
+                        packs(args->dy) && packs(args->dsum) && packs(args->input) && packs(args->gamma);
+            NORM_PACKED(fits, T, args->width, BACKWARD_EACH, KERNEL_FLAG(args->dropout && args->dx, DROPS, {
+                            blocks = blocks_for(args->rows, t.threads / t.team);
                             unsigned most = EACH > 8 ? MOST_BLOCKS / 2 : MOST_BLOCKS; /* by registers */
                             if (blocks > most) blocks = most;
                             size_t shared = 2 * EACH * sums_pitch(t.team) * sizeof(float);
                             int e = allow_shared(norm_backward_kernel<T, P, EACH, DROPS>, shared);
                             if (e) return e;
                             KERNEL_LAUNCH((norm_backward_kernel<T, P, EACH, DROPS>), blocks, t.threads, shared, stream,
-                                          (T *)dinput, (T *)dx, partial, (const T *)dy, (const T *)dsum,
-                                          (const T *)input, (const T *)gamma, stats,
-                                          DROPS ? *dropout : kernel_dropout{}, rows, (unsigned)width, t.team, rms,
-                                          add[NORM_DINPUT], add[NORM_DX]);
+                                          (T *)args->dinput, (T *)args->dx, partial, (const T *)args->dy,
+                                          (const T *)args->dsum, (const T *)args->input, (const T *)args->gamma,
+                                          args->stats, DROPS ? *args->dropout : kernel_dropout{}, args->rows,
+                                          (unsigned)args->width, t.team, args->rms, args->add_dinput, args->add_dx);
                         }));
         });
-    if (dgamma || dbeta)
-        KERNEL_LAUNCH(norm_combine_kernel, dim3(blocks_for(width, WARP), 2), GROUPS * WARP, 0, stream, dgamma, dbeta,
-                      scratch, (size_t)blocks, width, add[NORM_DGAMMA], add[NORM_DBETA]);
+    if (args->dgamma || args->dbeta)
+        KERNEL_LAUNCH(norm_combine_kernel, dim3(blocks_for(args->width, WARP), 2), GROUPS * WARP, 0, stream,
+                      args->dgamma, args->dbeta, args->scratch, (size_t)blocks, args->width, args->add_dgamma,
+                      args->add_dbeta);
     return cudaGetLastError();
 }

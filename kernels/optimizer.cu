@@ -321,15 +321,15 @@ extern "C" size_t squared_norm_scratch_doubles(size_t elements)
     return 2 * (size_t)blocks_for(elements, NORM_SPAN);
 }
 
-extern "C" int squared_norm_cuda(float *record, double *scratch, const float *gradient, size_t elements,
-                                 kernel_stream stream)
+extern "C" int squared_norm_cuda(const struct squared_norm_args *args, kernel_stream stream)
 {
-    unsigned blocks = blocks_for(elements, NORM_SPAN);
+    unsigned blocks = blocks_for(args->elements, NORM_SPAN);
     if (blocks)
-        KERNEL_PACKED(
-            packs(gradient), float,
-            KERNEL_LAUNCH(squared_norm_blocks_kernel<P>, blocks, THREADS, 0, stream, scratch, gradient, elements));
-    KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, record, scratch, (size_t)blocks);
+        KERNEL_PACKED(packs(args->gradient), float,
+                      KERNEL_LAUNCH(squared_norm_blocks_kernel<P>, blocks, THREADS, 0, stream, args->scratch,
+                                    args->gradient, args->elements));
+    KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, args->record, args->scratch,
+                  (size_t)blocks);
     return cudaGetLastError();
 }
 
@@ -342,69 +342,66 @@ extern "C" int block_squares_cuda(double *sums, const float *gradient, size_t el
     return cudaGetLastError();
 }
 
-extern "C" int combined_norm_cuda(float *record, double *scratch, const double *sums, const int32_t *at, size_t blocks,
-                                  kernel_stream stream)
+extern "C" int combined_norm_cuda(const struct combined_norm_args *args, kernel_stream stream)
 {
-    if (blocks)
-        KERNEL_LAUNCH(gathered_spans_kernel, blocks_for(blocks, THREADS), THREADS, 0, stream, scratch, sums, at,
-                      blocks);
-    KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, record, scratch,
-                  (size_t)blocks_for(blocks, NORM_BLOCKS));
+    if (args->blocks)
+        KERNEL_LAUNCH(gathered_spans_kernel, blocks_for(args->blocks, THREADS), THREADS, 0, stream, args->scratch,
+                      args->sums, args->at, args->blocks);
+    KERNEL_LAUNCH(squared_norm_combine_kernel, 1, COMBINE_THREADS, 0, stream, args->record, args->scratch,
+                  (size_t)blocks_for(args->blocks, NORM_BLOCKS));
     return cudaGetLastError();
 }
 
-extern "C" int select_row_cuda(float *y, const float *rows, const float *control, const float *scales, size_t width,
-                               kernel_stream stream)
+extern "C" int select_row_cuda(const struct select_row_args *args, kernel_stream stream)
 {
-    if (!width) return 0;
-    KERNEL_LAUNCH(select_row_kernel, blocks_for(width, THREADS), THREADS, 0, stream, y, rows, control, scales, width);
+    if (!args->width) return 0;
+    KERNEL_LAUNCH(select_row_kernel, blocks_for(args->width, THREADS), THREADS, 0, stream, args->y, args->rows,
+                  args->control, args->scales, args->width);
     return cudaGetLastError();
 }
 
-extern "C" int controller_cuda(float *state, float *weight, const float *figure, const float *control,
-                               const float *settings, bool multiplier, kernel_stream stream)
+extern "C" int controller_cuda(const struct controller_args *args, kernel_stream stream)
 {
-    KERNEL_LAUNCH(controller_kernel, 1, WARP, 0, stream, state, weight, figure, control, settings, multiplier);
+    KERNEL_LAUNCH(controller_kernel, 1, WARP, 0, stream, args->state, args->weight, args->figure, args->control,
+                  args->settings, args->multiplier);
     return cudaGetLastError();
 }
 
-extern "C" int guard_cuda(float *scalars, float *control, const float *loss, const float *rows, const float *settings,
-                          const float *const *norms, size_t count, size_t groups, kernel_stream stream)
+extern "C" int guard_cuda(const struct guard_args *args, kernel_stream stream)
 {
     struct norm_records records = {{0}};
-    if (count > KERNEL_MOST_NORMS) return cudaErrorInvalidValue;
-    for (size_t k = 0; k < count; k++) records.record[k] = norms[k];
-    KERNEL_LAUNCH(guard_kernel, 1, THREADS, 0, stream, scalars, control, loss, rows, settings, records, count, groups);
+    if (args->count > KERNEL_MOST_NORMS) return cudaErrorInvalidValue;
+    for (size_t k = 0; k < args->count; k++) records.record[k] = args->norms[k];
+    KERNEL_LAUNCH(guard_kernel, 1, THREADS, 0, stream, args->scalars, args->control, args->loss, args->rows,
+                  args->settings, records, args->count, args->groups);
     return cudaGetLastError();
 }
 
-extern "C" int adamw_cuda(float *weights, void *moment1, void *moment2, void *working, const float *gradient,
-                          const float *scalars, size_t elements, size_t first, struct kernel_noise noise,
-                          enum kernel_type moments, kernel_stream stream)
+extern "C" int adamw_cuda(const struct adamw_args *args, kernel_stream stream)
 {
-    if (!elements) return 0;
-    bool fits = elements % FOUR == 0 && first % FOUR == 0 && packs(weights) && packs(moment1) && packs(moment2) &&
-                packs(working) && packs(gradient);
-    KERNEL_DISPATCH(moments, {
+    if (!args->elements) return 0;
+    bool fits = args->elements % FOUR == 0 && args->first % FOUR == 0 && packs(args->weights) && packs(args->moment1) &&
+                packs(args->moment2) && packs(args->working) && packs(args->gradient);
+    KERNEL_DISPATCH(args->moments, {
         KERNEL_PACKED(fits, float,
-                      KERNEL_LAUNCH((adamw_kernel<T, P>), blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream,
-                                    weights, (T *)moment1, (T *)moment2, (bf16 *)working, gradient, scalars, elements,
-                                    first, noise));
+                      KERNEL_LAUNCH((adamw_kernel<T, P>), blocks_for(args->elements, THREADS * PACKS * P), THREADS, 0,
+                                    stream, args->weights, (T *)args->moment1, (T *)args->moment2,
+                                    (bf16 *)args->working, args->gradient, args->scalars, args->elements, args->first,
+                                    args->noise));
     });
     return cudaGetLastError();
 }
 
-extern "C" int sgd_cuda(float *weights, void *moment, void *working, const float *gradient, const float *scalars,
-                        size_t elements, size_t first, struct kernel_noise noise, enum kernel_type moments,
-                        kernel_stream stream)
+extern "C" int sgd_cuda(const struct sgd_args *args, kernel_stream stream)
 {
-    if (!elements) return 0;
-    bool fits = elements % FOUR == 0 && first % FOUR == 0 && packs(weights) && packs(moment) && packs(working) &&
-                packs(gradient);
-    KERNEL_DISPATCH(moments, {
+    if (!args->elements) return 0;
+    bool fits = args->elements % FOUR == 0 && args->first % FOUR == 0 && packs(args->weights) && packs(args->moment) &&
+                packs(args->working) && packs(args->gradient);
+    KERNEL_DISPATCH(args->moments, {
         KERNEL_PACKED(fits, float,
-                      KERNEL_LAUNCH((sgd_kernel<T, P>), blocks_for(elements, THREADS * PACKS * P), THREADS, 0, stream,
-                                    weights, (T *)moment, (bf16 *)working, gradient, scalars, elements, first, noise));
+                      KERNEL_LAUNCH((sgd_kernel<T, P>), blocks_for(args->elements, THREADS * PACKS * P), THREADS, 0,
+                                    stream, args->weights, (T *)args->moment, (bf16 *)args->working, args->gradient,
+                                    args->scalars, args->elements, args->first, args->noise));
     });
     return cudaGetLastError();
 }

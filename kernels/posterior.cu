@@ -238,55 +238,51 @@ static __global__ void running_kernel(float *running, const float *__restrict__ 
 
 /* ---- launchers ---- */
 
-extern "C" int posterior_cuda(float *stats, const float *head, const uint64_t *sample, const float *drops,
-                              const struct kernel_posterior *c, size_t sentences, size_t width, kernel_stream stream)
+extern "C" int posterior_cuda(const struct posterior_args *args, kernel_stream stream)
 {
-    if (!sentences) return 0;
-    KERNEL_LAUNCH(posterior_kernel, blocks_for(sentences * width, MAP_THREADS), MAP_THREADS, 0, stream, stats, head,
-                  (const float *)NULL, (const unsigned long long *)sample, drops, *c, sentences, width, false);
+    if (!args->sentences) return 0;
+    KERNEL_LAUNCH(posterior_kernel, blocks_for(args->sentences * args->width, MAP_THREADS), MAP_THREADS, 0, stream,
+                  args->stats, args->head, (const float *)NULL, (const unsigned long long *)args->sample, args->drops,
+                  *args->c, args->sentences, args->width, false);
     return cudaGetLastError();
 }
 
-extern "C" int posterior_backward_cuda(float *dhead, const float *dstats, const float *head, const uint64_t *sample,
-                                       const float *drops, const struct kernel_posterior *c, size_t sentences,
-                                       size_t width, bool add, kernel_stream stream)
+extern "C" int posterior_backward_cuda(const struct posterior_backward_args *args, kernel_stream stream)
 {
-    if (!sentences) return 0;
-    KERNEL_LAUNCH(posterior_kernel, blocks_for(sentences * width, MAP_THREADS), MAP_THREADS, 0, stream, dhead, head,
-                  dstats, (const unsigned long long *)sample, drops, *c, sentences, width, add);
+    if (!args->sentences) return 0;
+    KERNEL_LAUNCH(posterior_kernel, blocks_for(args->sentences * args->width, MAP_THREADS), MAP_THREADS, 0, stream,
+                  args->dhead, args->head, args->dstats, (const unsigned long long *)args->sample, args->drops,
+                  *args->c, args->sentences, args->width, args->add);
     return cudaGetLastError();
 }
 
-extern "C" int normalize_cuda(float *y, float *used, float *sums, const float *x, const float *running,
-                              const float *gain, const float *bias, const struct kernel_normalize *c,
-                              kernel_stream stream)
+extern "C" int normalize_cuda(const struct normalize_args *args, kernel_stream stream)
 {
-    if (c->by_row) {
-        if (c->rows)
-            KERNEL_LAUNCH(normalize_rows_kernel, (unsigned)c->rows, MAP_THREADS, 0, stream, y, x, gain, bias, *c);
+    if (args->c->by_row) {
+        if (args->c->rows)
+            KERNEL_LAUNCH(normalize_rows_kernel, (unsigned)args->c->rows, MAP_THREADS, 0, stream, args->y, args->x,
+                          args->gain, args->bias, *args->c);
         return cudaGetLastError();
     }
-    KERNEL_LAUNCH(normalize_groups_kernel, (unsigned)c->groups + 1, THREADS, 0, stream, y, used, sums, x, running, gain,
-                  bias, *c);
+    KERNEL_LAUNCH(normalize_groups_kernel, (unsigned)args->c->groups + 1, THREADS, 0, stream, args->y, args->used,
+                  args->sums, args->x, args->running, args->gain, args->bias, *args->c);
     return cudaGetLastError();
 }
 
-extern "C" int normalize_backward_cuda(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
-                                       const float *gain, const float *used, const struct kernel_normalize *c,
-                                       struct kernel_adds add, kernel_stream stream)
+extern "C" int normalize_backward_cuda(const struct normalize_backward_args *args, kernel_stream stream)
 {
-    if (c->by_row)
-        KERNEL_LAUNCH(normalize_rows_backward_kernel, 1, THREADS, 0, stream, dx, dgain, dbias, dy, x, gain, *c, add);
+    if (args->c->by_row)
+        KERNEL_LAUNCH(normalize_rows_backward_kernel, 1, THREADS, 0, stream, args->dx, args->dgain, args->dbias,
+                      args->dy, args->x, args->gain, *args->c, args->add);
     else
-        KERNEL_LAUNCH(normalize_groups_backward_kernel, (unsigned)c->groups + 1, THREADS, 0, stream, dx, dgain, dbias,
-                      dy, x, gain, used, *c, add);
+        KERNEL_LAUNCH(normalize_groups_backward_kernel, (unsigned)args->c->groups + 1, THREADS, 0, stream, args->dx,
+                      args->dgain, args->dbias, args->dy, args->x, args->gain, args->used, *args->c, args->add);
     return cudaGetLastError();
 }
 
-extern "C" int running_cuda(float *running, const float *sums, const float *control, size_t groups, bool center,
-                            double share, kernel_stream stream)
+extern "C" int running_cuda(const struct running_args *args, kernel_stream stream)
 {
-    KERNEL_LAUNCH(running_kernel, blocks_for(groups, MAP_THREADS), MAP_THREADS, 0, stream, running, sums, control,
-                  groups, center, share);
+    KERNEL_LAUNCH(running_kernel, blocks_for(args->groups, MAP_THREADS), MAP_THREADS, 0, stream, args->running,
+                  args->sums, args->control, args->groups, args->center, args->share);
     return cudaGetLastError();
 }

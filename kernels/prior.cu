@@ -193,53 +193,48 @@ static __global__ void mixture_logits_kernel(float *dlogits, const float *__rest
 
 /* ---- launchers ---- */
 
-extern "C" int gaussian_kl_cuda(float *kl, const float *stats, const float *prior, const uint64_t *counted, size_t rows,
-                                size_t width, kernel_stream stream)
+extern "C" int gaussian_kl_cuda(const struct gaussian_kl_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_LAUNCH(kl_kernel, blocks_for(rows * width, THREADS), THREADS, 0, stream, kl, stats, prior, counted, rows,
-                  width);
+    if (!args->rows) return 0;
+    KERNEL_LAUNCH(kl_kernel, blocks_for(args->rows * args->width, THREADS), THREADS, 0, stream, args->kl, args->stats,
+                  args->prior, args->counted, args->rows, args->width);
     return cudaGetLastError();
 }
 
-extern "C" int gaussian_kl_backward_cuda(float *dstats, float *dprior, const float *dkl, const float *stats,
-                                         const float *prior, const uint64_t *counted, size_t rows, size_t width,
-                                         const bool add[2], kernel_stream stream)
+extern "C" int gaussian_kl_backward_cuda(const struct gaussian_kl_backward_args *args, kernel_stream stream)
 {
-    if (rows && dstats)
-        KERNEL_LAUNCH(kl_rows_kernel, blocks_for(rows * width, THREADS), THREADS, 0, stream, dstats, dkl, stats, prior,
-                      counted, rows, width, add[0]);
-    if (dprior)
-        KERNEL_LAUNCH(kl_columns_kernel<PRIOR_GROUPS>, blocks_for(width, WARP), PRIOR_GROUPS * WARP, 0, stream, dprior,
-                      dkl, stats, prior, counted, width, add[1]);
+    if (args->rows && args->dstats)
+        KERNEL_LAUNCH(kl_rows_kernel, blocks_for(args->rows * args->width, THREADS), THREADS, 0, stream, args->dstats,
+                      args->dkl, args->stats, args->prior, args->counted, args->rows, args->width, args->add_dstats);
+    if (args->dprior)
+        KERNEL_LAUNCH(kl_columns_kernel<PRIOR_GROUPS>, blocks_for(args->width, WARP), PRIOR_GROUPS * WARP, 0, stream,
+                      args->dprior, args->dkl, args->stats, args->prior, args->counted, args->width, args->add_dprior);
     return cudaGetLastError();
 }
 
-extern "C" int mixture_log_density_cuda(float *out, float *shares, const float *z, const float *components,
-                                        const float *logits, const uint64_t *counted, size_t rows,
-                                        const struct kernel_mixture *m, float sign, kernel_stream stream)
+extern "C" int mixture_log_density_cuda(const struct mixture_log_density_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_LAUNCH(mixture_kernel, blocks_for(rows * WARP, THREADS), THREADS, 0, stream, out, shares, z, components,
-                  logits, counted, rows, *m, sign);
+    if (!args->rows) return 0;
+    KERNEL_LAUNCH(mixture_kernel, blocks_for(args->rows * WARP, THREADS), THREADS, 0, stream, args->out, args->shares,
+                  args->z, args->components, args->logits, args->counted, args->rows, *args->m, args->sign);
     return cudaGetLastError();
 }
 
-extern "C" int mixture_log_density_backward_cuda(float *dz, float *dcomponents, float *dlogits, const float *dout,
-                                                 const float *shares, const float *z, const float *components,
-                                                 const float *logits, const uint64_t *counted, size_t rows,
-                                                 const struct kernel_mixture *m, float sign, const bool add[3],
+extern "C" int mixture_log_density_backward_cuda(const struct mixture_log_density_backward_args *args,
                                                  kernel_stream stream)
 {
-    if (rows && dz)
-        KERNEL_LAUNCH(mixture_rows_kernel, blocks_for(rows * m->width, THREADS), THREADS, 0, stream, dz, dout, shares,
-                      z, components, counted, rows, *m, sign, add[0]);
-    if (dcomponents)
-        KERNEL_LAUNCH(mixture_columns_kernel<PRIOR_GROUPS>, (unsigned)m->components * blocks_for(m->width, WARP),
-                      PRIOR_GROUPS * WARP, 0, stream, dcomponents, dout, shares, z, components, counted, *m, sign,
-                      add[1]);
-    if (dlogits)
-        KERNEL_LAUNCH(mixture_logits_kernel, blocks_for(m->components * WARP, THREADS), THREADS, 0, stream, dlogits,
-                      dout, shares, logits, counted, *m, sign, add[2]);
+    if (args->rows && args->dz)
+        KERNEL_LAUNCH(mixture_rows_kernel, blocks_for(args->rows * args->m->width, THREADS), THREADS, 0, stream,
+                      args->dz, args->dout, args->shares, args->z, args->components, args->counted, args->rows,
+                      *args->m, args->sign, args->add_dz);
+    if (args->dcomponents)
+        KERNEL_LAUNCH(mixture_columns_kernel<PRIOR_GROUPS>,
+                      (unsigned)args->m->components * blocks_for(args->m->width, WARP), PRIOR_GROUPS * WARP, 0, stream,
+                      args->dcomponents, args->dout, args->shares, args->z, args->components, args->counted, *args->m,
+                      args->sign, args->add_dcomponents);
+    if (args->dlogits)
+        KERNEL_LAUNCH(mixture_logits_kernel, blocks_for(args->m->components * WARP, THREADS), THREADS, 0, stream,
+                      args->dlogits, args->dout, args->shares, args->logits, args->counted, *args->m, args->sign,
+                      args->add_dlogits);
     return cudaGetLastError();
 }

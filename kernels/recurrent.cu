@@ -268,81 +268,76 @@ static unsigned grid_of(const struct kernel_recurrent *r)
     return blocks_for(r->sentences * r->units, THREADS);
 }
 
-extern "C" int recurrent_forward_cuda(void *y, void *kept, float *cell, void *state, const void *x, const float *sums,
-                                      const void *b, const void *own, const void *initial, const int32_t *offsets,
-                                      const struct kernel_recurrent *r, enum kernel_type type, kernel_stream stream)
+extern "C" int recurrent_forward_cuda(const struct recurrent_forward_args *args, kernel_stream stream)
 {
-    if (!r->sentences || !r->units) return 0;
-    KERNEL_DISPATCH(type, {
-        if (r->gates == 4)
-            KERNEL_LAUNCH(lstm_forward_kernel<T>, grid_of(r), THREADS, 0, stream, (T *)y, (T *)kept, cell, (T *)state,
-                          (const T *)x, sums, (const T *)own, (const T *)initial, offsets, *r);
+    if (!args->step->sentences || !args->step->units) return 0;
+    KERNEL_DISPATCH(args->type, {
+        if (args->step->gates == 4)
+            KERNEL_LAUNCH(lstm_forward_kernel<T>, grid_of(args->step), THREADS, 0, stream, (T *)args->y,
+                          (T *)args->kept, args->cell, (T *)args->state, (const T *)args->x, args->sums,
+                          (const T *)args->own, (const T *)args->initial, args->offsets, *args->step);
         else
-            KERNEL_LAUNCH(gru_forward_kernel<T>, grid_of(r), THREADS, 0, stream, (T *)y, (T *)kept, (T *)state,
-                          (const T *)x, sums, (const T *)b, (const T *)own, (const T *)initial, offsets, *r);
+            KERNEL_LAUNCH(gru_forward_kernel<T>, grid_of(args->step), THREADS, 0, stream, (T *)args->y, (T *)args->kept,
+                          (T *)args->state, (const T *)args->x, args->sums, (const T *)args->b, (const T *)args->own,
+                          (const T *)args->initial, args->offsets, *args->step);
     });
     return cudaGetLastError();
 }
 
-extern "C" int recurrent_backward_cuda(void *dx, void *dsums, void *ds, float *carried, const void *dy, const float *dh,
-                                       const void *kept, const float *cell, const void *y, const void *initial,
-                                       const int32_t *offsets, const struct kernel_recurrent *r, enum kernel_type type,
-                                       kernel_stream stream)
+extern "C" int recurrent_backward_cuda(const struct recurrent_backward_args *args, kernel_stream stream)
 {
-    if (!r->sentences || !r->units) return 0;
-    KERNEL_DISPATCH(type, {
-        if (r->gates == 4)
-            KERNEL_LAUNCH(lstm_backward_kernel<T>, grid_of(r), THREADS, 0, stream, (T *)dx, (T *)ds, carried,
-                          (const T *)dy, dh, (const T *)kept, cell, (const T *)initial, offsets, *r);
+    if (!args->step->sentences || !args->step->units) return 0;
+    KERNEL_DISPATCH(args->type, {
+        if (args->step->gates == 4)
+            KERNEL_LAUNCH(lstm_backward_kernel<T>, grid_of(args->step), THREADS, 0, stream, (T *)args->dx,
+                          (T *)args->ds, args->carried, (const T *)args->dy, args->dh, (const T *)args->kept,
+                          args->cell, (const T *)args->initial, args->offsets, *args->step);
         else
-            KERNEL_LAUNCH(gru_backward_kernel<T>, grid_of(r), THREADS, 0, stream, (T *)dx, (T *)dsums, (T *)ds, carried,
-                          (const T *)dy, dh, (const T *)kept, (const T *)y, (const T *)initial, offsets, *r);
+            KERNEL_LAUNCH(gru_backward_kernel<T>, grid_of(args->step), THREADS, 0, stream, (T *)args->dx,
+                          (T *)args->dsums, (T *)args->ds, args->carried, (const T *)args->dy, args->dh,
+                          (const T *)args->kept, (const T *)args->y, (const T *)args->initial, args->offsets,
+                          *args->step);
     });
     return cudaGetLastError();
 }
 
-extern "C" int recurrent_initial_cuda(void *dinitial, const float *dh, const float *carried, const int32_t *offsets,
-                                      const struct kernel_recurrent *r, enum kernel_type type, kernel_stream stream)
+extern "C" int recurrent_initial_cuda(const struct recurrent_initial_args *args, kernel_stream stream)
 {
-    if (!r->sentences || !r->units) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(initial_kernel<T>, grid_of(r), THREADS, 0, stream, (T *)dinitial, dh, carried, offsets, *r);
+    if (!args->step->sentences || !args->step->units) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(initial_kernel<T>, grid_of(args->step), THREADS, 0, stream, (T *)args->dinitial, args->dh,
+                      args->carried, args->offsets, *args->step);
     });
     return cudaGetLastError();
 }
 
-extern "C" int recurrent_earlier_cuda(void *h, const void *y, const void *initial, const int32_t *offsets,
-                                      const struct kernel_recurrent *r, enum kernel_type type, kernel_stream stream)
+extern "C" int recurrent_earlier_cuda(const struct recurrent_earlier_args *args, kernel_stream stream)
 {
-    if (!r->sentences || !r->units) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(earlier_kernel<T>, (unsigned)r->sentences, THREADS, 0, stream, (T *)h, (const T *)y,
-                      (const T *)initial, offsets, *r);
+    if (!args->step->sentences || !args->step->units) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(earlier_kernel<T>, (unsigned)args->step->sentences, THREADS, 0, stream, (T *)args->h,
+                      (const T *)args->y, (const T *)args->initial, args->offsets, *args->step);
     });
     return cudaGetLastError();
 }
 
-extern "C" int recurrent_gather_cuda(void *h, const float *state, const void *initial, const int32_t *position,
-                                     const int32_t *history, size_t room, const struct kernel_recurrent *r,
-                                     enum kernel_type type, kernel_stream stream)
+extern "C" int recurrent_gather_cuda(const struct recurrent_gather_args *args, kernel_stream stream)
 {
-    if (!r->sentences || !r->units) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(step_gather_kernel<T>, grid_of(r), THREADS, 0, stream, (T *)h, state, (const T *)initial,
-                      position, history, room, *r);
+    if (!args->step->sentences || !args->step->units) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(step_gather_kernel<T>, grid_of(args->step), THREADS, 0, stream, (T *)args->h, args->state,
+                      (const T *)args->initial, args->position, args->history, args->room, *args->step);
     });
     return cudaGetLastError();
 }
 
-extern "C" int recurrent_step_cuda(void *y, float *state, const void *x, const float *sums, const void *b,
-                                   const void *own, const void *initial, const int32_t *position,
-                                   const int32_t *history, size_t room, const struct kernel_recurrent *r,
-                                   enum kernel_type type, kernel_stream stream)
+extern "C" int recurrent_step_cuda(const struct recurrent_step_args *args, kernel_stream stream)
 {
-    if (!r->sentences || !r->units) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(step_kernel<T>, grid_of(r), THREADS, 0, stream, (T *)y, state, (const T *)x, sums, (const T *)b,
-                      (const T *)own, (const T *)initial, position, history, room, *r);
+    if (!args->step->sentences || !args->step->units) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(step_kernel<T>, grid_of(args->step), THREADS, 0, stream, (T *)args->y, args->state,
+                      (const T *)args->x, args->sums, (const T *)args->b, (const T *)args->own,
+                      (const T *)args->initial, args->position, args->history, args->room, *args->step);
     });
     return cudaGetLastError();
 }

@@ -189,28 +189,26 @@ static __global__ void clear_padding_kernel(T *x, const int32_t *__restrict__ of
 
 /* ---- launchers ---- */
 
-extern "C" int clear_padding_cuda(void *x, const int32_t *offsets, size_t sentences, size_t rows, size_t width,
-                                  enum kernel_type type, kernel_stream stream)
+extern "C" int clear_padding_cuda(const struct clear_padding_args *args, kernel_stream stream)
 {
     enum { BLOCKS = 64 };
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(clear_padding_kernel<T>, BLOCKS, THREADS, 0, stream, (T *)x, offsets, sentences, rows * width,
-                      width);
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(clear_padding_kernel<T>, BLOCKS, THREADS, 0, stream, (T *)args->x, args->offsets, args->sentences,
+                      args->rows * args->width, args->width);
     });
     return cudaGetLastError();
 }
 
-extern "C" int pool_forward_cuda(void *y, float *weights, const void *x, const int32_t *offsets, const void *query,
-                                 size_t sentences, size_t width, int kind, enum kernel_type type, kernel_stream stream)
+extern "C" int pool_forward_cuda(const struct pool_forward_args *args, kernel_stream stream)
 {
-    if (!sentences) return 0;
-    KERNEL_DISPATCH(type, {
-        if (kind == ATTENTION)
-            KERNEL_LAUNCH(pool_weights_kernel<T>, (unsigned)sentences, THREADS, 0, stream, weights, (const T *)x,
-                          offsets, (const T *)query, width);
-        KERNEL_LAUNCH(pool_forward_kernel<T>, (unsigned)sentences, THREADS, 0, stream, (T *)y, weights, (const T *)x,
-                      offsets, width, kind);
+    if (!args->sentences) return 0;
+    KERNEL_DISPATCH(args->type, {
+        if (args->kind == ATTENTION)
+            KERNEL_LAUNCH(pool_weights_kernel<T>, (unsigned)args->sentences, THREADS, 0, stream, args->weights,
+                          (const T *)args->x, args->offsets, (const T *)args->query, args->width);
+        KERNEL_LAUNCH(pool_forward_kernel<T>, (unsigned)args->sentences, THREADS, 0, stream, (T *)args->y,
+                      args->weights, (const T *)args->x, args->offsets, args->width, args->kind);
     });
     return cudaGetLastError();
 }
@@ -220,76 +218,73 @@ extern "C" size_t pool_scratch_floats(size_t sentences, size_t width)
     return (size_t)blocks_for(sentences, SENTENCES_PER_BLOCK) * width;
 }
 
-extern "C" int pool_backward_cuda(void *dx, float *dquery, float *scratch, const void *dy, const int32_t *offsets,
-                                  const void *query, const void *x, const float *weights, size_t tokens,
-                                  size_t sentences, size_t width, int kind, const bool add[2], enum kernel_type type,
-                                  kernel_stream stream)
+extern "C" int pool_backward_cuda(const struct pool_backward_args *args, kernel_stream stream)
 {
-    float *score = scratch, *partial = scratch + tokens;
-    unsigned blocks = blocks_for(sentences, SENTENCES_PER_BLOCK), columns = blocks_for(width, THREADS);
-    if (sentences)
-        KERNEL_DISPATCH(type, {
-            if (kind == ATTENTION)
-                KERNEL_LAUNCH(pool_score_kernel<T>, (unsigned)sentences, THREADS, 0, stream, score, (const T *)dy,
-                              offsets, (const T *)x, weights, width);
-            if (dx)
-                KERNEL_LAUNCH(pool_backward_kernel<T>, (unsigned)sentences, THREADS, 0, stream, (T *)dx, (const T *)dy,
-                              offsets, (const T *)query, weights, score, width, kind, add[0]);
-            if (dquery)
+    float *score = args->scratch, *partial = args->scratch + args->tokens;
+    unsigned blocks = blocks_for(args->sentences, SENTENCES_PER_BLOCK), columns = blocks_for(args->width, THREADS);
+    if (args->sentences)
+        KERNEL_DISPATCH(args->type, {
+            if (args->kind == ATTENTION)
+                KERNEL_LAUNCH(pool_score_kernel<T>, (unsigned)args->sentences, THREADS, 0, stream, score,
+                              (const T *)args->dy, args->offsets, (const T *)args->x, args->weights, args->width);
+            if (args->dx)
+                KERNEL_LAUNCH(pool_backward_kernel<T>, (unsigned)args->sentences, THREADS, 0, stream, (T *)args->dx,
+                              (const T *)args->dy, args->offsets, (const T *)args->query, args->weights, score,
+                              args->width, args->kind, args->add_dx);
+            if (args->dquery)
                 KERNEL_LAUNCH(pool_query_partial_kernel<T>, dim3(columns, blocks), THREADS, 0, stream, partial,
-                              (const T *)x, offsets, score, sentences, width);
+                              (const T *)args->x, args->offsets, score, args->sentences, args->width);
         });
-    if (dquery)
-        KERNEL_LAUNCH(pool_query_combine_kernel, columns, THREADS, 0, stream, dquery, partial, (size_t)blocks, width,
-                      add[1]);
+    if (args->dquery)
+        KERNEL_LAUNCH(pool_query_combine_kernel, columns, THREADS, 0, stream, args->dquery, partial, (size_t)blocks,
+                      args->width, args->add_dquery);
     return cudaGetLastError();
 }
 
-extern "C" int broadcast_add_cuda(void *y, const void *x, const void *v, const int32_t *sentence, size_t rows,
-                                  size_t width, enum kernel_type type, kernel_stream stream)
+extern "C" int broadcast_add_cuda(const struct broadcast_add_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(broadcast_add_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y,
-                      (const T *)x, (const T *)v, sentence, width, rows * width);
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(broadcast_add_kernel<T>, blocks_for(args->rows * args->width, THREADS), THREADS, 0, stream,
+                      (T *)args->y, (const T *)args->x, (const T *)args->v, args->sentence, args->width,
+                      args->rows * args->width);
     });
     return cudaGetLastError();
 }
 
-extern "C" int segment_sum_cuda(void *y, const void *x, const int32_t *offsets, size_t sentences, size_t width,
-                                bool add, enum kernel_type type, kernel_stream stream)
+extern "C" int segment_sum_cuda(const struct segment_sum_args *args, kernel_stream stream)
 {
-    if (!sentences) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(segment_sum_kernel<T>, blocks_for(sentences * width, THREADS), THREADS, 0, stream, (T *)y,
-                      (const T *)x, offsets, width, sentences * width, add);
+    if (!args->sentences) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(segment_sum_kernel<T>, blocks_for(args->sentences * args->width, THREADS), THREADS, 0, stream,
+                      (T *)args->y, (const T *)args->x, args->offsets, args->width, args->sentences * args->width,
+                      args->add);
     });
     return cudaGetLastError();
 }
 
-extern "C" int prefix_cuda(void *y, const void *x, const void *prefix, const int32_t *position, const int32_t *sentence,
-                           size_t rows, size_t width, size_t prefix_rows, enum kernel_type type, kernel_stream stream)
+extern "C" int prefix_cuda(const struct prefix_args *args, kernel_stream stream)
 {
-    if (!rows) return 0;
-    KERNEL_DISPATCH(type, {
-        KERNEL_LAUNCH(prefix_kernel<T>, blocks_for(rows * width, THREADS), THREADS, 0, stream, (T *)y, (const T *)x,
-                      (const T *)prefix, position, sentence, width, prefix_rows, rows * width);
+    if (!args->rows) return 0;
+    KERNEL_DISPATCH(args->type, {
+        KERNEL_LAUNCH(prefix_kernel<T>, blocks_for(args->rows * args->width, THREADS), THREADS, 0, stream, (T *)args->y,
+                      (const T *)args->x, (const T *)args->prefix, args->position, args->sentence, args->width,
+                      args->prefix_rows, args->rows * args->width);
     });
     return cudaGetLastError();
 }
 
-extern "C" int prefix_backward_cuda(void *dx, void *dprefix, const void *dy, const int32_t *position,
-                                    const int32_t *offsets, size_t rows, size_t sentences, size_t width,
-                                    size_t prefix_rows, const bool add[2], enum kernel_type type, kernel_stream stream)
+extern "C" int prefix_backward_cuda(const struct prefix_backward_args *args, kernel_stream stream)
 {
-    size_t total = rows * width, elements = sentences * prefix_rows * width;
-    KERNEL_DISPATCH(type, {
-        if (dx && total)
-            KERNEL_LAUNCH(behind_prefix_kernel<T>, blocks_for(total, THREADS), THREADS, 0, stream, (T *)dx,
-                          (const T *)dy, position, width, prefix_rows, total, add[0]);
-        if (dprefix && elements)
-            KERNEL_LAUNCH(of_prefix_kernel<T>, blocks_for(elements, THREADS), THREADS, 0, stream, (T *)dprefix,
-                          (const T *)dy, offsets, width, prefix_rows, elements, add[1]);
+    size_t total = args->rows * args->width, elements = args->sentences * args->prefix_rows * args->width;
+    KERNEL_DISPATCH(args->type, {
+        if (args->dx && total)
+            KERNEL_LAUNCH(behind_prefix_kernel<T>, blocks_for(total, THREADS), THREADS, 0, stream, (T *)args->dx,
+                          (const T *)args->dy, args->position, args->width, args->prefix_rows, total, args->add_dx);
+        if (args->dprefix && elements)
+            KERNEL_LAUNCH(of_prefix_kernel<T>, blocks_for(elements, THREADS), THREADS, 0, stream, (T *)args->dprefix,
+                          (const T *)args->dy, args->offsets, args->width, args->prefix_rows, elements,
+                          args->add_dprefix);
     });
     return cudaGetLastError();
 }

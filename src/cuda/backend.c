@@ -75,7 +75,16 @@ static void copy(struct backend *base, void *to, const void *from, size_t bytes)
 static void accumulate(struct backend *base, float *to, const float *from, size_t elements)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;
-    cuda_keep(b, add_cuda(to, from, NULL, elements, true, KERNEL_F32, KERNEL_F32, cuda_stream(b)), "add");
+    cuda_keep(b,
+              add_cuda(&(struct add_args){.y = to,
+                                          .a = from,
+                                          .b = NULL,
+                                          .elements = elements,
+                                          .add = true,
+                                          .y_type = KERNEL_F32,
+                                          .type = KERNEL_F32},
+                       cuda_stream(b)),
+              "add");
 }
 
 static elbo_status check(struct backend *base, elbo_error *error)

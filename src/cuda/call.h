@@ -35,15 +35,81 @@ static inline void keep(const struct call *c, int error)
 static inline void clear(const struct call *c, void *x, unsigned offsets, size_t rows, size_t width,
                          enum kernel_type type)
 {
-    if (x) keep(c, clear_padding_cuda(x, c->in[offsets], c->size.in[offsets][0] - 1, rows, width, type, stream_of(c)));
+    if (x)
+        keep(c, clear_padding_cuda(&(struct clear_padding_args){.x = x,
+                                                                .offsets = c->in[offsets],
+                                                                .sentences = c->size.in[offsets][0] - 1,
+                                                                .rows = rows,
+                                                                .width = width,
+                                                                .type = type},
+                                   stream_of(c)));
 }
 
-/* ---- recurrent.c ---- */
-void cuda_recurrent(const struct call *c);
-void cuda_recurrent_workspace(const struct call *c, size_t *shared, size_t *per_worker);
-void cuda_recurrent_backward(const struct call *c);
-void cuda_recurrent_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker);
-void cuda_recurrent_step(const struct call *c);
-void cuda_recurrent_step_workspace(const struct call *c, size_t *shared, size_t *per_worker);
+static inline const struct kernel_header *header_of(const struct call *c)
+{
+    return (const struct kernel_header *)c->header;
+}
+
+static inline struct kernel_noise noise_of(const struct call *c)
+{
+    return (struct kernel_noise){c->attr->purpose, header_of(c)};
+}
+
+static inline bool drops(const struct call *c)
+{
+    return c->attr->f[ATTR_DROPOUT] > 0;
+}
+
+/* `sentence` .. sentence + 2: the inputs that address the noise. */
+static inline struct kernel_dropout dropout_of(const struct call *c, unsigned sentence)
+{
+    double p = c->attr->f[ATTR_DROPOUT], threshold = p * 0x1p32;
+    return (struct kernel_dropout){.sentence = c->in[sentence],
+                                   .position = c->in[sentence + 1],
+                                   .sample = c->in[sentence + 2],
+                                   .threshold = threshold >= 0x1p32 ? UINT32_MAX : (uint32_t)threshold,
+                                   .scale = (float)(1.0 / (1.0 - p)),
+                                   .noise = noise_of(c)};
+}
+
+static inline size_t elements(const size_t dim[MAX_RANK])
+{
+    size_t n = 1;
+    for (unsigned d = 0; d < MAX_RANK && (d == 0 || dim[d]); d++) n *= dim[d];
+    return n;
+}
+
+/* The true rows of an op that says of which kind its rows are: their address on the device. */
+static inline const uint64_t *counted_of(const struct call *c)
+{
+    return header_of(c)->count + c->attr->i[ATTR_ROWS];
+}
+
+#define CUDA_DECLARE(name) void cuda_op_##name(const struct call *c);
+ELBO_OPS(CUDA_DECLARE)
+#undef CUDA_DECLARE
+
+/* Ops that want scratch, and whose function says how much. */
+#define CUDA_WORKSPACES(X)                                                                                             \
+    X(embedding_backward, embedding_backward)                                                                          \
+    X(linear_backward_weight, linear_backward_weight)                                                                  \
+    X(norm_backward, norm_backward)                                                                                    \
+    X(attention_backward, attention_backward)                                                                          \
+    X(recurrent, recurrent)                                                                                            \
+    X(recurrent_backward, recurrent_backward)                                                                          \
+    X(recurrent_step, recurrent_step)                                                                                  \
+    X(pool_backward, pool_backward)                                                                                    \
+    X(linear_cross_entropy, linear_cross_entropy)                                                                      \
+    X(linear_cross_entropy_train, linear_cross_entropy)                                                                \
+    X(squared_norm, squared_norm)                                                                                      \
+    X(combined_norm, combined_norm)
+
+#define CUDA_DECLARE(name, what)                                                                                       \
+    void cuda_op_##what##_workspace(const struct call *c, size_t *shared, size_t *per_worker);
+CUDA_WORKSPACES(CUDA_DECLARE)
+#undef CUDA_DECLARE
+
+elbo_status cuda_op_norm_refuse(const struct call *c, elbo_error *error);
+elbo_status cuda_op_attention_refuse(const struct call *c, elbo_error *error);
 
 #endif

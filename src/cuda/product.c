@@ -190,9 +190,17 @@ static void unfused_gelu(struct cuda_backend *be, struct cuda_product p)
     p.before_gelu = NULL;
     cuda_product(be, &p);
     if (p.slope)
-        cuda_keep(be, gelu_backward_cuda(y, sums, x, elements, false, p.out, stream), "gelu_backward");
+        cuda_keep(be,
+                  gelu_backward_cuda(
+                      &(struct gelu_backward_args){
+                          .dx = y, .dy = sums, .x = x, .elements = elements, .add = false, .type = p.out},
+                      stream),
+                  "gelu_backward");
     else
-        cuda_keep(be, gelu_forward_cuda(y, sums, elements, p.out, stream), "gelu");
+        cuda_keep(be,
+                  gelu_forward_cuda(&(struct gelu_forward_args){.y = y, .x = sums, .elements = elements, .type = p.out},
+                                    stream),
+                  "gelu");
 }
 
 void cuda_product(struct cuda_backend *be, const struct cuda_product *p)

@@ -86,7 +86,7 @@ static size_t carve_forward(struct forward *f, const struct layer *l, char *scra
     return (size_t)(at - scratch);
 }
 
-void cuda_recurrent_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+void cuda_op_recurrent_workspace(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)per_worker;
     static char base[ALIGNMENT];
@@ -95,7 +95,7 @@ void cuda_recurrent_workspace(const struct call *c, size_t *shared, size_t *per_
     *shared = carve_forward(&f, &l, base);
 }
 
-void cuda_recurrent(const struct call *c)
+void cuda_op_recurrent(const struct call *c)
 {
     struct forward f;
     struct layer l = layer_of(c, IN_RECURRENT_X, IN_RECURRENT_W, IN_RECURRENT_OFFSETS, 1);
@@ -110,10 +110,19 @@ void cuda_recurrent(const struct call *c)
             else if (sums)
                 multiply(c, &l, f.sums, columns(c->in[IN_RECURRENT_INITIAL], first, l.type),
                          c->size.in[IN_RECURRENT_INITIAL][1]);
-            keep(c, recurrent_forward_cuda(c->out[OUT_RECURRENT_Y], c->out[OUT_RECURRENT_GATES],
-                                           c->out[OUT_RECURRENT_CELL], f.state, c->in[IN_RECURRENT_X], sums,
-                                           c->in[IN_RECURRENT_B], c->in[IN_RECURRENT_OWN], c->in[IN_RECURRENT_INITIAL],
-                                           c->in[IN_RECURRENT_OFFSETS], &l.r, l.type, stream_of(c)));
+            struct recurrent_forward_args args = {.y = c->out[OUT_RECURRENT_Y],
+                                                  .kept = c->out[OUT_RECURRENT_GATES],
+                                                  .cell = c->out[OUT_RECURRENT_CELL],
+                                                  .state = f.state,
+                                                  .x = c->in[IN_RECURRENT_X],
+                                                  .sums = sums,
+                                                  .b = c->in[IN_RECURRENT_B],
+                                                  .own = c->in[IN_RECURRENT_OWN],
+                                                  .initial = c->in[IN_RECURRENT_INITIAL],
+                                                  .offsets = c->in[IN_RECURRENT_OFFSETS],
+                                                  .step = &l.r,
+                                                  .type = l.type};
+            keep(c, recurrent_forward_cuda(&args, stream_of(c)));
         }
 }
 
@@ -139,7 +148,7 @@ static size_t carve_backward(struct backward *b, const struct layer *l, char *sc
     return (size_t)(at - scratch);
 }
 
-void cuda_recurrent_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+void cuda_op_recurrent_backward_workspace(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)per_worker;
     static char base[ALIGNMENT];
@@ -152,8 +161,13 @@ static void weight_gradients(const struct call *c, struct layer *l, const struct
 {
     if (c->out[OUT_RECURRENT_BACKWARD_DW]) {
         clear(c, b->h, IN_RECURRENT_BACKWARD_OFFSETS, l->rows, l->all, l->type);
-        keep(c, recurrent_earlier_cuda(b->h, c->in[IN_RECURRENT_BACKWARD_Y], c->in[IN_RECURRENT_BACKWARD_INITIAL],
-                                       c->in[IN_RECURRENT_BACKWARD_OFFSETS], &l->r, l->type, stream_of(c)));
+        struct recurrent_earlier_args args = {.h = b->h,
+                                              .y = c->in[IN_RECURRENT_BACKWARD_Y],
+                                              .initial = c->in[IN_RECURRENT_BACKWARD_INITIAL],
+                                              .offsets = c->in[IN_RECURRENT_BACKWARD_OFFSETS],
+                                              .step = &l->r,
+                                              .type = l->type};
+        keep(c, recurrent_earlier_cuda(&args, stream_of(c)));
         size_t units = l->r.units, gates = l->r.gates * units;
         for (size_t d = 0; d < l->r.directions; d++) {
             struct cuda_product p = {.m = gates,
@@ -169,11 +183,17 @@ static void weight_gradients(const struct call *c, struct layer *l, const struct
         }
     }
     if (c->out[OUT_RECURRENT_BACKWARD_DB])
-        keep(c, bias_backward_cuda(c->out[OUT_RECURRENT_BACKWARD_DB], b->bias, b->dsums, l->rows, l->width,
-                                   c->add[OUT_RECURRENT_BACKWARD_DB], l->type, stream_of(c)));
+        keep(c, bias_backward_cuda(&(struct bias_backward_args){.dbias = c->out[OUT_RECURRENT_BACKWARD_DB],
+                                                                .scratch = b->bias,
+                                                                .dy = b->dsums,
+                                                                .rows = l->rows,
+                                                                .width = l->width,
+                                                                .add = c->add[OUT_RECURRENT_BACKWARD_DB],
+                                                                .type = l->type},
+                                   stream_of(c)));
 }
 
-void cuda_recurrent_backward(const struct call *c)
+void cuda_op_recurrent_backward(const struct call *c)
 {
     struct backward b;
     struct layer l = layer_of(c, IN_RECURRENT_BACKWARD_DY, IN_RECURRENT_BACKWARD_W, IN_RECURRENT_BACKWARD_OFFSETS, 1);
@@ -184,16 +204,32 @@ void cuda_recurrent_backward(const struct call *c)
         for (l.r.t = c->longest; l.r.t-- > 0;) {
             bool last = l.r.t + 1 == c->longest;
             if (!last) multiply_back(c, &l, b.dh, b.ds);
-            keep(c, recurrent_backward_cuda(c->out[OUT_RECURRENT_BACKWARD_DX], b.dsums, b.ds, b.carried,
-                                            c->in[IN_RECURRENT_BACKWARD_DY], last ? NULL : b.dh,
-                                            c->in[IN_RECURRENT_BACKWARD_GATES], c->in[IN_RECURRENT_BACKWARD_CELL],
-                                            c->in[IN_RECURRENT_BACKWARD_Y], c->in[IN_RECURRENT_BACKWARD_INITIAL],
-                                            c->in[IN_RECURRENT_BACKWARD_OFFSETS], &l.r, l.type, stream_of(c)));
+            keep(c, recurrent_backward_cuda(
+                        &(struct recurrent_backward_args){.dx = c->out[OUT_RECURRENT_BACKWARD_DX],
+                                                          .dsums = b.dsums,
+                                                          .ds = b.ds,
+                                                          .carried = b.carried,
+                                                          .dy = c->in[IN_RECURRENT_BACKWARD_DY],
+                                                          .dh = last ? NULL : b.dh,
+                                                          .kept = c->in[IN_RECURRENT_BACKWARD_GATES],
+                                                          .cell = c->in[IN_RECURRENT_BACKWARD_CELL],
+                                                          .y = c->in[IN_RECURRENT_BACKWARD_Y],
+                                                          .initial = c->in[IN_RECURRENT_BACKWARD_INITIAL],
+                                                          .offsets = c->in[IN_RECURRENT_BACKWARD_OFFSETS],
+                                                          .step = &l.r,
+                                                          .type = l.type},
+                        stream_of(c)));
         }
         if (!c->out[OUT_RECURRENT_BACKWARD_DINITIAL]) continue;
         if (c->longest) multiply_back(c, &l, b.dh, b.ds);
-        keep(c, recurrent_initial_cuda(c->out[OUT_RECURRENT_BACKWARD_DINITIAL], b.dh, b.carried,
-                                       c->in[IN_RECURRENT_BACKWARD_OFFSETS], &l.r, l.type, stream_of(c)));
+        keep(c, recurrent_initial_cuda(
+                    &(struct recurrent_initial_args){.dinitial = c->out[OUT_RECURRENT_BACKWARD_DINITIAL],
+                                                     .dh = b.dh,
+                                                     .carried = b.carried,
+                                                     .offsets = c->in[IN_RECURRENT_BACKWARD_OFFSETS],
+                                                     .step = &l.r,
+                                                     .type = l.type},
+                    stream_of(c)));
     }
     if (!b.dsums) b.dsums = c->out[OUT_RECURRENT_BACKWARD_DX];
     weight_gradients(c, &l, &b);
@@ -214,7 +250,7 @@ static size_t carve_step(struct step *s, const struct layer *l, char *scratch)
     return (size_t)(at - scratch);
 }
 
-void cuda_recurrent_step_workspace(const struct call *c, size_t *shared, size_t *per_worker)
+void cuda_op_recurrent_step_workspace(const struct call *c, size_t *shared, size_t *per_worker)
 {
     (void)per_worker;
     static char base[ALIGNMENT];
@@ -223,18 +259,33 @@ void cuda_recurrent_step_workspace(const struct call *c, size_t *shared, size_t 
     *shared = carve_step(&s, &l, base);
 }
 
-void cuda_recurrent_step(const struct call *c)
+void cuda_op_recurrent_step(const struct call *c)
 {
     struct step s;
     struct layer l = layer_of(c, IN_RECURRENT_STEP_X, IN_RECURRENT_STEP_W, IN_RECURRENT_STEP_X, 0);
     size_t room = c->in[IN_RECURRENT_STEP_HISTORY] ? c->size.in[IN_RECURRENT_STEP_HISTORY][1] : 0;
     carve_step(&s, &l, c->scratch);
-    keep(c, recurrent_gather_cuda(s.h, c->out[OUT_RECURRENT_STEP_STATE], c->in[IN_RECURRENT_STEP_INITIAL],
-                                  c->in[IN_RECURRENT_STEP_POSITION], c->in[IN_RECURRENT_STEP_HISTORY], room, &l.r,
-                                  l.type, stream_of(c)));
+    struct recurrent_gather_args args = {.h = s.h,
+                                         .state = c->out[OUT_RECURRENT_STEP_STATE],
+                                         .initial = c->in[IN_RECURRENT_STEP_INITIAL],
+                                         .position = c->in[IN_RECURRENT_STEP_POSITION],
+                                         .history = c->in[IN_RECURRENT_STEP_HISTORY],
+                                         .room = room,
+                                         .step = &l.r,
+                                         .type = l.type};
+    keep(c, recurrent_gather_cuda(&args, stream_of(c)));
     multiply(c, &l, s.sums, s.h, l.all);
-    keep(c, recurrent_step_cuda(
-                c->out[OUT_RECURRENT_STEP_Y], c->out[OUT_RECURRENT_STEP_STATE], c->in[IN_RECURRENT_STEP_X], s.sums,
-                c->in[IN_RECURRENT_STEP_B], c->in[IN_RECURRENT_STEP_OWN], c->in[IN_RECURRENT_STEP_INITIAL],
-                c->in[IN_RECURRENT_STEP_POSITION], c->in[IN_RECURRENT_STEP_HISTORY], room, &l.r, l.type, stream_of(c)));
+    struct recurrent_step_args step = {.y = c->out[OUT_RECURRENT_STEP_Y],
+                                       .state = c->out[OUT_RECURRENT_STEP_STATE],
+                                       .x = c->in[IN_RECURRENT_STEP_X],
+                                       .sums = s.sums,
+                                       .b = c->in[IN_RECURRENT_STEP_B],
+                                       .own = c->in[IN_RECURRENT_STEP_OWN],
+                                       .initial = c->in[IN_RECURRENT_STEP_INITIAL],
+                                       .position = c->in[IN_RECURRENT_STEP_POSITION],
+                                       .history = c->in[IN_RECURRENT_STEP_HISTORY],
+                                       .room = room,
+                                       .step = &l.r,
+                                       .type = l.type};
+    keep(c, recurrent_step_cuda(&step, stream_of(c)));
 }

@@ -174,8 +174,15 @@ static inline size_t latents_of(const struct kernel_attention *a)
 static inline int forward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    int e = attention_forward_cuda(at(t, c->out), at(t, c->lse), at(t, c->qkv), from_first(t, c, c->offsets, 1),
-                                   from_first(t, c, c->memory, latents_of(&c->shape)), &c->shape, t->type, NULL);
+    int e = attention_forward_cuda(
+        &(struct attention_forward_args){.out = at(t, c->out),
+                                         .lse = at(t, c->lse),
+                                         .qkv = at(t, c->qkv),
+                                         .offsets = from_first(t, c, c->offsets, 1),
+                                         .memory = from_first(t, c, c->memory, latents_of(&c->shape)),
+                                         .shape = &c->shape,
+                                         .type = t->type},
+        NULL);
     check_kernel(t, c);
     return e || !c->alone ? e : each_alone(t, c, (const int[]){c->out, c->lse}, forward);
 }
@@ -184,10 +191,20 @@ static inline int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     size_t latents = latents_of(&c->shape);
-    int e = attention_backward_cuda(at(t, c->dqkv), from_first(t, c, c->dmemory, latents), at(t, c->scratch),
-                                    at(t, c->dout), at(t, c->qkv), from_first(t, c, c->offsets, 1),
-                                    from_first(t, c, c->memory, latents), at(t, c->out), at(t, c->lse), &c->shape,
-                                    c->add, t->type, NULL);
+    int e = attention_backward_cuda(&(struct attention_backward_args){.dqkv = at(t, c->dqkv),
+                                                                      .dmemory = from_first(t, c, c->dmemory, latents),
+                                                                      .scratch = at(t, c->scratch),
+                                                                      .dout = at(t, c->dout),
+                                                                      .qkv = at(t, c->qkv),
+                                                                      .offsets = from_first(t, c, c->offsets, 1),
+                                                                      .memory = from_first(t, c, c->memory, latents),
+                                                                      .out = at(t, c->out),
+                                                                      .lse = at(t, c->lse),
+                                                                      .shape = &c->shape,
+                                                                      .add_dqkv = c->add[0],
+                                                                      .add_dmemory = c->add[1],
+                                                                      .type = t->type},
+                                    NULL);
     check_kernel(t, c);
     return e || !c->alone ? e : each_alone(t, c, (const int[]){c->dqkv, c->dmemory}, backward);
 }

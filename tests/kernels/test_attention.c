@@ -34,10 +34,29 @@ static void widths_at_the_edge(void **state)
         .sentences = 1, .tokens = 1, .longest = 1, .heads = 1, .kv_heads = 1, .head_width = 257};
     const bool add[2] = {false, false};
     for (int type = KERNEL_F32; type <= KERNEL_BF16; type++) {
-        assert_int_not_equal(attention_forward_cuda(NULL, NULL, NULL, NULL, NULL, &wide, (enum kernel_type)type, NULL),
+        assert_int_not_equal(attention_forward_cuda(&(struct attention_forward_args){.out = NULL,
+                                                                                     .lse = NULL,
+                                                                                     .qkv = NULL,
+                                                                                     .offsets = NULL,
+                                                                                     .memory = NULL,
+                                                                                     .shape = &wide,
+                                                                                     .type = (enum kernel_type)type},
+                                                    NULL),
                              0);
-        assert_int_not_equal(attention_backward_cuda(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, &wide, add,
-                                                     (enum kernel_type)type, NULL),
+        assert_int_not_equal(attention_backward_cuda(&(struct attention_backward_args){.dqkv = NULL,
+                                                                                       .dmemory = NULL,
+                                                                                       .scratch = NULL,
+                                                                                       .dout = NULL,
+                                                                                       .qkv = NULL,
+                                                                                       .offsets = NULL,
+                                                                                       .memory = NULL,
+                                                                                       .out = NULL,
+                                                                                       .lse = NULL,
+                                                                                       .shape = &wide,
+                                                                                       .add_dqkv = add[0],
+                                                                                       .add_dmemory = add[1],
+                                                                                       .type = (enum kernel_type)type},
+                                                     NULL),
                              0);
     }
 }

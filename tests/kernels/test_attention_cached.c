@@ -4,8 +4,17 @@
 static int cached(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return attention_cached_cuda(at(t, c->out), at(t, c->cache), at(t, c->qkv), at(t, c->position), at(t, c->memory),
-                                 at(t, c->history), c->shape.sentences, c->room, &c->shape, t->type, NULL);
+    return attention_cached_cuda(&(struct attention_cached_args){.out = at(t, c->out),
+                                                                 .cache = at(t, c->cache),
+                                                                 .qkv = at(t, c->qkv),
+                                                                 .position = at(t, c->position),
+                                                                 .memory = at(t, c->memory),
+                                                                 .history = at(t, c->history),
+                                                                 .rows = c->shape.sentences,
+                                                                 .room = c->room,
+                                                                 .shape = &c->shape,
+                                                                 .type = t->type},
+                                 NULL);
 }
 
 /* One row per sentence with a cache: the last row of that sentence, computed packed. */

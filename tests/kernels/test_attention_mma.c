@@ -90,9 +90,21 @@ static void too_many_keys(void **state)
     const bool add[2] = {false, false};
     void *const some = (void *)4096; /* never looked at */
     (void)state;
-    assert_int_not_equal(
-        attention_backward_cuda(some, some, some, some, some, some, some, some, some, &shape, add, KERNEL_BF16, NULL),
-        0);
+    assert_int_not_equal(attention_backward_cuda(&(struct attention_backward_args){.dqkv = some,
+                                                                                   .dmemory = some,
+                                                                                   .scratch = some,
+                                                                                   .dout = some,
+                                                                                   .qkv = some,
+                                                                                   .offsets = some,
+                                                                                   .memory = some,
+                                                                                   .out = some,
+                                                                                   .lse = some,
+                                                                                   .shape = &shape,
+                                                                                   .add_dqkv = add[0],
+                                                                                   .add_dmemory = add[1],
+                                                                                   .type = KERNEL_BF16},
+                                                 NULL),
+                         0);
 }
 
 TRIAL_MAIN(cmocka_unit_test(tensor_cores), cmocka_unit_test(little_shared_memory), cmocka_unit_test(too_many_keys))

@@ -4,8 +4,17 @@
 static int rotary(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return rotary_cuda(at(t, c->out), at(t, c->qkv), at(t, c->position), c->s.tokens, c->width, c->rotated_heads,
-                       c->shape.head_width, c->direction, c->add[0], t->type, NULL);
+    return rotary_cuda(&(struct rotary_args){.y = at(t, c->out),
+                                             .x = at(t, c->qkv),
+                                             .position = at(t, c->position),
+                                             .rows = c->s.tokens,
+                                             .width = c->width,
+                                             .heads = c->rotated_heads,
+                                             .head_width = c->shape.head_width,
+                                             .direction = c->direction,
+                                             .add = c->add[0],
+                                             .type = t->type},
+                       NULL);
 }
 
 /* `copied` columns lie behind those that are rotated. */

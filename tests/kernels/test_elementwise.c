@@ -21,22 +21,68 @@ struct context {
         return __VA_ARGS__;                                                                                            \
     }
 
-LAUNCH(add, add_cuda(at(t, c->y), at(t, c->a), at(t, c->b), c->rows, c->add, t->type, c->from, NULL))
-LAUNCH(gelu, gelu_forward_cuda(at(t, c->y), at(t, c->a), c->rows, t->type, NULL))
-LAUNCH(gelu_backward, gelu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->add, t->type, NULL))
-LAUNCH(tanh, tanh_forward_cuda(at(t, c->y), at(t, c->a), c->rows, t->type, NULL))
-LAUNCH(tanh_backward, tanh_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->add, t->type, NULL))
-LAUNCH(swiglu, swiglu_forward_cuda(at(t, c->y), at(t, c->a), c->rows, c->width, t->type, NULL))
-LAUNCH(swiglu_backward,
-       swiglu_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
-LAUNCH(
-    dropout,
-    dropout_cuda(at(t, c->y), at(t, c->a),
-                 &(struct kernel_dropout){
-                     at(t, c->b), at(t, c->c), at(t, c->d), c->threshold, c->scale, {TRIAL_PURPOSE, at(t, c->header)}},
-                 c->rows, c->width, c->add, t->type, NULL))
-LAUNCH(bias_backward,
-       bias_backward_cuda(at(t, c->y), at(t, c->b), at(t, c->a), c->rows, c->width, c->add, t->type, NULL))
+LAUNCH(add, add_cuda(&(struct add_args){.y = at(t, c->y),
+                                        .a = at(t, c->a),
+                                        .b = at(t, c->b),
+                                        .elements = c->rows,
+                                        .add = c->add,
+                                        .y_type = t->type,
+                                        .type = c->from},
+                     NULL))
+LAUNCH(gelu,
+       gelu_forward_cuda(
+           &(struct gelu_forward_args){.y = at(t, c->y), .x = at(t, c->a), .elements = c->rows, .type = t->type}, NULL))
+LAUNCH(gelu_backward, gelu_backward_cuda(&(struct gelu_backward_args){.dx = at(t, c->y),
+                                                                      .dy = at(t, c->b),
+                                                                      .x = at(t, c->a),
+                                                                      .elements = c->rows,
+                                                                      .add = c->add,
+                                                                      .type = t->type},
+                                         NULL))
+LAUNCH(tanh,
+       tanh_forward_cuda(
+           &(struct tanh_forward_args){.y = at(t, c->y), .x = at(t, c->a), .elements = c->rows, .type = t->type}, NULL))
+LAUNCH(tanh_backward, tanh_backward_cuda(&(struct tanh_backward_args){.dx = at(t, c->y),
+                                                                      .dy = at(t, c->b),
+                                                                      .y = at(t, c->a),
+                                                                      .elements = c->rows,
+                                                                      .add = c->add,
+                                                                      .type = t->type},
+                                         NULL))
+LAUNCH(swiglu, swiglu_forward_cuda(
+                   &(struct swiglu_forward_args){
+                       .y = at(t, c->y), .x = at(t, c->a), .rows = c->rows, .width = c->width, .type = t->type},
+                   NULL))
+LAUNCH(swiglu_backward, swiglu_backward_cuda(&(struct swiglu_backward_args){.dx = at(t, c->y),
+                                                                            .dy = at(t, c->b),
+                                                                            .x = at(t, c->a),
+                                                                            .rows = c->rows,
+                                                                            .width = c->width,
+                                                                            .add = c->add,
+                                                                            .type = t->type},
+                                             NULL))
+LAUNCH(dropout,
+       dropout_cuda(&(struct dropout_args){.y = at(t, c->y),
+                                           .x = at(t, c->a),
+                                           .dropout = &(struct kernel_dropout){at(t, c->b),
+                                                                               at(t, c->c),
+                                                                               at(t, c->d),
+                                                                               c->threshold,
+                                                                               c->scale,
+                                                                               {TRIAL_PURPOSE, at(t, c->header)}},
+                                           .rows = c->rows,
+                                           .width = c->width,
+                                           .add = c->add,
+                                           .type = t->type},
+                    NULL))
+LAUNCH(bias_backward, bias_backward_cuda(&(struct bias_backward_args){.dbias = at(t, c->y),
+                                                                      .scratch = at(t, c->b),
+                                                                      .dy = at(t, c->a),
+                                                                      .rows = c->rows,
+                                                                      .width = c->width,
+                                                                      .add = c->add,
+                                                                      .type = t->type},
+                                         NULL))
 
 static const size_t counts[][1] = {{0}, {1}, {7}, {256}, {1000}, {2048}, {4099}};
 static const size_t rows_widths[][2] = {{0, 9}, {1, 1}, {3, 5}, {64, 17}, {65, 64}, {130, 33}, {7, 520}};

@@ -13,16 +13,33 @@ struct context {
 static int forward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return embedding_forward_cuda(at(t, c->y), at(t, c->values), at(t, c->marked), at(t, c->ids), at(t, c->addend),
-                                  c->rows, c->table, c->width, t->type, NULL);
+    return embedding_forward_cuda(&(struct embedding_forward_args){.y = at(t, c->y),
+                                                                   .table = at(t, c->values),
+                                                                   .marks = at(t, c->marked),
+                                                                   .ids = at(t, c->ids),
+                                                                   .add = at(t, c->addend),
+                                                                   .rows = c->rows,
+                                                                   .table_rows = c->table,
+                                                                   .width = c->width,
+                                                                   .type = t->type},
+                                  NULL);
 }
 
 static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return embedding_backward_cuda(at(t, c->y), at(t, c->parts), at(t, c->values), at(t, c->ids), at(t, c->order),
-                                   c->rows, c->of_marks ? c->table : 0, c->of_marks ? c->marks : c->table, c->width,
-                                   c->add, t->type, NULL);
+    return embedding_backward_cuda(&(struct embedding_backward_args){.dtable = at(t, c->y),
+                                                                     .scratch = at(t, c->parts),
+                                                                     .dy = at(t, c->values),
+                                                                     .ids = at(t, c->ids),
+                                                                     .order = at(t, c->order),
+                                                                     .rows = c->rows,
+                                                                     .first = c->of_marks ? c->table : 0,
+                                                                     .table_rows = c->of_marks ? c->marks : c->table,
+                                                                     .width = c->width,
+                                                                     .add = c->add,
+                                                                     .type = t->type},
+                                   NULL);
 }
 
 static void draw(int32_t *ids, int32_t *order, size_t rows, size_t table)

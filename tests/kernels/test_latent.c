@@ -17,22 +17,42 @@ struct context {
 static int forward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return latent_forward_cuda(at(t, c->z), at(t, c->kl), at(t, c->stats), at(t, c->sample), c->sentences, c->width,
-                               c->sample_z, (struct kernel_noise){TRIAL_PURPOSE, at(t, c->header)}, NULL);
+    return latent_forward_cuda(
+        &(struct latent_forward_args){.z = at(t, c->z),
+                                      .kl = at(t, c->kl),
+                                      .stats = at(t, c->stats),
+                                      .sample = at(t, c->sample),
+                                      .sentences = c->sentences,
+                                      .width = c->width,
+                                      .sample_z = c->sample_z,
+                                      .noise = (struct kernel_noise){TRIAL_PURPOSE, at(t, c->header)}},
+        NULL);
 }
 
 static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return latent_backward_cuda(at(t, c->dstats), at(t, c->dz), at(t, c->dkl), at(t, c->stats), at(t, c->sample),
-                                c->sentences, c->width, c->sample_z, c->add,
-                                (struct kernel_noise){TRIAL_PURPOSE, at(t, c->header)}, NULL);
+    return latent_backward_cuda(
+        &(struct latent_backward_args){.dstats = at(t, c->dstats),
+                                       .dz = at(t, c->dz),
+                                       .dkl = at(t, c->dkl),
+                                       .stats = at(t, c->stats),
+                                       .sample = at(t, c->sample),
+                                       .sentences = c->sentences,
+                                       .width = c->width,
+                                       .sample_z = c->sample_z,
+                                       .add = c->add,
+                                       .noise = (struct kernel_noise){TRIAL_PURPOSE, at(t, c->header)}},
+        NULL);
 }
 
 static int moments(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return column_moments_cuda(at(t, c->z), at(t, c->stats), at(t, c->header), c->width, NULL);
+    return column_moments_cuda(
+        &(struct column_moments_args){
+            .out = at(t, c->z), .x = at(t, c->stats), .header = at(t, c->header), .columns = c->width},
+        NULL);
 }
 
 static const uint64_t *counted_at(const struct trial *t, const struct context *c)
@@ -43,30 +63,59 @@ static const uint64_t *counted_at(const struct trial *t, const struct context *c
 static int density(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return gaussian_log_density_cuda(at(t, c->kl), at(t, c->z), at(t, c->stats), counted_at(t, c), c->sentences,
-                                     c->width, c->one, (float)c->sign, NULL);
+    return gaussian_log_density_cuda(&(struct gaussian_log_density_args){.out = at(t, c->kl),
+                                                                         .z = at(t, c->z),
+                                                                         .stats = at(t, c->stats),
+                                                                         .counted = counted_at(t, c),
+                                                                         .rows = c->sentences,
+                                                                         .width = c->width,
+                                                                         .one = c->one,
+                                                                         .sign = (float)c->sign},
+                                     NULL);
 }
 
 static int density_backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return gaussian_log_density_backward_cuda(at(t, c->dz), at(t, c->dstats), at(t, c->dkl), at(t, c->z),
-                                              at(t, c->stats), counted_at(t, c), c->sentences, c->width, c->one,
-                                              (float)c->sign, (const bool[]){c->add, c->add_stats}, NULL);
+    return gaussian_log_density_backward_cuda(&(struct gaussian_log_density_backward_args){.dz = at(t, c->dz),
+                                                                                           .dstats = at(t, c->dstats),
+                                                                                           .dout = at(t, c->dkl),
+                                                                                           .z = at(t, c->z),
+                                                                                           .stats = at(t, c->stats),
+                                                                                           .counted = counted_at(t, c),
+                                                                                           .rows = c->sentences,
+                                                                                           .width = c->width,
+                                                                                           .one = c->one,
+                                                                                           .sign = (float)c->sign,
+                                                                                           .add_dz = c->add,
+                                                                                           .add_dstats = c->add_stats},
+                                              NULL);
 }
 
 static int spread(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return spread_hinge_cuda(at(t, c->kl), at(t, c->z), at(t, c->stats), counted_at(t, c), c->width, (float)c->margin,
+    return spread_hinge_cuda(&(struct spread_hinge_args){.out = at(t, c->kl),
+                                                         .spread = at(t, c->z),
+                                                         .stats = at(t, c->stats),
+                                                         .counted = counted_at(t, c),
+                                                         .width = c->width,
+                                                         .margin = (float)c->margin},
                              NULL);
 }
 
 static int spread_backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return spread_hinge_backward_cuda(at(t, c->dstats), at(t, c->dkl), at(t, c->stats), at(t, c->z), counted_at(t, c),
-                                      c->sentences, c->width, c->add, NULL);
+    return spread_hinge_backward_cuda(&(struct spread_hinge_backward_args){.dstats = at(t, c->dstats),
+                                                                           .dout = at(t, c->dkl),
+                                                                           .stats = at(t, c->stats),
+                                                                           .spread = at(t, c->z),
+                                                                           .counted = counted_at(t, c),
+                                                                           .rows = c->sentences,
+                                                                           .width = c->width,
+                                                                           .add = c->add},
+                                      NULL);
 }
 
 static double noise_at(const struct context *c, const struct trial *t, size_t s, size_t j)

@@ -16,8 +16,16 @@ struct context {
 static int softmax(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return softmax_loss_cuda(at(t, c->nll), at(t, c->right), at(t, c->logits), at(t, c->labels), at(t, c->dnll),
-                             c->rows, c->vocabulary, c->stride, t->type, NULL);
+    return softmax_loss_cuda(&(struct softmax_loss_args){.nll = at(t, c->nll),
+                                                         .right = at(t, c->right),
+                                                         .logits = at(t, c->logits),
+                                                         .labels = at(t, c->labels),
+                                                         .dnll = at(t, c->dnll),
+                                                         .rows = c->rows,
+                                                         .vocabulary = c->vocabulary,
+                                                         .stride = c->stride,
+                                                         .type = t->type},
+                             NULL);
 }
 
 static struct kernel_free_bits free_of(const struct context *c)
@@ -28,15 +36,30 @@ static struct kernel_free_bits free_of(const struct context *c)
 static int elbo(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return elbo_forward_cuda(at(t, c->parts), at(t, c->kl_dim), at(t, c->nll), at(t, c->kl), at(t, c->weights),
-                             at(t, c->header), c->width, free_of(c), NULL);
+    return elbo_forward_cuda(&(struct elbo_forward_args){.parts = at(t, c->parts),
+                                                         .kl_dim = at(t, c->kl_dim),
+                                                         .nll = at(t, c->nll),
+                                                         .kl = at(t, c->kl),
+                                                         .weights = at(t, c->weights),
+                                                         .header = at(t, c->header),
+                                                         .width = c->width,
+                                                         .free = free_of(c)},
+                             NULL);
 }
 
 static int elbo_backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return elbo_backward_cuda(at(t, c->dnll), at(t, c->dkl), at(t, c->kl), at(t, c->weights), at(t, c->header),
-                              c->tokens, c->sentences, c->width, free_of(c), NULL);
+    return elbo_backward_cuda(&(struct elbo_backward_args){.dnll = at(t, c->dnll),
+                                                           .dkl = at(t, c->dkl),
+                                                           .kl = at(t, c->kl),
+                                                           .weights = at(t, c->weights),
+                                                           .header = at(t, c->header),
+                                                           .tokens = c->tokens,
+                                                           .sentences = c->sentences,
+                                                           .width = c->width,
+                                                           .free = free_of(c)},
+                              NULL);
 }
 
 /* Columns from `from` on are higher by `step`: -INFINITY takes the columns in front of it out. */
@@ -140,16 +163,31 @@ struct bag {
 static int bag(const struct trial *t, const void *context)
 {
     const struct bag *c = context;
-    return bag_cross_entropy_cuda(at(t, c->out), at(t, c->sums), at(t, c->logits), at(t, c->labels), at(t, c->offsets),
-                                  at(t, c->header), c->sentences, c->vocabulary, NULL);
+    return bag_cross_entropy_cuda(&(struct bag_cross_entropy_args){.out = at(t, c->out),
+                                                                   .sums = at(t, c->sums),
+                                                                   .logits = at(t, c->logits),
+                                                                   .labels = at(t, c->labels),
+                                                                   .offsets = at(t, c->offsets),
+                                                                   .header = at(t, c->header),
+                                                                   .sentences = c->sentences,
+                                                                   .vocabulary = c->vocabulary},
+                                  NULL);
 }
 
 static int bag_backward(const struct trial *t, const void *context)
 {
     const struct bag *c = context;
-    return bag_cross_entropy_backward_cuda(at(t, c->dlogits), at(t, c->dout), at(t, c->logits), at(t, c->labels),
-                                           at(t, c->offsets), at(t, c->sums), at(t, c->header), c->sentences,
-                                           c->vocabulary, c->add, NULL);
+    return bag_cross_entropy_backward_cuda(&(struct bag_cross_entropy_backward_args){.dlogits = at(t, c->dlogits),
+                                                                                     .dout = at(t, c->dout),
+                                                                                     .logits = at(t, c->logits),
+                                                                                     .labels = at(t, c->labels),
+                                                                                     .offsets = at(t, c->offsets),
+                                                                                     .sums = at(t, c->sums),
+                                                                                     .header = at(t, c->header),
+                                                                                     .sentences = c->sentences,
+                                                                                     .vocabulary = c->vocabulary,
+                                                                                     .add = c->add},
+                                           NULL);
 }
 
 /* Sums of a sentence: logsumexp, labels and nats; a sentence behind the count has none. */
@@ -375,7 +413,14 @@ static int objective(const struct trial *t, const void *context)
     const struct objective *c = context;
     const float *terms[KERNEL_MOST_TERMS];
     for (size_t k = 0; k < c->count; k++) terms[k] = at(t, c->term[k]);
-    return objective_cuda(at(t, c->out), at(t, c->elbo), at(t, c->weights), terms, c->weight, c->parts, c->count, NULL);
+    return objective_cuda(&(struct objective_args){.out = at(t, c->out),
+                                                   .elbo = at(t, c->elbo),
+                                                   .weights = at(t, c->weights),
+                                                   .terms = terms,
+                                                   .weight = c->weight,
+                                                   .parts = c->parts,
+                                                   .count = c->count},
+                          NULL);
 }
 
 static int objective_backward(const struct trial *t, const void *context)
@@ -383,7 +428,10 @@ static int objective_backward(const struct trial *t, const void *context)
     const struct objective *c = context;
     float *d[KERNEL_OBJECTIVE_OUTPUTS];
     for (size_t k = 0; k < KERNEL_OBJECTIVE_OUTPUTS; k++) d[k] = at(t, c->d[k]);
-    return objective_backward_cuda(d, at(t, c->weights), c->weight, c->elements, c->add, NULL);
+    return objective_backward_cuda(
+        &(struct objective_backward_args){
+            .d = d, .weights = at(t, c->weights), .index = c->weight, .elements = c->elements, .add = c->add},
+        NULL);
 }
 
 static void try_objective(size_t parts, size_t count)
@@ -442,8 +490,24 @@ static void objective_refuses(void **state)
     (void)state;
     const float *terms[KERNEL_MOST_TERMS + 1] = {0};
     const unsigned weight[KERNEL_MOST_TERMS + 1] = {0};
-    assert_int_not_equal(objective_cuda(NULL, NULL, NULL, terms, weight, PARTS, KERNEL_MOST_TERMS + 1, NULL), 0);
-    assert_int_not_equal(objective_cuda(NULL, NULL, NULL, terms, weight, MOST_NUMBERS, 1, NULL), 0);
+    assert_int_not_equal(objective_cuda(&(struct objective_args){.out = NULL,
+                                                                 .elbo = NULL,
+                                                                 .weights = NULL,
+                                                                 .terms = terms,
+                                                                 .weight = weight,
+                                                                 .parts = PARTS,
+                                                                 .count = KERNEL_MOST_TERMS + 1},
+                                        NULL),
+                         0);
+    assert_int_not_equal(objective_cuda(&(struct objective_args){.out = NULL,
+                                                                 .elbo = NULL,
+                                                                 .weights = NULL,
+                                                                 .terms = terms,
+                                                                 .weight = weight,
+                                                                 .parts = MOST_NUMBERS,
+                                                                 .count = 1},
+                                        NULL),
+                         0);
 }
 
 /* Two terms may be one value: the second contribution is added to the first. */
@@ -451,7 +515,10 @@ static int objective_twice(const struct trial *t, const void *context)
 {
     const struct objective *c = context;
     float *both = at(t, c->d[0]), *const d[KERNEL_OBJECTIVE_OUTPUTS] = {both, both};
-    return objective_backward_cuda(d, at(t, c->weights), c->weight, c->elements, c->add, NULL);
+    return objective_backward_cuda(
+        &(struct objective_backward_args){
+            .d = d, .weights = at(t, c->weights), .index = c->weight, .elements = c->elements, .add = c->add},
+        NULL);
 }
 
 static void objective_adds_in_order(void **state)

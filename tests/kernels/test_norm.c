@@ -5,6 +5,9 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* The gradients, in the order of `add`. */
+enum { NORM_DINPUT, NORM_DGAMMA, NORM_DBETA, NORM_DX, NORM_GRADIENTS };
+
 struct context {
     size_t rows, width;
     bool rms, add[NORM_GRADIENTS], drops;
@@ -66,8 +69,18 @@ static int forward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     struct kernel_dropout d = dropout_of(t, c);
-    return norm_forward_cuda(at(t, c->y), at(t, c->sum), at(t, c->stats), at(t, c->x), c->drops ? &d : NULL,
-                             at(t, c->residual), at(t, c->gamma), at(t, c->beta), c->rows, c->width, c->rms, t->type,
+    return norm_forward_cuda(&(struct norm_forward_args){.y = at(t, c->y),
+                                                         .sum = at(t, c->sum),
+                                                         .stats = at(t, c->stats),
+                                                         .x = at(t, c->x),
+                                                         .dropout = c->drops ? &d : NULL,
+                                                         .residual = at(t, c->residual),
+                                                         .gamma = at(t, c->gamma),
+                                                         .beta = at(t, c->beta),
+                                                         .rows = c->rows,
+                                                         .width = c->width,
+                                                         .rms = c->rms,
+                                                         .type = t->type},
                              NULL);
 }
 
@@ -75,9 +88,26 @@ static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
     struct kernel_dropout d = dropout_of(t, c);
-    return norm_backward_cuda(at(t, c->dinput), at(t, c->dgamma), at(t, c->dbeta), at(t, c->dx), at(t, c->scratch),
-                              at(t, c->dy), at(t, c->dsum), at(t, c->x), at(t, c->gamma), at(t, c->stats),
-                              c->drops ? &d : NULL, c->rows, c->width, c->rms, c->add, t->type, NULL);
+    return norm_backward_cuda(&(struct norm_backward_args){.dinput = at(t, c->dinput),
+                                                           .dgamma = at(t, c->dgamma),
+                                                           .dbeta = at(t, c->dbeta),
+                                                           .dx = at(t, c->dx),
+                                                           .scratch = at(t, c->scratch),
+                                                           .dy = at(t, c->dy),
+                                                           .dsum = at(t, c->dsum),
+                                                           .input = at(t, c->x),
+                                                           .gamma = at(t, c->gamma),
+                                                           .stats = at(t, c->stats),
+                                                           .dropout = c->drops ? &d : NULL,
+                                                           .rows = c->rows,
+                                                           .width = c->width,
+                                                           .rms = c->rms,
+                                                           .add_dinput = c->add[0],
+                                                           .add_dgamma = c->add[1],
+                                                           .add_dbeta = c->add[2],
+                                                           .add_dx = c->add[3],
+                                                           .type = t->type},
+                              NULL);
 }
 
 static void moments(const double *s, size_t width, bool rms, double *mean, double *scale)

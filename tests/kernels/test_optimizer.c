@@ -39,7 +39,11 @@ struct context {
 static int squared_norm(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return squared_norm_cuda(at(t, c->record), at(t, c->scratch), at(t, c->gradient), c->count, NULL);
+    return squared_norm_cuda(&(struct squared_norm_args){.record = at(t, c->record),
+                                                         .scratch = at(t, c->scratch),
+                                                         .gradient = at(t, c->gradient),
+                                                         .elements = c->count},
+                             NULL);
 }
 
 /* Moments are of the trial's type; f32 ones take no noise. */
@@ -51,29 +55,56 @@ static struct kernel_noise noise_of(const struct trial *t, const struct context 
 static int adamw(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return adamw_cuda(at(t, c->weights), at(t, c->moment1), at(t, c->moment2), at(t, c->working), at(t, c->gradient),
-                      at(t, c->scalars), c->count, c->first, noise_of(t, c), t->type, NULL);
+    return adamw_cuda(&(struct adamw_args){.weights = at(t, c->weights),
+                                           .moment1 = at(t, c->moment1),
+                                           .moment2 = at(t, c->moment2),
+                                           .working = at(t, c->working),
+                                           .gradient = at(t, c->gradient),
+                                           .scalars = at(t, c->scalars),
+                                           .elements = c->count,
+                                           .first = c->first,
+                                           .noise = noise_of(t, c),
+                                           .moments = t->type},
+                      NULL);
 }
 
 static int sgd(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return sgd_cuda(at(t, c->weights), at(t, c->moment1), at(t, c->working), at(t, c->gradient), at(t, c->scalars),
-                    c->count, c->first, noise_of(t, c), t->type, NULL);
+    return sgd_cuda(&(struct sgd_args){.weights = at(t, c->weights),
+                                       .moment = at(t, c->moment1),
+                                       .working = at(t, c->working),
+                                       .gradient = at(t, c->gradient),
+                                       .scalars = at(t, c->scalars),
+                                       .elements = c->count,
+                                       .first = c->first,
+                                       .noise = noise_of(t, c),
+                                       .moments = t->type},
+                    NULL);
 }
 
 static int select_row(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return select_row_cuda(at(t, c->y), at(t, c->rows), at(t, c->control), at(t, c->scales), c->count, NULL);
+    return select_row_cuda(&(struct select_row_args){.y = at(t, c->y),
+                                                     .rows = at(t, c->rows),
+                                                     .control = at(t, c->control),
+                                                     .scales = at(t, c->scales),
+                                                     .width = c->count},
+                           NULL);
 }
 
 /* Figure 2 of the step and weight 1 of three. */
 static int controller(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return controller_cuda(at(t, c->state), (float *)at(t, c->scales) + 1, (const float *)at(t, c->loss) + 2,
-                           at(t, c->control), at(t, c->settings), c->multiplier, NULL);
+    return controller_cuda(&(struct controller_args){.state = at(t, c->state),
+                                                     .weight = (float *)at(t, c->scales) + 1,
+                                                     .figure = (const float *)at(t, c->loss) + 2,
+                                                     .control = at(t, c->control),
+                                                     .settings = at(t, c->settings),
+                                                     .multiplier = c->multiplier},
+                           NULL);
 }
 
 static int guard(const struct trial *t, const void *context)
@@ -81,8 +112,15 @@ static int guard(const struct trial *t, const void *context)
     const struct context *c = context;
     const float *norms[KERNEL_MOST_NORMS];
     for (size_t k = 0; k < c->norms; k++) norms[k] = at(t, c->records[k]);
-    return guard_cuda(at(t, c->scalars), at(t, c->control), at(t, c->loss), at(t, c->rows), at(t, c->settings), norms,
-                      c->norms, c->groups, NULL);
+    return guard_cuda(&(struct guard_args){.scalars = at(t, c->scalars),
+                                           .control = at(t, c->control),
+                                           .loss = at(t, c->loss),
+                                           .rows = at(t, c->rows),
+                                           .settings = at(t, c->settings),
+                                           .norms = norms,
+                                           .count = c->norms,
+                                           .groups = c->groups},
+                      NULL);
 }
 
 static int floats(struct trial *t, const double *values, size_t count)
@@ -376,7 +414,16 @@ static void decisions_match(void **state)
     }
     for (int second = 0; second < 2; second++) try_select(0, second, second);
     const float *const too_many[KERNEL_MOST_NORMS + 1] = {NULL};
-    assert_int_not_equal(guard_cuda(NULL, NULL, NULL, NULL, NULL, too_many, KERNEL_MOST_NORMS + 1, 1, NULL), 0);
+    assert_int_not_equal(guard_cuda(&(struct guard_args){.scalars = NULL,
+                                                         .control = NULL,
+                                                         .loss = NULL,
+                                                         .rows = NULL,
+                                                         .settings = NULL,
+                                                         .norms = too_many,
+                                                         .count = KERNEL_MOST_NORMS + 1,
+                                                         .groups = 1},
+                                    NULL),
+                         0);
     for (int option = 0; option < 8; option++) {
         double loss = option & 2 ? 3.5 : option & 4 ? INFINITY : NAN;
         try_guard(6, 6, option & 1, 1.0, option == 3, loss, 0);
@@ -425,8 +472,12 @@ static int pieces(const struct trial *t, const void *context)
     const struct context *c = context;
     int e = block_squares_cuda(at(t, c->sums), at(t, c->gradient), c->count, NULL);
     return e ? e
-             : combined_norm_cuda(at(t, c->record), at(t, c->scratch), at(t, c->sums), at(t, c->places),
-                                  (c->count + 1023) / 1024, NULL);
+             : combined_norm_cuda(&(struct combined_norm_args){.record = at(t, c->record),
+                                                               .scratch = at(t, c->scratch),
+                                                               .sums = at(t, c->sums),
+                                                               .at = at(t, c->places),
+                                                               .blocks = (c->count + 1023) / 1024},
+                                  NULL);
 }
 
 /* At once; or from sums of blocks that were made in order, and are added from places in reverse. */

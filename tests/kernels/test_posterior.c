@@ -35,9 +35,23 @@ static int map(const struct trial *t, const void *context)
     struct kernel_posterior p = c->map;
     p.noise = (struct kernel_noise){TRIAL_PURPOSE, at(t, c->header)};
     if (c->backward)
-        return posterior_backward_cuda(at(t, c->out), at(t, c->dstats), at(t, c->head), at(t, c->sample),
-                                       at(t, c->drops), &p, c->sentences, c->width, c->add[0], NULL);
-    return posterior_cuda(at(t, c->out), at(t, c->head), at(t, c->sample), at(t, c->drops), &p, c->sentences, c->width,
+        return posterior_backward_cuda(&(struct posterior_backward_args){.dhead = at(t, c->out),
+                                                                         .dstats = at(t, c->dstats),
+                                                                         .head = at(t, c->head),
+                                                                         .sample = at(t, c->sample),
+                                                                         .drops = at(t, c->drops),
+                                                                         .c = &p,
+                                                                         .sentences = c->sentences,
+                                                                         .width = c->width,
+                                                                         .add = c->add[0]},
+                                       NULL);
+    return posterior_cuda(&(struct posterior_args){.stats = at(t, c->out),
+                                                   .head = at(t, c->head),
+                                                   .sample = at(t, c->sample),
+                                                   .drops = at(t, c->drops),
+                                                   .c = &p,
+                                                   .sentences = c->sentences,
+                                                   .width = c->width},
                           NULL);
 }
 
@@ -152,11 +166,26 @@ static int normalize(const struct trial *t, const void *context)
     struct kernel_normalize n = c->n;
     n.counted = c->header < 0 ? NULL : ((const struct kernel_header *)at(t, c->header))->count + HEADER_SENTENCES;
     if (c->backward)
-        return normalize_backward_cuda(at(t, c->y), at(t, c->dgain), at(t, c->dbias), at(t, c->dy), at(t, c->x),
-                                       at(t, c->gain), at(t, c->used), &n,
-                                       (struct kernel_adds){c->add[0], c->add[1], c->add[2]}, NULL);
-    return normalize_cuda(at(t, c->y), at(t, c->used), at(t, c->sums), at(t, c->x), at(t, c->running), at(t, c->gain),
-                          at(t, c->bias), &n, NULL);
+        return normalize_backward_cuda(
+            &(struct normalize_backward_args){.dx = at(t, c->y),
+                                              .dgain = at(t, c->dgain),
+                                              .dbias = at(t, c->dbias),
+                                              .dy = at(t, c->dy),
+                                              .x = at(t, c->x),
+                                              .gain = at(t, c->gain),
+                                              .used = at(t, c->used),
+                                              .c = &n,
+                                              .add = (struct kernel_adds){c->add[0], c->add[1], c->add[2]}},
+            NULL);
+    return normalize_cuda(&(struct normalize_args){.y = at(t, c->y),
+                                                   .used = at(t, c->used),
+                                                   .sums = at(t, c->sums),
+                                                   .x = at(t, c->x),
+                                                   .running = at(t, c->running),
+                                                   .gain = at(t, c->gain),
+                                                   .bias = at(t, c->bias),
+                                                   .c = &n},
+                          NULL);
 }
 
 /* Mean and mean square of group k over the counted rows, about `around` or about the mean. */
@@ -303,7 +332,13 @@ static void normalizations_match(void **state)
 static int running(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return running_cuda(at(t, c->running), at(t, c->sums), at(t, c->control), c->n.groups, c->center, c->share, NULL);
+    return running_cuda(&(struct running_args){.running = at(t, c->running),
+                                               .sums = at(t, c->sums),
+                                               .control = at(t, c->control),
+                                               .groups = c->n.groups,
+                                               .center = c->center,
+                                               .share = c->share},
+                        NULL);
 }
 
 static void try_running(size_t groups, bool center, bool applied, double n)

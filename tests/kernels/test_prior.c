@@ -20,30 +20,66 @@ static const uint64_t *counted_at(const struct trial *t, const struct context *c
 static int kl(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return gaussian_kl_cuda(at(t, c->out), at(t, c->stats), at(t, c->prior), counted_at(t, c), c->sentences, c->width,
+    return gaussian_kl_cuda(&(struct gaussian_kl_args){.kl = at(t, c->out),
+                                                       .stats = at(t, c->stats),
+                                                       .prior = at(t, c->prior),
+                                                       .counted = counted_at(t, c),
+                                                       .rows = c->sentences,
+                                                       .width = c->width},
                             NULL);
 }
 
 static int kl_backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return gaussian_kl_backward_cuda(at(t, c->dstats), at(t, c->dprior), at(t, c->dout), at(t, c->stats),
-                                     at(t, c->prior), counted_at(t, c), c->sentences, c->width, c->add, NULL);
+    return gaussian_kl_backward_cuda(&(struct gaussian_kl_backward_args){.dstats = at(t, c->dstats),
+                                                                         .dprior = at(t, c->dprior),
+                                                                         .dkl = at(t, c->dout),
+                                                                         .stats = at(t, c->stats),
+                                                                         .prior = at(t, c->prior),
+                                                                         .counted = counted_at(t, c),
+                                                                         .rows = c->sentences,
+                                                                         .width = c->width,
+                                                                         .add_dstats = c->add[0],
+                                                                         .add_dprior = c->add[1]},
+                                     NULL);
 }
 
 static int mixture(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return mixture_log_density_cuda(at(t, c->out), at(t, c->shares), at(t, c->z), at(t, c->prior), at(t, c->logits),
-                                    counted_at(t, c), c->sentences, &c->mixture, (float)c->sign, NULL);
+    return mixture_log_density_cuda(&(struct mixture_log_density_args){.out = at(t, c->out),
+                                                                       .shares = at(t, c->shares),
+                                                                       .z = at(t, c->z),
+                                                                       .components = at(t, c->prior),
+                                                                       .logits = at(t, c->logits),
+                                                                       .counted = counted_at(t, c),
+                                                                       .rows = c->sentences,
+                                                                       .m = &c->mixture,
+                                                                       .sign = (float)c->sign},
+                                    NULL);
 }
 
 static int mixture_backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return mixture_log_density_backward_cuda(at(t, c->dz), at(t, c->dprior), at(t, c->dlogits), at(t, c->dout),
-                                             at(t, c->shares), at(t, c->z), at(t, c->prior), at(t, c->logits),
-                                             counted_at(t, c), c->sentences, &c->mixture, (float)c->sign, c->add, NULL);
+    return mixture_log_density_backward_cuda(
+        &(struct mixture_log_density_backward_args){.dz = at(t, c->dz),
+                                                    .dcomponents = at(t, c->dprior),
+                                                    .dlogits = at(t, c->dlogits),
+                                                    .dout = at(t, c->dout),
+                                                    .shares = at(t, c->shares),
+                                                    .z = at(t, c->z),
+                                                    .components = at(t, c->prior),
+                                                    .logits = at(t, c->logits),
+                                                    .counted = counted_at(t, c),
+                                                    .rows = c->sentences,
+                                                    .m = &c->mixture,
+                                                    .sign = (float)c->sign,
+                                                    .add_dz = c->add[0],
+                                                    .add_dcomponents = c->add[1],
+                                                    .add_dlogits = c->add[2]},
+        NULL);
 }
 
 /* Behind `counted` sentences are padding. */

@@ -18,44 +18,94 @@ struct context {
 static int forward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return recurrent_forward_cuda(at(t, c->y), at(t, c->kept), at(t, c->cell), at(t, c->state), at(t, c->x),
-                                  at(t, c->sums), at(t, c->b), at(t, c->own), at(t, c->initial), at(t, c->offsets),
-                                  &c->r, t->type, NULL);
+    return recurrent_forward_cuda(&(struct recurrent_forward_args){.y = at(t, c->y),
+                                                                   .kept = at(t, c->kept),
+                                                                   .cell = at(t, c->cell),
+                                                                   .state = at(t, c->state),
+                                                                   .x = at(t, c->x),
+                                                                   .sums = at(t, c->sums),
+                                                                   .b = at(t, c->b),
+                                                                   .own = at(t, c->own),
+                                                                   .initial = at(t, c->initial),
+                                                                   .offsets = at(t, c->offsets),
+                                                                   .step = &c->r,
+                                                                   .type = t->type},
+                                  NULL);
 }
 
 static int backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return recurrent_backward_cuda(at(t, c->dx), at(t, c->dsums), at(t, c->ds), at(t, c->carried), at(t, c->dy),
-                                   at(t, c->dh), at(t, c->kept), at(t, c->cell), at(t, c->y), at(t, c->initial),
-                                   at(t, c->offsets), &c->r, t->type, NULL);
+    return recurrent_backward_cuda(&(struct recurrent_backward_args){.dx = at(t, c->dx),
+                                                                     .dsums = at(t, c->dsums),
+                                                                     .ds = at(t, c->ds),
+                                                                     .carried = at(t, c->carried),
+                                                                     .dy = at(t, c->dy),
+                                                                     .dh = at(t, c->dh),
+                                                                     .kept = at(t, c->kept),
+                                                                     .cell = at(t, c->cell),
+                                                                     .y = at(t, c->y),
+                                                                     .initial = at(t, c->initial),
+                                                                     .offsets = at(t, c->offsets),
+                                                                     .step = &c->r,
+                                                                     .type = t->type},
+                                   NULL);
 }
 
 static int first_state(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return recurrent_initial_cuda(at(t, c->dinitial), at(t, c->dh), at(t, c->carried), at(t, c->offsets), &c->r,
-                                  t->type, NULL);
+    return recurrent_initial_cuda(&(struct recurrent_initial_args){.dinitial = at(t, c->dinitial),
+                                                                   .dh = at(t, c->dh),
+                                                                   .carried = at(t, c->carried),
+                                                                   .offsets = at(t, c->offsets),
+                                                                   .step = &c->r,
+                                                                   .type = t->type},
+                                  NULL);
 }
 
 static int earlier(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return recurrent_earlier_cuda(at(t, c->h), at(t, c->y), at(t, c->initial), at(t, c->offsets), &c->r, t->type, NULL);
+    return recurrent_earlier_cuda(&(struct recurrent_earlier_args){.h = at(t, c->h),
+                                                                   .y = at(t, c->y),
+                                                                   .initial = at(t, c->initial),
+                                                                   .offsets = at(t, c->offsets),
+                                                                   .step = &c->r,
+                                                                   .type = t->type},
+                                  NULL);
 }
 
 static int gather(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return recurrent_gather_cuda(at(t, c->h), at(t, c->state), at(t, c->initial), at(t, c->position), at(t, c->history),
-                                 c->room, &c->r, t->type, NULL);
+    return recurrent_gather_cuda(&(struct recurrent_gather_args){.h = at(t, c->h),
+                                                                 .state = at(t, c->state),
+                                                                 .initial = at(t, c->initial),
+                                                                 .position = at(t, c->position),
+                                                                 .history = at(t, c->history),
+                                                                 .room = c->room,
+                                                                 .step = &c->r,
+                                                                 .type = t->type},
+                                 NULL);
 }
 
 static int step(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return recurrent_step_cuda(at(t, c->y), at(t, c->state), at(t, c->x), at(t, c->sums), at(t, c->b), at(t, c->own),
-                               at(t, c->initial), at(t, c->position), at(t, c->history), c->room, &c->r, t->type, NULL);
+    return recurrent_step_cuda(&(struct recurrent_step_args){.y = at(t, c->y),
+                                                             .state = at(t, c->state),
+                                                             .x = at(t, c->x),
+                                                             .sums = at(t, c->sums),
+                                                             .b = at(t, c->b),
+                                                             .own = at(t, c->own),
+                                                             .initial = at(t, c->initial),
+                                                             .position = at(t, c->position),
+                                                             .history = at(t, c->history),
+                                                             .room = c->room,
+                                                             .step = &c->r,
+                                                             .type = t->type},
+                               NULL);
 }
 
 static double sigmoid(double x)

@@ -20,44 +20,96 @@ struct context {
 static int pool(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return pool_forward_cuda(at(t, c->y), at(t, c->weights), at(t, c->x), at(t, c->offsets), at(t, c->query),
-                             c->s.sentences, c->width, c->kind, t->type, NULL);
+    return pool_forward_cuda(&(struct pool_forward_args){.y = at(t, c->y),
+                                                         .weights = at(t, c->weights),
+                                                         .x = at(t, c->x),
+                                                         .offsets = at(t, c->offsets),
+                                                         .query = at(t, c->query),
+                                                         .sentences = c->s.sentences,
+                                                         .width = c->width,
+                                                         .kind = c->kind,
+                                                         .type = t->type},
+                             NULL);
 }
 
 static int pool_backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return pool_backward_cuda(at(t, c->dx), at(t, c->dquery), at(t, c->scratch), at(t, c->dy), at(t, c->offsets),
-                              at(t, c->query), at(t, c->x), at(t, c->weights), c->s.tokens, c->s.sentences, c->width,
-                              c->kind, c->add, t->type, NULL);
+    return pool_backward_cuda(&(struct pool_backward_args){.dx = at(t, c->dx),
+                                                           .dquery = at(t, c->dquery),
+                                                           .scratch = at(t, c->scratch),
+                                                           .dy = at(t, c->dy),
+                                                           .offsets = at(t, c->offsets),
+                                                           .query = at(t, c->query),
+                                                           .x = at(t, c->x),
+                                                           .weights = at(t, c->weights),
+                                                           .tokens = c->s.tokens,
+                                                           .sentences = c->s.sentences,
+                                                           .width = c->width,
+                                                           .kind = c->kind,
+                                                           .add_dx = c->add[0],
+                                                           .add_dquery = c->add[1],
+                                                           .type = t->type},
+                              NULL);
 }
 
 static int broadcast(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return broadcast_add_cuda(at(t, c->y), at(t, c->x), at(t, c->v), at(t, c->sentence), c->s.tokens, c->width, t->type,
+    return broadcast_add_cuda(&(struct broadcast_add_args){.y = at(t, c->y),
+                                                           .x = at(t, c->x),
+                                                           .v = at(t, c->v),
+                                                           .sentence = at(t, c->sentence),
+                                                           .rows = c->s.tokens,
+                                                           .width = c->width,
+                                                           .type = t->type},
                               NULL);
 }
 
 static int segment_sum(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return segment_sum_cuda(at(t, c->y), at(t, c->x), at(t, c->offsets), c->s.sentences, c->width, c->add[0], t->type,
+    return segment_sum_cuda(&(struct segment_sum_args){.y = at(t, c->y),
+                                                       .x = at(t, c->x),
+                                                       .offsets = at(t, c->offsets),
+                                                       .sentences = c->s.sentences,
+                                                       .width = c->width,
+                                                       .add = c->add[0],
+                                                       .type = t->type},
                             NULL);
 }
 
 static int prefix(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return prefix_cuda(at(t, c->y), at(t, c->x), at(t, c->v), at(t, c->position), at(t, c->sentence), c->s.tokens,
-                       c->width, c->prefix_rows, t->type, NULL);
+    return prefix_cuda(&(struct prefix_args){.y = at(t, c->y),
+                                             .x = at(t, c->x),
+                                             .prefix = at(t, c->v),
+                                             .position = at(t, c->position),
+                                             .sentence = at(t, c->sentence),
+                                             .rows = c->s.tokens,
+                                             .width = c->width,
+                                             .prefix_rows = c->prefix_rows,
+                                             .type = t->type},
+                       NULL);
 }
 
 static int prefix_backward(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return prefix_backward_cuda(at(t, c->dx), at(t, c->dv), at(t, c->dy), at(t, c->position), at(t, c->offsets),
-                                c->s.tokens, c->s.sentences, c->width, c->prefix_rows, c->add, t->type, NULL);
+    return prefix_backward_cuda(&(struct prefix_backward_args){.dx = at(t, c->dx),
+                                                               .dprefix = at(t, c->dv),
+                                                               .dy = at(t, c->dy),
+                                                               .position = at(t, c->position),
+                                                               .offsets = at(t, c->offsets),
+                                                               .rows = c->s.tokens,
+                                                               .sentences = c->s.sentences,
+                                                               .width = c->width,
+                                                               .prefix_rows = c->prefix_rows,
+                                                               .add_dx = c->add[0],
+                                                               .add_dprefix = c->add[1],
+                                                               .type = t->type},
+                                NULL);
 }
 
 /* Weight of a row in column i of its sentence's y: of ENDS each column has the weights of one end. */
@@ -160,7 +212,13 @@ static const struct sweep shapes = SWEEP(given, 40000, 64, 129, 1025);
 static int clear_padding(const struct trial *t, const void *context)
 {
     const struct context *c = context;
-    return clear_padding_cuda(at(t, c->x), at(t, c->offsets), c->s.sentences, c->s.tokens, c->width, t->type, NULL);
+    return clear_padding_cuda(&(struct clear_padding_args){.x = at(t, c->x),
+                                                           .offsets = at(t, c->offsets),
+                                                           .sentences = c->s.sentences,
+                                                           .rows = c->s.tokens,
+                                                           .width = c->width,
+                                                           .type = t->type},
+                              NULL);
 }
 
 /* Rows in front keep their bits; those that no sentence has, NaN among them, become 0. */
