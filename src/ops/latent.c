@@ -56,7 +56,7 @@ value op_column_moments(struct graph *g, value x)
                     (struct dim[]){{DIM_FIXED, graph_width(g, x)}, {DIM_FIXED, 2}});
 }
 
-/* The rows of z, or of stats where a sentence has one draw. */
+/* Returns whether stats have a row for each row of z; rows of sentences count if a sentence has one draw. */
 static bool one_row_each(const struct graph *g, value z, value stats)
 {
     return op_same_rows(g, z, stats) ||

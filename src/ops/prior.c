@@ -1,7 +1,7 @@
-/* What a learned prior is measured by.
+/* Learned priors: the KL to a diagonal Gaussian, and the log density of a mixture.
  *
- * The KL of one diagonal Gaussian to another, by dimension; stats (S, 2Z) mu | logvar, prior (2Z) mean | logvar, with
- * e = exp(-logvar of the prior) and t = mu - mean:
+ * The KL of one diagonal Gaussian to another, by dimension; stats (S, 2Z) mu | logvar, prior (2Z) mean | logvar, with e
+ * = exp(-logvar of the prior) and t = mu - mean:
  *
  *   kl = (logvar of the prior - logvar + (exp(logvar) + t^2) e - 1) / 2
  *   dmu = d t e;   dlogvar = d (exp(logvar) e - 1) / 2
@@ -44,7 +44,7 @@ static void gradient_kl(struct autodiff *ad, const struct node *n)
                   GIVES(OUT_GAUSSIAN_KL_BACKWARD_DSTATS, stats), GIVES(OUT_GAUSSIAN_KL_BACKWARD_DPRIOR, prior));
 }
 
-/* K of the components' statistics for z of width Z; 0: they are none. */
+/* Returns K of the components' statistics for z of width Z, or 0 if their shape is wrong. */
 static size_t components_of(const struct graph *g, value components, size_t width)
 {
     const struct value_info *info = graph_value(g, components);
@@ -94,7 +94,7 @@ static void gradient_mixture(struct autodiff *ad, const struct node *n)
                   GIVES(OUT_MIXTURE_LOG_DENSITY_BACKWARD_DLOGITS, logits));
 }
 
-/* A distance, its square times a factor, a sum: for each row, component and dimension. */
+/* Counts a difference, its square times a factor, and a sum for each row, component and dimension. */
 static double flops(const struct shape_view *s, const struct attributes *a)
 {
     return 5.0 * (double)s->in[IN_MIXTURE_LOG_DENSITY_Z][0] * (double)s->in[IN_MIXTURE_LOG_DENSITY_Z][1] *

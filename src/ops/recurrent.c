@@ -31,7 +31,7 @@ static bool wide(struct graph *g, value v, size_t width, const char *what)
     return false;
 }
 
-/* Units in each direction; 0: shapes disagree. */
+/* Returns the units in each direction, or 0 if shapes disagree. */
 static size_t units_of(struct graph *g, const struct recurrent_inputs *in, const struct recurrent_config *c)
 {
     if (!in->x.index || !in->w.index) {
@@ -122,7 +122,7 @@ static void gradient(struct autodiff *ad, const struct node *n)
     autodiff_pass(ad, n->in[IN_RECURRENT_X], dx);
 }
 
-/* Products of every row with the weights, forward once, backward with dgates and with h. */
+/* Counts the products of every row with the weights: one forward; two backward, with dgates and with h. */
 static double flops(const struct shape_view *s, const struct attributes *a)
 {
     (void)a;
