@@ -155,7 +155,7 @@ static const struct variant {
     const struct kernel *table;
     double (*peak_flops)(struct pool *pool);
 } variants[] = {
-/* the best first */
+/* best first */
 #ifdef CPU_HAS_AMX
     {"amx", cpu_has_amx_bf16, cpu_table_amx, cpu_peak_flops_amx},
 #endif

@@ -1,12 +1,14 @@
 /* The product of a part on a processor that multiplies tiles (AMX): 16 x 32 by 32 x 16 in bf16, summed in f32, at
  * sixteen times the rate of f32 multiply-adds.
  *
- * An f32 number is the sum of three bf16 numbers, x = x0 + x1 + x2, each the rounded remainder of those before: 8 bits
- * and a sign of 24. Therefore
+ * An f32 number is the sum of three bf16 numbers, x = x0 + x1 + x2. Each one is the rounded remainder of those before,
+ * and holds 8 of the 24 bits, with a sign. Therefore
  *
- *   x y = x0 y0 + (x1 y0 + x0 y1) + (x2 y0 + x1 y1 + x0 y2)      and less than 2^-23 |x y|
- *
- * The products of parts are exact in f32. They are added smallest first, and the sums are nearer to the exact ones than
+ *   x y = x0 y0 + (x1 y0 + x0 y1) + (x2 y0 + x1 y1 + x0 y2)      and less than 2^-23 |x y| */
+#include "cpu/gemm_part.h"
+#include "cpu/gemm_tiles_packing.h"
+
+/* The products of parts are exact in f32. They are added smallest first, and the sums are nearer to the exact ones than
  * a chain of f32 multiply-adds is. Two cases differ from f32. Magnitudes above 3.389e38, which bf16 cannot hold, act as
  * infinities, and the remainder of an infinity is NaN, so a result that would be infinite may be NaN. Parts below
  * 2^-126 count as zero.
@@ -19,8 +21,6 @@
  * between the products of the step before.
  *
  * Each element of C is one chain of sums along k per block; the blocks are added in order. */
-#include "cpu/gemm_part.h"
-#include "cpu/gemm_tiles_packing.h"
 
 enum { KC = 384, STRIP = 512 }; /* longest block of k; lanes of a strip of such blocks (more if k is shorter) */
 enum { GROUP = 4 };             /* panels packed together if rows do not lie along k, or if each panel is used once */

@@ -1,7 +1,7 @@
 /* Norm with fused dropout and residual: s = drop(x) + residual
  *   layer: y = (s - mean) rstd gamma + beta      rms: y = s rms^-1 gamma
  *
- *   stats (N, 2) mean | reciprocal deviation     dresidual = norm's gradient + what arrives at `sum` itself
+ *   stats (N, 2) mean | reciprocal deviation     dresidual = the norm's gradient + dsum, the gradient of s itself
  *   dx = drop(dresidual), by the same noise */
 #include "graph/autodiff.h"
 #include "ops/ops.h"

@@ -4,7 +4,6 @@
  *   LSTM  i, f, g, o = x + h W^T;  c' = sigma(f) c + sigma(i) tanh(g);  h' = sigma(o) tanh(c')
  *   GRU   r, z, n of x and of s = h W^T + b:  r = sigma(xr + sr);  z = sigma(xz + sz);
  *         n = tanh(xn + r sn);  h' = (1 - z) n + z h
- *
  * (Hochreiter and Schmidhuber 1997 with Gers et al. 2000's forget gate; Cho et al. 2014 as PyTorch and cuDNN write it.)
  *
  * A row keeps i, f, g, o after their nonlinearities and c, or r, z, n and sn. The backward pass walks the steps from
