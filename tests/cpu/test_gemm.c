@@ -275,7 +275,7 @@ static void as_exact_as_multiply_adds(void **state)
         for (size_t e = 0; e < 48 * ks[i]; e++) rounded.a[e] = (float)((int)(d.a[e] * 0x1p15f)) * 0x1p-15f;
         struct product q = product_of(&rounded);
         run(0, 1, &q);
-        memcpy(d.c, rounded.c, 48 * 40 * sizeof *d.c); /* compares sums of rounded operands with the exact ones */
+        memcpy(d.c, rounded.c, 48 * 40 * sizeof *d.c); /* as if the product had rounded its operands */
         assert_true(rms_error(&p, false) > 1.1 * chained);
         drop(&rounded);
         drop(&d);

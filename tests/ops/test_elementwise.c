@@ -249,7 +249,7 @@ static float *mask(const struct batch *b, size_t width, double p, uint64_t step)
     return out;
 }
 
-/* Of 40,000 elements the dropped share is within 5 deviations, and kept elements are scaled to keep the mean. */
+/* The dropped share of 40,000 elements is within 5 deviations, and kept elements are scaled to keep the mean. */
 static void dropout_keeps_its_share(void **state)
 {
     (void)state;

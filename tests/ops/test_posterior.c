@@ -300,8 +300,8 @@ static void normalize(void **state)
             }
 }
 
-/* Checks the rate of each row to six digits, and 0 for rows with nothing to scale; other scopes are checked over the
- * batch. */
+/* Checks exact rates to six digits: of each row (0 for a row of zeros), of the slot's mean, and of each dimension. By
+ * slot and by dimension, also checks the sums for the running statistics. */
 static void rates(void **state)
 {
     enum { S = 5, Z = 8 };
@@ -384,7 +384,7 @@ static void run_running(float *running, float *sums, float *control, bool center
     graph_free(g);
 }
 
-/* Sums of rows of mean 5 and variance 4 about another running mean move the running statistics. */
+/* Rows of mean 5 and variance 4 move the running statistics; centered sums are about the old running mean. */
 static void running(void **state)
 {
     (void)state;

@@ -58,7 +58,7 @@ fiber *fiber_take();          /* returns a fiber that waits for work, or is in a
 void fiber_give(fiber *f);    /* takes back a fiber whose body has returned */
 void fiber_enter(fiber *f);   /* from the scheduler: runs it up to fiber_leave */
 void fiber_leave(fiber *f);   /* back to the scheduler */
-void fiber_main(fiber *self); /* schedule.cpp: runs bodies for ever */
+void fiber_main(fiber *self); /* schedule.cpp: runs bodies forever */
 /* An order for the thread sanitizer: operations before release(p) happen before operations after acquire(p). */
 void fiber_release(void *point);
 void fiber_acquire(void *point);

@@ -118,7 +118,7 @@ static void test_prepare_train_use(void **state)
     const char *sentences[] = {"the small bird sees two trees", "the large bird"};
     assert_int_equal(elbo_run_encode(run, mu, logvar, sentences, NULL, 2, &error), ELBO_OK);
     assert_int_equal(elbo_run_encode(run, alone, unused, sentences + 1, NULL, 1, &error), ELBO_OK);
-    assert_memory_equal(alone, mu + 8, sizeof alone); /* a sentence's posterior does not depend on its neighbours */
+    assert_memory_equal(alone, mu + 8, sizeof alone); /* a sentence's posterior does not depend on its neighbors */
     const char *beginning[] = {"the large bird\0 with a tail"}, *marked[] = {"\xef\xbb\xbfthe large bird"};
     assert_int_equal(elbo_run_encode(run, alone, unused, beginning, (size_t[]){14}, 1, &error),
                      ELBO_OK); /* exactly as many bytes as given */
