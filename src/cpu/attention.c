@@ -1,6 +1,7 @@
-/* Attention within packed sentences: one tile per (sentence, key/value head). Keys (and values, in the backward pass)
- * are laid out transposed and padded to the vector width, so that a query's scores are one pass over whole vectors.
- * Sums of rows stay in registers; gradients of keys and values gather them over some queries at a time. */
+/* Attention within packed sentences: y = softmax(scale q k^T) v, one tile per (sentence, key/value head). Keys (and, in
+ * the backward pass, values) are laid out transposed and padded to the vector width, so that one pass over whole
+ * vectors computes a query's scores. Sums of rows stay in registers. Gradients of keys and values add QUERIES queries
+ * at a time. */
 #include "cpu/kernels.h"
 #include "cpu/transpose.h"
 #include "ops/attention.h"
@@ -8,7 +9,7 @@
 #include <math.h>
 
 struct heads {
-    size_t heads, kv, width, memory, group, row; /* row: width of qkv */
+    size_t heads, kv, width, memory, group, row; /* group: query heads per key/value head; row: width of qkv */
     bool causal;
     float scale;
 };
@@ -32,7 +33,7 @@ static size_t padded(size_t n)
     return (n + VL - 1) / VL * VL;
 }
 
-/* Rows of a head: keys (which = 0) or values (1) of a sentence, latent ones first. */
+/* The rows of a sentence's keys (which = 0) or values (1) of one head; latent rows come first. */
 struct rows {
     const float *latent, *own;
     size_t latents, latent_row, own_row;
@@ -52,7 +53,7 @@ static const float *row_of(const struct rows *r, size_t j)
     return j < r->latents ? r->latent + j * r->latent_row : r->own + (j - r->latents) * r->own_row;
 }
 
-/* out[d][j] = row j's column d, zeros up to the padding. */
+/* out[d][j] = column d of row j, and zeros for the padding. */
 static void transpose_rows(float *out, const struct rows *rows, size_t width, size_t keys, size_t pad)
 {
     for (size_t j = 0; j < pad; j += VL) {
@@ -90,7 +91,7 @@ static inline void add_weighted(float *restrict y, const float *restrict w, size
         for (size_t j = 0; j < n; j++) y[d] += w[j * next] * x[j * row + d];
 }
 
-/* y[d] += sum_j w[j] row_j[d], j < n, where n is no less than the latent rows. */
+/* y[d] += sum_j w[j] row_j[d], j < n; n is at least the number of latent rows. */
 static void add_rows(float *y, const float *w, const struct rows *rows, size_t n, size_t width)
 {
     add_weighted(y, w, 1, rows->latent, rows->latent_row, rows->latents, width);
@@ -166,7 +167,7 @@ void CPU(attention)(const struct call *c)
 
 /* ---- backward ---- */
 
-enum { QUERIES = 16 }; /* whose weights are kept, before they go into gradients of keys and values */
+enum { QUERIES = 16 }; /* queries whose weights are kept before they are added to the gradients of keys and values */
 
 void CPU(attention_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
@@ -226,7 +227,7 @@ static void backward(void *argument, size_t tile, size_t worker)
                 add_rows(to, ds, &ks, seen, h.width);
             }
             for (size_t j = 0; j < (h.causal ? h.memory + end : keys);
-                 j++) { /* from the first of the queries that sees it on */
+                 j++) { /* i: first query of this group that sees key j */
                 size_t i = h.causal && j > h.memory + first ? j - h.memory - first : 0, n = end - first - i;
                 add_weighted(dk + j * h.width, slopes + i * pad + j, pad, queries + i * h.row, h.row, n, h.width);
                 add_weighted(dv + j * h.width, weights + i * pad + j, pad, dys + i * h.heads * h.width,
@@ -254,8 +255,8 @@ void CPU(attention_backward)(const struct call *c)
 
 /* ---- one new token per row ----
  *
- * A tile is some heads of a row. Keys are walked through in the order in which they lie, all of the tile's heads at
- * each, and then the values. */
+ * A tile is some heads of a row. All heads of the tile read a key before the next key, in memory order. Values follow
+ * the same way. */
 
 static size_t longest_cached(const struct call *c)
 {
@@ -268,8 +269,8 @@ void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_
     *per_worker = (size_t)c->attr->i[ATTENTION_HEADS] * longest_cached(c) * sizeof(float);
 }
 
-/* All heads' keys (which 0) or values (1) of a row's position j: in its own part of the cache, or in that of the row it
- * was taken from. */
+/* Returns all heads' keys (which 0) or values (1) at position j of a row: from the row's own part of the cache, or from
+ * the part of the row that `history` names. */
 static float *kept(const struct call *c, size_t row, size_t at, size_t j, size_t which)
 {
     const int32_t *history = c->in[IN_ATTENTION_CACHED_HISTORY];
@@ -278,7 +279,7 @@ static float *kept(const struct call *c, size_t row, size_t at, size_t j, size_t
     return (float *)c->out[OUT_ATTENTION_CACHED_CACHE] + ((from * dim[1] + j) * 2 + which) * dim[3];
 }
 
-/* The same of a row's key or value j, latent ones first. */
+/* Returns a row's key or value j in the same way; latent ones come first. */
 static const float *seen(const struct call *c, const struct heads *h, size_t row, size_t at, size_t j, size_t which)
 {
     size_t kv_width = h->kv * h->width;
@@ -286,7 +287,7 @@ static const float *seen(const struct call *c, const struct heads *h, size_t row
     return (const float *)c->in[IN_ATTENTION_CACHED_MEMORY] + ((row * h->memory + j) * 2 + which) * kv_width;
 }
 
-/* exp(scores - the largest) / their sum, in place. */
+/* Softmax in place: exp(score - max) / sum. */
 static void weigh(float *p, size_t keys)
 {
     float top = -INFINITY, sum;
@@ -298,7 +299,7 @@ static void weigh(float *p, size_t keys)
     SIMD for (size_t j = 0; j < n; j++) p[j] /= sum;
 }
 
-/* y[d] += sum_i w[i] v[i][d], i < n, which is a constant where this is inlined. */
+/* y[d] += sum_i w[i] v[i][d], i < n. `n` is a constant where this is inlined. */
 static inline __attribute__((always_inline)) void add_values(float *y, const float *w, const float *const *v,
                                                              const size_t n, size_t width)
 {
@@ -314,7 +315,7 @@ static inline __attribute__((always_inline)) void add_values(float *y, const flo
 
 struct cached {
     const struct call *call;
-    size_t tiles, each; /* of a row; heads of keys and values of a tile */
+    size_t tiles, each; /* tiles of a row; key/value heads of a tile */
 };
 
 static void cached(void *argument, size_t tile, size_t worker)

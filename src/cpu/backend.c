@@ -1,4 +1,4 @@
-/* The CPU backend: memory, scratch, and the choice of the table of kernels by what the processor can do. */
+/* The CPU backend: memory, scratch, and the choice of a table of kernels by the processor's instruction sets. */
 #include "cpu/cpu.h"
 #include "cpu/instructions.h"
 #include "ops/list.h"
@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #endif
 
-double cpu_peak_bytes_generic(struct pool *pool); /* a copy is the same in every table */
+double cpu_peak_bytes_generic(struct pool *pool); /* a copy through memory is the same in every table */
 
 #define DECLARE(name)                                                                                                  \
     extern const struct kernel cpu_table_##name[OP_COUNT];                                                             \
@@ -30,9 +30,9 @@ static size_t rounded(size_t bytes)
     return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 }
 
-/* Zeroed memory on a cache line. The system clears pages as they are touched, so what a small input does not need of a
- * large arena costs nothing; they are huge where Linux has such, for a product walks through many places at once. The
- * word in front holds what calloc gave. */
+/* Returns zeroed memory aligned to a cache line, or NULL. The system clears a page when it is first touched, so pages
+ * that a small input does not use cost nothing. Pages are huge where Linux offers them, because a product reads many
+ * places at once. The word before the memory holds calloc's pointer. */
 static void *zeroed(size_t bytes)
 {
     char *given = bytes <= SIZE_MAX - 2 * CACHE_LINE ? calloc(1, bytes + 2 * CACHE_LINE) : NULL;
@@ -155,7 +155,7 @@ static const struct variant {
     const struct kernel *table;
     double (*peak_flops)(struct pool *pool);
 } variants[] = {
-/* the best first */
+/* best first */
 #ifdef CPU_HAS_AMX
     {"amx", cpu_has_amx_bf16, cpu_table_amx, cpu_peak_flops_amx},
 #endif
@@ -175,7 +175,7 @@ static size_t variant_of(const struct backend *b)
 
 static double peak_flops(struct backend *b, enum dtype type)
 {
-    (void)type; /* f32 alone */
+    (void)type; /* f32 is the only type */
     return variants[variant_of(b)].peak_flops(((const struct cpu_backend *)b)->pool);
 }
 
@@ -193,7 +193,7 @@ static void destroy(struct backend *b)
     free(cpu);
 }
 
-/* Bits depend on the instructions. A checkpoint has their name. */
+/* A checkpoint holds the name of the instruction set, because the bits of results depend on it. */
 struct choices {
     char magic[8], instructions[8];
 };

@@ -1,8 +1,8 @@
-/* The CPU backend, as its kernels see it. Every file here but backend.c is compiled once per instruction set; CPU(name)
- * gives each copy its own symbol, and backend.c chooses a table at run time.
+/* The CPU backend as its kernels see it. Every file in this folder but backend.c and instructions.c is compiled once
+ * per instruction set. CPU(name) gives each copy its own symbol, and backend.c chooses a table at run time.
  *
- * Tiles split outputs, never a reduction, and their sizes depend on shapes only: results have the same bits for any
- * number of threads. */
+ * Tiles split outputs, never a reduction, and tile sizes depend on shapes only. Therefore results have the same bits
+ * for any number of threads. */
 #ifndef CPU_CPU_H
 #define CPU_CPU_H
 
@@ -42,9 +42,9 @@ static inline void store(float *p, vec v)
     *(vec_unaligned *)p = v;
 }
 
-/* ---- sums whose order no compiler chooses ---- */
+/* ---- sums in a fixed order, whatever the compiler ---- */
 
-/* The sum of its lanes. */
+/* Returns the sum of the lanes of v. */
 static inline float cpu_total(vec v)
 {
     typedef float four __attribute__((vector_size(16)));
@@ -87,10 +87,10 @@ static inline float cpu_dot(const float *x, const float *y, size_t n)
 struct cpu_backend {
     struct backend base;
     struct pool *pool;
-    const struct quantized_path *quantized; /* of products with weights in few bits */
+    const struct quantized_path *quantized; /* for products with quantized weights */
     struct packed_weights packed;
     char detail[64];
-    char *workers; /* scratch of the threads */
+    char *workers; /* scratch, worker_bytes per thread */
     size_t worker_bytes;
 };
 
@@ -121,8 +121,8 @@ static inline size_t least(size_t a, size_t b)
 
 /* ---- arithmetic that vectorizes ---- */
 
-/* exp by 2^n * polynomial (Cody-Waite reduction, degree 6): about 1 ulp; exp(-104) and below is 0. */
-static inline float cpu_exp_within(float x) /* from -104 to 88.7 */
+/* exp as 2^n * polynomial (Cody-Waite reduction, degree 6), to about 1 ulp; exp(-104) and below is 0. */
+static inline float cpu_exp_within(float x) /* x from -104 to 88.7 */
 {
     float n = __builtin_floorf(x * 1.44269504088896341f + 0.5f);
     float r = x - n * 0.693359375f;
@@ -134,7 +134,7 @@ static inline float cpu_exp_within(float x) /* from -104 to 88.7 */
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    /* Two factors, so that results down to the subnormals and up to the largest float come out right. */
+    /* 2^k is two factors, so that results down to the subnormals and up to the largest float are right. */
     int k = (int)n, half = k >> 1;
     union {
         uint32_t i;
@@ -150,11 +150,11 @@ static inline float cpu_exp(float x)
     return cpu_exp_within(x);
 }
 
-/* A NaN stays a NaN in cpu_exp's callers: comparisons with it are false and r is NaN. */
+/* cpu_exp(NaN) is NaN, because comparisons with NaN are false and r is NaN. */
 
-/* Bounds of its own, beyond which it is 0 or 1 to 1e-26: gcc multiplies every lane by what comes of a bound, to keep it
- * where the bound was met. After cpu_exp's bounds that is a denormal, and Intel's processors trap each such product in
- * microcode. */
+/* Clamps x to +-60, where the result is 0 or 1 to 1e-26, instead of leaving this to cpu_exp. gcc multiplies every lane
+ * by the value at the bound to keep the lanes that met it. The value at cpu_exp's bounds is a denormal, and Intel's
+ * processors trap each product with a denormal in microcode. */
 static inline float cpu_sigmoid(float x)
 {
     x = x < -60.0f ? -60.0f : x;

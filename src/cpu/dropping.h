@@ -1,4 +1,4 @@
-/* Which elements of a row dropout keeps: those whose 32 bits at (sample, position * width + column) are at least p
+/* Dropout of rows: an element is kept if its 32 noise bits at (sample, position * width + column) are at least p
  * 2^32. */
 #ifndef CPU_DROPPING_H
 #define CPU_DROPPING_H
@@ -7,7 +7,7 @@
 #include "cpu/noise.h"
 #include "ops/ops.h"
 
-enum { DROPPING_COLUMNS = 4 * NOISE_BLOCKS }; /* at a time */
+enum { DROPPING_COLUMNS = 4 * NOISE_BLOCKS }; /* columns at a time */
 
 struct dropping_rows {
     struct noise_key key;
@@ -17,7 +17,7 @@ struct dropping_rows {
     float scale;
 };
 
-/* `sentence` .. sentence + 2: the call's inputs sentence, position, sample. */
+/* `sentence` is the index of the call's input `sentence`; `position` and `sample` are the two inputs after it. */
 static inline struct dropping_rows dropping_of(const struct call *c, unsigned sentence)
 {
     double p = c->attr->f[ATTR_DROPOUT], threshold = p * 0x1p32;
@@ -30,15 +30,15 @@ static inline struct dropping_rows dropping_of(const struct call *c, unsigned se
                                   .scale = (float)(1.0 / (1.0 - p))};
 }
 
-/* Out of line: with both counts of blocks inlined the compiler made norms with dropout 2.5 times as slow. */
+/* Out of line, because with both counts of blocks inlined the compiler made norms with dropout 2.5 times as slow. */
 static __attribute__((noinline, unused)) void dropping_half(uint32_t *word, struct noise_key key, uint64_t sample,
                                                             uint32_t draw, uint32_t first)
 {
     noise_blocks(word, NOISE_BLOCKS / 2, key, sample, draw, first);
 }
 
-/* to[i] = v[i] scaled, or 0 where it is dropped, for the `count` (at most DROPPING_COLUMNS) columns from `column` on of
- * row n, a row having `width`. In place where to == v. */
+/* to[i] = v[i] * scale, or 0 if dropped, for `count` columns (at most DROPPING_COLUMNS) from `column` on of row n,
+ * which has `width` columns. `to` may be v. */
 static inline void dropping_columns(float *to, const float *v, const struct dropping_rows *d, size_t n, size_t column,
                                     size_t count, size_t width)
 {
@@ -50,7 +50,7 @@ static inline void dropping_columns(float *to, const float *v, const struct drop
         dropping_half(word, d->key, sample, d->draw, block);
     else
         noise_blocks(word, NOISE_BLOCKS, d->key, sample, d->draw, block);
-    if (offset) { /* the columns end in one block more */
+    if (offset) { /* the columns end in one more block */
         unsigned blocks = half ? NOISE_BLOCKS / 2 : NOISE_BLOCKS;
         struct philox_block b = noise_block(d->key, sample, d->draw, block + blocks);
         memcpy(word + 4 * blocks, b.word, sizeof b.word);

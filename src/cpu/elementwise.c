@@ -1,4 +1,4 @@
-/* Elementwise ops, in blocks of elements or rows. */
+/* Elementwise ops, in blocks of elements or rows: add, gelu, tanh, swiglu (y = silu(gate) * up), dropout. */
 #include "cpu/cpu.h"
 #include "cpu/dropping.h"
 #include "cpu/kernels.h"

@@ -1,5 +1,5 @@
-/* Embedding: y = table[ids] (+ add). The gradient walks the rows sorted by id: each id's rows are summed in row order
- * by the tile in which they begin. */
+/* Embedding: y = table[ids] (+ add). The gradient walks the rows sorted by id. The tile in which an id's rows begin
+ * sums all of them, in row order. */
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "ops/ops.h"
@@ -55,11 +55,12 @@ static void backward(void *argument, size_t tile, size_t worker)
     float *table = c->out[OUT_EMBEDDING_BACKWARD_DTABLE];
     size_t rows = c->size.in[IN_EMBEDDING_BACKWARD_DY][0], d = c->size.in[IN_EMBEDDING_BACKWARD_DY][1];
     size_t k = tile * SORTED, end = least(rows, k + SORTED), first = (size_t)c->attr->i[ATTR_EMBEDDING_FIRST];
-    while (k && k < end && ids[order[k]] == ids[order[k - 1]]) k++; /* begun in an earlier tile */
+    /* The tile in which an id's rows begin sums them, so skip rows of an id that began earlier. */
+    while (k && k < end && ids[order[k]] == ids[order[k - 1]]) k++;
     while (k < end) {
         int32_t id = ids[order[k]];
-        size_t row = (size_t)id - first; /* beyond the table where the id is below its first */
-        if (row >= c->size.out[OUT_EMBEDDING_BACKWARD_DTABLE][0]) { /* of the other table */
+        size_t row = (size_t)id - first; /* wraps to a huge index if the id is below `first` */
+        if (row >= c->size.out[OUT_EMBEDDING_BACKWARD_DTABLE][0]) { /* the id belongs to the other table */
             while (k < rows && ids[order[k]] == id) k++;
             continue;
         }

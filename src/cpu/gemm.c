@@ -1,9 +1,8 @@
-/* A matrix product, divided into parts of C that threads compute each by itself, with scratch of its own. Threads share
- * nothing that is packed: what one core writes another would wait for, twice in every product, and packing some of the
- * operands once more costs less. */
+/* A matrix product C = A B, divided into parts of C. A thread computes a part alone, with its own scratch. Threads do
+ * not share packed panels, because moving a panel between cores costs more than packing some operands twice. */
 #include "cpu/gemm_part.h"
 
-enum { ALONE = 1 << 18 }; /* multiply-adds that one thread does at once */
+enum { ALONE = 1 << 18 }; /* multiply-adds up to which one thread computes the whole product */
 
 size_t CPU(gemm_scratch)(void)
 {
@@ -11,12 +10,13 @@ size_t CPU(gemm_scratch)(void)
     return bytes > QUANTIZED_SCRATCH ? bytes : QUANTIZED_SCRATCH;
 }
 
-/* ---- weights in blocks of few bits ---- */
+/* ---- quantized weights ---- */
 
-/* As gemm_cost, in columns of a block of 32 k that a thread packs. */
+/* As gemm_cost; the unit is the cost of packing one column of a block of 32 k. */
 static size_t quantized_cost(size_t *rows, size_t *columns)
 {
-    enum { ROUNDED = 16, SUMMED = 64 }; /* columns that cost as much as a row, and elements of C as much as a column */
+    /* Columns that cost as much as rounding a row; elements of C that cost as much as a column. */
+    enum { ROUNDED = 16, SUMMED = 64 };
     *columns = tiles_of(*columns, QUANTIZED_COLUMNS) * QUANTIZED_COLUMNS;
     return *rows * *columns / SUMMED + *columns + ROUNDED * *rows;
 }
@@ -44,7 +44,7 @@ static void quantized_part(const struct call *call, const struct product *p, con
 struct parts {
     const struct call *call;
     const struct product *p;
-    size_t rows, columns, across; /* of a part; parts beside each other */
+    size_t rows, columns, across; /* rows and columns of a part; parts side by side */
     size_t count;
 };
 
@@ -71,7 +71,7 @@ static void part(void *argument, size_t tile, size_t worker)
     CPU(gemm_part)(&p, scratch);
 }
 
-/* `wanted` parts or a few less, of whole panels, beside each other and below each other as they cost least. */
+/* Divides C into at most `wanted` parts of whole panels, in the grid of least cost per part (*cost). */
 static struct parts divide(const struct product *p, size_t wanted, size_t *cost)
 {
     struct parts best = {.p = p};
@@ -89,7 +89,8 @@ static struct parts divide(const struct product *p, size_t wanted, size_t *cost)
     return best;
 }
 
-/* Of many threads, as many parts for each as cost a thirtieth more than one at most. */
+/* With more than FEW_THREADS threads, gives each thread as many parts (up to SHARES) as cost at most a thirtieth more
+ * than one part per thread. */
 static struct parts choose_parts(const struct call *call, const struct product *p)
 {
     size_t threads = pool_threads(cpu_of(call)->pool), first, cost;

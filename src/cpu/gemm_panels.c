@@ -1,4 +1,4 @@
-/* The product of a part by packed panels and a register-blocked micro-kernel of fused multiply-adds.
+/* The product of a part with packed panels and a register-blocked micro-kernel of fused multiply-adds.
  *
  *   for columns of B in blocks of NC, for k as far as the scratch goes:
  *     pack B, per block of about KC, into panels of NR columns
@@ -7,41 +7,41 @@
  *       for tiles of C, for one block of k after the other:
  *         micro-kernel MR x NR over the block
  *
- * Each element of C is one chain of fused multiply-adds along k per block, added block after block. */
+ * Each element of C is one chain of fused multiply-adds along k per block; the blocks are added in order. */
 #include "cpu/gemm_part.h"
 #include "cpu/panel_product.h"
 #include "cpu/transpose.h"
 
 enum { MR = PANEL_ROWS, NRV = 2 };
 enum { NR = PANEL, KC = 256, NC = 512, MB = 36 * MR };
-enum {
-    PACKED = 1 << 18
-}; /* floats that lie packed at a time, where one block of k is not more: half of a large second cache */
+/* Floats packed at a time, unless one block of k needs more: half of a large L2 cache. */
+enum { PACKED = 1 << 18 };
 enum { DOWN = 4, ACROSS = 2 }; /* panels of a tile */
 enum { DIRECT = 512 };         /* columns of B up to which packing rows of A along k does not pay */
-enum { AT_ONCE = MR * NRV };   /* multiply-adds of vectors that cost about as much as packing as many elements */
+enum { AT_ONCE = MR * NRV };   /* elements of C whose multiply-adds cost about as much as packing one element */
 
 size_t CPU(gemm_part_scratch)(void)
 {
-    const size_t block = (size_t)(MB + NC) * 2 * KC; /* of k, at the most */
+    const size_t block = (size_t)(MB + NC) * 2 * KC; /* one block of k, at most 2 KC */
     return (block > PACKED ? block : PACKED) * sizeof(float);
 }
 
-/* Blocks along k of about KC, alike, so that none of a few steps reads and writes all of C; up to 2 KC are one. */
+/* Returns the length of a block along k: about KC. Blocks have nearly one size, because a short one would read and
+ * write all of C for few steps. Up to 2 KC, k is one block. */
 static size_t block_of(size_t k)
 {
     size_t blocks = k > 2 * KC ? (k + KC / 2) / KC : 1;
     return k ? tiles_of(tiles_of(k, blocks), 16) * 16 : 16;
 }
 
-enum { LINE = 16, AHEAD = 8 }; /* floats of a line of the cache; rows that are fetched before they are packed */
+enum { LINE = 16, AHEAD = 8 }; /* floats of a cache line; rows between prefetch and packing */
 
-/* Panels of `w` rows each of x(i, p) = data[i * lane + p * along], i < valid, p < k, zeros up to whole panels:
- * out[panel][p][i % w]. `w` is a constant where this is inlined. */
+/* Packs x(i, p) = data[i * lane + p * along], i < valid, p < k, into panels of `w` rows: out[panel][p][i % w], with
+ * zeros up to whole panels. `w` is a constant where this is inlined. */
 static inline __attribute__((always_inline)) void pack_panels(float *out, const float *data, size_t lane, size_t along,
                                                               const size_t w, size_t valid, size_t k)
 {
-    if (lane == 1) { /* row after row of all panels: what lies together is read together */
+    if (lane == 1) { /* row after row across all panels, so that reads are contiguous */
         size_t whole = valid / w * w;
         for (size_t p = 0; p < k; p++) {
             const float *row = data + p * along;
@@ -55,8 +55,8 @@ static inline __attribute__((always_inline)) void pack_panels(float *out, const 
     for (size_t first = 0; first < valid; first += w, out += w * k) {
         const float *from = data + first * lane;
         size_t rows = least(w, valid - first), p = 0;
-        /* Blocks are transposed in registers. Stores may run past a row of the panel into the next one, which is
-         * written later. */
+        /* Transposes blocks in registers. A store may run past its row of the panel into the next row, which is written
+         * later. */
         for (; along == 1 && p + VL <= k; p += VL)
             for (size_t i0 = 0; i0 < w; i0 += VL) {
                 vec r[VL];
@@ -72,13 +72,13 @@ static inline __attribute__((always_inline)) void pack_panels(float *out, const 
     }
 }
 
-/* acc = x^T b (k, NR), x (k, MR) being a panel or, `direct`, MR rows of A that are `row` bytes apart; then C = acc (+
- * bias), or C += acc. */
+/* acc = x^T b (k, NR); then C = acc (+ bias), or C += acc. x (k, MR) is a panel or, if `direct`, MR rows of A that are
+ * `row` bytes apart. */
 static inline __attribute__((always_inline)) void micro(size_t k, const float *restrict a, const bool direct,
                                                         size_t row, const float *restrict b, float *restrict c,
                                                         size_t ldc, bool add, const float *bias)
 {
-    enum { EACH = 5, BASES = (MR + EACH - 1) / EACH }; /* rows that one register and a scaled one reach */
+    enum { EACH = 5, BASES = (MR + EACH - 1) / EACH }; /* rows that one base register and a scaled index reach */
     const char *base[BASES];
     vec acc[MR][NRV];
     for (size_t i = 0; i < BASES; i++) base[i] = (const char *)a + i * EACH * row;
@@ -86,7 +86,7 @@ static inline __attribute__((always_inline)) void micro(size_t k, const float *r
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 2
         for (int j = 0; j < NRV; j++) acc[i][j] = (vec){0};
-    for (size_t i = 0; i < MR; i++) /* C comes meanwhile */
+    for (size_t i = 0; i < MR; i++) /* C is fetched during the loop over k */
         for (size_t j = 0; j < NRV; j++) __builtin_prefetch(c + i * ldc + j * VL, 1);
     for (size_t p = 0; p < k; p++) {
         vec bv[NRV];
@@ -124,25 +124,23 @@ static __attribute__((noinline)) void micro_direct(size_t k, const float *a, siz
     micro(k, a, true, row, b, c, ldc, add, bias);
 }
 
-/* What lies packed: rows ic .. ic + mc of A and columns jc .. jc + nc of B, k from pc to pc + kc. Of each block along
- * k, which begins at k, the panels of B follow each other from bpack + k * columns on, those of A from apack + k *
- * rows, of which there are none for rows before `whole`: their panels are read where they lie. */
+/* The packed region: rows ic .. ic + mc of A, columns jc .. jc + nc of B, k from pc to pc + kc. The block that begins
+ * at k has its panels of B from bpack + k * columns on, and its panels of A from apack + k * rows on. Rows of A before
+ * `whole` are not packed; their panels are read from A. */
 struct stage {
     const struct product *p;
     float *apack, *bpack;
     size_t jc, nc, pc, kc, ic, mc;
-    size_t rows, columns; /* that are packed, up to whole panels */
-    size_t block;         /* of k */
-    size_t whole;         /* rows of A that are not packed: whole panels, if its rows lie along k */
+    size_t rows, columns; /* packed rows and columns, rounded up to whole panels */
+    size_t block;         /* length of a block of k */
+    size_t whole;         /* rows of A that are read in place: whole panels, if A's rows lie along k */
     bool last, direct;
 };
 
-enum {
-    TOGETHER = 4
-}; /* panels that are packed side by side: more rows of the scratch at a time would share few places of the first cache
-    */
+/* Panels packed side by side; more rows of the scratch at a time would conflict in a few sets of the L1 cache. */
+enum { TOGETHER = 4 };
 
-/* Panels of `w` of x(i, p) = data[i * lane + p * along], i < valid, p < k. */
+/* Packs x(i, p) = data[i * lane + p * along], i < valid, p < k, into panels of `w`. */
 static inline __attribute__((always_inline)) void pack_rows(float *out, const float *data, size_t lane, size_t along,
                                                             const size_t w, size_t valid, size_t k)
 {
@@ -150,7 +148,7 @@ static inline __attribute__((always_inline)) void pack_rows(float *out, const fl
         pack_panels(out + i * k, data + i * lane, lane, along, w, least(TOGETHER * w, valid - i), k);
 }
 
-/* B where this is the first block of rows, and A but for whole panels that are read where they lie. */
+/* Packs B if this is the first block of rows, and the rows of A that are not read in place. */
 static void pack(const struct stage *s)
 {
     const struct matrix *a = &s->p->a, *b = &s->p->b;
@@ -164,7 +162,7 @@ static void pack(const struct stage *s)
     }
 }
 
-/* Rows i0 .. i1, columns j0 .. j1 of what is packed, over one block of k. */
+/* Computes rows i0 .. i1, columns j0 .. j1 of the packed region over one block of k. */
 static void compute_block(const struct stage *s, size_t i0, size_t i1, size_t j0, size_t j1, size_t k)
 {
     const struct product *p = s->p;
@@ -201,7 +199,7 @@ static void compute_tile(const struct stage *s, size_t i0, size_t i1, size_t j0,
     const struct product *p = s->p;
     size_t k = 0;
     do {
-        compute_block(s, i0, i1, j0, j1, k); /* of K = 0, an empty one that writes */
+        compute_block(s, i0, i1, j0, j1, k); /* K = 0 runs one empty block, which writes C */
         k += s->block;
     } while (k < s->kc);
     for (size_t i = i0; i < i1 && s->last; i++) activate(p, s->ic + i, s->jc + j0, j1 - j0);
@@ -240,40 +238,40 @@ size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns)
     bool direct = p->a.col == 1 && *columns <= DIRECT;
     size_t packed =
         *columns +
-        (direct ? *rows / 2 : tiles_of(*columns, NC) * *rows); /* what is read where it lies comes from afar once */
+        (direct ? *rows / 2 : tiles_of(*columns, NC) * *rows); /* rows that are read in place come from memory once */
     return *rows * *columns / AT_ONCE + packed;
 }
 
 /* ---- a few rows against weights stored along k ----
  *
- * Packing all would cost more than the product. Blocks of the weights are transposed in registers instead, and used
- * there for up to FEW rows, or laid down for up to SOME; what comes next is fetched meanwhile. Each element is the same
- * chain of multiply-adds as above: a row has the same bits alone and among others. */
+ * Packing all weights would cost more than the product. Instead, blocks of weights are transposed in registers and used
+ * there for up to FEW rows, or stored in a panel for up to SOME rows; the next blocks are prefetched meanwhile. Each
+ * element is the same chain of multiply-adds as above, so a row has the same bits alone and among others. */
 
 enum { FEW = 8, SOME = 64 };
 
-/* Neighbouring columns of a thread, since a thread fetches what it will read. */
+/* A thread computes `each` neighboring columns, because it prefetches the columns that it reads next. */
 struct few {
     const struct call *call;
     const struct product *p;
     size_t each;
 };
 
-/* As many lines as a block of VL columns and VL of k holds. */
+/* Prefetches as many lines as a block of VL columns and VL of k holds. */
 static inline void fetch(const float *at)
 {
 #pragma GCC unroll 16
     for (size_t i = 0; i < VL * VL; i += PANEL_LINE) __builtin_prefetch(at + i, 0, 2);
 }
 
-/* Where the weights of column j, from k on, would lie if those of all columns followed each other in blocks of so many
- * columns: null where there are gaps between them. */
+/* Returns where the weights of column j, from k on, lie if blocks of `columns` columns follow each other in memory;
+ * null if there are gaps between columns. */
 static inline const float *ahead_of(const struct product *p, size_t j, size_t k, size_t columns)
 {
     return p->b.col == p->k ? p->b.data + j * p->b.col + k * columns : NULL;
 }
 
-/* r[q] = weights of columns j .. j + VL at k = q, zeros past the edges. */
+/* r[q] = weights of columns j .. j + VL at k + q, with zeros past the edges. */
 static inline void columns_along_k(vec r[VL], const struct matrix *b, size_t j, size_t columns, size_t k, size_t depth)
 {
     const float *from = b->data + j * b->col + k;
@@ -292,7 +290,8 @@ static inline void columns_along_k(vec r[VL], const struct matrix *b, size_t j, 
     transpose(r);
 }
 
-/* To columns j .. j + columns of C, a block of k from pc on: sums of q rows that lie `row` floats apart. */
+/* Stores or adds the sums of `rows` rows, which lie `row` floats apart, to columns j .. j + columns of C, for the block
+ * of k from pc on. */
 static inline void put_sums(const struct product *p, const float *sums, size_t row, size_t i, size_t rows, size_t j,
                             size_t columns, size_t pc)
 {
@@ -307,9 +306,9 @@ static inline void put_sums(const struct product *p, const float *sums, size_t r
     }
 }
 
-/* Columns j .. j + columns of the first m rows of C, a block of k from pc on, whose weights go to panel (k, PANEL),
- * too, unless that is null. `m` and whether there is a panel are constants where this is inlined, so that the sums stay
- * in registers. */
+/* Computes columns j .. j + columns of the first m rows of C over the block of k from pc on. Stores the weights in
+ * panel (k, PANEL) too, unless it is null. `m` and whether `panel` is null are constants where this is inlined, so that
+ * the sums stay in registers. */
 static inline __attribute__((always_inline)) void few_block(const struct product *p, size_t j, size_t columns,
                                                             size_t pc, const size_t m, float *panel, const float *ahead)
 {
@@ -320,7 +319,7 @@ static inline __attribute__((always_inline)) void few_block(const struct product
         size_t depth = least(VL, stop - k);
         if (ahead) fetch(ahead + (k - pc) * VL);
         columns_along_k(r, &p->b, j, columns, k, depth);
-        if (panel) { /* rows past the depth are written later, or read by nobody */
+        if (panel) { /* rows past the depth are overwritten later, or not read */
 #pragma GCC unroll 16
             for (size_t q = 0; q < VL; q++) store(panel + q * PANEL, r[q]);
             panel += VL * PANEL;
@@ -373,7 +372,7 @@ static void few_rows(void *argument, size_t tile, size_t worker)
     }
 }
 
-enum { HELD = VL == 8 ? 4 : 8 }; /* rows whose sums stay in registers beside a block of weights */
+enum { HELD = VL == 8 ? 4 : 8 }; /* rows whose sums stay in registers together with a block of weights */
 
 static __attribute__((noinline)) void held_block(const struct product *p, size_t j, size_t columns, size_t pc,
                                                  float *panel, const float *ahead)
@@ -381,8 +380,9 @@ static __attribute__((noinline)) void held_block(const struct product *p, size_t
     few_block(p, j, columns, pc, HELD, panel, ahead);
 }
 
-/* PANEL columns, a block of k at a time: its weights are transposed for the first rows, and laid down for the others.
- * Each group of rows fetches a line of the next columns' memory for each k, and the first rows what is left. */
+/* Computes PANEL columns, one block of k at a time: transposes the weights for the first rows, and stores them in a
+ * panel for the other rows. Each group of rows prefetches one line of the next columns per k, and the first rows
+ * prefetch the remaining lines. */
 static void some_panel(const struct product *p, size_t j, float *panel)
 {
     const size_t block = block_of(p->k), group = panel_rows(p->m - HELD), groups = tiles_of(p->m - HELD, group),

@@ -1,26 +1,27 @@
-/* What the division of a product among threads (gemm.c) wants of an instruction set's kernel: gemm_panels.c's, or
- * gemm_tiles.c's where the processor multiplies tiles. */
+/* The interface between gemm.c, which divides a product among threads, and an instruction set's kernel: gemm_panels.c,
+ * or gemm_tiles.c if the processor multiplies tiles. */
 #ifndef CPU_GEMM_PART_H
 #define CPU_GEMM_PART_H
 
 #include "cpu/gemm.h"
 
-/* Parts of a thread, so that who is faster does more of them; of few threads one each is best. */
+/* Parts per thread: with SHARES parts each, a faster thread computes more of them. Up to FEW_THREADS threads, one part
+ * each is best. */
 enum { SHARES = 3, FEW_THREADS = 4 };
 
-/* By one thread, which has gemm_part_scratch() bytes. Each element's bits depend on K alone: not on M, N, the strides
- * or the part. */
+/* Computes the product on one thread, with gemm_part_scratch() bytes. The bits of an element depend on K alone, not on
+ * M, N, the strides or the part. */
 void CPU(gemm_part)(const struct product *p, float *scratch);
 size_t CPU(gemm_part_scratch)(void);
 
-/* Rounds a part of so many rows and columns up to what the kernel computes whole; what it costs, in steps of k that
- * pack as many elements. */
+/* Rounds `rows` and `columns` up to whole kernel tiles; returns the part's cost, in packed elements per step of k. */
 size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns);
 
-/* True: the product was of a few rows, and another way than parts has computed it, to the same bits. */
+/* Computes products of few rows without dividing them into parts; returns false if this does not apply. The bits are
+ * those of gemm_part. */
 bool CPU(gemm_few)(const struct call *call, const struct product *p);
 
-/* The activation of row i, columns j .. j + columns, whose sums are whole. */
+/* Applies the activation to row i, columns j .. j + columns, whose sums are complete. */
 static inline void activate(const struct product *p, size_t i, size_t j, size_t columns)
 {
     float *c = p->c + i * p->ldc + j;

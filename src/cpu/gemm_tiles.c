@@ -1,32 +1,31 @@
-/* The product of a part on a processor that multiplies tiles (AMX): 16 x 32 by 32 x 16 in bf16, added up in f32, at
+/* The product of a part on a processor that multiplies tiles (AMX): 16 x 32 by 32 x 16 in bf16, summed in f32, at
  * sixteen times the rate of f32 multiply-adds.
  *
- * An f32 number is the sum of three bf16 numbers, x = x0 + x1 + x2, each what rounding left of it: 8 bits and a sign
- * of 24. So
+ * An f32 number is the sum of three bf16 numbers, x = x0 + x1 + x2. Each one is the rounded remainder of those before,
+ * and holds 8 of the 24 bits, with a sign. Therefore
  *
- *   x y = x0 y0 + (x1 y0 + x0 y1) + (x2 y0 + x1 y1 + x0 y2)      and less than 2^-23 |x y|
- *
- * The products of parts are exact in f32. They are added up smallest first, and the sums are nearer to the exact ones
- * than a chain of f32 multiply-adds is. What differs: numbers of magnitude above 3.389e38, which bf16 has no place for,
- * act as infinities, and an infinity's remainder is no number, so a result that is infinite otherwise may be NaN; parts
- * below 2^-126 count as zero.
- *
- *   for columns of C in strips, for k in blocks:   pack B, which stays in the second cache
- *     for rows of C in panels of SIDE:             pack A
- *       SIDE x SIDE of C:                          six products a step of k; then C += sums, while the next is computed
- *
- * Where C has a panel of rows at most, each of B's numbers is used once: its steps are packed in the first cache,
- * between the products of the step before.
- *
- * Each element of C is one chain of sums along k per block, added block after block. */
+ *   x y = x0 y0 + (x1 y0 + x0 y1) + (x2 y0 + x1 y1 + x0 y2)      and less than 2^-23 |x y| */
 #include "cpu/gemm_part.h"
 #include "cpu/gemm_tiles_packing.h"
 
-enum { KC = 384, STRIP = 512 }; /* k in a block at most, and lanes of a strip of such blocks: more where k is less */
-enum { GROUP = 4 }; /* panels of rows that are packed together where they lie across k, or where each is used once */
-enum {
-    TURNED = 64
-}; /* rows of C up to which its transpose is computed, where that leaves the larger operand's rows as they lie */
+/* The products of parts are exact in f32. They are added smallest first, and the sums are nearer to the exact ones than
+ * a chain of f32 multiply-adds is. Two cases differ from f32. Magnitudes above 3.389e38, which bf16 cannot hold, act as
+ * infinities, and the remainder of an infinity is NaN, so a result that would be infinite may be NaN. Parts below
+ * 2^-126 count as zero.
+ *
+ *   for columns of C in strips, for k in blocks:   pack B, which stays in the L2 cache
+ *     for rows of C in panels of SIDE:             pack A
+ *       SIDE x SIDE of C:                          six products a step of k; then C += sums, while the next is computed
+ *
+ * If C has at most one panel of rows, each number of B is used once. Then each step of B is packed in the L1 cache,
+ * between the products of the step before.
+ *
+ * Each element of C is one chain of sums along k per block; the blocks are added in order. */
+
+enum { KC = 384, STRIP = 512 }; /* longest block of k; lanes of a strip of such blocks (more if k is shorter) */
+enum { GROUP = 4 };             /* panels packed together if rows do not lie along k, or if each panel is used once */
+/* Rows of C up to which its transpose is computed, if the larger operand's rows then need no transposition. */
+enum { TURNED = 64 };
 enum { STORE_EVERY = 3 }; /* steps between stores of a tile */
 
 static size_t block_of(size_t k)
@@ -39,7 +38,7 @@ size_t CPU(gemm_part_scratch)(void)
     return (size_t)(STRIP / SIDE + GROUP) * (KC / DEPTH) * STEP;
 }
 
-/* Columns of a strip. */
+/* Returns the columns of a strip. */
 static size_t strip_of(size_t block)
 {
     return (size_t)STRIP * KC / block / SIDE * SIDE;
@@ -47,7 +46,7 @@ static size_t strip_of(size_t block)
 
 size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns)
 {
-    enum { PRODUCTS = 56 }; /* elements of C that cost a step of k what packing a row or a column does */
+    enum { PRODUCTS = 56 }; /* elements of C whose step of k costs as much as packing one element */
     *rows = tiles_of(*rows, SIDE) * SIDE;
     *columns = tiles_of(*columns, SIDE) * SIDE;
     return *rows * *columns / PRODUCTS + tiles_of(*columns, strip_of(block_of(p->k))) * *rows + *columns;
@@ -58,9 +57,9 @@ size_t CPU(gemm_cost)(const struct product *p, size_t *rows, size_t *columns)
 struct sums {
     float x[SIDE][SIDE] __attribute__((aligned(64)));
     const struct product *p;
-    size_t i, j, rows, columns; /* where in C */
-    bool first, last;           /* block of k */
-    bool turned;                /* x is of C's transpose */
+    size_t i, j, rows, columns; /* position in C */
+    bool first, last;           /* whether this is the first or last block of k */
+    bool turned;                /* x holds C's transpose */
 };
 
 static void turn(float x[SIDE][SIDE])
@@ -75,7 +74,7 @@ static void turn(float x[SIDE][SIDE])
         }
 }
 
-/* C += sums (+ bias), and the activation, of rows from .. to. */
+/* C += sums (+ bias) for rows from .. to, then the activation. */
 static void finish(struct sums *s, size_t from, size_t to)
 {
     if (from >= s->rows) return;
@@ -133,8 +132,8 @@ static inline __attribute__((always_inline)) void store_sums(struct sums *s, con
     if (!narrow) _tile_stored(3, &s->x[T][T], sizeof *s->x);
 }
 
-/* A step's six products for a transpose, in the order in which both kinds of its sums add them; what else there is to
- * do after each, and in the middle. */
+/* The six products of a step for a transpose, in the order in which the straight kernel adds them. `middle` runs after
+ * the fourth product, `after` after each other one. */
 #define MULTIPLY_TURNED(after, middle)                                                                                 \
     do {                                                                                                               \
         LOAD_B(0);                                                                                                     \
@@ -158,8 +157,8 @@ static inline __attribute__((always_inline)) void store_sums(struct sums *s, con
         after;                                                                                                         \
     } while (0)
 
-/* Sums over `steps` of k; meanwhile those of before are added to C. A transpose's parts come in the same order.
- * `narrow`: the second half of the columns is not there. Both are constants where this is inlined. */
+/* Sums over `steps` of k, while the sums `before` are added to C. A transpose adds its parts in the same order.
+ * `narrow` leaves out the second half of the columns. `turned` and `narrow` are constants where this is inlined. */
 static inline __attribute__((always_inline)) void multiply(size_t steps, const char *a, const char *b, struct sums *s,
                                                            struct sums *before, const bool turned, const bool narrow)
 {
@@ -184,8 +183,8 @@ static inline __attribute__((always_inline)) void multiply(size_t steps, const c
             LOAD_A(0);
             MULTIPLY();
         }
-        /* A store that finds more than some 130 products waiting waits a quarter of a microsecond for them, so one
-         * comes sooner. */
+        /* A store behind more than about 130 waiting products waits a quarter of a microsecond, so one store comes
+         * sooner. */
         if (step % STORE_EVERY == STORE_EVERY - 1) _tile_stored(0, s->x, sizeof *s->x);
     }
     finish(before, row, SIDE);
@@ -210,22 +209,22 @@ static __attribute__((noinline)) void multiply_narrow(size_t steps, const char *
     multiply(steps, a, b, s, before, true, true);
 }
 
-/* ---- C of a panel of rows at most, its transpose by panels of rows of B ---- */
+/* ---- C of at most one panel of rows: its transpose by panels of rows of B ---- */
 
-/* Panels of `down` whose rows lie along k, each against the one panel that lies packed in b. */
+/* Panels of `down`, whose rows lie along k, each against the one packed panel b. */
 struct stream {
     const struct operand *down;
     size_t pc, depth, steps;
-    size_t lane; /* where the panel begins */
-    tiles a, b;  /* a: two steps in turn */
+    size_t lane; /* first lane of the panel */
+    tiles a, b;  /* a: two steps, used in turn */
 };
 
-/* A step that is to be packed, row after row. */
+/* A step that is being packed, row after row. */
 struct packing {
-    const float *x, *later; /* the next row; that which is fetched with it */
-    size_t next;            /* from a row to the one below */
-    size_t rows;            /* that are left */
-    __mmask16 low, high;    /* of a row's numbers, those that there are */
+    const float *x, *later; /* the next row; the row that is prefetched with it */
+    size_t next;            /* floats from a row to the next */
+    size_t rows;            /* rows left */
+    __mmask16 low, high;    /* masks of a row's numbers within the depth */
     tiles to;
 };
 
@@ -257,7 +256,7 @@ static inline void pack_some(struct packing *p, size_t rows)
     }
 }
 
-/* The sums of a panel. The step that follows is packed meanwhile. */
+/* Computes the sums of a panel, and packs the next step meanwhile. */
 static inline __attribute__((always_inline)) void stream_panel(const struct stream *p, struct sums *s,
                                                                const bool narrow)
 {

@@ -1,5 +1,5 @@
-/* What gemm_tiles.c multiplies: f32 numbers in three parts of 16 bits each, packed into the tiles' layout. A panel's
- * step is DEPTH places of k of SIDE lanes: [part][tile][row]. */
+/* Packing for gemm_tiles.c: f32 numbers as three parts of 16 bits each, in the tiles' layout. A step of a panel is
+ * DEPTH places of k of SIDE lanes: [part][tile][row]. */
 #ifndef CPU_GEMM_TILES_PACKING_H
 #define CPU_GEMM_TILES_PACKING_H
 
@@ -9,13 +9,13 @@
 #include <immintrin.h>
 
 enum { T = 16 };                                 /* rows of a tile, and its columns of 32 bits */
-enum { DEPTH = 32, PARTS = 3, SIDE = 2 * T };    /* of a step: k, parts of a number, rows and columns of C */
+enum { DEPTH = 32, PARTS = 3, SIDE = 2 * T };    /* k of a step; parts of a number; rows and columns of C */
 enum { TILE = T * 64, STEP = 2 * PARTS * TILE }; /* bytes: [part][tile][row] */
-enum { AHEAD = 4 };                              /* steps that what is packed is fetched before */
+enum { AHEAD = 4 };                              /* steps between prefetch and packing */
 
-typedef char *tiles; /* on a cache line */
+typedef char *tiles; /* aligned to a cache line */
 
-/* Panels are SIDE lanes of x(i, p) = data[i * lane + p * along]; rows of A or columns of B. */
+/* A panel is SIDE lanes of x(i, p) = data[i * lane + p * along]; lanes are rows of A or columns of B. */
 struct operand {
     const float *data;
     size_t lane, along, lanes;
@@ -26,9 +26,9 @@ static inline __mmask16 first(size_t n)
     return n >= T ? 0xffff : (__mmask16)((1u << n) - 1);
 }
 
-/* Numbers of 16 places of k, and of the 16 behind them -> their parts, in turns, 16 bits each: the order of k in a
- * tile's rows. Adding half of what is cut off rounds; the last part has no more than 8 bits left, and is cut so that
- * what is no number stays none. */
+/* Splits the numbers of 16 places of k (low) and of the next 16 places (high) into parts of 16 bits, interleaved as k
+ * is ordered in a tile's rows. Adding half of the cut-off digits rounds. The last part has at most 8 bits left and is
+ * cut without rounding, so that NaN stays NaN. */
 static inline void split(__m512 low, __m512 high, tiles to)
 {
     const __m512i half = _mm512_set1_epi32(0x8000), kept = _mm512_set1_epi32(-65536);
@@ -43,7 +43,7 @@ static inline void split(__m512 low, __m512 high, tiles to)
         to, _mm512_ternarylogic_epi32((__m512i)high, kept, _mm512_srli_epi32((__m512i)low, 16), KEPT_OF_A_OR_C));
 }
 
-/* Up to 16 vectors, data[i * next], of which the first `valid` lanes count, transposed. */
+/* Loads up to 16 vectors, data[i * next], of which the first `valid` lanes count, and transposes them. */
 static inline void load_transposed(vec r[VL], const float *data, size_t next, size_t count, size_t valid)
 {
     for (size_t i = 0; i < VL; i++)
@@ -51,13 +51,13 @@ static inline void load_transposed(vec r[VL], const float *data, size_t next, si
     transpose(r);
 }
 
-/* A row of a tile of A: numbers that lie along k. */
+/* Packs a row of a tile of A: numbers that lie along k. */
 static inline void pack_row(tiles to, const float *x, __mmask16 low_there, __mmask16 high_there)
 {
     split(_mm512_maskz_loadu_ps(low_there, x), _mm512_maskz_loadu_ps(high_there, x + T), to);
 }
 
-/* A tile of A: a row per lane. */
+/* Packs a tile of A: one row per lane. */
 static void pack_rows(tiles to, const float *x, const struct operand *from, size_t lanes, size_t depth)
 {
     if (from->along == 1) {
@@ -72,7 +72,7 @@ static void pack_rows(tiles to, const float *x, const struct operand *from, size
     }
 }
 
-/* A tile of B: a row per place of k and the one 16 behind it, the lanes in order, of each its two numbers. */
+/* Packs a tile of B: row i holds each lane's two numbers at i and i + 16 of k, the lanes in order. */
 static void pack_columns(tiles to, const float *x, const struct operand *from, size_t lanes, size_t depth)
 {
     if (from->lane == 1) {
@@ -90,8 +90,8 @@ static void pack_columns(tiles to, const float *x, const struct operand *from, s
     for (size_t i = 0; i < T; i++) split(a[i], b[i], to + i * 64);
 }
 
-/* The panel from `lane` on, k from pc to pc + depth <= pc + DEPTH, zeros up to whole tiles. One stride of the operand
- * is 1. */
+/* Packs one step of the panel from `lane` on, k from pc to pc + depth <= pc + DEPTH, with zeros up to whole tiles. One
+ * stride of the operand is 1. */
 static void pack_step(tiles to, const struct operand *from, size_t lane, size_t pc, size_t depth, bool rows)
 {
     for (size_t t = 0; t < 2; t++) {
@@ -101,8 +101,7 @@ static void pack_step(tiles to, const struct operand *from, size_t lane, size_t 
     }
 }
 
-/* Lines of lanes lane .. end, k from pc to pc + depth, of which this is one of so many shares, into the second cache.
- */
+/* Prefetches part `share` of `shares` of the lines of lanes lane .. end, k from pc to pc + depth, into the L2 cache. */
 static void fetch(const struct operand *from, size_t lane, size_t end, size_t pc, size_t depth, size_t share,
                   size_t shares)
 {
@@ -116,7 +115,7 @@ static void fetch(const struct operand *from, size_t lane, size_t end, size_t pc
         for (size_t i = 0; i < length; i += LINE) __builtin_prefetch(x + r * row + i, 0, 2);
 }
 
-/* A step of a panel. They are packed in the order in which the operand's rows lie. */
+/* A step of a panel. Steps are packed in the order in which the operand's rows lie in memory. */
 struct place {
     size_t panel, step;
 };
@@ -130,8 +129,8 @@ static inline void advance(struct place *at, bool along, size_t steps, size_t pa
     }
 }
 
-/* Panels of lanes lane .. end, k from pc to pc + depth. What comes AHEAD steps later is fetched, rows of the panels
- * behind them too. */
+/* Packs the panels of lanes lane .. end, k from pc to pc + depth. Prefetches the data AHEAD steps before packing, and,
+ * if rows lie along k, the first rows behind the last panel too. */
 static void pack(tiles to, const struct operand *from, size_t lane, size_t end, size_t pc, size_t depth, bool rows)
 {
     size_t steps = tiles_of(depth, DEPTH), panels = tiles_of(end - lane, SIDE), count = steps * panels;

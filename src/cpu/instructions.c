@@ -1,3 +1,5 @@
+/* Tests for the instruction sets that the CPU kernels are compiled for, with cpuid, auxv and Linux's permission for
+ * tiles. */
 #include "cpu/instructions.h"
 
 #ifdef CPU_HAS_X86_VARIANTS
@@ -36,7 +38,7 @@ bool cpu_has_vnni(void)
 #endif
 
 #ifdef CPU_HAS_AMX
-/* Tiles are state that a process must ask Linux for, once: older ones, and some machines' hosts, refuse. */
+/* A process must ask Linux once for the tiles' state. Older versions of Linux, and some virtual machines, refuse. */
 static bool has_tiles(unsigned also)
 {
     enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AMX_TILE = 1 << 24 };
@@ -59,7 +61,7 @@ bool cpu_has_amx_int8(void)
 #ifdef CPU_HAS_NEON_DOT
 bool cpu_has_neon_dot(void)
 {
-    enum { DOT_PRODUCTS = 1 << 20 }; /* of AT_HWCAP */
+    enum { DOT_PRODUCTS = 1 << 20 }; /* bit of AT_HWCAP */
     return getauxval(AT_HWCAP) & DOT_PRODUCTS;
 }
 #endif

@@ -1,10 +1,10 @@
-/* The instructions that this processor has, and this system lets a program use. */
+/* Whether the processor has an instruction set and the system lets a program use it. */
 #ifndef CPU_INSTRUCTIONS_H
 #define CPU_INSTRUCTIONS_H
 
 #include <stdbool.h>
 
-/* Each is a level of x86-64 as the compiler's flags name it: v3 (avx2), v4 (avx512); with more on top of v4. */
+/* avx2 is the compiler's x86-64-v3, avx512 is x86-64-v4; the others add to avx512. */
 bool cpu_has_always(void);
 bool cpu_has_avx2(void);
 bool cpu_has_avx512(void);

@@ -1,4 +1,4 @@
-/* Every kernel's declaration, from the list of ops, and the scratch that some want. */
+/* Declarations of all kernels, from the list of ops, and of the functions that size their scratch. */
 #ifndef CPU_KERNELS_H
 #define CPU_KERNELS_H
 
@@ -27,7 +27,7 @@ ELBO_OPS(CPU_DECLARE)
     X(linear_cross_entropy_train, linear_cross_entropy)                                                                \
     X(squared_norm, squared_norm)
 
-/* Ops that a trained model computes with: X(name), or X(name, W(scratch)). */
+/* Ops that inference uses: X(name), or X(name, W(scratch)). */
 #define CPU_FORWARD(X, W)                                                                                              \
     X(embedding)                                                                                                       \
     X(linear, W(linear))                                                                                               \
@@ -49,7 +49,7 @@ ELBO_OPS(CPU_DECLARE)
     X(activation_tanh)                                                                                                 \
     X(swiglu)
 
-/* Inputs that may be weights in blocks of few bits, bit k for input k. */
+/* Inputs that may be quantized weights: bit k stands for input k. */
 #define CPU_BLOCK_INPUTS(X)                                                                                            \
     X(embedding, 1u << 0)                                                                                              \
     X(linear, 1u << 1)                                                                                                 \
@@ -57,7 +57,7 @@ ELBO_OPS(CPU_DECLARE)
     X(recurrent, 1u << 1)                                                                                              \
     X(recurrent_step, 1u << 1)
 
-/* Outputs that may be bf16, bit k for output k: moments. Everything else here computes in f32. */
+/* Outputs that may be bf16: the optimizer's moments, bit k for output k. All other outputs here are f32. */
 #define CPU_BF16_OUTPUTS(X)                                                                                            \
     X(adamw, 1u << 1 | 1u << 2)                                                                                        \
     X(sgd, 1u << 1)

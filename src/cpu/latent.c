@@ -1,5 +1,5 @@
-/* Gaussian latent: noise drawn from its address in both passes and never stored. Log densities, and the spread of mu.
- */
+/* Gaussian latent z = mu + exp(logvar / 2) eps with its KL, log densities, and the spread of mu. Both passes draw the
+ * noise from its address, and do not store it. */
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "cpu/noise.h"
@@ -7,8 +7,8 @@
 
 enum { SENTENCES = 16, COLUMNS = 4 * NOISE_BLOCKS };
 
-/* eps of `n` dimensions from j on, n at most COLUMNS, j in whole ones: word j % 4 of block j / 4 of the sentence's
- * sample, and so on; zeros where none is asked for. */
+/* Draws eps for dimensions j .. j + n, n at most COLUMNS, j a multiple of COLUMNS. Dimension j takes word j % 4 of
+ * block j / 4 of the sentence's sample. Without sampling, eps is zeros. */
 static void draw(float eps[COLUMNS], const struct call *c, struct noise_key key, size_t s, size_t j, size_t n)
 {
     uint32_t word[COLUMNS];
@@ -120,11 +120,11 @@ void CPU(column_moments)(const struct call *c)
     cpu_run(c, tiles_of(c->size.in[IN_COLUMN_MOMENTS_X][1], COLUMNS), moments, c);
 }
 
-/* ---- log density: sentences by tiles, and, where one row of statistics serves all, columns by tiles ---- */
+/* ---- log density: sentences by tiles; columns by tiles if one row of statistics serves all sentences ---- */
 
 static const float LOG_2PI = 1.83787706640934548f;
 
-/* mu of row s, from a column on; logvar is `width` behind it. */
+/* Returns mu of row s, from a column on; logvar lies `width` floats behind mu. */
 static const float *stats_of(const struct call *c, size_t s, size_t from)
 {
     return (const float *)c->in[IN_GAUSSIAN_LOG_DENSITY_STATS] +
@@ -161,7 +161,8 @@ void CPU(gaussian_log_density)(const struct call *c)
     cpu_run(c, tiles_of(c->size.in[IN_GAUSSIAN_LOG_DENSITY_Z][0], SENTENCES), density, c);
 }
 
-/* The derivatives of n columns from `from` on, of row s: by mu (a, that by z being -a) and by logvar (b). */
+/* Writes the derivatives of n columns of row s, from column `from` on: a by mu, b by logvar. The derivative by z is
+ * -a. */
 static void density_slopes(float a[COLUMNS], float b[COLUMNS], const struct call *c, size_t s, size_t from, size_t n)
 {
     size_t width = c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][1];
@@ -234,9 +235,9 @@ void CPU(gaussian_log_density_backward)(const struct call *c)
     if (one) cpu_run(c, tiles_of(c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][1], COLUMNS), density_columns, c);
 }
 
-/* ---- the spread of mu: as few numbers as the ELBO's, one thread, double sums ---- */
+/* ---- the spread of mu: as few numbers as the ELBO, so one thread with double sums ---- */
 
-/* Writes the means of n columns; returns the sum of the squared distances from them. */
+/* Writes the means of n columns and returns the sum of squared distances from them. */
 static double spread(float *mean, const float *mu, size_t sentences, size_t stride, size_t n)
 {
     double sum[COLUMNS] = {0}, square[COLUMNS] = {0}, whole = 0;

@@ -1,4 +1,4 @@
-/* Linear: y = x W^T + b (gelu);  dx = dy W (times gelu's slope);  dW = dy^T x;  db = column sums of dy, row by row. */
+/* Linear: y = x W^T + b (gelu); dx = dy W (times gelu's slope); dW = dy^T x; db = column sums of dy, in row order. */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
 

@@ -1,5 +1,6 @@
-/* The reconstruction loss, in chunks of rows: a chunk's logits are one product, turned in place into their gradient,
- * which two further products consume. The chunk is bounded by memory, so that an (N, V) tensor never exists. */
+/* The reconstruction loss: nll = logsumexp(logits) - logits[label], logits = y W^T, in chunks of rows. A chunk's logits
+ * are one product. The logits are turned in place into their gradient, which two further products consume for dy and
+ * dW. The chunk's memory is bounded, so an (N, V) tensor never exists. */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
 #include "ops/loss.h"
@@ -9,7 +10,7 @@
 
 enum { CHUNK_FLOATS = 4 << 20, LEAST_ROWS = 16, ROWS = 4, SUM_BLOCK = 1024 };
 
-/* Rows per chunk for N rows of V logits: as many as fit, spread evenly. */
+/* Returns the rows per chunk for N rows of V logits: as many as fit, with chunks of nearly one size. */
 static size_t chunk_rows(size_t n, size_t v)
 {
     size_t most = CHUNK_FLOATS / (v ? v : 1);
@@ -34,12 +35,12 @@ void CPU(linear_cross_entropy_workspace)(const struct call *c, size_t *shared, s
 struct chunk {
     const struct call *c;
     size_t from, rows, vocabulary;
-    const float *dnll; /* null: forward only */
-    float *right;      /* (N) null: not wanted */
+    const float *dnll; /* null: forward pass only */
+    float *right;      /* (N), or null if not wanted */
 };
 
-/* Sum of exp(x[i] - top), and exp(x[i] - top) in place when `keep`. In blocks: one float that grows over a hundred
- * thousand small terms would lose their last digits. */
+/* Returns the sum of exp(x[i] - top), and stores exp(x[i] - top) in x when `keep`. Sums in blocks, because one float
+ * that grows over a hundred thousand small terms would lose their last digits. */
 static double exponentials(float *x, size_t n, float top, bool keep)
 {
     double sum = 0;
@@ -205,7 +206,7 @@ void CPU(bag_cross_entropy_backward)(const struct call *c)
     cpu_run(c, tiles_of(c->size.in[IN_BAG_CROSS_ENTROPY_BACKWARD_LOGITS][0], BAGS), bag_slopes, c);
 }
 
-/* ---- the ELBO: a few thousand numbers, one thread, double sums ---- */
+/* ---- the ELBO: a few thousand numbers, so one thread with double sums ---- */
 
 static double sentence_kl(const float *kl, size_t width, size_t s, size_t group, size_t each)
 {
@@ -225,7 +226,7 @@ static double mean_kl(const struct call *c, size_t group, size_t groups)
     return sentences ? sum / (double)sentences : 0;
 }
 
-/* What a part of the KL costs; counts it where that is not the KL itself. */
+/* Returns the cost of a part of the KL under free bits; adds `times` to *under if the part is at most the free nats. */
 static double freed(const struct call *c, double kl, double times, double *under)
 {
     double nats = c->attr->f[ATTR_FREE_NATS];

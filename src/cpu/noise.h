@@ -1,5 +1,5 @@
-/* Addressed noise (base/philox.h), many blocks at once: the same integers, and normals a few ulp from noise_normal4's.
- */
+/* Addressed noise (base/philox.h) for many blocks at once: the same integers, and normals within a few ulp of
+ * noise_normal4's. */
 #ifndef CPU_NOISE_H
 #define CPU_NOISE_H
 
@@ -10,14 +10,14 @@
 #include <immintrin.h>
 #endif
 
-enum { NOISE_BLOCKS = 32 }; /* at a time, at most */
+enum { NOISE_BLOCKS = 32 }; /* most blocks at a time */
 
-/* 64-bit lanes whose lower halves are words; what the upper halves hold does not matter. */
+/* 64-bit lanes whose lower halves are words; the upper halves are ignored. */
 typedef uint64_t lanes __attribute__((vector_size(VL * 4)));
 typedef uint64_t lanes_unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 
-/* Whole products of the lower halves. A compiler that is given 64-bit operands multiplies all of them, three times as
- * slow. */
+/* Returns the 64-bit products of the lower halves. With 64-bit operands the compiler would multiply all 64 bits, three
+ * times as slowly. */
 static inline lanes noise_product(lanes a, uint32_t b)
 {
 #if VL == 16
@@ -52,8 +52,8 @@ static inline lanes noise_product(lanes a, uint32_t b)
     }
 #endif
 
-/* word[4 i + w]: word w of block first + i of a sample, i < blocks: 16 or 32, a constant where this is inlined. All
- * blocks go through a round together, so that none waits for its own products. */
+/* word[4 i + w] = word w of block first + i of a sample, i < blocks. `blocks` is 16 or 32, a constant where this is
+ * inlined. All blocks go through a round together, so that no block waits for its own products. */
 static inline __attribute__((always_inline)) void noise_blocks(uint32_t *word, const int blocks, struct noise_key key,
                                                                uint64_t sample, uint32_t draw, uint32_t first)
 {
@@ -79,7 +79,7 @@ static inline __attribute__((always_inline)) void noise_blocks(uint32_t *word, c
         k0 += 0x9e3779b9u;
         k1 += 0xbb67ae85u;
     }
-    for (int v = 0; v < vectors; v++) { /* two words a lane: little-endian, as every machine that this runs on */
+    for (int v = 0; v < vectors; v++) { /* two words a lane, in little-endian order, as on every machine this runs on */
         lanes a = (c[0][v] & 0xffffffffu) | c[1][v] << 32, b = (c[2][v] & 0xffffffffu) | c[3][v] << 32;
         lanes_unaligned *to = (lanes_unaligned *)(word + v * LANES * 4);
         to[0] = NOISE_LOW(a, b);
@@ -87,14 +87,14 @@ static inline __attribute__((always_inline)) void noise_blocks(uint32_t *word, c
     }
 }
 
-/* log, sine and cosine by polynomials of the Cephes library's degrees (Moshier), a few ulp, without branches. */
-static inline float noise_log(float x) /* normal and positive */
+/* log, sine and cosine by polynomials of the Cephes library's degrees (Moshier), to a few ulp, without branches. */
+static inline float noise_log(float x) /* x normal and positive */
 {
     union {
         float f;
         int32_t i;
     } bits = {x};
-    int32_t e = (bits.i - 0x3f3504f3) >> 23; /* x = m 2^e, m from the root of 1/2 to that of 2 */
+    int32_t e = (bits.i - 0x3f3504f3) >> 23; /* x = m 2^e, m from sqrt(1/2) to sqrt(2) */
     bits.i -= e * (1 << 23);
     float f = bits.f - 1.0f, n = (float)e, p = 7.0376836292e-2f;
     p = p * f - 1.1514610310e-1f;
@@ -108,7 +108,7 @@ static inline float noise_log(float x) /* normal and positive */
     return f + (p * f * f * f - n * 2.12194440e-4f - 0.5f * f * f) + n * 0.693359375f;
 }
 
-static inline void noise_turn(float *sine, float *cosine, float x) /* from 0 to 2 pi */
+static inline void noise_turn(float *sine, float *cosine, float x) /* x from 0 to 2 pi */
 {
     int32_t quarter = (int32_t)(x * 0.63661977236758134f + 0.5f);
     float n = (float)quarter, r = x - n * 1.5703125f;
@@ -123,7 +123,7 @@ static inline void noise_turn(float *sine, float *cosine, float x) /* from 0 to 
     *cosine = (quarter + 1) & 2 ? -b : b;
 }
 
-/* noise_normal4 of all blocks. */
+/* Computes noise_normal4 of all blocks. */
 static inline __attribute__((always_inline)) void noise_normals(float *restrict normal, const uint32_t *restrict word,
                                                                 const int blocks)
 {

@@ -1,5 +1,5 @@
-/* Norm with fused dropout and residual. The gradients of gamma and beta are summed per block of rows, then over the
- * blocks in order. */
+/* Norm with fused dropout and residual: s = dropout(x) + residual, y = (s - mean) / deviation * gamma (+ beta). The
+ * gradients of gamma and beta are summed per block of rows, then over the blocks in order. */
 #include "cpu/cpu.h"
 #include "cpu/dropping.h"
 #include "cpu/kernels.h"
@@ -9,7 +9,7 @@
 
 enum { ROWS = 32, COLUMNS = DROPPING_COLUMNS };
 
-/* The sum of (x - mean)^2. */
+/* Returns the sum of (x - mean)^2. */
 static inline float squares(const float *x, size_t n, float mean)
 {
     vec sum = {0};
@@ -73,7 +73,7 @@ void CPU(norm_backward_workspace)(const struct call *c, size_t *shared, size_t *
         tiles_of(c->size.in[IN_NORM_BACKWARD_SUM][0], ROWS) * 2 * c->size.in[IN_NORM_BACKWARD_SUM][1] * sizeof(float);
 }
 
-/* The next row's columns, for its first pass. */
+/* Prefetches the next row's columns for its first pass. */
 static inline void fetch_columns(const float *dy, const float *s)
 {
     for (size_t i = 0; i < COLUMNS; i += 16) {
@@ -125,8 +125,7 @@ static void backward(void *argument, size_t tile, size_t worker)
             }
             for (size_t j = 0; ds && j < count; j++) ds[i + j] = add ? ds[i + j] + v[j] : v[j];
             if (!drops) continue;
-            if (n + 1 < end)
-                fetch_columns(dy + d + i, s + d + i); /* while the noise is drawn, memory would have nothing to do */
+            if (n + 1 < end) fetch_columns(dy + d + i, s + d + i); /* memory would idle while the noise is drawn */
             dropping_columns(v, v, &dropping, n, i, count, d);
             float *dx = (float *)c->out[OUT_NORM_BACKWARD_DX] + n * d + i;
             for (size_t j = 0; j < count; j++) dx[j] = c->add[OUT_NORM_BACKWARD_DX] ? dx[j] + v[j] : v[j];

@@ -1,4 +1,5 @@
-/* The update. The squared norm is summed in blocks of 1,024 elements, then over the blocks in order. */
+/* The optimizer's update: the gradient's norm, the guard, controllers of loss weights, AdamW and SGD. The squared norm
+ * is summed in blocks of 1,024 elements, then over the blocks in order. */
 #include "base/bf16.h"
 #include "cpu/kernels.h"
 #include "cpu/noise.h"
@@ -40,7 +41,7 @@ static void sum_blocks(const struct call *c, double *sums)
     cpu_run(c, tiles_of(tiles_of(c->size.in[IN_SQUARED_NORM_GRADIENT][0], BLOCK), BLOCKS), blocks, &q);
 }
 
-/* Block i's sum lies at at[i]; `at` null: at i. */
+/* Adds up n blocks in order. Block i's sum is sums[at[i]], or sums[i] if `at` is null. */
 static void add_blocks(float *record, const double *sums, const int32_t *at, size_t n)
 {
     double sum = 0;
@@ -131,13 +132,13 @@ void CPU(guard)(const struct call *c)
 
 /* ---- moments in bf16: widened, computed in f32 and stored again, a chunk at a time ---- */
 
-/* Noise of up to CHUNK elements, in whole groups of blocks, from the block of the first element on. */
+/* Noise for up to CHUNK elements, in whole groups of blocks, from the block of the first element on. */
 struct rounding {
     uint32_t words[CHUNK + 2 * GROUP];
 };
 
-/* The word of each element's noise: the lower half rounds its first moment, the upper its second. Its address is the
- * element's index: coordinate and sample. */
+/* Returns the word of each element's noise: the lower half rounds the first moment, the upper half the second. The
+ * noise's address (sample and coordinate) is the element's index. */
 static const uint32_t *rounding_words(struct rounding *r, const struct call *c, size_t from, size_t n)
 {
     struct noise_key key = noise_key(c->seed, c->attr->purpose, c->step);

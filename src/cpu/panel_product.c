@@ -1,6 +1,7 @@
+/* The product of a few rows with a panel: out (m, PANEL) = x (m, k) panel (k, PANEL), with and without prefetching. */
 #include "cpu/panel_product.h"
 
-/* out (m, PANEL) = x (m, k) panel (k, PANEL); m is a constant where this is inlined. */
+/* out (m, PANEL) = x (m, k) panel (k, PANEL). `m` is a constant where this is inlined. */
 static inline __attribute__((always_inline)) void micro(float *restrict out, const float *x, size_t row,
                                                         const float *restrict panel, size_t k, const size_t m,
                                                         const float *ahead, const bool fetch)

@@ -1,5 +1,5 @@
-/* The machine's limits, measured: f32 multiply-adds on all threads, and a copy through memory. Figures are shown as
- * shares of these. */
+/* Measures the machine's limits: f32 multiply-adds on all threads, and a copy through memory. Reported speeds are shown
+ * as shares of these. */
 #include "cpu/cpu.h"
 #include "cpu/peak.h"
 
@@ -8,7 +8,7 @@
 #include <time.h>
 
 enum { CHAINS = 14, ROUNDS = 400000, COPIES = 7 };
-static const size_t COPY_TILE = 1 << 20, COPY_TILES = 192; /* far beyond any cache */
+static const size_t COPY_TILE = 1 << 20, COPY_TILES = 192; /* larger than any cache */
 
 static double seconds(void)
 {
@@ -28,7 +28,7 @@ static void multiply_add(void *argument, size_t tile, size_t worker)
     for (int r = 0; r < ROUNDS; r++) {
 #pragma GCC unroll 14
         for (int i = 0; i < CHAINS; i++) acc[i] = acc[i] * x + y;
-        __asm__ volatile("" : : "m"(x)); /* the loop may not be solved at compile time */
+        __asm__ volatile("" : : "m"(x)); /* keeps the compiler from solving the loop */
     }
     for (int i = 1; i < CHAINS; i++) acc[0] += acc[i];
     ((volatile float *)argument)[worker * VL] = acc[0][0];

@@ -3,9 +3,9 @@
 
 struct pool;
 
-/* Best of several runs, in floating-point operations per second on all threads of the pool. */
+/* Returns the floating-point operations per second of all threads of the pool, the best of several runs. */
 double CPU(peak_flops)(struct pool *pool);
-/* Bytes read and written in a second by a copy on all threads; NaN without memory for it. */
+/* Returns the bytes per second that a copy on all threads reads and writes; NaN if there is no memory for the copy. */
 double CPU(peak_bytes)(struct pool *pool);
 
 #endif

@@ -1,4 +1,5 @@
-/* Maps of posteriors, normalization and running statistics: a few thousand numbers, in double. */
+/* Maps of posteriors from the head's output to mu and logvar, normalization and running statistics: a few thousand
+ * numbers, in double. */
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "cpu/noise.h"
@@ -8,7 +9,7 @@
 
 enum { SENTENCES = 16, ROWS = 16, GROUPS = 4 };
 
-/* ---- the maps: mu and logvar of a pair, and their derivatives by the pair ---- */
+/* ---- the maps: mu and logvar of a pair (a, b), and their derivatives by a and b ---- */
 
 struct pair {
     double mu, logvar, dmu_a, dmu_b, dlogvar_b;
@@ -28,7 +29,7 @@ static struct pair committed(const struct attributes *a, double m, double b)
     return p;
 }
 
-/* logvar = log stdplus(x)^2: a Pade approximant near 0, where its equation has no digits, else Newton's method. */
+/* logvar = log stdplus(x)^2. Near 0, where its equation loses all digits, a Pade approximant; else Newton's method. */
 static double slashed_logvar(double x)
 {
     const double root = sqrt(2), square = x * x;
@@ -48,7 +49,7 @@ static struct pair slashed(double a, double b)
     return p;
 }
 
-/* `kept`: what the noise leaves of exp(logvar): 0, or 1 / (1 - p). */
+/* `kept` is the factor of exp(logvar) that dropout leaves: 0 or 1 / (1 - p), or 1 without dropout. */
 static struct pair floored(const struct attributes *a, double mu, double logvar, double kept)
 {
     double variance = kept * exp(logvar), whole = a->f[ATTR_POSTERIOR_REAL] + variance;
@@ -67,7 +68,7 @@ static struct pair map(const struct call *c, double a, double b, double kept)
     }
 }
 
-/* What stays of dimension j's variance. */
+/* Returns the factor of dimension j's variance: 0 or 1 / (1 - p), or 1 without dropout. */
 static double kept_of(const struct call *c, struct noise_key key, size_t s, size_t j)
 {
     double p = c->attr->f[ATTR_POSTERIOR_DROP];
@@ -128,7 +129,7 @@ static struct groups groups_of(const struct call *c)
                            c->attr->f[ATTR_NORMALIZE_EPSILON]};
 }
 
-/* Reciprocal of a deviation; 0 where there is none, so that what is 0 everywhere stays 0. */
+/* Returns 1 / sqrt(square), or 0 if square is 0, so that values that are 0 everywhere stay 0. */
 static double reciprocal(double square)
 {
     return square > 0 ? 1 / sqrt(square) : 0;
@@ -161,7 +162,8 @@ static void normalize_rows(void *argument, size_t tile, size_t worker)
     }
 }
 
-/* The statistics of a group over the rows: sums of x - c and of (x - c)^2 for what runs along, and those in use. */
+/* Normalizes group k over the rows. Writes the statistics in use, and the sums of x - c and (x - c)^2 that update the
+ * running statistics. */
 static void normalize_group(const struct call *c, const struct groups *g, size_t k)
 {
     const float *x = c->in[IN_NORMALIZE_X], *running = c->in[IN_NORMALIZE_RUNNING], *gain = c->in[IN_NORMALIZE_GAIN],
@@ -221,7 +223,7 @@ void CPU(normalize)(const struct call *c)
     if (sums) sums[0] = (float)g.rows;
 }
 
-/* ---- its gradient: inputs x, gain, dy, used; outputs dx, dgain, dbias ---- */
+/* ---- the gradient of normalization ---- */
 
 static void slope_rows(const struct call *c, const struct groups *g)
 {

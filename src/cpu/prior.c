@@ -1,5 +1,5 @@
-/* Learned priors: the KL of two diagonal Gaussians, and the log density of a mixture. Sums over sentences are of
- * doubles, one tile each. */
+/* Learned priors: the KL of two diagonal Gaussians, and the log density of a mixture. One tile sums over the sentences,
+ * in double. */
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "ops/ops.h"
@@ -10,7 +10,7 @@ enum { SENTENCES = 16, COLUMNS = 32 };
 
 static const float LOG_2PI = 1.83787706640934548f;
 
-/* ---- the KL: sentences by tiles, and columns by tiles for the prior's gradient ---- */
+/* ---- the KL: sentences by tiles; columns by tiles for the prior's gradient ---- */
 
 static void kl(void *argument, size_t tile, size_t worker)
 {
@@ -107,8 +107,8 @@ void CPU(gaussian_kl_backward)(const struct call *c)
 
 struct mixture {
     size_t width, count;
-    const float *mu, *logvar; /* of the first component */
-    size_t stride;            /* from one component to the next */
+    const float *mu, *logvar; /* mu and logvar of the first component */
+    size_t stride;            /* floats from one component to the next */
     const float *logits;      /* null: equal weights */
 };
 
@@ -125,7 +125,7 @@ static struct mixture mixture_of(const struct call *c)
                             c->in[IN_MIXTURE_LOG_DENSITY_LOGITS]};
 }
 
-/* log sum_k exp(logits_k). */
+/* Returns log sum_k exp(logits_k). */
 static double log_total(const struct mixture *m)
 {
     double top = -INFINITY, sum = 0;

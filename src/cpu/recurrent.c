@@ -1,9 +1,9 @@
-/* A recurrent layer, forward (recurrent_layer.h has the order of work):
+/* A recurrent layer, forward (recurrent_layer.h describes the order of work):
  *
  *   sums (B_t, G H) = h (B_t, H) W^T
  *
- * A panel holds the weights of 2 VL units of one gate. G panels side by side make the units' gates, whose
- * nonlinearities follow while the sums are in the first cache. */
+ * A panel holds the weights of 2 VL units of one gate. G panels side by side make all gates of these units, and the
+ * nonlinearities follow while the sums are in the L1 cache. */
 #include "cpu/kernels.h"
 #include "cpu/recurrent_cells.h"
 
@@ -12,13 +12,13 @@ struct forward {
     struct order o;
     const float *x, *b, *own, *initial;
     float *y, *gates, *cell;
-    float *packed; /* (d, panels, G, H, UNITS)                                */
-    float *h[2];   /* (S, d H) the state in the order's rows, of even and odd steps */
-    size_t row;    /* floats between its rows                                 */
+    float *packed; /* (d, panels, G, H, UNITS) */
+    float *h[2];   /* (S, d H) states in the order's rows, for even and odd steps */
+    size_t row;    /* floats between rows of h */
     size_t t, chunks;
 };
 
-/* Weights of `UNITS` units of one gate: out (H, UNITS), zeros past the last unit. */
+/* Packs the weights of `UNITS` units of one gate: out (H, UNITS), with zeros past the last unit. */
 static void pack_units(const struct layer *l, float *out, size_t direction, size_t gate, size_t u, float *row)
 {
     size_t n = least(UNITS, l->units - u), first = ((direction * l->gates + gate) * l->units + u) * l->units;
@@ -44,7 +44,7 @@ static void pack_forward(void *argument, size_t tile, size_t worker)
     pack_units(l, f->packed + tile * l->units * UNITS, direction, gate, panel * UNITS, cpu_scratch(l->call, worker));
 }
 
-/* One sentence's units u .. u + n at step t; sums (G, PANEL_ROWS, UNITS) of its row of the block. */
+/* Computes units u .. u + n of one sentence at step t from sums (G, PANEL_ROWS, UNITS), at its row of the block. */
 static void finish_units(const struct forward *f, size_t direction, size_t at, size_t u, size_t n, size_t t,
                          float *sums, size_t stride)
 {
@@ -67,7 +67,7 @@ static void finish_units(const struct forward *f, size_t direction, size_t at, s
     memcpy(y, h, n * sizeof *y);
 }
 
-/* Panels p0 .. p1 of `count` sentences from state row `first` on. */
+/* Computes panels p0 .. p1 for `count` sentences from state row `first` on. */
 static void forward_panels(const struct forward *f, size_t direction, size_t first, size_t count, size_t p0, size_t p1,
                            size_t t)
 {
@@ -92,7 +92,7 @@ static void forward_panels(const struct forward *f, size_t direction, size_t fir
         }
 }
 
-/* A group of sentences through all steps. */
+/* Takes a group of sentences through all steps. */
 static void forward_group(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
@@ -104,7 +104,7 @@ static void forward_group(void *argument, size_t tile, size_t worker)
     }
 }
 
-/* A thread's panels of step t. */
+/* Computes a thread's panels of step t. */
 static void forward_chunk(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
@@ -117,7 +117,7 @@ static void forward_chunk(void *argument, size_t tile, size_t worker)
 void CPU(recurrent_workspace)(const struct call *c, size_t *shared, size_t *per_worker)
 {
     struct layer l = layer_of(c, 1, 5, c->size.in[IN_RECURRENT_X][0]);
-    *per_worker = l.units * sizeof(float); /* a row of weights that lie in blocks */
+    *per_worker = l.units * sizeof(float); /* one dequantized row of weights */
     *shared = (padded(packed_floats(&l)) + 2 * l.sentences * apart(all_units(&l)) + CPU(recurrent_order_floats)(&l)) *
               sizeof(float);
 }

@@ -1,25 +1,25 @@
-/* A recurrent layer, backward (recurrent_layer.h has the order of work):
+/* A recurrent layer, backward (recurrent_layer.h describes the order of work):
  *
  *   dh (B_t, H) = dgates (B_t, G H) W
  *
- * A panel holds the weights of 2 VL columns. The gradients of weights are products over all rows, behind the steps. */
+ * A panel holds the weights of 2 VL columns. The gradients of weights are products over all rows, after all steps. */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
 #include "cpu/recurrent_layer.h"
 
-enum { COLUMNS = 64 }; /* of the bias that a thread sums at once */
+enum { COLUMNS = 64 }; /* columns of the bias that a thread sums at once */
 
 struct backward {
     struct layer l;
     struct order o;
     const float *dy, *initial, *y, *gates, *cell;
     float *dx, *dinitial;
-    float *packed;  /* (d, panels, G H, UNITS)                                                      */
-    float *ds[2];   /* (S, d G H) gradients of the sums, in the order's rows, of even and odd steps  */
-    size_t row;     /* floats between its rows                                                      */
-    float *carried; /* (S, d H) what reaches the step before: LSTM dc, GRU z dh                      */
-    float *dsums;   /* (N, d G H) gradients of the sums in sentences' rows: dx itself, of an LSTM    */
-    float *h;       /* (N, d H) the h that a row began with                                          */
+    float *packed;  /* (d, panels, G H, UNITS) */
+    float *ds[2];   /* (S, d G H) gradients of the sums in the order's rows, for even and odd steps */
+    size_t row;     /* floats between rows of ds */
+    float *carried; /* (S, d H) gradient carried to step t - 1: LSTM dc, GRU z dh */
+    float *dsums;   /* (N, d G H) gradients of the sums in the sentences' rows; for an LSTM, dx itself */
+    float *h;       /* (N, d H) h before each row */
     size_t t, chunks;
 };
 
@@ -37,7 +37,7 @@ static void pack_backward(void *argument, size_t tile, size_t worker)
     }
 }
 
-/* dh += dy; the gradients ds (4, H) of the sums and dc, which goes on to the step before. */
+/* Adds dy to dh, and computes the gradients ds (4, H) of the sums and dc, which goes on to the step before. */
 static inline void lstm_units_backward(float *restrict ds, size_t units, float *restrict dc, const float *restrict dh,
                                        const float *restrict dy, const float *restrict kept, const float *restrict c,
                                        const float *restrict before, bool last, size_t n)
@@ -54,7 +54,7 @@ static inline void lstm_units_backward(float *restrict ds, size_t units, float *
     }
 }
 
-/* dx (3, H) too: its new gate's is not that of the sums. */
+/* Writes dx (3, H) as well, because the new gate's dx differs from the gradient of its sum. */
 static inline void gru_units_backward(float *restrict ds, float *restrict dx, size_t units, float *restrict carried,
                                       const float *restrict dh, const float *restrict dy, const float *restrict kept,
                                       const float *restrict before, bool last, size_t n)
@@ -71,7 +71,7 @@ static inline void gru_units_backward(float *restrict ds, float *restrict dx, si
     }
 }
 
-/* Units u .. u + n of one sentence at step t; dh: what the step behind it gives. */
+/* Computes units u .. u + n of one sentence at step t; dh is the gradient from step t + 1. */
 static void finish_backward(const struct backward *b, size_t direction, size_t at, size_t u, size_t n, size_t t,
                             const float *dh)
 {
@@ -80,7 +80,8 @@ static void finish_backward(const struct backward *b, size_t direction, size_t a
            gate = direction * l->gates * l->units + u, width = l->directions * l->gates * l->units;
     bool last = t + 1 == length_of(l, s);
     size_t before = t ? row_at(l, direction, s, t - 1) * all + d
-                      : s * recurrent_states(l->gru) * all + (l->gru ? 0 : all) + d; /* of y or cell; of initial */
+                      : s * recurrent_states(l->gru) * all + (l->gru ? 0 : all) +
+                            d; /* index into y or cell; at t = 0, into initial */
     const float *kept = b->gates + (row * l->directions + direction) * KEPT_GATES * l->units + u,
                 *dy = b->dy + row * all + d;
     float *ds = b->ds[t % 2] + at * b->row + gate, *dx = b->dx + row * width + gate,
@@ -96,7 +97,7 @@ static void finish_backward(const struct backward *b, size_t direction, size_t a
     }
 }
 
-/* The gradient of the first state, when step 0 is done. */
+/* Writes the gradient of the initial state, after step 0. */
 static void finish_initial(const struct backward *b, size_t direction, size_t at, size_t u, size_t n, const float *dh)
 {
     const struct layer *l = &b->l;
@@ -107,8 +108,8 @@ static void finish_initial(const struct backward *b, size_t direction, size_t at
     if (!l->gru) memcpy(to + all, carried, n * sizeof *to);
 }
 
-/* Panels p0 .. p1 of `count` sentences at the step `left` - 1, of which `behind` have the step behind it too; left 0:
- * what comes before all steps. */
+/* Computes panels p0 .. p1 for `count` sentences at step `left` - 1, of which the first `behind` have step `left` too.
+ * `left` 0 computes the gradient of the initial state. */
 static void backward_panels(const struct backward *b, size_t direction, size_t first, size_t count, size_t behind,
                             size_t p0, size_t p1, size_t left)
 {
@@ -153,7 +154,7 @@ static void backward_chunk(void *argument, size_t tile, size_t worker)
         backward_panels(b, tile % b->l.directions, 0, rows, behind, p0, least(b->l.panels, p0 + each), b->t);
 }
 
-/* h before each row, for the product with the gradients of the sums. */
+/* Copies the h before each row, for the product with the gradients of the sums. */
 static void earlier_rows(void *argument, size_t tile, size_t worker)
 {
     (void)worker;

@@ -1,11 +1,12 @@
-/* The units of recurrent cells, forward: from the sums of their gates to the state. A layer's pass and a step of
- * generation compute them alike. */
+/* The units of recurrent cells, forward: from the sums of the gates to the state. A layer's pass and a step of
+ * generation share this code. */
 #ifndef CPU_RECURRENT_CELLS_H
 #define CPU_RECURRENT_CELLS_H
 
 #include "cpu/recurrent_layer.h"
 
-/* sums (G, UNITS) += x (+ own), of n units; a GRU's sums of the new gate stay apart from x: they get the bias. */
+/* sums (G, UNITS) += b + x (+ own) for n units. A GRU's new gate gets b alone, because its reset gate scales the sum
+ * before x is added. */
 static inline void add_inputs(float *sums, const struct layer *l, const float *x, const float *own, const float *b,
                               size_t stride, size_t n)
 {
@@ -19,7 +20,7 @@ static inline void add_inputs(float *sums, const struct layer *l, const float *x
     }
 }
 
-/* Gates (4, H) at `kept`, c and h of n units. The sums lie `stride` floats apart. */
+/* Writes the gates (4, H) to `kept`, and c and h of n units. Gates' sums lie `stride` floats apart. */
 static inline void lstm_units(float *restrict kept, size_t units, float *restrict c, float *restrict h,
                               const float *restrict sums, size_t stride, const float *restrict before, size_t n)
 {

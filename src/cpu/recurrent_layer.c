@@ -1,4 +1,4 @@
-/* The order of sentences of recurrent_layer.h. */
+/* The order of sentences that recurrent_layer.h declares: a counting sort by falling length, dealt to groups. */
 #include "cpu/recurrent_layer.h"
 
 enum { CACHE = 5 << 18 }; /* bytes of weights that stay in a core's own cache */
@@ -6,7 +6,7 @@ enum { LEAST_ROWS = 8, MOST_GROUPS = 1024 };
 
 /* ---- the order of sentences ---- */
 
-/* The S sentences by falling length, dealt to the groups one by one. counts (N + 2). */
+/* Sorts the S sentences by falling length and deals them to the groups one by one. counts (N + 2). */
 static void sort(const struct layer *l, struct order *o, size_t *counts)
 {
     size_t most = 0;
@@ -30,7 +30,8 @@ size_t CPU(recurrent_alive)(const struct layer *l, const struct order *o, size_t
     return guess;
 }
 
-/* How the threads divide a layer: groups of sentences that each go through all steps by themselves, or panels. */
+/* Returns the number of groups of sentences, each of which goes through all steps alone; 1 means that threads divide
+ * the panels instead. */
 static size_t groups_of(const struct layer *l)
 {
     size_t threads = pool_threads(cpu_of(l->call)->pool), each = tiles_of(threads, l->directions);

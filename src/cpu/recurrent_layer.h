@@ -1,19 +1,19 @@
-/* The forward and the backward pass of a recurrent layer share this (ops/recurrent.c has the equations).
+/* Shared by the forward and the backward pass of a recurrent layer (ops/recurrent.c has the equations).
  *
  * Sentences are sorted by falling length, so at step t the first B_t of them are alive and nothing is padded. Their
- * states lie densely in that order. A step is one product of B_t rows with weights whose panels are packed once a call;
- * a panel holds what 2 VL columns of the product need.
+ * states lie densely in that order. A step is one product of B_t rows with weights whose panels are packed once a call.
+ * A panel holds the weights of 2 VL columns of the product.
  *
- * Where the weights fit in a core's own cache, each thread takes a group of sentences through all steps, and nobody
- * waits. Else each thread takes its panels of a step, and all meet before the next. Each element is one chain of
- * multiply-adds in both ways, so the bits are the same. */
+ * If the weights fit in a core's own cache, each thread takes a group of sentences through all steps without waiting.
+ * Else each thread computes its panels of a step, and all threads meet before the next step. Each element is one chain
+ * of multiply-adds either way, so the bits are the same. */
 #ifndef CPU_RECURRENT_LAYER_H
 #define CPU_RECURRENT_LAYER_H
 
 #include "cpu/panel_product.h"
 #include "ops/recurrent.h"
 
-enum { UNITS = PANEL, GATES = 4 }; /* columns of a panel; most gates of a cell                 */
+enum { UNITS = PANEL, GATES = 4 }; /* columns of a panel; most gates of a cell */
 enum { LINE = 16, COPIED = 32 };   /* floats of a cache line; rows that a thread copies at once */
 
 /* ---- a layer ---- */
@@ -51,7 +51,7 @@ static inline size_t length_of(const struct layer *l, size_t sentence)
     return (size_t)(l->offsets[sentence + 1] - l->offsets[sentence]);
 }
 
-/* The sentence's row at step t of a direction: the second one begins at the end. */
+/* Returns the sentence's row at step t. The second direction begins at the sentence's end. */
 static inline size_t row_at(const struct layer *l, size_t direction, size_t sentence, size_t t)
 {
     return (size_t)(direction ? l->offsets[sentence + 1] - 1 - (int32_t)t : l->offsets[sentence] + (int32_t)t);
@@ -59,17 +59,18 @@ static inline size_t row_at(const struct layer *l, size_t direction, size_t sent
 
 /* ---- the order of sentences ---- */
 
-/* Sentences in groups, each of falling length; a group's state rows follow each other in the same order. */
+/* Sentences in groups, each sorted by falling length. A group's state rows are contiguous and in the same order. */
 struct order {
     size_t groups;
     size_t *sentence, *first; /* (S); (groups + 1) */
 };
 
-/* Sorts the layer's sentences, in room taken from `at`; and how much room that is. */
+/* recurrent_order sorts the layer's sentences in memory taken from `at`; recurrent_order_floats returns the size of
+ * that memory. */
 void CPU(recurrent_order)(struct order *o, const struct layer *l, float **at);
 size_t CPU(recurrent_order_floats)(const struct layer *l);
 
-/* Sentences of the group that have a step t, given how many had one before or behind it. */
+/* Returns how many sentences of the group have a step t; the search begins at `guess`. */
 size_t CPU(recurrent_alive)(const struct layer *l, const struct order *o, size_t group, size_t t, size_t guess);
 
 static inline size_t steps_of(const struct layer *l, const struct order *o, size_t group)
@@ -89,15 +90,15 @@ static inline size_t packed_floats(const struct layer *l)
     return l->directions * l->panels * l->gates * l->units * UNITS;
 }
 
-/* ---- room ---- */
+/* ---- memory ---- */
 
 static inline size_t padded(size_t floats)
 {
     return tiles_of(floats, LINE) * LINE;
 }
 
-/* Floats between state rows of so many: rows that lay a power of two apart would share few places of the first cache.
- */
+/* Returns the stride of rows of so many floats. Rows a power of two apart would conflict in a few sets of the L1
+ * cache. */
 static inline size_t apart(size_t floats)
 {
     return padded(floats) + LINE;

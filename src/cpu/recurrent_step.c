@@ -1,5 +1,5 @@
 /* One new token per row, in generation: a product of all rows with the weights, then the units of each row. A row's
- * states of two tokens lie beside each other, that of token t at t mod 2 (ops/recurrent.c). */
+ * states of two tokens lie side by side, the state of token t at t mod 2 (ops/recurrent.c). */
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
 #include "cpu/recurrent_cells.h"
@@ -28,7 +28,7 @@ void CPU(recurrent_step_workspace)(const struct call *c, size_t *shared, size_t 
     *per_worker = CPU(gemm_scratch)();
 }
 
-/* The state that a row continues (states H); null: zeros. */
+/* Returns the state (states H) that a row continues; null stands for zeros. */
 static const float *continued(const struct step *s, size_t row)
 {
     const struct call *c = s->call;

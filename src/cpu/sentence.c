@@ -1,4 +1,5 @@
-/* Between one row per token and one row per sentence. A sentence's rows are summed in order by one tile. */
+/* Ops between one row per token and one row per sentence: pool, broadcast_add, segment_sum, prefix. One tile sums a
+ * sentence's rows in order. */
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "ops/ops.h"
@@ -74,7 +75,8 @@ static void pool_backward(void *argument, size_t tile, size_t worker)
         const float *dy = (const float *)c->in[IN_POOL_BACKWARD_DY] + s * d;
         size_t from = (size_t)offsets[s], to = (size_t)offsets[s + 1];
         size_t one = c->attr->i[ATTR_POOL] == POOL_FIRST ? from : to - 1;
-        size_t half = c->attr->i[ATTR_POOL] == POOL_ENDS ? d / 2 : d; /* columns behind it come from the first row */
+        size_t half =
+            c->attr->i[ATTR_POOL] == POOL_ENDS ? d / 2 : d; /* columns from `half` on come from the first row */
         float level = 0;
         for (size_t n = from; n < to && query; n++) level += weights[n] * (score[n] = cpu_dot(dy, x + n * d, d));
         for (size_t n = from; n < to && query; n++) score[n] = weights[n] * (score[n] - level);
@@ -177,7 +179,7 @@ void CPU(prefix)(const struct call *c)
     cpu_run(c, tiles_of(c->size.in[IN_PREFIX_X][0], ROWS), prefix, c);
 }
 
-/* dx: the rows that the prefix did not replace. */
+/* Writes dx: dy of the rows behind the prefix, 0 for the rows that the prefix replaced. */
 static void behind_prefix(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
@@ -193,7 +195,7 @@ static void behind_prefix(void *argument, size_t tile, size_t worker)
     }
 }
 
-/* dprefix: the first rows of each sentence; 0 for rows that it lacks. */
+/* Writes dprefix: dy of the first rows of each sentence, 0 for rows that the sentence lacks. */
 static void of_prefix(void *argument, size_t tile, size_t worker)
 {
     (void)worker;

@@ -1,6 +1,6 @@
-/* The table of this instruction set: one kernel per op. For the runtime of a model's file (infer/), whose program is to
- * be small, one per op of CPU_FORWARD alone: the linker leaves the others' kernels out, and an op without a kernel is
- * refused when a recording is planned. */
+/* The table of this instruction set: one kernel per op. The small runtime of a model's file (infer/) is compiled with
+ * CPU_FORWARD_ONLY: its table has the ops of CPU_FORWARD alone, so the linker leaves out all other kernels. Planning
+ * refuses a recording that has an op without a kernel. */
 #include "cpu/kernels.h"
 
 extern const struct kernel CPU(table)[OP_COUNT];

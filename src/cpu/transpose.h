@@ -1,4 +1,4 @@
-/* A VL x VL block of floats, transposed in registers. */
+/* Transposes a VL x VL block of floats in registers. */
 #ifndef CPU_TRANSPOSE_H
 #define CPU_TRANSPOSE_H
 

@@ -1,7 +1,7 @@
 /* Attention within packed sentences, with latent keys and values; cached for one new token per row; rotary positions.
  *
  *   p = softmax(q k^T / sqrt(W)), out = p v;   lse (N, H) is kept instead of p
- *   dv = p^T dout;  ds = p (dout v^T - rowsum(dout out));  dq = ds k / sqrt(W);  dk = ds^T q / sqrt(W)            */
+ *   dv = p^T dout;  ds = p (dout v^T - rowsum(dout out));  dq = ds k / sqrt(W);  dk = ds^T q / sqrt(W) */
 #include "graph/autodiff.h"
 #include "ops/attention.h"
 #include "ops/ops.h"
@@ -94,7 +94,8 @@ static void gradient_rotary(struct autodiff *ad, const struct node *n)
     if (b) b->attr.i[ROTARY_DIRECTION] = -n->attr.i[ROTARY_DIRECTION];
 }
 
-/* Sentence lengths are not known here: as if all had the mean length, which is a lower bound. */
+/* Returns the operations as if all sentences had the mean length, which is a lower bound, because lengths are not known
+ * here. */
 static double products(const struct shape_view *s, unsigned rows, unsigned offsets, const struct attributes *a,
                        double each)
 {

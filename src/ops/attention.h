@@ -7,23 +7,23 @@
 struct attention_config {
     size_t heads, kv_heads, head_width;
     bool causal;
-    size_t memory; /* M */
+    size_t memory; /* latent keys (M) */
 };
 
-/* out (N, H W) = softmax(q k^T / sqrt(W)) v within each sentence (Vaswani et al. 2017). qkv (N, (H + 2 Hk) W): queries,
- * keys, values; query head h reads key head h / (H / Hk). offsets (S + 1) i32. memory (S, M, 2, Hk W) optional: keys
- * and values in front of the sentence's own, visible to every query. */
+/* out (N, H W) = softmax(q k^T / sqrt(W)) v within each sentence (Vaswani et al. 2017). qkv (N, (H + 2 Hk) W) holds
+ * queries, keys and values; query head h reads key head h / (H / Hk). offsets (S + 1) i32. memory (S, M, 2, Hk W),
+ * optional: keys and values in front of the sentence's own, visible to every query. */
 value op_attention(struct graph *g, value qkv, value offsets, value memory, const struct attention_config *config);
 
-/* The same for one new token per row: appends its key and value to the cache at `position` and attends to all up to it.
- * qkv (R, (H + 2 Hk) W), position (R) i32, cache (R, T, 2, Hk W) state. history (R, T) i32, optional: the row whose
- * cache holds this row's position j, for every j before its own: so rows are continued by others without their caches
- * being copied. */
+/* The same for one new token per row: appends its key and value to the cache at `position` and attends to all keys up
+ * to it. qkv (R, (H + 2 Hk) W), position (R) i32, cache (R, T, 2, Hk W) state. history (R, T) i32, optional: the row
+ * whose cache holds this row's position j, for every j before its own. With history, rows continue other rows without
+ * copies of caches. */
 value op_attention_cached(struct graph *g, value qkv, value position, value memory, value history, value cache,
                           const struct attention_config *config);
 
-/* Rotary positions (Su et al. 2021), halves split as in Llama: the first heads * head_width columns of x are rotated by
- * position / 10000^(2i / W), the others copied. */
+/* Rotary positions (Su et al. 2021), with halves split as in Llama. Rotates the first heads * head_width columns of x
+ * by position / 10000^(2i / W) and copies the others. */
 value op_rotary(struct graph *g, value x, value position, size_t heads, size_t head_width);
 
 /* ---- for the gradient rules and the backends: slots of the inputs and outputs, and attributes ---- */

@@ -83,7 +83,7 @@ static void gradient_gelu(struct autodiff *ad, const struct node *n)
     unary(ad, n, &op_gelu_backward_type, n->in[IN_UNARY_X]);
 }
 
-/* dx = dy (1 - y^2). */
+/* dx = dy (1 - y^2), from the output alone. */
 static void gradient_tanh(struct autodiff *ad, const struct node *n)
 {
     unary(ad, n, &op_activation_tanh_backward_type, n->out[OUT_UNARY_Y]);

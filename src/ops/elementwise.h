@@ -5,7 +5,8 @@
 #include "graph/graph.h"
 
 value op_add(struct graph *g, value a, value b);
-/* x rounded to another type; x itself where it has it. The gradient of what became bf16 is summed in f32. */
+/* Returns x rounded to another type, or x itself if it has this type. The gradient of a value that became bf16 is
+ * summed in f32. */
 value op_cast(struct graph *g, value x, enum dtype dtype);
 void op_cast_into(struct graph *g, value to, value x);
 value op_gelu(struct graph *g, value x); /* tanh form, Hendrycks and Gimpel 2016 */
@@ -18,8 +19,8 @@ struct token_rows {
     value sentence, position, sample; /* (N) i32 row -> sentence, row -> position; (S) u64 global sample index */
 };
 
-/* Inverted dropout by addressed noise: coordinate = position * width + column. Its purpose is "scope.what", the scope
- * being the one in which op_dropping is called. p = 0: none. */
+/* Inverted dropout by addressed noise: coordinate = position * width + column. The noise's purpose is "scope.what",
+ * with the scope in which op_dropping is called. p = 0: no dropout. */
 struct dropping {
     struct token_rows rows;
     double p;
@@ -27,12 +28,12 @@ struct dropping {
 };
 
 struct dropping op_dropping(const struct graph *g, const struct token_rows *rows, double p, const char *what);
-/* x itself where p is 0. */
+/* Returns x itself if p is 0. */
 value op_dropout(struct graph *g, value x, const struct dropping *dropping);
 
 /* ---- sums over slots ---- */
 
-/* sum += x over the slots of a step; the first one overwrites. sum: a state. */
+/* sum += x over the slots of a step; the first slot overwrites. `sum` is a state. */
 void op_accumulate(struct graph *g, value sum, value x);
 
 /* ---- for the gradient rules and the backends: slots of the inputs and outputs, and attributes ---- */

@@ -31,7 +31,7 @@ value op_embedding_marked(struct graph *g, value table, value marks, value ids, 
     return record(g, table, ids, order, NO_VALUE, marks);
 }
 
-/* Of one table, whose first row has the id `first`. */
+/* Emits the gradient of one table, whose first row has the id `first`. */
 static void gradient_of(struct autodiff *ad, const struct node *n, value table, size_t first)
 {
     if (!autodiff_wants(ad, table)) return;
@@ -51,7 +51,7 @@ static void gradient(struct autodiff *ad, const struct node *n)
     autodiff_pass(ad, n->in[IN_EMBEDDING_ADD], dy);
 }
 
-/* Of the table, the rows that are read. */
+/* Returns the bytes moved: of the table, only the rows that are read count. */
 static double bytes(const struct shape_view *s, double plain, double element)
 {
     double table = (double)s->in[IN_EMBEDDING_TABLE][0] * (double)s->in[IN_EMBEDDING_TABLE][1],
@@ -59,7 +59,8 @@ static double bytes(const struct shape_view *s, double plain, double element)
     return plain - (table - (rows < table ? rows : table)) * element;
 }
 
-/* Of the table's gradient, the rows that are added to; a step's first slot writes all of them once. */
+/* Returns the bytes moved: of the table's gradient, only the rows that are added to count. A step's first slot writes
+ * all rows once. */
 static double bytes_backward(const struct shape_view *s, double plain, double element)
 {
     (void)element;

@@ -1,21 +1,10 @@
-/* Gaussian latent.
+/* Gaussian latent, the log density of a Gaussian, and the hinge on the spread of mu.
  *
  *   z = mu + exp(logvar / 2) eps;   KL(q || N(0, 1)) = (mu^2 + exp(logvar) - 1 - logvar) / 2 per dimension
  *   stats (S, 2Z) mu | logvar       z (draws, Z)      kl (S, Z) nats
  *   dmu = dz + dkl mu;   dlogvar = dz eps exp(logvar / 2) / 2 + dkl (exp(logvar) - 1) / 2
  *
- * eps is drawn from its address in both passes and never stored.
- *
- * The log density of a Gaussian, with e = exp(-logvar), t = z - mu and d = sign dout:
- *
- *   out_s = -sign sum_j (log 2 pi + logvar + t^2 e) / 2
- *   dz = -d t e;   dmu = d t e;   dlogvar = d (t^2 e - 1) / 2, the sums over s where one row of stats serves all
- *
- * The hinge on the spread of mu:
- *
- *   out = n max(0, margin - sum_b |mu_b - mean mu|^2 / (2n));   dmu_b = -dout (mu_b - mean mu) while out > 0
- *
- * Its second output (Z + 1) holds mean mu, then 1 if out > 0 or 0, so that the gradient sums nothing. */
+ * eps is drawn from its address in both passes and never stored. */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -56,7 +45,12 @@ value op_column_moments(struct graph *g, value x)
                     (struct dim[]){{DIM_FIXED, graph_width(g, x)}, {DIM_FIXED, 2}});
 }
 
-/* The rows of z, or of stats where a sentence has one draw. */
+/* ---- the log density of a Gaussian, with e = exp(-logvar), t = z - mu and d = sign dout ----
+ *
+ *   out_s = -sign sum_j (log 2 pi + logvar + t^2 e) / 2
+ *   dz = -d t e;   dmu = d t e;   dlogvar = d (t^2 e - 1) / 2, summed over s if one row of stats serves all */
+
+/* Returns whether stats have a row for each row of z; rows of sentences count if a sentence has one draw. */
 static bool one_row_each(const struct graph *g, value z, value stats)
 {
     return op_same_rows(g, z, stats) ||
@@ -91,6 +85,12 @@ static void gradient_log_density(struct autodiff *ad, const struct node *n)
                   GIVES(OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ, z),
                   GIVES(OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS, stats));
 }
+
+/* ---- the hinge on the spread of mu ----
+ *
+ *   out = n max(0, margin - sum_b |mu_b - mean mu|^2 / (2n));   dmu_b = -dout (mu_b - mean mu) while out > 0
+ *
+ * The second output (Z + 1) holds mean mu, then 1 if out > 0 or 0, so that the gradient repeats no sum. */
 
 value op_spread_hinge(struct graph *g, value stats, double margin)
 {

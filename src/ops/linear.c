@@ -1,5 +1,5 @@
-/* Linear: y = x W^T + b;  dx = dy W;  dW = dy^T x;  db = column sums of dy. With GELU: dy goes through its slope first;
- * where a linear op alone reads what GELU gave, its dx = (dy W) slope already. */
+/* Linear: y = x W^T + b; dx = dy W; dW = dy^T x; db = column sums of dy. With GELU, dy is first multiplied by GELU's
+ * slope. If the only reader of GELU's output is a linear op, that op's dx = (dy W) slope includes the slope already. */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -42,7 +42,7 @@ static const struct node *producer(const struct graph *g, value v)
     return number ? graph_node_get(g, number - 1) : NULL;
 }
 
-/* The sums before the activation that gave x, where its gradient comes from `n` alone; else NO_VALUE. */
+/* Returns the sums before the activation that gave x, if `n` alone gives x its gradient; else NO_VALUE. */
 static value sums_before(struct autodiff *ad, const struct node *n, value x)
 {
     const struct node *from = producer(autodiff_graph(ad), x);
@@ -78,7 +78,7 @@ static void gradient(struct autodiff *ad, const struct node *n)
                       GIVES(OUT_LINEAR_BACKWARD_INPUT_DX, x));
 }
 
-/* The activation is cheap to repeat from the sums, where they are there; the product gives both. */
+/* Repeats the activation, which is cheap, if the sums before it are kept; else the product gives both again. */
 static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
 {
     if (k != 0 || !n->out[OUT_LINEAR_PRE].index || !autodiff_has(ad, n->out[OUT_LINEAR_PRE])) return NO_VALUE;
@@ -110,7 +110,7 @@ static double flops_weight(const struct shape_view *s, const struct attributes *
            (double)s->in[IN_LINEAR_BACKWARD_WEIGHT_X][1];
 }
 
-/* In f32 a GPU multiplies by the slope in a pass of its own, which reads and writes dx once more. */
+/* In f32 a GPU multiplies by the slope in a separate pass, which reads and writes dx once more. */
 static double bytes_input(const struct shape_view *s, double plain, double element)
 {
     double dx =

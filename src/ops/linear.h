@@ -1,4 +1,4 @@
-/* Linear layers, alone or with a GELU behind them. */
+/* Linear layers, alone or followed by a GELU. */
 #ifndef OPS_LINEAR_H
 #define OPS_LINEAR_H
 

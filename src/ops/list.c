@@ -1,3 +1,4 @@
+/* The table of op types, and the two rules on rows that the ops share. */
 #include "ops/ops.h"
 
 const struct op_type *const op_types[OP_COUNT] = {

@@ -1,5 +1,5 @@
-/* The list of ops. It makes the enumeration, the table of types and every backend's table, so a backend without a
- * kernel for an op does not build. Each family lists its own ops. */
+/* The list of ops. The enumeration, the table of types and every backend's table are made from it, so a backend without
+ * a kernel for an op does not build. Each family lists its own ops. */
 #ifndef OPS_LIST_H
 #define OPS_LIST_H
 

@@ -1,9 +1,9 @@
-/* The reconstruction loss, the ELBO, and the objective that adds further terms to it.
+/* The reconstruction loss, the ELBO, and the objective that adds further terms to the ELBO.
  *
- * nll_n = logsumexp(y_n W^T) - y_n . W[label_n].  Its weight in the loss does not depend on it (op_elbo's gradient
- * reads the step's scalars only), so in training one fused op, placed at the head of the backward pass, computes nll,
- * dy and dW from one set of logits per chunk of rows; the forward node does not run and what reads nll runs after the
- * fused op. */
+ * nll_n = logsumexp(y_n W^T) - y_n . W[label_n]. The weight of nll in the loss does not depend on nll, because
+ * op_elbo's gradient reads the step's scalars only. Therefore, in training, one fused op at the head of the backward
+ * pass computes nll, dy and dW from one set of logits per chunk of rows. The forward node does not run, and readers of
+ * nll run after the fused op. */
 #include "graph/autodiff.h"
 #include "ops/loss.h"
 #include "ops/ops.h"
@@ -33,8 +33,8 @@ static void gradient_cross_entropy(struct autodiff *ad, const struct node *n)
     autodiff_replace(ad, n, b, OUT_LINEAR_CROSS_ENTROPY_NLL, OUT_LINEAR_CROSS_ENTROPY_TRAIN_NLL);
 }
 
-/* Its second output (S, 3) holds logsumexp, the number of labels and the sentence's nats, so that the gradient sums
- * nothing again. */
+/* The second output (S, 3) holds logsumexp, the number of labels and the sentence's nats, so that the gradient repeats
+ * no sum. */
 value op_bag_cross_entropy(struct graph *g, value logits, value labels, value offsets)
 {
     const struct value_info *x = graph_value(g, logits);
@@ -117,7 +117,7 @@ value op_objective(struct graph *g, value elbo, const value *terms, const unsign
                     (struct dim[]){{DIM_FIXED, ELBO_PARTS + count}});
 }
 
-/* The gradients of the ELBO's parts and of the terms, up to MAX_OUTPUTS in a node. */
+/* Emits the gradients of the ELBO's parts and of the terms, up to MAX_OUTPUTS in a node. */
 static void gradient_objective(struct autodiff *ad, const struct node *n)
 {
     struct graph *g = autodiff_graph(ad);
@@ -144,14 +144,15 @@ static double flops(const struct shape_view *s, const struct attributes *a)
            (double)s->in[IN_LINEAR_CROSS_ENTROPY_W][0];
 }
 
-/* The logits of all chunks, of y's type, are written by their product and read by the softmax ... */
+/* Adds the logits of all chunks, of y's type: their product writes them, and the softmax reads them. */
 static double bytes(const struct shape_view *s, double plain, double element)
 {
     return plain +
            2 * (double)s->in[IN_LINEAR_CROSS_ENTROPY_Y][0] * (double)s->in[IN_LINEAR_CROSS_ENTROPY_W][0] * element;
 }
 
-/* ... which overwrites them by their gradient, and two more products read it, y and the weights. */
+/* Adds what training moves more: the softmax overwrites the logits by their gradient, and two more products read the
+ * gradient, y and the weights. */
 static double bytes_train(const struct shape_view *s, double plain, double element)
 {
     double n = (double)s->in[IN_LINEAR_CROSS_ENTROPY_TRAIN_Y][0],

@@ -4,19 +4,20 @@
 
 #include "graph/graph.h"
 
-/* nll (N) = -log softmax(y w^T)[label] in nats, no (N, V) tensor. y (N, D), w (V, D), labels (N) i32; a row whose label
- * is negative has no loss. In training one fused op computes it together with both gradients (the logits of a chunk are
- * overwritten by their gradient). `right`, unless null: (N) f32, 1 where no logit of the row is above the label's, else
- * 0; it has no gradient, and a recording that has it is not differentiated. */
+/* nll (N) = -log softmax(y w^T)[label] in nats, without an (N, V) tensor. y (N, D), w (V, D), labels (N) i32; a row
+ * with a negative label has no loss. In training one fused op computes nll and both gradients; the gradient of a
+ * chunk's logits overwrites the logits. `right`, unless null, becomes (N) f32: 1 if no logit of the row is above the
+ * label's, else 0. It has no gradient, and a recording with it is not differentiated. */
 value op_linear_cross_entropy(struct graph *g, value y, value w, value labels, value *right);
 
-/* Step scalars that the loss reads: an input of ELBO_WEIGHTS f32. */
+/* Step scalars of the loss: an input of ELBO_WEIGHTS f32. */
 enum { ELBO_WEIGHT_NLL, ELBO_WEIGHT_KL, ELBO_WEIGHTS };
-/* What op_elbo reports, sums over the slot: nats, and the sentences' shares of parts at or under their free bits. */
+/* Outputs of op_elbo, sums over the slot in nats; ELBO_UNDER sums the sentences' shares of parts at or under the free
+ * bits. */
 enum { ELBO_LOSS, ELBO_NLL, ELBO_KL, ELBO_KL_FREE, ELBO_UNDER, ELBO_PARTS };
 
-enum free_form { FREE_HINGE, FREE_MASK };     /* max(f, KL), or KL where it is above f and 0 elsewhere */
-enum free_scope { FREE_SLOT, FREE_SENTENCE }; /* of the mean over the slot's sentences, or of each     */
+enum free_form { FREE_HINGE, FREE_MASK };     /* max(f, KL); or KL if it is above f, else 0 */
+enum free_scope { FREE_SLOT, FREE_SENTENCE }; /* of the mean over the slot's sentences; or of each sentence */
 struct free_bits {
     enum { FREE_PER_DIMENSION, FREE_TOTAL, FREE_PER_GROUP } kind;
     enum free_form form;
@@ -25,26 +26,27 @@ struct free_bits {
     size_t groups;
 };
 struct elbo_value {
-    value loss;   /* (ELBO_PARTS); [ELBO_LOSS] is what is minimized                    */
+    value loss;   /* (ELBO_PARTS); [ELBO_LOSS] is minimized */
     value kl_dim; /* (Z) sums of the true KL over the slot's sentences; none without z */
 };
 
-/* loss = weight[NLL] sum nll + weight[KL] S sum_j max(f, mean over the slot's sentences of the KL of part j), where a
- * part is a dimension, a group of neighbours, or the whole (free bits: Kingma et al. 2016). FREE_SENTENCE: sum_s sum_j
- * max(f, KL of part j of sentence s). FREE_MASK: the KL itself where it is above f, else 0, in place of the maximum; it
- * has the same gradient. kl may be none. */
+/* loss = weight[NLL] sum nll + weight[KL] S sum_j max(f, mean over the slot's sentences of the KL of part j). A part is
+ * a dimension, a group of neighboring dimensions, or all of them (free bits: Kingma et al. 2016). FREE_SENTENCE: sum_s
+ * sum_j max(f, KL of part j of sentence s). FREE_MASK: the KL if it is above f, else 0, in place of the maximum, with
+ * the same gradient. kl may be none. */
 struct elbo_value op_elbo(struct graph *g, value nll, value kl, value weights, const struct free_bits *free_bits);
 
-/* out (1) nats = -sum_s sum_n log softmax(logits_s)[label_n] over the rows n of each sentence s: what a bag of words
- * pays whose distribution is the sentence's row of logits (S, V) f32 (Zhao et al. 2017). labels (N) i32; a negative one
- * has no loss. offsets (S + 1) i32. Rows of draws are taken for those of sentences, of which each has one. */
-enum { BAG_LOGSUM, BAG_LABELS, BAG_NATS, BAG_SUMS }; /* of its second output, for kernels */
+/* out (1) nats = -sum_s sum_n log softmax(logits_s)[label_n] over the rows n of each sentence s: the cost of a bag of
+ * words under the distribution of the sentence's row of logits (S, V) f32 (Zhao et al. 2017). labels (N) i32; a
+ * negative label has no loss. offsets (S + 1) i32. Rows of draws count as rows of sentences, so each sentence must have
+ * one draw. */
+enum { BAG_LOGSUM, BAG_LABELS, BAG_NATS, BAG_SUMS }; /* columns of the second output, for kernels */
 value op_bag_cross_entropy(struct graph *g, value logits, value labels, value offsets);
 
 /* The ELBO and further terms: out (ELBO_PARTS + count) nats, out[ELBO_LOSS] = elbo[ELBO_LOSS] + sum_k
  * weights[weight[k]] terms[k][0], the other parts as in elbo (ELBO_PARTS), out[ELBO_PARTS + k] = terms[k][0]. terms: up
- * to OBJECTIVE_TERMS (ops/objective.h) values (1), sums over the slot; weights: step scalars, an input f32. It is what
- * is minimized: its gradient is 1 for the loss and 0 for the rest, whatever reads it. */
+ * to OBJECTIVE_TERMS values (1), sums over the slot; weights: step scalars, an input f32. out[ELBO_LOSS] is minimized:
+ * the gradient of out is 1 for the loss and 0 for the rest, whatever reads it. */
 value op_objective(struct graph *g, value elbo, const value *terms, const unsigned *weight, size_t count,
                    value weights);
 
@@ -55,8 +57,8 @@ enum { ATTR_FREE_NATS }; /* a real attribute */
 
 enum { OBJECTIVE_TERMS = MAX_INPUTS - 2, OBJECTIVE_ELBO = 0xffff };
 
-/* Attributes: four indices into the weights in each integer. Of the op, one for each term; of its gradient, one for
- * each output, where OBJECTIVE_ELBO says that the output is the gradient of the ELBO's parts. */
+/* Attributes: each integer holds four indices into the weights. The op has one index for each term. The gradient has
+ * one for each output, where OBJECTIVE_ELBO marks the gradient of the ELBO's parts. */
 static inline void objective_set(struct attributes *a, size_t k, unsigned index)
 {
     a->i[k / 4] |= (int64_t)index << (k % 4 * 16);

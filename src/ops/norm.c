@@ -1,8 +1,8 @@
 /* Norm with fused dropout and residual: s = drop(x) + residual
  *   layer: y = (s - mean) rstd gamma + beta      rms: y = s rms^-1 gamma
  *
- *   stats (N, 2) mean | reciprocal deviation     dresidual = norm's gradient + what arrives at `sum` itself
- *   dx = drop(dresidual), by the same noise                                                                       */
+ *   stats (N, 2) mean | reciprocal deviation     dresidual = the norm's gradient + dsum, the gradient of s itself
+ *   dx = drop(dresidual), by the same noise */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -44,7 +44,7 @@ static void gradient(struct autodiff *ad, const struct node *n)
     value gamma = n->in[IN_NORM_GAMMA], dy = autodiff_output(ad, n, OUT_NORM_Y);
     value dsum = residual.index ? autodiff_output(ad, n, OUT_NORM_SUM) : NO_VALUE;
     bool drops = n->attr.f[ATTR_DROPOUT] > 0;
-    if (!dy.index) { /* only the sum is used */
+    if (!dy.index) { /* only the sum has a reader */
         if (drops)
             autodiff_emit(ad, &op_dropout_type, n, TAKES(IN_DROPOUT_X, dsum),
                           TAKES(IN_DROPOUT_SENTENCE, n->in[IN_NORM_SENTENCE]),
@@ -77,7 +77,7 @@ static void gradient(struct autodiff *ad, const struct node *n)
     autodiff_pass(ad, residual, d);
 }
 
-/* From the sum, where it is there: the same bits. */
+/* Recomputes y and stats from the sum, if the sum is kept, to the same bits. */
 static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
 {
     value sum = n->out[OUT_NORM_SUM];

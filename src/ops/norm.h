@@ -5,12 +5,12 @@
 #include "ops/elementwise.h"
 
 struct normed {
-    value y;   /* (N, D)                                      */
-    value sum; /* (N, D) dropout(x) + residual; x without one */
+    value y;   /* (N, D) */
+    value sum; /* (N, D) dropout(x) + residual, or x without a residual */
 };
 
-/* Layer norm (Ba et al. 2016), or RMS norm without bias (Zhang and Sennrich 2019), epsilon 1e-5: of x, or of dropout(x)
- * + residual. Without a residual nothing is dropped; `dropping` may be null. */
+/* Layer norm (Ba et al. 2016), or RMS norm without bias (Zhang and Sennrich 2019), epsilon 1e-5, of x or of dropout(x)
+ * + residual. Without a residual nothing is dropped, and `dropping` may be null. */
 struct normed op_norm(struct graph *g, value x, const struct dropping *dropping, value residual, value gamma,
                       value beta, bool rms);
 

@@ -1,5 +1,5 @@
-/* The update: squared norm of a gradient range, AdamW, SGD with momentum. Weights and moments are inputs of the update
- * graph that the ops write. */
+/* The optimizer's update: gradient norms, the guard, controllers, AdamW, SGD with momentum. Weights and moments are
+ * inputs of the update graph that the ops write. */
 #include "ops/ops.h"
 #include "base/philox.h"
 

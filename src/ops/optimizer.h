@@ -1,28 +1,28 @@
-/* The update: the guard, controllers of weights, gradient norms, AdamW and SGD. Ranges of the arenas are inputs of an
- * update graph that the ops write. */
+/* The optimizer's update: the guard, controllers of loss weights, gradient norms, AdamW and SGD. Ranges of the arenas
+ * are inputs of an update graph that the ops write. */
 #ifndef OPS_OPTIMIZER_H
 #define OPS_OPTIMIZER_H
 
 #include "graph/graph.h"
 
-/* What the last update decided, kept in the backend's memory as f32: so no step waits for the host to learn whether the
- * one before it was applied. Whatever depends on the count of updates comes in two rows, for both answers. */
+/* The decision of the last update, f32 in the backend's memory. No step waits for the host to learn whether the step
+ * before was applied: values that depend on the count of updates come in two rows, one for either answer. */
 enum { CONTROL_APPLIED, CONTROL_NORM, CONTROL_FINITE, CONTROL_SIZE };
-/* y (K) = row CONTROL_APPLIED of rows (2, K), times scales (K) where given. */
+/* y (K) = row CONTROL_APPLIED of rows (2, K), times scales (K) if given. */
 value op_select_row(struct graph *g, value rows, value control, value scales);
 
-/* A controller of one weight, a step of it after each update that is applied; otherwise only USED changes. Its state
- * (CONTROLLER_STATE) and scales (K) are inputs in the backend's memory that are written: scales[index] is the weight
- * for the next step, USED the one that this step had. It measures y = figures[part] / settings[SENTENCES], `figures`
- * being sums over the step, and `control` the guard's new decision.
+/* A controller of one weight of the loss. It takes a step after each applied update; after other updates only USED
+ * changes. Its state (CONTROLLER_STATE) and scales (K) are inputs in the backend's memory that are written:
+ * scales[index] is the weight of the next step, USED the weight of this step. It measures y = figures[part] /
+ * settings[SENTENCES]; `figures` are sums over the step, and `control` is the guard's new decision.
  *
  * CONTROLLER_PI (ControlVAE, Shao et al. 2020), with e = target - y:
  *     SUM += -i e;   weight = p / (1 + exp(e)) + SUM + least, within least .. most
- * SUM goes no further than where the weight reaches a bound, and stands still while the error drives it further out.
+ * SUM stops where the weight reaches a bound, and does not move while the error drives it further out.
  *
  * CONTROLLER_MULTIPLIER (minimum desired rate, Pelsmaeker and Aziz 2020): u = log(1 + exp(SUM)) multiplies target - y
- * in the Lagrangian, so that the weight of y in it is 1 - u:
- *     SUM += i (target - y) / (1 + exp(-SUM));   weight = 1 - u                                                      */
+ * in the Lagrangian, so the weight of y there is 1 - u:
+ *     SUM += i (target - y) / (1 + exp(-SUM));   weight = 1 - u */
 enum controller_rule { CONTROLLER_PI, CONTROLLER_MULTIPLIER };
 enum { CONTROLLER_WEIGHT, CONTROLLER_USED, CONTROLLER_SUM, CONTROLLER_STATE };
 enum {
@@ -38,15 +38,17 @@ void op_controller(struct graph *g, value state, value scales, value figures, va
                    enum controller_rule rule, size_t part, size_t index);
 
 enum { NORM_SQUARED, NORM_NOT_FINITE, NORM_RECORD };
-/* record (NORM_RECORD) = sum of squares in a fixed order over blocks of 1,024, and the number of values not finite. */
+/* record (NORM_RECORD) = the sum of squares, in a fixed order over blocks of 1,024, and the number of blocks whose sum
+ * is not finite. */
 value op_squared_norm(struct graph *g, value gradient);
-/* The same in two parts with the same bits, for a gradient of which ranks have pieces. sums (ceil(N / SQUARES_BLOCK)),
- * doubles, an input that is written: of gradient (N). record from sums (any), in which block i lies at at[i] (i32). */
+/* The same in two parts with the same bits, for a gradient whose pieces are on several ranks. op_block_squares writes
+ * sums (ceil(N / SQUARES_BLOCK)), doubles, an input, of gradient (N). op_combined_norm returns the record from sums
+ * (any size), in which block i lies at at[i] (i32). */
 enum { SQUARES_BLOCK = 1024 };
 void op_block_squares(struct graph *g, value sums, value gradient);
 value op_combined_norm(struct graph *g, value sums, value at);
 
-/* Step scalars of one group. */
+/* Step scalars of one parameter group. */
 enum {
     STEP_LEARNING_RATE,
     STEP_GRADIENT_SCALE,
@@ -62,19 +64,19 @@ enum {
     STEP_APPLY,
     STEP_SCALARS
 };
-/* The guard: norm = square root of the sum of up to MOST_NORMS squared norms. The update is applied where it and `loss`
- * are finite and settings[GUARD_SKIP] is 0. scalars (K, STEP_SCALARS) = the row of `rows` (2, K, STEP_SCALARS) that
- * `control` as it was selects, each gradient scale times min(1, clip / norm) (no clip where GUARD_CLIP is 0),
- * STEP_APPLY = applied; control = the new decision. */
+/* The guard: norm = square root of the sum of up to MOST_NORMS squared norms. The update is applied if norm and `loss`
+ * are finite and settings[GUARD_SKIP] is 0. scalars (K, STEP_SCALARS) = the row of `rows` (2, K, STEP_SCALARS) that the
+ * old `control` selects, with each gradient scale times min(1, clip / norm) (no clip if GUARD_CLIP is 0) and STEP_APPLY
+ * = applied. control = the new decision. */
 enum { GUARD_CLIP, GUARD_SKIP, GUARD_SETTINGS, MOST_NORMS = 8 };
 void op_guard(struct graph *g, value scalars, value control, const value *norms, size_t count, value loss, value rows,
               value settings);
 
-/* AdamW (Loshchilov and Hutter 2019): decay is the learning rate times the weight decay, decoupled. `working`: the
- * weights again in bf16, optional. Moments are f32 or bf16; the latter are stored with stochastic rounding: the 16 bits
- * that a bf16 lacks carry when noise of as many bits is added, so the mean over the noise is the f32 value. The noise
- * is addressed by the run's seed, the step and the element's index in the arena, `first` being that of the range's
- * first. */
+/* AdamW (Loshchilov and Hutter 2019): `decay` is the learning rate times the weight decay, decoupled. `working`: the
+ * weights again in bf16, optional. Moments are f32 or bf16. bf16 moments are stored with stochastic rounding: 16 bits
+ * of noise are added to the 16 bits that bf16 lacks, and their carry rounds, so the mean over the noise is the f32
+ * value. The noise is addressed by the run's seed, the step and the element's index in the arena; `first` is the index
+ * of the range's first element. */
 void op_adamw(struct graph *g, value weights, value working, value moment1, value moment2, value gradient,
               value scalars, size_t first);
 void op_sgd(struct graph *g, value weights, value working, value moment, value gradient, value scalars, size_t first);

@@ -1,20 +1,11 @@
-/* What makes the statistics of a posterior, mu | logvar (S, 2Z), of a head's output (S, 2Z): maps of each dimension,
- * and normalization by statistics of a batch; and the running statistics that take their place outside of training.
+/* The ops that compute a posterior's statistics mu | logvar (S, 2Z) from a head's output (S, 2Z): maps of each
+ * dimension, normalization by statistics of a batch, and the running statistics that replace these outside of training.
  *
  *   delta     m | b:  sigma = l + (u - l) / (1 + exp(-b)),  mu = sqrt(2 delta + 1 + log sigma^2 - sigma^2 + max(0, m))
  *             l < u: the roots of log sigma^2 - sigma^2 + 2 delta + 1;   KL = delta + max(0, m) / 2
  *   slashed   a | b:  mu = sqrt 2 a,  logvar = r(sqrt 2 b): the root of exp(r) - r - 1 = x^2 with the sign of x
  *             KL = a^2 + b^2;   dr/dx = 2x / (exp(r) - 1), sqrt 2 at 0
- *   floor     mu | logvar -> mu | log(floor + drop(exp(logvar)))
- *
- * Normalization of groups k: of one column or several of all rows, or of a row. With m the mean over the rows (0 where
- * it is not centered), q the mean over the rows of the group's sum of (x - m)^2, and h = (x - m) / sqrt(q + epsilon):
- *
- *   y = level gain_k h + bias_k
- *   dx = level (t - mean t - h mean(t h)) / sqrt(q + epsilon),  t = gain_k dy; means over the rows of the group's sums,
- *        "mean t" where it is centered;   dgain_k = level sum dy h;   dbias_k = sum dy
- *
- * With running statistics m and q are constants, and dx = level t / sqrt(q + epsilon). */
+ *   floor     mu | logvar -> mu | log(floor + drop(exp(logvar))) */
 #include "ops/ops.h"
 #include "graph/autodiff.h"
 
@@ -22,7 +13,8 @@
 
 /* ---- maps ---- */
 
-/* The root of ln x - x + 2 delta + 1 below (or above) 1, by Newton's method in r = ln x; sigma is its square root. */
+/* Returns the square root (sigma) of the root of ln x - x + 2 delta + 1 below (or above) 1, by Newton's method in r =
+ * ln x. */
 static double committed(double delta, bool above)
 {
     double x2 = 2 * delta, r = above ? sqrt(2 * x2) : -sqrt(2 * x2) - x2; /* exp(r) - r - 1 = 2 delta */
@@ -70,8 +62,16 @@ static void gradient_posterior(struct autodiff *ad, const struct node *n)
                   GIVES(OUT_POSTERIOR_BACKWARD_DHEAD, head));
 }
 
-/* ---- normalization ---- */
-
+/* ---- normalization ----
+ *
+ * Normalization of group k: one column or several over all rows, or one row. With m the mean over the rows (0 if not
+ * centered), q the mean over the rows of the group's sum of (x - m)^2, and h = (x - m) / sqrt(q + epsilon):
+ *
+ *   y = level gain_k h + bias_k
+ *   dx = level (t - mean t - h mean(t h)) / sqrt(q + epsilon),  t = gain_k dy; means over the rows of the group's sums,
+ *        "mean t" only if centered;   dgain_k = level sum dy h;   dbias_k = sum dy
+ *
+ * With running statistics m and q are constants, and dx = level t / sqrt(q + epsilon). */
 struct normalized op_normalize(struct graph *g, value x, value running, value gain, value bias,
                                const struct normalization *c)
 {

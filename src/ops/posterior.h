@@ -1,5 +1,5 @@
 /* Ops of posteriors: maps of a head's output to mu | logvar, normalization by statistics of a batch, and running
- * statistics. The maths stands in ops/posterior.c. */
+ * statistics. ops/posterior.c has the equations. */
 #ifndef OPS_POSTERIOR_H
 #define OPS_POSTERIOR_H
 
@@ -9,19 +9,19 @@ enum posterior_map { POSTERIOR_DELTA, POSTERIOR_SLASHED, POSTERIOR_FLOOR };
 enum { ATTR_POSTERIOR_MAP = 0, ATTR_POSTERIOR_SWITCH };
 enum { ATTR_POSTERIOR_REAL = 0, ATTR_POSTERIOR_DROP, ATTR_POSTERIOR_LEAST, ATTR_POSTERIOR_MOST };
 
-/* stats (S, 2Z) = mu | logvar from head (S, 2Z), f32. real: nats of each dimension (delta; Razavi et al. 2019), or the
- * floor of the variances (Shen et al. 2021, DU-VAE). p: share of the variances above the floor that is dropped, by
- * addressed noise of the purpose "scope.dropout", coordinate = dimension; sample (S) u64. Where `switches` (K) is
- * given, nothing is dropped while switches[index] is 0. */
+/* stats (S, 2Z) = mu | logvar from head (S, 2Z), f32. `real`: nats of each dimension (delta; Razavi et al. 2019), or
+ * the floor of the variances (Shen et al. 2021, DU-VAE). p: share of the variances above the floor that is dropped, by
+ * addressed noise of the purpose "scope.dropout", coordinate = dimension; sample (S) u64. If `switches` (K) is given,
+ * nothing is dropped while switches[index] is 0. */
 value op_posterior(struct graph *g, value head, enum posterior_map map, double real, double p, value sample,
                    value switches, size_t index);
 
-/* The least and the largest sigma of a committed rate of `delta` nats. */
+/* Computes the least and the largest sigma of a committed rate of `delta` nats. */
 void posterior_bounds(double bounds[2], double delta);
 
 enum normalize_scope {
-    NORMALIZE_COLUMNS, /* over all rows                       */
-    NORMALIZE_ROWS     /* each row by itself, one group of it */
+    NORMALIZE_COLUMNS, /* over all rows */
+    NORMALIZE_ROWS     /* each row alone, as one group */
 };
 enum {
     ATTR_NORMALIZE_SCOPE = 0,
@@ -35,27 +35,27 @@ enum { ATTR_NORMALIZE_LEVEL = 0, ATTR_NORMALIZE_EPSILON };
 
 struct normalization {
     enum normalize_scope scope;
-    size_t groups,
-        columns; /* K; the first columns of x, of which k, k + K, k + 2K ... are group k; others are copied */
-    bool center; /* about the mean; of groups of one column */
-    bool batch;  /* by the statistics of the rows; else, and where they are fewer than two, by the running
-                    ones                                                                                 */
+    size_t groups, columns; /* groups: K; columns: the first columns of x are normalized, and k, k + K, k + 2K ... are
+                               group k; others are copied */
+    bool center;            /* about the mean; only for groups of one column */
+    bool batch; /* by the statistics of the rows; without `batch`, or with fewer than two rows, by the running
+                   statistics */
     double level, epsilon;
 };
 struct normalized {
-    value y;    /* as x                                                                                         */
-    value sums; /* (2K + 1) with `batch`, not of rows: n, then sums over the rows of x - c, and of the group's sum of
-                   (x - c)^2, c being the running mean (0 where it is not centered)                             */
+    value y;    /* shape of x */
+    value sums; /* (2K + 1) with `batch`, not for NORMALIZE_ROWS: n, then sums over the rows of x - c, then of the
+                   group's sum of (x - c)^2; c is the running mean (0 if not centered) */
 };
 
-/* running (2, K): mean, then mean square (variance where centered); no gradient; none for rows. gain, bias (K):
- * optional. Batch normalization: Ioffe and Szegedy 2015. Rows with no square stay 0. */
+/* running (2, K): mean, then mean square (variance if centered), without a gradient; none for NORMALIZE_ROWS. gain,
+ * bias (K): optional. Batch normalization: Ioffe and Szegedy 2015. Rows whose squares are 0 stay 0. */
 struct normalized op_normalize(struct graph *g, value x, value running, value gain, value bias,
                                const struct normalization *c);
 
-enum { ATTR_RUNNING_CENTER = 0, ATTR_RUNNING_SHARE = 0 }; /* an integer; a real */
-/* running (2, K), an input that is written, moves by `share` towards the statistics of `sums` (2K + 1), after an update
- * that is applied (`control`) and has two sentences or more. */
+enum { ATTR_RUNNING_CENTER = 0, ATTR_RUNNING_SHARE = 0 }; /* an integer and a real attribute */
+/* Moves running (2, K), an input that is written, by `share` towards the statistics of `sums` (2K + 1), if the update
+ * is applied (`control`) and has at least two sentences. */
 void op_running(struct graph *g, value running, value sums, value control, bool center, double share);
 
 /* ---- slots ---- */

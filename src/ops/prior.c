@@ -1,18 +1,11 @@
-/* What a learned prior is measured by.
+/* Learned priors: the KL to a diagonal Gaussian, and the log density of a mixture.
  *
- * The KL of one diagonal Gaussian to another, by dimension; stats (S, 2Z) mu | logvar, prior (2Z) mean | logvar, with
- * e = exp(-logvar of the prior) and t = mu - mean:
+ * The KL of one diagonal Gaussian to another, by dimension; stats (S, 2Z) mu | logvar, prior (2Z) mean | logvar, with e
+ * = exp(-logvar of the prior) and t = mu - mean:
  *
  *   kl = (logvar of the prior - logvar + (exp(logvar) + t^2) e - 1) / 2
  *   dmu = d t e;   dlogvar = d (exp(logvar) e - 1) / 2
- *   dmean = -sum_s d t e;   dlogvar of the prior = sum_s d (1 - (exp(logvar) + t^2) e) / 2
- *
- * The log density of a mixture of K diagonal Gaussians, w = softmax(logits), or 1 / K without logits:
- *
- *   l_sk = log w_k - sum_j (log 2 pi + logvar_kj + t^2 e_kj) / 2,   t = z_sj - mu_kj,   e = exp(-logvar)
- *   out_s = sign logsumexp_k l_sk;   r_sk = exp(l_sk) / sum_k exp(l_sk), the second output, which the gradient reads
- *   with d = sign dout:   dz = -d sum_k r t e;   dmu = sum_s d r t e;   dlogvar = sum_s d r (t^2 e - 1) / 2
- *   dlogits_k = sum_s d (r_sk - w_k) */
+ *   dmean = -sum_s d t e;   dlogvar of the prior = sum_s d (1 - (exp(logvar) + t^2) e) / 2 */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 
@@ -44,7 +37,16 @@ static void gradient_kl(struct autodiff *ad, const struct node *n)
                   GIVES(OUT_GAUSSIAN_KL_BACKWARD_DSTATS, stats), GIVES(OUT_GAUSSIAN_KL_BACKWARD_DPRIOR, prior));
 }
 
-/* K of the components' statistics for z of width Z; 0: they are none. */
+/* ---- a mixture ----
+ *
+ * The log density of a mixture of K diagonal Gaussians, w = softmax(logits), or 1 / K without logits:
+ *
+ *   l_sk = log w_k - sum_j (log 2 pi + logvar_kj + t^2 e_kj) / 2,   t = z_sj - mu_kj,   e = exp(-logvar)
+ *   out_s = sign logsumexp_k l_sk;   r_sk = exp(l_sk) / sum_k exp(l_sk), the second output, which the gradient reads
+ *   with d = sign dout:   dz = -d sum_k r t e;   dmu = sum_s d r t e;   dlogvar = sum_s d r (t^2 e - 1) / 2
+ *   dlogits_k = sum_s d (r_sk - w_k) */
+
+/* Returns K of the components' statistics for z of width Z, or 0 if their shape is wrong. */
 static size_t components_of(const struct graph *g, value components, size_t width)
 {
     const struct value_info *info = graph_value(g, components);
@@ -94,7 +96,7 @@ static void gradient_mixture(struct autodiff *ad, const struct node *n)
                   GIVES(OUT_MIXTURE_LOG_DENSITY_BACKWARD_DLOGITS, logits));
 }
 
-/* A distance, its square times a factor, a sum: for each row, component and dimension. */
+/* Counts a difference, its square times a factor, and a sum for each row, component and dimension. */
 static double flops(const struct shape_view *s, const struct attributes *a)
 {
     return 5.0 * (double)s->in[IN_MIXTURE_LOG_DENSITY_Z][0] * (double)s->in[IN_MIXTURE_LOG_DENSITY_Z][1] *

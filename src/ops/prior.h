@@ -5,17 +5,17 @@
 #include "ops/latent.h"
 
 /* kl (S, Z) nats by dimension of KL(N(mu, exp(logvar)) || N(mean, exp(logvar of the prior))). stats (S, 2Z) = mu |
- * logvar; prior (2Z) = mean | logvar, declared `master` where it is a parameter. */
+ * logvar; prior (2Z) = mean | logvar, declared `master` if it is a parameter. */
 value op_gaussian_kl(struct graph *g, value stats, value prior);
 
 /* out (S, 1) nats = sign * log sum_k w_k N(z; mu_k, exp(logvar_k)), a mixture of K Gaussians of diagonal covariance. z
- * (S, Z), rows of sentences or of draws. components (K, 2Z), rows of mu | logvar, or (2K, Z), K rows of mu and then K
- * of logvar; logits (K), w = softmax(logits), or none: w = 1 / K. */
+ * (S, Z), rows of sentences or of draws. components (K, 2Z), rows of mu | logvar; or (2K, Z), K rows of mu and then K
+ * rows of logvar. logits (K), w = softmax(logits), or none: w = 1 / K. */
 value op_mixture_log_density(struct graph *g, value z, value components, value logits, double sign);
 
 /* ---- for the gradient rules and the backends: slots of the inputs and outputs, and attributes ---- */
 
-enum { ATTR_COMPONENTS = ATTR_ROWS + 1 }; /* K of a mixture, beside ATTR_ROWS and ATTR_SIGN */
+enum { ATTR_COMPONENTS = ATTR_ROWS + 1 }; /* K of a mixture; ATTR_ROWS and ATTR_SIGN apply too */
 
 enum { IN_GAUSSIAN_KL_STATS, IN_GAUSSIAN_KL_PRIOR };
 enum { OUT_GAUSSIAN_KL_KL };

@@ -4,7 +4,6 @@
  *   LSTM  i, f, g, o = x + h W^T;  c' = sigma(f) c + sigma(i) tanh(g);  h' = sigma(o) tanh(c')
  *   GRU   r, z, n of x and of s = h W^T + b:  r = sigma(xr + sr);  z = sigma(xz + sz);
  *         n = tanh(xn + r sn);  h' = (1 - z) n + z h
- *
  * (Hochreiter and Schmidhuber 1997 with Gers et al. 2000's forget gate; Cho et al. 2014 as PyTorch and cuDNN write it.)
  *
  * A row keeps i, f, g, o after their nonlinearities and c, or r, z, n and sn. The backward pass walks the steps from
@@ -31,7 +30,7 @@ static bool wide(struct graph *g, value v, size_t width, const char *what)
     return false;
 }
 
-/* Units in each direction; 0: shapes disagree. */
+/* Returns the units in each direction, or 0 if shapes disagree. */
 static size_t units_of(struct graph *g, const struct recurrent_inputs *in, const struct recurrent_config *c)
 {
     if (!in->x.index || !in->w.index) {
@@ -122,7 +121,7 @@ static void gradient(struct autodiff *ad, const struct node *n)
     autodiff_pass(ad, n->in[IN_RECURRENT_X], dx);
 }
 
-/* Products of every row with the weights, forward once, backward with dgates and with h. */
+/* Counts the products of every row with the weights: one forward; two backward, with dgates and with h. */
 static double flops(const struct shape_view *s, const struct attributes *a)
 {
     (void)a;

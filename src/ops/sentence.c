@@ -1,4 +1,4 @@
-/* Between one row per token and one row per sentence: pooling, broadcast, segment sums, rows in front. */
+/* Ops between one row per token and one row per sentence: pooling, broadcast, segment sums, prefixes. */
 #include "graph/autodiff.h"
 #include "ops/ops.h"
 

@@ -1,11 +1,11 @@
-/* Between one row per sentence and one row per token: pooling, broadcast, sums, rows in front. */
+/* Ops between one row per sentence and one row per token: pooling, broadcast, sums, prefixes. */
 #ifndef OPS_SENTENCE_H
 #define OPS_SENTENCE_H
 
 #include "graph/graph.h"
 
-/* POOL_ENDS: the first half of the columns from the last row, the second from the first, as a layer of two directions
- * ends. */
+/* POOL_ENDS takes the first half of the columns from the last row and the second half from the first row, where the two
+ * directions of a layer end. */
 enum pool_kind { POOL_MEAN, POOL_FIRST, POOL_LAST, POOL_ATTENTION, POOL_ENDS };
 
 /* y (S, D) from x (N, D). POOL_ATTENTION: softmax over the sentence of x . query, query (D). */
@@ -17,9 +17,9 @@ value op_broadcast_add(struct graph *g, value x, value v, value sentence, value 
 /* y (S, D) or (S) = sum of the sentence's rows. */
 value op_segment_sum(struct graph *g, value x, value offsets, enum dim_kind rows);
 
-/* y (N, D) = x, but with the first M rows of each sentence replaced by its prefix: a row of position j < M becomes row
- * j of prefix (S, M D)'s M rows of D. position (N) i32. One new token per row: sentence and offsets are none, and row n
- * belongs to row n of prefix. */
+/* y (N, D) = x with the first M rows of each sentence replaced by its prefix: a row of position j < M becomes row j of
+ * the M rows of D in prefix (S, M D). position (N) i32. For one new token per row, sentence and offsets are none, and
+ * row n takes row n of prefix. */
 value op_prefix(struct graph *g, value x, value prefix, value position, value sentence, value offsets);
 
 /* ---- for the gradient rules and the backends: slots of the inputs and outputs, and attributes ---- */

@@ -1,5 +1,5 @@
-/* gemm: C = A B (+ C) (+ bias), gelu(C), of every instruction set this processor has, against sums in double and among
- * each other's parts. */
+/* gemm: C = A B (+ C) (+ bias) and gelu(C), on every instruction set of this processor, against sums in double and
+ * against other divisions into parts. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,15 +31,15 @@ static const struct {
                 {"amx", cpu_gemm_amx, cpu_gemm_scratch_amx}};
 enum { VARIANTS = sizeof variants / sizeof *variants, CHAIN = 256 };
 
-/* ---- a product that can be made anew ---- */
+/* ---- products that can be repeated ---- */
 
 struct made {
     size_t m, n, k, ldc;
-    bool a_across, b_along, add, bias, gelu; /* A's rows lie across k, B's columns along it */
+    bool a_across, b_along, add, bias, gelu; /* A is stored across k; B is stored along k */
     float *a, *b, *c, *activated, *biases, *before;
 };
 
-/* What follows them is no number: whoever counts a lane or a place of k too many brings it in. */
+/* Allocates numbers followed by NaN, so that a kernel that reads a lane or a place of k too many gets NaN. */
 static float *numbers(size_t n, uint64_t purpose)
 {
     enum { AFTER = 16 };
@@ -128,7 +128,7 @@ static double exact(const struct product *p, size_t i, size_t j, double *magnitu
     return sum;
 }
 
-/* What f32 multiply-adds give: blocks of a chain, added. */
+/* Returns what f32 multiply-adds give: blocks of a chain, added. */
 static float chain(const struct product *p, size_t i, size_t j)
 {
     float sum = 0;
@@ -141,8 +141,8 @@ static float chain(const struct product *p, size_t i, size_t j)
     return sum;
 }
 
-/* The exact sums and magnitudes of a product, (m, n) each, kept for the next one of the same operands: variants and
- * flags share them. */
+/* Returns the exact sums and magnitudes of a product, (m, n) each. They are kept for the next call with the same
+ * operands, because variants and flags share them. */
 static const double *exact_of(const struct product *p, const struct made *d)
 {
     static double *kept;
@@ -158,8 +158,8 @@ static const double *exact_of(const struct product *p, const struct made *d)
     return kept;
 }
 
-/* Every element, within what roundings of a chain of sums can come to in practice: some times the square root of their
- * number. */
+/* Checks every element within the rounding that a chain of sums reaches in practice: a few times the square root of its
+ * length. */
 static void check(size_t variant, size_t threads, unsigned flags, size_t m, size_t n, size_t k)
 {
     struct made d = make(m, n, k, flags);
@@ -203,8 +203,8 @@ static void every_element(void **state)
                     if (there[v]) check(v, 1 + (s + flags) % 3, flags, shapes[s][0], shapes[s][1], shapes[s][2]);
 }
 
-/* A row's and a column's bits are the same alone, among others, whichever way the operands lie, and on any number of
- * threads. */
+/* The bits of a row and of a column are the same alone and among others, in any layout of the operands, on any number
+ * of threads. */
 static void bits_depend_on_k_alone(void **state)
 {
     (void)state;
@@ -275,14 +275,14 @@ static void as_exact_as_multiply_adds(void **state)
         for (size_t e = 0; e < 48 * ks[i]; e++) rounded.a[e] = (float)((int)(d.a[e] * 0x1p15f)) * 0x1p-15f;
         struct product q = product_of(&rounded);
         run(0, 1, &q);
-        memcpy(d.c, rounded.c, 48 * 40 * sizeof *d.c); /* the sums of rounded operands as if of the others */
+        memcpy(d.c, rounded.c, 48 * 40 * sizeof *d.c); /* as if the product had rounded its operands */
         assert_true(rms_error(&p, false) > 1.1 * chained);
         drop(&rounded);
         drop(&d);
     }
 }
 
-/* Magnitudes far from one; what is no number stays none, in its own row and column. */
+/* Magnitudes far from one; NaN stays NaN, in its own row and column only. */
 static void far_numbers(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* Products with weights in few bits: every path, by this machine's instructions and by emulated ones, against sums in
- * double of what the blocks hold and of the rounded activations; the rounding of activations; bits that depend on rows
- * alone. */
+/* Products with quantized weights: every path, with this machine's instructions and with emulated ones, against sums in
+ * double of the blocks' values and the rounded activations. Also the rounding of activations, and bits that depend on
+ * rows alone. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,16 +53,16 @@ static int gather(void **state)
     return 0;
 }
 
-/* ---- products that can be made anew ---- */
+/* ---- products that can be repeated ---- */
 
 struct made {
     struct quantized_product p;
     float *a, *c, *bias;
     unsigned char *w;
-    double *weights, *rounded, *exact; /* (N, K); (M, K) as they are rounded, and as they are */
+    double *weights, *rounded, *exact; /* (N, K); (M, K) rounded and exact */
 };
 
-/* What follows are numbers that no result may hold. */
+/* Allocates memory followed by values that no result may contain. */
 static void *room(size_t bytes)
 {
     unsigned char *x = malloc(bytes + AFTER);
@@ -80,8 +80,8 @@ static void fill(float *x, size_t n, uint64_t purpose, float scale)
     }
 }
 
-/* The rounding of product.h: d = the largest magnitude of 128 / 127, whole numbers of d. What lies so near the middle
- * of two that the rounding of a product decides is moved away. */
+/* Rounds as product.h says: d = the largest magnitude of 128 / 127, whole multiples of d. Moves values away that lie so
+ * near the middle of two multiples that a product's rounding decides. */
 static void round_rows(double *to, float *x, size_t count)
 {
     for (size_t at = 0; at < count; at += 128) {
@@ -110,7 +110,7 @@ static struct made make(enum block_type type, size_t m, size_t n, size_t k, bool
     fill(d.a, m * (k + 3), 1, 2);
     fill(d.bias, n, 2, 1);
     for (size_t j = 0; j < n; j++) fill(w + j * k, k, 3 + j, j % 7 == 6 ? 1e-4f : 0.1f * (float)(1 + j % 5));
-    for (size_t i = 0; i < k; i++) d.a[i] *= i / 128 % 3 ? 1 : 1e-3f; /* spans of different sizes in a row */
+    for (size_t i = 0; i < k; i++) d.a[i] *= i / 128 % 3 ? 1 : 1e-3f; /* spans of different magnitudes in a row */
     for (size_t i = 0; i < 128 && i < k && m > 1; i++) d.a[k + 3 + i] = 0;
     block_quantize(type, d.w, w, n * k);
     block_dequantize(type, w, d.w, n * k);
@@ -143,7 +143,7 @@ static void run(const struct quantized_path *path, const struct quantized_produc
 
 /* ---- against double ---- */
 
-/* The largest of |c - reference| beside the magnitudes that are added. */
+/* Returns the largest |c - reference| relative to the magnitudes in the sum. */
 static double worst(const struct made *d, const double *a, const float *c)
 {
     double most = 0;
@@ -169,11 +169,11 @@ static void check(enum block_type type, size_t m, size_t n, size_t k, bool bias)
         memset(d.c, 0xff, m * d.p.ldc * sizeof *d.c);
         run(&paths[i], &d.p);
         double gap = worst(&d, d.rounded, d.c), rounding = worst(&d, d.exact, d.c);
-        /* Activations are rounded by half of 1 / 127 of their block's largest at most. */
+        /* The rounding of activations is at most half of 1 / 127 of their block's largest. */
         if (!(gap <= TOLERANCE_PRODUCT) || !(rounding <= 1.0 / 127))
             fail_msg("%s, %s, %zu x %zu x %zu: off by %g of the magnitudes that are added, rounding %g", paths[i].name,
                      block_infos[type].name, m, n, k, gap, rounding);
-        for (size_t r = 0; r < m; r++) /* what lies between rows, and behind the last one, is left alone */
+        for (size_t r = 0; r < m; r++) /* gaps between rows, and memory behind the last, are not written */
             for (size_t j = n; j < d.p.ldc; j++) assert_int_equal(((uint32_t *)d.c)[r * d.p.ldc + j], UINT32_MAX);
     }
     drop(&d);
@@ -192,7 +192,7 @@ static void test_against_double(void **state)
         }
 }
 
-/* K beyond a slice, and rows beyond what lies rounded at a time. */
+/* K is larger than a slice, and there are more rows than are rounded at a time. */
 static void test_large(void **state)
 {
     (void)state;
@@ -205,7 +205,7 @@ static void test_large(void **state)
 
 /* ---- every code ---- */
 
-/* Blocks of any bytes, as another program may write them: -128, negative scales, all the nibbles. Scales are finite. */
+/* Blocks of any bytes, as another program may write them: -128, negative scales, all nibbles. Scales are finite. */
 static void test_any_bytes(void **state)
 {
     enum { M = 9, N = 18, K = 512 };
@@ -220,7 +220,7 @@ static void test_any_bytes(void **state)
             unsigned char *half = d.w + b + (type == BLOCK_Q6_K ? 208 : 0);
             half[1] = (unsigned char)((half[1] & 0x83) | 0x30); /* an exponent in the middle */
             if (type == BLOCK_Q4_K) d.w[b + 3] = (unsigned char)((d.w[b + 3] & 0x83) | 0x2c);
-            if (b / each % 9 == 4) half[1] &= 0x83; /* a subnormal */
+            if (b / each % 9 == 4) half[1] &= 0x83; /* a subnormal number */
             if (type == BLOCK_Q8_0) d.w[b + 2] = 0x80;
         }
         block_dequantize(type, w, d.w, N * K);
@@ -238,7 +238,7 @@ static void test_any_bytes(void **state)
 
 /* ---- bits ---- */
 
-/* A row alone, among others, and a part of the columns: the same bits. */
+/* A row alone, a row among others, and a part of the columns have the same bits. */
 static void test_bits_of_rows(void **state)
 {
     enum { M = 29, N = 50, K = 768, FROM = 32 };
@@ -268,8 +268,8 @@ static void test_bits_of_rows(void **state)
 
 /* ---- weights that are kept packed ---- */
 
-/* From packed weights, whole and in two parts of the columns: the same bits; of a row or two, too, which take W as it
- * lies. */
+/* Packed weights give the same bits, whole and in two parts of the columns, also for a row or two, which read W in
+ * place. */
 static void test_packed(void **state)
 {
     static const size_t sizes[][4] = {/* M, N, K / 256, where the second part begins */
@@ -322,7 +322,7 @@ static void test_packed(void **state)
         }
 }
 
-/* They are kept after some uses, while they fit, where a panel is full, and as they were met first. */
+/* Weights are kept after some uses, if they fit and fill a panel, with the shape of their first use. */
 static void test_kept(void **state)
 {
     enum { COUNT = 200, N = 20, K = 32 };
@@ -361,7 +361,7 @@ static void test_kept(void **state)
     drop(&d);
 }
 
-/* Where all scales are powers of two and all sums below 2^24, each path gives the sum itself. */
+/* With scales that are powers of two and sums below 2^24, each path gives the exact sum. */
 static void test_exact(void **state)
 {
     enum { M = 19, N = 40, K = 256 };
@@ -373,7 +373,7 @@ static void test_exact(void **state)
         float *w = room(N * K * sizeof *w);
         for (size_t i = 0; i < M * d.p.row; i++) {
             int number = (int)(noise_block(key, 1, 0, (uint32_t)i).word[0] % 7) - 3;
-            bool first = i % d.p.row % 128 == i / d.p.row; /* the largest of its span: d = 1 */
+            bool first = i % d.p.row % 128 == i / d.p.row; /* the largest of its span, so d = 1 */
             d.a[i] = (float)(first ? i % 2 ? -127 : 127 : number);
         }
         for (size_t i = 0; i < bytes; i++) d.w[i] = (unsigned char)noise_block(key, 0, 0, (uint32_t)i).word[0];
@@ -399,7 +399,7 @@ static void test_exact(void **state)
     }
 }
 
-/* What is no number, or infinite, does not become one. */
+/* NaN and infinities do not become finite numbers. */
 static void test_not_finite(void **state)
 {
     (void)state;

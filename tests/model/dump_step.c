@@ -1,6 +1,6 @@
 /* A tool of the tests: makes a small model with weights far from their initial values, runs two slots of a training
- * step and the other recordings on random sentences, and writes all that went in and came out to one safetensors file,
- * which test_torch.py recomputes.
+ * step and the other recordings on random sentences, and writes all inputs and outputs to one safetensors file, which
+ * test_torch.py recomputes.
  *
  *   model_dump_step OUT.safetensors [key=value ...]      keys: the table in main
  *
@@ -65,7 +65,7 @@ static void put_stream(const char *prefix, const char *name, const struct slot_s
     if (s->labels) put(full, "labels", SAFETENSORS_I32, s->labels, 1, &s->tokens);
 }
 
-/* Weights of the size that training gives them, so that no gradient is tiny. */
+/* Gives weights the size that training gives them, so that no gradient is tiny. */
 static void perturb(struct model *m, uint64_t seed)
 {
     parameters_initialize(m->parameters, m->weights, seed);
@@ -99,7 +99,7 @@ static void fill(struct slot *slot, const struct slot_options *options, size_t s
     must(slot_fill(slot, options, &marks, tokens, lengths, sentences, first, &error));
 }
 
-/* Labels 0 .. labels - 1 in no order, some of them several times, and the sentences by rising label. */
+/* Sets labels 0 .. labels - 1 out of order, some of them several times, and the sentences by rising label. */
 static void label(struct slot *slot, size_t labels)
 {
     size_t at = 0;
@@ -109,7 +109,7 @@ static void label(struct slot *slot, size_t labels)
             if (slot->label[s] == (int32_t)k) slot->label_order[at++] = (int32_t)s;
 }
 
-/* The cached path, fed the sentences' own tokens: logits (S, T, V). */
+/* Feeds the sentences' own tokens to the cached path and writes its logits (S, T, V). */
 static void dump_logits(struct model *m, const char *prefix, const struct slot *slot, const float *z)
 {
     struct recording step, *list[] = {&step};
@@ -139,7 +139,7 @@ static void dump_logits(struct model *m, const char *prefix, const struct slot *
     recording_free(&step, m->backend);
 }
 
-/* Stats, z and the score of each sentence by the recordings that evaluation uses. */
+/* Writes stats, z and the score of each sentence from the recordings that evaluation uses. */
 static void dump_others(struct model *m, const char *prefix, const struct slot *slot,
                         const struct graph_capacities *capacities, const struct execution *noise)
 {

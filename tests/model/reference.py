@@ -1,6 +1,6 @@
-"""The VAE of docs/model.md in PyTorch and double precision, and its noise by address: written from the page, one
-sentence at a time, with PyTorch's own differentiation. The tests share nothing with the program but weights, sentences
-and noise."""
+"""The VAE of docs/model.md in PyTorch and double precision, with its addressed noise. It is written from that page, one
+sentence at a time, with PyTorch's own differentiation. The tests share only weights, sentences and noise with the
+program."""
 import json
 import math
 import pathlib
@@ -23,9 +23,9 @@ PRE, POST = 0, 1
 LEARNED, ROTARY = 0, 1
 GELU, SWIGLU = 0, 1
 MEAN, FIRST, LAST, ATTENTION = range(4)
-# as encoder.kind says it -> the number that dump_step takes
+# encoder.kind -> the number that dump_step takes
 STACK_KINDS = {"transformer": 0, "bow": 1, "lstm": 2, "gru": 3}
-# Ways for z into the decoder as dump_step takes them: a sum of these.
+# Ways for z into the decoder; dump_step takes a sum of these.
 BOTH, MEMORY, EMBEDDING, RESIDUAL, PREFIX, INIT, CONCAT = (1 << bit for bit in range(7))
 RECURRENT_KINDS = (STACK_KINDS["lstm"], STACK_KINDS["gru"])
 STANDARD, DIAGONAL, MIXTURE, VAMP = range(4)
@@ -46,7 +46,7 @@ def read_safetensors(path):
 
 
 def slashed_root(x):
-    """The r with exp(r) - r - 1 = x^2 and the sign of x."""
+    """Returns the r with exp(r) - r - 1 = x^2 and the sign of x."""
     square = x.double() ** 2
     low = torch.where(x < 0, -square - 2, torch.zeros_like(square))
     high = torch.where(x < 0, torch.zeros_like(square), 2 + square)
@@ -65,7 +65,7 @@ class Model:
         self.w = {name: torch.tensor(w.astype(numpy.float64), requires_grad=True) for name, w in weights.items()}
         self.used = set()
         self.z = None
-        self.label = None # class of the sentence under way, of a model with labels
+        self.label = None # class of the current sentence, of a model with labels
 
     def get(self, name):
         self.used.add(name)
@@ -90,7 +90,7 @@ class Model:
 
     @staticmethod
     def rotate(x):
-        """x (T, heads, W): coordinate i is turned with coordinate i + W / 2 by position / 10000^(2i / W)."""
+        """Rotates x (T, heads, W): coordinate i turns with coordinate i + W / 2 by position / 10000^(2i / W)."""
         length, _, width = x.shape
         i = torch.arange(width // 2, dtype=torch.float64)
         angle = torch.arange(length, dtype=torch.float64)[:, None, None] * 10000.0 ** (-2 * i / width)
@@ -135,20 +135,20 @@ class Model:
         return self.linear(stack, h, f"{stack}.{layer}.feed_forward.output")
 
     def drop(self, stack, where, x):
-        """Dropout, which is for training alone: tests/model/test_frozen_names.py has it."""
+        """Dropout, for training only; tests/model/test_frozen_names.py overrides it."""
         return x
 
     def drop_variances(self, variances):
-        """The same of variances above their floor."""
+        """Dropout of variances above their floor."""
         return variances
 
     def stack(self, stack, ids, added, z, causal):
-        """(T, D) rows of one sentence."""
+        """Returns the rows (T, D) of one sentence."""
         kind = next(name for name, number in STACK_KINDS.items() if number == self.opt(stack, "kind"))
         return getattr(self, kind)(stack, ids, added, z, causal)
 
     def embedded(self, stack, ids):
-        if ids.is_floating_point(): # rows in place of embedded words
+        if ids.is_floating_point(): # ids are rows already
             return ids
         shared = stack == "encoder" and self.c.get("share_embedding", 0)
         table = self.get(("decoder" if shared else stack) + ".embedding.token.weight")
@@ -158,12 +158,12 @@ class Model:
         return table[ids]
 
     def skipped(self, x, name):
-        """x with z added where the decoder has a weight of that name for it."""
+        """Returns x, with z added if the decoder has the weight of that name."""
         weight = f"{name}.skip.weight"
         return x + self.get(weight) @ self.z if self.z is not None and weight in self.w else x
 
     def residual(self, x, name):
-        """x with z added behind a block, where the decoder has a weight of that name for it."""
+        """Returns x, with z added behind a block if the decoder has the weight of that name."""
         weight = f"{name}.residual.weight"
         return x + self.get(weight) @ self.z if self.z is not None and weight in self.w else x
 
@@ -205,7 +205,8 @@ class Model:
         return self.recurrent(stack, ids, added, z, causal, 3)
 
     def cell(self, gates, name, x, state, own):
-        """One layer of one sentence by PyTorch's own kernel; z's addend is the weight of an input that is always 1."""
+        """Runs one layer on one sentence with PyTorch's own kernel; z's addend is the weight of an input that is always
+        1."""
         hidden = self.get(f"{name}.hidden.weight")
         units, flat = hidden.shape[1], []
         both = len(hidden) // gates // units
@@ -219,7 +220,7 @@ class Model:
                      self.get(f"{name}.input.bias")[rows],
                      self.get(f"{name}.hidden.bias")[rows] if gates == 3
                      else torch.zeros(gates * units, dtype=torch.float64)]
-        if state is None: # only a decoder has one, of one direction
+        if state is None: # only a decoder has a state, in one direction
             first = (zeros, zeros) if gates == 4 else zeros
         else:
             first = tuple(state.view(2, 1, 1, units)) if gates == 4 else state.view(1, 1, units)
@@ -243,24 +244,25 @@ class Model:
         return x
 
     def ways(self):
-        """Those for z into the decoder, with the two that `both` stands for."""
+        """Returns the ways for z into the decoder, with the two that `both` stands for."""
         given = self.c.get("latent.injection", BOTH)
         recurrent = self.opt("decoder", "kind") in RECURRENT_KINDS
         return given | (INIT | CONCAT if recurrent else MEMORY | EMBEDDING) if given & BOTH else given
 
     def labelled(self, stack, added):
-        """What is added to every input, and the row of the sentence's label."""
+        """Returns the addend of every input, with the row of the sentence's label."""
         if self.label is None:
             return added
         row = self.get(f"{stack}.embedding.label.weight")[self.label]
         return row if added is None else added + row
 
     def posterior(self, ids):
-        """mu | logvar of one sentence."""
+        """Returns mu | logvar of one sentence."""
         return self.statistics(self.head(ids)[None])[0]
 
     def statistics(self, heads):
-        """mu | logvar of a slot's sentences, from what the head says; one alone goes by the running statistics."""
+        """Returns mu | logvar of a slot's sentences from the head's output; a single sentence uses the running
+        statistics."""
         kind, width = self.c.get("latent.kind", 0), heads.shape[1] // 2
         a, b = heads[:, :width], heads[:, width:]
         if kind == DELTA:
@@ -274,7 +276,7 @@ class Model:
             heads = self.rated(heads)
             x = math.sqrt(2) * heads[:, width:]
             root = slashed_root(x.detach())
-            logvar = root - (torch.exp(root) - root - 1 - x ** 2) / (torch.exp(root) - 1)  # the slope by the way
+            logvar = root - (torch.exp(root) - root - 1 - x ** 2) / (torch.exp(root) - 1)  # this step gives the slope
             return torch.cat([math.sqrt(2) * heads[:, :width], logvar], 1)
         return torch.cat(self.normalized(a, b), 1) if self.c.get("latent.normalize", 0) else heads
 
@@ -304,7 +306,7 @@ class Model:
         return (pairs * torch.sqrt((rate / width if scope == 2 else rate) / square)).reshape(heads.shape)
 
     def head(self, ids):
-        """What the latent head says of one sentence."""
+        """Returns the output of the latent head for one sentence."""
         x = self.stack("encoder", ids, self.labelled("encoder", None), None, False)
         pooling = self.opt("encoder", "pooling")
         if pooling == ATTENTION:
@@ -316,12 +318,12 @@ class Model:
         return self.get("latent.head.weight") @ h + self.get("latent.head.bias")
 
     def front(self):
-        """Rows of the decoder in front of a sentence."""
+        """Returns the number of prefix rows in front of a sentence."""
         latent = self.c.get("latent.kind", NORMAL) != NO_LATENT
         return self.c.get("latent.prefix", 4) if latent and self.ways() & PREFIX else 0
 
     def logits(self, ids, z):
-        """(T, V) of one sentence, without rows of the prefix."""
+        """Returns the logits (T, V) of one sentence, without prefix rows."""
         added = self.get("decoder.latent.embedding.weight") @ z if z is not None and self.ways() & EMBEDDING else None
         self.z = z
         y = self.stack("decoder", ids, self.labelled("decoder", added), z, True)
@@ -331,17 +333,17 @@ class Model:
 
     @staticmethod
     def log_normal(z, stats):
-        """log N(z; mu, exp(logvar)), stats (..., 2Z)."""
+        """Returns log N(z; mu, exp(logvar)), stats (..., 2Z)."""
         mu, logvar = stats.chunk(2, -1)
         return -0.5 * (math.log(2 * math.pi) + logvar + (z - mu) ** 2 / torch.exp(logvar)).sum(-1)
 
     def components(self):
-        """(K, 2Z) and (K) log weights of a prior that is a mixture."""
+        """Returns the components (K, 2Z) and log weights (K) of a mixture prior."""
         if self.c["latent.prior"] == MIXTURE:
             means, logvars = self.get("latent.prior.components").chunk(2, 0)
             return torch.cat([means, logvars], -1), torch.log_softmax(self.get("latent.prior.logits"), 0)
         count = self.c.get("latent.pseudo_inputs", 4)
-        inputs, own, self.label = self.get("latent.prior.inputs"), self.label, None # pseudo-inputs have none
+        inputs, own, self.label = self.get("latent.prior.inputs"), self.label, None # pseudo-inputs have no label
         inputs = inputs.reshape(count, -1, inputs.shape[1])
         stats, self.label = torch.stack([self.posterior(rows) for rows in inputs]), own
         return stats, torch.full((count,), -math.log(count))
@@ -351,7 +353,7 @@ class Model:
         return torch.logsumexp(weights + self.log_normal(z, stats), -1)
 
     def kl(self, stats, z):
-        """(S, Z) by dimension, or (S, 1) at the draw."""
+        """Returns the KL (S, Z) by dimension, or (S, 1) at the draw."""
         prior, (mu, logvar) = self.c.get("latent.prior", STANDARD), stats.chunk(2, -1)
         if prior == STANDARD:
             return (mu ** 2 + torch.exp(logvar) - 1 - logvar) / 2
@@ -362,7 +364,7 @@ class Model:
         return torch.stack([self.log_normal(z[s], stats[s]) - self.log_prior(z[s]) for s in range(len(z))])[:, None]
 
     def slot(self, t, weights):
-        """The loss of one slot and all that is compared, from its arrays."""
+        """Returns the loss of one slot and all compared values, from the slot's arrays."""
         variational = self.c.get("latent.kind", 0) != NO_LATENT
         width, out = self.c.get("latent.width", 6), {"stats": [], "nll": [], "logits": [], "z": []}
         count = len(t["decoder.offsets"]) - 1
@@ -430,7 +432,7 @@ def noise_key(seed, what, step):
 
 
 def philox(key, counter):
-    """Philox4x32-10 of Salmon et al. (2011): four words."""
+    """Returns the four words of Philox4x32-10 (Salmon et al. 2011)."""
     (k0, k1), (c0, c1, c2, c3) = key, counter
     for _ in range(10):
         p0, p1 = 0xd2511f53 * c0, 0xcd9e8d57 * c2
@@ -440,13 +442,13 @@ def philox(key, counter):
 
 
 def words(key, sample, draw, count):
-    """The first `count` words of a sample's draw."""
+    """Returns the first `count` words of a sample's draw."""
     return [word for block in range((count + 3) // 4)
             for word in philox(key, (block, draw, sample & 0xffffffff, sample >> 32))][:count]
 
 
 def normals(key, sample, draw, count):
-    """Box-Muller on pairs of words: r sin first, then r cos."""
+    """Returns normals by Box-Muller on pairs of words: r sin first, then r cos."""
     out, bits = [], words(key, sample, draw, (count + 3) // 4 * 4)
     for a, b in zip(bits[::2], bits[1::2]):
         radius = math.sqrt(-2 * math.log(a * 2.0 ** -32 + 2.0 ** -33))
@@ -456,7 +458,8 @@ def normals(key, sample, draw, count):
 
 
 def order(seed, what, epoch, count):
-    """The data order: a Feistel network of six rounds over the numbers, walked until it lands among them."""
+    """Returns the data order: a Feistel network of six rounds over the numbers, repeated until it gives a number in
+    range."""
     key, half = noise_key(seed, what, epoch), 1
     while half < 32 and 1 << 2 * half < count:
         half += 1

@@ -1,6 +1,6 @@
-/* Beam search against brute force: on a vocabulary of six tokens and sentences of at most four, a beam that holds every
- * beginning finds the best sentence of all, by log-probabilities that the whole model scores; narrower beams find what
- * a naive search of the same width finds; a sentence's result does not depend on the others. */
+/* Beam search against brute force, on a vocabulary of six tokens and sentences of at most four. A beam that holds every
+ * beginning finds the best of all sentences, by log-probabilities that the whole model scores. Narrower beams find what
+ * a naive search of the same width finds. A sentence's result does not depend on other sentences. */
 #include <malloc.h>
 #include <math.h>
 #include <setjmp.h>
@@ -28,7 +28,7 @@ static struct text_marks marks(void)
     return (struct text_marks){.start = START, .end = END, .unknown = UNKNOWN};
 }
 
-/* With a latent the way of z goes by the seed. */
+/* With a latent, the seed chooses how z enters the decoder. */
 static void make(struct fixture *f, uint64_t seed, bool latent, size_t threads)
 {
     elbo_error error = {0};
@@ -50,7 +50,7 @@ static void make(struct fixture *f, uint64_t seed, bool latent, size_t threads)
     assert_int_equal(cpu_backend_create(&backend, threads, NULL, &error), ELBO_OK);
     if (model_create(&f->model, &c, backend, &error)) fail_msg("%s", error.message);
     assert_int_equal(model_initialize(&f->model, seed, &error), ELBO_OK);
-    /* Larger weights: with the initial ones every token is as likely as the next. */
+    /* Enlarges the weights, because with initial weights all tokens are equally likely. */
     size_t n = parameters_arena_elements(f->model.parameters);
     for (size_t i = 0; i < n; i++) f->model.weights[i] *= 12;
     for (size_t i = 0; i < ROWS * Z; i++) f->z[i] = sinf((float)(i * 7 + seed));
@@ -63,7 +63,7 @@ static void drop(struct fixture *f)
     b->destroy(b);
 }
 
-/* log p of every token after a beginning: the last row of a step by step reading. */
+/* Computes log p of every token after a beginning, from the last row of a step-by-step reading. */
 static void continuations(double *log_p, struct fixture *f, const float *z, const uint32_t *tokens, size_t count)
 {
     elbo_error error = {0};
@@ -100,7 +100,7 @@ static int likelier(const void *x, const void *y)
     return memcmp(a->tokens, b->tokens, sizeof a->tokens);
 }
 
-/* The best sentence that a search of this width finds, naively: all continuations of all beginnings kept, sorted. */
+/* Returns the best sentence of a naive search of this width: sorts all continuations of all kept beginnings. */
 static struct beginning search(struct fixture *f, const float *z, size_t beam, double penalty, bool unknown)
 {
     struct beginning best = {.log_p = -INFINITY}, *now = calloc(MOST, sizeof *now),
@@ -193,11 +193,11 @@ static void as_a_naive_search(void **state)
             }
         drop(&f);
     }
-    assert_true(differ > 0);                             /* narrow beams miss the best at times: the width is heard */
-    assert_true(lengths[0] > 0 && lengths[LONGEST] > 0); /* the empty sentence, and ones that had to end */
+    assert_true(differ > 0); /* narrow beams miss the best at times, so the width has an effect */
+    assert_true(lengths[0] > 0 && lengths[LONGEST] > 0); /* the empty sentence, and sentences cut at the limit */
 }
 
-/* A penalty under which sentences that are as long as may be win late, against ends that were found before. */
+/* The penalty lets sentences of full length win late, against ends that were found before. */
 static void long_sentences_that_win_at_the_end(void **state)
 {
     (void)state;
@@ -243,6 +243,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(as_a_naive_search), cmocka_unit_test(alone_or_among_others),
                                        cmocka_unit_test(long_sentences_that_win_at_the_end)};
-    mallopt(M_PERTURB, 0x5a); /* what nobody wrote is no small number by luck */
+    mallopt(M_PERTURB, 0x5a); /* unwritten memory must not hold small numbers by luck */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The bag of words as an encoder: the whole model against PyTorch, words in any order, and options that it has not."""
+"""The bag-of-words encoder: the whole model against PyTorch, words in any order, and options that it lacks."""
 import pathlib
 import sys
 import unittest

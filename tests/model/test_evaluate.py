@@ -1,7 +1,7 @@
-"""`elbo eval` against NumPy and PyTorch in double: every figure, on a corpus with cut sentences and unknown words, of
-all sentences and of the first ones, with long ones cut and left out; each sentence's own figures; the baselines by
-counting in Python; and what is no number, or of no words. And greedy sentences, which the program reads row by row
-from its cache: each word is the likeliest by the reference, which reads the whole sentence at once."""
+"""`elbo eval` against NumPy and PyTorch in double: every figure, on a corpus with cut sentences and unknown words, on
+all sentences and on the first ones, with long ones cut and left out; each sentence's own figures; the baselines by
+counting in Python; figures that are not finite, and text without words. Also greedy sentences, which the program reads
+row by row from its cache: each word is the likeliest by the reference, which reads the whole sentence at once."""
 import json
 import math
 import pathlib
@@ -22,12 +22,12 @@ GIVEN = {
     "data.max_length": LIMIT, "train.slots": 2, "train.slot_tokens": 60,
     "train.steps": 150, "optimizer.warmup_steps": 5, "objective.beta": 0.5, "optimizer.learning_rate": 0.01,
     "threads": 1, "seed": 4, "objective.free_bits": 0.01,
-    "encoder.dropout": 0.1, "decoder.dropout": 0.1,  # in training alone: figures are without
+    "encoder.dropout": 0.1, "decoder.dropout": 0.1,  # for training alone: figures have no dropout
 }
 
 
-# Runs by name: their options, and the ways for z as the reference takes them. Two have rows in front that no figure
-# may count.
+# Runs by name: their options, and the ways for z as the reference takes them. Two have prefix rows, which no figure may
+# count.
 INJECTIONS = {
     "run": ({}, {}),
     "prefix": ({"latent.injection": "embedding,prefix", "latent.prefix": 3}, {"latent.injection": EMBEDDING | PREFIX}),
@@ -38,7 +38,7 @@ INJECTIONS = {
 
 
 def lines_of(path, data):
-    """A text's lines, and their ids without marks."""
+    """Returns a text's lines, and their ids without marks."""
     text = path.read_text(encoding="utf-8")
     return text.splitlines(), [[int(word) for word in line.split()]
                                for line in elbo("tokenize", data, stdin=text).stdout.splitlines()]
@@ -55,7 +55,7 @@ def reference(run):
 
 
 class Figures:
-    """What `eval` should say, from its definitions in docs/model.md."""
+    """The figures that `eval` should report, by their definitions in docs/model.md."""
 
     def __init__(self, run, sentences, chosen, mean=False):
         self.model = reference(run)
@@ -75,11 +75,11 @@ class Figures:
             return self.model.logits(torch.tensor([0, *self.cut[self.chosen[row]]]), torch.tensor(z))
 
     def right(self, row, z):
-        """How many of the predicted tokens have the largest logit."""
+        """Returns how many of the predicted tokens have the largest logit."""
         return int((self.logits(row, z).argmax(-1) == torch.tensor([*self.cut[self.chosen[row]], 1])).sum())
 
     def nll(self, row, z):
-        """Of each predicted token."""
+        """Returns -log p of each predicted token."""
         ids, logits = self.cut[self.chosen[row]], self.logits(row, z)
         with torch.no_grad():
             return (torch.logsumexp(logits, -1) - logits[range(len(ids) + 1), [*ids, 1]]).numpy()
@@ -136,7 +136,8 @@ class Figures:
 
 
 def baselines(train, test, vocabulary):
-    """Nats a sentence from word counts (add one) and from word pairs (Witten and Bell 1991), end marks counted."""
+    """Returns nats per sentence from word counts (add one) and from word pairs (Witten and Bell 1991), with end
+    marks."""
     word, before, pair, types = {}, {}, {}, {}
     for ids in train:
         for v, w in zip([0, *ids], [*ids, 1]):
@@ -164,7 +165,7 @@ def compare(found, wanted, what):
 
 
 def check(run, train, test, train_ids, texts, ids, vocabulary, sentences, skip, mean):
-    """One way of asking."""
+    """Checks one combination of options."""
     what = f"sentences={sentences} skip={skip} mean={mean}"
     may = [i for i in range(len(ids)) if not skip or len(ids[i]) <= LIMIT]
     chosen = may[:sentences] if sentences else may
@@ -201,13 +202,14 @@ def check(run, train, test, train_ids, texts, ids, vocabulary, sentences, skip, 
 
 
 def check_active_units(figures):
-    """The set must tell variance from deviation, and 0.01 from 0.1, for the figures above to prove anything."""
+    """The set must distinguish variance from deviation, and 0.01 from 0.1, for the figures above to prove anything."""
     variance = figures.mu.var(0)
     assert any(v < 0.01 <= math.sqrt(v) for v in variance) and any(v >= 0.01 for v in variance), variance
 
 
 def check_without_words(scratch):
-    """Text without blanks, and a likelihood that no double holds: null and named, and the row of metrics is kept."""
+    """Text without blanks, and a likelihood that no double holds: the figure is null and named, and the row of metrics
+    is kept."""
     path = scratch / "chains"
     path.write_text("\n".join("".join("ACDEFGHIKLMNPQRSTVWY"[(7 * i * i + 3 * k * k + i * k) % 20] for k in range(300))
                               for i in range(12)) + "\n")
@@ -221,7 +223,7 @@ def check_without_words(scratch):
     found = json.loads(elbo("eval", scratch / "chain", f"--data.test={scratch / 'bytes'}", "--json").stdout)
     assert found["ppl_word"] is None and "no blanks" in found["null_because"]["ppl_word"] and found["ppl_token"] > 1
     assert "none per word" in elbo("eval", scratch / "chain", f"--data.test={scratch / 'bytes'}").stdout
-    # two words a sentence: more than exp can hold
+    # two words a sentence, so that the figure per word is more than exp can hold
     path.write_text("\n".join("A " + "CD" * 299 for _ in range(4)) + "\n")
     elbo("prepare", path, f"--tokenizer.from={scratch / 'bytes'}", f"--out={scratch / 'two'}")
     found = json.loads(elbo("eval", scratch / "chain", f"--data.test={scratch / 'two'}", "--json").stdout)
@@ -231,14 +233,15 @@ def check_without_words(scratch):
 
 def check_greedy(run, count):
     model = reference(run)
-    latents = numpy.random.default_rng(1).normal(0, 30, (count, WIDTH)).round(3).tolist() # heard in spite of KL
+    # large, so that z has an effect
+    latents = numpy.random.default_rng(1).normal(0, 30, (count, WIDTH)).round(3).tolist()
     said = elbo("decode", run, "--greedy", stdin="".join(f"{z}\n" for z in latents)).stdout
     written = [[int(word) for word in line.split()] for line in elbo("tokenize", run, stdin=said).stdout.splitlines()]
     assert len({tuple(ids) for ids in written}) > 3, f"{run.name}: z is not heard, so little is proved"
     for z, ids in zip(latents, written, strict=True):
         with torch.no_grad():
             logits = model.logits(torch.tensor([0, *ids]), torch.tensor(z, dtype=torch.float64))
-        logits[:, [0, 2]] = -math.inf # the start and the unknown word are not written
+        logits[:, [0, 2]] = -math.inf # the start and unknown marks are never written
         best = logits.argmax(1).tolist()
         assert best[:len(ids)] == ids and (best[-1] == 1 or len(ids) == LIMIT), (run.name, ids, best)
 

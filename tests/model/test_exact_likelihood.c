@@ -1,17 +1,13 @@
-/* A toy model whose likelihood is known: p(x) = integral of p(x|z) p(z) dz, by the trapezoidal rule on a grid of z,
- * with p(x|z) from the model's own score recording, for every prior. The rule is nearly exact here: the integrand is
- * smooth and gone at the ends; a coarser grid gives the same to 1e-5.
+/* A toy model whose likelihood is known: p(x) = integral of p(x|z) p(z) dz by the trapezoidal rule on a grid of z, with
+ * p(x|z) from the model's score recording, for every prior. The integrand is smooth: a coarser grid agrees to 1e-5.
  *
- *   everything adds up   the p(x) of all sentences of up to L tokens and the rest (L tokens and no end mark yet) sum to
- *                        1
- *   the bounds           neg_elbo is KL + E_q[-log p(x|z)], both known here, and IWAE_1 is the same; neg_elbo >=
- * IWAE_10
- *                        >= IWAE_1000 >= -log p(x), as near as the weights' variance v allows (v / 2k); all within
- *                        standard errors, for evaluate() on corpora that repeat one sentence
- *   the last gap         with r = the mean of 1000 weights over p(x), the mean of r is 1 within its standard error, and
- *                        the gap, the mean of r - 1 - log r, is below 0.01 nats
- *   the sign             the same weights with log p(z) and log q(z|x) swapped, or without them, are caught by the same
- *                        checks */
+ *   everything adds up   p(x) of all sentences of up to L tokens, and the rest (L tokens without an end mark), sum to 1
+ *   the bounds           neg_elbo is KL + E_q[-log p(x|z)], both known here, and IWAE_1 is the same;
+ *                        neg_elbo >= IWAE_10 >= IWAE_1000 >= -log p(x), within v / 2k for the weights' variance v;
+ *                        all within standard errors, for evaluate() on corpora that repeat one sentence
+ *   the last gap         with r = the mean of 1000 weights over p(x), the mean of r is 1 within its standard error,
+ *                        and the gap, the mean of r - 1 - log r, is below 0.01 nats
+ *   the sign             the same checks catch weights with log p(z) and log q(z|x) swapped, or without them */
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -29,14 +25,14 @@
 #include "train/config.h"
 
 enum {
-    LONGEST = 3,    /* L: tokens of the longest sentence summed over    */
-    ROWS = 341,     /* of a slot: every sentence of up to L, and the rest's 4^(L + 1) */
-    REPEATS = 1000, /* of a sentence in a corpus                        */
-    CHECKED = 3,    /* sentences                                        */
+    LONGEST = 3,    /* L: tokens of the longest sentence in the sums */
+    ROWS = 341,     /* rows of a slot: all sentences of up to L tokens, and the rest's 4^(L + 1) */
+    REPEATS = 1000, /* repetitions of a sentence in a corpus */
+    CHECKED = 3,    /* checked sentences */
     Z_MOST = 2,
 };
 
-/* Of a probability's integral: f32 scores are good to 1e-6, and the norms turn sharply where z passes zero. */
+/* Error of a probability's integral: f32 scores are good to 1e-6, and the norms turn sharply where z passes zero. */
 static const double QUADRATURE = 1e-5;
 static const double LAST_GAP = 0.01; /* nats between IWAE_1000 and -log p(x) */
 
@@ -83,7 +79,8 @@ static void prepare(struct toy *t, struct elbo_corpus **corpus, const char *name
     CHECK(elbo_corpus_open(corpus, out, &t->error));
 }
 
-/* Random weights large enough that z matters, and posteriors wide enough that importance weights have a variance. */
+/* Sets random weights that are large enough for z to matter, and posteriors wide enough for importance weights to
+ * vary. */
 static void randomize(struct toy *t, uint64_t seed)
 {
     parameters_initialize(t->model.parameters, t->model.weights, seed);
@@ -109,7 +106,7 @@ static void randomize(struct toy *t, uint64_t seed)
     }
 }
 
-/* `prior`: its name, or another option of the latent. */
+/* `prior` is the prior's name, or another option of the latent. */
 static void open_toy(struct toy *t, size_t width, const char *injection, const char *prior, uint64_t seed)
 {
     static const char *const lines[CHECKED] = {"b a", "a", "a b a"};
@@ -192,7 +189,7 @@ static void fill(struct toy *t, const uint32_t *const *tokens, const size_t *len
     CHECK(slot_fill(&t->slot, &t->slots, &t->marks, tokens, lengths, n, 0, &t->error));
 }
 
-/* nll (n) of the slot's sentences under z (n, Z). */
+/* Computes nll (n) of the slot's sentences under z (n, Z). */
 static void score(struct toy *t, float *nll, const float *z)
 {
     struct execution run = {.seed = 0};
@@ -212,8 +209,8 @@ static void posterior(struct toy *t, float *stats)
 
 /* ---- everything adds up ---- */
 
-/* Sentences over every id but the end mark: of up to L tokens, and then prefixes of L + 1, whose last token stands
- * where the end mark is predicted. */
+/* Scores all sentences, over all ids but the end mark, of up to L tokens; then prefixes of L + 1 tokens, whose last
+ * token stands in the end mark's place. */
 static double total_mass(struct toy *t, double step, double *whole_sentences)
 {
     uint32_t letters[4], tokens[ROWS][LONGEST + 1];
@@ -271,12 +268,12 @@ static void all_sentences_add_up_to_one(void **state)
 /* ---- the bounds ---- */
 
 struct exact {
-    double nll;          /* -log p(x)                                  */
-    double kl;           /* KL(q||p), the mean of log q(z|x) - log p(z) under q ... */
-    double kl_deviation; /* ... and its deviation                                  */
-    double neg_elbo;     /* KL(q||p) + E_q[-log p(x|z)]                */
-    double variance;     /* of p(x|z) p(z) / q(z|x) / p(x) under q     */
-    double deviation;    /* under q, of -log p(x|z), or of that + log q(z|x) - log p(z) where the KL is of draws */
+    double nll;          /* -log p(x) */
+    double kl;           /* KL(q||p), the mean of log q(z|x) - log p(z) under q */
+    double kl_deviation; /* deviation of log q(z|x) - log p(z) under q */
+    double neg_elbo;     /* KL(q||p) + E_q[-log p(x|z)] */
+    double variance;     /* variance of p(x|z) p(z) / q(z|x) / p(x) under q */
+    double deviation;    /* deviation under q of -log p(x|z), plus log q(z|x) - log p(z) if the KL is from draws */
     float stats[2 * Z_MOST];
 };
 
@@ -327,15 +324,15 @@ static void integrate(struct toy *t, struct exact *e, size_t which, double step)
     if (!drawn) assert_true(fabs(latent_kl(&t->latent, e->stats, NULL) - q_kl) < QUADRATURE);
 }
 
-/* Whether an importance-weighted figure of k samples can be one: between the bounds, and as near as its weights allow.
- */
+/* Returns whether an importance-weighted figure of k samples is plausible: between the bounds, and as near as its
+ * weights allow. */
 static bool plausible(const struct exact *e, double figure, double error, size_t k)
 {
     double near = 1.5 * e->variance / (2 * (double)k); /* the first term of the bias, and half of it for the others */
     return figure <= e->neg_elbo + 3 * error && figure >= e->nll - 3 * error && figure <= e->nll + near + 3 * error;
 }
 
-/* The estimator once more, with the latent part of the weight times `sign`: 1 is right. */
+/* Computes the estimator again, with the latent part of the weight times `sign`; 1 is right. */
 static double estimate(struct toy *t, const struct exact *e, size_t which, size_t k, double sign, double *error)
 {
     const uint32_t *list[ROWS];
@@ -364,8 +361,8 @@ static double estimate(struct toy *t, const struct exact *e, size_t which, size_
     return mean;
 }
 
-/* With r = the mean of a sentence's weights over p(x): its mean is 1, and that of r - 1 - log r is the gap between IWAE
- * and -log p(x), without most of its noise. */
+/* With r = the mean of a sentence's weights over p(x), the mean of r is 1, and the mean of r - 1 - log r is the gap
+ * between IWAE and -log p(x), without most of its noise. */
 static double last_gap(const struct exact *e, const struct evaluation *v)
 {
     double sum = 0, square = 0, gap = 0, n = (double)v->sentences;
@@ -384,7 +381,7 @@ static double last_gap(const struct exact *e, const struct evaluation *v)
 static void bounds(size_t width, const char *injection, const char *prior, uint64_t seed)
 {
     struct toy toy, *t = &toy;
-    size_t caught = 0, found = 0; /* missing weights, and swapped ones */
+    size_t caught = 0, found = 0; /* cases that the checks catch with missing weights, and with swapped ones */
     open_toy(t, width, injection, prior, seed);
     for (size_t which = 0; which < CHECKED; which++) {
         struct exact e, coarse;
@@ -395,7 +392,7 @@ static void bounds(size_t width, const char *injection, const char *prior, uint6
         double gap = e.neg_elbo - e.nll, last = INFINITY;
         print_message("%s, z of %zu, sentence %zu: -log p %.5f, variance of the weights %.3f;", prior, width, which,
                       e.nll, e.variance);
-        assert_true(gap > 0 && e.variance < 15); /* as many as the last gap allows for 1000 samples */
+        assert_true(gap > 0 && e.variance < 15); /* the variance that the last gap allows for 1000 samples */
         static const size_t samples[] = {1000, 10, 1}, sentences[] = {50, REPEATS, REPEATS};
         struct evaluation v[3];
         for (size_t k = 0; k < 3; k++) {
@@ -409,7 +406,7 @@ static void bounds(size_t width, const char *injection, const char *prior, uint6
         double small = last_gap(&e, &v[0]);
         print_message(", last gap %.5f; neg_elbo %.5f, exactly %.5f\n", small, v[2].neg_elbo, e.neg_elbo);
         assert_true(small < LAST_GAP);
-        /* The standard error of a mean over draws of z is known too, so the reported one is checked with it. */
+        /* The standard error of a mean over draws of z is known too, and checks the reported one. */
         double error = e.deviation / sqrt(REPEATS);
         assert_true(fabs(v[2].neg_elbo - e.neg_elbo) < 3 * error);
         assert_true(fabs(v[2].neg_elbo_error / error - 1) < 0.2);
@@ -424,7 +421,7 @@ static void bounds(size_t width, const char *injection, const char *prior, uint6
         }
         assert_true(fabs(v[2].iwae_nll - e.neg_elbo) < 3 * v[2].iwae_error); /* one sample: the bound itself */
         for (size_t k = 0; k < 3; k++) evaluation_free(&v[k]);
-        /* seeded: the right weights pass, swapped and missing ones do not */
+        /* The right weights pass; swapped and missing weights do not. */
         bind(t);
         double right = estimate(t, &e, which, 50, 1, &error);
         assert_true(plausible(&e, right, error, 50));
@@ -434,7 +431,7 @@ static void bounds(size_t width, const char *injection, const char *prior, uint6
         caught += !plausible(&e, missing, error, 50);
     }
     assert_true(found == CHECKED || (found && strcmp(prior, "standard")));
-    assert_true(caught > 0); /* where a posterior is near the prior, nothing is missing */
+    assert_true(caught > 0); /* with a posterior near the prior, missing weights change nothing */
     close_toy(t);
 }
 
@@ -511,7 +508,7 @@ static void *evaluate_part(void *argument)
     return NULL;
 }
 
-/* Each of two ranks has every second slot, and both say what one says of all. */
+/* Each of two ranks has every second slot, and both report the figures of one rank with all slots. */
 static void two_ranks_say_what_one_says(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""elbo fit-prior: the fitted density against NumPy, what sample and eval make of it, how it is kept beside a
-checkpoint's files, and that training takes no notice of it."""
+"""elbo fit-prior: the fitted density against NumPy, its use by sample and eval, its file beside a checkpoint's files,
+and training, which ignores it."""
 import json
 import math
 import pathlib
@@ -23,7 +23,8 @@ GIVEN = {"encoder.width": 32, "decoder.width": 32, "encoder.layers": 1, "decoder
 
 
 def newest(run):
-    """The file of the last fit: the one before it stays until the next, for those who are reading it."""
+    """Returns the file of the last fit. The file before it stays until the next fit, for commands that are reading
+    it."""
     found = sorted(checkpoints(run)[-1].glob("prior-*.safetensors"))
     assert 1 <= len(found) <= 2, found
     return found[-1]
@@ -34,14 +35,14 @@ def fitted(run):
 
 
 class Density:
-    """A mixture of Gaussians, as prior-NNNNNN.safetensors holds it."""
+    """A mixture of Gaussians, read from prior-NNNNNN.safetensors."""
 
     def __init__(self, log_weight, mean, factor):
         self.log_weight, self.mean = log_weight, mean
         self.factor = factor if factor.ndim == 3 else numpy.array([numpy.diag(row) for row in factor])
 
     def parts(self, z):
-        """(N, K) log (w_k N(z; k))."""
+        """Returns log (w_k N(z; k)) (N, K)."""
         each = []
         for log_weight, mean, factor in zip(self.log_weight, self.mean, self.factor):
             y = numpy.linalg.solve(factor, (z - mean).T)
@@ -52,7 +53,7 @@ class Density:
         return numpy.logaddexp.reduce(self.parts(z), -1)
 
     def next_step(self, z):
-        """One more step of expectation maximization."""
+        """Returns the mixture after one more step of expectation maximization."""
         share = numpy.exp(self.parts(z) - self.log_density(z)[:, None])
         held, n = share.sum(0), len(z)
         mean = share.T @ z / held[:, None]
@@ -69,7 +70,7 @@ class Density:
 
 
 def kinds(path, sentences=3000):
-    """Text of six kinds, each with its words."""
+    """Writes text of six kinds, each with its own words."""
     rng = random.Random(1)
     path.write_text("\n".join(" ".join(f"{kind}{rng.randrange(12)}" for _ in range(rng.randint(3, 7)))
                               for kind in rng.choices("abcdef", k=sentences)) + "\n", encoding="utf-8")
@@ -84,7 +85,7 @@ def evaluate(run, data, *given):
 
 
 def check_fits(run, mu, z):
-    """Closed forms, and a mixture that another step does not better."""
+    """Checks closed forms, and a mixture that another step does not improve."""
     found = fit(run)
     gaussian = fitted(run)
     covariance = ((mu - mu.mean(0)).T @ (mu - mu.mean(0)) + numpy.diag(mu.var(0))) / (len(mu) + 1)
@@ -117,7 +118,7 @@ def check_fits(run, mu, z):
 
 
 def check_few(run, data, scratch):
-    """One sentence, and as many components as sentences."""
+    """Checks one sentence, and as many components as sentences."""
     copy = scratch / "few"
     shutil.copytree(run, copy)
     for given in (("--prior.sentences=1",), ("--prior.kind=mixture", "--prior.components=3", "--prior.sentences=3")):
@@ -158,13 +159,13 @@ def check_samples(scratch, run, before):
         wanted = subprocess.run([ELBO, "decode", run], stdin=file, capture_output=True, text=True, check=True).stdout
     assert drawn == wanted
     assert elbo("sample", run, f"--count={count}", "--greedy", "--fitted=false").stdout == before != drawn
-    # what a sentence of one kind is worth: words of two kinds never stand together in the text
+    # A sentence is good if all its words are of one kind, because the text never mixes kinds.
     return [numpy.mean([len({word[0] for word in line.split()}) == 1 for line in text.splitlines()])
             for text in (before, drawn)]
 
 
 def check_training(scratch, run, given):
-    """A run that goes on takes no notice, and its next checkpoint has no fitted prior."""
+    """A run that goes on ignores the fitted prior, and its next checkpoint has none."""
     plain = scratch / "plain"
     shutil.copytree(run, plain)
     for path in checkpoints(plain)[-1].glob("prior-*"):

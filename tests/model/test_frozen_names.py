@@ -1,9 +1,8 @@
-"""tests/model/frozen-names.txt holds: models of every kind have its tensors and scopes, and no others; and noise is
-addressed by its purposes, which is recomputed here from the names alone.
-
-The program runs with a learning rate of 0, so that checkpoints hold the initial weights. Every tensor is drawn again
-from its name. The loss of a training step is computed in PyTorch (reference.py) with the noise of the names: another
-purpose of a dropout, of the latent or of the words gives another loss."""
+"""tests/model/frozen-names.txt holds: models of every kind have its tensors and scopes, and no others, and noise is
+addressed by its purposes, which the test recomputes from the names alone. The program runs with a learning rate of 0,
+so checkpoints hold the initial weights, and every tensor is drawn again from its name. PyTorch (reference.py) computes
+the loss of a training step with the noise of the names: another purpose for a dropout, the latent or the words gives
+another loss."""
 import json
 import math
 import pathlib
@@ -42,7 +41,7 @@ MODELS = {
               "decoder.positions": "rotary"},
     "none": {"latent.kind": "none", "latent.width": 32},
 }
-KINDS = { # option -> reference.py's numbers
+KINDS = { # option -> its numbers in reference.py
     "kind": reference.STACK_KINDS,
     "norm": {"layernorm": reference.LAYERNORM, "rmsnorm": reference.RMSNORM},
     "norm_position": {"pre": reference.PRE, "post": reference.POST},
@@ -61,7 +60,7 @@ INJECTION = {"memory": reference.MEMORY, "embedding": reference.EMBEDDING, "resi
 
 
 def table():
-    """section -> its rows, each a list of columns."""
+    """Returns section -> its rows, each a list of columns."""
     found, section = {}, None
     for line in TABLE.read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
@@ -93,14 +92,14 @@ class Kind:
         return self.given.get(key, default)
 
     def ways(self):
-        """Those for z into the decoder, with the two that `both` stands for."""
+        """Returns the ways for z into the decoder, with the two that `both` stands for."""
         given = set(self.get("latent.injection", "both").split(","))
         recurrent = self.get("decoder.kind", "transformer") in ("lstm", "gru")
         both = {"init", "concat"} if recurrent else {"memory", "embedding"}
         return given - {"both"} | both if "both" in given else given
 
     def label(self, number):
-        """The number of a sentence's label, which follows from its place in the corpus; None without labels."""
+        """Returns the number of a sentence's label, which follows from its place in the corpus; None without labels."""
         return number % len(LABELS) if self.get("data.labels", "false") == "true" else None
 
     def sizes(self, stack):
@@ -149,7 +148,8 @@ class Kind:
         return all(facts[fact.strip()] for fact in when.split(",") if fact.strip())
 
     def expanded(self, section, when):
-        """(name, stack, row) of each of a section's names that this model has; `when`: the column that says so."""
+        """Yields (name, stack, row) for each name of a section that this model has; column `when` holds the
+        condition."""
         for row in FROZEN[section]:
             stacks = [s for s in STACKS if s in row[0].split(".")[:1]] or (STACKS if "<s>" in row[0] else ["decoder"])
             for stack in stacks:
@@ -160,7 +160,7 @@ class Kind:
                     yield row[0].replace("<s>", stack).replace("<l>", str(layer)).replace("<k>", str(layer)), stack, row
 
     def tensors(self):
-        """name -> shape."""
+        """Returns name -> shape."""
         return {name: [eval(size, {}, self.sizes(stack)) for size in row[1].split()] # pylint: disable=eval-used
                 for name, stack, row in self.expanded("tensors", 3)}
 
@@ -174,7 +174,7 @@ class Kind:
         return found
 
     def initial(self, name, stack, row, shape):
-        """A tensor's first values, drawn by its name."""
+        """Returns a tensor's first values, drawn by its name."""
         sizes, count = self.sizes(stack), int(numpy.prod(shape))
         kind, *parameters = row[2].split()
         values = [eval(p, {}, sizes) for p in parameters] # pylint: disable=eval-used
@@ -210,7 +210,7 @@ class Kind:
 
 
 class Dropping(Model):
-    """The reference with dropout: for the training step `step`, of the sentence with the number `sample`."""
+    """The reference with dropout, at training step `step` of the sentence with the number `sample`."""
 
     def __init__(self, config, weights, kind, at):
         super().__init__(config, weights)
@@ -235,7 +235,7 @@ class Dropping(Model):
 
 
 def noise(name):
-    """The name, if the table has it: nothing here is drawn by another."""
+    """Returns the name if the table has it; no noise here may have another name."""
     pattern = re.sub(r"\.\d+\.", ".<l>.", re.sub("^(encoder|decoder)", "<s>", name))
     assert any(pattern in (row[0], re.sub("^(encoder|decoder)", "<s>", row[0])) for row in FROZEN["noise"]), \
         f"{name} is not among the purposes of noise in {TABLE}"
@@ -243,7 +243,7 @@ def noise(name):
 
 
 def demand(found, frozen, what):
-    """Both sets of names are equal, or words on what to do."""
+    """Exits with instructions unless both sets of names are equal."""
     lost, new = sorted(set(frozen) - set(found)), sorted(set(found) - set(frozen))
     if lost:
         sys.exit(f"{what}: {', '.join(lost)} in {TABLE.name}, but the program has no such name. A name may not change "
@@ -279,7 +279,7 @@ def check_names(name, kind, run):
 
 
 def denoised(kind, sentence, step, mark):
-    """The words that the encoder reads of the sentence with the number `step` in the step of that number."""
+    """Returns the words that the encoder reads of sentence number `step` in the step of that number."""
     def hits(what):
         limit = int(float(kind.get(f"objective.denoise_{what}", 0)) * 2 ** 32)
         key = noise_key(SEED, purpose(noise(f"data.denoise.{what}")), step)
@@ -296,7 +296,8 @@ def denoised(kind, sentence, step, mark):
 
 
 def check_steps(name, kind, run, weights, ids):
-    """Three training steps of a sentence each: the data order, word dropout, latent noise and every dropout."""
+    """Checks three training steps of one sentence each: the data order, word dropout, latent noise and every
+    dropout."""
     place = order(SEED, purpose(noise("data.shuffle")), 0, len(ids))
     for step, row in enumerate(rows(run)[:STEPS]):
         sentence = ids[place[step]]
@@ -358,11 +359,11 @@ def check_encoding(name, kind, run, texts):
 
 
 def drawn_z(kind, model, number):
-    """z of a sentence to write; of a mixture, the next draw's first word says which component it is of."""
+    """Returns z of a sentence to write; with a mixture, the first word of the next draw selects the component."""
     key = noise_key(SEED, purpose(noise("sample.prior")), 0)
     z = normals(key, number, 0, kind.given["latent.width"])
     if kind.get("latent.prior", "standard") not in ("mixture", "vamp"):
-        return z # what a diagonal prior learns begins as N(0, 1)
+        return z # a diagonal prior begins as N(0, 1)
     with torch.no_grad():
         stats, weights = (x.numpy() for x in model.components())
     at = (words(key, number, 1, 1)[0] + 0.5) / 2 ** 32
@@ -371,7 +372,7 @@ def drawn_z(kind, model, number):
 
 
 def check_drawing(name, kind, run, weights, count=4, longest=8):
-    """Sentences drawn at temperature 1 from all tokens: z by sample.prior, tokens by generate.token."""
+    """Checks sentences drawn at temperature 1 from all tokens: z by sample.prior, tokens by generate.token."""
     label = [f"--label={LABELS[2]}"] if kind.label(0) is not None else []
     said = elbo("sample", run, f"--count={count}", f"--max_length={longest}", "--temperature=1", "--top_p=1",
                 f"--seed={SEED}", *label).stdout
@@ -396,7 +397,8 @@ def check_drawing(name, kind, run, weights, count=4, longest=8):
 
 
 def check_moments(scratch, data):
-    """Moments of a first step in bf16 are those in f32, rounded by words at consecutive elements of the arena."""
+    """Checks that moments of a first step in bf16 are those in f32, rounded by words at consecutive elements of the
+    arena."""
     state = {}
     for moments in ("f32", "bf16"):
         run = scratch / f"moments-{moments}"
@@ -411,7 +413,7 @@ def check_moments(scratch, data):
     for name in names:
         exact, rounded = (state[kind][name].ravel() for kind in ("f32", "bf16"))
         bits = exact.astype(numpy.float32).view(numpy.uint32)
-        if (bits & 0xffff != 0).sum() < 64: # by chance a few agree anywhere
+        if (bits & 0xffff != 0).sum() < 64: # a few agree by chance
             continue
         offsets = [at for at in range(0, len(noisy) - len(bits) + 1, alignment)
                    if numpy.array_equal((bits + (noisy[at:at + len(bits)] & 0xffff)) & 0xffff0000,
@@ -423,7 +425,7 @@ def check_moments(scratch, data):
 
 
 def check_source():
-    """Every literal that names noise in src/ is a purpose of the table, or the end of one."""
+    """Checks that every literal that names noise in src/ is a purpose of the table, or the end of one."""
     literals, purposes = {}, {row[0] for row in FROZEN["noise"]}
     for path in sorted((SOURCE / "src").rglob("*.[ch]")):
         text = path.read_text(encoding="utf-8")

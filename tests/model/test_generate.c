@@ -1,6 +1,6 @@
 /* Drawing tokens: the frequencies of many draws against probabilities in closed form, the independence of the noise
- * along rows and positions, and the same sentences however the rows are divided into calls. Seeds are fixed, so that
- * nothing here depends on luck. */
+ * along rows and positions, and the same sentences for any division of rows into calls. Seeds are fixed, so nothing
+ * depends on luck. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -27,14 +27,14 @@ static void prior_rows(float *z, size_t rows, size_t width, const struct latent_
 
 static const struct text_marks marks = {.start = START, .end = END, .unknown = UNKNOWN};
 
-/* A chi-square statistic as a normal deviate (Wilson and Hilferty 1931). */
+/* Returns a chi-square statistic as a normal deviate (Wilson and Hilferty 1931). */
 static double deviate(double chi, double freedom)
 {
     double c = 2 / (9 * freedom);
     return (cbrt(chi / freedom) - (1 - c)) / sqrt(c);
 }
 
-static const double SURPRISE = 4.4; /* a deviate that happens once in 200,000 times */
+static const double SURPRISE = 4.4; /* a deviate that occurs once in 200,000 times */
 
 /* ---- the reference: every token sorted, in double ---- */
 
@@ -48,7 +48,7 @@ static int likelier(const void *a, const void *b)
     return i < j ? -1 : i > j;
 }
 
-/* p (v): the probability of every token, by the definition in docs/model.md. */
+/* Computes p (v), the probability of every token by the definition in docs/model.md. */
 static size_t reference(double *p, const float *logits, size_t v, const struct generate_options *o)
 {
     size_t *order = malloc(v * sizeof *order), n = 0, kept = 0;
@@ -71,7 +71,7 @@ static size_t reference(double *p, const float *logits, size_t v, const struct g
     return kept;
 }
 
-/* Draws and compares; tokens of which fewer than 5 are expected are counted together. */
+/* Draws and compares frequencies; tokens with fewer than 5 expected draws are counted together. */
 static void agrees(const float *logits, size_t v, const struct generate_options *o, const char *what)
 {
     elbo_error error = {0};
@@ -111,7 +111,7 @@ static void frequencies_are_the_definition(void **state)
     static const float spread[V] = {9, 0.3f, 8, 2.0f, 1.5f, 1.1f, 0.7f, 0.1f, -0.4f, -1.0f, -1.9f, -3.0f};
     static const float tied[V] = {5, 1, 5, 2, 2, 1, 1, 1, 0, 0, 0, 0};
     static const float equal[V] = {3, 3, 3, 3, 3, 3,
-                                   3, 3, 3, 3, 3, 3}; /* ten may be written: every probability is a tenth */
+                                   3, 3, 3, 3, 3, 3}; /* ten may be drawn: each probability is a tenth */
     static const float steep[V] = {0, 4096, 0, 4096.0005f, 4095.9995f, 4095.999f, 4095.9985f, 4095.998f, 4000, 1, 2, 3};
     static const float wide[V] = {0, 3e38f, 0, -3e38f, 1e38f, -1e38f, 0, 1e30f, -1e30f, 5, 2e38f, -2e38f};
     static const uint32_t never[] = {4, 11};
@@ -120,12 +120,12 @@ static void frequencies_are_the_definition(void **state)
         struct generate_options o;
     } cases[] = {
         {spread, {.temperature = 1, .top_p = 1}},
-        {spread, {.temperature = 0.5, .top_p = 0.9}}, /* kept by the sharpened probabilities: fewer than at 1 */
-        {spread, {.temperature = 2.5, .top_p = 0.8}}, /* and more */
+        {spread, {.temperature = 0.5, .top_p = 0.9}}, /* sharpened probabilities keep fewer tokens than temperature 1 */
+        {spread, {.temperature = 2.5, .top_p = 0.8}}, /* flattened probabilities keep more */
         {spread, {.temperature = 1, .top_p = 0.5}},
         {spread, {.temperature = 0.7, .top_p = 1, .top_k = 4}},
         {spread, {.temperature = 1.3, .top_p = 0.6, .top_k = 9}},  /* top_p cuts first */
-        {spread, {.temperature = 1.3, .top_p = 0.95, .top_k = 3}}, /* top_k does */
+        {spread, {.temperature = 1.3, .top_p = 0.95, .top_k = 3}}, /* top_k cuts first */
         {spread, {.temperature = 1, .top_p = 1, .top_k = 1}},
         {spread, {.temperature = 1, .top_p = 0.000001}},
         {spread, {.temperature = 0.0001, .top_p = 1}},
@@ -135,11 +135,11 @@ static void frequencies_are_the_definition(void **state)
         {tied, {.temperature = 1, .top_p = 1, .top_k = 5}},
         {tied, {.temperature = 1e-30, .top_p = 0.6}},
         {tied, {.temperature = 0.8, .top_p = 0.999999}},
-        {equal, {.temperature = 1, .top_p = 0.5}},       /* exactly five hold it */
-        {equal, {.temperature = 3, .top_p = 0.5000001}}, /* six do */
+        {equal, {.temperature = 1, .top_p = 0.5}},       /* exactly five tokens hold the share */
+        {equal, {.temperature = 3, .top_p = 0.5000001}}, /* six tokens hold the share */
         {equal, {.temperature = 3, .top_p = 0.4999999}},
         {equal, {.temperature = 1, .top_p = 0.7, .top_k = 6}},
-        {steep, {.temperature = 0.0005, .top_p = 0.9999}}, /* neighbouring numbers, a temperature apart */
+        {steep, {.temperature = 0.0005, .top_p = 0.9999}}, /* neighboring floats, a temperature apart */
         {wide, {.temperature = 1e30, .top_p = 0.5}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -152,11 +152,11 @@ static void frequencies_are_the_definition(void **state)
     }
 }
 
-/* The kept set of vocabularies of many sizes, found by other ways than in small ones. */
+/* Large vocabularies find the kept set by other methods than small ones. */
 static void large_vocabularies(void **state)
 {
     (void)state;
-    static const double top_p[] = {0.9, 0.3, 0.02, 1, 0.999}; /* the small ones are not met by the first draws */
+    static const double top_p[] = {0.9, 0.3, 0.02, 1, 0.999}; /* first draws do not meet the small shares */
     for (size_t kind = 0; kind < 4; kind++)
         for (size_t i = 0; i < sizeof top_p / sizeof *top_p; i++) {
             size_t v = kind == 3 ? 5000 : 1500 + 937 * i;
@@ -181,7 +181,7 @@ static void large_vocabularies(void **state)
         }
 }
 
-/* Within what is promised, whatever the fraction of a power of two. */
+/* The sum is within the documented error for any fraction of a power of two. */
 static void sums_of_exponentials(void **state)
 {
     (void)state;
@@ -192,7 +192,8 @@ static void sums_of_exponentials(void **state)
     }
 }
 
-/* Two of many tokens, which hold little: what another row left in the scratch memory does not stand for one of them. */
+/* Two of many tokens hold little probability. Values that another row left in the scratch must not be taken for
+ * theirs. */
 static void rows_do_not_see_each_other(void **state)
 {
     (void)state;
@@ -227,7 +228,7 @@ static void what_is_not_finite(void **state)
         float x[V];
         for (size_t i = 0; i < V; i++) x[i] = NAN;
         assert_int_equal(choose_token(x, V, &o, &marks, 0, 0, scratch), END);
-        x[5] = -3; /* the only number */
+        x[5] = -3; /* the only logit that is not NaN */
         for (size_t i = 0; i < 50; i++) assert_int_equal(choose_token(x, V, &o, &marks, i, 0, scratch), 5);
         x[7] = INFINITY;
         assert_int_equal(choose_token(x, V, &o, &marks, 0, 0, scratch), 7);
@@ -237,7 +238,7 @@ static void what_is_not_finite(void **state)
 
 /* ---- the noise ---- */
 
-/* Pairs of tokens (0 .. n - 1) that should be independent and uniform. */
+/* Checks that pairs of tokens (0 .. n - 1) are independent and uniform. */
 static void independent(const size_t *pairs, size_t n, const char *what)
 {
     double total = 0, chi = 0;
@@ -282,11 +283,11 @@ static void write_rows(struct model *m, struct elbo_ids *out, const float *z, si
     if (generate(m, out, z, rows, &o, &marks, &error)) fail_msg("%s", error.message);
 }
 
-/* A model whose weights are all zero gives every token the same probability: what is written is the noise. */
+/* A model with zero weights gives every token the same probability, so the drawn tokens are the noise. */
 static void noise_along_rows_and_positions(void **state)
 {
     (void)state;
-    enum { N = TOY - 3 }; /* tokens that may be written */
+    enum { N = TOY - 3 }; /* tokens that may be drawn */
     struct model m;
     make(&m, false);
     static struct elbo_ids out[ROWS];
@@ -307,7 +308,7 @@ static void noise_along_rows_and_positions(void **state)
         snprintf(what, sizeof what, "positions at a distance of %zu", lag);
         independent(positions, N, what);
     }
-    /* rows of different chunks and seeds, and the trials of one token */
+    /* Pairs rows of different chunks and of different seeds, and trials of one token. */
     size_t chunks[N * N] = {0};
     static struct elbo_ids other[ROWS];
     for (size_t r = 0; r + 64 < ROWS; r++)
@@ -325,7 +326,7 @@ static void noise_along_rows_and_positions(void **state)
     drop(&m);
 }
 
-/* Without a limit a sentence ends where the positions do, less the one of the end. */
+/* Without a limit a sentence ends where the positions end, less one position for the end mark. */
 static void as_long_as_there_are_positions(void **state)
 {
     (void)state;
@@ -344,7 +345,7 @@ static void as_long_as_there_are_positions(void **state)
     drop(&m);
 }
 
-/* Each call for memory fails once: drawn and searched for, what was taken is given back. */
+/* Each allocation fails once, for drawing and for beam search; all memory that was taken is freed. */
 static void memory_may_run_out_anywhere(void **state)
 {
     (void)state;
@@ -357,7 +358,7 @@ static void memory_may_run_out_anywhere(void **state)
     for (size_t beam = 0; beam < 4; beam += 3) {
         struct generate_options o = {.max_length = LONGEST, .temperature = 1, .top_p = 0.9, .beam = beam};
         size_t failed = 0;
-        write_rows(&m, out, z, 2, o); /* the arena of the model stays */
+        write_rows(&m, out, z, 2, o); /* the model's arena stays */
         for (size_t i = 0; i < 2; i++) elbo_ids_free(&out[i]);
         for (long which = 1;; which++) {
             long before = atomic_load(&memory_held);
@@ -410,7 +411,7 @@ static void calls_do_not_matter(void **state)
     drop(&m);
 }
 
-/* Some tokens are never written, by any way; without them the search is the one among the rest. */
+/* Banned tokens are never written by any method; the search without them is the search among the rest. */
 static void never_written(void **state)
 {
     (void)state;
@@ -457,7 +458,7 @@ static void prior_rows_are_normal(void **state)
     }
     for (size_t i = 0; i < BINS; i++) chi += pow((double)bins[i] - N * D / (double)BINS, 2) / (N * D / (double)BINS);
     assert_true(deviate(chi, BINS - 1) < SURPRISE);
-    assert_true(fabs(along_rows) / sqrt(N * D) < SURPRISE); /* sums of independent products: normal with this width */
+    assert_true(fabs(along_rows) / sqrt(N * D) < SURPRISE); /* independent products: normal with this width */
     assert_true(fabs(along_columns) / sqrt(N * (D - 1)) < SURPRISE);
     float later[D];
     prior_rows(later, 1, D, &noise, 17);
@@ -465,7 +466,7 @@ static void prior_rows_are_normal(void **state)
     assert_memory_not_equal(later, z + 16 * D, sizeof later);
 }
 
-/* Marks and tokens that the vocabulary does not have ban nothing, and the end is never banned. */
+/* Marks and tokens outside the vocabulary ban nothing, and the end mark is never banned. */
 static void bans_keep_to_the_vocabulary(void **state)
 {
     (void)state;

@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """The ways for z into a Transformer decoder that need more than a weight: `residual` and `prefix`.
 
-  bits       resumed, on 2 and 4 ranks, with other threads and with every policy of recomputation: the same
+  bits       the same when resumed, on 2 and 4 ranks, with other threads and with every policy of recomputation
   commands   plan, bench, info, sample, beam search, reconstruct, and interpolate between the sentences' own
   room       a prefix takes nothing from data.max_length: the longest sentence is read whole, trained on and written
-  figures    tokens are counted without the rows in front, in metrics.jsonl and by eval
-  lists      a run keeps its ways in one order, and goes on with the same list written otherwise; a way that a
-             decoder does not have is refused"""
+  figures    tokens are counted without prefix rows, in metrics.jsonl and by eval
+  lists      a run keeps its ways in one order, and goes on with the same list in another order; a way that a decoder
+             lacks is refused"""
 import json
 import os
 import pathlib
@@ -72,7 +72,8 @@ def check_commands(scratch, data, name):
 
 
 def check_figures(scratch, data, ways):
-    """A bare run's counts are those of the runs with rows in front: they saw the same sentences."""
+    """The counts of a run without prefix equal those of the runs with prefix rows, because they saw the same
+    sentences."""
     train(scratch / "bare", data, {"latent.injection": "embedding"})
     wanted = [row["tokens"] for row in rows(scratch / "bare") if "tokens" in row]
     assert wanted and min(wanted) > 0
@@ -84,7 +85,8 @@ def check_figures(scratch, data, ways):
 
 
 def check_room(scratch):
-    """Sentences of data.max_length words, in slots that hold one: learned positions have a row for each in front."""
+    """Sentences of data.max_length words, in slots that hold one: learned positions have an extra row for each prefix
+    row."""
     (scratch / "long").write_text("".join(" ".join(f"w{i * k % 7}" for i in range(8)) + "\n" for k in range(9)))
     data, run = scratch / "long-corpus", scratch / "long-run"
     elbo("prepare", scratch / "long", f"--out={data}")

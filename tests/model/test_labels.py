@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Labels: `elbo prepare` with a file of them or a column, through splits; data.labels in training, on any number of
-ranks and when resumed; --label in generation; what evaluation says by label; and what is refused, by name."""
+"""Labels: `elbo prepare` with a file or a column of them, through splits; data.labels in training, on any number of
+ranks and when resumed; --label in generation; evaluation by label; and refusals, by name."""
 import json
 import pathlib
 import random
@@ -20,7 +20,7 @@ GIVEN = {"encoder.width": 32, "decoder.width": 32, "encoder.layers": 1, "decoder
 
 
 def text(folder):
-    """Sentences whose words begin with the first letter of their kind; a blank line now and then."""
+    """Writes sentences whose words begin with the first letter of their kind, with some blank lines."""
     rng, lines = random.Random(1), []
     for _ in range(2000):
         kind = rng.choice(KINDS)
@@ -32,7 +32,7 @@ def text(folder):
 
 
 def classes(corpus):
-    """(word, label) of each sentence of a corpus on disk."""
+    """Returns (word, label) of each sentence of a corpus on disk."""
     manifest = json.loads((corpus / "manifest.json").read_text(encoding="utf-8"))
     numbers = numpy.fromfile(corpus / manifest["labels"]["file"], "<u4")
     dumped = elbo("dump", corpus).stdout.splitlines()
@@ -55,13 +55,13 @@ def check_prepare(scratch, lines):
                 assert (scratch / name / part / file).read_bytes() == (scratch / "file" / part / file).read_bytes()
     found = [pair for part in ("train", "valid", "test") for pair in classes(scratch / "file" / part)]
     assert sorted(found) == sorted((words, kind) for kind, words in lines)
-    # two files of text and one of labels; the order of the lines is that of the files
+    # two files of text and one of labels; the lines are in the order of the files
     every = (scratch / "text").read_text(encoding="utf-8").splitlines(True)
     (scratch / "a").write_text("".join(every[:700]), encoding="utf-8")
     (scratch / "b").write_text("".join(every[700:]), encoding="utf-8")
     elbo("prepare", scratch / "a", scratch / "b", f"--labels={scratch / 'labels'}", f"--out={scratch / 'two'}")
     assert (scratch / "two" / "labels.bin").read_bytes() == (whole / "labels.bin").read_bytes()
-    # a split is replaced by one without labels, and the other way round
+    # a split is replaced by one without labels, and vice versa
     elbo("prepare", scratch / "text", f"--out={scratch / 'two'}")
     elbo("prepare", scratch / "text", f"--labels={scratch / 'labels'}", f"--out={scratch / 'two'}")
 
@@ -89,7 +89,7 @@ def evaluate(run, data, *given):
 
 
 def kinds_of(written):
-    """The share of each line's words that begin as a kind does, over all lines."""
+    """Returns, for each kind, the share of words that begin like the kind, over all lines."""
     words = written.split()
     return {kind: sum(word[0] == kind[0] for word in words) / len(words) for kind in KINDS}
 
@@ -165,7 +165,7 @@ def check_refusals(scratch, run):
     assert "other labels" in said, said
     elbo("train", *options({**GIVEN, "data.train": plain, "run.dir": scratch / "warm", "init.from": run,
                             "train.steps": 1}))
-    # a corpus of some of the classes, which have other numbers there
+    # a corpus of some of the classes, with other numbers for them
     some = [line.split("\t") for line in (scratch / "first.tsv").read_text().splitlines() if line]
     (scratch / "some.tsv").write_text("".join(f"{kind}\t{words}\n" for kind, words in some if kind != "blue"))
     elbo("prepare", scratch / "some.tsv", "--label_column=first", f"--tokenizer.from={run}",
@@ -195,7 +195,7 @@ def main():
         check_generation(scratch, run)
         check_refusals(scratch, run)
         check_bits(scratch)
-        # a language model is told the label, too
+        # a language model gets the label too
         elbo("train", *options({**GIVEN, "data.train": scratch / "file" / "train", "data.labels": "true",
                                 "latent.kind": "none", "run.dir": scratch / "lm", "train.steps": 100}))
         assert kinds_of(elbo("sample", scratch / "lm", "--count=20", "--label=green").stdout)["green"] > 0.9

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""The learned priors, `latent.prior`: the loss of a step by hand, what evaluation says of their KL, free bits by
-dimension, samples of what they have learned, the same bits when a run is resumed and on any number of ranks, and what
-they are worth on text of several kinds."""
+"""The learned priors, `latent.prior`: the loss of a step by hand, the KL that evaluation reports, free bits by
+dimension, samples from the learned priors, the same bits when a run is resumed and on any number of ranks, and their
+gain on text of several kinds."""
 import json
 import math
 import pathlib
@@ -29,7 +29,7 @@ BASE = {"encoder.width": 16, "decoder.width": 16, "encoder.layers": 1, "decoder.
 
 
 class Prior:
-    """What a run's prior is, from its checkpoint: weights (K), means and logvars (K, Z)."""
+    """A run's prior, from its checkpoint: weights (K), means and logvars (K, Z)."""
 
     def __init__(self, name, run):
         weights = read_safetensors(checkpoints(run)[-1] / "model.safetensors")
@@ -44,12 +44,12 @@ class Prior:
         self.mean, self.logvar = (x.astype(numpy.float64) for x in (stats[:, :Z], stats[:, Z:]))
 
     def log_density(self, z):
-        """(N) of z (N, Z)."""
+        """Returns the log density (N) of z (N, Z)."""
         each = -0.5 * (math.log(2 * math.pi) + self.logvar + (z[:, None] - self.mean) ** 2 / numpy.exp(self.logvar))
         return numpy.logaddexp.reduce(numpy.log(self.weights) + each.sum(-1), -1)
 
     def sample(self, seed, number):
-        """Sentence `number`: its component by the first word of draw 1, its noise by draw 0."""
+        """Returns z of sentence `number`: the component by the first word of draw 1, the noise by draw 0."""
         key = noise_key(seed, purpose("sample.prior"), 0)
         u = (words(key, number, 1, 1)[0] + 0.5) / 2 ** 32
         k = int(numpy.searchsorted(self.weights.cumsum(), u)) if len(self.weights) > 1 else 0
@@ -84,7 +84,7 @@ def check_steps(name, run):
 
 
 def check_evaluation(scratch, name, run, prior):
-    """The KL that evaluation tells is the closed form's, or in the mean over draws the expectation's."""
+    """Checks that the KL that evaluation reports is the closed form, or the expectation in the mean over draws."""
     mu, logvar = posteriors(scratch, run)
     found = evaluate(scratch, run, "--eval.iwae_samples=200")
     assert found["iwae_nll"] < found["neg_elbo"], found
@@ -126,7 +126,7 @@ def check_samples(scratch, run, prior, count=40):
 
 
 def check_bits(scratch, name, data):
-    """Stopped and resumed, and on 2 and 4 ranks."""
+    """Checks the bits of runs that are resumed, and of 2 and 4 ranks."""
     given = {**BASE, **PRIORS[name], "data.train": data, "data.valid": data, "train.slots": 4, "train.steps": 12,
              "train.slot_tokens": 60, "data.max_length": 20, "train.eval_every": 5, "checkpoint.every": 0,
              "encoder.dropout": 0.1, "determinism": "world_invariant", "device": "cpu", "threads": 1}
@@ -134,8 +134,8 @@ def check_bits(scratch, name, data):
 
 
 def check_worth(scratch):
-    """Text of six kinds, each with its words, more than can be learned by heart: a prior of several Gaussians pays less
-    for the kind than N(0, 1) does."""
+    """Text of six kinds, each with its own words, more than a model can memorize: a prior of several Gaussians pays
+    less for the kind than N(0, 1) does."""
     rng, found = random.Random(1), {}
     lines = [" ".join(f"{kind}{rng.randrange(12)}" for _ in range(rng.randint(3, 7)))
              for kind in rng.choices("abcdef", k=5000)]

@@ -46,7 +46,7 @@ class Whole(Comparison):
                         self.compare(encoder__kind=kind, encoder__pooling=pooling, encoder__bidirectional=both)
 
     def test_widths(self):
-        """Past a panel of units, and token vectors of another width."""
+        """Widths past a panel of units, and token vectors of another width."""
         for kind in (LSTM, GRU):
             self.compare(encoder__kind=kind, decoder__kind=kind, encoder__width=70, decoder__width=37,
                          encoder__embedding_width=9, decoder__embedding_width=20, encoder__bidirectional=1,

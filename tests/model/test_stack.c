@@ -1,4 +1,4 @@
-/* The seam of stacks: an encoder that reads vectors in place of ids, and options that a kind does not read. */
+/* The interface of stacks: an encoder that reads vectors in place of ids, and options that a kind of stack ignores. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,7 +22,7 @@ static void must(elbo_status status)
     if (status) fail_msg("%s", error.message);
 }
 
-/* Posteriors of a slot by its ids, and by vectors that are the token table's rows. */
+/* Computes posteriors of a slot from its ids, or from vectors that are rows of the token table. */
 static void encode(struct model *m, const struct slot *slot, const float *vectors, float *stats)
 {
     struct graph_capacities capacities = {
@@ -78,7 +78,7 @@ static void vectors_stand_for_ids(void **state)
     encode(&m, &slot, NULL, by_ids);
     encode(&m, &slot, vectors, by_vectors);
     assert_memory_equal(by_ids, by_vectors, sizeof by_ids);
-    vectors[D + 1] += 0.5f; /* of the first sentence's first word */
+    vectors[D + 1] += 0.5f; /* changes the first sentence's first word */
     encode(&m, &slot, vectors, by_vectors);
     assert_memory_not_equal(by_ids, by_vectors, 2 * Z * sizeof *by_ids);
     assert_memory_equal(by_ids + 2 * Z, by_vectors + 2 * Z, (SENTENCES - 1) * 2 * Z * sizeof *by_ids);
@@ -87,7 +87,7 @@ static void vectors_stand_for_ids(void **state)
     backend->destroy(backend);
 }
 
-/* Options that change nothing: those of a prior that is not there, and all without a latent. */
+/* Reports options without effect: those of a prior that is not in use, and all options if there is no latent. */
 static void idle_options_of_the_latent(void **state)
 {
     (void)state;
@@ -109,7 +109,7 @@ static bool has_node(const struct graph *g, const char *name)
     return false;
 }
 
-/* Nodes are named by where they stand: profiles and errors say so. */
+/* Nodes are named by their place in the model, for profiles and errors. */
 static void nodes_have_names(void **state)
 {
     (void)state;
@@ -152,7 +152,7 @@ static void release(struct backend *b, void *memory)
     release_really(b, memory);
 }
 
-/* A model in bf16 has weights twice, and gives both back. */
+/* A model in bf16 holds weights twice, and frees both. */
 static void a_model_gives_back_what_it_has(void **state)
 {
     (void)state;

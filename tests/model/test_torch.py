@@ -28,7 +28,7 @@ def flat(values):
 
 
 class Comparison(unittest.TestCase):
-    """Dumps a step of the program, and holds it against the reference."""
+    """Dumps a step of the program and compares it with the reference."""
 
     @classmethod
     def setUpClass(cls):
@@ -60,7 +60,8 @@ class Comparison(unittest.TestCase):
         return {name[2:]: t for name, t in tensors.items() if name.startswith("g.")}
 
     def compare(self, alone=True, **config):
-        """alone: a sentence by itself has the posterior that it has in a slot, so the evaluating paths are compared."""
+        """With `alone`, a sentence has the same posterior alone as in a slot, so the evaluation paths are compared
+        too."""
         t = self.dump(**config)
         model = Model({key.replace("__", "."): value for key, value in config.items()},
                       {name[2:]: w for name, w in t.items() if name.startswith("w.")})
@@ -75,7 +76,7 @@ class Comparison(unittest.TestCase):
             for s, logits in enumerate(out["logits"] if alone else ()):
                 read = arrays["logits"][s, model.front():][:len(logits)]
                 self.close("logits", read, flat(logits), TOLERANCE["CACHED"])
-            # and the two paths of the program against each other
+            # compares the two paths of the program with each other
             for s, logits in enumerate(out["logits"]):
                 row = arrays["logits"][s, model.front():][:len(logits)].astype(numpy.float64)
                 a, b = arrays["decoder.offsets"][s:s + 2] + [model.front(), 0]
@@ -89,14 +90,14 @@ class Comparison(unittest.TestCase):
         whole = math.sqrt(sum(numpy.linalg.norm(g) ** 2 for g in wanted.values()))
         floor = 1e-3 * whole / math.sqrt(len(wanted))
         for name, g in gradients.items():
-            if name.endswith(".running"):  # the update's to write: no gradient comes here
+            if name.endswith(".running"):  # the update writes these, and they have no gradient
                 self.assertTrue(numpy.isnan(g).all() and not wanted[name].any(), name)
                 continue
             self.close(f"gradient of {name}", g, wanted[name], model_tolerance, floor)
         return t, wanted, whole
 
     def recomputed(self, **config):
-        """Gradients keep their bits whatever is computed again."""
+        """Checks that gradients keep their bits under every policy of recomputation."""
         kept = self.dump(**config)
         for recompute in (CHEAP, BLOCK):
             again = self.dump(**config, recompute=recompute)
@@ -105,7 +106,7 @@ class Comparison(unittest.TestCase):
 
 
 class WholeModel(Comparison):
-    # ---- what may be chosen ----
+    # ---- options ----
 
     def test_defaults(self):
         self.compare()
@@ -249,10 +250,11 @@ class WholeModel(Comparison):
                      decoder__positions=ROTARY, decoder__activation=SWIGLU, decoder__kv_heads=2, latent__width=33,
                      vocabulary=500, longest=17, encoder__pooling=ATTENTION, decoder__norm_position=POST)
 
-    # ---- what must hold besides ----
+    # ---- properties ----
 
     def test_dropout_is_for_training_alone(self):
-        """Masks change the gradients of a training step, and nothing in the recordings of evaluation and generation."""
+        """Dropout changes the gradients of a training step, and nothing in the recordings of evaluation and
+        generation."""
         kept, dropped = self.dump(), self.dump(encoder__dropout=0.2, decoder__dropout=0.2)
         for name in ("0.stats", "0.nll", "0.logits", "1.z"):
             self.assertEqual(kept[name].tobytes(), dropped[name].tobytes(), name)
@@ -260,8 +262,8 @@ class WholeModel(Comparison):
             self.assertNotEqual(kept[name].tobytes(), dropped[name].tobytes(), name)
 
     def test_gradients_that_are_zero(self):
-        """A bias on all keys shifts all scores of a query: no gradient, unless latent keys stand beside or rotation
-        turns it."""
+        """A bias on all keys shifts all scores of a query, so it has no gradient, unless there are latent keys or
+        rotation turns the bias."""
         t, wanted, whole = self.compare()
         for layer in (0, 1):
             key = self.gradients(t)[f"encoder.{layer}.attention.qkv.bias"][12:24]
@@ -295,8 +297,8 @@ class WholeModel(Comparison):
                     self.assertEqual(kept[name].tobytes(), again[name].tobytes(), name)
 
     def test_unwanted_groups(self):
-        """Bits are encoder, latent, decoder x decay, no decay. What is not wanted is not written; the rest keeps its
-        bits."""
+        """Bits are encoder, latent, decoder x decay, no decay. Unwanted gradients are not written, and the others keep
+        their bits."""
         parts = {"encoder": 0, "latent": 1, "decoder": 2}
         kept = self.gradients(self.dump())
         for wanted in (0b000011, 0b001100, 0b110000, 0b101010, 0b001111, 0b010000):

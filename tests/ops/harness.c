@@ -1,4 +1,4 @@
-/* What the numerical tests share: the devices and the table of covered ops, the test's own loss, numbers, sentences. */
+/* Shared by the numerical tests: the devices, the table of covered ops, the test's own loss, numbers and sentences. */
 #include "ops/harness.h"
 #include "base/philox.h"
 #include "cpu/cpu.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- which family's program runs which op ---- */
+/* ---- the family whose program runs each op ---- */
 
 #define COVER_embedding                     FAMILY_EMBEDDING
 #define COVER_embedding_backward            FAMILY_EMBEDDING
@@ -92,7 +92,7 @@ static size_t elements_of(const size_t dim[MAX_RANK])
     return n;
 }
 
-/* What lies at `from` in the backend's memory, for the host. */
+/* Copies n floats at `from` in the backend's memory to the host; the caller frees them. */
 static float *fetched(const struct call *c, const void *from, size_t n)
 {
     float *here = malloc((n + 1) * sizeof *here);
@@ -269,7 +269,7 @@ void device_release(const struct device *d, void *memory)
         free(memory);
 }
 
-/* An op is counted, and finds NaN in its scratch. */
+/* Counts an op after its run, and fills its scratch with NaN before. */
 static void around_op(void *context, const struct call *call, bool after)
 {
     const struct executor *e = context;
@@ -413,7 +413,7 @@ static void open_device(struct backend *backend, const char *variant, size_t thr
     backend->kernels = table;
 }
 
-/* The wanted device twice: what the second leaves must be the first one's bits. */
+/* Opens the wanted device twice, because the second run must leave the bits of the first. */
 static int open_wanted(void)
 {
     for (size_t i = 0; i < 2; i++) {
@@ -439,7 +439,7 @@ int harness_open(void **state)
             struct backend *backend;
             elbo_error error = {0};
             elbo_status status = cpu_backend_create(&backend, threads[i], variants[v], &error);
-            if (status == ELBO_DEVICE && v > 0) break; /* not this processor's */
+            if (status == ELBO_DEVICE && v > 0) break; /* the processor lacks this variant */
             if (status) {
                 print_message("%s\n", error.message);
                 return -1;
@@ -460,7 +460,7 @@ int harness_close(void **state)
 void harness_covers(void **state)
 {
     (void)state;
-    if (!harness_on_host()) return; /* the tests with executors of their own were left out */
+    if (!harness_on_host()) return; /* tests with executors of their own were skipped */
     for (size_t i = 0; i < OP_COUNT; i++)
         if (cover[i] == harness_family && !ran[i]) fail_msg("the op %s was not run", op_types[i]->name);
 }

@@ -1,5 +1,5 @@
-/* attention: softmax(q k^T / sqrt(W)) v within each sentence, causal or not, grouped heads, latent keys in front; the
- * same with a cache, one row at a time; rotary positions. */
+/* attention: softmax(q k^T / sqrt(W)) v within each sentence, causal or not, with grouped heads and latent keys in
+ * front. The same with a cache, one row at a time. Rotary positions. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -21,7 +21,7 @@ static void record(struct graph *g, const struct trial *t, const value *in, valu
     out[0] = op_attention(g, in[0], harness_input(g, "offsets"), c.memory ? in[1] : NO_VALUE, &c);
 }
 
-/* Key (which = 0) or value (1) j that sentence s shows to key head h: latent ones first. */
+/* Returns key (which = 0) or value (1) j of sentence s for key head h; latent ones come first. */
 static const double *kv(const struct trial *t, double *const *in, size_t s, size_t h, size_t j, size_t which)
 {
     struct attention_config c = config_of(t);
@@ -81,7 +81,7 @@ static void every(bool causal)
     static const size_t memory[] = {0, 1, 3};
     for (size_t i = 0; i < harness_ragged_count; i++)
         try(&harness_ragged[i], heads[i % 7][0], heads[i % 7][1], heads[i % 7][2], causal, memory[i % 3], i % 4 * 9);
-    /* every kind of heads with every memory */
+    /* all kinds of heads with all memories */
     for (size_t h = 0; h < 7; h++)
         for (size_t m = 0; m < 3; m++)
             try(&(struct ragged){3, {2, 5, 1}}, heads[h][0], heads[h][1], heads[h][2], causal, memory[m], 5);
@@ -112,7 +112,7 @@ static size_t row_of(const struct shape *s)
     return (s->heads + 2 * s->kv_heads) * s->width;
 }
 
-/* Packed and causal, all rows at once. */
+/* Computes all rows at once, packed and causal. */
 static void packed(float *out, const struct shape *s, const struct batch *b, const float *qkv, const float *memory,
                    struct backend *backend)
 {
@@ -143,8 +143,8 @@ static void packed(float *out, const struct shape *s, const struct batch *b, con
     graph_free(g);
 }
 
-/* One row per sentence at a time; sentences that are over repeat their last token, as generation does. `moving`: at
- * each token a sentence takes the next row, and the history says where its earlier ones lie. */
+/* Computes one row per sentence at a time. Sentences that have ended repeat their last token, as generation does. With
+ * `moving`, a sentence takes the next row at each token, and the history names the rows of its earlier tokens. */
 static void one_by_one(float *out, const struct shape *s, const struct batch *b, const float *qkv, const float *memory,
                        bool moving, struct backend *backend)
 {
@@ -181,7 +181,7 @@ static void one_by_one(float *out, const struct shape *s, const struct batch *b,
             size_t i = moving ? (r + (size_t)t) % SENTENCES : r;
             int32_t length = b->offsets[i + 1] - b->offsets[i];
             int32_t token = t < length ? t : length - 1;
-            at[r] = moving ? t : token; /* a place in the cache is written once */
+            at[r] = moving ? t : token; /* a place in the cache is written only once */
             for (size_t j = 0; j < ROOM; j++) from[r][j] = (int32_t)((i + SENTENCES * ROOM - j) % SENTENCES);
             memcpy(rows + r * row, qkv + (size_t)(b->offsets[i] + token) * row, row * sizeof *rows);
             if (m_width) memcpy(remembered + r * m_width, memory + i * m_width, m_width * sizeof *memory);
@@ -225,7 +225,7 @@ static void cached_equals_packed(void **state)
             one_by_one(c, s, b, x, x + n, true, harness_device[d].backend);
             memcpy(a, c, outs * sizeof *a);
             one_by_one(c, s, b, x, x + n, false, harness_device[d].backend);
-            assert_memory_equal(a, c, outs * sizeof *a); /* where the cache lies changes nothing */
+            assert_memory_equal(a, c, outs * sizeof *a); /* the place of the cache changes nothing */
             packed(a, s, b, x, x + n, harness_device[d].backend);
             for (size_t k = 0; k < outs; k++) wide[k] = a[k];
             harness_close_to(what, harness_error_f32(c, wide, outs, 0), TOLERANCE_CACHED);
@@ -289,7 +289,7 @@ static void rotary(void **state)
     }
 }
 
-/* Scores depend on the distance alone: rotating all positions by the same amount changes no product. */
+/* Scores depend on distances alone: rotating all positions by the same amount changes no product. */
 static void rotary_sees_distances(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* add, GELU, SwiGLU, dropout: the functions, and what makes dropout's noise addressed. */
+/* add, GELU, tanh, SwiGLU and dropout: their functions and gradients, and the address of dropout's noise. */
 #include "ops/harness.h"
 #include "base/philox.h"
 
@@ -169,7 +169,8 @@ static void record_dropout(struct graph *g, const struct trial *t, const value *
     out[0] = op_dropout(g, in[0], &dropping);
 }
 
-/* The mask by its definition: the bits at (sample, position x width + column) are at least p 2^32. */
+/* Returns an element's factor by the definition of the mask: kept if the bits at (sample, position x width + column)
+ * are at least p 2^32. */
 static double kept(const struct trial *t, size_t n, size_t i)
 {
     const struct batch *b = t->batch;
@@ -214,7 +215,7 @@ static void dropout(void **state)
     }
 }
 
-/* The mask of ones through the op, on the first device. */
+/* Returns the mask as dropout of ones on the first device. */
 static float *mask(const struct batch *b, size_t width, double p, uint64_t step)
 {
     elbo_error error = {0};
@@ -248,7 +249,7 @@ static float *mask(const struct batch *b, size_t width, double p, uint64_t step)
     return out;
 }
 
-/* 40,000 elements: the share lies within 5 deviations, and what is kept is scaled to keep the mean. */
+/* The dropped share of 40,000 elements is within 5 deviations, and kept elements are scaled to keep the mean. */
 static void dropout_keeps_its_share(void **state)
 {
     (void)state;
@@ -267,7 +268,7 @@ static void dropout_keeps_its_share(void **state)
     free(b);
 }
 
-/* A sentence has the same mask alone as in a batch, and another one in another step or as another sample. */
+/* A sentence has the same mask alone and in a batch, and other masks in another step or as another sample. */
 static void dropout_does_not_see_the_batch(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* embedding:  y = table[ids] (+ add);  dtable sums the rows of each id, rows of ids that do not occur get zeros. */
+/* embedding: y = table[ids] (+ add); dtable sums the rows of each id; rows of ids that do not occur get zeros. */
 #include "ops/harness.h"
 
 #include <stdio.h>

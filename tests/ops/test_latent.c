@@ -1,6 +1,6 @@
-/* latent:  z = mu + exp(logvar / 2) eps,  KL(q || N(0, 1)) per dimension; eps from its address in base/philox.h, here
- * by Box-Muller in double from the same integers. Column moments. The log density of a Gaussian, with statistics for
- * each row and with one row for all. The hinge on the spread of mu, above 0 and at 0. */
+/* latent: z = mu + exp(logvar / 2) eps, KL(q || N(0, 1)) per dimension. eps comes from its address in base/philox.h,
+ * here by Box-Muller in double from the same integers. Also column moments, the log density of a Gaussian with
+ * statistics for each row and with one row for all, and the hinge on the spread of mu, above 0 and at 0. */
 #include "ops/harness.h"
 #include "base/philox.h"
 
@@ -53,7 +53,7 @@ static void latent(void **state)
             struct batch *b = batch_rows(0);
             b->sentences = shapes[i][0];
             for (size_t s = 0; s < b->sentences; s++)
-                b->sample[s] = 0xfffffffcu + 3 * s; /* across the low word's end */
+                b->sample[s] = 0xfffffffcu + 3 * s; /* crosses the end of the low word */
             snprintf(name, sizeof name, "latent %zu x %zu, option %ld", shapes[i][0], shapes[i][1], option);
             struct trial t = {.name = name,
                               .batch = b,
@@ -198,7 +198,7 @@ static void spread_hinge(void **state)
         }
 }
 
-/* ---- what is refused ---- */
+/* ---- refused recordings ---- */
 
 static void record_refused(struct graph *g, size_t i)
 {

@@ -1,8 +1,8 @@
-/* linear:  y = x W^T (+ b), with or without GELU;  dx = dy W, dW = dy^T x, db = column sums; two of them with GELU
- * between, whose slope the second one's dx has in it, unless another op reads what GELU gave.
+/* linear: y = x W^T (+ b), with or without GELU; dx = dy W, dW = dy^T x, db = column sums. Also two linear ops with
+ * GELU between them: the second one's dx includes the slope, unless another op reads GELU's output.
  *
- * Shapes stand around the edges of the product: vector widths 4, 8, 16, register tiles of 4, 6 and 14 rows, tiles of
- * 112 rows, blocks of 384 along K, of 2,048 columns and 1,792 rows, and the path for at most 8 rows. */
+ * Shapes lie around the edges of the product: vector widths 4, 8, 16, register tiles of 4, 6 and 14 rows, tiles of 112
+ * rows, blocks of 384 along K, of 2,048 columns and 1,792 rows, and the path for at most 8 rows. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -82,7 +82,7 @@ static void try(size_t rows, size_t in, size_t out, bool gelu, bool bias, size_t
     free(b);
 }
 
-/* ---- y = gelu(x W^T + b) V^T, and then the GELU's value added or not ---- */
+/* ---- y = gelu(x W^T + b) V^T, with or without GELU's output added ---- */
 
 enum { READ_TWICE };
 
@@ -93,7 +93,7 @@ static void record_pair(struct graph *g, const struct trial *t, const value *in,
     if (t->option[READ_TWICE]) out[0] = op_add(g, out[0], hidden);
 }
 
-/* (rows, hidden) before the activation */
+/* Returns the values (rows, hidden) before the activation. */
 static double *hidden_of(const struct trial *t, double *const *in)
 {
     size_t rows = t->in[0].rows, width = t->in[0].width, hidden = t->in[1].rows;

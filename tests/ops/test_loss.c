@@ -1,5 +1,6 @@
-/* linear_cross_entropy:  nll = logsumexp(y w^T) - y . w[label], forward alone, with what was right, and fused with both
- * gradients, in one chunk of rows and in several. elbo: the loss and its parts with the three kinds of free bits. */
+/* linear_cross_entropy: nll = logsumexp(y w^T) - y . w[label], forward alone with `right`, and fused with both
+ * gradients, in one chunk of rows and in several. bag_cross_entropy. elbo: the loss and its parts with three kinds of
+ * free bits. objective. */
 #include "ops/harness.h"
 #include "ops/loss.h"
 
@@ -15,7 +16,7 @@ static void record(struct graph *g, const struct trial *t, const value *in, valu
     out[0] = op_linear_cross_entropy(g, in[0], in[1], harness_input(g, "labels"), t->forward_only ? &out[1] : NULL);
 }
 
-/* Logits of row n, and the logarithm of their sum of exponentials. */
+/* Computes the logits of row n and returns their logsumexp. */
 static double logits(const struct trial *t, double *const *in, size_t n, double *to)
 {
     size_t width = t->in[0].width, vocabulary = t->in[1].rows;
@@ -96,7 +97,7 @@ static void cross_entropy(void **state)
     }
 }
 
-/* 2^22 logits make a chunk: rows of 270,001 go in chunks of 11, of 140,001 in chunks of 23 and a rest. */
+/* A chunk has 2^22 logits: rows of 270,001 make chunks of 11, and rows of 140,001 make chunks of 23 and a rest. */
 static void cross_entropy_in_chunks(void **state)
 {
     (void)state;
@@ -106,7 +107,7 @@ static void cross_entropy_in_chunks(void **state)
     try(35, 2, 270001, 1, 0, true);
 }
 
-/* Logits of hundreds: the largest is taken out before the exponential. */
+/* Logits of hundreds need their maximum taken out before the exponential. */
 static void cross_entropy_of_large_logits(void **state)
 {
     (void)state;
@@ -133,7 +134,7 @@ static void bag_reference(const struct trial *t, double *const *in, double *cons
     }
 }
 
-/* Small vocabularies, so that sentences have words several times. */
+/* Uses small vocabularies, so that sentences repeat words. */
 static void bag_of_words(void **state)
 {
     (void)state;
@@ -241,8 +242,8 @@ static void elbo(void **state)
     elbo_of(FREE_PER_DIMENSION, 0, 0, false);
     elbo_of(FREE_PER_GROUP, 3, 1.2, false);
     elbo_of(FREE_PER_GROUP, 6, 0.9, false);
-    elbo_of(FREE_TOTAL, 0, 2, false);   /* above it */
-    elbo_of(FREE_TOTAL, 0, 200, false); /* below it: no gradient reaches the KL */
+    elbo_of(FREE_TOTAL, 0, 2, false);   /* KL above the free bits */
+    elbo_of(FREE_TOTAL, 0, 200, false); /* KL below the free bits: no gradient reaches it */
     elbo_of(FREE_PER_DIMENSION, 0, 0.5, true);
 }
 
@@ -280,7 +281,7 @@ static void objective_reference(const struct trial *t, double *const *in, double
     }
 }
 
-/* Terms are read several times where there are more than three: their gradients add up. */
+/* With more than three terms, terms are read several times and their gradients add up. */
 static void objective(void **state)
 {
     (void)state;
@@ -302,7 +303,7 @@ static void objective(void **state)
     }
 }
 
-/* The ELBO's own gradient goes on as if nothing stood behind it. */
+/* The gradient of the ELBO's parts is the same with an objective behind the ELBO. */
 static void record_whole(struct graph *g, const struct trial *t, const value *in, value *out)
 {
     struct free_bits f = {.kind = FREE_PER_DIMENSION, .nats = t->real[0]};

@@ -25,7 +25,7 @@ static void record(struct graph *g, const struct trial *t, const value *in, valu
     if (t->option[READ] & 2) out[1] = n.sum;
 }
 
-/* Row n of the sum. */
+/* Computes row n of the sum. */
 static void sum_row(double *s, const struct trial *t, double *const *in, size_t n)
 {
     const struct batch *b = t->batch;
@@ -74,8 +74,8 @@ static void try_on(struct batch *b, size_t width, bool rms, bool residual, doubl
                       .real = {dropout},
                       .record = record,
                       .reference = reference};
-    /* One or two columns are all but a sign when they are large: of the size of sqrt(epsilon), y depends on x. One
-     * column less its mean is zero always, and so is its gradient: only forward. */
+    /* With one or two large columns, y is all but a sign; columns of about sqrt(epsilon) make y depend on x. A single
+     * column less its mean is always zero, and so is its gradient, so that case is forward only. */
     double size = width <= 2 ? 0.002 : 1;
     t.forward_only = width == 1 && !rms;
     t.in[0] = (struct operand){DIM_DEC_TOKENS, rows, width, 0.3 * size, size};
@@ -117,7 +117,8 @@ static void rms_norm(void **state)
     every(true);
 }
 
-/* A branch of which some is dropped: y and the sum, each alone and both, whole blocks of four coordinates and not. */
+/* Dropout in the branch: y and the sum are read alone and together, with whole and partial blocks of four
+ * coordinates. */
 static void dropout_and_residual(void **state)
 {
     (void)state;
@@ -127,12 +128,12 @@ static void dropout_and_residual(void **state)
         for (long read = 1; read <= 3; read++) {
             struct batch *b = batch_of(&harness_ragged[i]);
             size_t k = (i + (size_t)read) % 7;
-            while (b->tokens * widths[k] > 600) k--; /* differences of every element cost its square */
+            while (b->tokens * widths[k] > 600) k--; /* differences of all elements cost the square of their number */
             try_on(b, widths[k], i % 2, true, shares[i % 3], read, i % 3 * 20);
         }
 }
 
-/* Far from zero, the variance is not a difference of two large sums. */
+/* Far from zero the variance must not be a difference of two large sums. */
 static void keeps_digits_far_from_zero(void **state)
 {
     (void)state;

@@ -1,5 +1,6 @@
-/* The update: 20 steps of AdamW and of SGD with momentum against double precision; the squared norm with what is not
- * finite; moments in bf16 to the bit; the same bits with any number of threads. */
+/* The optimizer's update: 20 steps of AdamW and of SGD with momentum against double precision, the squared norm with
+ * values that are not finite, bf16 moments to the bit, the guard and controllers, and the same bits with any number of
+ * threads. */
 #include "ops/harness.h"
 #include "base/bf16.h"
 #include "base/philox.h"
@@ -22,7 +23,7 @@ struct update {
     struct executor e;
 };
 
-/* `first`: index of the range's first element in the arena. */
+/* `first` is the index of the range's first element in the arena. */
 static void open_update(struct update *u, size_t n, bool adam, enum dtype moments, size_t first,
                         struct backend *backend)
 {
@@ -144,10 +145,10 @@ static void sgd(void **state)
 
 enum { SEED = 77, STEP = 12 };
 static const size_t narrow_first = 3 * 1024 + 2,
-                    narrow_far = ((size_t)1 << 34) - 1501; /* beyond 2^34 the noise has another sample */
+                    narrow_far = ((size_t)1 << 34) - 1501; /* from index 2^34 on, the noise has another sample */
 
-/* One update of elements first .. first + n of an arena whose values depend on the index alone. Betas of a half and
- * gradients of twelve bits: each moment is one sum rounded to f32, so what is stored is known to the bit. */
+/* Runs one update of elements first .. first + n of an arena whose values depend on the index alone. Betas are a half
+ * and gradients have twelve bits, so each moment is one sum rounded to f32, and the stored bits are known. */
 static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t first, size_t n, bool adam,
                           struct backend *backend)
 {
@@ -186,7 +187,7 @@ static void narrow_update(uint16_t *moment1, uint16_t *moment2, size_t first, si
     close_update(&u);
 }
 
-/* By element: with any instruction set and threads, and however the arena is cut into ranges, the same bits. */
+/* The noise is per element, so any instruction set, number of threads and division of the arena give the same bits. */
 static void narrow_moments(void **state)
 {
     enum { N = 70001 };
@@ -254,7 +255,7 @@ static void squared_norm(void **state)
     }
 }
 
-/* In pieces of whole blocks, the sums of which lie in another order: the same bits as at once. */
+/* Sums in pieces of whole blocks, with the sums in another order; the bits must be those of one sum. */
 static void pieces_of(float record[NORM_RECORD], const float *x, size_t n, struct backend *backend)
 {
     enum { PIECES = 3, MOST = 128 };
@@ -271,7 +272,7 @@ static void pieces_of(float record[NORM_RECORD], const float *x, size_t n, struc
     value whole = graph_input(g, "sums", DTYPE_U64, 1, (struct dim[]){{DIM_FIXED, all}});
     value places = graph_input(g, "at", DTYPE_I32, 1, (struct dim[]){{DIM_FIXED, all}}),
           in[2 * PIECES + 2] = {whole, places};
-    for (size_t k = PIECES; k-- > 0;) { /* the last piece first */
+    for (size_t k = PIECES; k-- > 0;) { /* last piece first */
         size_t begin = all * k / PIECES, end = all * (k + 1) / PIECES,
                last = end * SQUARES_BLOCK < n ? end * SQUARES_BLOCK : n;
         char name[32];
@@ -321,7 +322,7 @@ static void norm_in_pieces(void **state)
     free(x);
 }
 
-/* One value that is not finite, wherever it stands, is found; the square of a large finite one is no false alarm. */
+/* Finds one value that is not finite at any place. The square of a large finite value raises no false alarm. */
 static void squared_norm_finds_what_is_not_finite(void **state)
 {
     (void)state;
@@ -345,7 +346,7 @@ static void squared_norm_finds_what_is_not_finite(void **state)
     free(x);
 }
 
-/* ---- the guard, and what its decision selects ---- */
+/* ---- the guard, and a selection by its decision ---- */
 
 enum { GUARDED = 3 };
 
@@ -355,7 +356,7 @@ struct guarded {
     float loss[ELBO_PARTS], gradient[2][2000], picked[GUARDED * STEP_SCALARS];
 };
 
-/* A graph of two norms, the guard, and a selection by the decision that it leaves. */
+/* Runs a graph of two norms, the guard, and a selection by the guard's decision. */
 static void run_guard(struct guarded *d, struct backend *backend)
 {
     elbo_error error = {0};
@@ -448,7 +449,7 @@ struct controlled {
     float rows[2][3], picked[3];
 };
 
-/* A step of the controller of weight 1 by the KL, then a selection by the scales that it leaves. */
+/* Runs a step of the controller of weight 1 by the KL, then a selection by the scales that the step leaves. */
 static void run_controller(struct controlled *d, enum controller_rule rule, struct backend *backend)
 {
     elbo_error error = {0};
@@ -483,8 +484,8 @@ static void run_controller(struct controlled *d, enum controller_rule rule, stru
     graph_free(g);
 }
 
-/* A KL that answers to beta as 10 (1 - beta): the controller brings it to its target and holds it there; a target out
- * of its reach leaves the integral at the bound, from which the next error within reach brings it back at once. */
+/* The KL is 10 (1 - beta). The controller brings the KL to its target and holds it there. A target out of reach leaves
+ * the integral at the bound, and the next error within reach brings it back at once. */
 static void pi_controller(void **state)
 {
     (void)state;
@@ -498,7 +499,7 @@ static void pi_controller(void **state)
             float before = d.state[CONTROLLER_WEIGHT];
             d.settings[CONTROLLER_TARGET] = step < 200   ? 4
                                             : step < 300 ? -50
-                                                         : 4; /* the last but one is out of reach */
+                                                         : 4; /* the second target is out of reach */
             d.figures[ELBO_KL] = (float)(8 * 10 * (1 - beta));
             double e = (double)d.settings[CONTROLLER_TARGET] - d.figures[ELBO_KL] / 8.0;
             double rest = 0.01f / (1 + exp(e)), next = sum - 0.01f * e;
@@ -514,10 +515,10 @@ static void pi_controller(void **state)
             assert_true(d.picked[0] == 2 && d.picked[1] == 0.5f * d.scales[1] && d.picked[2] == 3);
             beta = d.state[CONTROLLER_WEIGHT], sum = d.state[CONTROLLER_SUM];
             if (step == 199 || step == 399) harness_close_to("the KL", fabs(10 * (1 - beta) - 4) / 4, 0.01);
-            if (step == 299) assert_true(beta == 1 && sum <= 1); /* wound up it would be 60 */
+            if (step == 299) assert_true(beta == 1 && sum <= 1); /* without the bound it would be 60 */
         }
         struct controlled left = d;
-        left.control[CONTROL_APPLIED] = 0; /* an update that is left out moves nothing */
+        left.control[CONTROL_APPLIED] = 0; /* an update that is not applied moves nothing */
         run_controller(&left, CONTROLLER_PI, harness_device[at].backend);
         assert_true(left.state[CONTROLLER_USED] == d.state[CONTROLLER_WEIGHT]);
         assert_true(left.state[CONTROLLER_WEIGHT] == d.state[CONTROLLER_WEIGHT]);
@@ -525,7 +526,7 @@ static void pi_controller(void **state)
     }
 }
 
-/* The multiplier by hand, and the rate that it demands of a KL that answers as 6 - 4 weight. */
+/* Checks the multiplier's steps, and the rate that it demands of a KL of 6 - 4 weight. */
 static void multiplier(void **state)
 {
     (void)state;

@@ -1,7 +1,7 @@
-/* posterior: the maps of delta-VAEs and of slashed normals against published values and their KL, which is exact, and
- * the floored variances of DU-VAEs with dropout by addressed noise. normalize: batch normalization, and exact rates of
- * rows, of all rows and of dimensions, by statistics of the batch and by running ones. running: the statistics' step.
- */
+/* posterior: the maps of delta-VAEs and of slashed normals against published values and against their exact KL, and the
+ * floored variances of DU-VAEs with dropout by addressed noise. normalize: batch normalization, and exact rates of
+ * rows, of all rows and of dimensions, by statistics of the batch and by running statistics. running: one step of the
+ * statistics. */
 #include "ops/harness.h"
 #include "base/philox.h"
 #include "ops/posterior.h"
@@ -27,7 +27,7 @@ static void record_map(struct graph *g, const struct trial *t, const value *in, 
                           ELBO_WEIGHT_KL);
 }
 
-/* stdplus(x): the y with log y^2 - y^2 = -x^2 - 1, on the side of x, by bisection. */
+/* Returns stdplus(x), the y with log y^2 - y^2 = -x^2 - 1 on the side of x, by bisection. */
 static double stdplus(double x)
 {
     double low = x < 0 ? 0 : 1, high = x < 0 ? 1 : 2 + fabs(x);
@@ -109,7 +109,7 @@ static void maps(void **state)
         }
 }
 
-/* stats (S, 2Z) of a head's rows on a device. */
+/* Computes stats (S, 2Z) of a head's rows on a device. */
 static void run_map(const struct device *d, enum posterior_map map, double real, const float *head, float *stats,
                     size_t sentences, size_t z)
 {
@@ -137,8 +137,8 @@ static double kl_of(double mu, double logvar)
     return (mu * mu + exp(logvar) - 1 - logvar) / 2;
 }
 
-/* Values by hand: of stdplus; and far from 0 on both sides, across the edge of the approximant and at 0, the equation
- * itself, and the KL a^2 + b^2. */
+/* Checks known values of stdplus. Then checks the equation itself and the KL a^2 + b^2 far from 0 on both sides, across
+ * the edge of the approximant, and at 0. */
 static void slashed_values(void **state)
 {
     static const double x[] = {-2, -1, -.5, .5, 1, 2},
@@ -167,7 +167,7 @@ static void slashed_values(void **state)
     }
 }
 
-/* Bounds of sigma by hand, and the KL: delta + max(0, m) / 2, for any b. */
+/* Checks known bounds of sigma, and the KL delta + max(0, m) / 2 for any b. */
 static void committed_values(void **state)
 {
     static const struct {
@@ -196,7 +196,7 @@ static void committed_values(void **state)
     }
 }
 
-/* alpha / (2 pi e) as the variance and mu = 0: .948213 nats. */
+/* A variance of alpha / (2 pi e) with mu = 0 has a KL of .948213 nats. */
 static void floored_values(void **state)
 {
     (void)state;
@@ -300,7 +300,8 @@ static void normalize(void **state)
             }
 }
 
-/* A rate of a row to six digits, and 0 where there is nothing to scale; what is left of others by their batch. */
+/* Checks exact rates to six digits: of each row (0 for a row of zeros), of the slot's mean, and of each dimension. By
+ * slot and by dimension, also checks the sums for the running statistics. */
 static void rates(void **state)
 {
     enum { S = 5, Z = 8 };
@@ -383,14 +384,14 @@ static void run_running(float *running, float *sums, float *control, bool center
     graph_free(g);
 }
 
-/* Rows of mean 5 and variance 4 beside running ones of another mean: the sums are about the running mean. */
+/* Rows of mean 5 and variance 4 move the running statistics; centered sums are about the old running mean. */
 static void running(void **state)
 {
     (void)state;
     if (!harness_on_host()) skip();
     for (size_t d = 0; d < harness_devices; d++)
         for (int center = 0; center < 2; center++)
-            for (int way = 0; way < 4; way++) { /* not applied; one sentence; none */
+            for (int way = 0; way < 4; way++) { /* 0 applied; 1 not applied; 2 one sentence; 3 no sentence */
                 float running[6] = {1, 2, 3, 9, 9, 9}, before[6], control[CONTROL_SIZE] = {way != 1};
                 float sums[7] = {way == 2 ? 1.0f : way == 3 ? 0.0f : 10.0f};
                 memcpy(before, running, sizeof running);

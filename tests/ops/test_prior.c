@@ -1,6 +1,6 @@
 /* priors: the KL of two diagonal Gaussians by dimension, against the integral of q log(q / p) by quadrature. The log
- * density of a mixture, whose components come as rows of mu | logvar or as rows of mu and then of logvar, with logits
- * and with equal weights. */
+ * density of a mixture: components as rows of mu | logvar, or as rows of mu and then rows of logvar; logits or equal
+ * weights. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -50,7 +50,7 @@ static void kl(void **state)
     }
 }
 
-/* The closed form is the integral. */
+/* The closed form equals the integral. */
 static void kl_is_the_integral(void **state)
 {
     double in0[2], in1[2], out[1], *in[] = {in0, in1}, *to[] = {out};
@@ -128,7 +128,7 @@ static void mixture(void **state)
         }
 }
 
-/* ---- what is refused ---- */
+/* ---- refused recordings ---- */
 
 static void record_refused(struct graph *g, size_t i)
 {

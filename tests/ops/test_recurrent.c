@@ -1,5 +1,5 @@
-/* recurrent: LSTM and GRU layers over ragged sentences, one and two directions, with and without a first state and a
- * sentence's own addend; the same one token at a time, also where rows continue each other's. */
+/* recurrent: LSTM and GRU layers over ragged sentences, in one and two directions, with and without an initial state
+ * and a sentence's own addend. Also the same layers one token at a time, with rows that continue other rows. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -16,9 +16,9 @@ static struct recurrent_config config_of(const struct trial *t)
     return (struct recurrent_config){(enum recurrent_cell)t->option[CELL], (size_t)t->option[DIRECTIONS]};
 }
 
-/* Which operand is what: x, w, then those that are given. */
+/* Index of each optional operand behind x and w. */
 struct operands {
-    size_t b, own, initial, count; /* 0: none */
+    size_t b, own, initial, count; /* 0: not given */
 };
 
 static struct operands operands_of(const struct trial *t)
@@ -47,7 +47,8 @@ static double sigmoid(double x)
     return 1 / (1 + exp(-x));
 }
 
-/* One step of one sentence in one direction: h and c (H) are updated. x, own: gates' columns, own may be null. */
+/* Updates h and c (H) by one step of one sentence in one direction. x and own hold the gates' columns; own may be
+ * null. */
 static void cell(bool gru, size_t units, double *h, double *c, const double *x, const double *own, const double *w,
                  const double *b)
 {
@@ -147,8 +148,8 @@ static void gru(void **state)
     every(RECURRENT_GRU);
 }
 
-/* Edges of panels and of blocks of rows: more units than a panel has, more sentences than a block, and enough of them
- * that threads take groups of sentences. */
+/* Covers the edges of panels and of blocks of rows: more units than a panel, more sentences than a block, and enough
+ * sentences that threads take groups. */
 static void wide(void **state)
 {
     (void)state;
@@ -310,7 +311,7 @@ static void steps_equal_packed(void **state)
             one_by_one(c, &l, b, true, harness_device[d].backend);
             memcpy(a, c, outs * sizeof *a);
             one_by_one(c, &l, b, false, harness_device[d].backend);
-            assert_memory_equal(a, c, outs * sizeof *a); /* where the state lies changes nothing */
+            assert_memory_equal(a, c, outs * sizeof *a); /* the place of the state changes nothing */
             packed(a, &l, b, harness_device[d].backend);
             for (size_t k = 0; k < outs; k++) wide_values[k] = a[k];
             harness_close_to(what, harness_error_f32(c, wide_values, outs, 0), TOLERANCE_CACHED);
@@ -323,7 +324,7 @@ static void steps_equal_packed(void **state)
     free(b);
 }
 
-/* ---- what is refused ---- */
+/* ---- refused recordings ---- */
 
 static void record_refused(struct graph *g, size_t i)
 {

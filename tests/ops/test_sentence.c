@@ -1,5 +1,5 @@
-/* Between one row per token and one row per sentence: pooling of five kinds, broadcast, segment sums, rows in front;
- * empty sentences. */
+/* Ops between one row per token and one row per sentence: pooling of five kinds, broadcast, segment sums, prefixes,
+ * with empty sentences. */
 #include "ops/harness.h"
 
 #include <math.h>
@@ -167,7 +167,7 @@ static void segment_sum(void **state)
         }
 }
 
-/* ---- rows in front ---- */
+/* ---- prefix ---- */
 
 enum { PREFIX_ROWS, PREFIX_STEP };
 
@@ -188,7 +188,7 @@ static void prefix_reference(const struct trial *t, double *const *in, double *c
     }
 }
 
-/* Sentences shorter than the prefix among them; and one new token per row, which has no gradient. */
+/* Includes sentences shorter than the prefix, and one new token per row, which has no gradient. */
 static void prefix(void **state)
 {
     (void)state;

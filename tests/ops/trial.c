@@ -1,4 +1,5 @@
-/* One trial: recorded once and twice, run on every device, compared with its reference. The rest is in harness.c. */
+/* Runs one trial: records the op once and twice, runs it on every device, and compares it with the reference. Devices,
+ * inputs and the coverage table are in harness.c. */
 #include "ops/harness.h"
 #include "base/philox.h"
 
@@ -70,7 +71,8 @@ static value operand_value(struct built *b, const struct trial *t, const struct 
     if (parameters_declare(b->parameters, &b->parameter[k], &p, &error)) fail_msg("%s", error.message);
     value v = graph_parameter(b->g, b->parameter[k]);
     if (!counted) return v;
-    /* Two inputs of the same numbers: rows that a backend pads repeat the last one, and come last in the order. */
+    /* ids and order are two inputs with the same numbers. Rows that a backend pads repeat the last id, and come last in
+     * the order. */
     return op_embedding(b->g, v, identity(b->g, rows[o->kind], "ids", o->kind, PAD_MOST),
                         identity(b->g, rows[o->kind], "order", o->kind, PAD_ROW), NO_VALUE);
 }
@@ -140,7 +142,7 @@ static void bind(struct executor *e, const struct built *b, const struct trial *
     }
 }
 
-/* The weights arena: NaN in the gaps and in the rows beyond the count. */
+/* Returns the weights arena, with NaN in the gaps and in the rows beyond the count. */
 static float *weights_of(const struct built *b, const struct trial *t, const struct reference *r)
 {
     float *w = harness_memory(parameters_arena_elements(b->parameters) * sizeof *w);
@@ -203,7 +205,7 @@ static void reference_gradient(const struct trial *t, struct reference *r)
     for (unsigned k = 0; k < MOST_RESULTS; k++) free(out[k]);
 }
 
-/* What one execution left: outputs, then gradients. */
+/* Results of one execution: outputs, then gradients. */
 struct outcome {
     float *data;
     size_t size;

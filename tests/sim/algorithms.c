@@ -1,6 +1,6 @@
-/* The table of the products' algorithms as a file: what one backend chose, another takes up; bytes of another GPU or
- * library, cut ones and ones with nonsense in them are not taken; an algorithm that the library refuses is chosen anew;
- * of several the fastest. */
+/* The table of the products' algorithms as a file. One backend takes up the choices of another. Bytes of another GPU or
+ * library, truncated bytes and invalid bytes are rejected. An algorithm that the library refuses is chosen again. The
+ * fastest of several is chosen. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,7 +22,7 @@ static struct cuda_backend *backend(void)
     return (struct cuda_backend *)b;
 }
 
-/* A B with numbers whose sum has other bits from the end. */
+/* Computes A B with numbers whose sum has other bits when added from the end. */
 static void multiply(float c[M * N], struct cuda_backend *b)
 {
     float host[M * K + K * N];
@@ -114,7 +114,7 @@ static void set_aside(void **state)
     for (size_t cut = 0; cut < size; cut += 7) product_after(c, bytes, cut, false);
 }
 
-/* The shape is right, the 64 bytes are not what the library gave. */
+/* The shape matches, but the 64 bytes are not the library's. */
 static void refused_algorithms_are_chosen_anew(void **state)
 {
     (void)state;
@@ -127,7 +127,7 @@ static void refused_algorithms_are_chosen_anew(void **state)
     assert_memory_equal(first, c, sizeof c);
 }
 
-/* Two ways, of which the one that is offered first is slow: taken only where nothing is timed. */
+/* Two algorithms, the first of which is slow: it is chosen only if nothing is timed. */
 static void the_fastest_is_taken(void **state)
 {
     (void)state;
@@ -137,7 +137,7 @@ static void the_fastest_is_taken(void **state)
     product_after(otherwise, NULL, 0, false);
     unsetenv("ELBO_SIM_BACKWARDS");
     setenv("ELBO_SIM_SLOW", "1", 1);
-    for (int how = 0; how < 3; how++) { /* as it comes; timed; timed in a capture, where nothing can be */
+    for (int how = 0; how < 3; how++) { /* the first offered; timed; timed in a capture, where nothing can be timed */
         struct cuda_backend *b = backend();
         b->base.device.timed_products = how > 0;
         b->capturing = how == 2;

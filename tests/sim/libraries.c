@@ -1,4 +1,4 @@
-/* cuBLASLt's and NCCL's functions in the emulated program: the stand-ins beside this file, without dlopen. */
+/* The functions of cuBLASLt and NCCL in the emulated program: the stand-ins in this folder, without dlopen. */
 #include "cuda/libraries.h"
 #include "cuda/nccl_library.h"
 

@@ -1,10 +1,10 @@
-/* A training step on the emulated GPU, looked at from outside:
+/* A training step on the emulated GPU, seen from outside:
  *
  *   every launch and every product belongs to an op; the latent takes one launch each way;
- *   the bytes of device memory that the ops touch are within a tenth of the graph's account (graph/account.h), in f32
+ *   the bytes of device memory that the ops access are within a tenth of the graph's account (graph/account.h), in f32
  *   and in bf16;
- *   from its third turn on a slot is one replay and so is the update; replays leave the bits of eager steps; nothing is
- *   allocated, and the host waits once a step, for the step before. */
+ *   from its third run on, a slot is one replay, and so is the update; replays have the bits of eager steps;
+ *   nothing is allocated, and the host waits once a step, for the step before. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -94,7 +94,7 @@ static void on_op(void *context, const struct call *call, bool after)
     }
     struct op_record *r = &t->op[call->node->type->index];
     under_way = NULL;
-    if (!call->add[0] && call->node->mode[0] == WRITE_ADD_LATER_SLOTS) return; /* a first slot's, of other bytes */
+    if (!call->add[0] && call->node->mode[0] == WRITE_ADD_LATER_SLOTS) return; /* a first slot moves other bytes */
     size_t count[DIM_KINDS] = {0};
     for (unsigned k = 0; k < MAX_INPUTS + MAX_OUTPUTS; k++) {
         bool in = k < MAX_INPUTS;
@@ -179,7 +179,7 @@ static float *weights_after(struct fixture *f, const char *name, bool eager, siz
     job_open(&job, &f->folder, name, quick);
     if (eager)
         job.trainer->step.recording.executor.hook = job.trainer->step.optimizer.kind[0].executor.hook =
-            ignore; /* looked at: never captured */
+            ignore; /* watched steps are never captured */
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
     *count = parameters_arena_elements(job.trainer->step.parameters);
     float *weights = malloc(*count * sizeof *weights);
@@ -228,7 +228,7 @@ static void nobody_waits_inside_a_step(void **state)
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
     assert_int_equal(steps_seen, 40);
     size_t slots = job.config.train.slots, replayed = 0;
-    /* Rows 20 .. 38: between two of them lie one launched step and one finished one. */
+    /* Rows 20 .. 38: one step is launched and one is finished between two rows. */
     for (size_t i = 20; i < 38; i++) {
         const struct sim_counts *a = &at_step[i], *b = &at_step[i + 1];
         assert_int_equal(b->synchronizations - a->synchronizations, 1);
@@ -236,7 +236,7 @@ static void nobody_waits_inside_a_step(void **state)
         replayed += b->graphs - a->graphs == slots + 1;
     }
     printf("of 18 steps, %zu were %zu replays and nothing else\n", replayed, slots + 1);
-    assert_true(replayed >= 15); /* a rare row size comes late */
+    assert_true(replayed >= 15); /* rare row sizes appear late */
     job_close(&job);
 }
 

@@ -1,5 +1,5 @@
-"""The thread sanitizer sees a missing barrier: of the kernels that test_sim.cpp plants without one it reports each, and
-no kernel besides. Skipped in builds without it."""
+"""The thread sanitizer finds missing barriers: it reports each kernel that test_sim.cpp plants without one, and no
+other kernel. Skipped in builds without the sanitizer."""
 import os
 import pathlib
 import re
@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 PROGRAM = pathlib.Path(os.environ["ELBO_TESTS"]) / "sim_test_sim"
-# the last: a copy done late, in copies_kernel
+# the last one is a copy done late, in copies_kernel
 PLANTED = {"reverse_kernel", "trailing_kernel", "copies_kernel", "sim_copy_do"}
 
 

@@ -1,8 +1,7 @@
-"""Whole trainings on the emulated GPU beside the CPU: the CUDA backend's host code, its kernels and its products.
-
-20 steps of a tiny VAE, every injection, both block families and both recurrent ones, dropout and noise on: the losses
-agree (tests/tolerances.h), in f32, in bf16 and with moments in bf16; in three warp orders the checkpoints are identical
-bytes, and a run resumed on the other backend goes on."""
+"""Whole trainings on the emulated GPU against the CPU: the CUDA backend's host code, its kernels and its products. 20
+steps of a tiny VAE with every injection, both block families, both recurrent families, dropout and noise. Losses agree
+(tests/tolerances.h) in f32, in bf16 and with moments in bf16. In three warp orders the checkpoints are identical bytes,
+and a run resumes on the other backend."""
 import json
 import os
 import pathlib
@@ -19,7 +18,7 @@ TOLERANCE = {name: float(value) for name, value in
 SIM = os.environ.get("ELBO_CUDA", str(pathlib.Path(runs.ELBO).with_name("elbo-sim"))) # scripts/gpu-check: a real device
 DIVERGED = 7
 WIDE = {"encoder.width": 16, "decoder.width": 16, "train.steps": 20, "train.eval_every": 0, "checkpoint.every": 0}
-# Deviations over two sentences would make much of the last digits.
+# With two sentences, deviations would amplify the last digit.
 MORE = {"train.slot_tokens": 80, "train.slots": 2}
 VARIANTS = {
     "both": {},
@@ -76,7 +75,7 @@ def moments(run):
 
 
 def moments_by_name(run):
-    """Bytes of each array of moments in a checkpoint, all F32."""
+    """Returns the bytes of each array of moments in a checkpoint, all F32."""
     data = moments(run)
     length = int.from_bytes(data[:8], "little")
     return {name: data[8 + length + about["data_offsets"][0]:8 + length + about["data_offsets"][1]]
@@ -84,8 +83,8 @@ def moments_by_name(run):
 
 
 def rounded_moments(scratch, corpus):
-    """Moments in bf16, of AdamW and of SGD: beside f32 ones, the CPU beside the emulated GPU. Returns the worst error
-    of a loss."""
+    """Compares moments in bf16 with f32 moments, and the CPU with the emulated GPU, for AdamW and SGD. Returns the
+    worst error of a loss."""
     worst = 0.0
     for name in ("both", "post"):
         changes = {**VARIANTS[name], **MOMENTS}
@@ -117,7 +116,7 @@ def words(data):
 
 
 def algorithms_are_kept(scratch, corpus):
-    """A library that chooses otherwise on the day of the resuming changes no bits; in a fresh run it does."""
+    """Checks that a library that chooses other algorithms on resuming changes no bits, and does in a fresh run."""
     whole, half = scratch / "both-bf16", scratch / "kept"
     changes = {**VARIANTS["both"], "precision": "bf16"}
     train(SIM, corpus, half, {**changes, "train.stop_after": 9}, "cuda")
@@ -158,7 +157,7 @@ def main():
                 train(SIM, corpus, scratch / f"both-{kind}-{order}", {**VARIANTS["both"], **changes}, "cuda", order)
                 assert weights(scratch / f"both-{kind}-{order}") == weights(scratch / f"both-{kind}"), \
                     f"other bits in {order} order"
-        # stopped and resumed in bf16, of activations and of moments: the same bits
+        # stopped and resumed with bf16 activations, and with bf16 moments: the same bits
         for program, device, changes, whole in ((SIM, "cuda", {"precision": "bf16"}, "both-bf16"),
                                                 (SIM, "cuda", MOMENTS, "both-moments-sim"),
                                                 (runs.ELBO, "cpu", MOMENTS, "both-moments-cpu")):
@@ -168,9 +167,9 @@ def main():
             for read in (weights, moments):
                 assert read(scratch / f"half-{whole}") == read(scratch / whole), \
                     f"{whole}: a resumed run has other {read.__name__}"
-        if "ELBO_CUDA" not in os.environ: # only the stand-in can be told to choose otherwise
+        if "ELBO_CUDA" not in os.environ: # only the stand-in can be made to choose other algorithms
             algorithms_are_kept(scratch, corpus)
-        # a step left out, known to the host one step late: the same rows as on the CPU, the same counters
+        # a skipped step, which the host knows one step late: the same rows as on the CPU, and the same counters
         skip = {**VARIANTS["both"], "train.skip": 7, "train.steps": 12}
         cpu, sim = (train(program, corpus, scratch / f"skip-{device}", skip, device)
                     for program, device in ((runs.ELBO, "cpu"), (SIM, "cuda")))
@@ -188,7 +187,7 @@ def main():
             (answer.returncode, answer.stderr[-500:])
         assert subprocess.run([runs.ELBO, "sample", str(scratch / "absurd"), "--count=1", "--device=cpu"],
                               check=False).returncode == 0
-        # what one backend saved, the other resumes and evaluates
+        # one backend's checkpoint is resumed and evaluated by the other
         moved = {**VARIANTS["both"], "train.steps": 25, "resume": scratch / "both-sim"}
         rows = train(runs.ELBO, corpus, scratch / "moved", moved, "cpu")
         assert rows[0]["step"] == 21

@@ -1,9 +1,10 @@
-/* Updates of the optimizer as a run makes them, for test_optimizer_torch.py to hold beside torch.optim.AdamW:
+/* Updates of the optimizer as a run makes them, for test_optimizer_torch.py to compare with torch.optim.AdamW:
  *
  *     step_dump_optimizer OUT BETA1 BETA2 EPSILON UPDATES [ISA]
  *
- * ISA: generic, avx2, avx512; none: the best there is. OUT: the gradients of every update, (UPDATES, N), then the
- * weights after each, (UPDATES, N), f32. They begin at zero, so that an f32 holds their movement to its last bits. */
+ * ISA: generic, avx2 or avx512; by default the best of the processor. OUT: the gradients of all updates, (UPDATES, N),
+ * then the weights after each update, (UPDATES, N), f32. Weights begin at zero, so that an f32 holds their movement to
+ * its last bits. */
 #include "base/files.h"
 #include "base/philox.h"
 #include "device/backends.h"
@@ -23,7 +24,7 @@ enum { N = 4096 };
         }                                                                                                              \
     } while (0)
 
-/* Normal, times a size of its own for every element, from 1e-4 to 1. */
+/* Draws normal gradients, times a fixed size for each element from 1e-4 to 1. */
 static void draw(float *gradient, size_t update)
 {
     struct noise_key key = noise_key(7, noise_purpose("gradient"), update),

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""objective.bow: its value beside NumPy's, from the z and the weights of a checkpoint, and what it is for: z has to
-tell the sentence's words, so the KL does not collapse where beta = 1 alone lets it."""
+"""objective.bow: its value against NumPy's, from the z and the weights of a checkpoint, and its purpose: z must carry
+the sentence's words, so the KL does not collapse where beta = 1 alone lets it."""
 import json
 import pathlib
 import sys

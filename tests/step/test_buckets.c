@@ -1,4 +1,4 @@
-/* Buckets: every element once, in the order of readiness, whatever the parameters. */
+/* Buckets hold every element once, in the order of readiness, for any parameters. */
 #include "step/optimizer.h"
 #include "step/sums.h"
 #include "job/random_parameters.h"
@@ -34,7 +34,7 @@ static void everything_once_and_in_time(void **state)
             size_t own = 0;
             assert_true(!room || b.list[k].elements <= room);
             assert_true(!k || b.list[k].ready >= b.list[k - 1].ready);
-            if (b.list[k].elements < room && k + 1 < b.count) /* the end of what was too much for one */
+            if (b.list[k].elements < room && k + 1 < b.count) /* last piece of a split range */
                 assert_true(k && b.list[k - 1].elements == room && b.list[k].ready == b.list[k - 1].ready);
             for (size_t i = 0; i < b.list[k].ranges; i++) {
                 struct bucket_range s = b.list[k].range[i];
@@ -55,14 +55,14 @@ static void everything_once_and_in_time(void **state)
                 assert_true(b.list[seen[at / BLOCK] - 1].ready >= ready[i]);
         }
         assert_int_equal(b.list[seen[elements / BLOCK - 1] - 1].ready,
-                         b.list[b.count - 1].ready); /* figures come last */
+                         b.list[b.count - 1].ready); /* the figures come last */
         free(seen);
         buckets_free(&b);
         parameters_free(p);
     }
 }
 
-/* The shares of all ranks are the parameters of the buckets, and of no bucket behind them. */
+/* The shares of all ranks together are the parameters of the buckets, and no share reaches behind the buckets. */
 static void shares_are_of_the_buckets(void **state)
 {
     (void)state;
@@ -85,7 +85,7 @@ static void shares_are_of_the_buckets(void **state)
     parameters_free(p);
 }
 
-/* From two ranks on, and only where it is asked for. */
+/* Moments are shared from two ranks on, and only if the option is set. */
 static void moments_are_shared_out(void **state)
 {
     (void)state;

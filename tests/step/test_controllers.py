@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Controllers of beta: the KL comes to its target and stays there, and a minimum rate is kept; two that move beta, or
-one that cannot, are refused by name.
+"""Controllers of beta: the KL reaches its target and stays there, and a minimum rate is kept. Two controllers of beta,
+or one that has nothing to move, are refused by name.
 
-  target_kl   beta of each row is the PI rule of ControlVAE on the row before, and the mean KL of the last steps is
-              within 2 % of the target
+  target_kl   beta of each row follows the PI rule of ControlVAE from the row before, and the mean KL of the last steps
+              is within 2 % of the target
   min_rate    the KL does not end under its rate, where beta = 1 alone lets it collapse"""
 import math
 import pathlib
@@ -23,7 +23,7 @@ def state_of(run, name):
 
 
 def check_rule(found, given):
-    """Each beta is what the rule makes of the KL of the row before."""
+    """Checks that each beta follows by the rule from the KL of the row before."""
     total, beta, target = 0.0, given["objective.beta_min"], given["objective.target_kl"]
     for row in found:
         assert abs(row["beta"] - beta) <= 2e-4 * max(beta, 1e-2), (row["step"], row["beta"], beta)

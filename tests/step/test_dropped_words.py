@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Dropped words: the share that the log tells is what the slots drop; with objective.dropped_mark=own they become a
-mark that nothing else reads, so that the unknown mark keeps its meaning. A new run has it where words are dropped, and
-a run that goes on keeps what it has; what checkpoints from before the key mean is in train/test_fixtures.py."""
+"""Dropped words: the share in the log is the share that the slots drop. With objective.dropped_mark=own, dropped words
+become a mark that nothing else reads, so the unknown mark keeps its meaning. A new run that drops words has the mark,
+and a resumed run keeps its setting. train/test_fixtures.py tests checkpoints from before the key."""
 import pathlib
 import sys
 

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Free bits in short runs, as hinge and as mask, of the slot's mean and of each sentence, for dimensions, groups and
+"""Free bits in short runs, as hinge and as mask, for the slot's mean and for each sentence, for dimensions, groups and
 the whole.
 
-  below    a KL under its free bits has no gradient: with more of them than there is KL, the weights have the same bits
-           whatever beta is, and the log tells that all parts are under them
-  above    a KL keeps about what is free, where beta = 1 alone lets it collapse
+  below    a KL under its free bits has no gradient: with more free bits than KL, the weights have the same bits for any
+           beta, and the log says that all parts are under their free bits
+  above    about the free part of the KL stays, where beta = 1 alone lets the KL collapse
   loss     each row's loss is the reconstruction and beta times the KL that is not free"""
 import pathlib
 import sys

@@ -1,5 +1,5 @@
-/* gathering: before each step of a slot the weights that it reads are there, whatever the number of ranks, and what it
- * reads later may still be under way; in bf16 most masters stay where they are, until all is made whole. */
+/* gathering: before each step of a slot the weights that the step reads have arrived, on any number of ranks; weights
+ * that later steps read may still be under way. In bf16 most masters stay with their rank until they are made whole. */
 #include "graph/autodiff.h"
 #include "device/backends.h"
 #include "step/recording.h"
@@ -26,7 +26,7 @@ static uint16_t narrow_of(size_t i)
     return (uint16_t)(i % 8191 + 1);
 }
 
-/* A side that does at once what it is given, and tells what was asked of it. */
+/* A side stream that runs work at once and records the calls. */
 static _Thread_local struct {
     size_t count, marked, awaited; /* pieces */
 } side;
@@ -59,8 +59,8 @@ struct job {
     bool bf16, aside;
     float *master;
     uint16_t *working;
-    size_t late;   /* parameters that were not there yet when the first step came */
-    size_t stayed; /* masters that had not travelled when the slot was through */
+    size_t late;   /* parameters that had not arrived at the first step */
+    size_t stayed; /* masters that had not traveled at the end of the slot */
 };
 
 static bool trained(const struct job *j, size_t element)
@@ -71,7 +71,7 @@ static bool trained(const struct job *j, size_t element)
     return j->groups >> g & 1;
 }
 
-/* What the rank has of its own is right; of the others' pieces nothing is. */
+/* Keeps the rank's own pieces right and makes the pieces of other ranks stale. */
 static void make_stale(struct job *j)
 {
     size_t elements = parameters_arena_elements(j->parameters);
@@ -213,9 +213,9 @@ static void weights_come_as_steps_read_them(void **state)
         const char *failed = thread_world_run(&world, gather, jobs, sizeof *jobs);
         if (failed) fail_msg("seed %u: %s", seed, failed);
         for (size_t r = 0; r < ranks; r++) {
-            if (world.late) assert_true(jobs[r].late > 0); /* the first step did not wait for all */
+            if (world.late) assert_true(jobs[r].late > 0); /* the first step did not wait for all weights */
             assert_true(seed % 2 ? jobs[r].stayed > elements / 8
-                                 : !jobs[r].stayed); /* in bf16 most masters stay where they are */
+                                 : !jobs[r].stayed); /* in bf16 most masters stay with their rank */
         }
         for (size_t r = 0; r < ranks; r++) {
             free(jobs[r].master);

@@ -1,5 +1,5 @@
-/* lanes: runs cover their whole, roots are the largest nodes of the tree, and what is set aside and joined is that
- * tree. */
+/* lanes: runs cover all lanes, roots are the largest nodes of the tree, and the sums that are set aside and joined form
+ * the tree. */
 #include "step/lanes.h"
 
 #include <setjmp.h>
@@ -13,7 +13,7 @@
 
 enum { MOST = 40, TEXT = 1024 };
 
-/* The tree written out: "((0+1)+2)". */
+/* Writes the tree as text, e.g. "((0+1)+2)". */
 static void write_node(char *text, size_t first, size_t count)
 {
     char left[TEXT], right[TEXT];
@@ -46,7 +46,7 @@ static void runs_cover_the_whole(void **state)
         }
 }
 
-/* Works through a rank's lanes as a reduction does, on text; what remains are the roots. */
+/* Works through a rank's lanes as a reduction does, on text. The remaining sums are the roots. */
 static size_t work_through(char sums[][TEXT], size_t lanes, struct lane_run own)
 {
     size_t aside = 0, most = 0;
@@ -65,7 +65,7 @@ static size_t work_through(char sums[][TEXT], size_t lanes, struct lane_run own)
     return aside;
 }
 
-/* Every rank's roots, put together along the rest of the tree, are the tree. */
+/* Checks that the roots of all ranks, joined along the rest of the tree, give the tree. */
 static void check_tree(char roots[][TEXT], const struct lane_run *nodes, size_t *next, char *out, size_t first,
                        size_t count)
 {
@@ -95,7 +95,7 @@ static void every_number_of_ranks_adds_the_same_tree(void **state)
                 size_t n = lanes_roots(nodes + count, lanes, own);
                 assert_int_equal(n, lanes_roots(NULL, lanes, own));
                 assert_int_equal(n, work_through(roots + count, lanes, own));
-                for (size_t i = count; i < count + n; i++) { /* each is the sum that its node says */
+                for (size_t i = count; i < count + n; i++) { /* each root is the sum of its node */
                     write_node(wanted, nodes[i].first, nodes[i].count);
                     assert_string_equal(roots[i], wanted);
                 }

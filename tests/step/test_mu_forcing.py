@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""objective.mu_forcing: a term of the objective with a figure of its own, which keeps the posteriors' means apart."""
+"""objective.mu_forcing: a term of the objective, with its own figure, that keeps the posteriors' means apart."""
 import pathlib
 import sys
 
@@ -12,7 +12,7 @@ MARGIN = 3.0
 
 
 def half_spread(run, lines, scratch):
-    """Half the mean squared distance of the sentences' mu from their mean."""
+    """Returns half the mean squared distance of the sentences' mu from their mean."""
     out = scratch / "mu.npy"
     elbo("encode", run, f"--out={out}", stdin=lines)
     mu = numpy.load(out).astype(numpy.float64)

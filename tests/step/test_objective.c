@@ -1,5 +1,5 @@
-/* The objective's table: weights of all four schedules against values by hand, their division by the sentences, the
- * figures of a step, options without effect, and what is refused. */
+/* The objective's table: weights of all four schedules against known values, their division by the sentences, the
+ * figures of a step, options without effect, and refusals. */
 #include "ops/ops.h"
 #include "step/objective.h"
 
@@ -16,7 +16,7 @@ enum { STEPS = 100, RECONSTRUCTION = 0, KL = 1 };
 static const struct model_config model = {.latent = {.kind = LATENT_NORMAL, .width = 8}};
 static const struct model_config without = {.latent = {.kind = LATENT_NONE, .width = 8}};
 
-/* beta from 0.5 to 2 over half of the steps. */
+/* Returns a config with beta from 0.5 to 2 over half of the steps. */
 static struct objective_config usual(void)
 {
     return (struct objective_config){.beta_schedule = BETA_LINEAR,
@@ -81,7 +81,7 @@ static void constant_never_moves(void **state)
     HOLDS(BETA_CONSTANT, 0.5, {0, 2}, {25, 2}, {50, 2}, {99, 2});
 }
 
-/* Four cycles of 25 steps; with a warm-up of 0.8 each rises over 20 of them. */
+/* Four cycles of 25 steps; with a warm-up of 0.8, beta rises over 20 steps of each. */
 static void cyclical_begins_anew(void **state)
 {
     (void)state;
@@ -100,7 +100,7 @@ static void logistic_is_half_in_the_middle(void **state)
     HOLDS(BETA_LOGISTIC, 0.5, {0, 0.5}, {25, 1.25}, {50, 2}, {99, 2});
 }
 
-/* The rise begins behind the hold, of the run or of each cycle. */
+/* The rise begins after the hold, in the run or in each cycle. */
 static void a_hold_comes_before_the_rise(void **state)
 {
     (void)state;
@@ -112,7 +112,7 @@ static void a_hold_comes_before_the_rise(void **state)
         objective_weigh(&o, 0, linear[i].update, 1);
         near(o.scale[0][KL], linear[i].beta);
     }
-    config.beta_schedule = BETA_CYCLICAL; /* as in Optimus: a half at the start, a quarter rises, a quarter stays */
+    config.beta_schedule = BETA_CYCLICAL; /* hold for a half, rise for a quarter, stay for a quarter */
     config.beta_hold = 0.5;
     config.beta_warmup = 0.25;
     config.beta_cycles = 2;
@@ -124,7 +124,7 @@ static void a_hold_comes_before_the_rise(void **state)
     }
 }
 
-/* 1 / (1 + exp(-k (u - x0))) with k = 0.0025 and x0 = 2500, by hand. */
+/* Known values of 1 / (1 + exp(-k (u - x0))) with k = 0.0025 and x0 = 2500. */
 static void a_logistic_slope_of_its_own(void **state)
 {
     (void)state;
@@ -143,8 +143,8 @@ static void a_logistic_slope_of_its_own(void **state)
     }
 }
 
-/* A weight that a controller owns is scaled on the device: its column is one over the sentences, whatever the schedule
- * says. The switch of dropped variances stands behind the terms: 1 where beta is 1. */
+/* The device scales a weight that a controller owns: its column is one over the sentences, whatever the schedule says.
+ * The switch of dropped variances comes after the terms; it is 1 where beta is 1. */
 static void columns_of_what_the_device_decides(void **state)
 {
     (void)state;
@@ -176,20 +176,20 @@ static void columns_of_what_the_device_decides(void **state)
     objective_weigh(&o, 1, 50, 7);
     assert_true(o.weights[2] == 0 && o.weights[5] == 1);
     assert_float_equal(o.weights[3 + KL], 1.0f / 7, 0);
-    config.bow = 0.5; /* a term between the KL and the switch, whose weight is below 1 */
+    config.bow = 0.5; /* adds a term between the KL and the switch; its weight is below 1 */
     o = create(&config, &du);
     assert_int_equal(objective_columns(&o), 4);
     objective_weigh(&o, 0, 50, 7);
     assert_true(o.weights[3] == 1);
 
-    o = create(&config, &model); /* no switch: answer 0 leaves the weights of answer 1 alone */
+    o = create(&config, &model); /* without a switch, answer 0 leaves the weights of answer 1 unchanged */
     objective_weigh(&o, 1, 50, 7);
     float before[4];
     memcpy(before, o.weights + objective_columns(&o), sizeof before);
     objective_weigh(&o, 0, 50, 7);
     assert_memory_equal(before, o.weights + objective_columns(&o), sizeof before);
     config.mu_forcing = 2;
-    o = create(&config, &without); /* terms of a latent that there is not */
+    o = create(&config, &without); /* terms of a latent without a latent */
     assert_int_equal(o.count, 2);
 }
 
@@ -226,12 +226,12 @@ static void contradictions_are_refused(void **state)
     refused(&config, &rated, "objective.min_rate moves a KL that objective.rate = 8 fixes");
     assert_string_equal(objective_idle(&config, &model, "beta"), "objective.min_rate moves beta");
     assert_string_equal(objective_idle(&config, &model, "kp"), "it belongs to objective.target_kl");
-    assert_null(objective_idle(&config, &without, "target_kl")); /* switched off: stands against nothing */
+    assert_null(objective_idle(&config, &without, "target_kl")); /* switched off: no conflict */
     assert_string_equal(objective_idle(&config, &without, "min_rate"), "latent.kind=none has no KL");
 }
 
-/* The loss is a mean over the step's sentences: op_elbo adds up over slots what these weights scale. The rows of the
- * two answers lie behind one another, in the order of op_elbo's weights. */
+/* The loss is a mean over the step's sentences, so op_elbo sums values over slots that these weights scale. The rows of
+ * the two answers follow each other, in the order of op_elbo's weights. */
 static void what_fixes_the_kl_stands_alone(void **state)
 {
     (void)state;
@@ -284,7 +284,7 @@ static void figures_are_of_a_sentence(void **state)
     parts[ELBO_NLL] = 48;
     parts[ELBO_KL] = 8;
     parts[ELBO_KL_FREE] = 10;
-    for (int k = 0; k < 2; k++) { /* without a latent the KL is told as well: 0 */
+    for (int k = 0; k < 2; k++) { /* without a latent the KL is reported as 0 */
         struct objective o = create(&config, k ? &without : &model);
         assert_int_equal(objective_parts(&o), ELBO_PARTS);
         objective_weigh(&o, 0, 0, 4);
@@ -301,16 +301,16 @@ static void figures_are_of_a_sentence(void **state)
         }
         near(parts[ELBO_LOSS], 3 * 12 + 0.5 * 2.5);
         assert_true(isnan(objective_figure(f, n, "gamma")));
-        assert_true(isnan(objective_figure(f, 4, "beta"))); /* one that was not counted */
+        assert_true(isnan(objective_figure(f, 4, "beta"))); /* a figure that was not counted */
         assert_true(isnan(objective_figure(f, 0, "kl")));
     }
 }
 
 /* ---- options ---- */
 
-enum { KEYS = 10 }; /* of the first two terms, and of the words; further terms have tests of their own */
+enum { KEYS = 10 }; /* options of the first two terms and of the words; further terms have their own tests */
 
-/* What the section's first options are idle for, in the order of its rows. */
+/* The reasons why the section's first options are idle, in the order of its rows. */
 static const char *const keys[] = {"beta_schedule", "beta",           "beta_start", "beta_warmup",      "beta_cycles",
                                    "lambda",        "free_bits_kind", "free_bits",  "free_bits_groups", "word_dropout"};
 static const char cycles[] = "only objective.beta_schedule=cyclical has cycles",
@@ -340,7 +340,7 @@ static const struct {
     {BETA_CONSTANT,
      FREE_BITS_DIMENSION,
      0,
-     false, /* what switches itself off stands against nothing */
+     false, /* an option that switches itself off conflicts with nothing */
      {no_kl, no_kl, no_kl, no_kl, no_kl, [6] = no_kl, [8] = no_kl}},
 };
 
@@ -400,7 +400,7 @@ static void a_rate_is_raised(void **state)
     (void)state;
     enum { MIXED = 1, EXACT, SLASHED };
     static const struct {
-        int model, kind; /* of free bits */
+        int model, kind; /* model; kind of free bits */
         double free_bits, dropout, target, least;
         const char *remedy, *once, *twice;
     } cases[] = {
@@ -528,7 +528,7 @@ static void groups_must_divide_the_latent(void **state)
     assert_string_equal(error.message,
                         "objective.free_bits_groups = 3 does not divide latent.width = 8; choose a divisor");
     assert_int_equal(objective_create(&o, &config, &model, STEPS, &error), ELBO_USAGE);
-    assert_int_equal(objective_check(&config, &without, &error), ELBO_OK); /* there is nothing to group */
+    assert_int_equal(objective_check(&config, &without, &error), ELBO_OK); /* no latent, so nothing to group */
     config.free_bits_kind = FREE_BITS_TOTAL;
     assert_int_equal(objective_check(&config, &model, &error), ELBO_OK);
 }

@@ -1,6 +1,6 @@
-"""AdamW as a run makes its updates, beside torch.optim.AdamW: 20 updates at beta1 0 .. 0.999 and beta2 0.9 ..
-0.9999999. The movement of the weights is within 1e-6 of PyTorch's in double at the median, or as near to it as
-PyTorch's own in f32."""
+"""AdamW's updates as a run makes them, against torch.optim.AdamW: 20 updates at beta1 0 .. 0.999 and beta2 0.9 ..
+0.9999999. The median movement of the weights is within 1e-6 of PyTorch's in double, or as near to it as PyTorch's own
+in f32."""
 import os
 import pathlib
 import subprocess

@@ -1,5 +1,5 @@
-/* Of a real backward pass a bucket is on its way before the next one's last gradient is computed, and only the last is
- * left at the end. */
+/* In a real backward pass each bucket is sent before the next bucket's last gradient is computed, and only the last
+ * bucket is left at the end. */
 #include "base/checked.h"
 #include "elbo/tokenizer.h"
 #include "graph/autodiff.h"
@@ -28,10 +28,10 @@ static void must(elbo_status status)
 
 enum { MOST_EVENTS = 1 << 16 };
 
-/* What happened on a rank, in order: a bucket set out, or a kernel wrote gradients. */
+/* An event on a rank, in order: a bucket was sent, or a kernel wrote gradients. */
 struct event {
     bool begun;
-    size_t first, count; /* elements of the arena: what set out; what was written */
+    size_t first, count; /* elements of the arena that were sent or written */
 };
 
 struct pass {
@@ -146,7 +146,7 @@ static void *train(void *argument)
     return NULL;
 }
 
-/* The bucket of an element; with those that are ready at the same step it is one. */
+/* Returns the bucket of an element; buckets that are ready at the same step count as one. */
 static size_t bucket_of(const struct buckets *b, size_t element)
 {
     for (size_t k = 0; k < b->count; k++)
@@ -184,7 +184,7 @@ static void on_its_way_before_the_next_is_done(void **state)
         const struct buckets *b = &p->buckets;
         size_t begun = 0, last = b->list[b->count - 1].ready, left = 0, sent = 0;
         bool ended = false;
-        for (size_t i = p->count; i-- > 0;) /* from behind: what set out after the last kernel that wrote */
+        for (size_t i = p->count; i-- > 0;) /* from the end: buckets sent after the last kernel that wrote */
             if (!p->events[i].begun)
                 break;
             else
@@ -196,8 +196,9 @@ static void on_its_way_before_the_next_is_done(void **state)
                 sent += p->events[i].count;
                 continue;
             }
-            if (p->events[i].first >= p->gradients) continue; /* figures: with the last bucket */
-            /* A gradient of bucket `own`: all buckets before it whose turn has come are under way by its last write. */
+            if (p->events[i].first >= p->gradients) continue; /* the figures go with the last bucket */
+            /* At the last write to a gradient of bucket `own`, all earlier buckets that are ready must have been
+             * sent. */
             bool later = false;
             for (size_t j = i + 1; j < p->count && !later; j++)
                 later = !p->events[j].begun && bucket_of(b, p->events[j].first) == own;
@@ -211,7 +212,7 @@ static void on_its_way_before_the_next_is_done(void **state)
         size_t in_last = 0;
         for (size_t k = 0; k < b->count; k++) in_last += b->list[k].ready == last ? b->list[k].elements : 0;
         assert_true(b->count > 8 && in_last < p->elements / 2);
-        assert_true(left <= in_last); /* this rank's sends: roots of the other's piece, sums of its own */
+        assert_true(left <= in_last); /* this rank sends roots of the other's piece and sums of its own */
         printf("rank %zu: %zu buckets; of %zu bytes %zu were left to send when the backward pass ended\n", r, b->count,
                sent * sizeof(float), left * sizeof(float));
         free(p->events);

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Posteriors that cannot collapse, in short runs where beta = 1 lets a normal one collapse.
+"""Posteriors that cannot collapse, in short runs where beta = 1 lets a normal posterior collapse.
 
   delta      every dimension's KL is at least latent.delta
-  rate       the KL of each sentence is the rate, to 1e-6 of it; that of a slot, or of each dimension of it, in
-             training, and nearly so in evaluation, which goes by running statistics and says so
+  rate       the KL of each sentence is the rate, to 1e-6 of it; so is the KL of a slot, or of each dimension, in
+             training, and nearly so in evaluation, which uses running statistics and says so
   batch, du  the mean KL is at least the sum of (gamma^2 + bias^2) / 2, and every unit is active; a slot of one sentence
-             goes by the running statistics, which then do not move"""
+             uses the running statistics, and does not move them"""
 import json
 import pathlib
 import sys
@@ -85,7 +85,7 @@ def check_normalize(runs):
         bias = read_safetensors(checkpoints(run)[-1] / "model.safetensors")["latent.normalize.bias"]
         least = 0.5 * float((GAMMA ** 2 + bias.astype(numpy.float64) ** 2).sum())
         assert found["active_units"] == Z and found["statistics"] == "running" and "running statistics" in said, found
-        assert found["kl"] > 0.97 * least, (found["kl"], least)  # by running statistics; in training it is a bound
+        assert found["kl"] > 0.97 * least, (found["kl"], least)  # by running statistics; a bound in training
         last = rows(run)[-1]
         assert last["kl"] > 0.97 * 0.5 * Z * GAMMA ** 2, last
         told.append(f"{how} {found['kl']:.3f} of at least {least:.3f}")

@@ -1,6 +1,6 @@
-/* reduction: the sum over lanes along their tree, bit for bit, on any number of ranks, with any buckets; and what
- * travels. Buckets that set out as they become ready: the same, though of the others every number is wrong. Sums that
- * stay with the rank of their piece: half the bytes. */
+/* reduction: the sum over lanes along their tree, bit for bit, on any number of ranks and with any buckets, and the
+ * bytes sent. Buckets that are sent as they become ready give the same bits, although all other numbers are still
+ * wrong. Sums that stay with the rank of their piece send half the bytes. */
 #include "base/philox.h"
 #include "device/backends.h"
 #include "graph/parameters.h"
@@ -18,7 +18,7 @@
 
 enum { BLOCK = PARAMETER_ALIGNMENT, MOST_LANES = 12, FIGURES = 2 * BLOCK };
 
-/* Values of many magnitudes, so that another order of adding has other bits. */
+/* Returns values of many magnitudes, so that another order of additions gives other bits. */
 static float value_of(size_t lane, size_t i)
 {
     struct philox_block b = noise_block(noise_key(7, 1, 0), lane, 0, (uint32_t)i);
@@ -41,7 +41,7 @@ struct job {
     size_t bytes;
 };
 
-static _Thread_local int begun, joined; /* of a side that does at once what it is given */
+static _Thread_local int begun, joined; /* calls of a side stream that runs work at once */
 
 static void side_begin(struct backend *b)
 {
@@ -83,7 +83,7 @@ static void *reduce(void *argument)
                                   .kept = job->kept,
                                   .buckets = &buckets};
     const char *failed = reduction_create(&r, &o, &error) ? "not created" : NULL;
-    for (int step = 0; step < 2 && !failed; step++) { /* the second one finds what the first left */
+    for (int step = 0; step < 2 && !failed; step++) { /* the second step starts from the memory that the first left */
         struct lane_run own = reduction_own(r);
         for (size_t lane = own.first; lane < own.first + own.count; lane++) {
             for (size_t i = 0; i < job->elements; i++) job->got[i] = value_of(lane, i);
@@ -136,8 +136,8 @@ static void the_tree_on_every_number_of_ranks(void **state)
         }
 }
 
-/* A lane a rank: each sends its arena once, in pieces, and its piece of the sum to the others, where it does not stay:
- * as a reduce-scatter and all-gather, or the first alone. */
+/* With one lane per rank, each rank sends its arena once, in pieces, and sends its piece of the sum to the others
+ * unless the sums stay: a reduce-scatter and all-gather, or a reduce-scatter alone. */
 static void what_travels(void **state)
 {
     (void)state;
@@ -174,7 +174,7 @@ static void any_order(void **state)
     }
 }
 
-/* ---- sums that set out while what is not ready is still wrong ---- */
+/* ---- sums that are sent while gradients that are not ready are wrong ---- */
 
 struct late {
     struct thread_rank *rank;
@@ -206,7 +206,7 @@ static void *reduce_what_is_ready(void *argument)
             bool last = lane + 1 == lanes.first + lanes.count;
             for (size_t i = 0; i < job->elements; i++) job->got[i] = last ? NAN : value_of(lane, i);
             for (size_t step = 0; step < RANDOM_STEPS && last && !failed;
-                 step++) { /* what is ready now was wrong until now */
+                 step++) { /* elements that are ready now were wrong until now */
                 for (size_t k = 0; k < job->buckets->count; k++)
                     for (size_t n = 0; n < job->buckets->list[k].ranges && job->buckets->list[k].ready == step; n++)
                         for (size_t c = 0, i = job->buckets->list[k].range[n].first;

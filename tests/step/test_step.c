@@ -1,5 +1,5 @@
-/* The step by hand, as its header says: the bits of the trainer's own steps, launched one by one or ahead; what a look
- * at a batch leaves alone; and a step that ends in any state, also where memory runs out. */
+/* The step by hand, as its header describes: the bits of the trainer's own steps, launched one by one or ahead; what an
+ * evaluation of a batch leaves unchanged; and freeing a step in any state, also after an allocation failed. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -49,7 +49,7 @@ struct hand {
     struct slot_loader *loader;
     float *read[2];
     struct step_schedule schedule[2];
-    struct step_figures figures; /* of the last step that is finished */
+    struct step_figures figures; /* figures of the last finished step */
     bool applied;
 };
 
@@ -124,7 +124,7 @@ static void assert_same_figures(const struct step_figures *a, const struct step_
     if (a->moments) assert_memory_equal(a->moments, b->moments, 4 * z * sizeof *a->moments);
 }
 
-/* What the figures are made of: the loss is the sum of the terms by their weights, the KL that of its dimensions. */
+/* Checks the figures: the loss is the sum of the weighted terms, and the KL is the sum over its dimensions. */
 static void assert_sums(const struct step_figures *f, size_t z)
 {
     double kl = 0,
@@ -184,7 +184,7 @@ static void the_bits_of_the_trainer(void **state)
     }
 }
 
-/* Both rows are of one count of updates where the step before is counted, and of two where it may still be left out. */
+/* Both rows have the same count of updates if the step before is known, and two counts if it may still be left out. */
 static void ahead_comes_for_both_answers(void **state)
 {
     (void)state;
@@ -209,7 +209,7 @@ static void ahead_comes_for_both_answers(void **state)
         assert_float_equal(s->scale[answer][1], schedule_beta(&job.config.objective, updates, STEPS), 0);
     }
     assert_true(s->learning_rate[0] < s->learning_rate[1] && s->scale[0][1] < s->scale[1][1]);
-    h.applied = true; /* the figures take the row of the answer that the step before had */
+    h.applied = true; /* the figures use the row that the answer of the step before selects */
     hand_finish(&h, 3);
     assert_float_equal(h.figures.learning_rate, s->learning_rate[1], 0);
     assert_float_equal(objective_figure(h.figures.terms, h.figures.count, "beta"), s->scale[1][1], 0);
@@ -232,8 +232,8 @@ static void look(void *context, const struct call *call, bool after)
     l->step = call->step;
 }
 
-/* A look runs the slots again and nothing else: weights, moments and counts stay. Gradients and figures are the look's
- * own afterwards: the same bits where nothing was updated since, others where the weights have moved. */
+/* A look runs the slots again and nothing else: weights, moments and counts stay. Gradients and figures are then the
+ * look's own, with the same bits if nothing was updated since, and other bits if the weights have moved. */
 static void a_look_updates_nothing(void **state)
 {
     (void)state;
@@ -248,7 +248,7 @@ static void a_look_updates_nothing(void **state)
     float *weights = malloc(n * sizeof *weights), *gradients = malloc(all * sizeof *gradients),
           *moment = malloc(n * sizeof *moment);
     must(slot_loader_next(h.loader, &batch, &error));
-    must(slot_loader_next(h.loader, &batch, &error)); /* the second, whose step is not 0 */
+    must(slot_loader_next(h.loader, &batch, &error)); /* the second batch, whose step is not 0 */
     must(step_run(s, &h.schedule[1], batch, false, &error));
     memcpy(weights, s->model.weights, n * sizeof *weights);
     memcpy(gradients, s->optimizer.gradients, all * sizeof *gradients);
@@ -302,7 +302,7 @@ static struct step_options tiny(void)
 
 enum { SENTENCES = 4 };
 
-/* One step on four sentences, so many in each of `count` slots. */
+/* Runs one step on four sentences, with share[i] of them in slot i. */
 static struct step_figures one_step(const struct step_options *options, const size_t *share, float *read)
 {
     static const uint32_t words[] = {3, 4, 5, 6, 7, 8};
@@ -339,7 +339,7 @@ static void close_to(double got, double wanted)
     if (!(fabs(got - wanted) <= 1e-5 * fabs(wanted))) fail_msg("%.9g instead of %.9g", got, wanted);
 }
 
-/* Slots and lanes share a step's sentences out: its sums are those of one slot that has all, but for rounding. */
+/* Slots and lanes divide a step's sentences: the sums are those of one slot with all sentences, but for rounding. */
 static void slots_and_lanes_add_up(void **state)
 {
     (void)state;
@@ -367,7 +367,7 @@ static void slots_and_lanes_add_up(void **state)
     }
 }
 
-/* A language model has no figures of a latent, and the same terms. */
+/* A language model has the same terms, and no figures of a latent. */
 static void without_a_latent(void **state)
 {
     (void)state;
@@ -389,7 +389,7 @@ struct member {
     struct thread_rank *rank;
     struct step_options options;
     double norm;
-    float *weights; /* of the whole arena, after the step */
+    float *weights; /* weights of the whole arena after the step */
     size_t elements;
 };
 
@@ -456,7 +456,7 @@ static void step_on(size_t ranks, struct member *members, bool zero)
     thread_world_close(&world);
 }
 
-/* With a frozen part, and gradients that are clipped, two ranks that share the moments out make the weights of one. */
+/* With a frozen part and clipped gradients, two ranks that share the moments get the weights of one rank. */
 static void shared_moments_are_those_of_one(void **state)
 {
     (void)state;
@@ -475,7 +475,7 @@ static void shared_moments_are_those_of_one(void **state)
     free(one.weights);
 }
 
-/* What the guard reads and writes lies in the backend's memory; rows and settings are the host's. */
+/* The guard's inputs and outputs are in the backend's memory; rows and settings are in the host's. */
 static void inputs_of_the_update(void **state)
 {
     (void)state;
@@ -500,7 +500,8 @@ static void inputs_of_the_update(void **state)
     backend->destroy(backend);
 }
 
-/* In bf16 the weights are there twice, once in half the bytes; the table is cut off where its room ends. */
+/* In bf16 the weights are held twice, the second time in half the bytes; the table is cut off at the end of its
+ * room. */
 static void the_memory_of_bf16(void **state)
 {
     (void)state;
@@ -538,7 +539,7 @@ static void assert_empty(const struct step *s)
     assert_true(!s->sums.reduction && !s->sums.gathering && !s->sums.buckets.list);
 }
 
-/* The first `parts` of record, plan, allocate, part. */
+/* Runs the first `parts` of record, plan, allocate and part, then frees the step. */
 static void end_after(struct backend *backend, unsigned parts)
 {
     struct step s = {.backend = NULL};
@@ -549,7 +550,7 @@ static void end_after(struct backend *backend, unsigned parts)
     if (parts > 3) step_part(&s);
     step_free(&s);
     assert_empty(&s);
-    step_free(&s); /* and once more */
+    step_free(&s); /* freeing twice is allowed */
 }
 
 static void any_state_ends(void **state)
@@ -576,7 +577,7 @@ static void any_state_ends(void **state)
     backend->destroy(backend);
 }
 
-/* Each call of step_create for memory fails once. */
+/* Each allocation of step_create fails once. */
 static void memory_may_run_out_anywhere(void **state)
 {
     (void)state;

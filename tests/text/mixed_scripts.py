@@ -1,8 +1,7 @@
-"""Lines of text in many scripts, with what trips tokenizers: combining marks, emoji joined by ZWJ, contractions, digits
-of other scripts, every kind of whitespace, controls, and bytes that are not UTF-8. A function of (seed, bytes) alone.
-
-Only characters that Unicode 14 assigns: it is the version of Debian's PCRE2, and a character that came later has
-another category in an engine that knows it."""
+"""Lines of text in many scripts, with difficult input for tokenizers: combining marks, emoji joined by ZWJ,
+contractions, digits of other scripts, every kind of whitespace, controls, and bytes that are not UTF-8. A function of
+(seed, bytes) alone. All characters are assigned in Unicode 14, the version of Debian's PCRE2, because an engine with a
+later version gives a later character another category."""
 import random
 import unicodedata
 
@@ -47,7 +46,7 @@ class Writer:
         self.random = random.Random(seed)
         self.alphabets = [letters(ranges) for ranges in SCRIPTS.values()]
         self.numbers, self.marks, self.signs = assigned(NUMBERS), assigned(MARKS), assigned(SIGNS)
-        # each script has words that come back, so that merges are learned in every one
+        # each script repeats words, so that merges are learned in every script
         self.words = [["".join(self.random.choices(alphabet[:60 + len(alphabet) // 40], k=self.random.randint(1, 9)))
                        for _ in range(400)] for alphabet in self.alphabets]
 
@@ -95,7 +94,7 @@ class Writer:
 
 
 def mixed_lines(size, seed=1):
-    """Lines as bytes, without line ends, `size` bytes or a little more with them."""
+    """Returns lines as bytes without line ends, of `size` bytes or a little more with line ends."""
     writer, lines = Writer(seed), [b"plain first line"]
     used = len(lines[0]) + 1
     while used < size:

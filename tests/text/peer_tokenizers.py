@@ -1,7 +1,6 @@
-"""The two byte pair encoders side by side: elbo's, and the package `tokenizers` of PyPI, with one vocabulary.
-
-A vocabulary is a list of merges in GPT-2's alphabet. Both files are written from it with the ids of elbo (3 marks, 256
-bytes, then the merges' results), so that ids are compared as they are."""
+"""The two byte pair encoders, elbo's and the package `tokenizers` of PyPI, with one vocabulary. A vocabulary is a list
+of merges in GPT-2's alphabet. Both files are written from it with the ids of elbo (3 marks, 256 bytes, then the merges'
+results), so ids are compared directly."""
 import json
 import os
 import pathlib
@@ -17,8 +16,8 @@ MOST_RATIO = 12 # ten times the text: n log n takes 11.7 times as long, n^2 a hu
 
 
 def need_tokenizers():
-    """Whether `tokenizers` is there, among scripts/setup's readers of exports too; else goes on under the interpreter
-    that has it, and is False when there is none."""
+    """Returns whether `tokenizers` can be imported, also from scripts/setup's readers of exports. Else restarts under
+    the interpreter that has it, or returns False if there is none."""
     sys.path.append(str(SOURCE / "build/packages/onnx"))
     try:
         import tokenizers # pylint: disable=import-outside-toplevel,unused-import
@@ -31,7 +30,7 @@ def need_tokenizers():
 
 
 def alphabet():
-    """GPT-2's character of each byte."""
+    """Returns GPT-2's character of each byte."""
     spare, characters = 0x100, []
     for byte in range(256):
         if 0x21 <= byte <= 0x7E or (byte >= 0xA1 and byte != 0xAD):
@@ -56,7 +55,7 @@ def write_elbo(path, merges):
 
 
 def read_merges(path):
-    """Of either program's file; `tokenizers` wrote a merge as one string in its old versions."""
+    """Reads the merges of either program's file; old versions of `tokenizers` wrote a merge as one string."""
     document = json.loads(path.read_text(encoding="utf-8"))
     merges = document["merges"] if "merges" in document else document["model"]["merges"]
     return [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
@@ -65,13 +64,13 @@ def read_merges(path):
 def peer(merges):
     import tokenizers # pylint: disable=import-outside-toplevel
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=pieces_of(merges), merges=list(merges)))
-    tokenizer.normalizer = tokenizers.normalizers.Replace("\ufeff", "") # which is no text (docs/formats.md)
+    tokenizer.normalizer = tokenizers.normalizers.Replace("\ufeff", "") # not text (docs/formats.md)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     return tokenizer
 
 
 def train_peer(lines, size):
-    """The merges that `tokenizers` learns."""
+    """Returns the merges that `tokenizers` learns."""
     import tokenizers # pylint: disable=import-outside-toplevel
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -89,7 +88,7 @@ def train_elbo(folder, lines, size):
 
 
 def elbo_ids(tokenizer, lines):
-    """A line of ids per line, as bytes."""
+    """Returns a line of ids per line, as bytes."""
     answer = subprocess.run([ELBO, "tokenize", str(tokenizer)], input=b"\n".join(lines) + b"\n", capture_output=True,
                             check=True)
     return answer.stdout.split(b"\n")[:-1]
@@ -104,7 +103,7 @@ def peer_ids(tokenizer, lines, batch=20000):
 
 
 def compare(ours, theirs):
-    """(ids of the peer, lines that differ, the first of them)."""
+    """Returns (ids of the peer, number of lines that differ, the first of them)."""
     if len(ours) != len(theirs):
         return 0, max(len(ours), len(theirs)), min(len(ours), len(theirs))
     different = [i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b]
@@ -112,7 +111,7 @@ def compare(ours, theirs):
 
 
 def swapped(merges):
-    """A fault that the comparison must find: the two first merges of the same left half change places."""
+    """A planted fault that the comparison must find: the first two merges with the same left half are swapped."""
     first = {}
     for i, (left, _) in enumerate(merges):
         if left in first:
@@ -139,7 +138,7 @@ def adversary(name, size):
 
 
 def seconds(tokenizer, text):
-    """Processor time of `elbo tokenize`."""
+    """Returns the processor time of `elbo tokenize`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([ELBO, "tokenize", str(tokenizer)], input=text, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                    check=True)
@@ -148,14 +147,14 @@ def seconds(tokenizer, text):
 
 
 def growth(run, small, large, times=3):
-    """(seconds of small, of large, their ratio), each the least of several and less the start-up."""
+    """Returns (seconds of small, of large, their ratio), each the minimum of several runs, less the start-up time."""
     start = min(run(0) for _ in range(times))
     few, many = (max(min(run(size) for _ in range(times)) - start, 1e-6) for size in (small, large))
     return few, many, many / few
 
 
 def quadratic(size):
-    """A fault that `growth` must find: merging by looking for the lowest rank again after every merge."""
+    """A planted fault that `growth` must find: searches for the lowest rank again after every merge."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     symbols = ["a"] * size
     while len(symbols) > 1:

@@ -1,4 +1,4 @@
-/* A folder with a text and the corpus that is made of it, for the tests of corpora. Include after cmocka.h. */
+/* A folder with a text and the corpus made from it, for the tests of corpora. Include after cmocka.h. */
 #ifndef TESTS_TEXT_PREPARED_H
 #define TESTS_TEXT_PREPARED_H
 

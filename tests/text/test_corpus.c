@@ -1,4 +1,5 @@
-/* A corpus holds what the text held; a damaged, foreign or unfinished one is refused, whichever byte is wrong. */
+/* A corpus holds the sentences of its text. A damaged, foreign or unfinished corpus is refused, whichever byte is
+ * wrong. */
 #include "elbo/corpus.h"
 #include "base/sealed.h"
 #include "text/corpus_format.h"
@@ -56,7 +57,7 @@ static void lengths_are_counted(void **state)
 {
     struct fixture *f = *state;
     char text[4096], *end = text;
-    for (int i = 1; i <= 40; i++) { /* lengths 1 .. 40 in an order of their own */
+    for (int i = 1; i <= 40; i++) { /* lengths 1 .. 40 out of order */
         for (int t = 0; t < i * 27 % 41; t++) end += sprintf(end, "w ");
         end[-1] = '\n';
     }
@@ -130,7 +131,7 @@ static void bad_text_is_refused(void **state)
     assert_non_null(strstr(f->error.message, "text.txt"));
 }
 
-/* Writes corpus.bin and a manifest that agrees with it, so that only the content can be wrong. */
+/* Writes corpus.bin and a manifest that agrees with corpus.bin, so that only the content can be wrong. */
 static void rewrite(struct fixture *f, const char *data, size_t size)
 {
     char bin[600], manifest[600];
@@ -163,7 +164,7 @@ static void damage_is_found(void **state)
     snprintf(manifest, sizeof manifest, "%s/" CORPUS_MANIFEST, f->out);
     size_t size;
     char *good = temporary_read(bin, &size), *data = malloc(size + 64);
-    /* every byte, and every length */
+    /* damages every byte, and cuts at every length */
     for (size_t i = 0; i < size; i++) {
         memcpy(data, good, size);
         data[i] ^= 1;
@@ -172,7 +173,8 @@ static void damage_is_found(void **state)
         temporary_write(bin, good, i);
         refused(f, ELBO_INPUT, f->out);
     }
-    /* the same with a manifest that agrees: nothing may be read out of bounds, and structure must be refused */
+    /* The same with a manifest that agrees: nothing may be read out of bounds, and a wrong structure must be
+     * refused. */
     rewrite(f, good, size);
     struct elbo_corpus *corpus;
     if (elbo_corpus_open(&corpus, f->out, &f->error)) fail_msg("%s", f->error.message);
@@ -239,7 +241,7 @@ static void damage_is_found(void **state)
 
 /* ---- labels ---- */
 
-/* Seals a manifest anew with one member set. */
+/* Sets one member of a manifest and seals the manifest again. */
 static void set_member(struct fixture *f, const char *key, json_t *value)
 {
     char path[1024], *text;
@@ -297,14 +299,14 @@ static void labels_are_checked(void **state)
             if (elbo_corpus_open(&corpus, f->out, &f->error)) fail_msg("%s", f->error.message);
             elbo_corpus_close(corpus);
         }
-        /* a column that the manifest lists is part of the corpus, and replaced with it */
+        /* a column that the manifest lists belongs to the corpus, and is replaced with it */
         if (prepare(f, sample, sizeof sample - 1, WORD)) fail_msg("%s", f->error.message);
         snprintf(path, sizeof path, "%s/labels.bin", f->out);
         assert_true(access(path, F_OK));
     }
 }
 
-/* Opening what is no corpus closes no file of its caller's, and leaves none open. */
+/* A failed opening closes no file of the caller, and leaves no file open. */
 static void a_failed_opening_keeps_to_its_own_files(void **state)
 {
     struct fixture *f = *state;
@@ -318,7 +320,7 @@ static void a_failed_opening_keeps_to_its_own_files(void **state)
     for (int i = 0; i < 6; i++) {
         char path[600];
         snprintf(path, sizeof path, "%s/%s", f->out, names[i]);
-        if (i > 2) assert_int_equal(unlink(path), 0); /* the corpus itself is refused then */
+        if (i > 2) assert_int_equal(unlink(path), 0); /* then the corpus itself is refused */
         assert_true(elbo_corpus_open(&corpus, i > 2 ? f->out : path, &f->error) != ELBO_OK);
         assert_true(elbo_corpus_open_parts(parts, &count, i > 2 ? f->out : path, &f->error) != ELBO_OK);
         for (int fd = 0; fd <= before[1]; fd++) assert_true(fd > STDERR_FILENO ? true : fcntl(fd, F_GETFD) >= 0);

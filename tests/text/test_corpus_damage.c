@@ -1,8 +1,7 @@
-/* Damage to a corpus: every single bit of its manifest, of corpus.bin's header and of the tokenizer, and random flips,
- * truncations, swaps and duplications of all three. Each is refused as bad input that names the file, and the range of
- * bytes where the size is right. No byte is insignificant.
- *
- * Seeded: the undamaged corpus opens, and is told from a refusal. ELBO_TEST_FULL=1 takes 100,000. */
+/* Damage to a corpus: every single bit of its manifest, of corpus.bin's header and of the tokenizer; and random flips,
+ * truncations, swaps and duplications of all three. Each is refused as bad input, with the file's name and, if the size
+ * is right, the range of bytes. No byte is insignificant. As a control, the undamaged corpus opens. ELBO_TEST_FULL=1
+ * takes 100,000 damages. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

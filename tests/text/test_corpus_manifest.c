@@ -1,5 +1,5 @@
-/* What stands at the place of a corpus: another corpus is replaced whole, anything else is kept and named; the parts of
- * a split hold together; what is no corpus is said to be what it is. */
+/* The output path of a corpus: another corpus there is replaced whole, and anything else is kept and named. The parts
+ * of a split belong together. A path without a corpus is described by what it is. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,7 +26,7 @@ static void at(char out[1024], const struct fixture *f, const char *name)
     snprintf(out, 1024, "%s/%s", f->out, name);
 }
 
-/* A whole listing of the folder: names and bytes. */
+/* Returns a hash of a folder's names and bytes. */
 static uint64_t listing(const char *folder)
 {
     uint64_t sum = 0;
@@ -72,7 +72,7 @@ static void what_is_not_of_a_corpus_is_kept(void **state)
             else
                 unlink(path);
         }
-    /* a folder without a manifest, a link in the place of a file, and a part by itself */
+    /* a folder without a manifest, a link in a file's place, and a single part */
     if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
     char part[1024], out[512];
     snprintf(out, sizeof out, "%s", f->out);
@@ -90,11 +90,11 @@ static void what_is_not_of_a_corpus_is_kept(void **state)
     assert_non_null(strstr(f->error.message, "train/corpus.bin"));
     unlink(path);
     if (prepare(f, text, sizeof text - 1, whole))
-        fail_msg("%s", f->error.message); /* a corpus that lacks a file is a corpus */
+        fail_msg("%s", f->error.message); /* a corpus that lacks a file is still a corpus */
     assert_false(access(kept, F_OK));
 }
 
-/* Whatever a command can take is of the last one; what an earlier version wrote is replaced, too. */
+/* Everything that a command can read belongs to the last corpus; files of an earlier version are replaced too. */
 static void one_corpus_replaces_another(void **state)
 {
     struct fixture *f = *state;
@@ -110,7 +110,7 @@ static void one_corpus_replaces_another(void **state)
             size_t count;
             if (prepare(f, text, sizeof text - 1, way & 1 ? split : WORD)) fail_msg("%s", f->error.message);
             at(path, f, "manifest.json");
-            if (old && way & 1) unlink(path); /* splits had none */
+            if (old && way & 1) unlink(path); /* earlier splits had none */
             if (prepare(f, way & 2 ? text : other, (way & 2 ? sizeof text : sizeof other) - 1, way & 2 ? two : WORD))
                 fail_msg("%s", f->error.message);
             if (elbo_corpus_open_parts(parts, &count, f->out, &f->error)) fail_msg("%s", f->error.message);
@@ -128,7 +128,7 @@ static void one_corpus_replaces_another(void **state)
         }
 }
 
-/* A split holds together: a part, a tokenizer or the manifest of another one is refused by all that read it. */
+/* A split belongs together: all readers refuse a part, a tokenizer or a manifest of another split. */
 static void a_split_holds_together(void **state)
 {
     struct fixture *f = *state;
@@ -175,7 +175,7 @@ static void opening_while_it_is_replaced(void **state)
         for (int i = 0;; i++)
             if (prepare(f, text, (sizeof text - 1) - (i % 2 ? 0 : 6), split)) _exit(1);
     char hashes[2][17] = {"", ""};
-    for (int i = 0; i < OPENINGS || (!*hashes[1] && i < MOST); i++) { /* until both were seen */
+    for (int i = 0; i < OPENINGS || (!*hashes[1] && i < MOST); i++) { /* goes on until both were seen */
         struct elbo_corpus *parts[ELBO_PREPARE_PARTS];
         struct elbo_tokenizer *tokenizer;
         size_t count;
@@ -229,7 +229,7 @@ static void other_things_are_named(void **state)
     strcpy(f->out, kept);
 }
 
-/* The string of a key that stands once in a manifest. */
+/* Reads the string of a key that occurs once in a manifest. */
 static void field(char out[17], const char *json, const char *key)
 {
     const char *found = strstr(json, key);
@@ -239,7 +239,7 @@ static void field(char out[17], const char *json, const char *key)
     out[16] = 0;
 }
 
-/* `set` is the hash of the text that docs/formats.md says, in the split's manifest and in each part's. */
+/* `set` is the hash of the text that docs/formats.md defines, in the split's manifest and in each part's. */
 static void a_set_is_named_by_its_parts(void **state)
 {
     struct fixture *f = *state;
@@ -250,7 +250,7 @@ static void a_set_is_named_by_its_parts(void **state)
         if (prepare(f, text, sizeof text - 1, split)) fail_msg("%s", f->error.message);
         char path[1024], name[64], described[512], hash[17], set[17];
         size_t size, count = 0;
-        for (size_t i = 0; i <= f->report.part_count; i++) { /* the last is the split's own */
+        for (size_t i = 0; i <= f->report.part_count; i++) { /* the last manifest is the split's own */
             if (i < f->report.part_count)
                 snprintf(name, sizeof name, "%s/manifest.json", f->report.parts[i].name);
             else
@@ -279,7 +279,7 @@ static void a_set_is_named_by_its_parts(void **state)
     }
 }
 
-/* Puts `to` for `from` in a manifest, and its right checksum. */
+/* Replaces `from` by `to` in a manifest, and corrects its checksum. */
 static void forge(const char *path, const char *from, const char *to)
 {
     size_t size;
@@ -295,8 +295,8 @@ static void forge(const char *path, const char *from, const char *to)
     free(json);
 }
 
-/* A split's own manifest: damaged, or of another version, it is refused, and the parts beside it are not taken for an
- * older split. */
+/* A split's own manifest is refused if it is damaged or of another version, and the parts beside it are not taken for
+ * an older split. */
 static void a_splits_manifest_is_checked(void **state)
 {
     struct fixture *f = *state;
@@ -324,7 +324,7 @@ static void a_splits_manifest_is_checked(void **state)
     }
 }
 
-/* Only the parts that the split names are its own; a corpus that lost its manifest is known by its first bytes. */
+/* A split owns only the parts that it names. A corpus that lost its manifest is recognized by its first bytes. */
 static void what_belongs_to_a_corpus(void **state)
 {
     struct fixture *f = *state;
@@ -337,7 +337,7 @@ static void what_belongs_to_a_corpus(void **state)
     assert_int_equal(prepare(f, text, sizeof text - 1, split), ELBO_USAGE);
     assert_non_null(strstr(f->error.message, "valid"));
     assert_int_equal(rmdir(path), 0);
-    /* a part has no parts, whatever it lost */
+    /* a part has no parts, whatever file it lost */
     static const char *const lost[] = {"train/manifest.json", "train/corpus.bin", "train/tokenizer.json"};
     for (size_t i = 0; i < 3; i++) {
         at(path, f, lost[i]);
@@ -358,7 +358,7 @@ static void what_belongs_to_a_corpus(void **state)
     }
 }
 
-/* Another folder is another corpus, on whichever device, and so is the same one after a change. */
+/* Another folder is another corpus, on any device, and so is the same folder after a change. */
 static void a_place_is_known_again(void **state)
 {
     struct fixture *f = *state;
@@ -377,8 +377,8 @@ static void a_place_is_known_again(void **state)
     assert_true(corpus_was_replaced(&other, f->out));
 }
 
-/* The program's own lstat fails with `number` for a path that ends with `vanished`; its own stat says that `changing`
- * is a file, another one at each look. */
+/* The program's own lstat fails with `number` for a path that ends with `vanished`. Its own stat says that `changing`
+ * is a file, and another one at each call. */
 static const char *vanished, *changing;
 static int number;
 static size_t looks;
@@ -399,7 +399,7 @@ int stat(const char *path, struct stat *about)
     return 0;
 }
 
-/* A file that is no longer there when it is looked at stands in nobody's way; one that cannot be looked at does. */
+/* A file that has gone at the time of the check is no obstacle; a file that cannot be checked is one. */
 static void what_vanishes_is_in_no_way(void **state)
 {
     struct fixture *f = *state;
@@ -419,7 +419,7 @@ static void what_vanishes_is_in_no_way(void **state)
     assert_non_null(strstr(f->error.message, "inspect"));
 }
 
-/* A corpus that is another one at each look is given up after so many, all alike. */
+/* Opening a corpus that changes at each check gives up after a fixed number of attempts. */
 static void what_never_stands_still_is_given_up(void **state)
 {
     struct fixture *f = *state;
@@ -441,7 +441,7 @@ static void *starving_malloc(size_t size)
     return ++allocations == failing ? NULL : malloc(size);
 }
 
-/* Sums for which memory is wanting anywhere are not given in part. */
+/* If an allocation fails, sums are refused as a whole. */
 static void sums_are_whole_or_refused(void **state)
 {
     struct fixture *f = *state;
@@ -464,7 +464,7 @@ static void sums_are_whole_or_refused(void **state)
         if (status) continue;
         assert_int_equal(json_array_size(chunks), 3);
         json_decref(chunks);
-        uint64_t alone = ~sum; /* the whole sum can be asked for by itself */
+        uint64_t alone = ~sum; /* the whole sum can be computed alone */
         assert_int_equal(corpus_sums(&alone, NULL, file, SIZE, f->text, &f->error), ELBO_OK);
         assert_true(alone == sum);
         break;
@@ -473,7 +473,7 @@ static void sums_are_whole_or_refused(void **state)
     close(file);
 }
 
-/* So is a split: for want of memory it is whole, or there is none. */
+/* If an allocation fails, a split is either whole or refused. */
 static void a_split_is_whole_or_refused(void **state)
 {
     struct fixture *f = *state;

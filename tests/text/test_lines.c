@@ -1,5 +1,5 @@
-/* Lines are what the bytes say, at every length and block border; a file that shrinks or changes between or within
- * passes is an error that names it; many files are read without being open at once. */
+/* Lines follow the bytes at every length and block border. A file that shrinks or changes in a pass or between passes
+ * is an error that names it. Many files are read without being open at once. */
 #include "text/lines.h"
 
 #include <setjmp.h>
@@ -36,7 +36,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Lines of these lengths, the last without a line end. */
+/* Makes lines of these lengths, the last without a line end. */
 static char *make(const size_t *lengths, size_t count, size_t *size)
 {
     size_t total = 0;
@@ -121,7 +121,7 @@ static void write_lines(const struct fixture *f, char letter)
     free(text);
 }
 
-/* Reads a pass, and does something to the file in its middle. */
+/* Reads a pass, and calls `middle` in its middle. */
 static elbo_status pass(struct fixture *f, struct line_source *source, void (*middle)(struct fixture *f))
 {
     struct line line;
@@ -165,7 +165,7 @@ static void a_file_that_changes_is_an_error(void **state)
             assert_non_null(strstr(f->error.message, i < 2 ? "became shorter" : "changed while it was read"));
             line_source_close(&source);
         }
-    /* what is appended is left for another time */
+    /* appended lines are not read in this run */
     struct line_source source;
     write_lines(f, 'a');
     if (line_source_open(&source, f->path, &f->error)) fail_msg("%s", f->error.message);
@@ -205,7 +205,7 @@ static size_t open_files(void)
     return count;
 }
 
-/* A pipe is read once and kept; what was opened is closed, and standard input is not ours to close. */
+/* A pipe is read once and kept. All opened files are closed, and standard input is left open. */
 static void a_pipe_is_read_once(void **state)
 {
     struct fixture *f = *state;
@@ -242,7 +242,7 @@ static void a_pipe_is_read_once(void **state)
     assert_int_equal(open_files(), files);
 }
 
-/* Opening looks at what the file is, where it can be read. */
+/* Opening checks the kind of a file if it can be read. */
 static void what_is_no_text_is_not_opened(void **state)
 {
     struct fixture *f = *state;

@@ -1,5 +1,5 @@
-/* The queue of merges against the least of a plain list: any mixture of pushes and pops, of few ranks and many, of
- * ranks that share a slot of the table of runs, places rising and not. */
+/* The queue of merges against the minimum of a plain list: mixtures of pushes and pops, few and many ranks, ranks that
+ * share a slot of the table of runs, and places that rise or not. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,7 +54,7 @@ static void pops_the_least(void **state)
             assert_int_equal(place, list[at].place);
             list[at] = list[--count];
             popped++;
-            if (round % 50 == 49 && count > 20) { /* forgotten with much in it */
+            if (round % 50 == 49 && count > 20) { /* reset while it holds many entries */
                 merge_queue_clear(&queue);
                 count = pushes = 0;
             }

@@ -1,5 +1,5 @@
-/* Progress of a preparation: shares of the bytes of all inputs, from pass to pass, every 4096 lines; and counts that
- * are those of the last pass alone, over more sentences than any first buffer holds. */
+/* Progress of a preparation: the share of the bytes of all inputs, pass by pass, every 4096 lines. Counts are those of
+ * the last pass alone, over more sentences than any first buffer holds. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +20,7 @@ struct heard {
     char what[32];
 };
 
-/* Lines are of one length: after every 4096th the share follows, but for what is read ahead of it. */
+/* Lines have one length, so the share follows from the number of lines, except for bytes that are read ahead. */
 static void hear(void *context, double share, const char *what)
 {
     struct heard *h = context;
@@ -57,7 +57,7 @@ static void progress_and_counts(void **state)
     options.inputs = inputs;
     options.input_count = 2;
     options.out = f->out;
-    options.tokenizer_size = 500; /* some are unknown: a pass that settles them */
+    options.tokenizer_size = 500; /* some words are unknown, so a pass settles the vocabulary */
     options.split = "50/30/20";
     struct heard heard = {.last = 0};
     size_t files = open_files();
@@ -92,7 +92,7 @@ static void progress_and_counts(void **state)
     free(text);
 }
 
-/* One part takes all, without a word about it. */
+/* One part takes all sentences, and no split is reported. */
 static void no_split(void **state)
 {
     struct fixture *f = *state;
@@ -107,7 +107,7 @@ static void no_split(void **state)
     }
 }
 
-/* A preparation that fails leaves no file open, and closes none that is not its own. */
+/* A failed preparation leaves no file open, and closes no file of another owner. */
 static void failures_keep_to_their_own_files(void **state)
 {
     struct fixture *f = *state;
@@ -123,11 +123,11 @@ static void failures_keep_to_their_own_files(void **state)
     options = WORD;
     options.split = "50/50/0";
     options.tokenizer_size = 100;
-    assert_true(prepare(f, "one\n", 4, options) != ELBO_OK); /* nothing is left to a part */
+    assert_true(prepare(f, "one\n", 4, options) != ELBO_OK); /* a part would get no sentence */
     assert_int_equal(open_files(), files);
 }
 
-/* A preparation leaves no memory behind; what the C library keeps for itself is less than a manifest each time. */
+/* A preparation leaves no memory allocated; the C library's own caches are smaller than one manifest per run. */
 static void nothing_is_left_behind(void **state)
 {
     enum { TIMES = 40, FEW = 8 };

@@ -1,12 +1,11 @@
-"""`elbo prepare` over an existing corpus, broken off: by SIGKILL, SIGTERM, SIGHUP and SIGINT at any instant, by a call
-that is its last (tests/train/preload_calls.c), by calls that fail, by a full disk, by limits on memory and on the size
-of files.
+"""`elbo prepare` over an existing corpus, interrupted: by SIGKILL, SIGTERM, SIGHUP and SIGINT at any instant, at a
+given call (tests/train/preload_calls.c), by calls that fail, by a full disk, and by limits on memory and on file size.
 
   afterwards   the folder holds the old corpus or the new one, whole: info verifies it, dump gives its sentences,
-               tokenize its ids; where prepare said 0 it is the new one, where it failed the old one
+               tokenize its ids; the new corpus if prepare returned 0, the old one if it failed
   and then     the next prepare leaves nothing beside the corpus
   two at once  one is refused with exit code 6, or they follow each other; the corpus is whole
-  seeded       a corpus of which one part is exchanged is told from both
+  seeded       a corpus with one exchanged part is recognized as neither
 
 ELBO_TEST_FULL=1 takes 200 instants; otherwise 15."""
 import errno
@@ -47,7 +46,7 @@ def prepare(source, out, way):
 
 
 class Look:
-    """All that commands make of a corpus, as one hash; "" when any of them refuses it."""
+    """The output of all commands on a corpus, as one hash; "" if any command refuses the corpus."""
 
     def __init__(self, out):
         info, dump = elbo("info", out, "--json"), elbo("dump", out)
@@ -93,7 +92,7 @@ class Scene:
                 "ASAN_OPTIONS": "verify_asan_link_order=0", **{f"WATCH_{k.upper()}": str(v) for k, v in watch.items()}}
 
     def count(self, way):
-        """The number of calls of a prepare."""
+        """Returns the number of calls of a prepare."""
         log = self.folder / "log"
         self.reset(way)
         subprocess.run(prepare(self.sources[1], self.out, WAYS[way]), env=self.environment(log=log), check=True,
@@ -145,7 +144,8 @@ def by_limit(scene, way, draw):
     answer = subprocess.run(prepare(scene.sources[1], scene.out, WAYS[way]), capture_output=True, check=False,
                             timeout=60, preexec_fn=limited)
     what = f"limit {which} of {limit}"
-    # 127: the loader found no room for the libraries; SIGSEGV without a word: the kernel none for the program's file
+    # 127: the loader had no memory for the libraries. SIGSEGV without output: the kernel had none for the program's
+    # file.
     allowed = (0, 4, 5, 127, -signal.SIGXFSZ)
     if which == resource.RLIMIT_AS and limit < os.path.getsize(ELBO) + (4 << 20) and not answer.stderr:
         allowed += (-signal.SIGSEGV,)
@@ -185,7 +185,7 @@ def check_two_at_once(scene):
 
 
 def check_planted(scene):
-    """A mix of two splits is refused, or told apart."""
+    """Checks that a mix of two splits is refused, or recognized."""
     scene.reset(0)
     other = scene.folder / "other"
     subprocess.run(prepare(scene.sources[1], other, WAYS[0]), check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-/* What is no text is refused by name with a command that reads it; what is text is not, however dirty. */
+/* Files that are not text are refused by name, with a command that reads them; text is accepted, however dirty. */
 #include "text/recognize.h"
 
 #include <setjmp.h>
@@ -116,7 +116,7 @@ static void binary_files(void **state)
     expect("floats", &floats, "binary");
     expect("elf", &elf, "binary");
     free(noise.data), free(floats.data), free(elf.data);
-    struct bytes koi8 = {0}; /* Russian, in bytes of one encoding or another */
+    struct bytes koi8 = {0}; /* Russian in several encodings */
     for (int i = 0; i < 60; i++) add(&koi8, "\xeb\xcf\xdb\xcb\xc1 \xd3\xc9\xc4\xc5\xcc\xc1\n", 13);
     expect("koi8.txt", &koi8, "iconv -f ENCODING");
     free(koi8.data);
@@ -159,7 +159,7 @@ static void dirty_text_is_text(void **state)
     ACCEPTED("a", "bad \xff byte\n");
     ACCEPTED("a", "a\n");
     ACCEPTED("a", "\n \n");
-    ACCEPTED("a", "{\"a\": \"b\"}\0\n{\"a\": \"c\"}\0\n"); /* a zero byte is no blank */
+    ACCEPTED("a", "{\"a\": \"b\"}\0\n{\"a\": \"c\"}\0\n"); /* a zero byte is not a blank */
     ACCEPTED("a", "\033[1mbold\033[0m words\fnew page\n");
     struct bytes nul = {0}, latin = {0}, web = {0}, cut = {0};
     for (int i = 0; i < 300; i++) {
@@ -171,7 +171,7 @@ static void dirty_text_is_text(void **state)
     expect("latin", &latin, NULL);
     expect("web", &web, NULL);
     for (int i = 0; cut.size < TEXT_HEAD + 10; i++) add(&cut, "\xe6\x97\xa5\xe6\x9c\xac ", 7);
-    cut.size = TEXT_HEAD; /* in the middle of a character */
+    cut.size = TEXT_HEAD; /* cut in the middle of a character */
     expect("cut", &cut, NULL);
     free(nul.data), free(latin.data), free(web.data), free(cut.data);
 }

@@ -32,7 +32,7 @@ static int setup(void **state)
     unsigned random = 1;
     for (int i = 0; i < SENTENCES; i++) {
         int words = 1 + (int)((random = random * 1664525u + 1013904223u) >> 24) % LONGEST_WORDS;
-        fprintf(file, "s%d", i); /* each sentence can be told apart by its first word */
+        fprintf(file, "s%d", i); /* the first word identifies the sentence */
         for (int w = 1; w < words; w++) fprintf(file, " w%u", (random = random * 1664525u + 1013904223u) >> 27);
         fputc('\n', file);
     }
@@ -99,15 +99,15 @@ static void the_order_is_a_permutation(void **state)
             assert_true(same < 20);
         }
     }
-    /* where sentence 0 goes is spread evenly over seeds: chi square of 16 cells, 5 sigma */
+    /* The place of sentence 0 is uniform over seeds: chi square of 16 cells, 5 sigma. */
     double cells[16] = {0}, chi = 0;
     for (uint64_t seed = 0; seed < 3200; seed++) cells[slot_order(seed, 0, 0, 1600) / 100]++;
     for (int i = 0; i < 16; i++) chi += (cells[i] - 200) * (cells[i] - 200) / 200;
     assert_true(chi < 15 + 5 * sqrt(30));
 }
 
-/* A resumed run goes on in the order of the program that began it, so the order of a seed is for good: also where the
- * number of sentences is a power of 4, and nobody is sent on. */
+/* A resumed run continues the order of the program that began it, so the order of a seed is fixed, also if the number
+ * of sentences is a power of 4 and no number is walked on. */
 static void the_order_of_a_seed_stays(void **state)
 {
     (void)state;
@@ -209,7 +209,7 @@ static void check_slot(struct fixture *f, const struct slot *slot, const struct 
     free(falling);
 }
 
-/* Slots are closed only because the next sentence does not fit. */
+/* A slot is closed only when the next sentence does not fit. */
 static void records_are_what_the_corpus_holds(void **state)
 {
     struct fixture *f = *state;
@@ -249,7 +249,7 @@ static void records_are_what_the_corpus_holds(void **state)
     }
 }
 
-/* Each sentence has its class' number in the model, and the sentences' order by it is stable. */
+/* Each sentence has the number of its class in the model, and the order of sentences by class is stable. */
 static void labels_ride_with_their_sentences(void **state)
 {
     struct fixture *f = *state;
@@ -279,7 +279,7 @@ static void labels_ride_with_their_sentences(void **state)
     assert_string_equal(elbo_corpus_labels_hash(f->corpus), "");
     struct slot_options options = usual;
     options.labels = numbers;
-    options.label = 1; /* of sentences that are filled by hand alone */
+    options.label = 1; /* sentences that are filled by hand alone */
     if (slot_loader_open(&loader, corpus, &options, &f->error)) fail_msg("%s", f->error.message);
     for (int b = 0; b < 12; b++) {
         const struct slot_batch *batch = next(f, loader);
@@ -424,7 +424,7 @@ static void word_dropout_drops_its_share(void **state)
     }
 }
 
-/* Words that the mark of its own takes are counted, and those of other ranks' slots too. */
+/* Words that become the mark of dropped words are counted, also those of other ranks' slots. */
 static void dropped_words_become_their_own_mark(void **state)
 {
     struct fixture *f = *state;
@@ -449,7 +449,7 @@ static void dropped_words_become_their_own_mark(void **state)
     slot_loader_close(part);
 }
 
-/* A sentence's rows in front: they predict nothing, and the rows behind them are those that it has without them. */
+/* Prefix rows of a sentence predict nothing, and the rows behind them are those of a sentence without prefix. */
 static void check_prefix(const struct slot_stream *with, const struct slot_stream *without, size_t s, size_t prefix)
 {
     size_t from = (size_t)with->offsets[s], plain = (size_t)without->offsets[s],
@@ -463,7 +463,7 @@ static void check_prefix(const struct slot_stream *with, const struct slot_strea
     }
 }
 
-/* Beside slots without them, of as many sentences; slots of other ranks are counted alike. */
+/* Compares with slots of as many sentences without prefix; slots of other ranks count the same. */
 static void rows_in_front(void **state)
 {
     struct fixture *f = *state;
@@ -491,7 +491,7 @@ static void rows_in_front(void **state)
     slot_loader_close(without);
     slot_loader_close(with);
     slot_loader_close(part);
-    options = usual; /* a prefix takes room */
+    options = usual; /* a prefix takes room in the slot */
     options.decoder_tokens = 2 * (5 + 1);
     options.prefix = 5;
     assert_int_equal(slot_sentence_capacity(&options), 2);
@@ -507,7 +507,7 @@ static void same_decoder(const struct slot *a, const struct slot *b)
     assert_memory_equal(a->decoder.ids, b->decoder.ids, a->decoder.tokens * sizeof *a->decoder.ids);
 }
 
-/* One encoder's sentence beside the one that it was. */
+/* Statistics of a noisy encoder sentence compared with the original. */
 struct noisy {
     double words, left, marks, moved;
 };
@@ -522,13 +522,13 @@ static void compare_sentence(struct noisy *n, const struct slot_stream *now, con
     n->words += (double)count;
     n->left += (double)left;
     for (size_t i = 1; i <= left; i++) n->marks += after[i] == options->mark;
-    for (size_t i = 1; i <= left && options->swap > 0; i++) { /* alone: a word is at most one place away */
+    for (size_t i = 1; i <= left && options->swap > 0; i++) { /* swaps alone move a word by at most one place */
         assert_true(after[i] == before[i] || after[i] == before[i - 1] || after[i] == before[i + 1]);
         n->moved += after[i] != before[i];
     }
 }
 
-/* Each kind of noise alone has its share, and slots hold the same sentences as without it, on every rank. */
+/* Each kind of noise alone has its share, and slots hold the same sentences as without noise, on every rank. */
 static void the_encoder_is_denoised(void **state)
 {
     struct fixture *f = *state;
@@ -574,7 +574,8 @@ static void same_stream(const struct slot_stream *a, const struct slot_stream *b
     assert_memory_equal(a->id_order, b->id_order, a->tokens * sizeof *a->id_order);
 }
 
-/* A rank's loader fills its own slots, as the loader of all does, and knows the others' counts. */
+/* A rank's loader fills only its own slots, with the contents of the loader of all slots, and knows the other slots'
+ * counts. */
 static void own_slots_alone(void **state)
 {
     struct fixture *f = *state;
@@ -620,7 +621,7 @@ static void filling_by_hand(void **state)
     if (slot_allocate(&slot, &options, &f->error)) fail_msg("%s", f->error.message);
     const uint32_t a[] = {7, 300, 70000}, b[] = {5};
     const uint32_t *const tokens[] = {a, b, b};
-    /* one of them empty: legal */
+    /* an empty sentence is legal */
     if (slot_fill(&slot, &options, &marks, tokens, (const size_t[]){3, 0, 1}, 3, 40, &f->error))
         fail_msg("%s", f->error.message);
     const int32_t encoder[] = {0, 7, 300, 70000, 1, 0, 1, 0, 5, 1}, labels[] = {7, 300, 70000, 1, 1, 5, 1};
@@ -639,7 +640,7 @@ static void filling_by_hand(void **state)
     slot_free(&slot);
 }
 
-/* Batches until the loader fails, at most a few: those that were filled before are handed out. */
+/* Reads batches until the loader fails, at most a few, because batches that were filled before are handed out. */
 static void fails_soon(struct fixture *f, struct slot_loader *loader, const char *part)
 {
     const struct slot_batch *batch;
@@ -654,7 +655,7 @@ static void fails_soon(struct fixture *f, struct slot_loader *loader, const char
     }
 }
 
-/* In place: the file is never shorter. */
+/* Overwrites in place, so that the file is never shorter. */
 static void overwrite(const char *path, const char *bytes, size_t size)
 {
     int fd = open(path, O_WRONLY);
@@ -672,7 +673,7 @@ static void a_corpus_that_changes_is_an_error(void **state)
     for (int way = 0; way < 4; way++) {
         struct slot_loader *loader = open_loader(f, usual);
         for (int i = 0; i < 5; i++) next(f, loader);
-        if (way == 0) { /* touched: nothing has changed */
+        if (way == 0) { /* touched, without a change */
             overwrite(path, bytes, size);
             for (int i = 0; i < 50; i++) next(f, loader);
         } else if (way == 1) { /* cut off in the middle of the tokens */
@@ -684,7 +685,7 @@ static void a_corpus_that_changes_is_an_error(void **state)
             overwrite(path, other, size);
             fails_soon(f, loader, "changed while it was read");
             free(other);
-        } else { /* one byte of one token, to one that the vocabulary has */
+        } else { /* one byte of one token becomes another token of the vocabulary */
             bytes[200] ^= 1;
             overwrite(path, bytes, size);
             bytes[200] ^= 1;
@@ -696,7 +697,7 @@ static void a_corpus_that_changes_is_an_error(void **state)
     free(bytes);
 }
 
-/* A corpus that is replaced whole is read on as it was opened. */
+/* A corpus that is replaced whole is read on from the opened files. */
 static void a_replaced_corpus_is_read_on(void **state)
 {
     struct fixture *f = *state;

@@ -1,5 +1,5 @@
-/* A split puts every sentence in one part, what is the same to the tokenizer in the same one, in whatever order the
- * input comes, and learns its vocabulary from the train part. */
+/* A split puts every sentence in one part, puts sentences with the same tokens in the same part, for any order of the
+ * input, and learns its vocabulary from the train part. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,7 +16,7 @@ static void a_split_is_by_content(void **state)
     enum { LINES = 4000, BITS = 12 };
     char *text = malloc(LINES * 100), *end = text;
     for (int i = 0; i < LINES; i++)
-        for (int twice = 0; twice < 2; twice++) { /* the number may be unknown, the bits tell sentences apart even so */
+        for (int twice = 0; twice < 2; twice++) { /* bits tell sentences apart even if the number is unknown */
             for (int bit = 0; bit < BITS; bit++) end += sprintf(end, "%s ", i >> bit & 1 ? "yes" : "no");
             end += sprintf(end, "%d\n", i);
         }
@@ -40,7 +40,7 @@ static void a_split_is_by_content(void **state)
         sum += n;
         double expected = shares[i] * 2 * LINES;
         assert_true(n > 0.8 * expected && n < 1.2 * expected);
-        /* numbers of valid and test are unknown: the vocabulary saw the train part only */
+        /* numbers of valid and test are unknown, because the vocabulary is of the train part only */
         size_t unknown = elbo_corpus_unknown(corpus, ELBO_STREAM_DECODER);
         assert_int_equal(unknown, i == 0 ? 0 : n);
         elbo_corpus_close(corpus);
@@ -58,11 +58,12 @@ static void a_split_is_by_content(void **state)
     free(text);
 }
 
-/* ---- what is the same to the tokenizer is in one part ---- */
+/* ---- sentences with the same tokens are in one part ---- */
 
 enum { SPLIT_LINES = 3000 };
 
-/* The parts of each id sequence, as bits, by hash: fails when one has two. Gives the hashes of the parts' contents. */
+/* Records the parts of each id sequence, as bits, by hash; fails if a sequence is in two parts. Returns the hashes of
+ * the parts' contents. */
 static void check_parts(struct fixture *f, uint64_t content[3])
 {
     enum { SLOTS = 1 << 14 };
@@ -85,7 +86,7 @@ static void check_parts(struct fixture *f, uint64_t content[3])
                 fail_msg("the same ids in %s and in %s", f->report.parts[p].name, f->report.parts[in[at]].name);
             seen[at] = hash;
             in[at] = (int)p;
-            content[p] += hash; /* in whatever order */
+            content[p] += hash; /* independent of the order */
         }
         elbo_corpus_close(corpus);
     }
@@ -93,8 +94,8 @@ static void check_parts(struct fixture *f, uint64_t content[3])
     free(in);
 }
 
-/* Sentences of two common words and a rare one between them, in three spellings of the blanks; in an order that follows
- * from `seed`. */
+/* Makes sentences of two common words with a rare word between them, in three spellings of the blanks, in an order that
+ * follows from `seed`. */
 static char *spelled(size_t *size, unsigned seed)
 {
     static const char *const blanks[] = {" ", "  ", " \t "};
@@ -144,7 +145,7 @@ static void a_split_is_by_ids(void **state)
     }
 }
 
-/* Every id of the vocabulary stands in the train part: it was learned from there. */
+/* Every id of the vocabulary occurs in the train part, because the vocabulary was learned from it. */
 static void a_vocabulary_is_of_the_train_part(void **state)
 {
     struct fixture *f = *state;
@@ -170,7 +171,7 @@ static void a_vocabulary_is_of_the_train_part(void **state)
     elbo_corpus_close(corpus);
 }
 
-/* How shares are written, and what is refused, which touches nothing. */
+/* Valid and invalid spellings of shares; a refusal writes nothing. */
 static void shares_are_three_percentages(void **state)
 {
     struct fixture *f = *state;

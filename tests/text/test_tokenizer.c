@@ -1,5 +1,5 @@
-/* Tokenizers: text comes back, vocabularies follow their definition whatever the order of the text, byte pairs are
- * those of a naive implementation, time is n log n on hostile input, and damaged files are refused. */
+/* Tokenizers: decoding gives the text back, vocabularies follow their definition for any order of the text, byte pairs
+ * are those of a naive implementation, hostile input takes n log n time, and damaged files are refused. */
 #include "elbo/tokenizer.h"
 
 #include <setjmp.h>
@@ -202,7 +202,7 @@ static void damaged_files_are_refused(void **state)
     assert_int_equal(elbo_tokenizer_trainer_open(&trainer, ELBO_TOKENIZER_WORD, 3, &error), ELBO_USAGE);
 }
 
-/* ---- byte pairs against a naive implementation: count, take the best, merge everywhere, from the definition ---- */
+/* ---- byte pairs against a naive implementation: count, take the best pair, merge everywhere ---- */
 
 enum { WORDS = 60, LONGEST = 12, MERGES = 60 };
 
@@ -255,7 +255,7 @@ static void pairs_are_those_of_a_naive_trainer(void **state)
     for (int trial = 0; trial < 20; trial++) {
         char words[WORDS][LONGEST + 1] = {{0}};
         const char *pointers[WORDS];
-        int letters = 2 + trial % 4; /* few letters: many overlaps such as aaaa */
+        int letters = 2 + trial % 4; /* few letters give many overlaps such as aaaa */
         for (int w = 0; w < WORDS; w++) {
             int length = 1 + (int)((random = random * 1664525u + 1013904223u) >> 24) % LONGEST;
             for (int i = 0; i < length; i++)
@@ -298,7 +298,8 @@ static void lowest_rank_first(void **state)
     temporary_remove(folder.path);
 }
 
-/* One endless word: a quadratic implementation takes minutes here. The bound is generous for slow sanitized builds. */
+/* One endless word, on which a quadratic implementation takes minutes. The bound leaves room for slow sanitized
+ * builds. */
 static void hostile_text_takes_n_log_n(void **state)
 {
     (void)state;
@@ -332,9 +333,9 @@ static void ill_formed_text_is_repaired(void **state)
          "b",
          "a\xef\xbf\xbd"
          "b"},
-        {"\xe6\x97", "\xef\xbf\xbd"},                                             /* cut off: one mark   */
-        {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},                 /* a surrogate: three  */
-        {"\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd"},                                 /* overlong            */
+        {"\xe6\x97", "\xef\xbf\xbd"},                                             /* cut off: one replacement mark */
+        {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},                 /* a surrogate: three marks */
+        {"\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd"},                                 /* overlong */
         {"\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* above U+10FFFF */
         {"\xf0\x9f\x98 x", "\xef\xbf\xbd x"},
     };
@@ -357,7 +358,7 @@ static void ill_formed_text_is_repaired(void **state)
     assert_int_equal(elbo_text_words(" \t ", 3), 0);
 }
 
-/* A text of a size is read to its end and no byte further: it ends where memory ends. */
+/* A text of a given size is read to its end and no byte further: it ends where readable memory ends. */
 static void nothing_behind_the_text_is_read(void **state)
 {
     (void)state;
@@ -376,7 +377,7 @@ static void nothing_behind_the_text_is_read(void **state)
             memcpy(here, text + from, size);
             assert_int_equal(elbo_text_repair(&apart, &replaced[0], &first[0], text + from, size, &error), ELBO_OK);
             assert_int_equal(elbo_text_repair(&end, &replaced[1], &first[1], here, size, &error), ELBO_OK);
-            assert_non_null(end.text); /* of no bytes too */
+            assert_non_null(end.text); /* also for a text of no bytes */
             assert_string_equal(end.text, apart.text);
             assert_true(replaced[0] == replaced[1] && first[0] == first[1]);
             memcpy(here = pages + PAGE - end.size, end.text, end.size);
@@ -395,7 +396,7 @@ static void nothing_behind_the_text_is_read(void **state)
     munmap(pages, 2 * PAGE);
 }
 
-/* Ids from 0 to the vocabulary's last are text, or a mark; the next is none. */
+/* Ids from 0 to the vocabulary's last are text or a mark; the next id is refused. */
 static void every_id_and_none_beyond(void **state)
 {
     (void)state;
@@ -404,7 +405,7 @@ static void every_id_and_none_beyond(void **state)
         struct elbo_tokenizer *tokenizer = train(kinds[k], 270, lines, LINES);
         uint32_t beyond = (uint32_t)elbo_tokenizer_vocabulary(tokenizer);
         if (kinds[k] == ELBO_TOKENIZER_BPE)
-            assert_int_equal(beyond, 270); /* as many as asked for, where the text has as many pairs */
+            assert_int_equal(beyond, 270); /* as many as requested, if the text has as many pairs */
         struct elbo_text text = {0};
         for (uint32_t id = 0; id < beyond; id++) {
             assert_int_equal(elbo_tokenizer_decode(tokenizer, &text, &id, 1, &error), ELBO_OK);
@@ -417,7 +418,7 @@ static void every_id_and_none_beyond(void **state)
     }
 }
 
-/* A size up to 2^30; what stands for the unknown is no word of the vocabulary. */
+/* Sizes up to 2^30 are accepted; the text of the unknown mark is not a word of the vocabulary. */
 static void sizes_and_the_unknown(void **state)
 {
     (void)state;
@@ -438,7 +439,7 @@ static void sizes_and_the_unknown(void **state)
     elbo_tokenizer_close(tokenizer);
 }
 
-/* Whichever two bytes stand together twice, they are merged: wherever in a table of pairs they fall. */
+/* Any two bytes that occur together twice are merged, wherever they fall in a table of pairs. */
 static void every_pair_is_learned(void **state)
 {
     (void)state;
@@ -452,8 +453,8 @@ static void every_pair_is_learned(void **state)
         }
 }
 
-/* More merges than the table of rules holds at first, and after it grew twice; pairs of bytes 0 among them; saved and
- * read again. */
+/* More merges than the table of rules holds at first and after growing twice, with pairs of zero bytes; saved and read
+ * again. */
 static void many_merges(void **state)
 {
     (void)state;
@@ -467,7 +468,7 @@ static void many_merges(void **state)
     }
     memset(end, 0, 8);
     end += 8;
-    memcpy(end, text, (size_t)(end - text)); /* a pair that is seen once is not merged */
+    memcpy(end, text, (size_t)(end - text)); /* a pair that occurs once is not merged */
     end += end - text;
     struct elbo_tokenizer_trainer *trainer;
     struct elbo_tokenizer *made, *read;

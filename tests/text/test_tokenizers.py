@@ -1,10 +1,9 @@
-"""The package `tokenizers`, given the vocabulary of elbo, gives the ids of elbo, line by line, in mixed scripts,
-whichever of the two learned the merges; and the time of `elbo tokenize` grows as n log n on input that was made to
-hurt.
+"""The package `tokenizers`, with elbo's vocabulary, gives elbo's ids, line by line, in mixed scripts, whichever program
+learned the merges. The time of `elbo tokenize` grows as n log n on hostile input.
 
-Seeded: a vocabulary with two merges swapped, and ids with one line changed, are told from the right ones; a quadratic
-encoder is told from ours. bench/peers/tokenizers runs the same on 20 MB and 10^7 bytes. Without `tokenizers`
-(bench/peers/tokenizers --setup) the comparison is left out and the growth is measured all the same."""
+As controls, a vocabulary with two merges swapped and ids with one changed line are found, and so is a quadratic
+encoder. bench/peers/tokenizers runs the same on 20 MB and 10^7 bytes. Without `tokenizers` (bench/peers/tokenizers
+--setup) the comparison is skipped, and the growth is still measured."""
 import pathlib
 import sys
 import tempfile
@@ -50,8 +49,8 @@ def linear_time(folder):
     for kind in ("one letter", "spaces", "combining marks", "not UTF-8"):
         small, large, ratio = peers.growth(lambda n, kind=kind: peers.seconds(tokenizer, peers.adversary(kind, n)),
                                            10**5, 10**6, 5)
-        # ten times the text in some milliseconds: twice the limit leaves room for a busy machine, and n^2 is far above
-        # it
+        # Ten times the text takes milliseconds: twice the limit leaves room for a busy machine, and n^2 is far above
+        # it.
         check(ratio <= 2 * peers.MOST_RATIO, f"{kind}: {small:.4f} s for 10^5 bytes, {large:.4f} s for 10^6")
     check(peers.growth(peers.quadratic, 150, 1500, 1)[2] > 2 * peers.MOST_RATIO, "a quadratic encoder is not seen")
 

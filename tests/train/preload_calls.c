@@ -1,8 +1,8 @@
-/* watched_calls.h for any program: loaded before it with LD_PRELOAD, told what to do by the environment.
+/* Applies watched_calls.h to any program: loaded before it with LD_PRELOAD, and controlled by the environment.
  *
- *   WATCH_ROOT=/dev/shm/x/run                    calls on files below it are counted, from 0
+ *   WATCH_ROOT=/dev/shm/x/run                    counts calls on files below this folder, from 0
  *   WATCH_EFFECT=kill|tear|error|short|full WATCH_AT=17 [WATCH_NUMBER=28] [WATCH_TIMES=1000000]
- *   WATCH_LOG=FILE                               a line for each call: number, kind, path */
+ *   WATCH_LOG=FILE                               writes a line for each call: number, kind, path */
 #include "watched_calls.h"
 
 static void log_call(void *context, const struct system_call *call)

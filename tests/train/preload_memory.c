@@ -1,12 +1,12 @@
-/* Lets allocations of a program fail: loaded before it with LD_PRELOAD, told what to do by the environment. Allocations
+/* Makes allocations of a program fail: loaded before it with LD_PRELOAD, and controlled by the environment. Allocations
  * are counted from the beginning of main, in all threads and libraries: malloc and its family, mmap, and threads, which
  * need a stack.
  *
- *   MEMORY_AT=17 [MEMORY_TIMES=1000000]    the 17th (from 0) fails, and so many from there on
- *   MEMORY_LOG=FILE                        how many there were, written at the end, and a number for each that says
- *                                          which two calls of the program it was made by
- *   MEMORY_LEFT=FILE                       how many blocks and open files main leaves behind
- *   MEMORY_LEAK=1                          loses a block, for the leak checker to find */
+ *   MEMORY_AT=17 [MEMORY_TIMES=1000000]    the 17th allocation (from 0) fails, and MEMORY_TIMES from there on
+ *   MEMORY_LOG=FILE                        writes the count at the end, and for each allocation a number of the two
+ *                                          calls of the program that made it
+ *   MEMORY_LEFT=FILE                       writes how many blocks and open files main leaves behind
+ *   MEMORY_LEAK=1                          leaks a block, for the leak checker to find */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,10 +26,10 @@ enum { MOST_PLACES = 1 << 18, FRAMES = 24 };
 static struct {
     atomic_bool on;
     atomic_size_t count;
-    atomic_llong blocks; /* alive */
+    atomic_llong blocks; /* live blocks */
     size_t at, times;
     bool log;
-    uintptr_t program, end; /* where the program's code lies */
+    uintptr_t program, end; /* range of the program's code */
     uint32_t places[MOST_PLACES];
 } memory;
 
@@ -37,7 +37,7 @@ static struct {
     static result (*real)(__VA_ARGS__);                                                                                \
     if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name)
 
-/* The two innermost calls in the program's own code, as one number. */
+/* Returns the two innermost calls in the program's own code as one number. */
 static uint32_t place(void)
 {
     void *frames[FRAMES];
@@ -63,7 +63,7 @@ static bool fails(void)
 }
 
 static _Thread_local bool in_thread_create
-    __attribute__((tls_model("initial-exec"))); /* whose blocks the C library keeps */
+    __attribute__((tls_model("initial-exec"))); /* its blocks stay with the C library */
 
 static void *begun(void *block)
 {
@@ -80,7 +80,7 @@ void *malloc(size_t size)
 void free(void *block)
 {
     static void (*real)(void *);
-    static bool looking; /* which may free something itself */
+    static bool looking; /* dlsym may call free itself */
     if (!real && looking) return;
     looking = true;
     if (!real) *(void **)&real = dlsym(RTLD_NEXT, "free");

@@ -1,6 +1,6 @@
 """Small runs for the tests of the trainer: a scratch folder in memory, a corpus, a tiny model with every kind of noise,
-and what two runs must share to be called the same: the bytes of the weights and of the optimizer's state, and the rows
-of metrics.jsonl but their object `wall`."""
+and the comparison of two runs: the bytes of the weights and of the optimizer's state, and the rows of metrics.jsonl
+without their object `wall`."""
 import json
 import os
 import pathlib
@@ -12,8 +12,8 @@ import tempfile
 SOURCE = pathlib.Path(os.environ.get("ELBO_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 ELBO = os.environ.get("ELBO", str(SOURCE / "build" / "release" / "elbo"))
 
-# Dropout, word dropout and posterior noise; three slots a step; a sentence limit that cuts some; evaluations and
-# checkpoints that do not divide each other.
+# Dropout, word dropout and posterior noise; three slots a step; a limit that cuts some sentences; intervals of
+# evaluations and checkpoints that do not divide each other.
 TINY = {
     "encoder.width": 8, "decoder.width": 8, "encoder.heads": 2, "decoder.heads": 2, "encoder.layers": 1,
     "decoder.layers": 2, "encoder.ff_width": 16, "decoder.ff_width": 16, "encoder.dropout": 0.1, "decoder.dropout": 0.1,
@@ -23,7 +23,7 @@ TINY = {
 
 
 class Scratch:
-    """A folder that goes away, in memory where there is one: these tests write thousands of small files."""
+    """A temporary folder, in memory if possible, because these tests write thousands of small files."""
 
     def __enter__(self):
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="elbo-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK)
@@ -48,13 +48,13 @@ MPI = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONF
 
 
 def ranks_command(ranks, *words):
-    """The program on so many ranks, under mpirun where they are several."""
+    """Returns the command of the program on `ranks` ranks, under mpirun if there are several."""
     words = [ELBO, *map(str, words)]
     return words if ranks == 1 else ["mpirun", "--oversubscribe", "-n", str(ranks), *words]
 
 
 def on_ranks(ranks, *words):
-    """Runs it; it must succeed."""
+    """Runs the program on `ranks` ranks; it must succeed."""
     words = ranks_command(ranks, *words)
     answer = subprocess.run(words, env=MPI, capture_output=True, text=True, check=False, timeout=300)
     if answer.returncode:
@@ -62,7 +62,7 @@ def on_ranks(ranks, *words):
 
 
 def options(given):
-    """Without what has no effect beside the rest, which the program refuses: those of TINY that a test did not mean."""
+    """Returns options without those of TINY that have no effect beside the others, because the program refuses them."""
     given = dict(given)
     if given.get("latent.kind") == "none":
         given = {key: value for key, value in given.items() if not key.startswith("encoder.") and key != "latent.width"}
@@ -78,7 +78,7 @@ def options(given):
 
 
 def grammar(out, sentences, seed, toy=False):
-    """Text of the grammar and its figures."""
+    """Writes text of the grammar, and its figures."""
     words = [SOURCE / "scripts" / "grammar-text", f"--sentences={sentences}", f"--seed={seed}", f"--out={out}",
              f"--entropy={out}.json"]
     subprocess.run(words + ["--toy"] * toy, check=True)
@@ -86,7 +86,7 @@ def grammar(out, sentences, seed, toy=False):
 
 
 def corpus(scratch, sentences=50):
-    """A corpus that sixty steps of TINY pass more than twice; its labels follow from the words' number."""
+    """Makes a corpus that sixty steps of TINY pass more than twice; labels follow from the number of words."""
     grammar(scratch / "text", sentences, 1)
     lines = (scratch / "text").read_text(encoding="utf-8").splitlines()
     (scratch / "labels").write_text("".join(f"{('none', 'one', 'two')[len(line.split()) % 3]}\n"
@@ -105,7 +105,7 @@ def checkpoints(run):
 
 
 def tensors(path):
-    """name -> its header and bytes."""
+    """Returns name -> (header, bytes)."""
     raw = path.read_bytes()
     size = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8:8 + size])
@@ -116,7 +116,7 @@ def tensors(path):
 
 
 def optimizer_state(folder):
-    """The state's tensors as bytes, put together where ranks have written pieces, "NAME@FIRST"."""
+    """Returns the state's tensors as bytes, and joins the pieces "NAME@FIRST" that ranks have written."""
     whole = {name: data for name, (_, data) in tensors(folder / "optimizer.safetensors").items()}
     pieces = {}
     for path in folder.glob("optimizer-*-of-*.safetensors"):
@@ -134,7 +134,7 @@ def optimizer_state(folder):
 
 
 def bits(run, metrics=True, step=None):
-    """Everything of a run that must not depend on how it came about."""
+    """Returns all data of a run that must not depend on interruptions or ranks."""
     last = pathlib.Path(run) / "checkpoints" / f"step-{step:08d}" if step else checkpoints(run)[-1]
     found = {"model.safetensors": (last / "model.safetensors").read_bytes(),
              "state/optimizer.safetensors": optimizer_state(last / "state")}
@@ -168,8 +168,8 @@ def differ(a, b, what):
 
 
 def check_same_bits(run, what, given):
-    """A training with these options; stopped after steps 3 and 8; on 2 and on 4 ranks: the same bits. The first is
-    `run`, and the others' names begin with its."""
+    """Checks that a training with these options, stopped after steps 3 and 8, and on 2 and 4 ranks, has the same bits.
+    The first run is `run`; the other runs' names begin with its name."""
     elbo("train", *options({**given, "run.dir": run}))
     for stop in (3, 8, 0):
         elbo("train", *options({**given, "run.dir": f"{run}-parts", "train.stop_after": stop}))

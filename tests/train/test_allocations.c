@@ -1,8 +1,7 @@
-/* A training step allocates nothing: malloc and its family and mmap are counted in the whole process, in all threads,
- * from the second step's first op to the hundredth step's first, over batches of varying sizes. Seeded: a hook that
- * allocates once is counted once.
- *
- * The program's own malloc takes the place of the C library's for every library it loads. */
+/* A training step allocates nothing. Calls of malloc's family and mmap are counted in the whole process, in all
+ * threads, from the first op of the second step to the first op of the hundredth, over batches of varying sizes. As a
+ * control, a hook that allocates once is counted once. The program's own malloc replaces the C library's in every
+ * library that it loads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -16,12 +15,12 @@
 #include <sys/syscall.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTED 0 /* the sanitizers' allocators are in its place */
+#define COUNTED 0 /* the sanitizers' allocators are in use */
 #else
 #define COUNTED 1
 #endif
 
-enum { FIRST = 1, LAST = 99, STEPS = 101 }; /* steps of the noise begin at 0 */
+enum { FIRST = 1, LAST = 99, STEPS = 101 }; /* steps count from 0 */
 
 static atomic_bool counting;
 static atomic_size_t calls;
@@ -101,7 +100,7 @@ static void hook(void *context, const struct call *call, bool after)
         void *volatile memory = malloc(1000);
         free(memory);
     }
-    if (call->step > 1) { /* of the step before */
+    if (call->step > 1) { /* counts of the step before */
         size_t n = w->trainer->done.figures.sentences;
         if (!w->steps || n < w->fewest) w->fewest = n;
         if (n > w->most) w->most = n;
@@ -122,7 +121,7 @@ static size_t allocations(const char *const *arguments, bool leaks)
     if (trainer_run(job.trainer, &job.error)) fail_msg("%s", job.error.message);
     assert_false(atomic_load(&counting));
     assert_int_equal(watch.steps, STEPS - 2);
-    assert_true(watch.most >= watch.fewest + 3); /* the counts do vary */
+    assert_true(watch.most >= watch.fewest + 3); /* the batches vary in size */
     job_close(&job);
     temporary_remove(folder.path);
     return atomic_load(&calls);

@@ -1,5 +1,5 @@
 /* The table of options fills the whole configuration: defaults are valid and consistent, the commented file holds them,
- * the effective file reads back, and rules between options are kept. */
+ * the effective file can be read back, and rules between options hold. */
 #include "train/config.h"
 #include "train/effects.h"
 
@@ -88,7 +88,7 @@ static void rules_between_options(void **state)
         if (!strstr(error.message, wrong[i][2])) fail_msg("%s: %s", wrong[i][0], error.message);
         options_free(options);
     }
-    /* without a latent there is no encoder to complain about */
+    /* without a latent there is no encoder, so its options raise no error */
     struct elbo_config config;
     elbo_error error = {0};
     struct options *options = open_config(&config);
@@ -100,7 +100,7 @@ static void rules_between_options(void **state)
     options_free(options);
 }
 
-/* A rule for a key is for that key alone, one for a section is for all keys in it. */
+/* A rule for a key applies to that key alone; a rule for a section applies to all its keys. */
 static void what_stands_idle(void **state)
 {
     (void)state;

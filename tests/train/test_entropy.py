@@ -1,11 +1,11 @@
-"""Text of exactly known entropy: 200 steps on sentences of a grammar, then fresh ones of the same grammar.
+"""Text of exactly known entropy: 200 steps on sentences of a grammar, then fresh sentences of the same grammar.
 
   no bound below the truth   neg_elbo and iwae_nll stay above the mean of the exact -log p over that very text, less
-                             three standard errors; neg_elbo >= iwae_nll; the importance-weighted one falls with its
-                             samples
+                             three standard errors; neg_elbo >= iwae_nll; the importance-weighted figure falls with
+                             its samples
   something was learned      well below the unigram cross-entropy, with a latent that is used
-  a swindle is caught        the posterior's mean instead of a sample is no bound: without noise the figure may fall
-                             lower, and eval then reports no importance-weighted one"""
+  a false bound is caught    the posterior's mean instead of a sample is no bound: without noise the figure may fall
+                             lower, and eval then reports no importance-weighted figure"""
 import json
 import math
 import sys
@@ -23,7 +23,8 @@ SMALL = {
 
 
 def unigram(train, test):
-    """Cross-entropy of test sentences under counts of the training text, end mark counted, nats per sentence."""
+    """Returns the cross-entropy of test sentences under counts of the training text, with end marks, in nats per
+    sentence."""
     def count(path):
         lines = path.read_text(encoding="ascii").splitlines()
         return Counter(word for line in lines for word in line.split() + ["</s>"]), len(lines)
@@ -57,7 +58,7 @@ def check(scratch, toy, sentences, ceiling, kl):
         if k > 1:
             assert figure["iwae_nll"] <= figure["neg_elbo"], (toy, k, figure["iwae_nll"], figure["neg_elbo"])
     assert first["neg_elbo"] >= bound - 3 * error
-    # One sample: the same expectation as neg_elbo, with log p(z) - log q(z) drawn instead of integrated.
+    # One sample has the expectation of neg_elbo, with log p(z) - log q(z) drawn instead of integrated.
     spread = 3 * math.hypot(first["neg_elbo_standard_error"], first["iwae_standard_error"])
     assert abs(first["iwae_nll"] - first["neg_elbo"]) < spread
     falling = [figure["iwae_nll"] for figure in figures]

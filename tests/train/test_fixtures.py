@@ -1,19 +1,19 @@
-"""Files that an older program wrote (tests/fixtures/make): today's opens them, and finds the figures that were printed
-then.
+"""Today's program opens files that an older program wrote (tests/fixtures/make), and finds the figures that were
+printed then.
 
-  corpus/       `elbo info` says the same
+  corpus/       `elbo info` reports the same
   sgd/, adamw/  evaluating, generating and encoding give the same figures; a copy of the run goes on to the same rows,
                 weights and moments
   config.yaml   a training from it that begins with the weights of sgd/, and drops words to the unknown mark as then,
                 gives the same rows and weights (a model's first weights may change from commit to commit)
 
-Every figure is compared in all its digits, and every file of tensors by its SHA-256. Where the C library or the
-processor is another kind than the one that the figures were written on, exp and log may round otherwise: figures are
-compared within 1e-4 then, and hashes and texts are left out.
+Every figure is compared in all its digits, and every file of tensors by its SHA-256. With another kind of C library or
+processor than the figures were written on, exp and log may round differently: then figures are compared within 1e-4,
+and hashes and texts are skipped.
 
-A figure that changes on purpose: run tests/fixtures/make again, or take the figure into expected.json under the commit
-that changed it, and say in the commit why. A file that no longer opens breaks the promise of docs/formats.md.
-"""
+If a figure changes on purpose, run tests/fixtures/make again, or put the figure into expected.json under the commit
+that changed it, and give the reason in the commit. A file that no longer opens breaks the promise of
+docs/formats.md."""
 import hashlib
 import json
 import math
@@ -40,7 +40,7 @@ def sha256(data):
 
 
 def trained(run, first=0):
-    """A finished run: its rows from step `first`, and hashes of its weights and of its optimizer's state."""
+    """Returns a finished run's rows from step `first` on, and hashes of its weights and of its optimizer's state."""
     last = checkpoints(run)[-1]
     kept = [row for row in rows(run) if row["step"] > first]
     active = [row.pop("active_units") for row in kept if "active_units" in row]
@@ -52,8 +52,8 @@ def trained(run, first=0):
 
 
 def measure(program, folder, begins=True):
-    """Every figure, by name, of a copy of the fixtures, which a training writes to. begins: the program knows
-    --init.from."""
+    """Returns every figure, by name, of a copy of the fixtures, because a training writes to it. begins: the program
+    knows --init.from."""
     found = {}
     with Scratch() as scratch:
         copy = scratch / "fixtures"
@@ -85,7 +85,8 @@ def measure(program, folder, begins=True):
 
 
 def contained(expected, found, near=0.0):
-    """None where `found` holds all of `expected`, figures within a relative `near`; else where it does not."""
+    """Returns None if `found` holds all of `expected`, figures within a relative `near`; else the place of the
+    difference."""
     if isinstance(expected, dict) and isinstance(found, dict):
         parts = [(key, value, found.get(key)) for key, value in expected.items()]
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):

@@ -1,10 +1,11 @@
 /* The guard against numbers that are not finite.
  *
- *   train.skip=K   leaves weights, moments, running statistics and the update count as they were; cursor and draws
- * advance planted        a NaN or infinity planted in the loss or in one gradient of step K, in any slot, ends with the
- * same bits and counters as the run with train.skip=K, whose other rows of metrics are the same too in a row fewer than
- * max_bad_steps are survived; that many end the run: the error names step, place and remedy, and the checkpoint holds
- * the finite weights of the last good update divergence     a real one, by an absurd learning rate without clipping */
+ *   train.skip=K   leaves weights, moments, running statistics and the update count unchanged; cursor and draws advance
+ *   planted        a NaN or infinity planted in the loss or in one gradient of step K, in any slot, ends with the same
+ *                  bits and counters as the run with train.skip=K, and its other rows of metrics are the same
+ *   in a row       fewer than max_bad_steps are survived; that many end the run: the error names step, place and
+ *                  remedy, and the checkpoint holds the finite weights of the last good update
+ *   divergence     a real divergence, by an absurd learning rate without clipping */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,7 +36,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* What must be the same. */
+/* State that must be the same. */
 struct snapshot {
     size_t arena, z;
     float *weights, *moment1, *moment2;
@@ -87,17 +88,17 @@ static void assert_same_bits(const struct snapshot *a, const struct snapshot *b)
 /* ---- planting ---- */
 
 struct plant {
-    const char *op; /* in the output of ops of this kind    */
+    const char *op; /* the output of ops of this kind gets the value */
     unsigned output;
-    uint64_t first, last; /* steps, from 0                    */
-    unsigned slot;        /* of the step                          */
+    uint64_t first, last; /* steps, from 0 */
+    unsigned slot;        /* slot of the step */
     float what;
     uint64_t step;
-    unsigned seen; /* of the op in this step               */
+    unsigned seen; /* runs of the op in this step */
     size_t planted;
 };
 
-/* Once per slot of a chosen step: the last op of the kind in a slot is as good as any, so the first is taken. */
+/* Plants once per slot of a chosen step, at the first op of the kind, because any op of the kind serves. */
 static void plant_hook(void *context, const struct call *call, bool after)
 {
     struct plant *p = context;
@@ -126,7 +127,7 @@ static struct snapshot run(struct fixture *f, const char *name, const char *cons
     return s;
 }
 
-/* Rows of metrics.jsonl without `wall`, one string each; those of `but` become empty. */
+/* Reads the rows of metrics.jsonl without `wall`, one string each; rows of step `but` become empty. */
 static size_t rows(char *out[64], struct fixture *f, const char *name, json_int_t but)
 {
     char path[600];
@@ -197,14 +198,14 @@ static void a_planted_nan_equals_the_skipped_step(void **state)
         drop(&planted);
     }
     for (size_t r = 0; r < n; r++) free(wanted[r]);
-    struct plant none = {.op = "elbo", .first = 100, .last = 100}; /* seeded: without the NaN the bits are others */
+    struct plant none = {.op = "elbo", .first = 100, .last = 100}; /* without the NaN, the bits differ */
     struct snapshot whole = run(f, "whole", NULL, &none);
     assert_memory_not_equal(skip.weights, whole.weights, skip.arena * 4);
     drop(&whole);
     drop(&skip);
 }
 
-/* The newest checkpoint's weights: all finite, and those of `s` when given. */
+/* Checks that the newest checkpoint's weights are finite, and equal those of `s` if given. */
 static void assert_saved(struct fixture *f, const char *name, uint64_t step, const struct trainer *t)
 {
     char path[600];
@@ -257,7 +258,7 @@ static void too_many_in_a_row_end_the_run(void **state)
     assert_same_bits(&before, &after);
     assert_saved(f, "five", 7, job.trainer);
     job_close(&job);
-    /* and it can go on from there */
+    /* the run can go on from this checkpoint */
     struct snapshot on = run(f, "five", (const char *const[]){"--optimizer.learning_rate=0.0001", NULL}, NULL);
     assert_int_equal(on.draws, 8);
     assert_int_equal(on.updates, 3);

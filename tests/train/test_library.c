@@ -1,4 +1,4 @@
-/* The public interface, as a program would use it: prepare, train, open, encode, decode. */
+/* The public interface as a program uses it: prepare, train, open, encode, decode. */
 #include "elbo/corpus.h"
 #include "elbo/run.h"
 
@@ -29,7 +29,7 @@ static size_t entries(const char *folder)
     return count;
 }
 
-/* A run opened where descriptor 0 is free is the same run, and leaves no file open, nor a thread. */
+/* A run that is opened while descriptor 0 is free works the same, and leaves no file open and no thread. */
 static void test_without_standard_input(const char *path, const float *mu, const char *sentence)
 {
     elbo_error error = {0};
@@ -41,7 +41,7 @@ static void test_without_standard_input(const char *path, const float *mu, const
     for (int again = 0; again < 3; again++) {
         assert_int_equal(elbo_run_open(&run, path, 3, &error), ELBO_OK);
         assert_int_equal(entries("/proc/self/task"),
-                         threads + 2); /* as many as were asked for, of which one is the caller's */
+                         threads + 2); /* as many threads as requested, one of which is the caller's */
         assert_int_equal(elbo_run_encode(run, here, logvar, &sentence, NULL, 1, &error), ELBO_OK);
         assert_memory_equal(here, mu, sizeof here);
         elbo_run_close(run);
@@ -55,8 +55,7 @@ static void test_without_standard_input(const char *path, const float *mu, const
     close(input);
 }
 
-/* A run that is closed leaves no memory behind; what the C library keeps for itself is less than a tokenizer each time.
- */
+/* A closed run leaves no memory allocated; the C library's own caches are smaller than one tokenizer per run. */
 static void test_memory(const char *path)
 {
     enum { TIMES = 40, FEW = 8 };
@@ -119,16 +118,16 @@ static void test_prepare_train_use(void **state)
     const char *sentences[] = {"the small bird sees two trees", "the large bird"};
     assert_int_equal(elbo_run_encode(run, mu, logvar, sentences, NULL, 2, &error), ELBO_OK);
     assert_int_equal(elbo_run_encode(run, alone, unused, sentences + 1, NULL, 1, &error), ELBO_OK);
-    assert_memory_equal(alone, mu + 8, sizeof alone); /* a sentence's posterior does not depend on its neighbours */
+    assert_memory_equal(alone, mu + 8, sizeof alone); /* a sentence's posterior does not depend on its neighbors */
     const char *beginning[] = {"the large bird\0 with a tail"}, *marked[] = {"\xef\xbb\xbfthe large bird"};
     assert_int_equal(elbo_run_encode(run, alone, unused, beginning, (size_t[]){14}, 1, &error),
-                     ELBO_OK); /* as many bytes as are said */
+                     ELBO_OK); /* exactly as many bytes as given */
     assert_memory_equal(alone, mu + 8, sizeof alone);
     assert_int_equal(elbo_run_encode(run, alone, unused, beginning, (size_t[]){27}, 1, &error),
-                     ELBO_OK); /* a NUL ends no sentence */
+                     ELBO_OK); /* a NUL does not end a sentence */
     assert_memory_not_equal(alone, mu + 8, sizeof alone);
     assert_int_equal(elbo_run_encode(run, alone, unused, marked, NULL, 1, &error),
-                     ELBO_OK); /* a byte order mark is no letter */
+                     ELBO_OK); /* a byte order mark is not a letter */
     assert_memory_equal(alone, mu + 8, sizeof alone);
     for (int i = 0; i < 16; i++) assert_true(isfinite(mu[i]) && isfinite(logvar[i]));
     assert_memory_not_equal(mu, logvar, sizeof mu);

@@ -1,5 +1,5 @@
-/* The memory table beside a training that was opened: every row is what the trainer holds; what ranks send, by hand;
- * what the machine has. */
+/* The memory table against an opened training: every row equals what the trainer holds. Also the bytes that ranks send,
+ * by hand, and the memory of the machine. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,14 +18,14 @@
 #include <sys/wait.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define ELBO_TEST_SANITIZED 1 /* whose memory has other sizes, and more of it */
+#define ELBO_TEST_SANITIZED 1 /* sanitizers change sizes and use more memory */
 #else
 #define ELBO_TEST_SANITIZED 0
 #endif
 
 static struct temporary folder;
 
-/* The table of a job's configuration, whose vocabulary and positions are the trained model's. */
+/* Returns the table of a job's configuration, with the vocabulary and positions of the trained model. */
 static struct memory_table plan(const struct job *job)
 {
     struct memory_table t;
@@ -75,7 +75,7 @@ static void what_a_training_holds(void **state)
         assert_int_equal(t.gradients,
                          arena + align_up(recording_state_elements(&trainer->step.recording), PARAMETER_ALIGNMENT) *
                                      sizeof(float));
-        for (unsigned g = 0; g < GROUPS; g++) /* what has no learning rate is not updated at all */
+        for (unsigned g = 0; g < GROUPS; g++) /* a group without a learning rate is not updated */
             assert_int_equal(trainer->step.optimizer.kind[0].trained[g],
                              parameters_groups(p)[g].elements &&
                                  (k != 5 || parameters_groups(p)[g].part != PART_ENCODER));
@@ -95,8 +95,8 @@ static void what_a_training_holds(void **state)
     }
 }
 
-/* Four ranks. All gradients are sent in pieces, and come back as sums, or as weights with ZeRO: of both a rank has
- * three quarters to send. */
+/* Four ranks. All gradients are sent in pieces, and return as sums, or as weights with ZeRO. A rank sends three
+ * quarters of both. */
 static void what_ranks_send(void **state)
 {
     (void)state;
@@ -118,7 +118,7 @@ static void what_ranks_send(void **state)
             assert_int_equal(t.gradients, alone.gradients);
             assert_float_equal(t.wire, (gradients + back) * 3 / 4, 0.5);
             assert_true(t.exposed <= 0 && t.wire_seconds <= 0);
-            assert_int_equal(t.slots, alone.slots / 3); /* one slot of four, where alone has three */
+            assert_int_equal(t.slots, alone.slots / 3); /* one slot of four, where a single rank has three */
             if (zero)
                 assert_in_range(t.moments, alone.moments / 4, alone.moments / 2);
             else
@@ -129,7 +129,7 @@ static void what_ranks_send(void **state)
             c->parallel.bandwidth = 0.5; /* GB/s */
             c->parallel.latency = 7;     /* us */
             double each = 2 * 3 * 7e-6, travel = t.wire / 0.5e9;
-            struct memory_table one = plan(&job); /* a single bucket: nothing hides it */
+            struct memory_table one = plan(&job); /* a single bucket, so nothing hides its transfer */
             assert_float_equal(one.wire_seconds, travel + each, 1e-12);
             assert_float_equal(one.exposed, one.wire_seconds, 1e-12);
             c->parallel.bucket = 0.004; /* MiB */
@@ -138,8 +138,8 @@ static void what_ranks_send(void **state)
             assert_true(buckets > 1.5 && fabs(buckets - round(buckets)) < 1e-6);
             assert_true(last > 0.01 && last < 0.9);
         }
-    /* eight lanes on three ranks: the first has lanes 0 to 2, which are two whole parts of the tree of sums, and sends
-     * both */
+    /* Eight lanes on three ranks: the first has lanes 0 to 2, which are two whole parts of the tree of sums, and sends
+     * both. */
     c->determinism = DETERMINISM_WORLD_INVARIANT;
     c->parallel.zero = 0;
     c->parallel.ranks = 3;
@@ -150,7 +150,7 @@ static void what_ranks_send(void **state)
     job_close(&job);
 }
 
-/* The smaller of what the machine has left and of what the process may take. */
+/* Available memory is the smaller of the machine's free memory and the process's limit. */
 static void what_there_is(void **state)
 {
     (void)state;

@@ -1,10 +1,10 @@
-"""The watch over the latent: a setting in which the decoder stops reading z.
+"""The watch over the latent, in a setting in which the decoder stops reading z.
 
   warn        a line names the option to try, once; nothing else changes
   rollback    weights and moments are those of the last evaluation that was alive, the rate is raised, the row says so;
               the run ends alive; that checkpoint outlives checkpoint.keep
-  broken      that checkpoint is damaged: the run says so, and goes on with the weights that it has
-  begun anew  where nothing ever was alive, first weights come again, at most three times
+  broken      that checkpoint is damaged: the run says so, and goes on with its current weights
+  begun anew  if no evaluation was alive, first weights come again, at most three times
   resumed     stopped before, at and after the rollback: the same bits; another number of threads: the same bits"""
 import re
 import sys
@@ -51,11 +51,11 @@ def check_rollback(scratch, data):
     kept = event["to"]
     died = events[0]["step"]
     assert event["kind"] == "rollback" and kept < died and kept == died - 50, event
-    # first dead after it was alive, and alive in the end
+    # first dead after being alive, and alive at the end
     by_step = {row["step"]: row["valid"]["own_z_gain"] for row in rows(run) if "valid" in row}
     assert by_step[kept] >= 2 > by_step[died] and list(by_step.values())[-1] >= 2, by_step
     assert max(step for step in by_step if by_step[step] >= 2) == 500
-    # what it went back to is what it was: a learning rate of 0 after it shows the same evaluation
+    # the rollback restores the state: a learning rate of 0 after it gives the same evaluation
     names = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
     assert names[-1] == "step-00000500", names
     for stop in (died - 1, died, 490):

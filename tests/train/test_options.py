@@ -1,11 +1,11 @@
-"""Every option of the table, with another value than a run began with: docs/reference.md's column "when a run goes on"
-is what happens.
+"""Every option of the table, with another value than the run began with: the program follows the column "when a run
+goes on" of docs/reference.md.
 
   must be the same       exit code 2, the option and the remedy are named, and nothing of the run is touched
-  may change             said in one line, written to config.yaml, and not said again by the same command
-  without effect         nothing is said, and the run ends with the bits of the one that never stopped
+  may change             reported in one line, written to config.yaml, and not reported again by the same command
+  without effect         nothing is reported, and the run ends with the bits of the run that never stopped
 
-And what has no effect beside other options: refused on the command line, said where a file has it."""
+Options without effect beside others are refused on the command line, and reported if a file has them."""
 import pathlib
 import re
 import shutil
@@ -15,7 +15,7 @@ from runs import SOURCE, TINY, Scratch, bits, checkpoints, corpus, elbo, options
 
 SHORT = {**TINY, "train.steps": 6, "checkpoint.every": 0, "train.eval_every": 2, "optimizer.warmup_steps": 2,
          "encoder.dropout": 0, "log.every": 1}
-# The other value, where the type does not give one: of text, and where another rule holds.
+# The other value, if the type does not give one: for text, and where another rule holds.
 OTHER = {
     "seed": 2, "device": "cpu:generic", "data.max_length": 8, "encoder.kv_heads": 1, "decoder.kv_heads": 1,
     "encoder.heads": 4, "decoder.heads": 4, "encoder.width": 16, "decoder.width": 16, "train.slot_sentences": 3,
@@ -26,7 +26,7 @@ OTHER = {
 }
 CONTROLLED, RATED = {"objective.target_kl": 9}, {"objective.min_rate": 2, "objective.free_bits": 0}
 EXACT = {"latent.kind": "slashed", "objective.rate": 8, "objective.free_bits": 0}
-# What the run has besides SHORT, so that the option has an effect.
+# Options of the run besides SHORT, so that the tested option has an effect.
 LSTM = {"encoder.kind": "lstm", "decoder.kind": "lstm", "encoder.share_embedding": "false",
         "decoder.tie_output": "false"}
 BESIDE = {
@@ -58,7 +58,7 @@ BESIDE = {
     "encoder.heads": {"encoder.share_embedding": "false"}, "encoder.width": {"encoder.share_embedding": "false"},
     "decoder.width": {"encoder.share_embedding": "false"},
 }
-# One value only on this machine or by construction; the reason.
+# Options with only one value, on this machine or by construction, and the reason.
 ALONE = {
     "encoder.kind": "another kind reads other options", "decoder.kind": "another kind reads other options",
     "precision": "a CPU computes in f32 only",
@@ -71,7 +71,7 @@ ALONE = {
 
 
 def table():
-    """key -> (class, default, what it takes) of every option that a run keeps."""
+    """Returns key -> (class, default, accepted values) of every option that a run keeps."""
     found = {}
     for line in (SOURCE / "docs" / "reference.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
@@ -157,8 +157,8 @@ def check_table(scratch, data):
 
 
 def check_data(scratch, data):
-    """Another corpus of the same tokenizer goes on, and is said; a default never stands against a checkpoint of other
-    defaults."""
+    """Another corpus of the same tokenizer goes on, and is reported. A default never conflicts with a checkpoint of
+    other defaults."""
     run = scratch / "data"
     train(run, data, given={**SHORT, "train.stop_after": 3})
     elbo("prepare", scratch / "text", f"--tokenizer.from={data}", f"--out={scratch / 'twin'}")
@@ -168,7 +168,8 @@ def check_data(scratch, data):
 
 
 def check_paths(scratch, data):
-    """A path begins a run once: the same command goes on from the run's own newest, however it is started again."""
+    """A path begins a run once: the same command then goes on from the run's own newest checkpoint, however it is
+    started."""
     train(scratch / "a", data, given={**SHORT, "train.stop_after": 2})
     words = {**SHORT, "resume": checkpoints(scratch / "a")[-1]}
     train(scratch / "b", data, given={**words, "train.stop_after": 4})
@@ -183,11 +184,11 @@ def check_paths(scratch, data):
 
 
 def check_rewind(scratch, data):
-    """Going back is explicit, loses nothing, and is done once."""
+    """A rewind is explicit, loses nothing, and is done once."""
     run, often = scratch / "back", {**SHORT, "checkpoint.every": 1, "checkpoint.keep": 9}
     train(run, data, given=often)
     whole = bits(run)
-    more = [444444] + [10 ** 7 + step for step in range(22)]  # as many as fit are told, and at most 256 bytes
+    more = [444444] + [10 ** 7 + step for step in range(22)]  # as many as fit are listed, in at most 256 bytes
     for step in more:
         (run / "checkpoints" / f"step-{step:08d}").mkdir()
     told = train(run, data, given={**often, "rewind": 9}, code=2).stderr.split("it has ")[1].strip()
@@ -206,7 +207,7 @@ def check_rewind(scratch, data):
     said = train(run, data, given={**often, "rewind": 2, "seed": 5}).stderr
     assert "went back to step 2 before" in said and "step-00000004" in said, said
     assert checkpoints(run)[-1].name == "step-00000006" and bits(run)["model.safetensors"] != whole["model.safetensors"]
-    # the abandoned branch is not what a damaged run falls back to
+    # A damaged run does not fall back to the abandoned branch.
     (checkpoints(run)[-1] / "model.safetensors").write_bytes(b"")
     said = train(run, data, given={**often, "seed": 5}).stderr
     assert "checkpoints/step-00000005" in said.split("resuming from")[1] and "abandoned" not in said, said
@@ -214,7 +215,7 @@ def check_rewind(scratch, data):
 
 
 def check_warm_start(scratch, data):
-    """init.from takes weights by name and shape, and nothing else; a part that is asked for must fit whole."""
+    """init.from takes weights by name and shape, and nothing else; a requested part must fit whole."""
     old, new = scratch / "old", scratch / "new"
     train(old, data, given=SHORT)
     said = train(new, data, given={**SHORT, "init.from": old, "train.steps": 1, "optimizer.learning_rate": 0,
@@ -246,8 +247,8 @@ def check_warm_start(scratch, data):
 
 
 def check_best(scratch, data):
-    """The best checkpoint by a named figure stays, and train.patience stops; stopped and resumed in between, the
-    same."""
+    """The best checkpoint by a named figure stays, and train.patience stops the run; also when stopped and resumed in
+    between."""
     given = {**SHORT, "train.steps": 40, "train.eval_every": 2, "checkpoint.best": "neg_elbo", "checkpoint.keep": 1,
              "optimizer.learning_rate": 0.3, "train.patience": 3, "objective.dropped_mark": "unknown"}
     run = scratch / "best"
@@ -267,13 +268,13 @@ def check_best(scratch, data):
         train(scratch / "parts-of-best", data, given={**given, "train.stop_after": stop})
     train(scratch / "parts-of-best", data, given=given)
     same(bits(run), bits(scratch / "parts-of-best"), "stopped after every step on the way to an early stop")
-    (run / "checkpoints" / "best").unlink()  # as if the process had ended before it was written
+    (run / "checkpoints" / "best").unlink()  # as if the process had ended before writing it
     train(run, data, given=given)
     assert (run / "checkpoints" / "best").read_text() == f"step-{best:08d}\n"
 
 
 def check_links(scratch, data):
-    """Rows are not written through a link to where nothing is, nor into what is no file."""
+    """Rows are not written through a dangling link, nor into anything but a file."""
     for what in ("link", "folder"):
         run = scratch / f"rows-{what}"
         run.mkdir()
@@ -287,7 +288,7 @@ def check_links(scratch, data):
 
 
 def check_limits(scratch):
-    """The first sentence that is too long is named; one of just the limit is not."""
+    """The first sentence that is too long is named; a sentence of exactly the limit is not."""
     (scratch / "three").write_text("a b c\na b\nc b a\na b c d\na b c d e\n")
     elbo("prepare", scratch / "three", f"--out={scratch / 'three-words'}")
     words = [f"--data.train={scratch / 'three-words'}", f"--run.dir={scratch / 'three-run'}",
@@ -315,7 +316,7 @@ def check_effects(scratch, data):
              ({"objective.beta_schedule": "cyclical"}, "objective.beta_cycles", 7),
              ({"device": "cpu"}, "tf32", "true")]
     train(scratch / "edge", data, given={**SHORT, "objective.beta_schedule": "cyclical",
-                                         # as many as there are steps
+                                         # as many as steps
                                          "objective.beta_cycles": SHORT["train.steps"],
                                          "optimizer.warmup_steps": SHORT["train.steps"]})
     for number, (beside, key, value) in enumerate(cases):

@@ -1,11 +1,11 @@
-"""The i-th allocation fails (preload_memory.c), alone or with all that follow, in every command: no crash and no hang.
-Either the command ends with exit code 5 and a message that says what memory was wanted for, or it does without and its
-product is the right one. A run that ended so goes on, by the same command, to the same weights.
+"""The i-th allocation fails (preload_memory.c), alone or with all later ones, in every command, without a crash or a
+hang. Either the command ends with exit code 5 and a message that names the purpose of the memory, or it manages
+without, and its product is right. A run that ended so goes on, by the same command, to the same weights. As controls, a
+product that differs is found, and another exit code is not accepted. In the address sanitizer's build, nothing may
+leak.
 
-Seeded: a product that differs is told from the right one; a command whose exit code is another is not accepted. In the
-address sanitizer's build, nothing may leak either. ELBO_TEST_FULL=1 takes every i; otherwise each place of the program
-that allocates, by its two innermost calls, fails once in the first command that comes there, and some more fail in each
-command."""
+ELBO_TEST_FULL=1 takes every i. Otherwise each place in the program that allocates, identified by its two innermost
+calls, fails once in the first command that reaches it, and some more allocations fail in each command."""
 import collections
 import concurrent.futures
 import os
@@ -22,7 +22,7 @@ CHECKED = pathlib.Path("/lib/x86_64-linux-gnu/libc_malloc_debug.so.0")
 SANITIZED = bool(os.environ.get("ELBO_SANITIZED"))
 SOME, FEW = 8, 100
 GIVEN = {"train.steps": 4, "checkpoint.every": 2, "checkpoint.keep": 2, "train.eval_every": 3, "threads": 2,
-         "device": "cpu"}  # a driver that is looked for leaves blocks of its own
+         "device": "cpu"}  # a search for a driver leaves blocks of the driver
 MEMORY = 5  # the exit code that --help documents
 LEAK = 77
 TRAIN = ["train", "--data.train={data}", "--data.valid={data}", "--run.dir={out}", *options({**TINY, **GIVEN})]
@@ -39,7 +39,7 @@ def corpus_bytes(out):
     return [(out / name).read_bytes() for name in ("corpus.bin", "tokenizer.json", "manifest.json")]
 
 
-# command: (words, files that it starts from, what it makes beside its output)
+# command: (words, the files that it starts from, its products beside its output)
 COMMANDS = {
     "prepare words": (["prepare", "{text}", "--out={out}"], None, corpus_bytes),
     "prepare bpe": (["prepare", "{text}", "--out={out}", "--tokenizer.kind=bpe", "--tokenizer.size=270"], None,
@@ -68,7 +68,7 @@ COMMANDS = {
 
 
 class Bench:
-    """One command, run in a folder of its own."""
+    """One command, run in its own folder."""
 
     def __init__(self, scratch, name):
         self.scratch, self.name = scratch, name
@@ -87,7 +87,7 @@ class Bench:
         environment = {**os.environ, **{key if key.isupper() else f"MEMORY_{key.upper()}": str(value)
                                         for key, value in memory.items()},
                        "ASAN_OPTIONS": f"verify_asan_link_order=0:allocator_may_return_null=1:exitcode={LEAK}"
-                                       # tracing calls loads a library, which stays
+                                       # tracing calls loads a library that stays
                                        + ":detect_leaks=0" * ("log" in memory)}
         if memory:
             environment["LD_PRELOAD"] = str(preload)
@@ -101,7 +101,7 @@ class Bench:
 
 
 def fault(bench, wanted, out, at, times):
-    """None, or what is wrong when `times` allocations from `at` on fail."""
+    """Returns None, or the error found when `times` allocations from `at` on fail."""
     try:
         answer = bench.run(out, at=at, times=times)
     except subprocess.TimeoutExpired:
@@ -110,7 +110,7 @@ def fault(bench, wanted, out, at, times):
     if answer.returncode == 0:
         return None if bench.product(answer, out) == wanted else "it succeeds with another product"
     if "CHECK failed: sanitizer_" in answer.stderr:
-        return None  # the sanitizer's own allocation, at the start of a thread
+        return None  # the sanitizer's own allocation at the start of a thread
     if answer.returncode != MEMORY:
         return f"exit {answer.returncode}: {answer.stderr[-1500:]}"
     if not said or "elbo: " not in said[-1] or not ("memory" in said[-1] or "thread" in said[-1]):
@@ -123,8 +123,8 @@ def fault(bench, wanted, out, at, times):
 
 
 def chosen(log, known):
-    """The allocations of a command that are to fail: some, and the first at each place, but for what a long command has
-    in common with those before."""
+    """Returns the allocations of a command that are to fail: some, and the first at each place that no earlier command
+    has reached."""
     count, *places = log.read_text(encoding="ascii").split()
     count, first = int(count), {}
     for at, place in enumerate(places):
@@ -162,9 +162,9 @@ def check(scratch, name, pool, known):
 
 
 def check_left(bench, wanted, out):
-    """A command that succeeds releases every block and file, but the buffer of standard output; and what it makes does
-    not depend on memory that it did not write, nor does it write beyond a block (the C library's checks, where they can
-    be loaded)."""
+    """Checks that a successful command releases every block and file, except the buffer of standard output, that its
+    product does not depend on uninitialized memory, and that it does not write beyond a block (the C library's checks,
+    if they can be loaded)."""
     left = bench.scratch / "left"
     answer = bench.run(out, left=left)
     assert answer.returncode == 0, answer.stderr
@@ -179,7 +179,7 @@ def check_left(bench, wanted, out):
 
 
 def check_planted(scratch):
-    """A wrong product and a wrong exit code are found."""
+    """Checks that a wrong product and a wrong exit code are found."""
     bench, out = Bench(scratch, "sample"), scratch / "planted"
     wanted = bench.product(bench.run(out, log=scratch / "log"), out)
     assert fault(bench, ("other words", None), out, 10 ** 8, 1)
@@ -192,7 +192,7 @@ def check_planted(scratch):
 
 
 def main():
-    """With arguments, of one command: its name and points i to look at."""
+    """Arguments select one command, by name, and the points i to check."""
     names = sys.argv[1:2] or list(COMMANDS)
     with Scratch() as scratch, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         data = corpus(scratch, 20)

@@ -1,9 +1,9 @@
-"""What `elbo train` writes down, against figures from outside: the whole way from the options to the weights.
+"""The results that `elbo train` writes, against independent figures, from the options to the weights.
 
   steps       from each checkpoint to the next: the loss row, active units and every weight, against PyTorch in double
               (the model of reference.py, its own differentiation, torch.optim.AdamW and SGD); slots, cut sentences,
               word dropout, free bits, clipping, frozen parts
-  schedules   every row's beta and learning rate against closed forms, also after an update that was left out"""
+  schedules   every row's beta and learning rate against closed forms, also after an update that was not applied"""
 import math
 import pathlib
 import sys
@@ -25,13 +25,13 @@ SMALL = {
 
 
 def sentences_of(data):
-    """Ids without marks, as the program tokenizes the corpus's own text."""
+    """Returns ids without marks, as the program tokenizes the corpus's own text."""
     text = elbo("dump", data).stdout
     return [[int(word) for word in line.split()] for line in elbo("tokenize", data, stdin=text).stdout.splitlines()]
 
 
 def pack(sentences, given, step, cursor):
-    """The slots of one step and the cursor behind it: global sample indices, in data order."""
+    """Returns the slots of one step, as global sample indices in data order, and the cursor behind the step."""
     count, limit, slots = len(sentences), given["data.max_length"], []
     for _ in range(given["train.slots"]):
         used = {"encoder": 0, "decoder": 0}
@@ -51,7 +51,8 @@ def pack(sentences, given, step, cursor):
 
 
 def slot_arrays(slot, given, step, vocabulary):
-    """As a slot's arrays: marks 0, 1, 2; dropped words become the id behind the vocabulary; the posterior's noise."""
+    """Returns a slot's arrays: marks 0, 1, 2; dropped words become the id behind the vocabulary; the posterior's
+    noise."""
     t = {"encoder.offsets": [0], "encoder.ids": [], "decoder.offsets": [0], "decoder.ids": [], "decoder.labels": [],
          "eps": []}
     drop, limit = noise_key(given["seed"], purpose("data.word_dropout"),
@@ -79,7 +80,7 @@ def model_of(given, weights):
 
 
 def optimizer_of(given, model, state, updates):
-    """torch.optim's own, in double, with the moments of the checkpoint."""
+    """Returns torch.optim's optimizer, in double, with the moments of the checkpoint."""
     factor = {"encoder": given.get("optimizer.encoder_factor", 1), "latent": 1, "decoder": 1}
     groups = [{"params": [w], "name": name, "lr": factor[name.split(".")[0]],
                "weight_decay": given["optimizer.weight_decay"] if w.ndim > 1 else 0}
@@ -101,7 +102,7 @@ def optimizer_of(given, model, state, updates):
 
 
 def one_step(given, sentences, before, step, cursor):
-    """The weights after step `step` (from 0), its figures and the cursor, from the checkpoint before it."""
+    """Returns the weights after step `step` (from 0), its figures and the cursor, from the checkpoint before it."""
     model = model_of(given, read_safetensors(before / "model.safetensors"))
     slots, cursor = pack(sentences, given, step, cursor)
     count = sum(map(len, slots))
@@ -124,7 +125,7 @@ def one_step(given, sentences, before, step, cursor):
         group["lr"] *= rate
         w = group["params"][0]
         w.grad *= scale
-        if given["optimizer.kind"] == "sgd":  # decoupled here, a part of the gradient in torch.optim.SGD
+        if given["optimizer.kind"] == "sgd":  # decoupled here, but part of the gradient in torch.optim.SGD
             decay, group["weight_decay"] = group["weight_decay"], 0
             with torch.no_grad():
                 group["decayed"] = group["lr"] * decay * w.detach().clone()
@@ -155,7 +156,7 @@ def check_steps(scratch, data, sentences, changes):
     assert [path.name for path in all_of] == [f"step-{step:08d}" for step in range(4)]
     for step, row in enumerate(rows(run)):
         wanted, figures, spread, cursor = one_step(given, sentences, all_of[step], step, cursor)
-        variance = 0.98 * variance + 0.02 * spread  # of mu over a step's sentences, as a running mean
+        variance = 0.98 * variance + 0.02 * spread  # running mean of the variance of mu over a step's sentences
         kept = read_safetensors(all_of[step + 1] / "state" / "optimizer.safetensors")["posterior.variance"]
         assert numpy.allclose(kept, [*variance, 1 - 0.98 ** (step + 1)], rtol=1e-4, atol=1e-9), f"{kept} {variance}"
         figures["active_units"] = int((variance / kept[-1] >= 0.01).sum())
@@ -200,7 +201,7 @@ def closed_rate(kind, highest, least, warmup, update, steps):
 
 
 # beta's schedule with its start, warm-up and cycles; the learning rate's with its least share. None: the option has no
-# effect there.
+# effect.
 SCHEDULES = [("linear", 0.5, 0.8, None, "cosine", 0.1), ("constant", None, None, None, "linear", 0.25),
              ("cyclical", 0.5, 0.5, 3, "constant", None), ("logistic", 0.5, 0.5, None, "cosine", 0),
              ("linear", 0, 1, None, "linear", 1), ("cyclical", 0, 1, 5, "cosine", 0.5),
@@ -223,7 +224,7 @@ def check_schedules(scratch, data):
             found = rows(run)
             assert [row["step"] for row in found] == list(range(1, steps + 1))
             for row in found:
-                update = row["step"] - 1 - (0 < skip < row["step"])  # what was left out does not move the schedules
+                update = row["step"] - 1 - (0 < skip < row["step"])  # skipped updates do not move the schedules
                 beta, rate = closed_beta(kind, start, 2, warmup, cycles, update,
                                          steps), closed_rate(after, 0.003, least, rises, update, steps)
                 assert abs(row["beta"] - beta) < 1e-8 and abs(row["learning_rate"] - rate) < 1e-10, \

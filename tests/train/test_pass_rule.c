@@ -1,5 +1,5 @@
-/* Which pass comes next, step by step, from figures that are given; and a step's information beside the formula over
- * its sentences. */
+/* Which pass comes next, step by step, for given figures; and a step's information against the formula over its
+ * sentences. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@ struct course {
     double loss[STEPS], information[STEPS];
 };
 
-/* The figures of a step are known before the next one is launched, or only before the one after that. */
+/* Follows a course in which a step's figures are known before the next step is launched, or `delay` steps later. */
 static void follow(const struct course *o, size_t delay)
 {
     struct training_passes p = {0};
@@ -35,17 +35,17 @@ static void follow(const struct course *o, size_t delay)
 #define RULE(steps, most, window) .aggressive_steps = steps, .aggressive_most = most, .aggressive_window = window
 
 static const struct course courses[] = {
-    /* as many as there may be, while the loss falls */
+    /* as many passes as allowed, while the loss falls */
     {"eeedeeed", {RULE(99, 3, 1)}, {9, 8, 7, 6, 5, 4, 3, 2}, {0}},
-    /* no lower than before, which is known two steps later */
+    /* the loss is no lower than before, which is known two steps later */
     {"eeedeeed", {RULE(99, 9, 1)}, {5, 5, 5, 5, 5, 5, 5, 5}, {0}},
     /* a window of two: means 7, 5, 6 */
     {"eeeeeeedee", {RULE(99, 9, 2)}, {8, 6, 5, 5, 6, 6, 1, 1, 1, 1}, {0}},
-    /* a step that was left out has no loss */
+    /* a step that was not applied has no loss */
     {"eeeede", {RULE(99, 9, 1)}, {NAN, 5, 5, 5, 5, 5}, {0}},
-    /* behind a decoder's pass the comparison begins anew: what the encoder's last passes lost does not count */
+    /* after a decoder's pass the comparison starts again, without the losses of the encoder's last passes */
     {"eeedeeeed", {RULE(99, 9, 1)}, {5, 5, 1, 0, 9, 8, 8, 7, 7}, {0}},
-    /* the steps of the phase, and behind an autoencoder's phase what is left of them */
+    /* the phase's steps; after an autoencoder's phase, the remaining steps */
     {"eedeww", {RULE(4, 2, 9)}, {0}, {0}},
     {"wwweedeeww", {RULE(8, 2, 1), .autoencoder_steps = 3}, {1, 1, 1, 9, 8, 7, 6, 5, 4, 3}, {0}},
     {"wwwwww", {RULE(3, 2, 1), .autoencoder_steps = 4}, {0}, {0}},
@@ -61,17 +61,17 @@ static void losses_choose(void **state)
 #define INFORMED(window) .aggressive_until = AGGRESSIVE_INFORMATION, .aggressive_information_window = window
 
 static const struct course informed[] = {
-    /* means 1, 2, 2, known with step 5: step 7 is whole, and all behind it are */
+    /* means 1, 2, 2 are known with step 5: step 7 is whole, and so are all later steps */
     {"eedeedewww", {RULE(0, 2, 9), INFORMED(2)}, {0}, {1, 1, 1.5, 2.5, 2, 2, 9, 9, 9, 9}},
     {"eedeedewww", {RULE(50, 2, 9), INFORMED(2)}, {0}, {1, 1, 1.5, 2.5, 2, 1, 9, 9, 9, 9}},
-    /* a little more is more */
+    /* a small increase counts */
     {"eedeedeede", {RULE(0, 2, 9), INFORMED(2)}, {0}, {1, 1, 1, 1.001, 1, 1.002, 1, 1.003, 1, 1}},
-    /* a step that was left out has none */
+    /* a step that was not applied has no information */
     {"eedeedeeww", {RULE(0, 2, 9), INFORMED(2)}, {0}, {NAN, 1, 1, 2, 2, 2, 2, 9, 9, 9}},
-    /* aggressive_steps end it nevertheless; and without the option it ends nothing */
+    /* aggressive_steps ends the phase anyway; without the option information ends nothing */
     {"eedeww", {RULE(4, 2, 9), INFORMED(2)}, {0}, {1, 2, 3, 4, 5, 6}},
     {"eedeedeede", {RULE(50, 2, 9), .aggressive_information_window = 2}, {0}, {1, 1, 1, 1, 1, 1, 1, 1, 1, 1}},
-    /* an autoencoder's phase is not looked at */
+    /* an autoencoder's phase is not counted */
     {"wwwweedeedew", {RULE(0, 2, 9), INFORMED(2), .autoencoder_steps = 4}, {0}, {9, 9, 9, 9, 1, 1, 2, 2, 2, 2, 2}},
 };
 
@@ -120,7 +120,7 @@ static void information_is_the_formula(void **state)
     assert_true(isnan(passes_information(&f, WIDTH)));
     f = (struct step_figures){.sentences = SENTENCES};
     assert_true(isnan(passes_information(&f, WIDTH)));
-    /* two sentences alike: z tells nothing, also where rounding makes a variance negative */
+    /* Two equal sentences: z carries no information, also if rounding makes a variance negative. */
     const float alike[] = {2, 1.9999999f, 2, 1.9999999f, -2, 1.9999999f, -2, 1.9999999f};
     f = (struct step_figures){.sentences = 2, .moments = alike};
     assert_true(fabs(passes_information(&f, 2)) < 1e-9);

@@ -1,10 +1,9 @@
-"""The encoder ahead of the decoder, and the decoder that begins anew.
+"""The encoder trained ahead of the decoder, and the decoder that begins again.
 
-  aggressive    which pass a step is follows from the losses of the rows by the rule of src/train/passes.h, and the end
-                of the phase from their information, which lies between the mutual information and the KL of an
-                evaluation; a pass of the encoder leaves every tensor of the decoder as it was, and the decoder's those
-                of the encoder
-  autoencoder   no KL in the loss before; then the encoder's bits stay, the decoder's are first weights again, its
+  aggressive    the pass of a step follows from the losses of the rows by the rule of src/train/passes.h, and the end of
+                the phase from their information, which lies between the mutual information and the KL of an
+                evaluation; a pass of the encoder leaves every tensor of the decoder unchanged, and vice versa
+  autoencoder   no KL in the loss at first; then the encoder's bits stay, the decoder has first weights again, its
                 moments are zero, and schedules run from their start
   resumed       stopped after any pass: the same bits, on one rank"""
 import shutil
@@ -19,21 +18,22 @@ DECODER = "decoder."
 
 
 def parts(checkpoint):
-    """Weights of encoder and latent head, and of the decoder."""
+    """Returns the weights of encoder and latent head, and of the decoder."""
     found = tensors(checkpoint / "model.safetensors")
     decoder = {name: value for name, value in found.items() if name.startswith(DECODER)}
     return {name: value for name, value in found.items() if name not in decoder}, decoder
 
 
 def over(information, size):
-    """How many steps are passes until `size` of them tell no more than those before, known two steps later."""
+    """Returns how many steps are passes until `size` of them carry no more information than those before, known two
+    steps later."""
     means = [sum(information[at:at + size]) / size for at in range(0, len(information) - size + 1, size)]
     return next(((number + 2) * size + 1 for number, (one, next_) in enumerate(zip(means, means[1:]))
                  if next_ <= one), len(information))
 
 
 def expected(losses, steps=AGGRESSIVE["objective.aggressive_steps"]):
-    """The passes of the first steps by the rule, with a loss known two steps later."""
+    """Returns the passes of the first steps by the rule, with a loss that is known two steps later."""
     given = AGGRESSIVE
     made, first, passes, window, before, enough = [], 0, 0, [], None, False
     for step in range(steps):
@@ -110,7 +110,7 @@ def check_information(scratch, data):
 
 
 def check_bounds(scratch, data):
-    """A small weight of the KL, so that z tells something."""
+    """Gives the KL a small weight, so that z carries information."""
     run = scratch / "bounds"
     train(run, data, given={**AGGRESSIVE, "objective.aggressive_until": "information",
                             "objective.aggressive_information_window": 1000, "train.eval_every": 50,
@@ -137,7 +137,7 @@ def check_autoencoder(scratch, data):
         assert row["beta"] == 0 and abs(row["loss"] - row["reconstruction"]) < 1e-4 * row["loss"], row
     assert made[20]["beta"] == 0 and 0 < made[21]["beta"] < made[40]["beta"], "beta rises anew"
     assert made[20]["learning_rate"] == made[0]["learning_rate"] < made[19]["learning_rate"] + made[2]["learning_rate"]
-    # a run that ends there and one that goes on: what step 21 began with is what a learning rate of 0 leaves
+    # A run that ends here and a run that goes on: a learning rate of 0 keeps the state with which step 21 began.
     still = scratch / "still"
     train(still, data, given={**given, "train.stop_after": 20})
     before = parts(checkpoints(still)[-1])

@@ -1,6 +1,6 @@
-/* Ranks find out about each other, through collectives whose other rank answers as the test wants: a rank that no
- * longer has the same weights is named with the steps between, another device is refused without a question to it, and
- * ranks of one host share its processors. */
+/* Ranks check each other, through collectives whose other rank answers as the test wants: a rank with other weights is
+ * named with the steps in between, another device is refused without asking it, and ranks of one host share its
+ * processors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,12 +11,12 @@
 
 #include <sched.h>
 
-/* Two ranks, the second of which says what the first does, but for one byte. */
+/* Two ranks; the second repeats the first one's bytes, but for one byte. */
 struct echo {
     struct collectives table;
     char posted[1 << 12];
     size_t bytes;
-    size_t other; /* the byte that differs, from 1; 0: none */
+    size_t other; /* index of the byte that differs, from 1; 0: none */
 };
 
 static elbo_status post(struct collectives *c, unsigned which, const void *mine, size_t bytes, elbo_error *error)
@@ -100,7 +100,7 @@ static void likeness(void **state)
         if (i && !strstr(error.message, words[i - 1])) fail_msg("%s", error.message);
     }
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    echo = echo_of((size_t)1 << 58); /* more than there is memory for */
+    echo = echo_of((size_t)1 << 58); /* more bytes than there is memory */
     struct team team = {.collectives = &echo.table, .ranks = echo.table.ranks};
     assert_int_equal(team_compare(&team, &of, &error), ELBO_MEMORY);
     assert_non_null(strstr(error.message, "no memory to compare"));
@@ -108,7 +108,7 @@ static void likeness(void **state)
     options_free(options);
 }
 
-/* Ranks on GPUs that no MPI started meet over TCP, or go no further. */
+/* Ranks on GPUs that were not started by MPI meet over TCP, or stop. */
 static void ranks_on_gpus_meet_first(void **state)
 {
     (void)state;
@@ -149,7 +149,7 @@ static void ranks_of_a_host_share_its_processors(void **state)
     struct backend *backend;
     if (team_detect(&team, &config, &backend, &error)) fail_msg("%s", error.message);
     assert_int_equal(team.ranks, 2);
-    assert_int_equal(threads() - before + 1, all / 2); /* this one computes as well */
+    assert_int_equal(threads() - before + 1, all / 2); /* the calling thread computes too */
     backend->destroy(backend);
     options_free(options);
 }

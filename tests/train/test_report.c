@@ -1,4 +1,4 @@
-/* What a training tells: lines and rows of metrics.jsonl say the same; the best checkpoint is the best by each of the
+/* The reports of a training: lines and rows of metrics.jsonl agree; the best checkpoint is the best by each of the
  * figures; and a training that ends leaves no file, no thread and no memory behind, however many rows it wrote. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +20,7 @@
 
 static struct temporary folder;
 
-/* Trains to the end in folder/<run>; what was said is the caller's to free. */
+/* Trains to the end in folder/<run> and returns the printed text, which the caller frees. */
 static char *train(const char *run, const char *const *arguments, uint64_t *best)
 {
     struct job *job = calloc(1, sizeof *job);
@@ -157,7 +157,7 @@ static size_t entries(const char *path)
     return count;
 }
 
-/* A checkpoint holds these files and no other; the run's tokenizer is written once. */
+/* A checkpoint holds exactly these files; the run's tokenizer is written once. */
 static void check_files(const char *run, int step, ino_t *tokenizer)
 {
     static const char *const names[] = {
@@ -199,13 +199,13 @@ static void nothing_is_left_behind(void **state)
         assert_int_equal(entries("/proc/self/task"), threads);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
         size_t now = mallinfo2().uordblks;
-        if (i % 2 && i > 2) assert_int_equal(now, before); /* the first ones leave what the C library keeps */
+        if (i % 2 && i > 2) assert_int_equal(now, before); /* the first runs fill the C library's caches */
         if (i % 2) before = now;
 #endif
     }
 }
 
-/* A skipped update is told whenever it comes, a good one in its turn; it moves no running statistics. */
+/* A skipped update is reported at any step, a good update at its turn; a skipped update moves no running statistics. */
 static void a_skipped_update_is_told(void **state)
 {
     (void)state;
@@ -236,7 +236,7 @@ static void a_skipped_update_is_told(void **state)
     free(job);
 }
 
-/* A row counts tokens and words of its step: those of a loader that begins where the trainer did. */
+/* A row counts the tokens and words of its step, as a loader counts them that begins where the trainer did. */
 static void a_row_counts_its_step(void **state)
 {
     (void)state;
@@ -267,7 +267,7 @@ static void a_row_counts_its_step(void **state)
     free(job);
 }
 
-/* A row names the slowest rank; the console does where it took half as long again as the one in the middle. */
+/* A row names the slowest rank; the console names it if it took half as long again as the median rank. */
 static void who_is_slow_is_told(void **state)
 {
     (void)state;
@@ -307,7 +307,7 @@ static void *starving_malloc(size_t size)
     return ++allocations == failing ? NULL : malloc(size);
 }
 
-/* A row for which memory is wanting anywhere is lost as a whole, and told: none has a part of its figures. */
+/* If an allocation fails, a row is lost as a whole and reported; no row has a part of its figures. */
 static void a_row_is_whole_or_lost(void **state)
 {
     (void)state;
@@ -344,7 +344,7 @@ static void a_row_is_whole_or_lost(void **state)
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-/* An evaluation that finds no memory is told, and ends nothing. */
+/* An evaluation that finds no memory is reported, and ends nothing. */
 static void an_evaluation_without_memory_is_told(void **state)
 {
     (void)state;
@@ -369,7 +369,7 @@ static void an_evaluation_without_memory_is_told(void **state)
 }
 #endif
 
-/* Rows go on where the last process ended, those of steps that are not saved go. */
+/* Rows go on where the last process ended; rows of steps that are not saved are removed. */
 static void rows_go_on(void **state)
 {
     (void)state;
@@ -382,7 +382,7 @@ static void rows_go_on(void **state)
     json_decref(all);
 }
 
-/* A run that went back to a step before goes on, though the step's own checkpoint has gone since. */
+/* A run that went back to an earlier step goes on, although that step's own checkpoint is gone. */
 static void back_to_a_step_that_has_gone(void **state)
 {
     (void)state;
@@ -399,7 +399,7 @@ static void back_to_a_step_that_has_gone(void **state)
     free(said);
 }
 
-/* The program's own pread notes how many bytes were asked for at most. */
+/* The program's own pread records the largest number of bytes requested. */
 static size_t asked;
 
 ssize_t pread(int file, void *to, size_t size, off_t at)
@@ -432,7 +432,8 @@ static void raise_at_three(void *context, const char *text)
     job_line(context, text);
 }
 
-/* A signal ends a run with no step under way, on a backend that has steps ahead, too: at the first step and later. */
+/* A signal ends a run with no step under way, also on a backend that has launched steps ahead, at the first step and
+ * later. */
 static void a_signal_finishes_what_is_under_way(void **state)
 {
     (void)state;
@@ -458,7 +459,7 @@ static void a_signal_finishes_what_is_under_way(void **state)
     }
 }
 
-/* Sentences that are too long for data.max_length are left out, and told. */
+/* Sentences that are too long for data.max_length are left out and reported. */
 static void long_sentences_are_left_out(void **state)
 {
     (void)state;
@@ -467,7 +468,7 @@ static void long_sentences_are_left_out(void **state)
     free(said);
 }
 
-/* An error between two steps saves what the last update left, unless that is saved already. */
+/* An error between two steps saves the state of the last update, unless it is saved already. */
 static void an_error_takes_no_steps_along(void **state)
 {
     (void)state;
@@ -512,7 +513,7 @@ static int end(void **state)
 int main(int argc, char **argv)
 {
     (void)argc;
-    if (!getenv("GLIBC_TUNABLES")) { /* without the caches that count freed blocks as in use */
+    if (!getenv("GLIBC_TUNABLES")) { /* runs without the caches that count freed blocks as in use */
         setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0", 1);
         execv("/proc/self/exe", argv);
     }

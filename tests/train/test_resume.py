@@ -1,4 +1,4 @@
-"""A run that stops and goes on ends with the bits of the one that never stopped, whatever the step.
+"""A run that stops and goes on ends with the bits of the run that never stopped, for any step.
 
   every step    stopped after k = 1 .. 59 of 60 steps with --train.stop_after=k, then the same command without it; also
                 with a controller, batch normalization and a bag of words
@@ -7,15 +7,15 @@
                 bits
   the same      same seed twice; threads 1, 2, 3; recompute none, cheap, block; sgd too;  another seed: other bits
 
-The bits: weights, moments and running statistics, counters, and the rows of metrics.jsonl but `wall`. The run has
-dropout, word dropout, three slots a step, sentences that are cut, and passes its corpus more than twice."""
+The bits are weights, moments, running statistics, counters, and the rows of metrics.jsonl without `wall`. The run has
+dropout, word dropout, three slots a step and sentences that are cut, and passes its corpus more than twice."""
 import shutil
 import sys
 
 from runs import TINY, Scratch, bits, checkpoints, corpus, differ, rows, same, train
 
 
-# All that a step moves on the device beside weights and moments, and every noise of the words.
+# All state that a step moves on the device beside weights and moments, and all noise of the words.
 MOVED = {"latent.normalize": "batch", "objective.target_kl": 2, "objective.ki": 0.05, "objective.free_bits": 0,
          "objective.bow": 0.5, "objective.dropped_mark": "own", "objective.denoise_drop": 0.1,
          "objective.denoise_blank": 0.1, "objective.denoise_swap": 0.2}
@@ -60,7 +60,7 @@ def check_damaged(scratch, data, whole):
 
 
 def check_path(scratch, data, whole):
-    """From a checkpoint's path, into another folder."""
+    """Resumes from a checkpoint's path into another folder."""
     train(scratch / "first", data, given={"train.stop_after": 22})
     train(scratch / "second", data, given={"resume": checkpoints(scratch / "first")[-1]})
     same(whole, bits(scratch / "second", metrics=False), "resumed by path")
@@ -78,19 +78,19 @@ def check_the_same(scratch, data, whole):
         run = scratch / f"variant-{number}"
         train(run, data, given=given)
         wanted, found = dict(whole), bits(run)
-        if what == "no evaluation":  # nor what the watch has seen in them
+        if what == "no evaluation":  # checkpoints lack the watch's observations too
             wanted.pop("metrics")
             wanted["counters"] = {key: value for key, value in wanted["counters"].items() if key != "watch"}
         same(wanted, found, what)
     train(scratch / "seed", data, given={"seed": 2})
     differ(whole, bits(scratch / "seed"), "another seed")
-    for name in ("encoder.dropout", "decoder.dropout", "objective.word_dropout"):  # each is part of what is compared
+    for name in ("encoder.dropout", "decoder.dropout", "objective.word_dropout"):  # each is part of the comparison
         train(scratch / name, data, given={name: 0})
         differ(whole, bits(scratch / name), f"without {name}")
 
 
 def check_others(scratch, data):
-    """Other optimizers, schedules and models keep the rule."""
+    """Checks that other optimizers, schedules and models keep the rule."""
     kinds = [{"optimizer.kind": "sgd", "objective.beta_schedule": "cyclical"}, {"latent.kind": "none"},
              {"latent.sample": "false", "objective.free_bits_kind": "total"}, {"encoder.share_embedding": "false"},
              {"optimizer.encoder_factor": 0, "optimizer.schedule": "linear"},

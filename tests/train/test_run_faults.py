@@ -1,13 +1,12 @@
-"""`elbo train` itself, broken off and let down by its system calls (preload_calls.c), on a run of 12 steps that saves
-every 3.
+"""`elbo train` itself, killed and with failing system calls (preload_calls.c), on a run of 12 steps that saves every 3.
 
   killed    SIGKILL instead of a call below the run's folder, or after half of a write: the same command goes on and
             ends with the bits of the run that was never killed; so does a run that is killed when it resumes
-  failing   ENOSPC, EDQUOT, EIO, EINTR or a short write at a call, a disk full from there on: a save on the way is told
-            and tried again when the next one is due, rows of metrics are told and lost, and training goes to its end,
-            to the same weights; a failure at the beginning or of the last save ends with exit code 4 and names the
-            file, and the same command then goes on to the same bits
-  seeded    a weight that is changed after a kill is found by the comparison of bits
+  failing   ENOSPC, EDQUOT, EIO, EINTR or a short write at a call, or a disk full from there on: a failed save on the
+            way is reported and repeated when the next is due, lost rows of metrics are reported, and training ends with
+            the same weights; a failure at the beginning or of the last save ends with exit code 4 and names the file,
+            and the same command then goes on to the same bits
+  seeded    the comparison of bits finds a weight that is changed after a kill
 
 ELBO_TEST_FULL=1 takes every call; otherwise every few."""
 import errno
@@ -27,7 +26,7 @@ ROW_LOST = "metrics of step"
 
 
 def watched(run, data, **watch):
-    """The run with calls counted or affected: its exit code and what it said."""
+    """Runs with calls counted or affected; returns the exit code and the output."""
     environment = {**os.environ, "LD_PRELOAD": str(PRELOAD), "WATCH_ROOT": str(run),
                    "ASAN_OPTIONS": "verify_asan_link_order=0",
                    **{f"WATCH_{k.upper()}": str(v) for k, v in watch.items()}}
@@ -38,7 +37,7 @@ def watched(run, data, **watch):
 
 
 def calls_of(scratch, run, data):
-    """Number: (kind, path) of each call that succeeds."""
+    """Returns number: (kind, path) of each call that succeeds."""
     log = scratch / "log"
     code, said = watched(run, data, log=log)
     assert code == 0, said
@@ -53,7 +52,7 @@ def fresh(run, template=None):
 
 
 def some(of, few):
-    """All of them, or a few that are spread out."""
+    """Returns all of them, or a few spread over the range."""
     of = list(of)
     return of if FULL else [of[i * len(of) // few] for i in range(few)]
 
@@ -68,7 +67,7 @@ def check_killed(scratch, data, whole, template, few):
         code, said = watched(run, data, effect=effect, at=at)
         assert code == -signal.SIGKILL, f"{effect} at {at} of {count}: exit {code}: {said}"
         said = train(run, data, given=GIVEN).stderr
-        for path in (run / "checkpoints").glob("step-*.tmp"):  # cleared by the next save, if there is one
+        for path in (run / "checkpoints").glob("step-*.tmp"):  # removed by the next save, if there is one
             assert "nothing to do" in said, f"{effect} at call {at}: {path.name} stays"
             shutil.rmtree(path)
         same(whole, bits(run), f"{effect} at call {at} of {count}")
@@ -113,7 +112,7 @@ def check_failing(scratch, data, whole, few):
             if (run / "metrics.jsonl").exists():
                 rows(run)  # no line is torn
             if effect == "short" or (number == errno.EINTR and kind == "write"):
-                same(whole, bits(run), what)  # it was carried on with
+                same(whole, bits(run), what)  # the interrupted call was carried on with
             train(run, data, given=GIVEN)
             same(weights(whole), weights(bits(run)), what)
             points += 1

@@ -1,7 +1,7 @@
-/* Power failures of a whole run: it is begun, stopped, resumed and ended, and the recorded system calls are replayed as
- * in test_checkpoint_power.c. In each state the run can go on: its newest committed checkpoint opens, with it the
- * configuration and the tokenizer are there and whole, and metrics.jsonl has every row up to the checkpoint's step.
- * Likewise a corpus that is prepared, and prepared again in its place: it is whole, or refused. */
+/* Power failures of a whole run. A run is begun, stopped, resumed and ended, and its recorded system calls are replayed
+ * as in test_checkpoint_power.c. In each state the run can go on: its newest committed checkpoint opens, its
+ * configuration and tokenizer are present and whole, and metrics.jsonl has every row up to the checkpoint's step. A
+ * corpus that is prepared, and prepared again in its place, is whole or refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,8 +15,8 @@
 
 enum { STEPS = 8, EVERY = 2 };
 
-struct whole {                   /* as the run leaves them */
-    char *config[2], *tokenizer; /* config: as each part has it in force */
+struct whole {                   /* files as the run leaves them */
+    char *config[2], *tokenizer; /* config: as each part of the run uses it */
     size_t config_size[2], tokenizer_size;
 };
 
@@ -36,7 +36,7 @@ static bool same(const char *folder, const char *name, const char *wanted, size_
     return good;
 }
 
-/* Every row up to `step` is there, in order, one for each step. */
+/* Returns whether every row up to `step` is present, in order, one for each step. */
 static bool rows_up_to(const char *run, uint64_t step)
 {
     size_t size;
@@ -118,8 +118,8 @@ static void a_run_goes_on(void **state)
     struct whole whole = {0};
     record_run(f, &whole);
     crash_prove(f, "a run", run_fault, &whole, &total);
-    /* Every file is written by the same function, which test_checkpoint_power.c proves; here the question is what the
-     * run itself syncs and when. */
+    /* One function writes every file, and test_checkpoint_power.c proves that function. Here the question is which
+     * files the run syncs, and when. */
     crash_report(&total, "run", "a later sync of the folder makes it good, or test_checkpoint_power misses it");
     assert_int_equal(total.bad, 0);
     bool metrics = false;
@@ -134,7 +134,7 @@ static void a_run_goes_on(void **state)
 /* ---- corpora ---- */
 
 struct corpora {
-    char hash[2][17]; /* of the first text and of the second */
+    char hash[2][17]; /* hashes of the first text and of the second */
 };
 
 static void prepare(const struct crash_fixture *f, const char *text)
@@ -198,7 +198,7 @@ static void a_corpus_is_whole_or_refused(void **state)
     assert_int_equal(total.bad, 0);
     size_t noticed = 0;
     for (size_t i = 0; i < total.sites; i++) noticed += total.site[i].noticed;
-    assert_true(noticed > 0); /* not blind */
+    assert_true(noticed > 0); /* the test notices failures */
 }
 
 int main(void)

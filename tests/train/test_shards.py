@@ -1,5 +1,5 @@
-"""Moments that ranks share out, in checkpoints: a file a rank, the same numbers together; a rank that cannot write,
-does not see the run directory, or whose file is damaged."""
+"""Checkpoints of moments that ranks share: one file per rank, with the same numbers together; a rank that cannot write,
+does not see the run directory, or has a damaged file."""
 import pathlib
 import re
 import shutil
@@ -12,7 +12,7 @@ from runs import Scratch, bits, checkpoints, corpus, same
 
 
 def around_rank_1(run, data, given, shell):
-    """A training of three whose rank 1 is started by `shell`, in which "$@" is the command."""
+    """Runs a training of three ranks; rank 1 is started by `shell`, in which "$@" is the command."""
     words = trainings.command(3, run, data, given)
     shell = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] || exec "$@"\n{shell}'
     return subprocess.run([*words[:4], "bash", "-c", shell, "bash", *words[4:]], env=trainings.MPI, capture_output=True,
@@ -20,8 +20,8 @@ def around_rank_1(run, data, given, shell):
 
 
 def check_shards(scratch, data, whole):
-    """Every rank writes its share of the moments; one that cannot fails the save on all, and a damaged share the
-    checkpoint."""
+    """Every rank writes its share of the moments. A rank that cannot write fails the save on all ranks, and a damaged
+    share fails the checkpoint."""
     given = {"parallel.zero": 1, "train.steps": 30, "train.eval_every": 0}
     state = checkpoints(scratch / "zero-3")[-1] / "state"
     assert sorted(path.name for path in state.glob("*-of-*")) == [f"optimizer-{rank}-of-3.safetensors"
@@ -31,7 +31,7 @@ def check_shards(scratch, data, whole):
         answer.stderr[-3000:]
     assert "step 27 was not saved" in answer.stderr and not any((scratch / "small" / "checkpoints").iterdir()), \
         answer.stderr[-3000:]
-    # its own folder of that name
+    # Rank 1 sees another folder under the run directory's name.
     if not subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         shell = f'mkdir -p "{scratch}/apart"; exec unshare -m bash -c \'mount -t tmpfs none "{scratch}/apart" && ' \
                 'exec "$@"\' bash "$@"'

@@ -1,12 +1,12 @@
-"""Runs that are interrupted from outside end with the bits of the one that was not.
+"""Runs that are interrupted from outside end with the bits of a run that was not.
 
   SIGTERM, SIGINT, SIGUSR1, SIGHUP   the step is finished, all is saved, the exit code is 9, and the same command
                                      completes the run
   SIGHUP under nohup                 ignored
   SIGKILL                            the run goes on from the last checkpoint; rows of metrics after it are written
                                      again
-  busy                               a second process on the same run is refused with exit code 6, by the first one's id
-  readers                            a run can be used at any moment while checkpoints come and go
+  busy                               a second process on the same run is refused with exit code 6 and the first one's id
+  readers                            a run can be read at any moment while checkpoints come and go
   a corpus cut short                 the run is saved before it ends with the error"""
 import json
 import os
@@ -18,21 +18,21 @@ import time
 
 from runs import ELBO, Scratch, bits, checkpoints, corpus, options, rows, same, train, TINY
 
-# Long enough for signals to fall inside.
+# Long enough for signals to arrive inside.
 LONG = {"train.steps": 1500, "checkpoint.every": 250, "train.eval_every": 400}
 
 
 def start(run, data, given=None):
     words = [ELBO, "train", f"--data.train={data}", f"--data.valid={data}", f"--run.dir={run}",
              *options({**TINY, **(given or LONG)})]
-    said = open(run.with_suffix(".said"), "w+", encoding="utf-8")  # not a pipe: nobody reads along
+    said = open(run.with_suffix(".said"), "w+", encoding="utf-8")  # not a pipe, because nobody reads meanwhile
     process = subprocess.Popen(words, stderr=said)
     process.said = said
     return process
 
 
 def end(process):
-    """What it said, when it is over."""
+    """Returns the output after the process has ended."""
     process.wait(timeout=30)
     process.said.seek(0)
     with process.said as said:
@@ -40,7 +40,7 @@ def end(process):
 
 
 def wait_for(process, run, step):
-    """Until the run has logged that step."""
+    """Waits until the run has logged that step."""
     metrics, late = run / "metrics.jsonl", time.monotonic() + 30
     while time.monotonic() < late:
         if process.poll() is not None:
@@ -68,7 +68,7 @@ def check_signal(scratch, data, whole, number, at):
 
 
 def check_twice(scratch, data, whole):
-    """Two signals in one run, the second in what goes on."""
+    """Two signals in one run, the second in the resumed part."""
     run = scratch / "twice"
     for number, at in ((signal.SIGTERM, 60), (signal.SIGINT, 700)):
         process = start(run, data)
@@ -96,7 +96,7 @@ def check_killed(scratch, data, whole):
 
 
 def check_nohup(scratch, data, whole):
-    """A SIGHUP that was ignored before the program began stays so."""
+    """A SIGHUP that was ignored before the program began stays ignored."""
     run = scratch / "nohup"
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     process = start(run, data)
@@ -128,7 +128,7 @@ def check_readers(scratch, data):
 
 
 def check_cut_corpus(scratch, data):
-    """The file shrinks under the run: an error that names it, and no step is lost."""
+    """The file shrinks during the run: an error names it, and no step is lost."""
     copy, run = scratch / "shrinks", scratch / "cut"
     shutil.copytree(data, copy)
     process = start(run, copy, {**LONG, "train.steps": 10 ** 7, "train.eval_every": 0, "checkpoint.every": 0,
@@ -156,7 +156,7 @@ def check_busy(scratch, data):
 
 
 def main():
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the caller of the tests may ignore SIGHUP
     with Scratch() as scratch:
         data = corpus(scratch)
         train(scratch / "whole", data, given=LONG)

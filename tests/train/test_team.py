@@ -1,6 +1,6 @@
-"""Two ranks of one training: the bits of one rank, in the rows of validations too, with whole moments and with shared
-ones; what tells the ranks apart is refused by name; rows say who was slowest. tests/job/test_trainings.py has more
-ranks and takes minutes."""
+"""Two ranks of one training have the bits of one rank, also in the rows of validations, with whole moments and with
+shared ones. Differences between the ranks are refused by name. Rows name the slowest rank. tests/job/test_trainings.py
+has more ranks and takes minutes."""
 import concurrent.futures
 import json
 import os
@@ -21,7 +21,7 @@ GIVEN = {"decoder.ff_width": 600, "train.steps": 24, "train.eval_every": 10, "ch
 
 
 def differing(run, data, shell):
-    """Two ranks, the second of which runs `shell`, in which "$@" is the command."""
+    """Runs two ranks; the second runs `shell`, in which "$@" is the command."""
     words = trainings.command(2, run, data, GIVEN)
     shell = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] || exec "$@"\n{shell}'
     return subprocess.run([*words[:4], "bash", "-c", shell, "bash", *words[4:]], env=trainings.MPI, capture_output=True,
@@ -29,7 +29,8 @@ def differing(run, data, shell):
 
 
 def check_same_bits(scratch, data, pool):
-    """A bucket of gradients for each layer, and all in one; a rank's validation figures are those of all sentences."""
+    """One bucket of gradients for each layer, and one for all; a rank's validation figures are those of all
+    sentences."""
     cases = {"whole": {"parallel.lanes": trainings.GIVEN["train.slots"]}, "one bucket": {"parallel.bucket": 8},
              "shared": {"parallel.zero": 1}, "shared, one bucket": {"parallel.zero": 1, "parallel.bucket": 8}}
     trainings.train(1, scratch / "one", data, GIVEN)
@@ -42,7 +43,7 @@ def check_same_bits(scratch, data, pool):
         same(one, bits(scratch / name), f"two ranks, {name}")
         line = next(line for line in said[name].splitlines() if "sums over 2 ranks: " in line)
         assert ("1 buckets" in line) == ("one bucket" in name), line
-    # from shared moments
+    # resumed from shared moments
     trainings.train(2, scratch / "shared", data, {**GIVEN, "parallel.zero": 1, "train.steps": 30})
     trainings.train(1, scratch / "one", data, {**GIVEN, "train.steps": 30})
     same(bits(scratch / "one"), bits(scratch / "shared"), "two ranks, on from shared moments")
@@ -54,11 +55,11 @@ def check_slowest(run):
     assert {wall["slowest_rank"] for wall in walls} <= {0, 1}, walls
     assert all(1 <= wall["slowest_over_middle"] < 1e4 for wall in walls), walls
     first = [wall["slowest_over_middle"] for wall in walls if wall["slowest_rank"] == 0]
-    assert not first or max(first) > 1, walls  # of two, the one in the middle is the faster
+    assert not first or max(first) > 1, walls  # of two ranks, the median is the faster one
 
 
 def check_sums_at_the_end(scratch, data):
-    """Without an order there is no tree of lanes, and losses stay close."""
+    """Without determinism there is no tree of lanes, and losses stay close."""
     trainings.train(2, scratch / "fast", data, {**GIVEN, "determinism": "fast"})
     far = [abs(a["loss"] - b["loss"]) / a["loss"]
            for a, b in zip(bits(scratch / "one")["metrics"], bits(scratch / "fast")["metrics"]) if "loss" in a]
@@ -75,7 +76,7 @@ def check_refused(scratch, data, pool):
     cases = [('exec "$@" --seed=9', 2, "rank 1 was started with other options"),
              ('exec "$@" --objective.beta=0.5', 2, "rank 1 was started with other options"),
              ('exec "$@" --device=cpu:generic', 2, "rank 1's processor has other instructions"),
-             ('exec "$@" --threads=3', 0, "")]  # a rank's own
+             ('exec "$@" --threads=3', 0, "")]  # a rank may have its own number of threads
     if not subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         cases.append((apart, 3, "rank 1 has another corpus than rank 0"))
     answers = pool.map(lambda case: differing(scratch / f"case-{cases.index(case)}", data, case[0]), cases)
@@ -94,7 +95,7 @@ def main():
         check_slowest(scratch / "whole")
         check_sums_at_the_end(scratch, data)
         check_refused(scratch, data, pool)
-        if not SANITIZED:  # whose memory is too large to look through
+        if not SANITIZED:  # a sanitized process's memory is too large to search
             trainings.check_drift(scratch, data)
         assert checkpoints(scratch / "whole")
 

@@ -1,5 +1,5 @@
 /* The watch over the latent, evaluation by evaluation: when a decoder counts as dead, when the run warns or rolls back,
- * and which states are kept. test_monitor.py tries it in trainings. */
+ * and which states are kept. test_monitor.py tests it in trainings. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,10 +18,10 @@ struct note {
     uint64_t step;
     double gain;
     bool rolls;
-    const char *warning; /* a part of it; null: none */
+    const char *warning; /* a part of the warning; null: no warning */
 };
 
-static struct trainer *t; /* with config and what it said */
+static struct trainer *t; /* with its config and its text */
 static struct elbo_config config;
 static char said[1024];
 
@@ -41,7 +41,7 @@ static void begin(int on_collapse)
     t->report = (struct train_report){warned, warned, NULL};
 }
 
-/* A rollback is made as far as the watch sees it. */
+/* A rollback is made only as far as the watch sees it. */
 static void follow(const struct note *notes, size_t count)
 {
     struct training_watch *w = &t->state.counters.watch;
@@ -67,7 +67,7 @@ static void a_dead_decoder_is_told_once(void **state)
 {
     (void)state;
     begin(COLLAPSE_WARN);
-    /* it has a quarter of the steps to come alive in */
+    /* the decoder has a quarter of the steps to come alive in */
     FOLLOW({50, 0, false, NULL}, {99, 0, false, NULL}, {100, 0, false, "or --train.on_collapse=rollback"},
            {150, 0, false, NULL});
     FOLLOW({200, 2, false, NULL}, {250, NAN, false, NULL}, {300, 1.9, false, "step 300: the decoder does not read z"},
@@ -81,7 +81,7 @@ static void three_rollbacks(void **state)
     (void)state;
     begin(COLLAPSE_ROLLBACK);
     FOLLOW({99, 0, false, NULL}, {100, 0, true, NULL});
-    FOLLOW({174, 0, false, NULL}, {175, 0, true, NULL}); /* a quarter of what was left */
+    FOLLOW({174, 0, false, NULL}, {175, 0, true, NULL}); /* a quarter of the remaining steps */
     FOLLOW({200, 3, false, NULL});
     t->state.counters.watch.kept = 200;
     FOLLOW({230, 1, true, NULL});
@@ -98,7 +98,7 @@ static void first_weights_need_steps(void **state)
     begin(COLLAPSE_ROLLBACK);
     FOLLOW({200, 2, false, NULL});
     t->state.counters.watch.kept = 200;
-    FOLLOW({399, 0, true, NULL}); /* a checkpoint needs none */
+    FOLLOW({399, 0, true, NULL}); /* a rollback to a checkpoint needs no steps */
 }
 
 static void figures_are_remembered(void **state)

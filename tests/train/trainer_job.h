@@ -12,7 +12,7 @@ struct job {
     struct options *options;
     struct trainer *trainer;
     elbo_error error;
-    char said[8192]; /* every line it told */
+    char said[8192]; /* every line that the trainer printed */
 };
 
 static inline void job_line(void *context, const char *text)
@@ -22,7 +22,7 @@ static inline void job_line(void *context, const char *text)
     snprintf(job->said + used, sizeof job->said - used, "%s\n", text);
 }
 
-/* folder/text -> folder/corpus, sentences of 1 to `longest` words out of 60. */
+/* Makes folder/text and folder/corpus: sentences of 1 to `longest` words out of 60. */
 static inline void job_corpus(const struct temporary *folder, size_t sentences, unsigned longest)
 {
     char text[512], out[512];
@@ -46,7 +46,7 @@ static inline void job_corpus(const struct temporary *folder, size_t sentences, 
     if (elbo_prepare(&options, &report, NULL, NULL, &error)) fail_msg("%s", error.message);
 }
 
-/* Opens a trainer on folder/corpus in folder/<run>, with further arguments "--key=value" up to a null. */
+/* Opens a trainer on folder/corpus in folder/<run>, with more arguments "--key=value" up to a null. */
 static inline void job_open(struct job *job, const struct temporary *folder, const char *run,
                             const char *const *arguments)
 {

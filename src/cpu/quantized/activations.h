@@ -1,4 +1,4 @@
-/* A, as product.c takes it: rows rounded to 8 bits, in groups. SPAN blocks of 32 have one scale. */
+/* A as product.c takes it: rows rounded to 8 bits, in groups. SPAN blocks of 32 share one scale. */
 #ifndef CPU_QUANTIZED_ACTIVATIONS_H
 #define CPU_QUANTIZED_ACTIVATIONS_H
 
@@ -6,15 +6,15 @@
 
 enum { SPAN = 4 };
 
-/* A rounded block of a group of R rows: 8 R times four bytes, R scales, and R or 2 R numbers: whole numbers at which
- * the sums of a block or of its halves begin, since weights are stored larger than they are, or (Q4_K) sums of the
- * block's whole numbers, which the offsets are multiplied with. */
+/* Returns the bytes of a rounded block of a group of R rows: 8 R times four bytes, R scales, and R or 2 R corrections.
+ * A correction is the whole number at which the sum of a block or half begins, because weights are stored larger than
+ * they are; or (Q4_K) the sum of the block's whole numbers, which the offset multiplies. */
 static inline size_t rounded_bytes(const struct kind *t, size_t rows)
 {
     return rows * (BLOCK + 4 + 4 * (size_t)t->halves);
 }
 
-/* ---- over all lanes: halves of the vector with each other, then halves of those ---- */
+/* ---- reductions over all lanes, by halving the vector ---- */
 
 typedef int32_t quad __attribute__((vector_size(16)));
 
@@ -45,7 +45,7 @@ OVER_LANES(sum_of, SUM)
 
 enum { VECTORS = BLOCK / LANES, INFINITE = 0x7f800000 };
 
-/* Bits of the largest magnitudes; they are in the same order as the magnitudes. */
+/* Returns the bits of the largest magnitudes, a lane each. Bits of magnitudes are ordered as the magnitudes are. */
 static inline ints magnitudes(const float *x)
 {
     floats v[VECTORS];
@@ -58,10 +58,10 @@ static inline ints magnitudes(const float *x)
     return most;
 }
 
-/* 32 whole numbers, and the sums of each half. */
+/* Rounds a block to 32 whole numbers, and sums each half. */
 static inline void round_block(int8_t *q, int32_t sums[2], const float *x, float inverse)
 {
-    const float whole = 0x1.8p23f; /* adding it leaves whole numbers in the lowest bits */
+    const float whole = 0x1.8p23f; /* adding it leaves the whole number in the lowest bits */
     floats v[VECTORS];
     ints half[2] = {{0}};
     memcpy(v, x, sizeof v);
@@ -77,7 +77,7 @@ static inline void round_block(int8_t *q, int32_t sums[2], const float *x, float
 
 /* ---- a group ---- */
 
-/* The scale of a row's next `blocks` blocks and what numbers are multiplied with before they are rounded. */
+/* Returns the scale of a row's next `blocks` blocks; *inverse is the factor before rounding. */
 static inline float scale_of(float *inverse, const float *x, size_t blocks)
 {
     ints most = {0};
@@ -93,7 +93,7 @@ static inline float scale_of(float *inverse, const float *x, size_t blocks)
     return zero ? 0 : bits >= INFINITE ? __builtin_nanf("") : largest / 127;
 }
 
-/* Row i of a group's next blocks. */
+/* Rounds row i of a group's next blocks. */
 static inline void round_row(char *to, const struct kind *t, const float *x, size_t i, size_t rows, size_t blocks,
                              bool whole)
 {
@@ -113,8 +113,8 @@ static inline void round_row(char *to, const struct kind *t, const float *x, siz
     }
 }
 
-/* Rows of A, k from `from` to from + depth, as a group of `rows`, zeros past the last row; `whole`: each row's bytes
- * stay together, else the first four of each come first. */
+/* Rounds rows of A, k from `from` to from + depth, as a group of `rows`, with zeros past the last row. With `whole` the
+ * bytes of a row stay together; else the first four bytes of each row come first. */
 static inline void round_rows(char *to, const struct quantized_product *p, size_t first, size_t rows, size_t from,
                               size_t depth, bool whole)
 {

@@ -1,4 +1,4 @@
-/* Which path of the product with few bits a processor can take. */
+/* Chooses the path of products with quantized weights that the processor can take. */
 #include "cpu/quantized/product.h"
 
 #include "cpu/instructions.h"
@@ -28,7 +28,7 @@ const struct quantized_path quantized_paths[] = {
 #endif
     {"generic", cpu_has_always, &quantized_kernel_generic}, {NULL, NULL, NULL}};
 
-/* Whether a path's instructions are among those of a variant. */
+/* Returns whether a path uses only instructions of a variant. */
 static bool within(const char *path, const char *variant)
 {
     static const struct {

@@ -1,9 +1,9 @@
-/* The one instruction that the paths differ in, and how many lanes of 32 bits it has: sums += four products of bytes in
- * each lane. Weights w are bytes from -127 to 127 (with OFFSET they are stored larger by that, as 0 .. 255, which some
- * processors want), or 0 to 63 where `small`; activations a are from -127 to 127, and those of dot the same four in
- * every lane.
+/* The one instruction in which the paths differ, and its number of 32-bit lanes: sums += four products of bytes in each
+ * lane. Weights w are bytes from -127 to 127, or 0 to 63 if `small`. With OFFSET, weights are stored larger by OFFSET,
+ * as 0 .. 255, because some processors want unsigned bytes. Activations a are from -127 to 127; `dot` takes the same
+ * four in every lane.
  *
- * QUANTIZED_EMULATED: the same by C, byte by byte, wherever this is compiled. */
+ * QUANTIZED_EMULATED computes the same byte by byte in C, on any machine. */
 #ifndef CPU_QUANTIZED_DOT_H
 #define CPU_QUANTIZED_DOT_H
 
@@ -30,7 +30,7 @@ enum { OFFSET = 0 };
 enum { OFFSET = 0 };
 #endif
 enum { LANES = QUANTIZED_LANES };
-enum { ROWS = QUANTIZED_ROWS }; /* of A whose sums stay in registers */
+enum { ROWS = QUANTIZED_ROWS }; /* rows of A whose sums stay in registers */
 
 #if defined(QUANTIZED_VNNI) || defined(QUANTIZED_AMX)
 typedef int32_t ints __attribute__((vector_size(64)));
@@ -62,8 +62,8 @@ static inline ints dot_lanes(ints sums, ints w, ints a, bool small)
 
 #elif !defined(QUANTIZED_EMULATED) && defined(QUANTIZED_AVX2)
 
-/* Pairs are added in 16 bits: |w| and a with w's sign keep them within 2 * 127 * 127 (or 128: a block of another
- * program's may hold -128). */
+/* Adds pairs in 16 bits. |w|, and a with w's sign, keep a pair within 2 * 127 * 127 (or 128, because a block written by
+ * another program may hold -128). */
 static inline ints dot_lanes(ints sums, ints w, ints a, bool small)
 {
     __m256i weights = (__m256i)w, four = (__m256i)a;
@@ -96,7 +96,7 @@ static inline ints dot_lanes(ints sums, ints w, ints a, bool small)
 
 #elif !defined(QUANTIZED_EMULATED)
 
-/* Plain C: bytes of even and of odd places, in 16 bits, which hold the sum of two products. */
+/* Plain C: multiplies bytes of even and of odd places in 16 bits, which hold the sum of two products. */
 static inline ints dot_lanes(ints sums, ints w, ints a, bool small)
 {
     typedef int16_t shorts __attribute__((vector_size(16)));
@@ -130,13 +130,14 @@ static inline ints dot(ints sums, ints w, int32_t a, bool small)
 #if defined(QUANTIZED_AMX)
 enum { SIDE = 16 };
 
-/* Of A SIDE rows of `depth` bytes, of W depth / 4 rows of LANES times four bytes, of the sums SIDE rows of LANES. */
+/* Shapes: A has SIDE rows of `depth` bytes; W has depth / 4 rows of LANES times four bytes; the sums have SIDE rows of
+ * LANES. */
 struct tile_shapes {
     uint8_t palette, start, zero[14];
     uint16_t bytes[16];
     uint8_t rows[16];
 } __attribute__((aligned(64)));
-enum { TILE_SUMS, TILE_A, TILE_W }; /* written as numbers below, as the instructions' names want */
+enum { TILE_SUMS, TILE_A, TILE_W }; /* the intrinsics below need literal numbers */
 
 static inline struct tile_shapes shapes_of(size_t depth)
 {
@@ -160,7 +161,7 @@ static inline void tiles_end(void)
     _tile_release();
 }
 
-/* to (SIDE, LANES) = a (SIDE, depth) times w; a's rows are `next` bytes apart. */
+/* to (SIDE, LANES) = a (SIDE, depth) w. Rows of a are `next` bytes apart. */
 static inline void tile_product(int32_t *to, const int8_t *a, size_t next, const ints *w)
 {
     _tile_zero(0);
@@ -172,7 +173,7 @@ static inline void tile_product(int32_t *to, const int8_t *a, size_t next, const
 
 #else
 
-static _Thread_local struct tile_shapes tiles_now; /* as the last tiles_begin said */
+static _Thread_local struct tile_shapes tiles_now; /* shapes that the last tiles_begin set */
 
 static inline void tiles_begin(const struct tile_shapes *s)
 {

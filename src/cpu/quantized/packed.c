@@ -1,4 +1,4 @@
-/* Weights in few bits, kept packed. */
+/* Keeps quantized weights packed, in a hash table by their address. */
 #include "cpu/quantized/packed.h"
 
 #include "base/pool.h"
@@ -9,7 +9,7 @@ struct packed_weight {
     const void *w;
     enum block_type type;
     size_t n, k, uses;
-    char *panels; /* null: none */
+    char *panels; /* null: not packed */
 };
 
 static struct packed_weight *place_of(const struct packed_weights *p, const void *w)
@@ -56,7 +56,7 @@ static void keep(struct packed_weights *p, struct packed_weight *weight)
     struct packing all = {.kernel = p->kernel,
                           .of = {.n = weight->n, .k = weight->k, .w = weight->w, .type = weight->type}};
     size_t panels = (weight->n + p->kernel->columns - 1) / p->kernel->columns, bytes = panels * panel_bytes(&all);
-    elbo_error error; /* without memory, weights are packed product by product */
+    elbo_error error; /* ignored: without memory, each product packs its weights */
     if (weight->n < all.kernel->columns || bytes > p->most - p->bytes) return;
     if (p->backend->memory.allocate(p->backend, (void **)&all.panels, bytes, "packed weights", &error)) return;
     pool_run(p->backend->pool, panels, pack_panel, &all);

@@ -1,6 +1,6 @@
-/* Weights in few bits that are kept as products of several rows want them (cpu/quantized/product.h), beside the file in
- * which they lie: packing them is a third of the time of a product of sixteen rows. The weights must not change, nor
- * others come to lie where they were, while the backend lives. */
+/* Quantized weights kept in the packed layout that products of several rows use (cpu/quantized/product.h), beside the
+ * file that holds them, because packing takes a third of the time of a product of sixteen rows. While the backend
+ * lives, the weights must not change, and no other weights may take their address. */
 #ifndef CPU_QUANTIZED_PACKED_H
 #define CPU_QUANTIZED_PACKED_H
 
@@ -10,15 +10,15 @@
 struct packed_weight;
 
 struct packed_weights {
-    size_t most, bytes; /* that may be kept, that are */
-    size_t count, room; /* a hash table of weights by their address */
+    size_t most, bytes; /* bytes that may be kept; bytes that are kept */
+    size_t count, room; /* entries and room of a hash table of weights by address */
     struct packed_weight *all;
-    const struct quantized_kernel *kernel; /* whose panels they are */
-    struct backend *backend;               /* whose memory it is, and whose threads pack them */
+    const struct quantized_kernel *kernel; /* the kernel that reads the panels */
+    struct backend *backend;               /* allocates the memory, and packs with its threads */
 };
 
-/* The panels of a weight (n, k), row after row of blocks, or null: they are not kept yet, or will not be. They are from
- * call PACKED_WORTH on: by then packing the weight for each product has cost as much as keeping it does. */
+/* Returns the panels of a weight (n, k), stored row after row of blocks, or null if they are not kept. A weight is
+ * packed on call PACKED_WORTH, because by then packing it for each product has cost as much as keeping it. */
 enum { PACKED_WORTH = 8 };
 const char *packed_weight(struct packed_weights *p, const void *w, enum block_type type, size_t n, size_t k);
 

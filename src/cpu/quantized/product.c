@@ -1,12 +1,12 @@
-/* The product of one path (product.h), whose instructions dot.h names.
+/* The product of one path (product.h): C = A W^T (+ bias) with the instructions that dot.h names.
  *
  *   for rows of A, as many as fit in the scratch, and for k in slices:
  *     round A's rows, in groups whose sums stay in registers
- *     for LANES columns of C, the memory of the next ones coming meanwhile:
+ *     for LANES columns of C, prefetching the memory of the next ones:
  *       one or two rows:  blocks of W's rows times A's, whose lanes are then added up
- *       more:             pack the slice of W's rows, a lane each; for groups of rows sums over its blocks
+ *       more:             pack the slice of W's rows, a lane each; for groups of rows, sums over its blocks
  *
- * Both ways give the same whole numbers for a block, and add blocks up alike. */
+ * Both ways give the same whole numbers for a block, and add blocks in the same order. */
 #include "cpu/quantized/activations.h"
 
 #ifndef QUANTIZED_NAME
@@ -18,34 +18,34 @@
 
 extern const struct quantized_kernel QUANTIZED(kernel);
 
-/* A packed block of W: 8 vectors, four bytes of k in each lane, and behind them a vector of scales, and one of the
- * scales of a second half of 16 k (Q6_K) or of offsets (Q4_K). */
+/* A packed block of W: 8 vectors with four bytes of k in each lane, then a vector of scales, then a vector of the
+ * second half's scales for 16 k (Q6_K) or of offsets (Q4_K). */
 enum { PANEL_VECTORS = FOURS + 2, PANEL_BYTES = SLICE / BLOCK * PANEL_VECTORS * LANES * 4 };
 
 static inline size_t panel_vectors(const struct kind *t)
 {
     return t->halves > 1 || t->offset ? FOURS + 2 : FOURS + 1;
 }
-enum { COPY_BYTES = LANES * SLICE / BLOCK * 34 }; /* of LANES rows, as they lie: 34 bytes of a block are the most */
+enum { COPY_BYTES = LANES * SLICE / BLOCK * 34 }; /* a copy of LANES rows; a block has at most 34 bytes */
 enum {
     MOST_HALVES = 2,
     ROW_BYTES = BLOCK + 4 + 4 * MOST_HALVES,
     ROWS_BYTES = QUANTIZED_SCRATCH - PANEL_BYTES - COPY_BYTES
 };
 
-/* ---- a row or two: W as it lies ---- */
+/* ---- a row or two: W in place ---- */
 
 enum { FEW = QUANTIZED_FEW };
 
 struct few {
-    const char *a; /* the group's block */
+    const char *a; /* the group's current block */
     size_t done, blocks;
     floats sum[FEW], span[FEW];
 };
 
-enum { ADDED = (int)LANES < (int)FOURS ? (int)LANES : (int)FOURS }; /* vectors, or pairs of halves */
+enum { ADDED = (int)LANES < (int)FOURS ? (int)LANES : (int)FOURS }; /* vectors that are added, or pairs of halves */
 
-/* The sum of the lanes of each row's vector, a lane each. */
+/* Returns the sum of the lanes of each row's vector, a lane each. */
 static inline ints add_lanes(ints *r)
 {
 #pragma GCC unroll 4
@@ -55,7 +55,7 @@ static inline ints add_lanes(ints *r)
     return r[0];
 }
 
-/* Products of LANES rows with a, summed over a block, or over each half of it. */
+/* Multiplies LANES rows by a, and sums over a block or over each half of it. */
 static inline void dot_rows(ints sums[2], const eight row[LANES], eight a, const int halves, bool small)
 {
 #if defined(QUANTIZED_VNNI) || defined(QUANTIZED_AMX) || defined(QUANTIZED_AVX2)
@@ -77,7 +77,7 @@ static inline void dot_rows(ints sums[2], const eight row[LANES], eight a, const
 #endif
 }
 
-/* Adds the sums of a span's blocks, with their scale. */
+/* Adds the sums of a span's blocks, times the span's scale. */
 static inline void add_span(struct few *f, const float *d, const size_t rows)
 {
     for (size_t i = 0; i < rows; i++) {
@@ -118,7 +118,8 @@ static inline __attribute__((always_inline)) void put_panel(ints **at, const str
     *at += panel_vectors(&t);
 }
 
-/* A block's lines, `ahead` vectors behind it: the next panel's where W is kept packed. 0: nothing. */
+/* Prefetches a block's lines `ahead` vectors behind it, which belong to the next panel if W is kept packed. 0
+ * prefetches nothing. */
 static inline void fetch_panel(const ints *w, const size_t vectors, size_t ahead)
 {
     const char *at = (const char *)(w + ahead);
@@ -127,7 +128,7 @@ static inline void fetch_panel(const ints *w, const size_t vectors, size_t ahead
     for (size_t i = 0; i < vectors * sizeof *w; i += LINE) __builtin_prefetch(at + i, 0, 2);
 }
 
-/* To sums[i], of row i of a group, over `blocks` blocks; constants where this is inlined. */
+/* Adds `blocks` blocks to sums[i] for row i of a group. `rows` and `t` are constants where this is inlined. */
 static inline __attribute__((always_inline)) void sum_blocks(floats *sums, const size_t rows, const struct kind t,
                                                              const char *a, const ints *w, size_t blocks, size_t ahead)
 {
@@ -170,7 +171,7 @@ static inline __attribute__((always_inline)) void sum_blocks(floats *sums, const
     for (size_t i = 0; i < rows; i++) sums[i] = all[i];
 }
 
-/* ---- what a type is compiled into ---- */
+/* ---- the functions of each block type ---- */
 
 #define SUMS(type, rows)                                                                                               \
     static __attribute__((noinline)) void sums_##type##_##rows(floats *sums, const char *a, const ints *w,             \
@@ -216,8 +217,8 @@ TYPE(Q6_K, q6_k)
 
 static const struct compiled {
     void (*pack)(const struct rows *w, ints *to);
-    void (*few[FEW])(const struct rows *w, struct few *f);                                    /* of 1, 2 rows    */
-    void (*sums[4])(floats *sums, const char *a, const ints *w, size_t blocks, size_t ahead); /* of 1, 2, 4, 8 */
+    void (*few[FEW])(const struct rows *w, struct few *f);                                    /* for 1, 2 rows */
+    void (*sums[4])(floats *sums, const char *a, const ints *w, size_t blocks, size_t ahead); /* for 1, 2, 4, 8 rows */
 } compiled[BLOCK_TYPES] = {
 #define COMPILED(type)                                                                                                 \
     [BLOCK_##type] = {                                                                                                 \
@@ -227,7 +228,7 @@ static const struct compiled {
 #if defined(QUANTIZED_AMX)
 enum { GROUP = SIDE };
 
-/* The same sums of SIDE rows by tiles: a block's, or a half's, are 16 x 16 whole numbers. */
+/* The same sums for SIDE rows by tiles: a block or a half gives 16 x 16 whole numbers. */
 static void sum_tiles(floats sums[SIDE], const struct kind *t, const char *a, const ints *w, size_t blocks,
                       size_t ahead)
 {
@@ -260,9 +261,10 @@ static void sum_tiles(floats sums[SIDE], const struct kind *t, const char *a, co
 enum { GROUP = ROWS };
 #endif
 
-/* ---- the whole ---- */
+/* ---- the whole product ---- */
 
-/* Rows of a group, of which `left` are wanted: by tiles where they fill most of one, else as many as registers hold. */
+/* Returns the rows of the next group when `left` rows are left: a tile if they fill more than half of it, else as many
+ * as registers hold. */
 static inline size_t group_of(size_t left)
 {
 #if defined(QUANTIZED_AMX)
@@ -273,7 +275,8 @@ static inline size_t group_of(size_t left)
     return rows;
 }
 
-/* Columns from j on of those from `start` on: begin reads their sums over earlier slices, finish writes them. */
+/* begin reads the sums over earlier slices of columns from j on, where sums begin at column `start`; finish writes
+ * them. */
 static void begin(const struct quantized_product *p, floats *sums, size_t first, size_t rows, size_t start, size_t j)
 {
     size_t columns = least(start + LANES, p->n) - j;
@@ -299,7 +302,7 @@ static void finish(const struct quantized_product *p, floats *sums, size_t first
     }
 }
 
-/* A slice of k: W's, and A's rounded rows. */
+/* A slice of k: of W, and of A's rounded rows. */
 struct slice {
     struct source source;
     const char *a;
@@ -307,7 +310,7 @@ struct slice {
     bool first, last;
 };
 
-/* Columns from j on of the packed ones, which begin at `start`; rows first .. end. */
+/* Computes columns from j on of the packed ones, which begin at `start`, for rows first .. end. */
 static void compute(const struct quantized_product *p, const struct slice *s, const ints *w, size_t first, size_t end,
                     size_t start, size_t j, size_t ahead)
 {
@@ -329,8 +332,8 @@ static void compute(const struct quantized_product *p, const struct slice *s, co
     }
 }
 
-/* LANES columns from j on of rows first .. end; the last ones come with some of those before them, of other parts of C
- * too where W is packed. */
+/* Computes LANES columns from j on for rows first .. end. The last columns are computed together with some before them,
+ * which may belong to other parts of C if W is packed. */
 static void multiply(const struct quantized_product *p, const struct slice *s, ints *packed, size_t first, size_t end,
                      size_t j)
 {
@@ -369,15 +372,16 @@ static char *round_groups(const struct quantized_product *p, char *to, size_t fi
 
 static void product(const struct quantized_product *p, void *scratch)
 {
-    /* All slices are rounded at once where they fit, so that W is read from its beginning to its end; else one by one,
-     * for as many rows as fit. */
+    /* Rounds all slices at once if they fit, so that W is read from beginning to end; else one by one, for as many rows
+     * as fit. */
     const size_t padded = (p->m + GROUP - 1) / GROUP * GROUP;
     const bool fits = padded * (p->k / BLOCK) * ROW_BYTES <= ROWS_BYTES;
     const size_t range = fits ? p->k : least(p->k, SLICE),
                  most = ROWS_BYTES / (range / BLOCK * ROW_BYTES) / GROUP * GROUP;
     const bool laid = p->panels && p->m > FEW;
     const size_t slice =
-        laid || (p->m <= FEW && p->n >= LANES) ? range : SLICE; /* what is packed or copied here fits in the scratch */
+        /* A slice that is packed or copied here fits in the scratch. */
+        laid || (p->m <= FEW && p->n >= LANES) ? range : SLICE;
     ints *packed = scratch;
     unsigned char *copy = (unsigned char *)scratch + PANEL_BYTES;
     char *rounded = (char *)copy + COPY_BYTES;

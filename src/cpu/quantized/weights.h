@@ -1,4 +1,4 @@
-/* W, as product.c takes it: LANES rows at once, block by block of 32. A block of another length is several of these. */
+/* W as product.c takes it: LANES rows at once, in blocks of 32. A longer block is several blocks of 32. */
 #ifndef CPU_QUANTIZED_WEIGHTS_H
 #define CPU_QUANTIZED_WEIGHTS_H
 
@@ -7,12 +7,12 @@
 
 enum { BLOCK = 32, FOURS = BLOCK / 4, SLICE = 1024, LINE = 64 };
 
-/* A type's blocks, as they are taken. */
+/* How the blocks of a type are read. */
 struct kind {
-    int halves;  /* of a block, each with a scale of its own            */
-    bool offset; /* a block's weights have an offset in f32             */
-    bool small;  /* they are stored as 0 .. 63                          */
-    int larger;  /* by so much than they are, where there is no offset  */
+    int halves;  /* halves of a block, each with its own scale */
+    bool offset; /* the weights of a block have an offset in f32 */
+    bool small;  /* weights are stored as 0 .. 63 */
+    int larger;  /* stored minus true weight, if there is no offset */
 };
 static const struct kind kinds[BLOCK_TYPES] = {[BLOCK_Q8_0] = {1, false, false, OFFSET},
                                                [BLOCK_Q4_0] = {1, false, true, 8},
@@ -37,7 +37,7 @@ typedef int8_t narrow __attribute__((vector_size(LANES)));
 #define SECOND(x) __builtin_shufflevector(x, x, 4, 5, 6, 7)
 #if defined(QUANTIZED_VNNI) || defined(QUANTIZED_AMX)
 #define PAIR(a, b)  __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
-#define ROW(row, i) PAIR((row)[i], (row)[(i) + 8]) /* of two halves, a row in each */
+#define ROW(row, i) PAIR((row)[i], (row)[(i) + 8]) /* two halves, a row in each */
 #define LOW(a, b)   __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 8, 24, 9, 25, 10, 26, 11, 27)
 #define HIGH(a, b)  __builtin_shufflevector(a, b, 4, 20, 5, 21, 6, 22, 7, 23, 12, 28, 13, 29, 14, 30, 15, 31)
 #elif defined(QUANTIZED_AVX2)
@@ -50,7 +50,7 @@ typedef int8_t narrow __attribute__((vector_size(LANES)));
 #define HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
 #endif
 
-/* Rounds of perfect interleaving: n vectors of n lanes, or of twice n lanes, whose halves are transposed each. */
+/* Rounds of perfect interleaving for n vectors of n lanes, or of 2 n lanes whose halves are transposed each. */
 static inline void interleave(ints *r, const int n)
 {
     ints t[FOURS];
@@ -66,7 +66,7 @@ static inline void interleave(ints *r, const int n)
     }
 }
 
-/* to[k] = number k of each row, a lane each. */
+/* to[k] = number k of each row, a lane each: a transpose. */
 static inline void lanes_of(ints to[FOURS], const eight row[LANES])
 {
 #if defined(QUANTIZED_VNNI) || defined(QUANTIZED_AMX) || defined(QUANTIZED_AVX2)
@@ -98,7 +98,7 @@ static inline bytes16 load16(const unsigned char *p)
 
 /* ---- binary16 ---- */
 
-/* As half_to_float; no step meets a subnormal float, which some processors handle in microcode. */
+/* Same as half_to_float, but no step meets a subnormal float, which some processors handle in microcode. */
 static inline floats floats_of(binary16s h)
 {
     unsigneds x = __builtin_convertvector(h, unsigneds), m = (x & 0x7fff) << 13;
@@ -110,15 +110,15 @@ static inline floats floats_of(binary16s h)
 
 /* ---- blocks, one after the other ---- */
 
-/* LANES rows of W, from some block on. */
+/* LANES rows of W, from a block on. */
 struct rows {
     const unsigned char *first;
     size_t row; /* bytes from a row to the next */
     size_t blocks;
-    const unsigned char *next; /* memory that is fetched meanwhile, LANES blocks for each; null: none */
+    const unsigned char *next; /* memory to prefetch, LANES blocks per block; null: none */
 };
 
-/* A function that takes a block of 32: its bytes, a row of them for each lane; the scales of the lanes; and those of a
+/* A function that takes a block of 32: its bytes, one row for each lane; the scales of the lanes; and the scales of the
  * second half, or offsets. */
 typedef void take_block(void *to, const eight row[LANES], floats scale, floats second);
 #define EACH static inline __attribute__((always_inline)) void
@@ -131,8 +131,8 @@ static inline __attribute__((always_inline)) void fetch(const struct rows *p, si
     for (int line = 0; line < LANES * bytes; line += LINE) __builtin_prefetch(at + line, 0, 2);
 }
 
-/* The bytes from a row to the next, of which the compiler knows nothing: it would keep sixteen multiples of them in
- * places where they are slow to reach, and adding them is cheap. */
+/* Returns the bytes from a row to the next, hidden from the compiler. The compiler would keep sixteen multiples of them
+ * in slow places, and adding them is cheap. */
 static inline size_t stride_of(const struct rows *p)
 {
     size_t row = p->row;
@@ -140,7 +140,7 @@ static inline size_t stride_of(const struct rows *p)
     return row;
 }
 
-/* The half at `at` of each row. */
+/* Returns the binary16 number at `at` of each row, as floats. */
 static inline floats scales_of(const unsigned char *at, size_t row)
 {
     binary16s h;
@@ -183,7 +183,7 @@ typedef float eight_floats __attribute__((vector_size(32)));
 typedef uint8_t eight_bytes __attribute__((vector_size(8)));
 typedef int8_t eight_signed __attribute__((vector_size(8)));
 
-/* Eight six-bit scales and eight offsets (base/blocks.c: get_six), a byte each. */
+/* Unpacks eight six-bit scales and eight offsets (base/blocks.c: get_six), a byte each. */
 static inline void six_bits(eight_bytes *scale, eight_bytes *offset, const unsigned char *s)
 {
     uint32_t low, mid, top, both[2];
@@ -264,7 +264,7 @@ EACH each_q6_k(const struct rows *p, take_block take, void *to)
     }
 }
 
-/* ---- where they lie ---- */
+/* ---- the rows in memory ---- */
 
 /* W's rows, k from `from` on. */
 struct source {
@@ -272,7 +272,8 @@ struct source {
     size_t row, n, from;
 };
 
-/* LANES rows from j on, a slice of depth k. Of the LANES rows behind them as much is fetched as of these is read. */
+/* Returns LANES rows from j on, a slice of depth k. As many bytes are prefetched of the next LANES rows as are read of
+ * these. */
 static inline struct rows rows_of(enum block_type type, const struct source *s, size_t j, size_t depth)
 {
     const unsigned char *first = s->w + j * s->row;
@@ -284,7 +285,8 @@ static inline struct rows rows_of(enum block_type type, const struct source *s, 
                          .next = more ? first - skipped + LANES * (s->row + skipped) : NULL};
 }
 
-/* The slice from `from` on. Where W has fewer rows than lanes, a copy, in which its first row stands in for others. */
+/* Returns the slice from `from` on. If W has fewer rows than lanes, the slice is a copy in which W's first row stands
+ * in for the missing rows. */
 static inline struct source slice_of(const struct quantized_product *p, size_t from, size_t depth, unsigned char *copy)
 {
     struct source s = {p->w + block_bytes(p->type, from), block_bytes(p->type, p->k), p->n, from};

@@ -1,5 +1,5 @@
-/* A stand-in for the part of cuBLASLt in use: column-major products of f32 and bf16 matrices, accumulated in f32, with
- * a bias per row of the result, or GELU of that sum, or both. Other choices are refused as not supported. */
+/* A stand-in for the used part of cuBLASLt: column-major products of f32 and bf16 matrices, accumulated in f32, with a
+ * bias per row of the result, GELU of that sum, or both. Other choices are refused as not supported. */
 #ifndef SIM_CUBLASLT_H
 #define SIM_CUBLASLT_H
 

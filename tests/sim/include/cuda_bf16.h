@@ -1,4 +1,4 @@
-/* bfloat16 of the emulation: the upper half of an f32, rounded to nearest even; every NaN becomes 0x7fff. */
+/* bfloat16 of the emulation: the upper half of an f32, rounded to nearest even. Every NaN becomes 0x7fff. */
 #ifndef SIM_CUDA_BF16_H
 #define SIM_CUDA_BF16_H
 

@@ -1,7 +1,6 @@
-/* A stand-in for the CUDA runtime, for running kernels and the host code around them on a CPU: the names and types that
- * kernels/ and src/cuda/ use, from C11 and C++17, and no others. Numbers are those of CUDA, so that logs agree.
- *
- * Host calls are answered by tests/sim; the device side is sim_device.h. */
+/* A stand-in for the CUDA runtime, to run kernels and the host code around them on a CPU. It has the names and types
+ * that kernels/ and src/cuda/ use, from C11 and C++17, and no others. Numbers are those of CUDA, so that logs agree.
+ * tests/sim answers host calls; the device side is sim_device.h. */
 #ifndef SIM_CUDA_RUNTIME_H
 #define SIM_CUDA_RUNTIME_H
 

@@ -1,4 +1,4 @@
-/* The one function of cuRAND's device side in use: Philox4x32-10 (Salmon et al., SC 2011), the same integers. */
+/* The one used function of cuRAND's device side: Philox4x32-10 (Salmon et al., SC 2011), with the same integers. */
 #ifndef SIM_CURAND_KERNEL_H
 #define SIM_CURAND_KERNEL_H
 

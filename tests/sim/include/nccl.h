@@ -1,4 +1,4 @@
-/* A stand-in for the part of NCCL in use: sends, receives, sums and gathers between processes of one host, over shared
+/* A stand-in for the used part of NCCL: sends, receives, sums and gathers between processes of one host, over shared
  * memory. */
 #ifndef SIM_NCCL_H
 #define SIM_NCCL_H
@@ -38,7 +38,7 @@ typedef enum { ncclInt8 = 0, ncclUint8 = 1, ncclFloat32 = 7 } ncclDataType_t;
 typedef enum { ncclSum = 0 } ncclRedOp_t;
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id);
-/* Comes back at once with ncclInProgress where config->blocking is 0. */
+/* Returns at once with ncclInProgress if config->blocking is 0. */
 ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config);
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state);
 ncclResult_t ncclCommFinalize(ncclComm_t comm);

@@ -1,7 +1,6 @@
-/* The device side of the emulation, C++ only: launches, shared arrays, indices, barriers, shuffles, a few functions.
- *
- * Every CUDA thread is a fiber. Barriers and warp operations hand over to the scheduler (schedule.cpp) and carry the
- * caller's file and line for its reports. */
+/* The device side of the emulation, for C++ only: launches, shared arrays, indices, barriers, shuffles and a few
+ * functions. Every CUDA thread is a fiber. Barriers and warp operations hand over to the scheduler (schedule.cpp), and
+ * carry the caller's file and line for its reports. */
 #ifndef SIM_DEVICE_H
 #define SIM_DEVICE_H
 
@@ -13,7 +12,7 @@ struct sim_place {
     uint3 thread, block;
     dim3 block_size, grid_size;
 };
-extern struct sim_place sim_place; /* of the running fiber */
+extern struct sim_place sim_place; /* place of the running fiber */
 
 #define threadIdx (sim_place.thread)
 #define blockIdx  (sim_place.block)
@@ -34,12 +33,12 @@ static inline void sim_launch_kernel(const char *name, dim3 grid, dim3 block, si
                        [kernel, copies] { std::apply(kernel, copies); });
 }
 
-#define KERNEL_UNROLL /* nothing to say to this compiler */
+#define KERNEL_UNROLL /* this compiler needs no hint */
 #define KERNEL_UNROLL_BY(times)
 #define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                  \
     sim_launch_kernel(#kernel, grid, block, shared_bytes, stream, kernel __VA_OPT__(, ) __VA_ARGS__)
 
-/* ---- shared memory: NaN patterns at first, redzones around ---- */
+/* ---- shared memory: first filled with NaN patterns, with redzones around arrays ---- */
 void *sim_shared_array(const void *site, size_t bytes, const char *name);
 void *sim_shared_dynamic();
 
@@ -52,10 +51,11 @@ void *sim_shared_dynamic();
 /* ---- barriers and warp operations ---- */
 enum sim_operation { SIM_SYNCWARP, SIM_SHUFFLE, SIM_BALLOT, SIM_TOGETHER };
 void sim_block_barrier(const char *file, int line);
-/* Waits for the lanes of `mask`; a shuffle returns what lane `source` gave (its own when source is -1). */
+/* Waits for the lanes of `mask`. A shuffle returns the bits of lane `source`, or the lane's own bits if source is
+ * -1. */
 uint64_t sim_warp_operation(sim_operation operation, unsigned mask, uint64_t bits, int source, const char *file,
                             int line);
-/* Waits for the whole warp, for which `together` then works on what each lane gave. */
+/* Waits for the whole warp, then runs `together` on the data of all lanes. */
 void sim_warp_together(void *mine, void (*together)(void *const *lanes), const char *file, int line);
 
 #define SIM_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
@@ -125,7 +125,7 @@ static inline int __all_sync(unsigned mask, int predicate, SIM_CALLER)
 }
 
 /* ---- functions that C++ does not have ---- */
-#define __expf expf /* glibc has names like these of its own */
+#define __expf expf /* glibc has functions of these names */
 #define __logf logf
 
 static inline uint2 make_uint2(unsigned x, unsigned y)
