@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """Tests the folder of `elbo export` and its model card.
 
- hostile    places that are no export are left alone: files, folders with other contents, links, places without
-            permission; a failed comparison leaves the old export
- broken     SIGKILL in the place of a call, after half of a write, ENOSPC or EIO at a call, a full disk: the folder
-            holds the old export or the new one, whole, and the new one when the command returned 0; the next export
-            leaves nothing beside it
- card       README.md has the figures of the last `elbo eval` of exactly these weights, each with its estimator
+  hostile    places that are no export are left alone: files, folders with other contents, links, places without
+             permission; a failed comparison leaves the old export
+  broken     SIGKILL in the place of a call, after half of a write, ENOSPC or EIO at a call, a full disk: the folder
+             holds the old export or the new one, whole, and the new one when the command returned 0; the next export
+             leaves nothing beside it
+  card       README.md has the figures of the last `elbo eval` of exactly these weights, each with its estimator
 
 ELBO_TEST_FULL=1 tries every call; otherwise about twelve calls per format are tried."""
 import errno
