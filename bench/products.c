@@ -1,18 +1,18 @@
-/* The dense products of a training step, each alone, by every algorithm that cuBLASLt offers for it: what a step could
- * take at least.
+/* Times the dense products of a training step, each alone, with every algorithm that cuBLASLt offers for it: a lower
+ * bound for the step.
  *
  *   products < LINES
  *
  * A line: NAME CALLS M N K A B LDA LDB LDC TYPE OUT ADD    C (M, N) (+)= A (M, K) B (K, N), row by row
  *
- *   CALLS            of a step
- *   A, B             n as it is, t stored as its transpose
+ *   CALLS            number of calls in a step
+ *   A, B             n: stored as it is; t: stored as its transpose
  *   LDA, LDB, LDC    elements from one stored row to the next, 0: no gap
  *   TYPE, OUT        of A and B, and of C: bf16 or f32
  *   ADD              0 or 1
  *
- * Prints a JSON object a line: medians, in seconds, of the library's first choice and of the fastest. Buffers are
- * numbers near 0, three sets in turn. */
+ * Prints a JSON object a line with median seconds of the library's first choice and of the fastest algorithm. Buffers
+ * hold numbers near 0; three sets of buffers are used in turn. */
 #include "cuda/libraries.h"
 
 #include <cuda_runtime.h>
@@ -44,7 +44,7 @@ static int by_seconds(const void *x, const void *y)
     return a < b ? -1 : a > b;
 }
 
-/* Numbers of both signs; a stretch of them again and again. */
+/* Fills a buffer with numbers of both signs, in a repeated stretch. */
 static void fill(char *to, size_t bytes, bool bf16)
 {
     static uint32_t values[1 << 20];
@@ -79,7 +79,7 @@ static void measure(const struct cublaslt *lt, cublasLtHandle_t handle, void *wo
         must(cudaMemset(c[i], 0, bytes_c), "cudaMemset");
     }
     cublasLtMatmulDesc_t op;
-    cublasLtMatrixLayout_t first, second, third; /* in columns: C^T = B^T A^T */
+    cublasLtMatrixLayout_t first, second, third; /* column-major: C^T = B^T A^T */
     cublasOperation_t tb = p->tb ? CUBLAS_OP_T : CUBLAS_OP_N, ta = p->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     must(lt->cublasLtMatmulDescCreate(&op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
     must(lt->cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_TRANSA, &tb, sizeof tb), "an attribute");

@@ -1,8 +1,8 @@
-/* Our matrix product beside oneDNN's on the shapes of a training step: forward (A B^T), gradient of the input (A B),
- * gradient of the weights (A^T B). Alternating, medians with quartiles, each on all threads; oneDNN by a matmul
- * primitive made beforehand. Before a call is timed the same side runs it for some milliseconds, so that its threads
- * are awake, for which this machine takes up to one, and its data is where it leaves it, and before that comes a pause,
- * in which the other side's threads stop spinning.
+/* Times elbo's matrix product beside oneDNN's on the shapes of a training step: forward (A B^T), gradient of the input
+ * (A B), gradient of the weights (A^T B). The sides alternate on the same number of threads; figures are medians with
+ * quartiles. oneDNN uses a matmul primitive that is created beforehand. Before each timed call the same side runs the
+ * product for some milliseconds, so that its threads are awake (waking takes up to a millisecond) and its data is in
+ * its caches. A pause before that lets the other side's threads stop spinning.
  *
  *   gemm THREADS avx512|amx */
 #define CPU_VARIANT avx512

@@ -1,9 +1,9 @@
-/* elbo's side of bench/peers/inference: a model's file by the runtime of elbo/infer.h. Commands on standard input, an
- * answer in seconds to each:
+/* elbo's side of bench/peers/inference: runs a model's file with the library of elbo/infer.h. Reads commands from
+ * standard input and answers each with its seconds:
  *
- *   write B T     B sentences of T tokens, the likeliest one each time
- *   encode FILE   the sentences of a file, a line each
- *   read          gigabytes a second by which the same number of threads read 1 GiB, in the place of seconds
+ *   write B T     B sentences of T tokens, the likeliest token at each step
+ *   encode FILE   the sentences of a file, one a line
+ *   read          reads 1 GiB with the same number of threads; answers with gigabytes per second
  *
  *     inference FILE THREADS */
 #include "elbo/infer.h"
@@ -51,7 +51,7 @@ static void *read_share(void *argument)
     return NULL;
 }
 
-/* Best of several passes. */
+/* Returns the highest rate of several passes, in GB/s. */
 static double bandwidth(size_t threads)
 {
     char *memory = aligned_alloc(1 << 21, GIB);

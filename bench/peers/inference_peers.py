@@ -1,7 +1,7 @@
-"""The other sides of bench/peers/inference: elbo's exported graphs by onnxruntime, and the decoder in PyTorch. The same
-commands as inference.c, an answer in seconds to each.
+"""The other sides of bench/peers/inference: elbo's exported graphs in onnxruntime, and the decoder in PyTorch. Answers
+the commands of inference.c with their seconds.
 
-    inference_peers.py onnx FOLDER THREADS SPINNING     f32, or what a file of that name holds
+    inference_peers.py onnx FOLDER THREADS SPINNING     the graphs in FOLDER, f32 or quantized
     inference_peers.py torch FOLDER THREADS compiled|eager
 """
 import json
@@ -31,7 +31,7 @@ class Onnx:
         self.ids = word_ids(folder)
 
     def write(self, batch, length):
-        """Greedy; what each step returns as cache is the next one's input where it lies."""
+        """Decodes greedily. Each step's output cache stays in place as the next step's input."""
         session, value = self.decoder, self.ort.OrtValue.ortvalue_from_numpy
         past = [i for i in session.get_inputs() if i.name.startswith("past")]
         names = [o.name for o in session.get_outputs()]
@@ -55,7 +55,7 @@ class Onnx:
         return time.perf_counter() - began
 
     def encode(self, path, each=64):
-        """Sentences by length, some at a time, padded to the longest."""
+        """Encodes sentences sorted by length, `each` at a time, padded to the longest."""
         sentences = [[0, *(self.ids[w] for w in line.split()), 1] for line in open(path, encoding="utf-8")]
         began = time.perf_counter()
         sentences.sort(key=len)
@@ -79,7 +79,7 @@ def word_ids(folder):
 # ---- PyTorch ----
 
 class Torch:
-    """The decoder of a GPT-2 of 12 layers, width 768: random weights, keys and values in place."""
+    """The decoder of a GPT-2 with 12 layers of width 768: random weights, keys and values in place."""
 
     def __init__(self, threads, compiled):
         import torch

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""PyTorch's kernels at the sizes of a training step: the peers of `elbo bench kernels`, and the machine's two ceilings.
+"""Times PyTorch's kernels at the sizes of a training step: the peers of `elbo bench kernels`, and the machine's copy
+bandwidth and product rate.
 
     bench/peers/kernels.py [--device=cuda] [--tokens=8448] [--width=768] [--vocabulary=50257] [--parameters=180000000]
                            [--repeats=30] [--out=FILE]
@@ -9,9 +10,9 @@
     norm backward    layer norm, all three gradients
     adamw            the fused update
     linear + loss    the output layer and the cross entropy, forward and backward; eager and compiled
-    attention        forward and backward at T = 32 .. 256, each backend that takes it
+    attention        forward and backward at T = 32 .. 256, each backend that accepts it
 
-What this PyTorch does not have is named under "missing". --tiny: sizes for a check on a CPU."""
+Features that this PyTorch lacks are named under "missing". --tiny: sizes for a check on a CPU."""
 import argparse
 
 import timing
@@ -113,7 +114,7 @@ class Bench:
                 for causal in (False, True):
                     label = f"T {length}, {n // length} sentences, {heads} heads of {d // heads}, " \
                             f"{'causal, ' if causal else ''}{backend}"
-                    # four products forward and backward, recomputed scores
+                    # 7 products of 2 n T d operations: two forward, five backward with recomputed scores.
                     flops = 14 * n * length * d / (2 if causal else 1)
                     if not timing.has(f"nn.attention.SDPBackend.{backend}"):
                         self.missing.append(f"attention, {backend}: torch.nn.attention.SDPBackend.{backend}")

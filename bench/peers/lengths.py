@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Training steps of step.py's VAE on sentences of several lengths, padded to the longest of the batch: the peer of
-`elbo bench step` on a corpus of such lengths.
+"""Times training steps of step.py's VAE on sentences of several lengths, padded to the longest of the batch: the peer
+of `elbo bench step` on a corpus of the same lengths.
 
     bench/peers/lengths.py LENGTHS [--device=cuda] [--sentences=600] [--longest=100] [--precision=bf16|f32]
                            [--modes=eager,compile] [--batches=4] [--rounds=5] [--out=FILE]
 
-LENGTHS: a JSON array, entry n: how many sentences have n words; longer ones than --longest are cut. Sentences come in
-random order; useful tokens are words and end marks. The sizes are step.py's."""
+LENGTHS: a JSON array whose entry n is the number of sentences of n words; sentences longer than --longest are cut.
+Sentences come in random order. Useful tokens are words and end marks. The sizes are step.py's."""
 import argparse
 import contextlib
 import json
@@ -35,7 +35,7 @@ def batches_of(given):
 
 
 def measure(given, mode, batches, dynamic=True):
-    """dynamic: of torch.compile; null lets it see which sizes change."""
+    """dynamic: the argument of torch.compile; None lets torch.compile find the sizes that change."""
     torch.manual_seed(1)
     model = training_torch.Vae(types.SimpleNamespace(width=given.width, layers=given.layers, heads=given.heads,
                                                      vocabulary=given.vocabulary, latent=given.latent,
@@ -88,11 +88,11 @@ def main():
         if mode == "compile" and not timing.has("compile"):
             results["missing"].append("torch.compile")
             continue
-        for dynamic in (True, None) if mode == "compile" else (None,): # the first way that this PyTorch can go
+        for dynamic in (True, None) if mode == "compile" else (None,): # the first way that works in this PyTorch
             try:
                 results["rows"].append(measure(given, mode, batches, dynamic))
                 break
-            # a mode that fails is a result, whatever torch raises
+            # A mode that fails is a result, whatever torch raises.
             except Exception as error: # pylint: disable=broad-except
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 said = (str(error).strip() or repr(error)).splitlines()[0]

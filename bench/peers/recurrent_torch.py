@@ -1,9 +1,10 @@
-"""PyTorch's side of bench/peers/recurrent: an LSTM VAE by nn.LSTM on sentences of several lengths.
+"""PyTorch's side of bench/peers/recurrent: an LSTM VAE with nn.LSTM on sentences of several lengths.
 
     recurrent_torch.py BATCHES WIDTH LAYERS VOCABULARY THREADS WEIGHTS MODE
 
-The lines read and written are those of training.c. MODE: padded, to the longest sentence of the batch, with the last
-state taken at each sentence's end; or packed, by pack_padded_sequence. Batches become tensors before the first step."""
+Input and output lines are those of training.c. MODE: padded, to the longest sentence of the batch, where the last
+state is read at each sentence's end; or packed, with pack_padded_sequence. Batches become tensors before the first
+step."""
 import re
 import sys
 import time
@@ -29,7 +30,7 @@ class Vae(nn.Module):
         self.output = nn.Linear(width, vocabulary, bias=False)
 
     def read(self, words, lengths, packed):
-        """The last layer's state behind each sentence's last row."""
+        """Returns the last layer's state after each sentence's last row."""
         x = self.encoder_token(words)
         if packed:
             return self.encoder(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[1][0][-1]
@@ -37,7 +38,7 @@ class Vae(nn.Module):
         return y[torch.arange(len(words)), lengths - 1]
 
     def forward(self, words, labels, lengths, packed, beta):
-        """words (S, T + 2) with marks and padding, labels (S, T + 1), lengths (S) with marks: the mean loss per
+        """words (S, T + 2) with marks and padding, labels (S, T + 1), lengths (S) with marks. Returns the mean loss per
         sentence."""
         mu, logvar = self.head(self.read(words, lengths, packed)).chunk(2, -1)
         z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
@@ -57,7 +58,8 @@ class Vae(nn.Module):
 
 
 def load(model, path, layers):
-    """elbo's weights: rows of gates in the same order; z's columns follow the input's; the second bias is 0."""
+    """Loads elbo's weights. The rows of gates have the same order; z's columns follow the input's; the second bias is
+    0."""
     own = safetensors(path)
     with torch.no_grad():
         for stack, lstm in (("encoder", model.encoder), ("decoder", model.decoder)):

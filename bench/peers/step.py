@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""A training step of the VAE of docs/model.md in PyTorch, as one would write it there: the peer of `elbo bench step`.
+"""Times a training step of the VAE of docs/model.md in ordinary PyTorch code: the peer of `elbo bench step`.
 
     bench/peers/step.py [--device=cuda] [--sentences=256] [--words=32] [--width=768] [--layers=12] [--vocabulary=50257]
                         [--modes=eager,compile] [--precision=bf16|f32] [--steps=20] [--out=FILE]
 
-Sentences of one length, so nothing is padded: S sentences of W words are S (W + 1) decoder tokens. bf16 is autocast
-with f32 weights; attention is scaled_dot_product_attention; the update is the fused AdamW after clipping the global
-norm. What this PyTorch does not have is named under "missing" and left out. --tiny: sizes for a check on a CPU."""
+Sentences have one length, so nothing is padded: S sentences of W words are S (W + 1) decoder tokens. bf16 is
+autocast with f32 weights; attention is scaled_dot_product_attention; the update is the fused AdamW after clipping
+the global norm. Features that this PyTorch lacks are named under "missing" and left out. --tiny: sizes for a check
+on a CPU."""
 import argparse
 import contextlib
 import math
@@ -20,8 +21,8 @@ from torch.nn import functional as F
 
 
 def causal_bias(queries, keys, device, dense):
-    """Every query sees the keys in front of the sentence and its own past. Not dense: in a form that fast kernels
-    know."""
+    """Lets every query attend to the keys before the sentence and to its own past. Unless `dense`, the mask has the
+    form that fast kernels accept."""
     if not dense:
         from torch.nn.attention.bias import causal_lower_right # PyTorch 2.3 and later
         return causal_lower_right(queries, keys)
@@ -76,7 +77,7 @@ class Vae(nn.Module):
         self.mask = causal_bias(given.words + 1, given.words + 2, given.device, given.dense_mask)
 
     def forward(self, words, beta):
-        """words (S, W + 2) with marks: the mean loss per sentence."""
+        """words (S, W + 2) with marks. Returns the mean loss per sentence."""
         sentences = words.shape[0]
         x = self.token(words) + self.encoder_position.weight[:words.shape[1]]
         for block in self.encoder:
@@ -154,11 +155,11 @@ def main():
         if mode == "compile" and not timing.has("compile"):
             results["missing"].append("torch.compile")
             continue
-        for given.dense_mask in (False, True): # the first form that this PyTorch takes
+        for given.dense_mask in (False, True): # the first form that works in this PyTorch
             try:
                 results["rows"].append(measure(given, mode))
                 break
-            # a mode that fails is a result, whatever torch raises
+            # A mode that fails is a result, whatever torch raises.
             except Exception as error: # pylint: disable=broad-except
                 mask = "dense" if given.dense_mask else "lower right"
                 results["missing"].append(

@@ -1,5 +1,5 @@
-"""What the PyTorch peers share: timing by events (by the clock on a CPU), medians with quartiles, what this PyTorch
-has."""
+"""Shared by the PyTorch peers: timing by events (on a CPU by the clock), medians with quartiles, and checks for
+features of this PyTorch."""
 import json
 import statistics
 import sys
@@ -9,7 +9,7 @@ import torch
 
 
 def has(path):
-    """Whether this PyTorch has torch.<path>."""
+    """Returns whether this PyTorch has torch.<path>."""
     at = torch
     for name in path.split("."):
         if not hasattr(at, name):
@@ -19,8 +19,7 @@ def has(path):
 
 
 class Clock:
-    """Times calls on `device`. On a GPU a buffer larger than its cache is written before each call, outside the
-    timing."""
+    """Times calls on `device`. On a GPU, each call follows an untimed write to a buffer larger than the GPU's cache."""
 
     def __init__(self, device, flush=True):
         self.cuda = device.startswith("cuda")
@@ -47,7 +46,7 @@ class Clock:
 
 
 def figures(seconds, **work):
-    """Raw numbers with median and quartiles; work: flops= or bytes= of one call become rates."""
+    """Returns the raw numbers with median and quartiles. work: flops= or bytes= of one call become rates."""
     low, median, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
     found = {"seconds_median": median, "seconds_quartiles": [low, high], "seconds": seconds}
     if "flops" in work:

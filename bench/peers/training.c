@@ -1,14 +1,14 @@
-/* elbo's side of bench/peers/training: whole training steps on batches that both sides read, one when asked.
+/* elbo's side of bench/peers/training: runs one whole training step per request, on batches that both sides read.
  *
  *     training BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS RECOMPUTE MOMENTS [KIND]
  *
- * BATCHES holds u32 numbers: how many batches; for each its number of sentences; for each of them its length and its
- * ids, without marks (0 start, 1 end, 2 unknown). A batch is one slot. The initial weights go to WEIGHTS (safetensors).
- * First two lines written: anonymous memory when main began, in bytes; the number of parameters, and the measured peak
- * of f32 multiply-adds in GFLOP/s. Then every line read is the number of a batch, and a step on it answers with its
- * seconds and loss. RECOMPUTE: none, cheap or block (train.recompute); MOMENTS: f32 or bf16 (optimizer.moments). KIND:
- * transformer, with one token table; or lstm, with two and output weights, z as the first state and beside every input,
- * and the encoder's last state. */
+ * BATCHES holds u32 numbers: the number of batches; for each its number of sentences; for each sentence its length and
+ * its ids, without marks (0 start, 1 end, 2 unknown). A batch is one slot. The initial weights are written to WEIGHTS
+ * (safetensors). The first output line is the anonymous memory at the start of main, in bytes. The second is the number
+ * of parameters and the measured peak of f32 multiply-adds in GFLOP/s. Then each input line is the number of a batch;
+ * the answer is the seconds and the loss of a step on it. RECOMPUTE: none, cheap or block (train.recompute); MOMENTS:
+ * f32 or bf16 (optimizer.moments). KIND: transformer, with one token table; or lstm, with two token tables and untied
+ * output weights, where z gives the first state and is beside every input, and the encoder pools its last state. */
 #include "elbo/tokenizer.h"
 #include "formats/safetensors.h"
 #include "device/backends.h"
@@ -49,7 +49,7 @@ static size_t anonymous_memory(void)
 }
 
 struct batch {
-    size_t sentences, tokens; /* of the decoder: words and one mark a sentence */
+    size_t sentences, tokens; /* decoder tokens: words and one mark per sentence */
     const uint32_t **text;    /* (sentences) */
     size_t *lengths;          /* (sentences) */
 };

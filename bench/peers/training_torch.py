@@ -3,9 +3,9 @@ the batch.
 
     training_torch.py BATCHES WIDTH LAYERS HEADS VOCABULARY THREADS WEIGHTS MODE
 
-Arguments, the lines read and those written are those of training.c; MODE is eager, compile or medium: eagerly, where
-products round their operands to bf16. The second line also has the version.
-Batches become tensors, with their masks, before the first step."""
+Arguments, input and output lines are those of training.c. MODE is eager, compile, or medium: eager with products
+that round their operands to bf16. The second output line also has the version. Batches become tensors, with their
+masks, before the first step."""
 import json
 import re
 import struct
@@ -36,7 +36,7 @@ def read_batches(path):
 
 
 def safetensors(path):
-    """Name -> tensor."""
+    """Returns name -> tensor."""
     with open(path, "rb") as file:
         data = file.read()
     size = int.from_bytes(data[:8], "little")
@@ -49,7 +49,7 @@ def safetensors(path):
 
 
 def read_weights(path):
-    """Name in this model -> tensor."""
+    """Returns name in this model -> tensor."""
     found = {}
     for name, tensor in safetensors(path).items():
         stack, _, rest = name.partition(".")
@@ -66,12 +66,12 @@ def read_weights(path):
 
 
 class Vae(step.Vae):
-    """Sentences of several lengths."""
+    """The VAE for sentences of several lengths."""
 
     def forward(self, words, labels, there, lengths, mask, beta): # pylint: disable=arguments-differ
-        """words (S, T + 2) with marks and padding; labels (S, T + 1); there (S, 1, 1, T + 2): what the encoder attends
-        to, null when nothing is padded, as lengths (S, 1) with marks; mask (T + 1, T + 2): the mean loss per
-        sentence."""
+        """words (S, T + 2) with marks and padding; labels (S, T + 1); there (S, 1, 1, T + 2): the encoder's attention
+        mask; lengths (S, 1) with marks; `there` and `lengths` are None when nothing is padded; mask (T + 1, T + 2).
+        Returns the mean loss per sentence."""
         sentences = words.shape[0]
         x = self.token(words) + self.encoder_position.weight[:words.shape[1]]
         for block in self.encoder:
@@ -96,7 +96,7 @@ def tensors(sentences):
     lengths = torch.tensor([[len(s) + 2] for s in sentences])
     even = bool((lengths == longest + 2).all())
     there = None if even else (torch.arange(longest + 2)[None] < lengths)[:, None, None]
-    mask = step.causal_bias(longest + 1, longest + 2, "cpu", True) # the form that the CPU's attention takes
+    mask = step.causal_bias(longest + 1, longest + 2, "cpu", True) # the form that the CPU's attention accepts
     return words, labels, there, None if even else lengths.float(), mask
 
 

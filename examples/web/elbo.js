@@ -1,9 +1,10 @@
-// elbo-infer.wasm without a system: the thirteen functions of WASI that it asks for, over one file and three streams.
+// Runs elbo-infer.wasm without an operating system: implements the thirteen WASI functions that it imports, over one
+// file and three streams.
 //
 //     const {output, error, code} = elboRun(module, model, ["encode"], "a small bird\n")
 //
-// module: a WebAssembly.Module; model: a Uint8Array with the file's bytes; each run is an instance of its own. As a
-// worker: the first message is {program, model} (bytes), and each {id, words, input} is answered by {id, ...result}.
+// module: a WebAssembly.Module; model: a Uint8Array with the file's bytes. Each run makes a new instance. In a worker
+// the first message is {program, model} (bytes); each later message {id, words, input} is answered by {id, ...result}.
 "use strict";
 
 function elboRun(module, model, words, input) {

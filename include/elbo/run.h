@@ -1,4 +1,4 @@
-/* A trained model, and training one: what a program needs that links libelbo.
+/* Opens and trains models from a program that links libelbo.
  *
  *     elbo_error error = {0};
  *     elbo_run *run;
@@ -13,7 +13,7 @@
  *     elbo_text_free(&back);
  *     elbo_run_close(run);
  *
- * A run may be used by one thread at a time. */
+ * Only one thread at a time may use a run. */
 #ifndef ELBO_RUN_H
 #define ELBO_RUN_H
 
@@ -26,43 +26,43 @@
 
 typedef struct elbo_run elbo_run;
 
-/* `path`: a run directory (its newest checkpoint that verifies) or one checkpoint. threads = 0: the processors of this
- * process. ELBO_INPUT: damaged, foreign, another version; ELBO_IO: not there; ELBO_MEMORY. */
+/* `path`: a run directory (its newest checkpoint that verifies) or one checkpoint. threads = 0: one for each processor
+ * of this process. ELBO_INPUT: damaged, foreign, another version; ELBO_IO: not there; ELBO_MEMORY. */
 elbo_status elbo_run_open(elbo_run **run, const char *path, size_t threads, elbo_error *error);
 void elbo_run_close(elbo_run *run);
 
 size_t elbo_run_latent_width(const elbo_run *run);              /* Z; 0 for a language model without a latent */
-uint64_t elbo_run_step(const elbo_run *run);                    /* training steps behind it                   */
+uint64_t elbo_run_step(const elbo_run *run);                    /* training steps so far */
 struct elbo_tokenizer *elbo_run_tokenizer(const elbo_run *run); /* borrowed */
 
-/* The label of all sentences from here on, for a model that was trained with labels: encoding and decoding want one
- * then. ELBO_USAGE: the model does not know it; the message names those that it knows. */
+/* Sets the label of all further sentences. A model that was trained with labels needs one for encoding and decoding.
+ * ELBO_USAGE: the model does not know the label; the message names the known ones. */
 elbo_status elbo_run_set_label(elbo_run *run, const char *label, elbo_error *error);
 
-/* mu and logvar (count, Z) of the posteriors of `count` sentences. `sizes` (count) are their bytes, any of which may be
- * NUL; null: each text ends with one. Ill-formed UTF-8 becomes U+FFFD, as the commands read it. A sentence longer than
- * the model was trained for is cut. ELBO_USAGE for a model without a latent. */
+/* mu and logvar (count, Z) of the posteriors of `count` sentences. `sizes` (count): bytes of each text, which may
+ * contain NUL; null: each text ends with NUL. Ill-formed UTF-8 becomes U+FFFD, as in the commands. A sentence longer
+ * than the model was trained for is cut. ELBO_USAGE for a model without a latent. */
 elbo_status elbo_run_encode(elbo_run *run, float *mu, float *logvar, const char *const *texts, const size_t *sizes,
                             size_t count, elbo_error *error);
 
-/* All zero: the likeliest token at each step, as long as the model was trained for, never the unknown mark. */
+/* All zero: the likeliest token at each step, up to the length in training, never the unknown mark. */
 struct elbo_decode_options {
-    double temperature; /* above 0: sample                                                  */
-    double top_p;       /* above 0: from the likeliest tokens that hold this probability    */
-    size_t top_k;       /* above 0: from this many                                          */
-    size_t max_length;  /* tokens; 0: as trained                                            */
+    double temperature; /* above 0: sample at this temperature */
+    double top_p;       /* above 0: sample from the likeliest tokens that hold this probability */
+    size_t top_k;       /* above 0: sample from this many likeliest tokens */
+    size_t max_length;  /* tokens; 0: the longest in training */
     bool allow_unknown;
     uint64_t seed; /* row i depends on (seed, i) and z alone                           */
 };
 
-/* One sentence per row of z (count, Z), or `count` of a model without a latent (z is null). texts (count) begin as {0}.
- */
+/* Writes one sentence per row of z (count, Z), or `count` sentences of a model without a latent (z is null). Each of
+ * texts (count) begins as {0}. */
 elbo_status elbo_run_decode(elbo_run *run, struct elbo_text *texts, const float *z, size_t count,
                             const struct elbo_decode_options *options, elbo_error *error);
 
-/* Trains, or goes on with, a run. `config` is a YAML file or null; `overrides` are "--section.key=value" as on the
- * command line (docs/reference.md). `line` (may be null) is told what the console would show. ELBO_INTERRUPTED after
- * SIGTERM, SIGINT or SIGUSR1, which are blocked meanwhile, when all is saved. */
+/* Starts or continues a run. `config` is a YAML file or null; `overrides` are "--section.key=value" as on the command
+ * line (docs/reference.md). `line` (may be null) gets the lines that the console would show. SIGTERM, SIGINT and
+ * SIGUSR1 are blocked meanwhile; after one of them the run is saved and ELBO_INTERRUPTED is returned. */
 elbo_status elbo_train(const char *config, const char *const *overrides, size_t override_count,
                        void (*line)(void *context, const char *text), void *context, elbo_error *error);
 

@@ -4,15 +4,15 @@
  *   word   whitespace-separated words, a vocabulary by frequency      V <= size
  *   bpe    byte-level byte pair encoding, trained here                V <= size
  *
- * Ids 0, 1, 2 are the marks start, end, unknown in every kind; then come the 256 bytes (byte, bpe) or the words by
- * falling frequency. Text is UTF-8 (elbo_text_repair makes it so). Encoding never adds marks; time is linear in the
- * text, or n log n for bpe.
+ * Ids 0, 1, 2 are the marks start, end, unknown in every kind. The 256 bytes (byte, bpe) or the words by falling
+ * frequency follow. Text is UTF-8 (elbo_text_repair makes it so). Encoding never adds marks. Encoding takes time linear
+ * in the text, or n log n for bpe.
  *
  *     struct elbo_ids ids = {0};
  *     elbo_tokenizer_encode(tokenizer, &ids, text, size, &error);      -- ids.ids[0 .. ids.count)
  *     elbo_ids_free(&ids);
  *
- * A tokenizer holds scratch memory: one thread at a time may use it. */
+ * Only one thread at a time may use a tokenizer, because it holds scratch memory. */
 #ifndef ELBO_TOKENIZER_H
 #define ELBO_TOKENIZER_H
 
@@ -28,12 +28,12 @@ struct text_marks {
     uint32_t start, end, unknown;
 };
 
-struct elbo_ids { /* grows; begin with {0}, end with elbo_ids_free */
+struct elbo_ids { /* grows; begins as {0}, ends with elbo_ids_free */
     uint32_t *ids;
     size_t count, capacity;
 };
 
-struct elbo_text { /* grows; begin with {0}, end with elbo_text_free; always followed by a NUL once written to */
+struct elbo_text { /* grows; begins as {0}, ends with elbo_text_free; a NUL follows once written to */
     char *text;
     size_t size, capacity;
 };
@@ -47,9 +47,9 @@ struct elbo_tokenizer;
 elbo_status elbo_tokenizer_encode(struct elbo_tokenizer *tokenizer, struct elbo_ids *ids, const char *text, size_t size,
                                   elbo_error *error);
 
-/* Replaces the content of `text`. Start and end marks write nothing; the unknown mark writes "<unk>" (word) or U+FFFD.
- * Bytes that are no valid UTF-8 (byte and bpe can produce any) are kept. ELBO_INPUT for an id outside the vocabulary.
- */
+/* Replaces the content of `text`. Start and end marks write nothing; the unknown mark writes "<unk>" (word) or
+ * U+FFFD. Bytes that are not valid UTF-8 (byte and bpe can produce any) are kept. ELBO_INPUT for an id outside the
+ * vocabulary. */
 elbo_status elbo_tokenizer_decode(const struct elbo_tokenizer *tokenizer, struct elbo_text *text, const uint32_t *ids,
                                   size_t count, elbo_error *error);
 
@@ -58,7 +58,7 @@ const struct text_marks *elbo_tokenizer_marks(const struct elbo_tokenizer *token
 enum elbo_tokenizer_kind elbo_tokenizer_kind(const struct elbo_tokenizer *tokenizer);
 const char *elbo_tokenizer_kind_name(enum elbo_tokenizer_kind kind); /* "byte", "word", "bpe" */
 
-/* ---- making one: word and byte pair counts come from the text that is added ---- */
+/* ---- making a tokenizer: counts of words and byte pairs come from the added text ---- */
 
 struct elbo_tokenizer_trainer;
 
@@ -67,30 +67,30 @@ elbo_status elbo_tokenizer_trainer_open(struct elbo_tokenizer_trainer **trainer,
                                         size_t size, elbo_error *error);
 elbo_status elbo_tokenizer_trainer_add(struct elbo_tokenizer_trainer *trainer, const char *text, size_t size,
                                        elbo_error *error);
-/* The tokenizer; the trainer must still be closed. The same text in any order gives the same tokenizer. */
+/* Makes the tokenizer; the trainer must still be closed. The same text in any order gives the same tokenizer. */
 elbo_status elbo_tokenizer_trainer_finish(struct elbo_tokenizer_trainer *trainer, struct elbo_tokenizer **tokenizer,
                                           elbo_error *error);
 void elbo_tokenizer_trainer_close(struct elbo_tokenizer_trainer *trainer);
 
 /* ---- files ---- */
 
-/* Writes a tokenizer.json, durably, in the place of one that is there. */
+/* Writes a tokenizer.json durably, replacing an existing one. */
 elbo_status elbo_tokenizer_save(const struct elbo_tokenizer *tokenizer, const char *path, elbo_error *error);
-/* Reads and checks one. ELBO_INPUT: truncated, foreign, another version, or not consistent. */
+/* Reads and checks a tokenizer.json. ELBO_INPUT: truncated, foreign, another version, or not consistent. */
 elbo_status elbo_tokenizer_load(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error);
-/* The tokenizer of a corpus, a split corpus, a checkpoint, a run directory, or of a tokenizer.json itself. */
+/* Loads the tokenizer of a corpus, a split, a checkpoint or a run directory, or a tokenizer.json itself. */
 elbo_status elbo_tokenizer_find(struct elbo_tokenizer **tokenizer, const char *path, elbo_error *error);
 void elbo_tokenizer_close(struct elbo_tokenizer *tokenizer);
 
 /* ---- text ---- */
 
-/* Copies `text` into `out` (replacing its content), each ill-formed part of UTF-8 as one U+FFFD, and without U+FEFF,
- * the byte order mark, which is no letter wherever it stands. `*replaced` counts the ill-formed parts; `*first_bad` is
- * the offset of the first in `text`, or `size`. */
+/* Copies `text` into `out` (replacing its content): each ill-formed part of UTF-8 becomes one U+FFFD, and U+FEFF, the
+ * byte order mark, is dropped wherever it stands. `*replaced` counts the ill-formed parts; `*first_bad` is the offset
+ * of the first one in `text`, or `size`. */
 elbo_status elbo_text_repair(struct elbo_text *out, size_t *replaced, size_t *first_bad, const char *text, size_t size,
                              elbo_error *error);
 
-/* Whitespace-separated words of a sentence; the end mark is not counted. Whitespace is ASCII's. */
+/* Counts the whitespace-separated words of a sentence, without the end mark. Whitespace is ASCII's. */
 size_t elbo_text_words(const char *text, size_t size);
 
 #endif

@@ -1,4 +1,4 @@
-"""Parts `tests` and `sanitizers`: what is computed is right, and computed in bounds and in order."""
+"""Parts `tests` and `sanitizers`: checks that the device computes the right values, in bounds and in order."""
 import functools
 import importlib
 import json
@@ -12,8 +12,8 @@ import time
 
 from gpu_check.steps import ROOT, offers, program_environment
 
-RERUNS, SECONDS = 1000, 10 # of one trial, within so many seconds
-# What the losses of 20 steps may differ from the CPU's, relative: the tests' own table.
+RERUNS, SECONDS = 1000, 10 # runs of one trial, and the most seconds for them
+# Relative tolerance of the losses of 20 steps against the CPU's, from the tests' own table.
 TOLERANCES = (ROOT / "tests" / "tolerances.h").read_text()
 BF16_LOSS = float(re.search(r"X\(BACKENDS_BF16, ([0-9.e-]+),", TOLERANCES).group(1))
 
@@ -27,7 +27,7 @@ def sweep(check, name, *options, limit, out, **environment):
 
 
 def reruns(check):
-    """RERUNS runs of one trial of every launcher and type: the same bits each time."""
+    """Runs one trial of every launcher and type RERUNS times and demands the same bits each time."""
     with tempfile.TemporaryDirectory() as out:
         if sweep(check, f"kernels, {RERUNS} runs each", "--short", limit=250, out=out, ELBO_TEST_RERUNS=RERUNS,
                  ELBO_TEST_SECONDS=SECONDS) is None:
@@ -40,7 +40,7 @@ def reruns(check):
 
 
 def train_in(check, precision):
-    """20 steps of every variant in `precision` on the device, beside f32 on the CPU."""
+    """Trains every variant for 20 steps in `precision` on the device and compares with f32 on the CPU."""
     os.environ.update({k: str(v) for k, v in program_environment(check).items()})
     sys.path[:0] = [str(ROOT / "tests" / "sim"), str(ROOT / "tests" / "train")]
     runs, training = importlib.import_module("runs"), importlib.import_module("test_training")
@@ -61,7 +61,7 @@ def train_in(check, precision):
                 continue
             worst = max(abs(a["loss"] - b["loss"]) / max(abs(a["loss"]), 1e-6) for a, b in zip(cpu, gpu[0]))
             same = training.weights(scratch / f"{name}-0") == training.weights(scratch / f"{name}-1")
-            good = len(gpu[0]) == len(cpu) and worst <= BF16_LOSS and same # a NaN is no smaller
+            good = len(gpu[0]) == len(cpu) and worst <= BF16_LOSS and same # false for NaN
             words = f"loss off by at most {worst:.2g} of {BF16_LOSS}, {'the same' if same else 'other'} bits again"
             check.note(f"training, {name}, {precision}", "ok" if good else "failed", words, time.monotonic() - began,
                        worst=worst, losses_cpu=[r["loss"] for r in cpu], losses_device=[r["loss"] for r in gpu[0]])
@@ -95,14 +95,14 @@ def sanitizers(check):
     if not check.given.emulate and not shutil.which(tool[0]) and not check.given.dry_run:
         check.note("compute-sanitizer", "missing", "it is not in PATH")
         return
-    # A refused launch is an answer that the programs look at themselves (one asks for it), not a report.
+    # The programs check refused launches themselves (one test asks for one), so API errors are not reported.
     kinds = {"memcheck": ["--leak-check=no", "--report-api-errors=no"], "racecheck": ["--racecheck-report=all"],
              "initcheck": [], "synccheck": []}
     total, begun = len(kinds) * len(programs), iter(range(len(kinds) * len(programs)))
 
     def one(kind, program):
         name = f"{kind}, {program.name}"
-        # a slow one may take from the quick ones
+        # A slow program may use the time that quick ones leave.
         limit = max(20.0, 2 * check.given.jobs * check.left() / (total - next(begun)))
         out = check.run(name, [*tool, f"--tool={kind}", *kinds[kind], "--error-exitcode=99", program], limit,
                         quiet=True, ELBO_TEST_REPEATS=1, ELBO_TEST_FULL=0)

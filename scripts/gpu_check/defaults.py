@@ -1,5 +1,5 @@
-"""Part `defaults`: does what is trained on the device learn as much as on a CPU, and is it as good when it comes
-back?"""
+"""Part `defaults`: checks that a model trained on the device learns as much as one trained on the CPU, and evaluates to
+the same figures on the CPU."""
 import json
 import math
 import pathlib
@@ -10,14 +10,14 @@ from gpu_check.inputs import bench_options, same_lengths
 from gpu_check.steps import offers
 
 SEEDS = (1, 2, 3)
-# of neg_elbo, evaluated on the device and on the CPU with the same noise: sums in another order, or bf16
+# Relative tolerance of neg_elbo between device and CPU with the same noise: sums in another order, or bf16.
 NEAR = {"f32": 1e-4, "bf16": 5e-3}
 FIGURES = ("neg_elbo", "iwae_nll", "kl", "active_units_0.1", "mutual_information", "own_z_gain")
 
 
 def corpora(check, folder):
-    """WordNet's definitions as bench/defaults divides them, carried along; made-up ones where the device is
-    emulated."""
+    """Returns WordNet's definitions, split as in bench/defaults and carried along, or a made-up corpus with
+    --emulate."""
     if not check.given.emulate:
         return check.build / "cuda" / "wordnet"
     made = same_lengths(check, folder)
@@ -34,7 +34,7 @@ def evaluate(check, name, run, corpus, device):
 
 
 def train_and_evaluate(check, folder, corpus, precision, seed):
-    """A row of the table, or null."""
+    """Returns a row of the table, or None."""
     name, run = f"{precision}, seed {seed}", folder / f"{precision}-{seed}"
     options = [f"--data.train={corpus / 'train'}", f"--data.valid={corpus / 'valid'}", f"--run.dir={run}",
                f"--seed={seed}", "--device=cuda", f"--precision={precision}"]

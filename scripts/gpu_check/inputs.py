@@ -1,13 +1,13 @@
-"""Corpora of made-up words, and options of the step that is timed."""
+"""Corpora of made-up words, and the options of the timed step."""
 import itertools
 import json
 import random
 
 
 def write_text(path, sizes, lengths, tokens):
-    """Sentences over exactly the vocabulary, of these lengths in turn, of at least so many tokens."""
+    """Writes sentences over exactly the vocabulary, with these lengths in turn, of at least `tokens` tokens."""
     vocabulary, seed = sizes["vocabulary"], random.Random(1)
-    every, lines = [f"w{i}" for i in range(vocabulary - 3)], [] # and three marks
+    every, lines = [f"w{i}" for i in range(vocabulary - 3)], [] # the vocabulary has three marks too
     every += seed.choices(every, k=max(0, tokens - len(every)))
     seed.shuffle(every)
     at = 0
@@ -28,14 +28,14 @@ def bench_corpus(check, folder, name, lengths, tokens=0):
 
 
 def same_lengths(check, folder):
-    """S of these sentences are S (words + 1) decoder tokens; a first one takes what is left over."""
+    """Makes a corpus where S sentences have S (words + 1) decoder tokens; the first sentence takes the remainder."""
     sizes = check.sizes
     rest = max(sizes["vocabulary"] - 3, sizes["text"] * sizes["words"]) % sizes["words"]
     return bench_corpus(check, folder, "equal", itertools.chain([rest] * (rest > 0), itertools.repeat(sizes["words"])))
 
 
 def counts_of_lengths(check):
-    """Entry n: WordNet's definitions of n words, cut at `longest`."""
+    """Entry n: the number of WordNet's definitions of n words, cut at `longest`."""
     carried = check.build / "cuda" / "lengths.json"
     return json.loads(carried.read_text()) if carried.exists() and not check.given.emulate else [0, 2, 5, 9, 7, 4, 2]
 

@@ -1,4 +1,4 @@
-"""Parts `parallel` and `sharing`: what collectives cost a rank that has no other, and ranks that share the one GPU."""
+"""Parts `parallel` and `sharing`: the cost of collectives for a single rank, and ranks that share the one GPU."""
 import ctypes
 import hashlib
 import json
@@ -13,8 +13,8 @@ from gpu_check.steps import offers, program_environment
 
 
 def alone_train(check, corpus, folder, precision, level, always, turn, steps):
-    """Seconds of each step but the first ten, and the weights at the end, with a rank alone: summed through NCCL, or
-    not at all."""
+    """Trains a single rank with gradients summed through NCCL, or not summed. Returns the seconds of each step after
+    the first ten, and the hash of the final weights."""
     run, sentences = folder / f"alone-{precision}-{level}-{always}-{turn}", check.sizes["sentences"][0]
     options = [*bench_options(check, corpus, sentences, precision), f"--run.dir={run}", f"--train.steps={steps}",
                "--log.every=1", "--checkpoint.keep=1", f"--parallel.always={always}", f"--determinism={level}"]
@@ -30,8 +30,8 @@ def alone_train(check, corpus, folder, precision, level, always, turn, steps):
 
 
 def alone(check, corpus, folder, precision, level, turns, steps):
-    """What NCCL costs a rank that has no other, within the captured steps: the ratio of the medians, and the same bits
-    where they are asked for."""
+    """Notes the cost of NCCL for a single rank within captured steps, as the ratio of the medians, and demands the same
+    bits unless determinism is fast."""
     found = {0: [], 1: []}
     for turn in range(turns):
         for always in found:
@@ -70,7 +70,7 @@ def parallel(check):
 
 
 def nccl_version():
-    """As 23007 of 2.30.7, zero where there is none."""
+    """Returns the version as an integer, such as 23007 for 2.30.7; zero without NCCL."""
     try:
         found = ctypes.c_int(0)
         ctypes.CDLL("libnccl.so.2").ncclGetVersion(ctypes.byref(found))
@@ -80,7 +80,7 @@ def nccl_version():
 
 
 def sharing(check):
-    """Several ranks on the one GPU: what passes between them is NCCL's, and the kernels take turns."""
+    """Runs several ranks on the one GPU. NCCL carries their messages, and their kernels take turns."""
     version = nccl_version()
     if version < 23000 and not check.given.emulate and not check.given.dry_run:
         check.note("ranks that share the GPU", "missing",

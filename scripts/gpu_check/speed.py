@@ -1,4 +1,4 @@
-"""Parts `speed` and `warm`: a step beside PyTorch's and beside its products alone."""
+"""Parts `speed` and `warm`: times a step beside PyTorch's and beside its matrix products alone."""
 import functools
 import itertools
 import json
@@ -14,7 +14,8 @@ from gpu_check.steps import ROOT, offers, said_by
 
 
 def our_step(check, name, options, **about):
-    """One row, from `elbo bench step`; determinism fast times products and takes the fastest."""
+    """Returns one row from `elbo bench step`. With determinism=fast elbo times its products and takes the fastest
+    ones."""
     out = check.run(name, [check.device_elbo, "bench", "step", *options, "--json"], 120, quiet=True)
     if out is None:
         return None
@@ -29,7 +30,7 @@ def our_step(check, name, options, **about):
 
 
 def our_steps(check, corpus, sentences, precision, again=""):
-    """Both levels of determinism, or run_to_run alone in f32."""
+    """Runs both levels of determinism in bf16, and only run_to_run in f32."""
     rows = []
     for level in ("run_to_run", "fast") if precision == "bf16" else ("run_to_run",):
         name = f"elbo, {precision}, {level}, {sentences * (check.sizes['words'] + 1)} tokens{again and ', ' + again}"
@@ -49,7 +50,8 @@ def peer(check, name, script, *options, limit=150):
 
 
 def lengths_peer(check, name, *options, limit=150):
-    """PyTorch on sentences as long as WordNet's, about as many useful tokens a step as ours have capacity for."""
+    """Times PyTorch on sentences with WordNet's lengths, with about as many useful tokens a step as elbo's slot
+    holds."""
     sizes, counts = check.sizes, counts_of_lengths(check)
     mean = sum(n * c for n, c in enumerate(counts)) / sum(counts)
     sentences = max(2, int(sizes["sentences"][0] * (sizes["words"] + 2) / (mean + 2)))
@@ -62,7 +64,7 @@ def lengths_peer(check, name, *options, limit=150):
 
 
 def lengths_steps(check, folder):
-    """Sentences as long as WordNet's: ours packed, PyTorch's padded."""
+    """Times sentences with WordNet's lengths: elbo packs them, PyTorch pads them."""
     sizes, corpus, rows = check.sizes, many_lengths(check, folder), []
     if not corpus:
         return rows
@@ -81,8 +83,8 @@ def lengths_steps(check, folder):
 
 
 def product_lines(check, sentences):
-    """Those of a step, as bench/products.c reads them; the head's as the library is asked for them, by chunks of
-    rows."""
+    """Returns the products of a step in the format of bench/products.c. The head's products are whole here; the library
+    gets them in chunks of rows."""
     width, vocabulary, words, layers = (check.sizes[key] for key in ("width", "vocabulary", "words", "layers"))
     padded, lines = -(-vocabulary // 128) * 128, []
     for stack, rows in (("encoder", sentences * (words + 2)), ("decoder", sentences * (words + 1))):
@@ -99,7 +101,7 @@ def product_lines(check, sentences):
 
 
 def products(check, sentences):
-    """G: what the step's products take at their best algorithms, back to back."""
+    """G: the time of the step's products with their best algorithms, back to back."""
     name = f"products alone, bf16, {sentences * (check.sizes['words'] + 1)} tokens"
     program = check.build / "cuda" / "bench_products"
     if check.given.emulate or check.given.dry_run:
@@ -115,7 +117,8 @@ def products(check, sentences):
 
 
 def attention_of(check, folder, length):
-    """Our attention both ways where every sentence has `length` rows in the encoder: rows of `elbo bench kernels`."""
+    """Times elbo's attention, forward and backward, where every sentence has `length` rows in the encoder. Notes the
+    rows of `elbo bench kernels`."""
     sizes = check.sizes
     sentences = max(2, sizes["sentences"][0] * (sizes["words"] + 2) // length)
     corpus = bench_corpus(check, folder, f"sentences of {length}", itertools.repeat(length - 2), sentences * length)
@@ -140,7 +143,7 @@ def device_memory():
 
 
 def memory_of(check, corpus, layers):
-    """MiB of the plan, and the most that the device held while so many layers trained."""
+    """Returns the MiB of the plan, and the most MiB that the device held while `layers` + `layers` layers trained."""
     sizes = check.sizes
     options = [o for o in bench_options(check, corpus, sizes["sentences"][0], "bf16") if ".layers=" not in o]
     options += [f"--encoder.layers={layers}", f"--decoder.layers={layers}"]
@@ -160,8 +163,8 @@ def memory_of(check, corpus, layers):
 
 
 def memory(check, corpus):
-    """The plan's difference between two depths beside the measured one: what the context and the libraries hold is in
-    both."""
+    """Compares the planned and the measured difference between two depths. The difference cancels the memory of the
+    context and of the libraries."""
     if check.given.emulate or check.given.dry_run:
         return
     before, layers = device_memory(), (2, check.sizes["layers"])
@@ -223,7 +226,7 @@ def speed(check):
             products(check, small)
             rows += our_steps(check, corpus, small, half)
             rows += theirs("bf16", small, "eager,compile")
-            # before and after the peer: what the machine itself varies by
+            # Before and after the peer, to show how much the machine itself varies.
             rows += our_steps(check, corpus, small, half, "again")
             for precision in reversed(precisions):
                 name = f"elbo bench kernels, {precision}"
@@ -244,7 +247,7 @@ def speed(check):
                 rows += our_steps(check, corpus, large, half)
                 rows += theirs("bf16", large, "eager,compile")
                 rows += our_steps(check, corpus, large, half, "again")
-            if half == "bf16" and not check.given.dry_run: # last: the peer may compile for as long as there is time
+            if half == "bf16" and not check.given.dry_run: # last, because the peer may compile until the time is up
                 rows += lengths_steps(check, folder)
     if not check.given.dry_run:
         check.tables.append(step_table([r for r in rows if r]))

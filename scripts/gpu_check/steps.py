@@ -1,4 +1,4 @@
-"""The steps of one part of scripts/gpu-check, and what they all need."""
+"""The steps of one part of scripts/gpu-check, and helpers for all parts."""
 import concurrent.futures
 import datetime
 import json
@@ -13,7 +13,7 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# The step that is timed: 8,448 and 16,896 decoder tokens in sentences of 32 words, which have 33 of them each.
+# The timed step: 8,448 and 16,896 decoder tokens in sentences of 32 words, which have 33 decoder tokens each.
 SIZES = {"width": 768, "layers": 12, "heads": 12, "latent": 32, "vocabulary": 50257, "words": 32,
          "sentences": (256, 512), "text": 4000, "alone": 60}
 TINY_SIZES = {"width": 16, "layers": 2, "heads": 2, "latent": 4, "vocabulary": 60, "words": 5, "sentences": (3,),
@@ -29,7 +29,7 @@ def said_by(*words):
 
 
 class Check:
-    """The steps of one part, their results on disk after each."""
+    """The steps of one part. The results are written after each step."""
 
     def __init__(self, given):
         self.given, self.steps, self.tables = given, [], []
@@ -68,7 +68,8 @@ class Check:
             self.write()
 
     def run(self, name, words, limit=600.0, quiet=False, given=None, **environment):
-        """One command: its standard output, or null when it failed, had no time, or only was to be printed."""
+        """Runs one command. Returns its standard output, or None when the command failed, had no time, or was only
+        printed."""
         words = [str(word) for word in words]
         if self.given.dry_run:
             print(" ".join([*(f"{k}={v}" for k, v in environment.items()), *words]))
@@ -89,7 +90,7 @@ class Check:
                 self.note(name, "no time", f"stopped after {limit:.0f} s", time.monotonic() - began)
                 return None
         seconds = time.monotonic() - began
-        if process.returncode == 77: # a device was named, so what finds none has failed
+        if process.returncode == 77: # with a named device, a test that finds none has failed
             self.note(name, "skipped" if self.given.emulate else "failed", out.strip()[-300:], seconds)
             return None
         if process.returncode:
@@ -101,7 +102,7 @@ class Check:
         return out
 
     def run_all(self, calls):
-        """Functions without arguments, as many at once as --jobs says."""
+        """Runs functions without arguments, --jobs at once."""
         with concurrent.futures.ThreadPoolExecutor(1 if self.given.dry_run else self.given.jobs) as pool:
             for future in [pool.submit(call) for call in calls]:
                 future.result()
@@ -137,5 +138,5 @@ def offers(program, command, option):
 
 
 def program_environment(check):
-    """Where tests find the programs."""
+    """The environment in which the tests find the programs."""
     return {"ELBO": check.elbo, "ELBO_CUDA": check.device_elbo, "ELBO_SOURCE": ROOT, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,4 +1,4 @@
-/* elbo bench: the model and the data that both benchmarks run. */
+/* elbo bench: chooses the benchmark and opens the model, corpus and device for `step` and `kernels`. */
 #include "cli/bench.h"
 
 #include "train/step_options.h"
@@ -47,12 +47,12 @@ elbo_status bench_step(struct bench *b, double *flops, double *tokens, elbo_erro
     ELBO_TRY(step_run(&b->step, &schedule, batch, false, error));
     for (size_t k = 0; k < batch->count; k++) {
         struct execution run = {.first_slot = false};
-        recording_bind_slot(&b->step.recording, &batch->slots[k], &run); /* for its counts */
+        recording_bind_slot(&b->step.recording, &batch->slots[k], &run); /* gives the slot's row counts */
         *flops += account_graph(b->step.recording.g, run.count).flops;
         *tokens += (double)batch->slots[k].predicted;
     }
     ELBO_TRY(step_update(&b->step, &schedule, batch->step + 1, false, error));
-    optimizer_count(&b->step.optimizer, ALL_PARTS); /* as if each were applied */
+    optimizer_count(&b->step.optimizer, ALL_PARTS); /* counts every part of the optimizer as updated */
     return bench_wait(b, error);
 }
 

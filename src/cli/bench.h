@@ -18,25 +18,26 @@ struct bench {
     struct backend *backend;
     struct step step;
     struct slot_loader *loader;
-    struct label_names labels; /* of a model with data.labels, and their numbers */
+    struct label_names labels; /* with data.labels: the names, and the number of each sentence's label */
     int32_t *numbers;
 };
 
-/* One step as training runs it, waited for; adds what it computed to *flops (by the graph's count) and *tokens. */
+/* Runs one training step, updates the parameters and waits for the device. Adds the operations that the graph counts to
+ * *flops and the predicted tokens to *tokens. */
 elbo_status bench_step(struct bench *b, double *flops, double *tokens, elbo_error *error);
 
-/* The hook is called around every op of this graph from now on. */
+/* Calls `hook` around every op that `e` executes from now on. */
 void bench_hook(struct executor *e, execute_hook hook, void *context);
 
-/* All launched work has been done when it returns. */
+/* Waits until the device has done all launched work. */
 elbo_status bench_wait(struct bench *b, elbo_error *error);
 
-/* null where it is not known: JSON has no NaN */
+/* Returns x, or null when x is not finite, because JSON has no NaN. */
 json_t *bench_figure(double x);
 
-/* ---- one file each ---- */
+/* ---- one file for each benchmark ---- */
 elbo_status bench_steps(struct bench *b, elbo_error *error);       /* elbo bench step    */
 elbo_status bench_kernels(struct bench *b, elbo_error *error);     /* elbo bench kernels */
-elbo_status bench_collectives(struct cli *cli, elbo_error *error); /* elbo bench collectives: no model */
+elbo_status bench_collectives(struct cli *cli, elbo_error *error); /* elbo bench collectives, which needs no model */
 
 #endif

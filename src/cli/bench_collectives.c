@@ -1,6 +1,7 @@
-/* elbo bench collectives: what ranks exchange, by size: the sum of gradients in the tree's order, as training adds
- * them, and the collectives' own; from both ends of the table the latency and the bandwidth that `elbo plan` asks for.
- * A rank that has no other (parallel.always) sends nothing: its times are what the calls themselves cost. */
+/* elbo bench collectives: times the sum over ranks for buffers of 4 KiB to 64 MiB, once in the tree's order, as
+ * training adds gradients, and once by the collectives' own sum. The smallest size gives the latency and the largest
+ * size gives the bandwidth that `elbo plan` asks for. With parallel.always a single rank sends nothing and measures the
+ * cost of the calls. */
 #include "base/json.h"
 #include "base/clock.h"
 #include "cli/bench.h"
@@ -16,7 +17,7 @@ enum { WARM_UP = 2, MOST_TURNS = 200, SMALLEST = 1 << 12, LARGEST = 1 << 26, SIZ
 
 struct measured {
     size_t bytes;
-    double ordered, any; /* seconds, medians of the slowest rank's */
+    double ordered, any; /* seconds: median over the turns of the slowest rank's time */
 };
 
 static int by_value(const void *a, const void *b)
@@ -25,7 +26,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* All ranks begin together; the time is that of the slowest. */
+/* Starts all ranks together behind a barrier and returns the slowest rank's time. */
 static elbo_status time_one(double *seconds, struct team *team, struct backend *backend, struct reduction *r,
                             elbo_error *error)
 {

@@ -1,11 +1,11 @@
-/* elbo bench kernels: every kind of call that a training step makes (op, shapes, types), alone: its time, and the share
- * of the device's limits that it reaches.
+/* elbo bench kernels: times every kind of call (op, shapes, types) of a training step by itself and gives the share of
+ * the device's limits that the kind reaches.
  *
  *   floor = max(bytes / measured copy bandwidth, operations / measured peak)      share = floor / time
  *
- * A step is run once, and every call of a kind not seen yet is repeated in its place, where its inputs are those of
- * training. A call whose data fits into a cache may be faster than its floor. Bytes and operations are the graph's
- * account. */
+ * A step is run once, and the first call of each kind is repeated in its place in the step, where its inputs are those
+ * of training. A call whose data fits into a cache may be faster than its floor. The graph's account gives the bytes
+ * and the operations. */
 #include "base/json.h"
 #include "base/clock.h"
 #include "cli/bench.h"
@@ -19,8 +19,8 @@ enum { WARM_UP = 3, ROUNDS = 7, MOST_KINDS = 256, MOST_REPEATS = 1000 };
 static const double round_seconds = 2e-3, slow_seconds = 0.05; /* a call slower than this is timed once */
 
 struct kind {
-    struct call call; /* the first of its kind             */
-    size_t calls;     /* of the kind in the step           */
+    struct call call; /* first call of the kind */
+    size_t calls;     /* calls of the kind in a step */
     double seconds, raw[ROUNDS];
     size_t rounds;
     struct account account;
@@ -34,7 +34,8 @@ struct kinds {
     elbo_error *error;
 };
 
-/* The same op on values of the same types and fixed sizes; numbers of rows may differ from slot to slot. */
+/* Compares op, types, attributes and sizes. Dimension 0, the number of rows, differs from slot to slot and is compared
+ * only when `fixed` is set. */
 static bool alike(const struct kind *k, const struct call *c, bool fixed)
 {
     if (k->call.node->type != c->node->type || memcmp(k->call.in_type, c->in_type, sizeof c->in_type) ||
@@ -107,13 +108,13 @@ static void in_slot(void *context, const struct call *call, bool after)
     look(context, call, after, false);
 }
 
-/* Of the update no dimension is a number of rows. */
+/* No dimension of the update graph is a number of rows. */
 static void in_update(void *context, const struct call *call, bool after)
 {
     look(context, call, after, true);
 }
 
-/* The sizes of the first output and of the inputs that are not vectors: "1024x512 = 1024x2048, 512x2048". */
+/* Writes the sizes of the first output and of the inputs that are not vectors: "1024x512 = 1024x2048, 512x2048". */
 static void shape(char *text, size_t room, const struct call *c)
 {
     size_t at = 0;
@@ -138,7 +139,7 @@ static enum dtype type_of(const struct call *c)
 }
 
 struct limits {
-    double bytes, flops[2]; /* a second; of f32, of bf16 */
+    double bytes, flops[2]; /* per second; flops: for f32, for bf16 */
 };
 
 static double share_of(const struct kind *k, const struct limits *l)

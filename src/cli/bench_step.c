@@ -1,5 +1,5 @@
-/* elbo bench step: whole training steps, then some op by op, with their share of the device's measured peak by the
- * graph's own count of operations. The optimizer's update is measured too. */
+/* elbo bench step: times whole training steps with their updates, then a few more steps op by op. The share of peak is
+ * the graph's count of operations over the time, divided by the device's measured peak. */
 #include "base/json.h"
 #include "base/clock.h"
 #include "cli/bench.h"
@@ -20,7 +20,7 @@ static void hook(void *context, const struct call *call, bool after)
 {
     struct times *t = context;
     elbo_error unused;
-    bench_wait(t->b, &unused); /* the op, or what came before it, is done */
+    bench_wait(t->b, &unused); /* the op, or the work before the op, is done */
     if (!after) t->began = clock_seconds();
     if (!after) return;
     unsigned op = call->node->type->index;
@@ -72,7 +72,7 @@ static elbo_status report(const struct times *t, const double *steps, double flo
     return ELBO_OK;
 }
 
-/* Whole steps as training runs them, replays where the backend has them; then a few more op by op. */
+/* Times whole steps as training runs them, replayed where the backend can replay; then times a few more op by op. */
 elbo_status bench_steps(struct bench *b, elbo_error *error)
 {
     double steps[STEPS], flops = 0, tokens = 0, unused = 0,

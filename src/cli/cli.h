@@ -1,4 +1,4 @@
-/* The part that commands share. A command is one file with one function, and one row in base/commands.h. */
+/* Shared by all commands. A command is one file with one function, and one row in base/commands.h. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -12,13 +12,13 @@
 struct cli {
     struct elbo_config config;    /* defaults, then the configuration file, then the command line */
     struct options *options;      /* owns the strings of `config`                                 */
-    const char *const *arguments; /* (argument_count) what is not an option                       */
+    const char *const *arguments; /* (argument_count) words that are not options */
     size_t argument_count;
-    const char *const *overrides; /* (override_count) the --key=value of the command line, in order, already applied */
+    const char *const *overrides; /* (override_count) --key=value words of the command line, in order and applied */
     size_t override_count;
-    char **command; /* of launch: the words after --, ended by null; null: no --      */
-    unsigned mask;  /* the command's bit, enum command                       */
-    struct log log; /* standard error                                               */
+    char **command; /* launch: the words after --, ended by null; null without -- */
+    unsigned mask;  /* the command's bit of enum command */
+    struct log log; /* writes to standard error */
 };
 
 typedef elbo_status (*cli_function)(struct cli *cli, elbo_error *error);
@@ -27,21 +27,21 @@ struct cli_command {
     const char *name;
     const char *arguments; /* as --help shows them: "RUN", "[CONFIG.yaml]"                     */
     const char *help;      /* one line                                                         */
-    unsigned mask;         /* enum command: which options it takes                      */
-    size_t fewest, most;   /* arguments                                                        */
-    bool reads_config;     /* its argument is a configuration, read before the overrides       */
+    unsigned mask;         /* bit of enum command: the options that the command takes */
+    size_t fewest, most;   /* number of arguments */
+    bool reads_config;     /* the first argument is a configuration, read before the overrides */
     cli_function run;
     const char *example;
 };
 
-/* The list of base/commands.h, for help and completion. */
+/* Returns the list of base/commands.h, for help and completion. */
 const struct cli_command *cli_commands(size_t *count);
-const struct cli_command *cli_find_command(const char *name); /* null: there is none */
+const struct cli_command *cli_find_command(const char *name); /* null for an unknown name */
 
 /* help.c */
 void cli_help_overview(void); /* elbo --help                       */
-/* elbo COMMAND --help, -h or --help=all: `how` is that word. Commands of many options show those that matter, and the
- * rest with all. */
+/* elbo COMMAND --help, -h or --help=all; `how` is that word. Without "all", commands with many options show only the
+ * options that matter most. */
 elbo_status cli_help_command(const struct cli_command *command, const char *how, elbo_error *error);
 
 /* One file each. */
@@ -49,10 +49,10 @@ elbo_status cli_help_command(const struct cli_command *command, const char *how,
 ELBO_COMMANDS(PROTOTYPE)
 #undef PROTOTYPE
 
-/* ---- small things ---- */
+/* ---- options without effect ---- */
 
-/* Refuses options of the command line that have no effect beside the others, says those of files, and settles what the
- * options leave open, as for a new run (train/effects.h). */
+/* Refuses options of the command line that have no effect beside the others and logs ineffective options of files. Then
+ * settles the options that are left open, as for a new run (train/effects.h). */
 elbo_status cli_check_effects(struct cli *cli, elbo_error *error);
 
 #endif

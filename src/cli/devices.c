@@ -1,11 +1,12 @@
-/* elbo devices: what --device may be on this machine, and why another kind cannot be used. */
+/* elbo devices: lists the devices that --device may name on this machine, and why another one cannot be used. */
 #include "base/json.h"
 #include "cli/cli.h"
 #include "device/backends.h"
 
 #include <string.h>
 
-/* Opens the device for a moment. *usable: whether it could be. `text` gets what it is, or the reason. */
+/* Opens the device and closes it again. *usable says whether that worked; `text` gets the device's description or the
+ * reason. */
 static elbo_status look(const char *name, size_t threads, bool *usable, char *text, size_t size, elbo_error *error)
 {
     struct backend *backend;
@@ -15,12 +16,12 @@ static elbo_status look(const char *name, size_t threads, bool *usable, char *te
     snprintf(text, size, "%s", status ? why.message : backend->detail);
     if (!status) backend->destroy(backend);
     if (!status || status == ELBO_DEVICE) return ELBO_OK;
-    *error = why; /* neither there nor missing: no memory, say */
+    *error = why; /* a failure that says nothing about the device, such as lack of memory */
     return status;
 }
 
 struct list {
-    json_t *all; /* null: text is printed */
+    json_t *all; /* null: print text */
     int failed;
     size_t threads;
 };

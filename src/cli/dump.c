@@ -1,5 +1,5 @@
-/* elbo dump: the sentences of a corpus, or of every part of a split one, as text, one a line; what the vocabulary lacks
- * is written as its tokenizer does. */
+/* elbo dump: writes the sentences of a corpus, or of every part of a split one, as text, one a line. The unknown mark
+ * is written as the tokenizer decodes it. */
 #include "cli/cli.h"
 
 #include "elbo/corpus.h"
@@ -18,7 +18,7 @@ static elbo_status dump(const struct elbo_corpus *corpus, elbo_error *error)
         if (!status) status = elbo_tokenizer_decode(elbo_corpus_tokenizer(corpus, stream), &text, ids, n, error);
         if (status) break;
         fwrite(text.text ? text.text : "", 1, text.size, stdout);
-        if (putchar('\n') == EOF) break; /* the reader has seen enough, or main reports the error */
+        if (putchar('\n') == EOF) break; /* the reader has closed the pipe, or main reports the error */
     }
     free(ids);
     elbo_text_free(&text);

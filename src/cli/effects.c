@@ -1,4 +1,4 @@
-/* Options that have no effect beside the others, for commands that have a configuration and train nothing. */
+/* Checks options that have no effect beside the others, for commands that read a configuration but do not train. */
 #include "cli/cli.h"
 #include "train/effects.h"
 

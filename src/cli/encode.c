@@ -1,5 +1,5 @@
-/* elbo encode: sentences to latents. npy holds z (rows, Z): the posterior's mean, or a sample; jsonl holds mu, logvar
- * and z of each; cvec is a folder with a control vector of each. */
+/* elbo encode: encodes sentences to latents. npy holds z (rows, Z), the posterior's mean or a sample; jsonl holds mu,
+ * logvar and z of each sentence; cvec is a folder with one control vector per sentence. */
 #include "cli/run.h"
 
 #include "base/files.h"
@@ -52,7 +52,7 @@ static elbo_status write_jsonl(const struct sink *sink, const struct cli_sentenc
     return ELBO_OK;
 }
 
-/* npy says in front how many rows follow: they are kept until the last is there. */
+/* All rows of the output. The header of a .npy gives the number of rows, so npy rows are kept until the input ends. */
 struct rows {
     float *z; /* (count, Z) */
     size_t count, room;
@@ -85,7 +85,7 @@ static elbo_status write_vectors(const char *folder, const struct cli_sentences 
     return ELBO_OK;
 }
 
-/* `folder`: of cvec, which has no sink. */
+/* `folder`: the output of cvec, which uses no sink. */
 static elbo_status encode_all(const struct sink *sink, const char *folder, struct run *run, struct cli *cli,
                               elbo_error *error)
 {
@@ -125,7 +125,7 @@ static elbo_status encode_to_file(struct run *run, struct cli *cli, elbo_error *
     return status;
 }
 
-/* Built beside the folder's place, as every export. */
+/* Builds the folder beside its final place and then puts it there, as every export does. */
 static elbo_status encode_to_folder(struct run *run, struct cli *cli, elbo_error *error)
 {
     struct stage stage;

@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* JSON has no infinity: null, and the figure's name among those that say why. */
+/* Returns x as JSON. JSON has no infinity and no NaN: such a figure, or one that is left out, becomes null, and `why`
+ * gets the reason under its name. */
 static json_t *figure(json_t *why, const char *name, double x, const char *left_out)
 {
     if (!left_out && isfinite(x)) return json_real(x);
@@ -31,14 +32,14 @@ static const char *const no_samples = "no samples were drawn";
 
 /* ---- by label ---- */
 
-/* What the sentences of a label are worth; sums, until `finish`. */
+/* Figures of the sentences of one label, summed over the sentences. */
 struct by_label {
     const char *name;
     size_t sentences, tokens, right;
     double reconstruction, kl, iwae;
 };
 
-/* (elbo_corpus_classes) of a labelled corpus; null for one without. free() it. */
+/* *out: (elbo_corpus_classes) for a labeled corpus, null for one without labels. free() it. */
 static elbo_status sum_by_label(struct by_label **out, const struct evaluation *e, const struct elbo_corpus *corpus,
                                 elbo_error *error)
 {
@@ -229,9 +230,8 @@ static void to_text(FILE *out, const struct evaluation *e, const struct ngram_ba
     baseline_text(out, "word pairs", b->bigram, e->neg_elbo);
 }
 
-/* A line of JSON for each sentence: its number in the corpus (from 0), its tokens with the end mark and those of them
- * that are the likeliest, nats, its label
- * where the corpus has any. */
+/* Writes a line of JSON for each sentence: its number in the corpus (from 0), its tokens with the end mark, how many of
+ * them are the model's likeliest token, its nats, and its label where the corpus has labels. */
 static elbo_status sentence_rows(const struct evaluation *e, const struct elbo_corpus *labelled, elbo_error *error)
 {
     for (size_t i = 0; i < e->sentences; i++) {
@@ -261,7 +261,7 @@ static elbo_status sentence_rows(const struct evaluation *e, const struct elbo_c
     return ELBO_OK;
 }
 
-/* On the sentences and tokens that the model is measured on. */
+/* Measures the n-gram baselines on the sentences and tokens that the model is measured on. */
 static elbo_status baselines(struct ngram_baseline *b, const struct elbo_config *c, const struct elbo_corpus *test,
                              elbo_error *error)
 {
@@ -274,7 +274,8 @@ static elbo_status baselines(struct ngram_baseline *b, const struct elbo_config 
     return status;
 }
 
-/* The run's configuration is no choice of the command's: only options of the command line are held against it. */
+/* Checks the options of the command line. What the check says of the run's configuration is dropped, because the user
+ * of this command did not choose it. */
 static elbo_status check_effects(struct cli *cli, elbo_error *error)
 {
     char *said;
@@ -283,8 +284,8 @@ static elbo_status check_effects(struct cli *cli, elbo_error *error)
     return status;
 }
 
-/* Keeps the figures in the run, where exports look for them. They were asked for and found: what fails here is no error
- * of the command's. */
+/* Keeps the figures in the run, where exports look for them. A failure here is only a warning, because the figures
+ * themselves were computed. */
 static void keep(struct cli *cli, const struct run *run, const struct elbo_corpus *corpus, json_t *figures)
 {
     elbo_error why;
@@ -292,7 +293,7 @@ static void keep(struct cli *cli, const struct run *run, const struct elbo_corpu
         log_warning(&cli->log, "the figures are not kept in the run, so exports will not show them: %s", why.message);
 }
 
-/* Takes over the figures; null: for want of memory. */
+/* Prints the figures and takes over the reference to `figures`, which is null when memory ran out. */
 static elbo_status tell(struct cli *cli, const struct evaluation *e, const struct ngram_baseline *b, json_t *figures,
                         const struct by_label *by_label, size_t labels, elbo_error *error)
 {

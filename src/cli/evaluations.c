@@ -1,3 +1,5 @@
+/* Appends the figures of `elbo eval` to evaluations.jsonl of a run and finds the newest line of a checkpoint's
+ * weights. */
 #include "cli/evaluations.h"
 
 #include "base/files.h"
@@ -15,7 +17,7 @@
 
 enum { MOST_BYTES = 256 << 20 };
 
-/* RUN/evaluations.jsonl of RUN/checkpoints/NAME; nothing for a checkpoint that lies elsewhere. */
+/* Writes the path RUN/evaluations.jsonl for a checkpoint RUN/checkpoints/NAME, and "" for a checkpoint elsewhere. */
 static elbo_status place(char out[FILES_PATH], const struct checkpoint *c, elbo_error *error)
 {
     char folder[FILES_PATH];
@@ -29,7 +31,7 @@ static elbo_status place(char out[FILES_PATH], const struct checkpoint *c, elbo_
     return file_join(out, folder, "evaluations.jsonl", error);
 }
 
-/* Which weights were measured. */
+/* Identifies the weights: the XXH3 of model.safetensors, as 16 hexadecimal digits. */
 static void identity(char out[17], const struct checkpoint *c)
 {
     const struct manifest *m = checkpoint_manifest(c);
@@ -47,7 +49,7 @@ static elbo_status append(int descriptor, const char *line, const char *path, el
     if (!S_ISREG(status.st_mode)) return elbo_fail(error, ELBO_IO, "%s is no regular file", path);
     if (status.st_size && pread(descriptor, &last, 1, status.st_size - 1) != 1)
         return file_fail(error, "read", path, errno);
-    int size = asprintf(&whole, "%s%s\n", last == '\n' ? "" : "\n", line); /* behind a line that broke off */
+    int size = asprintf(&whole, "%s%s\n", last == '\n' ? "" : "\n", line); /* ends a line that was cut short */
     if (size < 0) return elbo_fail(error, ELBO_MEMORY, "no memory for a line of %s", path);
     ssize_t written = write(descriptor, whole, (size_t)size);
     free(whole);
@@ -98,7 +100,7 @@ elbo_status evaluations_last(json_t **out, const struct checkpoint *c, elbo_erro
     identity(weights, c);
     bool starved = false;
     for (size_t end = size; end && !*out && !starved;) {
-        size_t start = end - 1; /* of the line that ends with the byte before `end` */
+        size_t start = end - 1; /* start of the line that ends with the byte before `end` */
         while (start && text[start - 1] != '\n') start--;
         *out = line_of(text + start, end - start, weights, checkpoint_step(c), &starved);
         end = start;

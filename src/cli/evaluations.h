@@ -1,9 +1,9 @@
-/* evaluations.jsonl of a run: what `elbo eval` has measured, an object a line, the newest last.
+/* evaluations.jsonl of a run: the figures that `elbo eval` measured, one object a line, the newest last.
  *
  *   {"step": 4000, "weights": "<XXH3-64 of the checkpoint's model.safetensors>", "program": "0.1.0",
  *    "corpus": "corpus/test", "corpus_hash": "...", "figures": {...}}          figures: as --json prints them
  *
- * Lines that are no such objects are passed over. */
+ * Other lines are skipped. */
 #ifndef CLI_EVALUATIONS_H
 #define CLI_EVALUATIONS_H
 
@@ -12,12 +12,12 @@
 
 #include <jansson.h>
 
-/* Adds a line to the run that the checkpoint lies in; a checkpoint outside a run has none, and that is no error.
- * `figures` is borrowed; `name`: of the corpus. ELBO_IO: the line could not be written. */
+/* Adds a line to the run that holds the checkpoint; does nothing for a checkpoint outside a run. `name` is the corpus's
+ * name. `figures` is borrowed. ELBO_IO: the line could not be written. */
 elbo_status evaluations_add(const struct checkpoint *c, const struct elbo_corpus *corpus, const char *name,
                             json_t *figures, elbo_error *error);
 
-/* The newest line of these very weights, json_decref it; null: there is none. */
+/* *out: the newest line of exactly these weights, json_decref it; null when there is none. */
 elbo_status evaluations_last(json_t **out, const struct checkpoint *c, elbo_error *error);
 
 #endif

@@ -1,4 +1,4 @@
-/* elbo export: a model as other programs read it, in a folder of its own. */
+/* elbo export: writes a model into its own folder, in a format of other programs. */
 #include "base/files.h"
 #include "base/json.h"
 #include "cli/evaluations.h"
@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The format that was asked for. */
+/* Gives the format of --format and checks that --out is given. */
 static elbo_status format_of(int *format, const struct cli *cli, elbo_error *error)
 {
     static const int formats[] = {[FORMAT_HF] = EXPORT_HF,   [FORMAT_ONNX] = EXPORT_ONNX, [FORMAT_GGUF] = EXPORT_GGUF,
@@ -38,7 +38,7 @@ struct check {
     const char *script;
 };
 
-/* The first sentences of the corpus. */
+/* Reads the first sentences of the corpus. */
 static elbo_status read_some(struct elbo_ids *ids, size_t *count, const struct elbo_corpus *corpus, elbo_error *error)
 {
     *count = elbo_corpus_sentences(corpus) < REFERENCE_SENTENCES ? elbo_corpus_sentences(corpus) : REFERENCE_SENTENCES;
@@ -67,7 +67,8 @@ static elbo_status make_reference(const struct check *c, const char *folder, elb
     return status;
 }
 
-/* Python runs the script; what it prints is the user's: beside the result as JSON, on standard error. */
+/* Runs the script with Python. The script's output goes to standard output, or to standard error when standard output
+ * carries JSON. */
 static elbo_status run_script(const char *folder, const char *script, bool json, elbo_error *error)
 {
     posix_spawn_file_actions_t actions;
@@ -94,7 +95,7 @@ static elbo_status run_script(const char *folder, const char *script, bool json,
                      script);
 }
 
-/* The folder keeps what it was compared with, in check/. */
+/* Compares the export with the model. The reference values and the scripts stay in check/ of the export's folder. */
 static elbo_status compare(void *context, const char *folder, elbo_error *error)
 {
     const struct check *c = context;

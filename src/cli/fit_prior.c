@@ -1,4 +1,4 @@
-/* elbo fit-prior: fits a density to a trained model's latents, and keeps it in the checkpoint. */
+/* elbo fit-prior: fits a density to a trained model's latents and keeps the density in the checkpoint. */
 #include "base/json.h"
 #include "cli/run.h"
 
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Nats of the latents under N(0, 1), for comparison: mean over the rows. */
+/* Mean over the rows of -log N(z; 0, 1) in nats, for comparison. */
 static double standard_nats(const struct latents *l)
 {
     double sum = 0;
@@ -39,7 +39,8 @@ static elbo_status tell(const struct fitted_prior *p, const struct fit_report *r
     return ELBO_OK;
 }
 
-/* Means that vary less over the sentences than their posteriors are wide say little of where posteriors lie. */
+/* Warns when, in some dimension, the means vary over the sentences far less than a posterior is wide. A density of such
+ * means says little about where the posteriors' draws lie. */
 static void warn_of_narrow(struct cli *cli, const struct latents *l)
 {
     size_t narrow = 0;

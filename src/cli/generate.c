@@ -1,4 +1,4 @@
-/* elbo sample, reconstruct, interpolate, decode: z to sentences, a line each, a batch at a time. */
+/* elbo sample, reconstruct, interpolate, decode: turn latents z into sentences, one a line, a batch at a time. */
 #include "cli/run.h"
 
 #include "base/json.h"
@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One product line: the sentence, or an object with it. A sentence holds no line end (struct run: line_ends), but may
- * hold NUL. */
+/* Writes one line: the sentence, or an object with the sentence. A sentence holds no line end (struct run: line_ends)
+ * but may hold NUL. */
 static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool json, const struct elbo_text *source,
                        elbo_error *error)
 {
@@ -39,7 +39,7 @@ static elbo_status put(const struct run *run, const struct elbo_ids *ids, bool j
     return status;
 }
 
-/* Generates and writes a batch, whose first sentence has this number. */
+/* Generates and writes a batch; `first` is the number of its first sentence. */
 static elbo_status put_batch(struct run *run, const float *z, size_t rows, size_t first, struct generate_options *o,
                              bool json, const struct elbo_text *sources, elbo_error *error)
 {
@@ -53,14 +53,14 @@ static elbo_status put_batch(struct run *run, const float *z, size_t rows, size_
     return status ? status : cli_flush(error);
 }
 
-/* Reconstruction is greedy unless sampling was asked for. */
+/* Reconstruction is greedy unless the command line asks for sampling. */
 static bool greedy_by_default(const struct cli *cli)
 {
     return !options_given(cli->options, "temperature") && !options_given(cli->options, "top_p") &&
            !options_given(cli->options, "top_k") && !options_given(cli->options, "greedy");
 }
 
-/* Opens the command's run and reads what it asks for. The run is closed again when this fails. */
+/* Opens the command's run and reads the options of generation. Closes the run again on failure. */
 static elbo_status begin(struct run *run, struct generate_options *o, bool greedy, bool needs_latent, struct cli *cli,
                          elbo_error *error)
 {
@@ -180,7 +180,7 @@ static elbo_status read_header(struct latents *l, elbo_error *error)
         l->shape.rows, l->shape.width, l->width, l->width);
 }
 
-/* Rows of a .npy as they come, `most` at a time. */
+/* Reads the next rows of a .npy, `most` at most. */
 static elbo_status read_rows(struct latents *l, float *z, size_t most, size_t *rows, elbo_error *error)
 {
     const char *bytes;
@@ -194,7 +194,7 @@ static elbo_status read_rows(struct latents *l, float *z, size_t most, size_t *r
                          l->shape.rows, l->taken + size / row);
     if (*rows) memcpy(z, bytes, *rows * row);
     for (size_t i = 0; i < *rows * l->width; i++)
-        if (!(z[i] - z[i] <= 0)) /* infinite, or not a number */
+        if (!(z[i] - z[i] <= 0)) /* infinite or not a number */
             return elbo_fail(error, ELBO_INPUT, "npy: row %zu, element %zu is %g; a latent is finite",
                              l->taken + i / l->width, i % l->width, (double)z[i]);
     cli_input_skip(&l->in, *rows * row);
@@ -223,7 +223,7 @@ elbo_status cli_decode(struct cli *cli, elbo_error *error)
     float *z = malloc(most * l.width * sizeof *z);
     elbo_status status = z ? cli_input_bytes(&l.in, 1, &bytes, &size, error)
                            : elbo_fail(error, ELBO_MEMORY, "no memory for %zu latents", most);
-    if (!status && size && (unsigned char)*bytes == 0x93) { /* no JSON begins so */
+    if (!status && size && (unsigned char)*bytes == 0x93) { /* the first byte of npy's magic; no JSON begins with it */
         l.npy = true;
         status = read_header(&l, error);
     }

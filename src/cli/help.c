@@ -1,5 +1,5 @@
-/* Help, the reference page (docs/reference.md) and shell completion, all from the table of commands and the table of
- * options: what is not built does not appear. */
+/* Help, the reference page (docs/reference.md) and shell completion, all made from the table of commands and the table
+ * of options, so only commands in this build appear. */
 #include "cli/cli.h"
 #include "cli/words.h"
 
@@ -26,7 +26,7 @@ static const struct exit_code exit_codes[] = {
 };
 enum { EXIT_CODES = sizeof exit_codes / sizeof *exit_codes };
 
-/* The table of options reduced to the commands that exist. `names` has room for all of its commands. */
+/* Returns the table of options with only the commands that exist. `names` has room for all commands. */
 static struct option_table built_table(struct option_command *names)
 {
     struct option_table table = *elbo_config_table();
@@ -60,7 +60,7 @@ void cli_help_overview(void)
     puts("elbo launch ends with the code of the rank that failed first, or 128 + the signal that killed it.");
 }
 
-/* For commands with more options than a screen has lines. */
+/* The options that help shows first for commands with more options than a screen has lines. */
 static const char *const train_options[] = {"data.train",
                                             "data.valid",
                                             "run.dir",

@@ -1,4 +1,5 @@
-/* elbo info: what a corpus or a run holds; --graph: the ops of a run's training step with their FLOPs and bytes. */
+/* elbo info: shows what a corpus or a run holds. --graph lists the ops of a run's training step with their FLOPs and
+ * bytes. */
 #include "cli/run.h"
 
 #include "base/files.h"
@@ -12,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Lengths, in tokens without marks, that these shares of the sentences do not exceed. */
+/* Shares of the sentences for which the shortest sufficient length, in tokens without marks, is shown. */
 enum { PERCENTILES = 4 };
 static const double percentiles[PERCENTILES] = {0.5, 0.9, 0.99, 1};
 
@@ -49,7 +50,7 @@ static elbo_status lengths_text(const struct elbo_corpus *corpus, elbo_error *er
     return ELBO_OK;
 }
 
-/* Sentences of each class, or null for a corpus without labels. */
+/* Returns the number of sentences of each class, or null for a corpus without labels. */
 static json_t *classes_json(const struct elbo_corpus *corpus)
 {
     size_t count = elbo_corpus_classes(corpus);
@@ -112,7 +113,7 @@ static elbo_status corpus_text(const struct elbo_corpus *corpus, elbo_error *err
     return lengths_text(corpus, error);
 }
 
-/* A corpus as one object, a split one as an object with one for each part. */
+/* Prints a corpus as one object, and a split as an object with a list of its parts. */
 static elbo_status parts_json(struct elbo_corpus *const *parts, size_t count, elbo_error *error)
 {
     json_t *list = json_array(), *one;
@@ -149,7 +150,8 @@ static elbo_status info_corpus(struct cli *cli, elbo_error *error)
 
 /* ---- a run ---- */
 
-/* The last row of metrics.jsonl of a run directory that has `key`; null when there is none; NULL for want of memory. */
+/* Returns the last row of the run's metrics.jsonl that has `key`; JSON null when there is none; NULL when memory runs
+ * out. */
 static json_t *last_row(const char *folder, const char *key)
 {
     char path[FILES_PATH], *text = NULL;
@@ -199,7 +201,7 @@ static json_t *latent_json(const struct latent_config *c)
     return all;
 }
 
-/* What is known of the run, as one object; the text is made of it too. */
+/* Describes the run as one object. The text output is made from it too. */
 static json_t *describe_run(const struct run *run, const char *folder)
 {
     const struct model_config *m = &run->model.config;
@@ -284,7 +286,7 @@ static void graph_line(void *context, const char *text)
     puts(text);
 }
 
-/* The training step's recording at its capacities. */
+/* Prints the training step's ops with the row counts at the slot's capacities. */
 static elbo_status print_graph(const struct run *run, elbo_error *error)
 {
     struct step_options options = step_options_of(run->config, &run->model.config, 1, 0);

@@ -1,4 +1,4 @@
-/* elbo init: the default configuration, each option under its explanation. */
+/* elbo init: writes the default configuration with an explanation above each option. */
 #include "cli/cli.h"
 
 #include "base/files.h"

@@ -1,4 +1,4 @@
-/* Reading standard input without stdio: see input.h. */
+/* Reads standard input without stdio; see input.h. */
 #include "cli/input.h"
 
 #include "text/recognize.h"
@@ -41,7 +41,7 @@ static elbo_status make_room(struct cli_input *in, elbo_error *error)
     return ELBO_OK;
 }
 
-/* Reads more, if there is more to read; *got: bytes came, or the end. */
+/* Reads more input. With `wait` unset it reads only what is there already. *got: bytes or the end of the input came. */
 static elbo_status read_more(struct cli_input *in, bool wait, bool *got, elbo_error *error)
 {
     *got = false;
@@ -50,7 +50,7 @@ static elbo_status read_more(struct cli_input *in, bool wait, bool *got, elbo_er
         ELBO_TRY(cli_flush(error));
         if (!in->begun && isatty(STDIN_FILENO)) log_line(in->log, "reading standard input; end with Ctrl-D");
         while (!ready(-1))
-            if (errno != EINTR) break; /* read says what is wrong */
+            if (errno != EINTR) break; /* read reports the error */
     }
     in->begun = true;
     ELBO_TRY(make_room(in, error));

@@ -1,4 +1,4 @@
-/* elbo launch: starts ranks and watches them. Its exit code is theirs: docs/parallel.md. */
+/* elbo launch: starts ranks and watches them. The exit code is that of the ranks: docs/parallel.md. */
 #include "cli/cli.h"
 
 #include "base/files.h"
@@ -14,7 +14,7 @@ static void tell(void *context, const char *line)
     log_line(&cli->log, "launch: %s", line);
 }
 
-/* "-n 4" or "-n4" */
+/* Reads "-n 4" or "-n4" in front of --. */
 static elbo_status read_count(struct cli *cli, elbo_error *error)
 {
     const char *const *words = cli->arguments;
@@ -44,7 +44,7 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* A launcher behind -n would start N times as many ranks as its user wants. */
+/* Refuses -n with another launcher, because N copies of that launcher would start N times the wanted ranks. */
 static elbo_status refuse_launchers(const char *program, elbo_error *error)
 {
     static const char *const launchers[] = {"mpirun",   "mpiexec", "mpiexec.hydra", "srun",
@@ -79,5 +79,5 @@ elbo_status cli_launch(struct cli *cli, elbo_error *error)
         c->n, command, c->max_restarts, c->n || command[0] == self, c->hang_timeout, c->grace, c->pause, tell, cli};
     if (status == ELBO_OK) status = launcher_run(&code, &launch, error);
     free(command);
-    return status ? status : (elbo_status)code; /* what the ranks ended with, 128 + signal included */
+    return status ? status : (elbo_status)code; /* the exit code of the ranks, or 128 + signal */
 }

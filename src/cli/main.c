@@ -1,4 +1,4 @@
-/* elbo: finds the command, reads its options, runs it, and says what went wrong. The exit code is the elbo_status. */
+/* elbo: finds the command, reads its options, runs it and reports the error. The exit code is the elbo_status. */
 #include "cli/cli.h"
 #include "cli/paths.h"
 #include "cli/words.h"
@@ -33,7 +33,7 @@ static elbo_status run_command(struct cli *cli, const struct words *words, const
                                elbo_error *error)
 {
     cli->mask = command->mask;
-    /* a reader of the log that leaves does not end a training, or what watches one */
+    /* A closed log pipe must not end a training or the launcher that watches one. */
     if (command->mask & (COMMAND_TRAIN | COMMAND_LAUNCH)) signal(SIGPIPE, SIG_IGN);
     if (words->help) return cli_help_command(command, words->help, error);
     ELBO_TRY(words_check(words, command, error));
@@ -46,7 +46,7 @@ static elbo_status run_command(struct cli *cli, const struct words *words, const
         ELBO_TRY(path_expect_config(cli->arguments[0], command->name, error));
         ELBO_TRY(options_read_yaml(cli->options, cli->arguments[0], error));
     }
-    /* help and completion have words of their own, not options of the table */
+    /* The commands help and completion take words of their own instead of options of the table. */
     if (command->mask)
         for (size_t i = 0; i < cli->override_count; i++)
             ELBO_TRY(options_read_argument(cli->options, cli->overrides[i], command->mask, error));
@@ -82,9 +82,9 @@ static elbo_status run(struct cli *cli, int argc, char **argv, elbo_error *error
     return status;
 }
 
-/* A standard stream that is closed would be the number of the first file opened, and lines for people would go into it.
- * In its place stands /dev/null, opened so that what is said is dropped, and that reading input and writing a product
- * fail as they should. */
+/* Opens /dev/null in the place of closed standard streams. Otherwise the first file opened would get the stream's
+ * number and log lines would go into that file. The modes make reading standard input and writing standard output fail,
+ * while writing to standard error is dropped. */
 static void hold_standard_streams(void)
 {
     static const int modes[] = {[STDIN_FILENO] = O_WRONLY, [STDOUT_FILENO] = O_RDONLY, [STDERR_FILENO] = O_WRONLY};
@@ -99,11 +99,11 @@ int main(int argc, char **argv)
     struct cli cli = {.log = log_open(stderr)};
     elbo_status status = run(&cli, argc, argv, &error);
     log_progress_end(&cli.log);
-    /* a product that did not reach its reader is a failure, even when everything else went well */
+    /* Output that could not be written is a failure even when everything else succeeded. */
     if ((fflush(stdout) || ferror(stdout)) && status == ELBO_OK)
         status = elbo_fail(&error, ELBO_IO, "cannot write to standard output: %s", strerror(errno));
     if (status != ELBO_OK) log_error(&cli.log, error.message);
-    if (status == ELBO_PEER) { /* libraries that wait for the lost rank at the end of a process would wait for ever */
+    if (status == ELBO_PEER) { /* exit handlers of libraries could wait forever for the lost rank */
         fflush(NULL);
         _exit((int)status);
     }

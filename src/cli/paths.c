@@ -1,4 +1,4 @@
-/* Runs, corpora and files told apart: see paths.h. */
+/* Tells runs, corpora and files apart; see paths.h. */
 #include "cli/paths.h"
 
 #include "base/files.h"
@@ -15,8 +15,8 @@ static bool has(const char *folder, const char *name)
     return !file_join(path, folder, name, &unused) && !stat(path, &about);
 }
 
-/* Does the folder hold anything whose name does not begin with a dot? One that cannot be listed may: whoever opens it
- * says why. */
+/* Returns whether the folder holds an entry whose name does not begin with a dot. A folder that cannot be listed counts
+ * as holding one, so that opening it reports the error. */
 static bool holds_something(const char *folder, const char *name)
 {
     char path[FILES_PATH];
@@ -69,7 +69,7 @@ elbo_status path_expect_corpus(const char *path, const char *what, elbo_error *e
     switch (path_kind(path)) {
     case PATH_FILE:
         if (size >= sizeof inside - 1 && !strcmp(path + size - (sizeof inside - 1), inside))
-            return ELBO_OK; /* a corpus says more of it */
+            return ELBO_OK; /* opening the corpus gives a more precise error */
         return elbo_fail(error, ELBO_USAGE,
                          "%s: %s is a file, not a corpus; make one of a text with `elbo prepare %s --out=corpus`", what,
                          path, path);
@@ -84,7 +84,7 @@ elbo_status path_expect_corpus(const char *path, const char *what, elbo_error *e
 
 elbo_status path_expect_either(const char *path, const char *command, elbo_error *error)
 {
-    /* a tokenizer.json by itself is taken where only the tokenizer is wanted */
+    /* `elbo tokenize` takes a tokenizer.json by itself. */
     size_t size = strlen(path);
     if (path_kind(path) != PATH_FILE || (!strcmp(command, "tokenize") && size > 5 && !strcmp(path + size - 5, ".json")))
         return ELBO_OK;

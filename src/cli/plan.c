@@ -1,4 +1,4 @@
-/* elbo plan: what a run will hold in memory and compute, from its recording alone. */
+/* elbo plan: computes the memory and the operations of a run from its recorded graphs, without running them. */
 #include "cli/cli.h"
 #include "base/json.h"
 

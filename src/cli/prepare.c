@@ -1,4 +1,4 @@
-/* elbo prepare: text to corpus. */
+/* elbo prepare: makes a corpus from text. */
 #include "cli/cli.h"
 #include "base/json.h"
 
@@ -35,7 +35,7 @@ static elbo_status print_json(const struct elbo_prepare_report *report, elbo_err
     return json_print(stdout, all, JSON_INDENT(2), "the report", error);
 }
 
-/* ---- options that would have no effect ---- */
+/* ---- options without effect ---- */
 
 static bool is_given(const struct cli *cli, const char *key)
 {
@@ -76,15 +76,15 @@ static elbo_status check_options(const struct cli *cli, elbo_error *error)
     return check_tilde("tokenizer.from", config->prepare.tokenizer_from, error);
 }
 
-/* ---- what words do not fit ---- */
+/* ---- text that does not suit a word vocabulary ---- */
 
-/* A train part with many unknown words, or with sentences that are one word each, teaches little. */
+/* Warns of a train part with many unknown words, or with about one word per sentence. */
 static void warn_of_words(struct cli *cli, const struct elbo_prepare_report *report)
 {
     const struct elbo_prepare_part *train = &report->parts[0];
     const double many = 0.03, long_word = 25;
     double unknown = train->tokens ? (double)train->unknown / (double)train->tokens : 0;
-    /* a language that writes no blanks has one "word" of a sentence's length */
+    /* Text without blanks between words has one "word" as long as a sentence. */
     if (report->tokenizer == ELBO_TOKENIZER_WORD && 2 * train->words < 3 * train->sentences &&
         (double)train->bytes > long_word * (double)train->words)
         log_warning(&cli->log,
@@ -124,7 +124,7 @@ elbo_status cli_prepare(struct cli *cli, elbo_error *error)
     if (report.blank_lines) log_line(&cli->log, "%zu blank lines left out", report.blank_lines);
     warn_of_words(cli, &report);
     if (config->json) return print_json(&report, error);
-    size_t length = strlen(config->out); /* without trailing slashes */
+    size_t length = strlen(config->out); /* length without trailing slashes */
     while (length > 1 && config->out[length - 1] == '/') length--;
     for (size_t i = 0; i < report.part_count; i++) {
         const struct elbo_prepare_part *part = &report.parts[i];

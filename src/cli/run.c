@@ -1,3 +1,5 @@
+/* Shared by the commands that use a trained model: opens the run, reads sentences, encodes them to latents and reads
+ * the options of generation. See run.h. */
 #include "cli/run.h"
 #include "base/philox.h"
 #include "elbo/corpus.h"
@@ -12,7 +14,7 @@ static elbo_status reapply(void *context, elbo_error *error)
     struct cli *cli = context;
     for (size_t i = 0; i < cli->override_count; i++)
         ELBO_TRY(options_read_argument(cli->options, cli->overrides[i], cli->mask, error));
-    if (cli->mask == COMMAND_EXPORT) cli->config.device = "cpu"; /* weights are moved, and nothing is computed */
+    if (cli->mask == COMMAND_EXPORT) cli->config.device = "cpu"; /* export only moves weights and computes nothing */
     return ELBO_OK;
 }
 
@@ -63,7 +65,7 @@ elbo_status cli_add_sentence(struct cli_sentences *s, struct run *run, const cha
     }
     struct elbo_ids *to = &s->ids[s->count];
     size_t replaced, first;
-    ELBO_TRY(elbo_text_repair(&s->text[s->count], &replaced, &first, text, size, error)); /* a copy, with its length */
+    ELBO_TRY(elbo_text_repair(&s->text[s->count], &replaced, &first, text, size, error)); /* a copy with its length */
     ELBO_TRY(elbo_tokenizer_encode(run->tokenizer, to, text, size, error));
     s->count++;
     s->shortened += to->count > run->config->data.max_length;

@@ -7,13 +7,13 @@
 #include "model/generate.h"
 #include "train/run.h"
 
-/* The run of the command's first argument, with its own configuration under the command line's. */
+/* Opens the run of the command's first argument. The command line overrides the run's own configuration. */
 elbo_status cli_open_run(struct run *run, struct cli *cli, elbo_error *error);
 
 /* Fails unless the model has a latent. */
 elbo_status cli_needs_latent(const struct run *run, elbo_error *error);
 
-/* Fails unless the corpus that is called `name` has the model's tokenizer. */
+/* Fails unless the corpus `name` has the model's tokenizer. */
 elbo_status cli_same_tokenizer(const struct run *run, const struct elbo_corpus *corpus, const char *name,
                                const struct cli *cli, elbo_error *error);
 
@@ -22,37 +22,38 @@ elbo_status cli_same_tokenizer(const struct run *run, const struct elbo_corpus *
 struct cli_sentences {
     struct elbo_ids *ids;   /* (count) without marks       */
     struct elbo_text *text; /* (count) as given            */
-    size_t count, capacity; /* of the batch; its room      */
+    size_t count, capacity; /* count: sentences of the batch; capacity: their room */
     size_t first;           /* sentences before this batch */
-    size_t shortened;       /* of all batches              */
+    size_t shortened;       /* sentences that were cut, over all batches */
 };
 
 /* Adds a sentence to the batch. */
 elbo_status cli_add_sentence(struct cli_sentences *s, struct run *run, const char *text, size_t size,
                              elbo_error *error);
-/* The next batch in the place of the last one: waits for a line of standard input and takes what is there behind it, up
- * to `most`. No sentence: the end. */
+/* Replaces the batch by the next one: waits for a line of standard input, then takes lines that are already there,
+ * `most` lines at most. An empty batch means the end of the input. */
 elbo_status cli_read_batch(struct cli_sentences *s, struct cli_input *in, size_t most, struct run *run,
                            elbo_error *error);
-/* Warns of what was replaced and cut. */
+/* Warns of replaced UTF-8 and of sentences that were cut. */
 void cli_report_sentences(const struct cli_sentences *s, const struct cli_input *in, struct run *run, struct cli *cli);
 void cli_free_sentences(struct cli_sentences *s);
 
-/* z (count, Z) of the batch's posteriors: the mean, or a sample when posterior_mean is off, whose noise has the
- * sentence's number. stats (count, 2Z) may be null. free() *z. */
+/* *z: (count, Z) from the batch's posteriors, the mean or, with posterior_mean off, a sample whose noise is addressed
+ * by the sentence's number. stats: (count, 2Z) mu and logvar, may be null. free() *z and *stats. */
 elbo_status cli_encode_sentences(float **z, float **stats, const struct cli_sentences *s, struct run *run,
                                  struct cli *cli, elbo_error *error);
 
-/* The number of --label, which a model with labels wants and no other takes. */
+/* Gives the number of --label. Models with labels need the option; other models refuse it. */
 elbo_status cli_label(int32_t *label, const struct run *run, const struct cli *cli, elbo_error *error);
 
 /* ---- generation ---- */
 
-/* Options of the command line for generation; refuses those without effect. `greedy`: unless drawing is asked for. */
+/* Reads the options of generation and refuses options without effect. `greedy`: take the likeliest token even without
+ * --greedy. */
 elbo_status cli_generate_options(struct generate_options *o, bool greedy, const struct run *run, struct cli *cli,
                                  elbo_error *error);
 
-/* A sentence's text; elbo_text_free it. */
+/* Decodes a sentence; elbo_text_free the text. */
 elbo_status cli_text(struct elbo_text *text, const struct run *run, const struct elbo_ids *ids, elbo_error *error);
 
 #endif

@@ -1,4 +1,4 @@
-/* elbo tokenize: lines of text to lines of ids, or back. */
+/* elbo tokenize: turns lines of text into lines of ids, or back. */
 #include "cli/cli.h"
 #include "base/json.h"
 #include "cli/input.h"
@@ -13,14 +13,14 @@ struct work {
     struct elbo_tokenizer *tokenizer;
     struct elbo_text text;
     struct elbo_ids ids;
-    size_t number; /* of the line */
+    size_t number; /* number of the line */
 };
 
-/* One line of ids "5 17 3" to work->ids. */
+/* Parses one line of ids "5 17 3" into work->ids. */
 static elbo_status parse_ids(struct work *work, struct cli_line line, elbo_error *error)
 {
     work->ids.count = 0;
-    for (const char *at = line.text;;) { /* a NUL behind the line ends it */
+    for (const char *at = line.text;;) { /* a NUL follows the line */
         at += strspn(at, " \t");
         if (at == line.text + line.size) return ELBO_OK;
         size_t digits = strspn(at, "0123456789"), word = strcspn(at, " \t");
@@ -57,7 +57,7 @@ static elbo_status from_ids(struct work *work, struct cli_line line, bool json, 
         putchar('\n');
         return ELBO_OK;
     }
-    size_t replaced, first; /* JSON is UTF-8; ids can spell bytes that are not */
+    size_t replaced, first; /* JSON is UTF-8, but ids can spell other bytes */
     struct elbo_text clean = {0};
     status = elbo_text_repair(&clean, &replaced, &first, text, work->text.size, error);
     if (!status)

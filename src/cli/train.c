@@ -1,4 +1,4 @@
-/* elbo train: trains, or goes on with, a run. */
+/* elbo train: starts or continues a run. */
 #include "cli/cli.h"
 
 #include "base/json.h"
@@ -22,7 +22,7 @@ static elbo_status result(const struct trainer *trainer, elbo_error *error)
 {
     json_t *all = trainer_result(trainer);
     return all ? json_print(stdout, all, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "the result", error)
-               : ELBO_OK; /* rank 0's */
+               : ELBO_OK; /* only rank 0 has a result */
 }
 
 elbo_status cli_train(struct cli *cli, elbo_error *error)

@@ -1,4 +1,4 @@
-/* Command lines as people type them: see words.h. */
+/* Sorts and checks the words of a command line; see words.h. */
 #include "cli/words.h"
 
 #include "cli/paths.h"
@@ -18,7 +18,7 @@ static const struct short_option {
     {'f', "format"},      {'b', "train.slots"}, {'r', "run.dir"},    {'m', "max_length"},
 };
 
-/* "-n 5", "-n5": `next` is the word behind, or null. */
+/* Explains "-n 5" or "-n5". `next` is the next word, or null. */
 static elbo_status short_option(const char *word, const char *next, const struct cli_command *command,
                                 elbo_error *error)
 {
@@ -37,7 +37,7 @@ static elbo_status short_option(const char *word, const char *next, const struct
                      word, command->name);
 }
 
-/* ---- a blank for the equals sign ---- */
+/* ---- a blank in the place of the equals sign ---- */
 
 static bool is_bool_word(const char *word)
 {
@@ -47,8 +47,8 @@ static bool is_bool_word(const char *word)
     return false;
 }
 
-/* "--seed 5": an option of ours without "=", and a word behind that would be its value. Unknown options are left to
- * their own message. */
+/* Refuses "--seed 5": a known option without "=" before a word that could be its value. Unknown options pass, because
+ * they get another message. */
 static elbo_status check_blank(const char *word, const char *next, const struct cli_command *command, elbo_error *error)
 {
     const struct option *row = strchr(word, '=') ? NULL : options_find(elbo_config_table(), word + 2);
@@ -142,7 +142,7 @@ elbo_status words_no_command(int argc, char **argv, elbo_error *error)
     return elbo_fail(error, ELBO_USAGE, "unknown command '%.60s'; `elbo --help` lists them", word);
 }
 
-/* ---- values that fit by themselves ---- */
+/* ---- values that are valid alone but not in combination ---- */
 
 elbo_status words_check_values(const struct cli *cli, const struct cli_command *command, elbo_error *error)
 {

@@ -1,5 +1,5 @@
-/* Blocks of few bits, for test_blocks.py: `dump_blocks TYPE quantize|dequantize < in > out`, f32 to blocks or back;
- * TYPE half: f32 to binary16 and back. */
+/* Converts blocks of few bits for test_blocks.py: `dump_blocks TYPE quantize|dequantize < in > out`, f32 to blocks or
+ * back; TYPE half: f32 to binary16 and back. */
 #include "base/blocks.h"
 
 #include <stdio.h>

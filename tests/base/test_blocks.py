@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""Blocks of few bits (base/blocks.h): binary16 against NumPy, every code of the layouts against the formulas of the
-header (written down here once more) and, where the package gguf is, against its reader; the error of what is written
-beside that of rounding by the largest value and, where llama_cpp is, of ggml's own search."""
+"""Tests blocks of few bits (base/blocks.h). Compares binary16 with NumPy, and every code of the layouts with the
+formulas of the header, written again here, and with the reader of the package gguf if it is installed. Compares the
+quantization error with that of rounding by the largest value and, if llama_cpp is installed, with that of ggml's own
+search."""
 import os
 import pathlib
 import subprocess
@@ -33,7 +34,7 @@ def half(raw):
 
 
 def by_formula(kind, blocks):
-    """(n, values) of blocks (n, bytes)."""
+    """Decodes blocks (n, bytes) to (n, values)."""
     b = blocks.astype(int)
     if kind == "Q8_0":
         return half(blocks[:, :2]) * blocks[:, 2:].copy().view(numpy.int8)
@@ -75,7 +76,7 @@ def check_layouts():
     for kind, (values, size) in SIZES.items():
         blocks = rng.integers(0, 256, (300, size), dtype=numpy.uint8)
         at = {"Q4_K": (0, 2), "Q6_K": (208,)}.get(kind, (0,))
-        for first in at:  # scales that are numbers
+        for first in at:  # finite scales
             blocks[:, first:first + 2] = rng.normal(size=300).astype(numpy.float16).view(numpy.uint8).reshape(300, 2)
         expected = by_formula(kind, blocks)
         assert expected.shape == (300, values)
@@ -91,7 +92,7 @@ def check_layouts():
 
 
 def naive(kind, x):
-    """Rounding by the largest value of each block, and of Q4_K's sub-blocks by the ends."""
+    """Rounds by the largest value of each block, and for Q4_K by the minimum and maximum of each sub-block."""
     if kind == "Q4_K":
         rows = x.reshape(-1, 32)
         low = numpy.minimum(rows.min(1, keepdims=True), 0)
@@ -104,7 +105,7 @@ def naive(kind, x):
 
 
 def by_ggml(kind, x):
-    """What ggml makes of the rows, by the library that llama_cpp brings; none without it."""
+    """Quantizes the rows with ggml's library from llama_cpp; returns None without it."""
     if not peers.python("llama"):
         return None
     number = {"Q8_0": 8, "Q4_0": 2, "Q4_K": 12, "Q6_K": 14}[kind]

@@ -1,4 +1,5 @@
-/* Files are read whole or refused with a reason, and a write leaves the old file or the new one, never a part. */
+/* Tests that files are read whole or refused with a reason, and that a write leaves the old file or the new one, never
+ * a part. */
 #include "base/files.h"
 
 #include <setjmp.h>
@@ -44,7 +45,7 @@ static void reads_what_was_written(void **state)
 {
     struct fixture *f = *state;
     elbo_error error = {0};
-    size_t size = 700001, got; /* more than a buffer, not a multiple of it */
+    size_t size = 700001, got; /* longer than a buffer, and not a multiple of one */
     unsigned char *data = malloc(size);
     for (size_t i = 0; i < size; i++) data[i] = (unsigned char)(i * 2654435761u >> 13);
     assert_int_equal(file_write(f->a, data, size, &error), ELBO_OK);
@@ -78,7 +79,7 @@ static void pieces_and_patches(void **state)
     for (int i = 0; i < 100000; i++) assert_int_equal(file_append(&writer, "0123456789", 10, &error), ELBO_OK);
     assert_int_equal(file_patch(&writer, 0, "head", 4, &error), ELBO_OK);
     assert_int_equal(file_append(&writer, "end", 3, &error), ELBO_OK);
-    assert_int_equal(file_patch(&writer, 1000005, "xx", 3, &error), ELBO_INTERNAL); /* past what was appended */
+    assert_int_equal(file_patch(&writer, 1000005, "xx", 3, &error), ELBO_INTERNAL); /* past the end */
     assert_int_equal(file_commit(&writer, &error), ELBO_OK);
     file_abort(&writer);
     size_t size;
@@ -116,7 +117,7 @@ static void a_new_file_must_be_new(void **state)
     assert_int_equal(file_write_new(f->a, "1", 1, &error), ELBO_OK);
     assert_int_equal(file_write_new(f->a, "2", 1, &error), ELBO_IO);
     assert_non_null(strstr(error.message, f->a));
-    /* a link is not followed, even to nowhere */
+    /* A link is not followed, even if it dangles. */
     assert_int_equal(symlink("nowhere", f->b), 0);
     assert_int_equal(file_write_new(f->b, "2", 1, &error), ELBO_IO);
     assert_int_equal(entries(f->folder.path), 2);
@@ -135,7 +136,7 @@ static void refusals_name_the_path(void **state)
     assert_int_equal(file_read(&text, &size, f->folder.path, 100, &error), ELBO_IO);
     assert_non_null(strstr(error.message, "a folder"));
     assert_int_equal(mkfifo(f->b, 0600), 0);
-    assert_int_equal(file_open_regular(&fd, &size, f->b, &error), ELBO_IO); /* and does not hang */
+    assert_int_equal(file_open_regular(&fd, &size, f->b, &error), ELBO_IO); /* must not wait for a writer */
     assert_non_null(strstr(error.message, "pipe"));
     temporary_write(f->a, "12345", 5);
     assert_int_equal(file_read(&text, &size, f->a, 4, &error), ELBO_INPUT);
@@ -169,7 +170,7 @@ static void folders_come_and_go(void **state)
     assert_int_equal(file_join(joined, deep, "file", &error), ELBO_OK);
     assert_string_equal(joined, inside);
     temporary_path(joined, &f->folder, "x/y");
-    assert_int_equal(file_remove_folder(joined, &error), ELBO_IO); /* holds a folder */
+    assert_int_equal(file_remove_folder(joined, &error), ELBO_IO); /* it holds a folder */
     assert_true(file_is_regular(inside));
     assert_int_equal(file_remove_folder(deep, &error), ELBO_OK);
     assert_false(file_is_folder(deep));

@@ -1,5 +1,5 @@
-/* One table: values arrive exactly, wrong ones are refused with the place, the range and a suggestion, and what is
- * written reads back the same. */
+/* Tests one table of options: values arrive exactly; wrong values are refused with the place, the range and a
+ * suggestion; and written options read back the same. */
 #include "base/options.h"
 
 #include <setjmp.h>
@@ -175,7 +175,7 @@ static void keep_row(void *context, const struct option *row, const char *now, c
     snprintf(context, 64, "%s: %s, %s", row->key, now, before);
 }
 
-/* In any order, with blanks or without; written in the order of the choices. */
+/* Names come in any order, with or without blanks; they are written in the order of the choices. */
 static void lists_are_sets(void **state)
 {
     struct fixture *f = *state;
@@ -216,7 +216,7 @@ static void unknown_keys_get_a_suggestion(void **state)
     }
     assert_null(strstr(f->error.message, "did you mean"));
     assert_int_equal(options_read_argument(f->options, "--model.name=a", ONE, &f->error), ELBO_USAGE);
-    assert_says(f, "did you mean --model.kind?"); /* another program's word for an option that it takes */
+    assert_says(f, "did you mean --model.kind?"); /* an alias of an option that this command takes */
     assert_int_equal(options_read_argument(f->options, "--lr=a", TWO, &f->error), ELBO_USAGE);
     assert_says(f, "did you mean model.name?");
     assert_int_equal(options_read_argument(f->options, "--train.steps=5", TWO, &f->error), ELBO_USAGE);
@@ -286,7 +286,7 @@ static void what_is_written_reads_back(void **state)
         f->target.ways = i % 7 + 1;
         char *text = options_yaml(f->options, ONE | TWO);
         struct target copy;
-        memset(&copy, 0, sizeof copy); /* padding is compared too */
+        memset(&copy, 0, sizeof copy); /* the comparison includes padding */
         struct options *options;
         assert_int_equal(options_open(&options, &table, &copy, &f->error), ELBO_OK);
         if (options_read_yaml_text(options, text, strlen(text), "copy", &f->error)) fail_msg("%s", f->error.message);
@@ -315,7 +315,7 @@ static void texts_show_the_rows(void **state)
     free(page);
 }
 
-/* Sections whose rows know their own struct only, and a row in which ranks may differ. */
+/* Each section's rows only know their own struct. In one row the ranks may differ. */
 static void sections_are_one_table(void **state)
 {
     (void)state;
@@ -338,7 +338,7 @@ static void sections_are_one_table(void **state)
     struct option all[5];
     char keys[64];
     assert_int_equal(options_concatenate(all, 4, keys, sizeof keys, sections, 3), 4);
-    assert_int_equal(options_concatenate(all, 5, keys, 20, sections, 3), 2); /* "left.size" and "left.name", exactly */
+    assert_int_equal(options_concatenate(all, 5, keys, 20, sections, 3), 2); /* room for "left.size" and "left.name" */
     assert_int_equal(options_concatenate(all, 5, keys, 19, sections, 3), 1);
     assert_int_equal(options_concatenate(all, 5, keys, sizeof keys, sections, 3), 5);
     const struct option_table own = {all, 5, commands, 2, NULL, 0};

@@ -1,5 +1,5 @@
-/* The generator gives Random123's known answers; noise has its address's words, is uniform, and normal where it says
- * so. */
+/* Tests that the generator gives Random123's known answers, that noise gives the word of its address, and that it is
+ * uniform or normal as declared. */
 #include "base/philox.h"
 
 #include <setjmp.h>
@@ -29,7 +29,7 @@ static void an_address_has_its_own_word(void **state)
         struct philox_block block = philox(key, (uint32_t)(coordinate / 4), 5, 0x9abcdef0u, 0x12345678u);
         assert_int_equal(noise_bits(key, 0x123456789abcdef0u, 5, coordinate), block.word[coordinate % 4]);
     }
-    /* each part of the address matters */
+    /* Each part of the address changes the word. */
     uint32_t here = noise_bits(key, 1, 2, 3);
     assert_int_not_equal(here, noise_bits(key, 1ull << 32 | 1, 2, 3));
     assert_int_not_equal(here, noise_bits(key, 1, 3, 3));

@@ -1,5 +1,6 @@
-/* The pool runs every tile exactly once, with worker numbers in range and never shared by two tiles at a time, for any
- * number of threads and tiles, and what tiles wrote is visible to the caller. Run under the thread sanitizer too. */
+/* Tests for any number of threads and tiles that the pool runs every tile exactly once, that worker numbers are in
+ * range and never shared by two tiles at a time, and that the tiles' writes are visible to the caller. Also runs under
+ * the thread sanitizer. */
 #include "base/pool.h"
 
 #include <setjmp.h>
@@ -16,10 +17,10 @@ enum { MOST_TILES = 1000, MOST_THREADS = 8 };
 
 struct count {
     size_t threads;
-    unsigned char times[MOST_TILES]; /* not atomic: tiles are disjoint, the end of a run must publish them */
+    unsigned char times[MOST_TILES]; /* not atomic: tiles are disjoint, and the end of a run publishes them */
     atomic_int inside[MOST_THREADS];
     atomic_int wrong;
-    atomic_int others; /* tiles done by a worker that is not the caller */
+    atomic_int others; /* tiles run by workers other than the caller */
 };
 
 static void count_tile(void *argument, size_t tile, size_t worker)
@@ -72,7 +73,7 @@ static void other_threads_take_part(void **state)
     pool_run(pool, 64, slow_tile, &count);
     assert_int_equal(count.wrong, 0);
     assert_true(count.others > 0);
-    struct count pair = {.threads = 4}; /* the smallest run that is shared */
+    struct count pair = {.threads = 4}; /* the smallest run that several threads share */
     pool_run(pool, 2, slow_tile, &pair);
     assert_int_equal(pair.wrong, 0);
     pool_destroy(pool);
@@ -98,7 +99,7 @@ static void workers_block_signals(void **state)
     assert_int_equal(count.wrong, 0);
     sigset_t mask;
     pthread_sigmask(SIG_SETMASK, NULL, &mask);
-    assert_false(sigismember(&mask, SIGTERM)); /* the caller's own mask is as before */
+    assert_false(sigismember(&mask, SIGTERM)); /* the caller's own mask is unchanged */
     pool_destroy(pool);
 }
 

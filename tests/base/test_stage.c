@@ -1,5 +1,6 @@
-/* A staged folder takes its place whole, with and without an exchange by the system, whatever process dies; litter is
- * swept; what cannot be replaced whole is refused, and nothing is touched. */
+/* Tests that a staged folder replaces its place whole, with and without an atomic exchange of the system,
+ * whichever process dies; that leftovers are cleared; and that a place that cannot be replaced whole is refused
+ * without a change. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,11 +15,11 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-/* ---- the system's renames: without exchange, and dying at one of them ---- */
+/* ---- the system's renames, which can refuse the exchange or end the process ---- */
 
 static struct {
     bool no_exchange;
-    int die_before; /* the process ends instead of this rename, from 1; 0: never */
+    int die_before; /* the process ends instead of this rename, counted from 1; 0: never */
     int seen;
 } renames;
 
@@ -76,7 +77,7 @@ static void put(const char *folder, const char *name, const char *text)
     temporary_write(path, text, strlen(text));
 }
 
-/* A folder of two files of the same text, one in a folder of its own: a mix would show. */
+/* Builds a folder of two files with the same text, one of them in a subfolder, so that a mix of two folders shows. */
 static elbo_status build(const char *place, const char *text, elbo_error *error)
 {
     static struct stage stage;
@@ -107,7 +108,7 @@ static bool holds(const char *place, const char *text)
     return true;
 }
 
-/* Entries of the parent: `place` alone. */
+/* Fails when the parent holds an entry besides `place`. */
 static void nothing_beside(const struct fixture *f)
 {
     DIR *list = opendir(f->folder.path);
@@ -131,8 +132,8 @@ static void built_and_replaced(void **state)
     }
 }
 
-/* A process that dies at any rename leaves one of the two whole, at the place or, without an exchange, put back by the
- * next. */
+/* After a death at any rename, the place holds one of the two folders whole; without an exchange the next process may
+ * have to put the folder back. */
 static void a_death_leaves_one_whole(void **state)
 {
     struct fixture *f = *state;
@@ -154,7 +155,7 @@ static void a_death_leaves_one_whole(void **state)
             struct stage stage;
             if (at == 1) assert_true(holds(f->place, "old"));
             if (stage_open(&stage, f->place, &f->error)) fail_msg("%s", f->error.message);
-            assert_true(holds(f->place, "old")); /* put back where it was moved aside */
+            assert_true(holds(f->place, "old")); /* put back if it had been moved aside */
             stage_close(&stage);
             assert_true(holds(f->place, "old"));
             nothing_beside(f);
@@ -170,7 +171,7 @@ static void one_at_a_time(void **state)
     assert_non_null(strstr(f->error.message, "another process"));
     assert_non_null(strstr(f->error.message, f->place));
     stage_close(&second);
-    assert_true(file_is_folder(stage.work)); /* the second has touched nothing */
+    assert_true(file_is_folder(stage.work)); /* the second open has changed nothing */
     stage_close(&stage);
     if (stage_open(&second, f->place, &f->error)) fail_msg("%s", f->error.message);
     stage_close(&second);
@@ -195,7 +196,7 @@ static void what_cannot_be_replaced_is_refused(void **state)
     static const char *const never[] = {"/", "/proc", ".", "./", "", "nowhere/.."};
     for (size_t i = 0; i < sizeof never / sizeof *never; i++)
         if (stage_place(place, never[i], &f->error) != ELBO_USAGE) fail_msg("'%s' is accepted", never[i]);
-    /* the folder that this process stands in, and those above */
+    /* The current folder and its parents are refused. */
     char *home = getcwd(NULL, 0), deep[600];
     if (build(f->place, "x", &f->error)) fail_msg("%s", f->error.message);
     snprintf(deep, sizeof deep, "%s/sub", f->place);
@@ -210,7 +211,7 @@ static void what_cannot_be_replaced_is_refused(void **state)
     free(home);
 }
 
-/* The link stays and names the new folder; slashes and missing parents do not matter; modes follow the umask. */
+/* A link stays and names the new folder; extra slashes and missing parents do not matter; modes follow the umask. */
 static void places_by_other_names(void **state)
 {
     struct fixture *f = *state;

@@ -1,5 +1,5 @@
-/* Checkpoints whose every byte follows from their step and a generation, and what a run directory may look like after
- * something went wrong in it. Include after the system headers. */
+/* Checkpoints whose every byte follows from a step and a generation, and the promises that a run directory must keep
+ * after a failure. Include after the system headers. */
 #ifndef TESTS_TRAIN_CHECKPOINT_CONTENTS_H
 #define TESTS_TRAIN_CHECKPOINT_CONTENTS_H
 
@@ -11,7 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* What a checkpoint is made of; its counters repeat it, so that a reader needs nothing else. */
+/* Describes a checkpoint's contents. The checkpoint's counters repeat the description, so that a reader needs nothing
+ * else. */
 struct contents {
     uint64_t step;
     unsigned generation; /* the same step may be computed again */
@@ -101,7 +102,7 @@ static inline bool contents_tensor(const struct safetensors *file, const struct 
     return !safetensors_copy(file, found, &tensor, &error) && !memcmp(found, wanted, elements * sizeof *found);
 }
 
-/* NULL when an opened checkpoint holds what its step and generation say; *c is filled. */
+/* Returns NULL when an opened checkpoint holds the contents of its step and generation; fills *c. */
 static inline const char *contents_fault(struct contents *c, const struct checkpoint *checkpoint)
 {
     elbo_error error;
@@ -149,7 +150,7 @@ static inline void count_warning(void *context, const char *message)
     if (!warned->count++) snprintf(warned->first, sizeof warned->first, "%.500s", message);
 }
 
-/* Opens `path` (a run or a checkpoint); NULL when it verifies and holds what it says. */
+/* Opens `path` (a run or a checkpoint); returns NULL when it verifies and holds its contents. */
 static inline const char *open_fault(struct contents *c, const char *path, struct warned *warned)
 {
     static char text[1100];
@@ -179,18 +180,18 @@ static inline bool steps_have(const struct steps *steps, uint64_t step)
     return false;
 }
 
-/* What must hold of a run directory, whatever happened to it. */
+/* The promises that a run directory must keep, whatever happened to it. */
 struct promise {
-    struct steps may_open;  /* one of these opens (none given: there may be no checkpoint) ...   */
-    struct steps must_stay; /* each of these is there                                            */
-    struct steps must_go;   /* none of these is there                                            */
-    uint64_t computed;      /* the step that is saved, with ...                                  */
-    unsigned at_least;      /* ... this generation at least, when it is what opens               */
-    bool may_warn;          /* latest may be missing or name something else                      */
+    struct steps may_open;  /* steps, one of which must open; none given: there may be no checkpoint */
+    struct steps must_stay; /* steps that must be there */
+    struct steps must_go;   /* steps that must not be there */
+    uint64_t computed;      /* the step that is being saved ... */
+    unsigned at_least;      /* ... and its least generation when this step opens */
+    bool may_warn;          /* `latest` may be missing or name another checkpoint */
 };
 
-/* NULL when it holds: what opens is allowed, `latest` does not dangle, no folder named as a checkpoint is torn, and
- * what must stay is there. */
+/* Returns NULL when the promises hold: an allowed step opens, `latest` does not dangle, no folder with a checkpoint's
+ * name is torn, and the steps that must stay are there. */
 static inline const char *promise_fault(const struct promise *p, const char *run)
 {
     static char text[1400];
@@ -208,7 +209,7 @@ static inline const char *promise_fault(const struct promise *p, const char *run
         const char *fault = open_fault(&c, path, &warned);
         if (!fault && c.step != step) fault = "another step";
         if (fault) {
-            static char torn[1400]; /* `fault` may stand in another function's text */
+            static char torn[1400]; /* `fault` may point to another function's static text */
             snprintf(torn, sizeof torn, "%.250s is torn: %.1000s", entry->d_name, fault);
             closedir(list);
             return torn;
@@ -244,13 +245,13 @@ static inline const char *promise_fault(const struct promise *p, const char *run
     return NULL;
 }
 
-/* The steps that a run has before, and what saving `step` promises: while it goes on, and once it returned. */
+/* Gives the promises of saving `step` to a run with the steps `before`: during the save, and after its return. */
 static inline void promise_of_save(struct promise *during, struct promise *after, const struct steps *before,
                                    uint64_t latest, uint64_t step, unsigned generation, size_t keep)
 {
     *during = *after = (struct promise){.computed = step};
     for (size_t i = 0; i < before->count; i++) {
-        size_t newer = 1; /* of those that are kept: the new one, and the old ones between */
+        size_t newer = 1; /* rank among the kept steps: the new step, and the old ones between */
         for (size_t k = 0; k < before->count; k++) newer += before->step[k] < step && before->step[k] > before->step[i];
         if (before->step[i] < step && keep && newer >= keep)
             after->must_go.step[after->must_go.count++] = before->step[i];

@@ -1,5 +1,5 @@
-/* The way between arenas and files: parts of pieces against a search element by element, f32 and bf16 through a file
- * and back, whole or by pieces, elements that a callback reads, and failures on the way. */
+/* Tests the copies between arenas and files: parts of pieces against an element-by-element search, f32 and bf16 through
+ * a file and back, whole or in pieces, elements from a callback, and failures of the device. */
 #include "base/bf16.h"
 #include "checkpoint/arena.h"
 #include "device/backends.h"
@@ -46,7 +46,7 @@ static int teardown(void **state)
 
 enum { ELEMENTS = 200, MOST_PIECES = 8, NOWHERE = -1 };
 
-/* Pieces apart from each other, behind one another in memory, and where each element lies. */
+/* Draws disjoint pieces that follow one another in memory; at[e] is element e's place in memory, or NOWHERE. */
 static size_t random_pieces(struct arena_piece *pieces, int at[ELEMENTS])
 {
     size_t count = below(MOST_PIECES + 1), used = 0, memory = 0;
@@ -69,7 +69,7 @@ static void parts_are_those_of_a_search(void **state)
         int at[ELEMENTS], found[ELEMENTS];
         size_t count = random_pieces(pieces, at), first = below(ELEMENTS), n = below(ELEMENTS - first + 1), piece = 0;
         struct arena_part part;
-        size_t end = 0; /* of the last part */
+        size_t end = 0; /* end of the last part */
         for (size_t e = 0; e < ELEMENTS; e++) found[e] = NOWHERE;
         while (arena_next(&part, &piece, pieces, count, first, n)) {
             assert_true(part.count > 0 && part.from >= end && part.from + part.count <= n);
@@ -86,7 +86,7 @@ static void parts_are_those_of_a_search(void **state)
 
 /* ---- through a file ---- */
 
-/* More than a file is read of at a time, and more than a piece of what is rounded. */
+/* Longer than the piece that is read from a file at a time, and than the piece that is rounded at a time. */
 enum { LARGE = SAFETENSORS_PIECE / 4 + 5000, BEFORE = 100 };
 
 struct written {
@@ -124,7 +124,7 @@ static void *arena_memory(enum dtype type, size_t elements)
     return memory;
 }
 
-/* Every pattern of a bf16, and of an f32 with ends of its own. */
+/* Fills memory with every pattern of a bf16, or with f32 whose lower halves vary. */
 static void fill(void *memory, enum dtype type, size_t elements)
 {
     for (size_t i = 0; i < elements; i++) {
@@ -154,7 +154,7 @@ static void a_file_has_the_bits(void **state)
         const struct safetensors_tensor *t = safetensors_find(file, "moment1.w");
         assert_non_null(t);
         assert_int_equal(t->shape[0], LARGE / 4);
-        for (size_t i = 0; i < LARGE; i++) { /* what is bf16 is the upper half of the file's */
+        for (size_t i = 0; i < LARGE; i++) { /* a bf16 is the upper half of the file's f32 */
             uint32_t bits, wanted = 0;
             memcpy(&bits, (const char *)t->data + 4 * i, 4);
             memcpy((char *)&wanted + 4 - each, from + (BEFORE + i) * each, each);
@@ -172,19 +172,19 @@ static void a_file_has_the_bits(void **state)
     }
 }
 
-/* A rank of a share holds pieces of the parameter; nothing else of its memory is written. */
+/* A rank with a share holds pieces of the parameter; the rest of its memory is not written. */
 static void pieces_take_their_parts(void **state)
 {
     (void)state;
-    const struct arena_piece pieces[] = {{0, 50, 0, 0},           /* in front of the parameter   */
+    const struct arena_piece pieces[] = {{0, 50, 0, 0},           /* before the parameter */
                                          {90, 30, 50, 0},         /* its first 20 elements       */
-                                         {4000, 9000, 80, 0},     /* over a piece of the rounded */
-                                         {260000, 5000, 9080, 0}, /* over a piece of the file    */
+                                         {4000, 9000, 80, 0},     /* across a boundary of rounding */
+                                         {260000, 5000, 9080, 0}, /* across a boundary of reading */
                                          {BEFORE + LARGE - 7, 40, 14080, 0}};
     enum { MEMORY = 14120 };
     const enum dtype types[] = {DTYPE_F32, DTYPE_BF16};
     float *values = malloc(LARGE * sizeof *values);
-    for (size_t i = 0; i < LARGE; i++) values[i] = 1 + (float)(i % 65521) / 65536; /* more digits than a bf16 has */
+    for (size_t i = 0; i < LARGE; i++) values[i] = 1 + (float)(i % 65521) / 65536; /* more digits than a bf16 holds */
     for (size_t k = 0; k < 2; k++) {
         size_t each = dtype_bytes(types[k]), held = 0;
         char *memory = arena_memory(types[k], MEMORY);
@@ -218,12 +218,12 @@ static void pieces_take_their_parts(void **state)
     free(values);
 }
 
-/* ---- elements that lie elsewhere, and failures ---- */
+/* ---- elements from a callback, and failures ---- */
 
 struct elsewhere {
     enum dtype type;
     size_t calls, next; /* element that comes next */
-    size_t fails;       /* at this call; 0: never  */
+    size_t fails;       /* fails at this call; 0: never */
 };
 
 static elbo_status read_elsewhere(const struct arena *a, void *to, size_t at, size_t elements, elbo_error *own)
@@ -281,7 +281,7 @@ static elbo_status broken(struct backend *own, elbo_error *why)
     return ++checks == broken_at ? elbo_fail(why, ELBO_DEVICE, "the device fell over") : ELBO_OK;
 }
 
-/* A copy that a device reports to have failed is no copy, in either direction. */
+/* A copy that the device reports as failed fails the save or the load. */
 static void a_device_may_fail(void **state)
 {
     (void)state;

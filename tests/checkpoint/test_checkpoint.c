@@ -1,5 +1,6 @@
-/* Checkpoints: what is saved comes back; damage of any byte, truncation, links, foreign and other-version files are
- * refused by name, with the one before used instead; and saving, rotating and replacing never leave nothing.
+/* Tests checkpoints: saved contents come back. Damage of any byte, truncation, links, foreign files and files of other
+ * versions are refused by name, and the checkpoint before is used. Saving, rotating and replacing always leave a
+ * checkpoint.
  *
  * The program runs itself as the process whose save fails: checkpoint_test_checkpoint save RUN STEP KEEP */
 #include "counted_memory.h"
@@ -23,7 +24,7 @@
 
 enum { WEIGHTS = 64, PATH = 512 };
 
-/* ---- contents that follow from the step alone ---- */
+/* ---- contents that depend only on the step ---- */
 
 static float weight(uint64_t step, size_t i)
 {
@@ -60,7 +61,7 @@ static elbo_status save_step(const char *run, uint64_t step, size_t keep, elbo_e
     return status;
 }
 
-/* NULL when the contents are those of their step. */
+/* Returns NULL when the contents are those of their step. */
 static const char *contents_fault(const struct checkpoint *checkpoint)
 {
     elbo_error error;
@@ -147,7 +148,7 @@ static void collect(void *context, const char *message)
     snprintf(warnings->text + used, sizeof warnings->text - used, "%s\n", message);
 }
 
-/* Opens the run, which must give `step` with its contents. */
+/* Opens the run, which must give `step` with its contents and collects the warnings. */
 static void must_open(void **state, uint64_t step, struct warnings *warnings)
 {
     elbo_error error = {0};
@@ -209,7 +210,7 @@ static void round_trip(void **state)
     must_open(state, 7, &warnings);
     assert_int_equal(warnings.count, 0);
 
-    struct checkpoint *checkpoint; /* one checkpoint's own folder may stand where the run may */
+    struct checkpoint *checkpoint; /* a checkpoint's own folder is accepted in the place of a run */
     assert_int_equal(checkpoint_open(&checkpoint, inside(path, state, "checkpoints/step-00000007"), NULL, NULL, &error),
                      0);
     assert_null(contents_fault(checkpoint));
@@ -221,7 +222,7 @@ static void round_trip(void **state)
     assert_int_equal(checkpoint_bytes(&bytes, &size, checkpoint, "../../secret", &error), ELBO_INPUT);
     checkpoint_close(checkpoint);
 
-    mode_t mask = umask(0); /* modes follow it: a checkpoint is no secret */
+    mode_t mask = umask(0); /* modes follow the umask */
     umask(mask);
     const char *const names[] = {"", "/state", "/model.safetensors", "/manifest.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -317,7 +318,7 @@ static void leftovers_are_ignored_and_cleared(void **state)
     must_open(state, 6, &warnings);
     assert_false(exists(state, "checkpoints/step-00000006.tmp"));
     assert_false(exists(state, "checkpoints/latest.1.tmp"));
-    assert_true(exists(state, "checkpoints/notes.tmp")); /* not ours */
+    assert_true(exists(state, "checkpoints/notes.tmp")); /* not elbo's file */
 }
 
 static void latest_may_be_missing_stale_or_nonsense(void **state)
@@ -328,7 +329,7 @@ static void latest_may_be_missing_stale_or_nonsense(void **state)
     must_save(state, 2, 0);
     must_save(state, 3, 0);
     inside(path, state, "checkpoints/latest");
-    write_over(path, "step-00000002\n", 14); /* a crash between the rename and the move of latest */
+    write_over(path, "step-00000002\n", 14); /* as after a crash between the rename and the move of `latest` */
     must_open(state, 2, &warnings);
     assert_int_equal(warnings.count, 0);
     write_over(path, "step-00000009\n", 14);
@@ -354,10 +355,10 @@ static void the_newest_are_kept(void **state)
     assert_false(exists(state, "checkpoints/step-00000004"));
     assert_true(exists(state, "checkpoints/step-00000005"));
     must_open(state, 6, &warnings);
-    must_save(state, 3, 2); /* resumed from an earlier one: the new step 3 is never the one to go */
+    must_save(state, 3, 2); /* after a resume from an earlier step, the new step 3 must not be deleted */
     must_open(state, 3, &warnings);
     must_save(state, 4, 2);
-    must_save(state, 5, 2); /* replaces the abandoned one */
+    must_save(state, 5, 2); /* replaces the abandoned step 5 */
     must_open(state, 5, &warnings);
     assert_false(exists(state, "checkpoints/step-00000003"));
     assert_false(exists(state, "checkpoints/step-00000005.tmp"));
@@ -372,7 +373,7 @@ static void a_failed_save_loses_nothing(void **state)
     struct warnings warnings;
     must_save(state, 1, 1);
     pid_t child = fork();
-    if (child == 0) { /* as on a full disk: files may not exceed 200 bytes */
+    if (child == 0) { /* as on a full disk: files may not grow */
         char command[PATH];
         snprintf(command, sizeof command, "ulimit -f 0; trap '' XFSZ; exec /proc/%d/exe save '%s' 2 1 2>/dev/null",
                  (int)getppid(), ((struct fixture *)*state)->run);
@@ -421,11 +422,11 @@ static void links_are_not_followed(void **state)
     must_open(state, 1, &warnings);
     assert_non_null(strstr(warnings.text, "step-00000002 is not a folder (symbolic links are not followed)"));
     assert_int_equal(unlink(from), 0);
-    assert_int_equal(mkfifo(from, 0600), 0); /* nor waited for */
+    assert_int_equal(mkfifo(from, 0600), 0); /* a pipe must not be waited for */
     must_open(state, 1, &warnings);
 }
 
-/* Puts `text` with its right checksum in the manifest's place: what an attacker or another version could write. */
+/* Replaces text in the manifest and seals it with the right checksum, as an attacker or another version could. */
 static void forge(void **state, const char *from, const char *to)
 {
     char path[PATH], out[8192];
@@ -493,7 +494,7 @@ static size_t open_files(void)
     return count;
 }
 
-/* Each call for memory fails once: nothing stays, no file is open, and what was opened is whole. */
+/* Lets each allocation fail once: no memory and no descriptor stays, and an opened checkpoint is whole. */
 static void memory_may_run_out_anywhere(void **state)
 {
     char path[PATH];

@@ -1,8 +1,9 @@
-/* Damage to a checkpoint: every single bit of its manifest and of the headers of its tensors, and random flips,
- * truncations, swaps and duplications of all of its files. Each is refused with the file's name, and with the range of
- * bytes where the size is right; the checkpoint before is used instead. No byte is insignificant.
+/* Damages a checkpoint: every single bit of its manifest and of its tensors' headers, and random flips, truncations,
+ * swaps and duplications of all of its files. Each damage must be refused with the file's name and, where the size is
+ * right, with the range of bytes; the checkpoint before is used instead.
  *
- * Seeded: a byte of a file that the manifest does not name is not found. ELBO_TEST_FULL=1 takes 100,000. */
+ * Self-test: a file that the manifest does not name must count as missed. ELBO_TEST_FULL=1 tries 100,000 random
+ * damages. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -62,7 +63,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* The run as it is now, with file `i` damaged: step 10 opens, with one warning that names the place. */
+/* Opens the run with file `i` damaged: step 10 must open, with one warning that names the place. */
 static void look(struct fixture *f, size_t i, bool same_size, const char *what)
 {
     struct contents c = {0};
@@ -126,7 +127,7 @@ static void every_bit_of_manifest_and_headers(void **state)
     struct contents c;
     struct warned warned;
     assert_null(open_fault(&c, f->run, &warned));
-    assert_int_equal(c.step, 20); /* all is as it was */
+    assert_int_equal(c.step, 20); /* everything is restored */
     nothing_missed(f, "checkpoint_bits");
 }
 
@@ -152,7 +153,7 @@ static void what_is_not_checked_is_missed(void **state)
     struct fixture *f = *state;
     char path[300];
     snprintf(path, sizeof path, "%s/checkpoints/step-00000020/foreign.txt", f->run);
-    temporary_write(path, "x", 1); /* beside the manifest: the harness must say that nothing was found */
+    temporary_write(path, "x", 1); /* not in the manifest, so the harness must count it as missed */
     look(f, 1, true, "a foreign file");
     assert_int_equal(f->missed, 1);
 }

@@ -1,13 +1,13 @@
-/* Saves, rotations, deletions and resumes that are broken off or fail, at each of their system calls, in scenes drawn
- * at random: steps that are there, how many are kept, files, tensors, what earlier ones left, the same step again.
+/* Interrupts saves, rotations, deletions and resumes at each of their system calls, in random scenes: existing steps,
+ * number of kept steps, files, tensors, leftovers of earlier saves, and the same step again.
  *
- *   killed    SIGKILL instead of the call, or after half of it: nothing that was committed is lost, nothing torn is
- *             accepted, the next save works and clears what was left
- *   failing   ENOSPC, EDQUOT, EIO, EINTR, once or from there on, a short write or read, a full disk: likewise; what was
- *             said to be saved is saved; the message names the file; no descriptor stays open; nothing hangs
+ *   killed    SIGKILL in the place of the call, or after half of it: no committed checkpoint is lost, no torn one is
+ *             accepted, and the next save works and clears the leftovers
+ *   failing   ENOSPC, EDQUOT, EIO, EINTR, once or from there on, a short write or read, a full disk: as above; also, a
+ *             save that reports success is saved, the message names the file, no descriptor stays open, nothing hangs
  *
- * Seeded: a save that writes in place and one that ignores what write says are found. ELBO_TEST_FULL=1 takes more
- * scenes. */
+ * Self-test: a save that writes in place and a save that ignores the result of write must be found. ELBO_TEST_FULL=1
+ * tries more scenes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +30,7 @@ struct scene {
     size_t keep;
     struct contents shape;
     enum action action;
-    size_t killed_before; /* a save of `step` was killed at this call before; SIZE_MAX: none was */
+    size_t killed_before; /* an earlier save of another step was killed at this call; SIZE_MAX: no such save */
 };
 
 struct fixture {
@@ -53,7 +53,7 @@ static struct scene draw_scene(struct fixture *f)
     for (size_t n = draw(f, 5); n > 0; n--) s.before.step[s.before.count++] = step += 1 + draw(f, 3);
     s.step = step + 1 + draw(f, 5);
     s.latest = step;
-    if (s.before.count > 1 && draw(f, 3) == 0) { /* resumed from an earlier one, and computed anew */
+    if (s.before.count > 1 && draw(f, 3) == 0) { /* resumed from an earlier step and computed again */
         s.latest = s.before.step[draw(f, (uint32_t)s.before.count - 1)];
         s.step = step;
     }
@@ -64,7 +64,7 @@ static struct scene draw_scene(struct fixture *f)
 
 typedef elbo_status (*saver)(const char *run, const struct contents *c, size_t keep, elbo_error *error);
 
-/* What the process does that is killed or fails. Its generation is 2, then 3. */
+/* The action of the process that is killed or fails. It saves generation 2, then 3. */
 static elbo_status act(const struct fixture *f, const struct scene *s, saver save, elbo_error *error)
 {
     struct contents c = s->shape;
@@ -115,7 +115,7 @@ static void must_save(const char *run, const struct scene *s, uint64_t step, siz
     if (contents_save(run, &c, keep, &error)) fail_msg("%s", error.message);
 }
 
-/* In a child that is killed at call `at`; true when it got so far. */
+/* Runs the action in a child that is killed at call `at`; returns false when the action makes fewer calls. */
 static bool killed_at(const struct fixture *f, const struct scene *s, saver save, enum call_effect effect, size_t at)
 {
     pid_t child = fork();
@@ -144,7 +144,7 @@ static void make_template(const struct fixture *f, const struct scene *s)
     if (s->before.count && s->latest != s->before.step[s->before.count - 1]) must_save(f->run, s, s->latest, 0);
     if (s->killed_before != SIZE_MAX && s->before.count) {
         struct scene killed = *s;
-        killed.keep = 0; /* so that it deletes nothing: what is there stays what the scene says */
+        killed.keep = 0; /* deletes nothing, so that the scene's steps stay */
         killed.action = ACTION_SAVE;
         killed.step = s->step + 7;
         killed_at(f, &killed, contents_save, EFFECT_TEAR, s->killed_before % 12); /* before its rename */
@@ -159,9 +159,10 @@ static void from_template(const struct fixture *f)
     copy_tree(f->template, f->run);
 }
 
-/* ---- what must hold afterwards ---- */
+/* ---- promises afterwards ---- */
 
-/* Of a broken-off action: of one save or the other, or of both. `done`: saves that are said to have been done. */
+/* Checks the promises after an interrupted action of one or two saves. `done`: number of saves that reported
+ * success. */
 static const char *outcome_fault(const struct fixture *f, const struct scene *s, size_t done)
 {
     struct promise during, after, second_during, second_after;
@@ -175,7 +176,7 @@ static const char *outcome_fault(const struct fixture *f, const struct scene *s,
     return fault;
 }
 
-/* The next save works, opens, and nothing of the broken one is left. */
+/* Returns NULL when the next save works and opens, and no leftovers remain. */
 static const char *next_fault(const struct fixture *f, const struct scene *s)
 {
     static char text[1200];
@@ -261,7 +262,7 @@ static size_t descriptors(void)
     return count;
 }
 
-/* What may be answered at a call of that kind. */
+/* Returns whether a call of this kind can give this answer. */
 static bool possible(enum call_kind kind, enum call_effect effect, int number)
 {
     bool bytes = kind == CALL_WRITE || kind == CALL_READ;
@@ -329,9 +330,9 @@ static void failing_at_any_call_nothing_is_lost(void **state)
     print_message("figure fail.points %zu\nfigure fail.bad %zu\n", found.points, found.bad);
 }
 
-/* ---- seeded ---- */
+/* ---- self-test ---- */
 
-/* Takes the committed one's manifest away for a moment. */
+/* Removes the committed checkpoint's manifest for a moment. */
 static elbo_status save_in_place(const char *run, const struct contents *c, size_t keep, elbo_error *error)
 {
     char path[300];
@@ -344,7 +345,7 @@ static elbo_status save_in_place(const char *run, const struct contents *c, size
     return status ? status : contents_save(run, c, keep, error);
 }
 
-/* Writes into the committed one without looking at what write says. */
+/* Writes into the committed checkpoint and ignores the result of write. */
 static elbo_status save_blindly(const char *run, const struct contents *c, size_t keep, elbo_error *error)
 {
     char path[300];

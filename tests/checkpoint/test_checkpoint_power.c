@@ -1,10 +1,9 @@
-/* Power failures: the system calls of saves, replays up to each point of them, and what was not synced by then dropped,
- * kept, torn or reordered (tests/crash_states.h). In each state, what was promised holds: no checkpoint that was
- * committed is lost, none that is torn is opened, `latest` does not dangle, and what a call has returned is durable.
+/* Power failures: records the system calls of saves, replays them up to each point, and drops, keeps, tears or reorders
+ * the writes that were not synced by then (tests/crash_states.h). In each state the promises must hold: no committed
+ * checkpoint is lost, no torn one is opened, `latest` does not dangle, and the work of each returned call is durable.
  *
- * The harness proves itself: each fsync, rename and folder sync that stands in the code is taken away in turn, and in
- * one of the scenes a state where the promise fails must then be found. So each of them is needed, too.
- * ELBO_TEST_FULL=1 looks at more states. */
+ * Self-test: each fsync, rename and folder sync of the code is removed in turn, and some scene must then reach a state
+ * that breaks a promise. This shows that each of them is needed. ELBO_TEST_FULL=1 looks at more states. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,13 +15,13 @@
 
 struct scene {
     const char *name;
-    struct steps before; /* saved beforehand, in this order; `latest` is moved back to `latest` */
-    uint64_t latest;     /* 0: the last of them */
-    struct steps saves;  /* recorded */
+    struct steps before; /* steps saved before, in this order; `latest` is then moved back */
+    uint64_t latest;     /* 0: the last step of `before` */
+    struct steps saves;  /* steps whose saves are recorded */
     size_t keep;
     struct contents shape;
-    bool leftovers;  /* of a save of the first of them that was killed, and of a move of `latest` */
-    bool old_system; /* renameat2 knows no flags */
+    bool leftovers;  /* leftovers of a killed save of the first step, and of a move of `latest` */
+    bool old_system; /* renameat2 refuses flags */
 };
 
 static const struct scene scenes[] = {
@@ -65,7 +64,7 @@ enum { SCENES = sizeof scenes / sizeof *scenes };
 enum { MOST_MARKS = 8 };
 
 struct expected {
-    struct promise at[MOST_MARKS]; /* after so many marks */
+    struct promise at[MOST_MARKS]; /* promises after this many marks */
 };
 
 static const char *save_fault(void *context, const char *scratch, size_t marks)
@@ -85,7 +84,7 @@ static void must_save(const char *run, const struct scene *scene, uint64_t step,
     if (contents_save(run, &c, keep, &error)) fail_msg("%s: %s", scene->name, error.message);
 }
 
-/* What a save that was killed half-way, another that was deleted half-way and a move of `latest` leave. */
+/* Leaves the leftovers of a save killed half-way, of a deletion stopped half-way, and of a move of `latest`. */
 static void leave(const struct crash_fixture *f, uint64_t step)
 {
     static const char *const folders[] = {"", "/state"}, *const files[] = {"/model.safetensors", "/state/words.txt"};
@@ -109,14 +108,14 @@ static void record_saves(struct crash_fixture *f, const struct scene *scene, str
     struct steps there = scene->before;
     uint64_t latest = there.count ? there.step[there.count - 1] : 0;
     for (size_t i = 0; i < there.count; i++) must_save(f->run, scene, there.step[i], 1, 0);
-    if (scene->latest) must_save(f->run, scene, latest = scene->latest, 1, 0); /* as after a resume from there */
+    if (scene->latest) must_save(f->run, scene, latest = scene->latest, 1, 0); /* as after a resume from that step */
     if (scene->leftovers) leave(f, scene->saves.step[0]);
     crash_begin(&f->log, f->live);
     for (size_t i = 0; i < scene->saves.count; i++) {
         uint64_t step = scene->saves.step[i];
         struct promise during, after;
         promise_of_save(&during, &after, &there, latest, step, 2, scene->keep);
-        if (scene->old_system) { /* such a system cannot exchange: the old one of that step may be gone already */
+        if (scene->old_system) { /* without an exchange, the old checkpoint of that step may be gone already */
             size_t left = 0;
             for (size_t k = 0; k < during.must_stay.count; k++)
                 if (during.must_stay.step[k] != step) during.must_stay.step[left++] = during.must_stay.step[k];
@@ -125,7 +124,7 @@ static void record_saves(struct crash_fixture *f, const struct scene *scene, str
         expected->at[2 * i] = during;
         expected->at[2 * i + 1] = after;
         if (scene->old_system) {
-            watch.kinds = 1u << CALL_RENAME; /* each save's first rename, with a flag */
+            watch.kinds = 1u << CALL_RENAME; /* each save's first rename, which has a flag */
             watch.at = atomic_load(&watch.count);
             watch.effect = EFFECT_ERROR;
             watch.number = EINVAL;
@@ -151,7 +150,7 @@ static const char *addition_name(char out[16], size_t number)
     return out;
 }
 
-/* After so many additions the checkpoint opens, with the last of them or the one under way. */
+/* After `marks` additions the checkpoint must open with the last addition or with the next one. */
 static const char *addition_fault(void *context, const char *scratch, size_t marks)
 {
     (void)context;
@@ -198,16 +197,16 @@ static void record_additions(struct crash_fixture *f)
     crash_end(&f->log);
 }
 
-/* ---- the base's own promises ---- */
+/* ---- promises of base/files.h ---- */
 
-/* What each call of files.h has promised once it returned; marks count the calls. */
+/* Checks the promise of each call of files.h that has returned; marks count the calls. */
 static const char *files_fault(void *context, const char *scratch, size_t marks)
 {
     (void)context;
     static const struct {
         const char *path, *bytes; /* NULL bytes: a folder */
-        size_t from;              /* marks after which it is there */
-        const char *before;       /* what may be there until then (NULL: nothing, or the bytes above) */
+        size_t from;              /* number of marks after which the file is there */
+        const char *before;       /* contents before that; NULL: nothing, or the bytes above */
     } wanted[] = {
         {"a", NULL, 1, NULL},       {"a/b/c", NULL, 1, NULL},          {"a/new", "new", 2, NULL},
         {"old", "newer", 3, "old"}, {"a/b/c/other", "other", 4, NULL},
@@ -222,7 +221,7 @@ static const char *files_fault(void *context, const char *scratch, size_t marks)
             char *bytes = temporary_read(path, &size);
             good = !strcmp(bytes, wanted[i].bytes);
             if (marks < wanted[i].from && wanted[i].before) good = good || !strcmp(bytes, wanted[i].before);
-            /* a file that is created, not replaced, has its bytes only once it is committed */
+            /* A created file, unlike a replaced one, has its bytes only after the commit. */
             if (marks < wanted[i].from && !strcmp(wanted[i].path, "a/new")) good = true;
             free(bytes);
         }

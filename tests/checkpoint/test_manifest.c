@@ -1,4 +1,4 @@
-/* Names that a manifest may have, what is left of one that is refused, and checksums where memory runs out. */
+/* Tests the names that a manifest may hold, that a refused manifest is left empty, and checksums without memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,7 +27,7 @@ static void names_in_a_manifest(void **state)
     assert_false(manifest_name_is_good(longest));
 }
 
-/* What is refused leaves nothing in the manifest, whatever stood there. */
+/* Parsing that fails leaves the manifest empty, whatever it held. */
 static void a_refused_manifest_is_empty(void **state)
 {
     (void)state;

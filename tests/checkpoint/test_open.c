@@ -1,4 +1,4 @@
-/* Opening: a file of one byte, and a link in a checkpoint's place, which is said to be one. */
+/* Tests opening: a file of one byte, and a link in the place of a checkpoint, which the warning must name as a link. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

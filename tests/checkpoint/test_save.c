@@ -1,4 +1,5 @@
-/* Small saves: one byte of step 0, which steps stay, what cannot be cleared, and a list where memory runs out. */
+/* Tests small saves: one byte of step 0, the steps that are kept, leftovers that cannot be cleared, and a list of steps
+ * without memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -63,7 +64,7 @@ static elbo_status save_step(const char *run, uint64_t step, size_t keep, elbo_e
     return checkpoint_save(run, &contents, keep, error);
 }
 
-/* A file of one byte, and step 0, which no best step can be. */
+/* Saves a file of one byte at step 0, which cannot be the best step. */
 static void the_smallest_checkpoint(void **state)
 {
     (void)state;
@@ -83,7 +84,7 @@ static void the_smallest_checkpoint(void **state)
     checkpoint_close(checkpoint);
 }
 
-/* A folder too deep is not ours: the save says which, whatever else is removed beside it. */
+/* A folder that is nested too deeply is not elbo's, so the save must fail and name it. */
 static void what_cannot_be_cleared_is_named(void **state)
 {
     char name[64];

@@ -1,6 +1,6 @@
-/* A run's state by hand, into a checkpoint and back to the same bits: moments in f32 and bf16, of one optimizer or the
- * other, all here or shared out among ranks; statistics and counters that a checkpoint lacks; and checkpoints of other
- * data, models and devices. */
+/* Saves a hand-made training state to a checkpoint and loads the same bits: moments in f32 and bf16, of either
+ * optimizer, on one rank or sharded over ranks; statistics and counters that a checkpoint lacks; and checkpoints of
+ * other data, models and devices. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -58,7 +58,7 @@ struct fixture {
     double variance[LATENT + 1];
     uint32_t seen[2]; /* a second statistic */
     struct safetensors_tensor statistics[2];
-    size_t elements; /* of the moments here */
+    size_t elements; /* number of moment elements on this rank */
 };
 
 static struct parameters *declare(bool further)
@@ -87,7 +87,7 @@ static void *allocate(size_t bytes)
     return memory;
 }
 
-/* Two moments, or one of SGD; all elements, or `elements` of a share. Memory is empty. */
+/* Makes two moments, or one as for SGD, of all elements, or of a share of `elements`. Memory is zero. */
 static struct fixture *open_state(enum dtype type, unsigned moments, size_t elements, bool further)
 {
     struct fixture *f = calloc(1, sizeof *f);
@@ -124,14 +124,15 @@ static void close_state(struct fixture *f)
     free(f);
 }
 
-/* Element `at` of an arena: no two are alike within it, and a bf16 holds what a moment of bf16 is. */
+/* Returns the bits of element `at` of an arena, which differ between elements less than 4000 apart; bf16 uses the lower
+ * half. */
 static uint32_t bits_of(unsigned arena, enum dtype type, size_t at)
 {
     uint32_t bits = 0x3f000000u + (arena << 20) + (uint32_t)(at % 4000) * (type == DTYPE_BF16 ? 1u : 257u);
     return type == DTYPE_BF16 ? bits & 0xffffu : bits;
 }
 
-/* Only what belongs to parameters: what lies between them is zero in every arena. */
+/* Returns whether element `at` belongs to a parameter; the gaps between parameters are zero in every arena. */
 static bool belongs(const struct parameters *p, size_t at)
 {
     for (size_t i = 0; i < parameters_count(p); i++) {
@@ -170,7 +171,7 @@ static void fill(struct fixture *f)
     f->state.best = (struct training_best){.figure = f->state.best.figure, .step = 8, .worse = 3, .value = 0.1};
 }
 
-/* The state is that of fill(), but for padding of a share. */
+/* Checks that the state is that of fill(), except for the padding of a share. */
 static void assert_filled(const struct fixture *f)
 {
     const struct moments *m = &f->state.moments;
@@ -215,7 +216,7 @@ static void assert_counted(const struct training_state *s)
 
 static const struct training_files files = {"seed: 1\n", "{\"a\": 1}", 8};
 
-/* What each rank of a job does to save. */
+/* Saves on one rank of a job. */
 static elbo_status save(struct training_state *s, const char *dir, elbo_error *why)
 {
     return training_state_save(s, dir, moments_rank(&s->moments) ? NULL : &files, 0, why);
@@ -265,7 +266,7 @@ static void the_same_bits_come_back(void **state)
             must(checkpoint_bytes(&bytes, &size, c, "tokenizer.json", &error));
             assert_int_equal(size, files.tokenizer_size);
             assert_memory_equal(bytes, files.tokenizer, size);
-            assert_true(checkpoint_has(c, "state/algorithms.bin")); /* which instructions the CPU has */
+            assert_true(checkpoint_has(c, "state/algorithms.bin")); /* records the CPU's instruction set */
             must(checkpoint_tensors(&file, c, "state/optimizer.safetensors", &error));
             assert_int_equal(safetensors_count(file), 4 * moments + 2);
             assert_int_equal(safetensors_find(file, "moment1.latent.bias")->dtype, SAFETENSORS_F32);
@@ -279,7 +280,7 @@ static void the_same_bits_come_back(void **state)
         }
 }
 
-/* A moment of another type is the same number where both hold it. */
+/* A moment that is loaded as another type has the same value where both types can hold it. */
 static void moments_of_another_type(void **state)
 {
     (void)state;
@@ -292,7 +293,7 @@ static void moments_of_another_type(void **state)
     c = saved(full);
     load(again, c);
     assert_filled(again);
-    load(one, c); /* what the optimizer does not have is left out */
+    load(one, c); /* the second moment is skipped */
     assert_memory_equal(one->state.moments.memory[0], full->state.moments.memory[0], full->elements * sizeof(float));
     checkpoint_close(c);
     c = saved(one);
@@ -306,7 +307,7 @@ static void moments_of_another_type(void **state)
 
 /* ---- shares ---- */
 
-/* Pieces of the whole arena for three ranks, in blocks that no parameter minds. */
+/* Pieces of the whole arena for three ranks, in blocks that cross the bounds of parameters. */
 static const struct arena_piece shares[] = {
     {0, 100, 0, 0},    {1000, 1100, 100, 0}, {3000, 50, 1200, 0},                     /* rank 0 */
     {100, 900, 0, 0},  {3050, 700, 900, 0},                                           /* rank 1 */
@@ -318,7 +319,7 @@ struct rank {
     struct thread_rank *member;
     struct fixture *f;
     const char *dir;
-    bool loads, lacks; /* memory for everybody's checksums */
+    bool loads, lacks; /* lacks: no memory for the checksums of all ranks */
     elbo_error why;
 };
 
@@ -335,7 +336,7 @@ static void *act(void *argument)
     return status ? r->why.message : NULL;
 }
 
-/* Each call for memory fails once, and the load with it. */
+/* Lets each allocation fail once; the load must fail with it. */
 static void load_starving(struct fixture *f, const struct checkpoint *c)
 {
     struct training_changes changes;
@@ -381,7 +382,8 @@ static void act_all(struct thread_world *world, struct rank ranks[RANKS], const 
     if (why) fail_msg("%s", why);
 }
 
-/* What three ranks write, in either way, one rank reads and three do; what one writes, three read. */
+/* Both ways of three ranks to write are read by one rank and by three ranks; three ranks also read what one rank
+ * wrote. */
 static void shares_and_wholes_are_one(void **state)
 {
     (void)state;
@@ -427,7 +429,7 @@ static void shares_and_wholes_are_one(void **state)
     thread_world_close(&world);
 }
 
-/* A save that fails on rank 0 before the others are told lets them go, and the next one is good. */
+/* When a save fails on rank 0 before the others are told, the other ranks return, and the next save succeeds. */
 static void a_failed_save_lets_the_others_go(void **state)
 {
     (void)state;
@@ -442,7 +444,7 @@ static void a_failed_save_lets_the_others_go(void **state)
         temporary_write(temporary_path(file, &folder, "no-folder"), "x", 1);
         open_ranks(ranks, members, DTYPE_F32, sources[s]);
         for (size_t r = 0; r < RANKS; r++) fill(ranks[r].f);
-        for (int turn = 0; turn < 2; turn++) { /* also behind one that was good */
+        for (int turn = 0; turn < 2; turn++) { /* the second turn follows a good save */
             for (size_t r = 0; r < RANKS; r++) {
                 ranks[r].dir = file;
                 ranks[r].why.message[0] = 0;
@@ -465,7 +467,7 @@ static void a_failed_save_lets_the_others_go(void **state)
     thread_world_close(&world);
 }
 
-/* Where one rank has no memory for the entries of all files, nothing is saved, and nobody waits for it. */
+/* When one rank lacks the memory for the entries of all files, nothing is saved and no rank waits. */
 static void one_rank_without_memory(void **state)
 {
     (void)state;
@@ -491,7 +493,7 @@ static void one_rank_without_memory(void **state)
     thread_world_close(&world);
 }
 
-/* ---- what a checkpoint lacks, and what is other than it was ---- */
+/* ---- missing and changed parts of a checkpoint ---- */
 
 static void statistics_that_are_missing_stay(void **state)
 {
@@ -506,7 +508,7 @@ static void statistics_that_are_missing_stay(void **state)
     assert_filled(to);
     checkpoint_close(c);
     from->state.statistic_count = 2;
-    from->statistics[1].shape[0] = 1; /* there, and of another shape */
+    from->statistics[1].shape[0] = 1; /* there, but with another shape */
     c = saved(from);
     refused(to, c, ELBO_INPUT, "term.seen");
     checkpoint_close(c);
@@ -536,7 +538,7 @@ static void counters_must_be_there(void **state)
     }
     json_object_set_new(counters, "rewound", json_integer(-4));
     refused(f, c, ELBO_INPUT, "counter rewound is missing or negative");
-    json_object_del(counters, "rewound"); /* a run that never went back has none */
+    json_object_del(counters, "rewound"); /* a run that never went back has no such counter */
     load(f, c);
     checkpoint_close(c);
     f->state.counters.rewound = 0;
@@ -554,7 +556,7 @@ static void the_best_is_of_one_figure(void **state)
     struct checkpoint *c = saved(f);
     json_t *best = json_object_get(checkpoint_counters(c), "best");
     f->state.best = (struct training_best){.figure = "own_z_gain", .step = 5, .worse = 6, .value = 7};
-    load(f, c); /* nothing to compare with */
+    load(f, c); /* another figure: nothing to compare with */
     assert_int_equal(f->state.best.step, 0);
     assert_int_equal(f->state.best.worse, 0);
     f->state.best.figure = "neg_elbo";
@@ -620,7 +622,7 @@ static void another_model_is_refused(void **state)
     close_state(more);
 }
 
-/* ---- what a backend chose ---- */
+/* ---- choices of a backend ---- */
 
 static const char *chosen;
 static bool takes;
@@ -658,10 +660,10 @@ static void choices_of_the_backend(void **state)
     assert_true(checkpoint_has(c, "state/algorithms.bin"));
     takes = true;
     load(f, c);
-    takes = false; /* of another device: said, and the run goes on */
+    takes = false; /* choices of another device: reported, and the run continues */
     must(training_state_load(&f->state, &changes, c, &error));
     assert_true(changes.instructions && !changes.corpus);
-    choosy.device.restore_choices = NULL; /* one that makes no choices asks for none, and has none */
+    choosy.device.restore_choices = NULL; /* a backend without choices ignores and saves none */
     choosy.device.save_choices = NULL;
     load(f, c);
     checkpoint_close(c);

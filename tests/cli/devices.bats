@@ -1,4 +1,4 @@
-# elbo devices: the kinds of this machine, as text and as JSON, and what cannot be used with its reason.
+# elbo devices: the devices of this machine, as text and as JSON, and the reason for each one that cannot be used.
 load common
 
 @test "the CPU can be used, and says its instructions and threads" {

@@ -1,12 +1,13 @@
 #!/usr/bin/env bats
-# elbo launch: what ranks are given, how their ends become its own, who is ended and started again, and that nobody is
-# left behind. Small shell commands stand for ranks. What looks for faults is tried on a launcher that has them, too.
+# elbo launch: the environment of the ranks, the exit code for each way they end, which ranks are ended and started
+# again, and that no process is left behind. Small shell commands stand for ranks. Checks for a fault are also tried on
+# a launcher with that fault.
 
 load common.bash
 
 setup() { cd "$BATS_TEST_TMPDIR" || return; }
 
-# What a launcher that fails the tests leaves.
+# Kills processes that a failing launcher has left.
 teardown() {
     local file
     for file in "$BATS_TEST_TMPDIR"/pid.* "$BATS_TEST_TMPDIR"/faulty/pid.*; do
@@ -14,7 +15,7 @@ teardown() {
     done
 }
 
-# launch CODE WORDS ...: elbo launch WORDS; standard output and error go to `product` and `said`
+# launch CODE WORDS ...: runs elbo launch WORDS and expects CODE; output and error go to `product` and `said`
 launch() {
     local code=$1 got=0
     shift
@@ -24,7 +25,7 @@ launch() {
 
 says() { grep -qF -- "$1" said || { echo "'$1' is not in: $(cat said)"; return 1; }; }
 
-# within SECONDS COMMAND ...: the command succeeds, and takes no longer
+# within SECONDS COMMAND ...: the command must succeed in this time
 within() {
     local began=${EPOCHREALTIME/./} limit=$1
     shift
@@ -33,10 +34,10 @@ within() {
     [ "$took" -le "$(awk "BEGIN { print $limit * 1000000 }")" ] || { echo "took $took us"; return 1; }
 }
 
-# dead PID: it is not there, or waits for whoever adopted it to see that it has ended
+# dead PID: the process has ended, or is a zombie that its new parent has not collected yet
 dead() { ! kill -0 "$1" 2> /dev/null || grep -qs '^State:[[:space:]]*Z' "/proc/$1/status"; }
 
-# gone PID ...: none of the processes is there any more, within a second
+# gone PID ...: none of the processes runs any more, within a second each
 gone() {
     local pid i
     for pid in "$@"; do
@@ -45,7 +46,7 @@ gone() {
     done
 }
 
-# there FILE ...: wait until they are, ten seconds at most
+# there FILE ...: waits until the files are not empty, ten seconds at most each
 there() {
     local file i
     for file in "$@"; do
@@ -54,7 +55,7 @@ there() {
     done
 }
 
-# A launcher that starts ranks and waits for them, and no more.
+# A launcher that only starts ranks and waits for them.
 faulty() {
     local n=$2 r code=0 pids=()
     while [ "$1" != -- ]; do shift; done
@@ -109,7 +110,8 @@ faulty() {
     says 'sh ended with exit code 5'
 }
 
-# ended LAUNCHER ...: when rank 1 of 4 is killed, the others end within 2 s, whether they listen, do not, or are stopped
+# ended LAUNCHER ...: when rank 1 of 4 is killed, the others must end within 2 s: one that heeds TERM, one that ignores
+# it, and one that is stopped
 ended() {
     local got=0
     timeout -k 1 3 "$@" -n 4 -- sh -c 'echo $$ > pid.$ELBO_RANK; case $ELBO_RANK in
@@ -123,11 +125,11 @@ ended() {
 @test "when one rank dies the others are ended, stopped ones too" {
     export -f faulty
     mkdir faulty
-    (cd faulty && ! within 2.3 ended bash -c 'faulty "$@"' faulty) > /dev/null & # one who ends nobody is found out
+    (cd faulty && ! within 2.3 ended bash -c 'faulty "$@"' faulty) > /dev/null & # must be found out
     local fault=$!
     within 2.3 ended "$ELBO" launch
     gone $(cat pid.*)
-    # a grace is kept: who needs half a second to save has it
+    # A rank that needs half a second to save gets it within the grace.
     for grace in 1.5 0; do
         launch 137 -n 2 --grace="$grace" -- sh -c '[ $ELBO_RANK = 0 ] || { sleep 0.1; kill -9 $$; }
             trap "sleep 0.5; echo x > saved.'"$grace"'; exit" TERM; while :; do sleep 0.05; done'
@@ -145,7 +147,7 @@ ended() {
     says 'restart 2 of 3 in 0.1 s'
     rm starts.*
     launch 8 -n 1 --max-restarts=2 -- sh -c 'echo $ELBO_SECRET >> starts; exit 8' # the device failed
-    [ "$(sort -u starts | wc -l)" -eq 3 ] # each start has a secret of its own
+    [ "$(sort -u starts | wc -l)" -eq 3 ] # each start has its own secret
     says 'after 2 restarts'
     for code in 1 2 3 4 5 6 7; do
         rm -f starts
@@ -157,20 +159,20 @@ ended() {
     launch 9 -n 1 --max-restarts=2 -- sh -c 'echo x >> starts; exit 9'
     [ "$(wc -l < starts)" -eq 1 ]
     rm starts
-    ELBO_SECRET=given launch 0 -- sh -c 'echo $ELBO_SECRET > secret' # ranks on other hosts have it
+    ELBO_SECRET=given launch 0 -- sh -c 'echo $ELBO_SECRET > secret' # ranks on other hosts share the given secret
     [ "$(cat secret)" = given ]
     launch 137 --max-restarts=1 -- sh -c 'echo $ELBO_RESTART${ELBO_RANK-none} >> starts; exit 137' # as mpirun says it
     [ "$(echo $(cat starts))" = "0none 1none" ]
     rm starts
-    launch 1 --max-restarts=1 -- sh -c 'echo $ELBO_RESTART >> starts; exit 1' # mpirun that has lost sight of a rank
+    launch 1 --max-restarts=1 -- sh -c 'echo $ELBO_RESTART >> starts; exit 1' # mpirun that has lost a rank
     [ "$(echo $(cat starts))" = "0 1" ]
     rm starts
     launch 2 --max-restarts=1 -- sh -c 'echo $ELBO_RESTART >> starts; exit 2'
     [ "$(echo $(cat starts))" = 0 ]
 }
 
-# forwarded SIGNAL LAUNCHER ...: the signal reaches both ranks once, even if it is sent twice; rank 0 may take its time
-# to save after rank 1 has ended, and is not taken for hung
+# forwarded SIGNAL LAUNCHER ...: the signal must reach both ranks once, even if it is sent twice. Rank 0 may take its
+# time to save after rank 1 has ended, and must not count as hung.
 forwarded() {
     local signal=$1 launcher r got=0
     shift
@@ -196,13 +198,13 @@ forwarded() {
 }
 
 @test "signals go to every rank once, and an orderly end is waited for" {
-    for signal in TERM INT USR1 HUP; do # at once: they wait most of the time; HUP comes to the ranks as TERM
+    for signal in TERM INT USR1 HUP; do # in parallel, because they mostly wait; HUP reaches the ranks as TERM
         mkdir "$signal"
         (cd "$signal" && forwarded "$signal" "$ELBO" launch) &
         pids+=($!)
     done
     mkdir faulty
-    (cd faulty && ! forwarded TERM faulty) & # and one who forwards nothing is found out
+    (cd faulty && ! forwarded TERM faulty) & # a launcher that forwards nothing must be found out
     pids+=($!)
     for pid in "${pids[@]}"; do wait "$pid"; done
 }
@@ -234,7 +236,7 @@ forwarded() {
 }
 
 @test "a rank without a heartbeat is named, and all are started again" {
-    # rank 1 stops beating in the first start
+    # Rank 1 stops its heartbeat in the first start.
     launch 0 -n 2 --hang-timeout=0.4 --max-restarts=1 -- bash -c 'echo $$ >> pids; for i in 1 2 3 4 5 6; do sleep 0.1
         [ $ELBO_RANK$ELBO_RESTART$i = 103 ] && kill -STOP $$; printf . >&$ELBO_HEARTBEAT_FD; done'
     says 'rank 1 hangs: no heartbeat for 0.4 s; restart 1 of 1'
@@ -242,7 +244,7 @@ forwarded() {
     gone $(cat pids)
     launch 137 -n 2 --hang-timeout=0.2 --grace=0.2 -- sh -c 'trap "" TERM; while :; do sleep 0.1; done'
     says 'hangs'
-    launch 0 -n 2 -- sleep 0.5 # by default nobody looks
+    launch 0 -n 2 -- sleep 0.5 # no hang timeout by default
 }
 
 @test "behind another launcher a stopped process is found" {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# The command line on text and corpora: what it prints, and for bad input the message and the documented exit code.
+# The command line on text and corpora: its output, and for bad input the message and the documented exit code.
 
 load common
 

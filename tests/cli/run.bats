@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# The happy path of every command on a trained run, in the forms that people's scripts rely on: keys, formats, what the
-# seed decides, and what goes round in a circle.
+# Every command on a trained run, in the forms that scripts rely on: keys, formats, the effect of the seed, and commands
+# whose outputs feed one another.
 
 load common.bash
 
@@ -14,7 +14,7 @@ setup() { cd "$BATS_FILE_TMPDIR" || return; }
     for part in 'step 40/40' loss reconstruction kl beta active '|g|' 'tok/s' MiB left 'neg_elbo'; do
         grep -qF "$part" said
     done
-    # the saved configuration makes the same run again
+    # The saved configuration reproduces the run.
     "$ELBO" train run/config.yaml --run.dir=again 2> /dev/null
     cmp {run,again}/checkpoints/step-00000040/model.safetensors
 }
@@ -148,7 +148,7 @@ print("\n".join(json.dumps([float(x) for x in row]) for row in z))' > arrays.jso
 
 @test "a language model without a latent trains, is measured and writes" {
     refused 2 '--encoder.width does not do here what it says' 'no encoder' -- train lm --latent.kind=none
-    # a file may hold what another model uses, and a default is never spoken of
+    # A file may hold options that another model uses; options at their default are not mentioned.
     printf 'encoder:\n  width: 16\n  layers: 2\n' > lm.yaml
     "$ELBO" train lm.yaml --data.train=corpus --run.dir=lm --latent.kind=none "${alone[@]}" 2> said
     grep -qF 'these options do not do here what they say: encoder.width (latent.kind=none has no encoder)' said
@@ -179,7 +179,7 @@ print("\n".join(json.dumps([float(x) for x in row]) for row in z))' > arrays.jso
     json kernels.json "x['bf16_flops'] is None and x['left_out'] == 0"
     json kernels.json "all(k['seconds'] > 0 and k['calls'] > 0 for k in x['kernels'])"
     json kernels.json "all(k['share_of_floor'] > 0 and k['raw_seconds'] for k in x['kernels'])"
-    # calls over both graphs are those of the step
+    # The calls over both graphs are those of the step.
     json kernels.json "all(sum(k['calls'] for k in x['kernels'] if k['op'] == op) == o['calls']
                            for op, o in json.load(open('step.json'))['ops'].items())"
     "$ELBO" bench kernels --data.train=corpus "${tiny[@]}" | grep -q '^limits measured here: copy'

@@ -1,12 +1,13 @@
 #!/usr/bin/env bats
-# Streams: an answer to each line while the pipe is held open, the same bytes however lines arrive, bounded memory,
-# readers that leave early, text with NUL and byte order marks, and the .npy that encode writes by itself.
+# Streams: each line is answered while the pipe stays open, the bytes do not depend on how lines arrive, memory is
+# bounded, readers may leave early, text may hold NUL and byte order marks, and decode reads the .npy that encode
+# writes.
 
 load common.bash
 
 setup_file() {
     make_run
-    # a model of bytes, trained on text with NUL; far from trained, so that it would write any byte
+    # A byte model, trained on text with NUL. It is far from trained, so that it can write any byte.
     python3 -c "import sys; sys.stdout.buffer.write(b''.join(b'ab\0c%d\n' % i for i in range(200)))" > nul.txt
     "$ELBO" prepare nul.txt --out=bytes --tokenizer.kind=byte > /dev/null
     "$ELBO" train --data.train=bytes --run.dir=byte_run "${tiny[@]}" --train.steps=3 \
@@ -34,7 +35,7 @@ P
 
 setup() { cd "$BATS_FILE_TMPDIR" || return; }
 
-# python3 is Debian's where the tests need nothing but its library
+# The tests need only Debian's python3 and its library.
 python3() { /usr/bin/python3 "$@"; }
 
 @test "every line is answered while the pipe is held, as it is from a file" {
@@ -120,7 +121,7 @@ P
 }
 
 @test "every sample has a z of its own, in every batch" {
-    "$ELBO" sample run --greedy --count=192 > all # what z alone decides
+    "$ELBO" sample run --greedy --count=192 > all # greedy, so only z decides
     [ "$(sort -u all | wc -l)" -gt 1 ]
     for batch in 0 64 128; do tail -n +$((batch + 1)) all | head -n 64 > "batch$batch"; done
     differs batch0 batch64
@@ -147,7 +148,7 @@ assert [json.loads(row)["source"] for row in open("five.rows")] == lines
 P
     "$ELBO" decode byte_run < five.jsonl > decoded # "\u0000" in a line does not hinder
     [ "$(wc -l < decoded)" -eq 5 ]
-    # every byte may be generated: as many lines as sentences, and NUL among them
+    # Every byte may be generated; there are as many lines as sentences, with NUL among them.
     "$ELBO" sample byte_run --count=400 --temperature=3 --top_p=1 > any
     [ "$(wc -l < any)" -eq 400 ]
     python3 -c "x = open('any', 'rb').read(); assert b'\0' in x and b'\r' not in x"
@@ -180,7 +181,7 @@ assert [json.loads(l)['text'] for l in open('any.json')] == lines"
     "$ELBO" encode run --format=jsonl < plain > z.jsonl
     { printf '\xef\xbb\xbf'; cat z.jsonl; } | "$ELBO" decode run > with
     "$ELBO" decode run < z.jsonl | cmp - with
-    printf 'a\n\xef\xbb\xbf\n' | "$ELBO" tokenize run --json > second # nor is one in the middle
+    printf 'a\n\xef\xbb\xbf\n' | "$ELBO" tokenize run --json > second # the same in the middle of the text
     [ "$(sed -n 2p second)" = '[]' ]
 }
 

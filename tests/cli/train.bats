@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # Bad input to train and to the commands that use a run: the documented exit code, a message that says what, where and
-# what to do, nothing on standard output, and nothing lost.
+# what to do, nothing on standard output, and no loss of data.
 
 load common.bash
 
@@ -11,7 +11,7 @@ setup() {
     ln -s "$BATS_FILE_TMPDIR"/{corpus,test,run,text.txt,fresh.txt} .
 }
 
-# A corpus of the same tokenizer with a sentence of 25 words
+# Makes a corpus of the same tokenizer with a sentence of 25 words.
 long_test() {
     { cat fresh.txt && yes the | head -n 25 | tr '\n' ' ' && echo; } > long.txt
     "$ELBO" prepare long.txt --tokenizer.from=corpus --out=long > /dev/null
@@ -135,7 +135,7 @@ long_test() {
 @test "sentences longer than the limit: cut, left out or refused, and counted" {
     long=$(awk 'NF > 12' text.txt | wc -l)
     [ "$long" -gt 0 ]
-    # one step over slots that hold more than the whole corpus: an epoch and a part
+    # One step over slots that hold more than the whole corpus: an epoch and a part of the next.
     train cut --log.every=1 --train.steps=30 2> /dev/null
     train left --data.too_long=skip --log.every=1 --train.steps=30 2> /dev/null
     tail -n 1 cut/metrics.jsonl | grep -q '"shortened":[1-9]'
@@ -169,7 +169,7 @@ long_test() {
 }
 
 @test "a full disk: told on the way, an error at the end, and the run goes on when there is room" {
-    # files of at most 16 KiB stand for the full disk: writing further fails and the signal for it is ignored
+    # Files of at most 16 KiB stand for the full disk: further writes fail, and their signal is ignored.
     full() { (trap '' XFSZ && ulimit -f 16 && train r --checkpoint.every=15); }
     train r --train.stop_after=10 2> /dev/null
     refused 4 'the checkpoint of step 15 was not saved' 'the checkpoint of step 30 was not saved' \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# Errors of use: three hundred wrong command lines with their answers, what people type by reflex, and help that fits a
+# Errors of use: three hundred wrong command lines with their answers, common habits of users, and help that fits a
 # screen.
 
 load common.bash
@@ -38,7 +38,7 @@ setup() { cd "$BATS_FILE_TMPDIR" || return; }
     for word in -h --help; do
         "$ELBO" $word | grep -q '^usage: elbo COMMAND'
         "$ELBO" train $word | grep -q -- '--optimizer.learning_rate'
-        "$ELBO" sample run $word --nonsense | grep -q -- '--top_p' # whatever else stands there
+        "$ELBO" sample run $word --nonsense | grep -q -- '--top_p' # other words do not matter
     done
     "$ELBO" help train | cmp - <("$ELBO" train --help)
     for value in true yes on 1; do
@@ -49,7 +49,7 @@ setup() { cd "$BATS_FILE_TMPDIR" || return; }
     done
     printf 'a sentence\n' > -dash.txt
     "$ELBO" prepare --out=dashed -- -dash.txt | grep -q '1 sentence'
-    refused 4 --nowhere.txt -- "$ELBO" prepare --out=x -- -dash.txt --nowhere.txt # a file behind --, not an option
+    refused 4 --nowhere.txt -- "$ELBO" prepare --out=x -- -dash.txt --nowhere.txt # after --, a file
     printf 'train:\nseed: 3\n' > section.yaml
     "$ELBO" train section.yaml --data.train=corpus --run.dir=section "${tiny[@]}" --train.steps=1 \
         --optimizer.warmup_steps=1 2> /dev/null
@@ -70,7 +70,7 @@ setup() { cd "$BATS_FILE_TMPDIR" || return; }
         awk -v c="$command" 'length > 100 { print c ": " $0; bad = 1 } END { exit bad }' <("$ELBO" $command --help=all)
     done
     "$ELBO" train --help=all | grep -q -- '--optimizer.epsilon'
-    # greedy unless drawing is asked for
+    # Greedy unless an option asks for sampling.
     "$ELBO" reconstruct run < fresh.txt > plain
     "$ELBO" reconstruct run --greedy < fresh.txt | cmp - plain
     "$ELBO" reconstruct run --greedy=false < fresh.txt > drawn

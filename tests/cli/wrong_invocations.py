@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Runs every line of wrong-invocations.txt and holds the answer against it.
+"""Runs every line of wrong-invocations.txt and compares the answer.
 
     wrong_invocations.py ELBO FOLDER [TABLE]      FOLDER holds the files that usage.bats makes
 
-A row is a command line for bash (elbo is the program), the exit code, and a regular expression, with " | " between. The
-answer must have that exit code, nothing on standard output, and one line on standard error in which the expression is
-found."""
+A row is a command line for bash (elbo is the program), the exit code, and a regular expression, separated by " | ".
+The answer must have that exit code, nothing on standard output, and one line on standard error that matches the
+expression."""
 import collections
 import concurrent.futures
 import os
@@ -25,7 +25,7 @@ def answer(elbo, folder, command):
 
 
 def fault(row, elbo, folder):
-    """(exit code, what is wrong with the answer or None)"""
+    """Returns (exit code, the fault of the answer or None)."""
     command, code, expression = row
     got = answer(elbo, folder, command)
     if got is None:

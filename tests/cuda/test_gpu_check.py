@@ -1,5 +1,5 @@
-"""scripts/gpu-check through the emulated GPU: its parts run, its results hold the raw numbers, a report of a sanitizer
-and a step that fails are failures, a part that the program lacks is named."""
+"""Tests scripts/gpu-check with the emulated GPU: its parts run, its results hold the raw numbers, a sanitizer's report
+and a failing step count as failures, and a part that the program lacks is named."""
 import json
 import os
 import pathlib
@@ -12,7 +12,7 @@ BUILD = pathlib.Path(os.environ["ELBO"]).parent
 
 
 def check(part, *options, code=0, **environment):
-    """gpu-check's standard output, and what it wrote."""
+    """Returns gpu-check's standard output and its results."""
     with tempfile.TemporaryDirectory() as out:
         answer = subprocess.run([sys.executable, str(SOURCE / "scripts" / "gpu-check"), part, f"--out={out}", *options],
                                 capture_output=True, text=True, check=False, env={**os.environ, **environment})
@@ -38,7 +38,7 @@ def main():
                         ("sharing", "tests/job/test_devices.py"),
                         ("speed", "bench/peers/step.py")):
         if part == "sanitizers" and not (BUILD / "cuda").exists():
-            continue # no nvcc: there are no programs to name
+            continue # without nvcc there are no programs to name
         said, _ = check(part, "--dry-run", f"--build={BUILD}")
         assert words in said, said
 

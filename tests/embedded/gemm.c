@@ -1,7 +1,7 @@
-/* The product of the instructions that every processor of a kind has (NEON on 64-bit Arm, SSE2 on x86-64) against sums
- * in double, with libc alone, so that it runs wherever the core is built for: whole and with edges, either operand
- * along k or across, added to, with a bias, with GELU and multiplied by its slope; and a row's bits alone are those
- * among others. */
+/* Tests the product with the instructions that every processor of a kind has (NEON on 64-bit Arm, SSE2 on x86-64)
+ * against sums in double, with libc alone, so that it runs wherever the core is built for. Covers whole and partial
+ * tiles, either operand along k or across, an added C, a bias, GELU, and a factor of GELU's slope. A row's bits alone
+ * must be its bits among other rows. */
 #define CPU_VARIANT generic
 #include "cpu/gemm.h"
 #include "device/backends.h"
@@ -29,7 +29,8 @@ static double gelu_slope(double x, double *y)
     return 0.5 * (1 + u) + 0.5 * x * (1 - u * u) * c * (1 + 3 * 0.044715 * x * x);
 }
 
-/* The worst error of C (and of its GELU), in the magnitudes that were added; 1 where a row alone has other bits. */
+/* Returns the worst error of C (and of its GELU), relative to the magnitudes that were added; 1 when a row alone has
+ * other bits. */
 static double worst_of(const struct call *call, size_t m, size_t n, size_t k, bool a_across, bool b_along,
                        unsigned what)
 {
@@ -98,7 +99,7 @@ int main(void)
             for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++, tried++) {
                 double found =
                     worst_of(&call, shapes[s][0], shapes[s][1], shapes[s][2], strides & 1, strides & 2, kinds[i]);
-                if (!(found <= TOLERANCE_PRODUCT)) /* NaN is no smaller */
+                if (!(found <= TOLERANCE_PRODUCT)) /* true for NaN */
                     printf("%zu x %zu x %zu, strides %u, kind %u: off by %.1e\n", shapes[s][0], shapes[s][1],
                            shapes[s][2], strides, kinds[i], found);
                 worst = !(found <= worst) ? found : worst;

@@ -1,6 +1,5 @@
-/* Products with weights in few bits by every path that this processor has: against sums in double of what the blocks
- * hold. Needs nothing but the core library, so another processor's paths are tested where it is
- * emulated. */
+/* Tests products with weights in few bits, by every path that this processor has, against sums in double of the decoded
+ * blocks. Needs only the core library, so the paths of an emulated processor can be tested too. */
 #include "cpu/quantized/product.h"
 
 #include <math.h>
@@ -24,8 +23,8 @@ static void *room(size_t bytes)
     return p;
 }
 
-/* The rounding of cpu/quantized/product.h: d = the largest magnitude of 128 / 127, whole numbers of d. What lies so
- * near the middle of two that the rounding of a product decides is moved away. */
+/* Rounds like cpu/quantized/product.h: per 128 values, d = the largest magnitude / 127, and whole multiples of d. A
+ * value so near the middle of two multiples that float rounding would decide is moved away first. */
 static void round_rows(float *to, float *x, size_t count)
 {
     for (size_t at = 0; at < count; at += 128) {
@@ -39,7 +38,7 @@ static void round_rows(float *to, float *x, size_t count)
     }
 }
 
-/* The largest error beside the magnitudes that are added. */
+/* Returns the largest error relative to the sum of the added magnitudes. */
 static double worst(const float *c, const float *a, const float *w, size_t m)
 {
     double most = 0;
@@ -59,7 +58,7 @@ static double worst(const float *c, const float *a, const float *w, size_t m)
 
 int main(void)
 {
-    const double product = 1e-6; /* as tests/tolerances.h has it */
+    const double product = 1e-6; /* as in tests/tolerances.h */
     float *a = room(M * K * sizeof *a), *rounded = room(M * K * sizeof *a), *w = room(N * K * sizeof *w),
           *c = room(M * N * sizeof *c);
     void *scratch = room(QUANTIZED_SCRATCH);

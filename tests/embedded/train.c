@@ -1,9 +1,8 @@
-/* A VAE trained by the core library alone, from arrays of token ids: no files, no text, no library but libc, libm and
- * threads. The loss must fall, and what is then encoded and searched for must be the sentences themselves.
+/* Trains a VAE with the core library alone, from arrays of token ids: no files, no text, and no library but libc, libm
+ * and threads. The loss must fall, and a search from the encoded means must give back the sentences.
  *
- * Also the shortest program that shows how the rooms fit together: make a step, initialize, then fill slots, run,
- * update.
- */
+ * This is also the shortest program that shows how the modules fit together: create a step, initialize, then fill
+ * slots, run, update. */
 #include "base/philox.h"
 #include "device/backends.h"
 #include "model/generate.h"
@@ -52,7 +51,7 @@ int main(void)
     struct slot_options slots = {
         .encoder_tokens = 256, .decoder_tokens = 256, .sentences = SENTENCES, .max_length = LONGEST};
 
-    /* sentences of 1 to LONGEST words */
+    /* Makes sentences of 1 to LONGEST words. */
     uint32_t tokens[SENTENCES][LONGEST];
     const uint32_t *text[SENTENCES];
     size_t lengths[SENTENCES];
@@ -92,7 +91,7 @@ int main(void)
     free(read);
     printf("loss %.4f, after %d steps %.4f\n", first, STEPS, last);
 
-    /* every sentence to its mean, and back by a search */
+    /* Encodes every sentence to its mean and decodes the mean by a beam search. */
     float stats[SENTENCES * 16], z[SENTENCES * 8];
     struct elbo_ids source[SENTENCES], written[SENTENCES] = {{0}};
     for (size_t i = 0; i < SENTENCES; i++) source[i] = (struct elbo_ids){.ids = tokens[i], .count = lengths[i]};

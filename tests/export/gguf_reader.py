@@ -1,5 +1,5 @@
-"""Control vectors beside the model that they belong to: `gguf_reader.py EXPORT VECTORS LATENTS.json` prints how far the
-directions of each file lie from W z, and how much two sentences differ."""
+"""Compares control vectors with the model that they belong to: `gguf_reader.py EXPORT VECTORS LATENTS.json` prints how
+far the directions of each file are from W z, and how much two sentences differ."""
 import json
 import pathlib
 import runpy

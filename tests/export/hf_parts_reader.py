@@ -1,5 +1,6 @@
-"""What transformers and sentence-transformers find in exported parts: `hf_parts_reader.py KIND FOLDER REFERENCE ...`
-prints a line of JSON for each three. REFERENCE: the check/ folder of the whole model's export. Warnings are errors."""
+"""Reads exported parts with transformers and sentence-transformers: `hf_parts_reader.py KIND FOLDER REFERENCE ...`
+prints a line of JSON for each triple. REFERENCE: the check/ folder of the whole model's export. Warnings are
+errors."""
 import json
 import logging
 import pathlib
@@ -37,7 +38,8 @@ def sentences(reference, words):
 
 
 def decoder(folder, reference, words):
-    """The logits of a decoder whose rows get what z adds: by inputs_embeds, and by hooks behind its blocks."""
+    """Computes the logits of a decoder with z's additions to its rows: through inputs_embeds, and through hooks behind
+    its blocks."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     added = load_file(folder / "elbo-latent.safetensors") if (folder / "elbo-latent.safetensors").exists() else {}
     table, got = model.get_input_embeddings().weight, []
@@ -65,7 +67,8 @@ def decoder(folder, reference, words):
 
 
 def encoder(folder, reference, words):
-    """mu by sentence-transformers, and the hidden rows of BertModel beside the whole model's own."""
+    """Computes mu with sentence-transformers, and compares the hidden rows of BertModel with those of the whole
+    model."""
     from sentence_transformers import SentenceTransformer
     texts = [(i, text) for i, text in enumerate(words["text"]) if text is not None]
     mu = torch.tensor(SentenceTransformer(str(folder), device="cpu").encode([text for _, text in texts],

@@ -1,5 +1,5 @@
-"""What transformers finds in exported folders: `hf_reader.py FOLDER ...` prints a line of JSON for each. Runs in an
-environment of its own (peers.py)."""
+"""Reads exported folders with transformers: `hf_reader.py FOLDER ...` prints lines of JSON for each. Runs in its own
+environment (peers.py)."""
 import json
 import pathlib
 import runpy
@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel
 
 
 def moved(model):
-    """The least that a bias or a norm has moved from where training began."""
+    """Returns the least distance of a bias or a norm from its initial value."""
     found = []
     for name, p in model.named_parameters():
         if "norm" in name and name.endswith("weight") and "normalize" not in name:
@@ -21,7 +21,7 @@ def moved(model):
 
 
 def further(folder):
-    """Draws from the priors, a padded batch on either side, a line, training, and saving again."""
+    """Draws from the priors, encodes a batch padded on either side, interpolates, trains, and saves again."""
     model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
     c, found = model.config, {"moved": moved(model), "torch": torch.__version__}
     label = 0 if c.label_names else None

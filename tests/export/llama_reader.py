@@ -1,5 +1,5 @@
-"""The nats of a corpus's first sentences by llama.cpp, each at its own posterior's mean: `llama_reader.py FOLDER`
-prints those of model.gguf and of the Q8_0 that llama.cpp makes of it, and those by the logits that NumPy finds."""
+"""Computes the nats of a corpus's first sentences with llama.cpp, each at the mean of its posterior: `llama_reader.py
+FOLDER` prints those of model.gguf, those of llama.cpp's own Q8_0 of it, and those of NumPy's logits."""
 import json
 import pathlib
 import runpy
@@ -26,7 +26,7 @@ def main():
     latents = reference["mu"].astype(float) if "mu" in reference else [None] * len(sentences)
     small = folder.with_name(f"{folder.name}-q8.gguf")
     params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.nthread = 7, 2  # mostly Q8_0
+    params.ftype, params.nthread = 7, 2  # 7: mostly Q8_0
     code = llama_cpp.llama_model_quantize(str(folder / "model.gguf").encode(), str(small).encode(), params)
     assert code == 0, code
     sums = {}

@@ -1,4 +1,4 @@
-"""What onnx and onnxruntime find in exported graphs: `onnx_reader.py FOLDER ...` prints two lines of JSON for each."""
+"""Reads exported graphs with onnx and onnxruntime: `onnx_reader.py FOLDER ...` prints two lines of JSON for each."""
 import json
 import pathlib
 import runpy
@@ -8,7 +8,7 @@ import numpy
 
 
 def further(folder, check):
-    """What the comparison does not look at: padding, batches, tokens one by one, the prior."""
+    """Checks beyond the comparison: padding, batches, tokens one by one, the prior."""
     model, found = check["Model"](), {}
     facts = model.facts
     words = json.loads((folder / "check" / "reference.json").read_text(encoding="utf-8"))
@@ -31,7 +31,7 @@ def further(folder, check):
     found["one_by_one"] = check["gap"](whole, numpy.concatenate(rows, 1))
     if z is not None:
         found["moved"] = float(numpy.abs(whole - model.decode(ids, z + 1, model.empty(3))[0]).max())
-    if "attention_mask" in model.wanted:  # a sentence behind padding, as runtimes that batch prompts have it
+    if "attention_mask" in model.wanted:  # a sentence after padding, as in runtimes that batch prompts
         short = numpy.array([[facts["bos_token_id"], *sentences[0]]], numpy.int64)
         behind = numpy.concatenate([numpy.full((1, 4), facts["pad_token_id"], numpy.int64), short], 1)
         given = {**model.empty(1), "input_ids": behind, "z": None if z is None else z[:1],
@@ -47,7 +47,7 @@ def further(folder, check):
 
 
 def genai(folder, check):
-    """How many of the sentences onnxruntime-genai writes otherwise, greedily, in batches of 32."""
+    """Counts the sentences that onnxruntime-genai decodes differently, greedily, in batches of 32."""
     import onnxruntime_genai as og
     reference = check["load"](folder / "check" / "reference.safetensors")
     words = json.loads((folder / "check" / "reference.json").read_text(encoding="utf-8"))

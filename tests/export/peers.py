@@ -1,4 +1,4 @@
-"""The packages that read exports: where scripts/setup has put them, and which of them are there."""
+"""The packages that read exports: where scripts/setup has put them, and which of them are installed."""
 import os
 import pathlib
 import subprocess
@@ -11,7 +11,7 @@ SETS = {"transformers-4": TORCH, "transformers-5": TORCH, "onnx": "/usr/bin/pyth
 
 
 def python(name):
-    """The interpreter and the environment in which a set of packages is found; null: it is not there."""
+    """Returns the interpreter and the environment for a set of packages, or None without the set."""
     folder, interpreter = PACKAGES / name, SETS[name]
     if not folder.is_dir() or not os.access(interpreter, os.X_OK):
         return None
@@ -23,7 +23,7 @@ def python(name):
 
 
 def present(*names):
-    """Those of the sets that are there; the test is left out where none is."""
+    """Returns the installed sets; skips the test when none is installed."""
     found = [name for name in names if python(name)]
     if not found:
         print(f"none of {', '.join(names)} is in {PACKAGES} (scripts/setup --packages), so the comparison is left out")

@@ -1,14 +1,14 @@
 #!/usr/bin/python3
-"""The folder of `elbo export`, and its model card.
+"""Tests the folder of `elbo export` and its model card.
 
-  hostile    what no export has written is left alone: files, folders with something in them, links, places without
-             permission; a comparison that fails leaves the old export
-  broken     SIGKILL instead of a call, after half of a write, ENOSPC or EIO at a call, a full disk: the folder holds
-             the old export or the new one, whole, and the new one where the command said 0; the next export leaves
-             nothing beside it
-  card       README.md has the figures of the last `elbo eval` of these very weights, each with its estimator
+  hostile    places that are no export are left alone: files, folders with other contents, links, places without
+             permission; a failed comparison leaves the old export
+  broken     SIGKILL in the place of a call, after half of a write, ENOSPC or EIO at a call, a full disk: the folder
+             holds the old export or the new one, whole, and the new one when the command returned 0; the next export
+             leaves nothing beside it
+  card       README.md has the figures of the last `elbo eval` of exactly these weights, each with its estimator
 
-ELBO_TEST_FULL=1 takes every call; otherwise every few."""
+ELBO_TEST_FULL=1 tries every call; otherwise about twelve calls per format are tried."""
 import errno
 import hashlib
 import json
@@ -31,7 +31,7 @@ GIVEN = {"latent.injection": "residual"}
 
 
 def look(folder):
-    """All that is in a folder, as one hash."""
+    """Hashes everything in a folder."""
     found = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         found.update(str(path.relative_to(folder)).encode() + b"\0" + (path.read_bytes() if path.is_file() else b""))
@@ -61,7 +61,7 @@ def check_hostile(scratch, run, corpus):
     refused(corpus, "no export", 2)
     refused("x" * 5000, "4095", None)
     assert look(scratch) == before
-    for mark in ("elbo-export.json/", "config.json"):  # a folder of that name makes no export of it
+    for mark in ("elbo-export.json/", "config.json"):  # a folder with the mark's name does not make an export
         place = scratch / "marked" / mark
         place.parent.mkdir(exist_ok=True)
         place.mkdir() if mark.endswith("/") else place.write_text("{}")

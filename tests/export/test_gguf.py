@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""elbo export --format=gguf and elbo encode --format=cvec: gguf's reader finds every tensor and key, whose logits,
-computed in NumPy, are elbo's; with llama_cpp, llama.cpp writes the same greedy text; what llama.cpp has no place for
-is refused with the reason."""
+"""Tests elbo export --format=gguf and elbo encode --format=cvec. gguf's reader must find every tensor and key; the
+logits, computed in NumPy from the file, must be elbo's; with llama_cpp, llama.cpp must write the same greedy text;
+models that llama.cpp cannot represent must be refused with the reason."""
 import json
 import pathlib
 import sys
@@ -51,7 +51,7 @@ def check_refusals(scratch):
 
 
 def check_vectors(scratch):
-    """A file of each sentence, in a folder that is an export; a second call replaces it whole."""
+    """Writes one file per sentence into a folder that is an export; a second call replaces the folder whole."""
     out, run = scratch / "vectors", scratch / "run-residual"
     lines = "w1 w2 w3\nw4\n\nw5 w6\n"
     for text, count in ((lines, 4), ("w1\n", 1)):
@@ -74,7 +74,8 @@ def check_vectors(scratch):
 
 
 def check_quantized(scratch):
-    """llama.cpp's own Q8_0 of two decoders: the nats of the sentences within 0.5 % of elbo's weights."""
+    """Quantizes two decoders to Q8_0 with llama.cpp; the nats of the sentences must be within 0.5 % of those of elbo's
+    weights."""
     for name in ("all", "llama-all"):
         answer = peers.run("llama", pathlib.Path(__file__).with_name("llama_reader.py"), scratch / f"gguf-{name}")
         assert answer.returncode == 0, answer.stderr[-3000:]

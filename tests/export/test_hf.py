@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""elbo export --format=hf: transformers 4 and 5 read every kind of model, and find what elbo finds."""
+"""Tests elbo export --format=hf: transformers 4 and 5 read every kind of model and compute what elbo computes."""
 import json
 import pathlib
 import sys
@@ -50,7 +50,7 @@ def standard(width):
 
 
 def prior_of(run, folder):
-    """Weights (K), means (K, Z) and factors (K, Z, Z) of the prior that elbo itself draws from."""
+    """Returns weights (K), means (K, Z) and factors (K, Z, Z) of the prior that elbo itself draws from."""
     out = folder.with_name(f"{folder.name}-facts")
     zoo.export(run, out, "--format=onnx")
     facts = json.loads((out / "elbo.json").read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def prior_of(run, folder):
 
 
 def log_density(prior, z):
-    """Nats of a mixture of Gaussians at each row of z."""
+    """Returns the log density, in nats, of a mixture of Gaussians at each row of z."""
     parts = []
     for weight, mean, factor in zip(*prior):
         e = numpy.linalg.solve(factor, (z - mean).T)

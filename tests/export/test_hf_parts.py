@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""elbo export --format=hf --part: decoders under GPT-2's and Llama's names, encoders under BERT's with
-sentence-transformers' modules; and which parts are refused, with the reason."""
+"""Tests elbo export --format=hf --part: decoders with GPT-2's and Llama's names, encoders with BERT's names and
+sentence-transformers' modules, and the refusal of other parts with the reason."""
 import json
 import pathlib
 import sys

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""elbo export --format=q8 and q4: what lies in the file, read here by the words of src/infer/file.h, is the model; the
-program takes its weights (--weights), finds every damage, and refuses another model's."""
+"""Tests elbo export --format=q8 and q4: the file, read here by the description in src/infer/file.h, must hold the
+model; the program accepts the file as weights (--weights), finds every damage, and refuses another model's file."""
 import json
 import pathlib
 import struct
@@ -67,7 +67,7 @@ class File:
 
 
 def wanted_type(name, shape, bits):
-    """The type that a tensor has by the rules of docs/formats.md."""
+    """Returns the type of a tensor by the rules of docs/formats.md."""
     table = name.endswith(("embedding.token.weight", "output.weight")) and ".attention." not in name \
         and ".feed_forward." not in name
     product = name.endswith((".qkv.weight", ".attention.output.weight", ".feed_forward.input.weight",
@@ -139,7 +139,7 @@ def check_damage(scratch, run, path, corpus):
 
 
 def check_many_rows(scratch):
-    """A table that is rounded in several pieces, whose blocks are 210 bytes long."""
+    """Exports a table that is rounded in several pieces, with blocks of 210 bytes."""
     (scratch / "words").write_text("".join(f"w{i} w{i + 1} w{i + 2}\n" for i in range(0, 3000, 3)), encoding="ascii")
     elbo("prepare", scratch / "words", f"--out={scratch / 'many'}")
     run = scratch / "run-many"

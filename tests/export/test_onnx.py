@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""elbo export --format=onnx: onnx's full check, onnxruntime and, for Transformer decoders, onnxruntime-genai read every
-kind of model, and find what elbo finds; weights of 8 and 4 bits are near."""
+"""Tests elbo export --format=onnx: onnx's full check, onnxruntime and, for Transformer decoders, onnxruntime-genai read
+every kind of model and compute what elbo computes; weights of 8 and 4 bits give near values."""
 import json
 import pathlib
 import sys
@@ -12,7 +12,7 @@ from runs import Scratch, elbo  # noqa: E402
 
 NEAR = 1e-4
 FEW = ("plain", "llama", "bag", "lstm-concat", "prefix-llama")  # also with weights of few bits
-LOGITS_OFF = {8: 0.05, 4: 0.5}  # how far the logits may lie from those of 32 bits
+LOGITS_OFF = {8: 0.05, 4: 0.5}  # largest difference of the logits from those of 32 bits
 
 
 def check_comparison(name, found):

@@ -1,5 +1,5 @@
-/* An op without a rule of ONNX is refused by its name, and where it stands; what no output needs is not written; errors
- * are sticky. */
+/* Tests that an op without an ONNX rule is refused with its name and place, that values which no output needs are not
+ * written, and that errors are sticky. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,7 +28,7 @@ static void must(struct fixture *f, elbo_status status)
     if (status) fail_msg("%s", f->error.message);
 }
 
-/* A model that is written as far as its sums: scoring ends with a loss, for which there is no rule. */
+/* Begins to write a model whose scoring ends with a loss, for which there is no rule. */
 static void begin(struct fixture *f)
 {
     struct backend *backend;
@@ -96,7 +96,7 @@ static void an_input_without_a_place(void **state)
     end(&f);
 }
 
-/* The table of positions is asked for alone: nothing but its weight is written, and that once. */
+/* Asking for the table of positions alone writes its weight and nothing else, and only once. */
 static void what_is_asked_for(void **state)
 {
     struct fixture f;

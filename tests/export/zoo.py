@@ -1,5 +1,5 @@
-"""Small trained models of every kind, for the tests of exports: trained fast and hard, so that no bias is zero and no
-norm is one."""
+"""Small trained models of every kind, for the tests of exports. They are trained with a large learning rate, so that no
+bias is zero and no norm is one."""
 import os
 import pathlib
 import random
@@ -76,7 +76,7 @@ KINDS = {
 
 
 def text(lines=400, seed=1):
-    """Sentences of words of several scripts, the words `<s>` and `<unk>` among them, and the labels of each."""
+    """Makes sentences of words of several scripts, including the words `<s>` and `<unk>`, and a label for each."""
     rng = random.Random(seed)
     words = [f"w{i}" for i in range(60)] + ["naïve", "дом", "鳥", "<s>", "<unk>", "don't", "3.14", "x</s>y", "😀"]
     return [(rng.choice(["red", "blue"]), " ".join(rng.choice(words) for _ in range(rng.randint(1, 14))))
@@ -84,7 +84,7 @@ def text(lines=400, seed=1):
 
 
 def corpora(folder):
-    """A corpus of each tokenizer."""
+    """Prepares a corpus with each tokenizer."""
     rows = text()
     (folder / "text").write_text("".join(line + "\n" for _, line in rows), encoding="utf-8")
     (folder / "labels").write_text("".join(label + "\n" for label, _ in rows), encoding="utf-8")
@@ -94,7 +94,7 @@ def corpora(folder):
 
 
 def train(folder, name, kind=None):
-    """The run of a kind, or of options of its own."""
+    """Trains a model of a kind, or with the given options."""
     given = {**GIVEN, **(KINDS[name] if kind is None else kind)}
     tokenizer = given.pop("tokenizer", "word")
     if given.get("latent.kind") == "none":

@@ -1,4 +1,4 @@
-/* A latent as a line of JSON: the three forms, and what is refused, by line and element. */
+/* Tests a latent as a line of JSON: the three forms, and refusals that name the line and the element. */
 #include <float.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-/* .npy: numpy.load reads what is written (when NumPy is there), the reader reads it back, and headers that lie are
- * refused. */
+/* Tests .npy: numpy.load reads the written file (when NumPy is installed), the reader reads it back, and headers that
+ * lie are refused. */
 #include "formats/npy.h"
 
 #include <fcntl.h>

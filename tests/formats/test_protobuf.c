@@ -1,4 +1,4 @@
-/* Messages of Protocol Buffers, byte by byte: the format's own examples. */
+/* Tests the bytes of Protocol Buffers messages with the format's own examples. */
 #include "formats/protobuf.h"
 
 #include <setjmp.h>

@@ -1,6 +1,5 @@
-/* safetensors: what is written is read back bit for bit, in the reference's order and alignment; and no header, however
- * hostile, is accepted or read past its bytes (run under the address sanitizer: inputs are in heap blocks of just their
- * size). */
+/* Tests safetensors: a written file is read back bit for bit, in the reference's order and alignment. No hostile header
+ * is accepted or read past its bytes; for the address sanitizer, inputs are in heap blocks of exactly their size. */
 #include "formats/safetensors.h"
 
 #include <setjmp.h>
@@ -85,7 +84,7 @@ static void the_order_and_alignment_are_the_reference_s(void **state)
     elbo_error error = {0};
     struct safetensors *file = NULL;
     assert_int_equal(safetensors_parse(&file, buffer.bytes, buffer.size, &error), ELBO_OK);
-    /* `empty` and `decoder.b` begin apart: a, decoder.b, empty by name */
+    /* Wide types come first; tensors of one type are in the order of their names. */
     const char *order[] = {"draw", "signed", "a \"quoted\" n\xc3\xa4me", "decoder.b", "empty", "half"};
     const unsigned char *start = safetensors_at(file, 0)->data;
     assert_int_equal((size_t)(start - buffer.bytes) % 8, 0);
@@ -149,7 +148,7 @@ static void a_sink_that_fails_ends_the_writing(void **state)
 
 /* ---- hostile files ---- */
 
-/* Parses a copy in a heap block of just `size` bytes. */
+/* Parses a copy in a heap block of exactly `size` bytes. */
 static elbo_status parse_copy(const void *bytes, size_t size, elbo_error *error)
 {
     unsigned char *copy = malloc(size ? size : 1);
@@ -158,7 +157,7 @@ static elbo_status parse_copy(const void *bytes, size_t size, elbo_error *error)
     struct safetensors *file = NULL;
     elbo_status status = safetensors_parse(&file, copy, size, error);
     if (status == ELBO_OK) {
-        for (size_t i = 0; i < safetensors_count(file); i++) { /* every byte it offers can be read */
+        for (size_t i = 0; i < safetensors_count(file); i++) { /* every byte of a tensor can be read */
             const struct safetensors_tensor *tensor = safetensors_at(file, i);
             const volatile unsigned char *data = tensor->data;
             for (size_t k = 0; k < safetensors_bytes(tensor); k++) (void)data[k];
@@ -192,7 +191,7 @@ static void every_truncation_is_refused(void **state)
     }
     elbo_error error = {0};
     append(&buffer, "x", 1, &error);
-    assert_int_equal(parse_copy(buffer.bytes, buffer.size, &error), ELBO_INPUT); /* and a trailing byte */
+    assert_int_equal(parse_copy(buffer.bytes, buffer.size, &error), ELBO_INPUT); /* a trailing byte */
     free(buffer.bytes);
 }
 
@@ -298,7 +297,7 @@ static void good_headers_of_others_are_read(void **state)
     assert_int_equal(parse_header("{\"a\":{\"dtype\":\"BOOL\",\"shape\":[3],\"data_offsets\":[0,3]},"
                                   "\"b\":{\"shape\":[],\"data_offsets\":[3,7],\"dtype\":\"F32\",\"more\":0}}",
                                   7, &error),
-                     ELBO_OK); /* odd offsets, other key order, a key from the future */
+                     ELBO_OK); /* odd offsets, another order of keys, an unknown key */
 }
 
 int main(void)

@@ -1,4 +1,5 @@
-/* A driver where there is no libFuzzer: the seeds and the files given, then mutations of them, the same each time.
+/* A driver for builds without libFuzzer: runs the seeds, the given files, and then mutations of both, the same each
+ * time.
  *
  *     tests/fuzz_npy [--executions=N] [FILE ...] */
 #include "damage.h"
@@ -35,7 +36,7 @@ static void add_file(unsigned char *buffer, const char *path)
     add_seed(buffer, size);
 }
 
-/* Other digits for a digit, a boundary for a byte, a piece of another seed. */
+/* Mutates in place: another digit for a digit, a boundary value for a byte, or a piece of another seed. */
 static size_t mutate(unsigned char *out, size_t size, uint64_t *random)
 {
     static const unsigned char boundaries[] = {0,   1,   0x7f, 0x80, 0xff, '"', '\\', '{',
@@ -89,7 +90,7 @@ int main(int count, char **arguments)
             if (size > FUZZ_LARGEST) size = FUZZ_LARGEST;
             memcpy(now, next, size);
         }
-        /* of its own size, so that a byte past it is one too many */
+        /* A block of exactly this size, so that the sanitizer finds a read past it. */
         unsigned char *exact = malloc(size + !size);
         memcpy(exact, now, size);
         LLVMFuzzerTestOneInput(exact, size);

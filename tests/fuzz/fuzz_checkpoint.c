@@ -1,5 +1,5 @@
-/* A checkpoint's folder. The first byte says what the rest is: its manifest without the seal, beside a file of tensors;
- * or the file of tensors, and the manifest has its sums. */
+/* Fuzzes a checkpoint's folder. The first byte selects the rest: the manifest without its seal, beside a good file of
+ * tensors; or the file of tensors, beside a manifest with its checksums. */
 #include "fuzz/harness.h"
 #include "fuzz/small_checkpoint.h"
 #include "checkpoint/checkpoint.h"

@@ -1,4 +1,4 @@
-/* A configuration in YAML; one that is accepted comes back from being written. */
+/* Fuzzes a configuration in YAML. An accepted configuration must be the same after writing and reading it. */
 #include "fuzz/harness.h"
 #include "train/config.h"
 
@@ -20,7 +20,7 @@ int fuzz_one(const unsigned char *data, size_t size)
     struct options *options, *others = NULL;
     elbo_status status = read_text(&options, &config, (const char *)data, size);
     if (status == ELBO_OK) {
-        fuzz_own_begin(); /* writing is not reading */
+        fuzz_own_begin(); /* writing does not count as reading */
         char *yaml = options_yaml(options, ~0u);
         FUZZ_CHECK(yaml && read_text(&others, &again, yaml, strlen(yaml)) == ELBO_OK);
         char *same = options_yaml(others, ~0u);

@@ -1,5 +1,6 @@
-/* A corpus. The first byte says what the rest is: corpus.bin as it is; with its places and its size set right, so that
- * what it holds is reached; or the manifest without its seal. What is not fuzzed fits it, with the right hashes. */
+/* Fuzzes a corpus. The first byte selects the rest: corpus.bin as it is; corpus.bin with its offsets and size
+ * corrected, so that the contents are reached; or the manifest without its seal. The other files fit, with the right
+ * hashes. */
 #include "elbo/corpus.h"
 #include "fuzz/harness.h"
 #include "fuzz/small_corpus.h"
@@ -15,7 +16,7 @@ static size_t compose(char *out, const void *binary, size_t size)
     return at + 1;
 }
 
-/* Places and size as the counts demand, where the bytes are enough for them. */
+/* Sets offsets and size from the counts, when there are enough bytes. */
 static size_t lay_out(unsigned char *bytes, size_t size)
 {
     struct corpus_header header;

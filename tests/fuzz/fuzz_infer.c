@@ -1,5 +1,5 @@
-/* A model's file of few bits. The first byte says whether sizes and checksums are made to fit before it is read. What
- * is accepted is used whole: every tensor's blocks are read, words and merges, the prior's numbers. */
+/* Fuzzes a model's file of few bits. The first byte says whether sizes and checksums are corrected before reading. An
+ * accepted file is used whole: every tensor's blocks, words and merges, and the prior's numbers are read. */
 #include "fuzz/harness.h"
 #include "infer/file.h"
 
@@ -71,13 +71,13 @@ static void use(const struct infer_file *f)
     }
     volatile double used = sum;
     (void)used;
-    FUZZ_PLANTED(f->config.latent.memory == 7 || w->start == 3); /* digits, and what lies in binary */
+    FUZZ_PLANTED(f->config.latent.memory == 7 || w->start == 3); /* a digit of the text, or a binary field */
 }
 
 int fuzz_one(const unsigned char *data, size_t size)
 {
     size_t length = size ? size - 1 : 0;
-    unsigned char *file = malloc(length + !length); /* no byte more, which the sanitizer sees */
+    unsigned char *file = malloc(length + !length); /* no byte more, so that the sanitizer sees a read past the end */
     struct infer_file *f;
     elbo_error error;
     if (!file) return 1;
@@ -124,7 +124,7 @@ static void tensor(unsigned char *entry, const char *name, enum block_type type,
     put64(entry + INFER_NAME + 24, at);
 }
 
-/* Tokenizers of words, of byte pairs, of ids; with a prior of deviations or of a triangle. */
+/* Tokenizers of words, of byte pairs and of ids, each with a prior of deviations or of a triangle. */
 size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const char text[] = "encoder.width=32\ndecoder.kind=lstm\nlatent.injection=init,concat\nlatent.width=2\n"

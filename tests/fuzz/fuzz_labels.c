@@ -1,5 +1,5 @@
-/* The labels of a corpus. The first byte says what the rest is: labels.bin; or the manifest's description of it, a
- * value of JSON. What is accepted is a class for each sentence, of distinct names. */
+/* Fuzzes the labels of a corpus. The first byte selects the rest: labels.bin; or the manifest's description of it, a
+ * JSON value. Accepted labels must give a class for each sentence, with distinct names. */
 #include "elbo/corpus.h"
 #include "fuzz/harness.h"
 #include "fuzz/small_corpus.h"
@@ -46,7 +46,7 @@ int fuzz_one(const unsigned char *data, size_t size)
     elbo_error error;
     elbo_status status = elbo_corpus_open(&opened, fuzz_folder(), &error);
     if (status) return (int)status;
-    if (elbo_corpus_classes(opened)) check(opened); /* "labels": null says that there are none */
+    if (elbo_corpus_classes(opened)) check(opened); /* "labels": null means no labels */
     elbo_corpus_close(opened);
     return 0;
 }

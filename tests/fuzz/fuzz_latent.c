@@ -1,4 +1,4 @@
-/* A latent as a line of JSON: what is accepted is finite. */
+/* Fuzzes a latent as a line of JSON. An accepted latent must be finite. */
 #include "formats/latent_line.h"
 #include "fuzz/harness.h"
 

@@ -1,4 +1,5 @@
-/* The manifest of a checkpoint, as it is and sealed anew; one that is accepted comes back from being composed. */
+/* Fuzzes the manifest of a checkpoint, as it is and sealed anew. An accepted manifest must be the same after composing
+ * and parsing it. */
 #include "fuzz/harness.h"
 #include "fuzz/seal.h"
 #include "checkpoint/manifest.h"
@@ -16,7 +17,7 @@ static int parse(const char *text, size_t size)
         FUZZ_CHECK(manifest.files[i].chunk_count == (manifest.files[i].bytes + MANIFEST_CHUNK - 1) / MANIFEST_CHUNK);
     }
     FUZZ_PLANTED(manifest.step > 1 && manifest.step < 1000);
-    fuzz_own_begin(); /* composing is not reading */
+    fuzz_own_begin(); /* composing does not count as reading */
     char *copy;
     size_t length;
     FUZZ_CHECK(manifest_compose(&copy, &length, &manifest, &error) == ELBO_OK);

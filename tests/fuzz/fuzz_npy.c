@@ -1,4 +1,4 @@
-/* .npy: what is accepted lies inside the file. */
+/* Fuzzes .npy. An accepted array must lie inside the file. */
 #include "formats/npy.h"
 #include "fuzz/harness.h"
 
@@ -11,8 +11,7 @@ int fuzz_one(const unsigned char *data, size_t size)
     elbo_error error;
     size_t header;
     elbo_status status = npy_parse(&npy, data, size, &error);
-    /* as a stream reads it: the header by itself, and the rows behind it; from as many bytes as the header has, and no
-     * others */
+    /* Reads like a stream: the header alone, from a block of exactly its bytes, and then the rows. */
     elbo_status streamed = npy_header_size(&header, data, size < NPY_BEGINNING ? size : NPY_BEGINNING, &error);
     if (!streamed && header <= size) {
         unsigned char *copy = malloc(header);

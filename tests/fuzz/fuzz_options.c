@@ -1,4 +1,4 @@
-/* Options of the command line, one a line; the first that is refused ends it, as in the program. */
+/* Fuzzes options of the command line, one a line. The first refused option ends the execution, as in the program. */
 #include "fuzz/harness.h"
 #include "train/config.h"
 

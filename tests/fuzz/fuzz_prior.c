@@ -1,6 +1,6 @@
-/* A fitted prior for a z of two dimensions, beside a checkpoint's manifest that fits it. The first byte says what the
- * rest is: the file; or the numbers of one or more Gaussians with deviations or with a lower triangle, for which a
- * header is made. What is accepted lies in the file and is a density. */
+/* Fuzzes a fitted prior for a z of two dimensions, beside a checkpoint's manifest that fits. The first byte selects the
+ * rest: the file; or the numbers of Gaussians with deviations or with a lower triangle, for which a header is made. An
+ * accepted prior must lie in the file and be a density. */
 #include "fuzz/harness.h"
 #include "fuzz/small_checkpoint.h"
 #include "train/fitted_prior.h"
@@ -13,13 +13,13 @@ enum { WIDTH = 2, HEADER = 512 };
 
 static const char name[] = "prior-000001.safetensors";
 
-/* Doubles of a Gaussian: log weight, mean, factor. */
+/* Returns the number of doubles of a Gaussian: log weight, mean, factor. */
 static size_t numbers_of(bool full)
 {
     return 1 + WIDTH + (full ? WIDTH * WIDTH : WIDTH);
 }
 
-/* A file whose tensors lie one after the other in `data`, as many Gaussians as it has numbers for. */
+/* Writes a file whose tensors follow one another in `data`, with as many Gaussians as the numbers suffice for. */
 static size_t wrap(unsigned char *out, bool full, const unsigned char *data, size_t size)
 {
     size_t count = size / sizeof(double) / numbers_of(full), mean = 8 * count, factor = mean + 8 * count * WIDTH,
@@ -48,7 +48,7 @@ static void check(const struct fitted_prior *p, size_t size)
     (void)used;
     FUZZ_CHECK(g->count && g->width == WIDTH && g->count * numbers_of(g->full) * sizeof(double) <= size);
     for (size_t k = 0; k < g->count; k++) {
-        FUZZ_CHECK(g->constant[k] < HUGE_VAL); /* no component is infinitely dense */
+        FUZZ_CHECK(g->constant[k] < HUGE_VAL); /* no component has an infinite density */
         weights += exp(g->log_weight[k]);
     }
     FUZZ_CHECK(fabs(weights - 1) < 1e-6);
@@ -56,7 +56,7 @@ static void check(const struct fitted_prior *p, size_t size)
     for (size_t i = 0; i < g->count * (numbers_of(g->full) - 1 - WIDTH); i++) FUZZ_CHECK(isfinite(g->factor[i]));
     for (double uniform = 0; uniform <= 1; uniform += 0.25) {
         float z[WIDTH] = {0};
-        gaussians_sample(g, z, uniform); /* one of its components */
+        gaussians_sample(g, z, uniform); /* samples from one of the components */
     }
     FUZZ_PLANTED(g->mean[0] < 0);
 }
@@ -85,7 +85,7 @@ int fuzz_one(const unsigned char *data, size_t size)
     return (int)status;
 }
 
-/* A file whose factor has this shape and no bytes. */
+/* Writes a file whose factor has this shape and no bytes. */
 static size_t hollow(unsigned char *out, const char *shape)
 {
     size_t length =
@@ -98,7 +98,7 @@ static size_t hollow(unsigned char *out, const char *shape)
 size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
 {
     static const double numbers[] = {-0.6931471805599453, -0.6931471805599453, 1, 2, 3, 4, 1, 0.5, 0.25, 2, 1, 1, 3, 1};
-    size_t gaussians = 1 + index % 2, size; /* of both kinds, of the file and of its numbers */
+    size_t gaussians = 1 + index % 2, size; /* one or two Gaussians, of both kinds, as a file and as numbers */
     bool full = index / 2 % 2;
     unsigned char data[sizeof numbers];
     (void)room;
@@ -106,7 +106,7 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
     if (index == 8) return 1 + hollow(out + 1, "[100000,2,0]");
     if (index == 9) return 1 + hollow(out + 1, "[4611686018427387904,2,0]");
     if (index > 11) return 0;
-    if (index >= 10) { /* a mean and a factor that are not finite, last of their tensors */
+    if (index >= 10) { /* a mean or a factor that is not finite */
         double broken[] = {0, 1, index == 10 ? INFINITY : 1, 1, 0, index == 10 ? 0 : INFINITY, 1};
         out[0] = TRIANGLE;
         memcpy(out + 1, broken, sizeof broken);
@@ -114,7 +114,7 @@ size_t fuzz_seed(size_t index, unsigned char *out, size_t room)
     }
     size = gaussians * numbers_of(full) * sizeof(double);
     memcpy(data, numbers, sizeof numbers);
-    if (gaussians == 1) memset(data, 0, sizeof(double)); /* its weight is 1 */
+    if (gaussians == 1) memset(data, 0, sizeof(double)); /* the only weight is 1 */
     if (gaussians == 1) memcpy(data + sizeof(double), numbers + 2, sizeof numbers - 2 * sizeof(double));
     if (index < 4) return 1 + wrap(out + 1, full, data, size);
     out[0] = full ? TRIANGLE : DEVIATIONS;

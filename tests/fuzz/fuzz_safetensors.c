@@ -1,4 +1,4 @@
-/* safetensors: what is accepted lies inside the file, and every tensor is found by its name and copied. */
+/* Fuzzes safetensors. Accepted tensors must lie inside the file, and each is found by its name and copied. */
 #include "formats/safetensors.h"
 #include "fuzz/harness.h"
 

@@ -1,5 +1,5 @@
-/* The manifest of a split, as it is and sealed anew; what is accepted names known parts, once each, and fits its set.
- */
+/* Fuzzes the manifest of a split, as it is and sealed anew. An accepted manifest must name known parts, each once, and
+ * fit its set. */
 #include "fuzz/harness.h"
 #include "fuzz/seal.h"
 #include "text/corpus_manifest.h"
@@ -36,7 +36,7 @@ int fuzz_one(const unsigned char *data, size_t size)
     return as_it_is ? anew : 0;
 }
 
-/* The members of a whole one, with the set that fits them. */
+/* Writes the members of a whole split, with the set that fits them. */
 static size_t whole(unsigned char *out, size_t room)
 {
     struct corpus_split split = {.tokenizer = "0123456789abcdef", .count = 3};

@@ -1,5 +1,5 @@
-/* Text: lines, the repair of what is not UTF-8, words, and what each tokenizer makes of it; bytes and byte pairs come
- * back as they were. Where the first byte is 0 the first line is what the tokenizers learn from. */
+/* Fuzzes text: lines, the repair of ill-formed UTF-8, words, and the tokenizers. Bytes and byte pairs must decode to
+ * the same text. When the first byte is '0', the tokenizers learn from the first line. */
 #include "base/utf8.h"
 #include "elbo/tokenizer.h"
 #include "fuzz/harness.h"

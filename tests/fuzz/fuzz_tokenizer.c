@@ -1,4 +1,5 @@
-/* tokenizer.json of every kind: with one that is accepted, text becomes ids of its vocabulary and comes back. */
+/* Fuzzes tokenizer.json of every kind. With an accepted tokenizer, text must become ids of its vocabulary and decode
+ * again. */
 #include "elbo/tokenizer.h"
 #include "fuzz/harness.h"
 

@@ -1,4 +1,4 @@
-/* One execution with its limits, and what all of them together took: see harness.h. */
+/* Runs one execution with its limits, and keeps the totals of all executions; see harness.h. */
 #include "fuzz/harness.h"
 
 #include "fuzz/memory.h"
@@ -18,9 +18,9 @@ static const size_t memory_slack = 1 << 20, memory_factor = 4;
 static struct {
     enum { FAULT_NONE, FAULT_PLANTED, FAULT_SLOW, FAULT_MEMORY, FAULT_LEAK } fault;
     char folder[64];
-    /* of all executions */
+    /* over all executions */
     size_t executions, accepted, most_bytes, largest;
-    double slowest, fullest; /* seconds; share of the limit on memory */
+    double slowest, fullest; /* slowest: seconds; fullest: share of the memory limit */
 } all;
 
 static double processor_seconds(void)
@@ -139,7 +139,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     double seconds;
     size_t bytes, left, limit = memory_factor * size + memory_slack;
     int status = measured(&seconds, &bytes, &left, data, size);
-    /* what is set up once is kept, and a switch to another process is not the reader's: so a failure must come back */
+    /* A failure counts only when it recurs, because one-time setup stays allocated and other processes can take the
+     * CPU. */
     for (int again = 0; again < 3 && (left || seconds > most_seconds); again++)
         status = measured(&seconds, &bytes, &left, data, size);
     all.executions++;

@@ -1,4 +1,4 @@
-/* Counting what is allocated: by the sanitizer's hooks, or in front of glibc's own functions. One thread allocates. */
+/* Counts allocated bytes, by the sanitizer's hooks or by wrapping glibc's functions. Only one thread may allocate. */
 #include "fuzz/memory.h"
 
 #include <malloc.h>
@@ -76,7 +76,7 @@ void fuzz_memory_open(void)
 
 #else
 
-/* glibc's, under the names that it keeps for this */
+/* glibc's own functions, under their internal names. */
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *memory, size_t size);

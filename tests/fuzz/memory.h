@@ -1,4 +1,4 @@
-/* How many bytes are allocated now, and the most since fuzz_memory_begin: see memory.c. */
+/* The number of bytes allocated now, and the most since fuzz_memory_begin; see memory.c. */
 #ifndef TESTS_FUZZ_MEMORY_H
 #define TESTS_FUZZ_MEMORY_H
 

@@ -1,5 +1,5 @@
-"""A short run of one fuzz target: every file of regressions/<reader>/ and some thousand mutations pass, and each fault
-that is planted (harness.h) is found.
+"""Runs one fuzz target for a short time: every file of regressions/<reader>/ and some thousand mutations must pass, and
+each planted fault (harness.h) must be found.
 
     tests/fuzz/run_short.py PROGRAM"""
 import os
@@ -30,7 +30,7 @@ def main():
     for fault in FAULTS:
         if run(program, [], 30 * EXECUTIONS if fault == "planted" else 1, fault).returncode == 0:
             sys.exit(f"{reader}: the fault `{fault}` was not found")
-    # ... and it is not the seeds that hold it
+    # The seeds alone must not reach the planted fault.
     if run(program, [], 0, "planted").returncode:
         sys.exit(f"{reader}: the planted fault is reached without a mutation")
 

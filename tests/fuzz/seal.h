@@ -1,4 +1,4 @@
-/* Sealing what a fuzzer made of a sealed object (base/sealed.h), so that it comes past the checksum. */
+/* Seals a sealed object (base/sealed.h) that a fuzzer changed, so that its checksum is right. */
 #ifndef TESTS_FUZZ_SEAL_H
 #define TESTS_FUZZ_SEAL_H
 
@@ -9,7 +9,7 @@
 
 enum { SEAL_ROOM = 64 };
 
-/* `body` is the object without its last "\n}"; `out` has room for size + SEAL_ROOM. */
+/* `body` is the object without its last "\n}"; `out` has room for size + SEAL_ROOM. Returns the sealed size. */
 static inline size_t seal(char *out, const void *body, size_t size)
 {
     if (size) memcpy(out, body, size);

@@ -1,10 +1,10 @@
-/* The manifest of a checkpoint with one file, for fuzzers to change a part of. */
+/* The manifest of a checkpoint with one file; fuzzers replace a part of it. */
 #ifndef TESTS_FUZZ_SMALL_CHECKPOINT_H
 #define TESTS_FUZZ_SMALL_CHECKPOINT_H
 
 #include "fuzz/seal.h"
 
-/* Without its seal; says its size. */
+/* Writes the manifest without its seal and returns its size. */
 static inline size_t small_checkpoint(char *out, const char *name, const void *bytes, size_t size)
 {
     uint64_t sum = XXH3_64bits(bytes, size);

@@ -1,4 +1,4 @@
-/* A corpus of three sentences, "a b", "" and "c ?", for fuzzers to change a part of. Include after harness.h. */
+/* A corpus of three sentences, "a b", "" and "c ?"; fuzzers replace a part of it. Include after harness.h. */
 #ifndef TESTS_FUZZ_SMALL_CORPUS_H
 #define TESTS_FUZZ_SMALL_CORPUS_H
 
@@ -11,14 +11,14 @@ static const char small_tokenizer[] = "{\"format\":\"elbo-tokenizer\",\"version\
                                       "\"marks\":{\"start\":0,\"end\":1,\"unknown\":2},"
                                       "\"words\":[\"a\",\"b\",\"c\"]}";
 
-/* A manifest's entry of a file. */
+/* Writes a manifest's entry of a file. */
 static inline size_t small_entry(char *out, const char *name, const void *bytes, size_t size)
 {
     return (size_t)sprintf(out, "\"%s\": {\"bytes\": %zu, \"xxh3\": \"%016" PRIx64 "\"}", name, size,
                            (uint64_t)XXH3_64bits(bytes, size));
 }
 
-/* The manifest of this corpus.bin to the end of what it says of the tokenizer; "}" closes the list of files. */
+/* Writes this corpus.bin's manifest up to the tokenizer's entry; "}" closes the list of files. */
 static inline size_t small_manifest(char *out, const void *binary, size_t size)
 {
     size_t at = (size_t)sprintf(out, "{\n \"format\": \"elbo-corpus\",\n \"version\": 1,\n \"files\": {");
@@ -47,7 +47,7 @@ static inline size_t small_corpus(unsigned char *out)
     return header.file_bytes;
 }
 
-/* Writes tokenizer.json, once. */
+/* Writes tokenizer.json once. */
 static inline void small_put_tokenizer(void)
 {
     static bool there;

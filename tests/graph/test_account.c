@@ -1,7 +1,7 @@
-/* The account of whole models, node by node, against formulas of its own: operations by the sizes of products and of
- * attention, bytes by what is read and written, with the traffic of the logits, of slopes and of gathered rows; in f32
- * and bf16, with and without a latent memory, and with rows that z puts in front or adds behind blocks. A node's name
- * says which part of the model it belongs to, and its block where it is computed again. */
+/* Tests the account of whole models, node by node, against its own formulas: operations from the sizes of products and
+ * of attention; bytes from what is read and written, including the traffic of logits, of GELU's slopes and of gathered
+ * rows. Covers f32 and bf16, with and without a latent memory, and z as prefix rows or as residuals after blocks. A
+ * node's name must tell its part of the model, and its block when it is recomputed. */
 #include "graph/account.h"
 #include "step/recording.h"
 
@@ -32,7 +32,7 @@ static const struct graph_capacities capacities = {{0, ENCODER_ROWS, DECODER_ROW
 struct fixture {
     struct recording r;
     struct parameters *parameters;
-    bool memory; /* z comes as keys and values */
+    bool memory; /* z is injected as keys and values */
 };
 
 static void record(struct fixture *f, unsigned variant)
@@ -85,7 +85,7 @@ static double bytes_of(const struct graph *g, value v)
     return v.index ? elements(g, v) * (double)dtype_bytes(graph_value(g, v)->dtype) : 0;
 }
 
-/* Every input once, every output once, and once more where it is added to. */
+/* Counts every input once, every output once, and an output that is added to once more. */
 static double plain(const struct graph *g, const struct node *n)
 {
     double bytes = 0;
@@ -94,7 +94,7 @@ static double plain(const struct graph *g, const struct node *n)
     return bytes;
 }
 
-/* Scores and weighted sums: a product with every key each, of rows x keys x width. Half of the keys where they are
+/* Operations of `products` products of every row with every key, rows x keys x width each; half of the keys when
  * causal. */
 static double attention(const struct fixture *f, value qkv, double products)
 {
@@ -117,12 +117,12 @@ static struct account expected(const struct fixture *f, const struct node *n)
     for (unsigned k = 0; k < MAX_OUTPUTS; k++) a.flops += elements(g, n->out[k]);
     if (is(n, "linear")) {
         a.flops = 2 * elements(g, n->in[0]) * size(g, n->in[1], 0);
-    } else if (is(n, "linear_backward_input")) { /* dy, w, the sums before the activation */
+    } else if (is(n, "linear_backward_input")) { /* dy, w, sums before the activation */
         a.flops = 2 * elements(g, n->in[0]) * size(g, n->in[1], 1);
         if (n->in[2].index && element == 4) a.bytes += 2 * bytes_of(g, n->out[0]);
     } else if (is(n, "linear_backward_weight")) {
         a.flops = 2 * elements(g, n->in[0]) * size(g, n->in[1], 1);
-    } else if (is(n, "linear_cross_entropy_train")) { /* logits, their gradient, and both products of it */
+    } else if (is(n, "linear_cross_entropy_train")) { /* logits, their gradient, and the two products with it */
         double logits = (double)DECODER_ROWS * VOCABULARY, y = (double)DECODER_ROWS * WIDTH,
                w = (double)VOCABULARY * WIDTH;
         a.flops = 3 * 2 * y * VOCABULARY;
@@ -131,9 +131,9 @@ static struct account expected(const struct fixture *f, const struct node *n)
         a.flops = attention(f, n->in[0], 2);
     } else if (is(n, "attention_backward")) {
         a.flops = attention(f, n->in[1], 5);
-    } else if (is(n, "embedding")) { /* of the table, the rows that are read */
+    } else if (is(n, "embedding")) { /* only the table's rows that are read */
         a.bytes -= fmax(elements(g, n->in[0]) - elements(g, n->out[0]), 0) * element;
-    } else if (is(n, "embedding_backward")) { /* of its gradient, the rows that are added to */
+    } else if (is(n, "embedding_backward")) { /* only the gradient's rows that are added to */
         a.bytes -= 2 * fmax(elements(g, n->out[0]) - elements(g, n->in[0]), 0) * sizeof(float);
     }
     return a;
@@ -158,13 +158,13 @@ static void every_node(void **state)
                          n->name, n->type->name, a.flops, a.bytes, wanted.flops, wanted.bytes);
             linear += is(n, "linear");
             if (is(n, "linear") &&
-                strstr(n->name, ".feed_forward")) { /* four times as wide inside, and twice that for gate and input */
+                strstr(n->name, ".feed_forward")) { /* four times as wide inside; twice that for gate and input */
                 double in = size(f.r.g, n->in[1], 1), out = size(f.r.g, n->in[1], 0), inner = 4 * WIDTH;
                 assert_true(in == WIDTH ? out == (variant & 1 ? 2 : 1) * inner : in == inner && out == WIDTH);
             }
             slopes += is(n, "linear_backward_input") && n->in[2].index;
             heads += is(n, "attention_backward");
-            if (is(n, "prefix") || is(n, "prefix_backward")) { /* the decoder's rows, of which some come from z */
+            if (is(n, "prefix") || is(n, "prefix_backward")) { /* the decoder's rows, including rows from z */
                 assert_float_equal(elements(f.r.g, n->out[0]), (double)DECODER_ROWS * WIDTH, 0.5);
                 fronts += is(n, "prefix_backward");
             }
@@ -177,11 +177,11 @@ static void every_node(void **state)
         drop(&f);
     }
     assert_true(linear > 0 && slopes > 0 && heads > 0);
-    assert_int_equal(fronts, 16); /* forward rows may be made again */
+    assert_int_equal(fronts, 16); /* forward rows may be recomputed */
     assert_int_equal(behind, 16 * (LAYERS - 1));
 }
 
-/* Scoring: the loss without its backward pass. */
+/* Scoring computes the loss without its backward pass. */
 static void the_loss_alone(void **state)
 {
     (void)state;
@@ -208,7 +208,7 @@ static void the_loss_alone(void **state)
     drop(&score);
 }
 
-/* By name: which part, and, with recomputation by blocks, which layer; what stands outside of the layers is in no
+/* A node's name tells its part and, with recomputation by blocks, its layer; nodes outside of the layers are in no
  * block. */
 static void names_and_blocks(void **state)
 {

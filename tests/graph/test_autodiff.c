@@ -1,5 +1,6 @@
-/* Differentiation of whole graphs: random ones against differences in double, values used several times, tied tables,
- * gradients that cannot be added in place, pruning by group, recomputation with the same bits. */
+/* Tests differentiation of whole graphs: random graphs against finite differences in double, values that are used
+ * several times, tied tables, gradients that cannot be added in place, pruning by group, and recomputation with the
+ * same bits. */
 #include "ops/harness.h"
 #include "base/philox.h"
 
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- random graphs: ROWS x WIDTH values, each step makes one or two from earlier ones ---- */
+/* ---- random graphs of ROWS x WIDTH values; each step makes one or two from earlier ones ---- */
 
 enum { ROWS = 3, SPARE = 2, WIDTH = 8, MOST_STEPS = 10, MOST_VALUES = 2 * MOST_STEPS + 1, GRAPHS = 150, LOSSES = 3 };
 enum kind { ADD, GELU_OF, LINEAR, LINEAR_GELU, LAYER_NORM, RMS_NORM, KINDS };
@@ -16,7 +17,7 @@ enum { X, WEIGHT0, WEIGHT1, BIAS0, BIAS1, GAMMA, BETA, PARAMETERS };
 
 struct step {
     enum kind kind;
-    size_t a, b, p; /* values read; which weight */
+    size_t a, b, p; /* values that are read; index of the weight */
     int block;
     bool residual;
 };
@@ -62,7 +63,7 @@ static void make(struct program *p, uint64_t seed)
     *p = (struct program){.steps = 3 + pick(&state, MOST_STEPS - 2), .apart = pick(&state, 2)};
     for (size_t i = 0; i < p->steps; i++) {
         if (pick(&state, 3) == 0) block = pick(&state, 4) ? next++ : -1;
-        /* a near value more often than a far one, so that graphs are deep and still branch */
+        /* Prefers recent values, so that graphs are deep and still branch. */
         p->step[i] = (struct step){.kind = (enum kind)pick(&state, KINDS), .p = pick(&state, 2), .block = block};
         p->step[i].a = pick(&state, 2) ? values - 1 : pick(&state, values);
         p->step[i].b = pick(&state, values);
@@ -90,7 +91,7 @@ static double gelu(double x)
     return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
 }
 
-/* The program in double. */
+/* Evaluates the program in double. */
 static double evaluate(const struct program *p)
 {
     static double v[MOST_VALUES][ROWS][WIDTH];
@@ -196,7 +197,7 @@ static void unrecord(struct recorded *r)
     parameters_free(r->parameters);
 }
 
-/* Gradients in the order of the enumeration, after `slots` slots. */
+/* Runs `slots` slots and returns the gradients in the order of the enumeration. */
 static void gradients_of(float *to[PARAMETERS], struct recorded *r, const struct program *p, unsigned slots)
 {
     elbo_error error = {0};
@@ -246,7 +247,7 @@ static bool is_poison(const float *x, size_t n)
     return true;
 }
 
-/* The graph of parameters that no loss reaches has no gradient: what the walk did not write stays NaN. */
+/* A parameter that no loss reaches has no gradient, so its part of the arena must still hold the NaN from before. */
 static void against_differences(void **state)
 {
     (void)state;
@@ -319,10 +320,11 @@ static void recomputation_keeps_the_bits(void **state)
         unrecord(&kept);
         unmake(&p);
     }
-    assert_true(smaller > GRAPHS / 2); /* something was computed again in most of them */
+    assert_true(smaller > GRAPHS / 2); /* most graphs recompute something */
 }
 
-/* Unwanted groups have no gradient value, no node that writes one, and change no bit of the others. */
+/* Unwanted groups have no gradient value and no node that writes one, and do not change the bits of the other
+ * groups. */
 static void unwanted_groups_are_pruned(void **state)
 {
     (void)state;
@@ -365,7 +367,7 @@ static void unwanted_groups_are_pruned(void **state)
     }
 }
 
-/* ready[] orders the parameters as the last writes of their gradients do. */
+/* ready[] must order the parameters like the last writes of their gradients. */
 static void ready_follows_the_last_write(void **state)
 {
     (void)state;
@@ -388,9 +390,9 @@ static void ready_follows_the_last_write(void **state)
     }
 }
 
-/* ---- graphs written down, through the harness: every device, both slots, recorded twice ---- */
+/* ---- fixed graphs, through the harness: every device, both slots, recorded twice ---- */
 
-/* One table read by two embeddings and by the loss. */
+/* Two embeddings and the loss read one table. */
 static void record_tied(struct graph *g, const struct trial *t, const value *in, value *out)
 {
     (void)t;
@@ -435,7 +437,7 @@ static void tied_weights(void **state)
     }
 }
 
-/* A weight that two layers share, and a residual that goes round both. */
+/* Two layers share a weight, and a residual bypasses both. */
 static void record_shared(struct graph *g, const struct trial *t, const value *in, value *out)
 {
     (void)t;

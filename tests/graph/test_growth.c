@@ -1,8 +1,8 @@
-/* The work of recording, differentiating, laying out and planning a model grows with its layers, not with their square.
+/* Tests that the work of recording, differentiating, laying out and planning a model grows linearly with its layers.
  *
- * Work is counted, not timed: src/graph/ is compiled once more for this program with a call at the beginning of every
- * basic block (-fsanitize-coverage=trace-pc, tests/CMakeLists.txt), so that the figures are the same on every machine.
- */
+ * The work is counted, not timed: src/graph/ is compiled again for this program with a call at the beginning of every
+ * basic block (-fsanitize-coverage=trace-pc, tests/CMakeLists.txt), so that the figures are the same on every
+ * machine. */
 #include "graph/autodiff.h"
 #include "graph/plan.h"
 #include "step/recording.h"
@@ -26,7 +26,7 @@ struct work {
     double recording, planning;
 };
 
-/* Basic blocks executed for a model of so many encoder layers and decoder layers. */
+/* Counts the basic blocks executed for a model with `layers` encoder layers and as many decoder layers. */
 static struct work work_of(size_t layers, enum recompute_policy policy)
 {
     struct work w;
@@ -76,7 +76,8 @@ static void work_grows_with_the_layers(void **state)
                       many.planning / MANY);
         assert_true(few.recording > 0 && few.planning > 0);
         assert_true(recording < 1.1);
-        /* With recompute=cheap the layers do not lie side by side, and a set has more spans. Pairs of lifetimes: 8. */
+        /* With recompute=cheap the layers' lifetimes are not adjacent, so a set has more spans. Quadratic work would
+         * give 8. */
         assert_true(planning < (policy == RECOMPUTE_CHEAP_OPS ? 5 : 2));
     }
 }

@@ -1,5 +1,5 @@
-/* Weights that lie elsewhere than in an arena: in f32 the same bits; in blocks what the blocks hold, for a table, a
- * product and a loss; refused where an op cannot read them, or where there are none. */
+/* Tests weights outside of an arena: in f32 they give the same bits; in blocks they give the blocks' values, for a
+ * table, a product and a loss; they are refused where an op cannot read them, and where a weight is missing. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,7 +39,7 @@ static value weight(struct net *n, int which, const char *name, size_t rows, siz
     return graph_parameter(n->g, n->index[which]);
 }
 
-/* y = norm(table[ids] W^T), and the loss of labels by the table. */
+/* Records y = norm(table[ids] W^T), and the loss of labels with the table. */
 static void record(struct net *n)
 {
     struct graph_capacities most = {{[DIM_DEC_TOKENS] = ROWS}};
@@ -132,7 +132,7 @@ static void in_blocks_what_they_hold(void **state)
         struct placed_weight placed[WEIGHTS] = {{0}};
         float y[ROWS * WIDTH], nll[ROWS], other[ROWS * WIDTH], lost[ROWS];
         record(&n);
-        for (size_t i = 0; i < 2; i++) { /* the arena gets what the blocks hold */
+        for (size_t i = 0; i < 2; i++) { /* the arena gets the blocks' values */
             const struct parameter *p = parameters_get(n.parameters, n.index[in_blocks[i]]);
             void *blocks = malloc(block_bytes(type, p->elements));
             block_quantize(type, blocks, n.weights + p->offset, p->elements);
@@ -141,7 +141,7 @@ static void in_blocks_what_they_hold(void **state)
         }
         assert_int_equal(bind(&n, n.weights, NULL), ELBO_OK);
         run(&n, y, nll);
-        for (size_t i = 0; i < 2; i++) { /* and is not read where there are blocks */
+        for (size_t i = 0; i < 2; i++) { /* the arena must not be read for weights in blocks */
             const struct parameter *p = parameters_get(n.parameters, n.index[in_blocks[i]]);
             for (size_t k = 0; k < p->elements; k++) n.weights[p->offset + k] = NAN;
         }
@@ -152,7 +152,7 @@ static void in_blocks_what_they_hold(void **state)
             gap += pow((double)y[i] - (double)other[i], 2);
             norm += pow((double)y[i], 2);
         }
-        assert_true(gap > 0 && sqrt(gap / norm) < 0.01); /* activations of 8 bits */
+        assert_true(gap > 0 && sqrt(gap / norm) < 0.01); /* activations are rounded to 8 bits */
         for (size_t i = 0; i < ROWS; i++) assert_true(fabsf(nll[i] - lost[i]) < 0.1f);
         free((void *)placed[n.index[TABLE]].data);
         free((void *)placed[n.index[MATRIX]].data);

@@ -1,6 +1,6 @@
-/* The memory plan of whole models, by an independent pass over the schedule: everything is written before it is read,
- * no two values that live at the same time share a byte, nothing is larger than it must be, and every offset is the one
- * that the planner's rule gives pair by pair. Execution refuses what it cannot run. */
+/* Tests the memory plan of whole models by an independent pass over the schedule: every value is written before it is
+ * read, no two values that live at the same time share a byte, the plan is not much larger than necessary, and every
+ * offset is that of the planner's rule, applied pair by pair. Execution refuses graphs that it cannot run. */
 #include "base/checked.h"
 #include "base/redzone.h"
 #include "graph/account.h"
@@ -58,8 +58,8 @@ struct life {
     bool written, planned;
 };
 
-/* The lifetimes by a walk of its own; fails when something is read before it is written. Returns the largest number of
- * bytes that live at one time, below which no plan can go. */
+/* Finds the lifetimes by its own walk; fails when a value is read before it is written. Returns the largest number of
+ * bytes that live at one time, a lower bound for every plan. */
 static size_t lives_of(struct life *lives, const struct graph *g, const struct plan *plan, const size_t *scratch)
 {
     const uint32_t *order;
@@ -116,7 +116,7 @@ static void no_two_living_values_overlap(void **state)
             size_t values = graph_values(r.g), steps = graph_schedule(r.g, &order), scratch[1024] = {0};
             assert_true(steps <= 1024);
             for (size_t s = 0; s < steps; s++)
-                scratch[s] = s * 2654435761u % 5 ? 0 : s * 2246822519u % 100000; /* of some ops */
+                scratch[s] = s * 2654435761u % 5 ? 0 : s * 2246822519u % 100000; /* scratch for some ops */
             assert_int_equal(plan_create(&plan, r.g, scratch, &error), ELBO_OK);
             struct life *lives = calloc(values, sizeof *lives);
             size_t most = lives_of(lives, r.g, &plan, scratch);
@@ -155,10 +155,10 @@ static void no_two_living_values_overlap(void **state)
     assert_true(worst < 1.25);
 }
 
-/* ---- the rule itself, pair by pair: the largest first, each at the lowest offset that is free while it lives ---- */
+/* ---- the rule, pair by pair: the largest first, each at the lowest offset that is free during its life ---- */
 
 struct placed {
-    size_t number, bytes, first, last, offset; /* number: of a value, or behind them of a step's scratch */
+    size_t number, bytes, first, last, offset; /* number: of a value, or graph_values + step for a step's scratch */
 };
 
 static int larger_first(const void *a, const void *b)
@@ -190,7 +190,7 @@ static size_t list_placed(struct placed *list, const struct graph *g, const stru
     return n;
 }
 
-/* Moves up until nothing placed before lies in the way. */
+/* Moves the value up until it overlaps no earlier one. */
 static void place_by_pairs(struct placed *list, size_t i)
 {
     struct placed *own = &list[i];
@@ -199,7 +199,7 @@ static void place_by_pairs(struct placed *list, size_t i)
         bool together = o->first <= own->last && own->first <= o->last;
         if (!together || o->offset >= own->offset + own->bytes || own->offset >= o->offset + o->bytes) continue;
         own->offset = o->offset + o->bytes;
-        j = (size_t)-1; /* all of them again */
+        j = (size_t)-1; /* checks all earlier ones again */
     }
 }
 
@@ -241,7 +241,8 @@ static void plans_are_those_of_the_rule(void **state)
         }
 }
 
-/* Less memory, for at most one more forward pass: a block is computed again once, from what is kept at its boundary. */
+/* Recomputation needs less memory and at most one more forward pass: each block is recomputed once from its
+ * boundary. */
 static void recomputation_shrinks_the_plan(void **state)
 {
     (void)state;

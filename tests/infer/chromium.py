@@ -1,4 +1,4 @@
-"""A page in a headless Chromium, driven through its debugging pipe (two descriptors, JSON ended by zero bytes)."""
+"""Drives a page in a headless Chromium through its debugging pipe (two descriptors, JSON ended by zero bytes)."""
 import base64
 import json
 import os
@@ -47,7 +47,7 @@ class Page:
                 return answer["result"]
 
     def value(self, expression):
-        """What an expression or a promise comes to."""
+        """Returns the value of an expression or of its promise."""
         answer = self.ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")

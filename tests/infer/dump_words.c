@@ -1,5 +1,5 @@
-/* The tokenizer of a model's file on lines, for test_infer.py: `dump_words FILE < text`: ids of each line,
- * or with a second argument the text that the ids give back. */
+/* Runs the tokenizer of a model's file on lines, for test_infer.py: `dump_words FILE < text` prints the ids of each
+ * line, or with a second argument the text that the ids decode to. */
 #include "infer/words.h"
 
 #include <stdio.h>

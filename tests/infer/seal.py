@@ -1,4 +1,4 @@
-"""The checksums of a model's file of few bits (src/infer/file.h), written again from the format."""
+"""Computes the checksums of a model's file of few bits (src/infer/file.h), written again from the format."""
 import struct
 
 MASK = (1 << 64) - 1
@@ -12,7 +12,7 @@ def add(total, raw):
 
 
 def seal(raw):
-    """The file with checksums of what it holds."""
+    """Returns the file with its size and the checksum of its head corrected."""
     head = struct.unpack_from("<Q", raw, 24)[0]
     if not 48 <= head <= len(raw) or head % 64:
         return raw

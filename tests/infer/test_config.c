@@ -1,4 +1,4 @@
-/* The lines that say what a model is: there and back, and lines of others. */
+/* Tests the lines that describe a model: writing and reading, and refusal of other lines. */
 #include "infer/file.h"
 
 #include <setjmp.h>

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""elbo-infer on files that somebody made to hurt: heads whose bytes were changed and whose checksums were made to fit.
-It ends with an exit code, never by a signal, within ten seconds and 2 GiB.
+"""Runs elbo-infer on hostile files: the bytes of the head are changed and the checksums corrected. The program must end
+with an exit code, never by a signal, within ten seconds and 2 GiB.
 
-ELBO_TEST_FULL=1 takes 6,000 files of each model; otherwise 150."""
+ELBO_TEST_FULL=1 tries 6,000 files of each model; otherwise 150."""
 import os
 import pathlib
 import random
@@ -25,7 +25,7 @@ KINDS = {"plain": {}, "lstm": zoo.LSTM, "vamp": zoo.KINDS["vamp"], "llama": zoo.
 
 
 def changed(rng, raw):
-    """A few changes of the head: bytes, numbers of 4 and 8 bytes, digits and words of the configuration."""
+    """Makes a few changes in the head: bits, numbers of 4 and 8 bytes, digits and letters of the configuration."""
     raw, head = bytearray(raw), struct.unpack_from("<Q", raw, 24)[0]
     numbers = (0, 1, 2, 3, 31, 33, 255, 256, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1,
                MASK)

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""elbo-infer beside elbo with the same rounded weights: the same text, latents and nats for every kind of model; the
-same ids for every character and for mixed scripts; what is wrong is said."""
+"""Compares elbo-infer with elbo on the same rounded weights: the same text, latents and nats for every kind of model,
+and the same ids for every character and for mixed scripts. Errors must be reported."""
 import json
 import os
 import pathlib
@@ -19,7 +19,7 @@ from runs import ELBO, Scratch, elbo  # noqa: E402
 INFER = pathlib.Path(ELBO).with_name("elbo-infer")
 TOOL = pathlib.Path(os.environ.get("ELBO_TESTS", "build/release/tests")) / "infer_dump_words"
 READELF = "/usr/bin/readelf"
-LOOSE = {"encoding": "utf-8", "errors": "surrogateescape"}  # bytes that a model writes may be no text
+LOOSE = {"encoding": "utf-8", "errors": "surrogateescape"}  # a model may write bytes that are not UTF-8
 
 
 def infer(*words, code=0, **keywords):
@@ -31,7 +31,7 @@ def infer(*words, code=0, **keywords):
 
 
 def check_kind(name, run, file, sentences, labels):
-    """The same as elbo says, with its own marks for what has labels or no latent."""
+    """Compares with elbo's output; models with labels, or without a latent, have their own checks."""
     given = [f"--label={labels[0]}"] if labels else []
     text = "".join(line + "\n" for line in sentences)
     raw = text.encode()
@@ -67,7 +67,7 @@ def check_kind(name, run, file, sentences, labels):
 
 
 def check_lines(file):
-    """Each line is answered as it comes; many, long and unended ones are read alike."""
+    """Checks that each line is answered as it comes, and that many, long and unended lines are read."""
     program = subprocess.Popen([INFER, file, "encode"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     rows = []
     for line in (b"w1 w2\n", b"w3\r\n"):
@@ -112,7 +112,7 @@ def check_words(run, file, texts):
 
 
 def texts():
-    """Every character between letters, digits, blanks and signs, and what mixes them."""
+    """Returns every character between letters, digits, blanks and signs, and mixtures of them."""
     rng = random.Random(4)
     codes = [c for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000 and c not in (10, 13, 0xFEFF)]
     found = ["".join(rng.choice(["a", " ", "  ", "'s", "1", "!", ""]) + chr(c) for c in codes[at:at + 64])

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""elbo-infer as WebAssembly, by the page's own WASI: under node the same text as elbo-infer's with plain C for every
-kind of model; in a headless Chromium the page does what it offers and asks nobody for anything. Left out where node,
-clang's WebAssembly or Chromium is missing."""
+"""Tests elbo-infer as WebAssembly, with the page's own WASI. Under node it must write the same text as elbo-infer in
+plain C for every kind of model; in a headless Chromium the page must do what it offers without network requests.
+Skipped without node or clang's WebAssembly; the page is skipped without Chromium."""
 import json
 import os
 import pathlib
@@ -62,7 +62,7 @@ def check_kind(program, file, name, sentences):
     for (words, given), line in zip(calls, answer.stdout.splitlines(), strict=True):
         found, (wanted, code) = json.loads(line), native(file, words, given)
         assert found["code"] == code, (name, words, found)
-        if words[0] in ("score", "encode"): # numbers: the C libraries' last digits differ
+        if words[0] in ("score", "encode"): # numbers: the last digits depend on the C library
             numbers = [[float(x) for x in t.split() if re.fullmatch(r"-?[\d.]+(e-?\d+)?", x)]
                        for t in (found["output"], wanted)]
             assert len(numbers[0]) == len(numbers[1]), (name, words)

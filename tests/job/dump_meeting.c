@@ -1,4 +1,4 @@
-/* Meets the other ranks of its job as a training does, and prints what it knows and what rank 0 had:
+/* Meets the other ranks of its job like a training, and prints its own place and rank 0's id:
  *
  *     job_dump_meeting [TIMEOUT]      "rank 1 of 2 (torchrun), ... | 5f0c..."; the exit code is the elbo_status */
 #include "job/heartbeat.h"

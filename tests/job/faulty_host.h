@@ -1,4 +1,4 @@
-/* Both sides of the meeting once more, with faults that tests switch on: what looks for them must find them. */
+/* Compiles both sides of the meeting again, with faults that tests switch on and must find. */
 #ifndef TESTS_PARALLEL_FAULTY_HOST_H
 #define TESTS_PARALLEL_FAULTY_HOST_H
 
@@ -9,10 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool fault_no_proof;   /* whoever says hello is taken for a rank             */
-static bool fault_same_nonce; /* every conversation has the same nonce of rank 0's  */
-static bool fault_one_by_one; /* each connection costs those after it 10 ms         */
-static bool fault_believes;   /* a rank takes any answer for rank 0's               */
+static bool fault_no_proof;   /* every hello counts as a rank */
+static bool fault_same_nonce; /* rank 0 uses one nonce for all conversations */
+static bool fault_one_by_one; /* each connection delays later ones by 10 ms */
+static bool fault_believes;   /* a rank accepts any answer as rank 0's */
 
 elbo_status faulty_serve(const struct meeting *meeting, const void *bytes, size_t size, elbo_error *error);
 enum joined faulty_join(void *bytes, size_t size, int fd, const struct ranks *ranks, const unsigned char key[WIRE_KEY],

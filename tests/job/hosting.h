@@ -1,5 +1,5 @@
-/* Rank 0's side of a meeting in a thread, without the rest of rendezvous_share, so that it can be a faulty one; and
- * strangers, who speak its protocol by hand. */
+/* Rank 0's side of a meeting in a thread, which may be the faulty one, and strangers that speak the protocol by
+ * hand. */
 #ifndef TESTS_PARALLEL_HOSTING_H
 #define TESTS_PARALLEL_HOSTING_H
 
@@ -16,7 +16,7 @@ enum { ONE_CHALLENGE = WIRE_HEADER + WIRE_NONCE, HEARD = 1 << 14 };
 
 typedef elbo_status (*host_function)(const struct meeting *meeting, const void *bytes, size_t size, elbo_error *error);
 
-/* ---- a host of two ranks, without the rest of rendezvous_share, so that it can be a faulty one ---- */
+/* ---- a host of a job, without the rest of rendezvous_share, so that it can be the faulty one ---- */
 
 struct hosting {
     host_function serve;
@@ -73,7 +73,7 @@ static inline enum joined join_as(unsigned char bytes[ID], const struct hosting 
     return result;
 }
 
-/* Rank 1 comes at last: the host must still be there for it. */
+/* Joins as rank 1, which the host must still serve, and ends the host. */
 static inline void close_host(struct hosting *h)
 {
     struct ranks ranks = h->ranks;
@@ -89,14 +89,14 @@ static inline void close_host(struct hosting *h)
     assert_true(seconds < 1);
 }
 
-/* ---- what a stranger says and hears ---- */
+/* ---- messages of a stranger ---- */
 
 struct heard {
     unsigned char bytes[HEARD];
     size_t size;
 };
 
-/* Nothing but one challenge, and nothing of the id. Null, or what was given away. */
+/* A stranger may hear one challenge at most, and nothing of the id. Returns null, or the fault. */
 static inline const char *given_away(const struct heard *heard, const unsigned char id[ID])
 {
     for (size_t i = 0; i + 8 <= heard->size; i++)

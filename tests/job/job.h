@@ -1,4 +1,4 @@
-/* A job for tests: ranks as threads of this process that meet on the loopback, and strangers who speak to rank 0 by
+/* A job for tests: ranks as threads of this process that meet on the loopback, and strangers that speak to rank 0 by
  * hand. */
 #ifndef TESTS_PARALLEL_JOB_H
 #define TESTS_PARALLEL_JOB_H
@@ -22,7 +22,7 @@
 enum { ID = 128, MOST_MEMBERS = 16 };
 #define SECRET "a secret of 32 characters or so."
 
-/* ---- numbers that a seed decides ---- */
+/* ---- random numbers from a seed ---- */
 
 struct xorshift {
     uint64_t state;
@@ -42,7 +42,7 @@ static inline void fill(void *out, size_t size, uint64_t seed)
     for (size_t i = 0; i < size; i++) ((unsigned char *)out)[i] = (unsigned char)(draw(&x) >> 32);
 }
 
-/* ---- sockets that block, for strangers ---- */
+/* ---- blocking sockets, for strangers ---- */
 
 static inline struct sockaddr_in at_port(unsigned port)
 {
@@ -61,7 +61,7 @@ static inline int listen_on_port(unsigned port)
     return -1;
 }
 
-/* The first of `count` neighbouring ports that are free, below those that the system gives to connections. */
+/* Returns the first of `count` adjacent free ports, below the ports that the system gives to connections. */
 static inline unsigned free_ports(unsigned count)
 {
     struct xorshift x = {(uint64_t)getpid() << 32 | (uint64_t)(clock_seconds() * 1e6) | 1};
@@ -77,7 +77,7 @@ static inline unsigned free_ports(unsigned count)
     }
 }
 
-/* A connection, once somebody listens. */
+/* Connects to the port, once a socket listens there. */
 static inline int dial(unsigned port)
 {
     struct sockaddr_in at = at_port(port);
@@ -100,7 +100,7 @@ static inline bool send_bytes(int fd, const void *bytes, size_t size)
     return true;
 }
 
-/* What comes until `size` bytes are there, the other side ends, or nothing comes for `seconds`. */
+/* Receives until `size` bytes are there, the other side ends, or nothing comes for `seconds`. */
 static inline size_t receive_bytes(int fd, void *bytes, size_t size, double seconds)
 {
     size_t got = 0;
@@ -119,9 +119,9 @@ static inline size_t receive_bytes(int fd, void *bytes, size_t size, double seco
 struct member {
     struct ranks ranks;
     struct rendezvous_options options;
-    double delay, seconds; /* before it begins; that it took */
+    double delay, seconds; /* delay before the rank begins; time that the meeting took */
     unsigned char bytes[ID];
-    bool keeps; /* its connections, in `bonds`      */
+    bool keeps; /* keeps its connections, in `bonds` */
     struct bonds bonds;
     elbo_status status;
     elbo_error error;
@@ -132,7 +132,7 @@ struct job {
     struct member members[MOST_MEMBERS];
     size_t world;
     unsigned char id[ID];
-    double seconds; /* until all had it */
+    double seconds; /* until all ranks had the id */
 };
 
 static inline struct ranks rank_of(size_t rank, size_t world, unsigned port)
@@ -192,7 +192,7 @@ static inline void run_job(struct job *job)
     job->seconds = clock_seconds() - before;
 }
 
-/* Every rank has rank 0's bytes. Null, or what is wrong. */
+/* Every rank must have rank 0's bytes. Returns null, or the fault. */
 static inline const char *job_failure(const struct job *job)
 {
     static _Thread_local char text[1200];

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# Processes meet as they do in a training, under each launcher that is here: as ranks of elbo launch, of mpirun, of
-# torchrun's variables, of the options, and on two hosts, which are two network namespaces.
+# Processes meet like the ranks of a training, under each available launcher: elbo launch, mpirun, torchrun's variables,
+# the options, and on two hosts, which are two network namespaces.
 
 setup() {
     cd "$BATS_TEST_TMPDIR" || return
@@ -9,7 +9,7 @@ setup() {
     unset ELBO_SECRET XDG_RUNTIME_DIR
 }
 
-# met N TEXT: N processes printed a line with TEXT, and all of them had the same bytes, which are not zero
+# met N TEXT: N processes printed a line with TEXT, and all had the same bytes, which are not zero
 met() {
     [ "$(grep -cF -- "$2" out)" -eq "$1" ] || { cat out; return 1; }
     local ids
@@ -80,7 +80,7 @@ s.bind(('127.0.0.1', $port)); s.listen(); open('held', 'w').close(); time.sleep(
 @test "two hosts: with the secret they meet, without it they are refused, with another they do not" {
     unshare -Urn true 2> /dev/null && command -v ip > /dev/null || skip "no network namespaces"
     export meet
-    # host a: this namespace; host b: a child's, behind a pair of virtual cards
+    # Host a is this namespace; host b is a child's namespace, connected by a pair of virtual network devices.
     cat > hosts <<'END'
 set -e
 ip link set lo up

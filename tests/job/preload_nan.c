@@ -1,12 +1,12 @@
-/* Loaded before a rank of a training under MPI: the first number of its ELBO_TEST_NAN-th piece of gradients is not a
- * number, on rank 1. How many pieces that rank has sent is in the file ELBO_TEST_SENT when it ends. */
+/* Preloaded into the ranks of a training under MPI. On rank 1 it replaces the first number of the ELBO_TEST_NAN-th
+ * piece of gradients by a NaN, and at the end writes the number of sent pieces to the file ELBO_TEST_SENT. */
 #include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* As MPI declares it, with the handles that all of its ABIs pass in a register. */
+/* As MPI declares it; all MPI ABIs pass these handles in a register. */
 int MPI_Isend(const void *data, int count, void *type, int peer, int tag, void *comm, void *request);
 
 static int sent;

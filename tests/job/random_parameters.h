@@ -1,4 +1,4 @@
-/* Parameters of random sizes and parts, finished at random times, for tests of buckets and of sums over them. */
+/* Parameters of random sizes and parts, finished at random steps, for tests of buckets and of sums over them. */
 #ifndef TESTS_PARALLEL_RANDOM_PARAMETERS_H
 #define TESTS_PARALLEL_RANDOM_PARAMETERS_H
 
@@ -15,7 +15,7 @@ static inline unsigned random_below(uint64_t seed, uint64_t what, uint64_t i, un
     return noise_block(noise_key(seed, 3, 0), what, 0, (uint32_t)i).word[0] % bound;
 }
 
-/* ready (count): at steps below RANDOM_STEPS, several at once. In the order of the arena or not. */
+/* ready (count): steps below RANDOM_STEPS, several parameters at the same one. The arena has this order or another. */
 static inline struct parameters *random_parameters(uint64_t seed, size_t count, size_t *ready)
 {
     struct parameters *p;

@@ -1,4 +1,4 @@
-/* Connections kept after the meeting tell which rank ended without a farewell, and nothing else. */
+/* Tests that connections kept after the meeting tell which rank ended without a farewell, and nothing else. */
 #include "job/bonds.h"
 #include "base/clock.h"
 
@@ -9,7 +9,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-/* The rank that is lost, within `seconds`. */
+/* Returns the rank that is lost within `seconds`, or BONDS_NONE. */
 static size_t lost_within(struct bonds *bonds, double seconds)
 {
     size_t lost;
@@ -43,11 +43,11 @@ static void a_rank_that_ends_is_named_and_all_learn_of_it(void **state)
         double before = clock_seconds();
         bonds_close(&job.members[gone].bonds, false);
         assert_int_equal(lost_within(&job.members[0].bonds, 2), gone);
-        assert_int_equal(bonds_lost(&job.members[0].bonds), gone); /* and again */
-        assert_true(clock_seconds() - before >= 0.2);              /* what was sent before is heard first */
+        assert_int_equal(bonds_lost(&job.members[0].bonds), gone); /* the answer stays */
+        assert_true(clock_seconds() - before >= 0.2);              /* messages sent before the loss are read first */
         for (size_t r = 1; r < 5; r++)
             if (r != gone) assert_int_equal(bonds_lost(&job.members[r].bonds), BONDS_NONE);
-        bonds_close(&job.members[0].bonds, false); /* as it ends for that */
+        bonds_close(&job.members[0].bonds, false); /* rank 0 ends because of the loss */
         for (size_t r = 1; r < 5; r++)
             if (r != gone) assert_int_equal(lost_within(&job.members[r].bonds, 2), 0);
         part(&job);
@@ -62,7 +62,7 @@ static void a_farewell_is_no_loss(void **state)
     bonds_close(&job.members[2].bonds, true);
     assert_int_equal(lost_within(&job.members[0].bonds, 0.5), BONDS_NONE);
     assert_int_equal(job.members[0].bonds.count, 1);
-    bonds_close(&job.members[1].bonds, false); /* the one that is left is watched still */
+    bonds_close(&job.members[1].bonds, false); /* the remaining rank is still watched */
     assert_int_equal(lost_within(&job.members[0].bonds, 2), 1);
     part(&job);
 }
@@ -79,7 +79,7 @@ static void other_words_end_the_watch_and_not_the_job(void **state)
     part(&job);
 }
 
-/* A connection that is reset, as by a host that started anew. */
+/* A reset connection, as from a host that restarted, is a loss. */
 static void a_reset_is_a_loss(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* Crowds of strangers, silent, slow, and coming and going, delay the start by less than a second; a host that waits for
- * each is found out. */
+/* Tests that crowds of strangers, silent, slow, or connecting and leaving, delay the start by less than a second; a
+ * host that waits for each connection must be found out. */
 #include "job/hosting.h"
 #include "base/clock.h"
 
@@ -24,7 +24,7 @@ static void *scan(void *context)
     return NULL;
 }
 
-/* A right hello, a byte every few milliseconds, and no end. */
+/* Sends a right hello, one byte every few milliseconds, without end. */
 static void *dawdle(void *context)
 {
     struct crowd *c = context;
@@ -40,8 +40,8 @@ static void *dawdle(void *context)
     return NULL;
 }
 
-/* How long the 7 other ranks of 8 take to meet rank 0 while strangers crowd the door from before the first of them
- * comes. */
+/* Returns the seconds in which the 7 other ranks of 8 meet rank 0, while strangers have been connecting since
+ * before. */
 static double meet_in_a_crowd(host_function serve, size_t silent, bool scanning, size_t slow)
 {
     enum { MOST = 400 };
@@ -64,7 +64,7 @@ static double meet_in_a_crowd(host_function serve, size_t silent, bool scanning,
     for (size_t r = 1; r < 8; r++) pthread_join(job.members[r].thread, NULL);
     pthread_join(h.thread, NULL);
     double seconds = clock_seconds() - before;
-    scanner.over = true; /* the door is still open for those who want to connect */
+    scanner.over = true; /* only now, because strangers can still connect while the socket listens */
     for (size_t i = 0; i < slow; i++) dawdlers[i].over = true;
     if (scanning) pthread_join(scanner.thread, NULL);
     for (size_t i = 0; i < slow; i++) pthread_join(dawdlers[i].thread, NULL);
@@ -97,7 +97,7 @@ static void crowds_do_not_delay_the_start(void **state)
     if (seconds - alone < 1) fail_msg("a host that waits for each connection was not found out: %.3f s", seconds);
 }
 
-/* A host that may open so few files that strangers take them all. */
+/* The host may open so few files that strangers use up all descriptors. */
 static void few_descriptors_are_enough(void **state)
 {
     (void)state;

@@ -1,18 +1,17 @@
-"""Trainings on several emulated GPUs, a process each: NCCL's stand-in between them, NCCL's id through the meeting or
-through mpirun.
+"""Trains on several emulated GPUs, a process each, with NCCL's stand-in between them; NCCL's id comes through the
+meeting or through mpirun.
 
   world_invariant   f32 and bf16, with all noise: 5 steps have the same bits on one, two and three ranks (and on four
-                    and eight with ELBO_TEST_FULL=1); stopped on two ranks and resumed on one
-  ways              z as rows in front and vectors behind blocks: the same bits on one, two and three ranks
-  fast, run_to_run  two ranks: the losses of one within 1e-4
+                    and eight with ELBO_TEST_FULL=1); also stopped on two ranks and resumed on one
+  ways              z as prefix rows and as residuals after blocks: the same bits on one, two and three ranks
+  fast, run_to_run  two ranks: the losses of one rank within 1e-4
   trace             in the captured graph of a step every bucket but the last is summed before the backward pass ends
-  alone             one rank through NCCL all the same (parallel.always): the bits of one without it, in captured graphs
-                    too
-  failures          a rank is killed: the other ends with exit code 10 and words within 2 s, also where NCCL notices
+  alone             one rank through NCCL (parallel.always): the bits of one rank without NCCL, in captured graphs too
+  failures          a rank is killed: the other ends with exit code 10 and a message within 2 s, also when NCCL notices
                     nothing; a rank is stopped: within parallel.timeout
 
-Names as arguments: only these. ELBO_TEST_DEVICE=cuda:0: the ranks share a GPU that is there, which NCCL 2.30 allows
-with NCCL_MULTI_RANK_GPU_ENABLE=1; the emulated one's traces are not looked at then.
+Arguments name the checks to run. ELBO_TEST_DEVICE=cuda:0: the ranks share a real GPU, which NCCL 2.30 allows with
+NCCL_MULTI_RANK_GPU_ENABLE=1; traces of the emulated GPU are not checked then.
 """
 import os
 import pathlib
@@ -48,7 +47,7 @@ def free_port():
 
 
 def start(ranks, run, data, given=None, environment=None):
-    """The ranks as torchrun would start them."""
+    """Starts the ranks with torchrun's variables."""
     words = [SIM, "train", f"--data.train={data}", f"--run.dir={run}", *options({**GIVEN, **(given or {})})]
     port, jobs = str(free_port()), []
     for rank in range(ranks):
@@ -68,7 +67,7 @@ def train(ranks, run, data, given=None):
             said = job.communicate(timeout=100)[1]
         except subprocess.TimeoutExpired:
             for each in jobs:
-                each.kill() # a rank that waits on its device does not hear a kinder signal
+                each.kill() # a rank that waits for its device ignores other signals
             sys.exit(f"rank {rank} of {ranks} did not end:\n{job.communicate()[1][-3000:]}")
         if job.returncode:
             sys.exit(f"rank {rank} of {ranks} ended with {job.returncode}:\n{said[-3000:]}")
@@ -81,7 +80,7 @@ def check_bits(scratch, data, precision):
     for ranks in (2, 3, 4, 8) if FULL else (2, 3):
         train(ranks, scratch / f"{precision}-{ranks}", data, given)
         same(whole, bits(scratch / f"{precision}-{ranks}"), f"{precision} on {ranks} ranks")
-    for ranks in (2, 3): # with several slots a rank, and where slots allow with one
+    for ranks in (2, 3): # with several slots per rank, and with one where the slots allow
         train(ranks, scratch / f"{precision}-zero-{ranks}", data, {**given, "parallel.zero": 1})
         same(whole, bits(scratch / f"{precision}-zero-{ranks}"), f"{precision}, ZeRO on {ranks} ranks")
     train(2, scratch / f"{precision}-moved", data, {**given, "train.stop_after": 2})
@@ -90,7 +89,8 @@ def check_bits(scratch, data, precision):
 
 
 def check_ways(scratch, data):
-    """Rows in front of sentences, and vectors behind blocks: slots of different padding on each rank."""
+    """Injects prefix rows before sentences and residuals after blocks; the slots of the ranks have different
+    padding."""
     given = {"latent.injection": "prefix,residual", "latent.prefix": 3, "train.slot_tokens": 40}
     train(1, scratch / "ways-1", data, given)
     for ranks in (2, 3):
@@ -133,10 +133,10 @@ def check_trace(scratch, data):
             lines = step.splitlines()
             ends = [i for i, line in enumerate(lines) if line == "embedding_backward_kernel replayed"]
             sums = [i < ends[-1] for i, line in enumerate(lines) if line == "nccl replayed" and ends]
-            if not sums: # walked: a slot of its size comes for the first or second time
+            if not sums: # not replayed: the first or second slot of its size
                 continue
             replayed += 1
-            # what the last kernel gives: the gradients of the token table and of the mark beside it
+            # The last kernel gives the gradients of the token table and of the mark beside it.
             assert sums == [True] * 2 * (buckets - 2) + [False] * 4, \
                 f"{buckets} buckets, of whose sums {sums.count(False)} were left"
     assert replayed > 2, replayed
@@ -158,7 +158,7 @@ def check_alone(scratch, data):
 
 
 def check_failure(scratch, data, number, seconds, environment=None):
-    """Something happens to rank 1 in the middle of a long run; rank 0 must say so and end."""
+    """Sends a signal to rank 1 in the middle of a long run; rank 0 must report the loss and end."""
     timeout = 5
     run = pathlib.Path(tempfile.mkdtemp(dir=scratch)) / "run"
     jobs = start(2, run, data, {"train.steps": 100000, "parallel.timeout": timeout}, environment)
@@ -177,7 +177,7 @@ def check_failure(scratch, data, number, seconds, environment=None):
             job.kill()
             job.wait()
     assert jobs[0].returncode == PEER, f"exit code {jobs[0].returncode}: {said[-2000:]}"
-    # a busy machine is slower
+    # A busy machine is slower.
     limit = (seconds + timeout * (number == signal.SIGSTOP)) * max(1, os.getloadavg()[0] / os.cpu_count())
     assert took <= limit, f"{took:.1f} s, at most {limit:.1f}"
     assert "start again to go on from the last checkpoint" in said.lower(), said[-2000:]

@@ -1,11 +1,11 @@
-"""A rank is killed, stopped, or its connections are cut, at a random instant of a training of four: the job is started
-again from its last checkpoint, ends by itself, and has the bits of the undisturbed run.
+"""Kills or stops a rank, or cuts its connections, at a random instant of a training on four ranks. The job must restart
+from its last checkpoint, end by itself, and have the bits of the undisturbed run.
 
   mpirun     CPU ranks over TCP, `elbo launch --max-restarts -- mpirun -n 4 elbo train`
   emulated   GPUs, `elbo launch -n 4 --max-restarts -- train`
 
-6 instants; 50 with ELBO_TEST_FULL=1. A dead rank is missed within 2 s, a stopped one within parallel.timeout (and 2 s);
-no more than one interval of checkpoints is trained again."""
+6 instants; 50 with ELBO_TEST_FULL=1. A dead rank must be noticed within 2 s, a stopped one within parallel.timeout
+plus 2 s; at most one interval of checkpoints is trained again."""
 import ctypes
 import os
 import pathlib
@@ -23,7 +23,7 @@ from runs import ELBO, TINY, Scratch, bits, corpus, options, same
 
 SIM = str(pathlib.Path(ELBO).with_name("elbo-sim"))
 FULL = os.environ.get("ELBO_TEST_FULL") == "1"
-ATTEMPTS = 8 # Open MPI mends some cuts by itself, the more of them the busier the machine
+ATTEMPTS = 8 # Open MPI repairs some cuts by itself, more of them on a busy machine
 RANKS, TIMEOUT, EVERY = 4, 3, 4
 STEPS = {"mpirun": 200, "emulated": 16}
 GIVEN = {**TINY, "train.slots": 4, "determinism": "world_invariant", "parallel.timeout": TIMEOUT,
@@ -31,7 +31,7 @@ GIVEN = {**TINY, "train.slots": 4, "determinism": "world_invariant", "parallel.t
 ENVIRONMENT = {**os.environ, "ELBO_SIM_STREAMS": "lazy", "OMPI_ALLOW_RUN_AS_ROOT": "1",
                "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 PIDFD_GETFD = 438
-MPIRUN_ENDS = 4  # seconds that mpirun may take to end a job which lost a rank
+MPIRUN_ENDS = 4  # seconds in which mpirun may end a job that lost a rank
 NOTICED = re.compile(r"ending the other|in vain|lost its connection|unexpectedly disconnected|Primary job|mpirun "
                      r"noticed|has been stopped|; restart \d+ of ")
 
@@ -46,7 +46,7 @@ def command(kind, run, data):
 
 
 def ranks_of(run):
-    """Processes of the ranks, by rank."""
+    """Returns the ranks' processes, by rank."""
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -64,7 +64,7 @@ def ranks_of(run):
 
 
 def cut_connections(pid):
-    """Shuts down the process's TCP connections, as a network that goes away would; how many there were."""
+    """Shuts down the process's TCP connections, like a network that fails; returns their number."""
     libc, handle, cut = ctypes.CDLL(None, use_errno=True), os.pidfd_open(pid), 0
     for fd in os.listdir(f"/proc/{pid}/fd"):
         own = libc.syscall(PIDFD_GETFD, handle, int(fd), 0)
@@ -72,7 +72,7 @@ def cut_connections(pid):
             continue
         try:
             taken = socket.socket(fileno=own)
-        except OSError: # no socket; what is duplicated here would keep a lock
+        except OSError: # not a socket; an open duplicate could keep a lock
             os.close(own)
             continue
         try:
@@ -101,7 +101,7 @@ def disturb(kind, scratch, data, undisturbed, number, how, rng):
                 time.sleep(rng.random() * 0.01)
                 hit = rng.randrange(RANKS)
                 processes = ranks_of(run)
-                if hit not in processes: # already over
+                if hit not in processes: # the run is already over
                     break
                 began = time.monotonic()
                 if how == "cut":
@@ -125,7 +125,7 @@ def disturb(kind, scratch, data, undisturbed, number, how, rng):
     if code:
         sys.exit(f"{what}: exit code {code}:\n{said[-3000:]}")
     finished = how == "cut" and "sums over" in said.split("; restart ")[0]
-    if finished: # MPI took up its connections anew, and nobody noticed anything before the end
+    if finished: # MPI reconnected, and no rank noticed anything before the end
         same(undisturbed, bits(run, metrics=False), what)
         print(f"{what}: mended by itself, the same bits", flush=True)
         return False

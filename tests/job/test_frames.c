@@ -1,11 +1,11 @@
-/* Wrong frames: 10,000 for rank 0, which must give nothing away, and 2,000 answers a bit off for a rank, which must
- * take none. Each is looked for in a side with a planted fault, too. */
+/* Sends wrong frames: 10,000 to rank 0, which must give nothing away, and 2,000 answers with wrong bits to a rank,
+ * which must accept none. Each check is also made on a side with a planted fault, which must be found. */
 #include "job/hosting.h"
 #include "base/clock.h"
 
 #include <fcntl.h>
 
-/* A frame or two, most of them nearly right. */
+/* Makes one or two frames, most of them nearly right. */
 static size_t scramble(unsigned char out[512], struct xorshift *x, const struct terms_of *t)
 {
     unsigned char mac[WIRE_MAC];
@@ -21,21 +21,21 @@ static size_t scramble(unsigned char out[512], struct xorshift *x, const struct 
         for (size_t i = 0; i < size; i++) out[i] = (unsigned char)draw(x);
         return size;
     case 1:
-        return draw(x) % (size + 1); /* cut off */
+        return draw(x) % (size + 1); /* truncated */
     case 2:
         out[4 + draw(x) % 4] = (unsigned char)draw(x);
-        return size; /* version, kind or length */
-    case 3:          /* rank, world, restart or size */
+        return size; /* changes version, kind or length */
+    case 3:          /* changes rank, world, restart or size */
         for (int i = 0; i < 4; i++) out[WIRE_HEADER + 4 * (draw(x) % 4) + (size_t)i] = (unsigned char)draw(x);
         return size;
-    case 4: /* the same again */
+    case 4: /* the same frames twice */
         memcpy(out + size, out, size);
         return 2 * size;
     case 5:
         out[draw(x) % size] ^= (unsigned char)(1u << draw(x) % 8);
         return size;
     default:
-        return size; /* as it should be, but for the proof */
+        return size; /* right, except for the proof */
     }
 }
 
@@ -60,7 +60,7 @@ static const char *wrong_frames(host_function serve, size_t frames, uint64_t see
         challenges += heard.size == ONE_CHALLENGE;
         found = given_away(&heard, h.id);
     }
-    if (!found) assert_true(challenges > frames / 4); /* they came further than the first header */
+    if (!found) assert_true(challenges > frames / 4); /* many frames must pass the first header */
     close_host(&h);
     return found;
 }
@@ -76,7 +76,7 @@ static void ten_thousand_wrong_frames(void **state)
     if (!found) fail_msg("a host that takes any proof was not found out by 100 frames");
 }
 
-/* A host that knows the secret, and one bit of whose answer is another than it should be. */
+/* A host that knows the secret; one bit of its answer is wrong. */
 struct liar {
     int fd;
     uint64_t seed;
@@ -117,7 +117,8 @@ static void *lie(void *context)
 typedef enum joined (*join_function)(void *bytes, size_t size, int fd, const struct ranks *ranks,
                                      const unsigned char key[WIRE_KEY], double until);
 
-/* Conversations whose host lies, but for every hundredth. False: the rank took what was not so, or refused what was. */
+/* Holds conversations with a lying host, except for every hundredth. Returns false when the rank accepted a lie or
+ * refused the truth. */
 static bool stands_lies(join_function join, size_t conversations)
 {
     struct liar liar;

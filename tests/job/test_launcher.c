@@ -1,5 +1,5 @@
-/* The launcher's small parts: a heartbeat goes where the launcher listens and nowhere else, and never holds a rank up;
- * lines come out whole, whatever pieces they come in. tests/cli/launch.bats has the launcher itself. */
+/* Tests the launcher's small parts: a heartbeat is written only where the launcher listens and never blocks a rank;
+ * lines come out whole, whatever pieces they arrive in. tests/cli/launch.bats tests the launcher itself. */
 #include "job/heartbeat.h"
 #include "job/prefix.h"
 
@@ -31,9 +31,9 @@ static void a_beat_is_a_byte(void **state)
     listen_at(pair[1]);
     for (int i = 0; i < 3; i++) launcher_heartbeat();
     assert_int_equal(recv(pair[0], bytes, sizeof bytes, MSG_DONTWAIT), 3);
-    for (int i = 0; i < 100000; i++) launcher_heartbeat(); /* nobody reads: it does not wait */
+    for (int i = 0; i < 100000; i++) launcher_heartbeat(); /* nobody reads: must not block */
     close(pair[0]);
-    launcher_heartbeat(); /* nobody will read: it does not die */
+    launcher_heartbeat(); /* the reader is closed: must not die */
     close(pair[1]);
     launcher_heartbeat();
     unsetenv("ELBO_HEARTBEAT_FD");
@@ -58,7 +58,7 @@ static void other_descriptors_are_not_written_to(void **state)
     unsetenv("ELBO_HEARTBEAT_FD");
 }
 
-/* Writes `text` in pieces of `piece` bytes, and reads what comes out. */
+/* Writes `text` in pieces of `piece` bytes and returns the output. */
 static char *through_prefix(const char *text, size_t size, size_t piece, bool end)
 {
     static struct prefix prefix;
@@ -89,7 +89,7 @@ static void lines_come_out_whole(void **state)
     (void)state;
     for (size_t piece = 1; piece < 9; piece++) {
         assert_string_equal(through_prefix("one\n\ntwo\nrest", 13, piece, true), "[7] one\n[7] \n[7] two\n[7] rest\n");
-        assert_string_equal(through_prefix("one\nrest", 8, piece, false), "[7] one\n"); /* its end may still come */
+        assert_string_equal(through_prefix("one\nrest", 8, piece, false), "[7] one\n"); /* the rest may still come */
     }
     assert_string_equal(through_prefix("", 0, 1, true), "");
 }

@@ -1,7 +1,7 @@
-"""Launchers that are large to install, with ELBO_TEST_FULL=1: torchrun of PyPI's PyTorch in bench/peers/venv (Debian's
-1.13 starts nothing under its own Python) and srun, with a Slurm of one node that this test starts. Under each, two
-ranks of emulated GPUs train to the bits of one rank, and with a rank that dies and torchrun's --max-restarts a run goes
-on from its last checkpoint."""
+"""Tests launchers that are large to install, with ELBO_TEST_FULL=1: torchrun of PyPI's PyTorch in bench/peers/venv
+(Debian's 1.13 starts nothing under its own Python) and srun, with a one-node Slurm that this test starts. Under each
+launcher, two ranks of emulated GPUs must train to the bits of one rank. With torchrun's --max-restarts, a run whose
+rank dies must continue from its last checkpoint."""
 import contextlib
 import os
 import pathlib
@@ -68,7 +68,7 @@ def check_torchrun(torchrun, scratch, data, whole):
     said = call([*launch, *words(run, data)])
     assert "of 2 (torchrun), " in said, said[-2000:]
     same(whole, bits(run), f"torchrun {version}")
-    # Rank 1 of the first start dies at once behind the checkpoint of step 3; torchrun starts all again.
+    # Rank 1 of the first start dies right after the checkpoint of step 3; torchrun restarts all ranks.
     broken = scratch / f"broken-{version}"
     script = scratch / "dies.sh"
     script.write_text('if [ "$RANK" = 1 ] && [ "$TORCHELASTIC_RESTART_COUNT" = 0 ]; then\n'
@@ -118,7 +118,7 @@ def check_srun(scratch, data, whole):
         said = call(["srun", "-n", "2", *words(scratch / "srun", data)], env=environment)
         assert "of 2 (Slurm" in said, said[-2000:]
         same(whole, bits(scratch / "srun"), "srun")
-        # A batch script is no step: one rank, whatever its variables say; the step in it has two.
+        # A batch script is not a step, so it is one rank, whatever its variables say; the step inside it has two ranks.
         script = scratch / "batch.sh"
         alone, both = scratch / "batch-alone", scratch / "batch-step"
         script.write_text("#!/bin/sh\n" + " ".join(words(alone, data)) + " && srun -n 2 " + " ".join(words(both, data))

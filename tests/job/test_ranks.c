@@ -1,5 +1,5 @@
-/* Who am I, over environments as launchers make them: each row is one process's variables and what must be read from
- * them; and values that are malformed or contradict each other are refused by name. */
+/* Tests how a process finds its rank, on environments of launchers: each row has one process's variables and the
+ * expected result. Malformed or contradictory values must be refused by name. */
 #include "job/ranks.h"
 #include "job/slurm.h"
 
@@ -13,7 +13,7 @@
 
 enum { VARIABLES = 40 };
 
-/* "NAME=value" words, ended by null. */
+/* `context` is a list of "NAME=value" words, ended by null. */
 static const char *look_up(void *context, const char *name)
 {
     const char *const *words = context;
@@ -27,7 +27,7 @@ static const struct parallel_config nothing = {.rank = "auto", .address = "", .s
 
 /* ---- environments ---- */
 
-/* As `torchrun --no-python --nproc-per-node=2` and `mpirun -n 2` of Debian 12 were seen to make them. */
+/* Copied from `torchrun --no-python --nproc-per-node=2` and from `mpirun -n 2` of Debian 12. */
 #define TORCHRUN(rank, world, local, local_world, group, groups)                                                       \
     "RANK=" rank, "WORLD_SIZE=" world, "LOCAL_RANK=" local, "LOCAL_WORLD_SIZE=" local_world, "GROUP_RANK=" group,      \
         "GROUP_WORLD_SIZE=" groups, "ROLE_RANK=" rank, "ROLE_NAME=default", "ROLE_WORLD_SIZE=" world,                  \
@@ -39,7 +39,7 @@ static const struct parallel_config nothing = {.rank = "auto", .address = "", .s
         "PMIX_RANK=" rank, "PMIX_NAMESPACE=2543714305"
 #define HYDRA(rank, world, local, local_world)                                                                         \
     "PMI_RANK=" rank, "PMI_SIZE=" world, "PMI_FD=9", "MPI_LOCALRANKID=" local, "MPI_LOCALNRANKS=" local_world
-/* A step of 6 tasks on 2 hosts, 4 and 2; the job was given 8. */
+/* A step of 6 tasks on 2 hosts, 4 and 2, in a job of 8 tasks. */
 #define SRUN(rank, local, node)                                                                                        \
     "SLURM_JOB_ID=123456", "SLURM_STEP_ID=2", "SLURM_PROCID=" rank, "SLURM_LOCALID=" local, "SLURM_NODEID=" node,      \
         "SLURM_STEP_NUM_TASKS=6", "SLURM_NTASKS=6", "SLURM_NPROCS=6", "SLURM_STEP_NUM_NODES=2", "SLURM_NNODES=2",      \
@@ -348,7 +348,7 @@ static void launchers_are_read(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) check_row(&rows[i]);
 }
 
-/* A program that takes one variable for another. */
+/* A program that confuses two variables. */
 struct mistake {
     const char *variable, *taken;
     const char *const *words;
@@ -654,7 +654,7 @@ static void tasks_of_hosts(void **state)
             fail_msg("taken: '%s' at %zu", bad[i].list, bad[i].node);
 }
 
-/* Every value of every row, replaced by things that no launcher writes: never a rank outside its world. */
+/* Replaces every value of every row by garbage; the result must never be a rank outside its world. */
 static void garbage_never_makes_a_wrong_rank(void **state)
 {
     (void)state;

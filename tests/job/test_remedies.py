@@ -1,7 +1,7 @@
-"""Everything at once that a step may carry from one to the next: an LSTM VAE with a controller of its KL, a VampPrior,
-mu normalized over slots, word dropout with a mark of its own, and passes of the encoder ahead of the decoder.
+"""Tests all state that a step may carry to the next one, at once: an LSTM VAE with a KL controller, a VampPrior, mu
+normalized over slots, word dropout with its own mark, and extra encoder passes before the decoder's.
 
-  ranks     world_invariant on 1, 2 and 4 ranks, whole moments and shared ones: the same bits
+  ranks     world_invariant on 1, 2 and 4 ranks, with whole and with sharded moments: the same bits
   resumed   stopped after each of 60 passes: the same bits; on another number of ranks: the same bits"""
 import pathlib
 import shutil

@@ -1,5 +1,5 @@
-/* The ranks of a job meet: every rank has rank 0's bytes, whenever it comes and wherever the secret is from; what is
- * missing or not safe is refused with what, where and what to do. */
+/* Tests the meeting of a job's ranks: every rank gets rank 0's bytes, whenever it comes and wherever its secret is
+ * from; missing or unsafe inputs are refused with what, where and what to do. */
 #include "job/rendezvous.h"
 #include "base/clock.h"
 
@@ -69,7 +69,7 @@ static void names_and_ipv6_are_addresses(void **state)
     }
 }
 
-/* 127.0.0.2 is this host's too: whoever listens everywhere takes connections there. */
+/* 127.0.0.2 belongs to this host too, so a socket that listens on all addresses accepts connections there. */
 static bool is_open_at_another_address(unsigned port)
 {
     struct sockaddr_in at = at_port(port);
@@ -89,7 +89,7 @@ static void one_host_listens_on_the_loopback_only(void **state)
         for (size_t r = 0; r < 2; r++) job.members[r].ranks.one_host = !several;
         job.members[1].delay = 0.2;
         begin_job(&job);
-        close(dial(job.members[0].ranks.port)); /* it listens */
+        close(dial(job.members[0].ranks.port)); /* rank 0 listens */
         bool open = is_open_at_another_address(job.members[0].ranks.port);
         end_job(&job);
         assert_met(&job);
@@ -97,7 +97,7 @@ static void one_host_listens_on_the_loopback_only(void **state)
     }
 }
 
-/* As on several hosts: rank 0 listens at more than the loopback. */
+/* As on several hosts, rank 0 listens on more than the loopback. */
 static void several_hosts_meet_with_a_secret(void **state)
 {
     (void)state;
@@ -121,7 +121,7 @@ static void a_taken_port_gives_way_to_the_next(void **state)
     (void)state;
     struct job job;
     unsigned port = free_ports(4);
-    int taken = listen_on_port(port), also = listen_on_port(port + 1); /* they take connections and say nothing */
+    int taken = listen_on_port(port), also = listen_on_port(port + 1); /* accept connections and stay silent */
     make_job(&job, 4, port);
     for (size_t r = 0; r < 4; r++) job.members[r].ranks.ports = 4;
     run_job(&job);
@@ -171,7 +171,7 @@ static void a_file_holds_the_secret(void **state)
         make_job(&job, 2, free_ports(1));
         job.members[0].options.secret = NULL;
         job.members[0].options.secret_file = secret_file(&f, contents[i], modes[i]);
-        run_job(&job); /* rank 1 has the same from the variable */
+        run_job(&job); /* rank 1 has the same secret from the variable */
         assert_met(&job);
     }
     temporary_remove(f.folder.path);
@@ -267,9 +267,9 @@ static void rank_0_leaves_a_secret_for_its_user(void **state)
         job.members[late].delay = 0.2;
         run_job(&job);
         assert_met(&job);
-        assert_int_equal(entries(temporary_path(inside, &folder, "elbo")), 0); /* and takes it away */
+        assert_int_equal(entries(temporary_path(inside, &folder, "elbo")), 0); /* rank 0 removes the secret */
     }
-    /* what an earlier job left there does not matter */
+    /* A leftover of an earlier job does not matter. */
     without_secret(&job, 4, free_ports(1), folder.path);
     job.members[0].delay = 0.2;
     snprintf(name, sizeof name, "elbo/%s-0", job.members[0].ranks.job);
@@ -279,7 +279,7 @@ static void rank_0_leaves_a_secret_for_its_user(void **state)
     run_job(&job);
     assert_met(&job);
     temporary_remove(folder.path);
-    /* and /tmp serves where there is no such folder of this user's, or it is open to others */
+    /* /tmp is used when the folder is not this user's, or is open to others. */
     without_secret(&job, 2, free_ports(1), "/");
     run_job(&job);
     assert_met(&job);
@@ -330,7 +330,7 @@ static void two_jobs_of_one_name_do_not_mix(void **state)
     temporary_remove(folder.path);
 }
 
-/* ---- what does not come ---- */
+/* ---- ranks that do not come ---- */
 
 static void the_missing_are_named(void **state)
 {

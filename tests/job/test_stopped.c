@@ -1,4 +1,4 @@
-/* stopped: finds a process below this one that a signal has stopped, however deep, and says for how long. */
+/* Tests that a process below this one that a signal has stopped is found at any depth, with the time since then. */
 #include "base/clock.h"
 #include "job/stopped.h"
 
@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-/* A process whose child sleeps: the child's number, which it writes. */
+/* Starts a process with a sleeping child; *child is the child's process id. */
 static pid_t start(int *child)
 {
     int ends[2];
@@ -35,7 +35,7 @@ static pid_t start(int *child)
     return pid;
 }
 
-/* Looks until it has seen `wanted` seconds (0: none stopped), for five seconds at most. */
+/* Looks until a process has been stopped for `wanted` seconds (0: until none is), for five seconds at most. */
 static double look(struct stopped *s, double wanted)
 {
     double seconds = 0, until = clock_seconds() + 5;
@@ -53,7 +53,7 @@ static void found_however_deep(void **state)
     pid_t pid = start(&child);
     (void)state;
     assert_true(look(&s, 0) == 0);
-    for (int k = 0; k < 2; k++) { /* the process itself, its child */
+    for (int k = 0; k < 2; k++) { /* the process itself, then its child */
         pid_t which = k ? child : pid;
         kill(which, SIGSTOP);
         double began = clock_seconds(), seconds = look(&s, 0.1);
@@ -67,7 +67,7 @@ static void found_however_deep(void **state)
     waitpid(pid, NULL, 0);
 }
 
-/* Who has not looked for seconds was stopped itself: the time begins anew. */
+/* A watcher that has not looked for seconds was itself stopped, so the time restarts. */
 static void a_time_without_a_look_does_not_count(void **state)
 {
     int child;

@@ -1,12 +1,12 @@
-/* Strangers at the meeting: whoever does not know the job's secret gets nothing of what is shared and nothing made with
- * the secret, not even with a recorded conversation. Each property is also looked for in a host with a planted fault,
- * and must be missed there. */
+/* Strangers at the meeting: a peer without the job's secret gets nothing of the shared bytes and nothing made with the
+ * secret, not even with a recorded conversation. Each property is also checked on a host with a planted fault, where
+ * the check must fail. */
 #include "job/hosting.h"
 #include "base/clock.h"
 
 #include <poll.h>
 
-/* Says hello rightly and proves with `key`: what it hears, all of it. */
+/* Says a right hello, proves with `key`, and returns all that the host answers. */
 static void prove_with(struct heard *heard, const struct hosting *h, const unsigned char key[WIRE_KEY], uint64_t seed)
 {
     struct terms_of t;
@@ -48,7 +48,8 @@ static void who_does_not_know_the_secret_hears_nothing(void **state)
     if (!found) fail_msg("a host that takes any proof was not found out");
 }
 
-/* Every number and every nonce counts, and which way a proof goes: one changed, no proof holds and nothing opens. */
+/* Every number and nonce of the terms counts, and so does the direction: with one of them changed, no proof holds and
+ * nothing opens. */
 static void a_proof_holds_for_its_own_terms_only(void **state)
 {
     (void)state;
@@ -65,7 +66,7 @@ static void a_proof_holds_for_its_own_terms_only(void **state)
         wire_prove(mac, kinds[k], &terms, key);
         for (size_t other = 0; other < 3; other++)
             assert_int_equal(wire_proved(mac, kinds[other], &terms, key), k == other);
-        for (size_t i = 0; i < sizeof terms; i++) { /* a struct without padding: every byte is a field's */
+        for (size_t i = 0; i < sizeof terms; i++) { /* without padding, every byte is a field's */
             struct wire_terms wrong = terms;
             ((unsigned char *)&wrong)[i] ^= 1;
             if (wire_proved(mac, kinds[k], &wrong, key))
@@ -81,7 +82,7 @@ static void a_proof_holds_for_its_own_terms_only(void **state)
     }
 }
 
-/* The real client, with what is not this job's. */
+/* The real client, with values of another job. */
 static void ranks_of_other_jobs_are_not_served(void **state)
 {
     (void)state;
@@ -110,7 +111,7 @@ static void a_rank_counts_once_and_when_it_has_thanked(void **state)
     unsigned char bytes[ID] = {0}, nothing[ID] = {0}, thanks[WIRE_HEADER + WIRE_MAC];
     struct terms_of t;
     open_host(&h, meeting_serve, 3, 0, 10);
-    /* who knows the secret, and breaks off or thanks wrongly, has not been served */
+    /* A peer that knows the secret but breaks off or thanks wrongly has not been served. */
     for (int wrong = 0; wrong < 2; wrong++) {
         int fd = dial(h.ranks.port);
         say_hello(&t, &h.ranks, 5);
@@ -120,7 +121,7 @@ static void a_rank_counts_once_and_when_it_has_thanked(void **state)
         send_bytes(fd, t.proof, t.proof_size);
         assert_true(receive_bytes(fd, heard.bytes, WIRE_HEADER + wire_size(WIRE_CONTENT, ID), 2) > ID);
         if (wrong) send_bytes(fd, thanks, frame(thanks, WIRE_THANKS, nothing));
-        if (wrong) receive_bytes(fd, heard.bytes, 1, 2); /* until the host has looked at it */
+        if (wrong) receive_bytes(fd, heard.bytes, 1, 2); /* until the host has read it */
         close(fd);
     }
     struct ranks ranks = h.ranks;
@@ -128,7 +129,7 @@ static void a_rank_counts_once_and_when_it_has_thanked(void **state)
     assert_int_equal(join_as(bytes, &h, &ranks, h.key), JOIN_DONE);
     memset(bytes, 0, ID);
     usleep(20000);                                                    /* the thanks have arrived */
-    assert_int_equal(join_as(bytes, &h, &ranks, h.key), JOIN_CLOSED); /* a second process with its number */
+    assert_int_equal(join_as(bytes, &h, &ranks, h.key), JOIN_CLOSED); /* a second process with the same rank */
     assert_memory_equal(bytes, nothing, ID);
     ranks.rank = 2;
     assert_int_equal(join_as(bytes, &h, &ranks, h.key), JOIN_DONE);
@@ -158,11 +159,11 @@ static void rank_0_names_what_came_instead(void **state)
 
 /* ---- replay ---- */
 
-/* A relay between a rank and the host, which writes down both. */
+/* A relay between a rank and the host that records both. */
 struct relay {
     int listening;
     unsigned port;
-    unsigned char said[2][HEARD]; /* by the rank, by the host */
+    unsigned char said[2][HEARD]; /* from the rank, from the host */
     size_t size[2];
     pthread_t thread;
 };
@@ -206,13 +207,13 @@ static void record(struct relay *r, host_function serve)
     close(h.listening);
     assert_int_equal(result, JOIN_DONE);
     assert_memory_equal(bytes, h.id, ID);
-    for (int who = 0; who < 2; who++) /* nor does who listens on the way */
+    for (int who = 0; who < 2; who++) /* an eavesdropper gets no id either */
         for (size_t i = 0; i + 8 <= r->size[who]; i++)
             for (size_t j = 0; j + 8 <= ID; j++)
                 if (!memcmp(r->said[who] + i, h.id + j, 8)) fail_msg("the id crossed the network in the clear");
 }
 
-/* The rank's words of another start of the same job, to a host. */
+/* Replays a rank's messages of another start of the same job to a host. */
 static const char *replay_to_host(const struct relay *r, host_function serve)
 {
     struct hosting h;
@@ -227,7 +228,7 @@ static const char *replay_to_host(const struct relay *r, host_function serve)
         close_host(&h);
         return found;
     }
-    pthread_join(h.thread, NULL); /* it took the replayed thanks for the rank's */
+    pthread_join(h.thread, NULL); /* it accepted the replayed thanks */
     close(h.listening);
     return found;
 }
@@ -239,7 +240,7 @@ static void a_recorded_conversation_opens_nothing(void **state)
     record(&r, meeting_serve);
     const char *found = replay_to_host(&r, meeting_serve);
     if (found) fail_msg("replayed to rank 0: %s", found);
-    /* the host's words, to a rank */
+    /* The host's messages are replayed to a rank. */
     int pair[2];
     unsigned char bytes[ID] = {0}, nothing[ID] = {0}, key[WIRE_KEY];
     struct ranks ranks = rank_of(1, 2, 1);

@@ -1,15 +1,15 @@
-"""Trainings on several CPU ranks under mpirun, beside those of one.
+"""Compares trainings on several CPU ranks under mpirun with those on one rank.
 
-  world_invariant   1, 2, 3, 4 and 8 ranks, 100 steps, with all noise: weights, moments, counters and rows the same
+  world_invariant   1, 2, 3, 4 and 8 ranks, 100 steps, with all noise: weights, moments, counters and rows have the same
                     bits; also when stopped on one number of ranks and resumed on another
   statistics        a controller of beta, batch normalization and rates of a slot on 1, 2 and 4 ranks, and resumed: the
                     same bits
-  ZeRO              the same bits as with whole moments; checkpoints go to and fro between both; memory for moments: a
-                    quarter on four ranks, within 2 % of the plan
+  ZeRO              the same bits as with whole moments; checkpoints move between both; the moments take a quarter of
+                    the memory on four ranks, within 2 % of the plan
   run_to_run, fast  4 ranks: the losses of one rank within 1e-4; run_to_run twice: the same bits
-  decisions         a NaN on one rank: every rank leaves out the step, as --train.skip does; a signal to one rank stops
-                    all in the same step, saved; options that differ, too few slots or lanes: refused with words
-  replicas          a weight that changes on one rank is found, and rank and tensor are named
+  decisions         a NaN on one rank: every rank skips the step, like --train.skip; a signal to one rank stops all
+                    after the same step, saved; different options and too few slots or lanes are refused with a message
+  replicas          a weight that changes on one rank is found, and the rank and the tensor are named
 """
 import json
 import os
@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
 from runs import ELBO, MPI, TINY, Scratch, bits, checkpoints, corpus, differ, options, ranks_command, rows, same
 
 GIVEN = {**TINY, "train.slots": 8, "train.steps": 100, "determinism": "world_invariant", "parallel.timeout": 20,
-         # of two blocks: several
+         # Buckets of two blocks, so that there are several.
          "device": "cpu", "train.eval_every": 33, "checkpoint.every": 27, "parallel.check_every": 10,
          "parallel.bucket": 0.008}
 
@@ -47,7 +47,7 @@ def check_world_invariant(scratch, data):
     train(1, scratch / "one", data)
     whole = bits(scratch / "one")
     for ranks in (2, 3, 4, 8):
-        train(ranks, scratch / f"on-{ranks}", data, {"parallel.bucket": 0.004 * 2 ** ranks}) # 8: all in one
+        train(ranks, scratch / f"on-{ranks}", data, {"parallel.bucket": 0.004 * 2 ** ranks}) # 8: one bucket
         same(whole, bits(scratch / f"on-{ranks}"), f"{ranks} ranks")
     train(1, scratch / "lanes", data, {"parallel.lanes": 4})
     differ(whole, bits(scratch / "lanes"), "another number of lanes")
@@ -59,7 +59,8 @@ def check_world_invariant(scratch, data):
 
 
 def check_zero(scratch, data, whole):
-    """Each rank keeps its share of the moments: the same bits, whatever the checkpoints were written and read with."""
+    """Each rank keeps its share of the moments. The bits are the same, whatever sharding wrote and read the
+    checkpoints."""
     for ranks in (2, 3, 4):
         train(ranks, scratch / f"zero-{ranks}", data, {"parallel.zero": 1})
         same(whole, bits(scratch / f"zero-{ranks}"), f"ZeRO on {ranks} ranks")
@@ -75,7 +76,7 @@ def check_zero(scratch, data, whole):
 
 
 def check_statistics(scratch, data):
-    """What steps move on the device beside the weights: a controller's state and running statistics."""
+    """State that steps change on the device besides the weights: a controller's state and running statistics."""
     moved = {"train.steps": 40, "objective.free_bits": 0, "train.eval_every": 20, "objective.dropped_mark": "own",
              "objective.denoise_drop": 0.2, "objective.denoise_swap": 0.2}
     kinds = {"normalized": {**moved, "latent.normalize": "batch", "objective.target_kl": 2, "objective.ki": 0.05},
@@ -129,10 +130,10 @@ def check_levels(scratch, data):
 
 
 def check_not_finite(scratch, data):
-    """Rank 1 sends a NaN among the gradients of step 7: as if that update had been left out."""
+    """Rank 1 sends a NaN among the gradients of step 7; the result must be that of skipping the update."""
     preload = {"LD_PRELOAD": str(
         pathlib.Path(os.environ.get("ELBO_TESTS", pathlib.Path(ELBO).parent / "tests")) / "job_preload_nan.so")}
-    shell = 'LD_PRELOAD="$ELBO_TEST_PRELOAD" exec "$@"' # of the ranks alone, not of mpirun
+    shell = 'LD_PRELOAD="$ELBO_TEST_PRELOAD" exec "$@"' # preloads into the ranks only, not into mpirun
     run, step, steps = scratch / "nan", 7, 20
 
     def preloaded(to, nan):
@@ -169,7 +170,7 @@ def check_refused(scratch, data):
 
 
 def check_signal(scratch, data, whole):
-    """SIGUSR1 reaches one rank alone: both stop after the same step, saved."""
+    """SIGUSR1 reaches only one rank; both must stop after the same step, saved."""
     run = scratch / "signalled"
     with subprocess.Popen(command(2, run, data, {"train.steps": 100}), env=MPI, stderr=subprocess.PIPE,
                           text=True) as job:
@@ -188,7 +189,7 @@ def check_signal(scratch, data, whole):
 
 
 def tensor_of(path, prefix):
-    """Name and bytes of the largest tensor of a safetensors file whose name begins so."""
+    """Returns name and bytes of the largest tensor of a safetensors file whose name begins with `prefix`."""
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     found = {name: about["data_offsets"] for name, about in json.loads(data[8:8 + length]).items()
@@ -198,7 +199,7 @@ def tensor_of(path, prefix):
 
 
 def flip_in_memory(pid, pattern):
-    """A bit of every copy of the pattern in a process's memory; how many there were."""
+    """Flips a bit of the first copy of the pattern in each area of a process's memory; returns the number of flips."""
     flipped = 0
     with open(f"/proc/{pid}/maps", encoding="ascii") as maps, open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
         for line in maps:
@@ -219,7 +220,7 @@ def flip_in_memory(pid, pattern):
 
 
 def check_drift(scratch, data):
-    """A bit of a frozen weight changes on rank 1: the next comparison names both."""
+    """Flips a bit of a frozen weight on rank 1; the next comparison must name the rank and the tensor."""
     run = scratch / "drift"
     given = {"train.steps": 1000000, "optimizer.encoder_factor": 0, "encoder.share_embedding": "false",
              "checkpoint.every": 20}

@@ -1,4 +1,4 @@
-/* Ranks as threads of one process, for tests of what is built on the collectives: the same table over shared memory. */
+/* Ranks as threads of one process: an implementation of the collectives over shared memory, for tests. */
 #ifndef TESTS_PARALLEL_THREADS_H
 #define TESTS_PARALLEL_THREADS_H
 
@@ -12,7 +12,7 @@ enum { THREAD_RANKS = 16, THREAD_TRANSFERS = 1024 };
 
 struct thread_world {
     size_t ranks;
-    bool late; /* what was begun happens in wait, and poll does not see it */
+    bool late; /* transfers happen in wait, and poll does not see them finished */
     pthread_barrier_t barrier;
     const struct transfer *lists[THREAD_RANKS];
     size_t counts[THREAD_RANKS];
@@ -21,7 +21,7 @@ struct thread_world {
 };
 
 struct thread_rank {
-    struct collectives base; /* first */
+    struct collectives base; /* must be the first member */
     struct thread_world *world;
     size_t sent, messages; /* bytes and pieces that this rank sent */
     struct transfer waiting[THREAD_TRANSFERS];
@@ -30,7 +30,7 @@ struct thread_rank {
     size_t note_bytes;
 };
 
-/* The k-th piece from `peer` to me is the k-th that it lists for me. */
+/* Matches the k-th piece that a rank expects from `peer` with the k-th piece that `peer` lists for it. */
 static elbo_status thread_exchange(struct collectives *c, const struct transfer *list, size_t count, elbo_error *error)
 {
     struct thread_rank *me = (struct thread_rank *)c;
@@ -144,7 +144,8 @@ static inline void thread_world_open(struct thread_world *w, struct thread_rank 
                                         .world = w};
 }
 
-/* A thread a rank, each with its element of `jobs`; the first that returns words: null where none does. */
+/* Runs one thread per rank, each with its element of `jobs`. Returns the message of the first rank that failed, or
+ * null. */
 static inline const char *thread_world_run(const struct thread_world *w, void *(*run)(void *), void *jobs, size_t each)
 {
     pthread_t threads[THREAD_RANKS];

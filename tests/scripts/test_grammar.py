@@ -1,6 +1,6 @@
-"""scripts/grammar-text: the entropy it states is the entropy of what it writes. Shown by enumeration for the toy
-grammar, and for the full one by reading sentences back with a parser of its own (so each has one derivation, and the
-stated -log p is the sentence's) and by the sample mean. Also: the seed alone decides the text."""
+"""Tests that the entropy stated by scripts/grammar-text is that of its text: by enumeration for the toy grammar; for
+the full grammar by the sample mean and by reading sentences with a separate parser, which shows that each sentence
+has one derivation with the stated -log p. The seed alone must decide the text."""
 import importlib.machinery
 import importlib.util
 import json
@@ -23,14 +23,14 @@ def cost(choice, outcome):
 
 
 def where(choices, word):
-    """The one row of `choices` that has `word`."""
+    """Returns the index of the only row of `choices` that has `word`."""
     rows = [i for i, choice in enumerate(choices) if word in choice.outcomes]
     assert len(rows) == 1, word
     return rows[0]
 
 
 def neg_log_p(grammar, words):
-    """From the words alone, by recursive descent."""
+    """Computes -log p from the words alone, by recursive descent."""
     clauses = " ".join(words).split(" and ")
     total = cost(grammar.clauses, len(clauses))
     shared = set()
