@@ -145,7 +145,7 @@ int main(int count, char **arguments)
     struct slot_options options = {.encoder_tokens = all.most_tokens + all.most_sentences,
                                    .decoder_tokens = all.most_tokens,
                                    .sentences = all.most_sentences};
-    struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    struct elbo_marks marks = {.start = 0, .end = 1, .unknown = 2};
     const struct objective_config objective = {.beta_schedule = BETA_CONSTANT, .beta = 0.5, .lambda = 1};
     struct step_options options_of_step = {.model = config,
                                            .objective = objective,

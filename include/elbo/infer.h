@@ -35,23 +35,23 @@ struct elbo_infer_options {
 
 /* ELBO_USAGE: the instructions are unknown. ELBO_DEVICE: this processor lacks them. ELBO_IO, ELBO_INPUT: the file
  * cannot be read, is damaged, or of another version; ELBO_MEMORY. */
-elbo_status elbo_infer_open(struct elbo_infer **m, const char *path, const struct elbo_infer_options *options,
-                            elbo_error *error);
-void elbo_infer_close(struct elbo_infer *m);
+ELBO_API elbo_status elbo_infer_open(struct elbo_infer **m, const char *path, const struct elbo_infer_options *options,
+                                     elbo_error *error);
+ELBO_API void elbo_infer_close(struct elbo_infer *m);
 
-size_t elbo_infer_latent_width(const struct elbo_infer *m); /* Z; 0: a language model without a latent           */
-size_t elbo_infer_longest(const struct elbo_infer *m);      /* most tokens of a sentence */
-size_t elbo_infer_labels(const struct elbo_infer *m);       /* number of labels; 0: none */
-const char *elbo_infer_label(const struct elbo_infer *m, size_t index);
+ELBO_API size_t elbo_infer_latent_width(const struct elbo_infer *m); /* Z; 0: a language model without a latent */
+ELBO_API size_t elbo_infer_longest(const struct elbo_infer *m);      /* most tokens of a sentence */
+ELBO_API size_t elbo_infer_labels(const struct elbo_infer *m);       /* number of labels; 0: none */
+ELBO_API const char *elbo_infer_label(const struct elbo_infer *m, size_t index);
 
 /* mu and logvar (count, Z) of the sentences' posteriors; either may be null. label: one label for all sentences of a
  * model with labels, else null. ELBO_USAGE: the model does not know the label, or has no latent. */
-elbo_status elbo_infer_encode(struct elbo_infer *m, const char *const *sentences, size_t count, const char *label,
-                              float *mu, float *logvar, elbo_error *error);
+ELBO_API elbo_status elbo_infer_encode(struct elbo_infer *m, const char *const *sentences, size_t count,
+                                       const char *label, float *mu, float *logvar, elbo_error *error);
 
 /* Draws z (count, Z) from the prior, or from the fitted prior where the file has one. The same seed gives the same
  * rows. */
-elbo_status elbo_infer_draw(struct elbo_infer *m, float *z, size_t count, uint64_t seed, elbo_error *error);
+ELBO_API elbo_status elbo_infer_draw(struct elbo_infer *m, float *z, size_t count, uint64_t seed, elbo_error *error);
 
 struct elbo_infer_writing {
     double temperature; /* 0: the likeliest token at each step (greedy) */
@@ -65,13 +65,13 @@ struct elbo_infer_writing {
 };
 
 /* Writes a sentence for each row of z (count, Z); z is null for a language model. text: (count), each replaced. */
-elbo_status elbo_infer_write(struct elbo_infer *m, struct elbo_text *text, const float *z, size_t count,
-                             const struct elbo_infer_writing *how, elbo_error *error);
+ELBO_API elbo_status elbo_infer_write(struct elbo_infer *m, struct elbo_text *text, const float *z, size_t count,
+                                      const struct elbo_infer_writing *how, elbo_error *error);
 
 /* Nats of each sentence: -log p(x | z = mu), and the KL of its posterior against N(0, 1) or the model's own prior. kl
  * is 0 for a language model and NaN where it has no closed form. Either array may be null. */
-elbo_status elbo_infer_score(struct elbo_infer *m, const char *const *sentences, size_t count, const char *label,
-                             double *reconstruction, double *kl, elbo_error *error);
+ELBO_API elbo_status elbo_infer_score(struct elbo_infer *m, const char *const *sentences, size_t count,
+                                      const char *label, double *reconstruction, double *kl, elbo_error *error);
 
 #ifdef __cplusplus
 }

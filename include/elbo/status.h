@@ -9,6 +9,12 @@
 #ifndef ELBO_STATUS_H
 #define ELBO_STATUS_H
 
+#include "elbo/version.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum elbo_status {
     ELBO_OK = 0,
     ELBO_INTERNAL = 1,    /* a bug in elbo */
@@ -30,11 +36,11 @@ typedef struct elbo_error {
 
 /* Fills `error` (printf style; truncated to fit, never overrun) and returns `code`, for use in `return
  * elbo_fail(...)`. */
-elbo_status elbo_fail(elbo_error *error, elbo_status code, const char *format, ...)
+ELBO_API elbo_status elbo_fail(elbo_error *error, elbo_status code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* Puts text in front of the error's message, such as "corpus/train: ". Returns the error's code. */
-elbo_status elbo_fail_in(elbo_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+ELBO_API elbo_status elbo_fail_in(elbo_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Returns the status of `call` from the current function unless it is ELBO_OK. */
 #define ELBO_TRY(call)                                                                                                 \
@@ -42,5 +48,9 @@ elbo_status elbo_fail_in(elbo_error *error, const char *format, ...) __attribute
         elbo_status status_ = (call);                                                                                  \
         if (status_ != ELBO_OK) return status_;                                                                        \
     } while (0)
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

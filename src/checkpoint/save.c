@@ -281,7 +281,7 @@ static elbo_status write_manifest(const struct save *save, const struct checkpoi
     struct manifest manifest = {
         .step = contents->step,
         .ranks = contents->ranks ? contents->ranks : 1,
-        .program = ELBO_VERSION,
+        .program = elbo_version(),
         .config_hash = contents->config_hash,
         .counters = contents->counters,
         .files = files,

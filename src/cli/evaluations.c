@@ -64,9 +64,9 @@ elbo_status evaluations_add(const struct checkpoint *c, const struct elbo_corpus
     ELBO_TRY(place(path, c, error));
     if (!*path) return ELBO_OK;
     identity(weights, c);
-    json_t *root =
-        json_pack("{s:I, s:s, s:s, s:s, s:s, s:O}", "step", (json_int_t)checkpoint_step(c), "weights", weights,
-                  "program", ELBO_VERSION, "corpus", name, "corpus_hash", elbo_corpus_hash(corpus), "figures", figures);
+    json_t *root = json_pack("{s:I, s:s, s:s, s:s, s:s, s:O}", "step", (json_int_t)checkpoint_step(c), "weights",
+                             weights, "program", elbo_version(), "corpus", name, "corpus_hash",
+                             elbo_corpus_hash(corpus), "figures", figures);
     char *line = json_text(root, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(root);
     if (!line) return elbo_fail(error, ELBO_MEMORY, "no memory for a line of %s", path);

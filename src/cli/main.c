@@ -66,7 +66,8 @@ static elbo_status run(struct cli *cli, int argc, char **argv, elbo_error *error
                         : ELBO_OK;
     }
     if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V") || !strcmp(argv[1], "-v")) {
-        puts("elbo " ELBO_VERSION);
+        const char *commit = elbo_build_commit();
+        printf("elbo %s%s%s\n%s\n", elbo_version(), *commit ? ", commit " : "", commit, elbo_build_backends());
         return ELBO_OK;
     }
     const struct cli_command *command = cli_find_command(argv[1]);

@@ -7,6 +7,11 @@ static elbo_status absent(elbo_error *error)
                      "this elbo was built without CUDA; build it where nvcc is found, or use --device=cpu");
 }
 
+bool cuda_backend_built(void)
+{
+    return false;
+}
+
 elbo_status cuda_backend_plan(struct backend **backend, elbo_error *error)
 {
     (void)backend;

@@ -5,6 +5,8 @@
 
 #include "graph/backend.h"
 
+#include <stdbool.h>
+
 struct bonds;
 struct collectives;
 
@@ -13,6 +15,9 @@ enum { CUDA_ID = 128 }; /* bytes of NCCL's id */
 /* A GPU; `threads` work for the host. `device` below 0: number -1 - device, counted round those that there are, for
  * ranks of one host. ELBO_DEVICE says why none can be used, also in a program built without CUDA. */
 elbo_status cuda_backend_create(struct backend **backend, int device, size_t threads, elbo_error *error);
+
+/* Whether the program was built with CUDA. */
+bool cuda_backend_built(void);
 
 /* The CUDA backend's table without a device: for plans, on machines that have none. Nothing can be allocated or run on
  * it. ELBO_DEVICE in a program built without CUDA. */

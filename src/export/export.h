@@ -23,7 +23,7 @@ struct export_source {
     struct model *model;   /* f32 weights on the CPU */
     const char *tokenizer; /* elbo's own tokenizer.json */
     size_t tokenizer_size;
-    const struct text_marks *marks;
+    const struct elbo_marks *marks;
     const struct elbo_ids *banned;  /* tokens that are never generated, besides the marks */
     const char *const *labels;      /* (model->config.labels) names of the classes */
     const struct gaussians *fitted; /* prior fitted after training; null: none */

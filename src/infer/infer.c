@@ -22,7 +22,7 @@ struct elbo_infer {
     struct backend *backend;
     struct model model;
     struct placed_weight *placed; /* pointers to the weights in the file */
-    struct text_marks marks;
+    struct elbo_marks marks;
     struct elbo_ids never;  /* tokens that are never generated */
     struct gaussians prior; /* the file's; count 0: N(0, 1) */
 };
@@ -109,7 +109,7 @@ static elbo_status open_never(struct elbo_infer *m, elbo_error *error)
 static elbo_status open_all(struct elbo_infer *m, const struct elbo_infer_options *o, elbo_error *error)
 {
     const struct infer_words *w = &m->file->words;
-    m->marks = (struct text_marks){w->start, w->end, w->unknown};
+    m->marks = (struct elbo_marks){w->start, w->end, w->unknown};
     if (o->verify) ELBO_TRY(infer_verify(m->file, error));
     ELBO_TRY(infer_coder_open(&m->coder, m->file, error));
     ELBO_TRY(open_prior(m, error));

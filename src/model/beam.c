@@ -21,7 +21,7 @@ struct candidate {
 
 struct search {
     const struct generate_options *o;
-    const struct text_marks *marks;
+    const struct elbo_marks *marks;
     size_t beam, sentences, room, vocabulary, at; /* room: tokens of a hypothesis and its end; at: position now */
     size_t front, places; /* front: rows of the prefix; places = front + room: positions of the cache */
     float *logits;        /* (rows, V) */
@@ -182,7 +182,7 @@ size_t generate_beam_batch(size_t beam)
 }
 
 elbo_status generate_beam(struct model *m, struct elbo_ids *out, const float *z, size_t rows, size_t longest,
-                          const struct generate_options *options, const struct text_marks *marks, elbo_error *error)
+                          const struct generate_options *options, const struct elbo_marks *marks, elbo_error *error)
 {
     size_t chunk = generate_beam_batch(options->beam), width = m->config.latent.width;
     if (chunk > rows) chunk = rows;

@@ -393,7 +393,7 @@ double choose_log_sum(const float *x, size_t v)
     return (double)top + log(sum);
 }
 
-void choose_ban(float *logits, size_t vocabulary, const struct generate_options *o, const struct text_marks *marks)
+void choose_ban(float *logits, size_t vocabulary, const struct generate_options *o, const struct elbo_marks *marks)
 {
     if (marks->start < vocabulary) logits[marks->start] = -INFINITY;
     if (marks->unknown < vocabulary && !o->allow_unknown) logits[marks->unknown] = -INFINITY;
@@ -401,7 +401,7 @@ void choose_ban(float *logits, size_t vocabulary, const struct generate_options 
         if (o->never[i] < vocabulary && o->never[i] != marks->end) logits[o->never[i]] = -INFINITY;
 }
 
-uint32_t choose_token(float *x, size_t v, const struct generate_options *o, const struct text_marks *marks,
+uint32_t choose_token(float *x, size_t v, const struct generate_options *o, const struct elbo_marks *marks,
                       uint64_t sample, size_t position, struct choose_scratch *s)
 {
     choose_ban(x, v, o, marks);

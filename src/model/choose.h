@@ -20,7 +20,7 @@ elbo_status choose_scratch_make(struct choose_scratch **scratch, size_t vocabula
 void choose_scratch_free(struct choose_scratch *scratch);
 
 /* Sets the logits (V) of tokens that must not be written to minus infinity. */
-void choose_ban(float *logits, size_t vocabulary, const struct generate_options *o, const struct text_marks *marks);
+void choose_ban(float *logits, size_t vocabulary, const struct generate_options *o, const struct elbo_marks *marks);
 
 /* Returns log of the sum of exp(logits), within 1e-6; NaN logits count nothing. NaN when no logit is finite. */
 double choose_log_sum(const float *logits, size_t vocabulary);
@@ -28,6 +28,6 @@ double choose_log_sum(const float *logits, size_t vocabulary);
 /* Returns a token for logits (V), which choose_ban changes. The noise has the address (seed, sample, position; draw:
  * the trial). Returns the end mark when no allowed logit is finite. */
 uint32_t choose_token(float *logits, size_t vocabulary, const struct generate_options *o,
-                      const struct text_marks *marks, uint64_t sample, size_t position, struct choose_scratch *scratch);
+                      const struct elbo_marks *marks, uint64_t sample, size_t position, struct choose_scratch *scratch);
 
 #endif

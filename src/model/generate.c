@@ -11,7 +11,7 @@ enum { MOST_ROWS = 64 };
 
 struct chooser {
     const struct generate_options *o;
-    const struct text_marks *marks;
+    const struct elbo_marks *marks;
     float *logits, *buffer; /* (rows, V); buffer: for a backend whose memory the host cannot read */
     size_t vocabulary, position;
     uint64_t first_row;              /* noise address of the first row */
@@ -95,7 +95,7 @@ size_t generate_batch(const struct generate_options *o)
 }
 
 elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size_t rows,
-                     const struct generate_options *options, const struct text_marks *marks, elbo_error *error)
+                     const struct generate_options *options, const struct elbo_marks *marks, elbo_error *error)
 {
     size_t longest = m->config.positions - 1, chunk = rows < MOST_ROWS ? rows : MOST_ROWS, v = m->config.vocabulary;
     if (options->max_length && options->max_length < longest) longest = options->max_length;
@@ -128,7 +128,7 @@ elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size
 /* ---- sentences to posteriors ---- */
 
 elbo_status encode_sentences(struct model *m, float *stats, const struct elbo_ids *sentences, size_t rows,
-                             const struct slot_options *slots, const struct text_marks *marks, elbo_error *error)
+                             const struct slot_options *slots, const struct elbo_marks *marks, elbo_error *error)
 {
     struct slot_options o = *slots;
     o.word_dropout = o.drop = o.blank = o.swap = 0;

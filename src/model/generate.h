@@ -29,7 +29,7 @@ struct generate_options {
  * vocabulary to the power of max_length finds the best sentence of all. Ties go to the earlier hypothesis, then to the
  * smaller token. */
 elbo_status generate(struct model *m, struct elbo_ids *out, const float *z, size_t rows,
-                     const struct generate_options *options, const struct text_marks *marks, elbo_error *error);
+                     const struct generate_options *options, const struct elbo_marks *marks, elbo_error *error);
 
 /* Returns the rows that are generated at once. More rows in one call take proportionally longer. */
 size_t generate_batch(const struct generate_options *o);
@@ -42,12 +42,12 @@ elbo_status generate_append(struct elbo_ids *ids, uint32_t id, elbo_error *error
 elbo_status generate_prefix(struct model *m, struct recording *step, int32_t *position, size_t rows, elbo_error *error);
 size_t generate_beam_batch(size_t beam);
 elbo_status generate_beam(struct model *m, struct elbo_ids *out, const float *z, size_t rows, size_t longest,
-                          const struct generate_options *options, const struct text_marks *marks,
+                          const struct generate_options *options, const struct elbo_marks *marks,
                           elbo_error *error); /* in beam.c */
 
 /* Computes stats (rows, 2Z) of sentences given as ids without marks. `slots` gives the capacities; sentences that are
  * too long follow slots->too_long. */
 elbo_status encode_sentences(struct model *m, float *stats, const struct elbo_ids *sentences, size_t rows,
-                             const struct slot_options *slots, const struct text_marks *marks, elbo_error *error);
+                             const struct slot_options *slots, const struct elbo_marks *marks, elbo_error *error);
 
 #endif

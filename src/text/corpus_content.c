@@ -57,7 +57,7 @@ struct elbo_tokenizer *elbo_corpus_tokenizer(const struct elbo_corpus *corpus, e
     return corpus->tokenizer;
 }
 
-const struct text_marks *elbo_corpus_marks(const struct elbo_corpus *corpus, enum elbo_stream stream)
+const struct elbo_marks *elbo_corpus_marks(const struct elbo_corpus *corpus, enum elbo_stream stream)
 {
     return elbo_tokenizer_marks(elbo_corpus_tokenizer(corpus, stream));
 }

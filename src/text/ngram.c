@@ -36,7 +36,7 @@ static elbo_status each_pair(size_t *sentences, const struct elbo_corpus *corpus
                              void (*visit)(void *, uint32_t, uint32_t), void *context, elbo_error *error)
 {
     enum elbo_stream s = ELBO_STREAM_DECODER;
-    const struct text_marks *marks = elbo_corpus_marks(corpus, s);
+    const struct elbo_marks *marks = elbo_corpus_marks(corpus, s);
     size_t room = elbo_corpus_longest(corpus, s) + 1;
     uint32_t *ids = malloc(room * sizeof *ids);
     if (!ids) return elbo_fail(error, ELBO_MEMORY, "no memory for a sentence of %zu tokens", room);

@@ -179,8 +179,8 @@ static size_t denoise(int32_t *words, size_t count, const struct slot_options *o
     return left;
 }
 
-void slot_add(struct slot *slot, const struct slot_options *options, const struct text_marks *encoder_marks,
-              const struct text_marks *decoder_marks, const uint32_t *encoder_ids, size_t encoder_length,
+void slot_add(struct slot *slot, const struct slot_options *options, const struct elbo_marks *encoder_marks,
+              const struct elbo_marks *decoder_marks, const uint32_t *encoder_ids, size_t encoder_length,
               const uint32_t *decoder_ids, size_t decoder_length, uint64_t step, uint64_t sample, uint64_t source)
 {
     size_t s = slot->sentences++;
@@ -267,7 +267,7 @@ void slot_finish(struct slot *slot)
     order_by(slot->label_order, slot->label, slot->sentences, slot->scratch);
 }
 
-elbo_status slot_fill(struct slot *slot, const struct slot_options *options, const struct text_marks *marks,
+elbo_status slot_fill(struct slot *slot, const struct slot_options *options, const struct elbo_marks *marks,
                       const uint32_t *const *tokens, const size_t *lengths, size_t sentences, uint64_t first_sample,
                       elbo_error *error)
 {

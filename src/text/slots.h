@@ -18,7 +18,7 @@
 #include <stdbool.h>
 
 struct elbo_corpus;
-struct text_marks;
+struct elbo_marks;
 
 struct slot_stream {
     size_t tokens;           /* N rows in use */
@@ -125,7 +125,7 @@ size_t slot_bytes(const struct slot_options *options);
  * The slot must be freed with slot_free. Fails if the sentences do not fit the capacities. `sample[i]` = first_sample +
  * i and `source[i]` = i. Word dropout uses options->seed and options->step. */
 elbo_status slot_allocate(struct slot *slot, const struct slot_options *options, elbo_error *error);
-elbo_status slot_fill(struct slot *slot, const struct slot_options *options, const struct text_marks *marks,
+elbo_status slot_fill(struct slot *slot, const struct slot_options *options, const struct elbo_marks *marks,
                       const uint32_t *const *tokens, const size_t *lengths, size_t sentences, uint64_t first_sample,
                       elbo_error *error);
 void slot_free(struct slot *slot);

@@ -21,7 +21,7 @@ enum { KINDS = sizeof kinds / sizeof *kinds };
 struct elbo_tokenizer {
     const struct tokenizer_ops *ops;
     void *self;
-    struct text_marks marks;
+    struct elbo_marks marks;
 };
 
 struct elbo_tokenizer_trainer {
@@ -58,7 +58,7 @@ size_t elbo_tokenizer_vocabulary(const struct elbo_tokenizer *tokenizer)
     return tokenizer->ops->vocabulary(tokenizer->self);
 }
 
-const struct text_marks *elbo_tokenizer_marks(const struct elbo_tokenizer *tokenizer)
+const struct elbo_marks *elbo_tokenizer_marks(const struct elbo_tokenizer *tokenizer)
 {
     return &tokenizer->marks;
 }

@@ -17,7 +17,7 @@ struct run {
     struct model model;
     struct rounded rounded; /* --weights: another file's weights in the place of the checkpoint's */
     struct elbo_tokenizer *tokenizer;
-    struct text_marks marks;
+    struct elbo_marks marks;
     struct label_names labels;  /* labels that the model knows */
     struct fitted_prior fitted; /* prior fitted after training; density.count 0: none */
     struct elbo_ids line_ends;  /* tokens with line ends; never generated, because a sentence is a line */

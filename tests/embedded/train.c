@@ -29,7 +29,7 @@ int main(void)
     elbo_error error = {0};
     struct backend *backend;
     struct step step;
-    struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    struct elbo_marks marks = {.start = 0, .end = 1, .unknown = 2};
     struct stack_config stack = {.width = 32, .layers = 1, .heads = 2, .pooling = POOLING_MEAN};
     struct model_config config = {.encoder = stack,
                                   .decoder = stack,

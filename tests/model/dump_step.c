@@ -85,7 +85,7 @@ static void perturb(struct model *m, uint64_t seed)
 static void fill(struct slot *slot, const struct slot_options *options, size_t sentences, size_t longest,
                  size_t vocabulary, uint64_t seed, uint64_t first)
 {
-    const struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    const struct elbo_marks marks = {.start = 0, .end = 1, .unknown = 2};
     uint32_t words[CAPACITY], *at = words;
     const uint32_t *tokens[CAPACITY];
     size_t lengths[CAPACITY];

@@ -23,9 +23,9 @@ struct fixture {
     float z[ROWS * Z];
 };
 
-static struct text_marks marks(void)
+static struct elbo_marks marks(void)
 {
-    return (struct text_marks){.start = START, .end = END, .unknown = UNKNOWN};
+    return (struct elbo_marks){.start = START, .end = END, .unknown = UNKNOWN};
 }
 
 /* With a latent, the seed chooses how z enters the decoder. */
@@ -153,7 +153,7 @@ static void beams(struct elbo_ids *out, struct fixture *f, const float *z, size_
                   bool unknown)
 {
     elbo_error error = {0};
-    struct text_marks m = marks();
+    struct elbo_marks m = marks();
     struct generate_options o = {
         .max_length = LONGEST, .beam = beam, .length_penalty = penalty, .allow_unknown = unknown};
     memset(out, 0, rows * sizeof *out);

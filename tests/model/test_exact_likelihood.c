@@ -42,7 +42,7 @@ struct toy {
     struct options *options;
     struct backend *backend;
     struct model model;
-    struct text_marks marks;
+    struct elbo_marks marks;
     struct latent latent;
     struct recording encode, score;
     struct slot slot;

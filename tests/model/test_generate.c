@@ -25,7 +25,7 @@ static void prior_rows(float *z, size_t rows, size_t width, const struct latent_
     latent_prior_samples(&latent, z, rows, noise, first);
 }
 
-static const struct text_marks marks = {.start = START, .end = END, .unknown = UNKNOWN};
+static const struct elbo_marks marks = {.start = START, .end = END, .unknown = UNKNOWN};
 
 /* Returns a chi-square statistic as a normal deviate (Wilson and Hilferty 1931). */
 static double deviate(double chi, double freedom)
@@ -474,7 +474,7 @@ static void bans_keep_to_the_vocabulary(void **state)
     struct generate_options o = {.never = never, .never_count = 4};
     for (int unknown = 0; unknown < 2; unknown++)
         for (int beyond = 0; beyond < 2; beyond++) {
-            struct text_marks m = beyond ? (struct text_marks){.start = V, .end = END, .unknown = V} : marks;
+            struct elbo_marks m = beyond ? (struct elbo_marks){.start = V, .end = END, .unknown = V} : marks;
             float x[V + 1];
             for (size_t i = 0; i <= V; i++) x[i] = (float)i;
             o.allow_unknown = unknown;

@@ -59,7 +59,7 @@ static void vectors_stand_for_ids(void **state)
                                   .vocabulary = V,
                                   .positions = 12,
                                   .latent = {.width = Z, .memory = 1, .sample = true}};
-    const struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    const struct elbo_marks marks = {.start = 0, .end = 1, .unknown = 2};
     const uint32_t words[] = {5, 9, 3, 29, 7, 7, 4, 11};
     const uint32_t *texts[SENTENCES] = {words, words + 2, words + 5, words};
     const size_t lengths[SENTENCES] = {3, 5, 1, 0};

@@ -77,7 +77,7 @@ static elbo_status advance(void *context, size_t done, size_t steps, elbo_error 
 
 static void fill(struct slot *slot, const struct slot_options *options)
 {
-    const struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    const struct elbo_marks marks = {.start = 0, .end = 1, .unknown = 2};
     uint32_t words[40];
     const uint32_t *tokens[4];
     size_t lengths[4] = {3, 10, 1, 8};

@@ -308,7 +308,7 @@ static struct step_figures one_step(const struct step_options *options, const si
     static const uint32_t words[] = {3, 4, 5, 6, 7, 8};
     const uint32_t *tokens[SENTENCES] = {words, words + 1, words + 3, words + 2};
     const size_t lengths[SENTENCES] = {3, 2, 1, 4};
-    const struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    const struct elbo_marks marks = {.start = 0, .end = 1, .unknown = 2};
     struct slot slots[SENTENCES];
     struct slot_batch batch = {.sentences = SENTENCES, .count = options->slots.slots, .slots = slots};
     struct step_schedule schedule;
@@ -398,7 +398,7 @@ static elbo_status step_of(struct member *m, struct backend *backend, elbo_error
     static const uint32_t words[] = {3, 4, 5, 6, 7, 8};
     const uint32_t *tokens[SENTENCES] = {words, words + 1, words + 3, words + 2};
     const size_t lengths[SENTENCES] = {3, 2, 1, 4};
-    const struct text_marks marks = {.start = 0, .end = 1, .unknown = 2};
+    const struct elbo_marks marks = {.start = 0, .end = 1, .unknown = 2};
     struct slot slots[2];
     struct slot_batch batch = {.sentences = SENTENCES, .count = 2, .slots = slots};
     struct step_schedule schedule;

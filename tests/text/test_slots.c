@@ -169,7 +169,7 @@ static void check_stream(const struct slot_stream *stream, size_t sentences)
 
 static void check_slot(struct fixture *f, const struct slot *slot, const struct slot_options *options)
 {
-    const struct text_marks *marks = elbo_corpus_marks(f->corpus, ELBO_STREAM_DECODER);
+    const struct elbo_marks *marks = elbo_corpus_marks(f->corpus, ELBO_STREAM_DECODER);
     const struct slot_stream *encoder = &slot->encoder, *decoder = &slot->decoder;
     assert_true(slot->sentences > 0 && slot->sentences <= slot_sentence_capacity(options));
     assert_true(encoder->tokens <= options->encoder_tokens && decoder->tokens <= options->decoder_tokens);
@@ -615,7 +615,7 @@ static void own_slots_alone(void **state)
 static void filling_by_hand(void **state)
 {
     struct fixture *f = *state;
-    const struct text_marks marks = {0, 1, 2};
+    const struct elbo_marks marks = {0, 1, 2};
     struct slot_options options = {.encoder_tokens = 12, .decoder_tokens = 12, .slots = 1};
     struct slot slot;
     if (slot_allocate(&slot, &options, &f->error)) fail_msg("%s", f->error.message);

@@ -83,7 +83,7 @@ static void words_are_by_frequency_then_bytes(void **state)
     /* the 7, a 2, cat 2, dog 2, on 2, sat 2, and 2: ties by bytes */
     struct elbo_tokenizer *tokenizer = train(ELBO_TOKENIZER_WORD, 3 + 5, lines, LINES);
     assert_int_equal(elbo_tokenizer_vocabulary(tokenizer), 8);
-    const struct text_marks *marks = elbo_tokenizer_marks(tokenizer);
+    const struct elbo_marks *marks = elbo_tokenizer_marks(tokenizer);
     struct elbo_ids ids = encode(tokenizer, " the a and cat\tdog sat  on xyz <unk> ", 37);
     const uint32_t expected[] = {3, 4, 5, 6, 7, marks->unknown, marks->unknown, marks->unknown, marks->unknown};
     assert_int_equal(ids.count, 9);

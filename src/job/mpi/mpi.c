@@ -1,6 +1,6 @@
-/* The collectives between CPU ranks: MPI in one thread. All calls are non-blocking and polled, so that a peer that
- * hangs gives an error and not an endless wait. Polling yields the processor, because there may be more ranks than
- * processors. */
+/* The collectives between CPU ranks: MPI in one thread, as the module elbo-mpi.so. All calls are non-blocking and
+ * polled, so that a peer that hangs gives an error and not an endless wait. Polling yields the processor, because there
+ * may be more ranks than processors. */
 #include "base/clock.h"
 #include "job/collectives.h"
 
@@ -196,7 +196,10 @@ static void destroy(struct collectives *c)
     free(m);
 }
 
-elbo_status mpi_collectives_open(struct collectives **out, double timeout, elbo_error *error)
+/* What job/mpi_module.c looks for in the module. */
+ELBO_API elbo_status elbo_mpi_open(struct collectives **out, double timeout, elbo_error *error);
+
+elbo_status elbo_mpi_open(struct collectives **out, double timeout, elbo_error *error)
 {
     int given = 0, ranks = 0, rank = 0, there = 0;
     MPI_Finalized(&there);
