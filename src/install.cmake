@@ -1,12 +1,12 @@
-# What `cmake --install` brings: the program, the runtime of a model's file, libelbo (shared and static), headers, a
+# `cmake --install` brings the program, the runtime of a model's file, libelbo (shared and static), headers, a
 # pkg-config file and a CMake package. Both libraries export the functions that include/elbo marks with ELBO_API.
 option(ELBO_LIBRARY "build the libraries that are installed" ON)
 if(NOT ELBO_LIBRARY OR ELBO_SANITIZE OR ELBO_PORTABLE OR ELBO_FUZZ)
   return()
 endif()
 add_library(elbo_shared SHARED ${LIB_OBJECTS})
-set_target_properties(elbo_shared PROPERTIES OUTPUT_NAME elbo VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
-                      EXPORT_NAME elbo LINKER_LANGUAGE C)
+set_target_properties(elbo_shared PROPERTIES OUTPUT_NAME elbo EXPORT_NAME elbo LINKER_LANGUAGE C
+                      VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 target_include_directories(elbo_shared INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_link_libraries(elbo_shared PRIVATE ${LIB_LINKS})
 target_link_options(elbo_shared PRIVATE -Wl,--exclude-libs,ALL -Wl,--no-undefined)
@@ -63,7 +63,8 @@ Version: @PROJECT_VERSION@
 Libs: -L\${libdir} -lelbo-infer -lpthread -lm
 Cflags: -I\${includedir}
 ")
-install(FILES ${CMAKE_BINARY_DIR}/elbo.pc ${CMAKE_BINARY_DIR}/elbo-infer.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+install(FILES ${CMAKE_BINARY_DIR}/elbo.pc ${CMAKE_BINARY_DIR}/elbo-infer.pc
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
 # ---- CMake: find_package(elbo), elbo::elbo and elbo::elbo_infer ----
 include(CMakePackageConfigHelpers)

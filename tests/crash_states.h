@@ -1,4 +1,4 @@
-/* What a power failure may leave of recorded system calls. Nothing is promised but this:
+/* The states that a power failure may leave after recorded system calls. Nothing is promised but this:
  *
  *   - bytes of a file are there once it was fsynced; later ones are there, or not, or in part, or as zeros
  *   - a change of names in a folder (a new one, a rename, a removal) is there once the folder was fsynced; of the later
@@ -562,7 +562,7 @@ static inline void crash_search_free(struct crash_search *s)
     s->room = 0;
 }
 
-/* What a call was, for messages: "fsync /step-00000003.tmp/state". */
+/* Writes a call for messages: "fsync /step-00000003.tmp/state". */
 static inline const char *crash_call_text(char out[WATCH_PATH + 64], const struct crash_log *log, size_t i)
 {
     static const char *const names[] = {"create", "write",  "fsync", "close",    "mkdir",

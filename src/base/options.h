@@ -141,9 +141,14 @@ char *options_yaml(const struct options *options, unsigned mask);
 char *options_shared_yaml(const struct options *options, unsigned mask);
 /* Returns the defaults of the rows of `mask` as YAML, each under a comment that explains it. */
 char *options_commented_yaml(const struct option_table *table, unsigned mask);
-/* Returns the options of one command for --help, in lines of at most 100 columns. `only` (ended by null) restricts the
- * keys; null means all. */
-char *options_help(const struct option_table *table, unsigned mask, const char *const *only);
+/* Returns all options of one command with their ranges, for --help=all, in lines of at most 100 columns. */
+char *options_help(const struct option_table *table, unsigned mask);
+/* Returns the options of one command for --help, one line of at most 100 columns each: a help text that does not fit is
+ * cut at the end of a clause. `only` and `without` (each ended by null, or null) choose among the keys. */
+char *options_brief_help(const struct option_table *table, unsigned mask, const char *const *only,
+                         const char *const *without);
+/* Returns the number of options of one command. */
+size_t options_count(const struct option_table *table, unsigned mask);
 /* Returns the rows as Markdown tables, one per section. */
 char *options_reference(const struct option_table *table);
 

@@ -154,7 +154,7 @@ static void commented_row(FILE *out, const struct option *row, bool begins, cons
     fputc('\n', out);
 }
 
-enum { HELP_LEFT = 36, HELP_COLUMNS = 100 };
+enum { HELP_LEFT = 36, BRIEF_LEFT = 34, HELP_COLUMNS = 100 };
 
 /* Prints `text` in lines that begin at column HELP_LEFT + 3 and end before HELP_COLUMNS. The first line already has
  * `column` columns. */
@@ -174,19 +174,21 @@ static void put_folded(FILE *out, const char *text, size_t column)
     fputc('\n', out);
 }
 
-static void help_row(FILE *out, const struct option *row, bool begins, const void *only)
+/* Writes "--key=default", or "--key" for a switch. */
+static void put_key(char *left, size_t size, const struct option *row)
+{
+    snprintf(left, size, row->type == OPTION_BOOL ? "--%s" : "--%s=%s", row->key,
+             *row->fallback ? row->fallback : "...");
+}
+
+static void help_row(FILE *out, const struct option *row, bool begins, const void *context)
 {
     char range[512], left[128], text[2048];
-    bool wanted = !only;
-    for (const char *const *key = only; !wanted && *key; key++) wanted = !strcmp(*key, row->key);
-    if (!wanted) return;
+    (void)context;
     options_describe(range, sizeof range, row);
-    if (begins && !only) fputc('\n', out);
-    snprintf(left, sizeof left, row->type == OPTION_BOOL ? "--%s" : "--%s=%s", row->key,
-             *row->fallback ? row->fallback : "...");
-    if (only)
-        snprintf(text, sizeof text, *row->unit ? "%s (%s)" : "%s", row->help, row->unit);
-    else if (row->type == OPTION_BOOL)
+    if (begins) fputc('\n', out);
+    put_key(left, sizeof left, row);
+    if (row->type == OPTION_BOOL)
         snprintf(text, sizeof text, "%s [default %s]", row->help, row->fallback);
     else if (row->type != OPTION_STRING)
         snprintf(text, sizeof text, "%s [%s]", row->help, range);
@@ -194,6 +196,52 @@ static void help_row(FILE *out, const struct option *row, bool begins, const voi
         snprintf(text, sizeof text, "%s", row->help);
     fprintf(out, "  %-*s", HELP_LEFT, left);
     put_folded(out, text, strlen(left) > HELP_LEFT ? strlen(left) + 2 : HELP_LEFT + 2);
+}
+
+/* ---- one line an option ---- */
+
+struct brief {
+    const char *const *only, *const *without;
+};
+
+static bool among(const char *const *keys, const char *key)
+{
+    while (*keys && strcmp(*keys, key) != 0) keys++;
+    return *keys != NULL;
+}
+
+/* Returns how many bytes of `text` make a line of at most `columns`: all of it, or its first clauses, or its first
+ * words, in which case `*cut` is set. */
+static size_t brief_size(const char *text, size_t columns, bool *cut)
+{
+    size_t clause = 0, word = 0, wide = 0, at = 0;
+    *cut = false;
+    for (; text[at]; at++) {
+        wide += ((unsigned char)text[at] & 0xc0) != 0x80; /* characters, not bytes */
+        if (wide > columns) break;
+        if (text[at] == ' ' && at > 0) {
+            if (text[at - 1] == ';') clause = at - 1;
+            if (wide + 4 <= columns) word = at;
+        }
+    }
+    if (!text[at]) return at;
+    if (clause) return clause;
+    *cut = true;
+    return word;
+}
+
+static void brief_row(FILE *out, const struct option *row, bool begins, const void *context)
+{
+    const struct brief *b = context;
+    char left[128], text[2048];
+    bool cut;
+    (void)begins;
+    if ((b->only && !among(b->only, row->key)) || (b->without && among(b->without, row->key))) return;
+    put_key(left, sizeof left, row);
+    snprintf(text, sizeof text, *row->unit ? "%s (%s)" : "%s", row->help, row->unit);
+    size_t used = (strlen(left) > BRIEF_LEFT ? strlen(left) : (size_t)BRIEF_LEFT) + 3;
+    size_t size = brief_size(text, used < HELP_COLUMNS ? HELP_COLUMNS - used : 0, &cut);
+    fprintf(out, "  %-*s %.*s%s\n", BRIEF_LEFT, left, (int)size, text, cut ? " ..." : "");
 }
 
 static void reference_row(FILE *out, const struct option *row, bool begins, const void *context)
@@ -254,9 +302,22 @@ char *options_commented_yaml(const struct option_table *table, unsigned mask)
     return collect(table, mask, NULL, commented_row);
 }
 
-char *options_help(const struct option_table *table, unsigned mask, const char *const *only)
+char *options_help(const struct option_table *table, unsigned mask)
 {
-    return collect(table, mask, only, help_row);
+    return collect(table, mask, NULL, help_row);
+}
+
+char *options_brief_help(const struct option_table *table, unsigned mask, const char *const *only,
+                         const char *const *without)
+{
+    return collect(table, mask, &(struct brief){only, without}, brief_row);
+}
+
+size_t options_count(const struct option_table *table, unsigned mask)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < table->count; i++) count += (table->rows[i].commands & mask) != 0;
+    return count;
 }
 
 char *options_reference(const struct option_table *table)

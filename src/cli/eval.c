@@ -274,8 +274,8 @@ static elbo_status baselines(struct ngram_baseline *b, const struct elbo_config 
     return status;
 }
 
-/* Checks the options of the command line. What the check says of the run's configuration is dropped, because the user
- * of this command did not choose it. */
+/* Checks the options of the command line. The notes on the run's configuration are dropped, because the user of this
+ * command did not choose it. */
 static elbo_status check_effects(struct cli *cli, elbo_error *error)
 {
     char *said;

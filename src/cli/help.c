@@ -81,22 +81,30 @@ static const char *const train_options[] = {"data.train",
                                             "checkpoint.every",
                                             NULL};
 
+/* Left out there for the other commands. */
+static const char *const rare_options[] = {"determinism", "threads", NULL};
+
+enum { SCREEN_OPTIONS = 18 }; /* of 24 lines */
+
 elbo_status cli_help_command(const struct cli_command *command, const char *how, elbo_error *error)
 {
     bool all = !strcmp(how, "--help=all");
     if (!strncmp(how, "--help=", 7) && !all)
         return elbo_fail(error, ELBO_USAGE,
                          "'%.60s': it is --help for the options that matter, and --help=all for all of them", how);
-    printf("elbo %s: %s\n\nusage: elbo %s %s%s\n  for example: %s\n", command->name, command->help, command->name,
+    printf("elbo %s: %s\nusage: elbo %s %s%s\n  for example: %s\n", command->name, command->help, command->name,
            command->arguments, command->mask && command->mask != COMMAND_LAUNCH ? " [--section.key=value ...]" : "",
            command->example);
     if (!command->mask) return ELBO_OK;
-    bool few = !all && (command->mask & (COMMAND_TRAIN | COMMAND_PLAN | COMMAND_BENCH | COMMAND_INIT));
-    if (!few) return put_text(options_help(elbo_config_table(), command->mask, NULL), error);
-    puts("\nThe options that matter most:\n");
-    ELBO_TRY(put_text(options_help(elbo_config_table(), command->mask, train_options), error));
-    printf("\n`elbo %s --help=all` shows every option; `elbo help --reference` is all of them as a page.\n",
-           command->name);
+    if (all) return put_text(options_help(elbo_config_table(), command->mask), error);
+    bool trains = command->mask & (COMMAND_TRAIN | COMMAND_PLAN | COMMAND_BENCH | COMMAND_INIT);
+    bool many = options_count(elbo_config_table(), command->mask) > SCREEN_OPTIONS;
+    puts("");
+    ELBO_TRY(put_text(options_brief_help(elbo_config_table(), command->mask, trains ? train_options : NULL,
+                                         many ? rare_options : NULL),
+                      error));
+    printf("\n`elbo %s --help=all` has %s, with ranges and the whole explanations.\n", command->name,
+           many ? "all options" : "these options");
     return ELBO_OK;
 }
 

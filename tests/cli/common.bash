@@ -1,4 +1,4 @@
-# What the bats files of trained runs share: a small corpus, a tiny trained run made once per file, and `refused`.
+# Shared by the bats files of trained runs: a small corpus, a tiny trained run made once per file, and `refused`.
 # shellcheck shell=bash disable=SC2034
 
 tiny=(--encoder.width=16 --decoder.width=16 --encoder.heads=2 --decoder.heads=2 --encoder.layers=1 --decoder.layers=1

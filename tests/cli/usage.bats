@@ -59,14 +59,14 @@ setup() { cd "$BATS_FILE_TMPDIR" || return; }
 }
 
 @test "help fits a screen, and says what is so" {
-    for command in train plan bench init; do
+    local commands
+    commands=$("$ELBO" --help | sed -n '/^usage/,/^`/{s/^  \([a-z-]*\) .*/\1/p}')
+    [ "$(wc -w <<< "$commands")" -ge 18 ]
+    for command in $commands; do
         "$ELBO" $command --help > help
-        [ "$(wc -l < help)" -le 40 ] || { wc -l help; return 1; }
+        awk -v c="$command" 'length > 100 { print c ": " $0; bad = 1 } END { if (NR > 24) print c, NR; exit bad || NR > 24 }' help
         "$ELBO" $command --help=all > all
-        [ "$(wc -l < all)" -gt 40 ]
-    done
-    for command in prepare init train eval sample reconstruct interpolate encode decode plan bench launch tokenize \
-        dump info help completion; do
+        [ "$(grep -c '^  --' all)" -ge "$(grep -c '^  --' help)" ]
         awk -v c="$command" 'length > 100 { print c ": " $0; bad = 1 } END { exit bad }' <("$ELBO" $command --help=all)
     done
     "$ELBO" train --help=all | grep -q -- '--optimizer.epsilon'

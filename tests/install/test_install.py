@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""`cmake --install` into an empty prefix: programs in C and C++ build, link and run against it by pkg-config alone and by
-find_package, shared and static. The libraries export nothing but elbo_*, and a program may reuse their inner names."""
+"""`cmake --install` into an empty prefix: programs in C and C++ build, link and run against it by pkg-config alone and
+by find_package, shared and static. The libraries export nothing but elbo_*, and a program may reuse their inner names."""
 import os
 import pathlib
 import shutil

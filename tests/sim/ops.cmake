@@ -1,5 +1,5 @@
 # The op tests (tests/ops) once more with the CUDA backend over the emulated GPU: its table, its products, its kernels
-# against the same double references. What a real GPU runs of them is in ../cuda.
+# against the same double references. ../cuda has those that a real GPU runs.
 add_library(tests_harness_sim STATIC EXCLUDE_FROM_ALL ../ops/harness.c ../ops/trial.c)
 target_include_directories(tests_harness_sim PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include
                            ${PROJECT_SOURCE_DIR}/tests)

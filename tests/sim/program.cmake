@@ -1,5 +1,5 @@
 # The library with the CUDA backend over the emulated GPU, and elbo-sim: the whole program with it (`--device=cuda`).
-# Neither ever ships. What opens cuBLASLt at run time is replaced: here it is linked.
+# Neither ever ships. The file that opens cuBLASLt at run time is replaced, because cuBLASLt is linked here.
 file(GLOB sim_backend_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.c)
 list(FILTER sim_backend_sources EXCLUDE REGEX "/(absent|libraries|nccl_absent|nccl_library)\\.c$")
 add_library(elbo_sim_host STATIC EXCLUDE_FROM_ALL ${sim_backend_sources} libraries.c ${HOST_OBJECTS} ${CPU_OBJECTS})

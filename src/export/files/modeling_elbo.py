@@ -227,7 +227,7 @@ class Stack(nn.Module):
         return (at <= at[before:, None])[None, None]
 
     def start(self, z, b):
-        """What earlier rows leave behind for a sentence's first row, a layer at a time."""
+        """Returns the state before a sentence's first row, one for each layer."""
         return [layer.first(z, b) for layer in self.layers()]
 
     def forward(self, x, z=None, label=None, mask=None, past=None, at=0):

@@ -1,4 +1,4 @@
-"""What elbo itself said of some sentences: reference.safetensors, read with NumPy alone."""
+"""Reads the results of elbo itself on some sentences: reference.safetensors, read with NumPy alone."""
 import json
 import struct
 

@@ -196,7 +196,7 @@ static void destroy(struct collectives *c)
     free(m);
 }
 
-/* What job/mpi_module.c looks for in the module. */
+/* The symbol that job/mpi_module.c looks for. */
 ELBO_API elbo_status elbo_mpi_open(struct collectives **out, double timeout, elbo_error *error);
 
 elbo_status elbo_mpi_open(struct collectives **out, double timeout, elbo_error *error)
