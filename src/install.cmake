@@ -32,6 +32,19 @@ if(TARGET elbo_mpi)
 endif()
 install(DIRECTORY include/elbo DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
+# ---- manual pages and completions, made by the program itself ----
+if(NOT CMAKE_CROSSCOMPILING)
+  set(made ${CMAKE_BINARY_DIR}/manual)
+  add_custom_command(OUTPUT ${made}/done DEPENDS elbo scripts/manual VERBATIM
+    COMMAND ${CMAKE_SOURCE_DIR}/scripts/manual $<TARGET_FILE:elbo> ${made}
+    COMMAND ${CMAKE_COMMAND} -E touch ${made}/done)
+  add_custom_target(elbo_manual ALL DEPENDS ${made}/done)
+  install(DIRECTORY ${made}/man1 DESTINATION ${CMAKE_INSTALL_MANDIR})
+  install(FILES ${made}/bash/elbo DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+  install(FILES ${made}/zsh/_elbo DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+  install(FILES ${made}/fish/elbo.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+endif()
+
 # ---- pkg-config: `pkg-config --cflags --libs elbo`, `pkg-config --static --libs elbo` ----
 set(static_libs -lpthread -lm -ldl)
 if(TARGET elbo_kernels)

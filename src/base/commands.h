@@ -47,10 +47,11 @@
     X(DUMP, dump, "dump", "CORPUS", "write a corpus's sentences as text", false, 1, 1, false, "elbo dump corpus/test") \
     X(INFO, info, "info", "CORPUS|RUN", "say what a corpus or a run holds", true, 1, 1, false,                         \
       "elbo info corpus/train --json")                                                                                 \
-    X(HELP, help, "help", "[COMMAND]", "explain a command; --reference prints every option as Markdown", false, 0, 1,  \
-      false, "elbo help prepare")                                                                                      \
-    X(COMPLETION, completion, "completion", "bash", "print a completion script for a shell", false, 1, 1, false,       \
-      "source <(elbo completion bash)")
+    X(HELP, help, "help", "[COMMAND]",                                                                                 \
+      "explain a command; --reference: all options as Markdown; --man: a manual page", false, 0, 1, false,             \
+      "elbo help prepare")                                                                                             \
+    X(COMPLETION, completion, "completion", "bash|zsh|fish", "print a completion script for a shell", false, 1, 1,     \
+      false, "source <(elbo completion bash)")
 
 /* One bit per command, for masks of the commands that take an option. */
 #define COMMAND_NUMBER(bit, ...) COMMAND_NUMBER_##bit,

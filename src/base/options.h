@@ -147,6 +147,8 @@ char *options_help(const struct option_table *table, unsigned mask);
  * cut at the end of a clause. `only` and `without` (each ended by null, or null) choose among the keys. */
 char *options_brief_help(const struct option_table *table, unsigned mask, const char *const *only,
                          const char *const *without);
+/* Describes a row's values: "a whole number from 1 to 1000 (steps)". */
+void options_describe(char *out, size_t size, const struct option *row);
 /* Returns the number of options of one command. */
 size_t options_count(const struct option_table *table, unsigned mask);
 /* Returns the rows as Markdown tables, one per section. */

@@ -16,7 +16,4 @@ struct options {
 /* Prints a value as YAML; strings are quoted. */
 void options_print_value(FILE *out, const struct option *row, const void *target);
 
-/* Describes a row's values: "a whole number from 1 to 1000 (steps)". */
-void options_describe(char *out, size_t size, const struct option *row);
-
 #endif

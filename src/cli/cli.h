@@ -42,6 +42,8 @@ const struct cli_command *cli_find_command(const char *name); /* null for an unk
 void cli_help_overview(void); /* elbo --help                       */
 /* elbo COMMAND --help, -h or --help=all; `how` is that word. Without "all", commands with many options show only the
  * options that matter most. */
+/* Prints the manual page of a command, or of elbo where name is null. */
+elbo_status cli_manual(const char *name, elbo_error *error);
 elbo_status cli_help_command(const struct cli_command *command, const char *how, elbo_error *error);
 
 /* One file each. */

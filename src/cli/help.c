@@ -1,5 +1,5 @@
-/* Help, the reference page (docs/reference.md) and shell completion, all made from the table of commands and the table
- * of options, so only commands in this build appear. */
+/* Help and the reference page (docs/reference.md), made from the table of commands and the table of options, so only
+ * commands in this build appear. */
 #include "cli/cli.h"
 #include "cli/words.h"
 
@@ -140,10 +140,12 @@ static elbo_status reference(elbo_error *error)
 elbo_status cli_help(struct cli *cli, elbo_error *error)
 {
     if (cli->override_count) {
-        if (!strcmp(cli->overrides[0], "--reference") && cli->override_count == 1 && !cli->argument_count)
-            return reference(error);
+        bool alone = cli->override_count == 1;
+        if (!strcmp(cli->overrides[0], "--reference") && alone && !cli->argument_count) return reference(error);
+        if (!strcmp(cli->overrides[0], "--man") && alone)
+            return cli_manual(cli->argument_count ? cli->arguments[0] : NULL, error);
         return elbo_fail(error, ELBO_USAGE,
-                         "elbo help does not take '%.60s' here; it takes a command, or --reference alone",
+                         "elbo help does not take '%.60s' here; it takes a command, --man, or --reference alone",
                          cli->overrides[0]);
     }
     if (!cli->argument_count) {
@@ -154,41 +156,4 @@ elbo_status cli_help(struct cli *cli, elbo_error *error)
     if (command) return cli_help_command(command, "--help", error);
     char *argv[] = {NULL, (char *)cli->arguments[0]};
     return words_no_command(2, argv, error);
-}
-
-elbo_status cli_completion(struct cli *cli, elbo_error *error)
-{
-    if (strcmp(cli->arguments[0], "bash"))
-        return elbo_fail(error, ELBO_USAGE, "no completion for '%.60s'; there is one for bash", cli->arguments[0]);
-    size_t count;
-    const struct cli_command *commands = cli_commands(&count);
-    const struct option_table *table = elbo_config_table();
-    puts("_elbo() {\n    local word=${COMP_WORDS[COMP_CWORD]} words=\n    if [ \"$COMP_CWORD\" -eq 1 ]; then");
-    printf("        words='");
-    for (size_t i = 0; i < count; i++) printf("%s ", commands[i].name);
-    puts("--help --version'\n    else case ${COMP_WORDS[1]} in");
-    for (size_t i = 0; i < count; i++) {
-        printf("    %s) words='--help", commands[i].name);
-        for (size_t r = 0; r < table->count; r++) {
-            const struct option *row = &table->rows[r];
-            if (!(row->commands & commands[i].mask)) continue;
-            printf(" --%s%s", row->key, row->type == OPTION_BOOL ? "" : "=");
-            for (size_t c = 0; row->choices && row->choices[c]; c++) printf(" --%s=%s", row->key, row->choices[c]);
-        }
-        puts("' ;;");
-    }
-    puts("    esac fi\n"
-         "    # readline breaks words at '=': what is offered begins after it\n"
-         "    local head=\n"
-         "    if [ \"$word\" = = ]; then head=${COMP_WORDS[COMP_CWORD-1]}=; word=\n"
-         "    elif [ \"${COMP_WORDS[COMP_CWORD-1]}\" = = ]; then head=${COMP_WORDS[COMP_CWORD-2]}=; fi\n"
-         "    COMPREPLY=()\n"
-         "    local candidate\n"
-         "    for candidate in $words; do\n"
-         "        case $candidate in \"$head$word\"*) COMPREPLY+=(\"${candidate#\"$head\"}\") ;; esac\n"
-         "    done\n"
-         "    [ \"${#COMPREPLY[@]}\" -eq 1 ] && [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n"
-         "}\n"
-         "complete -o default -F _elbo elbo");
-    return ELBO_OK;
 }

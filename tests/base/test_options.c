@@ -301,8 +301,8 @@ static void what_is_written_reads_back(void **state)
 static void texts_show_the_rows(void **state)
 {
     (void)state;
-    char *help = options_help(&table, TWO, NULL), *page = options_reference(&table);
-    char *few = options_help(&table, ONE, (const char *const[]){"seed", "train.steps", NULL});
+    char *help = options_help(&table, TWO), *page = options_reference(&table);
+    char *few = options_brief_help(&table, ONE, (const char *const[]){"seed", "train.steps", NULL}, NULL);
     assert_non_null(strstr(few, "--seed=1"));
     assert_non_null(strstr(few, "--train.steps=200"));
     assert_null(strstr(few, "train.rate"));

@@ -64,7 +64,7 @@ setup() { cd "$BATS_FILE_TMPDIR" || return; }
     [ "$(wc -w <<< "$commands")" -ge 18 ]
     for command in $commands; do
         "$ELBO" $command --help > help
-        awk -v c="$command" 'length > 100 { print c ": " $0; bad = 1 } END { if (NR > 24) print c, NR; exit bad || NR > 24 }' help
+        awk -v c="$command" 'length > 100 || NR > 24 { print c, NR, $0; bad = 1 } END { exit bad }' help
         "$ELBO" $command --help=all > all
         [ "$(grep -c '^  --' all)" -ge "$(grep -c '^  --' help)" ]
         awk -v c="$command" 'length > 100 { print c ": " $0; bad = 1 } END { exit bad }' <("$ELBO" $command --help=all)

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`cmake --install` into an empty prefix: programs in C and C++ build, link and run against it by pkg-config alone and
-by find_package, shared and static. The libraries export nothing but elbo_*, and a program may reuse their inner names."""
+by find_package, shared and static. The libraries export nothing but elbo_*, so a program may have names like those
+inside the library."""
 import os
 import pathlib
 import shutil
@@ -106,7 +107,17 @@ def main():
              f"-DEXAMPLES={SOURCE / 'examples'}")
         call("cmake", "--build", folder / "user/build")
         call(folder / "user/build/plus")
-        call(prefix / "bin/elbo", "--version")
+        assert call(prefix / "bin/elbo", "--version").startswith("elbo ")
+        commands = [line.split()[0] for line in call(prefix / "bin/elbo", "--help").splitlines()
+                    if line.startswith("  ") and line[2:3].isalpha()]
+        for command in ("elbo", *(f"elbo-{c}" for c in commands)):
+            page = (prefix / f"share/man/man1/{command}.1").read_text()
+            assert page.startswith(".TH") and ".SH NAME" in page, command
+        for made, check in (("bash-completion/completions/elbo", "bash"), ("zsh/site-functions/_elbo", "zsh"),
+                            ("fish/vendor_completions.d/elbo.fish", "fish")):
+            assert "checkpoint.every" in (prefix / "share" / made).read_text(), made
+            if shutil.which(check):
+                call(check, "-n", prefix / "share" / made)
     print(f"{len(shared)} functions are exported; programs in C and C++, shared and static, by pkg-config and CMake")
     return 0
 
