@@ -90,7 +90,7 @@ static const struct option data_rows[] = {
     ROW_SWITCH("labels", labels, "false", KEPT_MODEL,
                "condition encoder and decoder on each sentence's label; data.train must have labels"),
     ROW_SIZE("max_length", max_length, "100", 1, 1000000, "tokens without marks", KEPT_MODEL,
-             "length of the longest sentence (see data.too_long)"),
+             "length of the longest sentence; see data.too_long"),
     ROW_CHOICE("too_long", too_long, "truncate",
                KEPT(TAKEN_BY_TRAINING | COMMAND_EVAL | COMMAND_FIT_PRIOR, OPTION_CHANGE),
                "treatment of sentences longer than data.max_length", "truncate", "skip", "refuse"),
