@@ -8,12 +8,12 @@
  * example) */
 #define ELBO_COMMANDS(X)                                                                                               \
     X(PREPARE, prepare, "prepare", "TEXT [TEXT ...]",                                                                  \
-      "make a corpus out of text, a sentence a line (- is standard input)", true, 1, 1u << 20, false,                  \
+      "make a corpus from text with one sentence a line (- is standard input)", true, 1, 1u << 20, false,              \
       "elbo prepare a.txt --out=corpus --tokenizer.size=8000 --split=95/2.5/2.5")                                      \
     X(INIT, init, "init", "[CONFIG.yaml]",                                                                             \
       "write the default configuration with comments, to a file or standard output", true, 0, 1, false,                \
       "elbo init config.yaml")                                                                                         \
-    X(TRAIN, train, "train", "[CONFIG.yaml]", "train a text VAE, or go on with a run", true, 0, 1, true,               \
+    X(TRAIN, train, "train", "[CONFIG.yaml]", "train a text VAE, or resume a run", true, 0, 1, true,                   \
       "elbo train --data.train=corpus/train --data.valid=corpus/valid --run.dir=runs/a")                               \
     X(EVAL, eval, "eval", "RUN", "measure a model on a corpus", true, 1, 1, false,                                     \
       "elbo eval runs/a --data.test=corpus/test --eval.iwae_samples=100 --json")                                       \
@@ -23,20 +23,21 @@
       "elbo sample runs/a --count=5 --seed=1")                                                                         \
     X(RECONSTRUCT, reconstruct, "reconstruct", "RUN", "encode sentences of standard input and write them back", true,  \
       1, 1, false, "elbo reconstruct runs/a < sentences.txt")                                                          \
-    X(INTERPOLATE, interpolate, "interpolate", "RUN", "walk from one sentence to another", true, 1, 1, false,          \
+    X(INTERPOLATE, interpolate, "interpolate", "RUN",                                                                  \
+      "write the sentences on the line between the latents of two sentences", true, 1, 1, false,                       \
       "elbo interpolate runs/a --from=\"...\" --to=\"...\" --steps=7")                                                 \
     X(ENCODE, encode, "encode", "RUN", "turn sentences of standard input into latents", true, 1, 1, false,             \
       "elbo encode runs/a --format=npy --out=z.npy < sentences.txt")                                                   \
     X(DECODE, decode, "decode", "RUN", "turn latents of standard input (JSON lines or a .npy) into sentences", true,   \
       1, 1, false, "elbo decode runs/a < z.npy")                                                                       \
-    X(EXPORT, export, "export", "RUN", "write a model as other programs read it", true, 1, 1, false,                   \
+    X(EXPORT, export, "export", "RUN", "write a model in a format of other programs", true, 1, 1, false,               \
       "elbo export runs/a --format=hf --out=a-hf")                                                                     \
-    X(PLAN, plan, "plan", "[CONFIG.yaml]", "say what a run will hold in memory and compute", true, 0, 1, true,         \
+    X(PLAN, plan, "plan", "[CONFIG.yaml]", "estimate the memory and the computation of a run", true, 0, 1, true,       \
       "elbo plan config.yaml --json")                                                                                  \
     X(BENCH, bench, "bench", "step|kernels|collectives",                                                               \
-      "time training steps, their kernels against the device's limits, or what ranks exchange", true, 1, 1, false,     \
+      "time training steps, kernels beside the device's limits, or exchanges between ranks", true, 1, 1, false,        \
       "elbo bench step --data.train=corpus/train --encoder.width=512 --json")                                          \
-    X(DEVICES, devices, "devices", "", "say what --device may be on this machine", true, 0, 0, false,                  \
+    X(DEVICES, devices, "devices", "", "list the devices that --device can name on this machine", true, 0, 0, false,   \
       "elbo devices --json")                                                                                           \
     X(LAUNCH, launch, "launch", "[-n N] [--max-restarts=K ...] -- COMMAND ...",                                        \
       "start N ranks of a command on this host's GPUs, watch them, and restart them", true, 0, 1u << 20, false,        \
@@ -45,7 +46,7 @@
       "turn lines of standard input into token ids, or back with --decode", true, 1, 1, false,                         \
       "elbo tokenize corpus < text.txt")                                                                               \
     X(DUMP, dump, "dump", "CORPUS", "write a corpus's sentences as text", false, 1, 1, false, "elbo dump corpus/test") \
-    X(INFO, info, "info", "CORPUS|RUN", "say what a corpus or a run holds", true, 1, 1, false,                         \
+    X(INFO, info, "info", "CORPUS|RUN", "describe a corpus or a run", true, 1, 1, false,                               \
       "elbo info corpus/train --json")                                                                                 \
     X(HELP, help, "help", "[COMMAND]",                                                                                 \
       "explain a command; --reference: all options as Markdown; --man: a manual page", false, 0, 1, false,             \

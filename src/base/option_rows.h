@@ -6,7 +6,7 @@
  *     };
  *     #define AT(field) offsetof(struct log_config, field)
  *     static const struct option log_rows[] = {
- *         ROW_SIZE("every", every, "20", 1, OPTION_MANY, "steps", KEPT_FREE, "between lines on the console"),
+ *         ROW_SIZE("every", every, "20", 1, OPTION_MANY, "steps", KEPT_FREE, "number of steps between lines"),
  *     };
  *     #undef AT
  *

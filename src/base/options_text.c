@@ -255,7 +255,7 @@ static void reference_row(FILE *out, const struct option *row, bool begins, cons
             fprintf(out, "\n## `%.*s`\n", (int)size, row->key);
         else
             fputs("\n## Without a section\n", out);
-        fputs("\n| option | default | takes | what | commands | when a run goes on |\n|---|---|---|---|---|---|\n",
+        fputs("\n| option | default | takes | meaning | commands | in a resumed run |\n|---|---|---|---|---|---|\n",
               out);
     }
     fprintf(out, "| `%s` | %s%s%s | ", row->key, *row->fallback ? "`" : "", row->fallback, *row->fallback ? "`" : "");
@@ -267,7 +267,7 @@ static void reference_row(FILE *out, const struct option *row, bool begins, cons
             fprintf(out, "%s%s", comma, table->commands[i].name);
             comma = ", ";
         }
-    static const char *const classes[] = {"", "must be the same", "may change, and is said", "without effect"};
+    static const char *const classes[] = {"", "must be the same", "may change, and is reported", "without effect"};
     fprintf(out, " | %s |\n", classes[row->class]);
 }
 

@@ -355,7 +355,7 @@ elbo_status cli_eval(struct cli *cli, elbo_error *error)
     struct run run;
     struct elbo_corpus *corpus = NULL;
     if (cli->config.json && cli->config.eval.per_sentence)
-        return elbo_fail(error, ELBO_USAGE, "--per-sentence writes lines of JSON already; leave --json away");
+        return elbo_fail(error, ELBO_USAGE, "--per-sentence writes lines of JSON already; leave --json out");
     ELBO_TRY(cli_open_run(&run, cli, error));
     elbo_status status = *cli->config.data.test
                              ? elbo_corpus_open(&corpus, cli->config.data.test, error)

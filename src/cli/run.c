@@ -110,7 +110,7 @@ elbo_status cli_label(int32_t *label, const struct run *run, const struct cli *c
     const char *name = cli->config.generate.label;
     *label = 0;
     if (!run->labels.count && *name)
-        return elbo_fail(error, ELBO_USAGE, "--label=%s: this model was trained without data.labels; leave it away",
+        return elbo_fail(error, ELBO_USAGE, "--label=%s: this model was trained without data.labels; leave it out",
                          name);
     if (!run->labels.count) return ELBO_OK;
     if (*name) return label_number(label, &run->labels, name, error);
@@ -166,12 +166,12 @@ elbo_status cli_generate_options(struct generate_options *o, bool greedy, const 
     static const char *const drawing[] = {"temperature", "top_p", "top_k", "greedy"};
     for (size_t i = 0; i < sizeof drawing / sizeof *drawing && g->beam; i++)
         if (options_given(cli->options, drawing[i]))
-            return elbo_fail(error, ELBO_USAGE, "--beam=%zu searches and draws nothing: leave --%s away, or --beam",
+            return elbo_fail(error, ELBO_USAGE, "--beam=%zu searches and draws nothing: leave out --%s or --beam",
                              g->beam, drawing[i]);
     for (size_t i = 0; i < 3 && g->greedy; i++)
         if (options_given(cli->options, drawing[i]))
             return elbo_fail(error, ELBO_USAGE,
-                             "--greedy takes the likeliest token and --%s draws one: leave one of them away",
+                             "--greedy takes the likeliest token and --%s draws one: leave one of them out",
                              drawing[i]);
     if (!g->beam && options_given(cli->options, "length_penalty"))
         return elbo_fail(error, ELBO_USAGE, "--length_penalty belongs to a search: give --beam too, say --beam=5");

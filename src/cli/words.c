@@ -167,7 +167,7 @@ elbo_status words_check_values(const struct cli *cli, const struct cli_command *
     if (c->model.precision == PRECISION_BF16 && !strncmp(c->device, "cpu", 3) &&
         (command->mask & (COMMAND_TRAIN | COMMAND_BENCH)))
         return elbo_fail(error, ELBO_USAGE,
-                         "--precision=bf16 needs a GPU, and --device=%s is none; leave one of them away", c->device);
+                         "--precision=bf16 needs a GPU, and --device=%s is none; leave one of them out", c->device);
     if (command->mask == COMMAND_INTERPOLATE) {
         static const char *const ends[] = {"from", "to"};
         for (int i = 0; i < 2; i++)

@@ -216,7 +216,7 @@ elbo_status export_write(const struct export_source *source, const struct export
     struct stage stage;
     const struct export_format *format = formats[options->format];
     if (options->bits != 32 && !format->bits)
-        return elbo_fail(error, ELBO_USAGE, "--format=%s has weights of 32 bits only; leave --bits away", format->name);
+        return elbo_fail(error, ELBO_USAGE, "--format=%s has weights of 32 bits only; leave --bits out", format->name);
     if (format->check) ELBO_TRY(format->check(source, options, error));
     ELBO_TRY(export_open(&stage, folder, error));
     elbo_status status = format->write(source, options, stage.work, error);

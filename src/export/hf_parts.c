@@ -121,7 +121,7 @@ static elbo_status write_decoder(const struct export_source *s, const char *fold
 }
 
 /* Ends every refusal. */
-static const char whole[] = "leave --part away: the whole model has no such limit";
+static const char whole[] = "leave --part out: the whole model has no such limit";
 
 static elbo_status refuse(const char *what, const char *remedy, elbo_error *error)
 {

@@ -8,9 +8,9 @@
 
 #define AT(field) offsetof(struct model_config, field)
 static const struct option size_rows[] = {
-    ROW_SIZE("vocabulary", vocabulary, "1", 1, 1 << 30, "V", 0, "tokens"),
-    ROW_SIZE("positions", positions, "3", 3, 1000002, "", 0, "of a sentence with its marks"),
-    ROW_SIZE("labels", labels, "0", 0, 1 << 20, "", 0, "classes of sentences"),
+    ROW_SIZE("vocabulary", vocabulary, "1", 1, 1 << 30, "V", 0, "number of tokens in the vocabulary"),
+    ROW_SIZE("positions", positions, "3", 3, 1000002, "", 0, "positions of a sentence with its marks"),
+    ROW_SIZE("labels", labels, "0", 0, 1 << 20, "", 0, "number of classes of sentences"),
 };
 
 #define SECTION(name, rows, offset)                                                                                    \

@@ -176,7 +176,7 @@ static elbo_status label_of(int32_t *out, const struct elbo_infer *m, const char
 {
     size_t count = elbo_infer_labels(m);
     *out = 0;
-    if (!count && label) return elbo_fail(error, ELBO_USAGE, "the model knows no labels; leave the label away");
+    if (!count && label) return elbo_fail(error, ELBO_USAGE, "the model knows no labels; leave the label out");
     if (count && !label)
         return elbo_fail(error, ELBO_USAGE, "the model is told each sentence's label: give one of %zu, such as %s",
                          count, elbo_infer_label(m, 0));

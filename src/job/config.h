@@ -23,35 +23,33 @@ struct parallel_config {
 };
 #define AT(field) offsetof(struct parallel_config, field)
 static const struct option parallel_rows[] = {
-    ROW_SIZE(
-        "lanes", lanes, "0", 0, 65536, "", KEPT_CHANGE,
-        "of determinism world_invariant: sums that are added along one tree on any number of ranks; 0: the smaller of "
-        "8 and train.slots"),
-    ROW_NUMBER("bucket", bucket, "32", 0.004, 1 << 20, "MiB", KEPT_FREE, "gradients that travel between ranks at once"),
-    ROW_SIZE(
-        "zero", zero, "0", 0, 1, "stage", KEPT_FREE,
-        "ZeRO: 1: each rank keeps and updates its share of the weights' moments; the same bits, no more bytes between "
-        "ranks"),
+    ROW_SIZE("lanes", lanes, "0", 0, 65536, "", KEPT_CHANGE,
+             "number of sums added along one tree on any number of ranks (determinism=world_invariant); 0: the smaller "
+             "of 8 and train.slots"),
+    ROW_NUMBER("bucket", bucket, "32", 0.004, 1 << 20, "MiB", KEPT_FREE,
+               "size of the gradients that travel between ranks at once"),
+    ROW_SIZE("zero", zero, "0", 0, 1, "stage", KEPT_FREE,
+             "stage of ZeRO; 1: each rank keeps and updates its share of the moments; same bits, no more bytes between "
+             "ranks"),
     ROW_SIZE("always", always, "0", 0, 1, "", KEPT_FREE,
-             "1: a single rank, too, sums through NCCL or MPI, for what that costs"),
+             "sum through NCCL or MPI on a single rank too, to measure the cost (1: yes, 0: no)"),
     ROW_SIZE("check_every", check_every, "500", 0, OPTION_MANY, "steps", KEPT_FREE,
-             "between comparisons of the ranks' weights; 0: never"),
-    ROW_NUMBER(
-        "bandwidth", bandwidth, "0", 0, 1e6, "GB/s", COMMAND_PLAN,
-        "that a rank sends while it receives as much, for the estimate of waiting; see `elbo bench collectives`; 0: "
-        "not known"),
-    ROW_NUMBER("latency", latency, "0", 0, 1e9, "microseconds", COMMAND_PLAN, "of a message, for the same estimate"),
+             "number of steps between comparisons of the ranks' weights; 0: never"),
+    ROW_NUMBER("bandwidth", bandwidth, "0", 0, 1e6, "GB/s", COMMAND_PLAN,
+               "bandwidth at which a rank sends while it receives as much, for the estimate of waiting (see `elbo "
+               "bench collectives`); 0: unknown"),
+    ROW_NUMBER("latency", latency, "0", 0, 1e9, "microseconds", COMMAND_PLAN,
+               "latency of a message, for the estimate of waiting"),
     ROW_SIZE("ranks", ranks, "0", 0, 1048576, "", KEPT_CHANGE,
-             "processes that train together; 0: as many as the launcher started"),
+             "number of processes that train together; 0: as many as the launcher started"),
     ROW_TEXT("rank", rank, "auto", KEPT_OWN(TAKEN_BY_RANKS, OPTION_FREE),
-             "which of them this is, from 0, where no launcher says so; needs parallel.ranks"),
-    ROW_TEXT(
-        "address", address, "", KEPT_OWN(TAKEN_BY_RANKS, OPTION_FREE),
-        "host where rank 0 is met; empty: what the launcher says, or this host; another than this one needs a secret"),
+             "number of this process among the ranks, from 0, where no launcher gives it; needs parallel.ranks"),
+    ROW_TEXT("address", address, "", KEPT_OWN(TAKEN_BY_RANKS, OPTION_FREE),
+             "host of rank 0; empty: the launcher's, or this host; another host needs a secret"),
     ROW_SIZE("port", port, "0", 0, 65535, "", KEPT_OWN(TAKEN_BY_RANKS, OPTION_FREE),
-             "TCP port where rank 0 is met; 0: from the launcher or the job's number"),
+             "TCP port of rank 0; 0: from the launcher or the job's number"),
     ROW_NUMBER("timeout", timeout, "300", 0.1, 86400, "seconds", KEPT(TAKEN_BY_RANKS, OPTION_FREE),
-               "that a rank waits for another one before it gives up; more than the longest save takes"),
+               "time that a rank waits for another one before it gives up; must exceed the longest save"),
     ROW_TEXT(
         "secret_file", secret_file, "", KEPT_OWN(TAKEN_BY_RANKS, OPTION_FREE),
         "file of mode 0600 with the secret that the job's ranks prove to each other; empty: the variable ELBO_SECRET"),

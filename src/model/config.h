@@ -54,27 +54,29 @@ struct stack_config {
 /* The sections `encoder` and `decoder`. */
 #define AT(field) offsetof(struct stack_config, field)
 static const struct option stack_rows[] = {
-    ROW_CHOICE("kind", kind, "transformer", KEPT_MODEL, "family of the stack; bow: a bag of words, an encoder only",
-               "transformer", "bow", "lstm", "gru"),
+    ROW_CHOICE("kind", kind, "transformer", KEPT_MODEL,
+               "architecture of the stack; bow: a bag of words, for the encoder only", "transformer", "bow", "lstm",
+               "gru"),
     ROW_SIZE("width", width, "128", 1, 65536, "D", KEPT_MODEL,
              "width of the residual stream, or units of a recurrent layer"),
-    ROW_SIZE("layers", layers, "2", 1, 1024, "L", KEPT_MODEL, "blocks, or recurrent layers"),
+    ROW_SIZE("layers", layers, "2", 1, 1024, "L", KEPT_MODEL, "number of Transformer blocks or recurrent layers"),
     ROW_SIZE("embedding_width", embedding_width, "0", 0, 65536, "", KEPT_MODEL,
-             "width of a recurrent stack's token vectors; 0: as the width"),
+             "width of a recurrent stack's token vectors; 0: the stack's width"),
     ROW_SWITCH("residual", residual, "false", KEPT_MODEL,
-               "a recurrent layer's input is added to its output, from the second layer on"),
-    ROW_SIZE("heads", heads, "4", 1, 1024, "H", KEPT_MODEL, "attention heads; must divide the width"),
+               "add each recurrent layer's input to its output, from the second layer on"),
+    ROW_SIZE("heads", heads, "4", 1, 1024, "H", KEPT_MODEL, "number of attention heads; must divide the width"),
     ROW_SIZE("kv_heads", kv_heads, "0", 0, 1024, "", KEPT_MODEL,
-             "heads of keys and values, must divide the heads; 0: as many"),
+             "number of heads of keys and values; must divide the heads; 0: as many as heads"),
     ROW_SIZE("ff_width", ff_width, "0", 0, 1048576, "", KEPT_MODEL,
              "inner width of the feed-forward part; 0: 4 times the width"),
-    ROW_CHOICE("norm", norm, "layernorm", KEPT_MODEL, "normalization", "layernorm", "rmsnorm"),
-    ROW_CHOICE("norm_position", norm_position, "pre", KEPT_MODEL, "norm before a branch or after its residual", "pre",
-               "post"),
-    ROW_SWITCH("embedding_norm", embedding_norm, "false", KEPT_MODEL, "a norm behind the embeddings, as BERT has it"),
-    ROW_CHOICE("positions", positions, "learned", KEPT_MODEL, "position code", "learned", "rotary"),
-    ROW_CHOICE("activation", activation, "gelu", KEPT_MODEL, "of the feed-forward part", "gelu", "swiglu"),
-    ROW_NUMBER("dropout", dropout, "0", 0, 0.95, "", KEPT_CHANGE, "share of activations dropped in training"),
+    ROW_CHOICE("norm", norm, "layernorm", KEPT_MODEL, "kind of normalization", "layernorm", "rmsnorm"),
+    ROW_CHOICE("norm_position", norm_position, "pre", KEPT_MODEL,
+               "place of the norm: before a branch (pre) or after its residual (post)", "pre", "post"),
+    ROW_SWITCH("embedding_norm", embedding_norm, "false", KEPT_MODEL, "add a norm after the embeddings, as in BERT"),
+    ROW_CHOICE("positions", positions, "learned", KEPT_MODEL, "kind of position encoding", "learned", "rotary"),
+    ROW_CHOICE("activation", activation, "gelu", KEPT_MODEL, "activation function of the feed-forward part", "gelu",
+               "swiglu"),
+    ROW_NUMBER("dropout", dropout, "0", 0, 0.95, "", KEPT_CHANGE, "share of the activations dropped in training"),
 };
 #undef AT
 
@@ -102,44 +104,49 @@ struct latent_config {
 #define AT(field) offsetof(struct latent_config, field)
 static const struct option latent_rows[] = {
     ROW_CHOICE("kind", kind, "normal", KEPT_MODEL,
-               "normal: a Gaussian posterior; delta: one whose KL is at least latent.delta in each dimension; slashed: "
-               "one that can hold an exact rate (objective.rate); none: a language model without a latent",
+               "kind of posterior; normal: Gaussian; delta: Gaussian with a KL of at least latent.delta in each "
+               "dimension; slashed: can hold an exact rate (objective.rate); none: a language model without a latent",
                "normal", "none", "delta", "slashed"),
-    ROW_CHOICE(
-        "prior", prior, "standard", KEPT_MODEL,
-        "standard: N(0, 1); learned with the model: diagonal: a Gaussian; mixture: of several; vamp: the mixture of "
-        "the posteriors of pseudo-inputs; the KL of the last two is of draws (kl_mc)",
-        "standard", "diagonal", "mixture", "vamp"),
-    ROW_SIZE("components", components, "10", 1, 65536, "Gaussians", KEPT_MODEL, "of latent.prior=mixture"),
-    ROW_SIZE("pseudo_inputs", pseudo_inputs, "50", 1, 65536, "", KEPT_MODEL, "of latent.prior=vamp, learned"),
-    ROW_SIZE("pseudo_length", pseudo_length, "8", 1, 65536, "rows", KEPT_MODEL, "of each pseudo-input"),
-    ROW_SIZE("width", width, "32", 1, 65536, "Z", KEPT_MODEL, "dimensions of z"),
+    ROW_CHOICE("prior", prior, "standard", KEPT_MODEL,
+               "kind of prior; standard: N(0, 1); learned with the model: diagonal, a Gaussian; mixture, several "
+               "Gaussians; vamp, the mixture of the posteriors of pseudo-inputs; the KL of mixture and vamp is "
+               "estimated from draws (kl_mc)",
+               "standard", "diagonal", "mixture", "vamp"),
+    ROW_SIZE("components", components, "10", 1, 65536, "Gaussians", KEPT_MODEL,
+             "number of Gaussians of the prior (latent.prior=mixture)"),
+    ROW_SIZE("pseudo_inputs", pseudo_inputs, "50", 1, 65536, "", KEPT_MODEL,
+             "number of learned pseudo-inputs of the prior (latent.prior=vamp)"),
+    ROW_SIZE("pseudo_length", pseudo_length, "8", 1, 65536, "rows", KEPT_MODEL,
+             "length of each pseudo-input (latent.prior=vamp)"),
+    ROW_SIZE("width", width, "32", 1, 65536, "Z", KEPT_MODEL, "number of dimensions of z"),
     ROW_SET("injection", injection, "both", KEPT_MODEL,
-            "the ways for z into the decoder. embedding: added to every input; Transformer: memory, for attention; "
-            "residual, added behind every block but the first; prefix, rows in front of the sentence; recurrent: init, "
-            "the first state; concat, beside every input. both: memory,embedding or init,concat",
+            "paths of z into the decoder; embedding: added to every input; Transformer: memory, read by attention; "
+            "residual, added after every block but the first; prefix, rows in front of the sentence; recurrent: init, "
+            "the first state; concat, beside every input; both: memory,embedding or init,concat",
             INJECTION_NAMES),
     ROW_SWITCH("init_tanh", init_tanh, "false", KEPT_MODEL,
-               "the first state that z gives a recurrent decoder goes through tanh"),
-    ROW_SIZE("memory", memory, "1", 1, 256, "M", KEPT_MODEL, "latent keys and values per layer"),
+               "apply tanh to the first state that z gives a recurrent decoder"),
+    ROW_SIZE("memory", memory, "1", 1, 256, "M", KEPT_MODEL, "number of latent keys and values in each layer"),
     ROW_SIZE("prefix", prefix, "4", 1, 256, "rows", KEPT_MODEL,
-             "in front of the decoder's input, with latent.injection=prefix; they take positions and room in a slot"),
-    ROW_SWITCH("sample", sample, "true", KEPT_CHANGE, "false: z = mu, a plain autoencoder"),
+             "number of rows in front of the decoder's input (latent.injection=prefix); they take positions and room "
+             "in a slot"),
+    ROW_SWITCH("sample", sample, "true", KEPT_CHANGE,
+               "sample z from the posterior; false: z = mu, a plain autoencoder"),
     ROW_SWITCH("skip", skip, "false", KEPT_MODEL,
-               "z is also added to the input of every layer of the decoder and of the output layer"),
-    ROW_NUMBER("delta", delta, "0.15", 1e-6, 100, "nats", KEPT_MODEL,
-               "least KL of a dimension, with latent.kind=delta"),
+               "add z also to the input of every decoder layer and of the output layer"),
+    ROW_NUMBER("delta", delta, "0.15", 1e-6, 100, "nats", KEPT_MODEL, "least KL of each dimension (latent.kind=delta)"),
     ROW_CHOICE("normalize", normalize, "none", KEPT_MODEL,
-               "of mu over a slot's sentences: batch: to the deviation gamma; du: the same by learned weights of that "
-               "root mean square, and variances with a floor",
+               "normalization of mu over a slot's sentences; batch: to the standard deviation latent.gamma; du: by "
+               "learned deviations with that root mean square, and a floor under the variances",
                "none", "batch", "du"),
-    ROW_NUMBER("gamma", gamma, "0.5", 1e-6, 1e6, "", KEPT_CHANGE, "deviation of a normalized mu"),
+    ROW_NUMBER("gamma", gamma, "0.5", 1e-6, 1e6, "", KEPT_CHANGE,
+               "standard deviation of a normalized mu (latent.normalize)"),
     ROW_NUMBER("alpha", alpha, "1", 0, 1e6, "", KEPT_CHANGE,
-               "with latent.normalize=du: alpha / (2 pi e) is added to the variances"),
+               "alpha of the floor alpha / (2 pi e) that is added to the variances (latent.normalize=du)"),
     ROW_NUMBER("variance_dropout", variance_dropout, "0", 0, 0.95, "", KEPT_CHANGE,
-               "with latent.normalize=du: share of the variances that falls to the floor in training while beta is 1"),
+               "share of the variances that falls to the floor in training while beta is 1 (latent.normalize=du)"),
     ROW_NUMBER("statistics_share", statistics_share, "0.1", 1e-6, 1, "", KEPT_CHANGE,
-               "how far the running statistics, which evaluation uses, go towards those of a step"),
+               "share of a step's statistics in the running statistics, which evaluation uses"),
 };
 #undef AT
 
@@ -147,9 +154,10 @@ static const struct option latent_rows[] = {
 #define AT(field) offsetof(struct latent_config, field)
 static const struct option rate_rows[] = {
     ROW_NUMBER("rate", rate, "0", 0, 1e6, "nats", KEPT_CHANGE,
-               "KL that a posterior of latent.kind=slashed has exactly; 0: it is free"),
+               "exact KL of the posterior (latent.kind=slashed); 0: the KL is free"),
     ROW_CHOICE("rate_scope", rate_scope, "sentence", KEPT_MODEL,
-               "what has the rate: each sentence; the mean over a slot; or each dimension its part of it over a slot",
+               "unit that has objective.rate: each sentence, the mean over a slot, or each dimension its part of the "
+               "rate over a slot",
                "sentence", "slot", "dimension"),
 };
 #undef AT
@@ -168,29 +176,28 @@ struct model_config {
 /* A row of the section `objective`, kept here because a parameter depends on it. */
 #define AT(field) offsetof(struct model_config, field)
 static const struct option mark_rows[] = {
-    ROW_CHOICE(
-        "dropped_mark", dropped_mark, "own", KEPT_MODEL,
-        "what words become that word_dropout or denoise_blank take: a learned mark of their own, which nothing else "
-        "reads, or the unknown mark; a run that goes on keeps its own",
-        "unknown", "own"),
+    ROW_CHOICE("dropped_mark", dropped_mark, "own", KEPT_MODEL,
+               "replacement of words that word_dropout or denoise_blank take: a learned mark that nothing else reads "
+               "(own), or the unknown mark; a resumed run keeps its choice",
+               "unknown", "own"),
 };
 #undef AT
 
 /* More rows of the sections `encoder` and `decoder`. */
 #define AT(field) offsetof(struct model_config, field)
 static const struct option encoder_rows[] = {
-    ROW_CHOICE("pooling", encoder.pooling, "mean", KEPT_MODEL, "how a sentence's rows become one", "mean", "first",
+    ROW_CHOICE("pooling", encoder.pooling, "mean", KEPT_MODEL, "pooling of a sentence's rows into one", "mean", "first",
                "last", "attention"),
     ROW_SWITCH("bidirectional", encoder.bidirectional, "false", KEPT_MODEL,
-               "a recurrent encoder reads in both directions, with half of the width each"),
+               "let a recurrent encoder read in both directions, with half of the width each"),
     ROW_SWITCH("share_embedding", share_embedding, "true", KEPT_MODEL,
-               "the encoder reads the decoder's token table; needs equal widths"),
+               "share the decoder's token table with the encoder; needs equal widths"),
 };
 #undef AT
 
 #define AT(field) offsetof(struct model_config, field)
 static const struct option decoder_rows[] = {
-    ROW_SWITCH("tie_output", tie_output, "true", KEPT_MODEL, "the output weights are the decoder's token table"),
+    ROW_SWITCH("tie_output", tie_output, "true", KEPT_MODEL, "use the decoder's token table as the output weights"),
 };
 #undef AT
 

@@ -88,7 +88,7 @@ elbo_status stack_check_injection(const struct stack_config *decoder, unsigned i
             decoder->layers);
     if (twice)
         return elbo_fail(error, ELBO_USAGE,
-                         "latent.injection has %s twice, because both stands for %s; leave one of them away", given,
+                         "latent.injection has %s twice, because both stands for %s; leave one of them out", given,
                          known);
     return ELBO_OK;
 }

@@ -198,9 +198,8 @@ elbo_status effects_check(char **said, const struct options *options, const stru
     }
     if (failed) return elbo_fail(error, ELBO_MEMORY, "no memory to check the options");
     if (s.refused)
-        return elbo_fail(error, ELBO_USAGE,
-                         "--%s does not do here what it says: %s; leave it away, or change the other", s.refused->key,
-                         effects_idle(config, s.refused->key));
+        return elbo_fail(error, ELBO_USAGE, "--%s has no effect here: %s; leave it out, or change the other option",
+                         s.refused->key, effects_idle(config, s.refused->key));
     return ELBO_OK;
 }
 

@@ -147,7 +147,7 @@ print("\n".join(json.dumps([float(x) for x in row]) for row in z))' > arrays.jso
 }
 
 @test "a language model without a latent trains, is measured and writes" {
-    refused 2 '--encoder.width does not do here what it says' 'no encoder' -- train lm --latent.kind=none
+    refused 2 '--encoder.width has no effect here' 'no encoder' -- train lm --latent.kind=none
     # A file may hold options that another model uses; options at their default are not mentioned.
     printf 'encoder:\n  width: 16\n  layers: 2\n' > lm.yaml
     "$ELBO" train lm.yaml --data.train=corpus --run.dir=lm --latent.kind=none "${alone[@]}" 2> said

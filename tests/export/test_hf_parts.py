@@ -44,7 +44,7 @@ def check_refusals(scratch):
         for name, (kind, reason) in kinds.items():
             run, _ = zoo.train(scratch, name, kind)
             answer = elbo("export", run, "--format=hf", f"--part={part}", f"--out={scratch / 'refused'}", code=2)
-            assert reason in answer.stderr and "leave --part away" in answer.stderr, answer.stderr
+            assert reason in answer.stderr and "leave --part out" in answer.stderr, answer.stderr
             assert not (scratch / "refused").exists()
 
 
