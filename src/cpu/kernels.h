@@ -51,16 +51,16 @@ ELBO_OPS(CPU_DECLARE)
 
 /* Inputs that may be quantized weights: bit k stands for input k. */
 #define CPU_BLOCK_INPUTS(X)                                                                                            \
-    X(embedding, 1u << 0)                                                                                              \
-    X(linear, 1u << 1)                                                                                                 \
-    X(linear_cross_entropy, 1u << 1)                                                                                   \
-    X(recurrent, 1u << 1)                                                                                              \
-    X(recurrent_step, 1u << 1)
+    X(embedding, SLOT(IN_EMBEDDING_TABLE))                                                                             \
+    X(linear, SLOT(IN_LINEAR_W))                                                                                       \
+    X(linear_cross_entropy, SLOT(IN_LINEAR_CROSS_ENTROPY_W))                                                           \
+    X(recurrent, SLOT(IN_RECURRENT_W))                                                                                 \
+    X(recurrent_step, SLOT(IN_RECURRENT_STEP_W))
 
 /* Outputs that may be bf16: the optimizer's moments, bit k for output k. All other outputs here are f32. */
 #define CPU_BF16_OUTPUTS(X)                                                                                            \
-    X(adamw, 1u << 1 | 1u << 2)                                                                                        \
-    X(sgd, 1u << 1)
+    X(adamw, SLOT(OUT_ADAMW_MOMENT1) | SLOT(OUT_ADAMW_MOMENT2))                                                        \
+    X(sgd, SLOT(OUT_SGD_MOMENT))
 
 void CPU(linear_workspace)(const struct call *c, size_t *shared, size_t *per_worker);
 void CPU(norm_backward_workspace)(const struct call *c, size_t *shared, size_t *per_worker);

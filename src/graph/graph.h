@@ -22,6 +22,10 @@ enum { MAX_RANK = 4, MAX_INPUTS = 12, MAX_OUTPUTS = 4 };
 /* Slots that mean the same for every op: its first input, its result, and the output that `sums` below speaks of. */
 enum { IN_FIRST = 0, OUT_RESULT = 0, OUT_SECOND };
 
+/* The bit of a slot in a mask of slots. */
+#define SLOT(k)    (1u << (k))
+#define EVERY_SLOT (~0u)
+
 enum dim_kind {
     DIM_FIXED,
     DIM_ENC_TOKENS, /* packed tokens that the encoder reads */

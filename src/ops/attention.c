@@ -117,8 +117,14 @@ static double flops_backward(const struct shape_view *s, const struct attributes
 
 const struct op_type op_attention_type = {
     .name = "attention", .index = OP_attention, .gradient = gradient, .flops = flops};
-const struct op_type op_attention_backward_type = {
-    .name = "attention_backward", .index = OP_attention_backward, .accumulates = 3, .flops = flops_backward};
+const struct op_type op_attention_backward_type = {.name = "attention_backward",
+                                                   .index = OP_attention_backward,
+                                                   .accumulates = SLOT(OUT_ATTENTION_BACKWARD_DQKV) |
+                                                                  SLOT(OUT_ATTENTION_BACKWARD_DMEMORY),
+                                                   .flops = flops_backward};
 const struct op_type op_attention_cached_type = {.name = "attention_cached", .index = OP_attention_cached};
-const struct op_type op_rotary_type = {
-    .name = "rotary", .index = OP_rotary, .accumulates = 1, .cheap = true, .gradient = gradient_rotary};
+const struct op_type op_rotary_type = {.name = "rotary",
+                                       .index = OP_rotary,
+                                       .accumulates = SLOT(OUT_ROTARY_Y),
+                                       .cheap = true,
+                                       .gradient = gradient_rotary};

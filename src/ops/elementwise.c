@@ -122,16 +122,20 @@ static void gradient_dropout(struct autodiff *ad, const struct node *n)
 }
 
 const struct op_type op_add_type = {
-    .name = "add", .index = OP_add, .accumulates = 1, .cheap = true, .gradient = gradient_add};
+    .name = "add", .index = OP_add, .accumulates = SLOT(OUT_ADD_Y), .cheap = true, .gradient = gradient_add};
 const struct op_type op_gelu_type = {.name = "gelu", .index = OP_gelu, .cheap = true, .gradient = gradient_gelu};
-const struct op_type op_gelu_backward_type = {.name = "gelu_backward", .index = OP_gelu_backward, .accumulates = 1};
+const struct op_type op_gelu_backward_type = {
+    .name = "gelu_backward", .index = OP_gelu_backward, .accumulates = SLOT(OUT_UNARY_BACKWARD_DX)};
 const struct op_type op_activation_tanh_type = {
     .name = "tanh", .index = OP_activation_tanh, .cheap = true, .gradient = gradient_tanh};
 const struct op_type op_activation_tanh_backward_type = {
-    .name = "tanh_backward", .index = OP_activation_tanh_backward, .accumulates = 1};
+    .name = "tanh_backward", .index = OP_activation_tanh_backward, .accumulates = SLOT(OUT_UNARY_BACKWARD_DX)};
 const struct op_type op_swiglu_type = {
     .name = "swiglu", .index = OP_swiglu, .cheap = true, .gradient = gradient_swiglu};
 const struct op_type op_swiglu_backward_type = {
-    .name = "swiglu_backward", .index = OP_swiglu_backward, .accumulates = 1};
-const struct op_type op_dropout_type = {
-    .name = "dropout", .index = OP_dropout, .accumulates = 1, .cheap = true, .gradient = gradient_dropout};
+    .name = "swiglu_backward", .index = OP_swiglu_backward, .accumulates = SLOT(OUT_UNARY_BACKWARD_DX)};
+const struct op_type op_dropout_type = {.name = "dropout",
+                                        .index = OP_dropout,
+                                        .accumulates = SLOT(OUT_DROPOUT_Y),
+                                        .cheap = true,
+                                        .gradient = gradient_dropout};

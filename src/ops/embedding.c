@@ -71,5 +71,7 @@ static double bytes_backward(const struct shape_view *s, double plain, double el
 
 const struct op_type op_embedding_type = {
     .name = "embedding", .index = OP_embedding, .cheap = true, .gradient = gradient, .bytes = bytes};
-const struct op_type op_embedding_backward_type = {
-    .name = "embedding_backward", .index = OP_embedding_backward, .accumulates = 1, .bytes = bytes_backward};
+const struct op_type op_embedding_backward_type = {.name = "embedding_backward",
+                                                   .index = OP_embedding_backward,
+                                                   .accumulates = SLOT(OUT_EMBEDDING_BACKWARD_DTABLE),
+                                                   .bytes = bytes_backward};

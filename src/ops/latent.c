@@ -118,13 +118,16 @@ static void gradient_spread(struct autodiff *ad, const struct node *n)
 
 const struct op_type op_latent_type = {.name = "latent", .index = OP_latent, .cheap = true, .gradient = gradient};
 const struct op_type op_latent_backward_type = {
-    .name = "latent_backward", .index = OP_latent_backward, .accumulates = 1};
+    .name = "latent_backward", .index = OP_latent_backward, .accumulates = SLOT(OUT_LATENT_BACKWARD_DSTATS)};
 const struct op_type op_column_moments_type = {.name = "column_moments", .index = OP_column_moments};
 const struct op_type op_gaussian_log_density_type = {
     .name = "gaussian_log_density", .index = OP_gaussian_log_density, .gradient = gradient_log_density};
 const struct op_type op_gaussian_log_density_backward_type = {
-    .name = "gaussian_log_density_backward", .index = OP_gaussian_log_density_backward, .accumulates = 3};
+    .name = "gaussian_log_density_backward",
+    .index = OP_gaussian_log_density_backward,
+    .accumulates = SLOT(OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ) | SLOT(OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS)};
 const struct op_type op_spread_hinge_type = {
     .name = "spread_hinge", .index = OP_spread_hinge, .gradient = gradient_spread};
-const struct op_type op_spread_hinge_backward_type = {
-    .name = "spread_hinge_backward", .index = OP_spread_hinge_backward, .accumulates = 1};
+const struct op_type op_spread_hinge_backward_type = {.name = "spread_hinge_backward",
+                                                      .index = OP_spread_hinge_backward,
+                                                      .accumulates = SLOT(OUT_SPREAD_HINGE_BACKWARD_DSTATS)};

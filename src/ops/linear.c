@@ -122,8 +122,11 @@ const struct op_type op_linear_type = {
     .name = "linear", .index = OP_linear, .gradient = gradient, .recompute = recompute, .flops = flops};
 const struct op_type op_linear_backward_input_type = {.name = "linear_backward_input",
                                                       .index = OP_linear_backward_input,
-                                                      .accumulates = 1,
+                                                      .accumulates = SLOT(OUT_LINEAR_BACKWARD_INPUT_DX),
                                                       .flops = flops_input,
                                                       .bytes = bytes_input};
-const struct op_type op_linear_backward_weight_type = {
-    .name = "linear_backward_weight", .index = OP_linear_backward_weight, .accumulates = 3, .flops = flops_weight};
+const struct op_type op_linear_backward_weight_type = {.name = "linear_backward_weight",
+                                                       .index = OP_linear_backward_weight,
+                                                       .accumulates = SLOT(OUT_LINEAR_BACKWARD_WEIGHT_DW) |
+                                                                      SLOT(OUT_LINEAR_BACKWARD_WEIGHT_DB),
+                                                       .flops = flops_weight};

@@ -173,15 +173,17 @@ const struct op_type op_linear_cross_entropy_type = {.name = "linear_cross_entro
                                                      .bytes = bytes};
 const struct op_type op_linear_cross_entropy_train_type = {.name = "linear_cross_entropy_train",
                                                            .index = OP_linear_cross_entropy_train,
-                                                           .accumulates = 6,
+                                                           .accumulates = SLOT(OUT_LINEAR_CROSS_ENTROPY_TRAIN_DY) |
+                                                                          SLOT(OUT_LINEAR_CROSS_ENTROPY_TRAIN_DW),
                                                            .flops = flops_train,
                                                            .bytes = bytes_train};
 const struct op_type op_bag_cross_entropy_type = {
     .name = "bag_cross_entropy", .index = OP_bag_cross_entropy, .gradient = gradient_bag};
-const struct op_type op_bag_cross_entropy_backward_type = {
-    .name = "bag_cross_entropy_backward", .index = OP_bag_cross_entropy_backward, .accumulates = 1};
+const struct op_type op_bag_cross_entropy_backward_type = {.name = "bag_cross_entropy_backward",
+                                                           .index = OP_bag_cross_entropy_backward,
+                                                           .accumulates = SLOT(OUT_BAG_CROSS_ENTROPY_BACKWARD_DLOGITS)};
 const struct op_type op_elbo_type = {.name = "elbo", .index = OP_elbo, .gradient = gradient_elbo};
 const struct op_type op_elbo_backward_type = {.name = "elbo_backward", .index = OP_elbo_backward};
 const struct op_type op_objective_type = {.name = "objective", .index = OP_objective, .gradient = gradient_objective};
 const struct op_type op_objective_backward_type = {
-    .name = "objective_backward", .index = OP_objective_backward, .accumulates = 15};
+    .name = "objective_backward", .index = OP_objective_backward, .accumulates = EVERY_SLOT};

@@ -98,4 +98,8 @@ static value recompute(struct autodiff *ad, const struct node *n, unsigned k)
 
 const struct op_type op_norm_type = {
     .name = "norm", .index = OP_norm, .cheap = true, .sums = true, .gradient = gradient, .recompute = recompute};
-const struct op_type op_norm_backward_type = {.name = "norm_backward", .index = OP_norm_backward, .accumulates = 15};
+const struct op_type op_norm_backward_type = {.name = "norm_backward",
+                                              .index = OP_norm_backward,
+                                              .accumulates =
+                                                  SLOT(OUT_NORM_BACKWARD_DRESIDUAL) | SLOT(OUT_NORM_BACKWARD_DGAMMA) |
+                                                  SLOT(OUT_NORM_BACKWARD_DBETA) | SLOT(OUT_NORM_BACKWARD_DX)};

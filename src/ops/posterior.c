@@ -142,8 +142,11 @@ void op_running(struct graph *g, value running, value sums, value control, bool 
 const struct op_type op_posterior_type = {
     .name = "posterior", .index = OP_posterior, .cheap = true, .gradient = gradient_posterior};
 const struct op_type op_posterior_backward_type = {
-    .name = "posterior_backward", .index = OP_posterior_backward, .accumulates = 1};
+    .name = "posterior_backward", .index = OP_posterior_backward, .accumulates = SLOT(OUT_POSTERIOR_BACKWARD_DHEAD)};
 const struct op_type op_normalize_type = {.name = "normalize", .index = OP_normalize, .gradient = gradient_normalize};
-const struct op_type op_normalize_backward_type = {
-    .name = "normalize_backward", .index = OP_normalize_backward, .accumulates = 7};
+const struct op_type op_normalize_backward_type = {.name = "normalize_backward",
+                                                   .index = OP_normalize_backward,
+                                                   .accumulates = SLOT(OUT_NORMALIZE_BACKWARD_DX) |
+                                                                  SLOT(OUT_NORMALIZE_BACKWARD_DGAIN) |
+                                                                  SLOT(OUT_NORMALIZE_BACKWARD_DBIAS)};
 const struct op_type op_running_type = {.name = "running", .index = OP_running};

@@ -110,11 +110,15 @@ static double flops_backward(const struct shape_view *s, const struct attributes
 
 const struct op_type op_gaussian_kl_type = {
     .name = "gaussian_kl", .index = OP_gaussian_kl, .cheap = true, .gradient = gradient_kl};
-const struct op_type op_gaussian_kl_backward_type = {
-    .name = "gaussian_kl_backward", .index = OP_gaussian_kl_backward, .accumulates = 3};
+const struct op_type op_gaussian_kl_backward_type = {.name = "gaussian_kl_backward",
+                                                     .index = OP_gaussian_kl_backward,
+                                                     .accumulates = SLOT(OUT_GAUSSIAN_KL_BACKWARD_DSTATS) |
+                                                                    SLOT(OUT_GAUSSIAN_KL_BACKWARD_DPRIOR)};
 const struct op_type op_mixture_log_density_type = {
     .name = "mixture_log_density", .index = OP_mixture_log_density, .gradient = gradient_mixture, .flops = flops};
-const struct op_type op_mixture_log_density_backward_type = {.name = "mixture_log_density_backward",
-                                                             .index = OP_mixture_log_density_backward,
-                                                             .accumulates = 7,
-                                                             .flops = flops_backward};
+const struct op_type op_mixture_log_density_backward_type = {
+    .name = "mixture_log_density_backward",
+    .index = OP_mixture_log_density_backward,
+    .accumulates = SLOT(OUT_MIXTURE_LOG_DENSITY_BACKWARD_DZ) | SLOT(OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS) |
+                   SLOT(OUT_MIXTURE_LOG_DENSITY_BACKWARD_DLOGITS),
+    .flops = flops_backward};

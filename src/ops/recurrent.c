@@ -139,6 +139,7 @@ const struct op_type op_recurrent_type = {
     .name = "recurrent", .index = OP_recurrent, .gradient = gradient, .flops = flops};
 const struct op_type op_recurrent_backward_type = {.name = "recurrent_backward",
                                                    .index = OP_recurrent_backward,
-                                                   .accumulates = 1u << 2 | 1u << 3,
+                                                   .accumulates = SLOT(OUT_RECURRENT_BACKWARD_DW) |
+                                                                  SLOT(OUT_RECURRENT_BACKWARD_DB),
                                                    .flops = flops_backward};
 const struct op_type op_recurrent_step_type = {.name = "recurrent_step", .index = OP_recurrent_step, .flops = flops};

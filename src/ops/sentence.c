@@ -90,11 +90,17 @@ static void gradient_prefix(struct autodiff *ad, const struct node *n)
 }
 
 const struct op_type op_pool_type = {.name = "pool", .index = OP_pool, .gradient = gradient_pool};
-const struct op_type op_pool_backward_type = {.name = "pool_backward", .index = OP_pool_backward, .accumulates = 3};
+const struct op_type op_pool_backward_type = {.name = "pool_backward",
+                                              .index = OP_pool_backward,
+                                              .accumulates =
+                                                  SLOT(OUT_POOL_BACKWARD_DX) | SLOT(OUT_POOL_BACKWARD_DQUERY)};
 const struct op_type op_broadcast_add_type = {
     .name = "broadcast_add", .index = OP_broadcast_add, .cheap = true, .gradient = gradient_broadcast};
-const struct op_type op_segment_sum_type = {.name = "segment_sum", .index = OP_segment_sum, .accumulates = 1};
+const struct op_type op_segment_sum_type = {
+    .name = "segment_sum", .index = OP_segment_sum, .accumulates = SLOT(OUT_SEGMENT_SUM_Y)};
 const struct op_type op_prefix_type = {
     .name = "prefix", .index = OP_prefix, .cheap = true, .gradient = gradient_prefix};
-const struct op_type op_prefix_backward_type = {
-    .name = "prefix_backward", .index = OP_prefix_backward, .accumulates = 3};
+const struct op_type op_prefix_backward_type = {.name = "prefix_backward",
+                                                .index = OP_prefix_backward,
+                                                .accumulates =
+                                                    SLOT(OUT_PREFIX_BACKWARD_DX) | SLOT(OUT_PREFIX_BACKWARD_DPREFIX)};
