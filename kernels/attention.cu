@@ -4,17 +4,18 @@
  *   p = exp(q k^T / sqrt(W) - lse), out = p v;   D = rowsum(dout out)
  *   ds = p (dout v^T - D) / sqrt(W);   dq = ds k;   dk = ds^T q;   dv = p^T dout
  *
- * These kernels take every width up to 256 in f32 and bf16, with f32 arithmetic; attention_mma.cu has what tensor cores
- * can do.
+ * These kernels take every head width up to 256 in f32 and bf16, with f32 arithmetic. attention_mma.cu is the path on
+ * tensor cores.
  *
- * Forward and dq: a warp per 16 queries, all keys of a short sentence in shared memory, those of a longer one in
- * chunks; a tile of 16 x 32 scores at a time in registers, and through shared memory it weights the values or keys. dk,
- * dv: a warp per 16 keys, which walks the queries in the same way. Of a tile no more octets of its columns are computed
- * than there are. The order of a row's sums knows its own sentence only: not how many warps a block has, nor what is in
- * shared memory at a time. No atomics. */
+ * Forward and dq: a warp has 16 queries. Shared memory holds all keys of a short sentence, and chunks of the keys of a
+ * longer one. A warp computes a tile of 16 x 32 scores in registers and passes the tile through shared memory to the
+ * product with the values or keys. dk, dv: a warp has 16 keys and walks the queries in the same way. Heads wider than
+ * 128 have half as many rows and columns in a tile. A partial tile computes only the octets of columns that exist. The
+ * order of a row's sums depends on its sentence only, not on the number of warps in a block or the length of a chunk.
+ * No atomics. */
 #include "kernels/attention_tiles.cuh"
 
-/* That a multiprocessor has registers for. */
+/* Blocks that a multiprocessor has registers for. */
 template <int W> static constexpr int BLOCKS = W > 64 ? 2 : 3;
 
 template <typename T, int W>
@@ -33,7 +34,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, 1);
     int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN;
     if (first >= s.length) return;
-    int all = visible(s, min(first + rows, s.length) - 1); /* keys that this block needs, this warp */
+    int all = visible(s, min(first + rows, s.length) - 1); /* keys that the block needs; `seen`: the warp */
     int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0;
     float sums[tile::ROWS][W / 32][4] = {}, top[tile::ROWS], sum[tile::ROWS];
     for (int i = 0; i < tile::ROWS; i++) {
@@ -43,7 +44,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     fetch_rows<W, T>(queries, tile::OWN, lane, WARP, (int)a.width, packed,
                      [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
     for (int from = 0; from < all; from += chunk) {
-        if (from) __syncthreads(); /* the chunk before has been read */
+        if (from) __syncthreads(); /* all warps have read the chunk before, which this one overwrites */
         fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a,
                       kv, qkv, memory, packed);
         cp_async_commit();
@@ -52,9 +53,11 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
         for (int j = from; j < min(from + chunk, seen); j += tile::TILE) {
             int n = min(tile::TILE, seen - j), octets = (n + 7) / 8;
             float p[tile::ROWS][tile::OCTETS] = {};
+            /* Scores of the tile: q k^T. */
             times_rows<W>(p, queries, keys + (j - from) * tile::PITCH, (int)a.width, octets);
             KERNEL_UNROLL
             for (int i = 0; i < tile::ROWS; i++) {
+                /* Mask, then the online softmax: the new maximum rescales the earlier sum and output. */
                 int limit = visible(s, slot + own_row() + 4 * i) - j - other_row();
                 float next = top[i], keep;
                 KERNEL_UNROLL
@@ -75,6 +78,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
                 KERNEL_UNROLL
                 for (int c = 0; c < W / 8; c++) sums[i][c / 4][c % 4] *= keep;
             }
+            /* out += p v */
             put_weights<W>(weights, p);
             times_columns<W>(sums, weights, values + (j - from) * tile::PITCH, (n + 3) / 4 * 4);
         }
@@ -90,7 +94,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     }
 }
 
-/* D of its queries into `level`, and their dq unless that is null. */
+/* Writes D of the warp's queries to `level`, and their dq unless `dqkv` is null. */
 template <typename T, int W>
 static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     attention_dq_kernel(T *dqkv, float *__restrict__ level, const T *__restrict__ dout, const T *__restrict__ qkv,
@@ -107,11 +111,11 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, 1);
     int first = (int)blockIdx.y * rows, slot = first + warp * tile::OWN;
     if (first >= s.length) return;
-    int all = visible(s, min(first + rows, s.length) - 1); /* keys that this block needs, this warp */
+    int all = visible(s, min(first + rows, s.length) - 1); /* keys that the block needs; `seen`: the warp */
     int seen = slot < s.length ? visible(s, min(slot + tile::OWN, s.length) - 1) : 0;
     float sums[tile::ROWS][W / 32][4] = {}, minus[tile::ROWS], norm[tile::ROWS];
     KERNEL_UNROLL
-    for (int i = 0; i < tile::ROWS; i++) { /* the last query stands for those that are not there */
+    for (int i = 0; i < tile::ROWS; i++) { /* rows past the end read the last query */
         int n = slot + own_row() + 4 * i;
         size_t at = (size_t)(s.begin + (unsigned)min(n, s.length - 1)) * a.heads + head;
         minus[i] = row_product<W>(dout + at * a.width, out + at * a.width, (int)a.width, packed);
@@ -126,7 +130,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
                          [&](int r) { return slot_row(s, from, which ? a.heads * a.width : a.row, slot + r); });
     }
     for (int from = 0; from < all; from += chunk) {
-        if (from) __syncthreads();
+        if (from) __syncthreads(); /* as in the forward kernel */
         fetch_keys<W>(keys, values, from, min(chunk, (all - from + 7) / 8 * 8), (int)threadIdx.x, (int)blockDim.x, s, a,
                       kv, qkv, memory, packed);
         cp_async_commit();
@@ -135,6 +139,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
         for (int j = from; j < min(from + chunk, seen); j += tile::TILE) {
             int n = min(tile::TILE, seen - j), octets = (n + 7) / 8;
             float p[tile::ROWS][tile::OCTETS] = {}, ds[tile::ROWS][tile::OCTETS] = {};
+            /* p = exp(q k^T / sqrt(W) - lse), ds = p (dout v^T - D), dq += ds k; 1 / sqrt(W) follows at the end. */
             times_rows<W>(p, queries, keys + (j - from) * tile::PITCH, (int)a.width, octets);
             times_rows<W>(ds, douts, values + (j - from) * tile::PITCH, (int)a.width, octets);
             KERNEL_UNROLL
@@ -160,8 +165,8 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     }
 }
 
-/* A block per (sentence, key head, part of the keys). lse and D of the queries at hand lie in shared memory: +inf where
- * there is no query, so p is 0. */
+/* A block per (sentence, key head, part of the keys). Shared memory holds lse and D of the chunk's queries; lse is +inf
+ * where there is no query, so that p is 0. */
 template <typename T, int W>
 static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     attention_dkv_kernel(T *dqkv, T *dmemory, const float *__restrict__ level, const T *__restrict__ dout,
@@ -188,7 +193,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
     for (unsigned head = kv * group; head < (kv + 1) * group; head++)
         for (int from = least; from < s.length; from += chunk) {
             int there = min(chunk, (s.length - from + 7) / 8 * 8);
-            __syncthreads(); /* the chunk before has been read */
+            __syncthreads(); /* all warps have read the chunk before, which this one overwrites */
             KERNEL_UNROLL_BY(1)
             for (int which = 0; which < 2; which++) {
                 const T *source = (which ? dout : qkv) + head * a.width;
@@ -209,6 +214,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
                 int n = min(tile::TILE, s.length - j), octets = (n + 7) / 8;
                 if (own >= visible(s, j + n - 1)) continue;
                 float p[tile::ROWS][tile::OCTETS] = {}, ds[tile::ROWS][tile::OCTETS] = {};
+                /* The transposed tiles: p^T and ds^T, whose rows are keys. dv += p^T dout, dk += ds^T q. */
                 times_rows<W>(p, keys, queries + (j - from) * tile::PITCH, (int)a.width, octets);
                 times_rows<W>(ds, values, douts + (j - from) * tile::PITCH, (int)a.width, octets);
                 KERNEL_UNROLL
@@ -228,7 +234,7 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
                 times_columns<W>(dk, weights, queries + (j - from) * tile::PITCH, (n + 3) / 4 * 4);
             }
         }
-    cp_async_wait<0>(); /* where there was no query */
+    cp_async_wait<0>(); /* no copy may be in flight at the end, even if the sentence has no query */
     KERNEL_UNROLL
     for (int i = 0; i < tile::ROWS; i++) {
         int n = own + own_row() + 4 * i;
@@ -243,14 +249,14 @@ static __global__ void __launch_bounds__(tiling<W>::WARPS *WARP, BLOCKS<W>)
 
 /* ---- launchers ---- */
 
-/* Rows for all warps that a block holds at a time, of at most `all`. */
+/* Returns the rows that the warps of a block share in shared memory at a time, for at most `all` rows. */
 template <int W> static size_t stage_of(size_t all)
 {
     return all <= tiling<W>::STAGE ? (all + 7) / 8 * 8 : (size_t)tiling<W>::TILE;
 }
 
-/* For at most `all` > 0 rows that warps have as their own, of each of `pairs` (sentence, head), where a warp keeps
- * `arrays` of such rows. */
+/* A launch for `pairs` (sentence, head) of at most `all` > 0 rows owned by warps; a warp keeps `arrays` arrays of its
+ * rows in shared memory. */
 struct launch {
     dim3 grid;
     unsigned threads;

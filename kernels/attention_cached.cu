@@ -1,5 +1,5 @@
-/* Attention of one new token per row, with a cache of keys and values: appends at the row's position, attends to all up
- * to it.
+/* Attention of one new token per row with a cache of keys and values: appends the token's key and value at its position
+ * and attends to all positions up to it.
  *
  *   qkv (R, (H + 2 Hk) W)    cache (R, room, 2, Hk W)    memory (R, M, 2, Hk W)    out (R, H W) */
 #include "kernels/attention.cuh"
@@ -7,8 +7,8 @@
 enum { WARPS = 4, THREADS = WARPS * WARP };
 
 /* A block per (row, key head). `team` lanes, a power of two, share a key or a value by packs of P, so that a warp reads
- * whole rows next to each other. Scores of all keys lie in shared memory; the teams' sums of values are added in their
- * order. */
+ * whole rows next to each other. Shared memory holds the scores of all keys. The teams' partial sums of values are
+ * added in the order of the teams. */
 template <typename T, int P>
 static __global__ void __launch_bounds__(THREADS, 1)
     attention_cached_kernel(T *__restrict__ out, T *cache, const T *__restrict__ qkv,
@@ -25,12 +25,12 @@ static __global__ void __launch_bounds__(THREADS, 1)
     const T *query = qkv + row * a.row, *remembered = memory + row * a.memory * 2 * kv_width + kv * a.width;
     T *kept = cache + row * room * 2 * kv_width + kv * a.width;
     history = history ? history + row * room : nullptr;
-    /* Key (0) or value (1) of the row's position j: in this row's part of the cache, or in that of the row it was taken
-     * from. */
+    /* Key (0) or value (1) of position j: `history` names the cache row that holds the positions before this one. */
     auto earlier = [=](size_t j, size_t which) {
         const T *from = history && j < at ? cache + (size_t)history[j] * room * 2 * kv_width + kv * a.width : kept;
         return from + (j * 2 + which) * kv_width;
     };
+    /* Append the new key and value; every head of the group reads them, after the barrier. */
     for (size_t c = threadIdx.x; c < 2 * each; c += THREADS) {
         size_t which = c / each, d = c % each * P;
         store_pack(kept + (at * 2 + which) * kv_width + d,
@@ -38,6 +38,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     }
     __syncthreads();
     for (size_t head = kv * group; head < (kv + 1) * group; head++) {
+        /* Scores: a team per key, then a butterfly over its lanes. */
         for (size_t first = 0; first < count; first += teams) {
             size_t j = first + own;
             const T *k = j < a.memory ? remembered + j * 2 * kv_width : earlier(j - a.memory, 0);
@@ -51,11 +52,13 @@ static __global__ void __launch_bounds__(THREADS, 1)
             if (lane == 0 && j < count) scores[j] = s * a.scale;
         }
         __syncthreads();
+        /* Softmax of the scores, without the division. */
         float top = -INFINITY, sum = 0;
         for (size_t j = threadIdx.x; j < count; j += THREADS) top = fmaxf(top, scores[j]);
         top = block_max(top, scratch);
         for (size_t j = threadIdx.x; j < count; j += THREADS) sum += scores[j] = expf(scores[j] - top);
-        sum = block_sum(sum, scratch); /* and all scores have been replaced */
+        sum = block_sum(sum, scratch); /* its barriers also order the stores of the weights before their reads */
+        /* out = sum of p v / sum of p: each team has every `teams`-th key. */
         for (size_t first = 0; first < each; first += team) {
             size_t d = (first + lane) * P;
             float y[P] = {};
@@ -73,7 +76,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
                 for (size_t other = 0; other < teams; other++) all += sums[other * team * P + i];
                 out[(row * a.heads + head) * a.width + first * P + i] = from_float<T>(all / sum);
             }
-            __syncthreads(); /* before the sums and the scores are overwritten */
+            __syncthreads(); /* all threads have read the sums and the weights, which are overwritten next */
         }
     }
 }

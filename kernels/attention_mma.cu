@@ -1,24 +1,25 @@
-/* Attention of attention.cu in bf16 on tensor cores: the same shapes and mathematics.
+/* Attention of attention.cu in bf16 on tensor cores: the same shapes and formulas.
  *
  * A sentence's keys are its M latent ones and then its tokens, in steps of 16, so latents cost a step only where T + M
- * needs one more than T. Queries have slots: in causal attention M % 16 slots stand empty in front, so that the
+ * needs one more than T. Queries have slots: in causal attention M % 16 empty slots stand in front, so that the
  * diagonal of every 16 x 16 step is the diagonal of the mask. Columns past the head's width are zeros.
  *
- * Forward: a warp per 16 queries, 32 keys at a time, online softmax in registers; all keys of a sentence of up to 256
- * lie in shared memory, those of a longer one in chunks. Backward: a warp per 16 keys has their dk and dv in registers
- * and walks the queries, 32 at a time: p^T and ds^T need no other warp. Where one block holds all keys of a sentence,
- * ds goes through shared memory and the same block makes dq; of longer sentences a second kernel does, a warp per 16
- * queries. p and ds are rounded to bf16 for the products; sums are f32. */
+ * Forward: a warp has 16 queries and takes 32 keys at a time, with an online softmax in registers. Shared memory holds
+ * all keys of a sentence of up to 256, and chunks of the keys of a longer one. Backward: a warp has 16 keys, keeps
+ * their dk and dv in registers and walks the queries, 32 at a time, so that p^T and ds^T need no other warp. Where one
+ * block holds all keys of a sentence, ds goes through shared memory and the same block computes dq. For longer
+ * sentences a second kernel computes dq, with 16 queries a warp. p and ds are rounded to bf16 for the products; sums
+ * are f32. */
 #include "kernels/attention_mma.cuh"
 
 enum { KEYS = 32, QUERIES = 32, DS_PITCH = QUERIES + 8, SHORT = 96, DQ_WARPS = 4 };
 static constexpr float LOG2E = 1.4426950408889634f;
 
-/* The backward kernel: FUSED has all keys of a sentence in one block. */
+/* Warps of a backward block. FUSED: one block has all keys of a sentence. */
 template <int W, bool FUSED> static constexpr int backward_warps = (FUSED ? 16 : 8) / (W > 64 ? 2 : 1);
 
-/* The forward kernel: few for short sentences, so that many blocks are at work; on what other processors than
- * Hopper's have for registers it would spill. */
+/* Warps of a forward block: few for short sentences, so that more blocks run at once. With three blocks a
+ * multiprocessor, processors other than Hopper would spill registers. */
 template <bool BRIEF> static constexpr int forward_warps = BRIEF ? 6 : 8;
 #if defined __CUDA_ARCH__ && __CUDA_ARCH__ == 900
 static constexpr int BRIEF_BLOCKS = 3;
@@ -45,13 +46,13 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
     int start = (int)blockIdx.y * rows;
     for (int first = start; first < s.slots; first += (int)gridDim.y * rows) {
         int slot = first + warp * STEP, seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
-        int all = s.count > chunk ? visible(s, first + rows - 1) : s.count; /* keys that this block needs */
+        int all = s.count > chunk ? visible(s, first + rows - 1) : s.count; /* keys that the block needs */
         float sums[W / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
         fetch_rows<W>(queries, STEP, lane, WARP, (int)a.width, qkv,
                       [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
         for (int from = 0; from < all; from += chunk) {
-            if (s.count > chunk || first == start) { /* else they are there already */
-                __syncthreads();                     /* the chunk before has been read */
+            if (s.count > chunk || first == start) { /* a single chunk stays for all queries */
+                __syncthreads(); /* all warps have read the chunk before, which this one overwrites */
                 fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv,
                               memory);
             }
@@ -59,6 +60,7 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
             cp_async_wait<0>();
             __syncthreads();
             for (int j = from; j < min(from + chunk, seen); j += KEYS) {
+                /* Scores: q k^T for two steps of 16 keys. */
                 float p[KEYS / STEP][2][4] = {};
                 unsigned q[W / 16][4];
                 KERNEL_UNROLL
@@ -66,6 +68,7 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++)
                     if (j + STEP * u < seen) times_rows<W>(p[u], q, keys + (j - from + STEP * u) * PITCH);
+                /* Mask: only a tile that crosses the diagonal or the last key. */
                 if (j + KEYS > visible(s, slot)) {
                     int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
                     KERNEL_UNROLL
@@ -75,9 +78,10 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
                 }
                 KERNEL_UNROLL
                 for (int h = 0; h < 2; h++) {
+                    /* Online softmax: the new maximum rescales the earlier sum and output. */
                     float next = top[h], keep;
                     KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that is not seen was not filled */
+                    for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that no query sees has no scores */
                         if (j + i / 4 * STEP < seen) next = fmaxf(next, p[i / 4][i / 2 % 2][2 * h + i % 2]);
                     next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 1));
                     next =
@@ -121,8 +125,9 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
     }
 }
 
-/* dk and dv of the block's keys; dq too where they are all keys of the sentence. A block per (sentence, key head, part
- * of the keys). lse and level of the queries at hand lie in shared memory: +inf where there is no query, so p is 0. */
+/* Computes dk and dv of the block's keys, and dq if the block has all keys of the sentence. A block per (sentence, key
+ * head, part of the keys). Shared memory holds lse and D of the current queries; lse is +inf where there is no query,
+ * so that p is 0. */
 template <int W, bool FUSED>
 static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     attention_backward_mma_kernel(bf16 *dqkv, bf16 *dmemory, const bf16 *__restrict__ dout,
@@ -135,15 +140,15 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     KERNEL_DYNAMIC_SHARED(float, shared);
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4,
         rows = (int)blockDim.x / 2;
-    float *levels = shared + 2 * QUERIES; /* (2, QUERIES) each, behind lse times log2(e) */
+    float *levels = shared + 2 * QUERIES; /* D, (2, QUERIES), behind lse * log2(e) of the same shape */
     bf16 *keys = reinterpret_cast<bf16 *>(shared + 4 * QUERIES), *values = keys + rows * PITCH,
          *gradients = values + rows * PITCH;
-    bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0); /* (1 or 2, q | dout, QUERIES) rows */
+    bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0); /* (1 or 2 stages, q | dout, QUERIES) rows */
     unsigned kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
     struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a, STEP);
-    int first = (int)blockIdx.y * rows, own = first + STEP * warp; /* keys of the block, of the warp */
+    int first = (int)blockIdx.y * rows, own = first + STEP * warp; /* first key of the block, of the warp */
     if (first >= s.count) return;
-    /* The first slot that sees any of these keys. */
+    /* The first tile of slots with a query that sees any of the block's keys. */
     int least = s.causal ? max(0, first - (s.count - s.length - s.lead)) / QUERIES * QUERIES : 0;
     int tiles = max(0, s.slots - least + QUERIES - 1) / QUERIES, steps = tiles * (int)group;
     float by = a.scale * LOG2E, dk[W / 8][4] = {}, dv[W / 8][4] = {};
@@ -176,12 +181,13 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
         row_levels<W>(level, dout + head * a.width, out + head * a.width, QUERIES, (int)threadIdx.x, (int)blockDim.x,
                       (int)a.width, [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
         cp_async_wait<0>();
-        __syncthreads(); /* and every warp is done with the other stage */
+        __syncthreads(); /* also: every warp has read the other stage, which the next fetch overwrites */
         if (step + 1 < steps) fetch_queries(step + 1);
         for (int u = 0; u < QUERIES / STEP; u++) {
             int at = slot + STEP * u;
             if (at >= s.slots || own >= visible(s, at + STEP - 1)) continue;
             float p[2][4] = {}, ds[2][4] = {};
+            /* p^T = exp(k q^T / sqrt(W) - lse), ds^T = p^T (v dout^T - D). */
             unsigned left[W / 16][4], rounded[4];
             KERNEL_UNROLL
             for (int k = 0; k < W / 16; k++) ldmatrix_x4(left[k], quarters(keys + STEP * warp * PITCH + 16 * k, PITCH));
@@ -199,6 +205,7 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
                 if (edge && own + g + i / 2 % 2 * 8 >= visible(s, slot + column)) each = 0;
                 ds[i / 4][i % 4] = each * (ds[i / 4][i % 4] - level[column]);
             }
+            /* dv += p^T dout, dk += ds^T q; the accumulators become the left operand without a shuffle. */
             as_left(rounded, p[0], p[1]);
             times_columns<W>(dv, rounded, d + STEP * u * PITCH);
             as_left(rounded, ds[0], ds[1]);
@@ -209,9 +216,10 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
                 *reinterpret_cast<unsigned *>(to) = rounded[i];
             }
         }
+        /* The barrier: ds of all keys is in shared memory before any warp sums over keys. */
         if (!FUSED || !dqkv) continue;
         __syncthreads();
-        /* dq = ds k: 16 queries and 16 columns at a time; the stage's q has been read and takes the result. */
+        /* dq = ds k, in units of 16 queries and 16 columns. The result is staged in q, which every warp has read. */
         for (int unit = warp; unit < QUERIES / STEP * (W / 16); unit += (int)blockDim.x / WARP) {
             int u = unit / (W / 16), column = unit % (W / 16) * 16, at = slot + STEP * u;
             if (at >= s.slots || column >= (int)a.width) continue;
@@ -230,7 +238,7 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
         }
     }
     cp_async_wait<0>();
-    __syncthreads(); /* other warps have read the keys, which take the result */
+    __syncthreads(); /* other warps have read the keys, whose memory stages the result */
     KERNEL_UNROLL
     for (unsigned which = 0; which < 2; which++) {
         float scale = which ? 1.0f : a.scale;
@@ -245,7 +253,7 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     }
 }
 
-/* dq where the keys of a sentence are too many for one block: a warp per 16 queries, keys in chunks. */
+/* Computes dq where a sentence has too many keys for one block: a warp per 16 queries, keys in chunks. */
 template <int W>
 static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
     attention_dq_mma_kernel(bf16 *dqkv, const bf16 *__restrict__ dout, const bf16 *__restrict__ qkv,
@@ -280,7 +288,7 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
     }
     int all = visible(s, first + rows - 1);
     for (int from = 0; from < all; from += chunk) {
-        __syncthreads(); /* the chunk before has been read */
+        __syncthreads(); /* all warps have read the chunk before, which this one overwrites */
         fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv, memory);
         cp_async_commit();
         cp_async_wait<0>();
@@ -292,6 +300,7 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
             ldmatrix_x4(right[k], quarters(d + 16 * k, PITCH));
         }
         for (int j = from; j < min(from + chunk, seen); j += STEP) {
+            /* ds = p (dout v^T - D), dq += ds k */
             float p[2][4] = {}, ds[2][4] = {};
             unsigned rounded[4];
             times_rows<W>(p, left, keys + (j - from) * PITCH);
@@ -323,7 +332,8 @@ static size_t steps_of(size_t rows)
     return (rows + STEP - 1) / STEP;
 }
 
-/* Keys at a time: all where they and `others` (bytes) fit into the budget, else a multiple of KEYS that does. */
+/* Returns the keys per chunk: all of them if they and `others` (bytes) fit the budget, else the largest multiple of
+ * KEYS that fits, at least KEYS. */
 static size_t chunk_of(size_t keys, size_t others, size_t key_bytes, size_t budget)
 {
     size_t all = steps_of(keys) * STEP, room = (least(budget, shared_limit()) - others) / key_bytes;

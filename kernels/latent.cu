@@ -3,12 +3,12 @@
  *   stats (S, 2Z)  mu | logvar      z (S, Z)      kl (S, Z) nats      noise: the address of eps (base/philox.h)
  *   dmu = dz + dkl mu;   dlogvar = dz eps exp(logvar/2) / 2 + dkl (exp(logvar) - 1) / 2
  *
- * One launch each way; eps is drawn from its address in both passes and never stored: a thread draws four neighbours.
+ * One launch each way. Both passes draw eps from its address, so eps is never stored. A thread draws four neighbors.
  *
  * The log density of a Gaussian, with e = exp(-logvar), t = z - mu and d = sign dout:
  *
  *   out_s = -sign sum_j (log 2 pi + logvar + t^2 e) / 2
- *   dz = -d t e;   dmu = d t e;   dlogvar = d (t^2 e - 1) / 2, the sums over s where one row of stats serves all
+ *   dz = -d t e;   dmu = d t e;   dlogvar = d (t^2 e - 1) / 2, summed over s if one row of stats serves all
  *
  * The hinge on the spread of mu:
  *
@@ -100,7 +100,7 @@ static __global__ void column_moments_kernel(float *__restrict__ out, const floa
 
 static constexpr float LOG_2PI = 1.83787706640934548f;
 
-/* A warp per row; `stride` from one row of stats to the next, 0 where one serves all. */
+/* A warp per row. `stride` is the distance between rows of stats, 0 if one row serves all. */
 static __global__ void log_density_kernel(float *__restrict__ out, const float *__restrict__ z,
                                           const float *__restrict__ stats, const uint64_t *__restrict__ counted,
                                           size_t rows, size_t width, size_t stride, float sign)
@@ -117,7 +117,7 @@ static __global__ void log_density_kernel(float *__restrict__ out, const float *
     if (threadIdx.x % WARP == 0) out[s] = s < *counted ? (float)(-0.5 * (double)sign * sum) : 0.0f;
 }
 
-/* The derivatives by mu (a, that by z being -a) and by logvar (b), given d = sign dout. */
+/* The derivatives by mu (a; the derivative by z is -a) and by logvar (b), given d = sign dout. */
 static __device__ __forceinline__ void density_slopes(float *a, float *b, float d, float z, float mu, float logvar)
 {
     float t = z - mu, e = expf(-logvar);
@@ -142,7 +142,8 @@ static __global__ void log_density_rows_kernel(float *dz, float *dstats, const f
     put(&dstats[(s * 2 + 1) * width + j], b, add_stats);
 }
 
-/* One row of stats: a lane per column, whose GROUPS warps share the rows and are then added in their order. */
+/* One row of stats: a lane per column. The GROUPS warps share the rows, and their sums are added in the order of the
+ * warps. */
 template <int GROUPS>
 static __global__ void log_density_columns_kernel(float *dstats, const float *__restrict__ dout,
                                                   const float *__restrict__ z, const float *__restrict__ stats,
@@ -172,8 +173,8 @@ static __global__ void log_density_columns_kernel(float *dstats, const float *__
 
 /* ---- the spread of mu ---- */
 
-/* One block: 32 columns at a time, whose rows the GROUPS warps share, first for the means, then for the squared
- * distances from them. */
+/* One block, 32 columns at a time. The GROUPS warps share the rows, first for the means, then for the squared distances
+ * from them. */
 template <int GROUPS>
 static __global__ void spread_hinge_kernel(float *__restrict__ out, float *__restrict__ spread,
                                            const float *__restrict__ stats, const uint64_t *__restrict__ counted,
@@ -188,7 +189,7 @@ static __global__ void spread_hinge_kernel(float *__restrict__ out, float *__res
         bool there = column < width;
         double sum = 0;
         for (size_t s = first; s < rows && there; s += GROUPS) sum += (double)stats[s * 2 * width + column];
-        __syncthreads(); /* the sums of the columns before have been read */
+        __syncthreads(); /* all warps have read the sums of the columns before */
         sums[threadIdx.x] = sum;
         __syncthreads();
         sum = 0;

@@ -1,18 +1,20 @@
-/* The softmax reconstruction loss of one chunk of logits, the ELBO, and the objective that adds further terms to it.
+/* The softmax reconstruction loss of one chunk of logits, the ELBO, and the objective, which adds further terms to the
+ * ELBO.
  *
  *   nll_r = logsumexp(x_r) - x_r[label];   with dnll: x_r <- dnll_r (softmax(x_r) - onehot), columns past V <- 0
- *   a row whose label is negative is masked: nll 0, gradient 0; right_r: 1 where x_r[label] is the maximum, else 0
+ *   a row with a negative label is masked: nll 0, gradient 0; right_r: 1 where x_r[label] is the maximum, else 0
  *
- * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient. HELD:
- * between them the row lies in shared memory, where two of them fit on a multiprocessor; else it is read again, from
- * the end, which was read last. Both go by packs of P; columns past V count as -inf. */
+ * A block per row. One pass computes the running maximum and sum, and a second overwrites the logits with their
+ * gradient. HELD: shared memory keeps the row between the passes, if two rows fit on a multiprocessor. Otherwise the
+ * second pass reads the row again from its end, which was read last. Both passes go by packs of P; columns past V count
+ * as -inf. */
 #include "kernels/device.cuh"
 #include "kernels/ptx.cuh"
 
 enum { THREADS = 256, ROW_THREADS = 768, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3, UNDER = 4 };
 static constexpr float LOG2E = 1.4426950408889634f;
 
-/* A pack of a row from column i on; columns past the vocabulary are -inf. */
+/* Converts a pack of a row that begins at column i; columns past the vocabulary become -inf. */
 template <typename T, int P>
 static __device__ __forceinline__ void unpack(float (&to)[P], const pack<T, P> &v, unsigned i, unsigned vocabulary)
 {
@@ -24,7 +26,8 @@ static __device__ __forceinline__ void unpack(float (&to)[P], const pack<T, P> &
         if (i + e >= vocabulary) to[e] = -INFINITY;
 }
 
-/* Maximum and sum of exponentials over a row; every thread of the block gets both. `held` receives what it reads. */
+/* Computes the maximum and the sum of exponentials of a row, for every thread of the block. HELD: stores the row to
+ * `held`. */
 template <typename T, int P, bool HELD>
 static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_out, const T *x, T *held,
                                                    unsigned vocabulary, float *scratch)
@@ -38,7 +41,8 @@ static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_ou
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) next = fmaxf(next, each[e]);
         float level =
-            next == -INFINITY ? 0.0f : next * LOG2E; /* -inf less itself is not 0; what is not a number must stay so */
+            next == -INFINITY ? 0.0f : next * LOG2E; /* -inf - -inf would be NaN; a NaN among the logits must stay NaN
+                                                      */
         sum *= exp2_fast(top * LOG2E - level);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) sum += exp2_fast(each[e] * LOG2E - level);
@@ -56,7 +60,7 @@ static __global__ void __launch_bounds__(ROW_THREADS, 2)
                         unsigned stride)
 {
     KERNEL_SHARED(float, scratch, WARP);
-    KERNEL_DYNAMIC_SHARED(T, held); /* what a thread puts there it alone takes */
+    KERNEL_DYNAMIC_SHARED(T, held); /* each thread loads only what it stored, so no barrier is needed */
     size_t row = blockIdx.x;
     T *x = logits + row * stride;
     int32_t label = labels[row];
@@ -65,7 +69,8 @@ static __global__ void __launch_bounds__(ROW_THREADS, 2)
         if (threadIdx.x == 0) nll[row] = 0;
         if (threadIdx.x == 0 && right) right[row] = 0;
     } else {
-        float sum, target = to_float(x[label]); /* before the barriers of the sums, behind which it is overwritten */
+        float sum, target = to_float(x[label]); /* read before the barriers of row_softmax, because the gradient
+                                                 * overwrites it after them */
         row_softmax<T, P, HELD>(&top, &sum, x, held, vocabulary, scratch);
         if (threadIdx.x == 0) nll[row] = top + logf(sum) - target;
         if (threadIdx.x == 0 && right) right[row] = target >= top ? 1.0f : 0.0f;
@@ -73,6 +78,7 @@ static __global__ void __launch_bounds__(ROW_THREADS, 2)
         scale = d / sum;
     }
     if (!dnll) return;
+    /* x <- dnll (softmax(x) - onehot), from the end of the row, which was read last. */
     unsigned turns = (stride / P + blockDim.x - 1) / blockDim.x;
     float level = top * LOG2E;
     for (unsigned turn = turns; turn-- > 0;) {
@@ -137,7 +143,8 @@ static __global__ void bag_total_kernel(float *__restrict__ out, const float *__
     if (threadIdx.x == 0) out[0] = (float)nats;
 }
 
-/* A word that a sentence has several times is subtracted by the thread of its first place, for all of them. */
+/* dlogits (+)= dout (labels softmax - count of the word). The thread of a word's first place in the sentence subtracts
+ * all of its occurrences. */
 static __global__ void bag_backward_kernel(float *dlogits, const float *__restrict__ dout,
                                            const float *__restrict__ logits, const int32_t *__restrict__ labels,
                                            const int32_t *__restrict__ offsets, const float *__restrict__ sums,
@@ -150,7 +157,7 @@ static __global__ void bag_backward_kernel(float *dlogits, const float *__restri
     float times = counted ? d * sums[s * SUMS + LABELS] : 0.0f;
     for (size_t i = threadIdx.x; i < vocabulary; i += blockDim.x)
         put(&dx[i], counted ? times * expf(x[i] - logsum) : 0.0f, add);
-    __syncthreads(); /* the rows of the softmax are written before words are taken off */
+    __syncthreads(); /* the softmax of all words is written before the labels are subtracted */
     int32_t first = counted ? offsets[s] : 0, end = counted ? offsets[s + 1] : 0;
     for (int32_t n = first + (int32_t)threadIdx.x; n < end; n += (int32_t)blockDim.x) {
         int32_t label = labels[n], k = first;
@@ -163,7 +170,7 @@ static __global__ void bag_backward_kernel(float *dlogits, const float *__restri
     }
 }
 
-/* Mean over the sentences of one group's KL; every thread of the block gets it. */
+/* Returns the mean over the sentences of one group's KL, to every thread of the block. */
 static __device__ double group_mean(const float *kl, size_t sentences, size_t width, size_t first, size_t each,
                                     double *scratch)
 {
@@ -180,7 +187,8 @@ static __device__ double sentence_kl(const float *kl, size_t width, size_t s, si
     return sum;
 }
 
-/* What a part of the KL costs, as often as `times`; counts it where that is not the KL itself. */
+/* Returns the cost of a part of the KL that counts `times` times: the KL itself above the free nats, else the floor.
+ * Adds `times` to `under` for a part at or below the free nats. */
 static __device__ double freed(struct kernel_free_bits free, double kl, double times, double *under)
 {
     if (kl > (double)free.nats) return times * kl;
@@ -228,7 +236,7 @@ static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__r
     }
 }
 
-/* Blocks 0 .. groups - 1 write their group's columns of dkl; all blocks share the rows of dnll. */
+/* Blocks 0 .. groups - 1 write the columns of dkl of one group each; all blocks share the rows of dnll. */
 static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__restrict__ dkl,
                                             const float *__restrict__ kl, const float *__restrict__ weights,
                                             const struct kernel_header *__restrict__ header, size_t tokens,
@@ -278,7 +286,8 @@ struct objective_gradients {
     bool add[KERNEL_OBJECTIVE_OUTPUTS];
 };
 
-/* A thread has the same element of all outputs, one after the other, because two of them may be the same. */
+/* A thread has the same element of all outputs, one output after the other, because two outputs may be the same array.
+ */
 static __global__ void objective_backward_kernel(struct objective_gradients to, const float *__restrict__ weights)
 {
     for (int k = 0; k < KERNEL_OBJECTIVE_OUTPUTS; k++)
@@ -290,7 +299,8 @@ static __global__ void objective_backward_kernel(struct objective_gradients to, 
 
 /* ---- launchers ---- */
 
-/* Of each of two blocks on a multiprocessor, less what the kernel has of its own and the runtime keeps. */
+/* Returns the dynamic shared memory of each of two blocks on a multiprocessor: half of the limit, less the kernel's
+ * static part and what the runtime reserves. */
 static size_t half_of_shared(void)
 {
     return shared_limit() / 2 - WARP * sizeof(float) - 1024;

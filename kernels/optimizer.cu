@@ -1,13 +1,12 @@
-/* The update: squared norm in blocks of 1,024 elements, AdamW, SGD with momentum. Masters are f32, moments f32 or bf16;
- * a bf16 working copy of the weights is written in the same pass. The guard decides on the device whether and how the
- * update is applied.
+/* The update: squared norm in blocks of 1,024 elements, AdamW, SGD with momentum. Masters are f32, moments f32 or bf16.
+ * The same pass writes a bf16 working copy of the weights. The guard decides on the device whether and how the update
+ * is applied.
  *
  *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r (m c1 / (sqrt(v c2) + eps) + decay w)
  *   g is scaled by the clip
  *
- * The weights move by the moments in f32; bf16 ones are rounded up or down as they are stored, by noise whose address
- * is the element's index in the arena (kernels.h): in the mean nothing is lost of steps that nearest rounding would
- * drop. */
+ * The weights move by the moments in f32. bf16 moments are rounded stochastically as they are stored, by noise whose
+ * address is the element's index in the arena (kernels.h), because rounding to nearest would lose small steps. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, COMBINE_THREADS = 1024, FOUR = 4, PACKS = 2 };
@@ -31,10 +30,10 @@ enum {
     MOMENTUM,
     APPLY,
     SCALARS
-};                              /* as op_adamw's */
-enum { APPLIED, NORM, FINITE }; /* as op_guard's */
+};                              /* order of op_adamw */
+enum { APPLIED, NORM, FINITE }; /* order of op_guard */
 
-/* Elements i .. i + 3, by one access where P is 4 and all four are there; zeros past the end. */
+/* Loads elements i .. i + 3, by one access if P is 4 and all four exist; zeros past the end. */
 template <int P> static __device__ __forceinline__ pack<float, FOUR> load_four(const float *x, size_t i, size_t count)
 {
     pack<float, FOUR> four;
@@ -44,8 +43,8 @@ template <int P> static __device__ __forceinline__ pack<float, FOUR> load_four(c
     return four;
 }
 
-/* The sum of squares of a block, by a warp, all of whose loads are under way at once; which element a lane adds when is
- * the same for every P. */
+/* Returns the sum of squares of a block, by a warp. All loads are issued before the first use. The order in which a
+ * lane adds its elements is the same for every P. */
 template <int P>
 static __device__ __forceinline__ double block_square(const float *gradient, size_t block, size_t count)
 {
@@ -60,7 +59,7 @@ static __device__ __forceinline__ double block_square(const float *gradient, siz
     return warp_sum(sum);
 }
 
-/* The sum of NORM_BLOCKS blocks, one a lane, and how many of them are not finite. */
+/* Writes the sum of NORM_BLOCKS blocks, one block per lane, and the number of blocks that are not finite. */
 static __device__ __forceinline__ void write_span(double *partial, double block)
 {
     pack<double, 2> all = {{block, isfinite(block) ? 0.0 : 1.0}};
@@ -69,7 +68,7 @@ static __device__ __forceinline__ void write_span(double *partial, double block)
     if (threadIdx.x % WARP == 0) store_pack(partial, all);
 }
 
-/* partial (spans, 2) of NORM_BLOCKS blocks each. */
+/* partial (spans, 2): sums of NORM_BLOCKS blocks each. */
 template <int P>
 static __global__ void __launch_bounds__(THREADS)
     squared_norm_blocks_kernel(double *__restrict__ partial, const float *__restrict__ gradient, size_t count)
@@ -84,7 +83,7 @@ static __global__ void __launch_bounds__(THREADS)
     if (warp == 0) write_span(partial + 2 * (size_t)blockIdx.x, sums[lane]);
 }
 
-/* The blocks' sums alone: a warp each. */
+/* sums (blocks): a warp per block. */
 template <int P>
 static __global__ void __launch_bounds__(THREADS)
     block_squares_kernel(double *__restrict__ sums, const float *__restrict__ gradient, size_t count)
@@ -95,13 +94,13 @@ static __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x % WARP == 0) sums[block] = sum;
 }
 
-/* partial of blocks whose sums lie where `at` says: the same additions as squared_norm_blocks_kernel's. */
+/* partial from the blocks' sums, block i at `at[i]`: the same additions as in squared_norm_blocks_kernel. */
 static __global__ void __launch_bounds__(THREADS)
     gathered_spans_kernel(double *__restrict__ partial, const double *__restrict__ sums, const int32_t *__restrict__ at,
                           size_t blocks)
 {
     size_t block = (size_t)blockIdx.x * THREADS + threadIdx.x, span = block / NORM_BLOCKS;
-    if (span * NORM_BLOCKS >= blocks) return; /* whole warps */
+    if (span * NORM_BLOCKS >= blocks) return; /* whole warps return, so warp_sum below is complete */
     write_span(partial + 2 * span, block < blocks ? sums[at[block]] : 0.0);
 }
 
@@ -133,7 +132,7 @@ static __global__ void select_row_kernel(float *__restrict__ y, const float *__r
     y[i] = scales ? v * scales[i] : v;
 }
 
-/* One thread: a few numbers. The names are those of the enumerations of op_controller. */
+/* One thread, because these are a few numbers. The names are those of the enumerations of op_controller. */
 enum { C_WEIGHT, C_USED, C_SUM };
 enum { C_TARGET, C_P, C_I, C_LEAST, C_MOST, C_SENTENCES };
 static __global__ void controller_kernel(float *state, float *weight, const float *__restrict__ figure,
@@ -164,7 +163,8 @@ struct norm_records {
     const float *record[KERNEL_MOST_NORMS];
 };
 
-/* One block. Every thread comes to the same decision; the old one is read before it is overwritten. */
+/* One block. Every thread computes the same decision. All threads read the old decision before the barrier, and one
+ * thread overwrites it after. */
 static __global__ void guard_kernel(float *__restrict__ scalars, float *control, const float *__restrict__ loss,
                                     const float *__restrict__ rows, const float *__restrict__ settings,
                                     struct norm_records norms, size_t count, size_t groups)
@@ -185,8 +185,7 @@ static __global__ void guard_kernel(float *__restrict__ scalars, float *control,
     }
 }
 
-/* A thread has PACKS packs of P elements, a block's width apart: their loads are all under way before the first is
- * needed. */
+/* A thread has PACKS packs of P elements, one block's width apart, and issues all loads before the first use. */
 static __device__ __forceinline__ size_t pack_at(unsigned k, unsigned elements)
 {
     return ((size_t)blockIdx.x * PACKS * THREADS + k * THREADS + threadIdx.x) * elements;
@@ -202,7 +201,8 @@ static __device__ __forceinline__ void store_working(bf16 *working, size_t i, co
     store_pack(working + i, copy);
 }
 
-/* The words of elements i .. i + P - 1 of a range that begins at `first` of the arena; zeros for moments in f32. */
+/* The noise words of elements i .. i + P - 1 of a range that begins at element `first` of the arena; zeros for moments
+ * in f32. */
 template <typename M, int P>
 static __device__ __forceinline__ void rounding_words(unsigned (&words)[P], struct kernel_noise noise, size_t first,
                                                       size_t i)
@@ -229,8 +229,7 @@ template <> __device__ __forceinline__ float stored_moment<float>(float x, unsig
     return x;
 }
 
-/* The lower half of x decides with what share of the 65,536 halves it goes up. What is not finite only loses its lower
- * half. */
+/* Rounds up with probability (lower half of x) / 65,536. Values that are not finite are truncated. */
 template <> __device__ __forceinline__ bf16 stored_moment<bf16>(float x, unsigned half)
 {
     unsigned bits = __float_as_uint(x);

@@ -1,14 +1,14 @@
-/* Maps of a posterior's head to mu | logvar, normalization by statistics of a batch, and running statistics. The maths
- * stands in src/ops/posterior.c; a few thousand numbers, in double.
+/* Maps of a posterior's head to mu | logvar, normalization by batch statistics, and running statistics. The formulas
+ * are in src/ops/posterior.c. The arithmetic is in double, because there are only a few thousand numbers.
  *
  *   head, stats, x, y (S, 2Z)     used, sums (2K + 1)     running (2, K)     gain, bias (K)
  *
- * Maps: a thread per pair. Normalization: a block per group, which reads the group twice, or per row. */
+ * Maps: a thread per (mu, logvar) pair. Normalization: a block per group, which reads the group twice, or per row. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, MAP_THREADS = 128 };
 
-/* mu and logvar of a pair, and their derivatives by the pair. */
+/* mu and logvar of a pair, and their derivatives by the head's two numbers a and b. */
 struct posterior_pair {
     double mu, logvar, dmu_a, dmu_b, dlogvar_b;
 };
@@ -27,7 +27,7 @@ static __device__ posterior_pair committed(const kernel_posterior &c, double m, 
     return p;
 }
 
-/* logvar = log stdplus(x)^2: a Pade approximant near 0, where its equation has no digits, else Newton's method. */
+/* logvar = log stdplus(x)^2: a Pade approximant near 0, where the equation loses all digits, else Newton's method. */
 static __device__ double slashed_logvar(double x)
 {
     double root = sqrt(2.0), square = x * x;
@@ -86,7 +86,7 @@ static __device__ size_t counted_rows(const struct kernel_normalize &c)
     return c.counted ? (size_t)*c.counted : c.rows;
 }
 
-/* A block per row. Rows behind the count become 0. */
+/* A block per row. Rows past the count become 0. */
 static __global__ void normalize_rows_kernel(float *__restrict__ y, const float *__restrict__ x,
                                              const float *__restrict__ gain, const float *__restrict__ bias,
                                              struct kernel_normalize c)
@@ -123,6 +123,8 @@ static __global__ void normalize_groups_kernel(float *__restrict__ y, float *__r
         if (threadIdx.x == 0 && sums) sums[0] = (float)counted;
         return;
     }
+    /* Sums around the running mean, for the running statistics; batch statistics then take a second pass around the
+     * batch mean. */
     double around = c.center ? (double)running[k] : 0, sum = 0, square = 0;
     for (size_t i = threadIdx.x; i < counted * each; i += blockDim.x) {
         double t = (double)x[i / each * c.width + k + i % each * c.groups] - around;
@@ -155,7 +157,7 @@ static __global__ void normalize_groups_kernel(float *__restrict__ y, float *__r
     }
 }
 
-/* One block: rows one after the other, because gain and bias have one sum over all of them. */
+/* One block walks the rows, because gain and bias have one sum over all rows. */
 static __global__ void normalize_rows_backward_kernel(float *dx, float *dgain, float *dbias,
                                                       const float *__restrict__ dy, const float *__restrict__ x,
                                                       const float *__restrict__ gain, struct kernel_normalize c,

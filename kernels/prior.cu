@@ -8,7 +8,7 @@
  *   out_s = sign logsumexp_k l_sk;   r_sk = exp(l_sk - logsumexp)          z (S, Z), out (S), shares r (S, K)
  *   dz = -d sum_k r t e;   dmu = sum_s d r t e;   dlogvar = sum_s d r (t^2 e - 1) / 2;   dlogits = sum_s d (r - w)
  *
- * Sums over sentences are of doubles in a fixed order, over the true ones. */
+ * Sums over sentences are in double, in a fixed order, and skip padding. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128, PRIOR_GROUPS = 8 };
@@ -46,8 +46,7 @@ static __global__ void kl_rows_kernel(float *dstats, const float *__restrict__ d
     put(&dstats[at + width], b, add);
 }
 
-/* Two sums of each column, of which GROUPS warps hold parts, are added in the order of the warps; the first has them.
- */
+/* Adds two sums per column over the GROUPS warps, in the order of the warps; the first warp gets the totals. */
 template <int GROUPS> static __device__ __forceinline__ void add_groups(double *a, double *b, double *sums)
 {
     sums[threadIdx.x] = *a;
@@ -60,7 +59,7 @@ template <int GROUPS> static __device__ __forceinline__ void add_groups(double *
     }
 }
 
-/* A lane per column, whose GROUPS warps share the sentences. */
+/* A lane per column; the GROUPS warps share the sentences. */
 template <int GROUPS>
 static __global__ void kl_columns_kernel(float *dprior, const float *__restrict__ dkl, const float *__restrict__ stats,
                                          const float *__restrict__ prior, const uint64_t *__restrict__ counted,
@@ -83,7 +82,7 @@ static __global__ void kl_columns_kernel(float *dprior, const float *__restrict_
 
 /* ---- a mixture ---- */
 
-/* log sum_k exp(logits_k), by a warp; log K without logits. */
+/* Returns log sum_k exp(logits_k), by a warp; log K without logits. */
 static __device__ double log_total(const struct kernel_mixture m, const float *logits)
 {
     float top = -INFINITY;
@@ -95,7 +94,7 @@ static __device__ double log_total(const struct kernel_mixture m, const float *l
     return (double)top + log(warp_sum(sum));
 }
 
-/* log N(z; component k), by a warp. */
+/* Returns log N(z; component k), by a warp. */
 static __device__ double component_log_density(const struct kernel_mixture m, const float *z, const float *components,
                                                size_t k)
 {
@@ -108,7 +107,7 @@ static __device__ double component_log_density(const struct kernel_mixture m, co
     return -0.5 * warp_sum(sum);
 }
 
-/* A warp per row: the sum over the components as it grows, then their shares of it. */
+/* A warp per row: an online logsumexp over the components, then each component's share of the sum. */
 static __global__ void mixture_kernel(float *__restrict__ out, float *__restrict__ shares, const float *__restrict__ z,
                                       const float *__restrict__ components, const float *__restrict__ logits,
                                       const uint64_t *__restrict__ counted, size_t rows, struct kernel_mixture m,
@@ -153,7 +152,7 @@ static __global__ void mixture_rows_kernel(float *dz, const float *__restrict__ 
     put(&dz[i], s < *counted ? sign * dout[s] * sum : 0.0f, add);
 }
 
-/* A block per component and 32 columns: a lane per column, whose GROUPS warps share the sentences. */
+/* A block per component and 32 columns: a lane per column; the GROUPS warps share the sentences. */
 template <int GROUPS>
 static __global__ void
 mixture_columns_kernel(float *dcomponents, const float *__restrict__ dout, const float *__restrict__ shares,

@@ -1,11 +1,11 @@
-/* Recurrent layers, a step at a time: the cells behind the product of the earlier h with its weights, both ways.
+/* Recurrent layers, a step at a time: the cells that follow the product of the previous h with its weights, both ways.
  *
  *   S sentences, H units in each direction, G gates (LSTM i, f, g, o; GRU r, z, n)
  *   LSTM  i, f, g, o = sigma, sigma, tanh, sigma(x + own + sums);  c' = f c + i g;  h' = o tanh(c')
  *   GRU   r, z = sigma(x + own + sums + b);  s = sums + b;  n = tanh(x + own + r s);  h' = (1 - z) n + z h
  *
- * A launch covers all sentences at one step, because a captured execution cannot depend on how long they are; threads
- * of sentences that are over write nothing, and zeros where a product reads them. */
+ * A launch covers all sentences at one step, because a captured execution cannot depend on their lengths. Threads of
+ * sentences that have ended write nothing, except zeros where a later product reads them. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128 };
@@ -16,10 +16,10 @@ static __device__ __forceinline__ float sigmoid(float x)
 }
 
 struct place {
-    size_t s, u;      /* sentence, unit                                             */
-    size_t row, unit; /* the sentence's row at this step, column among all units    */
-    size_t gate;      /* column among all directions' gates                         */
-    size_t before;    /* the row of the step before, where t > 0                    */
+    size_t s, u;      /* sentence, unit */
+    size_t row, unit; /* the sentence's row at this step, column among all units */
+    size_t gate;      /* column among the gates of all directions */
+    size_t before;    /* the row of the previous step, if t > 0 */
     bool there, alive, last;
 };
 
@@ -41,7 +41,7 @@ static __device__ __forceinline__ place place_of(const kernel_recurrent &r, cons
     return p;
 }
 
-/* Gate g's sum, with what x and the sentence's own addend give to it. */
+/* Returns the sum of gate g: x, plus `sums` and the sentence's own addend where they are given. */
 template <typename T>
 static __device__ __forceinline__ float gate_sum(const kernel_recurrent &r, const place &p, int g, const float *sums,
                                                  const T *x, const T *own)
@@ -100,7 +100,7 @@ gru_forward_kernel(T *__restrict__ y, T *__restrict__ kept, T *__restrict__ stat
     state[p.s * all + p.unit] = now;
 }
 
-/* dx of the row, ds (S, G H) of the sums: zeros of sentences that do not have this step. carried (S, H): LSTM dc. */
+/* dx of the row, ds (S, G H) of the sums; ds is 0 for sentences that have ended. carried (S, H): dc of the LSTM. */
 template <typename T>
 static __global__ void
 lstm_backward_kernel(T *__restrict__ dx, T *__restrict__ ds, float *__restrict__ carried, const T *__restrict__ dy,
@@ -133,7 +133,7 @@ lstm_backward_kernel(T *__restrict__ dx, T *__restrict__ ds, float *__restrict__
     }
 }
 
-/* dsums: ds in the sentence's row. carried (S, H): z dh. */
+/* dsums: ds, stored in the sentence's row. carried (S, H): z dh. */
 template <typename T>
 static __global__ void gru_backward_kernel(T *__restrict__ dx, T *__restrict__ dsums, T *__restrict__ ds,
                                            float *__restrict__ carried, const T *__restrict__ dy,
@@ -169,7 +169,7 @@ static __global__ void gru_backward_kernel(T *__restrict__ dx, T *__restrict__ d
     }
 }
 
-/* dinitial (S, states d H) of one direction: what steps 0 give; 0 of empty sentences. */
+/* dinitial (S, states d H) of one direction: the gradients that leave step 0; 0 for empty sentences. */
 template <typename T>
 static __global__ void initial_kernel(T *__restrict__ dinitial, const float *__restrict__ dh,
                                       const float *__restrict__ carried, const int32_t *__restrict__ offsets,
@@ -185,7 +185,7 @@ static __global__ void initial_kernel(T *__restrict__ dinitial, const float *__r
     if (lstm) to[all] = from_float<T>(c);
 }
 
-/* h (N, d H) that each row began with; a block per sentence. */
+/* h (N, d H) before each row's step; a block per sentence. */
 template <typename T>
 static __global__ void earlier_kernel(T *__restrict__ h, const T *__restrict__ y, const T *__restrict__ initial,
                                       const int32_t *__restrict__ offsets, kernel_recurrent r)
@@ -206,7 +206,7 @@ static __global__ void earlier_kernel(T *__restrict__ h, const T *__restrict__ y
 
 /* ---- one new token per row ---- */
 
-/* The state that row `n` continues (states H f32); null at position 0. */
+/* Returns the state that row `n` continues (states H f32), or null at position 0. */
 static __device__ __forceinline__ const float *continued(const float *state, const int32_t *position,
                                                          const int32_t *history, size_t n, size_t room, size_t width)
 {

@@ -1,10 +1,10 @@
-/* Between one row per token and one row per sentence: pooling (mean, first, last, attention), broadcast, segment sums,
- * and rows that a sentence puts in front. A sentence's rows are summed in order by one thread per column. */
+/* Ops between one row per token and one row per sentence: pooling (mean, first, last, attention), broadcast, segment
+ * sums, and prefix rows in front of a sentence. One thread per column sums a sentence's rows in order. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128, SENTENCES_PER_BLOCK = 16, MEAN = 0, FIRST = 1, LAST = 2, ATTENTION = 3, ENDS = 4 };
 
-/* Attention pooling's weights: a block per sentence; softmax over its rows of x . query. */
+/* The weights of attention pooling: a softmax of x . query over a sentence's rows; a block per sentence. */
 template <typename T>
 static __global__ void pool_weights_kernel(float *__restrict__ weights, const T *__restrict__ x,
                                            const int32_t *__restrict__ offsets, const T *__restrict__ query,
@@ -29,7 +29,7 @@ static __global__ void pool_weights_kernel(float *__restrict__ weights, const T 
         weights[n] = expf(weights[n] - top) / sum;
 }
 
-/* Of the kinds that take one row: whether a column's is the first. */
+/* For the kinds that take one row: true if this column takes the first row, else it takes the last. */
 static __device__ __forceinline__ bool takes_first(int kind, size_t column, size_t width)
 {
     return kind == FIRST || (kind == ENDS && column >= width / 2);
@@ -54,7 +54,7 @@ static __global__ void pool_forward_kernel(T *__restrict__ y, const float *__res
     }
 }
 
-/* score (N) = w (dy . x - sum of w dy . x over the sentence): a block per sentence. */
+/* score (N) = w (dy . x - sum of w dy . x over the sentence); a block per sentence. */
 template <typename T>
 static __global__ void pool_score_kernel(float *__restrict__ score, const T *__restrict__ dy,
                                          const int32_t *__restrict__ offsets, const T *__restrict__ x,
@@ -99,7 +99,7 @@ static __global__ void pool_backward_kernel(T *dx, const T *__restrict__ dy, con
     }
 }
 
-/* dquery in two stages: blocks of sentences, then the blocks in order. */
+/* dquery in two stages: a sum per block of sentences, then the blocks in order. */
 template <typename T>
 static __global__ void pool_query_partial_kernel(float *__restrict__ partial, const T *__restrict__ x,
                                                  const int32_t *__restrict__ offsets, const float *__restrict__ score,
@@ -166,7 +166,7 @@ static __global__ void behind_prefix_kernel(T *dx, const T *__restrict__ dy, con
     put(&dx[i], (size_t)position[i / width] < prefix_rows ? 0.0f : to_float(dy[i]), add);
 }
 
-/* A thread for each element of dprefix (S, M, D). Rows that a sentence lacks, as one of the padding does, give 0. */
+/* A thread per element of dprefix (S, M, D). Rows that a sentence lacks give 0, as in a padding sentence. */
 template <typename T>
 static __global__ void of_prefix_kernel(T *dprefix, const T *__restrict__ dy, const int32_t *__restrict__ offsets,
                                         size_t width, size_t prefix_rows, size_t total, bool add)
