@@ -42,24 +42,24 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
     bf16 *queries = shared + warp * STEP * PITCH, *keys = shared + rows * PITCH, *values = keys + chunk * PITCH;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, STEP);
-    float by = a.scale * LOG2E;
+    float softmax_scale_log2 = a.scale * LOG2E;
     int start = (int)blockIdx.y * rows;
     for (int first = start; first < s.slots; first += (int)gridDim.y * rows) {
-        int slot = first + warp * STEP, seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
-        int all = s.count > chunk ? visible(s, first + rows - 1) : s.count; /* keys that the block needs */
-        float sums[W / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+        int slot = first + warp * STEP, warp_keys = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
+        int block_keys = s.count > chunk ? visible(s, first + rows - 1) : s.count; /* keys that the block needs */
+        float acc_o[W / 8][4] = {}, row_max[2] = {-INFINITY, -INFINITY}, row_sum[2] = {};
         fetch_rows<W>(queries, STEP, lane, WARP, (int)a.width, qkv,
                       [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
-        for (int from = 0; from < all; from += chunk) {
+        for (int from = 0; from < block_keys; from += chunk) {
             if (s.count > chunk || first == start) { /* a single chunk stays for all queries */
                 __syncthreads(); /* all warps have read the chunk before, which this one overwrites */
-                fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv,
-                              memory);
+                fetch_keys<W>(keys, values, from, min(chunk, (block_keys - from + STEP - 1) / STEP * STEP), s, a, kv,
+                              qkv, memory);
             }
             cp_async_commit();
             cp_async_wait<0>();
             __syncthreads();
-            for (int j = from; j < min(from + chunk, seen); j += KEYS) {
+            for (int j = from; j < min(from + chunk, warp_keys); j += KEYS) {
                 /* Scores: q k^T for two steps of 16 keys. */
                 float p[KEYS / STEP][2][4] = {};
                 unsigned q[W / 16][4];
@@ -67,7 +67,7 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
                 for (int k = 0; k < W / 16; k++) ldmatrix_x4(q[k], quarters(queries + 16 * k, PITCH));
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++)
-                    if (j + STEP * u < seen) times_rows<W>(p[u], q, keys + (j - from + STEP * u) * PITCH);
+                    if (j + STEP * u < warp_keys) times_rows<W>(p[u], q, keys + (j - from + STEP * u) * PITCH);
                 /* Mask: only a tile that crosses the diagonal or the last key. */
                 if (j + KEYS > visible(s, slot)) {
                     int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
@@ -79,47 +79,48 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
                 KERNEL_UNROLL
                 for (int h = 0; h < 2; h++) {
                     /* Online softmax: the new maximum rescales the earlier sum and output. */
-                    float next = top[h], keep;
+                    float new_max = row_max[h], scores_scale;
                     KERNEL_UNROLL
                     for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that no query sees has no scores */
-                        if (j + i / 4 * STEP < seen) next = fmaxf(next, p[i / 4][i / 2 % 2][2 * h + i % 2]);
-                    next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 1));
-                    next =
-                        fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 2)); /* finite: every query sees the first key */
-                    keep = exp2_fast((top[h] - next) * by);
-                    top[h] = next;
-                    sum[h] *= keep;
+                        if (j + i / 4 * STEP < warp_keys) new_max = fmaxf(new_max, p[i / 4][i / 2 % 2][2 * h + i % 2]);
+                    /* Over the four lanes of a row; finite, because every query sees the first key. */
+                    new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 1));
+                    new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 2));
+                    scores_scale = exp2_fast((row_max[h] - new_max) * softmax_scale_log2);
+                    row_max[h] = new_max;
+                    row_sum[h] *= scores_scale;
                     KERNEL_UNROLL
                     for (int i = 0; i < KEYS / 4; i++) {
-                        float &each = p[i / 4][i / 2 % 2][2 * h + i % 2];
-                        if (j + i / 4 * STEP >= seen) continue;
-                        each = exp2_fast(each * by - next * by);
-                        sum[h] += each;
+                        float &prob = p[i / 4][i / 2 % 2][2 * h + i % 2];
+                        if (j + i / 4 * STEP >= warp_keys) continue;
+                        prob = exp2_fast(prob * softmax_scale_log2 - new_max * softmax_scale_log2);
+                        row_sum[h] += prob;
                     }
                     KERNEL_UNROLL
                     for (int n = 0; n < W / 8; n++) {
-                        sums[n][2 * h] *= keep;
-                        sums[n][2 * h + 1] *= keep;
+                        acc_o[n][2 * h] *= scores_scale;
+                        acc_o[n][2 * h + 1] *= scores_scale;
                     }
                 }
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++) {
                     unsigned left[4];
-                    if (j + STEP * u >= seen) continue;
+                    if (j + STEP * u >= warp_keys) continue;
                     as_left(left, p[u][0], p[u][1]);
-                    times_columns<W>(sums, left, values + (j - from + STEP * u) * PITCH);
+                    times_columns<W>(acc_o, left, values + (j - from + STEP * u) * PITCH);
                 }
             }
         }
         KERNEL_UNROLL
         for (int h = 0; h < 2; h++) {
-            sum[h] += __shfl_xor_sync(FULL_WARP, sum[h], 1);
-            sum[h] += __shfl_xor_sync(FULL_WARP, sum[h], 2);
+            row_sum[h] += __shfl_xor_sync(FULL_WARP, row_sum[h], 1);
+            row_sum[h] += __shfl_xor_sync(FULL_WARP, row_sum[h], 2);
             int n = slot + g + 8 * h;
             if (t == 0 && n >= s.lead && n < s.slots)
-                lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] = top[h] * a.scale + logf(sum[h]);
+                lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] =
+                    row_max[h] * a.scale + logf(row_sum[h]);
         }
-        store_rows<W / 8>(queries, PITCH, sums, 1.0f / sum[0], 1.0f / sum[1], (int)a.width, false, [&](int r) {
+        store_rows<W / 8>(queries, PITCH, acc_o, 1.0f / row_sum[0], 1.0f / row_sum[1], (int)a.width, false, [&](int r) {
             return target{const_cast<bf16 *>(slot_row(s, out + head * a.width, a.heads * a.width, slot + r)), false};
         });
     }
@@ -140,28 +141,29 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     KERNEL_DYNAMIC_SHARED(float, shared);
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4,
         rows = (int)blockDim.x / 2;
-    float *levels = shared + 2 * QUERIES; /* D, (2, QUERIES), behind lse * log2(e) of the same shape */
+    float *tile_dP_sum = shared + 2 * QUERIES; /* D, (2, QUERIES), behind lse * log2(e) of the same shape */
     bf16 *keys = reinterpret_cast<bf16 *>(shared + 4 * QUERIES), *values = keys + rows * PITCH,
-         *gradients = values + rows * PITCH;
-    bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0); /* (1 or 2 stages, q | dout, QUERIES) rows */
+         *shared_ds = values + rows * PITCH;
+    bf16 *stages = shared_ds + (FUSED ? rows * DS_PITCH : 0); /* (1 or 2 stages, q | dout, QUERIES) rows */
     unsigned kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
     struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a, STEP);
-    int first = (int)blockIdx.y * rows, own = first + STEP * warp; /* first key of the block, of the warp */
+    int first = (int)blockIdx.y * rows, first_key = first + STEP * warp; /* first key of the block, of the warp */
     if (first >= s.count) return;
     /* The first tile of slots with a query that sees any of the block's keys. */
-    int least = s.causal ? max(0, first - (s.count - s.length - s.lead)) / QUERIES * QUERIES : 0;
-    int tiles = max(0, s.slots - least + QUERIES - 1) / QUERIES, steps = tiles * (int)group;
-    float by = a.scale * LOG2E, dk[W / 8][4] = {}, dv[W / 8][4] = {};
+    int first_query = s.causal ? max(0, first - (s.count - s.length - s.lead)) / QUERIES * QUERIES : 0;
+    int tiles = max(0, s.slots - first_query + QUERIES - 1) / QUERIES, steps = tiles * (int)group;
+    float softmax_scale_log2 = a.scale * LOG2E, acc_dk[W / 8][4] = {}, acc_dv[W / 8][4] = {};
 
     auto fetch_queries = [&](int step) {
         unsigned head = kv * group + (unsigned)(step / tiles);
         bf16 *to = stages + step % 2 * 2 * ARRAY;
         for (int which = 0; which < 2; which++) {
             const bf16 *from = (which ? dout : qkv) + head * a.width;
-            fetch_rows<W>(
-                to + which * ARRAY, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) {
-                    return slot_row(s, from, which ? a.heads * a.width : a.row, least + step % tiles * QUERIES + r);
-                });
+            fetch_rows<W>(to + which * ARRAY, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv,
+                          [&](int r) {
+                              return slot_row(s, from, which ? a.heads * a.width : a.row,
+                                              first_query + step % tiles * QUERIES + r);
+                          });
         }
         cp_async_commit();
     };
@@ -170,49 +172,50 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     if (steps) fetch_queries(0);
     for (int step = 0; step < steps; step++) {
         unsigned head = kv * group + (unsigned)(step / tiles);
-        int slot = least + step % tiles * QUERIES;
-        bf16 *q = stages + step % 2 * 2 * ARRAY, *d = q + ARRAY;
-        float *lse2 = shared + step % 2 * QUERIES, *level = levels + step % 2 * QUERIES;
+        int slot = first_query + step % tiles * QUERIES;
+        bf16 *q_tile = stages + step % 2 * 2 * ARRAY, *dout_tile = q_tile + ARRAY;
+        float *lse2 = shared + step % 2 * QUERIES, *dP_sum = tile_dP_sum + step % 2 * QUERIES;
         for (int i = (int)threadIdx.x; i < QUERIES; i += (int)blockDim.x) {
             bool there = slot + i >= s.lead && slot + i < s.slots;
             lse2[i] =
                 there ? lse[(size_t)(s.begin + (unsigned)(slot + i - s.lead)) * a.heads + head] * LOG2E : INFINITY;
         }
-        row_levels<W>(level, dout + head * a.width, out + head * a.width, QUERIES, (int)threadIdx.x, (int)blockDim.x,
-                      (int)a.width, [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
+        compute_dP_sum<W>(dP_sum, dout + head * a.width, out + head * a.width, QUERIES, (int)threadIdx.x,
+                          (int)blockDim.x, (int)a.width,
+                          [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
         cp_async_wait<0>();
         __syncthreads(); /* also: every warp has read the other stage, which the next fetch overwrites */
         if (step + 1 < steps) fetch_queries(step + 1);
         for (int u = 0; u < QUERIES / STEP; u++) {
             int at = slot + STEP * u;
-            if (at >= s.slots || own >= visible(s, at + STEP - 1)) continue;
+            if (at >= s.slots || first_key >= visible(s, at + STEP - 1)) continue;
             float p[2][4] = {}, ds[2][4] = {};
             /* p^T = exp(k q^T / sqrt(W) - lse), ds^T = p^T (v dout^T - D). */
             unsigned left[W / 16][4], rounded[4];
             KERNEL_UNROLL
             for (int k = 0; k < W / 16; k++) ldmatrix_x4(left[k], quarters(keys + STEP * warp * PITCH + 16 * k, PITCH));
-            times_rows<W>(p, left, q + STEP * u * PITCH);
+            times_rows<W>(p, left, q_tile + STEP * u * PITCH);
             KERNEL_UNROLL
             for (int k = 0; k < W / 16; k++)
                 ldmatrix_x4(left[k], quarters(values + STEP * warp * PITCH + 16 * k, PITCH));
-            times_rows<W>(ds, left, d + STEP * u * PITCH);
-            bool edge = own + STEP > visible(s, at);
+            times_rows<W>(ds, left, dout_tile + STEP * u * PITCH);
+            bool edge = first_key + STEP > visible(s, at);
             KERNEL_UNROLL
             for (int i = 0; i < 8; i++) {
                 int column = STEP * u + i / 4 * 8 + 2 * t + i % 2;
-                float &each = p[i / 4][i % 4];
-                each = exp2_fast(each * by - lse2[column]);
-                if (edge && own + g + i / 2 % 2 * 8 >= visible(s, slot + column)) each = 0;
-                ds[i / 4][i % 4] = each * (ds[i / 4][i % 4] - level[column]);
+                float &prob = p[i / 4][i % 4];
+                prob = exp2_fast(prob * softmax_scale_log2 - lse2[column]);
+                if (edge && first_key + g + i / 2 % 2 * 8 >= visible(s, slot + column)) prob = 0;
+                ds[i / 4][i % 4] = prob * (ds[i / 4][i % 4] - dP_sum[column]);
             }
             /* dv += p^T dout, dk += ds^T q; the accumulators become the left operand without a shuffle. */
             as_left(rounded, p[0], p[1]);
-            times_columns<W>(dv, rounded, d + STEP * u * PITCH);
+            times_columns<W>(acc_dv, rounded, dout_tile + STEP * u * PITCH);
             as_left(rounded, ds[0], ds[1]);
-            times_columns<W>(dk, rounded, q + STEP * u * PITCH);
+            times_columns<W>(acc_dk, rounded, q_tile + STEP * u * PITCH);
             if (FUSED) KERNEL_UNROLL
             for (int i = 0; i < 4; i++) {
-                bf16 *to = gradients + (STEP * warp + g + i % 2 * 8) * DS_PITCH + STEP * u + i / 2 * 8 + 2 * t;
+                bf16 *to = shared_ds + (STEP * warp + g + i % 2 * 8) * DS_PITCH + STEP * u + i / 2 * 8 + 2 * t;
                 *reinterpret_cast<unsigned *>(to) = rounded[i];
             }
         }
@@ -223,16 +226,16 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
         for (int unit = warp; unit < QUERIES / STEP * (W / 16); unit += (int)blockDim.x / WARP) {
             int u = unit / (W / 16), column = unit % (W / 16) * 16, at = slot + STEP * u;
             if (at >= s.slots || column >= (int)a.width) continue;
-            float dq[2][4] = {};
+            float acc_dq[2][4] = {};
             for (int j = 0; j < visible(s, at + STEP - 1); j += STEP) {
                 unsigned x[4], right[4];
-                ldmatrix_x4_trans(x, quarters(gradients + j * DS_PITCH + STEP * u, DS_PITCH));
+                ldmatrix_x4_trans(x, quarters(shared_ds + j * DS_PITCH + STEP * u, DS_PITCH));
                 ldmatrix_x4_trans(right, quarters(keys + j * PITCH + column, PITCH));
                 unsigned left[4] = {x[0], x[2], x[1], x[3]};
-                mma_m16n8k16(dq[0], left, right[0], right[1]);
-                mma_m16n8k16(dq[1], left, right[2], right[3]);
+                mma_m16n8k16(acc_dq[0], left, right[0], right[1]);
+                mma_m16n8k16(acc_dq[1], left, right[2], right[3]);
             }
-            store_rows<2>(q + STEP * u * PITCH + column, PITCH, dq, a.scale, a.scale, 16, add_qkv, [&](int r) {
+            store_rows<2>(q_tile + STEP * u * PITCH + column, PITCH, acc_dq, a.scale, a.scale, 16, add_qkv, [&](int r) {
                 return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width + column, a.row, at + r)), add_qkv};
             });
         }
@@ -242,12 +245,12 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     KERNEL_UNROLL
     for (unsigned which = 0; which < 2; which++) {
         float scale = which ? 1.0f : a.scale;
-        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? dv : dk, scale, scale,
+        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? acc_dv : acc_dk, scale, scale,
                           (int)a.width, add_qkv || add_memory, [&](int r) {
-                              bool latent = own + r < (int)a.memory;
-                              if (!(latent ? dmemory : dqkv) || own + r >= s.count) return target{nullptr, false};
-                              const bf16 *to =
-                                  kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv, (unsigned)(own + r), which);
+                              bool latent = first_key + r < (int)a.memory;
+                              if (!(latent ? dmemory : dqkv) || first_key + r >= s.count) return target{nullptr, false};
+                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv,
+                                                            (unsigned)(first_key + r), which);
                               return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
                           });
     }
@@ -265,31 +268,32 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
     KERNEL_DYNAMIC_SHARED(float, shared);
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4,
         rows = (int)blockDim.x / 2;
-    float *level = shared + warp * STEP;
+    float *dP_sum = shared + warp * STEP;
     bf16 *keys = reinterpret_cast<bf16 *>(shared + rows), *values = keys + chunk * PITCH;
-    bf16 *queries = values + chunk * PITCH + warp * 2 * ARRAY, *d = queries + ARRAY;
+    bf16 *queries = values + chunk * PITCH + warp * 2 * ARRAY, *dout_tile = queries + ARRAY;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, STEP);
     int first = (int)blockIdx.y * rows, slot = first + warp * STEP,
-        seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
+        warp_keys = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
     if (first >= s.slots) return;
     for (int which = 0; which < 2; which++) {
         const bf16 *from = (which ? dout : qkv) + head * a.width;
         fetch_rows<W>(queries + which * ARRAY, STEP, lane, WARP, (int)a.width, qkv,
                       [&](int r) { return slot_row(s, from, which ? a.heads * a.width : a.row, slot + r); });
     }
-    row_levels<W>(level, dout + head * a.width, out + head * a.width, STEP, lane, WARP, (int)a.width,
-                  [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
-    float by = a.scale * LOG2E, lse2[2], sums[W / 8][4] = {};
+    compute_dP_sum<W>(dP_sum, dout + head * a.width, out + head * a.width, STEP, lane, WARP, (int)a.width,
+                      [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
+    float softmax_scale_log2 = a.scale * LOG2E, lse2[2], acc_dq[W / 8][4] = {};
     for (int h = 0; h < 2; h++) {
         int n = slot + g + 8 * h;
         lse2[h] = n >= s.lead && n < s.slots ? lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] * LOG2E
                                              : INFINITY;
     }
-    int all = visible(s, first + rows - 1);
-    for (int from = 0; from < all; from += chunk) {
+    int block_keys = visible(s, first + rows - 1);
+    for (int from = 0; from < block_keys; from += chunk) {
         __syncthreads(); /* all warps have read the chunk before, which this one overwrites */
-        fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv, memory);
+        fetch_keys<W>(keys, values, from, min(chunk, (block_keys - from + STEP - 1) / STEP * STEP), s, a, kv, qkv,
+                      memory);
         cp_async_commit();
         cp_async_wait<0>();
         __syncthreads();
@@ -297,9 +301,9 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
         KERNEL_UNROLL
         for (int k = 0; k < W / 16; k++) {
             ldmatrix_x4(left[k], quarters(queries + 16 * k, PITCH));
-            ldmatrix_x4(right[k], quarters(d + 16 * k, PITCH));
+            ldmatrix_x4(right[k], quarters(dout_tile + 16 * k, PITCH));
         }
-        for (int j = from; j < min(from + chunk, seen); j += STEP) {
+        for (int j = from; j < min(from + chunk, warp_keys); j += STEP) {
             /* ds = p (dout v^T - D), dq += ds k */
             float p[2][4] = {}, ds[2][4] = {};
             unsigned rounded[4];
@@ -308,14 +312,16 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
             KERNEL_UNROLL
             for (int i = 0; i < 8; i++) {
                 int h = i / 2 % 2, key = j + i / 4 * 8 + 2 * t + i % 2;
-                float each = key < visible(s, slot + g + 8 * h) ? exp2_fast(p[i / 4][i % 4] * by - lse2[h]) : 0.0f;
-                ds[i / 4][i % 4] = each * (ds[i / 4][i % 4] - level[g + 8 * h]);
+                float prob = key < visible(s, slot + g + 8 * h)
+                                 ? exp2_fast(p[i / 4][i % 4] * softmax_scale_log2 - lse2[h])
+                                 : 0.0f;
+                ds[i / 4][i % 4] = prob * (ds[i / 4][i % 4] - dP_sum[g + 8 * h]);
             }
             as_left(rounded, ds[0], ds[1]);
-            times_columns<W>(sums, rounded, keys + (j - from) * PITCH);
+            times_columns<W>(acc_dq, rounded, keys + (j - from) * PITCH);
         }
     }
-    store_rows<W / 8>(queries, PITCH, sums, a.scale, a.scale, (int)a.width, add, [&](int r) {
+    store_rows<W / 8>(queries, PITCH, acc_dq, a.scale, a.scale, (int)a.width, add, [&](int r) {
         return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width, a.row, slot + r)), add};
     });
 }

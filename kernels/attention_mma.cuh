@@ -39,11 +39,11 @@ static __device__ void fetch_keys(bf16 *keys, bf16 *values, int from, int rows, 
                       });
 }
 
-/* Writes D = rowsum(d o) of `rows` rows in global memory to `level`. source(r) returns the offset of row r; D is 0
+/* Writes D = rowsum(d o) of `rows` rows in global memory to `dP_sum`. source(r) returns the offset of row r; D is 0
  * where the offset is negative. */
 template <int W, typename F>
-static __device__ __forceinline__ void row_levels(float *level, const bf16 *d, const bf16 *o, int rows, int thread,
-                                                  int threads, int width, F source)
+static __device__ __forceinline__ void compute_dP_sum(float *dP_sum, const bf16 *d, const bf16 *o, int rows, int thread,
+                                                      int threads, int width, F source)
 {
     KERNEL_UNROLL_BY(2)
     for (int i = thread; i < rows * (W / 8); i += threads) {
@@ -55,8 +55,8 @@ static __device__ __forceinline__ void row_levels(float *level, const bf16 *d, c
             KERNEL_UNROLL
             for (int e = 0; e < 8; e++) sum += to_float(x.v[e]) * to_float(y.v[e]);
         }
-        for (int by = W / 16; by; by /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, by);
-        if (i % (W / 8) == 0) level[i / (W / 8)] = sum;
+        for (int offset = W / 16; offset; offset /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, offset);
+        if (i % (W / 8) == 0) dP_sum[i / (W / 8)] = sum;
     }
 }
 
@@ -137,7 +137,7 @@ static __device__ __forceinline__ void store_rows(bf16 *stage, int pitch, const 
     for (int n = 0; n < N; n++) KERNEL_UNROLL
     for (int h = 0; h < 2; h++) {
         bf16 *at = stage + (g + 8 * h) * pitch + 8 * n + 2 * t;
-        float by = h ? high : low, x = sums[n][2 * h] * by, y = sums[n][2 * h + 1] * by;
+        float scale = h ? high : low, x = sums[n][2 * h] * scale, y = sums[n][2 * h + 1] * scale;
         *reinterpret_cast<unsigned *>(at) = add ? pair(x + to_float(at[0]), y + to_float(at[1])) : pair(x, y);
     }
     __syncwarp();

@@ -142,15 +142,15 @@ static __device__ __forceinline__ void put_weights(float *weights, const float (
 }
 
 /* row_max, row_sum: the maximum and the sum over the lanes that share a row. */
-static __device__ __forceinline__ float row_max(float x)
+static __device__ __forceinline__ float reduce_row_max(float x)
 {
-    for (int by = 2; by < 16; by *= 2) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, by));
+    for (int offset = 2; offset < 16; offset *= 2) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, offset));
     return x;
 }
 
-static __device__ __forceinline__ float row_sum(float x)
+static __device__ __forceinline__ float reduce_row_sum(float x)
 {
-    for (int by = 2; by < 16; by *= 2) x += __shfl_xor_sync(FULL_WARP, x, by);
+    for (int offset = 2; offset < 16; offset *= 2) x += __shfl_xor_sync(FULL_WARP, x, offset);
     return x;
 }
 
@@ -165,12 +165,12 @@ static __device__ __forceinline__ float row_product(const T *x, const T *y, int 
         KERNEL_UNROLL
         for (int e = 0; e < 4; e++) sum += to_float(u.v[e]) * to_float(v.v[e]);
     }
-    return row_sum(sum);
+    return reduce_row_sum(sum);
 }
 
 /* Stores the lane's columns of one row. */
 template <int W, typename T>
-static __device__ __forceinline__ void put_row(T *to, const float (&sums)[W / 32][4], float by, int width, bool add,
+static __device__ __forceinline__ void put_row(T *to, const float (&sums)[W / 32][4], float scale, int width, bool add,
                                                bool packed)
 {
     KERNEL_UNROLL
@@ -178,7 +178,7 @@ static __device__ __forceinline__ void put_row(T *to, const float (&sums)[W / 32
         int d = 32 * c + 4 * other_row();
         float x[4];
         KERNEL_UNROLL
-        for (int e = 0; e < 4; e++) x[e] = sums[c][e] * by;
+        for (int e = 0; e < 4; e++) x[e] = sums[c][e] * scale;
         if (packed && d < width) put_pack<T, 4>(to + d, x, add);
         KERNEL_UNROLL
         for (int e = 0; e < 4; e++)

@@ -156,9 +156,9 @@ static __global__ void __launch_bounds__(THREADS)
     __syncthreads();
     for (unsigned i = threadIdx.x; i < P * WARP; i += THREADS) {
         size_t at = ((size_t)blockIdx.x * WARP + i % WARP) * P + i / WARP;
-        float all = sums[i];
-        for (unsigned w = 1; w < WARPS; w++) all += sums[w * P * WARP + i];
-        if (at < width) partial[(size_t)blockIdx.y * width + at] = all;
+        float total = sums[i];
+        for (unsigned w = 1; w < WARPS; w++) total += sums[w * P * WARP + i];
+        if (at < width) partial[(size_t)blockIdx.y * width + at] = total;
     }
 }
 

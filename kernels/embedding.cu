@@ -37,14 +37,14 @@ static __global__ void embedding_backward_kernel(float *__restrict__ dtable, flo
 {
     size_t first = blockIdx.x, end = (first / CHUNK + 1) * CHUNK < rows ? (first / CHUNK + 1) * CHUNK : rows;
     int32_t id = ids[order[first]];
-    size_t own = (size_t)id - base; /* an id below `base` wraps around to a row beyond the table */
-    if (own >= table_rows) return;  /* a row of the other table */
-    bool goes_on = first && ids[order[first - 1]] == id;
-    if (goes_on && first % CHUNK) return; /* an earlier block sums this row */
-    float *to = goes_on ? parts + first / CHUNK * packs_per_row * P : dtable + own * packs_per_row * P;
-    size_t mine = first + threadIdx.x % WARP; /* every warp finds the run's rows before any load of dy */
-    int32_t row = mine < end ? order[mine] : 0;
-    unsigned same = __ballot_sync(FULL_WARP, mine < end && ids[row] == id), count = (unsigned)__popc(same);
+    size_t table_row = (size_t)id - base; /* an id below `base` wraps around to a row beyond the table */
+    if (table_row >= table_rows) return;  /* a row of the other table */
+    bool continues = first && ids[order[first - 1]] == id;
+    if (continues && first % CHUNK) return; /* an earlier block sums this row */
+    float *to = continues ? parts + first / CHUNK * packs_per_row * P : dtable + table_row * packs_per_row * P;
+    size_t lane_row = first + threadIdx.x % WARP; /* every warp finds the run's rows before any load of dy */
+    int32_t row = lane_row < end ? order[lane_row] : 0;
+    unsigned same_id = __ballot_sync(FULL_WARP, lane_row < end && ids[row] == id), count = (unsigned)__popc(same_id);
     for (size_t from = 0; from < packs_per_row; from += blockDim.x) {
         size_t column = from + threadIdx.x;
         bool there = column < packs_per_row;
@@ -59,7 +59,7 @@ static __global__ void embedding_backward_kernel(float *__restrict__ dtable, flo
         }
         KERNEL_UNROLL
         for (int q = 0; q < P; q++)
-            if (there) put(&to[column * P + q], sum[q], !goes_on);
+            if (there) put(&to[column * P + q], sum[q], !continues);
     }
 }
 
@@ -71,15 +71,15 @@ static __global__ void embedding_parts_kernel(float *__restrict__ dtable, const 
 {
     size_t chunk = blockIdx.x + 1, first = chunk * CHUNK;
     int32_t id = ids[order[first]];
-    size_t own = (size_t)id - base;
-    if (own >= table_rows) return;
+    size_t table_row = (size_t)id - base;
+    if (table_row >= table_rows) return;
     if (ids[order[first - 1]] != id) return;                      /* the run begins in this chunk */
     if (chunk > 1 && ids[order[first - CHUNK - 1]] == id) return; /* an earlier block has it */
     for (size_t column = threadIdx.x; column < width; column += blockDim.x) {
-        float sum = dtable[own * width + column];
+        float sum = dtable[table_row * width + column];
         KERNEL_UNROLL_BY(4)
         for (size_t k = first; k < rows && ids[order[k]] == id; k += CHUNK) sum += parts[k / CHUNK * width + column];
-        dtable[own * width + column] = sum;
+        dtable[table_row * width + column] = sum;
     }
 }
 

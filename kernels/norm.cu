@@ -115,20 +115,21 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
         float d = ((unsigned)i / P * team + thread) * P < columns ? to_float(s[i / P].v[i % P]) - mean : 0.0f;
         square += d * d;
     }
-    float scale = rsqrtf(team_sum(square, team, scratch) / (float)width + 1e-5f);
+    float rstd = rsqrtf(team_sum(square, team, scratch) / (float)width + 1e-5f);
     if (thread == 0 && columns) {
         stats[2 * row] = mean;
-        stats[2 * row + 1] = scale;
+        stats[2 * row + 1] = rstd;
     }
     KERNEL_UNROLL
     for (unsigned i = 0; i < N; i++) {
         unsigned column = (i * team + thread) * P;
         if (column >= columns) continue;
-        pack<T, P> by = load_pack<T, P>(gamma + column), level = {};
-        if (beta) level = load_pack<T, P>(beta + column);
+        pack<T, P> gamma_pack = load_pack<T, P>(gamma + column), beta_pack = {};
+        if (beta) beta_pack = load_pack<T, P>(beta + column);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++)
-            s[i].v[e] = from_float<T>((to_float(s[i].v[e]) - mean) * scale * to_float(by.v[e]) + to_float(level.v[e]));
+            s[i].v[e] = from_float<T>((to_float(s[i].v[e]) - mean) * rstd * to_float(gamma_pack.v[e]) +
+                                      to_float(beta_pack.v[e]));
         store_pack(y + at + column, s[i]);
     }
 }
@@ -150,31 +151,31 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
     KERNEL_SHARED(float, scratch, 2 * WARP);
     KERNEL_DYNAMIC_SHARED(float,
                           sums); /* (2, EACH, pitch): dgamma, dbeta of the block; thread t has place t of each row */
-    unsigned thread = threadIdx.x % team, teams = blockDim.x / team, own = threadIdx.x / team;
+    unsigned thread = threadIdx.x % team, teams = blockDim.x / team, team_index = threadIdx.x / team;
     float dgamma[EACH] = {}, dbeta[EACH] = {};
-    pack<T, P> by[N];
-    load_row(by, gamma, thread, team, width);
+    pack<T, P> gamma_pack[N];
+    load_row(gamma_pack, gamma, thread, team, width);
     for (size_t first = (size_t)blockIdx.x * teams; first < rows; first += (size_t)gridDim.x * teams) {
-        size_t row = first + own, at = row * width;
+        size_t row = first + team_index, at = row * width;
         unsigned columns = row < rows ? width : 0;
         pack<T, P> d[N], s[N], r[N] = {};
         load_row(d, dy + at, thread, team, columns);
         load_row(s, input + at, thread, team, columns);
         if (dsum && !DROPS) load_row(r, dsum + at, thread, team, columns);
         /* The row's mean(g x_hat) and mean(g), and this thread's part of dgamma and dbeta. */
-        float mean = columns ? stats[2 * row] : 0.0f, scale = columns ? stats[2 * row + 1] : 0.0f, both[2] = {};
+        float mean = columns ? stats[2 * row] : 0.0f, rstd = columns ? stats[2 * row + 1] : 0.0f, g_sums[2] = {};
         KERNEL_UNROLL
         for (int i = 0; i < EACH; i++) {
-            float dv = to_float(d[i / P].v[i % P]), hat = (to_float(s[i / P].v[i % P]) - mean) * scale;
-            float g = dv * to_float(by[i / P].v[i % P]);
-            both[0] += g * hat;
-            both[1] += g;
-            dgamma[i] += dv * hat;
+            float dv = to_float(d[i / P].v[i % P]), x_hat = (to_float(s[i / P].v[i % P]) - mean) * rstd;
+            float g = dv * to_float(gamma_pack[i / P].v[i % P]);
+            g_sums[0] += g * x_hat;
+            g_sums[1] += g;
+            dgamma[i] += dv * x_hat;
             dbeta[i] += dv;
         }
         if (!dinput && !DROPS) continue;
-        team_sums(both, team, scratch);
-        float along = both[0] / (float)width, level = rms ? 0.0f : both[1] / (float)width;
+        team_sums(g_sums, team, scratch);
+        float mean_gx = g_sums[0] / (float)width, mean_g = rms ? 0.0f : g_sums[1] / (float)width;
         /* dinput = rstd (g - mean(g) - x_hat mean(g x_hat)) + dsum */
         row_noise noise = {};
         if (DROPS && columns) noise = noise_of_row(dropout, row, width);
@@ -186,8 +187,9 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
             float v[P];
             KERNEL_UNROLL
             for (int e = 0; e < P; e++) {
-                float hat = (to_float(s[i].v[e]) - mean) * scale, g = to_float(d[i].v[e]) * to_float(by[i].v[e]);
-                v[e] = scale * (g - level - hat * along) + to_float(r[i].v[e]);
+                float x_hat = (to_float(s[i].v[e]) - mean) * rstd,
+                      g = to_float(d[i].v[e]) * to_float(gamma_pack[i].v[e]);
+                v[e] = rstd * (g - mean_g - x_hat * mean_gx) + to_float(r[i].v[e]);
             }
             if (dinput) put_pack(dinput + at + column, v, add);
             if (!DROPS) continue;
@@ -199,7 +201,7 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
     unsigned pitch = sums_pitch(team);
     /* One team at a time adds its sums, so that the order is fixed; the barrier ends its turn. */
     for (unsigned turn = 0; turn < teams; turn++) {
-        if (own == turn) KERNEL_UNROLL
+        if (team_index == turn) KERNEL_UNROLL
         for (unsigned i = 0; i < EACH; i++) {
             put(&sums[i * pitch + thread], dgamma[i], turn > 0);
             put(&sums[(EACH + i) * pitch + thread], dbeta[i], turn > 0);

@@ -62,10 +62,10 @@ static __device__ __forceinline__ double block_square(const float *gradient, siz
 /* Writes the sum of NORM_BLOCKS blocks, one block per lane, and the number of blocks that are not finite. */
 static __device__ __forceinline__ void write_span(double *partial, double block)
 {
-    pack<double, 2> all = {{block, isfinite(block) ? 0.0 : 1.0}};
+    pack<double, 2> totals = {{block, isfinite(block) ? 0.0 : 1.0}};
     KERNEL_UNROLL
-    for (int k = 0; k < 2; k++) all.v[k] = warp_sum(all.v[k]);
-    if (threadIdx.x % WARP == 0) store_pack(partial, all);
+    for (int k = 0; k < 2; k++) totals.v[k] = warp_sum(totals.v[k]);
+    if (threadIdx.x % WARP == 0) store_pack(partial, totals);
 }
 
 /* partial (spans, 2): sums of NORM_BLOCKS blocks each. */
@@ -108,17 +108,17 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
     squared_norm_combine_kernel(float *__restrict__ record, const double *__restrict__ partial, size_t blocks)
 {
     KERNEL_SHARED(double, scratch, WARP);
-    double sum = 0, bad = 0;
+    double sum = 0, nonfinite = 0;
     for (size_t b = threadIdx.x; b < blocks; b += blockDim.x) {
         pack<double, 2> each = load_pack<double, 2>(partial + 2 * b);
         sum += each.v[0];
-        bad += each.v[1];
+        nonfinite += each.v[1];
     }
     sum = block_sum(sum, scratch);
-    bad = block_sum(bad, scratch);
+    nonfinite = block_sum(nonfinite, scratch);
     if (threadIdx.x == 0) {
         record[0] = (float)sum;
-        record[1] = (float)bad;
+        record[1] = (float)nonfinite;
     }
 }
 
@@ -142,21 +142,21 @@ static __global__ void controller_kernel(float *state, float *weight, const floa
     if (threadIdx.x) return;
     state[C_USED] = state[C_WEIGHT];
     if (control[APPLIED] == 0.0f) return;
-    double e = (double)settings[C_TARGET] - (double)figure[0] / (double)settings[C_SENTENCES], next;
+    double error = (double)settings[C_TARGET] - (double)figure[0] / (double)settings[C_SENTENCES], next_weight;
     double sum = (double)state[C_SUM], i = (double)settings[C_I];
     if (multiplier) {
-        state[C_SUM] = (float)(sum + i * e / (1 + exp(-sum)));
+        state[C_SUM] = (float)(sum + i * error / (1 + exp(-sum)));
         sum = (double)state[C_SUM];
-        next = 1 - (sum > 0 ? sum + log1p(exp(-sum)) : log1p(exp(sum)));
+        next_weight = 1 - (sum > 0 ? sum + log1p(exp(-sum)) : log1p(exp(sum)));
     } else {
         double least = (double)settings[C_LEAST], most = (double)settings[C_MOST];
-        double rest = (double)settings[C_P] / (1 + exp(e)) + least, moved = sum - i * e;
-        if (e < 0) moved = fmin(moved, fmax(sum, most - rest));
-        if (e > 0) moved = fmax(moved, fmin(sum, least - rest));
-        state[C_SUM] = (float)moved;
-        next = fmin(fmax(rest + moved, least), most);
+        double proportional = (double)settings[C_P] / (1 + exp(error)) + least, integral = sum - i * error;
+        if (error < 0) integral = fmin(integral, fmax(sum, most - proportional));
+        if (error > 0) integral = fmax(integral, fmin(sum, least - proportional));
+        state[C_SUM] = (float)integral;
+        next_weight = fmin(fmax(proportional + integral, least), most);
     }
-    state[C_WEIGHT] = *weight = (float)next;
+    state[C_WEIGHT] = *weight = (float)next_weight;
 }
 
 struct norm_records {
@@ -240,12 +240,12 @@ template <> __device__ __forceinline__ bf16 stored_moment<bf16>(float x, unsigne
 template <typename M, int P>
 static __global__ void __launch_bounds__(THREADS)
     adamw_kernel(float *__restrict__ weights, M *__restrict__ moment1, M *__restrict__ moment2,
-                 bf16 *__restrict__ working, const float *__restrict__ gradient, const float *__restrict__ s,
+                 bf16 *__restrict__ working, const float *__restrict__ gradient, const float *__restrict__ scalars,
                  size_t count, size_t first, struct kernel_noise noise)
 {
     pack<float, P> g[PACKS], w[PACKS];
     pack<M, P> m[PACKS], v[PACKS];
-    if (s[APPLY] == 0.0f) return;
+    if (scalars[APPLY] == 0.0f) return;
     KERNEL_UNROLL
     for (unsigned k = 0; k < PACKS; k++) {
         size_t i = pack_at(k, P);
@@ -263,11 +263,12 @@ static __global__ void __launch_bounds__(THREADS)
         rounding_words<M, P>(words, noise, first, i);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) {
-            float x = g[k].v[e] * s[SCALE];
-            float m1 = s[BETA1] * to_float(m[k].v[e]) + s[ONE_MINUS_BETA1] * x;
-            float m2 = s[BETA2] * to_float(v[k].v[e]) + s[ONE_MINUS_BETA2] * x * x;
+            float grad = g[k].v[e] * scalars[SCALE];
+            float m1 = scalars[BETA1] * to_float(m[k].v[e]) + scalars[ONE_MINUS_BETA1] * grad;
+            float m2 = scalars[BETA2] * to_float(v[k].v[e]) + scalars[ONE_MINUS_BETA2] * grad * grad;
             w[k].v[e] -=
-                s[RATE] * (m1 * s[CORRECTION1] / (sqrtf(m2 * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w[k].v[e]);
+                scalars[RATE] * (m1 * scalars[CORRECTION1] / (sqrtf(m2 * scalars[CORRECTION2]) + scalars[EPSILON]) +
+                                 scalars[DECAY] * w[k].v[e]);
             m[k].v[e] = stored_moment<M>(m1, words[e]);
             v[k].v[e] = stored_moment<M>(m2, words[e] >> 16);
         }
@@ -281,12 +282,12 @@ static __global__ void __launch_bounds__(THREADS)
 template <typename M, int P>
 static __global__ void __launch_bounds__(THREADS)
     sgd_kernel(float *__restrict__ weights, M *__restrict__ moment, bf16 *__restrict__ working,
-               const float *__restrict__ gradient, const float *__restrict__ s, size_t count, size_t first,
+               const float *__restrict__ gradient, const float *__restrict__ scalars, size_t count, size_t first,
                struct kernel_noise noise)
 {
     pack<float, P> g[PACKS], w[PACKS];
     pack<M, P> m[PACKS];
-    if (s[APPLY] == 0.0f) return;
+    if (scalars[APPLY] == 0.0f) return;
     KERNEL_UNROLL
     for (unsigned k = 0; k < PACKS; k++) {
         size_t i = pack_at(k, P);
@@ -303,8 +304,8 @@ static __global__ void __launch_bounds__(THREADS)
         rounding_words<M, P>(words, noise, first, i);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) {
-            float m1 = s[MOMENTUM] * to_float(m[k].v[e]) + g[k].v[e] * s[SCALE];
-            w[k].v[e] -= s[RATE] * (m1 + s[DECAY] * w[k].v[e]);
+            float m1 = scalars[MOMENTUM] * to_float(m[k].v[e]) + g[k].v[e] * scalars[SCALE];
+            w[k].v[e] -= scalars[RATE] * (m1 + scalars[DECAY] * w[k].v[e]);
             m[k].v[e] = stored_moment<M>(m1, words[e]);
         }
         store_pack(weights + i, w[k]);

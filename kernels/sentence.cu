@@ -14,19 +14,20 @@ static __global__ void pool_weights_kernel(float *__restrict__ weights, const T 
     int32_t from = offsets[blockIdx.x], to = offsets[blockIdx.x + 1];
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     for (int32_t n = from + (int32_t)warp; n < to; n += (int32_t)warps) {
-        float s = 0;
-        for (size_t i = lane; i < width; i += WARP) s += to_float(x[(size_t)n * width + i]) * to_float(query[i]);
-        s = warp_sum(s);
-        if (lane == 0) weights[n] = s;
+        float score = 0;
+        for (size_t i = lane; i < width; i += WARP) score += to_float(x[(size_t)n * width + i]) * to_float(query[i]);
+        score = warp_sum(score);
+        if (lane == 0) weights[n] = score;
     }
     __syncthreads();
-    float top = -INFINITY, sum = 0;
-    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) top = fmaxf(top, weights[n]);
-    top = block_max(top, scratch);
-    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) sum += expf(weights[n] - top);
+    float row_max = -INFINITY, sum = 0;
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x)
+        row_max = fmaxf(row_max, weights[n]);
+    row_max = block_max(row_max, scratch);
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) sum += expf(weights[n] - row_max);
     sum = block_sum(sum, scratch);
     for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x)
-        weights[n] = expf(weights[n] - top) / sum;
+        weights[n] = expf(weights[n] - row_max) / sum;
 }
 
 /* For the kinds that take one row: true if this column takes the first row, else it takes the last. */
@@ -72,11 +73,11 @@ static __global__ void pool_score_kernel(float *__restrict__ score, const T *__r
         if (lane == 0) score[n] = d;
     }
     __syncthreads();
-    float level = 0;
-    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) level += weights[n] * score[n];
-    level = block_sum(level, scratch);
+    float mean_score = 0;
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) mean_score += weights[n] * score[n];
+    mean_score = block_sum(mean_score, scratch);
     for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x)
-        score[n] = weights[n] * (score[n] - level);
+        score[n] = weights[n] * (score[n] - mean_score);
 }
 
 template <typename T>
@@ -87,9 +88,9 @@ static __global__ void pool_backward_kernel(T *dx, const T *__restrict__ dy, con
     size_t s = blockIdx.x;
     int32_t from = offsets[s], to = offsets[s + 1];
     for (int32_t n = from; n < to; n++) {
-        float of_row = kind == ATTENTION ? weights[n] : 1.0f / (float)(to - from);
+        float row_weight = kind == ATTENTION ? weights[n] : 1.0f / (float)(to - from);
         for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
-            float w = kind == ATTENTION || kind == MEAN                    ? of_row
+            float w = kind == ATTENTION || kind == MEAN                    ? row_weight
                       : n == (takes_first(kind, i, width) ? from : to - 1) ? 1.0f
                                                                            : 0.0f,
                   v = w * to_float(dy[s * width + i]);
