@@ -27,6 +27,53 @@ static constexpr int BRIEF_BLOCKS = 3;
 static constexpr int BRIEF_BLOCKS = 2;
 #endif
 
+/* Masks a tile of 16 queries and the KEYS keys from key j on, if it crosses the diagonal or the last key. */
+static __device__ __forceinline__ void mask_tile(float (&p)[KEYS / STEP][2][4], const struct span &s, int slot, int j)
+{
+    int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    if (j + KEYS > visible(s, slot)) {
+        int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
+        KERNEL_UNROLL
+        for (int i = 0; i < KEYS / 2; i++)
+            if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2])
+                p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
+    }
+}
+
+/* Online softmax: replaces the tile's scores by exp(score - maximum), and rescales the earlier sum and output to the
+ * new maximum. */
+template <int W>
+static __device__ __forceinline__ void softmax_tile(float (&p)[KEYS / STEP][2][4], float (&acc_o)[W / 8][4],
+                                                    float (&row_max)[2], float (&row_sum)[2], int j, int warp_keys,
+                                                    float softmax_scale_log2)
+{
+    KERNEL_UNROLL
+    for (int h = 0; h < 2; h++) {
+        float new_max = row_max[h], scores_scale;
+        KERNEL_UNROLL
+        for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that no query sees has no scores */
+            if (j + i / 4 * STEP < warp_keys) new_max = fmaxf(new_max, p[i / 4][i / 2 % 2][2 * h + i % 2]);
+        /* Over the four lanes of a row; finite, because every query sees the first key. */
+        new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 1));
+        new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 2));
+        scores_scale = exp2_fast((row_max[h] - new_max) * softmax_scale_log2);
+        row_max[h] = new_max;
+        row_sum[h] *= scores_scale;
+        KERNEL_UNROLL
+        for (int i = 0; i < KEYS / 4; i++) {
+            float &prob = p[i / 4][i / 2 % 2][2 * h + i % 2];
+            if (j + i / 4 * STEP >= warp_keys) continue;
+            prob = exp2_fast(prob * softmax_scale_log2 - new_max * softmax_scale_log2);
+            row_sum[h] += prob;
+        }
+        KERNEL_UNROLL
+        for (int n = 0; n < W / 8; n++) {
+            acc_o[n][2 * h] *= scores_scale;
+            acc_o[n][2 * h + 1] *= scores_scale;
+        }
+    }
+}
+
 template <int W, bool BRIEF>
 static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
                                                                      : BRIEF ? BRIEF_BLOCKS
@@ -68,40 +115,8 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++)
                     if (j + STEP * u < warp_keys) times_rows<W>(p[u], q, keys + (j - from + STEP * u) * PITCH);
-                /* Mask: only a tile that crosses the diagonal or the last key. */
-                if (j + KEYS > visible(s, slot)) {
-                    int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
-                    KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 2; i++)
-                        if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2])
-                            p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
-                }
-                KERNEL_UNROLL
-                for (int h = 0; h < 2; h++) {
-                    /* Online softmax: the new maximum rescales the earlier sum and output. */
-                    float new_max = row_max[h], scores_scale;
-                    KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that no query sees has no scores */
-                        if (j + i / 4 * STEP < warp_keys) new_max = fmaxf(new_max, p[i / 4][i / 2 % 2][2 * h + i % 2]);
-                    /* Over the four lanes of a row; finite, because every query sees the first key. */
-                    new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 1));
-                    new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 2));
-                    scores_scale = exp2_fast((row_max[h] - new_max) * softmax_scale_log2);
-                    row_max[h] = new_max;
-                    row_sum[h] *= scores_scale;
-                    KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 4; i++) {
-                        float &prob = p[i / 4][i / 2 % 2][2 * h + i % 2];
-                        if (j + i / 4 * STEP >= warp_keys) continue;
-                        prob = exp2_fast(prob * softmax_scale_log2 - new_max * softmax_scale_log2);
-                        row_sum[h] += prob;
-                    }
-                    KERNEL_UNROLL
-                    for (int n = 0; n < W / 8; n++) {
-                        acc_o[n][2 * h] *= scores_scale;
-                        acc_o[n][2 * h + 1] *= scores_scale;
-                    }
-                }
+                mask_tile(p, s, slot, j);
+                softmax_tile<W>(p, acc_o, row_max, row_sum, j, warp_keys, softmax_scale_log2);
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++) {
                     unsigned left[4];
@@ -123,6 +138,56 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
         store_rows<W / 8>(queries, PITCH, acc_o, 1.0f / row_sum[0], 1.0f / row_sum[1], (int)a.width, false, [&](int r) {
             return target{const_cast<bf16 *>(slot_row(s, out + head * a.width, a.heads * a.width, slot + r)), false};
         });
+    }
+}
+
+/* dq = ds k of QUERIES queries, in units of 16 queries and 16 columns. The result is staged in q, which every warp has
+ * read. */
+template <int W>
+static __device__ __forceinline__ void fused_dq(bf16 *dqkv, bf16 *q_tile, const bf16 *shared_ds, const bf16 *keys,
+                                                const struct span &s, const struct attention_shape &a, unsigned head,
+                                                int slot, bool add_qkv)
+{
+    constexpr int PITCH = W + 8;
+    int warp = (int)threadIdx.x / WARP;
+    for (int unit = warp; unit < QUERIES / STEP * (W / 16); unit += (int)blockDim.x / WARP) {
+        int u = unit / (W / 16), column = unit % (W / 16) * 16, at = slot + STEP * u;
+        if (at >= s.slots || column >= (int)a.width) continue;
+        float acc_dq[2][4] = {};
+        for (int j = 0; j < visible(s, at + STEP - 1); j += STEP) {
+            unsigned x[4], right[4];
+            ldmatrix_x4_trans(x, quarters(shared_ds + j * DS_PITCH + STEP * u, DS_PITCH));
+            ldmatrix_x4_trans(right, quarters(keys + j * PITCH + column, PITCH));
+            unsigned left[4] = {x[0], x[2], x[1], x[3]};
+            mma_m16n8k16(acc_dq[0], left, right[0], right[1]);
+            mma_m16n8k16(acc_dq[1], left, right[2], right[3]);
+        }
+        store_rows<2>(q_tile + STEP * u * PITCH + column, PITCH, acc_dq, a.scale, a.scale, 16, add_qkv, [&](int r) {
+            return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width + column, a.row, at + r)), add_qkv};
+        });
+    }
+}
+
+/* Stores dk and dv of the warp's 16 keys to dqkv or dmemory, staged in the memory of the keys and values. */
+template <int W>
+static __device__ __forceinline__ void store_dkv(bf16 *dqkv, bf16 *dmemory, const float (&acc_dk)[W / 8][4],
+                                                 const float (&acc_dv)[W / 8][4], bf16 *keys, bf16 *values,
+                                                 const struct span &s, const struct attention_shape &a, unsigned kv,
+                                                 int first_key, bool add_qkv, bool add_memory)
+{
+    constexpr int PITCH = W + 8;
+    int warp = (int)threadIdx.x / WARP;
+    KERNEL_UNROLL
+    for (unsigned which = 0; which < 2; which++) {
+        float scale = which ? 1.0f : a.scale;
+        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? acc_dv : acc_dk, scale, scale,
+                          (int)a.width, add_qkv || add_memory, [&](int r) {
+                              bool latent = first_key + r < (int)a.memory;
+                              if (!(latent ? dmemory : dqkv) || first_key + r >= s.count) return target{nullptr, false};
+                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv,
+                                                            (unsigned)(first_key + r), which);
+                              return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
+                          });
     }
 }
 
@@ -222,38 +287,11 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
         /* The barrier: ds of all keys is in shared memory before any warp sums over keys. */
         if (!FUSED || !dqkv) continue;
         __syncthreads();
-        /* dq = ds k, in units of 16 queries and 16 columns. The result is staged in q, which every warp has read. */
-        for (int unit = warp; unit < QUERIES / STEP * (W / 16); unit += (int)blockDim.x / WARP) {
-            int u = unit / (W / 16), column = unit % (W / 16) * 16, at = slot + STEP * u;
-            if (at >= s.slots || column >= (int)a.width) continue;
-            float acc_dq[2][4] = {};
-            for (int j = 0; j < visible(s, at + STEP - 1); j += STEP) {
-                unsigned x[4], right[4];
-                ldmatrix_x4_trans(x, quarters(shared_ds + j * DS_PITCH + STEP * u, DS_PITCH));
-                ldmatrix_x4_trans(right, quarters(keys + j * PITCH + column, PITCH));
-                unsigned left[4] = {x[0], x[2], x[1], x[3]};
-                mma_m16n8k16(acc_dq[0], left, right[0], right[1]);
-                mma_m16n8k16(acc_dq[1], left, right[2], right[3]);
-            }
-            store_rows<2>(q_tile + STEP * u * PITCH + column, PITCH, acc_dq, a.scale, a.scale, 16, add_qkv, [&](int r) {
-                return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width + column, a.row, at + r)), add_qkv};
-            });
-        }
+        fused_dq<W>(dqkv, q_tile, shared_ds, keys, s, a, head, slot, add_qkv);
     }
     cp_async_wait<0>();
     __syncthreads(); /* other warps have read the keys, whose memory stages the result */
-    KERNEL_UNROLL
-    for (unsigned which = 0; which < 2; which++) {
-        float scale = which ? 1.0f : a.scale;
-        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? acc_dv : acc_dk, scale, scale,
-                          (int)a.width, add_qkv || add_memory, [&](int r) {
-                              bool latent = first_key + r < (int)a.memory;
-                              if (!(latent ? dmemory : dqkv) || first_key + r >= s.count) return target{nullptr, false};
-                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv,
-                                                            (unsigned)(first_key + r), which);
-                              return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
-                          });
-    }
+    store_dkv<W>(dqkv, dmemory, acc_dk, acc_dv, keys, values, s, a, kv, first_key, add_qkv, add_memory);
 }
 
 /* Computes dq where a sentence has too many keys for one block: a warp per 16 queries, keys in chunks. */
