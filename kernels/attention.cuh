@@ -1,5 +1,5 @@
-/* Shared by the attention files: the shape as kernels take it, where a sentence's queries and keys lie, the widths
- * for which kernels are made, and the tensor-core path behind the launchers. */
+/* Shared by the attention files: the shape that kernels take, the places of a sentence's queries and keys, the widths
+ * for which kernels are compiled, and the tensor-core path. */
 #ifndef KERNELS_ATTENTION_CUH
 #define KERNELS_ATTENTION_CUH
 
@@ -7,7 +7,7 @@
 
 struct attention_shape {
     unsigned heads, kv_heads, width, memory,
-        row; /* row: elements of a row of qkv; 32 bits, since kernels divide by them */
+        row; /* row: elements of a row of qkv; 32 bits, because kernels divide by these numbers */
     float scale;
     bool causal;
 };
@@ -25,7 +25,7 @@ static inline struct attention_shape attention_shape_of(const struct kernel_atte
     return s;
 }
 
-/* Key (which 0) or value (1) j of a sentence that begins at row `begin`; latent ones first. */
+/* Returns key (which 0) or value (which 1) j of a sentence that begins at row `begin`; latent keys come first. */
 template <typename T>
 static __device__ __forceinline__ const T *kv_row(const struct attention_shape &a, const T *qkv, const T *memory,
                                                   unsigned begin, unsigned sentence, unsigned head, unsigned j,
@@ -41,7 +41,8 @@ struct span {
     bool causal;
 };
 
-/* In causal attention memory % step slots stand empty in front of the queries. */
+/* Leaves memory % step empty slots in front of the queries in causal attention, so that the diagonal of a step of
+ * queries and keys is the diagonal of the mask. */
 static __device__ __forceinline__ struct span span_of(const int32_t *offsets, unsigned sentence,
                                                       const struct attention_shape &a, int step)
 {
@@ -56,19 +57,20 @@ static __device__ __forceinline__ struct span span_of(const int32_t *offsets, un
     return s;
 }
 
-/* Keys that the query in a slot sees. */
+/* Returns the number of keys that the query in a slot sees. */
 static __device__ __forceinline__ int visible(const struct span &s, int slot)
 {
     return s.causal ? min(s.count, slot + 1 + s.count - s.length - s.lead) : s.count;
 }
 
-/* Where the row of token `slot - lead` begins, `row` elements each; negative where there is none. */
+/* Returns the offset of the row of token `slot - lead`, for rows of `row` elements; negative where the slot has no
+ * token. */
 static __device__ __forceinline__ long long slot_at(const struct span &s, unsigned row, int slot)
 {
     return slot >= s.lead && slot < s.slots ? (long long)(s.begin + (unsigned)(slot - s.lead)) * row : -1;
 }
 
-/* The row itself, or null. */
+/* Returns the row of a slot, or null where the slot has no token. */
 template <typename T>
 static __device__ __forceinline__ const T *slot_row(const struct span &s, const T *rows, unsigned row, int slot)
 {
@@ -76,7 +78,7 @@ static __device__ __forceinline__ const T *slot_row(const struct span &s, const 
     return at < 0 ? nullptr : rows + at;
 }
 
-/* Runs `body` with W = the width, or the next for which kernels are made, up to `most`. */
+/* Runs `body` with W = the width rounded up to one for which kernels are compiled, at most `most`. */
 #define ATTENTION_WIDTH(width, most, ...)                                                                              \
     do {                                                                                                               \
         if ((width) <= 32) {                                                                                           \
@@ -94,7 +96,7 @@ static __device__ __forceinline__ const T *slot_row(const struct span &s, const 
         }                                                                                                              \
     } while (0)
 
-/* ---- attention_mma.cu: bf16, head widths that are multiples of 16 up to 128, pointers of whole 16 bytes ---- */
+/* ---- attention_mma.cu: bf16, head widths that are multiples of 16 up to 128, pointers aligned to 16 bytes ---- */
 
 static inline bool attention_takes_mma(const struct attention_shape &a, enum kernel_type type)
 {

@@ -1,5 +1,5 @@
-/* Attention of one new token per row, with a cache of keys and values: appends at the row's position, attends to all up
- * to it.
+/* Attention of one new token per row with a cache of keys and values: appends the token's key and value at its position
+ * and attends to all positions up to it.
  *
  *   qkv (R, (H + 2 Hk) W)    cache (R, room, 2, Hk W)    memory (R, M, 2, Hk W)    out (R, H W) */
 #include "kernels/attention.cuh"
@@ -7,8 +7,8 @@
 enum { WARPS = 4, THREADS = WARPS * WARP };
 
 /* A block per (row, key head). `team` lanes, a power of two, share a key or a value by packs of P, so that a warp reads
- * whole rows next to each other. Scores of all keys lie in shared memory; the teams' sums of values are added in their
- * order. */
+ * whole rows next to each other. Shared memory holds the scores of all keys. The teams' partial sums of values are
+ * added in the order of the teams. */
 template <typename T, int P>
 static __global__ void __launch_bounds__(THREADS, 1)
     attention_cached_kernel(T *__restrict__ out, T *cache, const T *__restrict__ qkv,
@@ -20,47 +20,51 @@ static __global__ void __launch_bounds__(THREADS, 1)
     KERNEL_SHARED(float, sums, THREADS *P);
     size_t row = blockIdx.x, kv = blockIdx.y, kv_width = a.kv_heads * a.width, group = a.heads / a.kv_heads,
            each = a.width / P;
-    size_t at = (size_t)position[row], count = a.memory + at + 1, own = threadIdx.x / team, teams = THREADS / team,
-           lane = threadIdx.x % team;
-    const T *query = qkv + row * a.row, *remembered = memory + row * a.memory * 2 * kv_width + kv * a.width;
-    T *kept = cache + row * room * 2 * kv_width + kv * a.width;
+    size_t at = (size_t)position[row], keys = a.memory + at + 1, team_index = threadIdx.x / team,
+           teams = THREADS / team, lane = threadIdx.x % team;
+    const T *query = qkv + row * a.row, *latent_kv = memory + row * a.memory * 2 * kv_width + kv * a.width;
+    T *own_cache = cache + row * room * 2 * kv_width + kv * a.width;
     history = history ? history + row * room : nullptr;
-    /* Key (0) or value (1) of the row's position j: in this row's part of the cache, or in that of the row it was taken
-     * from. */
-    auto earlier = [=](size_t j, size_t which) {
-        const T *from = history && j < at ? cache + (size_t)history[j] * room * 2 * kv_width + kv * a.width : kept;
+    /* Key (0) or value (1) of position j: `history` names the cache row that holds the positions before this one. */
+    auto cached_row = [=](size_t j, size_t which) {
+        const T *from = history && j < at ? cache + (size_t)history[j] * room * 2 * kv_width + kv * a.width : own_cache;
         return from + (j * 2 + which) * kv_width;
     };
+    /* Append the new key and value; every head of the group reads them, after the barrier. */
     for (size_t c = threadIdx.x; c < 2 * each; c += THREADS) {
         size_t which = c / each, d = c % each * P;
-        store_pack(kept + (at * 2 + which) * kv_width + d,
+        store_pack(own_cache + (at * 2 + which) * kv_width + d,
                    load_pack<T, P>(query + (a.heads + which * a.kv_heads + kv) * a.width + d));
     }
     __syncthreads();
     for (size_t head = kv * group; head < (kv + 1) * group; head++) {
-        for (size_t first = 0; first < count; first += teams) {
-            size_t j = first + own;
-            const T *k = j < a.memory ? remembered + j * 2 * kv_width : earlier(j - a.memory, 0);
+        /* Scores: a team per key, then a butterfly over its lanes. */
+        for (size_t first = 0; first < keys; first += teams) {
+            size_t j = first + team_index;
+            const T *k = j < a.memory ? latent_kv + j * 2 * kv_width : cached_row(j - a.memory, 0);
             float s = 0;
-            for (size_t c = lane; j < count && c < each; c += team) {
+            for (size_t c = lane; j < keys && c < each; c += team) {
                 pack<T, P> x = load_pack<T, P>(query + head * a.width + c * P), y = load_pack<T, P>(k + c * P);
                 KERNEL_UNROLL
                 for (int e = 0; e < P; e++) s += to_float(x.v[e]) * to_float(y.v[e]);
             }
-            for (unsigned by = team / 2; by; by /= 2) s += __shfl_xor_sync(FULL_WARP, s, (int)by);
-            if (lane == 0 && j < count) scores[j] = s * a.scale;
+            for (unsigned offset = team / 2; offset; offset /= 2) s += __shfl_xor_sync(FULL_WARP, s, (int)offset);
+            if (lane == 0 && j < keys) scores[j] = s * a.scale;
         }
         __syncthreads();
-        float top = -INFINITY, sum = 0;
-        for (size_t j = threadIdx.x; j < count; j += THREADS) top = fmaxf(top, scores[j]);
-        top = block_max(top, scratch);
-        for (size_t j = threadIdx.x; j < count; j += THREADS) sum += scores[j] = expf(scores[j] - top);
-        sum = block_sum(sum, scratch); /* and all scores have been replaced */
+        /* Softmax of the scores, without the division. */
+        float row_max = -INFINITY, row_sum = 0;
+        for (size_t j = threadIdx.x; j < keys; j += THREADS) row_max = fmaxf(row_max, scores[j]);
+        row_max = block_max(row_max, scratch);
+        for (size_t j = threadIdx.x; j < keys; j += THREADS) row_sum += scores[j] = expf(scores[j] - row_max);
+        /* The barriers of block_sum also order the stores of the weights before their reads. */
+        row_sum = block_sum(row_sum, scratch);
+        /* out = sum of p v / sum of p: each team has every `teams`-th key. */
         for (size_t first = 0; first < each; first += team) {
             size_t d = (first + lane) * P;
             float y[P] = {};
-            for (size_t j = own; j < count && d < a.width; j += teams) {
-                const T *v = j < a.memory ? remembered + (j * 2 + 1) * kv_width : earlier(j - a.memory, 1);
+            for (size_t j = team_index; j < keys && d < a.width; j += teams) {
+                const T *v = j < a.memory ? latent_kv + (j * 2 + 1) * kv_width : cached_row(j - a.memory, 1);
                 pack<T, P> x = load_pack<T, P>(v + d);
                 KERNEL_UNROLL
                 for (int e = 0; e < P; e++) y[e] += scores[j] * to_float(x.v[e]);
@@ -69,11 +73,11 @@ static __global__ void __launch_bounds__(THREADS, 1)
             for (int e = 0; e < P; e++) sums[threadIdx.x * P + e] = y[e];
             __syncthreads();
             for (size_t i = threadIdx.x; i < team * P && first * P + i < a.width; i += THREADS) {
-                float all = 0;
-                for (size_t other = 0; other < teams; other++) all += sums[other * team * P + i];
-                out[(row * a.heads + head) * a.width + first * P + i] = from_float<T>(all / sum);
+                float total = 0;
+                for (size_t other = 0; other < teams; other++) total += sums[other * team * P + i];
+                out[(row * a.heads + head) * a.width + first * P + i] = from_float<T>(total / row_sum);
             }
-            __syncthreads(); /* before the sums and the scores are overwritten */
+            __syncthreads(); /* all threads have read the sums and the weights, which are overwritten next */
         }
     }
 }

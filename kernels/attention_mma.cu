@@ -1,30 +1,78 @@
-/* Attention of attention.cu in bf16 on tensor cores: the same shapes and mathematics.
+/* Attention of attention.cu in bf16 on tensor cores: the same shapes and formulas.
  *
  * A sentence's keys are its M latent ones and then its tokens, in steps of 16, so latents cost a step only where T + M
- * needs one more than T. Queries have slots: in causal attention M % 16 slots stand empty in front, so that the
+ * needs one more than T. Queries have slots: in causal attention M % 16 empty slots stand in front, so that the
  * diagonal of every 16 x 16 step is the diagonal of the mask. Columns past the head's width are zeros.
  *
- * Forward: a warp per 16 queries, 32 keys at a time, online softmax in registers; all keys of a sentence of up to 256
- * lie in shared memory, those of a longer one in chunks. Backward: a warp per 16 keys has their dk and dv in registers
- * and walks the queries, 32 at a time: p^T and ds^T need no other warp. Where one block holds all keys of a sentence,
- * ds goes through shared memory and the same block makes dq; of longer sentences a second kernel does, a warp per 16
- * queries. p and ds are rounded to bf16 for the products; sums are f32. */
+ * Forward: a warp has 16 queries and takes 32 keys at a time, with an online softmax in registers. Shared memory holds
+ * all keys of a sentence of up to 256, and chunks of the keys of a longer one. Backward: a warp has 16 keys, keeps
+ * their dk and dv in registers and walks the queries, 32 at a time, so that p^T and ds^T need no other warp. Where one
+ * block holds all keys of a sentence, ds goes through shared memory and the same block computes dq. For longer
+ * sentences a second kernel computes dq, with 16 queries a warp. p and ds are rounded to bf16 for the products; sums
+ * are f32. */
 #include "kernels/attention_mma.cuh"
 
 enum { KEYS = 32, QUERIES = 32, DS_PITCH = QUERIES + 8, SHORT = 96, DQ_WARPS = 4 };
 static constexpr float LOG2E = 1.4426950408889634f;
 
-/* The backward kernel: FUSED has all keys of a sentence in one block. */
+/* Warps of a backward block. FUSED: one block has all keys of a sentence. */
 template <int W, bool FUSED> static constexpr int backward_warps = (FUSED ? 16 : 8) / (W > 64 ? 2 : 1);
 
-/* The forward kernel: few for short sentences, so that many blocks are at work; on what other processors than
- * Hopper's have for registers it would spill. */
+/* Warps of a forward block: few for short sentences, so that more blocks run at once. With three blocks a
+ * multiprocessor, processors other than Hopper would spill registers. */
 template <bool BRIEF> static constexpr int forward_warps = BRIEF ? 6 : 8;
 #if defined __CUDA_ARCH__ && __CUDA_ARCH__ == 900
 static constexpr int BRIEF_BLOCKS = 3;
 #else
 static constexpr int BRIEF_BLOCKS = 2;
 #endif
+
+/* Masks a tile of 16 queries and the KEYS keys from key j on, if it crosses the diagonal or the last key. */
+static __device__ __forceinline__ void mask_tile(float (&p)[KEYS / STEP][2][4], const struct span &s, int slot, int j)
+{
+    int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    if (j + KEYS > visible(s, slot)) {
+        int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
+        KERNEL_UNROLL
+        for (int i = 0; i < KEYS / 2; i++)
+            if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2])
+                p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
+    }
+}
+
+/* Online softmax: replaces the tile's scores by exp(score - maximum), and rescales the earlier sum and output to the
+ * new maximum. */
+template <int W>
+static __device__ __forceinline__ void softmax_tile(float (&p)[KEYS / STEP][2][4], float (&acc_o)[W / 8][4],
+                                                    float (&row_max)[2], float (&row_sum)[2], int j, int warp_keys,
+                                                    float softmax_scale_log2)
+{
+    KERNEL_UNROLL
+    for (int h = 0; h < 2; h++) {
+        float new_max = row_max[h], scores_scale;
+        KERNEL_UNROLL
+        for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that no query sees has no scores */
+            if (j + i / 4 * STEP < warp_keys) new_max = fmaxf(new_max, p[i / 4][i / 2 % 2][2 * h + i % 2]);
+        /* Over the four lanes of a row; finite, because every query sees the first key. */
+        new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 1));
+        new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 2));
+        scores_scale = exp2_fast((row_max[h] - new_max) * softmax_scale_log2);
+        row_max[h] = new_max;
+        row_sum[h] *= scores_scale;
+        KERNEL_UNROLL
+        for (int i = 0; i < KEYS / 4; i++) {
+            float &prob = p[i / 4][i / 2 % 2][2 * h + i % 2];
+            if (j + i / 4 * STEP >= warp_keys) continue;
+            prob = exp2_fast(prob * softmax_scale_log2 - new_max * softmax_scale_log2);
+            row_sum[h] += prob;
+        }
+        KERNEL_UNROLL
+        for (int n = 0; n < W / 8; n++) {
+            acc_o[n][2 * h] *= scores_scale;
+            acc_o[n][2 * h + 1] *= scores_scale;
+        }
+    }
+}
 
 template <int W, bool BRIEF>
 static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
@@ -41,88 +89,111 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
     bf16 *queries = shared + warp * STEP * PITCH, *keys = shared + rows * PITCH, *values = keys + chunk * PITCH;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, STEP);
-    float by = a.scale * LOG2E;
+    float softmax_scale_log2 = a.scale * LOG2E;
     int start = (int)blockIdx.y * rows;
     for (int first = start; first < s.slots; first += (int)gridDim.y * rows) {
-        int slot = first + warp * STEP, seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
-        int all = s.count > chunk ? visible(s, first + rows - 1) : s.count; /* keys that this block needs */
-        float sums[W / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+        int slot = first + warp * STEP, warp_keys = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
+        int block_keys = s.count > chunk ? visible(s, first + rows - 1) : s.count; /* keys that the block needs */
+        float acc_o[W / 8][4] = {}, row_max[2] = {-INFINITY, -INFINITY}, row_sum[2] = {};
         fetch_rows<W>(queries, STEP, lane, WARP, (int)a.width, qkv,
                       [&](int r) { return slot_row(s, qkv + head * a.width, a.row, slot + r); });
-        for (int from = 0; from < all; from += chunk) {
-            if (s.count > chunk || first == start) { /* else they are there already */
-                __syncthreads();                     /* the chunk before has been read */
-                fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv,
-                              memory);
+        for (int from = 0; from < block_keys; from += chunk) {
+            if (s.count > chunk || first == start) { /* a single chunk stays for all queries */
+                __syncthreads(); /* all warps have read the chunk before, which this one overwrites */
+                fetch_keys<W>(keys, values, from, min(chunk, (block_keys - from + STEP - 1) / STEP * STEP), s, a, kv,
+                              qkv, memory);
             }
             cp_async_commit();
             cp_async_wait<0>();
             __syncthreads();
-            for (int j = from; j < min(from + chunk, seen); j += KEYS) {
+            for (int j = from; j < min(from + chunk, warp_keys); j += KEYS) {
+                /* Scores: q k^T for two steps of 16 keys. */
                 float p[KEYS / STEP][2][4] = {};
                 unsigned q[W / 16][4];
                 KERNEL_UNROLL
                 for (int k = 0; k < W / 16; k++) ldmatrix_x4(q[k], quarters(queries + 16 * k, PITCH));
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++)
-                    if (j + STEP * u < seen) times_rows<W>(p[u], q, keys + (j - from + STEP * u) * PITCH);
-                if (j + KEYS > visible(s, slot)) {
-                    int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
-                    KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 2; i++)
-                        if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2])
-                            p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
-                }
-                KERNEL_UNROLL
-                for (int h = 0; h < 2; h++) {
-                    float next = top[h], keep;
-                    KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that is not seen was not filled */
-                        if (j + i / 4 * STEP < seen) next = fmaxf(next, p[i / 4][i / 2 % 2][2 * h + i % 2]);
-                    next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 1));
-                    next =
-                        fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 2)); /* finite: every query sees the first key */
-                    keep = exp2_fast((top[h] - next) * by);
-                    top[h] = next;
-                    sum[h] *= keep;
-                    KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 4; i++) {
-                        float &each = p[i / 4][i / 2 % 2][2 * h + i % 2];
-                        if (j + i / 4 * STEP >= seen) continue;
-                        each = exp2_fast(each * by - next * by);
-                        sum[h] += each;
-                    }
-                    KERNEL_UNROLL
-                    for (int n = 0; n < W / 8; n++) {
-                        sums[n][2 * h] *= keep;
-                        sums[n][2 * h + 1] *= keep;
-                    }
-                }
+                    if (j + STEP * u < warp_keys) times_rows<W>(p[u], q, keys + (j - from + STEP * u) * PITCH);
+                mask_tile(p, s, slot, j);
+                softmax_tile<W>(p, acc_o, row_max, row_sum, j, warp_keys, softmax_scale_log2);
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++) {
                     unsigned left[4];
-                    if (j + STEP * u >= seen) continue;
+                    if (j + STEP * u >= warp_keys) continue;
                     as_left(left, p[u][0], p[u][1]);
-                    times_columns<W>(sums, left, values + (j - from + STEP * u) * PITCH);
+                    times_columns<W>(acc_o, left, values + (j - from + STEP * u) * PITCH);
                 }
             }
         }
         KERNEL_UNROLL
         for (int h = 0; h < 2; h++) {
-            sum[h] += __shfl_xor_sync(FULL_WARP, sum[h], 1);
-            sum[h] += __shfl_xor_sync(FULL_WARP, sum[h], 2);
+            row_sum[h] += __shfl_xor_sync(FULL_WARP, row_sum[h], 1);
+            row_sum[h] += __shfl_xor_sync(FULL_WARP, row_sum[h], 2);
             int n = slot + g + 8 * h;
             if (t == 0 && n >= s.lead && n < s.slots)
-                lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] = top[h] * a.scale + logf(sum[h]);
+                lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] =
+                    row_max[h] * a.scale + logf(row_sum[h]);
         }
-        store_rows<W / 8>(queries, PITCH, sums, 1.0f / sum[0], 1.0f / sum[1], (int)a.width, false, [&](int r) {
+        store_rows<W / 8>(queries, PITCH, acc_o, 1.0f / row_sum[0], 1.0f / row_sum[1], (int)a.width, false, [&](int r) {
             return target{const_cast<bf16 *>(slot_row(s, out + head * a.width, a.heads * a.width, slot + r)), false};
         });
     }
 }
 
-/* dk and dv of the block's keys; dq too where they are all keys of the sentence. A block per (sentence, key head, part
- * of the keys). lse and level of the queries at hand lie in shared memory: +inf where there is no query, so p is 0. */
+/* dq = ds k of QUERIES queries, in units of 16 queries and 16 columns. The result is staged in q, which every warp has
+ * read. */
+template <int W>
+static __device__ __forceinline__ void fused_dq(bf16 *dqkv, bf16 *q_tile, const bf16 *shared_ds, const bf16 *keys,
+                                                const struct span &s, const struct attention_shape &a, unsigned head,
+                                                int slot, bool add_qkv)
+{
+    constexpr int PITCH = W + 8;
+    int warp = (int)threadIdx.x / WARP;
+    for (int unit = warp; unit < QUERIES / STEP * (W / 16); unit += (int)blockDim.x / WARP) {
+        int u = unit / (W / 16), column = unit % (W / 16) * 16, at = slot + STEP * u;
+        if (at >= s.slots || column >= (int)a.width) continue;
+        float acc_dq[2][4] = {};
+        for (int j = 0; j < visible(s, at + STEP - 1); j += STEP) {
+            unsigned x[4], right[4];
+            ldmatrix_x4_trans(x, quarters(shared_ds + j * DS_PITCH + STEP * u, DS_PITCH));
+            ldmatrix_x4_trans(right, quarters(keys + j * PITCH + column, PITCH));
+            unsigned left[4] = {x[0], x[2], x[1], x[3]};
+            mma_m16n8k16(acc_dq[0], left, right[0], right[1]);
+            mma_m16n8k16(acc_dq[1], left, right[2], right[3]);
+        }
+        store_rows<2>(q_tile + STEP * u * PITCH + column, PITCH, acc_dq, a.scale, a.scale, 16, add_qkv, [&](int r) {
+            return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width + column, a.row, at + r)), add_qkv};
+        });
+    }
+}
+
+/* Stores dk and dv of the warp's 16 keys to dqkv or dmemory, staged in the memory of the keys and values. */
+template <int W>
+static __device__ __forceinline__ void store_dkv(bf16 *dqkv, bf16 *dmemory, const float (&acc_dk)[W / 8][4],
+                                                 const float (&acc_dv)[W / 8][4], bf16 *keys, bf16 *values,
+                                                 const struct span &s, const struct attention_shape &a, unsigned kv,
+                                                 int first_key, bool add_qkv, bool add_memory)
+{
+    constexpr int PITCH = W + 8;
+    int warp = (int)threadIdx.x / WARP;
+    KERNEL_UNROLL
+    for (unsigned which = 0; which < 2; which++) {
+        float scale = which ? 1.0f : a.scale;
+        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? acc_dv : acc_dk, scale, scale,
+                          (int)a.width, add_qkv || add_memory, [&](int r) {
+                              bool latent = first_key + r < (int)a.memory;
+                              if (!(latent ? dmemory : dqkv) || first_key + r >= s.count) return target{nullptr, false};
+                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv,
+                                                            (unsigned)(first_key + r), which);
+                              return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
+                          });
+    }
+}
+
+/* Computes dk and dv of the block's keys, and dq if the block has all keys of the sentence. A block per (sentence, key
+ * head, part of the keys). Shared memory holds lse and D of the current queries; lse is +inf where there is no query,
+ * so that p is 0. */
 template <int W, bool FUSED>
 static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     attention_backward_mma_kernel(bf16 *dqkv, bf16 *dmemory, const bf16 *__restrict__ dout,
@@ -135,28 +206,29 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     KERNEL_DYNAMIC_SHARED(float, shared);
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4,
         rows = (int)blockDim.x / 2;
-    float *levels = shared + 2 * QUERIES; /* (2, QUERIES) each, behind lse times log2(e) */
+    float *tile_dP_sum = shared + 2 * QUERIES; /* D, (2, QUERIES), behind lse * log2(e) of the same shape */
     bf16 *keys = reinterpret_cast<bf16 *>(shared + 4 * QUERIES), *values = keys + rows * PITCH,
-         *gradients = values + rows * PITCH;
-    bf16 *stages = gradients + (FUSED ? rows * DS_PITCH : 0); /* (1 or 2, q | dout, QUERIES) rows */
+         *shared_ds = values + rows * PITCH;
+    bf16 *stages = shared_ds + (FUSED ? rows * DS_PITCH : 0); /* (1 or 2 stages, q | dout, QUERIES) rows */
     unsigned kv = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
     struct span s = span_of(offsets, blockIdx.x / a.kv_heads, a, STEP);
-    int first = (int)blockIdx.y * rows, own = first + STEP * warp; /* keys of the block, of the warp */
+    int first = (int)blockIdx.y * rows, first_key = first + STEP * warp; /* first key of the block, of the warp */
     if (first >= s.count) return;
-    /* The first slot that sees any of these keys. */
-    int least = s.causal ? max(0, first - (s.count - s.length - s.lead)) / QUERIES * QUERIES : 0;
-    int tiles = max(0, s.slots - least + QUERIES - 1) / QUERIES, steps = tiles * (int)group;
-    float by = a.scale * LOG2E, dk[W / 8][4] = {}, dv[W / 8][4] = {};
+    /* The first tile of slots with a query that sees any of the block's keys. */
+    int first_query = s.causal ? max(0, first - (s.count - s.length - s.lead)) / QUERIES * QUERIES : 0;
+    int tiles = max(0, s.slots - first_query + QUERIES - 1) / QUERIES, steps = tiles * (int)group;
+    float softmax_scale_log2 = a.scale * LOG2E, acc_dk[W / 8][4] = {}, acc_dv[W / 8][4] = {};
 
     auto fetch_queries = [&](int step) {
         unsigned head = kv * group + (unsigned)(step / tiles);
         bf16 *to = stages + step % 2 * 2 * ARRAY;
         for (int which = 0; which < 2; which++) {
             const bf16 *from = (which ? dout : qkv) + head * a.width;
-            fetch_rows<W>(
-                to + which * ARRAY, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv, [&](int r) {
-                    return slot_row(s, from, which ? a.heads * a.width : a.row, least + step % tiles * QUERIES + r);
-                });
+            fetch_rows<W>(to + which * ARRAY, QUERIES, (int)threadIdx.x, (int)blockDim.x, (int)a.width, qkv,
+                          [&](int r) {
+                              return slot_row(s, from, which ? a.heads * a.width : a.row,
+                                              first_query + step % tiles * QUERIES + r);
+                          });
         }
         cp_async_commit();
     };
@@ -165,87 +237,64 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     if (steps) fetch_queries(0);
     for (int step = 0; step < steps; step++) {
         unsigned head = kv * group + (unsigned)(step / tiles);
-        int slot = least + step % tiles * QUERIES;
-        bf16 *q = stages + step % 2 * 2 * ARRAY, *d = q + ARRAY;
-        float *lse2 = shared + step % 2 * QUERIES, *level = levels + step % 2 * QUERIES;
+        int slot = first_query + step % tiles * QUERIES;
+        bf16 *q_tile = stages + step % 2 * 2 * ARRAY, *dout_tile = q_tile + ARRAY;
+        float *lse2 = shared + step % 2 * QUERIES, *dP_sum = tile_dP_sum + step % 2 * QUERIES;
         for (int i = (int)threadIdx.x; i < QUERIES; i += (int)blockDim.x) {
             bool there = slot + i >= s.lead && slot + i < s.slots;
             lse2[i] =
                 there ? lse[(size_t)(s.begin + (unsigned)(slot + i - s.lead)) * a.heads + head] * LOG2E : INFINITY;
         }
-        row_levels<W>(level, dout + head * a.width, out + head * a.width, QUERIES, (int)threadIdx.x, (int)blockDim.x,
-                      (int)a.width, [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
+        compute_dP_sum<W>(dP_sum, dout + head * a.width, out + head * a.width, QUERIES, (int)threadIdx.x,
+                          (int)blockDim.x, (int)a.width,
+                          [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
         cp_async_wait<0>();
-        __syncthreads(); /* and every warp is done with the other stage */
+        __syncthreads(); /* also: every warp has read the other stage, which the next fetch overwrites */
         if (step + 1 < steps) fetch_queries(step + 1);
         for (int u = 0; u < QUERIES / STEP; u++) {
             int at = slot + STEP * u;
-            if (at >= s.slots || own >= visible(s, at + STEP - 1)) continue;
+            if (at >= s.slots || first_key >= visible(s, at + STEP - 1)) continue;
             float p[2][4] = {}, ds[2][4] = {};
+            /* p^T = exp(k q^T / sqrt(W) - lse), ds^T = p^T (v dout^T - D). */
             unsigned left[W / 16][4], rounded[4];
             KERNEL_UNROLL
             for (int k = 0; k < W / 16; k++) ldmatrix_x4(left[k], quarters(keys + STEP * warp * PITCH + 16 * k, PITCH));
-            times_rows<W>(p, left, q + STEP * u * PITCH);
+            times_rows<W>(p, left, q_tile + STEP * u * PITCH);
             KERNEL_UNROLL
             for (int k = 0; k < W / 16; k++)
                 ldmatrix_x4(left[k], quarters(values + STEP * warp * PITCH + 16 * k, PITCH));
-            times_rows<W>(ds, left, d + STEP * u * PITCH);
-            bool edge = own + STEP > visible(s, at);
+            times_rows<W>(ds, left, dout_tile + STEP * u * PITCH);
+            bool edge = first_key + STEP > visible(s, at);
             KERNEL_UNROLL
             for (int i = 0; i < 8; i++) {
                 int column = STEP * u + i / 4 * 8 + 2 * t + i % 2;
-                float &each = p[i / 4][i % 4];
-                each = exp2_fast(each * by - lse2[column]);
-                if (edge && own + g + i / 2 % 2 * 8 >= visible(s, slot + column)) each = 0;
-                ds[i / 4][i % 4] = each * (ds[i / 4][i % 4] - level[column]);
+                float &prob = p[i / 4][i % 4];
+                prob = exp2_fast(prob * softmax_scale_log2 - lse2[column]);
+                if (edge && first_key + g + i / 2 % 2 * 8 >= visible(s, slot + column)) prob = 0;
+                ds[i / 4][i % 4] = prob * (ds[i / 4][i % 4] - dP_sum[column]);
             }
+            /* dv += p^T dout, dk += ds^T q; the accumulators become the left operand without a shuffle. */
             as_left(rounded, p[0], p[1]);
-            times_columns<W>(dv, rounded, d + STEP * u * PITCH);
+            times_columns<W>(acc_dv, rounded, dout_tile + STEP * u * PITCH);
             as_left(rounded, ds[0], ds[1]);
-            times_columns<W>(dk, rounded, q + STEP * u * PITCH);
+            times_columns<W>(acc_dk, rounded, q_tile + STEP * u * PITCH);
             if (FUSED) KERNEL_UNROLL
             for (int i = 0; i < 4; i++) {
-                bf16 *to = gradients + (STEP * warp + g + i % 2 * 8) * DS_PITCH + STEP * u + i / 2 * 8 + 2 * t;
+                bf16 *to = shared_ds + (STEP * warp + g + i % 2 * 8) * DS_PITCH + STEP * u + i / 2 * 8 + 2 * t;
                 *reinterpret_cast<unsigned *>(to) = rounded[i];
             }
         }
+        /* The barrier: ds of all keys is in shared memory before any warp sums over keys. */
         if (!FUSED || !dqkv) continue;
         __syncthreads();
-        /* dq = ds k: 16 queries and 16 columns at a time; the stage's q has been read and takes the result. */
-        for (int unit = warp; unit < QUERIES / STEP * (W / 16); unit += (int)blockDim.x / WARP) {
-            int u = unit / (W / 16), column = unit % (W / 16) * 16, at = slot + STEP * u;
-            if (at >= s.slots || column >= (int)a.width) continue;
-            float dq[2][4] = {};
-            for (int j = 0; j < visible(s, at + STEP - 1); j += STEP) {
-                unsigned x[4], right[4];
-                ldmatrix_x4_trans(x, quarters(gradients + j * DS_PITCH + STEP * u, DS_PITCH));
-                ldmatrix_x4_trans(right, quarters(keys + j * PITCH + column, PITCH));
-                unsigned left[4] = {x[0], x[2], x[1], x[3]};
-                mma_m16n8k16(dq[0], left, right[0], right[1]);
-                mma_m16n8k16(dq[1], left, right[2], right[3]);
-            }
-            store_rows<2>(q + STEP * u * PITCH + column, PITCH, dq, a.scale, a.scale, 16, add_qkv, [&](int r) {
-                return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width + column, a.row, at + r)), add_qkv};
-            });
-        }
+        fused_dq<W>(dqkv, q_tile, shared_ds, keys, s, a, head, slot, add_qkv);
     }
     cp_async_wait<0>();
-    __syncthreads(); /* other warps have read the keys, which take the result */
-    KERNEL_UNROLL
-    for (unsigned which = 0; which < 2; which++) {
-        float scale = which ? 1.0f : a.scale;
-        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? dv : dk, scale, scale,
-                          (int)a.width, add_qkv || add_memory, [&](int r) {
-                              bool latent = own + r < (int)a.memory;
-                              if (!(latent ? dmemory : dqkv) || own + r >= s.count) return target{nullptr, false};
-                              const bf16 *to =
-                                  kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv, (unsigned)(own + r), which);
-                              return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
-                          });
-    }
+    __syncthreads(); /* other warps have read the keys, whose memory stages the result */
+    store_dkv<W>(dqkv, dmemory, acc_dk, acc_dv, keys, values, s, a, kv, first_key, add_qkv, add_memory);
 }
 
-/* dq where the keys of a sentence are too many for one block: a warp per 16 queries, keys in chunks. */
+/* Computes dq where a sentence has too many keys for one block: a warp per 16 queries, keys in chunks. */
 template <int W>
 static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
     attention_dq_mma_kernel(bf16 *dqkv, const bf16 *__restrict__ dout, const bf16 *__restrict__ qkv,
@@ -257,31 +306,32 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
     KERNEL_DYNAMIC_SHARED(float, shared);
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, g = lane / 4, t = lane % 4,
         rows = (int)blockDim.x / 2;
-    float *level = shared + warp * STEP;
+    float *dP_sum = shared + warp * STEP;
     bf16 *keys = reinterpret_cast<bf16 *>(shared + rows), *values = keys + chunk * PITCH;
-    bf16 *queries = values + chunk * PITCH + warp * 2 * ARRAY, *d = queries + ARRAY;
+    bf16 *queries = values + chunk * PITCH + warp * 2 * ARRAY, *dout_tile = queries + ARRAY;
     unsigned head = blockIdx.x % a.heads, kv = head / (a.heads / a.kv_heads);
     struct span s = span_of(offsets, blockIdx.x / a.heads, a, STEP);
     int first = (int)blockIdx.y * rows, slot = first + warp * STEP,
-        seen = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
+        warp_keys = slot < s.slots ? visible(s, slot + STEP - 1) : 0;
     if (first >= s.slots) return;
     for (int which = 0; which < 2; which++) {
         const bf16 *from = (which ? dout : qkv) + head * a.width;
         fetch_rows<W>(queries + which * ARRAY, STEP, lane, WARP, (int)a.width, qkv,
                       [&](int r) { return slot_row(s, from, which ? a.heads * a.width : a.row, slot + r); });
     }
-    row_levels<W>(level, dout + head * a.width, out + head * a.width, STEP, lane, WARP, (int)a.width,
-                  [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
-    float by = a.scale * LOG2E, lse2[2], sums[W / 8][4] = {};
+    compute_dP_sum<W>(dP_sum, dout + head * a.width, out + head * a.width, STEP, lane, WARP, (int)a.width,
+                      [&](int r) { return slot_at(s, a.heads * a.width, slot + r); });
+    float softmax_scale_log2 = a.scale * LOG2E, lse2[2], acc_dq[W / 8][4] = {};
     for (int h = 0; h < 2; h++) {
         int n = slot + g + 8 * h;
         lse2[h] = n >= s.lead && n < s.slots ? lse[(size_t)(s.begin + (unsigned)(n - s.lead)) * a.heads + head] * LOG2E
                                              : INFINITY;
     }
-    int all = visible(s, first + rows - 1);
-    for (int from = 0; from < all; from += chunk) {
-        __syncthreads(); /* the chunk before has been read */
-        fetch_keys<W>(keys, values, from, min(chunk, (all - from + STEP - 1) / STEP * STEP), s, a, kv, qkv, memory);
+    int block_keys = visible(s, first + rows - 1);
+    for (int from = 0; from < block_keys; from += chunk) {
+        __syncthreads(); /* all warps have read the chunk before, which this one overwrites */
+        fetch_keys<W>(keys, values, from, min(chunk, (block_keys - from + STEP - 1) / STEP * STEP), s, a, kv, qkv,
+                      memory);
         cp_async_commit();
         cp_async_wait<0>();
         __syncthreads();
@@ -289,9 +339,10 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
         KERNEL_UNROLL
         for (int k = 0; k < W / 16; k++) {
             ldmatrix_x4(left[k], quarters(queries + 16 * k, PITCH));
-            ldmatrix_x4(right[k], quarters(d + 16 * k, PITCH));
+            ldmatrix_x4(right[k], quarters(dout_tile + 16 * k, PITCH));
         }
-        for (int j = from; j < min(from + chunk, seen); j += STEP) {
+        for (int j = from; j < min(from + chunk, warp_keys); j += STEP) {
+            /* ds = p (dout v^T - D), dq += ds k */
             float p[2][4] = {}, ds[2][4] = {};
             unsigned rounded[4];
             times_rows<W>(p, left, keys + (j - from) * PITCH);
@@ -299,14 +350,16 @@ static __global__ void __launch_bounds__(DQ_WARPS *WARP, 1)
             KERNEL_UNROLL
             for (int i = 0; i < 8; i++) {
                 int h = i / 2 % 2, key = j + i / 4 * 8 + 2 * t + i % 2;
-                float each = key < visible(s, slot + g + 8 * h) ? exp2_fast(p[i / 4][i % 4] * by - lse2[h]) : 0.0f;
-                ds[i / 4][i % 4] = each * (ds[i / 4][i % 4] - level[g + 8 * h]);
+                float prob = key < visible(s, slot + g + 8 * h)
+                                 ? exp2_fast(p[i / 4][i % 4] * softmax_scale_log2 - lse2[h])
+                                 : 0.0f;
+                ds[i / 4][i % 4] = prob * (ds[i / 4][i % 4] - dP_sum[g + 8 * h]);
             }
             as_left(rounded, ds[0], ds[1]);
-            times_columns<W>(sums, rounded, keys + (j - from) * PITCH);
+            times_columns<W>(acc_dq, rounded, keys + (j - from) * PITCH);
         }
     }
-    store_rows<W / 8>(queries, PITCH, sums, a.scale, a.scale, (int)a.width, add, [&](int r) {
+    store_rows<W / 8>(queries, PITCH, acc_dq, a.scale, a.scale, (int)a.width, add, [&](int r) {
         return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width, a.row, slot + r)), add};
     });
 }
@@ -323,7 +376,8 @@ static size_t steps_of(size_t rows)
     return (rows + STEP - 1) / STEP;
 }
 
-/* Keys at a time: all where they and `others` (bytes) fit into the budget, else a multiple of KEYS that does. */
+/* Returns the keys per chunk: all of them if they and `others` (bytes) fit the budget, else the largest multiple of
+ * KEYS that fits, at least KEYS. */
 static size_t chunk_of(size_t keys, size_t others, size_t key_bytes, size_t budget)
 {
     size_t all = steps_of(keys) * STEP, room = (least(budget, shared_limit()) - others) / key_bytes;

@@ -1,9 +1,9 @@
-/* The parts of attention_mma.cu's kernels: rows of a head into and out of shared memory, products of 16 x 16
- * pieces.
+/* The parts of attention_mma.cu's kernels: copies of a head's rows into and out of shared memory, and products of 16 x
+ * 16 pieces.
  *
- * Rows lie in shared memory W + 8 apart, so that the eight rows of any 8 x 8 matrix are in different banks. A lane's
- * registers are those of kernels/ptx.cuh: rows g and g + 8, columns 2 t and 2 t + 1 of each 8 columns, for lane 4 g +
- * t. */
+ * Rows in shared memory have a pitch of W + 8, so that the eight rows of any 8 x 8 matrix are in different banks. The
+ * registers of a lane follow kernels/ptx.cuh: lane 4 g + t has rows g and g + 8, and columns 2 t and 2 t + 1 of every 8
+ * columns. */
 #ifndef KERNELS_ATTENTION_MMA_CUH
 #define KERNELS_ATTENTION_MMA_CUH
 
@@ -12,7 +12,7 @@
 
 enum { STEP = 16 }; /* queries of a warp, keys of a product */
 
-/* `rows` rows of a head into shared memory; zeros where source(r) is null. */
+/* Copies `rows` rows of a head into shared memory; zeros where source(r) is null. */
 template <int W, typename F>
 static __device__ __forceinline__ void fetch_rows(bf16 *to, int rows, int thread, int threads, int width,
                                                   const bf16 *anywhere, F source)
@@ -25,7 +25,7 @@ static __device__ __forceinline__ void fetch_rows(bf16 *to, int rows, int thread
     }
 }
 
-/* Keys and values `from` .. `from + rows` of a sentence, by the whole block. */
+/* Copies keys and values `from` .. `from + rows` of a sentence, by the whole block. */
 template <int W>
 static __device__ void fetch_keys(bf16 *keys, bf16 *values, int from, int rows, const struct span &s,
                                   const struct attention_shape &a, unsigned kv, const bf16 *qkv, const bf16 *memory)
@@ -39,11 +39,11 @@ static __device__ void fetch_keys(bf16 *keys, bf16 *values, int from, int rows, 
                       });
 }
 
-/* level (rows) = rowsum(d o), both from global memory: rows that source(r) gives the distance of, 0 where it is
- * negative. */
+/* Writes D = rowsum(d o) of `rows` rows in global memory to `dP_sum`. source(r) returns the offset of row r; D is 0
+ * where the offset is negative. */
 template <int W, typename F>
-static __device__ __forceinline__ void row_levels(float *level, const bf16 *d, const bf16 *o, int rows, int thread,
-                                                  int threads, int width, F source)
+static __device__ __forceinline__ void compute_dP_sum(float *dP_sum, const bf16 *d, const bf16 *o, int rows, int thread,
+                                                      int threads, int width, F source)
 {
     KERNEL_UNROLL_BY(2)
     for (int i = thread; i < rows * (W / 8); i += threads) {
@@ -55,12 +55,12 @@ static __device__ __forceinline__ void row_levels(float *level, const bf16 *d, c
             KERNEL_UNROLL
             for (int e = 0; e < 8; e++) sum += to_float(x.v[e]) * to_float(y.v[e]);
         }
-        for (int by = W / 16; by; by /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, by);
-        if (i % (W / 8) == 0) level[i / (W / 8)] = sum;
+        for (int offset = W / 16; offset; offset /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, offset);
+        if (i % (W / 8) == 0) dP_sum[i / (W / 8)] = sum;
     }
 }
 
-/* Where this lane points to for a 16 x 16 matrix in rows of `pitch`, see kernels/ptx.cuh. */
+/* Returns the row to which this lane points for a 16 x 16 matrix in rows of `pitch` (ldmatrix_x4, kernels/ptx.cuh). */
 static __device__ __forceinline__ const bf16 *quarters(const bf16 *matrix, int pitch)
 {
     int lane = (int)threadIdx.x % WARP;
@@ -73,7 +73,7 @@ static __device__ __forceinline__ unsigned pair(float x, float y)
     return *reinterpret_cast<unsigned *>(&both);
 }
 
-/* The left operand of a product from the accumulators of two neighbouring 16 x 8 products. */
+/* Packs the accumulators of two neighboring 16 x 8 products as the left operand of the next product. */
 static __device__ __forceinline__ void as_left(unsigned (&left)[4], const float (&x)[4], const float (&y)[4])
 {
     left[0] = pair(x[0], x[1]);
@@ -111,12 +111,13 @@ static __device__ __forceinline__ void times_columns(float (&sums)[W / 8][4], co
 }
 
 struct target {
-    bf16 *row; /* null: nowhere */
+    bf16 *row; /* null: the row is not stored */
     bool add;
 };
 
-/* Sums of 16 rows and 8 N columns, times scale (rows g, rows g + 8), to where target(r) says, through shared memory
- * that no other warp uses: whole 16 bytes go out, and what is added to is added in f32. */
+/* Stores sums of 16 rows and 8 N columns, times a scale (`low` for rows g, `high` for rows g + 8), to the rows that
+ * to(r) returns. They pass through shared memory of this warp alone, so that whole 16 bytes go out. With `add` the old
+ * values are added in f32. */
 template <int N, typename F>
 static __device__ __forceinline__ void store_rows(bf16 *stage, int pitch, const float (&sums)[N][4], float low,
                                                   float high, int width, bool add, F to)
@@ -136,7 +137,7 @@ static __device__ __forceinline__ void store_rows(bf16 *stage, int pitch, const 
     for (int n = 0; n < N; n++) KERNEL_UNROLL
     for (int h = 0; h < 2; h++) {
         bf16 *at = stage + (g + 8 * h) * pitch + 8 * n + 2 * t;
-        float by = h ? high : low, x = sums[n][2 * h] * by, y = sums[n][2 * h + 1] * by;
+        float scale = h ? high : low, x = sums[n][2 * h] * scale, y = sums[n][2 * h + 1] * scale;
         *reinterpret_cast<unsigned *>(at) = add ? pair(x + to_float(at[0]), y + to_float(at[1])) : pair(x, y);
     }
     __syncwarp();
@@ -145,7 +146,7 @@ static __device__ __forceinline__ void store_rows(bf16 *stage, int pitch, const 
         if (at.row && i % N * 8 < width)
             store_pack(at.row + i % N * 8, load_pack<bf16, 8>(stage + i / N * pitch + i % N * 8));
     }
-    __syncwarp(); /* before the rows are filled again */
+    __syncwarp(); /* all lanes have read the stage, which the caller fills again */
 }
 
 #endif

@@ -1,9 +1,10 @@
-/* Rotary positions (Su et al. 2021): of each head, columns i and i + W/2 are rotated by position / 10000^(2i/W).
+/* Rotary positions (Su et al. 2021): rotates columns i and i + W/2 of each head by position / 10000^(2i/W).
  *
  *   x, y (N, width), the first heads * W columns rotated, the others copied; position (N)
  *
- * A block has ROWS rows. It takes the cosines and sines of a row once for all heads: the number of turns in double, of
- * which only the fraction goes on in f32, so that angles of a hundred thousand are as exact as small ones. */
+ * A block has ROWS rows and computes the cosines and sines of a row once for all heads. The number of turns is computed
+ * in double, and only its fraction continues in f32, so that angles of a hundred thousand are as exact as small ones.
+ */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, ROWS = 8 };
@@ -24,7 +25,8 @@ static __global__ void __launch_bounds__(THREADS)
         angles[i] = make_float2(cosine, (float)direction * sine);
     }
     __syncthreads();
-    unsigned pairs = rotated / 2 / P, each = pairs + (width - rotated) / P; /* pairs of packs, packs to copy */
+    unsigned pairs = rotated / 2 / P, each = pairs + (width - rotated) / P; /* each: pairs of packs, and packs to copy
+                                                                             */
     for (unsigned i = threadIdx.x; i < count * each; i += THREADS) {
         unsigned row = i / each, k = i % each, within = k * P % half;
         size_t at =

@@ -1,24 +1,23 @@
-/* The parts of attention.cu's kernels: rows of a head as floats in shared memory, and products of them whose
- * sums are tiles in registers.
+/* The parts of attention.cu's kernels: copies of a head's rows into shared memory as floats, and products whose sums
+ * are tiles in registers.
  *
- * A warp has OWN rows (queries, or keys) and takes the others TILE at a time. Lane (g, t) of 4 x 8 has rows g + 4 i,
- * and of the others t + 8 k, or columns 4 t + 32 c .. + 3. Rows lie W + 4 apart and are read 16 bytes at a time: the 2
- * and the 8 rows that half a warp reads are in different banks, and neighbouring lanes read the same or one of two.
- * Columns past the head's width are zeros. */
+ * A warp owns OWN rows (queries or keys) and takes the other rows TILE at a time. Lane (g, t) of 4 x 8 has own rows g +
+ * 4 i, and other rows t + 8 k or columns 4 t + 32 c .. + 3. Rows have a pitch of W + 4 and are read 16 bytes at a time:
+ * the 2 and the 8 rows that half a warp reads are in different banks, and neighboring lanes read the same row or one of
+ * two. Columns past the head's width are zeros. */
 #ifndef KERNELS_ATTENTION_TILES_CUH
 #define KERNELS_ATTENTION_TILES_CUH
 
 #include "kernels/attention.cuh"
 #include "kernels/ptx.cuh"
 
-/* By width, so that registers do for the sums, and 99 KiB of shared memory for a block. */
+/* Sizes by width, so that the sums fit the registers and a block fits 99 KiB of shared memory. */
 template <int W> struct tiling {
-    static constexpr int WARPS = W > 64 ? 3 : 4; /* of a block, at most */
+    static constexpr int WARPS = W > 64 ? 3 : 4; /* warps of a block, at most */
     static constexpr int ROWS = W > 128 ? 2 : 4, OWN = 4 * ROWS;
     static constexpr int OCTETS = W > 128 ? 2 : 4, TILE = 8 * OCTETS;
-    static constexpr int PITCH = W + 4, WEIGHTS = TILE + 8; /* of rows, of what they are weighted with */
-    static constexpr int STAGE =
-        W > 64 ? TILE : 2 * TILE; /* rows for all warps that shared memory holds where these are all */
+    static constexpr int PITCH = W + 4, WEIGHTS = TILE + 8; /* pitch of rows and of their weights */
+    static constexpr int STAGE = W > 64 ? TILE : 2 * TILE;  /* the longest side that shared memory holds whole */
 };
 
 static __device__ __forceinline__ int own_row()
@@ -31,7 +30,7 @@ static __device__ __forceinline__ int other_row()
     return (int)threadIdx.x / 2 % 8;
 }
 
-/* Four columns of a row; zeros past its end. */
+/* Loads four columns of a row; zeros past its end. */
 template <typename T>
 static __device__ __forceinline__ pack<T, 4> load_four(const T *from, int c, int width, bool packed)
 {
@@ -43,7 +42,8 @@ static __device__ __forceinline__ pack<T, 4> load_four(const T *from, int c, int
     return x;
 }
 
-/* `rows` rows of a head into shared memory; zeros where source(r) is null. To be waited for as copies are. */
+/* Copies `rows` rows of a head into shared memory; zeros where source(r) is null. The caller waits for the asynchronous
+ * copies. */
 template <int W, typename T, typename F>
 static __device__ __forceinline__ void fetch_rows(float *to, int rows, int thread, int threads, int width, bool packed,
                                                   F source)
@@ -66,7 +66,7 @@ static __device__ __forceinline__ void fetch_rows(float *to, int rows, int threa
     }
 }
 
-/* Keys and values `from` .. `from + rows` of a sentence. */
+/* Copies keys and values `from` .. `from + rows` of a sentence. */
 template <int W, typename T>
 static __device__ __forceinline__ void fetch_keys(float *keys, float *values, int from, int rows, int thread,
                                                   int threads, const struct span &s, const struct attention_shape &a,
@@ -90,7 +90,7 @@ static __device__ __forceinline__ void times_rows(float (&sums)[tiling<W>::ROWS]
         if (octets < C) return times_rows<W, C - 1>(sums, left, right, width, octets);
     left += own_row() * PITCH;
     right += other_row() * PITCH;
-    KERNEL_UNROLL_BY(1) /* two steps at a time would take registers for 16 more packs */
+    KERNEL_UNROLL_BY(1) /* unrolling by two would need registers for 16 more packs */
     for (int d = 0; d < width; d += 4) {
         pack<float, 4> x[ROWS], y[C];
         KERNEL_UNROLL
@@ -128,7 +128,8 @@ static __device__ __forceinline__ void times_columns(float (&sums)[tiling<W>::RO
     }
 }
 
-/* The lane's part of the weights, for times_columns by the warp; the warp has used those before. */
+/* Stores the lane's part of the weights for times_columns. The first barrier: the warp has read the weights before; the
+ * second: all lanes have stored theirs. */
 template <int W>
 static __device__ __forceinline__ void put_weights(float *weights, const float (&x)[tiling<W>::ROWS][tiling<W>::OCTETS])
 {
@@ -140,20 +141,20 @@ static __device__ __forceinline__ void put_weights(float *weights, const float (
     __syncwarp();
 }
 
-/* The largest, the sum over the lanes of a row. */
-static __device__ __forceinline__ float row_max(float x)
+/* row_max, row_sum: the maximum and the sum over the lanes that share a row. */
+static __device__ __forceinline__ float reduce_row_max(float x)
 {
-    for (int by = 2; by < 16; by *= 2) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, by));
+    for (int offset = 2; offset < 16; offset *= 2) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, offset));
     return x;
 }
 
-static __device__ __forceinline__ float row_sum(float x)
+static __device__ __forceinline__ float reduce_row_sum(float x)
 {
-    for (int by = 2; by < 16; by *= 2) x += __shfl_xor_sync(FULL_WARP, x, by);
+    for (int offset = 2; offset < 16; offset *= 2) x += __shfl_xor_sync(FULL_WARP, x, offset);
     return x;
 }
 
-/* x y^T of one row of each in global memory. */
+/* Returns x y^T of one row of each, from global memory. */
 template <int W, typename T>
 static __device__ __forceinline__ float row_product(const T *x, const T *y, int width, bool packed)
 {
@@ -164,12 +165,12 @@ static __device__ __forceinline__ float row_product(const T *x, const T *y, int 
         KERNEL_UNROLL
         for (int e = 0; e < 4; e++) sum += to_float(u.v[e]) * to_float(v.v[e]);
     }
-    return row_sum(sum);
+    return reduce_row_sum(sum);
 }
 
-/* The lane's columns of one row. */
+/* Stores the lane's columns of one row. */
 template <int W, typename T>
-static __device__ __forceinline__ void put_row(T *to, const float (&sums)[W / 32][4], float by, int width, bool add,
+static __device__ __forceinline__ void put_row(T *to, const float (&sums)[W / 32][4], float scale, int width, bool add,
                                                bool packed)
 {
     KERNEL_UNROLL
@@ -177,7 +178,7 @@ static __device__ __forceinline__ void put_row(T *to, const float (&sums)[W / 32
         int d = 32 * c + 4 * other_row();
         float x[4];
         KERNEL_UNROLL
-        for (int e = 0; e < 4; e++) x[e] = sums[c][e] * by;
+        for (int e = 0; e < 4; e++) x[e] = sums[c][e] * scale;
         if (packed && d < width) put_pack<T, 4>(to + d, x, add);
         KERNEL_UNROLL
         for (int e = 0; e < 4; e++)

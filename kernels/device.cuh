@@ -1,4 +1,4 @@
-/* Shared by every kernel file: the launch and shared-memory macros (the only things that the emulation replaces),
+/* Shared by every kernel file: the macros for launches and shared memory (the only macros that the emulation replaces),
  * types, 128-bit loads, warp and block reductions in a fixed order, addressed noise. */
 #ifndef KERNELS_DEVICE_CUH
 #define KERNELS_DEVICE_CUH
@@ -66,7 +66,7 @@ template <typename T> static __device__ __forceinline__ void put(T *to, float v,
     *to = from_float<T>(add ? to_float(*to) + v : v);
 }
 
-/* P neighbouring elements, moved by one access; P = 16 bytes' worth where widths and pointers allow it, else 1. */
+/* P neighboring elements, moved by one access; 16 bytes where widths and pointers allow it, else P is 1. */
 template <typename T, int P> struct __align__(sizeof(T) * P) pack
 {
     T v[P];
@@ -96,7 +96,7 @@ static inline bool packs(const void *p)
     return (uintptr_t)p % 16 == 0;
 }
 
-/* Runs `body` with P = 16 bytes of T when `fits`, else 1. */
+/* Runs `body` with P = the elements of T in 16 bytes if `fits`, else 1. */
 #define KERNEL_PACKED(fits, T, ...)                                                                                    \
     do {                                                                                                               \
         if (fits) {                                                                                                    \
@@ -108,7 +108,7 @@ static inline bool packs(const void *p)
         }                                                                                                              \
     } while (0)
 
-/* Runs `body` with NAME as a constant of the compiler. */
+/* Runs `body` with NAME as a compile-time constant. */
 #define KERNEL_FLAG(flag, NAME, ...)                                                                                   \
     do {                                                                                                               \
         if (flag) {                                                                                                    \
@@ -125,7 +125,7 @@ static inline unsigned blocks_for(size_t n, size_t each)
     return (unsigned)((n + each - 1) / each);
 }
 
-/* Shared memory that a block of the current device may have. */
+/* Returns the shared memory that a block of the current device may have, in bytes. */
 static inline size_t shared_limit(void)
 {
     int device = 0, bytes = 48 << 10;
@@ -134,14 +134,14 @@ static inline size_t shared_limit(void)
     return (size_t)bytes;
 }
 
-/* Before a launch with this much dynamic shared memory. */
+/* Allows the kernel `bytes` of dynamic shared memory; called before the launch. */
 template <typename K> static int allow_shared(K kernel, size_t bytes)
 {
     if (bytes <= 48 << 10) return 0;
     return (int)cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 
-/* Butterfly: every lane ends with the same sum, in the same order. */
+/* A butterfly: every lane ends with the same sum, added in the same order. */
 static __device__ __forceinline__ float warp_sum(float v)
 {
     for (int o = WARP / 2; o; o /= 2) v += __shfl_xor_sync(FULL_WARP, v, o);
@@ -160,8 +160,8 @@ static __device__ __forceinline__ float warp_max(float v)
     return v;
 }
 
-/* Slices (blocks, pitch): the sum over the blocks of one column, a lane per column, in a block of GROUPS warps that
- * share the slices; the first warp gets it. `sums` holds a float a thread. */
+/* Sums one column of the slices (blocks, pitch), a lane per column, in a block of GROUPS warps that share the slices.
+ * The first warp returns the sum. `sums` holds one float per thread. */
 template <int GROUPS>
 static __device__ __forceinline__ float sum_slices(const float *slices, size_t blocks, size_t pitch, size_t column,
                                                    bool there, float *sums)
@@ -176,7 +176,8 @@ static __device__ __forceinline__ float sum_slices(const float *slices, size_t b
     return sum;
 }
 
-/* Sum over a block of whole warps; `scratch` holds 32. All threads get it; safe to call again with the same scratch. */
+/* Sums over a block of whole warps and returns the sum to all threads; `scratch` holds 32 elements. The first barrier
+ * makes repeated calls with the same scratch safe. */
 template <typename A> static __device__ __forceinline__ A block_sum(A v, A *scratch)
 {
     v = warp_sum(v);
@@ -207,10 +208,10 @@ static __device__ __forceinline__ uint64_t mix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* The noise of one sample: what does not change from block to block. */
+/* The noise of one sample: the part that does not change between blocks of four words. */
 struct sample_noise {
     uint2 key;
-    uint4 counter; /* x: the block */
+    uint4 counter; /* x: the block of four words */
 };
 
 static __device__ __forceinline__ sample_noise noise_of(struct kernel_noise n, unsigned long long sample)
@@ -220,7 +221,7 @@ static __device__ __forceinline__ sample_noise noise_of(struct kernel_noise n, u
             make_uint4(0, (unsigned)n.header->draw, (unsigned)sample, (unsigned)(sample >> 32))};
 }
 
-/* The four words at coordinates 4 block .. 4 block + 3 of a sample (base/philox.h). */
+/* Returns the four words at coordinates 4 block .. 4 block + 3 of a sample (base/philox.h). */
 static __device__ __forceinline__ uint4 noise_words(sample_noise n, unsigned block)
 {
     n.counter.x = block;
@@ -237,7 +238,7 @@ static __device__ __forceinline__ unsigned word_of(uint4 w, unsigned i)
     return i == 0 ? w.x : i == 1 ? w.y : i == 2 ? w.z : w.w;
 }
 
-/* Drops and scales P neighbouring elements, the first at `coordinate`, a multiple of four unless P is 1. */
+/* Drops and scales P neighboring elements; `coordinate` of the first is a multiple of four unless P is 1. */
 template <int P>
 static __device__ __forceinline__ void drop_elements(float (&v)[P], const kernel_dropout &d, const sample_noise &n,
                                                      unsigned long long coordinate)

@@ -1,7 +1,8 @@
-/* Elementwise ops: add, GELU (tanh form), tanh, SwiGLU, dropout by addressed noise, columns of bias gradients.
+/* Elementwise ops: add, GELU (tanh form), tanh, SwiGLU, dropout by addressed noise; and the column sums of bias
+ * gradients.
  *
  *   gelu'(x) = s + x s (1 - s) (2u)',  s = sigmoid(2u), 2u = 1.59577 (x + 0.044715 x^3)
- *   swiglu: y = silu(gate) up;  dgate = dy up silu'(gate), dup = dy silu(gate)                                    */
+ *   swiglu: y = silu(gate) up;  dgate = dy up silu'(gate), dup = dy silu(gate) */
 #include "kernels/device.cuh"
 
 #include <type_traits>
@@ -24,7 +25,7 @@ static __device__ __forceinline__ float gelu_slope(float x)
     return s + x * s * (1.0f - s) * (1.5957691216057308f + 0.21406859f * x * x);
 }
 
-/* Y and T may differ: with a alone it is a cast. P elements of the wider type are 16 bytes. */
+/* y = a + b (+ y). Y and T may differ: without b the kernel is a cast. P elements of the wider type are 16 bytes. */
 template <typename Y, typename T, int P>
 static __global__ void add_kernel(Y *y, const T *a, const T *b, size_t count, bool add)
 {
@@ -108,7 +109,8 @@ static __global__ void swiglu_backward_kernel(T *__restrict__ dx, const T *__res
     put(&dx[at + width], d * silu, add);
 }
 
-/* A thread per block of four coordinates of one row; rows need not begin on a multiple of four. */
+/* A thread per block of four coordinates of one row. A row may begin inside a block, so a thread skips coordinates
+ * outside its row. */
 template <typename T>
 static __global__ void dropout_kernel(T *y, const T *x, kernel_dropout d, size_t rows, size_t width,
                                       size_t blocks_per_row, bool add)
@@ -128,8 +130,9 @@ static __global__ void dropout_kernel(T *y, const T *x, kernel_dropout d, size_t
     }
 }
 
-/* Column sums in two stages. A block has the columns of a warp of packs and a share of the rows, every WARPS-th row a
- * warp; it adds its warps in order into its slice. The slices follow. */
+/* Column sums, the first of two stages. A block has the columns of a warp of packs and a share of the rows; each warp
+ * takes every WARPS-th row. The block adds the sums of its warps in order into its slice, and the second stage adds the
+ * slices. */
 template <typename T, int P>
 static __global__ void __launch_bounds__(THREADS)
     bias_partial_kernel(float *__restrict__ partial, const T *__restrict__ dy, size_t rows, size_t each, size_t width)
@@ -149,13 +152,13 @@ static __global__ void __launch_bounds__(THREADS)
         }
     }
     KERNEL_UNROLL
-    for (int e = 0; e < P; e++) sums[(warp * P + e) * WARP + lane] = sum[e]; /* no two lanes in one bank */
+    for (int e = 0; e < P; e++) sums[(warp * P + e) * WARP + lane] = sum[e]; /* each lane in its own bank */
     __syncthreads();
     for (unsigned i = threadIdx.x; i < P * WARP; i += THREADS) {
         size_t at = ((size_t)blockIdx.x * WARP + i % WARP) * P + i / WARP;
-        float all = sums[i];
-        for (unsigned w = 1; w < WARPS; w++) all += sums[w * P * WARP + i];
-        if (at < width) partial[(size_t)blockIdx.y * width + at] = all;
+        float total = sums[i];
+        for (unsigned w = 1; w < WARPS; w++) total += sums[w * P * WARP + i];
+        if (at < width) partial[(size_t)blockIdx.y * width + at] = total;
     }
 }
 
@@ -264,7 +267,7 @@ extern "C" int swiglu_backward_cuda(const struct swiglu_backward_args *args, ker
 extern "C" int dropout_cuda(const struct dropout_args *args, kernel_stream stream)
 {
     if (!args->rows) return 0;
-    size_t blocks_per_row = args->width / 4 + 2; /* a row may begin and end inside a block of four */
+    size_t blocks_per_row = args->width / 4 + 2; /* a row may begin and end inside a block of four coordinates */
     KERNEL_DISPATCH(args->type, {
         KERNEL_LAUNCH(dropout_kernel<T>, blocks_for(args->rows * blocks_per_row, THREADS), THREADS, 0, stream,
                       (T *)args->y, (const T *)args->x, *args->dropout, args->rows, args->width, blocks_per_row,
@@ -273,7 +276,7 @@ extern "C" int dropout_cuda(const struct dropout_args *args, kernel_stream strea
     return cudaGetLastError();
 }
 
-/* Rows of a block: enough, and no more slices than add up quickly. */
+/* Returns the rows per block: at least LEAST_ROWS, and enough that there are at most MOST_SLICES slices. */
 static size_t rows_each(size_t rows)
 {
     size_t each = blocks_for(rows, MOST_SLICES);

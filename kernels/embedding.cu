@@ -1,11 +1,11 @@
-/* Embedding: y (N, D) = table[ids] (+ add);  dtable (rows, D) (+)= sums of dy over the rows of each id. A second table
- * of marks stands behind the first.
+/* Embedding: y (N, D) = table[ids] (+ add);  dtable (rows, D) (+)= sums of dy over the rows of each id. Ids past the
+ * table's end are rows of a second table, the marks.
  *
- * Backward: rows come sorted by id (stable), a run of equal ids next to each other, and are cut into chunks of CHUNK. A
- * block owns a run's part in its first chunk, from the run's first row on, or the part of a chunk that a run of an
- * earlier one goes on in; one thread per pack of columns adds the rows in order. Parts of the second sort go to the
- * scratch, a row a chunk, and a second launch adds them to the run's sum, chunk by chunk: no atomics, and the same
- * order for any launch. */
+ * Backward: `order` sorts the rows by id (stable), so equal ids form runs, and cuts them into chunks of CHUNK. The
+ * block of a run's first row sums the run's rows in that chunk into dtable. The block of a chunk's first row, where a
+ * run continues from the chunk before, sums the run's rows in the chunk into the chunk's row of the scratch. A thread
+ * per pack of columns adds the rows in order. A second launch adds a run's scratch rows to dtable, chunk by chunk. No
+ * atomics, and the same order for any launch. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128, CHUNK = WARP };
@@ -37,14 +37,14 @@ static __global__ void embedding_backward_kernel(float *__restrict__ dtable, flo
 {
     size_t first = blockIdx.x, end = (first / CHUNK + 1) * CHUNK < rows ? (first / CHUNK + 1) * CHUNK : rows;
     int32_t id = ids[order[first]];
-    size_t own = (size_t)id - base; /* beyond the table where the id is below its first */
-    if (own >= table_rows) return;  /* of the other table */
-    bool goes_on = first && ids[order[first - 1]] == id;
-    if (goes_on && first % CHUNK) return; /* an earlier block's */
-    float *to = goes_on ? parts + first / CHUNK * packs_per_row * P : dtable + own * packs_per_row * P;
-    size_t mine = first + threadIdx.x % WARP; /* every warp sees where the run's rows lie, before the loads of any */
-    int32_t row = mine < end ? order[mine] : 0;
-    unsigned same = __ballot_sync(FULL_WARP, mine < end && ids[row] == id), count = (unsigned)__popc(same);
+    size_t table_row = (size_t)id - base; /* an id below `base` wraps around to a row beyond the table */
+    if (table_row >= table_rows) return;  /* a row of the other table */
+    bool continues = first && ids[order[first - 1]] == id;
+    if (continues && first % CHUNK) return; /* an earlier block sums this row */
+    float *to = continues ? parts + first / CHUNK * packs_per_row * P : dtable + table_row * packs_per_row * P;
+    size_t lane_row = first + threadIdx.x % WARP; /* every warp finds the run's rows before any load of dy */
+    int32_t row = lane_row < end ? order[lane_row] : 0;
+    unsigned same_id = __ballot_sync(FULL_WARP, lane_row < end && ids[row] == id), count = (unsigned)__popc(same_id);
     for (size_t from = 0; from < packs_per_row; from += blockDim.x) {
         size_t column = from + threadIdx.x;
         bool there = column < packs_per_row;
@@ -59,26 +59,27 @@ static __global__ void embedding_backward_kernel(float *__restrict__ dtable, flo
         }
         KERNEL_UNROLL
         for (int q = 0; q < P; q++)
-            if (there) put(&to[column * P + q], sum[q], !goes_on);
+            if (there) put(&to[column * P + q], sum[q], !continues);
     }
 }
 
-/* A block per chunk: that in which a run goes on for the first time adds all parts of the run. */
+/* A block per chunk but the first. The block of the first chunk into which a run continues adds all parts of the run.
+ */
 static __global__ void embedding_parts_kernel(float *__restrict__ dtable, const float *__restrict__ parts,
                                               const int32_t *__restrict__ ids, const int32_t *__restrict__ order,
                                               size_t rows, size_t base, size_t table_rows, size_t width)
 {
     size_t chunk = blockIdx.x + 1, first = chunk * CHUNK;
     int32_t id = ids[order[first]];
-    size_t own = (size_t)id - base;
-    if (own >= table_rows) return;
-    if (ids[order[first - 1]] != id) return;                      /* begins here */
-    if (chunk > 1 && ids[order[first - CHUNK - 1]] == id) return; /* began before the last chunk */
+    size_t table_row = (size_t)id - base;
+    if (table_row >= table_rows) return;
+    if (ids[order[first - 1]] != id) return;                      /* the run begins in this chunk */
+    if (chunk > 1 && ids[order[first - CHUNK - 1]] == id) return; /* an earlier block has it */
     for (size_t column = threadIdx.x; column < width; column += blockDim.x) {
-        float sum = dtable[own * width + column];
+        float sum = dtable[table_row * width + column];
         KERNEL_UNROLL_BY(4)
         for (size_t k = first; k < rows && ids[order[k]] == id; k += CHUNK) sum += parts[k / CHUNK * width + column];
-        dtable[own * width + column] = sum;
+        dtable[table_row * width + column] = sum;
     }
 }
 

@@ -1,10 +1,10 @@
 /* The launchers of kernels/: plain pointers, sizes and a stream, callable from C. Each returns the cudaError_t of its
- * launches. Pointers are device memory; sizes are counts, not capacities; offsets are size_t inside.
+ * launches. Pointers are device memory; sizes are counts, not capacities; offsets are size_t inside kernels.
  *
  *   T  f32 or bf16 by `type`: activations, their gradients, working weights
  *   f  always f32: statistics, latent head output, z, KL, losses, weight gradients, masters
  *
- * An `add` flag says += instead of =. No float atomics: every sum has an order that depends on shapes only. */
+ * An `add` flag means += instead of =. There are no float atomics: the order of every sum depends on shapes only. */
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
 
@@ -20,21 +20,21 @@ enum kernel_type { KERNEL_F32, KERNEL_BF16 };
 
 typedef struct CUstream_st *kernel_stream;
 
-/* What a launch reads from device memory, so that a captured one can be replayed with other numbers. */
+/* Numbers that a launch reads from device memory, so that a captured launch can be replayed with other numbers. */
 enum { HEADER_ENC_TOKENS = 1, HEADER_DEC_TOKENS, HEADER_SENTENCES, HEADER_DRAWS, HEADER_COUNTS };
 struct kernel_header {
     uint64_t seed, step, draw;
-    uint64_t count[HEADER_COUNTS]; /* true counts: the rows behind them are padding */
+    uint64_t count[HEADER_COUNTS]; /* true counts; rows past them are padding */
 };
 
-/* Address of noise: key of (seed, purpose, step) and the draw (base/philox.h). */
+/* The address of noise: the key of (seed, purpose, step), and the draw (base/philox.h). */
 struct kernel_noise {
     uint64_t purpose;
     const struct kernel_header *header;
 };
 
-/* Dropout: kept where the 32 bits at (sample, position * width + column) are at least `threshold`; kept ones times
- * `scale`. */
+/* Dropout keeps an element if the 32 bits at (sample, position * width + column) are at least `threshold`, and
+ * multiplies kept elements by `scale`. */
 struct kernel_dropout {
     const int32_t *sentence, *position; /* (N) */
     const uint64_t *sample;             /* (S) */
@@ -44,9 +44,8 @@ struct kernel_dropout {
 };
 
 /* ---- embedding ---- */
-/* y (N, D) T = table[ids] (+ add (N, D) T); table (table_rows, D) T, ids (N). marks (K, D) T, may be null: id
- * table_rows
- * + k reads its row k. */
+/* y (N, D) T = table[ids] (+ add (N, D) T); table (table_rows, D) T, ids (N). marks (K, D) T may be null; id table_rows
+ * + k reads row k of marks. */
 struct embedding_forward_args {
     void *y;
     const void *table, *marks;
@@ -56,8 +55,8 @@ struct embedding_forward_args {
     enum kernel_type type;
 };
 int embedding_forward_cuda(const struct embedding_forward_args *args, kernel_stream stream);
-/* dtable (table_rows, D) f (+)= sum of dy (N, D) T over the rows of each id, of those from `first` on; order (N): rows
- * by rising id, stable; scratch: embedding_scratch_floats(rows, width) f. */
+/* dtable (table_rows, D) f (+)= the sum of dy (N, D) T over the rows of each id from `first` on; order (N): rows by
+ * rising id, stable; scratch: embedding_scratch_floats(rows, width) f. */
 struct embedding_backward_args {
     float *dtable, *scratch;
     const void *dy;
@@ -69,7 +68,7 @@ struct embedding_backward_args {
 int embedding_backward_cuda(const struct embedding_backward_args *args, kernel_stream stream);
 size_t embedding_scratch_floats(size_t rows, size_t width);
 
-/* ---- linear: what the products leave ---- */
+/* ---- linear: bias gradients; the products are not kernels ---- */
 /* dbias (D) f (+)= column sums of dy (N, D) T; scratch: bias_scratch_floats(rows, width) f. */
 struct bias_backward_args {
     float *dbias, *scratch;
@@ -82,9 +81,9 @@ int bias_backward_cuda(const struct bias_backward_args *args, kernel_stream stre
 size_t bias_scratch_floats(size_t rows, size_t width);
 
 /* ---- norm ---- */
-enum { NORM_MOST_WIDTH = 7680, NORM_MOST_UNALIGNED = 3840 }; /* the latter where a row is not whole 16 bytes */
-/* sum (N, D) T = drop(x) + residual (residual and sum may be null, then nothing is dropped); y T; stats (N, 2) f mean |
- * reciprocal deviation; beta may be null; epsilon 1e-5. D at most NORM_MOST_WIDTH in both directions. */
+enum { NORM_MOST_WIDTH = 7680, NORM_MOST_UNALIGNED = 3840 }; /* the second if rows are not whole 16 bytes */
+/* sum (N, D) T = drop(x) + residual; without a residual (then sum is null too) nothing is dropped. y T; stats (N, 2) f
+ * mean | rstd; beta may be null; epsilon 1e-5. D is at most NORM_MOST_WIDTH in both directions. */
 struct norm_forward_args {
     void *y, *sum;
     float *stats;
@@ -96,8 +95,9 @@ struct norm_forward_args {
     enum kernel_type type;
 };
 int norm_forward_cuda(const struct norm_forward_args *args, kernel_stream stream);
-/* dinput (N, D) T (+)= norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=; with `dropout` dx T (+)= drop of
- * the same; any of the outputs may be null. input: what was normed. scratch: norm_scratch_floats(rows, width) f. */
+/* dinput (N, D) T (+)= the norm's gradient + dsum (may be null); dgamma, dbeta (D) f (+)=. With `dropout`, dx T (+)=
+ * drop of the same gradient. Any output may be null. input: the norm's input. scratch: norm_scratch_floats(rows, width)
+ * f. */
 struct norm_backward_args {
     void *dinput;
     float *dgamma, *dbeta;
@@ -115,9 +115,9 @@ int norm_backward_cuda(const struct norm_backward_args *args, kernel_stream stre
 size_t norm_scratch_floats(size_t rows, size_t width);
 
 /* ---- attention ---- */
-enum { ATTENTION_MOST_WIDTH = 256 }; /* of a head */
+enum { ATTENTION_MOST_WIDTH = 256 }; /* widest head */
 struct kernel_attention {
-    size_t sentences, tokens, longest; /* longest: rows of the longest sentence, for the choice of launch */
+    size_t sentences, tokens, longest; /* longest: rows of the longest sentence; it chooses the launch */
     size_t heads, kv_heads, head_width, memory;
     bool causal;
 };
@@ -132,7 +132,7 @@ struct attention_forward_args {
     enum kernel_type type;
 };
 int attention_forward_cuda(const struct attention_forward_args *args, kernel_stream stream);
-/* dqkv, dmemory (may be null) T (+)=. scratch: attention_scratch_floats(shape) f. */
+/* dqkv, dmemory T (+)=, either may be null. scratch: attention_scratch_floats(shape) f. */
 struct attention_backward_args {
     void *dqkv, *dmemory;
     float *scratch;
@@ -146,8 +146,9 @@ struct attention_backward_args {
 };
 int attention_backward_cuda(const struct attention_backward_args *args, kernel_stream stream);
 size_t attention_scratch_floats(const struct kernel_attention *shape);
-/* One new token per row: appends to cache (R, room, 2, Hk W) T at position (R), attends to all up to it. history (R,
- * room), may be null: the row of the cache that holds this row's position j, for j before its own. */
+/* One new token per row: appends its key and value to cache (R, room, 2, Hk W) T at position (R) and attends to all
+ * positions up to it. history (R, room), may be null: the cache row that holds position j of this row, for j before its
+ * own position. */
 struct attention_cached_args {
     void *out, *cache;
     const void *qkv;
@@ -159,7 +160,8 @@ struct attention_cached_args {
     enum kernel_type type;
 };
 int attention_cached_cuda(const struct attention_cached_args *args, kernel_stream stream);
-/* Halves rotated by direction * position / 10000^(2i/W) in the first heads * W columns; the others copied. */
+/* Rotates the halves of each head by direction * position / 10000^(2i/W) in the first heads * W columns; copies the
+ * others. */
 struct rotary_args {
     void *y;
     const void *x;
@@ -174,11 +176,11 @@ int rotary_cuda(const struct rotary_args *args, kernel_stream stream);
 /* ---- recurrent layers: a step of one direction; G gates 4 (LSTM) or 3 (GRU), H units, d directions ---- */
 struct kernel_recurrent {
     size_t sentences, units, gates, directions, direction;
-    size_t t; /* of the direction: its second one begins at a sentence's end */
+    size_t t; /* step; the second direction begins at a sentence's end */
 };
 /* Rows of step t: y (N, d H) T, kept (N, d 4 H) T, cell (N, d H) f (LSTM), state (S, d H) T: the new h. x (N, d G H) T;
- * sums (S, G H) f = earlier h W^T, null where that is 0; b (d G H) T (GRU); own (S, d G H) T and initial (S, states d
- * H) T may be null. */
+ * sums (S, G H) f = previous h W^T, null if h is 0; b (d G H) T (GRU); own (S, d G H) T and initial (S, states d H) T
+ * may be null. */
 struct recurrent_forward_args {
     void *y, *kept;
     float *cell;
@@ -191,8 +193,8 @@ struct recurrent_forward_args {
     enum kernel_type type;
 };
 int recurrent_forward_cuda(const struct recurrent_forward_args *args, kernel_stream stream);
-/* Rows of step t: dx (N, d G H) T, a GRU's dsums (N, d G H) T; ds (S, G H) T, the same for the product that gives the
- * step before its dh (S, H) f, null at the last; carried (S, H) f, read and written. */
+/* Rows of step t: dx (N, d G H) T, a GRU's dsums (N, d G H) T; ds (S, G H) T: the same gradient as input of the product
+ * that gives step t - 1 its dh; dh (S, H) f, null at the last step; carried (S, H) f, read and written. */
 struct recurrent_backward_args {
     void *dx, *dsums, *ds;
     float *carried;
@@ -206,7 +208,7 @@ struct recurrent_backward_args {
     enum kernel_type type;
 };
 int recurrent_backward_cuda(const struct recurrent_backward_args *args, kernel_stream stream);
-/* One direction's part of dinitial (S, states d H) T, from dh and carried before the first step. */
+/* One direction's part of dinitial (S, states d H) T, from dh and carried before step 0. */
 struct recurrent_initial_args {
     void *dinitial;
     const float *dh, *carried;
@@ -215,7 +217,7 @@ struct recurrent_initial_args {
     enum kernel_type type;
 };
 int recurrent_initial_cuda(const struct recurrent_initial_args *args, kernel_stream stream);
-/* h (N, d H) T that each row began with. */
+/* h (N, d H) T before each row's step. */
 struct recurrent_earlier_args {
     void *h;
     const void *y, *initial;
@@ -224,8 +226,8 @@ struct recurrent_earlier_args {
     enum kernel_type type;
 };
 int recurrent_earlier_cuda(const struct recurrent_earlier_args *args, kernel_stream stream);
-/* One new token per row, R = sentences: h (R, H) T that each row continues, from state (R, 2, states H) f as
- * op_recurrent_step says; then y (R, H) T and the new state, from sums (R, G H) f = h W^T. */
+/* One new token per row, R = sentences. gather: h (R, H) T that each row continues, from state (R, 2, states H) f as
+ * op_recurrent_step says. step: y (R, H) T and the new state, from sums (R, G H) f = h W^T. */
 struct recurrent_gather_args {
     void *h;
     const float *state;
@@ -250,7 +252,7 @@ struct recurrent_step_args {
 int recurrent_step_cuda(const struct recurrent_step_args *args, kernel_stream stream);
 
 /* ---- one row per sentence <-> one row per token ---- */
-/* kind as enum pool_kind; weights (N) f only for attention pooling, which has query (D) T. */
+/* kind as enum pool_kind; weights (N) f and query (D) T for attention pooling only. */
 struct pool_forward_args {
     void *y;
     float *weights;
@@ -285,7 +287,7 @@ struct broadcast_add_args {
     enum kernel_type type;
 };
 int broadcast_add_cuda(const struct broadcast_add_args *args, kernel_stream stream);
-/* y (S, D) T or f by `type` (+)= sums of the sentence's rows of x; width 1 for a vector. */
+/* y (S, D) T or f by `type` (+)= the sums of x over the sentence's rows; width 1 for a vector. */
 struct segment_sum_args {
     void *y;
     const void *x;
@@ -295,8 +297,8 @@ struct segment_sum_args {
     enum kernel_type type;
 };
 int segment_sum_cuda(const struct segment_sum_args *args, kernel_stream stream);
-/* y (N, D) T = x, or row position[n] of the sentence's prefix (S, M, D) T where position[n] < M. sentence (N); null:
- * row n belongs to prefix n. */
+/* y (N, D) T = x, or row position[n] of the sentence's prefix (S, M, D) T if position[n] < M. sentence (N); null: row n
+ * belongs to prefix n. */
 struct prefix_args {
     void *y;
     const void *x, *prefix;
@@ -316,7 +318,7 @@ struct prefix_backward_args {
 };
 int prefix_backward_cuda(const struct prefix_backward_args *args, kernel_stream stream);
 
-/* Rows of x (N, D) T from offsets[S] on become 0: those that belong to no sentence. */
+/* Sets the rows of x (N, D) T from offsets[S] on, which belong to no sentence, to 0. */
 struct clear_padding_args {
     void *x;
     const int32_t *offsets;
@@ -345,7 +347,7 @@ struct latent_backward_args {
     struct kernel_noise noise;
 };
 int latent_backward_cuda(const struct latent_backward_args *args, kernel_stream stream);
-/* out (C, 2) f: sums and sums of squares of the columns of x (S, C) f over the true sentences. */
+/* out (C, 2) f: sums and sums of squares of the columns of x (S, C) f, without padding. */
 struct column_moments_args {
     float *out;
     const float *x;
@@ -353,8 +355,8 @@ struct column_moments_args {
     size_t columns;
 };
 int column_moments_cuda(const struct column_moments_args *args, kernel_stream stream);
-/* As op_gaussian_log_density says: out (R), z (R, Z), stats (R, 2Z), or (2Z) where `one` row serves all. `counted`: the
- * true rows, in a header on the device; rows behind them become 0 and have no part in sums. */
+/* As op_gaussian_log_density says: out (R), z (R, Z), stats (R, 2Z), or (2Z) if `one` row serves all. `counted`: the
+ * true number of rows, in a header on the device; rows past it give 0 and are left out of sums. */
 struct gaussian_log_density_args {
     float *out;
     const float *z, *stats;
@@ -364,7 +366,7 @@ struct gaussian_log_density_args {
     float sign;
 };
 int gaussian_log_density_cuda(const struct gaussian_log_density_args *args, kernel_stream stream);
-/* dz (R, Z), dstats as stats, both (+)=, either may be null; dout (R). */
+/* dz (R, Z), dstats (shape of stats), both (+)=, either may be null; dout (R). */
 struct gaussian_log_density_backward_args {
     float *dz, *dstats;
     const float *dout, *z, *stats;
@@ -394,17 +396,18 @@ struct spread_hinge_backward_args {
 };
 int spread_hinge_backward_cuda(const struct spread_hinge_backward_args *args, kernel_stream stream);
 
-/* ---- posteriors: all f32; a header's count of the true sentences, rows behind it are padding ---- */
+/* ---- posteriors: all f32; rows past the header's count of sentences are padding ---- */
 enum { KERNEL_POSTERIOR_DELTA, KERNEL_POSTERIOR_SLASHED, KERNEL_POSTERIOR_FLOOR };
 struct kernel_posterior {
     int map;            /* as op_posterior's                                          */
     double real;        /* delta, or the floor of the variances                       */
     double least, most; /* sigma of delta                                             */
-    double p;           /* share of the variances that is dropped by `noise` ...      */
-    uint32_t threshold; /* ... where its 32 bits at (sample, dimension) are below it  */
+    double p;           /* share of the variances that `noise` drops */
+    uint32_t threshold; /* drops an element whose 32 bits at (sample, dimension) are below it */
     struct kernel_noise noise;
 };
-/* stats (S, 2Z) from head (S, 2Z), width: Z; sample (S) with p only. *drops 0: nothing is dropped; may be null. */
+/* stats (S, 2Z) from head (S, 2Z); width: Z; sample (S) is needed for p > 0 only. drops may be null; *drops 0: nothing
+ * is dropped. */
 struct posterior_args {
     float *stats;
     const float *head;
@@ -429,12 +432,13 @@ struct kernel_normalize {
     size_t rows, width, groups, columns; /* as op_normalize says                    */
     bool by_row, center, batch;
     double level, epsilon;
-    const uint64_t *counted; /* the true rows, on the device; null: all */
+    const uint64_t *counted; /* the true number of rows, on the device; null: all */
 };
 struct kernel_adds {
     bool dx, dgain, dbias; /* += instead of = */
 };
-/* y as x (rows, width); used, sums (2 groups + 1), sums may be null; by row only y. gain, bias (groups) may be null. */
+/* y and x (rows, width); used, sums (2 groups + 1), sums may be null; by_row writes y only. gain, bias (groups) may be
+ * null. */
 struct normalize_args {
     float *y, *used, *sums;
     const float *x, *running, *gain, *bias;
@@ -459,7 +463,7 @@ struct running_args {
 };
 int running_cuda(const struct running_args *args, kernel_stream stream);
 
-/* ---- priors: all f32; `counted`: the true rows, on the device; rows behind them become 0 ---- */
+/* ---- priors: all f32; `counted`: the true number of rows, on the device; rows past it give 0 ---- */
 /* kl (R, Z), stats (R, 2Z) mu | logvar, prior (2Z) mean | logvar. */
 struct gaussian_kl_args {
     float *kl;
@@ -477,7 +481,7 @@ struct gaussian_kl_backward_args {
     bool add_dstats, add_dprior;
 };
 int gaussian_kl_backward_cuda(const struct gaussian_kl_backward_args *args, kernel_stream stream);
-/* Component k has mu at k * stride, and its logvar `logvar` elements further on. */
+/* Component k has mu at k * stride, and its logvar `logvar` elements after mu. */
 struct kernel_mixture {
     size_t components, width, stride, logvar;
 };
@@ -491,7 +495,7 @@ struct mixture_log_density_args {
     float sign;
 };
 int mixture_log_density_cuda(const struct mixture_log_density_args *args, kernel_stream stream);
-/* dz (R, Z), dcomponents as components, dlogits (K), all (+)=, each may be null; dout (R). */
+/* dz (R, Z), dcomponents (shape of components), dlogits (K), all (+)=, each may be null; dout (R). */
 struct mixture_log_density_backward_args {
     float *dz, *dcomponents, *dlogits;
     const float *dout, *shares, *z, *components, *logits;
@@ -504,10 +508,10 @@ struct mixture_log_density_backward_args {
 int mixture_log_density_backward_cuda(const struct mixture_log_density_backward_args *args, kernel_stream stream);
 
 /* ---- loss ---- */
-/* One chunk: logits (R, V) T in rows of `stride` elements, labels (R). nll (R) f. right (R) f, unless null: 1 where no
- * logit is above the label's, else 0. With dnll (R) f the logits are overwritten by dnll (softmax - onehot), columns
- * V .. stride by 0; null: they are only read. A row whose label is negative is masked: its nll, right and gradient
- * are 0. */
+/* One chunk: logits (R, V) T in rows of `stride` elements, labels (R), nll (R) f. right (R) f, may be null: 1 where no
+ * logit is above the label's, else 0. With dnll (R) f the logits are overwritten with dnll (softmax - onehot), and
+ * columns V .. stride with 0; without it they are only read. A row with a negative label is masked: its nll, right and
+ * gradient are 0. */
 struct softmax_loss_args {
     float *nll, *right;
     void *logits;
@@ -517,8 +521,8 @@ struct softmax_loss_args {
     enum kernel_type type;
 };
 int softmax_loss_cuda(const struct softmax_loss_args *args, kernel_stream stream);
-/* As op_bag_cross_entropy says: out (1), sums (S, 3), logits (S, V), all f. Sentences behind the true count of the
- * header have no part in the sum, and no gradient. */
+/* As op_bag_cross_entropy says: out (1), sums (S, 3), logits (S, V), all f. Sentences past the header's count are left
+ * out of the sum and have no gradient. */
 struct bag_cross_entropy_args {
     float *out, *sums;
     const float *logits;
@@ -538,14 +542,14 @@ struct bag_cross_entropy_backward_args {
     bool add;
 };
 int bag_cross_entropy_backward_cuda(const struct bag_cross_entropy_backward_args *args, kernel_stream stream);
-/* The free bits of op_elbo; mask and sentence: its form and its scope. */
+/* The free bits of op_elbo; mask and sentence: their form and scope. */
 struct kernel_free_bits {
     size_t groups;
     float nats;
     bool mask, sentence;
 };
-/* parts (5) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. Sums over the
- * true tokens and sentences. */
+/* parts (5) f as enum of op_elbo, kl_dim (Z) f; kl (S, Z) may be null; weights (2) f on the device. Sums skip padding.
+ */
 struct elbo_forward_args {
     float *parts, *kl_dim;
     const float *nll, *kl, *weights;
@@ -554,7 +558,7 @@ struct elbo_forward_args {
     struct kernel_free_bits free;
 };
 int elbo_forward_cuda(const struct elbo_forward_args *args, kernel_stream stream);
-/* Both are 0 in the rows behind the true counts. */
+/* dnll and dkl are 0 in the padding. */
 struct elbo_backward_args {
     float *dnll, *dkl;
     const float *kl, *weights;
@@ -565,8 +569,8 @@ struct elbo_backward_args {
 int elbo_backward_cuda(const struct elbo_backward_args *args, kernel_stream stream);
 
 enum { KERNEL_MOST_TERMS = 10, KERNEL_OBJECTIVE_OUTPUTS = 4, KERNEL_OBJECTIVE_ELBO = 0xffff };
-/* As op_objective says: out (parts + count), elbo (parts). terms: `count` pointers (1), on the host, as is weight
- * (count), their indices into weights. */
+/* As op_objective says: out (parts + count), elbo (parts). terms: `count` pointers (1), on the host; weight (count), on
+ * the host: the terms' indices into weights. */
 struct objective_args {
     float *out;
     const float *elbo, *weights;
@@ -575,8 +579,8 @@ struct objective_args {
     size_t parts, count;
 };
 int objective_cuda(const struct objective_args *args, kernel_stream stream);
-/* d[k] (elements[k]), may be null, (+)= weights[index[k]], or 1 where that is KERNEL_OBJECTIVE_ELBO, then zeros. Two of
- * them may be the same. All arrays (KERNEL_OBJECTIVE_OUTPUTS), on the host. */
+/* d[k] (elements[k]), may be null, (+)= weights[index[k]], or 1 if index[k] is KERNEL_OBJECTIVE_ELBO; its further
+ * elements (+)= 0. Two outputs may be the same array. All arrays (KERNEL_OBJECTIVE_OUTPUTS) are on the host. */
 struct objective_backward_args {
     float *const *d;
     const float *weights;
@@ -587,7 +591,7 @@ struct objective_backward_args {
 int objective_backward_cuda(const struct objective_backward_args *args, kernel_stream stream);
 
 /* ---- elementwise ---- */
-/* y (y_type) = a + b (+ y); a and b (type), b may be null: a cast. */
+/* y (y_type) = a + b (+ y); a and b have `type`; b may be null: a cast. */
 struct add_args {
     void *y;
     const void *a, *b;
@@ -603,7 +607,7 @@ struct gelu_forward_args {
     enum kernel_type type;
 };
 int gelu_forward_cuda(const struct gelu_forward_args *args, kernel_stream stream);
-/* dx T (+)= dy (1 - y^2). */
+/* Backward: dx T (+)= dy (1 - y^2). */
 struct tanh_forward_args {
     void *y;
     const void *x;
@@ -653,9 +657,9 @@ struct dropout_args {
 int dropout_cuda(const struct dropout_args *args, kernel_stream stream);
 
 /* ---- optimizer ---- */
-/* record (2) f: sum of squares in double over blocks of 1,024, then over the blocks in an order that depends on the
- * length alone, and the number of blocks that are not finite. scratch: squared_norm_scratch_doubles(elements), aligned
- * to 16 bytes. */
+/* record (2) f: the sum of squares, in double over blocks of 1,024 and then over the blocks in an order that depends on
+ * the length alone; and the number of blocks that are not finite. scratch: squared_norm_scratch_doubles(elements),
+ * aligned to 16 bytes. */
 struct squared_norm_args {
     float *record;
     double *scratch;
@@ -664,9 +668,9 @@ struct squared_norm_args {
 };
 int squared_norm_cuda(const struct squared_norm_args *args, kernel_stream stream);
 size_t squared_norm_scratch_doubles(size_t elements);
-/* The same in two parts, with the same bits. sums (ceil(elements / 1,024)) d: of each block; and record from sums (any)
- * d, where block i lies at `at` (blocks) i32; scratch: squared_norm_scratch_doubles(1024 blocks), aligned to 16 bytes.
- */
+/* The same in two launches, with the same bits. block_squares: sums (ceil(elements / 1,024)) d of the blocks.
+ * combined_norm: record from sums (any) d, where block i is at `at` (blocks) i32; scratch:
+ * squared_norm_scratch_doubles(1024 blocks), aligned to 16 bytes. */
 int block_squares_cuda(double *sums, const float *gradient, size_t elements, kernel_stream stream);
 struct combined_norm_args {
     float *record;
@@ -691,7 +695,7 @@ struct controller_args {
 };
 int controller_cuda(const struct controller_args *args, kernel_stream stream);
 /* As op_guard says; norms: `count` pointers to records, on the host. scalars (groups, STEP_SCALARS), rows (2, groups,
- * ..). */
+ * STEP_SCALARS). */
 enum { KERNEL_MOST_NORMS = 8 };
 struct guard_args {
     float *scalars, *control;
@@ -700,10 +704,10 @@ struct guard_args {
     size_t count, groups;
 };
 int guard_cuda(const struct guard_args *args, kernel_stream stream);
-/* scalars (STEP_SCALARS) f on the device; nothing is written where STEP_APPLY is 0; bf16 working weights may be null.
- * Moments are of the type `moments`. Those in bf16 are rounded by the word of the noise that element `first` + i of the
- * arena has (sample index >> 34, coordinate the rest of it): the lower half for moment1, the upper for moment2, added
- * to the f32's bits before the lower 16 are dropped. Without bf16 moments the noise is not read. */
+/* scalars (STEP_SCALARS) f on the device; if STEP_APPLY is 0 nothing is written. The bf16 working weights may be null.
+ * Moments have the type `moments`. bf16 moments are rounded by noise: element `first` + i of the arena uses one word
+ * (sample index >> 34, coordinate the remaining bits), the lower half for moment1, the upper for moment2. The half is
+ * added to the bits of the f32 before its lower 16 are dropped. f32 moments read no noise. */
 struct adamw_args {
     float *weights;
     void *moment1, *moment2, *working;

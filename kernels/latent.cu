@@ -3,12 +3,12 @@
  *   stats (S, 2Z)  mu | logvar      z (S, Z)      kl (S, Z) nats      noise: the address of eps (base/philox.h)
  *   dmu = dz + dkl mu;   dlogvar = dz eps exp(logvar/2) / 2 + dkl (exp(logvar) - 1) / 2
  *
- * One launch each way; eps is drawn from its address in both passes and never stored: a thread draws four neighbours.
+ * One launch each way. Both passes draw eps from its address, so eps is never stored. A thread draws four neighbors.
  *
  * The log density of a Gaussian, with e = exp(-logvar), t = z - mu and d = sign dout:
  *
  *   out_s = -sign sum_j (log 2 pi + logvar + t^2 e) / 2
- *   dz = -d t e;   dmu = d t e;   dlogvar = d (t^2 e - 1) / 2, the sums over s where one row of stats serves all
+ *   dz = -d t e;   dmu = d t e;   dlogvar = d (t^2 e - 1) / 2, summed over s if one row of stats serves all
  *
  * The hinge on the spread of mu:
  *
@@ -35,48 +35,49 @@ static __device__ __forceinline__ void noise_normal4(float eps[4], uint4 w)
 static __global__ void latent_forward_kernel(float *__restrict__ z, float *__restrict__ kl,
                                              const float *__restrict__ stats,
                                              const unsigned long long *__restrict__ sample, size_t sentences,
-                                             size_t width, size_t fours, bool sample_z, struct kernel_noise noise)
+                                             size_t width, size_t blocks_per_row, bool sample_z,
+                                             struct kernel_noise noise)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= sentences * fours) return;
-    size_t s = i / fours, block = i % fours;
+    if (i >= sentences * blocks_per_row) return;
+    size_t s = i / blocks_per_row, block = i % blocks_per_row;
     float eps[4] = {0, 0, 0, 0};
     if (sample_z) noise_normal4(eps, noise_words(noise, sample[s], (unsigned)block));
     for (int k = 0; k < 4; k++) {
         size_t j = block * 4 + k;
         if (j >= width) break;
-        float mu = stats[s * 2 * width + j], logvar = stats[(s * 2 + 1) * width + j], deviation = expf(0.5f * logvar);
-        z[s * width + j] = mu + deviation * eps[k];
-        kl[s * width + j] = 0.5f * (mu * mu + deviation * deviation - 1.0f - logvar);
+        float mu = stats[s * 2 * width + j], logvar = stats[(s * 2 + 1) * width + j], sigma = expf(0.5f * logvar);
+        z[s * width + j] = mu + sigma * eps[k];
+        kl[s * width + j] = 0.5f * (mu * mu + sigma * sigma - 1.0f - logvar);
     }
 }
 
 static __global__ void latent_backward_kernel(float *dstats, const float *__restrict__ dz,
                                               const float *__restrict__ dkl, const float *__restrict__ stats,
                                               const unsigned long long *__restrict__ sample, size_t sentences,
-                                              size_t width, size_t fours, bool sample_z, bool add,
+                                              size_t width, size_t blocks_per_row, bool sample_z, bool add,
                                               struct kernel_noise noise)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= sentences * fours) return;
-    size_t s = i / fours, block = i % fours;
+    if (i >= sentences * blocks_per_row) return;
+    size_t s = i / blocks_per_row, block = i % blocks_per_row;
     float eps[4] = {0, 0, 0, 0};
     if (sample_z && dz) noise_normal4(eps, noise_words(noise, sample[s], (unsigned)block));
     for (int k = 0; k < 4; k++) {
         size_t j = block * 4 + k;
         if (j >= width) break;
-        float mu = stats[s * 2 * width + j], deviation = expf(0.5f * stats[(s * 2 + 1) * width + j]), a = 0, b = 0;
+        float mu = stats[s * 2 * width + j], sigma = expf(0.5f * stats[(s * 2 + 1) * width + j]), dmu = 0, dlogvar = 0;
         if (dz) {
-            a = dz[s * width + j];
-            b = a * eps[k] * deviation * 0.5f;
+            dmu = dz[s * width + j];
+            dlogvar = dmu * eps[k] * sigma * 0.5f;
         }
         if (dkl) {
             float d = dkl[s * width + j];
-            a += d * mu;
-            b += d * 0.5f * (deviation * deviation - 1.0f);
+            dmu += d * mu;
+            dlogvar += d * 0.5f * (sigma * sigma - 1.0f);
         }
-        put(&dstats[s * 2 * width + j], a, add);
-        put(&dstats[(s * 2 + 1) * width + j], b, add);
+        put(&dstats[s * 2 * width + j], dmu, add);
+        put(&dstats[(s * 2 + 1) * width + j], dlogvar, add);
     }
 }
 
@@ -100,7 +101,7 @@ static __global__ void column_moments_kernel(float *__restrict__ out, const floa
 
 static constexpr float LOG_2PI = 1.83787706640934548f;
 
-/* A warp per row; `stride` from one row of stats to the next, 0 where one serves all. */
+/* A warp per row. `stride` is the distance between rows of stats, 0 if one row serves all. */
 static __global__ void log_density_kernel(float *__restrict__ out, const float *__restrict__ z,
                                           const float *__restrict__ stats, const uint64_t *__restrict__ counted,
                                           size_t rows, size_t width, size_t stride, float sign)
@@ -117,12 +118,13 @@ static __global__ void log_density_kernel(float *__restrict__ out, const float *
     if (threadIdx.x % WARP == 0) out[s] = s < *counted ? (float)(-0.5 * (double)sign * sum) : 0.0f;
 }
 
-/* The derivatives by mu (a, that by z being -a) and by logvar (b), given d = sign dout. */
-static __device__ __forceinline__ void density_slopes(float *a, float *b, float d, float z, float mu, float logvar)
+/* The derivatives by mu (a; the derivative by z is -a) and by logvar (b), given d = sign dout. */
+static __device__ __forceinline__ void density_gradient(float *dmu, float *dlogvar, float d, float z, float mu,
+                                                        float logvar)
 {
     float t = z - mu, e = expf(-logvar);
-    *a = d * t * e;
-    *b = 0.5f * d * (t * t * e - 1.0f);
+    *dmu = d * t * e;
+    *dlogvar = 0.5f * d * (t * t * e - 1.0f);
 }
 
 static __global__ void log_density_rows_kernel(float *dz, float *dstats, const float *__restrict__ dout,
@@ -134,15 +136,16 @@ static __global__ void log_density_rows_kernel(float *dz, float *dstats, const f
     if (i >= rows * width) return;
     size_t s = i / width, j = i % width;
     const float *mu = stats + s * stride;
-    float a = 0, b = 0;
-    if (s < *counted) density_slopes(&a, &b, sign * dout[s], z[i], mu[j], mu[width + j]);
-    if (dz) put(&dz[i], -a, add_z);
+    float dmu = 0, dlogvar = 0;
+    if (s < *counted) density_gradient(&dmu, &dlogvar, sign * dout[s], z[i], mu[j], mu[width + j]);
+    if (dz) put(&dz[i], -dmu, add_z);
     if (!dstats) return;
-    put(&dstats[s * 2 * width + j], a, add_stats);
-    put(&dstats[(s * 2 + 1) * width + j], b, add_stats);
+    put(&dstats[s * 2 * width + j], dmu, add_stats);
+    put(&dstats[(s * 2 + 1) * width + j], dlogvar, add_stats);
 }
 
-/* One row of stats: a lane per column, whose GROUPS warps share the rows and are then added in their order. */
+/* One row of stats: a lane per column. The GROUPS warps share the rows, and their sums are added in the order of the
+ * warps. */
 template <int GROUPS>
 static __global__ void log_density_columns_kernel(float *dstats, const float *__restrict__ dout,
                                                   const float *__restrict__ z, const float *__restrict__ stats,
@@ -151,29 +154,29 @@ static __global__ void log_density_columns_kernel(float *dstats, const float *__
 {
     KERNEL_SHARED(double, sums, 2 * GROUPS * WARP);
     size_t rows = *counted, column = (size_t)blockIdx.x * WARP + threadIdx.x % WARP;
-    double sum_a = 0, sum_b = 0;
+    double sum_dmu = 0, sum_dlogvar = 0;
     for (size_t s = threadIdx.x / WARP; s < rows && column < width; s += GROUPS) {
-        float a, b;
-        density_slopes(&a, &b, sign * dout[s], z[s * width + column], stats[column], stats[width + column]);
-        sum_a += (double)a;
-        sum_b += (double)b;
+        float dmu, dlogvar;
+        density_gradient(&dmu, &dlogvar, sign * dout[s], z[s * width + column], stats[column], stats[width + column]);
+        sum_dmu += (double)dmu;
+        sum_dlogvar += (double)dlogvar;
     }
-    sums[threadIdx.x] = sum_a;
-    sums[GROUPS * WARP + threadIdx.x] = sum_b;
+    sums[threadIdx.x] = sum_dmu;
+    sums[GROUPS * WARP + threadIdx.x] = sum_dlogvar;
     __syncthreads();
     if (threadIdx.x >= WARP || column >= width) return;
     for (int group = 1; group < GROUPS; group++) {
-        sum_a += sums[group * WARP + threadIdx.x];
-        sum_b += sums[(GROUPS + group) * WARP + threadIdx.x];
+        sum_dmu += sums[group * WARP + threadIdx.x];
+        sum_dlogvar += sums[(GROUPS + group) * WARP + threadIdx.x];
     }
-    put(&dstats[column], (float)sum_a, add);
-    put(&dstats[width + column], (float)sum_b, add);
+    put(&dstats[column], (float)sum_dmu, add);
+    put(&dstats[width + column], (float)sum_dlogvar, add);
 }
 
 /* ---- the spread of mu ---- */
 
-/* One block: 32 columns at a time, whose rows the GROUPS warps share, first for the means, then for the squared
- * distances from them. */
+/* One block, 32 columns at a time. The GROUPS warps share the rows, first for the means, then for the squared distances
+ * from them. */
 template <int GROUPS>
 static __global__ void spread_hinge_kernel(float *__restrict__ out, float *__restrict__ spread,
                                            const float *__restrict__ stats, const uint64_t *__restrict__ counted,
@@ -185,20 +188,20 @@ static __global__ void spread_hinge_kernel(float *__restrict__ out, float *__res
     double square = 0, n = (double)rows;
     for (size_t from = 0; from < width; from += WARP) {
         size_t column = from + lane;
-        bool there = column < width;
+        bool in_range = column < width;
         double sum = 0;
-        for (size_t s = first; s < rows && there; s += GROUPS) sum += (double)stats[s * 2 * width + column];
-        __syncthreads(); /* the sums of the columns before have been read */
+        for (size_t s = first; s < rows && in_range; s += GROUPS) sum += (double)stats[s * 2 * width + column];
+        __syncthreads(); /* all warps have read the sums of the columns before */
         sums[threadIdx.x] = sum;
         __syncthreads();
         sum = 0;
         for (int group = 0; group < GROUPS; group++) sum += sums[group * WARP + lane];
         double mean = rows ? sum / n : 0;
-        for (size_t s = first; s < rows && there; s += GROUPS) {
+        for (size_t s = first; s < rows && in_range; s += GROUPS) {
             double t = (double)stats[s * 2 * width + column] - mean;
             square += t * t;
         }
-        if (first == 0 && there) spread[column] = (float)mean;
+        if (first == 0 && in_range) spread[column] = (float)mean;
     }
     square = block_sum(square, scratch);
     if (threadIdx.x) return;
@@ -223,21 +226,21 @@ static __global__ void spread_backward_kernel(float *dstats, const float *__rest
 
 extern "C" int latent_forward_cuda(const struct latent_forward_args *args, kernel_stream stream)
 {
-    size_t fours = (args->width + 3) / 4;
+    size_t blocks_per_row = (args->width + 3) / 4;
     if (!args->sentences) return 0;
-    KERNEL_LAUNCH(latent_forward_kernel, blocks_for(args->sentences * fours, THREADS), THREADS, 0, stream, args->z,
-                  args->kl, args->stats, (const unsigned long long *)args->sample, args->sentences, args->width, fours,
-                  args->sample_z, args->noise);
+    KERNEL_LAUNCH(latent_forward_kernel, blocks_for(args->sentences * blocks_per_row, THREADS), THREADS, 0, stream,
+                  args->z, args->kl, args->stats, (const unsigned long long *)args->sample, args->sentences,
+                  args->width, blocks_per_row, args->sample_z, args->noise);
     return cudaGetLastError();
 }
 
 extern "C" int latent_backward_cuda(const struct latent_backward_args *args, kernel_stream stream)
 {
-    size_t fours = (args->width + 3) / 4;
+    size_t blocks_per_row = (args->width + 3) / 4;
     if (!args->sentences) return 0;
-    KERNEL_LAUNCH(latent_backward_kernel, blocks_for(args->sentences * fours, THREADS), THREADS, 0, stream,
+    KERNEL_LAUNCH(latent_backward_kernel, blocks_for(args->sentences * blocks_per_row, THREADS), THREADS, 0, stream,
                   args->dstats, args->dz, args->dkl, args->stats, (const unsigned long long *)args->sample,
-                  args->sentences, args->width, fours, args->sample_z, args->add, args->noise);
+                  args->sentences, args->width, blocks_per_row, args->sample_z, args->add, args->noise);
     return cudaGetLastError();
 }
 

@@ -1,18 +1,20 @@
-/* The softmax reconstruction loss of one chunk of logits, the ELBO, and the objective that adds further terms to it.
+/* The softmax reconstruction loss of one chunk of logits, the ELBO, and the objective, which adds further terms to the
+ * ELBO.
  *
  *   nll_r = logsumexp(x_r) - x_r[label];   with dnll: x_r <- dnll_r (softmax(x_r) - onehot), columns past V <- 0
- *   a row whose label is negative is masked: nll 0, gradient 0; right_r: 1 where x_r[label] is the maximum, else 0
+ *   a row with a negative label is masked: nll 0, gradient 0; right_r: 1 where x_r[label] is the maximum, else 0
  *
- * A block per row: one pass for the running maximum and sum, one that overwrites the logits by their gradient. HELD:
- * between them the row lies in shared memory, where two of them fit on a multiprocessor; else it is read again, from
- * the end, which was read last. Both go by packs of P; columns past V count as -inf. */
+ * A block per row. One pass computes the running maximum and sum, and a second overwrites the logits with their
+ * gradient. HELD: shared memory keeps the row between the passes, if two rows fit on a multiprocessor. Otherwise the
+ * second pass reads the row again from its end, which was read last. Both passes go by packs of P; columns past V count
+ * as -inf. */
 #include "kernels/device.cuh"
 #include "kernels/ptx.cuh"
 
 enum { THREADS = 256, ROW_THREADS = 768, LOSS = 0, NLL = 1, KL = 2, KL_FREE = 3, UNDER = 4 };
 static constexpr float LOG2E = 1.4426950408889634f;
 
-/* A pack of a row from column i on; columns past the vocabulary are -inf. */
+/* Converts a pack of a row that begins at column i; columns past the vocabulary become -inf. */
 template <typename T, int P>
 static __device__ __forceinline__ void unpack(float (&to)[P], const pack<T, P> &v, unsigned i, unsigned vocabulary)
 {
@@ -24,29 +26,30 @@ static __device__ __forceinline__ void unpack(float (&to)[P], const pack<T, P> &
         if (i + e >= vocabulary) to[e] = -INFINITY;
 }
 
-/* Maximum and sum of exponentials over a row; every thread of the block gets both. `held` receives what it reads. */
+/* Computes the maximum and the sum of exponentials of a row, for every thread of the block. HELD: stores the row to
+ * `held`. */
 template <typename T, int P, bool HELD>
-static __device__ __forceinline__ void row_softmax(float *top_out, float *sum_out, const T *x, T *held,
+static __device__ __forceinline__ void row_softmax(float *max_out, float *sum_out, const T *x, T *held,
                                                    unsigned vocabulary, float *scratch)
 {
-    float top = -INFINITY, sum = 0;
+    float row_max = -INFINITY, row_sum = 0;
     for (unsigned i = threadIdx.x * P; i < vocabulary; i += blockDim.x * P) {
         pack<T, P> v = load_pack<T, P>(x + i);
-        float each[P], next = top;
+        float value[P], new_max = row_max;
         if (HELD) store_pack(held + i, v);
-        unpack(each, v, i, vocabulary);
+        unpack(value, v, i, vocabulary);
         KERNEL_UNROLL
-        for (int e = 0; e < P; e++) next = fmaxf(next, each[e]);
-        float level =
-            next == -INFINITY ? 0.0f : next * LOG2E; /* -inf less itself is not 0; what is not a number must stay so */
-        sum *= exp2_fast(top * LOG2E - level);
+        for (int e = 0; e < P; e++) new_max = fmaxf(new_max, value[e]);
+        /* -inf - -inf would be NaN; a NaN among the logits must stay NaN. */
+        float max_scaled = new_max == -INFINITY ? 0.0f : new_max * LOG2E;
+        row_sum *= exp2_fast(row_max * LOG2E - max_scaled);
         KERNEL_UNROLL
-        for (int e = 0; e < P; e++) sum += exp2_fast(each[e] * LOG2E - level);
-        top = next;
+        for (int e = 0; e < P; e++) row_sum += exp2_fast(value[e] * LOG2E - max_scaled);
+        row_max = new_max;
     }
-    float all = block_max(top, scratch);
-    *sum_out = block_sum(sum * exp2_fast((top - all) * LOG2E), scratch);
-    *top_out = all;
+    float total_max = block_max(row_max, scratch);
+    *sum_out = block_sum(row_sum * exp2_fast((row_max - total_max) * LOG2E), scratch);
+    *max_out = total_max;
 }
 
 template <typename T, int P, bool HELD>
@@ -56,39 +59,41 @@ static __global__ void __launch_bounds__(ROW_THREADS, 2)
                         unsigned stride)
 {
     KERNEL_SHARED(float, scratch, WARP);
-    KERNEL_DYNAMIC_SHARED(T, held); /* what a thread puts there it alone takes */
+    KERNEL_DYNAMIC_SHARED(T, held); /* each thread loads only what it stored, so no barrier is needed */
     size_t row = blockIdx.x;
     T *x = logits + row * stride;
     int32_t label = labels[row];
-    float top = 0, scale = 0, d = 0;
+    float row_max = 0, scale = 0, d = 0;
     if (label < 0) {
         if (threadIdx.x == 0) nll[row] = 0;
         if (threadIdx.x == 0 && right) right[row] = 0;
     } else {
-        float sum, target = to_float(x[label]); /* before the barriers of the sums, behind which it is overwritten */
-        row_softmax<T, P, HELD>(&top, &sum, x, held, vocabulary, scratch);
-        if (threadIdx.x == 0) nll[row] = top + logf(sum) - target;
-        if (threadIdx.x == 0 && right) right[row] = target >= top ? 1.0f : 0.0f;
+        /* Read before the barriers of row_softmax, because the gradient overwrites it after them. */
+        float row_sum, target_logit = to_float(x[label]);
+        row_softmax<T, P, HELD>(&row_max, &row_sum, x, held, vocabulary, scratch);
+        if (threadIdx.x == 0) nll[row] = row_max + logf(row_sum) - target_logit;
+        if (threadIdx.x == 0 && right) right[row] = target_logit >= row_max ? 1.0f : 0.0f;
         if (dnll) d = dnll[row];
-        scale = d / sum;
+        scale = d / row_sum;
     }
     if (!dnll) return;
+    /* x <- dnll (softmax(x) - onehot), from the end of the row, which was read last. */
     unsigned turns = (stride / P + blockDim.x - 1) / blockDim.x;
-    float level = top * LOG2E;
+    float max_scaled = row_max * LOG2E;
     for (unsigned turn = turns; turn-- > 0;) {
         unsigned i = (turn * blockDim.x + threadIdx.x) * P;
         if (i >= stride) continue;
         pack<T, P> v = {};
         if (label >= 0 && i < vocabulary) {
-            float each[P];
+            float value[P];
             v = HELD ? load_pack<T, P>(held + i) : load_pack<T, P>(x + i);
-            unpack(each, v, i, vocabulary);
+            unpack(value, v, i, vocabulary);
             KERNEL_UNROLL
-            for (int e = 0; e < P; e++) each[e] = scale * exp2_fast(each[e] * LOG2E - level);
+            for (int e = 0; e < P; e++) value[e] = scale * exp2_fast(value[e] * LOG2E - max_scaled);
             if ((unsigned)label - i < P) KERNEL_UNROLL
-            for (int e = 0; e < P; e++) each[e] -= (unsigned)label == i + e ? d : 0.0f;
+            for (int e = 0; e < P; e++) value[e] -= (unsigned)label == i + e ? d : 0.0f;
             KERNEL_UNROLL
-            for (int e = 0; e < P; e++) v.v[e] = from_float<T>(each[e]);
+            for (int e = 0; e < P; e++) v.v[e] = from_float<T>(value[e]);
         }
         store_pack(x + i, v);
     }
@@ -107,25 +112,25 @@ static __global__ void bag_sums_kernel(float *__restrict__ sums, const float *__
     size_t s = blockIdx.x;
     const float *x = logits + s * vocabulary;
     bool counted = s < header->count[HEADER_SENTENCES];
-    float top = -INFINITY;
-    for (size_t i = threadIdx.x; i < vocabulary && counted; i += blockDim.x) top = fmaxf(top, x[i]);
-    top = block_max(top, scratch);
-    double sum = 0, picked = 0, count = 0;
-    for (size_t i = threadIdx.x; i < vocabulary && counted; i += blockDim.x) sum += (double)expf(x[i] - top);
-    sum = block_sum(sum, wide);
+    float row_max = -INFINITY;
+    for (size_t i = threadIdx.x; i < vocabulary && counted; i += blockDim.x) row_max = fmaxf(row_max, x[i]);
+    row_max = block_max(row_max, scratch);
+    double exp_sum = 0, label_logits = 0, count = 0;
+    for (size_t i = threadIdx.x; i < vocabulary && counted; i += blockDim.x) exp_sum += (double)expf(x[i] - row_max);
+    exp_sum = block_sum(exp_sum, wide);
     int32_t first = counted ? offsets[s] : 0, end = counted ? offsets[s + 1] : 0;
     for (int32_t n = first + (int32_t)threadIdx.x; n < end; n += (int32_t)blockDim.x) {
         if (labels[n] < 0) continue;
-        picked += (double)x[labels[n]];
+        label_logits += (double)x[labels[n]];
         count += 1;
     }
-    picked = block_sum(picked, wide);
+    label_logits = block_sum(label_logits, wide);
     count = block_sum(count, wide);
     if (threadIdx.x) return;
-    double logsum = counted ? (double)top + log(sum) : 0;
+    double logsum = counted ? (double)row_max + log(exp_sum) : 0;
     sums[s * SUMS + LOGSUM] = (float)logsum;
     sums[s * SUMS + LABELS] = (float)count;
-    sums[s * SUMS + NATS] = (float)(count * logsum - picked);
+    sums[s * SUMS + NATS] = (float)(count * logsum - label_logits);
 }
 
 static __global__ void bag_total_kernel(float *__restrict__ out, const float *__restrict__ sums, size_t sentences)
@@ -137,7 +142,8 @@ static __global__ void bag_total_kernel(float *__restrict__ out, const float *__
     if (threadIdx.x == 0) out[0] = (float)nats;
 }
 
-/* A word that a sentence has several times is subtracted by the thread of its first place, for all of them. */
+/* dlogits (+)= dout (labels softmax - count of the word). The thread of a word's first place in the sentence subtracts
+ * all of its occurrences. */
 static __global__ void bag_backward_kernel(float *dlogits, const float *__restrict__ dout,
                                            const float *__restrict__ logits, const int32_t *__restrict__ labels,
                                            const int32_t *__restrict__ offsets, const float *__restrict__ sums,
@@ -147,10 +153,10 @@ static __global__ void bag_backward_kernel(float *dlogits, const float *__restri
     bool counted = s < header->count[HEADER_SENTENCES];
     const float *x = logits + s * vocabulary;
     float *dx = dlogits + s * vocabulary, d = dout[0], logsum = sums[s * SUMS + LOGSUM];
-    float times = counted ? d * sums[s * SUMS + LABELS] : 0.0f;
+    float scale = counted ? d * sums[s * SUMS + LABELS] : 0.0f;
     for (size_t i = threadIdx.x; i < vocabulary; i += blockDim.x)
-        put(&dx[i], counted ? times * expf(x[i] - logsum) : 0.0f, add);
-    __syncthreads(); /* the rows of the softmax are written before words are taken off */
+        put(&dx[i], counted ? scale * expf(x[i] - logsum) : 0.0f, add);
+    __syncthreads(); /* the softmax of all words is written before the labels are subtracted */
     int32_t first = counted ? offsets[s] : 0, end = counted ? offsets[s + 1] : 0;
     for (int32_t n = first + (int32_t)threadIdx.x; n < end; n += (int32_t)blockDim.x) {
         int32_t label = labels[n], k = first;
@@ -163,25 +169,27 @@ static __global__ void bag_backward_kernel(float *dlogits, const float *__restri
     }
 }
 
-/* Mean over the sentences of one group's KL; every thread of the block gets it. */
-static __device__ double group_mean(const float *kl, size_t sentences, size_t width, size_t first, size_t each,
+/* Returns the mean over the sentences of one group's KL, to every thread of the block. */
+static __device__ double group_mean(const float *kl, size_t sentences, size_t width, size_t first, size_t group_width,
                                     double *scratch)
 {
     double sum = 0;
-    for (size_t i = threadIdx.x; i < sentences * each; i += blockDim.x) sum += kl[i / each * width + first + i % each];
+    for (size_t i = threadIdx.x; i < sentences * group_width; i += blockDim.x)
+        sum += kl[i / group_width * width + first + i % group_width];
     sum = block_sum(sum, scratch);
     return sentences ? sum / (double)sentences : 0;
 }
 
-static __device__ double sentence_kl(const float *kl, size_t width, size_t s, size_t first, size_t each)
+static __device__ double sentence_kl(const float *kl, size_t width, size_t s, size_t first, size_t group_width)
 {
     double sum = 0;
-    for (size_t j = first; j < first + each; j++) sum += (double)kl[s * width + j];
+    for (size_t j = first; j < first + group_width; j++) sum += (double)kl[s * width + j];
     return sum;
 }
 
-/* What a part of the KL costs, as often as `times`; counts it where that is not the KL itself. */
-static __device__ double freed(struct kernel_free_bits free, double kl, double times, double *under)
+/* Returns the cost of a part of the KL that counts `times` times: the KL itself above the free nats, else the floor.
+ * Adds `times` to `under` for a part at or below the free nats. */
+static __device__ double free_bits_cost(struct kernel_free_bits free, double kl, double times, double *under)
 {
     if (kl > (double)free.nats) return times * kl;
     *under += times;
@@ -196,7 +204,7 @@ static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__r
 {
     KERNEL_SHARED(double, scratch, WARP);
     size_t tokens = header->count[HEADER_DEC_TOKENS], sentences = header->count[HEADER_SENTENCES];
-    size_t groups = free.groups, each = groups ? width / groups : 0;
+    size_t groups = free.groups, group_width = groups ? width / groups : 0;
     double sum_nll = 0, sum_kl = 0, sum_free = 0, under = 0;
     for (size_t n = threadIdx.x; n < tokens; n += blockDim.x) sum_nll += nll[n];
     sum_nll = block_sum(sum_nll, scratch);
@@ -210,13 +218,15 @@ static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__r
         sum_kl = block_sum(sum_kl, scratch);
         if (free.sentence) {
             for (size_t i = threadIdx.x; i < groups * sentences; i += blockDim.x)
-                sum_free += freed(free, sentence_kl(kl, width, i % sentences, i / sentences * each, each), 1, &under);
+                sum_free += free_bits_cost(
+                    free, sentence_kl(kl, width, i % sentences, i / sentences * group_width, group_width), 1, &under);
             sum_free = block_sum(sum_free, scratch);
             under = block_sum(under, scratch);
         } else {
             for (size_t k = 0; k < groups; k++)
                 sum_free +=
-                    freed(free, group_mean(kl, sentences, width, k * each, each, scratch), (double)sentences, &under);
+                    free_bits_cost(free, group_mean(kl, sentences, width, k * group_width, group_width, scratch),
+                                   (double)sentences, &under);
         }
     }
     if (threadIdx.x == 0) {
@@ -228,7 +238,7 @@ static __global__ void elbo_forward_kernel(float *__restrict__ parts, float *__r
     }
 }
 
-/* Blocks 0 .. groups - 1 write their group's columns of dkl; all blocks share the rows of dnll. */
+/* Blocks 0 .. groups - 1 write the columns of dkl of one group each; all blocks share the rows of dnll. */
 static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__restrict__ dkl,
                                             const float *__restrict__ kl, const float *__restrict__ weights,
                                             const struct kernel_header *__restrict__ header, size_t tokens,
@@ -240,12 +250,13 @@ static __global__ void elbo_backward_kernel(float *__restrict__ dnll, float *__r
          n += (size_t)gridDim.x * blockDim.x)
         dnll[n] = n < true_tokens ? weights[0] : 0.0f;
     if (!dkl || blockIdx.x >= free.groups) return;
-    size_t each = width / free.groups, first = blockIdx.x * each;
-    double mean = free.sentence ? 0 : group_mean(kl, counted, width, first, each, scratch);
-    for (size_t i = threadIdx.x; i < sentences * each; i += blockDim.x) {
-        size_t s = i / each;
-        bool above = s < counted && (free.sentence ? sentence_kl(kl, width, s, first, each) : mean) > (double)free.nats;
-        dkl[s * width + first + i % each] = above ? weights[1] : 0.0f;
+    size_t group_width = width / free.groups, first = blockIdx.x * group_width;
+    double mean = free.sentence ? 0 : group_mean(kl, counted, width, first, group_width, scratch);
+    for (size_t i = threadIdx.x; i < sentences * group_width; i += blockDim.x) {
+        size_t s = i / group_width;
+        bool above =
+            s < counted && (free.sentence ? sentence_kl(kl, width, s, first, group_width) : mean) > (double)free.nats;
+        dkl[s * width + first + i % group_width] = above ? weights[1] : 0.0f;
     }
 }
 
@@ -278,19 +289,21 @@ struct objective_gradients {
     bool add[KERNEL_OBJECTIVE_OUTPUTS];
 };
 
-/* A thread has the same element of all outputs, one after the other, because two of them may be the same. */
+/* A thread has the same element of all outputs, one output after the other, because two outputs may be the same array.
+ */
 static __global__ void objective_backward_kernel(struct objective_gradients to, const float *__restrict__ weights)
 {
     for (int k = 0; k < KERNEL_OBJECTIVE_OUTPUTS; k++)
         for (size_t i = threadIdx.x; to.d[k] && i < to.elements[k]; i += blockDim.x) {
-            float slope = i ? 0.0f : to.index[k] == KERNEL_OBJECTIVE_ELBO ? 1.0f : weights[to.index[k]];
-            put(&to.d[k][i], slope, to.add[k]);
+            float gradient = i ? 0.0f : to.index[k] == KERNEL_OBJECTIVE_ELBO ? 1.0f : weights[to.index[k]];
+            put(&to.d[k][i], gradient, to.add[k]);
         }
 }
 
 /* ---- launchers ---- */
 
-/* Of each of two blocks on a multiprocessor, less what the kernel has of its own and the runtime keeps. */
+/* Returns the dynamic shared memory of each of two blocks on a multiprocessor: half of the limit, less the kernel's
+ * static part and what the runtime reserves. */
 static size_t half_of_shared(void)
 {
     return shared_limit() / 2 - WARP * sizeof(float) - 1024;

@@ -1,26 +1,27 @@
 /* Norm with fused dropout and residual: s = drop(x) + residual
  *   layer: y = (s - mean) rstd gamma + beta      rms: y = s rms^-1 gamma
  *
- *   stats (N, 2) mean | reciprocal deviation     dinput = rstd (g - mean(g) - hat mean(g hat)) + dsum,  g = dy gamma
+ *   stats (N, 2) mean | rstd     dinput = rstd (g - mean(g) - x_hat mean(g x_hat)) + dsum,  g = dy gamma
  *   dx = drop(dinput)
  *
- * A team of whole warps has a row in registers, EACH columns a thread in packs of P: one warp where the row is narrow
- * enough, the block where it is wide. Everything is read once and written once; a team past the last row works on no
- * columns. Backward: a number of blocks that depends on shapes alone walks the rows; a team keeps its columns' sums of
- * dgamma and dbeta in registers, a block's teams add theirs in order into its slice of the scratch, and a second launch
- * adds the slices. */
+ * A team of whole warps keeps a row in registers, EACH columns a thread in packs of P: a team is one warp for a narrow
+ * row, and the block for a wide row. All arrays are read once and written once. A team past the last row works on no
+ * columns, because all teams must reach the barriers. Backward: the number of blocks that walk the rows depends on
+ * shapes alone. A team keeps its columns' sums of dgamma and dbeta in registers, the teams of a block add theirs in
+ * order into the block's slice of the scratch, and a second launch adds the slices. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, MOST_BLOCKS = 528, GROUPS = 32, FORWARD_EACH = 32, BACKWARD_EACH = 16 };
 
-/* Of a block whose threads have EACH columns; and how many blocks registers must do for on a multiprocessor. */
+/* The most threads of a block with EACH columns a thread, and the blocks per multiprocessor for which registers are
+ * limited. */
 template <int P, int EACH>
 static constexpr unsigned most_threads = P == 1 || EACH == 16 ? 480
                                          : EACH == 8          ? 384
                                                               : THREADS;
 template <int P, int EACH> static constexpr unsigned least_blocks = P == 8 && EACH != 16 ? 2 : 1;
 
-/* A thread's packs of a row; zeros past its end. */
+/* Loads a thread's packs of a row; zeros past its end. */
 template <typename T, int P, int N>
 static __device__ __forceinline__ void load_row(pack<T, P> (&to)[N], const T *row, unsigned thread, unsigned team,
                                                 unsigned width)
@@ -35,7 +36,8 @@ static __device__ __forceinline__ void load_row(pack<T, P> (&to)[N], const T *ro
     }
 }
 
-/* Sums over a team, in the order of its warps; `scratch` holds N a warp of the block, all of which must come. */
+/* Sums over a team, in the order of its warps. All warps of the block must call it; `scratch` holds N floats per warp
+ * of the block. */
 template <int N> static __device__ __forceinline__ void team_sums(float (&v)[N], unsigned team, float *scratch)
 {
     unsigned warp = threadIdx.x / WARP, first = threadIdx.x / team * (team / WARP);
@@ -60,7 +62,7 @@ static __device__ __forceinline__ float team_sum(float v, unsigned team, float *
     return one[0];
 }
 
-/* The noise of a row's sample, and the coordinate of its first column. */
+/* The noise of a row's sample, and the coordinate of the row's first column. */
 struct row_noise {
     sample_noise noise;
     unsigned long long first;
@@ -102,6 +104,7 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
             if (column < columns) store_pack(sum + at + column, s[i]);
         }
     }
+    /* The mean first, then rstd from the squared distances to the mean; the row stays in registers. */
     if (!rms) {
         KERNEL_UNROLL
         for (int i = 0; i < EACH; i++) mean += to_float(s[i / P].v[i % P]);
@@ -112,25 +115,26 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
         float d = ((unsigned)i / P * team + thread) * P < columns ? to_float(s[i / P].v[i % P]) - mean : 0.0f;
         square += d * d;
     }
-    float scale = rsqrtf(team_sum(square, team, scratch) / (float)width + 1e-5f);
+    float rstd = rsqrtf(team_sum(square, team, scratch) / (float)width + 1e-5f);
     if (thread == 0 && columns) {
         stats[2 * row] = mean;
-        stats[2 * row + 1] = scale;
+        stats[2 * row + 1] = rstd;
     }
     KERNEL_UNROLL
     for (unsigned i = 0; i < N; i++) {
         unsigned column = (i * team + thread) * P;
         if (column >= columns) continue;
-        pack<T, P> by = load_pack<T, P>(gamma + column), level = {};
-        if (beta) level = load_pack<T, P>(beta + column);
+        pack<T, P> gamma_pack = load_pack<T, P>(gamma + column), beta_pack = {};
+        if (beta) beta_pack = load_pack<T, P>(beta + column);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++)
-            s[i].v[e] = from_float<T>((to_float(s[i].v[e]) - mean) * scale * to_float(by.v[e]) + to_float(level.v[e]));
+            s[i].v[e] = from_float<T>((to_float(s[i].v[e]) - mean) * rstd * to_float(gamma_pack.v[e]) +
+                                      to_float(beta_pack.v[e]));
         store_pack(y + at + column, s[i]);
     }
 }
 
-/* Such that neither neighbouring threads nor neighbouring columns share a bank. */
+/* The pitch of the block's sums, such that neither neighboring threads nor neighboring columns share a bank. */
 static __host__ __device__ __forceinline__ unsigned sums_pitch(unsigned team)
 {
     return team + 4;
@@ -145,44 +149,47 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
 {
     constexpr int N = EACH / P;
     KERNEL_SHARED(float, scratch, 2 * WARP);
-    KERNEL_DYNAMIC_SHARED(
-        float, sums); /* (2, EACH, pitch): dgamma, dbeta of the block, a thread's at its own place of each row */
-    unsigned thread = threadIdx.x % team, teams = blockDim.x / team, own = threadIdx.x / team;
+    KERNEL_DYNAMIC_SHARED(float,
+                          sums); /* (2, EACH, pitch): dgamma, dbeta of the block; thread t has place t of each row */
+    unsigned thread = threadIdx.x % team, teams = blockDim.x / team, team_index = threadIdx.x / team;
     float dgamma[EACH] = {}, dbeta[EACH] = {};
-    pack<T, P> by[N];
-    load_row(by, gamma, thread, team, width);
+    pack<T, P> gamma_pack[N];
+    load_row(gamma_pack, gamma, thread, team, width);
     for (size_t first = (size_t)blockIdx.x * teams; first < rows; first += (size_t)gridDim.x * teams) {
-        size_t row = first + own, at = row * width;
+        size_t row = first + team_index, at = row * width;
         unsigned columns = row < rows ? width : 0;
         pack<T, P> d[N], s[N], r[N] = {};
         load_row(d, dy + at, thread, team, columns);
         load_row(s, input + at, thread, team, columns);
         if (dsum && !DROPS) load_row(r, dsum + at, thread, team, columns);
-        float mean = columns ? stats[2 * row] : 0.0f, scale = columns ? stats[2 * row + 1] : 0.0f, both[2] = {};
+        /* The row's mean(g x_hat) and mean(g), and this thread's part of dgamma and dbeta. */
+        float mean = columns ? stats[2 * row] : 0.0f, rstd = columns ? stats[2 * row + 1] : 0.0f, g_sums[2] = {};
         KERNEL_UNROLL
         for (int i = 0; i < EACH; i++) {
-            float dv = to_float(d[i / P].v[i % P]), hat = (to_float(s[i / P].v[i % P]) - mean) * scale;
-            float g = dv * to_float(by[i / P].v[i % P]);
-            both[0] += g * hat;
-            both[1] += g;
-            dgamma[i] += dv * hat;
+            float dv = to_float(d[i / P].v[i % P]), x_hat = (to_float(s[i / P].v[i % P]) - mean) * rstd;
+            float g = dv * to_float(gamma_pack[i / P].v[i % P]);
+            g_sums[0] += g * x_hat;
+            g_sums[1] += g;
+            dgamma[i] += dv * x_hat;
             dbeta[i] += dv;
         }
         if (!dinput && !DROPS) continue;
-        team_sums(both, team, scratch);
-        float along = both[0] / (float)width, level = rms ? 0.0f : both[1] / (float)width;
+        team_sums(g_sums, team, scratch);
+        float mean_gx = g_sums[0] / (float)width, mean_g = rms ? 0.0f : g_sums[1] / (float)width;
+        /* dinput = rstd (g - mean(g) - x_hat mean(g x_hat)) + dsum */
         row_noise noise = {};
         if (DROPS && columns) noise = noise_of_row(dropout, row, width);
         KERNEL_UNROLL
         for (unsigned i = 0; i < N; i++) {
             unsigned column = (i * team + thread) * P;
             if (column >= columns) continue;
-            if (dsum && DROPS) r[i] = load_pack<T, P>(dsum + at + column); /* as late: registers */
+            if (dsum && DROPS) r[i] = load_pack<T, P>(dsum + at + column); /* loaded late, to save registers */
             float v[P];
             KERNEL_UNROLL
             for (int e = 0; e < P; e++) {
-                float hat = (to_float(s[i].v[e]) - mean) * scale, g = to_float(d[i].v[e]) * to_float(by[i].v[e]);
-                v[e] = scale * (g - level - hat * along) + to_float(r[i].v[e]);
+                float x_hat = (to_float(s[i].v[e]) - mean) * rstd,
+                      g = to_float(d[i].v[e]) * to_float(gamma_pack[i].v[e]);
+                v[e] = rstd * (g - mean_g - x_hat * mean_gx) + to_float(r[i].v[e]);
             }
             if (dinput) put_pack(dinput + at + column, v, add);
             if (!DROPS) continue;
@@ -192,8 +199,9 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
     }
     if (!partial) return;
     unsigned pitch = sums_pitch(team);
+    /* One team at a time adds its sums, so that the order is fixed; the barrier ends its turn. */
     for (unsigned turn = 0; turn < teams; turn++) {
-        if (own == turn) KERNEL_UNROLL
+        if (team_index == turn) KERNEL_UNROLL
         for (unsigned i = 0; i < EACH; i++) {
             put(&sums[i * pitch + thread], dgamma[i], turn > 0);
             put(&sums[(EACH + i) * pitch + thread], dbeta[i], turn > 0);
@@ -207,7 +215,7 @@ static __global__ void __launch_bounds__((most_threads<P, EACH>), (least_blocks<
     }
 }
 
-/* dgamma (blockIdx.y 0) and dbeta (1): a lane per column, GROUPS warps share the slices. */
+/* dgamma (blockIdx.y 0) and dbeta (1): a lane per column; GROUPS warps share the slices. */
 static __global__ void norm_combine_kernel(float *dgamma, float *dbeta, const float *__restrict__ partial,
                                            size_t blocks, size_t width, bool add_gamma, bool add_beta)
 {
@@ -222,7 +230,7 @@ static __global__ void norm_combine_kernel(float *dgamma, float *dbeta, const fl
 /* ---- launchers ---- */
 
 struct teams {
-    unsigned team, threads; /* of a row, of a block */
+    unsigned team, threads; /* threads of a row, of a block */
 };
 
 static struct teams teams_of(size_t width, size_t each)
@@ -233,14 +241,14 @@ static struct teams teams_of(size_t width, size_t each)
     return t;
 }
 
-/* Of a row's threads, columns that none needs. */
+/* Returns the columns of a team's threads that lie past the row's end. */
 static size_t idle(size_t width, size_t each)
 {
     return teams_of(width, each).team * each - width;
 }
 
-/* Columns of a thread where rows go by packs: as many as let a warp alone have a row, at most `most`; of a wider row
- * 16, or 8 where that leaves fewer threads without. */
+/* Returns the columns per thread for rows in packs: as many as let one warp have a row, at most `most`. For a wider row
+ * 16, or 8 if that leaves fewer columns idle. */
 static size_t each_of(size_t width, size_t most)
 {
     if (width <= most * WARP) return (width + 8 * WARP - 1) / (8 * WARP) * 8;
@@ -255,8 +263,8 @@ static size_t each_of(size_t width, size_t most)
         __VA_ARGS__;                                                                                                   \
     } while (0)
 
-/* Runs `body` with P, EACH = columns of a thread, `most` (16 or 32) for a warp that has a row alone, and t = the teams.
- */
+/* Runs `body` with P, EACH = the columns of a thread (at most `most`, 16 or 32, if a warp has a row alone), and t = the
+ * teams. */
 #define NORM_PACKED(fits, T, width, most, ...)                                                                         \
     KERNEL_PACKED(fits, T, {                                                                                           \
         size_t each = P == 1 ? 8 : each_of(width, most);                                                               \
@@ -267,7 +275,7 @@ static size_t each_of(size_t width, size_t most)
         else if (each == 24)                                                                                           \
             NORM_TEAMS(width, (P > 1 && (most) > 16 ? 24 : 8), __VA_ARGS__);                                           \
         else                                                                                                           \
-            NORM_TEAMS(width, (P > 1 && (most) > 16 ? 32 : 8), __VA_ARGS__); /* what does not come there has 8 */      \
+            NORM_TEAMS(width, (P > 1 && (most) > 16 ? 32 : 8), __VA_ARGS__); /* 8 where `each` cannot be 32 */         \
     })
 
 extern "C" size_t norm_scratch_floats(size_t rows, size_t width)
@@ -303,7 +311,7 @@ extern "C" int norm_backward_cuda(const struct norm_backward_args *args, kernel_
                         packs(args->dy) && packs(args->dsum) && packs(args->input) && packs(args->gamma);
             NORM_PACKED(fits, T, args->width, BACKWARD_EACH, KERNEL_FLAG(args->dropout && args->dx, DROPS, {
                             blocks = blocks_for(args->rows, t.threads / t.team);
-                            unsigned most = EACH > 8 ? MOST_BLOCKS / 2 : MOST_BLOCKS; /* by registers */
+                            unsigned most = EACH > 8 ? MOST_BLOCKS / 2 : MOST_BLOCKS; /* limited by registers */
                             if (blocks > most) blocks = most;
                             size_t shared = 2 * EACH * sums_pitch(t.team) * sizeof(float);
                             int e = allow_shared(norm_backward_kernel<T, P, EACH, DROPS>, shared);

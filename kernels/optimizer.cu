@@ -1,13 +1,12 @@
-/* The update: squared norm in blocks of 1,024 elements, AdamW, SGD with momentum. Masters are f32, moments f32 or bf16;
- * a bf16 working copy of the weights is written in the same pass. The guard decides on the device whether and how the
- * update is applied.
+/* The update: squared norm in blocks of 1,024 elements, AdamW, SGD with momentum. Masters are f32, moments f32 or bf16.
+ * The same pass writes a bf16 working copy of the weights. The guard decides on the device whether and how the update
+ * is applied.
  *
  *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r (m c1 / (sqrt(v c2) + eps) + decay w)
  *   g is scaled by the clip
  *
- * The weights move by the moments in f32; bf16 ones are rounded up or down as they are stored, by noise whose address
- * is the element's index in the arena (kernels.h): in the mean nothing is lost of steps that nearest rounding would
- * drop. */
+ * The weights move by the moments in f32. bf16 moments are rounded stochastically as they are stored, by noise whose
+ * address is the element's index in the arena (kernels.h), because rounding to nearest would lose small steps. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, COMBINE_THREADS = 1024, FOUR = 4, PACKS = 2 };
@@ -31,10 +30,10 @@ enum {
     MOMENTUM,
     APPLY,
     SCALARS
-};                              /* as op_adamw's */
-enum { APPLIED, NORM, FINITE }; /* as op_guard's */
+};                              /* order of op_adamw */
+enum { APPLIED, NORM, FINITE }; /* order of op_guard */
 
-/* Elements i .. i + 3, by one access where P is 4 and all four are there; zeros past the end. */
+/* Loads elements i .. i + 3, by one access if P is 4 and all four exist; zeros past the end. */
 template <int P> static __device__ __forceinline__ pack<float, FOUR> load_four(const float *x, size_t i, size_t count)
 {
     pack<float, FOUR> four;
@@ -44,8 +43,8 @@ template <int P> static __device__ __forceinline__ pack<float, FOUR> load_four(c
     return four;
 }
 
-/* The sum of squares of a block, by a warp, all of whose loads are under way at once; which element a lane adds when is
- * the same for every P. */
+/* Returns the sum of squares of a block, by a warp. All loads are issued before the first use. The order in which a
+ * lane adds its elements is the same for every P. */
 template <int P>
 static __device__ __forceinline__ double block_square(const float *gradient, size_t block, size_t count)
 {
@@ -60,16 +59,16 @@ static __device__ __forceinline__ double block_square(const float *gradient, siz
     return warp_sum(sum);
 }
 
-/* The sum of NORM_BLOCKS blocks, one a lane, and how many of them are not finite. */
+/* Writes the sum of NORM_BLOCKS blocks, one block per lane, and the number of blocks that are not finite. */
 static __device__ __forceinline__ void write_span(double *partial, double block)
 {
-    pack<double, 2> all = {{block, isfinite(block) ? 0.0 : 1.0}};
+    pack<double, 2> totals = {{block, isfinite(block) ? 0.0 : 1.0}};
     KERNEL_UNROLL
-    for (int k = 0; k < 2; k++) all.v[k] = warp_sum(all.v[k]);
-    if (threadIdx.x % WARP == 0) store_pack(partial, all);
+    for (int k = 0; k < 2; k++) totals.v[k] = warp_sum(totals.v[k]);
+    if (threadIdx.x % WARP == 0) store_pack(partial, totals);
 }
 
-/* partial (spans, 2) of NORM_BLOCKS blocks each. */
+/* partial (spans, 2): sums of NORM_BLOCKS blocks each. */
 template <int P>
 static __global__ void __launch_bounds__(THREADS)
     squared_norm_blocks_kernel(double *__restrict__ partial, const float *__restrict__ gradient, size_t count)
@@ -84,7 +83,7 @@ static __global__ void __launch_bounds__(THREADS)
     if (warp == 0) write_span(partial + 2 * (size_t)blockIdx.x, sums[lane]);
 }
 
-/* The blocks' sums alone: a warp each. */
+/* sums (blocks): a warp per block. */
 template <int P>
 static __global__ void __launch_bounds__(THREADS)
     block_squares_kernel(double *__restrict__ sums, const float *__restrict__ gradient, size_t count)
@@ -95,13 +94,13 @@ static __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x % WARP == 0) sums[block] = sum;
 }
 
-/* partial of blocks whose sums lie where `at` says: the same additions as squared_norm_blocks_kernel's. */
+/* partial from the blocks' sums, block i at `at[i]`: the same additions as in squared_norm_blocks_kernel. */
 static __global__ void __launch_bounds__(THREADS)
     gathered_spans_kernel(double *__restrict__ partial, const double *__restrict__ sums, const int32_t *__restrict__ at,
                           size_t blocks)
 {
     size_t block = (size_t)blockIdx.x * THREADS + threadIdx.x, span = block / NORM_BLOCKS;
-    if (span * NORM_BLOCKS >= blocks) return; /* whole warps */
+    if (span * NORM_BLOCKS >= blocks) return; /* whole warps return, so warp_sum below is complete */
     write_span(partial + 2 * span, block < blocks ? sums[at[block]] : 0.0);
 }
 
@@ -109,17 +108,17 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
     squared_norm_combine_kernel(float *__restrict__ record, const double *__restrict__ partial, size_t blocks)
 {
     KERNEL_SHARED(double, scratch, WARP);
-    double sum = 0, bad = 0;
+    double sum = 0, nonfinite = 0;
     for (size_t b = threadIdx.x; b < blocks; b += blockDim.x) {
         pack<double, 2> each = load_pack<double, 2>(partial + 2 * b);
         sum += each.v[0];
-        bad += each.v[1];
+        nonfinite += each.v[1];
     }
     sum = block_sum(sum, scratch);
-    bad = block_sum(bad, scratch);
+    nonfinite = block_sum(nonfinite, scratch);
     if (threadIdx.x == 0) {
         record[0] = (float)sum;
-        record[1] = (float)bad;
+        record[1] = (float)nonfinite;
     }
 }
 
@@ -133,7 +132,7 @@ static __global__ void select_row_kernel(float *__restrict__ y, const float *__r
     y[i] = scales ? v * scales[i] : v;
 }
 
-/* One thread: a few numbers. The names are those of the enumerations of op_controller. */
+/* One thread, because these are a few numbers. The names are those of the enumerations of op_controller. */
 enum { C_WEIGHT, C_USED, C_SUM };
 enum { C_TARGET, C_P, C_I, C_LEAST, C_MOST, C_SENTENCES };
 static __global__ void controller_kernel(float *state, float *weight, const float *__restrict__ figure,
@@ -143,28 +142,29 @@ static __global__ void controller_kernel(float *state, float *weight, const floa
     if (threadIdx.x) return;
     state[C_USED] = state[C_WEIGHT];
     if (control[APPLIED] == 0.0f) return;
-    double e = (double)settings[C_TARGET] - (double)figure[0] / (double)settings[C_SENTENCES], next;
+    double error = (double)settings[C_TARGET] - (double)figure[0] / (double)settings[C_SENTENCES], next_weight;
     double sum = (double)state[C_SUM], i = (double)settings[C_I];
     if (multiplier) {
-        state[C_SUM] = (float)(sum + i * e / (1 + exp(-sum)));
+        state[C_SUM] = (float)(sum + i * error / (1 + exp(-sum)));
         sum = (double)state[C_SUM];
-        next = 1 - (sum > 0 ? sum + log1p(exp(-sum)) : log1p(exp(sum)));
+        next_weight = 1 - (sum > 0 ? sum + log1p(exp(-sum)) : log1p(exp(sum)));
     } else {
         double least = (double)settings[C_LEAST], most = (double)settings[C_MOST];
-        double rest = (double)settings[C_P] / (1 + exp(e)) + least, moved = sum - i * e;
-        if (e < 0) moved = fmin(moved, fmax(sum, most - rest));
-        if (e > 0) moved = fmax(moved, fmin(sum, least - rest));
-        state[C_SUM] = (float)moved;
-        next = fmin(fmax(rest + moved, least), most);
+        double proportional = (double)settings[C_P] / (1 + exp(error)) + least, integral = sum - i * error;
+        if (error < 0) integral = fmin(integral, fmax(sum, most - proportional));
+        if (error > 0) integral = fmax(integral, fmin(sum, least - proportional));
+        state[C_SUM] = (float)integral;
+        next_weight = fmin(fmax(proportional + integral, least), most);
     }
-    state[C_WEIGHT] = *weight = (float)next;
+    state[C_WEIGHT] = *weight = (float)next_weight;
 }
 
 struct norm_records {
     const float *record[KERNEL_MOST_NORMS];
 };
 
-/* One block. Every thread comes to the same decision; the old one is read before it is overwritten. */
+/* One block. Every thread computes the same decision. All threads read the old decision before the barrier, and one
+ * thread overwrites it after. */
 static __global__ void guard_kernel(float *__restrict__ scalars, float *control, const float *__restrict__ loss,
                                     const float *__restrict__ rows, const float *__restrict__ settings,
                                     struct norm_records norms, size_t count, size_t groups)
@@ -185,8 +185,7 @@ static __global__ void guard_kernel(float *__restrict__ scalars, float *control,
     }
 }
 
-/* A thread has PACKS packs of P elements, a block's width apart: their loads are all under way before the first is
- * needed. */
+/* A thread has PACKS packs of P elements, one block's width apart, and issues all loads before the first use. */
 static __device__ __forceinline__ size_t pack_at(unsigned k, unsigned elements)
 {
     return ((size_t)blockIdx.x * PACKS * THREADS + k * THREADS + threadIdx.x) * elements;
@@ -202,7 +201,8 @@ static __device__ __forceinline__ void store_working(bf16 *working, size_t i, co
     store_pack(working + i, copy);
 }
 
-/* The words of elements i .. i + P - 1 of a range that begins at `first` of the arena; zeros for moments in f32. */
+/* The noise words of elements i .. i + P - 1 of a range that begins at element `first` of the arena; zeros for moments
+ * in f32. */
 template <typename M, int P>
 static __device__ __forceinline__ void rounding_words(unsigned (&words)[P], struct kernel_noise noise, size_t first,
                                                       size_t i)
@@ -229,8 +229,7 @@ template <> __device__ __forceinline__ float stored_moment<float>(float x, unsig
     return x;
 }
 
-/* The lower half of x decides with what share of the 65,536 halves it goes up. What is not finite only loses its lower
- * half. */
+/* Rounds up with probability (lower half of x) / 65,536. Values that are not finite are truncated. */
 template <> __device__ __forceinline__ bf16 stored_moment<bf16>(float x, unsigned half)
 {
     unsigned bits = __float_as_uint(x);
@@ -241,12 +240,12 @@ template <> __device__ __forceinline__ bf16 stored_moment<bf16>(float x, unsigne
 template <typename M, int P>
 static __global__ void __launch_bounds__(THREADS)
     adamw_kernel(float *__restrict__ weights, M *__restrict__ moment1, M *__restrict__ moment2,
-                 bf16 *__restrict__ working, const float *__restrict__ gradient, const float *__restrict__ s,
+                 bf16 *__restrict__ working, const float *__restrict__ gradient, const float *__restrict__ scalars,
                  size_t count, size_t first, struct kernel_noise noise)
 {
     pack<float, P> g[PACKS], w[PACKS];
     pack<M, P> m[PACKS], v[PACKS];
-    if (s[APPLY] == 0.0f) return;
+    if (scalars[APPLY] == 0.0f) return;
     KERNEL_UNROLL
     for (unsigned k = 0; k < PACKS; k++) {
         size_t i = pack_at(k, P);
@@ -264,11 +263,12 @@ static __global__ void __launch_bounds__(THREADS)
         rounding_words<M, P>(words, noise, first, i);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) {
-            float x = g[k].v[e] * s[SCALE];
-            float m1 = s[BETA1] * to_float(m[k].v[e]) + s[ONE_MINUS_BETA1] * x;
-            float m2 = s[BETA2] * to_float(v[k].v[e]) + s[ONE_MINUS_BETA2] * x * x;
+            float grad = g[k].v[e] * scalars[SCALE];
+            float m1 = scalars[BETA1] * to_float(m[k].v[e]) + scalars[ONE_MINUS_BETA1] * grad;
+            float m2 = scalars[BETA2] * to_float(v[k].v[e]) + scalars[ONE_MINUS_BETA2] * grad * grad;
             w[k].v[e] -=
-                s[RATE] * (m1 * s[CORRECTION1] / (sqrtf(m2 * s[CORRECTION2]) + s[EPSILON]) + s[DECAY] * w[k].v[e]);
+                scalars[RATE] * (m1 * scalars[CORRECTION1] / (sqrtf(m2 * scalars[CORRECTION2]) + scalars[EPSILON]) +
+                                 scalars[DECAY] * w[k].v[e]);
             m[k].v[e] = stored_moment<M>(m1, words[e]);
             v[k].v[e] = stored_moment<M>(m2, words[e] >> 16);
         }
@@ -282,12 +282,12 @@ static __global__ void __launch_bounds__(THREADS)
 template <typename M, int P>
 static __global__ void __launch_bounds__(THREADS)
     sgd_kernel(float *__restrict__ weights, M *__restrict__ moment, bf16 *__restrict__ working,
-               const float *__restrict__ gradient, const float *__restrict__ s, size_t count, size_t first,
+               const float *__restrict__ gradient, const float *__restrict__ scalars, size_t count, size_t first,
                struct kernel_noise noise)
 {
     pack<float, P> g[PACKS], w[PACKS];
     pack<M, P> m[PACKS];
-    if (s[APPLY] == 0.0f) return;
+    if (scalars[APPLY] == 0.0f) return;
     KERNEL_UNROLL
     for (unsigned k = 0; k < PACKS; k++) {
         size_t i = pack_at(k, P);
@@ -304,8 +304,8 @@ static __global__ void __launch_bounds__(THREADS)
         rounding_words<M, P>(words, noise, first, i);
         KERNEL_UNROLL
         for (int e = 0; e < P; e++) {
-            float m1 = s[MOMENTUM] * to_float(m[k].v[e]) + g[k].v[e] * s[SCALE];
-            w[k].v[e] -= s[RATE] * (m1 + s[DECAY] * w[k].v[e]);
+            float m1 = scalars[MOMENTUM] * to_float(m[k].v[e]) + g[k].v[e] * scalars[SCALE];
+            w[k].v[e] -= scalars[RATE] * (m1 + scalars[DECAY] * w[k].v[e]);
             m[k].v[e] = stored_moment<M>(m1, words[e]);
         }
         store_pack(weights + i, w[k]);

@@ -1,53 +1,53 @@
-/* Maps of a posterior's head to mu | logvar, normalization by statistics of a batch, and running statistics. The maths
- * stands in src/ops/posterior.c; a few thousand numbers, in double.
+/* Maps of a posterior's head to mu | logvar, normalization by batch statistics, and running statistics. The formulas
+ * are in src/ops/posterior.c. The arithmetic is in double, because there are only a few thousand numbers.
  *
  *   head, stats, x, y (S, 2Z)     used, sums (2K + 1)     running (2, K)     gain, bias (K)
  *
- * Maps: a thread per pair. Normalization: a block per group, which reads the group twice, or per row. */
+ * Maps: a thread per (mu, logvar) pair. Normalization: a block per group, which reads the group twice, or per row. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 256, MAP_THREADS = 128 };
 
-/* mu and logvar of a pair, and their derivatives by the pair. */
+/* mu and logvar of a pair, and their derivatives by the head's two numbers a and b. */
 struct posterior_pair {
     double mu, logvar, dmu_a, dmu_b, dlogvar_b;
 };
 
-static __device__ posterior_pair committed(const kernel_posterior &c, double m, double b)
+static __device__ posterior_pair committed(const kernel_posterior &c, double a, double b)
 {
-    double span = c.most - c.least, share = 1 / (1 + exp(-b)), sigma = c.least + span * share;
-    double slope = span * share / (1 + exp(b));
+    double span = c.most - c.least, sigmoid = 1 / (1 + exp(-b)), sigma = c.least + span * sigmoid;
+    double slope = span * sigmoid / (1 + exp(b));
     posterior_pair p = {0, 2 * log(sigma), 0, 0, 2 / sigma * slope};
     double square = 2 * c.real + 1 + p.logvar - sigma * sigma;
-    p.mu = sqrt(fmax(0.0, square) + fmax(0.0, m));
+    p.mu = sqrt(fmax(0.0, square) + fmax(0.0, a));
     if (p.mu > 0) {
-        p.dmu_a = m > 0 ? 0.5 / p.mu : 0;
+        p.dmu_a = a > 0 ? 0.5 / p.mu : 0;
         p.dmu_b = square > 0 ? (1 / sigma - sigma) * slope / p.mu : 0;
     }
     return p;
 }
 
-/* logvar = log stdplus(x)^2: a Pade approximant near 0, where its equation has no digits, else Newton's method. */
+/* logvar = log stdplus(x)^2: a Pade approximant near 0, where the equation loses all digits, else Newton's method. */
 static __device__ double slashed_logvar(double x)
 {
-    double root = sqrt(2.0), square = x * x;
+    double sqrt2 = sqrt(2.0), square = x * x;
     if (fabs(x) < 0.04)
-        return 2 * (x / root + square / 4 + square * x / (90 * root)) / (1 + 5 * x / (6 * root) + 17 * square / 180);
-    double far = sqrt(square + 4), r = 2 * log(x > 0 ? (x + far) / 2 : 2 / (far - x));
+        return 2 * (x / sqrt2 + square / 4 + square * x / (90 * sqrt2)) / (1 + 5 * x / (6 * sqrt2) + 17 * square / 180);
+    double hypotenuse = sqrt(square + 4), r = 2 * log(x > 0 ? (x + hypotenuse) / 2 : 2 / (hypotenuse - x));
     for (int i = 0; i < 5; i++) r -= (exp(r) - r - 1 - square) / (exp(r) - 1);
     return r;
 }
 
 static __device__ posterior_pair slashed(double a, double b)
 {
-    double root = sqrt(2.0), x = root * b, logvar = slashed_logvar(x);
-    return {root * a, logvar, root, 0, x == 0 ? 2.0 : root * 2 * x / expm1(logvar)};
+    double sqrt2 = sqrt(2.0), x = sqrt2 * b, logvar = slashed_logvar(x);
+    return {sqrt2 * a, logvar, sqrt2, 0, x == 0 ? 2.0 : sqrt2 * 2 * x / expm1(logvar)};
 }
 
 static __device__ posterior_pair floored(const kernel_posterior &c, double mu, double logvar, double kept)
 {
-    double variance = kept * exp(logvar), whole = c.real + variance;
-    return {mu, log(whole), 1, 0, variance / whole};
+    double variance = kept * exp(logvar), total_variance = c.real + variance;
+    return {mu, log(total_variance), 1, 0, variance / total_variance};
 }
 
 static __global__ void posterior_kernel(float *out, const float *__restrict__ head, const float *__restrict__ dstats,
@@ -76,7 +76,7 @@ static __global__ void posterior_kernel(float *out, const float *__restrict__ he
 
 /* ---- normalization ---- */
 
-static __device__ double reciprocal(double square)
+static __device__ double rsqrt_or_zero(double square)
 {
     return square > 0 ? 1 / sqrt(square) : 0;
 }
@@ -86,7 +86,7 @@ static __device__ size_t counted_rows(const struct kernel_normalize &c)
     return c.counted ? (size_t)*c.counted : c.rows;
 }
 
-/* A block per row. Rows behind the count become 0. */
+/* A block per row. Rows past the count become 0. */
 static __global__ void normalize_rows_kernel(float *__restrict__ y, const float *__restrict__ x,
                                              const float *__restrict__ gain, const float *__restrict__ bias,
                                              struct kernel_normalize c)
@@ -98,7 +98,7 @@ static __global__ void normalize_rows_kernel(float *__restrict__ y, const float 
     double square = 0;
     for (size_t i = threadIdx.x; i < c.columns && there; i += blockDim.x) square += (double)from[i] * (double)from[i];
     square = block_sum(square, scratch);
-    double scale = c.level * reciprocal(square + c.epsilon) * (gain ? (double)gain[0] : 1.0);
+    double scale = c.level * rsqrt_or_zero(square + c.epsilon) * (gain ? (double)gain[0] : 1.0);
     for (size_t i = threadIdx.x; i < c.width; i += blockDim.x) {
         double v = i < c.columns ? (double)from[i] * scale + (bias ? (double)bias[0] : 0.0) : (double)from[i];
         y[s * c.width + i] = there ? (float)v : 0.0f;
@@ -123,28 +123,30 @@ static __global__ void normalize_groups_kernel(float *__restrict__ y, float *__r
         if (threadIdx.x == 0 && sums) sums[0] = (float)counted;
         return;
     }
-    double around = c.center ? (double)running[k] : 0, sum = 0, square = 0;
+    /* Sums around the running mean, for the running statistics; batch statistics then take a second pass around the
+     * batch mean. */
+    double running_mean = c.center ? (double)running[k] : 0, sum = 0, square = 0;
     for (size_t i = threadIdx.x; i < counted * each; i += blockDim.x) {
-        double t = (double)x[i / each * c.width + k + i % each * c.groups] - around;
+        double t = (double)x[i / each * c.width + k + i % each * c.groups] - running_mean;
         sum += t;
         square += t * t;
     }
     sum = block_sum(sum, scratch);
     square = block_sum(square, scratch);
-    double n = (double)counted, mean = around, q = (double)running[c.groups + k];
+    double n = (double)counted, mean = running_mean, variance = (double)running[c.groups + k];
     if (batch) {
-        double about = 0;
-        if (c.center) mean = around + sum / n;
+        double central_square = 0;
+        if (c.center) mean = running_mean + sum / n;
         for (size_t i = threadIdx.x; i < counted * each; i += blockDim.x) {
             double t = (double)x[i / each * c.width + k + i % each * c.groups] - mean;
-            about += t * t;
+            central_square += t * t;
         }
-        q = block_sum(about, scratch) / n;
+        variance = block_sum(central_square, scratch) / n;
     }
-    double r = reciprocal(q + c.epsilon), scale = c.level * r * (gain ? (double)gain[k] : 1.0);
+    double rstd = rsqrt_or_zero(variance + c.epsilon), scale = c.level * rstd * (gain ? (double)gain[k] : 1.0);
     if (threadIdx.x == 0) {
         used[1 + k] = (float)mean;
-        used[1 + c.groups + k] = (float)r;
+        used[1 + c.groups + k] = (float)rstd;
         if (sums) sums[1 + k] = (float)sum;
         if (sums) sums[1 + c.groups + k] = (float)square;
     }
@@ -155,7 +157,7 @@ static __global__ void normalize_groups_kernel(float *__restrict__ y, float *__r
     }
 }
 
-/* One block: rows one after the other, because gain and bias have one sum over all of them. */
+/* One block walks the rows, because gain and bias have one sum over all rows. */
 static __global__ void normalize_rows_backward_kernel(float *dx, float *dgain, float *dbias,
                                                       const float *__restrict__ dy, const float *__restrict__ x,
                                                       const float *__restrict__ gain, struct kernel_normalize c,
@@ -163,7 +165,7 @@ static __global__ void normalize_rows_backward_kernel(float *dx, float *dgain, f
 {
     KERNEL_SHARED(double, scratch, WARP);
     size_t counted = counted_rows(c);
-    double sum_gain = 0, sum_bias = 0, t = gain ? (double)gain[0] : 1.0;
+    double sum_gain = 0, sum_bias = 0, gain_value = gain ? (double)gain[0] : 1.0;
     for (size_t s = 0; s < c.rows; s++) {
         size_t row = s * c.width;
         bool there = s < counted;
@@ -173,13 +175,13 @@ static __global__ void normalize_rows_backward_kernel(float *dx, float *dgain, f
             dot += (double)dy[row + i] * (double)x[row + i];
             bias += (double)dy[row + i];
         }
-        double r = reciprocal(block_sum(square, scratch) + c.epsilon);
-        dot = block_sum(dot, scratch) * r;
+        double inv_norm = rsqrt_or_zero(block_sum(square, scratch) + c.epsilon);
+        dot = block_sum(dot, scratch) * inv_norm;
         sum_gain += dot;
         sum_bias += block_sum(bias, scratch);
         for (size_t i = threadIdx.x; i < c.width && dx; i += blockDim.x) {
             double d = (double)dy[row + i];
-            if (i < c.columns) d = c.level * t * (d - (double)x[row + i] * r * dot) * r;
+            if (i < c.columns) d = c.level * gain_value * (d - (double)x[row + i] * inv_norm * dot) * inv_norm;
             put(&dx[row + i], there ? (float)d : 0.0f, add.dx);
         }
     }
@@ -202,24 +204,25 @@ static __global__ void normalize_groups_backward_kernel(float *dx, float *dgain,
         }
         return;
     }
-    double mean = (double)used[1 + k], r = (double)used[1 + c.groups + k], sum = 0, dot = 0, n = (double)counted;
+    double mean = (double)used[1 + k], rstd = (double)used[1 + c.groups + k], sum_g = 0, sum_gx = 0,
+           n = (double)counted;
     for (size_t i = threadIdx.x; i < counted * each; i += blockDim.x) {
         size_t at = i / each * c.width + k + i % each * c.groups;
-        sum += (double)dy[at];
-        dot += (double)dy[at] * ((double)x[at] - mean) * r;
+        sum_g += (double)dy[at];
+        sum_gx += (double)dy[at] * ((double)x[at] - mean) * rstd;
     }
-    sum = block_sum(sum, scratch);
-    dot = block_sum(dot, scratch);
-    double scale = c.level * r * (gain ? (double)gain[k] : 1.0);
+    sum_g = block_sum(sum_g, scratch);
+    sum_gx = block_sum(sum_gx, scratch);
+    double scale = c.level * rstd * (gain ? (double)gain[k] : 1.0);
     for (size_t i = threadIdx.x; i < c.rows * each && dx; i += blockDim.x) {
         size_t at = i / each * c.width + k + i % each * c.groups;
         double t = (double)dy[at];
-        if (used[0] != 0.0f) t -= (c.center ? sum / n : 0.0) + ((double)x[at] - mean) * r * dot / n;
+        if (used[0] != 0.0f) t -= (c.center ? sum_g / n : 0.0) + ((double)x[at] - mean) * rstd * sum_gx / n;
         put(&dx[at], i / each < counted ? (float)(scale * t) : 0.0f, add.dx);
     }
     if (threadIdx.x) return;
-    if (dgain) put(&dgain[k], (float)(c.level * dot), add.dgain);
-    if (dbias) put(&dbias[k], (float)sum, add.dbias);
+    if (dgain) put(&dgain[k], (float)(c.level * sum_gx), add.dgain);
+    if (dbias) put(&dbias[k], (float)sum_g, add.dbias);
 }
 
 static __global__ void running_kernel(float *running, const float *__restrict__ sums, const float *__restrict__ control,

@@ -8,7 +8,7 @@
  *   out_s = sign logsumexp_k l_sk;   r_sk = exp(l_sk - logsumexp)          z (S, Z), out (S), shares r (S, K)
  *   dz = -d sum_k r t e;   dmu = sum_s d r t e;   dlogvar = sum_s d r (t^2 e - 1) / 2;   dlogits = sum_s d (r - w)
  *
- * Sums over sentences are of doubles in a fixed order, over the true ones. */
+ * Sums over sentences are in double, in a fixed order, and skip padding. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128, PRIOR_GROUPS = 8 };
@@ -25,8 +25,8 @@ static __global__ void kl_kernel(float *__restrict__ kl, const float *__restrict
     if (i >= rows * width) return;
     size_t s = i / width, j = i % width;
     const float *mu = stats + s * 2 * width + j;
-    float t = mu[0] - prior[j], own = prior[width + j], logvar = mu[width];
-    kl[i] = s < *counted ? 0.5f * (own - logvar + (expf(logvar) + t * t) * expf(-own) - 1.0f) : 0.0f;
+    float t = mu[0] - prior[j], prior_logvar = prior[width + j], logvar = mu[width];
+    kl[i] = s < *counted ? 0.5f * (prior_logvar - logvar + (expf(logvar) + t * t) * expf(-prior_logvar) - 1.0f) : 0.0f;
 }
 
 static __global__ void kl_rows_kernel(float *dstats, const float *__restrict__ dkl, const float *__restrict__ stats,
@@ -36,18 +36,17 @@ static __global__ void kl_rows_kernel(float *dstats, const float *__restrict__ d
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * width) return;
     size_t s = i / width, j = i % width, at = s * 2 * width + j;
-    float a = 0, b = 0;
+    float dmu = 0, dlogvar = 0;
     if (s < *counted) {
         float e = expf(-prior[width + j]);
-        a = dkl[i] * (stats[at] - prior[j]) * e;
-        b = 0.5f * dkl[i] * (expf(stats[at + width]) * e - 1.0f);
+        dmu = dkl[i] * (stats[at] - prior[j]) * e;
+        dlogvar = 0.5f * dkl[i] * (expf(stats[at + width]) * e - 1.0f);
     }
-    put(&dstats[at], a, add);
-    put(&dstats[at + width], b, add);
+    put(&dstats[at], dmu, add);
+    put(&dstats[at + width], dlogvar, add);
 }
 
-/* Two sums of each column, of which GROUPS warps hold parts, are added in the order of the warps; the first has them.
- */
+/* Adds two sums per column over the GROUPS warps, in the order of the warps; the first warp gets the totals. */
 template <int GROUPS> static __device__ __forceinline__ void add_groups(double *a, double *b, double *sums)
 {
     sums[threadIdx.x] = *a;
@@ -60,7 +59,7 @@ template <int GROUPS> static __device__ __forceinline__ void add_groups(double *
     }
 }
 
-/* A lane per column, whose GROUPS warps share the sentences. */
+/* A lane per column; the GROUPS warps share the sentences. */
 template <int GROUPS>
 static __global__ void kl_columns_kernel(float *dprior, const float *__restrict__ dkl, const float *__restrict__ stats,
                                          const float *__restrict__ prior, const uint64_t *__restrict__ counted,
@@ -68,34 +67,34 @@ static __global__ void kl_columns_kernel(float *dprior, const float *__restrict_
 {
     KERNEL_SHARED(double, sums, 2 * GROUPS * WARP);
     size_t rows = *counted, j = (size_t)blockIdx.x * WARP + threadIdx.x % WARP;
-    double a = 0, b = 0;
+    double dmean = 0, dlogvar = 0;
     for (size_t s = threadIdx.x / WARP; s < rows && j < width; s += GROUPS) {
         const float *mu = stats + s * 2 * width + j;
         float t = mu[0] - prior[j], e = expf(-prior[width + j]), d = dkl[s * width + j];
-        a -= (double)(d * t * e);
-        b += (double)(0.5f * d * (1.0f - (expf(mu[width]) + t * t) * e));
+        dmean -= (double)(d * t * e);
+        dlogvar += (double)(0.5f * d * (1.0f - (expf(mu[width]) + t * t) * e));
     }
-    add_groups<GROUPS>(&a, &b, sums);
+    add_groups<GROUPS>(&dmean, &dlogvar, sums);
     if (threadIdx.x >= WARP || j >= width) return;
-    put(&dprior[j], (float)a, add);
-    put(&dprior[width + j], (float)b, add);
+    put(&dprior[j], (float)dmean, add);
+    put(&dprior[width + j], (float)dlogvar, add);
 }
 
 /* ---- a mixture ---- */
 
-/* log sum_k exp(logits_k), by a warp; log K without logits. */
+/* Returns log sum_k exp(logits_k), by a warp; log K without logits. */
 static __device__ double log_total(const struct kernel_mixture m, const float *logits)
 {
-    float top = -INFINITY;
+    float max_logit = -INFINITY;
     double sum = 0;
     if (!logits) return log((double)m.components);
-    for (size_t k = threadIdx.x % WARP; k < m.components; k += WARP) top = fmaxf(top, logits[k]);
-    top = warp_max(top);
-    for (size_t k = threadIdx.x % WARP; k < m.components; k += WARP) sum += exp((double)logits[k] - (double)top);
-    return (double)top + log(warp_sum(sum));
+    for (size_t k = threadIdx.x % WARP; k < m.components; k += WARP) max_logit = fmaxf(max_logit, logits[k]);
+    max_logit = warp_max(max_logit);
+    for (size_t k = threadIdx.x % WARP; k < m.components; k += WARP) sum += exp((double)logits[k] - (double)max_logit);
+    return (double)max_logit + log(warp_sum(sum));
 }
 
-/* log N(z; component k), by a warp. */
+/* Returns log N(z; component k), by a warp. */
 static __device__ double component_log_density(const struct kernel_mixture m, const float *z, const float *components,
                                                size_t k)
 {
@@ -108,7 +107,7 @@ static __device__ double component_log_density(const struct kernel_mixture m, co
     return -0.5 * warp_sum(sum);
 }
 
-/* A warp per row: the sum over the components as it grows, then their shares of it. */
+/* A warp per row: an online logsumexp over the components, then each component's share of the sum. */
 static __global__ void mixture_kernel(float *__restrict__ out, float *__restrict__ shares, const float *__restrict__ z,
                                       const float *__restrict__ components, const float *__restrict__ logits,
                                       const uint64_t *__restrict__ counted, size_t rows, struct kernel_mixture m,
@@ -117,24 +116,25 @@ static __global__ void mixture_kernel(float *__restrict__ out, float *__restrict
     size_t s = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / WARP;
     if (s >= rows) return;
     bool there = s < *counted;
-    double total = there ? log_total(m, logits) : 0, top = -INFINITY, sum = 0;
+    double logits_lse = there ? log_total(m, logits) : 0, max_l = -INFINITY, sum = 0;
     for (size_t k = 0; k < m.components && there; k++) {
         double l =
-            component_log_density(m, z + s * m.width, components, k) + (logits ? (double)logits[k] : 0.0) - total;
-        if (l > top) {
-            sum = sum * exp(top - l) + 1;
-            top = l;
+            component_log_density(m, z + s * m.width, components, k) + (logits ? (double)logits[k] : 0.0) - logits_lse;
+        if (l > max_l) {
+            sum = sum * exp(max_l - l) + 1;
+            max_l = l;
         } else {
-            sum += exp(l - top);
+            sum += exp(l - max_l);
         }
     }
     for (size_t k = 0; k < m.components; k++) {
         double l = 0;
         if (there)
-            l = component_log_density(m, z + s * m.width, components, k) + (logits ? (double)logits[k] : 0.0) - total;
-        if (threadIdx.x % WARP == 0) shares[s * m.components + k] = there ? (float)(exp(l - top) / sum) : 0.0f;
+            l = component_log_density(m, z + s * m.width, components, k) + (logits ? (double)logits[k] : 0.0) -
+                logits_lse;
+        if (threadIdx.x % WARP == 0) shares[s * m.components + k] = there ? (float)(exp(l - max_l) / sum) : 0.0f;
     }
-    if (threadIdx.x % WARP == 0) out[s] = there ? (float)((double)sign * (top + log(sum))) : 0.0f;
+    if (threadIdx.x % WARP == 0) out[s] = there ? (float)((double)sign * (max_l + log(sum))) : 0.0f;
 }
 
 static __global__ void mixture_rows_kernel(float *dz, const float *__restrict__ dout, const float *__restrict__ shares,
@@ -153,7 +153,7 @@ static __global__ void mixture_rows_kernel(float *dz, const float *__restrict__ 
     put(&dz[i], s < *counted ? sign * dout[s] * sum : 0.0f, add);
 }
 
-/* A block per component and 32 columns: a lane per column, whose GROUPS warps share the sentences. */
+/* A block per component and 32 columns: a lane per column; the GROUPS warps share the sentences. */
 template <int GROUPS>
 static __global__ void
 mixture_columns_kernel(float *dcomponents, const float *__restrict__ dout, const float *__restrict__ shares,
@@ -163,17 +163,17 @@ mixture_columns_kernel(float *dcomponents, const float *__restrict__ dout, const
     KERNEL_SHARED(double, sums, 2 * GROUPS * WARP);
     size_t blocks = (m.width + WARP - 1) / WARP, k = blockIdx.x / blocks;
     size_t rows = *counted, j = blockIdx.x % blocks * WARP + threadIdx.x % WARP, at = k * m.stride + j;
-    double a = 0, b = 0;
+    double dmu = 0, dlogvar = 0;
     for (size_t s = threadIdx.x / WARP; s < rows && j < m.width; s += GROUPS) {
         float t = z[s * m.width + j] - components[at], e = expf(-components[at + m.logvar]);
         float d = sign * dout[s] * shares[s * m.components + k];
-        a += (double)(d * t * e);
-        b += (double)(0.5f * d * (t * t * e - 1.0f));
+        dmu += (double)(d * t * e);
+        dlogvar += (double)(0.5f * d * (t * t * e - 1.0f));
     }
-    add_groups<GROUPS>(&a, &b, sums);
+    add_groups<GROUPS>(&dmu, &dlogvar, sums);
     if (threadIdx.x >= WARP || j >= m.width) return;
-    put(&dcomponents[at], (float)a, add);
-    put(&dcomponents[at + m.logvar], (float)b, add);
+    put(&dcomponents[at], (float)dmu, add);
+    put(&dcomponents[at + m.logvar], (float)dlogvar, add);
 }
 
 /* A warp per component. */

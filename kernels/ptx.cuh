@@ -1,14 +1,14 @@
-/* The only inline PTX: products of small matrices on tensor cores, their loads from shared memory, copies into it,
- * powers of 2. The emulation has its own file of this name, which is found first.
+/* The only inline PTX: matrix products on tensor cores, their loads from shared memory, asynchronous copies into it,
+ * powers of 2. The emulation has its own file of this name, earlier in the include path.
  *
- *   mma_m16n8k16   d (16, 8) f32 += a (16, 16) bf16 * b (16, 8) bf16, by a whole warp. Lane 4 g + t holds of
+ *   mma_m16n8k16   d (16, 8) f32 += a (16, 16) bf16 * b (16, 8) bf16, by a whole warp. Lane 4 g + t holds
  *                  d: rows g, g + 8, columns 2 t, 2 t + 1       {g 2t, g 2t+1, g+8 2t, g+8 2t+1}
  *                  a: the same of each 8 x 8 quarter            {top left, bottom left, top right, bottom right}
  *                  b: rows 2 t, 2 t + 1, column g               {upper half, lower half}
  *   ldmatrix_x4    four 8 x 8 matrices of bf16; lane l points to row l % 8 (16 bytes, aligned) of matrix l / 8 and gets
  *                  row g, columns 2 t, 2 t + 1 of each; _trans: rows 2 t, 2 t + 1, column g
- *   cp_async_16    16 bytes from global to shared memory, zeros where not `there`; the copies before a commit are a
- *                  group, and are seen by the thread once it has waited for all but the `pending` youngest groups
+ *   cp_async_16    copies 16 bytes from global to shared memory, or zeros unless `there`. The copies before a commit
+ *                  are a group. A thread sees its copies after it has waited for all but the `pending` youngest groups
  *   exp2_fast      2^x within two units in the last place; 0 below 2^-126 */
 #ifndef KERNELS_PTX_CUH
 #define KERNELS_PTX_CUH

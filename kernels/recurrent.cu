@@ -1,11 +1,11 @@
-/* Recurrent layers, a step at a time: the cells behind the product of the earlier h with its weights, both ways.
+/* Recurrent layers, a step at a time: the cells that follow the product of the previous h with its weights, both ways.
  *
  *   S sentences, H units in each direction, G gates (LSTM i, f, g, o; GRU r, z, n)
  *   LSTM  i, f, g, o = sigma, sigma, tanh, sigma(x + own + sums);  c' = f c + i g;  h' = o tanh(c')
  *   GRU   r, z = sigma(x + own + sums + b);  s = sums + b;  n = tanh(x + own + r s);  h' = (1 - z) n + z h
  *
- * A launch covers all sentences at one step, because a captured execution cannot depend on how long they are; threads
- * of sentences that are over write nothing, and zeros where a product reads them. */
+ * A launch covers all sentences at one step, because a captured execution cannot depend on their lengths. Threads of
+ * sentences that have ended write nothing, except zeros where a later product reads them. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128 };
@@ -16,10 +16,10 @@ static __device__ __forceinline__ float sigmoid(float x)
 }
 
 struct place {
-    size_t s, u;      /* sentence, unit                                             */
-    size_t row, unit; /* the sentence's row at this step, column among all units    */
-    size_t gate;      /* column among all directions' gates                         */
-    size_t before;    /* the row of the step before, where t > 0                    */
+    size_t s, u;      /* sentence, unit */
+    size_t row, unit; /* the sentence's row at this step, column among all units */
+    size_t gate;      /* column among the gates of all directions */
+    size_t before;    /* the row of the previous step, if t > 0 */
     bool there, alive, last;
 };
 
@@ -41,7 +41,7 @@ static __device__ __forceinline__ place place_of(const kernel_recurrent &r, cons
     return p;
 }
 
-/* Gate g's sum, with what x and the sentence's own addend give to it. */
+/* Returns the sum of gate g: x, plus `sums` and the sentence's own addend where they are given. */
 template <typename T>
 static __device__ __forceinline__ float gate_sum(const kernel_recurrent &r, const place &p, int g, const float *sums,
                                                  const T *x, const T *own)
@@ -61,19 +61,21 @@ static __global__ void lstm_forward_kernel(T *__restrict__ y, T *__restrict__ ke
 {
     place p = place_of(r, offsets);
     if (!p.alive) return;
-    size_t all = r.directions * r.units;
+    size_t hidden = r.directions * r.units;
     float i = sigmoid(gate_sum(r, p, 0, sums, x, own)), f = sigmoid(gate_sum(r, p, 1, sums, x, own)),
           g = tanhf(gate_sum(r, p, 2, sums, x, own)), o = sigmoid(gate_sum(r, p, 3, sums, x, own));
-    float c = r.t ? cell[p.before * all + p.unit] : initial ? to_float(initial[p.s * 2 * all + all + p.unit]) : 0.0f;
+    float c = r.t       ? cell[p.before * hidden + p.unit]
+              : initial ? to_float(initial[p.s * 2 * hidden + hidden + p.unit])
+                        : 0.0f;
     c = f * c + i * g;
     T h = from_float<T>(o * tanhf(c)), *k = kept + (p.row * r.directions + r.direction) * 4 * r.units + p.u;
     k[0] = from_float<T>(i);
     k[r.units] = from_float<T>(f);
     k[2 * r.units] = from_float<T>(g);
     k[3 * r.units] = from_float<T>(o);
-    cell[p.row * all + p.unit] = c;
-    y[p.row * all + p.unit] = h;
-    state[p.s * all + p.unit] = h;
+    cell[p.row * hidden + p.unit] = c;
+    y[p.row * hidden + p.unit] = h;
+    state[p.s * hidden + p.unit] = h;
 }
 
 template <typename T>
@@ -84,23 +86,26 @@ gru_forward_kernel(T *__restrict__ y, T *__restrict__ kept, T *__restrict__ stat
 {
     place p = place_of(r, offsets);
     if (!p.alive) return;
-    size_t all = r.directions * r.units;
+    size_t hidden = r.directions * r.units;
     float reset = sigmoid(gate_sum(r, p, 0, sums, x, own) + to_float(b[p.gate])),
           z = sigmoid(gate_sum(r, p, 1, sums, x, own) + to_float(b[p.gate + r.units])),
           s = to_float(b[p.gate + 2 * r.units]);
     if (sums) s += sums[(p.s * r.gates + 2) * r.units + p.u];
     float n = tanhf(gate_sum(r, p, 2, (const float *)NULL, x, own) + reset * s);
-    float h = r.t ? to_float(state[p.s * all + p.unit]) : initial ? to_float(initial[p.s * all + p.unit]) : 0.0f;
-    T now = from_float<T>((1.0f - z) * n + z * h), *k = kept + (p.row * r.directions + r.direction) * 4 * r.units + p.u;
+    float h_prev = r.t       ? to_float(state[p.s * hidden + p.unit])
+                   : initial ? to_float(initial[p.s * hidden + p.unit])
+                             : 0.0f;
+    T h_new = from_float<T>((1.0f - z) * n + z * h_prev),
+      *k = kept + (p.row * r.directions + r.direction) * 4 * r.units + p.u;
     k[0] = from_float<T>(reset);
     k[r.units] = from_float<T>(z);
     k[2 * r.units] = from_float<T>(n);
     k[3 * r.units] = from_float<T>(s);
-    y[p.row * all + p.unit] = now;
-    state[p.s * all + p.unit] = now;
+    y[p.row * hidden + p.unit] = h_new;
+    state[p.s * hidden + p.unit] = h_new;
 }
 
-/* dx of the row, ds (S, G H) of the sums: zeros of sentences that do not have this step. carried (S, H): LSTM dc. */
+/* dx of the row, ds (S, G H) of the sums; ds is 0 for sentences that have ended. carried (S, H): dc of the LSTM. */
 template <typename T>
 static __global__ void
 lstm_backward_kernel(T *__restrict__ dx, T *__restrict__ ds, float *__restrict__ carried, const T *__restrict__ dy,
@@ -109,21 +114,21 @@ lstm_backward_kernel(T *__restrict__ dx, T *__restrict__ ds, float *__restrict__
 {
     place p = place_of(r, offsets);
     if (!p.there) return;
-    size_t all = r.directions * r.units, width = r.directions * 4 * r.units;
+    size_t hidden = r.directions * r.units, width = r.directions * 4 * r.units;
     float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     if (p.alive) {
         const T *k = kept + (p.row * r.directions + r.direction) * 4 * r.units + p.u;
         float i = to_float(k[0]), f = to_float(k[r.units]), g = to_float(k[2 * r.units]), o = to_float(k[3 * r.units]);
-        float tc = tanhf(cell[p.row * all + p.unit]), h = to_float(dy[p.row * all + p.unit]);
-        if (dh && !p.last) h += dh[p.s * r.units + p.u];
-        float dc = (p.last ? 0.0f : carried[p.s * r.units + p.u]) + h * o * (1.0f - tc * tc);
-        float c = r.t       ? cell[p.before * all + p.unit]
-                  : initial ? to_float(initial[p.s * 2 * all + all + p.unit])
-                            : 0.0f;
+        float tanh_c = tanhf(cell[p.row * hidden + p.unit]), dh_total = to_float(dy[p.row * hidden + p.unit]);
+        if (dh && !p.last) dh_total += dh[p.s * r.units + p.u];
+        float dc = (p.last ? 0.0f : carried[p.s * r.units + p.u]) + dh_total * o * (1.0f - tanh_c * tanh_c);
+        float c_prev = r.t       ? cell[p.before * hidden + p.unit]
+                       : initial ? to_float(initial[p.s * 2 * hidden + hidden + p.unit])
+                                 : 0.0f;
         d[0] = dc * g * i * (1.0f - i);
-        d[1] = dc * c * f * (1.0f - f);
+        d[1] = dc * c_prev * f * (1.0f - f);
         d[2] = dc * i * (1.0f - g * g);
-        d[3] = h * tc * o * (1.0f - o);
+        d[3] = dh_total * tanh_c * o * (1.0f - o);
         carried[p.s * r.units + p.u] = dc * f;
     }
     KERNEL_UNROLL
@@ -133,7 +138,7 @@ lstm_backward_kernel(T *__restrict__ dx, T *__restrict__ ds, float *__restrict__
     }
 }
 
-/* dsums: ds in the sentence's row. carried (S, H): z dh. */
+/* dsums: ds, stored in the sentence's row. carried (S, H): z dh. */
 template <typename T>
 static __global__ void gru_backward_kernel(T *__restrict__ dx, T *__restrict__ dsums, T *__restrict__ ds,
                                            float *__restrict__ carried, const T *__restrict__ dy,
@@ -143,22 +148,22 @@ static __global__ void gru_backward_kernel(T *__restrict__ dx, T *__restrict__ d
 {
     place p = place_of(r, offsets);
     if (!p.there) return;
-    size_t all = r.directions * r.units, width = r.directions * 3 * r.units;
+    size_t hidden = r.directions * r.units, width = r.directions * 3 * r.units;
     float d[3] = {0.0f, 0.0f, 0.0f}, dn = 0.0f;
     if (p.alive) {
         const T *k = kept + (p.row * r.directions + r.direction) * 4 * r.units + p.u;
         float reset = to_float(k[0]), z = to_float(k[r.units]), n = to_float(k[2 * r.units]),
-              s = to_float(k[3 * r.units]), h = to_float(dy[p.row * all + p.unit]);
-        if (!p.last) h += carried[p.s * r.units + p.u];
-        if (dh && !p.last) h += dh[p.s * r.units + p.u];
-        float before = r.t       ? to_float(y[p.before * all + p.unit])
-                       : initial ? to_float(initial[p.s * all + p.unit])
+              s = to_float(k[3 * r.units]), dh_total = to_float(dy[p.row * hidden + p.unit]);
+        if (!p.last) dh_total += carried[p.s * r.units + p.u];
+        if (dh && !p.last) dh_total += dh[p.s * r.units + p.u];
+        float h_prev = r.t       ? to_float(y[p.before * hidden + p.unit])
+                       : initial ? to_float(initial[p.s * hidden + p.unit])
                                  : 0.0f;
-        dn = h * (1.0f - z) * (1.0f - n * n);
+        dn = dh_total * (1.0f - z) * (1.0f - n * n);
         d[0] = dn * s * reset * (1.0f - reset);
-        d[1] = h * (before - n) * z * (1.0f - z);
+        d[1] = dh_total * (h_prev - n) * z * (1.0f - z);
         d[2] = dn * reset;
-        carried[p.s * r.units + p.u] = h * z;
+        carried[p.s * r.units + p.u] = dh_total * z;
     }
     KERNEL_UNROLL
     for (int g = 0; g < 3; g++) {
@@ -169,7 +174,7 @@ static __global__ void gru_backward_kernel(T *__restrict__ dx, T *__restrict__ d
     }
 }
 
-/* dinitial (S, states d H) of one direction: what steps 0 give; 0 of empty sentences. */
+/* dinitial (S, states d H) of one direction: the gradients that leave step 0; 0 for empty sentences. */
 template <typename T>
 static __global__ void initial_kernel(T *__restrict__ dinitial, const float *__restrict__ dh,
                                       const float *__restrict__ carried, const int32_t *__restrict__ offsets,
@@ -178,35 +183,35 @@ static __global__ void initial_kernel(T *__restrict__ dinitial, const float *__r
     place p = place_of(r, offsets);
     if (!p.there) return;
     bool lstm = r.gates == 4, some = offsets[p.s + 1] > offsets[p.s];
-    size_t all = r.directions * r.units;
-    float h = some ? dh[p.s * r.units + p.u] : 0.0f, c = some ? carried[p.s * r.units + p.u] : 0.0f;
-    T *to = dinitial + p.s * (lstm ? 2 : 1) * all + p.unit;
-    to[0] = from_float<T>(lstm ? h : h + c);
-    if (lstm) to[all] = from_float<T>(c);
+    size_t hidden = r.directions * r.units;
+    float dh_first = some ? dh[p.s * r.units + p.u] : 0.0f, dc_first = some ? carried[p.s * r.units + p.u] : 0.0f;
+    T *to = dinitial + p.s * (lstm ? 2 : 1) * hidden + p.unit;
+    to[0] = from_float<T>(lstm ? dh_first : dh_first + dc_first);
+    if (lstm) to[hidden] = from_float<T>(dc_first);
 }
 
-/* h (N, d H) that each row began with; a block per sentence. */
+/* h (N, d H) before each row's step; a block per sentence. */
 template <typename T>
 static __global__ void earlier_kernel(T *__restrict__ h, const T *__restrict__ y, const T *__restrict__ initial,
                                       const int32_t *__restrict__ offsets, kernel_recurrent r)
 {
-    size_t s = blockIdx.x, first = (size_t)offsets[s], end = (size_t)offsets[s + 1], all = r.directions * r.units,
-           row = r.gates == 4 ? 2 * all : all;
+    size_t s = blockIdx.x, first = (size_t)offsets[s], end = (size_t)offsets[s + 1], hidden = r.directions * r.units,
+           row = r.gates == 4 ? 2 * hidden : hidden;
     for (size_t n = first; n < end; n++)
-        for (size_t j = threadIdx.x; j < all; j += blockDim.x) {
+        for (size_t j = threadIdx.x; j < hidden; j += blockDim.x) {
             bool back = j >= r.units, begins = back ? n + 1 == end : n == first;
             T v = from_float<T>(0.0f);
             if (!begins)
-                v = y[(back ? n + 1 : n - 1) * all + j];
+                v = y[(back ? n + 1 : n - 1) * hidden + j];
             else if (initial)
                 v = initial[s * row + j];
-            h[n * all + j] = v;
+            h[n * hidden + j] = v;
         }
 }
 
 /* ---- one new token per row ---- */
 
-/* The state that row `n` continues (states H f32); null at position 0. */
+/* Returns the state that row `n` continues (states H f32), or null at position 0. */
 static __device__ __forceinline__ const float *continued(const float *state, const int32_t *position,
                                                          const int32_t *history, size_t n, size_t room, size_t width)
 {
@@ -244,17 +249,17 @@ static __global__ void step_kernel(T *__restrict__ y, float *state, const T *__r
     const float *from = continued(state, position, history, p.s, room, width);
     float *to = state + (p.s * 2 + (position[p.s] + 1) % 2) * width, h;
     if (lstm) {
-        float c = from ? from[r.units + p.u] : initial ? to_float(initial[p.s * width + r.units + p.u]) : 0.0f;
+        float cell = from ? from[r.units + p.u] : initial ? to_float(initial[p.s * width + r.units + p.u]) : 0.0f;
         float g = tanhf(gate_sum(r, p, 2, sums, x, own));
-        c = sigmoid(gate_sum(r, p, 1, sums, x, own)) * c + sigmoid(gate_sum(r, p, 0, sums, x, own)) * g;
-        h = sigmoid(gate_sum(r, p, 3, sums, x, own)) * tanhf(c);
-        to[r.units + p.u] = c;
+        cell = sigmoid(gate_sum(r, p, 1, sums, x, own)) * cell + sigmoid(gate_sum(r, p, 0, sums, x, own)) * g;
+        h = sigmoid(gate_sum(r, p, 3, sums, x, own)) * tanhf(cell);
+        to[r.units + p.u] = cell;
     } else {
-        float before = from ? from[p.u] : initial ? to_float(initial[p.s * width + p.u]) : 0.0f;
+        float h_prev = from ? from[p.u] : initial ? to_float(initial[p.s * width + p.u]) : 0.0f;
         float reset = sigmoid(gate_sum(r, p, 0, sums, x, own) + to_float(b[p.u])),
               z = sigmoid(gate_sum(r, p, 1, sums, x, own) + to_float(b[r.units + p.u])),
               s = sums[(p.s * 3 + 2) * r.units + p.u] + to_float(b[2 * r.units + p.u]);
-        h = (1.0f - z) * tanhf(gate_sum(r, p, 2, (const float *)NULL, x, own) + reset * s) + z * before;
+        h = (1.0f - z) * tanhf(gate_sum(r, p, 2, (const float *)NULL, x, own) + reset * s) + z * h_prev;
     }
     T rounded = from_float<T>(h);
     y[i] = rounded;

@@ -1,10 +1,10 @@
-/* Between one row per token and one row per sentence: pooling (mean, first, last, attention), broadcast, segment sums,
- * and rows that a sentence puts in front. A sentence's rows are summed in order by one thread per column. */
+/* Ops between one row per token and one row per sentence: pooling (mean, first, last, attention), broadcast, segment
+ * sums, and prefix rows in front of a sentence. One thread per column sums a sentence's rows in order. */
 #include "kernels/device.cuh"
 
 enum { THREADS = 128, SENTENCES_PER_BLOCK = 16, MEAN = 0, FIRST = 1, LAST = 2, ATTENTION = 3, ENDS = 4 };
 
-/* Attention pooling's weights: a block per sentence; softmax over its rows of x . query. */
+/* The weights of attention pooling: a softmax of x . query over a sentence's rows; a block per sentence. */
 template <typename T>
 static __global__ void pool_weights_kernel(float *__restrict__ weights, const T *__restrict__ x,
                                            const int32_t *__restrict__ offsets, const T *__restrict__ query,
@@ -14,22 +14,23 @@ static __global__ void pool_weights_kernel(float *__restrict__ weights, const T 
     int32_t from = offsets[blockIdx.x], to = offsets[blockIdx.x + 1];
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     for (int32_t n = from + (int32_t)warp; n < to; n += (int32_t)warps) {
-        float s = 0;
-        for (size_t i = lane; i < width; i += WARP) s += to_float(x[(size_t)n * width + i]) * to_float(query[i]);
-        s = warp_sum(s);
-        if (lane == 0) weights[n] = s;
+        float score = 0;
+        for (size_t i = lane; i < width; i += WARP) score += to_float(x[(size_t)n * width + i]) * to_float(query[i]);
+        score = warp_sum(score);
+        if (lane == 0) weights[n] = score;
     }
     __syncthreads();
-    float top = -INFINITY, sum = 0;
-    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) top = fmaxf(top, weights[n]);
-    top = block_max(top, scratch);
-    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) sum += expf(weights[n] - top);
+    float row_max = -INFINITY, sum = 0;
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x)
+        row_max = fmaxf(row_max, weights[n]);
+    row_max = block_max(row_max, scratch);
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) sum += expf(weights[n] - row_max);
     sum = block_sum(sum, scratch);
     for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x)
-        weights[n] = expf(weights[n] - top) / sum;
+        weights[n] = expf(weights[n] - row_max) / sum;
 }
 
-/* Of the kinds that take one row: whether a column's is the first. */
+/* For the kinds that take one row: true if this column takes the first row, else it takes the last. */
 static __device__ __forceinline__ bool takes_first(int kind, size_t column, size_t width)
 {
     return kind == FIRST || (kind == ENDS && column >= width / 2);
@@ -54,7 +55,7 @@ static __global__ void pool_forward_kernel(T *__restrict__ y, const float *__res
     }
 }
 
-/* score (N) = w (dy . x - sum of w dy . x over the sentence): a block per sentence. */
+/* score (N) = w (dy . x - sum of w dy . x over the sentence); a block per sentence. */
 template <typename T>
 static __global__ void pool_score_kernel(float *__restrict__ score, const T *__restrict__ dy,
                                          const int32_t *__restrict__ offsets, const T *__restrict__ x,
@@ -72,11 +73,11 @@ static __global__ void pool_score_kernel(float *__restrict__ score, const T *__r
         if (lane == 0) score[n] = d;
     }
     __syncthreads();
-    float level = 0;
-    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) level += weights[n] * score[n];
-    level = block_sum(level, scratch);
+    float mean_score = 0;
+    for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x) mean_score += weights[n] * score[n];
+    mean_score = block_sum(mean_score, scratch);
     for (int32_t n = from + (int32_t)threadIdx.x; n < to; n += (int32_t)blockDim.x)
-        score[n] = weights[n] * (score[n] - level);
+        score[n] = weights[n] * (score[n] - mean_score);
 }
 
 template <typename T>
@@ -87,9 +88,9 @@ static __global__ void pool_backward_kernel(T *dx, const T *__restrict__ dy, con
     size_t s = blockIdx.x;
     int32_t from = offsets[s], to = offsets[s + 1];
     for (int32_t n = from; n < to; n++) {
-        float of_row = kind == ATTENTION ? weights[n] : 1.0f / (float)(to - from);
+        float row_weight = kind == ATTENTION ? weights[n] : 1.0f / (float)(to - from);
         for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
-            float w = kind == ATTENTION || kind == MEAN                    ? of_row
+            float w = kind == ATTENTION || kind == MEAN                    ? row_weight
                       : n == (takes_first(kind, i, width) ? from : to - 1) ? 1.0f
                                                                            : 0.0f,
                   v = w * to_float(dy[s * width + i]);
@@ -99,7 +100,7 @@ static __global__ void pool_backward_kernel(T *dx, const T *__restrict__ dy, con
     }
 }
 
-/* dquery in two stages: blocks of sentences, then the blocks in order. */
+/* dquery in two stages: a sum per block of sentences, then the blocks in order. */
 template <typename T>
 static __global__ void pool_query_partial_kernel(float *__restrict__ partial, const T *__restrict__ x,
                                                  const int32_t *__restrict__ offsets, const float *__restrict__ score,
@@ -166,7 +167,7 @@ static __global__ void behind_prefix_kernel(T *dx, const T *__restrict__ dy, con
     put(&dx[i], (size_t)position[i / width] < prefix_rows ? 0.0f : to_float(dy[i]), add);
 }
 
-/* A thread for each element of dprefix (S, M, D). Rows that a sentence lacks, as one of the padding does, give 0. */
+/* A thread per element of dprefix (S, M, D). Rows that a sentence lacks give 0, as in a padding sentence. */
 template <typename T>
 static __global__ void of_prefix_kernel(T *dprefix, const T *__restrict__ dy, const int32_t *__restrict__ offsets,
                                         size_t width, size_t prefix_rows, size_t total, bool add)

@@ -146,14 +146,14 @@ static void forward(void *argument, size_t tile, size_t worker)
         for (size_t i = 0; i < length; i++) {
             size_t seen = h.causal ? h.memory + i + 1 : keys, n = padded(seen);
             scores(p, qkv + (begin + i) * h.row + q * h.width, kt, h.width, pad, n, h.scale);
-            float top = -INFINITY, sum;
+            float row_max = -INFINITY, row_sum;
             for (size_t j = seen; j < n; j++) p[j] = -INFINITY;
-            SIMD_MAX(top) for (size_t j = 0; j < n; j++) top = p[j] > top ? p[j] : top;
-            SIMD for (size_t j = 0; j < n; j++) p[j] = cpu_exp(p[j] - top);
-            sum = cpu_sum(p, n);
-            lse[(begin + i) * h.heads + q] = top + logf(sum);
-            float *y = out + (begin + i) * h.heads * h.width + q * h.width, scale = 1.0f / sum;
-            SIMD for (size_t j = 0; j < n; j++) p[j] *= scale;
+            SIMD_MAX(row_max) for (size_t j = 0; j < n; j++) row_max = p[j] > row_max ? p[j] : row_max;
+            SIMD for (size_t j = 0; j < n; j++) p[j] = cpu_exp(p[j] - row_max);
+            row_sum = cpu_sum(p, n);
+            lse[(begin + i) * h.heads + q] = row_max + logf(row_sum);
+            float *y = out + (begin + i) * h.heads * h.width + q * h.width, inverse_sum = 1.0f / row_sum;
+            SIMD for (size_t j = 0; j < n; j++) p[j] *= inverse_sum;
             memset(y, 0, h.width * sizeof *y);
             add_rows(y, p, &vs, seen, h.width);
         }
@@ -197,7 +197,7 @@ static void backward(void *argument, size_t tile, size_t worker)
     size_t begin = (size_t)offsets[sentence], length = (size_t)offsets[sentence + 1] - begin;
     size_t keys = length + h.memory, pad = padded(keys);
     float *kt = cpu_scratch(c, worker), *vt = kt + pad * h.width, *dk = vt + pad * h.width, *dv = dk + pad * h.width;
-    float *weights = dv + pad * h.width, *slopes = weights + QUERIES * pad; /* (QUERIES, pad) */
+    float *p_rows = dv + pad * h.width, *ds_rows = p_rows + QUERIES * pad; /* (QUERIES, pad) */
     struct rows ks = rows_of(&h, qkv, memory, begin, sentence, head, 0),
                 vs = rows_of(&h, qkv, memory, begin, sentence, head, 1);
     transpose_rows(kt, &ks, h.width, keys, pad);
@@ -211,15 +211,15 @@ static void backward(void *argument, size_t tile, size_t worker)
             for (size_t i = first; i < end; i++) {
                 size_t seen = h.causal ? h.memory + i + 1 : keys, n = padded(seen), at = begin + i;
                 const float *dy = dys + (i - first) * h.heads * h.width, *y = out + (at * h.heads + q) * h.width;
-                float *p = weights + (i - first) * pad, *ds = slopes + (i - first) * pad;
-                float shift = lse[at * h.heads + q], level = 0;
-                SIMD_SUM(level) for (size_t d = 0; d < h.width; d++) level += dy[d] * y[d];
+                float *p = p_rows + (i - first) * pad, *ds = ds_rows + (i - first) * pad;
+                float row_lse = lse[at * h.heads + q], dP_sum = 0;
+                SIMD_SUM(dP_sum) for (size_t d = 0; d < h.width; d++) dP_sum += dy[d] * y[d];
                 scores(p, queries + (i - first) * h.row, kt, h.width, pad, n, h.scale);
                 scores(ds, dy, vt, h.width, pad, n, 1.0f);
                 SIMD for (size_t j = 0; j < n; j++)
                 {
-                    p[j] = cpu_exp(p[j] - shift);
-                    ds[j] = p[j] * (ds[j] - level) * h.scale;
+                    p[j] = cpu_exp(p[j] - row_lse);
+                    ds[j] = p[j] * (ds[j] - dP_sum) * h.scale;
                 }
                 if (!dqkv) continue;
                 float *to = dqkv + at * h.row + q * h.width;
@@ -229,8 +229,8 @@ static void backward(void *argument, size_t tile, size_t worker)
             for (size_t j = 0; j < (h.causal ? h.memory + end : keys);
                  j++) { /* i: first query of this group that sees key j */
                 size_t i = h.causal && j > h.memory + first ? j - h.memory - first : 0, n = end - first - i;
-                add_weighted(dk + j * h.width, slopes + i * pad + j, pad, queries + i * h.row, h.row, n, h.width);
-                add_weighted(dv + j * h.width, weights + i * pad + j, pad, dys + i * h.heads * h.width,
+                add_weighted(dk + j * h.width, ds_rows + i * pad + j, pad, queries + i * h.row, h.row, n, h.width);
+                add_weighted(dv + j * h.width, p_rows + i * pad + j, pad, dys + i * h.heads * h.width,
                              h.heads * h.width, n, h.width);
             }
         }
@@ -271,7 +271,7 @@ void CPU(attention_cached_workspace)(const struct call *c, size_t *shared, size_
 
 /* Returns all heads' keys (which 0) or values (1) at position j of a row: from the row's own part of the cache, or from
  * the part of the row that `history` names. */
-static float *kept(const struct call *c, size_t row, size_t at, size_t j, size_t which)
+static float *cached_row(const struct call *c, size_t row, size_t at, size_t j, size_t which)
 {
     const int32_t *history = c->in[IN_ATTENTION_CACHED_HISTORY];
     const size_t *dim = c->size.out[OUT_ATTENTION_CACHED_CACHE]; /* (R, room, 2, Hk W) */
@@ -283,20 +283,20 @@ static float *kept(const struct call *c, size_t row, size_t at, size_t j, size_t
 static const float *seen(const struct call *c, const struct heads *h, size_t row, size_t at, size_t j, size_t which)
 {
     size_t kv_width = h->kv * h->width;
-    if (j >= h->memory) return kept(c, row, at, j - h->memory, which);
+    if (j >= h->memory) return cached_row(c, row, at, j - h->memory, which);
     return (const float *)c->in[IN_ATTENTION_CACHED_MEMORY] + ((row * h->memory + j) * 2 + which) * kv_width;
 }
 
 /* Softmax in place: exp(score - max) / sum. */
-static void weigh(float *p, size_t keys)
+static void softmax_in_place(float *p, size_t keys)
 {
-    float top = -INFINITY, sum;
+    float row_max = -INFINITY, row_sum;
     size_t n = padded(keys);
     for (size_t j = keys; j < n; j++) p[j] = -INFINITY;
-    SIMD_MAX(top) for (size_t j = 0; j < n; j++) top = p[j] > top ? p[j] : top;
-    SIMD for (size_t j = 0; j < n; j++) p[j] = cpu_exp(p[j] - top);
-    sum = cpu_sum(p, n);
-    SIMD for (size_t j = 0; j < n; j++) p[j] /= sum;
+    SIMD_MAX(row_max) for (size_t j = 0; j < n; j++) row_max = p[j] > row_max ? p[j] : row_max;
+    SIMD for (size_t j = 0; j < n; j++) p[j] = cpu_exp(p[j] - row_max);
+    row_sum = cpu_sum(p, n);
+    SIMD for (size_t j = 0; j < n; j++) p[j] /= row_sum;
 }
 
 /* y[d] += sum_i w[i] v[i][d], i < n. `n` is a constant where this is inlined. */
@@ -330,7 +330,7 @@ static void cached(void *argument, size_t tile, size_t worker)
     const float *qkv = (const float *)c->in[IN_ATTENTION_CACHED_QKV] + row * h.row;
     float *out = (float *)c->out[OUT_ATTENTION_CACHED_Y] + row * h.heads * h.width, *p = cpu_scratch(c, worker);
     for (unsigned which = 0; which < 2; which++)
-        memcpy(kept(c, row, at, at, which) + first * h.width, qkv + (h.heads + which * h.kv + first) * h.width,
+        memcpy(cached_row(c, row, at, at, which) + first * h.width, qkv + (h.heads + which * h.kv + first) * h.width,
                (end - first) * h.width * sizeof(float));
     for (size_t j = 0; j < keys; j++) {
         const float *k = seen(c, &h, row, at, j, 0);
@@ -338,7 +338,7 @@ static void cached(void *argument, size_t tile, size_t worker)
             p[(q - first * h.group) * pad + j] =
                 cpu_dot(qkv + q * h.width, k + q / h.group * h.width, h.width) * h.scale;
     }
-    for (size_t q = first * h.group; q < end * h.group; q++) weigh(p + (q - first * h.group) * pad, keys);
+    for (size_t q = first * h.group; q < end * h.group; q++) softmax_in_place(p + (q - first * h.group) * pad, keys);
     memset(out + first * h.group * h.width, 0, (end - first) * h.group * h.width * sizeof *out);
     for (size_t j = 0; j < keys; j += TOGETHER) {
         const float *v[TOGETHER];

@@ -9,7 +9,7 @@ enum { SENTENCES = 16, COLUMNS = 4 * NOISE_BLOCKS };
 
 /* Draws eps for dimensions j .. j + n, n at most COLUMNS, j a multiple of COLUMNS. Dimension j takes word j % 4 of
  * block j / 4 of the sentence's sample. Without sampling, eps is zeros. */
-static void draw(float eps[COLUMNS], const struct call *c, struct noise_key key, size_t s, size_t j, size_t n)
+static void draw_eps(float eps[COLUMNS], const struct call *c, struct noise_key key, size_t s, size_t j, size_t n)
 {
     uint32_t word[COLUMNS];
     uint64_t sample =
@@ -40,12 +40,12 @@ static void forward(void *argument, size_t tile, size_t worker)
             float *z = (float *)c->out[OUT_LATENT_Z] + s * width + from,
                   *kl = (float *)c->out[OUT_LATENT_KL] + s * width + from, eps[COLUMNS];
             size_t n = least(COLUMNS, width - from);
-            draw(eps, c, key, s, from, n);
+            draw_eps(eps, c, key, s, from, n);
             SIMD for (size_t j = 0; j < n; j++)
             {
-                float half = cpu_exp(0.5f * logvar[j]);
-                z[j] = mu[j] + half * eps[j];
-                kl[j] = 0.5f * (mu[j] * mu[j] + half * half - 1.0f - logvar[j]);
+                float sigma = cpu_exp(0.5f * logvar[j]);
+                z[j] = mu[j] + sigma * eps[j];
+                kl[j] = 0.5f * (mu[j] * mu[j] + sigma * sigma - 1.0f - logvar[j]);
             }
         }
 }
@@ -73,18 +73,18 @@ static void backward(void *argument, size_t tile, size_t worker)
             const float *dkl =
                 c->in[IN_LATENT_BACKWARD_DKL] ? (const float *)c->in[IN_LATENT_BACKWARD_DKL] + s * width + from : zeros;
             float *dmu = (float *)c->out[OUT_LATENT_BACKWARD_DSTATS] + s * 2 * width + from, *dlogvar = dmu + width;
-            float eps[COLUMNS], a[COLUMNS], b[COLUMNS];
+            float eps[COLUMNS], grad_mu[COLUMNS], grad_logvar[COLUMNS];
             size_t n = least(COLUMNS, width - from);
-            draw(eps, c, key, s, from, n);
+            draw_eps(eps, c, key, s, from, n);
             SIMD for (size_t j = 0; j < n; j++)
             {
-                float half = cpu_exp(0.5f * logvar[j]);
-                a[j] = dz[j] + dkl[j] * mu[j];
-                b[j] = 0.5f * (dz[j] * eps[j] * half + dkl[j] * (half * half - 1.0f));
+                float sigma = cpu_exp(0.5f * logvar[j]);
+                grad_mu[j] = dz[j] + dkl[j] * mu[j];
+                grad_logvar[j] = 0.5f * (dz[j] * eps[j] * sigma + dkl[j] * (sigma * sigma - 1.0f));
             }
             for (size_t j = 0; j < n; j++) {
-                dmu[j] = add ? dmu[j] + a[j] : a[j];
-                dlogvar[j] = add ? dlogvar[j] + b[j] : b[j];
+                dmu[j] = add ? dmu[j] + grad_mu[j] : grad_mu[j];
+                dlogvar[j] = add ? dlogvar[j] + grad_logvar[j] : grad_logvar[j];
             }
         }
 }
@@ -163,7 +163,8 @@ void CPU(gaussian_log_density)(const struct call *c)
 
 /* Writes the derivatives of n columns of row s, from column `from` on: a by mu, b by logvar. The derivative by z is
  * -a. */
-static void density_slopes(float a[COLUMNS], float b[COLUMNS], const struct call *c, size_t s, size_t from, size_t n)
+static void density_gradient(float grad_mu[COLUMNS], float grad_logvar[COLUMNS], const struct call *c, size_t s,
+                             size_t from, size_t n)
 {
     size_t width = c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][1];
     const float *z = (const float *)c->in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z] + s * width + from,
@@ -172,8 +173,8 @@ static void density_slopes(float a[COLUMNS], float b[COLUMNS], const struct call
     SIMD for (size_t j = 0; j < n; j++)
     {
         float t = z[j] - mu[j], e = cpu_exp(-logvar[j]);
-        a[j] = d * t * e;
-        b[j] = 0.5f * d * (t * t * e - 1.0f);
+        grad_mu[j] = d * t * e;
+        grad_logvar[j] = 0.5f * d * (t * t * e - 1.0f);
     }
 }
 
@@ -187,18 +188,19 @@ static void density_rows(void *argument, size_t tile, size_t worker)
         c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] && c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_STATS][1];
     for (size_t s = tile * SENTENCES; s < end; s++)
         for (size_t from = 0; from < width; from += COLUMNS) {
-            float a[COLUMNS], b[COLUMNS];
+            float grad_mu[COLUMNS], grad_logvar[COLUMNS];
             size_t n = least(COLUMNS, width - from);
             float *dz = c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ]
                             ? (float *)c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ] + s * width + from
                             : NULL;
             float *dmu = each ? (float *)c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] + s * 2 * width + from : NULL;
-            density_slopes(a, b, c, s, from, n);
+            density_gradient(grad_mu, grad_logvar, c, s, from, n);
             for (size_t j = 0; dz && j < n; j++)
-                dz[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ] ? dz[j] - a[j] : -a[j];
+                dz[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DZ] ? dz[j] - grad_mu[j] : -grad_mu[j];
             for (size_t j = 0; dmu && j < n; j++) {
-                dmu[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dmu[j] + a[j] : a[j];
-                dmu[width + j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dmu[width + j] + b[j] : b[j];
+                dmu[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dmu[j] + grad_mu[j] : grad_mu[j];
+                dmu[width + j] =
+                    c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dmu[width + j] + grad_logvar[j] : grad_logvar[j];
             }
         }
 }
@@ -210,19 +212,20 @@ static void density_columns(void *argument, size_t tile, size_t worker)
     size_t rows = c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][0],
            width = c->size.in[IN_GAUSSIAN_LOG_DENSITY_BACKWARD_Z][1], from = tile * COLUMNS,
            n = least(COLUMNS, width - from);
-    double sum_a[COLUMNS] = {0}, sum_b[COLUMNS] = {0};
+    double sum_mu[COLUMNS] = {0}, sum_logvar[COLUMNS] = {0};
     float *dmu = (float *)c->out[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] + from, *dlogvar = dmu + width;
     for (size_t s = 0; s < rows; s++) {
-        float a[COLUMNS], b[COLUMNS];
-        density_slopes(a, b, c, s, from, n);
+        float grad_mu[COLUMNS], grad_logvar[COLUMNS];
+        density_gradient(grad_mu, grad_logvar, c, s, from, n);
         for (size_t j = 0; j < n; j++) {
-            sum_a[j] += (double)a[j];
-            sum_b[j] += (double)b[j];
+            sum_mu[j] += (double)grad_mu[j];
+            sum_logvar[j] += (double)grad_logvar[j];
         }
     }
     for (size_t j = 0; j < n; j++) {
-        dmu[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dmu[j] + (float)sum_a[j] : (float)sum_a[j];
-        dlogvar[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dlogvar[j] + (float)sum_b[j] : (float)sum_b[j];
+        dmu[j] = c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dmu[j] + (float)sum_mu[j] : (float)sum_mu[j];
+        dlogvar[j] =
+            c->add[OUT_GAUSSIAN_LOG_DENSITY_BACKWARD_DSTATS] ? dlogvar[j] + (float)sum_logvar[j] : (float)sum_logvar[j];
     }
 }
 
@@ -240,7 +243,7 @@ void CPU(gaussian_log_density_backward)(const struct call *c)
 /* Writes the means of n columns and returns the sum of squared distances from them. */
 static double spread(float *mean, const float *mu, size_t sentences, size_t stride, size_t n)
 {
-    double sum[COLUMNS] = {0}, square[COLUMNS] = {0}, whole = 0;
+    double sum[COLUMNS] = {0}, square[COLUMNS] = {0}, total = 0;
     for (size_t s = 0; s < sentences; s++)
         for (size_t j = 0; j < n; j++) sum[j] += (double)mu[s * stride + j];
     for (size_t j = 0; j < n; j++) sum[j] = sentences ? sum[j] / (double)sentences : 0;
@@ -251,9 +254,9 @@ static double spread(float *mean, const float *mu, size_t sentences, size_t stri
         }
     for (size_t j = 0; j < n; j++) {
         mean[j] = (float)sum[j];
-        whole += square[j];
+        total += square[j];
     }
-    return whole;
+    return total;
 }
 
 void CPU(spread_hinge)(const struct call *c)
@@ -282,8 +285,8 @@ static void spread_rows(void *argument, size_t tile, size_t worker)
         const float *mu = (const float *)c->in[IN_SPREAD_HINGE_BACKWARD_STATS] + s * stride;
         float *dmu = (float *)c->out[OUT_SPREAD_HINGE_BACKWARD_DSTATS] + s * stride;
         for (size_t j = 0; j < width; j++) {
-            float slope = -d * (mu[j] - mean[j]);
-            dmu[j] = c->add[OUT_SPREAD_HINGE_BACKWARD_DSTATS] ? dmu[j] + slope : slope;
+            float gradient = -d * (mu[j] - mean[j]);
+            dmu[j] = c->add[OUT_SPREAD_HINGE_BACKWARD_DSTATS] ? dmu[j] + gradient : gradient;
         }
         if (!c->add[OUT_SPREAD_HINGE_BACKWARD_DSTATS]) memset(dmu + width, 0, width * sizeof *dmu);
     }

@@ -39,9 +39,9 @@ struct chunk {
     float *right;      /* (N), or null if not wanted */
 };
 
-/* Returns the sum of exp(x[i] - top), and stores exp(x[i] - top) in x when `keep`. Sums in blocks, because one float
- * that grows over a hundred thousand small terms would lose their last digits. */
-static double exponentials(float *x, size_t n, float top, bool keep)
+/* Returns the sum of exp(x[i] - row_max), and stores exp(x[i] - row_max) in x when `keep`. Sums in blocks, because one
+ * float that grows over a hundred thousand small terms would lose their last digits. */
+static double exponentials(float *x, size_t n, float row_max, bool keep)
 {
     double sum = 0;
     for (size_t from = 0; from < n; from += SUM_BLOCK) {
@@ -50,11 +50,11 @@ static double exponentials(float *x, size_t n, float top, bool keep)
         if (keep) {
             SIMD_SUM(part) for (size_t i = from; i < end; i++)
             {
-                x[i] = cpu_exp(x[i] - top);
+                x[i] = cpu_exp(x[i] - row_max);
                 part += x[i];
             }
         } else {
-            SIMD_SUM(part) for (size_t i = from; i < end; i++) part += cpu_exp(x[i] - top);
+            SIMD_SUM(part) for (size_t i = from; i < end; i++) part += cpu_exp(x[i] - row_max);
         }
         sum += part;
     }
@@ -69,7 +69,7 @@ static void softmax(void *argument, size_t tile, size_t worker)
     float *nll = k->c->out[OUT_LINEAR_CROSS_ENTROPY_NLL];
     size_t v = k->vocabulary, end = least(k->rows, (tile + 1) * ROWS);
     for (size_t r = tile * ROWS; r < end; r++) {
-        float *x = chunk_of(k->c) + r * v, top = -INFINITY;
+        float *x = chunk_of(k->c) + r * v, row_max = -INFINITY;
         size_t n = k->from + r, label = (size_t)labels[n];
         if (labels[n] < 0) { /* no loss, no gradient */
             nll[n] = 0;
@@ -77,13 +77,13 @@ static void softmax(void *argument, size_t tile, size_t worker)
             if (k->dnll) memset(x, 0, v * sizeof *x);
             continue;
         }
-        float target = x[label];
-        SIMD_MAX(top) for (size_t i = 0; i < v; i++) top = x[i] > top ? x[i] : top;
-        double sum = exponentials(x, v, top, k->dnll);
-        nll[n] = (float)(top + log(sum) - target);
-        if (k->right) k->right[n] = target >= top;
+        float target_logit = x[label];
+        SIMD_MAX(row_max) for (size_t i = 0; i < v; i++) row_max = x[i] > row_max ? x[i] : row_max;
+        double row_sum = exponentials(x, v, row_max, k->dnll);
+        nll[n] = (float)(row_max + log(row_sum) - target_logit);
+        if (k->right) k->right[n] = target_logit >= row_max;
         if (!k->dnll) continue;
-        float scale = (float)(k->dnll[n] / sum);
+        float scale = (float)(k->dnll[n] / row_sum);
         SIMD for (size_t i = 0; i < v; i++) x[i] *= scale;
         x[label] -= k->dnll[n];
     }
@@ -152,9 +152,10 @@ static void bag_sums(void *argument, size_t tile, size_t worker)
            end = least(c->size.in[IN_BAG_CROSS_ENTROPY_LOGITS][0], (tile + 1) * BAGS);
     for (size_t s = tile * BAGS; s < end; s++) {
         const float *x = (const float *)c->in[IN_BAG_CROSS_ENTROPY_LOGITS] + s * v;
-        float top = -INFINITY, *sums = (float *)c->out[OUT_BAG_CROSS_ENTROPY_BAG] + s * BAG_SUMS;
-        SIMD_MAX(top) for (size_t i = 0; i < v; i++) top = x[i] > top ? x[i] : top;
-        double logsum = (double)top + log(exponentials((float *)x, v, top, false)), nats = 0; /* x is only read */
+        float row_max = -INFINITY, *sums = (float *)c->out[OUT_BAG_CROSS_ENTROPY_BAG] + s * BAG_SUMS;
+        SIMD_MAX(row_max) for (size_t i = 0; i < v; i++) row_max = x[i] > row_max ? x[i] : row_max;
+        double logsum = (double)row_max + log(exponentials((float *)x, v, row_max, false)),
+               nats = 0; /* x is only read */
         size_t count = 0;
         for (size_t n = (size_t)offsets[s]; n < (size_t)offsets[s + 1]; n++) {
             if (labels[n] < 0) continue;
@@ -176,7 +177,7 @@ void CPU(bag_cross_entropy)(const struct call *c)
     *(float *)c->out[OUT_BAG_CROSS_ENTROPY_LOSS] = (float)nats;
 }
 
-static void bag_slopes(void *argument, size_t tile, size_t worker)
+static void bag_backward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
@@ -190,11 +191,11 @@ static void bag_slopes(void *argument, size_t tile, size_t worker)
         const float *x = (const float *)c->in[IN_BAG_CROSS_ENTROPY_BACKWARD_LOGITS] + s * v,
                     *sums = (const float *)c->in[IN_BAG_CROSS_ENTROPY_BACKWARD_BAG] + s * BAG_SUMS;
         float *dx = (float *)c->out[OUT_BAG_CROSS_ENTROPY_BACKWARD_DLOGITS] + s * v, logsum = sums[BAG_LOGSUM],
-              times = d * sums[BAG_LABELS];
+              scale = d * sums[BAG_LABELS];
         SIMD for (size_t i = 0; i < v; i++)
         {
-            float slope = times * cpu_exp(x[i] - logsum);
-            dx[i] = add ? dx[i] + slope : slope;
+            float gradient = scale * cpu_exp(x[i] - logsum);
+            dx[i] = add ? dx[i] + gradient : gradient;
         }
         for (size_t n = (size_t)offsets[s]; n < (size_t)offsets[s + 1]; n++)
             if (labels[n] >= 0) dx[labels[n]] -= d;
@@ -203,15 +204,15 @@ static void bag_slopes(void *argument, size_t tile, size_t worker)
 
 void CPU(bag_cross_entropy_backward)(const struct call *c)
 {
-    cpu_run(c, tiles_of(c->size.in[IN_BAG_CROSS_ENTROPY_BACKWARD_LOGITS][0], BAGS), bag_slopes, c);
+    cpu_run(c, tiles_of(c->size.in[IN_BAG_CROSS_ENTROPY_BACKWARD_LOGITS][0], BAGS), bag_backward, c);
 }
 
 /* ---- the ELBO: a few thousand numbers, so one thread with double sums ---- */
 
-static double sentence_kl(const float *kl, size_t width, size_t s, size_t group, size_t each)
+static double sentence_kl(const float *kl, size_t width, size_t s, size_t group, size_t group_width)
 {
     double sum = 0;
-    for (size_t j = group * each; j < (group + 1) * each; j++) sum += kl[s * width + j];
+    for (size_t j = group * group_width; j < (group + 1) * group_width; j++) sum += kl[s * width + j];
     return sum;
 }
 
@@ -219,15 +220,15 @@ static double mean_kl(const struct call *c, size_t group, size_t groups)
 {
     const float *kl = c->in[c->node->backward ? 0 : 1];
     size_t sentences = c->size.in[c->node->backward ? 0 : 1][0], width = c->size.in[c->node->backward ? 0 : 1][1];
-    size_t each = width / groups;
+    size_t group_width = width / groups;
     double sum = 0;
     for (size_t s = 0; s < sentences; s++)
-        for (size_t j = group * each; j < (group + 1) * each; j++) sum += kl[s * width + j];
+        for (size_t j = group * group_width; j < (group + 1) * group_width; j++) sum += kl[s * width + j];
     return sentences ? sum / (double)sentences : 0;
 }
 
 /* Returns the cost of a part of the KL under free bits; adds `times` to *under if the part is at most the free nats. */
-static double freed(const struct call *c, double kl, double times, double *under)
+static double free_bits_cost(const struct call *c, double kl, double times, double *under)
 {
     double nats = c->attr->f[ATTR_FREE_NATS];
     *under += kl > nats ? 0 : times;
@@ -251,10 +252,10 @@ void CPU(elbo)(const struct call *c)
         sum_kl += sum;
     }
     for (size_t k = 0; k < groups && kl && !each; k++)
-        sum_free += freed(c, mean_kl(c, k, groups), (double)sentences, &under);
+        sum_free += free_bits_cost(c, mean_kl(c, k, groups), (double)sentences, &under);
     for (size_t k = 0; k < groups && kl && each; k++)
         for (size_t s = 0; s < sentences; s++)
-            sum_free += freed(c, sentence_kl(kl, width, s, k, width / groups), 1, &under);
+            sum_free += free_bits_cost(c, sentence_kl(kl, width, s, k, width / groups), 1, &under);
     parts[ELBO_LOSS] = (float)(weights[ELBO_WEIGHT_NLL] * sum_nll + weights[ELBO_WEIGHT_KL] * sum_free);
     parts[ELBO_NLL] = (float)sum_nll;
     parts[ELBO_KL] = (float)sum_kl;

@@ -15,8 +15,8 @@ static inline float squares(const float *x, size_t n, float mean)
     vec sum = {0};
     size_t i = 0;
     for (; i + VL <= n; i += VL) {
-        vec gap = load(x + i) - mean;
-        sum += gap * gap;
+        vec centered = load(x + i) - mean;
+        sum += centered * centered;
     }
     float s = cpu_total(sum);
     for (; i < n; i++) s += (x[i] - mean) * (x[i] - mean);
@@ -50,13 +50,13 @@ static void forward(void *argument, size_t tile, size_t worker)
         float mean = 0;
         if (!rms) mean = cpu_sum(s, d) / (float)d;
         float square = squares(s, d, mean);
-        float scale = 1.0f / sqrtf(square / (float)d + 1e-5f);
+        float rstd = 1.0f / sqrtf(square / (float)d + 1e-5f);
         stats[2 * n] = mean;
-        stats[2 * n + 1] = scale;
+        stats[2 * n + 1] = rstd;
         if (beta) {
-            SIMD for (size_t i = 0; i < d; i++) y[i] = (s[i] - mean) * scale * gamma[i] + beta[i];
+            SIMD for (size_t i = 0; i < d; i++) y[i] = (s[i] - mean) * rstd * gamma[i] + beta[i];
         } else {
-            SIMD for (size_t i = 0; i < d; i++) y[i] = (s[i] - mean) * scale * gamma[i];
+            SIMD for (size_t i = 0; i < d; i++) y[i] = (s[i] - mean) * rstd * gamma[i];
         }
     }
 }
@@ -96,31 +96,31 @@ static void backward(void *argument, size_t tile, size_t worker)
     for (size_t n = tile * ROWS; n < end; n++) {
         const float *dy = (const float *)c->in[IN_NORM_BACKWARD_DY] + n * d,
                     *s = (const float *)c->in[IN_NORM_BACKWARD_SUM] + n * d;
-        float mean = stats[2 * n], scale = stats[2 * n + 1], along = 0, level = 0;
+        float mean = stats[2 * n], rstd = stats[2 * n + 1], mean_gx = 0, mean_g = 0;
         for (size_t i = 0; i < d; i += COLUMNS) {
             size_t stop = least(d, i + COLUMNS);
-            SIMD_SUM(along, level) for (size_t j = i; j < stop; j++)
+            SIMD_SUM(mean_gx, mean_g) for (size_t j = i; j < stop; j++)
             {
-                float hat = (s[j] - mean) * scale, g = dy[j] * gamma[j];
-                along += g * hat;
-                level += g;
-                dgamma[j] += dy[j] * hat;
+                float x_hat = (s[j] - mean) * rstd, g = dy[j] * gamma[j];
+                mean_gx += g * x_hat;
+                mean_g += g;
+                dgamma[j] += dy[j] * x_hat;
                 dbeta[j] += dy[j];
             }
         }
         if (!c->out[OUT_NORM_BACKWARD_DRESIDUAL] && !drops) continue;
         float *ds = c->out[OUT_NORM_BACKWARD_DRESIDUAL] ? (float *)c->out[OUT_NORM_BACKWARD_DRESIDUAL] + n * d : NULL;
         const float *dsum = c->in[IN_NORM_BACKWARD_DSUM] ? (const float *)c->in[IN_NORM_BACKWARD_DSUM] + n * d : NULL;
-        along /= (float)d;
-        level = rms ? 0 : level / (float)d;
+        mean_gx /= (float)d;
+        mean_g = rms ? 0 : mean_g / (float)d;
         bool add = c->add[OUT_NORM_BACKWARD_DRESIDUAL];
         for (size_t i = 0; i < d; i += COLUMNS) {
             size_t count = least(d - i, COLUMNS);
             float v[COLUMNS];
             SIMD for (size_t j = 0; j < count; j++)
             {
-                float hat = (s[i + j] - mean) * scale;
-                v[j] = scale * (dy[i + j] * gamma[i + j] - level - hat * along);
+                float x_hat = (s[i + j] - mean) * rstd;
+                v[j] = rstd * (dy[i + j] * gamma[i + j] - mean_g - x_hat * mean_gx);
                 if (dsum) v[j] += dsum[i + j];
             }
             for (size_t j = 0; ds && j < count; j++) ds[i + j] = add ? ds[i + j] + v[j] : v[j];

@@ -18,7 +18,7 @@ struct pair {
 static struct pair committed(const struct attributes *a, double m, double b)
 {
     double least = a->f[ATTR_POSTERIOR_LEAST], span = a->f[ATTR_POSTERIOR_MOST] - least;
-    double share = 1 / (1 + exp(-b)), sigma = least + span * share, slope = span * share / (1 + exp(b));
+    double sigmoid = 1 / (1 + exp(-b)), sigma = least + span * sigmoid, slope = span * sigmoid / (1 + exp(b));
     struct pair p = {.logvar = 2 * log(sigma), .dlogvar_b = 2 / sigma * slope};
     double square = 2 * a->f[ATTR_POSTERIOR_REAL] + 1 + p.logvar - sigma * sigma;
     p.mu = sqrt(fmax(0, square) + fmax(0, m));
@@ -32,28 +32,28 @@ static struct pair committed(const struct attributes *a, double m, double b)
 /* logvar = log stdplus(x)^2. Near 0, where its equation loses all digits, a Pade approximant; else Newton's method. */
 static double slashed_logvar(double x)
 {
-    const double root = sqrt(2), square = x * x;
+    const double sqrt2 = sqrt(2), square = x * x;
     if (fabs(x) < 0.04)
-        return 2 * (x / root + square / 4 + square * x / (90 * root)) / (1 + 5 * x / (6 * root) + 17 * square / 180);
-    double far = sqrt(square + 4), r = 2 * log(x > 0 ? (x + far) / 2 : 2 / (far - x));
+        return 2 * (x / sqrt2 + square / 4 + square * x / (90 * sqrt2)) / (1 + 5 * x / (6 * sqrt2) + 17 * square / 180);
+    double hypotenuse = sqrt(square + 4), r = 2 * log(x > 0 ? (x + hypotenuse) / 2 : 2 / (hypotenuse - x));
     for (int i = 0; i < 5; i++) r -= (exp(r) - r - 1 - square) / (exp(r) - 1);
     return r;
 }
 
 static struct pair slashed(double a, double b)
 {
-    const double root = sqrt(2);
-    double x = root * b;
-    struct pair p = {.mu = root * a, .logvar = slashed_logvar(x), .dmu_a = root};
-    p.dlogvar_b = x == 0 ? 2 : root * 2 * x / expm1(p.logvar);
+    const double sqrt2 = sqrt(2);
+    double x = sqrt2 * b;
+    struct pair p = {.mu = sqrt2 * a, .logvar = slashed_logvar(x), .dmu_a = sqrt2};
+    p.dlogvar_b = x == 0 ? 2 : sqrt2 * 2 * x / expm1(p.logvar);
     return p;
 }
 
 /* `kept` is the factor of exp(logvar) that dropout leaves: 0 or 1 / (1 - p), or 1 without dropout. */
 static struct pair floored(const struct attributes *a, double mu, double logvar, double kept)
 {
-    double variance = kept * exp(logvar), whole = a->f[ATTR_POSTERIOR_REAL] + variance;
-    return (struct pair){.mu = mu, .logvar = log(whole), .dmu_a = 1, .dlogvar_b = variance / whole};
+    double variance = kept * exp(logvar), total_variance = a->f[ATTR_POSTERIOR_REAL] + variance;
+    return (struct pair){.mu = mu, .logvar = log(total_variance), .dmu_a = 1, .dlogvar_b = variance / total_variance};
 }
 
 static struct pair map(const struct call *c, double a, double b, double kept)
@@ -130,7 +130,7 @@ static struct groups groups_of(const struct call *c)
 }
 
 /* Returns 1 / sqrt(square), or 0 if square is 0, so that values that are 0 everywhere stay 0. */
-static double reciprocal(double square)
+static double rsqrt_or_zero(double square)
 {
     return square > 0 ? 1 / sqrt(square) : 0;
 }
@@ -156,7 +156,7 @@ static void normalize_rows(void *argument, size_t tile, size_t worker)
     for (size_t s = tile * ROWS; s < least(g.rows, (tile + 1) * ROWS); s++) {
         const float *x = (const float *)c->in[IN_NORMALIZE_X] + s * g.width;
         float *y = (float *)c->out[OUT_NORMALIZE_Y] + s * g.width;
-        double scale = g.level * reciprocal(row_square(x, g.columns) + g.epsilon) * (gain ? (double)gain[0] : 1);
+        double scale = g.level * rsqrt_or_zero(row_square(x, g.columns) + g.epsilon) * (gain ? (double)gain[0] : 1);
         for (size_t i = 0; i < g.columns; i++) y[i] = (float)(x[i] * scale + (bias ? (double)bias[0] : 0));
         copy_rest(&g, y, x, false);
     }
@@ -170,10 +170,10 @@ static void normalize_group(const struct call *c, const struct groups *g, size_t
                 *bias = c->in[IN_NORMALIZE_BIAS];
     float *y = c->out[OUT_NORMALIZE_Y], *used = c->out[OUT_NORMALIZE_USED], *sums = c->out[OUT_NORMALIZE_SUMS];
     bool center = c->attr->i[ATTR_NORMALIZE_CENTER], batch = c->attr->i[ATTR_NORMALIZE_BATCH] && g->rows > 1;
-    double around = center ? (double)running[k] : 0, sum = 0, square = 0, about = 0;
+    double running_mean = center ? (double)running[k] : 0, sum = 0, square = 0, central_square = 0;
     for (size_t s = 0; s < g->rows; s++)
         for (size_t i = k; i < g->columns; i += g->groups) {
-            double t = (double)x[s * g->width + i] - around;
+            double t = (double)x[s * g->width + i] - running_mean;
             sum += t;
             square += t * t;
         }
@@ -181,19 +181,19 @@ static void normalize_group(const struct call *c, const struct groups *g, size_t
         sums[1 + k] = (float)sum;
         sums[1 + g->groups + k] = (float)square;
     }
-    double n = (double)g->rows, mean = center ? around : 0, q = (double)running[g->groups + k];
+    double n = (double)g->rows, mean = center ? running_mean : 0, variance = (double)running[g->groups + k];
     if (batch) {
-        if (center) mean = around + sum / n;
+        if (center) mean = running_mean + sum / n;
         for (size_t s = 0; s < g->rows; s++)
             for (size_t i = k; i < g->columns; i += g->groups) {
                 double t = (double)x[s * g->width + i] - mean;
-                about += t * t;
+                central_square += t * t;
             }
-        q = about / n;
+        variance = central_square / n;
     }
-    double r = reciprocal(q + g->epsilon), scale = g->level * r * (gain ? (double)gain[k] : 1);
+    double rstd = rsqrt_or_zero(variance + g->epsilon), scale = g->level * rstd * (gain ? (double)gain[k] : 1);
     used[1 + k] = (float)mean;
-    used[1 + g->groups + k] = (float)r;
+    used[1 + g->groups + k] = (float)rstd;
     for (size_t s = 0; s < g->rows; s++)
         for (size_t i = k; i < g->columns; i += g->groups)
             y[s * g->width + i] = (float)(((double)x[s * g->width + i] - mean) * scale + (bias ? (double)bias[k] : 0));
@@ -225,7 +225,7 @@ void CPU(normalize)(const struct call *c)
 
 /* ---- the gradient of normalization ---- */
 
-static void slope_rows(const struct call *c, const struct groups *g)
+static void rows_backward(const struct call *c, const struct groups *g)
 {
     const float *gain = c->in[IN_NORMALIZE_BACKWARD_GAIN];
     float *dgain = c->out[OUT_NORMALIZE_BACKWARD_DGAIN], *dbias = c->out[OUT_NORMALIZE_BACKWARD_DBIAS];
@@ -235,14 +235,15 @@ static void slope_rows(const struct call *c, const struct groups *g)
                     *dy = (const float *)c->in[IN_NORMALIZE_BACKWARD_DY] + s * g->width;
         float *dx =
             c->out[OUT_NORMALIZE_BACKWARD_DX] ? (float *)c->out[OUT_NORMALIZE_BACKWARD_DX] + s * g->width : NULL;
-        double r = reciprocal(row_square(x, g->columns) + g->epsilon), dot = 0, t = gain ? (double)gain[0] : 1;
+        double inv_norm = rsqrt_or_zero(row_square(x, g->columns) + g->epsilon), dot = 0,
+               gain_value = gain ? (double)gain[0] : 1;
         for (size_t i = 0; i < g->columns; i++) {
-            dot += (double)dy[i] * (double)x[i] * r;
+            dot += (double)dy[i] * (double)x[i] * inv_norm;
             sum_bias += (double)dy[i];
         }
         sum_gain += dot;
         for (size_t i = 0; dx && i < g->columns; i++) {
-            float d = (float)(g->level * t * ((double)dy[i] - (double)x[i] * r * dot) * r);
+            float d = (float)(g->level * gain_value * ((double)dy[i] - (double)x[i] * inv_norm * dot) * inv_norm);
             dx[i] = c->add[OUT_NORMALIZE_BACKWARD_DX] ? dx[i] + d : d;
         }
         if (dx) copy_rest(g, dx, dy, c->add[OUT_NORMALIZE_BACKWARD_DX]);
@@ -251,49 +252,50 @@ static void slope_rows(const struct call *c, const struct groups *g)
     if (dbias) dbias[0] = (float)sum_bias + (c->add[OUT_NORMALIZE_BACKWARD_DBIAS] ? dbias[0] : 0);
 }
 
-static void slope_group(const struct call *c, const struct groups *g, size_t k)
+static void group_backward(const struct call *c, const struct groups *g, size_t k)
 {
     const float *x = c->in[IN_NORMALIZE_BACKWARD_X], *gain = c->in[IN_NORMALIZE_BACKWARD_GAIN],
                 *dy = c->in[IN_NORMALIZE_BACKWARD_DY], *used = c->in[IN_NORMALIZE_BACKWARD_USED];
     float *dx = c->out[OUT_NORMALIZE_BACKWARD_DX], *dgain = c->out[OUT_NORMALIZE_BACKWARD_DGAIN],
           *dbias = c->out[OUT_NORMALIZE_BACKWARD_DBIAS];
-    double mean = (double)used[1 + k], r = (double)used[1 + g->groups + k], sum = 0, dot = 0, n = (double)g->rows;
+    double mean = (double)used[1 + k], rstd = (double)used[1 + g->groups + k], sum_g = 0, sum_gx = 0,
+           n = (double)g->rows;
     bool batch = used[0] != 0, center = c->attr->i[ATTR_NORMALIZE_CENTER];
     for (size_t s = 0; s < g->rows; s++)
         for (size_t i = k; i < g->columns; i += g->groups) {
             size_t at = s * g->width + i;
-            sum += (double)dy[at];
-            dot += (double)dy[at] * ((double)x[at] - mean) * r;
+            sum_g += (double)dy[at];
+            sum_gx += (double)dy[at] * ((double)x[at] - mean) * rstd;
         }
-    double scale = g->level * r * (gain ? (double)gain[k] : 1);
+    double scale = g->level * rstd * (gain ? (double)gain[k] : 1);
     for (size_t s = 0; dx && s < g->rows; s++)
         for (size_t i = k; i < g->columns; i += g->groups) {
             size_t at = s * g->width + i;
             double t = (double)dy[at];
-            if (batch) t -= (center ? sum / n : 0) + ((double)x[at] - mean) * r * dot / n;
+            if (batch) t -= (center ? sum_g / n : 0) + ((double)x[at] - mean) * rstd * sum_gx / n;
             float d = (float)(scale * t);
             dx[at] = c->add[OUT_NORMALIZE_BACKWARD_DX] ? dx[at] + d : d;
         }
-    if (dgain) dgain[k] = (float)(g->level * dot) + (c->add[OUT_NORMALIZE_BACKWARD_DGAIN] ? dgain[k] : 0);
-    if (dbias) dbias[k] = (float)sum + (c->add[OUT_NORMALIZE_BACKWARD_DBIAS] ? dbias[k] : 0);
+    if (dgain) dgain[k] = (float)(g->level * sum_gx) + (c->add[OUT_NORMALIZE_BACKWARD_DGAIN] ? dgain[k] : 0);
+    if (dbias) dbias[k] = (float)sum_g + (c->add[OUT_NORMALIZE_BACKWARD_DBIAS] ? dbias[k] : 0);
 }
 
-static void slope_groups(void *argument, size_t tile, size_t worker)
+static void groups_backward(void *argument, size_t tile, size_t worker)
 {
     (void)worker;
     const struct call *c = argument;
     struct groups g = groups_of(c);
-    for (size_t k = tile * GROUPS; k < least(g.groups, (tile + 1) * GROUPS); k++) slope_group(c, &g, k);
+    for (size_t k = tile * GROUPS; k < least(g.groups, (tile + 1) * GROUPS); k++) group_backward(c, &g, k);
 }
 
 void CPU(normalize_backward)(const struct call *c)
 {
     struct groups g = groups_of(c);
     if (c->attr->i[ATTR_NORMALIZE_SCOPE] == NORMALIZE_ROWS) {
-        slope_rows(c, &g);
+        rows_backward(c, &g);
         return;
     }
-    cpu_run(c, tiles_of(g.groups, GROUPS), slope_groups, c);
+    cpu_run(c, tiles_of(g.groups, GROUPS), groups_backward, c);
     for (size_t s = 0; c->out[OUT_NORMALIZE_BACKWARD_DX] && s < g.rows; s++)
         copy_rest(&g, (float *)c->out[OUT_NORMALIZE_BACKWARD_DX] + s * g.width,
                   (const float *)c->in[IN_NORMALIZE_BACKWARD_DY] + s * g.width, c->add[OUT_NORMALIZE_BACKWARD_DX]);

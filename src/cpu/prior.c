@@ -21,12 +21,13 @@ static void kl(void *argument, size_t tile, size_t worker)
            end = least(c->size.in[IN_GAUSSIAN_KL_STATS][0], (tile + 1) * SENTENCES);
     for (size_t s = tile * SENTENCES; s < end; s++) {
         const float *mu = (const float *)c->in[IN_GAUSSIAN_KL_STATS] + s * 2 * width, *logvar = mu + width,
-                    *own = mean + width;
+                    *prior_logvar = mean + width;
         float *out = (float *)c->out[OUT_GAUSSIAN_KL_KL] + s * width;
         SIMD for (size_t j = 0; j < width; j++)
         {
             float t = mu[j] - mean[j];
-            out[j] = 0.5f * (own[j] - logvar[j] + (cpu_exp(logvar[j]) + t * t) * cpu_exp(-own[j]) - 1.0f);
+            out[j] =
+                0.5f * (prior_logvar[j] - logvar[j] + (cpu_exp(logvar[j]) + t * t) * cpu_exp(-prior_logvar[j]) - 1.0f);
         }
     }
 }
@@ -46,15 +47,15 @@ static void kl_rows(void *argument, size_t tile, size_t worker)
     bool add = c->add[OUT_GAUSSIAN_KL_BACKWARD_DSTATS];
     for (size_t s = tile * SENTENCES; s < end; s++) {
         const float *mu = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_STATS] + s * 2 * width, *logvar = mu + width,
-                    *own = mean + width;
+                    *prior_logvar = mean + width;
         const float *d = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_DKL] + s * width;
         float *dmu = (float *)c->out[OUT_GAUSSIAN_KL_BACKWARD_DSTATS] + s * 2 * width, *dlogvar = dmu + width;
         SIMD for (size_t j = 0; j < width; j++)
         {
-            float e = cpu_exp(-own[j]), a = d[j] * (mu[j] - mean[j]) * e;
-            float b = 0.5f * d[j] * (cpu_exp(logvar[j]) * e - 1.0f);
-            dmu[j] = add ? dmu[j] + a : a;
-            dlogvar[j] = add ? dlogvar[j] + b : b;
+            float e = cpu_exp(-prior_logvar[j]), grad_mu = d[j] * (mu[j] - mean[j]) * e;
+            float grad_logvar = 0.5f * d[j] * (cpu_exp(logvar[j]) * e - 1.0f);
+            dmu[j] = add ? dmu[j] + grad_mu : grad_mu;
+            dlogvar[j] = add ? dlogvar[j] + grad_logvar : grad_logvar;
         }
     }
 }
@@ -71,27 +72,27 @@ static void kl_columns(void *argument, size_t tile, size_t worker)
     size_t rows = c->size.in[IN_GAUSSIAN_KL_BACKWARD_STATS][0],
            width = c->size.in[IN_GAUSSIAN_KL_BACKWARD_PRIOR][0] / 2, from = tile * COLUMNS,
            n = least(COLUMNS, width - from);
-    double sum_a[COLUMNS] = {0}, sum_b[COLUMNS] = {0};
-    const float *mean = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_PRIOR] + from, *own = mean + width;
+    double sum_mean[COLUMNS] = {0}, sum_logvar[COLUMNS] = {0};
+    const float *mean = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_PRIOR] + from, *prior_logvar = mean + width;
     for (size_t s = 0; s < rows; s++) {
         const float *mu = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_STATS] + s * 2 * width + from,
                     *logvar = mu + width;
         const float *d = (const float *)c->in[IN_GAUSSIAN_KL_BACKWARD_DKL] + s * width + from;
-        float a[COLUMNS], b[COLUMNS];
+        float grad_mean[COLUMNS], grad_logvar[COLUMNS];
         SIMD for (size_t j = 0; j < n; j++)
         {
-            float t = mu[j] - mean[j], e = cpu_exp(-own[j]);
-            a[j] = -d[j] * t * e;
-            b[j] = 0.5f * d[j] * (1.0f - (cpu_exp(logvar[j]) + t * t) * e);
+            float t = mu[j] - mean[j], e = cpu_exp(-prior_logvar[j]);
+            grad_mean[j] = -d[j] * t * e;
+            grad_logvar[j] = 0.5f * d[j] * (1.0f - (cpu_exp(logvar[j]) + t * t) * e);
         }
         for (size_t j = 0; j < n; j++) {
-            sum_a[j] += (double)a[j];
-            sum_b[j] += (double)b[j];
+            sum_mean[j] += (double)grad_mean[j];
+            sum_logvar[j] += (double)grad_logvar[j];
         }
     }
-    put_sums((float *)c->out[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR] + from, sum_a, n,
+    put_sums((float *)c->out[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR] + from, sum_mean, n,
              c->add[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR]);
-    put_sums((float *)c->out[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR] + width + from, sum_b, n,
+    put_sums((float *)c->out[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR] + width + from, sum_logvar, n,
              c->add[OUT_GAUSSIAN_KL_BACKWARD_DPRIOR]);
 }
 
@@ -128,10 +129,11 @@ static struct mixture mixture_of(const struct call *c)
 /* Returns log sum_k exp(logits_k). */
 static double log_total(const struct mixture *m)
 {
-    double top = -INFINITY, sum = 0;
-    for (size_t k = 0; k < m->count && m->logits; k++) top = m->logits[k] > top ? (double)m->logits[k] : top;
-    for (size_t k = 0; k < m->count && m->logits; k++) sum += exp((double)m->logits[k] - top);
-    return m->logits ? top + log(sum) : log((double)m->count);
+    double max_logit = -INFINITY, sum = 0;
+    for (size_t k = 0; k < m->count && m->logits; k++)
+        max_logit = m->logits[k] > max_logit ? (double)m->logits[k] : max_logit;
+    for (size_t k = 0; k < m->count && m->logits; k++) sum += exp((double)m->logits[k] - max_logit);
+    return m->logits ? max_logit + log(sum) : log((double)m->count);
 }
 
 static double component_log_density(const struct mixture *m, const float *z, size_t k)
@@ -161,19 +163,19 @@ static void mixture(void *argument, size_t tile, size_t worker)
 {
     const struct call *c = argument;
     const struct mixture m = mixture_of(c);
-    double total = log_total(&m), *l = (double *)cpu_scratch(c, worker);
+    double logits_lse = log_total(&m), *l = (double *)cpu_scratch(c, worker);
     size_t end = least(c->size.in[IN_MIXTURE_LOG_DENSITY_Z][0], (tile + 1) * SENTENCES);
     for (size_t s = tile * SENTENCES; s < end; s++) {
         const float *z = (const float *)c->in[IN_MIXTURE_LOG_DENSITY_Z] + s * m.width;
         float *shares = (float *)c->out[OUT_MIXTURE_LOG_DENSITY_SHARES] + s * m.count;
-        double top = -INFINITY, sum = 0;
+        double max_l = -INFINITY, sum = 0;
         for (size_t k = 0; k < m.count; k++) {
-            l[k] = component_log_density(&m, z, k) + (m.logits ? (double)m.logits[k] : 0) - total;
-            top = l[k] > top ? l[k] : top;
+            l[k] = component_log_density(&m, z, k) + (m.logits ? (double)m.logits[k] : 0) - logits_lse;
+            max_l = l[k] > max_l ? l[k] : max_l;
         }
-        for (size_t k = 0; k < m.count; k++) sum += l[k] = exp(l[k] - top);
+        for (size_t k = 0; k < m.count; k++) sum += l[k] = exp(l[k] - max_l);
         for (size_t k = 0; k < m.count; k++) shares[k] = (float)(l[k] / sum);
-        ((float *)c->out[OUT_MIXTURE_LOG_DENSITY_Y])[s] = (float)(c->attr->f[ATTR_SIGN] * (top + log(sum)));
+        ((float *)c->out[OUT_MIXTURE_LOG_DENSITY_Y])[s] = (float)(c->attr->f[ATTR_SIGN] * (max_l + log(sum)));
     }
 }
 
@@ -182,7 +184,7 @@ void CPU(mixture_log_density)(const struct call *c)
     cpu_run(c, tiles_of(c->size.in[IN_MIXTURE_LOG_DENSITY_Z][0], SENTENCES), mixture, c);
 }
 
-static float slope_of(const struct call *c, size_t s)
+static float dout_of(const struct call *c, size_t s)
 {
     return (float)c->attr->f[ATTR_SIGN] * ((const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_DY])[s];
 }
@@ -198,7 +200,7 @@ static void mixture_rows(void *argument, size_t tile, size_t worker)
             const float *z = (const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z] + s * m.width + from;
             const float *shares = (const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_SHARES] + s * m.count;
             float *dz = (float *)c->out[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DZ] + s * m.width + from, sum[COLUMNS] = {0},
-                  d = slope_of(c, s);
+                  d = dout_of(c, s);
             size_t n = least(COLUMNS, m.width - from);
             for (size_t k = 0; k < m.count; k++) {
                 const float *mu = m.mu + k * m.stride + from, *logvar = m.logvar + k * m.stride + from;
@@ -218,27 +220,27 @@ static void mixture_columns(void *argument, size_t tile, size_t worker)
     size_t blocks = tiles_of(m.width, COLUMNS), k = tile / blocks, from = tile % blocks * COLUMNS;
     size_t n = least(COLUMNS, m.width - from), at = k * m.stride + from;
     const float *mu = m.mu + at, *logvar = m.logvar + at;
-    double sum_a[COLUMNS] = {0}, sum_b[COLUMNS] = {0};
+    double sum_mu[COLUMNS] = {0}, sum_logvar[COLUMNS] = {0};
     float e[COLUMNS], *dmu = (float *)c->out[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS] + at,
                       *dlogvar = dmu + (m.logvar - m.mu);
     SIMD for (size_t j = 0; j < n; j++) e[j] = cpu_exp(-logvar[j]);
     for (size_t s = 0; s < c->size.in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z][0]; s++) {
         const float *z = (const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z] + s * m.width + from;
-        float d = slope_of(c, s) * ((const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_SHARES])[s * m.count + k],
-              a[COLUMNS], b[COLUMNS];
+        float d = dout_of(c, s) * ((const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_SHARES])[s * m.count + k],
+              grad_mu[COLUMNS], grad_logvar[COLUMNS];
         SIMD for (size_t j = 0; j < n; j++)
         {
             float t = z[j] - mu[j];
-            a[j] = d * t * e[j];
-            b[j] = 0.5f * d * (t * t * e[j] - 1.0f);
+            grad_mu[j] = d * t * e[j];
+            grad_logvar[j] = 0.5f * d * (t * t * e[j] - 1.0f);
         }
         for (size_t j = 0; j < n; j++) {
-            sum_a[j] += (double)a[j];
-            sum_b[j] += (double)b[j];
+            sum_mu[j] += (double)grad_mu[j];
+            sum_logvar[j] += (double)grad_logvar[j];
         }
     }
-    put_sums(dmu, sum_a, n, c->add[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS]);
-    put_sums(dlogvar, sum_b, n, c->add[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS]);
+    put_sums(dmu, sum_mu, n, c->add[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS]);
+    put_sums(dlogvar, sum_logvar, n, c->add[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DCOMPONENTS]);
 }
 
 static void mixture_logits(void *argument, size_t k, size_t worker)
@@ -248,7 +250,7 @@ static void mixture_logits(void *argument, size_t k, size_t worker)
     const struct mixture m = mixture_of(c);
     double sum = 0, weight = exp((double)m.logits[k] - log_total(&m));
     for (size_t s = 0; s < c->size.in[IN_MIXTURE_LOG_DENSITY_BACKWARD_Z][0]; s++)
-        sum += (double)slope_of(c, s) *
+        sum += (double)dout_of(c, s) *
                ((double)((const float *)c->in[IN_MIXTURE_LOG_DENSITY_BACKWARD_SHARES])[s * m.count + k] - weight);
     put_sums((float *)c->out[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DLOGITS] + k, &sum, 1,
              c->add[OUT_MIXTURE_LOG_DENSITY_BACKWARD_DLOGITS]);

@@ -1,4 +1,4 @@
-/* In place of the CUDA backend where the program is built without the CUDA toolkit. */
+/* Replaces the CUDA backend in a program built without the CUDA toolkit: every function fails. */
 #include "cuda/backend.h"
 
 static elbo_status absent(elbo_error *error)

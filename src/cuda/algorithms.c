@@ -1,6 +1,6 @@
-/* The table of the products' algorithms: chosen once per shape, layout and alignment, saved in checkpoints and taken up
- * again by a resumed run, so that the library's choosing otherwise another day changes no bits (docs/formats.md has the
- * layout). */
+/* The table of cuBLASLt algorithms: chosen once per shape, layout and alignment, saved in checkpoints and restored by a
+ * resumed run, so that a different choice of the library on another day changes no bits. docs/formats.md has the
+ * layout. */
 #include "cuda/cuda.h"
 
 #include <stdio.h>
@@ -55,7 +55,7 @@ struct algorithm *cuda_algorithm(struct cuda_backend *b, const struct algorithm 
         struct algorithm *at = &b->algorithms[(hash + i) % CUDA_ALGORITHMS];
         if (!at->known || same(at, key)) return at;
     }
-    slot->known = false; /* full: the one at this place gives way */
+    slot->known = false; /* the table is full: replace the entry at the hash */
     return slot;
 }
 

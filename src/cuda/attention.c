@@ -1,4 +1,4 @@
-/* Launches of the attention's kernels and of rotary positions, and the widest head that they take. */
+/* Launches the attention kernels and rotary positions, and refuses heads that are too wide for them. */
 #include "cuda/call.h"
 
 static struct kernel_attention attention_of(const struct call *c, unsigned rows, unsigned offsets)

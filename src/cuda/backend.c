@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What cuBLAS itself takes by default: 32 MiB from Hopper on, 4 MiB before. */
+/* The default workspace of cuBLAS: 32 MiB from Hopper on, 4 MiB before. */
 enum { WORKSPACE_HOPPER = 32 << 20, WORKSPACE_BEFORE = 4 << 20 };
 
 void cuda_keep(struct cuda_backend *b, int error, const char *what)
@@ -33,7 +33,7 @@ static elbo_status allocate(struct backend *base, void **memory, size_t bytes, c
                              cudaGetErrorString((cudaError_t)e))
                  : ELBO_OK;
     }
-    cudaGetLastError(); /* out of memory is not a lasting failure */
+    cudaGetLastError(); /* clears the error: out of memory is not sticky */
     cudaMemGetInfo(&free_bytes, &total);
     return elbo_fail(
         error, e == cudaErrorMemoryAllocation ? ELBO_MEMORY : ELBO_DEVICE,
@@ -108,8 +108,8 @@ static void destroy(struct backend *base)
     free(b);
 }
 
-/* The sizes in which rows are computed: sixteen or fewer up to the capacity, so that few executions are captured and at
- * most a sixteenth of a full slot is padding. */
+/* Rounds a number of rows up to one of at most sixteen sizes, so that few executions are captured and at most a
+ * sixteenth of a full slot is padding. */
 static size_t row_size(size_t count, size_t capacity)
 {
     if (!count) return 0;
@@ -119,9 +119,7 @@ static size_t row_size(size_t count, size_t capacity)
 
 static elbo_status open_device(struct cuda_backend *b, int device, elbo_error *error)
 {
-    enum {
-        NO_DRIVER = 35
-    }; /* cudaErrorInsufficientDriver: CUDA says "insufficient" of a driver that is not there, too */
+    enum { NO_DRIVER = 35 }; /* cudaErrorInsufficientDriver, which CUDA also returns if there is no driver */
     int count = 0, e = cudaGetDeviceCount(&count);
     if (e == NO_DRIVER)
         return elbo_fail(

@@ -1,4 +1,4 @@
-/* What the files that turn an op's call into launches share. */
+/* Helpers shared by the files that turn an op's call into launches. */
 #ifndef CUDA_CALL_H
 #define CUDA_CALL_H
 
@@ -10,7 +10,7 @@ static inline enum kernel_type kernel_type(enum dtype dtype)
     return dtype == DTYPE_BF16 ? KERNEL_BF16 : KERNEL_F32;
 }
 
-/* The T of a launcher: of the call's input or output k. */
+/* in_type, out_type: the launcher's type T for input or output k of the call. */
 static inline enum kernel_type in_type(const struct call *c, unsigned k)
 {
     return kernel_type(c->in_type[k]);
@@ -31,7 +31,8 @@ static inline void keep(const struct call *c, int error)
     cuda_keep(cuda_of(c), error, c->node->type->name);
 }
 
-/* Rows that pad the batch belong to no sentence: what they hold goes through products later, so it must be zero. */
+/* Clears the rows that pad the batch. They belong to no sentence, so no kernel writes them, but later products read
+ * them. */
 static inline void clear(const struct call *c, void *x, unsigned offsets, size_t rows, size_t width,
                          enum kernel_type type)
 {
@@ -60,7 +61,7 @@ static inline bool drops(const struct call *c)
     return c->attr->f[ATTR_DROPOUT] > 0;
 }
 
-/* `sentence` .. sentence + 2: the inputs that address the noise. */
+/* Inputs `sentence` .. sentence + 2 address the noise. */
 static inline struct kernel_dropout dropout_of(const struct call *c, unsigned sentence)
 {
     double p = c->attr->f[ATTR_DROPOUT], threshold = p * 0x1p32;
@@ -79,7 +80,7 @@ static inline size_t elements(const size_t dim[MAX_RANK])
     return n;
 }
 
-/* The true rows of an op that says of which kind its rows are: their address on the device. */
+/* Returns the device address of the true number of rows, for an op whose attributes name the kind of its rows. */
 static inline const uint64_t *counted_of(const struct call *c)
 {
     return header_of(c)->count + c->attr->i[ATTR_ROWS];
@@ -89,7 +90,7 @@ static inline const uint64_t *counted_of(const struct call *c)
 ELBO_OPS(CUDA_DECLARE)
 #undef CUDA_DECLARE
 
-/* Ops that want scratch, and whose function says how much. */
+/* Ops that need scratch, each with the function that returns its size. */
 #define CUDA_WORKSPACES(X)                                                                                             \
     X(embedding_backward, embedding_backward)                                                                          \
     X(linear_backward_weight, linear_backward_weight)                                                                  \

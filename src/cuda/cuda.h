@@ -1,6 +1,8 @@
-/* The CUDA backend, as its files see it: one stream, cuBLASLt for the products, the launchers of kernels/ for the rest.
+/* The CUDA backend, shared by its files: one main stream, cuBLASLt for products, the launchers of kernels/ for the
+ * rest.
  *
- * Errors are sticky: the first one that a launch or a product reports is kept and told when the execution ends. */
+ * Errors are sticky: the backend keeps the first error of a launch or product and reports it when the execution ends.
+ */
 #ifndef CUDA_CUDA_H
 #define CUDA_CUDA_H
 
@@ -12,26 +14,26 @@
 
 enum { CUDA_ALGORITHMS = 512, CUDA_STAGES = 16, CUDA_MARKS = 2, CUDA_SIDE_MARKS = 64, CUDA_AHEAD = CUDA_MARKS - 1 };
 
-/* One product's choice, made once and kept. */
+/* The algorithm of one product, chosen once and kept. */
 struct algorithm {
     size_t m, n, k, lda, ldb, ldc;
     bool ta, tb, add, bias, gelu, slope, tf32;
-    bool known, unfused, unchecked; /* unchecked: from a file, and the library has not been asked yet */
+    bool known, unfused, unchecked; /* unchecked: read from a file, and not yet checked with the library */
     enum kernel_type type, out;
-    uint32_t align[3]; /* of A, B, C in bytes, as the library sees them */
+    uint32_t align[3]; /* of A, B, C in bytes, as passed to the library */
     cublasLtMatmulAlgo_t algo;
 };
 
 struct cuda_backend {
     struct backend base;
     int device;
-    cudaStream_t stream, side; /* what ranks exchange beside the backward pass   */
-    bool aside;                /* the side is what launches go to                */
-    bool capturing;            /* the stream: nothing runs, nothing can be timed */
-    bool joined;               /* the side was waited for at least once          */
+    cudaStream_t stream, side; /* side: exchanges between ranks, beside the backward pass */
+    bool aside;                /* launches go to the side stream */
+    bool capturing;            /* the stream is capturing: nothing runs, nothing can be timed */
+    bool joined;               /* the main stream has waited for the side at least once */
     struct cublaslt lt;
     cublasLtHandle_t handle;
-    void *workspace; /* cuBLASLt's                                     */
+    void *workspace; /* workspace of cuBLASLt */
     size_t workspace_bytes;
     char *stages; /* (CUDA_STAGES, stage_bytes) pinned              */
     size_t stage_bytes;
@@ -39,7 +41,7 @@ struct cuda_backend {
     cudaEvent_t stage_sent[CUDA_STAGES], marks[CUDA_MARKS], fork, join, held[2], side_marks[CUDA_SIDE_MARKS];
     int error; /* first cudaError_t or cublas status that failed */
     char what[160];
-    struct collectives *ranks; /* nccl.c's, or null                              */
+    struct collectives *ranks; /* of nccl.c, or null */
     char detail[288], device_name[128];
     int multiprocessors;
     struct algorithm algorithms[CUDA_ALGORITHMS];
@@ -55,7 +57,7 @@ static inline cudaStream_t cuda_stream(const struct cuda_backend *b)
     return b->aside ? b->side : b->stream;
 }
 
-/* Keeps the first failure. */
+/* Keeps the first error and where it happened. */
 void cuda_keep(struct cuda_backend *b, int error, const char *what);
 
 /* C (M, N) row-major = A (M, K) B (K, N) (+ C) (+ bias (N) on every row); element (i, j) of A = data[i * row + j *
@@ -73,18 +75,18 @@ struct cuda_product {
     bool add;
     const void *bias;           /* of C's type                 */
     void *before_gelu;          /* not null: receives the sums, C their GELU (tanh form); or, with `slope`, */
-    bool slope;                 /* is read, and C receives the sums times GELU's slope there; not with add  */
-    enum kernel_type type, out; /* of A and B; of C. Sums: f32 */
+    bool slope;                 /* is read, and C receives the sums times GELU's slope there; not with add */
+    enum kernel_type type, out; /* type of A and B; type of C. Sums are f32 */
 };
 
 void cuda_product(struct cuda_backend *b, const struct cuda_product *p);
 
-/* ---- algorithms.c: where the key's choice lies, or is to lie (not known), and entries of struct backend ---- */
+/* ---- algorithms.c: the key's slot in the table, not `known` without a choice; entries of struct backend ---- */
 struct algorithm *cuda_algorithm(struct cuda_backend *b, const struct algorithm *key);
 size_t cuda_save_choices(struct backend *base, void *to);
 bool cuda_restore_choices(struct backend *base, const void *from, size_t bytes);
 
-/* ---- nccl.c: the wait for an event where another rank may never let it come ---- */
+/* ---- nccl.c: a wait for an event that another rank may prevent ---- */
 elbo_status cuda_ranks_wait(struct cuda_backend *b, cudaEvent_t event, elbo_error *error);
 
 /* ---- side.c: entries of struct backend ---- */

@@ -1,4 +1,4 @@
-/* Launches of the elementwise kernels. */
+/* Launches the elementwise kernels and the dropout kernel. */
 #include "cuda/call.h"
 
 void cuda_op_add(const struct call *c)

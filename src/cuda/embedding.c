@@ -1,4 +1,4 @@
-/* Launches of the embedding's kernels. */
+/* Launches the embedding kernels. */
 #include "cuda/call.h"
 
 void cuda_op_embedding(const struct call *c)

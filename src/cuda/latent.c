@@ -1,4 +1,4 @@
-/* Launches of the latent's kernels: samples, KL, moments, log densities, the spread of the means. */
+/* Launches the latent kernels: samples, KL, moments, log densities, the spread of the means. */
 #include "cuda/call.h"
 
 void cuda_op_latent(const struct call *c)

@@ -1,3 +1,4 @@
+/* Opens cuBLASLt with dlopen and resolves the functions that the backend calls. */
 #include "cuda/libraries.h"
 
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-/* cuBLASLt, opened when a GPU is used and not before: the program starts where CUDA was never installed. */
+/* cuBLASLt, opened at run time when a GPU is first used, so that the program starts on machines without CUDA. */
 #ifndef CUDA_LIBRARIES_H
 #define CUDA_LIBRARIES_H
 
@@ -29,7 +29,7 @@ struct cublaslt {
 #undef CUBLASLT_POINTER
 };
 
-/* ELBO_DEVICE names the library that is missing and what brings it. */
+/* Opens cuBLASLt. ELBO_DEVICE names the missing library and the package that provides it. */
 elbo_status cublaslt_open(struct cublaslt *lt, elbo_error *error);
 void cublaslt_close(struct cublaslt *lt);
 

@@ -1,4 +1,4 @@
-/* Linear layers: cuBLASLt products, and the kernel that sums the bias gradient. */
+/* Linear layers: cuBLASLt products, and the kernel for the bias gradient. */
 #include "cuda/call.h"
 
 void cuda_op_linear(const struct call *c)

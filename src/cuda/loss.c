@@ -29,7 +29,7 @@ static size_t logits_bytes(size_t rows, size_t vocabulary, size_t element)
     return chunk_rows(rows, vocabulary, element) * padded(vocabulary) * element;
 }
 
-/* The weights with rows of zeros up to the padded vocabulary, behind the logits. */
+/* Returns the weights with rows of zeros up to the padded vocabulary, copied behind the logits. */
 static const void *padded_weights(const struct call *c, size_t rows, size_t element)
 {
     size_t v = c->size.in[IN_LINEAR_CROSS_ENTROPY_W][0], d = c->size.in[IN_LINEAR_CROSS_ENTROPY_W][1],
@@ -41,7 +41,7 @@ static const void *padded_weights(const struct call *c, size_t rows, size_t elem
     return to;
 }
 
-/* dw (v, d) (+)= logits^T y: first the rows that are a multiple of the alignment, then the rest. */
+/* dw (v, d) (+)= logits^T y: first the rows up to a multiple of the alignment, then the rest. */
 static void weights_gradient(const struct call *c, float *dw, const char *logits, struct cuda_matrix y, size_t rows,
                              bool add)
 {
@@ -129,7 +129,7 @@ void cuda_op_linear_cross_entropy_workspace(const struct call *c, size_t *shared
     (void)per_worker;
     size_t element = dtype_bytes(c->in_type[IN_LINEAR_CROSS_ENTROPY_Y]), v = c->size.in[IN_LINEAR_CROSS_ENTROPY_W][0],
            most = most_rows(v, element), rows = c->size.in[IN_LINEAR_CROSS_ENTROPY_Y][0];
-    rows = !rows ? 1 : rows < most ? rows : most; /* fewer rows than the capacity may be in larger chunks */
+    rows = !rows ? 1 : rows < most ? rows : most; /* fewer rows than the capacity may form larger chunks */
     *shared = rows * padded(v) * element +
               (v == padded(v) ? 0 : padded(v) * c->size.in[IN_LINEAR_CROSS_ENTROPY_W][1] * element);
 }

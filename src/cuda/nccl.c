@@ -1,7 +1,7 @@
-/* The collectives between GPUs: NCCL on the backend's stream. Nothing here blocks without an end: the communicator is
- * made without blocking, and what the host waits for is polled together with NCCL's own errors and the bonds between
- * the ranks, until the time-out: NCCL does not notice that a peer on the same host dies. A rank that gives up ends: no
- * call of NCCL's is known to bring a broken communicator down for sure. */
+/* The collectives between GPUs: NCCL on the backend's stream. No wait is unbounded: the communicator is non-blocking,
+ * and the host polls the awaited event together with NCCL's errors and the bonds between the ranks until the timeout,
+ * because NCCL does not notice the death of a peer on the same host. A rank that gives up exits, because no NCCL call
+ * is known to shut down a broken communicator reliably. */
 #include "base/clock.h"
 #include "cuda/cuda.h"
 #include "cuda/nccl_library.h"
@@ -16,11 +16,10 @@ _Static_assert(sizeof(ncclUniqueId) == CUDA_ID, "an id of NCCL's");
 
 enum {
     NOTE = 1024
-}; /* bytes of a note for which there is room from the start: to allocate is to wait for the device, without a time-out
-    */
+}; /* bytes of a note that are allocated at the start, because an allocation waits for the device without a timeout */
 
 struct post {
-    char *host, *device; /* mine | (ranks) all */
+    char *host, *device; /* own note | (ranks) all notes */
     size_t bytes, room;
     cudaEvent_t done;
 };
@@ -59,7 +58,7 @@ static elbo_status late(struct nccl_ranks *n, const char *what, elbo_error *erro
         n->base.rank, n->base.timeout, what);
 }
 
-/* Every so many turns of a wait: a rank that is gone ends it. */
+/* Checks the bonds every 16th turn of a wait; a lost rank ends the wait. */
 static elbo_status look_around(struct nccl_ranks *n, unsigned turn, elbo_error *error)
 {
     size_t lost = turn % 16 ? BONDS_NONE : bonds_lost(n->bonds);
@@ -71,7 +70,7 @@ static elbo_status look_around(struct nccl_ranks *n, unsigned turn, elbo_error *
                      n->base.rank, lost);
 }
 
-/* What a call has started is on its way, or failed. */
+/* Waits until a non-blocking call is queued or has failed. */
 static elbo_status settle(struct nccl_ranks *n, const char *what, ncclResult_t code, elbo_error *error)
 {
     double deadline = clock_seconds() + n->base.timeout;
@@ -129,7 +128,7 @@ static elbo_status begin_sum(struct collectives *c, float *x, size_t count, elbo
                   n->nccl.ncclAllReduce(x, x, count, ncclFloat32, ncclSum, n->comm, cuda_stream(n->b)), error);
 }
 
-/* On the stream it is in its place already. */
+/* Does nothing, because collectives are ordered by the stream. */
 static elbo_status poll(struct collectives *c, bool *through, elbo_error *error)
 {
     (void)c;
@@ -217,7 +216,7 @@ elbo_status cuda_make_id(struct backend *base, unsigned char id[CUDA_ID], elbo_e
         status = elbo_fail(error, ELBO_DEVICE, "NCCL made no id: %s", nccl.ncclGetErrorString(code));
     else
         memcpy(id, &made, sizeof made);
-    /* The library stays: its thread waits at the id's address. */
+    /* The library stays open, because its thread waits at the id's address. */
     return status;
 }
 

@@ -1,4 +1,4 @@
-/* In place of nccl.c where the build found no nccl.h. */
+/* Replaces nccl.c in a build without nccl.h: every function fails. */
 #include "cuda/cuda.h"
 
 static elbo_status absent(elbo_error *error)

@@ -1,3 +1,4 @@
+/* Opens NCCL with dlopen and resolves the functions that the collectives call. */
 #include "cuda/nccl_library.h"
 
 #include <dlfcn.h>

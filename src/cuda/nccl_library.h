@@ -1,4 +1,4 @@
-/* NCCL, opened when several GPUs train together and not before. */
+/* NCCL, opened at run time when several GPUs first train together. */
 #ifndef CUDA_NCCL_LIBRARY_H
 #define CUDA_NCCL_LIBRARY_H
 
@@ -27,7 +27,7 @@ struct nccl {
 #undef NCCL_POINTER
 };
 
-/* ELBO_DEVICE says what brings the library that is missing. */
+/* Opens NCCL. ELBO_DEVICE says which package provides the missing library. */
 elbo_status nccl_open(struct nccl *nccl, elbo_error *error);
 void nccl_close(struct nccl *nccl);
 

@@ -1,4 +1,4 @@
-/* Launches of the norm's kernels, and the widest row that they take. */
+/* Launches the norm kernels, and refuses rows that are too wide for them. */
 #include "cuda/call.h"
 
 void cuda_op_norm(const struct call *c)

@@ -1,4 +1,4 @@
-/* Launches of the update's kernels. */
+/* Launches the kernels of the update: norms, guard, controller, AdamW, SGD. */
 #include "cuda/call.h"
 
 void cuda_op_squared_norm(const struct call *c)

@@ -1,5 +1,5 @@
-/* The device's limits, measured: large products, and a copy in its memory. Sizes follow the number of multiprocessors.
- */
+/* Measures the device's peak rates with large products and a copy in its memory. The sizes scale with the number of
+ * multiprocessors. */
 #include "cuda/cuda.h"
 
 #include "base/clock.h"
@@ -7,9 +7,10 @@
 #include <math.h>
 
 enum { ROUNDS = 5, REPEATS = 10, ROWS_EACH = 64 };
-static const size_t copy_each = 2 << 20; /* bytes a multiprocessor */
+static const size_t copy_each = 2 << 20; /* bytes per multiprocessor */
 
-/* Best of ROUNDS, in runs of `launch` a second, of REPEATS at a time after one that warms up; NaN on any failure. */
+/* Returns the best rate of ROUNDS, in runs of `launch` per second. A round times REPEATS runs, after one warm-up run.
+ * NaN on any failure. */
 static double best_rate(struct cuda_backend *b, void (*launch)(struct cuda_backend *b, const void *what),
                         const void *what)
 {

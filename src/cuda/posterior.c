@@ -1,4 +1,4 @@
-/* Launches of the posterior maps' and the normalization's kernels. */
+/* Launches the kernels of the posterior maps and of normalization. */
 #include "cuda/call.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* Launches of the learned priors' kernels. */
+/* Launches the kernels of the learned priors. */
 #include "cuda/call.h"
 
 void cuda_op_gaussian_kl(const struct call *c)

@@ -1,23 +1,23 @@
-/* Dense products by cuBLASLt. It thinks in columns, so a row-major C = A B is asked for as C^T = B^T A^T; a transposed
- * operand is the same memory with the other flag. Accumulation is f32, also into C (beta = 1). The library's first
- * choice per shape and alignment is kept for the run (algorithms.c); where the same bits are not asked for, its choices
- * are timed and the fastest is kept. GELU or its slope joins the product where the library has it so, and follows as a
- * kernel where not. */
+/* Dense products by cuBLASLt. The library is column-major, so a row-major C = A B is computed as C^T = B^T A^T; a
+ * transposed operand is the same memory with the other flag. Accumulation is f32, also into C (beta = 1). The library's
+ * first choice per shape and alignment is kept for the run (algorithms.c). If reproducible bits are not required, its
+ * choices are timed and the fastest is kept. GELU or its slope is fused into the product if the library supports it,
+ * and is a separate kernel otherwise. */
 #include "cuda/cuda.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { MOST_CANDIDATES = 8, TIMED_RUNS = 3 };
-static const float clearly = 0.98f; /* of the first choice's time, for another one to be taken */
+static const float clearly = 0.98f; /* another choice must take less than this share of the first choice's time */
 
 struct operand {
-    size_t rows, columns, ld; /* as the library sees the memory */
+    size_t rows, columns, ld; /* column-major, as the library sees the memory */
     bool transposed;
 };
 
-/* X (R, C) by strides, wanted as X^T: column-major memory of a row-major X is X^T already. One row with both strides 1
- * is not row-major: its leading dimension would be less than its length. */
+/* X (R, C) by strides, wanted as X^T: a row-major X is X^T in column-major order. One row with both strides 1 is not
+ * row-major, because its leading dimension would be less than its length. */
 static struct operand transpose_of(const struct cuda_matrix *x, size_t rows, size_t columns)
 {
     if (x->col == 1 && x->row >= columns) return (struct operand){columns, rows, x->row, false};
@@ -94,7 +94,7 @@ static cublasStatus_t run(struct cuda_backend *be, const struct cuda_product *p,
                                  algo, be->workspace, be->workspace_bytes, be->stream);
 }
 
-/* Milliseconds of one run, the best of some after one that is not counted; infinity where it does not run. */
+/* Returns the milliseconds of the fastest of TIMED_RUNS runs, after one warm-up run; infinity if it does not run. */
 static float run_time(struct cuda_backend *be, const struct cuda_product *p, const struct handles *h, void *c,
                       const cublasLtMatmulAlgo_t *algo, const cudaEvent_t edge[2])
 {
@@ -110,8 +110,8 @@ static float run_time(struct cuda_backend *be, const struct cuda_product *p, con
     return best;
 }
 
-/* The fastest of the candidates, into memory of their own: C may hold sums. The first one where there is no room for
- * that. */
+/* Returns the fastest of the candidates, or the first if there is no memory for timing. The runs write to memory of
+ * their own, because C may hold sums. */
 static int fastest(struct cuda_backend *be, const struct cuda_product *p, const struct handles *h,
                    const cublasLtMatmulHeuristicResult_t *result, int found)
 {
@@ -132,7 +132,7 @@ static int fastest(struct cuda_backend *be, const struct cuda_product *p, const 
     for (int i = 0; i < 2; i++)
         if (edge[i]) cudaEventDestroy(edge[i]);
     cudaFree(c);
-    if (e) cudaGetLastError(); /* not an error of the product */
+    if (e) cudaGetLastError(); /* a failure here is not an error of the product */
     return best;
 }
 
@@ -164,7 +164,7 @@ static cublasStatus_t choose(struct cuda_backend *be, struct algorithm *slot, co
     return s;
 }
 
-/* Of a choice that a file gave: may the library run it here? */
+/* Returns whether the library can run a choice that was read from a file. */
 static bool still_runs(struct cuda_backend *be, struct algorithm *slot, const struct handles *h)
 {
     cublasLtMatmulHeuristicResult_t result = {0};
@@ -173,7 +173,7 @@ static bool still_runs(struct cuda_backend *be, struct algorithm *slot, const st
            !result.state && result.workspaceSize <= be->workspace_bytes;
 }
 
-/* What the library may assume of a pointer: the largest power of two up to 256 that divides it. */
+/* Returns the alignment of a pointer: the largest power of two up to 256 that divides it. */
 static uint32_t alignment_of(const void *p)
 {
     uint32_t align = 256;
@@ -206,7 +206,7 @@ static void unfused_gelu(struct cuda_backend *be, struct cuda_product p)
 void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
 {
     if (!p->m || !p->n) return;
-    if (!p->k) { /* an empty sum: nothing to add, or zeros */
+    if (!p->k) { /* an empty sum: C stays, or becomes 0 */
         if (!p->add && p->ldc == p->n)
             cuda_keep(be, cudaMemsetAsync(p->c, 0, p->m * p->n * (p->out == KERNEL_BF16 ? 2 : 4), be->stream),
                       "cudaMemsetAsync");
@@ -232,9 +232,8 @@ void cuda_product(struct cuda_backend *be, const struct cuda_product *p)
                             .align = {alignment_of(p->b.data), alignment_of(p->a.data), alignment_of(p->c)}};
     struct handles h = {0};
     struct algorithm *slot = cuda_algorithm(be, &key);
-    bool inexact =
-        p->slope &&
-        p->out == KERNEL_F32; /* the library's slope is off by 1e-5, and takes an eighth longer than a kernel behind */
+    bool inexact = p->slope && p->out == KERNEL_F32; /* the fused slope is off by 1e-5 in f32, and takes an eighth
+                                                      * longer than a separate kernel */
     if (gelu && (inexact || (slot->known && slot->unfused) || p->n % 8 || alignment_of(p->before_gelu) < 16)) {
         unfused_gelu(be, *p);
         return;

@@ -1,7 +1,8 @@
 /* Recurrent layers on a GPU: a product and a fused cell for each step (kernels/recurrent.cu).
  *
- * The steps are as many as the longest sentence's bucket has rows, and each covers every sentence, so that a captured
- * execution does not depend on what the sentences hold. Weights' gradients are one product over all rows at the end. */
+ * There are as many steps as rows in the longest sentence's bucket, and each step covers all sentences, so that a
+ * captured execution does not depend on the sentences' lengths. The weight gradients are one product over all rows at
+ * the end. */
 #include "cuda/call.h"
 #include "ops/recurrent.h"
 
@@ -19,7 +20,7 @@ static size_t bytes_of(enum kernel_type type)
     return type == KERNEL_BF16 ? 2 : 4;
 }
 
-/* `x`, `w`, `sentences`: inputs; the latter's first dimension less `extra` counts them. */
+/* `x`, `w` and `sentences` are inputs; the number of sentences is the first dimension of `sentences` less `extra`. */
 static struct layer layer_of(const struct call *c, unsigned x, unsigned w, unsigned sentences, size_t extra)
 {
     struct layer l = {.rows = c->size.in[x][0], .type = in_type(c, x), .w = c->in[w]};
@@ -40,7 +41,7 @@ static void *take(char **at, size_t bytes)
     return here;
 }
 
-/* A direction's weights (G H, H). */
+/* Returns a direction's weights (G H, H). */
 static const void *weights_of(const struct layer *l)
 {
     return l->w + l->r.direction * l->r.gates * l->r.units * l->r.units * bytes_of(l->type);
@@ -51,7 +52,7 @@ static const void *columns(const void *x, size_t first, enum kernel_type type)
     return x ? (const char *)x + first * bytes_of(type) : NULL;
 }
 
-/* sums (S, G H) = h (S, H) W^T; rows of h lie `row` elements apart. */
+/* sums (S, G H) = h (S, H) W^T; rows of h are `row` elements apart. */
 static void multiply(const struct call *c, const struct layer *l, float *sums, const void *h, size_t row)
 {
     size_t units = l->r.units, gates = l->r.gates * units;

@@ -1,6 +1,5 @@
-/* Captured executions: a step of the same sizes is walked once eagerly (products choose their algorithms then),
- * captured at its second turn and replayed from then on. Everything that changes between replays lies in device memory.
- */
+/* Captured executions: the first step of given sizes runs eagerly, so that products choose their algorithms; the second
+ * is captured, and later steps replay the capture. All numbers that change between replays are in device memory. */
 #include "cuda/cuda.h"
 
 #include <stdlib.h>
@@ -10,7 +9,7 @@ enum { MOST_CAPTURES = 256 };
 
 struct capture {
     struct replay_key key;
-    bool refused; /* could not be captured: walked every time */
+    bool refused; /* could not be captured: runs eagerly every time */
     cudaGraphExec_t exec;
 };
 

@@ -1,4 +1,4 @@
-/* Launches of the kernels between one row per sentence and one row per token. */
+/* Launches the kernels between one row per sentence and one row per token. */
 #include "cuda/call.h"
 
 void cuda_op_pool(const struct call *c)

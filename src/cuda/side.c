@@ -1,5 +1,5 @@
-/* The side: a second stream for what ranks exchange, ordered with the first by events, so that a capture of the first
- * takes it in. */
+/* The side: a second stream for exchanges between ranks, ordered with the main stream by events, so that a capture of
+ * the main stream includes it. */
 #include "cuda/cuda.h"
 
 #include <limits.h>
@@ -7,7 +7,7 @@
 
 elbo_status cuda_side_open(struct cuda_backend *b, elbo_error *error)
 {
-    /* Small pieces of work in front of large ones: the highest priority there is. */
+    /* The highest priority, because small pieces of side work should run before large ones of the main stream. */
     int e = cudaStreamCreateWithPriority(&b->side, cudaStreamNonBlocking, INT_MIN);
     if (!e) e = cudaEventCreateWithFlags(&b->fork, cudaEventDisableTiming);
     if (!e) e = cudaEventCreateWithFlags(&b->join, cudaEventDisableTiming);
@@ -41,7 +41,8 @@ void cuda_side_end(struct backend *base)
     ((struct cuda_backend *)base)->aside = false;
 }
 
-/* Several pieces share a mark where there are more than marks: the last of them sets it. */
+/* Returns the mark of piece `which` of `count`. If there are more pieces than marks, several pieces share a mark, which
+ * the last of them sets. */
 static cudaEvent_t mark_of(const struct cuda_backend *b, size_t which, size_t count)
 {
     return b->side_marks[count > CUDA_SIDE_MARKS ? which * CUDA_SIDE_MARKS / count : which];
@@ -59,7 +60,8 @@ void cuda_side_await(struct backend *base, size_t which, size_t count)
     cuda_keep(b, cudaStreamWaitEvent(b->stream, mark_of(b, which, count), 0), "the side stream");
 }
 
-/* The events around the wait are nodes of a captured graph: each replay records them anew. */
+/* Records an event before or after the wait. In a captured graph these events are nodes, and each replay records them
+ * anew. */
 static void record_held(struct cuda_backend *b, unsigned which)
 {
     enum cudaStreamCaptureStatus captured = cudaStreamCaptureStatusNone;

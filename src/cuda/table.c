@@ -1,4 +1,4 @@
-/* The table of the CUDA backend. The files beside it, one for each family of ops, turn an op's call into launches of
+/* The op table of the CUDA backend. The files beside it, one per family of ops, turn an op's call into launches of
  * kernels/ and into products. */
 #include "cuda/call.h"
 

@@ -1,5 +1,5 @@
-/* Copies that nobody waits for: inputs go through a ring of pinned buffers, each free again when its copy has left it;
- * what is read of a step comes into pinned memory, and a mark in the stream says when. */
+/* Asynchronous copies. Inputs go through a ring of pinned buffers; a buffer is free again when its copy has left it.
+ * Outputs of a step arrive in pinned memory, and a mark in the stream tells when. */
 #include "cuda/cuda.h"
 
 #include <stdio.h>
@@ -50,7 +50,7 @@ elbo_status cuda_reserve_staging(struct backend *base, size_t bytes, elbo_error 
     return ELBO_OK;
 }
 
-/* The next buffer of the ring, once its last copy has left it: CUDA_STAGES inputs ago. */
+/* Returns the next buffer of the ring, after its last copy, CUDA_STAGES inputs ago, has left it. */
 void *cuda_stage(struct backend *base)
 {
     struct cuda_backend *b = (struct cuda_backend *)base;

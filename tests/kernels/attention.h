@@ -1,5 +1,5 @@
-/* What the tests of attention share: the shapes that all of them sweep, and attention within sentences both ways in
- * double. */
+/* Shared by the attention tests: the shapes that they sweep, and a reference of attention within sentences in double,
+ * forward and backward. */
 #ifndef TESTS_KERNELS_ATTENTION_H
 #define TESTS_KERNELS_ATTENTION_H
 
@@ -14,16 +14,16 @@
 struct context {
     struct sentences s;
     struct kernel_attention shape;
-    size_t first;       /* sentence of the launch */
-    bool add[2], alone; /* alone: of try_sentences, each sentence by a launch of its own has the same bits */
+    size_t first;       /* first sentence of the launch */
+    bool add[2], alone; /* alone: try_sentences also launches each sentence alone and demands the same bits */
     size_t room;
     int out, lse, qkv, offsets, memory, history, dqkv, dmemory, scratch, dout, cache, position;
     size_t width, rotated_heads;
     int direction;
-    unsigned shifted; /* of try_sentences: bits of qkv, memory, out, dout, dqkv, dmemory */
+    unsigned shifted; /* unaligned arrays of try_sentences, as bits of qkv, memory, out, dout, dqkv, dmemory */
 };
 
-/* Where key (which 0) or value (1) j of a sentence lies: in memory (*latent) or in qkv. */
+/* Returns the offset of key (which 0) or value (which 1) j of a sentence, in memory (*latent) or in qkv. */
 static inline size_t kv_at(const struct kernel_attention *a, size_t begin, size_t sentence, size_t kv, size_t j,
                            size_t which, bool *latent)
 {
@@ -33,7 +33,8 @@ static inline size_t kv_at(const struct kernel_attention *a, size_t begin, size_
            a->head_width;
 }
 
-/* Forward where dout is null; else the gradients, with what the forward pass left in `given` (rounded to its type). */
+/* Computes the forward pass if dout is null, else the gradients. `given` is the output of the forward pass, rounded to
+ * its type. */
 static inline void reference(const struct context *c, const double *qkv, const double *memory, double *out, double *lse,
                              const double *dout, const double *given, double *dqkv, double *dmemory)
 {
@@ -92,7 +93,7 @@ static inline void put_values(struct trial *t, int array, const double *values)
             ((float *)a->initial)[i] = (float)a->value[i];
         else {
             float v = (float)a->value[i];
-            memcpy((char *)a->initial + 2 * i, (char *)&v + 2, 2); /* exact: it was rounded */
+            memcpy((char *)a->initial + 2 * i, (char *)&v + 2, 2); /* exact: the value is rounded to bf16 */
         }
     }
 }
@@ -101,7 +102,7 @@ struct shape {
     size_t sentences, longest, heads, kv_heads, width, memory;
 };
 
-/* Sentences, longest, query heads per head of keys, heads of keys, width, 1 + latent keys. */
+/* Sentences, longest, query heads per key head, key heads, width, 1 + latent keys. */
 static const size_t given[][6] = {
     {1, 1, 1, 1, 8, 1},   {3, 5, 2, 1, 16, 2},   {5, 17, 2, 2, 12, 3}, {4, 40, 1, 2, 33, 1}, {2, 70, 3, 1, 64, 2},
     {6, 33, 1, 1, 48, 4}, {1, 20, 1, 2, 200, 2}, {0, 1, 2, 1, 16, 3},  {0, 1, 1, 1, 8, 1},
@@ -116,7 +117,8 @@ static inline struct shape shape_of(size_t i)
         .sentences = n[0], .longest = n[1], .heads = n[2] * n[3], .kv_heads = n[3], .width = n[4], .memory = n[5] - 1};
 }
 
-/* Tensor cores take what they can, the general kernels the rest: either would pass for the other by its numbers. */
+/* Checks which kernel ran: tensor cores where they apply, the general kernels otherwise. The results alone would not
+ * show a wrong choice. */
 static inline void check_kernel(const struct trial *t, const struct context *c)
 {
     const char *kernel = device_kernel();
@@ -125,7 +127,7 @@ static inline void check_kernel(const struct trial *t, const struct context *c)
     if (kernel && c->s.tokens && fits != (strstr(kernel, "_mma_") != NULL)) fail_msg("%s: by %s", t->name, kernel);
 }
 
-/* What the device has of an array now. */
+/* Returns a copy of an array's present bytes on the device. */
 static inline void *bits_of(const struct trial *t, int array, size_t *bytes)
 {
     *bytes = array < 0 ? 0 : t->arrays[array].count * (t->arrays[array].type == ARRAY_BF16 ? 2 : 4);
@@ -134,7 +136,7 @@ static inline void *bits_of(const struct trial *t, int array, size_t *bytes)
     return bits;
 }
 
-/* Runs `launch` again, once for each sentence, and compares the outputs. */
+/* Runs `launch` again for each sentence alone, and compares the outputs' bits. */
 static inline int each_alone(const struct trial *t, const struct context *c, const int outputs[2],
                              int (*launch)(const struct trial *, const void *))
 {
@@ -159,7 +161,7 @@ static inline int each_alone(const struct trial *t, const struct context *c, con
     return e;
 }
 
-/* An array of sentences from the first one on, `each` elements long. */
+/* Returns the device pointer of an array at the launch's first sentence; a sentence has `each` elements. */
 static inline void *from_first(const struct trial *t, const struct context *c, int array, size_t each)
 {
     char *all = at(t, array);
@@ -209,7 +211,7 @@ static inline int backward(const struct trial *t, const void *context)
     return e || !c->alone ? e : each_alone(t, c, (const int[]){c->dqkv, c->dmemory}, backward);
 }
 
-/* Sentences of these lengths. */
+/* Makes sentences of the given lengths. */
 static inline void sentences_of(struct sentences *s, const size_t *lengths, size_t count)
 {
     *s = (struct sentences){.sentences = count};
@@ -220,7 +222,7 @@ static inline void sentences_of(struct sentences *s, const size_t *lengths, size
     }
 }
 
-/* The rows of capacity behind the last sentence stay as they are. */
+/* Returns the expected values; the `spare` elements past the last sentence must stay unchanged. */
 static inline double *expect_rows(struct trial *t, int array, size_t spare)
 {
     double *expect = spare ? trial_expect_new(t, array) : trial_expect(t, array);
@@ -235,7 +237,7 @@ static inline void shift(struct trial *t, unsigned which, const int *arrays, siz
         if (which >> i & 1 && arrays[i] >= 0) trial_shift(t, arrays[i]);
 }
 
-/* Forward and backward of the sentences of `c`, with `spare` rows behind them. */
+/* Tries forward and backward of the sentences of `c`, with `spare` rows of capacity past them. */
 static inline void try_sentences(struct context *c, enum kernel_type type, const struct shape *shape, size_t longest,
                                  bool causal, bool add, unsigned wanted, size_t spare)
 {

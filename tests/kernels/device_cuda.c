@@ -1,4 +1,4 @@
-/* A real device through the CUDA runtime: the same launch again and again. */
+/* A real device through the CUDA runtime: repeats the same launch. */
 #include "kernels/device.h"
 
 #include <cuda_runtime.h>
@@ -42,7 +42,7 @@ const char *device_difference(void)
     return "runs of the same launch";
 }
 
-/* $ELBO_TEST_SECONDS bounds a trial that runs many times; the first REPEATS runs are always made. */
+/* $ELBO_TEST_SECONDS bounds a trial that runs many times; the first REPEATS runs always happen. */
 bool device_prepare(size_t run, uint64_t seed, double seconds)
 {
     (void)seed;

@@ -1,5 +1,5 @@
-/* attention.cu: attention within ragged sentences with latent keys in front, both ways, of every shape and type;
- * against double. */
+/* attention.cu: attention within ragged sentences with latent keys in front, forward and backward, for every shape and
+ * type, against double. */
 #include "kernels/attention.h"
 
 static void packed(void **state)
@@ -16,8 +16,8 @@ static void packed(void **state)
             }
 }
 
-/* Rows shorter than what lies behind them in shared memory; the last widths of tensor cores, the one behind them, the
- * last of all, and one too many. */
+/* Widths below the pitch of shared memory; the widest for tensor cores, the next one, the widest of all, and one too
+ * wide. */
 static void widths_at_the_edge(void **state)
 {
     static const size_t widths[] = {1, 2, 112, 128, 144, 256};
@@ -61,8 +61,8 @@ static void widths_at_the_edge(void **state)
     }
 }
 
-/* Lengths and latent keys around the edges of octets, tiles, what is in shared memory at a time, and blocks; widths
- * around those for which kernels are made. */
+/* Lengths and latent keys around the edges of octets, tiles, chunks and blocks; widths around those for which kernels
+ * are compiled. */
 static const struct {
     size_t heads, kv_heads, width, memory, lengths[8];
 } tiled[] = {
@@ -102,7 +102,7 @@ static void tile_edges(void **state)
             }
 }
 
-/* What else is in a batch, and what the launch was sized for, is not seen in a sentence's bits. */
+/* A sentence's bits depend neither on the other sentences of a batch nor on the size of the launch. */
 static void alone_or_in_a_batch(void **state)
 {
     (void)state;
@@ -114,7 +114,7 @@ static void alone_or_in_a_batch(void **state)
         }
 }
 
-/* One array that is not aligned is enough for the general kernels. */
+/* One unaligned array is enough to select the general kernels. */
 static void shifted(void **state)
 {
     (void)state;
@@ -127,7 +127,7 @@ static void shifted(void **state)
         }
 }
 
-/* Sentences without a token, whose latent keys get no gradient. */
+/* Sentences without tokens; their latent keys get no gradient. */
 static void nothing_to_attend(void **state)
 {
     (void)state;

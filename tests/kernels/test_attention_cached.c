@@ -1,4 +1,5 @@
-/* attention_cached.cu: attention of one new token per row with a cache, against double. */
+/* attention_cached.cu: attention of one new token per row with a cache, against the last rows of packed sentences in
+ * double. */
 #include "kernels/attention.h"
 
 static int cached(const struct trial *t, const void *context)
@@ -17,7 +18,7 @@ static int cached(const struct trial *t, const void *context)
                                  NULL);
 }
 
-/* One row per sentence with a cache: the last row of that sentence, computed packed. */
+/* One row per sentence with a cache must equal the last row of that sentence, computed packed. */
 static void try_cached(enum kernel_type type, const struct shape *shape, size_t room, bool moved, unsigned shifted)
 {
     struct trial t;
@@ -25,13 +26,13 @@ static void try_cached(enum kernel_type type, const struct shape *shape, size_t 
     size_t R = shape->sentences, H = shape->heads, Hk = shape->kv_heads, W = shape->width, row = (H + 2 * Hk) * W,
            kvw = Hk * W;
     int32_t *position = calloc(R, sizeof *position);
-    int32_t *history = calloc(R * room + 1, sizeof *history); /* any row's earlier positions may lie in any row */
+    int32_t *history = calloc(R * room + 1, sizeof *history); /* earlier positions of a row may be in any row of the
+                                                               * cache */
     for (size_t r = 0; r < R; r++) position[r] = (int32_t)(r == 0 ? room - 1 : r * 3 % room);
     for (size_t i = 0; i < R * room; i++) {
         size_t r = i / room, j = i % room, from = (r * 7 + j * 5) % R;
-        history[i] =
-            (int32_t)(moved && (int32_t)j != position[from] ? from
-                                                            : r); /* a place that is written now belongs to its row */
+        history[i] = (int32_t)(moved && (int32_t)j != position[from] ? from : r); /* a place that this launch writes
+                                                                                   * belongs to its own row */
     }
     trial_begin(&t, type, "cached attention, %zu rows of %zu, %zu/%zu heads of %zu, memory %zu%s%s", R, room, H, Hk, W,
                 shape->memory, moved ? ", moved" : "", shifted ? ", shifted" : "");

@@ -1,15 +1,14 @@
-/* attention_mma.cu: the same on tensor cores, against double. */
+/* attention_mma.cu: attention on tensor cores, forward and backward, against double. */
 #include "kernels/attention.h"
 
-/* Whether one block made all gradients of a sentence: another kernel would come behind it. */
+/* Checks whether one block computed all gradients of a sentence: otherwise another kernel ran last. */
 static void check_fused(bool fused)
 {
     const char *kernel = device_kernel();
     if (kernel) assert_string_equal(kernel, fused ? "attention_backward_mma_kernel" : "attention_dq_mma_kernel");
 }
 
-/* Tensor cores: lengths around the edges of their steps, by the launch for short sentences and by that for long ones.
- */
+/* Lengths around the edges of the steps, with the launch for short sentences and the launch for long ones. */
 static void tensor_cores(void **state)
 {
     static const struct {
@@ -33,11 +32,11 @@ static void tensor_cores(void **state)
         {4, 2, 128, 17, {1, 15, 0, 16}},
         {2, 1, 80, 1, {33, 64, 65}},
         {1, 1, 16, 300, {0}},
-        {1, 1, 16, 17, {32}}, /* an empty slot makes another tile, or another block */
+        {1, 1, 16, 17, {32}}, /* an empty slot needs another tile or another block */
         {2, 1, 16, 2, {0}},
         {1, 1, 32, 0, {0}},
         {1, 1, 64, 1, {256}},
-        {1, 1, 16, 300, {0}}, /* too many keys for one block, no queries for another */
+        {1, 1, 16, 300, {0}}, /* too many keys for one block, and no queries for the second kernel */
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -58,7 +57,7 @@ static void tensor_cores(void **state)
     assert_int_equal(device_bank_conflicts(), 0);
 }
 
-/* A block that may have 99 KiB has no room for 256 keys; with as many bytes as they need it has. */
+/* A block limited to 99 KiB has no room for 256 keys; with exactly the bytes that they need it has. */
 static void little_shared_memory(void **state)
 {
     static const struct {
@@ -77,7 +76,7 @@ static void little_shared_memory(void **state)
     device_limit_shared(0);
 }
 
-/* More parts of keys than a grid has rows: refused, and nothing else is launched. */
+/* More parts of keys than a grid has rows: the launch is refused, and nothing else is launched. */
 static void too_many_keys(void **state)
 {
     const struct kernel_attention shape = {.sentences = 1,
@@ -88,7 +87,7 @@ static void too_many_keys(void **state)
                                            .head_width = 16,
                                            .memory = (size_t)1 << 25};
     const bool add[2] = {false, false};
-    void *const some = (void *)4096; /* never looked at */
+    void *const some = (void *)4096; /* never read */
     (void)state;
     assert_int_not_equal(attention_backward_cuda(&(struct attention_backward_args){.dqkv = some,
                                                                                    .dmemory = some,

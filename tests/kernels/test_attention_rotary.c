@@ -17,7 +17,7 @@ static int rotary(const struct trial *t, const void *context)
                        NULL);
 }
 
-/* `copied` columns lie behind those that are rotated. */
+/* `copied` columns follow the rotated ones. */
 static void try_rotary(enum kernel_type type, const struct shape *shape, size_t copied, int direction, bool add,
                        int shifted)
 {
@@ -59,7 +59,7 @@ static void rotated(void **state)
             }
 }
 
-/* Fewer columns to copy than half a head has, packs or not; none; an array that is not aligned. */
+/* Fewer columns to copy than half a head, with and without packs; no columns to copy; an unaligned array. */
 static void rotated_at_the_edge(void **state)
 {
     static const struct shape shape = {.sentences = 3, .longest = 13, .heads = 2, .kv_heads = 1, .width = 64};

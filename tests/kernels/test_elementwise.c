@@ -120,8 +120,8 @@ static void try_flat(enum kernel_type type, size_t n, bool option)
     trial_run(&t, launch_gelu, &c);
 
     trial_begin(&t, type, "gelu backward %zu%s", n, option ? ", add" : "");
-    c.a =
-        trial_normal(&t, trial_t(&t), n, 0.5, 2); /* a lone element not at the slope's zero, which is ill-conditioned */
+    c.a = trial_normal(&t, trial_t(&t), n, 0.5, 2); /* keeps a single element away from the slope's zero, which is
+                                                     * ill-conditioned */
     c.b = trial_normal(&t, trial_t(&t), n, 0, 1);
     c.y = trial_sum(&t, trial_t(&t), n, option);
     y = trial_expect(&t, c.y);
@@ -139,7 +139,7 @@ static void try_flat(enum kernel_type type, size_t n, bool option)
     trial_run(&t, launch_tanh, &c);
 
     trial_begin(&t, type, "tanh backward %zu%s", n, option ? ", add" : "");
-    c.a = trial_normal(&t, trial_t(&t), n, 0, 0.4); /* what tanh gave */
+    c.a = trial_normal(&t, trial_t(&t), n, 0, 0.4); /* the output of tanh */
     c.b = trial_normal(&t, trial_t(&t), n, 0, 1);
     c.y = trial_sum(&t, trial_t(&t), n, option);
     y = trial_expect(&t, c.y);
@@ -156,7 +156,7 @@ static void try_flat(enum kernel_type type, size_t n, bool option)
         y = trial_expect(&t, c.y);
         for (size_t i = 0; i < n; i++)
             y[i] = option ? trial_value(&t, c.a)[i] : trial_round(trial_value(&t, c.a)[i], trial_t(&t));
-        if (!option) t.tolerance = 0; /* one rounding: exactly the same */
+        if (!option) t.tolerance = 0; /* one rounding, so the result is exact */
         trial_run(&t, launch_add, &c);
     }
 }
@@ -172,7 +172,7 @@ static void flat(void **state)
         }
 }
 
-/* Elements that could be moved in packs, but for an array that begins between two of them. */
+/* Sizes that allow packs, but one array is not aligned to them. */
 static void unaligned_arrays_match(void **state)
 {
     enum { N = 64 };
@@ -284,7 +284,7 @@ static void try_dropout(enum kernel_type type, size_t count, size_t longest, siz
     trial_run(&t, launch_dropout, &c);
 }
 
-/* An element is kept where its bits are the threshold itself. */
+/* An element is kept if its bits equal the threshold. */
 static void the_threshold_is_kept(void **state)
 {
     (void)state;

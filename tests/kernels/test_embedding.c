@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 struct context {
-    size_t rows, table, width, marks; /* marks: rows behind the table's */
+    size_t rows, table, width, marks; /* marks: rows of the second table */
     bool add, of_marks;
     int marked;
     int y, values, ids, order, addend, parts;
@@ -84,7 +84,7 @@ static void try(enum kernel_type type, size_t rows, size_t table, size_t width, 
     free(order);
 }
 
-/* A second table behind the first: each has the gradient of its own ids. */
+/* A second table follows the first; each gets the gradient of its own ids. */
 static void try_marks(enum kernel_type type, size_t rows, size_t table, size_t marks, size_t width, bool add)
 {
     struct trial t;
@@ -134,7 +134,7 @@ static void marks_match(void **state)
             try_marks((enum kernel_type)type, given[i][0], given[i][1], given[i][2], given[i][3], i % 2);
 }
 
-/* Rows that could be moved in packs, but for an array that begins between two of them. */
+/* Widths that allow packs, but one array is not aligned to them. */
 static void unaligned_arrays_match(void **state)
 {
     enum { ROWS = 5, TABLE = 4, WIDTH = 16 };

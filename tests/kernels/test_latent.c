@@ -1,6 +1,6 @@
-/* latent.cu: the reparameterization and the KL with addressed noise, both ways, and column moments, against double; the
- * log density of a Gaussian and the hinge on the spread of mu, both ways. The noise is compared as the CPU draws it:
- * the same integers, normals in f32. */
+/* latent.cu: the reparameterization and the KL with addressed noise, both ways, column moments, the log density of a
+ * Gaussian and the hinge on the spread of mu, both ways, against double. The noise must equal the CPU's: the same
+ * integers, and normals in f32. */
 #include "kernels/trial.h"
 #include "base/philox.h"
 
@@ -165,7 +165,7 @@ static void try(size_t sentences, size_t width, bool sample_z, bool add, unsigne
     trial_run(&t, backward, &c);
 
     trial_begin(&t, KERNEL_F32, "column moments %zu x %zu", sentences, width);
-    size_t counted = sentences - sentences / 5; /* the rows behind are padding */
+    size_t counted = sentences - sentences / 5; /* rows past the count are padding */
     c.stats = trial_normal(&t, ARRAY_F32, sentences * width, 0.5, 1);
     c.header = trial_header(&t, 0, counted);
     c.z = trial_output(&t, ARRAY_F32, 2 * width);
@@ -178,13 +178,13 @@ static void try(size_t sentences, size_t width, bool sample_z, bool add, unsigne
     trial_run(&t, moments, &c);
 }
 
-/* Behind `counted` sentences are padding. */
+/* Returns the true number of sentences; the rest are padding. */
 static size_t counted_of(size_t sentences)
 {
     return sentences - sentences / 5;
 }
 
-/* given: 1 dz, 2 dstats are wanted */
+/* given: the wanted gradients, 1 dz, 2 dstats */
 static void try_density(size_t sentences, size_t width, bool one, bool add, bool add_stats, unsigned given)
 {
     struct trial t;

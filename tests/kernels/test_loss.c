@@ -1,5 +1,5 @@
-/* loss.cu: the softmax loss of a chunk, its gradient in place, the ELBO with free bits and the objective both
- * ways, against double. */
+/* loss.cu: the softmax loss of a chunk and its gradient in place, a bag of words, the ELBO with free bits and the
+ * objective, both ways, against double. */
 #include "kernels/trial.h"
 
 #include <math.h>
@@ -62,7 +62,7 @@ static int elbo_backward(const struct trial *t, const void *context)
                               NULL);
 }
 
-/* Columns from `from` on are higher by `step`: -INFINITY takes the columns in front of it out. */
+/* Raises the columns from `from` on by `step`; -INFINITY sets the columns before them to -inf. */
 static void raise_columns(struct trial *t, int array, size_t stride, size_t from, double step)
 {
     struct array *a = &t->arrays[array];
@@ -73,7 +73,7 @@ static void raise_columns(struct trial *t, int array, size_t stride, size_t from
         if (a->type == ARRAY_F32)
             memcpy((float *)a->initial + i, &v, sizeof v);
         else
-            memcpy((uint16_t *)a->initial + i, (char *)&v + 2, 2); /* exact: it was rounded */
+            memcpy((uint16_t *)a->initial + i, (char *)&v + 2, 2); /* exact: the value is rounded to bf16 */
     }
 }
 
@@ -90,10 +90,10 @@ static void try_softmax(enum kernel_type type, size_t rows, size_t vocabulary, s
                                            : r == 1 ? 0
                                                     : trial_random(&seed) % vocabulary);
     for (size_t r = 0; r < rows && isinf(step); r++)
-        if (labels[r] >= 0) labels[r] = (int32_t)(vocabulary - 1 - r % 2); /* a column that is there */
+        if (labels[r] >= 0) labels[r] = (int32_t)(vocabulary - 1 - r % 2); /* a column that is not -inf */
     trial_begin(&t, type, "softmax loss %zu x %zu of %zu%s around %g, step %g%s", rows, vocabulary, stride,
                 gradient ? ", gradient" : "", level, step, shifted ? ", shifted" : "");
-    /* Of few columns none stands out: an nll near 0 would have no digits to compare. */
+    /* Logits of few columns are close together, because an nll near 0 would have no digits to compare. */
     c.logits = trial_normal(&t, trial_t(&t), rows * stride, level, vocabulary < 32 ? 0.5 : 3);
     if (step < 0 || step > 0) raise_columns(&t, c.logits, stride, vocabulary / 2, step);
     if (shifted) trial_shift(&t, c.logits);
@@ -136,8 +136,8 @@ static void softmax_matches(void **state)
         }
 }
 
-/* A thread's later logit is far above or below its earlier ones, beyond where exp over- or underflows; or the first
- * half of the columns is not there at all. A thread comes again to a row that is wider than the block is in packs. */
+/* A thread's later logit is far above or below its earlier ones, beyond the range of exp; or the first half of the
+ * columns is -inf. A thread takes several packs of a row that is wider than the block. */
 static void softmax_of_steps(void **state)
 {
     static const double steps[] = {-200, -95, 95, 200, -INFINITY};
@@ -190,7 +190,7 @@ static int bag_backward(const struct trial *t, const void *context)
                                            NULL);
 }
 
-/* Sums of a sentence: logsumexp, labels and nats; a sentence behind the count has none. */
+/* Sums of a sentence: logsumexp, labels and nats; all 0 for a padding sentence. */
 static void bag_sums(double sums[3], const struct trial *t, const struct bag *c, const struct sentences *b,
                      const int32_t *labels, size_t s, size_t counted)
 {
@@ -271,10 +271,10 @@ static void bags_match(void **state)
     }
 }
 
-/* What a trial of the ELBO leaves out, or has in a special way. */
+/* Options of a trial of the ELBO. */
 enum { NO_KL = 1, NO_DNLL = 2, AT_THE_EDGE = 4, NO_SENTENCE = 8, MASK = 16, SENTENCE = 32 };
 
-/* The KL of a trial; at the edge each mean of a group is the free nats exactly. */
+/* Makes the KL of a trial; with AT_THE_EDGE each mean of a group is exactly the free nats. */
 static int kl_of(struct trial *t, const struct context *c, unsigned how)
 {
     int kl = trial_normal(t, ARRAY_F32, c->sentences * c->width, 0.5, 0.4);
@@ -287,7 +287,7 @@ static int kl_of(struct trial *t, const struct context *c, unsigned how)
     return kl;
 }
 
-/* The KL that is held against the free bits: of a group, of a sentence or of the mean over the true ones. */
+/* Returns the KL that is compared with the free bits: of a group in a sentence, or the mean over the true sentences. */
 static double held(const struct trial *t, const struct context *c, size_t s, size_t group, size_t counted)
 {
     size_t each = c->width / c->groups;
@@ -302,7 +302,7 @@ static void try_elbo(size_t tokens, size_t sentences, size_t width, size_t group
     struct trial t;
     bool with_kl = !(how & NO_KL), with_dnll = !(how & NO_DNLL);
     size_t counted = how & NO_SENTENCE ? 0 : sentences - sentences / 5,
-           true_tokens = tokens - tokens / 7; /* behind is padding */
+           true_tokens = tokens - tokens / 7; /* the rest is padding */
     struct context c = {.tokens = tokens,
                         .sentences = sentences,
                         .width = width,
@@ -360,7 +360,7 @@ static void elbo_matches(void **state)
         size_t n[4];
         sweep_shape(n, &shapes, i);
         if (i >= sizeof given / sizeof *given) n[2] *= n[3]; /* whole groups */
-        double nats = i ? 0.5 * (double)(n[2] / n[3]) : 0;   /* about the mean: some groups lie above it, some below */
+        double nats = i ? 0.5 * (double)(n[2] / n[3]) : 0;   /* near the mean: some groups are above, some below */
         try_elbo(n[0], n[1], n[2], n[3], nats, 0);
         try_elbo(n[0], n[1], n[2], n[3], nats, NO_DNLL);
         try_elbo(n[0], n[1], n[2], n[3], nats, i % 2 ? MASK : SENTENCE);
@@ -368,8 +368,7 @@ static void elbo_matches(void **state)
     }
 }
 
-/* What may be missing: the KL though there is a width (or groups), tokens, gradients that are not wanted, every
- * sentence. */
+/* Missing inputs and outputs: the KL in spite of a width (or groups), tokens, unwanted gradients, all sentences. */
 static void elbo_without(void **state)
 {
     (void)state;
@@ -384,7 +383,7 @@ static void elbo_without(void **state)
     try_elbo(30, 3, 8, 4, 0.5, NO_SENTENCE | SENTENCE);
 }
 
-/* A KL of exactly the free nats costs nothing: its gradient is 0. */
+/* A KL of exactly the free nats has gradient 0. */
 static void elbo_at_the_edge(void **state)
 {
     (void)state;
@@ -455,7 +454,8 @@ static void try_objective(size_t parts, size_t count)
     trial_run(&t, objective, &c);
 }
 
-/* Bit k of `wanted`: output k; the last wanted one is the ELBO's. Bit k of `add`: added to. */
+/* Bit k of `wanted`: output k is given; the last one given has the ELBO's weight. Bit k of `add`: output k is added to.
+ */
 static void try_objective_backward(unsigned wanted, unsigned add)
 {
     struct trial t;
@@ -484,7 +484,8 @@ static void objective_matches(void **state)
         for (unsigned add = 0; add < 16; add += 3) try_objective_backward(wanted, add);
 }
 
-/* A warp writes the numbers, and a launch carries so many terms. Nothing is launched beyond. */
+/* One warp writes the numbers, and a launch has room for a fixed number of terms. Beyond these limits nothing is
+ * launched. */
 static void objective_refuses(void **state)
 {
     (void)state;
@@ -510,7 +511,7 @@ static void objective_refuses(void **state)
                          0);
 }
 
-/* Two terms may be one value: the second contribution is added to the first. */
+/* Two terms may be the same value: the second contribution is added to the first. */
 static int objective_twice(const struct trial *t, const void *context)
 {
     const struct objective *c = context;

@@ -17,7 +17,7 @@ struct context {
 };
 
 enum { SENTENCE_ROWS = 5, FIRST_POSITION = 3 };
-static const double dropped = 0.5; /* scaled by 2, so that a sum is rounded to bf16 as the reference's is */
+static const double dropped = 0.5; /* scaled by 2, so that a sum is rounded to bf16 like the reference's */
 
 static struct kernel_dropout dropout_of(const struct trial *t, const struct context *c)
 {
@@ -36,7 +36,8 @@ static uint32_t bits_of(const struct trial *t, const struct context *c, size_t r
     return noise_bits(key, sample, TRIAL_DRAW, (r % SENTENCE_ROWS + FIRST_POSITION) * c->width + i);
 }
 
-/* The threshold is the bits of an element of the first row, which is kept: those nearest to half of them all. */
+/* Makes the dropout. The threshold equals the bits of one element of the first row, which is therefore kept: the
+ * element whose bits are nearest to one half. */
 static void drop(struct trial *t, struct context *c)
 {
     size_t sentences = (c->rows + SENTENCE_ROWS - 1) / SENTENCE_ROWS;
@@ -58,7 +59,7 @@ static void drop(struct trial *t, struct context *c)
     }
 }
 
-/* What element i of row r is multiplied by. */
+/* Returns the factor of element i of row r: 0 or the scale. */
 static double kept(const struct trial *t, const struct context *c, size_t r, size_t i)
 {
     if (!c->drops) return 1;
@@ -132,13 +133,13 @@ static const struct context nothing = {.residual = -1,
                                        .sample = -1,
                                        .header = -1};
 
-/* Takes its alignment from the k-th array of those that are there. */
+/* Makes the k-th array unaligned, if the trial has it. */
 static void shift_one(struct trial *t, const int *arrays, size_t count, size_t k)
 {
     if (k < count && arrays[k] >= 0) trial_shift(t, arrays[k]);
 }
 
-/* shifted: which array is not aligned; NONE of them. */
+/* shifted: the index of the unaligned array, or NONE. */
 enum { NONE = 99 };
 
 static void try_forward(enum kernel_type type, size_t rows, size_t width, bool rms, bool residual, bool drops,
@@ -184,7 +185,7 @@ static void try_forward(enum kernel_type type, size_t rows, size_t width, bool r
     trial_run(&t, forward, &c);
 }
 
-/* wanted: bit k, gradient k; that of NORM_DX drops. DROPPED: dropout is given though the gradient through it is not
+/* wanted: bit k for gradient k; NORM_DX implies dropout. DROPPED: dropout is given, but the gradient through it is not
  * wanted. */
 enum { DROPPED = 16 };
 
@@ -281,7 +282,7 @@ static void backward_matches(void **state)
     try_backward(KERNEL_F32, 7, 48, false, true, false, 7 | DROPPED, NONE);
 }
 
-/* Rows whose width packs divide, and one array in which they do not begin at a pack. */
+/* Widths that allow packs, but one array is not aligned to them. */
 static void unaligned(void **state)
 {
     (void)state;
@@ -292,7 +293,7 @@ static void unaligned(void **state)
         }
 }
 
-/* Scratch is for the rows that there are, and for no more blocks than are launched. */
+/* Scratch covers the given rows, and no more blocks than are launched. */
 static void scratch(void **state)
 {
     (void)state;

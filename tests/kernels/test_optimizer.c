@@ -1,5 +1,5 @@
-/* optimizer.cu: the squared norm with its count of blocks that are not finite, AdamW and SGD with momentum, the
- * guard and what it selects, against double. */
+/* optimizer.cu: the squared norm and its count of non-finite blocks, AdamW and SGD with momentum, the guard, the
+ * controller and the selected row, against double. */
 #include "kernels/trial.h"
 #include "base/bf16.h"
 #include "base/philox.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* of ops/ops.h; 1 - beta is a scalar of its own, and the trials give it another value, so that a kernel must read it */
+/* order of ops/ops.h. 1 - beta has an inconsistent value here, so that a kernel must read it instead of computing it */
 enum {
     RATE,
     SCALE,
@@ -46,7 +46,7 @@ static int squared_norm(const struct trial *t, const void *context)
                              NULL);
 }
 
-/* Moments are of the trial's type; f32 ones take no noise. */
+/* Moments have the trial's type; f32 moments take no noise. */
 static struct kernel_noise noise_of(const struct trial *t, const struct context *c)
 {
     return (struct kernel_noise){TRIAL_PURPOSE, t->type == KERNEL_BF16 ? at(t, c->header) : NULL};
@@ -94,7 +94,7 @@ static int select_row(const struct trial *t, const void *context)
                            NULL);
 }
 
-/* Figure 2 of the step and weight 1 of three. */
+/* Uses figure 2 of the step and weight 1 of three. */
 static int controller(const struct trial *t, const void *context)
 {
     const struct context *c = context;
@@ -147,7 +147,7 @@ static void absolute(struct trial *t, int array)
     }
 }
 
-/* `shifted`: which of weights, moments, working copy and gradient begins beside a pack's edge; -1: none. */
+/* `shifted`: the unaligned array among weights, moments, working copy and gradient; -1: none. */
 static void try(size_t count, bool working, bool is_sgd, int shifted)
 {
     struct trial t;
@@ -184,8 +184,8 @@ static void try(size_t count, bool working, bool is_sgd, int shifted)
 
 /* ---- moments in bf16 ---- */
 
-/* Twelve significant bits: with betas of a half all products of the moments are exact, so each is one sum rounded to
- * f32 in any arithmetic, and what is stored of it can be said to the bit. */
+/* Rounds to twelve significant bits. With betas of one half all products of the moments are then exact, so each moment
+ * is one sum rounded to f32 in any arithmetic, and the stored bits are known exactly. */
 static void shorten(struct trial *t, int array)
 {
     struct array *a = &t->arrays[array];
@@ -212,7 +212,7 @@ static void all_equal(struct trial *t, int array, float value)
     }
 }
 
-/* What the CPU stores, which must be a neighbour of the value. */
+/* Returns the value that the CPU stores, which must be a neighbor of `value`. */
 static double stored(double value, uint32_t noise)
 {
     uint16_t got = bf16_stochastic((float)value, noise);
@@ -223,7 +223,8 @@ static double stored(double value, uint32_t noise)
     return (double)bf16_widen(got);
 }
 
-/* The mean of what became of one value: within five deviations of it, that of a draw being at most half a spacing. */
+/* The mean of the stored values must be within five deviations of `value`; the deviation of one draw is at most half a
+ * spacing. */
 static void unbiased(const double *got, size_t count, double value)
 {
     double mean = 0, spacing = ldexp(1, ilogb(value) - 7);
@@ -251,9 +252,9 @@ static void try_narrow(size_t count, size_t first, bool is_sgd, bool constant)
         all_equal(&t, c.moment2, 0.75f);
         all_equal(&t, c.gradient, 0x1.23p-6f);
     }
-    if (count > 2 && !constant) { /* what is not finite stays so; the weights beside it are worth nothing then */
+    if (count > 2 && !constant) { /* non-finite moments stay non-finite; the weights beside them are not compared */
         const uint16_t infinite = 0x7f80;
-        const uint32_t full = 0x7fffffff; /* what GPUs make of every NaN: anything added to it would wrap around */
+        const uint32_t full = 0x7fffffff; /* the NaN that GPUs produce: anything added to its bits would wrap around */
         memcpy(t.arrays[c.moment1].initial, &infinite, sizeof infinite);
         memcpy(t.arrays[c.moment2].initial, &infinite, sizeof infinite);
         t.arrays[c.moment1].value[0] = t.arrays[c.moment2].value[0] = INFINITY;
@@ -299,7 +300,7 @@ static void try_skipped(size_t count, bool is_sgd)
     c.working = trial_normal(&t, ARRAY_BF16, count, 0, 1);
     c.gradient = trial_normal(&t, ARRAY_F32, count, 0, 1);
     c.scalars = scalars_of(&t, false);
-    trial_run(&t, is_sgd ? sgd : adamw, &c); /* without expectations: inputs that must not change */
+    trial_run(&t, is_sgd ? sgd : adamw, &c); /* without expected values these are inputs, which must not change */
 }
 
 static void try_select(size_t count, bool second, bool scaled)
@@ -346,7 +347,7 @@ static void try_guard(size_t groups, size_t norms, bool before, double clip, boo
     control[APPLIED] = applied;
     control[NORM] = norm;
     control[FINITE] = finite;
-    if (bad > 0) t.arrays[c.control].skipped = 2; /* the norm is NaN, the decision is looked at with the scalars */
+    if (bad > 0) t.arrays[c.control].skipped = 2; /* the norm is NaN; the scalars show the decision */
     trial_run(&t, guard, &c);
 }
 
@@ -480,7 +481,7 @@ static int pieces(const struct trial *t, const void *context)
                                   NULL);
 }
 
-/* At once; or from sums of blocks that were made in order, and are added from places in reverse. */
+/* The norm in one launch; or `in_pieces`, from block sums that were computed in order and are gathered in reverse. */
 static void try_norm(size_t count, size_t bad, bool shifted, bool in_pieces)
 {
     struct trial t;
@@ -496,7 +497,7 @@ static void try_norm(size_t count, size_t bad, bool shifted, bool in_pieces)
     c.record = trial_output(&t, ARRAY_F32, 2);
     double *record = trial_expect(&t, c.record);
     for (size_t i = 0; i < count; i++) record[0] += pow(trial_value(&t, c.gradient)[i], 2);
-    if (bad) { /* one in each of the last blocks; then the sum is worth nothing, but the count is exact */
+    if (bad) { /* one in each of the last blocks; the sum is then not compared, but the count is exact */
         float values[2] = {INFINITY, NAN}, *g = t.arrays[c.gradient].initial;
         for (size_t i = 0; i < bad; i++) g[count - 1 - i * 1024] = values[i % 2];
         t.arrays[c.record].expect[0] = 0;

@@ -1,5 +1,5 @@
 /* posterior.cu: the maps of delta-VAEs, slashed normals and floored variances, normalization of rows, groups and
- * dimensions, and running statistics, all both ways against double. */
+ * dimensions, and running statistics, both ways, against double. */
 #include "kernels/trial.h"
 #include "base/philox.h"
 
@@ -60,7 +60,7 @@ static double equation(double r)
     return exp(r) - r - 1;
 }
 
-/* The root of exp(r) - r - 1 = square with the sign of x, by bisection. */
+/* Returns the root of exp(r) - r - 1 = square with the sign of x, by bisection. */
 static double root_of(double square, double x)
 {
     double low = x < 0 ? -square - 2 : 0, high = x < 0 ? 0 : 2 + square;
@@ -74,7 +74,7 @@ static double root_of(double square, double x)
     return (low + high) / 2;
 }
 
-/* mu and logvar of a pair, and their derivatives. */
+/* Computes mu and logvar of a pair, and their derivatives. */
 static void pair_of(double pair[5], const struct context *c, double a, double b, double kept)
 {
     const struct kernel_posterior *m = &c->map;
@@ -188,7 +188,7 @@ static int normalize(const struct trial *t, const void *context)
                           NULL);
 }
 
-/* Mean and mean square of group k over the counted rows, about `around` or about the mean. */
+/* Computes the mean and mean square of group k over the true rows, around `around` or around the mean. */
 static void statistics(double *mean, double *square, const struct trial *t, const struct context *c, size_t k,
                        size_t counted, const double *around)
 {

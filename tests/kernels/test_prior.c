@@ -1,5 +1,5 @@
-/* prior.cu: the KL of two diagonal Gaussians and the log density of a mixture, both ways, against double, with padded
- * rows behind the true sentences. */
+/* prior.cu: the KL of two diagonal Gaussians and the log density of a mixture, both ways, against double, with padding
+ * rows after the true sentences. */
 #include "kernels/trial.h"
 
 #include <math.h>
@@ -82,13 +82,13 @@ static int mixture_backward(const struct trial *t, const void *context)
         NULL);
 }
 
-/* Behind `counted` sentences are padding. */
+/* Returns the true number of sentences; the rest are padding. */
 static size_t counted_of(size_t sentences)
 {
     return sentences - sentences / 5;
 }
 
-/* given: 1 dstats, 2 dprior are wanted */
+/* given: the wanted gradients, 1 dstats, 2 dprior */
 static void try_kl(size_t sentences, size_t width, unsigned add, unsigned given)
 {
     struct trial t;
@@ -145,7 +145,7 @@ static void kl_matches(void **state)
     }
 }
 
-/* The double reference: l and shares of each row, the sums. */
+/* The double reference: l and the shares of each row, and the sums. */
 static double total_of(const struct trial *t, const struct context *c)
 {
     double total = 0;
@@ -177,7 +177,7 @@ static void begin_mixture(struct trial *t, struct context *c, size_t counted)
     c->header = trial_header(t, 0, counted);
 }
 
-/* given: 1 dz, 2 dcomponents, 4 dlogits are wanted */
+/* given: the wanted gradients, 1 dz, 2 dcomponents, 4 dlogits */
 static void try_mixture(size_t sentences, size_t width, size_t components, bool rows, bool logit, unsigned add,
                         unsigned given)
 {

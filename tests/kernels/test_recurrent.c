@@ -1,6 +1,6 @@
-/* recurrent.cu: one step of both cells in both directions, forward and backward, the first state's gradient, the rows
- * shifted by one, and a step of generation, against double; ragged sentences with empty ones between them, of which
- * only those that have the step may change. */
+/* recurrent.cu: one step of both cells in both directions, forward and backward, the gradient of the initial state, the
+ * previous h of each row, and a step of generation, against double. Sentences are ragged, some are empty, and only
+ * those that have the step may change. */
 #include "kernels/trial.h"
 
 #include <math.h>
@@ -118,7 +118,7 @@ static double value_of(const struct trial *t, int array, size_t i)
     return array < 0 ? 0 : trial_value(t, array)[i];
 }
 
-/* Where unit u of sentence s lies at the context's step. */
+/* The place of unit u of sentence s at the context's step. */
 struct place {
     bool alive, last;
     size_t row, before, unit, gate;
@@ -141,7 +141,8 @@ static size_t all_units(const struct context *c)
     return c->r.directions * c->r.units;
 }
 
-/* The gates after their nonlinearities, a GRU's sum of the new gate behind them. row, s: of x and own, of the sums. */
+/* Computes the gates after their nonlinearities, and for a GRU also the sum of the new gate. `row` is the row of x and
+ * own, `s` the row of the sums. */
 static void gates_of(double out[4], const struct trial *t, const struct context *c, size_t row, size_t s, size_t gate,
                      size_t u)
 {
@@ -327,7 +328,8 @@ static void try_step(enum kernel_type type, struct context c, unsigned given, bo
     bool lstm = c.r.gates == 4;
     size_t states = (lstm ? 2 : 1) * H;
     int32_t *position = calloc(rows + 1, sizeof *position), *history = calloc(rows * ROOM + 1, sizeof *history);
-    /* rows that continue others are all at one position, as in a beam: nobody reads a half that another writes */
+    /* all rows that continue other rows are at one position, as in beam search, so that no row reads a half of the
+     * state that another row writes */
     for (size_t n = 0; n < rows; n++) position[n] = moving ? 3 : (int32_t)(n % ROOM);
     for (size_t i = 0; i < rows * ROOM; i++) history[i] = (int32_t)((i * 7 + 3) % rows);
     for (int second = 0; second < 2; second++) {
@@ -365,7 +367,7 @@ static void try_step(enum kernel_type type, struct context c, unsigned given, bo
                 out[n * H + u] = lstm ? g[3] * tanh(cell) : (1 - g[1]) * g[2] + g[1] * before[0];
                 now[0] = trial_round(out[n * H + u], T);
             }
-        if (second && type == KERNEL_BF16) t.tolerance = 8e-3; /* the new h is f32 of what was rounded to bf16 */
+        if (second && type == KERNEL_BF16) t.tolerance = 8e-3; /* the new h is the f32 of a value rounded to bf16 */
         trial_run(&t, second ? step : gather, &c);
     }
     free(position);

@@ -1,5 +1,5 @@
-/* sentence.cu: pooling of every kind both ways, broadcast, sums over sentences, rows in front, against double; ragged
- * sentences with empty ones between them. */
+/* sentence.cu: pooling of every kind both ways, broadcast, sums over sentences, prefix rows and cleared padding,
+ * against double. Sentences are ragged, and some are empty. */
 #include "kernels/trial.h"
 
 #include <math.h>
@@ -112,7 +112,7 @@ static int prefix_backward(const struct trial *t, const void *context)
                                 NULL);
 }
 
-/* Weight of a row in column i of its sentence's y: of ENDS each column has the weights of one end. */
+/* Returns the weight of a row in column i of its sentence's y; with ENDS each half of the columns takes one end. */
 static double column_weight(const struct context *c, const double *w, size_t n, size_t i)
 {
     size_t s = (size_t)c->s.sentence[n];
@@ -120,7 +120,7 @@ static double column_weight(const struct context *c, const double *w, size_t n, 
     return n == (size_t)(i < c->width / 2 ? c->s.offsets[s + 1] - 1 : c->s.offsets[s]);
 }
 
-/* Weight of every row in its sentence's y. */
+/* Computes the weight of every row in its sentence's y. */
 static void weigh(const struct context *c, const double *x, const double *query, double *w)
 {
     for (size_t s = 0; s < c->s.sentences; s++) {
@@ -221,7 +221,7 @@ static int clear_padding(const struct trial *t, const void *context)
                               NULL);
 }
 
-/* Rows in front keep their bits; those that no sentence has, NaN among them, become 0. */
+/* Rows of sentences keep their bits; rows past them, NaN among them, become 0. */
 static void try_clear(enum kernel_type type, size_t count, size_t longest, size_t width, size_t beyond)
 {
     struct trial t;
@@ -302,14 +302,14 @@ static void rows_match(void **state)
         }
 }
 
-/* Row `n` of the packed rows in the prefixes' rows; SIZE_MAX: it is none. */
+/* Returns the row of the prefixes that packed row `n` takes, or SIZE_MAX if it takes none. */
 static size_t place_in_prefix(const struct context *c, size_t n)
 {
     size_t s = (size_t)c->s.sentence[n], j = (size_t)c->s.position[n];
     return j < c->prefix_rows ? s * c->prefix_rows + j : SIZE_MAX;
 }
 
-/* wanted: 1 dx, 2 dprefix. */
+/* wanted: the wanted gradients, 1 dx, 2 dprefix. */
 static void try_prefix(enum kernel_type type, size_t count, size_t longest, size_t width, size_t rows, unsigned wanted)
 {
     struct trial t;

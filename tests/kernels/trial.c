@@ -1,4 +1,5 @@
-/* Runs the trials of trial.h. */
+/* Runs the trials of trial.h: makes arrays, launches in every order, compares with the double reference, and counts the
+ * shapes that each launcher has seen. */
 #include "kernels/trial.h"
 #include "base/philox.h"
 #include "kernels/device.h"
@@ -14,14 +15,14 @@
 
 enum { MOST_LAUNCHERS = 64, MOST_SHAPES = 1024, LEAST_SHAPES = 5, CHOSEN_ELEMENTS = 4096 };
 
-/* What was seen of one launcher and type. */
+/* Statistics of one launcher and type. */
 struct seen {
     char launcher[64];
     enum kernel_type type;
     size_t trials, runs, shapes;
     uint64_t shape[MOST_SHAPES]; /* hashes of the sizes in the names */
-    double f32, bf16, seconds;   /* the worst relative error, roundings of the result */
-    bool chosen;                 /* the trial that runs many times was met */
+    double f32, bf16, seconds;   /* worst relative error; worst error in roundings of the result */
+    bool chosen;                 /* the launcher has had its trial that runs many times */
 };
 static struct seen all[MOST_LAUNCHERS];
 static size_t launchers;
@@ -31,7 +32,7 @@ static size_t element(enum array_type type)
     return type == ARRAY_BF16 ? 2 : type == ARRAY_F32 || type == ARRAY_I32 ? 4 : 8;
 }
 
-/* The upper half of an f32, rounded to nearest even. */
+/* Returns the upper half of an f32, rounded to nearest even. */
 static uint16_t bf16_of(float value)
 {
     uint32_t word;
@@ -277,9 +278,10 @@ void sweep_shape(size_t *shape, const struct sweep *sweep, size_t i)
     for (size_t d = 0; d < sweep->dimensions; d++) shape[d] = edges[shape[d]];
 }
 
-/* ---- what was seen ---- */
+/* ---- statistics ---- */
 
-/* A launcher in words is a trial's name up to its first size; what follows is sizes, up to options that are numbers. */
+/* The launcher's name is the trial's name up to the first size. The digits that follow are hashed as the shape, up to
+ * options that are numbers. */
 static struct seen *seen_of(const struct trial *t, uint64_t *shape)
 {
     char launcher[sizeof all->launcher];
@@ -323,7 +325,8 @@ static void cuda(const struct trial *t, int error, const char *what)
     if (error) fail_msg("%s: %s: %s (%s)", t->name, what, cudaGetErrorName((cudaError_t)error), device_message());
 }
 
-/* Relative error in the Euclidean norm, and that of the reference rounded once to the output's type. */
+/* Returns the relative error in the Euclidean norm. *floor: the error of the reference rounded once to the output's
+ * type. */
 static double relative(const struct array *a, const void *got, double *floor)
 {
     double difference = 0, rounding = 0, norm = 0;
