@@ -35,7 +35,7 @@
     X(PLAN, plan, "plan", "[CONFIG.yaml]", "estimate the memory and the computation of a run", true, 0, 1, true,       \
       "elbo plan config.yaml --json")                                                                                  \
     X(BENCH, bench, "bench", "step|kernels|collectives",                                                               \
-      "time training steps, kernels against the device's limits, or exchanges between ranks", true, 1, 1, false,       \
+      "time training steps, kernels beside the device's limits, or exchanges between ranks", true, 1, 1, false,        \
       "elbo bench step --data.train=corpus/train --encoder.width=512 --json")                                          \
     X(DEVICES, devices, "devices", "", "list the devices that --device can name on this machine", true, 0, 0, false,   \
       "elbo devices --json")                                                                                           \
