@@ -27,6 +27,40 @@ static constexpr int BRIEF_BLOCKS = 3;
 static constexpr int BRIEF_BLOCKS = 2;
 #endif
 
+/* Online softmax: replaces the tile's scores by exp(score - maximum), and rescales the earlier sum and output to the
+ * new maximum. */
+template <int W>
+static __device__ __forceinline__ void softmax_tile(float (&p)[KEYS / STEP][2][4], float (&acc_o)[W / 8][4],
+                                                    float (&row_max)[2], float (&row_sum)[2], int j, int warp_keys,
+                                                    float softmax_scale_log2)
+{
+    KERNEL_UNROLL
+    for (int h = 0; h < 2; h++) {
+        float new_max = row_max[h], scores_scale;
+        KERNEL_UNROLL
+        for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that no query sees has no scores */
+            if (j + i / 4 * STEP < warp_keys) new_max = fmaxf(new_max, p[i / 4][i / 2 % 2][2 * h + i % 2]);
+        /* Over the four lanes of a row; finite, because every query sees the first key. */
+        new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 1));
+        new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 2));
+        scores_scale = exp2_fast((row_max[h] - new_max) * softmax_scale_log2);
+        row_max[h] = new_max;
+        row_sum[h] *= scores_scale;
+        KERNEL_UNROLL
+        for (int i = 0; i < KEYS / 4; i++) {
+            float &prob = p[i / 4][i / 2 % 2][2 * h + i % 2];
+            if (j + i / 4 * STEP >= warp_keys) continue;
+            prob = exp2_fast(prob * softmax_scale_log2 - new_max * softmax_scale_log2);
+            row_sum[h] += prob;
+        }
+        KERNEL_UNROLL
+        for (int n = 0; n < W / 8; n++) {
+            acc_o[n][2 * h] *= scores_scale;
+            acc_o[n][2 * h + 1] *= scores_scale;
+        }
+    }
+}
+
 template <int W, bool BRIEF>
 static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
                                                                      : BRIEF ? BRIEF_BLOCKS
@@ -76,32 +110,7 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
                         if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2])
                             p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
                 }
-                KERNEL_UNROLL
-                for (int h = 0; h < 2; h++) {
-                    /* Online softmax: the new maximum rescales the earlier sum and output. */
-                    float new_max = row_max[h], scores_scale;
-                    KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 4; i++) /* a step of 16 that no query sees has no scores */
-                        if (j + i / 4 * STEP < warp_keys) new_max = fmaxf(new_max, p[i / 4][i / 2 % 2][2 * h + i % 2]);
-                    /* Over the four lanes of a row; finite, because every query sees the first key. */
-                    new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 1));
-                    new_max = fmaxf(new_max, __shfl_xor_sync(FULL_WARP, new_max, 2));
-                    scores_scale = exp2_fast((row_max[h] - new_max) * softmax_scale_log2);
-                    row_max[h] = new_max;
-                    row_sum[h] *= scores_scale;
-                    KERNEL_UNROLL
-                    for (int i = 0; i < KEYS / 4; i++) {
-                        float &prob = p[i / 4][i / 2 % 2][2 * h + i % 2];
-                        if (j + i / 4 * STEP >= warp_keys) continue;
-                        prob = exp2_fast(prob * softmax_scale_log2 - new_max * softmax_scale_log2);
-                        row_sum[h] += prob;
-                    }
-                    KERNEL_UNROLL
-                    for (int n = 0; n < W / 8; n++) {
-                        acc_o[n][2 * h] *= scores_scale;
-                        acc_o[n][2 * h + 1] *= scores_scale;
-                    }
-                }
+                softmax_tile<W>(p, acc_o, row_max, row_sum, j, warp_keys, softmax_scale_log2);
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++) {
                     unsigned left[4];
@@ -123,6 +132,28 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
         store_rows<W / 8>(queries, PITCH, acc_o, 1.0f / row_sum[0], 1.0f / row_sum[1], (int)a.width, false, [&](int r) {
             return target{const_cast<bf16 *>(slot_row(s, out + head * a.width, a.heads * a.width, slot + r)), false};
         });
+    }
+}
+
+/* Stores dk and dv of the warp's 16 keys to dqkv or dmemory, staged in the memory of the keys and values. */
+template <int W>
+static __device__ __forceinline__ void store_dkv(bf16 *dqkv, bf16 *dmemory, const float (&acc_dk)[W / 8][4],
+                                                 const float (&acc_dv)[W / 8][4], bf16 *keys, bf16 *values,
+                                                 const struct span &s, const struct attention_shape &a, unsigned kv,
+                                                 int first_key, int warp, bool add_qkv, bool add_memory)
+{
+    constexpr int PITCH = W + 8;
+    KERNEL_UNROLL
+    for (unsigned which = 0; which < 2; which++) {
+        float scale = which ? 1.0f : a.scale;
+        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? acc_dv : acc_dk, scale, scale,
+                          (int)a.width, add_qkv || add_memory, [&](int r) {
+                              bool latent = first_key + r < (int)a.memory;
+                              if (!(latent ? dmemory : dqkv) || first_key + r >= s.count) return target{nullptr, false};
+                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv,
+                                                            (unsigned)(first_key + r), which);
+                              return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
+                          });
     }
 }
 
@@ -242,18 +273,7 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
     }
     cp_async_wait<0>();
     __syncthreads(); /* other warps have read the keys, whose memory stages the result */
-    KERNEL_UNROLL
-    for (unsigned which = 0; which < 2; which++) {
-        float scale = which ? 1.0f : a.scale;
-        store_rows<W / 8>((which ? values : keys) + STEP * warp * PITCH, PITCH, which ? acc_dv : acc_dk, scale, scale,
-                          (int)a.width, add_qkv || add_memory, [&](int r) {
-                              bool latent = first_key + r < (int)a.memory;
-                              if (!(latent ? dmemory : dqkv) || first_key + r >= s.count) return target{nullptr, false};
-                              const bf16 *to = kv_row<bf16>(a, dqkv, dmemory, s.begin, s.sentence, kv,
-                                                            (unsigned)(first_key + r), which);
-                              return target{const_cast<bf16 *>(to), latent ? add_memory : add_qkv};
-                          });
-    }
+    store_dkv<W>(dqkv, dmemory, acc_dk, acc_dv, keys, values, s, a, kv, first_key, warp, add_qkv, add_memory);
 }
 
 /* Computes dq where a sentence has too many keys for one block: a warp per 16 queries, keys in chunks. */
