@@ -27,19 +27,6 @@ static constexpr int BRIEF_BLOCKS = 3;
 static constexpr int BRIEF_BLOCKS = 2;
 #endif
 
-/* Masks a tile of 16 queries and the KEYS keys from key j on, if it crosses the diagonal or the last key. */
-static __device__ __forceinline__ void mask_tile(float (&p)[KEYS / STEP][2][4], const struct span &s, int slot, int j)
-{
-    int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    if (j + KEYS > visible(s, slot)) {
-        int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
-        KERNEL_UNROLL
-        for (int i = 0; i < KEYS / 2; i++)
-            if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2])
-                p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
-    }
-}
-
 /* Online softmax: replaces the tile's scores by exp(score - maximum), and rescales the earlier sum and output to the
  * new maximum. */
 template <int W>
@@ -115,7 +102,14 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++)
                     if (j + STEP * u < warp_keys) times_rows<W>(p[u], q, keys + (j - from + STEP * u) * PITCH);
-                mask_tile(p, s, slot, j);
+                /* Mask: only a tile that crosses the diagonal or the last key. */
+                if (j + KEYS > visible(s, slot)) {
+                    int limit[2] = {visible(s, slot + g), visible(s, slot + g + 8)};
+                    KERNEL_UNROLL
+                    for (int i = 0; i < KEYS / 2; i++)
+                        if (j + i / 8 * 16 + i / 4 % 2 * 8 + 2 * t + i % 2 >= limit[i / 2 % 2])
+                            p[i / 8][i / 4 % 2][i % 4] = -INFINITY;
+                }
                 softmax_tile<W>(p, acc_o, row_max, row_sum, j, warp_keys, softmax_scale_log2);
                 KERNEL_UNROLL
                 for (int u = 0; u < KEYS / STEP; u++) {
@@ -141,42 +135,14 @@ static __global__ void __launch_bounds__(forward_warps<BRIEF> *WARP, W > 64  ? 1
     }
 }
 
-/* dq = ds k of QUERIES queries, in units of 16 queries and 16 columns. The result is staged in q, which every warp has
- * read. */
-template <int W>
-static __device__ __forceinline__ void fused_dq(bf16 *dqkv, bf16 *q_tile, const bf16 *shared_ds, const bf16 *keys,
-                                                const struct span &s, const struct attention_shape &a, unsigned head,
-                                                int slot, bool add_qkv)
-{
-    constexpr int PITCH = W + 8;
-    int warp = (int)threadIdx.x / WARP;
-    for (int unit = warp; unit < QUERIES / STEP * (W / 16); unit += (int)blockDim.x / WARP) {
-        int u = unit / (W / 16), column = unit % (W / 16) * 16, at = slot + STEP * u;
-        if (at >= s.slots || column >= (int)a.width) continue;
-        float acc_dq[2][4] = {};
-        for (int j = 0; j < visible(s, at + STEP - 1); j += STEP) {
-            unsigned x[4], right[4];
-            ldmatrix_x4_trans(x, quarters(shared_ds + j * DS_PITCH + STEP * u, DS_PITCH));
-            ldmatrix_x4_trans(right, quarters(keys + j * PITCH + column, PITCH));
-            unsigned left[4] = {x[0], x[2], x[1], x[3]};
-            mma_m16n8k16(acc_dq[0], left, right[0], right[1]);
-            mma_m16n8k16(acc_dq[1], left, right[2], right[3]);
-        }
-        store_rows<2>(q_tile + STEP * u * PITCH + column, PITCH, acc_dq, a.scale, a.scale, 16, add_qkv, [&](int r) {
-            return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width + column, a.row, at + r)), add_qkv};
-        });
-    }
-}
-
 /* Stores dk and dv of the warp's 16 keys to dqkv or dmemory, staged in the memory of the keys and values. */
 template <int W>
 static __device__ __forceinline__ void store_dkv(bf16 *dqkv, bf16 *dmemory, const float (&acc_dk)[W / 8][4],
                                                  const float (&acc_dv)[W / 8][4], bf16 *keys, bf16 *values,
                                                  const struct span &s, const struct attention_shape &a, unsigned kv,
-                                                 int first_key, bool add_qkv, bool add_memory)
+                                                 int first_key, int warp, bool add_qkv, bool add_memory)
 {
     constexpr int PITCH = W + 8;
-    int warp = (int)threadIdx.x / WARP;
     KERNEL_UNROLL
     for (unsigned which = 0; which < 2; which++) {
         float scale = which ? 1.0f : a.scale;
@@ -287,11 +253,27 @@ static __global__ void __launch_bounds__(backward_warps<W, FUSED> *WARP)
         /* The barrier: ds of all keys is in shared memory before any warp sums over keys. */
         if (!FUSED || !dqkv) continue;
         __syncthreads();
-        fused_dq<W>(dqkv, q_tile, shared_ds, keys, s, a, head, slot, add_qkv);
+        /* dq = ds k, in units of 16 queries and 16 columns. The result is staged in q, which every warp has read. */
+        for (int unit = warp; unit < QUERIES / STEP * (W / 16); unit += (int)blockDim.x / WARP) {
+            int u = unit / (W / 16), column = unit % (W / 16) * 16, at = slot + STEP * u;
+            if (at >= s.slots || column >= (int)a.width) continue;
+            float acc_dq[2][4] = {};
+            for (int j = 0; j < visible(s, at + STEP - 1); j += STEP) {
+                unsigned x[4], right[4];
+                ldmatrix_x4_trans(x, quarters(shared_ds + j * DS_PITCH + STEP * u, DS_PITCH));
+                ldmatrix_x4_trans(right, quarters(keys + j * PITCH + column, PITCH));
+                unsigned left[4] = {x[0], x[2], x[1], x[3]};
+                mma_m16n8k16(acc_dq[0], left, right[0], right[1]);
+                mma_m16n8k16(acc_dq[1], left, right[2], right[3]);
+            }
+            store_rows<2>(q_tile + STEP * u * PITCH + column, PITCH, acc_dq, a.scale, a.scale, 16, add_qkv, [&](int r) {
+                return target{const_cast<bf16 *>(slot_row(s, dqkv + head * a.width + column, a.row, at + r)), add_qkv};
+            });
+        }
     }
     cp_async_wait<0>();
     __syncthreads(); /* other warps have read the keys, whose memory stages the result */
-    store_dkv<W>(dqkv, dmemory, acc_dk, acc_dv, keys, values, s, a, kv, first_key, add_qkv, add_memory);
+    store_dkv<W>(dqkv, dmemory, acc_dk, acc_dv, keys, values, s, a, kv, first_key, warp, add_qkv, add_memory);
 }
 
 /* Computes dq where a sentence has too many keys for one block: a warp per 16 queries, keys in chunks. */
