@@ -10,70 +10,24 @@
 
 /* ---- the family whose program runs each op ---- */
 
-#define COVER_embedding                     FAMILY_EMBEDDING
-#define COVER_embedding_backward            FAMILY_EMBEDDING
-#define COVER_linear                        FAMILY_LINEAR
-#define COVER_linear_backward_input         FAMILY_LINEAR
-#define COVER_linear_backward_weight        FAMILY_LINEAR
-#define COVER_norm                          FAMILY_NORM
-#define COVER_norm_backward                 FAMILY_NORM
-#define COVER_attention                     FAMILY_ATTENTION
-#define COVER_attention_backward            FAMILY_ATTENTION
-#define COVER_attention_cached              FAMILY_ATTENTION
-#define COVER_rotary                        FAMILY_ATTENTION
-#define COVER_recurrent                     FAMILY_RECURRENT
-#define COVER_recurrent_backward            FAMILY_RECURRENT
-#define COVER_recurrent_step                FAMILY_RECURRENT
-#define COVER_pool                          FAMILY_SENTENCE
-#define COVER_pool_backward                 FAMILY_SENTENCE
-#define COVER_broadcast_add                 FAMILY_SENTENCE
-#define COVER_segment_sum                   FAMILY_SENTENCE
-#define COVER_prefix                        FAMILY_SENTENCE
-#define COVER_prefix_backward               FAMILY_SENTENCE
-#define COVER_latent                        FAMILY_LATENT
-#define COVER_latent_backward               FAMILY_LATENT
-#define COVER_column_moments                FAMILY_LATENT
-#define COVER_gaussian_log_density          FAMILY_LATENT
-#define COVER_gaussian_log_density_backward FAMILY_LATENT
-#define COVER_gaussian_kl                   FAMILY_PRIOR
-#define COVER_gaussian_kl_backward          FAMILY_PRIOR
-#define COVER_mixture_log_density           FAMILY_PRIOR
-#define COVER_mixture_log_density_backward  FAMILY_PRIOR
-#define COVER_spread_hinge                  FAMILY_LATENT
-#define COVER_spread_hinge_backward         FAMILY_LATENT
-#define COVER_posterior                     FAMILY_POSTERIOR
-#define COVER_posterior_backward            FAMILY_POSTERIOR
-#define COVER_normalize                     FAMILY_POSTERIOR
-#define COVER_normalize_backward            FAMILY_POSTERIOR
-#define COVER_running                       FAMILY_POSTERIOR
-#define COVER_linear_cross_entropy          FAMILY_LOSS
-#define COVER_linear_cross_entropy_train    FAMILY_LOSS
-#define COVER_bag_cross_entropy             FAMILY_LOSS
-#define COVER_bag_cross_entropy_backward    FAMILY_LOSS
-#define COVER_elbo                          FAMILY_LOSS
-#define COVER_elbo_backward                 FAMILY_LOSS
-#define COVER_objective                     FAMILY_LOSS
-#define COVER_objective_backward            FAMILY_LOSS
-#define COVER_add                           FAMILY_ELEMENTWISE
-#define COVER_gelu                          FAMILY_ELEMENTWISE
-#define COVER_gelu_backward                 FAMILY_ELEMENTWISE
-#define COVER_activation_tanh               FAMILY_ELEMENTWISE
-#define COVER_activation_tanh_backward      FAMILY_ELEMENTWISE
-#define COVER_swiglu                        FAMILY_ELEMENTWISE
-#define COVER_swiglu_backward               FAMILY_ELEMENTWISE
-#define COVER_dropout                       FAMILY_ELEMENTWISE
-#define COVER_select_row                    FAMILY_OPTIMIZER
-#define COVER_squared_norm                  FAMILY_OPTIMIZER
-#define COVER_block_squares                 FAMILY_OPTIMIZER
-#define COVER_combined_norm                 FAMILY_OPTIMIZER
-#define COVER_controller                    FAMILY_OPTIMIZER
-#define COVER_guard                         FAMILY_OPTIMIZER
-#define COVER_adamw                         FAMILY_OPTIMIZER
-#define COVER_sgd                           FAMILY_OPTIMIZER
-
-#define COVER_ENTRY(name) [OP_##name] = COVER_##name,
-static const enum family cover[OP_COUNT] = {ELBO_OPS(COVER_ENTRY)};
-#undef COVER_ENTRY
+/* The family of each op, whose tests must run it: the list in which src/ops/<family>.h names it. */
+#define COVER_EMBEDDING(name)   [OP_##name] = FAMILY_EMBEDDING,
+#define COVER_LINEAR(name)      [OP_##name] = FAMILY_LINEAR,
+#define COVER_NORM(name)        [OP_##name] = FAMILY_NORM,
+#define COVER_ATTENTION(name)   [OP_##name] = FAMILY_ATTENTION,
+#define COVER_RECURRENT(name)   [OP_##name] = FAMILY_RECURRENT,
+#define COVER_SENTENCE(name)    [OP_##name] = FAMILY_SENTENCE,
+#define COVER_LATENT(name)      [OP_##name] = FAMILY_LATENT,
+#define COVER_PRIOR(name)       [OP_##name] = FAMILY_PRIOR,
+#define COVER_POSTERIOR(name)   [OP_##name] = FAMILY_POSTERIOR,
+#define COVER_LOSS(name)        [OP_##name] = FAMILY_LOSS,
+#define COVER_ELEMENTWISE(name) [OP_##name] = FAMILY_ELEMENTWISE,
+#define COVER_OPTIMIZER(name)   [OP_##name] = FAMILY_OPTIMIZER,
+static const enum family cover[OP_COUNT] = {
+    EMBEDDING_OPS(COVER_EMBEDDING) LINEAR_OPS(COVER_LINEAR) NORM_OPS(COVER_NORM) ATTENTION_OPS(COVER_ATTENTION)
+        RECURRENT_OPS(COVER_RECURRENT) SENTENCE_OPS(COVER_SENTENCE) LATENT_OPS(COVER_LATENT) PRIOR_OPS(COVER_PRIOR)
+            POSTERIOR_OPS(COVER_POSTERIOR) LOSS_OPS(COVER_LOSS) ELEMENTWISE_OPS(COVER_ELEMENTWISE)
+                OPTIMIZER_OPS(COVER_OPTIMIZER)};
 
 enum { OP_TEST_LOSS = OP_COUNT, OP_TEST_GRADIENT, TEST_OPS };
 
