@@ -55,7 +55,7 @@ elbo_status collectives_agree(struct collectives *c, elbo_status status, elbo_er
 /* Copies rank 0's bytes to every rank. */
 elbo_status collectives_share(struct collectives *c, void *bytes, size_t size, elbo_error *error);
 
-/* Opens the collectives of MPI_COMM_WORLD and initializes MPI. ELBO_USAGE: elbo was built without MPI. */
+/* Opens the collectives of MPI_COMM_WORLD and initializes MPI. ELBO_USAGE: there is no elbo-mpi.so, or no MPI. */
 elbo_status mpi_collectives_open(struct collectives **c, double timeout, elbo_error *error);
 
 #endif

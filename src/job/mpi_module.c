@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifndef ELBO_MODULES
 #define ELBO_MODULES "../lib/elbo" /* from the folder of the program */
@@ -35,10 +36,10 @@ elbo_status mpi_collectives_open(struct collectives **c, double timeout, elbo_er
     own_folder(folder);
     for (size_t i = 0; i < sizeof places / sizeof *places && !module; i++) {
         snprintf(path, sizeof path, "%s%selbo-mpi.so", folder, places[i]);
+        if (access(path, F_OK)) continue;
         /* MPI's own plugins look for its symbols among the global ones. */
         module = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-        const char *said = module ? NULL : dlerror();
-        if (said && !strstr(said, "No such file")) snprintf(why, sizeof why, "%s", said);
+        if (!module) snprintf(why, sizeof why, "%s", dlerror());
     }
     if (!module)
         return elbo_fail(error, ELBO_USAGE,

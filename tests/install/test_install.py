@@ -59,6 +59,24 @@ def exported(*words):
             if len(line.split()) == 3}
 
 
+def check_mpi(elbo, folder):
+    """Ranks train with the installed program, and without the module it says what is missing."""
+    options = [f"--data.train={folder / 'made/corpus'}", "--train.steps=2", "--train.slots=2", "--encoder.width=32",
+               "--decoder.width=32", "--encoder.heads=2", "--decoder.heads=2", "--optimizer.warmup_steps=1"]
+    if (elbo.parent.parent / "lib/elbo/elbo-mpi.so").exists():
+        ranks = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        call("mpirun", "--oversubscribe", "-n", 2, elbo, "train", *options, f"--run.dir={folder / 'ranks'}", env=ranks)
+        assert list((folder / "ranks").rglob("step-00000002*")), sorted((folder / "ranks").rglob("*"))
+    alone = folder / "alone/elbo"
+    alone.parent.mkdir()
+    shutil.copy(elbo, alone)
+    rank = {f"OMPI_COMM_WORLD_{name}": value for name, value in
+            (("SIZE", "2"), ("RANK", "0"), ("LOCAL_SIZE", "2"), ("LOCAL_RANK", "0"))}
+    done = subprocess.run([alone, "train", *options, f"--run.dir={folder / 'none'}"], capture_output=True, text=True,
+                          check=False, env={**os.environ, **rank})
+    assert done.returncode == 2 and "elbo-mpi.so is missing" in done.stderr, (done.returncode, done.stderr)
+
+
 def main():
     if not (BUILD / "static/libelbo.a").exists():
         print("this build makes no libraries to install")
@@ -118,6 +136,7 @@ def main():
             assert "checkpoint.every" in (prefix / "share" / made).read_text(), made
             if shutil.which(check):
                 call(check, "-n", prefix / "share" / made)
+        check_mpi(prefix / "bin/elbo", folder)
     print(f"{len(shared)} functions are exported; programs in C and C++, shared and static, by pkg-config and CMake")
     return 0
 
