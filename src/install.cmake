@@ -8,7 +8,7 @@ add_library(elbo_shared SHARED ${LIB_OBJECTS})
 set_target_properties(elbo_shared PROPERTIES OUTPUT_NAME elbo EXPORT_NAME elbo LINKER_LANGUAGE C
                       VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 target_include_directories(elbo_shared INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-target_link_libraries(elbo_shared PRIVATE ${LIB_LINKS})
+target_link_libraries(elbo_shared PRIVATE ${LIB_LINKS} ${CUDA_LINKS})
 target_link_options(elbo_shared PRIVATE -Wl,--exclude-libs,ALL -Wl,--no-undefined)
 if(TARGET elbo_mpi)
   add_dependencies(elbo_shared elbo_mpi)
