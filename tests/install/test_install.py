@@ -112,8 +112,9 @@ def main():
 
         (folder / "clash.c").write_text(CLASH)
         (folder / "plus.cpp").write_text(PLUS)
-        call("cc", folder / "clash.c", "-I", prefix / "include", libraries / "libelbo.a",
-             *flags("--static", "--libs-only-l")[1:], "-o", folder / "clash")
+        needed = [flag for flag in flags("--static", "--libs") if flag != "-lelbo"]
+        call("cc", folder / "clash.c", "-I", prefix / "include", libraries / "libelbo.a", *needed, "-o",
+             folder / "clash")
         call(folder / "clash")
         call("c++", *STRICT, folder / "plus.cpp", *flags("--cflags", "--libs"), "-o", folder / "plus")
         assert "/nowhere" in call(folder / "plus", env=path)
