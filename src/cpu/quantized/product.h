@@ -30,8 +30,9 @@ struct quantized_kernel {
     /* Packs panel t of W, which has at least `columns` rows: `columns` rows from row `columns` t on, or the last
      * ones. */
     void (*pack)(const struct quantized_product *p, size_t t, void *to);
-    size_t (*panel_bytes)(enum block_type type, size_t k); /* a panel begins on a cache line */
-    size_t columns;                                        /* columns of C in a panel */
+    /* Panels follow each other. The first one begins on a cache line. */
+    size_t (*panel_bytes)(enum block_type type, size_t k);
+    size_t columns; /* columns of C in a panel */
 };
 
 struct quantized_path {
